@@ -16,6 +16,9 @@ COPY requirements-image.lock ./
 # unpinned tools.
 RUN python3 -m pip wheel --no-cache-dir --no-build-isolation --require-hashes \
       --wheel-dir=/wheels --requirement=requirements-image.lock
+COPY requirements-compile.lock ./
+RUN python3 -m venv /cython \
+ && /cython/bin/pip install --no-cache-dir --require-hashes --requirement=requirements-compile.lock
 COPY LICENSE README.md hatch_build.py pyproject.toml ./
 COPY userspace_proxy userspace_proxy
 ARG REVISION=
@@ -27,6 +30,8 @@ RUN export USERSPACE_PROXY_COMMIT="${REVISION}" \
  && python3 -m venv --without-pip /opt/userspace-proxy \
  && python3 -m pip --python=/opt/userspace-proxy/bin/python install --no-cache-dir \
       --no-index --find-links=/wheels 'userspace-proxy[iptables]'
+COPY image/compile.sh /
+RUN bash /compile.sh /cython/bin/python /build /opt/userspace-proxy/lib/python3*/site-packages
 # What never runs: symbols for debuggers, and the models and APIs of kubernetes-asyncio, of which only
 # configuration and credentials are used. The byte code stays: each start would compile again.
 WORKDIR /opt/userspace-proxy/lib

@@ -17,6 +17,9 @@ FORM := style types layers mirror form litter workflows
 NODE_TESTS := tests/node tests/faults
 API_TESTS := tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes
 BUILD := $(BIN)/python -m
+# What runs compiled modules: by themselves, and as workers of an agent.
+COMPILED_TESTS := $(addprefix tests/unit/,dataplane balance facts policy) \
+  $(addprefix tests/node/test_,agent_traffic.py agent_client_addresses.py agent_waiting.py agent_handover.py proxy_protocol.py)
 SEED_TESTS := tests/simulation/test_simulation.py
 UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(if $(NO_SEEDS),--ignore=$(SEED_TESTS))
 # Annotations that are read, event loops, command lines, simulated systems, child processes, pytest.
@@ -47,14 +50,14 @@ test-parts: # what make test does, with what it needs from Debian
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target $(FORM)
 	@tests/tools/with_ledger.sh $(ONE_AT_A_TIME) unit corpus node api page
 
-test-all: ## what make test leaves out: coverage, all steerings, containers, whole clusters with upstream's tests (root)
-	@echo "make test-all: coverage, long tests, whole clusters; about 25 minutes on two cores, the first time about 45"
+test-all: ## what make test leaves out: coverage, the compiled form, all steerings, containers, whole clusters with upstream's tests (root)
+	@echo "make test-all: coverage, the compiled form, long tests, whole clusters; about 25 minutes on two cores, the first time about 45"
 	@$(PREPARE) long
 	@$(WITH_TIME) $(MAKE) --no-print-directory test-all-parts
 
 test-all-parts: # the same of make test-all
 	@$(ONE_AT_A_TIME) $(VENV)/installed-dev build
-	@tests/tools/with_ledger.sh $(ONE_AT_A_TIME) coverage long upstream
+	@tests/tools/with_ledger.sh $(ONE_AT_A_TIME) coverage compiled-tests long upstream
 
 # Uses the demo, and checks that it leaves nothing behind.
 TOUR := 'python3 -m tests.tools.demo_tour'
@@ -285,10 +288,21 @@ lock: $(VENV)/installed-dev ## regenerate the requirements files
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build --extra=iptables pyproject.toml -o requirements-image.lock
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=dev pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --group=compile -o requirements-compile.lock
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --group=fuzz -o requirements-fuzz.lock
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --constraints=requirements-dev.lock --group=site -o requirements-site.lock
 
-clean: ## remove the virtual environment and the tools' caches
+compiled: $(VENV)/installed-compile ## compile the data plane in place, as the image does; make pure undoes it
+	@image/compile.sh $(BIN)/python . .
+
+pure: # remove the compiled modules
+	@find userspace_proxy -name '*.cpython-*.so' -delete
+
+compiled-tests: packages-node compiled ## tests of the data plane in its compiled form, with unit tests of what it calls
+	@trap '$(MAKE) --no-print-directory pure' EXIT; \
+	  $(PYTEST) compiled $(COMPILED_TESTS) -m "not long" --timeout=300 $(BY_MODULE)
+
+clean: pure ## remove the virtual environment, compiled modules and the tools' caches
 	rm -rf $(VENV) .coverage .fuzz .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist site
 
 $(VENV)/bin/python:
@@ -302,6 +316,6 @@ $(VENV)/installed-dev: requirements-dev.lock $(PROJECTS) | $(VENV)/bin/python
 	@tests/tools/venv.sh '$(PYTHON)' $(VENV) requirements-dev.lock
 	@touch $@ $(VENV)/installed
 
-$(VENV)/installed-fuzz $(VENV)/installed-site: $(VENV)/installed-%: requirements-%.lock $(VENV)/installed-dev
+$(VENV)/installed-compile $(VENV)/installed-fuzz $(VENV)/installed-site: $(VENV)/installed-%: requirements-%.lock $(VENV)/installed-dev
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes -r $<
 	@touch $@

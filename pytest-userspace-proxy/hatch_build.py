@@ -1,7 +1,7 @@
 """Gives this distribution the version of userspace-proxy, and requires that version of it.
 
-That and the authors, the addresses and the readme's form are declared in the checkout. A source
-distribution has them in its metadata, which hatchling then uses, and this hook has nothing to do.
+The version, the authors, the addresses and the readme's form are declared in the checkout. A source
+distribution has them in its metadata, which hatchling then uses, so this hook does nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ class SameVersion(MetadataHookInterface):
     PLUGIN_NAME = "custom"
 
     def update(self, metadata: dict[str, Any]) -> None:
-        """Part of MetadataHookInterface."""
         root = Path(self.root)
         metadata |= runpy.run_path(str(root.parent / "hatch_build.py"))["of_same_version"](root)
         metadata["dependencies"].append("pytest>=8.3")

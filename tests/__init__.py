@@ -1,1 +1,1 @@
-"""The tests: unit, node, cluster, page and faults; CONTRIBUTING says what belongs where."""
+"""The tests: unit, node, cluster, page and faults; CONTRIBUTING states what belongs where."""

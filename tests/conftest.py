@@ -15,9 +15,9 @@ from pytest_timeout import Settings
 
 from . import kernel_needs, loopback
 
-# Every run draws the same examples, `make test-all` more of them; `make fuzz` explores, and what it
-# finds becomes an example. An example has no deadline: how long it takes depends on how busy the
-# machine is.
+# Every run draws the same examples, `make test-all` more of them; `make fuzz` explores, and an
+# input that fails becomes an example. An example has no deadline: how long it takes depends on how
+# busy the machine is.
 _SAME = {"derandomize": True, "database": None, "deadline": None}
 settings.register_profile("repeatable", **_SAME, max_examples=25)
 settings.register_profile("thorough", **_SAME, max_examples=100)
@@ -29,7 +29,7 @@ MAY_BE_SKIPPED = {
         "only root has groups that it could leave"
     ),
 }
-"""Tests that CI may skip, and why; a program that is missing is no reason."""
+"""Tests that CI may skip, with the reason; a missing program isn't a reason."""
 
 
 ENDS_WITHIN_S = 90.0
@@ -39,7 +39,7 @@ _STDERR = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Cut this process off from all networks; with xdist each worker calls this, too.
+    """Cut this process off from all networks; each worker of xdist calls this, too.
 
     What tests write can be read by users that they become, whatever the umask is outside.
     """
@@ -54,9 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> Generator[None, None, None]:
-    """End this process where a timeout doesn't end the test.
+    """End this process if the timeout doesn't end the test.
 
-    A test on uvloop would wait for ever: uvloop only logs what the handler of a signal raises.
+    A test on uvloop would wait forever: uvloop only logs what the handler of a signal raises.
     """
     faulthandler.dump_traceback_later(
         settings.timeout + ENDS_WITHIN_S, exit=True, file=item.config.stash[_STDERR]
@@ -66,14 +66,14 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> Generator
 
 @pytest.hookimpl(wrapper=True)
 def pytest_timeout_cancel_timer() -> Generator[None, None, None]:
-    """Cancel what :func:`pytest_timeout_set_timer` has started."""
+    """Cancel the timer of :func:`pytest_timeout_set_timer`."""
     faulthandler.cancel_dump_traceback_later()
     return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
-    """End this process with each thread's stack where the end of a test hangs."""
+    """End this process with a stack trace of each thread if a test's teardown hangs."""
     faulthandler.dump_traceback_later(ENDS_WITHIN_S, exit=True, file=item.config.stash[_STDERR])
     try:
         yield
@@ -92,13 +92,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Leave out what needs a part that this kernel lacks."""
+    """Skip a test that needs a feature that this kernel lacks."""
     for part in sorted(kernel_needs.parts_needed(item)):
         kernel_needs.need(part)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the tests that were left out on this kernel."""
+    """List the tests that were skipped for this kernel."""
     if rows := kernel_needs.table(terminalreporter.stats.get("skipped", ())):
         terminalreporter.section(f"left out on Linux {platform.release()}")
         for row in rows:
@@ -144,7 +144,7 @@ def pytest_runtest_makereport(
 
 
 def _excuse_without_ipv6(report: pytest.TestReport) -> None:
-    """Skip what failed because the kernel was started without IPv6."""
+    """Skip a test that failed because the kernel was started without IPv6."""
     if not report.failed or kernel_needs.HAS_IPV6:
         return
     said = report.longreprtext

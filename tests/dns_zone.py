@@ -1,9 +1,9 @@
 """A DNS server whose records a test changes: in the test's event loop, or as a process.
 
-    python -m tests.dns_zone IP FILE        answers at port 53 of an address, by a JSON file
+    python -m tests.dns_zone IP FILE        answers on port 53 with the records of a JSON file
 
-A record is written as ``"db.example.com A": [ttl, "203.0.113.1", …]``. A name without a record of
-the asked type has no such record, one without any does not exist.
+A record is written as ``"db.example.com A": [ttl, "203.0.113.1", …]``. The answer is NOERROR
+without records if a name has only records of other types, and NXDOMAIN if it has none.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Zone:
     def __init__(self) -> None:
         self.records: dict[str, Sequence[Any]] = {}
         self.asked: list[str] = []
-        """The questions so far, as ``db.example.com A udp``."""
+        """The received questions, as ``db.example.com A udp``."""
         self.code = dns.rcode.NOERROR
-        """What all questions are answered with, unless it is this."""
+        """The error code that all questions are answered with."""
         self.is_silent = False
         self.is_truncating = False
-        """Answers by UDP are marked as truncated."""
+        """Whether answers by UDP are marked as truncated."""
         self.sets_in_truncated = 0
-        """Sets of records that these contain."""
+        """How many record sets a truncated answer contains."""
 
     def respond(self, wire: bytes, *, is_udp: bool) -> bytes | None:
         """Answer a query: the callback of a DnsServer."""
@@ -83,7 +83,7 @@ class Zone:
 
 
 async def serve(ip: str, path: Path) -> None:
-    """Answer at port 53 of an address by the records in a file, until the end of the process."""
+    """Answer on port 53 of an address with the records of a file, until the process exits."""
     zone = Zone()
 
     def respond(wire: bytes, *, is_udp: bool) -> bytes | None:

@@ -1,4 +1,4 @@
-"""A cgroup of its own for processes alone whose connect() a proxy may translate.
+"""A separate cgroup for the processes whose connect() a proxy may translate.
 
     /sys/fs/cgroup/…            cgroup v2, also where it is mounted beside v1
       └─ userspace-proxy-…      --socket-lb-cgroup: hooks see only what is below it
@@ -34,8 +34,8 @@ class HookedGroup:
     """A new group, until it is closed; also a context manager.
 
     Args:
-        name: What is unique in this process.
-        root: A mount of cgroup v2; None: the one that there is.
+        name: A name that is unique in this process.
+        root: A mount of cgroup v2; None: the existing one.
 
     Raises:
         OSError: This kernel has no cgroup v2, or this process may not create a group there.
@@ -48,11 +48,11 @@ class HookedGroup:
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """The words before a command that runs in the group; they exec it."""
+        """The prefix for a command that runs in the group; it execs the command."""
         return entering(self._programs)
 
     def close(self) -> None:
-        """Kill what is in the group and remove it; hooks end with it. Idempotent."""
+        """Kill the group's processes and remove it, with its hooks. Idempotent."""
         wait_for(f"the end of {self.folder}", self._is_removed, deadline_s=CLOSE_S)
 
     def _is_removed(self) -> bool:
@@ -66,7 +66,7 @@ class HookedGroup:
             except FileNotFoundError:
                 continue
             except OSError:
-                # A process is about to end.
+                # A process is about to exit.
                 return False
         return True
 
@@ -83,15 +83,15 @@ class HookedGroup:
 
 
 def entering(group: Path) -> tuple[str, ...]:
-    """Return the words before a command that runs in a group; they exec it."""
+    """Return the prefix for a command that runs in a group; it execs the command."""
     return ("sh", "-ec", 'echo 0 >"$0"; exec "$@"', str(group / "cgroup.procs"))
 
 
 def root_of_v2() -> Path:
-    """Return where cgroup v2 is mounted.
+    """Return the mount point of cgroup v2.
 
     Raises:
-        FileNotFoundError: Nowhere.
+        FileNotFoundError: It isn't mounted.
     """
     root = find_cgroup()
     if root is None:
@@ -100,7 +100,7 @@ def root_of_v2() -> Path:
 
 
 def missing_feature() -> str:
-    """Return why no hooks can be tried here; empty if they can."""
+    """Return why hooks can't be attached here; empty if they can."""
     if any(try_parts(["connect hooks"]).values()):
         return "hooks of connect() need root, outside a user namespace"
     try:
@@ -111,7 +111,7 @@ def missing_feature() -> str:
 
 
 def with_own_names(command: Sequence[str]) -> list[str]:
-    """Return a command that becomes another one with a bpffs of its own, in which it may pin."""
+    """Return a command that execs another one, with its own bpffs for pins."""
     script = 'mount -t bpf bpf /sys/fs/bpf; exec "$@"'
     return ["unshare", "--mount", "sh", "-ec", script, "with-own-names", *command]
 
@@ -122,9 +122,9 @@ def flags_for(group: Path) -> tuple[str, ...]:
 
 
 class HookedAgent(Agent):
-    """The same with hooks: they translate what processes of its group dial.
+    """The same with hooks, which translate dials of its group's processes.
 
-    Its user closes the group.
+    The caller closes the group.
     """
 
     def __init__(
@@ -135,5 +135,4 @@ class HookedAgent(Agent):
 
     @property
     def command(self) -> list[str]:
-        """Part of Agent."""
         return with_own_names([*super().command, *flags_for(self.group.folder)])

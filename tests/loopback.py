@@ -4,7 +4,7 @@
 
 Rule 1: no test may send a packet to a machine that the project doesn't own, so pytest doesn't
 start if no namespace can be created.
-Rule 2: each process of a run has a namespace of its own, and so all ports.
+Rule 2: each process of a run has its own namespace, so all ports are free.
 Rule 3: no test may try to: the kernel counts packets and dials without a route, and a test that
 increases the count fails. Namespaces that tests create have counts of their own.
 """

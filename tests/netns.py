@@ -3,9 +3,9 @@
 A socket belongs to the namespace in which it was created, so a test opens it inside ``with net:``
 and uses it anywhere. Every wait has a deadline of :data:`DEADLINE_S`.
 
-``sandbox.Namespace`` is for processes: one keeps it alive, and it ends with all that run in it. The
-code under test runs in this process here, and a namespace without a process is made in a fifth of
-the time (16 ms, of which most is for ``ip link``).
+``sandbox.Namespace`` is for processes: one keeps it alive, and closing it kills all of them. Here
+the code under test runs in this process, and a namespace without a process is created in a fifth of
+the time (16 ms, most of it for ``ip link``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Net:
-    """One network namespace with lo up; ``with net:`` puts the calling thread into it."""
+    """One network namespace with lo up; ``with net:`` moves the calling thread into it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -47,7 +47,7 @@ class Net:
         self.run("ip link set lo up")
 
     def run(self, command: str) -> str:
-        """Run a shell command here; return what it printed."""
+        """Run a shell command here; return its output."""
         done = subprocess.run(
             ["nsenter", f"--net=/proc/self/fd/{self.fd}", *script(command)],
             pass_fds=[self.fd],
@@ -75,7 +75,7 @@ class Net:
         return self._socket(family, socket.SOCK_DGRAM)
 
     def close(self) -> None:
-        """Let the namespace go, when its last socket has."""
+        """Release the namespace, which is removed with its last socket."""
         os.close(self.fd)
 
     def _socket(self, family: int, kind: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Keys of Service ports, for tests that need one and nothing else of a plan."""
+"""Keys of Service ports, for tests that need no other part of a plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes of tests, of which none outlives its test."""
+"""Processes of tests; none outlives its test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 def started(
     command: Sequence[str | Path], *, stdin: Any = PIPE, stdout: Any = PIPE, **options: Any
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start a command with pipes of text; at the end kill it and all in its session's group.
+    """Start a command with text pipes; at the end kill it and its whole process group.
 
     Nothing waits for the other ends of the pipes: a process that has left the group may have them.
     """

@@ -1,7 +1,7 @@
 """Shell scripts of tests, and programs in Python that others start by their paths.
 
-The proxy under test takes the lock of the legacy tables, too, and without ``-w`` the programs that
-edit them fail where it is held: here they wait.
+The proxy under test takes the lock of the legacy tables, too, and without ``-w`` programs that edit
+these fail while it is held; here they wait.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 _LOCK_DEADLINE_S = 60
-# A function may have such a name in bash only.
+# Only bash allows such a function name.
 _WAITING = "\n".join(
     f'{program}() {{ command {program} -w {_LOCK_DEADLINE_S} "$@"; }}'
     for ip in ("iptables", "ip6tables")
@@ -25,9 +25,9 @@ def script(text: str) -> list[str]:
 
 
 def write_program(path: Path, text: str) -> None:
-    """Write a program in Python that can be started by its path."""
+    """Write an executable Python program."""
     code = path.with_name(f"{path.name}.py")
     code.write_text(text)
-    # The kernel takes no interpreter with a space in its path.
+    # The kernel doesn't accept an interpreter path with a space.
     path.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, str(code)])} "$@"\n')
     path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""TCP servers for the time of a block of a test.
+"""TCP servers that live as long as a block of a test.
 
 Rule 1: leaving the block ends the server, its connections and its handlers, whatever happened in
 it. ``async with await asyncio.start_server(…)`` doesn't: from Python 3.12 on it waits for open
@@ -27,9 +27,9 @@ async def serving(
     Args:
         handle: Called with a connection's reader and writer; when it returns, the connection is
             closed.
-        ip: Where the server listens.
+        ip: The address to listen on.
         port: 0 for a free one.
-        options: For ``asyncio.start_server``.
+        options: Passed to ``asyncio.start_server``.
     """
     handlers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -38,7 +38,7 @@ async def serving(
         assert task is not None
         handlers[task] = writer
         try:
-            # What cancels it expects nothing, and Python 3.11 would log that.
+            # Whatever cancels it expects no exception, and Python 3.11 would log one.
             with contextlib.suppress(asyncio.CancelledError):
                 await handle(reader, writer)
         finally:

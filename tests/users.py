@@ -1,4 +1,4 @@
-"""Tests that need a process, or a socket, of another user."""
+"""Whether tests may create processes and sockets of other users."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OTHER_UID = 65534
 
 
 def can_become(uid: int) -> bool:
-    """Return whether this process may become a user: in a user namespace few have a number."""
+    """Return whether this process may become a user: a user namespace maps few users."""
     lines = Path("/proc/self/uid_map").read_text().splitlines()
     ranges = [map(int, line.split()) for line in lines]
     return os.geteuid() == 0 and any(first <= uid < first + n for first, _, n in ranges)

@@ -22,7 +22,7 @@ import yaml
 SERVER = "https://kubernetes:6443"
 CERTIFICATE = "/certificates/apiserver.crt"
 READY_WITHIN_S = 120.0
-# Users, and their groups. Every cluster's RBAC lets system:kube-proxy read the objects of a proxy.
+# Users with their groups. Every cluster's RBAC lets system:kube-proxy read the objects of a proxy.
 USERS = {"admin": "system:masters", "system:kube-proxy": ""}
 PLURALS = {"Service": "services", "EndpointSlice": "endpointslices"}
 

@@ -58,7 +58,7 @@ class ApiServer:
             f"--service-account-signing-key-file={key}",
             f"--token-auth-file={folder / 'tokens.csv'}",
             "--authorization-mode=RBAC",
-            # There is no controller that creates service accounts.
+            # No controller creates service accounts here.
             "--disable-admission-plugins=ServiceAccount",
         )
         config = {
@@ -88,7 +88,7 @@ class ApiServer:
         ).stdout
 
     def stop(self) -> None:
-        """End both."""
+        """Stop kube-apiserver and etcd."""
         for process in reversed(self._processes):
             process.kill()
             process.wait()
@@ -131,5 +131,5 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 @pytest.fixture(scope="session")
 def service_proxy_kubeconfig(api_server: ApiServer) -> Path:
-    """Have ``kubernetes_services`` serve the Services of this API server."""
+    """Make ``kubernetes_services`` serve the Services of this API server."""
     return api_server.kubeconfig

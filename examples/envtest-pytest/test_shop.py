@@ -37,20 +37,20 @@ spec: {containers: [{name: web, image: shop, ports: [{name: web, containerPort: 
 
 @pytest.fixture
 def shop(api_server: ApiServer) -> Iterator[None]:
-    """Create what the program under test, a controller, would."""
+    """Create the objects that the program under test, a controller, would create."""
     api_server.kubectl("apply", "-f", "-", text=SHOP)
     yield
     api_server.kubectl("delete", "--ignore-not-found", "-f", "-", text=SHOP)
 
 
 def fetch(service: KubernetesService, path: str = "/") -> str:
-    """Fetch a page; stands for the program under test that is a client."""
+    """Fetch a page; stands for a program under test that is a client."""
     with urlopen(service.url + path, timeout=5) as answer:
         return str(answer.read(), "utf-8").strip()
 
 
 @pytest.mark.usefixtures("shop")
-def test_the_pods_of_the_controller_answer(kubernetes_services: KubernetesServices) -> None:
+def test_clients_reach_the_pods_of_the_controller(kubernetes_services: KubernetesServices) -> None:
     """All Pods that the Service selects run in this process."""
     web = kubernetes_services["default/web"]
     web.run_pods()
@@ -58,10 +58,10 @@ def test_the_pods_of_the_controller_answer(kubernetes_services: KubernetesServic
 
 
 @pytest.mark.usefixtures("shop")
-def test_a_pod_becomes_unready_and_another_one_dies(
+def test_clients_notice_neither_an_unready_nor_a_dead_pod(
     kubernetes_services: KubernetesServices,
 ) -> None:
-    """Clients see neither."""
+    """Clients are sent to the third pod."""
 
     def price(request: HttpRequest) -> str:
         return f"price of {request.path.removeprefix('/')}: 7"
@@ -78,10 +78,10 @@ def test_a_pod_becomes_unready_and_another_one_dies(
 
 
 @pytest.mark.usefixtures("shop")
-def test_a_pod_terminates_while_a_client_is_connected(
+def test_a_terminating_pod_gets_no_new_clients(
     api_server: ApiServer, kubernetes_services: KubernetesServices
 ) -> None:
-    """The program under test deletes a Pod, and the Service goes on."""
+    """The program under test deletes a Pod; the other one serves."""
     web = kubernetes_services["default/web"]
     web.run_pods()
     web.drain(web.pods["web-blue"])
@@ -90,8 +90,8 @@ def test_a_pod_terminates_while_a_client_is_connected(
 
 
 @pytest.mark.usefixtures("shop")
-def test_by_name(kubernetes_services: KubernetesServices) -> None:
-    """Clients find it as they do in a cluster."""
+def test_clients_find_a_service_by_its_dns_name(kubernetes_services: KubernetesServices) -> None:
+    """Clients resolve the Service's name as in a cluster."""
     kubernetes_services.run_pods("default/web")
     with kubernetes_services.names("default"), urlopen("http://web/", timeout=5) as answer:
         assert answer.read().startswith(b"web-")

@@ -18,7 +18,7 @@ print(urlopen("http://web/").read().decode().strip())
 """
 
 
-def test_the_cluster_ip_answers(service_network: ServiceNetwork) -> None:
+def test_pods_answer_on_the_cluster_ip(service_network: ServiceNetwork) -> None:
     """Backends are pods, which see the client's own address."""
     web = service_network.service("web", port=80, backends=2)
     client = service_network.client()
@@ -28,7 +28,7 @@ def test_the_cluster_ip_answers(service_network: ServiceNetwork) -> None:
 
 
 def test_a_program_finds_services_by_name(service_network: ServiceNetwork) -> None:
-    """It runs in a pod, whose resolv.conf is that of the namespace."""
+    """The program runs in a pod with the resolv.conf of its namespace."""
     web = service_network.service("web", port=80, namespace="shop", backends=2)
     web.backends[0].stop()
     client = service_network.client(namespace="shop")
@@ -36,15 +36,15 @@ def test_a_program_finds_services_by_name(service_network: ServiceNetwork) -> No
     assert web.stats.saved == 1
 
 
-def test_the_kernel_refuses_without_endpoints(service_network: ServiceNetwork) -> None:
-    """The client sees what a cluster would send."""
+def test_a_service_without_endpoints_refuses_clients(service_network: ServiceNetwork) -> None:
+    """The client gets the same ICMP error or RST as in a cluster."""
     web = service_network.service("web", backends=0)
     with pytest.raises(ConnectionRefusedError):
         service_network.client().connect(web)
 
 
-def test_a_backend_whose_packets_are_lost(service_network: ServiceNetwork) -> None:
-    """Its pod sends nothing: the proxy dials the other one after a second."""
+def test_a_client_of_a_silent_backend_is_served_by_another(service_network: ServiceNetwork) -> None:
+    """One pod is silent, so the proxy dials the other one after a second."""
     web = service_network.service("web", backends=2)
     web.backends[0].pod.drop_traffic()
     assert service_network.client().get(web.url).text == "web-2\n"

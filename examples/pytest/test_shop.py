@@ -25,16 +25,16 @@ def test_backends_take_turns(service_proxy: ServiceProxy) -> None:
     assert [fetch(web) for _ in range(4)] == ["web-1", "web-2", "web-1", "web-2"]
 
 
-def test_a_dead_backend_costs_no_request(service_proxy: ServiceProxy) -> None:
-    """The proxy dials the next one, and counts what it saved."""
+def test_a_dead_backend_fails_no_request(service_proxy: ServiceProxy) -> None:
+    """The proxy dials the next backend, and counts the saved connection."""
     web = service_proxy.service("web", backends=2)
     web.backends[0].stop()
     assert [fetch(web) for _ in range(3)] == ["web-2"] * 3
     assert web.stats.saved == 1
 
 
-def test_a_backend_returns(service_proxy: ServiceProxy) -> None:
-    """All backends are dead, and the client sees it; then one is back."""
+def test_a_restarted_backend_is_used_again(service_proxy: ServiceProxy) -> None:
+    """All backends are dead and the client is refused; then one is started again."""
     web = service_proxy.service("web", backends=1)
     web.backends[0].stop()
     with pytest.raises(OSError, match="reset by peer"):
@@ -43,8 +43,8 @@ def test_a_backend_returns(service_proxy: ServiceProxy) -> None:
     web.eventually(lambda web: fetch(web) == "web-1")
 
 
-def test_a_rolling_update(service_proxy: ServiceProxy) -> None:
-    """A terminating backend keeps its connections; new ones go to the other."""
+def test_a_rolling_update_keeps_connections(service_proxy: ServiceProxy) -> None:
+    """A terminating backend keeps its connections; new ones go to the other backend."""
     web = service_proxy.service("web", backends=[echo, echo])
     with socket.create_connection(web.address, timeout=5) as session:
         session.sendall(b"before")
@@ -58,7 +58,7 @@ def test_a_rolling_update(service_proxy: ServiceProxy) -> None:
     assert web.stats["web-2"].connections == 1
 
 
-def test_a_backend_of_its_own(service_proxy: ServiceProxy) -> None:
+def test_a_function_answers_requests(service_proxy: ServiceProxy) -> None:
     """A function answers HTTP requests."""
 
     def price(request: HttpRequest) -> str:
@@ -68,8 +68,8 @@ def test_a_backend_of_its_own(service_proxy: ServiceProxy) -> None:
     assert fetch(shop, "/tea") == "price of tea: 7"
 
 
-def test_one_backend_is_slow(service_proxy: ServiceProxy) -> None:
-    """A latency on one of two backends, with toxiproxy's name and attributes."""
+def test_a_latency_slows_one_backend_down(service_proxy: ServiceProxy) -> None:
+    """One of two backends has a latency; names and attributes are toxiproxy's."""
     web = service_proxy.service("web", backends=2)
     web.backends[0].fault("latency", latency=100)
     times: list[float] = []
@@ -80,8 +80,8 @@ def test_one_backend_is_slow(service_proxy: ServiceProxy) -> None:
     assert max(times) >= 0.1 > min(times)
 
 
-def test_by_name(service_proxy: ServiceProxy) -> None:
-    """The program under test dials the name that the Service has in a cluster."""
+def test_clients_find_a_service_by_its_dns_name(service_proxy: ServiceProxy) -> None:
+    """The program under test dials the Service's DNS name in a cluster."""
     service_proxy.service("web", port=80, namespace="shop")
     with service_proxy.names("shop"), urlopen("http://web/", timeout=5) as answer:
         assert answer.read() == b"web-1\n"

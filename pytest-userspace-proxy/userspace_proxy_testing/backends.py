@@ -128,7 +128,7 @@ class StreamBackend(Backend):
         try:
             await self._handler(reader, writer)
         except (ConnectionError, asyncio.CancelledError):
-            # The client has left, or the backend was stopped.
+            # The client has closed, or the backend was stopped.
             pass
         except GeneratorExit:
             raise
@@ -319,7 +319,7 @@ class CommandBackend(Backend):
         """Return why it isn't ready although it listens; empty if it is."""
         if isinstance(self._ready, str):
             has_come = any(output.has_come.is_set() for output in outputs)
-            # As for testcontainers, which search for patterns.
+            # Like testcontainers, which search for patterns.
             is_pattern = any(sign in self._ready for sign in (".*", ".+", "\\d", "\\s", "\\w"))
             plain = ", a text and no pattern" if is_pattern else ""
             return "" if has_come else f"no line of its output has {self._ready!r}{plain}"

@@ -1,7 +1,7 @@
 """Connections of the kit: its own dials, and accepted connections, which can all be reset.
 
 When asyncio's own servers close, they lose connections that they have just accepted: the client
-waits for ever, or is served by a stopped server.
+waits forever, or is served by a stopped server.
 
     accepted ──serve──▶ fresh ──its task begins──▶ opening ──▶ writer ──▶ the server's function
 """

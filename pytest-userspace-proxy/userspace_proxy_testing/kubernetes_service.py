@@ -76,7 +76,7 @@ class KubernetesService(ServedService):
 
         A Pod that doesn't exist is created with the labels that the Service selects. A Pod that is
         no longer named is ended; a Pod assigned itself, or its own backends, continues:
-        ``{**web.pods, "web-2": None}`` adds a Pod. Changes are in force on return.
+        ``{**web.pods, "web-2": None}`` adds a Pod. Changes are applied on return.
         """
         return {name: run.pod for name, run in sorted(self._pods.items())}
 

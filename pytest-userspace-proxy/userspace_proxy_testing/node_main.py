@@ -32,7 +32,7 @@ _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 AddressInfos = list[tuple[Any, Any, int, str, Any]]
-"""What ``socket.getaddrinfo`` returns."""
+"""The result of ``socket.getaddrinfo``."""
 
 
 class NodeProxy(ProxyWithDecisions):

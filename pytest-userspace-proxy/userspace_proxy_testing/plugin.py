@@ -1,6 +1,6 @@
 """The pytest plugin: Services for tests, without a cluster, root or Docker.
 
-    def test_a_dead_backend_costs_no_request(service_proxy):
+    def test_a_dead_backend_fails_no_request(service_proxy):
         web = service_proxy.service("web", backends=2)
         web.backends[0].stop()
         assert urlopen(web.url).status == 200

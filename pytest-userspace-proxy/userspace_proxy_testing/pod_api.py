@@ -1,6 +1,6 @@
 """Writes Pods to an API server like a kubelet, for Pods that only the test runs.
 
-One request sets a Pod's state and the ports at which it answers: the API server accepts changes of
+One request sets a Pod's state and the ports on which it answers: the API server accepts changes of
 annotations together with changes of the status.
 """
 

@@ -1,8 +1,8 @@
 """Runs a cluster's Pods in a test: their backends, and their state in the API server.
 
-    run ─▶ backends listen ─▶ status and annotation of the Pod ─▶ watch ─▶ endpoints in force
+    run ─▶ backends listen ─▶ status and annotation of the Pod ─▶ watch ─▶ endpoints applied
 
-Rule 1: writes are in force on return: each Service that selects the Pod is waited for.
+Rule 1: writes are applied on return: each Service that selects the Pod is waited for.
 Rule 2: at the end, Pods created here are gone, and others are in their former state.
 """
 
@@ -84,7 +84,7 @@ class PodRunner:
         *,
         replaces: bool,
     ) -> tuple[RunningPod, dict[str, PodPort]]:
-        """Run a Pod here for one of the Services that select it; in force on return.
+        """Run a Pod here for one of the Services that select it; applied on return.
 
         Args:
             written: The existing Pod; None: it is created.
@@ -117,7 +117,7 @@ class PodRunner:
         return pod, ports
 
     def terminate(self, pod: RunningPod) -> None:
-        """Delete a Pod, which terminates until the test ends; in force on return."""
+        """Delete a Pod, which terminates until the test ends; applied on return."""
         pod.is_terminating = True
         self._thread.call(self._api.terminate(pod.key))
         self._wait_for(pod)
@@ -156,7 +156,7 @@ class PodRunner:
         return f"127.0.{self._hosts // 250}.{self._hosts % 250 + 1}"
 
     def _update(self, pod: RunningPod) -> None:
-        """Write a Pod's address and readiness; in force on return."""
+        """Write a Pod's address and readiness; applied on return."""
         ips = sorted({backend.address.ip for backend in pod.backends.values()})
         if len(ips) != 1:
             raise ValueError(f"Pod {pod.name}: its ports are at several addresses: {ips}")

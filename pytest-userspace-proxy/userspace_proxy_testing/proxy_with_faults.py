@@ -63,7 +63,7 @@ class ProxyWithFaults(Proxy):
         name: str = "",
         **attributes: int,
     ) -> None:
-        """Inject a fault into connections to a Service's endpoints; in force on return.
+        """Inject a fault into connections to a Service's endpoints; applied on return.
 
         Toxics also affect open connections that were opened while the endpoint had a fault.
 

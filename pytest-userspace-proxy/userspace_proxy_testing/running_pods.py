@@ -90,7 +90,7 @@ class RunningPod:
 
     Args:
         written: The Pod before it ran here.
-        update: Writes its state to the cluster; returns once that is in force.
+        update: Writes its state to the cluster; returns once that is applied.
         is_ours: Whether this test created it.
     """
 
@@ -141,7 +141,7 @@ class RunningPod:
 
     @property
     def is_ready(self) -> bool:
-        """The pod's condition ``Ready``; an assignment is in force at once."""
+        """The pod's condition ``Ready``; an assignment is applied on return."""
         return self._is_ready
 
     @is_ready.setter
@@ -172,7 +172,7 @@ class RunningPod:
             backend.heal()
 
     def expected_state(self, follower: PodFollower) -> str:
-        """Return an endpoint's state once this Pod's state is in force."""
+        """Return an endpoint's state once this Pod's state is applied."""
         if follower.publishes_not_ready:
             return "ready"
         return "terminating" if self.is_terminating else "ready" if self.is_ready else "not ready"

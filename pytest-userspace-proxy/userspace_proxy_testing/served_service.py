@@ -124,7 +124,7 @@ class ServedService(abc.ABC):
         self.key = key
         self._proxy = proxy
         self._is_removed = False
-        """Once it is removed, another Service may have its name; that one isn't affected."""
+        """Whether it was removed; another Service with its name isn't affected."""
         self._control = FaultControl(self._add_fault, self._remove_faults)
 
     @property

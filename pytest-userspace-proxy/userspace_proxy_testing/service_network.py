@@ -95,7 +95,7 @@ class ServiceNetwork(Services):
 
         Raises:
             SandboxError: Namespaces can't be created here; the hint contains the remedy.
-            SteeringError: The namespace supports no steering.
+            SteeringError: The namespace supports no steering mode.
         """
         with contextlib.ExitStack() as stack:
             self._folder = Path(
@@ -158,7 +158,7 @@ class ServiceNetwork(Services):
         return self._idle.pop(0) if self._idle else self._add_pod()
 
     def give_pod(self, pod: Pod) -> None:
-        """Let a later backend use a pod."""
+        """Give back a pod, which a later backend may use."""
         self._idle.append(pod)
 
     def open_socket(

@@ -49,7 +49,7 @@ class ServiceProxy(Services, RecordingProxy):
                 each.callback(service.remove)
 
     def status(self) -> StatusFacts:
-        """Return this proxy's present status."""
+        """Return this proxy's current status."""
         return RecordingProxy.status(self)
 
     def names(self, namespace: str = "default") -> ProcessNames:

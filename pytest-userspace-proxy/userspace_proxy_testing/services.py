@@ -80,7 +80,7 @@ class Services:
         seed: int = 0,
         **handling: Unpack[HandlingArguments],
     ) -> ProxiedService:
-        """Serve a Service with backends; in force on return.
+        """Serve a Service with backends; applied on return.
 
         Args:
             name: Its name; a Service of the same name is removed first.
@@ -166,7 +166,7 @@ class Services:
         return tuple(self._made.values())
 
     def status(self) -> StatusFacts:
-        """Return the proxy's present status."""
+        """Return the proxy's current status."""
         return self._calls().status()
 
     def _forget(self, service: ProxiedService) -> None:

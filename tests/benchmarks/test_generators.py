@@ -5,7 +5,7 @@ import pytest
 from benchmarks.generators import read_wrk
 from userspace_proxy.errors import SandboxError
 
-# As wrk 4.1 prints them: a time in seconds, a shorter unit, has a blank behind it.
+# wrk 4.1 pads a time in seconds with a blank, because its unit is shorter.
 OUTPUT = """Running 2s test @ http://10.0.0.1:80/
   1 threads and 16 connections
   Thread Stats   Avg      Stdev     Max   +/- Stdev

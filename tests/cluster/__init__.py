@@ -1,1 +1,1 @@
-"""Tests against a real kube-apiserver and etcd, and the parts that build and run these."""
+"""Tests with a real kube-apiserver and etcd, and the modules that build and run these."""

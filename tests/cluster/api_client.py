@@ -1,6 +1,6 @@
-"""A real API server, written to without kubectl: one TLS connection.
+"""A client of a real API server with one TLS connection, without kubectl.
 
-kubectl takes a quarter of a second for what a request does in 10 ms, and there are hundreds.
+kubectl takes 0.25 s for a request that takes 10 ms, and there are hundreds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .credentials import ADMIN, token_of
 
 
 class Dialler(Protocol):
-    """Makes sockets that reach the API server, as a ``Client`` does."""
+    """Makes sockets that reach the API server, like those of a ``Client``."""
 
     def tcp(self) -> socket.socket:
         """Return a new TCP socket."""
@@ -33,10 +33,10 @@ class Here:
 
 
 class Api:
-    """The API server, asked as its admin.
+    """The API server, used as its admin.
 
     Args:
-        client: On the node, where the API server is.
+        client: A client on the API server's node.
     """
 
     def __init__(self, client: Dialler, control_plane: ControlPlane) -> None:
@@ -47,10 +47,10 @@ class Api:
         self._connection: http.client.HTTPConnection | None = None
 
     def ask(self, method: str, path: str, body: Any = None) -> int:
-        """Send a request; return its status if that is good, or 404.
+        """Send a request; return a status of success, or 404.
 
         Raises:
-            AssertionError: The API server refuses, with its words.
+            AssertionError: The API server refuses, with its message.
         """
         status, said = self.request(method, path, body)
         assert status < 300 or status == http.HTTPStatus.NOT_FOUND, f"{method} {path}: {said}"
@@ -69,7 +69,7 @@ class Api:
         return status, json.loads(said)
 
     def put(self, path: str, item: Object) -> None:
-        """Put an object in its place, or make it."""
+        """Create or replace an object."""
         if self.ask("PUT", f"{path}/{item['metadata']['name']}", item) == http.HTTPStatus.NOT_FOUND:
             self.ask("POST", path, item)
 

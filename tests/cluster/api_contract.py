@@ -1,7 +1,7 @@
-"""What an API server does for one who reads the agents of all nodes: the fake one, and a real one.
+"""The contract of API servers for reading the agents of all nodes: the fake and a real one.
 
-A subclass gives the fixtures ``put``, which writes objects, ``client``, which may do all, and
-``stranger``, which may do nothing.
+A subclass provides the fixtures ``put``, which writes objects, ``client``, which has all rights,
+and ``stranger``, which has none.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DEADLINE_S = 120.0
 
 
 def pod(name: str, labels: dict[str, str]) -> dict[str, Any]:
-    """Return a Pod that has no node."""
+    """Return an unscheduled Pod."""
     spec = {"containers": [CONTAINER]}
     return made("Pod", name, spec, namespace="default", labels=labels)
 

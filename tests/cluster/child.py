@@ -1,4 +1,4 @@
-"""One server process of the control plane and its log."""
+"""A server process of the control plane and its log."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pathlib import Path
 from .waiting import wait_for
 
 LOG_TAIL_LINES = 20
-"""What an error shows of a log: a panic's first lines are within it, and it fits a screen."""
+"""How many lines of a log an error shows: enough for the start of a panic, and for a screen."""
 
 
 class Child:
-    """A process that was started; it runs until `kill`, or until it gives up by itself.
+    """A started process; it runs until `kill`, or until it exits by itself.
 
-    It dies with the test run, even with one that is killed: the kernel sends it SIGKILL when the
-    main thread of this process is gone.
+    It dies with the test run, even if that is killed: the kernel sends it SIGKILL when the main
+    thread of this process has exited.
 
     Args:
-        command: What to run; the process takes its output and standard error to ``log``.
-        log: Where they go, after what is in it already.
-        prefix: A command that becomes ``command`` without forking, as ``nsenter`` does.
+        command: The command to run; its output and standard error are written to ``log``.
+        log: The file for both, to which they are appended.
+        prefix: A command that execs ``command`` without forking, like ``nsenter``.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class Child:
         return self._process.poll()
 
     def kill(self) -> None:
-        """End the process by SIGKILL and wait until it is gone; idempotent."""
+        """Kill the process with SIGKILL and wait until it has exited; idempotent."""
         self._process.kill()
         self._process.wait()
 
     def wait(self, deadline_s: float) -> None:
-        """Wait until the process ends by itself.
+        """Wait until the process exits by itself.
 
         Raises:
             subprocess.TimeoutExpired: It still runs after that many seconds.
@@ -68,23 +68,23 @@ class Child:
         self._process.wait(deadline_s)
 
     def wait_for_output(self, pattern: str, *, since: int = 0) -> re.Match[str]:
-        """Return what matches in the log, once something does.
+        """Return the match in the log once there is one.
 
-        A process that shows a state only while it lasts may show it late: whatever ends the state
-        comes after this call.
+        A process that logs a state only while it lasts may log it late: call this before ending the
+        state.
 
         Args:
             pattern: ``^`` and ``$`` match at each line.
-            since: How many characters of the log to leave out: its size at a moment, or the end of
-                an earlier match.
+            since: How many characters of the log to skip: its former size, or the end of an earlier
+                match.
 
         Raises:
-            AssertionError: The process ended without it, or the deadline passed.
+            AssertionError: The process exited without a match, or the deadline passed.
         """
         wanted = re.compile(pattern, re.MULTILINE)
 
         def find() -> re.Match[str] | None:
-            # What it wrote last is in the log once it has ended.
+            # Its last output is in the log once it has exited.
             status = self.status
             found = wanted.search(self.output(), since)
             assert found or status is None, f"{self.name} ended by {status}; {self.log_tail()}"
@@ -93,7 +93,7 @@ class Child:
         return wait_for(f"{pattern!r} of {self.name}", find, hint=self.log_tail)
 
     def output(self) -> str:
-        """Return the log; its end may be in the middle of a character that is being written."""
+        """Return the log; its end may be an incomplete character."""
         return self.log.read_text(errors="replace")
 
     def log_tail(self) -> str:
@@ -103,10 +103,10 @@ class Child:
 
 
 def _dying_with_this_process() -> list[str]:
-    """Return the command that ties a process's life to ours.
+    """Return the command prefix with which a process dies together with this one.
 
-    The kernel ties it to the thread that forks, so another thread than the main one gets no tie:
-    its end would take the servers with it.
+    The kernel ties it to the thread that forks, so only the main thread uses this: the end of
+    another thread would kill the servers.
     """
     if threading.current_thread() is threading.main_thread():
         return ["setpriv", "--pdeathsig", "KILL", "--"]
@@ -118,15 +118,15 @@ READY_DEADLINE_S = 60.0
 
 
 class ControlPlaneError(RuntimeError):
-    """A part of the control plane didn't start, or a command to it failed."""
+    """A part of the control plane didn't start, or a command for it failed."""
 
 
 def wait_until_ready(child: Child, condition: Callable[[], bool]) -> None:
     """Wait until the condition holds.
 
     Raises:
-        ControlPlaneError: The process ended, with the end of its log.
-        DeadlineExceededError: The condition didn't hold in time; likewise.
+        ControlPlaneError: The process exited; with the end of its log.
+        DeadlineExceededError: The condition didn't hold in time; with the end of its log.
     """
 
     def holds() -> bool:

@@ -1,6 +1,6 @@
-"""Fixtures: what ``make build`` built, and a control plane on loopback.
+"""Fixtures: the programs that ``make build`` built, and a control plane on loopback.
 
-A test run has no network (``tests.loopback``), so nothing that has to be fetched is built in it.
+A test run has no network (``tests.loopback``), so it can't build anything that needs downloads.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .tools import HELM, path_of
 BUILT_FOR_TEST_ALL = {
     "node_programs", "coredns_program", "image", "promtool", "helm",
 }  # fmt: skip
-"""Fixtures of what ``make test`` doesn't build."""
+"""Fixtures with programs that ``make test`` doesn't build."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave what needs more than a control plane to ``make test-all``."""
+    """Skip tests that need more than a control plane, except in ``make test-all``."""
     for item in items:
         if not BUILT_FOR_TEST_ALL.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.long)
@@ -42,7 +42,7 @@ def cluster_binaries() -> build.Binaries:
 
 @pytest.fixture(scope="session")
 def node_programs(cluster_binaries: build.Binaries) -> Programs:
-    """What a node runs, and upstream's tests."""
+    """The programs of a node, and upstream's tests."""
     if not _is_root():
         pytest.skip("containers of a real kubelet need root")
     _need(build.missing_targets(ALL_TARGETS, programs_folder()))
@@ -79,7 +79,7 @@ def _need(missing: list[build.Target]) -> None:
 
 
 def _is_root() -> bool:
-    """Return whether this is root, and not just that of a namespace with one user."""
+    """Return whether this is real root, not root of a namespace with one user."""
     users = sum(
         int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines()
     )
@@ -91,7 +91,7 @@ KINDS = (
     "deployments,replicasets,statefulsets,daemonsets,poddisruptionbudgets,horizontalpodautoscalers,"
     "roles,rolebindings,clusterroles,clusterrolebindings,customresourcedefinitions"
 )
-"""Of what tests make."""
+"""The kinds of objects that tests create."""
 
 
 def _objects(control_plane: ControlPlane) -> set[tuple[str, str, str, str]]:
@@ -103,7 +103,7 @@ def _objects(control_plane: ControlPlane) -> set[tuple[str, str, str, str]]:
 
 @pytest.fixture(scope="session")
 def _shared(cluster_binaries: build.Binaries) -> Iterator[tuple[ControlPlane, Any]]:
-    """A control plane for all modules, which takes seconds to start, and the objects of its own."""
+    """A control plane for all modules, which takes seconds to start, and its initial objects."""
     with ControlPlane(cluster_binaries) as control_plane:
         yield control_plane, _objects(control_plane)
 
@@ -122,7 +122,7 @@ def control_plane(_shared: tuple[ControlPlane, Any]) -> Iterator[ControlPlane]:
     words = ("--force", "--wait=false", "--ignore-not-found", "-f", "-")
     if items:
         control_plane.kubectl("delete", *words, input=listed)
-    # Nothing else finalizes a namespace here.
+    # Without controllers, nothing else finalizes a namespace.
     for item in (item for item in items if item["kind"] == "Namespace"):
         path = f"/api/v1/namespaces/{item['metadata']['name']}/finalize"
         control_plane.kubectl("replace", "--raw", path, "-f", "-", input=json.dumps(item))

@@ -1,12 +1,12 @@
-"""Runs one container of a pod as its manifest says, without a container runtime.
+"""Runs one container of a pod according to its manifest, without a container runtime.
 
     pod spec + image ──▶ overlay root, read-only ──▶ volumes ──▶ `limited.py` ──▶ the program
                          as a runtime mounts it                             chroot, few capabilities
 
-Rule 1: what the manifest grants is granted, and nothing else: the capabilities, a root that can't
-be written, ``/proc/sys`` read-only, no new privileges, only the environment that it names.
-Rule 2: a field that isn't known here and would change what is granted is an error.
-Rule 3: no seccomp, cgroup or PID namespace is made; a real runtime has to show those.
+Rule 1: only the rights in the manifest are granted: the capabilities, a read-only root,
+``/proc/sys`` read-only, no new privileges, only its own environment variables.
+Rule 2: an unknown field that would change what is granted is an error.
+Rule 3: no seccomp filter, cgroup or PID namespace is created; these need a real runtime.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KNOWN_SECURITY = frozenset(
         "runAsUser",
     }
 )
-# Arguments: lower folders, folder of ours, then type, file and place of each volume, "--", command.
+# Arguments: lower folders, work folder, type, file and place of each volume, "--", command.
 _SCRIPT = """
 set -eu
 lower=$1 ours=$2 root=$2/root
@@ -64,14 +64,14 @@ exec "$@"
 
 @dataclass(frozen=True, slots=True)
 class Volumes:
-    """What the cluster would give a pod.
+    """The contents of volumes and variables that a cluster provides to a pod.
 
     Args:
-        config_maps: Data of the ConfigMaps that it names.
+        config_maps: Data of its ConfigMaps.
         token: Its ServiceAccount's token.
-        ca: The API server's authority, as PEM.
+        ca: The API server's CA certificate, as PEM.
         node: The name of its node.
-        service_host: The API server's address, where the manifest names none.
+        service_host: The API server's address if the manifest sets none.
         service_port: Its port.
     """
 
@@ -97,12 +97,12 @@ def start_container(
 
     Args:
         pod: Its spec.
-        image: What its container is made of.
-        volumes: What the cluster gives it.
-        where: The node's network namespace: ``hostNetwork`` is asked for.
-        folder: An empty folder of the caller's, who removes it afterwards.
-        log: Takes standard error.
-        environment: What the program sees besides.
+        image: The image of its container.
+        volumes: The contents of its volumes.
+        where: The node's network namespace: ``hostNetwork`` is required.
+        folder: An empty folder, which the caller removes afterwards.
+        log: The file for standard error.
+        environment: Additional variables of the program.
     """
     if not pod.get("hostNetwork"):
         raise ValueError("only hostNetwork is known here")
@@ -132,15 +132,15 @@ def start_process(
     log: IO[str],
     environment: Mapping[str, str],
 ) -> subprocess.Popen[str]:
-    """Start a program in an image's root filesystem, read-only but for its mounts.
+    """Start a program in an image's root filesystem, read-only except for its mounts.
 
     Args:
-        mounts: ``ro`` or ``rw``, the file or folder, and its place; for each.
+        mounts: For each: ``ro`` or ``rw``, the file or folder, and its mount point.
         limits: As `privileges` returns them.
         where: Its network namespace.
-        folder: A folder of the caller's, who removes it afterwards.
-        log: Takes standard output and standard error.
-        environment: What it sees, besides what the image names.
+        folder: A folder, which the caller removes afterwards.
+        log: The file for standard output and standard error.
+        environment: Variables in addition to those of the image.
     """
     command = ["unshare", "--mount", "sh", "-c", _SCRIPT, "sh"]
     command += [":".join(map(str, reversed(image.layers))), str(folder), *mounts, "--"]
@@ -154,7 +154,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def privileges(context: Manifest) -> list[str]:
-    """Return the options of `limited` that grant what a security context does."""
+    """Return the options of `limited` for a security context."""
     if unknown := context.keys() - _KNOWN_SECURITY:
         raise ValueError(f"securityContext: {', '.join(unknown)} isn't known here")
     if context.get("privileged") or not context["readOnlyRootFilesystem"]:
@@ -173,7 +173,7 @@ def _environment(container: Manifest, volumes: Volumes) -> dict[str, str]:
     }
     fields = {
         "spec.nodeName": volumes.node,
-        # Nothing asks for this pod by its name.
+        # No test looks this pod up by its name.
         "metadata.namespace": "kube-system",
         "metadata.name": f"userspace-proxy-{volumes.node}",
     }
@@ -196,7 +196,7 @@ def _expanded(word: str, known: Mapping[str, str]) -> str:
 
 
 def _mounts(pod: Manifest, container: Manifest, volumes: Volumes, folder: Path) -> Sequence[str]:
-    """Make the files of all volumes; return ``ro`` or ``rw``, file and place of each."""
+    """Create the files of all volumes; return ``ro`` or ``rw``, file and mount point of each."""
     account = folder / "token"
     account.mkdir()
     (account / "token").write_text(volumes.token)
@@ -214,7 +214,7 @@ def _mounts(pod: Manifest, container: Manifest, volumes: Volumes, folder: Path) 
             for item in items:
                 (place / item["path"]).write_text(data[item["key"]])
         elif volume["hostPath"].get("type") == "FileOrCreate":
-            # Not the machine's own: the tests' namespaces have nothing to do with its rules.
+            # Not the machine's lock: the tests' namespaces don't share its rules.
             place.touch()
         elif volume["hostPath"].get("type") == "DirectoryOrCreate":
             place.mkdir()

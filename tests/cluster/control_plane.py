@@ -2,12 +2,12 @@
 
     kubectl, the agent under test ──TLS, token──▶ kube-apiserver ──Unix socket──▶ etcd ──▶ folder
 
-It allocates ClusterIPs and node ports and validates as every cluster does. There are no
-controllers: a test writes the EndpointSlices that it wants.
+It allocates ClusterIPs and node ports and validates objects like every cluster. There are no
+controllers: a test writes EndpointSlices itself.
 
-Rule 1: all that it writes is in one temporary folder, and all that it starts are two processes
-whose ids it keeps; `stop` leaves neither.
-Rule 2: everything that waits has a deadline, and its error shows the end of the server's log.
+Rule 1: it writes only to one temporary folder, and starts only two processes; `stop` removes all of
+them.
+Rule 2: every wait has a deadline, and its error shows the end of the server's log.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from .credentials import (
 from .waiting import wait_for
 
 KUBECTL_DEADLINE_S = 110.0
-"""For one kubectl command; a usual one takes 0.1 s."""
+"""The timeout of one kubectl command; a usual one takes 0.1 s."""
 NAMESPACE_PORT = 6443
-"""The API server's usual port, taken inside a network namespace, where nobody else has it."""
+"""The API server's usual port, used in a network namespace, where no other program has it."""
 
 NODE_PROXIER_ROLE = Path(__file__).with_name("node-proxier.yaml")
 
@@ -49,19 +49,19 @@ class ControlPlane:
     """One etcd and one kube-apiserver, from `start` to `stop`; also a context manager.
 
     Args:
-        binaries: What to run.
-        prefix: A command that runs its arguments inside a network namespace and execs them
-            without forking, as ``nsenter --net=… --`` does; empty: here. The namespace's loopback
-            must be up.
-        bind_address: Where the API server listens, an address that exists there. It goes into the
-            certificate, so clients dial this one.
-        service_cidr: Where ClusterIPs come from; two, separated by a comma, for dual stack, with
-            the family of ``bind_address`` first.
-        apiserver_flags: Flags of kube-apiserver after ours; they win over ours.
-        etcd_data: Where etcd keeps its data, which then outlive `stop`; None: in our folder.
-        users: Who has a token and a kubeconfig besides `GROUPS`, and their group.
-        has_controllers: Pods will be made here, so each has a service account; the Service
-            ``kubernetes`` gets its endpoints.
+        binaries: The programs.
+        prefix: A command that execs its arguments inside a network namespace without forking, like
+            ``nsenter --net=… --``; empty: here. The namespace's loopback must be up.
+        bind_address: An address there on which the API server listens. The certificate contains it,
+            so clients dial it.
+        service_cidr: The range of ClusterIPs; two, separated by a comma, for dual stack, with the
+            family of ``bind_address`` first.
+        apiserver_flags: Flags of kube-apiserver that override the default ones.
+        etcd_data: The folder of etcd's data, which then survive `stop`; None: the temporary folder.
+        users: Additional users beside `GROUPS`, each with a token and a kubeconfig, and their
+            group.
+        has_controllers: Whether pods will be created, so that each needs a service account; the
+            Service ``kubernetes`` gets its endpoints.
     """
 
     def __init__(
@@ -104,21 +104,21 @@ class ControlPlane:
 
     @property
     def folder(self) -> Path:
-        """The temporary folder, with ``etcd.log`` and ``kube-apiserver.log``; gone after `stop`."""
+        """The temporary folder with ``etcd.log`` and ``kube-apiserver.log``; removed by `stop`."""
         if self._folder is None:
             raise ControlPlaneError("cannot use the control plane: it was not started (call start)")
         return self._folder
 
     @property
     def server(self) -> str:
-        """The API server's URL; the same after every `start_apiserver`."""
+        """The API server's URL; `start_apiserver` keeps it."""
         is_v6 = isinstance(ip_address(self._bind_address), IPv6Address)
         host = f"[{self._bind_address}]" if is_v6 else self._bind_address
         return f"https://{host}:{self._port}"
 
     @property
     def ca_file(self) -> Path:
-        """The certificate that the API server made for itself; it is its own authority."""
+        """The certificate that the API server generated for itself; it is its own CA."""
         return self.folder / "pki" / "apiserver.crt"
 
     @property
@@ -139,12 +139,12 @@ class ControlPlane:
     def start(self) -> None:
         """Start both servers and return once the API server is ready.
 
-        Ready means that it says so, and that it has made what it makes for itself: the namespace
+        Ready means that it reports so, and that it has created its own objects: the namespace
         ``default``, the RBAC roles, and the Service ``kubernetes``.
 
         Raises:
-            ControlPlaneError: A server ended, with the end of its log; nothing is left running.
-            DeadlineExceededError: It wasn't ready in time; likewise.
+            ControlPlaneError: A server exited, with the end of its log; nothing is left running.
+            DeadlineExceededError: It wasn't ready in time; nothing is left running.
         """
         if self._folder is not None:
             raise ControlPlaneError("cannot start the control plane: it runs already")
@@ -184,7 +184,7 @@ class ControlPlane:
         """Start the API server with the same data, address and certificate; wait until ready.
 
         Raises:
-            ControlPlaneError: It runs already, or it ended, with the end of its log.
+            ControlPlaneError: It runs already, or it exited; with the end of its log.
             DeadlineExceededError: It wasn't ready in time; it is stopped again.
         """
         if self._apiserver is not None:
@@ -210,18 +210,18 @@ class ControlPlane:
         check: bool = True,
         user: str = ADMIN,
     ) -> str:
-        """Run kubectl where the API server runs and return what it printed.
+        """Run kubectl in the API server's namespace and return its output.
 
         Args:
-            args: Its arguments; it has no configuration but this control plane's.
-            input: What it reads for ``-f -``.
-            check: False: a failure is no error, and what it printed on standard error follows.
-            user: Whose token it shows.
+            args: Its arguments; its only configuration is this control plane's.
+            input: Its standard input, for ``-f -``.
+            check: False: a failure isn't an error, and standard error is appended.
+            user: The user whose token it sends.
 
         Raises:
-            ControlPlaneError: It failed, with what it said.
+            ControlPlaneError: It failed, with its output.
         """
-        # Its cache of the API's resources goes to HOME; proxies of ours know no namespace.
+        # Its discovery cache is below HOME; the user's HTTP proxies can't reach this namespace.
         ours = {
             "KUBECONFIG": str(self.kubeconfig_for(user)),
             "HOME": str(self.folder),
@@ -249,25 +249,25 @@ class ControlPlane:
         return done.stdout
 
     def apply(self, *objects: Mapping[str, object], namespace: str = "") -> None:
-        """Create objects, or change those of their names.
+        """Create or update objects.
 
         Args:
-            namespace: Of those that name none; empty: ``default``.
+            namespace: The namespace of objects that have none; empty: ``default``.
         """
         where = ("--namespace", namespace) if namespace else ()
         items = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         self.kubectl("apply", *where, "-f", "-", input=items)
 
     def kubeconfig_for(self, user: str) -> Path:
-        """Return the kubeconfig of somebody who has a token."""
-        # Clients take a colon for the end of a path.
+        """Return the kubeconfig of a user with a token."""
+        # Clients interpret a colon as the end of a path.
         return self.folder / f"{user.replace(':', '-')}.kubeconfig"
 
     def write_kubeconfig(self, path: Path, token: str, server: str | None = None) -> None:
-        """Write a kubeconfig that stands alone: the certificate is in it.
+        """Write a self-contained kubeconfig, which includes the certificate.
 
         Args:
-            path: Where; a file that is there is replaced.
+            path: The file; an existing one is replaced.
             token: A token, known to the API server or not.
             server: The URL to dial; None: the API server's own.
         """
@@ -276,7 +276,7 @@ class ControlPlane:
         path.chmod(0o600)
 
     def grant_node_proxier(self) -> None:
-        """Let the user ``userspace-proxy`` do what the node agent needs; wait until it may."""
+        """Grant ``userspace-proxy`` the rights of the node agent; wait until it has them."""
         self.kubectl("apply", "-f", str(NODE_PROXIER_ROLE))
         question = ("auth", "can-i", "list", "endpointslices.discovery.k8s.io")
         wait_for(
@@ -285,7 +285,7 @@ class ControlPlane:
         )
 
     def _reserve_port(self) -> None:
-        """Choose the port and, outside a namespace, keep others from it while we live.
+        """Choose the port and, outside a namespace, keep it from other programs.
 
         The reserving socket never listens; kube-apiserver binds beside it (SO_REUSEPORT), so no
         other program gets the port, neither before the first start nor between two.
@@ -300,7 +300,7 @@ class ControlPlane:
         self._port = self._reserved.getsockname()[1]
 
     def _start_etcd(self) -> None:
-        """Start etcd on a Unix socket, as Kubernetes' own integration tests do.
+        """Start etcd on a Unix socket, like Kubernetes' own integration tests.
 
         Source:
             test/integration/framework/etcd.go: the advertised address is never dialled, and
@@ -333,13 +333,13 @@ class ControlPlane:
         key = self.service_account_key
         no_controllers = [
             "--disable-admission-plugins=ServiceAccount",
-            # The Service kubernetes gets no endpoints of its own accord.
+            # The Service kubernetes gets no endpoints by itself.
             "--endpoint-reconciler-type=none",
         ]
         return [
             f"--etcd-servers=unix://{self._etcd_socket}",
             f"--bind-address={self._bind_address}",
-            # Else it looks for a default route, which a namespace may not have.
+            # Otherwise it looks for a default route, which a namespace may lack.
             f"--advertise-address={self._bind_address}",
             f"--secure-port={self._port}",
             "--permit-port-sharing",
@@ -350,7 +350,7 @@ class ControlPlane:
             f"--service-account-signing-key-file={key}",
             f"--token-auth-file={self.folder / 'tokens.csv'}",
             "--authorization-mode=RBAC",
-            # As kubeadm has it: kube-proxy's own pods are privileged.
+            # As with kubeadm: kube-proxy's own pods are privileged.
             "--allow-privileged=true",
             *([] if self._has_controllers else no_controllers),
             *self._apiserver_flags,
@@ -367,7 +367,7 @@ class ControlPlane:
         """Return whether the API server answers a GET with 200."""
         if not self._prefix:
             return serves_https(self._bind_address, self._port, path, self.ca_file, token_of(ADMIN))
-        # By kubectl, because a socket of this process would be in this process's namespace.
+        # Uses kubectl, because a socket of this process would be in this process's namespace.
         try:
             self.kubectl("get", "--raw", path, "--request-timeout=5s")
         except ControlPlaneError:

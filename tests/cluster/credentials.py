@@ -1,4 +1,4 @@
-"""Who may talk to the control plane: tokens, kubeconfigs, and the service accounts' key."""
+"""Credentials for the control plane: tokens, kubeconfigs, and the service accounts' key."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Mapping
 ADMIN = "admin"
 NODE_PROXIER = "userspace-proxy"
 GROUPS = {ADMIN: "system:masters", NODE_PROXIER: ""}
-"""Who has a token, and their group: the admin may do all, the other what a role grants it."""
+"""Users with a token, and their group: the admin has all rights, the other those of a role."""
 
 
 def token_of(user: str) -> str:
-    """Return the token of a user that has one."""
+    """Return the token of a user."""
     return f"{user}-token"
 
 
@@ -24,11 +24,11 @@ def render_tokens(groups: Mapping[str, str] = GROUPS) -> str:
 
 
 def render_kubeconfig(server: str, ca: bytes, token: str) -> str:
-    """Return a kubeconfig that stands alone, as JSON, which is YAML too and needs no package.
+    """Return a self-contained kubeconfig, as JSON, which is YAML too and needs no package.
 
     Args:
         server: The URL to dial.
-        ca: The certificate of the server or of its authority, as PEM.
+        ca: The certificate of the server or of its CA, as PEM.
         token: A token, known to the API server or not.
     """
     cluster = {"server": server, "certificate-authority-data": base64.b64encode(ca).decode()}
@@ -46,9 +46,8 @@ def render_kubeconfig(server: str, ca: bytes, token: str) -> str:
 def make_service_account_key() -> str:
     """Return a new private key as PEM, without which kube-apiserver doesn't start.
 
-    It serves for signing and for checking: the API server also takes the public part from a
-    private key, if that is in the older form, which ``openssl ecparam`` writes and ``genpkey``
-    doesn't.
+    It both signs and verifies: the API server derives the public key from a private one in the
+    older format, which ``openssl ecparam`` writes and ``genpkey`` doesn't.
     """
     command = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout

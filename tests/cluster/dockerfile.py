@@ -1,8 +1,8 @@
-"""Reads a Dockerfile and its .dockerignore into steps that :mod:`.image` can take.
+"""Parses a Dockerfile and its .dockerignore into steps for :mod:`.image`.
 
-Rule 1: what a step means is decided here; nothing is run or copied.
-Rule 2: an instruction or form that isn't known is an error: an image that is built with
-half of its Dockerfile would prove nothing.
+Rule 1: steps are interpreted here; nothing is run or copied.
+Rule 2: an unknown instruction or form is an error: an image that is built from half of its
+Dockerfile would prove nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SILENT = frozenset({"COMMENT", "EXPOSE", "STOPSIGNAL"})
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A shell command, and the environment that it sees."""
+    """A shell command and its environment."""
 
     command: str
     environment: tuple[tuple[str, str], ...]
@@ -38,17 +38,17 @@ class Copy:
 
     sources: tuple[str, ...]
     target: str
-    """Absolute; a folder if it ends with a slash."""
+    """An absolute path; a folder if it ends with a slash."""
     stage: str
 
 
 @dataclass(slots=True)
 class Stage:
-    """One image of a Dockerfile: where it begins, and what is done to it."""
+    """One image of a Dockerfile: its base and its steps."""
 
     name: str
     base: str
-    """The image that it begins with, or the name of an earlier stage."""
+    """The base image, or the name of an earlier stage."""
     steps: list[Run | Copy] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     arguments: dict[str, str] = field(default_factory=dict)
@@ -62,14 +62,14 @@ def read_dockerfile(text: str, arguments: Mapping[str, str] | None = None) -> li
 
     Args:
         text: The whole file.
-        arguments: As ``--build-arg`` gives them, for those that an ARG names.
+        arguments: Values of ``--build-arg``, used for declared ARGs.
 
     Raises:
-        BuildError: It holds what isn't known here.
+        BuildError: It contains something unknown.
     """
     given = arguments or {}
     stages: list[Stage] = []
-    # Those before the first FROM are for the names of bases.
+    # ARGs before the first FROM apply only to base image names.
     outside: dict[str, str] = {}
     for row in DockerfileParser(fileobj=BytesIO(text.encode())).structure:
         instruction, value = row["instruction"], row["value"]
@@ -135,12 +135,12 @@ def files_of(context: Path, source: str, ignored: Sequence[str]) -> Iterator[Pat
     """Yield the files below ``context/source`` that .dockerignore lets in, sorted.
 
     Args:
-        context: The folder that the image is built from.
+        context: The build context's folder.
         source: A file or folder in it.
         ignored: The lines of .dockerignore.
 
     Raises:
-        BuildError: There is none: a COPY of nothing is a mistake.
+        BuildError: No file matches, which is a mistake in a COPY.
     """
     whole = context / source
     every = sorted(whole.rglob("*")) if whole.is_dir() else [whole]
@@ -155,7 +155,7 @@ def files_of(context: Path, source: str, ignored: Sequence[str]) -> Iterator[Pat
 
 
 def is_ignored(path: str, lines: Sequence[str]) -> bool:
-    """Tell whether .dockerignore keeps a file out: the last line that names it counts.
+    """Return whether .dockerignore excludes a file: the last line that matches it counts.
 
     Source: docs.docker.com, "Build context", the section on .dockerignore.
     """
@@ -171,7 +171,7 @@ def is_ignored(path: str, lines: Sequence[str]) -> bool:
 
 
 def _names(pattern: str, path: str) -> bool:
-    """Tell whether a pattern names a file, or a folder that it is in."""
+    """Return whether a pattern matches a file, or a folder that contains it."""
     parts = PurePosixPath(path).parts
     for end in range(1, len(parts) + 1):
         if pattern.startswith("**/"):

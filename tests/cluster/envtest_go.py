@@ -1,9 +1,9 @@
 """Builds the Go example for envtest as a test binary, into the cache of the other programs.
 
-Runs alone too, to warm the cache: ``python -m tests.cluster.envtest_go``. A first build takes a
+Can also be run to warm the cache: ``python -m tests.cluster.envtest_go``. A first build takes a
 minute of one core.
 """
-# ruff: noqa: T201 - printing what it does is this program's interface.
+# ruff: noqa: T201 - the progress is printed.
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TARGET = Target("envtest-go.test", ".", "sigs.k8s.io/controller-runtime", EXAMPL
 
 
 def example_path() -> Path:
-    """Return where the tests of the example are, or will be once they are built."""
+    """Return the path of the example's test binary; it may not exist yet."""
     digest = hashlib.sha256()
     for source in sorted(EXAMPLE.glob("*.go")):
         digest.update(source.read_bytes())
@@ -28,7 +28,7 @@ def example_path() -> Path:
 
 
 def ensure_example(write: Write = sys.stdout.write) -> Path:
-    """Return the tests of the example, after building them if they are missing.
+    """Return the example's test binary, after building it if it is missing.
 
     Raises:
         BuildError: They can't be built.
@@ -39,7 +39,7 @@ def ensure_example(write: Write = sys.stdout.write) -> Path:
 
 
 def main() -> int:
-    """Build them if they are missing, and print where they are."""
+    """Build the test binary if it is missing, and print its path."""
     try:
         path = ensure_example()
     except BuildError as error:

@@ -1,17 +1,17 @@
-"""Builds our container image without a container engine: its Dockerfile, step by step.
+"""Builds the container image without a container engine: its Dockerfile, step by step.
 
     debian:trixie-slim ──mmdebstrap──▶ layer ──RUN, COPY──▶ layer ──▶ … ──▶ one root filesystem
 
-Each step is an overlay over those before it, run by chroot in a mount namespace of its own, and
-kept under a key of all that it depends on: a second build takes what hasn't changed.
+Each step is an overlay over those before it, run with chroot in its own mount namespace, and cached
+under a key of all that it depends on: a second build reuses unchanged layers.
 
-Rule 1: a layer appears under its key only when it is whole.
-Rule 2: it needs root, overlayfs, and what apt and pip need to fetch packages.
+Rule 1: a layer gets its key as a name only when it is complete.
+Rule 2: it needs root, overlayfs, and access to packages for apt and pip.
 
-Runs alone too: ``python -m tests.cluster.image root.tar`` writes the root filesystem, and prints
+Can also be run: ``python -m tests.cluster.image root.tar`` writes the root filesystem, and prints
 the labels and the sizes of the layers, as a registry has them.
 """
-# ruff: noqa: T201 - printing what it does is this program's interface.
+# ruff: noqa: T201 - the progress is printed.
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from .build import BuildError, Write, cache_root
 from .dockerfile import Copy, Run, Stage, files_of, read_dockerfile
 
 DEBIAN = re.compile(r"debian:(?P<suite>[a-z]+)-slim")
-"""Images that can't be pulled here, and for which mmdebstrap's root of a suite stands."""
+"""Base images that can't be pulled here, and the Debian suite that replaces each, by mmdebstrap."""
 NOTHING = "scratch"
-"""The base that is empty."""
-# As debootstrap, by which those images are made, merges /usr. Without it, apt takes the package
-# usrmerge, and with it all of Perl: 47 MB that those images don't have.
+"""The empty base."""
+# debootstrap, with which those images are made, merges /usr. Otherwise apt would install the
+# package usrmerge, and with it all of Perl: 47 MB that those images don't have.
 _MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
-# What Debian's slim images leave out. Source: debuerreotype, scripts/.slimify-excludes, -includes.
+# Files that Debian's slim images omit. Source: debuerreotype, scripts/.slimify-excludes, -includes.
 _SLIM = (
     *(
         f"path-exclude=/usr/share/{part}/*"
@@ -55,17 +55,17 @@ _SLIM = (
     "path-include=/usr/share/doc/*/copyright",
     "path-include=/usr/share/locale/locale.alias",
 )
-# What keeps apt from storing what it fetched, as in those images.
+# Prevents apt from storing downloads, as in those images.
 _APT = """\
 APT::Keep-Downloaded-Packages "false";
 Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 """
-# Suites whose lists expire after a week, which a mirror may be behind. Only tests run in their
-# roots; the lists' signatures are still verified.
+# Suites whose package lists expire after a week, perhaps before a mirror has newer ones. Only tests
+# run in their roots; the lists' signatures are still verified.
 _UNRELEASED = ("forky", "sid")
 _OLD_LISTS = 'Acquire::Check-Valid-Until "false"'
-# How pip was told to fetch packages; what it was told to find on this machine stays behind.
+# Passes pip's index settings on; settings with paths of this machine aren't passed on.
 _PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT")
 _CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -75,11 +75,11 @@ _AGE_S = 14 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What one layer takes, or several, in bytes.
+    """The size of one or several layers in bytes.
 
     Args:
         unpacked: As a tar.
-        compressed: As a gzipped tar, in which form registries store and send it.
+        compressed: As a gzipped tar, like registries store and send it.
     """
 
     unpacked: int
@@ -94,10 +94,10 @@ class Image:
     """A built image.
 
     Args:
-        layers: Folders, the lowest first; read only.
-        entrypoint: What a container starts with.
-        environment: What it sees.
-        labels: What is said about it.
+        layers: Read-only folders, the lowest first.
+        entrypoint: A container's command.
+        environment: A container's variables.
+        labels: The image's labels.
     """
 
     layers: tuple[Path, ...]
@@ -107,9 +107,9 @@ class Image:
 
     @contextlib.contextmanager
     def mounted(self) -> Iterator[Path]:
-        """Show the root filesystem, read only, until the end of the block."""
+        """Mount the root filesystem read-only within the block."""
         folder = Path(tempfile.mkdtemp(prefix="userspace-proxy-image-"))
-        # The kernel wants two lower folders where there is no upper one.
+        # Without an upper folder, overlayfs requires two lower ones.
         lower = [*reversed(self.layers), _empty_folder()]
         try:
             _do(["mount", "-t", "overlay", "overlay", "-o", f"lowerdir={_joined(lower)}", folder])
@@ -124,7 +124,7 @@ class Image:
         return [_size_of(layer) for layer in self.layers]
 
     def write_tar(self, path: Path) -> None:
-        """Write the whole root filesystem as one tar, as a layer of an image has it."""
+        """Write the whole root filesystem as one tar, like a layer of an image."""
         with self.mounted() as folder:
             _do(
                 [
@@ -143,12 +143,12 @@ def build_image(
     arguments: Mapping[str, str] | None = None,
     write: Write = sys.stdout.write,
 ) -> Image:
-    """Build the Dockerfile of a folder; what was built before is taken from the cache.
+    """Build the Dockerfile of a folder, reusing cached layers.
 
     Args:
         context: The folder with Dockerfile and, if it needs one, .dockerignore.
-        arguments: As ``--build-arg`` gives them.
-        write: Takes the progress, a line per step that isn't in the cache.
+        arguments: Values of ``--build-arg``.
+        write: Called with the progress, a line per step that isn't cached.
 
     Raises:
         BuildError: A step failed, with the end of its output.
@@ -162,7 +162,7 @@ def build_image(
     cache = cache_root() / "image"
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
-        # One build at a time; the kernel gives the lock back when its holder dies.
+        # One build at a time; the kernel releases the lock when its holder dies.
         fcntl.flock(lock, fcntl.LOCK_EX)
         for stage in stages:
             layers = built.get(stage.base) or (_base(stage.base, cache, write),)
@@ -174,7 +174,7 @@ def build_image(
 
 
 def _base(name: str, cache: Path, write: Write) -> Path:
-    """Return the layer that stands for an image of a registry."""
+    """Return the layer that replaces an image of a registry."""
     if name == NOTHING:
         folder = cache / _key(name)
         folder.mkdir(exist_ok=True)
@@ -182,7 +182,7 @@ def _base(name: str, cache: Path, write: Write) -> Path:
     known = DEBIAN.fullmatch(name)
     if known is None:
         raise BuildError(f"cannot begin with {name}: known are debian:SUITE-slim and {NOTHING}")
-    # A suite that is not released yet is another one after some weeks.
+    # An unreleased suite changes within weeks.
     weeks = [str(int(time.time() / _AGE_S))] if known["suite"] in _UNRELEASED else []
     folder = cache / _key("base", platform.machine(), name, _MERGED_USR, *_SLIM, _APT, *weeks)
     if not folder.is_dir():
@@ -193,7 +193,7 @@ def _base(name: str, cache: Path, write: Write) -> Path:
             options.append(f"--aptopt={_OLD_LISTS}")
         with _unfinished(folder) as unfinished:
             _do(["mmdebstrap", "--quiet", "--variant=minbase", *options, suite, unfinished])
-            # A step's network needs a place for the name servers.
+            # RUN steps bind-mount the host's resolv.conf here, so the file must exist.
             resolver = unfinished / "etc/resolv.conf"
             resolver.unlink(missing_ok=True)
             resolver.touch()
@@ -209,7 +209,7 @@ def _layer(
     built: Mapping[str, tuple[Path, ...]],
     write: Write,
 ) -> Path:
-    """Return the layer of one step over those below it, made if it isn't in the cache."""
+    """Return the layer of one step on top of others, building it if it isn't cached."""
     if isinstance(step, Copy) and not step.stage:
         parts = [f"COPY {step}", *_digests(step, context, ignored)]
     else:
@@ -217,7 +217,7 @@ def _layer(
         parts = [f"{step} {stage}"]
     folder = below[-1].parent / _key(below[-1].name, *parts)
     if folder.is_dir():
-        # The oldest layers of the cache are those not used for the longest time.
+        # Cache eviction removes the layers that were used least recently.
         os.utime(folder)
         return folder
     with _unfinished(folder) as unfinished:
@@ -234,7 +234,7 @@ def _layer(
 
 
 def _run(step: Run, below: Sequence[Path], upper: Path) -> None:
-    """Run a command in the root filesystem so far; what it writes goes to ``upper``."""
+    """Run a command in the current root filesystem; its changes are written to ``upper``."""
     with tempfile.TemporaryDirectory(prefix=".work-", dir=upper.parent) as work:
         merged, room = Path(work, "merged"), Path(work, "room")
         merged.mkdir()
@@ -257,11 +257,11 @@ def _run(step: Run, below: Sequence[Path], upper: Path) -> None:
 
 
 def mount_over(layers: Sequence[Path], merged: Path, *, upper: Path, work: Path) -> str:
-    """Return the command that shows a root filesystem in a folder, with room for changes.
+    """Return the command that mounts a writable root filesystem on a folder.
 
     Args:
         layers: Its layers, the lowest first.
-        upper: Gets the changes.
+        upper: The folder for changes.
         work: An empty folder beside it.
     """
     options = f"lowerdir={_joined(reversed(layers))},upperdir={upper},workdir={work}"
@@ -269,7 +269,7 @@ def mount_over(layers: Sequence[Path], merged: Path, *, upper: Path, work: Path)
 
 
 def environment() -> dict[str, str]:
-    """Return what a command in a root filesystem sees: how to fetch packages, and little else."""
+    """Return a command's environment in a root filesystem: package indexes, and little else."""
     seen = {"PATH": _PATH, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}
     seen |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     if any(name in os.environ for name in _CERTIFICATES):
@@ -278,7 +278,7 @@ def environment() -> dict[str, str]:
 
 
 def give_certificates(merged: Path) -> str:
-    """Return the command that gives a root the authorities that pip here trusts, if any."""
+    """Return the command that copies the CA certificates that pip here trusts, if any."""
     named = next((os.environ[name] for name in _CERTIFICATES if name in os.environ), "")
     return f'cp "{named}" "{merged}/run/certificates"' if named else ""
 
@@ -287,7 +287,7 @@ def _copy_from_context(step: Copy, context: Path, ignored: Sequence[str], upper:
     for source in step.sources:
         whole = context / source
         for path in files_of(context, source, ignored):
-            # A folder's content is copied, not the folder.
+            # COPY copies a folder's content, not the folder itself.
             place = path.relative_to(whole).as_posix() if whole.is_dir() else path.name
             is_folder = whole.is_dir() or step.target.endswith("/")
             target = upper / step.target.strip("/") / (place if is_folder else "")
@@ -297,7 +297,7 @@ def _copy_from_context(step: Copy, context: Path, ignored: Sequence[str], upper:
 
 
 def _copy_from_stage(step: Copy, layers: Sequence[Path], upper: Path) -> None:
-    """Copy one path of an earlier stage to the same or another one."""
+    """Copy a path of an earlier stage to the same or another path."""
     image = Image(tuple(layers), (), {}, {})
     with image.mounted() as folder:
         for source in step.sources:
@@ -316,7 +316,7 @@ def _digests(step: Copy, context: Path, ignored: Sequence[str]) -> Iterator[str]
 def _size_of(layer: Path) -> Size:
     command = ["tar", "--create", "--numeric-owner", f"--directory={layer}", "."]
     unpacked = compressed = 0
-    # The level that registries' clients use, with gzip's header.
+    # The compression level of registries' clients, with gzip's header.
     gzip = zlib.compressobj(6, wbits=31)
     with subprocess.Popen(command, stdout=subprocess.PIPE) as tar:
         assert tar.stdout is not None
@@ -329,7 +329,7 @@ def _size_of(layer: Path) -> Size:
 
 
 def total(sizes: Sequence[Size]) -> Size:
-    """Return what several layers take together."""
+    """Return the total size of several layers."""
     return Size(sum(size.unpacked for size in sizes), sum(size.compressed for size in sizes))
 
 
@@ -349,9 +349,9 @@ def _empty_folder() -> Path:
 
 @contextlib.contextmanager
 def _unfinished(folder: Path) -> Iterator[Path]:
-    """Give a folder that gets its name at the end of the block, or goes if that fails."""
+    """Yield a folder that gets its name when the block ends, or is removed if that fails."""
     unfinished = Path(tempfile.mkdtemp(prefix=".layer-", dir=folder.parent))
-    # The top of a layer is the image's root folder, which anybody may enter.
+    # The top folder of a layer is the image's root, which all users may enter.
     unfinished.chmod(0o755)
     try:
         yield unfinished

@@ -1,7 +1,7 @@
-"""kube-proxy in its nftables mode on a sandbox's node, and what it reads from the API server.
+"""kube-proxy in nftables mode on a sandbox's node, and its objects at the API server.
 
-It is the program that ``make cluster`` runs. It needs Debian's ``nft`` and an API server that
-knows its node; rules stay in force when either ends.
+It is the program that ``make cluster`` runs. It needs Debian's ``nft`` and an API server with its
+Node; its rules stay when either exits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .objects import made
 
 USER = "kube-proxy"
 USERS = {USER: "system:masters"}
-"""For ``ControlPlane``."""
+"""Its user for ``ControlPlane``."""
 
 HEALTH = 10256
 
@@ -32,7 +32,7 @@ def find_kube_proxy(write: Write = sys.stdout.write) -> Path:
     """Return the program, after building it if it is missing.
 
     Raises:
-        BuildError: It is missing, and couldn't be built.
+        BuildError: It is missing and can't be built.
     """
     return ensure_program("kube-proxy", write)
 
@@ -40,7 +40,7 @@ def find_kube_proxy(write: Write = sys.stdout.write) -> Path:
 def kube_proxy_command(program: Path, node: SandboxNode, kubeconfig: Path) -> list[str]:
     """Return the command line for a node.
 
-    The cluster's pods are named, as kubeadm does it: sources of packets from pods stay as they are.
+    It contains the pod network, as with kubeadm: packets of pods keep their source address.
     """
     return [
         str(program),
@@ -48,7 +48,7 @@ def kube_proxy_command(program: Path, node: SandboxNode, kubeconfig: Path) -> li
         f"--hostname-override={node.name}",
         f"--cluster-cidr={POD_CIDR}",
         "--proxy-mode=nftables",
-        # The machine's limits aren't changed.
+        # Leaves the machine's limits unchanged.
         "--conntrack-max-per-core=0",
         f"--healthz-bind-address=0.0.0.0:{HEALTH}",
         "--metrics-bind-address=127.0.0.1:10249",
@@ -56,14 +56,14 @@ def kube_proxy_command(program: Path, node: SandboxNode, kubeconfig: Path) -> li
 
 
 def kube_proxy_environment() -> dict[str, str]:
-    """Return its environment: Debian keeps ``nft`` in sbin, which a user's PATH may lack."""
+    """Return its environment: Debian has ``nft`` in sbin, which a user's PATH may lack."""
     return {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
 
 
 def put_objects(
     control_plane: ControlPlane, node: SandboxNode, objects: Iterable[Mapping[str, Any]]
 ) -> None:
-    """Write a Node and further objects into an empty API server."""
+    """Write a Node and other objects into an empty API server."""
     address = {"type": "InternalIP", "address": str(node.ip)}
     node_object = made("Node", node.name)
     control_plane.apply(node_object, *objects)

@@ -1,9 +1,9 @@
-"""Becomes a container's program, with what its security context grants and nothing else.
+"""Execs a container's program with only the rights that its security context grants.
 
     limited.py --root=FOLDER --user=0 --add=net_admin,net_raw [--no-new-privs] -- PROGRAM ARGUMENT…
 
-As setpriv does, but setpriv would have to be in the root filesystem: outside, it would drop what
-chroot needs. It needs only Python's library, so that it starts as another user, too.
+Like setpriv, which would have to be in the root filesystem: outside, it would drop rights that
+chroot needs. It imports only Python's standard library, so that it also starts as another user.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     os.chroot(given.root)
     os.chdir("/")
-    # What isn't in the bounding set, the program doesn't have. Unknown to the kernel: none to drop.
+    # The bounding set limits the program's capabilities. The kernel may not know the last ones.
     for capability in set(range(_LAST_CAPABILITY + 1)) - granted:
         libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     os.setgroups([])

@@ -1,4 +1,4 @@
-"""Kubernetes objects as a client writes them."""
+"""Kubernetes objects as clients write them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ Object = dict[str, Any]
 def made(
     kind: str, name: str, spec: Object | None = None, *, version: str = "v1", **metadata: Any
 ) -> Object:
-    """Return an object; ``metadata`` is what it has besides the name."""
+    """Return an object; ``metadata`` is added to its name."""
     written = {"apiVersion": version, "kind": kind, "metadata": {"name": name, **metadata}}
     return written if spec is None else {**written, "spec": spec}
 
 
 def pod(name: str, container: Object, *, labels: Mapping[str, str] = {}, **spec: Any) -> Object:
-    """Return a Pod with one container, whose end isn't waited for."""
+    """Return a Pod with one container and no grace period."""
     fields = {"terminationGracePeriodSeconds": 0, **spec, "containers": [container]}
     return made("Pod", name, fields, labels=labels)
 
 
 def deployment(container: Object, replicas: int, **metadata: Any) -> Object:
-    """Return the Deployment ``web``, of pods with the label ``app=web``."""
+    """Return the Deployment ``web``, whose pods have the label ``app=web``."""
     labels = {"app": "web"}
     template = {
         "metadata": {"labels": labels},

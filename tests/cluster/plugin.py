@@ -1,4 +1,4 @@
-"""The plugin by which kubectl runs this program, as its installed script is."""
+"""The kubectl plugin that runs this program, like its installed script."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CODE = (
 
 
 def write_plugin(folder: Path) -> None:
-    """Write it into a folder, which the caller adds to PATH."""
+    """Write the plugin into a folder, which the caller adds to PATH."""
     program = folder / PLUGIN
     program.write_text(
         f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(_CODE)} "$@"\n'

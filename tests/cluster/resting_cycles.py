@@ -1,10 +1,10 @@
-"""Sleep and wake again and again under random load, and count the connections that are lost.
+"""Scales to zero and back repeatedly under random load, and counts lost connections.
 
     python -m tests.cluster.resting_cycles --cycles=100
 
-Clients on both nodes dial in bursts, with pauses that end about when the workload is scaled to
-zero: that is when a connection could be lost. Each sends a line, stays open for a while, sends
-another one, and is lost if a line doesn't come back.
+Clients on both nodes dial in bursts. A pause ends about when the workload is scaled to zero,
+because a connection could be lost then. Each client sends a line, stays open for a while, sends
+another one, and is lost if a line isn't echoed.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ Pause = Callable[[float], Awaitable[None]]
 
 @dataclass(slots=True)
 class Cycles:
-    """What happened."""
+    """The results of a run."""
 
     cycles: int = 0
     """How often the workload was scaled to zero."""
     served: int = 0
     lost: int = 0
     woke_s: list[float] = field(default_factory=list)
-    """Of clients that came while there was no pod: from their SYN to the first byte."""
+    """Times from the SYN to the first byte, of clients that dialled while there was no pod."""
 
     def __str__(self) -> str:
         times = sorted(1000 * seconds for seconds in self.woke_s) or [0.0]
@@ -58,7 +58,7 @@ async def run_cycles(
     found = Cycles()
     open_: set[asyncio.Task[None]] = set()
     while shop.controllers.ends < cycles:
-        # One to five clients at random moments, then none for about as long as sleep takes.
+        # One to five clients at random moments, then none for about as long as scaling down takes.
         for _ in range(rng.randint(1, 5)):
             client = asyncio.create_task(_use(shop, rng, found, pause))
             open_.add(client)
@@ -71,7 +71,7 @@ async def run_cycles(
 
 
 async def _use(shop: Shop, rng: random.Random, found: Cycles, pause: Pause) -> None:
-    """Be a client once."""
+    """Run one client."""
     is_asleep = shop.controllers.starts == shop.controllers.ends
     began = time.monotonic()
     try:
@@ -94,7 +94,7 @@ async def _measure(control_plane: ControlPlane, cycles: int, seed: int) -> Cycle
 
 
 def main() -> int:
-    """Print what was measured; fail if a connection was lost."""
+    """Print the measurements; fail if a connection was lost."""
     parser = argparse.ArgumentParser(description="Sleep and wake under random load.")
     parser.add_argument("--cycles", type=int, default=100)
     parser.add_argument("--seed", type=int, default=7)

@@ -1,17 +1,17 @@
-"""A Deployment that wakes and rests, at a real API server, with two nodes in this process.
+"""A Deployment that is scaled to zero and back, with a real API server and two nodes here.
 
     clients ──▶ agent of node-1, agent of node-2 ──▶ the pod: a server of this process
                         │ Leases, scale                   ▲ starts and ends it
                         ▼                                 │
                  kube-apiserver ──watch──▶ Controllers ───┘ writes the EndpointSlice
 
-Agents dial the pod at loopback by a detour, because the API server takes no slice with such an
+Agents dial the pod on loopback by a detour, because the API server rejects slices with such an
 address.
 
-Rule 1: a pod that ends resets its connections before its slice changes: what an agent does too late
-is a lost connection.
-Rule 2: as Kubernetes' controllers, these follow the last state: they don't see what was changed
-back within ``lag_s``.
+Rule 1: a terminating pod resets its connections before its slice changes: if an agent is too late,
+a connection is lost.
+Rule 2: like Kubernetes' controllers, these follow the last state: they don't see changes that are
+reverted within ``lag_s``.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def service(idle_after: str) -> Object:
 
 
 class Controllers:
-    """What runs the Deployment: its controller, its kubelet, and the controller of slices.
+    """Run the Deployment: its controller, its kubelet, and the EndpointSlice controller.
 
     Args:
-        agents: Those that have to find the pod.
+        agents: The agents that have to reach the pod.
     """
 
     def __init__(self, api: ApiClient, agents: Iterable[Agent]) -> None:
@@ -70,7 +70,7 @@ class Controllers:
         self._api = api
         self._agents = tuple(agents)
         self._pod: contextlib.AsyncExitStack | None = None
-        """Ends the pod; None while there is none."""
+        """Stops the pod; None while there is none."""
         self._version = ""
         self._wanted = 0
         self._has_changed = asyncio.Event()
@@ -118,7 +118,7 @@ class Controllers:
         await self._write_slice()
 
     async def close(self) -> None:
-        """End the pod, if there is one."""
+        """Stop the pod, if there is one."""
         if self._pod is not None:
             await self._pod.aclose()
         self._pod = None
@@ -160,7 +160,7 @@ class Connection:
         self._writer = writer
 
     async def ask(self) -> bool:
-        """Send a line; return whether it came back."""
+        """Send a line; return whether it was echoed."""
         try:
             async with asyncio.timeout(DEADLINE_S):
                 self._writer.write(b"hello\n")
@@ -183,7 +183,7 @@ class Shop:
         self._api = api
 
     async def put(self, path: str, item: Mapping[str, Any]) -> None:
-        """Create an object, or replace the one of its name."""
+        """Create or replace an object."""
         json_ = "application/json"
         response = await self._api.send("POST", path, item, content_type=json_)
         if response.code == 409:
@@ -195,12 +195,12 @@ class Shop:
         await self._api.send("DELETE", path, {}, content_type="application/json")
 
     async def replicas(self) -> int:
-        """Return how many replicas are wanted."""
+        """Return the number of wanted replicas."""
         response = await self._api.get(f"{_APPS}/web", {})
         return int(json.loads(response.body)["spec"]["replicas"])
 
     async def scale(self, replicas: int) -> None:
-        """Scale as a user does."""
+        """Scale like a user."""
         response = await self._api.send(
             "PATCH",
             f"{_APPS}/web/scale",
@@ -210,13 +210,13 @@ class Shop:
         assert response.code == 200, response.body
 
     async def events(self, reason: str) -> list[str]:
-        """Return the notes of a reason's Events."""
+        """Return the notes of Events with a reason."""
         response = await self._api.get(f"/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events", {})
         items = json.loads(response.body)["items"]
         return [item["note"] for item in items if item["reason"] == reason]
 
     def address(self, node: str) -> SocketAddress:
-        """Return where a node's clients dial the Service."""
+        """Return the address at which a node's clients dial the Service."""
         core = self.agents[node]._core
         assert core is not None
         (served,) = core.served_ports.of_service(WEB)

@@ -1,4 +1,4 @@
-"""What an account may do, as the real API server's authorizer answers."""
+"""Rights of an account, as reported by the real API server's authorizer."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ OF_EVERYBODY = {
     "create selfsubjectrulesreviews.authorization.k8s.io",
     "create selfsubjectreviews.authentication.k8s.io",
 }
-"""What every account may ask about itself: system:basic-user."""
+"""The rights of every account to query its own: system:basic-user."""
 
 
 def rights_of(
     control_plane: ControlPlane, user: str, groups: Sequence[str], *, namespace: str
 ) -> set[str]:
-    """Return the verbs and resources that are granted in a namespace, of all that there are."""
+    """Return the granted verbs and resources in a namespace."""
     control_plane.kubectl("create", "namespace", namespace, check=False)
     wait_for(
         "the authorizer to know the role",
@@ -63,7 +63,7 @@ _MANIFEST = Path(__file__).parents[2] / "examples/deploy/wake.yaml"
 
 
 def grant_wake(control_plane: ControlPlane, namespace: str = "default") -> None:
-    """Allow to scale workloads of a namespace, which is created, and to share Leases."""
+    """Create a namespace; grant the rights to scale its workloads and to share Leases."""
     text = _MANIFEST.read_text().replace("namespace: default", f"namespace: {namespace}")
     objects = [made("Namespace", namespace)]
     for item in yaml.safe_load_all(text):

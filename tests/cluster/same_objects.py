@@ -1,8 +1,8 @@
-"""Drawn objects at a real API server, and what the sources read of them there.
+"""Drawn objects at a real API server, as the sources read them.
 
 drawn ── create ──▶ API server ── get ──▶ stored ──▶ a file
   │                     └── list, watch ──▶ the agent's source, explain's reader
-  └──▶ a file, without what the API server refuses
+  └──▶ a file, without what the API server rejects
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ FOLDERS = {
 _EVERYWHERE = ("/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices", "/api/v1/nodes")
 SERVICE = {"apiVersion": "v1", "kind": "Service"}
 _OWN = "/api/v1/namespaces/default/services/kubernetes"
-"""The Service that an API server keeps itself: it is read, and not written."""
+"""The Service that an API server keeps itself: it is read, but not written."""
 _DEFAULTED = ("type", "ipFamilies", "clusterIPs", "ipFamilyPolicy", "externalTrafficPolicy")
-"""Fields of a Service that an API server sets from others, if they are left out."""
+"""Fields of a Service that an API server derives from others if they are omitted."""
 
 
 @st.composite
 def written_objects(draw: st.DrawFn) -> list[Object]:
-    """Draw objects as users write them, who leave out what an API server sets."""
+    """Draw objects as users write them, without fields that an API server sets."""
     objects = draw(OBJECTS)
     for item in objects:
         spec = item.get("spec", {})
@@ -50,9 +50,9 @@ def written_objects(draw: st.DrawFn) -> list[Object]:
 
 
 def _never_left_out(spec: Object) -> tuple[str, ...]:
-    """Return the fields without which an API server allocates an address of its own choice.
+    """Return fields without which an API server allocates a random address.
 
-    It refuses two addresses without a policy, which manifests take for dual stack.
+    It rejects two addresses without a policy; manifests accept them as dual stack.
     """
     if "clusterIP" not in spec:
         return ("type",)
@@ -61,21 +61,21 @@ def _never_left_out(spec: Object) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Kept:
-    """What an API server has made of objects."""
+    """Objects as an API server stored them."""
 
     accepted: list[Object]
-    """As they were sent; those that it keeps itself, as they are."""
+    """Accepted objects as they were sent; the API server's own ones as they are."""
     stored: list[Object]
     refused: list[tuple[Object, str]]
-    """With its words."""
+    """Rejected objects with the API server's message."""
 
 
 class Objects:
-    """The API server's objects, of one test at a time."""
+    """The API server's objects, for one test at a time."""
 
     def __init__(self, control_plane: ControlPlane) -> None:
         self._control_plane = control_plane
-        # One loop: connections end some turns after their source.
+        # One event loop: connections end some turns after their source.
         self._runner = asyncio.Runner()
         self._api = Api(Here(), control_plane)
         for name in NAMESPACES:
@@ -87,7 +87,7 @@ class Objects:
         self._runner.close()
 
     def replace(self, objects: Sequence[Object]) -> Kept:
-        """Remove all objects of former tests, and create these."""
+        """Delete all objects of earlier tests, and create these."""
         self._remove_all()
         _, own = self._api.request("GET", _OWN)
         kept = Kept([own | SERVICE], [own | SERVICE], [])
@@ -106,13 +106,13 @@ class Objects:
                 assert status == http.HTTPStatus.OK, answer
             kept.accepted.append(item)
             kept.stored.append(answer | {key: item[key] for key in SERVICE})
-        # A list from memory, as the agent's first one, may be older than the last change.
+        # A list from memory, like the agent's first one, may be older than the last change.
         for path in _EVERYWHERE:
             self._api.request("GET", path)
         return kept
 
     def all(self, *, with_headless: bool = False) -> Read:
-        """Read all, as ``run`` does."""
+        """Read all objects, like ``run``."""
         source = KubernetesSource(
             kubeconfig=str(self._control_plane.kubeconfig),
             node_name=NODE,
@@ -122,7 +122,7 @@ class Objects:
         return self._runner.run(read_all(source))
 
     def one(self, key: ServiceKey) -> Read:
-        """Read what is about one Service, as ``explain --kubeconfig`` does."""
+        """Read the objects of one Service, like ``explain --kubeconfig``."""
         kubeconfig = str(self._control_plane.kubeconfig)
         reader = OneServiceReader(kubeconfig=kubeconfig, master="", node_name=NODE)
         return self._runner.run(read_one(reader, key))

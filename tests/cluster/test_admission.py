@@ -1,4 +1,4 @@
-"""What an API server accepts, manifests accept, and the other way round."""
+"""Manifests accept exactly what an API server accepts."""
 
 from __future__ import annotations
 
@@ -46,30 +46,30 @@ OF_POLICY = (
     "may not be in the link-local range",
     "should be a domain with at least two segments",
 )
-"""Why it refuses endpoints that policy leaves out here, or that serve embedded proxies."""
+"""Messages about endpoints that policy excludes here, or that are for embedded proxies."""
 OF_THE_CLUSTER = (
     "is not in the valid range",
     "not configured on this cluster",
     "not configured for dual-stack",
 )
-"""Why this API server refuses what another one accepts."""
+"""Messages about settings of this API server that others don't have."""
 DIFFERENT = (
-    # A dry run doesn't ask the allocator, which refuses them.
+    # A dry run skips the allocator, which rejects them.
     "ports.0.nodePort=-1",
     "ports.0.nodePort=65536",
-    # Left out by policy with a reason of their own, and loopback serves embedded proxies.
+    # Excluded by policy with another reason; loopback is allowed for embedded proxies.
     "addresses=['127.0.0.1']",
     "addresses=['0.0.0.0']",
     "addresses=['224.0.0.1']",
     "addresses=['169.254.1.1']",
-    # No client could be served there.
+    # No client could be served on that port.
     "ports.0.port=0",
     "ports.0.port=-1",
     "ports.0.port=65536",
-    # Of thousands of endpoints, what isn't used isn't read.
+    # Unused fields of thousands of endpoints aren't parsed.
     "zone=5",
 )
-"""How the names of variants end that are meant to differ."""
+"""The last part of the names of variants that are expected to differ."""
 
 # fmt: off
 WORDS: tuple[Any, ...] = ("", None, "x", "Cluster", "Local", "None", 5, True, [], {})
@@ -171,7 +171,7 @@ Variant = tuple[str, dict[str, Any]]
 def variants(
     base: dict[str, Any], of: dict[str, tuple[Any, ...]], *path: str | int
 ) -> Iterator[Variant]:
-    """Yield objects that differ from one in a field of a container, and what differs."""
+    """Yield variants of an object that differ in one field of a container, with that field."""
     for key, values in of.items():
         for value in values:
             made = copy.deepcopy(base)
@@ -183,7 +183,7 @@ def variants(
 
 
 def services() -> Iterator[Variant]:
-    """Yield Services, some for each type."""
+    """Yield Services of each type."""
     yield from variants(SERVICE, OF_METADATA, "metadata")
     for type_ in TYPES:
         base = copy.deepcopy(SERVICE)
@@ -205,14 +205,14 @@ def slices() -> Iterator[Variant]:
 
 
 def refused_reason(api: Api, item: dict[str, Any]) -> str:
-    """Return why an API server would refuse an object; empty: it wouldn't."""
+    """Return why an API server would reject an object; empty if it accepts it."""
     path = f"{PATHS[item['kind']]}?dryRun=All&fieldValidation=Strict"
     status, answer = api.request("POST", path, item)
     return "" if status < http.HTTPStatus.BAD_REQUEST else str(answer["message"])
 
 
 def why_refused_here(item: dict[str, Any]) -> str:
-    """Return why a manifest refuses it; empty: it doesn't."""
+    """Return why a manifest rejects it; empty if it accepts it."""
     return "; ".join(ManifestReader("web.json").read(json.dumps(item)).problems)
 
 
@@ -257,7 +257,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_equal_objects_give_equal_plans_causes_and_texts_from_files_and_api_server(
     stored_objects: Objects, count: int
 ) -> None:
-    # A failure is shown as it was found: each example changes the server's objects.
+    # A failing example isn't shrunk: each example changes the server's objects.
     @settings(phases=[Phase.generate], max_examples=count)
     @given(written_objects())
     def is_same(objects: list[Object]) -> None:
@@ -273,10 +273,10 @@ def test_equal_objects_give_equal_plans_causes_and_texts_from_files_and_api_serv
             assert from_files.rejected == from_server.rejected == []
             assert {key: seen(from_files, key) for key in services} == expected
             assert from_files.facts == from_server.facts
-        # With host names for DNS, both have read the same.
+        # With host names for DNS, both have read the same objects.
         assert from_files.snapshot == stored_objects.all(with_headless=True).snapshot
         for key in services:
-            # A read of one Service omits some of other namespaces, whose addresses may be the same.
+            # Reading one Service omits other namespaces' Services, which may have the same address.
             assert seen(stored_objects.one(key), key) == seen(of_one_service(kept.stored, key), key)
 
     is_same()

@@ -1,4 +1,4 @@
-"""The chart: helm and the real API server accept what it renders, and it refuses bad values."""
+"""The chart: helm and the real API server accept its objects, and it rejects bad values."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def container_of(daemon_set: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def api_server(control_plane: ControlPlane) -> ControlPlane:
-    """An API server that knows PodMonitors, with the namespace of the Leases."""
-    # A dry run of the Namespace creates none for the objects in it.
+    """An API server with the PodMonitor kind and the namespace of the Leases."""
+    # A dry run of the Namespace doesn't create it for the objects in it.
     control_plane.kubectl("create", "namespace", "userspace-proxy")
     control_plane.kubectl("apply", "-f", "-", input=POD_MONITORS)
     wait_for(
@@ -101,7 +101,7 @@ def test_the_api_server_accepts_every_object_of_a_phase(
 
 
 def documented() -> Iterator[tuple[str, str]]:
-    """Yield a name for each command with helm on a page, and the command."""
+    """Yield a name for each documented command, and the command."""
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text().replace("\\\n", " ")
         for number, found in enumerate(
@@ -276,7 +276,7 @@ WITH_ALL = (
     "--set=metrics.podMonitor.enabled=true",
     API_SERVER,
 )
-"""What makes the templates use each value."""
+"""Values with which the templates use each of their values."""
 RELEASES = {
     "without-options": (API_SERVER, "--set=steering=iptables"),
     "canary": (*WITH_ALL, "--set=canary.name=try"),
@@ -292,7 +292,7 @@ VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 
 @pytest.fixture
 def chart(tmp_path: Path) -> Path:
-    """A copy of the chart that renders its notes as an object, too."""
+    """A copy of the chart that also renders its notes as an object."""
     copy = tmp_path / "chart"
     shutil.copytree(CHART, copy)
     notes = (copy / "templates/NOTES.txt").read_text()
@@ -304,7 +304,7 @@ def chart(tmp_path: Path) -> Path:
 
 
 def rendered(chart: Path, values: dict[str, Any]) -> dict[str, str]:
-    """Return what each kind of release renders with these values in place of the chart's own."""
+    """Return each kind of release, rendered with these values instead of the chart's."""
     (chart / "values.yaml").write_text(yaml.safe_dump(values))
     texts = {}
     for name, options in RELEASES.items():
@@ -331,7 +331,7 @@ def test_values_of_older_charts_render_with_newer_defaults(chart: Path) -> None:
     whole = rendered(chart, VALUES)
     assert all("kind: ConfigMap" in text for text in whole.values())
     for path in paths_of(VALUES):
-        # Of Kubernetes' own objects only a null removes a default.
+        # For Kubernetes' own objects, only null removes a default.
         if path[0] not in ("resources", "nodeSelector"):
             assert rendered(chart, without(VALUES, path)) == whole, ".".join(path)
         else:
@@ -395,7 +395,7 @@ def test_only_local_steering_may_bind_low_ports() -> None:
 
 
 def rights_of(daemon_set: Any) -> tuple[set[str], set[str], dict[str, bool]]:
-    """Return the capabilities, the node's folders, and whether each is mounted read-only."""
+    """Return the capabilities, the host paths, and whether each is mounted read-only."""
     container = container_of(daemon_set)
     volumes = daemon_set["spec"]["template"]["spec"]["volumes"]
     paths = {v["name"]: v["hostPath"]["path"] for v in volumes if "hostPath" in v}
@@ -417,8 +417,8 @@ def test_socket_lb_adds_one_capability_and_two_host_paths(value: str, is_kubeadm
     without, more = rights(), rights(f"--set=socketLB={value}")
     assert more[0] - without[0] == {"BPF"}
     assert more[1] - without[1] == {"/sys/fs/cgroup", "/sys/fs/bpf"}
-    # Not at /sys/fs/cgroup, where the container's own limit of memory is, nor below /sys/fs/bpf,
-    # where AppArmor's default profile lets containers write nothing.
+    # Not at /sys/fs/cgroup, which has the container's own memory limit, nor below /sys/fs/bpf,
+    # where AppArmor's default profile denies containers all writes.
     assert {k: v for k, v in more[2].items() if k not in without[2]} == {
         "/host/sys/fs/cgroup": True,
         "/host/sys/fs/bpf": False,
@@ -482,7 +482,7 @@ def test_a_configuration_change_replaces_the_pods() -> None:
     assert annotations() != annotations("--set=steering=none")
 
 
-def test_a_take_over_adds_flags_only_for_values_that_are_set() -> None:
+def test_a_takeover_adds_flags_only_for_values_that_are_set() -> None:
     def command(*values: str) -> list[str]:
         daemon_set = objects_of(kubeadm_phase("take-over", KUBE_PROXY, *values))
         return list(container_of(daemon_set["DaemonSet", "kube-proxy"])["command"])
@@ -548,7 +548,7 @@ def test_the_original_phase_restores_the_kube_proxy_daemonset(
 ) -> None:
     (given,) = yaml.safe_load_all(KUBE_PROXY.read_text())
     assert objects_of(kubeadm_phase("original")) == {("DaemonSet", "kube-proxy"): given}
-    # As the API server returns it, with fields of its own.
+    # As the API server returns it, with additional fields.
     returned = tmp_path / "kube-proxy.json"
     returned.write_text(control_plane.kubectl("create", "-o", "json", "-f", str(KUBE_PROXY)))
     (written,) = objects_of(kubeadm_phase("original", returned)).values()

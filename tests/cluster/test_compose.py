@@ -1,7 +1,7 @@
-"""docker-compose.yml: its form, and its processes run as it says, without an engine.
+"""docker-compose.yml: its syntax, and its processes, started as it describes, without an engine.
 
 bridge 10.213.0.0/24 ── a network namespace for each service, with its address and all names
-                        in it the service's own command, in our image or from our build
+                        in it the service's own command, in this image or from this build
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from .waiting import wait_for
 
 FILE = ROOT / "docker-compose.yml"
 ASK = [sys.executable, "-m", "userspace_proxy_testing.sandbox.client"]
-# For services that the file gives no address; an engine would choose one, too.
+# Addresses for services without one in the file; an engine would choose them.
 FREE_ADDRESSES = {"etcd": "10.213.0.2", "proxy": "10.213.0.3", "manifests": "10.213.0.4"}
 
 
 @pytest.fixture(scope="module")
 def composed() -> Any:
-    """The file as docker compose reads it, with all that it refers to resolved."""
+    """The file as docker compose parses it, with all references resolved."""
     command = shutil.which("docker-compose")
     if command is None:
         pytest.skip("docker-compose is missing (apt-get install docker-compose)")
@@ -102,7 +102,7 @@ def test_the_compose_proxy_has_the_daemon_sets_capabilities(composed: Any) -> No
 
 
 class World:
-    """The services of the file, each in a network namespace on one bridge."""
+    """The file's services, each in a network namespace on one bridge."""
 
     def __init__(
         self,
@@ -167,14 +167,14 @@ class World:
         )  # fmt: skip
 
     def finish(self, name: str) -> None:
-        """Run a service that ends, as service_completed_successfully wants it."""
+        """Run a service to its exit, as required by service_completed_successfully."""
         assert self.start(name).wait(60) == 0, self.log(name)
 
     def log(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text()
 
     def ask(self, url: str) -> str:
-        """What a URL answers on the host; empty when nothing does."""
+        """The response of a URL on the host; empty if nothing answers."""
         return self.host.run([*ASK, "http", url], check=False).stdout
 
     def _mounts(self, name: str, service: Any) -> list[str]:
@@ -223,7 +223,7 @@ def test_the_compose_containers_serve_a_service_and_the_page(
             return {*said.stdout.split()} == {"backend-1", "backend-2", "backend-3"}
 
         wait_for("the Service's node port", answers, hint=lambda: world.log("proxy"))
-        # A published port keeps the name that the browser dialled.
+        # The Host header keeps the name that the browser dialled at the published port.
         page = world.host.run(
             ["curl", "-s", "-H", "Accept: text/html", "--resolve",
              f"localhost:10249:{world.addresses['proxy']}", "http://localhost:10249/"],

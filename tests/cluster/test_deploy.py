@@ -1,4 +1,4 @@
-"""The manifest of examples/deploy against the real API server, and its containers on a node."""
+"""The manifest of examples/deploy with the real API server, and its containers on a node."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def pod_of(objects: Mapping[tuple[str, str], Any], name: str) -> Any:
 
 
 class Node:
-    """A node with an API server and a pod that serves; the agent comes from its image."""
+    """A node with an API server and a serving pod; the agent runs from its image."""
 
     def __init__(self, sandbox: Sandbox, control_plane: ControlPlane, image: Image) -> None:
         self.sandbox = sandbox
@@ -125,7 +125,7 @@ class Node:
     def agent(
         self, pod: Any, account: str, config_maps: dict[str, dict[str, str]], folder: Path
     ) -> Iterator[subprocess.Popen[str]]:
-        """Run the container of a pod as an account, from healthy until SIGTERM."""
+        """Run a pod's container as an account, until it is healthy; SIGTERM ends it."""
         before = self.rules()
         agent, log = self.start(pod, account, config_maps, folder)
         try:
@@ -135,7 +135,7 @@ class Node:
             status = agent.wait(30)
         assert status == 0, log.read_text()
         assert self.rules() == before
-        # A pod's /proc/sys is read-only, which is said once, at INFO.
+        # A pod's /proc/sys is read-only, which is logged once, at INFO.
         said = [line for line in log.read_text().splitlines() if "depend on keep-alive" not in line]
         assert not re.search(
             "permission|not permitted|read-only|forbidden", "\n".join(said), re.IGNORECASE
@@ -144,7 +144,7 @@ class Node:
     def start(
         self, pod: Any, account: str, config_maps: dict[str, dict[str, str]], folder: Path
     ) -> tuple[subprocess.Popen[str], Path]:
-        """Start the container of a pod; return its process once it is healthy, and its log."""
+        """Start a pod's container; return its process once it is healthy, and its log."""
         token = self.control_plane.kubectl("-n", "kube-system", "create", "token", account).strip()
         ca = self.control_plane.ca_file.read_text()
         volumes = Volumes(config_maps, token, ca, "node-1", *self.server)
@@ -165,14 +165,14 @@ class Node:
         return agent, log
 
     def rules(self) -> str:
-        """The node's rules, of both kinds, without counters."""
+        """The node's rules of both kinds, without counters."""
         run = self.sandbox.node.run
         legacy = re.sub(r"(?m)^#.*\n| \[\d+:\d+\]", "", run(["iptables-legacy-save"]).stdout)
         chains = [line for line in legacy.splitlines() if line.startswith("-A")]
         return "\n".join([*chains, run(["nft", "list", "tables"]).stdout])
 
     def answers(self) -> bool:
-        """Tell whether the Service answers a pod, by TCP and UDP."""
+        """Return whether the Service answers a pod, by TCP and UDP."""
         by_tcp = self.client.run([*ASK, "http", "http://10.96.1.1/"], check=False).stdout
         by_udp = self.client.run([*ASK, "udp", "10.96.1.1:53", "hello"], check=False).stdout
         return by_tcp.strip() == "pod-a" and by_udp.startswith("pod-a")
@@ -183,7 +183,7 @@ PORTS = ((80, "TCP"), (53, "UDP"))
 
 @pytest.fixture(scope="module")
 def node(cluster_binaries: Binaries, image: Image) -> Iterator[Node]:
-    """A node whose API server knows the accounts of the manifest and of kubeadm."""
+    """A node whose API server has the accounts of the manifest and of kubeadm."""
     with (
         Sandbox() as sandbox,
         ControlPlane(
@@ -193,7 +193,7 @@ def node(cluster_binaries: Binaries, image: Image) -> Iterator[Node]:
         objects = installed().items()
         text = yaml.safe_dump_all(one for (kind, _), one in objects if kind != "DaemonSet")
         control_plane.kubectl("apply", "-f", "-", input=text)
-        # As kubeadm does: its account, bound to the role that every cluster has.
+        # Like kubeadm: its account is bound to the role that every cluster has.
         control_plane.kubectl("-n", "kube-system", "create", "serviceaccount", "kube-proxy")
         control_plane.kubectl(
             "create", "clusterrolebinding", "kubeadm:node-proxier",
@@ -221,7 +221,7 @@ def test_the_daemon_sets_container_serves_with_its_granted_capabilities(
 
 
 @pytest.mark.netns
-def test_a_rolling_update_costs_no_request(node: Node, tmp_path: Path) -> None:
+def test_a_rolling_update_fails_no_request(node: Node, tmp_path: Path) -> None:
     objects = installed()
     assert objects["DaemonSet", "userspace-proxy"]["spec"]["updateStrategy"] == {
         "type": "RollingUpdate",
@@ -245,7 +245,7 @@ def test_a_rolling_update_costs_no_request(node: Node, tmp_path: Path) -> None:
         for port, protocol in PORTS
     ]
     new, new_log = node.start(pod, *config, tmp_path / "new")
-    # The old proxy is its container's first process: if it ended early, so would its workers.
+    # The old proxy is its container's first process: its early exit would kill its workers.
     assert old.wait(30) == 0, log.read_text()
     wait_for("the Service", node.answers)
     failed = [load.stop().failed for load in loads]

@@ -1,4 +1,4 @@
-"""From kubectl apply to bytes at a pod: real API server, real agent, real rules, real pods."""
+"""From kubectl apply to bytes at a pod: real API server, agent, rules and pods."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ class Cluster:
 
     @property
     def clients(self) -> list[Host]:
-        """In a pod, behind an unnumbered interface, on the node, beyond the node."""
+        """Clients in a pod, behind an unnumbered interface, on the node, and outside."""
         return [self.client, self.unnumbered, self.sandbox.node, self.laptop]
 
     def start_agent(self) -> None:
-        """Start the agent, as the least of users, and wait until it is healthy."""
+        """Start the agent as an unprivileged user, and wait until it is healthy."""
         kubeconfig = self.control_plane.kubeconfig_for(NODE_PROXIER)
         with self.log.open("a") as log:
             self.agent = self.sandbox.node.popen(
@@ -107,12 +107,12 @@ class Cluster:
 
 
 def ask(client: Host, *words: str) -> list[str]:
-    """Answers to the dial tool's requests; empty when there is none."""
+    """Return the answers to the dial tool's requests; empty if there are none."""
     return client.run([*ASK, *words], check=False).stdout.splitlines()
 
 
 def served_by(client: Host, names: set[str]) -> None:
-    """Wait until exactly these pods answer a client, by TCP and by UDP."""
+    """Wait until exactly these pods answer a client, by TCP and UDP."""
     count = str(2 * len(names))
 
     def web() -> bool:

@@ -1,4 +1,4 @@
-"""Kubernetes Events against a real kube-apiserver: what it takes, shows and refuses."""
+"""Kubernetes Events at a real kube-apiserver: accepted, listed and rejected ones."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def source(control_plane: ControlPlane) -> KubernetesSource:
-    """The least of users, with the role that it asks for."""
+    """A source of an unprivileged user with the documented role."""
     control_plane.grant_node_proxier()
     kubeconfig = control_plane.kubeconfig_for(NODE_PROXIER)
     return KubernetesSource(kubeconfig=str(kubeconfig), node_name=NODE)
 
 
 def events(control_plane: ControlPlane, reason: str) -> list[dict[str, Any]]:
-    """Return the Events of a reason as events.k8s.io has them."""
+    """Return the Events of a reason from events.k8s.io."""
     said = control_plane.kubectl("get", "--raw", "/apis/events.k8s.io/v1/events")
     items: list[dict[str, Any]] = json.loads(said)["items"]
     return [item for item in items if item["reason"] == reason]
 
 
 async def eventually(control_plane: ControlPlane, reason: str, count: int) -> dict[str, Any]:
-    """Return the only Event of a reason, once it has happened that often."""
+    """Return the only Event of a reason, once its count has this value."""
 
     def there() -> bool:
         found = events(control_plane, reason)
@@ -99,10 +99,10 @@ async def test_services_are_still_watched_without_permission_to_write_events(
         await published.first()
         source.record(Happening("SteeringDrifted", "Repair", "lost"))
 
-        def is_said() -> bool:
+        def is_logged() -> bool:
             return any(record.getMessage() == FORBIDDEN for record in caplog.records)
 
-        await asyncio.to_thread(wait_for, "the warning", is_said)
+        await asyncio.to_thread(wait_for, "the warning", is_logged)
         assert source.status().problems == ()
     (until,) = source._recorder._silent_until.values()
     assert until > time.time() + recorder.FORBIDDEN_S / 2
@@ -115,5 +115,5 @@ async def test_check_requests_the_same_objects_as_a_source(control_plane: Contro
     said = await ask_server(kubeconfig=kubeconfig, master="", node_name=NODE, within_s=10.0)
     assert said.problems == ()
     assert said.version.startswith("v1.")
-    # That of the API server itself.
+    # The Service of the API server itself.
     assert said.service_ips[0].startswith("10.96.")

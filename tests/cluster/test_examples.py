@@ -20,7 +20,7 @@ PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", 
 
 @pytest.fixture
 def environment(cluster_binaries: Binaries) -> dict[str, str]:
-    """What users of the examples set."""
+    """The environment that users of the examples set."""
     ours = {
         "KUBEBUILDER_ASSETS": str(cluster_binaries.folder),
         "NO_PROXY": "*",

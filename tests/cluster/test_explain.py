@@ -1,4 +1,4 @@
-"""``explain`` against a real API server, without a proxy: also as a plugin of kubectl."""
+"""``explain`` with a real API server and without a proxy, also as a kubectl plugin."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RESOURCES = "services,endpointslices.discovery.k8s.io,pods"
 
 @pytest.fixture(scope="module")
 def shop(control_plane: ControlPlane) -> ControlPlane:
-    """A control plane in which a user may only list things of the namespace shop."""
+    """A control plane with a user who may only list objects of the namespace shop."""
     run = control_plane.kubectl
     run("create", "namespace", NAMESPACE)
     inside = ("-n", NAMESPACE)
@@ -41,7 +41,7 @@ def service(name: str) -> Object:
 
 
 def explain(control_plane: ControlPlane, *words: str) -> tuple[int, str]:
-    """Explain as that user, who may not ask nodes; return the exit status and what is said."""
+    """Run explain as that user, who may not query nodes; return exit status and output."""
     kubeconfig = f"--kubeconfig={control_plane.kubeconfig_for(NODE_PROXIER)}"
     done = subprocess.run(
         [*PROGRAM, "explain", *words, kubeconfig],

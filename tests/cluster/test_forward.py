@@ -1,4 +1,4 @@
-"""``forward`` in front of a real API server without nodes: rights, and pods that are gone."""
+"""``forward`` with a real API server without nodes: rights, and missing pods."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SLICE = {
 
 
 class Forward:
-    """A running `forward` of the namespace shop, as a user without any right but its Role's."""
+    """A running `forward` of the namespace shop, as a user with only the Role's rights."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -52,7 +52,7 @@ class Forward:
         raise AssertionError(f"no line matches {pattern!r}")
 
     def end(self) -> tuple[int, str]:
-        """Return the exit status, and what is on stderr."""
+        """Return the exit status, and standard error."""
         _, said = self.process.communicate(timeout=DEADLINE_S)
         return self.process.returncode, said
 
@@ -102,7 +102,7 @@ def test_the_documented_role_is_sufficient(
     forward: Forward = request.getfixturevalue("forward")
     forward.line(f"^Services of namespace shop, through the API server at {shop.server}$")
     at = forward.line(r"^  web\.shop:80 +(\S+):(\d+) +1 pod$")
-    # The pod doesn't exist; the API server says so.
+    # The pod doesn't exist, which the API server reports.
     client = socket.create_connection((at[1], int(at[2])), timeout=DEADLINE_S)
     with client, pytest.raises(ConnectionResetError):
         client.recv(1)

@@ -1,4 +1,4 @@
-"""The Dockerfile: its form, and what its steps make."""
+"""The Dockerfile: its form, and the contents of the image."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def root(image: Image) -> Iterator[Path]:
 
 
 def run_in(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a root filesystem, which gets devices as any container does."""
+    """Run a command in a root filesystem that has the devices of a container."""
     script = 'mount --rbind /dev "$0/dev" && exec chroot "$0" /usr/bin/env -i "$@"'
     command = ["unshare", "--mount", "sh", "-c", script, str(root)]
     command += ["PATH=/usr/local/bin:/usr/bin:/usr/sbin", *words]
@@ -161,7 +161,7 @@ def test_the_image_imports_the_kubeconfig_loader_without_the_clients_models(root
 
 
 def test_the_image_contains_compiled_bytecode(root: Path) -> None:
-    """It can't be written later, and each start would compile again."""
+    """The bytecode can't be written later, and each start would compile again."""
     (package,) = root.glob("opt/userspace-proxy/lib/python3*/site-packages/userspace_proxy")
     (library,) = root.glob("usr/lib/python3.*/asyncio")
     folders = [f"/{folder.relative_to(root)}" for folder in (package, library)]
@@ -177,7 +177,7 @@ def test_the_image_contains_compiled_bytecode(root: Path) -> None:
 
 
 def test_the_image_contains_a_shell_and_debugging_tools(root: Path) -> None:
-    # Files, because a runtime knows nothing of the commands that are in busybox' shell.
+    # Checks files, because a runtime can't run busybox's built-in commands.
     there = {path.name for path in (*root.glob("usr/bin/*"), *root.glob("usr/sbin/*"))}
     tools = {"cat", "env", "find", "grep", "ip", "ls", "nslookup", "ps", "sh", "tail", "vi", "wget"}
     assert tools | {"nft", "iptables", "ip6tables", "iptables-save"} <= there

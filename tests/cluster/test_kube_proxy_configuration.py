@@ -1,4 +1,4 @@
-"""Which configurations kube-proxy starts with, this proxy starts with."""
+"""This proxy starts with exactly the configurations with which kube-proxy starts."""
 
 from __future__ import annotations
 

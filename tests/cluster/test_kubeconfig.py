@@ -1,4 +1,4 @@
-"""Kubeconfigs and proxies beside kubectl, on the same files and variables, in one network."""
+"""Kubeconfigs and HTTP proxies: the same results as kubectl with the same files and variables."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def kubectl(cluster_binaries: Binaries) -> str:
 
 
 class Server:
-    """An API server that keeps what requests say of their user."""
+    """An API server that records the user in requests."""
 
     def __init__(self, folder: Path) -> None:
         self.seen: list[list[tuple[str, str]]] = []
@@ -60,7 +60,7 @@ class Server:
                 self.wfile.write(b"{}")
 
             def log_message(self, *_: object) -> None:
-                """Nothing is logged."""
+                """Log nothing."""
 
         (folder / "crt").write_text(API_TEST)
         (folder / "key").write_text(API_TEST_KEY)
@@ -104,7 +104,7 @@ def theirs(kubectl: str, paths: Sequence[Path]) -> bool:
 
 
 def ours(paths: Sequence[Path]) -> bool:
-    """Return whether this program's client does."""
+    """Return whether this program's client sends a request."""
 
     async def ask() -> None:
         kubeconfig = find_kubeconfig({"KUBECONFIG": os.pathsep.join(map(str, paths))})
@@ -205,7 +205,7 @@ def test_a_kubeconfig_user_authenticates_as_with_kubectl(
 
 
 def _lower_keys(said: tuple[bool, list[list[tuple[str, str]]], Any]) -> object:
-    # The API server doesn't distinguish them.
+    # The API server can't distinguish them.
     is_sent, seen, info = said
     return is_sent, [sorted((name.lower(), text) for name, text in one) for one in seen], info
 
@@ -294,7 +294,7 @@ def test_lists_are_merged_as_in_kubectl(kubectl: str, server: Server, tmp_path: 
 
 
 class FakeProxy:
-    """The proxy of the table, in a network of its own; it keeps what was asked."""
+    """The HTTP proxy of the table, in its own network; it records requests."""
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The Services of a real API server without controllers, answered by Pods in a test."""
+"""Services of a real API server without controllers, served by Pods in a test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMESPACE = "shop"
 
 @pytest.fixture
 def services(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The fixture of the plugin, for a namespace that is empty after each test."""
+    """The plugin's fixture, for a namespace that is empty after each test."""
     monkeypatch.setenv("NO_PROXY", "*")
     control_plane.apply(made("Namespace", NAMESPACE))
     with KubernetesServices(str(control_plane.kubeconfig)) as services:
@@ -48,7 +48,7 @@ def put_pod(
 
 
 def pods(control_plane: ControlPlane) -> dict[str, Any]:
-    """Return the Pods of the API server, by name."""
+    """Return the API server's Pods by name."""
     text = control_plane.kubectl("get", "pods", "--namespace", NAMESPACE, "--output", "json")
     return {item["metadata"]["name"]: item for item in json.loads(text)["items"]}
 
@@ -88,7 +88,7 @@ def test_existing_pods_run_in_the_test_and_are_restored_afterwards(
     put_pod(control_plane, "web-a", {"name": "web", "containerPort": 80})
     put_pod(control_plane, "web-b", {"name": "web", "containerPort": 8080})
     put_pod(control_plane, "other", app="other")
-    # As KWOK has it.
+    # As KWOK does.
     elsewhere = {
         "phase": "Running",
         "podIP": "10.244.0.9",

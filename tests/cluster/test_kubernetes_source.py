@@ -1,4 +1,4 @@
-"""The Kubernetes source against a real kube-apiserver: the contract, and what no fake has."""
+"""The Kubernetes source with a real kube-apiserver: the contract, and more than fakes can test."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class RealCluster(HistoryCluster):
 def cluster(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealCluster]:
     monkeypatch.setenv("NO_PROXY", "*")
     yield RealCluster(control_plane)
-    # One request each, where kubectl's --all takes one for every object; the Service kubernetes,
-    # which the API server keeps itself, is the only one with the label provider.
+    # One request each; kubectl's --all sends one per object. The Service kubernetes, which the API
+    # server keeps itself, is the only one with the label provider.
     for path in (
         "/api/v1/namespaces/default/services?labelSelector=%21provider",
         "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
@@ -84,11 +84,11 @@ def cluster(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 class TestContract(SourceContract):
-    """What every API server must do."""
+    """The contract of all API servers."""
 
 
 class TestHistory(HistoryContract):
-    """What all of them make of revisions."""
+    """The contract about revisions."""
 
 
 async def test_addresses_are_allocated_by_the_server(cluster: RealCluster) -> None:
@@ -114,7 +114,7 @@ async def test_a_list_of_many_services_is_complete(cluster: RealCluster, is_newe
     await cluster.put_all(*items)
     source = cluster.source()
     if is_newest:
-        # Only the newest state comes in pages from a server with a watch cache.
+        # A server with a watch cache sends only the newest state in pages.
         source._reflectors[0]._position.list_expired()
     async with running(source) as published:
         first = await published.first()
@@ -142,7 +142,7 @@ async def test_a_compacted_revision_leads_to_a_new_list_without_a_gap(
     source = cluster.source()
     async with running(source) as published:
         await published.first()
-        # The source doesn't see this, so after the restart its version is older than memory.
+        # The source doesn't see this write, so after the restart its version is older than memory.
         await cluster.kubectl("create", "configmap", "unrelated")
         await cluster.stop()
         await cluster.start()
@@ -161,14 +161,14 @@ async def test_the_problem_names_an_unreachable_server(cluster: RealCluster) -> 
         await cluster.stop()
         problem = f"cannot reach the API server at {source.location}: Connection refused"
         try:
-            # One for all kinds, once the connections that the server left are used up.
+            # One problem for all kinds, once the server's former connections have failed.
             await eventually("the problem", lambda: source.status().problems == (problem,))
         finally:
             await cluster.start()
         await eventually("the end of it", lambda: source.status().problems == ())
 
 
-async def test_a_missing_role_is_a_problem_that_names_the_user_and_the_remedy(
+async def test_a_missing_role_is_reported_with_the_user_and_the_remedy(
     cluster: RealCluster, control_plane: ControlPlane
 ) -> None:
     source = cluster.source(kubeconfig=str(control_plane.kubeconfig_for(NODE_PROXIER)))
@@ -185,7 +185,7 @@ async def test_a_missing_role_is_a_problem_that_names_the_user_and_the_remedy(
         assert source.status().problems == ()
 
 
-async def test_an_unknown_token_is_a_problem_that_names_the_file(
+async def test_an_unknown_token_is_reported_with_its_file(
     cluster: RealCluster, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     kubeconfig = tmp_path / "kubeconfig"
@@ -199,11 +199,11 @@ async def test_an_unknown_token_is_a_problem_that_names_the_file(
                 f"(check the credentials in {kubeconfig})"
             ),
         )
-        # A kubeconfig that is put right is read again at once, for the server said no.
+        # After a rejection by the server, a corrected kubeconfig is read again immediately.
         control_plane.write_kubeconfig(kubeconfig, token_of(ADMIN))
         await published.first()
 
 
 async def eventually(what: str, holds: Callable[[], bool]) -> None:
-    """Wait for something that nothing tells of, and let the event loop go on meanwhile."""
+    """Wait for a condition without notification, while the event loop runs."""
     await asyncio.to_thread(wait_for, what, holds)

@@ -1,4 +1,4 @@
-"""Leases at a real API server, as the user that the role is granted to: the contract."""
+"""The contract of Leases at a real API server, for a user with the documented role."""
 
 from __future__ import annotations
 

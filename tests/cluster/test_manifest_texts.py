@@ -1,4 +1,4 @@
-"""What kubectl creates of a text, this proxy reads; what is left out, both leave out."""
+"""This proxy reads from a text exactly the objects that kubectl creates from it."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ TEXTS: dict[str, str | bytes] = {
 
 
 def created(control_plane: ControlPlane, path: Path) -> list[str]:
-    """Return the Services and slices that kubectl would create, however it ends."""
+    """Return the Services and slices that kubectl would create, even if it fails."""
     command = (
         *(str(control_plane.kubectl_program), "create", "--dry-run=server", "--output=name"),
         *(f"--kubeconfig={control_plane.kubeconfig}", f"--filename={path}"),

@@ -1,6 +1,6 @@
-"""The alerts of examples/monitoring: promtool accepts them, and they fire on what they are for.
+"""The alerts of examples/monitoring: promtool accepts them, and they fire as intended.
 
-It also accepts the queries of the dashboard and of docs/scale-to-zero.md.
+promtool also accepts the queries of the dashboard and of docs/scale-to-zero.md.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def promtool() -> Path:
 
 @pytest.fixture(scope="module")
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rules as Prometheus reads them, without the operator's wrapping."""
+    """The rules for Prometheus, without the operator's wrapping."""
     path = tmp_path_factory.mktemp("monitoring") / "rules.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(RULES.read_text())["spec"]))
     return path
@@ -104,7 +104,7 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
 
 
 def unit_test(series: dict[str, str], firing: list[str]) -> dict[str, Any]:
-    """Return a test of promtool: after two hours of a minute each, just these alerts fire."""
+    """Return a test for promtool: after two hours of one-minute steps, only these alerts fire."""
     return {
         "interval": "1m",
         "input_series": [{"series": name, "values": values} for name, values in series.items()],

@@ -1,4 +1,4 @@
-"""Each answer is that of CoreDNS, for the same Services of a real API server."""
+"""Each DNS answer equals CoreDNS's for the same Services of a real API server."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def coredns(
 
 @pytest.fixture
 async def server(control_plane: ControlPlane) -> AsyncIterator[tuple[str, int]]:
-    """The address of our DNS server for these Services."""
+    """The address of this proxy's DNS server for these Services."""
     source = KubernetesSource(kubeconfig=str(control_plane.kubeconfig), with_headless=True)
     options = Options(dns=("127.0.0.1", 0))
     async with Proxy(steering=FakeSteering(), source=source, options=options) as proxy:
@@ -119,7 +119,7 @@ async def ask(address: tuple[str, int], name: str, type_: str) -> dns.message.Me
 
 
 def readable(answer: dns.message.Message) -> dict[str, Any]:
-    """Return what clients see of an answer; the order and an SOA's serial number don't matter."""
+    """Return the parts of an answer that matter to clients, without order and SOA serial."""
     sections = {
         "answer": answer.answer,
         "authority": answer.authority,

@@ -1,4 +1,4 @@
-"""A Deployment that goes to zero and back at a real API server, as docs/scale-to-zero.md says."""
+"""A Deployment scales to zero and back at a real API server, as in docs/scale-to-zero.md."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def granted(control_plane: ControlPlane) -> ControlPlane:
-    """The roles that the page names, for the user that the agents have."""
+    """The roles in the documentation, granted to the agents' user."""
     control_plane.grant_node_proxier()
     grant_wake(control_plane, NAMESPACE)
     return control_plane
@@ -45,7 +45,7 @@ def granted(control_plane: ControlPlane) -> ControlPlane:
 
 @pytest.fixture
 async def shop(granted: ControlPlane) -> AsyncIterator[Shop]:
-    # The holder of the test before is gone, and its Lease would be free after a minute.
+    # The previous test's holder is gone, and its Lease would expire only after a minute.
     granted.kubectl("delete", "leases", "--all", "--namespace=userspace-proxy")
     async with open_shop(granted, f"{IDLE_AFTER_S:g}s") as shop:
         yield shop
@@ -73,7 +73,7 @@ async def stays(shop: Shop, replicas: int) -> None:
 
 
 async def wake(shop: Shop) -> None:
-    """Have a client on one node, for a moment."""
+    """Run a client on one node for a moment."""
     client = await shop.dial("node-1")
     assert await client.ask()
     await client.close()
@@ -82,7 +82,7 @@ async def wake(shop: Shop) -> None:
 def once_agreed(
     monkeypatch: pytest.MonkeyPatch, do: Callable[[], Awaitable[None]]
 ) -> Callable[[], Awaitable[bool]]:
-    """Do something when all nodes have agreed for the first time; return whether it was done."""
+    """Call a function when all nodes first agree; return whether it was called."""
     done: list[Any] = []
     ask = holder_lease.HolderLease._ask
 
@@ -136,7 +136,7 @@ async def test_a_manually_chosen_scale_is_respected(shop: Shop) -> None:
 async def test_pods_stay_for_another_selecting_service_but_not_for_a_copied_annotation(
     shop: Shop,
 ) -> None:
-    """Issue 52: the selector of the workload, as the API server gives it, decides."""
+    """Issue 52: the workload's selector at the API server decides."""
     other: dict[str, Any] = {
         "metadata": {"name": "other"},
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},

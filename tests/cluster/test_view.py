@@ -1,4 +1,4 @@
-"""The roles of the chart's ``view.create``: they suffice for people who read all nodes."""
+"""The chart's roles of ``view.create`` suffice for users who read all nodes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OF_THE_RELEASE = {
 
 
 def commands_in(text: str) -> list[list[str]]:
-    """Return the commands of kubectl that bind the roles, without the program."""
+    """Return the kubectl commands that bind the roles, without the program name."""
     found = re.findall(r"kubectl ((?:-n \S+ )?create (?:cluster)?rolebinding .*)", text)
     return [command.replace("GROUP", GROUPS[0]).split() for command in found]
 

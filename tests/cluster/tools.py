@@ -1,8 +1,8 @@
-"""Programs in Go that tests run, each built into the cache of the other programs.
+"""Go programs for tests, each built into the cache of the other programs.
 
-Runs alone too, to warm the cache: ``python -m tests.cluster.tools helm``.
+Can also be run to warm the cache: ``python -m tests.cluster.tools helm``.
 """
-# ruff: noqa: T201 - printing what it does is this program's interface.
+# ruff: noqa: T201 - the progress is printed.
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PROMETHEUS = "github.com/prometheus/prometheus"
 _HELM = "helm.sh/helm/v3"
 _ACTIONLINT = "github.com/rhysd/actionlint"
 
-# promtool checks and tests alert rules. It needs no service discovery, which is most of the code.
+# promtool checks and tests alert rules. Service discovery, most of its code, is left out.
 PROMTOOL = Target(
     "promtool",
     f"{_PROMETHEUS}/cmd/promtool",
@@ -25,7 +25,7 @@ PROMTOOL = Target(
     _HERE / "prometheus",
     tags=("remove_all_sd",),
 )
-# As helm's own Makefile has it.
+# The flags of helm's own Makefile.
 HELM = Target(
     "helm",
     f"{_HELM}/cmd/helm",
@@ -40,7 +40,7 @@ TOOLS = {target.binary: target for target in (PROMTOOL, HELM, ACTIONLINT)}
 
 
 def path_of(tool: Target) -> Path:
-    """Return where a program is, or will be once it is built."""
+    """Return the path of a program; it may not exist yet."""
     return cache_root() / version_key((tool,)) / "bin" / tool.binary
 
 
@@ -56,7 +56,7 @@ def ensure(tool: Target, write: Write = sys.stdout.write) -> Path:
 
 
 def main(names: Sequence[str]) -> int:
-    """Build the programs of these names, keys of TOOLS, and print where they are."""
+    """Build the named programs, keys of TOOLS, and print their paths."""
     for name in names:
         try:
             print(f"{name} is {ensure(TOOLS[name])}")

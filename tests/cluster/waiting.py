@@ -1,4 +1,4 @@
-"""Waits for a condition with a deadline: the one place of these tests that pauses."""
+"""Waits for a condition with a deadline: the only module of these tests that sleeps."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PAUSE_S = 0.02
-"""Between two looks: far below what a person notices, far above what a look costs."""
+"""The pause between two checks: much shorter than a person notices, much longer than a check."""
 
 
 class DeadlineExceededError(AssertionError):
-    """The condition didn't come true in time; the message says which one."""
+    """The condition didn't come true in time; the message names it."""
 
 
 def wait_for(
@@ -23,14 +23,14 @@ def wait_for(
     deadline_s: float = 120.0,
     hint: Callable[[], str] = lambda: "",
 ) -> T:
-    """Return the first truthy value of ``condition``, looking again and again.
+    """Return the first truthy value of ``condition``, which is polled.
 
     Args:
         what: Names the condition in the error: "cannot wait any longer for <what>".
-        condition: Called at least once, and a last time after the deadline has passed, so that a
-            slow look doesn't fail a condition that holds. What it raises goes to the caller.
+        condition: Called at least once, and a last time after the deadline, so that a slow check
+            doesn't fail a true condition. Its exceptions are passed on.
         deadline_s: Seconds until the error.
-        hint: Makes the end of the error, when it is needed: what was seen instead.
+        hint: Called for the end of the error message: the last observed state.
 
     Raises:
         DeadlineExceededError: The condition was still falsy at the deadline.

@@ -1,4 +1,4 @@
-"""Backends that speak as much of two databases' protocols as a client needs for one answer.
+"""Backends that speak enough of two databases' protocols to give a client an answer.
 
 Rule 1: each answers any query with the same text, and offers no encryption.
 """
@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 _SSL, _GSS = 80877103, 80877104
-"""PostgreSQL's codes of requests for encryption."""
+"""PostgreSQL's request codes for encryption."""
 
 
 def redis(text: str) -> Serve:
@@ -40,7 +40,7 @@ async def _word(reader: asyncio.StreamReader) -> bytes:
 
 
 def postgres(text: str) -> Serve:
-    """Return a backend that answers a simple query with a row of one column, as PostgreSQL does."""
+    """Return a PostgreSQL backend that answers a simple query with one row and column."""
     column = b"body\0" + struct.pack("!IHIhih", 0, 0, 25, -1, -1, 0)
     ready = _message(b"Z", b"I")
     started = _message(b"R", struct.pack("!I", 0)) + ready
@@ -65,7 +65,7 @@ def postgres(text: str) -> Serve:
 
 
 async def _startup(reader: asyncio.StreamReader) -> int:
-    """Return the code of a client's first message: of a request, or the protocol's version."""
+    """Return the code of a client's first message: a request code or a protocol version."""
     (code,) = struct.unpack("!I", (await _body(reader))[:4])
     return int(code)
 

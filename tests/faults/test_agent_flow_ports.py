@@ -1,4 +1,4 @@
-"""A UDP client that sends from more ports than the node has for its flows."""
+"""UDP clients that send from more source ports than the node has ports for flows."""
 
 import contextlib
 
@@ -20,7 +20,7 @@ SYSLOG = Service("syslog", "10.96.0.53", 514, "UDP", target=TARGET)
 
 
 class World:
-    """A node with few ephemeral ports, and an endpoint that sees its address and never answers."""
+    """A node with few ephemeral ports, and an endpoint that never answers."""
 
     def __init__(self, testbed, stack):
         self.testbed = testbed
@@ -34,12 +34,12 @@ class World:
         testbed.serve(with_endpoints(SYSLOG, [str(sink.ip)]))
 
     def take_ports(self, count):
-        """Have another program of the node take that many of the ports."""
+        """Bind that many of the node's ports in another program."""
         for _ in range(count):
             self._stack.enter_context(self._node.udp()).bind(("", 0))
 
     def sends(self, client, count):
-        """Send one datagram from each of that many ports; return how many had to be sent again."""
+        """Send a datagram from each of so many ports; return how many had to be sent again."""
         again = 0
         for number in range(count):
             text = f"{client} {number}".encode()
@@ -65,7 +65,7 @@ class World:
 
     @property
     def port(self):
-        """What the agent says of the Service port."""
+        """Return the Service port's status."""
         (port,) = self.testbed.agent.status()["ports"]
         return port
 

@@ -20,7 +20,7 @@ from . import small_databases
 PAGE = Path(__file__).parents[2] / "docs/in-tests.md"
 PATIENCE_S = 60.0
 SHORT_S = 0.02
-"""How long clients wait for bytes where a row says that none arrive."""
+"""The read timeout of clients where a row expects no bytes."""
 BODY = "x" * 1000
 ANSWER = "answer"
 FEW, MANY = 3, 200
@@ -89,7 +89,7 @@ def by_psycopg(web, timeout_s):
 
 def by_redis(web, timeout_s):
     redis = pytest.importorskip("redis", reason="redis is not installed")
-    # As many tries as by default, without the seconds in between.
+    # The default number of retries, without the delays.
     retry = redis.retry.Retry(redis.backoff.NoBackoff(), 3)
     host, port = web.address
     with redis.Redis(host, port, socket_timeout=timeout_s, retry=retry) as client:
@@ -107,9 +107,9 @@ CLIENTS = {
     "redis": by_redis,
 }
 BACKENDS = {"psycopg": small_databases.postgres(BODY), "redis": small_databases.redis(BODY)}
-"""What such clients talk to; the others: an HTTP server."""
+"""The backends of these clients; all others use an HTTP server."""
 LONG_TIMEOUTS = {"psycopg"}
-"""Clients whose timeouts have at least two seconds."""
+"""Clients whose timeout is at least two seconds."""
 
 
 def outcome(client, web, timeout_s):
@@ -120,7 +120,7 @@ def outcome(client, web, timeout_s):
 
 
 def rows():
-    """Yield each thing that happens, with what each client gets of it."""
+    """Yield each fault with the expected outcome of each client."""
     table = re.search(r"(?m)^\| of all endpoints \|.*\n((?:\|.*\n)+)", PAGE.read_text())
     head, *lines = table[0].splitlines()
     assert [name.strip(" `") for name in head.split("|")[2:-1]] == list(CLIENTS)

@@ -1,6 +1,6 @@
 """Fuzzes all targets for a fixed time in all: ``make fuzz FUZZ_S=600 TARGETS="yaml http"``.
 
-What it finds that reaches new code is kept in ``.fuzz`` and is where the next run begins. The run
+Inputs that reach new code are kept in ``.fuzz``, and the next run begins with them. The run
 ends with a table, and with status 1 if a target crashed; the input is in ``.fuzz/crashes``.
 """
 
@@ -23,22 +23,22 @@ FUZZ_S = 600.0
 _INPUT_S = 10
 _MEMORY_MB = 1024
 _INPUT_BYTES = 16 << 10
-# To import and to instrument the package, and to replay what is known, on a busy machine.
+# The time to import and instrument the package, and to replay known inputs on a busy machine.
 _START_S = 300.0
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one target."""
+    """The result of fuzzing one target."""
 
     target: str
     inputs: int
     new: int
-    """Inputs that reached new code."""
+    """The number of inputs that reached new code."""
     crash: str
-    """The file with the input; empty if there was none."""
+    """The file with the input that crashed the target; empty if none did."""
     report: str
-    """The end of what the target wrote."""
+    """The last lines of the target's output."""
 
 
 def fuzz(target: str, seconds: float) -> Result:
@@ -78,7 +78,7 @@ def _figure(text: str, name: str) -> int:
 
 
 def main() -> int:
-    """Fuzz; return the exit status."""
+    """Fuzz all targets; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--seconds", type=float, default=FUZZ_S, help="in all")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))

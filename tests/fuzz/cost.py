@@ -1,6 +1,6 @@
-"""What an input costs its parser: CPU time below a bound that is linear in the input's length.
+"""Checks that a parser's CPU time is below a bound that is linear in the input's length.
 
-    seconds ≤ fixed + per byte · bytes      the least of some tries: a busy machine only adds
+    seconds ≤ fixed + per byte · bytes      the minimum of several tries: a busy machine only adds
 
 Parsers hold the event loop, so an input that takes a second is an outage. A parser that is
 quadratic passes any test with small inputs: ``stretched`` makes them long.
@@ -18,13 +18,13 @@ _TRIES = 3
 
 
 class Bound(NamedTuple):
-    """CPU time that inputs of a parser may take, also where the fuzzer's counters slow it down."""
+    """The CPU time that a parser's inputs may take, even with the fuzzer's instrumentation."""
 
     fixed_s: float = 0.05
     per_byte_s: float = 20e-6
 
     def of(self, size: int) -> float:
-        """Return the seconds for an input of so many bytes."""
+        """Return the limit in seconds for an input of so many bytes."""
         return self.fixed_s + self.per_byte_s * size
 
 
@@ -32,7 +32,7 @@ DEFAULT = Bound()
 
 
 def check_cost(parse: Callable[[bytes], object], data: bytes, bound: Bound = DEFAULT) -> None:
-    """Parse an input; fail if that takes longer than the bound each time."""
+    """Parse an input; fail if each try takes longer than the bound."""
     limit, least = bound.of(len(data)), float("inf")
     for _ in range(_TRIES):
         began = time.thread_time()
@@ -45,7 +45,7 @@ def check_cost(parse: Callable[[bytes], object], data: bytes, bound: Bound = DEF
 
 
 def stretched(data: bytes, start: int, end: int) -> bytes:
-    """Return an input with a part repeated until it is long."""
+    """Return an input in which a part is repeated until it is long."""
     part = data[start:end]
     count = max(1, (LONG_BYTES - len(data)) // max(1, len(part)))
     return data[:start] + part * count + data[end:]

@@ -1,4 +1,4 @@
-"""Fuzzes one target with atheris: ``python -m tests.fuzz.one TARGET [option of libFuzzer]…``."""
+"""Fuzzes a target with atheris: ``python -m tests.fuzz.one TARGET [option of libFuzzer]…``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from tests import loopback
 
 
 def main() -> None:
-    """Fuzz until a limit is reached or a target raises; ends the process."""
+    """Fuzz until a limit is reached or the target raises; exits the process."""
     loopback.enter()
-    # Imported after the namespace is entered, which takes a process with one thread.
+    # Imported inside the namespace, which only a process with one thread can enter.
     import atheris
 
     with atheris.instrument_imports(

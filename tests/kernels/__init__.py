@@ -1,1 +1,1 @@
-"""Tries the product on the kernels that users run, each in a machine of its own."""
+"""Tests the product on the kernels that users run, each in its own virtual machine."""

@@ -1,10 +1,10 @@
-"""Tries the product on Debian's kernels, and writes what each machine showed.
+"""Tests the product on Debian's kernels, and writes the results of each machine.
 
     python -m tests.kernels [--parts=smoke,marked] [--jobs=2] [5.10 newest]
 
-Each kernel's results are in ``<cache>/kernels/results/LABEL-WAY.json``, and what its machine
-printed and left in the folder beside it. docs/kernels.md is made from these files. What shows less
-than a usual run is in ``results/short``.
+Each kernel's results are in ``<cache>/kernels/results/LABEL-WAY.json``, and its machine's console
+and files are in the folder beside it. docs/kernels.md is generated from these files. Results of
+partial runs are in ``results/short``.
 """
 # ruff: noqa: T201 - printing what it does is this program's interface.
 
@@ -38,7 +38,7 @@ _PYTEST = (
 
 
 def _tried_twice(what: str) -> str:
-    """Return a command that runs tests, and once more, one at a time, those that failed."""
+    """Return a command that runs tests, and reruns failed ones one at a time."""
     again = f"{_PYTEST} -n 0 --again --last-failed --last-failed-no-failures=none {what}"
     return (
         f"{_PYTEST} -n 2 --dist=loadscope {what}; found=$?; "
@@ -48,34 +48,34 @@ def _tried_twice(what: str) -> str:
 
 COMMANDS = {
     "smoke": "python -m tests.kernels.smoke /result",
-    # To import the other modules takes a minute where the processor is emulated.
+    # Importing the other modules takes a minute on an emulated processor.
     "marked": _tried_twice(
         "-m kernel $(grep --files-with-matches mark.kernel tests/node/test_*.py)"
     ),
     "full": _tried_twice("-m 'not long' tests/node"),
 }
-"""What can be run, in this order; marked and full leave their results in the same file."""
+"""The parts, in this order; marked and full write their results to the same file."""
 EXPECTED = {"smoke": ("0",), "marked": ("0", "1"), "full": ("0", "1")}
-"""Statuses of commands whose file has all that failed."""
+"""Exit statuses of commands whose file lists all failures."""
 SECONDS = {"smoke": 1200.0, "marked": 2700.0, "full": 4 * 3600.0}
-"""How long each may take; emulated on an idle machine it takes half of that."""
+"""The timeout of each part; emulated on an idle machine it takes half of that."""
 
 
 def parts_of(kernel: Kernel, way: Way, labels: Collection[str]) -> tuple[str, ...]:
-    """Return what is run on a kernel unless parts are named.
+    """Return the parts that run on a kernel unless parts are named.
 
-    Where the processor is emulated, the tests are left to User Mode Linux of the same version,
-    which takes a quarter of the time.
+    If the processor is emulated, User Mode Linux of the same version runs the tests, in a quarter
+    of the time.
 
     Args:
-        labels: Of all kernels that run.
+        labels: The labels of all kernels that run.
     """
     is_left = way.name == "tcg" and f"uml-{kernel.label}" in labels
     return ("smoke",) if is_left else ("smoke", "marked")
 
 
 def named_parts(words: str) -> list[str]:
-    """Return the parts that are named, in the order in which they run.
+    """Return the named parts, in the order in which they run.
 
     Raises:
         BuildError: There is no such part.
@@ -87,17 +87,17 @@ def named_parts(words: str) -> list[str]:
 
 
 def is_short(parts: Collection[str]) -> bool:
-    """Return whether a run shows less than a usual one, whose results it must not replace."""
+    """Return whether a run is partial, so that it must not replace the results of a full one."""
     return "smoke" not in parts or len(parts) == 1
 
 
 def results_folder() -> Path:
-    """Return where the results are; it may not exist yet."""
+    """Return the folder of results; it may not exist yet."""
     return cache_root() / "kernels" / "results"
 
 
 def results_of(kernel: Kernel, way: Way, folder: Path) -> dict[str, Any]:
-    """Return what a machine showed, from the files that it left; part for part, if it has run."""
+    """Return a machine's results from the files that it left, for each part that has run."""
     smoke = _read(folder / "smoke.json", {"kernel": "", "arch": "", "lacks": {}, "smoke": []})
     nothing: dict[str, Any] = {"passed": 0, "failed": [], "second_tries": [], "left_out": []}
     tests = _read(folder / "tests.json", nothing)
@@ -114,7 +114,7 @@ def results_of(kernel: Kernel, way: Way, folder: Path) -> dict[str, Any]:
 
 
 def problems(results: Mapping[str, Any]) -> list[str]:
-    """Return a line for each thing that didn't work."""
+    """Yield a line for each failure."""
     rows = [row for row in results["smoke"] if row["outcome"] == "failed"]
     return [*(f"{row['what']}: {row['words']}" for row in rows), *results["tests"]["failed"]]
 
@@ -125,11 +125,11 @@ def _read(path: Path, without: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_ready(kernel: Kernel) -> tuple[Unpacked, Way]:
-    """Return what is started, and by what: the fastest way that starts it here.
+    """Return a kernel and the fastest way to start it here.
 
     Raises:
         BuildError: The kernel can't be fetched or built.
-        MachineError: It starts by no way.
+        MachineError: No way starts it.
     """
     if kernel.label in uml.LABELS:
         return uml.ensure_uml(kernel)
@@ -140,13 +140,13 @@ def make_ready(kernel: Kernel) -> tuple[Unpacked, Way]:
 def try_kernel(
     kernel: Kernel, unpacked: Unpacked, way: Way, parts: Collection[str], target: Path
 ) -> list[str]:
-    """Run parts on one kernel, write its results below a folder, and return what didn't work."""
+    """Run parts on one kernel, write the results below a folder, and return the failures."""
     root = ensure_root(kernel.root)
     folder = target / f"{kernel.label}-{way.name}"
     began = time.monotonic()
     failed = _run(unpacked, root, parts, way, folder)
     results = results_of(kernel, way, folder)
-    # A machine that was ended early left nothing, and what an earlier one showed stays.
+    # A machine that was ended early leaves no results; those of an earlier one stay.
     if results["kernel"]:
         folder.with_name(f"{folder.name}.json").write_text(json.dumps(results, indent=1) + "\n")
     failed += problems(results)
@@ -157,7 +157,7 @@ def try_kernel(
 def _run(
     unpacked: Unpacked, root: Root, parts: Collection[str], way: Way, folder: Path
 ) -> list[str]:
-    """Run parts in a machine; return what failed without a result."""
+    """Run parts in a machine; return parts that failed without a result."""
     for old in folder.glob("*"):
         old.unlink()
     commands = [f"{COMMANDS[part]}; echo {part} $? >>/result/statuses" for part in parts]
@@ -188,16 +188,16 @@ def _print_summary(results: Mapping[str, Any], seconds: float) -> None:
 
 
 def end_machines(*_: object) -> None:
-    """End all child processes, for which threads wait, and this process."""
+    """Kill all child processes, for which threads wait, and exit."""
     for children in Path("/proc/self/task").glob("*/children"):
         for pid in children.read_text().split():
-            # Not SIGTERM: the parent of a namespace's processes blocks it.
+            # Not SIGTERM: the parent process of a namespace blocks it.
             os.kill(int(pid), signal.SIGKILL)
     sys.exit(1)
 
 
 def main(words: Sequence[str]) -> int:
-    """Try the kernels; return 1 if something didn't work on one."""
+    """Test the kernels; return 1 if anything failed on one."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernels")
     parser.add_argument("--jobs", type=int, default=2, help="machines at a time")
     parser.add_argument("--root", help="Debian's suite, for all kernels; default: each one's own")

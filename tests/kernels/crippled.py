@@ -1,10 +1,10 @@
-"""Compares ``check`` with ``run`` in a machine whose kernel lacks something, steering by steering.
+"""Compares ``check`` with ``run`` on a kernel that lacks a feature, for each steering mode.
 
-    check --steering=X ──▶ exit 0 or 1     run --steering=X ──▶ a Service answers, or it ends
+    check --steering=X ──▶ exit 0 or 1     run --steering=X ──▶ a Service answers, or it exits
 
-Rule 1: a cell is fine if both say the same; what ends has a reason that names what is missing and
-a steering; ``auto`` serves, or ends.
-Rule 2: a start that neither serves nor ends retries, which is a fault.
+Rule 1: a cell is fine if both agree; an exit has a reason that names the missing feature and a
+steering mode; ``auto`` serves, or exits.
+Rule 2: a start that neither serves nor exits retries, which is a fault.
 """
 # ruff: noqa: T201 - printing what it does is this program's interface.
 
@@ -29,29 +29,29 @@ from userspace_proxy.kernel.offers import NEEDS
 from .smoke import CLUSTER_IPS, PROGRAM, make_node, serve, write_manifests
 
 STEERINGS = ("auto", "nftables", "local", "none", "iptables")
-"""The last one loads tables, which auto would choose for that."""
+"""The last one loads tables, which would make auto prefer it."""
 END_S = 10.0
-"""CPU time after which a start that can't succeed has ended: other programs may be busy, too."""
+"""The CPU time within which a failing start exits: other programs may be busy, too."""
 _TIMES_CHECK = 4.0
-"""How many times as long as ``check`` it may last, and beyond ten seconds: more is sleep."""
+"""How many times longer than ``check`` it may take, and beyond ten seconds: more is sleep."""
 _LIMIT_S = 120.0
-"""How long a start may take on a busy machine, where Python starts several times slower, too."""
+"""The timeout of a start on a busy machine, where Python starts several times slower, too."""
 _STOP_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What ``check`` and ``run`` did on a kernel with one steering.
+    """The results of ``check`` and ``run`` on a kernel with one steering mode.
 
     Args:
-        without: What the kernel lacks.
+        without: The missing feature.
         steering: The flag's value.
         check: ``ok`` or ``error``.
         run: ``serves``, ``ends`` or ``retries``.
-        words: The reason of what doesn't serve; of ``check``, where ``run`` serves.
-        seconds: CPU time, from the start to the end of the process.
-        lasted: The same by the clock.
-        check_lasted: How long ``check`` took, by the clock.
+        words: The reason of a failure; of ``check``, if ``run`` serves.
+        seconds: CPU time from the start to the exit of the process.
+        lasted: The same in wall-clock time.
+        check_lasted: How long ``check`` took in wall-clock time.
     """
 
     without: str
@@ -64,7 +64,7 @@ class Cell:
     check_lasted: float
 
     def fault(self) -> str:
-        """Return what is wrong with it, or nothing."""
+        """Return its fault; empty if there is none."""
         if (self.check == "ok") != (self.run == "serves"):
             return f"check says {self.check}, run {self.run}"
         if self.run == "retries":
@@ -84,7 +84,7 @@ def _names_a_way_out(words: str) -> bool:
 
 
 def check(flags: Sequence[str]) -> tuple[str, str]:
-    """Return the outcome of ``check`` with these flags, and its errors' words."""
+    """Return the outcome of ``check`` with these flags, and its error messages."""
     done = subprocess.run(
         [*PROGRAM, "check", "-o", "json", *flags], capture_output=True, text=True, check=False
     )
@@ -97,7 +97,7 @@ def check(flags: Sequence[str]) -> tuple[str, str]:
 
 
 def run(steering: str, flags: Sequence[str], log: Path) -> tuple[str, str, float]:
-    """Return the outcome of ``run`` with these flags, its last words, and its CPU time."""
+    """Return the outcome of ``run`` with these flags, its last lines, and its CPU time."""
     is_none = steering == "none"
     command = [*PROGRAM, "run", *flags, *(["--print-addresses=json"] if is_none else [])]
     ends, used = time.monotonic() + _LIMIT_S, _cpu_s()
@@ -133,7 +133,7 @@ def _has_ended(process: subprocess.Popen[str], seconds: float) -> bool:
 
 
 def _address(process: subprocess.Popen[str]) -> tuple[str, int] | None:
-    """Return where steering none serves the Service; None if it ended before it said that."""
+    """Return the address at which steering none serves the Service; None if it exited first."""
     assert process.stdout is not None
     for line in process.stdout:
         said = json.loads(line)
@@ -165,7 +165,7 @@ def _last_words(log: Path) -> str:
 
 
 def main(words: Sequence[str]) -> int:
-    """Write the cells of a kernel into ``matrix.json`` in a folder; return 1 if one has a fault.
+    """Write a kernel's cells into ``matrix.json`` in a folder; return 1 if one has a fault.
 
     usage: python -m tests.kernels.crippled FOLDER WITHOUT [STEERING …]
     """

@@ -1,4 +1,4 @@
-"""Writes the archive from which a kernel starts, without root: folders, links and files.
+"""Writes a kernel's initramfs without root: folders, links and files.
 
 Source: Documentation/driver-api/early-userspace/buffer-format.rst (cpio, "newc").
 """
@@ -13,7 +13,7 @@ _TRAILER = "TRAILER!!!"
 
 
 def archive(files: Mapping[str, bytes], executable: Iterable[str] = ()) -> bytes:
-    """Return an archive with these files, and the folders that they are in.
+    """Return an archive with these files and their folders.
 
     Args:
         files: Contents by path, which begins without a slash.
@@ -32,7 +32,7 @@ def archive(files: Mapping[str, bytes], executable: Iterable[str] = ()) -> bytes
 
 
 def below(folder: Path, prefix: str) -> Iterator[tuple[str, bytes]]:
-    """Yield the files below a folder, with the paths that they get in an archive."""
+    """Yield the files below a folder with their paths in an archive."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             yield f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes()

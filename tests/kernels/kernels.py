@@ -1,9 +1,9 @@
-"""The kernels that are tried, and how each comes from Debian: one line in a table.
+"""The tested kernels, and how to get each from Debian: one row each in a table.
 
-    apt-get download, by lists of its own ──▶ .deb ──▶ vmlinux, modules that a network needs
+    apt-get download, by lists of its own ──▶ .deb ──▶ vmlinux, networking modules
 
 Rule 1: nothing of this machine's apt changes: lists, state and cache are folders here.
-Rule 2: what was fetched stays under its version; lists are fetched anew once a day.
+Rule 2: downloads are cached by version; lists are fetched again once a day.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from tests.cluster.build import BuildError, Write, cache_root, locked, step
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""Debian's names of them, by the kernel's."""
+"""Debian's architecture names by the kernel's."""
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _LISTS_S = 86_400.0
 
@@ -59,7 +59,7 @@ MODULES = (
     "kernel/drivers/net/bonding/",
     "kernel/drivers/net/wireguard/",
 )
-"""Beginnings of the modules' paths: all of the network, and none for a device."""
+"""Prefixes of the modules' paths: all of networking, and no device drivers."""
 _NO_MODULES = tuple(
     f"kernel/net/{name}/"
     for name in (
@@ -78,11 +78,11 @@ _BUILT_IN = ("modules.builtin", "modules.builtin.modinfo", "modules.order")
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A line of the table.
+    """A row of the table.
 
     Args:
-        label: What users say; ``newest`` is another version each month.
-        suites: Debian's, by the first of which that has the highest version it is taken.
+        label: The name for users; ``newest`` is another version each month.
+        suites: Debian's suites; the first one with the highest version is used.
         root: The suite whose programs run on it.
     """
 
@@ -105,7 +105,7 @@ class Unpacked:
 
     Args:
         release: As ``uname --kernel-release`` prints it.
-        image: What is started: on x86 an uncompressed ``vmlinux``, on arm64 an ``Image``.
+        image: The file to start: on x86 an uncompressed ``vmlinux``, on arm64 an ``Image``.
         modules: A folder with ``modules.dep`` and, below ``kernel/``, uncompressed modules.
         machine: As ``uname --machine`` prints it.
     """
@@ -117,10 +117,10 @@ class Unpacked:
 
 
 def _address_of(archive: str) -> str:
-    """Return the address from which this machine's apt has an archive of Debian.
+    """Return the address of this machine's apt source for an archive of Debian.
 
     Raises:
-        BuildError: It has none.
+        BuildError: There is none.
     """
     command = ["apt-get", "update", "--print-uris"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
@@ -134,7 +134,7 @@ def chosen(labels: Sequence[str], table: Sequence[Kernel] = KERNELS) -> list[Ker
     """Return the kernels with these labels, in the table's order; all for no label.
 
     Raises:
-        BuildError: There is no kernel with such a label.
+        BuildError: A label doesn't exist.
     """
     known = {kernel.label for kernel in table}
     if unknown := [label for label in labels if label not in known]:
@@ -145,12 +145,12 @@ def chosen(labels: Sequence[str], table: Sequence[Kernel] = KERNELS) -> list[Ker
 def ensure_kernel(
     kernel: Kernel, machine: str = platform.machine(), write: Write = sys.stdout.write
 ) -> Unpacked:
-    """Return a kernel, fetched if the cache doesn't have its version.
+    """Return a kernel, after fetching it if its version isn't cached.
 
     Args:
-        kernel: The line of the table.
+        kernel: The row of the table.
         machine: A key of ``ARCHITECTURES``.
-        write: Takes the progress.
+        write: Called with the progress.
 
     Raises:
         BuildError: It can't be fetched or unpacked.
@@ -175,7 +175,7 @@ def ensure_kernel(
 
 
 class _Apt:
-    """apt with folders of its own, which knows only the suites of one kernel."""
+    """apt with its own folders, configured with only the suites of one kernel."""
 
     def __init__(self, folder: Path, kernel: Kernel, machine: str) -> None:
         if not shutil.which("apt-get"):
@@ -187,7 +187,7 @@ class _Apt:
             (folder / part).mkdir(parents=True, exist_ok=True)
         (folder / "status").touch()
         (folder / "list").write_text("".join(self._sources()))
-        # trixie-backports would give way to any other suite.
+        # trixie-backports would have a lower priority than any other suite.
         (folder / "preferences").write_text("Package: *\nPin: release *\nPin-Priority: 500\n")
         (folder / "conf").write_text(f"""\
 Dir::Etc::SourceList "{folder}/list";
@@ -212,7 +212,7 @@ Acquire::Retries "3";
             yield f"deb {options} {_address_of(archive)} {suite} main\n"
 
     def update(self, write: Write) -> None:
-        """Fetch the lists, unless that was done today; without a network old ones serve."""
+        """Fetch the lists, unless that was done today; without a network, old ones are used."""
         stamp = self._folder / "updated"
         with contextlib.suppress(FileNotFoundError):
             if time.time() - stamp.stat().st_mtime < _LISTS_S:
@@ -227,7 +227,7 @@ Acquire::Retries "3";
             stamp.touch()
 
     def packages(self) -> list[tuple[str, str]]:
-        """Return the newest image, and what has its parts since 7.3."""
+        """Return the newest image, and the package with its modules since 7.3."""
         meta = f"linux-image-{self._architecture}"
         shown = self._show(meta)
         images = dependencies(shown, "image")
@@ -262,13 +262,13 @@ Acquire::Retries "3";
 
 
 def dependencies(shown: str, parts: str) -> list[str]:
-    """Return the packages of one kernel that a package's description depends on."""
+    """Return the packages of one kernel in a package's dependencies."""
     depends = re.search(r"^Depends: (.*)$", shown, re.MULTILINE)
     return re.findall(rf"\blinux-(?:{parts})-\d[^\s,]*", depends[1] if depends else "")
 
 
 def _unpack(folder: Path) -> None:
-    """Make ``kernel`` of the packages in a folder."""
+    """Create ``kernel`` from the packages in a folder."""
     whole, target = folder / "whole", folder / "kernel"
     for package in folder.glob("*.deb"):
         subprocess.run(["dpkg-deb", "--extract", package, whole], check=True)
@@ -286,7 +286,7 @@ def _unpack(folder: Path) -> None:
             place = modules / name
             place.parent.mkdir(parents=True, exist_ok=True)
             if place.suffix == ".xz":
-                # Unpacking in a machine takes longer.
+                # Decompressing in the machine would take longer.
                 place.with_suffix("").write_bytes(lzma.decompress(path.read_bytes()))
             else:
                 shutil.copyfile(path, place)
@@ -299,7 +299,7 @@ def _unpack(folder: Path) -> None:
 
 
 def startable(image: bytes) -> bytes:
-    """Return what QEMU starts without firmware; of arm64 it takes an image as it is.
+    """Return the file that QEMU starts without firmware; for arm64 the unchanged image.
 
     Source: Documentation/arch/arm64/booting.rst.
     """
@@ -311,7 +311,7 @@ def uncompressed(image: bytes) -> bytes:
     """Return the vmlinux that a bzImage contains, whose boot protocol is at least 2.08.
 
     Raises:
-        BuildError: It isn't one, or its compression isn't known.
+        BuildError: It isn't one, or its compression is unknown.
 
     Source: Documentation/arch/x86/boot.rst.
     """
@@ -326,7 +326,7 @@ def uncompressed(image: bytes) -> bytes:
     if payload.startswith(b"\x1f\x8b"):
         return zlib.decompressobj(wbits=31).decompress(payload)
     if payload.startswith(b"\x28\xb5\x2f\xfd"):
-        # The last four bytes are the size, which no format knows.
+        # The last four bytes are the size, which isn't a part of any compression format.
         command = ["zstd", "--decompress", "--quiet", "--stdout"]
         return subprocess.run(command, input=payload[:-4], capture_output=True, check=True).stdout
     raise BuildError(f"cannot uncompress the kernel: unknown compression {payload[:4].hex()}")

@@ -1,11 +1,11 @@
-"""Runs a command on a kernel, in a machine without a network, and brings its results out.
+"""Runs a command on a kernel, in a virtual machine without a network, and returns its results.
 
-    kernel, initramfs (busybox, modules, what to run) ──▶ root ──▶ command ──▶ /result ──▶ disk
+    kernel, initramfs (busybox, modules, command) ──▶ root ──▶ command ──▶ /result ──▶ disk
 
 Each way to run a kernel gets the same: an initramfs, the root's disk, which it must not change, and
-a disk for the results. What is left of a machine are its results.
+a disk for the results. Only the results are kept.
 
-Rule 1: a module that is left out isn't in the machine at all.
+Rule 1: a module that is left out doesn't exist in the machine.
 Rule 2: a machine ends with its command, at its deadline, or with this process.
 """
 
@@ -29,7 +29,7 @@ from .root import Root
 RESULT_BYTES = 64 << 20
 _GRACE_S = 20
 _PROOF_S = 30.0
-"""A way that is worth taking starts a kernel in some seconds."""
+"""How long a usable way may take to start a kernel: it needs some seconds."""
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -81,17 +81,17 @@ sleep 60
 
 
 class MachineError(Exception):
-    """A machine didn't bring its results out; the message has the end of its console."""
+    """A machine returned no results; the message has the end of its console."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disks:
-    """What a kernel calls the disks.
+    """A kernel's names of the disks.
 
     Args:
         root: The device of the root.
-        result: The device that gets the results.
-        modules: What must be loaded before they are there.
+        result: The device for the results.
+        modules: Modules without which the devices don't exist.
     """
 
     root: str
@@ -101,15 +101,15 @@ class Disks:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """All that a way to run a kernel needs.
+    """The inputs of a way to run a kernel.
 
     Args:
-        kernel: What to start.
-        initramfs: The archive to start it with.
-        root: The root's disk; nothing may be written to it.
+        kernel: The kernel to start.
+        initramfs: Its initramfs.
+        root: The root's disk, which is read-only.
         result: The disk for the results.
-        arguments: More of the kernel's command line.
-        console: The file that gets what the machine prints.
+        arguments: Additions to the kernel's command line.
+        console: The file for the console's output.
     """
 
     kernel: Unpacked
@@ -125,9 +125,9 @@ class Way:
     """A way to run a kernel.
 
     Args:
-        name: As it is in the results: ``tcg``, ``kvm``, ``uml``.
-        disks: What the kernel calls the disks.
-        run: Runs a machine until it ends by itself, or the seconds have passed.
+        name: Its name in the results: ``tcg``, ``kvm``, ``uml``.
+        disks: The kernel's names of the disks.
+        run: Runs a machine until it shuts down, or the seconds have passed.
     """
 
     name: str
@@ -148,21 +148,21 @@ def run_machine(
 ) -> Path:
     """Run a shell command in ``/src`` on a kernel, and return the folder with its results.
 
-    The folder has what the command left in ``/result``, its exit status in ``exit``, 124 at the
-    deadline, and what the machine printed in ``console``.
+    The folder has the command's files of ``/result``, its exit status in ``exit``, 124 at the
+    deadline, and the console's output in ``console``.
 
     Args:
-        kernel: What runs.
-        root: What it starts.
-        command: For sh, as root.
+        kernel: The kernel.
+        root: The root file system.
+        command: A command for sh, run as root.
         way: How the kernel runs here.
-        target: The folder, which is made.
-        left_out: Modules that the machine doesn't have, such as ``nft_nat``.
-        arguments: Of the kernel, such as ``ipv6.disable=1``.
-        timeout: Seconds, from the start of the machine.
+        target: The folder, which is created.
+        left_out: Modules that the machine lacks, such as ``nft_nat``.
+        arguments: Kernel arguments, such as ``ipv6.disable=1``.
+        timeout: Seconds from the start of the machine.
 
     Raises:
-        MachineError: It started nothing, or brought nothing out.
+        MachineError: The machine didn't start, or returned no results.
     """
     target.mkdir(parents=True, exist_ok=True)
     console = target / "console"
@@ -184,7 +184,7 @@ def run_machine(
 
 
 def prove(kernel: Unpacked, way: Way) -> None:
-    """Start a kernel that says something and ends.
+    """Start a kernel that prints a line and shuts down.
 
     Raises:
         MachineError: It didn't within half a minute.
@@ -210,13 +210,13 @@ def prove(kernel: Unpacked, way: Way) -> None:
 
 
 def last_lines(console: Path, count: int = 15) -> str:
-    """Return the end of what a machine printed."""
+    """Return the end of the console's output."""
     text = console.read_text(errors="replace") if console.exists() else ""
     return "\n".join(text.splitlines()[-count:]) or "it printed nothing"
 
 
 def ends_with_parent() -> None:
-    """Have this process, a child, killed with its parent."""
+    """Kill this child process together with its parent."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -247,18 +247,18 @@ def _initramfs(
 
 
 def _module(path: str) -> str:
-    """Return the name of the module in a file, as the kernel writes it."""
+    """Return a module's name, as the kernel writes it, from its file."""
     return Path(path).name.partition(".ko")[0].replace("-", "_")
 
 
 def busybox() -> Path:
-    """Return a busybox that needs no library.
+    """Return a statically linked busybox.
 
     Raises:
         BuildError: There is none.
     """
     for path in map(Path, ("/bin/busybox", "/usr/bin/busybox", "/usr/bin/busybox.static")):
-        # One with libraries names its interpreter in the first part of the file.
+        # A dynamically linked program names its interpreter at the beginning of the file.
         if path.exists() and b"/ld-" not in path.read_bytes()[:4096]:
             return path
     raise BuildError("cannot start a kernel: busybox-static is missing (make packages-kernels)")

@@ -1,8 +1,8 @@
-"""Tries ``check`` and ``run`` on kernels that lack something, each in a machine of its own.
+"""Runs ``check`` and ``run`` on kernels that lack a feature, each in its own machine.
 
-    what is left out ──▶ machine without these modules ──▶ crippled.py there ──▶ matrix.json
+    left out ──▶ machine without these modules ──▶ crippled.py there ──▶ matrix.json
 
-By User Mode Linux, whose modules are all there once: a machine takes less time than a steering.
+Uses User Mode Linux, whose modules are prepared once: it starts faster than a steering mode.
 """
 # ruff: noqa: T201 - printing what it does is this program's interface.
 
@@ -38,11 +38,11 @@ class Without:
     """A kernel, and what is left out of it.
 
     Args:
-        name: What users lack then.
-        modules: They are not in the machine.
-        breaks: The steerings that can't serve; all others must.
-        arguments: Of the kernel.
-        kernel: What runs.
+        name: The feature that users lack.
+        modules: The missing modules.
+        breaks: The steering modes that can't serve; all others must.
+        arguments: Kernel arguments.
+        kernel: The kernel.
     """
 
     name: str
@@ -78,18 +78,18 @@ MATRIX = (
 )
 
 
-# Another build of an image may hold its lock for minutes.
+# Another build of an image may hold the lock for minutes.
 _ready = functools.cache(ensure_uml)
 
 
 def try_kernel(
     without: Without, root: Root, target: Path, steerings: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the cells of a kernel, a mapping for each steering, as crippled.py wrote them.
+    """Return the cells of a kernel, a mapping for each steering mode, from crippled.py.
 
     Raises:
-        BuildError: The kernel can't be made.
-        MachineError: The kernel doesn't start here, or brought nothing out.
+        BuildError: The kernel can't be built.
+        MachineError: The kernel doesn't start here, or returned no results.
     """
     kernel, way = _ready(without.kernel)
     words = ["python", "-m", "tests.kernels.crippled", "/result", without.name, *steerings]
@@ -110,7 +110,7 @@ def try_kernel(
 
 
 def judged(cells: Sequence[dict[str, Any]], breaks: Collection[str]) -> list[dict[str, Any]]:
-    """Return the cells of a kernel, with a fault where a steering doesn't serve that should."""
+    """Return a kernel's cells, with a fault for a steering mode that should serve but doesn't."""
     judged = []
     for cell in cells:
         serves, should = cell["run"] == "serves", cell["steering"] not in breaks
@@ -120,7 +120,7 @@ def judged(cells: Sequence[dict[str, Any]], breaks: Collection[str]) -> list[dic
 
 
 def table(cells: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a line for each kernel: its steerings, and what doesn't serve."""
+    """Return a line for each kernel: its steering modes, and those that don't serve."""
     lines = [f"{'without':<46}" + "".join(f"{name:<10}" for name in STEERINGS)]
     for without in dict.fromkeys(cell["without"] for cell in cells):
         of_kernel = {cell["steering"]: cell for cell in cells if cell["without"] == without}
@@ -136,13 +136,13 @@ def table(cells: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def main(words: Sequence[str]) -> int:
-    """Try the matrix, write ``matrix.json`` into a folder, and print the table."""
+    """Test the matrix, write ``matrix.json`` into a folder, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernels.matrix")
     parser.add_argument("--target", type=Path, default=results_folder(), help="for the results")
     parser.add_argument("--without", action="append", help="a name; default: each")
     parser.add_argument("--steering", action="append", choices=STEERINGS, help="default: each")
     given = parser.parse_args(words)
-    # What has been started and mounted ends with an exception.
+    # An exception stops started machines and unmounts file systems.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         root = ensure_root(WHOLE.root)

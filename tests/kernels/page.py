@@ -1,4 +1,4 @@
-"""Writes into docs/kernels.md what was run on which kernel.
+"""Writes the results of each kernel into docs/kernels.md.
 
 Run it as ``python -m tests.kernels.page FOLDER…``, with the folders of both kinds of results.
 
@@ -6,8 +6,8 @@ Run it as ``python -m tests.kernels.page FOLDER…``, with the folders of both k
     matrix.json ──────────────▶ kernels without some part ────┼──▶ docs/kernels.md
     NEEDS ─────── make docs ──▶ what each part is for ────────┘
 
-Rule 1: the page says of a kernel only what was run on it.
-Rule 2: all that was left out is named, with the part that the kernel lacks.
+Rule 1: the page has only results of tests that ran on a kernel.
+Rule 2: all skipped tests are listed, with the part that the kernel lacks.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ DISTRIBUTIONS = {
     "Ubuntu 24.04": "6.8",
     "RHEL 9": "5.14",
 }
-"""The version of each distribution's kernel."""
+"""The kernel version of each distribution."""
 MARKS = {"ok": "✓", "failed": "**✗**", "left out": "–"}
 USUAL_ARCH = "x86_64"
 NOT_RUN = ""
 SKIPPED = "Skipped: "
-"""How the reason begins of a test that was left out for another reason than a missing part."""
+"""The beginning of the reason of a test that was skipped for another reason than a missing part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Smoke:
-    """One thing that a new user would try."""
+    """An action of a new user."""
 
     what: str
     outcome: str
@@ -57,7 +57,7 @@ class Smoke:
 
     @property
     def feature(self) -> str:
-        """The row to which it belongs: a steering, its kernel path, or the demo."""
+        """Its row: a steering mode, its kernel path, or the demo."""
         name, _, detail = self.what.partition(": ")
         row = name if name == "demo" else f"steering `{name}`"
         return f"kernel path, {row}" if detail.startswith("kernel path") else row
@@ -65,7 +65,7 @@ class Smoke:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What was run on one kernel."""
+    """The results of one kernel."""
 
     kernel: str
     label: str
@@ -77,19 +77,19 @@ class Run:
     passed: int
     failed: Sequence[str]
     left_out: Sequence[tuple[str, str]]
-    """Parts that the kernel lacks, and tests."""
+    """Parts that the kernel lacks, with skipped tests."""
     second_tries: Sequence[str] = ()
     """Tests that failed at first."""
 
     @property
     def name(self) -> str:
-        """What no other run has: most are stock kernels of one kind of machine."""
+        """A unique name: most kernels are stock kernels of one kind of machine."""
         more = [self.arch] * (self.arch != USUAL_ARCH) + ["UML"] * (not self.is_stock)
         return f"{self.label} ({', '.join(more)})" if more else self.label
 
     @property
     def version(self) -> tuple[int, ...]:
-        """The first two numbers: what a distribution keeps."""
+        """The first two numbers, which a distribution doesn't change."""
         return tuple(int(number) for number in self.kernel.split("-")[0].split(".")[:2])
 
     @property
@@ -107,7 +107,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Crippled:
-    """One steering on a kernel without some part."""
+    """One steering mode on a kernel without some part."""
 
     without: str
     steering: str
@@ -123,7 +123,7 @@ class Crippled:
 
 
 def read_results(folders: Iterable[Path]) -> tuple[list[Run], list[Crippled]]:
-    """Return the runs, the oldest kernel first, and what was seen on crippled kernels.
+    """Return the runs, the oldest kernel first, and the results of crippled kernels.
 
     Raises:
         ValueError: No kernel has results.
@@ -162,15 +162,15 @@ def _run_of(document: Mapping[str, Any]) -> Run:
 
 
 def with_needs(page: str) -> str:
-    """Return the page with what each part of the kernel is for: ``make docs``."""
-    # What nothing fails without is tried for a later use.
+    """Return the page with the purpose of each part of the kernel: ``make docs``."""
+    # Parts whose lack breaks nothing yet are probed for later use.
     needs = ((name, need) for name, need in NEEDS.items() if need.fails)
     rows = [[name, need.fails, need.instead, need.brings] for name, need in needs]
     return replace_part(page, table(["part", "without it fails", "instead", "brought by"], rows))
 
 
 def with_results(page: str, runs: Sequence[Run], crippled: Sequence[Crippled]) -> str:
-    """Return the page with what was run."""
+    """Return the page with the results."""
     parts = [_columns(runs), *_lists(runs), "## Distributions", _distributions(runs)]
     if crippled:
         parts += ["## Kernels without a part", *_crippled(crippled)]
@@ -197,7 +197,7 @@ def _columns(runs: Sequence[Run]) -> str:
 
 
 def _mark(outcomes: Container[str]) -> str:
-    """Return the worst of some outcomes as a mark."""
+    """Return a mark for the worst of some outcomes."""
     return next((MARKS[one] for one in ("failed", "ok", "left out") if one in outcomes), NOT_RUN)
 
 
@@ -214,7 +214,7 @@ def _count(run: Run) -> str:
 
 
 def _lists(runs: Sequence[Run]) -> Iterator[str]:
-    """Yield what failed, and what was left out, each with its reason."""
+    """Yield failed and skipped tests, each with its reason."""
     failed = [
         line
         for run in runs
@@ -280,7 +280,7 @@ def _loses(part: str) -> str:
 
 
 def _crippled(cells: Sequence[Crippled]) -> Iterator[str]:
-    """Yield a row for each kernel, a column for each steering, and what is wrong below."""
+    """Yield a row per kernel, a column per steering mode, and the faults below."""
     steerings = _first(cell.steering for cell in cells)
     seen = {(cell.without, cell.steering): cell for cell in cells}
     wrong = [cell for cell in cells if cell.is_wrong]
@@ -311,7 +311,7 @@ def _crippled(cells: Sequence[Crippled]) -> Iterator[str]:
 
 
 def _first(values: Iterable[str]) -> list[str]:
-    """Return each value once, in the order in which it came first."""
+    """Return each value once, in the order of first occurrence."""
     return list(dict.fromkeys(values))
 
 

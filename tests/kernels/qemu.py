@@ -1,4 +1,4 @@
-"""Runs stock kernels under QEMU: with KVM where a start has shown that it works, else by TCG.
+"""Runs stock kernels under QEMU: with KVM if a start proved that it works, otherwise with TCG.
 
 Rule 1: a device file proves nothing: on some machines /dev/kvm exists and runs no stock kernel.
 """
@@ -18,16 +18,16 @@ from .machine import Disks, Machine, MachineError, Way, ends_with_parent, last_l
 
 _DISKS = Disks("/dev/vda", "/dev/vdb", ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4"))
 _BOARDS = {"x86_64": ("pc", "ttyS0"), "aarch64": ("virt", "ttyAMA0")}
-"""QEMU's machine with PCI, and its console."""
+"""QEMU's machine type with PCI, and its console."""
 _EMULATED = {"x86_64": "max,la57=off", "aarch64": "cortex-a72"}
 _ARGUMENTS = (
     "quiet",
     "panic=-1",
-    # What a kernel does against other users of its processor takes time, and here is none.
+    # Mitigations against other users of the processor take time, and there are none here.
     "mitigations=off",
     "nokaslr",
     "audit=0",
-    # Emulation keeps time, but has no clock that the kernel trusts.
+    # Emulation keeps time, but has no clock source that the kernel trusts.
     "tsc=reliable",
     "no_timer_check",
     "random.trust_cpu=on",
@@ -35,16 +35,16 @@ _ARGUMENTS = (
 
 
 def ways() -> dict[str, Way]:
-    """Return the ways that QEMU has, by name."""
+    """Return QEMU's ways by name."""
     return {name: Way(name, _DISKS, partial(_run, name)) for name in ("kvm", "tcg")}
 
 
 def best_way(kernel: Unpacked, folder: Path) -> Way:
-    """Return KVM if it starts a kernel here, else TCG.
+    """Return KVM if it starts a kernel here, otherwise TCG.
 
     Args:
-        kernel: What to try it with.
-        folder: It keeps the answer, until this machine is started again.
+        kernel: The kernel to try.
+        folder: The folder that caches the result until this machine reboots.
     """
     booted = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     kept = folder / f"kvm-{booted}"
@@ -104,7 +104,7 @@ def _command(accelerator: str, machine: Machine) -> list[str]:
         "-append", " ".join([f"console={console}", *_ARGUMENTS, *machine.arguments]),
         "-serial", f"file:{machine.console}",
         "-device", "virtio-rng-pci",
-        # Nothing writes to it, but other machines may lock it.
+        # It is never written to, but other machines may lock it.
         "-drive",
         f"file={machine.root},format=raw,if=virtio,snapshot=on,cache=unsafe,file.locking=off",
         "-drive", f"file={machine.result},format=raw,if=virtio,cache=unsafe",

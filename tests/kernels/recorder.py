@@ -1,8 +1,8 @@
-"""Writes what pytest found in a machine, test by test, into ``tests.json`` of a folder.
+"""Writes pytest's results in a machine, test by test, to ``tests.json`` in a folder.
 
-``pytest -p tests.kernels.recorder --record=/result``. After each test the file is whole, so what a
-deadline ends has a result, too. With ``--again`` it has the results of those before, and what
-passes now, on a machine that may have stood still before, is a second try.
+``pytest -p tests.kernels.recorder --record=/result``. After each test the file is complete, so a
+run that hits the deadline has results, too. With ``--again`` it keeps earlier results, and tests
+that pass now, on a machine that may have stalled before, are second tries.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Recorder:
-    """What was found so far.
+    """The results so far.
 
     Args:
-        folder: It gets the file, and what failed tests printed.
-        is_again: The file is there, and tests that failed run again.
+        folder: The folder for the file, and for the output of failed tests.
+        is_again: Whether the file exists, and failed tests run again.
     """
 
     def __init__(self, folder: Path, config: pytest.Config, *, is_again: bool = False) -> None:
@@ -48,12 +48,12 @@ class Recorder:
         self._seconds: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a test once: passed in its call, failed or left out in any part."""
+        """Count a test once: passed in its call, or failed or skipped in any phase."""
         name = report.nodeid
         self._seconds[name] = round(self._seconds.get(name, 0.0) + report.duration, 1)
         if report.failed:
             self._failed.setdefault(name, report.longreprtext)
-            # A machine may end before its results are out.
+            # A machine may shut down before its results are returned.
             self._say(f"{name}, {report.when}: {last_words(report.longreprtext)}")
         elif report.skipped and isinstance(report.longrepr, tuple):
             reason = report.longrepr[2]
@@ -64,7 +64,7 @@ class Recorder:
             self.write()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A module that can't be collected is a test that fails."""
+        """Record a module that can't be collected as a failed test."""
         if report.failed:
             self._failed[report.nodeid] = report.longreprtext
 
@@ -100,7 +100,7 @@ class Recorder:
 
 
 def last_words(text: str) -> str:
-    """Return the line of a failure that has the error, or its last one."""
+    """Return the line of a failure that has the error, or its last line."""
     lines = [line for line in text.splitlines() if line.strip()]
     errors = [line.removeprefix("E").strip() for line in lines if line.startswith("E ")]
     return (errors or lines or ["no reason given"])[0]

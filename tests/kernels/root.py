@@ -1,9 +1,9 @@
-"""Makes the disk that a machine starts from: Debian, the locked packages, and the last commit.
+"""Builds the root disk of a machine: Debian, the locked packages, and the last commit.
 
     Dockerfile here ──▶ layers ──clone, install, compile──▶ overlay ──mke2fs──▶ ext4
 
-Rule 1: a disk appears under its name only when it is whole, and nothing ever writes to it.
-Rule 2: of each suite the cache has one disk, that of the newest commit which was asked for.
+Rule 1: a disk gets its name only when it is complete, and nothing ever writes to it.
+Rule 2: the cache has one disk per suite, for the newest requested commit.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from tests.tools.clones import ROOT, clone, git
 
 _HERE = Path(__file__).parent
 _PARTS = ("venv", "demo", "build", "node")
-"""Those of tests/tools/prepare.sh whose programs tests/node needs."""
+"""Parts of tests/tools/prepare.sh whose programs tests/node needs."""
 DISK_MB = 3000
-"""As large as the root ever gets; the file has holes."""
-# Where Python runs ten times slower, nothing should be compiled there: neither modules, of which
-# pip and Debian have compiled theirs, nor the assertions of tests, which pytest rewrites.
+"""The maximum size of the root; the file is sparse."""
+# Python may run ten times slower there, so nothing should be compiled there: neither modules, which
+# pip and Debian have compiled, nor assertions of tests, which pytest rewrites.
 _INSTALL = """
     set -eu
     cd /src
@@ -44,8 +44,8 @@ class Root:
     """A root file system with the commit in ``/src`` and its environment in ``/venv``.
 
     Args:
-        suite: Debian's.
-        disk: An ext4 image, to be changed only in copies that a machine throws away.
+        suite: Debian's suite.
+        disk: An ext4 image; only copies that a machine discards may be changed.
     """
 
     suite: str
@@ -53,12 +53,12 @@ class Root:
 
 
 def ensure_root(suite: str, write: Write = sys.stdout.write) -> Root:
-    """Return the root of a suite with the last commit, after making it if need be.
+    """Return the root of a suite with the last commit, after building it if necessary.
 
-    To make it needs root; to use it doesn't.
+    Building requires root; using it doesn't.
 
     Raises:
-        BuildError: It can't be made here.
+        BuildError: It can't be built here.
         CloneError: There are uncommitted changes.
     """
     folder = cache_root() / "kernels" / "roots"
@@ -134,7 +134,7 @@ def _make_disk(image: Image, disk: Path) -> None:
 
 
 def _script(image: Image, folder: Path, disk: Path) -> str:
-    """Return what installs the clone by the first argument, and writes all of it to a disk."""
+    """Return the script that installs the clone by the first argument, and writes all to a disk."""
     merged = folder / "merged"
     mount = mount_over(image.layers, merged, upper=folder / "upper", work=folder / "work")
     return f"""

@@ -1,16 +1,16 @@
-"""Uses the product in a machine as a new user would, and writes what works as rows of a JSON file.
+"""Uses the product in a machine like a new user, and writes the results as rows of a JSON file.
 
-    pod client ─┐            ┌─ pod a: TCP and UDP servers at port 8080
+    pod client ─┐            ┌─ pod a: TCP and UDP servers on port 8080
                 ├─ cni0, node ┤
     the node  ──┘            └─ pod b
 
-For each steering: ``run`` with manifests, a ClusterIP and a node port by TCP and UDP, from a pod
-and from the node, the kernel path where rules lead to it, and ``status``; then the demo.
+For each steering mode: ``run`` with manifests, a ClusterIP and a node port by TCP and UDP, from a
+pod and from the node, the kernel path for modes with rules, and ``status``; then the demo.
 
-Rule 1: it runs in the machine's own network namespace, the only one that is like a node's, and
-each pod has one of its own.
-Rule 2: a Python takes seconds to start where the processor is emulated, so all clients and servers
-are threads of this one.
+Rule 1: it runs in the machine's initial network namespace, like on a node, and each pod has its
+own.
+Rule 2: Python takes seconds to start on an emulated processor, so all clients and servers are
+threads of this process.
 """
 # ruff: noqa: T201 - printing what it does is this program's interface.
 
@@ -41,11 +41,11 @@ PODS = {"client": "10.244.1.2", "a": "10.244.1.10", "b": "10.244.1.11"}
 PORT = 8080
 NODE_PORT = 30080
 READY_S = 600.0
-"""An emulated processor that is busy takes minutes; what has ended isn't awaited."""
+"""An emulated, busy processor takes minutes; waiting ends early if the process exits."""
 ANSWER_S = 60.0
 PROGRAM = ("userspace-proxy",)
 PARTS = ("auto", "nftables", "local", "none", "demo", "iptables")
-"""The last one loads tables, which auto would choose for that."""
+"""The last one loads tables, which would make auto prefer it."""
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -74,22 +74,22 @@ endpoints: [{addresses: [10.244.1.10]}, {addresses: [10.244.1.11]}]
 KERNEL_PATH = ", annotations: {userspace-proxy.io/path: kernel}"
 PROTOCOLS = ("TCP", "UDP")
 RULES = ("auto", "nftables")
-"""Those that may steer by nftables."""
+"""Steering modes that may use nftables."""
 CLUSTER_IPS = {"web": "10.96.0.10", "fast": "10.96.0.11"}
 
 
 class Failed(Exception):
-    """A row's words."""
+    """The message of a failed row."""
 
 
 class Rows:
-    """What was tried, in order."""
+    """The results, in order."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
 
     def attempt(self, what: str, act: Callable[[], object]) -> bool:
-        """Add a row with the outcome of an act, which fails by an exception."""
+        """Add a row with the outcome of a function, which fails by an exception."""
         began = time.monotonic()
         words = ""
         try:
@@ -109,7 +109,7 @@ class Rows:
 
 
 class Net:
-    """A network namespace; ``with net:`` puts the calling thread into it."""
+    """A network namespace; ``with net:`` moves the calling thread into it."""
 
     def __init__(self, path: str) -> None:
         self.fd = os.open(path, os.O_RDONLY)
@@ -130,9 +130,9 @@ HOST = os.open("/proc/self/ns/net", os.O_RDONLY)
 
 
 def make_node() -> dict[str, Net]:
-    """Give this namespace a node's addresses and a bridge, and make the pods; return them."""
+    """Give this namespace a node's addresses and a bridge, and create the pods; return them."""
     commands = [
-        # As Kubernetes asks of each node.
+        # As Kubernetes requires of each node.
         "modprobe br_netfilter",
         "sysctl -qw net.ipv4.ip_forward=1",
         "ip link add eth0 type dummy",
@@ -159,7 +159,7 @@ def make_node() -> dict[str, Net]:
 
 
 def serve(name: str, pod: Net) -> None:
-    """Have a pod answer each client with its name, until the machine ends."""
+    """Make a pod answer each client with its name until the machine shuts down."""
     with pod:
         listener = socket.create_server(("", PORT))
         flows = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -181,7 +181,7 @@ def serve(name: str, pod: Net) -> None:
 
 
 def ask(protocol: str, address: tuple[str, int], inside: Net | None = None) -> str:
-    """Return the name of the pod that answers at an address."""
+    """Return the name of the pod that answers on an address."""
     kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
     with inside or contextlib.nullcontext():
         sock = socket.socket(socket.AF_INET, kind)
@@ -197,11 +197,11 @@ def ask(protocol: str, address: tuple[str, int], inside: Net | None = None) -> s
 
 
 class Proxy:
-    """``userspace-proxy run`` with a steering, until the end of the block."""
+    """``userspace-proxy run`` with a steering mode, until the block ends."""
 
     def __init__(self, steering: str, folder: Path) -> None:
         self.addresses: dict[tuple[str, str], tuple[str, int]] = {}
-        """Where steering none serves, by Service and protocol."""
+        """The addresses at which steering none serves, by Service and protocol."""
         self._log = folder / f"{steering}.log"
         self._command = [
             *PROGRAM,
@@ -242,7 +242,7 @@ class Proxy:
             self.addresses[said["service"], said["protocol"]] = (host, int(port))
 
     def stop(self) -> None:
-        """End it as a service manager does."""
+        """Stop it like a service manager."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGTERM)
@@ -260,7 +260,7 @@ class Proxy:
 
 
 def read(port: int, path: str) -> tuple[int, str]:
-    """Return status and body of an answer of the node's loopback."""
+    """Return status and body of an answer on the node's loopback."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S)
     try:
         connection.request("GET", path)
@@ -271,7 +271,7 @@ def read(port: int, path: str) -> tuple[int, str]:
 
 
 def write_manifests(folder: Path, steering: str) -> Path:
-    """Write a Service, and one on the kernel path for steerings that may have it."""
+    """Write a Service, and one on the kernel path for steering modes that support it."""
     target = folder / f"{steering}.yaml"
     fields = [("web", NODE_PORT, "")]
     if steering in RULES:
@@ -285,7 +285,7 @@ def write_manifests(folder: Path, steering: str) -> Path:
 
 
 def try_steering(rows: Rows, steering: str, client: Net, folder: Path) -> None:
-    """Run the proxy with a steering, and add a row for each thing that it should do."""
+    """Run the proxy with a steering mode, and add a row for each expected feature."""
     proxy = Proxy(steering, folder)
     try:
         if not rows.attempt(f"{steering}: start", proxy.start):
@@ -342,7 +342,7 @@ def show_status() -> None:
 
 
 def try_demo(rows: Rows, folder: Path) -> None:
-    """Start the demo, ask one of its Services, and end it as Ctrl-C does."""
+    """Start the demo, dial one of its Services, and stop it with Ctrl-C."""
     log = folder / "demo.log"
     with log.open("w") as stream:
         demo = subprocess.Popen(
@@ -383,13 +383,13 @@ def try_demo(rows: Rows, folder: Path) -> None:
 
 
 def has_legacy_tables() -> bool:
-    """Return whether the kernel has them or brings them as modules; not by the product's word."""
+    """Return whether the kernel has legacy tables or their modules; without the product's help."""
     command = ["modprobe", "--dry-run", "--quiet", "--all", "iptable_nat", "iptable_filter"]
     return subprocess.run(command, check=False).returncode == 0
 
 
 def main(words: Sequence[str]) -> int:
-    """Write ``smoke.json`` and the logs into the folder that is named; each row has its outcome."""
+    """Write ``smoke.json`` and the logs into a folder; each row has its outcome."""
     folder = Path(words[0])
     wanted = words[1:] or PARTS
     rows = Rows()

@@ -1,8 +1,8 @@
-"""Runs kernels as User Mode Linux: no virtual machine, a start takes two or three seconds.
+"""Runs kernels as User Mode Linux: without a virtual machine, they start in 2 to 3 seconds.
 
     user_mode/Dockerfile ──▶ layers: linux, its libraries, modules ──chroot──▶ linux ubd0=copy,root
 
-Rule 1: whether it works on this processor is shown by a start, never by the package.
+Rule 1: only a start proves that it works on this processor, not the package.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ _DISKS = Disks("/dev/ubda", "/dev/ubdb", ())
 _ARGUMENTS = ("quiet", "panic=-1", "random.trust_cpu=on", "con=null", "con0=null,fd:1")
 
 _LIBRARIES = {"bullseye": "bookworm", "forky": "trixie"}
-"""The suites whose libraries kernels of others run with."""
+"""The suites with the libraries for kernels of other suites."""
 WHOLE = Kernel("uml-6.1", ("bookworm",), "bookworm")
 KERNELS = (WHOLE, Kernel("uml-6.12", ("trixie",), "trixie"))
-"""Those that have all that a stock kernel has of the network, with what is built here."""
+"""Kernels with all networking features of a stock kernel, some of them built here."""
 LABELS = frozenset(kernel.label for kernel in KERNELS)
 NO_INET = Kernel("uml-5.10", ("bullseye",), "bookworm")
 NO_INET_NO_LEGACY = Kernel("uml-7.2", ("forky",), "bookworm")
-"""As Debian has them: it has no source of just these versions any more."""
+"""Built as Debian's: it has no source of exactly these versions any more."""
 
 
 def ensure_uml(kernel: Kernel, write: Write = sys.stdout.write) -> tuple[Unpacked, Way]:
-    """Return a kernel, built if the cache doesn't have it, and what runs it.
+    """Return a kernel, after building it if it isn't cached, and the way to run it.
 
     Raises:
         BuildError: It can't be fetched or built.
-        MachineError: It doesn't start on this machine, as a start has shown.
+        MachineError: It doesn't start on this machine.
     """
     suite = kernel.suites[0]
     arguments = {"SUITE": _LIBRARIES.get(suite, suite), "PACKAGES": suite}
@@ -47,7 +47,7 @@ def ensure_uml(kernel: Kernel, write: Write = sys.stdout.write) -> tuple[Unpacke
     unpacked = Unpacked((made / "release").read_text().strip(), made / "linux", made / "modules")
     way = Way("uml", _DISKS, lambda machine, seconds: _run(image, machine, seconds))
     booted = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    # A failure isn't kept.
+    # Only a success is cached.
     proof = cache_root() / "kernels" / f"uml-{booted}-{made.parent.name}"
     if not proof.exists():
         prove(unpacked, way)
@@ -83,7 +83,7 @@ def _run(image: Image, machine: Machine, seconds: float) -> None:
 
 
 def _script(image: Image, machine: Machine, folder: Path) -> str:
-    """Return what makes the kernel's own root, with its libraries, and runs the arguments there."""
+    """Return a script that mounts the kernel's root with libraries, and runs a command there."""
     merged, copy = folder / "merged", folder / "copy"
     for part in (merged, copy):
         part.mkdir()
@@ -110,7 +110,7 @@ def _command(machine: Machine) -> list[str]:
     return [
         "mem=2048M",
         "initrd=/tmp/initramfs",
-        # What is written goes to a copy, which has holes.
+        # Writes go to a copy, which is a sparse file.
         "ubd0=/tmp/copy/disk,/tmp/root",
         "ubd1=/tmp/result",
         *_ARGUMENTS,

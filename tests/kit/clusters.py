@@ -1,4 +1,4 @@
-"""A fake API server in a thread of its own, a kubeconfig for it, and clients of Services."""
+"""A fake API server in a separate thread, its kubeconfig, and clients of Services."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class FakeCluster:
         self.thread.call(self.api.stop())
 
     def close(self) -> None:
-        """Stop the server, and end the thread."""
+        """Stop the server and its thread."""
         self.stop()
         self.thread.close()
 
@@ -59,13 +59,13 @@ class FakeCluster:
         self.put("Service", name, fields)
 
     def put_pod(self, name: str, *ports: dict[str, Any], app: str = "web") -> None:
-        """Write a Pod that nothing runs."""
+        """Write a Pod that no test runs."""
         metadata = {"labels": {"app": app}, "uid": f"uid-{name}"}
         spec = {"containers": [{"name": "main", "ports": list(ports)}]}
         self.put("Pod", name, spec, metadata=metadata, status={"phase": "Pending"})
 
     def delete_pod(self, name: str) -> None:
-        """Delete a Pod at once."""
+        """Delete a Pod immediately."""
         self.thread.do(lambda: self.api.delete("Pod", name, "shop"))
 
     def pods(self) -> dict[str, Any]:
@@ -83,6 +83,6 @@ def answers(service: ServedService, count: int = 4) -> set[str]:
 
 
 def refuses(address: SocketAddress) -> bool:
-    """Return whether nothing listens at an address."""
+    """Return whether nothing listens on an address."""
     with socket.socket() as client:
         return client.connect_ex(address) == errno.ECONNREFUSED

@@ -1,4 +1,4 @@
-"""What a test may pass as backends, and how errors name what it may not."""
+"""The values that a test may pass as backends, and the errors for all others."""
 
 import functools
 import re
@@ -20,7 +20,7 @@ class Handler:
 
 
 def plain(reader, writer):
-    """Would have to be a coroutine function."""
+    """A plain function, where a coroutine function is needed."""
 
 
 def price(request, currency="EUR"):

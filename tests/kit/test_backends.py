@@ -1,4 +1,4 @@
-"""What a backend can be made of, and how it dies and returns."""
+"""The kinds of backends, and how they stop and return."""
 
 import asyncio
 import atexit
@@ -34,7 +34,7 @@ SERVER = [
 
 @pytest.fixture
 def make():
-    """Make a backend that is closed at the end."""
+    """Make a backend; all are closed at the end."""
     thread, made = LoopThread(), []
     thread.start()
 
@@ -175,7 +175,7 @@ def test_a_command_that_exited_is_stopped_and_can_be_restarted(make):
 
 
 def test_a_command_ends_when_the_program_exits_without_closing_its_proxy():
-    # Commands of other threads aren't tied to the process.
+    # Commands that other threads start aren't tied to the process.
     program = f"""
 from threading import Thread
 from userspace_proxy_testing import ServiceProxy
@@ -194,7 +194,7 @@ raise SystemExit(3)
         check=False,
         timeout=60,
     )
-    # The command writes there, too, and either may be first.
+    # The command writes to the same stream, and its line may come first.
     [address] = [line for line in ran.stdout.splitlines() if line.startswith("address ")]
     _, host, port = address.split()
     assert ran.returncode == 3
@@ -205,7 +205,7 @@ def test_an_exiting_forked_child_does_not_end_its_parents_commands(make):
     backend = make(SERVER)
     child = os.fork()
     if not child:
-        # What sys.exit() does in a child in the end.
+        # In the child, sys.exit() finally runs these.
         atexit._run_exitfuncs()
         os._exit(0)
     os.waitpid(child, 0)
@@ -228,7 +228,7 @@ def test_an_exiting_forked_child_does_not_end_its_parents_commands(make):
         ),
     ],
 )
-def test_a_command_that_exits_without_serving_fails_at_once(make, command, words, monkeypatch):
+def test_a_command_that_exits_without_serving_fails_immediately(make, command, words, monkeypatch):
     monkeypatch.setattr(backends, "_COMMAND_READY_S", 3600.0)
     with pytest.raises(BackendError, match=words):
         make(command)
@@ -257,7 +257,7 @@ first.recv(1)
 print("it is up: 1", file=(sys.stdout, sys.stderr)[int(sys.argv[2]) - 1], flush=True)
 listener.accept()
 """
-"""It accepts a connection before it is ready, and no second one."""
+"""A server that accepts a connection before it is ready, and no second one."""
 
 
 @pytest.mark.parametrize("descriptor", [1, 2])
@@ -282,7 +282,7 @@ def test_a_command_that_never_becomes_ready_is_an_error_with_the_reason(make, mo
         make(ReadyCommand(SERVER, ready=ready))
 
 
-def test_a_pattern_given_as_ready_text_is_noted_in_the_error(make, monkeypatch):
+def test_a_pattern_given_as_ready_text_is_mentioned_in_the_error(make, monkeypatch):
     monkeypatch.setattr(backends, "_COMMAND_READY_S", 0.5)
     with pytest.raises(BackendError, match="a text and no pattern"):
         make(ReadyCommand(SERVER, ready="is .*"))

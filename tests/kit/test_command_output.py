@@ -1,4 +1,4 @@
-"""What a command writes."""
+"""The output of a command."""
 
 import os
 
@@ -6,7 +6,7 @@ from userspace_proxy_testing.command_output import CommandOutput
 
 
 def errors_of(*written):
-    """Return what is kept of a command that writes this and ends."""
+    """Return the stored lines of a command that writes this and exits."""
     ours, theirs = os.pipe()
     errors = CommandOutput(os.fdopen(ours, "rb", buffering=0), 2)
     for data in written:

@@ -1,4 +1,4 @@
-"""Connections that end with their server by a reset, however far they are."""
+"""Connections that a reset of their server resets, whatever their stage."""
 
 import asyncio
 import socket

@@ -11,7 +11,7 @@ from userspace_proxy_testing.http_serving import KEPT, HttpRequest, HttpServer, 
 
 
 async def talk(handler, sent):
-    """Send bytes and a FIN, and return what comes back."""
+    """Send bytes and a FIN, and return the response."""
     return await talk_to(HttpServer(in_threads(handler)), sent)
 
 
@@ -27,7 +27,7 @@ async def talk_to(http, sent):
 
 
 def bodies(answer):
-    """Return each answer's status line and body."""
+    """Return the status line and body of each response."""
     parts = []
     while answer:
         head, _, rest = answer.partition(b"\r\n\r\n")
@@ -51,7 +51,7 @@ async def test_a_handler_gets_the_request_and_its_result_is_sent():
     assert seen == [HttpRequest("POST", "/a?b=1", {"host": "web", "content-length": "3"}, b"abc")]
 
 
-async def test_a_tls_client_is_disconnected_at_once_and_recorded():
+async def test_a_tls_client_is_disconnected_immediately_and_recorded():
     http = HttpServer(in_threads(lambda request: "hello"))
     async with serving(http) as (host, port):
         with pytest.raises(ssl.SSLError, match="wrong version number"):

@@ -26,13 +26,13 @@ def test_a_bound_socket_has_the_backends_address(host, type_):
         assert (bound.family, bound.type) == (family_of(host), type_)
 
 
-def test_a_tcp_port_can_be_rebound_at_once():
+def test_a_tcp_port_can_be_rebound_despite_time_wait():
     place = BackendPlace()
     with place.bind(TCP, place.address) as listener, place.open_socket(TCP) as client:
         listener.listen()
         address = SocketAddress(*listener.getsockname())
         client.connect(address)
-        # The side that closes first has the port in TIME_WAIT.
+        # The side that closes first holds the port in TIME_WAIT.
         listener.accept()[0].close()
     place.bind(TCP, address).close()
 
@@ -58,7 +58,7 @@ def test_a_program_outlives_its_starting_thread():
     assert commands == [["sh"]]
 
 
-# Starts a program, prints its number, and is killed once it was read.
+# Starts a program, prints its pid, and is killed once that was read.
 DIES = """
 import os, signal, sys
 from userspace_proxy_testing.places import BackendPlace

@@ -1,4 +1,4 @@
-"""The pytest plugin, in runs of pytest of its own."""
+"""The pytest plugin, in separate runs of pytest."""
 
 import re
 import sys
@@ -28,7 +28,7 @@ def get(service):
 
 @pytest.fixture
 def run(pytester):
-    """Run a test file with the plugin, in a process of its own."""
+    """Run a test file with the plugin in a subprocess."""
 
     def run(text, *arguments):
         pytester.makepyfile(GET + text)
@@ -64,7 +64,7 @@ def test_a_test_gets_a_network_without_privileges(pytester, monkeypatch):
     result.stdout.fnmatch_lines(["capabilities CapEff:*0000000000000000"])
 
 
-# As root of a user namespace without capabilities, in which no further one may be created.
+# Root of a user namespace without capabilities, in which no further namespace may be created.
 WITHOUT_NAMESPACES = (
     *("unshare", "--user", "--map-root-user", "sh", "-c"),
     'echo 0 >/proc/sys/user/max_user_namespaces; exec setpriv --bounding-set=-all -- "$@"',
@@ -259,7 +259,7 @@ def test_the_tests_on_all_pages_pass_with_their_own_proxies(pytester):
     texts = [SCOPE.format(shared=False)]
     for page in PAGES:
         blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-        # Tests with a cluster are those of examples/envtest-pytest, which tests/cluster runs.
+        # Tests with a cluster are in examples/envtest-pytest, which tests/cluster runs.
         tests = [one for one in blocks if "def test_" in one and "kubernetes_services" not in one]
         texts.append("\n\n".join(tests))
     pytester.makepyfile(**{f"test_{n}": text for n, text in enumerate(texts)})
@@ -272,13 +272,13 @@ VARYING = {
     r"127[\d.]+:\d+": "ADDRESS",
     r"port \d+": "port",
     r"\b[\d.]+ (s|ms|B)\b": "AMOUNT",
-    # As deep as the standard library's code is nested.
+    # The length of the arrow depends on how deep the standard library's code is nested.
     r"(?m)^E +": "E ",
 }
 
 
 def masked(text):
-    """Return lines without what differs from run to run."""
+    """Return the lines with everything masked that differs between runs."""
     for pattern, word in VARYING.items():
         text = re.sub(pattern, word, text)
     return text.splitlines()

@@ -1,4 +1,4 @@
-"""A proxy whose endpoints can have faults, with an event loop and in a thread."""
+"""A proxy whose endpoints can have faults: asynchronous, and in a thread."""
 
 import inspect
 
@@ -42,7 +42,7 @@ def test_a_services_faults_last_until_removed(run, caplog):
             assert proxy.status().ports[0].endpoints[0].cause is None
 
     run(main())
-    # An exception in a task of a faulty connection would be one.
+    # An exception in a task of a faulty connection would be logged here.
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
@@ -127,7 +127,7 @@ def test_a_service_removed_in_a_thread_loses_its_faults():
 
 def test_the_blocking_proxy_offers_every_call_without_await():
     names = {name for name in dir(ProxyWithFaults) if not name.startswith("_")}
-    # in_thread() creates a blocking proxy.
+    # in_thread() itself creates the blocking proxy.
     for name in names - OTHERS - {"in_thread"}:
         call, awaited = getattr(BlockingProxyWithFaults, name), getattr(ProxyWithFaults, name)
         assert not inspect.iscoroutinefunction(call), name

@@ -1,4 +1,4 @@
-"""The records of failed tests, in runs of pytest of its own."""
+"""The records of failed tests, in separate runs of pytest."""
 
 import json
 import os
@@ -31,8 +31,8 @@ def test_it_fails(service_proxy, what):
 
 @pytest.fixture
 def run(pytester, monkeypatch):
-    """Run a test file with the plugin, in a process of its own."""
-    # This process may be a worker of pytest-xdist; that one isn't.
+    """Run a test file with the plugin in a subprocess."""
+    # This process may be a worker of pytest-xdist; the subprocess isn't one.
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
 
     def run(text, *arguments):
@@ -44,7 +44,7 @@ def run(pytester, monkeypatch):
 
 @pytest.fixture
 def records(pytester):
-    """Return what is in the folder, by the name of the test's function."""
+    """Return the records in the folder, by the name of the test function."""
 
     def records(folder="out"):
         files = sorted((pytester.path / folder).glob("*.json"))
@@ -119,7 +119,7 @@ class Recorded(NamedTuple):
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """A run of tests that fail in all their ways, as a start of pytest takes a second."""
+    """One run of tests that fail in every way, because a start of pytest takes a second."""
     folder = tmp_path_factory.mktemp("recorded")
     for n, text in enumerate((SHOP, PHASES, LEFT_BEHIND, CLOSED, FAILS)):
         (folder / f"test_{n}.py").write_text(GET + text)

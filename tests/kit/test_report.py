@@ -1,4 +1,4 @@
-"""What a failing test's report shows."""
+"""The report of a failing test."""
 
 import contextlib
 import socket

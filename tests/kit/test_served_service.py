@@ -1,4 +1,4 @@
-"""What all Services of tests can do, shown by those of a `ServiceProxy`."""
+"""The interface that all Services of tests share, shown with a `ServiceProxy`."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from .clusters import get
 
 @contextlib.contextmanager
 def soon(function, *args):
-    """Call it in a thread, which has ended when the block has: the proxy is still there then."""
+    """Call a function in a thread, which has finished at the end of the block."""
     timer = threading.Timer(0.05, function, args)
     timer.start()
     try:

@@ -86,7 +86,7 @@ def test_a_silent_pod_is_replaced_by_another_endpoint(network):
     assert get(network, web) == "web-2"
     assert "does not answer" in web.stats.state
     web.remove()
-    # The next backend that gets the pod isn't silent.
+    # The next backend on the same pod answers.
     assert not silent.drops_traffic
 
 
@@ -161,7 +161,7 @@ def test_a_killed_proxy_process_is_an_error_at_close():
 
 @pytest.mark.long
 def test_a_remaining_process_is_an_error(monkeypatch, tmp_path):
-    # A reaper that kills nothing.
+    # This reaper kills no process.
     idle = tmp_path / "reaper.py"
     idle.write_text("import sys; sys.stdin.read()")
     monkeypatch.setattr(holder, "REAPER", idle)
@@ -170,7 +170,7 @@ def test_a_remaining_process_is_an_error(monkeypatch, tmp_path):
     detached = "sleep 1000 >/dev/null 2>&1 & echo $!"
     left = int(own.client().run(["sh", "-c", detached]).stdout)
     try:
-        # On a busy machine those that end by themselves may be among them.
+        # On a busy machine the list may also contain processes that are about to exit.
         words = rf"processes of the network are left: \[.*\b{left}\b"
         with pytest.raises(AssertionError, match=words):
             own.close()

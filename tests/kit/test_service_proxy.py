@@ -249,7 +249,7 @@ PAGES = ["docs/in-tests.md", "pytest-userspace-proxy/README.md"]
 
 
 def examples(page, language, marker):
-    """Return the blocks of a page that contain a text."""
+    """Return the code blocks of a page that contain a text."""
     text = (Path(__file__).parents[2] / page).read_text()
     blocks = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
     return [block for block in blocks if marker in block]

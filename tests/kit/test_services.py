@@ -1,4 +1,4 @@
-"""What Services of a test are, whatever serves them; test_service_proxy.py tries the rest."""
+"""The behaviour of a test's Services that doesn't depend on their kind."""
 
 import socket
 
@@ -127,7 +127,7 @@ def test_a_service_lists_only_its_own_decisions(proxy):
         with socket.create_connection(first.address, timeout=60):
             elsewhere.accept()[0].close()
             second = proxy.service("web")
-        # The second connection of the first ends after it was replaced.
+        # The first Service's second connection ends after that Service was replaced.
         while len(first.decisions) < 2:
             proxy.settled()
     assert second.decisions == []

@@ -21,8 +21,8 @@ from tests.node.processes import child_pids, is_alive
 from userspace_proxy.kernel.own_namespace import own_namespace_environment
 from userspace_proxy_testing.sandbox import SandboxNode
 
-# The agent alone needs less than one second, and a minute where a busy processor is emulated
-# (tests/kernels). What has ended isn't awaited.
+# An agent starts in less than one second, or in a minute on an emulated, busy processor
+# (tests/kernels). Waiting ends early if the process exits.
 READY_S = 240.0
 HEALTH, ADMIN = 10256, 10249
 CLEANUP = (sys.executable, "-m", "userspace_proxy", "cleanup")
@@ -32,8 +32,8 @@ class Agent:
     """``userspace-proxy run`` in the node's namespace, as often as it is started.
 
     Args:
-        folder: For log, manifests and the lock of the legacy tables.
-        steering: As the flag says; or ``local-on-a-node``, ``local-without-nftables``, or
+        folder: The folder for log, manifests and the lock of the legacy tables.
+        steering: The flag's value; or ``local-on-a-node``, ``local-without-nftables``, or
             ``auto-on-a-node``.
     """
 
@@ -45,7 +45,7 @@ class Agent:
         self.log_path = folder / "agent.log"
         self.environment = agent_environment(node, folder)
         if "-" in steering:
-            # As on any node: the namespace wasn't created for the agent.
+            # Like on any node: the namespace wasn't created for the agent.
             for name in own_namespace_environment(node.pid):
                 del self.environment[name]
         if steering == "local-without-nftables":
@@ -66,7 +66,7 @@ class Agent:
             f"--steering={self.steering}",
             "--metrics-detail=endpoint",
             "--hostname-override=node-1",
-            # Without a state of other tests, unless a flag names a folder.
+            # Without state of other tests, unless a flag names a folder.
             "--state-dir=",
             *self.flags,
         ]
@@ -82,7 +82,7 @@ class Agent:
         return self.pid
 
     def start(self, stderr: int | None = None) -> None:
-        """Start it; its log is appended to ``log_path``, or goes to another descriptor."""
+        """Start it; append its log to ``log_path``, or write it to another descriptor."""
         assert self.process is None, "the agent runs already"
         with self.log_path.open("a") as stream:
             self.process = self.node.popen(
@@ -93,25 +93,25 @@ class Agent:
             )
 
     def start_until_ready(self, stderr: int | None = None) -> None:
-        """Start it and wait until it is healthy: its first plan is in force."""
+        """Start it and wait until it is healthy: its first plan is applied."""
         self.start(stderr)
         wait_for("a healthy agent", self.is_healthy, deadline_s=READY_S, hint=self.log)
 
     def is_healthy(self) -> bool:
-        """Return whether ``/healthz`` returns 200; fails if the process has ended."""
+        """Return whether ``/healthz`` returns 200; fail if the process has exited."""
         assert self.process is not None
         assert self.process.poll() is None, self.log()
         try:
             return self.read("/healthz", port=HEALTH)[0] == 200
         except OSError as exc:
-            # The kernel finds no local address while it separates the tables local and main, for a
-            # namespace's first routing rule: 9 of 150 such moments showed EINVAL.
+            # While the kernel separates the tables local and main for a namespace's first routing
+            # rule, it finds no local address: 9 of 150 attempts then failed with EINVAL.
             if exc.errno not in (errno.ECONNREFUSED, errno.EINVAL):
                 raise
             return False
 
     def dial_the_lock(self) -> None:
-        """Dial the node's lock, as an agent does that finds it taken."""
+        """Dial the node's lock, like an agent that finds it taken."""
 
         def is_queued() -> bool:
             with self.unix_socket() as sock:
@@ -143,15 +143,15 @@ class Agent:
         return http_get(self._sockets.tcp(), ("127.0.0.1", port), path)
 
     def status(self) -> dict[str, Any]:
-        """Return the state as ``/api/v1/status`` shows it."""
+        """Return the JSON of ``/api/v1/status``."""
         answer: dict[str, Any] = json.loads(self.read("/api/v1/status")[1])
         return answer
 
     def port(self, service: str, **which: str) -> dict[str, Any]:
-        """Return a Service's port as the state shows it.
+        """Return a Service's port from the status.
 
         Args:
-            which: Fields that it has, where the Service has several ports or families.
+            which: Fields that select one of several ports or families.
         """
         (port,) = (
             port
@@ -170,7 +170,7 @@ class Agent:
         }
 
     def wait_until_settled(self, *services: Service) -> None:
-        """Wait until these Services with these endpoints, and no others, are in force."""
+        """Wait until exactly these Services with these endpoints are applied."""
         wanted = sorted(
             (service.name, sorted(f"{ip}:{service.target}" for ip in service.endpoints))
             for service in services
@@ -182,7 +182,7 @@ class Agent:
                 (port["service"], sorted(e["address"] for e in port["endpoints"]))
                 for port in status["ports"]
             )
-            # The plan is shown a moment before the rules are in the kernel.
+            # The status lists a plan shortly before its rules are in the kernel.
             return shown == wanted and not status["sync"]["waiting_since"]
 
         wait_for(f"{wanted} to be in force", is_in_force, hint=self.log)
@@ -191,9 +191,9 @@ class Agent:
         return self.log_path.read_text()
 
     def kill(self) -> None:
-        """Kill it and its workers with SIGKILL, and wait for their end; idempotent."""
+        """Kill it and its workers with SIGKILL, and wait until they have exited; idempotent."""
         if self.process is not None:
-            # A stopped agent can't start another worker meanwhile.
+            # A stopped agent can't start another worker in the meantime.
             self.process.send_signal(signal.SIGSTOP)
             children = child_pids(self.process.pid)
             self.kill_control()
@@ -220,7 +220,7 @@ class Agent:
         return status
 
     def stop(self) -> int:
-        """Stop it by SIGTERM and return its exit status."""
+        """Stop it with SIGTERM and return its exit status."""
         self.send(signal.SIGTERM)
         return self.wait()
 
@@ -230,7 +230,7 @@ class Agent:
         command: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run it in the node's namespace until it ends by itself, with these further flags."""
+        """Run it in the node's namespace until it exits by itself, with additional flags."""
         return self.node.run(
             [*(command or self.command), *flags],
             check=False,
@@ -240,7 +240,7 @@ class Agent:
 
 
 def agent_environment(node: SandboxNode, folder: Path) -> dict[str, str]:
-    """Return the environment of an agent that may change everything in the node's namespace."""
+    """Return the environment of an agent with all rights in the node's namespace."""
     return {
         **os.environ,
         **own_namespace_environment(node.pid),
@@ -248,7 +248,7 @@ def agent_environment(node: SandboxNode, folder: Path) -> dict[str, str]:
     }
 
 
-# A kernel without nf_tables refuses its messages; those of conntrack still work.
+# A kernel without nf_tables rejects its messages; those of conntrack still work.
 _WITHOUT_NFTABLES = """
 import errno
 from userspace_proxy.kernel.netlink import Requests
@@ -265,7 +265,7 @@ Requests.ask, Requests.list_all = refuse(Requests.ask), refuse(Requests.list_all
 
 
 def folder_without_nftables(folder: Path) -> Path:
-    """Create a folder for PYTHONPATH with which the kernel seems to have no nf_tables."""
+    """Create a folder for PYTHONPATH that makes the kernel appear to lack nf_tables."""
     made = folder / "without-nftables"
     made.mkdir(exist_ok=True)
     (made / "sitecustomize.py").write_text(_WITHOUT_NFTABLES)
@@ -273,11 +273,10 @@ def folder_without_nftables(folder: Path) -> Path:
 
 
 class ContainedAgent(Agent):
-    """An agent in a PID namespace of its own; its process is the program that creates it."""
+    """An agent in its own PID namespace; its process is the program that creates that."""
 
     @property
     def command(self) -> list[str]:
-        """Part of Agent."""
         unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
         return [*unshare, *super().command]
 
@@ -288,6 +287,6 @@ class ContainedAgent(Agent):
 
     @property
     def control(self) -> int:
-        """Part of Agent: the only child with children, as orphaned workers have none."""
+        """The only child with children: orphaned workers have none."""
         (pid,) = (pid for pid in child_pids(self.first) if child_pids(pid))
         return pid

@@ -1,10 +1,9 @@
-"""An API server on a node's loopback, in a process of its own: it can be killed and come back.
+"""An API server on a node's loopback, in its own process: it can be killed and restarted.
 
 python -m tests.node.api_servers FILE N      serves a file's objects; this is its Nth start
 
-Each line of its standard input is a list of objects that it takes while it runs.
-
-A restarted server has newer resourceVersions than before, and doesn't know the earlier ones.
+Each line of its standard input is a list of objects that it adds at run time. A restarted server
+has newer resourceVersions than before, and the earlier ones have expired.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ LINE_MAX = 64 << 20
 
 
 class ApiServer:
-    """A fake API server on the node's loopback, as often as it is started.
+    """A fake API server on the node's loopback, which can be restarted.
 
     Args:
-        folder: For its objects.
+        folder: The folder for its objects.
     """
 
     def __init__(self, node: SandboxNode, sockets: Sockets, folder: Path) -> None:
@@ -49,7 +48,7 @@ class ApiServer:
         self.start_with(o for service in services for o in service.objects())
 
     def start_with(self, objects: Iterable[Mapping[str, Any]]) -> None:
-        """Start it with any objects."""
+        """Start it with these objects."""
         self._objects.write_text(json.dumps(list(objects)))
         self._starts += 1
         command = [sys.executable, "-m", __name__, str(self._objects), str(self._starts)]
@@ -57,7 +56,7 @@ class ApiServer:
         wait_for("an API server", self._is_listening)
 
     def put(self, *objects: Mapping[str, Any]) -> None:
-        """Add objects, or replace those of their names; returns when watches have them."""
+        """Add or replace objects; return when watches have them."""
         assert self._process is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -70,18 +69,18 @@ class ApiServer:
         """Kill it; idempotent."""
         if self._process is not None:
             self._process.kill()
-            # Not until all have closed its pipes: a process that it has started may have them.
+            # Don't wait until its pipes are closed: its child processes may have them open.
             self._process.wait(DEADLINE_S)
             for pipe in filter(None, (self._process.stdin, self._process.stdout)):
                 pipe.close()
             self._process = None
 
     def hang(self) -> None:
-        """Stop it (SIGSTOP): its kernel accepts connections, and nothing answers."""
+        """Stop it (SIGSTOP): the kernel accepts connections, but nothing answers."""
         self._send(signal.SIGSTOP)
 
-    def go_on(self) -> None:
-        """Have it answer after :meth:`hang`."""
+    def resume(self) -> None:
+        """Make it answer again after :meth:`hang`."""
         self._send(signal.SIGCONT)
 
     def _send(self, number: signal.Signals) -> None:

@@ -1,4 +1,4 @@
-"""Programs of connect() that are attached to a cgroup of the test's own."""
+"""Attaches BPF programs for connect() to a test's own cgroup."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIALLED = Path(__file__).with_name("dialled.bpf.o")
 
 @contextlib.contextmanager
 def bpf_rights() -> Iterator[None]:
-    """Leave tests out that may load nothing; let maps of Linux before 5.11 lock memory."""
+    """Skip tests without the right to load programs; before Linux 5.11, raise RLIMIT_MEMLOCK."""
     if try_parts(["connect hooks"]) == {"connect hooks": errno.EPERM}:
         pytest.skip("needs root, outside a user namespace")
     with calls.as_locked_memory():
@@ -42,14 +42,14 @@ def mounted(folder: Path, kind: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def own_cgroup(folder: Path) -> Iterator[Path]:
-    """Mount cgroup v2, and make a cgroup there, which is removed with those in it."""
+    """Mount cgroup v2, and create a cgroup, which is removed with those below it."""
     with mounted(folder, "cgroup2") as root, HookedGroup("test", root) as group:
         yield group.folder
 
 
 @contextlib.contextmanager
 def in_cgroup(cgroup: Path) -> Iterator[None]:
-    """Move this process into a cgroup below a mount, and back; makes it where it is missing."""
+    """Move this process into a cgroup below a mount, and back; create a missing cgroup."""
     before = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
     root = next(folder for folder in (cgroup, *cgroup.parents) if folder.is_mount())
     cgroup.mkdir(exist_ok=True)
@@ -74,7 +74,7 @@ class Attached:
                 section: calls.attach(section, program, place)
                 for section, program in programs.items()
             }
-            # Links hold programs, and those their maps.
+            # Links have references to programs, and programs to their maps.
             for descriptor in (place, *programs.values()):
                 os.close(descriptor)
             for descriptor in (*self.maps.values(), *self.links.values()):
@@ -86,7 +86,7 @@ class Attached:
 
 
 class Dialled(Attached):
-    """Programs of dialled.bpf.c, which lead dials of one address to another."""
+    """The programs of dialled.bpf.c, which redirect dials of one address to another."""
 
     def __init__(self, cgroup: Path) -> None:
         super().__init__(cgroup, DIALLED)
@@ -103,6 +103,6 @@ class Dialled(Attached):
 
 
 def dialled_key(address: tuple[str, int]) -> bytes:
-    """Return the key, and the value, of an address in the maps of dialled.bpf.c."""
+    """Return the key and value of an address in the maps of dialled.bpf.c."""
     host, port = address
     return socket.inet_aton(host) + struct.pack("!H", port) + bytes(2)

@@ -1,8 +1,8 @@
-"""Broken Services, one mistake each, whose causes have places of their own.
+"""Broken Services with one mistake each, whose causes are shown in certain places.
 
     Case ──▶ manifests ──▶ client ──▶ page, JSON, explain, metric
 
-What else a client finds is in ``wrong_services``; all other causes follow from objects alone:
+The mistakes of ``wrong_services`` show only to clients; all other causes follow from objects alone:
 `tests/unit/causes`.
 """
 
@@ -24,13 +24,13 @@ from userspace_proxy.causes.say import say
 NAMESPACE = "broken"
 NODE = "node-1"
 REFUSED, SERVING = 8080, 80
-"""Ports of the endpoint "pod"; REFUSED is one without a listener."""
+"""Ports of the endpoint "pod"; none listens on REFUSED."""
 
 Object = dict[str, Any]
 
 
 class Shown(enum.Enum):
-    """Where a cause belongs."""
+    """Where a cause is shown."""
 
     PORT = "the Service port"
     IGNORED = "what isn't served"
@@ -44,16 +44,16 @@ class Case:
     name: str
     code: CauseCode
     sentence: str
-    """With ``{ip}`` for the endpoint's address."""
+    """Its sentence, with ``{ip}`` for the endpoint's address."""
     spec: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields of the Service's spec."""
+    """Additional fields of the Service's spec."""
     ingress: str = ""
-    """A load balancer's address, in its status, at which a client outside dials."""
+    """A load balancer's address in its status, which a client outside dials."""
     port: int = SERVING
-    """Of its endpoint; 0: its slice is empty."""
+    """The port of its endpoint; 0: its slice is empty."""
     shown: Shown = Shown.PORT
     is_problem: bool = True
-    """Whether it is counted as a problem."""
+    """Whether it counts as a problem."""
 
 
 EMPTY = Case(
@@ -82,7 +82,7 @@ CASES = (
         is_problem=False,
     ),
 )
-"""Two more are of the node: a firewall, and a source that is away."""
+"""Two more cases are of the node: a firewall, and an unreachable source."""
 
 
 def cluster_ip(case: Case) -> str:
@@ -109,7 +109,7 @@ def objects_of(case: Case, ip: str) -> Iterator[Object]:
 
 
 def ask(testbed: Testbed, case: Case) -> None:
-    """Let a client dial once the Service is in force; return when it has noticed the mistake."""
+    """Dial from a client once the Service is applied; return when it has hit the mistake."""
     if case.shown is Shown.IGNORED:
         return
     agent, client = testbed.agent, testbed["laptop" if case.ingress else "pod"]
@@ -118,12 +118,12 @@ def ask(testbed: Testbed, case: Case) -> None:
         status = agent.status()
         ports = [p for p in status["ports"] if p["service"] == case.name]
         is_planned = any(bool(port["endpoints"]) == bool(case.port) for port in ports)
-        # The plan is shown a moment before the rules are in the kernel.
+        # The status lists a plan shortly before its rules are in the kernel.
         return is_planned and not status["sync"]["waiting_since"]
 
     wait_for("the Service", is_in_force)
     with client.tcp() as sock, contextlib.suppress(OSError):
-        # A client that is dropped would wait for minutes.
+        # A client whose packets are dropped would wait for minutes.
         sock.settimeout(5.0)
         sock.connect((case.ingress or cluster_ip(case), 80))
         sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -133,7 +133,7 @@ def ask(testbed: Testbed, case: Case) -> None:
 
 @contextlib.contextmanager
 def firewall(testbed: Testbed) -> Iterator[None]:
-    """Drop what comes in on the node, as a careless firewall does, until the end of the block."""
+    """Drop the node's input within the block, like a careless firewall."""
     chain = "{ type filter hook input priority 0; policy drop; }"
     testbed.shell(
         f"nft add table ip filter; nft add chain ip filter INPUT '{chain}'; "

@@ -46,7 +46,7 @@ class CheckedNode(nodes.Net):
         return super().run(f"export {lock}; {command}" if lock else command)
 
     def patch(self, code: str) -> None:
-        """Have each process of this package run some code at its start."""
+        """Run some code at the start of each process of this package."""
         folder = self.folder / "patched"
         folder.mkdir()
         (folder / "sitecustomize.py").write_text(code)
@@ -67,7 +67,7 @@ class CheckedNode(nodes.Net):
         )
 
     def findings(self, *flags: str, manifests: bool = True) -> list[dict[str, str]]:
-        """Return all findings of the command, run by a thread that is in this namespace."""
+        """Return all findings of the command, run by a thread in this namespace."""
         source = [f"--manifests={self.manifests}"] if manifests else []
         with self, contextlib.redirect_stdout(io.StringIO()) as said:
             status = main(["check", *source, *flags, "-o", "json"])
@@ -77,7 +77,7 @@ class CheckedNode(nodes.Net):
         return found
 
     def about(self, topic: str, *flags: str, manifests: bool = True) -> list[str]:
-        """Return what is found about a topic: mark, sentence and place."""
+        """Return the findings about a topic: mark, sentence and place."""
         return [
             f"{f['mark']}: {f['what']}" + (f" [{f['where']}]" if f["where"] else "")
             for f in self.findings(*flags, manifests=manifests)
@@ -85,19 +85,19 @@ class CheckedNode(nodes.Net):
         ]
 
     def hint(self, topic: str, *flags: str) -> str:
-        """Return the only way out of what is found about a topic."""
+        """Return the only remedy in the findings about a topic."""
         (hint,) = {f["hint"] for f in self.findings(*flags) if f["topic"] == topic}
         return hint
 
     def kernel(self) -> str:
-        """Return rules, routes and tables in use as text."""
+        """Return rules, routes and tables that are in use, as text."""
         return self.run(
             "nft list ruleset; ip route; ip -6 route; ip rule; ip addr; cat /proc/net/ip*_names"
         )
 
 
 def checked_node(tmp_path, monkeypatch):
-    """Yield a new node; test modules make a fixture of this."""
+    """Yield a new node; test modules use this as a fixture."""
     monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
     nodes.need_namespaces()
     node = CheckedNode(tmp_path)

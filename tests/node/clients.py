@@ -1,7 +1,7 @@
-"""Sockets of clients in a sandbox's namespaces, and what clients do with them.
+"""Creates clients' sockets in a sandbox's namespaces, and dials with them.
 
 A socket belongs to the namespace in which it was created, so a small process in each namespace
-creates sockets and passes them on; a test uses them like its own. Every wait has a deadline.
+creates sockets and passes them to the test, which uses them like its own. All waits have deadlines.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ while asked := peer.recv(2):
 
 
 class Sockets:
-    """Creates sockets in a namespace that is not this process's own."""
+    """Creates sockets in another process's namespace."""
 
     def __init__(self, namespace: Namespace) -> None:
         ours, theirs = socket.socketpair()
@@ -36,7 +36,7 @@ class Sockets:
             namespace.popen(command, pass_fds=[theirs.fileno()])
         ours.settimeout(DEADLINE_S)
         self._peer = ours
-        # Several threads may ask at once, and each must get its own answer.
+        # Several threads may request sockets at once, and each must get its own.
         self._lock = threading.Lock()
 
     def tcp(self, ip: str = "") -> socket.socket:
@@ -48,7 +48,7 @@ class Sockets:
         return self._create(socket.SOCK_DGRAM, family_of(ip))
 
     def unix(self) -> socket.socket:
-        """Return a Unix socket, which finds the abstract names of that namespace."""
+        """Return a Unix socket, which can connect to abstract names of that namespace."""
         return self._create(socket.SOCK_STREAM, socket.AF_UNIX)
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Client:
         self._open: list[socket.socket] = []
 
     def dial(self, address: tuple[str, int], *, port: int = 0) -> socket.socket:
-        """Return a TCP connection, which is closed with the client; refusals are raised.
+        """Return a TCP connection, which is closed with the client; raises if it is refused.
 
         Args:
             port: The source port; 0 for any.
@@ -89,13 +89,13 @@ class Client:
             assert sock.connect_ex(address) == errno.EINPROGRESS
 
     def udp(self, address: tuple[str, int]) -> socket.socket:
-        """Return a connected UDP socket, which keeps its source port; closed with the client."""
+        """Return a connected UDP socket with a fixed source port; closed with the client."""
         sock = self._keep(self._sockets.udp(address[0]))
         sock.connect(address)
         return sock
 
     def get(self, address: tuple[str, int], *, port: int = 0) -> str:
-        """Return a web server's answer to one request on a connection of its own.
+        """Return a web server's answer to one request on a new connection.
 
         Args:
             port: The source port; 0 for any.
@@ -108,17 +108,17 @@ class Client:
         return self._sockets.tcp(ip)
 
     def new_udp(self, ip: str = "") -> socket.socket:
-        """Return a new UDP socket that isn't connected; the caller closes it."""
+        """Return a new unconnected UDP socket; the caller closes it."""
         return self._sockets.udp(ip)
 
     def asks(self, address: tuple[str, int], text: bytes = b"hello") -> str:
-        """Return a UDP server's answer to one datagram from a port of its own."""
+        """Return a UDP server's answer to one datagram from a new source port."""
         with self._sockets.udp(address[0]) as sock:
             sock.connect(address)
             return ask(sock, text).decode()
 
     def tcp_refusal(self, address: tuple[str, int], *, port: int = 0) -> str:
-        """Return how a TCP dial ends: ``refused``, ``accepted``, or the kernel's own words."""
+        """Return a TCP dial's result: ``refused``, ``accepted``, or the kernel's error text."""
         with self._dialler(address[0], port) if port else self.tcp(address[0]) as sock:
             try:
                 sock.connect(address)
@@ -129,13 +129,13 @@ class Client:
             return "accepted"
 
     def udp_refusal(self, address: tuple[str, int]) -> str:
-        """Return how a datagram ends: ``refused``, ``answered``, or the kernel's own words."""
+        """Return a datagram's result: ``refused``, ``answered``, or the kernel's error text."""
         with self._sockets.udp(address[0]) as sock:
             sock.connect(address)
             return refusal(sock)
 
     def hang_up(self) -> None:
-        """Close what was dialled and is still open."""
+        """Close all open connections."""
         for sock in self._open:
             sock.close()
         self._open.clear()
@@ -156,7 +156,7 @@ class Client:
 
 
 def family_of(ip: str) -> int:
-    """Return the family of an address; IPv4 for an empty one."""
+    """Return the family of an address; an empty one counts as IPv4."""
     return socket.AF_INET6 if ":" in ip else socket.AF_INET
 
 
@@ -167,13 +167,13 @@ def ask(sock: socket.socket, text: bytes = b"hello") -> bytes:
 
 
 def echoes(sock: socket.socket) -> bool:
-    """Return whether an open connection to an echo brings back what it was given."""
+    """Return whether a connection to an echo server returns the sent bytes."""
     sock.sendall(b"hello")
     return sock.recv(100) == b"hello"
 
 
 def refusal(sock: socket.socket) -> str:
-    """Return how a datagram on a connected socket ends; see :meth:`Client.udp_refusal`."""
+    """Return the result of a datagram on a connected socket, like :meth:`Client.udp_refusal`."""
     try:
         ask(sock)
     except ConnectionRefusedError:
@@ -204,7 +204,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 @contextlib.contextmanager
 def repeated(act: Callable[[], str]) -> Iterator[list[str]]:
-    """Have a thread do something again and again; what it returns, or its OSError, is listed."""
+    """Call a function repeatedly in a thread; list its results and OSErrors."""
     seen: list[str] = []
     is_over = threading.Event()
 

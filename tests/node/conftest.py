@@ -45,14 +45,14 @@ async def steering(node, kind):
 
 @pytest.fixture
 def web(cluster):
-    """A listener of the proxy at the port of WEB."""
+    """A listener of the proxy on the port of WEB."""
     with nodes.proxy_listener(cluster.node, 36001) as server:
         yield server
 
 
 @pytest.fixture
 def dns(cluster):
-    """A server of the proxy at the port of DNS."""
+    """A UDP server of the proxy on the port of DNS."""
     server = nodes.UdpServer(cluster.node, 36002)
     yield server
     server.close()

@@ -6,8 +6,8 @@ import sys
 
 from tests.node.testbed import Testbed
 
-# As `conntrack -I` does, but all at once: associations that were answered (ASSURED), which the
-# kernel doesn't give up for new ones.
+# Like `conntrack -I`, in one transaction: answered entries (ASSURED), which the kernel doesn't
+# evict.
 _FILL_FOR_GOOD = """
 import itertools, socket, struct, sys
 from userspace_proxy.kernel.netlink.messages import CREATE, NESTED, attribute, request
@@ -37,8 +37,8 @@ with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as kernel:
 
 
 def fill_for_good(testbed: Testbed) -> None:
-    """Have the node track as much as there is room for, and keep it."""
+    """Fill the node's conntrack table up to its limit, permanently."""
     limit = testbed.shell("cat /proc/sys/net/netfilter/nf_conntrack_max").strip()
     command = [sys.executable, "-c", _FILL_FOR_GOOD, limit]
-    # Two seconds, on a busy machine far more.
+    # This takes two seconds, and much longer on a busy machine.
     testbed.node.run(command, env=testbed.agent.environment, timeout=120)

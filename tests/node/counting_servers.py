@@ -1,4 +1,4 @@
-"""Servers of a pod that count what clients do: stand-ins for MySQL, and for a socket of systemd.
+"""Servers of a pod that count clients' behaviour, like MySQL and a systemd socket do.
 
     a client ──SYN──▶ kernel of the pod ──accept──▶ greeting ──▶ the client's half, or an abort
 
@@ -22,14 +22,14 @@ _SERVED_WITHIN_S = 60.0
 
 
 class CountingServer:
-    """Listens at one port of both addresses of a pod, from the start until :meth:`close`."""
+    """Listens on one port of both addresses of a pod until :meth:`close`."""
 
     def __init__(self, pod: Pod, port: int) -> None:
         self.pod = pod
         self.accepted: list[str] = []
-        """The address of each client, in the order of ``accept``."""
+        """The address of each accepted client, in order."""
         self.aborted: list[str] = []
-        """Of these, those that ended before their half of the handshake."""
+        """The addresses of clients that closed before sending their half of the handshake."""
         self._stack = contextlib.ExitStack()
         ours, self._stop = socket.socketpair()
         self._stack.callback(ours.close)
@@ -45,7 +45,7 @@ class CountingServer:
         return str(self.pod.ip if version == 4 else self.pod.ip6)
 
     def close(self) -> None:
-        """End it, after the connection that it serves."""
+        """Close it after the connection that it serves."""
         self._stack.close()
 
     def _listen(self, sockets: Sockets, ip: str, port: int) -> socket.socket:
@@ -66,7 +66,7 @@ class CountingServer:
 
 
 def _shakes_hands(accepted: socket.socket) -> bool:
-    """Greet a client; return whether it has sent its half."""
+    """Greet a client; return whether it has sent its half of the handshake."""
     with contextlib.suppress(OSError):
         accepted.sendall(GREETING)
         if accepted.recv(100):

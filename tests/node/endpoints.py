@@ -33,7 +33,7 @@ class Endpoint:
         return str(self.host.ip if version == 4 else self.host.ip6)
 
     def saw(self, protocol, version, client, address):
-        """Let a client dial; return its address and port as this endpoint sees them."""
+        """Dial from a client; return its address and port as seen by this endpoint."""
         server = self.servers[protocol, version]
         if protocol == "TCP":
             with client.tcp(address[0]) as dialling:
@@ -77,7 +77,7 @@ def accept_with_data(server):
 
 
 def carries_both_ways(one, other):
-    """Return whether data of each end of a connection arrives at the other end."""
+    """Return whether data from each end of a connection arrives at the other end."""
     one.sendall(b"question")
     arrived = other.recv(100)
     other.sendall(b"answer")
@@ -105,10 +105,10 @@ SEEN = {
     ("bare-pod", "remote"): "client",
     ("bridge-pod", "routed"): "client",
     ("bridge-pod", "remote"): "client",
-    # With externalTrafficPolicy Local in the first case, Cluster in the second.
+    # The first case has externalTrafficPolicy Local, the second one Cluster.
     ("laptop", "routed"): "client",
     ("laptop", "bridged"): "client",
-    # Its answer goes to the laptop past this node.
+    # Its answer bypasses this node on the way to the laptop.
     ("laptop", "remote"): "node",
     ("bridge-pod", "bridged"): "client",
     ("pod", "itself"): "node",
@@ -117,11 +117,11 @@ SEEN = {
     ("node-1", "bridged"): "node",
     ("node-1", "remote"): "node",
 }
-"""Whose address an endpoint of :class:`EndpointWorld` sees, by client and endpoint."""
+"""The source address that an endpoint of :class:`EndpointWorld` sees, by client and endpoint."""
 
 
 class EndpointWorld:
-    """A testbed with endpoints of each kind, each behind a Service of its own."""
+    """A testbed with endpoints of each kind, each behind its own Service."""
 
     def __init__(self, testbed):
         self.testbed = testbed
@@ -159,11 +159,11 @@ class EndpointWorld:
         return CLUSTER_IPS[version].format(self.numbers[name]), PORT
 
     def saw(self, client, endpoint, protocol, version):
-        """Return whose address an endpoint sees: ``client``, ``node``, or another."""
+        """Return the source address that an endpoint sees: ``client``, ``node``, or another."""
         host, node = self.testbed[client].host, self.testbed.node
         address = self.address(client, endpoint, version)
         ip, _ = self.endpoints[endpoint].saw(protocol, version, self.testbed[client], address)
-        # Towards a pod the node may have its gateway's address.
+        # Connections to a pod may have the gateway's address of the node.
         if ip in addresses(node):
             return "node"
         return "client" if ip == str(host.ip if version == 4 else host.ip6) else ip
@@ -177,7 +177,7 @@ MAC = "06:75:70:72:6f:78"
 
 
 class Bridge:
-    """A testbed with a client and an endpoint on the bridge of its node."""
+    """A testbed with a client and an endpoint on its node's bridge."""
 
     def __init__(self, folder, *clients, steering="nftables"):
         flags = ("--workers=1", "--connection-log=1")
@@ -190,7 +190,7 @@ class Bridge:
         self.testbed.agent.start_until_ready()
 
     def seen(self, version=4, protocol="TCP", client="bridge-pod"):
-        """Return whose address the endpoint sees: ``client`` or ``node``."""
+        """Return the source address that the endpoint sees: ``client`` or ``node``."""
         address = (CLUSTER_IPS[version].format(10), PORT)
         ip, _ = self.endpoint.saw(protocol, version, self.testbed[client], address)
         host = self.testbed[client].host
@@ -200,7 +200,7 @@ class Bridge:
         return "node"
 
     def wait_for_obstacles(self, *expected):
-        """Wait until the page reports these bridges and families, and no others."""
+        """Wait until the page reports exactly these bridges and families."""
 
         def reported():
             shown = self.testbed.agent.status()["client_address"]["bridges"]
@@ -220,6 +220,6 @@ def entries(testbed):
 
 
 def open_bridge(tmp_path):
-    """Yield a bridge; test modules make a fixture of this."""
+    """Yield a bridge; test modules use this as a fixture."""
     with contextlib.closing(Bridge(tmp_path)) as bridge:
         yield bridge

@@ -1,7 +1,7 @@
-"""A set that a newer ``nft`` has made, in a form that libnftables 1.0.6 can't parse.
+"""Adds a set of a newer ``nft``, in a format that libnftables 1.0.6 can't parse.
 
-That library, and so the ``nft`` of Debian 12, dereferences NULL when it lists a ruleset with
-such a set; a test that has made one must look into the kernel by other means.
+That library, and so the ``nft`` of Debian 12, dereferences NULL when it lists a ruleset with such a
+set; a test that has added one must inspect the kernel by other means.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _IFNAME = 41
 def add_foreign_set() -> None:
     """Add ``table inet other`` with the set ``newer`` in this thread's network namespace.
 
-    Source: the user data that nft 1.1.3 and later give a set of the type ``typeof iifname``.
+    Source: the user data that nft 1.1.3 and later write for a set of the type ``typeof iifname``.
     """
     described = _described(0, struct.pack("=I", 4)) + _described(1, b"")
     user_data = _described(0, struct.pack("=I", 2)) + _described(3, described)

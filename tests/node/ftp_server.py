@@ -1,7 +1,6 @@
 """A small FTP server in passive mode (RFC 959), as a program for a pod: NAME PORT FIRST LAST.
 
-Each file that a client stores is kept for its control connection alone; RETR ``name`` answers the
-server's name.
+A stored file is visible to its control connection only; RETR ``name`` returns the server's name.
 """
 
 import socket

@@ -1,6 +1,6 @@
-"""Steady new connections to a Service, or datagrams, and what became of them.
+"""Opens connections to a Service, or sends datagrams, at a steady rate, and records the outcomes.
 
-The client is the prober of the cluster's tests, in a namespace instead of a pod.
+The client is the prober of the cluster tests, in a namespace instead of a pod.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from tests.cluster.waiting import wait_for
 from userspace_proxy_testing.sandbox import Namespace
 
 TIMEOUT_S = 5.0
-"""The prober waits this long for an answer."""
+"""How long the prober waits for an answer."""
 _END_S = 30.0
-"""For its end, beyond that; also for its start, on a busy machine."""
+"""The additional time for its exit, and for its start on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of connections, in the order in which they began."""
+    """The outcomes of connections, in the order in which they began."""
 
     attempts: Sequence[Attempt]
 
     def since(self, start: float) -> Outcome:
-        """Return those that began at this moment (Unix time) or later."""
+        """Return the outcomes of connections that began at this Unix time or later."""
         return Outcome([attempt for attempt in self.attempts if attempt.start >= start])
 
     def until(self, end: float) -> Outcome:
-        """Return those that began before this moment (Unix time)."""
+        """Return the outcomes of connections that began before this Unix time."""
         return Outcome([attempt for attempt in self.attempts if attempt.start < end])
 
     @property
@@ -48,12 +48,12 @@ class Outcome:
 
     @property
     def failed(self) -> Counter[str]:
-        """Those that failed, by what went wrong."""
+        """The failed connections, by error."""
         return Counter(attempt.outcome for attempt in self.attempts if attempt.outcome != "ok")
 
     @property
     def outage_s(self) -> float:
-        """The longest time without a successful connection, where one failed; otherwise 0."""
+        """The longest time without a successful connection if one failed; otherwise 0."""
         if not self.failed:
             return 0.0
         start, end = self.attempts[0].start, max(attempt.end for attempt in self.attempts)
@@ -61,12 +61,12 @@ class Outcome:
 
     @property
     def slowest_s(self) -> float:
-        """How long the slowest successful one took; 0 without any."""
+        """The time that the slowest successful connection took; 0 if there is none."""
         return max((a.seconds for a in self.attempts if a.outcome == "ok"), default=0.0)
 
     @property
     def p99_ms(self) -> float:
-        """The 99th percentile of all, failed ones included."""
+        """The 99th percentile of all connections, including failed ones."""
         if len(self.attempts) < 2:
             return 0.0
         return 1e3 * statistics.quantiles([a.seconds for a in self.attempts], n=100)[98]
@@ -90,10 +90,10 @@ class Load:
 
     Args:
         log: The file for its attempts; replaced.
-        rate: Connections a second.
+        rate: Connections per second.
         protocol: ``TCP`` or ``UDP``.
         timeout_s: How long each waits for its answer.
-        prefix: The words before the client's command, which exec it.
+        prefix: A command that execs the client's command.
     """
 
     def __init__(
@@ -119,41 +119,42 @@ class Load:
         wait_for("the first connection", lambda: self.outcome().attempts, deadline_s=self._end_s)
 
     def outcome(self) -> Outcome:
-        """Return the attempts that are over."""
+        """Return the completed attempts."""
         lines = self._log.read_text().rpartition("\n")[0]
         return Outcome(sorted(read_attempts(lines), key=lambda attempt: attempt.start))
 
     def stop(self) -> Outcome:
-        """Start no more connections, wait for the open ones, and return all."""
+        """Start no more connections, wait for the open ones, and return all outcomes."""
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(self._end_s)
         return self.outcome()
 
 
 def pass_time(seconds: float) -> None:
-    """Let a load run for some time: the one pause here that waits for nothing else."""
+    """Keep a load running for some time: the only pause here without a condition."""
     time.sleep(seconds)  # noqa: TID251 - the length of a measurement
 
 
 _MESSAGE = b"are you there?"
-# Of struct tcp_info. Source: linux/tcp.h.
+# A field of struct tcp_info. Source: linux/tcp.h.
 _RETRANSMITTED = struct.Struct("=100xI")
-# A flow that gets no answer for this long has ended, whatever its socket says.
+# A flow without an answer for this long counts as ended.
 _DEAD_S = 10.0
 
 
 class Flow:
-    """One connection to an echo server, and how often it had to send again.
+    """One connection to an echo server, and its number of retransmissions.
 
     Args:
-        sock: Connected; closed at the end.
+        sock: A connected socket, which is closed at the end.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.broken = ""
-        """Why it ended before it was closed; empty while it lives."""
+        """Why it ended before it was closed; empty while it works."""
         self.retransmitted = 0
-        """Segments; of those whose answers were dropped, too. A busy machine sends none again."""
+        """Retransmitted segments, including those whose answers were dropped, but not due to
+        load."""
         self._answers = 0
         self._sock = sock
         self._sock.settimeout(_DEAD_S)
@@ -162,7 +163,7 @@ class Flow:
         self._thread.start()
 
     def until_it_flows(self, *, count: int = 20) -> None:
-        """Wait for that many answers, or for its end."""
+        """Wait for that many answers, or for the end of the flow."""
         wanted = self._answers + count
         wait_for("answers", lambda: bool(self.broken) or self._answers >= wanted)
 

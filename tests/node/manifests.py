@@ -13,17 +13,17 @@ CLIENT_IP = {"sessionAffinity": "ClientIP"}
 
 @dataclass(frozen=True, eq=False)
 class Service:
-    """One Service with one port, and its endpoints."""
+    """A Service with one port and its endpoints."""
 
     name: str
     ip: str
     port: int = 80
     protocol: str = "TCP"
     endpoints: Sequence[str] = ()
-    """Addresses; all serve at ``target``."""
+    """Addresses that serve on the port ``target``."""
     target: int = 8080
     more: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields of its spec."""
+    """Additional fields of its spec."""
     annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -73,17 +73,17 @@ class Manifests:
         folder.mkdir()
 
     def write(self, *services: Service, name: str = "shop.yaml") -> None:
-        """Replace a file's content by these Services, in one step, as editors do."""
+        """Atomically replace a file's content by these Services, like an editor."""
         self.write_objects((o for service in services for o in service.objects()), name=name)
 
     def write_objects(
         self, objects: Iterable[Mapping[str, Any]], *, name: str = "shop.yaml"
     ) -> None:
-        """Replace a file's content by any objects, in one step."""
+        """Atomically replace a file's content by these objects."""
         self.write_text("\n---\n".join(json.dumps(o, indent=1) for o in objects), name=name)
 
     def write_text(self, text: str, *, name: str = "shop.yaml") -> None:
-        """Replace a file's content by any text, in one step."""
+        """Atomically replace a file's content by this text."""
         draft = self.folder / f".{name}.draft"
         draft.write_text(text)
         draft.replace(self.folder / name)

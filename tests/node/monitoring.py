@@ -1,4 +1,4 @@
-"""Reads what the files of examples/monitoring, and docs, ask Prometheus and proxies for."""
+"""Reads the queries to Prometheus and proxies in files of examples/monitoring and docs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _OF_THE_TARGET = {"instance", "job"}
 
 
 class Query(NamedTuple):
-    """What one query needs."""
+    """The metrics and labels that a query needs."""
 
     metrics: frozenset[str]
     labels: frozenset[str]
-    """Of any of the metrics."""
+    """Labels that any of the metrics may have."""
 
 
 def queries_of(dashboard: Path) -> list[str]:
@@ -39,7 +39,7 @@ def variables_of(dashboard: Path) -> list[str]:
 
 
 def triggers_of(page: Path, kind: str) -> list[dict[str, str]]:
-    """Return the metadata of KEDA's triggers of one type in a page's YAML."""
+    """Return the metadata of KEDA triggers of one type in the YAML of a page."""
     blocks = re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     specs = [content.get("spec", content) for content in map(yaml.safe_load, blocks)]
     triggers = [trigger for spec in specs for trigger in spec.get("triggers", ())]
@@ -47,7 +47,7 @@ def triggers_of(page: Path, kind: str) -> list[dict[str, str]]:
 
 
 def needs_of(query: str) -> Query:
-    """Return which metrics and labels a query needs."""
+    """Return the metrics and labels that a query needs."""
     selectors = _SELECTOR.findall(query)
     labels = {name for _, matchers in selectors for name in _MATCHER.findall(matchers)}
     labels |= set(_grouped(query))

@@ -1,6 +1,6 @@
-"""What a user sees of a cause: the page, the JSON, ``explain`` and the metric.
+"""Checks where users see a cause: on the page, in the JSON, in ``explain`` and in the metric.
 
-Each observer returns whether it names the code or, where it has no codes, the sentence.
+Each observer returns whether it shows the code or, if it has no codes, the sentence.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ EXPLAIN = (sys.executable, "-m", "userspace_proxy", "explain")
 
 @dataclass(frozen=True)
 class Expected:
-    """What should be named."""
+    """The cause that should be shown."""
 
     service: str
-    """Of the namespace ``broken``."""
+    """A Service of the namespace ``broken``."""
     code: CauseCode
     sentence: str
     shown: Shown
@@ -40,7 +40,7 @@ FIREWALL = Expected("labels", CauseCode.FIREWALL_DROPS, "may drop packets", Show
 
 
 def in_json(agent: Agent, expected: Expected) -> bool:
-    """Return whether the JSON has the cause where it belongs, with its sentence."""
+    """Return whether the JSON has the cause in the right place, with its sentence."""
     status = agent.status()
     match expected.shown:
         case Shown.PORT:
@@ -63,7 +63,7 @@ def in_json(agent: Agent, expected: Expected) -> bool:
 
 
 def on_page(agent: Agent, expected: Expected) -> bool:
-    """Return whether the page, searched for the Service, has the sentence."""
+    """Return whether the page, filtered by the Service, has the sentence."""
     search = "" if expected.shown is Shown.NODE else f"?q={quote(expected.service)}"
     return expected.sentence in _plain(agent.read(f"/{search}")[1])
 
@@ -75,7 +75,7 @@ def in_explain(agent: Agent, expected: Expected) -> bool:
 
 
 def in_metric(agent: Agent, expected: Expected) -> bool:
-    """Return whether a metric has the Service, or the node, with the code."""
+    """Return whether a metric has the code for the Service or the node."""
     label, wanted = "reason", {"namespace": NAMESPACE, "service": expected.service}
     match expected.shown, expected.is_problem:
         case Shown.NODE, _:
@@ -102,19 +102,19 @@ OBSERVERS: Mapping[str, Callable[[Agent, Expected], bool]] = {
 
 
 def check(agent: Agent, expected: Expected) -> None:
-    """Wait until the JSON has it, and then each other observer."""
+    """Wait until the JSON has the cause, and then each other observer."""
     wait_for(
         f"{expected.code} in the JSON",
         lambda: in_json(agent, expected),
         hint=lambda: dump(agent, expected),
     )
     for name, names in OBSERVERS.items():
-        # The page shows a sample that is at most a third of a second old.
+        # The page may be up to a third of a second old.
         wait_for(f"{expected.code} in {name}", lambda names=names: names(agent, expected))
 
 
 def expected_of(case: Case, ip: str) -> Expected:
-    """Return what a case should be named, where its endpoint has this address."""
+    """Return the expected cause of a case whose endpoint has this address."""
     sentence = case.sentence.format(ip=ip)
     return Expected(case.name, case.code, sentence, case.shown, case.is_problem)
 
@@ -130,7 +130,7 @@ def _samples(page: str, name: str) -> list[tuple[dict[str, Any], str]]:
 
 
 def dump(agent: Agent, expected: Expected) -> str:
-    """Return what the JSON has about it, for a failed test."""
+    """Return the JSON about the cause, for a failed test's message."""
     status = agent.status()
     ports = [p["state"] for p in status["ports"] if p["service"] == expected.service]
     ignored = [i for i in status["ignored"] if i["service"].endswith(f"/{expected.service}")]

@@ -1,4 +1,4 @@
-"""Processes of the agent under test: its workers, their end, and running it as another user."""
+"""Processes of the agent under test: workers, exits, and running it as another user."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def is_alive(pid: int) -> bool:
 
 @contextlib.contextmanager
 def descriptors_of(pids: Iterable[int]) -> Iterator[list[int]]:
-    """Yield descriptors of processes, which report their end to any process, not only a parent."""
+    """Yield pidfds of processes, which report an exit to any process, not only the parent."""
     opened = []
     try:
         for pid in pids:
@@ -59,7 +59,7 @@ def run_without_capabilities(script: str) -> str:
 
 
 def copy_packages(target: Path, *roots: Path) -> None:
-    """Copy both packages to a folder, with modes for all users.
+    """Copy both packages to a folder that all users can read.
 
     Args:
         roots: The folders that contain them, or one of them.
@@ -73,7 +73,7 @@ def copy_packages(target: Path, *roots: Path) -> None:
 
 
 def _are_private(root: Path) -> bool:
-    """Return whether only their owner may read the packages there, if there are any."""
+    """Return whether there are packages that only their owner may read."""
     files = (
         root / each.__name__ / "__init__.py" for each in (userspace_proxy, userspace_proxy_testing)
     )
@@ -82,7 +82,7 @@ def _are_private(root: Path) -> bool:
 
 @contextlib.contextmanager
 def readable_folder() -> Iterator[Path]:
-    """Yield a folder that every user may read, other than those of pytest."""
+    """Yield a folder that every user may read, unlike those of pytest."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -92,11 +92,11 @@ def readable_folder() -> Iterator[Path]:
 def readable_runtime(
     *roots: Path,
 ) -> Iterator[tuple[list[str], str, dict[str, str]]]:
-    """Yield how to run this interpreter and package as a user without privileges.
+    """Yield the command prefix that runs this interpreter and package without privileges.
 
-    Their files may be where such a user can't read them, such as below ``/root``: a mount
-    namespace of the command's own shows them in a folder that every user may read. Files that only
-    their owner may read, as those of a clone under a umask of 077, are copied there.
+    Their files may be unreadable for such a user, for instance below ``/root``: in a mount
+    namespace they are mounted on a folder that every user may read. Files with private modes, such
+    as those of a clone with umask 077, are copied there.
 
     Args:
         roots: The folders that contain the two packages; those of this interpreter by default.
@@ -121,10 +121,10 @@ def readable_runtime(
         minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
         environment = {
             "PYTHONPATH": os.pathsep.join(targets[1:]),
-            # An interpreter with a shared library would load the system's, or none.
+            # An interpreter with a shared libpython would load the system's, or none.
             "LD_LIBRARY_PATH": f"{targets[0]}/lib",
             "PYTHONDONTWRITEBYTECODE": "1",
-            # That user can't write the data of `make coverage`.
+            # That user can't write coverage data.
             "COVERAGE_PROCESS_CONFIG": "",
             "HOME": "/",
         }

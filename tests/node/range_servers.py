@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Answers name and port on each port, by TCP at once, by UDP to each datagram.
+# Answers its name and the port: to each TCP connection, and to each datagram.
 _SERVER = """\
 import selectors, socket, sys
 name, *ports = sys.argv[1:]
@@ -34,7 +34,7 @@ while True:
 
 
 class RangePod:
-    """A pod that answers its name and the port at each of some ports."""
+    """A pod that answers its name and the port on each of some ports."""
 
     def __init__(self, testbed, name, ports):
         self.host = testbed.sandbox.add_pod(name)
@@ -88,10 +88,10 @@ def service(name, ips, ports, annotations, *, pods=(), created="2026-01-01T00:00
 
 
 def asks(client, address, protocol, *, is_served=True):
-    """Return the answer at an address, or none if nothing serves there."""
+    """Return the answer at an address, or an empty one if nothing serves there."""
     if protocol == "UDP":
         with client.new_udp(address[0]) as sock:
-            # Where nothing serves, a packet may leave the node without an answer.
+            # If nothing serves, a packet may leave the node and get no answer.
             sock.settimeout(20.0 if is_served else 0.5)
             try:
                 sock.connect(address)
@@ -108,12 +108,12 @@ def asks(client, address, protocol, *, is_served=True):
 
 
 def shown(status):
-    """Return the ports of a status as text, for the message of a test."""
+    """Return the ports of a status as text, for the message of a failed test."""
     return json.dumps(status["ports"], indent=1)
 
 
 class ProgramPod:
-    """A pod that runs a Python program of this folder, which prints ``ready`` once it serves."""
+    """A pod that runs a Python program of this folder, which prints ``ready`` when it serves."""
 
     def __init__(self, testbed, name, program, *arguments):
         self.host = testbed.sandbox.add_pod(name)

@@ -1,4 +1,4 @@
-"""A node whose Services take the kernel path, by rules alone or by hooks of ``connect()`` as well.
+"""A node whose Services use the kernel path, by rules alone or with ``connect()`` hooks.
 
     cgroup v2
     └─ userspace-proxy-PID-test     hooks are attached here
@@ -6,7 +6,7 @@
 
 Rule 1: a socket belongs to the cgroup of the process that creates it, so hooks translate the dials
 of every socket that a test gets from a client.
-Rule 2: the agent sees a bpffs of the test's own at the usual place.
+Rule 2: the agent sees the test's own bpffs at the usual path.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from userspace_proxy_testing.sandbox.address_plan import LOAD_BALANCER_CIDR, POD
 Address = tuple[str, int]
 
 RULES, HOOKS = "off", "required"
-"""Values of ``--socket-lb``."""
+"""Values of ``--socket-lb``: rules alone, or also hooks."""
 MODES = (
     pytest.param(RULES, id="rules"),
     pytest.param(HOOKS, id="hooks", marks=pytest.mark.needs("connect hooks")),
 )
 MARKS = [pytest.mark.netns, pytest.mark.needs(*FOR_KERNEL_PATH)]
 KINDS = ("cluster IP", "node port", "load balancer", "external IP")
-# Nothing answers what the rules drop; what they pass is answered in a millisecond.
+# Dropped packets get no answer; others are answered within a millisecond.
 SILENCE_S = 1.0
 REFUSED = os.strerror(errno.ECONNREFUSED)
 
@@ -56,7 +56,7 @@ FLAGS = (
     f"--allow-external-ips={LOAD_BALANCER_CIDR}",
 )
 
-# Low, as tests run in parallel: what is lost is lost at any rate.
+# Low, because tests run in parallel: a gap loses connections at any rate.
 _LOAD_RATE, _LOAD_TIMEOUT_S = 30.0, 30.0
 _BPFFS = "/sys/fs/bpf"
 _SEEING = f'mount --bind "$1" {_BPFFS}; shift; exec "$@"'
@@ -74,16 +74,16 @@ class Backend:
         return self.host.name
 
     def at(self, version: int) -> Address:
-        """Return where it listens."""
+        """Return its address and port."""
         return str(self.host.ip if version == 4 else self.host.ip6), TARGET
 
 
 @dataclass(frozen=True, eq=False)
 class Web:
-    """A Service of both families, with a frontend of each kind.
+    """A dual-stack Service with a frontend of each kind.
 
     Args:
-        number: Of its addresses and its node port.
+        number: Selects its addresses and its node port.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Web:
 
 
 class PinnedAgent(Agent):
-    """An agent that sees pins of the test instead of the machine's."""
+    """An agent that sees the test's pins instead of the machine's."""
 
     pins: Path | None = None
 
@@ -132,7 +132,7 @@ class PinnedAgent(Agent):
         return self.seeing_pins(super().command)
 
     def seeing_pins(self, command: Sequence[str]) -> list[str]:
-        """Return a command that runs another one among the test's pins."""
+        """Return a command that runs another one with the test's pins mounted."""
         if self.pins is None:
             return list(command)
         return ["unshare", "--mount", "sh", "-c", _SEEING, "sh", str(self.pins), *command]
@@ -143,9 +143,9 @@ class SocketNode(Testbed):
 
     Args:
         mode: One of ``MODES``.
-        pins: A mount of bpffs; None without hooks.
-        cgroup: Where hooks are attached; None without hooks.
-        base: Flags of the agent, whatever the mode.
+        pins: A bpffs mount; None without hooks.
+        cgroup: The cgroup of the hooks; None without hooks.
+        base: The agent's flags in all modes.
     """
 
     agent: PinnedAgent
@@ -168,7 +168,7 @@ class SocketNode(Testbed):
         self.agent.pins = pins
 
     def add_backends(self, *names: str, **ports: int) -> list[Backend]:
-        """Start pods that answer with their names; further ports as of ``Namespace.serve``."""
+        """Start pods that answer with their names; more ports as in ``Namespace.serve``."""
         return [self.backend(self.sandbox.add_pod(name), **ports) for name in names]
 
     @staticmethod
@@ -185,14 +185,14 @@ class SocketNode(Testbed):
             yield client
 
     def add_container(self, name: str, cgroup: Path | None) -> Client:
-        """Start a pod that dials, in another cgroup."""
+        """Start a pod that dials, in a separate cgroup."""
         with in_cgroup(cgroup) if cgroup else contextlib.nullcontext():
             client = Client(self.sandbox.add_pod(name))
         self.clients[name] = client
         return client
 
     def add_laptop(self) -> Client:
-        """Start a client outside, which no hooks cover: it is another machine."""
+        """Start a client outside; no hooks cover it, because it is another machine."""
         with in_cgroup(self.cgroup.parent) if self.cgroup else contextlib.nullcontext():
             client = Client(self.sandbox.add_outside("laptop"))
         self.clients[client.name] = client
@@ -207,7 +207,7 @@ class SocketNode(Testbed):
         self.agent.manifests.write_objects(o for web in webs for o in web.objects())
 
     def change(self, *webs: Web) -> None:
-        """Replace all Services by others, and wait until those are in force."""
+        """Replace all Services by others, and wait until these are applied."""
         before = self.agent.status()["revision"]
         self.write(*webs)
 
@@ -218,7 +218,7 @@ class SocketNode(Testbed):
         wait_for("the change to be in force", is_in_force, hint=self.agent.log)
 
     def wait_for_path(self, path: str) -> None:
-        """Wait until all Service ports are on a path."""
+        """Wait until all Service ports use a path."""
 
         def is_in_force() -> bool:
             return {port["path"] for port in self.agent.status()["ports"]} == {path}
@@ -226,7 +226,7 @@ class SocketNode(Testbed):
         wait_for(f"the path {path}", is_in_force, hint=self.agent.log)
 
     def replace_agent(self, *flags: str) -> None:
-        """Have the next process take over from the running one, and wait until that has ended."""
+        """Start a new process that takes over, and wait until the previous one has exited."""
         old, self.agent.process = self.agent.process, None
         self.agent.flags = (*flags, "--take-over", "--drain-timeout=30s")
         self.agent.start_until_ready()
@@ -235,7 +235,7 @@ class SocketNode(Testbed):
 
     @contextlib.contextmanager
     def load(self, web: Web) -> Iterator[list[Outcome]]:
-        """Dial from a pod and the node meanwhile, and expect each to be answered."""
+        """Dial from a pod and the node during the block, and expect each dial to be answered."""
         loads = [
             Load(
                 self[name].host,
@@ -257,7 +257,7 @@ class SocketNode(Testbed):
             assert outcome.made
 
     def at(self, kind: str, web: Web, version: int) -> Address:
-        """Return a Service's frontend of one kind, as ``KINDS`` has them."""
+        """Return a Service's frontend of one kind; see ``KINDS``."""
         match kind:
             case "node port":
                 return str(self.node.ip if version == 4 else self.node.ip6), web.node_port
@@ -269,7 +269,7 @@ class SocketNode(Testbed):
 
     @property
     def way(self) -> str:
-        """What translates the dials of this node's programs, unless the rules must."""
+        """The translation of the node's own dials, except those that always use rules."""
         return "hooks" if self.mode == HOOKS else "rules"
 
 
@@ -286,15 +286,15 @@ def socket_node(
     clients: Iterable[str] = ("pod", "node-1"),
     base: Iterable[str] = FLAGS,
 ) -> Iterator[SocketNode]:
-    """Make a node for a mode, with a cgroup and a bpffs of its own where hooks need them."""
+    """Create a node for a mode, with its own cgroup and bpffs if hooks need them."""
     with contextlib.ExitStack() as stack:
         pins = cgroup = None
         if mode == HOOKS:
             with bpf_rights():
-                # The agent gets the rights that it needs by itself.
+                # The agent gets the required rights by itself.
                 pass
             pins = stack.enter_context(mounted(folder / "pins", "bpf"))
-            # Workers read the limits of their cgroup, as a user who can't enter pytest's folders.
+            # Workers read the limits of their cgroup as a user who can't enter pytest's folders.
             readable = stack.enter_context(readable_folder())
             cgroup = stack.enter_context(own_cgroup(readable / "cgroup"))
             stack.enter_context(in_cgroup(cgroup / "pods"))
@@ -304,7 +304,7 @@ def socket_node(
 
 
 class Dial:
-    """One TCP connection of a client, which speaks HTTP."""
+    """A TCP connection of a client that speaks HTTP."""
 
     def __init__(self, client: Client, address: Address, sock: socket.socket | None = None) -> None:
         self.client = client
@@ -322,13 +322,13 @@ class Dial:
 
     @property
     def peer(self) -> Address:
-        """What the program sees as its peer."""
+        """The socket's peer, as the program sees it."""
         host, port, *_ = self.sock.getpeername()
         return host, port
 
     @property
     def way(self) -> str:
-        """What translated it: ``hooks`` if the kernel's peer isn't the program's."""
+        """Its translation: ``hooks`` if the kernel's peer differs from the program's."""
         seen = kernel_peer(self.client, self.sock)
         return "rules" if seen == self.peer else "hooks"
 
@@ -340,7 +340,7 @@ class Dial:
 
 
 def answer(sock: socket.socket) -> tuple[str, str]:
-    """Read one response; return the endpoint's name, and the client's address that it saw."""
+    """Read one response; return the endpoint's name, and the client address that it saw."""
     text = b""
     while b"\r\n\r\n" not in text:
         part = sock.recv(4096)
@@ -357,7 +357,7 @@ def kernel_peer(client: Client, sock: socket.socket) -> Address:
     """Return the peer to which the kernel sends a socket's packets."""
     kind, port = "-t" if sock.type == socket.SOCK_STREAM else "-u", sock.getsockname()[1]
     command = ["ss", "-Hne", kind, "state", "established", f"( sport = :{port} )"]
-    # Sockets with other peers may have the same port.
+    # Sockets with other peers may have the same source port.
     own = f"ino:{os.fstat(sock.fileno()).st_ino}"
     listed = map(str.split, client.host.run(command).stdout.splitlines())
     (peer,) = (fields[3] for fields in listed if own in fields)
@@ -366,7 +366,7 @@ def kernel_peer(client: Client, sock: socket.socket) -> Address:
 
 
 def outcome(client: Client, address: Address) -> str:
-    """Return the name of the endpoint that answers a dial, ``silence``, or the kernel's words."""
+    """Return the name of the endpoint that answers, ``silence``, or the kernel's error text."""
     with Dial(client, address) as dial:
         dial.sock.settimeout(SILENCE_S)
         try:
@@ -380,7 +380,7 @@ def outcome(client: Client, address: Address) -> str:
 
 
 def met(client: Client, address: Address, times: int = 40) -> set[str]:
-    """Return the outcomes of many dials."""
+    """Return the outcomes of repeated dials."""
     return {outcome(client, address) for _ in range(times)}
 
 
@@ -393,5 +393,5 @@ def disconnect(sock: socket.socket) -> None:
 
 
 def mapped(address: Address) -> Address:
-    """Return an IPv4 address as IPv6 sockets dial it."""
+    """Return an IPv4 address as an IPv4-mapped IPv6 address."""
     return f"::ffff:{address[0]}", address[1]

@@ -1,4 +1,4 @@
-"""The programs of socket_lb.bpf.c with maps that a test fills, and a node where they are used."""
+"""The programs of socket_lb.bpf.c with maps that a test fills, attached on a node."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ OBJECT = Path(socket_maps.__file__).with_name("socket_lb.bpf.o")
 
 
 class Client(NamedTuple):
-    """Whom affinity means: a network namespace, as a pod is one address."""
+    """A client for affinity: a network namespace, because a pod has one address."""
 
     netns: int
     affinity: int
 
 
 class Pin(NamedTuple):
-    """Which endpoint a client is served by."""
+    """The endpoint of a client."""
 
     endpoint: int
     last_ns: int
@@ -48,7 +48,7 @@ _PAIR = struct.Struct("=QQ")
 
 
 class SocketLb(Attached):
-    """Attached programs, and their maps in words."""
+    """Attached programs, and typed access to their maps."""
 
     def __init__(self, cgroup: Path) -> None:
         super().__init__(cgroup, OBJECT)
@@ -66,7 +66,7 @@ class SocketLb(Attached):
         timeout_s: int = 60,
         weights: tuple[int, ...] = (),
     ) -> list[int]:
-        """Lead a frontend to new endpoints; return their numbers."""
+        """Assign new endpoints to a frontend; return their ids."""
         self._services += 1
         numbers = [self._numbers + 1 + at for at in range(len(endpoints))]
         self._numbers += len(endpoints)
@@ -138,7 +138,7 @@ class SocketLb(Attached):
 
 @contextmanager
 def serving(node: Net, ip: str, backlog: int = 128) -> Iterator[socket.socket]:
-    """Listen at an address of a node, at a port of the kernel's choice."""
+    """Listen on an address of a node, on a port that the kernel chooses."""
     with node.tcp(socket.AF_INET6 if ":" in ip else socket.AF_INET) as server:
         server.bind((ip, 0))
         server.listen(backlog)

@@ -1,7 +1,7 @@
-"""What every steering keeps; each has a test module whose class derives from this one.
+"""The contract of all steering modes; each has a test module whose class derives from this one.
 
-A subclass gives the fixture ``steerings``: a factory of steerings that share one kernel, so that
-two of them in turn are a restart.
+A subclass provides the fixture ``steerings``: a factory of objects that share one kernel, so that
+creating a second one is a restart.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
 OUTSIDE = Frontend("198.51.100.7", 443, Protocol.TCP)
 
-# Within this many repairs, one a second, what was refused is tried again.
+# A refused change is retried within this many repairs, one a second.
 REPAIRS = 10
 
 MakeSteering = Callable[[], Steering]
 
 
 class SteeringContract:
-    """The suite; the hooks below say what differs."""
+    """The suite; hooks below define the differences between the modes."""
 
     @pytest.fixture
     async def steering(self, steerings: MakeSteering) -> AsyncIterator[Steering]:
@@ -40,11 +40,11 @@ class SteeringContract:
         await steering.close()
 
     def in_force(self) -> str:
-        """Return what is in force as the kernel's own tools show it."""
+        """Return the applied state as the kernel's own tools list it."""
         return ""
 
     def recovers(self, ports: dict[Frontend, int]) -> dict[Frontend, int]:
-        """Return what a restart recovers of these proxy ports, 0 for refused frontends."""
+        """Return the proxy ports that a restart recovers; 0 for refused frontends."""
         return ports
 
     async def test_applied_frontends_are_rendered_one_per_sorted_line(self, steering):
@@ -79,7 +79,7 @@ class SteeringContract:
         assert await steering.repair() == 0
         assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
 
-    async def test_tcp_and_udp_at_one_address_are_two_frontends(self, steering):
+    async def test_tcp_and_udp_on_one_address_are_two_frontends(self, steering):
         over_tcp = Frontend(DNS.ip, DNS.port, Protocol.TCP)
         await steering.apply({DNS: 36001, over_tcp: REFUSE})
         assert await steering.render() == (
@@ -115,7 +115,7 @@ class SteeringContract:
         assert self.in_force() == before
         await steering.close()
 
-    async def test_clean_up_requires_no_start_and_is_idempotent(self, steering, steerings):
+    async def test_cleanup_requires_no_start_and_is_idempotent(self, steering, steerings):
         await steering.apply({WEB: 36001, DNS: 36002, WEB_6: 36003})
         await steering.close()
         cleaner = steerings()
@@ -124,7 +124,7 @@ class SteeringContract:
         assert await cleaner.render() == ""
         await cleaner.close()
 
-    async def test_apply_works_again_after_a_clean_up(self, steering):
+    async def test_apply_works_again_after_a_cleanup(self, steering):
         await steering.apply({WEB: 36001})
         await steering.clean_up()
         assert await steering.repair() == 0
@@ -189,11 +189,11 @@ class SteeringContract:
 
 
 class KernelSteeringContract(SteeringContract):
-    """What those keep besides whose state is in a kernel, which can refuse and drift."""
+    """The contract of modes with state in a kernel, which can refuse and drift."""
 
     @abc.abstractmethod
     def break_it(self, steering: Steering) -> None:
-        """Remove what is in force."""
+        """Remove the applied state."""
 
     async def test_without_a_refusal_no_frontend_is_unsteered(self, steering):
         await steering.apply({WEB: 36001, DNS: REFUSE, WEB_6: 36003})
@@ -219,15 +219,15 @@ class KernelSteeringContract(SteeringContract):
 
 
 class AtomicSteeringContract(KernelSteeringContract):
-    """What those keep besides whose kernel takes all of a transaction or nothing."""
+    """The contract of modes whose kernel applies a transaction completely or not at all."""
 
     outside = OUTSIDE
 
     @abc.abstractmethod
     def obstacle(self, frontend: Frontend) -> AbstractContextManager[object]:
-        """Make an ``apply`` with this frontend impossible for a while."""
+        """Make an ``apply`` with this frontend fail within the block."""
 
-    async def test_a_failed_apply_leaves_the_old_state_in_force(self, steering):
+    async def test_a_failed_apply_keeps_the_old_state(self, steering):
         await steering.apply({WEB: 36001})
         before = self.in_force()
         with self.obstacle(self.outside), pytest.raises(SteeringError):
@@ -242,7 +242,7 @@ class AtomicSteeringContract(KernelSteeringContract):
         assert await steering.repair() == 0
         assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
 
-    async def test_a_failed_change_leaves_the_old_state_in_force(self, steering):
+    async def test_a_failed_change_keeps_the_old_state(self, steering):
         await steering.apply({WEB: 36001, CART: REFUSE})
         before = self.in_force()
         with self.obstacle(self.outside), pytest.raises(SteeringError):
@@ -255,14 +255,14 @@ class AtomicSteeringContract(KernelSteeringContract):
 
 
 class SelectiveSteeringContract(KernelSteeringContract):
-    """What those keep besides whose kernel can refuse one frontend and take all others."""
+    """The contract of modes whose kernel can refuse one frontend and accept all others."""
 
     outside = OUTSIDE
     """The frontend that the kernel can refuse."""
 
     @abc.abstractmethod
     def refusal(self, frontend: Frontend) -> AbstractContextManager[object]:
-        """Make it impossible for a while to steer this frontend, and no other."""
+        """Make steering of only this frontend fail within the block."""
 
     async def test_only_the_refused_frontend_has_a_problem(self, steering):
         with self.refusal(self.outside):

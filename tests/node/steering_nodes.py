@@ -1,6 +1,6 @@
-"""A node and its pods for the steering tests: network namespaces of this process's threads.
+"""A node and its pods for the steering tests: network namespaces for this process's threads.
 
-A socket belongs to the namespace in which it was made, so a test opens it inside ``with pod:``
+A socket belongs to the namespace in which it was created, so a test opens it inside ``with pod:``
 and uses it anywhere. Every wait has a deadline of :data:`DEADLINE_S`.
 """
 
@@ -25,17 +25,17 @@ from tests.node.testbed import as_older_nft_prints, with_sorted_elements
 from userspace_proxy.kernel.nf_tables import ruleset as transactions
 from userspace_proxy.kernel.socket_options import IP_TRANSPARENT, IPV6_TRANSPARENT
 
-# Not in Python's socket module before 3.14.
+# Python's socket module has it only from 3.14 on.
 IP_PKTINFO = 8
 NODE_IP, POD_IP = "10.1.0.1", "10.1.0.2"
 NODE_IP6, POD_IP6 = "fd00:1::1", "fd00:1::2"
 BARE_POD_IP = "10.2.0.2"
-# Calico's; it makes proxy ARP, and so forwarding, needless here.
+# Calico's MAC, which makes proxy ARP, and so forwarding, unnecessary here.
 BARE_LINK_MAC = "ee:ee:ee:ee:ee:ee"
 
 
 def need_namespaces() -> None:
-    """Skip where namespaces can't be made."""
+    """Skip if namespaces can't be created."""
     try:
         Net("probe").close()
     except OSError as exc:
@@ -43,7 +43,7 @@ def need_namespaces() -> None:
 
 
 class Cluster:
-    """A node, a pod on a numbered interface, and a pod on an unnumbered one when asked for."""
+    """A node, a pod on a numbered interface, and optionally one on an unnumbered interface."""
 
     def __init__(self) -> None:
         self.node, self.pod = Net("node"), Net("pod")
@@ -61,12 +61,12 @@ class Cluster:
             ip link set eth0 up
             ip route add default via {NODE_IP}
             ip route add default via {NODE_IP6}""")
-        # The kernel adds it once it has noticed that the other end is up.
+        # The kernel adds the route when it has noticed that the other end is up.
         own = f"local {NODE_IP6} dev pod0"
         wait_for(own, lambda: own in self.node.run("ip -6 route show table local"))
 
     def add_bare_pod(self) -> Net:
-        """Add a pod as Calico does: the node's end of its link has no address."""
+        """Add a pod like Calico's: the node's end of its link has no address."""
         pod = Net("bare-pod")
         self.nets.append(pod)
         self._link("cali0", pod)
@@ -102,14 +102,14 @@ def tcp_server(net: Net, port: int, family: int = socket.AF_INET) -> socket.sock
 
 
 def proxy_listener(net: Net, port: int, family: int = socket.AF_INET) -> socket.socket:
-    """Return a listener on all addresses as the proxy's are: a transparent socket."""
+    """Return a listener on all addresses with IP_TRANSPARENT, like the proxy's."""
     server = tcp_server(net, port, family)
     make_transparent(server)
     return server
 
 
 def make_transparent(sock: socket.socket) -> None:
-    """Set IP_TRANSPARENT or IPV6_TRANSPARENT, as on the proxy's own sockets."""
+    """Set IP_TRANSPARENT or IPV6_TRANSPARENT, like on the proxy's own sockets."""
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
     else:
@@ -117,7 +117,7 @@ def make_transparent(sock: socket.socket) -> None:
 
 
 def can_dial(net: Net, ip: str, port: int) -> bool:
-    """Return whether a TCP connection is accepted; False when it is refused."""
+    """Return whether a TCP connection is accepted; False if it is refused."""
     with net.tcp(socket.AF_INET6 if ":" in ip else socket.AF_INET) as client:
         try:
             client.connect((ip, port))
@@ -127,7 +127,7 @@ def can_dial(net: Net, ip: str, port: int) -> bool:
 
 
 class UdpServer:
-    """A UDP socket on all addresses that answers from the one that was asked."""
+    """A UDP socket on all addresses that replies from the queried address."""
 
     def __init__(self, net: Net, port: int, family: int = socket.AF_INET) -> None:
         self._socket = net.udp(family)
@@ -141,13 +141,13 @@ class UdpServer:
         self._socket.bind(("", port))
 
     def answer(self, data: bytes) -> bytes:
-        """Wait for a datagram, send data back, and return what came."""
+        """Wait for a datagram, send data back, and return the received data."""
         asked, ancillary, _flags, client = self._socket.recvmsg(2048, 256)
         packed = ancillary[0][2]
         if self._level == socket.IPPROTO_IPV6:
             info = packed[:16] + struct.pack("=I", 0)
         else:
-            # in_pktinfo: ifindex 0, then the local address as the source of the answer.
+            # in_pktinfo: ifindex 0, then the local address as the source of the reply.
             info = struct.pack("=I", 0) + packed[4:8] + bytes(4)
         self._socket.sendmsg([data], [(self._level, self._info, info)], 0, client)
         return asked
@@ -157,13 +157,13 @@ class UdpServer:
 
 
 def exchange(client: socket.socket, server: UdpServer) -> bool:
-    """Return whether a question of a connected client comes to a server and back."""
+    """Return whether a query of a connected client reaches a server and is answered."""
     client.send(b"question")
     return server.answer(b"answer") == b"question" and client.recv(2048) == b"answer"
 
 
 def is_refused(client: socket.socket) -> bool:
-    """Return whether a datagram of a connected client is answered by port unreachable."""
+    """Return whether a connected client's datagram is answered with port unreachable."""
     client.send(b"question")
     try:
         client.recv(2048)
@@ -192,10 +192,10 @@ def ruleset(net: Net) -> str:
 
 
 def run_until_killed(program: str) -> bool:
-    """Run a program that prints the id of its child, reads a line and kills itself.
+    """Run a program that prints its child's PID, reads a line and kills itself.
 
     Returns:
-        Whether its child has ended too.
+        Whether its child has exited, too.
     """
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe) as parent:
@@ -211,18 +211,18 @@ def run_until_killed(program: str) -> bool:
 
 
 def own_name() -> str:
-    """Return the name under which the kernel knows this process."""
+    """Return this process's name in the kernel."""
     return Path("/proc/self/comm").read_text(encoding="utf-8").strip()
 
 
 def wait_until_dead(pid: int) -> None:
-    """Wait for a child to die, without taking its exit status from its owner."""
+    """Wait for a child to die, without reaping it."""
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 @contextmanager
 def owned_table(name: str) -> Iterator[None]:
-    """Let an inet table of nftables be owned by another program."""
+    """Give an inet table of nftables another owner within the block."""
     pipe = subprocess.PIPE
     with subprocess.Popen(["nft", "-i"], stdin=pipe, stdout=pipe, text=True) as owner:
         assert owner.stdin is not None
@@ -236,7 +236,7 @@ def owned_table(name: str) -> Iterator[None]:
 
 @contextmanager
 def unusable_lock(path: Path) -> Iterator[None]:
-    """Let nothing open the xtables lock: the helper opens it anew each time."""
+    """Make the xtables lock unusable: the helper opens it each time."""
     path.unlink()
     path.mkdir()
     yield
@@ -245,7 +245,7 @@ def unusable_lock(path: Path) -> Iterator[None]:
 
 @contextmanager
 def refused_transactions() -> Iterator[None]:
-    """Let the kernel refuse each transaction of nftables by this process."""
+    """Make the kernel refuse each nftables transaction of this process."""
     no_such_subsystem = bytes([0, 0, 0, 255])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transactions, "_FRAME", no_such_subsystem)

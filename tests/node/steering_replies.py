@@ -1,4 +1,4 @@
-"""Replies to clients' own addresses, caught on a node, and dials at such addresses."""
+"""Catches replies to clients' own addresses on a node, and dials from such addresses."""
 
 import asyncio
 import os
@@ -15,11 +15,11 @@ KERNEL = SystemCalls(1)
 TCP = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 UDP = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
 PORT = 8080
-# No interface has it: only the proxy uses it, as a client's.
+# No interface has it: only the proxy uses it, as a client's address.
 CLIENTS = {4: "10.9.9.9", 6: "fd00:9::9"}
 PODS = {4: nodes.POD_IP, 6: nodes.POD_IP6}
-# The kernel adds a link-local address when no other host has claimed it.
-# The kernel notices some time after the fixture that a link is up.
+# The kernel adds link-local routes only after duplicate address detection, and some time after the
+# fixture a link comes up, so the dump omits both.
 SHOW = (
     "nft list tables; ip rule; ip -6 rule; ip -4 route show table all | sed 's/ linkdown//'; "
     "ip -6 route show table all | grep -v 'proto kernel' | sed 's/ linkdown//'"
@@ -27,11 +27,11 @@ SHOW = (
 
 
 class Catching:
-    """Replies that are caught on the node, as by a process that has begun it.
+    """Reply routing on the node, as a process sets it up.
 
     Args:
-        cluster: Its node is meant.
-        name: The proxy's.
+        cluster: The cluster of the node.
+        name: The proxy's name.
     """
 
     def __init__(self, cluster, name=""):
@@ -40,7 +40,7 @@ class Catching:
         self._answers = ReplyRouting(name)
 
     def do(self, verb):
-        """Call a method of the answers; return what it returns."""
+        """Call a method of the reply routing, and return the result."""
         with self._node:
             return self._runner.run(getattr(self._answers, verb)())
 
@@ -70,7 +70,7 @@ def dial(cluster, kind, version, port=PORT):
 
 
 def peer_of(server, kind, dialling):
-    """Have both sides talk; return whom the server sees."""
+    """Exchange data in both directions; return the peer address that the server sees."""
     dialling.settimeout(nodes.DEADLINE_S)
     if kind == TCP:
         accepted, peer = server.accept()

@@ -1,4 +1,4 @@
-"""Clients, servers, segments and frontends for what steering does to real packets.
+"""Clients, servers, segments and frontends for tests of steering with real packets.
 
 A plain server on each proxy port stands for the proxy.
 """
@@ -37,7 +37,7 @@ def net_of(cluster: nodes.Cluster, name: str) -> nodes.Net:
 
 
 def dial_in_vain(net: nodes.Net, frontend: Frontend) -> None:
-    """Send the SYN of a connection from a certain port to where nobody answers."""
+    """Send a SYN from a certain port to an address that doesn't answer."""
     with dialler(net, frontend) as client:
         client.setblocking(False)
         assert client.connect_ex((frontend.ip, frontend.port)) == errno.EINPROGRESS
@@ -57,7 +57,7 @@ def dialler(net: nodes.Net, frontend: Frontend) -> socket.socket:
 
 
 def send_segment(net: nodes.Net, to: tuple[str, int], flags: int) -> None:
-    """Send one TCP segment without data from the pod, whatever its flags."""
+    """Send a TCP segment without data from the pod, with any flags."""
     head = struct.pack(">HHIIBBHHH", CLIENT_PORT, to[1], 1, 1, 5 << 4, flags, 1024, 0, 0)
     pseudo = socket.inet_aton(nodes.POD_IP) + socket.inet_aton(to[0]) + struct.pack(">HH", 6, 20)
     total = sum(struct.unpack(">16H", pseudo + head))
@@ -67,7 +67,7 @@ def send_segment(net: nodes.Net, to: tuple[str, int], flags: int) -> None:
 
 
 def associations(node: nodes.Net) -> set[str]:
-    """Return the node's UDP associations, without timeouts and states."""
+    """Return the node's UDP conntrack entries, without timeouts and states."""
     lines = node.run("conntrack -L -p udp 2>/dev/null").splitlines()
     return {" ".join(word for word in line.split() if "=" in word) for line in lines}
 
@@ -91,8 +91,8 @@ def our_routes(node: nodes.Net) -> str:
 
 
 def in_force(node: nodes.Net) -> str:
-    # Link-local routes come when the kernel is done with its address detection, and it notices
-    # later than we that a link is up.
+    # Link-local routes appear after duplicate address detection, and the kernel notices later than
+    # this process that a link is up.
     said = nodes.ruleset(node) + node.run(
         "{ ip route show table all; ip -6 route show table all; } | grep -v -e fe80 -e ff00;"
         "ip rule; ip -6 rule"

@@ -1,4 +1,4 @@
-"""Rows of how one control process follows another, and the clients that must not notice it."""
+"""Cases of how one control process takes over from another, unnoticed by clients."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
 SERVED = (WEB, STICKY, DNS)
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 RELIEVED = "previous workers stopped accepting connections"
-# Low, as tests run in parallel: what is lost is lost at any rate.
+# Low, because tests run in parallel: a gap loses connections at any rate.
 RATE = 30.0
-# On a busy machine.
+# Long enough for a busy machine.
 TIMEOUT_S = 30.0
 
 Succession = Callable[[Testbed], AbstractContextManager[None]]
-"""The next process serves at the block's beginning; the last one has no clients at its end."""
+"""The next process serves when the block begins; the previous one has no clients when it ends."""
 
 
 @contextlib.contextmanager
@@ -60,7 +60,7 @@ def send_sigusr1(testbed: Testbed) -> Iterator[None]:
 
 @contextlib.contextmanager
 def take_back(testbed: Testbed) -> Iterator[None]:
-    """Start a next process that can't serve DNS: the last one serves the node again."""
+    """Start a next process that can't serve DNS: the previous one takes the node back."""
     with testbed["node-1"].new_udp() as taken:
         taken.bind(("127.0.0.1", 0))
         dns = f"--dns-bind-address=127.0.0.1:{taken.getsockname()[1]}"
@@ -77,14 +77,14 @@ def take_back(testbed: Testbed) -> Iterator[None]:
 
 
 def serve(testbed: Testbed, *services: Service) -> None:
-    """Have the running agent serve exactly these Services with both pods."""
+    """Make the running agent serve exactly these Services with both pods."""
     served = [with_endpoints(s, [testbed.ip(name) for name in PODS]) for s in services]
     testbed.edit(*served)
     testbed.agent.wait_until_settled(*served)
 
 
 def assert_unnoticed(testbed: Testbed, succeed: Succession) -> None:
-    """Assert that no client is refused, reset or sent to another endpoint by a succession."""
+    """Assert that a takeover refuses no client, resets none, and keeps its endpoint."""
     agent, pod = testbed.agent, testbed["pod"]
     workers, relieved = child_pids(agent.control), agent.log().count(RELIEVED)
     sticky = {name: client.get(STICKY.address) for name, client in testbed.clients.items()}
@@ -107,7 +107,7 @@ def assert_unnoticed(testbed: Testbed, succeed: Succession) -> None:
         with open_before:
             open_before.sendall(REQUEST)
             assert b"200" in open_before.recv(99)
-        # In the other order, so that turns would give them the other endpoint.
+        # In the other order, so that round robin would give them the other endpoint.
         assert {name: testbed[name].get(STICKY.address) for name in reversed(sticky)} == sticky
         outcomes = [load.stop() for load in loads]
     for outcome in outcomes:

@@ -1,4 +1,4 @@
-"""Path ``auto``: the kernel while all endpoints answer probes, userspace from the first failure."""
+"""Path ``auto``: kernel while all endpoints answer probes, userspace after the first failure."""
 
 import contextlib
 import select
@@ -14,12 +14,12 @@ from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
 pytestmark = [pytest.mark.netns, pytest.mark.needs(*FOR_KERNEL_PATH)]
 
 FAMILY = {4: "IPv4", 6: "IPv6"}
-# Dials meet the bad endpoint half of the time, so this many in a row show that they don't.
+# Half of the dials get the bad endpoint, so this many in a row show that none does any more.
 MANY = 30
 
 
 class Endpoint:
-    """A pod whose server echoes what it gets by TCP, and answers its name by UDP."""
+    """A pod whose server echoes TCP data, and answers its name by UDP."""
 
     def __init__(self, pod):
         self.pod = pod
@@ -32,7 +32,7 @@ class Endpoint:
         self.server = self.pod.serve(None, echo=TARGET, udp=TARGET)
 
     def die(self):
-        """Kill its server: the kernel refuses clients."""
+        """Kill its server, so that the kernel refuses clients."""
         self.server.stop()
 
     def has_clients(self):
@@ -76,7 +76,7 @@ class Guarded:
         return port["path"] == path and port["frontends"][0]["target"].startswith(target)
 
     def fails(self, version):
-        """Return whether a new connection fails; one that gets no answer within 0.5 s does."""
+        """Return whether a new connection fails, or gets no answer within 0.5 s."""
         address = CLUSTER_IPS[version].format(10), PORT
         with self.client.tcp(address[0]) as sock:
             sock.settimeout(0.5)
@@ -88,7 +88,7 @@ class Guarded:
                 return True
 
     def open_to_good(self, version):
-        """Return a connection and a flow to the endpoint that stays."""
+        """Return a connection and a flow to the endpoint that keeps working."""
         address = CLUSTER_IPS[version].format(10), PORT
         while True:
             connection = self.client.dial(address)
@@ -99,7 +99,7 @@ class Guarded:
         return connection, flow
 
     def dial_until(self, path, version):
-        """Dial until the Service has a path; return how many connections failed."""
+        """Dial until the Service uses a path; return how many connections failed."""
         failed = 0
         while not self.takes(path, version):
             failed += self.fails(version)
@@ -163,7 +163,7 @@ def test_pending_dials_to_a_silent_endpoint_are_served_after_the_switch(web, ver
             dial.connect_ex(address)
         web.wait_for_path("userspace", version)
         for dial in dials:
-            # A SYN that got lost is sent again after 1, 2, 4 … seconds.
+            # A lost SYN is retransmitted after 1, 2, 4 … seconds.
             dial.settimeout(60)
             _, writable, _ = select.select([], [dial], [], 30)
             assert writable, "the proxy dials the other endpoint"

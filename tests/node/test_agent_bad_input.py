@@ -1,4 +1,4 @@
-"""What an agent on a real node can't begin with: one clear line each, and nothing is left."""
+"""Errors that prevent an agent's start on a real node: one clear line, and no leftovers."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from tests.users import as_another_user
 
 pytestmark = pytest.mark.netns
 
-# Makes python-iptables as absent as on a machine that never had it.
+# Makes python-iptables unavailable, like on a machine that doesn't have it.
 WITHOUT_IPTC = """raise ModuleNotFoundError("No module named 'iptc'", name="iptc")"""
 NO_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--")
 LOG_LINE = re.compile(r"\S+Z (INFO|WARNING) ")
@@ -19,14 +19,14 @@ LOG_LINE = re.compile(r"\S+Z (INFO|WARNING) ")
 
 @pytest.fixture(scope="module")
 def testbed(tmp_path_factory):
-    """A node whose agent doesn't run."""
+    """A node whose agent isn't running."""
     with Testbed(tmp_path_factory.mktemp("agent"), "iptables", clients=()) as testbed:
         yield testbed
 
 
 @pytest.fixture
 def refused(testbed):
-    """Run an agent that must end by itself; returns status and what it said beside its log."""
+    """Run an agent that must exit by itself; return its status and its output beside the log."""
 
     def refused(*flags, command=(), env=None, before=()):
         done = testbed.agent.run(
@@ -53,7 +53,7 @@ def test_missing_python_iptables_is_reported_in_one_line_with_the_remedy(refused
     )
 
 
-def test_missing_capabilities_are_named_in_one_line(refused):
+def test_missing_capabilities_are_reported_in_one_line(refused):
     assert refused(before=NO_RIGHTS) == (
         1,
         [

@@ -1,4 +1,4 @@
-"""Clients and endpoints on one bridge: where the kernel allows it endpoints see the clients."""
+"""Clients and endpoints on one bridge: endpoints see the clients if the kernel allows it."""
 
 import contextlib
 import html
@@ -54,7 +54,7 @@ def test_bridges_bypassing_netfilter_are_reported_until_fixed(bridge):
     assert f"sysctl -w {SYSCTLS[4]}=1" in page
     checked = bridge.testbed.agent.run(command=CHECK).stdout
     assert f"IPv6 clients on the same bridge: {SYSCTLS[6]} is 0" in checked
-    # Switched on and off while it runs: no sysctl announces it.
+    # Switched on and off at run time: no event announces a sysctl's change.
     bridge.testbed.shell(f"sysctl -qw {SYSCTLS[4]}=1")
     bridge.wait_for_obstacles(("cni0", "IPv6"))
     wait_for("the client's address", lambda: bridge.seen(4) == "client")
@@ -63,7 +63,7 @@ def test_bridges_bypassing_netfilter_are_reported_until_fixed(bridge):
     bridge.wait_for_obstacles(("cni0", "IPv4"), ("cni0", "IPv6"))
     for protocol in PROTOCOLS:
         assert bridge.seen(4, protocol) == "node"
-    # For this bridge alone.
+    # Set for this bridge alone.
     bridge.testbed.shell("ip link set cni0 type bridge nf_call_iptables 1 nf_call_ip6tables 1")
     bridge.wait_for_obstacles()
     for version in VERSIONS:
@@ -72,7 +72,7 @@ def test_bridges_bypassing_netfilter_are_reported_until_fixed(bridge):
 
 
 def test_pods_on_isolated_ports_see_the_nodes_address(bridge):
-    """Neither could resolve the other's address."""
+    """Neither can resolve the other's address."""
     for pod in ("bridge-pod", "bridged"):
         port = bridge.testbed.pod(pod).host_interface
         bridge.testbed.shell(f"ip link set {port} type bridge_slave isolated on")
@@ -97,7 +97,7 @@ def test_connections_survive_a_change_of_the_bridges_mac(bridge):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_refusals_and_fragments_are_delivered_over_a_bridge(bridge, version):
-    """By ICMP, by RST, and a datagram of 9,000 bytes in pieces."""
+    """A refusal by ICMP, one by RST, and a datagram of 9,000 bytes in fragments."""
     other = Endpoint(bridge.testbed.sandbox.add_pod("refusing", "bridge"))
     for protocol in PROTOCOLS:
         other.servers[protocol, version].close()
@@ -107,7 +107,7 @@ def test_refusals_and_fragments_are_delivered_over_a_bridge(bridge, version):
     address = (CLUSTER_IPS[version].format(10), PORT)
     server = bridge.endpoint.servers["UDP", version]
     for _ in range(2):
-        # Every second flow begins at the pod that refuses, and goes on at once.
+        # Every second flow begins at the pod that refuses, and is moved immediately.
         asking = bridge.testbed["bridge-pod"].udp(address)
         asking.send(b"question")
         _, peer = server.recvfrom(100)
@@ -136,7 +136,7 @@ def test_bridge_entries_are_restored_and_added_to_new_bridges(bridge):
 
 
 def test_a_next_process_diverts_replies_without_a_gap(bridge):
-    """An endpoint's packet that reaches the client itself is answered by a reset."""
+    """If an endpoint's packet reached the client itself, that would send RST."""
     bridge.start()
     wait_for("the client's address", lambda: bridge.seen() == "client")
     agent, is_over = bridge.testbed.agent, threading.Event()
@@ -176,7 +176,7 @@ ip link set eth0 master lan1
 
 @pytest.mark.parametrize("steering", ["nftables", "iptables"])
 def test_replies_from_other_nodes_arrive_over_a_bridge_as_uplink(tmp_path, steering):
-    """They are for the bridge's own MAC address already, and it has no entry of the constant."""
+    """They are sent to the bridge's own MAC address, and no entry has the constant one."""
     with contextlib.closing(Bridge(tmp_path, steering=steering)) as bridge:
         testbed = bridge.testbed
         local, remote = bridge.endpoint, Endpoint(testbed.sandbox.add_node().add_pod("remote"))
@@ -184,7 +184,7 @@ def test_replies_from_other_nodes_arrive_over_a_bridge_as_uplink(tmp_path, steer
             objects("bridged", 10, (local, "node-1")), objects("remote", 11, (remote, "node-2"))
         )
         wait_for("the client's address", lambda: bridge.seen() == "client")
-        # Also while it runs.
+        # The uplink is changed at run time, too.
         testbed.shell(UPLINK)
         client = testbed["bridge-pod"]
         own = {4: str(client.host.ip), 6: str(client.host.ip6)}
@@ -200,7 +200,7 @@ def test_replies_from_other_nodes_arrive_over_a_bridge_as_uplink(tmp_path, steer
 
 
 def test_a_pod_spoofing_the_constant_mac_receives_no_replies_of_other_pods(tmp_path):
-    """A bridge learns the senders of frames: before our start, and while our entry is missing."""
+    """A bridge learns senders' MACs: before the agent's start, and while its entry is missing."""
     claim = f"""
 import socket
 sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
@@ -242,7 +242,7 @@ def test_stop_and_cleanup_remove_the_bridge_entries_and_table(bridge):
 
 
 def test_an_endpoint_is_reset_when_its_clients_container_disappears(tmp_path):
-    """It can no longer send to the client's address: only the proxy can end the connection."""
+    """The pod can no longer send to the client's address: only the proxy can close it."""
     with contextlib.closing(Bridge(tmp_path, "pod")) as bridge:
         bridge.start()
         wait_for("the client's address", lambda: bridge.seen() == "client")
@@ -264,7 +264,7 @@ def test_an_endpoint_is_reset_when_its_clients_container_disappears(tmp_path):
                     accepted.send(bytes(65536))
 
         def all_reset():
-            # 20 s as docs/operate.md says, and as much again on a busy machine.
+            # 20 s according to docs/operate.md, and twice that on a busy machine.
             for client in ("bridge-pod", "pod"):
                 with contextlib.suppress(OSError):
                     waiting[client, "trickling"].send(b"!")
@@ -287,7 +287,7 @@ def test_an_idle_connection_survives_a_12_s_outage_of_its_clients_link(bridge):
     accepted, _ = accept_with_data(bridge.endpoint.servers["TCP", 4])
 
     def unanswered():
-        """Return how often in a row, once a second, the client hasn't answered a keep-alive."""
+        """Return how many keep-alives in a row, one a second, the client hasn't answered."""
         shown = bridge.testbed.shell(f"ss -tnoH state established dst {client.host.ip}")
         timer = re.search(r"timer:\(keepalive,[\w.]+,(\d+)\)", shown)
         return int(timer[1]) if timer else None
@@ -303,7 +303,7 @@ def test_an_idle_connection_survives_a_12_s_outage_of_its_clients_link(bridge):
 
 
 def test_a_client_without_tcp_timestamps_is_served_despite_time_wait_ports(bridge):
-    """Ports in TIME_WAIT can't be used again then; the client ends each connection first."""
+    """Ports in TIME_WAIT can't be reused without timestamps; the client sends FIN first."""
     serving = f"""
 import socket
 with socket.create_server(("", {TARGET + 1}), backlog=128) as server:

@@ -1,4 +1,4 @@
-"""Client addresses while agents, Cilium, IPv6 and routes come and go on a node."""
+"""Client addresses while agents, Cilium, IPv6 and routes are added and removed."""
 
 import pytest
 
@@ -45,12 +45,12 @@ def test_a_killed_agents_kernel_state_is_reused_and_removed_by_stop_or_cleanup(s
         assert testbed.agent.stop() == 0
         assert "11800" not in testbed.kernel()
         assert "userspace-proxy" not in testbed.rules()
-        # Killed, and cleaned up.
+        # Kill the agent, and clean up.
         testbed.agent.start_until_ready()
         testbed.agent.kill()
         assert testbed.agent.run(command=CLEANUP).returncode == 0
         assert testbed.kernel() == before
-        # Killed, and started again without address preservation.
+        # Kill the agent, and start it again without address preservation.
         testbed.agent.start_until_ready()
         testbed.agent.kill()
         testbed.agent.flags = (*testbed.agent.flags, "--preserve-client-address=never")
@@ -85,14 +85,14 @@ def test_installing_cilium_ends_address_preservation_without_leftovers(tmp_path)
         testbed.shell("ip link del cilium_host")
         wait_for("its return", is_on)
         assert seen() == ip
-        # A killed agent's routes go at the next start, which doesn't need them.
+        # A killed agent's routes are removed at the next start, which doesn't need them.
         testbed.agent.kill()
         testbed.shell("ip link add cilium_host type veth peer name cilium_net")
         testbed.agent.start_until_ready()
         assert "11800" not in testbed.kernel()
         testbed.agent.kill()
         testbed.shell("ip link del cilium_host")
-        # On, off at run time, stopped.
+        # On, off at run time, then stopped.
         testbed.agent.start_until_ready()
         testbed.shell("ip link add cilium_host type veth peer name cilium_net")
         wait_for("an end of it", lambda: not is_on())
@@ -103,7 +103,7 @@ def test_installing_cilium_ends_address_preservation_without_leftovers(tmp_path)
 
 
 def serve_past_the_node(testbed, **annotations):
-    """Serve an endpoint with a link of its own to the laptop, as Multus gives it.
+    """Serve an endpoint with its own link to the laptop, like Multus adds.
 
     Returns:
         The endpoint, and the address to dial.
@@ -123,7 +123,7 @@ def serve_past_the_node(testbed, **annotations):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_pod_with_a_link_in_its_clients_network_is_served_with_the_annotation(protocol, tmp_path):
-    """What it answers doesn't come back by the node."""
+    """Its answers bypass the node."""
     flags = ("--workers=1", "--connection-log=1")
     with Testbed(tmp_path, "nftables", *flags, clients=("pod", "laptop")) as testbed:
         endpoint, address = serve_past_the_node(testbed, **{ANNOTATION: "never"})

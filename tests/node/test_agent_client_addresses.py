@@ -1,4 +1,4 @@
-"""Whose address endpoints see: the client's if their replies return through the node."""
+"""The source address that endpoints see: the client's if replies return through the node."""
 
 import contextlib
 
@@ -43,17 +43,17 @@ def _hang_up(request):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(("client", "endpoint"), PAIRS)
 def test_an_endpoint_sees_the_expected_client_address(world, client, endpoint, protocol, version):
-    """The node's own address is its clients'."""
+    """The node's own address counts as its clients' address."""
     assert world.saw(client, endpoint, protocol, version) == SEEN[client, endpoint]
 
 
 def shown(world, name):
-    """Return what the page's JSON says of a Service's TCP port of IPv4."""
+    """Return a Service's IPv4 TCP port from the status JSON."""
     return world.testbed.agent.port(name, protocol="TCP", family="IPv4", side="")
 
 
 def test_a_client_denied_by_an_endpoint_is_denied_through_the_service(world):
-    """A network policy's work: the endpoint's own kernel drops what comes from one client."""
+    """A network policy: the endpoint's own kernel drops packets of one client."""
     testbed, endpoint = world.testbed, world.endpoints["routed"]
     address, denied = world.address("pod", "routed", 4), testbed["pod"]
     rules = f"""table ip denied {{
@@ -80,7 +80,7 @@ def test_a_client_denied_by_an_endpoint_is_denied_through_the_service(world):
         asking.send(b"question")
         with pytest.raises(TimeoutError):
             asking.recv(100)
-        # All others are served, as if nothing had happened.
+        # All other clients are served as before.
         for other in ("bridge-pod", "node-1", "laptop"):
             assert world.saw(other, "routed", "TCP", 4) in ("client", "node")
         (state,) = shown(world, "routed")["endpoints"]
@@ -97,7 +97,7 @@ def test_a_client_denied_by_an_endpoint_is_denied_through_the_service(world):
 
 
 def drain(endpoint):
-    """Take away what was accepted or sent and nobody has asked for."""
+    """Read and drop everything in the queues."""
     for (protocol, _), server in endpoint.servers.items():
         server.setblocking(False)
         with contextlib.suppress(BlockingIOError):
@@ -110,7 +110,7 @@ def drain(endpoint):
 
 
 def part(testbed):
-    """Return what of the kernel is there for answers, and the names of all tables."""
+    """Return the kernel state for replies, and the names of all tables."""
     show = "ip rule; ip -6 rule; ip route show table 11800; nft list tables"
     return sorted(testbed.shell(show).splitlines())
 

@@ -1,11 +1,11 @@
-"""After all processes were killed no other process gets a client, and the next ones serve again.
+"""After all processes were killed, no other process gets a client, and restarted ones serve.
 
     rest         while nothing changes
     start        while it starts
     change       while it applies a change
     hand-over    while another process takes over: both die
 
-The processes that come next have the same steering, or another one; nothing is left of the first.
+The next processes use the same steering mode, or another one; nothing is left of the first.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NONE = Service("none", "10.96.0.30", more={"clusterIPs": ["10.96.0.30", "fd00:96
 TCP_FRONTENDS = [(ip, 80) for s in (WEB, NONE) for ip in s.more["clusterIPs"]]
 UDP_FRONTENDS = [(ip, 53) for ip in DNS.more["clusterIPs"]]
 REFUSE_PORT = 29999
-# So that IPv6 has listeners as well; nothing dials these endpoints.
+# Makes IPv6 listeners necessary; no client dials these endpoints.
 IPV6_SLICES = "---".join(
     f"""
 apiVersion: discovery.k8s.io/v1
@@ -56,7 +56,7 @@ endpoints: [{{addresses: ["fd00:10:244::99"]}}]
 
 
 def our_ports(testbed: Testbed) -> set[int]:
-    """Return the local ports that rules of the agent lead to; without rules those of Services."""
+    """Return the local ports that the agent's rules point to, or Services' ports without rules."""
     if testbed.agent.steering == "local":
         return {80, 53}
     targets = [t for s in ("web", "dns") for t in testbed.agent.frontends(s).values()]
@@ -67,7 +67,7 @@ def our_ports(testbed: Testbed) -> set[int]:
 
 @contextlib.contextmanager
 def thief(testbed: Testbed, ports: set[int]):
-    """Have a process of the node without any right listen on some ports, at all addresses."""
+    """Run a process without any right that listens on some ports of all addresses."""
     with contextlib.ExitStack() as stack:
         for ip in ("0.0.0.0", "::"):
             for port in ports:
@@ -87,7 +87,7 @@ IPV6_CLIENTS = ("pod", "node-1")
 
 
 def refusals(testbed: Testbed) -> dict[tuple[str, str, int], str]:
-    """Return how dials of all clients to all frontends end."""
+    """Return the results of dials from all clients to all frontends."""
     said = {}
     for name, client in testbed.clients.items():
         for frontend in TCP_FRONTENDS:
@@ -100,14 +100,14 @@ def refusals(testbed: Testbed) -> dict[tuple[str, str, int], str]:
 
 
 def rules_without_ports(testbed: Testbed) -> Counter[str]:
-    """Return the rules, and routes of ``local``, without the numbers of proxy ports."""
+    """Return the rules, and the routes of ``local``, without proxy ports."""
     text = testbed.rules() + testbed.shell("ip route show table all proto 117")
-    # Lists and ranges, too.
+    # Including lists and ranges.
     return Counter(re.sub(r"\b[12]\d{4}\b([,:-]\s*[12]\d{4}\b)*", "PORTS", text).splitlines())
 
 
 def kill_during(testbed: Testbed, during: str, after_s: float) -> None:
-    """Kill all processes so many seconds after something has begun."""
+    """Kill all processes so many seconds after an action has begun."""
     agent = testbed.agent
     with contextlib.ExitStack() as others:
         match during:
@@ -117,7 +117,7 @@ def kill_during(testbed: Testbed, during: str, after_s: float) -> None:
             case "change":
                 testbed.agent.manifests.write(ADDED, name="added.yaml")
             case "hand-over":
-                # `Agent.kill` kills the children of one process.
+                # `Agent.kill` kills the children of only one process.
                 others.callback(agent.kill)
                 others.callback(setattr, agent, "process", agent.process)
                 agent.process = None
@@ -161,7 +161,7 @@ def test_a_process_on_proxy_ports_gets_no_client_and_the_next_agent_serves_them(
             assert set(refusals(testbed).values()) == {"refused"}
             assert refusal(flow) == "refused"
             if testbed.agent.steering == "local":
-                # A listener of ours and one on all addresses can't have the same port.
+                # The proxy's listener and one on all addresses can't have the same port.
                 stack.close()
             testbed.agent.start_until_ready()
             for name, client in testbed.clients.items():
@@ -201,12 +201,12 @@ def test_a_process_taking_node_ports_while_no_proxy_runs_gets_no_client(tmp_path
                 assert client.get((node, 30080)) == "one", name
                 assert client.asks((node, 30053)) == "one: hello", name
                 assert client.tcp_refusal((node, 30090)) == "refused", name
-            # One each of TCP or UDP; the thief has both of all three.
+            # One each of TCP or UDP; the other program has both of all three.
             assert testbed.agent.log().count("another process took node port") == 3
 
 
 ADDRESSES = {"a": "10.96.0.10", "b": "10.96.0.11", "c": "10.96.0.9"}
-# What only this steering has in the kernel while it runs.
+# Kernel state that only this steering mode has while it runs.
 MARKS = {
     "iptables": r"UPROXY",
     "nftables": r"table inet userspace-proxy \{",
@@ -224,7 +224,7 @@ def test_after_a_change_of_steering_no_client_reaches_another_services_pod(first
         folder.mkdir()
     with Testbed(folders[0], first, clients=("pod", "node-1")) as testbed:
         pods = dict(zip("abc", testbed.add_pods("a", "b", "c", tcp=8080, udp=53), strict=True))
-        # The new one comes first in any order, and one is gone: the old ports go to others.
+        # The new Service sorts first, and one is removed: the old ports go to others.
         web = {n: Service(n, ip, endpoints=[pods[n]]) for n, ip in ADDRESSES.items()}
         dns = {
             n: Service(f"{n}-dns", ip, 53, "UDP", endpoints=[pods[n]], target=53)
@@ -258,7 +258,7 @@ def test_after_a_change_of_steering_no_client_reaches_another_services_pod(first
             assert client.asks(dns["c"].address) == "c: hello"
         for (n, _), sock in socks.items():
             sock.settimeout(0.3)
-            assert _told(sock) == ("b: hello" if n == "b" else "")
+            assert _udp_answer(sock) == ("b: hello" if n == "b" else "")
         if second != first:
             wait_for(
                 "the end of what the first one left",
@@ -271,15 +271,15 @@ def test_after_a_change_of_steering_no_client_reaches_another_services_pod(first
 
 
 def _answer(client: Client, service: Service) -> str:
-    """Return which pod answers; empty where none does."""
+    """Return the pod that answers; empty if none does."""
     try:
         return client.get(service.address)
     except OSError:
         return ""
 
 
-def _told(sock: socket.socket) -> str:
-    """Return what a datagram is answered by; empty where it isn't."""
+def _udp_answer(sock: socket.socket) -> str:
+    """Return the answer to a datagram; empty if there is none."""
     try:
         return ask(sock).decode()
     except OSError:

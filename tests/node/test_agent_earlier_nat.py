@@ -1,4 +1,4 @@
-"""Chains of other programs that take packets to a ClusterIP before ours: they are named (#12)."""
+"""Chains of other programs that get a ClusterIP's packets first are reported (#12)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WEB = Service("web", "10.96.0.10")
         ("nftables", "notrack", "keeps packets to it from being tracked (notrack)"),
     ],
 )
-def test_a_chain_dropping_packets_before_the_proxy_is_named(tmp_path, steering, verdict, does):
+def test_a_chain_dropping_packets_before_the_proxy_is_reported(tmp_path, steering, verdict, does):
     with Testbed(tmp_path, steering, clients=("pod",)) as testbed:
         testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
         testbed.shell(
@@ -55,7 +55,7 @@ NEXT = "add rule ip evil drops"
         ("nftables", "input", "ip saddr {}", "drops its answers"),
     ],
 )
-def test_a_chain_dropping_an_endpoints_packets_is_named(tmp_path, steering, hook, rule, does):
+def test_a_chain_dropping_an_endpoints_packets_is_reported(tmp_path, steering, hook, rule, does):
     with Testbed(tmp_path, steering, clients=("pod",)) as testbed:
         (ip,) = testbed.add_pods("one", tcp=8080)
         testbed.serve(with_endpoints(WEB, [ip]))
@@ -89,8 +89,8 @@ class Rules:
     """A chain of another program at the input of a node, with named sets.
 
     Args:
-        testbed: With an agent that serves WEB.
-        rule: Its only one.
+        testbed: Has an agent that serves WEB.
+        rule: The chain's only rule.
     """
 
     def __init__(self, testbed: Testbed, rule: str) -> None:

@@ -32,7 +32,7 @@ REFUSED = "it is not dialled"
 
 
 class NamingAgent(Agent):
-    """An agent on a node with a resolv.conf of its own."""
+    """An agent on a node with its own resolv.conf."""
 
     files = Path()
 
@@ -77,7 +77,7 @@ class Site(Testbed):
         self.agent.start_until_ready()
 
     def resolve(self, **names: list[str]) -> None:
-        """Have names below example.com lead to these addresses, and no others."""
+        """Make names below example.com resolve to exactly these addresses."""
         records = {
             f"{name}.example.com {kind}": [0, *(ip for ip in ips if (":" in ip) is is_6)]
             for name, ips in names.items()
@@ -121,19 +121,19 @@ def site(tmp_path_factory):
 
 
 def check_note(agent: Agent, expected: Expected) -> None:
-    """Wait until all that shows notes of a Service has this one."""
+    """Wait until every output with a Service's notes has this one."""
     for shows in (in_json, on_page, in_explain):
         wait_for(expected.sentence, lambda shows=shows: shows(agent, expected))  # type: ignore[misc]
 
 
-def test_clients_reach_a_name_at_another_port_and_fail_over_between_its_addresses(site):
+def test_clients_reach_a_name_on_another_port_and_fail_over_between_its_addresses(site):
     one, two = site.address("db-1"), site.address("db-2")
     unused = "198.51.100.99"
     site.resolve(db=[site.databases["db-1"], unused])
     site.serve_name("db", "10.96.3.1", f"db.example.com:{PORT}")
     wait_for("both", lambda: site.endpoints("db") == [one, f"{unused}:{PORT}"], hint=site.agent.log)
     for _ in range(4):
-        # The address that doesn't answer costs time, and no request.
+        # The address that doesn't answer costs time, but no request fails.
         assert "db-1" in site["pod"].get(("10.96.3.1", 80))
     site.resolve(db=[site.databases["db-2"]])
     wait_for("the other", lambda: site.endpoints("db") == [two])

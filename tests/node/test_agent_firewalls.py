@@ -1,4 +1,4 @@
-"""Firewalls of others on a node: with the commands that ``check`` names, Services are served."""
+"""Firewalls on a node: the commands that ``check`` suggests make Services work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.long, pytest.mark.netns, pytest.mark.needs("legacy tab
 
 WEB = Service("web", "10.96.0.10")
 CLIENTS = ("pod", "node-1", "laptop")
-# The policy drops what comes in; the loopback interface may be open, as in most rulesets.
+# The policy drops input; loopback may be accepted, as in most rulesets.
 LOOPBACK = "-A INPUT -i lo -j ACCEPT"
 OPEN = "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
 STEERED = {
@@ -30,7 +30,7 @@ STEERED = {
 
 @pytest.fixture(scope="module", params=steerings(*STEERED))
 def testbed(request, tmp_path_factory):
-    """A node that serves, before there is a firewall."""
+    """A node that serves before a firewall is added."""
     with Testbed(tmp_path_factory.mktemp("agent"), request.param, clients=CLIENTS) as testbed:
         testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
         yield testbed
@@ -49,7 +49,7 @@ def without_firewalls(testbed):
 
 
 def ways_out(testbed) -> list[str]:
-    """Return what ``check`` names against firewalls that drop."""
+    """Return the remedies of ``check`` against firewalls that drop."""
     done = testbed.agent.run(
         command=[
             *(sys.executable, "-m", "userspace_proxy", "check", "-o", "json"),
@@ -70,7 +70,7 @@ def ways_out(testbed) -> list[str]:
     ],
 )
 def test_the_suggested_commands_open_the_firewall(testbed, tool, rules):
-    # Legacy chains of ours accept what is steered, so that only answers are to be let in.
+    # The proxy's legacy chains accept steered packets, so only replies must be accepted.
     drops_nothing = (testbed.agent.steering, tool) == (
         "iptables",
         "iptables-legacy",

@@ -1,4 +1,4 @@
-"""What flags decide for node ports, external IPs, proxy ports and canaries."""
+"""Flags for node ports, external IPs, proxy ports and canaries."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ def testbed(tmp_path_factory):
 
 @contextlib.contextmanager
 def running(testbed, *flags, services=(WEB,)):
-    """Run the agent with these flags, and see it go."""
+    """Run the agent with these flags during the block."""
     testbed.agent.flags = ("--workers=1", "--drain-timeout=0s", *flags)
     testbed.serve(*(with_endpoints(service, [testbed.ip("one")]) for service in services))
     try:
@@ -48,7 +48,7 @@ def running(testbed, *flags, services=(WEB,)):
 
 
 def who(testbed, client, ip, port):
-    """Return what a client gets: a pod's name, or how it is turned away."""
+    """Return a client's result: a pod's name, or how it is refused."""
     with testbed[client].tcp(ip) as sock:
         sock.settimeout(1.0)
         try:
@@ -89,9 +89,9 @@ def test_a_canary_serves_its_services_beside_another_agent(testbed, tmp_path):
         canary.start()
         wait_for("the canary", lambda: who(testbed, "pod", CART.ip, 80) == "one", hint=canary.log)
         assert who(testbed, "pod", WEB.ip, 80) == "one"
-        # What it serves is in force a moment before it says so.
+        # The canary's Services are applied shortly before it is healthy.
         wait_for("its health", lambda: canary.read("/healthz", port=10356)[0] == 200)
-        # Who stops takes nothing of the other's with it.
+        # An agent that stops removes nothing of the other one.
         before = testbed.rules()
         assert canary.stop() == 0
         assert who(testbed, "pod", CART.ip, 80) != "one"

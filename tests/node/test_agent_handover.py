@@ -1,4 +1,4 @@
-"""A Service port's policy changes while clients dial: under local steering nobody is refused."""
+"""Changing a Service port's policy with local steering refuses no client."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.node.testbed import Testbed, steerings
 pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 WEB_PORT, DNS_PORT = 30080, 30053
-# An answer that a change of policy cost its client doesn't come any more.
+# An answer that a policy change has cost a client never arrives.
 LOST_S = 0.3
 POLICIES = ("Cluster", "Local") * 10
 
 
 class OnThisNode(Service):
-    """A Service whose endpoints are pods of this node."""
+    """A Service whose endpoints are pods on this node."""
 
     def objects(self):
         for found in super().objects():

@@ -1,4 +1,4 @@
-"""Root without capabilities, as in a pod of the host's network, poses as a part of the proxy."""
+"""Root without capabilities, as in a pod with hostNetwork, poses as a part of the proxy."""
 
 import contextlib
 import subprocess
@@ -22,7 +22,7 @@ print("ready", flush=True)
 sys.stdin.read()
 """
 
-# Answers each client itself, and hands over its sockets at the first ports of the range.
+# Answers each client itself, and sends its sockets on the first ports of the range.
 WORKER = """
 import asyncio, socket
 from userspace_proxy.plane.channel import Channel
@@ -67,7 +67,7 @@ asyncio.run(main())
 
 @contextlib.contextmanager
 def impostor(testbed, script):
-    """Run a script on the node as root without capabilities, until the end."""
+    """Run a script on the node as root without capabilities until the block ends."""
     process = testbed.node.popen(
         [
             *("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"),
@@ -87,7 +87,7 @@ def impostor(testbed, script):
 
 @pytest.fixture(params=steerings("nftables", "iptables", "local"))
 def testbed(request, tmp_path):
-    """A node whose agent doesn't run yet."""
+    """A node whose agent isn't running yet."""
     with Testbed(tmp_path, request.param, clients=["pod"]) as testbed:
         testbed.agent.manifests.write(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
         yield testbed
@@ -106,6 +106,6 @@ def test_an_impostor_does_not_hold_the_lock(testbed, flags):
     with impostor(testbed, LOCK):
         testbed.agent.start_until_ready()
         assert testbed["pod"].get(WEB.address) == "one"
-        # The proxy holds it, under another name.
+        # The proxy has the lock under another name.
         testbed.agent.flags = ()
         assert f"(pid {testbed.agent.pid}) steers this node" in testbed.agent.run().stderr

@@ -1,4 +1,4 @@
-"""Firewalls that drop what the kernel path forwards, as the programs write them that have them."""
+"""Firewalls that drop packets that the kernel path forwards, in their programs' own forms."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
 
 pytestmark = [pytest.mark.netns, pytest.mark.needs(*FOR_KERNEL_PATH)]
 
-# As a client that gives up soon: each SYN of it counts.
+# The timeout of a client that gives up soon: each of its SYNs counts.
 GIVES_UP_S = 0.5
 BOTH = "for t in iptables-nft ip6tables-nft; do {}; done"
 FLUSH = BOTH.format("$t -P FORWARD ACCEPT; $t -F FORWARD")
@@ -32,14 +32,14 @@ FIREWALLS = {
 }
 ANSWERS = (
     "nft add table inet own; nft 'add chain inet own f { type filter hook forward priority 0; }';"
-    # A length is no condition that is followed.
+    # A length is a condition that the proxy can't evaluate.
     " nft add rule inet own f meta length gt 30 drop",
     "nft delete table inet own",
 )
 
 
 class Web:
-    """A Service with one endpoint, on the kernel path or on auto."""
+    """A Service with one endpoint, on path kernel or auto."""
 
     def __init__(self, testbed, path):
         self.testbed, self.agent = testbed, testbed.agent
@@ -81,14 +81,14 @@ class Web:
         )
 
     def wait_for(self, version, holds, what, clients=()):
-        """Have clients dial until the Service port is as wanted."""
+        """Dial until the Service port is in the wanted state."""
 
         def is_so():
             for name in clients:
                 self.answers(name, version)
             return holds(self.port(version))
 
-        # Looks have 0.2 % of a core: what earlier ones took on a busy machine is paid back first.
+        # Scans may use 0.2 % of a core: after long ones on a busy machine the next one is late.
         wait_for(what, is_so, deadline_s=400, hint=self.agent.log)
 
 

@@ -1,4 +1,4 @@
-"""``balance: source-hash`` on the kernel path: the endpoint of a client, by its address."""
+"""``balance: source-hash`` on the kernel path: a client's address selects its endpoint."""
 
 import ipaddress
 import select
@@ -63,7 +63,7 @@ class Hashed:
         wait_for("the endpoints", is_in_force, hint=self.agent.log)
 
     def met(self, protocol, version):
-        """Have each client dial; return the endpoints that they met, by client."""
+        """Dial from each client; return the endpoints that they reached, by client."""
         return {client: self.dial(protocol, client) for client in CLIENTS[version]}
 
     def dial(self, protocol, ip):
@@ -161,7 +161,7 @@ def jhash(key, seed):
     Source: include/linux/jhash.h.
     """
     a = b = c = 0xDEADBEEF + len(key) + seed & 0xFFFFFFFF
-    # In each step the three change places.
+    # In each step the three values are rotated.
     if len(key) > 12:
         words = struct.unpack("=III", key[:12])
         a, b, c = (a + words[0] & 0xFFFFFFFF, b + words[1] & 0xFFFFFFFF, c + words[2] & 0xFFFFFFFF)

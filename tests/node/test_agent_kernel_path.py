@@ -1,4 +1,4 @@
-"""The kernel path: what the kernel translates straight to endpoints, and the way there and back."""
+"""The kernel path: translation directly to endpoints, and switching to it and back."""
 
 import json
 import select
@@ -38,7 +38,7 @@ def world(tmp_path_factory):
         world.close()
 
 
-# The answer of one pod of the bridge to another would bypass the node.
+# A pod's reply to another pod on the bridge would bypass the node.
 SEEN_ON_KERNEL_PATH = {**SEEN, ("bridge-pod", "bridged"): "node"}
 
 
@@ -52,7 +52,7 @@ def test_an_endpoint_sees_its_client_unless_replies_would_bypass_the_node(
 
 
 class OneService:
-    """A Service whose path is edited, with one endpoint."""
+    """A Service with one endpoint, whose path is changed."""
 
     def __init__(self, testbed):
         self.testbed = testbed
@@ -88,7 +88,7 @@ class OneService:
         return [endpoint["address"].partition(":")[0] for endpoint in port["endpoints"]]
 
     def carried(self):
-        """Return how many connections and flows the proxy has carried."""
+        """Return how many connections and flows the proxy has relayed."""
         return sum(port["connections"] for port in self.agent.status()["ports"])
 
     def close(self):
@@ -208,7 +208,7 @@ def test_a_flow_moves_after_its_endpoint_is_removed_even_after_a_path_switch(web
         readable, _, _ = select.select(servers, [], [], DEADLINE_S)
         return [server.recv(100) for server in readable] and readable == servers[1:]
 
-    # The flow follows a moment after the rules are in force.
+    # The flow is moved shortly after the rules are applied.
     wait_for("the flow to move", moved, hint=web.agent.log)
 
 
@@ -229,7 +229,7 @@ def test_a_family_without_ip_forwarding_stays_on_the_userspace_path(web):
 
 
 def ports_seen(web, port):
-    """Return what the endpoint sees as the ports of clients that have this one."""
+    """Return the source ports that the endpoint sees of clients that use this one."""
     address, client = (CLUSTER_IPS[4].format(10), PORT), web.testbed["pod"]
     with client.dial(address, port=port) as dialled:
         dialled.sendall(b"hello")

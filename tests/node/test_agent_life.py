@@ -1,4 +1,4 @@
-"""Start, crash, restart, drain and stop of a real agent: what clients and the kernel see."""
+"""Start, crash, restart, drain and stop of a real agent, as clients and the kernel see it."""
 
 import re
 import signal
@@ -19,11 +19,10 @@ WEB = Service("web", "10.96.0.10")
 ECHO = Service("echo", "10.96.0.11", 7, target=81)
 DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
 NOBODY = Service("nobody", "10.96.0.30")
-# On a machine that has nothing else to do; on a busier one it is this much longer.
 PORT_OF_THE_PAUSE = 41000
-# More askers than a queue of the kernel's holds.
+# More clients than an accept queue of the kernel has room for.
 MANY = 200
-# What another program of the node may have: rules before and behind ours, chains, marks.
+# State of another program: rules before and after the proxy's, chains, marks.
 FOREIGN = """
     iptables-legacy -t nat -N FOREIGN
     iptables-legacy -t nat -A FOREIGN -d 203.0.113.9 -p tcp --dport 80 -j RETURN
@@ -41,7 +40,7 @@ FOREIGN = """
     scope="module", params=steerings("nftables", "iptables", "local", "local-on-a-node")
 )
 def node(request, tmp_path_factory):
-    """A node with what others have there, endpoints, and manifests, but no agent yet."""
+    """A node with others' state, endpoints and manifests, but no agent yet."""
     folder = tmp_path_factory.mktemp("agent")
     with Testbed(folder, request.param, clients=CLIENTS) as testbed:
         testbed.shell(FOREIGN)
@@ -51,7 +50,7 @@ def node(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def story(node):
-    """The life of an agent, told once; the tests below look at its moments."""
+    """The life of an agent, run once; the tests below check its stages."""
     story = SimpleNamespace(kernel_before=node.kernel(), rules_before=node.rules())
     node.agent.flags = ("--drain-timeout=300ms",)
     socks = run_among_others(node, story)
@@ -63,7 +62,7 @@ def story(node):
 
 
 def run_among_others(node, story):
-    """Run the first one; return the sockets of UDP clients that keep their port."""
+    """Run the first agent; return the sockets of UDP clients with a fixed port."""
     web, *others = (with_endpoints(service, [node.ip("one")]) for service in (WEB, DNS, ECHO))
     # Later Services get later ports, which can't be derived from the manifests alone.
     node.serve(web)
@@ -82,7 +81,7 @@ def run_among_others(node, story):
 
 
 def crash_and_restart(node, story, socks):
-    """Kill it, look at what clients get, and start it again."""
+    """Kill it, check the clients' outcomes, and start it again."""
     node.agent.kill()
     story.down = {
         name: (client.tcp_refusal(WEB.address), refusal(socks[name]))
@@ -96,7 +95,7 @@ def crash_and_restart(node, story, socks):
 
 
 def crash_and_clean_up(node, story):
-    """Kill it, and remove what it left."""
+    """Kill it, and remove its leftovers."""
     node.agent.kill()
     story.kernel_crashed = node.kernel()
     story.cleanup = node.agent.run(command=CLEANUP)
@@ -105,7 +104,7 @@ def crash_and_clean_up(node, story):
 
 
 def run_and_stop(node, story):
-    """Let clients everywhere use what there is, then stop it under open connections."""
+    """Dial all frontends from all clients, then stop it with open connections."""
     node.agent.start_until_ready()
     connections = {}
     for name, client in node.clients.items():
@@ -128,7 +127,7 @@ def end_of(connection):
 
 
 def serves(node):
-    """Return whether a pod is served; refusals and silence are a no."""
+    """Return whether a pod is served, neither refused nor left without an answer."""
     try:
         return node["pod"].get(WEB.address) == "one"
     except OSError:
@@ -166,7 +165,7 @@ def test_a_rejected_command_does_not_affect_the_running_agent(story):
     assert story.kernel_disturbed == story.kernel_running
 
 
-def test_clients_are_refused_at_once_while_the_agent_is_down(story):
+def test_clients_are_refused_immediately_while_the_agent_is_down(story):
     assert story.down == dict.fromkeys(CLIENTS, ("refused", "refused"))
 
 
@@ -219,7 +218,7 @@ def test_a_connection_may_finish_during_the_drain_before_the_agent_exits(node, s
 
 
 def test_a_client_dialling_during_the_restart_is_served_afterwards_from_the_same_port(node, story):
-    """Its SYN went past us while there was no rule, and its entry would lead others there."""
+    """Its SYN bypassed the proxy while there was no rule, and its entry would misroute others."""
     clients = [node[name] for name in ("pod", "bridge-pod", "laptop")]
     for client in clients:
         client.dial_without_answer(WEB.address, port=PORT_OF_THE_PAUSE)

@@ -1,4 +1,4 @@
-"""Packets of full size that are lost behind the handshake: the side that they don't reach is named.
+"""Loss of full-size packets after the handshake: the side that they don't reach is reported.
 
 pod, laptop ──▶ node-1 ──▶ one                nft in a namespace: meta length > 1000 drop
 └─ down: client's input      └─ up: endpoint's input; gap: the node's input
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.netns
 
 WEB = Service("web", "10.96.0.10", target=9200)
 LARGE = 3000
-"""Bytes: several packets."""
+"""A size in bytes that takes several packets."""
 WAIT_S = 2.4
-"""Of a client, for the whole answer: the kernel has sent packets again twice after 0.6 s, or after
-twice that on a busy machine."""
+"""A client's timeout for the whole answer: the kernel has retransmitted twice within 0.6 s, or
+within twice that on a busy machine."""
 DROP = (
     "nft 'add table ip mtu; add chain ip mtu in { type filter hook input priority 0; }; "
     "add rule ip mtu in iifname != lo meta length > 1000 drop'"
@@ -33,9 +33,9 @@ REMEDY = "Large packets may exceed the MTU on the way to "
 
 
 class Program:
-    """A program of a pod that answers each request, of which the first byte is its kind.
+    """A program of a pod that answers each request, whose first byte is its kind.
 
-    Its answers have a head, a body of LARGE bytes, and a tail, each in packets of their own.
+    Its answers have a head, a body of LARGE bytes, and a tail, each in separate packets.
     """
 
     def __init__(self, server):
@@ -71,7 +71,7 @@ def testbed(tmp_path):
 
 
 def ask(testbed, request, expected, *, waits_s=WAIT_S):
-    """Send a request, read until all of the answer has come or for some time; return it."""
+    """Send a request, read until the answer is complete or a timeout; return it."""
     answer = b""
     with testbed["pod"].tcp() as sock, contextlib.suppress(TimeoutError):
         sock.connect(WEB.address)
@@ -83,7 +83,7 @@ def ask(testbed, request, expected, *, waits_s=WAIT_S):
 
 
 def drop_in(namespace):
-    """Drop packets of full size that come into a namespace."""
+    """Drop full-size packets at a namespace's input."""
     namespace.run(["sh", "-ec", f"PATH=$PATH:/usr/sbin:/sbin; {DROP}"])
 
 
@@ -107,7 +107,7 @@ def test_an_endpoint_unreachable_by_requests_acknowledges_only_handshakes(testbe
     assert state(testbed)["code"] == "packets-lost"
     explained = testbed.agent.run(command=[*EXPLAIN, "shop/web"]).stdout
     assert f"{REMEDY}{testbed.ip('one')}: " in explained
-    # Clients that leave at one moment show nothing, and what is small passes.
+    # Clients that close at the same moment don't show a loss, and small packets pass.
     assert ask(testbed, b"large" + bytes(LARGE), WHOLE) == b""
     assert ask(testbed, b"small", 4) == b"head"
     says(testbed, "Served by 1 endpoint now; 4 of 5 connections failed in the last minute: ")
@@ -115,7 +115,7 @@ def test_an_endpoint_unreachable_by_requests_acknowledges_only_handshakes(testbe
 
 
 @pytest.mark.parametrize("leaves", ["close", "reset"])
-def test_a_client_unreachable_by_responses_is_named_and_no_endpoint_blamed(testbed, leaves):
+def test_a_client_unreachable_by_responses_is_reported_and_no_endpoint_blamed(testbed, leaves):
     pod = testbed["pod"]
     drop_in(pod.host)
     for _ in range(3):
@@ -123,7 +123,7 @@ def test_a_client_unreachable_by_responses_is_named_and_no_endpoint_blamed(testb
             sock.connect(WEB.address)
             sock.sendall(b"large")
             sock.settimeout(WAIT_S)
-            # The head may come in one packet with the rest, or alone.
+            # The head may arrive alone, or in one packet with the rest.
             with contextlib.suppress(TimeoutError):
                 while sock.recv(WHOLE):
                     pass
@@ -142,7 +142,7 @@ def test_a_client_unreachable_by_responses_is_named_and_no_endpoint_blamed(testb
 
 def test_a_slow_reader_and_single_packet_losses_are_not_reported_as_loss(testbed):
     pod = testbed["pod"]
-    # Of each connection, the first packet with data that is large, in both directions.
+    # Drop the first large packet with data of each connection, in both directions.
     for host in (pod.host, testbed.pod("one")):
         host.run(
             [
@@ -165,7 +165,7 @@ def test_a_slow_reader_and_single_packet_losses_are_not_reported_as_loss(testbed
                 sock.sendall(b"large")
             sock.settimeout(WAIT_S)
             assert sock.recv(4) == b"head"
-            # The client reads nothing for a while, and closes with unread bytes.
+            # The client stops reading for a while, and closes with unread bytes.
             wait_until_probed(testbed)
     said = "Served by 1 endpoint"
     wait_for(said, lambda: state(testbed)["sentence"].startswith(said))
@@ -174,6 +174,6 @@ def test_a_slow_reader_and_single_packet_losses_are_not_reported_as_loss(testbed
 
 
 def wait_until_probed(testbed):
-    """Wait until the proxy has sent a client with a full buffer two probes, or more."""
+    """Wait until the proxy has sent two window probes or more to a client with a full buffer."""
     show = "ss -Htin state established '( sport >= :10000 )'"
     wait_for("a probe", lambda: re.search(r"backoff:[2-9]", testbed.shell(show)))

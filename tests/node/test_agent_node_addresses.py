@@ -1,4 +1,4 @@
-"""A node's addresses, followed while they come and go."""
+"""A node's addresses are followed while they are added and removed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from userspace_proxy.kernel.interface_addresses import NodeAddresses
 
 pytestmark = pytest.mark.netns
 LOOPBACK = ("127.0.0.1", "::1")
-# More than a socket's queue of events holds.
+# More events than a socket's queue has room for.
 MANY = 2000
 
 
@@ -66,7 +66,7 @@ async def test_an_ipv6_address_is_reported_after_duplicate_address_detection(nod
 
 
 async def test_events_that_change_no_address_are_not_reported(node):
-    # The second interface has the same address; a link-local one comes by itself.
+    # The second interface has the same address; the kernel adds a link-local one by itself.
     node.net.run("ip address add 10.1.0.1/24 dev lo")
     await node.until(("10.1.0.1", *LOOPBACK))
     node.net.run("""
@@ -80,7 +80,7 @@ async def test_events_that_change_no_address_are_not_reported(node):
 
 
 async def test_overflowing_the_event_queue_loses_no_address(node):
-    # Made while the loop stands still, so that the queue of events overflows.
+    # Added while the event loop is blocked, so that the queue of events overflows.
     lines = "\n".join(f"address add 10.{i // 250}.{i % 250}.1/32 dev lo" for i in range(MANY))
     node.net.run(f"ip -batch - <<END\n{lines}\nEND")
     expected = sorted([f"10.{i // 250}.{i % 250}.1" for i in range(MANY)] + [*LOOPBACK])

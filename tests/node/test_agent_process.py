@@ -1,4 +1,4 @@
-"""The agent as a process: signals, and ports that others hold."""
+"""The agent as a process: signals, and ports that other programs use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def testbed(tmp_path):
 
 
 @pytest.mark.long
-def test_a_second_sigterm_ends_the_agent_at_once_and_keeps_its_rules(testbed):
+def test_a_second_sigterm_stops_the_agent_immediately_and_keeps_its_rules(testbed):
     testbed.agent.flags = ("--workers=1", "--drain-timeout=1h")
     testbed.agent.start_until_ready()
     children = child_pids(testbed.agent.pid)
@@ -40,7 +40,7 @@ def test_a_second_sigterm_ends_the_agent_at_once_and_keeps_its_rules(testbed):
     wait_for("the drain", lambda: "stopping" in testbed.agent.log())
 
     def has_ended() -> bool:
-        # What comes within a second of the first is no second request.
+        # A signal within a second of the first one doesn't count as a second request.
         testbed.agent.send(signal.SIGTERM)
         return not is_alive(testbed.agent.pid)
 
@@ -57,7 +57,7 @@ def test_a_second_sigterm_ends_the_agent_at_once_and_keeps_its_rules(testbed):
 def test_repeated_sigterms_from_timeout_count_as_one(testbed):
     testbed.agent.start_until_ready()
     assert testbed["pod"].get(WEB.address)
-    # Of signals that come at the same moment the kernel delivers one, so two aren't enough.
+    # The kernel merges signals that arrive at the same moment, so two aren't enough.
     for _ in range(REPEATED):
         testbed.agent.send(signal.SIGTERM)
     assert testbed.agent.wait() == 0

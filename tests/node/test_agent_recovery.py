@@ -1,7 +1,7 @@
-"""After a kill of everything: a node without a plan.
+"""Restart after all processes were killed: a node without a plan.
 
-Clients wait at the old listeners' ports for the first plan: the API server is stopped (SIGSTOP), so
-there is none before a test lets it answer.
+Clients wait on the old listeners' ports for the first plan: the API server is stopped (SIGSTOP), so
+there is none until a test continues it.
 """
 
 import pytest
@@ -23,7 +23,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n"
 
 
 class Ranged(Service):
-    """A Service whose load balancer's IP admits the pod, and no client outside."""
+    """A Service whose load balancer IP admits the pod, but no client outside."""
 
     def objects(self):
         service, endpoint_slice = super().objects()
@@ -39,7 +39,7 @@ RANGED = Ranged(
 
 
 class Site:
-    """A node whose agent was killed and started again, and waits for the API server's answer."""
+    """A node whose agent was killed and restarted, and waits for the API server's answer."""
 
     def __init__(self, testbed, folder):
         self.testbed = testbed
@@ -50,7 +50,7 @@ class Site:
         self.ips = testbed.add_pods("one", tcp=8080, udp=53)
 
     def kill_everything(self, *services):
-        """Serve these Services and WEB, then start again without them."""
+        """Serve these Services and WEB, kill everything, then start again without them."""
         self.api.start(*(with_endpoints(service, self.ips) for service in (WEB, *services)))
         self.agent.start_until_ready()
         self.api.hang()
@@ -82,10 +82,10 @@ def test_clients_connecting_before_the_first_plan_are_served_later(site):
     dns.send(b"hello")
     assert not site.has_plan()
 
-    site.api.go_on()
+    site.api.resume()
     assert read_all(web).endswith(b"one\n")
     assert dns.recv(99) == b"one: hello"
-    # One of them may have served both clients before the other one runs.
+    # One worker may have served both clients before the other one runs.
     wait_for("both workers", lambda: site.agent.log().count("worker started") == 2)
 
 
@@ -96,7 +96,7 @@ def test_clients_arriving_before_source_ranges_are_known_reach_no_endpoint(site)
         sock.sendall(REQUEST)
     assert not site.has_plan()
 
-    site.api.go_on()
+    site.api.resume()
     for sock in dialled:
         with pytest.raises(ConnectionResetError):
             read_all(sock)

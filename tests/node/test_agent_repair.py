@@ -1,4 +1,4 @@
-"""Somebody breaks our rules while the agent runs: they are put right, and theirs are left alone."""
+"""Other programs damage the agent's rules: they are repaired, and others' rules are kept."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FLUSH = {
 
 @pytest.fixture(scope="module")
 def testbeds(tmp_path_factory):
-    """Nodes that serve by rules, by steering; made when they are first used."""
+    """Nodes that serve by rules, by steering mode; created on first use."""
     with contextlib.ExitStack() as stack:
 
         @functools.cache
@@ -66,7 +66,7 @@ def repairs(testbed):
 
 
 def rules(testbed):
-    """Return the node's rules in no order: those of one chain of ours exclude each other."""
+    """Return the node's rules, unordered: rules of one chain of the proxy exclude each other."""
     return sorted(testbed.rules().splitlines())
 
 
@@ -84,7 +84,7 @@ def test_damaged_rules_are_repaired_and_all_clients_are_served_again(testbed, da
     sock = testbed["pod"].udp(DNS.address)
     assert ask(sock) == b"one: hello"
     testbed.shell(damage)
-    # The rules themselves may be right again before anyone has looked.
+    # The rules may be repaired before anyone has noticed the damage.
     wait_for("the repair", lambda: repairs(testbed) > repaired)
     wait_for("the rules", lambda: rules(testbed) == before)
     assert {client.get(WEB.address) for client in testbed.clients.values()} == {"one"}
@@ -92,7 +92,7 @@ def test_damaged_rules_are_repaired_and_all_clients_are_served_again(testbed, da
 
 
 def test_a_udp_client_sending_during_a_flush_is_served_later(testbed):
-    """What it sends meanwhile makes an association that leads past us."""
+    """Its datagrams in between create a conntrack entry that bypasses the proxy."""
     testbed.shell(FLUSH[testbed.steering])
     sock = testbed["pod"].udp(DNS.address)
     sock.settimeout(0.1)
@@ -106,9 +106,9 @@ def test_a_udp_client_sending_during_a_flush_is_served_later(testbed):
     wait_for("an answer", is_answered)
 
 
-# What whole programs do, beside what a person does to single rules: firewalld with its iptables
-# backend flushes all tables and writes its own, with nftables it only makes its own table anew;
-# the nftables service of distributions begins with a flush of everything.
+# Actions of whole programs, beside a person's changes of single rules: firewalld with its iptables
+# backend flushes all tables and writes its own, with nftables it recreates only its own table;
+# distributions' nftables service begins with a flush of everything.
 RESTARTS = {
     "iptables": {
         "flush-all": "for table in filter nat mangle raw; do iptables-legacy -t $table -F; done",
@@ -127,7 +127,7 @@ RESTARTS = {
         "our-table": "nft delete table inet userspace-proxy",
     },
 }
-# Without an owner's table, which outlives them, connections may be reset until the repair.
+# Without a table with an owner, which survives them, connections may be reset until the repair.
 NEED_OWNER = {
     "iptables": ("flush-all", "firewalld"),
     "nftables": ("nftables-service", "our-table"),
@@ -173,7 +173,7 @@ def is_served(client):
 
 
 @pytest.mark.parametrize("testbed", ["iptables"], indirect=True)
-def test_unrepairable_drift_is_a_problem_until_repaired(testbed, tmp_path):
+def test_unrepairable_drift_is_reported_until_repaired(testbed, tmp_path):
     before = rules(testbed)
     lock = Path(testbed.agent.environment["XTABLES_LOCKFILE"])
     lock.unlink(missing_ok=True)
@@ -181,7 +181,7 @@ def test_unrepairable_drift_is_a_problem_until_repaired(testbed, tmp_path):
     try:
         testbed.shell(f"XTABLES_LOCKFILE={tmp_path}/lock {FLUSH['iptables']}")
         wait_for("the drift", lambda: testbed.agent.status()["steering"]["has_drifted"])
-        # Earlier tests may have had rules repaired again and again.
+        # Earlier tests may have caused repeated repairs.
         problems = [problem["what"] for problem in testbed.agent.status()["problems"]]
         what = "Rules of iptables steering may differ from the plan and can't be repaired: "
         assert problems[0].startswith(what)

@@ -1,4 +1,4 @@
-"""One control process follows another while clients dial: none is refused, reset or forgotten."""
+"""One control process takes over from another while clients dial: none is refused or reset."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_an_upgrade_is_invisible_to_clients(testbed: Testbed, succeed: Successio
     assert_unnoticed(testbed, succeed)
 
 
-# Without a load, which an emulated processor can't carry beside a start.
+# Without load, because an emulated processor can't do both it and a start.
 @pytest.mark.long
 @pytest.mark.kernel
 @pytest.mark.parametrize("testbed", ["nftables"], indirect=True)
@@ -97,7 +97,7 @@ def test_a_process_that_cannot_start_requests_no_handover(testbed, flags, why):
 
 @pytest.mark.long
 def test_a_stopping_process_does_not_take_the_node_back_from_the_next_process(testbed):
-    """A next process asks while the last one drains, and can't start."""
+    """A next process requests the takeover while the previous one drains, and can't start."""
     agent, flags = testbed.agent, testbed.agent.flags
     agent.log_path.write_text("")
     workers = child_pids(agent.pid)

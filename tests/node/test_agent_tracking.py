@@ -1,4 +1,4 @@
-"""While the conntrack table has no room, the status ports stay reachable."""
+"""The status ports stay reachable while the conntrack table is full."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ table inet userspace-proxy/untracked { # progname python3
 def test_status_ports_are_reached_from_outside_while_the_table_is_full(tmp_path, steering):
     with Testbed(tmp_path, steering, f"--metrics-bind-address=0.0.0.0:{ADMIN}") as testbed:
         testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
-        # Without a rule that wants it the kernel tracks nothing, as with local steering.
+        # The kernel tracks connections only if a rule needs that, unlike with local steering.
         testbed.shell(
             "nft 'add table ip t; add chain ip t c { type filter hook input priority 9; }'"
         )

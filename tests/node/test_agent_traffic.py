@@ -1,4 +1,4 @@
-"""What clients get from a running agent: every steering, every place that a client can be in."""
+"""Clients of a running agent: every steering mode, every location of a client."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.netns
 WEB_PODS = ("web-1", "web-2", "web-3")
 DNS_PODS = ("dns-1", "dns-2")
 NOT_BARE = tuple(name for name in CLIENTS if name != "bare-pod")
-# While a pod's link has no address the agent's rules in PREROUTING are others: DNAT.
+# While a pod's link has no address, the agent's rules in PREROUTING differ: DNAT.
 HOUSES = {
     "nftables-redirect": ("nftables", NOT_BARE),
     "iptables-redirect": ("iptables", NOT_BARE),
@@ -32,7 +32,7 @@ OWN_BRIDGE_POD = Service("own-bridge-pod", "10.96.0.51")
 
 @pytest.fixture(scope="module", params=steerings(*HOUSES))
 def testbed(request, tmp_path_factory):
-    """A node whose agent serves all of the above."""
+    """A node whose agent serves all Services above."""
     steering, clients = HOUSES[request.param]
     with Testbed(tmp_path_factory.mktemp("agent"), steering, clients=clients) as testbed:
         web = testbed.add_pods(*WEB_PODS, tcp=8080)
@@ -53,11 +53,11 @@ def _hang_up(testbed):
 
 
 def assert_fair(testbed, answers, count, name):
-    """Fail unless ``count`` endpoints were asked equally often, as far as workers can know."""
+    """Fail unless all endpoints were dialled equally often, up to the workers' independence."""
     counts = Counter(answers)
     workers = len(testbed.agent.status()["workers"])
     assert len(counts) == count, (name, counts)
-    # One more, because another client's turn may come in between: an unanswered one asks again.
+    # One more, because an unanswered client asks again between another client's turns.
     assert max(counts.values()) - min(counts.values()) <= workers + 1, (name, counts)
 
 

@@ -1,4 +1,4 @@
-"""Connections that wait for an endpoint, with a real agent, two workers and each steering."""
+"""Connections that wait for an endpoint: a real agent, two workers, each steering mode."""
 
 import socket
 import threading
@@ -20,7 +20,7 @@ PART = 250
 
 @pytest.fixture(scope="module", params=steerings("nftables", "iptables", "local"))
 def testbed(request, tmp_path_factory):
-    """A node whose agent has two workers; its pods listen when a test says so."""
+    """A node whose agent has two workers; its pods listen only when a test starts them."""
     with Testbed(tmp_path_factory.mktemp("agent"), request.param, "--workers=2") as testbed:
         for name in ("one", "two", "three"):
             testbed.sandbox.add_pod(name)
@@ -36,7 +36,7 @@ def _hang_up(testbed):
 
 
 class Pod:
-    """A server in a pod that answers each connection with its name, until it is stopped."""
+    """A server in a pod that answers each connection with its name until it is stopped."""
 
     def __init__(self, testbed, name):
         self._name = name.encode()
@@ -69,7 +69,7 @@ def put(testbed, *pods, service=WEB):
 
 
 def ask_later(testbed, count=1):
-    """Return connections on which a client has asked; the answers are read later."""
+    """Return connections on which clients have sent a request; answers are read later."""
     names = list(testbed.clients)
     asked = []
     for number in range(count):
@@ -87,19 +87,19 @@ def wait_until_waiting(testbed, count, service="web"):
     wait_for(f"{count} to wait", lambda: waits(testbed, service)["waiting"] == count)
 
 
-def test_replacing_all_pods_at_once_loses_none_of_1000_connections(testbed):
+def test_replacing_all_pods_together_loses_none_of_1000_connections(testbed):
     before = waits(testbed)
     one, two = Pod(testbed, "one"), Pod(testbed, "two")
     put(testbed, "one", "two")
     assert {read_all(sock) for sock in ask_later(testbed, PART)} == {b"one", b"two"}
     one.stop()
     two.stop()
-    # Nothing has told the proxy yet.
+    # The proxy hasn't been notified yet.
     asked = ask_later(testbed, PART)
     wait_until_waiting(testbed, PART)
     put(testbed)
     asked += ask_later(testbed, PART)
-    # Listed, but it doesn't listen yet.
+    # The pod is listed, but doesn't listen yet.
     put(testbed, "three")
     asked += ask_later(testbed, PART)
     wait_until_waiting(testbed, 3 * PART)

@@ -1,4 +1,4 @@
-"""A node with IPv6 switched off serves what it can, and names what it can't."""
+"""A node without IPv6 serves IPv4, and reports what it can't serve."""
 
 from __future__ import annotations
 

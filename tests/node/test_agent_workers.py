@@ -1,4 +1,4 @@
-"""A real agent's worker processes: who they are, and health while the only one hangs."""
+"""A real agent's workers: their users and capabilities, and health while the only one hangs."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ def testbed(request, tmp_path_factory):
 
 
 def workers(testbed):
-    """Return what the page's JSON says of the workers."""
+    """Return the workers from the status JSON."""
     return testbed.agent.status()["workers"]
 
 
@@ -37,7 +37,7 @@ def process(pid):
 
 
 def test_workers_hold_at_most_the_capability_for_client_addresses(testbed):
-    """In a user namespace with one user they stay that one."""
+    """In a user namespace with one user they keep that user."""
     agent = process(testbed.agent.pid)
     mapped = Path(f"/proc/{testbed.agent.pid}/uid_map").read_text().split()
     user = str(WORKER_ID) if int(mapped[2]) > WORKER_ID else agent["Uid"].split()[0]
@@ -47,7 +47,7 @@ def test_workers_hold_at_most_the_capability_for_client_addresses(testbed):
         def has_user(pid=worker["pid"]):
             return process(pid)["Uid"].split() == [user] * 4
 
-        # A worker begins as the agent's user.
+        # A worker starts as the agent's user.
         wait_for(f"a worker of user {user}", has_user)
         said = process(worker["pid"])
         sets = ("CapEff", "CapPrm", "CapInh", "CapAmb", "CapBnd")

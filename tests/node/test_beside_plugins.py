@@ -1,4 +1,4 @@
-"""The test kit beside other plugins, and without IPv6, each in a run of pytest of its own."""
+"""The test kit beside other plugins, and without IPv6, each in a pytest run of its own."""
 
 from __future__ import annotations
 
@@ -58,20 +58,20 @@ def test_a_client_of_trio_is_served(service_proxy):
 
 
 def frozen(with_what: str, module: str) -> str:
-    """Return the tests with a decorator that stops or moves time."""
+    """Return the tests with a decorator that stops or shifts time."""
     return f"import {module}\n" + TESTS.replace("def test", f"@{with_what}\ndef test")
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """Others' plugins warn of what this repository takes for an error."""
+    """Other plugins' warnings are errors with this repository's settings."""
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.delenv("PYTHONWARNINGS", raising=False)
 
 
 @pytest.fixture
 def run(pytester):
-    """Run tests with the plugin and others; returns the result."""
+    """Run tests with the plugin and others; return the result."""
 
     def run(text, *arguments):
         pytester.makepyfile(text)
@@ -186,8 +186,8 @@ def test_gevent_is_an_error_with_the_remedy_and_not_a_skip(pytester, patched):
         pytest.param("httpretty", "socket.socket = Fake", id="sockets"),
     ],
 )
-def test_a_library_that_replaces_required_functions_is_named(library, replaces):
-    """Of eventlet it was said that Python on linux has no epoll, of httpretty nothing."""
+def test_a_library_that_replaces_required_functions_is_reported(library, replaces):
+    """Otherwise eventlet fails with "no epoll on linux", and httpretty without a message."""
     program = f"""
 import _thread, select, socket
 from userspace_proxy import Proxy
@@ -214,7 +214,7 @@ def test_a_subclass_of_socket_is_not_a_replacement(monkeypatch):
     assert replaced_by() == ""
 
 
-def test_a_library_replacing_file_functions_is_named(monkeypatch):
+def test_a_library_replacing_file_functions_is_reported(monkeypatch):
     assert files_replaced_by() == ""
 
     def fake_open():
@@ -251,14 +251,14 @@ def test_what_a_test_may_not_dial_is_served_and_ends(service_proxy, no_network):
 
 
 def test_blocking_the_network_for_tests_does_not_block_the_kit(pytester):
-    """pytest-recording's block_network was an error at the end of each test, and of commands."""
+    """pytest-recording's block_network used to fail at the end of each test, and in commands."""
     pytester.makepyfile(FORBIDDEN + UNDIALLED)
     pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=1)
 
 
 @pytest.mark.netns
 def test_a_module_that_replaces_popen_is_named_in_the_error(pytester):
-    """Of pytest-subprocess it was said that setpriv was not registered."""
+    """Otherwise pytest-subprocess reports that setpriv isn't registered."""
     pytester.makepyfile(
         FORBIDDEN
         + "def test_a_command(no_programs, service_proxy):\n"

@@ -1,4 +1,4 @@
-"""Loads programs into the kernel: hooks of connect(), for one cgroup of the test's own."""
+"""Loads programs into the kernel: connect() hooks for a cgroup of the test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FRONTEND = ("127.0.7.1", 80)
 HASH = 1
 NO_PREALLOC = 1
 RETURN = RETURN_UNSET = struct.pack("=BBhi", 0x95, 0, 0, 0)
-# A process in the cgroup dials, and prints its peer's address, or the error.
+# A process in the cgroup dials, and prints its peer's address or the error.
 DIAL = """
 import socket, sys
 cgroup, host, port = sys.argv[1:]
@@ -89,7 +89,7 @@ def test_all_elements_are_read_and_some_removed() -> None:
     calls.update_batch(table, keys, values, 10_000)
     found = {struct.unpack("=IQ", key + value) for key, value in calls.elements(table, spec)}
     assert found == {(number, number) for number in range(10_000)}
-    # Those that aren't there are the first, some between, and the last.
+    # The absent ones are the first, some in between, and the last.
     absent = [10_000, 3, 3, 4, 10_001]
     calls.delete_batch(table, [struct.pack("=I", x) for x in (*absent, *range(5, 10_000), 10_002)])
     left = sorted(struct.unpack("=I", key) for key, _ in calls.elements(table, spec))
@@ -115,7 +115,7 @@ def test_a_link_reports_its_program_and_cgroup_and_can_be_replaced(
     assert calls.attached(section, place)[1] == [before.program]
     assert calls.program_name(before.program) == "connect4"
     hooks.lead(FRONTEND, web)
-    # The other program lets all dials pass unchanged: R0 = 1.
+    # The other program passes all dials unchanged: R0 = 1.
     other = calls.load_program(section, struct.pack("=BBhi", 0xB7, 0, 0, 1) + RETURN)
     calls.replace_program(link, other)
     info = calls.program_info(other)

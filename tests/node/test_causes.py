@@ -1,6 +1,6 @@
-"""Services that are broken for real, read from manifests: every observer names the cause.
+"""Really broken Services, read from manifests: every observer shows the cause.
 
-A case is written, a client dials, and the JSON has the cause soon; once it has, the page,
+A case is written, a client dials, and the JSON has the cause soon; after that, the page,
 ``explain`` and the metric have it, too.
 """
 
@@ -69,7 +69,7 @@ def test_unreadable_manifests_are_shown_in_every_output(testbed):
 
 
 class Embedded:
-    """A proxy of this process, as its observers see it."""
+    """A proxy in this process, as its observers see it."""
 
     def __init__(self, proxy):
         self._address = proxy.admin_address
@@ -86,7 +86,7 @@ class Embedded:
 
 
 def dial(address):
-    """Dial, and wait for a byte: a reset may arrive during either."""
+    """Dial, and wait for a byte: a reset may arrive during either call."""
     with socket.create_connection(address, timeout=60) as client:
         client.recv(1)
 

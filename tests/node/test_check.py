@@ -1,4 +1,4 @@
-"""``userspace-proxy check``: what it finds about steering, leftovers, firewalls and the network."""
+"""``userspace-proxy check``: findings about steering, leftovers, firewalls and the network."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_auto_chooses_nftables_on_a_clean_node(node):
     ]
 
 
-def test_missing_privileges_are_named(node):
+def test_missing_privileges_are_reported(node):
     command = ["nsenter", f"--net=/proc/self/fd/{node.fd}"]
     drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
     inner = [sys.executable, "-m", "userspace_proxy", "check", f"--manifests={node.manifests}"]
@@ -93,7 +93,7 @@ def test_kube_proxys_nftables_rules_may_precede_legacy_rules(node):
 
 
 async def leave_behind(name: str) -> None:
-    """Steer, and go without taking the rules away."""
+    """Steer, and exit without removing the rules."""
     left = make_steering(name, SteeringFacts(refuse_port=29999, proxy_ports=(17000, 29999)))
     await left.start()
     await left.apply({Frontend("10.96.0.10", 80, Protocol.TCP): 17000})
@@ -122,7 +122,7 @@ def test_rules_left_by_a_crash_are_reported_while_no_proxy_runs(node, steering):
     assert "userspace-proxy cleanup removes them" in node.hint("leftovers")
 
 
-# As a kernel without nft_socket answers to a transaction with such an expression.
+# The error of a kernel without nft_socket for a transaction with that expression.
 WITHOUT_SOCKETS = """
 import errno
 from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset

@@ -1,4 +1,4 @@
-"""Starts where the kernel lacks something: ``auto`` serves, or it ends with the reason.
+"""Starts on kernels that lack a feature: ``auto`` serves, or exits with the reason.
 
 The kernel's answers are replaced in each process, of trials and of real changes alike.
 """
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.netns
 
 node = pytest.fixture(checked_node)
 
-# What a kernel answers that lacks the part in LACKING.
+# The answers of a kernel that lacks the features in LACKING.
 LACKING = """
 import errno, os
 from userspace_proxy.kernel import legacy_options
@@ -70,7 +70,7 @@ NO_CONNTRACK = "this kernel lacks conntrack netlink (modprobe nf_conntrack_netli
 
 @pytest.fixture
 def lacking(node: CheckedNode):
-    """Make the kernel lack some parts."""
+    """Make the kernel lack some features."""
     node.patch(LACKING)
 
     def lack(parts: str) -> CheckedNode:
@@ -81,7 +81,7 @@ def lacking(node: CheckedNode):
 
 
 def started(node: CheckedNode, *flags: str, look: Callable[[], object] = lambda: None) -> str:
-    """Run the proxy until it serves or ends; return the steering, or the last line.
+    """Run the proxy until it serves or exits; return the steering mode, or the last line.
 
     Args:
         look: Called while it serves.
@@ -110,7 +110,7 @@ def started(node: CheckedNode, *flags: str, look: Callable[[], object] = lambda:
 
 
 def checked(node: CheckedNode, *flags: str) -> str:
-    """Return what ``check`` says about the steering: the name, or the error with its remedy."""
+    """Return the steering mode from ``check``, or its error with the remedy."""
     findings = json.loads(node.check("-o", "json", *flags).stdout)["findings"]
     about = [one for one in findings if one["topic"] == "steering"]
     errors = [f"{one['what']} ({one['hint']})" for one in about if one["mark"] == "error"]
@@ -151,7 +151,7 @@ def test_auto_chooses_nftables_despite_missing_optional_parts(lacking, parts):
         ),
     ],
 )
-def test_a_start_without_a_steering_names_an_alternative(lacking, parts, steering, cause, remedy):
+def test_a_failed_start_names_an_alternative_steering_mode(lacking, parts, steering, cause, remedy):
     node = lacking(parts)
     for said in (started(node, f"--steering={steering}"), checked(node, f"--steering={steering}")):
         assert cause in said

@@ -1,4 +1,4 @@
-"""What examples/monitoring and docs/scale-to-zero.md ask for is in a running proxy's answers."""
+"""A running proxy answers all queries of examples/monitoring and docs/scale-to-zero.md."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ LOCAL = {
 
 
 SCALE_TO_ZERO = ROOT / "docs/scale-to-zero.md"
-# KEDA's triggers are for a Service with this annotation.
+# KEDA's triggers apply to a Service with this annotation.
 HOLD = {"userspace-proxy.io/hold": "60s"}
 BUSY = re.compile(r'userspace_proxy_connections_active\{[^}]*service="busy"[^}]*\} 2')
 
 
 class Answers(NamedTuple):
-    """What a proxy answers."""
+    """The answers of a proxy."""
 
     metrics: str
     by_path: Mapping[str, object]
-    """JSON that KEDA reads."""
+    """The JSON that KEDA reads, by path."""
 
 
 def for_busy(text: str) -> str:
-    """Return a query or an address of the page for the Service of the test."""
+    """Return a query or a page address for the Service of the test."""
     return text.replace("default", "shop").replace("web", "busy")
 
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory) -> Answers:
-    """Of a proxy with clients, with one of each kind of failure; ``busy`` has two connections."""
+    """Answers of a proxy whose clients had each kind of failure; ``busy`` has two connections."""
     folder = tmp_path_factory.mktemp("monitoring")
     with Testbed(folder, "nftables", "--workers=1", clients=["pod"]) as testbed:
         ips = testbed.add_pods("one", tcp=8080, reset=8082, source=8083)
@@ -110,7 +110,7 @@ QUERIES = (
 
 
 def test_each_metric_in_a_query_is_exported(metrics):
-    # Only Prometheus itself knows `up`.
+    # Prometheus itself adds `up`.
     wanted = {query: needs_of(query).metrics for query in QUERIES if not query.startswith("up{")}
     assert all(wanted.values())
     assert {query: names - metrics.keys() for query, names in wanted.items()} == dict.fromkeys(
@@ -144,5 +144,5 @@ def test_the_metrics_api_recipe_reads_the_demand_of_all_nodes(answers):
     (trigger,) = triggers_of(SCALE_TO_ZERO, "metrics-api")
     assert path_of(trigger) == "/api/v1/demand"
     assert for_busy(trigger["valueLocation"]) == "cluster.shop.busy"
-    # Of manifests there is one node, so its own figures are all; tests/cluster has the rest.
+    # With manifests there is one node, so its figures are the total; tests/cluster tests more.
     assert answers.by_path["/api/v1/demand"] == {"demand": {"shop": {"busy": 2}}}

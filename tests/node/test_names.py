@@ -29,7 +29,7 @@ def testbed(request, tmp_path_factory):
 
 @pytest.fixture
 def look_up(testbed, tmp_path):
-    """Looks a name up in a pod; returns its addresses, or the end of the error."""
+    """Looks up a name in a pod; returns its addresses, or the end of the error."""
     nsswitch = tmp_path / "nsswitch.conf"
     nsswitch.write_text("hosts: files dns\n")
     resolv = tmp_path / "resolv.conf"

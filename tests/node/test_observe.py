@@ -1,4 +1,4 @@
-"""The command observe on a real node with two workers: each connection that clients make."""
+"""The command observe on a real node with two workers lists each connection of clients."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from tests.node.testbed import Testbed, steerings
 pytestmark = pytest.mark.netns
 
 PROGRAM = (sys.executable, "-m", "userspace_proxy")
-# No controller has listed it.
+# It isn't listed by any controller.
 CART = "shop/cart-1 (listed by shop)"
 WEB = Service("web", "10.96.0.10")
 FLAKY = Service("flaky", "10.96.0.20")
@@ -24,7 +24,7 @@ METRIC = "userspace_proxy_client_connections_total"
 
 @pytest.fixture(scope="module", params=steerings("nftables", "local"))
 def testbed(request, tmp_path_factory):
-    """A node that serves web and dns, flaky, of whose two endpoints one is dead, and empty."""
+    """A node that serves web, dns, flaky with one dead endpoint of two, and empty."""
     folder = tmp_path_factory.mktemp("agent")
     flags = ("--workers=2", "--udp-idle-timeout=1s", "--metrics-detail=endpoint")
     with Testbed(folder, request.param, *flags) as testbed:
@@ -37,7 +37,7 @@ def testbed(request, tmp_path_factory):
             EMPTY,
         )
         objects = [item for service in services for item in service.objects()]
-        # The pod of clients is an endpoint, too, so its name is known.
+        # The clients' pod is an endpoint, too, so its name is known.
         client = {"addresses": [testbed.ip("pod")], "conditions": {"ready": False}}
         target = {"targetRef": {"kind": "Pod", "name": "cart-1"}}
         objects[1]["endpoints"].append(client | target)
@@ -48,14 +48,14 @@ def testbed(request, tmp_path_factory):
 
 @contextmanager
 def observing(testbed, tmp_path, *words):
-    """Run observe on the node; yields a function that returns its lines until now."""
+    """Run observe on the node; yield a function that returns its lines so far."""
     shown = tmp_path / "shown"
     with shown.open("wb") as output:
         process = testbed.node.popen(
             [*PROGRAM, "observe", *words], stdout=output, env=testbed.agent.environment
         )
     try:
-        # The last one may be half written.
+        # The last line may be incomplete.
         yield lambda: shown.read_text().split("\n")[:-1]
     finally:
         process.terminate()

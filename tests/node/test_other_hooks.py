@@ -1,4 +1,4 @@
-"""Finds programs of others at a cgroup of the test's own, as a proxy in a pod does, too."""
+"""Finds other programs at a cgroup of the test, like a proxy in a pod does."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from userspace_proxy.steering.socket_lb.other_hooks import Hook, judge_hooks, re
 pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]
 
 CONNECT4, SOCKOPS = "cgroup/connect4", "sockops"
-# r0 = 1; exit.
+# BPF: r0 = 1; exit.
 ALLOW = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 ARRAY = 2
 CILIUM = "cilium/socketlb/links/cgroup/cil_sock4_connect"
-# What the chart grants, of what matters here.
+# The chart's relevant capabilities.
 AS_IN_A_POD = [
     *("setpriv", "--bounding-set=-all,+bpf,+net_admin", "--inh-caps=-all"),
     *(sys.executable, "-c"),
@@ -53,13 +53,13 @@ def cgroup(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def names(tmp_path: Path) -> Iterator[Path]:
     with mounted(tmp_path / "names", "bpf") as root:
-        # What is pinned here ends with the mount.
+        # Pins here are removed with the mount.
         yield root
 
 
 @pytest.fixture
 def attach(cgroup: Path) -> Iterator[Callable[[str], int]]:
-    """Attaches a program that does nothing, for the test, and returns the link."""
+    """Attaches a program that does nothing for a test, and returns its link."""
     with contextlib.ExitStack() as stack:
 
         def one(section: str) -> int:

@@ -1,4 +1,4 @@
-"""FTP in passive mode, and SIP with RTP, whose connections of one client must meet one pod."""
+"""Passive FTP, and SIP with RTP: all connections of a client must reach one pod."""
 
 import ftplib
 import io
@@ -21,7 +21,7 @@ AFFINITY = {"sessionAffinity": "ClientIP"}
 
 
 class PodFtp(ftplib.FTP):
-    """A client of FTP whose sockets are of a pod."""
+    """An FTP client whose sockets belong to a pod."""
 
     def __init__(self, client):
         super().__init__()
@@ -43,7 +43,7 @@ class PodFtp(ftplib.FTP):
 
 
 def ftp_session(client, number):
-    """Store and read a file, and read the server's name; return both names."""
+    """Store and read a file, and read the server's name; return both servers' names."""
     content = bytes([number % 256]) * 50_000
     ftp = PodFtp(client)
     ftp.connect_from_pod((IP, 21))
@@ -80,7 +80,7 @@ def test_passive_ftp_reaches_one_server_for_control_and_data(tmp_path, path):
 
 
 def call(client, number):
-    """Signal a call and send media to a port of it; return who answered."""
+    """Signal a call and send media to one of its ports; return the pods that answered."""
     answers = []
     for port in (5060, RTP[0] + number * 4, RTP[0] + number * 4 + 1):
         sock = client.udp((IP, port))

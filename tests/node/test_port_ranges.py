@@ -1,4 +1,4 @@
-"""Ranges of ports: each port leads to the same number at an endpoint, in real namespaces."""
+"""Port ranges: each port is translated to an endpoint's port, in real namespaces."""
 
 import itertools
 import sys
@@ -25,7 +25,7 @@ PORTS = [
 ]
 RANGES = {"port-ranges": f"media={FIRST}-{LAST}, data={FIRST}-{LAST}"}
 MOVED_IPS = {4: "10.96.0.22", 6: "fd00:96::22"}
-# To larger numbers, and to smaller ones: in several parts, as the first is less than half the last.
+# To larger and to smaller numbers: in several parts, because the first is less than half the last.
 MOVED = [
     ("up", "UDP", 100, FIRST),
     ("up-tcp", "TCP", 100, FIRST),
@@ -73,7 +73,7 @@ def testbed(request, tmp_path_factory):
         (LAST + 1, "none"),
     ],
 )
-def test_each_port_of_a_range_leads_to_the_same_target_port(
+def test_each_port_of_a_range_is_translated_to_the_same_target_port(
     testbed, version, protocol, client, port, answered
 ):
     if protocol not in PROTOCOLS[testbed.agent.steering] and port not in (FIRST, OWN):
@@ -121,7 +121,7 @@ def test_status_and_explain_show_a_range(testbed):
 
 
 class Life:
-    """A Service with a range of UDP and one of TCP, whose agent is restarted and edited."""
+    """A Service with a UDP and a TCP range, whose agent is restarted and whose spec is changed."""
 
     def __init__(self, testbed):
         self.testbed = testbed
@@ -140,7 +140,7 @@ class Life:
         return asks(self.testbed["pod"], (IPS[4], port), protocol, **more)
 
     def wait_for(self, port, protocol, answers):
-        """Wait until only these pods answer, or with none until nothing does."""
+        """Wait until exactly these pods answer, or none if there are none."""
 
         def is_so():
             said = (self.ask(port, protocol, is_served=bool(answers)) for _ in range(12))
@@ -181,7 +181,7 @@ def test_endpoints_of_a_range_can_be_added_and_removed_without_leftovers(life, p
     left = [pod for pod in life.pods if pod.host.name != gone]
     life.write(pods=left)
     life.wait_for(LAST, protocol, [left[0].host.name])
-    # The flow of the endpoint that left moves.
+    # The flow of the removed endpoint is moved.
     wait_for("the flow at the other pod", lambda: asks_again(flow) == left[0].host.name)
     life.write()
     life.wait_for(FIRST, protocol, ["one", "two"])
@@ -228,7 +228,7 @@ def test_a_range_is_served_through_changes_and_restarts(life):
 
 
 @pytest.mark.parametrize("life", ["nftables userspace", "iptables userspace"], indirect=True)
-def test_in_userspace_a_dead_endpoint_costs_no_connection_to_a_range(life):
+def test_in_userspace_a_dead_endpoint_fails_no_connection_to_a_range(life):
     life.write()
     life.testbed.agent.start_until_ready()
     life.wait_for(LAST, "TCP", ["one", "two"])
@@ -257,7 +257,7 @@ def test_a_range_without_endpoints_refuses_connections(life):
     assert life.testbed["pod"].udp_refusal((IPS[4], life.udp_port)) == "refused"
 
 
-def test_clean_up_removes_all_rules_of_a_range(life):
+def test_cleanup_removes_all_rules_of_a_range(life):
     before = life.testbed.rules()
     life.write()
     agent = life.testbed.agent
@@ -271,7 +271,7 @@ def test_clean_up_removes_all_rules_of_a_range(life):
 @pytest.mark.parametrize(
     ("steering", "answered", "unserved"), [("iptables", LAST, 1), ("local", "none", 2)]
 )
-def test_other_steerings_serve_the_single_port_and_explain_the_missing_range(
+def test_other_steering_modes_serve_the_single_port_and_explain_the_missing_range(
     tmp_path, steering, answered, unserved
 ):
     with Testbed(tmp_path, steering, "--workers=1", clients=["pod"]) as testbed:
@@ -297,7 +297,7 @@ def test_without_range_rules_each_port_of_a_short_range_has_a_listener(tmp_path)
             agent.manifests.write_objects(objects)
 
         def answers(*ports):
-            """Return the ports that answer two clients, by both families."""
+            """Return the ports that answer two clients, in both families."""
             at = itertools.product(("pod", "node-1"), IPS.values(), ports)
             said = [asks(testbed[client], (ip, port), "TCP") for client, ip, port in at]
             return [one.rpartition(" ")[2] for one in said]

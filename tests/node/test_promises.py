@@ -1,4 +1,4 @@
-"""What a Service promises, read from manifests, under rules."""
+"""The guarantees of a Service, with manifests and rules."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a Service promises, read from manifests, on the path that probes choose."""
+"""The guarantees of a Service, with manifests, on the path that probes select."""
 
 import pytest
 

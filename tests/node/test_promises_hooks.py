@@ -1,4 +1,4 @@
-"""What a Service promises, read from manifests, where hooks of ``connect()`` translate dials."""
+"""The guarantees of a Service, with manifests and ``connect()`` hooks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [*MARKS, pytest.mark.needs("connect hooks"), pytest.mark.long]
 
 
 class TestAffinity(affinity.TestAffinity):
-    """Hooks don't know the endpoint that rules gave a client before the hooks had the Service."""
+    """Hooks don't know the endpoint that rules gave a client before the hooks got the Service."""
 
     test_a_client_dialling_during_the_first_update_reaches_one_endpoint = None
 

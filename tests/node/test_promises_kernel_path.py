@@ -1,4 +1,4 @@
-"""What a Service promises, read from manifests, on the kernel path."""
+"""The guarantees of a Service, with manifests, on the kernel path."""
 
 import pytest
 

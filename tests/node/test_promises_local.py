@@ -1,4 +1,4 @@
-"""What a Service promises under local routes: what depends on how packets get here."""
+"""The guarantees of a Service with local steering that depend on the path of packets."""
 
 import pytest
 

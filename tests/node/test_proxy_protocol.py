@@ -3,7 +3,7 @@
     pod ───────────────────────────▶ node-1 ──header──▶ HAProxy or nginx in a pod
     laptop ─▶ HAProxy ──header──▶ node-1 ──header──▶ HAProxy or nginx in a pod
 
-Both endpoints answer with what the header has announced to them.
+Both endpoints answer with the contents of the header.
 """
 
 import os
@@ -110,7 +110,7 @@ def hang_up(world):
 
 
 def announced(world, client, address):
-    """Return what the endpoint was told, once it is there."""
+    """Return the header's contents, once the endpoint runs."""
     said = []
 
     def is_answered():
@@ -128,7 +128,7 @@ def announced(world, client, address):
 @pytest.mark.parametrize("server", ["one", "two"], ids=["HAProxy", "nginx"])
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
-def test_an_endpoint_learns_the_client_and_the_frontend(world, server, version, v6):
+def test_an_endpoint_receives_the_addresses_of_client_and_frontend(world, server, version, v6):
     pod = world.ip(server, v6=v6)
     world.put(WEB.but(annotations={PROXY_PROTOCOL: version}).at(pod))
     frontend = WEB.ips[v6]

@@ -1,4 +1,4 @@
-"""The sandbox in real namespaces, as root and as a user without any rights."""
+"""The sandbox in real namespaces, as root and as an unprivileged user."""
 
 import contextlib
 import errno
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.netns
 
 ROOT = Path(__file__).parents[2]
 CLIENT = (sys.executable, "-IS", client_module.__file__)
-# setpriv itself may still read everything when it runs its command; env may not.
+# setpriv may still read everything when it runs its command; env may not.
 SOME_USER = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--", "env")
 MODES = {"pod-a": "routed", "pod-b": "unnumbered", "pod-c": "bridge", "pod-d": "bridge"}
 
@@ -70,7 +70,7 @@ def dial(namespace, *arguments):
 
 
 def script(namespace, text, *arguments):
-    """Run a Python script in a namespace and return what it prints."""
+    """Run a Python script in a namespace and return its output."""
     command = [sys.executable, "-IS", "-c", dedent(text), *map(str, arguments)]
     return namespace.run(command).stdout.strip()
 
@@ -80,7 +80,7 @@ def urls(host):
 
 
 def all_gone(descriptors):
-    """Wait until all processes behind these pidfds are gone; close them."""
+    """Wait until all processes of these pidfds have exited; close the pidfds."""
     gone = []
     for descriptor in descriptors:
         poll = select.poll()
@@ -110,7 +110,7 @@ def test_an_outside_clients_service_traffic_arrives_at_the_node(sandbox):
 @pytest.mark.parametrize("who", ["node", "pod", "laptop"])
 def test_a_dial_to_an_unused_address_fails_with_host_unreachable(sandbox, pod, who):
     client = {"node": sandbox.node, "pod": pod, "laptop": sandbox.outside["laptop"]}[who]
-    attempts = 20  # More than the kernel's rate limit would let through.
+    attempts = 20  # More attempts than the kernel's rate limit allows.
     dial_all = """
         import select, socket, sys
         sockets = [socket.socket() for _ in range(int(sys.argv[1]))]
@@ -131,7 +131,7 @@ def test_a_dial_to_an_unused_address_fails_with_host_unreachable(sandbox, pod, w
     assert errors == [str(errno.EHOSTUNREACH)] * attempts
 
 
-def test_a_closed_pod_is_unreachable_from_its_node_at_once(fresh):
+def test_a_closed_pod_is_unreachable_from_its_node_immediately(fresh):
     pod = fresh.add_pod("web")
     pod.serve(tcp=80)
     pod.close()
@@ -231,7 +231,7 @@ OWNER = """
 
 
 def readable_python(prefix):
-    """Return an interpreter that works behind a prefix, or skip."""
+    """Return an interpreter that works with a command prefix, or skip."""
     for python in (sys.executable, "/usr/bin/python3"):
         check = [*prefix, python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
         if subprocess.run(check, capture_output=True, cwd="/").returncode == 0:
@@ -241,7 +241,7 @@ def readable_python(prefix):
 
 @pytest.fixture(scope="module")
 def readable_packages():
-    """Both packages, where every user can read them: the checkout may be in the home of root."""
+    """Both packages in a readable folder: the checkout may be in root's home."""
     with tempfile.TemporaryDirectory(prefix="packages-") as folder:
         copy_packages(Path(folder), ROOT, Path(userspace_proxy_testing.__file__).parents[1])
         yield folder
@@ -249,7 +249,7 @@ def readable_packages():
 
 @contextlib.contextmanager
 def running_owner(prefix, packages):
-    """A process that owns a sandbox, and what it says of itself."""
+    """A process that owns a sandbox, and its output."""
     client = Path(packages, Path(CLIENT[-1]).relative_to(ROOT / "pytest-userspace-proxy"))
     python = readable_python(prefix)
     env = os.environ | {"PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,4 +1,4 @@
-"""The contract of the kernel path, for rules and hooks: changes, crashes, upgrades, the end."""
+"""The contract of the kernel path, for rules and hooks: changes, crashes, upgrades, stops."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MANY = 10_000
 REPAIR_S = 2.0
 REPAIRED = "another program changed the connect() hooks, repaired"
 LINK_DETACH = 34
-# As on a node that forwards without connection tracking.
+# Like a node that forwards without connection tracking.
 NO_TRACKING = """
 table ip raw {
     chain prerouting {
@@ -37,7 +37,7 @@ table ip raw {
     }
 }
 """
-# Standard output: how many connections were made.
+# Prints how many connections were made.
 DIAL_MANY = """
 import socket, struct, sys
 host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -50,7 +50,7 @@ print(count)
 
 
 class Life:
-    """A node with one Service, of which endpoints and path change."""
+    """A node with one Service, whose endpoints and path change."""
 
     def __init__(self, node: SocketNode) -> None:
         self.node = node
@@ -89,18 +89,18 @@ class Life:
         self.node.replace_agent(*flags)
 
     def dial_many(self) -> int:
-        """Have the pod make connections; return how many it made."""
+        """Make connections from the pod; return how many succeeded."""
         command = [sys.executable, "-IS", "-c", DIAL_MANY, *map(str, (*self.address(4), MANY))]
         return int(self.pod.host.run(command, timeout=DEADLINE_S).stdout)
 
     def is_of_pod(self, line: str) -> bool:
-        """Return whether a line of conntrack is of a connection of the pod."""
+        """Return whether a line of conntrack is a connection of the pod."""
         return f"src={self.pod.host.ip} " in line
 
     def pins(self) -> list[Path]:
-        """Return what is pinned."""
+        """Return the pins."""
         assert self.agent.pins is not None
-        # The kernel itself has files in each bpffs.
+        # The kernel adds its own files to each bpffs.
         return sorted(p for p in self.agent.pins.glob("userspace-proxy/**/*") if p.is_file())
 
 
@@ -195,7 +195,7 @@ def test_disabling_hooks_after_a_crash_removes_them_and_keeps_connections(hooked
 def test_cleanup_removes_the_hooks(hooked):
     hooked.agent.kill()
     assert hooked.pins()
-    # As a proxy of another network namespace left them that ended while it began.
+    # Like the leftovers of a proxy in another network namespace that exited during its start.
     assert hooked.agent.pins is not None
     gone = hooked.agent.pins / "userspace-proxy" / "1" / "canary"
     gone.mkdir(parents=True)
@@ -233,18 +233,18 @@ def test_all_removed_pins_and_links_are_restored(hooked):
 
 @contextlib.contextmanager
 def repair(life: Life) -> Iterator[None]:
-    """Expect that the log tells of a repair."""
+    """Expect that the log reports a repair within the block."""
     before = life.agent.log().count(REPAIRED)
     yield
 
-    def is_said() -> bool:
+    def is_logged() -> bool:
         return life.agent.log().count(REPAIRED) > before
 
-    wait_for("a word", is_said, deadline_s=10.0, hint=life.agent.log)
+    wait_for("a word", is_logged, deadline_s=10.0, hint=life.agent.log)
 
 
 def detach(pin: Path) -> bool:
-    """Detach the program of a pinned link; returns whether it is one."""
+    """Detach the program of a pinned link; return False if it isn't a link."""
     descriptor = calls.pinned(pin)
     try:
         calls._call(LINK_DETACH, struct.pack("=I", descriptor))

@@ -1,4 +1,4 @@
-"""The contract of the kernel path, for rules and hooks: what programs see of their sockets."""
+"""The contract of the kernel path, for rules and hooks: programs' view of their sockets."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Site:
         one, two, three = self.backends = node.add_backends("one", "two", "three")
         self.web, self.other = Web("web", 10, (one, two)), Web("other", 11, (three,))
         self.empty = Web("empty", 12)
-        # Created before the agent, but connected later.
+        # Created before the agent's start, but connected later.
         self.early = {v: stack.enter_context(self.new(v)) for v in VERSIONS}
         self.direct = stack.enter_context(Dial(self.client, one.at(4)).connect())
         node.start(self.web, self.other, self.empty)
@@ -190,7 +190,7 @@ def test_a_disconnected_socket_may_dial_again(site, version):
 def test_a_refused_socket_sees_a_directly_dialled_endpoint_as_its_peer(site, version):
     endpoint = site.backends[0].at(version)
     with site.new(version) as dial:
-        # A socket that doesn't block reports an error of its own once.
+        # A non-blocking socket reports its own error once.
         dial.sock.setblocking(True)
         with pytest.raises(ConnectionRefusedError):
             dial.sock.connect(site.empty.cluster_ip(version))
@@ -200,7 +200,7 @@ def test_a_refused_socket_sees_a_directly_dialled_endpoint_as_its_peer(site, ver
 
 @pytest.mark.kernel
 @by_version
-def test_a_node_port_at_a_loopback_address_is_served_on_the_node_and_in_no_pod(site, version):
+def test_a_node_port_on_a_loopback_address_is_served_on_the_node_and_in_no_pod(site, version):
     port, loopback = site.web.node_port, "127.0.0.1" if version == 4 else "::1"
     with Dial(site.node["node-1"], (loopback, port)).connect() as dial:
         assert dial.ask() in ("one", "two")
@@ -227,7 +227,7 @@ def test_udp_replies_come_from_the_dialled_address(site, version):
 
 
 def connect_later(sock: socket.socket, address: Address) -> int:
-    """Connect without blocking; return the error that the socket reports, or 0."""
+    """Connect without blocking; return the error that the socket reports later, or 0."""
     sock.setblocking(False)
     assert sock.connect_ex(address) in (errno.EINPROGRESS, 0)
     select.select([], [sock], [], DEADLINE_S)

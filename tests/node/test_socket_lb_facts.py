@@ -1,4 +1,4 @@
-"""What is known of connections that hooks of connect() have translated: facts, words, ejections."""
+"""Reports about connections that connect() hooks have translated: counters and ejections."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class Followed:
         return Web("web", 10, (self.good, self.bad), path=path)
 
     def die(self) -> None:
-        """Kill the server of one endpoint: the kernel refuses clients."""
+        """Kill one endpoint's server, so that the kernel refuses clients."""
         self._server.stop()
 
     def come_back(self) -> None:
         self._server = self._host.serve(None, tcp=TARGET, udp=TARGET)
 
     def dial(self, times: int) -> int:
-        """Have the pod make requests; return how many were refused."""
+        """Make requests from the pod; return how many were refused."""
         refused = 0
         for _ in range(times):
             try:
@@ -65,18 +65,18 @@ class Followed:
         return self.agent.port("web", protocol="TCP", family="IPv4")
 
     def endpoint(self, backend: Backend) -> dict[str, Any]:
-        """Return an endpoint as the state shows it."""
+        """Return an endpoint from the status."""
         ip, port = backend.at(4)
         endpoints = self.port()["endpoints"]
         (found,) = (one for one in endpoints if one["address"] == f"{ip}:{port}")
         return dict(found)
 
     def wait_for(self, field: str, value: object) -> None:
-        """Wait until a field of the Service port has a value: counters are a second old."""
+        """Wait until a field of the Service port has a value: counters are up to a second old."""
         wait_for(field, lambda: self.port()[field] == value, hint=self.agent.log)
 
     def run(self, *words: str) -> str:
-        """Return what a command prints on the node, in one line."""
+        """Return the output of a command on the node, in one line."""
         return " ".join(self.agent.run(command=[*PROGRAM, *words]).stdout.split())
 
 

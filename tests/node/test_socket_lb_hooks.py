@@ -1,4 +1,4 @@
-"""The hooks of one proxy in the kernel: what is led where, taken over, put back and removed."""
+"""One proxy's hooks in the kernel: translation, takeover, repair and removal."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ from userspace_proxy.steering.socket_lb.socket_maps import (
 
 pytestmark = [pytest.mark.netns, pytest.mark.needs("connect hooks")]
 
-# No route leads there: what isn't translated fails at once.
+# Their addresses have no route: untranslated dials fail immediately.
 WEB, CART = (Frontend(f"10.96.0.{n}", 80, Protocol.TCP) for n in (1, 2))
 WEB_6 = Frontend("fd96::1", 80, Protocol.TCP)
 POD, POD_6 = "10.244.1.1", "fd00:244::1"
 NAME, CART_NAME = port_key("shop/web"), port_key("shop/cart")
 PROG_ATTACH = 8
-# r0 = 1; exit.
+# BPF: r0 = 1; exit.
 RETURN_1 = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 
 
@@ -67,7 +67,7 @@ def to(*endpoints: SocketAddress, name: PortKey = NAME, affinity: int = 0) -> Ke
 
 @dataclass
 class Stage:
-    """A cgroup in which this test dials, a mount of bpffs, and processes that use both."""
+    """A cgroup in which this test dials, a bpffs mount, and processes that use both."""
 
     cgroup: Path
     names: Path
@@ -137,7 +137,7 @@ def other(stage: Stage) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def refused(hooks: Hooks, name: str) -> Iterator[None]:
-    """Let the kernel refuse what is written into a map."""
+    """Make the kernel refuse writes to a map."""
     assert hooks._programs is not None
     maps = hooks._programs.maps
     with Path("/dev/null").open("rb") as null:
@@ -164,7 +164,7 @@ def test_frontends_of_a_failed_hook_change_use_the_rules_until_repaired(
         hooks.change({WEB: to(address_of(other))})
         hooks.change({CART: to(address_of(other), name=CART_NAME)})
     assert "Invalid argument" in hooks.state.problem
-    # There are no rules here.
+    # No rules exist here.
     assert [stage.outcome(WEB), stage.outcome(CART)] == ["Network is unreachable"] * 2
     hooks.repair()
     assert stage.outcome(WEB) == str(WEB.address)
@@ -211,7 +211,7 @@ def test_a_refused_dial_is_an_event_and_ejects_only_for_its_client(stage: Stage)
 
 
 def begin_probe(hooks: Hooks) -> None:
-    """Write what a dial does once the only ejection is due."""
+    """Write the state that a dial leaves once the only ejection is due."""
     programs = hooks._running()
     table = programs.maps["ejected"]
     ((key, value),) = calls.elements(table, programs.specs["ejected"])
@@ -232,7 +232,7 @@ def test_an_ejection_for_all_clients_is_prolonged_by_failed_probes(stage: Stage)
         assert lasts_s - 1 < until - time.monotonic() <= lasts_s
         assert list(hooks.ejected()) == [at]
         assert lasts_s - 1 < hooks.ejected()[at] <= lasts_s
-        # The ejection is already in force.
+        # The ejection is in effect already.
         assert hooks.eject(*at, refused) is None
         begin_probe(hooks)
         assert hooks.ejected() == {at: 0.0}
@@ -274,14 +274,14 @@ def test_a_next_process_takes_over_ids_counters_and_open_connections(
     assert {name: path.stat().st_ino for name, path in stage.pins().items()} == pins
     assert peer_of(dialled) == WEB.address
     (at,) = counts
-    # Others may end meanwhile.
+    # Other connections may end in the meantime.
     assert second.inherited[at].established == second.counts()[at].established
     assert second.counts()[at].established == counts[at].established + 2
     dialled.close()
     accepted(server)
     wait_for("it", lambda: second.counts()[at].ended >= 1)
     second.change({WEB: to(address_of(server), address_of(other), affinity=60)})
-    # The client stays with its endpoint.
+    # The client keeps its endpoint.
     for _ in range(8):
         stage.dial(WEB).close()
     assert not accepted(other)
@@ -304,7 +304,7 @@ def test_state_of_a_previous_process_is_read_again_after_a_failure(
         term = term_s(stage)
         second.repair()
         assert second.state.problem == "Invalid argument"
-        # The frontend is translated as before, and no longer than without a process.
+        # The frontend is translated as before, but not without a process.
         assert stage.outcome(WEB) == str(WEB.address)
         assert term_s(stage) < term
     second.change({CART: None})
@@ -335,7 +335,7 @@ def test_the_next_start_attaches_the_programs_to_a_new_cgroup(
     first.start()
     wanted = {WEB: to(address_of(server))}
     first.replace(wanted)
-    # This process isn't in there.
+    # This process isn't in that cgroup.
     assert stage.outcome(WEB) == "Network is unreachable"
     second = stage.start()
     second.replace(wanted)
@@ -443,7 +443,7 @@ def test_hooks_stop_translating_after_their_term_expires(
 
 
 def end_term(folder: Path, ago_s: float = 100.0) -> None:
-    """Make a proxy's pins as if nothing had looked after them for a while."""
+    """Expire a proxy's pins, as if its process were gone."""
     (pin,) = folder.glob("settings-*")
     settings = calls.pinned(pin)
     ended = DialSettings(valid_until_ns=time.monotonic_ns())
@@ -487,7 +487,7 @@ def test_a_directory_outside_cgroup_v2_is_rejected(stage: Stage, tmp_path: Path)
 def test_an_exclusive_cgroup_program_prevents_the_start_without_leftovers(stage: Stage) -> None:
     program = calls.load_program("cgroup/connect4", RETURN_1)
     folder = os.open(stage.cgroup, os.O_RDONLY)
-    # Without BPF_F_ALLOW_MULTI.
+    # Attached without BPF_F_ALLOW_MULTI.
     calls._call(
         PROG_ATTACH, struct.pack("=5I", folder, program, KINDS["cgroup/connect4"].attach, 0, 0)
     )
@@ -511,14 +511,14 @@ def table(stage: Stage, name: str) -> Iterator[int]:
 
 
 def term_s(stage: Stage) -> float:
-    """Return for how many seconds the programs lead anywhere."""
+    """Return for how many seconds the programs still translate."""
     with table(stage, "settings") as settings:
         value = calls.lookup(settings, SETTINGS_KEY, len(DialSettings().pack()))
     return (DialSettings.unpack(value or b"").valid_until_ns - time.monotonic_ns()) / 1e9
 
 
 def repairs(hooks: Hooks) -> int:
-    """Repair, and return how often something had to be."""
+    """Repair, and return the number of repairs."""
     hooks.repair()
     return hooks.state.repairs
 

@@ -1,4 +1,4 @@
-"""The programs of connect(), one by one: what is dialled, counted, left out and reported."""
+"""The programs of connect(), one by one: translated, counted, skipped and reported dials."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from userspace_proxy.steering.socket_lb.socket_maps import (
 
 pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]
 
-# No route leads there: what isn't translated fails at once.
+# Their addresses have no route: untranslated dials fail immediately.
 WEB, OTHER = SocketAddress("10.96.0.1", 80), SocketAddress("10.96.0.2", 80)
 WEB6, OTHER6 = SocketAddress("fd96::1", 80), SocketAddress("fd96::2", 80)
 POD, POD6 = "127.0.1.1", "::1"
-# Nothing listens there.
+# No socket listens there.
 DEAD = SocketAddress(POD, 9)
 SECOND_NS = 1_000_000_000
 
@@ -71,14 +71,14 @@ def other(node: Net) -> Iterator[socket.socket]:
 
 @pytest.fixture
 def silent(node: Net) -> Iterator[socket.socket]:
-    """A listener that answers no SYN, for its backlog is full."""
+    """A listener that answers no SYN because its backlog is full."""
     with serving(node, POD, backlog=0) as server, node.tcp() as first:
         first.connect(server.getsockname())
         yield server
 
 
 def dial(net: Net, address: SocketAddress) -> str:
-    """Return how a connection ended at once, which is closed then."""
+    """Return the immediate result of a connection, and close it."""
     with net.tcp(socket.AF_INET6 if ":" in address.ip else socket.AF_INET) as client:
         try:
             client.connect(tuple(address))
@@ -88,7 +88,7 @@ def dial(net: Net, address: SocketAddress) -> str:
 
 
 def served_by(net: Net, *servers: socket.socket) -> socket.socket:
-    """Dial WEB; return the server that it leads to."""
+    """Dial WEB; return the server that answers."""
     with net.tcp() as client:
         client.connect(tuple(WEB))
         (ready, *_), _, _ = select.select(servers, [], [], 10)
@@ -104,7 +104,7 @@ def start_dial(net: Net, address: SocketAddress) -> socket.socket:
 
 
 def wait_until_dialled(client: socket.socket) -> int:
-    """Return the error of a dial that was started."""
+    """Return the error of a dial in progress."""
     select.select([], [client], [], 10)
     return client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
@@ -114,7 +114,7 @@ def reset_at_close(sock: socket.socket) -> None:
 
 
 def netns_cookie(hooks: SocketLb, net: Net) -> int:
-    """Return what sockets tell only from Linux 5.14 on, and pins before."""
+    """Return the netns cookie; before Linux 5.14, which has no socket option, from a pin."""
     marked = SocketAddress("10.96.0.3", 80)
     hooks.lead(marked, DEAD, affinity=99)
     dial(net, marked)
@@ -124,7 +124,7 @@ def netns_cookie(hooks: SocketLb, net: Net) -> int:
     return client.netns
 
 
-def test_a_dial_leads_to_the_endpoint_and_its_peer_is_the_frontend(
+def test_a_dial_reaches_the_endpoint_and_its_peer_is_the_frontend(
     hooks: SocketLb, node: Net, server: socket.socket
 ) -> None:
     hooks.lead(WEB, address_of(server))
@@ -137,7 +137,7 @@ def test_a_dial_leads_to_the_endpoint_and_its_peer_is_the_frontend(
         accepted.close()
 
 
-def test_an_ipv6_dial_leads_to_the_endpoint_and_its_peer_is_the_frontend(
+def test_an_ipv6_dial_reaches_the_endpoint_and_its_peer_is_the_frontend(
     hooks: SocketLb, node: Net
 ) -> None:
     with serving(node, POD6) as server, node.tcp(socket.AF_INET6) as client:
@@ -177,7 +177,7 @@ def test_with_host_only_dials_from_other_namespaces_are_not_translated(
     pod = Net("pod")
     hooks.set(DialSettings(host_only=1, host_netns=netns_cookie(hooks, node)))
     assert [dial(node, WEB), dial(pod, WEB)] == ["served", "ENETUNREACH"]
-    # The first namespace of the machine, which is none of these.
+    # The first namespace of the machine, which differs from these.
     hooks.set(DialSettings(host_only=1))
     assert [dial(node, WEB), dial(pod, WEB)] == ["ENETUNREACH"] * 2
     hooks.set(DialSettings())
@@ -200,7 +200,7 @@ def test_endpoints_are_chosen_at_random_by_their_slots(
 ) -> None:
     hooks.lead(WEB, address_of(server), address_of(other), weights=(3, 1))
     chosen = Counter(served_by(node, server, other) for _ in range(400))
-    # Six standard deviations.
+    # Within six standard deviations.
     assert 248 <= chosen[server] <= 352
 
 
@@ -258,7 +258,7 @@ def test_an_affinity_entry_for_a_removed_or_ejected_endpoint_is_replaced(
 
 
 def ejected_for(seconds: float, times: int = 1) -> Ejection:
-    """An ejection that is due in this time."""
+    """An ejection that is due after this time."""
     until = time.monotonic_ns() + int(seconds * SECOND_NS)
     return Ejection(until, times, EventKind.REFUSED)
 
@@ -309,7 +309,7 @@ def test_a_retransmitted_syn_ejects_an_endpoint_until_a_late_syn_ack(
     assert hooks.ejections() == {}
     counts = hooks.counts(number)
     assert counts[:4] == (1, 0, 1, 0)
-    # The SYN was repeated after 1 s, and perhaps after 3 s.
+    # The SYN was retransmitted after 1 s, and perhaps after 3 s.
     assert sum(counts.buckets[9:11]) == 1
 
 
@@ -374,7 +374,7 @@ def test_the_remaining_endpoints_share_an_ejected_endpoints_load(
     dead, *_ = hooks.lead(WEB, DEAD, address_of(server), address_of(other))
     hooks.eject(dead, ejected_for(50))
     chosen = Counter(served_by(node, server, other) for _ in range(600))
-    # Six standard deviations.
+    # Within six standard deviations.
     assert 226 <= chosen[server] <= 374
 
 
@@ -387,11 +387,11 @@ def test_a_due_probe_of_an_ejected_endpoint_is_a_single_dial(
     hooks.eject(due, ejected_for(5), netns)
     assert {served_by(node, server, other) for _ in range(30)} == {other}
     hooks.eject(due, ejected_for(-1), netns)
-    # Until a dial leads there.
+    # Dial until that server answers.
     while served_by(node, server, other) is other:
         pass
     assert hooks.ejection(due, netns) is None
-    # The end of what held for one network namespace is no event.
+    # The end of an ejection in one network namespace isn't an event.
     assert [event.kind for event in hooks.events()] == [EventKind.RETURNED] * (netns == 0)
     assert {served_by(node, server, other) for _ in range(30)} == {server, other}
 
@@ -412,7 +412,7 @@ def test_an_endpoint_with_a_pending_probe_gets_no_other_dial(
 
 
 def wait_until_dialled_or_pending(client: socket.socket) -> bool:
-    """Whether a dial is pending; on one machine those that are answered are so at once."""
+    """Whether a dial is pending; on one machine, answered dials complete immediately."""
     return not select.select([], [client], [], 0)[1]
 
 
@@ -440,12 +440,12 @@ def test_a_failed_dial_ejects_only_in_its_own_network_namespace(
     pods = [Net("first"), Net("second")]
     victim, _ = numbers = hooks.lead(WEB, address_of(server), address_of(other))
     for pod in pods:
-        # Nothing listens there, and the second dial leads to the other endpoint.
+        # No socket listens there, and the second dial gets the other endpoint.
         assert [dial(pod, WEB), dial(pod, WEB)] == ["ECONNREFUSED"] * 2
     prefixes = {EjectionScope(n, netns_cookie(hooks, pod)) for n in numbers for pod in pods}
     assert prefixes <= set(hooks.ejections())
     assert {served_by(node, server, other) for _ in range(30)} == {server, other}
-    # Though it was served here, they go on.
+    # The ejections continue although the endpoint served this dial.
     assert prefixes <= set(hooks.ejections())
     hooks.eject(victim, ejected_for(5))
     assert {served_by(node, server, other) for _ in range(30)} == {other}
@@ -472,7 +472,7 @@ def test_a_failed_dial_does_not_prolong_an_ejection_for_all_namespaces(
 def test_a_failed_dial_to_an_ejected_endpoint_is_not_reported(hooks: SocketLb, node: Net) -> None:
     (dead,) = hooks.lead(WEB, DEAD)
     hooks.eject(dead, ejected_for(5))
-    # The last one is dialled nevertheless.
+    # The last endpoint is dialled nevertheless.
     assert dial(node, WEB) == "ECONNREFUSED"
     assert (list(hooks.ejections()), hooks.events()) == ([EjectionScope(dead)], [])
 
@@ -484,7 +484,7 @@ def test_failed_dial_reports_are_rate_limited_per_network_namespace(
     began, own = time.monotonic(), netns_cookie(hooks, node)
     for _ in range(2000):
         assert dial(node, WEB) == "ECONNREFUSED"
-        # As a dial that is answered does it.
+        # As an answered dial does.
         hooks.readmit(number, own)
     seconds = int(time.monotonic() - began) + 1
     assert 32 <= len(hooks.events()) <= 64 * (seconds + 1)
@@ -594,7 +594,7 @@ def test_consumed_events_free_buffer_space(hooks: SocketLb, node: Net) -> None:
         for _ in range(1000):
             assert dial(node, WEB) == "ECONNREFUSED"
         taken += sum(event.kind is EventKind.CONNECTION for event in hooks.events())
-    # The buffer has room for 2,048 of them.
+    # The buffer has room for 2,048 events.
     assert taken == 3000
 
 
@@ -602,7 +602,7 @@ def test_another_programs_socket_callbacks_stay_enabled(
     tmp_path: Path, node: Net, server: socket.socket
 ) -> None:
     with own_cgroup(tmp_path / "cgroup") as cgroup, in_cgroup(cgroup):
-        # The dial leads to a frontend of the next program's.
+        # The dial is to a frontend of the next program.
         other = Dialled(cgroup)
         other.lead(tuple(OTHER), tuple(WEB))
         hooks = SocketLb(cgroup)

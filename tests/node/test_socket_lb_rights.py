@@ -1,4 +1,4 @@
-"""Hooks start with what the chart grants, and say what is missing with less."""
+"""Hooks start with the chart's capabilities, and report a missing one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect 
 # The capabilities of charts/userspace-proxy, with and without socketLB.
 WITHOUT = "+net_admin,+net_raw,+setuid,+setgid,+kill"
 WITH = f"{WITHOUT},+bpf"
-# A container has one bpffs, which isn't at its usual place; here other tests have theirs.
+# A container's only bpffs isn't at the usual path; here other tests have theirs.
 IN_A_CONTAINER = (
     """awk '$3 == "bpf" { print $2 }' /proc/mounts | grep -Fxv "$5" | xargs -r umount; """
     'exec setpriv --bounding-set="-all,$1" --inh-caps=-all "$2" -c "$3" "$4"'

@@ -1,4 +1,4 @@
-"""Dials at clients' own addresses, whose replies come to sockets of the data plane."""
+"""Dials from clients' own addresses, whose replies arrive at the data plane's sockets."""
 
 import errno
 import socket
@@ -41,12 +41,12 @@ def test_an_endpoint_sees_the_client_and_its_reply_reaches_the_socket(
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
 def test_a_reverse_path_filter_using_the_mark_admits_replies(cluster, kind, version):
-    """As firewalld writes it, where it runs behind our rule."""
+    """The filter is written like firewalld's, and evaluated after the proxy's rule."""
     check = "fib saddr . mark . iif oif missing drop"
     cluster.node.run("nft add table inet firewalld")
     hook = "type filter hook prerouting priority filter"
     cluster.node.run(f"nft add chain inet firewalld rpf '{{ {hook}; }}'")
-    # Neighbour discovery is link-local, and firewalld lets it pass, too.
+    # Neighbour discovery is link-local; firewalld accepts it, too.
     cluster.node.run(f"nft add rule inet firewalld rpf meta l4proto '{{ 6, 17 }}' {check}")
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     with bound(cluster.pod, kind, family) as server:
@@ -59,7 +59,7 @@ def test_a_reverse_path_filter_using_the_mark_admits_replies(cluster, kind, vers
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
 def test_a_transparent_listener_on_all_addresses_gets_no_forwarded_packets(cluster, kind, version):
-    """Another program's, as whoever redirects with TPROXY has it."""
+    """Another program's listener, like those of TPROXY users."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     client = cluster.add_bare_pod()
     cluster.node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")

@@ -1,4 +1,4 @@
-"""Connection tracking by bytes, against a kernel's own table and what conntrack(8) says of it."""
+"""Conntrack entries read by netlink, compared with conntrack(8)'s output."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ pytestmark = [pytest.mark.netns, pytest.mark.needs("conntrack netlink")]
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 CLIENTS = 3000
 DNS = SocketAddress("10.96.0.10", 53)
-# More than are listed one by one.
+# More frontends than are listed one by one.
 MANY = [SocketAddress(f"10.96.1.{number}", 53) for number in range(FULL_LISTING_ABOVE + 1)]
 WEB, LOST = SocketAddress("10.96.7.1", 80), SocketAddress("10.96.7.2", 80)
 OTHER = SocketAddress("10.96.7.3", 80)
 IPS = {4: (nodes.NODE_IP, "10.96.0.10"), 6: (nodes.NODE_IP6, "fd00:96::a")}
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-# Enables connection tracking, and keeps datagrams from every program that would answer.
+# Enables connection tracking, and drops datagrams before any program could answer.
 TRACK = r"""
     nft add table inet track
     nft add chain inet track tracked { type filter hook output priority 0\; }
@@ -48,7 +48,7 @@ TRACK = r"""
 
 @pytest.fixture
 def node():
-    """A node that tracks; the test's thread stands in it."""
+    """A node with connection tracking; the test's thread is in its namespace."""
     nodes.need_namespaces()
     cluster = nodes.Cluster()
     cluster.node.run(TRACK)
@@ -58,7 +58,7 @@ def node():
 
 
 def send(node: nodes.Net, frontends: list[SocketAddress], times: int, version: int = 4) -> None:
-    """Send datagrams to frontends in turn, each from a port of its own."""
+    """Send datagrams to frontends in turn, each from its own source port."""
     for number in range(times):
         with node.udp(FAMILIES[version]) as client:
             client.bind((IPS[version][0], 20000 + number))
@@ -66,7 +66,7 @@ def send(node: nodes.Net, frontends: list[SocketAddress], times: int, version: i
 
 
 def listed(node: nodes.Net, version: int, protocol: str = "udp") -> set[tuple[str, ...]]:
-    """Return client, dialled and where the answer comes from, as conntrack(8) has them."""
+    """Return client, dialled address and reply source of each entry in conntrack(8)'s output."""
     text = node.run(f"conntrack -L -f ipv{version} -p {protocol} 2>/dev/null")
     found = set()
     for line in text.splitlines():
@@ -83,7 +83,7 @@ def forget(
 
 
 def ours(version: int, wanted: EntryFilter) -> set[tuple[str, ...]]:
-    """Return the same as :func:`listed`, read by us."""
+    """Return the same as :func:`listed`, read by the product."""
 
     def show(packed: bytes) -> tuple[str, str]:
         ip = socket.inet_ntop(FAMILIES[version], packed[:-2])
@@ -135,7 +135,7 @@ def test_only_entries_to_the_old_port_of_a_removed_frontend_are_deleted(node):
     assert forget(UDP, [SocketAddress(DNS.ip, 5353)], before=(36002,)) == 10
 
 
-def test_entries_that_expired_meanwhile_are_skipped(node):
+def test_entries_that_have_expired_since_the_listing_are_skipped(node):
     wanted = EntryFilter(socket.IPPROTO_UDP, *DNS)
     send(node, [DNS], CLIENTS)
     with Requests.open(NETLINK_NETFILTER) as requests:
@@ -145,13 +145,13 @@ def test_entries_that_expired_meanwhile_are_skipped(node):
         assert list(list_entries(requests, 4, wanted)) == []
 
 
-def test_removing_a_conntrack_entry_spares_a_newer_entry_with_the_same_port(node):
+def test_removing_a_conntrack_entry_keeps_a_newer_entry_with_the_same_port(node):
     wanted = EntryFilter(socket.IPPROTO_UDP, *DNS)
     send(node, [DNS], 1)
     with Requests.open(NETLINK_NETFILTER) as requests:
         (before,) = list_entries(requests, 4, wanted)
         now = before
-        # An entry in the freed memory of the one before it has the same number.
+        # An entry in the memory of a freed one has the same ID.
         while remove_request(now) == remove_request(before):
             node.run("conntrack -D -p udp")
             send(node, [DNS], 1)
@@ -182,7 +182,7 @@ def test_connections_of_the_reset_frontends_are_removed(node, frontends):
                 client.connect(frontend)
                 with server.accept()[0] as accepted:
                     accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-        # One that was reset after a FIN doesn't keep a new connection from its port.
+        # An entry that was reset after a FIN doesn't prevent a new connection from its port.
         with node.tcp() as ended:
             ended.connect(WEB)
             ended.shutdown(socket.SHUT_WR)
@@ -210,7 +210,7 @@ def test_the_kernel_omits_entries_with_a_status(node):
 
 
 def dialling(node: nodes.Net, frontend: SocketAddress) -> socket.socket:
-    """Return a socket whose SYN is on its way to nobody."""
+    """Return a socket with a SYN in flight to an address without a host."""
     client = node.tcp()
     client.setblocking(False)
     client.connect_ex(frontend)

@@ -26,7 +26,7 @@ class TestIptablesSteering(AtomicSteeringContract):
     @pytest.fixture
     def steerings(self, node, lock_file, monkeypatch):
         self.node, self.lock_file, self.monkeypatch = node, lock_file, monkeypatch
-        # Tables that others have made before us stay when we are gone.
+        # Tables that existed before the test stay afterwards.
         nodes.tables(node)
         return lambda: make_steering("iptables", FACTS)
 
@@ -158,7 +158,7 @@ async def test_a_rule_inserted_first_by_other_programs_is_overtaken(node, steeri
     assert await steering.repair() == drifted
     last = node.run(f"iptables-legacy {chain.replace('-I', '-S')}").splitlines()[-1]
     assert last.endswith("-d 10.96.0.0/16 -j RETURN")
-    # Who puts it there again wants it there.
+    # A program that inserts it again does so on purpose.
     node.run(f"iptables-legacy {chain} -d 10.96.0.0/16 -j RETURN")
     before = nodes.tables(node)
     assert await steering.repair() == 0
@@ -266,7 +266,7 @@ async def test_with_ten_thousand_services_a_packet_traverses_a_few_dozen_rules(c
 
 
 def walked(node: nodes.Net) -> int:
-    """Return how many rules of ours the only packet met since the counters were set to zero."""
+    """Return how many of the proxy's rules the only packet met since the counters were reset."""
     met, place = 0, {}
     for line in node.run("iptables-legacy-save -c -t nat").splitlines():
         if line.startswith("["):

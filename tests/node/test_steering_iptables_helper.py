@@ -1,4 +1,4 @@
-"""The helper processes of iptables steering, what they run, and the lock that they take."""
+"""The helper processes of iptables steering, their commands, and their lock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kind():
 
 @pytest.fixture
 def restore(tmp_path, monkeypatch):
-    """Puts a command of one's own in the place of iptables-restore; returns where it says so."""
+    """Replace iptables-restore by a script; return the file to which it writes its calls."""
 
     command, used = tmp_path / "iptables-legacy-restore", tmp_path / "used"
     real = shutil.which("iptables-legacy-restore")
@@ -55,7 +55,7 @@ async def test_a_few_edits_do_not_run_iptables_restore(node, restore, steering, 
     assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
 
 
-async def test_a_failed_restore_leaves_the_old_rules_in_force(node, restore, steering):
+async def test_a_failed_restore_keeps_the_old_rules(node, restore, steering):
     await steering.apply({WEB: 36001})
     before = nodes.tables(node)
     restore(works=False)
@@ -160,7 +160,7 @@ async def test_killing_the_agent_ends_its_helper_and_its_rules_are_recovered(nod
     assert await steering.start() == {WEB: 36001}
 
 
-async def test_rules_stay_in_force_while_another_process_holds_the_lock(node, steering, lock_file):
+async def test_rules_stay_while_another_process_holds_the_lock(node, steering, lock_file):
     await steering.apply({WEB: 36001})
     pipe = asyncio.subprocess.PIPE
     holder = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""What is of the legacy tables alone in what rules do to packets; see test_steering_traffic."""
+"""Legacy tables' own effects on packets; test_steering_traffic tests the common ones."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_only_the_syn_of_a_connection_traverses_the_rules(cluster, steerin
         server.close()
     later, steered, *others = packets(cluster.node, "UPROXY-TCP")
     assert later >= 10
-    # On a busy machine a client sends its SYN again.
+    # On a busy machine a client retransmits its SYN.
     assert 1 <= steered < 10
     assert others == [0] * 5
 
@@ -82,7 +82,7 @@ async def test_only_the_syn_of_a_connection_traverses_the_rules(cluster, steerin
 async def test_an_unsteered_segment_opens_no_connection(cluster, steering, web, flags, met):
     await steering.apply(TARGETS)
     send_segment(cluster.pod, (nodes.NODE_IP, 36001), flags)
-    # The node receives it in a softirq, which a busy machine may delay.
+    # The node receives the segment in a softirq, which a busy machine may delay.
     wait_for("the segment", lambda: any(packets(cluster.node, "UPROXY-TCP")))
     assert packets(cluster.node, "UPROXY-TCP")[:5] == met
     assert cluster.node.run("ss -Htan state syn-recv state established") == ""
@@ -97,7 +97,7 @@ async def test_only_the_frontends_own_port_and_protocol_are_steered(cluster, ste
 
 
 def packets(node: nodes.Net, chain: str) -> list[int]:
-    """Return how many packets each rule of a chain has taken."""
+    """Return how many packets each rule of a chain has matched."""
     lines = node.run(f"iptables-legacy -vxnL {chain}").splitlines()[2:]
     return [int(line.split()[0]) for line in lines]
 
@@ -119,7 +119,7 @@ def packets(node: nodes.Net, chain: str) -> list[int]:
         ),
     ],
 )
-async def test_an_nftables_chain_translating_a_frontend_first_is_named(
+async def test_an_nftables_chain_translating_a_frontend_first_is_reported(
     cluster, steering, web, chain, said
 ):
     await steering.apply({WEB: 36001, DNS: 36002})

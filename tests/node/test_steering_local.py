@@ -174,7 +174,7 @@ async def test_a_range_is_routed_with_the_nodes_address_as_source(node):
 
 
 async def test_routes_are_restored_after_their_source_address_is_removed_and_added(node):
-    """The kernel takes IPv4 routes away with their source, and says nothing of it."""
+    """The kernel removes IPv4 routes together with their source address, without an event."""
     steering = LocalSteering(SteeringFacts())
     await steering.apply({WEB: 80})
     node.run("ip address add 10.5.0.77/24 dev pod0; ip address del 10.1.0.1/24 dev pod0")
@@ -202,7 +202,7 @@ asyncio.run(main())
 
 
 def as_nobody(*ips: str) -> subprocess.CompletedProcess[str]:
-    """Run a program without any right that steers to these addresses."""
+    """Run an unprivileged program that steers to these addresses."""
     nobody = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable)
     return subprocess.run([*nobody, "-c", NOBODY, *ips], capture_output=True, text=True)
 

@@ -1,4 +1,4 @@
-"""What each guard of local steering does to real packets, and to what other programs have."""
+"""Effects of each guard of local steering on packets, and on other programs' state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from userspace_proxy.steering import REFUSE, SteeringFacts
 from userspace_proxy.steering.local import LocalSteering, remove_routes
 
 pytestmark = pytest.mark.netns
-# What another program may have: routes of the same kind as ours, rules, and a table.
+# State of another program: routes of the same kind, rules, and a table.
 FOREIGN = """
     ip route add local 203.0.113.0/24 dev lo proto static
     ip route add 203.0.113.9 via 10.1.0.2 metric 117
@@ -24,7 +24,7 @@ FOREIGN = """
     ip -6 rule add to fd00:99::1 prohibit priority 6
     nft 'add table inet others; add chain inet others input { type filter hook input priority 0; }'
     nft 'add rule inet others input tcp dport 9999 reject'"""
-# An answer takes microseconds; a first SYN that is lost is sent again after a second.
+# An answer takes microseconds; a lost first SYN is retransmitted after a second.
 SILENCE_S = 0.3
 REFUSED_S = 5.0
 GUARDS = {
@@ -79,7 +79,7 @@ def client(request, cluster):
 
 @pytest.fixture
 def daemons(node):
-    """Programs of the node that listen at all addresses."""
+    """Programs of the node that listen on all addresses."""
     made = [*(nodes.tcp_server(node, 2222, f) for f in (socket.AF_INET,))]
     six = node.tcp(socket.AF_INET6)
     six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -91,14 +91,14 @@ def daemons(node):
 
 
 def dial_code(net: nodes.Net, ip: str, port: int, timeout_s: float = SILENCE_S) -> int:
-    """Return what a TCP dial ends with: 0 for a connection, EAGAIN for silence."""
+    """Return the result of a TCP dial: 0 for a connection, EAGAIN for no answer."""
     with net.tcp(socket.AF_INET6 if ":" in ip else socket.AF_INET) as client:
         client.settimeout(timeout_s)
         return client.connect_ex((ip, port))
 
 
 def udp_code(net: nodes.Net, ip: str, port: int, timeout_s: float = SILENCE_S) -> int:
-    """Return what a question over UDP ends with: 0 for an answer, EAGAIN for silence."""
+    """Return the result of a UDP query: 0 for an answer, EAGAIN for no answer."""
     with net.udp() as client:
         client.settimeout(timeout_s)
         try:
@@ -111,12 +111,12 @@ def udp_code(net: nodes.Net, ip: str, port: int, timeout_s: float = SILENCE_S) -
 
 
 def answers(net: nodes.Net, ip: str, port: int) -> bool:
-    """Return whether a TCP connection comes about; refused, prohibited and silence are none."""
+    """Return whether a TCP connection succeeds, neither refused, prohibited nor unanswered."""
     return dial_code(net, ip, port) == 0
 
 
 class TestTraffic:
-    """The same, whatever the guard."""
+    """The same traffic with each guard."""
 
     @pytest.mark.kernel
     async def test_listeners_see_their_clients_address(self, steering, listeners, client):
@@ -132,7 +132,7 @@ class TestTraffic:
         assert tuple(seen) == own[client.name]
 
     @pytest.mark.kernel
-    async def test_a_wildcard_daemon_is_not_reached_at_a_frontend(self, steering, daemons, client):
+    async def test_a_wildcard_daemon_is_not_reached_on_a_frontend(self, steering, daemons, client):
         await steering.apply(FRONTENDS)
         assert nodes.can_dial(client, nodes.NODE_IP, 2222)
         assert nodes.can_dial(client, nodes.NODE_IP6, 2222)
@@ -165,13 +165,13 @@ class TestTraffic:
         assert steering.unsteered == {}
         assert "UDP [fd00:96::a]:53 -> :53" in await steering.render()
 
-    async def test_a_refused_frontend_refuses_connections_at_once(self, steering, client):
+    async def test_a_refused_frontend_refuses_connections_immediately(self, steering, client):
         refused = Frontend(CART.ip, 53, Protocol.UDP)
         await steering.apply({**FRONTENDS, refused: REFUSE})
         assert dial_code(client, *CART.address, timeout_s=REFUSED_S) == errno.ECONNREFUSED
         assert udp_code(client, *refused.address, timeout_s=REFUSED_S) == errno.ECONNREFUSED
 
-    async def test_a_daemon_started_later_is_unreachable_at_a_refused_frontend(
+    async def test_a_daemon_started_later_is_unreachable_on_a_refused_frontend(
         self, steering, client, node
     ):
         await steering.apply({Frontend(WEB.ip, 2224, WEB.protocol): REFUSE})
@@ -304,7 +304,7 @@ async def test_the_nodes_own_address_is_not_routed_or_guarded(node, daemons):
         ),
     ],
 )
-async def test_a_chain_translating_or_dropping_a_frontends_packets_first_is_named(
+async def test_a_chain_translating_or_dropping_a_frontends_packets_first_is_reported(
     cluster, steering, listeners, chain, said
 ):
     await steering.apply({WEB: 80, DNS: 53})

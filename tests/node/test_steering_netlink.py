@@ -1,4 +1,4 @@
-"""Netlink's sockets against a kernel that has much to say at once."""
+"""Netlink sockets when the kernel sends much at the same time."""
 
 import errno
 import socket
@@ -11,7 +11,7 @@ from userspace_proxy.kernel.netlink.messages import CREATE, EXCL
 from userspace_proxy.kernel.netlink.sockets import NETLINK_ROUTE
 
 pytestmark = pytest.mark.netns
-# Their refusals take several times the memory that a socket has.
+# Their errors take several times a socket's memory.
 MANY = 2000
 TABLE, PROTOCOL = 4242, 99
 

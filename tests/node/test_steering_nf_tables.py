@@ -1,4 +1,4 @@
-"""The kernel's nftables: what is written as ``nft`` prints it, what is read, and whose changes."""
+"""Kernel tables: rules as ``nft`` prints them, reading them back, and detecting changes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PORT = (36001).to_bytes(2, "big")
 
 @pytest.fixture
 def node():
-    """The test's thread stands in it."""
+    """A node; the test's thread is in its namespace."""
     nodes.need_namespaces()
     net = nodes.Net("node")
     with net:
@@ -239,7 +239,7 @@ def test_a_foreign_change_during_an_own_change_affects_the_table(node, ruleset, 
 
 
 def test_other_changes_by_the_same_socket_are_noticed(ruleset, watch):
-    """Another process may have a copy of it."""
+    """Another process may have a copy of the socket."""
     table = TableWriter("userspace-proxy")
     table.create()
     ruleset.commit(table.messages)

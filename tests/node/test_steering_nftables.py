@@ -19,7 +19,7 @@ from userspace_proxy.model import Frontend
 from userspace_proxy.steering import REFUSE, Steering, make_steering
 
 pytestmark = pytest.mark.netns
-# Another's firewall before and behind us, with sets, counters, and a chain of our chain's name.
+# Another firewall before and after the proxy's, with sets, counters, and a chain of the same name.
 FOREIGN = """
     nft '
         table inet firewall {
@@ -48,7 +48,7 @@ def kind():
 
 @contextmanager
 def no_more_descriptors():
-    """Let this process open no socket, such as one for connection tracking."""
+    """Prevent this process from opening sockets, such as one for connection tracking."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.open(os.devnull, os.O_RDONLY)
     os.close(free)
@@ -60,7 +60,7 @@ def no_more_descriptors():
 
 
 def last_words_without_net_admin(program: str) -> str:
-    """Return the last line of what a Python program says that may not change rules."""
+    """Return the last output line of a Python program that may not change rules."""
     command = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", sys.executable]
     done = subprocess.run([*command, "-c", program], capture_output=True, text=True)
     return done.stderr.splitlines()[-1]
@@ -229,7 +229,7 @@ async def test_a_change_tolerates_elements_removed_or_replaced_by_another_progra
 
 
 async def test_a_change_rewrites_no_rules(node, steering):
-    """A rule that is written anew has another handle."""
+    """A rewritten rule has a new handle."""
     await steering.apply({WEB: 36001, DNS: 36002})
     before = node.run("nft -a list chains; nft -a list chain inet userspace-proxy prerouting")
     await steering.apply({WEB: 36003, CART: REFUSE})

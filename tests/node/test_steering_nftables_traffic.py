@@ -1,4 +1,4 @@
-"""What nftables steering does to real packets beside the rules of other programs."""
+"""Effects of nftables steering on packets, beside other programs' rules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def kind():
 
 @pytest.mark.needs("legacy tables")
 @pytest.mark.parametrize("where", ["pod", "node"])
-async def test_a_later_drop_policy_does_not_delay_the_refusal_at_a_proxy_port(
+async def test_a_later_drop_policy_does_not_delay_the_refusal_on_a_proxy_port(
     cluster, steering, web, where
 ):
     client = net_of(cluster, where)
@@ -104,7 +104,7 @@ async def test_an_open_flow_follows_a_change_after_stale_conntrack_entries_are_r
 
 
 def evil(priority: int) -> str:
-    """Return the command that has another program translate frontends."""
+    """Return the command by which another program translates frontends."""
     return f"""nft '
         table ip evil {{
             chain pre {{
@@ -127,7 +127,7 @@ def caused_by_evil(priority: int, above: int) -> str:
     )
 
 
-async def test_a_chain_translating_a_frontend_first_is_named(cluster, steering, web):
+async def test_a_chain_translating_a_frontend_first_is_reported(cluster, steering, web):
     await steering.apply({WEB: 36001, DNS: 36002})
     assert await steering.repair() == 0
     assert steering.unsteered == {}
@@ -145,7 +145,7 @@ async def test_a_chain_translating_a_frontend_first_is_named(cluster, steering, 
 async def test_a_chain_of_equal_priority_is_not_blamed_because_the_order_is_unknown(
     cluster, steering, web, is_first
 ):
-    """Of equal chains the kernel evaluates the one that was added last first."""
+    """Of chains with equal priority the kernel evaluates the one that was added last first."""
     if is_first:
         await steering.clean_up()
         cluster.node.run(evil(-110))
@@ -165,7 +165,7 @@ async def test_a_chain_of_equal_priority_is_not_blamed_because_the_order_is_unkn
         pytest.param(-112, True, id="before"),
     ],
 )
-async def test_on_the_kernel_path_the_chain_that_leads_to_endpoints_counts(
+async def test_on_the_kernel_path_the_chain_that_translates_to_endpoints_counts(
     cluster, steering, priority, is_first
 ):
     endpoints = (SocketAddress(nodes.POD_IP, 8080),)
@@ -193,7 +193,7 @@ ADMIN = "nft '" + RAW % "ip daddr 10.96.7.1 tcp dport 80 %s" + "'"
         ),
     ],
 )
-async def test_a_chain_dropping_a_frontends_packets_first_is_named(
+async def test_a_chain_dropping_a_frontends_packets_first_is_reported(
     cluster, steering, web, dns, command
 ):
     await steering.apply({WEB: 36001, DNS: 36002})

@@ -1,4 +1,4 @@
-"""What reply routing has in the kernel: added, repaired, shared and removed."""
+"""Kernel state of reply routing is added, repaired, shared and removed."""
 
 import socket
 from textwrap import dedent
@@ -118,7 +118,7 @@ def test_no_other_program_can_change_the_table(cluster, catching, harm):
 
 
 def test_without_table_owner_support_the_reply_table_is_repaired(cluster, monkeypatch):
-    """An owner's table is refused as such a kernel refuses it: as one with a flag that it lacks."""
+    """A table with an owner is refused as by such a kernel: like an unsupported flag."""
     monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
     with Catching(cluster) as catching:
         before = cluster.node.run("nft list ruleset")
@@ -135,7 +135,7 @@ def test_without_table_owner_support_the_reply_table_is_repaired(cluster, monkey
 @pytest.mark.usefixtures("catching")
 def test_nft_lists_the_reply_table_as_written(cluster):
     listed = cluster.node.run("nft list table inet userspace-proxy/replies")
-    # The first line names the owner's process.
+    # The first line has the owner's process name.
     assert listed.expandtabs(4).partition("\n")[2] == dedent("""\
             flags owner
 
@@ -157,7 +157,7 @@ def test_nft_lists_the_reply_table_as_written(cluster):
 
 
 def test_a_missing_capability_is_returned_as_the_reason(cluster):
-    """As a user without any, in a process of its own."""
+    """In a process of a user without capabilities."""
     script = (
         "import asyncio; from userspace_proxy.steering import ReplyRouting\n"
         "async def main():\n"

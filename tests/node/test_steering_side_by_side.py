@@ -1,4 +1,4 @@
-"""Two steerings by rules on one node, for proxies of different names: each minds its own."""
+"""Two rule-based proxies with different names on one node: each changes only its own rules."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def rules(node: nodes.Net) -> str:
 
 @pytest.fixture
 def node(lock_file):
-    """The test's thread stands in it."""
+    """A node; the test's thread is in its namespace."""
     nodes.need_namespaces()
     net = nodes.Net("node")
     with net:
-        # Tables that others have made before us stay when we are gone.
+        # Tables that existed before the test stay afterwards.
         nodes.tables(net)
         yield net
     net.close()
@@ -47,7 +47,7 @@ def node(lock_file):
 
 @pytest.fixture
 async def make(node, kind):
-    """Makes steerings that are started, and closes them."""
+    """Create and start steering objects; close them at the end."""
     made = []
 
     async def make(facts: SteeringFacts) -> Steering:
@@ -63,14 +63,14 @@ async def make(node, kind):
 
 @pytest.fixture
 async def stable(make):
-    """One that is there already and steers."""
+    """A proxy that steers already."""
     steering = await make(STABLE)
     await steering.apply({OUTSIDE: 36101, DNS: 36102, CART: REFUSE})
     return steering
 
 
 class BesideAnother(AtomicSteeringContract):
-    """The canary keeps the whole contract, and its neighbour never notices."""
+    """The canary fulfils the whole contract, without an effect on the other proxy."""
 
     @pytest.fixture
     async def steerings(self, node, stable, kind, lock_file):
@@ -156,7 +156,7 @@ async def test_all_proxies_with_rules_are_listed_by_label(node, kind, stable, ma
 
 @pytest.fixture
 async def cleanup(node):
-    """Runs the command; returns its exit status and the last line of what it wrote."""
+    """Runs the command; returns its exit status and the last line of its output."""
 
     async def cleanup(*flags):
         done = await asyncio.to_thread(
@@ -197,7 +197,7 @@ async def test_cleanup_removes_nothing_while_a_proxy_runs(node, stable, make, cl
 
 @pytest.fixture
 def cluster(lock_file):
-    """A node that has a route to Services; the test's thread stands in it."""
+    """A node with a route to Services; the test's thread is in its namespace."""
     nodes.need_namespaces()
     cluster = nodes.Cluster()
     with cluster.node:

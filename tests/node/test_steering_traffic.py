@@ -1,4 +1,4 @@
-"""What rules do to real packets: between pods, the node, and plain servers on proxy ports."""
+"""Effects of rules on packets between pods, the node, and plain servers on proxy ports."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DNAT = {
 
 
 def leads_to(node, *ips):
-    """Return whether packets are translated to one of some addresses."""
+    """Return whether packets are translated to any of these addresses."""
     text = nodes.tables(node) + nodes.ruleset(node)
     return any(f"--to-destination {ip}:" in text or f"dnat ip to {ip}:" in text for ip in ips)
 
@@ -57,7 +57,7 @@ async def test_clients_reach_the_listener_on_the_proxy_port(cluster, steering, w
 
 @pytest.mark.kernel
 @everywhere
-async def test_without_usable_endpoints_clients_are_refused_at_once(cluster, steering, where):
+async def test_without_usable_endpoints_clients_are_refused_immediately(cluster, steering, where):
     client = net_of(cluster, where)
     await steering.apply(TARGETS)
     assert not nodes.can_dial(client, CART.ip, 80)
@@ -89,7 +89,7 @@ async def test_another_daemon_inside_the_proxy_port_range_stays_reachable(cluste
 
 
 async def test_the_nodes_own_connections_are_unaffected(cluster, steering):
-    """Replies to the proxy's sockets come from endpoints and must pass the guard."""
+    """Replies to the proxy's own sockets come from endpoints and must pass the guard."""
     await steering.apply(TARGETS)
     endpoint = nodes.UdpServer(cluster.pod, 36002)
     with nodes.tcp_server(cluster.pod, 36001):
@@ -136,7 +136,7 @@ async def test_dnat_follows_the_nodes_address(cluster, steering, web):
         "ip address add 10.1.0.9/24 dev pod0"
     )
     assert await steering.repair() == 0, "a new address is no drift"
-    # On a slow machine the last listing of addresses counts a moment longer.
+    # On a slow machine the last listing of addresses is used a moment longer.
     async with asyncio.timeout(60):
         while not leads_to(cluster.node, "10.3.0.1", "10.1.0.9"):
             await steering.repair()
@@ -150,7 +150,7 @@ async def test_a_udp_client_sending_before_the_service_exists_is_served_later(
     cluster.pod.run("true")
     cluster.node.run("echo 1 > /proc/sys/net/ipv4/ip_forward")
     with connected(cluster.pod, DNS) as early, connected(cluster.node, DNS) as local:
-        # The first goes out by the default route, to a pod that hasn't that address.
+        # The first datagram uses the default route, to a pod without that address.
         early.send(b"too early")
         local.send(b"too early")
         await steering.apply(TARGETS)
@@ -162,7 +162,7 @@ async def test_a_udp_client_sending_before_the_service_exists_is_served_later(
 async def test_a_tcp_client_dialling_before_the_service_exists_is_served_from_the_same_port(
     cluster, steering, web, where
 ):
-    """Its SYN has gone past us, and its entry would lead the next one there too."""
+    """Its SYN bypassed the proxy, and its entry would misroute the next one."""
     client = net_of(cluster, where)
     await steering.apply({})
     cluster.node.run("echo 1 > /proc/sys/net/ipv4/ip_forward")

@@ -1,6 +1,6 @@
-"""What ``explain`` says first about Services that are wrong for real: the cause, and no other.
+"""The first line of ``explain`` about Services with a real mistake: its cause, and no other.
 
-First line: the sentence at its end, which is also what the page and ``status`` show of the Service.
+That line ends with the sentence that the page and ``status`` show for the Service.
 """
 
 import socket
@@ -56,12 +56,12 @@ def test_the_first_line_states_the_cause(testbed, case):
         done = agent.run(command=[*EXPLAIN, asked])
         lines = (done.stdout or done.stderr).splitlines()
         said[:] = lines
-        # The last line may be a further command.
+        # The last line may be an additional command.
         first = [line for line in lines if line and not line.startswith("next: ")][-1]
         return case.says.format(**places) in first
 
     wait_for(f"“{case.says.format(**places)}”", says, deadline_s=20.0, hint=lambda: "\n".join(said))
-    # One code for one failure: what is counted, and what is shown.
+    # One failure has one code: in the counter and in the sentence.
     for endpoint in (e for port in agent.status()["ports"] for e in port["endpoints"]):
         counted = endpoint["failures_by_cause"]
         assert not counted or [*counted] == [endpoint["cause"]["code"]], endpoint
@@ -79,7 +79,7 @@ def test_clients_leaving_without_a_request_are_not_an_endpoint_failure(testbed, 
     wait_for("its rules", lambda: not agent.status()["sync"]["waiting_since"])
 
     client.get(address)
-    # A load balancer's probes, and browsers that connect beforehand.
+    # Like a load balancer's probes, or a browser that preconnects.
     probes = [client.dial(address) for _ in range(20)]
     wait_for("the endpoint's answers", lambda: agent.port("original")["active"] == len(probes))
     for probe in probes:

@@ -1,4 +1,4 @@
-"""What the proxy and ``explain --probe`` dial leaves no trace at servers that count clients."""
+"""Dials of the proxy and of ``explain --probe`` are invisible to servers that count clients."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.netns, pytest.mark.long, pytest.mark.needs(*FOR_KERNEL
 
 PATHS = {"db": "auto", "plain": "userspace"}
 PROBES = 8
-"""Some more, of two endpoints that are probed every 1 to 2 s."""
+"""Some more than two endpoints need that are probed every 1 to 2 s."""
 EXPLAIN = (sys.executable, "-m", "userspace_proxy", "explain")
 
 
@@ -43,7 +43,7 @@ def server(testbed):
 
 @contextlib.contextmanager
 def busy_processors():
-    """Have twice as many programs run as there are processors, with more right than the proxy's."""
+    """Run twice as many programs as there are processors, with a higher priority than the proxy."""
     command = (sys.executable, "-c", "while True: pass")
     with contextlib.ExitStack() as stack:
         for _ in range(2 * len(os.sched_getaffinity(0))):
@@ -72,7 +72,7 @@ def test_no_probe_completes_a_handshake(testbed, server, load):
             assert "accepts a connection after" in done.stdout
     assert probes(testbed.agent)[1] == 0
     assert (server.accepted, server.aborted) == ([], [])
-    # A client is accepted, through both Services and families: the server does count.
+    # The server counts clients: one is accepted through both Services and families.
     for number in range(10, 10 + len(PATHS)):
         for version in VERSIONS:
             with testbed["pod"].dial((CLUSTER_IPS[version].format(number), PORT)) as client:

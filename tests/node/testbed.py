@@ -27,14 +27,14 @@ class Testbed:
     """A sandbox with clients, and an agent on its node.
 
     Args:
-        folder: An empty one.
-        steering: As of :class:`Agent`.
-        flags: Further flags of the agent.
+        folder: An empty folder.
+        steering: As in :class:`Agent`.
+        flags: More flags of the agent.
         clients: A selection of ``CLIENTS``.
-        agent: What runs on the node.
+        agent: The class of the agent.
     """
 
-    # pytest collects no tests here.
+    # Prevents that pytest collects this class.
     __test__ = False
 
     def __init__(
@@ -98,12 +98,12 @@ class Testbed:
         return run_script(self.node, script, self.agent.environment)
 
     def hang_up(self) -> None:
-        """Close the connections that tests left open."""
+        """Close connections that tests left open."""
         for client in self.clients.values():
             client.hang_up()
 
     def close(self) -> None:
-        """End everything; idempotent."""
+        """Stop everything; idempotent."""
         for client in self.clients.values():
             client.close()
         if hasattr(self, "_sockets"):
@@ -131,7 +131,7 @@ class Testbed:
 
 def run_script(node: SandboxNode, script: str, environment: Mapping[str, str]) -> str:
     """Run a script on a node; return its output."""
-    # Debian keeps these tools in sbin, which an unprivileged user's PATH may lack.
+    # Debian has these tools in sbin, which an unprivileged user's PATH may lack.
     path = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
     return node.run(shell.script(script), env={**environment, **path}).stdout
 
@@ -160,10 +160,10 @@ def without_noise(text: str) -> str:
 
 
 def without_states(text: str) -> str:
-    """Return routes without what changes by itself: whether a link is up, when they end.
+    """Return routes without link states and expiry times, which change by themselves.
 
-    Nor with those that the kernel adds for an IPv6 address: it does so in a thread of its own, so
-    they may come between two listings.
+    Routes that the kernel adds for an IPv6 address are omitted, too: it adds them in a thread of
+    its own, perhaps between two listings.
     """
     by_kernel = r"^(?:(?:local|anycast) )?\S*:\S* .*\bproto kernel\b.*\n"
     text = re.sub(by_kernel, "", text, flags=re.MULTILINE)
@@ -181,7 +181,7 @@ _NEWER = {
 
 
 def with_sorted_elements(listing: str) -> str:
-    """Return what nft lists with the elements of each set in the order of their text."""
+    """Return nft's output with the elements of each set sorted by their text."""
 
     def sort(found: re.Match[str]) -> str:
         elements = sorted(element.strip() for element in found[1].split(","))
@@ -191,12 +191,12 @@ def with_sorted_elements(listing: str) -> str:
 
 
 def as_older_nft_prints(listing: str) -> str:
-    """Return what nft 1.1 lists in the words of 1.0, which also prints what follows from others."""
+    """Return the output of nft 1.1 in the form of 1.0, which also prints redundant matches."""
     for pattern, older in _NEWER.items():
         listing = re.sub(pattern, older, listing)
     return listing
 
 
 def steerings(first: str, *others: str) -> list[object]:
-    """Return parameters: the first for every run, the others for ``make test-all`` alone."""
+    """Return parameters: the first one for every run, the others only for ``make test-all``."""
     return [first, *(pytest.param(other, marks=pytest.mark.long) for other in others)]

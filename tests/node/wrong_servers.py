@@ -1,4 +1,4 @@
-"""The servers, filters and links behind ``wrong_services``: what a pod does at each port.
+"""The servers, filters and links behind ``wrong_services``: a pod's behaviour on each port.
 
 Mistake ──target──▶ port of "pod" ──▶ hangs, resets, ends, filters, answers from elsewhere
 """
@@ -21,7 +21,7 @@ RESETTING_SOME, ANSWERING_SOME, HANGING_SOME, CUTTING_SOME = 9109, 9111, 9112, 9
 BLOCKED_HERE, ANSWERING_EMPTY, ANSWERING_LATE = range(9114, 9117)
 """Ports of the pod "pod"."""
 LINK, ABSENT = "eth9", "10.99.0.77"
-"""A link of the node without any host on it, and an address there."""
+"""A link of the node without hosts, and an address in its network."""
 UNROUTED = "10.98.0.5"
 RESET = struct.pack("ii", True, 0)
 """A value of SO_LINGER: the close sends a RST."""
@@ -30,7 +30,7 @@ _LATE_S = 4.0
 
 
 class WrongServers:
-    """What the pod does at its ports, as far as the sandbox's own backends don't."""
+    """The pod's behaviour on its ports that the sandbox's own backends don't provide."""
 
     def __init__(self, testbed: Testbed) -> None:
         pod = testbed.pod("pod")
@@ -39,7 +39,7 @@ class WrongServers:
         self._stack = contextlib.ExitStack()
         self._sockets = Sockets(pod)
         self._stack.callback(self._sockets.close)
-        # Accepted by the kernel, up to the backlog; nothing reads.
+        # The kernel accepts clients, up to the backlog, and no program reads.
         self._listen(HANGING)
         self._listen(LOCAL_ONLY, "127.0.0.1")
         self._serve(self._listen(LATE_CLOSING), _read_to_the_end)
@@ -76,7 +76,7 @@ class WrongServers:
 
     def _answer_late(self, server: socket.socket) -> None:
         timer = threading.Timer(_LATE_S, server.sendto, server.recvfrom(4096))
-        # The timer ends before the socket is closed.
+        # The timer is joined before the socket is closed.
         self._stack.callback(timer.join)
         timer.start()
 
@@ -106,7 +106,7 @@ class WrongServers:
 _NODE = (
     f"ip link add {LINK} type veth peer name far9; ip link set {LINK} up; ip link set far9 up; "
     f"sysctl -qw net.ipv4.conf.far9.arp_ignore=8; ip address add 10.99.0.1/24 dev {LINK}; "
-    # There is a default route, which this one is before.
+    # Takes precedence over the default route.
     f"ip route add throw {UNROUTED}; "
     "nft add table ip hardening; "
     "nft add chain ip hardening out '{ type filter hook output priority 0; }'; "

@@ -1,9 +1,9 @@
-"""Services with one mistake each that a client finds, and what the first line must say.
+"""Services with one mistake each that shows to clients, and the expected first line.
 
     Mistake ──▶ objects ──▶ clients dial ──▶ ``explain``: its sentence contains the cause
 
-The cases of ``broken_services`` have codes that every observer names. These are of what only shows
-once a client has dialled.
+The cases of ``broken_services`` have codes that every observer shows. These mistakes show only
+after a client has dialled.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ from userspace_proxy.causes.say import Form, say
 
 @dataclass(frozen=True)
 class Mistake:
-    """One Service that doesn't serve its clients, or not all of them."""
+    """A Service that doesn't serve its clients, or not all of them."""
 
     name: str
     says: str
-    """Part of the sentence, with ``{pod}`` for the pod's address and ``{ip}`` for the Service's."""
+    """A part of the first line; ``{pod}`` is the pod's address, ``{ip}`` the Service's."""
     never: tuple[str, ...] = ()
-    """What none of the lines may contain, because it is wrong."""
+    """Wrong text that no line may contain."""
     hint: str = ""
-    """Part of a remedy."""
+    """A part of the remedy."""
     port: Mapping[str, Any] = field(default_factory=lambda: {"port": 80})
     target: int = SERVING
     ips: Sequence[str] = ("{pod}",)
-    """Of the endpoints."""
+    """The endpoints' addresses."""
     has_slice: bool = True
     spec: Mapping[str, Any] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -119,7 +119,7 @@ MISTAKES = (
     ),
     Mistake(
         "answers-every-fourth",
-        # The last three aren't answered.
+        # The last three flows aren't answered.
         "12 of 15 flows got no answer within 2 s in the last minute: {pod}:9111 sent nothing "
         "in time",
         never=_SERVED_WRONGLY,
@@ -248,7 +248,7 @@ def objects_of(case: Mistake, **places: str) -> Iterator[Object]:
 
 
 def dial(client: Client, case: Mistake) -> None:
-    """Let clients dial one after another, each from a port of its own."""
+    """Dial from clients one after another, each with its own source port."""
     address = service_ip(case), case.port["port"]
     for _ in range(case.dials):
         is_udp = case.port.get("protocol") == "UDP"

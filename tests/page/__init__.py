@@ -1,1 +1,1 @@
-"""The status page in a real Chromium: what people see, and what the console says."""
+"""The status page in a real Chromium: its contents, and errors on the console."""

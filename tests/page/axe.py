@@ -9,7 +9,7 @@ from playwright.async_api import Page
 
 
 async def violations_on(page: Page) -> list[str]:
-    """Return what axe-core finds wrong with a page as it is now, one line for each element."""
+    """Return axe-core's violations on a page's current state, one line per element."""
     await page.evaluate(_script())
     found = await page.evaluate("axe.run({rules: {'target-size': {enabled: true}}})")
     return [

@@ -1,4 +1,4 @@
-"""A real Chromium, and a status server to look at with it."""
+"""A real Chromium, and a status server whose page it shows."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ ARGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # Chromium asks the machine's name servers for hosts of its maker otherwise.
+    # Otherwise Chromium resolves its vendor's hosts by the machine's name servers.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE *.localhost",
 ]
 
 
 @pytest.fixture(autouse=True)
 def _stays_on_loopback() -> None:
-    """Don't count dials: nothing stops Chromium from asking for a route to its maker's servers.
+    """Don't check dials: Chromium can't be stopped from connecting to its vendor's servers.
 
-    That sends nothing, and could not, for this process has only loopback.
+    No packet is sent, because this process has only loopback.
     """
 
 
@@ -52,7 +52,7 @@ EVENTS = (
 
 
 def require_chromium() -> str:
-    """Return where Chromium is; without it skip."""
+    """Return the path of Chromium; skip without it."""
     if CHROMIUM.exists():
         return str(CHROMIUM)
     pytest.skip(f"no {CHROMIUM}: apt-get install chromium")
@@ -60,17 +60,17 @@ def require_chromium() -> str:
 
 @dataclass
 class Screen:
-    """The page, as a status server is shown on it."""
+    """The page of a status server."""
 
     page: Page
     url: str
     show: Callable[[StatusFacts], None]
     observing: Observing
-    """Whose connections it shows."""
+    """The connections that it shows."""
     errors: list[str]
 
     async def open(self, view: StatusFacts, path: str = "/?refresh=off") -> Page:
-        """Show a view; it stands still unless the path says otherwise."""
+        """Open a view; it doesn't update unless the path requests that."""
         self.show(view)
         await self.page.goto(self.url + path)
         return self.page
@@ -78,7 +78,7 @@ class Screen:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    """One Chromium for all tests, with a profile that ends with it."""
+    """One Chromium for all tests, with a profile that is deleted with it."""
     path = require_chromium()
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=ARGS, headless=True)
@@ -89,16 +89,16 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 class Tab(NamedTuple):
-    """A page of a browser, and everything that went wrong on it."""
+    """A page of a browser, and all its errors."""
 
     page: Page
     errors: list[str]
-    """Console errors, exceptions, and requests that failed."""
+    """Console errors, exceptions, and failed requests."""
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def _window(browser: Browser) -> AsyncIterator[Tab]:
-    """A page for all tests: a new one takes longer than most of them."""
+    """A page for all tests: creating one takes longer than most of them."""
     page, errors = await (await browser.new_context()).new_page(), list[str]()
     page.on("console", lambda m: errors.append(m.text) if m.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -112,7 +112,7 @@ async def _window(browser: Browser) -> AsyncIterator[Tab]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def tab(_window: Tab) -> AsyncIterator[Tab]:
-    """The page as a new one; fails if it complained of anything."""
+    """A reset page; fails if it reported any error."""
     page = _window.page
     await page.context.clear_cookies()
     await page.set_viewport_size({"width": 1280, "height": 900})
@@ -128,7 +128,7 @@ async def tab(_window: Tab) -> AsyncIterator[Tab]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def screen(tab: Tab) -> AsyncIterator[Screen]:
-    """A page of a running status server; fails if the page complained of anything."""
+    """A page of a running status server; fails if the page reported any error."""
     shown: list[StatusFacts] = []
     observing = Observing(lambda: NOW)
     server = StatusServer(

@@ -1,4 +1,4 @@
-"""The part of the page that shows connections as they happen, in a real browser."""
+"""The page's panel that shows connections as they happen, in a real browser."""
 
 import pytest
 from playwright.async_api import expect
@@ -100,7 +100,7 @@ LONGEST = one(
     service=f"{LONG}/{LONG}:{LONG}",
     endpoint="[2001:db8:1234:5678:9abc:def0:1234:5678]:65535",
 )
-# Both tables: cells whose content is wider, and those that another one overlaps.
+# In both tables: cells whose content is too wide, and cells that another one overlaps.
 OVERLAPS = """
 () => {
   const isShown = (e) => e.closest("thead")?.offsetWidth !== 1;
@@ -190,7 +190,7 @@ async def test_the_connections_panel_has_a_bounded_number_of_rows(screen):
         screen.observing.deliver([one()] * 50)
         await until(lambda: not next(iter(screen.observing._watchers))._ring)
     await expect(rows(page)).to_have_count(200)
-    # What follows is less than a screen below the list's beginning.
+    # Less than a screen follows the start of the list.
     height = "document.querySelector('.connection-scroll').offsetHeight / innerHeight"
     assert await page.evaluate(height) < 1
 

@@ -1,4 +1,4 @@
-"""The dashboard of four nodes, on each of which but one something is wrong, in a real browser."""
+"""The dashboard of four nodes, of which all but one have a problem, in a real browser."""
 
 import re
 
@@ -63,7 +63,7 @@ async def shown():
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def page(tab, shown):
-    """A page that came by the address for it."""
+    """A page that was opened by its own address."""
     await tab.page.goto(shown.once)
     assert tab.page.url == f"{shown.base}/"
     yield tab.page
@@ -191,7 +191,7 @@ async def test_without_scripts_everything_can_be_read_and_searched(browser, show
         await context.close()
 
 
-async def test_a_browser_without_the_cookie_is_told_how_to_get_it(browser, shown):
+async def test_a_browser_without_the_cookie_gets_instructions(browser, shown):
     context = await browser.new_context()
     try:
         page = await context.new_page()

@@ -1,4 +1,4 @@
-"""What the page says about a Service on the kernel path, in a real browser."""
+"""The page about a Service on the kernel path, in a real browser."""
 
 import asyncio
 import contextlib
@@ -17,14 +17,14 @@ from userspace_proxy.model import DataPath
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-# A guard: a slow reading of the counts puts off the next one by twenty times as long.
+# A guard: after a slow count, the next one is delayed by twenty times as long.
 SOON_MS = 30_000
 NODE, WEB = "10.1.0.1", ("10.96.0.10", 8080)
 
 
 @contextlib.contextmanager
 def threads_of_here():
-    """Have the loop start new threads: those of other tests are in the browser's network."""
+    """Make the loop start new threads: other tests' threads are in the browser's network."""
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor())
     try:
@@ -35,7 +35,7 @@ def threads_of_here():
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def proxy():
-    """A proxy in a network of its own; the page is served in the browser's."""
+    """A proxy in its own network; the page is served in the browser's."""
     admin = socket.create_server(("127.0.0.1", 0))
     node = Net("node")
     node.run(f"ip address add {NODE}/32 dev lo; ip route add 10.96.0.0/16 dev lo")
@@ -49,7 +49,7 @@ async def proxy():
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def endpoint(proxy):
-    """A server of the node, which is probed, too."""
+    """A server on the node, which is probed, too."""
 
     async def answer(_reader, writer):
         with contextlib.suppress(ConnectionError):
@@ -79,5 +79,5 @@ async def test_connections_and_the_probe_budget_are_shown(tab, proxy, endpoint):
     await counted.get_by_role("link", name="tracked connections").click()
     await expect(page.locator("body")).to_contain_text('"tracked": 7')
     await page.goto("about:blank")
-    # The browser asks for an icon of what isn't a page.
+    # The browser requests an icon for a response that isn't a page.
     tab.errors.clear()

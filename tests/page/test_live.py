@@ -1,4 +1,4 @@
-"""The page follows the node, keys and typing, in a real browser."""
+"""The page follows the node's state, keys and typing, in a real browser."""
 
 import re
 from contextlib import AsyncExitStack
@@ -83,7 +83,7 @@ async def test_a_page_without_updates_is_not_called_live(screen):
     await page.get_by_text(re.compile(r"as of \d\d:\d\d:\d\d, 1\d s ago")).wait_for()
 
 
-async def test_too_many_open_pages_are_named_as_the_cause(screen):
+async def test_too_many_open_pages_are_reported_as_the_cause(screen):
     async with AsyncExitStack() as others:
         page = await open_live(screen, make_view(make_port("web")))
         session = await others.enter_async_context(aiohttp.ClientSession())

@@ -16,7 +16,7 @@ from userspace_proxy.facts.node import ObjectKey
 
 from .axe import violations_on
 
-# One loop for all, because one browser serves all.
+# One event loop for all tests, because all use the same browser.
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -121,7 +121,7 @@ async def test_a_rejected_service_is_listed_with_its_file_and_remedy(screen):
     await page.get_by_text("live", exact=True).wait_for()
     found = page.get_by_role("region", name="Objects with a mistake")
     assert await found.is_hidden()
-    # The remedy of all stands once.
+    # A common remedy is shown once.
     remedy = "Objects that can't be read keep their last state"
     assert await page.get_by_text(remedy).count() == 1
     await page.get_by_role("link", name="night/zeroip", exact=True).click()
@@ -134,7 +134,7 @@ async def test_a_rejected_service_is_listed_with_its_file_and_remedy(screen):
     assert await page.get_by_text("see the mistake above").is_visible()
 
 
-# Text that is broken within a word or a number: a line of its range begins where no space, hyphen,
+# Text that is broken within a word or number: a line of its range begins where no space, hyphen,
 # slash, or group of an IPv6 address ends.
 BROKEN = """
 () => {
@@ -286,7 +286,7 @@ async def test_the_page_never_scrolls_horizontally(screen, view):
     for width in (320, 390, 768, 1280):
         await page.set_viewport_size({"width": width, "height": 844})
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
-        # Names in a line are cut off.
+        # Names in a line are truncated.
         wide = await page.eval_on_selector_all(
             "main *:not(.line > * *)",
             "all => all.filter(e => e.getBoundingClientRect().right > innerWidth + 1)"

@@ -1,4 +1,4 @@
-"""What the page says about a proxy whose endpoints fail, in a real browser."""
+"""The page about a proxy whose endpoints fail, in a real browser."""
 
 import asyncio
 import re
@@ -32,7 +32,7 @@ async def page(tab, proxy):
     await page.goto("about:blank")
 
 
-async def test_a_dead_endpoint_is_shown_at_once_and_no_client_fails(proxy, page):
+async def test_a_dead_endpoint_is_shown_immediately_and_no_client_fails(proxy, page):
     async with backend(b"one") as one, backend(b"two") as two:
         web = await proxy.add_service("web", port=8080, endpoints=[one, two])
         row = page.locator("tbody.port")
@@ -90,7 +90,7 @@ async def test_a_dead_endpoint_of_several_services_is_one_cause_and_one_event(pr
         causes = page.get_by_label("Causes of several Services").get_by_role("listitem")
         line = f"{say(refuses(dead), Form.SHORT)}: 3 Services, since "
         await expect(causes).to_contain_text(line, timeout=SOON_MS)
-        # The proxy may look between two of the dials.
+        # The proxy may read its state between two of the dials.
         events = page.locator(".events li").filter(has_text=str(dead))
         event = events.filter(has_text=": 3 Service ports")
         await expect(event).to_have_count(1, timeout=SOON_MS)

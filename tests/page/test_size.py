@@ -9,7 +9,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LARGEST_PAGE_BYTES = 200_000
 MOST_ELEMENTS = 4_000
-# In one task of the browser: its time depends on them.
+# Within one task of the browser, whose time depends on them.
 MOST_CHANGES = 4_000
 
 COUNT_CHANGES = """

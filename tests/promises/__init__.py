@@ -1,10 +1,10 @@
-"""What a Service promises: one suite, run on manifests under each steering and path.
+"""The guarantees of a Service: one suite, run with manifests for each steering mode and path.
 
     tests/node/test_promises*.py ──▶ the classes here
 
 Each class is written from the description of upstream's e2e tests (``Source:``), and takes a
-:class:`~tests.promises.world.World`, which writes its Services where the agent reads them. That a
-real API server's objects are read alike is shown by tests/cluster/test_admission.py.
+:class:`~tests.promises.world.World`, which writes Services for the agent.
+tests/cluster/test_admission.py proves that objects of a real API server are read in the same way.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Session affinity: a client stays with its endpoint, for as long as its Service says."""
+"""Session affinity: a client keeps its endpoint for the time in its Service's spec."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TIMEOUT_S = 1
 
 @contextlib.contextmanager
 def asking(world: World, at: Address) -> Iterator[dict[str, list[str]]]:
-    """Ask all the time, by each protocol; yield who has answered so far."""
+    """Connect continuously by each protocol; yield the pods that have answered so far."""
     seen: dict[str, list[str]] = {"TCP": [], "UDP": []}
     is_over = threading.Event()
 
@@ -66,7 +66,7 @@ class TestAffinity:
         spec = PINNED.but(
             name="awaited", ports=[Port(name="web"), Port(protocol="UDP", name="dns")]
         )
-        # Whether a client asks at the moment that matters is a matter of luck.
+        # It depends on chance whether a client asks at the moment that matters.
         for _ in range(4):
             world.put(spec)
             with asking(world, spec.address) as seen:
@@ -77,18 +77,18 @@ class TestAffinity:
                 assert len({name for name in names if name in PODS}) == 1, (protocol, names)
             world.delete(spec)
 
-    def test_a_client_at_a_node_port_keeps_its_endpoint(self, world: World) -> None:
+    def test_a_client_of_a_node_port_keeps_its_endpoint(self, world: World) -> None:
         world.put(NODE_PORT.at(*world.pods()))
         at = (world.ip("node-1"), 30011)
         assert len(world.all_of("laptop", at)) == 1
         assert world.all_of("laptop", at) == world.all_of("laptop", at)
 
-    def test_affinity_ends_after_its_timeout(self, world: World) -> None:
+    def test_affinity_expires_after_its_timeout(self, world: World) -> None:
         config = {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": TIMEOUT_S}}}
         world.put(SHORT.but(more=CLIENT_IP | config).at(*world.pods()))
         (first,) = world.all_of("pod", SHORT.address)
         seen = {first}
-        # Others take turns meanwhile, so the client's next one is another; the kernel draws one.
+        # Other clients use up turns, so the client's next endpoint differs; the kernel draws one.
         for _ in range(12):
             if seen == {first}:
                 after(TIMEOUT_S + 0.1)

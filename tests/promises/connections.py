@@ -1,4 +1,4 @@
-"""What becomes of connections, where annotations ask for it."""
+"""Annotations for open and waiting connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HELD_FLOWS = Spec(
     "held-flows", ["10.96.8.5", "fd00:10:96::85"], [Port(80, "UDP")], annotations={HOLD: "1m"}
 )
 REQUEST = b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
-# The proxy ends only what it carries: nothing that began on the kernel path.
+# The proxy can close only connections that it relays, not those on the kernel path.
 ON_USERSPACE = {PATH: "userspace"}
 ENDED = Spec("ended", ["10.96.8.1", "fd00:10:96::81"], annotations=ON_USERSPACE)
 FLOWING = Spec("leaving-flows", ["10.96.8.4"], [Port(80, "UDP")], annotations=ON_USERSPACE)
@@ -29,7 +29,7 @@ class TestConnections:
     """Annotations of this proxy."""
 
     @V4_AND_V6
-    def test_connections_to_an_unready_endpoint_end_if_annotated(
+    def test_connections_to_an_unready_endpoint_are_closed_if_annotated(
         self, world: World, v6: bool
     ) -> None:
         """Source: kubernetes#108523: clients stay with a demoted primary."""
@@ -83,7 +83,7 @@ class TestConnections:
     def test_a_connection_waits_for_the_first_endpoint_with_hold(
         self, world: World, v6: bool
     ) -> None:
-        """Not of Kubernetes; OpenShift's unidler."""
+        """Not part of Kubernetes; OpenShift's unidler."""
         world.put(HELD)
         asked = [client.dial((HELD.ips[v6], 80)) for client in world.testbed.clients.values()]
         for sock in asked:
@@ -95,7 +95,7 @@ class TestConnections:
 
     @V4_AND_V6
     def test_first_datagrams_wait_for_an_endpoint_with_hold(self, world: World, v6: bool) -> None:
-        """Not of Kubernetes."""
+        """Not part of Kubernetes."""
         world.put(HELD_FLOWS)
         sock = world.udp("pod", (HELD_FLOWS.ips[v6], 80))
         sock.send(b"who?")
@@ -108,10 +108,10 @@ class TestConnections:
     def test_connections_beyond_the_endpoint_limit_wait_for_others_to_end(
         self, world: World, v6: bool
     ) -> None:
-        """Not of Kubernetes; HAProxy's maxconn."""
+        """Not part of Kubernetes; HAProxy's maxconn."""
         world.put(LIMITED.at(*world.pods("one", v6=v6)))
         address = (LIMITED.ips[v6], 80)
-        # One in each worker, wherever the kernel puts them.
+        # Each worker has one connection, whichever worker the kernel chose.
         dialled = [world.testbed["pod"].dial(address) for _ in range(12)]
         wait_for("some to wait", lambda: waiting(world, LIMITED) >= 10)
         for sock in dialled:
@@ -124,17 +124,17 @@ class TestConnections:
 
 
 def waiting(world: World, spec: Spec) -> int:
-    """Return how many clients of a Service wait."""
+    """Return how many clients wait for a Service."""
     return sum(port["waits"]["waiting"] for port in world.shown(spec.name))
 
 
 def wait_until_waiting(world: World, spec: Spec, count: int) -> None:
-    """Return when that many clients of a Service wait."""
+    """Wait until so many clients wait for a Service."""
     wait_for(f"{count} to wait", lambda: waiting(world, spec) == count)
 
 
 def read_to_end(sock: socket.socket) -> bytes:
-    """Return what a connection carries before its end."""
+    """Return the bytes that a connection receives until it is closed."""
     data = b""
     while some := sock.recv(4096):
         data += some

@@ -1,4 +1,4 @@
-"""Which endpoints get clients: of no or several slices, terminating, not ready, one's own."""
+"""Which endpoints get clients: with no or several slices, terminating or unready, hairpin."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def leaving(ip: str, *, serving: bool = True) -> At:
 
 
 class TestEndpoints:
-    """Source: e2e service.go and endpointslice.go, as named in each test's sentence."""
+    """Source: e2e service.go and endpointslice.go, as named in each test."""
 
     def test_tcp_and_udp_share_a_port_number(self, world: World) -> None:
         """Source: e2e "should serve endpoints on same port and different protocols"."""
         world.put(TWO_PROTOCOLS.at(*world.pods("one")))
-        assert set(world.everybody(TWO_PROTOCOLS.address).values()) == {"one"}
-        assert set(world.everybody(TWO_PROTOCOLS.address, "UDP").values()) == {"one"}
+        assert set(world.by_client(TWO_PROTOCOLS.address).values()) == {"one"}
+        assert set(world.by_client(TWO_PROTOCOLS.address, "UDP").values()) == {"one"}
         world.put(TWO_PROTOCOLS.but(ports=BOTH[1:]).at(*world.pods("one")))
         assert not world.serves("pod", TWO_PROTOCOLS.address)
         assert world.who("pod", TWO_PROTOCOLS.address, "UDP") == "one"
@@ -52,7 +52,7 @@ class TestEndpoints:
                 eventually(
                     f"refusals of {protocol} at {address}",
                     dict.fromkeys(world.testbed.clients, "refused"),
-                    partial(world.everybody, address, protocol),
+                    partial(world.by_client, address, protocol),
                 )
         assert time.monotonic() - began < REFUSAL_S
 
@@ -60,9 +60,9 @@ class TestEndpoints:
         """Source: e2e "should be rejected for evicted pods (no endpoints exist)"."""
         for name in ("one", "two"):
             world.put(EMPTY.at(*world.pods(name)))
-            assert set(world.everybody(EMPTY.address).values()) == {name}
+            assert set(world.by_client(EMPTY.address).values()) == {name}
             world.put(EMPTY.at(At(world.ip(name), ready=False)))
-            assert set(world.everybody(EMPTY.address).values()) == {"refused"}
+            assert set(world.by_client(EMPTY.address).values()) == {"refused"}
 
     def test_serving_terminating_endpoints_are_used_without_ready_ones(self, world: World) -> None:
         """Source: e2e "should fallback to terminating endpoints when there are no ready …"."""
@@ -79,7 +79,7 @@ class TestEndpoints:
     def test_unready_addresses_are_used_if_slices_mark_them_ready(self, world: World) -> None:
         """Source: e2e "should be able to connect to terminating and unready endpoints …"."""
         one, two = world.pods("one", "two")
-        # With publishNotReadyAddresses the control plane shows all of them as ready.
+        # The control plane marks all pods as ready if publishNotReadyAddresses is set.
         world.put(EARLY.at(one, two))
         assert world.all_of("pod", EARLY.address) == {"one", "two"}
         world.put(EARLY.but(more={}).at(one, At(two, ready=False)))
@@ -94,7 +94,7 @@ class TestEndpoints:
         assert world.all_of("pod", SLICED.address) == set(PODS)
         world.put(SLICED.but(slices=[[one], [three]]))
         assert world.all_of("pod", SLICED.address) == {"one", "three"}
-        # The stale copy of an endpoint that moves doesn't take it away.
+        # A moved endpoint stays although its old slice still lists it.
         world.put(SLICED.but(slices=[[At(one.ip, ready=False)], [one]]))
         assert world.all_of("pod", SLICED.address) == {"one"}
 
@@ -103,13 +103,13 @@ class TestEndpoints:
     def test_annotations_of_slices_are_weights_and_priorities(
         self, world: World, protocol: str, v6: bool
     ) -> None:
-        """Not of Kubernetes; Cilium has weights, too."""
+        """Not part of Kubernetes; Cilium has weights, too."""
         address = (PREFERRED.ips[v6], 80)
         one, two, three = ([At(ip)] for ip in world.pods(v6=v6))
         weighted = PREFERRED.but(slices=[one, two], preferences=[{WEIGHT: "500"}, {WEIGHT: "1"}])
         world.put(weighted)
-        # One of some 500 is the other's: the middle one of each worker, or, where endpoints are
-        # drawn, any.
+        # One of about 500 connections goes to the other endpoint: each worker's middle one, or a
+        # drawn one.
         said = world.counts("pod", address, protocol)
         assert said["one"] >= 0.8 * world.asks, said
         world.put(weighted.but(preferences=[{WEIGHT: "0"}, {}]))
@@ -121,8 +121,8 @@ class TestEndpoints:
         world.put(PREFERRED.but(slices=[one, gone, three], preferences=second_first))
         assert world.all_of("pod", address, protocol) == {"one"}
 
-    def test_an_invalid_weight_is_ignored_and_noted(self, world: World) -> None:
-        """Not of Kubernetes."""
+    def test_an_invalid_weight_is_ignored_and_reported_in_the_notes(self, world: World) -> None:
+        """Not part of Kubernetes."""
         one, two = ([At(ip)] for ip in world.pods("one", "two"))
         world.put(PREFERRED.but(slices=[one, two], preferences=[{WEIGHT: "-1"}]))
         assert world.all_of("pod", PREFERRED.address) == {"one", "two"}

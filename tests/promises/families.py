@@ -40,7 +40,7 @@ class TestFamilies:
         for ip in spec.ips:
             who = "two" if ":" in ip else "one"
             for protocol in ("TCP", "UDP"):
-                said = world.everybody((ip, 80), protocol)
+                said = world.by_client((ip, 80), protocol)
                 assert said == dict.fromkeys(world.testbed.clients, who), (ip, protocol)
 
     def test_a_dual_stack_node_port_is_reached_by_all_clients(self, world: World) -> None:
@@ -58,7 +58,7 @@ class TestFamilies:
     def test_an_ipv6_service_without_endpoints_refuses_clients(self, world: World) -> None:
         world.put(EMPTY)
         for protocol in ("TCP", "UDP"):
-            said = world.everybody(EMPTY.address, protocol)
+            said = world.by_client(EMPTY.address, protocol)
             assert said == dict.fromkeys(world.testbed.clients, "refused"), protocol
 
     def test_a_family_without_endpoints_is_refused_and_the_other_served(self, world: World) -> None:

@@ -1,4 +1,4 @@
-"""Whose a Service is, by label; how its endpoints take turns, by annotation; and restarts."""
+"""Which proxy serves a Service, by label; balancing by annotation; and restarts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .world import World, eventually
 
 LABELLED = Spec("labelled", ["10.96.7.1"], [Port(node_port=30150)], more={"type": "NodePort"})
 BALANCED = Spec("balanced", ["10.96.7.2"])
-# So many that each of two workers has some: they don't know of each other's.
+# So many that each of two workers, which don't share counts, has some.
 LONG_LIVED = 20
 RESTARTED = Spec(
     "restarted",
@@ -51,7 +51,7 @@ class TestLabels:
     def test_a_new_endpoint_gets_new_connections_while_old_connections_stay_open(
         self, world: World, balance: str
     ) -> None:
-        """Long-lived gRPC: with turns a new pod would wait for as long as they live."""
+        """Long-lived gRPC: with round robin, a new pod gets connections only as old ones close."""
         spec = BALANCED.but(annotations={BALANCE: balance})
         world.put(spec.at(*world.pods("one")))
         assert {hold(world) for _ in range(LONG_LIVED)} == {"one"}
@@ -61,12 +61,12 @@ class TestLabels:
         assert world.all_of("pod", BALANCED.address) == {"one", "two"}
 
     def test_slow_start_ramps_up_a_new_endpoint(self, world: World) -> None:
-        """Not of Kubernetes; Envoy's slow start."""
+        """Not part of Kubernetes; Envoy's slow start."""
         spec = BALANCED.but(annotations={SLOW_START: "1h"})
         world.put(spec.at(*world.pods("one")))
         world.put(spec.at(*world.pods("one", "two")))
         answers = [world.who("pod", spec.address) for _ in range(30)]
-        # A tenth of the other one's share, and each worker counts on its own.
+        # A tenth of the other endpoint's share, counted by each worker separately.
         assert answers.count("two") <= 6
         shown = [e["preference"] for e in world.shown(spec.name)[0]["endpoints"]]
         assert sorted(shown) == ["", "starts slowly: 10 %"]
@@ -74,7 +74,7 @@ class TestLabels:
         assert world.all_of("pod", spec.address) == {"one", "two"}
 
     def test_with_source_hash_clients_keep_endpoints_after_a_restart(self, world: World) -> None:
-        """Not of Kubernetes; Cilium's Maglev. Other workers, and later processes, choose alike."""
+        """Not part of Kubernetes; Cilium's Maglev. All workers and processes pick the same."""
         spec = BALANCED.but(annotations={BALANCE: "source-hash"})
         world.put(spec.at(*world.pods()))
         before = {name: world.all_of(name, spec.address) for name in world.testbed.clients}
@@ -104,7 +104,7 @@ class TestLabels:
 
 
 def addresses(world: World) -> dict[tuple[str, int], str]:
-    """Return what the restarted Service is dialled at, and who answers there."""
+    """Return the addresses of the restarted Service, each with the pods that answer there."""
     v4, v6 = RESTARTED.ips
     return {
         (v4, 80): "one",
@@ -116,7 +116,7 @@ def addresses(world: World) -> dict[tuple[str, int], str]:
 
 
 def hold(world: World) -> str:
-    """Ask by a connection that stays open, and return who has answered."""
+    """Send a request on a connection that stays open; return the pod that answered."""
     made = world.testbed["pod"].dial(BALANCED.address)
     made.sendall(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n")
     answer = b""

@@ -1,4 +1,4 @@
-"""Addresses that come from outside: external IPs, load balancers' IPs, node ports."""
+"""Addresses for clients outside the cluster: external IPs, load balancers' IPs, node ports."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TestOutside:
         at = (EXTERNAL_IP, 80)
         world.put(EXTERNAL.at(*world.pods("one")))
         for protocol in ("TCP", "UDP"):
-            assert set(world.everybody(at, protocol).values()) == {"one"}, protocol
+            assert set(world.by_client(at, protocol).values()) == {"one"}, protocol
         world.put(EXTERNAL.but(more={}).at(*world.pods("one")))
         assert [world.serves("laptop", at, protocol) for protocol in ("TCP", "UDP")] == [False] * 2
 
@@ -63,15 +63,15 @@ class TestOutside:
         assert "10.96.20.1" in said
         assert "192.0.2.1" in said
 
-    def test_changed_source_ranges_of_a_load_balancer_apply_at_once(self, world: World) -> None:
+    def test_changed_source_ranges_of_a_load_balancer_apply_immediately(self, world: World) -> None:
         """Source: e2e "should only allow access from service loadbalancer source ranges"."""
-        at, everybody = (LB_IP, 80), {}
+        at, by_ranges = (LB_IP, 80), {}
         for ranges in (["198.51.100.0/24"], ["10.244.0.0/16"], []):
             more = {"type": "LoadBalancer", "loadBalancerSourceRanges": ranges}
             world.put(RANGED.but(more=more).at(*world.pods("one")))
             said = world.answers((c, at, p) for c in ("laptop", "pod") for p in ("TCP", "UDP"))
-            everybody[tuple(ranges)] = list(said.values())
-        assert everybody == {
+            by_ranges[tuple(ranges)] = list(said.values())
+        assert by_ranges == {
             ("198.51.100.0/24",): ["one", "one", "silence", "silence"],
             ("10.244.0.0/16",): ["silence", "silence", "one", "one"],
             (): ["one"] * 4,
@@ -105,18 +105,18 @@ class TestOutside:
         assert said == dict.fromkeys(said, "one")
 
     def test_a_node_port_used_by_a_daemon_is_served_after_its_exit(self, world: World) -> None:
-        """Source: e2e "should … node port collisions"; our rule: the later one waits."""
+        """Source: e2e "should … node port collisions"; here, the later claimant waits."""
         at = (world.ip("node-1"), DAEMON_PORT)
         daemon = world.testbed.node.serve("daemon", tcp=DAEMON_PORT)
         world.put(COLLIDING.at(*world.pods("one")))
-        assert world.everybody(at) == dict.fromkeys(world.testbed.clients, "daemon")
+        assert world.by_client(at) == dict.fromkeys(world.testbed.clients, "daemon")
         assert world.who("pod", COLLIDING.address) == "one"
 
         def problem() -> str:
             return " ".join(port["problem"] for port in world.shown("colliding"))
 
         assert str(DAEMON_PORT) in problem()
-        # Processes are looked through every few seconds only.
+        # Sockets of processes are listed every few seconds only.
         wait_for(
             "its name", lambda: f"(pid {daemon.pid})" in problem(), deadline_s=120.0, hint=problem
         )

@@ -1,4 +1,4 @@
-"""Traffic policies, and the health check node ports that tell load balancers of them.
+"""Traffic policies, and the health check node ports that load balancers probe.
 
 external Local, endpoints elsewhere only:   laptop ──X (silence)     pod, node ──▶ endpoint
 """
@@ -36,7 +36,7 @@ CHECKED = EXTERNAL.but(
 
 
 def far(ip: str) -> At:
-    """Return an endpoint on another node, as its slice says."""
+    """Return an endpoint whose slice names another node."""
     return At(ip, node=ELSEWHERE)
 
 
@@ -51,9 +51,9 @@ class TestPolicies:
 
     def test_internal_local_drops_clients_without_a_local_endpoint(self, world: World) -> None:
         world.put(INTERNAL.at(far(world.ip("one"))))
-        assert world.everybody(INTERNAL.address) == dict.fromkeys(world.testbed.clients, "silence")
+        assert world.by_client(INTERNAL.address) == dict.fromkeys(world.testbed.clients, "silence")
         world.put(INTERNAL)
-        assert world.everybody(INTERNAL.address) == dict.fromkeys(world.testbed.clients, "refused")
+        assert world.by_client(INTERNAL.address) == dict.fromkeys(world.testbed.clients, "refused")
 
     def test_internal_local_can_be_toggled_on_a_live_service(self, world: World) -> None:
         at = INTERNAL.at(far(world.ip("one")))
@@ -91,7 +91,7 @@ class TestPolicies:
     def test_external_local_refuses_clients_without_any_endpoint(self, world: World) -> None:
         world.put(EXTERNAL)
         for protocol, at in outside(world):
-            said = world.everybody(at, protocol)
+            said = world.by_client(at, protocol)
             assert said == dict.fromkeys(world.testbed.clients, "refused"), (protocol, at)
 
     def test_external_local_can_be_toggled_on_a_live_service(self, world: World) -> None:
@@ -138,13 +138,13 @@ class TestPolicies:
 
 
 def outside(world: World) -> list[tuple[str, Address]]:
-    """Return how clients from outside get at EXTERNAL."""
+    """Return the outcomes of clients outside that dial EXTERNAL."""
     ats = ((world.ip("node-1"), 30120), (LB_IP, 80))
     return [(protocol, at) for protocol in ("TCP", "UDP") for at in ats]
 
 
 def check(world: World, port: int) -> tuple[int, dict[str, str], Any]:
-    """Ask a health check node port as a load balancer does: status, headers, JSON."""
+    """Probe a health check node port as a load balancer does: status, headers, JSON."""
     address = (world.ip("node-1"), port)
     with world.testbed["laptop"].tcp() as sock:
         sock.connect(address)

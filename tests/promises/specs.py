@@ -1,4 +1,4 @@
-"""Services and their slices as objects, for manifests and the API server alike."""
+"""Services and slices as objects, for manifests and for the API server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Object = dict[str, Any]
 
 NAMESPACE = "shop"
 NODE = "node-1"
-"""Where the agent runs."""
+"""The agent's node."""
 ELSEWHERE = "node-2"
 PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 HEADLESS = "service.kubernetes.io/headless"
@@ -42,12 +42,12 @@ class At:
     node: str = NODE
     ready: bool = True
     serving: bool | None = None
-    """None: as ``ready``."""
+    """None: the same as ``ready``."""
     terminating: bool = False
     zones: Sequence[str] = ()
-    """Hints: whose clients it is meant for."""
+    """The zones of its topology hints."""
     nodes: Sequence[str] = ()
-    """Likewise."""
+    """The nodes of its topology hints."""
 
     def as_object(self) -> Object:
         serving = self.ready if self.serving is None else self.serving
@@ -65,7 +65,7 @@ class Spec:
 
     name: str
     ips: Sequence[str] = ()
-    """Its cluster IPs, the one of the first family first; none: ExternalName."""
+    """Its cluster IPs, the primary family's first; empty for ExternalName."""
     ports: Sequence[Port] = (Port(),)
     slices: Sequence[Sequence[At]] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -73,17 +73,17 @@ class Spec:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     preferences: Sequence[Mapping[str, str]] = ()
-    """Annotations of its slices, in their order."""
+    """Annotations of its slices, in the order of the slices."""
     ingress: Sequence[Mapping[str, str]] = ()
-    """What the load balancer has told."""
+    """The addresses that the load balancer reported."""
 
     @property
     def address(self) -> tuple[str, int]:
-        """What clients dial first of all."""
+        """The first cluster IP and port."""
         return self.ips[0], self.ports[0].number
 
     def at(self, *endpoints: At | str) -> Spec:
-        """Return it with these endpoints in one slice a family; text is a ready one here."""
+        """Return a copy with these endpoints, a slice per family; a text is a ready endpoint."""
         ends = [At(e) if isinstance(e, str) else e for e in endpoints]
         by_family = ([e for e in ends if (":" in e.ip) is is_6] for is_6 in (False, True))
         return replace(self, slices=tuple(tuple(part) for part in by_family if part))
@@ -132,7 +132,7 @@ class Spec:
 
     @staticmethod
     def _port(port: Port) -> Object:
-        # Named ports in the target would need pods.
+        # Named target ports would require pods.
         shown: Object = {"port": port.number, "protocol": port.protocol, "targetPort": port.target}
         if port.name:
             shown["name"] = port.name

@@ -1,4 +1,4 @@
-"""A Service's type and ports change live; it is deleted and made again."""
+"""Changes of a Service's type and ports while clients connect; deleting and recreating it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class TestTypes:
             meanwhile=lambda: seen.append(world.who("pod", MANY.address)),
         )
         assert world.who("pod", MANY.address) == "one-new"
-        # The target changes once, and no client is refused.
+        # The target changes once, without a refused client.
         assert set(seen) <= {"one", "one-new"}
         assert seen == sorted(seen)
 
@@ -95,7 +95,7 @@ class TestTypes:
             assert not world.serves("laptop", PHOENIX.address)
             assert not world.serves("laptop", at)
             world.put(PHOENIX.at(*world.pods(pod)), meanwhile=look)
-            assert world.everybody(PHOENIX.address) == dict.fromkeys(world.testbed.clients, pod)
+            assert world.by_client(PHOENIX.address) == dict.fromkeys(world.testbed.clients, pod)
             assert world.who("laptop", at) == pod
         assert seen == set(PODS)
 
@@ -117,7 +117,7 @@ class TestNodes:
     def test_a_node_being_deleted_fails_its_health_check(self, world: World) -> None:
         world.write_node(node_object())
         eventually("health", (200, True), lambda: health(world))
-        world.doom_node()
+        world.begin_node_deletion()
         eventually("its end", (503, False), lambda: health(world))
         assert world.agent.read("/livez", port=HEALTH)[0] == 200
         world.write_node(node_object())
@@ -134,7 +134,7 @@ class TestNodes:
         on_nodes = (one(zones=near, nodes=[NODE]), two(zones=near, nodes=[ELSEWHERE]))
         world.put(HINTED.at(*on_nodes, three(zones=near, nodes=[ELSEWHERE])))
         assert seen() == {"one"}
-        # One without a hint, and all of them count for nothing.
+        # If one endpoint has no hint, the hints of all endpoints are ignored.
         world.put(HINTED.at(one(zones=near), two(zones=far), three()))
         assert seen() == set(PODS)
 

@@ -1,6 +1,6 @@
 """A node with an agent, clients and pods, and a source that Services are written to.
 
-World.put(Spec…) ──▶ manifests or API server ──▶ agent ──▶ in force ──▶ World.who(…)
+World.put(Spec…) ──▶ manifests or API server ──▶ agent ──▶ applied ──▶ World.who(…)
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .specs import Object, Port, Spec, node_object
 
 Address = tuple[str, int]
 Ask = tuple[str, Address, str]
-"""A client, what it dials, and the protocol."""
+"""A client, the address that it dials, and the protocol."""
 
 CLUSTER_CIDR = "10.244.0.0/16,fd00:10:244::/56"
-# Among them what must never be one: the node's addresses, cluster IPs.
+# Includes addresses that must never be external IPs: the node's addresses, cluster IPs.
 EXTERNAL_IPS = "203.0.113.0/24,fd00:203:0:113::/64,192.0.2.0/24,10.96.20.0/24"
 FLAGS = (f"--cluster-cidr={CLUSTER_CIDR}", f"--allow-external-ips={EXTERNAL_IPS}")
 ASKS = 12
-# The kernel draws an endpoint for each: one of three is left out once in a million times.
+# The kernel draws an endpoint each time: one of three is missed once in a million times.
 ASKS_WHERE_DRAWN = 40
 # How long a client waits for an answer: dropped packets don't arrive later.
 PATIENCE_S = 1.0
@@ -46,12 +46,12 @@ class World(abc.ABC):
     """One node whose agent reads Services from somewhere.
 
     Args:
-        testbed: With clients ``pod``, ``node-1`` and ``laptop``; the agent isn't started.
+        testbed: Has the clients ``pod``, ``node-1`` and ``laptop``; the agent isn't started.
     """
 
     def __init__(self, testbed: Testbed) -> None:
         self.asks = ASKS
-        """How often a client asks that is to meet all endpoints."""
+        """How often a client connects when it should reach all endpoints."""
         self.testbed = testbed
         self.agent = testbed.agent
         self._marks = 0
@@ -62,7 +62,7 @@ class World(abc.ABC):
 
     @abc.abstractmethod
     def write(self, *specs: Spec) -> None:
-        """Add these Services, or put them in the place of those of their names."""
+        """Add these Services, or replace those with the same names."""
 
     @abc.abstractmethod
     def erase(self, *specs: Spec) -> None:
@@ -70,27 +70,26 @@ class World(abc.ABC):
 
     @abc.abstractmethod
     def write_node(self, node: Object) -> None:
-        """Add this node's object, or put it in its place."""
+        """Add or replace this node's object."""
 
     @abc.abstractmethod
-    def doom_node(self) -> None:
-        """Begin to delete this node's object; something keeps it for now."""
+    def begin_node_deletion(self) -> None:
+        """Start to delete this node's object; a finalizer keeps it for now."""
 
     def put(self, *specs: Spec, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Write Services and wait until they are in force; ``meanwhile`` is called often."""
+        """Write Services and wait until they are applied; ``meanwhile`` is called repeatedly."""
         self.write(*specs)
         self.settle(meanwhile)
 
     def delete(self, *specs: Spec, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Delete Services and wait until that is in force; ``meanwhile`` is called often."""
+        """Delete Services and wait until that is applied; ``meanwhile`` is called repeatedly."""
         self.erase(*specs)
         self.settle(meanwhile)
 
     def settle(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Wait until all that was written is in force, in kernel and workers.
+        """Wait until all that was written is applied, in kernel and workers.
 
-        A Service of ours gets a new port and its slice another one: what was written earlier
-        comes earlier.
+        Gives a marker Service and its slice a new port: writes are applied in their order.
         """
         self._marks += 1
         number = self._marks
@@ -109,15 +108,15 @@ class World(abc.ABC):
             )
 
         wait_for("all to be in force", is_in_force, hint=self.agent.log)
-        # Its counters come from the workers, behind what they were told before.
+        # Workers answer this after they have handled all earlier commands.
         self.agent.status()
 
     def pods(self, *names: str, v6: bool = False) -> list[str]:
-        """Return the addresses of these pods; of none: of all three."""
+        """Return the addresses of these pods, or of all three if none is named."""
         return [self.ip(name, v6=v6) for name in names or PODS]
 
     def ip(self, name: str, *, v6: bool = False) -> str:
-        """Return the address of a pod, or of whoever has that name."""
+        """Return the address of a pod or client."""
         host = self.testbed[name].host if name in self.testbed.clients else self.testbed.pod(name)
         return str(host.ip6 if v6 else host.ip)
 
@@ -131,8 +130,8 @@ class World(abc.ABC):
     ) -> str:
         """Return the pod that answers a client; or ``refused``, ``silence`` or ``unreachable``.
 
-        With ``leaves_nothing`` a connection ends with a RST: the pod keeps no socket in TIME_WAIT,
-        which may drop a later SYN from the same port by another Service address.
+        With ``leaves_nothing`` the client sends RST: the pod keeps no socket in TIME_WAIT, which
+        may drop a later SYN from the same port to another Service address.
         """
         dialler = self.testbed[client]
         made = dialler.tcp(address[0]) if protocol == "TCP" else dialler.new_udp(address[0])
@@ -157,20 +156,20 @@ class World(abc.ABC):
         return self.who(client, address, protocol) in (*PODS, "pod")
 
     def all_of(self, client: str, address: Address, protocol: str = "TCP") -> set[str]:
-        """Return who answers a client that asks often."""
+        """Return the pods that answer a client that connects repeatedly."""
         return set(self.counts(client, address, protocol))
 
     def counts(self, client: str, address: Address, protocol: str = "TCP") -> Counter[str]:
-        """Return how often who answers a client that asks often."""
+        """Return how often each pod answers a client that connects repeatedly."""
         return Counter(self.who(client, address, protocol) for _ in range(self.asks))
 
-    def everybody(self, address: Address, protocol: str = "TCP") -> dict[str, str]:
-        """Return who answers each client; all ask at the same time."""
+    def by_client(self, address: Address, protocol: str = "TCP") -> dict[str, str]:
+        """Return the pod that answers each client; all connect at the same time."""
         said = self.answers((name, address, protocol) for name in self.testbed.clients)
         return {name: who for (name, _, _), who in said.items()}
 
     def answers(self, asked: Iterable[Ask]) -> dict[Ask, str]:
-        """Return who answers whom and where; all ask at the same time."""
+        """Return the pod that answers each request; all are sent at the same time."""
         asks = tuple(asked)
         with ThreadPoolExecutor(len(asks)) as pool:
             return dict(zip(asks, pool.map(lambda one: self.who(*one), asks), strict=True))
@@ -180,15 +179,15 @@ class World(abc.ABC):
         return self.testbed[client].udp(address)
 
     def shown(self, name: str) -> list[dict[str, Any]]:
-        """Return the Service ports of this name, as the page's JSON has them."""
+        """Return the Service ports of this name from the status JSON."""
         return [p for p in self.agent.status()["ports"] if p["service"] == name]
 
     def notes(self, name: str) -> list[str]:
-        """Return what of a Service isn't followed, as the page says."""
+        """Return the notes about ignored parts of a Service from the status JSON."""
         return [note["sentence"] for port in self.shown(name) for note in port["notes"]]
 
     def ignored_reason(self, name: str) -> list[str]:
-        """Return why a Service, or ports of it, get no listener, as the page says."""
+        """Return why a Service, or some of its ports, has no listener, from the status JSON."""
         ignored = self.agent.status()["ignored"]
         return [i["cause"]["sentence"] for i in ignored if i["service"] == f"shop/{name}"]
 
@@ -200,7 +199,7 @@ class World(abc.ABC):
 
 
 class ManifestWorld(World):
-    """The agent reads one file, which changes in one step."""
+    """The agent reads one file, which is replaced atomically."""
 
     def __init__(self, testbed: Testbed) -> None:
         super().__init__(testbed)
@@ -222,7 +221,7 @@ class ManifestWorld(World):
         self._node = node
         self._save()
 
-    def doom_node(self) -> None:
+    def begin_node_deletion(self) -> None:
         self.write_node(node_object(deletionTimestamp="2026-01-01T00:00:00Z"))
 
     def _save(self) -> None:
@@ -258,7 +257,7 @@ def _get(made: socket.socket) -> str:
 
 
 def eventually(what: str, expected: object, actual: Any, *, deadline_s: float = 120.0) -> None:
-    """Wait until ``actual()`` equals what is expected; the error shows what came last."""
+    """Wait until ``actual()`` equals what is expected; an error shows the last value."""
     seen: list[object] = [None]
 
     def is_so() -> bool:
@@ -269,6 +268,6 @@ def eventually(what: str, expected: object, actual: Any, *, deadline_s: float = 
 
 
 def after(seconds: float) -> None:
-    """Wait until that much time has passed in which nothing may happen: an idle client's."""
+    """Wait that long without any traffic, like an idle client."""
     until = time.monotonic() + seconds
     wait_for("time to pass", lambda: time.monotonic() >= until, deadline_s=seconds + 1)

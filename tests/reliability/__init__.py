@@ -1,4 +1,4 @@
-"""A matrix of faults: each row breaks something for real and states what that costs.
+"""A matrix of faults: each row causes a real fault and states its cost.
 
 See docs/reliability.md, which ``make faults`` generates, and CONTRIBUTING.md on how to add a row.
 """

@@ -32,7 +32,7 @@ from .row import Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 TRIES = 2
-"""As ``make test`` does: a deadline may pass on a busy machine that a row alone keeps."""
+"""As in ``make test``: a busy machine may miss a deadline that a row alone meets."""
 
 _ERRORS = (
     AssertionError,
@@ -48,7 +48,7 @@ _TURNS: Mapping[str, AbstractContextManager[object]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run rows; return 1 if a promise was broken."""
+    """Run rows; return 1 if a limit was exceeded."""
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
     parser.add_argument("--rows", default="*", metavar="PATTERN", help="names, as a shell pattern")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="rows at the same time")
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(row: Row) -> Measured | None:
-    """Return what a row did, or None if it couldn't be measured."""
+    """Return a row's results, or None if it couldn't be measured."""
     measured = None
     for tried in range(1, TRIES + 1):
         try:

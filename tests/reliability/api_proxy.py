@@ -2,10 +2,9 @@
 
     agent ──TLS, in the node's namespace──▶ ApiProxy ──TLS──▶ kube-apiserver
 
-It has the API server's certificate: without TLS the agent would send no token, as kubectl.
-
-Each connection carries one request. A fault is a function of the request; what it returns replaces
-the server's response, or cuts it off. Without a fault the server's bytes pass unchanged.
+It has the API server's certificate: without TLS the agent, like kubectl, would send no token. Each
+connection carries one request. A fault is a function of the request; its result replaces the
+server's response, or truncates it. Without a fault the server's bytes pass unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.node.clients import Sockets
 
 _HEAD_MAX = 64 << 10
-# Between two looks at whether the client or the proxy has gone.
+# The interval of checks whether the client or the proxy has closed.
 _LOOK_S = 0.1
 
 
@@ -35,10 +34,10 @@ class Request:
     """One request of the agent."""
 
     at_s: float
-    """Monotonic."""
+    """Monotonic time."""
     method: str
     path: str
-    """With its query."""
+    """The path with its query."""
 
     @property
     def is_watch(self) -> bool:
@@ -52,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the agent gets instead of the server's response.
+    """The agent's response, instead of the server's.
 
     Args:
         head: Sent first; empty: the server's own response is passed on.
@@ -66,15 +65,15 @@ class Answer:
 
 
 Fault = Callable[[Request], Answer | None]
-"""Returns what the agent gets; None: the server's response."""
+"""Returns the agent's response; None: the server's."""
 
 
 class ApiProxy:
     """Accepts connections in a namespace and passes requests on to a control plane.
 
     Args:
-        sockets: Where the agent dials.
-        control_plane: In this process's namespace.
+        sockets: Sockets of the agent's namespace.
+        control_plane: The API server, in this process's namespace.
     """
 
     def __init__(self, sockets: Sockets, control_plane: ControlPlane) -> None:
@@ -97,18 +96,18 @@ class ApiProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def be(self, fault: Fault, *, breaks: bool = True) -> None:
-        """Let a fault begin; breaks off open connections, so that the agent meets it at once."""
+        """Begin a fault; reset open connections, so that it affects the agent immediately."""
         self._fault = fault
         if breaks:
             self.break_off()
 
     def repair(self) -> None:
-        """End the fault, and what connections it has."""
+        """End the fault, and reset its connections."""
         self.be(lambda _request: None)
         self._is_silent = False
 
     def stalled(self) -> None:
-        """Pass nothing on any more, on open and new connections alike; nothing is closed."""
+        """Stop passing on data, on open and new connections; nothing is closed."""
         self._is_silent = True
 
     def break_off(self) -> None:
@@ -118,7 +117,7 @@ class ApiProxy:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def since(self, began_s: float) -> list[Request]:
-        """Return the requests since a point of monotonic time."""
+        """Return the requests since a point in monotonic time."""
         return [request for request in self.requests if request.at_s >= began_s]
 
     def close(self) -> None:
@@ -157,7 +156,7 @@ class ApiProxy:
         self._open.discard(client)
 
     def _pass(self, client: socket.socket, head: bytes, body: bytes, most: int | None) -> None:
-        """Pass a request on, and that many bytes of its response back."""
+        """Pass a request on, and so many bytes of its response back."""
         address = (self._upstream.hostname or "", self._upstream.port or 443)
         with socket.create_connection(address, 30) as plain:
             server = self._context.wrap_socket(plain, server_hostname=address[0])
@@ -182,7 +181,7 @@ class ApiProxy:
         """Return whether the agent, or this proxy, has closed the connection."""
         if self._is_closed.is_set():
             return True
-        # A client sends a TLS alert before its FIN, so bytes that wait prove nothing.
+        # A client sends a TLS alert before its FIN, so unread bytes prove nothing.
         poll = select.poll()
         poll.register(client, select.POLLRDHUP)
         return bool(poll.poll(0))
@@ -199,20 +198,20 @@ def respond(code: int, body: object, **headers: str) -> Answer:
 
 
 def status(code: int, reason: str, message: str) -> dict[str, object]:
-    """Return a Status object, as the API server sends it."""
+    """Return a Status object, like the API server's."""
     body = {"kind": "Status", "status": "Failure", "code": code, "reason": reason}
     return {**body, "message": message}
 
 
 def _closing(head: bytes) -> bytes:
-    """Return the head of a request after whose response the server closes."""
+    """Return a request's head that makes the server close after the response."""
     lines = head.rstrip(b"\r\n").split(b"\r\n")
     kept = [line for line in lines if not line.lower().startswith(b"connection:")]
     return b"\r\n".join([*kept, b"Connection: close", b"", b""])
 
 
 def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
-    """Return a request up to its empty line, and what has been received of its body."""
+    """Return a request up to its empty line, and the received part of its body."""
     received = b""
     while b"\r\n\r\n" not in received and len(received) < _HEAD_MAX:
         if not (data := client.recv(1 << 14)):

@@ -1,4 +1,4 @@
-"""A node whose proxy reads a real API server, through a proxy that can answer in its place.
+"""A node whose proxy reads a real API server, through a proxy that can replace its responses.
 
     row ──TLS──▶ kube-apiserver ◀──TLS── ApiProxy ◀──TLS, in the node's namespace── agent
                  one for all rows
@@ -38,7 +38,7 @@ PATHS = {
     "EndpointSlice": "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices",
 }
 WRITERS = 16
-# Its endpoints are the API server's, which this one doesn't write.
+# The API server writes its endpoints itself, but not here.
 _KUBERNETES = {
     "apiVersion": "discovery.k8s.io/v1",
     "kind": "EndpointSlice",
@@ -60,7 +60,7 @@ def shared_control_plane() -> ControlPlane:
     control_plane.grant_node_proxier()
     api = Api(Here(), control_plane)
     api.put("/api/v1/namespaces", {"metadata": {"name": "shop"}})
-    # Without it, the agent would report that its Node doesn't exist.
+    # Otherwise the agent would report that its Node doesn't exist.
     api.put("/api/v1/nodes", {"metadata": {"name": "node-1"}})
     api.put("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", _KUBERNETES)
     api.close()
@@ -116,7 +116,7 @@ class ApiRig(Rig):
         self._post_all(items)
 
     def remove_many(self) -> None:
-        """Delete what :meth:`create_many` created, and wait until the agent has followed."""
+        """Delete the objects of :meth:`create_many`, and wait until the agent has followed."""
         for path in PATHS.values():
             self.api.ask("DELETE", f"{path}?labelSelector=many")
         wanted = {"kubernetes", *(service.name for service in self.services())}
@@ -131,7 +131,7 @@ class ApiRig(Rig):
         self.wait_until_served(new)
 
     def remove_service(self) -> None:
-        """Remove that Service, and wait until it isn't served."""
+        """Remove a Service, and wait until it isn't served."""
         self.remove(NEW)
         wait_for("its end", lambda: not self.is_served(NEW), hint=self.agent.log)
 

@@ -1,4 +1,4 @@
-"""Rows about the API server: it is away, answers badly, refuses, or has much to say."""
+"""Rows about the API server: unavailable, wrong answers, refusals, or many changes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ GROUP = Group("API server", is_serial=True)
 
 
 class LocalApiRig(ApiRig):
-    """The same with local steering: a Service that is created again gets no new proxy port."""
+    """The same with local steering: a recreated Service gets no new proxy port."""
 
     steering = "local"
 
 
 class StateRig(ApiRig):
-    """The proxy keeps the last state on disk."""
+    """The proxy stores its last state on disk."""
 
     @property
     def state(self) -> Path:
@@ -55,12 +55,12 @@ KILLED = Limits(
 
 
 def evidence(problem: str) -> list[Evidence]:
-    """Return where a problem of the source shows."""
+    """Return the evidence for a problem of the source."""
     return [Metric("source_problems"), Problem(problem), LogLine("API server problem")]
 
 
 def settles(rig: ApiRig) -> None:
-    """Let a Service be added and removed, which shows that changes take effect again."""
+    """Add and remove a Service, which proves that changes take effect again."""
     rig.add_service()
     rig.remove_service()
 
@@ -138,7 +138,7 @@ def api_down_at_start_stateless(rig: ApiRig) -> Iterator[None]:
 
 
 def answers(fault: Fault) -> Callable[[ApiRig], Iterator[None]]:
-    """Return a row's fault: these answers; then changes take effect again."""
+    """Return a row's fault: these answers, after which changes take effect again."""
 
     def run(rig: ApiRig) -> Iterator[None]:
         rig.proxy.be(fault)
@@ -150,7 +150,7 @@ def answers(fault: Fault) -> Callable[[ApiRig], Iterator[None]]:
 
 
 def after_expiry(answer: Answer) -> Fault:
-    """Answer watches with 410, so that lists follow, and lists as given."""
+    """Answer watches with 410, so that lists follow, and these with the given answer."""
     return lambda request: GONE if request.is_watch else answer
 
 
@@ -160,7 +160,7 @@ def all_requests(answer: Answer) -> Fault:
 
 
 def only_watches(answer: Answer) -> Fault:
-    """Answer watches as given; lists are the server's."""
+    """Answer watches with the given answer; lists are the server's."""
     return lambda request: answer if request.is_watch else None
 
 
@@ -252,7 +252,7 @@ def api_token_rotated(rig: ApiRig) -> Iterator[None]:
     began = time.monotonic()
     rig.proxy.be(all_requests(respond(401, status(401, "Unauthorized", "Unauthorized"))))
     wait_for("a request with the old token", lambda: rig.proxy.since(began))
-    # From now on the server itself refuses the token in the file.
+    # From now on the server itself rejects the token in the file.
     rig.proxy.repair()
     yield
     rig.write_kubeconfig(token_of(NODE_PROXIER))

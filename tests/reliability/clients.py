@@ -1,4 +1,4 @@
-"""Rows about clients: too many, too slow, vanished, or not who they seem to be."""
+"""Rows about clients: too many, too slow, vanished, or with spoofed addresses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BUSY = "other Services' latency grows while clients keep all CPUs of the node bu
 
 
 class SinkRig(Rig):
-    """A third Service: the kernel of its endpoint accepts all connections, and nothing reads."""
+    """A third Service: its endpoint's kernel accepts all connections, and no program reads."""
 
     def prepare(self) -> None:
         pod = self.testbed.sandbox.add_pod("sink")
@@ -46,12 +46,12 @@ class SinkRig(Rig):
         return (*super().services(), replace(SINK, endpoints=(str(self.pod("sink").ip),)))
 
     def is_fault(self, problem: dict[str, Any]) -> bool:
-        """Part of Rig; that the third Service's endpoint gives no answer is so by design."""
+        """The third Service's endpoint never answers by design."""
         return SINK.name not in problem["port"]
 
 
 def note(rig: Rig, crowd: dict[str, int], what: str, *, may_fail: float = 0.0) -> None:
-    """Add what became of a crowd to the row."""
+    """Add the results of a crowd to the row."""
     made, failed = crowd["made"], crowd["failed"]
     rig.figures.append(f"{made - failed:,} of {made:,} {what}")
     if failed > may_fail * made:
@@ -97,7 +97,7 @@ def clients_reset(rig: SinkRig) -> Iterator[None]:
 
 
 class SourceRig(SinkRig):
-    """The endpoint of the third Service sends as many bytes as it is asked for."""
+    """The third Service's endpoint sends as many bytes as requested."""
 
     def prepare(self) -> None:
         self.testbed.sandbox.add_pod("sink").serve(None, source=SINK.target)
@@ -131,7 +131,7 @@ def clients_half_open(rig: Rig) -> Iterator[None]:
 
 
 class VanishingRig(SinkRig):
-    """The link and the routes of the crowd's pod will be gone."""
+    """The link and the routes of the crowd's pod will be removed."""
 
     def prepare(self) -> None:
         super().prepare()
@@ -170,7 +170,7 @@ def clients_udp_flood(rig: UdpRig) -> Iterator[None]:
 
 
 class ThousandDescriptors(LimitedAgent):
-    """An agent with as many descriptors as many a service manager gives."""
+    """An agent with a descriptor limit that many service managers set."""
 
     limit = 1000
 

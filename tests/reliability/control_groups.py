@@ -1,4 +1,4 @@
-"""Limits what the proxy's processes may use, by a control group of this machine."""
+"""Limits the resources of the proxy's processes by a control group of this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ControlGroup:
     def __init__(self, controller: str) -> None:
         tree = _ROOT / controller
         self.is_v1 = tree.is_dir()
-        # Below that of this process, whose own limits go on.
+        # Below this process's group, whose limits still apply.
         self._parent = _ROOT if not self.is_v1 else tree / _own_path(controller)
         self._folder = self._parent / f"userspace-proxy-{os.getpid()}-{next(_NUMBERS)}"
         try:
@@ -36,7 +36,7 @@ class ControlGroup:
             pytest.skip(f"cannot create a control group: {exc}")
 
     def add(self, pids: Iterable[int]) -> None:
-        """Put processes into the group; their children follow."""
+        """Move processes into the group; their children follow."""
         for pid in pids:
             self._write(self._folder, "cgroup.procs", str(pid))
 
@@ -51,17 +51,17 @@ class ControlGroup:
             self._write(self._folder, "cpu.max", f"{quota_us} {period_us}")
 
     def command(self, command: Iterable[str]) -> list[str]:
-        """Return a command that runs another one in the group from its start."""
+        """Return a command that starts another one in the group."""
         script = 'echo $$ >"$0"; exec "$@"'
         return ["sh", "-ec", script, str(self._folder / "cgroup.procs"), *command]
 
     def limit_memory(self, count: int) -> None:
-        """Limit the memory of the group to that many bytes."""
+        """Limit the group's memory to so many bytes."""
         name = "memory.limit_in_bytes" if self.is_v1 else "memory.max"
         self._write(self._folder, name, str(count))
 
     def used_memory(self) -> int:
-        """Return how many bytes the group is charged."""
+        """Return how many bytes are charged to the group."""
         name = "memory.usage_in_bytes" if self.is_v1 else "memory.current"
         return int((self._folder / name).read_text())
 
@@ -86,7 +86,7 @@ class ControlGroup:
             try:
                 self._folder.rmdir()
             except OSError:
-                # A process began or ended in this moment.
+                # A process started or exited at this moment.
                 return False
             return True
 
@@ -97,7 +97,7 @@ class ControlGroup:
 
 
 def _own_path(controller: str) -> str:
-    """Return the path of this process's group, without the first slash."""
+    """Return the path of this process's group, without the leading slash."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):

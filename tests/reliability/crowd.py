@@ -1,13 +1,13 @@
-"""Clients that misbehave, very many of them: a program that runs in a client's namespace.
+"""Very many clients that misbehave: a program that runs in a client's namespace.
 
-    storm COUNT IP PORT         connects, asks and reads the answer, 500 at a time; prints JSON
+    storm COUNT IP PORT         connects, requests and reads, 500 at a time; prints JSON
     reset COUNT IP PORT         connects and resets, 500 at a time; prints JSON
     hold COUNT IP PORT TEXT     connects, sends TEXT, never reads; prints JSON when all are open,
-                                and ends when standard input does
+                                and exits when standard input ends
     spoofed-syn COUNT IP PORT   sends SYNs from COUNT addresses that never answer; prints JSON
     spoofed-udp COUNT IP PORT   sends a datagram from each of COUNT addresses; prints JSON
 
-It imports nothing of this project, so that it starts quickly and in any namespace.
+It imports only the standard library, so that it starts quickly and in any namespace.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 AT_ONCE = 500
 TIMEOUT_S = 10.0
-# RFC 2544's range for benchmarks, which no sandbox uses.
+# RFC 2544's benchmark range, which no sandbox uses.
 FIRST_SOURCE = int(ipaddress.IPv4Address("198.18.0.1"))
 RESET = struct.pack("ii", 1, 0)
 _SYN = 0x02
@@ -44,7 +44,7 @@ async def connected(address: tuple[str, int]) -> socket.socket:
 
 
 async def ask(address: tuple[str, int]) -> None:
-    """Get one answer on a connection of its own."""
+    """Get one answer on a new connection."""
     loop = asyncio.get_running_loop()
     with await connected(address) as sock:
         async with asyncio.timeout(TIMEOUT_S):
@@ -57,13 +57,13 @@ async def ask(address: tuple[str, int]) -> None:
 
 
 async def reset(address: tuple[str, int]) -> None:
-    """Connect and leave with a RST."""
+    """Connect and close with a RST."""
     with await connected(address) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
 async def run_all(count: int, one: Callable[[], Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Run it a number of times, ``AT_ONCE`` at a time; return results, or errors by their names."""
+    """Call it so many times, ``AT_ONCE`` at a time; return results, or errors by their names."""
     limit = asyncio.Semaphore(AT_ONCE)
 
     async def run() -> Any:
@@ -77,7 +77,7 @@ async def run_all(count: int, one: Callable[[], Coroutine[Any, Any, Any]]) -> li
 
 
 async def crowd(kind: str, count: int, address: tuple[str, int], text: str) -> None:
-    """Do what the command line says; print JSON."""
+    """Run the command of the arguments; print JSON."""
     one = {"storm": ask, "reset": reset, "hold": connected}[kind]
     results = await run_all(count, lambda: one(address))
     failed = [result for result in results if isinstance(result, str)]
@@ -85,7 +85,7 @@ async def crowd(kind: str, count: int, address: tuple[str, int], text: str) -> N
     for sock in held:
         if text:
             sock.send(text.encode())
-        # The end of this process resets them, as that of a container with unread data does.
+        # The exit of this process resets them, like that of a container with unread data.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     report(made=count, failed=len(failed), errors=sorted(set(failed)))
     if kind == "hold":
@@ -93,7 +93,7 @@ async def crowd(kind: str, count: int, address: tuple[str, int], text: str) -> N
 
 
 def spoof(kind: str, count: int, address: tuple[str, int]) -> None:
-    """Send one packet from each of that many addresses."""
+    """Send one packet from each of so many addresses."""
     protocol = {"spoofed-udp": socket.IPPROTO_UDP, "spoofed-syn": socket.IPPROTO_TCP}[kind]
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
         for number in range(count):
@@ -107,7 +107,7 @@ def packet(protocol: int, source: bytes, address: tuple[str, int]) -> bytes:
     target = socket.inet_aton(address[0])
     port = 1024 + source[3]
     if protocol == socket.IPPROTO_UDP:
-        # A checksum of 0: none.
+        # A checksum of 0 means none.
         body = struct.pack("!HHHH", port, address[1], 8 + len(b"flood"), 0) + b"flood"
     else:
         head = struct.pack("!HHIIBBHHH", port, address[1], 1, 0, 5 << 4, _SYN, 65535, 0, 0)
@@ -132,7 +132,6 @@ def report(**facts: object) -> None:
 
 
 def main() -> None:
-    """Part of the command line."""
     kind, count, ip, port, *text = sys.argv[1:]
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

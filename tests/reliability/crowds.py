@@ -18,7 +18,7 @@ CROWD_S = 60.0
 
 
 def run_crowd(client: Namespace, kind: str, count: int, address: tuple[str, int]) -> dict[str, Any]:
-    """Run a crowd until it has done its work; return its report."""
+    """Run a crowd to its end; return its report."""
     done = client.run(_command(kind, count, address), timeout=CROWD_S)
     said: dict[str, Any] = json.loads(done.stdout)
     return said
@@ -28,7 +28,7 @@ def run_crowd(client: Namespace, kind: str, count: int, address: tuple[str, int]
 def holding(
     client: Namespace, count: int, address: tuple[str, int], text: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """Hold connections that never read; yields the report, and closes all at the end."""
+    """Hold connections that never read; yield the report, and close all at the end."""
     process = client.popen(
         [*_command("hold", count, address), text],
         stdin=subprocess.PIPE,

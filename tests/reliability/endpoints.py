@@ -1,4 +1,4 @@
-"""Rows about endpoints that fail in all ways, while another endpoint of the Service serves."""
+"""Rows about endpoints that fail in various ways, while another endpoint serves."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def endpoint_prohibited(rig: Rig) -> Iterator[None]:
 
 
 def with_route(rig: Rig, kind: str) -> Iterator[None]:
-    """Let the node have a route of a kind to the first endpoint, instead of that which leads."""
+    """Replace the node's route to the first endpoint by one of another type."""
     ip = rig.pod("one").ip
     rig.testbed.node.configure([f"route add {kind} {ip} metric 0 table 77", "rule add table 77"])
     yield
@@ -151,7 +151,7 @@ def endpoints_none(rig: Rig) -> Iterator[None]:
 
 
 class RollingRig(Rig):
-    """Two more pods for the faulty Service."""
+    """Two additional pods for the faulty Service."""
 
     new = ("new-1", "new-2")
 

@@ -1,4 +1,4 @@
-"""Where an operator sees a fault: a metric, a problem on the page, a line in the log."""
+"""Evidence by which an operator sees a fault: a metric, a problem on the page, a log line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIVENESS_S = 1.0
 
 
 class Observed(Protocol):
-    """What evidence is taken from."""
+    """The sources of evidence."""
 
     agent: Agent
 
@@ -23,13 +23,13 @@ class Observed(Protocol):
 
 
 class Evidence(Protocol):
-    """One place where a fault shows."""
+    """A place where a fault shows."""
 
     def read(self, observed: Observed) -> object:
-        """Return the value before the fault, to be given to :meth:`find`."""
+        """Return the value before the fault, for :meth:`find`."""
 
     def find(self, observed: Observed, before: object) -> str:
-        """Return what the table shows, or an empty string while the fault doesn't show here."""
+        """Return the text for the table, or an empty one while the fault doesn't show here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Metric:
     """A metric whose sum over all series with these labels changes.
 
     Args:
-        name: Without the prefix ``userspace_proxy_``; or one of the process, ``process_…``.
-        labels: A part of the labels.
+        name: The name without the prefix ``userspace_proxy_``; or ``process_…``.
+        labels: Some of the labels.
     """
 
     name: str
@@ -81,12 +81,12 @@ class Slower:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem on the page and in ``/api/v1/status``, which contains this text."""
+    """A problem on the page and in ``/api/v1/status`` whose text contains this one."""
 
     text: str
 
     def read(self, observed: Observed) -> None:
-        """Part of Evidence."""
+        pass
 
     def find(self, observed: Observed, before: object) -> str:
         problems = [problem["what"] for problem in observed.agent.status()["problems"]]
@@ -99,12 +99,12 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A line of the log since the fault, which contains this text."""
+    """A log line since the fault that contains this text."""
 
     text: str
 
     def read(self, observed: Observed) -> None:
-        """Part of Evidence."""
+        pass
 
     def find(self, observed: Observed, before: object) -> str:
         return f"log “{self.text}”" if any(self.text in one for one in observed.log_lines()) else ""
@@ -115,10 +115,10 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class NoLiveness:
-    """``/livez`` gives no answer: a kubelet would restart the container."""
+    """``/livez`` doesn't answer: a kubelet would restart the container."""
 
     def read(self, observed: Observed) -> None:
-        """Part of Evidence."""
+        pass
 
     def find(self, observed: Observed, before: object) -> str:
         with observed.agent.loopback_socket() as sock:
@@ -134,7 +134,7 @@ class NoLiveness:
 
 
 def read_metric(agent: Agent, name: str, labels: dict[str, str]) -> float:
-    """Return the sum of a metric over all series with these labels; 0 without any."""
+    """Return the sum of a metric over all series with these labels; 0 if there are none."""
     wanted = name if name.startswith("process_") else f"userspace_proxy_{name}"
     samples = [
         sample.value

@@ -1,4 +1,4 @@
-"""What the proxy holds on its node, to be compared before and after a fault."""
+"""The proxy's resources on its node, to compare before and after a fault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.node.processes import child_pids
 from .rig import Rig
 
 DESCRIPTORS = 40
-"""What may be open more than before: each worker keeps pipes, and probes of the status pages."""
+"""How many more descriptors may be open: workers keep pipes, and status pages are probed."""
 THREADS = 4
 MIB = 1024 * 1024
 
@@ -24,19 +24,19 @@ class Footprint:
     descriptors: int
     threads: int
     connections: int
-    """Open ones and flows, as the workers count them."""
+    """Open connections and flows, as counted by the workers."""
     memory_bytes: int
     """The proportional set size of all processes."""
     rules: tuple[str, ...]
-    """Lines of rules, routes and listening sockets of the node."""
+    """The number of lines of the node's rules, routes and listening sockets."""
 
     def leaks(self, before: Footprint, memory_mib: float, *, same_processes: bool) -> Iterator[str]:
-        """Yield what there is more than before.
+        """Yield the resources that have grown.
 
         Args:
-            before: As it was before the fault.
+            before: The footprint before the fault.
             memory_mib: How much memory may grow.
-            same_processes: Whether no process may have been replaced.
+            same_processes: Whether processes must not have been replaced.
         """
         if same_processes and self.pids != before.pids:
             yield f"processes {sorted(before.pids)} became {sorted(self.pids)}"
@@ -55,12 +55,12 @@ class Footprint:
             yield f"rules, routes or ports differ: {lines[:3]}"
 
     def grown_mib(self, before: Footprint) -> float:
-        """Return by how much memory grew."""
+        """Return the growth of memory."""
         return (self.memory_bytes - before.memory_bytes) / MIB
 
 
 def take_footprint(rig: Rig) -> Footprint:
-    """Return what the proxy holds now."""
+    """Return the proxy's current resources."""
     workers = rig.agent.status()["workers"]
     connections = sum(w["connections"] + w["flows"] for w in workers)
     lines = rig.testbed.kernel().splitlines(keepends=True)
@@ -69,11 +69,11 @@ def take_footprint(rig: Rig) -> Footprint:
 
 
 def footprint_of(pid: int, connections: int, kernel: str) -> Footprint:
-    """Return what a process and its descendants hold.
+    """Return the resources of a process and its descendants.
 
     Args:
-        connections: That it has open.
-        kernel: Lines of rules, routes and listening sockets of its node.
+        connections: Its open connections.
+        kernel: Lines of its node's rules, routes and listening sockets.
     """
     pids = frozenset(processes(pid))
     return Footprint(

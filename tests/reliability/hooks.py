@@ -1,4 +1,4 @@
-"""Rows about endpoints that fail on the kernel path, while hooks translate what clients dial."""
+"""Rows about failing endpoints on the kernel path, with hooks that translate clients' dials."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ NO_ROUTE = (
     "the program of a socket isn't told of an ICMP error that comes back within connect(): only a "
     "repeated SYN, after a second, ejects the endpoint"
 )
-# Of the 62 dials within the shortest fault; every other one of the first second meets the endpoint.
+# Of the 62 dials within the shortest fault; every second one of the first second gets the endpoint.
 TWO, A_SECOND = 2 / 62, 15 / 62
 
 
 class HookedRig(Rig):
-    """Both Services are on the kernel path, and their clients in the group that has hooks."""
+    """Both Services are on the kernel path, with their clients in the hooks' cgroup."""
 
     flags = ("--path=kernel", "--workers=1")
     agent_type = HookedAgent
@@ -58,7 +58,7 @@ class HookedRig(Rig):
         return self.agent.group.prefix
 
     def is_fault(self, problem: dict[str, Any]) -> bool:
-        """Part of Rig; what clients met is said for a minute, as no other endpoint was dialled."""
+        """Failed dials are reported for a minute if no other endpoint was dialled."""
         return not problem["what"].startswith("Served by 2 endpoints now")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Rows about the kernel's state, which other programs and administrators change."""
+"""Rows about kernel state that other programs and administrators change."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LocalRig(Rig):
 
 
 class NodePortRig(Rig):
-    """A node whose Service has a node port, too."""
+    """A node whose Service also has a node port."""
 
     web = replace(
         WEB,
@@ -43,7 +43,7 @@ class NodePortRig(Rig):
 
 
 class DualStackRig(Rig):
-    """A node whose Service has an IPv6 address, too."""
+    """A node whose Service also has an IPv6 address."""
 
     web = replace(
         WEB,
@@ -99,7 +99,7 @@ REMOVALS = {
     "iptables-legacy -t nat -X UPROXY-PRE",
     "local": "nft delete table inet userspace-proxy/local",
 }
-# The rules are compared once a second, and written on a busy machine within another one.
+# Rules are compared each second, and repaired on a busy machine within another second.
 REPAIRED = Limits(failed=0.5, other_failed=100, other_p99_ms=250, fault_s=2.0, back_s=2.0)
 REPAIR: list[Evidence] = [
     Metric("steering_repairs"),
@@ -119,7 +119,7 @@ def runs(script: str) -> Fault:
 
 
 def damages(name: str, breaks: str, scripts: dict[str, str]) -> None:
-    """Add a row for each steering."""
+    """Add a row for each steering mode."""
     for steering, script in scripts.items():
         add = GROUP.row(
             f"`{steering}`: {breaks}",
@@ -247,7 +247,7 @@ SWITCH_IPV6 = "for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo {} > $f;
 
 
 def ipv6_off_and_on(rig: Rig) -> Iterator[None]:
-    """Switch IPv6 off, and on again with the addresses and routes that the kernel then removed."""
+    """Switch IPv6 off and on again, with the addresses and routes that the kernel removed."""
     addresses = rig.testbed.shell("ip -6 -o address show scope global").splitlines()
     routes = rig.testbed.shell("ip -6 route show").splitlines()
     rig.testbed.shell(SWITCH_IPV6.format(1))

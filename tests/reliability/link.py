@@ -1,4 +1,4 @@
-"""Puts the relay between a node and a pod, and sets what happens to the packets."""
+"""Puts the relay between a node and a pod, and sets the conditions of the link."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ANSWER_S = 20.0
 
 
 class Link:
-    """A link between a node and one of its pods through the relay; the veth is no longer used.
+    """A link through the relay between a node and one of its pods, instead of the veth.
 
     Args:
-        node: Where the relay runs.
-        pod: IPv4 packets from and to it pass the relay.
+        node: The relay's node.
+        pod: The pod whose IPv4 packets pass the relay.
     """
 
     def __init__(self, node: SandboxNode, pod: Pod) -> None:
@@ -47,14 +47,14 @@ class Link:
         return self._process.pid
 
     def set(self, conditions: Conditions | None = None) -> None:
-        """Replace the conditions of both directions; without any, packets pass at once."""
+        """Replace the conditions of both directions; without any, packets pass immediately."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{json.dumps(asdict(conditions or Conditions()))}\n")
         self._process.stdin.flush()
         self._expect("done")
 
     def close(self) -> None:
-        """End the relay, and with it its devices."""
+        """Stop the relay, which removes its devices."""
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
             stream.close()

@@ -1,4 +1,4 @@
-"""Rows about the machine: what it lacks for a while."""
+"""Rows about the machine's resources that are short for a while."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def add_service(rig: Rig) -> None:
 
 
 def remove_service(rig: Rig) -> None:
-    """Remove that Service, and wait until it isn't served."""
+    """Remove a Service, and wait until it isn't served."""
     rig.testbed.edit(*rig.services())
     wait_for("the end of the Service", lambda: not is_served(rig, NEW.address), hint=rig.agent.log)
 
 
 class OwnDiskAgent(Agent):
-    """An agent with mounts of its own, and a small disk for its log and its state."""
+    """An agent with its own mounts, and a small disk for its log and state."""
 
     @property
     def command(self) -> list[str]:
@@ -64,20 +64,20 @@ class OwnDiskAgent(Agent):
         return ""
 
     def remount(self, option: str) -> None:
-        """Mount its root read-only (``ro``) or writable (``rw``)."""
+        """Remount its root read-only (``ro``) or writable (``rw``)."""
         command = ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "mount", "-o"]
         subprocess.run([*command, f"remount,bind,{option}", "/"], check=True)
 
 
 class OwnDiskRig(Rig):
-    """A node whose proxy has a disk of its own."""
+    """A node whose proxy has its own disk."""
 
     agent_type = OwnDiskAgent
     agent: OwnDiskAgent
 
 
 class VerboseRig(OwnDiskRig):
-    """The same, and it logs every connection."""
+    """The same, with a log of every connection."""
 
     flags = ("--workers=2", "--connection-log=1")
 
@@ -99,7 +99,7 @@ def disk_full(rig: OwnDiskRig) -> Iterator[None]:
 
 
 def fill(path: Path) -> None:
-    """Write a file that takes all of its disk."""
+    """Write a file that fills its disk."""
     with path.open("wb", buffering=0) as file:
         for size in (4096, 1):
             with contextlib.suppress(OSError):
@@ -124,7 +124,7 @@ def read_only_root(rig: OwnDiskRig) -> Iterator[None]:
 
 
 class PipedAgent(Agent):
-    """An agent whose log goes to a pipe of 4 KiB, which a test may leave unread."""
+    """An agent whose log goes to a 4 KiB pipe, which a test may leave unread."""
 
     def start(self, stderr: int | None = None) -> None:
         assert stderr is None
@@ -135,7 +135,7 @@ class PipedAgent(Agent):
         os.close(theirs)
 
     def log(self) -> str:
-        """Part of Agent: what has been written since the last call is read now."""
+        """Reads the lines that were written since the last call."""
         with self.log_path.open("ab") as file:
             while text := self.stderr.read():
                 file.write(text)
@@ -178,7 +178,7 @@ time.time = lambda: now() + float(path.read_text())
 
 
 class ClockAgent(Agent):
-    """An agent whose control process has a clock that a row can set."""
+    """An agent whose control process has an adjustable clock."""
 
     def start(self, stderr: int | None = None) -> None:
         folder = self.log_path.parent / "clock"
@@ -190,7 +190,7 @@ class ClockAgent(Agent):
         super().start(stderr)
 
     def set_clock(self, offset_s: int) -> None:
-        """Let its clock be that many seconds ahead of the machine's."""
+        """Set its clock ahead of the machine's by so many seconds."""
         draft = self._offset.with_suffix(".draft")
         draft.write_text(str(offset_s))
         draft.replace(self._offset)
@@ -201,7 +201,7 @@ class ClockAgent(Agent):
 
 
 class ClockRig(Rig):
-    """A node whose proxy has a clock of its own."""
+    """A node whose proxy has an adjustable clock."""
 
     agent_type = ClockAgent
     agent: ClockAgent

@@ -1,6 +1,6 @@
-"""Runs one row: quiet, fault, repair, recovery; and judges what it saw by the row's limits.
+"""Runs one row: quiet, fault, repair, recovery; and judges the results by the row's limits.
 
-quiet load ─▶ footprint ─▶ load ─▶ break ─▶ evidence ─▶ repair ─▶ well again ─▶ footprint
+quiet load ─▶ footprint ─▶ load ─▶ break ─▶ evidence ─▶ repair ─▶ recovered ─▶ footprint
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from .row import Row
 
 QUIET_S = 1.5
 EVIDENCE_S = 8.0
-"""How long a fault may take to show; it is repaired after that."""
+"""How long a fault may take to show; then it is repaired."""
 AFTERWARDS_S = 1.0
-"""The load continues for this long after the proxy has recovered."""
+"""How long the load continues after the proxy has recovered."""
 PATIENCE = 3
-"""How many times as long as promised the framework waits, so that it reports a figure."""
+"""How many times longer than the limits the framework waits, so that it can report a figure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one row did."""
+    """The results of one row."""
 
     row: Row
     quiet: Outcome
-    """Of the other Service, before the fault."""
+    """The other Service's outcomes before the fault."""
     web: Outcome
-    """Of the faulty Service, from the fault to the repair."""
+    """The faulty Service's outcomes, from the fault to the repair."""
     cart: Outcome
-    """Of the other Service, from the fault to the end."""
+    """The other Service's outcomes, from the fault to the end."""
     direct: Outcome
-    """Of the other Service's endpoint without the proxy, from the fault to the end."""
+    """The outcomes of the other Service's endpoint without the proxy, from the fault to the end."""
     shown: Sequence[str]
-    """What each piece of evidence showed; empty where it showed nothing."""
+    """The text of each piece of evidence; empty if it didn't show."""
     back_s: float
     log_lines: Sequence[str]
     before: Footprint
@@ -52,18 +52,18 @@ class Measured:
     complaints: Sequence[str]
     """See :class:`Rig`."""
     is_second_try: bool = False
-    """The row failed before, and was run once more."""
+    """Whether the row failed before, and was run a second time."""
 
     def problems(self) -> list[str]:
-        """Return how the row's limits were exceeded; empty if it holds."""
+        """Return how the row's limits were exceeded; empty if they hold."""
         return [*self.complaints, *self._costs(), *self._reports(), *self._recovery()]
 
     @property
     def other_limit_ms(self) -> float:
-        """What the other Service's p99 may be.
+        """The limit of the other Service's p99.
 
-        It is allowed twice what the same connections take without the proxy, so that other
-        programs of the machine don't count.
+        It may be twice the p99 of the same connections without the proxy, so that other programs of
+        the machine don't count.
         """
         slower = max(self.quiet.p99_ms, self.direct.p99_ms)
         return max(2 * slower, self.row.limits.other_p99_ms)
@@ -100,11 +100,11 @@ class Measured:
 
 
 def measure(row: Row, folder: Path) -> Measured:
-    """Run a row in a sandbox of its own.
+    """Run a row in its own sandbox.
 
     Args:
-        row: What to run.
-        folder: An empty one.
+        row: The row.
+        folder: An empty folder.
     """
     with opened(row.rig, folder) as rig:
         quiet = _quiet(rig)
@@ -139,7 +139,7 @@ def measure(row: Row, folder: Path) -> Measured:
 
 def _quiet(rig: Rig) -> Outcome:
     loads: list[Load] = [rig.load_web(), rig.load_cart()]
-    # The first connections find the code cold.
+    # Excludes the first connections, for which caches are cold.
     pass_time(2 * QUIET_S)
     web, cart = (load.stop() for load in loads)
     assert not web.failed, f"the rig doesn't serve: {web.failed}\n{rig.agent.log()}"
@@ -147,7 +147,7 @@ def _quiet(rig: Rig) -> Outcome:
 
 
 def _watch(row: Row, rig: Rig, values: Sequence[object], start: float) -> list[str]:
-    """Let the fault last, and return what each piece of evidence shows."""
+    """Keep up the fault, and return the text of each piece of evidence."""
     shown = [""] * len(row.evidence)
 
     def look() -> bool:
@@ -164,12 +164,12 @@ def _find(evidence: Evidence, rig: Rig, value: object) -> str:
     try:
         return evidence.find(rig, value)
     except OSError:
-        # The status page can't be read in this moment.
+        # The status page can't be read at this moment.
         return ""
 
 
 def _recover(row: Row, rig: Rig, repair: float) -> float:
-    """Wait until the proxy is well again; return the seconds since the repair."""
+    """Wait until the proxy has recovered; return the seconds since the repair."""
     deadline_s = PATIENCE * max(row.limits.back_s, row.limits.settle_s)
     try:
         wait_for("recovery", rig.is_well, deadline_s=deadline_s)
@@ -181,7 +181,7 @@ def _recover(row: Row, rig: Rig, repair: float) -> float:
 
 
 def _settle(row: Row, rig: Rig, before: Footprint) -> Footprint:
-    """Return the footprint once it is as before, or as it is at the deadline."""
+    """Return the footprint once it is as before, or the one at the deadline."""
     limits, taken = row.limits, [take_footprint(rig)]
 
     def is_settled() -> bool:

@@ -19,7 +19,7 @@ GROUP = Group("Memory")
 BULK = Service("bulk", "10.96.0.30", target=9000)
 READERS = 400
 MIB = 1024 * 1024
-# What a reader that stalls costs is 0.2 to 0.25 MiB, so this is enough for 200.
+# A stalled reader costs 0.2 to 0.25 MiB, so this suffices for 200.
 ROOM_BYTES = 48 * MIB
 AT_FIRST_BYTES = 1024 * MIB
 FOUND_S = 15.0
@@ -36,7 +36,7 @@ class GroupedAgent(Agent):
 
 
 class MemoryRig(Rig):
-    """A node whose proxy has a memory limit, and a Service that sends what it is asked for."""
+    """A node whose proxy has a memory limit, and a Service that sends what is requested."""
 
     agent_type = GroupedAgent
     agent: GroupedAgent
@@ -46,7 +46,7 @@ class MemoryRig(Rig):
         self.testbed.add_pods("bulk", source=BULK.target)
         self.agent.group = ControlGroup("memory")
         self.resources.callback(self.agent.group.close)
-        # Processes that begin without a limit look for one 10 s later.
+        # Processes that start without a limit read it 10 s later.
         self.agent.group.limit_memory(AT_FIRST_BYTES)
 
     def start(self) -> None:

@@ -1,9 +1,9 @@
-"""Counts requests that fail while one of two endpoints does, for each path, and with kube-proxy.
+"""Counts requests that fail while one of two endpoints fails, by path, and with kube-proxy.
 
 Run it as ``python -m tests.reliability.path_failures``, as root or, without the paths with hooks,
-in ``unshare -Urn``; further words are the paths to measure. It prints the table of docs/paths.md.
-kube-proxy, and the API server that it needs, are those of ``make cluster``; they are built if they
-are missing. Its slices are as constant as our manifest.
+in ``unshare -Urn``; arguments are the paths to measure. It prints the table of docs/paths.md.
+kube-proxy and its API server are those of ``make cluster``; they are built if they are missing. Its
+slices don't change, like this proxy's manifest.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from userspace_proxy_testing.sandbox.backend_process import BackendProcess
 
 RATE = 1_000
 BEFORE_S, AFTER_S = 2.0, 8.0
-# Long enough that a busy machine is no failure.
+# Long enough that a busy machine causes no failure.
 TIMEOUT_S = 3.0
 READY_S = 60.0
 LATE_S, TRIES = 0.5, 10
@@ -46,19 +46,19 @@ TARGET = 8080
 WEB = ("10.96.0.10", 80)
 KUBE_PROXY = "kube-proxy"
 HOOKS = "-sockets"
-"""Ends the name of a path whose clients' connect() is translated by hooks."""
+"""The end of the name of a path with hooks."""
 PATHS = (KUBE_PROXY, "kernel", f"kernel{HOOKS}", "auto", f"auto{HOOKS}", "userspace")
-# A client repeats a SYN after a second; those that have dialled before are in flight.
+# A client retransmits a SYN after a second; earlier dials are in flight.
 IN_FLIGHT_S = 1.5
 
 
 def kill(_testbed: Testbed, _pod: Pod, server: BackendProcess) -> None:
-    """Kill the endpoint's server: its kernel refuses clients."""
+    """Kill the endpoint's server, so that its kernel refuses clients."""
     server.stop()
 
 
 def cut(_testbed: Testbed, pod: Pod, _server: BackendProcess) -> None:
-    """Let the endpoint's answers be lost."""
+    """Drop the endpoint's answers."""
     pod.drop_traffic()
 
 
@@ -114,9 +114,9 @@ def kube_proxy(testbed: Testbed, web: Service) -> Iterator[None]:
 
 
 def measure(path: str, fail: Fail) -> list[float]:
-    """Return when requests began that failed, in seconds since the failure of the endpoint.
+    """Return the start times of failed requests, in seconds since the endpoint's failure.
 
-    Measures anew while other work delays the client: requests would fail because of that.
+    Measures again if other work delays the client, which would make requests fail.
     """
     for _ in range(TRIES):
         outcome, failed_at = measure_once(path, fail)
@@ -129,7 +129,7 @@ def measure(path: str, fail: Fail) -> list[float]:
 
 
 def measure_once(path: str, fail: Fail) -> tuple[Outcome, float]:
-    """Return what became of requests, and when the endpoint failed (Unix time)."""
+    """Return the outcomes of requests, and when the endpoint failed (Unix time)."""
     kind = HookedAgent if path.endswith(HOOKS) else Agent
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -154,7 +154,7 @@ def measure_once(path: str, fail: Fail) -> tuple[Outcome, float]:
 
 
 def describe(found: Sequence[float]) -> str:
-    """Return how many requests failed, and how many of them when a proxy could have known."""
+    """Return how many requests failed, and how many after a proxy could have known."""
     if not found:
         return "0"
     later = sum(at > IN_FLIGHT_S for at in found)

@@ -1,4 +1,4 @@
-"""Rows about the way to endpoints: slow, lossy or cut links, nodes that are gone, used-up ports."""
+"""Rows about paths to endpoints: slow, lossy or cut links, lost nodes, exhausted ports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PORTS = KERNELS_PORTS + LAST_PORT - FIRST_PORT + 1
 
 
 class RelayedRig(Rig):
-    """Packets from and to the first endpoint pass the relay."""
+    """Packets of the first endpoint pass the relay."""
 
     def prepare(self) -> None:
         self.link = Link(self.testbed.node, self.pod("one"))
@@ -93,7 +93,7 @@ def link_of_1_mbit(rig: RelayedRig) -> Iterator[None]:
 
 
 class TwoNodesRig(Rig):
-    """The first endpoint is a pod of another node."""
+    """The first endpoint is a pod on another node."""
 
     def prepare(self) -> None:
         self.far: SandboxNode = self.testbed.sandbox.add_node()
@@ -109,20 +109,20 @@ class TwoNodesRig(Rig):
     rig=TwoNodesRig,
 )
 def node_gone(rig: TwoNodesRig) -> Iterator[None]:
-    # The router's end of its link; its own end would lose its routes.
+    # The router's end of the link: the node's own end would lose its routes.
     rig.testbed.sandbox.lan.configure(["link set node1 down"])
     yield
     rig.testbed.sandbox.lan.configure(["link set node1 up"])
 
 
 class FewPortsRig(Rig):
-    """One endpoint, which sees the node's address, and few ports of the kernel's for that."""
+    """One endpoint, which sees the node's address, and few ephemeral ports for that."""
 
     flags = ("--workers=2", "--preserve-client-address=never")
     web_pods = ("one",)
 
     def is_well(self) -> bool:
-        """Part of Rig; the page shows this problem for a minute."""
+        """The page shows this problem for a minute."""
         with contextlib.suppress(OSError):
             problems = self.agent.status()["problems"]
             return all("no source port" in problem["what"] for problem in problems)
@@ -155,7 +155,7 @@ QUERIES = 50
 
 
 class UdpRig(Rig):
-    """A UDP Service with two endpoints beside the others."""
+    """A UDP Service with two endpoints, in addition to the others."""
 
     def services(self) -> tuple[Service, ...]:
         ips = tuple(str(self.pod(name).ip) for name in self.web_pods)
@@ -165,7 +165,7 @@ class UdpRig(Rig):
         self.dns = {name: self.pod(name).serve(None, udp=53) for name in self.web_pods}
 
     def count_answers(self, count: int) -> int:
-        """Return how many of that many queries, from a port each, are answered."""
+        """Return how many of so many queries, each from its own port, are answered."""
         return sum(self._is_answered() for _ in range(count))
 
     def _is_answered(self) -> bool:
@@ -194,5 +194,5 @@ def udp_endpoint_refuses(rig: UdpRig) -> Iterator[None]:
         rig.complaints.append(f"{QUERIES - answered} UDP queries not answered")
     yield
     rig.dns["one"] = rig.pod("one").serve(None, udp=53)
-    # A UDP Service is judged by its flows, so the page shows the repair once there are some.
+    # The page shows a UDP Service's repair once it has new flows.
     rig.count_answers(QUERIES)

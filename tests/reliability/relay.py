@@ -5,9 +5,8 @@
 
 Started in the node's namespace as ``relay.py NEAR FAR``; it creates both devices and prints
 ``ready``. Each line of standard input, a JSON object with the fields of :class:`Conditions`,
-replaces the conditions of both directions. It ends when standard input does.
-
-It imports nothing of this project, so that it starts quickly and in any namespace.
+replaces the conditions of both directions. It exits when standard input ends. It imports only the
+standard library, so that it starts quickly and in any namespace.
 """
 
 from __future__ import annotations
@@ -32,24 +31,25 @@ _SEED = 14
 
 @dataclass(frozen=True)
 class Conditions:
-    """What happens to the packets of one direction."""
+    """The conditions of one direction."""
 
     delay_s: float = 0.0
     loss: float = 0.0
-    """The share of packets that is lost."""
+    """The share of lost packets."""
     reordered: float = 0.0
-    """The share of packets that is delayed by ``reordered_by_s`` more, so that later ones pass."""
+    """The share of packets with an extra delay of ``reordered_by_s``, so that later ones
+    overtake."""
     reordered_by_s: float = 0.01
     bits_per_s: float = 0.0
-    """The rate of the link; 0 for any."""
+    """The rate of the link; 0 for unlimited."""
     queue_bytes: int = 100_000
-    """What waits for the link at most, if it has a rate; later packets are dropped."""
+    """The size of the queue of a link with a rate; packets beyond it are dropped."""
     is_cut: bool = False
-    """All packets are lost."""
+    """Whether all packets are lost."""
 
 
 class Line:
-    """The packets under way in one direction; the caller passes the time."""
+    """Packets in flight in one direction; the caller passes the time."""
 
     def __init__(self) -> None:
         self.conditions = Conditions()
@@ -59,7 +59,7 @@ class Line:
         self._free_at = 0.0
 
     def push(self, packet: bytes, now: float) -> None:
-        """Send a packet into the line, which may lose it."""
+        """Send a packet into the line, which may drop it."""
         conditions = self.conditions
         if conditions.is_cut or self._random.random() < conditions.loss:
             return
@@ -76,13 +76,13 @@ class Line:
         heapq.heappush(self._under_way, (due, self._count, packet))
 
     def pop(self, now: float) -> Iterator[bytes]:
-        """Yield the packets that arrive by now, in the order of their arrival."""
+        """Yield the packets that have arrived by now, in order of arrival."""
         while self._under_way and self._under_way[0][0] <= now:
             yield heapq.heappop(self._under_way)[2]
 
     @property
     def next_s(self) -> float | None:
-        """When the next packet arrives; None if none is under way."""
+        """The time of the next arrival; None if no packet is in flight."""
         return self._under_way[0][0] if self._under_way else None
 
 
@@ -95,18 +95,18 @@ def open_tun(name: str) -> int:
 
 
 def receive(descriptor: int, line: Line) -> None:
-    """Send all packets that wait at a device into a line."""
+    """Send all queued packets of a device into a line."""
     while True:
         try:
             packet = os.read(descriptor, _MAX_PACKET_BYTES)
         except (BlockingIOError, OSError):
-            # Nothing waits, or the device is down.
+            # The queue is empty, or the device is down.
             return
         line.push(packet, time.monotonic())
 
 
 def deliver(descriptor: int, line: Line) -> None:
-    """Write the packets of a line that arrive now to a device."""
+    """Write arrived packets of a line to a device."""
     for packet in line.pop(time.monotonic()):
         try:
             os.write(descriptor, packet)
@@ -116,8 +116,8 @@ def deliver(descriptor: int, line: Line) -> None:
 
 
 def relay(near: int, far: int, control: int) -> None:
-    """Forward packets until the control descriptor ends."""
-    # To the far end, and back.
+    """Forward packets until the control descriptor is closed."""
+    # The lines to the far end, and back.
     lines = {near: (Line(), far), far: (Line(), near)}
     commands = b""
     while True:

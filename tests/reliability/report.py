@@ -24,7 +24,7 @@ HEAD = (
     "back after",
     "verdict",
 )
-# Each row has a folder of its own, whose name differs each time.
+# Each row has its own folder, with a different name each time.
 _FOLDER = re.compile(r"/\S*/faults-\w{8}(?=/)")
 _REASONS = {
     "ConnectionResetError": "reset",
@@ -57,7 +57,7 @@ def page_of(
 
 
 def summary_of(results: Sequence[Measured], unmeasured: Sequence[str]) -> str:
-    """Return how many rows there are, and how many of them hold."""
+    """Return the number of rows, and how many of them hold."""
     failed = sum(bool(measured.problems()) for measured in results)
     partly = sum(bool(m.row.not_promised) and not m.problems() for m in results)
     parts = [f"{len(results) - failed - partly} hold"]
@@ -71,9 +71,9 @@ def summary_of(results: Sequence[Measured], unmeasured: Sequence[str]) -> str:
 
 
 def line_of(measured: Measured) -> tuple[str, ...]:
-    """Return the cells of one row, as HEAD names them."""
+    """Return the cells of a row in the order of HEAD."""
     row = measured.row
-    # Of a problem or a log line, only the kind: their texts are those of the row.
+    # Only the kind of a problem or a log line: their texts contain the row's names.
     kinds = [shown.partition(" “")[0].removeprefix("metric ") for shown in measured.shown if shown]
     return tuple(
         _FOLDER.sub("…", cell)
@@ -98,7 +98,7 @@ def verdict_of(measured: Measured) -> str:
 
 
 def describe(outcome: Outcome) -> str:
-    """Return in words what clients of the faulty Service saw."""
+    """Describe the failures of the faulty Service's clients."""
     failed = outcome.failed
     if not failed:
         return f"0 of {outcome.made} failed, slowest {_seconds(outcome.slowest_s)}"
@@ -109,7 +109,7 @@ def describe(outcome: Outcome) -> str:
 
 
 def promises(results: Sequence[Measured]) -> Iterator[tuple[str, str, str]]:
-    """Yield each promise, the rows that test it, and its worst figure."""
+    """Yield each limit, the rows that test it, and its worst figure."""
     count = f"all {len(results)} rows"
     kept = [measured for measured in results if measured.row.limits.same_processes]
     yield (

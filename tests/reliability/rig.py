@@ -1,4 +1,4 @@
-"""A node with the real proxy, a Service that a row breaks, and another Service beside it.
+"""A node with the real proxy, a Service that a row breaks, and another Service.
 
 pod ────25/s──▶ web  10.96.0.10 ──▶ one, two    the faulty Service
 pod-2 ──50/s──▶ cart 10.96.0.20 ──▶ three       the other Service
@@ -23,14 +23,14 @@ from userspace_proxy_testing.sandbox.backend_process import BackendProcess
 WEB = Service("web", "10.96.0.10")
 CART = Service("cart", "10.96.0.20")
 WEB_RATE, CART_RATE = 25, 50
-"""New connections a second."""
+"""New connections per second."""
 
 
 class Rig:
-    """What a row breaks; subclasses change its constants, or what they prepare.
+    """The system that a row breaks; subclasses change constants, or prepare more.
 
     Args:
-        folder: An empty one.
+        folder: An empty folder.
     """
 
     steering = "nftables"
@@ -43,13 +43,13 @@ class Rig:
         self._folder = folder
         self._log_start = 0
         self.figures: list[str] = []
-        """What clients saw, in words, beyond the steady load; rows append to it."""
+        """Clients' results beyond the steady load, as text; rows append to it."""
         self.complaints: list[str] = []
-        """What a row measured itself, and what its promise excludes."""
+        """Violations of limits that a row measured itself."""
         self.gone: set[str] = set()
-        """Words of the lines of rules and routes that a row removes for good."""
+        """Words in lines of rules and routes that a row removes permanently."""
         self.resources = contextlib.ExitStack()
-        """What ends with the rig."""
+        """Resources that are closed with the rig."""
         self.testbed = Testbed(
             folder, self.steering, *self.flags, clients=self.clients, agent=self.agent_type
         )
@@ -74,14 +74,14 @@ class Rig:
 
     @property
     def client_prefix(self) -> tuple[str, ...]:
-        """The words before the commands of both Services' clients."""
+        """The command prefix of both Services' clients."""
         return ()
 
     def prepare(self) -> None:
-        """Do what a subclass needs before the proxy starts."""
+        """Prepare a subclass's needs before the proxy starts."""
 
     def start(self) -> None:
-        """Start the proxy; it serves when this returns."""
+        """Start the proxy, and wait until it serves."""
         self.testbed.serve(*self.services())
 
     def services(self) -> tuple[Service, ...]:
@@ -94,7 +94,7 @@ class Rig:
         return self.testbed.pod(name)
 
     def start_server(self, name: str, **ports: int) -> None:
-        """Start the server of a pod, at the Services' target port unless others are given."""
+        """Start a pod's server, on the Services' target port unless others are given."""
         self.servers[name] = self.pod(name).serve(None, **(ports or {"tcp": WEB.target}))
 
     def load_web(self) -> Load:
@@ -109,12 +109,12 @@ class Rig:
         return Load(self.other_client, log, CART.address, CART_RATE, prefix=self.client_prefix)
 
     def load_direct(self) -> Load:
-        """Start the same load on the other Service's endpoint, past the proxy."""
+        """Start the same load on the other Service's endpoint, without the proxy."""
         address = self.testbed.ip("three"), CART.target
         return Load(self.other_client, self._folder / "direct.log", address, CART_RATE)
 
     def is_well(self) -> bool:
-        """Return whether the proxy reports that everything is as before the fault."""
+        """Return whether the proxy reports the same state as before the fault."""
         with contextlib.suppress(OSError):
             status = self.agent.status()
             ejected = [e for port in status["ports"] for e in port["endpoints"] if is_ejected(e)]
@@ -122,11 +122,11 @@ class Rig:
         return False
 
     def is_fault(self, problem: dict[str, Any]) -> bool:
-        """Return whether a problem of ``/api/v1/status`` has to end with the fault."""
+        """Return whether a problem of ``/api/v1/status`` must end with the fault."""
         return True
 
     def begin_log(self) -> None:
-        """Count log lines from here."""
+        """Start to count log lines here."""
         self._log_start = len(self.agent.log().splitlines())
 
     def log_lines(self) -> list[str]:
@@ -138,7 +138,7 @@ class Rig:
 
 
 def is_ejected(endpoint: dict[str, Any]) -> bool:
-    """Return whether an endpoint, as ``/api/v1/status`` shows it, is left out."""
+    """Return whether an endpoint of ``/api/v1/status`` is ejected."""
     return endpoint["ejected_for_s"] is not None
 
 

@@ -1,4 +1,4 @@
-"""One row of the matrix: what it breaks, what clients may see, and how the proxy reports it.
+"""A row of the matrix: its fault, the limits for clients, and the evidence for operators.
 
     @group.row("one of two endpoints refuses connections", Limits(), [...])
     def endpoint_refuses(rig):
@@ -6,8 +6,8 @@
         yield                         ◀── the framework measures for ``Limits.fault_s``
         rig.start_server("one")       ◀── repair
 
-Rule 1: limits are what the proxy promises, and the page has them in words. A row whose promise
-can't be kept by nature has limits that it keeps, and states the rest in ``not_promised``.
+Rule 1: limits are the proxy's guarantees, which the page describes. A row for which a guarantee is
+impossible has weaker limits, and describes the rest in ``not_promised``.
 """
 
 from __future__ import annotations
@@ -23,32 +23,31 @@ from .rig import Rig
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a fault may cost."""
+    """The largest effects that a fault may have."""
 
     failed: float = 0.0
     """The share of the faulty Service's new connections that may fail."""
     slowest_s: float = 0.5
-    """The slowest successful connection of the faulty Service."""
+    """The duration of the slowest successful connection of the faulty Service."""
     other_failed: int = 0
     """How many connections of the other Service may fail."""
     other_p99_ms: float = 50.0
-    """The other Service's p99 may be twice its quiet value, or this if that is less: on a busy
-    machine a few milliseconds more or less are noise."""
+    """The limit of the other Service's p99, but at least twice its quiet value."""
     back_s: float = 5.0
-    """From the repair until no connection fails or waits and ``Rig.is_well``."""
+    """The time from the repair until no connection fails or waits, and ``Rig.is_well``."""
     log_lines: int = 10
-    """From the fault to the recovery."""
+    """The number of log lines from the fault to the recovery."""
     settle_s: float = 15.0
-    """For descriptors, connections and memory to be given back."""
+    """The time until descriptors, connections and memory are released."""
     memory_mib: float = 12.0
-    """Growth of all processes, after the fault."""
+    """The growth of all processes after the fault."""
     fault_s: float = 2.5
-    """How long the fault lasts at least, in seconds."""
+    """The minimum duration of the fault in seconds."""
     same_processes: bool = True
-    """False where the row kills processes, which are then replaced."""
+    """False if the row kills processes, which are then replaced."""
 
     def promises(self) -> Iterator[str]:
-        """Yield in words what clients see at most, and for how long."""
+        """Yield the largest effects on clients, and their duration, as text."""
         if self.failed < 1:
             yield f"{self.failed:.0%} fail" if self.failed else "none fails"
             yield f"slowest {self.slowest_s:g} s"
@@ -66,14 +65,14 @@ class Row:
     name: str
     group: str
     breaks: str
-    """What is broken, in words; the first cell of the table."""
+    """The fault, as text; the first cell of the table."""
     limits: Limits
     evidence: Sequence[Evidence]
     """Where an operator sees it while it lasts; at least a metric and a cause."""
     fault: Callable[..., AbstractContextManager[None]]
     rig: type[Rig]
     not_promised: str = ""
-    """What clients see of a promise that can't be kept by nature; empty if all are kept."""
+    """Effects on clients for which a guarantee is impossible; empty if there are none."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Group:
     name: str
     rows: list[Row] = field(default_factory=list)
     is_serial: bool = False
-    """Its rows share something, so only one of them runs at a time."""
+    """Whether its rows share resources, so that only one runs at a time."""
 
     def row(
         self,
@@ -97,7 +96,7 @@ class Group:
     ) -> Callable[[Callable[..., Iterator[None]]], Callable[..., Iterator[None]]]:
         """Add the decorated generator as a row; see :class:`Row` for the arguments.
 
-        Its name is the generator's with hyphens unless another one is given.
+        The row's name is the generator's, with hyphens, unless one is given.
         """
 
         def add(fault: Callable[..., Iterator[None]]) -> Callable[..., Iterator[None]]:

@@ -1,4 +1,4 @@
-"""Every row of the matrix as a test; ``make faults`` runs the same rows and writes the page."""
+"""Each row of the matrix as a test; ``make faults`` runs the same rows and writes the page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.netns
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_a_fault_costs_at_most_the_documented_requests(row: Row, tmp_path: Path) -> None:
+def test_a_fault_fails_at_most_the_documented_requests(row: Row, tmp_path: Path) -> None:
     assert measure(row, tmp_path).problems() == []
 
 

@@ -1,12 +1,12 @@
 """Simulates the data plane: one thread, a virtual clock, simulated sockets; a seed decides all.
 
-    seed ──▶ Plan ──▶ World ─┬─ Timeline: the clock, and all that is still to happen
+    seed ──▶ Plan ──▶ World ─┬─ Timeline: the clock, and all future events
              (plan)  (world) ├─ VirtualLoop: asyncio's part of an event loop      (timeline)
                              ├─ Kernel, Network: sockets, epoll, pipes, delays    (kernel, network)
                              ├─ the data plane itself, which calls them           (seam)
                              ├─ clients and endpoints                             (actors)
-                             ├─ what happens to each of their connections (clients, flows)
-                             └─ what users rely on, as it happens and at the end (promises)
+                             ├─ the record of each of their connections         (clients, flows)
+                             └─ guarantees, checked during the run and at its end (promises)
 
 Rule 1: nothing here reads a clock, draws from an unseeded source or iterates over a set of objects,
 so a seed gives the same run on any machine (``PYTHONHASHSEED=0``).

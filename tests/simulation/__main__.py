@@ -1,9 +1,7 @@
 """Runs seeds: ``python -m tests.simulation --seeds=1000 --jobs=2``, or ``--seed=7`` for one.
 
-With ``--half=node`` they are those of whole nodes.
-
-Prints a line for each seed that fails, then, for the first ones of different kinds, the plan made
-smaller, and who did what when.
+With ``--half=node`` whole nodes are simulated. Prints a line for each seed that fails, and the
+shrunk plan and the sequence of events of the first seed of each kind.
 """
 
 from __future__ import annotations
@@ -21,11 +19,11 @@ from .halves import PACKAGES, load
 from .judgements import often_excused, table, unused
 from .seeds import revision, seeds_of
 
-# At a time, for one process.
+# Seeds that one process runs at a time.
 _CHUNK = 50
 _MOST_SHOWN = 20
 _MOST_EXPLAINED = 3
-# From then on each oracle has had an occasion.
+# From so many seeds on, each oracle must have judged at least once.
 _MANY = 1000
 
 
@@ -33,7 +31,7 @@ def main() -> int:
     """Run seeds; return the exit status."""
     options = _parser().parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
-        # Sets of addresses have an order of their own otherwise.
+        # Otherwise, sets of addresses have a random order.
         arguments = [sys.executable, "-m", "tests.simulation", *sys.argv[1:]]
         os.execve(sys.executable, arguments, {**os.environ, "PYTHONHASHSEED": "0"})
     if options.mutant:
@@ -74,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def campaign(options: argparse.Namespace, seeds: Sequence[range]) -> int:
-    """Run seeds of a half, and print what fails; return the exit status."""
+    """Run seeds of a half, and print failures; return the exit status."""
     half: str = options.half
     began, failed, done = time.monotonic(), dict[int, str](), 0
     judged, excused = Counter[str](), Counter[tuple[str, str]]()

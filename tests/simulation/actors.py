@@ -1,10 +1,10 @@
-"""Clients and endpoints: they act by a script, and orderly when the world is calm.
+"""Clients and endpoints: they follow a script, and close in an orderly way once the world is calm.
 
-    Party      one side of a TCP connection: sends, reads, ends it in any way at any moment
-    PodHost    an endpoint of TCP or UDP: what dials meet, and the parties that it accepts
+    Party      one side of a TCP connection: sends, reads, closes or resets at any moment
+    PodHost    an endpoint of TCP or UDP: its reactions to dials, and the parties that it accepts
     Asker      a client of UDP
 
-What a party sends is a part of one endless pattern, so what its peer has read is checked at once.
+A party sends a part of one endless pattern, so its peer can check the bytes immediately.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .world import World
 
 Step = tuple[float, str, int]
-"""Seconds to wait, what to do then, and how much of it."""
+"""Seconds to wait, the action after that, and its size."""
 
 Joined = tuple[ProxyProtocol | None, str, SocketAddress, SocketAddress | None]
 """The PROXY header's version, the Service port's label, the client, and the frontend."""
@@ -45,24 +45,24 @@ SEND, READ, FINISH, RESET, CLOSE, URGENT, STALL = (
 
 _CALM_S = 0.1
 _BUSY_S = 0.02
-# The last bytes of a party that has sent nothing.
+# The number of last bytes of a party that has sent nothing before.
 _LAST_BYTES = 20
 
 
 def pattern(base: int, start: int, count: int) -> bytes:
-    """Return a part of what a party with this base sends."""
+    """Return a part of the pattern of a party with this base."""
     start = (base + start) % _PATTERN_BYTES
     return _PATTERN[start : start + count]
 
 
 class Party:
-    """One side of a TCP connection, and what it has seen.
+    """One side of a TCP connection, and its observations.
 
     Args:
-        world: Has the clock, and takes what is wrong.
-        stream: Its end.
-        number: Distinguishes what it sends.
-        steps: What it does until the world is calm.
+        world: Has the clock, and collects violations.
+        stream: Its end of the connection.
+        number: Makes its data distinct.
+        steps: Its actions until the world is calm.
     """
 
     def __init__(self, world: World, stream: Stream, number: int, steps: Sequence[Step]) -> None:
@@ -73,27 +73,28 @@ class Party:
         self.service = -1
         """The Service that a client dials."""
         self.own = self.served_as = self.dialled = SocketAddress("", 0)
-        """A client's own address, that by which it is served, and what it has dialled: these may be
-        those of its PROXY header."""
+        """A client's own address, the one by which it is served, and the dialled one: the latter
+        two may come from its PROXY header."""
         self.how = ""
-        """How it sends one."""
+        """How it sends a PROXY header."""
         self.other: Party | None = None
         """The other side, once the data plane has joined the two."""
         self.joined: Joined | None = None
-        """What a client's connection was when it was joined."""
+        """The state of a client's connection when the two sides were joined."""
         self.sent = self.heard = 0
         self.header: bytes | None = None
-        """What is still to be read before the client's bytes; None: not known yet."""
+        """The rest of the PROXY header that it must read before the client's bytes; None: unknown
+        yet."""
         self.announced = 0
         self._announces: list[bytes] = []
-        """What it sends before its own bytes: a PROXY header, in pieces."""
+        """The PROXY header that it sends before its own bytes, in pieces."""
         self.has_finished = self.has_reset = self.has_closed = self.has_left = False
         self._has_said_last = False
         self.heard_fin = False
         self.error = 0
         self.reset_at: float | None = None
         self._turn = 0
-        """The last act that was planned."""
+        """The number of the last action that was planned."""
         self._idle_since = 0.0
         self._steps = iter(steps)
         self._next: Step | None = None
@@ -101,7 +102,7 @@ class Party:
 
     @property
     def is_done(self) -> bool:
-        """Whether it does nothing any more."""
+        """Whether it acts no more."""
         return self.has_closed or self.has_reset
 
     @property
@@ -139,7 +140,7 @@ class Party:
             return
         state = self.stream.state
         if state == CONNECTING:
-            # Its script begins when the connection is open.
+            # The script begins when the connection is open.
             self._act_after(0.01)
             return
         if self._announces and state == OPEN:
@@ -165,19 +166,19 @@ class Party:
             self._advance()
 
     def _sleep(self) -> None:
-        # Cost: of all that happens in a run, three of four events were looks at an idle stream.
+        # Cost: three of four events of a run were checks of an idle stream.
         self._idle_since = self.world.timeline.now
         self.stream.sleeper = self.look
 
     def look(self) -> None:
-        """Look for news when it would have if it looked all the time, each tenth of a second."""
+        """Read once there is news, as if it had polled each tenth of a second."""
         if self.stream.sleeper is not None:
             self.stream.sleeper = None
             slept_s = self.world.timeline.now - self._idle_since
             self._act_after((slept_s // _CALM_S + 1) * _CALM_S - slept_s)
 
     def do(self, what: str, amount: int) -> None:
-        """Do one step; raises what the call raises."""
+        """Do one step; raises the call's error."""
         if what == SEND and not self.has_finished:
             self.send(amount)
         elif what == READ:
@@ -197,7 +198,7 @@ class Party:
             self.close()
 
     def send(self, count: int, *, is_urgent: bool = False) -> None:
-        """Send the next bytes of its pattern, as far as there is room."""
+        """Send the next bytes of its pattern, as far as the buffer has room."""
         data = pattern(self.base, self.sent, count)
         took = self.stream.write(data, is_urgent=is_urgent)
         self.sent += took
@@ -209,7 +210,7 @@ class Party:
         self.world.network.note(f"{self.stream.name}: FIN after {self.sent} B")
 
     def close(self) -> None:
-        """Close; that is a RST if something is unread."""
+        """Close; sends RST if bytes are unread."""
         if not self.stream.close():
             self.has_finished = True
         else:
@@ -220,7 +221,7 @@ class Party:
     def _note_reset(self) -> None:
         self.has_reset = True
         if self.other is None and self.service < 0 and self.stream.local is not None:
-            # To the node its dial has failed.
+            # The node considers its dial failed.
             host = self.world.hosts[SocketAddress(*self.stream.local)]
             host.failures.append(self.world.timeline.now)
 
@@ -248,18 +249,18 @@ class Party:
         self.heard += len(data)
 
     def expected_header(self) -> bytes:
-        """Return what the data plane sends before its bytes."""
+        """Return the PROXY header that the data plane sends before its bytes."""
         return self.world.header_of(self)
 
     @property
     def _is_idle(self) -> bool:
-        """Whether there is nothing to be read, and it isn't to end."""
+        """Whether nothing can be read, and it isn't about to finish."""
         stream = self.stream
         has_news = stream.error or (stream.is_readable and not self.heard_fin)
         return not has_news and not self._may_end
 
     def _be_orderly(self) -> None:
-        """Read all, send a last piece, finish, and close when both sides have finished."""
+        """Read all, send a last piece and FIN, and close once both sides have sent FIN."""
         before = self.heard
         try:
             while not self.heard_fin and self.stream.is_readable:
@@ -294,7 +295,7 @@ class Party:
 
     @property
     def _may_end(self) -> bool:
-        """Whether it is its turn to finish: one side waits for the other's end."""
+        """Whether it may send FIN now: one side waits for the other's FIN."""
         if not self.world.is_finishing:
             return False
         first = self.world.plan.node.finishes_first
@@ -308,7 +309,7 @@ class Party:
         return bool(every) and self.number % every == 0 and is_open
 
     def _end_by_reset(self) -> None:
-        """Send something, and a RST behind it: what has arrived before it is passed on."""
+        """Send data and then RST: data that arrived before the RST is passed on."""
         try:
             if not self._has_said_last:
                 self._has_said_last = True
@@ -334,26 +335,25 @@ class PodHost:
     """An endpoint, at an address.
 
     Args:
-        scripts: What the parties that it accepts do, one after another.
+        scripts: The scripts of the connections that it accepts, in turn.
     """
 
     def __init__(self, world: World, address: Address, scripts: Sequence[Sequence[Step]]) -> None:
         self.world = world
         self.address = address
         self.mix: tuple[str, ...] = ()
-        """What dials meet in turn until the world is calm; empty: all are answered."""
+        """The reactions to dials, in turn, until the world is calm; empty: it answers all."""
         self.dialled = 0
         self.failures: list[float] = []
-        """When dials, or datagrams, met something else than an answer."""
+        """When dials or datagrams weren't answered."""
         self.parties: list[Party] = []
         self._scripts = scripts
         self.heard: list[bytes] = []
-        """Datagrams."""
+        """The received datagrams."""
         self.goes_on: tuple[float, int] = (0.0, 0)
-        """After how many seconds it sends again what it has answered, and how often."""
+        """The delay after which it repeats an answer, in seconds, and how often."""
 
     def behaviour(self) -> str:
-        """Part of Host."""
         self.dialled += 1
         now = ANSWERS
         if self.mix and not self.world.is_calm:
@@ -365,7 +365,6 @@ class PodHost:
         return now
 
     def accept(self, stream: Stream) -> None:
-        """Part of Host."""
         count = len(self.parties)
         steps = self._scripts[count % len(self._scripts)] if self._scripts else ()
         stream.name = f"endpoint {self.address[0]}#{count}"
@@ -375,12 +374,11 @@ class PodHost:
         self.world.note_accepted(party)
 
     def receive(self, payload: bytes, source: Address) -> None:
-        """Part of Host."""
         self.heard.append(payload)
         self.world.network.note(f"endpoint {self.address[0]}: got {payload!r}")
         answer = payload + b" from " + self.address[0].encode()
         if (count := self.heard.count(payload)) > 1:
-            # What it has refused at first may be sent to it again.
+            # A datagram that it refused at first may be sent to it again.
             answer += b"#%d" % count
         self._send(answer, source)
         every_s, times = self.goes_on
@@ -394,7 +392,7 @@ class PodHost:
 
 
 class Asker:
-    """A client of UDP: one address, and what it has sent and got."""
+    """A UDP client with one address, and the datagrams that it sent and received."""
 
     def __init__(self, world: World, address: Address) -> None:
         self.world = world
@@ -404,7 +402,7 @@ class Asker:
         world.network.clients[address] = self._receive
 
     def ask(self, service: Service, to: Address, hops: int = 64) -> None:
-        """Send a datagram to an address of a Service."""
+        """Send a datagram to a Service's address."""
         payload = f"{self.address[0]}:{self.address[1]}/{self.sent}".encode()
         self.sent += 1
         self.world.network.note(f"udp client {self.address[0]}: sent {payload!r} to {to[0]}")

@@ -1,4 +1,4 @@
-"""Adds clients and changes of one Service to a plan that is drawn already."""
+"""Adds clients and changes of one Service to a drawn plan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from . import plan as plans
 from .actors import Step
 from .plan import Event, Plan
 
-# Numbers below are those of other clients.
+# Other clients have lower numbers.
 _FIRST_CLIENT = 200
 
 
@@ -26,25 +26,25 @@ class Adding:
         self._clients = max(_FIRST_CLIENT, *numbers, 0)
 
     def number(self, protocol: Protocol) -> int:
-        """Return the number of a Service of a protocol."""
+        """Return the number of a Service of the given protocol."""
         numbers = [n for n, each in enumerate(self.plan.services) if each.protocol is protocol]
         return self.rng.choice(numbers)
 
     def two(self) -> tuple[int, int]:
-        """Return the numbers of two Services of TCP."""
+        """Return the numbers of two TCP Services."""
         services = enumerate(self.plan.services)
         tcp = [n for n, each in services if each.protocol is Protocol.TCP]
         one, other = self.rng.sample(tcp, 2)
         return one, other
 
     def client(self, number: int, at: float, ip: str, steps: Sequence[Step]) -> Event:
-        """Return that a client dials a Service."""
+        """Return the event that a client dials a Service."""
         self._clients += 1
         args = (self._clients, number, ip, tuple(steps), "whole")
         return Event(round(at, 4), plans.CLIENT, args)
 
     def others(self, number: int) -> Sequence[Event]:
-        """Return the events without the clients and the changes of a Service of TCP."""
+        """Return the events without clients and changes of a TCP Service."""
         where = {plans.CLIENT: 1, plans.UPDATE: 0}
         events = self.plan.events
         return [e for e in events if e.what not in where or e.args[where[e.what]] != number]
@@ -52,7 +52,7 @@ class Adding:
     def with_events(
         self, feature: str, events: Iterator[Event], lasts_s: float, kept: Sequence[Event]
     ) -> Plan:
-        """Return the plan with more events; it is calm later than that many seconds."""
+        """Return the plan with more events; it becomes calm later by that many seconds."""
         plan = self.plan
         return replace(
             plan,

@@ -15,7 +15,7 @@ NODE_IP = "10.1.0.1"
 
 @functools.cache
 def ipv6_of(text: str) -> str:
-    """Return the IPv6 address, or network, that stands for one of IPv4."""
+    """Return the IPv6 address or network that stands for one of IPv4."""
     ip, _, length = text.partition("/")
     if ip == "0.0.0.0":
         return "::"
@@ -25,7 +25,7 @@ def ipv6_of(text: str) -> str:
     if not length:
         return address
     bits = int(length)
-    # By where the last octet is that the length reaches.
+    # Derived from the last octet that the prefix covers.
     return f"{address}/{bits + (16 if bits <= 16 else 32 if bits <= 24 else 96)}"
 
 
@@ -33,5 +33,5 @@ NODE_IPS = frozenset({NODE_IP, ipv6_of(NODE_IP)})
 
 
 def alike(ip: str, other: str) -> str:
-    """Return an address or network of IPv4, or what stands for it in the family of another one."""
+    """Return an IPv4 address or network, or its IPv6 counterpart, in another address's family."""
     return ipv6_of(ip) if ":" in other else ip

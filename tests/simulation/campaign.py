@@ -1,4 +1,4 @@
-"""Runs many seeds of a half, in one process or several, and sums what the oracles have counted."""
+"""Runs many seeds of a half, in one or several processes, and adds up what the oracles counted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from itertools import islice
 from .halves import load
 from .judgements import Counts, Judgements
 
-# A seed takes a twentieth of a second: more is a loop without an end.
+# A seed takes 0.05 s: a run that takes longer than this loops forever.
 _MOST_CPU_S = 20.0
 
 Results = tuple[list[tuple[int, str]], Counts]
-"""Each seed with its first violation (empty: there is none), and what the oracles have counted."""
+"""Each seed with its first violation (empty if there is none), and the oracles' counts."""
 
 
 def run(half: str, seeds: Iterable[range], jobs: int, at_once: int) -> Iterator[Results]:
@@ -42,7 +42,7 @@ def run(half: str, seeds: Iterable[range], jobs: int, at_once: int) -> Iterator[
 def run_chunk(name: str, seeds: range) -> Results:
     """Run some seeds of a half."""
     half = load(name)
-    # Not before: it imports the product, which may be a mutant.
+    # Imported here, because it imports the product, which may be a mutant.
     from .cpu_limit import no_longer_than
 
     def run_one(seed: int) -> str:
@@ -57,8 +57,8 @@ def run_chunk(name: str, seeds: range) -> Results:
     gc.disable()
     for seed in seeds:
         results.append((seed, run_one(seed)))
-        # Most of what a run leaves is in cycles. After each run that takes half as long as after
-        # ten, whose memory no cache holds; and what is left at the next freeze stays for good.
+        # Most objects of a run are in cycles. Collecting after each run takes half as long as after
+        # ten, whose memory exceeds the caches, and objects at the next freeze are never freed.
         gc.collect()
     gc.enable()
     return results, sums.counts

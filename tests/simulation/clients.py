@@ -1,11 +1,11 @@
-"""What happens to each client's connection, from its acceptance to its end.
+"""Records each client's connection from accept to close.
 
     accepts ─▶ chosen ─▶ dialled ─┬─▶ joined ─▶ ended
                ▲                  │
-               └── it has failed ─┘
+               └── dial failed ───┘
 
-The kernel tells of acceptances and dials. For whom a dial is, and which dial is used in the end,
-no system call shows: two methods of the product are watched for that.
+The kernel reports accepts and dials. System calls don't show for which client a dial is made and
+which dial is used: two methods of the product are watched for that.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from .services import Service
     from .world import World
 
-# Ports of clients; those that PROXY headers announce are lower.
+# The lowest source ports of clients, and of clients in PROXY headers, which are lower.
 CLIENTS_FROM, ANNOUNCED_FROM = 20000, 5000
 
 
 @dataclass(eq=False)
 class Dial:
-    """One dial of the node for a client."""
+    """One dial of the node on behalf of a client."""
 
     endpoint: SocketAddress
     at: float
@@ -54,30 +54,30 @@ class Client:
     number: int
     party: Party
     service: Service
-    """Which accepts it."""
+    """The Service that accepted it."""
     left: Stream
-    """The node's end towards the client."""
+    """The node's end of the connection to the client."""
     accepted_at: float
     dials: list[Dial] = field(default_factory=list)
     chosen_at: float = 0.0
-    """When an endpoint was last chosen for it."""
+    """When an endpoint was last picked for it."""
     endpoint: SocketAddress | None = None
-    """The one that has answered; None: none has."""
+    """The endpoint that has answered; None if none has."""
     other: Party | None = None
     right: Stream | None = None
-    """The node's end towards its endpoint."""
+    """The node's end of the connection to the endpoint."""
     joined_at: float = 0.0
     cause: str = ""
-    """Why it has ended, by its line of the connection log; empty: it hasn't."""
+    """The reason why it was closed, from its line of the connection log; empty while open."""
 
     @property
     def ip(self) -> str:
-        """By which it is served: its own address, or that of a PROXY header."""
+        """The address by which it is served: its own, or that in its PROXY header."""
         return self.party.served_as.ip
 
     @property
     def is_announced(self) -> bool:
-        """Whether it is to send a PROXY header first."""
+        """Whether it must send a PROXY header first."""
         return self.party.served_as != self.party.own
 
     @property
@@ -86,7 +86,7 @@ class Client:
 
     @property
     def is_dialled(self) -> bool:
-        """Whether a dial for it is under way, or was just answered."""
+        """Whether a dial for it is in progress, or was just answered."""
         return bool(self.dials) and self.dials[-1].is_under_way
 
     @property
@@ -95,7 +95,7 @@ class Client:
 
     @property
     def at(self) -> SocketAddress | None:
-        """Where it takes a place: at its endpoint, or at the one that is dialled for it."""
+        """The endpoint at which it is counted: its own, or the one that is dialled for it."""
         if self.endpoint is None and self.is_dialled:
             return self.dials[-1].endpoint
         return self.endpoint
@@ -107,7 +107,7 @@ class Client:
 
     @property
     def ends_seen(self) -> bool:
-        """Whether the end of a side has arrived, or was passed on."""
+        """Whether a side's FIN or RST has arrived, or was passed on."""
         return any(
             each is not None and (each.fin_at, each.failed_at, each.shut_out_at) != (None,) * 3
             for each in (self.left, self.right)
@@ -115,12 +115,12 @@ class Client:
 
 
 class Clients(Watcher):
-    """Those of one run."""
+    """The clients of one run."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.all: dict[int, Client] = {}
-        """By their numbers."""
+        """By client number."""
         self._dialled_for: Client | None = None
 
     @property
@@ -128,11 +128,11 @@ class Clients(Watcher):
         return [client for client in self.all.values() if client.is_open]
 
     def of(self, stream: Stream) -> Client | None:
-        """Return a client, by the node's end of its connection."""
+        """Return the client whose connection has this end at the node."""
         return None if stream.remote is None else self.all.get(stream.remote[1] - CLIENTS_FROM)
 
     def accepts(self, sock: SimulatedSocket, client: Stream) -> None:
-        """Part of Watcher: the Service port of a client is that for which it is accepted."""
+        """The Service port of a client is the one that accepted it."""
         world = self._world
         assert client.remote is not None, "it has a client"
         party = world.clients[client.remote[1] - CLIENTS_FROM]
@@ -144,7 +144,6 @@ class Clients(Watcher):
             promise.accepted(one)
 
     def connects(self, sock: SimulatedSocket, address: Address) -> None:
-        """Part of Watcher."""
         client = self._dialled_for
         if client is not None and isinstance(sock.core, Stream):
             dial = Dial(SocketAddress(*address), self._world.timeline.now, sock.core)
@@ -153,7 +152,7 @@ class Clients(Watcher):
                 promise.dialled(client, dial)
 
     def ended(self, line: dict[str, Any]) -> None:
-        """Take a line of the connection log."""
+        """Handle a line of the connection log."""
         world = self._world
         if line["kind"] == "flow":
             world.network.note(f"flow of {line['client']}: {line['cause']}")
@@ -188,7 +187,7 @@ class Clients(Watcher):
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Learn for whom dials are, and which are used, while this lasts."""
+        """Watch within the block for which clients dials are made, and which are used."""
         connect, answered = TcpConnection._connect, TcpAccounts.answered
 
         def connects(connection: Any, endpoint: SocketAddress) -> Any:

@@ -1,4 +1,4 @@
-"""Tests of the simulation; those of the contract run against both kernels."""
+"""Fixtures of the simulation's tests; contract tests run against both kernels."""
 
 from __future__ import annotations
 

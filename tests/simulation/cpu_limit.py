@@ -1,4 +1,4 @@
-"""Ends a run that computes without an end, as an exception within it."""
+"""Ends a run that loops forever, by an exception within it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from .kernel import Runaway
 
-# One that the product suppresses comes again.
+# The interval at which it is raised again if the product suppresses it.
 _AGAIN_S = 0.5
 
 
 class Endless(Runaway):
-    """A run has taken more processor time than any that ends."""
+    """A run took more processor time than any run that terminates."""
 
 
 @contextlib.contextmanager

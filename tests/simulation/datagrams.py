@@ -1,7 +1,7 @@
 """A simulated UDP socket: a bounded queue, an error that is reported once, ancillary data.
 
 Source: net/ipv4/udp.c, udp_recvmsg(), udp_sendmsg(), udp_lib_get_port(); net/ipv4/icmp.c,
-icmp_unreach(): only a connected socket is told of an error.
+icmp_unreach(): only a connected socket gets an error.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ IN, OUT, ERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
 
 IP_TTL, IPV6_HOPLIMIT = 2, 52
 _PKTINFO, _PKTINFO6 = 8, 50
-# The origin of an ICMP error.
+# Values of ee_origin of an ICMP error.
 _FROM_ICMP, _FROM_ICMP6 = 2, 3
 
 Address = tuple[str, int]
 
 
 class DatagramSocket:
-    """One socket; its owner binds it, or connects it, through ``sockets``."""
+    """One socket; ``sockets`` binds or connects it for its owner."""
 
     __slots__ = (
         "dropped",
@@ -66,18 +66,18 @@ class DatagramSocket:
         self.keeps_errors = False
         self.item: Item | None = None
         self.dropped = 0
-        """Datagrams for which the queue was full."""
+        """Datagrams that were dropped because the queue was full."""
         self.hops = 64
         self.reports_destination = False
         self.room = network.inbox_datagrams
         self.sent = 0
         self.tries = 0
-        """Calls to send to its peer, also those that fail."""
+        """Calls that send to its peer, including those that fail."""
         self.shares_port = False
-        """SO_REUSEADDR; the kernel looks at it when another socket is bound."""
+        """SO_REUSEADDR; the kernel checks it when another socket is bound."""
 
     def events(self) -> int:
-        """Return what poll reports now."""
+        """Return the current poll events."""
         return (IN if self.inbox else 0) | (ERR if self.error or self.errors else 0) | OUT
 
     def take_error(self) -> int:
@@ -85,7 +85,7 @@ class DatagramSocket:
         return number
 
     def fail(self, number: int, kind: int = 3, code: int = 3) -> None:
-        """Note an ICMP error, which the next call reports; by default a port is unreachable."""
+        """Record an ICMP error, which the next call reports; the default is port unreachable."""
         if self.remote is None or not (self.keeps_errors or number == errno.ECONNREFUSED):
             return
         self.error = number
@@ -95,7 +95,7 @@ class DatagramSocket:
             self.item.wake(ERR)
 
     def read_error(self) -> list[tuple[int, int, bytes]]:
-        """Return the next error of the queue; the last one ends the pending error."""
+        """Return the next error of the queue; reading the last one clears the pending error."""
         if not self.errors:
             raise BlockingIOError(errno.EAGAIN, "no error")
         number, kind, code = self.errors.popleft()
@@ -121,7 +121,7 @@ class DatagramSocket:
             self.item.wake(IN)
 
     def _destination(self, at: str) -> tuple[int, int, bytes]:
-        """Return what says at which address a datagram arrived."""
+        """Return the control message with the address to which a datagram was sent."""
         if self.is_ipv6:
             info = _socket.inet_pton(_socket.AF_INET6, at) + struct.pack("=I", 1)
             return _socket.IPPROTO_IPV6, _PKTINFO6, info
@@ -147,7 +147,7 @@ class DatagramSocket:
         return len(payload)
 
     def close(self) -> bool:
-        """Receive nothing more."""
+        """Stop receiving."""
         self.item = None
         self.network.forget_datagrams(self)
         return False

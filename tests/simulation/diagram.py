@@ -1,4 +1,4 @@
-"""Draws a trace as a sequence diagram in text: who did what when, and to whom.
+"""Draws a trace as a sequence diagram in text: the actions of clients, proxy and endpoints in time.
 
       seconds  client                   proxy                    endpoint
        0.2012  │ 3: dials service 0 ───▶│                        │
@@ -6,8 +6,8 @@
        0.2056  │                        │◀───────────────────────│ 10.2.0.2#0: sent 232 B
     all stopped for 6 s ──────────────────────────────────────────────────────────────────
 
-A line of a trace begins with the name of who did it and a colon; a name begins with a word that
-decides its column. Other lines are about the node as a whole.
+A line of a trace begins with the name of the actor and a colon; the first word of the name decides
+its column. Other lines are about the node as a whole.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PROXY = "proxy"
 _VIOLATION = "VIOLATION"
 
 _COLUMNS = ("cluster", "client", _PROXY, "table", "endpoint")
-"""In their order; those that do nothing are left out."""
+"""The columns in their order; those without events are left out."""
 _BY_WORD: Mapping[str, str] = {
     "client": "client",
     "udp": "client",
@@ -46,8 +46,8 @@ _BY_WORD: Mapping[str, str] = {
 }
 _SENT = re.compile(r"\b(?:dials?|sent|sends|FIN after|close|RST)\b")
 _ROWS = 3
-"""Of one step, at most."""
-# Fields of a value that have their usual values, and more that isn't needed to see what happens.
+"""The maximum number of rows of a step."""
+# Fields that have their usual values, and others that aren't needed to follow the events.
 _LONG: Sequence[tuple[str, str]] = (
     (r"SocketAddress\(ip='([^']+)', port=(\d+)\)", r"\1:\2"),
     (r"<\w+\.\w+: '([^']+)'>", r"\1"),
@@ -58,27 +58,27 @@ _TO_ENDPOINT = re.compile(r"\bdial of\b")
 
 
 class Step(NamedTuple):
-    """Something that one party did."""
+    """One action of an actor."""
 
     at: float
     column: str
-    """Empty: about the node as a whole."""
+    """The actor's column; empty if the node as a whole is concerned."""
     text: str
     to: str
-    """The column that it is sent to, or empty."""
+    """The receiver's column, or empty."""
 
 
 def steps(trace: Sequence[tuple[float, str]], began: float) -> list[Step]:
-    """Return what each line of a trace says, in its order."""
+    """Return the steps that the lines of a trace describe, in their order."""
     return [_step(when - began, text) for when, text in trace]
 
 
 def diagram(trace: Sequence[tuple[float, str]], began: float, lines: int) -> Iterator[str]:
-    """Yield the lines of a diagram of a trace's end, which is at the first violation.
+    """Yield the lines of a diagram of a trace's last steps, up to the first violation.
 
     Args:
         began: The time that is shown as 0.
-        lines: How many at most.
+        lines: The maximum number of lines.
     """
     texts = [text for _, text in trace]
     ends = next((n for n, text in enumerate(texts, 1) if text.startswith(_VIOLATION)), len(texts))
@@ -101,7 +101,7 @@ def _step(at: float, text: str) -> Step:
     column = _BY_WORD.get(word, "")
     if not column or text.startswith(_VIOLATION):
         return Step(at, "", text, "")
-    # The column's head says the first word.
+    # The column's head has the first word already.
     short = text if column not in (word, "client") else text.partition(" ")[2]
     to = ""
     if column == _PROXY and _TO_ENDPOINT.search(name):
@@ -130,7 +130,7 @@ def _rows(step: Step, columns: Sequence[str], width: int) -> Iterator[str]:
 
 
 def _draw_arrow(cells: list[str], own: int, other: int, width: int) -> None:
-    """Draw it in the cells between two columns; its text is in the cell of its own column."""
+    """Draw an arrow between two columns; its text is in the cell of the sender's column."""
     if other > own:
         cells[own] = f"{cells[own].rstrip()} ".ljust(width - 1, "─") + "▶"
         for between in range(own + 1, other):

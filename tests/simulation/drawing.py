@@ -1,7 +1,7 @@
 """Draws a plan from a seed.
 
-Each seed has some features only, so that rare ones meet each other in small worlds; each third one
-has one feature alone.
+Each seed has some features only, so that rare features are combined in small worlds; each third
+seed has only one feature.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ FEATURES = (
     "weights",
 )
 _SHARE = 0.35
-# Of so many seeds one has a feature alone.
+# One of so many seeds has a single feature.
 _ALONE_EVERY = 3
-# The shortest time after which idle connections end.
+# The shortest timeout of idle connections.
 _LONG_S = 15.0
-# Situations take many clients, so a plan has fewer of them than features.
+# Situations need many clients, so fewer plans have them than have features.
 _SITUATION_SHARE = 0.15
 _INSIDE = (
     ("10.3.0.0/17",),
@@ -58,7 +58,7 @@ _INSIDE = (
     ("10.3.0.0/16", "198.51.100.0/24"),
     (),
 )
-"""Networks of clients in the cluster."""
+"""Pod networks whose clients are in the cluster."""
 
 Pool = tuple[SocketAddress, ...]
 
@@ -139,13 +139,13 @@ class _Drawing:
 
     def _draw_node(self) -> Node:
         rng, features = self._rng, self._features
-        # A datagram fits into it.
+        # A datagram fits into the buffer.
         buffer_bytes = rng.choice((64, 100, 400, 2000))
         is_bulk = "bulk" in features
         processes = rng.choice((1, 1, 1, 2, 3))
         return Node(
             buffer_bytes=buffer_bytes,
-            # As in the data plane less than a buffer: a whole one is followed by a second read.
+            # Less than a buffer, as in the data plane: a full buffer is followed by a second read.
             bulk_bytes=max(8, buffer_bytes // 4),
             pipe_bytes=rng.choice((64, 300, 1500)),
             max_pipes=rng.choice((1, 2, 8)) if is_bulk else 0,
@@ -216,10 +216,10 @@ class _Drawing:
         )
 
     def _draw_steps(self) -> tuple[Step, ...]:
-        """Return what a party does; most end orderly."""
+        """Return the script of a party; most close in an orderly way."""
         rng = self._rng
         if self._lasts_s > _LONG_S and self._is(0.06):
-            # The party sends now and then, for longer than a connection may be idle.
+            # The party pauses between sends, for longer than the idle timeout.
             return tuple((round(9 * rng.random(), 3), SEND, rng.randint(1, 9)) for _ in range(9))
         largest = rng.choice((20, 300, 3 * self._node.buffer_bytes, 4000))
         pace_s = rng.choice((0.001, 0.01, 0.2))

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = "userspace_proxy"
 
 Edit = tuple[int, int, str]
-"""From one byte to another, and what replaces them."""
+"""The start and end in bytes, and the replacement."""
 
 _COMPARED: Mapping[type[ast.cmpop], tuple[str, str, str]] = {
     ast.Lt: ("<", "<=", "off by one"),
@@ -54,7 +54,7 @@ _OTHERS = {
     "inside": "outside",
 }
 _OTHER_NAME = {**_OTHERS, **{other: one for one, other in _OTHERS.items()}}
-# What a statement that is left out would have done, by words in it; the first that is found.
+# The effect that a removed statement would have had, by words in it; the first match is used.
 _MISSING: Sequence[tuple[str, str]] = (
     ("leak", r"close|unregister|remove|discard|release|give\(|forget|drop|del |\.clear|shut"),
     (
@@ -102,7 +102,7 @@ class DrawnMutant:
         return changed(source, changes(source)[self.number])
 
     def difference(self) -> tuple[str, str]:
-        """Return the lines that it replaces, and those that replace them."""
+        """Return the lines that it replaces, and their replacements."""
         source = self.path.read_text()
         lines = list(difflib.ndiff(source.splitlines(), self.apply(source).splitlines()))
         old, new = (
@@ -122,7 +122,7 @@ def draw(lines: Mapping[str, Sequence[int]], seed: int, count: int) -> list[Draw
     """Draw mutants in lines that run, the kinds in turn.
 
     Args:
-        lines: Of each module, its lines that run.
+        lines: The lines of each module that run.
     """
     by_kind: dict[str, list[DrawnMutant]] = {}
     for name in sorted(lines):
@@ -248,7 +248,7 @@ class _Changes:
         if isinstance(function, ast.Attribute) and function.attr in ("pop", "popleft"):
             end = self._span(function)[1]
             if function.attr == "pop" and node.args:
-                # What is there stays; without a default, as before, it must be there.
+                # Existing keys stay; as before, a key must exist if there is no default.
                 new = "get" if len(node.args) == 2 else "__getitem__"
                 yield Change("leak", node.lineno, ((end - len("pop"), end, new),))
 
@@ -292,7 +292,7 @@ class _Changes:
 
 
 def _within(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield a node and those in it that run with it: neither functions, messages nor types."""
+    """Yield a node and the nodes in it that run with it: neither functions, messages nor types."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assert):
         return
     if isinstance(node, ast.Raise | ast.JoinedStr) or _is_for_people(node):
@@ -307,7 +307,7 @@ def _within(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _is_for_people(node: ast.AST) -> bool:
-    """A line of the log: what is promised doesn't depend on it."""
+    """Whether a node is a log call, which no guarantee depends on."""
     if isinstance(node, ast.Expr):
         node = node.value
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
@@ -317,5 +317,5 @@ def _is_for_people(node: ast.AST) -> bool:
 
 
 def _is_equality(test: ast.Compare) -> bool:
-    """Whether another operator says the opposite."""
+    """Whether a comparison has an opposite operator."""
     return _COMPARED[type(test.ops[0])][2] == "condition"

@@ -1,4 +1,4 @@
-"""Drawn mutants that no seed can find, each with the reason: they aren't counted."""
+"""Drawn mutants that no seed can find, each with the reason; they aren't counted."""
 
 from __future__ import annotations
 
@@ -46,4 +46,4 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
         "if not is_now or row.past:",
     ): "only a sentence for people differs",
 }
-"""By module, the line as it is, and what replaces it."""
+"""For each module, the original line, its replacement, and the reason."""

@@ -1,4 +1,4 @@
-"""Prints what a seed does: its plan, made smaller if it fails, and who did what when."""
+"""Explains a seed: prints its plan, shrunk if it fails, and the sequence of events."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PLAN_LINES = 12
 
 
 def explain(name: str, seed: int, *, is_whole: bool = False) -> int:
-    """Print what a seed does; return the exit status.
+    """Explain a seed; return the exit status.
 
     Args:
-        is_whole: Print all of the plan as it is drawn, and each line of the trace.
+        is_whole: Print the whole drawn plan and each line of the trace.
     """
     half = load(name)
     plan = half.make_plan(seed)

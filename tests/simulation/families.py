@@ -1,7 +1,7 @@
 """IPv6: all addresses of a plan in the other family.
 
-Clients, endpoints, networks and frontends stay what they are to each other, so what is promised of
-IPv4 is promised of IPv6, and judged by the same.
+Clients, endpoints, networks and frontends keep their relations, so the guarantees of IPv4 are also
+those of IPv6, and the same oracles judge them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .plan import Plan, ServicePlan
 
 _SHARE = 0.1
 _ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+(/\d+)?")
-# A PROXY header is sent by one call: a socket of Linux has room for it (SOCK_MIN_SNDBUF).
+# A PROXY header is sent by one call: a Linux socket buffer has room for it (SOCK_MIN_SNDBUF).
 _HEADER_BYTES = 120
 _IN_SERVING = "endpoints", "outside", "inside", "weights", "standbys", "leaving"
 
 
 def with_families(plan: Plan) -> Plan:
-    """Return a plan whose addresses are those that its seed has."""
+    """Return a plan with the addresses of the family that its seed has."""
     if Random(f"{plan.seed}: families").random() >= _SHARE:
         return plan
 
@@ -47,7 +47,7 @@ def with_families(plan: Plan) -> Plan:
 
 
 def _changed(value: Any) -> Any:
-    """Return a value with all addresses in it in the other family."""
+    """Return a value whose addresses are all replaced by those of the other family."""
     if isinstance(value, str):
         return ipv6_of(value) if _ADDRESS.fullmatch(value) else value
     if isinstance(value, SocketAddress):

@@ -1,10 +1,10 @@
-"""What happens to each datagram and each flow of UDP, as the network shows it.
+"""Records each datagram and each UDP flow, as the network sees them.
 
     client ──▶ the node ──▶ a flow's socket ──▶ endpoint
            ◀──────────────────────────────────
 
 Payloads are unique, so each datagram is recognized wherever it is. A flow is a socket of the node
-that is connected to an endpoint; the first client's datagram on it says whose it is.
+that is connected to an endpoint; the first client's datagram on it identifies the client.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Flow:
-    """A socket that is connected to an endpoint."""
+    """A socket of the node that is connected to an endpoint."""
 
     core: DatagramSocket
     endpoint: SocketAddress
@@ -36,17 +36,17 @@ class Flow:
     client: Address | None = None
     to: Address | None = None
     used_at: float = 0.0
-    """When a datagram passed last, in either direction."""
+    """When a datagram last passed in either direction."""
     came_at: float = 0.0
-    """When one last reached the node."""
+    """When a datagram last reached the node."""
     answered_at: float | None = None
-    """When the first answer was passed on."""
+    """When the first answer was sent to the client."""
     is_stream: bool = False
-    """Its client has sent after that."""
+    """Whether its client has sent after the first answer."""
     may_be_stream: bool = False
-    """Its client has sent again."""
+    """Whether its client has sent again."""
     refused_at: float | None = None
-    """When the node was first told that its endpoint refuses."""
+    """When the node first received an ICMP error of its endpoint."""
     closed_at: float | None = None
 
 
@@ -60,11 +60,11 @@ class Question:
     service: Service
     serving: Serving
     at: float = 0.0
-    """When the node had it."""
+    """When the node received it."""
     flow: Flow | None = None
-    """In which it was last sent."""
+    """The flow in which it was last sent."""
     heard_at: list[float] = field(default_factory=list)
-    """When endpoints took it."""
+    """When endpoints received it."""
 
 
 @dataclass(eq=False)
@@ -73,14 +73,14 @@ class Answer:
 
     question: Question
     flow: Flow | None = None
-    """On which it has arrived."""
+    """The flow on which it arrived."""
     at: float = 0.0
-    """When it has."""
+    """When it arrived."""
     is_passed_on: bool = False
 
 
 class Flows:
-    """Those of one run; part of ``network.Watcher``."""
+    """The flows of one run; a ``network.Watcher``."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -92,11 +92,11 @@ class Flows:
     def ask(
         self, payload: bytes, client: Address, to: Address, hops: int, service: Service
     ) -> None:
-        """Note a datagram that a client is about to send."""
+        """Record a datagram that a client is about to send."""
         self.questions[payload] = Question(client, to, hops, service, service.serving)
 
     def answer(self, payload: bytes) -> None:
-        """Note a datagram that an endpoint is about to send."""
+        """Record a datagram that an endpoint is about to send."""
         question = self.questions.get(payload.partition(b" from ")[0])
         if question is not None:
             self.answers[payload] = Answer(question)
@@ -106,12 +106,11 @@ class Flows:
         return [each for each in self.open.values() if each.endpoint == endpoint]
 
     def sums(self, service: Service) -> tuple[int, int, int]:
-        """Return the numbers of flows, of bytes from clients, and of bytes to them."""
+        """Return the numbers of flows, of bytes from clients, and of bytes to clients."""
         counts = self._counts
         return counts[service, "flows"], counts[service, "up"], counts[service, "down"]
 
     def arrived(self, core: DatagramSocket | None, payload: bytes, *, is_taken: bool) -> None:
-        """Part of Watcher."""
         now = self._world.timeline.now
         question, answer = self.questions.get(payload), self.answers.get(payload)
         if question is not None and core is not None and is_taken:
@@ -127,7 +126,6 @@ class Flows:
             promise.arrived(core, payload, is_taken=is_taken)
 
     def connected(self, core: DatagramSocket, to: Address) -> None:
-        """Part of Watcher."""
         now, endpoint = self._world.timeline.now, SocketAddress(*to)
         for service in self._world.services:
             if service.is_udp and endpoint in service.planned.pool:
@@ -136,7 +134,6 @@ class Flows:
             promise.connected(core, to)
 
     def left(self, core: DatagramSocket, payload: bytes, to: Address, source: Address) -> None:
-        """Part of Watcher."""
         for promise in self._world.promises:
             promise.left(core, payload, to, source)
         now, flow = self._world.timeline.now, self.open.get(core)
@@ -156,23 +153,20 @@ class Flows:
                 answer.flow.answered_at = answer.flow.answered_at or now
 
     def reached(self, payload: bytes, to: Address, behaviour: str) -> None:
-        """Part of Watcher."""
         for promise in self._world.promises:
             promise.reached(payload, to, behaviour)
 
     def refused(self, core: DatagramSocket, number: int) -> None:
-        """Part of Watcher."""
         flow = self.open.get(core)
         if flow is not None and flow.refused_at is None:
             flow.refused_at = self._world.timeline.now
 
     def closed(self, core: DatagramSocket) -> None:
-        """Part of Watcher."""
         flow = self.open.get(core)
         if flow is not None:
             flow.closed_at = self._world.timeline.now
             if flow.client is None and core.tries:
-                # The flow was dialled, but the kernel couldn't send its datagram.
+                # The flow has a socket, but the kernel couldn't send its datagram.
                 self._counts[flow.service, "flows"] += 1
             for promise in self._world.promises:
                 promise.closed(core)

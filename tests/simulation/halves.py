@@ -1,4 +1,4 @@
-"""The parts that are simulated: what runs a plan of each, draws one, and makes it smaller."""
+"""The parts that are simulated: how plans of each are drawn, run and shrunk."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class Run(Protocol):
 
     @property
     def trace(self) -> list[tuple[float, str]]:
-        """What happened, if it was to be noted."""
+        """The events of the run, if they were recorded."""
 
     def run(self) -> list[str]:
-        """Carry the plan out; return what was wrong, the first first."""
+        """Run the plan; return the violations, the first one first."""
 
 
 class Half(NamedTuple):
-    """One of them: the data plane, or the control half, or a part of that."""
+    """A part that is simulated: the data plane, the control half, or a part of that."""
 
     make_plan: Callable[[int], Any]
     world: Callable[..., Run]
     smaller_plans: Callable[[Any], Iterator[Any]]
     describe: Callable[[Any], Iterator[str]]
-    """Returns lines about a plan."""
+    """Returns the lines that describe a plan."""
     oracles: Sequence[str]
-    """Those that judge in a campaign."""
+    """The oracles that judge in a campaign."""
 
 
 PACKAGES: Mapping[str, str] = {

@@ -1,6 +1,6 @@
-"""What may have the node take endpoints for failing ones, or be late: what has happened of it.
+"""Records events after which the node may consider endpoints failing, or may be late.
 
-Promises about choices and about times are judged where none of it has happened for a while.
+Guarantees about picks and times are judged only if none has occurred for a while.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from .network import ANSWERS
 if TYPE_CHECKING:
     from .world import World
 
-# The longest ejection, and the probe after it.
+# The longest ejection, plus the probe after it.
 LONG_S = 75.0
-# A failure is known so long after its dial, at the latest: then its client has no answer.
+# A failure is known at most so long after its dial: then its client has no answer.
 _KNOWN_S = 3.5
-# A client has an answer after three dials of a second, or none.
+# A client has an answer, or none, after three dials of a second each.
 _CLIENT_S = 4.0
-# Memory is short from 90 % on, until 85 %.
+# Memory counts as short from 90 % used until 85 %.
 _SHORT = 0.85
 _NEARLY = 20
 
 
 class Health:
-    """Of one run."""
+    """The disturbances of one run."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -34,22 +34,22 @@ class Health:
         self.was_memory_short = False
 
     def reported(self, endpoint: SocketAddress) -> None:
-        """Note that another worker has told of a failure."""
+        """Record that another worker has reported a failure."""
         self._reported_at[endpoint] = self._world.timeline.now
 
     def was_reported(self, endpoint: SocketAddress) -> bool:
-        """Return whether another worker has told of a failure lately."""
+        """Return whether another worker has recently reported a failure."""
         return self._world.timeline.now - self._reported_at.get(endpoint, -LONG_S) < LONG_S
 
     def used_memory(self, share: float) -> None:
-        """Note how much of it is used from now on."""
+        """Record the share of memory that is used from now on."""
         self.was_memory_short = self.was_memory_short or share >= _SHORT
 
     def is_fine(self, endpoint: SocketAddress, answered_at: float = 0.0) -> bool:
-        """Return whether an endpoint answers all clients, and has for a while.
+        """Return whether an endpoint has answered all clients for a while.
 
         Args:
-            answered_at: When it last answered: then what was before is forgiven.
+            answered_at: When it last answered: earlier failures are ignored.
         """
         world = self._world
         host, policies = world.hosts[endpoint], world.network.policies
@@ -65,7 +65,7 @@ class Health:
         return answered_at > failed_at + _KNOWN_S or world.timeline.now - failed_at > LONG_S
 
     def is_undisturbed(self, for_s: float = _CLIENT_S) -> bool:
-        """Return whether the process went on for that long, and lacked nothing."""
+        """Return whether the process ran for that long without a pause or a lack."""
         world, used = self._world, self._world.dataplane.engine.descriptors
         since = world.timeline.now - for_s
         if used.in_use >= used.limit - _NEARLY or "shedding" in world.plan.features:

@@ -1,6 +1,6 @@
-"""What objects of the product hold: the lengths of their tables, and their counts.
+"""Measures the objects of the product: the lengths of their tables, and their counts.
 
-It finds them by itself, from some roots on, so a new table is among them.
+Starts at some roots and finds all tables by itself, including new ones.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 _PRODUCT = "userspace_proxy"
-# Values: a number in one is an address's, or a figure, which only grows.
+# Value types: a number in one is part of an address, or a figure, which only grows.
 _NOUNS = ("userspace_proxy.model", "userspace_proxy.facts", "userspace_proxy.config")
 _TABLES = (dict, list, set, deque, bytearray)
-# Text and numbers refer to nothing, and classes and modules aren't of one run.
+# Text and numbers have no references; classes and modules don't belong to a run.
 _LEAVES = (
     *(str, bytes, bytearray, memoryview, range, int, float, complex),
     *(enum.Enum, type, types.ModuleType),
@@ -23,10 +23,10 @@ _LEAVES = (
 
 
 def holdings(*roots: object) -> Counter[str]:
-    """Return the length of each table, and each count, by the class and the attribute that has it.
+    """Return the length of each table, and each count, by class and attribute.
 
-    Those of several objects of a class are one sum. What isn't of the product, such as an event
-    loop, is followed only if it is a container or a function.
+    They are summed over all objects of a class. Objects of other packages, such as an event loop,
+    are followed only if they are containers or functions.
     """
     sums: Counter[str] = Counter()
     waiting, seen = list(roots), {id(root): root for root in roots}
@@ -44,7 +44,7 @@ def holdings(*roots: object) -> Counter[str]:
 
 
 def _parts_of(one: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what an object refers to, with a name if it is an attribute of the product's."""
+    """Yield an object's references, each with a name if it is an attribute of the product."""
     if isinstance(one, Mapping):
         for pair in list(one.items()):
             yield from (("", part) for part in pair)
@@ -72,15 +72,15 @@ def _slots_of(kind: type) -> Iterator[str]:
 
 
 def differences(found: Counter[str], fresh: Counter[str], exempted: str) -> Iterator[str]:
-    """Yield what objects hold that have served much, and new ones don't.
+    """Yield the tables and counts that grew in objects that have served much.
 
     Args:
-        exempted: Attributes, and classes, that only count, or have a bound of their own.
+        exempted: Attributes and classes that only count, or that have their own bound.
     """
     names = frozenset(exempted.split())
     for name in sorted({*found, *fresh}):
         is_exempted = name in names or name.partition(".")[0] in names
-        # More that is free is nothing that is held.
+        # More free slots don't hold anything.
         is_exempted |= name.endswith("._free") and found[name] > fresh[name]
         if found[name] != fresh[name] and not is_exempted:
             yield f"{name} is {found[name]}, not {fresh[name]}"

@@ -1,4 +1,4 @@
-"""How often each oracle judged, and why it was excused."""
+"""Counts how often each oracle judged, and how often and why it was excused."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 MOST_EXCUSED = 0.05
-"""The share of judgements that may be excused."""
+"""The largest share of judgements that may be excused."""
 
 
 class Violation(NamedTuple):
-    """What must not happen."""
+    """An event that must not happen."""
 
     oracle: str
     what: str
 
 
 class Judgements:
-    """How often each oracle judged, and was excused with which reason."""
+    """How often each oracle judged, and was excused for which reason."""
 
     def __init__(
         self,
@@ -50,14 +50,14 @@ class Judgements:
             self.violate(oracle, what if isinstance(what, str) else what())
 
     def add(self, other: Judgements) -> None:
-        """Add what was counted in another run."""
+        """Add the counts of another run."""
         self.judged.update(other.judged)
         self.excused.update(other.excused)
         self.violations += other.violations
 
     @property
     def counts(self) -> Counts:
-        """What was counted, as a value that another process can take."""
+        """The counts, as a value that can be sent to another process."""
         return Counts(dict(self.judged), dict(self.excused))
 
 
@@ -69,7 +69,7 @@ class Counts(NamedTuple):
 
 
 def table(judged: Counter[str], excused: Counter[tuple[str, str]]) -> Iterator[str]:
-    """Yield a line for each oracle: how often it judged and was excused, and the usual reasons."""
+    """Yield a line per oracle: how often it judged and was excused, and the usual reasons."""
     reasons: dict[str, Counter[str]] = {}
     for (oracle, reason), count in excused.items():
         reasons.setdefault(oracle, Counter())[reason] += count
@@ -87,7 +87,7 @@ def unused(oracles: Iterable[str], judged: Counter[str]) -> list[str]:
 
 
 def often_excused(judged: Counter[str], excused: Counter[tuple[str, str]]) -> Iterator[str]:
-    """Yield a line for each oracle that is excused more often than it may be."""
+    """Yield a line for each oracle that is excused too often."""
     sums = Counter[str]()
     for (oracle, _reason), count in excused.items():
         sums[oracle] += count

@@ -1,10 +1,10 @@
-"""The simulated kernel of the node: descriptors, epoll, pipes, and what it is out of.
+"""The simulated kernel of the node: descriptors, epoll, pipes and exhausted resources.
 
-Rule 1: a descriptor has the lowest free number, as in Linux, so a stale number reaches another
-file. Numbers begin where no real descriptor is.
-Rule 2: before a system call of the data plane something else may happen (``enter``).
-Rule 3: what no program may do is noted: using or closing a descriptor that is closed, and a number
-that is used again while events of its former file are still to be handled.
+Rule 1: a descriptor has the lowest free number, as in Linux, so a stale number refers to another
+file. Numbers are above those of real descriptors.
+Rule 2: other events may occur before a system call of the data plane (``enter``).
+Rule 3: bugs of a program are violations: using or closing a closed descriptor, and reusing a number
+while events of its former file are pending.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .timeline import Timeline
 
 _FIRST = 100_000
 _SIOCINQ, _SIOCOUTQ = 0x541B, 0x5411
-# A run has some thousands.
+# A run makes some thousands of calls.
 MAX_CALLS = 500_000
 
 FAULTS = {
@@ -37,25 +37,25 @@ FAULTS = {
     "ports": errno.EADDRNOTAVAIL,
     "pipes": errno.EPERM,
 }
-"""What the kernel may be out of, and the error of a call that needs it."""
+"""Resources that the kernel may run out of, and the error of calls that need them."""
 
 
 class Runaway(BaseException):
-    """The data plane makes system calls without end."""
+    """The data plane makes endless system calls."""
 
 
 class Watcher:
-    """Learns what the process does with its sockets; this one does nothing with it."""
+    """Observes the process's use of its sockets; this base class does nothing."""
 
     def accepts(self, sock: SimulatedSocket, client: Stream) -> None:
-        """Note that a listening socket has returned a client's connection, by this end of it."""
+        """Called when a listening socket has returned the node's end of a client's connection."""
 
     def connects(self, sock: SimulatedSocket, address: tuple[str, int]) -> None:
-        """Note a dial that is about to begin."""
+        """Called before a dial begins."""
 
 
 class _Pipe:
-    """What is in a pipe, and how many of its ends are open."""
+    """The contents of a pipe, and how many of its ends are open."""
 
     def __init__(self, room: int) -> None:
         self.data = bytearray()
@@ -70,10 +70,10 @@ class Kernel:
     """The system calls of one process.
 
     Args:
-        rng: Decides what happens during a system call.
-        preemption: The share of system calls during which something else happens.
+        rng: Draws the events during a system call.
+        preemption: The share of system calls during which other events occur.
         spurious: The share of events that are reported twice.
-        pipe_bytes: The room of a pipe.
+        pipe_bytes: The capacity of a pipe.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class Kernel:
         self._spurious = spurious
         self._pipe_bytes = pipe_bytes
         self.lacking: set[str] = set()
-        """What it is out of now: keys of FAULTS."""
+        """The resources that are exhausted now: keys of FAULTS."""
         self._is_granting = False
         self.lacked_at = -1.0
-        """When a call last failed because of that."""
+        """When a call last failed because a resource was exhausted."""
         self._lacked: set[str] = set()
         self.files: dict[int, Any] = {}
         self.sockets: dict[int, SimulatedSocket] = {}
-        """The data plane's, by descriptor."""
+        """The data plane's sockets by descriptor."""
         self._free: list[int] = []
         self._next = _FIRST
         self.batch: set[int] = set()
@@ -107,7 +107,7 @@ class Kernel:
         self._closed_in_batch: set[int] = set()
         self.violations: list[str] = []
         self.taken: dict[Stream | None, float] = {}
-        """Clients' ends of the connections that were accepted, and when."""
+        """Clients' ends of the accepted connections, and when they were accepted."""
         self.calls = 0
         self.epolls: dict[int, Epoll] = {}
         self.woken: Callable[[], None] = lambda: None
@@ -117,7 +117,6 @@ class Kernel:
     def socket(
         self, family: int = 2, kind: int = 1, proto: int = 0, fileno: int | None = None
     ) -> SimulatedSocket:
-        """Part of _socket."""
         if fileno is None:
             self.enter("socket")
             self.fault("descriptors")
@@ -125,27 +124,23 @@ class Kernel:
         return SimulatedSocket(self, family, kind, proto, fileno)
 
     def epoll(self) -> Epoll:
-        """Part of select."""
         epoll = Epoll(self, self.woken)
         self.epolls[epoll.fileno()] = epoll
         return epoll
 
     def pipe2(self, _flags: int) -> tuple[int, int]:
-        """Part of os."""
         self.enter("pipe2")
         self.fault("descriptors")
         pipe = _Pipe(self._pipe_bytes)
         return self.allocate(pipe), self.allocate(pipe)
 
     def fcntl(self, _fd: int, command: int, _value: int) -> int:
-        """Part of fcntl."""
         self.enter("fcntl")
         assert command == fcntl.F_SETPIPE_SZ, "no other command is simulated"
         self.fault("pipes")
         return self._pipe_bytes
 
     def ioctl(self, fd: int, request: int, into: bytearray) -> int:
-        """Part of fcntl."""
         self.enter("ioctl")
         assert request in (_SIOCINQ, _SIOCOUTQ), "no other request is simulated"
         core = self.file_of(fd)
@@ -154,14 +149,14 @@ class Kernel:
         return 0
 
     def close(self, fd: int) -> None:
-        """Part of os; only pipes are closed so."""
+        """Only pipes are closed by this call."""
         self.enter("close")
         if not isinstance(self.file_of(fd), _Pipe):
             self.violate(f"descriptor {fd} of a socket was closed as a pipe's")
         self.release(fd)
 
     def read(self, fd: int, most: int) -> bytes:
-        """Part of os; only pipes are read so."""
+        """Only pipes are read by this call."""
         self.enter("read")
         data = self.file_of(fd).data
         if not data:
@@ -172,7 +167,6 @@ class Kernel:
         return taken
 
     def splice(self, source: int, sink: int, most: int, *, flags: int) -> int:
-        """Part of os."""
         self.enter("splice")
         assert flags & os.SPLICE_F_NONBLOCK, "it would block"
         left, right = self.file_of(source), self.file_of(sink)
@@ -181,7 +175,7 @@ class Kernel:
             if right.data:
                 self.violate("a pipe with bytes in it was filled")
             self._check_use(source)
-            # Each piece of a packet takes a page of the pipe, however small.
+            # Each fragment of a packet occupies a page of the pipe, however small.
             data = left.read(min(most, room, 1 + self.network.draw(2 * room)), is_splice=True)
             right.data += data
             return len(data)
@@ -193,7 +187,7 @@ class Kernel:
         return int(count)
 
     def enter(self, call: str) -> None:
-        """Begin a system call of the data plane: something else may happen before."""
+        """Begin a system call of the data plane: other events may occur before it."""
         self.calls += 1
         if self.calls > MAX_CALLS:
             raise Runaway
@@ -201,28 +195,28 @@ class Kernel:
             self.timeline.preempt()
 
     def draws_spurious(self) -> bool:
-        """Return whether an event is to be reported once more."""
+        """Return whether an event is reported a second time."""
         return self._random() < self._spurious
 
     def fault(self, what: str) -> None:
-        """Raise the error of a call for which something is missing now."""
+        """Raise the error of a call for which a resource is exhausted."""
         if what in self.lacking and not self._is_granting:
             number = FAULTS[what]
             self.note_lack(what)
             raise OSError(number, os.strerror(number))
 
     def note_lack(self, what: str) -> None:
-        """Note that a call fails because of that."""
+        """Record that a call fails because a resource is exhausted."""
         self.lacked_at = self.timeline.now
         self._lacked.add(what)
 
     def lacked(self, what: str) -> bool:
-        """Return whether a call has ever failed because of that."""
+        """Return whether a call has ever failed because a resource was exhausted."""
         return what in self._lacked
 
     @contextlib.contextmanager
     def granted(self) -> Iterator[None]:
-        """Lack nothing while this lasts."""
+        """Provide all resources within the block."""
         self._is_granting = True
         try:
             yield
@@ -230,7 +224,7 @@ class Kernel:
             self._is_granting = False
 
     def violate(self, what: str) -> None:
-        """Note what must not happen."""
+        """Record a violation."""
         self.network.note(f"VIOLATION: {what}")
         self.violations.append(what)
 
@@ -240,7 +234,7 @@ class Kernel:
             sock.check_use("splice")
 
     def allocate(self, file: Any) -> int:
-        """Return the lowest free descriptor, for a file."""
+        """Allocate the lowest free descriptor for a file, and return it."""
         fd = heapq.heappop(self._free) if self._free else self._next
         if fd == self._next:
             self._next += 1
@@ -268,12 +262,12 @@ class Kernel:
         return file
 
     def is_ready(self, fd: int) -> bool:
-        """Return whether what an event loop watches can be read."""
+        """Return whether an event loop's descriptor can be read."""
         file = self.files.get(fd)
         return file is not None and file.is_readable
 
     def end_batch(self) -> None:
-        """Note that the events of the last poll have been handled."""
+        """Record that the events of the last poll have been handled."""
         if self.batch or self._closed_in_batch:
             self.batch = set()
             self._closed_in_batch = set()

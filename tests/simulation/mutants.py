@@ -1,4 +1,4 @@
-"""The yardstick of tests: breaks the product in one place at a time, and counts what notices.
+"""Mutation tests: breaks the product in one place at a time, and counts which tests fail.
 
     changes in lines that seeds run ──▶ unit tests of the module ──▶ seeds ──▶ found by neither
                                               └─▶ found               └─▶ found
@@ -37,13 +37,13 @@ from .halves import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 _TRACED_SEEDS = 60
-"""Those whose lines are changed."""
+"""The seeds whose executed lines are changed."""
 _MOST_UNIT_S = 120.0
 _MOST_SEEDS_S = 1800.0
 _MOST_BYTES = 3 << 30
 _UNIT_TESTS = "import sys, tests.simulation.mutants as m; sys.exit(m.unit_tests(*sys.argv[1:]))"
 Record = dict[str, Any]
-"""What became of one mutant: a line of JSON of the file."""
+"""The result of one mutant: a line of JSON in the file."""
 
 
 class _MutantLoader(importlib.machinery.SourceFileLoader):
@@ -54,14 +54,14 @@ class _MutantLoader(importlib.machinery.SourceFileLoader):
         self._mutant = mutant
 
     def get_code(self, fullname: str) -> CodeType:
-        """Part of SourceLoader; no compiled file is read or written."""
+        """No compiled file is read or written."""
         source = self._mutant.apply(Path(self.path).read_text())
         code: CodeType = compile(source, self.path, "exec", dont_inherit=True)
         return code
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the changed module before others do."""
+    """Finds the changed module before other finders."""
 
     def __init__(self, mutant: DrawnMutant) -> None:
         self._mutant = mutant
@@ -69,7 +69,6 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, _target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Part of MetaPathFinder."""
         if fullname != self._mutant.name or not path:
             return None
         file = str(Path(path[0]) / f"{self._mutant.module}.py")
@@ -78,9 +77,9 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def install(mutant: DrawnMutant) -> None:
-    """Have this process import a mutant; before the module is imported."""
+    """Make this process import a mutant; call it before the module is imported."""
     assert mutant.name not in sys.modules, f"{mutant.name} has been imported"
-    # One that makes objects without end.
+    # A mutant may allocate endlessly.
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
     sys.meta_path.insert(0, _Finder(mutant))
 
@@ -94,15 +93,15 @@ def unit_tests(label: str, path: str) -> int:
 
 
 class _Ended(NamedTuple):
-    """A process that has ended."""
+    """A process that has exited."""
 
     status: int | None
-    """None: it took too long."""
+    """The exit status; None if it timed out."""
     output: str
     cpu_s: float
 
     def found(self, pattern: str) -> str:
-        """Return what its output names, or its last line."""
+        """Return the pattern's match in the output, or the last line."""
         if self.status is None:
             return "takes too long"
         named = re.search(pattern, self.output, re.MULTILINE)
@@ -110,9 +109,9 @@ class _Ended(NamedTuple):
 
 
 def _run(most_s: float, *arguments: str) -> _Ended:
-    """Run a Python program, and end what it leaves."""
+    """Run a Python program, and kill processes that it leaves behind."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # Not a pipe: processes that it has started may keep that open.
+    # A file instead of a pipe, which processes that it started may keep open.
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -135,7 +134,7 @@ def _run(most_s: float, *arguments: str) -> _Ended:
 
 
 def judge(half: str, label: str, seeds: int) -> Record:
-    """Return what finds a mutant, and the CPU time that this took."""
+    """Return which test finds a mutant, and the CPU time that it took."""
     mutant = named(label)
     old, new = mutant.difference()
     path = mutant.path.relative_to(ROOT)
@@ -153,13 +152,13 @@ def judge(half: str, label: str, seeds: int) -> Record:
     ran = _run(_MOST_SEEDS_S, "-m", "tests.simulation", *arguments)
     record["seeds_s"] = ran.cpu_s
     if ran.status != 0:
-        # The mutant may also end the process, or fail to import.
+        # A mutant may also exit the process, or fail to import.
         return {**record, "by": "seeds", "what": ran.found(r"^(seed \d+: .*)$")}
     return record
 
 
 def _drawn(halves: Sequence[str], seed: int, count: int) -> Iterator[tuple[str, DrawnMutant]]:
-    """Draw as many mutants for each half, none of them twice."""
+    """Draw equally many distinct mutants for each half."""
     seen: set[DrawnMutant] = set()
     each_has = count // len(halves)
     for half in halves:
@@ -177,7 +176,7 @@ def _is_equivalent(mutant: DrawnMutant) -> bool:
 
 
 def summary(records: Sequence[Record]) -> Iterator[str]:
-    """Yield a row for each package, and what nothing has found."""
+    """Yield a row per package, and the mutants that no test found."""
     yield f"{'':16}  drawn  unit tests  of the rest: seeds  neither  CPU s of both"
     by_package: dict[str, list[Record]] = {}
     for record in records:
@@ -198,7 +197,7 @@ def summary(records: Sequence[Record]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Print a line for each mutant, and the summary."""
+    """Print a line per mutant, and the summary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--half", choices=PACKAGES, help="by default each of them")
     parser.add_argument("--count", type=int, default=300, help="how many mutants, of all halves")

@@ -1,4 +1,4 @@
-"""The simulated network: who listens where, how long packets take, and what a dial meets.
+"""The simulated network: listening sockets, latencies, and the results of dials.
 
 client ──SYN──▶ the data plane's listening socket ──▶ its queue
 the data plane ──SYN──▶ a host ──▶ answers, now or late; refuses; is unreachable; is silent
@@ -30,35 +30,35 @@ ANSWERS, REFUSES, UNREACHABLE, SILENT, LATE, UNROUTABLE = (
     "late",
     "unroutable",
 )
-"""What a dial, or a datagram, meets at a host."""
+"""The reactions of a host to a dial or a datagram."""
 ABSENT = "absent"
-"""What a datagram meets there, too: no host has the address, which the kernel finds out."""
+"""Another reaction to a datagram: no host has the address, so ARP fails."""
 _ICMP = {
     REFUSES: ((errno.ECONNREFUSED, 3, 3), (errno.ECONNREFUSED, 1, 4)),
     UNREACHABLE: ((errno.EHOSTUNREACH, 3, 1), (errno.EHOSTUNREACH, 1, 3)),
     UNROUTABLE: ((errno.EHOSTUNREACH, 3, 1), (errno.ENETUNREACH, 1, 0)),
     ABSENT: ((errno.EHOSTUNREACH, 3, 1), (errno.EHOSTUNREACH, 1, 3)),
 }
-"""The errno, type and code of what is reported: of ICMP, and of ICMPv6."""
-# Three requests of ARP, a second apart (arp(7)).
+"""The errno, type and code of an ICMP error, and of an ICMPv6 error."""
+# Three ARP requests, a second apart (arp(7)).
 ARP_S = 2.9
 
 
 class Host(Protocol):
-    """An endpoint, as the network sees it."""
+    """An endpoint, as seen by the network."""
 
     def behaviour(self) -> str:
-        """Return what the next packet meets."""
+        """Return the reaction to the next packet."""
 
     def accept(self, stream: Stream) -> None:
-        """Take a connection."""
+        """Accept a connection."""
 
     def receive(self, payload: bytes, source: Address) -> None:
-        """Take a datagram."""
+        """Receive a datagram."""
 
 
 class Watcher(Protocol):
-    """Takes note of datagrams: see ``flows``."""
+    """Observes datagrams: see ``flows``."""
 
     def connected(self, core: DatagramSocket, to: Address) -> None: ...
     def left(self, core: DatagramSocket, payload: bytes, to: Address, source: Address) -> None: ...
@@ -69,7 +69,7 @@ class Watcher(Protocol):
 
 
 class Network:
-    """What connects clients, the data plane's node and endpoints."""
+    """Connects clients, the data plane's node and endpoints."""
 
     def __init__(
         self,
@@ -94,21 +94,21 @@ class Network:
         """The share of datagrams that are lost on the way."""
         self.hosts: dict[Address, Host] = {}
         self.policies: dict[tuple[str, Address], str] = {}
-        """What dials of some clients' addresses meet at a host instead."""
+        """Reactions of a host to dials from certain client addresses."""
         self.clients: dict[Address, Callable[[bytes, Address], None]] = {}
-        """What takes the datagrams for clients."""
+        """The functions that receive the datagrams for clients."""
         self._listening: dict[Address, Stream] = {}
         self._bound: dict[Address, list[DatagramSocket]] = {}
-        """More than one only where all share the port: connected ones, to different hosts."""
+        """Several sockets only if they share the port and are connected to different hosts."""
         self._connected: dict[tuple[Address, Address], DatagramSocket] = {}
         self._port = EPHEMERAL_PORTS[0]
         self.trace: list[tuple[float, str]] | None = None
         self.closing: Callable[[], Container[Any]] = tuple
-        """Descriptors that the reactor is going to close."""
+        """Descriptors that the reactor is about to close."""
         self.asked_for: dict[str, float] = {}
-        """Since when the kernel asks for hosts that aren't there."""
+        """Since when the kernel sends ARP requests for absent hosts."""
         self.watcher: Watcher | None = None
-        """Is told of each datagram."""
+        """Called for each datagram."""
 
     def note(self, text: str) -> None:
         """Add a line to the trace, if there is one."""
@@ -116,17 +116,17 @@ class Network:
             self.trace.append((self.timeline.now, text))
 
     def draw(self, below: int) -> int:
-        """Return a number from 0 to below that."""
+        """Return a random number from 0 to below the given one."""
         return int(self._random() * below)
 
     def soon(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
-        """Call back after about that time; now and then it takes ten times as long."""
+        """Call back after about that time; occasionally it takes ten times as long."""
         share = self._random()
         factor = 10.0 if share > 0.97 else 0.2 + share
         self.timeline.after(delay_s * factor, callback, *args)
 
     def listen(self, stream: Stream) -> None:
-        """Lead dials to a listening socket."""
+        """Route dials to a listening socket."""
         assert stream.local is not None, "it is bound"
         self._listening[stream.local] = stream
 
@@ -147,13 +147,13 @@ class Network:
             client.fail(errno.ECONNREFUSED)
             return
         if len(listening.queue) > listening.backlog:
-            # A client's kernel would resend its SYN.
+            # A client's kernel would retransmit its SYN.
             self.timeline.after(1.0, self._arrive_at_node, client)
             return
         client.joins(listening)
 
     def connect(self, core: Any, to: Address) -> int:
-        """Dial a host for the data plane; return what connect_ex returns."""
+        """Dial a host for the data plane; return the result of connect_ex."""
         host = self.hosts.get(to)
         source = core.local[0] if core.local else ""
         behaviour = UNREACHABLE if host is None else host.behaviour()
@@ -192,7 +192,7 @@ class Network:
         host.accept(server)
 
     def bind(self, core: Any, address: Address) -> None:
-        """Give a socket an address; raises OSError if another one has it."""
+        """Bind a socket to an address; raises OSError if another one has it."""
         core.local = (address[0] or NODE_IP, address[1])
         if isinstance(core, DatagramSocket):
             bound = self._bound.setdefault(core.local, [])
@@ -216,7 +216,7 @@ class Network:
     def carry_datagram(
         self, sender: DatagramSocket, payload: bytes, to: Address, source_ip: str | None
     ) -> None:
-        """Bring a datagram of the data plane to a host, or to a client."""
+        """Deliver a datagram of the data plane to a host or a client."""
         assert sender.local is not None, "it has an address"
         source = (source_ip or sender.local[0], sender.local[1])
         if self.watcher is not None:
@@ -246,7 +246,7 @@ class Network:
             assert sender.local is not None, "it has sent"
             host.receive(payload, sender.local)
         elif behaviour == ABSENT:
-            # The kernel reports it to the source, which is this node, or the client.
+            # The kernel reports the error to the source: this node or the client.
             is_own = sender.local is not None and sender.local[0] in NODE_IPS
             if is_own:
                 self.timeline.after(ARP_S, self._report, sender, behaviour)
@@ -260,7 +260,7 @@ class Network:
         sender.fail(number, kind, code)
 
     def send_datagram(self, payload: bytes, source: Address, to: Address, hops: int = 64) -> None:
-        """Bring a datagram of a client, or of a host, to the data plane."""
+        """Deliver a datagram of a client or a host to the data plane."""
         if self._random() < self.loss:
             self.note(f"lost {payload!r} from {source[0]}")
             return
@@ -281,7 +281,7 @@ class Network:
             core.receive(payload, source, to[0], hops)
 
     def absent_hop(self, ip: str) -> str | None:
-        """Return what the neighbour table says: an address to which no host answers, or None."""
+        """Return an address for which ARP failed, as the neighbour table lists it, or None."""
         return ip if self.timeline.now - self.asked_for.get(ip, math.inf) >= ARP_S else None
 
     def _bound_at(self, address: Address) -> DatagramSocket | None:

@@ -1,6 +1,6 @@
-"""What a seed decides before anything happens: the node, Services, and events in their order.
+"""A plan, which a seed decides in advance: the node, Services, and events in their order.
 
-A plan is a value: ``drawing`` makes it from a seed, the shrinker removes parts of it.
+It is a value: ``drawing`` makes it from a seed, the shrinker removes parts of it.
 """
 
 from __future__ import annotations
@@ -57,30 +57,30 @@ class Node:
     reads_headers: bool
     rounds: int
     finishes_first: str
-    """The side that ends connections in the end: ``client``, ``endpoint`` or ``both``."""
+    """The side that sends FIN first at the end: ``client``, ``endpoint`` or ``both``."""
     resets_every: int
-    """The share of parties that end by a RST in the end; 0: none."""
+    """One of so many parties sends RST at the end; 0: none does."""
     ends: str
-    """How the data plane ends: ``calm``, when all has ended; ``drain`` or ``abrupt``."""
+    """How the data plane is closed: ``calm``, after all connections; ``drain`` or ``abrupt``."""
     processes: int = 1
-    """How many workers share limits."""
+    """The number of workers that share limits."""
     index: int = 0
-    """Which of them this one is."""
+    """The number of this worker."""
 
     def share_of(self, limit: int | None) -> int | None:
-        """Return how many connections an endpoint may have in this worker: 1 at least."""
+        """Return how many connections an endpoint may have in this worker: at least 1."""
         if limit is None:
             return None
         return max(1, len(range(self.index, limit, self.processes)))
 
     def places_of(self, hold: Hold | None) -> int:
-        """Return how many clients may wait in this worker: a part of a place is a place."""
+        """Return how many clients may wait in this worker, rounded up."""
         return 0 if hold is None else math.ceil(hold.connections / self.processes)
 
 
 @dataclass(frozen=True)
 class ServicePlan:
-    """One Service port: its address, and how it is served first."""
+    """One Service port: its address, and how it is served at first."""
 
     protocol: Protocol
     address: Address
@@ -91,7 +91,7 @@ class ServicePlan:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happens."""
+    """An event of a run."""
 
     at: float
     what: str
@@ -100,7 +100,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole run."""
+    """The plan of a whole run."""
 
     seed: int
     features: frozenset[str]
@@ -108,15 +108,15 @@ class Plan:
     services: tuple[ServicePlan, ...]
     events: tuple[Event, ...]
     scripts: dict[SocketAddress, tuple[tuple[Step, ...], ...]] = field(hash=False)
-    """What the parties of each endpoint do, one after another."""
+    """The scripts of each endpoint's connections, in turn."""
     streams: dict[SocketAddress, tuple[float, int]] = field(hash=False)
-    """Of endpoints of UDP: after how many seconds they send again, and how often."""
+    """For UDP endpoints: the delay after which they send again, in seconds, and how often."""
     calm_at: float
-    """From then on nothing fails, and all parties read."""
+    """The time from which on nothing fails, and all parties read."""
 
     @property
     def calm_s(self) -> float:
-        """How long it takes until all that was sent has been read; then all parties end."""
+        """How long it takes until all sent bytes have been read; then all parties close."""
         node = self.node
         most = 2 * (node.inbox_bytes + node.outbox_bytes) + node.buffer_bytes
         return 3.0 + 2 * node.delay_s * most / min(node.segment_bytes, node.inbox_bytes)

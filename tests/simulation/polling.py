@@ -1,7 +1,7 @@
 """A simulated epoll: edges, levels, and events that are merged until they are read.
 
-Source: fs/eventpoll.c, ep_poll_callback(), ep_item_poll() and ep_send_events(): what is reported is
-what holds when it is read, not what woke the item; one that is level-triggered stays in the queue.
+Source: fs/eventpoll.c, ep_poll_callback(), ep_item_poll() and ep_send_events(): reported are the
+events at the poll, not those that woke the item; a level-triggered item stays queued.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ET = select.EPOLLET
 
 
 class Item:
-    """One descriptor in an epoll."""
+    """One descriptor in an epoll instance."""
 
     __slots__ = ("epoll", "events", "fd", "file")
 
@@ -30,13 +30,13 @@ class Item:
         self.events = events
 
     def wake(self, events: int) -> None:
-        """Queue it, unless these are events that it doesn't watch; 0 is any."""
+        """Queue it if it watches any of these events; 0 is any."""
         if not events or events & (self.events | _ALWAYS):
             self.epoll.queue(self)
 
 
 class Epoll:
-    """Part of select.epoll."""
+    """Simulates select.epoll."""
 
     def __init__(self, kernel: Kernel, woken: Callable[[], None]) -> None:
         self._kernel = kernel
@@ -46,11 +46,9 @@ class Epoll:
         self._fd = kernel.allocate(self)
 
     def fileno(self) -> int:
-        """Part of select.epoll."""
         return self._fd
 
     def close(self) -> None:
-        """Part of select.epoll."""
         for item in self._items.values():
             item.file.item = None
         self._items.clear()
@@ -58,7 +56,6 @@ class Epoll:
         self._fd = -1
 
     def register(self, fd: int, events: int) -> None:
-        """Part of select.epoll."""
         self._kernel.enter("epoll_ctl")
         file = self._kernel.file_of(fd)
         if fd in self._items:
@@ -69,19 +66,17 @@ class Epoll:
         self._look_at(item)
 
     def modify(self, fd: int, events: int) -> None:
-        """Part of select.epoll."""
         self._kernel.enter("epoll_ctl")
         item = self._items[fd]
         item.events = events
         self._look_at(item)
 
     def unregister(self, fd: int) -> None:
-        """Part of select.epoll."""
         self._kernel.enter("epoll_ctl")
         self.forget(fd)
 
     def forget(self, fd: int) -> None:
-        """Remove a descriptor, as its close does."""
+        """Remove a closed descriptor."""
         item = self._items.pop(fd, None)
         self._ready.pop(fd, None)
         if item is not None:
@@ -92,13 +87,13 @@ class Epoll:
         return fd in self._items
 
     def queue(self, item: Item) -> None:
-        """Report an item in the next poll, if something holds then."""
+        """Report an item in the next poll, if an event holds then."""
         self._ready[item.fd] = item
         self._woken()
 
     @property
     def is_readable(self) -> bool:
-        """Whether a poll would report something."""
+        """Whether a poll would report an event."""
         for fd, item in list(self._ready.items()):
             if item.file.events() & (item.events | _ALWAYS):
                 return True
@@ -106,7 +101,6 @@ class Epoll:
         return False
 
     def poll(self, _timeout: float, most: int) -> list[tuple[int, int]]:
-        """Part of select.epoll."""
         self._kernel.enter("epoll_wait")
         ready, self._ready = self._ready, {}
         batch: list[tuple[int, int]] = []

@@ -1,7 +1,7 @@
-"""Where addresses are, seen from the simulated node: which endpoints see their clients' addresses.
+"""The simulated node's routes, which decide which endpoints see their clients' addresses.
 
-Written from what is promised (docs/paths.md): an endpoint behind a link of this node sees the
-address of a client that is behind another link, or elsewhere; one that is elsewhere doesn't.
+Written from docs/paths.md: an endpoint behind a link of this node sees the address of a client
+behind another link, or elsewhere; an endpoint elsewhere doesn't.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from .addresses import ipv6_of
 
 _IPV4 = {"10.2.0.0/16": 5, "10.3.0.0/17": 7}
 LINKS = _IPV4 | {ipv6_of(network): link for network, link in _IPV4.items()}
-"""Links by network: endpoints, and clients in the cluster."""
+"""The links by network: of endpoints, and of clients in the cluster."""
 
 
 def keeps_address(client: str, endpoint: str) -> bool:
-    """Return whether an endpoint sees a client's address, where the node lets it."""
+    """Return whether an endpoint sees a client's address if the node keeps it."""
     link = _link_of(endpoint)
     return link is not None and link != _link_of(client)
 

@@ -1,4 +1,4 @@
-"""Prints which lines of the product a half runs, by module, as JSON: those that can be judged."""
+"""Prints the lines of the product that a half runs, by module, as JSON: for mutants."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .halves import load
 
 
 class Lines:
-    """Notes lines of functions while it traces."""
+    """Records lines of functions while it traces."""
 
     def __init__(self) -> None:
         self.by_module: dict[str, set[int]] = {}
         self._by_file: dict[str, Callable[..., Any] | None] = {}
 
     def trace(self, frame: FrameType, _event: str, _arg: object) -> Callable[..., Any] | None:
-        """Part of ``sys.settrace``: called for each function that begins."""
+        """Trace function for ``sys.settrace``, called at each function's start."""
         file = frame.f_code.co_filename
         if file not in self._by_file:
             name = frame.f_globals.get("__name__", "")
@@ -41,7 +41,7 @@ def _noting(lines: set[int]) -> Callable[..., Any]:
 
 
 def main(name: str, seeds: int) -> None:
-    """Run seeds of a half, and print the lines that ran."""
+    """Run a half's seeds, and print the lines that ran."""
     half, lines = load(name), Lines()
     for seed in range(seeds):
         world = half.world(half.make_plan(seed))

@@ -4,7 +4,7 @@
     sockets, node_address, client_address, probe_dials ── _socket.socket
     kernel.tcp_state ── fcntl.ioctl
 
-The modules look these up at each call, so nothing in the data plane knows of it, and nothing costs
+The modules look these up at each call, so the data plane needs no hook for it, which would cost
 time. Some constants are replaced, too, so that a few hundred bytes are bulk.
 """
 
@@ -37,23 +37,21 @@ _SYSTEM: Mapping[str, tuple[ModuleType, tuple[str, ...]]] = {
     "os": (os, ("pipe2", "close", "read", "splice")),
     "fcntl": (fcntl, ("fcntl", "ioctl")),
 }
-"""Modules, and the functions of theirs that are replaced."""
+"""Modules, with their functions that are replaced."""
 
 
 class InOrder(dict[Any, None]):
-    """A set that is iterated over in the order of its additions, not of addresses in memory."""
+    """A set with the order of insertion, rather than of addresses in memory."""
 
     def add(self, item: Any) -> None:
-        """Part of set."""
         self[item] = None
 
     def discard(self, item: Any) -> None:
-        """Part of set."""
         self.pop(item, None)
 
 
 class _Ports:
-    """Part of EphemeralPorts."""
+    """Simulates EphemeralPorts."""
 
     def includes(self, port: int, _now: float) -> bool:
         return port in EPHEMERAL_PORTS
@@ -69,15 +67,14 @@ def modules_of(package: ModuleType) -> list[ModuleType]:
 
 
 def _nothing() -> None:
-    """Instead of what changes this process."""
+    """Replaces functions that change this process."""
 
 
 def _has_host(_ip: str) -> None:
-    """Part of the neighbour table."""
+    """Return whether the neighbour table has an entry for a host."""
 
 
 def _find_no_caller(*_args: object) -> tuple[str, int, str, None]:
-    """Part of logging.Logger."""
     return "", 0, "", None
 
 
@@ -88,12 +85,12 @@ def installed(
     constants: Mapping[str, int],
     absent_hop: Callable[[str], str | None] = _has_host,
 ) -> Iterator[None]:
-    """Have the data plane call a simulated kernel while this lasts.
+    """Connect the data plane to a simulated kernel within the block.
 
     Args:
-        rng: For choices that are random on a node.
-        constants: Other values of the data plane's constants, wherever a module has them.
-        absent_hop: Part of the neighbour table; by default a host answers for each address.
+        rng: For random choices of a node.
+        constants: Other values for the data plane's constants, wherever a module has them.
+        absent_hop: Looks up the neighbour table; by default each address has a host.
     """
     fakes: dict[str, Any] = {}
     for name, (real, functions) in _SYSTEM.items():
@@ -133,13 +130,13 @@ def installed(
 
 @contextlib.contextmanager
 def logging_to(handler: logging.Handler, name: str, level: int) -> Iterator[None]:
-    """Have only a handler take a logger's lines of this level."""
+    """Send a logger's lines of this level to one handler only."""
     logger = logging.getLogger(name)
     before = logger.level, logger.propagate
     logger.setLevel(level)
     logger.propagate = False
     logger.addHandler(handler)
-    # Where a line is from shows nowhere, and takes half as long as the rest of it.
+    # The caller isn't shown anywhere, and finding it takes half as long as the rest of a line.
     vars(logger)["findCaller"] = _find_no_caller
     try:
         yield

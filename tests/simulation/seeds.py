@@ -1,6 +1,6 @@
-"""Which seeds ``make test`` runs: some that never change, and some that the commit decides.
+"""Selects the seeds that ``make test`` runs: some never change, the commit decides the others.
 
-So each commit tries new ones, and they are the same wherever it is tested.
+So each commit runs new ones, which are the same on all machines.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 _CODE = ("userspace_proxy", "tests/simulation")
-# Above those that campaigns count from 0 on.
+# Above the seeds of campaigns, which count from 0.
 _LEAST, _MOST = 10_000_000, 90_000_000
 
 
@@ -34,14 +34,14 @@ def seeds_of(half: str, of: str, part: int = 0, parts: int = 1) -> list[range]:
     """Return the seeds of a half, or of a part of them.
 
     Args:
-        of: The revision that is tested.
+        of: The tested revision.
     """
     fixed, drawn = TESTED[half]
     return [_part(0, fixed, part, parts), _part(drawn_from(half, of), drawn, part, parts)]
 
 
 def drawn_from(half: str, of: str) -> int:
-    """Return the first of the seeds that a revision decides."""
+    """Return the first of a revision's seeds."""
     digest = hashlib.sha256(f"{half} {of}".encode()).digest()
     return _LEAST + int.from_bytes(digest[:8], "big") % (_MOST - _LEAST)
 

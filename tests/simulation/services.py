@@ -1,4 +1,4 @@
-"""One Service port of a run: its group of endpoints, its listener, and how it is served now."""
+"""One Service port of a run: its group of endpoints, its listener, and its settings."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Service:
         self.number = number
         self.planned = planned
         self.serving = planned.serving
-        """How it is served now."""
+        """Its current endpoints and policy."""
         self.has_left: dict[SocketAddress, None] = {}
-        """Endpoints that were left out at some time: their counters may be in a sum since."""
+        """Endpoints that were removed at some time: the total may include their counters."""
         self.label = f"shop/web-{planned.address[1]}:http"
         self.group = EndpointGroup(
             port_key(self.label),
@@ -39,10 +39,10 @@ class Service:
             entries=world.dataplane.engine.entries,
         )
         self.answered: dict[SocketAddress, float] = {}
-        """When endpoints have last answered, also in another worker."""
+        """When each endpoint last answered, in any worker."""
         self.changed_at = world.timeline.now
         self.accepts_for: Service = self
-        """Which one its listener's clients are of from now on."""
+        """The Service port for which its listener accepts clients from now on."""
         self.closed_at = -1.0
         """When its listener was last closed."""
         self.sock: SimulatedSocket | None = None
@@ -55,16 +55,16 @@ class Service:
 
     @property
     def limit(self) -> int | None:
-        """How many connections an endpoint may have."""
+        """The maximum number of an endpoint's connections."""
         return self.world.plan.node.share_of(self.group.serving.handling.max_connections)
 
     @property
     def places(self) -> int:
-        """How many clients may wait."""
+        """The maximum number of waiting clients."""
         return self.world.plan.node.places_of(self.group.serving.handling.waits)
 
     def is_fine(self, endpoint: SocketAddress) -> bool:
-        """Return whether an endpoint answers, as far as this Service port can know."""
+        """Return whether an endpoint answers, as far as this Service port can detect."""
         return self.world.health.is_fine(endpoint, self.answered.get(endpoint, 0.0))
 
     @property
@@ -73,7 +73,7 @@ class Service:
         return all(map(self.is_fine, self.serving.all_endpoints))
 
     def open(self) -> None:
-        """Open its socket and its listener, if they aren't open."""
+        """Open its socket and its listener, unless they are open."""
         if self.sock is not None:
             return
         is_tcp = self.planned.protocol is Protocol.TCP
@@ -82,7 +82,7 @@ class Service:
             family = family_of(self.planned.address[0])
             sock = self.world.kernel.socket(family, 1 if is_tcp else 2)
             sock.core.name = f"listener of {self.planned.address[0]}"
-            # As ``sockets.open_listening`` does.
+            # Like ``sockets.open_listening``.
             if is_tcp:
                 sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
             elif is_wildcard(self.planned.address[0]):
@@ -107,13 +107,13 @@ class Service:
             self.sock = None
 
     def move_listener(self, other: Service) -> None:
-        """Have its listener accept for another Service port; clients that it has taken stay."""
+        """Make its listener accept for another Service port; accepted clients stay."""
         self.accepts_for = other
         if self.sock is not None:
             self.listener.hand_over(other.group)
 
     def update(self, serving: Serving) -> None:
-        """Serve its clients in another way."""
+        """Change its endpoints and policy."""
         for endpoint in self.serving.all_endpoints:
             if endpoint not in serving.all_endpoints:
                 self.has_left[endpoint] = None

@@ -1,4 +1,4 @@
-"""What a Service's fields say about its endpoints: which a client may have, and which first."""
+"""Derives from a Service's fields which endpoints a client may have, and which serve first."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ Endpoints = tuple[SocketAddress, ...]
 
 
 def allowed(serving: Serving, client_ip: str) -> Endpoints:
-    """Return the endpoints that a client may have: those on standby, too."""
+    """Return the endpoints that a client may have, including standbys."""
     if serving.outside is None or is_inside(serving, client_ip):
         return serving.endpoints
     return serving.outside
 
 
 def first(serving: Serving, client_ip: str) -> Endpoints:
-    """Return those of the best priority for a client."""
+    """Return the endpoints of the best priority for a client."""
     return _best(serving, allowed(serving, client_ip))
 
 
 def firsts(serving: Serving) -> tuple[Endpoints, Endpoints]:
-    """Return those of the best priority for clients inside and outside."""
+    """Return the endpoints of the best priority for clients inside and outside."""
     outside = serving.endpoints if serving.outside is None else serving.outside
     return _best(serving, serving.endpoints), _best(serving, outside)
 
@@ -34,7 +34,7 @@ def is_inside(serving: Serving, client_ip: str) -> bool:
 
 
 def is_left_out(before: Serving, now: Serving, endpoint: SocketAddress) -> bool:
-    """Return whether a change leaves an endpoint out, at least for some clients."""
+    """Return whether a change removes an endpoint, at least for some clients."""
     olds, news = firsts(before), firsts(now)
     is_first_for_all = all(endpoint in new for new in news)
     if before.inside != now.inside and not is_first_for_all:

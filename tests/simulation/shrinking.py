@@ -1,4 +1,4 @@
-"""Makes a failing plan smaller, as long as it fails in the same way, and describes it."""
+"""Shrinks a failing plan as long as it fails in the same way, and describes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 P = TypeVar("P")
 D = TypeVar("D", bound="DataclassInstance")
 
-# About 20 s.
+# This many take about 20 s.
 _MAX_RUNS = 600
 _SIMPLER_NODES: Sequence[dict[str, Any]] = (
     {"preemption": 0.0},
@@ -37,7 +37,7 @@ _SIMPLER_NODES: Sequence[dict[str, Any]] = (
 
 
 def kind_of(violation: str) -> str:
-    """Return a violation without its numbers: what two runs have in common."""
+    """Return a violation without its numbers, to compare two runs."""
     return re.sub(r"[\d.]+|0x[0-9a-f]+", "n", violation)
 
 
@@ -50,10 +50,10 @@ def shrink(
     """Return a smaller plan whose first violation is of the same kind.
 
     Args:
-        plan: It fails.
-        run: Returns what is wrong with a plan.
-        smaller_ones: Returns plans with less in them, those with the least first.
-        most: How many plans to try.
+        plan: A failing plan.
+        run: Returns the violations of a plan.
+        smaller_ones: Returns smaller plans, the smallest first.
+        most: The maximum number of plans to try.
     """
     wanted = kind_of(run(plan)[0])
     runs = 0
@@ -72,7 +72,7 @@ def shrink(
 
 
 def smaller_plans(plan: Plan) -> Iterator[Plan]:
-    """Yield plans of the data plane with less in them, those with the least first."""
+    """Yield smaller plans of the data plane, the smallest first."""
     for events in parts_removed(plan.events):
         yield replace(plan, events=tuple(events))
     for endpoint, scripts in plan.scripts.items():
@@ -105,7 +105,7 @@ def parts_removed(items: Sequence[T]) -> Iterator[list[T]]:
 
 
 def describe(plan: Plan) -> Iterator[str]:
-    """Yield lines about a plan of the data plane."""
+    """Yield the lines that describe a plan of the data plane."""
     yield str(plan.node)
     for number, service in enumerate(plan.services):
         at = ":".join(map(str, service.address))
@@ -113,7 +113,7 @@ def describe(plan: Plan) -> Iterator[str]:
 
 
 def brief(value: object) -> str:
-    """Return a value as text, without fields that have their defaults."""
+    """Format a value without fields that have their default values."""
     if isinstance(value, SocketAddress):
         return str(value)
     if isinstance(value, tuple):

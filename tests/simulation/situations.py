@@ -1,4 +1,4 @@
-"""Draws situations in which choices meet: seldom by chance, so a plan has a few of them on purpose.
+"""Draws situations in which decisions interact, which is rare by chance.
 
 return   an endpoint fails, and clients arrive in a burst as its ejection ends, and again later
 reports  other workers report that endpoints failed and answered, among this one's own dials
@@ -32,12 +32,12 @@ SITUATIONS = (
     "wake",
 )
 _FIRST_CLIENT = 40
-"""Numbers below are those of other clients."""
+"""Other clients have lower numbers."""
 _MOST_CLIENTS = 100
 SCRIPTS: dict[str, tuple[Step, ...]] = {
     "slow": ((0.01, SEND, 4000), (0.2, SEND, 4000), (0.3, RESET, 0)),
 }
-"""What endpoints of the first Service do in a situation."""
+"""Scripts of the first Service's endpoints in a situation."""
 _FAILS = (REFUSES, UNREACHABLE, SILENT, UNROUTABLE)
 
 
@@ -45,9 +45,9 @@ class Situations:
     """The situations of one plan.
 
     Args:
-        features: What it has; situations are among them.
-        ips: Of its clients.
-        lasts_s: Until it is calm.
+        features: Its features, including situations.
+        ips: Its clients' addresses.
+        lasts_s: The time until it is calm.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Situations:
         self._clients = 0
 
     def events(self) -> Iterator[Event]:
-        """Yield all events, in no order."""
+        """Yield all events, in any order."""
         for name in SITUATIONS:
             if name in self._features:
                 yield from getattr(self, f"_draw_{name}")()
@@ -97,7 +97,7 @@ class Situations:
         return Event(at, plans.CLIENT, (client, number, rng.choice(self._ips), steps, how))
 
     def _draw_few_steps(self) -> tuple[Step, ...]:
-        """Return what a client does that is there for its choice of an endpoint."""
+        """Return the script of a client that only needs an endpoint."""
         rng = self._rng
         if rng.random() < 0.1:
             return self._draw_steps()
@@ -112,7 +112,7 @@ class Situations:
         yield from self._burst(number, began + 0.01, 2 * count + 1, 0.3)
         back = rng.choice(((ANSWERS,), (ANSWERS,), (LATE,), (SILENT, ANSWERS)))
         yield Event(began + rng.choice((2.0, 5.5, 8.0)), plans.BEHAVE, (endpoint, back))
-        # An ejection lasts for 5 s, then for 10 s after a probe that failed.
+        # An ejection lasts 5 s, and 10 s after a failed probe.
         for due_s in (5.3, 8.6, 15.5)[: rng.randint(1, 3)]:
             within_s = rng.choice((0.05, 0.8, 3.0))
             yield from self._burst(number, began + due_s, 2 * count + rng.randint(1, 6), within_s)
@@ -152,7 +152,7 @@ class Situations:
         within_s = rng.choice((0.1, 2.0, self._lasts_s - began))
         yield from self._burst(number, began, rng.randint(15, 50), within_s)
         if rng.random() < 0.4:
-            # Another weight, limit or way, and the crowd goes on.
+            # The weight, limit or policy changes while the crowd goes on.
             handling = self._services[number].serving.handling
             other = replace(handling, max_connections=rng.choice((1, 2, 4)))
             serving = msgspec.structs.replace(self._services[number].serving, handling=other)

@@ -1,4 +1,4 @@
-"""The data plane's sockets: system calls on streams and datagram sockets, as ``_socket`` has them.
+"""The data plane's sockets: system calls on streams and datagram sockets, like ``_socket``.
 
 Source: CPython's Modules/socketmodule.c for arguments and results; ``streams`` and ``datagrams``
 have the kernel's behaviour.
@@ -25,12 +25,12 @@ Address = tuple[str, int]
 
 
 def core_of(sock: Any) -> Any:
-    """Return what is behind a socket of the data plane, whose type is that of a real one."""
+    """Return the simulated object behind a socket of the data plane, typed as a real socket."""
     return sock.core
 
 
 _SO_MEMINFO = 55
-# Of each family: linux/in.h, linux/in6.h. An option of the other one changes nothing here.
+# The options of each family: linux/in.h, linux/in6.h. The other family's has no effect here.
 _TTL = (_socket.IPPROTO_IP, 2), (_socket.IPPROTO_IPV6, 16)
 _PKTINFO = (_socket.IPPROTO_IP, 8), (_socket.IPPROTO_IPV6, 49)
 _RECVERR = (_socket.IPPROTO_IP, IP_RECVERR), (_socket.IPPROTO_IPV6, IPV6_RECVERR)
@@ -39,14 +39,14 @@ _LINGER = (_socket.SOL_SOCKET, _socket.SO_LINGER)
 _INLINE = (_socket.SOL_SOCKET, _socket.SO_OOBINLINE)
 _QUICKACK = (_socket.IPPROTO_TCP, _socket.TCP_QUICKACK)
 _NODELAY = (_socket.IPPROTO_TCP, _socket.TCP_NODELAY)
-# linux/socket.h; the module lacks it.
+# linux/socket.h; the module socket lacks it.
 _MSG_MORE = 0x8000
 # linux/tcp_states.h.
 _ESTABLISHED, _CLOSE, _CLOSE_WAIT = 1, 7, 8
 
 
 class SimulatedSocket:
-    """Part of _socket.socket."""
+    """Simulates _socket.socket."""
 
     __slots__ = ("_fd", "_kernel", "core", "family", "type", "was_watched")
 
@@ -57,7 +57,7 @@ class SimulatedSocket:
         self.family = family
         self.type = kind & 0xF
         self.was_watched = False
-        """It was in an epoll when it was closed."""
+        """Whether it was in an epoll when it was closed."""
         self.core: Any
         if fileno is not None:
             self._fd = fileno
@@ -76,25 +76,23 @@ class SimulatedSocket:
         return self.family == _socket.AF_INET6
 
     def _is_of_family(self, address: Address) -> bool:
-        """Note an address of the other family: the call would raise an error."""
+        """Record the use of an address of the other family: a real call would raise an error."""
         is_right = not address[0] or (":" in address[0]) is self._is_ipv6
         if not is_right:
             self._kernel.violate(f"{address} is not of the family of {self.core.name}")
         return is_right
 
     def _as_reported(self, address: Address) -> Address:
-        """Return an address as calls return it: of IPv6 with two more parts."""
+        """Return an address as system calls return it: with two more fields for IPv6."""
         return (*address, 0, 0) if self._is_ipv6 else address  # type: ignore[return-value]
 
     def fileno(self) -> int:
-        """Part of _socket.socket."""
         return self._fd
 
     def setblocking(self, _is_blocking: bool) -> None:
-        """Part of _socket.socket."""
+        pass
 
     def close(self) -> None:
-        """Part of _socket.socket."""
         if self._fd < 0:
             if self.was_watched:
                 self._kernel.violate(f"{self.core.name} was closed twice")
@@ -106,7 +104,7 @@ class SimulatedSocket:
         self.core.close()
 
     def check_use(self, call: str) -> None:
-        """Note a use after the close, also while the reactor delays the close."""
+        """Record a use after close, even while the reactor delays the close."""
         if self._fd < 0:
             self._kernel.violate(f"{call} on {self.core.name} after its close")
             raise OSError(errno.EBADF, "closed")
@@ -121,7 +119,6 @@ class SimulatedSocket:
         return self.core
 
     def recv_into(self, buffer: Any) -> int:
-        """Part of _socket.socket."""
         core = self._enter("recv")
         data = core.read(len(buffer)) if isinstance(core, Stream) else core.read()[0]
         count = min(len(data), len(buffer))
@@ -129,12 +126,10 @@ class SimulatedSocket:
         return count
 
     def recv(self, most: int, flags: int = 0) -> bytes:
-        """Part of _socket.socket."""
         core: Stream = self._enter("recv")
         return core.read(most, is_peek=bool(flags & _socket.MSG_PEEK))
 
     def send(self, data: Any, flags: int = 0) -> int:
-        """Part of _socket.socket."""
         core = self._enter("send")
         if isinstance(core, Stream):
             return core.write(data, is_held=bool(flags & _MSG_MORE))
@@ -145,13 +140,11 @@ class SimulatedSocket:
         return int(core.write(data, core.remote))
 
     def sendto(self, data: Any, address: Address) -> int:
-        """Part of _socket.socket."""
         core: DatagramSocket = self._enter("sendto")
         self._kernel.fault("memory")
         return core.write(data, address[:2])
 
     def sendmsg(self, buffers: Any, ancillary: Any, _flags: int, address: Address) -> int:
-        """Part of _socket.socket."""
         core: DatagramSocket = self._enter("sendmsg")
         payload = b"".join(buffers)
         self._kernel.fault("memory")
@@ -161,7 +154,6 @@ class SimulatedSocket:
         return core.write(payload, address[:2], source_ip)
 
     def recvmsg_into(self, buffers: Any, _room: int) -> tuple[int, Any, int, Address]:
-        """Part of _socket.socket."""
         core: DatagramSocket = self._enter("recvmsg")
         data, source, ancillary = core.read()
         count = min(len(data), len(buffers[0]))
@@ -169,27 +161,24 @@ class SimulatedSocket:
         return count, ancillary, 0, self._as_reported(source)
 
     def recvmsg(self, _room: int, _more: int, flags: int) -> tuple[bytes, Any, int, Any]:
-        """Part of _socket.socket; only for the error queue."""
+        """Reads only the error queue."""
         core: DatagramSocket = self._enter("recvmsg")
         assert flags & _socket.MSG_ERRQUEUE, "nothing else is simulated"
         return b"", core.read_error(), flags, None
 
     def bind(self, address: Address) -> None:
-        """Part of _socket.socket."""
         core = self._enter("bind")
         self._is_of_family(address)
         own = ipv6_of(NODE_IP) if self._is_ipv6 else NODE_IP
         self._kernel.network.bind(core, (address[0] or own, address[1]))
 
     def listen(self, backlog: int) -> None:
-        """Part of _socket.socket."""
         core: Stream = self._enter("listen")
         core.state, core.backlog = LISTENING, backlog
         self._kernel.network.listen(core)
         core.wake(0)
 
     def _accept(self) -> tuple[int, Address]:
-        """Part of _socket.socket."""
         core: Stream = self._enter("accept")
         self._kernel.fault("descriptors")
         if core.state != LISTENING:
@@ -205,7 +194,6 @@ class SimulatedSocket:
         return self._kernel.allocate(accepted), self._as_reported(accepted.remote)
 
     def connect_ex(self, address: Address) -> int:
-        """Part of _socket.socket."""
         core = self._enter("connect")
         self._is_of_family(address)
         self._kernel.watcher.connects(self, (address[0], address[1]))
@@ -220,7 +208,6 @@ class SimulatedSocket:
         return self._kernel.network.connect(core, address)
 
     def shutdown(self, how: int) -> None:
-        """Part of _socket.socket."""
         core: Stream = self._enter("shutdown")
         if core.state == LISTENING:
             core.stop_listening()
@@ -229,12 +216,10 @@ class SimulatedSocket:
             core.shut_down()
 
     def getsockname(self) -> Address:
-        """Part of _socket.socket."""
         address: Address | None = self._enter("getsockname").local
         return self._as_reported(address or ("::" if self._is_ipv6 else "0.0.0.0", 0))
 
     def getpeername(self) -> Address:
-        """Part of _socket.socket."""
         core = self._enter("getpeername")
         is_gone = isinstance(core, Stream) and core.state in (NEW, CONNECTING, CLOSED)
         if core.remote is None or is_gone:
@@ -243,7 +228,6 @@ class SimulatedSocket:
         return self._as_reported(address)
 
     def setsockopt(self, level: int, option: int, value: Any) -> None:
-        """Part of _socket.socket."""
         self._kernel.enter("setsockopt")
         if self._fd < 0:
             self.check_use("setsockopt")
@@ -266,7 +250,6 @@ class SimulatedSocket:
             core.keeps_errors = bool(value)
 
     def getsockopt(self, level: int, option: int, length: int = 0) -> Any:
-        """Part of _socket.socket."""
         core = self._enter("getsockopt")
         if level == _socket.SOL_SOCKET and option == _socket.SO_ERROR:
             return core.take_error()

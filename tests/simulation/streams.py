@@ -1,7 +1,7 @@
 """One end of a simulated TCP connection: its state, its queues, and the wire to the other end.
 
     write ──▶ outbox ──delivered, as far as the peer has room──▶ the peer's inbox ──▶ read
-              └ FIN behind the last byte; a RST behind a part of them
+              └ FIN after the last byte; a RST after a part of them
 
 What is in the outbox hasn't been acknowledged. Clients and endpoints call these methods; the data
 plane calls system calls (``sockets``), which may be preempted.
@@ -31,17 +31,17 @@ NEW, LISTENING, CONNECTING, OPEN, CLOSED = range(5)
 
 
 class Listening(Protocol):
-    """What clients dial."""
+    """A listening socket that clients dial."""
 
     queue: deque[Any]
-    """Connections that are to be accepted."""
+    """Connections that wait for accept()."""
 
     def wake(self, events: int) -> None:
-        """Tell what watches it that these events may have happened; 0 is any."""
+        """Wake its watchers for events that may have happened; 0 is any."""
 
 
 class Stream:
-    """One end of a connection, or what may become one, or a listening socket."""
+    """One end of a connection, of a dial, or a listening socket."""
 
     __slots__ = (
         "_is_moving",
@@ -88,14 +88,14 @@ class Stream:
     def __init__(self, network: Network, name: str) -> None:
         self.network = network
         self.name = name
-        """In traces."""
+        """Its name in traces."""
         self.state = NEW
         self.local: tuple[str, int] | None = None
         self.remote: tuple[str, int] | None = None
         self.peer: Stream | None = None
         self.inbox = bytearray()
         self.holds_acks = False
-        """It delays each ACK, until bytes travel with it (TCP_QUICKACK)."""
+        """Whether it delays each ACK until it sends bytes (TCP_QUICKACK is off)."""
         self.outbox = bytearray()
         self.inbox_bytes = network.inbox_bytes
         self.outbox_bytes = network.outbox_bytes
@@ -105,21 +105,21 @@ class Stream:
         self.shut_in = self.shut_out = False
         self.is_orphan = self.reset_queued = self._is_moving = False
         self.nospace = False
-        """A write found no room since the last event that announced some."""
+        """Whether a write found no room since the last event that announced some."""
         self.mark: int | None = None
-        """Where in the inbox the urgent byte is."""
+        """The position of the urgent byte in the inbox."""
         self.outgoing_mark: int | None = None
-        """The same in the outbox."""
+        """The position of the urgent byte in the outbox."""
         self.inline = self.lingers_zero = False
         self.is_holding = False
-        """What was written waits for more (MSG_MORE); the kernel's 200 ms aren't waited for."""
+        """Whether written bytes wait for more (MSG_MORE), without the kernel's 200 ms timeout."""
         self.queue: deque[Stream] = deque()
-        """Connections that are to be accepted."""
+        """Connections that wait for accept()."""
         self.backlog = 0
         self.item: Item | None = None
-        """What watches it."""
+        """The epoll item that watches it."""
         self.sleeper: Callable[[], None] | None = None
-        """Whom to tell of the next event, once."""
+        """Called once at the next event."""
         self.accepted_bytes = 0
         """How many bytes were written."""
         self.received_bytes = 0
@@ -128,12 +128,12 @@ class Stream:
         self.fin_at: float | None = None
         """When the peer's FIN arrived."""
         self.failed_at: float | None = None
-        """When it ended with an error: the peer's RST arrived."""
+        """When it failed: the peer's RST arrived."""
         self.shut_out_at: float | None = None
-        """When its own FIN was queued, not by its close."""
+        """When its own FIN was queued by shutdown(), not by close()."""
 
     def events(self) -> int:
-        """Return what poll reports now."""
+        """Return the current poll events."""
         if self.state == LISTENING:
             return IN if self.queue else 0
         events = 0
@@ -162,12 +162,12 @@ class Stream:
 
     @property
     def is_readable(self) -> bool:
-        """Whether a read may return something, or raise an error."""
+        """Whether a read may return something or raise an error."""
         has_news = self.inbox or self.has_fin or self.error or self.shut_in
         return bool(has_news) or self.state in (CLOSED, NEW)
 
     def read(self, most: int, *, is_peek: bool = False, is_splice: bool = False) -> bytes:
-        """Return what there is; raises BlockingIOError, or the error."""
+        """Return available bytes; raises BlockingIOError, or the connection's error."""
         inbox = self.inbox
         if self.mark == 0 and not is_splice and not self.inline and inbox:
             # Only recv with MSG_OOB would return it.
@@ -202,7 +202,7 @@ class Stream:
             self.peer.move()
 
     def write(self, data: Any, *, is_urgent: bool = False, is_held: bool = False) -> int:
-        """Take as many bytes as there is room for; raises BlockingIOError, or the error."""
+        """Write as many bytes as there is room for; raises BlockingIOError, or the error."""
         if self.error or self.shut_out:
             number = self.take_error() or errno.EPIPE
             raise OSError(number, os.strerror(number))
@@ -219,18 +219,18 @@ class Stream:
         self.outbox += data[:count]
         self.accepted_bytes += count
         self.moved_at = self.network.timeline.now
-        # Where room is short, Linux sends what it has taken.
+        # If room is short, Linux sends the bytes that it accepted.
         self.is_holding = is_held and count == len(data)
         self.move()
         return count
 
     @property
     def unacknowledged(self) -> int:
-        """What SIOCOUTQ reports: the FIN counts as a byte."""
+        """The value of SIOCOUTQ: a FIN counts as a byte."""
         return len(self.outbox) + (self.fin_queued and not self.fin_delivered)
 
     def send_at_once(self) -> None:
-        """Send what waits for more."""
+        """Send bytes that wait for more."""
         self.is_holding = False
         self.move()
 
@@ -246,7 +246,7 @@ class Stream:
         self.wake(0)
 
     def stop_listening(self) -> None:
-        """Refuse from now on, also those that are queued."""
+        """Refuse clients from now on, including queued ones."""
         for queued in self.queue:
             queued.send_reset()
         self.queue.clear()
@@ -254,7 +254,7 @@ class Stream:
         self.wake(0)
 
     def close(self) -> bool:
-        """Close it; returns whether that sends a RST."""
+        """Close it; return whether that sends a RST."""
         if self.state == LISTENING:
             self.stop_listening()
         was, self.item = self.state, None
@@ -271,7 +271,7 @@ class Stream:
         return False
 
     def send_reset(self) -> None:
-        """End it with a RST, behind a part of what hasn't been acknowledged."""
+        """Send RST after a part of the unacknowledged bytes."""
         self.item = None
         if self.state != OPEN:
             self.state = CLOSED
@@ -283,20 +283,20 @@ class Stream:
         self.move()
 
     def wake(self, events: int) -> None:
-        """Tell what watches it that these events may have happened; 0 is any."""
+        """Wake its watchers for events that may have happened; 0 is any."""
         if self.item is not None:
             self.item.wake(events)
         if self.sleeper is not None:
             self.sleeper()
 
     def opened(self, peer: Stream) -> None:
-        """Be one end of a connection from now on."""
+        """Become one end of a connection."""
         self.peer, self.state = peer, OPEN
         self.moved_at = self.network.timeline.now
         self.wake(0)
 
     def joins(self, listening: Listening) -> None:
-        """End a dial well: the proxy's side waits to be accepted."""
+        """Complete a dial: the proxy's end waits for accept()."""
         server = Stream(self.network, f"proxy's side of {self.name}")
         server.local, server.remote = self.remote, self.local
         server.opened(self)
@@ -305,7 +305,7 @@ class Stream:
         listening.wake(IN)
 
     def fail(self, number: int) -> None:
-        """End a dial, or a connection, with an error."""
+        """Fail a dial or a connection with an error."""
         self.error = number
         self.failed_at = self.network.timeline.now
         self.state = CLOSED
@@ -317,7 +317,7 @@ class Stream:
         self.wake(0)
 
     def move(self) -> None:
-        """Deliver what waits, after a moment, if the peer has room for it."""
+        """Deliver queued bytes after a moment, if the peer has room for them."""
         peer = self.peer
         if self._is_moving or peer is None:
             return
@@ -347,7 +347,7 @@ class Stream:
         self.move()
 
     def _deliver_bytes(self, peer: Stream) -> bool:
-        """Move some bytes; returns False if the peer answers with a RST."""
+        """Move some bytes; return False if the peer answers with a RST."""
         if peer.is_orphan:
             peer.state = CLOSED
             self.network.soon(self.delay_s, self.receive_reset)
@@ -374,7 +374,7 @@ class Stream:
         return True
 
     def receive_fin(self) -> None:
-        """Note that the peer sends nothing more."""
+        """Record the peer's FIN."""
         self.has_fin = self.shut_in = True
         self.fin_at = self.network.timeline.now
         self.heard_at = self.network.timeline.now
@@ -389,7 +389,7 @@ class Stream:
         self.wake(0)
 
     def receive_reset(self) -> None:
-        """End with an error."""
+        """Handle the peer's RST."""
         if self.state == OPEN:
             is_close_wait = self.has_fin and not self.fin_queued
             self.fail(errno.EPIPE if is_close_wait else errno.ECONNRESET)

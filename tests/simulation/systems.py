@@ -35,10 +35,10 @@ _PIPES = "pipe2", "read", "close", "splice", "fcntl"
 
 
 class System(Protocol):
-    """What a test of the contract needs of a kernel."""
+    """The interface to a kernel for contract tests."""
 
     os: Any
-    """With ``pipe2``, ``read``, ``close`` and ``splice``."""
+    """A module with ``pipe2``, ``read``, ``close`` and ``splice``."""
 
     def socket(self, kind: int) -> Any:
         """Return a new non-blocking socket."""
@@ -50,13 +50,13 @@ class System(Protocol):
         """Return a new epoll."""
 
     def events_of(self, sock: Any) -> int:
-        """Return what a poll reports."""
+        """Return the events that a poll reports."""
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Let things happen until a condition holds."""
+        """Run the simulation until a condition holds."""
 
     def settle(self) -> None:
-        """Let everything happen that happens by itself."""
+        """Run all pending events."""
 
     def listener(self) -> tuple[Any, Address]:
         """Return a listening socket and its address."""
@@ -65,21 +65,21 @@ class System(Protocol):
         """Return an address that answers no dial."""
 
     def no_descriptors(self) -> contextlib.AbstractContextManager[None]:
-        """Have no free descriptor."""
+        """Use up all free descriptors."""
 
     def unacknowledged(self, sock: Any) -> int:
-        """Return what SIOCOUTQ reports."""
+        """Return the value of SIOCOUTQ."""
 
     def send_urgent(self, sock: Any, data: bytes) -> None:
         """Send bytes, the last of which is urgent."""
 
     family: int
-    """Of sockets; IPv4 unless a test changes it."""
+    """The sockets' family; IPv4 unless a test changes it."""
 
     def receiver(self, *, is_wildcard: bool = False) -> tuple[Any, Address]:
-        """Return a bound datagram socket that reports hop limits, and an address of it.
+        """Return a bound datagram socket that reports hop limits, and its address.
 
-        One that is bound to all addresses reports at which one a datagram arrives, too.
+        One that is bound to the wildcard address also reports destination addresses.
         """
 
     def refusing_address(self) -> Address:
@@ -95,14 +95,14 @@ class System(Protocol):
         """Return both ends of a connection."""
 
     def drain(self, sock: Any) -> None:
-        """Read all there is, and what follows at once."""
+        """Read all available bytes, and those that follow immediately."""
 
     def close(self) -> None:
         """Close everything."""
 
 
 class _Common:
-    """What both do in the same way."""
+    """The parts that both kernels share."""
 
     family: int = _socket.AF_INET
 
@@ -215,7 +215,7 @@ class RealSystem(_Common):
 
 
 class _ContractHost:
-    """Part of Host: leads dials and datagrams to a simulated socket."""
+    """Simulates a host that passes dials and datagrams to a simulated socket."""
 
     def __init__(self, core: Any, behaves: str = ANSWERS, at: str = "") -> None:
         self._core = core

@@ -1,11 +1,11 @@
-"""Situations of clients of TCP, drawn apart from the rest of a plan.
+"""Situations of TCP clients, drawn separately from the rest of a plan.
 
 shared   endpoints of one Service are endpoints of another one, too
-moved    a listener of one Service accepts for another one, among clients of both
+moved    a listener of one Service accepts for another one while both have clients
 
-Of these a plan may have several; where it has none, it may have one of the others:
+A plan may have several of these; if it has none, it may have one of the others:
 
-leaves   an endpoint leaves, its Service changes again and again, and its connections end in time,
+leaves   an endpoint leaves, its Service changes repeatedly, and its connections end in time,
          in some plans since it asks for that only later
 switched settings of a Service are switched on and off, one at a time, among clients
 lacking  the kernel lacks something for longer than clients may wait
@@ -55,7 +55,7 @@ def with_tcp_situations(plan: Plan) -> Plan:
 
 
 def _shared(adding: Adding) -> Plan:
-    """What is known of an endpoint concerns each of its Services, or one of them alone."""
+    """Endpoint health is shared between an endpoint's Services, or known to one of them alone."""
     rng, plan = adding.rng, adding.plan
     one, other = adding.two()
     pool = plan.services[one].pool
@@ -86,7 +86,7 @@ def _shared(adding: Adding) -> Plan:
 
 
 def _moved(adding: Adding) -> Plan:
-    """Clients are those of the Service for which they are accepted, and stay that."""
+    """A client belongs to the Service that accepted it, and stays with it."""
     rng, plan = adding.rng, adding.plan
     one, other = adding.two()
     at = round(0.5 * plan.calm_at * rng.random(), 4)
@@ -94,7 +94,7 @@ def _moved(adding: Adding) -> Plan:
     def events() -> Iterator[Event]:
         yield Event(at, plans.MOVE_LISTENER, (one, other))
         if rng.random() < 0.4:
-            # Its own Service is no more: none that waits for an endpoint stays.
+            # Its own Service is gone: no client that waits for an endpoint stays.
             handling = replace(plan.services[one].serving.handling, hold=None)
             yield Event(at, plans.UPDATE, (one, Serving(handling=handling)))
         if rng.random() < 0.3:
@@ -110,14 +110,14 @@ def _moved(adding: Adding) -> Plan:
 
 
 def _leaves(adding: Adding) -> Plan:
-    """An endpoint leaves; each later change leaves it out, too, and counts for nothing.
+    """An endpoint is removed; later changes, which also omit it, have no effect on that.
 
-    In half of the plans the Service asks only after that for an end of its connections.
+    In half of the plans the Service requests only later that its connections are closed.
     """
     rng, number = adding.rng, adding.number(Protocol.TCP)
     planned = adding.plan.services[number]
     asked = replace(planned.serving.handling, removal_s=_REMOVAL_S)
-    # Drawn apart, so that the rest of these plans stays what it was.
+    # Drawn separately, so that the rest of these plans stays the same.
     late = Random(f"{adding.plan.seed}: asked for later")
     unasked = late.choice((0, 0, 1, 2))
     handling = replace(asked, removal_s=None) if unasked else asked
@@ -128,7 +128,7 @@ def _leaves(adding: Adding) -> Plan:
     stay = tuple(e for e in planned.pool if e not in left)
     after = Serving(stay, handling=handling)
     if stay and rng.random() < (0.8 if unasked else 0.4):
-        # The removed endpoints are on standby from then on.
+        # The removed endpoints become standbys.
         standbys = tuple((endpoint, 1) for endpoint in left)
         after = Serving(planned.pool, standbys=standbys, handling=handling)
 
@@ -144,13 +144,13 @@ def _leaves(adding: Adding) -> Plan:
             other = replace(handling if n + 1 < unasked else asked, seed=n)
             yield Event(at, plans.UPDATE, (number, msgspec.structs.replace(after, handling=other)))
 
-    # Other changes would bring it back.
+    # Other changes would add it again.
     kept = [e for e in adding.plan.events if e.what != plans.UPDATE or e.args[0] != number]
     return adding.with_events("removal", events(), 16.0, kept)
 
 
 def _switched(adding: Adding) -> Plan:
-    """What a setting had begun ends with it, and begins anew when it is back."""
+    """The effect of a setting ends when it is switched off, and restarts when it is on again."""
     rng, number = adding.rng, adding.number(Protocol.TCP)
     pool = adding.plan.services[number].pool
     settings: dict[str, tuple[Any, ...]] = {
@@ -191,7 +191,7 @@ def _switched(adding: Adding) -> Plan:
 
 
 def _unwatched(adding: Adding) -> Plan:
-    """Clients that wait for the kernel have their time, too, and are dialled for no more then."""
+    """Clients that wait for the kernel have a deadline, too, and aren't dialled for after it."""
     rng, number = adding.rng, adding.number(Protocol.TCP)
 
     def events() -> Iterator[Event]:

@@ -1,4 +1,4 @@
-"""What the data plane relies on with datagrams: for the simulated kernel and for the real one."""
+"""Behaviour of datagram sockets that the data plane relies on, for both kernels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IN, OUT, ERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
     autouse=True, params=[_socket.AF_INET, _socket.AF_INET6], ids=["of-ipv4", "of-ipv6"]
 )
 def family(system: System, request: pytest.FixtureRequest) -> None:
-    """Have the kernel's sockets be of a family."""
+    """Run the test with sockets of each family."""
     system.family = request.param
 
 
@@ -39,7 +39,7 @@ def connected(system: System, address: Any) -> Any:
 
 
 def receive(sock: Any) -> Any:
-    """Return what recvmsg_into returns, with the payload instead of its length."""
+    """Return the result of recvmsg_into, with the payload instead of its length."""
     buffer = memoryview(bytearray(1000))
     count, ancillary, _, source = sock.recvmsg_into([buffer], ANCILLARY_BYTES)
     return bytes(buffer[:count]), ancillary, source

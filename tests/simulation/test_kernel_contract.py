@@ -1,4 +1,4 @@
-"""What the data plane relies on: the same tests for the simulated kernel and for the real one.
+"""Behaviour that the data plane relies on: the same tests for the simulated and the real kernel.
 
 ``system.pair()`` returns both ends of a TCP connection, whichever end the data plane would have.
 """
@@ -22,13 +22,13 @@ IN, OUT, PRI, ET = select.EPOLLIN, select.EPOLLOUT, select.EPOLLPRI, select.EPOL
 ERR, HUP, RDHUP = select.EPOLLERR, select.EPOLLHUP, select.EPOLLRDHUP
 ALL = IN | OUT | PRI | RDHUP | ET
 _RESET = struct.pack("ii", 1, 0)
-# linux/socket.h; the module lacks it.
+# linux/socket.h; the module socket lacks it.
 _MSG_MORE = 0x8000
 _SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
 def read(sock: Any, most: int = 1000) -> bytes:
-    """Return what recv_into reads."""
+    """Return the bytes that recv_into reads."""
     buffer = bytearray(most)
     return bytes(buffer[: sock.recv_into(memoryview(buffer))])
 
@@ -57,7 +57,7 @@ def state_of(system: System, sock: Any) -> int:
 
 
 def fill(system: System, sock: Any) -> int:
-    """Write until nothing fits any more; return how much did."""
+    """Write until the buffer is full; return how many bytes were written."""
     total = 0
     while True:
         try:

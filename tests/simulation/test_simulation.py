@@ -1,4 +1,4 @@
-"""Runs this commit's seeds, those of a half in a process without a random order of sets."""
+"""Runs this commit's seeds, each half in a process with a fixed hash seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BROKEN = {
     "data": ("dataplane.tcp", "and/or", "is_second = up.is_ended and down.is_ended"),
     "node": ("plan.plan", "and/or", "if old != new or _kinds(old) != _kinds(new):"),
 }
-"""By half, a change that is found soon: its module, its kind and the line before."""
+"""For each half a change that is found soon: its module, its kind and the line before."""
 _TWICE = r"""
 import sys
 from tests.simulation.__main__ import main
@@ -66,7 +66,7 @@ def test_a_mutant_is_detected_and_its_trace_fits_on_a_screen(half: str) -> None:
 
 
 def _label(module: str, kind: str, line: str) -> str:
-    """Return the label of the one change of this kind of a line."""
+    """Return the label of the only change of this kind in a line."""
     source = named(f"{module}/0").path.read_text()
     lines = source.splitlines()
     (number,) = (

@@ -1,4 +1,4 @@
-"""The virtual clock, what is still to happen, and an event loop that lives on it."""
+"""The virtual clock, future events, and an event loop that uses the clock."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-# A preempted system call is as long as this at most.
+# The longest time that a preempted system call takes.
 _PREEMPTION_S = 0.002
 # uvloop rounds timers to milliseconds.
 _EARLY_S = 0.001
 
 
 class Timeline:
-    """Monotonic seconds, and events in their order; equal times keep the order of their calls."""
+    """Monotonic seconds, and events in their order; equal times keep their order of insertion."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -26,7 +26,7 @@ class Timeline:
 
     @property
     def next_at(self) -> float:
-        """When the next event happens; infinity if there is none."""
+        """The time of the next event; infinity if there is none."""
         return self._events[0][0] if self._events else math.inf
 
     def clock(self) -> float:
@@ -39,12 +39,12 @@ class Timeline:
 
     def after(self, delay: float, callback: Callable[..., object], *args: Any) -> None:
         """Call back that many seconds later."""
-        # As ``at``, without its call: a run does this a few thousand times.
+        # Like ``at``, without its call: a run does this some thousands of times.
         self._count += 1
         heapq.heappush(self._events, (self.now + delay, self._count, callback, args))
 
     def step(self) -> bool:
-        """Let the next event happen; returns False if there is none."""
+        """Run the next event; return False if there is none."""
         if not self._events:
             return False
         when, _, callback, args = heapq.heappop(self._events)
@@ -53,7 +53,7 @@ class Timeline:
         return True
 
     def step_until(self, end: float) -> bool:
-        """Let the next event happen; returns False if there is none up to a time."""
+        """Run the next event; return False if there is none up to a time."""
         events = self._events
         if not events or events[0][0] > end:
             return False
@@ -64,12 +64,12 @@ class Timeline:
         return True
 
     def preempt(self) -> None:
-        """Let the next event happen within a system call, if it is that near."""
+        """Run the next event within a system call, if it is that soon."""
         if self._events and self._events[0][0] <= self.now + _PREEMPTION_S:
             self.step()
 
     def run_until(self, end: float) -> None:
-        """Let everything happen up to a time."""
+        """Run all events up to a time."""
         events = self._events
         while events and events[0][0] <= end:
             when, _, callback, args = heapq.heappop(events)
@@ -80,7 +80,7 @@ class Timeline:
 
 
 class _Handle:
-    """Part of asyncio.TimerHandle."""
+    """Simulates asyncio.TimerHandle."""
 
     __slots__ = ("args", "callback", "is_cancelled", "when")
 
@@ -91,18 +91,17 @@ class _Handle:
         self.is_cancelled = False
 
     def cancel(self) -> None:
-        """Part of asyncio.Handle."""
         self.is_cancelled = True
 
 
 class VirtualLoop:
-    """What the data plane uses of asyncio.AbstractEventLoop, in virtual time.
+    """The parts of asyncio.AbstractEventLoop that the data plane uses, in virtual time.
 
     Args:
-        rng: Decides how long the process waits for the processor.
-        timers_first: The order of uvloop; otherwise that of asyncio.
+        rng: Draws how long the process waits for the processor.
+        timers_first: Whether to use uvloop's order, instead of asyncio's.
         is_ready: Returns whether a descriptor can be read.
-        report: Takes each exception, and each report of one.
+        report: Called with each exception, and each report of one.
         after_turn: Called after each iteration.
     """
 
@@ -126,22 +125,20 @@ class VirtualLoop:
         self._timers: list[tuple[float, int, _Handle]] = []
         self._readers: dict[int, Callable[[], object]] = {}
         self._readable: dict[int, _Handle] = {}
-        """Of this iteration."""
+        """The readable descriptors of this iteration."""
         self._count = 0
         self._is_scheduled = False
         self.is_running = False
         self.held_until = 0.0
-        """The process is stopped until then."""
+        """Until when the process is stopped."""
         self.after_callback: Callable[[], None] | None = None
 
     def time(self) -> float:
-        """Part of asyncio.AbstractEventLoop."""
         return self._timeline.now
 
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: object = None
     ) -> _Handle:
-        """Part of asyncio.AbstractEventLoop."""
         handle = _Handle(self._timeline.now, callback, args)
         self._soon.append(handle)
         self.wake()
@@ -150,7 +147,6 @@ class VirtualLoop:
     def call_later(
         self, delay: float, callback: Callable[..., object], *args: Any, context: object = None
     ) -> _Handle:
-        """Part of asyncio.AbstractEventLoop."""
         handle = _Handle(self._timeline.now + delay, callback, args)
         self._count += 1
         heapq.heappush(self._timers, (handle.when, self._count, handle))
@@ -158,23 +154,20 @@ class VirtualLoop:
         return handle
 
     def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
-        """Part of asyncio.AbstractEventLoop."""
         self._readers[fd] = callback
         self.wake()
 
     def remove_reader(self, fd: int) -> bool:
-        """Part of asyncio.AbstractEventLoop."""
         if fd in self._readable:
             self._readable[fd].cancel()
         return self._readers.pop(fd, None) is not None
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Part of asyncio.AbstractEventLoop."""
         self._report(f"{context['message']}: {_in_one_line(context['exception'])}")
 
     @property
     def timers(self) -> list[str]:
-        """The callbacks of timers that are still to fire."""
+        """The callbacks of pending timers."""
         return [repr(h.callback) for _, _, h in self._timers if not h.is_cancelled]
 
     def run(self, callback: Callable[[], object]) -> None:
@@ -189,11 +182,11 @@ class VirtualLoop:
         self.held_until = max(self.held_until, self._timeline.now + seconds)
 
     def skip(self, seconds: float) -> None:
-        """Stop the process at once and all else with it, also within an iteration."""
+        """Stop the process and the whole world for a while, even within an iteration."""
         self._timeline.now += seconds
 
     def wake(self) -> None:
-        """Run an iteration soon."""
+        """Schedule an iteration soon."""
         if not self._is_scheduled and not self.is_running:
             self._is_scheduled = True
             start = max(self._timeline.now, self.held_until)
@@ -240,7 +233,7 @@ class VirtualLoop:
             self.wake()
 
     def _all_ready(self) -> list[int]:
-        """Return which of the descriptors that are watched can be read."""
+        """Return the watched descriptors that can be read."""
         return [*filter(self._is_ready, self._readers)]
 
     def _is_any_ready(self) -> bool:

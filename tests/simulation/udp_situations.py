@@ -1,6 +1,6 @@
-"""Situations of clients of UDP, of which a plan has one at most, drawn apart from the rest of it.
+"""Situations of UDP clients, drawn separately from the rest of a plan, which has at most one.
 
-absent   no host has an endpoint's address, which the kernel finds out after three seconds
+absent   no host has an endpoint's address, so that ARP fails after three seconds
 leaves   an endpoint terminates, serves those that it has, and stops, or is back
 queues   more clients than endpoints may have flows
 """
@@ -21,12 +21,12 @@ from .network import ABSENT, ANSWERS, REFUSES, Address
 from .plan import Event, Plan
 
 _SHARE = 0.6
-# Where limits are, a client's endpoint isn't fixed.
+# With limits, a client's endpoint isn't fixed.
 _BALANCES = tuple(each for each in Balance if each is not Balance.SOURCE_HASH)
 
 
 def with_udp_situation(plan: Plan) -> Plan:
-    """Return a plan with the situation that its seed has, too."""
+    """Return a plan with the UDP situation that its seed has."""
     numbers = [n for n, each in enumerate(plan.services) if each.protocol is Protocol.UDP]
     rng = Random(f"{plan.seed}: situations of UDP")
     if not numbers or rng.random() >= _SHARE:
@@ -36,7 +36,7 @@ def with_udp_situation(plan: Plan) -> Plan:
 
 
 class FlowAdding(Adding):
-    """Adds to one plan, for one Service of UDP."""
+    """Adds to one plan, for one UDP Service."""
 
     def __init__(self, rng: Random, plan: Plan, number: int) -> None:
         super().__init__(rng, plan)
@@ -45,16 +45,16 @@ class FlowAdding(Adding):
         self.pool = self.service.pool
 
     def ask(self, client: Address, at: float) -> Event:
-        """Return that a client sends a datagram."""
+        """Return the event that a client sends a datagram."""
         return Event(round(at, 4), plans.ASK, (self.of, client, 64, 1))
 
     def behave(self, endpoint: SocketAddress, at: float, *how: str) -> Event:
-        """Return what datagrams meet at an endpoint from then on."""
+        """Return the event that changes an endpoint's reaction to datagrams."""
         return Event(round(at, 4), plans.BEHAVE, (endpoint, how))
 
 
 def _absent(adding: FlowAdding) -> Plan:
-    """Clients ask again and again; some were refused by an endpoint before."""
+    """Clients send repeatedly; an endpoint refused some of them before."""
     rng = adding.rng
     if rng.random() < 0.8:
         adding.plan = replace(adding.plan, node=replace(adding.plan.node, is_preserving=True))
@@ -76,7 +76,7 @@ def _absent(adding: FlowAdding) -> Plan:
 
 
 def _served(adding: FlowAdding) -> None:
-    """Have a Service answer from the start, without limits, and no other changes."""
+    """Make a Service answer from the start, without limits and without other changes."""
     plan = adding.plan
     handling = replace(adding.service.serving.handling, max_connections=None)
     begin = Event(0.0, plans.UPDATE, (adding.of, Serving(adding.pool, handling=handling)))
@@ -86,7 +86,7 @@ def _served(adding: FlowAdding) -> None:
 
 
 def _leaves(adding: FlowAdding) -> Plan:
-    """Its clients go on sending, new ones get others, and the Service may change meanwhile."""
+    """Its clients continue, new ones get other endpoints, and the Service may change."""
     rng, number, pool = adding.rng, adding.of, adding.pool
     _served(adding)
     handling = replace(

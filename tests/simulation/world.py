@@ -1,4 +1,4 @@
-"""One run of a plan: the data plane with its Services, among clients and endpoints."""
+"""Runs a plan: the data plane with its Services, among clients and endpoints."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ from .streams import Stream
 from .timeline import Timeline, VirtualLoop
 
 ORACLES = tuple(promise.name for promise in PROMISES)
-"""Those that judge in a campaign."""
+"""The oracles of a campaign."""
 
 _FINISHING_S = 100.0
-# For connections to end whose endpoints were removed.
+# The time for connections to close whose endpoints were removed.
 _REMOVED_S = 10.0
-# Longer than any deadline, and than a flow's idle time.
+# Longer than any deadline, and than a flow's idle timeout.
 _REST_S = 500.0
 _MAX_TURNS = 60_000
 _DRAIN_S = 3.0
 _MEMORY_BYTES = 1 << 20
 
 TRUSTED = "10.3.200.0/24"
-"""Clients there send PROXY headers, if the data plane reads them."""
+"""The network whose clients send PROXY headers, if the data plane reads them."""
 _FRONTEND = SocketAddress("203.0.113.1", 443)
 
 
@@ -70,7 +70,7 @@ class _Lines(logging.Handler):
 
 
 class _Limit:
-    """Part of MemoryLimit."""
+    """Simulates MemoryLimit."""
 
     counts_sockets = True
 
@@ -85,10 +85,10 @@ class _Limit:
 
 
 class World:
-    """Everything of one run; :meth:`run` returns what was wrong.
+    """The state of one run; :meth:`run` returns the violations.
 
     Args:
-        is_traced: Whether to note each step.
+        is_traced: Whether to record each step.
     """
 
     def __init__(self, plan: Plan, *, is_traced: bool = False) -> None:
@@ -134,7 +134,7 @@ class World:
         self.finishing_at = math.inf
         self.turns = 0
         self.stops: list[tuple[float, float]] = []
-        """When each stop began, and its seconds."""
+        """The start and duration of each stop, in seconds."""
         self.clients: dict[int, Party] = {}
         self.accepted: dict[Stream, Party] = {}
         self.askers: dict[Address, Asker] = {}
@@ -150,20 +150,20 @@ class World:
 
     @property
     def trace(self) -> list[tuple[float, str]]:
-        """What happened, if it is traced."""
+        """The events, if they are traced."""
         return self.network.trace or []
 
     @property
     def drained_for_s(self) -> float:
-        """For how long the data plane drains."""
+        """The drain period of the data plane."""
         return self.timeline.now - self.drains_since
 
     def stopped_since(self, since: float) -> float:
-        """Return for how long the process was stopped in the time since."""
+        """Return how long the process was stopped since a time."""
         return sum(seconds for began, seconds in self.stops if began + seconds >= since)
 
     def run(self) -> list[str]:
-        """Carry the plan out; return what was wrong, the first first."""
+        """Run the plan; return the violations, the first one first."""
         node = self.plan.node
         constants = {
             "BUFFER_BYTES": node.buffer_bytes,
@@ -171,7 +171,7 @@ class World:
             "PIPE_BYTES": node.pipe_bytes,
             "ROUNDS": node.rounds,
             "SPLICE_ROUNDS": node.rounds,
-            # As on a node, they read all that a socket keeps.
+            # Like on a node, they read a whole socket buffer.
             "LAST_TURNS": 128 // node.rounds,
         }
         with (
@@ -248,7 +248,7 @@ class World:
             party.calm_down()
         self.kernel.lacking.clear()
         for _, at in self.network.policies:
-            # Those that it has denied may have found it failing.
+            # Clients that it denied may have marked it as failing.
             self.hosts[SocketAddress(*at)].failures.append(self.timeline.now)
         self.network.policies.clear()
         self._use_memory(0.0)
@@ -264,7 +264,7 @@ class World:
         if self.violations:
             return
         self._judge(Promise.all_ended)
-        # Usage would be read four times a second.
+        # Otherwise, memory usage would be read four times a second.
         self.memory_limits.clear()
         self._run_until(self.finishing_at + _FINISHING_S + _REST_S)
         if self.violations:
@@ -347,7 +347,7 @@ class World:
         elif what == plans.MEMORY:
             self._use_memory(args[0])
         else:
-            # The loop gets it as a message.
+            # The loop receives the change as a message.
             self.loop.call_soon(self._change, what, *args)
 
     def _use_memory(self, share: float) -> None:
@@ -428,7 +428,7 @@ class World:
             party.calm_down()
 
     def header_of(self, client: Party) -> bytes:
-        """Return what the data plane sends to an endpoint before a client's bytes."""
+        """Return the header that the data plane sends to an endpoint before a client's bytes."""
         connection = client.joined
         assert connection is not None, "it is joined"
         version, label, source, frontend = connection

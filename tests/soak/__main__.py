@@ -1,6 +1,6 @@
-"""Runs a soak: ``make soak``; a table, and status 1 if a promise is broken.
+"""Runs a soak: ``make soak``; prints a table, and exits with 1 if a limit is exceeded.
 
-A run of an hour or more, of all changes, writes docs/soak.md.
+A run of at least an hour with all changes writes docs/soak.md.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "soak.md"
 SOAK_S = 3600.0
 RATE = 250.0
 WARM_S = 5.0
-# For descriptors, memory and tracked connections to be given back; a UDP flow with several
-# questions is kept for two minutes.
+# The time for releasing descriptors, memory and conntrack entries; a UDP flow with several queries
+# is kept for two minutes.
 SETTLE_S = 150.0
-# A look is a connection, which is tracked for three seconds.
+# A check is a connection, which is tracked for three seconds.
 SETTLE_EVERY_S = 5.0
 FLAGS = ("--workers=2", "--take-over", "--drain-timeout=20s")
 
 
 def soak(site: Site, seconds: float, rate: float, names: Sequence[str]) -> list[SideReport]:
-    """Run all changes in turn under load; return what became of both sides.
+    """Run all changes in turn under load; return the reports of both sides.
 
     Args:
-        site: Both sides serve.
-        seconds: The least time; the changes that have begun are completed.
-        rate: New connections a second and side.
+        site: The site, on which both sides serve.
+        seconds: The minimum duration; started rounds of changes are completed.
+        rate: New connections per second and side.
         names: The changes to make.
     """
     _warm_up(site, rate)
@@ -60,14 +60,14 @@ def soak(site: Site, seconds: float, rate: float, names: Sequence[str]) -> list[
             if time.monotonic() >= until:
                 break
     figures = [figures_of(side.stop_load(), made, side.kills) for side in site.sides]
-    # Only this proxy is judged, so only its leaks are waited for.
+    # Only this proxy is judged, so only its resources are awaited.
     after = [_settled(site.ours, before[0]), _settled(site.theirs, None)]
     titles = [side.title for side in site.sides]
     return list(map(SideReport, titles, figures, before, after, memory))
 
 
 def _warm_up(site: Site, rate: float) -> None:
-    """Run the load for a moment: what is opened once and kept isn't a leak."""
+    """Run the load for a moment: resources that are opened once and kept aren't a leak."""
     for side in site.sides:
         side.start_load(rate)
     pass_time(WARM_S)
@@ -77,7 +77,7 @@ def _warm_up(site: Site, rate: float) -> None:
 
 
 def _settled(side: Side, before: Holdings | None) -> Holdings:
-    """Return what a side holds once that is as before, or as it is at the deadline."""
+    """Return a side's resources once they are as before, or those at the deadline."""
     deadline = time.monotonic() + SETTLE_S
     while True:
         pass_time(SETTLE_EVERY_S)

@@ -1,10 +1,10 @@
-"""A client with mixed load, in a namespace: prints how each request went, until SIGTERM.
+"""A client with mixed load, in a namespace: prints each request's result, until SIGTERM.
 
-    start (Unix time)   seconds   kind   ok | what went wrong   start of its connection
+    start (Unix time)   seconds   kind   ok | the error   start of its connection
 
-It imports only the standard library. A request starts when it is due, whether or not those before
-it are over. A second argument is the number of new connections a second; the first is JSON, the
-address of each Service.
+It imports only the standard library. A request starts when it is due, even if earlier ones are
+open. A second argument is the number of new connections a second; the first is JSON, the address of
+each Service.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LARGE_BYTES = 1 << 20
 ABORT_AFTER_BYTES = 64 << 10
 KEPT_FOR_S = 3.0
 KEPT_EVERY_S = 0.1
-# The pattern of the backends' --source.
+# The period of the pattern that backends' --source sends.
 PERIOD = 251
 PATTERN = bytes(range(PERIOD)) * (LARGE_BYTES // PERIOD + 2)
 
@@ -45,7 +45,7 @@ async def connected(at: Address) -> AsyncIterator[Streams]:
 
 
 async def short(at: Address) -> None:
-    """One HTTP request on a connection of its own."""
+    """One HTTP request on a new connection."""
     async with connected(at) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n")
         if b" 200 " not in (await reader.read())[:20]:
@@ -61,7 +61,7 @@ async def large(at: Address) -> None:
 
 
 async def aborted(at: Address) -> None:
-    """A reset in the middle of an answer."""
+    """A connection that the client resets in the middle of an answer."""
     async with connected(at) as (reader, writer):
         writer.write(b"%d\n" % LARGE_BYTES)
         await reader.readexactly(ABORT_AFTER_BYTES)
@@ -69,7 +69,7 @@ async def aborted(at: Address) -> None:
 
 
 async def datagram(at: Address) -> None:
-    """A question, asked again each second, as resolvers do."""
+    """A query, which is sent again each second, like a resolver's."""
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         await loop.sock_connect(sock, at)
@@ -80,7 +80,7 @@ async def datagram(at: Address) -> None:
                     answer = await loop.sock_recv(sock, 100)
                 break
             except (TimeoutError, ConnectionRefusedError):
-                # One answer of the kernel, or none: the next question may be answered.
+                # An ICMP error, or no answer: the next query may be answered.
                 await asyncio.sleep(RESEND_S / 10)  # noqa: TID251 - the rate
         if not answer.endswith(b"question"):
             raise ValueError
@@ -113,16 +113,16 @@ async def kept(at: Address) -> None:
 
 
 async def answered(request: Awaitable[None]) -> bool:
-    """Return true when a request is over."""
+    """Complete a request and return true."""
     await request
     return True
 
 
 async def timed(kind: str, request: Awaitable[T], opened: float = 0.0) -> T | None:
-    """Print how a request went; return its result, or None if it failed.
+    """Print a request's outcome; return its result, or None if it failed.
 
     Args:
-        request: Not started yet.
+        request: The coroutine, not started yet.
         opened: When its connection was opened; 0: it opens one.
     """
     start, began, result = time.time(), time.monotonic(), None
@@ -146,7 +146,7 @@ class Load:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopped.set)
 
     async def run(self, requests: list[tuple[float, Callable[[], Awaitable[object]]]]) -> None:
-        """Start each request that many times a second."""
+        """Start each request so many times a second."""
         async with asyncio.TaskGroup() as group:
             for rate, request in requests:
                 group.create_task(self._repeat(rate, request))
@@ -159,13 +159,13 @@ class Load:
             task = asyncio.ensure_future(request())
             self._open.add(task)
             task.add_done_callback(self._open.discard)
-            # What is overdue by more than a second isn't made up for.
+            # Delays beyond a second aren't made up for.
             due = max(due + 1 / rate, time.monotonic() - 1)
             await asyncio.sleep(max(0.0, due - time.monotonic()))  # noqa: TID251 - the rate
 
 
 async def main(addresses: dict[str, Address], rate: float) -> None:
-    """Put all kinds of load on the Services."""
+    """Generate all kinds of load on the Services."""
     web, sticky, dns, source = (
         tuple(addresses[name]) for name in ("web", "sticky", "dns", "source")
     )
@@ -176,7 +176,7 @@ async def main(addresses: dict[str, Address], rate: float) -> None:
             (rate / 10, lambda: timed("UDP", datagram(dns))),
             (rate / 50, lambda: timed("large", large(source))),
             (rate / 50, lambda: timed("aborted", aborted(source))),
-            # Each lasts three seconds, so there are some at any time.
+            # Each connection lasts three seconds, so there are some at any time.
             (rate / 50, lambda: kept(web)),
         ]
     )

@@ -1,4 +1,4 @@
-"""What a proxy and its node hold, compared between the beginning and the end."""
+"""Resources of a proxy and its node, compared between the beginning and the end."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from tests.reliability.footprint import MIB, Footprint
 
 MEMORY_MIB = 16.0
-"""What memory may grow: the workers and the control process have been replaced meanwhile."""
+"""How much memory may grow: workers and control process were replaced in between."""
 CONNTRACK_IDLE = 20
-"""Tracked connections of a node without load: its proxy's own, and probes."""
+"""Conntrack entries of a node without load: those of its proxy, and probes."""
 
 __all__ = ["MIB", "Holdings"]
 
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What there is at one moment."""
+    """The resources at one moment."""
 
     footprint: Footprint
     conntrack: int
-    """Tracked connections of the node."""
+    """The number of the node's conntrack entries."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is left of a load."""
+        """Return whether nothing of a load is left."""
         return not self.footprint.connections and self.conntrack <= CONNTRACK_IDLE
 
     def leaks(self, before: Holdings) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The table at the end of a soak, which promises were broken, and docs/soak.md."""
+"""The table at the end of a soak, the exceeded limits, and docs/soak.md."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from .requests import Figures, only_here
 
 PAGE = Path(__file__).with_name("page.md")
 SLOPE_MAX = 0.01
-"""Growth of memory over the last half."""
+"""The limit of memory growth over the last half."""
 SAMPLES_MIN = 10
-"""With fewer, one page more or less is a slope."""
+"""The minimum number of samples: with fewer, a single page would be a slope."""
 
 
 @dataclass(frozen=True, slots=True)
 class SideReport:
-    """What became of one side."""
+    """The results of one side."""
 
     title: str
     figures: Mapping[str, Figures]
-    """By the name of the change."""
+    """The figures by the change's name."""
     before: Holdings
     after: Holdings
     memory: Sequence[int]
-    """Bytes, after each round of changes."""
+    """The memory in bytes, after each round of changes."""
 
     @property
     def slope(self) -> float | None:
         """Growth of memory over the last half, as a share; None for a short soak.
 
-        The median of the growth between any two rounds (Theil and Sen): that the processes of the
-        last rounds started with some MiB more or less is no growth.
+        The median of the growth between any two rounds (Theil and Sen): if the processes of the
+        last rounds started with some MiB more or less, that isn't growth.
         """
         half = self.memory[len(self.memory) // 2 :]
         if len(half) < SAMPLES_MIN // 2:
@@ -49,7 +49,7 @@ class SideReport:
 
 
 def problems(reports: Sequence[SideReport]) -> list[str]:
-    """Return the broken promises of the first side, one line each; the second is kube-proxy."""
+    """Return the exceeded limits of the first side, one line each; the second is kube-proxy."""
     ours, theirs = reports
     return [
         *only_here(ours.figures, theirs.figures),
@@ -62,7 +62,7 @@ def page_of(reports: Sequence[SideReport], machine: Mapping[str, str], rate: flo
     """Return the page as Markdown.
 
     Args:
-        rate: New connections a second and side.
+        rate: New connections per second and side.
     """
     broken = problems(reports)
     return Template(PAGE.read_text(encoding="utf-8")).substitute(

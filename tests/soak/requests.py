@@ -1,4 +1,4 @@
-"""What became of the requests of a soak, by change and kind."""
+"""The outcomes of a soak's requests, by change and kind."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request: when it began, how long it took, its kind, and how it went."""
+    """One request: its start, duration, kind and outcome."""
 
     start: float
     seconds: float
     kind: str
     outcome: str
-    """``ok`` or what went wrong."""
+    """``ok`` or the error."""
     opened: float
     """When its connection was opened."""
 
@@ -31,7 +31,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change that was made to both sides, and when it began."""
+    """A change that was made to both sides, and its start."""
 
     name: str
     start: float
@@ -55,9 +55,9 @@ class Figures:
 
     made: int = 0
     failed: Counter[str] = field(default_factory=Counter)
-    """By kind and what went wrong: ``short: ConnectionResetError``."""
+    """By kind and error: ``short: ConnectionResetError``."""
     cut: int = 0
-    """Failed, but open in a worker when it was killed."""
+    """Requests that failed because their connection was open in a worker that was killed."""
     slowest_s: float = 0.0
 
 
@@ -73,9 +73,9 @@ def figures_of(
     """Return the figures by the name of the change during which a request ended.
 
     Args:
-        requests: Of one side.
-        changes: In their order.
-        kills: When workers of that side were killed.
+        requests: The requests of one side.
+        changes: The changes in their order.
+        kills: The killed workers of that side.
     """
     found: defaultdict[str, Figures] = defaultdict(Figures)
     starts = [change.start for change in changes]
@@ -96,11 +96,11 @@ ON_OPEN_CONNECTIONS = frozenset({"keep-alive", "large", "aborted"})
 
 
 def only_here(ours: Mapping[str, Figures], theirs: Mapping[str, Figures]) -> Iterator[str]:
-    """Yield a line for each kind that failed here during a change, and not there."""
+    """Yield a line for each kind that failed on this side during a change, but not on the other."""
     for name, figures in ours.items():
         there = {kind_of(what) for what in theirs.get(name, Figures()).failed}
         if name == ENDPOINT_DIES:
-            # Connections end with their endpoint behind any proxy, if there are any at that moment.
+            # Behind any proxy, connections that are open at that moment end with their endpoint.
             there |= ON_OPEN_CONNECTIONS
         for what, count in figures.failed.items():
             if kind_of(what) not in there:

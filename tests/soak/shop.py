@@ -1,8 +1,7 @@
 """The Services of a soak as API objects, and the pods that serve them.
 
 web      keep-alive and short connections; its pods are replaced one by one
-sticky   ClientIP affinity             dns    UDP
-source   large answers                 churn-N   come and go
+sticky ClientIP affinity dns UDP source large answers churn-N added and removed
 """
 
 from __future__ import annotations
@@ -55,11 +54,11 @@ class Shop:
         self._servers[name] = self._pods[name].serve(None, **PORTS)
 
     def stop_server(self, name: str) -> None:
-        """Kill a pod's server: its kernel refuses connections."""
+        """Kill a pod's server, so that its kernel refuses connections."""
         self._servers[name].stop()
 
     def begin_replacement(self) -> str:
-        """Replace the oldest pod of ``web``, as a rolling update does; return the old pod."""
+        """Replace the oldest pod of ``web``, like a rolling update; return the old pod."""
         old, self._spare = self.web.pop(0), self._spare
         self.web.append(self._spare)
         self._spare = old
@@ -67,7 +66,7 @@ class Shop:
         return old
 
     def churn(self) -> Iterator[None]:
-        """Add some Services, change them, remove them; yields in between."""
+        """Add some Services, change and remove them; yield in between."""
         churned = [WEB.but(name=f"churn-{n}", ips=[f"10.96.1.{n}"]) for n in range(1, CHURNED)]
         for service in churned:
             self._api.put(_SERVICES, service.service())

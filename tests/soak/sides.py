@@ -1,4 +1,4 @@
-"""The two proxies side by side: each with a node, a client, and what it holds."""
+"""The two proxies: each with a node, a client, and its resources."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ READY_S = 60.0
 END_S = 60.0
 HEALTH = 10256
 CONNTRACK = "net/netfilter/nf_conntrack_"
-# Entries would otherwise stay for minutes after the load has ended.
+# Otherwise entries would stay for minutes after the load has ended.
 CONNTRACK_S = {
     **dict.fromkeys(("tcp_timeout_time_wait", "tcp_timeout_close", "udp_timeout"), 3),
     **dict.fromkeys(("udp_timeout_stream", "tcp_timeout_fin_wait", "tcp_timeout_close_wait"), 3),
@@ -43,7 +43,7 @@ class Side(abc.ABC):
     """One proxy.
 
     Args:
-        folder: An empty one.
+        folder: An empty folder.
     """
 
     title: str
@@ -54,7 +54,7 @@ class Side(abc.ABC):
         folder.mkdir()
         self.client = node.add_pod(f"client-{node.name}")
         self.kills: list[Kill] = []
-        """Of processes that relay connections."""
+        """Deaths of processes that relay connections."""
         self._load: subprocess.Popen[str] | None = None
         self._sockets = Sockets(node)
         self._dialler = Client(self.client)
@@ -64,7 +64,7 @@ class Side(abc.ABC):
         """Start it, and wait until it is healthy."""
 
     def wait_until_served(self) -> None:
-        """Wait until clients are answered: kube-proxy is healthy before its rules are in force."""
+        """Wait until clients are answered: kube-proxy is healthy before its rules are applied."""
 
         def is_served() -> bool:
             with contextlib.suppress(OSError):
@@ -75,7 +75,7 @@ class Side(abc.ABC):
 
     @abc.abstractmethod
     def restart(self) -> None:
-        """Restart it as an upgrade does."""
+        """Restart it like an upgrade."""
 
     @abc.abstractmethod
     def crash(self) -> None:
@@ -88,7 +88,7 @@ class Side(abc.ABC):
 
     @abc.abstractmethod
     def connections(self) -> int:
-        """Return how many connections it has open."""
+        """Return the number of its open connections."""
 
     def is_healthy(self) -> bool:
         """Return whether ``/healthz`` returns 200."""
@@ -105,7 +105,7 @@ class Side(abc.ABC):
             )
 
     def stop_load(self) -> list[Request]:
-        """Stop the client, wait for its open requests, and return all."""
+        """Stop the client, wait for its open requests, and return all outcomes."""
         assert self._load is not None
         self._load.send_signal(signal.SIGTERM)
         status = self._load.wait(END_S)
@@ -120,7 +120,7 @@ class Side(abc.ABC):
         return kernel_of(self._shell)
 
     def conntrack(self) -> int:
-        """Return the number of tracked connections."""
+        """Return the number of conntrack entries."""
         return int(self._shell("cat /proc/sys/net/netfilter/nf_conntrack_count"))
 
     def memory_bytes(self) -> int:
@@ -128,13 +128,13 @@ class Side(abc.ABC):
         return memory_bytes(processes(self.pid))
 
     def shorten_conntrack(self) -> None:
-        """Let ended connections leave the node's table within seconds."""
+        """Make closed connections leave the node's conntrack table within seconds."""
         self.node.configure(
             sysctls=[f"{CONNTRACK}{name}={seconds}" for name, seconds in CONNTRACK_S.items()]
         )
 
     def holdings(self) -> Holdings:
-        # Counted first: asking for the connections is a connection.
+        # Counted first, because querying the connections is a connection, too.
         tracked = self.conntrack()
         return Holdings(footprint_of(self.pid, self.connections(), self.kernel()), tracked)
 
@@ -142,7 +142,7 @@ class Side(abc.ABC):
         return run_script(self.node, script, os.environ)
 
     def close(self) -> None:
-        """End what isn't in the sandbox."""
+        """Stop programs outside the sandbox."""
         self._dialler.close()
         self._sockets.close()
 
@@ -163,7 +163,7 @@ class UserspaceProxy(Side):
         self.agent.start_until_ready()
 
     def restart(self) -> None:
-        """Part of Side: the next process takes over, the old one drains and ends."""
+        """The next process takes over, the previous one drains and exits."""
         old = self.agent.process
         assert old is not None
         self.agent.process = None
@@ -172,14 +172,14 @@ class UserspaceProxy(Side):
         assert status == 0, f"a relieved process ended with {status}\n{self.agent.log()}"
 
     def crash(self) -> None:
-        """Part of Side: workers serve until the next process takes over, then they drain."""
+        """Workers serve until the next process takes over, then they drain."""
         workers = child_pids(self.pid)
         self.agent.kill_control()
         self.agent.start_until_ready()
         wait_for("the end of the last workers", lambda: not any(map(is_alive, workers)))
 
     def kill_worker(self) -> None:
-        """Kill one worker, and wait for its successor."""
+        """Kill a worker, and wait for its replacement."""
         worker, *_ = child_pids(self.agent.pid)
         end = os.pidfd_open(worker)
         began = time.time()
@@ -201,7 +201,7 @@ class UserspaceProxy(Side):
 
 
 class KubeProxy(Side):
-    """kube-proxy in its nftables mode."""
+    """kube-proxy in nftables mode."""
 
     title = "kube-proxy"
 
@@ -222,7 +222,7 @@ class KubeProxy(Side):
         wait_for("a healthy kube-proxy", self.is_healthy, deadline_s=READY_S, hint=self._log)
 
     def restart(self) -> None:
-        """Part of Side: rules stay."""
+        """Rules stay."""
         self._end(signal.SIGTERM)
         self.start()
 
@@ -236,7 +236,7 @@ class KubeProxy(Side):
         return self._process.pid
 
     def connections(self) -> int:
-        """Part of Side: the kernel has them."""
+        """The kernel has them."""
         return 0
 
     def _end(self, number: signal.Signals) -> None:

@@ -20,19 +20,19 @@ from .requests import ENDPOINT_DIES
 from .shop import Shop
 from .sides import KubeProxy, Side, UserspaceProxy
 
-# Longer than the client keeps a connection, as a pod's grace period should be.
+# Longer than the client keeps a connection, like a good grace period of a pod.
 GRACE_S = 4.0
-# An endpoint that has died is in its slice until its probe has failed.
+# A dead endpoint stays in its slice until its probe has failed.
 DEAD_S = 2.0
 QUIET_S = 2.0
 
 
 class Site:
-    """Two proxies beside each other, and what changes around them.
+    """Two proxies, and the changes around them.
 
     Args:
-        folder: An empty one.
-        flags: Of this proxy.
+        folder: An empty folder.
+        flags: This proxy's flags.
     """
 
     def __init__(self, folder: Path, flags: Sequence[str]) -> None:
@@ -73,7 +73,7 @@ class Site:
 
     @property
     def changes(self) -> Mapping[str, Callable[[], object]]:
-        """All changes by name, in their order; each returns when it is over."""
+        """All changes by name, in their order; each returns when it is complete."""
         return {
             "quiet": lambda: pass_time(QUIET_S),
             "rolling update": self._roll,

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _FOUND = runpy.run_path(str(ROOT / "hatch_build.py"))
 
 LinksFrom = Callable[[str], Callable[[str], str]]
-"""Returns for a page what makes its links absolute."""
+"""Returns a function for a page that makes its links absolute."""
 
 repository: str = _FOUND["declared_repository"](ROOT)
 tag_of: Callable[[str], str] = _FOUND["tag_of"]

@@ -1,7 +1,7 @@
 """Generates docs/api.md's tables and docs/api.schema.json from the types of the answer.
 
-Descriptions are the docstrings of the types and the texts below their fields, or what ``/metrics``
-says of a number that has none.
+Descriptions are the docstrings of the types and the texts below their fields, or the help text in
+``/metrics`` for a number that has none.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SHARED_FROM_WORDS = 5
 
 
 def make_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the status; its parts are also those of other answers."""
+    """Return the JSON Schema of the status, parts of which other answers share."""
     root, parts = described((StatusFacts, ConnectionFacts, EdgesFacts, CauseFacts))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -56,10 +56,10 @@ def make_schema() -> dict[str, Any]:
 def described(
     written: Sequence[type], *more: ModuleType
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the schema of the first type, and those of all types that they consist of, by name.
+    """Return the first type's schema, and those of all types that it refers to, by name.
 
     Args:
-        more: Modules with types that the status doesn't have.
+        more: Modules with types that aren't in the status.
     """
     (root, *_), parts = msgspec.json.schema_components(
         written, ref_template=_REF, schema_hook=_schema_of
@@ -69,7 +69,7 @@ def described(
         if text := part.get("description"):
             part["description"] = _worded(text)
         for field, content in part.get("properties", {}).items():
-            # A default is that of the code; the answer contains every field.
+            # Defaults are for the code; an answer contains every field.
             content.pop("default", None)
             if text := descriptions[name].get(field):
                 content["description"] = _worded(text)
@@ -79,7 +79,7 @@ def described(
 
 
 def _schema_of(kind: type) -> dict[str, Any]:
-    """Return the schema of a type that msgspec doesn't know."""
+    """Return the schema of a type that msgspec doesn't support."""
     if kind is Cause:
         return {"$ref": _REF.format(name=CauseFacts.__name__)}
     raise NotImplementedError(f"a {kind.__name__} isn't part of the JSON")

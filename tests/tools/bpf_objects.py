@@ -1,4 +1,4 @@
-"""Proves that each tracked BPF object is what clang makes of the source beside it.
+"""Proves that clang compiles each BPF source to the object that git tracks.
 
     python -m tests.tools.bpf_objects           compiles all, and names those that differ
     python -m tests.tools.bpf_objects --write   compiles all, and replaces them
@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = "clang-14"
-# Later versions of clang would choose newer instructions by themselves.
+# Later versions of clang would use newer instructions by default.
 FLAGS = (
     *("--target=bpf", "-mcpu=v2", "-O2", "-Wall", "-Werror"),
     *("-idirafter", f"/usr/include/{platform.machine()}-linux-gnu"),
@@ -36,7 +36,7 @@ def sources(root: Path) -> list[Path]:
 
 
 def compiled(source: Path) -> bytes:
-    """Return the object of a source; raises CalledProcessError, after what clang has said."""
+    """Return the object of a source; raise CalledProcessError after printing clang's output."""
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, "object")
         command = [COMPILER, *FLAGS, "-c", source.name, "-o", str(made)]
@@ -45,7 +45,7 @@ def compiled(source: Path) -> bytes:
 
 
 def problems(files: Sequence[Path], make: Compile) -> Iterator[str]:
-    """Yield a line for each object that isn't what its source makes."""
+    """Yield a line for each object that differs from its compiled source."""
     for source in files:
         tracked = source.with_suffix(".o")
         if not tracked.exists():
@@ -55,7 +55,7 @@ def problems(files: Sequence[Path], make: Compile) -> Iterator[str]:
 
 
 def main(words: Sequence[str]) -> int:
-    """Compare, or replace; return the exit status."""
+    """Compare or replace the objects; return the exit status."""
     if not shutil.which(COMPILER):
         sys.stderr.write(f"cannot compile BPF objects: no {COMPILER} (of Debian 12)\n")
         return 1

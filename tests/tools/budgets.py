@@ -16,7 +16,7 @@ _ROW = re.compile(r"^\| ([^|]+) \| (`[^|]+`) \| ([\d,]+) \|$", re.MULTILINE)
 
 
 class Area(NamedTuple):
-    """Modules that one budget is for."""
+    """Modules with a common budget."""
 
     name: str
     folders: tuple[str, ...]

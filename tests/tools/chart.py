@@ -1,4 +1,4 @@
-"""Derives what the chart repeats: the package's version, choices of settings, its own defaults."""
+"""Derives the chart's copies: the package's version, choices of settings, its own defaults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VALUES = CHART / "values.yaml"
 DEFAULTS = CHART / "templates/_defaults.tpl"
 
 SETTINGS = {"steering": "steering", "path": "path", "socketLB": "socket_lb"}
-"""Values that are choices of settings, with those; all others are flags there."""
+"""Values that are choices of settings, with these; all other values are flags there."""
 
 
 def metadata(text: str) -> str:
@@ -28,7 +28,7 @@ def metadata(text: str) -> str:
 
 
 def schema(text: str) -> str:
-    """Return values.schema.json with what the table of settings contains about them."""
+    """Return values.schema.json with the choices from the table of settings."""
     parsed = json.loads(text)
     choices = get_type_hints(Settings)
     for value, name in SETTINGS.items():
@@ -51,10 +51,10 @@ def defaults() -> str:
 
 
 def _filled(values: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the values that are filled in where they are missing.
+    """Return the values that are filled in if they are missing.
 
-    Objects that are Kubernetes' own, such as resources, aren't: only ``null``, by which helm leaves
-    a value out, removes what they have by default.
+    Kubernetes' own objects, such as resources, aren't: only ``null``, by which helm omits a value,
+    removes their defaults.
     """
     filled = {}
     for name, value in values.items():

@@ -1,4 +1,4 @@
-"""Clones this repository's last commit, as a tag would have it, and builds its distributions."""
+"""Clones this repository's last commit, like a tag's, and builds its distributions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KIT = ROOT / "pytest-userspace-proxy"
 
 
 class CloneError(Exception):
-    """The clone wouldn't be what a tag would have; the message contains the cause."""
+    """The clone would differ from a tag's; the message contains the cause."""
 
 
 def clone(target: Path, root: Path = ROOT) -> None:
@@ -32,8 +32,8 @@ def committed_at(root: Path = ROOT) -> int:
 
 
 def git(root: Path, *words: str) -> str:
-    # The repository is another user's where tests run in a root filesystem. A log of references
-    # names the user, for which git asks for this machine's name in DNS.
+    # In a root filesystem, the repository belongs to another user. A log of references contains the
+    # user's name, for which git resolves this machine's name by DNS.
     options = (f"safe.directory={root}", "core.logAllRefUpdates=false")
     command = ["git", *(word for option in options for word in ("-c", option))]
     command += ["-C", str(root), *words]

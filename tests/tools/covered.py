@@ -1,4 +1,4 @@
-"""Checks what the unit tests cover: 95 % of the packages, and each pure module by its own test.
+"""Checks coverage by unit tests: 95 % of the packages, 100 % of pure modules by their own test.
 
     tests/unit/plan/test_plan.py ──covers 100 % of──▶ userspace_proxy/plan/plan.py
 
@@ -24,7 +24,7 @@ PURE = (
     *(PACKAGE / "sources" / "kubernetes" / name for name in ("kubeconfig.py", "proxies.py")),
     *(KIT / "faults" / name for name in ("fault_types.py", "toxics.py")),
 )
-"""Packages and modules that do no I/O and have no clock."""
+"""Packages and modules without I/O and clocks."""
 MIN_PERCENT = 95.0
 AT_IMPORT = ""
 """The context of lines that run while pytest imports test modules."""
@@ -32,15 +32,15 @@ AT_IMPORT = ""
 
 @dataclass(frozen=True)
 class Module:
-    """What is known of one file of the packages."""
+    """The coverage of one file of the packages."""
 
     path: Path
-    """Relative to the checkout."""
+    """The path relative to the checkout."""
     statements: frozenset[int]
     covered: frozenset[int]
-    """By any test."""
+    """Lines that any test covers."""
     by_own_test: frozenset[int]
-    """At import or by the module's own unit test."""
+    """Lines that run at import or in the module's own unit test."""
 
 
 def problems(modules: Iterable[Module], *, min_percent: float = MIN_PERCENT) -> Iterator[str]:
@@ -48,7 +48,7 @@ def problems(modules: Iterable[Module], *, min_percent: float = MIN_PERCENT) -> 
 
     Args:
         modules: All files of the packages.
-        min_percent: Of the statements of all of them, how many any test must cover.
+        min_percent: How many of all statements the tests must cover, in percent.
     """
     statements = covered = 0
     for module in modules:
@@ -75,7 +75,7 @@ def ranges(lines: Collection[int]) -> str:
 
 
 def read_modules(root: Path, measured: Coverage) -> Iterator[Module]:
-    """Yield the files of the packages with what was recorded of them.
+    """Yield the files of the packages with their coverage.
 
     Args:
         root: The checkout.

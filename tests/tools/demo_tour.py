@@ -1,12 +1,12 @@
-"""Uses the README's first command as a new user does, and checks that it leaves nothing behind.
+"""Uses the README's first command like a new user, and checks that it leaves nothing behind.
 
     make demo ──ready──▶ the page ──▶ a command that it prints ──▶ Ctrl-C ──▶ the machine as before
 
-Rule 1: it runs as the first thing on a machine, so it needs the standard library alone.
-Rule 2: it runs in a PID namespace of its own (``fresh_roots``): what is seen there is the demo's.
-Rule 3: all waits end with one deadline, and what still runs then is reported.
+Rule 1: it is the first program on a machine, so it needs only the standard library.
+Rule 2: it runs in a PID namespace of its own (``fresh_roots``): all processes there are the demo's.
+Rule 3: all waits have one deadline, after which running processes are reported.
 
-``python3 -m tests.tools.demo_tour``, in a clone. It prints what the demo does, then what is wrong.
+``python3 -m tests.tools.demo_tour``, in a clone. It prints the demo's output, then the problems.
 """
 # ruff: noqa: T201 - printing what it does is this program's interface.
 
@@ -29,16 +29,16 @@ from pathlib import Path
 LAST_LINE = "ending the demo …"
 ANSWERS = 6
 FIRST_LINE_S = 1.0
-"""Within that time a reader sees what is going on."""
+"""The time until a reader must see progress."""
 DEADLINE_S = 600.0
-"""Of the whole tour; installing takes up to two minutes on slow machines."""
+"""The deadline of the whole tour; installing takes up to two minutes on slow machines."""
 
 
 class _Demo:
     """A running demo, whose lines are printed and kept.
 
     Args:
-        command: What starts it, as in a terminal: Ctrl-C goes to each process of its group.
+        command: The command, started as in a terminal: Ctrl-C signals each process of its group.
     """
 
     def __init__(self, command: Sequence[str], deadline_s: float) -> None:
@@ -47,7 +47,7 @@ class _Demo:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
-        # Something that the demo leaves behind may hold the pipe open for ever.
+        # A leftover of the demo may keep the pipe open forever.
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -58,10 +58,10 @@ class _Demo:
         self._lines.put(None)
 
     def lines(self, *, until_exit: bool = False) -> Iterator[str]:
-        """Yield lines as they come.
+        """Yield lines as they arrive.
 
         Args:
-            until_exit: End a moment after the process, even if its output is still open elsewhere.
+            until_exit: Stop a moment after its exit, even if another process has the output open.
 
         Raises:
             TimeoutError: The deadline has passed.
@@ -83,7 +83,7 @@ class _Demo:
 
 
 def tour(command: Sequence[str], deadline_s: float = DEADLINE_S) -> Iterator[str]:
-    """Use the demo; yield a line for each thing that isn't as it should be."""
+    """Use the demo; yield a line for each problem."""
     before = _traces()
     began = time.monotonic()
     demo = _Demo(command, deadline_s)
@@ -94,7 +94,7 @@ def tour(command: Sequence[str], deadline_s: float = DEADLINE_S) -> Iterator[str
         yield from _use(demo)
         os.killpg(demo.process.pid, signal.SIGINT)
         ended = [*demo.lines(until_exit=True)]
-        # make reports the signal that has ended it, too.
+        # make also reports the signal that ended it.
         told = [line for line in ended if line and not line.startswith("make")]
         if told[-1:] != [LAST_LINE]:
             yield f"after Ctrl-C, {LAST_LINE!r} isn't its last line: {ended}"
@@ -108,7 +108,7 @@ def tour(command: Sequence[str], deadline_s: float = DEADLINE_S) -> Iterator[str
 
 
 def _use(demo: _Demo) -> Iterator[str]:
-    """Wait until the demo is ready, ask its page and a Service; yield what is wrong."""
+    """Wait until the demo is ready, request its page and dial a Service; yield problems."""
     commands: dict[str, str] = {}
     for line in demo.lines():
         if found := re.match(r"  (\S.*?)  +(\S.*)", line):
@@ -130,10 +130,10 @@ def _use(demo: _Demo) -> Iterator[str]:
 
 
 def _traces() -> dict[str, set[str]]:
-    """Return what a program could leave on a machine, by kind."""
+    """Return the traces that a program can leave on a machine, by kind."""
     git = ["git", "status", "--porcelain"]
     with contextlib.suppress(ChildProcessError):
-        # Orphans are this process's children if it is the first of its namespace.
+        # This process inherits orphans if it is the first of its namespace.
         while os.waitpid(-1, os.WNOHANG) != (0, 0):
             pass
     return {
@@ -152,7 +152,7 @@ def _traces() -> dict[str, set[str]]:
 def _processes() -> Iterator[str]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
-            # One may end while it is looked at.
+            # A process may exit while its entry is read.
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 yield f"{folder.name} {(folder / 'cmdline').read_text().replace(chr(0), ' ')}"
 
@@ -164,7 +164,7 @@ def _left(before: dict[str, set[str]]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Make the tour; return 1 if something isn't as it should be."""
+    """Make the tour; return 1 if there is a problem."""
     wrong = [*tour(["make", "demo"])]
     for line in wrong:
         print(f"error: {line}")

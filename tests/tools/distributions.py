@@ -1,4 +1,4 @@
-"""Builds what a release uploads to a package index, twice, and checks it: all wheels and sdists.
+"""Builds a release's wheels and source distributions twice, and checks them.
 
     clone 1 ──▶ wheel, source distribution ─────────────┐
     clone 2 ──▶ source distribution ──unpacked──▶ wheel ┴─▶ same bytes? ──twine check──▶ dist/
@@ -6,7 +6,7 @@
 The second build is in another folder and under another umask. Run it as
 ``python -m tests.tools.distributions``.
 
-Rule 1: what is built is the last commit, and its time is in the archives.
+Rule 1: the last commit is built, and its time is in the archives.
 """
 # ruff: noqa: T201 - printing what it built is this program's interface.
 
@@ -37,7 +37,7 @@ def build_all(folder: Path, root: Path = ROOT) -> list[Path]:
 
     Raises:
         CloneError: There are uncommitted changes.
-        DistributionError: A build fails, or the second one makes other bytes.
+        DistributionError: A build fails, or the second one differs.
     """
     with tempfile.TemporaryDirectory(prefix="userspace-proxy-dist-") as name:
         work = Path(name)
@@ -65,7 +65,7 @@ def compare(first: Path, second: Path) -> None:
     """Check that two folders have the same files.
 
     Raises:
-        DistributionError: They have not; the message names the files.
+        DistributionError: They differ; the message names the files.
     """
     one, other = hashes(first), hashes(second)
     if differing := sorted(n for n in one.keys() | other.keys() if one.get(n) != other.get(n)):
@@ -81,10 +81,10 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def check(files: list[Path]) -> None:
-    """Have twine check the metadata of distributions, and that an index can render their pages.
+    """Check with twine that metadata are valid and an index can render the pages.
 
     Raises:
-        DistributionError: It found something.
+        DistributionError: twine found a problem.
     """
     command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -114,7 +114,7 @@ def _build(
 
 
 def main() -> int:
-    """Build into ``dist/``, which loses older distributions; return the exit status."""
+    """Build into ``dist/``, whose older distributions are deleted; return the exit status."""
     DIST.mkdir(exist_ok=True)
     for path in (*DIST.glob("*.whl"), *DIST.glob("*.tar.gz")):
         path.unlink()

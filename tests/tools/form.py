@@ -8,19 +8,18 @@ Rule 1: a function has at most 60 lines, in all packages, tests, benchmarks and 
 count, docstrings too. It starts at its ``def``, so a table of cases in a decorator doesn't count.
 Rule 2: what a folder of the packages contains, modules and subfolders, doesn't import each other in
 a cycle. All modules below a subfolder count as the subfolder, and a folder's ``__init__`` as one of
-its modules, so no two modules import each other either. Imports for types and imports inside
-functions count. The node package's own ``__init__`` is exempt: it imports on first use.
+its modules, so no two modules import each other either. Imports for types and inside functions
+count. The node package's own ``__init__`` is exempt: it imports on first use.
 Rule 3: background tasks are started in agent/rounds/tasks.py, which reports their failures, in
 status/accepting.py, whose tasks only pass a socket to the event loop, in the test kit's
-connections.py, whose tasks end with a connection of a test, or by a TaskGroup, which
-raises them.
+connections.py, whose tasks end with a connection of a test, or by a TaskGroup, which raises them.
 Rule 4: every exception class of the packages derives from UserspaceProxyError.
 Rule 5: a class name occurs once in all packages.
 Rule 6: an object has at most 25 attributes: those that the methods of its class and base classes
 set on ``self``. This is about classes with an ``__init__``; rows of data, such as dataclasses and
 named tuples, may have more.
 Rule 7: a match over members of an enum of the packages ends in ``case _: assert_never(…)``, so that
-mypy finds each one that lacks a new member. Modules in PARTLY say something of all others at once.
+mypy finds each one that lacks a new member. Modules in PARTLY treat all other members alike.
 Rule 8: tests run, compare values, and end: see ``tests_form``.
 Rule 9: an area of the project keeps its budget of lines: see ``budgets``.
 Rule 10: problems in NOT_YET are exempt until they are fixed; an entry that isn't needed is a
@@ -60,7 +59,7 @@ PARTLY: Mapping[str, str] = {
     f"{PACKAGE}/filters/rules.py": "what isn't read is unknown, and judged as such",
     f"{PACKAGE}/names/resolver.py": "a name has no record of other types, which clients ask for",
 }
-"""Modules whose matches are about some members of an enum, and what holds for the others."""
+"""Modules whose matches are about some members of an enum, and the meaning of the others."""
 _STARTERS = ("create_task", "ensure_future")
 
 
@@ -68,7 +67,7 @@ Link = tuple[str, str]
 """The names of a module and of one that it imports."""
 
 NOT_YET: Mapping[str, str] = {}
-"""Problems that are still to be fixed, without their line, and why they exist."""
+"""Problems that are yet to be fixed, without their line, and the reason."""
 
 
 def parse_modules(root: Path, folders: Iterable[str]) -> Files:
@@ -81,7 +80,7 @@ def find_problems(parsed: Files, not_yet: Collection[str]) -> list[str]:
     """Return all problems of a checkout's modules, one line each, sorted by file.
 
     Args:
-        not_yet: As NOT_YET.
+        not_yet: Like NOT_YET.
     """
     package = {path: nodes for path, nodes in parsed.items() if package_of(path)}
     problems = {
@@ -101,7 +100,7 @@ def find_problems(parsed: Files, not_yet: Collection[str]) -> list[str]:
 
 
 def find_unneeded(parsed: Files) -> Iterator[str]:
-    """Yield the modules of PARTLY that need not be there."""
+    """Yield the modules of PARTLY that aren't needed there."""
     package = {path: nodes for path, nodes in parsed.items() if package_of(path)}
     needed = {problem.path for problem in find_open_matches(package, ())}
     yield from (f"listed without need: {path}" for path in sorted(PARTLY.keys() - needed))
@@ -154,9 +153,9 @@ def find_long_functions(files: Files) -> Iterator[Problem]:
 
 
 def find_import_cycles(files: Files) -> Iterator[Problem]:
-    """Yield one problem for each import cycle in a folder, at one of the files that import.
+    """Yield one problem for each import cycle in a folder, at one of the importing files.
 
-    A module that is in several cycles may need several runs until all are reported.
+    If a module is in several cycles, several runs may be needed until all are reported.
     """
     paths = {name_of(path): path for path in files if path != f"{PACKAGE}/__init__.py"}
     folders: dict[str, dict[str, dict[str, Link]]] = {}
@@ -173,7 +172,7 @@ def find_import_cycles(files: Files) -> Iterator[Problem]:
 
 
 def siblings(path: str, other: str) -> tuple[str, str, str]:
-    """Return the innermost folder of two files, and its members that they are, or are below."""
+    """Return the innermost common folder of two files, and its members that contain them."""
     parts, others = path.split("/"), other.split("/")
     depth = next(n for n, part in enumerate(parts) if part != others[n])
     return "/".join(parts[:depth]), parts[depth], others[depth]
@@ -183,7 +182,7 @@ def cycles_of(graph: dict[str, dict[str, Link]]) -> Iterator[list[Link]]:
     """Yield the imports of each cycle in the order of the cycle, and remove one of them.
 
     Args:
-        graph: For each member of a folder those that it imports, each with one of the imports.
+        graph: For each member of a folder, the imported members, each with one of the imports.
     """
     while True:
         try:
@@ -200,7 +199,7 @@ def cycles_of(graph: dict[str, dict[str, Link]]) -> Iterator[list[Link]]:
 
 
 def imported_by(path: str, nodes: Iterable[ast.AST], modules: Collection[str]) -> Iterator[str]:
-    """Yield the names of those modules that a file imports, wherever in it."""
+    """Yield the names of the given modules that a file imports anywhere."""
     package = name_of(path) if path.endswith("/__init__.py") else name_of(path).rpartition(".")[0]
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -221,7 +220,7 @@ def name_of(path: str) -> str:
 
 
 def find_stray_tasks(files: Files) -> Iterator[Problem]:
-    """Yield the calls that start a background task anywhere but in TASKS or by a TaskGroup."""
+    """Yield calls that start a background task outside TASKS and without a TaskGroup."""
     for path, nodes in files.items():
         if path in TASKS:
             continue
@@ -259,7 +258,7 @@ def find_stray_exceptions(files: Files) -> Iterator[Problem]:
 
 
 def is_exception(name: str) -> bool:
-    """Return whether a class from outside of the package is an exception, by its name."""
+    """Return whether a class from outside the package is an exception, by its name."""
     known = getattr(builtins, name, None)
     if isinstance(known, type):
         return issubclass(known, BaseException)
@@ -293,7 +292,7 @@ def find_open_matches(files: Files, partly: Collection[str]) -> Iterator[Problem
     """Yield the matches over members of an enum that have a default, or none.
 
     Args:
-        partly: As PARTLY.
+        partly: Like PARTLY.
     """
     classes = list(classes_of(files))
     known = {node.name: node for _, node in classes}
@@ -315,7 +314,7 @@ def _is_enum(name: str) -> bool:
 
 
 def _owners_of(pattern: ast.pattern) -> Iterator[str]:
-    """Yield the classes of the constants that a pattern compares its subject, or parts, with."""
+    """Yield the classes of the constants with which a pattern compares its subject, or parts."""
     match pattern:
         case ast.MatchValue(ast.Attribute(ast.Name(name))):
             yield name
@@ -337,7 +336,7 @@ def has_init(node: ast.ClassDef) -> bool:
 
 
 def lineage(name: str, known: Mapping[str, ast.ClassDef]) -> Iterator[str]:
-    """Yield a class and its base classes, however far above, by their last names.
+    """Yield a class and its direct and indirect base classes, by their last names.
 
     Args:
         known: The classes whose bases are followed, by name.
@@ -356,7 +355,7 @@ def classes_of(files: Files) -> Iterator[tuple[str, ast.ClassDef]]:
 
 def main() -> int:
     """Report and check this checkout; return the exit status."""
-    # Collections that look at millions of syntax nodes would take longer than all else.
+    # Garbage collection over millions of syntax nodes would take longer than everything else.
     gc.disable()
     for line in report_sizes(ROOT):
         sys.stdout.write(f"{line}\n")

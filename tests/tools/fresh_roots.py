@@ -1,14 +1,14 @@
-"""Runs commands as the first ones typed on minimal Debian systems: a clone, git, make and Python.
+"""Runs commands as the first ones on minimal Debian systems: a clone, git, make and Python.
 
     debian:SUITE-slim ──Dockerfile here──▶ root ──clone of the last commit──▶ command, command, …
 
-Rule 1: what runs is the last commit, as a clone: nothing of this checkout's environment.
-Rule 2: the root and what pip fetched stay in the cache, without wheels that pip has built; all else
-that a run writes below the root is removed.
-Rule 3: processes have a namespace of their own, which ends with the command.
+Rule 1: a clone of the last commit runs, without this checkout's environment.
+Rule 2: the root and pip's downloads stay in the cache, without wheels that pip has built; all other
+files that a run writes below the root are removed.
+Rule 3: processes have their own PID namespace, which ends with the command.
 
-``python -m tests.tools.fresh_roots --suite=trixie 'make test' 'make test'``; it needs root, as the
-image's build does. The commands of a root run one after another until one fails; each suite runs.
+``python -m tests.tools.fresh_roots --suite=trixie 'make test' 'make test'``; it needs root, like
+building the image. The commands of a root run one after another until one fails; each suite runs.
 """
 # ruff: noqa: T201 - printing what it does is this program's interface.
 
@@ -30,7 +30,7 @@ from tests.cluster.image import Image, build_image, environment, give_certificat
 from .clones import CloneError, clone
 
 SUITES = {"3.11": "bookworm", "3.13": "trixie", "3.14": "forky"}
-"""Debian's suites by their Python: the stable one before, the stable one, testing."""
+"""Debian's suites by their Python: oldstable, stable, testing."""
 
 _HERE = Path(__file__).parent
 # Not below /tmp, which tests may hide.
@@ -42,19 +42,19 @@ def run_commands(suite: str, commands: Sequence[str]) -> str | None:
 
     Args:
         suite: One of ``SUITES``.
-        commands: In this order; none runs after one that failed.
+        commands: Run in this order until one fails.
 
     Raises:
-        BuildError: The root can't be made.
+        BuildError: The root can't be built.
         CloneError: There are uncommitted changes.
     """
     image = build_image(_HERE, {"SUITE": suite})
     kept = cache_root() / "fresh-roots"
     fetched = kept / suite
     fetched.mkdir(parents=True, exist_ok=True)
-    # With a built wheel, no compiler is missed.
+    # With a built wheel, a missing compiler would go unnoticed.
     shutil.rmtree(fetched / "wheels", ignore_errors=True)
-    # Beside the image's layers: not every file system can be the upper one of an overlay.
+    # Beside the image's layers: not every file system supports an overlay's upper folder.
     with tempfile.TemporaryDirectory(prefix="run-", dir=kept) as folder:
         for name in ("upper", "work", "tmp", "merged"):
             Path(folder, name).mkdir()
@@ -78,9 +78,9 @@ def run_commands(suite: str, commands: Sequence[str]) -> str | None:
 
 
 def _script(image: Image, folder: Path, fetched: Path) -> str:
-    """Return what makes the root and runs the first argument in it.
+    """Return the script that mounts the root and runs the first argument in it.
 
-    The root is exchanged: in a chroot the kernel forbids user namespaces, which tests need.
+    It uses pivot_root: in a chroot the kernel forbids user namespaces, which tests need.
     """
     merged = folder / "merged"
     mount = mount_over(image.layers, merged, upper=folder / "upper", work=folder / "work")
@@ -112,7 +112,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--suite", choices=SUITES.values(), action="append", help="default: each")
     parser.add_argument("commands", nargs="+", help="such as 'make test'")
     given = parser.parse_args(words)
-    # What has been started and mounted ends with an exception.
+    # An exception stops processes and unmounts file systems.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     failed = []
     for suite in given.suite or SUITES.values():

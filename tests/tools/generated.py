@@ -1,4 +1,4 @@
-"""Writes the files that are made from code: ``make docs``; a test checks that they are current."""
+"""Writes the files that are generated from code: ``make docs``. A test finds outdated ones."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FILES: Mapping[Path, Callable[[str], str]] = {
     alerts.RULES: alerts.with_runbooks,
     guide_page.PAGE: lambda _: guide_page.render(guide_page.SOURCE.read_text(encoding="utf-8")),
 }
-"""What returns a file's text, from the text that it has; a program writes only a part of some."""
+"""Functions that return a file's text, given its current text; some generate only a part."""
 
 
 def write(files: Mapping[Path, Callable[[str], str]]) -> None:
-    """Write files anew, each from the text that it has."""
+    """Rewrite files, each from its current text."""
     for path, make in files.items():
         path.write_text(make(path.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -40,7 +40,7 @@ _MARKUP = re.compile(r"<[^>]+>")
 
 
 def anchor(heading: str) -> str:
-    """Return the anchor of a heading, as code hosts make it."""
+    """Return the anchor of a heading, as code hosts derive it."""
     return re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
 
 
@@ -53,7 +53,7 @@ def render(text: str) -> str:
     title = text.partition("\n")[0].lstrip("# ")
     body = MarkdownIt("commonmark").enable("table").render(text)
     body = _HEADING.sub(_with_anchor, body)
-    # Other pages aren't served, and the address may be another one.
+    # Other pages aren't served, and the address may differ.
     body = _OTHER_PAGE.sub(_named, body)
     body = _OWN_PAGE.sub(r'<a href="../">\1</a>', body)
     body = body.replace("<table>", '<div class="wide"><table>').replace(

@@ -1,4 +1,4 @@
-"""An environment with the node's wheel and what it depends on, and an agent of it that serves."""
+"""An environment with the node's wheel and its dependencies, and a serving agent."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def install_node(folder: Path, without: Container[str] = (), also: Sequence[Path
     """Install the node's wheel in an empty folder; return its command.
 
     Args:
-        folder: It gets the environment and the wheels.
-        without: Locked packages that it lacks.
+        folder: The folder for the environment and the wheels.
+        without: Locked packages to omit.
         also: The folders of other distributions whose wheels are installed, too.
     """
     environment = folder / "environment"
@@ -50,7 +50,7 @@ def install_node(folder: Path, without: Container[str] = (), also: Sequence[Path
     _link_locked_packages(site, without)
     projects = enumerate((ROOT, *also))
     wheels = [build("wheel", folder / f"wheel-{at}", project) for at, project in projects]
-    # Warnings of pip itself are not about the package.
+    # Warnings of pip itself aren't about the package.
     pip = [
         "env",
         "--unset=PYTHONWARNINGS",
@@ -65,13 +65,13 @@ def install_node(folder: Path, without: Container[str] = (), also: Sequence[Path
 
 
 def _link_locked_packages(site: Path, without: Container[str]) -> None:
-    """Install what requirements.lock names, as links to what is installed here."""
+    """Install the packages of requirements.lock, as links to packages that are installed here."""
     names = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     for name in (name for name in names if name not in without):
         try:
             found = distribution(name)
         except PackageNotFoundError:
-            # For another platform.
+            # The package is for another platform.
             continue
         tops = {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "bin")}
         for top in tops - {"__pycache__"}:
@@ -83,7 +83,7 @@ class Serving:
     """An agent that serves one Service, which has one endpoint."""
 
     address: tuple[str, int]
-    """The Service's."""
+    """The Service's address."""
     log: Path
 
 
@@ -104,7 +104,7 @@ def backend() -> Iterator[int]:
 
 @contextlib.contextmanager
 def serving(program: Path, port: int, folder: Path) -> Iterator[Serving]:
-    """Run an agent whose Service has an endpoint at this port; it must end with status 0."""
+    """Run an agent whose Service has an endpoint on this port; it must exit with status 0."""
     manifests, log = folder / "services.yaml", folder / "log"
     manifests.write_text(MANIFESTS % port)
     command = [

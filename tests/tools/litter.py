@@ -1,7 +1,7 @@
 """Checks that git tracks no file that ``.gitignore`` lists, and none that is too large.
 
 Run it as ``python -m tests.tools.litter``. It prints one line per problem and exits with status 1
-if there is one. That generated files are up to date is checked by the tests of their generators.
+if there is one. Tests of the generators check that generated files are up to date.
 """
 
 from __future__ import annotations

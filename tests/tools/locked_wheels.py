@@ -1,8 +1,8 @@
 """Checks that each locked package has a wheel for each Python and machine that is supported.
 
 A node has no compiler, so a package without a wheel couldn't be installed there, and no test on one
-kind of machine would notice. Run it as ``python -m tests.tools.locked_wheels``; it asks the index
-that uv is configured for, and installs nothing.
+kind of machine would notice. Run it as ``python -m tests.tools.locked_wheels``; it queries the
+index in uv's configuration, and installs nothing.
 
 Rule 1: only python-iptables may lack wheels: it has none, is an extra, and the image's builder
 compiles it.
@@ -28,11 +28,11 @@ _PLATFORM = "manylinux_2_28"
 
 
 def missing_wheels(lock: Path, versions: list[str]) -> Iterator[str]:
-    """Yield one line for each Python and machine for which a package of the lock has no wheel.
+    """Yield one line for each Python and machine for which a locked package has no wheel.
 
     Args:
         lock: The requirements file, with hashes.
-        versions: Such as ``3.11``.
+        versions: Python versions, such as ``3.11``.
     """
     for version in versions:
         for machine in MACHINES:
@@ -57,7 +57,7 @@ def _lacks(lock: Path, version: str, platform: str) -> str:
 
 
 def main() -> int:
-    """Print what is missing; return the exit status."""
+    """Print the missing wheels; return the exit status."""
     versions = pythons((ROOT / "pyproject.toml").read_text())
     found = [line for lock in LOCKS for line in missing_wheels(ROOT / lock, versions)]
     for line in found:

@@ -1,6 +1,6 @@
-"""Markdown that programs write: tables, and the parts of a page between two markers.
+"""Markdown that programs write: tables, and parts of a page between two markers.
 
-What stands between markers isn't written by hand: `test_words` doesn't count it.
+Text between markers isn't written by hand: `test_words` doesn't count it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, others: str = L
     """Return a table.
 
     Args:
-        others: How all columns but the first are aligned.
+        others: The alignment of all columns but the first.
     """
     lines = [_row(head), f"|{'|'.join([LEFT, *[others] * (len(head) - 1)])}|", *map(_row, rows)]
     return "\n".join(lines)
@@ -34,12 +34,12 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def marked(part: str, target: str) -> str:
-    """Return a part of a page between markers that name the target of `make` that writes it."""
+    """Return a part of a page between markers with the target of `make` that writes it."""
     return f"{_BEGIN.format(target=target)}\n{part}\n\n{_END.format(target=target)}"
 
 
 def without_marked(page: str) -> str:
-    """Return what of a page was written by hand."""
+    """Return the parts of a page that were written by hand."""
     return _MARKED.sub("", page)
 
 

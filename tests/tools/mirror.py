@@ -1,4 +1,4 @@
-"""Checks that tests mirror the packages: a test module for every module, and back.
+"""Checks that tests mirror the packages: a test module for every module, and vice versa.
 
     userspace_proxy/plan/plan.py                                  ◀──▶ tests/unit/plan/test_plan.py
     kubectl-userspace-proxy/userspace_proxy_kubectl/nodes/rows.py ◀──▶ tests/unit/nodes/test_rows.py
@@ -8,7 +8,7 @@ Run it as ``python -m tests.tools.mirror``. It prints one line per problem and e
 if there is one.
 
 Rule 1: modules of two packages whose tests are in one folder have no test in common.
-Rule 2: a module whose tests need more than unit tests have is listed in ELSEWHERE, with its test.
+Rule 2: a module whose tests can't be unit tests is listed in ELSEWHERE, with its test.
 Rule 3: a module without a test of its own is listed in UNTESTED, with the reason.
 Rule 4: an entry that isn't needed is a problem, too.
 """
@@ -25,24 +25,24 @@ PACKAGE = Path("userspace_proxy")
 CLIENT = Path("kubectl-userspace-proxy/userspace_proxy_kubectl")
 KIT = Path("pytest-userspace-proxy/userspace_proxy_testing")
 TESTS = {PACKAGE: Path("tests/unit"), CLIENT: Path("tests/unit"), KIT: Path("tests/kit")}
-"""Where the unit tests of each package are."""
+"""The folder of each package's unit tests."""
 
 ELSEWHERE: Mapping[str, str] = {}
-"""Modules that are tested elsewhere, and where."""
+"""Modules that are tested elsewhere, with the test."""
 
 UNTESTED: Mapping[str, str] = {
     "userspace_proxy/__main__.py": "one call",
     "userspace_proxy/cli/__main__.py": "one call",
 }
-"""Modules without a test of their own, and why."""
+"""Modules without a test of their own, with the reason."""
 
 
 def missing(root: Path, elsewhere: Mapping[str, str], untested: Mapping[str, str]) -> Iterator[str]:
     """Yield one line for each problem.
 
     Args:
-        elsewhere: As ELSEWHERE.
-        untested: As UNTESTED.
+        elsewhere: Like ELSEWHERE.
+        untested: Like UNTESTED.
     """
     modules = {p.relative_to(root) for package in TESTS for p in (root / package).rglob("*.py")}
     modules = {module for module in modules if module.name != "__init__.py"}
@@ -76,7 +76,7 @@ def test_of(module: Path) -> Path:
 
 
 def modules_of(test: Path) -> Iterator[str]:
-    """Yield the modules that a test can be of, by their paths."""
+    """Yield the modules that a test may belong to, by their paths."""
     for package, unit in TESTS.items():
         if test.is_relative_to(unit):
             module = test.relative_to(unit).with_name(test.name.removeprefix("test_"))

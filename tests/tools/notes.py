@@ -1,8 +1,8 @@
-"""Prints what CHANGELOG.md says about a version, for the page of a release.
+"""Prints the section of CHANGELOG.md about a version, for the page of a release.
 
 Run it as ``python -m tests.tools.notes VERSION`` (0.1.0 or v0.1.0), or with ``--tag=v0.1.0`` to
-check that the tag is of this checkout's version first. Then links lead to the files of the tag: a
-release's page has no folder that they could be relative to.
+check first that the tag has this checkout's version. Then links point to the files of the tag,
+because a release's page has no folder for relative ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CHANGELOG = Path(__file__).resolve().parents[2] / "CHANGELOG.md"
 
 
 class NoNotesError(Exception):
-    """There are no notes for this release; the message says why."""
+    """There are no notes for this release; the message states the reason."""
 
 
 def notes(changelog: str, version: str) -> str:

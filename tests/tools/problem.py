@@ -1,4 +1,4 @@
-"""What the checks of the code's form read, and what they find."""
+"""The inputs and results of the checks of the code's form."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ class Problem:
 
     @property
     def without_line(self) -> str:
-        """As in NOT_YET."""
+        """Return it without its line, as in NOT_YET."""
         return f"{self.path}: {self.what}"

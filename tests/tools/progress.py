@@ -1,7 +1,7 @@
-"""Runs a command, and writes once a minute for how long it has run.
+"""Runs a command, and prints once a minute how long it has run.
 
-A reader who sees nothing for a minute thinks that it hangs. It runs before anything is installed,
-so it needs the standard library alone.
+A user who sees nothing for a minute thinks that it hangs. It runs before anything is installed, so
+it needs only the standard library.
 
 ``python3 tests/tools/progress.py COMMAND…``
 """
@@ -21,13 +21,13 @@ EVERY_S = 60.0
 
 
 def run(command: Sequence[str], every_s: float = EVERY_S) -> int:
-    """Run a command until it ends; return its exit status, 128 and the signal if one ended it.
+    """Run a command to its end; return its exit status, or 128 plus the signal that ended it.
 
     Ctrl-C reaches the command by itself, because both are in one process group. SIGTERM is passed
     on to all its descendants: a shell doesn't wait for its own child then.
     """
     began = time.monotonic()
-    # Other descriptors are those of make's job server.
+    # Passes on the descriptors of make's job server.
     child = subprocess.Popen(command, close_fds=False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: _terminate(child.pid))
@@ -45,7 +45,7 @@ def run(command: Sequence[str], every_s: float = EVERY_S) -> int:
 def _terminate(pid: int) -> None:
     """Send SIGTERM to a process and its descendants, the oldest first.
 
-    A shell whose child ends before it has its own signal goes on with its next command.
+    A shell whose child exits before the shell gets the signal continues with its next command.
     """
     found = [pid]
     for one in found:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs a part of the tests in several processes. Tests that fail are run once more, one at a time, and
-# listed in a ledger, which `make test` prints at its end: what fails twice, or too much there, is an error.
+# listed in a ledger, which `make test` prints at its end: a second failure, or too many entries, is an error.
 # usage: [RUN="COMMAND…"] pytest.sh PART PYTEST-ARGUMENT…
 set -uo pipefail
 part=$1
@@ -11,7 +11,7 @@ run=(env --default-signal=INT ${RUN:-.venv/bin/pytest} -o "cache_dir=.pytest_cac
 
 "${run[@]}" --cache-clear
 status=$?
-# 1: tests have failed; anything else isn't a matter of chance.
+# 1: tests have failed; other statuses are not caused by chance.
 [ "$status" -eq 1 ] || exit "$status"
 "$python" -m tests.tools.second_tries note "$part"
 echo "$part: running the failed tests again, one at a time"

@@ -1,12 +1,12 @@
-"""Checks the form of what was changed, and runs the unit tests of it: a minute at most.
+"""Checks the form of changed files, and runs their unit tests: a minute at most.
 
     $ python -m tests.tools.quick                            what isn't committed
     $ python -m tests.tools.quick userspace_proxy/balance    these files, and those below a folder
 
     userspace_proxy/plan/plan.py ──▶ tests/unit/plan/test_plan.py, ruff, mypy, form, mirror, layers
 
-It ends at the first thing that fails, with status 1. ``make test`` is what a commit needs: a module
-may be used by tests that aren't its own.
+It stops at the first failure, with status 1. A commit requires ``make test``: other tests may use a
+module, too.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pathlib import Path
 from .mirror import ROOT, TESTS, test_of
 
 UNIT = (*TESTS.values(), Path("tests/tools"))
-"""Where tests are that need nothing but this environment."""
+"""Folders of tests that need nothing but this environment."""
 
 
 def changed_files(root: Path, places: Sequence[str]) -> list[Path]:
-    """Return the files that aren't committed as they are, or all at some places, sorted.
+    """Return files with uncommitted changes, or all at some paths, sorted.
 
     Raises:
-        subprocess.CalledProcessError: There is nothing at a place; git has printed that.
+        subprocess.CalledProcessError: A path doesn't exist; git has printed that.
     """
     added = ("ls-files", "-z", "--others", "--exclude-standard")
     if places:
@@ -39,7 +39,7 @@ def changed_files(root: Path, places: Sequence[str]) -> list[Path]:
 
 
 def git(root: Path, *arguments: str) -> str:
-    """Return what git prints in a checkout."""
+    """Return git's output in a checkout."""
     command = ["git", *arguments]
     return subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True).stdout
 
@@ -73,7 +73,7 @@ def commands(files: Sequence[Path], tests: Sequence[Path]) -> Iterator[list[str]
 
 
 def main(places: Sequence[str]) -> int:
-    """Check; return the exit status."""
+    """Run the checks; return the exit status."""
     try:
         files = changed_files(ROOT, places)
     except subprocess.CalledProcessError:

@@ -1,6 +1,6 @@
 """Generates the tables of docs/in-tests.md about the record of a failed test, from its types.
 
-What the record shares with the status is a link to docs/api.md.
+Parts that the record shares with the status are links to docs/api.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PARTS = (
     decisions.Decision,
     decisions.FailedDial,
 )
-"""The record and what only it consists of, from the outside to the inside."""
+"""The record and the types that only it uses, from the outside to the inside."""
 
 
 def make_tables() -> str:

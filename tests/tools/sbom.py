@@ -1,11 +1,11 @@
-"""Lists the packages of Python that the image contains, as CycloneDX, from its lock.
+"""Lists the image's Python packages as CycloneDX, from its lock.
 
     requirements-image.lock ──what userspace-proxy[iptables] needs──▶ CycloneDX 1.6, JSON
 
 Run it as ``python -m tests.tools.sbom``: it writes ``dist/userspace-proxy-VERSION.cdx.json``.
 
 Rule 1: the same commit gives the same bytes.
-Rule 2: what only builds the image isn't listed, though it is locked, too.
+Rule 2: packages that only build the image aren't listed, though they are locked, too.
 Rule 3: Debian's packages aren't listed: the image has their versions in dpkg's database.
 """
 # ruff: noqa: T201 - printing what it wrote is this program's interface.
@@ -43,7 +43,7 @@ from .fresh_roots import SUITES
 
 LOCK = ROOT / "requirements-image.lock"
 EXTRAS = ("iptables",)
-"""Those that the Dockerfile installs."""
+"""The extras that the Dockerfile installs."""
 _OURS = "userspace-proxy"
 _BY_PROJECT = f"{_OURS} (pyproject.toml)"
 
@@ -57,17 +57,17 @@ class Locked:
     hashes: tuple[str, ...]
     """SHA-256 of each of its files."""
     needed_by: frozenset[str]
-    """Names, and for the project's own requirements ``_BY_PROJECT``."""
+    """Names of packages; ``_BY_PROJECT`` for the project's own requirements."""
 
 
 def image_python(dockerfile: str) -> str:
-    """Return the Python of the image: that of the Debian suite that it is based on."""
+    """Return the Python version of the image: that of its Debian suite."""
     (version,) = (v for v, suite in SUITES.items() if f"FROM debian:{suite}-slim" in dockerfile)
     return version
 
 
 def read_lock(text: str, environment: Mapping[str, str]) -> Iterator[Locked]:
-    """Yield the packages of a lock whose markers hold in an environment."""
+    """Yield the packages of a lock whose markers match an environment."""
     for entry in re.split(r"\n(?=\S)", text.strip()):
         head, *rest = (line.strip().removesuffix("\\").strip() for line in entry.splitlines())
         wanted = Requirement(head)
@@ -83,7 +83,7 @@ def read_lock(text: str, environment: Mapping[str, str]) -> Iterator[Locked]:
 
 
 def installed(lock: str, pyproject: str, environment: Mapping[str, str]) -> dict[str, Locked]:
-    """Return what the image's installation needs, by name.
+    """Return the packages that the image's installation needs, by name.
 
     Args:
         environment: The image's values of markers.
@@ -103,10 +103,10 @@ def make_bom(packages: Mapping[str, Locked], epoch: int, repository: str, author
     """Return the document as JSON.
 
     Args:
-        packages: What the image has, by name.
+        packages: The image's packages by name.
         epoch: The time of the commit, in seconds since 1970.
         repository: The address of the source.
-        authors: Of the proxy.
+        authors: The proxy's authors.
     """
     ours = Component(
         name=_OURS,
@@ -135,7 +135,7 @@ def make_bom(packages: Mapping[str, Locked], epoch: int, repository: str, author
 
 def _component(package: Locked) -> Component:
     purl = PackageURL("pypi", name=package.name, version=package.version)
-    # Which of its files is installed depends on the machine.
+    # The machine decides which of its files is installed.
     files = ExternalReference(
         type=ExternalReferenceType.DISTRIBUTION,
         url=XsUri(purl.to_string()),
@@ -166,7 +166,7 @@ def environment(python: str, machine: str) -> dict[str, str]:
 
 
 def packages_of_image(machine: str) -> dict[str, Locked]:
-    """Return what this checkout's image contains on a kind of machine."""
+    """Return the Python packages of this checkout's image on a kind of machine."""
     python = image_python((ROOT / "Dockerfile").read_text())
     pyproject = (ROOT / "pyproject.toml").read_text()
     return installed(LOCK.read_text(), pyproject, environment(python, machine))

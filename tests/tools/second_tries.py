@@ -6,7 +6,7 @@ Run it as ``python -m tests.tools.second_tries note PART`` after a part's first 
 ``… report`` at the end of a run, which fails if more than ``ALLOWED`` tests are listed.
 
 Rule 1: a second try is never silent: each is a line of the ledger, and the goal is none.
-Rule 2: the ledger is of one run: ``make test`` begins with an empty one.
+Rule 2: the ledger covers one run: ``make test`` begins with an empty one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 CACHE = Path(".pytest_cache")
 LEDGER = "second-tries"
 ALLOWED = 2
-"""More than these in one run are a fault of the tests or of the product, not of the machine."""
+"""More second tries in one run are a fault of the tests or the product, not of the machine."""
 
 
 def failed_tests(part: str) -> list[str]:
@@ -36,7 +36,7 @@ def judge(tests: Sequence[str]) -> tuple[list[str], bool]:
     """Return the lines of a report, and whether the run may pass.
 
     Args:
-        tests: What the ledger lists; a part and a test's id each.
+        tests: The entries of the ledger: a part and a test's id each.
     """
     if not tests:
         return ["no test needed a second try"], True
@@ -47,7 +47,7 @@ def judge(tests: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def main(words: Sequence[str]) -> int:
-    """Do what the words say; return the exit status."""
+    """Run the command of the arguments; return the exit status."""
     ledger = CACHE / LEDGER
     match list(words):
         case ["note", part]:

@@ -20,7 +20,7 @@ PAGE_WIDTH = 120
 
 # kube-proxy's flags without a field in its file.
 _FLAGS_ONLY = frozenset({"config", "master", "cleanup", "write-config-to"})
-# Older flags, read by the module ``flags``: the port of an address that has a flag of its own.
+# Older flags, read by the module ``flags``: each sets the port of an address that has its own flag.
 _PORTS = {"healthz-port": "healthz-bind-address", "metrics-port": "metrics-bind-address"}
 
 
@@ -42,9 +42,9 @@ def configuration() -> str:
 
 
 def used_flags() -> str:
-    """Return which of kube-proxy's flags are in the tables of settings."""
+    """Return the flags of kube-proxy that are in the tables of settings."""
     used = [row for row in TABLE.values() if row.kube_field or row.flag in _FLAGS_ONLY]
-    # Where kube-proxy's name is an alias, the flag itself is this proxy's.
+    # If kube-proxy's name is an alias, the flag itself is this proxy's.
     flags = [
         f"`--{flag}`"
         for row in used

@@ -3,10 +3,11 @@
     docs/, ARCHITECTURE.md, … ──▶ a copy whose links fit the site ──▶ zensical --strict ──▶ checked
 
 Rule 1: a page is written for readers of the checkout. Its links to other files of the checkout
-lead to the repository, at the tag of the version.
-Rule 2: a dead link, a dead anchor, or something that another host would serve fails the build.
+point to the repository, at the tag of the version.
+Rule 2: a dead link, a dead anchor, or a resource of another host fails the build.
 Rule 3: a build replaces its own version only. The folder ``site`` may contain older versions:
-versions.json lists them for the site's selector, and ``site/index.html`` leads to the newest one.
+versions.json lists them for the site's selector, and ``site/index.html`` redirects to the newest
+one.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "docs/adr/README.md": DECISIONS,
 }
-"""Pages with another place on the site than in docs/, by their paths in the checkout."""
+"""Pages whose path on the site differs from that in docs/, by their paths in the checkout."""
 
 FILES = ("tests/tools/site.css", "userspace_proxy/status/static/icon-ok.svg")
-"""What the settings refer to, besides pages: the style, and the icon of the status page."""
+"""Files that the settings refer to, besides pages: the style, and the icon of the status page."""
 
 _FILE_LINK = re.compile(r"\[(?P<text>[^\[\]]+)\]\((?P<path>[^()\s#:]+)(?P<anchor>#[^()\s]*)?\)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[mK]")
@@ -53,13 +54,13 @@ def page_text(
     links: LinksFrom,
     titles: Mapping[str, str],
 ) -> str:
-    """Return a page as the site needs it.
+    """Return a page in the site's form.
 
     Args:
         text: The page, for readers of the checkout.
-        path: Where it is in the checkout.
-        links: Returns for a page what makes its links to other files of the checkout absolute.
-        titles: Titles of pages, by their places. A link whose text is a file's name shows them.
+        path: Its path in the checkout.
+        links: Returns a function for a page that makes its links to other files absolute.
+        titles: Titles of pages by path; they replace file names as texts of links.
     """
     elsewhere, folder = links(path), dirname(path)
 
@@ -88,22 +89,22 @@ def _links(page: str) -> Callable[[str], str]:
 
 
 def _with_blank_lines(part: str) -> str:
-    """Return a part of a page with an empty line before each list; elsewhere it needs none."""
+    """Return a part of a page with an empty line before each list, for the site's generator."""
     lines, before = [], "```"
     for number, line in enumerate(part.splitlines(keepends=True)):
         if _ITEM.match(line) and not (before[0].isspace() or _ITEM.match(before)):
             lines.append("\n")
         lines.append(line)
-        # The first one may be the end of the line of the code before it.
+        # The first line may be the rest of the line of the code before it.
         if number or line != "\n":
             before = line
     return "".join(lines)
 
 
 def place_of(path: str) -> str:
-    """Return where a file of the checkout is on the site; empty if it isn't there.
+    """Return a file's path on the site; empty if it isn't there.
 
-    A missing file of docs/ has a place, too, where the link to it is dead.
+    A missing file of docs/ has a path, too, to which the link is dead.
     """
     if path == "docs/adr":
         return DECISIONS
@@ -116,12 +117,12 @@ def title_of(text: str) -> str:
 
 
 def stage(root: Path, folder: Path) -> None:
-    """Write what the generator reads: the settings, and pages whose links fit the site."""
+    """Write the generator's input: the settings, and pages whose links fit the site."""
     docs = folder / "docs"
     shutil.copytree(root / "docs", docs)
     for path, place in ELSEWHERE.items():
         shutil.copy(root / path, docs / place)
-        # Its other place, if it is in docs/.
+        # Remove the copy at its other path, if it is in docs/.
         (folder / path).unlink(missing_ok=True)
     for path in FILES:
         shutil.copy(root / path, docs)
@@ -163,7 +164,7 @@ def build(root: Path, target: Path) -> Iterator[str]:
 
 
 def write_versions(site: Path) -> None:
-    """Write the list of all versions in a folder, and the page that leads to the newest."""
+    """Write the list of all versions in a folder, and the page that redirects to the newest."""
     names = (file.parent.name for file in site.glob("*/index.html"))
     versions = sorted(names, key=Version, reverse=True)
     listed = [{"version": each, "title": each, "aliases": []} for each in versions]

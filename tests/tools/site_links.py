@@ -1,7 +1,6 @@
 """Checks a built site: no link is dead, and nothing is loaded from another host.
 
-It reads what a browser reads, so it also sees pictures, files and raw HTML, which the generator's
-own check of links doesn't.
+It parses the HTML, so it also checks pictures, files and raw HTML, unlike the generator.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from posixpath import dirname, join, normpath
 from urllib.parse import unquote, urlsplit
 
 _LOADED = {"img": "src", "script": "src", "iframe": "src", "source": "src", "video": "src"}
-"""Attributes whose address a browser loads without a click."""
+"""Attributes with an address that a browser loads without a click."""
 
 _LOADED_LINKS = {"stylesheet", "icon", "preload", "modulepreload", "preconnect", "manifest"}
 _STYLE_URL = re.compile(r"url\(\s*['\"]?(https?:)?//")
@@ -39,7 +38,7 @@ class SitePage(HTMLParser):
         return id(self)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Collect what one tag refers to."""
+        """Collect the references of a tag."""
         values = {name: value or "" for name, value in attrs}
         self.anchors |= {values[name] for name in ("id", "name") if name in values}
         if tag == "a" and "href" in values:
@@ -51,7 +50,7 @@ class SitePage(HTMLParser):
 
 
 def problems(root: Path) -> Iterator[str]:
-    """Yield one line for each dead link, and for each thing that another host would serve.
+    """Yield one line for each dead link, and for each resource of another host.
 
     Args:
         root: The folder of one version of the site.
@@ -60,7 +59,7 @@ def problems(root: Path) -> Iterator[str]:
     pages = {
         name: SitePage((root / name).read_text(encoding="utf-8"))
         for name in sorted(files)
-        # Its links are those of the address that wasn't found.
+        # Its links are relative to the address that wasn't found.
         if name.endswith(".html") and name != "404.html"
     }
     for name, page in pages.items():
@@ -87,7 +86,7 @@ def _is_remote(address: str) -> bool:
 def _problem_of(
     page: str, address: str, files: set[str], pages: Mapping[str, SitePage]
 ) -> str | None:
-    """Return what is wrong with an address on a page, if anything."""
+    """Return the problem with an address on a page; empty if there is none."""
     parts = urlsplit(address)
     if parts.scheme == "data":
         return None

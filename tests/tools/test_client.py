@@ -1,4 +1,4 @@
-"""kubectl's plugin works where only its own wheel and the node's are installed.
+"""kubectl's plugin works with only its own wheel and the node's.
 
 virtual environment: requirements.lock, two wheels ── explain, nodes ──▶ fake API server, agents
 """
@@ -28,13 +28,13 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The plugin of an environment that has both wheels and what they depend on."""
+    """The plugin in an environment with both wheels and their dependencies."""
     command = install_node(tmp_path_factory.mktemp("client"), also=[CLIENT])
     return command.with_name("kubectl-userspace_proxy")
 
 
 def of_shop(item: dict[str, Any]) -> dict[str, Any]:
-    """Return an object as one of the namespace shop."""
+    """Return an object in the namespace shop."""
     return {**item, "metadata": {**item["metadata"], "namespace": "shop"}}
 
 
@@ -49,12 +49,12 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 def environment_of(cluster: Cluster) -> dict[str, str]:
-    """Return what a user of kubectl has; no package of a checkout is seen."""
+    """Return the environment of a kubectl user, without packages of a checkout."""
     return {"PATH": os.environ["PATH"], "KUBECONFIG": str(cluster.path), "NO_PROXY": "*"}
 
 
 async def ask(program: Path, cluster: Cluster, *words: str) -> tuple[int | None, str]:
-    """Return the exit status of a command, and what it prints."""
+    """Return a command's exit status and output."""
     process = await asyncio.create_subprocess_exec(
         program, *words, stdout=-1, stderr=-2, cwd="/", env=environment_of(cluster)
     )

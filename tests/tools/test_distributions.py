@@ -1,4 +1,4 @@
-"""Distributions are the same whenever and wherever they are built, or aren't released."""
+"""Distributions are reproducible, or aren't released."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AUTHOR = ("-c", "user.name=a", "-c", "user.email=a@example.com")
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository whose only commit is this checkout as it is."""
+    """A repository whose only commit is this checkout's current state."""
     root = tmp_path_factory.mktemp("repository")
     for name in git(ROOT, "ls-files", "-z", "--", *COPIED).split("\0")[:-1]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)

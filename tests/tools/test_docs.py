@@ -1,4 +1,4 @@
-"""Records, CONTRIBUTING's table and the lines of examples agree with what there is."""
+"""Records, CONTRIBUTING's table and the commands of examples match the files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ SPECIMENS = {
     "a problem of the whole node": "SOURCE_AWAY|source-away",
 }
 SEARCHED = ("userspace_proxy/*.py", "README.md", "docs/*.md", ":!docs/adr", ":!docs/api.md")
-"""Where people write: docs/api.md is made of code."""
+"""Pages that people write: docs/api.md is generated."""
 
 
 def named_in(row: str) -> Iterator[Path]:
@@ -87,7 +87,7 @@ def test_the_listed_files_of_an_addition_match_the_code(addition: str) -> None:
 
 
 def _folders_of(path: Path) -> Sequence[Path]:
-    """Return the folders that stand for a file: not its own for the list of what that exports."""
+    """Return the folders that represent a file: not its own if that only lists its exports."""
     return (path.parent if path.name == "__init__.py" else path).parents
 
 
@@ -95,7 +95,7 @@ EXAMPLES = [path.relative_to(ROOT) for path in (ROOT / "examples").glob("*pytest
 
 
 def command_of(example: Path) -> list[str]:
-    """Return the words of the command that an example's docstring names, without variables."""
+    """Return the arguments of the command in an example's docstring, without variables."""
     said = ast.get_docstring(ast.parse((ROOT / example).read_text())) or ""
     named = re.search(r"[Rr]un them by ``(?:\w+=\S+ )?pytest ([^`]+)``", said)
     assert named, f"{example} names no command"

@@ -1,4 +1,4 @@
-"""What is generated from code is up to date and complete: tables, pages, the schema, the alerts."""
+"""Generated files are up to date and complete: tables, pages, the schema, the alerts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_each_schema_reference_resolves_and_each_definition_is_used() -> None:
     schema = make_schema()
     text = msgspec.json.encode(schema).decode()
     names = {part.partition('"')[0] for part in text.split('"#/$defs/')[1:]}
-    # These two are answers of their own.
+    # These two are separate answers.
     assert names | {"ConnectionFacts", "EdgesFacts"} == schema["$defs"].keys()
 
 
@@ -106,7 +106,7 @@ def test_each_record_type_has_a_table_and_each_field_a_description() -> None:
     assert [row for row in rows if row.endswith("|  |")] == []
 
 
-def test_each_link_leads_to_a_heading_on_the_page_or_in_api_md() -> None:
+def test_each_link_points_to_a_heading_on_the_page_or_in_api_md() -> None:
     found = set(re.findall(r"\]\((\S*)#(\w+)\)", make_tables()))
     assert {page for page, _ in found} == {"", "api.md"}
     for page, anchor in found:
@@ -137,7 +137,7 @@ def test_each_cause_is_linked_from_a_symptom() -> None:
     assert {str(code) for code in CauseCode} - linked == set()
 
 
-def test_each_link_within_the_page_leads_to_a_heading() -> None:
+def test_each_link_within_the_page_points_to_a_heading() -> None:
     links = set(re.findall(r"\(#([a-z-]+)\)", GUIDE_TEXT))
     assert links - set(headings(GUIDE_TEXT)) == set()
     anchors = re.findall(r'<h[1-3] id="([^"]+)">', render(GUIDE_TEXT))
@@ -147,7 +147,7 @@ def test_each_link_within_the_page_leads_to_a_heading() -> None:
 ALERTS = list(alerts_of(RULES.read_text(encoding="utf-8")))
 
 
-def test_each_runbook_url_leads_to_an_existing_section() -> None:
+def test_each_runbook_url_points_to_an_existing_section() -> None:
     sections = set(headings(GUIDE_TEXT))
     causes = set(map(str, CauseCode))
     for alert in ALERTS:

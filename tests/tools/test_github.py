@@ -1,4 +1,4 @@
-"""What users and bots find in ``.github``: issue forms, owners, dependency updates."""
+"""Files for users and bots in ``.github``: issue forms, owners, dependency updates."""
 
 from __future__ import annotations
 

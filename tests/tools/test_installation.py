@@ -27,7 +27,7 @@ PLACES = (
 
 _CONTINUED = re.compile(r"\\\n[#\s]*")
 _INSTALL = re.compile(r"\b(?:pip[0-9.]*|pipx|uv)\b[^\n]*?\b(?:install|add|run)\b(?P<what>.*)")
-# Not a part of a path, of a wheel's name or of an address, and no option that names a path.
+# Not a part of a path, a wheel's name or an address, and no option with a path.
 _NAME = re.compile(
     r"(?<![\w./:@=-])(?:(?:kubectl|pytest)[-_.])?userspace[-_.]proxy(?![\w/:-]|\.\w| @ )",
     re.IGNORECASE,
@@ -39,9 +39,9 @@ _NODE_FOLDER = re.compile(r"(?<!\S)'?\.(?:\[|(?!\S))|git\+\w+:[^\s#]+(?!\S)")
 
 
 def installs_by_name(text: str) -> Iterator[str]:
-    """Yield the commands of a text that would take one of the packages from an index.
+    """Yield the commands of a text that would install one of the packages from an index.
 
-    The client's folder or the test kit's alone would take the proxy from there.
+    Installing only the client's or the test kit's folder would fetch the proxy from there.
     """
     for found in _INSTALL.finditer(_CONTINUED.sub("", text)):
         what = found["what"]

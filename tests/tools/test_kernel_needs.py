@@ -4,7 +4,7 @@ from tests import conftest
 
 
 def report(test: str, reason: str) -> pytest.TestReport:
-    """Return the report of a test that was skipped."""
+    """Return the report of a skipped test."""
     skip = ("tests/node/test_it.py", 1, f"Skipped: {reason}")
     return pytest.TestReport(test, ("", 1, ""), {}, "skipped", skip, "setup")
 

@@ -1,4 +1,4 @@
-"""What a package index shows of each distribution: addresses, classifiers, the readme."""
+"""A package index's view of each distribution: addresses, classifiers, the readme."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def metadata(project: Path) -> dict[str, Any]:
 
 
 def addresses_in(text: str) -> list[str]:
-    """Return what the links and pictures of rendered Markdown lead to."""
+    """Return the targets of links and pictures in rendered Markdown."""
     return re.findall(
         r'(?:href|src)="([^"]*)"', MarkdownIt("commonmark").enable("table").render(text)
     )
 
 
 def shown(text: str, checkout: Path, folder: str) -> str:
-    """Return the readme that a checkout's distribution has, with T for the tag."""
+    """Return the readme of a checkout's distribution, with T for the tag."""
     (checkout / "userspace_proxy").mkdir()
     (checkout / "userspace_proxy/version.py").write_text('__version__ = "1.0"\n')
     (checkout / "pyproject.toml").write_text('[tool.userspace-proxy]\nrepository = "R"\n')
@@ -78,7 +78,7 @@ def test_classifiers_name_each_python_from_the_oldest_to_the_newest_tested(
     assert metadata["requires-python"] == f">={named[0]}"
 
 
-def test_readme_links_are_absolute_and_lead_to_files_at_the_tag(
+def test_readme_links_are_absolute_and_point_to_files_at_the_tag(
     metadata: dict[str, Any],
 ) -> None:
     found = addresses_in(metadata["readme"]["text"])

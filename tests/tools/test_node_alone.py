@@ -1,4 +1,4 @@
-"""A node works where only its own wheel is installed: nothing on a node needs another one.
+"""A node works with only its own wheel: nothing on a node needs another one.
 
 virtual environment: requirements.lock, the wheel of userspace-proxy ── run, status, explain
 """
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The command of an environment that has the node's wheel and what it depends on."""
+    """The command in an environment with the node's wheel and its dependencies."""
     return install_node(tmp_path_factory.mktemp("node"))
 
 
 @pytest.fixture(autouse=True)
 def only_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no program see the packages of a checkout."""
+    """Hide a checkout's packages from all programs."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
 
 

@@ -1,4 +1,4 @@
-"""What README and docs/in-tests.md install from git or an archive, tried with a local clone."""
+"""Requirements in README and docs/in-tests.md from git or an archive, installed from a clone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def requirements() -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of the last commit, with a tag, and with the tag's archive where a host has it."""
+    """A clone of the last commit with a tag, and the tag's archive at a code host's path."""
     clone = tmp_path_factory.mktemp("published") / "repository"
     git(ROOT, "clone", "--quiet", "--no-hardlinks", str(ROOT), str(clone))
     git(clone, "tag", TAG)
@@ -51,12 +51,12 @@ def test_a_pair_installs_both_distributions(
     pair: list[str], repository: Path, tmp_path: Path
 ) -> None:
     listed = tmp_path / "requirements.txt"
-    # A requirement with a name needs a host.
+    # A named requirement needs a host.
     address = repository.as_uri().replace("///", "//localhost/")
     listed.write_text("".join(f"{one.replace(published, address)}\n" for one in pair))
     command = [
         *("env", "--unset=PYTHONWARNINGS", sys.executable, "-m", "pip", "--quiet", "install"),
-        # What it would fetch from an index: what builds it, and what it needs.
+        # Prevents downloads from an index: build tools and dependencies.
         *("--no-index", "--no-deps", "--no-build-isolation", "--no-cache-dir"),
         *(
             "--disable-pip-version-check",

@@ -1,4 +1,4 @@
-"""Each file that states the version states that of ``userspace_proxy/version.py``."""
+"""Each file with the version has that of ``userspace_proxy/version.py``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from userspace_proxy import __version__
 
 from .clones import ROOT, git
 
-# A release, or one in development, however a chart or Python writes it.
+# A release or a development version, in a chart's or Python's form.
 _VERSION = r"v?(\d+\.\d+\.\d+[\w.+-]*?)"
 STATEMENTS = {
     "image": rf"\buserspace-proxy:{_VERSION}(?=[\s\"'`]|$)",
@@ -28,7 +28,7 @@ PLACES = ("*.md", "*.yml", "*.yaml", "Dockerfile", "Makefile", "tests/cluster/no
 
 @pytest.fixture(scope="module")
 def texts() -> dict[str, str]:
-    # What was measured, decided or released stays.
+    # Records of measurements, decisions and releases aren't updated.
     others = (":!docs/adr", ":!CHANGELOG.md", ":!tests/unit", ":!examples/envtest-*")
     paths = git(ROOT, "ls-files", "--", *PLACES, *others).splitlines()
     return {path: (ROOT / path).read_text(encoding="utf-8", errors="replace") for path in paths}
@@ -44,7 +44,7 @@ def test_each_stated_version_equals_the_packages_version(
 
 
 def test_the_version_is_valid_for_a_chart_and_a_tag() -> None:
-    """SemVer without a suffix, which Python writes alike."""
+    """SemVer without a suffix, which Python formats in the same way."""
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
 
 

@@ -1,4 +1,4 @@
-"""Each distribution's wheel is what its source distribution makes, and contains what it should."""
+"""Each wheel equals the one built from its source distribution, and is complete."""
 
 from __future__ import annotations
 

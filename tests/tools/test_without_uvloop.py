@@ -1,4 +1,4 @@
-"""A node works where uvloop isn't installed, as on machines that it has no wheel for."""
+"""A node works without uvloop, as on machines for which it has no wheel."""
 
 from __future__ import annotations
 

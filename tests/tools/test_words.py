@@ -1,6 +1,6 @@
-"""The pages stay short: a budget of words for what is written by hand.
+"""The pages stay short: a limit on the words that are written by hand.
 
-What tools write between markers doesn't count, see `markdown.without_marked`.
+Text that tools write between markers doesn't count, see `markdown.without_marked`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ RECORDS = DOCS / "adr"
 ALL_MAX = 34_000
 RECORDS_MAX = 26_000
 RECORD_MAX = 600
-"""A page: what holds, why, what was measured, what was rejected."""
+"""A record's page: the decision, the reason, measurements, and what was rejected."""
 FIRST_MAX = 900
-"""Of README, and of the page for a first deployment: what is read before anything runs."""
+"""README, and the page for a first deployment: users read them before anything runs."""
 SECTION_MAX = 150
-"""Of the section about a cause: it is read while something is broken."""
+"""The section about a cause: users read it during an outage."""
 CHANGELOG_LINES_MAX = 80
 
 SECTIONS = {

@@ -1,14 +1,14 @@
-"""Checks what makes tests run and end, and what they compare; ``form`` prints what it finds.
+"""Checks that tests run and end, and what they compare; ``form`` prints the problems.
 
 Rule 1: a test isn't nested in another function, where pytest doesn't find it. A function that draws
-its arguments (``@given``) may be, if the one around it calls it.
+its arguments (``@given``) may be, if the outer one calls it.
 Rule 2: a test compares causes, states and parameters. Sentences are on the pages of GOLDEN; only
-tests that read what users read (READERS) may have them.
-Rule 3: a test module starts processes by ``tests.processes.started``, which ends them, and what
-follows a ``yield`` waits for nothing without a time limit of its own: where a fixture's end hangs,
-the worker ends, with all tests that it still has.
-Rule 4: nothing follows ``if __name__ == "__main__"``: it would be missing only where the module
-runs, which no test and no linter sees.
+tests of users' output (READERS) may contain them.
+Rule 3: a test module starts processes by ``tests.processes.started``, which ends them, and code
+after a ``yield`` waits only with a time limit of its own: if a fixture's teardown hangs, the worker
+exits with all its remaining tests.
+Rule 4: nothing follows ``if __name__ == "__main__"``: it would be missing only when the module is
+run, which no test and no linter detects.
 """
 
 from __future__ import annotations
@@ -34,17 +34,16 @@ READERS = (
     "tests/unit/config/",
     "tests/unit/check/test_finding.py",
 )
-"""Tests of whole programs, of the page, and of what writes or lists sentences.
-
-An error of a flag or file is one: it has no other form.
+"""Tests of whole programs, of the page, and of code that writes or lists sentences. Errors of flags
+and files are sentences: they have no other form.
 """
 WORDS_MIN = 5
-"""So many words in a row are a part of a sentence; four occur in names of flags and errors."""
+"""So many consecutive words are a part of a sentence; four occur in names of flags and errors."""
 _WORD = re.compile(r"[a-z']+")
 
 
 def find_nested(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
-    """Yield the tests that are inside of a function."""
+    """Yield the tests that are nested in a function."""
     for outer in nodes:
         if not isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
@@ -63,7 +62,7 @@ def find_nested(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
 
 
 def find_late(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
-    """Yield what a module defines after the block that runs it."""
+    """Yield definitions of a module after its main block."""
     for node in nodes[:1]:
         for block, later in pairwise(node.body if isinstance(node, ast.Module) else ()):
             if isinstance(block, ast.If) and ast.unparse(block.test).startswith("__name__ =="):
@@ -71,7 +70,7 @@ def find_late(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
 
 
 def find_endless(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
-    """Yield the processes that nothing ends, and the ends of fixtures that may hang."""
+    """Yield processes that nothing ends, and teardowns of fixtures that may hang."""
     for node in nodes:
         match node:
             case ast.Call(ast.Name("Popen") | ast.Attribute(attr="Popen")) if "/test_" in path:
@@ -82,7 +81,7 @@ def find_endless(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
 
 
 def _waits_after_yield(function: ast.AST) -> Iterator[ast.Call]:
-    """Yield the calls without a time limit after the first yield; a loop can end awaited ones."""
+    """Yield waits without a time limit after the first yield; a loop can end awaited ones."""
     parts = list(ast.walk(function))
     awaited = {id(inner) for one in parts if isinstance(one, ast.Await) for inner in ast.walk(one)}
     yields = [part.lineno for part in parts if isinstance(part, ast.Yield)]
@@ -97,7 +96,7 @@ def has_sentence(nodes: Sequence[ast.AST], golden: str) -> bool:
     """Return whether a text of a module has WORDS_MIN words in a row that the golden pages have.
 
     Args:
-        golden: By :func:`words_of`.
+        golden: The golden pages' words, from :func:`words_of`.
     """
     docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
     return any(
@@ -121,7 +120,7 @@ def _is_sentence(text: str, golden: str) -> bool:
 
 
 def find_sentences(found: Collection[str]) -> Iterator[str]:
-    """Yield a line for each of the modules with sentences that may not have them."""
+    """Yield a line for each module that contains sentences but isn't in READERS."""
     for path in sorted(found):
         if not path.startswith(READERS):
             yield f"{path}: it has words of the golden pages: compare causes, states and parameters"
@@ -132,7 +131,7 @@ def find_problems(root: Path, parsed: Files) -> Iterator[str]:
     golden = words_of("\n".join((root / page).read_text() for page in GOLDEN))
     found = []
     for path, nodes in parsed.items():
-        # What the simulation waits for is simulated.
+        # The simulation waits in simulated time.
         if path.startswith("tests/") and not path.startswith("tests/simulation/"):
             yield from find_endless(path, nodes)
         yield from find_late(path, nodes)

@@ -1,13 +1,13 @@
-"""Checks that mypy and pyright, both strict, accept the examples as in a project of a user.
+"""Checks that mypy and pyright, both strict, accept the examples as in a user's project.
 
     examples/pytest/test_shop.py ──▶ pytest_test_shop.py ─┐
     README.md, its Python blocks ──▶ README.py ───────────┴─▶ mypy --strict, pyright
 
 Run it as ``python -m tests.tools.typed_examples``. It prints what both report and exits with status
-1 if there is anything.
+1 if that isn't empty.
 
-Rule 1: the files are in a folder of their own, so that no setting of this project is in force.
-Rule 2: the blocks of a page make one file, in which each line has the number that it has there.
+Rule 1: the files are in a folder of their own, so that this project's settings don't apply.
+Rule 2: the blocks of a page become one file, whose line numbers are those of the page.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def python_of(page: str) -> str:
 
 
 def problems(texts: Mapping[str, str]) -> Iterator[str]:
-    """Yield what the type checkers report, and comments that would keep them from it.
+    """Yield the type checkers' errors, and comments that would suppress them.
 
     Args:
-        texts: Python code, by the path that problems are to name.
+        texts: Python code by the path for problems.
     """
     for path, text in texts.items():
         for number, line in enumerate(text.splitlines(), 1):
@@ -75,7 +75,7 @@ def problems(texts: Mapping[str, str]) -> Iterator[str]:
 
 
 def _file_name(path: str) -> str:
-    """Return a name that no other file has; a conftest keeps its name, by which it is imported."""
+    """Return a unique name; a conftest keeps its name, by which it is imported."""
     file = Path(path)
     if file.name == "conftest.py":
         return file.name
@@ -92,7 +92,7 @@ def _mypy(folder: Path) -> list[str]:
 
 
 def _pyright(folder: Path) -> list[str]:
-    # Its command looks for a newer version, and for a node on this machine.
+    # pyright's command checks for updates, and for a node on this machine.
     pyright, playwright = (_folder_of(package) for package in ("pyright", "playwright"))
     (folder / "pyrightconfig.json").write_text(
         json.dumps({"typeCheckingMode": "strict", "pythonVersion": "3.11"})

@@ -1,10 +1,10 @@
-"""Checks the workflows in ``.github``: what actionlint finds, and the rules of this project.
+"""Checks the workflows in ``.github`` with actionlint, and by this project's rules.
 
 Run it as ``python -m tests.tools.workflows``. It prints one line per problem and exits with status
 1 if there is one.
 
 Rule 1: a workflow has no logic. A step runs one make target, which can be run on any machine, or is
-an action; only ``if: always()`` and ``needs`` decide what runs.
+an action; only ``if: always()`` and ``needs`` control execution.
 Rule 2: a workflow names no host: registries are variables of the repository.
 Rule 3: an action is pinned by a commit's hash, with its version in a comment.
 Rule 4: a workflow may read the repository, and a job that needs more declares it. Each job has a
@@ -52,7 +52,7 @@ def make_targets(makefile: str) -> set[str]:
 
 
 def pythons(pyproject: str) -> list[str]:
-    """Return the Pythons that a project's classifiers name, in their order."""
+    """Return the Pythons in a project's classifiers, in their order."""
     classifiers = tomllib.loads(pyproject)["project"]["classifiers"]
     return [found[1] for line in classifiers if (found := _CLASSIFIER.fullmatch(line))]
 
@@ -62,9 +62,9 @@ def problems(name: str, text: str, targets: set[str], tested: Sequence[str]) -> 
 
     Args:
         name: The name of its file, without the suffix.
-        text: What the file contains.
-        targets: The targets of the Makefile.
-        tested: The Pythons that the classifiers name.
+        text: The file's content.
+        targets: The Makefile's targets.
+        tested: The Pythons in the classifiers.
     """
     workflow = yaml.safe_load(text)
     yield from (f"{name}: {problem}" for problem in _of_all(name, text, workflow))
@@ -125,8 +125,8 @@ def problems_of_project(root: Path) -> Iterator[str]:
 
 
 def lint(files: Sequence[Path]) -> bool:
-    """Have actionlint print what it finds in workflows; return whether it found nothing."""
-    # Without programs that only some machines have, it finds the same everywhere.
+    """Print actionlint's findings in workflows; return whether there are none."""
+    # Without optional programs, its findings are the same on all machines.
     command = [str(ensure(ACTIONLINT)), "-shellcheck=", "-pyflakes=", *map(str, files)]
     return subprocess.run(command, cwd=ROOT).returncode == 0
 

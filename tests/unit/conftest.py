@@ -1,4 +1,4 @@
-"""Loops of both kinds, a namespace, and which test module runs which lines (``make coverage``)."""
+"""Both event loops, a namespace, and which test module runs which lines (``make coverage``)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def node() -> Iterator[Net]:
-    """A network namespace in which the test's thread stands."""
+    """A network namespace that the test's thread has entered."""
     net = Net("node")
     with net:
         yield net
@@ -38,11 +38,11 @@ IN_BOTH_LOOPS = [
     pytest.mark.asyncio(loop_factories=tuple(LOOPS)),
     pytest.mark.timeout(60),
 ]
-"""Marks a module whose tests run in a loop of each kind."""
+"""Marks a module whose tests run in both kinds of event loop."""
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
-    """Run all other tests in asyncio's loop only, which isn't part of their ids."""
+    """Run all other tests in asyncio's loop only, and keep the loop out of their ids."""
     marker = item.get_closest_marker("asyncio")
     is_in_both = marker is not None and "loop_factories" in marker.kwargs
     return LOOPS if is_in_both else {"default": asyncio.new_event_loop}
@@ -50,7 +50,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
 
 @pytest.fixture(params=LOOPS.values(), ids=LOOPS)
 def run(request):
-    """Run a coroutine in a loop of each kind."""
+    """Run a coroutine in each kind of event loop."""
 
     def run(main):
         with asyncio.Runner(loop_factory=request.param) as runner:

@@ -1,12 +1,12 @@
-"""Has a Python process lack what Python lacks on macOS or Windows, as its first act.
+"""Removes from a new Python process everything that Python lacks on macOS or Windows.
 
     python -c "from tests.unit.other_systems import become; become('darwin'); …"
 
-Which names a module has where is in typeshed, which mypy contains.
+The names of a module on each system come from typeshed, which mypy contains.
 
-Rule 1: modules of the standard library that differ by system are imported before: they are those of
-Linux, and only what they offer to others is changed.
-Rule 2: third-party packages are imported after: they must do without the same names.
+Rule 1: modules of the standard library that differ by system are imported before: they are Linux's,
+and only the names that other modules see change.
+Rule 2: third-party packages are imported after: they must work without these names.
 """
 
 from __future__ import annotations
@@ -34,37 +34,37 @@ from pathlib import Path
 from types import SimpleNamespace
 
 SYSTEMS = {"darwin": "Darwin", "win32": "Windows"}
-"""Their names, by that in ``sys.platform``."""
+"""The systems' names in ``platform``, by their names in ``sys.platform``."""
 MODULES = ("errno", "mmap", "os", "select", "signal", "socket", "time")
-"""Those that have other names elsewhere."""
+"""The modules that have other names on other systems."""
 UNIX_MODULES = (
     *("crypt", "curses", "fcntl", "grp", "nis", "ossaudiodev", "posix", "pty", "pwd"),
     *("readline", "resource", "spwd", "syslog", "termios", "tty"),
 )
-"""Windows lacks them, and macOS some. They are missing on both here: nothing may depend on them."""
+"""Windows lacks these, and macOS some. Both lack them here, because no code may depend on them."""
 _OF_LINUX = (
     *("asyncio", "asyncio.subprocess", "concurrent.futures.thread", "ctypes.util", "getpass"),
     *("http.client", "logging.handlers", "mimetypes", "multiprocessing", "platform", "shutil"),
     *("selectors", "ssl", "subprocess", "tempfile", "urllib.request", "uuid", "webbrowser"),
 )
-"""What the standard library and third-party packages import below."""
+"""Modules that the standard library and third-party packages import below."""
 
 
 def become(system: str) -> None:
-    """Remove all that another system lacks; call it first, and in a process of its own."""
+    """Remove everything that another system lacks; call it first, in a new process."""
     lacking = {name: lacks(name, system) for name in MODULES}
-    # The event loop takes another selector; socket has imported this module.
+    # The event loop chooses another selector; socket has imported this module already.
     _remove("select", lacking.pop("select"))
     importlib.reload(selectors)
     for name in _OF_LINUX:
         importlib.import_module(name)
-    # The kind of loops is decided when the first is made.
+    # The kind of loop is decided when the first loop is created.
     sys.modules["asyncio"].new_event_loop().close()
-    # Its file is named by the system.
+    # The name of the module's file depends on the system.
     sysconfig.get_config_vars()
     for name, lacked in lacking.items():
         _remove(name, lacked)
-    # What is decided by those names when a module is imported.
+    # These are decided when a module is imported.
     tempfile._O_TMPFILE_WORKS = False
     subprocess._HAVE_POSIX_SPAWN_CLOSEFROM = False
     os.process_cpu_count = os.cpu_count
@@ -80,7 +80,7 @@ def become(system: str) -> None:
 
 
 def lacks(module: str, system: str) -> list[str]:
-    """Return the names that a module has here, on Linux, and not on another system."""
+    """Return a module's names that Linux has and another system lacks."""
     there = _names(module, system)
     here = vars(importlib.import_module(module))
     return sorted(name for name in _names(module, "linux") - there if name in here)
@@ -92,7 +92,7 @@ def _remove(module: str, names: Iterable[str]) -> None:
 
 
 class _Refusing:
-    """Finds no module of some names."""
+    """An import hook that finds none of some modules."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)
@@ -109,12 +109,12 @@ def _behave_as_windows() -> None:
     # Windows has no socketpair(2), so Python connects two sockets.
     socket.socketpair = _connected_pair
     select.select = functools.partial(_select, select.select)
-    # Folders are removed by their names, not by descriptors.
+    # Folders are removed by name, not by descriptor.
     shutil._use_fd_functions = False
     shutil._rmtree_impl = shutil._rmtree_unsafe
-    # Source: Python 3.12's shutil.which, which asks whether a bare name is looked up here first.
+    # Source: Python 3.12's shutil.which, which asks whether the current folder is searched first.
     shutil._winapi = SimpleNamespace(NeedCurrentDirectoryForExePath=lambda _name: True)
-    # No stream here is a Windows console.
+    # No stream is a Windows console here.
     io._WindowsConsoleIO = type("_WindowsConsoleIO", (io.RawIOBase,), {})
     ssl.enum_certificates = lambda _store: []
     ctypes.CDLL = functools.partial(_load_library, ctypes.CDLL)  # type: ignore[misc,assignment]
@@ -147,7 +147,7 @@ def _not_implemented(*_args: object, **_kwargs: object) -> None:
 
 
 def _names(module: str, system: str) -> set[str]:
-    """Return what typeshed lists as a module's names on a system."""
+    """Return the names that typeshed lists for a module on a system."""
     spec = importlib.util.find_spec("mypy")
     assert spec is not None
     assert spec.origin is not None

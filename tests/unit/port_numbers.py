@@ -1,4 +1,4 @@
-"""Port numbers for tests that take them for themselves, and whether something listens there."""
+"""Port numbers for tests that bind them, and whether a port has a listener."""
 
 import itertools
 import os
@@ -13,7 +13,7 @@ _NUMBERS = itertools.cycle(random.Random(16).sample(range(12000, 16900), 4900))
 
 
 def free_port(protocol=Protocol.TCP, family=IPFamily.IPV4):
-    """Return an unused number, another each time, that no program gets as an ephemeral one."""
+    """Return an unused number, a new one each time, outside the ephemeral range."""
     kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
     af = socket.AF_INET6 if family is IPFamily.IPV6 else socket.AF_INET
     for port in itertools.islice(_NUMBERS, 200):
@@ -29,7 +29,7 @@ def free_port(protocol=Protocol.TCP, family=IPFamily.IPV4):
 def is_listening(port, ip="127.0.0.1"):
     """Return whether a dial of an IPv4 address would be accepted.
 
-    A real dial would make the proxy dial an endpoint, which is an address of documentation here.
+    A real dial would make the proxy dial an endpoint, which has a documentation address here.
     """
     # Source: proc_net_tcp.txt; addresses are hexadecimal in the machine's byte order.
     places = {f"{socket.inet_aton(at)[::-1].hex().upper()}:{port:04X}" for at in (ip, "0.0.0.0")}
@@ -38,12 +38,12 @@ def is_listening(port, ip="127.0.0.1"):
 
 
 def own_name():
-    """Return this process as it is named where it holds a port."""
+    """Return this process's name in reports about who holds a port."""
     name = Path("/proc/self/comm").read_text(encoding="utf-8").strip()
     return f"{name} (pid {os.getpid()})"
 
 
 def look_no_further_than(server, monkeypatch):
-    """Let a search for the process that has a socket look at no descriptor above this one's."""
+    """Make a search for the process that owns a socket stop at this one's descriptor."""
     numbers = sorted(int(path.name) for path in Path("/proc/self/fd").iterdir())
     monkeypatch.setattr(port_holders, "OF_PROCESS_MAX", numbers.index(server.fileno()) + 1)

@@ -1,4 +1,4 @@
-"""What a reader says of a wrong value, for tests of where it is said: its words are its own."""
+"""The errors of a reader, for tests of their place; the reader's own tests compare the text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from userspace_proxy.errors import UserspaceProxyError
 
 
 def why(read: Callable[..., object], *args: object) -> str:
-    """Return what a reader or check says as it refuses these arguments."""
+    """Return the message with which a reader or check rejects these arguments."""
     with pytest.raises((UserspaceProxyError, ValueError)) as caught:
         read(*args)
     return str(caught.value)

@@ -42,7 +42,7 @@ def leave(descriptor, status):
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    """Starts a child that runs a function of the program; ends it after the test."""
+    """Start children that run a function of the program; end them after the test."""
     (tmp_path / "program.py").write_text(PROGRAM, encoding="ascii")
     monkeypatch.syspath_prepend(tmp_path)
     children = []

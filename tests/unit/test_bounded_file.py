@@ -1,4 +1,4 @@
-"""Files that are read with a bound."""
+"""Files that are read up to a limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clocks that a test doesn't stop."""
+"""Clocks that keep running when a test freezes time."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ITS_OWN = {
     Path(clocks.__file__),
     ROOT / "pytest-userspace-proxy/userspace_proxy_testing/sandbox/reaper.py",
 }
-"""The clocks themselves, and a program that is run without the package, in no test's time."""
+"""The clocks themselves, and a program that runs without the package, never in frozen time."""
 
 
 @pytest.fixture
 def frozen(monkeypatch):
-    """A freezegun whose time stands still, as it is while this package is imported."""
+    """A freezegun whose time is frozen while this package is imported."""
     api = types.ModuleType("freezegun.api")
     api.real_monotonic, api.real_time = time.monotonic, time.time
     monkeypatch.setitem(sys.modules, "freezegun.api", api)

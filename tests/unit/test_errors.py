@@ -1,4 +1,4 @@
-"""Errors are one line with the remedy."""
+"""An error is one line with its remedy."""
 
 import ast
 import builtins

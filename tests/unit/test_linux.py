@@ -1,4 +1,4 @@
-"""Commands and pytest on macOS and Windows, as processes that lack what Python lacks there."""
+"""Commands and pytest on macOS and Windows, in processes without what Python lacks there."""
 
 import asyncio
 import base64
@@ -59,19 +59,19 @@ pytestmark = pytest.mark.parametrize("system", SYSTEMS)
 
 @pytest.fixture(autouse=True)
 def same_start(monkeypatch):
-    """Name this program, too, as :func:`python` starts it: commands that are shown begin so."""
+    """Set this program's name to that of :func:`python`, because printed commands contain it."""
     monkeypatch.setattr(sys, "argv", ["-c"])
 
 
 def python(system, code, *words, **environment):
-    """Run code where Python is as on another system."""
+    """Run code in a Python that looks like another system's."""
     command = [sys.executable, "-c", BECOME.format(system=system) + code, *words]
     env = {**os.environ, **environment}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
 
 
 async def run(system, *words, **environment):
-    """Run a command; return its exit status and what it printed."""
+    """Run a command; return its exit status and output."""
     done = await asyncio.to_thread(python, system, COMMAND, *words, **environment)
     assert done.stderr == ""
     return done.returncode, done.stdout
@@ -84,7 +84,7 @@ def test_the_open_file_limit_is_raised_as_far_as_the_system_allows(system):
 
 @pytest.fixture
 async def running():
-    """Run an embedded proxy with a Service; returns ``--server=…``."""
+    """Run an embedded proxy with a Service; return ``--server=…``."""
     async with Proxy(options=Options(admin=("127.0.0.1", 0))) as proxy:
         await proxy.add_service("web", port=8080, endpoints=["127.0.0.1:8081"])
         ip, port = proxy.admin_address
@@ -93,7 +93,7 @@ async def running():
 
 @pytest.fixture
 def kubeconfig(tmp_path):
-    """Write a kubeconfig with a certificate in it, and a plugin."""
+    """Write a kubeconfig that contains a certificate, and a plugin."""
 
     def write(url, **user):
         authority = base64.b64encode(certificates.API_TEST.encode()).decode()
@@ -200,7 +200,7 @@ def test_an_error_is_reported_in_one_line(system):
     assert done.stderr.count("\n") == 1
 
 
-# Pipes of child processes are read in another way on Windows, which can't be shown here.
+# Windows reads pipes of child processes in another way, which this can't imitate.
 VERSION = "client.authentication.k8s.io/v1beta1"
 PLUGINS = {
     "darwin": {"exec": {"apiVersion": VERSION, "command": "./plugin"}},
@@ -240,7 +240,7 @@ async def test_explain_reads_a_cluster_on_every_platform(system, kubeconfig, tls
             given = (*words, kubeconfig(api.url, **PLUGINS[system]))
             _, out = await run(system, *given, TMPDIR=str(tmp_path))
             assert "node-1" in out or "default/web" in out
-    # The file with the certificate has been removed.
+    # The temporary file with the certificate was removed.
     assert {path.name for path in tmp_path.iterdir()} == {"config", "plugin"}
 
 
@@ -257,7 +257,7 @@ async def test_report_writes_an_archive_on_every_platform(system, kubeconfig, tm
 
 
 LOADED = ("-p", "userspace_proxy_testing.plugin", "-p", "no:cacheprovider")
-# Other plugins may need what it lacks.
+# Other plugins may need modules that the system lacks.
 PYTEST = f"""
 import os, sys
 os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
@@ -277,7 +277,7 @@ NEEDS_LINUX = "userspace-proxy runs on Linux only: Python on {} has no epoll (us
 
 @pytest.fixture
 def run_pytest(pytester):
-    """Run test files where Python is as on another system."""
+    """Run test files in a Python that looks like another system's."""
 
     def run(system, *arguments, **files):
         pytester.makepyfile(**files)

@@ -1,4 +1,4 @@
-"""When a line about a condition that lasts may be written."""
+"""When a line about a lasting condition may be logged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_several_lines_a_minute_are_allowed_and_the_last_one_is_marked():
     assert taken == [(True, 1), (True, 0), (False, 0), (True, 1)]
 
 
-def test_a_condition_that_restarts_is_logged_at_once():
+def test_a_condition_that_restarts_is_logged_immediately():
     limit = LogLimit()
     limit.take(100.0)
     limit.forget()

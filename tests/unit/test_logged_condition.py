@@ -1,4 +1,4 @@
-"""A condition is one line when it begins, one for each new cause, and one when it ends."""
+"""A condition is logged once when it begins, once for each new cause, and once when it ends."""
 
 import logging
 
@@ -13,7 +13,7 @@ BEGINS, ENDS = "nothing is kept: %(cause)s", "all is kept again"
 
 @pytest.fixture
 def lines(caplog):
-    """Return what was logged so far: the level and the message of each record."""
+    """Return a function that lists the records so far: level and message."""
     caplog.set_level(logging.INFO)
     return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
 

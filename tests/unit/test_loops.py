@@ -1,4 +1,4 @@
-"""Which event loop processes start, and servers that close while a client connects."""
+"""The event loop of new processes, and servers that close while a client connects."""
 
 from __future__ import annotations
 

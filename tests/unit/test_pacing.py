@@ -1,4 +1,4 @@
-"""Shares of time, and waits that double."""
+"""Shares of time, and delays that double."""
 
 import pytest
 

@@ -40,7 +40,7 @@ async def client(api):
 
 @asynccontextmanager
 async def pod(api, handle, name="web-1"):
-    """Run a pod whose port 80 a function serves."""
+    """Run a pod whose port 80 is served by a function."""
 
     async def serve(reader, writer):
         with suppress(ConnectionError):
@@ -53,7 +53,7 @@ async def pod(api, handle, name="web-1"):
 
 
 async def silent(_reader, _writer):
-    """Answer nothing."""
+    """Keep the stream open without an answer."""
 
 
 async def problem_of(client, to=WEB):
@@ -188,7 +188,7 @@ async def test_an_unreachable_api_server_is_reported(api, client):
 async def test_a_pod_name_cannot_lead_to_another_path(api, client, to, path):
     problem = await problem_of(client, to)
     assert str(problem) == f'{to}: pods "{to.pod}" not found'
-    # A WebSocket, and then the same without one for the reason.
+    # The first request opens a WebSocket, the second asks for the reason without one.
     assert api.requests == [f"GET /api/v1/namespaces/{path}/portforward?ports=80"] * 2
 
 

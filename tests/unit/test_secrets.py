@@ -52,7 +52,7 @@ ALONE = (
     *("credentials", "creds", "REDIS_AUTH", "auth", "bearer", "session", "session_id"),
     *("JSESSIONID", "PHPSESSID", "pw", "rootPw", "sig", "jwt"),
 )
-"""Names that are ordinary words, too."""
+"""Names that are also ordinary words."""
 FORMS = (
     *("{}=hunter2x", '{}="hunter2x"', "export {}=hunter2x;", "?a=1&{}=hunter2x", "{} = hunter2x"),
     *("--{} hunter2x", "--{}=hunter2x", "{}: hunter2x", "{}:\n  hunter2x", "{}: |\n  hunter2x"),
@@ -64,7 +64,7 @@ FORMS = (
 
 @pytest.mark.parametrize("form", FORMS)
 def test_values_named_like_a_secret_are_removed_in_every_format(form):
-    """Issue 74."""
+    """Source: issue 74."""
     texts = [form.format(name) for name in (*NAMES, *ALONE)]
     assert [text for text in texts if "hunter2x" in Secrets().remove(text)] == []
 
@@ -167,6 +167,6 @@ def test_json_stays_valid_without_users():
     ],
 )  # fmt: skip
 def test_removing_secrets_takes_linear_time(part):
-    # A quadratic one would take hours.
+    # A quadratic implementation would take hours.
     secrets, text = Secrets(), part * ((1 << 19) // len(part))
     assert len(secrets.remove(text)) <= 2 * len(text)

@@ -1,4 +1,4 @@
-"""Shares: which holders get less than they want, of what has a bound."""
+"""Shares: which holders get less than they request, of a limited resource."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ class One(NamedTuple):
 
 
 def amounts(text):
-    """Return amounts by holder: ``a/x=3 b/y=1``."""
+    """Return the amounts of holders: ``a/x=3 b/y=1``."""
     pairs = (pair.split("=") for pair in text.split())
     return {One(*name.split("/")): int(amount) for name, amount in pairs}
 
@@ -85,7 +85,7 @@ BOUNDS = st.fixed_dictionaries({}, optional=dict.fromkeys(("of_namespace", "of_n
 
 @settings(max_examples=200)
 @given(BOUNDS, st.booleans(), CHANGES)
-# One namespace ends the shortage of all.
+# One namespace's change ends the shortage of all.
 @example({"of_node": 9}, False, [{HOLDERS[0]: 6, HOLDERS[3]: 6}, {HOLDERS[3]: 0}])
 def test_shares_depend_only_on_current_amounts(bounds, are_divisible, steps):
     shares = Shares(**bounds, are_divisible=are_divisible)

@@ -1,4 +1,4 @@
-"""Turns: whose is the next, however much others ask for."""
+"""Turns: whose turn is next, however much the others ask for."""
 
 from operator import itemgetter
 

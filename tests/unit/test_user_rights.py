@@ -1,4 +1,4 @@
-"""What an API server permits, by access reviews."""
+"""The rights that an API server grants, by access reviews."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_the_error_names_the_user_reported_by_the_server(api, client):
     assert error.hint.endswith(" --user=alice")
 
 
-async def test_a_server_reporting_no_user_is_not_a_problem(api, client):
+async def test_a_server_reporting_no_user_is_accepted(api, client):
     api.refuse("selfsubjectreviews", 404)
     await client.open()
     error = await lacks_rights(client, "list pods", "net", "no")

@@ -1,4 +1,4 @@
-"""The version, with the commit where it is known."""
+"""The version, with the commit if it is known."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILE = Path(version.__file__)
 
 @pytest.fixture
 def package(tmp_path):
-    """A folder of the package, with this module alone."""
+    """A package folder that contains only this module."""
     folder = tmp_path / "userspace_proxy"
     folder.mkdir()
     (folder / "version.py").write_text(FILE.read_text())
@@ -35,7 +35,7 @@ def test_a_commit_recorded_by_the_build_is_shown(package):
 def test_the_commit_of_a_checkout_is_shown(package):
     git = ["git", "-C", str(package.parent), "-c", "user.name=a", "-c", "user.email=a@b.test"]
     subprocess.run([*git, "init", "-q"], check=True)
-    # Without a commit yet.
+    # The repository has no commit yet.
     assert words_of(package) == __version__
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "First"], check=True)
     done = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 from ..clocks import Clocks
+from ..dataplane.calls import IS_COMPILED
 from ..diagnosis.judge import diagnose
 from ..errors import UserspaceProxyError
 from ..facts import PortFacts, StatusFacts, SteeringState
@@ -317,6 +318,7 @@ class Agent:
         facts = StatusFacts(
             version=__version__,
             commit=options.commit,
+            is_compiled=IS_COMPILED,
             node=options.node_name,
             started=self._clock.unix(self._started),
             steering=SteeringState("none"),

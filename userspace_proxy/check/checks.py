@@ -10,6 +10,7 @@ from ..agent.lock import running_proxies
 from ..agent.rounds.options import Options
 from ..agent.run import make_options, make_source, start_checks
 from ..config import Settings
+from ..dataplane.calls import IS_COMPILED
 from ..errors import ConfigError, UserspaceProxyError
 from ..kernel.offers import KernelOffers
 from ..kernel.own_namespace import is_own_namespace
@@ -21,7 +22,7 @@ from ..steering.kernel_view import KernelView, read_kernel
 from ..steering.selection import read_offers_for
 from . import client_address, network, ports
 from .api_server import look_at_server, look_at_wake
-from .finding import Finding, Mark, error, reason, warning
+from .finding import Finding, Mark, error, ok, reason, warning
 from .firewalls import look_at_firewalls
 from .inputs import Inputs, judge_settings, look_at_manifests
 from .leftovers import judge_kube_proxy, judge_own
@@ -85,7 +86,7 @@ def check_settings(
     if steering not in ("none", ""):
         holder = ports.find_range_holder(options.proxy_ports)
         found += ports.judge_range_holder(holder, options.proxy_ports, list(proxies.values()))
-    found += _descriptors(options, inputs)
+    found += _data_plane(options, inputs)
     relieves = settings.take_over and label in proxies
     asked = start_checks(settings, options, make_source(settings), offered, relieves=relieves)
     named = {finding.topic for finding in found if finding.mark is Mark.ERROR}
@@ -187,8 +188,9 @@ def _routes(steering: str, ranges: Sequence[str]) -> list[Finding]:
     return network.judge_routes(ranges, network.find_refusals(map(network.sample_of, ranges)))
 
 
-def _descriptors(options: Options, inputs: Inputs) -> list[Finding]:
+def _data_plane(options: Options, inputs: Inputs) -> list[Finding]:
     limit = bounded(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-    return ports.judge_descriptors(
+    found = ports.judge_descriptors(
         limit, inputs.service_ports, options.workers or default_workers(), options.proxy_ports
     )
+    return [*found, ok("data plane", "its modules are compiled")] if IS_COMPILED else found

@@ -21,6 +21,9 @@ from typing import Any
 
 from ..kernel.socket_options import set_transparent
 
+IS_COMPILED = False
+"""Whether this is the compiled form, ``calls.pyx``, as all of the data plane then is."""
+
 _BEGUN = 0, errno.EINPROGRESS
 _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 _SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK

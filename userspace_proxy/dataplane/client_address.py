@@ -53,7 +53,8 @@ _TRIES = 32
 _LOOKS = 64
 
 _DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
-_PORT_IN_USE = (-errno.EADDRINUSE, -errno.EADDRNOTAVAIL)
+_PORT_IN_USE, _NO_PORT = -errno.EADDRINUSE, -errno.EADDRNOTAVAIL
+_IPV4, _IPV6 = int(_socket.AF_INET), int(_socket.AF_INET6)
 _NO_SUCH_SOCKET = (errno.EPERM, errno.EACCES, errno.ENOPROTOOPT, errno.EOPNOTSUPP)
 
 
@@ -139,7 +140,7 @@ class NodeAddressDialer:
         Returns the descriptor of a TCP socket that connects, which the caller closes, or an errno
         below 0; -EADDRNOTAVAIL if no port is free.
         """
-        calls, family, found = self._calls, family_of(endpoint.ip), -errno.EADDRNOTAVAIL
+        calls, family, found = self._calls, family_of(endpoint.ip), _NO_PORT
         for is_bound in _BOUND_FIRST if self._is_busy(endpoint, now) else _BOUND_LAST:
             if is_bound:
                 fd = calls.open_bound(family, "", self._ports.next(), False)
@@ -147,7 +148,7 @@ class NodeAddressDialer:
                 fd = calls.open_stream(family)
             if fd >= 0:
                 found = calls.connect(fd, endpoint.ip, endpoint.port, holds_ack)
-                if found != -errno.EADDRNOTAVAIL:
+                if found != _NO_PORT:
                     break
             elif not is_bound or -fd in EXHAUSTED_ERRNOS:
                 return fd
@@ -231,7 +232,7 @@ class ClientAddressDialer:
                 return self._node_dialer.dial(endpoint, now, holds_ack)
             dialling.is_preserved = True
             # Connections that ended within the last minute may hold ports in TIME_WAIT.
-            if fd != -errno.EADDRNOTAVAIL or not (
+            if fd != _NO_PORT or not (
                 self.open_connections.has(client, endpoint)
                 or self.ended_connections.has(client, endpoint, now)
             ):
@@ -290,7 +291,7 @@ class ClientAddressDialer:
         socket with the client's address.
         """
         calls, ports = self._calls, self._ports
-        family = _socket.AF_INET6 if ":" in endpoint.ip else _socket.AF_INET
+        family = _IPV6 if ":" in endpoint.ip else _IPV4
         port = ports.next()
         for _ in range(_TRIES + 1):
             fd = calls.open_bound(family, client, port, True)
@@ -298,7 +299,7 @@ class ClientAddressDialer:
                 fd = calls.connect(fd, endpoint.ip, endpoint.port, holds_ack)
             else:
                 self._check_denial(client, -fd)
-            if fd not in _PORT_IN_USE:
+            if fd not in (_PORT_IN_USE, _NO_PORT):
                 break
             port = ports.random()
         return fd

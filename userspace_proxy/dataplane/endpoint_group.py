@@ -18,7 +18,8 @@ from types import MappingProxyType
 
 from ..balance import AffinityTables
 from ..causes.cause import CauseCode
-from ..facts import AbortCounters, AfterWait, CounterTable, EndpointCounters
+from ..facts import AbortCounters, AfterWait, EndpointCounters
+from ..facts.counters import CounterTable
 from ..kernel.socket_options import packets_lost
 from ..model import PortKey, SocketAddress
 from ..model.port_ranges import DialledRange

@@ -66,25 +66,23 @@ class Seen:
     """The first of the latest unbroken series of checks that found the client not answering."""
 
 
-class RelayOwner:
-    """The interface of ``TcpConnections`` for directions."""
-
-    pipes: PipePool
-
-
 class Relayed(Handler):
     """The interface of ``TcpConnection`` for its directions."""
 
-    __slots__ = "client_fd", "is_closed", "owner", "reactor", "speaker", "up"
+    __slots__ = "client_fd", "is_closed", "reactor", "speaker", "up"
 
     reactor: Reactor
     client_fd: int
-    owner: RelayOwner
     is_closed: bool
     speaker: Direction | None
     """The direction that moved bytes last."""
     up: Direction | None
     """From the client to the endpoint."""
+
+    @property
+    def pipes(self) -> PipePool:
+        """The pipes for bulk."""
+        raise NotImplementedError
 
     def sink_is_full(self, direction: Direction) -> None:
         """Flush a direction once its sink has room again."""
@@ -286,7 +284,7 @@ class Direction(Handler):
 
         Returns False if the source must be read: see rule 5.
         """
-        pipe = self.pipe = self.connection.owner.pipes.take(self.connection.reactor.now)
+        pipe = self.pipe = self.connection.pipes.take(self.connection.reactor.now)
         if pipe is None:
             return False
         moved = self.bytes_moved
@@ -342,7 +340,7 @@ class Direction(Handler):
         """Return the pipe to the pool; bytes left in it are lost."""
         pipe, self.pipe = self.pipe, None
         if pipe is not None:
-            self.connection.owner.pipes.give(pipe, self._in_pipe)
+            self.connection.pipes.give(pipe, self._in_pipe)
             self._in_pipe = 0
 
     def give_up_pipe(self) -> None:

@@ -45,28 +45,30 @@ from .engine import Engine
 from .frontends import Announced, dialled_at
 from .probes import Probes
 from .reactor import Reactor, Timeouts
-from .relay import Direction, Relayed, RelayOwner
+from .relay import Direction, PipePool
 from .sockets import is_self_connected
-from .tcp_accounts import TcpAccounts, end_if_lost, end_if_reset, owes_answer
+from .tcp_accounts import Accounted, TcpAccounts, end_if_lost, end_if_reset, owes_answer
 from .waiting_room import WaitingRoom
 
 READ_EVENTS = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.ET
 _DIAL_EVENTS = READ_EVENTS | epoll.OUT
 _FAILED = epoll.HUP | epoll.ERR
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
-_RDHUP = epoll.RDHUP
+_OUT, _RDHUP = epoll.OUT, epoll.RDHUP
 # The number of bytes that every path takes in one packet (RFC 9293, 3.7.1). Nagle's algorithm
 # delays only later bytes, so a first send of no more than this needs no TCP_NODELAY.
 _ONE_PACKET_BYTES = 536
 # Before Python 3.12 an enum's member costs a call, and each connection needs some of these.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
+_COMPLETE = EndReason.COMPLETE
 
 
-class ConnectionOwner(RelayOwner):
+class ConnectionOwner:
     """The interface of ``TcpConnections`` for a connection."""
 
     engine: Engine
     reactor: Reactor
+    pipes: PipePool
     dialer: Dialer | None
     client_dialer: ClientAddressDialer
     probes: Probes
@@ -87,7 +89,7 @@ class ConnectionOwner(RelayOwner):
         raise NotImplementedError
 
 
-class TcpConnection(Relayed):
+class TcpConnection(Accounted):
     """One client's connection, and the dials for it, one after another.
 
     It handles the events of the client's socket, and of the endpoint's until its first byte.
@@ -97,13 +99,9 @@ class TcpConnection(Relayed):
         address: As ``accept`` returns it: IP address and port come first.
     """
 
-    owner: ConnectionOwner
-
     __slots__ = (
-        "_awaits_turn", "_is_counted", "_offset", "address", "announced",
-        "began_at", "down", "endpoint", "endpoint_fd", "exchange", "group", "holds_ack",
-        "is_aborting", "is_preserved", "is_waiting", "may_preserve",
-        "shows_local_client", "started", "tried",
+        "_awaits_turn", "_is_counted", "_offset", "endpoint_fd", "holds_ack", "is_aborting",
+        "is_waiting", "may_preserve", "owner", "shows_local_client",
     )  # fmt: skip
 
     def __init__(
@@ -201,12 +199,14 @@ class TcpConnection(Relayed):
             self._set_nodelay()
 
     @property
+    def pipes(self) -> PipePool:
+        return self.owner.pipes
+
+    @property
     def at(self) -> SocketAddress | None:
-        """The endpoint's dialled address; in a range, its port depends on the client's port."""
         return None if self.endpoint is None else self.dialled(self.endpoint)
 
     def dialled(self, endpoint: SocketAddress) -> SocketAddress:
-        """Return the address of an endpoint that this client's port leads to."""
         offset = self._offset
         return SocketAddress(endpoint.ip, endpoint.port + offset) if offset else endpoint
 
@@ -224,7 +224,6 @@ class TcpConnection(Relayed):
 
     @property
     def count(self) -> int:
-        """The number of endpoints dialled since the client last waited."""
         tried, endpoint = self.tried or (), self.endpoint
         return len(tried) + (endpoint is not None and endpoint not in tried)
 
@@ -389,9 +388,9 @@ class TcpConnection(Relayed):
 
     def _on_dialling(self, events: int) -> None:
         number = 0
-        if events & _FAILED or not events & epoll.OUT:
+        if events & _FAILED or not events & _OUT:
             number = self.reactor.calls.take_error(self.endpoint_fd)
-            if number == 0 and not events & epoll.OUT:
+            if number == 0 and not events & _OUT:
                 return
         self._end_dial()
         if (
@@ -621,7 +620,7 @@ class TcpConnection(Relayed):
                 self.owner.accounts.first_byte(self)
             # The end should report whether a late answer has arrived.
             if direction is up or exchange.code is not LATE or not self.owner.end_late(self):
-                self.finish(EndReason.COMPLETE, as_reset=False, by=by)
+                self.finish(_COMPLETE, as_reset=False, by=by)
         elif direction is down and not down.bytes_moved:
             lasted_s = now - exchange.answered_at
             end = EndFacts(_BY_ENDPOINT, has_asked=up.bytes_moved > 0, lasted_s=lasted_s)
@@ -674,7 +673,7 @@ class TcpConnection(Relayed):
             cause, by = self.exchange.reset_as
         self.finish(cause, as_reset=True, by=by)
 
-    def finish(self, cause: EndReason, *, as_reset: bool, by: EndedBy = EndedBy.PROXY) -> None:
+    def finish(self, cause: EndReason, as_reset: bool, by: EndedBy = EndedBy.PROXY) -> None:
         """Close both sockets, with a RST or a FIN, and log cause and side. Idempotent."""
         if self.is_closed:
             return

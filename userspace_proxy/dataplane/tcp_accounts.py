@@ -16,8 +16,7 @@ socket, its kernel answers with a RST, and acknowledges nothing.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from ..causes.cause import CauseCode
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials, port_fields
@@ -44,18 +43,21 @@ from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .frontends import Announced
 from .probes import Probes
-from .reactor import Reactor
-from .relay import Direction
+from .relay import Direction, Relayed
 
 # Before Python 3.12 an enum's member costs a call.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 _COMPLETE = EndReason.COMPLETE
 
 
-class _Connection(Protocol):
-    """The interface of ``TcpConnection`` for this module."""
+class Accounted(Relayed):
+    """The interface of ``TcpConnection`` for its accounts."""
 
-    reactor: Reactor
+    __slots__ = (
+        "address", "announced", "began_at", "down", "endpoint", "exchange", "group",
+        "is_preserved", "started", "tried",
+    )  # fmt: skip
+
     group: EndpointGroup
     address: Any
     started: float
@@ -65,16 +67,25 @@ class _Connection(Protocol):
     began_at: float | None
     is_preserved: bool
     exchange: ConnectionOutcome | None
-    up: Direction | None
     down: Direction | None
 
     @property
-    def at(self) -> SocketAddress | None: ...
+    def at(self) -> SocketAddress | None:
+        """The endpoint's dialled address; in a range, its port depends on the client's port."""
+        raise NotImplementedError
+
     @property
-    def count(self) -> int: ...
-    @property
-    def frontend(self) -> Callable[[], SocketAddress | None]: ...
-    def dialled(self, endpoint: SocketAddress) -> SocketAddress: ...
+    def count(self) -> int:
+        """The number of endpoints dialled since the client last waited."""
+        raise NotImplementedError
+
+    def dialled(self, endpoint: SocketAddress) -> SocketAddress:
+        """Return the address of an endpoint that this client's port leads to."""
+        raise NotImplementedError
+
+    def frontend(self) -> SocketAddress | None:
+        """Return the address that the client dialled."""
+        raise NotImplementedError
 
 
 class TcpAccounts:
@@ -87,11 +98,11 @@ class TcpAccounts:
         self._calls = engine.calls
         self._client_dialer = engine.client_dialer
 
-    def begun(self, connection: _Connection) -> None:
+    def begun(self, connection: Accounted) -> None:
         """Count a connection that is about to dial."""
         self._calls.add(connection.group, connection.address[0])
 
-    def answered(self, connection: _Connection) -> None:
+    def answered(self, connection: Accounted) -> None:
         """Count the endpoint's answer, and set the facts by which the end is judged."""
         group, client, now = connection.group, connection.address[0], connection.reactor.now
         endpoint, started = connection.endpoint, connection.started
@@ -114,7 +125,7 @@ class TcpAccounts:
             group.note_saved(counters, connection.tried.values())
             self.note(connection, ConnectionEvent.SAVED)
 
-    def first_byte(self, connection: _Connection) -> None:
+    def first_byte(self, connection: Accounted) -> None:
         """Note the endpoint's first byte, if it has arrived; the end may come with it."""
         up, down, exchange = connection.up, connection.down, connection.exchange
         if up is None or down is None or exchange is None:
@@ -124,7 +135,7 @@ class TcpAccounts:
             waited_s = exchange.note_first_byte(connection.reactor.now, end)
             connection.group.first_byte_times.add(waited_s)
 
-    def settle(self, connection: _Connection) -> None:
+    def settle(self, connection: Accounted) -> None:
         """Add the bytes moved since the last call to the endpoint's counters."""
         up, down, exchange = connection.up, connection.down, connection.exchange
         if up is None or down is None or exchange is None:
@@ -143,7 +154,7 @@ class TcpAccounts:
         elif exchange.code is LATE and has_arrived(down):
             exchange.note_arrived(connection.reactor.now)
 
-    def ended(self, connection: _Connection, cause: EndReason, by: EndedBy) -> None:
+    def ended(self, connection: Accounted, cause: EndReason, by: EndedBy) -> None:
         """Count and log the end, before the sockets are closed."""
         self.settle(connection)
         exchange, group, client = connection.exchange, connection.group, connection.address[0]
@@ -164,21 +175,21 @@ class TcpAccounts:
             dialer.open_connections.remove(client, at)
             dialer.ended_connections.note(client, at, connection.reactor.now)
 
-    def note(self, connection: _Connection, event: ConnectionEvent) -> None:
+    def note(self, connection: Accounted, event: ConnectionEvent) -> None:
         """Record an event before the end, where connections are watched."""
         log = self._engine.connection_log
         if log is not None and log.is_watched(connection.group.prefixes, connection.address[0]):
             log.write(_facts(connection, event, None, EndedBy.NONE), connection.frontend)
 
 
-def _is_plain(connection: _Connection, cause: EndReason) -> bool:
+def _is_plain(connection: Accounted, cause: EndReason) -> bool:
     exchange = connection.exchange
     has_byte = exchange is not None and exchange.first_byte_s is not None
     return has_byte and not connection.tried and cause is _COMPLETE
 
 
 def _facts(
-    connection: _Connection, event: ConnectionEvent, cause: EndReason | None, by: EndedBy
+    connection: Accounted, event: ConnectionEvent, cause: EndReason | None, by: EndedBy
 ) -> ConnectionFacts:
     up, down, is_preserved = connection.up, connection.down, connection.is_preserved
     exchange, started, now = connection.exchange, connection.started, connection.reactor.clock()

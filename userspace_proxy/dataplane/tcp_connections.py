@@ -292,6 +292,7 @@ class TcpConnections(ConnectionOwner):
 
 
 _NONE_WAITS = -errno.EAGAIN
+_HUP = epoll.HUP
 
 
 class TcpListener(Handler):
@@ -357,7 +358,7 @@ class TcpListener(Handler):
         self._engine.descriptors.wait(self._resume, self._engine.reactor.now)
 
     def on(self, fd: int, events: int) -> None:
-        if events & epoll.HUP:
+        if events & _HUP:
             # The control process, which shares the socket, has shut it down; its message follows.
             self._engine.reactor.unwatch(fd)
             return

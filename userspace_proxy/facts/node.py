@@ -538,6 +538,8 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     """The proxy's version."""
     commit: str = ""
     """The commit that it was built from, abbreviated; empty if unknown."""
+    is_compiled: bool = False
+    """The data plane is compiled, as in the image."""
     node: str = ""
     """This node's name."""
     started: float = 0.0
@@ -639,8 +641,9 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
 
     @property
     def program(self) -> str:
-        """The running program: its version, its commit and the given settings."""
+        """The running program: its version, commit and form, and the given settings."""
         runs = f"userspace-proxy {format_version(self.version, self.commit)}"
+        runs += ", compiled" if self.is_compiled else ""
         # A program that embeds the proxy has no settings.
         return f"{runs}, run with {self.given or 'the defaults'}" if self.config else runs
 

@@ -1,6 +1,6 @@
 """Fakes that fulfil the contracts of the real parts, with readable output.
 
-``steering.FakeSteering`` steers in memory and passes the contract suite of the real steerings;
+``steering.FakeSteering`` steers in memory and passes the contract suite of the real steering modes;
 ``api_server.FakeApiServer`` serves Services, EndpointSlices, Pods and Nodes over HTTP as
 kube-apiserver does, faults included; ``api_objects`` contains its objects and their history.
 ``agents.FakeAgents`` are the agents of a thousand nodes behind it, with the answers of

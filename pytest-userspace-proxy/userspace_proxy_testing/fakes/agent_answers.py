@@ -56,7 +56,7 @@ class FakeAgent:
 
     @property
     def facts(self) -> StatusFacts:
-        """The present answer."""
+        """The current answer."""
         return self._facts
 
     def change(self, facts: StatusFacts) -> None:

@@ -1,4 +1,4 @@
-"""Agents of many nodes behind a fake API server, as a reader of all nodes meets them.
+"""Agents of many nodes behind a fake API server, as a reader of all nodes sees them.
 
     add("node-1", FakeAgent(facts)) ──▶ Node, pod of the DaemonSet ──port-forward──▶ HTTP answers
 
@@ -34,7 +34,7 @@ class AgentRequest:
     headers: Mapping[str, str]
     """Header values, keyed by lower-case name."""
     is_chunked: bool
-    """The client speaks HTTP/1.1, so a body without a length is sent in chunks."""
+    """Whether the client speaks HTTP/1.1, so that a body without a length is sent in chunks."""
 
     @classmethod
     def parse(cls, head: bytes) -> AgentRequest:
@@ -184,7 +184,7 @@ def node_object(name: str) -> Mapping[str, Any]:
 
 
 def serve_http(answer: Answer) -> Serve:
-    """Return a function that serves one HTTP request at a pod's port."""
+    """Return a function that serves one HTTP request on a pod's port."""
 
     async def serve(reader: asyncio.StreamReader, send: Send) -> None:
         try:

@@ -87,7 +87,7 @@ class FakeApiServer:
         token: The only valid bearer token; empty: no token is required.
         has_watch_cache: Send lists from a resourceVersion in one page regardless of the limit, like
             kube-apiserver; False: send every list in pages.
-        port: The port to listen at; 0: any free port.
+        port: The port to listen on; 0: any free port.
         tls: Makes the server's URL https; clients send credentials only then.
     """
 
@@ -136,7 +136,7 @@ class FakeApiServer:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen; after a ``stop``, at the same port with the same objects."""
+        """Listen; after a ``stop``, on the same port with the same objects."""
         app = web.Application(middlewares=[_end_quietly])
         for resource, path in PATHS.items():
             app.router.add_get(path, self._handler(resource))

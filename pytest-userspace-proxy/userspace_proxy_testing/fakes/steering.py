@@ -16,7 +16,7 @@ class FakeSteering(Steering):
     Args:
         taken: Frontends that another program steers, with its name: ``unsteered`` lists them. Read
             by each ``apply``, ``change`` and ``repair``.
-        kernel: The state in force; pass it to a second fake to simulate a restart.
+        kernel: The applied state; pass it to a second fake to simulate a restart.
     """
 
     name = "fake"
@@ -32,7 +32,7 @@ class FakeSteering(Steering):
         self.facts = facts or SteeringFacts()
         self.bind = bind
         self.kernel: dict[Frontend, Target] = {} if kernel is None else kernel
-        """The state in force; change it to simulate drift."""
+        """The applied state; change it to simulate drift."""
         self.programmed = 0
         """The total number of frontends in calls of ``apply`` and ``change``."""
         self.fails_with: SteeringError | None = None

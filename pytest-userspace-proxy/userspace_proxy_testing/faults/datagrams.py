@@ -185,8 +185,8 @@ class _Flow:
         try:
             self._socket.send(data)
         except OSError:
-            # The flow was closed meanwhile, or an earlier datagram was refused, which a client
-            # wouldn't see.
+            # The flow has been closed, or an earlier datagram was refused, which a client wouldn't
+            # see.
             return
 
     def _receive(self) -> None:

@@ -102,7 +102,7 @@ class FaultyStream:
         self._passed = 0
         """Bytes forwarded, for ``limit_data``."""
         self._is_over = False
-        """The source has ended."""
+        """Whether the source has ended."""
 
     async def run(self) -> None:
         """Forward bytes until the end."""
@@ -208,7 +208,7 @@ class FaultyStream:
         return True
 
     async def _send_slowly(self, piece: bytes, toxics: Sequence[object]) -> bool:
-        """Send a piece in parts at the lowest rate; all at once if toxics change meanwhile."""
+        """Send a piece in parts at the lowest rate; the rest at once if toxics change."""
         rates = [toxic.rate * 1000 for toxic in toxics if isinstance(toxic, Bandwidth)]
         rate, left = min(rates, default=None), piece
         while rate is not None and left:
@@ -257,7 +257,7 @@ class FaultyStream:
             at, pause_s = at + size, slicer.delay / 1_000_000
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait, perhaps for ever; return True at once if toxics change meanwhile."""
+        """Wait, perhaps forever; return True at once if toxics change in the meantime."""
         if seconds <= 0:
             return False
         try:

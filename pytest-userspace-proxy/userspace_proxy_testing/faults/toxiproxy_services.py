@@ -148,7 +148,7 @@ def _label(name: str, number: int) -> str:
 
 
 def _as_ip(listen: str) -> str:
-    """Return the address to listen at: loopback instead of all addresses."""
+    """Return the address to listen on: loopback instead of all addresses."""
     host, _, port = listen.rpartition(":")
     return f"127.0.0.1:{port}" if host in _ANY else listen
 
@@ -176,7 +176,7 @@ async def _resolved(upstream: str, listen: SocketAddress) -> SocketAddress:
 
 
 def _free(listen: str) -> SocketAddress:
-    """Return an address to listen at, replacing port 0 by a free port.
+    """Return an address to listen on, replacing port 0 by a free port.
 
     Raises:
         ValueError: The text isn't an address.

@@ -68,7 +68,7 @@ def target(text: str) -> Target:
 
 
 async def keep_requesting(to: Target, phase: float) -> None:
-    """Request a target for ever."""
+    """Request a target forever."""
     loop = asyncio.get_running_loop()
     free = asyncio.Semaphore(MAX_OPEN)
     async with asyncio.TaskGroup() as requests:
@@ -127,7 +127,7 @@ async def _ask(to: Target) -> None:
 
 
 async def request_all(targets: Sequence[Target]) -> None:
-    """Request all targets for ever."""
+    """Request all targets forever."""
     async with asyncio.TaskGroup() as group:
         for number, to in enumerate(targets):
             group.create_task(keep_requesting(to, phase=float(number)))

@@ -6,6 +6,6 @@
        ├─ node-2   …
        └─ node-3   …
 
-There is no uplink and no registry: the images are made here and imported. Everything ends with
-the process that started it, however that ends.
+There is no uplink and no registry: the images are built here and imported. Everything ends with the
+process that started it, even if that is killed.
 """

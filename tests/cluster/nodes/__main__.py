@@ -1,7 +1,7 @@
-"""``make cluster`` and ``make cluster-down``: a cluster that stays until it is taken down.
+"""``make cluster`` and ``make cluster-down``: a cluster that runs until it is taken down.
 
-up ──starts──▶ serve (in the background, holds the cluster) ──▶ up prints how to use it
-down ──SIGTERM──▶ serve takes all down, and ends
+up ──starts──▶ serve (in the background, runs the cluster) ──▶ up prints how to use it
+down ──SIGTERM──▶ serve takes all down, and exits
 """
 # ruff: noqa: T201 - printing is this program's interface.
 
@@ -28,7 +28,7 @@ from .proxies import PROXIES, REPOSITORY
 UP_DEADLINE_S = 300.0
 DOWN_DEADLINE_S = 120.0
 KUBEADM = "kubeadm"
-"""kube-proxy as kubeadm deploys it, and our image on every node to take over."""
+"""kube-proxy as kubeadm deploys it, and this proxy's image on every node for a takeover."""
 
 
 def main() -> int:
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def state() -> Path:
-    """Return the folder by which ``up`` and ``down`` find the running cluster."""
+    """Return the folder where ``up`` and ``down`` find the running cluster."""
     return cache_root() / "running"
 
 
@@ -100,7 +100,7 @@ def up(options: argparse.Namespace) -> int:
 
 
 def down(_options: argparse.Namespace) -> int:
-    """Take the running cluster down; return when nothing of it is left."""
+    """Take the running cluster down; return when nothing is left of it."""
     pid = _running()
     if pid is None:
         print("no cluster is up")
@@ -112,7 +112,7 @@ def down(_options: argparse.Namespace) -> int:
 
 
 def _tidy_up() -> None:
-    """Remove what a cluster left whose holder was killed."""
+    """Remove the leftovers of a cluster whose process was killed."""
     folder, control_plane = state() / "folder", state() / "control-plane"
     if folder.is_dir():
         remove_leftovers(folder.resolve())
@@ -123,7 +123,7 @@ def _tidy_up() -> None:
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Hold a cluster until SIGTERM."""
+    """Run a cluster until SIGTERM."""
     signal.signal(signal.SIGTERM, _leave)
     programs = ensure_programs()
     cluster = Cluster(
@@ -142,7 +142,7 @@ def serve(options: argparse.Namespace) -> int:
         if options.proxy == KUBEADM:
             kubeadm.deploy(cluster)
         write_wrappers(cluster, folder)
-        # A SIGTERM of after the number is known waits until it is waited for.
+        # A SIGTERM that arrives once the PID is known stays pending until sigwait().
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         (folder / "pid").write_text(str(os.getpid()))
         signal.sigwait({signal.SIGTERM})
@@ -150,13 +150,13 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _leave(_number: int, _frame: object) -> None:
-    """Leave the place that waits; what is open is closed on the way out."""
+    """Exit from the wait; open resources are closed on the way out."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit
 
 
 def write_wrappers(cluster: Cluster, folder: Path) -> None:
-    """Write a kubectl that runs in the world, and a way to nodes, for people to use."""
+    """Write commands for people: kubectl in the world's namespace, and a shell on a node."""
     for name, target in (
         ("kubeconfig", cluster.control_plane.kubeconfig),
         ("control-plane", cluster.control_plane.folder),
@@ -181,7 +181,7 @@ def _write_script(path: Path, text: str) -> None:
 
 
 def _running() -> int | None:
-    """Return the process that holds the cluster, if there is one."""
+    """Return the process that runs the cluster, if there is one."""
     try:
         pid = int((state() / "pid").read_text())
         words = Path(f"/proc/{pid}/cmdline").read_bytes()

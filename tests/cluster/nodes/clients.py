@@ -1,9 +1,8 @@
-"""Clients that connect to a Service a hundred times a second, and what became of their connections.
+"""Clients that connect to a Service a hundred times a second, and count failed connections.
 
 pod with prober.py ──log──▶ attempts ──between two moments──▶ Toll
 
-Others ask by datagrams, or on connections that they keep; what is said of connections is said of
-their requests.
+Others send datagrams, or requests on connections that they keep; these count like connections.
 """
 
 from __future__ import annotations
@@ -27,26 +26,26 @@ NETEXEC = {
     "args": ["netexec", "--http-port=8080"],
     "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
 }
-"""A server for clients: it answers HTTP at port 8080, and datagrams at 8081, by its pod's name."""
+"""A server: it answers its pod's name to HTTP on port 8080, and to datagrams on 8081."""
 PROBER = Path(__file__).with_name("prober.py")
 RATE = 25
-"""Requests a second of a client: new connections of four clients, a hundred."""
+"""Requests per second of a client: four clients open a hundred new connections."""
 TIMEOUT_S = 15.0
-"""What is lost gets no answer at all; a busy machine takes seconds for one."""
+"""Lost packets get no answer at all; a busy machine takes seconds for an answer."""
 LATE_S = 0.9
-"""A connection that took this long lost its first packet: the kernel repeats it after a second."""
+"""A connection that took this long lost its first packet: the kernel retransmits after a second."""
 SETTLE_S = TIMEOUT_S + 1.0
-"""After this an attempt is in the log: a bit longer than the prober waits for an answer."""
+"""After this time an attempt is in the log: a bit longer than the prober's timeout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Where one client is."""
+    """The node, network and kind of a client."""
 
     node: str
     on_host: bool
     kind: str = "TCP"
-    """Of the prober's."""
+    """One of the prober's kinds."""
     rate: int = RATE
 
     @property
@@ -54,7 +53,7 @@ class Client:
         return f"client-{self.kind.lower()}-{'host' if self.on_host else 'pod'}-{self.node}"
 
     def pod(self, address: str, port: int) -> Object:
-        """Return the pod; the API server serves its log."""
+        """Return the pod, whose log the API server serves."""
         arguments = (address, port, self.rate, self.kind, TIMEOUT_S)
         program = ["/opt/userspace-proxy/bin/python", "-u", "-c", PROBER.read_text()]
         command = [*program, *map(str, arguments)]
@@ -64,7 +63,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One connection: when it began, how long it took, and ``ok`` or what went wrong."""
+    """One connection: its start, its duration, and ``ok`` or the error."""
 
     start: float
     seconds: float
@@ -77,14 +76,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Toll:
-    """What a change cost the clients."""
+    """The failures of clients during a change."""
 
     made: int
     failed: Counter[str]
     late: int
-    """They succeeded, but not before the kernel had repeated a packet."""
+    """Connections that succeeded only after the kernel had retransmitted a packet."""
     outage_s: float
-    """The longest time in which one client had no connection answered."""
+    """The longest time without an answered connection of a client."""
 
     @property
     def lost(self) -> int:
@@ -100,10 +99,10 @@ class Toll:
 
 
 class Clients:
-    """The clients of a cluster, from the first to the last of its connections.
+    """The clients of a cluster, from their first to their last connection.
 
     Args:
-        clients: Their pods are ready, and connect.
+        clients: Clients whose pods are ready and connect.
     """
 
     def __init__(self, cluster: Cluster, clients: Sequence[Client]) -> None:
@@ -113,13 +112,13 @@ class Clients:
     def toll(
         self, since: float, until: float, *, node: str | None = None, kind: str | None = None
     ) -> Toll:
-        """Return what became of the connections that began between two moments.
+        """Return the failures of connections that began between two moments.
 
         Args:
             since: Unix time.
-            until: Unix time; this returns when no attempt before it is open any more.
-            node: Of this node's clients only.
-            kind: Of clients of this kind only.
+            until: Unix time; waits until all attempts before it have ended.
+            node: Only this node's clients.
+            kind: Only clients of this kind.
         """
         clients = [
             client
@@ -131,7 +130,7 @@ class Clients:
         return toll_of(runs, since, until)
 
     def wait_for_the_first(self) -> None:
-        """Return when each client has connected, with success or without."""
+        """Wait until each client has connected, successfully or not."""
         for client in self._clients:
             logs = partial(self._cluster.kubectl, "logs", client.name)
             wait_for(f"the first attempt of {client.name}", logs, deadline_s=60)
@@ -152,7 +151,7 @@ def read_attempts(log: str) -> Iterator[Attempt]:
 
 
 def toll_of(runs: Sequence[Sequence[Attempt]], since: float, until: float) -> Toll:
-    """Return what the attempts of some clients, between two moments, come to."""
+    """Return the failures among some clients' attempts between two moments."""
     attempts = list(itertools.chain.from_iterable(runs))
     return Toll(
         made=len(attempts),
@@ -164,11 +163,11 @@ def toll_of(runs: Sequence[Sequence[Attempt]], since: float, until: float) -> To
 
 def _outage(run: Sequence[Attempt], since: float, until: float) -> float:
     answered = sorted(attempt.end for attempt in run if attempt.outcome == "ok")
-    # An answer after the end may be for an attempt before it.
+    # An answer after the period may be for an attempt within it.
     moments = [since, *answered, max(until, answered[-1] if answered else until)]
     return max(later - earlier for earlier, later in itertools.pairwise(moments))
 
 
 def now() -> float:
-    """Return the moment by the clock that the clients' logs have."""
+    """Return the time by the clock of the clients' logs."""
     return time.time()

@@ -2,9 +2,9 @@
 
     world ── control plane ── containerd, images ── kubelets ── proxies ── every node is ready
 
-Rule 1: whatever takes long is begun on all nodes before the first is waited for.
-Rule 2: nothing is left: the processes, mounts and networks go with the world, then the control
-groups and the folder are removed.
+Rule 1: long steps are started on all nodes before waiting for the first.
+Rule 2: nothing is left: processes, mounts and networks end with the world, then the control groups
+and the folder are removed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _kubelet_user(site: Site) -> str:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what stays of a cluster whose processes are gone: control groups and its folder."""
+    """Remove the leftovers of a cluster whose processes are gone: control groups and its folder."""
     for node in folder.glob("node-*"):
         what = f"the control groups of {node.name} to be empty"
         wait_for(what, functools.partial(remove_cgroups, node), deadline_s=STOP_DEADLINE_S)
@@ -52,11 +52,11 @@ class Cluster:
 
     Args:
         images: The archive with all images.
-        proxy: What serves Services; None: nobody.
-        nodes: How many, up to `MAX_NODES`.
-        zones: Over how many zones they are dealt.
+        proxy: The Service proxy; None for none.
+        nodes: The number of nodes, up to `MAX_NODES`.
+        zones: The number of zones over which nodes are distributed.
         cni: The plugin that connects pods: ``bridge`` or ``ptp``.
-        families: Of nodes, pods and Services, the primary one first.
+        families: The families of nodes, pods and Services, the primary one first.
     """
 
     def __init__(
@@ -102,19 +102,19 @@ class Cluster:
 
     @property
     def folder(self) -> Path:
-        """The temporary folder, with a folder per node and all logs; gone after `stop`."""
+        """The temporary folder with a folder per node and all logs; removed by `stop`."""
         assert self._folder is not None, "the cluster was not started"
         return self._folder
 
     @property
     def world(self) -> Holder:
-        """The namespaces around all nodes: who is there reaches nodes, pods and API server."""
+        """The namespaces around all nodes, from which nodes, pods and API server can be reached."""
         assert self._world is not None, "the cluster was not started"
         return self._world
 
     @property
     def control_plane(self) -> ControlPlane:
-        """The API server, as its admin; kubectl runs in the world."""
+        """The API server, used as its admin; kubectl runs in the world."""
         assert self._control_plane is not None, "the cluster was not started"
         return self._control_plane
 
@@ -122,7 +122,7 @@ class Cluster:
         """Start everything; return when every node is ready and every proxy healthy.
 
         Raises:
-            AssertionError: Something didn't start; nothing is left running.
+            AssertionError: A program didn't start; nothing is left running.
         """
         self._folder = Path(tempfile.mkdtemp(prefix="userspace-proxy-cluster-"))
         try:
@@ -141,7 +141,7 @@ class Cluster:
             raise
 
     def stop(self) -> None:
-        """End everything and remove what it left; idempotent."""
+        """Stop everything and remove its leftovers; idempotent."""
         for child in self._children:
             child.kill()
         for node in self.nodes:
@@ -250,7 +250,7 @@ class Cluster:
         wait_for("the default service account", self._has_account, deadline_s=READY_DEADLINE_S)
 
     def _check(self) -> None:
-        """Raise AssertionError if a program ended that should run."""
+        """Raise AssertionError if a program has exited that should run."""
         check_alive(self._children, "the world")
         for node in self.nodes:
             node.check()

@@ -1,7 +1,7 @@
 """Cluster DNS: CoreDNS beside the API server, reached by pods through the Service kube-dns.
 
-The Service has no selector and its EndpointSlices are written by hand, so every name that a pod
-looks up takes the UDP path of the proxy under test.
+The Service has no selector and its EndpointSlices are written by hand, so every DNS query of a pod
+is relayed over UDP by the proxy under test.
 """
 
 from __future__ import annotations

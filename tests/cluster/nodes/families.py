@@ -1,4 +1,4 @@
-"""The IP families of a cluster: every address range follows from this one value.
+"""The IP families of a cluster, from which every address range is derived.
 
     FAMILIES   ipv4 (IPV4)   ipv6 (IPV6)   dual (IPV4, IPV6)
 
@@ -21,18 +21,18 @@ class Family:
     """One IP family, and the ranges of a cluster that has it."""
 
     name: str
-    """As in ``ipFamilies`` and ``addressType``."""
+    """Its name in ``ipFamilies`` and ``addressType``."""
     lan: IPNetwork
-    """The network that the nodes share."""
+    """The network between the nodes."""
     pods: IPNetwork
     node_prefix: int
-    """The length of a node's share of the pods' range."""
+    """The prefix length of a node's part of the pod network."""
     services: IPNetwork
     external_ips: IPNetwork
-    """The range for documentation from which upstream's tests take an external IP."""
+    """The documentation range from which upstream's tests use an external IP."""
     everything: IPNetwork
     loopback: str
-    """For a URL."""
+    """The loopback address in a URL."""
     forwarding: str
     """The sysctl that turns a namespace into a router."""
 
@@ -48,14 +48,14 @@ class Family:
 
     @property
     def wildcard(self) -> IPAddress:
-        """What a server binds to listen on all addresses."""
+        """The wildcard address of servers."""
         return self.everything[0]
 
     def node(self, number: int) -> IPAddress:
         return self.lan[10 + number]
 
     def node_pods(self, number: int) -> IPNetwork:
-        """Return the range of a node's pods."""
+        """Return the pod network of a node."""
         size = 1 << (self.pods.max_prefixlen - self.node_prefix)
         return ip_network((self.pods[number * size], self.node_prefix))
 
@@ -84,14 +84,14 @@ IPV6 = Family(
 )
 Families = tuple[Family, ...]
 FAMILIES: dict[str, Families] = {"ipv4": (IPV4,), "dual": (IPV4, IPV6), "ipv6": (IPV6,)}
-"""By the name that the command line has for them."""
+"""Families by their names on the command line."""
 
 
 def listed(values: Iterable[IPAddress | IPNetwork]) -> str:
-    """Return addresses or ranges as a flag of Kubernetes takes them."""
+    """Return addresses or ranges in the form of a Kubernetes flag."""
     return ",".join(map(str, values))
 
 
 def host_port(host: IPAddress, port: int) -> str:
-    """Return an address and a port as a flag takes them."""
+    """Return an address and a port in the form of a flag."""
     return f"[{host}]:{port}" if host.version == 6 else f"{host}:{port}"

@@ -1,6 +1,6 @@
-"""A client of `forward` in the world: it makes requests when it is told to, and prints what it got.
+"""A client of `forward` in the world: it makes requests on demand, and prints the results.
 
-stdin:   {"dns": [IP, PORT], "name": NAME}       ──▶ [IP, PORT], as SRV and A records have them
+stdin:   {"dns": [IP, PORT], "name": NAME}       ──▶ [IP, PORT], from SRV and A records
          {"at": [IP, PORT], "count": N}          ──▶ N answers, each a pod's name or an error
          {"at": [IP, PORT], "get": PATH}         ──▶ the body, or an error
 """
@@ -32,7 +32,7 @@ def answer(wanted: dict[str, Any]) -> object:
 
 
 def look_up(server: str, port: int, name: str) -> tuple[str, int]:
-    """Return where the port ``http`` of a Service is, by the DNS server."""
+    """Return the address of a Service's port ``http`` from the DNS server."""
     from dns.resolver import Resolver
 
     resolver = Resolver(configure=False)
@@ -43,7 +43,7 @@ def look_up(server: str, port: int, name: str) -> tuple[str, int]:
 
 
 def get(ip: str, port: int, path: str) -> str:
-    """Return the body of an answer, or ``error: …``; each request is a connection of its own."""
+    """Return the body of an answer, or ``error: …``; each request is a new connection."""
     connection = http.client.HTTPConnection(ip, port, timeout=DEADLINE_S)
     try:
         connection.request("GET", path)

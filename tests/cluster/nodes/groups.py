@@ -1,12 +1,12 @@
-"""A node's control group of version 2, in which its programs and pods are, as on a machine.
+"""A node's control group of version 2 for its programs and pods, like on a real node.
 
-    userspace-proxy-cluster-…/node-1   what hooks of its proxy are attached to
+    userspace-proxy-cluster-…/node-1   its proxy's hooks are attached here
       ├─ programs                      containerd, kubelet, the proxy
       └─ k8s.io/…                      containers
 
-runc makes a container's group below the root that it sees, so the group is mounted over the root.
-Where there is version 2 alone, the node has a namespace of control groups, too, as a node of kind
-has: its programs look for what /proc names. Beside version 1 that would hide the other trees.
+runc creates a container's group below the root that it sees, so the group is mounted over the root.
+If there is only version 2, the node has a cgroup namespace, too, like a node of kind: its programs
+use the paths in /proc. With version 1 that would hide the other trees.
 """
 
 from __future__ import annotations
@@ -16,48 +16,48 @@ from pathlib import Path
 
 from tests.hooked import PROGRAMS, entering, root_of_v2
 
-# Where the kernel has cgroups of the first version, one tree each; with the second, this itself.
+# The folder of all trees with cgroup version 1, or of the single tree with version 2.
 CGROUPS = Path("/sys/fs/cgroup")
-# Where containerd puts the containers of a kubelet that makes no groups itself.
+# The group that containerd uses for the containers of a kubelet that creates no groups itself.
 GROUP = "k8s.io"
 MOUNTED = Path("/run/cgroup")
-"""Where the node sees it, too: a place that no other namespace has, which could lead to the root
-of the machine."""
+"""The mount point on the node: a path that no other namespace has, because that could be the
+machine's root group."""
 
 
 class NodeGroup:
     """The group of a node.
 
     Args:
-        folder: The node's.
+        folder: The node's folder.
     """
 
     def __init__(self, folder: Path) -> None:
         root = root_of_v2()
         self.folder = root / folder.parent.name / folder.name
         self.root = root
-        """Where the node sees it."""
+        """The group's path on the node."""
 
     def make(self) -> None:
         (self.folder / PROGRAMS).mkdir(parents=True)
         if self._is_alone:
-            # As runc does for the groups below: containers have limits.
+            # Like runc for the groups below: containers have limits.
             for parent in (self.root, self.folder.parent):
                 for controller in (parent / "cgroup.controllers").read_text().split():
                     with suppress(OSError):
                         (parent / "cgroup.subtree_control").write_text(f"+{controller}")
 
     def enter_root(self) -> tuple[str, ...]:
-        """Return the words before a command that makes the node's namespaces; they exec it."""
+        """Return the prefix for the command that creates the node's namespaces; it execs that."""
         return entering(self.folder)
 
     @property
     def namespaces(self) -> list[str]:
-        """Flags of unshare(1)."""
+        """The flags for unshare(1)."""
         return ["--cgroup"] if self._is_alone else []
 
     def leave_root(self, pid: int) -> None:
-        """Move the only process that was started there: a group with children has none."""
+        """Move the only process that was started there: a group with child groups has none."""
         (self.folder / PROGRAMS / "cgroup.procs").write_text(str(pid))
 
     def remove(self) -> None:
@@ -69,11 +69,11 @@ class NodeGroup:
         for folder in (self.folder / PROGRAMS, self.folder):
             with suppress(FileNotFoundError):
                 folder.rmdir()
-        # The other nodes' may be there.
+        # Other nodes' groups may exist.
         with suppress(OSError):
             self.folder.parent.rmdir()
 
     @property
     def _is_alone(self) -> bool:
-        """Whether there is no version 1."""
+        """Whether only version 2 is mounted."""
         return self.root == CGROUPS

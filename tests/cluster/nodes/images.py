@@ -1,6 +1,6 @@
-"""The images of the cluster: made here, for there is no registry that could be asked.
+"""The images of the cluster, which are built here, because there is no registry.
 
-Upstream's tests name a dozen images; but for two of them, what they want of it agnhost does.
+Upstream's tests use a dozen images; agnhost replaces all but two of them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ HERE = Path(__file__).parent
 REGISTRY = "registry.k8s.io"
 PAUSE = f"{REGISTRY}/pause:3.10.2"
 E2E = f"{REGISTRY}/e2e-test-images"
-# From `e2e.test --list-images` v1.36.3: those that the tests of sig-network start.
+# From `e2e.test --list-images` v1.36.3: the images that sig-network's tests start.
 AGNHOST_NAMES = (f"{E2E}/agnhost:2.63.0", f"{E2E}/agnhost:2.55")
-# These have no entrypoint: what a pod names is run.
+# These have no entrypoint: the pod's command is run.
 SHELL_NAMES = (
     f"{E2E}/busybox:1.36.1-1",
     f"{E2E}/busybox:1.37.0-1",
@@ -35,12 +35,12 @@ WEB_NAMES = (f"{E2E}/nginx:1.15-4", f"{E2E}/nginx:1.27-0")
 REGRESSION = f"{E2E}/regression-issue-74839:1.4"
 KUBE_PROXY = f"{REGISTRY}/kube-proxy:v1.36.3"
 OURS = "userspace-proxy:0.1.0"
-"""As the chart names it."""
+"""This proxy's image as the chart names it."""
 KUBE_PROXY_PLACE = "usr/local/bin/kube-proxy"
 
 
 def ensure_images(programs: Programs, write: Write = sys.stdout.write) -> Path:
-    """Return the archive with all images, after making it if it isn't there.
+    """Return the archive with all images, after building it if it is missing.
 
     Raises:
         BuildError: A compiler or mmdebstrap is missing, or failed.
@@ -61,12 +61,12 @@ def ensure_images(programs: Programs, write: Write = sys.stdout.write) -> Path:
 
 
 def ensure_own_image(write: Write = sys.stdout.write) -> Path:
-    """Return the archive with our image, after making it if what it is made of has changed.
+    """Return the archive with this proxy's image, after building it if its sources have changed.
 
-    Pods need no other: that of their sandbox is in it, too.
+    It includes the image of pods' sandboxes, so pods need no other one.
 
     Raises:
-        BuildError: As `build_image`.
+        BuildError: Like `build_image`.
     """
     built = build_image(write=write)
     folder = cache_root() / "own-image"
@@ -75,7 +75,7 @@ def ensure_own_image(write: Write = sys.stdout.write) -> Path:
     digest.update((HERE / "pause.c").read_bytes())
     archive = folder / f"{digest.hexdigest()[:12]}.tar"
     if not archive.is_file():
-        # One is enough: an older one is of an older state of the sources.
+        # Only the newest archive is kept: older ones are of older sources.
         for older in folder.iterdir():
             older.unlink()
         _write_own(archive, built)

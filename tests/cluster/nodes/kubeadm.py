@@ -1,7 +1,7 @@
 """kube-proxy as kubeadm deploys it: ServiceAccount, role binding, ConfigMap, DaemonSet.
 
-What kubeadm writes is taken from the files that the other tests compare ours with. As kind does
-for nodes that are no machines, the limit of connections is left alone.
+kubeadm's objects are those with which other tests compare the chart's. As kind does for nodes in
+containers, the limit of connections isn't changed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def deploy(cluster: Cluster, mode: str = "") -> None:
     """Deploy kube-proxy on every node, and return when it is ready there.
 
     Args:
-        cluster: It has no Service proxy yet.
-        mode: kube-proxy's; empty as kubeadm has it, which is iptables.
+        cluster: A cluster without a Service proxy.
+        mode: kube-proxy's mode; empty for kubeadm's default, iptables.
     """
     config = CONFIG_MAP.read_text()
     pods = listed(family.pods for family in cluster.families)
@@ -48,7 +48,7 @@ def deploy(cluster: Cluster, mode: str = "") -> None:
 
 
 def wait_for_rollout(cluster: Cluster, daemon_set: str, within_s: int = 100) -> None:
-    """Return when a DaemonSet of the system has its newest pods ready on every node."""
+    """Wait until a DaemonSet of kube-system has its newest pods ready on every node."""
     rollout = ("rollout", "status", "daemonset", daemon_set, f"--timeout={within_s}s")
     cluster.kubectl("-n", NAMESPACE, *rollout)
 

@@ -1,4 +1,4 @@
-"""One node: its namespaces, containerd, kubelet, and the Service proxy that is on trial."""
+"""One node: its namespaces, containerd, kubelet, and the tested Service proxy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ZONE = "topology.kubernetes.io/zone"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 # The proxy lets open connections finish for five seconds.
 STOP_DEADLINE_S = 30.0
-# Of a node's folder; both have an entry for each container, by its id.
+# Folders below a node's; both have an entry for each container ID.
 _CONTAINERS = (
     "lib/containerd/io.containerd.grpc.v1.cri/containers",
     "lib/containerd/io.containerd.grpc.v1.cri/sandboxes",
@@ -33,13 +33,13 @@ _CONTAINERS = (
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What a node is called and where it stands."""
+    """The name, zone and addresses of a node."""
 
     number: int
-    """From 1."""
+    """The node's number, from 1."""
     zone: str
     families: Families
-    """The cluster's."""
+    """The cluster's families."""
 
     @property
     def name(self) -> str:
@@ -47,29 +47,29 @@ class Site:
 
     @property
     def ips(self) -> list[IPAddress]:
-        """Its address of each family."""
+        """Its address in each family."""
         return [family.node(self.number) for family in self.families]
 
     @property
     def pods(self) -> list[IPNetwork]:
-        """Where its pods' addresses of each family come from."""
+        """Its pod network in each family."""
         return [family.node_pods(self.number) for family in self.families]
 
     def document(self) -> dict[str, object]:
-        """Return the Node object; kubelet would make the same without the range of pods."""
+        """Return the Node object; kubelet would create the same without the pod network."""
         labels = {ZONE: self.zone, "kubernetes.io/hostname": self.name}
         pods = list(map(str, self.pods))
         return made("Node", self.name, {"podCIDR": pods[0], "podCIDRs": pods}, labels=labels)
 
 
 class ClusterNode:
-    """A node from its making to `close`.
+    """A node from its creation to `close`.
 
     Args:
-        site: Its name and place.
-        world: What is around it.
-        programs: What it runs.
-        folder: Its own; it exists, and holds the logs and all else that the node writes.
+        site: Its name and addresses.
+        world: The namespaces around it.
+        programs: Its programs.
+        folder: Its folder, which exists, and to which the node writes logs and all other files.
         cni: The plugin that connects pods: ``bridge`` or ``ptp``.
     """
 
@@ -90,18 +90,18 @@ class ClusterNode:
         self._write_configurations()
 
     def start_containerd(self) -> None:
-        """Start it; it answers when its socket is there."""
+        """Start containerd; it answers once its socket exists."""
         self._start(self._programs["containerd"], "--config", self.folder / "containerd.toml")
 
     def has_containerd(self) -> bool:
         return subprocess.run(self._ctr("version"), capture_output=True).returncode == 0
 
     def import_command(self, archive: Path | str) -> list[str | Path]:
-        """Return the command that gives images to containerd."""
+        """Return the command that imports images into containerd."""
         return self._ctr("images", "import", "--local", archive)
 
     def begin_import(self, archive: Path) -> subprocess.Popen[bytes]:
-        """Begin to import images; the caller waits for the process."""
+        """Start to import images; the caller waits for the process."""
         log = (self.folder / "import.log").open("wb")
         with log:
             return subprocess.Popen(
@@ -121,7 +121,7 @@ class ClusterNode:
     def start_proxy(
         self, command: Sequence[str | Path], environment: Mapping[str, str] | None = None
     ) -> None:
-        """Start the Service proxy; none runs yet."""
+        """Start the Service proxy; none may run yet."""
         assert self._proxy is None, f"{self.site.name} has a proxy already"
         words = [f"{name}={value}" for name, value in (environment or {}).items()]
         entered = [*self._enter(), "env", *words]
@@ -133,18 +133,18 @@ class ClusterNode:
         return self._proxy
 
     def check(self) -> None:
-        """Raise AssertionError if a program ended that should run, with the end of its log."""
+        """Raise AssertionError with the end of a log if a program has exited that should run."""
         check_alive(self._children, self.site.name)
         check_alive([self._proxy] if self._proxy else [], self.site.name)
 
     def close(self) -> None:
-        """Forget the node; its processes end with the world."""
+        """Forget the node's processes, which end with the world."""
         for child in [*self._children, *([self._proxy] if self._proxy else [])]:
             child.kill()
         self.holder.close()
 
     def _ctr(self, *arguments: str | Path) -> list[str | Path]:
-        """Return the command that asks this node's containerd for what kubelet sees."""
+        """Return the command that queries this node's containerd in kubelet's namespace."""
         where = ["--address", CONTAINERD_SOCKET, "--namespace", "k8s.io"]
         return [*self.holder.enter(), self._programs["ctr"], *where, *arguments]
 
@@ -153,7 +153,7 @@ class ClusterNode:
         self._children.append(Child([program, *arguments], log, self._enter()))
 
     def _enter(self) -> tuple[str, ...]:
-        """Return the prefix of a program that runs for the node's life, in the node's group."""
+        """Return the prefix for a program of the node, in the node's group."""
         return (*self.holder.enter(), *entering(MOUNTED / PROGRAMS))
 
     def _write_configurations(self) -> None:
@@ -182,13 +182,13 @@ class ClusterNode:
             "clusterDNS": [self._dns],
             "clusterDomain": CLUSTER_DOMAIN,
             "resolvConf": str(self.folder / "resolv.conf"),
-            # Works with cgroups of either version, without a tree of its own.
+            # Works with both cgroup versions, without a tree of its own.
             "cgroupDriver": "cgroupfs",
             "cgroupsPerQOS": False,
             "enforceNodeAllocatable": [],
             "failCgroupV1": False,
             "failSwapOn": False,
-            # The disk is shared here: no pod is evicted because other programs filled it.
+            # The disk is shared: pods must not be evicted because other programs fill it.
             "evictionHard": {"memory.available": "1Mi", "nodefs.available": "0%"},
             "imageGCHighThresholdPercent": 100,
             "volumePluginDir": "/var/lib/kubelet/volume-plugins",
@@ -235,7 +235,7 @@ SystemdCgroup = false
 
 
 def remove_cgroups(folder: Path) -> bool:
-    """Remove the control groups that a node's pods left; False while one is still in use."""
+    """Remove the control groups of a node's pods; return False while one is still in use."""
     ids = [entry.name for place in _CONTAINERS for entry in (folder / place).glob("*")]
     own = NodeGroup(folder)
     parents = [own.folder / GROUP, *(tree / GROUP for tree in CGROUPS.iterdir())]
@@ -247,7 +247,7 @@ def remove_cgroups(folder: Path) -> bool:
         except OSError:
             return False
     for parent in filter(Path.is_dir, parents):
-        # Another's containers may be there.
+        # Another node's containers may exist.
         with suppress(OSError):
             parent.rmdir()
     try:
@@ -258,7 +258,7 @@ def remove_cgroups(folder: Path) -> bool:
 
 
 def check_alive(children: Sequence[Child], where: str) -> None:
-    """Raise AssertionError if one of them ended, with the end of its log."""
+    """Raise AssertionError with the end of a log if any of the processes has exited."""
     for child in children:
         if child.status is not None:
             what = f"{child.log.stem} on {where} ended with status {child.status}"

@@ -1,17 +1,16 @@
-"""Connects to an address again and again, and prints how each connection went.
+"""Connects to an address repeatedly, and prints the result of each connection.
 
-    start (Unix time)   seconds   ok | what went wrong
+    start (Unix time) seconds ok | the error
 
     prober.py HOST PORT RATE [KIND [TIMEOUT_S]]
 
-Runs in a pod, whose command line holds this text: it imports nothing of ours.
-TCP: a connection is a new one each time, asks by HTTP and wants the whole answer. UDP: a datagram
-from a new port wants an answer. kept-TCP and kept-UDP: a few connections or sockets ask in turns;
-the first of them stays, the others are replaced when they are old, and each one after a failure. A
-datagram of theirs that isn't answered is sent again.
-The next one starts when it is due, whether or not those before it are over; what is kept asks again
-when it has its answer. After SIGTERM no more
-start, and the process ends with the last of those that are open.
+Runs in a pod, whose command line contains this text: it imports only the standard library. TCP:
+each time a new connection, an HTTP request, and its whole answer. UDP: a datagram from a new port,
+and an answer. kept-TCP and kept-UDP: a few connections or sockets send requests in turn; the first
+of them stays, the others are replaced when they are old, and each one after a failure. An
+unanswered datagram of theirs is sent again. The next one starts when it is due, even if earlier
+ones are open; a kept one sends again when it has its answer. After SIGTERM no more start, and the
+process exits after the last open one.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from collections.abc import Coroutine, Iterator
 
 TIMEOUT_S = 5.0
 AGAIN_S = 1.0
-# Of what is kept: one stays, and at any moment there are older ones and newer ones.
+# Lifetimes of kept connections: one stays, and at any moment there are older and newer ones.
 LIVES_S = (math.inf, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 21.0)
 
 
 async def connect(host: str, port: int) -> None:
-    """Connect, ask, read the answer to its end."""
+    """Connect, send a request, and read the whole answer."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
         writer.write(b"GET /hostname HTTP/1.0\r\n\r\n")
@@ -54,11 +53,11 @@ async def ask(host: str, port: int) -> None:
 
 
 class Kept:
-    """A connection, or a port for datagrams, that asks many times, one request after the other.
+    """A connection, or a port for datagrams, for many requests, one after the other.
 
     Args:
         protocol: ``TCP`` or ``UDP``.
-        life_s: After this it is replaced.
+        life_s: The time after which it is replaced.
     """
 
     def __init__(self, host: str, port: int, protocol: str, life_s: float) -> None:
@@ -71,7 +70,7 @@ class Kept:
         self._numbers = itertools.count(1)
 
     async def ask(self) -> None:
-        """Ask, and receive the answer, which has no body."""
+        """Send a request, and receive the answer, which has no body."""
         self.is_busy = True
         if time.monotonic() > self._end:
             self.close()
@@ -116,7 +115,7 @@ async def _ask_by_http(sock: socket.socket) -> None:
 
 
 async def _ask_until_answered(sock: socket.socket, number: int) -> None:
-    """Send a datagram again each second, as resolvers do; answers have the number at their end."""
+    """Send a datagram again each second, like a resolver; answers end with the request's number."""
     loop = asyncio.get_running_loop()
     while True:
         await loop.sock_sendall(sock, b"echo %d" % number)
@@ -130,7 +129,7 @@ async def _ask_until_answered(sock: socket.socket, number: int) -> None:
 
 
 def requests(host: str, port: int, kind: str) -> Iterator[Coroutine[None, None, None] | None]:
-    """Yield what asks once, each time; None where what is kept is busy."""
+    """Yield a function that sends one request each time; None if the kept connection is busy."""
     prefix, _, protocol = kind.rpartition("-")
     if not prefix:
         while True:
@@ -140,7 +139,7 @@ def requests(host: str, port: int, kind: str) -> Iterator[Coroutine[None, None, 
 
 
 async def probe(request: Coroutine[None, None, None], timeout_s: float) -> None:
-    """Ask once and print how it went."""
+    """Send one request and print the result."""
     start, began = time.time(), time.monotonic()
     try:
         await asyncio.wait_for(request, timeout_s)
@@ -151,7 +150,7 @@ async def probe(request: Coroutine[None, None, None], timeout_s: float) -> None:
 
 
 async def main(host: str, port: int, rate: float, kind: str, timeout_s: float) -> None:
-    """Ask at this rate until SIGTERM."""
+    """Send requests at this rate until SIGTERM."""
     probes: set[asyncio.Task[None]] = set()
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)

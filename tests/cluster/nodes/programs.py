@@ -1,6 +1,6 @@
-"""What a node runs: built from Go modules into the cache that the control plane's binaries are in.
+"""The programs of a node, built from Go modules into the cache of the control plane's binaries.
 
-runc is Debian's: it is the one program here that needs a C library, and the packaged one will do.
+runc is Debian's: it is the only program that needs a C library, and the packaged one suffices.
 """
 
 from __future__ import annotations
@@ -72,26 +72,26 @@ ALL_TARGETS = NODE_TARGETS + UPSTREAM_TARGETS
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """Where the programs are; all of them exist."""
+    """The paths of the programs; all of them exist."""
 
     folder: Path
     runc: Path
 
     def __getitem__(self, name: str) -> Path:
-        """Return where the program of a target is."""
+        """Return the path of a target's program."""
         return self.folder / name
 
 
 def ensure_programs(write: Write = sys.stdout.write, *, with_upstream: bool = False) -> Programs:
-    """Return what a cluster runs, after building what is missing.
+    """Return a cluster's programs, after building missing ones.
 
     Args:
         write: As for `build.ensure_binaries`.
-        with_upstream: Upstream's tests and their runner too.
+        with_upstream: Include upstream's tests and their runner.
 
     Raises:
-        NoGoError: Something is missing, and there is no Go to build it.
-        BuildError: Go refused, or runc isn't installed.
+        NoGoError: A program is missing, and there is no Go to build it.
+        BuildError: Go failed, or runc isn't installed.
     """
     runc = shutil.which("runc") or shutil.which("runc", path="/usr/sbin:/sbin")
     if runc is None:
@@ -106,7 +106,7 @@ def ensure_program(name: str, write: Write = sys.stdout.write) -> Path:
 
     Raises:
         NoGoError: It is missing, and there is no Go to build it.
-        BuildError: Go refused.
+        BuildError: Go failed.
     """
     folder = programs_folder()
     build_missing(tuple(t for t in NODE_TARGETS if t.binary == name), folder, write)
@@ -114,10 +114,10 @@ def ensure_program(name: str, write: Write = sys.stdout.write) -> Path:
 
 
 def programs_folder() -> Path:
-    """Return where the programs are, or will be once they are built."""
+    """Return the folder of the programs; it may not exist yet."""
     return cache_root() / version_key(NODE_TARGETS) / "bin"
 
 
 def kubernetes_version() -> str:
-    """Return the release of everything here that is Kubernetes', with its ``v``."""
+    """Return the version of all Kubernetes programs, with its ``v``."""
     return NODE_TARGETS[0].version

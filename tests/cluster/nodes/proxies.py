@@ -1,6 +1,6 @@
-"""The Service proxies that a cluster can have: ours by steering and path, kube-proxy by mode.
+"""A cluster's Service proxies: this one by steering and path, kube-proxy by mode.
 
-Or one of several on each node: a cluster while it changes from kube-proxy to ours.
+Nodes can have different ones, as during a migration from kube-proxy.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ KUBE_PROXY_USER = "system:kube-proxy"
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a proxy is started with on one node."""
+    """The parameters of a proxy on one node."""
 
     site: Site
     programs: Programs
     kubeconfig: Path
 
     def common(self) -> list[str]:
-        """Return the flags that ours and kube-proxy share."""
+        """Return the flags that this proxy and kube-proxy share."""
         families = self.site.families
         return [
             f"--kubeconfig={self.kubeconfig}",
@@ -43,30 +43,30 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A way to serve Services on each node."""
+    """A Service proxy for each node."""
 
     title: str
-    """What a report calls it."""
+    """Its title in a report."""
     user: str
-    """Whose kubeconfig it has."""
+    """The user of its kubeconfig."""
     command: Callable[[Start], Sequence[str | Path]]
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def _ours(steering: str, path: str = "userspace", *, has_hooks: bool = False) -> Proxy:
     def command(start: Start) -> list[str | Path]:
-        # kube-proxy serves every external IP; ours none but those of networks that it was told of.
+        # kube-proxy serves every external IP; this proxy only those of allowed networks.
         external_ips = listed(family.external_ips for family in start.site.families)
         flags = [
             *start.common(),
             f"--steering={steering}",
             f"--path={path}",
             f"--allow-external-ips={external_ips}",
-            # Upstream: a pod of another node that dials a node port is not inside.
+            # As in upstream: a pod of another node that dials a node port isn't inside.
             "--detect-local-mode=NodeCIDR",
             # The nodes share this machine's folders.
             "--state-dir=",
-            # Without the role of examples/deploy/wake.yaml it changes nothing.
+            # Has no effect without the role of examples/deploy/wake.yaml.
             "--allow-wake",
             *(flags_for(MOUNTED) if has_hooks else ()),
         ]
@@ -83,7 +83,7 @@ def _ours(steering: str, path: str = "userspace", *, has_hooks: bool = False) ->
 
 def _kube_proxy(mode: str) -> Proxy:
     def command(start: Start) -> list[str | Path]:
-        # The machine's limit of connections is not ours to set, and can't be set from here.
+        # The machine's limit of connections must not be changed, and can't be changed from here.
         flags = [*start.common(), f"--proxy-mode={mode}", "--conntrack-max-per-core=0"]
         return [start.programs["kube-proxy"], *flags]
 
@@ -91,14 +91,14 @@ def _kube_proxy(mode: str) -> Proxy:
 
 
 def _mixed(*proxies: Proxy) -> Proxy:
-    """Return what has the first proxy on the first node, and so on, in turns."""
+    """Return a proxy that uses the first one on the first node, and so on, in turn."""
 
     def command(start: Start) -> Sequence[str | Path]:
         return proxies[(start.site.number - 1) % len(proxies)].command(start)
 
     titles = "; ".join(proxy.title for proxy in proxies)
     environment = {name: value for proxy in proxies for name, value in proxy.environment.items()}
-    # kube-proxy's role has all that ours needs: a take-over keeps it.
+    # kube-proxy's role has all rights that this proxy needs: a takeover keeps it.
     return Proxy(f"mixed: {titles}", KUBE_PROXY_USER, command, environment)
 
 
@@ -115,4 +115,4 @@ _SINGLE = {
 PROXIES = _SINGLE | {
     "mixed": _mixed(*(_SINGLE[name] for name in ("kube-proxy", "nftables", "nftables-kernel")))
 }
-"""By the name that the command line has for them."""
+"""Proxies by their names on the command line."""

@@ -1,11 +1,11 @@
-"""A release of our chart in a cluster: its agents are pods on the host network.
+"""A release of the chart in a cluster: its agents are pods on the host network.
 
     agent ──7443──▶ world: redirected ──6443──▶ API server ◀──6443── kubelet, kubectl
            × cut
 
 Rule 1: agents have a port of the API server that nothing else uses, so an agent can be cut off from
-it while the kubelet beside it still forwards.
-Rule 2: what is lost is lost in the world, between nodes, where no agent sees a rule that does it.
+it while the node's kubelet still forwards.
+Rule 2: packets are dropped in the world, between nodes, where no agent can see the rule.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _PRIORITY = {
 }
 _SCOPES = {"matchExpressions": [_PRIORITY]}
 _QUOTA = made("ResourceQuota", _NO_MORE, {"hard": {"pods": "0"}, "scopeSelector": _SCOPES})
-"""Of pods that have the chart's priority."""
+"""A quota for pods with the chart's priority."""
 _HELD_S = 3600
-"""For which new agents must be ready before an update that is held goes on: longer than tests."""
+"""How long new agents must be ready before a held update continues: longer than tests run."""
 
 _RULES = f"""\
 table ip {TABLE} {{
@@ -73,7 +73,7 @@ def deploy(cluster: Cluster, *values: str) -> None:
     """Deploy the chart on every node; the caller waits for it.
 
     Args:
-        cluster: It has no Service proxy yet, and our image.
+        cluster: A cluster without a Service proxy, and with the image.
         values: More options of ``helm template``.
     """
     cluster.world.run("nft", "-f", "-", input=_RULES)
@@ -92,14 +92,14 @@ def wait_until_ready(cluster: Cluster) -> None:
 
 @contextmanager
 def cut_off(cluster: Cluster, node: ClusterNode) -> Iterator[None]:
-    """Let nothing pass from a node's agent to the API server, silently."""
+    """Silently drop packets from a node's agent to the API server."""
     with _element(cluster, "cut", str(node.site.ips[0])):
         yield
 
 
 @contextmanager
 def losing(cluster: Cluster, node: ClusterNode, endpoint: IPv4Address) -> Iterator[None]:
-    """Lose what a node and its pods send to an endpoint on another node."""
+    """Drop packets of a node and its pods to an endpoint on another node."""
     sources = (node.site.ips[0], node.site.pods[0])
     with _element(cluster, "lost", ", ".join(f"{source} . {endpoint}" for source in sources)):
         yield
@@ -107,7 +107,7 @@ def losing(cluster: Cluster, node: ClusterNode, endpoint: IPv4Address) -> Iterat
 
 @contextmanager
 def stopped(node: ClusterNode) -> Iterator[None]:
-    """Stop a node's control process, as a debugger does; its workers go on."""
+    """Stop a node's control process, like a debugger; its workers continue."""
     first = find_agent(node, PROGRAM)
     assert first is not None, f"there is no agent on {node.site.name}"
     (pid,) = child_pids(first)
@@ -121,7 +121,7 @@ def stopped(node: ClusterNode) -> Iterator[None]:
 
 @contextmanager
 def without_agent(cluster: Cluster, node: ClusterNode) -> Iterator[None]:
-    """Take the agent's pod from a node, and let the DaemonSet make no other until the end."""
+    """Remove the agent's pod from a node, and prevent a new one until the block ends."""
     in_system = ("-n", NAMESPACE)
     cluster.control_plane.apply(_QUOTA, namespace=NAMESPACE)
     try:
@@ -143,12 +143,12 @@ def without_agent(cluster: Cluster, node: ClusterNode) -> Iterator[None]:
 
 @contextmanager
 def updating(cluster: Cluster) -> Iterator[None]:
-    """Update all agents; none of the old ones, beside the new ones, ends before the block does.
+    """Update all agents; the old ones run beside the new ones until the block ends.
 
     The caller waits for the update's end.
 
     Args:
-        cluster: Its DaemonSet may have more than one pod on a node while it is updated.
+        cluster: A cluster whose DaemonSet may have two pods on a node during an update.
     """
     daemon_set = ("daemonset", NAME)
     in_system = ("-n", NAMESPACE)
@@ -187,7 +187,7 @@ def _element(cluster: Cluster, name: str, element: str) -> Iterator[None]:
 
 
 def find_agent(node: ClusterNode, program: str) -> int | None:
-    """Return the first process of our container on a node; None: it has none.
+    """Return the first process of the agent's container on a node; None if it has none.
 
     Args:
         program: The path of the container's entrypoint.

@@ -1,8 +1,8 @@
-"""All nodes of a real cluster in one view, by the plugin of kubectl, and what is wrong with them.
+"""All nodes of a real cluster in one view of the kubectl plugin, with their problems.
 
     kubectl userspace-proxy ──▶ API server ──port-forward──▶ kubelet, containerd ──▶ agent's page
 
-There are two tests, as each process of a run would make a cluster for a third one.
+There are only two tests, because each process of a run would create a cluster for a third one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ WEB = "default/web"
 ADDRESS, PORT = "10.96.7.7", 80
 RATE = 5
 WITHIN_S = 5.0
-"""From the command to its answer, in which each fault is named."""
+"""The time from the command to its answer, in which each fault is named."""
 SCREEN_LINES = 24
 VIEWPORT: ViewportSize = {"width": 1280, "height": 900}
 FIRST_SCREEN = """() => {
@@ -61,13 +61,13 @@ FIRST_SCREEN = """() => {
   }
   return shown.join(" ").replace(/\\s+/g, " ");
 }"""
-"""Returns the text of a page that is seen without scrolling."""
+"""Returns the text of a page that is visible without scrolling."""
 TIMEOUT = "--timeout=2s"
-"""For the first answers, as a stopped agent is waited for; the rest is for Python's start."""
+"""The timeout of first answers, which a stopped agent uses up; the rest is Python's start."""
 VALUES = (
     "--set=steering=nftables",
     "--set=view.create=true",
-    # A rolling update takes a minute for each node otherwise.
+    # Otherwise a rolling update takes a minute per node.
     "--set=minReadySeconds=4",
     "--set=updateStrategy.rollingUpdate.maxSurge=3",
 )
@@ -77,22 +77,22 @@ RBAC = "rbac.authorization.k8s.io"
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """What a command printed."""
+    """The output of a command."""
 
     text: str
     seconds: float
 
     @property
     def first(self) -> str:
-        """What a terminal shows of it first."""
+        """The first lines, which a terminal shows without scrolling."""
         return "\n".join(self.text.splitlines()[:SCREEN_LINES])
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A cluster with our release, with a client on each node, and a person who looks at it.
+    """A cluster with the chart's release, a client on each node, and a user who views it.
 
-    The person has the chart's roles for people, and no other rights.
+    The user has the chart's roles for people, and no other rights.
     """
 
     cluster: Cluster
@@ -103,7 +103,7 @@ class Stage:
         return self.cluster.nodes
 
     def ask(self, *words: str) -> Screen:
-        """Run the plugin; return what it printed."""
+        """Run the plugin; return its output."""
         began = time.monotonic()
         done = subprocess.run(
             self._command(*words),
@@ -116,7 +116,7 @@ class Stage:
 
     @contextmanager
     def running(self, log: Path, *words: str) -> Iterator[Child]:
-        """Run the plugin in the background, until the end of the block; it prints to a log."""
+        """Run the plugin in the background until the block ends; its output goes to a log."""
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         child = Child(["env", *variables, *self._command(*words)], log)
         try:
@@ -125,12 +125,12 @@ class Stage:
             child.kill()
 
     def endpoint_on(self, node: ClusterNode) -> IPv4Address:
-        """Return the address of the pod of the Service web on a node."""
+        """Return the address of the Service web's pod on a node."""
         words = ("get", "pod", f"web-{node.site.name}", "--output=jsonpath={.status.podIP}")
         return IPv4Address(self.cluster.kubectl(*words))
 
     def is_served(self) -> bool:
-        """Return whether nothing is wrong, and each node has clients that are answered."""
+        """Return whether there is no problem, and each node has clients that are answered."""
         screen = self.ask("status")
         return bool(re.search(rf"✓ {WEB} .* served on all 3 nodes", screen.text)) and not (
             re.search("[✕!]", screen.text)
@@ -162,7 +162,7 @@ def stage(
 
 
 def rights_of_a_person(cluster: Cluster, folder: Path) -> dict[str, str]:
-    """Return the environment of somebody who has the chart's roles for people, and the plugin."""
+    """Return the environment of a user who has the chart's roles for people, and the plugin."""
     write_plugin(folder)
     account = {"kind": "ServiceAccount", "name": PERSON, "namespace": "default"}
     bindings = []
@@ -179,7 +179,7 @@ def rights_of_a_person(cluster: Cluster, folder: Path) -> dict[str, str]:
 
 
 def web(node: str) -> Object:
-    """Return a pod that answers what the prober asks for."""
+    """Return a pod that answers the prober's requests."""
     command = ["busybox", "httpd", "-f", "-p", "8080", "-h", "/etc"]
     container = {"name": "web", "image": OURS, "command": command}
     return pod(f"web-{node}", container, labels={"app": "web"}, nodeName=node)
@@ -191,15 +191,15 @@ def service(name: str, **spec: object) -> Object:
 
 
 def client(node: ClusterNode) -> Child:
-    """Start a client on a node that never stops connecting to the Service web."""
+    """Start a client on a node that connects continuously to the Service web."""
     words = [sys.executable, prober.__file__, ADDRESS, str(PORT), str(RATE)]
     return Child(words, node.folder / "client.log", node.holder.enter_network())
 
 
 def assert_named(stage: Stage, *words: str, causes: Sequence[str]) -> None:
-    """Assert that a command has these on its first screen, in time.
+    """Assert that a command shows these texts on its first screen, in time.
 
-    It is run again if it takes too long: others use this machine, too.
+    It is run again if it takes too long: other programs use this machine, too.
     """
     seen: list[Screen] = []
 
@@ -245,7 +245,7 @@ def test_three_faults_on_three_nodes_appear_on_the_first_screen_within_five_seco
                 "does not answer" in losing.holder.run("curl", "-s", "--noproxy", "*", its_page)
             ),
         )
-        # Once a minute has passed, its agent itself reports that it can't read.
+        # After a minute its agent itself reports that it can't read.
         cut_off = "behind the API server by more than 2 s: default/late|reading from the API server"
         causes = (
             rf"node-1\b[^\n]*\s+(?:{cut_off})",
@@ -260,7 +260,7 @@ def test_three_faults_on_three_nodes_appear_on_the_first_screen_within_five_seco
 
 
 def assert_shown(stage: Stage, page: Page, log: Path, causes: Sequence[str]) -> None:
-    """Assert that the dashboard has these on its first screen, in time; as of `assert_named`."""
+    """Assert that the dashboard shows these texts on its first screen, in time."""
 
     def is_shown() -> bool:
         log.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""`forward` in front of a real API server, kubelet and containerd: names, balancing, fail-over."""
+"""`forward` with a real API server, kubelet and containerd: names, balancing, failover."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Forward:
         self.child = Child([*command, kubeconfig], self.log, cluster.world.enter_network())
 
     def shows(self, pattern: str) -> re.Match[str]:
-        """Return what matches in its output, once it does."""
+        """Return the match in its output once there is one."""
         return self.child.wait_for_output(pattern)
 
     @property
@@ -115,7 +115,7 @@ def forward(cluster: Cluster, tmp_path: Path) -> Iterator[Forward]:
 
 
 def pods(cluster: Cluster) -> dict[str, str]:
-    """Return the addresses of the ready pods by name, as the EndpointSlice has them."""
+    """Return the addresses of the ready pods by name, from the EndpointSlice."""
     slices = json.loads(cluster.kubectl("-n", "shop", "get", "endpointslices", "-o", "json"))
     return {
         endpoint["targetRef"]["name"]: endpoint["addresses"][0]
@@ -139,18 +139,18 @@ def test_a_service_is_reached_by_name_and_at_the_printed_address(
 
 
 def delete_pod(cluster: Cluster, client: Client, name: str) -> None:
-    """Delete a pod at once; the kubelet ends it soon."""
+    """Delete a pod without a grace period; the kubelet ends it soon."""
     del client
     cluster.kubectl("-n", "shop", "delete", "pod", name, "--grace-period=0", "--force", "--wait=0")
 
 
 def crash_pod(cluster: Cluster, client: Client, name: str) -> None:
-    """Have a pod's process end, as a crash does; the pod stays, and its port refuses."""
+    """Crash a pod's process; the pod stays, and its port refuses."""
     assert client.ask(at=(pods(cluster)[name], 8080), get="/exit?code=1").startswith("error")
 
 
-# A kubelet opens a stream to a pod that has just crashed, and says later that nothing listens: a
-# request that has been sent into it by then is lost.
+# A kubelet opens a stream to a pod that has just crashed, and reports only later that nothing
+# listens: a request that was sent by then is lost.
 @pytest.mark.parametrize(
     ("end", "most"), [(delete_pod, 0), (crash_pod, 1)], ids=["deleted", "crashed"]
 )

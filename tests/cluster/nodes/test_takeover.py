@@ -1,7 +1,7 @@
-"""Our DaemonSet takes over from a running kube-proxy, changes paths, and gives back, unnoticed.
+"""The DaemonSet takes over from a running kube-proxy, changes paths, and hands back, unnoticed.
 
     web on three nodes ◀── 100 new connections a second, datagrams, kept connections ── pods, hosts
-    kube-proxy ──rollout restart──▶ kube-proxy ──take-over──▶ ours ──standby, original──▶ kube-proxy
+    kube-proxy ──rollout restart──▶ kube-proxy ──take-over──▶ this ──standby, original──▶ kube-proxy
                                                        userspace ◀──▶ kernel
 
 The commands are those of docs/first-deployment.md, in its order.
@@ -56,32 +56,32 @@ CLIENTS = (
 UNKEPT = ("TCP", "UDP")
 PATH = "userspace-proxy.io/path"
 KUBE_PROXY = "/usr/local/bin/kube-proxy"
-"""What kubeadm's DaemonSet starts, in our image, too."""
+"""The command that kubeadm's DaemonSet starts, which is also in this proxy's image."""
 ROLLOUT_S = 45.0
 PAUSE_S = 10.0
-"""After each change, in which it may show that something was lost."""
+"""The pause after each change, in which a loss may show."""
 GRANTED = {"CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 OUTAGE_S = 3.0
 SECCOMP_FILTER = "2"
 
 
 Cost = Mapping[str, Toll]
-"""By the kind of clients."""
+"""Failures by the kind of clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A cluster with kubeadm's kube-proxy, and clients that never stop connecting."""
+    """A cluster with kubeadm's kube-proxy, and clients that connect continuously."""
 
     cluster: Cluster
     clients: Clients
 
     def system(self, *command: str) -> None:
-        """Run kubectl in the namespace of the system."""
+        """Run kubectl in the namespace kube-system."""
         self.cluster.kubectl("-n", kubeadm.NAMESPACE, *command)
 
     def costs(self, *changes: Callable[[], None]) -> list[Cost]:
-        """Make changes; return what became of requests from each to the next, in this order."""
+        """Make changes in this order; return the failed requests of each, until the next one."""
         moments = []
         for change in changes:
             moments.append(now())
@@ -98,19 +98,19 @@ class Stage:
         wait_for("more requests", lambda: now() > until)
 
     def restart(self) -> None:
-        """Replace kube-proxy, or what has its name, by itself."""
+        """Restart kube-proxy, or the proxy with its name."""
         self.system("rollout", "restart", "daemonset", "kube-proxy")
         self.settle("kube-proxy")
 
     def take_over(self) -> None:
-        """Replace kube-proxy by ours."""
+        """Replace kube-proxy by this proxy."""
         self.apply_changed("take-over")
         self.settle("kube-proxy")
         self.settle("kube-proxy-cleanup")
         self.system("delete", "daemonset", "kube-proxy-cleanup")
 
     def give_back(self) -> None:
-        """Replace ours by kube-proxy."""
+        """Replace this proxy by kube-proxy."""
         self.apply_changed("standby")
         self.settle("kube-proxy-standby")
         self.apply_changed("original")
@@ -118,10 +118,10 @@ class Stage:
         self.system("delete", "daemonset", "kube-proxy-standby")
 
     def change_path(self, path: str, *, is_ours: bool = True) -> None:
-        """Lead new connections over another path; the open ones stay on theirs.
+        """Move new connections to another path; open ones stay on theirs.
 
         Args:
-            is_ours: This proxy serves, and follows at once.
+            is_ours: Whether this proxy serves, and applies it immediately.
         """
         services = ("services", "--all", "--all-namespaces")
         self.cluster.kubectl("annotate", *services, "--overwrite", f"{PATH}={path}")
@@ -134,7 +134,7 @@ class Stage:
         )
 
     def wait_for_the_end_of_connections(self) -> None:
-        """Wait until no connection passes through our workers."""
+        """Wait until no connection is relayed by this proxy's workers."""
         wait_for(
             "connections in userspace to end",
             lambda: not any(port["active"] for port in self._ports() if port["protocol"] == "TCP"),
@@ -142,7 +142,7 @@ class Stage:
         )
 
     def _ports(self) -> list[dict[str, Any]]:
-        """Return the Service's ports as the JSON of each node has them."""
+        """Return the Service's ports from the status JSON of each node."""
         url = "http://127.0.0.1:10249/api/v1/status?service=default/web"
         said = [
             json.loads(node.holder.run("curl", "-sf", "--noproxy", "*", url))
@@ -153,7 +153,7 @@ class Stage:
     def apply_changed(
         self, phase: str, change: Callable[[dict[str, Any]], None] = lambda _: None
     ) -> None:
-        """Apply a phase whose DaemonSet's first container was changed."""
+        """Apply a phase with a changed first container of the DaemonSet."""
         objects = list(yaml.safe_load_all(kubeadm_phase(phase)))
         change(objects[0]["spec"]["template"]["spec"]["containers"][0])
         self.cluster.control_plane.apply(*objects)
@@ -168,12 +168,12 @@ class Stage:
         )
 
     def watch(self) -> None:
-        """Wait for as long as a rollout took that looked at the wrong pods."""
+        """Wait as long as a rollout took that checked the wrong pods."""
         until = now() + ROLLOUT_S
         wait_for("what a rollout would do", lambda: now() > until)
 
     def pods_of(self, daemon_set: str) -> set[str]:
-        """Return the names of a DaemonSet's pods that are ready, and stay."""
+        """Return the names of a DaemonSet's ready pods that aren't being deleted."""
         said = json.loads(
             self.cluster.kubectl(
                 "-n", kubeadm.NAMESPACE, "get", "pods", "-l", f"k8s-app={daemon_set}", "-o", "json"
@@ -187,7 +187,7 @@ class Stage:
         }
 
     def ready_of(self, daemon_set: str) -> int:
-        """Return on how many nodes a DaemonSet is available."""
+        """Return on how many nodes a DaemonSet's pods are available."""
         path = "jsonpath={.status.numberAvailable}"
         said = self.cluster.kubectl(
             "-n", kubeadm.NAMESPACE, "get", "daemonset", daemon_set, "-o", path
@@ -195,7 +195,7 @@ class Stage:
         return int(said or 0)
 
     def change_kubeconfig(self, old: str, new: str) -> None:
-        """Change the server that kube-proxy reads from; running ones keep theirs."""
+        """Change the server in kube-proxy's configuration; running pods keep theirs."""
         namespace = ("-n", kubeadm.NAMESPACE)
         said = json.loads(
             self.cluster.kubectl(*namespace, "get", "configmap", "kube-proxy", "-o", "json")
@@ -237,7 +237,7 @@ def report(changes: str, costs: Sequence[Cost]) -> str:
     )
 
 
-def test_take_over_upgrade_and_give_back_lose_no_more_connections_than_a_restart(
+def test_takeover_upgrade_and_hand_back_lose_no_more_connections_than_a_restart(
     stage: Stage,
 ) -> None:
     restart, over, upgrade, back = costs = stage.costs(
@@ -246,13 +246,13 @@ def test_take_over_upgrade_and_give_back_lose_no_more_connections_than_a_restart
     figures = report("restarted, taken over, upgraded, given back", costs)
     print(figures)
     assert lost(over) <= lost(restart), figures
-    # Kept connections through our workers end with them.
+    # Kept connections that workers relay end with the workers.
     assert lost(upgrade, UNKEPT) <= lost(restart, UNKEPT), figures
     assert lost(back, UNKEPT) <= lost(restart, UNKEPT), figures
 
 
 def _wrong_api_server(container: dict[str, Any]) -> None:
-    # Nothing listens there.
+    # No server listens there.
     container["command"].append("--master=https://127.0.0.1:1")
 
 
@@ -272,7 +272,7 @@ NEVER_SERVE = [_wrong_api_server, _wrong_flag, _dies_again_and_again]
 
 
 @pytest.mark.parametrize("change", NEVER_SERVE)
-def test_a_take_over_by_an_agent_that_never_becomes_ready_leaves_kube_proxy_running(
+def test_a_takeover_by_an_agent_that_never_becomes_ready_leaves_kube_proxy_running(
     stage: Stage, change: Callable[[dict[str, Any]], None]
 ) -> None:
     before = stage.pods_of("kube-proxy")
@@ -318,7 +318,7 @@ def test_a_node_is_handed_over_only_after_the_next_proxy_serves(stage: Stage) ->
     figures = report("slow, upgrade, path, back, repaired, standby", costs)
     print(figures)
     assert ready == 0, "a kube-proxy that can't read is no standby"
-    # A datagram may be on its way while rules change, as in a restart.
+    # A datagram may be in flight while rules change, as in a restart.
     assert not any(lost(cost, ("TCP", "kept-TCP")) for cost in costs), figures
     stage.give_back()
     stage.change_path("userspace", is_ours=False)
@@ -340,7 +340,7 @@ def test_switching_paths_and_leaving_the_kernel_path_lose_no_connections(stage: 
 
 @pytest.fixture(scope="module")
 def taken_over(stage: Stage) -> Stage:
-    """The same cluster, served by ours from now on."""
+    """The same cluster after this proxy has taken over."""
     stage.take_over()
     stage.change_path("userspace")
     return stage
@@ -349,7 +349,7 @@ def taken_over(stage: Stage) -> Stage:
 def test_the_pods_are_healthy_with_only_the_granted_capabilities(taken_over: Stage) -> None:
     cluster = taken_over.cluster
     said = json.loads(cluster.kubectl("get", "pods", "-A", "-o", "json"))
-    # Those of kube-proxy-cleanup may still be on their way out.
+    # Pods of kube-proxy-cleanup may still be terminating.
     pods = [pod for pod in said["items"] if "deletionTimestamp" not in pod["metadata"]]
     states = [state for pod in pods for state in pod["status"]["containerStatuses"]]
     assert len(states) == 2 * len(cluster.nodes) + len(CLIENTS)
@@ -364,7 +364,7 @@ def test_the_pods_are_healthy_with_only_the_granted_capabilities(taken_over: Sta
         assert "kube-proxy" not in rules
 
 
-def test_a_killed_agent_costs_its_node_less_than_three_seconds(taken_over: Stage) -> None:
+def test_a_killed_agent_interrupts_its_node_for_less_than_three_seconds(taken_over: Stage) -> None:
     node = taken_over.cluster.nodes[0]
     # Connections that were open when it died began a little earlier.
     agent, began = _agent(node), now() - 1
@@ -381,7 +381,7 @@ def test_a_killed_agent_costs_its_node_less_than_three_seconds(taken_over: Stage
 
 
 def _is_quiet(clients: Clients) -> bool:
-    """Tell whether the next second is one without failures."""
+    """Return whether the next second has no failures."""
     since = now()
     return clients.toll(since, since + 1).lost == 0
 

@@ -1,13 +1,13 @@
-"""The network that the nodes share, and the namespaces that hold everything.
+"""The nodes' network, and the namespaces that contain everything.
 
     world    bridge "lan" 172.30.0.1 ──veth──▶ node-1  172.30.0.11   pods 10.244.1.0/24
              route to each node's pods ──veth─▶ node-2  172.30.0.12   pods 10.244.2.0/24
 
 The same with IPv6 addresses, in a cluster that has them (`families`).
 
-Rule 1: the world has a process namespace; when its first process goes, the kernel kills all the
-others, and with them the mounts, the network namespaces and what is in them are gone.
-Rule 2: that first process goes when this one does, however that happens.
+Rule 1: the world has a PID namespace; when its first process exits, the kernel kills all others,
+which also removes their mounts and network namespaces.
+Rule 2: that first process dies with this one, even if this one is killed.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ BRIDGE = "lan"
 
 START_DEADLINE_S = 30.0
 STOP_DEADLINE_S = 30.0
-# The first process of a process namespace inherits its orphans, and must not keep them.
+# The first process of a PID namespace inherits orphans, and must reap them.
 HOLD = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
-# kubelet sets these for the whole machine unless it finds them so; these are read instead.
+# kubelet sets these for the whole machine unless it finds these values, so it reads these files.
 KUBELET_SYSCTLS = {
     "vm/overcommit_memory": 1,
     "vm/panic_on_oom": 0,
@@ -43,13 +43,13 @@ KUBELET_SYSCTLS = {
 
 
 class Holder:
-    """The first process of namespaces, and the way into them.
+    """The first process of namespaces, and commands that enter them.
 
     Args:
-        name: The host name there.
-        folder: For its log.
-        unshare: Flags of unshare(1): which namespaces are new.
-        prefix: A command that enters the namespaces around it.
+        name: Its host name.
+        folder: The folder for its log.
+        unshare: Flags of unshare(1) for the new namespaces.
+        prefix: A command that enters the outer namespaces.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class Holder:
         return ("nsenter", f"--target={self.pid}", *names, "--")
 
     def enter_network(self) -> tuple[str, ...]:
-        """Return the prefix that runs a program in the network namespace only; it doesn't fork."""
+        """Return the prefix that runs a program only in the network namespace; it doesn't fork."""
         return ("nsenter", f"--net=/proc/{self.pid}/ns/net", "--")
 
     def run(self, *command: str | Path, input: str | None = None) -> str:  # noqa: A002
-        """Run a command to its end; return what it printed.
+        """Run a command to its end; return its output.
 
         Raises:
-            AssertionError: It failed, with what it said.
+            AssertionError: It failed, with its output.
         """
         done = subprocess.run(
             [*self.enter(), *command], input=input, capture_output=True, text=True
@@ -85,9 +85,9 @@ class Holder:
         return done.stdout
 
     def close(self) -> None:
-        """Kill the first process; return when it is gone. Idempotent.
+        """Kill the first process; return when it has exited.
 
-        If it has a process namespace, the kernel kills all others there before it lets go.
+        Idempotent. If it has a PID namespace, the kernel kills all others there first.
         """
         if self._child.status is None:
             with suppress(ProcessLookupError):
@@ -95,7 +95,7 @@ class Holder:
             self._child.wait(STOP_DEADLINE_S)
 
     def _find(self) -> int | None:
-        """Return the id of the process that holds the namespaces once they are set up."""
+        """Return the PID of the process that holds the namespaces, once these are set up."""
         if self._child.status is not None:
             raise AssertionError(f"cannot make {self.name}: {self._child.log_tail()}")
         pid = self._child.pid
@@ -104,13 +104,13 @@ class Holder:
                 pid = int(children[0])
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
-            # A command of the script that has ended meanwhile.
+            # A command of the script may have exited.
             return None
         return pid if words[0] == sys.executable.encode() and HOLD.encode() in words else None
 
 
 def make_world(folder: Path, families: Families) -> Holder:
-    """Make the namespaces around all nodes, with the bridge that joins them."""
+    """Create the namespaces around all nodes, with the bridge between them."""
     flags = ("--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
     world = Holder("world", folder, flags)
     try:
@@ -130,10 +130,10 @@ def make_world(folder: Path, families: Families) -> Holder:
 def make_node(
     world: Holder, name: str, folder: Path, number: int, families: Families, group: NodeGroup
 ) -> Holder:
-    """Make the namespaces of a node and lead its cable to the bridge.
+    """Create the namespaces of a node and connect it to the bridge.
 
-    The node has its own /run, /sys/fs/bpf, and /var/lib and /var/log, which are in the folder. Its
-    control group exists, and is mounted for it.
+    The node has its own /run and /sys/fs/bpf, and /var/lib and /var/log, which are in the folder.
+    Its control group exists, and is mounted for it.
     """
     flags = ("--net", "--uts", "--mount", *group.namespaces)
     node = Holder(name, folder, flags, (*world.enter(), *group.enter_root()))
@@ -158,7 +158,7 @@ def make_node(
         node,
         *(_address(family, family.node(number), "eth0") for family in families),
         "link set eth0 up",
-        # Without it a connection from the node to a Service would fail before the rules.
+        # Without this route a connection from the node to a Service would fail before the rules.
         *(f"route add {family.everything} via {family.world}" for family in families),
     )
     _forward(node, families)
@@ -166,11 +166,11 @@ def make_node(
 
 
 def add_route(holder: Holder, pods: IPNetwork, node: IPAddress) -> None:
-    """Lead to a node's pods."""
+    """Add the route to a node's pods."""
     _configure(holder, f"route add {pods} via {node}")
 
 
-# Everything that a node's programs write outside their own folder goes to these.
+# The mounts for everything that a node's programs write outside their own folder.
 _MOUNTS = """\
 set -e
 mkdir -p "$1/lib" "$1/log"
@@ -189,7 +189,7 @@ def _configure(holder: Holder, *lines: str) -> None:
 
 
 def _address(family: Family, ip: IPAddress, link: str) -> str:
-    # Until duplicate detection ends, an IPv6 address can't be used: a second or two.
+    # Until duplicate address detection ends, an IPv6 address can't be used: one or two seconds.
     options = " nodad" if ip.version == 6 else ""
     return f"addr add {ip}/{family.lan.prefixlen} dev {link}{options}"
 

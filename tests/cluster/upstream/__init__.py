@@ -1,4 +1,4 @@
-"""Upstream's own tests against a cluster of ours, and the report that is written from them.
+"""Runs upstream's own tests on a cluster of this repository, and writes a report.
 
 cluster ── ginkgo, e2e.test ──▶ junit.xml ──▶ one column of docs/conformance.md
 """

@@ -1,4 +1,4 @@
-"""``make e2e``: runs what is asked for, and puts each run into docs/conformance.md."""
+"""``make e2e``: runs the selected groups, and writes each run into docs/conformance.md."""
 # ruff: noqa: T201 - printing is this program's interface.
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PAGE = REPOSITORY / "docs" / "conformance.md"
 
 
 def main() -> int:
-    """Run what the command line asks for; 1 if a test failed."""
+    """Run the groups of the command line; return 1 if a test failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.upstream")
     parser.add_argument("--proxy", choices=PROXIES, action="append", help="default: all columns")
     parser.add_argument("--group", choices=GROUPS, action="append", help="default: all but ci")
@@ -59,7 +59,7 @@ def clusters_of(groups: Collection[str], families: Collection[str]) -> Iterator[
 
 
 def write_page(*new: Run) -> None:
-    """Write docs/conformance.md anew, with runs in the place of those of the same column."""
+    """Rewrite docs/conformance.md with runs that replace those of the same columns."""
     runs = {_name(run): run for run in (*read_runs(PAGE.read_text()), *new)}
     PAGE.write_text(render(runs.values()))
     print(f"written: {PAGE.relative_to(REPOSITORY)}")

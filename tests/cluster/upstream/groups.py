@@ -1,7 +1,7 @@
-"""Which of upstream's seven thousand tests are run, in what cluster.
+"""Selects tests from upstream's seven thousand, and their clusters.
 
-Left out of every group: what needs ssh to nodes, a cloud's load balancer, SCTP, or a feature that
-is off by default; and what takes an hour for itself.
+No group has tests that need ssh to nodes, a cloud's load balancer, SCTP, or a feature that is off
+by default, or that take an hour.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-# The two ways in which most clusters connect a node's pods: a link for each (ptp, Calico), or one
-# bridge for all, on which pods answer each other past the node's own routes (flannel, k3s).
+# The two ways in which most clusters connect a node's pods: a link each (ptp, Calico), or a common
+# bridge, on which pods' replies bypass the node's own routes (flannel, k3s).
 CNIS = ("ptp", "bridge")
 SKIP = ("Disruptive", "Serial", "Slow", "Feature:", "LoadBalancer")
 
@@ -23,20 +23,20 @@ class Group:
     """Tests that are run together."""
 
     title: str
-    """What a report calls them."""
+    """Its title in a report."""
     tests: Sequence[str]
-    """How their names begin after ``[sig-network]``, or whole names."""
+    """The beginnings of test names after ``[sig-network]``, or whole names."""
     nodes: int
     processes: int
-    """How many tests run at once."""
+    """How many tests run in parallel."""
     families: Sequence[str] = ("ipv4",)
-    """Keys of `FAMILIES`: the clusters in which it runs."""
+    """Keys of `FAMILIES`: the clusters in which the group runs."""
     skip: Sequence[str] = SKIP
-    """Parts of the names of tests that are left out."""
+    """Parts of the names of excluded tests."""
 
     @property
     def focus(self) -> str:
-        """The expression for ginkgo."""
+        """The focus expression for ginkgo."""
         return rf"\[sig-network\] ({'|'.join(map(re.escape, self.tests))})"
 
 
@@ -67,19 +67,19 @@ GROUPS = {
         nodes=6,
         processes=5,
     ),
-    # What takes a real kubelet, its plugins and controllers; the rest of what upstream promises of
-    # Services is in tests/promises, which run in seconds against a real API server.
+    # Tests that need a real kubelet, its plugins and controllers; the other guarantees of Services
+    # are in tests/promises, which run in seconds with a real API server.
     "ci": Group(
         "A choice for every change",
         [
-            # With addresses and routes as a CNI plugin makes them.
+            # With a CNI plugin's addresses and routes.
             "Services should preserve source pod IP for traffic thru service cluster IP",
-            # A pod that kubelet ends and another that it starts, seen by controllers.
+            # The kubelet stops one pod and starts another, visible to controllers.
             "Conntrack should be able to preserve UDP traffic when server pod cycles for a "
             "NodePort service",
             # CoreDNS through its Service, by both protocols and from several pods.
             "DNS should provide DNS for services",
-            # Beside the rules of the portmap plugin.
+            # Together with the portmap plugin's rules.
             "HostPort validates",
         ],
         nodes=3,
@@ -90,25 +90,25 @@ GROUPS = {
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 _IT = re.compile(r"^\[It\] (\[sig-network\] .*)$")
-# A test that was not chosen says no more than this; one that chose not to run gives its reason.
+# The reason of a test that wasn't selected; one that skips itself gives another reason.
 _NOT_CHOSEN = "skipped"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How one test ended."""
+    """The result of one test."""
 
     name: str
-    """As upstream names it, with its labels."""
+    """Upstream's name, with labels."""
     outcome: str
     """``passed``, ``failed`` or ``skipped``."""
     seconds: float
     reason: str
-    """Why it failed or was skipped, one line; empty when it passed."""
+    """Why it failed or was skipped, in one line; empty if it passed."""
 
 
 def read_results(report: Path) -> list[Result]:
-    """Return how the chosen tests ended, sorted by name."""
+    """Return the results of the selected tests, sorted by name."""
     root = ET.parse(report).getroot()
     found = [result for case in root.iter("testcase") for result in _read(case)]
     return sorted(found, key=lambda result: result.name)

@@ -1,6 +1,6 @@
-"""Reads docs/conformance.md, which keeps the runs: what is run anew replaces its own column only.
+"""Reads the runs in docs/conformance.md: a new run replaces only its own column.
 
-Rule 1: rendering what was read gives the same page.
+Rule 1: reading and rendering a page gives the same page.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FINDING = re.compile(r"- \*(.*?)\*: (.*)")
 
 
 def read_runs(page: str) -> list[Run]:
-    """Return the runs that a page shows; tests have no duration there."""
+    """Return the runs on a page; their tests have no duration."""
     listed: dict[str, Sequence[str]] = {}
     return [run for part in page.split("\n## ")[1:] for run in _read_table(part, listed)]
 
@@ -71,7 +71,7 @@ def _read_table(part: str, listed: dict[str, Sequence[str]]) -> Iterator[Run]:
 
 
 def _read_passed(part: str, listed: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    """Return the tests that a part lists, or that the part to which it refers does."""
+    """Return the tests that a part lists, or those of the part to which it refers."""
     _, _, rest = part.partition(EVERYWHERE)
     if rest.startswith(f" {THOSE_OF}"):
         return listed[rest.splitlines()[0].removeprefix(f" {THOSE_OF}").removesuffix(".")]

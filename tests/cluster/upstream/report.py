@@ -1,4 +1,4 @@
-"""Renders docs/conformance.md: the text of ``page.md`` with runs, kube-proxy beside ours."""
+"""Renders docs/conformance.md: the text of ``page.md`` with runs, beside kube-proxy's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ADDRESSES = {
     "dual": "addresses of both families, IPv4 first",
     "ipv6": "IPv6 addresses only",
 }
-"""By a key of `FAMILIES`: what nodes, pods and Services have."""
+"""The families of nodes, pods and Services, by a key of `FAMILIES`."""
 COLUMNS = (
     "kube-proxy",
     "nftables",
@@ -32,20 +32,20 @@ COLUMNS = (
     "local",
     "mixed",
 )
-"""Keys of `PROXIES`, in the order of the columns; each has one for each of `CNIS`."""
+"""Keys of `PROXIES`, in the order of the columns; each has a column for each of `CNIS`."""
 VERSION, KUBERNETES, CNI = "version", "Kubernetes", "pods connected by"
 COUNT, DURATION = "**passed**", "duration"
-"""What the first rows are called; the others are tests."""
+"""The titles of the first rows; the others are tests."""
 EVERYWHERE, THOSE_OF = "Passed in every column:", "those listed below the table "
 Column = tuple[str, str]
 """A key of `PROXIES` and one of `CNIS`."""
 MARKS = {PASSED: "✓", FAILED: "**✗**", SKIPPED: "–"}
-# Two tests differ by their provider alone.
+# Two tests differ only in their provider.
 _LABEL = re.compile(r" \[(?!Provider:)[^\]]*\]")
 
 
 def render(runs: Collection[Run]) -> str:
-    """Return the page; a run that is missing has no column."""
+    """Return the page; a missing run has no column."""
     versions = sorted({run.kubernetes for run in runs})
     skip = ", ".join(f"`{word.rstrip(':')}`" for word in SKIP)
     parts = []
@@ -71,10 +71,10 @@ def _render_table(
     runs: Mapping[Column, Run],
     listed: dict[tuple[str, ...], str],
 ) -> str:
-    """Return a table and what is below it.
+    """Return a table and the text below it.
 
     Args:
-        listed: The headings below which tests are listed, by these tests; this one is added.
+        listed: The headings that list tests, by these tests; this one is added.
     """
     columns = [column for column in product(COLUMNS, CNIS) if column in runs]
     results = {c: {plain(one.name): one for one in runs[c].results} for c in columns}
@@ -120,7 +120,7 @@ def _findings(
     columns: Sequence[Column],
     results: Mapping[Column, Mapping[str, Result]],
 ) -> Iterator[str]:
-    """Yield a line for each test that didn't pass somewhere."""
+    """Yield a line for each test that didn't pass in every column."""
     for name in names:
         found = {column: results[column][name] for column in columns if name in results[column]}
         missed = {column: result for column, result in found.items() if result.outcome != PASSED}

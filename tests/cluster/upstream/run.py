@@ -1,4 +1,4 @@
-"""Runs a group of upstream's tests with a Service proxy, in a cluster made for it."""
+"""Runs a group of upstream's tests with a Service proxy, in a new cluster."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from .groups import FAILED, GROUPS, PASSED, Group, Result, read_results
 REASONS = {
     r"\[Provider:GCE\]": "Asks for Google's DNS servers, which no machine has but theirs.",
 }
-"""Why a test can't pass or says nothing, in one sentence each; by an expression that its name
-contains; of all proxies, ours and kube-proxy."""
-# No group of ours takes half of it, even with a proxy that does nothing.
+"""Why a test can't pass, or proves nothing, in one sentence; by an expression for its name; for
+this proxy and kube-proxy."""
+# No group takes half of it, even with a proxy that does nothing.
 TIMEOUT_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One proxy, one group: how all its tests ended."""
+    """The results of a group with one proxy."""
 
     proxy: str
     """A key of `PROXIES`."""
@@ -39,7 +39,7 @@ class Run:
     families: str
     """A key of `FAMILIES`."""
     version: str
-    """What of the proxy was tried: a commit, or a release."""
+    """The tested version of the proxy: a commit or a release."""
     kubernetes: str
     cni: str
     """The plugin that connected pods."""
@@ -58,15 +58,15 @@ class Run:
 def run_group(
     proxy: str, name: str, families: str, cni: str, folder: Path, write: Write = sys.stdout.write
 ) -> Run:
-    """Make a cluster, run the tests, take it down.
+    """Create a cluster, run the tests, take it down.
 
     Args:
         proxy: A key of `PROXIES`.
         name: A key of `GROUPS`.
         families: A key of `FAMILIES`.
         cni: The plugin that connects pods.
-        folder: Gets ginkgo's output, its report, and the logs of the proxies.
-        write: Takes the progress.
+        folder: The folder for ginkgo's output, its report, and the proxies' logs.
+        write: Called with the progress.
 
     Raises:
         AssertionError: The cluster didn't start, or ginkgo wrote no report.
@@ -98,7 +98,7 @@ def run_group(
 
 
 def explain(result: Result) -> Result:
-    """Put our own words in the place of the reason that upstream gives, where we have some."""
+    """Replace upstream's reason by one of REASONS, if there is one."""
     if result.outcome == PASSED:
         return result
     whys = (why for what, why in REASONS.items() if re.search(what, result.name))
@@ -106,10 +106,10 @@ def explain(result: Result) -> Result:
 
 
 def run_tests(cluster: Cluster, programs: Programs, group: Group, folder: Path) -> list[Result]:
-    """Run a group's tests in a cluster that is ready; return how they ended.
+    """Run a group's tests in a ready cluster; return their results.
 
     Raises:
-        AssertionError: There is no report; the end of ginkgo's output is in the message.
+        AssertionError: There is no report; with the end of ginkgo's output.
     """
     kubeconfig = cluster.control_plane.kubeconfig
     output, report = folder / "output.log", folder / "junit.xml"
@@ -136,11 +136,11 @@ def run_tests(cluster: Cluster, programs: Programs, group: Group, folder: Path) 
 
 
 def commit() -> str:
-    """Return the commit of this checkout, marked if the proxy was changed since."""
+    """Return the commit of this checkout, marked if the proxy has uncommitted changes."""
     commit = git(REPOSITORY, "rev-parse", "--short=12", "HEAD")
     return commit + ("+" if git(REPOSITORY, "status", "--porcelain", "userspace_proxy") else "")
 
 
 def run_name(proxy: str, group: str, families: str, cni: str) -> str:
-    """Return what names a run's files in the cache."""
+    """Return the name of a run's files in the cache."""
     return f"{group}-{families}-{proxy}-{cni}"

@@ -1,4 +1,4 @@
-"""A choice of upstream's tests for every change: whole clusters, each with a steering of ours."""
+"""Runs a selection of upstream's tests: whole clusters, each with a steering mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The largest inputs that one namespace is allowed, and what its users ask meanwhile."""
+"""The largest inputs that a namespace may have, and the queries of its users."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .rig import EVERY_S, Node, Object
 
 TENANT = "tenant"
 OF_A_SLICE = 1000
-"""Endpoints, the most that the API server admits."""
+"""The maximum number of endpoints in a slice that the API server admits."""
 PORTION = 500
-"""Objects that an API server may take of one client in EVERY_S."""
+"""How many objects an API server accepts from one client in EVERY_S."""
 _VIPS, _POD_IPS = IPv4Address("10.97.0.0"), IPv4Address("10.128.0.0")
 _DNS = ("127.0.0.1", 53)
 _A, _PTR = 1, 12
@@ -34,17 +34,17 @@ _A, _PTR = 1, 12
 
 @dataclass(frozen=True)
 class Input:
-    """What one namespace writes and asks."""
+    """The objects that one namespace writes, and its query."""
 
     name: str = "nothing"
     objects: Callable[[], list[Object]] = list
-    """At the start of the agent."""
+    """Objects that exist when the agent starts."""
     later: Callable[[], list[Object]] = list
-    """All at once, while others are watched."""
+    """Objects that are written together while the other namespace is measured."""
     changes: Callable[[], Iterator[Sequence[Object]]] = lambda: iter(())
-    """One after the other, while others are watched."""
+    """Objects that are written one after the other during the measurement."""
     question: Callable[[Node], Callable[[], object]] = lambda _: lambda: None
-    """Returns what is asked again and again."""
+    """Returns the query that is repeated."""
     flags: Sequence[str] = field(default=())
 
 
@@ -181,7 +181,7 @@ def _watches_calls(node: Node) -> Callable[[], object]:
 
 
 def _served(ports: int, endpoints: int) -> list[Object]:
-    """Return as many Services as a namespace's endpoints admit, and one more."""
+    """Return as many Services as a namespace's endpoints admit, plus one."""
     slices = endpoints // OF_A_SLICE
     objects = []
     for n in range(ENDPOINTS_OF_NAMESPACE_MAX // (ports * endpoints) + 1):
@@ -262,7 +262,7 @@ def _portions(objects: list[Object], size: int) -> Iterator[Sequence[Object]]:
 
 
 def _pinned(services: int, first_pod: int) -> list[Object]:
-    """Return the slices of Services with affinity, as large as the rules of the node admit."""
+    """Return slices of Services with affinity, as many as the node's rules admit."""
     pods = NODE_RULES_MAX // services // 4
     return [
         endpoint_slice(f"s{n}", 0, _pods(n * (pods + 1) + first_pod, pods)) for n in range(services)
@@ -314,7 +314,7 @@ def _asks_unknown_names(node: Node) -> Callable[[], object]:
 
 
 def _name(letters: Random) -> str:
-    """Return a name that takes long to compare with others like it."""
+    """Return a name that takes long to compare with similar names."""
     return "".join(letters.choices("ab", k=63))
 
 

@@ -1,10 +1,10 @@
-"""What one namespace's objects cost others: a node, its agent, and an API server that changes.
+"""Measures the cost of one namespace's objects to others: a node, its agent and an API server.
 
     tenant's objects, changes, questions ──▶ agent ◀── another namespace's change, /livez
 
-Rule 1: a time is that which passes while the agent's control process isn't kept from a processor by
-other programs: what the kernel counts as its wait for one is subtracted.
-Rule 2: what is compared is the same agent without the tenant's objects.
+Rule 1: times don't include the time for which the agent's control process waited for a processor,
+which the kernel counts, because other programs cause it.
+Rule 2: the baseline is the same agent without the tenant's objects.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ Object = dict[str, Any]
 
 OTHERS = Service("others", "10.96.0.10")
 EVERY_S = 0.25
-"""Between two changes of the tenant, and between two questions."""
+"""The interval of the tenant's changes, and of its queries."""
 CHANGES = 16
-"""Of the other namespace, while the tenant changes its objects."""
+"""The number of changes of the other namespace, while the tenant changes its objects."""
 LIVEZ_S = 1.0
 """The kubelet's timeout."""
 
 
 class Costs(NamedTuple):
-    """What others notice."""
+    """Delays, failures and memory that others notice."""
 
     delay_s: float
-    """Until a change of another namespace leads its clients elsewhere, at most."""
+    """The longest time until a change of the other namespace moved its clients."""
     silence_s: float
-    """Until ``/livez`` answers, at most."""
+    """The longest time until ``/livez`` answered."""
     failed_in_a_row: int
-    """Answers of ``/livez`` later than the kubelet waits for one."""
+    """How many answers of ``/livez`` in a row exceeded the kubelet's timeout."""
     memory_mib: float
-    """Of the control process, at rest."""
+    """The idle memory of the control process."""
 
     def beyond(self, quiet: Costs) -> Costs:
-        """Return what is added to a node without the tenant."""
+        """Return these costs minus those of a node without the tenant."""
         return Costs(
             self.delay_s - quiet.delay_s,
             self.silence_s - quiet.silence_s,
@@ -61,8 +61,8 @@ class Node:
     """A node with an agent that reads from an API server.
 
     Args:
-        folder: An empty one.
-        flags: Of the agent.
+        folder: An empty folder.
+        flags: The agent's flags.
     """
 
     def __init__(self, folder: Path, *flags: str) -> None:
@@ -75,7 +75,7 @@ class Node:
         self._answers: list[float] = []
 
     def start(self, objects: Iterable[Object]) -> None:
-        """Start both with another namespace's Service, and with these objects."""
+        """Start the node with another namespace's Service and these objects."""
         others = with_endpoints(OTHERS, self._pods[:1])
         self.api.start_with([*others.objects(), *objects])
         self.agent.start_until_ready()
@@ -86,9 +86,9 @@ class Node:
         changes: Iterator[Sequence[Object]],
         ask: Callable[[], object],
     ) -> Costs:
-        """Measure others while the tenant adds objects, changes some, and asks its questions."""
+        """Measure the other namespace while the tenant adds and changes objects, and queries."""
         delays: list[float] = []
-        # What the start has begun ends before.
+        # Wait until the work of the start is done.
         self._change(1)
         memory = self._memory_mib()
         with (
@@ -108,12 +108,12 @@ class Node:
         return Costs(max(delays), max(silences), longest, memory)
 
     def close(self) -> None:
-        """End everything."""
+        """Stop the agent and the API server."""
         self.api.kill()
         self.testbed.close()
 
     def _change(self, pod: int) -> float:
-        """Have the other namespace's Service lead to a pod; return how long that took."""
+        """Move the other namespace's Service to another pod; return how long clients took."""
         name = ("one", "two")[pod]
         others = with_endpoints(OTHERS, self._pods[pod : pod + 1])
         began = self._clock()
@@ -135,11 +135,11 @@ class Node:
             sock.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
             answer = sock.recv(4096)
         took = self._clock() - began
-        # Not answered at all: the agent has closed the connection, as others need its place.
+        # There is no answer if the agent closed the connection to make room for another client.
         self._answers.append(took if b" 200 " in answer else max(took, 2 * LIVEZ_S))
 
     def _clock(self) -> float:
-        """Return seconds, without those in which the agent waited for a processor."""
+        """Return the clock in seconds, less the agent's time waiting for a processor."""
         text = Path(f"/proc/{self.agent.pid}/schedstat").read_text()
         return time.monotonic() - int(text.split()[1]) / 1e9
 
@@ -150,7 +150,7 @@ class Node:
 
 @contextmanager
 def _in_background(act: Callable[[], object], *, every_s: float = EVERY_S) -> Iterator[None]:
-    """Act every so often, in a thread of its own; a failure is raised at the end."""
+    """Call a function at intervals in a thread; raise its failure at the end."""
     over = threading.Event()
 
     def run() -> None:

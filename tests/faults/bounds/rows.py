@@ -1,10 +1,10 @@
-"""The cost model: for each thing that input can make grow, its bound, what it costs, whose share.
+"""The cost model: each quantity that input can make grow, with its bound, cost and share.
 
-docs/security.md's tables are made from these rows (``make docs``), and the walk puts one namespace
-at the bound of each row that has an input.
+docs/security.md's tables are made from these rows (``make docs``), and the test walks through the
+rows and puts a namespace at the bound of each that has an input.
 
-Rule 1: a bound counts what costs, and the figure is the constant that the code compares.
-Rule 2: costs are of one unit, measured on the machine of docs/benchmarks.md.
+Rule 1: a bound limits the unit that has the cost, and is the constant that the code compares.
+Rule 2: costs are given per unit, as measured on the machine of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ from .inputs import Input
 
 @dataclass(frozen=True)
 class Row:
-    """What input makes grow, and its bound."""
+    """One quantity that input makes grow, and its bound."""
 
     grows: str
     bound: str
-    """With its unit."""
+    """The bound with its unit."""
     share: str
-    """Whose it is."""
+    """Who shares the bound."""
     costs: str
-    """Of one unit."""
+    """The cost of one unit."""
     at_the_bound: str
     largest: Sequence[Input] = ()
-    """The largest inputs of one namespace; empty: another test proves the bound."""
+    """The largest inputs of one namespace; empty if another test proves the bound."""
 
 
 _MANY = "[too-many-endpoints](troubleshooting.md#too-many-endpoints), an Event; "
@@ -451,7 +451,7 @@ WALKED = [one for rows in TABLES.values() for row in rows for one in row.largest
 
 
 def with_bounds(page: str) -> str:
-    """Return docs/security.md with the rows: ``make docs``."""
+    """Return docs/security.md with a table of the rows: ``make docs``."""
     head = ["what grows", "bound", "share of", "costs", "at the bound"]
     parts = []
     for name, rows in TABLES.items():

@@ -1,4 +1,4 @@
-"""One namespace at its bounds costs other namespaces, and the kubelet's probe, little."""
+"""A namespace at its bounds has little effect on other namespaces and the kubelet's probe."""
 
 import pytest
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.long, pytest.mark.netns]
 DELAY_S = 0.25
 MEMORY_MIB = 64
 ATTEMPTS = 3
-"""Another program of the machine may be the reason once or twice, a bound each time."""
+"""Other programs of the machine may cause one or two failures, which exceed a bound each."""
 
 
 def measure(folder, given: inputs.Input) -> Costs:
@@ -31,12 +31,12 @@ def measure(folder, given: inputs.Input) -> Costs:
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory):
-    """What the same agent takes without the tenant."""
+    """Return the costs of the same agent without the tenant."""
     return measure(tmp_path_factory.mktemp("quiet") / "node", inputs.Input())
 
 
 def excess(costs: Costs) -> str:
-    """Return what others notice beyond what a row may cost; empty if nothing."""
+    """Return the costs to others that exceed a row's limits; empty if none does."""
     parts = []
     if costs.delay_s > DELAY_S:
         parts.append(f"changes of others {costs.delay_s:.2f} s later")
@@ -50,7 +50,7 @@ def excess(costs: Costs) -> str:
 
 
 @pytest.mark.parametrize("largest", WALKED, ids=lambda one: one.name.replace(" ", "-"))
-def test_a_full_namespace_costs_other_namespaces_little(largest: inputs.Input, quiet, tmp_path):
+def test_a_full_namespace_hardly_affects_other_namespaces(largest: inputs.Input, quiet, tmp_path):
     found = []
     for attempt in range(ATTEMPTS):
         costs = measure(tmp_path / str(attempt), largest).beyond(quiet)

@@ -1,4 +1,4 @@
-"""The rigs of the unit tests, on both event loops, for what is broken on purpose."""
+"""Runs the unit tests' rigs on both event loops, for tests of faults."""
 
 from tests.unit.dataplane.conftest import build, pytest_asyncio_loop_factories, rig, timers
 

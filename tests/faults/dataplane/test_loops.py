@@ -7,7 +7,7 @@ LIMIT = 200
 
 
 async def test_a_loop_through_another_proxy_ends_and_leaves_room_for_other_clients(build):
-    """Neither can see that the other one leads back: it may be a load balancer between them."""
+    """Neither proxy can see the loop: a load balancer may be between them."""
     rig = build(Tuning(descriptor_limit=LIMIT))
     pod = rig.endpoint()
     there = build(Tuning(descriptor_limit=LIMIT))

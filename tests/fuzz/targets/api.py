@@ -1,4 +1,4 @@
-"""Objects of the API server, and the lines of its watches; then the plan for what was read."""
+"""Objects of the API server and lines of its watches, and the plan for them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RESOURCES = (SERVICES, SLICES, this_node("node-1"))
 
 
 class Cluster:
-    """The objects that were read so far, and their plan."""
+    """The objects that were parsed so far, and their plan."""
 
     def __init__(self) -> None:
         self.store = Store()
@@ -50,7 +50,7 @@ class Cluster:
         self.planner = Planner(FACTS)
 
     def check(self) -> None:
-        """Plan; then the plan from scratch is the same, and each problem is one line."""
+        """Check that a plan from scratch is the same, and that each problem is one line."""
         snapshot = self.store.snapshot()
         plan = self.planner.plan(snapshot)
         again = Planner(FACTS).plan(snapshot)
@@ -74,7 +74,7 @@ def check_objects(data: bytes) -> None:
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn.OBJECTS)
 def drawn_objects(objects: list[tuple[int, dict[str, Any]]]) -> None:
-    """Objects of the right form with odd values; manifests accept nothing that the API refuses."""
+    """Valid objects with unusual values: manifests accept only what the API accepts too."""
     cluster = Cluster()
     for number, item in objects:
         written = json.dumps(item)
@@ -82,7 +82,7 @@ def drawn_objects(objects: list[tuple[int, dict[str, Any]]]) -> None:
         metadata = metadata_of(encoded)
         cluster.caches[number].put(encoded, metadata)
         for found in ManifestReader("file.json").read(written).objects:
-            # Beside it there may be problems of earlier objects of this kind.
+            # Earlier objects of this kind may have problems, too.
             alone = ResourceCache(RESOURCES[number], Store())
             alone.put(encoded, metadata)
             assert not alone.rejected, found
@@ -90,12 +90,12 @@ def drawn_objects(objects: list[tuple[int, dict[str, Any]]]) -> None:
 
 
 def check_drawn_objects(data: bytes) -> None:
-    """As :func:`drawn_objects`, drawn from these bytes."""
+    """Like :func:`drawn_objects`, drawn from these bytes."""
     drawn_objects.hypothesis.fuzz_one_input(data)
 
 
 def check_list(data: bytes) -> None:
-    """A list is the same in whatever parts it arrives, and its items are those of the JSON."""
+    """A list's items don't depend on its chunks, and are those of the JSON."""
     found = [_items_of(data, part) for part in (1, 7, 1 << 20)]
     assert found[0] == found[1] == found[2]
     if found[0] is not None:
@@ -104,7 +104,7 @@ def check_list(data: bytes) -> None:
 
 
 def _items_of(data: bytes, part: int) -> list[bytes] | None:
-    """Return the items of a list that arrives in parts; None if it is refused."""
+    """Return the items of a list that arrives in chunks; None if it is rejected."""
     body = ListBody(value_bytes_max=10_000)
     items: list[bytes] = []
     try:
@@ -117,7 +117,7 @@ def _items_of(data: bytes, part: int) -> list[bytes] | None:
 
 
 def check_watch(data: bytes) -> None:
-    """A watch that sends this, in two parts, and ends."""
+    """A watch that sends these bytes in two chunks, and ends."""
     cut = len(data) // 2
     client = _Watched([data[:cut], data[cut:]])
     cluster = Cluster()
@@ -139,11 +139,11 @@ def check_watch(data: bytes) -> None:
 
 
 class _Done(Exception):
-    """The reflector waits after its watch."""
+    """The watch has ended, and the reflector is about to wait."""
 
 
 class _Watched:
-    """An API server with an empty list, whose watch sends some chunks."""
+    """An API server with an empty list and a watch that sends these chunks."""
 
     url = "https://192.0.2.1:6443"
     credentials = Credentials(master=url)

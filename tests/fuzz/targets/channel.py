@@ -1,4 +1,4 @@
-"""Frames between a worker and a control process, its own or the next one.
+"""Frames between a worker and its control process, or the next one.
 
     data = step …       step = kind (1 byte), descriptors (1), length (2), that many bytes
 
@@ -27,31 +27,30 @@ _DESCRIPTORS_MAX = 4
 
 
 class Loop:
-    """The reader of a channel; the target calls it."""
+    """The event loop of a channel: the target calls its reader."""
 
     def __init__(self) -> None:
         self.readers: dict[int, Callable[[], None]] = {}
         self.add_reader = self.readers.__setitem__
 
     def remove_reader(self, fd: int) -> None:
-        """Part of asyncio.AbstractEventLoop."""
         self.readers.pop(fd, None)
 
     remove_writer = remove_reader
 
 
 def check_channel(data: bytes) -> None:
-    """What a worker sends, to its own control process, or to the next one that takes over."""
+    """A worker's frames, read by its control process or by the next one, which adopts it."""
     _check(data, FromWorker)
 
 
 def check_worker_channel(data: bytes) -> None:
-    """What a control process sends to a worker, its own, or another one's."""
+    """A control process's frames, read by its worker or by one that it adopts."""
     _check(data, ToWorker)
 
 
 def _check(data: bytes, reads: Any) -> None:
-    """Messages have their type, a bad one ends the channel once, and no descriptor stays open."""
+    """Messages have their type, a bad one closes the channel once, and no descriptor leaks."""
     before = _open_descriptors()
     received: list[Any] = []
     losses: list[str] = []
@@ -105,7 +104,7 @@ def _send(sock: socket.socket, frame: bytes, count: int) -> None:
         try:
             sock.sendmsg([frame], ancillary, socket.MSG_NOSIGNAL)
         except OSError:
-            # The other end has closed.
+            # The other end is closed.
             return
 
 

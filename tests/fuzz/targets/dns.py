@@ -1,4 +1,4 @@
-"""DNS messages: what any client sends, and what a server answers about a name of endpoints."""
+"""DNS messages: queries of any client, and a server's answers about an endpoint's name."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _FLAGS = 0x8180
 
 @functools.cache
 def responder() -> Responder:
-    """Return a responder with the names of some Services."""
+    """Return a responder for the names of some Services."""
     names = shop()
     return Responder(lambda: names)
 
 
 def check_dns_query(data: bytes) -> None:
-    """What is answered at all has the query's number, and fits."""
+    """An answer has the query's ID and fits."""
     for is_udp in (True, False):
         answer = responder().respond(data, is_udp=is_udp)
         wire = answer.wire if isinstance(answer, LastAnswer) else answer
@@ -41,7 +41,7 @@ def check_dns_query(data: bytes) -> None:
 
 
 def check_dns_answer(data: bytes) -> None:
-    """The bytes as an answer, and as the records of one: a bounded number of addresses."""
+    """The bytes as an answer and as its records: the number of addresses is bounded."""
     _check_answer(data)
     head = HEADER.pack(4711, _FLAGS, 1, int.from_bytes(data[:2], "big"), 0, 0)
     wire = head + QUERY.question + data[2:]

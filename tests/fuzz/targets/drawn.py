@@ -1,4 +1,4 @@
-"""Services, EndpointSlices and Nodes whose fields have usual, odd and wrong values."""
+"""Draws Services, EndpointSlices and Nodes with usual, unusual and wrong values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _texts(*words: str) -> st.SearchStrategy[str]:
 
 
 def _some(**fields: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str, object]]:
-    """Draw a mapping that lacks some fields; one of them in a while has a wrong type."""
+    """Draw a mapping that lacks some fields; occasionally a field has a wrong type."""
     strategies = {name: st.one_of(values, values, values, ODD) for name, values in fields.items()}
     return st.fixed_dictionaries({}, optional=strategies)
 
@@ -133,4 +133,4 @@ OBJECTS = st.lists(
     ),
     max_size=4,
 )
-"""Each with the number of its resource."""
+"""Each kind's objects with the number of its resource."""

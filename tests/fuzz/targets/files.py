@@ -24,7 +24,7 @@ PLACE = "file.yaml"
 
 
 def check_yaml(data: bytes) -> None:
-    """Each line number is one of the text's, and JSON means what it means to others."""
+    """Line numbers exist in the text, and JSON has the same meaning as for other parsers."""
     if (text := _text(data)) is None:
         return
     try:
@@ -51,7 +51,7 @@ def check_yaml(data: bytes) -> None:
 
 
 def check_manifest(data: bytes) -> None:
-    """Each problem is one line with its place, and reading again gives the same."""
+    """Each problem is one line with its position, and reading the file again gives the same."""
     if (text := _text(data)) is None:
         return
     reader = ManifestReader(PLACE)
@@ -63,7 +63,7 @@ def check_manifest(data: bytes) -> None:
 
 
 def check_config(data: bytes) -> None:
-    """What is read can be written, and then it is read again as the same settings."""
+    """A parsed configuration can be written and read again with the same settings."""
     if (text := _text(data)) is None:
         return
     try:
@@ -80,7 +80,7 @@ def check_config(data: bytes) -> None:
 
 
 def check_kubeconfig(data: bytes) -> None:
-    """A kubeconfig names a server and a way to it, or there is one line about it.
+    """A kubeconfig gives a server and how to connect to it, or one line with the problem.
 
     A line with two section signs begins another file of the list.
     """
@@ -108,7 +108,7 @@ def check_kubeconfig(data: bytes) -> None:
 
 
 def check_no_proxy(data: bytes) -> None:
-    """A proxy of the environment is one, or there is one line about it."""
+    """Proxies of the environment are valid, or the problem is one line."""
     texts = data.decode(errors="replace").split("\0")
     names = ("HTTPS_PROXY", "NO_PROXY", "https_proxy", "no_proxy")
     environment = dict(zip(names, texts, strict=False))
@@ -123,7 +123,7 @@ def check_no_proxy(data: bytes) -> None:
 
 
 def _text(data: bytes) -> str | None:
-    """Return the text of a file; None if its reader refuses it."""
+    """Return the text of a file; None if its reader rejects it."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -139,7 +139,7 @@ def _check_line(problem: str, text: str) -> None:
 
 
 def _lines(text: str) -> int:
-    # For YAML the end of the text is a line of its own, and a lone CR ends a line, too.
+    # YAML counts the end of the text as a line, and ends lines at a lone CR, too.
     return len(text.splitlines()) + 1
 
 
@@ -149,14 +149,14 @@ def _refuse(word: str) -> None:
 
 def _finite(text: str) -> float:
     number = float(text)
-    # For kubectl it is text in YAML, and an error in JSON.
+    # YAML, for kubectl, reads it as text, and JSON rejects it.
     if math.isinf(number):
         _refuse(text)
     return number
 
 
 def _without_merge(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a mapping; refuse what YAML reads differently: merges and repeated keys."""
+    """Return a mapping; reject what YAML reads differently: merges and repeated keys."""
     made = dict(pairs)
     if "<<" in made or len(made) < len(pairs):
         raise ValueError("YAML differs from JSON here")

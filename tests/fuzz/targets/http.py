@@ -11,12 +11,12 @@ from typing import Any
 from tests.unit.status.views import NOW, make_troubled_view
 from userspace_proxy.status.server import StatusServer
 
-# A connection that waits for the rest of a request is still open when the client's side has ended.
+# A connection with an incomplete request stays open after the client's FIN.
 _ANSWER_S = 5.0
 
 
 class Servers:
-    """Both status servers, in a loop of their own, and what they reported as their bug."""
+    """Both status servers in an event loop of their own, and the bugs that they logged."""
 
     def __init__(self) -> None:
         self.bugs: list[Any] = []
@@ -30,7 +30,7 @@ class Servers:
         self._loop.run_until_complete(self._server.serve_health(("127.0.0.1", 0)))
 
     def answer(self, which: int, request: bytes) -> bytes:
-        """Return all that a server sends to a client that sends this, and no more."""
+        """Return all that a server sends to a client that sends these bytes and a FIN."""
         return self._loop.run_until_complete(self._answer(which, request))
 
     async def _answer(self, which: int, request: bytes) -> bytes:
@@ -55,7 +55,7 @@ def servers() -> Servers:
 
 
 def check_http(data: bytes) -> None:
-    """A client gets answers of HTTP, none of them an error of the server, and then the end."""
+    """A client gets HTTP answers, no internal server error, and then a FIN."""
     if not data:
         return
     answer = servers().answer(data[0], data[1:])

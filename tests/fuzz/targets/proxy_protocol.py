@@ -1,4 +1,4 @@
-"""PROXY headers, as a load balancer in front, or what passes for one, sends them."""
+"""PROXY headers from a load balancer, or from a program that pretends to be one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from userspace_proxy.model.proxy_protocol import (
 
 
 def check_proxy_header(data: bytes) -> None:
-    """A header is read as soon as it is complete, whatever follows, and is one that we write."""
+    """A header is parsed as soon as it is complete, and is one that this proxy could write."""
     header = _read(data)
     if header is None:
         return

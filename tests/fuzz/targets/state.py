@@ -11,7 +11,7 @@ OWNER = StateOwner("manifests", "/etc/services", "node-1", "")
 
 
 def check_last_state(data: bytes) -> None:
-    """A state is one of this proxy, which is encoded as it was, or a problem in one line."""
+    """A state is one of this proxy and is encoded identically, or the problem is one line."""
     content = data[1:] if data[:1] == b"\0" else gzip.compress(data[1:])
     try:
         snapshot = decode_state(content, OWNER)

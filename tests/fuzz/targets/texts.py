@@ -1,4 +1,4 @@
-"""Texts of annotations, as users write them."""
+"""Annotations' values, as users write them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from userspace_proxy.model.notes import Note
 from userspace_proxy.model.source_ranges import read_source_ranges
 
 NOTE_MAX = 2000
-"""Characters: a text that is cut, of which each may be written as ten, and all known words."""
+"""The longest note, in characters: cut text, each character escaped as ten, and all known words."""
 
 
 def check_annotations(data: bytes) -> None:
-    """A text as the value of every annotation, and its start, and as a key: notes are lines."""
+    """The text is each annotation's value, a truncated value, and a key; each note is one line."""
     text = data.decode(errors="replace")
     for each in (text, text[:TEXT_MAX]):
         _check_notes(read_handling({one.key: each for one in ANNOTATIONS})[1])
@@ -31,7 +31,7 @@ def check_annotations(data: bytes) -> None:
         _check_notes(read_source_ranges([each], {})[1])
         _check_notes(read_handling({f"{ANNOTATION_WEIGHT}{each}": "1"})[1])
     for one in ANNOTATIONS:
-        # The time is linear even beyond what is read.
+        # Time is linear even for text that isn't parsed.
         _read(one.read, text)
 
 

@@ -20,7 +20,7 @@ _ANSWER_S = 5.0
 
 
 class Server:
-    """The API for Services that only remember, in a loop of its own."""
+    """The API for Services that only record changes, in an event loop of its own."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -30,7 +30,7 @@ class Server:
         )
 
     def answer(self, which: int, body: bytes) -> bytes:
-        """Return the answer to a request with a body, while there is one Service with a toxic."""
+        """Return the answer to a request with a body, while one Service with a toxic exists."""
         return self._loop.run_until_complete(self._answer(which, body))
 
     async def _answer(self, which: int, body: bytes) -> bytes:
@@ -63,7 +63,7 @@ def server() -> Server:
 
 
 def check_toxiproxy(data: bytes) -> None:
-    """A body is a change, or the client's mistake."""
+    """A body is a change, or gets a client error."""
     if not data:
         return
     answer = server().answer(data[0], data[1:])

@@ -1,4 +1,4 @@
-"""The demo, as root and as a user without privileges: its commands work, and nothing is left."""
+"""The demo, as root and as another user: its commands work, and it leaves nothing behind."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ from tests.processes import started
 from userspace_proxy_testing.commands.demo_broken import BROKEN_SERVICES
 
 COMMAND = ("-m", "userspace_proxy", "demo")
-# "  round robin         /tmp/…/ask http … --count 6": a label, a gap, and what to do.
+# "  round robin         /tmp/…/ask http … --count 6": a label, a gap and a command.
 PRINTED = re.compile(r"^  (\S.*?) {2,}(\S.*?)(?: {2,}\(.*\))?$", re.MULTILINE)
 WEB_PODS = ["web-1", "web-2", "web-3"]
 LEAVES_NOTHING = {
@@ -37,11 +37,11 @@ LEAVES_NOTHING = {
 
 
 class Demo:
-    """One demo in a session of its own, as a terminal gives it one.
+    """One demo in a separate session, as if a terminal had started it.
 
     Args:
-        stack: Ends it.
-        as_ourselves: Whether this user runs it; else a user without privileges does.
+        stack: Closes the demo.
+        as_ourselves: Whether this user runs it, and not a user without privileges.
     """
 
     def __init__(self, stack, *, as_ourselves):
@@ -67,7 +67,7 @@ class Demo:
         self.printed = {}
 
     def read(self):
-        """Wait until it has printed what to try; return itself."""
+        """Wait until the demo has printed the commands to try; return itself."""
         self.printed = dict(PRINTED.findall(self._read_until("the proxy's log")))
         return self
 
@@ -76,7 +76,7 @@ class Demo:
         return self.run_command(f"{self.printed[label]} {more}", **options)
 
     def run_command(self, command, *, ok=0, **options):
-        """Run a command as that user, with this exit status; return its output."""
+        """Run a command as that user; fail if its exit status differs. Return its output."""
         done = subprocess.run(
             [*self._enter, "sh", "-c", command],
             capture_output=True,
@@ -89,17 +89,17 @@ class Demo:
         return done.stdout
 
     def first_line(self, label):
-        """Run a printed command that doesn't end; return its first line."""
+        """Run a printed command that doesn't exit; return its first line."""
         command = [*self._enter, "sh", "-c", f"exec {self.printed[label]}"]
         with started(command) as running:
             return running.stdout.readline()
 
     def lines(self, label):
-        """Return the lines that a printed command answers with."""
+        """Return the output of a printed command as lines."""
         return self.run(label).splitlines()
 
     def pids(self):
-        """Return all its processes: its children, theirs, and so on."""
+        """Return the demo's processes: its children, their children, and so on."""
         parents = {}
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
@@ -110,7 +110,7 @@ class Demo:
         return found
 
     def end_by(self, number):
-        """Send a signal to its group, as a terminal does; return what is left after it."""
+        """Signal the process group as a terminal does; return what the demo leaves behind."""
         with descriptors_of(self.pids()) as descriptors, namespaces_of(self.pids()) as namespaces:
             assert namespaces
             os.killpg(self.process.pid, number)
@@ -138,7 +138,7 @@ class Demo:
 
 
 def namespace_of(pid):
-    """Return a process's network namespace; empty when it is gone."""
+    """Return a process's network namespace; empty if the process is gone."""
     try:
         return str(Path(f"/proc/{pid}/ns/net").readlink())
     except OSError:
@@ -147,7 +147,7 @@ def namespace_of(pid):
 
 @contextlib.contextmanager
 def namespaces_of(pids):
-    """Yield the network namespaces of processes but this one's; no other gets their names."""
+    """Yield processes' network namespaces except this one's; keep their inode numbers in use."""
     with contextlib.ExitStack() as opened:
         for pid in pids:
             with contextlib.suppress(OSError):
@@ -156,7 +156,7 @@ def namespaces_of(pids):
 
 
 def is_gone(descriptor):
-    """Wait for a process to end."""
+    """Wait until a process exits; return whether it did."""
     return bool(select.select([descriptor], [], [], DEADLINE_S)[0])
 
 
@@ -180,7 +180,7 @@ def demo(as_ourselves):
 
 @pytest.fixture
 def manifest(demo):
-    """The manifest that the demo names; as it was after the test."""
+    """The manifest that the demo names; the test's changes are undone at the end."""
     path = Path(re.match(r"edit (\S+):", demo.printed["change something"])[1])
     text = path.read_text()
     yield path
@@ -213,7 +213,7 @@ def test_the_page_is_served_on_loopback_and_shows_the_services(demo):
 
 
 def test_round_robin_reaches_all_pods(demo):
-    # Background traffic takes turns, too.
+    # The background traffic also advances the round robin.
     seen = set()
 
     def reached():
@@ -252,7 +252,7 @@ def status_of(demo):
 
 
 def connections(demo):
-    """Return how many connections each Service of the shop had."""
+    """Return how many connections each Service of the shop has had."""
     return {
         port["service"]: port["connections"]
         for port in status_of(demo)["ports"]
@@ -318,7 +318,7 @@ def test_the_log_can_be_followed(demo):
 
 
 def test_ctrl_c_ends_the_demo_without_leftovers(as_ourselves):
-    # A demo of its own: other tests of this module may run after this one.
+    # A separate demo, because other tests of this module may run after this one.
     with contextlib.ExitStack() as stack:
         left = Demo(stack, as_ourselves=as_ourselves).read().end_by(signal.SIGINT)
     assert left == LEAVES_NOTHING

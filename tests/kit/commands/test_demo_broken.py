@@ -30,7 +30,7 @@ AT_RUN_TIME = {
 
 @pytest.fixture
 async def plan(tmp_path):
-    """What node-1 plans for the demo's manifests."""
+    """node-1's plan of the demo's manifests."""
     (tmp_path / "shop.yaml").write_text(manifests_for(PODS))
     (tmp_path / "broken.yaml").write_text(broken_manifests_for(PODS))
     snapshot, status = await read(tmp_path)
@@ -68,7 +68,7 @@ def test_runtime_mistakes_surface_on_the_ports_of_the_broken_pod(plan):
     assert endpoints["nonexistent"][0].partition(":")[0] not in PODS.values()
 
 
-async def test_the_local_policy_advice_leads_to_a_pod(tmp_path):
+async def test_following_the_local_policy_advice_makes_a_pod_usable(tmp_path):
     text = broken_manifests_for(PODS).replace(
         "internalTrafficPolicy: Local", "internalTrafficPolicy: Cluster"
     )

@@ -1,4 +1,4 @@
-"""Commands of a running demo arrive by its terminal and by its socket."""
+"""Commands to a running demo, from its terminal and through its socket."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ def run(line):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The folder of a demo, where the command looks for it."""
+    """The folder of a demo, in the place where the command looks for it."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folder = tmp_path / f"{FOLDER_PREFIX}1"
     folder.mkdir()
@@ -96,7 +96,7 @@ def test_a_demo_folder_path_may_exceed_the_unix_socket_limit(tmp_path, monkeypat
 def test_a_silent_control_client_does_not_delay_other_clients(folder):
     silent = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])"
     with listening(folder):
-        # A socket's path has 108 bytes.
+        # The path of a Unix socket is limited to 108 bytes.
         subprocess.run([sys.executable, "-c", silent, "commands"], cwd=folder, check=True)
         assert send_command(["heal"]) == "did heal"
 

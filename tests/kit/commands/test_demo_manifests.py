@@ -1,4 +1,4 @@
-"""The demo's manifests are manifests that the proxy itself finds good."""
+"""The proxy accepts the demo's manifests without a problem."""
 
 import asyncio
 

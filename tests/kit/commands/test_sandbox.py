@@ -38,7 +38,7 @@ addressType: IPv4
 ports: [{name: sql, port: 5432, protocol: TCP}]
 endpoints: [{addresses: [10.244.0.5], hostname: db-0}]
 """
-# What the command does; it ends with status 7.
+# The program that the command runs; it exits with status 7.
 SCRIPT = """
 import socket, urllib.request
 for host in ("10.96.0.10", "web", "web.shop.svc.cluster.local", "db-0.db:5432"):
@@ -64,7 +64,7 @@ metadata: {name: api, namespace: shop}
 spec: {clusterIP: 10.96.0.20, selector: {app: api}, ports: [{port: 80}]}
 """
 )
-# The script asks as a user would, and ends with the status of explain.
+# The script asks as a user would, and exits with the status of explain.
 ASK = """
 userspace-proxy() { "$PYTHON" -m userspace_proxy "$@"; }
 userspace-proxy status; echo $?
@@ -130,7 +130,7 @@ def test_a_command_reaches_services_by_address_and_by_name(as_ourselves):
         run = ("-m", "userspace_proxy", "sandbox", f"--manifests={path}", "-n", "shop", "--")
         done = subprocess.run(
             [*prefix, python, *run, python, "-c", SCRIPT],
-            # No proxy can be asked from there, so none is.
+            # The sandbox can't reach an HTTP proxy, so these variables must be ignored.
             env=os.environ | env | {"http_proxy": "http://proxy.example:3128"},
             capture_output=True,
             text=True,

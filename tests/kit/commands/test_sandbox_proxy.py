@@ -1,4 +1,4 @@
-"""The proxy of a sandbox: its page's socket, and what is said when it doesn't start."""
+"""The proxy of a sandbox: the socket of its page, and the error if it doesn't start."""
 
 import socket
 import sys
@@ -77,7 +77,7 @@ def test_a_page_in_a_pod_is_served_there_and_health_is_served_outside(tmp_path):
             running_proxy(sandbox, page, manifests, log, health=health) as proxy,
         ):
             wait_until_ready(health.getsockname()[1], proxy, log, lambda: False)
-            # An empty folder is a problem.
+            # A folder without manifests is reported as a problem.
             done = pod.run([sys.executable, "-m", "userspace_proxy", "status"], check=False)
             assert done.stdout.startswith("node-1  local  0 Service ports")
             with pytest.raises(SandboxError, match="cannot open port 10249 in client"):

@@ -1,4 +1,4 @@
-"""Answers of fake agents, by the bytes that they send."""
+"""Answers of fake agents, compared by their bytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def request(*, gzip: bool = False, path: str = STATUS, **query: str) -> AgentReq
 
 
 class Client:
-    """Collects what is sent."""
+    """A client that collects the bytes that it receives."""
 
     def __init__(self) -> None:
         self.got = b""

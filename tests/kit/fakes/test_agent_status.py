@@ -1,4 +1,4 @@
-"""Objects of a cluster, and what an agent reports of them."""
+"""The objects of a cluster, and the status that an agent reports about them."""
 
 from userspace_proxy.facts import Level
 from userspace_proxy.plan.digest import summary_of

@@ -1,4 +1,4 @@
-"""Fake agents, as a client of the fake API server's port-forward meets them."""
+"""Fake agents, through the port-forward of the fake API server."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def client(api):
 
 
 async def ask(client: ApiClient, pod: str, port: int = 10249) -> bytes:
-    """Return all that a pod answers."""
+    """Return the whole response of a pod."""
     async with asyncio.timeout(DEADLINE_S):
         stream = await open_stream(client, ForwardTarget("kube-system", pod, port))
         try:

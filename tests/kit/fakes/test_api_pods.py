@@ -66,7 +66,7 @@ def test_addresses_are_added_unless_a_patch_replaces_them():
     assert after("PATCH", {"status": replacing}, before)["status"]["podIPs"] == [{"ip": "10.0.0.2"}]
 
 
-def test_a_pod_without_a_node_is_deleted_at_once():
+def test_a_pod_without_a_node_is_deleted_immediately():
     assert after("DELETE", {}) is None
 
 

@@ -1,4 +1,4 @@
-"""The fake's port-forwards, by the frames that a client sees."""
+"""The port-forwards of the fake API server, compared by the frames that a client sees."""
 
 import struct
 from contextlib import suppress
@@ -63,7 +63,7 @@ async def test_after_the_pod_closes_the_stream_waits_for_the_clients_close(api, 
         async with connect(session, autoclose=False) as socket:
             messages = [await socket.receive() for _ in range(4)]
             assert [messages[2].data, messages[3].type] == [b"\x00hello", WSMsgType.CLOSE]
-            # Pings that it sends meanwhile are read.
+            # The server answers pings in the middle of the stream.
             await socket.ping()
             async with session.get("/version"):
                 assert api.pods.open == 1
@@ -81,7 +81,7 @@ async def test_a_client_disconnecting_during_a_response_is_not_an_error(api, ses
         api.pods.run("web-1", {80: address})
         socket = await connect(session)
         await until(lambda: api.pods.passed_bytes["default/web-1"] > 100_000)
-        # Without the frame that ends a WebSocket.
+        # The connection closes without a WebSocket close frame.
         socket._response.close()
         await until(lambda: api.pods.open == 0)
     await api.stop()

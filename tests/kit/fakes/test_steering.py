@@ -1,4 +1,4 @@
-"""The published fake keeps the contract."""
+"""The published fake passes the contract tests."""
 
 from __future__ import annotations
 

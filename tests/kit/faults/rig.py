@@ -11,7 +11,7 @@ PATIENCE_S = 60.0
 
 
 async def echo(reader, writer):
-    """Return what arrives, and the FIN."""
+    """Echo the bytes and the FIN."""
     with contextlib.suppress(ConnectionError):
         while data := await reader.read(65536):
             writer.write(data)
@@ -20,7 +20,7 @@ async def echo(reader, writer):
 
 @contextlib.asynccontextmanager
 async def faulty(handler=echo, *toxics, **options):
-    """Yield a fault server with these toxics, given as for ``read_toxic``."""
+    """Yield a fault server with these toxics, whose fields are those of ``read_toxic``."""
     async with serving(handler) as address:
         faults = FaultServer(address, **options)
         faults.set_toxics([toxic(**given) for given in toxics])
@@ -40,7 +40,7 @@ async def connect(faults):
 
 
 async def ask(faults, sent=b"hello", count=None):
-    """Send bytes, and return as many."""
+    """Send bytes, and return as many bytes of the answer."""
     reader, writer = await connect(faults)
     writer.write(sent)
     try:

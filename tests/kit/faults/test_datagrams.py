@@ -35,7 +35,7 @@ class Client(asyncio.DatagramProtocol):
 
 @contextlib.asynccontextmanager
 async def faulty(*toxics, host="127.0.0.1"):
-    """Yield a function that sends datagrams and returns the replies to as many as are given."""
+    """Yield a function that sends datagrams and returns as many replies."""
     loop = asyncio.get_running_loop()
     server, _ = await loop.create_datagram_endpoint(Echo, local_addr=(host, 0))
     faults = FaultDatagrams(SocketAddress(*server.get_extra_info("sockname")[:2]), seed=1)
@@ -109,7 +109,7 @@ async def test_latency_delays_each_datagram():
 
 @contextlib.asynccontextmanager
 async def echoing(**settings):
-    """Yield what passes datagrams on to an echo, and a function that exchanges one with it."""
+    """Yield a fault server in front of an echo, and a function that exchanges a datagram."""
     loop = asyncio.get_running_loop()
     server, _ = await loop.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
     with contextlib.ExitStack() as stack:

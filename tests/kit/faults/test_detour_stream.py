@@ -1,4 +1,4 @@
-"""What toxics do to the bytes of a connection."""
+"""The effect of toxics on the bytes of a connection."""
 
 import asyncio
 import contextlib
@@ -41,7 +41,7 @@ async def test_latencies_add_up_and_do_not_lower_the_rate():
         began = clock()
         sent = b"x" * 8_000_000
         assert await ask(faults, sent) == sent
-        # The answer would take 20 s if each read waited for the one before.
+        # The answer would take 20 s if each read waited for the previous one.
         assert 0.07 <= clock() - began < 15
 
 
@@ -101,7 +101,7 @@ async def test_a_timeout_of_0_drops_any_number_of_bytes_and_detects_eof(monkeypa
     monkeypatch.setattr(detour_stream, "_CHUNKS", 4)
     async with faulty(echo, {"type_": "timeout", "stream": "upstream"}) as faults:
         reader, writer = await connect(faults)
-        # More than the kernel and the queue keep.
+        # This is more than the kernel and the queue can hold.
         for _ in range(16):
             writer.write(bytes(1 << 20))
             async with asyncio.timeout(PATIENCE_S):

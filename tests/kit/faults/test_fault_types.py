@@ -1,4 +1,4 @@
-"""The faults on purpose that there are."""
+"""The types of faults."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Toxics as values, and what is refused."""
+"""Toxics as values, and rejected ones."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""toxiproxy's HTTP API, on Services that only remember."""
+"""toxiproxy's HTTP API, with Services that only record calls."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from userspace_proxy_testing.faults.toxiproxy import ProxyInfo, ToxiproxyApi
 
 
 class Services:
-    """What the API needs, in memory."""
+    """The Services that the API needs, in memory."""
 
     def __init__(self):
         self.proxies = {}
@@ -23,7 +23,7 @@ class Services:
     async def create(self, name, listen, upstream, *, enabled):
         if ":" not in upstream:
             raise ValueError(f"upstream {upstream!r}")
-        # As the look-up of a name does.
+        # This yields like a DNS lookup.
         await asyncio.get_running_loop().run_in_executor(None, int)
         self.proxies[name] = ProxyInfo(name, listen.replace(":0", ":7"), upstream, enabled, ())
 
@@ -52,7 +52,7 @@ class Services:
 
 @pytest.fixture
 async def call():
-    """Call the API: returns status and JSON."""
+    """Call the API; yields a function that returns status and JSON."""
     api = ToxiproxyApi(Services())
     host, port = await api.serve(("127.0.0.1", 0))
     async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
@@ -124,7 +124,7 @@ async def test_a_slow_request_body_does_not_block_other_changes(call):
 
     slow = asyncio.create_task(call("POST", "/proxies", data=body()))
     await has_sent.wait()
-    # Once this is answered, the server has read the other request's head, too.
+    # Once this is answered, the server has also read the other request's head.
     await call("GET", "/version")
     assert (await call("POST", "/proxies", WEB))[0] == 201
     may_end.set()

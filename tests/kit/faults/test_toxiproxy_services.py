@@ -36,7 +36,7 @@ def upstream(proxy):
 
 
 def refused(call, *request):
-    """Return the status and the error of a call that fails."""
+    """Return the status and the error message of a call that fails."""
     with pytest.raises(HTTPError) as caught:
         call(*request)
     with caught.value as answer:
@@ -179,7 +179,7 @@ def test_bind_requires_an_address_and_port(proxy):
 
 @pytest.fixture
 def client(proxy):
-    """toxiproxy's client for Python; its host and port are variables of a class."""
+    """toxiproxy's Python client; its host and port are class variables."""
     before = APIConsumer.host, APIConsumer.port
     client = Toxiproxy()
     client.update_api_consumer(*proxy.serve_toxiproxy(("127.0.0.1", 0)))

@@ -1,4 +1,4 @@
-"""Which variables programs in a network without a way out don't get."""
+"""Variables that programs in a network without an uplink don't get."""
 
 from __future__ import annotations
 

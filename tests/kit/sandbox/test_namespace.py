@@ -9,18 +9,16 @@ from userspace_proxy_testing.sandbox.namespace import Namespace, explain_batch
 
 
 class Here:
-    """A holder of no namespace: commands run where the tests run."""
+    """A holder without a namespace: commands run where the tests run."""
 
     pid = 42
 
     def enter(self):
         return ("env",)
 
-    def release(self):
-        """Part of Holder."""
+    def release(self): ...
 
-    def wait(self):
-        """Part of Holder."""
+    def wait(self): ...
 
 
 @pytest.fixture

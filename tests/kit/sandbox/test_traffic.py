@@ -11,10 +11,10 @@ from userspace_proxy_testing.sandbox.traffic import Target, request, request_all
 
 @pytest.fixture
 def dead_port():
-    """A port at which the kernel refuses TCP and UDP clients."""
+    """A port on which the kernel refuses TCP and UDP clients."""
     with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
         tcp.bind(("127.0.0.1", 0))
-        # A connected socket refuses other clients.
+        # A connected UDP socket refuses other clients.
         udp.bind(tcp.getsockname())
         udp.connect(("127.0.0.1", 9))
         yield tcp.getsockname()[1]
@@ -49,7 +49,7 @@ def test_the_request_rate_oscillates_around_its_average():
 
 
 def counting(answered):
-    """Return the block of a server that counts requests."""
+    """Return the handler of a server that counts requests."""
 
     async def answer(reader, writer):
         await reader.readuntil(b"\r\n\r\n")

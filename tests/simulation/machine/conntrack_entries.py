@@ -1,4 +1,4 @@
-"""Simulated connection tracking: entries that clients' packets create, listed and deleted.
+"""Simulated connection tracking: clients' packets create entries, which are listed and deleted.
 
 Source: net/netfilter/nf_conntrack_netlink.c, nfnetlink_conntrack.h, nf_conntrack_common.h.
 """
@@ -36,7 +36,7 @@ def packed_ip(ip: str) -> bytes:
 
 
 class Place(NamedTuple):
-    """An address with a port."""
+    """An address and a port."""
 
     ip: str
     port: int
@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """What all packets from a client have in common."""
+    """The fields that all packets of a flow from a client share."""
 
     protocol: int
     client: Place
@@ -60,16 +60,16 @@ class Flow(NamedTuple):
 
 @dataclass
 class Entry:
-    """One entry: where the packets of a flow go."""
+    """One entry: the destination of a flow's packets."""
 
     number: int
     flow: Flow
     leads_to: Place
-    """Where replies come from."""
+    """The source of replies."""
     status: int = CONFIRMED
     tcp_state: int = _SYN_SENT
     was_closed: bool = False
-    """Whether there was a FIN."""
+    """Whether a FIN was seen."""
     link: int = field(default=0, compare=False)
 
     @property
@@ -77,12 +77,12 @@ class Entry:
         return bool(self.status & DESTINATION_TRANSLATED)
 
     def answer(self) -> None:
-        """Note a reply."""
+        """Record a reply."""
         self.status |= SEEN_REPLY
         self.tcp_state = _ESTABLISHED
 
     def reset(self) -> None:
-        """Note an RST of the endpoint after its reply."""
+        """Record an RST of the endpoint after its reply."""
         self.status |= SEEN_REPLY
         self.tcp_state = _CLOSE
 
@@ -91,13 +91,13 @@ class Entry:
         return self.tcp_state == _CLOSE
 
     def message(self) -> bytes:
-        """Return the body of its message."""
+        """Return the body of its netlink message."""
         flow = self.flow
         reply = Flow(flow.protocol, self.leads_to, flow.client)
         body = wire.netfilter(_AF[flow.version]) + _tuple(1, flow) + _tuple(2, reply)
         body += wire.be32(3, self.status) + wire.be32(7, 30)
         if flow.protocol == socket.IPPROTO_TCP:
-            # The windows' scales are between the state and the flags.
+            # The window scales are between the state and the flags.
             flags = bytes([4 if self.was_closed else 0, 0])
             state = wire.attribute(1, bytes([self.tcp_state]))
             scales = wire.attribute(2, b"\7") + wire.attribute(3, b"\7")
@@ -114,19 +114,19 @@ class Conntrack:
         self._numbers = itertools.count(0x1234_0001)
         self.entries: dict[Flow, Entry] = {}
         self.deleted: list[Entry] = []
-        """Those that programs have deleted, for oracles."""
+        """Entries that programs have deleted, for oracles."""
         self.refusals: list[int] = []
-        """Error numbers of the next requests, listings and deletions."""
+        """Error numbers for the next requests: listings and deletions."""
 
     def add(self, flow: Flow, leads_to: Place, *, is_translated: bool) -> Entry:
-        """Have later packets of a flow go where its first has gone."""
+        """Add an entry, by which later packets of a flow go where its first one went."""
         status = CONFIRMED | (DESTINATION_TRANSLATED | DESTINATION_DONE) * is_translated
         entry = Entry(next(self._numbers), flow, leads_to, status)
         self.entries[flow] = entry
         return entry
 
     def receive(self, sock: NetlinkSocket, request: wire.Request) -> None:
-        """Answer a request of a program."""
+        """Answer a program's request."""
         code = self.refusals.pop() if self.refusals else 0
         if code:
             sock.put(wire.answer(request, code, sock.port))
@@ -159,7 +159,7 @@ class Conntrack:
 
 
 class _Filter(NamedTuple):
-    """What a listing is limited to."""
+    """The conditions of a listing."""
 
     family: int
     flags: int
@@ -176,7 +176,7 @@ class _Filter(NamedTuple):
         found = wire.table_of(body, wire.NETFILTER_BYTES)
         flags = 0
         if 25 in found:
-            # In the host's order, unlike all others.
+            # The flags have host byte order, unlike all other fields.
             flags = int.from_bytes(wire.table_of(found[25]).get(1, b""), "little")
         both = wire.table_of(found.get(1, b""))
         ips, protocol = wire.table_of(both.get(1, b"")), wire.table_of(both.get(2, b""))
@@ -194,7 +194,7 @@ class _Filter(NamedTuple):
 
     def passes(self, entry: Entry) -> bool:
         flow = entry.flow
-        # Linux 6.18 lists all others for an address of IPv6 (ctnetlink_filter_match_tuple).
+        # Given an IPv6 address, Linux 6.18 lists all other entries (ctnetlink_filter_match_tuple).
         is_inverted = flow.version == 6
         tests = (
             (_FILTER_SOURCE, (flow.client.packed == self.source) != is_inverted),

@@ -1,4 +1,4 @@
-"""Both kernels of the contract, and a program that asks either by netlink."""
+"""Both kernels of the contract, and a program that sends netlink requests to either."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _READ_BYTES = 1 << 20
 
 
 class Listed(NamedTuple):
-    """What a kernel lists."""
+    """A listing of a kernel."""
 
     items: list[tuple[int, bytes]]
     is_interrupted: bool
@@ -41,7 +41,7 @@ class Program:
         self._number = 0
 
     def commit(self, *messages: bytes, with_end: bool = True) -> int:
-        """Make one transaction; return an error number, or 0."""
+        """Send one transaction; return an error number, or 0."""
         self._number += 1
         frame = wire.netfilter(0, 10)
         ends = (wire.message(_BEGIN, 1, self._number, 0, frame),)
@@ -56,7 +56,7 @@ class Program:
         return code
 
     def drain(self) -> list[wire.Request]:
-        """Return all that is there to be read."""
+        """Return all datagrams that can be read now."""
         found: list[wire.Request] = []
         self.sock.setblocking(False)
         with contextlib.suppress(BlockingIOError):
@@ -105,7 +105,7 @@ def _numbered(message: bytes, number: int, *, is_last: bool) -> bytes:
 
 
 class Contract:
-    """One of the kernels."""
+    """One of the two kernels."""
 
     is_real: bool
 
@@ -113,7 +113,7 @@ class Contract:
         self._open: list[Any] = []
 
     def program(self) -> Program:
-        """Return a new program that asks netfilter."""
+        """Return a new program with a netfilter socket."""
         sock = self.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
         self._open.append(sock)
         return Program(sock)
@@ -123,11 +123,11 @@ class Contract:
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
-        """Have the product's sockets be those of this kernel."""
+        """Connect the product's sockets to this kernel within the block."""
         yield
 
     def close(self) -> None:
-        """Release all of it."""
+        """Release all its resources."""
         for sock in self._open:
             sock.close()
 
@@ -181,7 +181,7 @@ class RealKernel(Contract):
 
 
 def tree(packed: bytes, depth: int = 3) -> Any:
-    """Return attributes as a tree, where they are nested; for comparisons of two kernels."""
+    """Return nested attributes as a tree, to compare two kernels."""
     found = wire.attributes(packed)
     whole = sum(4 + len(value) + -len(value) % 4 for _, value in found)
     if depth and found and whole == len(packed) + -len(packed) % 4:

@@ -1,7 +1,7 @@
 """Open files that processes share: ports with their queues, Unix sockets, rendezvous.
 
-Rule 1: a file lives as long as a process has a descriptor for it, or a message with it is on its
-way. What a process has is a copy: its own watches, and the file's queue.
+Rule 1: a file lives as long as a process has a descriptor for it, or a message with it is in
+flight. A process has a copy: its own watches, and the file's queue.
 Rule 2: whether a port can be bound is decided as in Linux, as far as the control half relies on it.
 
 Source: net/ipv4/inet_connection_sock.c, inet_csk_bind_conflict(), inet_csk_listen_stop();
@@ -43,41 +43,41 @@ class Shared:
         self.machine = machine
         self.copies: list[Any] = []
         self.unread_at: list[UnixEnd] = []
-        """The ends at which messages with it are unread, once for each message."""
+        """The ends where messages with it are unread, once per message."""
 
     def copy(self, process: Process) -> Any:
-        """Return what a process has of it."""
+        """Return a process's copy."""
         raise NotImplementedError
 
     def forget(self, copy: Any) -> None:
-        """Note that a copy was closed."""
+        """Record that a copy was closed."""
         self.copies.remove(copy)
         self.release()
 
     def release(self) -> None:
-        """End it if nothing has it any more."""
+        """End the file if no process and no message has it any more."""
         if not self.copies and not self.unread_at:
             self.end()
 
     def end(self) -> None:
-        """Free what it holds."""
+        """Free its resources."""
 
     @property
     def holders(self) -> set[Process]:
-        """The processes that have it, or an unread message with it."""
+        """The processes that have it, or have an unread message with it."""
         return {each.process for each in (*self.copies, *self.unread_at)}
 
 
 class Plain(Shared):
-    """A file that does nothing: a netlink socket, or an eventfd, which counts."""
+    """A file without operations: a netlink socket, or an eventfd, which counts."""
 
     def __init__(self, machine: Machine, name: str) -> None:
         super().__init__(machine)
         self.name = name
         self.count = 0
-        """Of an eventfd."""
+        """The count of an eventfd."""
         self.secret = b""
-        """Of a challenge: how it was answered."""
+        """The answer to a challenge."""
 
     def copy(self, process: Process) -> PlainCopy:
         made = PlainCopy(self, process)
@@ -86,7 +86,7 @@ class Plain(Shared):
 
 
 class PlainCopy:
-    """What one process has of it."""
+    """A process's copy of it."""
 
     local = remote = None
 
@@ -104,14 +104,14 @@ class PlainCopy:
 
 
 class Sharers:
-    """The sockets that take clients of one port, in the kernel's order."""
+    """The sockets that accept clients of one port, in the kernel's order."""
 
     def __init__(self) -> None:
         self.ports: list[Port] = []
         self.by_client = 0
-        """Among how many of them a client's is chosen by its address; 0: by chance, of all."""
+        """The number of sockets among which a client's address chooses; 0: a random one of all."""
         self.left = 0
-        """How many have left since the last one came."""
+        """How many sockets have left since the last one was added."""
 
     def add(self, port: Port) -> None:
         if port not in self.ports:
@@ -119,18 +119,18 @@ class Sharers:
             self.left = 0
 
     def remove(self, port: Port) -> None:
-        """Move the last one to the place of one that takes no clients any more. Idempotent."""
+        """Move the last socket to the index of one that accepts no clients any more. Idempotent."""
         if port in self.ports:
             self.ports[self.ports.index(port)] = self.ports[-1]
             self.ports.pop()
             self.left += 1
         if not self.ports:
-            # The kernel forgets the program with its last socket.
+            # The kernel drops the program when the group's last socket leaves.
             self.by_client = 0
 
 
 class Port(Shared):
-    """A socket of TCP or UDP that was made to be bound."""
+    """A TCP or UDP socket that was created to be bound."""
 
     def __init__(self, machine: Machine, *, is_tcp: bool) -> None:
         super().__init__(machine)
@@ -139,12 +139,12 @@ class Port(Shared):
         self.is_listening = False
         self.backlog = 0
         self.may_reuse = self.is_shared = self.is_deaf = False
-        """SO_REUSEADDR; SO_REUSEPORT; bound to an interface that there isn't."""
+        """SO_REUSEADDR; SO_REUSEPORT; whether it is bound to an interface that doesn't exist."""
         self.queue: deque[Any] = deque()
         self.known_to: dict[Process, None] = {}
-        """Processes that have, or had, a copy; the first has opened it."""
+        """Processes that have or had a copy; the first one opened it."""
         self._first: Any = None
-        """Of the copies; it may be closed."""
+        """The first copy; it may be closed."""
 
     def copy(self, process: Process) -> TcpCopy | UdpCopy:
         made = (TcpCopy if self.is_tcp else UdpCopy)(self, process)
@@ -159,7 +159,7 @@ class Port(Shared):
         self.machine.ports.pop(self, None)
 
     def bind(self, address: Address) -> None:
-        """Bind it; raises OSError if another one has the port."""
+        """Bind the socket; raises OSError if another one has the port."""
         ports = self.machine.ports
         port = address[1]
         if not port:
@@ -174,7 +174,7 @@ class Port(Shared):
 
     @property
     def sharers(self) -> Sharers:
-        """Those that take clients of its port."""
+        """The sockets that accept clients of its port."""
         return self.machine.sharers[self.local, self.is_tcp]
 
     @property
@@ -197,7 +197,7 @@ class Port(Shared):
             raise error(errno.EADDRINUSE)
 
     def listen(self) -> None:
-        """Take clients from now on; raises OSError if another socket has the port."""
+        """Start to listen; raises OSError if another socket has the port."""
         assert self.local is not None, "it is bound"
         self._check(self.local)
         self.is_listening = True
@@ -205,7 +205,7 @@ class Port(Shared):
         self._note(LISTENING)
 
     def stop_listening(self, cause: str) -> None:
-        """Refuse from now on, also those that are queued."""
+        """Refuse clients from now on, including queued ones."""
         if self.is_listening:
             self.is_listening = False
             self.machine.stopped_listening(self, cause)
@@ -221,7 +221,7 @@ class Port(Shared):
             copy.wake(0)
 
     def wake(self, events: int) -> None:
-        """Tell all that watch it."""
+        """Wake all copies' watches."""
         for copy in self.copies:
             copy.wake(events)
 
@@ -231,7 +231,7 @@ class Port(Shared):
 
 
 class TcpCopy(Stream):
-    """What one process has of a port of TCP."""
+    """A process's copy of a TCP port."""
 
     __slots__ = ("process", "shared")
 
@@ -251,7 +251,7 @@ class TcpCopy(Stream):
 
 
 class UdpCopy(DatagramSocket):
-    """What one process has of a port of UDP."""
+    """A process's copy of a UDP port."""
 
     __slots__ = ("process", "shared", "state")
 
@@ -272,7 +272,7 @@ class UdpCopy(DatagramSocket):
 
     def write(self, payload: Any, to: Address, source_ip: str | None = None) -> int:
         if self.shared.is_deaf:
-            # The kernel looks for a way through that interface.
+            # The kernel looks up a route through that interface.
             raise error(errno.ENODEV)
         return super().write(payload, to, source_ip)
 
@@ -286,7 +286,7 @@ Piece = tuple[bytes, "list[Shared]"]
 
 
 class UnixEnd:
-    """One end of a connected Unix stream socket; it has one owner."""
+    """One end of a connected Unix stream socket; it belongs to one process."""
 
     remote = None
 
@@ -298,10 +298,10 @@ class UnixEnd:
         self.item = None
         self.inbox: deque[Piece] = deque()
         self.peer: UnixEnd | None = None
-        """None once it has closed."""
+        """The other end; None once that is closed."""
         self.was_connected_to: Process = process
         self.read_bytes = 0
-        """All that its process has read."""
+        """All bytes that its process has read."""
         self.rendezvous: Any = None
         self.secret = b""
 
@@ -319,11 +319,11 @@ class UnixEnd:
 
     @property
     def left(self) -> int:
-        """How many bytes it takes."""
+        """How many bytes can be written to it."""
         return self.room - sum(len(data) for data, _ in self.inbox)
 
     def send(self, data: bytes, rights: list[Shared]) -> int:
-        """Send what the other end has room for, and all files with the first byte."""
+        """Send as much as the other end has room for, and all descriptors with the first byte."""
         if self.peer is None:
             raise error(errno.EPIPE)
         count = min(len(data), self.peer.left)
@@ -336,13 +336,13 @@ class UnixEnd:
         return count
 
     def receive(self, most: int) -> Piece:
-        """Return bytes up to files, with these."""
+        """Return bytes up to the next descriptors, with these."""
         if not self.inbox:
             if self.peer is None:
                 return b"", []
             raise BlockingIOError(errno.EAGAIN, "nothing to read")
         data, rights = b"", list[Shared]()
-        # What came before files is read with them, what came after isn't.
+        # Bytes before the descriptors are read with them, bytes after them aren't.
         while self.inbox and not rights and len(data) < most:
             more, rights = self.inbox.popleft()
             room = most - len(data)
@@ -371,7 +371,7 @@ class UnixEnd:
 
 
 class Rendezvous(Shared):
-    """A listening Unix socket by which a worker is found."""
+    """A listening Unix socket on which a worker can be reached."""
 
     def __init__(self, machine: Machine, label: str) -> None:
         super().__init__(machine)
@@ -386,7 +386,7 @@ class Rendezvous(Shared):
         return made
 
     def connect(self, process: Process, room: int) -> UnixEnd:
-        """Return a process's end of a new connection, which waits to be accepted."""
+        """Return a process's end of a new connection, which waits for accept()."""
         ours, theirs = UnixEnd(process, room), UnixEnd(process, room)
         ours.join(theirs)
         ours.rendezvous = self
@@ -402,7 +402,7 @@ class Rendezvous(Shared):
 
 
 class RendezvousCopy:
-    """What one process has of it."""
+    """A process's copy of it."""
 
     remote = None
 
@@ -424,7 +424,7 @@ class RendezvousCopy:
 
 
 class Watch:
-    """Calls back soon after a stream of a client, or of an endpoint, may have changed."""
+    """Calls back soon after a client's or endpoint's stream may have changed."""
 
     def __init__(self, machine: Machine, callback: Callable[[], None]) -> None:
         self._machine = machine

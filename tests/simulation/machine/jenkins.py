@@ -40,7 +40,7 @@ def _final(a: int, b: int, c: int) -> int:
 
 
 def jhash(data: bytes, seed: int) -> int:
-    """Return the hash as a number of 32 bits."""
+    """Return the 32-bit hash."""
     a = b = c = (_INITIAL + len(data) + seed) & _MASK
     while len(data) > 12:
         words = (int.from_bytes(data[at : at + 4], "little") for at in (0, 4, 8))

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Task(asyncio.Task[Any]):
-    """One whose place in a set depends on its number, not on its address in memory."""
+    """A task whose order in a set depends on its number, not on its address in memory."""
 
     def __init__(self, loop: ProcessLoop, coro: Any, name: str | None = None) -> None:
-        # Before the rest, which puts it into a set.
+        # Set first, because the original constructor puts the task into a set.
         self._hash = loop.next_hash()
         super().__init__(coro, loop=loop, name=name)  # type: ignore[arg-type]
 
@@ -29,7 +29,7 @@ class Task(asyncio.Task[Any]):
 
 
 class Future(asyncio.Future[Any]):
-    """As :class:`Task`."""
+    """A future with a hash like :class:`Task`."""
 
     def __init__(self, loop: ProcessLoop) -> None:
         self._hash = loop.next_hash()
@@ -40,7 +40,7 @@ class Future(asyncio.Future[Any]):
 
 
 class ProcessLoop(VirtualLoop):
-    """What a process uses of asyncio.AbstractEventLoop, in virtual time, while it lives."""
+    """The used parts of asyncio.AbstractEventLoop, in virtual time, until the process dies."""
 
     def __init__(self, process: Process, timeline: Timeline, rng: Random) -> None:
         super().__init__(
@@ -53,15 +53,15 @@ class ProcessLoop(VirtualLoop):
         )
         self._process = process
         self._is_reversed = rng.random() < 0.5
-        """What is ready is reported in any order: what was read in part goes to the end."""
+        """Whether ready descriptors are reversed: partly read ones move to the end."""
         self._made = 0
-        """How many tasks and futures."""
+        """How many tasks and futures were created."""
         self.after_callback = self._end_batch
 
     def _end_batch(self) -> None:
         process = self._process
         if process.is_dead:
-            # A task keeps what is raised within it, and the rest of the iteration would follow.
+            # A task catches exceptions within it, and the rest of the iteration would run.
             raise Died
         process.kernel.end_batch()
 
@@ -73,7 +73,7 @@ class ProcessLoop(VirtualLoop):
         return kernel.is_writable(~fd) if fd < 0 else kernel.is_ready(fd)
 
     def _all_ready(self) -> list[int]:
-        # As the original, without calls for each descriptor: this is asked most often of all.
+        # Like the original, without calls per descriptor: this is the most frequent check.
         kernel, ready = self._process.kernel, []
         files = kernel.files
         for fd in self._readers:
@@ -104,7 +104,7 @@ class ProcessLoop(VirtualLoop):
         return False
 
     def next_hash(self) -> int:
-        """Return the hash of another task or future; sets have them in any order, as on a node."""
+        """Return the hash of a new task or future; sets are ordered randomly, as on a node."""
         self._made += 1
         return hash((self._made,))
 
@@ -117,34 +117,28 @@ class ProcessLoop(VirtualLoop):
     def create_task(
         self, coro: Any, *, name: object = None, context: object = None
     ) -> asyncio.Task[Any]:
-        """Part of asyncio.AbstractEventLoop."""
         return self.make_task(coro)
 
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> Any:
-        """Part of asyncio.AbstractEventLoop."""
         return self.call_later(when - self.time(), callback, *args)
 
     def add_reader(self, fd: int, callback: Callable[..., object], *args: Any) -> None:
-        """Part of asyncio.AbstractEventLoop."""
         super().add_reader(fd, partial(callback, *args) if args else callback)
 
     def add_writer(self, fd: int, callback: Callable[[], object]) -> None:
-        """Part of asyncio.AbstractEventLoop."""
         super().add_reader(~fd, callback)
 
     def remove_writer(self, fd: int) -> bool:
-        """Part of asyncio.AbstractEventLoop."""
         return super().remove_reader(~fd)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Part of asyncio.AbstractEventLoop."""
         if not self._process.is_dead:
             self._report_bug(f"{context['message']}: {context.get('exception')!r}")
 
     def wake(self) -> None:
-        """Run an iteration soon."""
+        """Schedule an iteration soon."""
         if self._is_scheduled or self.is_running or self._process.is_dead:
             return
         self._is_scheduled = True
@@ -158,7 +152,7 @@ class ProcessLoop(VirtualLoop):
             return
         if self._timeline.now >= self.held_until:
             process.is_hung = False
-        # As ``with process``, without its calls: there is an iteration for each second event.
+        # Like ``with process``, without its calls: every second event causes an iteration.
         machine, before = process.machine, process.machine.current
         machine.current = process
         events._set_running_loop(self)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The simulated node: its processes, what they share, and who runs now."""
+"""The simulated node: its processes, their shared files, and which process runs now."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from .files import WORKER, Port, Rendezvous, Sharers, UnixEnd
 from .loop import ProcessLoop
 from .system_calls import Died, ProcessKernel
 
-# Numbers that no process of the real machine has.
+# PIDs that no process of the real machine has.
 _FIRST_PID = 10_000_000
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast processes of the node are."""
+    """The speed of the node's processes."""
 
     latency_s: float = 0.0003
-    """At most this long a loop that has something to do waits for the processor."""
+    """The longest time that a runnable loop waits for the processor."""
     start_s: float = 0.05
-    """At most this long a worker takes until it reads its first message."""
+    """The longest time from a worker's start until it reads its first message."""
     room: int = 4096
-    """Bytes that a Unix socket keeps."""
+    """The buffer size of a Unix socket, in bytes."""
 
 
 class Process:
@@ -50,20 +50,20 @@ class Process:
         self.is_dead = False
         self.status = 0
         self.is_hung = False
-        """It isn't only slow."""
+        """Whether it hangs, rather than being slow."""
         self.dies_at_call = self.dies_at_message = 0
-        """It dies at this one; 0: at none."""
+        """The number of the call or message at which it dies; 0 for none."""
         self.calls = self.messages = 0
         self.main: Any = None
-        """WorkerMain, or what has the plane."""
+        """WorkerMain, or the object that has the plane."""
         self.pidfds: list[Process] = []
-        """Those that are told of its end."""
+        """Processes that watch its exit by a pidfd."""
         self.task: Any = None
         self.parent: Process | None = None
         machine.processes.append(self)
 
     def __enter__(self) -> None:
-        """Be the process that runs, and its loop the running one, until its death or the exit."""
+        """Make it the current process with the running loop, until it dies or the block ends."""
         machine = self.machine
         machine.interrupted.append(machine.current)
         machine.current = self
@@ -75,7 +75,7 @@ class Process:
         return kind is Died
 
     def start(self, run: Callable[[], Any]) -> None:
-        """Run a coroutine, whose result is the exit status."""
+        """Start a coroutine whose result is the exit status."""
         self.loop.call_soon(self._begin, run)
 
     def _begin(self, run: Callable[[], Any]) -> None:
@@ -90,7 +90,7 @@ class Process:
         self.die(task.result() if exc is None else 1)
 
     def die(self, status: int) -> None:
-        """End: the kernel closes what it has."""
+        """Terminate: the kernel closes its descriptors."""
         if self.is_dead:
             return
         self.is_dead = True
@@ -106,7 +106,7 @@ class Process:
             other.loop.wake()
 
     def forget(self) -> None:
-        """Have nothing of it run any more, not even what follows an end."""
+        """Drop all its callbacks, including those that run after an exit."""
         self.is_dead = True
         if self.task is not None:
             with self:
@@ -117,7 +117,7 @@ class Machine(Network):
     """The node's network, and all processes.
 
     Args:
-        rng: Decides what isn't in the plan.
+        rng: Draws everything that isn't in the plan.
     """
 
     def __init__(self, timeline: Timeline, rng: Random, speed: Speed) -> None:
@@ -129,16 +129,16 @@ class Machine(Network):
         self.processes: list[Process] = []
         self.ports: dict[Port, None] = {}
         self.sharers: defaultdict[tuple[Address | None, bool], Sharers] = defaultdict(Sharers)
-        """By where they are bound, and whether that is TCP."""
+        """Sockets by the address that they are bound to, and whether it is TCP."""
         self.others: dict[tuple[Address, bool], None] = {}
-        """Where another program waits for clients, and whether by TCP."""
+        """Addresses where another program listens, and whether by TCP."""
         self.rendezvous: dict[str, Rendezvous] = {}
         self.current: Process | None = None
         self.interrupted: list[Process | None] = []
-        """Those that run on when the current one's iteration is over."""
+        """Processes that continue when the current one's iteration ends."""
         self.violations: list[str] = []
         self.fails_to_start = 0
-        """So many more workers can't be started."""
+        """How many more workers fail to start."""
         self.stopped_listening: Callable[[Port, str], None] = lambda _port, _cause: None
         self.dying: Callable[[Process], None] = lambda _process: None
         self.accepted: Callable[[Process, Port, Stream], None] = lambda *_: None
@@ -146,28 +146,28 @@ class Machine(Network):
         self.refused: Callable[[Stream], None] = lambda _client: None
         self.started: Callable[[Process], None] = lambda _process: None
         self.left_unread: Callable[[UnixEnd], None] = lambda _end: None
-        """Called with an end that is closed after the other one, which may have unread bytes."""
+        """Called with an end that is closed after its peer, which may have unread bytes."""
 
     def violate(self, what: str) -> None:
-        """Note what must not happen."""
+        """Record a violation."""
         self.note(f"VIOLATION: {what}")
         self.violations.append(what)
 
     @property
     def kernel(self) -> ProcessKernel:
-        """The system calls of the process that runs."""
+        """The system calls of the current process."""
         assert self.current is not None, "a process runs"
         return self.current.kernel
 
     def process_of(self, pid: int) -> Process:
-        """Return the process with a number, which are given in turn."""
+        """Return the process with a number; numbers are assigned in order."""
         return self.processes[pid - _FIRST_PID - 1]
 
     def alive(self, kind: str) -> list[Process]:
         return [each for each in self.processes if each.kind == kind and not each.is_dead]
 
     def take_port(self, address: Address, *, is_tcp: bool, for_s: float) -> bool:
-        """Have another program bind a port for a while; return whether that is free."""
+        """Bind a port in another program for a while; return whether it was free."""
         other = address, is_tcp
         same = (p for p in self.ports if p.is_tcp == is_tcp and p.port == address[1])
         is_free = not any(address[0] == "0.0.0.0" or p.local == address for p in same)
@@ -180,11 +180,11 @@ class Machine(Network):
     def run_short(
         self, process: Process, call: str, number: int, spared: int, for_s: float
     ) -> None:
-        """Have a kind of calls of a process fail for a while.
+        """Make a kind of system call of a process fail for a while.
 
         Args:
             number: The error.
-            spared: So many calls still succeed.
+            spared: How many calls still succeed first.
         """
         self.note(f"{process.name}: {call} fails with {errno.errorcode[number]} for {for_s:g} s")
         process.kernel.fails, process.kernel.spared = {call: number}, spared
@@ -226,11 +226,11 @@ class Machine(Network):
         return child.wait()
 
     def listeners_at(self, address: Address) -> list[Port]:
-        """Return the ports that take clients of an address."""
+        """Return the ports that accept clients of an address."""
         return [p for p in self.ports if p.is_tcp and p.is_listening and p.local == address]
 
     def _choose(self, ports: list[Port], client: Address) -> Port:
-        """Return the one that gets a client, as ``plane.reuseport`` has it."""
+        """Return the socket that gets a client, as chosen by the program of ``plane.reuseport``."""
         sharers = ports[0].sharers
         if sharers.by_client:
             place = ip_address(client[0]).packed[-1] % sharers.by_client
@@ -252,11 +252,10 @@ class Machine(Network):
         client.joins(port)
 
     def bind(self, core: Any, address: Address) -> None:
-        """Part of Network; ports are bound by ``files``."""
+        """Ports are bound by ``files``."""
         core.local = address
 
     def forget_datagrams(self, core: Any) -> None:
-        """Part of Network."""
         if core.local is not None and core.remote is not None:
             self._connected.pop((core.local, core.remote), None)
 
@@ -275,7 +274,7 @@ class Machine(Network):
 
 
 class Child:
-    """Part of subprocess.Popen."""
+    """Simulates subprocess.Popen."""
 
     def __init__(self, machine: Machine, process: Process) -> None:
         self._machine = machine
@@ -283,10 +282,8 @@ class Child:
         self.pid = process.pid
 
     def kill(self) -> None:
-        """Part of Popen."""
         self.process.die(-9)
 
     def wait(self, _timeout: float | None = None) -> int:
-        """Part of Popen."""
         assert self.process.is_dead, "nothing waits for a process that lives"
         return self.process.status

@@ -1,6 +1,6 @@
-"""The kernel's side of netlink: sockets of its subsystems, multicast, time, and what fails.
+"""The kernel's side of netlink: sockets of its subsystems, multicast, time and failures.
 
-A subsystem takes the datagrams that programs send to it. Time passes only where a socket waits.
+A subsystem handles the datagrams that programs send to it. Time passes only while a socket waits.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from .netlink_sockets import Listing, NetlinkSocket
 
 ROUTE, NETFILTER = 0, 12
 _BUFFER_BYTES = 425_984
-# So that no two moments are the same: what was listed at one isn't what was changed at the next.
+# Makes all moments differ, so that a change has another time than the listing before it.
 _TICK_S = 1e-9
 
 
 class Subsystem(Protocol):
-    """A part of the kernel that programs ask by netlink."""
+    """A part of the kernel that handles netlink requests."""
 
     def receive(self, sock: NetlinkSocket, data: bytes) -> None:
-        """Take a datagram; answer by the socket."""
+        """Handle a datagram; answer on the socket."""
 
     def forget(self, sock: NetlinkSocket) -> None:
-        """Note that a socket has no copy left."""
+        """Called when a socket's last copy is closed."""
 
 
 class NetlinkKernel:
@@ -38,7 +38,7 @@ class NetlinkKernel:
     Args:
         now: Monotonic seconds.
         rng: Decides how listings are divided, and when events arrive.
-        wait_until: Lets time pass; by default only the clock of sockets moves.
+        wait_until: Lets time pass; by default only the sockets' clock advances.
     """
 
     def __init__(
@@ -58,30 +58,29 @@ class NetlinkKernel:
         self.is_privileged = True
         self.send_buffer_bytes = _BUFFER_BYTES
         self.part_messages = 30
-        """How many messages a datagram of a listing has at most."""
+        """The maximum number of messages in a datagram of a listing."""
         self.event_calls = 2
-        """How many system calls later events arrive at most."""
+        """The maximum number of system calls by which events are delayed."""
         self.slow_answers: list[float] = []
-        """By how many seconds the next answers are late."""
+        """The delay of the next answers in seconds."""
         self.listing_cpu_s = 0.0
         """The CPU time that a listing of links, addresses or routes takes."""
         self._cpu_s = 0.0
         self.lost_events = 0
-        """How many of the next events don't fit into a socket's buffer."""
+        """How many of the next events overflow a socket's buffer."""
         self.between: Callable[[], None] = lambda: None
-        """Called within each system call: what others do meanwhile."""
+        """Called within each system call: the actions of other programs meanwhile."""
         self._is_between = False
         self.opened: Callable[[NetlinkSocket], None] = lambda _sock: None
         """Called with each socket that is opened."""
         self.next_sockets: list[int] = []
-        """Error numbers of the next sockets that are opened, the next last; 0: none."""
+        """Error numbers for the next opened sockets, the next one last; 0: no error."""
 
     def add(self, protocol: int, subsystem: Subsystem) -> None:
-        """Have a part of the kernel take the datagrams of a protocol."""
+        """Add the part of the kernel that handles a protocol."""
         self._subsystems[protocol] = subsystem
 
     def socket(self, family: int, _kind: int = 0, proto: int = 0) -> Any:
-        """Part of the module socket."""
         if self.next_sockets and (code := self.next_sockets.pop()):
             raise OSError(code, os.strerror(code))
         if family != _socket.AF_NETLINK:
@@ -97,17 +96,17 @@ class NetlinkKernel:
         return self._now() + self._ahead_s
 
     def clock(self) -> float:
-        """Return a moment that is later than each one before."""
+        """Return the time, which is later than at each call before."""
         self._ahead_s += _TICK_S
         return self.now()
 
     def cpu_clock(self) -> float:
-        """Return the CPU time of a thread that does nothing but list."""
+        """Return the CPU time of a thread that only lists."""
         self._cpu_s += self.listing_cpu_s
         return self._cpu_s
 
     def wait_until(self, when: float) -> None:
-        """Let time pass."""
+        """Advance the time."""
         if self._wait is not None:
             self._wait(when)
         else:
@@ -117,7 +116,7 @@ class NetlinkKernel:
         return next(self._ports)
 
     def enter(self) -> None:
-        """Note a system call."""
+        """Record a system call."""
         self.calls += 1
         if not self._is_between:
             self._is_between = True
@@ -135,7 +134,7 @@ class NetlinkKernel:
             self._subsystems[sock.proto].forget(sock)
 
     def forget_all(self) -> None:
-        """Have no sockets and subsystems any more, and know nothing of a run."""
+        """Drop all sockets and subsystems, and all state of a run."""
         self._now = float
         self.between, self.opened = lambda: None, lambda _sock: None
         self.sockets.clear()
@@ -157,7 +156,7 @@ class NetlinkKernel:
     def multicast(self, protocol: int, group: int, datagrams: list[bytes], sender: int = 0) -> None:
         """Send events to all sockets that have subscribed to a group.
 
-        Those of a socket of the product are there before its system call ends.
+        Events that the product's own socket causes can be read before its system call returns.
         """
         is_own = any(sock.port == sender for sock in self.sockets)
         after_call = 0 if is_own else self.calls + self._rng.randint(0, self.event_calls)
@@ -175,7 +174,7 @@ class NetlinkKernel:
 
 
 class ProbeSocket:
-    """Part of socket.socket: one for datagrams, as far as it shows a node's addresses."""
+    """Simulates a datagram socket that shows a node's addresses."""
 
     def __init__(self, kernel: NetlinkKernel, family: int) -> None:
         self._kernel = kernel
@@ -183,12 +182,11 @@ class ProbeSocket:
         self._name = "::" if self._is_ipv6 else "0.0.0.0"
 
     def bind(self, address: tuple[str, int]) -> None:
-        """Part of socket.socket."""
         if address[0] not in self._kernel.addresses:
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
 
     def connect(self, _address: tuple[str, int]) -> None:
-        """Part of socket.socket: as on a node whose default route has the first global address."""
+        """Connect as on a node whose default route has the first global address."""
         for ip in sorted(self._kernel.addresses):
             if (":" in ip) == self._is_ipv6 and ip not in ("::1", "127.0.0.1"):
                 self._name = ip
@@ -196,11 +194,10 @@ class ProbeSocket:
         raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
 
     def getsockname(self) -> tuple[str, int]:
-        """Part of socket.socket."""
         return self._name, 0
 
     def close(self) -> None:
-        """Part of socket.socket."""
+        pass
 
     def __enter__(self) -> ProbeSocket:
         return self
@@ -210,5 +207,5 @@ class ProbeSocket:
 
 
 def socket_module(kernel: NetlinkKernel) -> SimpleNamespace:
-    """Return what replaces the module socket."""
+    """Return the replacement of the module socket."""
     return SimpleNamespace(**{**vars(_socket), "socket": kernel.socket})

@@ -1,6 +1,4 @@
-"""A small rtnetlink: the links, addresses and routes of a node, as far as steering uses them.
-
-Programs list them.
+"""A small rtnetlink: the links, addresses and routes of a node, as far as steering modes list them.
 
 Source: include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h; net/ipv4/fib_trie.c, net/ipv6/route.c.
 """
@@ -43,22 +41,22 @@ class Link:
     number: int
     name: str
     kind: str = ""
-    """As in ``ip -details link``: ``veth``, ``bridge``; empty for hardware."""
+    """The kind in ``ip -details link``: ``veth``, ``bridge``; empty for hardware."""
     is_up: bool = True
     addresses: tuple[str, ...] = ()
-    """With a prefix length."""
+    """Its addresses with their prefix lengths."""
     networks: tuple[str, ...] = ()
-    """Others that are routed to it, without a gateway."""
+    """Other networks that are routed to it without a gateway."""
     has_gateway: bool = False
-    """Whether the default route of IPv4 leads by it."""
+    """Whether the IPv4 default route uses it."""
     beyond: tuple[tuple[str, str], ...] = ()
-    """Other networks that are routed to it, each with a gateway, of either family, or several."""
+    """Other networks that are routed to it by a gateway of either family, or by several."""
     master: int = 0
-    """The number of the bridge that it is a port of; 0 for none."""
+    """The number of the bridge whose port it is; 0 for none."""
 
     @property
     def type(self) -> int:
-        """As in if_arp.h."""
+        """Its type, as in if_arp.h."""
         return _LOOPBACK_TYPE if self.name == "lo" else _ETHER
 
 
@@ -76,16 +74,16 @@ class Routes:
         self._ways: tuple[int, dict[str, Link | None]] = (0, {})
         self._listed: tuple[int, dict[tuple[int, int], _Bodies]] = (0, {})
         self.refuses = 0
-        """How many of the next listings are refused."""
+        """How many of the next listings fail."""
         self.unrest = 0
-        """During how many of the next listings something changes that is listed again equal."""
+        """How many of the next listings are interrupted by a change without effect."""
         kernel.add(ROUTE, self)
 
     def put(self, link: Link) -> bool:
-        """Add a link, or change one, and tell programs.
+        """Add or change a link, and notify programs.
 
         Returns:
-            Whether those that watch links and addresses are told: routes alone have other groups.
+            Whether programs that watch links and addresses are notified: routes have other groups.
         """
         before = self.links.get(link.number)
         self.links[link.number] = link
@@ -112,7 +110,7 @@ class Routes:
                     self._tell(_GROUP_ROUTE[version], kind, body)
 
     def remove(self, number: int) -> None:
-        """Remove a link, and tell programs; the ports of a bridge stay, without it."""
+        """Remove a link, and notify programs; the ports of a bridge stay as its former ports."""
         for port in [one for one in self.links.values() if one.master == number]:
             self.put(replace(port, master=0))
         link = self.links.pop(number)
@@ -157,12 +155,11 @@ class Routes:
         return best[1]
 
     def address_of(self, number: int, version: int) -> str:
-        """Return the first address of a link, which ``redirect`` translates to; empty: none."""
+        """Return a link's first address, which ``redirect`` translates to; empty if it has none."""
         link = self.links.get(number)
         return "" if link is None else _first_of(link.addresses, version)
 
     def receive(self, sock: NetlinkSocket, data: bytes) -> None:
-        """Part of Subsystem."""
         for request in wire.requests(data):
             if request.flags & wire.F_DUMP != wire.F_DUMP or sock.listing is not None:
                 code = errno.EBUSY if sock.listing is not None else errno.EOPNOTSUPP
@@ -177,17 +174,17 @@ class Routes:
                 sock.begin(Listing(request.number, sock.port, items, self._changes()))
 
     def forget(self, sock: NetlinkSocket) -> None:
-        """Part of Subsystem."""
+        pass
 
     def _changes(self) -> Callable[[], int]:
-        """Return what a listing's number of changes is."""
+        """Return the change counter for a listing."""
         if not self.unrest:
             return lambda: self._sequence
         self.unrest -= 1
         return functools.partial(next, itertools.count())
 
     def _list(self, kind: int, family: int) -> _Bodies:
-        # Cost: each part of a listing asks for all of it.
+        # Cost: each part of a listing requests the whole.
         if self._listed[0] != self._sequence:
             self._listed = self._sequence, {}
         listed = self._listed[1]
@@ -263,7 +260,7 @@ def _address_body(link: Link, address: str) -> bytes:
 
 
 def _route_bodies(link: Link) -> list[tuple[int, bytes]]:
-    """Return routes with the versions of IP."""
+    """Return routes with their IP versions."""
     found: list[tuple[int, bytes]] = []
     out = wire.attribute(4, struct.pack("=I", link.number))
 
@@ -291,13 +288,13 @@ def _route_bodies(link: Link) -> list[tuple[int, bytes]]:
 
 
 def _next_hops(link: int, gateways: list[bytes]) -> bytes:
-    """Return the attribute for several next hops, in place of that for one link."""
+    """Return the attribute for several next hops, instead of the one for a single link."""
     some = [_NEXT_HOP.pack(_NEXT_HOP.size + len(one), 0, 0, link) + one for one in gateways]
     return wire.attribute(9, b"".join(some))
 
 
 def _by_gateway(network: str, gateway: str) -> bytes:
-    """Return the attribute for a gateway: another one if it has the other family."""
+    """Return the attribute for a gateway, which differs if the gateway has the other family."""
     one = ipaddress.ip_address(gateway)
     if one.version == _network(network).version:
         return wire.attribute(5, one.packed)

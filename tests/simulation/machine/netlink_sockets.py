@@ -1,7 +1,7 @@
-"""Simulated netlink sockets: answers, listings in parts, events that a classic BPF program passes.
+"""Simulated netlink sockets: answers, listings in parts, events that a classic BPF program accepts.
 
     send ──▶ subsystem ──▶ answers, or a listing, of which each recv makes one more part
-    another program changes something ──▶ multicast ──▶ program passes it ──▶ queue, or it is lost
+    another program changes something ──▶ multicast ──▶ filter accepts it ──▶ queue, or it is lost
 
 Source: net/netlink/af_netlink.c, net/core/filter.c.
 """
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _ATTACH_FILTER, _DETACH_FILTER, _SNDBUFFORCE = 26, 27, 32
 _INSTRUCTION = struct.Struct("=HBBI")
-# What the kernel reserves of a send buffer (netlink_sendmsg), and net.core.wmem_max.
+# The part of a send buffer that the kernel reserves (netlink_sendmsg), and net.core.wmem_max.
 _OVERHEAD_BYTES, _WMEM_MAX = 32, 212_992
 _DESCRIPTORS = itertools.count(10_000)
 
 
 class Waiting(NamedTuple):
-    """A datagram that is to be read."""
+    """A queued datagram."""
 
     data: bytes
     at: float = 0.0
-    """When it has arrived."""
+    """When it arrived."""
     after_call: int = 0
-    """The number of the system call that can read it at the earliest."""
+    """The number of the first system call that can read it."""
 
 
 class Listing:
     """A dump that is being read.
 
     Args:
-        items: Returns kinds and bodies of all messages as of now.
+        items: Returns the current kinds and bodies of all messages.
         sequence: Returns a number that changes whenever what is listed does; None: the kernel
             doesn't notice changes.
     """
@@ -69,7 +69,7 @@ class Listing:
         """Return the next datagram.
 
         Args:
-            most: How many messages it has.
+            most: The maximum number of messages.
             done_apart: Whether the message that ends the listing is a datagram of its own.
         """
         flags = wire.F_MULTI
@@ -92,7 +92,7 @@ class Listing:
 
 
 class NetlinkSocket:
-    """Part of socket.socket: one of the family AF_NETLINK; several may be copies of one."""
+    """Simulates an AF_NETLINK socket, which several copies may share."""
 
     family = _socket.AF_NETLINK
     type = _socket.SOCK_RAW
@@ -112,36 +112,30 @@ class NetlinkSocket:
         self._send_bytes = kernel.send_buffer_bytes
 
     def bind(self, _address: tuple[int, int]) -> None:
-        """Part of socket.socket."""
+        pass
 
     def getsockname(self) -> tuple[int, int]:
-        """Part of socket.socket."""
         return self.port, 0
 
     def fileno(self) -> int:
-        """Part of socket.socket."""
         return self._fd
 
     def dup(self) -> NetlinkSocket:
-        """Part of socket.socket: copies are one object here."""
+        """All copies are one object here."""
         self._copies += 1
         return self
 
     def settimeout(self, seconds: float | None) -> None:
-        """Part of socket.socket."""
         self._timeout = seconds
 
     def setblocking(self, is_blocking: bool) -> None:
-        """Part of socket.socket."""
         self._timeout = None if is_blocking else 0.0
 
     def getsockopt(self, _level: int, option: int) -> int:
-        """Part of socket.socket."""
         assert option == _socket.SO_SNDBUF
         return self._send_bytes
 
     def setsockopt(self, level: int, option: int, value: Any) -> None:
-        """Part of socket.socket."""
         self._check_open()
         if level == _SOL_NETLINK:
             if option == _ADD_MEMBERSHIP:
@@ -160,7 +154,6 @@ class NetlinkSocket:
             self._send_bytes = 2 * min(value, self._kernel.send_buffer_bytes // 2)
 
     def send(self, data: bytes) -> int:
-        """Part of socket.socket."""
         self._check_open()
         self._kernel.enter()
         if len(data) > self._send_bytes - _OVERHEAD_BYTES:
@@ -169,7 +162,6 @@ class NetlinkSocket:
         return len(data)
 
     def recv(self, _size: int, flags: int = 0) -> bytes:
-        """Part of socket.socket."""
         self._check_open()
         self._kernel.enter()
         if self._has_lost:
@@ -192,7 +184,7 @@ class NetlinkSocket:
         return data
 
     def close(self) -> None:
-        """Part of socket.socket; what is owned by it ends with the last copy."""
+        """Resources that the socket owns are freed with its last copy."""
         if self._fd < 0:
             return
         self._copies -= 1
@@ -201,24 +193,24 @@ class NetlinkSocket:
             self._kernel.forget(self)
 
     def is_readable(self) -> bool:
-        """Return whether epoll would report it as such."""
+        """Return whether epoll would report it as readable."""
         return self._has_lost or self._is_ready()
 
     def take(self) -> bytes:
-        """Return the next datagram, which :meth:`is_readable` shows; no system call."""
+        """Return the next datagram after :meth:`is_readable`; no system call."""
         return self._queue.popleft().data
 
     def put(self, data: bytes, *, after_call: int = 0) -> None:
-        """Have a datagram be read."""
+        """Queue a datagram."""
         delay_s = self._kernel.answer_delay()
         self._queue.append(Waiting(data, self._kernel.now() + delay_s, after_call))
 
     def lose(self) -> None:
-        """Have the next read report that something was lost."""
+        """Make the next read report lost datagrams (ENOBUFS)."""
         self._has_lost = True
 
     def put_event(self, data: bytes, *, after_call: int) -> None:
-        """Have an event be read, if the program passes it."""
+        """Queue an event if the filter accepts it."""
         if self._program and not run(self._program, data):
             return
         if self._kernel.loses_event():
@@ -227,12 +219,12 @@ class NetlinkSocket:
         self._queue.append(Waiting(data, 0.0, after_call))
 
     def begin(self, listing: Listing) -> None:
-        """Begin a listing; at most one is read at a time."""
+        """Begin a listing; only one can be in progress."""
         self.listing = listing
         self.continue_listing()
 
     def continue_listing(self) -> None:
-        """Make one more datagram of the listing."""
+        """Queue one more datagram of the listing."""
         assert self.listing is not None
         self.put(self._kernel.part(self.listing))
         if self.listing.is_over:
@@ -245,7 +237,7 @@ class NetlinkSocket:
         return first.at <= self._kernel.now() and first.after_call <= self._kernel.calls
 
     def _wait(self) -> None:
-        """Let time pass until there is something to read, or the socket's deadline."""
+        """Advance the time until a datagram can be read, or to the socket's timeout."""
         longest = 3600.0 if self._timeout is None else self._timeout
         until = self._kernel.now() + longest
         if self._queue:
@@ -262,7 +254,7 @@ def _refusal(code: int) -> OSError:
 
 
 def run(program: Sequence[tuple[int, int, int, int]], data: bytes) -> int:
-    """Run a classic BPF program on a datagram; return how many of its bytes it passes."""
+    """Run a classic BPF program on a datagram; return how many of its bytes it accepts."""
     accumulator, at = 0, 0
     while True:
         code, if_true, if_false, operand = program[at]

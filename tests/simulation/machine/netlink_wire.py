@@ -1,6 +1,6 @@
 """Netlink's messages and attributes, as the simulated kernel reads and writes them.
 
-It shares no code with the product, so that a fault of the product's own parser shows.
+Shares no code with the product, so that a bug in the product's parser is found.
 
 Source: include/uapi/linux/netlink.h, netfilter/nfnetlink.h.
 """
@@ -21,7 +21,7 @@ _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 HEADER_BYTES, _ATTRIBUTE_BYTES = _HEADER.size, _ATTRIBUTE.size
 NETFILTER_BYTES = 4
-"""Of struct nfgenmsg: a family, a version, a resource."""
+"""The size of struct nfgenmsg: a family, a version, a resource."""
 
 
 class Request(NamedTuple):
@@ -55,7 +55,7 @@ def message(kind: int, flags: int, number: int, port: int, body: bytes) -> bytes
 
 
 def answer(request: Request, code: int, port: int) -> bytes:
-    """Return the acknowledgement, or the refusal, of a message to a socket that caps them."""
+    """Return the ACK or error for a message, for a socket with NETLINK_CAP_ACK."""
     body = struct.pack("=i", -code) + request.header
     return message(ERROR, F_CAPPED, request.number, port, body)
 
@@ -65,7 +65,7 @@ def done(number: int, flags: int, port: int) -> bytes:
 
 
 def attributes(body: bytes, start: int = 0) -> Attributes:
-    """Return kinds and values in their order."""
+    """Return types and values of attributes in their order."""
     found: Attributes = []
     end = len(body)
     while start + _ATTRIBUTE_BYTES <= end:
@@ -104,7 +104,7 @@ def string(kind: int, value: str) -> bytes:
 
 
 def number(value: bytes | None) -> int:
-    """Return a number in network order; 0 if it is missing."""
+    """Return a number in network byte order; 0 if it is missing."""
     return int.from_bytes(value or b"", "big")
 
 

@@ -1,4 +1,4 @@
-"""A simulated nf_tables at the level of netlink messages, with what makes it fail.
+"""A simulated nf_tables at the level of netlink messages, with its failures.
 
     send ── batch ──▶ Transaction ── all of it ──▶ ruleset, generation + 1, events
                                   └─ refused ────▶ as it was
@@ -29,14 +29,14 @@ _EVENTS_GROUP = 7
 
 
 class Fault(NamedTuple):
-    """Why a transaction is refused, and where."""
+    """The error with which a transaction fails, and the message that fails."""
 
     code: int
-    """An error number; 0: nothing fails, so that a later one does."""
+    """An error number; 0: nothing fails, so that a later transaction can."""
     at_end: bool = False
-    """Whether it is about the last message, not about the whole."""
+    """Whether the last message fails, not the transaction as a whole."""
     answer_is_lost: bool = False
-    """The transaction takes effect, and there is no memory for its acknowledgement."""
+    """Whether the transaction is applied, but its ACK is lost for lack of memory."""
 
 
 class NfTables:
@@ -46,31 +46,30 @@ class NfTables:
         self._kernel = kernel
         self._rng = rng
         self.ruleset = Ruleset()
-        # Listings of this ruleset, without elements.
+        # Cached listings of this ruleset, without elements.
         self._listed_of = self.ruleset
         self._listed: dict[tuple[int, int, bytes, bytes], listing.Bodies] = {}
         self.conntrack = Conntrack(kernel)
         self.faults: list[Fault] = []
-        """Of the next transactions, the next last."""
+        """Faults of the next transactions, the next one last."""
         self.query_faults: list[int] = []
-        """Error numbers of the next queries."""
+        """Error numbers for the next queries."""
         self.lacks: set[str] = set()
-        """Expressions that this kernel doesn't have; also ``owner`` and ``set counter``."""
+        """Expressions that this kernel lacks; also ``owner`` and ``set counter``."""
         self.elements_per_message = 3
         self._rehashed = ("", "")
         self.rehashes = 0
-        """How many of the next listings of elements lack some, without an indication."""
+        """How many of the next element listings omit some elements without an indication."""
         self.lacked = 0
-        """How many listings have."""
+        """How many listings did."""
         self.changed: Callable[[int, list[Event]], None] = lambda _port, _events: None
-        """Called after each transaction, with the port of the program's socket."""
+        """Called after each transaction with the port ID of the program's socket."""
         self.refused: Callable[[int, set[str], int], None] = lambda _port, _tables, _code: None
-        """Called with the tables of a transaction that is refused, or has no end, and with the
-        error number; 0: only because of a fault."""
+        """Called with the tables of a transaction that fails or has no batch end, and the error
+        number; 0: only because of a fault."""
         kernel.add(NETFILTER, self)
 
     def receive(self, sock: NetlinkSocket, data: bytes) -> None:
-        """Part of Subsystem."""
         all_requests = list(wire.requests(data))
         if all_requests and all_requests[0].kind == _BATCH_BEGIN:
             self._receive_batch(sock, all_requests)
@@ -82,7 +81,7 @@ class NfTables:
                 self._receive_query(sock, request)
 
     def forget(self, sock: NetlinkSocket) -> None:
-        """Part of Subsystem: tables end with the socket that owns them."""
+        """The socket's owned tables are deleted with it."""
         owned = [p for p, one in self.ruleset.tables.items() if one.owner == sock.port]
         if owned:
             self.ruleset = self.ruleset.copy()
@@ -110,7 +109,7 @@ class NfTables:
             sock.put(wire.answer(request, code, sock.port))
             return
         items = self._source(request.kind, family, found)
-        # The kernel doesn't note whether elements change while they are listed.
+        # The kernel doesn't detect changes of elements during a listing.
         is_noted = request.kind != GET_ELEMENT
         sequence = (lambda: self.ruleset.generation) if is_noted else None
         sock.begin(Listing(request.number, sock.port, items, sequence))
@@ -120,7 +119,7 @@ class NfTables:
     ) -> Callable[[], listing.Bodies]:
         lost = -1
         place = wire.name(found.get(1)), wire.name(found.get(2))
-        # No two listings of a set lack the same element.
+        # No two listings of a set omit the same element.
         if self.rehashes and kind == GET_ELEMENT and self._rehashed != place:
             self.rehashes -= 1
             self.lacked += 1
@@ -202,6 +201,6 @@ class NfTables:
         self._kernel.multicast(NETFILTER, _EVENTS_GROUP, [block, last], port)
 
     def owned(self, port: int) -> list[str]:
-        """Return the names of the tables that belong to a socket."""
+        """Return the names of the tables that a socket owns."""
         tables = self.ruleset.tables.values()
         return [one.name for one in tables if one.flags & OWNED and one.owner == port]

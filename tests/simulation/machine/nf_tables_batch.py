@@ -47,9 +47,9 @@ from .nf_tables_state import (
 _SET_FLAGS = ANONYMOUS | CONSTANT | INTERVAL | MAP | TIMEOUT | DYNAMIC | CONCATENATED
 _DEPTH_MAX = 16
 _KINDS = ("filter", "nat", "route")
-# NF_IP_PRI_CONNTRACK: nat chains come after it.
+# NF_IP_PRI_CONNTRACK: nat chains have a later priority.
 _TRACKING = -200
-# The hooks of each expression that translates or refuses, and the kind of chain, if it matters.
+# The hooks where each translating or refusing expression is allowed, and the required chain type.
 _HOOKS = {
     "redir": ("nat", (PREROUTING, OUTPUT)),
     "masq": ("nat", (POSTROUTING,)),
@@ -60,7 +60,7 @@ _HOOKS = {
 
 
 class Refusal(Exception):
-    """A message that is refused, with an error number."""
+    """A message is refused with an error number."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -68,7 +68,7 @@ class Refusal(Exception):
 
 
 class Event(NamedTuple):
-    """What a transaction has done, for programs that watch."""
+    """A change that a transaction made, for programs that watch."""
 
     kind: int
     family: int
@@ -79,8 +79,8 @@ class Transaction:
     """The changes of one datagram of a program.
 
     Args:
-        ruleset: What is in force; it isn't changed.
-        owner: The port of the program's socket.
+        ruleset: The current ruleset; it isn't changed.
+        owner: The port ID of the program's socket.
         lacks: Names of expressions that this kernel doesn't have.
     """
 
@@ -105,7 +105,7 @@ class Transaction:
         }
 
     def apply(self, request: wire.Request) -> int:
-        """Carry out one message; return an error number, or 0."""
+        """Handle one message; return an error number, or 0."""
         handler = self._handlers.get(request.kind)
         if handler is None or len(request.body) < wire.NETFILTER_BYTES:
             return errno.EINVAL
@@ -117,7 +117,7 @@ class Transaction:
         return 0
 
     def validate(self) -> int:
-        """Return why the result is refused as a whole, as an error number; 0 if it isn't."""
+        """Return the error number with which the whole transaction is refused; 0 if it isn't."""
         for place in self._own & self.ruleset.tables.keys():
             table = self.ruleset.tables[place]
             for chain in table.chains.values():
@@ -129,7 +129,7 @@ class Transaction:
         self.events.append(Event(request.kind, table.family, table.name))
 
     def _look_up(self, family: int, name: str, *, to_change: bool = True) -> Table:
-        """Return a table, of which this transaction has a copy from then on."""
+        """Return a table, which is copied for this transaction."""
         place = family, name
         table = self.ruleset.tables.get(place)
         if table is None:
@@ -166,7 +166,7 @@ class Transaction:
         if 1 in found:
             tables = [self._look_up(family, wire.name(found[1]))]
         else:
-            # Those that belong to another socket stay.
+            # Tables that other sockets own stay.
             tables = [
                 one for one in self.ruleset.of_family(family) if one.owner in (0, self._owner)
             ]
@@ -244,7 +244,7 @@ class Transaction:
         return one
 
     def _bound(self, table: Table, one: Expression) -> Expression:
-        """Return a look-up with the name of its set, which a number may stand for."""
+        """Return a lookup with the name of its set, which the message may give as a number."""
         found = table.sets.get(one.set_name) or self._new_sets.get(one.number(4))
         if found is None or found.name not in table.sets:
             raise Refusal(errno.ENOENT)
@@ -370,24 +370,24 @@ KNOWN = frozenset({
 })  # fmt: skip
 
 
-# Cost: programs write the same expressions again and again.
+# Cost: programs write the same expressions repeatedly.
 _MOST_KEPT = 10_000
 
 
 @functools.lru_cache(_MOST_KEPT)
 def _read_expression(name: str, packed: bytes) -> Expression:
-    """Return an expression with its attributes, as the kernel lists it."""
+    """Return an expression with its attributes as the kernel lists them."""
     attributes = tuple(wire.attributes(packed))
     one = Expression(name, attributes)
     if name == "reject" and one.number(1) == 1:
-        # An RST has no code.
+        # A reject with RST has no code.
         one = Expression(name, tuple(a for a in attributes if a[0] != 2))
     return one
 
 
 @functools.lru_cache(_MOST_KEPT)
 def _read_look_up(set_name: str, register: bytes, to: bytes | None, flags: int) -> Expression:
-    """Return a look-up in a set, as the kernel lists it."""
+    """Return a lookup in a set, as the kernel lists it."""
     kept = [(1, set_name.encode() + b"\0"), (2, register)]
     kept += [] if to is None else [(3, to)]
     return Expression("lookup", (*kept, (5, flags.to_bytes(4, "big"))))
@@ -426,7 +426,7 @@ def _elements(packed: bytes, of: NftSet, *, is_new: bool) -> Iterator[Element]:
 
 
 def _follow(table: Table, base: Chain, chain: Chain, depth: int) -> int:
-    """Return why what follows from a base chain is refused; 0 if it isn't."""
+    """Return the error number of the chains below a base chain; 0 if they are valid."""
     if depth >= _DEPTH_MAX:
         return errno.EMLINK
     for rule in chain.rules:

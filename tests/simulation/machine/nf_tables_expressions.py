@@ -29,9 +29,9 @@ from .nf_tables_state import (
 )
 
 BREAK = -2
-"""The next rule is evaluated."""
+"""The rest of the rule is skipped: the next rule is evaluated."""
 REJECTED = -100
-"""Dropped, and the client is told."""
+"""Dropped, with an RST or ICMP error to the client."""
 _NEW = 8
 _KIND_BYTES = 16
 _LOCAL, _UNICAST = 2, 1
@@ -48,7 +48,7 @@ _ORDER = sys.byteorder
 
 
 class Packet:
-    """A first packet on its way."""
+    """The first packet of a flow."""
 
     def __init__(self, flow: Flow, to: Place, mark: int = 0) -> None:
         self.flow = flow
@@ -58,9 +58,9 @@ class Packet:
         self.in_link: Link | None = None
         self.out_link: Link | None = None
         self.address_here = ""
-        """Where ``redirect`` leads to."""
+        """The address that ``redirect`` translates to."""
         self.has_translated = False
-        """Whether a chain of this hook has."""
+        """Whether a chain of this hook has translated the packet."""
         self.is_translation_over = False
         self.is_masqueraded = False
         self.socket_at: Callable[[int, int], bool | None] = lambda _protocol, _port: None
@@ -74,8 +74,8 @@ class Packet:
         return DESTINATION_TRANSLATED if self.to != self.flow.dialled else 0
 
     def headers(self) -> tuple[Place, bytes, bytes]:
-        """Return where it goes, and the headers of network and transport."""
-        # Cost: most rules look at one of them.
+        """Return the destination, and the network and transport headers."""
+        # Cost: most rules match one of the headers.
         if self._headers is None or self._headers[0] != self.to:
             self._headers = self.to, self._header(), self._transport()
         return self._headers
@@ -94,11 +94,11 @@ class Packet:
 
 
 class Moment:
-    """When a packet is evaluated, and what that depends on and changes.
+    """The time of an evaluation, and the state that it depends on and changes.
 
     Args:
         draw: Returns a number below another one, at random.
-        has_effects: Whether counters count, and dynamic sets get elements.
+        has_effects: Whether counters count and elements are added to dynamic sets.
     """
 
     def __init__(self, now: float, draw: Callable[[int], int], *, has_effects: bool) -> None:
@@ -107,7 +107,7 @@ class Moment:
         self.has_effects = has_effects
 
     def find(self, looked_up: NftSet, key: bytes) -> Element | None:
-        """Return the element of a set that a key belongs to."""
+        """Return the element of a set that matches a key."""
         if looked_up.flags & CONCATENATED:
             return next((e for e in looked_up.elements.values() if e.has(key)), None)
         if looked_up.flags & INTERVAL:
@@ -120,17 +120,17 @@ class Moment:
 
 
 class Registers:
-    """Sixteen parts of four bytes, of which each must be written before it is read."""
+    """Sixteen registers of four bytes; each must be written before it is read."""
 
     __slots__ = ("_bytes", "_written")
 
     def __init__(self) -> None:
         self._bytes = bytearray(64)
         self._written = 0
-        """A bit for each part."""
+        """A bit for each register."""
 
     def put(self, part: int, value: bytes) -> None:
-        """Write a value from a part on; the rest of its last part becomes 0."""
+        """Write a value from a register on; the rest of its last register becomes 0."""
         count = (len(value) + 3) >> 2
         if len(value) & 3:
             value = value.ljust(count * 4, b"\0")
@@ -138,24 +138,24 @@ class Registers:
         self._written |= _BITS[count] << part
 
     def get(self, part: int, width: int) -> bytes:
-        """Return what was written from a part on."""
+        """Return the bytes that were written from a register on."""
         bits = _BITS[(width + 3) >> 2] << part
         assert self._written & bits == bits, f"part {part} is read, but not written"
         return bytes(self._bytes[part * 4 : part * 4 + width])
 
 
 _BITS = tuple((1 << count) - 1 for count in range(17))
-# The first part of each register: NFT_REG_1 to 4 have sixteen bytes, NFT_REG32_00 to 15 four.
+# The first 4-byte slot of each register: NFT_REG_1 to 4 have 16 bytes, NFT_REG32_00 to 15 have 4.
 _PART = {register: (register - 1) * 4 for register in range(1, 5)} | {
     register: register - 8 for register in range(8, 24)
 }
 _ACCEPTED, _BROKEN, _DROPPED, _REFUSED = map(Verdict, (ACCEPT, BREAK, DROP, REJECTED))
 Step = Callable[[Moment, Registers, Packet, Table], Verdict | None]
-"""Evaluates one expression; returns a verdict, or None to go on."""
+"""Evaluates one expression; returns a verdict, or None to continue."""
 
 
 def step_of(one: Expression) -> Step:
-    """Return what evaluates an expression; made when it is evaluated first."""
+    """Return the function that evaluates an expression; created on first use."""
     if not one.step:
         one.step.append(_STEPS[one.name](one))
     return one.step[0]
@@ -386,7 +386,7 @@ _STEPS: dict[str, Callable[[Expression], Step]] = {
     "cmp": _cmp_step,
     "ct": _ct_step,
     "dynset": _dynset_step,
-    # Of a header that follows IPv6's own: no packet of this world has one.
+    # An IPv6 extension header: no packet of this simulation has one.
     "exthdr": lambda _: lambda *_: _BROKEN,
     "fib": _fib_step,
     "hash": _hash_step,
@@ -400,7 +400,7 @@ _STEPS: dict[str, Callable[[Expression], Step]] = {
     "redir": _redir_step,
     "reject": lambda _: lambda *_: _REFUSED,
     "socket": _socket_step,
-    # A rule's own counter isn't read, and flows are tracked in this world.
+    # Rules' counters aren't read, and flows are always tracked here.
     "counter": lambda _: lambda *_: None,
     "notrack": lambda _: lambda *_: None,
 }
@@ -410,8 +410,8 @@ _PROTOCOLS = {6: b"\x06", 17: b"\x11"}
 
 
 def metadata(key: int, packet: Packet) -> bytes | None:
-    """Return a packet's metadata; None: it has none."""
-    # Those that most rules look at.
+    """Return a packet's metadata; None if it lacks that."""
+    # The keys that most rules use come first.
     if key == 15:
         return _IPV4 if packet.flow.version == 4 else _IPV6
     if key == 16:

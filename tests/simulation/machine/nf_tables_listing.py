@@ -1,4 +1,4 @@
-"""Listings of nf_tables, as the kernel answers them.
+"""Listings of nf_tables in the kernel's format.
 
 Source: net/netfilter/nf_tables_api.c, nf_tables_fill_*().
 """
@@ -35,7 +35,7 @@ Bodies = list[tuple[int, bytes]]
 
 
 class Absent(Exception):
-    """What is to be listed doesn't exist."""
+    """The object to list doesn't exist."""
 
 
 def items(
@@ -44,7 +44,7 @@ def items(
     """Return kinds and bodies of the messages of a listing.
 
     Args:
-        elements: How many elements one message has at most.
+        elements: The maximum number of elements of a message.
     """
     if kind == GET_TABLE:
         return [(NEW_TABLE, _table(table)) for table in ruleset.of_family(family)]
@@ -80,7 +80,7 @@ def items(
 
 
 def generation(ruleset: Ruleset) -> bytes:
-    """Return the body of the message with the ruleset's number."""
+    """Return the body of the message with the generation."""
     body = wire.netfilter(0, ruleset.generation & 0xFFFF) + wire.be32(1, ruleset.generation)
     return body + wire.be32(2, 1) + wire.string(3, "another")
 
@@ -130,11 +130,11 @@ _FIRST_PART = 8
 
 
 def _as_listed(one: Expression) -> list[tuple[int, bytes]]:
-    """Return attributes as the kernel lists them, which isn't always as they were sent."""
+    """Return attributes as the kernel lists them, which may differ from the sent ones."""
     found = dict(one.attributes)
     for kind in _REGISTERS.get(one.name, ()):
         part = wire.number(found.get(kind)) - _FIRST_PART
-        # A register of 16 bytes has a number of its own.
+        # A 16-byte register has a number of its own.
         if part >= 0 and part % 4 == 0:
             found[kind] = (part // 4 + 1).to_bytes(4, "big")
     nothing = bytes(4)
@@ -163,7 +163,7 @@ def _set(table: Table, one: NftSet) -> bytes:
         body += wire.be32(3, one.flags)
     body += wire.be32(4, one.key_type) + wire.be32(5, one.key_bytes)
     if one.data_type:
-        # A verdict has the width of the kernel's own structure.
+        # A verdict has the size of the kernel's own structure.
         width = 16 if one.data_type == VERDICTS else one.data_bytes
         body += wire.be32(6, one.data_type) + wire.be32(7, width)
     if one.user_data:
@@ -203,5 +203,5 @@ def _verdict(verdict: Verdict) -> bytes:
 
 
 def new_generation(ruleset: Ruleset) -> tuple[int, bytes]:
-    """Return the kind and the body of the event that ends a transaction."""
+    """Return the kind and body of the event that ends a transaction."""
     return NEW_GENERATION, generation(ruleset)

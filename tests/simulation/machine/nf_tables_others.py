@@ -1,4 +1,4 @@
-"""Another program that changes nftables, as ``nft`` does: each call is one transaction."""
+"""Another program that changes nftables, like ``nft``: each call is one transaction."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BEGIN, _END = 0x10, 0x11
 
 
 class Another:
-    """One program; its socket isn't among those of the kernel's, so it takes no events."""
+    """One program; the kernel doesn't list its socket, so it gets no events."""
 
     def __init__(self, tables: NfTables, kernel: NetlinkKernel) -> None:
         self._tables = tables
@@ -34,21 +34,21 @@ class Another:
         self._sock = NetlinkSocket(kernel, NETFILTER)
         self._number = 0
         self.last_chain = 0
-        """The order of the last chain that it has seen."""
+        """The order of the last chain that it saw."""
 
     def note_chains(self) -> None:
-        """Note which chains there are now."""
+        """Record which chains exist now."""
         tables = self._tables.ruleset.tables.values()
         orders = [chain.order for table in tables for chain in table.chains.values()]
         self.last_chain = max(orders, default=0)
 
     @property
     def port(self) -> int:
-        """The sender of its changes."""
+        """The port ID of its socket."""
         return self._sock.port
 
     def flush_ruleset(self) -> int:
-        """Delete all tables but those that are owned; return an error number."""
+        """Delete all tables except those with an owner; return an error number."""
         return self.commit(_request(DELETE_TABLE, 0, 0))
 
     def delete_table(self, table: Table) -> int:
@@ -77,7 +77,7 @@ class Another:
         return self.commit(self._element(DELETE_ELEMENT, table, name, element))
 
     def change_element(self, table: Table, name: str, element: Element, value: bytes) -> int:
-        """Give an element of a map another value."""
+        """Change the value of a map element."""
         other = Element(element.key, value)
         return self.commit(
             self._element(DELETE_ELEMENT, table, name, element),
@@ -104,24 +104,24 @@ class Another:
         return self.commit(self._about(DELETE_RULE, table, place))
 
     def insert_rule(self, table: Table, chain: str, *, first: bool = True) -> int:
-        """Add a rule that drops everything, in front of all others or behind them."""
+        """Add a rule that drops everything, before or after all others."""
         rule = wire.string(2, chain) + wire.nest(4, drop())
         flags = wire.F_CREATE | (0 if first else wire.F_APPEND)
         return self.commit(self._about(NEW_RULE, table, rule, flags))
 
     def drop_by_policy(self, table: Table, chain: str) -> int:
-        """Have a chain drop what no rule of it decides about."""
+        """Set the policy of a chain to drop."""
         return self.commit(
             self._about(NEW_CHAIN, table, wire.string(3, chain) + wire.be32(5, DROP))
         )
 
     def commit(self, *messages: bytes) -> int:
-        """Make one transaction; return an error number, or 0."""
+        """Send one transaction; return an error number, or 0."""
         self._number += 1
         frame = wire.netfilter(0, 10)
         begin = wire.message(_BEGIN, wire.F_REQUEST, self._number, 0, frame)
         end = wire.message(_END, wire.F_REQUEST, self._number, 0, frame)
-        # Failures are those of the product.
+        # Faults are for the product's transactions only.
         faults, self._tables.faults = self._tables.faults, []
         slow, self._kernel.slow_answers = self._kernel.slow_answers, []
         self._tables.receive(self._sock, b"".join((begin, *messages, end)))
@@ -167,7 +167,7 @@ def drop() -> bytes:
 
 
 def translate_all(ip: str, port: int, protocol: int = socket.IPPROTO_TCP) -> bytes:
-    """Return expressions that translate all packets of a protocol of IPv4 to one place."""
+    """Return expressions that translate all IPv4 packets of a protocol to one destination."""
     family = wire.nest(3, wire.attribute(1, bytes([socket.AF_INET])))
     value = wire.nest(3, wire.attribute(1, bytes([protocol])))
     return (

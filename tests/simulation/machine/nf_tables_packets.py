@@ -1,4 +1,4 @@
-"""Where packets go: the kernel's hooks in their order, with what nf_tables' chains decide.
+"""Routes packets: the kernel's hooks in their order, with the verdicts of nf_tables' chains.
 
     from the network   prerouting ─▶ here: input        ─▶ a socket, or the stack refuses
                                   └▶ elsewhere: forward ─▶ postrouting ─▶ an endpoint
@@ -41,39 +41,39 @@ from .nf_tables_state import (
     Verdict,
 )
 
-# NF_IP_PRI_NAT_DST and NF_IP_PRI_NAT_SRC: where all nat chains of a hook are evaluated.
+# NF_IP_PRI_NAT_DST and NF_IP_PRI_NAT_SRC: all nat chains of a hook are evaluated there.
 _NAT_AT = {PREROUTING: -100, OUTPUT: -100, POSTROUTING: 100, INPUT: 100}
 
 TCP = 6
 _Chains = tuple[list[tuple[Table, Chain]], list[tuple[Table, Chain]]]
 Listens = Callable[[int, int], bool | None]
-"""Returns whether the socket at a port, by protocol, is transparent; None: there is none."""
+"""Returns whether the socket on a port, by protocol, is transparent; None if there is none."""
 
 
 class Kind(enum.Enum):
-    """What becomes of a first packet."""
+    """The outcome of a first packet."""
 
     TO_PORT = "port"
-    """A socket of this node gets it at another port or address than it was sent to."""
+    """A socket of this node receives it on another port or address than it was sent to."""
     TO_ENDPOINT = "endpoint"
     """It is translated to another host's address."""
     REFUSED = "refused"
-    """By RST or ICMP: by a rule, or as no socket listens there."""
+    """Refused with RST or ICMP: by a rule, or because no socket listens."""
     DROPPED = "dropped"
     UNTOUCHED = "untouched"
-    """It goes where it was sent to."""
+    """It is delivered where it was sent to."""
 
 
 class Outcome(NamedTuple):
-    """Where a packet has gone."""
+    """The destination of a packet."""
 
     kind: Kind
     place: Place | None = None
     is_masqueraded: bool = False
     has_entry: bool = True
-    """Whether later packets of its flow follow it."""
+    """Whether later packets of its flow are routed in the same way."""
     is_here: bool = False
-    """Whether a socket of this node gets it where it was sent to."""
+    """Whether a socket of this node receives it at the address that it was sent to."""
 
 
 class Evaluation(Moment):
@@ -86,7 +86,7 @@ class Evaluation(Moment):
 
     def _run(self, table: Table, chain: Chain, packet: Packet) -> int:
         for rule in chain.rules:
-            # Cost: half of all rules end here.
+            # Cost: half of all rules stop matching here.
             if rule.guard is not None and metadata(rule.guard[0], packet) != rule.guard[1]:
                 continue
             verdict = self._rule(table, rule, packet)
@@ -155,7 +155,7 @@ class Packets:
 
         Args:
             is_local: Whether a program of this node sends it.
-            draw: As for the class.
+            draw: Like the class's.
         """
         evaluation = Evaluation(self._now(), draw or self._draw, has_effects=False)
         return self._first(flow, evaluation, is_local, mark)
@@ -174,7 +174,7 @@ class Packets:
         return outcome, self._tables.conntrack.add(flow, to, is_translated=is_translated)
 
     def _followed(self, entry: Entry) -> Outcome:
-        """Return where an entry leads; of the chains of type filter those of input decide."""
+        """Return the destination of an entry; of the filter chains, those of input decide."""
         to = entry.leads_to
         if not self._is_here(to.ip):
             is_translated = to != entry.flow.dialled
@@ -194,9 +194,9 @@ class Packets:
         return packet
 
     def _received(self, packet: Packet) -> Outcome:
-        """Return what a socket of this node does with a packet, or the stack without one."""
+        """Return a packet's outcome at a socket of this node, or without one."""
         if self.listens(packet.flow.protocol, packet.to.port) is None:
-            # The stack's RST ends an entry without an answer.
+            # The RST of the network stack removes an entry without a reply.
             return Outcome(Kind.REFUSED, packet.to, has_entry=packet.flow.protocol != TCP)
         if packet.to != packet.flow.dialled:
             return Outcome(Kind.TO_PORT, packet.to)
@@ -229,7 +229,7 @@ class Packets:
         return Outcome(Kind.TO_ENDPOINT, packet.to, packet.is_masqueraded)
 
     def _pass(self, hook: int, packet: Packet, evaluation: Evaluation) -> Outcome | None:
-        """Evaluate all chains of a hook; return an outcome if one ends the packet."""
+        """Evaluate all chains of a hook; return an outcome if one drops or refuses the packet."""
         packet.hook = hook
         packet.address_here = self._address_here(packet)
         others, nat = self._chains(hook, packet.flow.version)
@@ -250,7 +250,7 @@ class Packets:
         return None
 
     def _chains(self, hook: int, version: int) -> _Chains:
-        """Return the chains of a hook, and those of type nat, each in their order."""
+        """Return the filter chains of a hook, and its nat chains, each in their order."""
         if self._chains_of is not self._tables.ruleset:
             self._chains_of, self._found = self._tables.ruleset, {}
         if (hook, version) not in self._found:
@@ -266,7 +266,7 @@ class Packets:
             for chain in table.chains.values()
             if chain.hook == hook
         ]
-        # Of equal priorities the one that was added last comes first (nf_hook_entries_grow).
+        # The last added chain comes first among equal priorities (nf_hook_entries_grow).
         found.sort(key=lambda one: (one[1].priority, -one[1].order))
         return (
             [one for one in found if one[1].kind != "nat"],
@@ -277,7 +277,7 @@ class Packets:
         return self._routes.is_local(ip) or ip.startswith("127.")
 
     def _address_here(self, packet: Packet) -> str:
-        """Return where ``redirect`` leads to; empty: nowhere, so that it drops."""
+        """Return the address that ``redirect`` translates to; empty if there is none: it drops."""
         version = packet.flow.version
         if packet.hook == OUTPUT or packet.in_link is None:
             return "127.0.0.1" if version == 4 else "::1"
@@ -292,7 +292,7 @@ def _ended(code: int) -> Outcome | None:
 
 
 def in_words(outcome: Outcome) -> str:
-    """Return where a packet goes, without the address of this node."""
+    """Format the destination of a packet, without the address of this node."""
     place = outcome.place
     if outcome.kind is Kind.TO_PORT and place is not None:
         return f"port {place.port}"

@@ -24,27 +24,25 @@ Result = TypeVar("Result")
 
 
 class InlineThread:
-    """Part of OneThread: a call runs at once, in the thread of all others."""
+    """Simulates OneThread: a call runs immediately, in the thread of the test."""
 
     def __init__(self, _name: str) -> None:
         self.has_begun = False
 
     async def run(self, call: Callable[[], Result]) -> Result:
-        """Part of OneThread."""
         self.has_begun = True
         return call()
 
     def close(self) -> None:
-        """Part of OneThread."""
         self.has_begun = False
 
 
 class Sysctls:
-    """The settings of a node that steering reads."""
+    """The sysctls of a node that steering reads."""
 
     def __init__(self) -> None:
         self.zeros: set[str] = set()
-        """Files below /proc/sys/net that contain a 0."""
+        """The files below /proc/sys/net that contain 0."""
         self.has_ipv6 = True
 
     def is_zero(self, setting: Path) -> bool:
@@ -56,10 +54,10 @@ def names(
     sysctls: Sysctls,
     process: Callable[[], int],
 ) -> list[tuple[ModuleType, str, Any]]:
-    """Return modules, names in them, and what replaces what they refer to.
+    """Return modules, names in them, and the replacements.
 
     Args:
-        process: Returns the number of the process that runs: listings are shared within one.
+        process: Returns the PID of the current process: listings are shared within a process.
     """
     module = socket_module(kernel)
     clocks = SimpleNamespace(monotonic=kernel.clock, time=Clocks.time)
@@ -83,10 +81,10 @@ def installed(
     sysctls: Sysctls,
     process: Callable[[], int],
 ) -> Iterator[None]:
-    """Have the product call a simulated kernel while this lasts; arguments as of :func:`names`."""
+    """Connect the product to a simulated kernel within the block; arguments as in :func:`names`."""
     patches = names(kernel, sysctls, process)
     undo = [(module, name, vars(module)[name]) for module, name, _ in patches]
-    # The clocks of listings are defaults of their arguments.
+    # The clocks of listings are default values of arguments.
     defaults = NodeListings.__init__.__defaults__
     NodeListings.__init__.__defaults__ = (kernel.clock, kernel.cpu_clock)
     for module, name, value in patches:

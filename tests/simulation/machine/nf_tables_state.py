@@ -1,4 +1,4 @@
-"""What nf_tables contains: tables with chains, rules and sets. A transaction works on a copy.
+"""The contents of nf_tables: tables with chains, rules and sets. A transaction changes a copy.
 
 Source: include/net/netfilter/nf_tables.h.
 """
@@ -23,7 +23,7 @@ VERDICTS = 0xFFFFFF00
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule, or an element of a map, decides."""
+    """The verdict of a rule or a map element."""
 
     code: int
     chain: str = ""
@@ -31,16 +31,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Expression:
-    """One expression of a rule; of a look-up, the set's name is that in the kernel."""
+    """One expression of a rule; a lookup has the set's name in the kernel."""
 
     name: str
     attributes: tuple[tuple[int, bytes], ...] = ()
     step: list[Callable[..., Verdict | None]] = field(
         default_factory=list, compare=False, repr=False
     )
-    """What evaluates it, once it was."""
+    """The function that evaluates it, after its first use."""
     packed: list[bytes] = field(default_factory=list, compare=False, repr=False)
-    """As it is listed, once it was."""
+    """Its listed form, after its first listing."""
 
     @functools.cached_property
     def _found(self) -> dict[int, bytes]:
@@ -67,13 +67,13 @@ class Expression:
 
     @functools.cached_property
     def value(self) -> bytes:
-        """The data that it compares with, or puts into a register."""
+        """The data that it compares with, or writes to a register."""
         kind = 3 if self.name == "cmp" else 2
         return wire.table_of(self.get(kind)).get(1, b"")
 
     @functools.cached_property
     def masks(self) -> tuple[bytes, bytes]:
-        """What bits it keeps, and what bits it flips then."""
+        """The bits that it keeps, and the bits that it flips afterwards."""
         return wire.table_of(self.get(4))[1], wire.table_of(self.get(5))[1]
 
     @functools.cached_property
@@ -85,14 +85,14 @@ class Expression:
 
     @functools.cached_property
     def verdict(self) -> Verdict | None:
-        """What it decides by itself."""
+        """Its own verdict."""
         if self.name != "immediate" or self.number(1):
             return None
         return read_verdict(wire.table_of(self.get(2)).get(2))
 
 
 def read_verdict(packed: bytes | None) -> Verdict | None:
-    """Return the verdict of data; None for none."""
+    """Return the verdict in data; None if it has none."""
     if packed is None:
         return None
     found = wire.table_of(packed)
@@ -107,11 +107,11 @@ class Rule:
     expressions: tuple[Expression, ...]
     user_data: bytes = b""
     packed: list[bytes] = field(default_factory=list, compare=False, repr=False)
-    """Its expressions as they are listed, once they were."""
+    """The listed form of its expressions, after the first listing."""
 
     @functools.cached_property
     def guard(self) -> tuple[int, bytes] | None:
-        """The protocol's metadata that a packet must have, or the rest isn't evaluated."""
+        """The protocol that a packet must have, or the rest isn't evaluated."""
         if len(self.expressions) < 2:
             return None
         first, second = self.expressions[:2]
@@ -128,29 +128,29 @@ class Rule:
 
 @dataclass
 class Element:
-    """One element of a set; with intervals each end is one, unless keys have parts."""
+    """One element of a set; an interval has two elements, unless keys are concatenated."""
 
     key: bytes
     value: bytes = b""
-    """Of a map to data."""
+    """The value of a data map's element."""
     verdict: Verdict | None = None
     is_end: bool = False
     packets: int | None = None
-    """What was counted; None: it has no counter."""
+    """The counted packets; None if it has no counter."""
     expires_at: float = 0.0
     """0: never."""
     last_key: bytes = b""
-    """The end of an interval of a key with parts, each of which has an interval of its own."""
+    """The end of an interval of a concatenated key, whose fields are intervals themselves."""
 
     def has(self, key: bytes) -> bool:
-        """Return whether each part of a key is in this interval."""
+        """Return whether each field of a key is in this interval."""
         last = self.last_key or self.key
         words = (slice(at, at + 4) for at in range(0, len(key), 4))
         return all(self.key[word] <= key[word] <= last[word] for word in words)
 
     @property
     def place(self) -> tuple[bytes, bool]:
-        """What no other element of its set has."""
+        """The key that identifies an element within its set."""
         return self.key, self.is_end
 
     def has_same_value(self, other: Element) -> bool:
@@ -168,7 +168,7 @@ class NftSet:
     data_type: int = 0
     data_bytes: int = 0
     number: int = 0
-    """By which messages of its transaction refer to it."""
+    """The ID by which messages of its transaction refer to it."""
     size: int = 0
     counts: bool = False
     user_data: bytes = b""
@@ -194,7 +194,7 @@ class Chain:
     policy: int = ACCEPT
     rules: list[Rule] = field(default_factory=list)
     order: int = 0
-    """The greater, the later it was added, in the whole ruleset."""
+    """The sequence number in which it was added, in the whole ruleset."""
 
     def copy(self) -> Chain:
         return replace(self, rules=list(self.rules))
@@ -202,13 +202,13 @@ class Chain:
 
 @dataclass
 class Table:
-    """One table of a family."""
+    """A table of a family."""
 
     family: int
     name: str
     flags: int = 0
     owner: int = 0
-    """The port of the socket that it belongs to; 0: none."""
+    """The port ID of the socket that owns it; 0 for none."""
     chains: dict[str, Chain] = field(default_factory=dict)
     sets: dict[str, NftSet] = field(default_factory=dict)
     handles: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -221,7 +221,7 @@ class Table:
         )
 
     def uses(self, chain: str) -> int:
-        """Return how many rules and elements lead to a chain."""
+        """Return how many rules and elements jump or go to a chain."""
         by_rules = sum(
             one.verdict is not None and one.verdict.chain == chain
             for rule in self.rules()
@@ -234,7 +234,7 @@ class Table:
         )
 
     def uses_of_set(self, name: str) -> int:
-        """Return how many rules look a set up, or change it."""
+        """Return how many rules look up or change a set."""
         return sum(one.set_name == name for rule in self.rules() for one in rule.expressions)
 
     def rules(self) -> Iterator[Rule]:
@@ -255,7 +255,7 @@ class Ruleset:
         self.orders = itertools.count(1)
 
     def copy(self) -> Ruleset:
-        """Return one whose tables are shared until :meth:`own` copies them."""
+        """Return a copy whose tables are shared until :meth:`own` copies them."""
         other = Ruleset()
         other.tables = dict(self.tables)
         other.generation = self.generation
@@ -263,11 +263,11 @@ class Ruleset:
         return other
 
     def of_family(self, family: int) -> list[Table]:
-        """Return the tables of a family, or all."""
+        """Return the tables of a family, or all tables."""
         return [one for one in self.tables.values() if family in (0, one.family)]
 
     def text(self, *, without: Callable[[str], bool]) -> list[str]:
-        """Return tables as text, apart from those with such names; without pins and counts."""
+        """Return tables as text, except those with such names; without pins and counts."""
         lines = []
         for (family, name), table in sorted(self.tables.items()):
             if without(name):

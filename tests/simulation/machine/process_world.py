@@ -1,4 +1,4 @@
-"""What runs of processes have in common: a node, how it is run, and processes that end or stop."""
+"""A base for runs of processes: a node, its plan, and processes that exit or stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AnyMachine = TypeVar("AnyMachine", bound=Machine)
 
 
 class _Lines(logging.Handler):
-    """Has a world take what the product logs."""
+    """Passes the product's log lines to a world."""
 
     def __init__(self, world: ProcessWorld[AnyMachine], level: int) -> None:
         super().__init__(level)
@@ -28,17 +28,17 @@ class _Lines(logging.Handler):
 
 
 class ProcessWorld(Generic[AnyMachine]):
-    """Everything of one run; :meth:`run` returns what was wrong.
+    """The state of one run; :meth:`run` returns the violations.
 
     Args:
         kind: The class of the node.
-        is_traced: Whether to note each step.
+        is_traced: Whether to record each step.
     """
 
     LOG_LEVEL: ClassVar[int] = logging.ERROR
-    """Of lines that are taken."""
+    """The minimum level of log lines that are collected."""
     MAX_EVENTS: ClassVar[int]
-    """More of them within one wait mean that the node doesn't come to rest."""
+    """More events within one wait mean that the node doesn't become idle."""
 
     def __init__(self, seed: int, kind: type[AnyMachine], speed: Speed, *, is_traced: bool) -> None:
         self.rng = Random(seed)
@@ -53,28 +53,28 @@ class ProcessWorld(Generic[AnyMachine]):
         self.is_calm = self.is_finishing = self.is_over = False
 
     def take_line(self, record: logging.LogRecord) -> None:
-        """Take what the product logs."""
+        """Handle a log line of the product."""
         raise NotImplementedError
 
     def installed(self) -> AbstractContextManager[None]:
-        """Have the product call the node while this lasts."""
+        """Connect the product to the node within the block."""
         raise NotImplementedError
 
     def carry_out(self) -> None:
-        """Carry the plan out."""
+        """Run the plan."""
         raise NotImplementedError
 
     def after_step(self) -> None:
-        """Look at the node after each step."""
+        """Check the node after each step."""
         raise NotImplementedError
 
     @property
     def trace(self) -> list[tuple[float, str]]:
-        """What happened, if it is traced."""
+        """The events, if they are traced."""
         return self.machine.trace or []
 
     def run(self) -> list[str]:
-        """Carry the plan out; return what was wrong, the first first."""
+        """Run the plan; return the violations, the first one first."""
         with logging_to(_Lines(self, self.LOG_LEVEL), "userspace_proxy", self.LOG_LEVEL):
             try:
                 with self.installed():
@@ -89,7 +89,7 @@ class ProcessWorld(Generic[AnyMachine]):
         return self.machine.violations
 
     def run_for(self, seconds: float) -> None:
-        """Let time pass, until something is wrong."""
+        """Advance the time, up to the first violation."""
         timeline, violations = self.timeline, self.machine.violations
         end = timeline.now + seconds
         steps = 0
@@ -101,20 +101,20 @@ class ProcessWorld(Generic[AnyMachine]):
         timeline.now = max(timeline.now, end)
 
     def end_deaths(self) -> None:
-        """Have no process die by itself any more, and nothing lack."""
+        """Stop all faults: processes don't die and nothing is exhausted any more."""
         self.machine.others.clear()
         for process in self.machine.processes:
             process.dies_at_call = process.dies_at_message = 0
             process.kernel.fails.clear()
 
     def kill(self, kind: str, number: int) -> None:
-        """Kill one of the processes of a kind, if there are any."""
+        """Kill a process of a kind, if any exists."""
         process = self._one_of(kind, number)
         if process is not None:
             process.die(-9)
 
     def stop_for(self, kind: str, number: int, seconds: float) -> Process | None:
-        """Stop one of the processes of a kind for a while, and return it."""
+        """Stop a process of a kind for a while, and return it."""
         process = self._one_of(kind, number)
         if process is not None:
             self.note(f"{process.name}: stopped for {seconds:g} s")

@@ -1,7 +1,7 @@
 """The seam: names that modules of ``plane`` refer to, replaced by those of a simulated node.
 
-The modules look these up at each call, so nothing in the product knows of it. Those of the data
-plane are replaced as in ``tests.simulation.seam``, by the system calls of the process that runs.
+The modules look these up at each call, so the product needs no hook for it. Names of the data plane
+are replaced as in ``tests.simulation.seam``, by the system calls of the current process.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _namespace(module: ModuleType, **others: Any) -> SimpleNamespace:
 
 
 class _CurrentKernel:
-    """The system calls of whatever process runs."""
+    """The system calls of the current process."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -58,7 +58,7 @@ class _CurrentKernel:
 
 
 class _Stat:
-    """Part of Path: what /proc shows of a process."""
+    """Simulates Path for a process's entry in /proc."""
 
     def __init__(self, machine: Machine, name: str = "") -> None:
         self._machine = machine
@@ -76,21 +76,21 @@ class _Stat:
 
 @functools.cache
 def _decoder(of: Any) -> msgspec.json.Decoder[Any]:
-    """Return what decodes messages of a type; it has no state."""
+    """Return the decoder of a message type; it has no state."""
     return msgspec.json.Decoder(of)
 
 
 def _nothing(*_args: Any, **_kwargs: Any) -> None:
-    """Instead of what changes this process."""
+    """Replaces functions that change this process."""
 
 
 def _choose(sock: Any, _family: int = 0, count: int = 0) -> None:
-    """Part of plane.reuseport: the program is the whole group's."""
+    """The program belongs to the whole group."""
     sock.core.shared.sharers.by_client = count
 
 
 def _names(machine: Machine, kernel: Any, descriptors: int) -> dict[str, Any]:
-    """Return names of modules of the interpreter, and of functions, with what replaces them."""
+    """Return names of the interpreter's modules and of functions, with their replacements."""
     return {
         "os": _namespace(
             os,
@@ -105,7 +105,7 @@ def _names(machine: Machine, kernel: Any, descriptors: int) -> dict[str, Any]:
         "socket": _namespace(socket, socket=kernel.socket),
         "_socket": _namespace(_socket, socket=kernel.socket),
         "Clocks": SimpleNamespace(monotonic=machine.timeline.clock, time=Clocks.time),
-        # To make one takes as long as a hundred messages, and a run makes dozens.
+        # Creating a decoder takes as long as decoding a hundred messages, and a run creates dozens.
         "msgspec": _namespace(msgspec, json=_namespace(msgspec.json, Decoder=_decoder)),
         "gc": _namespace(gc, collect=_nothing, freeze=_nothing),
         "resource": _namespace(resource, getrlimit=lambda _what: (descriptors, descriptors)),
@@ -133,7 +133,7 @@ def _names(machine: Machine, kernel: Any, descriptors: int) -> dict[str, Any]:
 
 
 class _WorkerMain(worker_main.WorkerMain):
-    """One that drops no privileges, and that the oracles find."""
+    """A WorkerMain that drops no privileges, and that the oracles can inspect."""
 
     def __init__(self, machine: Machine, loop: Any, sock: Any) -> None:
         super().__init__(loop, sock, confine=_nothing)
@@ -150,12 +150,12 @@ def installed(
     constants: Mapping[str, float],
     watching: Sequence[tuple[Any, str, Any]] = (),
 ) -> Iterator[None]:
-    """Have the product call a simulated node while this lasts.
+    """Connect the product to a simulated node within the block.
 
     Args:
-        rng: For choices that are random on a node.
-        descriptors: How many a process may have.
-        constants: Other values of constants of ``plane``, wherever a module has them.
+        rng: For random choices of a node.
+        descriptors: The descriptor limit of a process.
+        constants: Other values for constants of ``plane``, wherever a module has them.
         watching: Replaces methods of classes, for oracles: class, name, value.
     """
     kernel = _CurrentKernel(machine)

@@ -40,18 +40,18 @@ _INTERFACE_OPTIONS = {
     (_socket.SOL_SOCKET, _socket.SO_REUSEPORT): "is_shared",
     (_socket.SOL_SOCKET, _SO_BINDTOIFINDEX): "is_deaf",
 }
-"""Options of ports that decide who may bind them, and gets clients."""
+"""Socket options that decide who may bind a port, and who gets its clients."""
 
 
 class Died(GeneratorExit):
-    """The process that makes a system call is dead, and so is what follows the call.
+    """The process that makes a system call is dead, so the code after the call must not run.
 
-    As a kind of GeneratorExit it also ends the clean-up of a coroutine that is collected later.
+    Being a GeneratorExit, it also ends the clean-up of a coroutine that is collected later.
     """
 
 
 class Pidfd:
-    """What tells of a process's end."""
+    """The pidfd of a process: readable after its exit."""
 
     local = remote = None
 
@@ -83,13 +83,13 @@ class ProcessKernel(Kernel):
         self.violations = process.machine.violations
         self.woken = process.loop.wake
         self.fails: dict[str, int] = {}
-        """The calls that fail now, as the node is short of something, and with which error."""
+        """The system calls that fail now because a resource is short, each with its error."""
         self.spared = 0
-        """So many of them succeed before."""
+        """How many calls succeed before one fails."""
 
     def enter(self, call: str) -> None:
-        """Part of Kernel; the process may die here."""
-        # As the original, without its call, and that of what would happen before: nothing does.
+        """Overrides Kernel.enter(): the process may die here."""
+        # Like the original, without its call and without events before it: there are none.
         self.calls += 1
         if self.calls > MAX_CALLS:
             raise Runaway
@@ -102,7 +102,7 @@ class ProcessKernel(Kernel):
             raise Died
 
     def lack(self, call: str) -> None:
-        """Raise the error of a call for which something lacks."""
+        """Raise the error of a call for which a resource is short."""
         if (number := self.fails.get(call)) is None:
             return
         if self.spared:
@@ -111,7 +111,7 @@ class ProcessKernel(Kernel):
         raise error(number)
 
     def enter_message(self, call: str) -> None:
-        """Begin to send or to read messages; the process may die here."""
+        """Begin to send or read messages; the process may die here."""
         process = self.process
         process.messages += 1
         if process.messages == process.dies_at_message:
@@ -120,18 +120,16 @@ class ProcessKernel(Kernel):
         self.enter(call)
 
     def violate(self, what: str) -> None:
-        """Part of Kernel."""
         self.machine.violate(f"{self.process.name}: {what}")
 
     def is_writable(self, fd: int) -> bool:
-        """Return whether a loop's descriptor has room."""
+        """Return whether a loop's descriptor is writable."""
         file = self.files.get(fd)
         return isinstance(file, UnixEnd) and file.is_writable
 
     def socket(
         self, family: int = 2, kind: int = 1, proto: int = 0, fileno: int | None = None
     ) -> ProcessSocket:
-        """Part of _socket."""
         if fileno is None:
             self.enter("socket")
             self.lack("socket")
@@ -143,23 +141,20 @@ class ProcessKernel(Kernel):
         return ProcessSocket(self, family, kind, proto, fileno)
 
     def open_unix(self, end: Any) -> ProcessSocket:
-        """Return a socket for the end of a connection, or for a rendezvous."""
+        """Return a socket for an end of a connection, or for a listening socket."""
         return ProcessSocket(self, _socket.AF_UNIX, _socket.SOCK_STREAM, 0, self.allocate(end))
 
     def open_worker_socket(self, label: str) -> ProcessSocket:
-        """Part of plane.rendezvous."""
         self.enter("listen")
         self.lack("rendezvous")
         return self.open_unix(Rendezvous(self.machine, label).copy(self.process))
 
     def connect_to_workers(self, label: str) -> list[ProcessSocket]:
-        """Part of plane.rendezvous."""
         self.enter("connect")
         found = sorted(self.machine.rendezvous.values(), key=lambda each: each.name)
         return [self._connect(each) for each in found if each.label == label]
 
     def connect(self, name: str) -> ProcessSocket:
-        """Part of kernel.abstract_sockets."""
         self.enter("connect")
         found = self.machine.rendezvous.get(name)
         if found is None:
@@ -170,7 +165,6 @@ class ProcessKernel(Kernel):
         return self.open_unix(to.connect(self.process, self.machine.speed.room))
 
     def accept(self, listener: ProcessSocket, most: int) -> list[ProcessSocket]:
-        """Part of kernel.abstract_sockets."""
         self.enter("accept")
         queue: deque[UnixEnd] = listener.core.shared.queue
         accepted: list[ProcessSocket] = []
@@ -182,11 +176,9 @@ class ProcessKernel(Kernel):
         return accepted
 
     def peer(self, sock: ProcessSocket) -> tuple[int, int]:
-        """Part of kernel.abstract_sockets."""
         return sock.core.was_connected_to.pid, 0
 
     def close(self, fd: int) -> None:
-        """Part of os."""
         self.enter("close")
         file = self.file_of(fd)
         self.release(fd)
@@ -194,17 +186,14 @@ class ProcessKernel(Kernel):
             file.close()
 
     def eventfd(self, _value: int, _flags: int) -> int:
-        """Part of os."""
         self.enter("eventfd")
         return self.allocate(Plain(self.machine, "eventfd").copy(self.process))
 
     def eventfd_write(self, fd: int, value: int) -> None:
-        """Part of os."""
         self.enter("write")
         self.file_of(fd).shared.count += value
 
     def eventfd_read(self, fd: int) -> int:
-        """Part of os."""
         self.enter("read")
         shared = self.file_of(fd).shared
         if not shared.count:
@@ -213,22 +202,20 @@ class ProcessKernel(Kernel):
         return int(count)
 
     def pidfd_open(self, pid: int) -> int:
-        """Part of os."""
         self.enter("pidfd_open")
         return self.allocate(Pidfd(self.machine.process_of(pid), self.process))
 
     def getpid(self) -> int:
-        """Part of os."""
         return self.process.pid
 
 
 class ProcessSocket(SimulatedSocket):
-    """Part of socket.socket."""
+    """Simulates socket.socket."""
 
     __slots__ = ("proto",)
 
     name_proofs = ()
-    """Part of kernel.abstract_sockets.VouchedSocket."""
+    """An attribute of kernel.abstract_sockets.VouchedSocket."""
     _kernel: ProcessKernel
 
     def __init__(
@@ -257,14 +244,12 @@ class ProcessSocket(SimulatedSocket):
         self.close()
 
     def detach(self) -> int:
-        """Part of socket.socket."""
         self._kernel.enter("detach")
         fd, self._fd = self._fd, -1
         self._kernel.sockets.pop(fd, None)
         return fd
 
     def bind(self, address: Any) -> None:
-        """Part of socket.socket."""
         core = self._enter("bind")
         self._kernel.lack("bind")
         if isinstance(core, TcpCopy | UdpCopy):
@@ -273,28 +258,24 @@ class ProcessSocket(SimulatedSocket):
             super().bind(address)
 
     def listen(self, backlog: int) -> None:
-        """Part of socket.socket."""
         core = self._enter("listen")
         self._kernel.lack("listen")
         core.backlog = core.shared.backlog = backlog
         core.shared.listen()
 
     def _accept(self) -> tuple[int, Any]:
-        """Part of _socket.socket."""
         fd, address = super()._accept()
         kernel = self._kernel
         kernel.machine.accepted(kernel.process, self.core.shared, kernel.file_of(fd).peer)
         return fd, address
 
     def shutdown(self, how: int) -> None:
-        """Part of socket.socket."""
         core = self._enter("shutdown")
         if isinstance(core, TcpCopy) and not core.shared.is_listening:
             raise error(errno.ENOTCONN)
         super().shutdown(how)
 
     def setsockopt(self, level: int, option: int, value: Any) -> None:
-        """Part of socket.socket."""
         super().setsockopt(level, option, value)
         name = _INTERFACE_OPTIONS.get((level, option))
         if name is not None and isinstance(self.core, TcpCopy | UdpCopy):
@@ -303,7 +284,6 @@ class ProcessSocket(SimulatedSocket):
             self.core.shared.sharers.remove(self.core.shared)
 
     def getsockopt(self, level: int, option: int, length: int = 0) -> Any:
-        """Part of socket.socket."""
         if (level, option) == (_socket.SOL_SOCKET, _SO_COOKIE):
             return struct.pack("=Q", self._enter("getsockopt").shared.cookie)
         if (level, option) == (_socket.SOL_SOCKET, _SO_NETNS_COOKIE):
@@ -314,14 +294,12 @@ class ProcessSocket(SimulatedSocket):
         return super().getsockopt(level, option, length)
 
     def getpeername(self) -> Any:
-        """Part of socket.socket."""
         core = self.core
         if isinstance(core, UnixEnd):
             return core.rendezvous.name.encode() if core.rendezvous else ""
         return super().getpeername()
 
     def sendmsg(self, buffers: Any, ancillary: Any = (), flags: int = 0, *address: Any) -> int:
-        """Part of socket.socket."""
         if not isinstance(self.core, UnixEnd):
             return super().sendmsg(buffers, ancillary, flags, *address)
         self._kernel.enter_message("sendmsg")
@@ -331,7 +309,6 @@ class ProcessSocket(SimulatedSocket):
         return sent
 
     def recvmsg(self, most: int, more: int = 0, flags: int = 0) -> Any:
-        """Part of socket.socket."""
         if not isinstance(self.core, UnixEnd):
             return super().recvmsg(most, more, flags)
         self._kernel.enter_message("recvmsg")
@@ -345,7 +322,7 @@ class ProcessSocket(SimulatedSocket):
         return data, rights, 0, None
 
     def recv(self, most: int, flags: int = 0) -> bytes:
-        """Part of socket.socket; it reads no files."""
+        """Receives no descriptors."""
         if not isinstance(self.core, UnixEnd):
             return super().recv(most, flags)
         data, rights, *_ = self.recvmsg(most)
@@ -353,7 +330,6 @@ class ProcessSocket(SimulatedSocket):
         return bytes(data)
 
     def answer(self, challenge: ProcessSocket) -> bytes:
-        """Part of kernel.net_admin_proof.Prover."""
         assert isinstance(challenge.core, PlainCopy), "it is a netlink socket"
         self._kernel.enter("bind")
         self.core.secret = b"%0*d" % (SECRET_BYTES, self._kernel.process.pid)
@@ -362,5 +338,4 @@ class ProcessSocket(SimulatedSocket):
 
 
 def is_answered(challenge: ProcessSocket, _connection: ProcessSocket, proof: bytes) -> bool:
-    """Part of kernel.net_admin_proof."""
     return bool(proof) and challenge.core.shared.secret == proof

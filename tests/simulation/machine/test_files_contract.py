@@ -1,4 +1,4 @@
-"""What ports and Unix sockets do, as far as the control half relies on it, on both kernels."""
+"""Ports and Unix sockets behave on both kernels as the control half relies on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .machine import Machine, Process, Speed
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 REUSE_ADDRESS = socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
 REUSE_PORT = socket.SOL_SOCKET, socket.SO_REUSEPORT, 1
-# SO_BINDTOIFINDEX, and an interface that there isn't.
+# SO_BINDTOIFINDEX, and the index of an interface that doesn't exist.
 DEAF = socket.SOL_SOCKET, 62, 0x7FFFFFFF
 
 Open = Callable[..., Any]
@@ -84,7 +84,7 @@ def system(request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
 
 @pytest.fixture
 def bind(system: SimpleNamespace) -> Iterator[Open]:
-    """Return what opens a socket with options, at the port of another one or at any."""
+    """Return a function that opens a socket with options, on another one's port or on any."""
     with contextlib.ExitStack() as stack:
 
         def bind(kind: int, *options: tuple[int, int, int], beside: Any = None) -> Any:
@@ -165,7 +165,7 @@ def test_a_second_socket_cannot_bind_a_listening_port(bind: Open) -> None:
 def test_a_port_may_be_bound_after_shutdown_only_with_reuse_address(
     bind: Open, may_reuse: bool
 ) -> None:
-    # The kernel releases a port that it chose when its socket is shut down.
+    # When a socket is shut down, the kernel releases a port that it chose itself.
     probe = bind(TCP, REUSE_ADDRESS)
     first = bind(TCP, REUSE_ADDRESS, beside=probe)
     first.listen(5)
@@ -188,7 +188,7 @@ def _rights(sock: Any) -> list[Any]:
 
 
 def _read(end: Any) -> tuple[bytes, int]:
-    """Return bytes, and how many descriptors came with them."""
+    """Return bytes, and the number of descriptors that came with them."""
     data, ancillary, _, _ = end.recvmsg(100, socket.CMSG_SPACE(40))
     count = sum(len(rights) // 4 for _, _, rights in ancillary)
     return data, count

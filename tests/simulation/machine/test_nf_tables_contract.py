@@ -1,4 +1,4 @@
-"""What steering relies on of nf_tables: the same for the simulated kernel and for the real one."""
+"""Behaviour of nf_tables that steering relies on, for the simulated kernel and the real one."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[Contract]:
 
 
 def table() -> TableWriter:
-    """Return a writer of a table that exists."""
+    """Return a function that writes an existing table."""
     return TableWriter("ours")
 
 
@@ -71,7 +71,7 @@ def small_table() -> list[bytes]:
 
 
 def changes(**kwargs: Any) -> dict[str, Any]:
-    """Return transactions, each with how it ends."""
+    """Return transactions, each with its result."""
 
     def of(change: Any) -> list[bytes]:
         writer = table()
@@ -319,7 +319,7 @@ def test_both_kernels_list_the_products_tables_identically() -> None:
 def _comparable(definition: Any) -> Any:
     if not hasattr(definition, "expressions"):
         return definition
-    # The order of attributes is the kernel's.
+    # The kernel decides the order of attributes.
     found = [
         (one.name, sorted((kind, tree(value)) for kind, value in one.attributes().items()))
         for one in definition.expressions()

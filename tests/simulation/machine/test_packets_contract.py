@@ -1,4 +1,4 @@
-"""Where packets go: verdicts of the simulated kernel, and real connections by the same rules."""
+"""Destinations of packets: simulated verdicts, and real connections with the same rules."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Real:
         return server
 
     def dial(self, client: str, to: tuple[str, int]) -> str:
-        """Return where a connection goes."""
+        """Return the target of a connection."""
         with (self.node if client == NODE else self.other).tcp() as sock:
             sock.bind((client, 0))
             try:
@@ -142,7 +142,7 @@ def simulated() -> tuple[NetlinkKernel, Packets]:
 
 
 def verdicts(packets: Packets, flow: Flow, *, is_local: bool) -> Iterator[str]:
-    """Yield where a connection may go."""
+    """Yield the possible targets of a connection."""
     for index in range(len(ENDPOINTS)):
         draw = partial(operator.mod, index)
         yield in_words(packets.verdict(flow, is_local=is_local, draw=draw))

@@ -1,4 +1,4 @@
-"""One agent: the product's own, in a simulated process, until it is stopped or dies."""
+"""One agent of the product in a simulated process, until it is stopped or dies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TUNING = Tuning(descriptor_limit=400, connection_log=0.0)
 
 
 class AgentRun:
-    """What the process of one agent runs."""
+    """The main object of an agent's process."""
 
     def __init__(self, world: World, process: AgentProcess) -> None:
         self.world = world
@@ -32,9 +32,9 @@ class AgentRun:
         self.agent: Agent | None = None
         self.is_started = False
         self.ends_since = float("inf")
-        """When it was told to end."""
+        """When it was asked to stop."""
         self.served_at = float("inf")
-        """When its first round was in force."""
+        """When its first round was applied."""
         self._stop = asyncio.Event()
 
     @property
@@ -48,25 +48,25 @@ class AgentRun:
 
     @property
     def is_serving(self) -> bool:
-        """Whether a round of it is in force."""
+        """Whether the state of one of its rounds is applied."""
         return self.core is not None and self.core.sync.progress.in_force is not None
 
     @property
     def has_served(self) -> bool:
-        """Whether a round of it was ever in force."""
+        """Whether a round of it was ever applied."""
         return self.served_at < float("inf")
 
     def note_served(self) -> None:
-        """Note that a round of it is in force; idempotent."""
+        """Record that a round of it is applied; idempotent."""
         self.served_at = min(self.served_at, self.world.timeline.now)
 
     def stop(self) -> None:
-        """Have it end in order."""
+        """Stop it in an orderly way."""
         self.ends_since = min(self.ends_since, self.world.timeline.now)
         self._stop.set()
 
     async def run(self) -> int:
-        """Serve until told to stop, or until it fails; return the exit status."""
+        """Serve until it is stopped or fails; return the exit status."""
         world, plan = self.world, self.world.plan
         settings, is_later = plan.settings, world.agents[0] is not self
         options = Options(

@@ -1,10 +1,10 @@
-"""A simulated kube-apiserver: lists, pages, watches, bookmarks, writes, and all that goes wrong.
+"""A simulated kube-apiserver: lists, pages, watches, bookmarks, writes, and all their failures.
 
     etcd's log ──a while later──▶ watch cache ──▶ lists from memory, watches
     etcd's objects ──────────────────────────────▶ lists of the newest state, in pages
 
-Rule 1: what it answers is what kube-apiserver answers, as the contract tests have it, and its
-faults are those that networks, proxies and restarts have.
+Rule 1: it answers like kube-apiserver, as the contract tests check, and its faults are those of
+networks, proxies and restarts.
 Rule 2: it is blocked while it is silent, and nothing is lost by that.
 Rule 3: a list is of one state, also in pages.
 
@@ -41,7 +41,7 @@ KIND_OF = {
     "leases": "Lease",
     "daemonsets": "DaemonSet",
 }
-# A server waits that long for its cache to have a revision.
+# How long a server waits for its watch cache to reach a revision.
 _FRESH_S = 3.0
 _TOO_LARGE = "Too large resource version: {}, current: {}"
 _TOO_OLD = "The provided continue parameter is too old to display a consistent list result."
@@ -62,7 +62,7 @@ class ApiServer:
     """One server of a cluster.
 
     Args:
-        lag_s: At most so much later than etcd its watch cache has what was written.
+        lag_s: The longest delay from a write to etcd until the watch cache has it.
     """
 
     def __init__(self, etcd: Etcd, timeline: Timeline, rng: Random, *, lag_s: float = 0.0) -> None:
@@ -71,29 +71,29 @@ class ApiServer:
         self.rng = rng
         self.lag_s = lag_s
         self.page_max = 0
-        """Objects of a page at most, whatever the client asks for; 0: as it asks."""
+        """The maximum number of objects of a page, whatever the client asks for; 0: no limit."""
         self.has_watch_cache = True
-        """A list from memory has one page."""
+        """Whether lists from memory have a single page."""
         self.waits_for_future = True
-        """A watch from a revision that isn't there yet waits for it, as that of kube-apiserver 1.36
-        does, and is told nothing until then; otherwise 504."""
+        """Whether a watch from a future revision waits silently until it exists, as in
+        kube-apiserver 1.36; otherwise it fails with 504."""
         self.tells_from_now = False
-        """Such a watch is told of what is written from now on, though that is older: a server that
-        doesn't compare versions, or a proxy on the way that doesn't."""
+        """Whether such a watch gets all new writes, although they are older, from a server or a
+        proxy that doesn't compare versions."""
         self.expires_by_status = False
-        """A watch that is too old is 410; otherwise an ERROR in it."""
+        """Whether an expired watch fails with 410; otherwise it sends an ERROR event."""
         self.bookmark_s = 60.0
         self.slow_s = 0.0
-        """At most so long an answer takes."""
+        """The longest time that an answer takes."""
         self.piece_max = 0
-        """Bytes that arrive at once, at most; 0: all that was sent."""
+        """The maximum number of bytes that arrive together; 0: no limit."""
         self.repeats = False
-        """Now and then it sends the line of a watch twice."""
+        """Whether it occasionally sends a line of a watch twice."""
         self.has_nulls = False
-        """An empty list is null, as Go writes it."""
+        """Whether an empty list is null, as Go encodes it."""
         self.is_up = True
         self.queued: dict[Exchange, None] = {}
-        """Requests that wait while it is silent."""
+        """Requests that wait while the server is silent."""
         self.silent_until = 0.0
         self.watches: dict[Watch, None] = {}
         self.requests: list[tuple[float, str, str, Mapping[str, str]]] = []
@@ -101,12 +101,12 @@ class ApiServer:
         self.cuts: list[Cut] = []
         self.wrong_lists: dict[str, bytes] = {}
         self.more: Callable[[Exchange, Target], Answer | None] = lambda _exchange, _target: None
-        """Answers requests for what isn't in etcd's log; None: it is another one."""
+        """Answers requests for objects that aren't in etcd's log; None: not such a request."""
         self.old_events: dict[str, OldEvent] = {}
-        """With what the next watch of a kind begins, though it is asked for from later on."""
+        """Events with which the next watch of a kind begins, although they are older."""
         self._exchanges: dict[Exchange, None] = {}
         self._ending: dict[Exchange, None] = {}
-        """Those whose end may be on its way."""
+        """Exchanges whose end may be in flight."""
         self._applied_at = 0.0
         self._epoch = 0
         self._load(len(etcd.log))
@@ -116,27 +116,27 @@ class ApiServer:
 
     @property
     def revision(self) -> int:
-        """Of its watch cache."""
+        """The revision of its watch cache."""
         return self.objects.revision
 
     def cut(self) -> None:
-        """Break all connections off."""
+        """Reset all connections."""
         for exchange in list(self._exchanges):
             self.hang_up(exchange)
             exchange.reset("Connection reset by peer")
 
     def end_watches(self) -> None:
-        """End all watches, as at their time-out."""
+        """End all watches, as when they time out."""
         for watch in list(self.watches):
             self._end_watch(watch)
 
     def stall(self) -> None:
-        """Have nothing arrive on the connections of now, without an error."""
+        """Stall the current connections, without an error."""
         for exchange in self._exchanges:
             exchange.is_stalled = True
 
     def go_silent(self, seconds: float) -> None:
-        """Answer nothing, as a process that is stopped."""
+        """Stop answering, like a stopped process."""
         self.silent_until = max(self.silent_until, self.timeline.now + seconds)
 
     def refuse(
@@ -153,20 +153,20 @@ class ApiServer:
         self.refusals.append(Refusal(until, code, resource, retry_after_s, message))
 
     def cut_next(self, cut: Cut) -> None:
-        """Cut one of the next responses off."""
+        """Truncate one of the next responses."""
         self.cuts.append(cut)
 
     def send_to_watches(self, resource: str, line: bytes) -> None:
-        """Send a line to all watches of a kind, whatever it is."""
+        """Send any line to all watches of a kind."""
         for watch in [each for each in self.watches if each.wanted.resource == resource]:
             watch.exchange.send(line)
 
     def answer_lists(self, resource: str, body: bytes) -> None:
-        """Answer the next list of a kind by something else."""
+        """Send another answer to the next list of a kind."""
         self.wrong_lists[resource] = body
 
     def stop(self) -> None:
-        """End, and take all connections along."""
+        """Stop the server, and reset all connections."""
         self.cut()
         for exchange in [*self.queued, *self._ending]:
             exchange.reset("Connection reset by peer")
@@ -179,7 +179,7 @@ class ApiServer:
         """Begin with an empty watch cache.
 
         Args:
-            behind: So many writes of the newest ones aren't known yet, for ``behind_s`` seconds.
+            behind: How many of the newest writes are missing for ``behind_s`` seconds.
         """
         self._load(max(0, len(self.etcd.log) - behind))
         self._applied_at = self.timeline.now + behind_s
@@ -188,18 +188,18 @@ class ApiServer:
         self.is_up = True
 
     def _load(self, count: int) -> None:
-        """Have the objects after that many writes, and no history."""
+        """Load the objects after that many writes, without history."""
         self._epoch += 1
         self.objects = FakeObjects()
         for each in self.etcd.log[:count]:
             each.carry_out(self.objects)
         self._cursor = count
         self.window = self.objects.revision
-        """Watches from older revisions are expired."""
+        """The oldest revision from which watches can start: older ones have expired."""
 
     def _follow(self, _event: WatchEvent | None) -> None:
         if not self.is_up:
-            # The server reads all objects when it starts.
+            # The server reads all objects at its start.
             return
         now = self.timeline.now
         self._applied_at = max(self._applied_at, now + self.lag_s * self.rng.random())
@@ -228,14 +228,14 @@ class ApiServer:
         self.window = self.revision
 
     def handle(self, exchange: Exchange) -> None:
-        """Take a request that has arrived."""
+        """Handle a request that has arrived."""
         self._exchanges[exchange] = None
         self.requests.append((self.timeline.now, exchange.method, exchange.path, exchange.query))
         delay_s = self.slow_s * self.rng.random()
         target = target_of(exchange.path)
         self._cut(exchange, target)
         if self.rng.random() < 0.5:
-            # What it has read is old when it arrives.
+            # The list that it read is outdated when it arrives.
             exchange.hold(delay_s)
             self._answer(exchange, target)
         else:
@@ -257,7 +257,7 @@ class ApiServer:
             return
 
     def hang_up(self, exchange: Exchange) -> None:
-        """Be done with an exchange."""
+        """Finish an exchange."""
         self._exchanges.pop(exchange, None)
         self._ending.pop(exchange, None)
         for watch in [each for each in self.watches if each.exchange is exchange]:
@@ -270,7 +270,7 @@ class ApiServer:
         query = exchange.query
         if refusal is not None:
             if exchange.method != "GET" and refusal.code >= 500 and self.rng.random() < 0.3:
-                # It was written, and the answer took too long.
+                # The write succeeded, but the answer was too late.
                 self._write(exchange, target)
             text = refusal.text
             self._respond_bytes(exchange, refusal.code, text, refusal.retry_after_s)
@@ -352,7 +352,7 @@ class ApiServer:
         items: list[Object],
         limit: int,
     ) -> None:
-        # A question about history isn't one, nor is the list of all Nodes.
+        # A query for history isn't paged, nor is the list of all Nodes.
         is_one = exchange.query.get("limit") != "1" and (wanted.resource != "nodes" or wanted.name)
         if is_one and (wrong := self.wrong_lists.pop(wanted.resource, None)) is not None:
             self._respond_bytes(exchange, 200, wrong, 0.0)
@@ -363,7 +363,7 @@ class ApiServer:
             token = f"{wanted.resource}-{len(self.etcd.pages)}-{len(rest)}-more-at-{revision}"
             self.etcd.pages[token] = (revision, rest)
             metadata |= {"continue": token, "remainingItemCount": len(rest)}
-        # As the real one, it names the kind once.
+        # Like the real server, it gives the kind once.
         shown = [
             {key: value for key, value in item.items() if key not in ("kind", "apiVersion")}
             for item in items[: limit or len(items)]
@@ -401,7 +401,7 @@ class ApiServer:
         timeout_s = float(query.get("timeoutSeconds", 1800))
         self.timeline.after(timeout_s, self._end_watch, watch)
         if watch.has_bookmarks and self.bookmark_s:
-            # The last one is sent shortly before the end.
+            # The last bookmark is sent shortly before the end.
             self.timeline.after(timeout_s - 2.0, self._send_bookmark, watch)
             self._next_bookmark(watch)
 
@@ -423,7 +423,7 @@ class ApiServer:
             self._next_bookmark(watch)
 
     def _send_bookmark(self, watch: Watch) -> None:
-        # As the real one, which sends none of what was asked from.
+        # Like the real server, it sends no bookmark for the requested revision itself.
         if watch in self.watches and self.revision > watch.asked:
             kind = KIND_OF[watch.wanted.resource]
             metadata = {"resourceVersion": str(self.revision), "creationTimestamp": None}
@@ -438,7 +438,7 @@ class ApiServer:
             self._finish(watch.exchange)
 
     def pieces(self, size: int) -> Iterator[int]:
-        """Yield where each of the pieces begins in which so many bytes are sent."""
+        """Yield where each piece begins into which so many bytes are split."""
         begin, most = 0, self.piece_max
         while begin < size:
             end = begin + self.rng.randint(1, most) if most else size

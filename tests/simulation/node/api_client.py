@@ -21,39 +21,39 @@ if TYPE_CHECKING:
     from .api import ApiServer
 
 URL = "http://api.example:6443"
-# Of the wall clock, at the beginning.
+# The wall clock at the start.
 _UNIX_TIME = 1_790_000_000.0
 
 
 class Address:
-    """What clients dial: one server, or a load balancer in front of several."""
+    """The address that clients dial: a server, or a load balancer for several."""
 
     def __init__(self, servers: Sequence[ApiServer], rng: Random) -> None:
         self.servers = list(servers)
         self.rng = rng
         self.timeline = servers[0].timeline
         self.checks_health = False
-        """A server that is stopped gets no requests."""
+        """Whether a stopped server gets no requests."""
         self.clients: list[SimulatedClient] = []
         self._cut_off: dict[str, float] = {}
 
     def client_for(self, loop: Any, node: str = "alice") -> SimulatedClient:
-        """Return a client on a node, for a process with that loop."""
+        """Return a client on a node, for the process with that loop."""
         client = SimulatedClient(self, loop, node)
         self.clients.append(client)
         return client
 
     def choose(self) -> ApiServer:
-        """Return the server that gets a request."""
+        """Return the server for a request."""
         up = [each for each in self.servers if each.is_up or not self.checks_health]
         return self.rng.choice(up or self.servers)
 
     def cut_off_until(self, node: str) -> float:
-        """Return until when nothing passes between a node and the servers."""
+        """Return until when the network between a node and the servers is cut."""
         return self._cut_off.get(node, 0.0)
 
     def partition(self, node: str, seconds: float) -> None:
-        """Let nothing pass; connections that have waited for the kernel's probes are lost."""
+        """Cut the network; connections for which the kernel's keepalive probes expire are lost."""
         now = self.timeline.now
         self._cut_off[node] = max(self.cut_off_until(node), now + seconds)
         for client in self.clients:
@@ -68,10 +68,10 @@ class Address:
             exchange.server.hang_up(exchange)
 
     def names(self, client: Callable[[], Any]) -> list[tuple[ModuleType, str, Any]]:
-        """Return what to replace in the product's modules.
+        """Return the names to replace in the product's modules.
 
         Args:
-            client: Returns the client of the process that runs.
+            client: Returns the client of the current process.
         """
         now = self.timeline.clock
         clocks = SimpleNamespace(monotonic=now, time=lambda: _UNIX_TIME + now())
@@ -82,7 +82,7 @@ class Address:
 
 
 class SimulatedClient:
-    """Requests of one process: part of ApiClient."""
+    """Simulates ApiClient for one process."""
 
     def __init__(self, address: Address, loop: Any, node: str) -> None:
         self.address = address
@@ -97,38 +97,33 @@ class SimulatedClient:
         self.on_head: Callable[[Exchange], object] = lambda _exchange: None
         """Called when a response begins."""
         self.on_arrival: Callable[[Exchange, bytes], object] = lambda _exchange, _piece: None
-        """Called with each part that arrives."""
+        """Called with each received part."""
         self.on_end: Callable[[Exchange], object] = lambda _exchange: None
-        """Called when a response has ended, or broken off."""
+        """Called when a response has ended or was aborted."""
 
     async def open(self) -> None:
-        """Part of ApiClient."""
         self.is_open = True
 
     async def close(self) -> None:
-        """Part of ApiClient."""
         self.abort()
 
     def abort(self) -> None:
-        """Close all connections, as the kernel does for a process that died."""
+        """Close all connections, like the kernel for a process that died."""
         self.is_open = False
         for exchange in list(self.exchanges):
             exchange.close()
 
     async def get(self, path: str, query: Mapping[str, str]) -> Response:
-        """Part of ApiClient."""
         return await self._whole("GET", path, query, None)
 
     async def send(
         self, method: str, path: str, body: Mapping[str, Any], *, content_type: str
     ) -> Response:
-        """Part of ApiClient."""
         # The caller may change the body before it arrives.
         return await self._whole(method, path, {}, json.loads(json.dumps(body)))
 
     @asynccontextmanager
     async def stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[SimulatedStream]:
-        """Part of ApiClient."""
         exchange = self._begin("GET", path, query, None)
         try:
             await _in_time(exchange.until_begun(), RESPONSE_S)
@@ -161,20 +156,20 @@ class SimulatedClient:
         return exchange
 
     def failed(self, exchange: Exchange) -> None:
-        """Note that a response broke off."""
+        """Record that a response was aborted."""
         self.on_end(exchange)
 
     def ended(self, exchange: Exchange) -> None:
-        """Note that a response has ended."""
+        """Record that a response has ended."""
         self.on_end(exchange)
 
     def arrived(self, exchange: Exchange, piece: bytes) -> None:
-        """Note a part of a response."""
+        """Record a part of a response."""
         self.on_arrival(exchange, piece)
 
 
 class _Exchanges(dict[Exchange, None]):
-    """A set that keeps the order."""
+    """A set that keeps its insertion order."""
 
     def add(self, exchange: Exchange) -> None:
         self[exchange] = None
@@ -184,21 +179,19 @@ class _Exchanges(dict[Exchange, None]):
 
 
 class SimulatedStream:
-    """Part of client.Stream."""
+    """Simulates client.Stream."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self.code = exchange.code
 
     async def read(self, *, silence_s: float) -> bytes:
-        """Part of Stream."""
         async with asyncio.timeout(silence_s):
             data = await self._exchange.read()
             _check(self._exchange)
             return data
 
     async def rest(self) -> Response:
-        """Part of Stream."""
         return await _rest(self._exchange)
 
 

@@ -1,11 +1,11 @@
-"""What all simulated API servers of a cluster share: its objects, and all that was written.
+"""The state that all simulated API servers of a cluster share: its objects, and all writes.
 
     put, delete, touch ──▶ the log ──▶ objects now ──▶ lists of the newest state
                              └──▶ each server's watch cache, a while later
 
-Rule 1: objects and revisions are those of the fake API server: a server that carries the log out
-has the same ones.
-Rule 2: a restore of a backup cuts the log; revisions after it were used before.
+Rule 1: objects and revisions are those of the fake API server: a server that applies the log has
+the same ones.
+Rule 2: restoring a backup truncates the log; later revisions are used a second time.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One write, which makes one revision."""
+    """One write, which creates one revision."""
 
     item: Item | None = None
-    """What was put."""
+    """The object that was written."""
     deleted: tuple[str, str, str] | None = None
-    """Kind, name and namespace; neither: something that isn't watched was written."""
+    """Kind, name and namespace; if both are empty, something that isn't watched was written."""
 
     def carry_out(self, objects: FakeObjects) -> WatchEvent | None:
-        """Do it; return the event, if there is one."""
+        """Apply the write; return its event, if there is one."""
         if self.item is not None:
             return objects.put(self.item)
         if self.deleted is not None:
@@ -45,13 +45,13 @@ class Etcd:
     objects: FakeObjects = field(default_factory=FakeObjects)
     log: list[Write] = field(default_factory=list)
     compacted: int = 0
-    """Continue tokens of older revisions are expired."""
+    """The revision before which continue tokens have expired."""
     pages: dict[str, tuple[int, list[Object]]] = field(default_factory=dict)
-    """What is left of lists in pages, by continue token, at any of the servers."""
+    """The rest of lists in pages, by continue token, for all servers."""
     written: list[Callable[[WatchEvent | None], None]] = field(default_factory=list)
     """Called after each write."""
     compactions: list[Callable[[], None]] = field(default_factory=list)
-    """Called when history is forgotten."""
+    """Called when history is compacted."""
     restored: list[Callable[[], None]] = field(default_factory=list)
     """Called after a restore."""
     events: dict[tuple[str, str], Item] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Etcd:
         return [dict(item) for item in self.objects.list(ObjectFilter(resource), 0).items]
 
     def put(self, item: Item) -> int:
-        """Add an object, or replace the one of its kind and name; return the revision."""
+        """Add or replace an object; return the revision."""
         return self._write(Write(item=item))
 
     def delete(self, kind: str, name: str, namespace: str = "default") -> int:
@@ -82,13 +82,13 @@ class Etcd:
         return self._write(Write())
 
     def forget_history(self) -> None:
-        """Compact: what needs older revisions than this one gets 410."""
+        """Compact: requests for older revisions than this one get 410."""
         self.compacted = self.revision
         for callback in self.compactions:
             callback()
 
     def go_back(self, revision: int) -> None:
-        """Be as at an earlier revision, as after a restore of a backup."""
+        """Restore the state of an earlier revision, as from a backup."""
         objects, kept = FakeObjects(), 0
         while kept < len(self.log) and objects.revision < revision:
             self.log[kept].carry_out(objects)

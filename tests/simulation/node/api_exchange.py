@@ -1,11 +1,11 @@
-"""One request to a simulated API server, and what of its response has arrived.
+"""A request to a simulated API server, and the received part of its response.
 
     client ──request──▶ [network] ──▶ server ──code, parts, end or reset──▶ [network] ──▶ client
 
 Rule 1: parts arrive in the order in which they were sent, each a moment later.
-Rule 2: while the network or the server is blocked they wait; nothing is lost but with the
-connection.
-Rule 3: after an error what wasn't read is gone, as with aiohttp.
+Rule 2: while the network or the server is blocked they wait; nothing is lost unless the connection
+is.
+Rule 3: after an error, unread data is lost, as with aiohttp.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 
 LATENCY_S = 0.002
 PROBES_S = 60.0
-"""After so many seconds without an answer the kernel gives a connection up (``_KEEPALIVE``)."""
+"""The time without an answer after which the kernel drops a connection, in seconds
+(``_KEEPALIVE``)."""
 
 
 class Exchange:
     """A request and its response.
 
     Args:
-        body: What is sent; None: nothing.
+        body: The request's body; None for none.
     """
 
     def __init__(
@@ -51,37 +52,37 @@ class Exchange:
         self.timeline = server.timeline
         self.began = self.timeline.now
         self.code = 0
-        """Of the response; 0: it hasn't begun."""
+        """The response's status code; 0 before it begins."""
         self.retry_after_s = 0.0
         self.error = ""
-        """Why it broke off."""
+        """The error that aborted it."""
         self.is_ended = False
         self.is_closed = False
-        """The client is done with it."""
+        """Whether the client has finished with it."""
         self._parts: deque[bytes] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self.is_answered = False
-        """It has begun a response."""
+        """Whether its response has begun."""
         self.is_over = False
-        """The server is done with it."""
+        """Whether the server has finished with it."""
         self.is_stalled = False
-        """Nothing arrives any more, and no error either."""
+        """Whether nothing arrives any more, without an error."""
         self.cut_after: int | None = None
-        """So many bytes of the body arrive."""
+        """The number of bytes after which the body is truncated."""
         self.ends_cleanly = False
-        """The cut looks like an end."""
+        """Whether the truncated body looks complete."""
         self._sent: deque[tuple[Any, tuple[Any, ...]]] = deque()
-        """What is on its way."""
+        """Data in flight."""
         self._free_at = self.began
-        """Before that nothing more arrives."""
+        """The earliest time at which more can arrive."""
 
     async def until_begun(self) -> None:
-        """Return when there is a code, or an error."""
+        """Wait for a status code or an error."""
         while not self.code and not self.error:
             await self._wait()
 
     async def read(self) -> bytes:
-        """Return what has arrived, as soon as something has; empty at the end, or with an error."""
+        """Return received bytes, once there are any; empty at the end, or after an error."""
         while not (self._parts or self.error or self.is_ended):
             await self._wait()
         if self.error:
@@ -91,7 +92,7 @@ class Exchange:
         return data
 
     def close(self) -> None:
-        """Be done with it: the server sees that its client is gone."""
+        """Close it: the server notices that its client is gone."""
         if not self.is_closed:
             self.is_closed = True
             self.client.exchanges.discard(self)
@@ -109,7 +110,7 @@ class Exchange:
             self._waiter.set_result(None)
 
     def depart(self) -> None:
-        """Set out for the server."""
+        """Send the request to the server."""
         self.timeline.after(self._delay(), self._reach)
 
     def _reach(self) -> None:
@@ -134,7 +135,7 @@ class Exchange:
             self.server.handle(self)
 
     def hold(self, seconds: float) -> None:
-        """Have what follows arrive so many seconds from now at the earliest."""
+        """Delay later parts: they arrive at least so many seconds from now."""
         self._free_at = max(self._free_at, self.timeline.now + seconds)
 
     def begin(self, code: int, retry_after_s: float = 0.0) -> None:
@@ -143,7 +144,7 @@ class Exchange:
         self._post(self._take_head, code, retry_after_s)
 
     def send(self, data: bytes) -> None:
-        """Send a part of the body, in pieces as the server's network has them."""
+        """Send a part of the body, in pieces as in the server's network."""
         if self.is_over:
             return
         is_cut = self.cut_after is not None and len(data) > self.cut_after
@@ -166,13 +167,13 @@ class Exchange:
             self._post(self._take_end)
 
     def reset(self, why: str) -> None:
-        """Break the connection off."""
+        """Reset the connection."""
         self.is_over = True
         at = max(self._free_at, self.timeline.now + self._delay())
         self.timeline.at(at, self._break_off, why)
 
     def fail(self, why: str) -> None:
-        """Have the client see that the connection broke off."""
+        """Make the client see an aborted connection."""
         if not self.is_closed and not self.is_ended and not self.error:
             self.error = why
             self.client.failed(self)
@@ -184,7 +185,7 @@ class Exchange:
         self.timeline.at(self._free_at, self._arrive)
 
     def _post_parts(self, data: bytes) -> None:
-        """Post data in pieces; those that arrive at one moment do so as one."""
+        """Send data in pieces; pieces that arrive at the same moment are merged."""
         draw, now = self.server.rng.random, self.timeline.now
         arrives_at, sent = self._free_at, 0
         for begin in self.server.pieces(len(data)):
@@ -201,7 +202,7 @@ class Exchange:
             self.timeline.at(at, self._arrive)
 
     def _arrive(self) -> None:
-        """Take what was sent next, unless something is in the way."""
+        """Receive the next sent part, unless the path is blocked."""
         if self.is_closed or not self._sent or self.is_stalled:
             return
         cut_off_until = self.client.address.cut_off_until(self.client.node)
@@ -213,7 +214,7 @@ class Exchange:
         take(*args)
 
     def _break_off(self, why: str) -> None:
-        """Have the kernel's reset arrive, which a server that is stopped sends, too."""
+        """Deliver the kernel's RST, which also a stopped server's node sends."""
         until = self.client.address.cut_off_until(self.client.node)
         if until > self.timeline.now:
             self.timeline.at(until, self._break_off, why)

@@ -1,4 +1,4 @@
-"""What a simulated API server is told to do wrong with one of its next answers."""
+"""Faults of a simulated API server's next answers."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from userspace_proxy_testing.fakes.api_objects import Object
 
 @dataclass(eq=False, slots=True)
 class Cut:
-    """What becomes of one of the next responses."""
+    """How one of the next responses is aborted."""
 
     after_bytes: int = 0
     resource: str = ""
-    """Empty: any."""
+    """The resource whose responses count; empty: any."""
     is_clean: bool = False
-    """It ends as if that was all."""
+    """Whether it ends as if it was complete."""
     skip: int = 0
-    """So many of that resource come before it."""
+    """How many responses for that resource come first."""
     compacts: bool = False
-    """Instead, history is forgotten when it is asked for."""
+    """Whether, instead, history is compacted when the request arrives."""
     meanwhile: Callable[[], object] | None = None
-    """Called before that."""
+    """Called before the fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class OldEvent:
-    """An event that is so many revisions older than what a watch is asked from."""
+    """An event that is so many revisions older than the start of a watch."""
 
     type: str
     item: Object
     back: int
 
     def as_before(self, revision: int) -> dict[str, Any]:
-        """Return it, as older than a revision."""
+        """Return it with an older version than a revision."""
         metadata = {**self.item["metadata"], "resourceVersion": str(revision - self.back)}
         return {"type": self.type, "object": {**self.item, "metadata": metadata}}
 
@@ -48,7 +48,7 @@ LINES = (
     b'{"type": "SYNC", "object": {"metadata": {"resourceVersion": "99999"}}}',
     b"{}",
 )
-"""Lines of a watch that aren't the API's, as of a proxy on the way, or that name a failure."""
+"""Lines of a watch that aren't the API's, such as a proxy's, or that report an error."""
 LISTS = (
     b"<html>Sign in</html>",
     b"[]",

@@ -1,4 +1,4 @@
-"""The API server of a run, what fails at it, and the source that reads it."""
+"""The API server of a run, its faults, and the source of an agent that reads it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .plan import NODE, Object
 if TYPE_CHECKING:
     from .machine import AgentProcess
 
-# Waits before retries are shorter than the product's, so that changes have a short bound.
+# Delays before retries are shorter than the product's, so that changes are applied soon.
 _TIMING = Timing(backoff_base_s=0.1, backoff_cap_s=0.4, silence_s=5.0, silence_over_s=2.0)
-# For all that reads to notice a fault, and to read again.
+# The time in which all readers notice a fault and read again.
 _AGAIN_S = 3.0
 _SILENCE_S = 12.0
 _FORBIDDEN = 403
-# For an etcd that is restored to be there again; for questions to be answered, which a server lets
-# wait for three seconds; and between two looks.
+# The time until a restored etcd is available; until queries are answered, which a server delays for
+# up to three seconds; and between two polls.
 _RESTORED_S, _WRITTEN_S, _POLL_S = 0.5, 4.0, 0.2
-# For so long a server that starts may not know the newest writes.
+# How long a started server may lack the newest writes.
 _BEHIND_S = 1.0
 _RESOURCES = "services", "endpointslices", "nodes"
 
@@ -40,8 +40,8 @@ class Api:
     """One API server, and the clients of agents.
 
     Args:
-        objects: Those that have been there for long.
-        has: Returns the objects that are to be there.
+        objects: Objects that exist from the beginning.
+        has: Returns the objects that should exist.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class Api:
         self._has = has
         self.etcd = Etcd()
         self._went_back = False
-        """History went back, and not all that asks has seen it."""
+        """Whether history went back, and a reader hasn't noticed yet."""
         self._failed_at = 0.0
-        """When something last failed."""
+        """When the last fault occurred."""
         self.disturbed: Callable[[], object] = lambda: None
-        """Called while an older state may be in force."""
+        """Called while an older state may be applied."""
         self._written: dict[Key, Object] = {}
-        """What was written last of each object, unless history went back since."""
+        """The last written state of each object, unless history has gone back since."""
         for item in objects:
             self._put(item)
         self.server = ApiServer(self.etcd, timeline, rng, lag_s=0.02)
@@ -70,14 +70,14 @@ class Api:
         self.address = Address([self.server], rng)
         self._clients: dict[AgentProcess, SimulatedClient] = {}
         self.forbidden_until = float("-inf")
-        """Until then an agent may do without its Node, which it may not read."""
+        """Until when an agent may lack its Node, which it isn't allowed to read."""
 
     def _put(self, item: Object) -> None:
         self._written[key_of(item)] = item
         self.etcd.put(dict(item))
 
     def changed(self, item: Object, is_deleted: bool) -> None:
-        """Follow a change of the cluster; without a server, it is written later."""
+        """Write a change of the cluster; later, if no server is available."""
         if self._went_back or not self.server.is_up:
             return
         if not is_deleted:
@@ -88,12 +88,12 @@ class Api:
             self.etcd.delete(kind, name, namespace)
 
     def client_for(self, process: AgentProcess) -> SimulatedClient:
-        """Return the client of a process that starts."""
+        """Return the client of a starting process."""
         client = self._clients[process] = self.address.client_for(process.loop, NODE)
         return client
 
     def source(self) -> Source:
-        """Return the source of an agent that starts."""
+        """Return the source of a starting agent."""
         return KubernetesSource(
             master=URL,
             node_name=NODE,
@@ -109,7 +109,7 @@ class Api:
             client.abort()
 
     def fail(self, how: str, *args: Any) -> float:
-        """Have something fail; return for how long changes may be late."""
+        """Cause a fault; return for how long changes may be late."""
         server, self._failed_at = self.server, self._timeline.now
         if how == "silent":
             server.go_silent(args[0])
@@ -129,7 +129,7 @@ class Api:
         return _AGAIN_S
 
     def _disturb(self, how: str, *args: Any) -> None:
-        """Have something fail for a moment, or be otherwise from now on."""
+        """Cause a short fault, or change a setting of the server permanently."""
         server = self.server
         if how == "cut":
             server.cut()
@@ -149,7 +149,7 @@ class Api:
             elif how == "cut next":
                 server.cut_next(Cut(*args))
             elif how == "wrong list":
-                # So that there is a list.
+                # So that a list is requested.
                 self.etcd.touch()
                 self.etcd.forget_history()
                 server.answer_lists(args[0], LISTS[args[1] % len(LISTS)])
@@ -165,7 +165,7 @@ class Api:
 
     def _start(self, behind: int = 0) -> None:
         if self.server.is_up:
-            # Another restart was shorter.
+            # An earlier restart would end sooner.
             return
         self.server.start(behind=behind, behind_s=_BEHIND_S if behind else 0.0)
         if self._went_back:
@@ -174,7 +174,7 @@ class Api:
             self._write_again()
 
     def _restore(self, count: int) -> None:
-        """Go back by so many writes, as by a backup."""
+        """Undo so many writes, as by restoring a backup."""
         self.server.stop()
         self.disturbed()
         self.etcd.go_back(max(1, self.etcd.revision - count))
@@ -183,9 +183,9 @@ class Api:
         self._timeline.after(_RESTORED_S, self._start)
 
     def _await_questions(self, since: float) -> None:
-        """Have nothing be written before all was asked for, and answered.
+        """Write nothing until all readers were answered, then write all lost objects again.
 
-        Later, nothing shows what has happened. Then all that is lost is written again.
+        Later, no reader could detect that history went back.
         """
         self.disturbed()
         server, now = self.server, self._timeline.now
@@ -213,8 +213,8 @@ class Api:
         items = (item for resource in _RESOURCES for item in self.etcd.items(resource))
         return {key_of(item): item for item in items}
 
-    def be_well(self) -> None:
-        """Have nothing fail any more."""
+    def stop_faults(self) -> None:
+        """Stop all faults."""
         self.server.slow_s, self.server.piece_max = 0.0, 0
         self.server.refusals.clear()
         self.server.cuts.clear()

@@ -1,4 +1,4 @@
-"""What requests to an API server name, and how it refuses them; values in, values out."""
+"""Targets and refusals of requests to an API server; values in, values out."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from userspace_proxy_testing.fakes.api_objects import ObjectFilter
 
 
 class Target(NamedTuple):
-    """What a path names."""
+    """The target of a path."""
 
     resource: str
     namespace: str = ""
     name: str = ""
     part: str = ""
-    """A subresource, as ``scale``."""
+    """A subresource, such as ``scale``."""
 
 
 def target_of(path: str) -> Target:
-    """Return what a path names."""
+    """Return the target of a path."""
     _root, *rest = path.strip("/").split("/")
     rest = rest[1:] if _root == "api" else rest[2:]
     namespace = ""
@@ -31,7 +31,7 @@ def target_of(path: str) -> Target:
 
 
 def filter_of(target: Target, query: Mapping[str, str]) -> ObjectFilter:
-    """Return the objects that a list or a watch is of."""
+    """Return the filter of a list or a watch."""
     labels = [pair.partition("=") for pair in query.get("labelSelector", "").split(",")]
     return ObjectFilter(
         target.resource,
@@ -42,18 +42,18 @@ def filter_of(target: Target, query: Mapping[str, str]) -> ObjectFilter:
 
 
 class Refusal(NamedTuple):
-    """An answer to requests until a time."""
+    """A refusal of requests until a time."""
 
     until: float
     code: int
     resource: str
-    """Empty: to all of them."""
+    """The refused resource; empty for all."""
     retry_after_s: float
     message: str
 
     @property
     def text(self) -> bytes:
-        """Return the body: a Status, or that of a proxy on the way."""
+        """Return the body: a Status, or the text of a proxy on the way."""
         if self.code in (502, 503) and not self.message:
             return b"<html><body>Bad Gateway</body></html>"
         message = self.message or f"refused with {self.code}"
@@ -61,6 +61,6 @@ class Refusal(NamedTuple):
 
 
 def status(code: int, reason: str, message: str) -> tuple[int, dict[str, Any]]:
-    """Return a code, and the Status that says why."""
+    """Return a code, and a Status with the reason."""
     body = {"kind": "Status", "status": "Failure", "code": code, "reason": reason}
     return code, {**body, "message": message}

@@ -1,4 +1,4 @@
-"""What Services claim: which addresses of the node's network lead to which of their ports.
+"""The addresses that Services claim in the node's network, each for one of their ports.
 
 Rule 1: an address belongs to one Service port: cluster IPs before node ports and load balancers'
 IPs before external IPs, then the older Service, then the name.
@@ -18,13 +18,13 @@ from .readings import balancer_ips, cluster_ips, is_in, name_of
 Key = tuple[str, str, str]
 """Kind, namespace and name of an object."""
 Dialled = tuple[str, int, str]
-"""Address, port and protocol."""
+"""An address, port and protocol."""
 
 Kind = tuple[str, bool, bool, bool]
-"""What claims depend on: the Service port, and which policy, ranges and family they have."""
+"""The properties that claims depend on: the Service port, and its policy, ranges and family."""
 
 AT_NODE = {False: "", True: ":"}
-"""Instead of an address: each of the node's of a family, by whether that is IPv6."""
+"""Stands for each of the node's addresses of a family, by whether it is IPv6."""
 _CLUSTER_IP, _NODE_PORT, _BALANCER, EXTERNAL_IP = 0, 1, 1, 2
 
 
@@ -42,18 +42,18 @@ class Claim:
     service: Object
     port: Object
     is_outside: bool
-    """It is an external address, for which the external policy is."""
+    """Whether it is external, so that the external policy applies."""
     has_ranges: bool
     is_six: bool
 
     @cached_property
     def kind(self) -> Kind:
-        """What its endpoints and clients depend on, beside the cluster."""
+        """The properties that its endpoints and clients depend on, beside the cluster."""
         return self.name, self.is_outside, self.has_ranges, self.is_six
 
     @cached_property
     def other_sides(self) -> Sequence[Claim]:
-        """The address as if it had the policies of others of the same Service port."""
+        """The address with the policies of other addresses of the same Service port."""
         sides = (False, False), (True, False), (True, True)
         claims = [replace(self, is_outside=out, has_ranges=ranges) for out, ranges in sides]
         return [claim for claim in claims if claim.kind != self.kind]
@@ -66,15 +66,15 @@ class Claim:
 
 
 class ClaimReader:
-    """Reads what Services claim; those of one cluster are the same objects in many states."""
+    """Reads Services' claims; the states of one cluster share objects."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._read: dict[int, tuple[Object, Sequence[tuple[Dialled, Claim]]]] = {}
-        """By the number of the object, which is kept, so that no other one gets its number."""
+        """By the id() of the object, which is kept, so that no other object gets it."""
 
     def claims(self, item: Object) -> Sequence[tuple[Dialled, Claim]]:
-        """Return what a Service claims, and where."""
+        """Return a Service's claims."""
         known = self._read.get(id(item))
         if known is None:
             known = self._read[id(item)] = item, tuple(_claims(item, self.settings))
@@ -82,12 +82,12 @@ class ClaimReader:
 
 
 def families_of(service: Object) -> Set[bool]:
-    """Return the families of a Service, by whether they are IPv6."""
+    """Return a Service's families, by whether they are IPv6."""
     return {is_six(ip) for ip in cluster_ips(service)}
 
 
 def ranges_of(claim: Claim) -> Sequence[str]:
-    """Return the source ranges of an address; those of the other family don't restrict it."""
+    """Return an address's source ranges; ranges of the other family don't restrict it."""
     if not claim.has_ranges:
         return ()
     ranges = claim.service["spec"].get("loadBalancerSourceRanges", ())

@@ -1,4 +1,4 @@
-"""Clients and endpoints: which endpoint a client has reached is what all of this is about."""
+"""Clients and endpoints: each client records the endpoint that it reached."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ DIALS, WAITS, SERVED, REFUSED, RESET, ENDED = (
     "reset",
     "ended",
 )
-"""What becomes of a client."""
+"""The states of a client."""
 
 _END = b";"
-"""Of an answer."""
-# A client of UDP that stays for longer asks again.
+"""The end of an answer."""
+# A UDP client that lives longer than this sends again.
 _LONG_S = 0.1
-# Another program has the rest.
+# Clients' source ports start here; another program uses those below.
 _PORTS = 20000
 
 
 class Client:
-    """One client, by TCP or UDP: asks, reads the answer, and ends after a while."""
+    """A TCP or UDP client: sends a request, reads the answer, and closes after a while."""
 
     def __init__(self, world: World, number: int, ip: str, at: Dialled, hold_s: float) -> None:
         self.world = world
@@ -46,10 +46,10 @@ class Client:
         self.dialled_at = world.timeline.now
         self.opened_at = self.answered_at = 0.0
         self.floors = world.freshness.floors()
-        """What was changed before is in force when it dials."""
+        """Changes up to these times are applied when it dials."""
         self.endpoint: tuple[str, int] | None = None
         self.has_finished = False
-        """It has ended its connection itself."""
+        """Whether it closed its connection itself."""
         self.hold_s = hold_s
         self.address: Address = (ip, _PORTS + number)
         self.stream: Stream | None = None
@@ -75,7 +75,7 @@ class Client:
                 self.world.timeline.after(self.hold_s, self._ask_again)
 
     def _ask_again(self) -> None:
-        """Ask in the same flow, which may have to go elsewhere now."""
+        """Send again in the same flow, which may have another endpoint now."""
         world = self.world
         if self.state == SERVED and not world.is_finishing:
             self.state, self.dialled_at = DIALS, world.timeline.now
@@ -109,12 +109,12 @@ class Client:
             self._change(RESET if was == WAITS else ENDED)
 
     def go_back(self) -> None:
-        """Note that an older state may be in force from now on, which serves it if it waits."""
+        """Record that an older state, which may serve a waiting client, may be applied now."""
         if self.state in (DIALS, WAITS):
             self.floors = Floors(*map(min, self.floors, self.world.freshness.floors()))
 
     def finish(self) -> None:
-        """End its connection."""
+        """Close its connection."""
         stream = self.stream
         if stream is not None and self.state == SERVED:
             self.has_finished = True
@@ -124,14 +124,14 @@ class Client:
                 stream.close()
 
     def give_up(self) -> None:
-        """End it, whatever it waits for."""
+        """Close it, whatever it waits for."""
         if self.stream is not None and self.state in (DIALS, WAITS, SERVED):
             self.state = ENDED
             self.stream.close()
 
 
 class Endpoint:
-    """Part of Host: one that answers with its address."""
+    """Simulates a host that answers with its address."""
 
     def __init__(self, world: World, at: Address) -> None:
         self._world = world
@@ -140,19 +140,16 @@ class Endpoint:
         self._how, self._until = ANSWERS, 0.0
 
     def break_for(self, how: str, seconds: float) -> None:
-        """Refuse connections, be unreachable or silent, for that long."""
+        """Refuse connections, be unreachable, or be silent for that long."""
         self._how, self._until = how, self._world.timeline.now + seconds
 
     def behaviour(self) -> str:
-        """Part of Host."""
         return self._how if self._world.timeline.now < self._until else ANSWERS
 
     def accept(self, stream: Stream) -> None:
-        """Part of Host."""
         _Answering(self._world, stream, self._answer + _END)
 
     def receive(self, _payload: bytes, source: Address) -> None:
-        """Part of Host."""
         self._world.machine.send_datagram(self._answer, self._at, source)
 
 
@@ -179,5 +176,5 @@ class _Answering:
 
 
 def at_of(client: Client) -> str:
-    """Return what a client has dialled, as text."""
+    """Format the address that a client dialled."""
     return "{}:{}/{}".format(*client.at)

@@ -1,4 +1,4 @@
-"""The cluster's objects, their history, and which states may be in force at a moment."""
+"""The cluster's objects, their history, and which states may be applied at a moment."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Cluster:
         self._now = now
         self.objects: dict[Key, Object] = {HOST: {"addresses": addresses}}
         self.states: list[tuple[float, Truth]] = []
-        """Each from its time on."""
+        """The states, each from its time on."""
         self._times: list[float] = []
         self._reader = ClaimReader(settings)
         self.dialled: dict[Dialled, None] = {}
-        """All addresses that have been a Service's."""
+        """All addresses that Services ever had."""
         self.watchers: list[Callable[[Object, bool], None]] = []
 
     def put(self, *items: Object) -> None:
@@ -41,7 +41,7 @@ class Cluster:
                 watcher(item, False)
 
     def _allocated(self, item: Object) -> Object:
-        """Return an object as a server takes it: it gives a health check node port only once."""
+        """Return an object as the server stores it: a health check node port is allocated once."""
         number = item.get("spec", {}).get(_HEALTH_PORT)
         others = (each for key, each in self.objects.items() if key != key_of(item))
         if not number or all(number != _health_port(each) for each in others):
@@ -51,12 +51,12 @@ class Cluster:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Those of the node."""
+        """The node's addresses."""
         found: tuple[str, ...] = self.objects[HOST]["addresses"]
         return found
 
     def move(self, addresses: tuple[str, ...]) -> None:
-        """Have the node other addresses, which the API server doesn't have."""
+        """Give the node addresses that the API server doesn't list."""
         self.objects[HOST] = {"addresses": addresses}
         self._note()
 
@@ -78,7 +78,7 @@ class Cluster:
         return self.states[-1][1]
 
     def between(self, since: float, until: float) -> Iterator[Truth]:
-        """Yield the states that were there at some moment from one time to another.
+        """Yield the states that existed at some moment between two times.
 
         The node's addresses and objects are known from different sources, so each of the addresses
         is combined with each state.
@@ -91,14 +91,14 @@ class Cluster:
             yield from (truth.at(host) for truth in states for host in hosts.values())
 
     def _between(self, since: float, until: float) -> Sequence[Truth]:
-        # The first is the one before the first that begins then or later.
+        # Start with the last state before the period.
         first = bisect_left(self._times, since) - 1
         after = bisect_right(self._times, until)
         return [truth for _, truth in self.states[max(0, first) : after]]
 
 
 def in_parts(states: Sequence[Truth]) -> Iterator[Truth]:
-    """Yield states, and those that have the Services of one of them and the rest of another.
+    """Yield states, and combinations of the Services of one with the other objects of another.
 
     Each kind of objects has its own watch, and after a failure each is followed again at its own
     time.
@@ -118,35 +118,35 @@ def _health_port(item: Object) -> int:
 
 
 class Floors(NamedTuple):
-    """Times up to which changes are in force."""
+    """Times up to which changes must have been applied."""
 
     all: float
     losses: float
-    """What a Service has no longer, and its source ranges."""
+    """The time for addresses that a Service has lost, and for its source ranges."""
 
 
 class Freshness:
-    """Up to when changes are certainly in force.
+    """The time up to which changes must have been applied.
 
     Args:
-        bound_s: A change is in force after that time, in which nothing is disturbed.
-        prompt_s: So is one that never waits for its turn.
+        bound_s: A change is applied after that time without a disturbance.
+        prompt_s: The same for a change that never waits for its turn.
     """
 
     def __init__(self, now: Callable[[], float], bound_s: float, prompt_s: float) -> None:
         self._now = now
         self.calm_at = now()
-        """When a disturbance last ended."""
+        """When the last disturbance ended."""
         self._floors = {bound: now() for bound in (bound_s, prompt_s)}
         self.bound_s, self.prompt_s = bound_s, prompt_s
 
     def disturb(self, until: float | None = None) -> None:
-        """Note that changes may be late until a time, by default only now."""
+        """Record that changes may be late until a time, by default only now."""
         self._follow()
         self.calm_at = max(self.calm_at, self._now() if until is None else until)
 
     def go_back(self, to: float) -> None:
-        """Note that an older state may be in force from now on, until changes are again."""
+        """Record that an older state may be applied from now on, until changes are again."""
         self.disturb()
         self._floors = {bound: min(floor, to) for bound, floor in self._floors.items()}
 
@@ -157,16 +157,16 @@ class Freshness:
                 self._floors[bound] = max(floor, now - bound)
 
     def floor(self) -> float:
-        """Return a time: what was changed up to it is in force now."""
+        """Return a time: changes up to it must have been applied."""
         self._follow()
         return self._floors[self.bound_s]
 
     def floors(self) -> Floors:
-        """Return that time, and the one of what never waits."""
+        """Return that time, and the one for changes that never wait."""
         self._follow()
         return Floors(self._floors[self.bound_s], self._floors[self.prompt_s])
 
     @property
     def is_calm(self) -> bool:
-        """Whether nothing was disturbed for so long that all that is older is in force."""
+        """Whether nothing was disturbed for so long that all older changes are applied."""
         return self._now() - self.calm_at >= self.bound_s

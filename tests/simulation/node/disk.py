@@ -1,7 +1,7 @@
-"""A simulated disk with the files of one node: what a crash leaves, and a disk that is full.
+"""A simulated disk with the files of one node, which crashes and a full disk affect.
 
-Rule 1: a crash of the node loses what wasn't synchronized; one of a process loses nothing that was
-written, but a write that it was in the middle of.
+Rule 1: a crash of the node loses data that wasn't fsynced; a crash of a process truncates only the
+write in progress.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class File:
     mtime: float = 0.0
     is_synced: bool = True
     floor: float = field(default=0.0)
-    """The state in it isn't older than that."""
+    """The oldest time that the state in it may have."""
     is_torn: bool = False
 
 
@@ -53,9 +53,9 @@ class Disk:
         self._enter = enter
         self.files: dict[str, File] = {}
         self.floor: Callable[[], float] = now
-        """Returns how old a state may be that is written now."""
+        """Returns the oldest time that a state may have that is written now."""
         self.noted: Callable[[str, float], object] = lambda _name, _at: None
-        """Called with a file of which is noted when it was current, in Unix time."""
+        """Called with a file and the Unix time for which its state is current."""
         self.failed: Callable[[], object] = lambda: None
         """Called when a write fails."""
         self.was_read: Callable[[str], object] = lambda _name: None
@@ -70,17 +70,16 @@ class Disk:
         return [name for name, _ in self._opened.values()]
 
     def forget_opened(self) -> None:
-        """Close what a process that has died had open."""
+        """Close the files that a dead process had open."""
         self._opened.clear()
 
     def tear(self) -> None:
-        """Lose a part of a file, as a file system without a barrier does."""
+        """Truncate a file, like a file system without barriers after a crash."""
         for file in self.files.values():
             file.data = file.data[: self._rng.randrange(len(file.data) + 1)]
             file.is_torn = True
 
     def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        """Part of os."""
         self._enter("open")
         name = PurePosixPath(path).name
         if flags & os.O_DIRECTORY:
@@ -99,12 +98,10 @@ class Disk:
         return self._number
 
     def close(self, descriptor: int) -> None:
-        """Part of os."""
         self._enter("close")
         del self._opened[descriptor]
 
     def fstat(self, descriptor: int) -> Any:
-        """Part of os."""
         self._enter("fstat")
         file = self._opened[descriptor][1]
         return SimpleNamespace(
@@ -112,7 +109,6 @@ class Disk:
         )
 
     def fsync(self, descriptor: int) -> None:
-        """Part of os."""
         self._enter("fsync")
         self._check()
         self._opened[descriptor][1].is_synced = True
@@ -120,7 +116,6 @@ class Disk:
     def utime(
         self, where: Any, times: tuple[float, float], *, follow_symlinks: bool = True
     ) -> None:
-        """Part of os."""
         self._enter("utime")
         self._check()
         if isinstance(where, int):
@@ -134,7 +129,6 @@ class Disk:
         self.noted(name, times[1])
 
     def unlink(self, name: str, *, dir_fd: int | None = None) -> None:
-        """Part of os."""
         self._enter("unlink")
         if self.files.pop(name, None) is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -142,7 +136,6 @@ class Disk:
     def rename(
         self, old: str, new: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
     ) -> None:
-        """Part of os."""
         self._enter("rename")
         self._check()
         file = self.files[new] = self.files.pop(old)
@@ -154,7 +147,7 @@ class Disk:
             raise OSError(self.fails_with, os.strerror(self.fails_with))
 
     def names(self) -> dict[str, Any]:
-        """Return the names of the module that reads and writes files, with what replaces them."""
+        """Return the names in the module that reads and writes files, with their replacements."""
         names = ("open", "close", "fstat", "fsync", "utime", "unlink", "rename")
         calls = {name: getattr(self, name) for name in names}
         return {
@@ -168,14 +161,14 @@ class Disk:
 
 
 class _Path(PurePosixPath):
-    """Part of Path."""
+    """Simulates Path."""
 
     def mkdir(self, **_options: Any) -> None:
-        """Part of Path: folders exist."""
+        """Folders always exist."""
 
 
 class _OpenFile:
-    """Part of a file object."""
+    """Simulates a file object."""
 
     def __init__(self, disk: Disk, descriptor: int, *, is_closing: bool) -> None:
         self._disk = disk
@@ -190,18 +183,16 @@ class _OpenFile:
             self._disk.close(self._descriptor)
 
     def fileno(self) -> int:
-        """Part of a file object."""
         return self._descriptor
 
     def read(self, most: int) -> bytes:
-        """Part of a file object."""
         self._disk._enter("read")
         name, file = self._disk._opened[self._descriptor]
         self._disk.was_read(name)
         return file.data[:most]
 
     def write(self, data: bytes) -> int:
-        """Part of a file object: a process that dies has written a part."""
+        """A process that dies has written a part."""
         file = self._disk._opened[self._descriptor][1]
         half = len(data) // 2
         file.data += data[:half]
@@ -211,5 +202,4 @@ class _OpenFile:
         return len(data)
 
     def flush(self) -> None:
-        """Part of a file object."""
         self._disk._enter("flush")

@@ -1,4 +1,4 @@
-"""Draws plans of whole nodes: objects and how they change, clients, and what fails."""
+"""Draws plans of whole nodes: objects and their changes, clients, and faults."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ _CONDITIONS: tuple[tuple[bool | None, bool | None, bool | None], ...] = (
     (False, None, True),
     (False, False, True),
     (False, False, False),
-    # As with publishNotReadyAddresses.
+    # The conditions with publishNotReadyAddresses.
     (True, True, True),
 )
-"""Ready, serving, terminating."""
+"""Combinations of ready, serving and terminating."""
 _HINTS = ("", "zones", "zones", "nodes", "zones, nodes")
 _NAMESPACES = ("shop", "lab")
 _OUTSIDE = ("10.3.0.1", "10.3.0.2", "10.3.9.2")
@@ -98,13 +98,13 @@ _CHANGES: tuple[tuple[str, float, Callable[[Random, Plan], Plan]], ...] = (
     ("other Nodes", NODES, with_nodes),
     ("refusals", REFUSALS, with_refusals),
 )
-"""What some plans have beside, and how many."""
+"""Additional changes of some plans, and their number."""
 
 
 def make_plan(seed: int) -> Plan:
     plan = _make_plan(seed)
     for name, share, change in _CHANGES:
-        # Of its own, so that plans without it stay what they were.
+        # A random generator of its own, so that plans without the feature stay the same.
         own = Random(f"{seed}: {name}")
         if own.random() < share:
             plan = change(own, plan)
@@ -123,7 +123,7 @@ def _make_plan(seed: int) -> Plan:
     drawing = _Drawing(rng, features, calm_at)
     objects = tuple(drawing.objects())
     events = list(drawing.events())
-    # Of its own, so that plans without them stay what they were.
+    # A random generator of its own, so that plans without lacks stay the same.
     own = Random(f"{seed}: what lacks")
     if own.random() < LACKING:
         features |= {"what lacks"}
@@ -173,7 +173,7 @@ def _make_plan(seed: int) -> Plan:
 
 
 class _Drawing:
-    """Draws the Services of one plan, and events, in the order of their times."""
+    """Draws the Services of one plan, and its events in the order of their times."""
 
     def __init__(self, rng: Random, features: frozenset[str], calm_at: float) -> None:
         self._rng = rng
@@ -181,11 +181,11 @@ class _Drawing:
         self._calm_at = calm_at
         self._uid = 0
         self._last = 0.0
-        """When the last change happens so far: an object isn't changed before it exists."""
+        """The time of the last change so far: an object isn't changed before it exists."""
         self._services = [self._service(n) for n in range(rng.randint(2, 4))]
 
     def objects(self) -> Iterator[Object]:
-        """Yield those at the start."""
+        """Yield the objects that exist at the start."""
         yield node_object()
         for service in self._services:
             if self._rng.random() < 0.85:
@@ -238,7 +238,7 @@ class _Drawing:
         service.names = [self._names(service) for _ in range(count)]
 
     def _copy_endpoint(self, service: ServiceSpec) -> None:
-        """Have an endpoint in two slices, as while it moves; each has its own conditions."""
+        """Copy an endpoint to a second slice, as while it moves, with conditions of its own."""
         first, second = service.slices
         if first:
             ip = self._rng.choice(first).ip
@@ -248,7 +248,7 @@ class _Drawing:
             service.slices[1] = [*kept, copy]
 
     def _names(self, service: ServiceSpec) -> dict[str, str]:
-        """Draw what the ports of a slice are called, as pods of several versions have them."""
+        """Draw the port names of a slice, as pods of several versions have them."""
         rng = self._rng
         if "ports of slices" not in self._features:
             return {}
@@ -275,7 +275,7 @@ class _Drawing:
         return endpoint
 
     def events(self) -> Iterator[Event]:
-        """Yield them, in any order."""
+        """Yield all events, in any order."""
         rng = self._rng
         times = sorted(self._at() for _ in range(rng.randint(4, 16)))
         for at in times:
@@ -287,7 +287,7 @@ class _Drawing:
         yield from Faults(rng, self._features, self._at).events()
 
     def _at(self) -> float:
-        # Many at about the same time.
+        # Many clients dial at about the same time.
         rng = self._rng
         return round(rng.choice([0.0, 0.3, rng.random()]) * self._calm_at + rng.random() * 0.2, 4)
 
@@ -302,7 +302,7 @@ class _Drawing:
         if service.type != "ClusterIP" and rng.random() < 0.3:
             ip, number = "10.1.0.1", port.node_port
         dialled = (ip, number, port.protocol)
-        # Some stay for longer than the last agent's workers drain.
+        # Some clients stay longer than the last agent's workers drain.
         hold_s = rng.choice([0.0, 0.05, 2.5 if "crashes" in self._features else 1.0])
         return Event(at, CLIENT, (rng.choice(_OUTSIDE + _INSIDE), dialled, hold_s))
 
@@ -322,7 +322,7 @@ class _Drawing:
         ]
         count = 1
         if "crashes" in features and rng.random() < 0.2:
-            # What changes while no agent runs.
+            # Changes that happen while no agent runs.
             at = max(at, self._last)
             yield Event(at, CRASH)
             at, count = at + 0.01, rng.choice([1, 2, 3])
@@ -335,7 +335,7 @@ class _Drawing:
             service = rng.choice(self._services)
 
     def _take_turns(self, at: float) -> Iterator[Event]:
-        """Have one Service go, and another one come."""
+        """Delete one Service and create another one."""
         there = [service for service in self._services if service.is_there]
         away = [service for service in self._services if not service.is_there]
         if not there or not away:
@@ -358,7 +358,7 @@ class _Drawing:
             yield Event(at, PUT, (service.slice(number),))
 
     def _change_slices(self, at: float, service: ServiceSpec) -> Iterator[Event]:
-        """Have a slice more, or one less, as when endpoints are packed anew."""
+        """Split or merge slices, as the controller does when it repacks endpoints."""
         before = len(service.slices)
         last = service.slice(before - 1)
         if before > 1:
@@ -385,7 +385,7 @@ class _Drawing:
                 yield Event(at, PUT, (service.slice(number),))
 
     def _change_policy(self, at: float, service: ServiceSpec) -> Iterator[Event]:
-        """Have external addresses get a policy of their own, or that of all: no address goes."""
+        """Separate or unify the external and the internal policy; no address is removed."""
         if service.type == "ClusterIP":
             service.type = "LoadBalancer"
             number = self._services.index(service)
@@ -416,7 +416,7 @@ class _Drawing:
             yield Event(at, DELETE, (key_of(item),))
 
     def _replace(self, at: float, service: ServiceSpec) -> Iterator[Event]:
-        """Have another Service take the address of one."""
+        """Replace a Service by another one with its address."""
         if service.is_there:
             yield from self._deletions(at, service)
         self._uid += 1
@@ -430,7 +430,7 @@ class _Drawing:
             yield Event(later, PUT, (item,))
 
     def _exchange(self, at: float, service: ServiceSpec) -> Iterator[Event]:
-        """Have two Services exchange their addresses, which the API server can't do at once."""
+        """Exchange the addresses of two Services, which the API server can't do in one step."""
         other = self._rng.choice(self._services)
         if other is service or not (service.is_there and other.is_there):
             return

@@ -1,7 +1,7 @@
-"""Has Services of a plan have both IP families, or only IPv6, each with endpoints of its own.
+"""Gives Services of a plan both IP families, or only IPv6, each with its own endpoints.
 
-What happens to them is what was drawn: each address, and each slice, has a counterpart of IPv6.
-Services with UDP stay those of IPv4.
+The drawn events apply to both: each address and each slice has an IPv6 counterpart. Services with
+UDP stay IPv4-only.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .plan import ADDRESSES, CLIENT, DELETE, PUT, Object, Plan
 from .readings import balancer_ips, cluster_ips
 
 FAMILIES = 0.05
-"""How many plans have both families."""
+"""The share of plans with both families."""
 
 _BOTH, _SIX_FIRST, _SIX, _FOUR = "both", "IPv6 first", "IPv6", "IPv4"
 _KINDS = (_BOTH, _BOTH, _SIX_FIRST, _SIX, _FOUR)
-# How often a version of a Service has its first family only.
+# How often a version of a Service has only its first family.
 _GIVEN_UP = 0.15
 
 
@@ -52,7 +52,7 @@ class _Families:
                     self._kinds[key_of(item)] = _FOUR
 
     def objects(self, item: Object) -> Iterator[Object]:
-        """Yield an object as it is with both families, and its counterpart."""
+        """Yield an object with both families, and its counterpart."""
         kind = item["kind"]
         if kind == "Service":
             yield self._service(item)
@@ -63,7 +63,7 @@ class _Families:
             yield self._slice(item)
 
     def events(self, events: Iterable[Event]) -> Iterator[Event]:
-        """Yield events with what happens to counterparts."""
+        """Yield the events, with events of the counterparts."""
         for event in events:
             what, args = event.what, event.args
             if what == PUT:
@@ -99,7 +99,7 @@ class _Families:
         return {**item, "spec": spec, "status": status}
 
     def _slice(self, item: Object) -> Object:
-        """Return a slice of IPv6, which may lack an endpoint."""
+        """Return an IPv6 slice, which may lack an endpoint."""
         ends = [{**e, "addresses": [six(ip) for ip in e["addresses"]]} for e in item["endpoints"]]
         if ends and self._rng.random() < 0.3:
             del ends[self._rng.randrange(len(ends))]

@@ -1,4 +1,4 @@
-"""Draws what fails at a node while other things happen to it, each kind as a plan has it."""
+"""Draws faults that occur at a node during other events, each kind if the plan has it."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ _HABITS = (
     ("waits_for_future", False),
     ("bookmark_s", 30.0),
 )
-"""What some servers do otherwise."""
+"""Unusual behaviours of some servers."""
 
 
 class Faults:
     """The faults of one plan.
 
     Args:
-        features: What the plan has.
-        at: Returns when something happens.
+        features: The plan's features.
+        at: Returns the time of an event.
     """
 
     def __init__(self, rng: Random, features: frozenset[str], at: Callable[[], float]) -> None:
@@ -56,7 +56,7 @@ class Faults:
         self._at = at
 
     def events(self) -> Iterator[Event]:
-        """Yield them, in any order."""
+        """Yield all faults, in any order."""
         yield from self._of_processes()
         yield from self._of_kernel()
         rng = self._rng
@@ -104,13 +104,13 @@ class Faults:
             yield Event(at + 1.0, SLOW, (0.0,))
 
     def _outages(self) -> Iterator[Event]:
-        """Have the API server fail while something else happens."""
+        """Make the API server fail during other events."""
         rng = self._rng
         if "late Node" in self._features:
-            # From the start on, when it is listed.
+            # From the start on, while objects are listed.
             yield Event(0.0, API, ("refuse", 500, rng.choice([0.5, 2.0]), "nodes"))
         if "orderly ends" in self._features and rng.random() < 0.5:
-            # The agent has noticed when it ends.
+            # The agent has noticed the failure when it ends.
             at = self._at()
             yield Event(at, API, rng.choice([("restart", 4.0), ("refuse", 503, 4.0)]))
             yield Event(at + 3.0, END)

@@ -1,4 +1,4 @@
-"""Has clients of some Services wait while these have no endpoint, and endpoints come meanwhile."""
+"""Lets clients of Services without endpoints wait, while endpoints are added."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .readings import HOLD, cluster_ips
 from .shapes import TARGETS
 
 HOLDS = 0.05
-"""How many plans have such Services."""
+"""The share of plans with such Services."""
 
 _SECONDS = ("1s", "3s")
 
 
 def with_holds(rng: Random, plan: Plan) -> Plan:
-    """Return a plan where clients of some Services wait."""
+    """Return a plan in which clients of some Services wait."""
     puts = [item for item in plan.objects if item["kind"] == "Service"]
     puts += [e.args[0] for e in plan.events if e.what == PUT and e.args[0]["kind"] == "Service"]
     usual = [item for item in puts if _is_usual(item)]
@@ -49,13 +49,13 @@ def with_holds(rng: Random, plan: Plan) -> Plan:
 
 
 def _is_usual(item: Object) -> bool:
-    """Return whether a Service has a cluster IP, and only ports whose targets are known."""
+    """Return whether a Service has a cluster IP, and only ports with known targets."""
     names = {port.get("name") for port in item["spec"].get("ports", ())}
     return bool(cluster_ips(item)) and names <= TARGETS.keys()
 
 
 def _emptied(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have a Service lose its endpoints, and get some while clients wait, or when none does."""
+    """Remove a Service's endpoints, and add some while clients wait, or when none does."""
     metadata = item["metadata"]
     yield Event(at, PUT, (item,))
     yield Event(at, DELETE, (("EndpointSlice", metadata["namespace"], f"{metadata['name']}-1"),))

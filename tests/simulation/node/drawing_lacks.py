@@ -1,4 +1,4 @@
-"""Draws what a node lacks while Services come and change."""
+"""Draws resources that a node lacks while Services are added and changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .plan import (
 )
 
 LACKING = 0.3
-"""How many plans have something like that."""
+"""The share of plans with such a lack."""
 
 _SECONDS = (0.3, 1.5, 3.0)
 _CALLS = (
@@ -33,21 +33,21 @@ _CALLS = (
     ("listen", errno.ENOBUFS),
     ("rendezvous", errno.EMFILE),
 )
-# Before a Service has its node ports back.
+# The time until a Service gets its node ports back.
 _APART_S = 0.6
 
 
 def what_lacks(
     rng: Random, objects: Sequence[Object], events: Sequence[Event], calm_at: float
 ) -> Iterator[Event]:
-    """Yield ports that another program has, and calls that fail, as Services need them."""
+    """Yield events that take ports and fail system calls which Services need."""
     puts = [(0.5 + rng.random(), item) for item in objects if item["kind"] == "Service"]
     puts += [(e.at, e.args[0]) for e in events if e.what == PUT and e.args[0]["kind"] == "Service"]
     for _ in range(rng.randint(1, 3) if puts else 0):
         at, item = rng.choice(puts)
         at, seconds = max(at, _APART_S), rng.choice(_SECONDS)
         item = with_health_check(item) if rng.random() < 0.4 else without_health_check(item)
-        # Without what it has at the node, and with it again.
+        # Put the Service without its node ports and health check port, then with them.
         yield Event(at - _APART_S, PUT, (_inside(item),))
         yield Event(at, PUT, (item,))
         if rng.random() < 0.6:
@@ -91,7 +91,7 @@ def _inside(item: Object) -> Object:
 
 
 def with_health_check(item: Object) -> Object:
-    """Return a Service that a load balancer asks for its health at this node."""
+    """Return a Service with a load balancer that probes this node's health check port."""
     spec, number = dict(item["spec"]), _number_of(item["metadata"])
     spec |= {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
     spec["healthCheckNodePort"] = 31200 + number
@@ -102,7 +102,7 @@ def with_health_check(item: Object) -> Object:
 
 
 def _number_of(metadata: Object) -> int:
-    """Return a number that no other Service of a plan has, whatever addresses they exchange.
+    """Return a number that is unique among a plan's Services, even if they exchange addresses.
 
     A server gives a health check node port only once.
     """
@@ -113,13 +113,13 @@ def _number_of(metadata: Object) -> int:
 
 
 def without_health_check(item: Object) -> Object:
-    """Return a Service without the health check node port that one in its place may have."""
+    """Return a Service without the health check node port, which its replacement may have."""
     spec = {name: each for name, each in item["spec"].items() if name != "healthCheckNodePort"}
     return {**item, "spec": spec}
 
 
 def bursts(rng: Random, objects: Sequence[Object], calm_at: float) -> Iterator[Event]:
-    """Yield changes of all slices at once, each of many endpoints."""
+    """Yield changes of all slices at the same time, each with many endpoints."""
     slices = [item for item in objects if item["kind"] == "EndpointSlice"]
     for _ in range(rng.choice([1, 2])):
         at = round(calm_at * rng.random(), 4)

@@ -1,4 +1,4 @@
-"""Has the cluster other Nodes, whose objects come, change and go: none of them is this node's."""
+"""Adds other Nodes to the cluster, whose objects are created, changed and deleted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .claims import key_of
 from .plan import DELETE, OTHER_NODE_IP, OTHERS, PUT, Object, Plan
 
 NODES = 0.1
-"""How many plans have such Nodes."""
+"""The share of plans with other Nodes."""
 
 
 def with_nodes(rng: Random, plan: Plan) -> Plan:
@@ -31,7 +31,7 @@ def with_nodes(rng: Random, plan: Plan) -> Plan:
 
 
 def _node(rng: Random, name: str) -> Object:
-    """Return another Node, which this one must not take for itself."""
+    """Return another Node, which the agent must not mistake for its own."""
     zone, network = rng.choice(["zone-2", "zone-3"]), rng.choice(["10.2.1.0/24", "10.3.0.0/16"])
     return {
         "kind": "Node",

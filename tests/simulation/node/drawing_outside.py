@@ -1,4 +1,4 @@
-"""Draws what changes at a node beside its Services: addresses, free ports, queues, rules."""
+"""Draws changes at a node outside its Services: addresses, free ports, queues, rules."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .plan import (
 )
 
 OUTSIDE = 0.25
-"""How many plans have something like that."""
+"""The share of plans with such a change."""
 
 _ADDRESSES = (
     (LOOPBACK_IP, NODE_IP, OTHER_NODE_IP),
@@ -40,21 +40,21 @@ _ADDRESSES = (
 )
 _CLIENTS = ("10.3.0.1", "10.3.0.2", "10.2.1.77", NODE_IP, OTHER_NODE_IP)
 _TARGETS = {"http": 8080, "admin": 8081, "dns": 5353}
-# Before a Service comes back.
+# The time until a Service comes back.
 _AWAY_S = 0.6
-# A change of rules by another program is noticed in that time.
+# The time within which a change of rules by another program is detected.
 _NOTICED_S = 2.5
-# What is older is in force: clients may not be refused any more because it isn't.
+# All older changes are applied: a missing one is no longer an excuse for refused clients.
 IN_FORCE_S = 2.5
-"""A change is in force after that time, if nothing disturbs."""
-# Before a run is calm, and nothing lacks any more: enough for one try.
+"""The time after which an undisturbed change is applied."""
+# The time before the run is calm and nothing is lacking any more: enough for one try.
 _LAST_S = 0.15
 
 
 def outside(
     rng: Random, objects: Sequence[Object], events: Sequence[Event], calm_at: float
 ) -> Iterator[Event]:
-    """Yield one or two such things, with clients that notice."""
+    """Yield one or two such changes, with clients that are affected."""
     puts = [(0.0, item) for item in objects if item["kind"] == "Service"]
     puts += [(e.at, e.args[0]) for e in events if e.what == PUT and e.args[0]["kind"] == "Service"]
     if not puts:
@@ -67,7 +67,7 @@ def outside(
 
 
 def _addresses(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have the node get addresses, and lose some."""
+    """Add and remove addresses of the node."""
     for ips in rng.sample(_ADDRESSES, rng.choice([1, 2, 3])):
         yield Event(at, ADDRESSES, (ips,))
         for _ in range(3):
@@ -76,7 +76,7 @@ def _addresses(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _range(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have other programs get all free proxy ports as a Service comes."""
+    """Take all free proxy ports in other programs when a Service is created."""
     seconds = rng.choice([0.5, 2.0, 4.0, 9.0])
     item = without_health_check(item)
     yield Event(at - _AWAY_S, DELETE, (key_of(item),))
@@ -87,7 +87,7 @@ def _range(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _burst(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have many clients come at once, also while none of them is accepted."""
+    """Dial from many clients together, sometimes while none is accepted."""
     kind = rng.choice(["", STOP, CRASH])
     if kind == STOP:
         yield Event(at - 0.01, STOP, (False, rng.randint(0, 1), rng.choice([0.1, 0.5])))
@@ -100,7 +100,7 @@ def _burst(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _drifts(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have another program change rules again and again, and the kernel refuse some repairs."""
+    """Change rules repeatedly in another program, and refuse some repairs."""
     for _ in range(rng.choice([2, 3])):
         if rng.random() < 0.5:
             yield Event(at, REFUSE, (rng.choice([1, 2]),))
@@ -110,7 +110,7 @@ def _drifts(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _recovery(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have the two ports of a Service be one after a crash, and the first rules perhaps refused."""
+    """Merge a Service's two ports after a crash; the first rules may be refused."""
     apart = with_health_check(item)
     yield from merge_in_crash(apart, at)
     if rng.random() < 0.7:
@@ -120,7 +120,7 @@ def _recovery(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def merge_in_crash(apart: Object, at: float) -> Iterator[Event]:
-    """Have the two ports of a Service with a local policy be one after a crash."""
+    """Merge the two ports of a Service with a local policy after a crash."""
     left = "externalTrafficPolicy", "healthCheckNodePort"
     spec = {name: each for name, each in apart["spec"].items() if name not in left}
     for each in apart, slice_of(apart):
@@ -130,7 +130,7 @@ def merge_in_crash(apart: Object, at: float) -> Iterator[Event]:
 
 
 def slice_of(item: Object, ips: Sequence[str] = (OWN_PODS[0], OTHER_PODS[0])) -> Object:
-    """Return the first slice of a Service, by default with an endpoint here and one elsewhere."""
+    """Return a Service's first slice, by default with a local and a remote endpoint."""
     name = item["metadata"]["name"]
     return {
         "kind": "EndpointSlice",
@@ -156,7 +156,7 @@ def slice_of(item: Object, ips: Sequence[str] = (OWN_PODS[0], OTHER_PODS[0])) ->
 
 
 def _last(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have a Service lack ports, and nothing else happen after that: no change brings a round."""
+    """Deny a Service ports, and let nothing follow: no change triggers another round."""
     item = with_health_check(item)
     spec = item["spec"]
     ports = [(port["nodePort"], port["protocol"] == "TCP") for port in spec["ports"]]
@@ -167,7 +167,7 @@ def _last(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def client_of(rng: Random, item: Object, at: float, node_ip: str) -> Event:
-    """Return a client of a Service, perhaps at one of its node ports."""
+    """Return a client of a Service, possibly of one of its node ports."""
     spec = item["spec"]
     port = rng.choice(spec["ports"])
     ip, number = spec["clusterIP"], port["port"]

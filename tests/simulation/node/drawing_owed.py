@@ -1,6 +1,6 @@
-"""Has the kernel refuse the last round of a plan, after which nothing brings another one.
+"""Lets the kernel refuse the last round of a plan, after which no event triggers another one.
 
-What a round was for is in force only if the agent knows that it still owes it.
+The round's change is applied only if the agent remembers that it is pending.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from .plan import (
 )
 
 OWED = 0.04
-"""How many plans end like that."""
+"""The share of plans that end like that."""
 
 _ADDRESSES = (LOOPBACK_IP, NODE_IP, OTHER_NODE_IP), (LOOPBACK_IP, OTHER_NODE_IP)
-# Before a run is calm: a second try is made before, or after.
+# The time before the run is calm: a retry is made before or after.
 _TRIED_S, _OWED_S = 2.6, 0.15
-# A port that another program had is tried within a second after that.
+# A port that another program had is retried within a second after that.
 _TAKEN_S = 0.3
 # Less than the shortest turn takes, after which a Service waits for as long again.
 _WAITS_S = 0.02
 
 
 def with_owed(rng: Random, plan: Plan) -> Plan:
-    """Return a plan that ends like that."""
+    """Return a plan that ends with a refused round."""
     services = [item for item in plan.objects if item["kind"] == "Service"]
     if not services:
         return plan
@@ -62,7 +62,7 @@ def with_owed(rng: Random, plan: Plan) -> Plan:
 
 
 def _addresses(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have the node get another address, at which node ports are to answer."""
+    """Add an address of the node on which node ports have to answer."""
     item = with_health_check(item)
     for each in item, slice_of(item):
         yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))
@@ -71,7 +71,7 @@ def _addresses(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _port(item: Object, at: float) -> Iterator[Event]:
-    """Have a Service's node port be free again: what failed is tried, and succeeds."""
+    """Free a Service's node port: the retry succeeds."""
     item = with_health_check(item)
     for port in item["spec"]["ports"]:
         yield Event(at, TAKE, (port["nodePort"], port["protocol"] == "TCP", _TAKEN_S))
@@ -81,10 +81,10 @@ def _port(item: Object, at: float) -> Iterator[Event]:
 
 
 def _turn(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have a Service get node ports while it waits for its turn, as the last one took long."""
+    """Give a Service node ports while it waits for its turn because the last one was long."""
     ips = OWN_PODS + OTHER_PODS
     yield Event(max(0.0, at - IN_FORCE_S), PUT, (item,))
     yield Event(at, PUT, (slice_of(item, rng.sample(ips, rng.choice([6, len(ips)]))),))
-    # Until its turn nothing is written that the kernel could refuse.
+    # Until its turn, no write could be refused by the kernel.
     yield Event(at + _WAITS_S, PUT, (with_health_check(item),))
     yield Event(at + _WAITS_S, REFUSE, (1,))

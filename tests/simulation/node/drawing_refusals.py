@@ -1,6 +1,6 @@
-"""Has the kernel refuse all rules for a while, while changes keep arriving and other things fail.
+"""Lets the kernel refuse all rules for a while, while changes arrive and other faults occur.
 
-What load balancers and users read is about the oldest change that waits, and not about the newest.
+Load balancers and users are shown the age of the oldest pending change, not the newest.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from .plan import (
 from .readings import LEAVES
 
 REFUSALS = 0.06
-"""How many plans have something like that."""
+"""The share of plans with refused rules."""
 
 _SECONDS = (1.5, 2.5, 4.0)
 
 
 def with_refusals(rng: Random, plan: Plan) -> Plan:
-    """Return a plan in which the kernel refuses rules while something changes again and again."""
+    """Return a plan in which the kernel refuses rules during repeated changes."""
     services = [item for item in plan.objects if item["kind"] == "Service"]
     if not services:
         return plan
@@ -71,7 +71,7 @@ def _refused(rng: Random, services: list[Object], at: float, seconds: float) -> 
 
 
 def leaving_node(rng: Random) -> Object:
-    """Return this node's object, which is about to be deleted."""
+    """Return this node's object with the taint of a node that is about to be deleted."""
     node = node_object()
     if rng.random() < 0.5:
         taint = {"key": LEAVES, "effect": "NoSchedule"}

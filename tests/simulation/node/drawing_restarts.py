@@ -1,6 +1,7 @@
-"""Draws what an agent finds when it starts again, with little else that could excuse it.
+"""Draws the state that a restarted agent finds, with few other events that could excuse it.
 
-The server is away, ports and addresses have other owners, rules are refused, workers have died.
+The server is unavailable, ports and addresses have other owners, rules are refused, workers have
+died.
 """
 
 from __future__ import annotations
@@ -37,27 +38,27 @@ from .plan import (
 )
 
 RESTARTS = 0.25
-"""How many plans have something like that."""
+"""The share of plans with such restarts."""
 QUIET = 0.25
-"""Such a plan keeps that share of what else it has."""
+"""The share of other features that such a plan keeps."""
 
 KEPT = 0.4
-"""In that share of them workers go on when an agent dies; in others, their ports are recovered."""
+"""The share of these plans whose workers survive their agent; in others, ports are recovered."""
 CROWDED = 0.03
-"""How many plans have other programs at more ports than are tried at once."""
+"""The share of plans in which other programs have more ports than are tried in one go."""
 CROWD = 300
 
 _DENIED, _ADMITTED = "10.3.9.0/24", "10.3.0.0/24"
 _BARRED = "10.3.9.2"
-"""A client of the former."""
-# The agent writes its state this often.
+"""A client of the first network."""
+# The interval at which the agent writes its state.
 _WRITTEN_S = 5.5
 
 
 def restarts(
     rng: Random, objects: Sequence[Object], events: Sequence[Event], calm_at: float
 ) -> Iterator[Event]:
-    """Yield one or two of these, with clients that notice."""
+    """Yield one or two of these restarts, with clients that are affected."""
     services = [item for item in objects if item["kind"] == "Service"]
     services += [
         e.args[0] for e in events if e.what == PUT and e.args[0]["kind"] == "Service" and e.at < 1.0
@@ -81,7 +82,7 @@ def restarts(
 
 
 def _without_server(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have an agent start while the server is away: it has only the last state."""
+    """Start an agent while the server is unavailable: it has only the last state."""
     yield Event(0.1, PUT, (item,))
     yield Event(0.1, PUT, (_hinted(item),))
     if rng.random() < 0.5:
@@ -93,12 +94,12 @@ def _without_server(rng: Random, item: Object, at: float) -> Iterator[Event]:
     for _ in range(5):
         yield client_of(rng, item, at + 0.3 + 3.0 * rng.random(), NODE_IP)
     if rng.random() < 0.4:
-        # The agent ends before its first round, and what the last agent has left ends with it.
+        # The agent exits before its first round, and removes the last agent's leftovers.
         yield Event(at + rng.choice([1.0, 3.0]), END)
 
 
 def _full_disk(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Change a slice while the disk is full, and perhaps end the agent once it has room again."""
+    """Change a slice while the disk is full; the agent may exit once the disk has room again."""
     yield Event(0.1, PUT, (item,))
     yield Event(at, DISK, ("full",))
     yield Event(at + 0.05, PUT, (slice_of(item, rng.sample(OTHER_PODS, 2)),))
@@ -108,13 +109,13 @@ def _full_disk(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _taken_port(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have another program get a port that rules of a dead agent lead to, before it is back."""
+    """Give another program a port to which a dead agent's rules point."""
     yield Event(0.1, PUT, (item,))
     yield Event(0.1, PUT, (slice_of(item),))
     yield Event(at, API, ("restart", rng.choice([0.5, 2.0])))
     yield Event(at, CRASH)
     if rng.random() < 0.6:
-        # A state that is too old: the agent has nothing to serve before the server answers.
+        # The state is too old: the agent can serve nothing before the server answers.
         yield Event(at + 0.005, CLOCK, (1e8,))
     for number in rng.sample(range(FIRST_PROXY_PORT, FIRST_PROXY_PORT + 5), 2):
         yield Event(at + 0.01, TAKE, (number, True, rng.choice([0.3, 2.0])))
@@ -125,7 +126,7 @@ def _taken_port(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _taken_apart(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have other programs two node ports of a Service, one of them for longer."""
+    """Take two node ports of a Service in other programs, one of them for longer."""
     spec = item["spec"]
     ports = [
         {"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080},
@@ -145,7 +146,7 @@ def _taken_apart(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _merged_sides(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have the two ports of a Service be one after a crash, while its rules are refused."""
+    """Merge a Service's two ports after a crash, while its rules are refused."""
     apart = with_health_check(item)
     yield from merge_in_crash(apart, at)
     yield Event(at + 0.01, REFUSE, (rng.choice([1, 2, 3]),))
@@ -154,7 +155,7 @@ def _merged_sides(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _released_in_shortage(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have a Service get node ports that can't be bound, and lose them before they can."""
+    """Give a Service node ports that can't be bound, and remove them before they can."""
     yield Event(max(0.0, at - 1.0), PUT, (item,))
     yield Event(at - 0.01, SHORT, ("bind", errno.ENOMEM, 0, 1.5))
     yield Event(at, PUT, (with_health_check(item),))
@@ -162,7 +163,7 @@ def _released_in_shortage(rng: Random, item: Object, at: float) -> Iterator[Even
 
 
 def _worker_that_can_not_start(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have a worker die while descriptors are short, so that none can take its place at once."""
+    """Kill a worker while descriptors are short, so that it can't be replaced immediately."""
     del item
     what = rng.choice(["rendezvous", "clone"])
     yield Event(at - 0.01, SHORT, (what, errno.EMFILE, rng.choice([0, 0, 1]), 0.5))
@@ -171,7 +172,7 @@ def _worker_that_can_not_start(rng: Random, item: Object, at: float) -> Iterator
 
 
 def _udp_port_and_death(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have a UDP port go while a worker is late to close it, or dies instead."""
+    """Remove a UDP port while a worker is slow to close it, or dies instead."""
     spec = item["spec"]
     ports = [{"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 5353}]
     item = {**item, "spec": {**spec, "ports": [*spec["ports"][:1], *ports]}}
@@ -190,7 +191,7 @@ def _udp_port_and_death(rng: Random, item: Object, at: float) -> Iterator[Event]
 
 
 def _refused_filter(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have a Service get other source ranges, which the kernel doesn't take for a while."""
+    """Change a Service's source ranges, and let the kernel refuse the filter for a while."""
     for each in _balanced(item, _DENIED), slice_of(item):
         yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))
     yield Event(at - 0.01, SHORT, (FILTER, errno.ENOMEM, 0, 4.0))
@@ -200,7 +201,7 @@ def _refused_filter(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _barred_in_recovery(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have clients outside of a Service's source ranges wait where its port is recovered."""
+    """Dial from outside a Service's source ranges while its port is recovered."""
     for each in _balanced(item, _ADMITTED), slice_of(item):
         yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))
     yield Event(at, API, ("restart", 0.5))
@@ -211,7 +212,7 @@ def _barred_in_recovery(rng: Random, item: Object, at: float) -> Iterator[Event]
 
 
 def _balanced(item: Object, ranges: str) -> Object:
-    """Return a Service with a load balancer that takes clients of one network."""
+    """Return a Service with a load balancer that admits clients of one network."""
     spec = {**item["spec"], "type": "LoadBalancer", "loadBalancerSourceRanges": [ranges]}
     ingress = [{"ip": _balancer_of(item)[0]}]
     return {**item, "spec": spec, "status": {"loadBalancer": {"ingress": ingress}}}
@@ -225,7 +226,7 @@ def _balancer_of(item: Object) -> tuple[str, int, str]:
 
 
 def _clients_of_new_address(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have the node get an address, and its programs dial Services that aren't local from there."""
+    """Add a node address, from which programs of the node dial Services that aren't local."""
     local = with_health_check(item)
     for each in local, slice_of(item, rng.sample(OTHER_PODS, 2)):
         yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))
@@ -244,7 +245,7 @@ def _dial(at: float, client: str, to: tuple[str, int, str]) -> Event:
 
 
 def _hinted(item: Object) -> Object:
-    """Return a slice whose endpoints are each for one zone."""
+    """Return a slice whose endpoints each have a hint for one zone."""
     whole = slice_of(item)
     zones = (ZONE, "zone-2")
     endpoints = [

@@ -1,4 +1,4 @@
-"""Draws what users set of an agent otherwise than by default."""
+"""Draws settings of an agent that differ from the defaults."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..plan import Event
 from .plan import CLOCK, PUT, Object, Plan, Settings
 
 SETTINGS = 0.3
-"""How many plans have such settings."""
+"""The share of plans with such settings."""
 
-# Of this node, of the pod networks of a cluster.
+# This node's part of the cluster's pod networks.
 _OWN_PODS = "10.2.0.0/24"
 _CHOICES: Mapping[str, Sequence[Any]] = {
-    # All, some, or none of the addresses that plans have.
+    # Networks that contain all, some, or none of the addresses in plans.
     "external_networks": ((), ("198.51.100.0/28",), ("198.51.100.0/29", "192.0.2.77/32")),
     "node_port_networks": (
         ("primary",),
@@ -34,7 +34,7 @@ _CHOICES: Mapping[str, Sequence[Any]] = {
 
 
 def with_settings(rng: Random, plan: Plan) -> Plan:
-    """Return a plan with one to three other settings."""
+    """Return a plan with one to three changed settings."""
     names = rng.sample(sorted(_CHOICES), rng.choice([1, 2, 3]))
     settings = Settings()._replace(**{name: rng.choice(_CHOICES[name]) for name in names})
     return replace(
@@ -51,11 +51,11 @@ def _with(settings: Settings, event: Event) -> Event:
         return Event(event.at, PUT, (_with_own_pods(event.args[0]),))
     is_old = event.what == CLOCK and event.args[0] > 1.0
     if is_old and settings.state_max_age_s < Settings().state_max_age_s:
-        # Too old only as it is set.
+        # The state is too old only for this setting.
         return Event(event.at, CLOCK, (1.5 * settings.state_max_age_s,))
     return event
 
 
 def _with_own_pods(item: Object) -> Object:
-    """Return an object where a Node has a pod network of its own."""
+    """Return an object; a Node gets a pod network of its own."""
     return {**item, "spec": {"podCIDRs": [_OWN_PODS]}} if item["kind"] == "Node" else item

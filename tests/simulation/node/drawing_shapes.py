@@ -1,6 +1,6 @@
-"""Draws Services and slices of shapes that ordinary plans don't have, and how these change.
+"""Draws Services and slices with unusual shapes, and how these change.
 
-Each draw is of one Service of the plan: it puts that anew, and has clients dial what may differ.
+Each draw replaces one Service of the plan, and lets clients dial the affected addresses.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ from .shapes import (
 )
 
 SHAPES = 0.5
-"""How many plans have something like that."""
+"""The share of plans with unusual shapes."""
 
 _ZONES = ((ZONE,), ("zone-2",))
-# After a run is calm; then there are some seconds left until all is at rest.
+# The time after a run is calm; some seconds remain until everything is idle.
 _AFTER_S = 8.0
 NODE_PORT_OF_TWIN = 30555
-"""Also a port at which something on the node answers."""
+"""A node port on which another program of the node may answer."""
 SHARED_IPS = (OWN_PODS[4], OTHER_PODS[4])
-"""Addresses of pods that a Service may have meanwhile."""
+"""Addresses of pods that a Service may have in the meantime."""
 
 
 def shapes(
     rng: Random, objects: Sequence[Object], events: Sequence[Event], calm_at: float
 ) -> Iterator[Event]:
-    """Yield two such changes, of one Service each."""
+    """Yield two such changes, each of one Service."""
     puts = [item for item in objects if item["kind"] == "Service"]
     puts += [e.args[0] for e in events if e.what == PUT and e.args[0]["kind"] == "Service"]
     if not puts:
@@ -83,16 +83,16 @@ def shapes(
 
 
 class _Shape(Shape):
-    """What may be done with one Service."""
+    """The possible changes of one Service."""
 
     def preferences(self, at: float) -> Iterator[Event]:
-        """Have endpoints with priorities and weights, of which some leave and return."""
+        """Give endpoints priorities and weights, and let some leave and return."""
         rng = self.rng
         item: Object = self.item
         if rng.random() < 0.6:
             health = {"externalTrafficPolicy": "Local", "healthCheckNodePort": self.health_port}
             item = self.outside(**health)
-        # Hints choose within a priority.
+        # Hints select endpoints within a priority.
         finish = self._hinted if rng.random() < 0.4 else list
         parts = [finish(self.endpoints(rng.choice([1, 2]))) for _ in range(2)]
         notes: list[Mapping[str, str]] = [
@@ -120,7 +120,7 @@ class _Shape(Shape):
         return [{**e, "hints": {"forZones": [{"name": z} for z in zones]}} for e in ends]
 
     def ports(self, at: float) -> Iterator[Event]:
-        """Have ports renamed, or with other numbers, protocols and targets; perhaps and back."""
+        """Rename ports or change their numbers, protocols and targets; some are changed back."""
         rng = self.rng
         item: Object = self.outside()
         targets: Mapping[str, int] = TARGETS
@@ -149,7 +149,7 @@ class _Shape(Shape):
         new = self.having(item, ports=ports)
         slices = [self.slice(n, parts[n], of=new, targets=targets) for n in (0, 1)]
         if kind == "target" and rng.random() < 0.5:
-            # As while pods of two versions run.
+            # Pods of two versions run, so the slices' ports differ.
             slices[0] = before[1][0]
         steps = [before, (new, slices), before][: rng.choice([2, 2, 3])]
         for service, parts_of in steps:
@@ -160,7 +160,7 @@ class _Shape(Shape):
             at += self.step()
 
     def kinds(self, at: float) -> Iterator[Event]:
-        """Have a Service be one that isn't served, while another one may take its addresses."""
+        """Change a Service to one that isn't served; another one may take its addresses."""
         rng = self.rng
         item = rng.choice([self.item, self.outside(), self.outside()])
         metadata, spec = item["metadata"], item["spec"]
@@ -194,7 +194,7 @@ class _Shape(Shape):
             yield from self.dials(at, item, twin)
 
     def addresses_of_others(self, at: float) -> Iterator[Event]:
-        """Have endpoints at addresses that are another Service's, or the node's, for a while."""
+        """Give endpoints an address of another Service, or the node's, for a while."""
         rng = self.rng
         ip = rng.choice(SHARED_IPS)
         kind = rng.choice(["cluster", "balancer", "node port", "node", "loopback", "api"])
@@ -236,7 +236,7 @@ class _Shape(Shape):
             yield from self.dials(at, self.item, count=5)
 
     def slices(self, at: float) -> Iterator[Event]:
-        """Have slices move between Services, lack fields, or be of a headless one."""
+        """Move slices between Services, omit their fields, or give them to a headless Service."""
         rng = self.rng
         twin = self.twin()
         ends = self.endpoints(rng.choice([2, 5]))
@@ -275,7 +275,7 @@ class _Shape(Shape):
             yield from self.dials(at, self.item, twin)
 
     def single_endpoints(self, at: float) -> Iterator[Event]:
-        """Have one endpoint of many change at a time, which another slice may have, too."""
+        """Change one endpoint of many at a time, which another slice may have, too."""
         rng = self.rng
         ends = self.endpoints(10)
         parts = [ends[:5], ends[5:9]]
@@ -288,7 +288,7 @@ class _Shape(Shape):
             if kind == "conditions":
                 parts[n][place] = {**one, "conditions": conditions(rng)}
             elif kind == "copy":
-                # As while it moves: the other slice has it in another state.
+                # While the endpoint moves, the other slice lists it in another state.
                 parts[1 - n] = [*parts[1 - n], {**one, "conditions": conditions(rng)}]
                 n = 1 - n
             elif kind == "hint":
@@ -301,7 +301,7 @@ class _Shape(Shape):
             yield from self.dials(at, self.item, count=8)
 
     def exchanges(self, at: float) -> Iterator[Event]:
-        """Have two Services claim one address, or exchange addresses, the older one first."""
+        """Claim one address in two Services, or exchange addresses, the older one first."""
         rng = self.rng
         item: Object = self.outside()
         ports = [{**item["spec"]["ports"][0], "nodePort": NODE_PORT_OF_TWIN}]
@@ -330,7 +330,7 @@ class _Shape(Shape):
             first = self.having(first, clusterIP=twin["spec"]["clusterIP"], clusterIPs=None)
             second = self.having(second, clusterIP=ip)
         if rng.random() < 0.5:
-            # Both claim it, and then the first one lets go of it, or doesn't.
+            # Both claim the address, and then the first one may give it up.
             yield from self.put(at, second)
             yield from self.dials(at, item, twin)
             at += self.step()
@@ -348,7 +348,7 @@ class _Shape(Shape):
         yield from self.dials(at, item, twin, first, second, count=6)
 
     def ranges(self, at: float) -> Iterator[Event]:
-        """Have source ranges come and go, where only this node has endpoints, or none has."""
+        """Add and remove source ranges of a Service with endpoints only here, or without any."""
         rng = self.rng
         for _ in range(rng.choice([2, 3])):
             ranges = rng.choice(
@@ -373,7 +373,7 @@ class _Shape(Shape):
             at += self.step()
 
     def external_ips(self, at: float) -> Iterator[Event]:
-        """Have external IPs that are the node's, the API server's, or another Service's."""
+        """Set external IPs that are the node's, the API server's, or another Service's."""
         rng = self.rng
         ip = f"198.51.100.{self.number + 60}"
         item = self.having(externalIPs=[ip, f"198.51.100.{self.number + 80}"])
@@ -419,7 +419,7 @@ class _Shape(Shape):
         return {"kind": "Service", "metadata": metadata, "spec": spec}
 
     def local_hints(self, at: float) -> Iterator[Event]:
-        """Have hints, and a policy for which they don't count, of endpoints here and elsewhere."""
+        """Give endpoints here and elsewhere hints, with a policy that ignores these."""
         rng = self.rng
         item = self.outside(
             externalTrafficPolicy=rng.choice(["Cluster", "Local"]),

@@ -1,4 +1,4 @@
-"""What another program does to the product's tables, or beside them."""
+"""Changes that another program makes to the product's tables, or to others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..machine.nf_tables_state import (
 )
 
 LEFTOVER_PORT = 9
-"""Where a rule of another program leads that comes after the product's."""
+"""The target of another program's rule that is evaluated after the product's."""
 DRIFTS = (
     "delete element", "change element", "add element", "flush set", "flush chain", "delete rule",
     "insert rule", "append rule", "policy", "delete table", "flush ruleset", "delete chain",
@@ -26,14 +26,14 @@ DRIFTS = (
     "no foreign table",
 )  # fmt: skip
 FOREIGN = ("foreign table", "foreign nat", "no foreign table")
-"""Those that don't touch the product's tables."""
+"""The changes that don't affect the product's tables."""
 
 
 def drift(name: str, number: int, another: Another, own: list[Table], others: list[Table]) -> bool:
-    """Carry one out; return whether one of the product's tables has changed.
+    """Make a change; return whether one of the product's tables has changed.
 
     Args:
-        number: Decides which table, set, element or rule.
+        number: Selects the table, set, element or rule.
         own: The product's tables.
         others: Those of other programs.
     """
@@ -54,7 +54,7 @@ def _beside(name: str, number: int, another: Another, others: list[Table]) -> No
     if name == "foreign table":
         another.add_table(f"firewall-{number % 3}", PREROUTING, 300, "filter")
     elif name == "foreign nat":
-        # As of kube-proxy's leftovers: after the product's chains.
+        # Like kube-proxy's leftovers: after the product's chains.
         hook = (PREROUTING, OUTPUT)[number % 2]
         another.add_table(
             f"leftover-{number % 3}", hook, -100, "nat", translate_all("10.1.0.1", LEFTOVER_PORT)
@@ -118,7 +118,7 @@ def _flush_counted(another: Another, table: Table, rng: Random) -> bool:
 
 def _chain(another: Another, table: Table, rng: Random, *, with_rules: bool) -> Chain | None:
     found = [one for one in table.chains.values() if bool(one.rules) >= with_rules]
-    # The product takes it that no program changes a chain alone that it has just added.
+    # The product assumes that other programs don't change a chain alone that it has just added.
     earlier = [one for one in found if one.order <= another.last_chain]
     return rng.choice(earlier or found) if found else None
 
@@ -162,12 +162,12 @@ def _delete_chain(another: Another, table: Table, rng: Random) -> bool:
 def _delete_set(another: Another, table: Table, rng: Random) -> bool:
     if not table.sets:
         return False
-    # Refused where a rule looks it up.
+    # Refused if a rule looks up the set.
     return not another.delete_set(table, rng.choice(list(table.sets)))
 
 
 def _replace_table(another: Another, table: Table, _rng: Random) -> bool:
-    """Put a table of the same name in the place of one."""
+    """Replace a table by another one with the same name."""
     another.delete_table(table)
     another.add_table(table.name, PREROUTING, 0, "filter", drop())
     return True

@@ -1,4 +1,4 @@
-"""What clients may get, in each state of the cluster that may be in force at some moment."""
+"""The allowed outcomes of clients, in each state of the cluster that may be applied."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
 
 
 class Moments(NamedTuple):
-    """States of which one may be in force."""
+    """States of which any may be applied."""
 
     states: tuple[Truth, ...]
     recent: tuple[Truth, ...]
-    """Those of what never waits for a turn, where something does."""
+    """The states for changes that never wait for a turn, if any do."""
 
 
 class Expecting:
-    """What clients of one run may get."""
+    """The allowed outcomes of the clients of one run."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._known: dict[tuple[Moments, str, Dialled], Collection[Expected]] = {}
 
     def of(self, client: Client) -> Collection[Expected]:
-        """Return what a client may get in each state that may be in force while it dials."""
+        """Return the allowed outcomes in each state that may be applied while a client dials."""
         return self.at_moments(self.moments(client.floors), client.ip, client.at)
 
     def in_parts(self, client: Client) -> Collection[Expected]:
-        """Return what it may also get where Services and slices are followed from the server.
+        """Return the outcomes with states in which Services and slices are of different ages.
 
-        Cost: it has many more states, so ask only where it matters.
+        Cost: there are many more states, so call it only where it matters.
         """
         moments = self.moments(client.floors)
         if self._world.freshness.calm_at < client.floors.all:
@@ -46,7 +46,7 @@ class Expecting:
         return self.at_moments(mixed, client.ip, client.at)
 
     def has_changed(self, client: Client) -> bool:
-        """Return whether what a client may get, or whose its address is, may have changed."""
+        """Return whether a client's outcome, or its address's owner, may have changed."""
         states = self.moments(client.floors).states
         claims = [truth.frontends.get(client.at) for truth in states]
         services = {id(claim.service) if claim is not None else 0 for claim in claims}
@@ -60,19 +60,19 @@ class Expecting:
         return any(each != owners[0] for each in owners)
 
     def moments(self, floors: Floors) -> Moments:
-        """Return the states that may be in force if all that is older than some times is."""
+        """Return the states that may be applied if all changes up to some times are."""
         cluster, now = self._world.cluster, self._world.timeline.now
         states = list(cluster.between(floors.all, now))
         if self._world.api.forbidden_until >= floors.all:
-            # An agent that may not read its Node does without.
+            # An agent that may not read its Node serves without it.
             states += [truth.without_node for truth in states]
         recent = cluster.between(floors.losses, now) if self._world.plan.endpoint_s else ()
         return Moments(tuple(states), tuple(recent))
 
     def at_moments(self, moments: Moments, ip: str, at: Dialled) -> Collection[Expected]:
-        """Return what a client may get at some moments, without repetitions.
+        """Return the distinct outcomes that a client may have at some moments.
 
-        States are asked again and again: all that they say of an address is kept.
+        States are queried repeatedly: all their results for an address are cached.
         """
         key = moments, ip, at
         found = self._known.get(key)
@@ -81,13 +81,13 @@ class Expecting:
         return found
 
     def owners(self, moments: Moments, at: Dialled) -> Iterator[Claim | None]:
-        """Yield what may own an address in one of some states; None: nothing does."""
+        """Yield the possible owners of an address in some states; None: it has none."""
         has_turns = bool(self._world.plan.endpoint_s)
         claims: dict[Kind | None, Claim | None] = {}
         for truth in moments.states:
             claim = truth.frontends.get(at)
             claims[claim.kind if claim is not None else None] = claim
-            # While a Service waits for its turn, another one has what it will have.
+            # While a Service waits for its turn, another one may have the address that it will get.
             for other in truth.claims_at(at) if has_turns else ():
                 claims.setdefault(other.kind, other)
         have = {claim.kind for truth in moments.recent for claim in truth.claims_at(at)}
@@ -96,13 +96,13 @@ class Expecting:
             yield None if is_left else claim
 
     def _find_expected(self, moments: Moments, ip: str, at: Dialled) -> Iterator[Expected]:
-        """Yield what a client may get in one of some states.
+        """Yield the outcomes that a client may have in some states.
 
-        Listeners follow before rules do: an address may lead to its owner of before, which has its
-        new endpoints already. What a Service has no longer doesn't wait for its turn, and what
-        another one has newly may: nothing is there meanwhile. An address that gets a policy of its
-        own, be it with another Service, is at the port of the others until rules follow, and that
-        one has their new policy.
+        Listeners are updated before rules: an address may lead to its former owner, which has its
+        new endpoints already. Removing an address doesn't wait for a turn, but adding it to another
+        Service may: it has no owner in between. An address that gets a policy of its own, perhaps
+        with another Service, shares the port of the other addresses until rules are updated, and
+        that port has their new policy.
         """
         states, recent = moments
         has_turns = bool(self._world.plan.endpoint_s)
@@ -115,8 +115,7 @@ class Expecting:
                 for truth in states:
                     yield truth.expected_of(side, ip, at)
             if has_turns and is_made_anew(claim, states):
-                # Until its turn, a Service with another address has what it had before, and none
-                # of that is left.
+                # A recreated Service isn't served until its turn: its old address is gone already.
                 yield NO_SERVICE
 
 
@@ -128,7 +127,7 @@ def is_made_anew(claim: Claim | None, states: Sequence[Truth]) -> bool:
 def _changes_policy(claim: Claim, at: Dialled, states: Sequence[Truth]) -> bool:
     """Return whether a Service has had several policies, or source ranges for a while.
 
-    Those from which it has an address count, too: it also takes over the port that this shared.
+    Former owners of its addresses count, too: it takes over the port that they shared.
     """
     if len(states) < 2:
         return False
@@ -141,7 +140,7 @@ def _changes_policy(claim: Claim, at: Dialled, states: Sequence[Truth]) -> bool:
 
 
 def _specs(claim: Claim, states: Sequence[Truth]) -> list[Mapping[str, Any]]:
-    """Return what the Service of a claim was like."""
+    """Return the states that the Service of a claim had."""
     key = _key(claim)
     return [truth.objects[key]["spec"] for truth in states if key in truth.objects]
 

@@ -1,4 +1,4 @@
-"""Addresses of IPv6: each is that of an IPv4 address of a plan, in one network."""
+"""IPv6 addresses in one network: each stands for an IPv4 address of a plan."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from functools import lru_cache
 
 _BASE = int(ipaddress.IPv6Address("fd00::"))
 _LOOPBACK = {"127.0.0.1": "::1"}
-# How many bits more a network of IPv6 has.
+# How much longer an IPv6 prefix is.
 _MORE_BITS = 96
 
 
 def is_six(text: str) -> bool:
-    """Return whether an address or a network is one of IPv6."""
+    """Return whether an address or a network is IPv6."""
     return ":" in text
 
 
 @lru_cache(maxsize=1024)
 def six(text: str) -> str:
-    """Return the address, or the network, of IPv6 for one of IPv4."""
+    """Return the IPv6 address or network that stands for one of IPv4."""
     ip, _, bits = text.partition("/")
     found = _LOOPBACK.get(ip) or str(ipaddress.IPv6Address(_BASE + int(ipaddress.IPv4Address(ip))))
     return f"{found}/{_MORE_BITS + int(bits)}" if bits else found
 
 
 def like(ip: str, other: str) -> str:
-    """Return an address of IPv4 in the family of another one."""
+    """Return an IPv4 address, or its IPv6 counterpart, in another address's family."""
     return six(ip) if is_six(other) else ip
 
 
 def with_six(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return addresses or networks with those of IPv6 for them; words stay."""
+    """Return addresses or networks, with their IPv6 counterparts; words stay."""
     fours = tuple(texts)
     return (*fours, *(six(text) for text in fours if "." in text))

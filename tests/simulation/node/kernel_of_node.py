@@ -1,9 +1,9 @@
 """The kernel of a node: its links, its rules, and the other programs that change them.
 
-    client ──▶ rules ──▶ a port of the node: whatever has that port
+    client ──▶ rules ──▶ a port of the node, and the socket that has it
                      └─▶ an endpoint, which the client reaches without the proxy
 
-Rule 1: what a process has written is there when it dies; a part of a transaction never is.
+Rule 1: completed writes of a process survive its death; parts of a transaction don't.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OTHERS = "firewall"
 PROTOCOLS = {"TCP": 6, "UDP": 17}
 _UPLINK, _PODS = 2, 3
 _POD_LINK = Link(_PODS, "cni0", "bridge", addresses=("10.2.0.254/24", six("10.2.0.254/24")))
-# More than a run has.
+# More transactions than a run has.
 _ALL = 10_000
 _DRAWS = range(12)
 _CLIENT_PORT = 19_999
@@ -47,9 +47,9 @@ FAILURES = (
     "unrest", "sockets", "lost events",
 )  # fmt: skip
 _TAKER = "taker"
-# Those that take packets of clients outside certainly; the kernel refuses nat chains at -200.
+# Hooks that certainly precede the product's for outside clients; nat chains at -200 are refused.
 _TAKERS = (("nat", PREROUTING, -199), ("nat", PREROUTING, -112), ("filter", PREROUTING, -150))
-# No two processes of two runs share listings.
+# No two processes of different runs share listings.
 _RUNS = itertools.count(1)
 
 
@@ -57,7 +57,7 @@ class NodeKernel:
     """The rules and links of one node.
 
     Args:
-        addresses: Those of the node.
+        addresses: The node's addresses.
     """
 
     def __init__(self, machine: Machine, seed: int, addresses: tuple[str, ...]) -> None:
@@ -77,11 +77,11 @@ class NodeKernel:
         )
         self.sysctls = Sysctls()
         self.version = 0
-        """How often its rules have changed."""
+        """How often the rules have changed."""
         self.drifted: set[str] = set()
-        """The product's tables that another program has changed since it wrote them last."""
+        """The product's tables that another program changed since the product wrote them."""
         self.refused: Callable[[int], object] = lambda _code: None
-        """Called with the error of a transaction of the product; 0: it was to fail."""
+        """Called with the error of a refused transaction of the product; 0: as the plan wanted."""
         self._run = next(_RUNS)
         self._sockets: dict[NetlinkSocket, Process] = {}
         self.routes.put(_POD_LINK)
@@ -89,7 +89,7 @@ class NodeKernel:
         self.move(addresses)
         self.another.add_table(_OTHERS, PREROUTING, 300, "filter")
         self.foreign = self._foreign()
-        """What other programs have, as text."""
+        """The tables of other programs, as text."""
 
     def _enter(self) -> None:
         process = self._machine.current
@@ -101,18 +101,18 @@ class NodeKernel:
             self._sockets[sock] = self._machine.current
 
     def process_number(self) -> int:
-        """Return the number of the process that runs, which none of another run has."""
+        """Return the PID of the current process, which is unique over all runs."""
         return self._run << 32 | self._machine.kernel.getpid()
 
     def dying(self, process: Process) -> None:
-        """Close the sockets of a process that dies."""
+        """Close the sockets of a dying process."""
         for sock in [sock for sock, owner in self._sockets.items() if owner is process]:
             del self._sockets[sock]
             while sock.fileno() >= 0:
                 sock.close()
 
     def forget(self) -> None:
-        """Hold nothing of a run that is over: what ends with listings keeps their sockets."""
+        """Release everything of a finished run: listings would keep their sockets."""
         self.netlink.forget_all()
 
     def open_sockets(self) -> int:
@@ -120,7 +120,7 @@ class NodeKernel:
         return sum(sock.fileno() >= 0 for sock in self._sockets)
 
     def _listens(self, protocol: int, number: int) -> bool | None:
-        """Return whether the socket at a port is the product's; None: there is none.
+        """Return whether the socket on a port is the product's; None if there is none.
 
         Pods with the node's network are endpoints here.
         """
@@ -134,26 +134,26 @@ class NodeKernel:
         return False if has_other else None
 
     def move(self, addresses: tuple[str, ...]) -> None:
-        """Have the node other addresses."""
+        """Give the node other addresses."""
         own = [ip for ip in addresses if ip not in ("127.0.0.1", "::1")]
         prefixed = tuple(f"{ip}/{112 if is_six(ip) else 16}" for ip in own)
         self._uplink = replace(self._uplink, addresses=prefixed)
         self.routes.put(self._uplink)
 
     def refuse(self, times: int = _ALL) -> None:
-        """Have the next transactions of the product refused."""
+        """Refuse the product's next transactions."""
         self.tables.faults += [Fault(errno.ENOMEM)] * times
 
     def take_again(self) -> None:
-        """Have no transaction refused any more."""
+        """Stop refusing transactions."""
         self.tables.faults.clear()
 
     def fail(self, how: str, number: int) -> None:
-        """Have the kernel fail otherwise than by refusing a transaction as a whole.
+        """Make the kernel fail in another way than refusing a whole transaction.
 
         Args:
             how: One of :data:`FAILURES`.
-            number: Decides how often, and with which error.
+            number: Selects how often, and with which error.
         """
         code, times = _ERRORS[number % len(_ERRORS)], 1 + number % 3
         if how == "last message":
@@ -165,7 +165,7 @@ class NodeKernel:
         elif how == "query":
             self.tables.query_faults += [errno.ENOBUFS] * times
         elif how == "rehash":
-            # The product lists elements until two listings are the same.
+            # The product lists elements until two listings are equal.
             self.tables.rehashes = 1
         elif how == "conntrack":
             self.tables.conntrack.refusals += [errno.ENOBUFS] * times
@@ -178,8 +178,8 @@ class NodeKernel:
         else:
             self.netlink.lost_events += times
 
-    def be_well(self) -> None:
-        """Have nothing fail any more."""
+    def stop_faults(self) -> None:
+        """Stop all faults."""
         self.take_again()
         self.give_back()
         self.tables.query_faults.clear()
@@ -189,7 +189,7 @@ class NodeKernel:
         self.routes.unrest = 0
 
     def drift(self, name: str, number: int) -> None:
-        """Have another program change the product's tables, or its own."""
+        """Change the product's tables, or others, as another program."""
         self.another.note_chains()
         others = [one for one in self._tables() if not one.name.startswith((OURS, _OTHERS))]
         drift(name, number, self.another, self.own_tables, others)
@@ -198,21 +198,21 @@ class NodeKernel:
         self.version += 1
 
     def take(self, number: int) -> None:
-        """Have a chain of another program take clients before the product's."""
+        """Add a chain of another program that takes clients before the product's chains."""
         kind, hook, priority = _TAKERS[number % len(_TAKERS)]
         rule = drop() if kind == "filter" else translate_all("10.1.0.1", LEFTOVER_PORT)
         self.another.add_table(_TAKER, hook, priority, kind, rule)
         self.foreign = self._foreign()
 
     def give_back(self) -> None:
-        """Have that chain be gone."""
+        """Remove that chain."""
         for table in [one for one in self._tables() if one.name == _TAKER]:
             self.another.delete_table(table)
         self.foreign = self._foreign()
 
     @property
     def has_taker(self) -> bool:
-        """Whether clients of all Services with TCP and IPv4 are taken."""
+        """Whether another program takes the clients of all TCP Services on IPv4."""
         return any(one.name == _TAKER for one in self._tables())
 
     def _committed(self, port: int, events: list[Event]) -> None:
@@ -225,7 +225,7 @@ class NodeKernel:
             self.refused(code)
 
     def send(self, client: Address, to: Address, *, is_tcp: bool) -> Outcome:
-        """Send a packet of a client; return where it has gone."""
+        """Send a client's packet; return its destination."""
         flow = Flow(PROTOCOLS["TCP" if is_tcp else "UDP"], Place(*client), Place(*to))
         outcome, entry = self.packets.send(flow, is_local=self._is_local(client[0]))
         if entry is not None and outcome.kind is Kind.TO_ENDPOINT:
@@ -233,24 +233,20 @@ class NodeKernel:
         return self._as_of_endpoint(outcome)
 
     def answered(self, client: Address, to: Address) -> None:
-        """Note that a listener of this node answers a client's SYN, which its filter passes."""
+        """Record that a listener of this node answers a client's SYN, which its filter passes."""
         flow = Flow(PROTOCOLS["TCP"], Place(*client), Place(*to))
         if (entry := self.tables.conntrack.entries.get(flow)) is not None:
             entry.answer()
 
     def _as_of_endpoint(self, outcome: Outcome) -> Outcome:
-        """Return an outcome where a pod with the node's network is an endpoint."""
+        """Return an outcome in which a pod with the node's network is an endpoint."""
         place = outcome.place
         is_pod = place is not None and (place.ip, place.port) in self._machine.hosts
         is_here = outcome.kind is Kind.TO_PORT and is_pod
         return outcome._replace(kind=Kind.TO_ENDPOINT) if is_here else outcome
 
     def verdict(self, ip: str, at: Dialled, draw: int = 0) -> Outcome:
-        """Return where a new client of an address would be led.
-
-        Args:
-            draw: Decides between endpoints.
-        """
+        """Return where a new client of an address would be sent; ``draw`` selects an endpoint."""
         flow = Flow(PROTOCOLS[at[2]], Place(ip, _CLIENT_PORT), Place(*at[:2]))
         outcome = self.packets.verdict(
             flow, is_local=self._is_local(ip), draw=lambda most: draw % most
@@ -258,7 +254,7 @@ class NodeKernel:
         return self._as_of_endpoint(outcome)
 
     def led_to(self, ip: str, at: Dialled) -> set[tuple[str, int]]:
-        """Return all endpoints to which new clients of an address would be led by the kernel."""
+        """Return all endpoints to which the kernel may send new clients of an address."""
         outcomes = (self.verdict(ip, at, draw) for draw in _DRAWS)
         return {
             (one.place.ip, one.place.port)
@@ -271,7 +267,7 @@ class NodeKernel:
         outcome = self.verdict(ip, at)
         if outcome.place is not None and outcome.place.port == LEFTOVER_PORT:
             return False
-        # Without a rule the stack refuses what no socket takes.
+        # Without a rule, the network stack refuses clients of ports without a socket.
         is_by_stack = outcome.kind is Kind.REFUSED and outcome.place is not None
         is_at_port = is_by_stack and outcome.place != Place(*at[:2])
         return outcome.kind is not Kind.UNTOUCHED and (not is_by_stack or is_at_port)
@@ -284,15 +280,15 @@ class NodeKernel:
 
     @property
     def own_tables(self) -> list[Table]:
-        """Those of the product."""
+        """The product's tables."""
         return [one for one in self._tables() if one.name.startswith(OURS)]
 
     def has_rules(self) -> bool:
-        """Return whether the product has any."""
+        """Return whether the product has any rules."""
         return bool(self.own_tables)
 
     def foreign_now(self) -> list[str]:
-        """Return what other programs have now, as :attr:`foreign`."""
+        """Return the current tables of other programs, like :attr:`foreign`."""
         return self._foreign()
 
     def _foreign(self) -> list[str]:
@@ -300,5 +296,5 @@ class NodeKernel:
 
 
 def words_of(code: int) -> str:
-    """Return an error in words."""
+    """Return the text of an error."""
     return os.strerror(code)

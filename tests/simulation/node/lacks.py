@@ -1,4 +1,4 @@
-"""What a node lacks for a while: ports that another program has, descriptors, memory."""
+"""Resources that a node lacks for a while: ports of other programs, descriptors, memory."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     from .world import World
 
 FILTER = "filter"
-"""The call with which a socket gets its source ranges."""
-# What couldn't be opened is tried again each second.
+"""The call that sets a socket's source ranges."""
+# Sockets that couldn't be opened are retried each second.
 _AGAIN_S = 1.6
 _ANY = "0.0.0.0"
 
 
 class Lacks:
-    """What is lacking in one run."""
+    """The lacking resources of one run."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
     def crowd(self) -> None:
-        """Have other programs the first proxy ports from now on."""
+        """Give the first proxy ports to other programs from now on."""
         world, first = self._world, self._world.plan.proxy_ports[0]
         for number in range(first, first + world.plan.crowd):
             for is_tcp in (True, False):
@@ -33,14 +33,14 @@ class Lacks:
             world.freshness.disturb(world.timeline.now + _AGAIN_S)
 
     def take(self, number: int, is_tcp: bool, seconds: float) -> None:
-        """Have another program wait for clients at a port, if it is free."""
+        """Listen on a port in another program if it is free."""
         world = self._world
         if world.machine.take_port((_ANY, number), is_tcp=is_tcp, for_s=seconds):
             world.note(f"another program has port {number} for {seconds:g} s")
             world.freshness.disturb(world.timeline.now + seconds + _AGAIN_S)
 
     def take_range(self, seconds: float) -> None:
-        """Have other programs get all proxy ports that are free."""
+        """Give all free proxy ports to other programs."""
         world = self._world
         first, last = world.plan.proxy_ports
         for number in range(first, last + 1):
@@ -50,7 +50,7 @@ class Lacks:
         world.freshness.disturb(world.timeline.now + seconds + _AGAIN_S)
 
     def run_short(self, call: str, number: int, spared: int, seconds: float) -> None:
-        """Have a kind of calls of an agent that serves fail."""
+        """Make a kind of call of a serving agent fail."""
         world, agent = self._world, self._world.agent
         if agent is None or agent.is_ending or not agent.has_served:
             return
@@ -58,7 +58,7 @@ class Lacks:
         world.freshness.disturb(world.timeline.now + seconds + _AGAIN_S)
 
     def held_ports(self, protocol: Protocol) -> list[HeldPort]:
-        """Part of kernel.port_holders: those of other programs."""
+        """Return the ports of other programs, for kernel.port_holders."""
         return [
             HeldPort(port, port, frozenset(IPFamily))
             for (_, port), is_tcp in self._world.machine.others

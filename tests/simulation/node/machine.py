@@ -1,4 +1,4 @@
-"""The node: the kernel's rules lead clients to ports, or to endpoints; agents have whole loops."""
+"""The node: the kernel's rules send clients to ports or endpoints; agents have whole loops."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ from .families import is_six
 
 REFUSED, DROPPED = "refused", "dropped"
 Verdict = int | str | Address
-"""Where the rules lead a client: a port, an endpoint, or one of these."""
+"""The destination of a client: a port, an endpoint, or one of these."""
 
 _ANY, _ANY_SIX = "0.0.0.0", "::"
 QUEUE = 4096
-"""Linux's default of net.core.somaxconn."""
+"""Linux's default for net.core.somaxconn."""
 
-# Source: tcp(7), net/ipv4/tcp_timer.c: a SYN is sent again after one second, then after two.
+# Source: tcp(7), net/ipv4/tcp_timer.c: a SYN is retransmitted after one second, then two.
 _SYN_AGAIN_S = 1.0
-# What a thread's call takes, at most; and how much later the next one of the same thread is.
+# The longest time of a thread's call, and how much later the same thread's next call is.
 _CALL_S, _NEXT_S = 0.002, 1e-6
 
 
 class NodeMachine(Machine):
-    """A node whose clients dial frontends, which rules lead to ports, or to endpoints."""
+    """A node whose clients dial frontends; rules send them to ports or endpoints."""
 
     def __init__(self, timeline: Timeline, rng: Random, speed: Speed) -> None:
         super().__init__(timeline, rng, speed)
         self.steer: Callable[[Address, Address, bool], Verdict] = lambda *_: REFUSED
-        """Returns where a client is led: its address, what it dials, whether that is TCP."""
+        """Returns a client's destination, given its address, the dialled one, and if by TCP."""
         self.answered: Callable[[Address, Address], None] = lambda *_: None
-        """Called for a client that waits for a listener: with its address, and what it dials."""
+        """Called for a client that waits for a listener, with its address and the dialled one."""
         self.queue = QUEUE
-        """How many clients wait for a listener at most: net.core.somaxconn."""
+        """The maximum number of clients that wait for a listener: net.core.somaxconn."""
         self.admitted: dict[Port, Sequence[str] | None] = {}
         """The source filters of sockets."""
 
     def is_admitted(self, port: Port, ip: str) -> bool:
-        """Return whether a socket's filter lets packets of an address pass."""
+        """Return whether a socket's filter accepts packets of an address."""
         networks = self.admitted.get(port)
         return networks is None or contains(tuple(networks), ip)
 
     def is_bound(self, number: int, ip: str, *, is_tcp: bool) -> bool:
-        """Return whether a port of the node is a process's, whether or not it listens."""
+        """Return whether a process has a port of the node, listening or not."""
         return any(p.is_tcp is is_tcp and p.local == (_any(ip), number) for p in self.ports)
 
     def ports_at(self, number: int, ip: str, *, is_tcp: bool) -> list[Port]:
-        """Return the sockets that take clients of a port of the node.
+        """Return the sockets that accept clients of a port of the node.
 
         Args:
             ip: An address of their family.
@@ -99,11 +99,11 @@ class NodeMachine(Machine):
             self._dial_again(client, again_s)
 
     def _dial_again(self, client: Stream, after_s: float) -> None:
-        """Have a client send its SYN again that the kernel doesn't answer."""
+        """Retransmit the SYN of a client that the kernel hasn't answered."""
         self.timeline.after(after_s, self._arrive_at_node, client, 2 * after_s)
 
     def _arrive_at_endpoint(self, client: Stream, at: Address) -> None:
-        """Have an endpoint take a client that the kernel has led there; perhaps there is none."""
+        """Pass a client to the endpoint that the kernel chose, if that exists."""
         host = self.hosts.get(at)
         if host is not None:
             server = Stream(self, f"endpoint {at[0]}")
@@ -134,32 +134,31 @@ class NodeMachine(Machine):
 
 
 def _any(ip: str) -> str:
-    """Return the address at which all clients of a family arrive."""
+    """Return the wildcard address of a family."""
     return _ANY_SIX if is_six(ip) else _ANY
 
 
 class OneThread:
-    """Part of ThreadPoolExecutor: its calls run in their order."""
+    """Simulates a ThreadPoolExecutor that runs its calls in their order."""
 
     def __init__(self, *_options: object, **_names: object) -> None:
         self.free_at = 0.0
 
     def shutdown(self, **_options: object) -> None:
-        """Part of ThreadPoolExecutor."""
+        pass
 
 
 class AgentLoop(ProcessLoop):
-    """What a whole agent uses of asyncio.AbstractEventLoop."""
+    """The parts of asyncio.AbstractEventLoop that a whole agent uses."""
 
     def __init__(self, process: Process, timeline: Timeline, rng: Random) -> None:
         super().__init__(process, timeline, rng)
         self.tasks: list[asyncio.Task[Any]] = []
-        """All that were started: those of a process that died must not be collected early."""
+        """All started tasks: those of a dead process must not be collected early."""
 
     def create_task(
         self, coro: Any, *, name: Any = None, context: object = None
     ) -> asyncio.Task[Any]:
-        """Part of asyncio.AbstractEventLoop."""
         task = Task(self, coro, name)
         self.tasks.append(task)
         return task
@@ -170,13 +169,12 @@ class AgentLoop(ProcessLoop):
     def call_soon_threadsafe(
         self, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> Any:
-        """Part of asyncio.AbstractEventLoop."""
         return self.call_soon(callback, *args)
 
     def run_in_executor(
         self, executor: Any, call: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """Part of asyncio.AbstractEventLoop: a thread, which runs at once, some time later."""
+        """Run the thread's call immediately, at a later time."""
         future = self.create_future()
         machine = self._process.machine
         at = self._timeline.now + (machine.thread_s() if isinstance(machine, AgentMachine) else 0.0)
@@ -201,11 +199,11 @@ class AgentLoop(ProcessLoop):
                     future.set_result(result)
 
     def end(self) -> None:
-        """End the tasks of a process that is dead."""
+        """End the tasks of a dead process."""
         for task in self.tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             if not task.done():
-                # One that waits in its clean-up says so.
+                # A task that awaits in its clean-up raises an error.
                 with contextlib.suppress(BaseException):
                     task.get_coro().close()
             elif not task.cancelled():
@@ -217,10 +215,10 @@ class AgentMachine(NodeMachine):
     """A node with agents."""
 
     slow_s = 0.0
-    """How long calls in threads take from now on."""
+    """The delay of calls in threads from now on."""
 
     def thread_s(self) -> float:
-        """Return how long the next call in a thread waits."""
+        """Return the delay of the next call in a thread."""
         return self.slow_s + _CALL_S * self._random()
 
 
@@ -235,7 +233,7 @@ class AgentProcess(Process):
         self.kernel = AgentKernel(self, machine, machine.rng)
 
     def forget(self) -> None:
-        """Have nothing of it run any more, not even what follows an end."""
+        """Drop all its callbacks, including those that run after an exit."""
         self.is_dead = True
         with self:
             self.loop.end()
@@ -247,7 +245,6 @@ class AgentKernel(ProcessKernel):
     def socket(
         self, family: int = 2, kind: int = 1, proto: int = 0, fileno: int | None = None
     ) -> ProcessSocket:
-        """Part of _socket."""
         found = super().socket(family, kind, proto, fileno)
         if not isinstance(found.core.shared if hasattr(found.core, "shared") else None, Port):
             return found
@@ -255,12 +252,11 @@ class AgentKernel(ProcessKernel):
 
 
 class AgentSocket(ProcessSocket):
-    """Part of socket.socket: one that can be bound."""
+    """Simulates a socket.socket that can be bound."""
 
     __slots__ = ()
 
     def bind(self, address: Any) -> None:
-        """Part of socket.socket."""
         if self.family == socket.AF_INET6:
             address = (address[0] or _ANY_SIX, address[1])
         super().bind((address[0] or _ANY, address[1]))

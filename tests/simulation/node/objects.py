@@ -1,4 +1,4 @@
-"""Makes objects of the Kubernetes API, as JSON, from what is drawn of a Service."""
+"""Makes objects of the Kubernetes API, as JSON, from drawn specs of Services."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class EndpointSpec:
     ip: str
     node: str
     ready: bool | None = True
-    """None: the controller doesn't say."""
+    """None: the controller hasn't set it."""
     serving: bool | None = True
     terminating: bool | None = False
     zones: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class PortSpec:
 
 @dataclass
 class ServiceSpec:
-    """One Service, and its slices."""
+    """One Service and its slices."""
 
     namespace: str
     name: str
@@ -69,7 +69,7 @@ class ServiceSpec:
     health_port: int = 0
     is_there: bool = True
     names: list[dict[str, str]] = field(default_factory=list)
-    """What the ports of a slice are called, where not as in the Service; empty: it has none."""
+    """The port names of a slice if they differ from the Service's; empty: no names."""
 
     @property
     def slice_names(self) -> list[str]:
@@ -132,7 +132,7 @@ class ServiceSpec:
         }
 
     def objects(self) -> Iterator[Object]:
-        """Yield all of its objects."""
+        """Yield all its objects."""
         yield self.service()
         for number in range(len(self.slices)):
             yield self.slice(number)

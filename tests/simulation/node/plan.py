@@ -1,4 +1,4 @@
-"""What happens in one run: plain values, which ``drawing`` makes from a seed."""
+"""The events and settings of one run: plain values, which ``drawing`` makes from a seed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PUT, DELETE, CLIENT, KILL, STOP, CRASH, END, REFUSE, SLOW, DRIFT, CLOCK, DISK, A
 SHORT, TAKE, RANGE, ADDRESSES = "short", "take", "range", "addresses"
 REFUSE_FOR, INTERCEPT, BREAK, NO_START = "refuse for", "intercept", "break", "no start"
 KERNEL = "kernel"
-"""What events are."""
+"""The kinds of events."""
 
 NODE, ZONE = "node-a", "zone-1"
 LOOPBACK_IP, NODE_IP, OTHER_NODE_IP = "127.0.0.1", "10.1.0.1", "10.1.0.9"
@@ -40,18 +40,18 @@ POD_NETWORK = "10.2.0.0/16"
 EXTERNAL_NETWORK = "198.51.100.0/24"
 FIRST_PROXY_PORT, _PROXY_PORTS = 17000, 41
 DRAIN_S = 1.0
-"""For so long what is open goes on when an agent ends, or another one serves in its place."""
+"""How long connections stay open after an agent exits, or another one takes over."""
 STATE = "state.json.gz"
-"""The file with an agent's last state."""
+"""The file for an agent's last state."""
 NODE_PORTS = range(30000, 32768)
 OWN_PODS = tuple(f"10.2.0.{n}" for n in range(1, 7))
-"""Where endpoints of this node are."""
+"""The network of this node's endpoints."""
 OTHER_PODS = tuple(f"10.2.1.{n}" for n in range(1, 7))
-"""Where those of other nodes are."""
+"""The network of other nodes' endpoints."""
 
 
 class Settings(NamedTuple):
-    """What users set of an agent; addresses are of IPv4, and those of IPv6 for these."""
+    """An agent's settings; IPv4 addresses stand for their IPv6 counterparts, too."""
 
     external_networks: tuple[str, ...] = (EXTERNAL_NETWORK,)
     """``--allow-external-ips``."""
@@ -71,51 +71,51 @@ class Settings(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole run."""
+    """The plan of a whole run."""
 
     seed: int
     features: frozenset[str]
     workers: int
     keeps_workers: bool
-    """Workers go on serving when the agent dies, for the next one."""
+    """Whether workers survive the agent's death and serve until the next one takes over."""
     keeps_state: bool
-    """The agent has a folder for its last state."""
+    """Whether the agent has a folder for its last state."""
     speed: Speed
     objects: tuple[Object, ...]
-    """Those that exist at the start."""
+    """The objects that exist at the start."""
     events: tuple[Event, ...]
     endpoint_s: float
-    """What an endpoint is reckoned to take in a turn of its namespace."""
+    """The estimated time of an endpoint in a turn of its namespace."""
     agent_dies_at: tuple[int, ...]
-    """Of each agent, in the order of starts, the call at which it dies; 0: it doesn't."""
+    """For each started agent the call at which it dies; 0: it doesn't die."""
     calm_at: float
-    """From then on nothing fails and nothing changes."""
+    """The time from which on nothing fails and nothing changes."""
     queue: int
-    """How many clients the node lets wait for one listener at most: net.core.somaxconn."""
+    """The maximum number of clients that wait for one listener: net.core.somaxconn."""
     settings: Settings
     addresses: tuple[str, ...]
-    """Those of the node at the start."""
+    """The node's addresses at the start."""
     later_workers: int
-    """How many all agents but the first have."""
+    """The number of workers of all agents but the first."""
     later_path: str
-    """Their ``--path``."""
+    """The ``--path`` of all agents but the first."""
     crowd: int
-    """So many of the first proxy ports are other programs' all the time."""
+    """How many of the first proxy ports other programs have all the time."""
 
     @property
     def proxy_ports(self) -> tuple[int, int]:
-        """The first and the last proxy port."""
+        """The first and last proxy port."""
         return FIRST_PROXY_PORT, FIRST_PROXY_PORT + self.crowd + _PROXY_PORTS - 1
 
     @property
     def _versions(self) -> Iterator[Object]:
-        """Yield all that objects are at some time."""
+        """Yield all versions of objects."""
         yield from self.objects
         yield from (event.args[0] for event in self.events if event.what == PUT)
 
     @property
     def endpoints(self) -> Set[tuple[str, int]]:
-        """Where endpoints of slices are at some time."""
+        """The addresses of all endpoints that slices ever list."""
         slices = [item for item in self._versions if item["kind"] == "EndpointSlice"]
         return {
             (endpoint["addresses"][0], port["port"])
@@ -126,14 +126,14 @@ class Plan:
 
     @property
     def turns_s(self) -> float:
-        """How long changes of any namespace wait for their turns at most."""
+        """The longest time for which a namespace's changes wait for their turns."""
         return max(self.turns_of.values(), default=0.0)
 
     @cached_property
     def turns_of(self) -> Mapping[str, float]:
-        """How long changes of each namespace wait for their turns at most.
+        """The longest time for which each namespace's changes wait for their turns.
 
-        Each of its Services in one turn; a wait is at most eight times as long as the turn before.
+        Each of its Services has a turn; a wait is at most eight times as long as the turn before.
         """
         ports: dict[tuple[str, str], int] = defaultdict(int)
         slices: dict[tuple[str, str, str], int] = defaultdict(int)

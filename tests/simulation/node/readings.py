@@ -1,4 +1,4 @@
-"""Reads of one object of the API what decides about it alone; shares no code with the product.
+"""Derives properties from single API objects; shares no code with the product.
 
 Source: kubernetes.io/docs/reference/labels-annotations-taints, the product's README.
 """
@@ -16,12 +16,12 @@ LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 LABEL_HEADLESS = "service.kubernetes.io/headless"
 LABEL_SERVICE = "kubernetes.io/service-name"
 LEAVES = "ToBeDeletedByClusterAutoscaler"
-"""A taint: its autoscaler is about to remove the node."""
+"""The taint of a node that its autoscaler is about to remove."""
 HOLD = "userspace-proxy.io/hold"
 WEIGHT, PRIORITY = "userspace-proxy.io/weight", "userspace-proxy.io/priority"
 
 _RESERVED = ("127.0.0.0/8", "169.254.0.0/16", "0.0.0.0/8", "224.0.0.0/3", "::1/128")
-"""Where no endpoint is, of what plans have."""
+"""Networks in which no endpoint of a plan can be."""
 
 
 @lru_cache(maxsize=4096)
@@ -57,18 +57,18 @@ def cluster_ips(service: Object) -> Sequence[str]:
 
 
 def balancer_ips(service: Object) -> Sequence[str]:
-    """Return the addresses that a load balancer has for a Service."""
+    """Return a Service's load balancer IPs."""
     ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress", ())
     return [each["ip"] for each in ingress]
 
 
 def own_ips(service: Object) -> Sequence[str]:
-    """Return what is no external IP of another Service, whichever proxy serves this one."""
+    """Return addresses that other Services can't have as external IPs, whichever proxy serves."""
     return [*cluster_ips(service), *balancer_ips(service)]
 
 
 def name_of(port: Any) -> str:
-    """Return the name of a port; the only one may have none."""
+    """Return a port's name; a single port may have none."""
     return str(port.get("name", ""))
 
 
@@ -78,7 +78,7 @@ def addresses_of(node: Object | None) -> Sequence[str]:
 
 
 def is_leaving(node: Object | None) -> bool:
-    """Return whether a Node is about to be deleted, so that it is to get no clients."""
+    """Return whether a Node is about to be deleted, so that it should get no clients."""
     if node is None:
         return False
     taints = node.get("spec", {}).get("taints", ())
@@ -86,13 +86,13 @@ def is_leaving(node: Object | None) -> bool:
 
 
 def preference(item: Object) -> tuple[int, int]:
-    """Return weight and priority of the endpoints of a slice."""
+    """Return the weight and priority of a slice's endpoints."""
     annotations = item["metadata"].get("annotations", {})
     return int(annotations.get(WEIGHT, 100)), int(annotations.get(PRIORITY, 0))
 
 
 def endpoints_of(item: Object) -> Iterator[Object]:
-    """Yield the endpoints of a slice with its preference; one for headless Services serves none."""
+    """Yield the endpoints of a slice with its preference; none for a headless Service."""
     if LABEL_HEADLESS in labels_of(item):
         return
     weight, priority = preference(item)
@@ -102,21 +102,21 @@ def endpoints_of(item: Object) -> Iterator[Object]:
 
 
 def hold_of(service: Object) -> float:
-    """Return for how many seconds clients of a Service wait for an endpoint."""
+    """Return for how many seconds a Service's clients wait for an endpoint."""
     text = str(service["metadata"].get("annotations", {}).get(HOLD, "0s"))
     return float(text.removesuffix("s"))
 
 
 def has_affinity(service: Object) -> bool:
-    """Return whether clients of a Service return to their endpoints."""
+    """Return whether a Service has session affinity."""
     return bool(service["spec"].get("sessionAffinity") == "ClientIP")
 
 
 def weight_of(endpoint: Object) -> int:
-    """Return the weight of an endpoint."""
+    """Return an endpoint's weight."""
     return int(endpoint.get("weight", 100))
 
 
 def priority_of(endpoint: Object) -> int:
-    """Return the priority of an endpoint: those of the lowest number serve."""
+    """Return an endpoint's priority: those with the lowest number serve."""
     return int(endpoint.get("priority", 0))

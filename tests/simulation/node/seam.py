@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from .world import World
 
 _LEFT_OUT = (Compared, FirewallWatch, TrackingWatch)
-"""Components that look at the real node."""
+"""Components that would read the real node."""
 
 Patch = tuple[Any, str, Any]
-# Until the kernel's list of addresses is read after a change.
+# The time until the kernel's list of addresses is read after a change.
 _LISTED_S = 0.005
-# How long an agent waits after a write that has failed: as in reality, so that an end has to write;
-# and so that some writes fail in a row.
+# The agent's delay after a failed write. It is the real one, so that an agent that exits must
+# write, and some writes fail in a row.
 _RETRY_S = 2.0, 30.0
 
 
@@ -56,7 +56,7 @@ def _nothing() -> None:
 
 
 class _Addresses:
-    """Part of NodeAddresses: follows those of the node a moment later."""
+    """Simulates NodeAddresses: follows the node's addresses with a short delay."""
 
     def __init__(self, world: World, loop: Any, changed: Callable[[], None]) -> None:
         self._world = world
@@ -77,18 +77,16 @@ class _Addresses:
             self._changed()
 
     def close(self) -> None:
-        """Part of NodeAddresses."""
         self._world.moved = _nothing
 
 
 class HealthServers:
-    """The sockets of health check node ports, instead of HTTP servers."""
+    """The sockets of health check node ports, without HTTP servers."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
     def listen(self, family: int, at: Any, *, is_v6_only: bool) -> Any:
-        """Part of status.listening."""
         del is_v6_only
         sock = self._world.machine.kernel.socket(family, socket.SOCK_STREAM)
         try:
@@ -100,10 +98,10 @@ class HealthServers:
         return sock
 
     def names(self) -> dict[str, Any]:
-        """Return the names of the module, with what replaces them."""
+        """Return the names of the module, with their replacements."""
 
         async def nothing() -> None:
-            """Part of AppRunner."""
+            pass
 
         runner = SimpleNamespace(setup=nothing, cleanup=nothing, server=object())
         return {
@@ -116,7 +114,7 @@ class HealthServers:
 
 
 def answer_of(checks: Any, port: int) -> int:
-    """Return the status that a health check node port answers with; 0: nothing answers."""
+    """Return the status code of a health check node port; 0 if nothing answers."""
     ports = checks._ports
     if ports is None or not any(at.port == port for at in ports._listeners):
         return 0
@@ -133,7 +131,7 @@ def answer_of(checks: Any, port: int) -> int:
 
 @functools.cache
 def _modules() -> list[ModuleType]:
-    """Return the product's modules that a node runs."""
+    """Return the product's modules that a node uses."""
     left_out = ("cli", "nodes", "check", "explain", "forward", "embedding")
     found = []
     for info in pkgutil.walk_packages(userspace_proxy.__path__, "userspace_proxy."):
@@ -146,7 +144,7 @@ def _modules() -> list[ModuleType]:
 
 @functools.cache
 def _functions_with_clocks() -> list[FunctionType]:
-    """Return the functions that have a clock as the default of an argument."""
+    """Return the functions that have a clock as a default argument."""
     clocks = (time.monotonic, time.time)
     found: dict[int, FunctionType] = {}
     for module in _modules():
@@ -166,7 +164,7 @@ def _functions_with_clocks() -> list[FunctionType]:
 
 @contextlib.contextmanager
 def clocks(monotonic: Callable[[], float], unix: Callable[[], float]) -> Iterator[None]:
-    """Have all modules read the clocks of a simulated node."""
+    """Make all modules read the clocks of a simulated node."""
     new = {time.monotonic: monotonic, time.time: unix}
     before = []
     for function in _functions_with_clocks():
@@ -193,7 +191,6 @@ def _replaced(value: Any, new: dict[Any, Any]) -> Any:
 
 def _admit(world: World) -> Callable[[Any, Any], None]:
     def admit(sock: Any, networks: Any) -> None:
-        """Part of kernel.source_filter."""
         world.machine.kernel.lack(FILTER)
         world.machine.admitted[sock.core.shared] = networks
 
@@ -204,7 +201,7 @@ def _patches(world: World) -> Iterator[Patch]:
     kernel = machine_seam._CurrentKernel(world.machine)
 
     async def nothing(*_arguments: object) -> None:
-        """Instead of what changes the node beyond the table."""
+        """Replaces functions that change the node beyond the table."""
 
     def some_components(core: Any, shown: Any, own: Any) -> list[Any]:
         found = list(_COMPONENTS_OF(core, shown, own))
@@ -232,7 +229,7 @@ def _patches(world: World) -> Iterator[Patch]:
     yield node_ports, "held_ports", world.lacks.held_ports
     yield node_ports, "owners_of", lambda _inodes: {}
     yield health_check_ports, "who_holds", lambda *_port: None
-    # Its first look has taken so long that there is no second: conntrack here has no answers.
+    # Its first scan took too long, so there is no second one: conntrack here has no replies.
     yield kernel_answers, "thread_time", lambda: 1e6
     yield last_state, "_RETRY_S", _RETRY_S[world.plan.seed % 2]
     for name, value in HealthServers(world).names().items():
@@ -252,7 +249,7 @@ _MISSING = object()
 
 @contextlib.contextmanager
 def installed(world: World) -> Iterator[None]:
-    """Have the product call a simulated node while this lasts."""
+    """Connect the product to a simulated node within the block."""
     constants = {"_BATCH_BYTES": world.plan.speed.room}
     endpoint_s = world.plan.endpoint_s
     with (
@@ -261,7 +258,7 @@ def installed(world: World) -> Iterator[None]:
         contextlib.ExitStack() as stack,
     ):
         netlink = world.kernel.netlink
-        # The clocks of listings are defaults of their arguments; those before are put back.
+        # The clocks of listings are default values of arguments; the former values are restored.
         NodeListings.__init__.__defaults__ = (netlink.clock, netlink.cpu_clock)
         costs = [(change_turns, "_ENDPOINT_S", endpoint_s), (change_turns, "_PORT_S", endpoint_s)]
         for module, name, value in (*_patches(world), *(costs if endpoint_s else ())):

@@ -1,4 +1,4 @@
-"""The parts of Services and slices of shapes that ordinary plans don't have."""
+"""Builds Services and slices with unusual shapes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .readings import LABEL_SERVICE, cluster_ips, name_of
 PODS = OWN_PODS + OTHER_PODS
 CLIENTS = ("10.3.0.1", "10.3.9.2", "10.2.1.77", NODE_IP)
 TARGETS = {"http": 8080, "admin": 8081, "dns": 5353}
-# What is older is in force: a client that dials then gets what one state says.
+# The time after which a change is applied: a client that dials then has one possible outcome.
 _IN_FORCE_S = 2.1
-# Until the next change: mostly after clients have seen the last one.
+# The time until the next change: mostly after clients have dialled.
 _STEPS_S = (0.05, 0.6, 2.7, 2.7, 2.7, 2.7)
 _GAPS_S = (0.0, 0.001, 0.05, 2.2)
 CREATED = ("2025-01-01T00:00:00Z", "2027-01-01T00:00:00Z")
-"""Of a Service that is older than all others, or newer."""
+"""Creation times of a Service that is older than all others, or newer."""
 
 
 class Shape:
-    """One Service, and what may be done with it."""
+    """One Service, and its possible changes."""
 
     def __init__(self, rng: Random, item: Object) -> None:
         self.rng = rng
@@ -38,7 +38,7 @@ class Shape:
 
     @property
     def health_port(self) -> int:
-        # Another Service may have its place next, under a longer name, and this one's port never.
+        # Another Service, with a longer name, may have its address next, but never its port.
         return 31600 + 16 * self.number + len(self.name) % 16
 
     def gap(self) -> float:
@@ -52,7 +52,7 @@ class Shape:
             yield Event(at, PUT, (item,))
 
     def having(self, item: Object | None = None, **changes: Any) -> Object:
-        """Return the Service with other fields; None leaves one out."""
+        """Return the Service with changed fields; None removes one."""
         item = self.item if item is None else item
         spec = {k: v for k, v in {**item["spec"], **changes}.items() if v is not None}
         return {**item, "spec": spec}
@@ -68,7 +68,7 @@ class Shape:
         return {**item, "status": {"loadBalancer": {"ingress": ingress}}}
 
     def twin(self, **changes: Any) -> Object:
-        """Return another Service, with the first port of this one."""
+        """Return another Service that has this one's first port."""
         port = {"name": "http", "port": 80, "protocol": "TCP"}
         spec = {
             "type": "ClusterIP",
@@ -117,13 +117,13 @@ class Shape:
         return [endpoint(ip) for ip in self.rng.sample(ips, count)]
 
     def dials(self, at: float, *items: Object, count: int = 3) -> Iterator[Event]:
-        """Have clients dial addresses of Services."""
+        """Yield dials of clients to addresses of Services."""
         rng = self.rng
         found = [dialled for item in items for dialled in _dialled(item)]
         for _ in range(count if found else 0):
             later = self.later()
             dialled, ip = rng.choice(found), rng.choice(CLIENTS)
-            # A program of the node that dials one has that address itself.
+            # A program of the node that dials its own Service uses that address as its source.
             ip = dialled[0] if ip == NODE_IP and rng.random() < 0.5 else ip
             yield Event(round(at + later, 4), CLIENT, (ip, dialled, 0.0))
 
@@ -135,13 +135,13 @@ class Shape:
 
 
 def endpoint(ip: str) -> Object:
-    """Return an endpoint that is ready."""
+    """Return a ready endpoint."""
     is_here = ip in OWN_PODS or ip == NODE_IP
     return {"addresses": [ip], "nodeName": NODE if is_here else OTHERS[0], "conditions": {}}
 
 
 def conditions(rng: Random) -> Object:
-    """Draw the conditions of an endpoint that isn't ready, or that is ready and terminates."""
+    """Draw the conditions of an unready endpoint, or of a ready one that terminates."""
     ready, serving, terminating = rng.choice(
         [(False, False, False), (False, True, True), (False, False, True), (True, True, True)]
     )
@@ -153,12 +153,12 @@ def _number(port: Any, targets: Mapping[str, int]) -> Object:
 
 
 def numbers(port: Any) -> tuple[int, str]:
-    """Return number and protocol of a port."""
+    """Return a port's number and protocol."""
     return port["port"], port["protocol"]
 
 
 def plain_ports(item: Object) -> list[Object]:
-    """Return the ports of a Service without those at nodes, at other numbers."""
+    """Return a Service's ports without node ports, with other numbers."""
     return [
         {**{k: v for k, v in port.items() if k != "nodePort"}, "port": 90 + n}
         for n, port in enumerate(item["spec"]["ports"])
@@ -166,7 +166,7 @@ def plain_ports(item: Object) -> list[Object]:
 
 
 def _dialled(item: Object) -> list[tuple[str, int, str]]:
-    """Return where a Service may be dialled."""
+    """Return the addresses of a Service that can be dialled."""
     ingress = item.get("status", {}).get("loadBalancer", {}).get("ingress", ())
     ips = [
         *cluster_ips(item),

@@ -1,4 +1,4 @@
-"""Makes plans of whole nodes smaller, and describes them."""
+"""Shrinks plans of whole nodes, and describes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .plan import Plan
 
 
 def smaller_plans(plan: Plan) -> Iterator[Plan]:
-    """Yield plans with less in them, those with the least first."""
+    """Yield smaller plans, the smallest first."""
     for events in parts_removed(plan.events):
         yield replace(plan, events=tuple(events))
     for objects in parts_removed(plan.objects):
@@ -34,7 +34,7 @@ def smaller_plans(plan: Plan) -> Iterator[Plan]:
 
 
 def describe(plan: Plan) -> Iterator[str]:
-    """Yield lines about a plan."""
+    """Yield the lines that describe a plan."""
     yield f"{plan.workers} workers, later {plan.later_workers}, {plan.speed}"
     yield f"path {plan.settings.path}, later {plan.later_path}"
     yield f"workers {'stay' if plan.keeps_workers else 'end'} when the agent dies"

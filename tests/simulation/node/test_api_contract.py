@@ -1,4 +1,4 @@
-"""The simulated API server does what the fake and the real one do, in virtual time."""
+"""The simulated API server behaves like the fake and the real one, in virtual time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DEADLINE_S = 600.0
 
 
 class SimulatedCluster(HistoryCluster):
-    """A simulated server, and a process that runs a test."""
+    """A simulated server, and the process of a test."""
 
     def __init__(self, **settings: Any) -> None:
         self.timeline = Timeline()

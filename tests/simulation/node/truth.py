@@ -1,10 +1,10 @@
-"""What clients may get, read from the objects of the API as JSON: shares no code with the product.
+"""Derives clients' outcomes from API objects as JSON; shares no code with the product.
 
-Rule 1: usable are ready endpoints, those that hints choose where hints choose some; if none is
-ready, those that terminate and serve. With a policy ``Local`` only those of this node, whatever
-hints say: for all clients inside, for clients from outside at external addresses. Of these the
-first priority serves; hints choose within each.
-Rule 2: never usable is an endpoint at an address that a Service or the node itself has.
+Rule 1: ready endpoints are usable, or those among them that hints select, if any; if none is ready,
+serving terminating ones. With the policy ``Local`` only this node's are, whatever the hints: the
+internal policy is for all clients of cluster IPs, the external one for clients from outside at
+external addresses. Of these the best priority serves; hints select within each.
+Rule 2: an endpoint with an address of a Service or of the node itself is never usable.
 Rule 3: a Service has the families of its cluster IPs, each with its own endpoints and ranges.
 
 Source: kubernetes.io/docs/reference/networking/virtual-ips, KEP-1669, KEP-2086, KEP-2433.
@@ -49,20 +49,20 @@ from .readings import (
 )
 
 HOST: Key = ("Host", "", NODE)
-"""Of what isn't an object of the API: the addresses of this node."""
+"""The node's addresses, which aren't in an API object."""
 _API_SERVER: Key = ("Service", "default", "kubernetes")
 
 
 class Expected(NamedTuple):
-    """What one client may get at one address, in one state of the cluster."""
+    """The allowed outcome of a client at one address, in one state of the cluster."""
 
     service: str
-    """``namespace/name:port``; empty: no Service is there."""
+    """``namespace/name:port``; empty if no Service has the address."""
     endpoints: frozenset[tuple[str, int]] = frozenset()
     may_be_refused: bool = False
     may_be_dropped: bool = False
     waits_s: float = 0.0
-    """It waits for an endpoint that long, and is reset then; 0: it doesn't wait."""
+    """How long the client waits for an endpoint before it is reset; 0: it doesn't wait."""
     standbys: frozenset[tuple[str, int]] = frozenset()
     """Endpoints of later priorities, which serve while none of the first one answers."""
 
@@ -73,8 +73,7 @@ NO_SERVICE = Expected("", may_be_refused=True)
 class Truth:
     """The cluster in one state.
 
-    What is found is kept: each state is asked for each address again and again while it may be in
-    force.
+    Results are cached: each state is queried for each address repeatedly while it may be applied.
     """
 
     def __init__(self, objects: Mapping[Key, Object], reader: ClaimReader) -> None:
@@ -83,16 +82,16 @@ class Truth:
         self._expected: dict[tuple[Kind, str, Dialled], Expected] = {}
         self._usable_ones: dict[tuple[str, bool, bool], frozenset[tuple[str, int]]] = {}
         self._elsewhere: dict[int, Truth] = {}
-        """The same objects where the node has other addresses."""
+        """Copies of this state with other node addresses."""
         self._mixed: dict[frozenset[int], Truth] = {}
-        """The same objects with the Services of another state."""
+        """Copies of this state with the Services of another state."""
 
     @cached_property
     def frontends(self) -> Mapping[Dialled, Claim]:
         """The owner of each address."""
         owners: dict[Dialled, Claim] = {}
         for at, claims in self._claims_at.items():
-            # Of equal ones the first, which is that of the object that is first.
+            # Equal claims keep their order: the first object wins.
             allowed = [
                 claim
                 for claim in claims
@@ -117,7 +116,7 @@ class Truth:
 
     @cached_property
     def _served(self) -> Sequence[Object]:
-        """The Services that claim addresses: not one whose cluster IP is the node's."""
+        """The Services that claim addresses: not one whose cluster IP is a node address."""
         own = {*self._node_ips, *self._primary_ips}
         found = filter(is_served, self._of_kind("Service"))
         return [item for item in found if own.isdisjoint(cluster_ips(item))]
@@ -128,7 +127,7 @@ class Truth:
 
     @cached_property
     def _pod_networks(self) -> Sequence[str]:
-        """Those of pods that are inside."""
+        """The pod networks that count as inside."""
         node = self.objects.get(("Node", "", NODE))
         if self._reader.settings.has_only_own_pods and node is not None:
             return [str(network) for network in node["spec"]["podCIDRs"]]
@@ -150,11 +149,11 @@ class Truth:
 
     @property
     def host(self) -> Object:
-        """What has the node's addresses."""
+        """The node's addresses."""
         return self.objects[HOST]
 
     def at(self, host: Object) -> Truth:
-        """Return the same objects at a node with other addresses."""
+        """Return the same objects on a node with other addresses."""
         if host is self.host:
             return self
         found = self._elsewhere.get(id(host))
@@ -175,7 +174,7 @@ class Truth:
 
     @cached_property
     def parts(self) -> tuple[frozenset[int], frozenset[int]]:
-        """The numbers of the Services, and of the other objects."""
+        """The ids of the Services, and of the other objects."""
         found: tuple[set[int], set[int]] = set(), set()
         for key, item in self.objects.items():
             found[key[0] != "Service"].add(id(item))
@@ -183,7 +182,7 @@ class Truth:
 
     @cached_property
     def without_node(self) -> Truth:
-        """The same objects but for this node's."""
+        """The same objects without this node's."""
         objects = {key: item for key, item in self.objects.items() if key[0] != "Node"}
         return Truth(objects, self._reader)
 
@@ -193,7 +192,7 @@ class Truth:
 
     @cached_property
     def _node_port_ips(self) -> Sequence[str]:
-        """The addresses of the node that answer at node ports."""
+        """The node's addresses on which node ports answer."""
         names = self._reader.settings.node_port_networks
         if not names:
             return self._node_ips
@@ -207,7 +206,7 @@ class Truth:
         return found
 
     def claims_at(self, at: Dialled) -> Sequence[Claim]:
-        """Return all that claim an address."""
+        """Return all claims of an address."""
         return self._claims_at.get(at, ())
 
     @cached_property
@@ -227,11 +226,11 @@ class Truth:
         return (item for key, item in self.objects.items() if key[0] == kind)
 
     def expected(self, client: str, at: Dialled) -> Expected:
-        """Return what a client of that address may get."""
+        """Return the allowed outcome of a client of that address."""
         return self.expected_of(self.frontends.get(at), client, at)
 
     def expected_of(self, claim: Claim | None, client: str, at: Dialled) -> Expected:
-        """Return the same where the owner of the address is that of another state."""
+        """Return the outcome if the address's owner is that of another state."""
         if claim is None:
             return NO_SERVICE
         key = claim.kind, client, at
@@ -246,8 +245,8 @@ class Truth:
             return NO_SERVICE
         spec = claim.service["spec"]
         is_pod = any(is_in(network, client) for network in self._pod_networks)
-        # What the node dials has the address that it dials, if that is a Service's. An address that
-        # was the node's is another program's: listeners follow the node before rules do.
+        # A program of the node that dials a Service's address has it as source, too. A former node
+        # address belongs to another program: listeners follow the node's addresses before rules do.
         own = {*own_ips(claim.service), *spec.get("externalIPs", ())} & {at[0]}
         is_inside = is_pod or client in (*self._node_ips, *own)
         everywhere = self._usable(claim, is_local=False)
@@ -257,7 +256,7 @@ class Truth:
         endpoints = local if is_only_local else everywhere
         ranges, hold_s = ranges_of(claim), hold_of(claim.service)
         if ranges and not self._admits(ranges, client, claim.service):
-            # Without an endpoint the table refuses all clients.
+            # Without an endpoint the rules refuse all clients.
             is_refusing = not (local if is_local else everywhere) and not hold_s
             return Expected(claim.name, may_be_refused=is_refusing, may_be_dropped=True)
         if endpoints:
@@ -268,7 +267,7 @@ class Truth:
         return Expected(claim.name, may_be_refused=not everywhere, may_be_dropped=bool(everywhere))
 
     def bars(self, claim: Claim, client: str) -> bool:
-        """Return whether a Service's source ranges keep a client from one of its addresses."""
+        """Return whether a Service's source ranges exclude a client from one of its addresses."""
         now = self._now(claim)
         ranges = ranges_of(now) if now else ()
         is_barred = bool(ranges) and not self._admits(ranges, client, claim.service)
@@ -277,7 +276,8 @@ class Truth:
     def _admits(self, ranges: Sequence[str], client: str, service: Object) -> bool:
         """Return whether source ranges admit a client.
 
-        What the node itself dials has the load balancer's address, if it is admitted at all.
+        The node's own connections have the load balancer's address as source, if they are admitted
+        at all.
         """
         if any(is_in(network, client) for network in ranges):
             return True
@@ -285,7 +285,7 @@ class Truth:
         return own and client in balancer_ips(service)
 
     def _now(self, claim: Claim) -> Claim | None:
-        """Return a claim as the Service is now; None if there is no such Service port."""
+        """Return a claim with the Service's current state; None if the Service port is gone."""
         metadata = claim.service["metadata"]
         service = self.objects.get(("Service", metadata["namespace"], metadata["name"]))
         if service is None or not any(service is each for each in self._served):
@@ -305,7 +305,7 @@ class Truth:
         return usable
 
     def usable(self, claim: Claim) -> frozenset[tuple[str, int]]:
-        """Return the endpoints at an address for clients from outside, of all priorities."""
+        """Return the endpoints of all priorities at an address for clients from outside."""
         return frozenset(self._allowed(claim, is_local=self._is_local(claim)))
 
     def _is_local(self, claim: Claim) -> bool:
@@ -339,7 +339,7 @@ class Truth:
         return ready or dict(terminating)
 
     def _is_refused(self, at: tuple[str, int], claim: Claim, endpoint: Object) -> bool:
-        """Return whether an endpoint is where none may be."""
+        """Return whether an endpoint has a forbidden address."""
         ip, port = at
         if (ip, port, claim.port["protocol"]) in self.frontends or is_reserved(ip):
             return True
@@ -378,7 +378,7 @@ class Truth:
         return ready
 
     def _endpoints(self, claim: Claim) -> Iterator[tuple[tuple[str, int], Object]]:
-        """Yield the endpoints of a Service port; of an address that is there twice the better."""
+        """Yield a Service port's endpoints; of two with the same address the better one."""
         best: dict[tuple[str, int], Object] = {}
         metadata = claim.service["metadata"]
         slices = (s for s in self._slices_of(metadata) if _is_of_six(s) is claim.is_six)
@@ -396,7 +396,7 @@ class Truth:
     def _slices_of(self, service: Object) -> Iterator[Object]:
         """Yield the slices of a Service, by its metadata, in the order of their names.
 
-        Of two copies of an endpoint between which nothing else decides the first is taken.
+        The first of two equally good copies of an endpoint is used.
         """
         found = {}
         for item in self._of_kind("EndpointSlice"):
@@ -407,21 +407,21 @@ class Truth:
             yield found[name]
 
     def _at_any_port(self, service: Object) -> Iterator[Object]:
-        """Yield the endpoints of slices that have a port at all.
+        """Yield the endpoints of slices that have any port.
 
-        Source: kube-proxy, whose endpoints are those of the ports that slices have.
+        Source: kube-proxy, which lists endpoints per port of a slice.
         """
         for item in self._slices_of(service):
             yield from endpoints_of(item) if any(p.get("port") for p in item["ports"]) else ()
 
     @property
     def open_health_ports(self) -> Mapping[int, tuple[str, int]]:
-        """Those that answer: at the addresses that answer at node ports."""
+        """The health check node ports that answer, on the addresses on which node ports do."""
         return self.health_ports if self._node_port_ips else {}
 
     @cached_property
     def health_ports(self) -> Mapping[int, tuple[str, int]]:
-        """The health check node ports: the Service, and how many ready endpoints are here."""
+        """The health check node ports, with the Service and its number of ready local endpoints."""
         found: dict[int, tuple[str, int]] = {}
         for item in self._served:
             spec, metadata = item["spec"], item["metadata"]
@@ -435,7 +435,7 @@ class Truth:
                 if ip not in best or _rank(endpoint) > _rank(best[ip]):
                     best[ip] = endpoint
             here = [e for e in best.values() if e.get("nodeName") == NODE and weight_of(e)]
-            # A pod of both families is one endpoint.
+            # A dual-stack pod is one endpoint.
             families = (is_six(each["addresses"][0]) for each in here if _is(each, "ready"))
             ready = max(Counter(families).values(), default=0)
             found[number] = (f"{metadata['namespace']}/{metadata['name']}", ready)
@@ -443,7 +443,7 @@ class Truth:
 
 
 def _is(endpoint: Object, condition: str) -> bool:
-    """Return whether an endpoint has a condition: one that isn't known is taken for a good one."""
+    """Return whether an endpoint has a condition: unknown counts as good."""
     value = endpoint["conditions"].get(condition)
     return condition != "terminating" if value is None else bool(value)
 
@@ -455,7 +455,7 @@ def _rank(endpoint: Object) -> tuple[bool, bool, bool, bool]:
 
 
 def _first_of(chosen: Mapping[tuple[str, int], Object]) -> frozenset[tuple[str, int]]:
-    """Return the endpoints of the first priority."""
+    """Return the endpoints of the best priority."""
     first = min(map(priority_of, chosen.values()), default=0)
     return frozenset(at for at, e in chosen.items() if priority_of(e) == first)
 

@@ -39,21 +39,20 @@ from .seam import installed
 
 __all__ = ["ORACLES", "World"]
 BOUND_S = 2.0
-"""A change of the cluster is in force after that time and waits for turns, if nothing is
-disturbed."""
-# For an agent to start, and for one that has died to start again.
+"""The time after which an undisturbed change of the cluster is applied, with waits for turns."""
+# The time until an agent starts, also after one has died.
 _START_S = 0.05
 _SETTLED_S = 12.0
 _SERVED_S = 3.0
 _ENDED_S = 8.0
 _AGAIN_S = 0.8
-# What was refused, or changed by another program, is right again within that time.
+# The time within which refused rules are retried, and changed ones repaired.
 _RETRIED_S, _REPAIRED_S = 1.5, 2.5
-# For an endpoint that has failed to be tried again.
+# The time until a failed endpoint is retried.
 _TRIED_AGAIN_S = 3.0
-# For a worker in the place of one that has died, also of the third in a row.
+# The time until a dead worker is replaced, even for the third in a row.
 _REPLACED_S = 2.0
-# Unix time at the begin of a run.
+# Unix time at the start of a run.
 _UNIX = 1_800_000_000.0
 _TARGETS = (8080, 8081, 5353)
 _FAULTS = {
@@ -74,14 +73,14 @@ _FAULTS = {
     plans.TAKE,
     plans.RANGE,
 }
-"""What doesn't happen any more when it is calm."""
+"""Events that don't happen any more once the run is calm."""
 
 
 class World(ProcessWorld[AgentMachine]):
-    """Everything of one run; :meth:`run` returns what was wrong.
+    """The state of one run; :meth:`run` returns the violations.
 
     Args:
-        is_traced: Whether to note each step.
+        is_traced: Whether to record each step.
     """
 
     LOG_LEVEL = logging.WARNING
@@ -104,13 +103,13 @@ class World(ProcessWorld[AgentMachine]):
         self.agents: list[AgentRun] = []
         self.clients: list[Client] = []
         self.waiting: list[Client] = []
-        """Those that haven't been answered."""
+        """Clients that haven't been answered."""
         self.refusals = 0
         """How many transactions the kernel has refused."""
         self.lacks = Lacks(self)
         self.expecting = Expecting(self)
         self.moved: Callable[[], None] = lambda: None
-        """Called after a change of the node's addresses; set by what follows them."""
+        """Called after a change of the node's addresses; set by their watcher."""
         self.kernel.refused = self._on_refusal
         self.machine.steer = self._steer
         self.machine.answered = self.kernel.answered
@@ -118,18 +117,18 @@ class World(ProcessWorld[AgentMachine]):
         self.machine.queue = plan.queue
         self.invariants = Invariants(self)
         answering = {(ip, port) for ip in (*OWN_PODS, *OTHER_PODS) for port in _TARGETS}
-        # Also those that may not be dialled: a client that is served by one shows that.
+        # Includes endpoints that may not be dialled: a client that is served by one reveals that.
         every = sorted(answering | plan.endpoints, key=str)
         self.endpoints = {at: Endpoint(self, at) for at in every}
         self.machine.hosts.update(self.endpoints)
 
     def _enter(self, call: str) -> None:
-        """Begin a call of whatever process runs."""
+        """Begin a call of the current process."""
         self.machine.kernel.enter(call)
 
     @property
     def agent(self) -> AgentRun | None:
-        """The agent that lives."""
+        """The running agent."""
         last = self.agents[-1] if self.agents else None
         return None if last is None or last.process.is_dead else last
 
@@ -138,7 +137,7 @@ class World(ProcessWorld[AgentMachine]):
         return self.timeline.now + self.unix_offset
 
     def run(self) -> list[str]:
-        """Carry the plan out; return what was wrong, the first first."""
+        """Run the plan; return the violations, the first one first."""
         plan = self.plan
         self.held_by_new = (
             _held_by_new(plan, plan.settings.path, plan.workers),
@@ -150,7 +149,7 @@ class World(ProcessWorld[AgentMachine]):
             self.kernel.forget()
 
     def take_line(self, record: logging.LogRecord) -> None:
-        """Part of ProcessWorld: what the product logs as a bug."""
+        """Handle a log line that reports a bug of the product."""
         text = record.getMessage()
         if self.is_over:
             return
@@ -161,11 +160,9 @@ class World(ProcessWorld[AgentMachine]):
             self.note(f"logged: {text}")
 
     def installed(self) -> AbstractContextManager[None]:
-        """Part of ProcessWorld."""
         return installed(self)
 
     def carry_out(self) -> None:
-        """Part of ProcessWorld."""
         self.lacks.crowd()
         self._start_agent()
         for event in self.plan.events:
@@ -175,7 +172,7 @@ class World(ProcessWorld[AgentMachine]):
         self.run_for(_SETTLED_S)
         self.invariants.check_rest()
         if any(event.what == plans.BREAK for event in self.plan.events):
-            # Clients bring endpoints back that were ejected; the first of them may fail.
+            # Clients bring ejected endpoints back; the first of these clients may fail.
             self.freshness.disturb(self.timeline.now + 2 * _AGAIN_S)
             self._dial_all()
             self.run_for(_SERVED_S)
@@ -193,20 +190,20 @@ class World(ProcessWorld[AgentMachine]):
             self.invariants.check_end()
 
     def _remove_all(self) -> None:
-        """Delete all Services, and have them forgotten."""
+        """Delete all Services, and check that their state is freed."""
         for key in [key for key in self.cluster.objects if key[0] in ("Service", "EndpointSlice")]:
             self.cluster.delete(key)
         self.invariants.check_removed()
 
     def _be_calm(self) -> None:
-        """Have nothing fail, and nothing change, any more."""
+        """Stop all faults and all changes."""
         self.note("calm")
         self.is_calm = True
         self.machine.slow_s, self.machine.fails_to_start = 0.0, 0
-        self.kernel.be_well()
+        self.kernel.stop_faults()
         self.machine.queue = QUEUE
         self.disk.fails_with = 0
-        self.api.be_well()
+        self.api.stop_faults()
         self.end_deaths()
         self.lacks.crowd()
         if self.agent is None:
@@ -214,7 +211,6 @@ class World(ProcessWorld[AgentMachine]):
         self.freshness.disturb()
 
     def after_step(self) -> None:
-        """Part of ProcessWorld."""
         agent = self.agent
         if agent is None or agent.is_ending or not agent.is_serving:
             self.freshness.disturb()
@@ -240,7 +236,7 @@ class World(ProcessWorld[AgentMachine]):
         process.start(run.run)
 
     def _go_back(self, to: float) -> None:
-        """Note that a state of that time may be in force again."""
+        """Record that a state of that time may be applied again."""
         self.freshness.go_back(to)
         for client in self.waiting:
             client.go_back()
@@ -250,11 +246,11 @@ class World(ProcessWorld[AgentMachine]):
         self.freshness.disturb(self.timeline.now + _RETRIED_S)
 
     def make_source(self) -> Source:
-        """Return the source of an agent that starts."""
+        """Return the source of a starting agent."""
         return self.api.source()
 
     def agent_failed(self, run: AgentRun, exc: UserspaceProxyError) -> None:
-        """Take the error that ends an agent; a start that the kernel refuses is tried again."""
+        """Handle an agent's error at its exit; a start that the kernel refuses is retried."""
         has_failed = any(event.what == plans.KERNEL for event in self.plan.events)
         is_late = self.timeline.now > self.began + self.plan.calm_at + _REPLACED_S
         if has_failed and not run.is_started and not is_late:
@@ -369,7 +365,7 @@ class World(ProcessWorld[AgentMachine]):
         self.freshness.disturb(self.timeline.now + self.api.fail(*args))
 
     def _set_clock(self, seconds: float) -> None:
-        # What waits meanwhile is late by the wall clock.
+        # Pending changes look late by the wall clock.
         self.freshness.disturb()
         self.unix_offset += seconds
 
@@ -380,7 +376,7 @@ class World(ProcessWorld[AgentMachine]):
             self.disk.fails_with = errno.ENOSPC if how == "full" else 0
 
     def _refuse(self, what: str, much: Any) -> None:
-        """Have the kernel refuse so many writes, or all of them for so many seconds."""
+        """Make the kernel refuse so many writes, or all of them for so many seconds."""
         for_s = _RETRIED_S * much
         if what == plans.REFUSE:
             self.kernel.refuse(much)
@@ -401,15 +397,15 @@ class World(ProcessWorld[AgentMachine]):
             self.freshness.disturb(process.loop.held_until)
 
     def dial(self, ip: str, at: Dialled, hold_s: float) -> None:
-        """Have a client dial."""
+        """Dial from a client."""
         client = Client(self, len(self.clients), ip, at, hold_s)
         self.clients.append(client)
         self.waiting.append(client)
 
     def _dial_all(self) -> list[Client]:
-        """Have clients inside and outside dial each address of each Service; return them.
+        """Dial each address of each Service from inside and outside; return the clients.
 
-        Twice: those of Services with affinity are to get their endpoint again.
+        Each client dials twice: with affinity, it must get the same endpoint again.
         """
         first = len(self.clients)
         for _ in range(2):
@@ -421,7 +417,7 @@ class World(ProcessWorld[AgentMachine]):
 
 
 class _NewAgent(World):
-    """An agent that serves nothing."""
+    """A run with an agent that serves nothing."""
 
     held: Mapping[str, Counter[str]]
 
@@ -443,11 +439,9 @@ class _NewAgent(World):
         )
 
     def run(self) -> list[str]:
-        """Part of World."""
         return ProcessWorld.run(self)
 
     def carry_out(self) -> None:
-        """Part of ProcessWorld."""
         self._start_agent()
         self.run_for(_SERVED_S)
         self.held = dict(held_by(self))
@@ -457,7 +451,7 @@ _held: dict[object, Mapping[str, Counter[str]]] = {}
 
 
 def _held_by_new(plan: Plan, path: str, workers: int) -> Mapping[str, Counter[str]]:
-    """Return what an agent that has served nothing holds, and one of its workers."""
+    """Return the tables and counts of an agent that served nothing, and of its worker."""
     key = path, workers, plan.keeps_workers, plan.keeps_state, plan.crowd, plan.addresses
     if key not in _held:
         new = _NewAgent(replace(plan, settings=plan.settings._replace(path=path), workers=workers))

@@ -1,6 +1,6 @@
-"""What users of a worker rely on: each module judges one promise, by what can be seen from outside.
+"""Guarantees to the users of a worker: each module judges one, by what is visible outside.
 
-clients, flows (what happens) ──▶ promise (what each is told) ──▶ judgements
+clients, flows (record events) ──▶ promise (receives events) ──▶ judgements
 """
 
 from .addresses import Addresses

@@ -1,4 +1,4 @@
-"""An endpoint sees its client's own address where the node says so, and else the node's."""
+"""An endpoint sees its client's address if the node keeps it, and otherwise the node's."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 class Addresses(Promise):
-    """The promise of one run."""
+    """Judges the source addresses of one run."""
 
     name = "addresses"
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._keeps: dict[int, bool] = {}
-        """What the Service said as each client was accepted."""
+        """Whether the Service kept client addresses when each client was accepted."""
 
     def accepted(self, client: Client) -> None:
-        """Note what its Service says."""
+        """Record the setting of the client's Service."""
         self._keeps[client.number] = client.service.serving.handling.keeps_clients
 
     def dialled(self, client: Client, dial: Dial) -> None:

@@ -1,4 +1,4 @@
-"""What is counted adds up: connections that began are open or have ended; bytes have gone.
+"""Counters add up: connections that began are open or have ended; bytes were sent.
 
 begun = ended + open          of a Service port = the sum over its endpoints
 """
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 
 class Counters(Promise):
-    """The promise of one run."""
+    """Judges the counters of one run."""
 
     name = "counters"
 
     def turn_over(self) -> None:
-        """Compare the numbers of open connections with those that are open, twice a second."""
+        """Compare the number of open connections with the actual ones, twice a second."""
         if not self.is_due():
             return
         world = self.world
         for service in world.services:
             open_: Counter[SocketAddress | None]
             if service.is_udp:
-                # The kernel may have had no memory for the first datagram.
+                # The kernel may have lacked memory for the first datagram.
                 flows = [f for core, f in world.flows.open.items() if f.client or core.tries]
                 open_ = Counter(f.endpoint for f in flows if f.service is service)
             else:
@@ -45,7 +45,7 @@ class Counters(Promise):
                 self.check(counted == open_[endpoint], why)
 
     def at_rest(self) -> None:
-        """Nothing is open, and the sums are right."""
+        """Check that no connection is open, and that the sums are right."""
         for service in self.world.services:
             totals, label = service.group.totals(), service.group.label
             for name in GAUGES:

@@ -1,4 +1,4 @@
-"""A datagram goes to one endpoint that its client may have, once and in time; answers go back so.
+"""A datagram is sent to one allowed endpoint, once and in time; an answer to its client.
 
 client ──▶ an endpoint of the Service, with one hop less
        ◀── from the address that the client asked, to that client alone
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from ..world import World
 
 _SOON_S = 0.3
-# A refused flow's datagrams are kept for a second.
+# Datagrams of a refused flow are kept for a second.
 _KEPT_S = 1.0
 
 
 class Datagrams(Promise):
-    """The promise of one run."""
+    """Judges the datagrams of one run."""
 
     name = "datagrams"
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._due: deque[tuple[float, bytes]] = deque()
-        """What is to go on: until when, and the payload."""
+        """Datagrams that must be sent on: until when, and the payload."""
 
     def arrived(self, core: DatagramSocket | None, payload: bytes, *, is_taken: bool) -> None:
-        """Note what has to go on from now on."""
+        """Record a datagram that must be sent on."""
         if core is not None and is_taken:
             self._due.append((self.world.timeline.now + _SOON_S, payload))
 
     def left(self, core: DatagramSocket, payload: bytes, to: Address, source: Address) -> None:
-        """Judge where a datagram goes."""
+        """Judge the destination of a datagram."""
         if core.remote is None:
             self._check_answer(payload, to, source)
             return
@@ -63,13 +63,13 @@ class Datagrams(Promise):
         question = answer.question
         closed_at = question.flow.closed_at if question.flow is not None else None
         if closed_at is None or closed_at > answer.at:
-            # What comes after a flow's end reaches the next one from its port.
+            # Answers after a flow's end reach the next flow on its port.
             is_right = (question.client, question.to) == (to, source)
             is_right = is_right and not answer.is_passed_on
             self.check(is_right, f"{payload!r} is sent to {to} from {source}")
 
     def reached(self, payload: bytes, to: Address, behaviour: str) -> None:
-        """No second endpoint takes it, unless one has refused it, or another one of its flow."""
+        """Only one endpoint receives it, unless one refused it, or another one of its flow."""
         question = self.world.flows.questions.get(payload)
         if question is not None and behaviour in (ANSWERS, LATE):
             first = question.heard_at[0] if question.heard_at else 0.0
@@ -81,7 +81,7 @@ class Datagrams(Promise):
             question.heard_at.append(self.world.timeline.now)
 
     def turn_over(self) -> None:
-        """Judge what is to have happened by now."""
+        """Judge datagrams that must have been sent on by now."""
         world = self.world
         now = world.timeline.now
         while self._due and self._due[0][0] < now:
@@ -98,7 +98,7 @@ class Datagrams(Promise):
                 self.check(answer.is_passed_on or not is_open, why)
 
     def _is_served(self, question: Question, due: float) -> bool:
-        """Return whether nothing keeps a datagram from an endpoint."""
+        """Return whether nothing prevents a datagram from reaching an endpoint."""
         world, service, node = self.world, question.service, self.world.plan.node
         is_steady = max(service.changed_at, service.closed_at) < due - 2 * _SOON_S
         may = allowed(question.serving, question.client[0])

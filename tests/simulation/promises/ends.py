@@ -1,7 +1,7 @@
-"""A connection is ended only for a reason that users are told of, and that holds.
+"""A connection is closed only for a logged reason, and that reason is true.
 
-A working connection stays: what ends it is one of its sides, its idleness, its endpoint that has
-left for as long as the Service says, a shortage on the node, or the end of the data plane.
+A working connection stays open until one of its sides closes it, it is idle, its endpoint left for
+as long as the Service allows, the node is short of a resource, or the data plane is closed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from ..services import Service
     from ..world import World
 
-# A timer is early by a millisecond, and a turn reads its clock once.
+# A timer may be a millisecond early, and a turn reads its clock once.
 _EARLY_S = 0.05
-# What a look each second adds.
+# The delay of a check that runs each second.
 _LATE_S = 1.3
 _HEADER_S = 5.0
 
 
 class Ends(Promise):
-    """The promise of one run."""
+    """Judges the closed connections of one run."""
 
     name = "ends"
 
@@ -36,10 +36,10 @@ class Ends(Promise):
         super().__init__(world)
         self._left_at: dict[tuple[Service, SocketAddress], float] = {}
         self._asked_at: dict[Service, float] = {}
-        """Since when Services end connections to such endpoints so soon."""
+        """Since when Services have set this grace period for connections to removed endpoints."""
 
     def changing(self, service: Service, now: Serving) -> None:
-        """Note which endpoints are left out."""
+        """Record which endpoints are removed."""
         before, at = service.serving, self.world.timeline.now
         if before.handling.removal_s != now.handling.removal_s:
             self._asked_at[service] = at
@@ -48,7 +48,7 @@ class Ends(Promise):
                 self._left_at[service, endpoint] = at
 
     def ended(self, client: Client) -> None:
-        """Judge the reason that is stated."""
+        """Judge the logged reason."""
         is_right = self._may_end(client, EndReason(client.cause))
         self.check(is_right, f"client {client.number} ended as {client.cause}")
 
@@ -94,7 +94,7 @@ class Ends(Promise):
         return left_s >= seconds - _EARLY_S
 
     def turn_over(self) -> None:
-        """Connections to an endpoint that has left end in time."""
+        """Check that connections to a removed endpoint are closed in time."""
         world = self.world
         for client in world.clients_seen.open if not world.is_closed else ():
             serving, endpoint = client.service.serving, client.endpoint
@@ -109,6 +109,6 @@ class Ends(Promise):
                 self.check(late_s <= _LATE_S + world.stopped_since(left_at), why)
 
     def all_ended(self) -> None:
-        """Each connection has ended, and there is a line about it."""
+        """Check that each connection has ended and was logged."""
         for client in self.world.clients_seen.all.values():
             self.check(not client.is_open, f"client {client.number} is still connected")

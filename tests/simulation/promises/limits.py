@@ -1,4 +1,4 @@
-"""An endpoint has no more connections than its Service says, and no more clients wait for one."""
+"""Endpoints and queues keep within the Service's limits on connections and waiting clients."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class Limits(Promise):
-    """The promise of one run."""
+    """Judges the limits of one run."""
 
     name = "limits"
 
     def chosen(self, client: Client, endpoint: SocketAddress) -> None:
-        """Judge whether there is room at an endpoint, before it is dialled."""
+        """Judge whether an endpoint has room before it is dialled."""
         service = client.service
         if service.limit is not None and not self.world.is_closed:
             taken = sum(
@@ -50,7 +50,7 @@ class Limits(Promise):
             room, hold = service.group.waiting_room, service.serving.handling.waits
             if room is None or hold is None:
                 continue
-            # Those that waited before a change may stay for as long.
+            # Clients that waited before a change may wait until their hold ends.
             until = service.changed_at + hold.seconds + 1.0
             if now > until + world.stopped_since(service.changed_at):
                 why = f"{len(room)} clients wait, not {service.places}"

@@ -1,4 +1,4 @@
-"""A client's datagrams stay at one endpoint while it sends; when it doesn't, its flow ends."""
+"""A client's datagrams stay at one endpoint while it sends; afterwards, its flow ends."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from .promise import Promise
 if TYPE_CHECKING:
     from ..flows import Flow
 
-# As conntrack: until a client has sent after an answer, and from then on.
+# Like conntrack's timeouts: until a client has sent after an answer, and from then on.
 _YOUNG_S, _STREAM_S = 30.0, 120.0
-# A use is noted once a second, and flows are looked at once a second.
+# Uses are recorded once a second, and flows are checked once a second.
 _GRAIN_S = 1.1
 _LATE_S = 2.5
 _SOON_S = 0.4
 
 
 class Places(Promise):
-    """The promise of one run."""
+    """Judges the flows of one run."""
 
     name = "flows"
 
     def closed(self, core: DatagramSocket) -> None:
-        """A flow that is used, and whose endpoint is fine, stays."""
+        """Check that a used flow with a working endpoint isn't closed."""
         flow, world = self.world.flows.open[core], self.world
-        service, others = flow.service, len(world.flows.open)
+        service = flow.service
+        # Flows that wait for an endpoint count, too, but have no socket yet.
+        others = len({(each.client, each.to) for each in world.flows.questions.values()})
         is_idle = (
             world.timeline.now - flow.used_at >= self._idle_s(is_stream=flow.is_stream) - _GRAIN_S
         )
@@ -38,14 +40,14 @@ class Places(Promise):
             self.check(is_idle, f"the flow of {flow.client} to {flow.endpoint} ended")
 
     def left(self, core: DatagramSocket, payload: bytes, to: object, source: object) -> None:
-        """What a flow's socket sends is of one client, to the address that it has asked."""
+        """Check that a flow's socket sends data of one client, to the address that it dialled."""
         flow, question = self.world.flows.open.get(core), self.world.flows.questions.get(payload)
         if flow is not None and flow.client is not None and question is not None:
             is_own = (flow.client, flow.to) == (question.client, question.to)
             self.check(is_own, f"{payload!r} was sent in the flow of {flow.client}")
 
     def turn_over(self) -> None:
-        """Look at the flows twice a second."""
+        """Check the flows twice a second."""
         if not self.is_due():
             return
         world, now = self.world, self._looked_at

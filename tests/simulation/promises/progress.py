@@ -1,7 +1,7 @@
-"""What arrives from one side goes on to the other at once, as far as that has room; so do ends.
+"""Bytes, FIN and RST of one side are passed on at once, as far as the other side has room.
 
 bytes, a FIN ──within half a second──▶ the other side
-a RST ──behind what arrived before it, or once the other side takes nothing more──▶
+a RST ──after the bytes before it, or once the other side accepts no more──▶
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 _RESET_WAIT_S = Tuning().reset_wait_s
 _SLACK_S = 0.25
-# Of a new connection ACKs are held back for 20 ms at most.
+# ACKs of a new connection are delayed by 20 ms at most.
 _ACKS_HELD_S = 0.1
 
 
 class _Way(NamedTuple):
-    """One direction at one look."""
+    """One direction at one check."""
 
     at: float
     stuck: tuple[int, int] | None
-    """What has been written, and what of it has arrived, while more could be; None: nothing can."""
+    """Written and arrived bytes, while more could arrive; None: nothing can."""
     owes_fin: bool
 
 
 class Progress(Promise):
-    """The promise of one run."""
+    """Judges the progress of one run."""
 
     name = "progress"
 
@@ -44,7 +44,7 @@ class Progress(Promise):
         self._ways: dict[tuple[int, bool], _Way] = {}
 
     def turn_over(self) -> None:
-        """Look at each connection twice a second."""
+        """Check each connection twice a second."""
         looked_at = self._looked_at
         if not self.is_due():
             return
@@ -97,7 +97,7 @@ class Progress(Promise):
             self.check(not is_late, f"no RST is sent {name}")
 
     def _look_at_idle(self, client: Client, now: float) -> None:
-        """A connection on which nothing moves ends, two looks of the data plane later at most."""
+        """Check that an idle connection is closed, at most two checks of the data plane later."""
         node, since = self.world.plan.node, client.moved_at
         limit_s = max(node.tcp_idle_s, node.half_closed_s) if client.ends_seen else node.tcp_idle_s
         late_s = now - since - limit_s - 2 * LOOK_S - _SLACK_S

@@ -1,4 +1,4 @@
-"""What each promise is told of one run."""
+"""The events that each guarantee's judge receives during a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Promise:
-    """Something that users rely on; this one takes note of nothing."""
+    """Judges a guarantee to users; the methods of this base class do nothing."""
 
     name = ""
 
@@ -26,11 +26,11 @@ class Promise:
         self._looked_at = 0.0
 
     def check(self, is_right: bool, why: str) -> None:
-        """Judge once."""
+        """Count one judgement, and record a violation."""
         self._judge.check(self.name, is_right, why)
 
     def is_due(self, every_s: float = 0.5) -> bool:
-        """Return whether it is time for another look, until the data plane is closed."""
+        """Return whether the next periodic check is due, until the data plane is closed."""
         now = self.world.timeline.now
         if now < self._looked_at + every_s or self.world.is_closed:
             return False
@@ -38,52 +38,52 @@ class Promise:
         return True
 
     def accepted(self, client: Client) -> None:
-        """Take note that the node has accepted a client."""
+        """Called when the node has accepted a client."""
 
     def chosen(self, client: Client, endpoint: SocketAddress) -> None:
-        """Take note that an endpoint is about to be dialled for a client."""
+        """Called when an endpoint is about to be dialled for a client."""
 
     def dialled(self, client: Client, dial: Dial) -> None:
-        """Take note of a dial, with its source."""
+        """Called for a dial, with its source."""
 
     def joined(self, client: Client) -> None:
-        """Take note that an endpoint has answered a client."""
+        """Called when an endpoint has answered a client."""
 
     def ended(self, client: Client) -> None:
-        """Take note that a connection has ended, with the reason that its line of the log has."""
+        """Called when a connection was closed, with the logged reason."""
 
     def arrived(self, core: DatagramSocket | None, payload: bytes, *, is_taken: bool) -> None:
-        """Take note that a datagram has reached the node; None: no socket takes it."""
+        """Called when a datagram has reached the node; None: no socket receives it."""
 
     def connected(self, core: DatagramSocket, to: Address) -> None:
-        """Take note of a new flow's socket."""
+        """Called with a new flow's socket."""
 
     def left(self, core: DatagramSocket, payload: bytes, to: Address, source: Address) -> None:
-        """Take note that the node sends a datagram: to an endpoint, or to a client."""
+        """Called when the node sends a datagram to an endpoint or a client."""
 
     def reached(self, payload: bytes, to: Address, behaviour: str) -> None:
-        """Take note of what a datagram meets at its endpoint."""
+        """Called with an endpoint's reaction to a datagram."""
 
     def closed(self, core: DatagramSocket) -> None:
-        """Take note that the node closes a socket."""
+        """Called when the node closes a socket."""
 
     def changing(self, service: Service, now: Serving) -> None:
-        """Take note that a Service is about to be served in another way."""
+        """Called before a Service's settings or endpoints change."""
 
     def turn_over(self) -> None:
-        """Judge after each turn of the loop."""
+        """Called after each turn of the loop."""
 
     def all_read(self) -> None:
-        """Judge when all is calm, and there was time to read all that was sent."""
+        """Called when the run is calm, and all sent bytes could be read."""
 
     def all_ended(self) -> None:
-        """Judge when all parties have ended, and there was time to pass that on."""
+        """Called when all parties have closed, and that could be passed on."""
 
     def at_rest(self) -> None:
-        """Judge when no deadline is left."""
+        """Called when no deadline is left."""
 
     def all_removed(self) -> None:
-        """Judge when no listener and no endpoint is left."""
+        """Called when no listener and no endpoint is left."""
 
     def all_closed(self) -> None:
-        """Judge when the data plane is closed."""
+        """Called when the data plane is closed."""

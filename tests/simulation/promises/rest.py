@@ -1,6 +1,6 @@
-"""What has ended, is removed or is closed leaves nothing behind.
+"""Closed connections and removed Services leave nothing behind.
 
-It is found in any table and count of the data plane: see ``holdings``.
+All tables and counts of the data plane are checked: see ``holdings``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from userspace_proxy.dataplane.reactor import Timeouts
 from ..holdings import differences, holdings
 from .promise import Promise
 
-# Numbers that only grow or that nothing gives back, and tables that the next use cleans.
+# Numbers that only grow or are never decremented, and tables that the next use cleans.
 _EXEMPTED = """
     AcceptedHeaders._known Balancer._turn ClientPorts._port Descriptors.in_use Ejections._ends
     EndpointGroup._per_endpoint EndpointGroup.client_mistakes EndpointGroup.left_at Locality
@@ -21,12 +21,12 @@ _EXEMPTED = """
 
 
 class Rest(Promise):
-    """The promise of one run."""
+    """Judges the leftovers of one run."""
 
     name = "rest"
 
     def turn_over(self) -> None:
-        """As many descriptors are counted as there are, and what has ended has no deadline."""
+        """Check that counted descriptors are open, and that closed connections have no deadline."""
         dataplane = self.world.dataplane
         engine, connections = dataplane.engine, dataplane.connections
         counted = engine.descriptors.in_use
@@ -45,7 +45,7 @@ class Rest(Promise):
                 self.check(not first.is_closed, "a connection that has ended has a deadline")
 
     def at_rest(self) -> None:
-        """Neither a flow, nor a client that waits, nor a dial is left."""
+        """Check that no flow, waiting client or dial is left."""
         left = {
             "flows": len(self.world.dataplane.flows),
             "waiting": sum(len(s.group.waiting_room or ()) for s in self.world.services),
@@ -55,14 +55,14 @@ class Rest(Promise):
             self.check(not count, f"{count} {name}")
 
     def all_removed(self) -> None:
-        """Data plane and groups hold what new ones hold, except for pipes for the next clients."""
+        """Check that data plane and groups hold as much as new ones, except for spare pipes."""
         world = self.world
         held = holdings(world.dataplane, *(service.group for service in world.services))
         left = list(differences(held, world.held_by_new, _EXEMPTED))
         self.check(not left, f"all was removed, but {left}")
 
     def all_closed(self) -> None:
-        """Neither a descriptor nor a timer is left, and draining has ended once."""
+        """Check that no descriptor or timer is left, and that draining has ended once."""
         world = self.world
         names = [getattr(file, "name", file) for file in world.kernel.files.values()]
         self.check(not names, f"left open: {names}")

@@ -1,11 +1,11 @@
-"""Clients are spread over endpoints as their Service asks, and stay at theirs where it says so.
+"""Clients are balanced over endpoints by their Service's policy, and keep theirs by affinity.
 
-    round-robin           each has its share of any number of turns
-    least-connections     none has fewer connections for its weight
-    power-of-two-choices  another one has as many
+    round-robin           each endpoint has its share of any number of picks
+    least-connections     no endpoint has fewer connections for its weight
+    power-of-two-choices  another endpoint has at least as many connections
     source-hash, affinity a client has the endpoint that it had before
 
-It is judged while nothing changes: endpoints are fine, and the Service is what it was.
+Judged only while endpoints are fine and the Service doesn't change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..services import Service
     from ..world import World
 
-# Of weighted turns some are early, and some late.
+# Weighted turns may be early or late by so many.
 _OFF = 2.0
 
 Key = tuple["Service", bool]
@@ -33,7 +33,7 @@ Key = tuple["Service", bool]
 
 
 class Shares(Promise):
-    """The promise of one run."""
+    """Judges the balancing of one run."""
 
     name = "shares"
 
@@ -41,17 +41,17 @@ class Shares(Promise):
         super().__init__(world)
         self._turns: dict[Key, Counter[SocketAddress]] = {}
         self._used: dict[tuple[Service, str], tuple[SocketAddress, float]] = {}
-        """The endpoint of each client, and when it was used last."""
+        """The endpoint of each client, and when it was last used."""
 
     def changing(self, service: Service, now: Serving) -> None:
-        """Count anew; pins stay where their endpoints and both sides do."""
+        """Restart the counts; affinity entries stay if their endpoints and both sides do."""
         before = service.serving
         settings = [(s.affinity_timeout_s, s.inside, s.outside is None) for s in (before, now)]
         keeps_pins = before.affinity_timeout_s is not None and settings[0] == settings[1]
         self._forget(service, now.all_endpoints if keeps_pins else ())
 
     def _forget(self, service: Service, kept: Collection[SocketAddress] = ()) -> None:
-        """Count anew, and forget all clients but those that have these endpoints."""
+        """Restart the counts, and drop all clients except those of these endpoints."""
         self._turns = {key: turns for key, turns in self._turns.items() if key[0] is not service}
         self._used = {
             key: used
@@ -60,7 +60,7 @@ class Shares(Promise):
         }
 
     def chosen(self, client: Client, endpoint: SocketAddress) -> None:
-        """Judge a choice, before the endpoint is dialled."""
+        """Judge a pick before the endpoint is dialled."""
         service, serving = client.service, client.service.serving
         if self.world.is_closed:
             return

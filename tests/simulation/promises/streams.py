@@ -1,6 +1,6 @@
-"""What one side sends is what the other one reads, in order; a clean end comes after all of it.
+"""One side's bytes are read by the other in order, and a FIN comes after all of them.
 
-What parties read is compared with what was sent as they read it: see ``actors``.
+Read bytes are compared with the sent ones immediately: see ``actors``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _BY_PROXY = {"evicted", "endpoint removed", "shutdown", "idle"}
 
 
 class Streams(Promise):
-    """The promise of one run."""
+    """Judges the streams of one run."""
 
     name = "streams"
 
     def all_read(self) -> None:
-        """What was sent has arrived, though nothing followed that could help it on."""
+        """Check that sent bytes have arrived, although none followed that could push them."""
         world = self.world
         for client in world.clients_seen.all.values():
             party, other = client.party, client.other
@@ -37,7 +37,7 @@ class Streams(Promise):
                 self.check(is_told, f"{name} has read no FIN so far")
 
     def all_ended(self) -> None:
-        """Each side has seen an end, and which."""
+        """Check that each side has got a FIN or RST, and which."""
         world = self.world
         for party in (*world.clients.values(), *world.accepted.values()):
             self.check(party.is_done, f"{party.stream.name} has seen no end")
@@ -73,7 +73,7 @@ class Streams(Promise):
         self.check(is_whole, f"{reader.stream.name} {why}")
 
     def _check_reset(self, sender: Party, reader: Party, arrived: int) -> None:
-        """What has arrived before a RST reaches a side that reads."""
+        """Check that bytes before a RST have reached a side that reads."""
         is_prompt = self.world.calm_at < (sender.reset_at or 0.0) - 1.0
         if is_prompt and reader.is_orderly and not reader.heard_fin:
             why = f"{reader.stream.name} read {reader.heard} of {arrived} B before the RST"

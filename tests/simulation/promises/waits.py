@@ -1,7 +1,7 @@
-"""A client is answered in time and in its turn, or refused; none waits for what is free.
+"""A client is answered in time and in its turn, or refused; none waits for a free endpoint.
 
 accepted ──3 s──▶ an endpoint has answered, or the client is refused
-           └ where the Service holds clients, for as long as it says, and 3 s more
+           └ if the Service holds clients, that long, and 3 s more
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ _LOOK_S = 0.1
 _CLIENT_S = 3.0
 _SLACK_S = 0.4
 _MOST_TRIED = 16
-# While endpoints fail, some of those that wait are dialled for each second.
+# While endpoints fail, some of the waiting clients are dialled for each second.
 _TURN_S = 1.0
-# What is accepted at the same time may be in another order.
+# Clients that are accepted at the same time may be in another order.
 _NEAR_S = 0.05
 
 
 class Waits(Promise):
-    """The promise of one run."""
+    """Judges the waiting clients of one run."""
 
     name = "waits"
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._hold_s: dict[Client, float] = {}
-        """The longest time for which each one's Service has held clients since."""
+        """For each client the longest hold that its Service has had since."""
         self._could_since: dict[Service, float] = {}
-        """Since when a client waits at a Service that an endpoint could take."""
+        """Since when a Service's clients wait although an endpoint has room."""
         self._queued_since = math.inf
 
     def ended(self, client: Client) -> None:
-        """A client isn't refused while an endpoint would answer it."""
+        """Check that a client isn't refused while an endpoint would answer it."""
         waited_s = self.world.timeline.now - client.accepted_at
         is_new = client.service.changed_at > client.accepted_at - _NEAR_S
         if client.cause == "unanswered" and waited_s < _CLIENT_S - _NEAR_S and not is_new:
@@ -77,7 +77,7 @@ class Waits(Promise):
             self.check(not before or client.is_announced, why)
 
     def turn_over(self) -> None:
-        """Judge for how long clients have waited."""
+        """Judge how long clients have waited."""
         if not self.is_due(_LOOK_S):
             return
         world, now = self.world, self._looked_at
@@ -109,7 +109,7 @@ class Waits(Promise):
         self.check(late_s <= 0, why)
 
     def _look_at_queues(self, now: float) -> None:
-        """Clients are accepted at once where the node has room for them."""
+        """Check that clients are accepted immediately if the node has room for them."""
         queues = [s.sock.core.queue for s in self.world.services if s.sock and not s.is_udp]
         is_free = self.world.health.is_undisturbed(1.0)
         self._queued_since = min(self._queued_since, now) if any(queues) and is_free else math.inf
@@ -117,7 +117,7 @@ class Waits(Promise):
         self.check(now - self._queued_since <= _SLACK_S, why)
 
     def _with_room(self, client: Client) -> list[SocketAddress]:
-        """Return endpoints of the best priority that answer, and have room."""
+        """Return endpoints of the best priority that answer and have room."""
         service, serving = client.service, client.service.serving
         fine = [e for e in first(serving, client.ip) if service.is_fine(e)]
         if service.limit is None or not fine:

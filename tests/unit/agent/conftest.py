@@ -22,7 +22,7 @@ async def plane():
 
 @pytest.fixture
 async def start(plane, monkeypatch):
-    """Start a sync loop over a fake kernel; what fails is retried at once."""
+    """Start a sync loop over a fake kernel, which retries failures immediately."""
     monkeypatch.setattr(sync, "REPAIR_S", 0.01)
     monkeypatch.setattr(sync, "RETRY_S", 0.01)
     async with contextlib.AsyncExitStack() as stack:
@@ -60,13 +60,13 @@ async def start(plane, monkeypatch):
 
 
 def retry(served_ports):
-    """Retry what can't be opened; returns whether something has changed."""
+    """Retry what couldn't be opened; return whether something has changed."""
     return True in list(served_ports.retry())
 
 
 @pytest.fixture
 def make(plane):
-    """Return Service ports that follow snapshots: ``follow(snapshot)`` does what a round does."""
+    """Return Service ports that follow snapshots: ``follow(snapshot)`` acts like a sync round."""
 
     def make(bind, pool=None, facts=None):
         served_ports = ServedPorts(plane, bind, pool or PortPool(27000, 27999))

@@ -8,8 +8,8 @@ import sys
 from tests.processes import started
 from userspace_proxy.agent.hand_over import ask_to_hand_over
 
-# Holds the lock, and has a child that lives until its standard input ends; when it takes the node
-# back, it prints its argument and a variable, and waits for the end of the child.
+# Holds the lock, and has a child that runs until its stdin is closed. When it takes the node back,
+# it prints its argument and a variable, and waits until the child exits.
 HOLDER = """
 import asyncio, logging, os, signal, subprocess, sys
 import uvloop
@@ -54,8 +54,8 @@ def running(executable, spoil="", *, drains=False):
     """A process that holds the lock and hands over on request.
 
     Args:
-        spoil: Run before all else.
-        drains: It doesn't end by SIGTERM, as while connections are open.
+        spoil: Code that runs first.
+        drains: SIGTERM doesn't end it, as if connections were open.
     """
     command = [executable, "-c", HOLDER.format(spoil=spoil, drains=drains), "argument"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"}

@@ -36,7 +36,7 @@ def endpoints(name, *ips, port=8080, protocol="TCP", **fields):
 
 
 class Cluster:
-    """A store whose snapshots take one call: ``cluster.serve("web", "10.96.0.1", "192.0.2.1")``."""
+    """Changes a store and returns snapshots: ``cluster.serve("web", "10.96.0.1", "192.0.2.1")``."""
 
     def __init__(self):
         self.store = Store()
@@ -47,20 +47,20 @@ class Cluster:
         return self.store.snapshot()
 
     def terminate(self, name, *pods):
-        """Have the pods of a Service terminate, which still serve."""
+        """Mark the pods of a Service as terminating and still serving."""
         fields = {"ready": False, "serving": True, "terminating": True}
         self.store.put_slice(endpoints(name, *pods, **fields))
         return self.store.snapshot()
 
     def serve_beside_terminating(self, name, pod, *terminating):
-        """Have a pod of a Service serve while others terminate."""
+        """Add a serving pod to a Service whose other pods are terminating."""
         ending = endpoints(name, *terminating, ready=False, serving=True, terminating=True)
         both = (Endpoint(pod), *ending.endpoints)
         self.store.put_slice(replace(ending, endpoints=both))
         return self.store.snapshot()
 
     def serve_large(self, count, **fields):
-        """Have a Service with that many ports and two endpoints, and return the snapshot."""
+        """Add a Service with this many ports and two endpoints; return the snapshot."""
         key, at = ServiceKey("shop", "large"), SliceKey("shop", "large-1")
         ports = tuple(ServicePort(f"p{n:05}", n, "TCP") for n in range(1, count + 1))
         targets = tuple(SlicePort(port.name, 8080, "TCP") for port in ports)
@@ -75,7 +75,7 @@ class Cluster:
 
 
 def at(now):
-    """Return the clock at a moment; Unix time is 1000 s ahead of it."""
+    """Return a clock that stands at this time; Unix time is 1000 s ahead of it."""
     return WallClock(lambda: now, lambda: 1000.0 + now)
 
 

@@ -1,4 +1,4 @@
-"""What a process becomes that has handed over a node."""
+"""The life of a process after it has handed over a node."""
 
 import asyncio
 import contextlib
@@ -22,12 +22,12 @@ from .holders import running, take_over
 
 
 def end(taken):
-    """Do what the end of the process does that has taken the node over."""
+    """Close the connection, as the exit of the process that took the node over does."""
     taken._connection.close()
 
 
 def is_pending(pid, number):
-    """Return whether a signal hasn't reached a process yet."""
+    """Return whether a signal is still pending for a process."""
     status = Path(f"/proc/{pid}/status").read_text()
     masks = re.findall(r"^(?:Sig|Shd)Pnd:\s*(\w+)", status, re.MULTILINE)
     return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
@@ -46,7 +46,7 @@ def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(hold
     lock.take()
     lock.release()
     taken.report_serving()
-    # The holder has become another program, which ignores a first signal.
+    # The holder has exec'd another program, which ignores the first signal.
     holder.send_signal(signal.SIGTERM)
     assert holder.poll() is None
     holder.stdin.close()
@@ -54,7 +54,7 @@ def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(hold
 
 
 def test_a_process_takes_the_node_back_without_a_serving_report(holder):
-    """With its own command and environment, as often as that happens."""
+    """It runs with the original command and environment, each time."""
     for _ in range(2):
         taken = take_over()
         assert taken.is_awaited()
@@ -115,7 +115,7 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
 @pytest.mark.parametrize("thread", ["", THREAD], ids=["one-thread", "two-threads"])
 @pytest.mark.parametrize("moment", SIGNALS)
 def test_a_signal_during_exec_into_the_waiting_program_is_not_lost(moment, thread):
-    """The kernel delivers it to another thread, such as the log's, while this one blocks it."""
+    """While this thread blocks it, the kernel delivers it to another, such as the log writer's."""
     with running(sys.executable, thread + SIGNALS[moment]) as holder:
         end(take_over())
         holder.stdin.close()
@@ -143,7 +143,7 @@ def test_an_exited_process_awaits_no_report(holder):
 
 
 class Starts:
-    """Starts that take the lock, which another process releases after some of them."""
+    """Attempts to start that take the lock, which another process releases after some of them."""
 
     def __init__(self, until=10**9):
         self.count = 0
@@ -192,7 +192,7 @@ def test_children_lists_the_previous_workers():
 
 
 def test_a_handover_request_uses_no_file_of_the_virtual_environment(tmp_path):
-    """An upgrade in place replaces them."""
+    """An in-place upgrade replaces these files."""
     venv.create(tmp_path / "venv", symlinks=True)
     with running(tmp_path / "venv/bin/python") as holder:
         shutil.rmtree(tmp_path / "venv")

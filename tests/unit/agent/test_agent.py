@@ -89,8 +89,8 @@ async def test_old_workers_end_once_no_client_is_steered_to_them(monkeypatch, ca
 
 
 @pytest.mark.parametrize("has_workers", [False, True])
-async def test_clients_wait_at_ports_that_no_worker_handed_over(monkeypatch, has_workers):
-    """A worker may end while it is asked for its sockets."""
+async def test_clients_wait_on_ports_that_no_worker_handed_over(monkeypatch, has_workers):
+    """A worker may exit while it is asked for its sockets."""
     port = free_port()
     steering = FakeSteering(kernel={Frontend("10.96.0.1", 80, Protocol.TCP): port})
 
@@ -120,7 +120,7 @@ async def test_clients_wait_at_ports_that_no_worker_handed_over(monkeypatch, has
 
 
 def has_ended(worker):
-    """Read all that was sent to a worker, and return whether the connection has ended."""
+    """Read everything that was sent to a worker; return whether the connection has ended."""
     try:
         while worker.recv(1000):
             pass
@@ -131,7 +131,7 @@ def has_ended(worker):
 
 async def test_stop_closes_all_descriptors():
     counts = []
-    # Twice: the first time libraries and the loop open descriptors that they keep.
+    # Do it twice: the first time, libraries and the loop open descriptors that they keep.
     for _ in range(2):
         async with Proxy(options=Options(admin=("127.0.0.1", 0))) as proxy:
             for i in range(5):
@@ -229,7 +229,7 @@ endpoints: [{{addresses: [{ip}]}}]
 
 
 def health_checked(port):
-    """Return a Service whose load balancer probes each node at this port."""
+    """Return a Service whose load balancer probes each node on this port."""
     fields = {"type": ServiceType.LOAD_BALANCER, "is_external_local": True}
     return service("web", "127.99.1.5", health_check_node_port=port, **fields)
 

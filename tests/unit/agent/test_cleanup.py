@@ -1,4 +1,4 @@
-"""What a clean-up removes, what it leaves, and when it refuses."""
+"""Clean-up: removed state, state that stays, and refusals."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ CANARY = Settings(service_proxy_name="canary")
 
 @pytest.fixture
 def node(tmp_path, monkeypatch):
-    """The test's thread is in its namespace."""
+    """A network namespace that the test's thread has entered."""
     monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
     node = Net("node")
     with node:
@@ -35,7 +35,7 @@ def node(tmp_path, monkeypatch):
 
 
 def leave_behind(steering, name="", target=17000):
-    """Steer one frontend and close without a clean-up, as after a crash."""
+    """Steer one frontend and exit without a clean-up, like a crash."""
 
     async def main():
         facts = SteeringFacts(refuse_port=29999, proxy_ports=(17000, 29999), proxy_name=name)
@@ -63,7 +63,7 @@ def routes_and_rules(node):
 @pytest.mark.parametrize("steering", ["nftables", "local", "iptables"])
 def test_cleanup_removes_and_logs_the_state_left_by_a_crash(node, steering, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.agent")
-    # Reading a built-in table creates it.
+    # Listing a built-in table creates it.
     before = routes_and_rules(node), list_tables()
     leave_behind(steering)
     leave_reply_routing()

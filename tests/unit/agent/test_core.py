@@ -1,4 +1,4 @@
-"""What carries the traffic is wired; ``test_agent`` has it serve."""
+"""The wiring of the parts that carry traffic; ``test_agent`` serves clients with them."""
 
 from userspace_proxy.agent.core import Core
 from userspace_proxy.agent.rounds.options import Options

@@ -1,4 +1,4 @@
-"""Processes that hand over and take over a node, as far as that needs no workers of their own."""
+"""Processes that hand over and take over a node, without workers."""
 
 import asyncio
 import contextlib
@@ -11,6 +11,7 @@ import pytest
 from tests.node.processes import run_without_capabilities
 from userspace_proxy.agent import hand_over
 from userspace_proxy.agent.hand_over import (
+    Relief,
     adopt,
     answer_requests,
     ask_to_hand_over,
@@ -18,16 +19,25 @@ from userspace_proxy.agent.hand_over import (
     worker_label,
 )
 from userspace_proxy.agent.lock import NodeLock
+from userspace_proxy.agent.rounds.changes import Progress, SyncCounters
 from userspace_proxy.agent.rounds.options import Options
+from userspace_proxy.cluster import Snapshot
 from userspace_proxy.errors import LockHeld
 from userspace_proxy.frames import HEADER
 from userspace_proxy.kernel import abstract_sockets, net_admin_proof
 from userspace_proxy.plane.authentication import frame
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
-from userspace_proxy.plane.messages import HandOver, HandOverRefused, Prove
+from userspace_proxy.plane.messages import (
+    AffinityEntriesSent,
+    Drain,
+    HandOver,
+    HandOverRefused,
+    Prove,
+)
 from userspace_proxy.plane.worker_sockets import open_worker_socket
 
-from ..dataplane.waiting import until
+from ..dataplane.waiting import turns, until
+from ..plane.compromised import Compromised
 from .holders import running, take_over
 
 
@@ -58,14 +68,14 @@ print(receive_frame(sock)[0].decode())
 
 
 def test_root_without_net_admin_cannot_take_over_the_node(holder):
-    """As in a container of the host's network."""
+    """A container on the host's network may run as root without NET_ADMIN."""
     said = run_without_capabilities(STRANGER)
     assert said == (
         f"cannot prove NET_ADMIN to userspace-proxy (pid {holder.pid}): Operation not permitted"
         " (run as root and grant NET_ADMIN)\n"
         '["HandOverRefused","hands over only to a process that has NET_ADMIN"]\n'
     )
-    # The holder continues.
+    # The holder keeps running.
     holder.terminate()
     assert holder.wait(20) == 3
 
@@ -116,7 +126,7 @@ except LockHeld as exc:
 
 
 async def test_a_process_without_net_admin_sends_nothing_to_the_lock_holder(lock):
-    """It can't tell whether that is one: any process of its user may listen there."""
+    """The listener may not be a proxy: any process of the same user may listen there."""
     said = await asyncio.to_thread(run_without_capabilities, ASKER)
     assert said.startswith(f"cannot prove NET_ADMIN to userspace-proxy (pid {os.getpid()}): ")
     (sock,) = accept(lock)
@@ -136,7 +146,7 @@ def accept(lock):
 
 @pytest.fixture
 async def ask(lock):
-    """Ask this process for the node; return that call's result, and this process's end."""
+    """Ask this process for the node; return the request's result, and how this process ended."""
 
     async def make():
         asking = asyncio.create_task(ask_to_hand_over("a"))
@@ -252,6 +262,22 @@ async def test_without_workers_adopt_and_end_do_nothing():
 async def test_workers_of_a_killed_process_are_ended(monkeypatch, caplog):
     monkeypatch.setattr(hand_over, "END_S", 0.05)
     with open_worker_socket("a"):
-        # A process that never reads.
+        # This process never reads.
         await end_workers("a")
     assert "workers did not exit in time" in caplog.text
+
+
+async def test_previous_workers_drain_after_their_last_affinity_entries(plane):
+    with contextlib.ExitStack() as stack:
+        worker = Compromised(lambda each: stack.enter_context(contextlib.closing(each)))
+        worker.hand_over(is_last=True)
+        await worker.previous_workers.adopt()
+        progress = Progress(SyncCounters())
+        progress.in_force = Snapshot({})
+        relief = Relief(worker.previous_workers, progress, plane, Options())
+        relieving = asyncio.create_task(relief.run())
+        await turns(20)
+        assert not relieving.done()
+        worker.channel.send(AffinityEntriesSent())
+        await relieving
+        await until(lambda: isinstance(worker.got[-1], Drain))

@@ -1,4 +1,4 @@
-"""The lock is per network namespace; it is free again when its owner dies in any way."""
+"""The lock is per network namespace; it is released however its owner dies."""
 
 import contextlib
 import os
@@ -49,7 +49,7 @@ def strangers():
                 sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
                 sock.bind(name)
                 if listens:
-                    # The kernel notes whose it is when it begins to listen.
+                    # The kernel records the owner of the socket when it begins to listen.
                     os.seteuid(OTHER_UID)
                     sock.listen()
                     os.seteuid(0)
@@ -199,7 +199,7 @@ def test_a_briefly_full_queue_hides_no_proxy(lock):
 
 
 def fill(stack, name="\0userspace-proxy"):
-    """Fill a queue; return how many connections it took."""
+    """Fill the queue of a listener; return how many connections fit."""
     count = 0
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -212,7 +212,7 @@ def fill(stack, name="\0userspace-proxy"):
 
 def test_a_queue_that_stays_full_hides_no_proxy(lock):
     with contextlib.ExitStack() as stack:
-        # More than a process of another user has descriptors by default.
+        # This is more than the default descriptor limit of another user's process.
         assert fill(stack) > 1000
         with pytest.raises(LockHeld, match=r"another userspace-proxy steers this node"):
             NodeLock().take()

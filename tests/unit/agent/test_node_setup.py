@@ -1,4 +1,4 @@
-"""What a steering takes on the node; tests/node prepares a kernel."""
+"""The node state that a steering mode needs; tests/node prepares a real kernel."""
 
 import contextlib
 import errno
@@ -22,7 +22,7 @@ NAME = f"test-node-{os.getpid()}"
 OPTIONS = Options(proxy_name=NAME, proxy_ports=(26000, 26009))
 
 
-async def test_a_kernel_steering_takes_the_lock_and_a_refuse_port():
+async def test_a_kernel_steering_mode_takes_the_lock_and_a_refuse_port():
     pool = PortPool(*OPTIONS.proxy_ports)
     async with contextlib.AsyncExitStack() as stack:
         steering = open_steering("nftables", OPTIONS, pool, stack, LACKS_NOTHING)
@@ -35,7 +35,7 @@ async def test_a_kernel_steering_takes_the_lock_and_a_refuse_port():
     lock.release()
 
 
-async def test_steering_none_takes_neither_lock_nor_refuse_port():
+async def test_mode_none_takes_neither_lock_nor_refuse_port():
     pool = PortPool(*OPTIONS.proxy_ports)
     async with contextlib.AsyncExitStack() as stack:
         open_steering("none", OPTIONS, pool, stack, LACKS_NOTHING)
@@ -52,7 +52,7 @@ async def test_steering_none_takes_neither_lock_nor_refuse_port():
         ("connect hooks", r"cannot translate connect\(\): this kernel lacks "),
     ],
 )
-async def test_an_unsupported_steering_takes_no_resources(lacking, why):
+async def test_an_unsupported_steering_mode_takes_no_resources(lacking, why):
     kernel = KernelOffers({lacking: errno.EOPNOTSUPP})
     pool = PortPool(*OPTIONS.proxy_ports)
     options = replace(OPTIONS, socket_lb="required")

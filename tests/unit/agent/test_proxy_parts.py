@@ -1,4 +1,4 @@
-"""The facts about workers, rounds and the source; and how long clients wait for a first plan."""
+"""Facts about workers, rounds and the source; and how long clients wait for the first plan."""
 
 import asyncio
 import errno

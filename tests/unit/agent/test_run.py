@@ -1,4 +1,4 @@
-"""Settings become a proxy's options and source; tests/node runs the process itself."""
+"""Settings become a proxy's options and source; tests/node runs the process."""
 
 import asyncio
 import gc
@@ -134,7 +134,7 @@ async def test_a_running_proxy_keeps_the_node_until_its_successor_can_read_servi
 
 
 class Tracked:
-    """An object that the collector tracks."""
+    """An object that the garbage collector tracks."""
 
 
 def test_settling_memory_collects_garbage_and_freezes_live_objects():

@@ -1,4 +1,4 @@
-"""Scaling in an agent: it runs where it may, reports what fails, and shows the demand."""
+"""Scaling in an agent: its conditions, reported failures and the shown demand."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ def _quick(monkeypatch):
 
 
 class PreviousWorkers(list):
-    """Workers of the last process."""
+    """Workers of the previous process."""
 
 
 class Shared(MemorySource):
@@ -80,12 +80,12 @@ async def proxy(plane):
                 await self.component.start(supervisor)
 
             def cordon(self, until=float("inf")):
-                """Have new clients wait for a round until its time is up, in monotonic seconds."""
+                """Make new clients wait for a vote until this monotonic time, in seconds."""
                 self.component._resting._cordons.cordon(WEB, "7", until)
 
             @property
             def endpoints(self):
-                """The endpoints that take clients."""
+                """The addresses of the endpoints that accept clients."""
                 (served,) = core.served_ports.of_service(WEB)
                 return [endpoint.ip for endpoint in served.group.serving.endpoints]
 
@@ -184,7 +184,7 @@ async def test_an_acknowledgement_expires_even_if_the_api_server_is_down(
     await until(lambda: HOLDER in proxy.store.leases)
     proxy.cordon()
     proxy.store.failure = "the server is down"
-    # A report is due.
+    # The next report is due now.
     proxy.component._resting._node._written = None
     await until(lambda: "the server is down" in caplog.text)
     proxy.cordon(0.0)

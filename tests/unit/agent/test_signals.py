@@ -1,4 +1,4 @@
-"""What each signal does, tried on processes of their own."""
+"""The effect of each signal, tested on child processes."""
 
 import contextlib
 import signal
@@ -10,7 +10,7 @@ from tests.cluster.waiting import wait_for
 from tests.processes import started
 
 DEADLINE_S = 120.0
-# Its argument is how much time passes after the first SIGTERM or SIGINT.
+# The argument is the time that passes after the first SIGTERM or SIGINT.
 PROGRAM = """
 import asyncio, logging, os, signal, sys, time, uvloop
 from userspace_proxy.agent import signals
@@ -48,7 +48,7 @@ with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 
 @pytest.fixture
 def start():
-    """Start a process that handles signals as the agent does, and drains for ever."""
+    """Start a process that handles signals as the agent does, and drains forever."""
     with contextlib.ExitStack() as stack:
 
         def start(passes="enough"):
@@ -77,7 +77,7 @@ def test_sigusr1_hands_the_node_to_the_next_process(start):
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_stops_gracefully_and_the_second_exits_at_once(start, first, second):
+def test_the_first_signal_stops_gracefully_and_the_second_immediately(start, first, second):
     process = start()
     process.send_signal(first)
     assert process.stdout.readline() == "stopping\n"

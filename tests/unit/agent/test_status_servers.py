@@ -1,4 +1,4 @@
-"""The servers of a proxy that show its state; ``test_agent`` asks them."""
+"""The servers of a proxy that show its state; ``test_agent`` queries them."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from .samples import Cluster
 
 
 async def open_servers(options, plane, start, stack, refresh):
-    """Return what the servers show of themselves, and their addresses."""
+    """Open the servers; return their own facts and their addresses."""
     loop = await start(FakeSteering())
     supervisor, own, facts = Supervisor(), OwnAddresses(), StatusFacts()
     counters = PortCounters(start.served_ports, plane)
@@ -70,7 +70,7 @@ async def test_without_an_address_no_server_is_opened(plane, start):
 
 @pytest.fixture
 def server():
-    """What serves an address: it keeps its socket until the end."""
+    """A function that serves an address; its sockets stay open until the end."""
     socks = []
 
     async def serve(bind):
@@ -87,7 +87,7 @@ def lines(caplog):
     return lambda: [record.getMessage().partition(": ")[0] for record in caplog.records]
 
 
-async def test_an_address_in_use_is_a_problem_that_names_its_holder(server, lines):
+async def test_an_address_in_use_is_reported_with_its_holder(server, lines):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         addresses = StatusAddresses([(("127.0.0.1", port), server)])

@@ -1,4 +1,4 @@
-"""What the page shows about a Service port."""
+"""The data that the page shows about a Service port."""
 
 from dataclasses import replace
 
@@ -75,7 +75,7 @@ CLOCK = at(0.0)
 
 
 def judged(served_ports, plane, clock=CLOCK):
-    """Return views with their states."""
+    """Return the diagnosed views of Service ports."""
     return diagnose(view_ports(served_ports, plane, Bind.PROXY_PORT, clock), SourceFacts())
 
 
@@ -171,7 +171,7 @@ async def test_an_endpoint_closing_every_connection_without_a_byte_has_that_caus
     counters.connections, counters.resets, counters.empty = 9, 1, 2
 
     def cause():
-        # As with each report of a worker.
+        # Each report of a worker does this.
         port.group.revision += 1
         (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
         (endpoint,) = view.endpoints
@@ -189,7 +189,7 @@ async def test_an_endpoint_closing_every_connection_without_a_byte_has_that_caus
     assert cause() is None
 
 
-async def test_rejected_clients_are_a_cause_with_their_count(plane):
+async def test_rejected_clients_are_reported_with_their_count(plane):
     (port,) = served_ports = web(plane, POD_A)
     port.plan = with_serving(port.plan, admits=("198.51.100.0/24",))
 
@@ -216,7 +216,7 @@ async def test_unanswered_flows_are_shown_and_become_past_after_a_minute(plane):
     (view,) = judged(served_ports, plane, at(5.0))
     word, stated = view.state.word, view.state.stated
     assert (view.mark, word, stated, view.endpoints[0].cause) == (None, PortState.UNKNOWN, [], None)
-    # Of an empty datagram, no byte shows that it came.
+    # No byte shows that an empty datagram arrived.
     empty = EndpointCounters().figures()
     told = EndpointReport(POD, empty, ends=StreakPart(1.0, 0, 2.0, 5.0, Failure.NO_DATAGRAM))
     port.group.add(0, GroupReport(0, figures, [told]), 5.0)
@@ -249,7 +249,7 @@ async def test_a_frontend_shows_its_target(plane, bind, ip, target):
 
 
 def balanced(*nodes, node_port=30080, **changes):
-    """Return a snapshot of a load balancer's Service with an endpoint on each of these nodes."""
+    """Return a snapshot with a load balancer's Service that has an endpoint on each given node."""
     store = Store()
     web = service("web", "10.96.0.1")
     store.put_service(
@@ -493,7 +493,7 @@ def test_drops_by_policy_are_not_attributed_to_removed_source_ranges():
     elsewhere = none_local(1, 0, "node-b", "externalTrafficPolicy")
 
     def drop(plan, now):
-        """Serve like this, have a packet dropped later, and return the causes that are shown."""
+        """Serve this plan, drop a packet later, and return the causes that are shown."""
         group.change(plan.serving, now)
         group.add(0, group_report(denied=1), now + 50.0)
         return [(cause.fact, cause.count) for cause in turned_away(plan, group, CLOCK)]

@@ -1,4 +1,4 @@
-"""A fake kernel that is watched, and waiting for rounds of the sync loop."""
+"""A fake kernel that is watched, and helpers that wait for sync rounds."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from .samples import Cluster
 
 
 class WatchedSteering(FakeSteering):
-    """Looks before and after each change whether the proxy ports that are steered to listen."""
+    """Checks before and after each change whether the steered proxy ports have a listener."""
 
     def __init__(self, **more):
         super().__init__(**more)
@@ -47,7 +47,7 @@ class WatchedSteering(FakeSteering):
 
 
 async def settle(loop, snapshot):
-    """Publish a snapshot and wait until it is in force."""
+    """Publish a snapshot and wait until it is applied."""
     loop.publish(snapshot)
     await settled(loop)
 
@@ -59,19 +59,19 @@ async def begin(start, **more):
 
 
 async def settled(loop):
-    """Return when the last snapshot is in force."""
+    """Wait until the newest snapshot is applied."""
     await asyncio.wait_for(loop.progress.settled(), 60)
 
 
 async def refuse(steering, loop, snapshot):
-    """Publish a snapshot that the kernel refuses, also when it is tried again."""
+    """Publish a snapshot that the kernel refuses, even on a retry."""
     steering.fails_with = SteeringError("cannot commit: Device or resource busy")
     loop.publish(snapshot)
     await until(lambda: loop.counters.failures >= 2)
 
 
 async def relent(steering, loop):
-    """Have the kernel refuse no more, and return when the last snapshot is in force."""
+    """Make the kernel accept changes again, and wait until the newest snapshot is applied."""
     steering.fails_with = None
     await settled(loop)
 
@@ -92,7 +92,7 @@ async def turn():
 
 
 def watched(steps, turns):
-    """Take steps, and note after each one whether other tasks had a turn."""
+    """Take steps, and yield after each one whether other tasks had a turn."""
     for step in steps:
         is_turn = asyncio.Event()
         asyncio.get_running_loop().call_soon(is_turn.set)

@@ -1,1 +1,1 @@
-"""Tests of the package's balance."""
+"""Tests of the package's ``balance``."""

@@ -1,4 +1,4 @@
-"""Pins: when a client has one, and when not any more."""
+"""Affinity entries: when a client has one, and when it loses it."""
 
 import pytest
 
@@ -44,7 +44,7 @@ def test_affinity_entries_of_a_previous_process_expire_from_their_last_use():
     former, table = AffinityTable(timeout_s=60), AffinityTable(timeout_s=60)
     former.remember(ALICE, POD_A, now=1000.0)
     former.remember(BOB, POD_A, now=1010.0)
-    # The client BOB has been seen since.
+    # BOB has connected to this process since then.
     table.remember(BOB, POD_B, now=5.0)
     table.restore(former.each(now=1020.0), now=10.0)
     usable = {POD_A, POD_B}
@@ -55,7 +55,7 @@ def test_affinity_entries_of_a_previous_process_expire_from_their_last_use():
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_most_recently_used_entry_of_two_previous_processes_is_kept(order):
-    """One may have it from a process before, and the client may have changed since."""
+    """One process may have an entry from before, which the client has changed since then."""
     table = AffinityTable(timeout_s=60)
     for entries in [[(ALICE, POD_A, 30.0)], [(ALICE, POD_B, 10.0)]][::order]:
         table.restore(entries, now=0.0)
@@ -89,7 +89,7 @@ def test_a_restored_affinity_entry_is_not_newer_than_now():
 
 
 def clients(table):
-    """Return the clients with a pin, the last used first."""
+    """Return the clients with an affinity entry, the most recently used one first."""
     return [client for client, _, _ in table.each(now=0.0)]
 
 
@@ -100,7 +100,7 @@ def tables():
 
 @pytest.fixture
 def large(tables):
-    """A Service port with four of six pins."""
+    """A Service port with four of six affinity entries."""
     table = AffinityTable(60, tables)
     for n in range(4):
         table.remember(f"203.0.113.{n}", POD_A, now=n)

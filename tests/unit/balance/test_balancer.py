@@ -1,4 +1,4 @@
-"""The choice: affinity, ejection and turns together."""
+"""The combination of affinity, ejection and turns."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ PODS = (POD_A, POD_B, POD_C)
 
 
 def connect(balancer, client, now, dead=()):
-    """Dial as a connection does; return the endpoints tried, the last one answered if any did."""
+    """Dial like a connection; return the tried endpoints, the last of which answered if any did."""
     tried = []
     while (endpoint := balancer.pick(client, now, tried=tried)) is not None:
         tried.append(endpoint)
@@ -41,12 +41,12 @@ class TestTurns:
             client = data.draw(st.sampled_from([ALICE, BOB]))
             tried = connect(balancer, client, float(now), dead)
             assert len(tried) == len(set(tried))
-            # Fail-over ends only with an answer, or when no endpoint is left.
+            # Fail-over ends only with an answer or when no endpoint is left.
             assert tried[-1] not in dead or set(tried) == set(PODS) == dead
 
 
 class Counted(SocketAddress):
-    """An endpoint that counts how often any of them is looked at."""
+    """An endpoint; the class counts how often any endpoint is read."""
 
     looks = 0
 
@@ -63,7 +63,7 @@ class TestManyDeadEndpoints:
         assert len(tried) == TRIED_MAX
         assert not balancer.has_more(ALICE, 0.0, tried=tried)
         assert balancer.has_more(ALICE, 0.0, tried=tried[1:])
-        # Those of the first client are left out for the next one.
+        # The endpoints that the first client tried are skipped for the next one.
         assert set(connect(balancer, BOB, 0.0, dead=pods)) == set(pods) - set(tried)
 
     @pytest.mark.parametrize("is_weighted", [False, True], ids=["plain", "weighted"])
@@ -78,7 +78,7 @@ class TestManyDeadEndpoints:
             balancer.failed(pod, number / 1000)
         picked = balancer.pick(ALICE, 2.0)
         Counted.looks = 0
-        # Meanwhile ejections end, and those endpoints are picked and fail again.
+        # During these picks ejections end, and those endpoints are picked and fail again.
         for number in range(100):
             tried = connect(balancer, f"10.0.0.{number}", 4.9 + number / 1000, dead=pods[live:])
             assert not live or tried[-1] is picked
@@ -139,7 +139,7 @@ class TestAffinity:
     def test_affinity_does_not_retry_a_tried_endpoint(self):
         balancer = Balancer(PODS, affinity_timeout_s=10800)
         connect(balancer, ALICE, 0.0)
-        # The endpoint was tried and not ejected: as when source ports to it run out.
+        # The endpoint was tried but not ejected, which happens if its source ports run out.
         assert balancer.pick(ALICE, 1.0, tried=[POD_A]) == POD_B
 
     def test_a_client_leaves_an_endpoint_that_failed_for_another_client(self):
@@ -172,7 +172,7 @@ def test_without_affinity_there_are_no_affinity_entries():
 
 
 class TestStandby:
-    """POD_A is first, POD_B and POD_C are on standby."""
+    """POD_A has the first priority, POD_B and POD_C are on standby."""
 
     def balancer(self, **options):
         return Balancer(PODS, standbys={POD_B: 1, POD_C: 2}, **options)
@@ -231,7 +231,7 @@ def test_a_first_priority_endpoint_serves_even_if_ejected():
 
 class TestLimits:
     def limited(self, *full, **options):
-        """Return a balancer of three endpoints, of which these are at their limit."""
+        """Return a balancer of three endpoints; the given ones are at their limit."""
         balancer = Balancer(PODS, strategy=Limited(RoundRobin(), full.__contains__), **options)
         balancer.is_full = full.__contains__
         return balancer

@@ -1,4 +1,4 @@
-"""Products of thousands of numbers at once are those of each one alone."""
+"""Products of thousands of numbers, computed together, equal the single products."""
 
 import random
 

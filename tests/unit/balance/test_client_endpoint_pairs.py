@@ -1,4 +1,4 @@
-"""What is known of a client and an endpoint is kept for a minute, of a bounded number of pairs."""
+"""Facts about a client and an endpoint are kept for a minute, for a bounded number of pairs."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from ..model.samples import POD_A, POD_B
 
 @pytest.fixture
 def ejections():
-    """POD_A is ejected since 0 s, until 5 s."""
+    """POD_A is ejected at 0 s, until 5 s."""
     ejections = Ejections()
     ejections.failed(POD_A, now=0.0)
     return ejections

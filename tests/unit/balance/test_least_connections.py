@@ -1,4 +1,4 @@
-"""The least loaded, and turns among equals."""
+"""The least loaded endpoint, and turns among equally loaded ones."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ PODS = (POD_A, POD_B, POD_C)
 
 
 def under(start=0, **loads):
-    """Return a strategy for these loads: ``under(a=1)``; those that aren't named have none."""
+    """Return a strategy for these loads, by default 0: ``under(a=1)``."""
     by_pod = {pod: loads.get(name, 0) for name, pod in zip("abc", PODS, strict=True)}
     return LeastConnections(by_pod.__getitem__, start)
 

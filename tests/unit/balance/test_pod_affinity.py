@@ -16,7 +16,7 @@ def balancer(endpoints, tables, shares_as="shop/sip", start=0):
     )
 
 
-def test_a_client_reaches_one_pod_at_all_ports():
+def test_a_client_reaches_one_pod_on_all_ports():
     tables = AffinityTables()
     signalling, media = balancer(SIP, tables), balancer(RTP, tables, start=2)
     first, second = (signalling.pick(client, 0.0).ip for client in (ALICE, BOB))
@@ -30,7 +30,7 @@ def test_ports_of_other_services_have_separate_entries():
     assert one.pick(ALICE, 0.0).ip != other.pick(ALICE, 0.0).ip
 
 
-def test_a_pod_no_longer_serving_a_port_loses_the_client_at_all_ports():
+def test_a_pod_no_longer_serving_a_port_loses_the_client_on_all_ports():
     tables = AffinityTables()
     signalling, media = balancer(SIP, tables), balancer(RTP, tables)
     pod = signalling.pick(ALICE, 0.0).ip

@@ -43,7 +43,7 @@ def test_endpoints_ejected_before_the_level_was_built_are_skipped():
     assert level_of(100, set(PODS)).is_out
 
 
-def test_a_returning_endpoint_of_a_short_list_is_usable_at_once():
+def test_a_returning_endpoint_of_a_short_list_is_usable_immediately():
     level = level_of(1000, set(PODS[: 1001 - SHORT]))
     assert len(level.candidates(0.0)) < SHORT
     for returned in PODS[:2]:
@@ -78,5 +78,5 @@ def test_a_repeated_change_has_no_effect():
     assert level.candidates(0.0) is level.endpoints
 
 
-def test_a_level_without_endpoints_is_out():
+def test_a_priority_level_without_endpoints_is_unavailable():
     assert level_of(0).is_out

@@ -1,4 +1,4 @@
-"""Random choices: of one endpoint, or of the less loaded one of two; with weights or without."""
+"""Random choices of one endpoint, or of the less loaded one of two, with or without weights."""
 
 import random
 from collections import Counter
@@ -53,7 +53,7 @@ def test_among_many_endpoints_only_unskipped_ones_are_picked(left):
 
 
 class Lots:
-    """Returns the numbers of the test, and records the bounds."""
+    """Returns the test's numbers, and records the limits."""
 
     def __init__(self, *drawn):
         self.drawn = list(drawn)
@@ -120,7 +120,7 @@ def test_among_many_endpoints_unskipped_ones_are_picked_by_load(left):
 
 
 class EachNumber:
-    """Every number in turn, so that each is as frequent as the others."""
+    """Returns every number in turn, so that each has the same frequency."""
 
     def __init__(self, step=1):
         self._next, self._step = 0, step
@@ -131,13 +131,13 @@ class EachNumber:
 
 
 def test_each_endpoint_is_picked_in_proportion_to_its_weight():
-    # A prime step visits all numbers below 6,000.
+    # A step that is prime visits all numbers below 6,000.
     strategy = WeightedRandomChoice(Weights({POD_A: 1, POD_B: 2, POD_C: 3}), EachNumber(7))
     counts = Counter(strategy.pick(PODS) for _ in range(6000))
     assert counts == {POD_A: 1000, POD_B: 2000, POD_C: 3000}
 
 
-def test_new_weights_take_effect_at_once():
+def test_new_weights_take_effect_immediately():
     weights = Weights({POD_A: 1, POD_B: 65535})
     strategy = WeightedRandomChoice(weights, EachNumber(999_983))
     assert Counter(strategy.pick(PODS[:2]) for _ in range(60)) == {POD_B: 60}

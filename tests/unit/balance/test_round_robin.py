@@ -1,4 +1,4 @@
-"""Turns: strict, kept, and fair."""
+"""Turns: strict order, kept position, and fair shares."""
 
 from collections import Counter
 
@@ -136,7 +136,7 @@ def test_shares_match_the_weights_after_any_number_of_picks(weights, count, star
     pods = PODS[: len(weights)]
     counts = Counter(picks_by_weight(turns_of(*weights, start=start), count, pods))
     for pod, weight in zip(pods, weights, strict=True):
-        # Webster's method stays within the quota but for rare cases, and within one of it.
+        # Webster's method deviates from the quota by less than one, except in rare cases.
         assert abs(counts[pod] - count * weight / sum(weights)) < 2
 
 

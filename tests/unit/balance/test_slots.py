@@ -1,4 +1,4 @@
-"""Slots have the same endpoints on each node; few of them move."""
+"""Slots have the same endpoints on each node; a change moves few of them."""
 
 from collections import Counter
 
@@ -13,12 +13,12 @@ PODS = tuple(SocketAddress(f"10.244.1.{number}", 8080) for number in range(10))
 
 
 def moved(before, after):
-    """Return the endpoints of the slots that have another one, before and after."""
+    """Return the endpoints before and after of the slots that have changed."""
     return [(one, other) for one, other in zip(before, after, strict=True) if one != other]
 
 
 def test_slot_assignments_are_stable_across_versions():
-    """Clients would move during an upgrade, or differ between nodes of two versions."""
+    """Otherwise clients would move during an upgrade, or differ between nodes of two versions."""
     names = {POD_A: "A", POD_B: "B", POD_C: "C"}
     assert "".join(names[pod] for pod in fill_slots((POD_A, POD_B, POD_C), {})) == (
         "ACCAAABAACACBBCCAAAACABBBABABABBCCBCBCACCACCBBBBBBCBACBBBBACABAA"
@@ -76,7 +76,7 @@ def test_a_growing_weight_moves_slots_only_to_its_endpoint():
 
 
 def test_draws_continue_until_each_slot_has_an_endpoint():
-    # The usual number of its draws leaves a slot without one.
+    # With this endpoint, the usual number of draws leaves a slot empty.
     lonely = SocketAddress("10.244.3.123", 8080)
     assert fill_slots((lonely,), {}) == (lonely,) * 128
 

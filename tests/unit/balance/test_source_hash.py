@@ -1,4 +1,4 @@
-"""The same endpoint for a client, everywhere; few clients move."""
+"""A client gets the same endpoint on each node; a change moves few clients."""
 
 import math
 from collections import Counter
@@ -25,7 +25,7 @@ def choices(endpoints, weights=None, clients=CLIENTS):
 
 
 def test_hash_choices_are_stable_across_versions():
-    """Clients would move during an upgrade, or differ between nodes of two versions."""
+    """Otherwise clients would move during an upgrade, or differ between nodes of two versions."""
     strategy = SourceHash(Weights())
     clients = (ALICE, BOB, CAROL, "fd00::1", "fd00::2", "fd00::3")
     picked = [strategy.pick((POD_A, POD_B, POD_C), client) for client in clients]
@@ -39,7 +39,7 @@ def test_all_workers_and_nodes_make_the_same_choice():
 
 @given(st.lists(st.sampled_from([1, 2, 3, 7]), min_size=1, max_size=120), st.sampled_from(CLIENTS))
 def test_endpoints_are_chosen_in_the_order_of_their_weighted_hashes(weights, client):
-    """However many are compared at once."""
+    """This holds for any number of endpoints that are compared together."""
     pods = tuple(SocketAddress(f"10.1.{n}.1", 80) for n in range(len(weights)))
     weight_of = dict(zip(pods, weights, strict=True))
 
@@ -77,7 +77,7 @@ def test_adding_an_endpoint_moves_clients_only_to_the_new_endpoint():
 
 
 class Skipped:
-    """Endpoints to be skipped, which count how often they are asked."""
+    """A set of endpoints to skip, which counts look-ups."""
 
     def __init__(self, endpoints):
         self.endpoints, self.asked = frozenset(endpoints), 0
@@ -117,7 +117,7 @@ def test_beyond_the_cached_choices_all_endpoints_are_considered():
 
 @pytest.fixture
 def hashed(monkeypatch):
-    """What is hashed, in order: a client once for each look at all endpoints."""
+    """The hashed texts in order; a client occurs once per scan of all endpoints."""
     texts = []
 
     def count(text):

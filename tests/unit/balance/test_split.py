@@ -1,4 +1,4 @@
-"""Clients inside and outside, each with endpoints of their own."""
+"""Clients inside and outside, each with separate endpoints."""
 
 import ipaddress
 

@@ -1,4 +1,4 @@
-"""Strategies that change what another one picks."""
+"""Strategies that change another strategy's pick."""
 
 from userspace_proxy.balance import Balancer, LeastConnections, Limited, Preferred, RoundRobin
 

@@ -33,7 +33,7 @@ def test_weights_grow_during_slow_start():
     assert weights.of(POD_A) == 200
 
 
-def test_disabling_slow_start_restores_full_weights_at_once():
+def test_disabling_slow_start_restores_full_weights_immediately():
     weights = Weights({}, 50.0)
     weights.begin([POD_A], 100.0)
     weights.configure({})

@@ -39,7 +39,7 @@ UNSTATED = {
     "last_at": 5.0,
 }
 CHANGES = {**STATED, **UNSTATED}
-# Of the verdict on one endpoint, and of problems of the node.
+# The verdict on one endpoint, and problems of the node, have no row.
 WITHOUT_A_ROW = {CauseCode.NOT_FOR_THIS_NODE}
 
 

@@ -1,4 +1,4 @@
-"""Which row is that of a failure."""
+"""The row that each failure is reported with."""
 
 import errno
 import os
@@ -78,7 +78,7 @@ def test_an_unclassified_error_keeps_its_text_and_a_known_remedy(number, failure
 
 
 def test_only_over_ipv6_eacces_means_prohibited_by_a_firewall():
-    """The ICMP errors of IPv4 for that are EHOSTUNREACH and ENETUNREACH."""
+    """Over IPv4, the ICMP errors for that become EHOSTUNREACH and ENETUNREACH."""
     assert failed_with(errno.EACCES, POD_V6) == prohibited(POD_V6)
 
 
@@ -93,7 +93,7 @@ def test_only_over_ipv6_eacces_means_prohibited_by_a_firewall():
 )
 def test_a_failure_determined_by_the_kernel_has_its_own_row(failure, row):
     assert dial_failed(POD, failure, "Key was rejected by service") == row(POD)
-    # An errno alone, which a router may have reported, is never taken for that.
+    # An errno alone may come from a router's ICMP error, so it must not select this row.
     assert failure in {Failure.NO_HOST, *OWN_ROUTES.values()}
     assert failure not in {dial_failure(number, POD.ip).failure for number in REFUSALS}
 

@@ -1,4 +1,4 @@
-"""What is said of endpoints by name."""
+"""The texts about endpoints by name."""
 
 from userspace_proxy.causes import names
 

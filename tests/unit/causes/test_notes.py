@@ -1,4 +1,4 @@
-"""Each kind of note has a row with its words, which ``words.txt`` shows."""
+"""Each kind of note has a row with its text, which ``words.txt`` contains."""
 
 import pytest
 

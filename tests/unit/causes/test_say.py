@@ -1,4 +1,4 @@
-"""The words of all causes are as recorded, and what tense, form and modifiers make of them."""
+"""The texts of all causes are as recorded; tense, form and modifiers change them."""
 
 import re
 

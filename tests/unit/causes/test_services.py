@@ -1,4 +1,4 @@
-"""What is listed about a Service."""
+"""The findings about a Service."""
 
 import pytest
 

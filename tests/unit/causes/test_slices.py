@@ -1,4 +1,4 @@
-"""What is said of a Service's slices."""
+"""The texts about a Service's slices."""
 
 from userspace_proxy.causes import slices
 

@@ -1,6 +1,6 @@
-"""Writes the words of all causes on one page, to be read as a whole.
+"""Writes the texts of all causes on one page, so that they can be read together.
 
-    a sample of each row, several where its words depend on them ──▶ words.txt
+    a sample of each row, several where its text depends on parameters ──▶ words.txt
 
 A test compares the page. To record intended changes: ``python -m tests.unit.causes.words``.
 """
@@ -46,7 +46,7 @@ _WRONG = {
     "wake": "web", "idle-after": "25h", "on-endpoint-removal": "60", "proxy-protocol": "latest",
     "endpoints": "db",
 }  # fmt: skip
-"""Values that annotations can't have."""
+"""Invalid values of annotations."""
 _LOCAL = "internalTrafficPolicy"
 _REASONS = ("1 not ready", "2 not on this node")
 _DRAINED = "drained (weight 0)"
@@ -283,9 +283,9 @@ SAMPLES = (
 
 
 def texts_of(cause: Cause) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Yield each text of a cause: its label, it, and others; it is left out if it is one of them.
+    """Yield each text of a cause: its label, the text, and texts that it must differ from.
 
-    So is an empty one.
+    The page leaves out a text that is empty or equals one of them.
     """
     now, usual = say(cause), remedy(cause)
     outside, at_times = cause.replace(host=HOST), cause.replace(answers_others=True)
@@ -301,7 +301,7 @@ def texts_of(cause: Cause) -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 
 def entry_of(cause: Cause) -> str:
-    """Return what the page has of a cause."""
+    """Return a cause's entry on the page."""
     lines = [f"{cause.row} ({cause.code})"]
     for label, text, others in texts_of(cause):
         if text and text not in others:
@@ -315,7 +315,7 @@ def page() -> str:
 
 
 def changed(module: ModuleType) -> list[str]:
-    """Return what is said of the causes in a module and isn't on the recorded page."""
+    """Return the texts of a module's causes that differ from the recorded page."""
     recorded = WORDS.read_text().rstrip("\n").split("\n\n")
     entries = (entry_of(one) for one in SAMPLES if one.row.words.__module__ == module.__name__)
     return [entry for entry in entries if entry not in recorded]

@@ -1,4 +1,4 @@
-"""Whether the API server permits to read, also the Leases by which nodes agree to scale to zero."""
+"""Whether the API server permits reads, including those of the Leases for scaling to zero."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Which findings a run of the check collects, and in which order."""
+"""The findings that a run of the check collects, in their order."""
 
 import socket
 
@@ -23,7 +23,7 @@ spec: {clusterIP: 10.96.0.10, ports: [{port: 80}]}
 
 @pytest.fixture
 def node(tmp_path, monkeypatch):
-    """The test's thread is in its namespace."""
+    """A network namespace that the test's thread has entered."""
     monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
     node = Net("node")
     with node:
@@ -50,7 +50,7 @@ NODE = ["kube-proxy", "kernel", "ports", "firewall", "client addresses"]
     ("steering", "expected"),
     [
         pytest.param("nftables", [*INPUT, *STEERING, *NODE, "routes", "limits"], id="nftables"),
-        # Steering `local` creates routes to ClusterIPs itself.
+        # The `local` mode itself creates routes to ClusterIPs.
         pytest.param("local", [*INPUT, *STEERING, *NODE, "limits"], id="local"),
         pytest.param("none", [*INPUT, "steering", "limits"], id="none"),
     ],
@@ -65,7 +65,7 @@ def test_required_hooks_are_checked_after_steering(node, manifests, tmp_path):
     hooks = {"socket_lb": "required", "socket_lb_cgroup": str(tmp_path)}
     found = check_settings(Settings(manifests=manifests, steering="nftables", **hooks), ())
     assert topics(found)[: len(INPUT) + len(STEERING) + 1] == [*INPUT, *STEERING, "socket LB"]
-    # The folder isn't of cgroup v2, or the test may not hook connect().
+    # The folder isn't a cgroup v2, or the test lacks the right to attach hooks.
     assert [f.mark for f in found if f.topic == "socket LB"] == [Mark.ERROR]
 
 

@@ -46,14 +46,14 @@ PORTS = (17000, 29999)
 
 
 def offers(taken="nftables", wanted="nftables", **found):
-    """Return what is found without any privilege, where nothing can be tried."""
+    """Return the findings for a process without privileges, which can't try anything."""
     lacks = dict.fromkeys(("nftables", "iptables", "local"), DENIED)
     known = Offers(lacks=lacks, **found)
     return judge_offers(known, wanted, taken, own_namespace=False)
 
 
-# Each sentence of a finding that is ok, as in the source: the question that it answers, and a check
-# in which that question has no answer; None: it only repeats a setting, or what was found lacking.
+# Each sentence of an "ok" finding, as in the source: the question that it answers, and a check in
+# which that question has no answer; None: it only repeats a setting or names a missing part.
 QUESTIONS = {
     "{kinds} can be read{known}": (
         "sources.kubernetes.permissions.ask_server",
@@ -134,11 +134,12 @@ QUESTIONS = {
     "auto chooses {taken}: {why}": ("kernel.offers", lambda: offers(wanted="auto")),
     "lack.words": ("kernel.offers", None),
     "connect() of this node's programs can be translated": ("steering.socket_lb.hook_rights", None),
+    "its modules are compiled": ("dataplane.calls.IS_COMPILED", None),
 }
 
 
 def sentences(node):
-    """Yield the texts of an argument; what is filled in stays in braces."""
+    """Yield the texts of an argument; placeholders stay in braces."""
     match node:
         case ast.IfExp():
             yield from (*sentences(node.body), *sentences(node.orelse))

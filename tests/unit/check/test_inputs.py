@@ -93,7 +93,7 @@ def findings_of(tmp_path, text):
 
 
 def warning(what, cause, line=1):
-    """Return the finding that states a cause."""
+    """Return the finding that reports a cause."""
     hint = remedy(cause)
     found = f"warning  manifests: {what}: {say(cause)} [web.yaml:{line}]"
     return f"{found} -> {hint}" if hint else found

@@ -39,7 +39,7 @@ def test_a_range_is_tested_with_its_first_address(cidr, ip):
     assert sample_of(cidr) == ip
 
 
-def test_a_range_without_a_route_is_a_finding_with_a_command():
+def test_a_range_without_a_route_is_reported_with_a_command():
     found = judge_routes(
         ["10.96.0.0/12", "fd00::/112"], {"fd00::1": "Network is unreachable", "10.96.0.1": ""}
     )
@@ -51,7 +51,7 @@ def test_a_range_without_a_route_is_a_finding_with_a_command():
     assert found[1].hint == "ip -6 route add fd00::/112 dev lo, or a default route"
 
 
-def test_nearly_full_connection_tracking_is_a_finding():
+def test_a_nearly_full_conntrack_table_is_reported():
     *_, count, limit = SYSCTLS
     values = {count: "950", limit: "1000"}
     (found,) = judge_sysctls(values)
@@ -63,7 +63,7 @@ def test_nearly_full_connection_tracking_is_a_finding():
     assert judge_sysctls(values) == []
 
 
-def test_disabled_forwarding_is_a_finding():
+def test_disabled_forwarding_is_reported():
     assert [f.mark for f in judge_sysctls({"net.ipv4.ip_forward": "0"})] == ["ok"]
     assert judge_sysctls({"net.ipv4.ip_forward": "1"}) == []
 

@@ -65,7 +65,7 @@ def test_the_choice_of_auto_is_explained(offers, taken, own_namespace, why):
         pytest.param(SOCKET_MATCH, "iptables", "xt_socket", id="iptables"),
     ],
 )
-def test_missing_kernel_socket_lookup_is_a_finding(part, taken, module):
+def test_a_kernel_without_socket_lookup_is_reported(part, taken, module):
     kernel = KernelOffers({part: errno.ENOENT})
     found = lines(Offers(ALL, kernel), taken, taken)
     begin = f"warning steering: the kernel has no {module}: "
@@ -87,7 +87,7 @@ def test_a_kernel_lacking_local_steering_is_an_error_outside_an_own_namespace():
     )
 
 
-def test_no_working_steering_is_an_error_with_all_reasons():
+def test_having_no_working_steering_mode_is_an_error_with_all_reasons():
     offers = Offers((), lacks={"nftables": "no library", "iptables": "NET_ADMIN is missing"})
     assert lines(offers, "auto", "")[-1] == (
         "error steering: auto finds no working steering: nftables: no library; iptables: "
@@ -110,7 +110,7 @@ def test_without_privileges_user_namespaces_are_checked():
     )
 
 
-def test_steering_none_requires_nothing():
+def test_mode_none_requires_nothing():
     assert lines(Offers(), "none", "none") == [
         "ok steering: none: clients dial loopback addresses, no privilege is needed"
     ]
@@ -118,7 +118,7 @@ def test_steering_none_requires_nothing():
 
 @pytest.mark.parametrize("path", ["kernel", "auto"])
 @pytest.mark.parametrize("taken", ["iptables", "local", "none"])
-def test_a_path_unsupported_by_the_steering_is_a_warning(path, taken):
+def test_a_path_unsupported_by_the_steering_mode_is_a_warning(path, taken):
     (found,) = judge_path(path, taken)
     assert str(found) == (
         f"warning  path: --path={path} has no effect: steering {taken} has no kernel path, so the "
@@ -140,7 +140,7 @@ def test_a_missing_kernel_feature_is_named_with_its_alternative():
     )
 
 
-def test_the_remedy_names_a_steering_that_works():
+def test_the_remedy_names_a_steering_mode_that_works():
     works = {"instead": "nftables", "remedy": "--steering=nftables works here"}
     offers = Offers(ALL, lacks={"iptables": "python-iptables is missing"}, **works)
     *_, found = judge_offers(offers, "iptables", "iptables", own_namespace=False)
@@ -176,7 +176,7 @@ def test_disabled_hooks_require_nothing():
 
 @pytest.mark.parametrize(("value", "mark"), MARKS.items())
 @pytest.mark.parametrize("taken", ["iptables", ""])
-def test_other_steerings_do_not_support_hooks(value, mark, taken):
+def test_other_steering_modes_do_not_support_hooks(value, mark, taken):
     (found,) = look_at_hooks(hooks(value), taken, LACKS_NOTHING)
     assert found.mark == mark
     assert found.what.startswith(f"--socket-lb={value} has no effect: steering ")

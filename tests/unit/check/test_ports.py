@@ -82,7 +82,7 @@ def test_client_source_ports_are_checked_only_if_used():
         pytest.param(1_000_000, 13_000, ["error"], id="few-ports"),
     ],
 )
-def test_too_few_descriptors_or_ports_are_a_finding(limit, ports, marks):
+def test_too_few_descriptors_or_ports_are_reported(limit, ports, marks):
     assert [f.mark for f in judge_descriptors(limit, ports, 2, (17000, 29999))] == marks
 
 

@@ -1,4 +1,4 @@
-"""Keeps what the commands do to logging inside the test, and serves views to commands."""
+"""Confines the commands' changes of logging to the test, and serves views to commands."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ _NAMES = ("", "userspace_proxy", "userspace_proxy.connections")
 
 @pytest.fixture
 def clean_logging():
-    """Give back the handlers and levels that were there before the test."""
+    """Restore the handlers and levels that existed before the test."""
     root = logging.getLogger()
     handlers = root.handlers[:]
     levels = {name: logging.getLogger(name).level for name in _NAMES}
@@ -30,7 +30,7 @@ def clean_logging():
 
 @pytest.fixture
 def substitutes(monkeypatch):
-    """Replace the functions behind the commands; returns their arguments."""
+    """Replace the functions behind the commands; returns the list of their arguments."""
     calls = []
 
     def substitute(module, function, outcome):
@@ -55,7 +55,7 @@ def substitutes(monkeypatch):
 
 @pytest.fixture
 def serve_view():
-    """Serve views on loopback, each in a thread; the function returns ``--server=…``."""
+    """Serve views on loopback, each in a thread; the fixture's function returns ``--server=…``."""
     with contextlib.ExitStack() as stack:
         yield lambda view: f"--server=127.0.0.1:{stack.enter_context(_serving(view))}"
 
@@ -69,7 +69,7 @@ async def cluster(monkeypatch, tmp_path):
 
 
 class Terminal(io.StringIO):
-    """What a terminal was sent."""
+    """The output that was sent to a terminal."""
 
     def isatty(self):
         return True
@@ -77,7 +77,7 @@ class Terminal(io.StringIO):
 
 @contextlib.contextmanager
 def _serving(view):
-    """Serve a view, or what a function returns for each request."""
+    """Serve a view, or the result of a function for each request."""
     server = StatusServer(view if callable(view) else lambda: view, clock=lambda: NOW)
     thread = LoopThread()
     thread.start()

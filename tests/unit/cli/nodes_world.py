@@ -1,4 +1,4 @@
-"""A cluster whose agents commands ask: the fake API server, and answers of agents behind it."""
+"""A cluster for the commands that query agents: the fake API server, and agents behind it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DB = make_port("db", namespace="cart")
 REFUSED = make_port(
     "web", frontends=(ADDRESS,), endpoints=(make_endpoint(A, cause=refuses(A)), make_endpoint(B))
 )
-"""As WEB, where one endpoint fails."""
+"""The Service WEB with one failing endpoint."""
 POD = "shop/cart-7d9f8b6c5d-x2x9z"
 ENDED = ConnectionFacts(
     at=NOW,
@@ -44,7 +44,7 @@ ENDED = ConnectionFacts(
 
 
 def status_of(node: str, *ports: PortFacts, **changes: object) -> StatusFacts:
-    """Return the answer of a node's agent."""
+    """Return the response of a node's agent."""
     view = make_view(*(ports or (WEB, DB)), **changes)
     return msgspec.structs.replace(view, node=node, now=Clocks.time(), version="0.1.0")
 
@@ -57,7 +57,7 @@ class Cluster:
         self.agents = FakeAgents(api)
 
     def add(self, node: str, *ports: PortFacts, **changes: object) -> FakeAgent:
-        """Add a node with an agent, which serves these Service ports, or web and db."""
+        """Add a node whose agent serves these Service ports, or web and db."""
         agent = FakeAgent(status_of(node, *ports, **changes))
         self.agents.add(node, agent)
         return agent
@@ -72,12 +72,12 @@ class Cluster:
         return f"--kubeconfig={self.path}"
 
     path = Path()
-    """Of its kubeconfig."""
+    """The path of the cluster's kubeconfig."""
 
 
 @contextlib.asynccontextmanager
 async def cluster_at(path: Path) -> AsyncIterator[Cluster]:
-    """Start one, and write its kubeconfig."""
+    """Start a cluster, and write its kubeconfig."""
     async with FakeApiServer() as api:
         cluster = Cluster(api)
         cluster.path = path

@@ -93,7 +93,7 @@ def test_a_connection_error_includes_the_address_and_the_remedy():
 
 @pytest.fixture
 def other_server():
-    """Serve on loopback as a function of the test wants it."""
+    """Start servers on loopback that respond as the test needs."""
     servers = []
 
     def start(status=200, body=b"hello", **headers):

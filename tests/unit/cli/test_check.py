@@ -1,4 +1,4 @@
-"""The command with steering ``none``, which needs nothing from the kernel."""
+"""The command with steering mode ``none``, which needs nothing from the kernel."""
 
 import json
 

@@ -72,7 +72,7 @@ def test_the_outcome_of_a_command_becomes_its_exit_status(
 ):
     substitutes(outcome)
     assert main([]) == status
-    # As at the exit.
+    # Flush the handlers, as happens at exit.
     for handler in logging.getLogger().handlers:
         handler.flush()
     assert capfd.readouterr().err == err
@@ -160,7 +160,7 @@ def test_an_unrelated_os_error_is_an_unexpected_exception(substitutes, clean_log
 
 
 def test_a_readable_output_stream_may_contain_any_bytes(monkeypatch, capsys):
-    """As that in which pytest captures what a test writes."""
+    """pytest captures a test's output in such a stream."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     monkeypatch.setattr(sys, "stdout", stream)
     assert main(["--version"]) == 0
@@ -186,7 +186,7 @@ def test_a_terminal_without_unicode_gets_ascii_replacements():
 
 
 def test_closed_standard_streams_become_dev_null(tmp_path):
-    """Else the next socket would get the number, and every line that is printed."""
+    """Otherwise the next socket would get that number, and receive every printed line."""
     script = (
         "import os, sys; from userspace_proxy.cli import main; status = main(['help']); "
         "streams = [os.readlink(f'/proc/self/fd/{n}') for n in range(3)]; "

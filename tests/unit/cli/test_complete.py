@@ -1,4 +1,4 @@
-"""What is offered for the word at a shell's cursor."""
+"""The completions for the word at a shell's cursor."""
 
 import asyncio
 

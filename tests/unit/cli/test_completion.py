@@ -1,4 +1,4 @@
-"""The scripts contain every command and flag; bash's is run by bash."""
+"""The scripts contain every command and flag; bash's script is run by bash."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ BASH = completion_script("bash", ALL)
 
 
 def complete(*words):
-    """Return what bash offers for the last word, as it calls its function."""
+    """Return what bash offers for the last word, calling the function as bash does."""
     split = [part for word in words for part in re.split("([=:])", word) if part or not word]
     line = " ".join(words)
     script = (
@@ -60,7 +60,7 @@ def test_bash_offers_matching_words(words, offered):
 
 
 def test_bash_offers_names_from_the_proxy_given_on_the_line(serve_view):
-    """The address on it has colons, at which bash splits words."""
+    """The address in the flag contains colons, at which bash splits words."""
     server = serve_view(make_view(make_port("web"), make_port("db", namespace="shipping")))
     assert complete(PROGRAM, "status", server, "-n", "sh") == ["shipping", "shop"]
     assert complete(PROGRAM, "status", server, "sh") == [
@@ -72,7 +72,7 @@ def test_bash_offers_names_from_the_proxy_given_on_the_line(serve_view):
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        # What follows the last colon is replaced.
+        # The completion replaces only the text after the last colon.
         pytest.param(["status", "-q", "is:refu"], ["refused"], id="state"),
         pytest.param(["top", "--search=cause:endpoint-ref"], ["endpoint-refuses"], id="cause"),
         pytest.param(["top", "--search=no"], ["node:"], id="qualifier"),

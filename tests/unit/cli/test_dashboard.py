@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def add_sick_nodes(cluster):
-    """Add three nodes of which something is wrong on each, and one without an agent."""
+    """Add three nodes with a different problem each, and one without an agent."""
     for answer in sick_cluster().answers:
         if answer.status is None:
             cluster.agents.put_node(answer.node)
@@ -31,7 +31,7 @@ def add_sick_nodes(cluster):
 
 
 class Opened:
-    """The browser that the command has opened, and what it has printed."""
+    """The browser that the command has opened, and the command's output."""
 
     def __init__(self, address, session, task):
         self.address, self.task = address, task
@@ -74,7 +74,7 @@ async def running(cluster, name="prod"):
 
 
 async def until_said(window, path, words):
-    """Wait until a page says this; return the page."""
+    """Wait until a page contains this text; return the page."""
     while words not in (page := await window.read(path)):
         await asyncio.wait([window.task], timeout=0.05)
         assert not window.task.done()
@@ -87,7 +87,7 @@ async def test_nodes_appear_as_they_respond(tmp_path, capsys):
         async with running(cluster) as window:
             printed = capsys.readouterr().out
             assert printed.startswith("all nodes of prod: http://")
-            # Other users may see what a browser is started with: that works once.
+            # Other users can see a browser's arguments, so the secret in them works only once.
             (secret,) = re.findall(r"\?secret=(\S+)", printed)
             assert secret not in window.address
             page = await until_said(window, "/", "3 of 4 nodes answered")

@@ -67,7 +67,7 @@ def test_manifests_are_explained_without_a_proxy(manifests, capsys):
     assert "Clients would be served by 1 endpoint." in capsys.readouterr().out
 
 
-def test_with_a_steering_manifests_are_planned_as_for_a_node(manifests, capsys):
+def test_with_a_steering_mode_manifests_are_planned_as_for_a_node(manifests, capsys):
     assert main(["explain", "shop/web", manifests(), "--steering=nftables"]) == 3
     assert "refused: a loopback address" in capsys.readouterr().out
 
@@ -127,7 +127,7 @@ def test_endpoint_names_in_manifests_are_evaluated_with_the_flags(flags, tmp_pat
     assert f"Clients are refused: db.example.com {said}." in capsys.readouterr().out
 
 
-def test_an_allowed_endpoint_name_in_manifests_is_not_a_problem(tmp_path, capsys):
+def test_an_allowed_endpoint_name_in_manifests_is_accepted(tmp_path, capsys):
     path = tmp_path / "db.yaml"
     path.write_text(DB)
     flags = [f"--manifests={path}", "--allow-endpoint-names=example.com"]

@@ -18,7 +18,7 @@ def started_by_name(monkeypatch):
 
 @pytest.fixture
 def three(cluster):
-    """A cluster of three nodes that serve the Service web of the API server."""
+    """A cluster of three nodes that serve the API server's Service web."""
     web = service(name="web", clusterIP="10.96.0.10")
     web["metadata"]["namespace"] = "shop"
     web["spec"]["ports"] = [{"name": "http", "port": 80}]
@@ -69,7 +69,7 @@ async def test_json_output_contains_the_nodes(three, cluster, capsys):
 
 
 def label(cluster, name):
-    """Assign the Service web to the proxies of a name."""
+    """Assign the Service web to the proxies with this name."""
     web = service(name="web", clusterIP="10.96.0.10")
     web["metadata"]["namespace"] = "shop"
     web["metadata"]["labels"] = {"service.kubernetes.io/service-proxy-name": name}

@@ -1,4 +1,4 @@
-"""The first process of a container, as a process of its own with scripts as its control process."""
+"""The first process of a container, run as a child process, with scripts as its control process."""
 
 import contextlib
 import os
@@ -16,14 +16,14 @@ from userspace_proxy.cli import first_process
 first_process._FIRST_PAUSE_S = float(sys.argv[1])
 sys.exit(first_process.run_as_first([sys.executable, "-c", *sys.argv[2:]]))
 """
-# A file counts the starts, so that a script may end in another way the second time.
+# A file counts the starts, so that a script can exit differently the second time.
 STARTS = "import os, signal, sys; os.write(os.open(sys.argv[1], 1 | 64 | 1024), b'.')\n"
 AGAIN = "error: the control process exited (signal 9), restarting it\n"
 
 
 @pytest.fixture
 def start(tmp_path):
-    """Returns a first process that has started a script."""
+    """Return a function that starts a first process, which has started a script."""
     stack = contextlib.ExitStack()
 
     def start(script, *, pause_s="0", stderr=PIPE):
@@ -36,7 +36,7 @@ def start(tmp_path):
 
 @pytest.fixture
 def starts(tmp_path):
-    """Returns how often the script was started."""
+    """Return how often the script was started."""
     return lambda: len((tmp_path / "starts").read_bytes())
 
 

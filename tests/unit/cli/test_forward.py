@@ -41,14 +41,14 @@ UDP = {"name": "udp", "port": 53, "protocol": "UDP"}
 
 
 class Forward:
-    """The process, and what it prints."""
+    """The process, and its output."""
 
     def __init__(self, process):
         self.process = process
         self.lines = []
 
     async def line(self, start):
-        """Return the next line with a start."""
+        """Return the next line with this start."""
         while True:
             async with asyncio.timeout(DEADLINE_S):
                 line = (await self.process.stdout.readline()).decode()
@@ -58,7 +58,7 @@ class Forward:
                 return line.split()
 
     async def end(self):
-        """Return the exit status, and what is on stderr."""
+        """Wait for the exit; return the status and stderr."""
         async with asyncio.timeout(DEADLINE_S):
             _, said = await self.process.communicate()
         return self.process.returncode, said.decode()
@@ -77,7 +77,7 @@ async def forwarding(*words, prefix=()):
     process = await asyncio.create_subprocess_exec(
         *prefix,
         sys.executable,
-        # A busy machine may take long to open the first stream.
+        # On a busy machine, opening the first stream may take long.
         *("-m", "userspace_proxy", "forward", "--connect-timeout=20s", *words),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -129,7 +129,7 @@ async def test_the_older_service_gets_a_contested_port_at_a_shared_address(pods)
         assert (await running.line("  cart"))[:2] == ["cart.shop:http", f"{where}:8080/TCP"]
 
 
-async def test_each_port_of_a_short_range_leads_to_its_pod(pods):
+async def test_each_port_of_a_short_range_reaches_its_pod(pods):
     annotations = {"userspace-proxy.io/port-ranges": "http=8000-8099, udp=53-99"}
     for name, ports, of in (
         ("web", [{"name": "http", "port": 8001}, UDP], annotations),

@@ -1,4 +1,4 @@
-"""Which kubeconfig a command for people reads."""
+"""The kubeconfig that a user's command reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from userspace_proxy.sources.kubernetes.kubeconfig_files import Kubeconfig
 
 @pytest.fixture(autouse=True)
 def listed(monkeypatch, tmp_path):
-    """What the environment names."""
+    """The path of a kubeconfig that the environment names."""
     path = tmp_path / "config"
     path.touch()
     monkeypatch.setenv("KUBECONFIG", f"{path}:/more")

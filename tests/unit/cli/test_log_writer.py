@@ -25,18 +25,18 @@ print("queued", flush=True)
 
 @pytest.fixture
 def pipe():
-    """A pipe that holds 4 KiB: what reads, and what writes."""
+    """A pipe that holds 4 KiB: its reading and its writing end."""
     ours, theirs = os.pipe()
     fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
     yield ours, theirs
     for descriptor in (ours, theirs):
-        # A test may have closed it.
+        # The test may have closed it.
         with contextlib.suppress(OSError):
             os.close(descriptor)
 
 
 def socketpair():
-    """As journald gives it to a service."""
+    """Return the ends of a socket pair, which is what journald gives a service."""
     return [sock.detach() for sock in socket.socketpair()]
 
 
@@ -48,7 +48,7 @@ def stack():
 
 @pytest.fixture
 def make():
-    """Make a writer whose thread ends with the test."""
+    """Make writers whose threads end with the test."""
     made = []
 
     def make(descriptor, **more):
@@ -62,7 +62,7 @@ def make():
 
 
 def read_until(descriptor, end):
-    """Read lines until one of them is the last one awaited."""
+    """Read lines up to this last one."""
     text = ""
     while not text.endswith(f"{end}\n"):
         text += os.read(descriptor, 65536).decode()
@@ -70,7 +70,7 @@ def read_until(descriptor, end):
 
 
 def reported(lines):
-    """Return how many missed lines the counts among some lines report together."""
+    """Return how many lines the reports among these lines count as dropped."""
     return sum(int(line.split()[0]) for line in lines if line.endswith(" dropped"))
 
 
@@ -91,7 +91,7 @@ def test_a_stalled_reader_does_not_block_and_gets_a_count_of_dropped_lines(pipe,
     dropped = writer.dropped
     assert dropped >= 100 - 4 - 4 - 10, "a pipe, a write and a queue"
     lines, text = [], ""
-    # A writer that begins late may report in two parts, with lines between and behind them.
+    # A writer that starts late may report in two parts, with lines between and after them.
     while reported(lines) + lines.count(LINE) < 100:
         text += os.read(ours, 65536).decode()
         lines = text.splitlines()
@@ -109,7 +109,7 @@ def test_the_count_is_written_in_place_of_the_dropped_lines(pipe, make):
     dropped = writer.dropped
     head = b""
     while writer.dropped == dropped:
-        # What is queued shrinks to half before another line is taken.
+        # The queue must shrink to half its size before it accepts a line again.
         writer.put("later")
         if writer.dropped == dropped:
             break
@@ -181,8 +181,9 @@ def test_the_count_of_lost_lines_is_written_once_the_file_is_writable(tmp_path, 
     full = os.open("/dev/full", os.O_WRONLY)
     writer = make(full)
     for _ in range(3):
+        # Each line after the first is lost with a report of those before it.
         writer.put("lost")
-    assert writer.flush(WITHIN_S)
+        assert writer.flush(WITHIN_S)
     with (tmp_path / "log").open("w") as freed:
         os.dup2(freed.fileno(), full)
     writer.put("kept")
@@ -219,7 +220,7 @@ async def test_the_loop_continues_while_the_reader_stalls(pipe):
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
-    # The thread goes on, and what it reports then is not wanted any more.
+    # The thread continues, and its later reports aren't needed any more.
     left = 300_000
     while left:
         left -= len(await asyncio.to_thread(os.read, reader, 65536))

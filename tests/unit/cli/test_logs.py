@@ -8,25 +8,25 @@ import pytest
 from userspace_proxy.cli.logs import set_up_logging, write_behind_log
 
 AT = 1795166283.123456
-"""2026-11-20T09:18:03.123Z."""
+"""This is 2026-11-20T09:18:03.123Z."""
 
 
 class Stderr:
-    """A file in the place of stderr."""
+    """A file that replaces stderr."""
 
     def __init__(self, file):
         self._file = file
         self.descriptor = file.fileno()
 
     def text(self, log):
-        """Return what is written once all of it is."""
+        """Flush, and return the whole output."""
         assert log.flush(10)
         return os.pread(self.descriptor, 1_000_000, 0).decode()
 
 
 @pytest.fixture
 def make_stderr():
-    """Make files in the place of stderr."""
+    """Make files that replace stderr."""
     made = []
 
     def make():
@@ -40,13 +40,13 @@ def make_stderr():
 
 @pytest.fixture
 def stderr(make_stderr):
-    """A file in the place of stderr."""
+    """A file that replaces stderr."""
     return make_stderr()
 
 
 @pytest.fixture
 def logged(clean_logging, make_stderr):
-    """Log one record in a form; returns what was written."""
+    """Log one record in a format; return the output."""
 
     def log(form, message, *args, verbosity=0, name="userspace_proxy.test", exc=None, **fields):
         stderr = make_stderr()

@@ -19,7 +19,7 @@ THREE = ("node-1", "node-2", "node-3")
 
 @pytest.fixture
 def three(cluster):
-    """A cluster of three nodes that serve the same; returns their agents, by name."""
+    """A cluster of three nodes that serve the same Services; return their agents by name."""
     return {node: cluster.add(node) for node in THREE}
 
 

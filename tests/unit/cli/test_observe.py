@@ -25,12 +25,12 @@ from .nodes_world import ENDED, POD
 
 
 class Stopped(Exception):
-    """The first stream has ended."""
+    """Raised at the end of the first stream."""
 
 
 @pytest.fixture
 def proxy():
-    """A proxy that shows one connection to the first watcher, and ends; returns its address."""
+    """The address of a proxy that shows one connection to the first observer, and then stops."""
     filters, serving = [], []
     observing = Observing()
     server = StatusServer(make_calm_view, clock=lambda: NOW, observing=observing)
@@ -55,7 +55,7 @@ def proxy():
 
 
 def watch(port, *arguments, **values):
-    """Observe until the proxy ends."""
+    """Observe until the proxy stops."""
 
     def stop(_seconds):
         raise Stopped

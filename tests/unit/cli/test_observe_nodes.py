@@ -28,7 +28,7 @@ def line_of(one):
 
 
 class ObservedAgent(FakeAgent):
-    """An agent that shows some connections to each watcher; a stream may end after them."""
+    """An agent that shows some connections to each observer; a stream may end after them."""
 
     def __init__(self, node, *connections, ends=False):
         super().__init__(status_of(node))
@@ -140,6 +140,6 @@ async def test_a_replacement_agent_is_followed(cluster, capsys):
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_value_rejected_by_all_agents_is_rejected_at_once(cluster, capsys):
+async def test_a_value_rejected_by_all_agents_is_rejected_immediately(cluster, capsys):
     assert await cluster.run("observe", "--slow=often") == 2
     assert "--slow" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What other packages add to commands, with an installed package that is made for the test."""
+"""Commands and flags that other packages add, with an installed package made for the test."""
 
 import sys
 
@@ -25,7 +25,7 @@ greet = made_for_this_test:GREET
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """Have only one package installed, with commands of its own."""
+    """Install only one package, which has commands of its own."""
     (tmp_path / "made_for_this_test.py").write_text(MODULE)
     info = tmp_path / "made_for_this_test-1.dist-info"
     info.mkdir()

@@ -1,4 +1,4 @@
-"""The commands run and cleanup; the functions behind them are replaced."""
+"""The commands run and cleanup, with replaced functions behind them."""
 
 import gc
 import sys

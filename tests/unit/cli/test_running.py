@@ -1,4 +1,4 @@
-"""What a command awaits."""
+"""The coroutine that a command awaits."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from userspace_proxy.cli.running import run
 
 
 class Large:
-    """A result of which no text is made."""
+    """A result whose repr must not be computed."""
 
     def __repr__(self):
         raise AssertionError("it takes as much memory again")

@@ -1,4 +1,4 @@
-"""What the words of a command mean, as users of kubectl write them."""
+"""The meaning of a command's arguments, as users of kubectl write them."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from userspace_proxy.errors import ConfigError, SourceError
 
 @pytest.fixture
 def kubeconfig(tmp_path, monkeypatch):
-    """kubectl's, whose context has the namespace shop; another one has none."""
+    """A kubeconfig whose current context has the namespace shop; another context has none."""
     path = tmp_path / "config"
     path.write_text(
         "current-context: a\n"

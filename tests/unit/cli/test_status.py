@@ -110,7 +110,7 @@ def test_a_missing_service_is_reported_in_one_line_with_status_1(serve_view, cap
 
 
 class Watched(io.StringIO):
-    """What a watching command has written; Ctrl-C ends it once a text is there often enough."""
+    """The output of a watching command, which Ctrl-C ends once a text was printed often enough."""
 
     def __init__(self, text, count=1, *, is_terminal=False):
         super().__init__()
@@ -163,7 +163,7 @@ def test_without_a_terminal_top_prints_rates_once(serve_view, capsys):
 
 
 @pytest.mark.parametrize("command", ["top", "status"])
-def test_watch_fails_at_once_if_no_proxy_responds(command, capsys):
+def test_watch_fails_immediately_if_no_proxy_responds(command, capsys):
     words = [command, f"--server=:{free_port()}", *(["-w"] if command == "status" else [])]
     assert main(words) == 1
     assert "no userspace-proxy answers" in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""Tests of the package's cluster."""
+"""Tests of the package's ``cluster``."""

@@ -1,4 +1,4 @@
-"""A proxy of Services with endpoints by name, whose lookups a test answers."""
+"""Services with endpoints by name, whose lookups a test answers."""
 
 from userspace_proxy.cluster import Snapshot, Store
 from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
@@ -18,7 +18,7 @@ DB = "db.example.com"
 
 
 class Proxy:
-    """A store of a source, and what is derived of it."""
+    """The store of a source, and the snapshots derived from it."""
 
     def __init__(self, *allowed, networks=NETWORKS):
         self.store = Store()

@@ -259,7 +259,7 @@ def test_address_slices_are_kept_beside_resolved_names(proxy):
     proxy.derive()
     proxy.answer("203.0.113.1")
     assert proxy.ips() == ["192.0.2.1", "203.0.113.1"]
-    # By this the data plane knows whose addresses it has to ask the kernel about.
+    # The data plane asks the kernel about these addresses only.
     assert proxy.state().service.handling.found_by_name == ("203.0.113.1",)
 
 
@@ -290,7 +290,7 @@ def test_after_a_restart_the_saved_addresses_are_used(proxy):
     assert again.problems() == []
     again.answer(lookup=GONE)
     assert again.ips() == ["203.0.113.1"]
-    # The source has the Service without slices, and the names go on.
+    # The source still has the Service without slices, and lookups of its names continue.
     again.put()
     again.derive()
     assert again.ips() == ["203.0.113.1"]
@@ -354,7 +354,7 @@ BAD = ServiceKey("shop", "bad")
 
 
 class Unanswerable(set):
-    """This node's addresses, where a question about one of them raises."""
+    """This node's addresses; a lookup of one of them raises."""
 
     def __contains__(self, ip):
         if super().__contains__(ip):

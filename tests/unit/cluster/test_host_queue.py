@@ -1,4 +1,4 @@
-"""Places for lookups, in turns of namespaces."""
+"""Slots for lookups, which namespaces get in turns."""
 
 import pytest
 

@@ -18,7 +18,7 @@ GONE = Lookup({V4: ()}, why="no such name")
 
 
 class Clock:
-    """Monotonic seconds; Unix time is a million more."""
+    """Monotonic seconds; Unix time is a million seconds more."""
 
     def __init__(self):
         self.now = 100.0
@@ -48,7 +48,7 @@ def found(ips=ONE, ttl_s=30.0):
     return Lookup({V4: ips}, ttl_s)
 
 
-def test_a_new_name_is_due_at_once(clock):
+def test_a_new_name_is_due_immediately(clock):
     assert clock.table.problem(DB) == NameProblem(DB, NameState.PENDING)
     assert DB in clock.table
     assert clock.table.take(clock.now) == (DB, (V4,))
@@ -113,7 +113,7 @@ def test_a_family_without_a_response_keeps_its_addresses(clock):
     assert clock.table.addresses(DB, V6) == ()
 
 
-def test_an_added_family_is_looked_up_at_once(clock):
+def test_an_added_family_is_looked_up_immediately(clock):
     clock.learn(found())
     clock.table.want(DB, [V4, V6], ["shop"])
     assert clock.table.take(clock.now) == (DB, (V4, V6))
@@ -142,10 +142,12 @@ def test_a_forgotten_name_is_not_resolved(clock):
     assert clock.table.problem(DB).state is NameState.PENDING
 
 
-def test_a_response_for_a_forgotten_name_has_no_effect(clock):
+def test_a_response_for_a_forgotten_name_only_frees_its_slot(clock):
     clock.table.take(clock.now)
     clock.table.forget(DB)
     assert not clock.table.learn(DB, found(), clock.now)
+    clock.table.want(DB, [V4], ["shop"])
+    assert clock.table.take(clock.now) == (DB, (V4,))
 
 
 def test_addresses_of_an_earlier_run_are_used_until_the_first_response(clock):

@@ -118,7 +118,7 @@ def test_slices_of_names_are_among_slices_of_addresses():
     assert found.names == (DB,)
 
 
-def test_only_the_first_of_many_names_and_ports_are_used():
+def test_names_beyond_the_limit_are_ignored():
     hosts = [Endpoint(f"db-{number}.example.com") for number in range(NAMES_MAX)]
     names = NameSlice.of(item("db-x", *hosts))
     assert len(request(names, of=service(DB)).names) == NAMES_MAX

@@ -1,4 +1,4 @@
-"""Which names are looked up where there is no room for all."""
+"""The names that are looked up when there are too many."""
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ WEB = ServiceKey("web", "db")
 
 
 def change(shares, asked):
-    """Take all turns at once, and return what they return."""
+    """Take all turns immediately; return the result."""
     turns = shares.turns(asked)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The slices of a Service: a change costs some runs, however many slices there are."""
+"""The slices of a Service: a change copies some runs only, however many slices there are."""
 
 import random
 

@@ -10,7 +10,7 @@ def _words(text):
     return text.split()
 
 
-# The flags of ``kube-proxy --help``, on Linux.
+# The flags of ``kube-proxy --help`` on Linux.
 OF_1_25 = _words("""
     add-dir-header alsologtostderr bind-address bind-address-hard-fail boot-id-file cleanup
     cluster-cidr config config-sync-period conntrack-max-per-core conntrack-min
@@ -42,7 +42,7 @@ OF_1_36 = _words("""
 """)
 ALL = sorted({*OF_1_25, *OF_1_36})
 
-# The fields of KubeProxyConfiguration v1alpha1, read out of its Go types.
+# The fields of KubeProxyConfiguration v1alpha1, taken from its Go types.
 FIELDS_OF_1_25 = _words("""
     bindAddress bindAddressHardFail clientConnection.acceptContentTypes clientConnection.burst
     clientConnection.contentType clientConnection.kubeconfig clientConnection.qps clusterCIDR
@@ -77,7 +77,7 @@ FIELDS_OF_1_36 = _words("""
 """)
 ALL_FIELDS = sorted({*FIELDS_OF_1_25, *FIELDS_OF_1_36})
 
-# A value that each kind accepts; a number suits most.
+# A valid value for each kind of flag; a number suits most.
 VALUES = {
     "bind-address": "10.0.0.1",
     "cluster-cidr": "10.244.0.0/16",
@@ -95,7 +95,7 @@ VALUES = {
 }
 
 
-# --help and --version are read with the command.
+# --help and --version are parsed with the command.
 @pytest.mark.parametrize("flag", sorted({*ALL} - {"help", "version"}))
 def test_every_flag_of_kube_proxy_is_accepted(flag):
     row = FLAGS.get(flag)

@@ -14,7 +14,7 @@ OURS = "apiVersion: userspace-proxy.io/v1alpha1\nkind: UserspaceProxyConfigurati
 
 
 def kubeadms(version):
-    """Return the file that kube-proxy gets from kubeadm's ConfigMap."""
+    """Return the file that kubeadm's ConfigMap gives to kube-proxy."""
     path = HERE / f"kubeadm-{version}.yaml"
     (config_map,) = parse_documents(path.read_text(encoding="utf-8"), place=path.name)
     return config_map.value["data"]["config.conf"]
@@ -148,6 +148,7 @@ def test_a_wrong_type_is_an_error_with_file_and_line(text, message):
         ("serviceProxyName: canary", "service_proxy_name", "canary"),
         ("preserveClientAddress: never", "preserve_client_address", "never"),
         ("drainTimeout: 0s", "drain_s", 0.0),
+        ('stateDir: ""', "state_dir", ""),
         ("connectTimeout: 500ms", "connect_timeout_s", 0.5),
         ("udpIdleTimeout: 250ms", "udp_idle_s", 0.25),
         ("proxyPorts: 20000-20100", "proxy_port_range", (20000, 20100)),

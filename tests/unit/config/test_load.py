@@ -10,7 +10,7 @@ HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfigurati
 
 @pytest.fixture
 def config(tmp_path):
-    """Write a KubeProxyConfiguration; returns the flag that names it."""
+    """Write a KubeProxyConfiguration; return the flag that names it."""
 
     def write(text):
         path = tmp_path / "config.conf"

@@ -1,4 +1,4 @@
-"""Ends of connections that do what hypothesis thinks of, and what must be true in the end."""
+"""Ends of connections that do what hypothesis draws, and the conditions at the end."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ ACTIONS = st.one_of(
     st.tuples(st.just("finish"), st.just(0)),
     st.tuples(st.just("reset"), st.just(0)),
 )
-"""What an end may do, and how much of it: bytes, or turns of the loop."""
+"""The actions of an end, with a size: bytes, or turns of the loop."""
 
 ONE_SIDE, OTHER_SIDE = (memoryview(random.Random(seed).randbytes(12 * MIB)) for seed in (1, 2))
 
 
 class Actor:
-    """One end of a connection that acts step by step, and what it has seen.
+    """One end of a connection that acts step by step, and the bytes and errors that it has seen.
 
     Args:
-        peer: The end.
-        data: What it sends, from the beginning.
+        peer: The socket of this end.
+        data: The bytes that it sends, from the beginning.
     """
 
     def __init__(self, peer: Peer, data: memoryview) -> None:
@@ -45,7 +45,7 @@ class Actor:
         self.has_finished = self.has_reset = self.heard_fin = self.saw_error = False
 
     async def act(self, what: str, how: int = 0) -> None:
-        """Do one step of ACTIONS, if it is still possible."""
+        """Do one of ACTIONS, if it is still possible."""
         if what == "pause":
             await turns(how)
         if self.has_reset:
@@ -67,7 +67,7 @@ class Actor:
             self.saw_error = True
 
     def take(self, piece: bytes) -> None:
-        """Note what was read; nothing is the FIN."""
+        """Record received bytes; empty: the FIN."""
         self.heard += piece
         self.heard_fin = self.heard_fin or not piece
 

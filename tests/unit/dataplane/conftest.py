@@ -1,4 +1,4 @@
-"""Every test of the traffic path runs on both event loops, and none may leave a socket behind."""
+"""Every test of the traffic path runs on both event loops and must not leave a socket open."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
 @pytest.fixture
 async def build() -> AsyncIterator[Callable[..., Rig]]:
-    """Build rigs, for tests that set the tuning or the clock."""
+    """Build rigs for tests that set the tuning or the clock."""
     rigs: list[Rig] = []
     before = open_sockets()
 
@@ -47,13 +47,13 @@ async def rig(build: Callable[..., Rig]) -> Rig:
 
 @pytest.fixture
 async def timers() -> TimerLoop:
-    """The loop, but for its timers: those fire when the test lets time pass."""
+    """The event loop with timers that fire when the test advances the time."""
     return TimerLoop(asyncio.get_running_loop())
 
 
 @pytest.fixture
 async def timed(build: Callable[..., Rig], timers: TimerLoop) -> Rig:
-    """A rig with the default tuning whose time passes when the test lets it."""
+    """A rig with the default tuning, whose time the test advances."""
     return build(None, timers.clock, timers)
 
 

@@ -1,4 +1,4 @@
-"""The endpoints and clients of one Service port, without a socket."""
+"""The endpoints and clients of one Service port, without sockets."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def picks(
 
 
 def picked(group: EndpointGroup, count: int = 10, client: str = ALICE) -> Counter[Any]:
-    """Return how often each endpoint is picked."""
+    """Return how often each endpoint was picked."""
     return Counter(picks(group, count, client))
 
 
 def limited(max_connections: int, *pods: SocketAddress, **others: Any) -> Serving:
-    """Return a serving whose endpoints have at most that many connections each."""
+    """Return a Serving whose endpoints have at most this many connections each."""
     handling = Handling(max_connections=max_connections)
     return Serving(pods or (POD_A, POD_B), handling=handling, **others)
 
 
 class News:
-    """What a group tells other workers, in a list; a client that waits may be counted instead."""
+    """Records the news from a group for other workers; waiting clients may be counted instead."""
 
     def __init__(self, told=None, on_waiting=None):
         self.told = [] if told is None else told

@@ -1,4 +1,4 @@
-"""A limit of memory of which a test says how much is used."""
+"""A memory limit with usage set by the test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ MIB = 1024 * 1024
 
 
 class Limit:
-    """A limit of 200 MiB. Part of MemoryLimit."""
+    """A limit of 200 MiB, with the interface of MemoryLimit."""
 
     limit = 200 * MIB
     counts_sockets = True
@@ -17,11 +17,9 @@ class Limit:
         self.readings = self.estimates = 0
 
     def used(self) -> int:
-        """Part of MemoryLimit."""
         self.readings += 1
         return self.used_mib * MIB
 
     def estimate(self) -> int:
-        """Part of MemoryLimit."""
         self.estimates += 1
         return (self.used_mib + self.cache_mib) * MIB

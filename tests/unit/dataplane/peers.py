@@ -41,11 +41,11 @@ class Peer:
 
     @property
     def address(self) -> SocketAddress:
-        """Its own address."""
+        """The socket's own address."""
         return address_of(self.sock)
 
     async def read(self, most: int = 262144) -> bytes:
-        """Return what there is; empty after a FIN. A RST raises ConnectionResetError."""
+        """Return the available bytes; empty after a FIN. A RST raises ConnectionResetError."""
         while True:
             try:
                 return self.sock.recv(most)
@@ -53,7 +53,7 @@ class Peer:
                 await readable(self.sock)
 
     async def read_exactly(self, count: int) -> bytes:
-        """Return that many bytes, or fewer if a FIN arrives first."""
+        """Return this many bytes, or fewer if a FIN arrives first."""
         got = bytearray()
         while len(got) < count:
             some = await self.read(min(count - len(got), 262144))
@@ -67,7 +67,7 @@ class Peer:
         return await self.read_exactly(_EVERYTHING)
 
     async def send(self, data: bytes | memoryview) -> None:
-        """Hand everything to the kernel."""
+        """Pass all bytes to the kernel."""
         rest = memoryview(data)
         while rest:
             try:
@@ -76,14 +76,14 @@ class Peer:
                 await writable(self.sock)
 
     def send_some(self, data: bytes) -> int:
-        """Hand over what the kernel takes at once; 0 when it is full."""
+        """Pass the bytes that the kernel accepts now; return their number, 0 if it is full."""
         try:
             return self.sock.send(data)
         except BlockingIOError:
             return 0
 
     def fill(self, block: bytes = bytes(65536)) -> int:
-        """Hand over blocks until the kernel takes no more now; returns the bytes taken."""
+        """Pass blocks until the kernel accepts no more; return the number of bytes."""
         total = 0
         while sent := self.send_some(block):
             total += sent
@@ -103,14 +103,14 @@ class Peer:
         self.sock.close()
 
     def detached(self) -> _socket.socket:
-        """Give the socket away, as the plain object that the data plane works with."""
+        """Detach the descriptor, as the plain socket object that the data plane uses."""
         family = self.sock.family
         plain = _socket.socket(family, _socket.SOCK_STREAM, 0, self.sock.detach())
         plain.setblocking(False)
         return plain
 
     async def was_reset(self) -> bool:
-        """Return whether the connection ends with a RST; reads everything before it."""
+        """Read everything; return whether the connection ended with a RST."""
         try:
             while await self.read():
                 pass
@@ -125,9 +125,9 @@ async def dial(
     """Connect to an address; raises ConnectionRefusedError without a listener.
 
     Args:
-        address: Where to.
+        address: The destination.
         source: The client's own IP address.
-        receive_bytes: Size of its receive buffer; 0 for the kernel's choice.
+        receive_bytes: The size of its receive buffer; 0: the kernel's choice.
     """
     sock = socket.socket(family_of(address.ip), socket.SOCK_STREAM)
     try:
@@ -150,7 +150,7 @@ async def dial(
 
 
 class TcpEndpoint:
-    """A listening socket; the kernel answers dials before the test accepts them."""
+    """A listening socket; the kernel completes handshakes before the test accepts them."""
 
     def __init__(self, ip: str = "127.0.0.1", port: int = 0) -> None:
         self.sock = socket.socket(family_of(ip), socket.SOCK_STREAM)
@@ -170,7 +170,7 @@ class TcpEndpoint:
             await readable(self.sock)
 
     def accept_now(self) -> Peer | None:
-        """Take a connection if one waits."""
+        """Accept a connection, if one waits."""
         try:
             peer = Peer(self.sock.accept()[0])
         except BlockingIOError:
@@ -179,14 +179,14 @@ class TcpEndpoint:
         return peer
 
     def close(self) -> None:
-        """Refuse from now on; also ends what was accepted."""
+        """Stop listening, and close the accepted connections."""
         self.sock.close()
         for peer in self._accepted:
             peer.close()
 
 
 class SilentEndpoint:
-    """Drops every SYN: its queue is full, and it never accepts."""
+    """Drops every SYN, because its queue is full and it never accepts."""
 
     def __init__(self, ip: str = "127.0.0.1") -> None:
         self.sock = socket.socket()
@@ -199,24 +199,24 @@ class SilentEndpoint:
             sock.connect_ex(self.address)
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the sockets."""
         for sock in (self.sock, *self._queued):
             sock.close()
 
 
 class RefusingEndpoint:
-    """Answers with a RST, or with port unreachable: bound, so that the port isn't used again."""
+    """Answers with a RST or with port unreachable; it is bound, so that nothing reuses the port."""
 
     def __init__(self, kind: socket.SocketKind, ip: str = "127.0.0.1") -> None:
         self.sock = socket.socket(family_of(ip), kind)
         self.sock.bind((ip, 0))
         self.address = address_of(self.sock)
         if kind == socket.SOCK_DGRAM:
-            # Connected to a port that sends nothing, it receives no datagram.
+            # A socket that is connected to a silent port receives no datagram.
             self.sock.connect((ip, 9))
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the socket."""
         self.sock.close()
 
 
@@ -224,9 +224,9 @@ class UdpPeer:
     """One UDP socket.
 
     Args:
-        ip: Where it is bound.
-        port: 0 for any.
-        to: Connect it there, so that it receives refusals, and datagrams only from there.
+        ip: The address to bind.
+        port: 0: any port.
+        to: The address to connect to; then it receives refusals, and only datagrams from there.
     """
 
     def __init__(
@@ -259,7 +259,7 @@ class UdpPeer:
                 return payload, SocketAddress(*sender[:2])
 
     def received(self) -> list[bytes]:
-        """Return the datagrams that are there."""
+        """Return the available datagrams."""
         got = []
         while True:
             try:
@@ -276,14 +276,14 @@ class UdpPeer:
         self.sock.sendto(payload, address)
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the socket."""
         self.sock.close()
 
 
 async def exchange(
     client: UdpPeer, pod: UdpPeer, question: bytes = b"question", answer: bytes = b"answer"
 ) -> SocketAddress:
-    """Send a question to an endpoint and its answer back; returns the proxy's address there."""
+    """Send a question to an endpoint and its answer back; return the proxy's address there."""
     client.send(question)
     heard, proxy = await pod.receive_from()
     assert heard == question
@@ -293,7 +293,7 @@ async def exchange(
 
 
 async def pour(peer: Peer, count: int, seed: int) -> str:
-    """Send that many bytes in random pieces, then a FIN; returns their digest."""
+    """Send this many bytes in random pieces, then a FIN; return their digest."""
     rng = random.Random(seed)
     block = memoryview(rng.randbytes(4 * MIB))
     digest = hashlib.sha256()

@@ -21,6 +21,7 @@ import pytest
 
 from tests.port_keys import port_key
 from userspace_proxy.dataplane import EndpointGroup, Tuning
+from userspace_proxy.dataplane.calls import IS_COMPILED
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.dataplane.descriptors import DESCRIPTORS
 from userspace_proxy.dataplane.relay import Direction
@@ -44,7 +45,7 @@ C = TypeVar("C", bound=Closeable)
 
 
 class Clock:
-    """Seconds that pass when the test lets them."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -59,9 +60,9 @@ class Service:
 
     rig: Rig
     served: Group
-    """As the plane has it."""
+    """The group in the plane."""
     group: Any
-    """Where tests look at counters: the worker's group, which has them until a report."""
+    """The worker's group, which has the counters until the next report; tests read them."""
     listener: Listener
     wanted: dict[Any, Wanted]
 
@@ -80,20 +81,20 @@ class Service:
 
 
 def raise_error(answer: Answer) -> None:
-    """Raise why a listener can't be had, or refuses."""
+    """Raise the error of a listener that couldn't be opened or refuses."""
     for error in answer.errors.values():
         assert error is not None, "an address was given"
         raise error
 
 
 class Rig:
-    """A plane with its worker in this loop, and what is to be closed at the end.
+    """A plane with its worker in this loop, and the objects to close at the end.
 
     Args:
-        tuning: Figures to work by.
+        tuning: The tuning of the data plane.
         clock: Monotonic seconds.
-        loop: Its timers are used; None for the running one.
-        plane: Another plane than an in-loop one of its own.
+        loop: The loop whose timers are used; None: the running one.
+        plane: A plane to use; None: a new one in this loop.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Rig:
         loop.set_exception_handler(lambda _loop, context: self.bugs.append(repr(context)))
         self.plane = plane or Plane(loop, None, tuning, clock=clock)
         self.link: Any = self.plane._local
-        """To the worker in this loop, if that is where it is."""
+        """The link to the worker, if that is in this loop."""
         if self.link is not None:
             self.dataplane = self.link.dataplane
             self.engine = self.dataplane.engine
@@ -122,7 +123,7 @@ class Rig:
         return self.flows.first_to_go()
 
     def settle(self) -> None:
-        """Bring the counters up to date, as a report does, which takes them."""
+        """Update the counters, as before a report, which resets them."""
         for _ in self.dataplane.settle():
             pass
 
@@ -183,7 +184,7 @@ class Rig:
         return self.service(*endpoints, protocol=Protocol.UDP, **others)
 
     def update(self, service: Service, *endpoints: SocketAddress, **others: Any) -> None:
-        """Give a Service other endpoints, and whatever else there is to a :class:`Serving`."""
+        """Change a Service's endpoints, and other fields of its :class:`Serving`."""
         raise_error(self.plane.serve(service.served, Serving(endpoints, **others), service.wanted))
 
     def endpoint(self, ip: str = "127.0.0.1", port: int = 0) -> TcpEndpoint:
@@ -208,7 +209,7 @@ class Rig:
         return self.keep(await dial(service.address, source=source, receive_bytes=receive_bytes))
 
     async def resets_a_client(self, service: Service) -> bool:
-        """Return whether a new connection is answered and ends with a RST."""
+        """Return whether a new connection is accepted and ends with a RST."""
         try:
             client = await self.client(service)
         except ConnectionResetError:
@@ -221,13 +222,13 @@ class Rig:
         return client, await endpoint.accept()
 
     async def joined(self, service: Service, endpoint: TcpEndpoint) -> tuple[Peer, Peer]:
-        """Return the same once the data plane has noted the endpoint's answer."""
+        """Return the same after the data plane has handled the endpoint's answer."""
         ends = await self.pair(service, endpoint)
         await until(lambda: all(c.up for c in self.connections.open), "the dial is answered")
         return ends
 
     async def both_ends(self, first: str = "client") -> tuple[Peer, Peer]:
-        """Return the two ends of a connection, the one that acts first before the other."""
+        """Return both ends of a connection; the one that acts first comes first."""
         pod = self.endpoint()
         client, server = await self.joined(self.service(pod.address), pod)
         return (client, server) if first == "client" else (server, client)
@@ -240,7 +241,7 @@ class Rig:
         ]
 
     def pending(self) -> list[int]:
-        """Return how many bytes each direction holds."""
+        """Return how many bytes wait in each direction."""
         return [direction.waiting_bytes for direction in self._directions()]
 
     def bytes_moved(self) -> list[int]:
@@ -248,7 +249,7 @@ class Rig:
         return [direction.bytes_moved for direction in self._directions()]
 
     async def begun(self, group: EndpointGroup) -> tuple[TcpConnection, Peer]:
-        """Return a connection that has not dialled yet, and the client's own socket."""
+        """Return a connection that hasn't dialled yet, and the client's socket."""
         client, accepted = await self.pair_without_proxy(self.endpoint())
         self.engine.descriptors.take(DESCRIPTORS)
         address = SocketAddress("127.0.0.1", 4711)
@@ -258,7 +259,7 @@ class Rig:
         return connection, client
 
     async def pair_without_proxy(self, endpoint: TcpEndpoint) -> tuple[Peer, Peer]:
-        """Return both ends of a connection straight to an endpoint: client and endpoint."""
+        """Return both ends of a direct connection to an endpoint: client and endpoint."""
         return self.keep(await dial(endpoint.address)), await endpoint.accept()
 
     def udp_peer(self, ip: str = "127.0.0.1", port: int = 0) -> UdpPeer:
@@ -269,19 +270,19 @@ class Rig:
         return self.keep(UdpPeer(ip, to=service.address))
 
 
-# Loopback's broadcast address: connect() itself fails, and no packet leaves.
+# Loopback's broadcast address: connect() itself fails, so no packet leaves.
 UNREACHABLE = SocketAddress("127.255.255.255", 80)
 
 
 def open_sockets() -> int:
-    """Count this process's sockets and epolls that are still used."""
-    # Those of earlier tests would go in between.
+    """Count this process's sockets and epolls that are in use."""
+    # Otherwise garbage of earlier tests would be collected during the count.
     gc.collect()
-    # Later collections needn't look at what exists now, such as objects of earlier tests in caches.
+    # Later collections needn't visit the current objects, such as caches of earlier tests.
     gc.freeze()
     count = 0
     for fd in Path("/proc/self/fd").iterdir():
-        # The one that is open for this very look has gone.
+        # The descriptor of this listing is closed already.
         with contextlib.suppress(FileNotFoundError):
             count += str(fd.readlink()).startswith(("socket:", "anon_inode:[eventpoll]"))
     return count
@@ -289,7 +290,7 @@ def open_sockets() -> int:
 
 @contextlib.contextmanager
 def no_descriptors() -> Iterator[None]:
-    """While this lasts the process gets no new descriptor."""
+    """Prevent this process from opening descriptors inside the block."""
     lowest_free = os.open("/dev/null", os.O_RDONLY)
     os.close(lowest_free)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -300,8 +301,13 @@ def no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+replaces_methods = pytest.mark.skipif(
+    IS_COMPILED, reason="the methods of a compiled class can't be replaced"
+)
+
+
 def out_of_watches(*_args: object) -> int:
-    """Fail as the registration of a socket does beyond the kernel's limit."""
+    """Fail like the registration of a socket beyond the kernel's limit."""
     return -errno.ENOSPC
 
 

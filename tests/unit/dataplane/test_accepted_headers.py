@@ -1,4 +1,4 @@
-"""PROXY headers: read from trusted peers, and sent to endpoints."""
+"""PROXY headers: read from trusted peers and sent to endpoints."""
 
 import contextlib
 import logging
@@ -13,7 +13,7 @@ from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.facts import ClientMistake
 from userspace_proxy.model import Handling, ProxyProtocol
 
-from .rig import connection_lines, out_of_watches
+from .rig import connection_lines, out_of_watches, replaces_methods
 from .waiters import HOLD, count_waiting
 from .waiting import turns, until
 
@@ -21,7 +21,7 @@ V1, V2 = ProxyProtocol
 TRUSTED = Tuning(proxy_protocol_from=("127.0.0.2/32",), connection_log=1.0)
 HEADER = b"PROXY TCP4 198.51.100.9 203.0.113.7 40000 80\r\n"
 PEER = "127.0.0.2"
-# In struct tcp_info (linux/tcp.h): tcpi_data_segs_in.
+# The place of tcpi_data_segs_in in struct tcp_info (linux/tcp.h).
 _SEGMENTS = slice(152, 156)
 
 
@@ -36,7 +36,7 @@ def pod(rig):
 
 
 @pytest.mark.parametrize("pieces", [1, 2, len(HEADER)])
-async def test_a_header_from_a_trusted_peer_names_the_client(rig, pod, caplog, pieces):
+async def test_a_header_from_a_trusted_peer_names_the_client(rig, pod, timers, caplog, pieces):
     caplog.set_level(logging.INFO, LOGGER)
     peer = await rig.client(rig.service(pod.address), source=PEER)
     size = -(-len(HEADER) // pieces)
@@ -49,13 +49,14 @@ async def test_a_header_from_a_trusted_peer_names_the_client(rig, pod, caplog, p
     (connection,) = rig.connections.open
     assert connection.client_ip == "198.51.100.9"
     assert not connection.may_preserve, "replies to it needn't return through this node"
+    timers.advance(HEADER_S)
     server.close()
     peer.close()
     await until(lambda: connection_lines(caplog))
     (line,) = connection_lines(caplog)
     assert (line.client, line.frontend) == ("198.51.100.9:40000", "203.0.113.7:80")
     assert line.via.startswith("127.0.0.2:")
-    assert (line.received_bytes, line.source) == (8, "node")
+    assert (line.received_bytes, line.source, line.cause) == (8, "node", "complete")
 
 
 async def test_a_header_without_an_address_leaves_the_peers_address(rig, pod):
@@ -159,6 +160,7 @@ async def test_a_peer_resetting_within_its_header_ends_the_connection(rig, pod, 
     assert len(rig.connections.headers) == 0
 
 
+@replaces_methods
 async def test_an_unwatchable_peer_is_refused_and_counted(rig, pod, monkeypatch):
     web = rig.service(pod.address)
 
@@ -205,7 +207,7 @@ async def test_an_oversized_header_is_reset_and_other_headers_are_read(
 
 
 class TestSending:
-    """To endpoints."""
+    """Headers that are sent to endpoints."""
 
     @pytest.fixture
     async def rig(self, build):

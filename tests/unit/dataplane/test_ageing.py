@@ -1,4 +1,4 @@
-"""Long connections are kept alive, forgotten ones are ended; short ones pay nothing."""
+"""Long connections are kept alive, dead ones are ended, and short ones cost nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def joined(rig):
 
 
 def limit_resends(sock):
-    """Have resends be 2 s apart; return what the kernel makes of it, None if it can't."""
+    """Limit resends to 2 s apart; return the kernel's value, None if it doesn't support this."""
     try:
         sock.setsockopt(socket.IPPROTO_TCP, ageing.TCP_RTO_MAX_MS, 2000)
     except OSError:
@@ -57,12 +57,12 @@ async def test_the_first_check_enables_keep_alive_on_both_sides(rig):
         connection.client.getsockopt(socket.IPPROTO_TCP, option)
         for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL)
     )
-    # Two questions before conntrack forgets a half-closed connection.
+    # This allows two probes before conntrack removes a half-closed connection.
     assert idle + interval < 60
 
 
 async def test_a_stalled_reader_is_not_timed_out_by_the_kernel(rig):
-    """TCP_USER_TIMEOUT counts window probes that a live reader answers, too."""
+    """TCP_USER_TIMEOUT also counts window probes that a live reader answers."""
     _, _, connection = await joined(rig)
     rig.connections.ageing.look_at(connection, now=0)
     for sock in (connection.client, connection.up.sink):
@@ -70,7 +70,7 @@ async def test_a_stalled_reader_is_not_timed_out_by_the_kernel(rig):
 
 
 async def test_an_unresponsive_container_on_this_node_is_reset_between_12_and_20_s(rig):
-    """Only where the endpoint sees its address; others are given two minutes."""
+    """This applies if the endpoint sees the client's address; others have two minutes."""
     _, _, connection = await joined(rig)
     connection.shows_local_client = True
     rig.connections.ageing.look_at(connection, now=0)
@@ -111,7 +111,7 @@ async def test_a_client_with_the_nodes_address_is_not_a_local_container(rig):
 
 
 async def test_resends_to_a_local_container_are_2_s_apart_if_the_kernel_supports_it(rig):
-    """Linux 6.15; others keep the rest of the options."""
+    """This needs Linux 6.15; older kernels use the other options."""
     _, _, connection = await joined(rig)
     connection.shows_local_client = True
     with socket.socket() as fresh:

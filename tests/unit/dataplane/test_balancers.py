@@ -141,7 +141,7 @@ def test_standbys_take_turns_independently_of_first_priority_endpoints(weights):
     for _ in range(12):
         assert picks(group, 1) == [POD_A]
         fail_overs[group.balancers.current.pick(ALICE, 0.0, tried=(POD_A,))] += 1
-        # An update keeps these turns.
+        # An update keeps the turns of standbys.
         group.update(Serving(pods, standbys=standbys, weights=weights, affinity_timeout_s=None))
     assert fail_overs == ({POD_B: 10, POD_C: 2} if weights else {POD_B: 6, POD_C: 6})
 
@@ -162,7 +162,7 @@ def test_a_preferred_standby_is_picked_once_its_priority_is_reached():
     )
     group.balancers.prefer(POD_C)
     assert picks(group, 1) == [POD_A]
-    # A third priority has begun before the preferred one is picked.
+    # The update adds a third priority before the preferred endpoint is picked.
     group.update(Serving(pods, standbys=((POD_C, 1), (POD_B, 2))))
     chosen = [group.balancers.current.pick(ALICE, 0.0, tried=(POD_A,)) for _ in range(2)]
     assert chosen == [POD_C, POD_C]
@@ -211,7 +211,7 @@ SLOWLY = Handling(slow_start_s=50.0)
 
 
 def shares_of(group, endpoint, *moments, count=110):
-    """Return how many of that many connections an endpoint gets at each moment."""
+    """Return how many of this many connections an endpoint gets at each time."""
     return [
         sum(group.balancers.current.pick(ALICE, now) == endpoint for _ in range(count))
         for now in moments

@@ -1,4 +1,4 @@
-"""What only the real kernel has; the rest is in ``tests/simulation/test_calls_contract.py``."""
+"""Behaviour of the real kernel only; ``tests/simulation/test_calls_contract.py`` has the rest."""
 
 import contextlib
 import errno
@@ -50,7 +50,7 @@ def test_a_socket_that_fails_to_bind_or_connect_is_closed(calls):
         assert number == -errno.EADDRINUSE
     fd = kernel.open_bound(socket.AF_INET, "127.0.0.1", port, False)
     assert kernel.socket(fd).getsockname() == ("127.0.0.1", port)
-    # TCP has no broadcasts.
+    # TCP can't connect to a broadcast address.
     assert kernel.connect(fd, "255.255.255.255", 9, False) == -errno.ENETUNREACH
     assert open_sockets() == before
 

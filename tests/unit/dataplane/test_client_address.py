@@ -1,4 +1,4 @@
-"""Dialling from clients' own addresses, and from this node's where that isn't possible."""
+"""Dialling from clients' addresses, and from this node's if that isn't possible."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ KINDS = pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
 
 
 class Group:
-    """Records for which clients this node's address was used."""
+    """Records the clients for which this node's address was used."""
 
     def __init__(self):
         self.left = []
@@ -62,9 +62,9 @@ class Dialling:
 
 @pytest.fixture
 def node():
-    """The test's thread is in its namespace, where replies to clients' addresses return."""
+    """A namespace, entered by the test's thread, to which replies to clients' addresses return."""
     node = Net("node")
-    # The kernel adds an IPv6 address's route later, and drops what is sent there before.
+    # The kernel adds an IPv6 address's route later, and drops earlier packets.
     # Source: net/ipv6/addrconf.c, addrconf_dad_work().
     node.run("""
         ip route add local 10.1.0.0/24 dev lo
@@ -79,7 +79,7 @@ def node():
 
 @pytest.fixture
 def server(node, request):
-    """Open servers; all are closed with the test."""
+    """Open servers, which are closed at the end of the test."""
     opened = []
 
     def open_server(kind, ip=POD):
@@ -99,7 +99,7 @@ def server(node, request):
 
 @pytest.fixture
 def dialer():
-    """One source port, and replies to all clients return here."""
+    """A dialer with one source port; replies to all clients return here."""
     dialer = ClientAddressDialer(KERNEL, ClientPorts(61000, 61000))
     dialer.is_on = True
     dialer.locality = Locality({"10.1.0.0/24": 1})
@@ -107,7 +107,7 @@ def dialer():
 
 
 def outcome(fd):
-    """Return the socket of a dial, and its errno; the caller closes it."""
+    """Return the socket and the errno of a dial; the caller closes the socket."""
     if fd < 0:
         return socket.socket(), -fd
     sock = KERNEL.socket(fd)
@@ -129,7 +129,7 @@ def dial_for(dialer, dialling, kind, at, now, *, may_preserve):
 
 
 def seen(server, kind, sock):
-    """Return the address that a server sees."""
+    """Return the client's address as the server sees it."""
     with socket.socket(fileno=sock.detach()) as dialling:
         dialling.settimeout(DEADLINE_S)
         if kind == TCP:
@@ -183,7 +183,7 @@ def test_a_client_address_is_preserved_if_replies_return_to_this_node(server, di
 
 @KINDS
 def test_without_a_free_port_an_endpoint_not_yet_proven_is_not_dialled(server, dialer, kind):
-    """A network policy may deny the client; dialling from this node's address would bypass it."""
+    """A network policy may deny the client; a dial from this node's address would bypass it."""
     _, at = server(kind)
     held, _ = dial(dialer, kind, ALICE, at)
     dialling = Dialling()
@@ -203,7 +203,7 @@ def test_without_a_free_port_a_proven_endpoint_sees_this_node_for_a_minute(serve
     assert not first.is_preserved
     assert first.group.left == [(ALICE, at, 100.0)]
     sock.close()
-    # Reset, so that its port doesn't stay in TIME_WAIT.
+    # Reset it, so that its port isn't left in TIME_WAIT.
     held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     held.close()
     sock, _ = dial_for(dialer, second, TCP, at, 159.0, may_preserve=True)
@@ -324,7 +324,7 @@ def test_an_endpoint_by_name_at_an_address_of_this_node_is_not_dialled(server, d
         dial_for(dialer, dialling, kind, at, 0.0, may_preserve=True)
     assert refused.value.errno == errno.ECANCELED
     assert not dialling.is_preserved
-    # Other endpoints may be there, also of the same Service.
+    # Endpoints that aren't listed by name may have this address, even in the same Service.
     dialling.group.serving = Serving(handling=Handling(found_by_name=("203.0.113.1",)))
     sock, _ = dial_for(dialer, dialling, kind, at, 0.0, may_preserve=True)
     assert dialling.is_preserved
@@ -372,7 +372,7 @@ def test_releasing_an_unknown_flow_does_nothing(few_ports):
     assert few_ports.endpoints(ALICE, 61000) == (POD_DNS,)
 
 
-# The test's file says that the ephemeral range has 16 ports, and the fifth dial is one too many.
+# The test's file sets an ephemeral range of 16 ports; the fifth dial is one too many.
 EASY = 4
 OURS = range(61000, 61004)
 
@@ -407,7 +407,7 @@ def dial_from_node(from_node, at, now=0.0):
 
 
 def source_port(from_node, listening, now=0.0):
-    """Dial, have this side close first, and return the port that the server saw."""
+    """Dial, and close this side first; return the source port that the server saw."""
     at = SocketAddress(*listening.getsockname()[:2])
     sock = dial_from_node(from_node, at, now)
     accepted, peer = listening.accept()

@@ -21,7 +21,7 @@ WHOSE = ("shop", "shop/web", "shop/web:http"), "10.0.0.7"
 
 @pytest.fixture
 def lines(caplog):
-    """Return the lines of the connection log until now."""
+    """Return a function that lists the connection log so far."""
     caplog.set_level(logging.INFO, LOGGER)
     return lambda: connection_lines(caplog)
 

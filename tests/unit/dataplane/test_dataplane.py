@@ -1,4 +1,4 @@
-"""A data plane with the plane in its loop; what clients see of all planes is in test_link.py."""
+"""A data plane in the loop of its plane; test_link.py has the clients' view of all planes."""
 
 import asyncio
 import gc
@@ -65,7 +65,7 @@ async def test_listeners_use_at_most_half_of_the_descriptors(build):
 
 
 async def busy(rig):
-    """Give a rig every kind of thing that can be open."""
+    """Open one of each kind of object in a rig."""
     pod, echo = rig.endpoint(), rig.udp_peer()
     web, dns = rig.service(pod.address), rig.udp_service(echo.address)
     clients = [rig.client(web), rig.client(rig.service(rig.silent()))]

@@ -38,6 +38,10 @@ def test_flows_beyond_their_reserve_reduce_the_room_for_connections(loop):
         descriptors.take_for_flow()
     assert descriptors.has_room(80)
     assert not descriptors.has_room(81)
+    for _ in range(20):
+        descriptors.give_for_flow()
+    assert descriptors.has_room(94)
+    assert not descriptors.has_room(95)
 
 
 def test_a_waiting_callback_runs_once_several_descriptors_are_free(loop):
@@ -45,7 +49,7 @@ def test_a_waiting_callback_runs_once_several_descriptors_are_free(loop):
     descriptors.take(100)
     wait(descriptors, loop, called)
     assert not descriptors.is_accepting
-    # Sixteen, and six that are kept for flows.
+    # Sixteen must be free, and six more are reserved for flows.
     descriptors.give(21)
     assert called == []
     descriptors.give(1)
@@ -166,10 +170,10 @@ def test_a_pause_followed_by_room_does_not_count_towards_a_later_stall(loop):
 
 
 def test_an_old_pause_without_a_release_does_not_cause_a_stall(loop):
-    """Else the first client beyond the limit, an hour later, has another one reset at once."""
+    """Otherwise an hour later, the first client over the limit would get another one reset."""
     descriptors = Descriptors(loop, 10)
     descriptors.take(10)
-    # A dial for which the kernel had no socket for a moment, or a listener that is closed since.
+    # This is the pause of a failed dial, or of a listener that has since been closed.
     wait(descriptors, loop, called := [])
     loop.advance(3600)
     assert called == ["listener"]
@@ -190,7 +194,7 @@ async def test_a_client_waits_for_a_free_descriptor(rig):
     client = rig.keep(Peer(socket.socket()))
     client.sock.setblocking(False)
     client.sock.connect_ex(web.address)
-    # One is left, for the accepted client.
+    # One descriptor is left for the accepted client.
     spare = socket.socket()
     with no_descriptors():
         spare.close()

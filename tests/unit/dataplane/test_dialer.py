@@ -1,4 +1,4 @@
-"""TCP connections whose endpoints are reached by a dialer of the test."""
+"""TCP connections that a test's dialer makes."""
 
 import asyncio
 import errno
@@ -11,7 +11,7 @@ from userspace_proxy.dataplane import Tuning
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.plane import Plane
 
-from .rig import Clock, Rig, out_of_watches
+from .rig import Clock, Rig, out_of_watches, replaces_methods
 from .waiting import until
 
 FIRST = SocketAddress("10.244.0.1", 8080)
@@ -19,7 +19,7 @@ SECOND = SocketAddress("10.244.0.2", 8080)
 
 
 class HeldDialer:
-    """A dialer whose dials end when the test says so."""
+    """A dialer whose dials end when the test ends them."""
 
     def __init__(self):
         self.dials = []
@@ -116,6 +116,7 @@ async def test_the_dial_for_a_reset_client_is_abandoned(make):
     assert dialer.given_up == [FIRST]
 
 
+@replaces_methods
 async def test_an_unwatchable_socket_is_a_failed_dial(make, monkeypatch):
     rig, dialer = make()
     client = await rig.client(rig.service(FIRST))

@@ -27,7 +27,7 @@ def net():
 
 
 def accepted(net, family, bound, dialled):
-    """Return the accepted socket of a client that has dialled an address."""
+    """Return the accepted socket of a client that dialled this address."""
     listening, client = net.tcp(family), net.tcp(family)
     with listening, client:
         listening.bind(bound)

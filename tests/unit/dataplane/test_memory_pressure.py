@@ -9,11 +9,11 @@ from .timers import TimerLoop
 
 
 class Watched:
-    """Memory that is watched, and what it had shed.
+    """Watched memory, and the calls that shed connections.
 
     Args:
-        used_mib: At first.
-        frees_mib: What resetting connections frees at a time.
+        used_mib: The usage at the start.
+        frees_mib: The memory that one step of resets frees.
     """
 
     def __init__(self, used_mib, frees_mib=0):
@@ -34,7 +34,7 @@ class Watched:
         return 3 if self.frees_mib else 0
 
     def use(self, used_mib):
-        """Change what is used, and let it be noticed."""
+        """Change the usage, and advance the time until the watch has read it."""
         self.limit.used_mib = used_mib
         self.loop.advance(0.25)
 
@@ -59,7 +59,7 @@ def test_at_90_percent_connections_are_reset_until_usage_falls_below_85_percent(
     assert watched.memory.is_short
     assert not watched.descriptors.has_room(1)
     watched.loop.advance(0.5)
-    # To 170 MiB; what holds 200 MiB / 64 is spared.
+    # The goal is 170 MiB; holders of up to 200 MiB / 64 are spared.
     assert watched.shed == [(10, 3200), (6, 3200), (2, 3200)]
     watched.loop.advance(0.25)
     assert watched.memory.state == (168 * MIB, 200 * MIB, False, True)
@@ -75,7 +75,7 @@ def test_a_memory_shortage_is_remembered_for_ten_seconds():
     assert watched.memory.state[2:] == (False, False)
 
 
-def test_growing_usage_is_shed_at_once_and_stable_usage_later():
+def test_growing_usage_is_shed_immediately_and_stable_usage_later():
     watched = Watched(180, frees_mib=1)
     for used_mib in (180, 180, 181, 181):
         watched.limit.used_mib = used_mib
@@ -95,7 +95,7 @@ def test_a_shortage_ends_below_90_percent_if_connections_hold_little():
 
 def test_stalled_readers_trigger_a_reading_after_a_quarter_of_the_headroom():
     watched = Watched(100)
-    # 80 MiB below the mark.
+    # The usage is 80 MiB below the mark.
     for _ in range(19):
         watched.memory.note(MIB)
     assert watched.limit.estimates == 0
@@ -158,7 +158,7 @@ def test_the_start_and_end_of_a_shortage_are_logged_once_a_minute(caplog):
     watched.loop.advance(60.0)
     watched.use(185)
     watched.use(100)
-    # Also those of shortages that were not logged.
+    # This includes the resets of shortages that weren't logged.
     assert caplog.records[-1].connections_reset == 9
 
 

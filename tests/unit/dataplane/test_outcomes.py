@@ -155,7 +155,7 @@ def test_a_missing_route_on_this_node_has_its_own_cause(group, caplog, monkeypat
 
 @pytest.fixture
 def absent(monkeypatch):
-    """No host has POD_A's address."""
+    """The host with POD_A's address is absent."""
     monkeypatch.setattr(outcomes, "absent_hop", lambda ip: ip == POD_A.ip)
 
 
@@ -184,7 +184,7 @@ def test_a_missing_next_hop_is_looked_up_only_after_a_timeout(group):
 
 @pytest.mark.parametrize("number", [111, 110, 113, 112, 104, 13, 97], ids=errno.errorcode.get)
 def test_a_failed_dial_has_the_same_code_in_all_outputs(group, number):
-    """What is counted, what the state of the Service port shows, and what a connection has."""
+    """Compares the counter, the state of the Service port, and the connection's record."""
     code = group.outcomes.failed(POD_A, dial_failure(number, POD_A.ip), 0.0)
     counters = group.counters_of(POD_A)
     counters.connections = 1

@@ -1,4 +1,4 @@
-"""UDP ports that are held by a socket that gets nothing."""
+"""UDP ports that are reserved by a socket that receives nothing."""
 
 import contextlib
 import socket
@@ -19,7 +19,7 @@ def new_socket(ip):
 
 @pytest.fixture(params=ADDRESSES)
 def held(request):
-    """An address whose port is held, by nothing but the hold."""
+    """An address whose port only the reservation holds."""
     ip = request.param
     with new_socket(ip) as before:
         before.bind((ip, 0))

@@ -48,7 +48,7 @@ async def test_a_listening_program_does_not_accept_a_probe_dial(dialling, server
         await until(lambda: ended, "the answer")
         assert ended.pop() == (at(server), None)
     assert len(dials) == 0
-    # A connection that is made after them is the first in the queue.
+    # A client that connects afterwards is the first one in the queue.
     with socket.create_connection(at(server)) as client:
         await until(lambda: select.select([server], [], [], 0)[0], "the client")
         accepted, peer = server.accept()
@@ -68,14 +68,14 @@ async def test_a_refusing_endpoint_is_reported_with_its_error(dialling, server):
 
 async def test_a_dial_that_fails_immediately_is_not_reported_later(dialling):
     dials, ended = dialling
-    # The kernel refuses to dial a broadcast address, as it does without a route.
+    # The kernel refuses to dial a broadcast address, like one without a route.
     assert dials.begin(SocketAddress("127.255.255.255", 80)) == dial_failure(
         errno.ENETUNREACH, "127.0.0.1"
     )
     assert (len(dials), ended) == (0, [])
 
 
-async def test_without_descriptors_a_dial_fails_at_once(dialling, server):
+async def test_without_descriptors_a_dial_fails_immediately(dialling, server):
     dials, _ = dialling
     with no_descriptors():
         assert dials.begin(at(server)) == dial_failure(errno.EMFILE, "127.0.0.1")

@@ -18,7 +18,7 @@ ALICE, BOB, CAROL = "10.1.0.1", "10.1.0.2", "10.1.0.3"
 
 
 def fail(rig, group, client, endpoint):
-    """Do what a failed dial from a client's address does."""
+    """Record a failed dial from a client's address, and request the probe."""
     group.outcomes.failed(endpoint, SILENT, rig.engine.reactor.now)
     rig.connections.probes.request(group, client, endpoint)
 
@@ -76,7 +76,7 @@ async def test_a_removed_endpoint_is_not_probed(rig):
     assert rig.connections.probes._under_way.keys() == {stays}
 
 
-async def test_an_endpoint_reachable_from_this_node_is_noted_as_denying_the_client(rig):
+async def test_an_endpoint_reachable_from_this_node_is_recorded_as_denying_the_client(rig):
     endpoint = rig.endpoint().address
     (web,) = groups(rig, endpoint, "shop/web")
     fail(rig, web, ALICE, endpoint)
@@ -86,7 +86,7 @@ async def test_an_endpoint_reachable_from_this_node_is_noted_as_denying_the_clie
     assert (counters.denials.part.failures, counters.denials.part.client) == (1, ALICE)
     assert not counters.dials.is_on
     assert counters.denials.dial_failure == SILENT
-    # The next probe, a minute later.
+    # The next probe follows a minute later.
     fail(rig, web, ALICE, endpoint)
     await until(lambda: counters.denials.part.failures == 2, "the second answer")
 
@@ -101,7 +101,7 @@ async def test_denied_clients_are_counted_until_one_is_served(rig):
     for client in (ALICE, BOB):
         probes.denied(web, client, endpoint, SILENT)
     assert (denials.part.failures, denials.part.client) == (4, BOB)
-    # Nothing was denied to her.
+    # CAROL wasn't denied, so her success doesn't end the denials.
     probes.admitted(web.counters_of(endpoint), CAROL, endpoint, rig.engine.reactor.now)
     assert denials.is_on
     rig.engine.reactor.tick()
@@ -120,7 +120,7 @@ async def test_an_old_failure_of_another_client_does_not_extend_this_clients_str
     denials.part = denials.part._replace(last_at=long_ago)
     probes.denied(web, BOB, endpoint, SILENT)
     assert (denials.part.failures, denials.part.client, denials.is_on) == (1, BOB, True)
-    # Remembered without a probe, as long as no other client fails.
+    # BOB's denial is remembered without a probe, as long as no other client fails.
     rig.engine.reactor.tick()
     probes.admitted(web.counters_of(endpoint), BOB, endpoint, rig.engine.reactor.now)
     assert not denials.is_on

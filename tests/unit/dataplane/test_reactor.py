@@ -20,7 +20,7 @@ async def reactor():
 
 @pytest.fixture
 def pairs():
-    """Makes socket pairs, non-blocking, and closes them at the end."""
+    """Make non-blocking socket pairs, and close them at the end."""
     made = []
 
     def pairs():
@@ -84,7 +84,7 @@ async def test_an_unregistered_socket_stays_open_and_gets_no_events(reactor, pai
 
 
 async def test_a_socket_closed_by_another_handler_gets_no_event_of_the_same_batch(reactor, pairs):
-    """Nor does a new socket, which would get the number of the closed one."""
+    """A new socket with the closed socket's number doesn't get the event either."""
     (first, theirs), (second, others) = pairs(), pairs()
     heard = []
     new = []
@@ -111,7 +111,7 @@ async def test_a_socket_closed_by_another_handler_gets_no_event_of_the_same_batc
     assert {first.fileno(), second.fileno()} & {-1}
 
 
-async def test_a_socket_closed_between_events_is_closed_at_once(reactor, pairs):
+async def test_a_socket_closed_between_events_is_closed_immediately(reactor, pairs):
     ours, theirs = pairs()
     reactor.register(ours, epoll.IN, print)
     reactor.close_socket(ours)
@@ -136,7 +136,7 @@ async def test_a_deferred_callback_runs_after_the_other_events(reactor, pairs):
 
 
 async def test_an_endless_callback_runs_once_per_loop_iteration(reactor, pairs):
-    """Else the embedder's own tasks would wait longer and longer."""
+    """Otherwise the embedder's own tasks would wait longer and longer."""
     ours, theirs = pairs()
     reactor.register(ours, epoll.IN, lambda _events: None)
     theirs.send(b"never read, so the epoll is always readable")

@@ -13,7 +13,7 @@ WEB, CART = "shop/web:http", "shop/cart:http"
 
 
 class Dials:
-    """Redials whose dials are recorded with the turn of the loop, and take some time."""
+    """Redials that record their loop turn, and take some time."""
 
     def __init__(self):
         self.clock = Clock()

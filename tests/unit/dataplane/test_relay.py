@@ -25,12 +25,12 @@ from userspace_proxy.model.serving import Serving
 
 from .actors import ACTIONS, ONE_SIDE, OTHER_SIDE, Actor, assert_equal_or_told, end_all
 from .peers import MIB, drink, pour
-from .rig import SIDES, Rig
+from .rig import SIDES, Rig, replaces_methods
 from .waiting import until
 
 
 def error_of(peer):
-    """Return the error that the kernel holds for a socket, if any."""
+    """Return the pending error of a socket, if any."""
     return peer.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
@@ -85,7 +85,7 @@ async def test_after_a_reset_no_bytes_wait_for_a_fin(rig, first):
     await rig.both_ends(first)
     (connection,) = rig.connections.open
     direction = connection.up if first == "client" else connection.down
-    # The other direction has met the reset, within the same event.
+    # The other direction has read the reset during the same event.
     direction.pump_last()
     direction.on(direction.source_fd, epoll.IN | epoll.RDHUP)
     assert not direction.has_fin
@@ -111,7 +111,7 @@ async def test_a_reset_resets_both_directions(rig, first):
 
 @SIDES
 async def test_an_early_response_before_a_reset_reaches_a_side_still_sending(rig, first):
-    """A server that answers 413 and closes with the upload unread."""
+    """This is a server that answers 413 and closes without reading the upload."""
     uploads, refuses = await rig.both_ends(first)
     await until(lambda: not uploads.fill(), "the upload is stuck")
     await refuses.send(b"413 too large")
@@ -141,7 +141,7 @@ async def test_a_fin_behind_a_full_turn_is_not_lost(rig, first):
 
 
 def packets_received(peer):
-    """Return how many packets arrived; tcpi_segs_in."""
+    """Return how many packets arrived (tcpi_segs_in)."""
     info = peer.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
     return int.from_bytes(info[140:144], "little")
 
@@ -223,7 +223,7 @@ TURN_BYTES = ROUNDS * 4096
 
 @pytest.fixture
 def small_turns(rig, monkeypatch):
-    """Turns so short that what a socket holds takes many of them."""
+    """Limit turns so that a socket's contents need many of them."""
     rig.engine.reactor.calls.limit_buffer(TURN_BYTES // ROUNDS)
 
 
@@ -235,7 +235,7 @@ async def test_a_bulk_transfer_lets_other_connections_take_turns(rig, small_turn
     assert client.send_some(b"question") == 8
     rig.engine.reactor._dispatch()
     assert server.sock.recv(9) == b"question"
-    # One turn for its event, one because it continued.
+    # One turn was for its event, the other one for its continuation.
     assert sorted(rig.bytes_moved()) == [0, 0, 8, 2 * TURN_BYTES]
     sends.finish()
     assert len(await hears.read_all()) == bulk
@@ -254,7 +254,7 @@ async def test_a_direction_waiting_for_its_turn_ignores_events(rig, small_turns,
 
 @SIDES
 async def test_data_before_a_reset_may_exceed_a_turn(rig, small_turns, first):
-    """They are read when a send reports the error: no later turn will read them."""
+    """The rest is read when a send reports the error, because no later turn reads it."""
     resets, hears = await rig.both_ends(first)
     words = bytes(TURN_BYTES * 3 // 2)
     await until(lambda: not hears.fill() and any(rig.pending()), "the other direction is stuck")
@@ -275,14 +275,14 @@ async def test_urgent_data_before_a_reset_keeps_its_position(rig):
     server.sock.send(b"!", socket.MSG_OOB)
     server.send_some(b"bye")
     server.reset()
-    # The event was reported before, so sending "hello" meets the error first.
+    # The event was reported before the reset, so sending "hello" gets the error first.
     connection._on_dialling(epoll.OUT)
     assert await client.read_exactly(4) == b"!bye"
 
 
 @SIDES
 async def test_bulk_data_behind_urgent_data_arrives_before_a_reset(rig, first):
-    """While the reset is late: the splice reports the reset, and bytes follow the mark."""
+    """The reset is late: the splice reports it, and bytes follow the urgent mark."""
     sends, hears = await rig.both_ends(first)
     (connection,) = rig.connections.open
     sends.sock.send(b"!", socket.MSG_OOB)
@@ -292,7 +292,7 @@ async def test_bulk_data_behind_urgent_data_arrives_before_a_reset(rig, first):
     for direction in (connection.up, connection.down):
         direction._is_bulk = True
         direction.pump_last()
-    # Now: no event follows.
+    # Check this now, because no event follows.
     assert connection.up.bytes_moved + connection.down.bytes_moved == 4
     assert await hears.read_exactly(4) == b"!bye"
 
@@ -306,7 +306,7 @@ FACTORIES = pytest.mark.parametrize(
 
 
 async def play(rig, steps):
-    """Let both ends act, then end what is still open; return both."""
+    """Run the steps of both ends, then close what is still open; return both ends."""
     first, second = await rig.both_ends()
     actors = Actor(first, ONE_SIDE), Actor(second, OTHER_SIDE)
     for who, (what, how) in steps:
@@ -340,22 +340,22 @@ def test_under_any_operations_bytes_are_equal_or_both_sides_see_an_error(factory
 
 
 STALLED = 6
-# A look a millisecond: packets on loopback take some microseconds.
+# There is one check per millisecond; packets on loopback take some microseconds.
 QUIET_LOOKS = 10
-# linux/sockios.h: what is queued and was never sent.
+# Queued bytes that were never sent (linux/sockios.h).
 SIOCOUTQNSD = 0x894B
-# 2 MiB, and a pipe's filling that begins below that bound and ends above it.
+# 2 MiB, plus the contents of a pipe that was filled from just below that limit.
 MOST_BYTES = 3 * MIB
 
 
 def unsent_bytes(direction):
-    """Return what waits in the kernel for a reader that has no room."""
+    """Return how many bytes wait in the kernel for a reader without room."""
     answer = fcntl.ioctl(direction.sink.fileno(), SIOCOUTQNSD, bytes(4))
     return struct.unpack("i", answer)[0]
 
 
 async def run_and_stall(rig, web, pod, first):
-    """Move some bulk, then stop to read; returns the direction when nothing moves any more."""
+    """Transfer bulk data, then stop reading; return the direction after it has stalled."""
     before = set(rig.connections.open)
     ends = await rig.pair(web, pod)
     sends, hears = ends if first == "client" else ends[::-1]
@@ -492,6 +492,7 @@ async def test_a_closed_pool_provides_no_pipes(make, descriptors):
     assert descriptors.in_use == 0
 
 
+@replaces_methods
 async def test_a_large_pipe_denied_by_the_kernel_is_requested_again_later(
     make, descriptors, monkeypatch
 ):
@@ -521,7 +522,7 @@ async def test_a_large_pipe_denied_by_the_kernel_is_requested_again_later(
 
 @pytest.fixture(params=[32, 0], ids=["spliced", "copied"])
 async def bulk_rig(build, request):
-    """A data plane with pipes, and one without."""
+    """A data plane with pipes, and one without pipes."""
     return build(Tuning(max_pipes=request.param))
 
 
@@ -558,7 +559,7 @@ async def test_short_messages_after_bulk_data_are_copied(rig, first):
 @SIDES
 async def test_bulk_data_arriving_in_parts_is_copied_once(rig, first):
     sends, hears = await rig.both_ends(first)
-    # Opens the windows; the word has the next bytes copied.
+    # This opens the windows; after the word, the next bytes are copied.
     await asyncio.gather(sends.send(bytes(8 * MIB)), hears.read_exactly(8 * MIB))
     await sends.send(b"a word")
     assert await hears.read_exactly(6) == b"a word"
@@ -582,7 +583,7 @@ async def test_a_reset_during_a_bulk_transfer_returns_its_pipe(rig, first):
 
 @SIDES
 async def test_a_reset_detected_by_a_bulk_read_returns_the_pipe(rig, first):
-    """The last words are read once more, and took a second pipe while the first was forgotten."""
+    """The last bytes are read again; this took a second pipe, and the first one was leaked."""
     sends, hears = await rig.both_ends(first)
     await asyncio.gather(sends.send(bytes(MIB)), hears.read_exactly(MIB))
     (connection,) = rig.connections.open

@@ -1,4 +1,4 @@
-"""Connections to endpoints that have left end, where the Service asks for it."""
+"""Connections to removed endpoints end, if the Service requests it."""
 
 import logging
 
@@ -226,14 +226,14 @@ async def test_a_dial_in_progress_ends_once_answered(rig, timers):
 
 
 async def asked(client, pod):
-    """Have a client ask an endpoint; return the proxy's address there, which is its flow's."""
+    """Send a question from a client to an endpoint; return the address of its flow."""
     client.send(b"question")
     return (await pod.receive_from())[1]
 
 
 @pytest.fixture
 async def flow(rig):
-    """A flow to the first of two endpoints, which leaves but still serves."""
+    """A flow to the first of two endpoints, which is removed but still serves."""
     first, second = rig.udp_peer(), rig.udp_peer()
     dns = rig.udp_service(first.address, second.address, handling=AFTER_30_S)
     client = rig.udp_client(dns)

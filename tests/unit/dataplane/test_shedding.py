@@ -15,7 +15,7 @@ from .waiting import until
 
 
 class AtTheLimit:
-    """A data plane whose every place one client of one Service has, and another Service.
+    """A data plane whose descriptors are all used by one client of a Service, and another Service.
 
     Args:
         build: The fixture.
@@ -23,17 +23,17 @@ class AtTheLimit:
     """
 
     def __init__(self, build, timers):
-        # Two listeners, three descriptors for flows, and two for each of 27 connections.
+        # These are two listeners, three descriptors for flows, and two for each of 27 connections.
         self.rig = build(Tuning(descriptor_limit=60, connection_log=1.0), timers.clock, timers)
         self.timers = timers
         self.pod = self.rig.endpoint()
         self.web, self.cart = (self.rig.service(self.pod.address) for _ in range(2))
 
     async def fill(self, *services):
-        """Return the 27 connections of one client, the later the younger.
+        """Return the 27 connections of one client, the oldest one first.
 
         Args:
-            services: Those that it calls in turn; by default one.
+            services: The Services that it dials in turn; the default is one.
         """
         services, pairs = services or (self.web,), []
         for number in range(27):
@@ -42,7 +42,7 @@ class AtTheLimit:
         return pairs
 
     async def stall(self):
-        """Let enough time pass that no client waits any longer."""
+        """Advance the time so far that accepting counts as stalled."""
         for _ in range(2):
             await until(lambda: not self.rig.engine.descriptors.is_accepting)
             self.timers.advance(0.3)
@@ -124,12 +124,12 @@ async def test_the_largest_of_many_small_clients_makes_room(at_the_limit, caplog
     assert await (await at_the_limit.pod.accept()).read() == b"me too"
     assert sum(service.group.counters.evicted for service in services) == 1
     (line,) = [r for r in caplog.records if "largest holder" in r.getMessage()]
-    # The others have two.
+    # The other clients have two connections.
     assert (line.client, line.service, line.connections) == ("127.0.0.2", "", 3)
 
 
 async def test_busy_clients_are_not_reset(at_the_limit):
-    """Each end makes room for another one, so nothing stalls."""
+    """Each connection that ends makes room for another one, so accepting doesn't stall."""
     rig, pod = at_the_limit.rig, at_the_limit.pod
     pairs = await at_the_limit.fill()
     waiting = [await rig.client(at_the_limit.web) for _ in range(27)]
@@ -152,7 +152,7 @@ async def test_connections_leave_descriptors_for_flows(at_the_limit):
     await at_the_limit.fill()
     await rig.client(at_the_limit.web)
     await until(lambda: not rig.engine.descriptors.is_accepting)
-    # Its listener's takes one of the three.
+    # The new listener uses one of the three descriptors for flows.
     dns = rig.udp_service(peer.address)
     for _ in range(2):
         client = rig.udp_client(dns)
@@ -164,7 +164,7 @@ async def test_connections_leave_descriptors_for_flows(at_the_limit):
 
 
 async def stalled(rig, service, pod, **source):
-    """Return a client that doesn't read, and for which bytes wait."""
+    """Return a client that doesn't read, with bytes that wait for it."""
     client = await rig.client(service, **source)
     await client.send(b"more")
     endpoint = await pod.accept()
@@ -188,7 +188,7 @@ async def test_a_memory_shortage_resets_only_stalled_readers(timed, timers):
     limit.used_mib = 199
     timers.advance(0.25)
     assert timed.engine.memory.is_short
-    # A 64th of the limit is spared, which the last of them may hold.
+    # A holder of up to 1/64 of the limit is spared, which may be the last of them.
     counters = web.group.counters
     assert len(readers) - 1 <= counters.evicted_for_memory == counters.evicted
     assert len(timed.connections) == 4 - counters.evicted
@@ -199,9 +199,9 @@ async def test_a_memory_shortage_resets_only_stalled_readers(timed, timers):
 
 
 async def pinned(rig):
-    """Return the pins of a rig with 20 connections, 6,000 pins and 15 of 16 MiB in use.
+    """Return the 6,000 affinity entries of a rig with 20 connections; 15 of 16 MiB are in use.
 
-    That is 1.4 MiB more than 85 %, which 5,735 pins take.
+    That is 1.4 MiB more than 85 %, the size of 5,735 entries.
     """
     pod = rig.endpoint()
     web = rig.service(pod.address, affinity_timeout_s=60)
@@ -224,7 +224,7 @@ async def test_a_memory_shortage_evicts_affinity_entries_before_connections(time
     assert len(timed.connections) == 20
     timers.advance(0.25)
     assert len(timed.engine.entries) == 0
-    # A 64th of the limit is spared.
+    # Connections that hold less than 1/64 of the limit are spared.
     assert len(timed.connections) == 16
 
 
@@ -249,11 +249,11 @@ async def test_during_a_memory_shortage_new_clients_replace_others(timed, timers
     timers.advance(10.0)
     limit.used_mib = 16
     timers.advance(0.25)
-    # As many connections as a 64th of the limit is enough for are left.
+    # The remaining connections need 1/64 of the limit.
     assert len(timed.connections) == 16
     other = await timed.client(cart, source="127.0.0.2")
     await other.send(b"me too")
-    # Without the wait of half a second: connections are being reset.
+    # There is no wait of half a second, because connections are being reset already.
     assert await (await pod.accept()).read() == b"me too"
     assert len(timed.connections) == 16
     assert web.group.counters.evicted_for_memory == 5
@@ -278,7 +278,7 @@ async def test_during_a_memory_shortage_a_flooding_client_is_reset(timed, timers
     limit.used_mib = 0
     timers.advance(0.25)
     assert await timed.resets_a_client(web)
-    # Eight made room, and two were the client's new ones.
+    # Eight connections made room, and two were new ones of the client.
     assert web.group.counters.evicted_for_memory == before + 10
 
 
@@ -293,7 +293,7 @@ async def test_held_bytes_include_process_and_socket_buffers(rig):
     sockets = connection.up.source, connection.up.sink
 
     def is_sum():
-        # The client's kernel may still send meanwhile.
+        # The client's kernel may still be sending.
         in_sockets = held_bytes(connection, counts_sockets=True) - in_process
         return in_sockets == sum(map(buffered_bytes, sockets))
 

@@ -26,7 +26,7 @@ IPS = pytest.mark.parametrize("ip", ["127.0.0.1", "::1", "0.0.0.0", "::"])
 
 @pytest.fixture
 def opened():
-    """Opens listening sockets, and closes them at the end."""
+    """Open listening sockets, and close them at the end."""
     socks = []
 
     def opened(protocol, ip="127.0.0.1", port=0, *, freebind=False):

@@ -18,13 +18,14 @@ from userspace_proxy.model.port_ranges import DialledRange
 from userspace_proxy.model.serving import Serving
 
 from .peers import SilentEndpoint
-from .rig import UNREACHABLE, Clock, no_descriptors, out_of_watches
+from .rig import UNREACHABLE, Clock, no_descriptors, out_of_watches, replaces_methods
 from .waiters import at_its_limit, limited, waiting
 from .waiting import until
 
 ALICE, BOB = "127.0.0.2", "127.0.0.3"
 
 
+@replaces_methods
 async def test_an_unwatchable_connection_is_reset(rig, monkeypatch):
     pod = rig.endpoint()
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
@@ -62,7 +63,7 @@ async def test_an_endpoint_reset_before_the_header_is_sent_resets_the_client(rig
 
 
 def sends_at_once(connection):
-    """Return whether Nagle's algorithm is off towards the endpoint."""
+    """Return whether TCP_NODELAY is set towards the endpoint."""
     return connection.up.sink.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
@@ -395,7 +396,7 @@ async def test_a_dialled_port_of_a_range_is_shifted_to_the_endpoint(rig, distanc
 
 
 def range_of(web, endpoints, distance=5, **fields):
-    """Return a serving whose range has the port that clients of a test's Service dial."""
+    """Return a Serving whose range contains the port that clients of a test's Service dial."""
     at = web.address
     ranges = (DialledRange(at.ip, at.port - 9, at.port + 9, at.port - distance),)
     return Serving(tuple(endpoints), ranges=ranges, **fields)
@@ -403,7 +404,7 @@ def range_of(web, endpoints, distance=5, **fields):
 
 @pytest.mark.parametrize("timeout_s", [None, 60], ids=["balanced", "affinity"])
 async def test_a_closed_port_of_a_range_does_not_eject_the_endpoint(rig, timeout_s):
-    """With affinity its client is reset: the port of another pod is of another session."""
+    """With affinity, its client is reset: another pod's port belongs to another session."""
     pod, closed = rig.endpoint(), rig.refusing()
     listed = [SocketAddress(one.ip, one.port - 5) for one in (closed, pod.address)]
     web = rig.service(*listed)
@@ -419,6 +420,7 @@ async def test_a_closed_port_of_a_range_does_not_eject_the_endpoint(rig, timeout
     assert not web.group.balancers.current.ejected(rig.engine.reactor.now)
 
 
+@replaces_methods
 async def test_a_clients_own_address_is_known_to_reach_the_dialled_port_of_a_range(
     rig, monkeypatch
 ):
@@ -428,7 +430,7 @@ async def test_a_clients_own_address_is_known_to_reach_the_dialled_port_of_a_ran
     web.group.update(range_of(web, [listed]))
     dialer.is_on = True
     monkeypatch.setattr(dialer.locality, "keeps_client", lambda *_: True)
-    # On loopback, no socket need be transparent.
+    # On loopback, the socket needn't be transparent.
     monkeypatch.setattr(SystemCalls, "set_option", lambda *_: 0)
     client, server = await rig.joined(web, pod)
     assert dialer.open_connections.has("127.0.0.1", pod.address)
@@ -458,7 +460,7 @@ async def test_a_port_removed_from_its_range_long_ago_may_be_the_service_port(ri
     assert not web.group.left_ranges
 
 
-async def test_a_port_outside_its_ranges_leads_to_the_listed_port(rig):
+async def test_a_port_outside_its_ranges_is_dialled_at_the_listed_port(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address)
     beside = DialledRange(web.address.ip, web.address.port + 1, web.address.port + 9, 1)
@@ -502,7 +504,7 @@ async def test_a_client_of_many_dead_endpoints_is_reset_after_sixteen_dials(rig)
     group = EndpointGroup(port_key("shop/web"), Serving(dead))
     connection, client = await rig.begun(group)
     connection.begin()
-    # After a dial that failed at once, others get their turn.
+    # After the first dial, which fails immediately, other connections get a turn.
     assert group.totals().failures == 1
     assert await client.was_reset()
     assert group.totals().failures == TRIED_MAX
@@ -527,7 +529,7 @@ async def test_a_client_of_silent_endpoints_is_reset_after_3_s(timed, timers, co
 async def test_an_endpoint_given_less_than_its_timeout_is_not_blamed(timed, timers):
     group = EndpointGroup(port_key("shop/web"), Serving([timed.silent() for _ in range(4)]))
     _connection, client = await ask(timed, group)
-    # The loop was held up: the third dial begins with half a second left for the client.
+    # The loop is late: the third dial starts when the client has half a second left.
     timers.advance(1)
     timers.now += 1.5
     timers.advance(0.5)
@@ -540,7 +542,7 @@ async def test_an_answered_dial_counts_as_load_until_joined(timed, timers):
     group = EndpointGroup(port_key("shop/web"), Serving(pods, **limited(1)))
     connection, _ = await ask(timed, group)
     dialled = connection.endpoint
-    # The loop was held up: the deadline is handled before the answer.
+    # The loop is late: the deadline is handled before the answer.
     timers.advance(1.5)
     assert group.loads.of(dialled) == 1
     await until(lambda: connection.up is not None)
@@ -549,7 +551,7 @@ async def test_an_answered_dial_counts_as_load_until_joined(timed, timers):
 
 
 async def ask(rig, group):
-    """Return a connection that dials for a new client, and the client."""
+    """Return a connection that dials for a new client, and that client."""
     connection, client = await rig.begun(group)
     rig.engine.reactor.tick()
     connection.begin()
@@ -632,7 +634,7 @@ async def assert_served(rig, group, pod):
 
 
 async def test_refusing_endpoints_are_dialled_for_each_client(rig):
-    """A refusal costs no time, so an endpoint that is back is found by the first client."""
+    """A refusal costs no time, so the first client finds an endpoint that has returned."""
     web = rig.service(rig.refusing())
     for count in (1, 2, 3):
         assert await rig.resets_a_client(web)
@@ -677,6 +679,7 @@ async def test_a_connection_closed_while_waiting_for_a_descriptor_stays_closed(t
     assert pod.accept_now() is None
 
 
+@replaces_methods
 async def test_an_unwatchable_dial_is_retried_soon(rig, monkeypatch):
     pod = rig.endpoint()
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
@@ -752,7 +755,7 @@ async def test_a_client_is_reset_when_its_last_endpoint_is_removed_during_the_di
     assert rig.connections.open == {}
 
 
-async def test_a_dial_moves_on_to_an_endpoint_added_meanwhile(build):
+async def test_a_dial_moves_on_to_an_endpoint_added_in_the_meantime(build):
     rig = build(QUICK)
     web = rig.service(rig.silent())
     client = await rig.client(web)

@@ -1,4 +1,4 @@
-"""What a Service port knows of its connections at each of the border's calls."""
+"""The counters of a Service port's connections after each of the data plane's system calls."""
 
 import logging
 import socket
@@ -40,7 +40,7 @@ async def test_a_client_without_an_endpoint_counts_as_failed(rig):
     assert [(call.number, call.failed) for call in rig.engine.calls.take()[0]] == [(1, 1)]
 
 
-async def test_a_connection_log_enabled_meanwhile_logs_the_end(rig, caplog):
+async def test_a_connection_log_enabled_during_a_connection_logs_its_end(rig, caplog):
     pod, web = rig.served()
     caplog.set_level("INFO")
     client, _ = await rig.joined(web, pod)
@@ -52,19 +52,19 @@ async def test_a_connection_log_enabled_meanwhile_logs_the_end(rig, caplog):
 
 
 async def connect(rig):
-    """Return a client, the endpoint's end of its connection, and what is counted for this."""
+    """Return a client, the endpoint's end of its connection, and the endpoint's counters."""
     pod, web = rig.served()
     return *await rig.pair(web, pod), web.group.counters_of(pod.address)
 
 
 async def is_silent(rig, seconds=0.95):
-    """Return when the client has sent nothing for some time."""
+    """Return when the client has been silent for this time."""
     (connection,) = rig.connections.open
     await until(lambda: silence(connection.client)[0] >= seconds, "the client has waited")
 
 
 async def ask_and_wait(rig, seconds=0.95):
-    """Return the same a second after the client's question."""
+    """Return the same after the client's question and a second of silence."""
     client, server, counters = await connect(rig)
     await client.send(b"question")
     assert await server.read() == b"question"
@@ -77,7 +77,7 @@ async def ended(rig):
 
 
 def noted(rig, counters):
-    """Return how many connections in a row ended without an answer, as a report will have it."""
+    """Return the number of consecutive connections without an answer, as in the next report."""
     rig.settle()
     ends = counters.ends
     return (ends.part.failures, ends.part.failure) if ends.is_on else (0, 0)
@@ -109,7 +109,7 @@ async def test_a_request_read_together_with_its_reset_has_not_waited(rig, monkey
     client, _server, counters = await connect(rig)
     (connection,) = rig.connections.open
     await until(lambda: connection.up is not None)
-    # The process was stopped for so long: client and endpoint are without blame.
+    # The process was stopped for this time, so neither client nor endpoint is to blame.
     connection.exchange.asked_at -= 7.0
     monkeypatch.setattr(tcp_accounts, "silence", lambda _: (7.0, 0.0))
     client.send_some(b"question")
@@ -190,12 +190,12 @@ async def test_a_half_closed_client_still_gets_a_late_response(rig, is_with_end)
 
 
 @pytest.mark.parametrize("is_with_end", [False, True])
-async def test_a_client_that_half_closes_at_once_gets_its_response(rig, is_with_end):
+async def test_a_client_that_half_closes_after_its_request_gets_its_response(rig, is_with_end):
     client, server, counters = await connect(rig)
     await client.send(b"question")
     client.finish()
     assert await server.read() == b"question"
-    # No event of a socket moves the reactor's clock on meanwhile.
+    # In this time, no event of a socket advances the reactor's clock.
     await is_silent(rig)
     assert noted(rig, counters) == (1, Failure.UNANSWERED), "it may have left"
     assert counters.client_aborts == 1
@@ -214,7 +214,7 @@ async def test_a_connection_closed_while_awaiting_a_response_is_no_longer_watche
     timers.advance(1.0)
     client.finish()
     assert await server.read() == b""
-    # More than the window of a client that doesn't read.
+    # This exceeds the window of a client that doesn't read.
     await server.send(bytes(300_000))
     server.close()
     awaited = timed.connections.late_resets.waiting
@@ -226,7 +226,7 @@ async def test_a_connection_closed_while_awaiting_a_response_is_no_longer_watche
 
 async def test_a_late_response_is_awaited_even_if_the_endpoint_has_not_read_everything(rig):
     client, server, counters = await connect(rig)
-    # More than the window of an endpoint that doesn't read: the client's FIN stays behind it.
+    # This exceeds the window of an endpoint that doesn't read, so the client's FIN stays behind it.
     await client.send(bytes(500_000))
     await is_silent(rig)
     (connection,) = rig.connections.open
@@ -241,7 +241,7 @@ async def test_a_late_response_is_awaited_even_if_the_endpoint_has_not_read_ever
     )
     assert not connection.is_closed, "the answer is awaited"
     assert is_connected(connection.up.sink), "the endpoint hasn't acknowledged the FIN"
-    # What it does after its FIN doesn't matter any more.
+    # A reset after its FIN has no effect any more.
     server.reset()
     await until(lambda: not is_connected(connection.up.sink))
     await turns(1)
@@ -299,7 +299,7 @@ async def test_an_endpoint_resetting_long_unread_data_counts_as_hung(rig):
 
 
 async def ask_again(rig):
-    """Return a client that was answered and has asked again, and the rest."""
+    """Return a client that was answered and has asked again, its endpoint and the counters."""
     client, server, counters = await connect(rig)
     await server.send(b"hello")
     assert await client.read() == b"hello"
@@ -370,7 +370,7 @@ async def test_an_endpoint_owes_a_second_response_after_a_wait(rig, monkeypatch,
     ) == (owed, cut, 0)
 
 
-async def test_a_client_leaving_at_once_after_a_second_request_is_owed_no_response(rig):
+async def test_a_client_leaving_soon_after_a_second_request_is_owed_no_response(rig):
     client, server, counters = await ask_again(rig)
     await leaves(client, server)
     await ended(rig)
@@ -403,7 +403,7 @@ async def test_a_client_reset_after_an_empty_endpoint_close_is_attributed_to_the
         await turns(1)
     client.reset()
     await until(lambda: connection.is_aborting)
-    # As a read leaves it that finds an end, after a send has taken the error.
+    # A read that finds the end leaves this state if a send has taken the error before.
     connection.up.is_ended = True
     connection.close()
     (line,) = connection_lines(caplog)

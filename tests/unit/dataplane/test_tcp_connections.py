@@ -28,7 +28,7 @@ from userspace_proxy.model import Balance, Handling, ProxyProtocol
 from userspace_proxy.model.serving import Serving
 
 from .peers import Peer, address_of, family_of
-from .rig import SIDES, no_descriptors
+from .rig import SIDES, no_descriptors, replaces_methods
 from .waiters import HOLD, count_waiting, limited, waiting
 from .waiting import turns, until
 
@@ -79,7 +79,7 @@ async def test_the_idle_time_of_a_waiting_client_starts_when_an_endpoint_answers
     await pod.accept()
     await until(lambda: waiter.up, "the dial is answered")
     answered_at = timers.clock()
-    # The first look is yet to come.
+    # The first check is still to come.
     timers.advance(0.25)
     assert waiter.idle_since(timers.clock()) == answered_at > accepted_at + 2.0
     waited.close()
@@ -115,8 +115,7 @@ async def test_a_connection_that_waited_ends_with_a_fin(rig):
 
 FAMILIES = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"], ids=["ipv4", "ipv6"])
 ATTEMPTS = 10
-"""The kernel itself sends an ACK after 40 ms, and a handshake's after 200 ms: a busy machine may
-take longer, so the best of so many counts."""
+"""The best attempt counts: a busy machine may delay the kernel's ACKs (40 ms; handshake: 200)."""
 KERNEL_S = 0.04
 
 
@@ -128,12 +127,12 @@ def stack():
 
 @pytest.fixture
 async def frozen(node, build, timers):
-    """A rig whose clock the test moves, in a namespace that no other test sends in."""
+    """A rig with the test's clock, in a namespace without traffic of other tests."""
     return build(None, timers.clock, timers)
 
 
 def segments():
-    """Return how many segments this namespace has sent."""
+    """Return how many TCP segments this namespace has sent."""
     lines = Path("/proc/thread-self/net/snmp").read_text().splitlines()
     names, values = (line.split() for line in lines if line.startswith("Tcp:"))
     return int(values[names.index("OutSegs")])
@@ -153,7 +152,7 @@ def asks(rig, web, *requests, nagle=False):
 
 
 async def exchange(rig, web, pod):
-    """Ask, answer, close; return when the data plane has closed both sides."""
+    """Ask, answer and close; return when the data plane has closed both sides."""
     client = asks(rig, web, b"question")
     server = await pod.accept()
     assert await server.read() == b"question"
@@ -167,7 +166,7 @@ async def exchange(rig, web, pod):
 
 
 async def joined(rig):
-    """Return the only connection once its endpoint has answered."""
+    """Return the only connection after its endpoint has answered."""
     await until(lambda: [c.up for c in rig.connections.open if c.up])
     (connection,) = rig.connections.open
     return connection
@@ -265,7 +264,7 @@ async def test_a_dial_after_the_ack_delay_delays_no_ack(frozen, timers):
 
 
 async def best_wait(attempt, limit_s):
-    """Return the shortest time of some attempts, the first one below the limit."""
+    """Return the shortest time of some attempts, or the first one below the limit."""
     took = []
     while len(took) < ATTEMPTS:
         took.append(await attempt())
@@ -386,7 +385,7 @@ class Connection:
 
 @pytest.fixture
 async def held(timers, stack):
-    """A reactor, held ACKs on it, and one connection."""
+    """A reactor, the held ACKs on it, and a connection."""
     reactor = Reactor(timers, clock=timers.clock)
     stack.callback(reactor.close)
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -450,12 +449,12 @@ def test_non_tcp_sockets_are_left_unchanged(stack, kind):
 
 PIPES = pytest.mark.parametrize("pipes", [32, 0], ids=["spliced", "copied"])
 
-# More than the proxy passes on to a reader that never reads, and more than all kernels take.
+# More than the proxy forwards to a reader that never reads, and more than any kernel accepts.
 STALLING_BYTES = 4_000_000
 MORE_THAN_IS_TAKEN = 20_000_000
 
-# More than the reader's window and a pipe contain: the rest waits in the proxy's kernel. How
-# much that takes depends on how soon its receive buffer grows, 2 to 5 MB.
+# More than the reader's window and a pipe hold, so the rest waits in the proxy's kernel, which
+# accepts 2 to 5 MB, depending on how soon its receive buffer grows.
 TAKEN_AT_LEAST = 1_000_000
 
 
@@ -487,7 +486,7 @@ async def test_a_reader_that_stays_stalled_is_reset_after_its_timeout(
     began = timers.now
     while rig.connections.open:
         timers.advance(0.3)
-    # On a busy machine the reader's kernel may have acknowledged the last of it late.
+    # On a busy machine the reader's kernel may have acknowledged the last bytes late.
     assert timers.now - began < 5.5
     assert await stalls.was_reset()
 
@@ -508,7 +507,7 @@ async def test_a_slow_reader_gets_all_bytes_acknowledged_by_the_proxys_kernel(
 
 
 def has_progress(rig):
-    """Return whether the next look will find that bytes have moved."""
+    """Return whether the next check will find that bytes have moved."""
     waiting = rig.connections.late_resets.waiting.values()
     return any(_undelivered(each.direction) != each.progress[1] for each in waiting)
 
@@ -519,7 +518,7 @@ async def test_a_slow_reader_is_reset_after_a_minute(timed, timers, first):
     await reset_behind(timed, resets, bytes(MORE_THAN_IS_TAKEN))
     began = timers.now
     while timed.connections.open:
-        # Two segments of loopback: fewer may not open the window, and are no progress then.
+        # Two segments on loopback: fewer may not open the window, and then don't count as progress.
         await slow.read_exactly(140_000)
         await until(lambda: has_progress(timed), "the kernel has sent more")
         timers.advance(4.0)
@@ -531,17 +530,17 @@ async def test_moved_bytes_count_as_progress_even_if_as_many_remain(timed, timer
     await reset_behind(timed, resets, bytes(MORE_THAN_IS_TAKEN))
     (waiting,) = timed.connections.late_resets.waiting.values()
     timers.advance(4.9)
-    # What a reader does that takes exactly what is read meanwhile; a kernel repeats no such size.
+    # Like a reader that reads as much as arrives; the kernel itself never moves this size twice.
     waiting.direction.bytes_moved += 64
     timers.advance(4.9)
     assert timed.connections.open
-    # The kernel may have moved some more itself meanwhile.
+    # The kernel itself may have moved more bytes.
     timers.advance(5)
     assert not timed.connections.open
 
 
 @SIDES
-async def test_a_reader_leaving_meanwhile_ends_the_wait_and_its_pipe_is_not_reused(rig, first):
+async def test_a_reader_leaving_during_the_wait_ends_it_and_its_pipe_is_not_reused(rig, first):
     resets, stalls = await rig.both_ends(first)
     await reset_behind(rig, resets, bytes(STALLING_BYTES))
     assert rig.engine.pipes.open_pipes == 1
@@ -561,7 +560,7 @@ async def test_a_reset_without_undelivered_bytes_is_immediate(rig, first):
 
 
 async def read_slowly(peer, timers):
-    """Return what a reader of 250 kB a second gets before its reset."""
+    """Return what a reader with 250 kB a second receives before its reset."""
     got = bytearray()
     with contextlib.suppress(ConnectionResetError):
         while some := await peer.read(250_000):
@@ -572,7 +571,7 @@ async def read_slowly(peer, timers):
 
 
 async def reset_behind(rig, peer, data):
-    """Send data to a reader that doesn't read, and reset; return how much was acknowledged.
+    """Send data to a stalled reader, and reset; return how many bytes were acknowledged.
 
     The reset is sent once the proxy's kernel has acknowledged everything, or accepts no more.
     """
@@ -593,23 +592,23 @@ async def reset_behind(rig, peer, data):
 
 
 def is_stuck(rig):
-    """Return whether the proxy waits for room towards the reader."""
+    """Return whether the proxy waits for room at the reader."""
     return any(c.up.is_stuck or c.down.is_stuck for c in rig.connections.open)
 
 
 def unacknowledged(peer):
-    """Return how many bytes the other side's kernel hasn't acknowledged: SIOCOUTQ."""
+    """Return how many bytes the peer's kernel hasn't acknowledged (SIOCOUTQ)."""
     queued = bytearray(4)
     fcntl.ioctl(peer.sock, termios.TIOCOUTQ, queued)
     return int.from_bytes(queued, "little")
 
 
 TWO_CONNECTIONS = Tuning(descriptor_limit=5)
-"""The listener's socket and two for each."""
+"""One descriptor for the listener, and two for each connection."""
 
 
 async def serving_two(build):
-    """Return a rig at its descriptor limit, its Service, and both ends of its connections."""
+    """Return a rig at its descriptor limit, its Service, an endpoint and connections' ends."""
     rig = build(TWO_CONNECTIONS)
     pod, web = rig.served()
     return rig, web, pod, [await rig.pair(web, pod) for _ in range(2)]
@@ -641,6 +640,7 @@ async def test_a_waiting_client_is_served_when_a_connection_ends(build):
     assert await (await pod.accept()).read() == b"patience"
 
 
+@replaces_methods
 async def test_a_paused_listener_that_cannot_be_watched_is_retried_later(build, monkeypatch):
     rig, web, pod, pairs = await serving_two(build)
     waiting = await rig.client(web)

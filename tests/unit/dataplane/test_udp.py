@@ -21,7 +21,7 @@ SIZES = pytest.mark.parametrize("size", [0, 1, 1472, 65507])
 async def test_datagrams_dropped_by_a_full_buffer_are_counted(rig):
     pod, service, client = rig.udp_served()
     await exchange(client, pod)
-    # The loop doesn't run meanwhile, so nothing is read: 200 MB don't fit into any buffer.
+    # The loop doesn't run during these sends, and 200 MB don't fit into any buffer.
     for _ in range(4000):
         client.send(bytes(50_000))
     rig.settle()
@@ -115,7 +115,7 @@ async def test_an_unsendable_reply_is_dropped(rig):
 
 
 class CountedReads:
-    """A socket that counts how often it is read."""
+    """A socket that counts its reads."""
 
     def __init__(self, sock):
         self._sock = sock
@@ -157,14 +157,14 @@ TTL = {
 
 
 def send_with(client, payload, hops):
-    """Send a datagram that may pass that many hops."""
+    """Send a datagram with this hop limit."""
     level, _receive, send = TTL[client.address.ip]
     client.sock.setsockopt(level, send, hops)
     client.send(payload)
 
 
 async def hops_of(pod):
-    """Return how many hops the next datagram had left at an endpoint."""
+    """Return the hop limit with which the next datagram arrives at an endpoint."""
     await readable(pod.sock)
     _, ancillary, _, _ = pod.sock.recvmsg(100, 100)
     ((_, _, value),) = ancillary
@@ -209,7 +209,7 @@ async def test_the_hop_limit_of_a_held_datagram_is_decremented_once(rig):
 
 
 class CountsTurns:
-    """Waits for room at an endpoint, and counts how often it is dialled for."""
+    """Waits for room at an endpoint, and counts its turns."""
 
     client_ip = "127.0.0.9"
 
@@ -235,8 +235,8 @@ async def test_a_refusing_endpoint_makes_no_room_for_waiting_flows(rig):
     rig.udp_client(dns).send(b"question")
     await until(lambda: waited(dns) == 2, "a flow that was refused")
     await exchange(busy, pod)
-    # Where a refusal ejects none, as of a client's own address, those that wait would be refused in
-    # turn without a pause.
+    # A refusal to a client's own address ejects no endpoint, so the waiting clients would be
+    # refused one after the other without a pause.
     assert waiter.turns == 0
     room.left(waiter)
 
@@ -254,7 +254,7 @@ async def test_a_datagram_with_an_exhausted_hop_limit_is_dropped(rig, caplog, is
     mistake = dns.group.client_mistakes[ClientMistake.HOP_LIMIT]
     assert (mistake.part.failures, mistake.part.client) == (2, client.address.ip)
     (line,) = [r for r in caplog.records if "hop limit" in r.getMessage()]
-    # Any client can send such a datagram: it is no sign of a circle.
+    # Any client can send such a datagram, so it doesn't prove a loop.
     assert line.getMessage() == (
         f"shop/web:http: dropped a datagram from {line.client}: hop limit reached (a loop?)"
     )
@@ -262,7 +262,7 @@ async def test_a_datagram_with_an_exhausted_hop_limit_is_dropped(rig, caplog, is
 
 
 async def test_the_hop_limit_ends_a_loop_of_services(rig):
-    """Each round is a new flow, as the datagram is sent from a new port."""
+    """Each round is a new flow, because the datagram has a new source port."""
     there, dns = rig.udp_service(UNREACHABLE), rig.udp_service(UNREACHABLE)
     rig.update(dns, there.address)
     rig.update(there, dns.address)
@@ -273,7 +273,7 @@ async def test_the_hop_limit_ends_a_loop_of_services(rig):
 
 
 async def test_the_hop_limit_ends_a_loop_of_existing_flows(rig):
-    """As when a flow has got the port of one that was ended and that is known as a client."""
+    """This happens if a flow gets the port of an ended flow that is known as a client."""
     dns = rig.udp_service(UNREACHABLE)
     rig.update(dns, dns.address)
     client = rig.udp_client(dns)
@@ -297,7 +297,7 @@ async def test_only_open_unanswered_flows_count_as_stalled(build, timers):
     async def pass_5_s(*, is_answered):
         await exchange(other, pod)
         if is_answered:
-            # A byte is an answer.
+            # One byte counts as an answer.
             await exchange(kept, pod, b"m", b"1")
         else:
             kept.send(b"m")
@@ -312,7 +312,7 @@ async def test_only_open_unanswered_flows_count_as_stalled(build, timers):
         assert counters.stalled == stalled
     await pass_5_s(is_answered=True)
     assert counters.stalled == 0
-    # Three times as long as the silence before.
+    # The silence is three times as long as the one before.
     for _ in range(16):
         await pass_5_s(is_answered=False)
     assert (counters.stalled, counters.active, counters.unanswered) == (1, 2, 0)

@@ -9,13 +9,13 @@ from userspace_proxy.model import Failure, Handling, Hold
 from userspace_proxy.model.failures import dial_failure
 
 from .peers import UdpPeer, exchange
-from .rig import UNREACHABLE, no_descriptors, out_of_watches
+from .rig import UNREACHABLE, no_descriptors, out_of_watches, replaces_methods
 from .waiters import HOLD, count_waiting
 from .waiting import turns, until
 
 
 async def test_a_flow_with_only_endpoint_traffic_stays_open(timed, timers):
-    """As with a stream of events: the client has asked once."""
+    """A stream of events is like this: the client has asked only once."""
     pod, _, client = timed.udp_served()
     client.send(b"question")
     _, at = await pod.receive_from()
@@ -27,7 +27,7 @@ async def test_a_flow_with_only_endpoint_traffic_stays_open(timed, timers):
 
 
 async def test_a_flow_with_two_simultaneous_requests_moves_on_with_both(rig):
-    """glibc requests A and AAAA at once, and waits 5 s for the one that is lost."""
+    """glibc sends A and AAAA together, and waits 5 s if one of them is lost."""
     pod, dead = rig.udp_peer(), rig.refusing_udp()
     dns = rig.udp_service(dead, pod.address)
     client = rig.udp_client(dns)
@@ -114,7 +114,7 @@ async def test_the_first_four_datagrams_are_resent_to_another_endpoint(rig):
 
 
 async def test_a_late_refusal_does_not_resend_datagrams(build, timers):
-    """What a syslog client sent to an endpoint an hour before it died has arrived there."""
+    """A syslog client's datagram had arrived an hour before its endpoint died."""
     rig = build(Tuning(udp_idle_s=9999), timers.clock, timers)
     old, new = rig.udp_peer(), rig.udp_peer()
     client = rig.udp_client(rig.udp_service(old.address, new.address))
@@ -138,13 +138,13 @@ async def test_a_receive_only_endpoint_is_readmitted_when_it_stops_refusing(time
     for _ in range(2):
         client.send(b"message")
         assert await pod.receive() == b"message"
-        # Longer than ARP takes to fail.
+        # This is longer than ARP needs to fail.
         timers.advance(5)
     assert syslog.group.balancers.current.ejected(timers.now) == {}
 
 
 async def revived(rig, pod):
-    """Return an endpoint at the address of one that was closed."""
+    """Return an endpoint with the address of a closed one."""
     return rig.keep(UdpPeer(port=pod.address.port))
 
 
@@ -155,7 +155,7 @@ async def test_an_old_refusal_does_not_lose_a_datagram(rig, first, exchanges):
     for _ in range(exchanges):
         await exchange(client, pod)
     pod.close()
-    # The refusal arrives now, and hasn't been read when the endpoint is back.
+    # The refusal arrives now, but hasn't been read when the endpoint is back.
     rig.flow.sock.send(b"lost")
     back = await revived(rig, pod)
     client.send(b"good")
@@ -210,7 +210,7 @@ async def test_a_flow_leaves_an_unsendable_endpoint(rig, number):
     assert (dials.part.failures, dials.part.number) == (1, number)
 
 
-async def test_failing_to_send_a_large_datagram_is_a_failure(rig):
+async def test_a_large_datagram_that_cannot_be_sent_is_a_failure(rig):
     pod, dns, client = rig.udp_served()
     client.send(bytes(3000))
     assert await pod.receive() == bytes(3000)
@@ -240,7 +240,7 @@ async def test_an_unsendable_datagram_may_be_lost_without_ending_the_flow(rig, i
 
 
 def report(flow, number):
-    """Have the socket of a flow report an error, and nothing else."""
+    """Make a flow's socket report an error."""
     sock = flow.sock
     failing = flow.sock = Failing(sock, number)
     flow.on_endpoint(0)
@@ -249,7 +249,7 @@ def report(flow, number):
 
 
 class Failing:
-    """A socket that reports an error, once when it is read, and nothing else."""
+    """A socket whose first read reports an error."""
 
     def __init__(self, sock, number):
         self.fileno = sock.fileno
@@ -276,6 +276,7 @@ async def test_a_flow_without_a_descriptor_is_dropped_without_an_ejection(rig):
     await exchange(client, pod)
 
 
+@replaces_methods
 async def test_an_unwatchable_flow_leaves_no_state_behind(rig, monkeypatch):
     pod, dns, client = rig.udp_served()
 
@@ -305,7 +306,7 @@ async def test_a_resent_datagram_counts_as_activity(timed, timers):
     dns = timed.udp_service(**HOLD)
     timed.udp_client(dns).send(b"question")
     await until(lambda: len(timed.flows))
-    # A use is noted once a second, and not as the first endpoint is chosen.
+    # Activity is recorded once a second, but not when the first endpoint is chosen.
     timers.advance(0.9)
     timed.update(dns, old.address, new.address, **HOLD)
     assert await old.receive() == b"question"
@@ -372,7 +373,7 @@ async def test_an_unanswered_flow_is_dated_by_its_clients_request(timed, timers)
     assert (counters.unanswered, counters.ends.is_on) == (1, False)
 
 
-async def test_a_flow_with_a_removed_endpoint_moves_to_another_endpoint_at_once(rig):
+async def test_a_flow_with_a_removed_endpoint_moves_to_another_immediately(rig):
     pods = [rig.udp_peer() for _ in range(2)]
     dns = rig.udp_service(pods[0].address)
     client, other = rig.udp_client(dns), rig.udp_client(dns)
@@ -420,7 +421,7 @@ BOTH, ASKED, ANSWERED, NOTHING = (True, True), (True, False), (False, True), (Fa
 
 
 def looked(*looks, every_s=5.0, further_seconds=2):
-    """Return a conversation after looks, each every so many seconds."""
+    """Return a conversation after these checks, which are this many seconds apart."""
     talk = Conversation()
     talk.further_seconds = further_seconds
     for number, (is_asked, is_answered) in enumerate(looks):

@@ -43,7 +43,7 @@ async def test_during_a_memory_shortage_a_new_flow_replaces_another_flow(timed, 
     peer = timed.udp_peer()
     dns = timed.udp_service(peer.address)
     limit = Limit(0)
-    # A 64th is enough for two.
+    # 1/64 of this is enough for two flows.
     limit.limit = 2 * MIB
     timed.dataplane.watch_memory(lambda: [limit])
     limit.used_mib = 2
@@ -96,7 +96,7 @@ async def test_a_flow_with_only_refusing_endpoints_waits_for_another_endpoint(ri
 
 
 async def test_a_refusal_reported_when_sending_a_held_datagram_is_handled(rig, monkeypatch):
-    """The call that sends it has taken the error, so that no event tells of it."""
+    """The failing send has cleared the error, so no event follows."""
     silent, pod = rig.udp_peer(), rig.udp_peer()
     dns = rig.udp_service(**HOLD)
     client = rig.udp_client(dns)
@@ -195,7 +195,7 @@ ABSENT, PRESENT = SocketAddress("192.0.2.1", 53), SocketAddress("192.0.2.2", 53)
 
 
 class Flow(SimpleNamespace):
-    """What is needed of a flow; each one is a key of its own."""
+    """The part of a flow that is needed; each one is a separate key."""
 
     __hash__ = object.__hash__
     __eq__ = object.__eq__
@@ -205,7 +205,7 @@ class Flow(SimpleNamespace):
 
 
 class Node:
-    """Flows at client addresses, and a neighbour table."""
+    """Flows with client addresses, and a neighbour table."""
 
     def __init__(self):
         self.clock = Clock()

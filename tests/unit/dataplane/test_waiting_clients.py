@@ -57,7 +57,7 @@ def test_addresses_of_one_64_network_evict_no_other_clients_waits():
 def test_a_client_above_its_share_evicts_its_own_wait_before_a_larger_64_network():
     pods = [f"fd00::{i:x}" for i in range(1, 101)]
     waiting, places = filled(*pods, *["192.0.2.1"] * 15)
-    # The sixteenth is within its share.
+    # The sixteenth wait is within its client's share.
     assert waiting.to_end("192.0.2.1") is places[0]
     waiting.add(Place("192.0.2.1"), 0.0)
     assert waiting.to_end("192.0.2.2") is places[0]

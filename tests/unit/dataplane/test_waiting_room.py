@@ -86,7 +86,7 @@ async def test_a_waiting_client_is_reset_at_its_deadline(timed, timers):
 
 
 @pytest.mark.parametrize("is_reset", [False, True], ids=["fin", "rst"])
-async def test_a_client_that_gives_up_leaves_at_once(rig, is_reset):
+async def test_a_client_that_gives_up_is_removed_immediately(rig, is_reset):
     web = rig.service(**HOLD)
     (client,) = await waiting(rig, web, 1)
     await client.send(b"early")
@@ -111,7 +111,7 @@ async def test_a_client_with_only_refusing_endpoints_waits_for_another_endpoint(
 
 
 async def test_a_client_of_silent_endpoints_waits_after_its_dials(build):
-    # All dials together have three times as long: more than a slow machine takes for two.
+    # All dials together have three times this, which is longer than a slow machine needs for two.
     rig = build(Tuning(connect_timeout_s=0.3))
     web = rig.service(rig.silent(), rig.silent(), **HOLD)
     await waiting(rig, web, 1)
@@ -163,7 +163,7 @@ async def test_waiting_clients_are_redialled_each_second_even_if_earlier_ones_le
     web = timed.service(gone.address, **HOLD)
     clients = await waiting(timed, web, RETRIES + 1)
     timers.advance(RETRY_S)
-    # One is left in the pass.
+    # One client remains in this pass.
     await until(lambda: not web.group.waiting_room._clients.dialled)
     clients[-1].reset()
     await until(lambda: count_waiting(web) == RETRIES)
@@ -245,7 +245,7 @@ async def test_a_new_client_waits_behind_earlier_clients(rig):
     late, _ = await rig.begun(web.group)
     served = next(connection for connection in rig.connections.open if connection.up)
     served.close()
-    # There is room, but not for this one.
+    # A slot is free, but not for this client.
     late.begin()
     assert await (await pod.accept()).read() == b"first"
     assert (waited(web), count_waiting(web)) == (2, 1)
@@ -254,7 +254,7 @@ async def test_a_new_client_waits_behind_earlier_clients(rig):
 async def test_a_freed_slot_is_not_kept_for_a_departed_client(timed, timers):
     pod, web, server = await at_its_limit(timed)
     (gone,) = await waiting(timed, web, 1)
-    # The client has its turn, and finds no room.
+    # The client gets its turn, but finds no room.
     timers.advance(RETRY_S)
     await turns(5)
     gone.reset()
@@ -298,7 +298,7 @@ async def test_removing_the_limit_serves_all_waiting_clients(rig):
 async def test_after_the_limit_is_removed_a_new_client_is_dialled_while_others_wait(rig):
     _pod, web, _ = await at_its_limit(rig)
     await waiting(rig, web, 3)
-    # One that waits is dialled, and not answered; the others wait until it is.
+    # One of the waiting clients is dialled without an answer; the others wait for that.
     rig.update(web, rig.silent())
     late, _ = await rig.begun(web.group)
     late.begin()
@@ -402,7 +402,7 @@ class Blocked:
 
 
 class Datagrams:
-    """A flow that waits for an endpoint at its limit: it is served at once if one has a place."""
+    """A flow that waits for an endpoint at its limit, and is served immediately if one is free."""
 
     client_ip = "192.0.2.1"
 
@@ -420,7 +420,7 @@ class Datagrams:
 
 
 class Dialled:
-    """A client for which an endpoint is dialled that is silent."""
+    """A client for which a silent endpoint is dialled."""
 
     client_ip = "192.0.2.1"
 

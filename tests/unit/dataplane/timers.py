@@ -1,4 +1,4 @@
-"""Timers of an event loop that fire when the test lets time pass."""
+"""Timers of an event loop that fire when the test advances the time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Timer:
-    """Part of asyncio.TimerHandle."""
+    """A handle with the interface of asyncio.TimerHandle."""
 
     def __init__(self, when: float, callback: Callable[[], None]) -> None:
         self.when = when
@@ -15,7 +15,6 @@ class Timer:
         self.is_cancelled = False
 
     def cancel(self) -> None:
-        """Part of asyncio.TimerHandle."""
         self.is_cancelled = True
 
 
@@ -23,7 +22,7 @@ class TimerLoop:
     """The timers of an event loop, and its clock.
 
     Args:
-        loop: Does everything else; None where nothing else is needed.
+        loop: Provides everything else; None if nothing else is needed.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
@@ -39,17 +38,16 @@ class TimerLoop:
         return self.now
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
-        """Part of asyncio.AbstractEventLoop."""
         self._timers.append(Timer(self.now + delay, callback))
         return self._timers[-1]
 
     @property
     def waiting(self) -> int:
-        """How many timers are set."""
+        """How many timers are pending."""
         return sum(not timer.is_cancelled for timer in self._timers)
 
     def jump(self, seconds: float) -> None:
-        """Let time pass during which nothing runs; then fires each timer that is due, once."""
+        """Advance the time without running anything, then fire each due timer once."""
         self.now += seconds
         due = [timer for timer in self._timers if timer.when <= self.now]
         self._timers = [timer for timer in self._timers if timer.when > self.now]
@@ -58,7 +56,7 @@ class TimerLoop:
                 timer.callback()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass; fires what is due, in order, each at its own time."""
+        """Advance the time; fire due timers in order, each at its own time."""
         end = self.now + seconds
         while due := [t for t in self._timers if not t.is_cancelled and t.when <= end]:
             first = min(due, key=lambda timer: timer.when)

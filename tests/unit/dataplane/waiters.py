@@ -14,7 +14,7 @@ HOLD: dict[str, Any] = {"handling": Handling(hold=Hold(60))}
 
 
 async def waiting(rig: Rig, service: Service, count: int) -> list[Peer]:
-    """Connect clients, which then wait."""
+    """Connect clients, which then wait for an endpoint."""
     clients = []
     for number in range(count):
         clients.append(await rig.client(service))
@@ -35,7 +35,7 @@ def limited(number: int, **others: Any) -> dict[str, Any]:
 
 
 async def at_its_limit(rig: Rig) -> tuple[TcpEndpoint, Service, Peer]:
-    """Return an endpoint, its Service with a limit of one, and the end of that connection there."""
+    """Return an endpoint, its Service with a limit of one, and that connection's end there."""
     pod = rig.endpoint()
     web = rig.service(pod.address, **limited(1))
     _, server = await rig.pair(web, pod)

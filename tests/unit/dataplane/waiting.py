@@ -1,4 +1,4 @@
-"""Waits for a condition or a socket with a deadline: the one place of these tests that pauses."""
+"""Waits with a deadline for a condition or a socket; only this module of these tests pauses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
     """Return when the condition holds; fails after the deadline.
 
     Args:
-        condition: Looked at again and again.
+        condition: Checked repeatedly.
         what: Names it in the error.
     """
     loop = asyncio.get_running_loop()
@@ -25,7 +25,7 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
 
 
 async def turns(count: int) -> None:
-    """Return when the loop has gone round that many times."""
+    """Return after this many iterations of the loop."""
     loop = asyncio.get_running_loop()
     for _ in range(count):
         turn = loop.create_future()
@@ -34,13 +34,13 @@ async def turns(count: int) -> None:
 
 
 async def readable(sock: socket.socket) -> None:
-    """Return when the socket can be read, or has failed."""
+    """Return when the socket is readable or has failed."""
     loop = asyncio.get_running_loop()
     await _woken(sock, loop.add_reader, loop.remove_reader)
 
 
 async def writable(sock: socket.socket) -> None:
-    """Return when the socket can be written to, or has failed."""
+    """Return when the socket is writable or has failed."""
     loop = asyncio.get_running_loop()
     await _woken(sock, loop.add_writer, loop.remove_writer)
 

@@ -1,1 +1,1 @@
-"""Tests of the package's diagnosis."""
+"""Tests of the package's ``diagnosis``."""

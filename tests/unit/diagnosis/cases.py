@@ -1,4 +1,4 @@
-"""Service ports, each with the rule that decides it and what is said of it, in the rules' order."""
+"""Service ports, each with its deciding rule and expected clauses, in the order of the rules."""
 
 from typing import NamedTuple
 
@@ -88,7 +88,7 @@ FAILED = LastMinuteFacts(12, unanswered=4, cause=LOST)
 
 
 class Expected(NamedTuple):
-    """What decides a Service port, and what is said of it, the lead first."""
+    """The rule that decides a Service port, and the expected clauses, the leading one first."""
 
     rule: Rule
     level: Level
@@ -132,11 +132,11 @@ USUAL = {
     rules.about_to_lose_all: (ATTENTION, PortState.SERVED),
     rules.served: (OK, PortState.SERVED),
 }
-"""What most Service ports are that a rule decides."""
+"""The usual level and state of a Service port that a rule decides."""
 
 
 def case(name, rule, *clauses, level=None, state=None, **changes):
-    """Return what is expected of a Service port with some facts."""
+    """Return a case: a Service port with these facts, its rule and its clauses."""
     of_rule = USUAL[rule]
     told = Expected(rule, level or of_rule[0], state or of_rule[1], [*clauses], changes)
     return pytest.param(told, id=name)
@@ -309,7 +309,7 @@ CASES = [
     case("denied-before-the-ranges-changed", rules.served, SERVED_BY_1, stated(DENYING),
          **{**ADMITS, "admits": ("192.0.2.0/24",)}),
 ]  # fmt: skip
-"""In the order of the rules."""
+"""Cases in the order of the rules."""
 
 
 def closes(count, **facts):
@@ -409,7 +409,7 @@ FLOWS = [
 
 
 def stalled(name, counts, open_, clause, rule=rules.answers_are_missed, **changes):
-    """Return one with so many connections at each endpoint that get no answer any more."""
+    """Return a case in which this many connections per endpoint have stalled."""
     endpoints = [
         make_endpoint(f"10.244.1.{n}:80", stalled=count) for n, count in enumerate(counts, 7)
     ]

@@ -1,4 +1,4 @@
-"""Endpoints, clocks and verdicts that several of these tests need."""
+"""Endpoints, clocks and verdicts that several test modules share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UDP = {"protocol": Protocol.UDP}
 
 
 def at(now: float) -> WallClock:
-    """Return the clock at a moment; Unix time is 1000 s ahead of it."""
+    """Return a clock that stands at this time; Unix time is 1000 s ahead of it."""
     return WallClock(lambda: now, lambda: 1000.0 + now)
 
 
@@ -31,7 +31,7 @@ def failing(cause: Cause, **facts: object) -> EndpointFacts:
 
 
 def told_of(port: PortFacts) -> tuple[Rule, list[Clause]]:
-    """Return the rule that decides, and what is said, the lead first; no rule before it fits."""
+    """Return the deciding rule and the clauses, the leading one first; no earlier rule fits."""
     first = next(rule for rule in RULES if rule(Case(port)) is not None)
     rule, verdict = decide(port)
     assert rule is first
@@ -39,20 +39,20 @@ def told_of(port: PortFacts) -> tuple[Rule, list[Clause]]:
 
 
 def lately_of(cause: Cause, count: int = 0, at: float = 0.0, *, others: bool = True) -> Cause:
-    """Return a cause of a moment ago, at a monotonic time, whose endpoint answers others."""
+    """Return a cause of the last minute, at a monotonic time; its endpoint answers others."""
     last_at = 1000.0 + at if at else 0.0
     return cause.replace(when=When.LAST_MINUTE, answers_others=others, count=count, last_at=last_at)
 
 
 def counted(counters: EndpointCounters, address: SocketAddress = POD) -> Counted:
-    """Return an endpoint with what was counted of it."""
+    """Return an endpoint with its counters."""
     return EndpointVerdict(address, True, "ready"), counters
 
 
 def returned(
     at: float, failure: Failure = Failure.REFUSED, address: SocketAddress = POD
 ) -> Counted:
-    """Return an endpoint whose dials failed until a moment, and then succeeded."""
+    """Return an endpoint whose dials failed until this time, and then succeeded."""
     counters = EndpointCounters()
     counters.dials.failed(at, failure)
     counters.dials.succeeded_at = at + 0.1
@@ -60,7 +60,7 @@ def returned(
 
 
 def ended(at: float, failure: Failure = Failure.RESET, address: SocketAddress = POD) -> Counted:
-    """Return an endpoint that ended a connection without a byte, and answers others."""
+    """Return an endpoint that ended a connection without a byte, and answers other clients."""
     counters = EndpointCounters()
     counters.ended_unanswered(at, failure)
     return counted(counters, address)

@@ -81,7 +81,7 @@ def test_a_clause_lists_the_causes_stated_in_full():
     assert stated(REFUSES).causes == (REFUSES,)
     assert failed(REFUSES, why=stated(SILENT)).causes == (REFUSES, SILENT)
     assert waiting(2).causes == ()
-    # In part.
+    # A cause that is stated only in part isn't listed.
     assert stated_in_short(REFUSES).causes == failed(why=because(REFUSES)).causes == ()
 
 

@@ -95,9 +95,9 @@ def test_only_one_of_several_mistakes_is_shown(notes, stated, shown):
 def test_mistakes_follow_a_sentence_that_states_another_cause():
     port = make_port(endpoints=(READY, failing(REFUSES)), notes=(A, replace(A, count=2), B))
     assert and_mistakes(port) == "; also: a is unknown; 1 further note"
-    # The sentence states the first one.
+    # The sentence already states the first note.
     assert and_mistakes(make_port(notes=(A, B))) == "; 1 further note"
-    # What isn't served of its addresses is the state, and no mistake.
+    # Addresses that aren't served on purpose are part of the state, not a mistake.
     off = external_ip_off("203.0.113.7", "external IPs are off")
     assert and_mistakes(make_port(notes=(off,))) == ""
 

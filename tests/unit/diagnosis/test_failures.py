@@ -64,7 +64,7 @@ def past(cause):
 
 
 def seen(cause, count, first, last):
-    """Return a cause with how often it was seen, and when."""
+    """Return a cause with its number of occurrences and their times."""
     return cause.replace(count=count, first_at=1000.0 + first, last_at=1000.0 + last)
 
 
@@ -93,7 +93,7 @@ def test_a_dial_failure_older_than_a_minute_is_in_the_past_tense(counters):
     fail(counters)
     now, _ = failure_of(POD, counters, at(5.0))
     assert failure_of(POD, counters, at(5.0 + LAST_MINUTE_S)) == (past(now), True)
-    # A probe.
+    # A probe also confirms the failure.
     counters.dials.still_fails(5.0 + LAST_MINUTE_S, Failure.REFUSED)
     assert failure_of(POD, counters, at(5.0 + LAST_MINUTE_S))[1] is False
 
@@ -133,7 +133,7 @@ def test_a_rule_dropping_datagrams_is_the_cause_of_unanswered_flows(counters, ob
 def test_an_endpoint_that_accepted_connections_before_counts_as_stopped(counters):
     fail(counters)
     assert failure_of(POD, counters, at(5.0))[0].get("was_open") is False
-    # The endpoint ended the connection without a byte.
+    # The dial succeeded, and the endpoint then ended the connection without a byte.
     counters.dials.succeeded_at = 4.0
     ended = seen(refuses(POD, was_open=True), 1, 5.0, 5.0)
     assert failure_of(POD, counters, at(5.0))[0] == ended
@@ -156,7 +156,7 @@ def test_a_silent_endpoint_has_a_known_obstacle_as_its_cause(counters, obstacle,
     ("failure", "row"),
     [(CLOSED, resets), (UNANSWERED, sends_nothing), (NO_DATAGRAM, no_datagram)],
 )
-def test_connections_without_a_byte_are_a_cause_if_many_or_all(counters, failure, row):
+def test_connections_without_a_byte_are_reported_if_many_or_all(counters, failure, row):
     counters.connections = 100
     for now in range(1, MANY_ENDS):
         counters.ends.failed(float(now), failure)
@@ -169,17 +169,17 @@ def test_connections_without_a_byte_are_a_cause_if_many_or_all(counters, failure
     assert failure_of(POD, counters, at(5.0))[0].count == MANY_ENDS
 
 
-def test_clients_leaving_at_once_do_not_blame_an_endpoint_that_has_answered(counters):
+def test_clients_leaving_soon_do_not_blame_an_endpoint_that_has_answered(counters):
     counters.connections = 3
     for left_at in (1.0, 1.2, 1.9):
         counters.ends.failed(left_at, UNANSWERED)
     assert failure_of(POD, counters, at(5.0))[0] is not None, "it has never answered"
     counters.ends.succeeded_at = 0.5
     assert failure_of(POD, counters, at(5.0)) == NOTHING
-    # A client has waited without an answer since then.
+    # A client has waited without an answer since the endpoint's last success.
     counters.ends.failed(3.0, UNANSWERED)
     assert failure_of(POD, counters, at(5.0))[0].count == 4
-    # The endpoint has ended them.
+    # The endpoint has ended these connections.
     counters.ends.succeeded_at = 4.0
     for ended_at in (4.1, 4.2, 4.3):
         counters.ends.failed(ended_at)
@@ -204,7 +204,7 @@ def test_three_consecutive_ends_of_an_intermittently_answering_endpoint_may_be_c
     assert (cause.count, cause.answers_others) == (needed, True)
 
 
-def test_three_consecutive_ends_of_an_otherwise_reliable_endpoint_are_a_cause(counters):
+def test_three_consecutive_closes_by_a_reliable_endpoint_are_reported(counters):
     counters.connections = 100
     for now in (1.0, 60.0, 61.0, 62.0):
         counters.ended_unanswered(now, Failure.RESET)
@@ -213,7 +213,7 @@ def test_three_consecutive_ends_of_an_otherwise_reliable_endpoint_are_a_cause(co
     assert failure_of(POD, counters, at(1.0 + LAST_MINUTE_S))[0].count == MANY_ENDS
 
 
-def test_a_first_byte_after_clients_have_left_is_a_cause_with_its_delay(counters):
+def test_a_first_byte_after_clients_have_left_is_reported_with_its_delay(counters):
     counters.connections = 3
     counters.ends.failed(1.0, UNANSWERED)
     counters.ends.still_fails(2.0, UNANSWERED, late=LateByte(2.5, is_at_end=False))
@@ -243,7 +243,7 @@ def test_an_endpoint_answering_only_this_node_denies_the_client(counters):
     denied = seen(denies(POD, "10.244.0.123"), 4, 5.0, last)
     assert failure_of(POD, counters, at(last + DENIED_PAST_S - 0.1)) == (denied, False)
     assert failure_of(POD, counters, at(last + DENIED_PAST_S)) == (past(denied), True)
-    # Another client.
+    # A success of another client doesn't clear the denial.
     counters.dials.succeeded_at = last + 1.0
     assert failure_of(POD, counters, at(last + 1.0)) == (denied, False)
     assert failure_of(POD, counters, at(last + DENIED_PAST_S)) == NOTHING
@@ -265,7 +265,7 @@ def test_an_endpoint_intermittently_answering_a_client_does_not_deny_it(counters
     counters.denials.succeeded_at = 6.0
     deny(counters, 7.0, *range(8, 66))
     assert failure_of(POD, counters, at(65.9)) == NOTHING
-    # Since then, no dial of it has been answered.
+    # No dial from that client has been answered since then.
     deny(counters, 6.0 + LAST_MINUTE_S)
     denied = seen(denies(POD, "10.244.0.123"), 60, 7.0, 66.0)
     assert failure_of(POD, counters, at(6.0 + LAST_MINUTE_S)) == (denied, False)
@@ -283,7 +283,7 @@ def test_an_endpoint_that_serves_no_client_fails_before_it_denies(counters, fail
 
 
 def exclude(counters, *moments, client="10.244.3.7", failure=Failure.RESET):
-    """Note connections that an endpoint ended, each after one of another client was answered."""
+    """Count connections that an endpoint ended, each after another client was answered."""
     for now in moments:
         counters.ends.succeeded_at = now - 0.5
         counters.ended_unanswered(now, failure, client)
@@ -300,7 +300,7 @@ def test_the_only_client_with_a_streak_of_failures_is_named(counters, failure):
     assert cause == seen(excludes(POD, "10.244.3.7"), 20, 3.0, 3.0)
     port = make_port(endpoints=(failing(cause, connections=90),))
     assert told_of(port) == (rules.some_are_denied, [said.get_no_answer(True), stated(cause)])
-    # The last one is of a client that failed for the first time.
+    # The last failure is the first one of its client.
     counters.ended_unanswered(3.5, failure, "10.244.3.9")
     assert failure_of(POD, counters, at(4.0))[0].row is resets
 
@@ -324,7 +324,7 @@ def test_resets_of_one_clients_dials_are_attributed_to_the_program(counters):
     assert cause == seen(excludes(POD, "10.244.0.123"), 3, 5.0, 11.0)
 
 
-def test_resets_after_a_response_are_a_cause_until_a_clean_end(counters):
+def test_resets_after_a_response_are_reported_until_a_clean_close(counters):
     counters.connections, counters.ends.succeeded_at = 100, 4.0
     for now in (1.0, 2.0):
         counters.cuts.failed(now, Failure.RESET)
@@ -340,7 +340,7 @@ def test_resets_after_a_response_are_a_cause_until_a_clean_end(counters):
 
 
 @pytest.mark.parametrize("failure", [Failure.NOT_TO_ENDPOINT, Failure.FROM_ENDPOINT])
-def test_packets_lost_by_an_endpoint_are_a_cause_with_and_without_a_byte(counters, failure):
+def test_packets_lost_by_an_endpoint_are_reported_with_and_without_a_byte(counters, failure):
     counters.connections = 100
     for now in (1.0, 2.0, 3.0):
         assert failure_of(POD, counters, at(3.0)) == NOTHING

@@ -29,18 +29,18 @@ KUBECTL = "status.podIP=10.244.0.9"
 
 
 def port_with(name, *causes, **changes):
-    """Return a Service port whose endpoints fail so, beside one that serves."""
+    """Return a Service port with an endpoint for each cause, and one that serves."""
     endpoints = (*(failing(cause) for cause in causes), WELL)
     return make_port(name, endpoints=endpoints, **changes)
 
 
 def on(node, cause, **facts):
-    """Return an endpoint on a node that fails so."""
+    """Return an endpoint on a node that fails with this cause."""
     return failing(cause, node=node, **facts)
 
 
 def taken_by(chain, name):
-    """Return a Service port whose clients a chain of another program takes."""
+    """Return a Service port whose clients a chain of another program intercepts."""
     port = make_port(name, problem=f"{name} is taken")
     port.taken_by = chain
     port.state = judge(port)
@@ -52,7 +52,7 @@ def seen(cause, first_at=100.0, last_at=110.0, count=3):
 
 
 def services_by_cause(*ports):
-    """Return the Services of each incident, by the cause without its times."""
+    """Return the Services of each incident, by cause without times."""
     incidents = Incidents(make_view(*ports)).all()
     plain = {"count": 0, "first_at": 0.0, "last_at": 0.0}
     return [(one.cause.replace(**plain), tuple(one.services)) for one in incidents]
@@ -225,7 +225,7 @@ def test_the_service_ports_of_an_incident_are_sorted_by_severity():
     assert [port.service for port in incidents.ports(one)] == ["z", "a", "b"]
 
 
-def test_the_causes_of_a_service_port_lead_to_their_incidents():
+def test_the_causes_of_a_service_port_link_to_their_incidents():
     port = port_with("a", refuses(POD), silent(OTHER))
     incidents = Incidents(make_view(port))
     ids = {one.cause.fact: one.id for one in incidents.all()}

@@ -1,4 +1,4 @@
-"""Each Service port is judged once, by all that is known of it, and all observers read that."""
+"""Each Service port is judged once, from all facts, and all observers read that state."""
 
 import pytest
 
@@ -105,12 +105,12 @@ def test_the_deciding_clause_provides_the_remedy():
     assert judge(port).hint == said.flaps(3, "shop", "web").hint
 
 
-def test_clients_outside_the_source_ranges_are_a_cause_but_not_a_problem():
+def test_clients_outside_the_source_ranges_are_reported_but_not_as_a_problem():
     denied, before = source_denied(("198.51.100.0/24",)).replace(count=3), none_was_local()
     state = judge(make_port(endpoints=(READY,), turned_away=(denied, before)))
     assert (state.level, state.causes, state.is_problem) == (Level.OK, (denied, before), False)
     assert state.stated == [denied, before]
-    # What the policy drops now has the cause of the port.
+    # If the policy drops clients now, the port's own cause stands for them.
     elsewhere = none_local(1, 0, "node-b", "externalTrafficPolicy")
     both = {"is_dropping": True, "turned_away": (elsewhere.replace(count=2), denied)}
     assert judge(make_port(cause=elsewhere, **both)).causes == (elsewhere, denied)
@@ -204,7 +204,7 @@ def test_unrelated_rejected_objects_change_nothing(item, is_empty):
     assert same is port
 
 
-def test_a_mistake_in_a_served_service_is_a_note_on_its_first_port():
+def test_a_mistake_in_a_served_service_gets_a_note_on_its_first_port():
     line = "m/b.yaml:1: Service shop/web is already defined in m/a.yaml:1"
     ports = make_port(), make_port(port="metrics"), make_port("cart")
     first, *others = given(*ports, rejected=[RejectedFacts(line, services=WEB)])
@@ -244,7 +244,7 @@ def test_an_object_kept_despite_mistakes_has_a_note_with_the_first_one():
     assert partly.state.word == PortState.PARTLY_SERVED
 
 
-def test_an_unserved_health_check_is_a_note_on_its_service():
+def test_an_unserved_health_check_gets_a_note_on_its_service():
     taken = "its port is in use"
     checks = (
         make_health_check("shop/web", 30201, 1, taken),
@@ -276,7 +276,7 @@ TIMED_OUT = silent(POD).replace(count=46, first_at=NOW - 90, last_at=NOW)
 
 
 def two_sides(cause=TIMED_OUT, *, seconds_ago=1.0, inside=None, **changes):
-    """Return both sides of a Service port: inside clients were answered, outside ones weren't."""
+    """Return both sides of a Service port: clients inside were answered, those outside weren't."""
     answers = make_endpoint(POD, answered_at=NOW - seconds_ago, cause=inside)
     fails = failing(cause, **changes)
     return (
@@ -332,7 +332,7 @@ def test_working_endpoints_are_not_copied():
 
 
 class Counting:
-    """Judges, and keeps which Service ports it has judged."""
+    """Judges Service ports, and records which ones were judged."""
 
     def __init__(self):
         self.judged = []
@@ -362,15 +362,15 @@ def test_each_service_port_is_evaluated_once_until_it_changes():
     again = shown(mistake(1))
     assert counting.judged == []
     assert all(a is b for a, b in zip(again, first, strict=True))
-    # Another mistake of the Service is a note of its first port alone.
+    # Another mistake of the Service is only a note on its first port.
     other = shown(mistake(2))
     assert counting.judged == [(inside.name, inside.side)]
     assert [a is b for a, b in zip(other, first, strict=True)] == [True, False, True]
-    # Facts that are made anew are judged, and no others.
+    # Only facts that were created again are judged again.
     ports[0] = make_port("cart")
     assert shown(mistake(2))[0] is ports[0]
     assert counting.judged == [(cart.name, cart.side)]
-    # Without the mistake, its own facts show all.
+    # Without the mistake, the port's own facts decide everything.
     assert shown(SourceFacts())[1] is inside
     assert counting.judged == [(inside.name, inside.side)]
     assert inside.state.causes == ()

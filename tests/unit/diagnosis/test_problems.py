@@ -30,7 +30,7 @@ HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 
 
 def test_many_services_with_addresses_in_use_are_one_problem():
-    """25 equal lines filled the first screen of the page."""
+    """They were 25 equal lines, which filled the first screen of the page."""
     causes = [held_by(f"10.96.0.{n}:80", "shop/web") for n in range(25)]
     taken = [
         make_ignored(f"shop/s{n:02}", "80", one, is_conflict=True) for n, one in enumerate(causes)
@@ -59,7 +59,7 @@ def test_node_wide_causes_have_codes():
         pytest.param(SyncFacts(last_queued=NOW - 190, last_done=NOW - 180), 0, id="in-force"),
     ],
 )
-def test_a_change_is_late_until_in_force(sync, waited_s):
+def test_a_change_is_late_until_applied(sync, waited_s):
     assert late_s(sync, NOW) == waited_s
 
 
@@ -76,7 +76,7 @@ def test_each_node_failure_is_one_problem(changes):
     assert summary.level is problem.level
 
 
-def test_a_brief_failure_to_write_the_state_is_not_a_problem():
+def test_a_brief_failure_to_write_the_state_is_not_reported():
     state = LastStateFacts("/x", problem="disk full", failing_since=NOW - 59)
     assert not summarise(make_view(last_state=state), NOW).problems
 
@@ -114,7 +114,7 @@ def test_a_proxy_without_workers_is_not_shown_as_draining():
     assert summarise(view, NOW).verdict == "2 problems on this node."
 
 
-def test_an_address_in_use_is_a_problem_but_another_proxys_service_is_not():
+def test_an_address_in_use_is_reported_but_another_proxys_service_is_not():
     taken = held_by("10.96.0.1:80/TCP", "shop/cart")
     view = make_view(
         ignored=(

@@ -1,4 +1,4 @@
-"""Which rule decides how one Service port is served, and what it says."""
+"""The rule that decides how one Service port is served, and its clauses."""
 
 import pytest
 
@@ -35,7 +35,7 @@ from .samples import POD, READY, UDP, failing, told_of
 
 
 def check(expected):
-    """Check what decides a Service port, and what is said of it; return the port."""
+    """Check the deciding rule and the clauses of a Service port; return the port."""
     port = make_port(**{"endpoints": (READY,), **expected.changes})
     assert told_of(port) == (expected.rule, expected.clauses)
     _, verdict = decide(port)
@@ -73,7 +73,7 @@ def test_stalled_connections_are_reported_while_open(expected):
 def test_clients_rejected_for_their_requests_need_attention(expected):
     state = check(expected).state
     assert (state.is_problem, state.causes) == (True, expected.changes["client_mistakes"])
-    # Endpoints that fail are worse.
+    # Endpoints that fail take precedence.
     port = make_port(**{**expected.changes, "endpoints": (EJECTED,)})
     assert told_of(port)[0] is rules.all_fail
     assert port.state.causes[1:] == expected.changes["client_mistakes"]
@@ -119,7 +119,7 @@ def test_addresses_intercepted_by_a_chain_are_named(missed, place):
     port.is_unsteered = True
     (clause,) = told_of(port)[1]
     assert clause.params["place"] == place
-    # Of a listener, the problem names the address.
+    # The problem of a listener contains the address.
     port.is_unsteered = False
     (clause,) = told_of(port)[1]
     assert not clause.params["place"]
@@ -170,7 +170,7 @@ def test_other_endpoints_that_answered_earlier_are_in_the_past_tense():
     assert told_of(port) == (rules.some_fail, [stated(REFUSED), said.others_answered(1)])
 
 
-def test_a_past_denial_is_a_note_if_another_endpoint_serves():
+def test_a_past_denial_gets_a_note_if_another_endpoint_serves():
     denied = failing(DENIED, is_past=True)
     served = make_port(endpoints=(make_endpoint("192.0.2.2:80"), denied), connections=90)
     assert told_of(served) == (rules.served, [said.served_by(2, 0), stated(DENIED)])

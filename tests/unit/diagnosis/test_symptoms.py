@@ -54,7 +54,7 @@ SENT = {"connections": 99, "sent_bytes": 5}
 
 
 def found(minute, *endpoints, now=9.0, **changes):
-    """Return what is found of clients of the last minute, and why most of them failed."""
+    """Return the result for clients of the last minute, and why most of them failed."""
     return failed_last_minute(minute, iter(endpoints), at(now), **changes)
 
 
@@ -69,7 +69,7 @@ def test_the_last_failed_endpoint_is_the_cause_of_recent_failures():
     never = counted(EndpointCounters(), OTHER)
     facts = found(minute, before, refused, never)
     assert facts == LastMinuteFacts(8, 12, cause=lately_of(refuses(POD), 12, 5.0))
-    # The refusal is in the past, or another endpoint that fails now is the cause.
+    # It isn't the cause if it is in the past, or if another endpoint fails now.
     assert found(minute, refused, now=5.0 + LAST_MINUTE_S).cause is None
     failing_now = EndpointCounters()
     failing_now.dials.failed(5.0, Failure.REFUSED)
@@ -100,7 +100,7 @@ def test_the_last_failed_endpoint_is_the_cause_of_unanswered_connections(failure
     (_, counters) = answering = ended(5.0, failure)
     counters.ends.succeeded_at = 5.1
     assert found(minute, answering).cause == lately_of(resets(POD), 12, 5.0)
-    # The client of another one has left; and what was a while ago isn't the cause.
+    # An endpoint that a client left isn't the cause, nor is a failure that is older than a minute.
     left = ended(8.0, Failure.UNANSWERED, OTHER)
     assert found(minute, left, returned(5.0)).cause is None
     assert found(minute, ended(5.0), now=5.0 + LAST_MINUTE_S).cause is None
@@ -167,7 +167,7 @@ def test_removed_endpoints_are_not_suspected_of_serving(kind):
     else:
         setattr(answering, kind, 1)
     assert not found(minute, *others, now=90.0).have_left
-    # There may have been none, or no room.
+    # These clients may have had no endpoint, or no room.
     assert not found(MinuteCounts(20, refused=12), *others).have_left
     assert not found(MinuteCounts(20, queued=12), *others).have_left
     port = served(LastMinuteFacts(20, unanswered=12, have_left=True))
@@ -258,7 +258,7 @@ def test_client_failures_are_counted_by_kind():
     )
     failed = many_failed(served(LastMinuteFacts(100, 4, 5, 6, 7)))
     assert failed == said.connections_failed(22, 104, parts)
-    # Of what this proxy has reset, this is the reason.
+    # If the proxy reset connections, its setting is the reason.
     removed = (8, "reset as their endpoint had left: on-endpoint-removal")
     failed = many_failed(served(LastMinuteFacts(20, removed=8)))
     assert failed == said.connections_failed(8, 20, (removed,))
@@ -286,7 +286,7 @@ def test_clients_that_waited_are_shown_with_the_reason(most, changes, row):
         why = said.because(minute.cause)
         failed = said.connections_failed(26, 40, parts, why)
         assert many_failed(replace(port, last_minute=minute)) == failed
-        # Without an endpoint, a limit is none.
+        # Without an endpoint, the limit isn't the reason.
         port = make_port(endpoints=(), handling=handling, last_minute=LastMinuteFacts(0, queued=5))
         assert many_failed(port) == said.connections_failed(5, 5, (), said.none_in_time())
 
@@ -315,10 +315,10 @@ def test_repeatedly_ejected_and_readmitted_endpoints_are_reported():
     assert many_flaps(served(minute)) == flaps
     assert served(minute).state.hint == flaps.hint
     assert many_flaps(served(found(MinuteCounts(8, flaps=2)))) is None, "a rollout"
-    # Clients that failed have the reason for that.
+    # Failed clients are explained by the flaps.
     both = found(MinuteCounts(8, 12, flaps=30), returned(5.0))
     assert (both.cause.count, both.flaps) == (12, 30)
-    # Of those that were refused there may have been no endpoint to blame.
+    # Refused clients may have had no endpoint that could be the cause.
     refused = served(found(MinuteCounts(60, 40, flaps=9)))
     assert many_failed(refused) == said.connections_failed(
         40, 100, (), said.because_of_flaps(9, "shop", "web")
@@ -377,7 +377,7 @@ def test_flows_to_an_intermittently_closed_port_are_refused_or_unanswered():
     assert facts.cause == lately_of(refuses(POD), 5, 4.0)
     clause = said.flows_failed(18, 40, 5, 13, said.because(facts.cause))
     assert told_of(served(facts, **UDP)) == (rules.answers_are_missed, [clause])
-    # Of TCP that is known.
+    # For TCP connections it is known which of the two failed.
     assert found(MinuteCounts(40, 5, 13), ended(5.0), refused).cause.row is resets
 
 
@@ -414,7 +414,7 @@ def test_a_late_endpoint_is_not_blamed_for_another_endpoints_resets():
 
 
 def ended_so(owed, connections=99):
-    """Return an endpoint with connections that ended without an answer to the last words."""
+    """Return an endpoint with connections that ended without an answer to the last request."""
     counters = EndpointCounters()
     counters.unanswered_requests, counters.connections = owed, connections
     return counted(counters)
@@ -431,7 +431,7 @@ def ended_so(owed, connections=99):
         pytest.param(4, 7, False, id="most-of-a-new-service"),
     ],
 )
-def test_unanswered_requests_are_a_failure_unless_usual(owed, connections, seldom):
+def test_unanswered_requests_are_reported_as_usual_or_unusual(owed, connections, seldom):
     total = min(12, connections)
     failed_at = {
         POD: MinuteCounts(unanswered_requests=3),

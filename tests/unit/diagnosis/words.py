@@ -1,8 +1,8 @@
-"""The words of all clauses, and of problems of a node, are on one page, ``words.txt``.
+"""Writes the texts of all clauses, and of a node's problems, on one page, ``words.txt``.
 
-It shows what a change does to them.
+Its diff shows the effect of a change.
 
-``python -m tests.unit.diagnosis.words`` writes it anew.
+``python -m tests.unit.diagnosis.words`` writes it again.
 """
 
 from itertools import product
@@ -166,7 +166,7 @@ NODES = [
     {"node_is_eligible": False},
     {"no_node": no_node("node-7", ())},
 ]
-"""Facts that each give a node a problem, if the rest is as it should be."""
+"""Facts each of which alone gives a healthy node a problem."""
 KERNEL, WEB = DataPath.KERNEL, Frontend("10.96.0.1", 80, Protocol.TCP)
 PATHS = [
     (PathView(KERNEL, kernel_connections=0), "TCP"),
@@ -187,7 +187,7 @@ ROWS = [row for row in vars(said).values() if isinstance(row, ClauseRow)]
 
 
 def lines_of(row):
-    """Yield the part of the page about a row."""
+    """Yield the page's part about a row."""
     yield f"{row}"
     for sample in (sample for sample in SAMPLES if sample.row is row):
         yield f"  {sample.text}"
@@ -198,7 +198,7 @@ def lines_of(row):
 
 
 def problems():
-    """Yield the part of the page about problems of a node."""
+    """Yield the page's part about problems of a node."""
     yield "problems of the node"
     for changes in NODES:
         for problem in problems_of_node(make_view(**changes), NOW):
@@ -208,7 +208,7 @@ def problems():
 
 
 def paths():
-    """Yield the part of the page about the paths of Service ports."""
+    """Yield the page's part about the paths of Service ports."""
     yield "paths"
     for path, protocol in PATHS:
         yield f"  {path.now}, by {format_target(path, WEB)}"

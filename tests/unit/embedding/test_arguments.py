@@ -1,4 +1,4 @@
-"""Arguments of an embedded proxy: what is accepted, and how errors name what isn't."""
+"""Arguments of an embedded proxy: accepted values, and the errors for all others."""
 
 import re
 from dataclasses import replace

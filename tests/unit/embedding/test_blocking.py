@@ -25,7 +25,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "scale-to-zero-for-tcp-and-udp.md"
 
 @pytest.fixture
 def one():
-    """The address of a server that answers ``one``."""
+    """The address of a server that sends ``one``."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve():
@@ -133,7 +133,7 @@ def test_calls_from_several_threads_are_served(one):
         assert len(proxy.status().ports) == 8
 
 
-def test_several_threads_may_close_the_blocking_proxy_at_once():
+def test_several_threads_may_close_the_blocking_proxy_together():
     def close(proxy, begun):
         begun.wait()
         proxy.close()
@@ -154,7 +154,7 @@ def test_a_function_in_the_proxy_thread_cannot_close_the_proxy():
 
 
 PAIRS = [(BlockingProxy, EmbeddedProxy), (BlockingService, AddedService)]
-# For a node's process and for other parts of the proxy; start creates the thread, too.
+# These are for a node's process and other parts of the proxy; start also creates the thread.
 OTHERS = {"abandon", "admin_address", "at_end", "has_put"}
 OTHERS |= {"is_awaited", "start"}
 
@@ -173,7 +173,7 @@ def test_each_blocking_call_has_the_proxys_signature_and_docstring(blocking, emb
 
 def test_help_shows_the_arguments_and_result_of_a_call():
     shown = " ".join(re.sub("['|]", "", pydoc.plain(pydoc.render_doc(BlockingProxy))).split())
-    # In one line or several, by Python's version.
+    # The help has one line or several, depending on Python's version.
     assert re.search(r"add_service\( ?self, name: str, \*, port: int, ", shown)
     assert "-> BlockingService" in shown
     assert "choose_next(self, service: ServiceKey, endpoint: EndpointAddress)" in shown
@@ -195,7 +195,7 @@ def test_a_plain_with_block_raises_an_error_naming_both_alternatives():
         pass
 
 
-def test_a_missing_steering_is_an_error_naming_the_expected_values():
+def test_a_missing_steering_mode_is_an_error_naming_the_expected_values():
     with pytest.raises(TypeError, match="steering: expected a name such as 'none'"):
         Proxy(steering=None)
 

@@ -52,7 +52,7 @@ async def test_a_port_in_use_is_replaced_by_a_free_port():
             assert await ask(web.address) == b"one"
 
 
-async def test_each_port_of_a_range_leads_to_the_same_port_of_an_endpoint():
+async def test_each_port_of_a_range_reaches_the_same_port_of_an_endpoint():
     async def send_port(_reader, writer):
         writer.write(b"%d" % writer.get_extra_info("sockname")[1])
 
@@ -200,7 +200,7 @@ async def test_an_address_held_by_another_proxy_is_not_shared():
 
 async def test_a_replaced_service_keeps_its_address():
     async with backend(b"one") as one, Proxy() as proxy:
-        # A handle's address is that of the Service that has the name now.
+        # A handle's address is that of the Service that currently has the name.
         before = (await proxy.add_service("web", port=8080)).address
         after = await proxy.add_service("web", port=8080, endpoints=[one])
         assert after.address == before
@@ -333,17 +333,18 @@ async def test_an_invalid_detour_is_an_error_and_changes_nothing(at, to, error):
         assert await ask(web.address) == b"one"
 
 
-async def test_the_handle_of_a_replaced_service_has_no_effect():
+@pytest.mark.parametrize("port", [8080, 8081], ids=["equal", "other-port"])
+async def test_the_handle_of_a_replaced_service_has_no_effect(port):
     async with backend(b"one") as one, Proxy() as proxy:
         before = await proxy.add_service("web", port=8080)
-        after = await proxy.add_service("web", port=8081, endpoints=[one])
+        after = await proxy.add_service("web", port=port, endpoints=[one])
         with pytest.raises(LookupError, match="default/web was removed or replaced"):
             await before.set_endpoints(["127.0.0.1:1"])
         with pytest.raises(LookupError, match="default/web was removed or replaced"):
             await before.put([])
         await before.remove()
         assert await ask(after.address) == b"one"
-        assert after.address.port == 8081
+        assert after.address.port == port
 
 
 async def test_a_handle_does_not_revive_a_removed_service():

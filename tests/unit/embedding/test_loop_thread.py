@@ -1,4 +1,4 @@
-"""A loop in a thread."""
+"""An event loop in a thread."""
 
 import asyncio
 import os
@@ -71,7 +71,7 @@ def test_calls_during_close_raise_an_error(thread):
         except RuntimeError as exc:
             errors.append(str(exc))
 
-    # Daemons, because one that waits for ever would keep this process from its end.
+    # They are daemons, because a thread that waits forever would keep this process from exiting.
     callers = [threading.Thread(target=call_until_the_end, daemon=True) for _ in range(3)]
     for caller in callers:
         caller.start()

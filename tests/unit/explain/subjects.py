@@ -1,4 +1,4 @@
-"""Services to explain, as a proxy's JSON describes them."""
+"""Services to explain, as in a proxy's JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from userspace_proxy.status.answers import render_status
 def make_subject(
     *ports: PortFacts, service: str = "shop/web", is_live: bool = True, **changes: Any
 ) -> Subject:
-    """Return the facts about a Service of a view; without ports it has one that is served."""
+    """Return the facts about a view's Service; by default with one port, which is served."""
     view = make_view(*(ports or (make_port(),)), **changes)
     view.ports = diagnose(view.ports, view.source, view.health_checks)
     status = read_answer(render_status(view, now=NOW))

@@ -95,14 +95,14 @@ REJECTIONS = [
 
 
 def rejecting(number):
-    """Return where packets are rejected in one way, though something listens."""
+    """Return an address whose packets are rejected in one way, although it has a listener."""
     family = REJECTIONS[number][0]
     return SocketAddress("127.0.0.1" if family == "ip" else "::1", 9000 + number)
 
 
 @pytest.fixture(scope="module")
 def rejected():
-    """What dials of all addresses at once have met: ICMP that arrives during connect() is lost."""
+    """The results of simultaneous dials to all addresses: ICMP errors during connect() get lost."""
     net = Net("rejecting")
     rules = [
         f"nft add rule {family} t c tcp dport {rejecting(number).port} reject with {how}"
@@ -167,7 +167,7 @@ def there():
 
 @pytest.fixture
 def worker(there):
-    """A process in that namespace."""
+    """A process in the namespace of another one."""
     command = ["nsenter", f"--net=/proc/self/fd/{there.fd}", "sh", "-c", "echo; exec cat"]
     with started(command, pass_fds=[there.fd]) as process:
         process.stdout.readline()
@@ -213,7 +213,7 @@ def test_a_process_in_another_network_gives_no_way_to_enter(worker):
 
 
 def test_root_enters_no_user_namespace(monkeypatch):
-    """Its creator could trace the child."""
+    """The namespace's creator could trace the child."""
     command = ["unshare", "-Urn", "sh", "-c", "ip link set lo up; echo; exec cat"]
     with started(command) as worker:
         worker.stdout.readline()

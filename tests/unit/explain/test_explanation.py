@@ -38,7 +38,7 @@ def test_a_step_by_design_has_a_neutral_mark(is_by_design, mark):
 
 
 def test_a_fact_and_its_remedy_are_shown_once():
-    """Clients have met it, and a dial meets it now."""
+    """Clients have met the failure, and a dial meets it now."""
     at = make_address("10.244.1.8:80")
     failed = DialResult(0.001, dial_failed(at, Failure.REFUSED, "refused"), "refused")
     dials = {"10.96.7.118:80": DialResult(0.001), "10.244.1.8:80": failed}
@@ -70,7 +70,7 @@ def test_other_services_are_omitted():
     assert make_subject(*ports, service="shop/web:other").ports == []
 
 
-def test_a_mistake_noted_at_its_port_is_not_repeated():
+def test_a_mistake_in_its_ports_notes_is_not_repeated():
     note = node_port_named("spec.healthCheckNodePort", "30202/TCP", "shop/cart")
     item = RejectedFacts.at("m/web.yaml:3", say(note), services=("shop/web",), note=note)
     source = SourceFacts(rejected=(item,))

@@ -1,4 +1,4 @@
-"""Which command is next is on the page of words; here is what none of them is."""
+"""The next command is on the page of texts; these are the negative cases."""
 
 import shlex
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The sentence of an explanation: which step decides it, and what is added."""
+"""The sentence of an explanation: the step that decides it, and the additions."""
 
 import pytest
 
@@ -106,7 +106,7 @@ UNLABELLED = "m/shop.yaml:21: metadata.labels: kubernetes.io/service-name is mis
 
 
 def made_of(*rejected, port=None, service="shop/web"):
-    """Return a Service of a source that has rejected objects."""
+    """Return a Service whose source has rejected objects."""
     lines = [item.line for item in rejected]
     source = SourceFacts("manifests", "m", is_synced=True, problems=lines, rejected=rejected)
     return make_subject(port or make_port(), service=service, source=source)

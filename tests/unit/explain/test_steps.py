@@ -1,4 +1,4 @@
-"""The steps of an explanation: what decides their levels, and what isn't repeated."""
+"""The steps of an explanation: how levels are decided, and which facts aren't repeated."""
 
 import errno
 import os
@@ -134,7 +134,7 @@ def taken():
 
 
 def dropping():
-    """Return one with an endpoint that such a chain drops packets to."""
+    """Return a Service port with an endpoint to which a chain drops packets."""
     cause = dropped_here("10.244.1.7:80", "a chain drops it")
     return make_port(endpoints=(make_endpoint("10.244.1.7:80", cause=cause),))
 

@@ -1,7 +1,6 @@
-"""What explain writes is on one page, ``words.txt``, which shows what a change does to it.
+"""Writes the output of explain on one page, ``words.txt``, whose diff shows a change's effect.
 
-``python -m tests.unit.explain.words`` writes it anew.
-A step is once in each part, where it is first.
+``python -m tests.unit.explain.words`` writes it again. Each part shows a step only once.
 """
 
 from __future__ import annotations
@@ -108,13 +107,13 @@ def failing(cause: Cause, **figures: Any) -> EndpointFacts:
 
 
 def udp(*others: EndpointFacts, **figures: Any) -> PortFacts:
-    """Return a Service port of UDP, the first endpoint of which sends nothing back."""
+    """Return a UDP Service port whose first endpoint sends no reply."""
     stalled = failing(replace(no_datagram(AT), count=3), **figures)
     return make_port(protocol=Protocol.UDP, endpoints=(stalled, *others), sent_bytes=9)
 
 
 def two_sides(*turned_away: Cause) -> Subject:
-    """Return a Service that drops clients from outside."""
+    """Return a Service that drops clients from outside the cluster."""
     inside, outside = make_two_sides()
     outside = replace(outside, cause=LOCAL, turned_away=turned_away)
     return make_subject(inside, outside, service="shop/front")
@@ -134,7 +133,7 @@ def rejecting(
 
 
 def on_node(*endpoints: EndpointFacts, there: PortFacts) -> Subject:
-    """Return a planned Service that would have other endpoints on a node."""
+    """Return a planned Service that would have other endpoints on another node."""
     subject = make_subject(make_port(endpoints=endpoints), is_live=False)
     _, verdict = decide(there)
     there.planned = planned_of(verdict.clauses)
@@ -142,7 +141,7 @@ def on_node(*endpoints: EndpointFacts, there: PortFacts) -> Subject:
 
 
 def dialled(*endpoints: EndpointFacts, is_live: bool = True, **results: DialResult) -> Explanation:
-    """Return what is said of endpoints, the first of which is dialled: it refuses, or …"""
+    """Explain endpoints of which the first one is dialled; by default it refuses."""
     subject = make_subject(make_port(endpoints=endpoints), is_live=is_live)
     dials = with_hosts(subject.ports, {POD: results.get("of_pod", REFUSED)})
     return explain(subject, dials=dials)
@@ -319,7 +318,7 @@ def pod(
     ports: tuple[str, ...] = ("http",),
     labels: tuple[tuple[str, str], ...] = (("app", "web"),),
 ) -> PodState:
-    """Return a pod; those with a reason aren't ready."""
+    """Return a pod; a pod with a reason isn't ready."""
     return PodState(name, labels, not reason, reason, ports, (8080,))
 
 
@@ -345,7 +344,7 @@ _PODS: Mapping[str, tuple[tuple[PodState, ...], tuple[int | str, ...], bool]] = 
 
 
 def of_steps() -> Iterator[tuple[str, Explanation]]:
-    """Yield what is said of a Service by its proxy's facts."""
+    """Yield explanations from the proxy's facts alone."""
     for name, subject in _SUBJECTS.items():
         yield name, explain(subject)
     front, ranges = two_sides(), make_subject(make_port(admits=("192.0.2.0/24",)))
@@ -360,7 +359,7 @@ def of_steps() -> Iterator[tuple[str, Explanation]]:
 
 
 def of_dials() -> Iterator[tuple[str, Explanation]]:
-    """Yield what is said where something was dialled."""
+    """Yield explanations with results of dials."""
     used, unused = make_endpoint(POD), make_endpoint("10.244.1.9:80", "not ready", False)
     hanging = make_endpoint(POD, cause=HANGS, connections=3)
     yield "the used one accepts a dial", dialled(used, unused, of_pod=DIALLED)
@@ -395,7 +394,7 @@ def of_dials() -> Iterator[tuple[str, Explanation]]:
 
 
 def of_pods() -> Iterator[tuple[str, Explanation]]:
-    """Yield what is said where pods were looked at."""
+    """Yield explanations with pods."""
     for name, (pods, targets, has_endpoints) in _PODS.items():
         steps = judge_pods(_WEB, targets, pods, has_endpoints=has_endpoints)
         yield f"pods: {name}", explain(make_subject(), pods=steps)
@@ -447,7 +446,7 @@ NEXT: Mapping[str, tuple[Cause | None, Subject, Mapping[str, Any]]] = {
     ),
     "quoted": (None, LIVE, {"program": ("/opt/a b/userspace-proxy",)}),
 }
-"""What the next command is chosen by: the cause, the Service, what was asked."""
+"""The inputs that select the next command: the cause, the Service, and the command's arguments."""
 
 
 def _lines(cases: Iterator[tuple[str, Explanation]]) -> Iterator[str]:
@@ -463,7 +462,7 @@ def _lines(cases: Iterator[tuple[str, Explanation]]) -> Iterator[str]:
 
 
 def of_commands() -> Iterator[str]:
-    """Yield which command is next."""
+    """Yield the next command for each input."""
     for name, (cause, subject, asked) in NEXT.items():
         yield f"  {name}: {next_command(cause, subject, Invocation(**asked))}".rstrip()
     for name, cause in (("not ready", NOT_READY), ("labels", NO_ENDPOINT), ("another", DEAD)):

@@ -23,7 +23,7 @@ DEAD = FailedDialFacts("10.244.0.9:80", CauseCode.ENDPOINT_REFUSES)
 
 
 def served(**changes):
-    """Return a connection that was served and ended well."""
+    """Return a connection that was served and closed normally."""
     fields = {
         **port_fields(port_key("shop/web:http")),
         "client": "10.244.0.7:41234",

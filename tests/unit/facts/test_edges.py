@@ -18,7 +18,7 @@ WEB, DB = port_key("shop/web:http"), port_key("shop/db")
 
 
 class Group:
-    """What is called."""
+    """The group of a Service port that clients call."""
 
     def __init__(self, key):
         self.key = key

@@ -51,7 +51,7 @@ MODIFIERS = {
 
 
 def sample(row):
-    """Return a cause of a row."""
+    """Return a cause with sample values for a row's parameters."""
     types = inspect.signature(row.words).parameters.values()
     return row(**{one.name: SAMPLES[one.annotation] for one in types})
 
@@ -65,12 +65,12 @@ def written(cause):
 
 
 def read(**fields):
-    """Return the cause that a proxy has written with these fields."""
+    """Return the cause with these fields, decoded from a proxy's JSON."""
     return msgspec.json.decode(json.dumps(fields), type=Cause, dec_hook=from_json)
 
 
 def words_of(cause):
-    """Return what the JSON has always contained of a cause."""
+    """Return the fields of a cause that its JSON has always contained."""
     counted = cause.count, cause.first_at, cause.last_at
     return (str(cause.code), say(cause), object_of(cause), remedy(cause), *counted)
 
@@ -115,7 +115,7 @@ def test_the_parameters_and_nesting_of_a_cause_are_bounded():
     chain = silent(AT)
     for _ in range(20):
         chain = silent(AT).replace(before=chain)
-    # What is read is no longer the same cause, but has its words.
+    # The decoded cause is another value, but has the same text.
     read = through_json(chain)
     assert (read.before, say(read)) == (None, say(chain))
 

@@ -76,6 +76,7 @@ def make_status():
         ({"given": "--steering=none"}, "userspace-proxy 0.1.0, run with --steering=none"),
         ({}, "userspace-proxy 0.1.0, run with the defaults"),
         ({"commit": "23f4b398"}, "userspace-proxy 0.1.0 (commit 23f4b398), run with the defaults"),
+        ({"is_compiled": True}, "userspace-proxy 0.1.0, compiled, run with the defaults"),
         ({"config": ()}, "userspace-proxy 0.1.0"),
     ],
 )
@@ -190,7 +191,7 @@ def test_a_summary_contains_the_requested_services():
 
 
 def test_a_summary_includes_ports_without_any_endpoint_reply():
-    """A UDP Service without any answer was served on all nodes, to a reader of summaries."""
+    """In summaries, a UDP Service without any answer was shown as served on all nodes."""
     silent = diagnose(
         [make_port("dns", protocol="UDP", connections=71, sent_bytes=0)], SourceFacts()
     )

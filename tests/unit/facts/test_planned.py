@@ -111,7 +111,7 @@ def test_a_frontend_is_written_with_its_port():
     assert msgspec.structs.astuple(facts) == ("[fd00::1]:80", "NodePort", "refused", False, "::1")
 
 
-def test_a_port_served_at_another_address_is_not_listed_as_ignored():
+def test_a_port_served_on_another_address_is_not_listed_as_ignored():
     lost = IgnoredService(ServiceKey("shop", "db"), "", is_headless(), True, is_part=True)
     assert facts_of_ignored([lost]) == []
 
@@ -151,7 +151,7 @@ def test_a_range_is_shown_without_the_ports_inside_it():
     alone = single, other, elsewhere
     assert in_order(make_plan(frontends=(*alone, ports))) == [other, elsewhere, ports]
     assert facts_of_frontend(ports).address == "10.96.0.1:9000–20000"
-    # Each port is a frontend, but one that another Service port has.
+    # Each port is a frontend, except one that belongs to another Service port.
     each = [replace(single, port=port) for port in range(9000, 20001) if port != 9001]
     serving = Serving((POD,), ranges=(DialledRange("10.96.0.1", 9000, 20000, 10000),))
     plan = make_plan(frontends=(other, elsewhere, *each), serving=serving)

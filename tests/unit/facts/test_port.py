@@ -78,7 +78,7 @@ def test_an_endpoint_is_rejected_by_its_code():
         (StateFacts(Level.ATTENTION, PortState.PARTLY_ANSWERING), False),
     ],
 )
-def test_a_state_is_a_problem_only_if_clients_are_not_served(state, is_problem):
+def test_a_state_counts_as_a_problem_only_if_clients_are_not_served(state, is_problem):
     assert state.is_problem is is_problem
 
 

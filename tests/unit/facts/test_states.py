@@ -1,4 +1,4 @@
-"""What depends on the state of a Service port alone."""
+"""Functions that depend only on the state of a Service port."""
 
 import pickle
 

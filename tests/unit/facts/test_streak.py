@@ -35,7 +35,7 @@ def test_a_merged_streak_that_is_already_over_keeps_its_last_failure():
     streak = streak_of((1.0, Failure.SILENT), succeeded_at=0.0)
     streak.add(StreakPart(8.0, 6, 2.0, 7.0, Failure.REFUSED))
     assert (streak.is_on, streak.part.last_at, streak.part.failure) == (False, 7.0, Failure.REFUSED)
-    # Of another process, and older.
+    # This part comes from another process, and is older.
     streak.add(StreakPart(-1.0, 2, 3.0, 6.0, Failure.SILENT))
     assert (streak.part.last_at, streak.part.failure) == (7.0, Failure.REFUSED)
     streak.failed(9.0)
@@ -77,7 +77,7 @@ def test_a_failed_probe_updates_the_streak_without_being_counted():
     assert not streak.is_on
 
 
-def test_a_failed_dial_is_noted_with_its_errno():
+def test_a_failed_dial_is_recorded_with_its_errno():
     refused = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
     streak = Streak()
     streak.dial_failed(1.0, refused, ALICE)

@@ -78,7 +78,7 @@ def test_rates_are_formatted_per_second(rate, expected):
     assert format_rate(rate) == expected
 
 
-def test_an_impossible_rate_is_formatted():
+def test_an_infinite_rate_is_shown_as_unknown():
     assert format_rate(float("inf")) == "unknown"
 
 

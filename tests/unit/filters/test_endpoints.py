@@ -1,4 +1,4 @@
-"""Which chain of others keeps packets from endpoints, or their answers from clients."""
+"""The other programs' chain that keeps packets from endpoints, or replies from clients."""
 
 from contextlib import closing
 from dataclasses import replace

@@ -320,7 +320,7 @@ TRANSLATED = (PROXIED, Translation(ALL_NAT, 36001), Translation())
 def test_common_rulesets_are_not_reported(node, rules, translation):
     node.run(PODS)
     node.run(rules)
-    # With local steering packets aren't translated, which is what firewalld admits.
+    # In local mode, packets aren't translated, and firewalld accepts them.
     is_rejected = "firewalld" in rules and translation == Translation()
     with closing(EarlierChains(lambda _one: translation, is_own_table)) as earlier:
         found = earlier.look([WEB, WEB_6, LOOPBACK, NODE_PORT])

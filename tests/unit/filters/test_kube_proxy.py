@@ -5,7 +5,7 @@ from userspace_proxy.filters.kube_proxy import find_kube_proxy, kube_proxy_chain
 
 
 def tables_of(**chains):
-    """Return tables, ``family_name``, with chains."""
+    """Return tables, named ``family_name``, with chains."""
     named = {read(table): names for table, names in chains.items()}
     return {table: {name: Chain(table, name) for name in names} for table, names in named.items()}
 

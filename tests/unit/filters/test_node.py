@@ -1,4 +1,4 @@
-"""Which chain of others drops what is steered to the proxy."""
+"""The other programs' chain that drops packets steered to the proxy."""
 
 from dataclasses import replace
 from ipaddress import ip_network
@@ -95,7 +95,7 @@ def test_a_firewall_is_found_only_if_it_certainly_drops_steered_packets(steps, p
 LISTED = "ip saddr 10.244.0.0/16,198.51.100.0/24: accept"
 
 
-# As Calico has them, without what doesn't matter.
+# Calico's chains, without irrelevant rules.
 CALICO = {
     "cali-wl-to-host": ["jump cali-from-wl-dispatch", "drop"],
     "cali-from-wl-dispatch": ["iifname cali1: goto cali-fw", "iifname cali2: goto cali-fw", "drop"],

@@ -165,7 +165,7 @@ def test_only_chains_for_packets_to_this_node_are_read_with_their_rules(node):
 
 
 def test_too_many_chains_of_one_program_do_not_hide_other_programs_chains(node, tmp_path):
-    """A program with many chains hides none of another program, before it or after it."""
+    """This holds for programs before and after the one with many chains."""
     numbers = range(2 * CHAINS_MAX)
     chains = "".join(f"chain c{n} {{ jump d{n}; }}; chain d{n} {{ drop; }}; " for n in numbers)
     jumps = "; ".join(f"jump c{n}" for n in numbers)

@@ -1,4 +1,4 @@
-"""Rules in words; tests/node/test_check.py has those that ``nft`` and ``iptables-nft`` make."""
+"""Rules as text; tests/node/test_check.py has rules that ``nft`` and ``iptables-nft`` make."""
 
 import ipaddress
 import struct
@@ -48,7 +48,7 @@ def xtables(kind, name, data):
 
 
 def multiport(*ports, spans):
-    """Return xt_multiport_v1; ``spans`` has a 1 for each port that is the first of a span."""
+    """Return xt_multiport_v1; ``spans`` has a 1 for each port that begins a span."""
     fields = (*ports, *(0,) * (15 - len(ports)), *spans, *(0,) * (15 - len(spans)))
     return struct.pack("=BB15H15BB", 1, len(ports), *fields, 0)
 

@@ -1,4 +1,4 @@
-"""Rules in the syntax of nft as values."""
+"""Parses rules in nft's syntax into values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ANY = "|".join(_READ)
 
 
 def nft(verdict: str = "", text: str = "") -> Step:
-    """Return a rule, as ``nft("jump x", "tcp dport 80 ct state new")``."""
+    """Return a rule: ``nft("jump x", "tcp dport 80 ct state new")``."""
     word, _, target = verdict.partition(" ")
     return Step(RuleVerdict(word), conditions(text), target)
 
@@ -47,7 +47,7 @@ def read(line: str) -> Step:
 
 
 def conditions(text: str) -> tuple[Condition, ...]:
-    """Return conditions; those that aren't understood begin with ``…``."""
+    """Return conditions; ``…`` marks a condition that the filter can't parse."""
     found: list[Condition] = []
     while text := text.strip():
         for pattern, make in _CONDITIONS:

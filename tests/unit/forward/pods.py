@@ -1,4 +1,4 @@
-"""Pods behind a fake API server, with servers of the test in them, and the objects around them."""
+"""Pods behind a fake API server, with the test's own servers, and the objects around them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def named(pod, ip, **conditions):
 
 
 class Pods:
-    """The pods web-1, web-2 … of a Service shop/web, which are at 10.244.0.1, 10.244.0.2 …"""
+    """The pods web-1, web-2 … of a Service shop/web, with the addresses 10.244.0.1, 10.244.0.2 …"""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Pods:
         self._names: list[str] = []
 
     async def start(self, handle: Handle | None = None) -> str:
-        """Start a pod, and return its name; without a handler it sends its name."""
+        """Start a pod and return its name; without a handler, it sends its name."""
         name = f"{self._service}-{len(self._names) + 1}"
 
         async def send_name(_reader, writer):
@@ -83,7 +83,7 @@ class Pods:
         return name
 
     def publish(self) -> None:
-        """Have the EndpointSlice contain all pods, also those that were killed."""
+        """Write all pods to the EndpointSlice, including killed ones."""
         endpoints = (
             endpoint(name, f"10.244.0.{number}", namespace=self._namespace)
             for number, name in enumerate(self._names, 1)

@@ -1,4 +1,4 @@
-"""Which Services of a cluster are forwarded, at which addresses, and to which pods."""
+"""The Services of a cluster that can be forwarded, their addresses and their pods."""
 
 import json
 
@@ -23,7 +23,7 @@ UDP = {"name": "dns", "port": 53, "protocol": "UDP"}
 
 
 class World:
-    """A cluster that a test changes, and what is forwarded of it."""
+    """A cluster that a test changes, and the Services that are forwarded from it."""
 
     def __init__(self, *wanted, address=""):
         self.store = Store()
@@ -115,7 +115,7 @@ def test_a_privileged_port_has_a_substitute():
         world.forwardable.second_port(Frontend(ip, port, Protocol.TCP))
         for port in (80, 443, 8443, 9000)
     ]
-    # 8443 is the Service's own.
+    # 8443 is another port of the Service.
     assert seconds == [8080, 0, 0, 0]
 
 
@@ -185,7 +185,7 @@ def test_a_headless_service_also_gets_an_address():
     world = World().put(service(clusterIP="None", clusterIPs=["None"]), item)
     assert len(world.web.service.cluster_ips) == 1
     assert not world.web.service.is_headless
-    # Otherwise the plan would leave it out, as a slice of a headless Service.
+    # The plan ignores slices of a headless Service.
     assert [item.is_headless for item in world.web.slices] == [False]
     assert world.endpoints == {"10.244.0.1"}
 
@@ -238,7 +238,7 @@ def test_added_and_removed_pods_are_followed():
     assert world.forwardable.pods == {}
 
 
-# Its address is derived from the same number as that of shop/web.
+# Its address hashes to the same number as that of shop/web.
 SAME = ServiceKey("tenant", "e4947804")
 
 
@@ -380,7 +380,7 @@ def test_a_privileged_port_of_a_pod_name_has_a_substitute(numbers, second):
     [
         ({"ready": False}, False),
         ({"ready": False, "serving": True, "terminating": True}, False),
-        # As the controller writes it with publishNotReadyAddresses.
+        # The controller writes this with publishNotReadyAddresses.
         ({"ready": True, "serving": False}, True),
     ],
     ids=str,
@@ -391,7 +391,7 @@ def test_a_pod_name_exists_while_its_pod_is_ready_or_published(conditions, exist
     assert len(names_of(world, "ledger-1.ledger.shop.svc")) == exists
     srv = names_of(world, "_db._tcp.ledger.shop.svc", "SRV")
     assert ("0 50 7199 ledger-1.ledger.shop.svc.cluster.local." in srv) == exists
-    # The pod's name keeps its address, which refuses, until the pod is ready.
+    # Until the pod is ready, the pod's name keeps its address, which refuses clients.
     (ip,) = world.snapshot.services[ServiceKey("shop", "ledger-1.ledger")].service.cluster_ips
     world = world.put(*headless("ledger", ledger_slice(ready, named("ledger-1", "10.44.2.5"))))
     assert names_of(world, "ledger-1.ledger.shop.svc") == [ip]

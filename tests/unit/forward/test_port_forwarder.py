@@ -32,7 +32,7 @@ def nothing_of_this_machine(monkeypatch):
 
 
 class Rig:
-    """A forwarder that runs, and a pod of the test."""
+    """A running forwarder, and a pod of the test."""
 
     def __init__(self, api, stack):
         self.api = api
@@ -40,7 +40,7 @@ class Rig:
         self._stack = stack
 
     async def serve(self, handle, url="", **options):
-        """Run a pod with a handler, and a forwarder."""
+        """Start a pod with a handler, and a forwarder."""
         pod = await self.pods.start(handle)
         self.client = ApiClient(Credentials(master=url or self.api.url))
         await self.client.open()
@@ -63,12 +63,12 @@ class Rig:
         while True:
             outcome = loop.create_future()
             self.forwarder.dial(service_port, endpoint, outcome.set_result)
-            # The forwarder may not have begun to run.
+            # The forwarder's loop may not be running yet.
             if (found := await outcome) != errno.EHOSTUNREACH or self.api.pods.dialled:
                 return found
 
     async def connect(self):
-        """Return the streams of a dial that succeeded."""
+        """Dial successfully, and return the streams."""
         sock = await self.dial()
         assert isinstance(sock, socket.socket)
         reader, writer = await asyncio.open_connection(sock=sock)
@@ -152,7 +152,7 @@ async def test_a_pod_silent_after_a_clients_fin_gets_eof(rig):
     await asyncio.wait_for(ended.wait(), 60)
 
 
-async def test_a_client_reset_closes_the_pods_connection_at_once(rig):
+async def test_a_client_reset_closes_the_pods_connection_immediately(rig):
     ended = asyncio.Event()
 
     async def wait_for_end(reader, _writer):
@@ -255,7 +255,7 @@ async def test_an_idle_stream_survives_a_load_balancers_idle_limit(rig):
         await rig.serve(echo_once, url=balancer.url, pause=balancer.pause)
         reader, writer = await rig.connect()
         for _ in range(12):
-            # Before the next ping, and before the forwarder looks at the clock.
+            # Both are waiting: the stream for its next ping, the forwarder for its next check.
             await until(lambda: balancer.pauses == 2)
             balancer.pass_time(PING_S)
             await until(lambda: not balancer.idle_s, "a ping passes")

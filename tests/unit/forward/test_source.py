@@ -1,4 +1,4 @@
-"""The Services of a fake API server, whose pods are reached by its port-forwards."""
+"""The Services of a fake API server, whose pods are dialled through its port-forwards."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from .pods import Pods, endpoint, endpoint_slice, service
 
 WEB = ServiceKey("shop", "web")
 EVIL = ServiceKey("tenant", "evil")
-# Nothing here depends on it: a busy machine may take long.
+# No test depends on this timeout, and a busy machine may be slow.
 PATIENT = Tuning(connect_timeout_s=20)
 
 
@@ -40,7 +40,7 @@ async def pods():
 
 @contextlib.asynccontextmanager
 async def forwarding(api, **more):
-    """A proxy of the fake's Services, once they are in force."""
+    """A proxy for the fake's Services, after they were applied."""
     source = ForwardSource(kubeconfig="", master=api.url, **more)
     options = source.options(Options(tuning=PATIENT))
     async with Proxy(source=source, options=options) as proxy:
@@ -76,7 +76,7 @@ async def test_a_terminating_pod_fails_no_connection(pods, end):
     first, second = await pods.start(), await pods.start()
     async with forwarding(pods.api) as (_, proxy):
         address = proxy.address_of(WEB, "http")
-        # The EndpointSlice still has the pod, as it does for a while.
+        # The EndpointSlice still lists the pod, as in a real cluster for a while.
         if end == "is gone":
             pods.api.pods.kill(first, "shop")
         else:
@@ -118,7 +118,7 @@ async def test_new_pods_and_services_are_followed(pods):
 
 
 async def test_replacement_pods_are_served_even_if_watches_are_silent(pods):
-    """As after a laptop's sleep: a NAT has forgotten the watches, and pods are others."""
+    """After a laptop's sleep, a NAT has forgotten the watches, and the pods are new."""
     api, old = pods.api, await pods.start()
     async with forwarding(api) as (source, proxy):
         address = proxy.address_of(WEB, "http")
@@ -136,7 +136,7 @@ async def test_replacement_pods_are_served_even_if_watches_are_silent(pods):
         await source.published.wait()
         await proxy.settled()
         assert await ask(address) == new.encode()
-        # One watch for all dials, and whether the server has its state, but no list.
+        # All dials share a new watch and a check of the server's version, without a list.
         again = [each for each in api.requests[before:] if "/endpointslices" in each]
         assert ["watch=1" in each for each in again] == [True, False]
         assert "limit=1&" in again[1]

@@ -24,7 +24,7 @@ def listener():
 
 @pytest.fixture
 def unvouched():
-    """What root without CAP_NET_ADMIN opens."""
+    """A listener like that of root without CAP_NET_ADMIN."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.bind(NAME)
         sock.listen(1)
@@ -85,7 +85,7 @@ def test_another_users_listener_is_not_trusted(listener, monkeypatch):
 
 
 def fill(_listener):
-    """Fill its queue; what is in it stays there."""
+    """Fill the listener's queue; the connections stay in it."""
     with contextlib.ExitStack() as stack, contextlib.suppress(BlockingIOError):
         while True:
             sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))

@@ -116,7 +116,7 @@ def test_an_entry_to_an_endpoint_its_client_may_no_longer_use_is_stale(
     assert Allowed(change).is_stale(TO_A) is expected
 
 
-def test_an_entry_leading_to_its_proxy_port_is_not_stale():
+def test_an_entry_translated_to_its_proxy_port_is_not_stale():
     change = Change(17, SocketAddress("10.96.0.10", 53), (), 36002, [([A], None)])
     assert not Allowed(change).is_stale(STEERED)
 
@@ -157,7 +157,7 @@ RANGE = Change(
     SocketAddress("10.96.0.21", 20000),
     (),
     36002,
-    # The first port of the range leads to 30000.
+    # The first port of the range is translated to port 30000.
     [([("10.244.1.2", 30000)], None)],
     range=Range(20100, frozenset({20050})),
 )
@@ -176,7 +176,7 @@ RANGE = Change(
         pytest.param(19999, ("10.244.1.9", 9), None, id="before-the-range"),
     ],
 )
-def test_each_port_of_a_range_may_lead_to_its_own_endpoint_port(dialled, answered_from, is_stale):
+def test_each_port_of_a_range_may_have_its_own_endpoint_port(dialled, answered_from, is_stale):
     at = pack_address("10.96.0.21", dialled)
     allowed = ByDialled([RANGE]).find(at)
     entry = ConntrackEntry(CLIENT, at, pack_address(*answered_from), b"")
@@ -205,7 +205,7 @@ def test_a_port_in_overlapping_old_and_new_ranges_uses_the_current_one():
         ranged(901, 999, 36003),
     ]
     found = ByDialled(changes[::-1])
-    # An entry is stale unless it leads to the port of now.
+    # An entry is stale unless it is translated to the current port.
     for port, now in ((200, 36002), (255, 36002), (300, 36002), (950, 36003)):
         entry = ConntrackEntry(CLIENT, DNS, pack_address("10.1.0.1", now), b"")
         assert not found.find(pack_address(ip, port)).is_stale(entry)

@@ -1,4 +1,4 @@
-"""Messages of connection tracking, as kernel 6.18 gave them and takes them."""
+"""Conntrack messages, from and for kernel 6.18."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_a_list_request_is_encoded_as_by_libnetfilter(version, wanted, body):
 
 def test_a_truncated_status_is_an_error():
     (entry,) = read_entries(DNS, 4, UDP)
-    # The attribute's length says that one byte is left of four.
+    # The length says that only one of the attribute's four bytes is present.
     cut = entry._replace(message=entry.message.replace(b"\x08\0\x03\0", b"\x05\0\x03\0"))
     with pytest.raises(OSError, match="malformed message"):
         assert cut.status

@@ -6,7 +6,7 @@ from userspace_proxy.kernel.ephemeral import EPHEMERAL, EphemeralPorts
 
 @pytest.fixture
 def told(tmp_path):
-    """The kernel's file."""
+    """The kernel's file with its usual range."""
     path = tmp_path / "ip_local_port_range"
     path.write_text("32768\t60999\n")
     return path

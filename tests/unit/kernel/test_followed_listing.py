@@ -1,4 +1,4 @@
-"""How often what the kernel lists is read again, and where; time is passed in."""
+"""How often and where a listing of the kernel is read again; time is passed in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Timer:
 
 
 class Done:
-    """The future of a call in the thread, which ends when the test says so."""
+    """The future of a call in the thread, which a test completes."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
@@ -40,7 +40,7 @@ class Done:
 
 
 class Loop:
-    """An event loop whose time the test sets, and whose thread it runs."""
+    """An event loop with the test's clock; the test also runs its thread."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -65,7 +65,7 @@ class Loop:
         return self.in_thread[-1]
 
     def run_timer(self) -> float:
-        """Run the only timer; return how long that took."""
+        """Run the only timer; return its delay."""
         (timer,) = self.timers
         self.timers, before, self.now = [], self.now, timer.at
         timer.call()
@@ -73,7 +73,7 @@ class Loop:
 
 
 class Watched:
-    """A listing of a node whose contents are those of the test."""
+    """A listing of a node, with contents from the test."""
 
     def __init__(self) -> None:
         self.node = Net("node")
@@ -92,7 +92,7 @@ class Watched:
             )
 
     def change(self) -> None:
-        """Have the kernel send events."""
+        """Make the kernel send events."""
         self.node.run("ip address add 10.1.0.1/32 dev lo; ip address del 10.1.0.1/32 dev lo")
         self.loop.on_events()
 
@@ -115,7 +115,7 @@ def watched():
     watched.node.close()
 
 
-def test_the_first_change_is_read_at_once_in_the_thread(watched):
+def test_the_first_change_is_read_immediately_in_the_thread(watched):
     assert watched.followed.first == 1
     watched.change()
     assert watched.loop.run_timer() == pytest.approx(0.02)
@@ -159,7 +159,7 @@ def test_an_outdated_listing_is_used_and_reread(watched):
     watched.end_reading()
     assert watched.taken == [2, 3]
     assert watched.loop.timers == []
-    # The second time asks for what changed before the first.
+    # The second reading asks for the same changes as the first.
     assert watched.read[1] == watched.read[2]
 
 

@@ -50,7 +50,7 @@ def test_a_written_file_is_reported_when_closed(inotify, tmp_path):
     assert closed == (number, What.CLOSE_WRITE, "web.yaml")
 
 
-def test_read_without_events_returns_at_once(inotify, tmp_path):
+def test_read_without_events_returns_immediately(inotify, tmp_path):
     inotify.watch(str(tmp_path), NAMES)
     assert inotify.read() == []
 
@@ -83,7 +83,7 @@ def test_lost_events_are_reported(inotify, tmp_path):
     inotify.watch(str(tmp_path), NAMES)
     for name in ("a", "b"):
         (tmp_path / name).touch()
-    # Equal events in a row are one.
+    # The kernel merges equal consecutive events.
     for _ in range(limit // 2 + 1):
         os.utime(tmp_path / "a")
         os.utime(tmp_path / "b")
@@ -106,7 +106,7 @@ def test_only_directories_can_be_watched(inotify, tmp_path):
     ],
 )
 def test_a_user_at_the_watch_limit_gets_an_error(limit, problem, tmp_path):
-    # In a user namespace of its own the limit is its own, too.
+    # A new user namespace has its own limit.
     script = f'echo 0 > /proc/sys/user/{limit}; exec "$@"'
     command = [sys.executable, "-c", WATCH, str(tmp_path)]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Which addresses count, from netlink's bytes; how they are followed is in tests/node."""
+"""The addresses that count, from netlink bytes; tests/node follows their changes."""
 
 import asyncio
 import ipaddress
@@ -36,7 +36,7 @@ def address(*, local=None, peer=None, flags=PERMANENT, wide=True, link=1):
 
 
 def read(*bodies, kind=NEWADDR):
-    """Return the addresses that count, each listed in a datagram of its own."""
+    """Return the addresses that count; each is listed in a separate datagram."""
     with Kernel(*(message(kind, body) for body in bodies), done()) as kernel:
         return read_addresses(NodeListings(kernel.requests), 0.0)[0]
 

@@ -17,7 +17,7 @@ from userspace_proxy.model import Frontend, IPFamily, Protocol
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
-# No address is empty.
+# This check passes for each address, because none is empty.
 ALL_THERE = bool
 VIEW = InterfaceView(addresses=("192.0.2.10", "198.51.100.20"))
 
@@ -77,7 +77,7 @@ def test_a_family_without_ip_forwarding_is_reported_with_its_sysctl(tmp_path):
 
 
 def test_a_failing_second_descriptor_leaks_none(node):
-    # What it raises keeps what the frames have opened.
+    # The traceback's frames keep open descriptors alive.
     with descriptors_left(1), pytest.raises(SteeringError) as _kept:
         PreroutingAddress(())
     with descriptors_left(1):
@@ -109,7 +109,7 @@ def test_lost_addresses_are_reported_after_lost_events(node):
     node.run("ip link set lo up")
     address = PreroutingAddress(())
     assert (address.choose(""), address.take_lost()) == ("", set())
-    # Their own loss isn't reported: see above.
+    # The loss of these link-local addresses isn't reported itself, as tested above.
     node.run(
         "for word in add del; do for n in $(seq 1000); do "
         "echo address $word fe80::$n/128 dev lo; done; done | ip -batch -"

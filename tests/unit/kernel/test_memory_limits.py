@@ -11,10 +11,10 @@ NONE_IN_V1 = 9223372036854771712
 
 
 class Machine:
-    """Folders as the kernel shows them.
+    """Folders that look like the kernel's.
 
     Args:
-        folder: An empty one.
+        folder: An empty folder.
     """
 
     def __init__(self, folder):
@@ -23,11 +23,11 @@ class Machine:
         self.mounts = ["24 1 0:20 / /proc rw,nosuid shared:5 - proc proc rw"]
 
     def mount_v2(self, path, root="/"):
-        """Mount cgroup v2; the process is in the cgroup of that path."""
+        """Mount cgroup v2, with the process in the cgroup of this path."""
         self._mount(root, "cgroup2 cgroup2 rw,nsdelegate", f"0::{path}")
 
     def mount_v1(self, path, root="/"):
-        """Mount the memory controller of cgroup v1."""
+        """Mount cgroup v1's memory controller, with the process in the cgroup of this path."""
         self._mount(root, "cgroup cgroup rw,memory", f"1:cpu,cpuacct:/elsewhere\n4:memory:{path}")
 
     def _mount(self, root, kind, path):
@@ -115,7 +115,7 @@ def test_a_cgroup_path_of_another_namespace_is_ignored(machine, path):
 
 
 def test_an_unreadable_cgroup_path_is_ignored(machine):
-    # As a worker finds a mount below a folder of root's.
+    # A worker finds such a path if the mount is below a folder that only root can enter.
     machine.mount_v2(f"/{'long' * 100}")
     machine.cgroup("", max=200, current=20)
     assert machine.limits() == [(200, 20)]

@@ -12,7 +12,7 @@ from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.node_network import NextHop
 
 HOP = NextHop("eth9")
-# Another end is up, and answers no ARP.
+# The other end is up, but doesn't answer ARP.
 LINK = (
     "ip link add eth9 type veth peer name far9; ip link set eth9 up; ip link set far9 up; "
     "sysctl -qw net.ipv4.conf.far9.arp_ignore=8; ip address add 10.99.0.1/24 dev eth9"
@@ -39,7 +39,7 @@ def test_an_unassigned_address_is_absent_on_its_link(node):
 def test_an_absent_next_hop_is_looked_up_on_the_link_of_its_route(node):
     node.run("ip link add eth8 type veth peer name far8; ip link set eth8 up")
     node.run("ip neighbour add 10.99.0.8 lladdr 02:00:00:00:00:08 dev eth9")
-    # What another link, or a host behind a gateway, once was.
+    # These are failed entries for other links, and for a host behind a gateway.
     node.run("ip neighbour add 10.99.0.8 nud failed dev eth8")
     node.run("ip neighbour add 10.98.0.1 nud failed dev eth9")
     node.run("ip route add 10.98.0.0/24 via 10.99.0.8")
@@ -47,7 +47,7 @@ def test_an_absent_next_hop_is_looked_up_on_the_link_of_its_route(node):
         sock.sendto(b"question", ("10.99.0.77", 53))
     asked = ("10.99.0.77", "10.99.0.8", "10.99.0.78", "10.98.0.1", "10.97.0.1")
     assert [ip for ip in asked if absent_hop(ip)] == ["10.99.0.77"]
-    # What the kernel has forgotten was on the same link.
+    # The kernel had forgotten addresses on the same link.
     node.run("ip neighbour flush dev eth9 nud incomplete nud failed")
     assert [next_hop(ip) for ip in asked] == [HOP, HOP, HOP, NextHop("eth9", "10.99.0.8"), None]
 
@@ -72,7 +72,7 @@ def test_a_kernel_that_only_lists_neighbours_reports_no_absent_host(node, monkey
     with node.udp() as sock:
         sock.sendto(b"question", ("10.99.0.77", 53))
     assert absent_hop("10.99.0.77") == HOP
-    # The answer to a request of an unknown type is that of Linux 4.20 to this one.
+    # Linux 4.20 answers this request like one of an unknown type.
     monkeypatch.setattr(rtnetlink, "find_neighbour", lambda *_: rtnetlink.request(4000, 0, b""))
     assert absent_hop("10.99.0.77") is None
 

@@ -81,14 +81,14 @@ def test_a_capability_in_another_user_namespace_does_not_count():
 
 
 def numbers_in_names():
-    """Return the numbers that any user could read from the names of provers' ends."""
+    """Return the numbers that any user can read from the names of the provers' sockets."""
     shown = Path("/proc/thread-self/net/unix").read_text()
     texts = re.findall(r"@userspace-proxy-next#([0-9a-f]+)$", shown, re.MULTILINE)
     return [int(text, 16) for text in texts if int(text, 16) < 2**31]
 
 
 def test_the_challenge_number_cannot_be_bound_in_advance(connect, challenge):
-    """Any user may: binding a number without a group needs no capability."""
+    """Any user can bind a number without a group; it needs no capability."""
     prover, verifier = connect()
     strangers = []
     try:
@@ -102,7 +102,7 @@ def test_the_challenge_number_cannot_be_bound_in_advance(connect, challenge):
 
 
 def test_a_challenge_relayed_to_another_process_proves_nothing(connect, challenge):
-    """A stranger passes its challenge on to a process that proves the capability to it."""
+    """An unprivileged process relays its challenge to a process that has the capability."""
     stranger, verifier = connect()
     prover, _ = connect()
     for proof in (prover.answer(challenge), stranger._secret):
@@ -119,7 +119,7 @@ def test_a_challenge_bound_by_another_process_is_not_answered(connect, challenge
 
 
 def test_a_challenge_from_another_network_namespace_is_not_answered(listener, challenge):
-    """There a stranger can have the name of a prover that is here."""
+    """In that namespace, another process can take the name of a prover in this one."""
     elsewhere = Net("elsewhere")
     with elsewhere:
         prover = Prover()

@@ -28,7 +28,7 @@ from userspace_proxy.steering.nftables import kernel_rules, rules
 from userspace_proxy.steering.nftables.choosers import Chooser, ChooserChain, write_chooser
 
 _FAMILY_BYTES = 4
-# The attributes that select what an expression reads, or does: NFTA_META_KEY and so on.
+# The attributes that select the data or the action of an expression: NFTA_META_KEY and so on.
 _SELECTORS = {
     "meta": (2,), "ct": (2, 3), "socket": (1,), "fib": (2, 3), "payload": (2,), "exthdr": (2,),
     "reject": (1,), "nat": (1, 2), "redir": (), "masq": (3,), "lookup": (5,), "dynset": (3,),
@@ -37,7 +37,7 @@ _SELECTORS = {
 
 
 def kinds(messages: Sequence[bytes]) -> set[tuple[object, ...]]:
-    """Return each kind of chain, of set and of expression that messages write."""
+    """Return each kind of chain, set and expression in messages."""
     return {
         kind
         for one in read_messages(b"".join(messages))
@@ -64,7 +64,7 @@ def _kinds_of(kind: int, family: int, found: dict[int, bytes]) -> Iterator[tuple
 
 
 def written() -> Iterator[list[bytes]]:
-    """Yield the messages of every table that this proxy writes."""
+    """Yield the messages of all tables that this proxy writes."""
     yield rules.write_table(rules.Shape("t", refuse_port=1))
     yield rules.write_table(rules.Shape("t", refuse_port=1, to_ip="10.0.0.1"))
     yield kernel_rules.write_table("t", has_counters=True)

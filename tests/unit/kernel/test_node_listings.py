@@ -1,4 +1,4 @@
-"""When the kernel is asked again for what it has listed, and what counts until then."""
+"""When a listing of the kernel is requested again, and which values are used until then."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CART, SHOP = "10.1.0.1", "10.1.0.2"
 
 
 class Clock:
-    """The clocks of a thread whose every listing takes some CPU time."""
+    """A thread's clocks; each listing takes some CPU time."""
 
     def __init__(self, takes_s: float = 0.0) -> None:
         self.now, self._cpu, self._takes_s = 100.0, 0.0, takes_s
@@ -41,7 +41,7 @@ def address(ip: str) -> bytes:
 
 
 def answers(*listings: list[str], interrupted: bool = False, first: int = 1) -> list[bytes]:
-    """Return the datagrams of listings of addresses, by the requests' numbers."""
+    """Return the datagrams that list addresses, with the numbers of the requests."""
     flags = INTERRUPTED if interrupted else 2
     found = []
     for number, ips in enumerate(listings, first):
@@ -94,7 +94,7 @@ def test_a_small_nodes_listing_is_always_up_to_date():
 
 
 def test_an_always_interrupted_listing_keeps_its_values_and_is_retried_later():
-    """At 20 pods a second that failed the steering (#52)."""
+    """At 20 new pods a second, such a failure stopped the steering (#52)."""
     clock = Clock()
     disturbed = answers(*[[SHOP]] * LISTINGS, interrupted=True, first=2)
     with Kernel(*answers([CART]), *disturbed, *answers([SHOP], first=LISTINGS + 2)) as kernel:

@@ -22,12 +22,12 @@ OTHERS = [name for name in NEEDS if name not in PROBES and name != "nf_tables"]
 
 
 def kernel_without(name: bytes, code: int) -> Callable[[Sequence[bytes]], int]:
-    """Return the trial of a kernel that lacks an expression, or a kind of chain."""
+    """Return the probe of a kernel that lacks an expression or a kind of chain."""
     return lambda messages: code if any(name in message for message in messages) else 0
 
 
 def answering(code: int) -> Callable[[Sequence[str]], Mapping[str, int]]:
-    """Return the trial of a kernel that gives one answer about all parts but those of nftables."""
+    """Return the probe of a kernel that gives the same result for all parts except nftables'."""
     return lambda names: dict.fromkeys(names, code)
 
 
@@ -143,7 +143,7 @@ def test_an_unsupported_error_is_a_missing_feature(node, monkeypatch, what):
 
 
 def test_a_modprobe_remedy_for_several_modules_uses_the_all_flag():
-    # Without -a, modprobe takes the second name for a parameter of the first module.
+    # Without -a, modprobe takes the second name as a parameter of the first module.
     for need in NEEDS.values():
         command = need.brings.partition(",")[0].split()
         if command[0] == "modprobe" and len(command) > 2:

@@ -24,7 +24,7 @@ async def test_a_thread_starts_with_the_first_call_and_restarts_after_close():
 
 
 class Place:
-    """Remembers where it was made and closed."""
+    """Records the threads that created and closed it."""
 
     def __init__(self):
         self.made_in = threading.get_ident()

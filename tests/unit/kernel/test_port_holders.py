@@ -1,4 +1,4 @@
-"""Which process holds a port, with real sockets and processes."""
+"""The process that holds a port, with real sockets and processes."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ if sock.type == socket.SOCK_STREAM:
 print(sock.getsockname()[1], flush=True)
 sys.stdin.read()
 """
-# No other socket is there, whatever number the kernel chooses.
+# A new namespace has no other socket, whatever port number the kernel chooses.
 pytestmark = pytest.mark.usefixtures("node")
 V4, V6 = socket.AF_INET, socket.AF_INET6
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
@@ -41,11 +41,11 @@ TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 
 @pytest.fixture
 def daemon():
-    """Starts processes with one socket each; returns process and port."""
+    """Start processes with one socket each; return process and port."""
     stack = contextlib.ExitStack()
 
     def start(family, kind, ip, *options):
-        # Fails here where the kernel doesn't have the family.
+        # Fail here if the kernel lacks the address family.
         socket.socket(family, kind).close()
         arguments = [str(int(family)), str(int(kind)), ip, "0", *options]
         process = stack.enter_context(started([sys.executable, "-IS", "-c", OPEN, *arguments]))

@@ -1,4 +1,4 @@
-"""The capability that rules need, and sysctls that forbid user namespaces."""
+"""The capability that rules need, and sysctls that restrict user namespaces."""
 
 import subprocess
 import sys

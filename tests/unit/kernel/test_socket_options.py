@@ -92,7 +92,7 @@ def test_held_bytes_are_sent_when_flushed():
     ):
         receiver.setblocking(False)
         send_held(sender, b"held")
-        # On loopback a packet is there once it is sent.
+        # On loopback, a packet arrives before send() returns.
         try:
             receiver.recv(4)
         except BlockingIOError:
@@ -147,7 +147,7 @@ def test_resetting_a_closed_socket_is_ignored():
     reset_on_close(sock)
 
 
-# On this link ARP is tried once, and fails at once.
+# On this link, ARP is tried once and fails immediately.
 QUICK = "sysctl -qw net.ipv4.neigh.eth9.mcast_solicit=1 net.ipv4.neigh.eth9.retrans_time_ms=10"
 ROUTER, SILENT, BEHIND = "10.99.0.2", "10.99.0.77", "10.98.0.1"
 MAC = "02:00:00:00:00:02"
@@ -169,7 +169,7 @@ def node():
         ip route add unreachable 10.98.0.0/16; ip route add 10.97.0.0/16 via 10.99.0.1
         """)
     for net, link in ((node, "eth9"), (router, "far9")):
-        # The kernel drops packets until it has noticed that the link is up.
+        # Until the kernel has noticed that the link is up, it drops packets.
         net.run(f"until ip -brief link show {link} | grep -q ' UP '; do :; done")
     yield node
     node.close()
@@ -177,7 +177,7 @@ def node():
 
 
 def error_of(node, ip, *, hops=64):
-    """Return what a datagram to a port without a listener meets."""
+    """Return the error that a datagram to a port without a listener gets."""
     with node.udp() as sock:
         keep_icmp_errors(sock)
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
@@ -214,7 +214,7 @@ def test_an_exceeded_hop_limit_is_not_a_refusal(node):
 def test_an_oversized_datagram_is_not_a_refusal(node):
     with node.udp() as sock:
         keep_icmp_errors(sock)
-        # IP_MTU_DISCOVER, IP_PMTUDISC_DO: never in fragments.
+        # IP_MTU_DISCOVER, IP_PMTUDISC_DO: never fragment.
         sock.setsockopt(socket.IPPROTO_IP, 10, 2)
         sock.connect((ROUTER, 53))
         sock.setblocking(False)

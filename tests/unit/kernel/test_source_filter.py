@@ -1,4 +1,4 @@
-"""Which packets are admitted: by an interpreter of the program, and by real sockets."""
+"""The admitted packets: with an interpreter of the program, and with real sockets."""
 
 import contextlib
 import errno
@@ -31,7 +31,7 @@ EVERYBODY = 0xFFFFFFFF
 
 
 def passes(program, source):
-    """Run a program on a packet of this source: classic BPF, as far as it is used."""
+    """Run a program on a packet with this source; supports the used part of classic BPF."""
     header = ipaddress.ip_address(source)
     packet = bytes(12 if header.version == 4 else 8) + header.packed
     accumulator = place = 0
@@ -79,7 +79,7 @@ def test_a_source_passes_the_filter_if_a_network_contains_it(networks, source, e
 
 
 def networks_of(addresses, bits):
-    """Draw networks, as many of them long as short."""
+    """Draw networks, half of them with long prefixes."""
     drawn = st.tuples(addresses, st.integers(0, bits) | st.integers(bits - 8, bits))
     return st.lists(drawn.map(lambda n: ipaddress.ip_network(n, strict=False)), max_size=12)
 
@@ -103,7 +103,7 @@ def test_nested_networks_add_no_instructions():
 
 
 def listening(stack, protocol, ip="127.0.0.1", admits=()):
-    """Return a socket that serves these networks."""
+    """Return a socket that admits these networks."""
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     sock = stack.enter_context(socket.socket(family, KINDS[protocol]))
     sock.setblocking(False)
@@ -121,7 +121,7 @@ def stack():
 
 
 def knocks(stack, sock, client, to=None):
-    """Return whether a client is admitted: on loopback that is known once it has sent its SYN."""
+    """Return whether a client is admitted; on loopback the SYN has this effect immediately."""
     at = SocketAddress(to, address_of(sock).port) if to else address_of(sock)
     if sock.type == socket.SOCK_DGRAM:
         stack.enter_context(contextlib.closing(UdpPeer(client, to=at))).send(b"knock")
@@ -207,7 +207,7 @@ def test_too_many_networks_are_an_error_and_the_old_filter_stays(stack):
 
 
 def test_equal_networks_share_a_compiled_program_even_if_too_long(stack, monkeypatch):
-    """A Service may have thousands of ports: to compile 1,000 networks takes 24 ms."""
+    """A Service may have thousands of ports, and compiling 1,000 networks takes 24 ms."""
     compiled = []
 
     def compile_(version, networks):
@@ -238,7 +238,7 @@ def test_a_rejected_filter_is_an_error_with_a_remedy(number, hint):
 
 
 def test_the_kernel_recognizes_the_attach_filter_option(stack):
-    """Python's socket module doesn't name it."""
+    """Python's socket module lacks a constant for it."""
     sock = stack.enter_context(socket.socket())
     with pytest.raises(OSError, match="Invalid argument"):
         sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, b"")

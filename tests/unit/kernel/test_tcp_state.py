@@ -117,13 +117,13 @@ def test_unacknowledged_and_retransmitted_bytes_are_counted():
 
 
 SO_ATTACH_FILTER = 26
-# Of a TCP header and its bytes; an acknowledgement has 20 to 60.
+# The lengths include the TCP header; an acknowledgement has 20 to 60 bytes.
 LARGE, ALL = 1000, 0
 RETRANSMITS, PROBES = 2, 3
 
 
 class Ends:
-    """A connection: the proxy's socket, and that of its other side."""
+    """A connection: the proxy's socket, and the peer's."""
 
     def __init__(self, stack):
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -139,7 +139,7 @@ class Ends:
         return self.tcp_info(RETRANSMITS) >= times
 
     def leaves(self, how):
-        """The other side closes its socket, with a FIN or a RST."""
+        """Close the peer's socket, with a FIN or a RST."""
         if how == "reset":
             self.other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.other.close()
@@ -151,7 +151,7 @@ class Ends:
 
 
 def drop(sock, longer_than):
-    """Drop packets to a socket that are longer, headers included."""
+    """Drop packets to a socket that are longer than this, headers included."""
     # ld len; jgt #longer_than ? ret 0 : ret all
     code = ((0x80, 0, 0, 0), (0x25, 0, 1, longer_than), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
     program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in code))
@@ -190,7 +190,7 @@ def test_an_endpoint_acknowledging_no_request_bytes_is_blamed_before_the_client(
         wait_for("it is sent again", each.is_sent_again)
     assert endpoint_loss(endpoint.ours) is Failure.NOT_TO_ENDPOINT
     assert loss(client.ours, endpoint.ours, LOSS_S) is Failure.NOT_TO_ENDPOINT
-    # What has been sent to it before its FIN doesn't matter.
+    # Bytes that were sent to the endpoint before its FIN don't matter.
     endpoint.ours.shutdown(socket.SHUT_WR)
     assert endpoint_loss(endpoint.ours) is Failure.NOT_TO_ENDPOINT
 
@@ -226,7 +226,7 @@ def test_a_fin_arriving_during_a_check_is_not_a_gap(made, at_call):
     endpoint.ours.setblocking(False)
 
     class Looked:
-        """The endpoint's socket, whose other side ends before one of the calls."""
+        """The endpoint's socket, whose peer closes before one of the calls."""
 
         def __init__(self):
             self._left = at_call

@@ -82,7 +82,7 @@ def test_a_missing_sysctl_is_reported(tmp_path):
 
 
 def test_a_value_rejected_by_the_kernel_is_reported(setting, tmp_path):
-    """As a file that takes no bytes does; so does one that can't be written."""
+    """A folder rejects writes, like a file that can't be written."""
     setting.unlink()
     setting.mkdir()
     assert TrackingTimeouts(3600.0, proc_sys=tmp_path).hold().endswith("Is a directory")
@@ -103,7 +103,7 @@ def boot(tmp_path):
 
 @pytest.fixture
 def process(tmp_path, note):
-    """Return the timeouts as a process has them."""
+    """Return a function that creates the timeouts of a process."""
 
     def process(wanted, *, file=note, is_last=True):
         return TrackingTimeouts(wanted, file, is_last=lambda: is_last, proc_sys=tmp_path)

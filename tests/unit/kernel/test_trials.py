@@ -29,7 +29,7 @@ def refusing(code):
 
 @pytest.fixture
 def modprobe(monkeypatch, tmp_path):
-    """Makes a modprobe with an exit status; returns the file of its arguments."""
+    """Write a modprobe with an exit status; return the file of its arguments."""
 
     def make(status, says="builtin ip_tables"):
         program, noted = tmp_path / "modprobe", tmp_path / "noted"
@@ -205,7 +205,7 @@ def test_the_destroy_probe_matches_no_socket(node):
 
 
 def test_the_newest_hook_loads_and_an_unknown_hook_does_not(monkeypatch):
-    # Other users than root may load none.
+    # Only root may load one.
     assert try_parts(["connect hooks"])["connect hooks"] in (0, errno.EPERM)
     monkeypatch.setitem(KINDS, "cgroup/sock_release", HookKind(9, 10_000))
     assert try_parts(["connect hooks"])["connect hooks"] in (errno.EINVAL, errno.EPERM)

@@ -1,4 +1,4 @@
-"""Names of two Services, for lookups."""
+"""Names of two Services, for look-ups."""
 
 from tests.unit.model.samples import service
 from userspace_proxy.cluster import Store
@@ -24,7 +24,7 @@ def shop():
 
 
 class ShopNames:
-    """Names as a program in the namespace shop looks them up; port 80 answers at port 8000."""
+    """Look-ups from a program in the namespace shop; port 80 is served on port 8000."""
 
     def __init__(self, names=None):
         self._names = names or shop()

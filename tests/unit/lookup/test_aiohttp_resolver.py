@@ -1,4 +1,4 @@
-"""aiohttp finds names of Services, and the ports at which they answer."""
+"""aiohttp resolves names of Services, and uses the ports that serve them."""
 
 import socket
 
@@ -39,7 +39,7 @@ async def test_both_families_are_resolved(resolver):
 
 @pytest.mark.parametrize("host", ["localhost", "db"])
 async def test_other_names_are_resolved_by_the_default_resolver(resolver, host):
-    # A namespace with nothing but loopback has no names of its own for aiohttp's flags.
+    # In a namespace with only loopback, aiohttp's flags find no name.
     with ProcessNames(Localhost()):
         found = await resolver.resolve(host, 5432)
     assert [(item["host"], item["port"]) for item in found] == [("127.0.0.1", 5432)]

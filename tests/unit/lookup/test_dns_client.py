@@ -1,4 +1,4 @@
-"""Questions to real servers on loopback."""
+"""Queries to real servers on loopback."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ WAIT_S = 60.0
 
 
 def answer(*ips, is_truncated=False, number=4711):
-    """Return an answer, with so many records as there are addresses."""
+    """Return an answer with a record for each address."""
     flags = 0x8380 if is_truncated else 0x8180
     records = [b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 30, 4) + socket.inet_aton(ip) for ip in ips]
     head = struct.pack(">HHHHHH", number, flags, 1, len(records), 0, 0)
@@ -25,7 +25,7 @@ def answer(*ips, is_truncated=False, number=4711):
 
 
 def answering(by_udp, by_tcp=None, **options):
-    """Serve one answer for each protocol."""
+    """Serve one answer per protocol."""
     return serving(lambda _wire, *, is_udp: by_udp if is_udp else by_tcp, **options)
 
 
@@ -62,7 +62,7 @@ async def test_a_tcp_response_with_another_id_is_rejected():
 
 @pytest.fixture
 async def datagrams():
-    """A server's socket, which sends to its client what the test says."""
+    """A server's socket, on which the test sends replies to its client."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.setblocking(False)

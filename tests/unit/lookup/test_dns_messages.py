@@ -201,7 +201,7 @@ async def test_over_tcp_all_fitting_ports_of_both_families_are_sent(count, is_tr
     ],
 )
 async def test_an_expensive_query_is_prepared_in_a_thread(name, type_, found):
-    """A question took the event loop 1.7 s with 400,000 endpoints."""
+    """With 400,000 endpoints, a query blocked the event loop for 1.7 s."""
     store, names = Store(), NameIndex()
     web = ServiceKey("shop", "web")
     store.put_service(service(web, cluster_ips=(), is_headless=True))
@@ -219,16 +219,14 @@ async def test_an_expensive_query_is_prepared_in_a_thread(name, type_, found):
 
 
 class Counted:
-    """Names of a headless Service with 200,000 endpoints, of which few may be looked at."""
+    """Names of a headless Service with 200,000 endpoints, of which few may be read."""
 
     def __init__(self):
         self.made = 0
 
-    def preparation(self, name, type_):
-        """Part of ServiceNames."""
+    def preparation(self, name, type_): ...
 
     def answer(self, name, type_, pick):
-        """Part of ServiceNames."""
         ips = [f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}" for i in pick(200_000)]
         self.made += len(ips)
         records = tuple(Record(name, RecordType.A, ip, 5) for ip in ips)
@@ -345,7 +343,7 @@ async def test_a_missing_upstream_server_returns_servfail(upstream):
 
 
 def far():
-    """Return the names of a Service elsewhere, in whose name a label is too long for DNS."""
+    """Return the names of a Service in which a label is too long for DNS."""
     store = Store()
     for name, host in (("far", f"{'a' * 126}.example"), ("near", "near.example")):
         given = service(ServiceKey("shop", name), (), (), type=ServiceType.EXTERNAL_NAME)

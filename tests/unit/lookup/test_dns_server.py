@@ -24,7 +24,7 @@ ANY = SocketAddress("127.0.0.1", 0)
 
 
 def echo(data, *, is_udp):
-    """Answer with the data and the protocol; later to ``later``; refuse ``refuse``."""
+    """Return the data and the protocol; delay ``later``, refuse ``refuse``."""
     answer = data + (b" udp" if is_udp else b" tcp") if data else None
 
     async def later():
@@ -81,7 +81,7 @@ async def test_queries_waiting_for_an_upstream_server_do_not_delay_others():
 
     async with serving(respond) as address:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            # In turns, because a socket's buffer has room for some hundred datagrams.
+            # They are sent in batches, because a socket's buffer holds only some hundred datagrams.
             for _ in range(3 * ELSEWHERE_MAX // 64):
                 for _ in range(64):
                     client.sendto(b"elsewhere", tuple(address))
@@ -117,7 +117,7 @@ async def test_a_rejected_message_closes_the_connection_without_reading_more():
 
     server = DnsServer(respond)
     reader, writer = await asyncio.open_connection(*await server.open(ANY))
-    # "PO" is a length of 20,559, and a browser chooses what follows.
+    # "PO" is a length of 20,559, and a browser controls the bytes after it.
     writer.write(b"POST / HTTP/1.1\r\n".ljust(2 + 0x504F) + b"\0\3one")
     async with asyncio.timeout(60):
         assert await reader.readexactly(4) == b"\0\2no"
@@ -134,7 +134,7 @@ async def test_a_rejected_datagram_gets_a_response(address):
 
 @pytest.fixture
 async def connect():
-    """Return a function that connects to an address, as a client with another one."""
+    """Return a function that connects to an address from a client address."""
     opened = []
 
     async def connect(address, client="127.0.0.1"):
@@ -149,7 +149,7 @@ async def connect():
 
 
 async def is_open(connection):
-    """Return whether a connection answers; False if it has been ended."""
+    """Return whether a connection answers; False if it was closed."""
     try:
         return await ask_tcp(*connection, b"one") == b"one tcp"
     except (EOFError, ConnectionError):
@@ -186,7 +186,7 @@ async def test_one_tcp_response_is_built_per_turn_of_the_event_loop(connect):
         turns.append(turn)
         return data
 
-    # Counted once in each turn.
+    # This runs once per turn of the loop.
     def count_turns():
         nonlocal turn
         turn += 1
@@ -247,7 +247,7 @@ async def test_an_address_in_use_is_an_error_with_a_remedy(address):
 
 async def test_a_program_on_the_same_port_of_another_address_is_not_named():
     with socket.socket() as taken, socket.socket() as other:
-        # The first socket has the address, but isn't found, because it doesn't listen.
+        # The first socket holds the address, but isn't named, because it doesn't listen.
         taken.bind(("127.0.0.3", 0))
         address = SocketAddress(*taken.getsockname())
         other.bind(("127.0.0.4", address.port))
@@ -274,7 +274,7 @@ def test_the_address_is_checked_before_the_start():
 
 
 async def test_connections_closed_at_the_limit_are_not_logged(address, connect):
-    # Since Python 3.12 asyncio itself is silent about them.
+    # Since Python 3.12, asyncio itself doesn't log them.
     reported = []
     asyncio.get_running_loop().set_exception_handler(lambda _, what: reported.append(what))
     opened = [await connect(address) for _ in range(_CONNECTIONS_MAX)]

@@ -1,4 +1,4 @@
-"""Names of endpoints are looked up, with the test's own clock, and snapshots follow the answers."""
+"""Look-ups of endpoints' names, with the test's own clock, and the resulting snapshots."""
 
 import asyncio
 import logging
@@ -22,11 +22,11 @@ DB = "db.example.com"
 SILENT_S = 5.0
 GONE = Lookup({V4: ()}, why="no such name")
 UNANSWERABLE = "203.0.113.66"
-"""An address about which the question whether it is this node's raises."""
+"""For this address, the check whether it is the node's own raises."""
 
 
 class Rig:
-    """The lookups of some workers, with answers and a clock that the test controls."""
+    """The look-ups of some workers, with answers and a clock that the test controls."""
 
     def __init__(self, look_up=None):
         self.published = None
@@ -39,11 +39,11 @@ class Rig:
         self.most_under_way = self.under_way = 0
         self.gate = None
         self.gates = {}
-        """Those of single names."""
+        """The gates of single names."""
         self.silent = ""
-        """How names begin that no server answers."""
+        """The prefix of names for which no server answers."""
         self.turns = 0
-        """Those that had to wait."""
+        """How many look-ups had to wait for their turn."""
         self.turning = asyncio.Event()
         self.turning.set()
         self.waits = []
@@ -104,13 +104,13 @@ class Rig:
             await self.moved.wait()
 
     def advance(self, seconds):
-        """Have time pass."""
+        """Advance the clock."""
         self.now += seconds
         self.moved.set()
         self.moved = asyncio.Event()
 
     async def pass_by(self, seconds):
-        """Have time pass in small steps, in which all that is due happens."""
+        """Advance the clock in small steps, and let everything happen that becomes due."""
         until = self.now + seconds
         while self.now < until:
             self.advance(0.25)
@@ -193,7 +193,7 @@ async def test_services_are_derived_in_turns_and_a_newer_snapshot_is_picked_up()
 
 
 async def follow(rig, ip):
-    """Have a name resolve to another address, and return how long that takes to be published."""
+    """Let a name resolve to another address; return how long its publication takes."""
     rig.answers[DB] = Lookup({V4: (ip,)}, 5)
     began = rig.now
     while ip not in rig.ips() and rig.now < began + 60:
@@ -202,7 +202,7 @@ async def follow(rig, ip):
 
 
 async def put_silent(rig):
-    """Put 96 names of a namespace that no server answers for."""
+    """Put 96 names in a namespace, for which no server answers."""
     rig.silent = "s"
     for n in range(6):
         await rig.put(*(f"s{n}-{m}.example.com" for m in range(16)), name=f"silent{n}")
@@ -217,7 +217,7 @@ async def test_a_service_follows_its_name_within_ten_seconds_despite_silent_name
         late = []
         for change in range(2, 22):
             late.append(await follow(rig, f"203.0.113.{change}"))
-            # Changes meet the rounds of the silent names at all times of these.
+            # The changes come at varying times of the silent names' look-ups.
             await rig.pass_by(7.5)
     assert max(late) <= 10
 
@@ -234,7 +234,7 @@ async def test_a_released_lookup_slot_may_admit_two_names():
         held = [*failing, *(f"{host}.example.com" for host in ("a1", "a2", "b", "c"))]
         rig.gates = {host: asyncio.Event() for host in held}
         await rig.pass_by(10)
-        # Four names without an answer, and with a1 four of the namespace a: a2 and c wait.
+        # Four names have no answer; with a1, namespace a has four look-ups, so a2 and c wait.
         await rig.put("c.example.com", namespace="c")
         await rig.pass_by(1)
         assert len(rig.asked) == 11

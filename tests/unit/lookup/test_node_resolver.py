@@ -18,7 +18,7 @@ DB = "db.example.com"
 
 
 class Server:
-    """A zone, its server, and a resolver of a node whose resolv.conf names it."""
+    """A zone, its server, and a resolver of a node whose resolv.conf contains the server."""
 
     def __init__(self, folder, port, zone):
         self.zone = zone

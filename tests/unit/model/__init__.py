@@ -1,1 +1,1 @@
-"""The nouns, and reading them."""
+"""The model's values, and reading them."""

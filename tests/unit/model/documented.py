@@ -1,7 +1,7 @@
 """The fields in docs/services.md, in the API and in wire.py.
 
-The fields of the API are those of kubernetes-asyncio's generated models. Their source is read
-and not imported: importing them takes 1.2 s.
+The API's fields come from kubernetes-asyncio's generated models. Their source is read, not
+imported, because an import takes 1.2 s.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ KINDS = {
 METADATA = "Metadata of all of them"
 # These fields identify the kind of an object, and metadata has a section of its own.
 _OF_ALL = ("apiVersion", "kind", "metadata")
-# Of lists, not of objects.
+# Lists have this field, objects don't.
 _OF_LISTS = ("continue",)
 _ROW = re.compile(
     r"^\|(?P<names>[^|]+)\|(?:[^|]+\|)?\s*(?P<word>supported|ignored)\s*\|(?P<why>.+)\|"
@@ -69,7 +69,7 @@ def documented() -> dict[str, dict[str, str]]:
 
 
 def named_values() -> set[str]:
-    """Return the labels, annotations and taints that the model knows."""
+    """Return the labels, annotations and taints that the model reads."""
     return {annotation.key for annotation in ANNOTATIONS} | {
         value
         for module in pkgutil.iter_modules(model.__path__, f"{model.__name__}.")
@@ -79,13 +79,13 @@ def named_values() -> set[str]:
 
 
 def fields_of(kind: str) -> dict[str, str]:
-    """Return what wire.py makes of each field of a kind of the API: ``supported``, ``ignored``.
+    """Return ``supported`` or ``ignored`` for each field of an API kind, by wire.py.
 
     Args:
         kind: A section of the page.
 
     Raises:
-        ValueError: wire.py knows a field that the API doesn't have, or doesn't know one.
+        ValueError: wire.py has a field that the API lacks, or lacks one.
     """
     if kind == METADATA:
         return dict(_walk("V1ObjectMeta", Metadata, "metadata."))

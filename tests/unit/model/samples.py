@@ -1,4 +1,4 @@
-"""The people and things that tests of the pure core speak of, and short ways to make them."""
+"""The names and objects that tests of the pure core use, and short ways to make them."""
 
 from userspace_proxy.model import (
     Endpoint,
@@ -36,7 +36,7 @@ GONE = {"ready": False, "serving": False, "terminating": True}
 
 
 def service(key=CART, ports=(HTTP,), cluster_ips=(CART_IP,), **fields):
-    """Return a Service, by default with one TCP port."""
+    """Return a Service; the default has one TCP port."""
     return Service(key, tuple(ports), cluster_ips=tuple(cluster_ips), **fields)
 
 

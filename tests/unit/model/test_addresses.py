@@ -147,7 +147,7 @@ def test_a_frontend_is_an_address_and_a_protocol():
         pytest.param((), "192.0.2.1", False, id="no-network"),
     ],
 )
-def test_contains_tells_whether_a_network_includes_an_address(networks, ip, expected):
+def test_contains_checks_whether_a_network_includes_an_address(networks, ip, expected):
     assert contains(networks, ip) is expected
 
 
@@ -183,7 +183,7 @@ def test_the_intersection_is_the_smaller_of_each_pair(some, others, expected):
     assert intersect(some, others) == expected
 
 
-# Few bits, so that networks meet.
+# Few bits, so that networks overlap.
 IPS = st.integers(0, 255).map(lambda n: ipaddress.ip_address(0x0A000000 + n))
 NETWORKS = st.lists(
     st.builds(

@@ -1,4 +1,4 @@
-"""What is refused of Services that no API server has seen."""
+"""Services that are rejected, as an API server would do."""
 
 from __future__ import annotations
 
@@ -302,7 +302,7 @@ def test_fields_checked_only_by_the_api_server_are_accepted():
     check_service(convert({"metadata": metadata, "spec": spec}, WireService))
 
 
-def test_all_errors_of_a_service_are_reported_at_once():
+def test_all_errors_of_a_service_are_reported_together():
     ports = [{"port": 0, "protocol": "tcp"}, {"name": "a", "port": 80, "nodePort": -1}]
     spec = {"type": "Clusterip", "clusterIP": "x", "externalIPs": ["y"]}
     with pytest.raises(FieldError) as caught:

@@ -87,7 +87,7 @@ def test_an_annotation_value_is_parsed(name, value, read):
         ("wake", ["web", "pod/web", "deployment/", "deployment/Web", "deployment/a/b"], "NAME)"),
     ],
 )
-def test_an_invalid_annotation_value_is_noted_and_has_no_effect(name, values, end):
+def test_an_invalid_annotation_value_gets_a_note_and_has_no_effect(name, values, end):
     annotation = annotation_of(name)
     for value in values:
         handling, notes = read_handling({**AWAKE, annotation.key: value})
@@ -104,12 +104,12 @@ def test_an_invalid_annotation_value_is_noted_and_has_no_effect(name, values, en
         ("userspace-proxy.io/balanc", "userspace-proxy.io/balance"),
         ("userspace-proxy/balance", "userspace-proxy.io/balance"),
         ("userspace-proxy.io/xyzzy", ""),
-        # An annotation that had put faults in force.
+        # This annotation once injected faults.
         ("userspace-proxy.io/fault", ""),
         ("userspace-proxy-xyzzy", ""),
     ],
 )
-def test_an_annotation_resembling_a_known_one_is_noted(key, meant):
+def test_an_annotation_resembling_a_known_one_gets_a_note(key, meant):
     assert read_handling({key: "x"})[1] == (unknown(key, meant, KNOWN),)
 
 
@@ -124,11 +124,11 @@ def test_a_slice_annotation_has_no_effect_on_a_service():
     assert read_handling({key: "x"})[1] == (NoteKind.ANNOTATION_MISPLACED(key, "EndpointSlices"),)
 
 
-def test_annotations_of_other_programs_are_not_noted():
+def test_annotations_of_other_programs_get_no_note():
     assert read_handling({"example.io/balance": "x", "balance": "y"})[1] == ()
 
 
-def test_only_some_of_many_unknown_annotations_are_noted():
+def test_only_some_of_many_unknown_annotations_get_a_note():
     annotations = {f"userspace-proxy.io/{n}": "x" for n in range(9)}
     assert len(read_handling(annotations)[1]) == 5
 
@@ -149,7 +149,7 @@ HOLD = "userspace-proxy.io/hold"
         pytest.param("60s,200000", "200000", "1–100000", id="twice-as-many"),
     ],
 )
-def test_an_invalid_hold_annotation_is_noted_and_clients_are_refused(value, part, allowed):
+def test_an_invalid_hold_annotation_gets_a_note_and_clients_are_refused(value, part, allowed):
     handling, (note,) = read_handling({HOLD: value})
     problem = note.params[1]
     assert (handling.hold, note) == (None, wrong(HOLD, problem, annotation_of("hold").otherwise))
@@ -159,7 +159,7 @@ def test_an_invalid_hold_annotation_is_noted_and_clients_are_refused(value, part
 
 @pytest.mark.parametrize("name", ["hold", "idle-after", "on-endpoint-removal", "slow-start"])
 @pytest.mark.parametrize("value", ["30", "-1s", "soon"])
-def test_an_invalid_duration_in_an_annotation_is_noted_and_has_no_effect(name, value):
+def test_an_invalid_duration_in_an_annotation_gets_a_note_and_has_no_effect(name, value):
     annotation = annotation_of(name)
     handling, notes = read_handling({**AWAKE, annotation.key: value})
     assert getattr(handling, annotation.field) == getattr(Handling(), annotation.field)
@@ -177,7 +177,7 @@ def test_slow_start_has_no_effect_with_source_hash():
     assert notes == (NoteKind.SLOW_START_UNUSED(),)
 
 
-def test_wake_without_hold_is_noted():
+def test_the_annotation_wake_without_hold_gets_a_note():
     _, notes = read_handling({"userspace-proxy.io/wake": "deployment/web"})
     assert notes == (NoteKind.WAKE_WITHOUT_HOLD("nothing is woken"),)
 
@@ -186,13 +186,13 @@ def test_wake_without_hold_is_noted():
 IDLE_AFTER = f"{DOMAIN}idle-after"
 
 
-def test_idle_after_without_a_workload_is_noted():
+def test_the_annotation_idle_after_without_a_workload_gets_a_note():
     _, notes = read_handling({"userspace-proxy.io/hold": "60s", IDLE_AFTER: "10m"})
     assert notes == (NoteKind.IDLE_WITHOUT_WAKE(NOT_TO_ZERO),)
 
 
 @pytest.mark.parametrize("annotation", ANNOTATIONS, ids=lambda annotation: annotation.name)
-def test_an_overlong_annotation_is_noted(annotation):
+def test_an_overlong_annotation_gets_a_note(annotation):
     long = "random;" * TEXT_MAX
     handling, notes = read_handling({annotation.key: long})
     assert handling == Handling()
@@ -227,7 +227,7 @@ def test_weight_and_priority_are_parsed_from_annotations(annotations, weight, pr
 
 @pytest.mark.parametrize("key", [WEIGHT, PRIORITY, CILIUM])
 @pytest.mark.parametrize("value", ["-1", "65536", "1.5", "50%", "ten", "٣", "9" * 5000])
-def test_an_invalid_weight_or_priority_is_noted_and_has_no_effect(key, value):
+def test_an_invalid_weight_or_priority_gets_a_note_and_has_no_effect(key, value):
     weight, priority, notes = read_preference({key: value})
     assert (weight, priority) == (100, 0)
     shown = quoted(value)

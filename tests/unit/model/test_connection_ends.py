@@ -1,4 +1,4 @@
-"""Why connections end, and the sides that end them."""
+"""The reasons why connections end, and the side that ends them."""
 
 from userspace_proxy.model.connection_ends import EndReason
 

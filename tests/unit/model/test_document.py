@@ -1,4 +1,4 @@
-"""Reading text into values that know their line, and saying what is wrong with it."""
+"""Reading text into values that know their line, and the errors for invalid text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WEB = dedent("""\
     """)
 
 
-# The fixture below is the same for all examples of a test, as it should be.
+# The fixture below may be shared by all examples of a test.
 for_each_loader = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30
 )
@@ -112,7 +112,7 @@ def test_json_is_parsed_like_yaml(text):
 
 
 def test_json_may_be_indented_with_tabs(monkeypatch):
-    monkeypatch.setattr(document, "_Loader", yaml.CSafeLoader)  # the Python parser can't
+    monkeypatch.setattr(document, "_Loader", yaml.CSafeLoader)  # The Python parser can't parse it.
     assert read('{\n\t"a": {\n\t\t"b": 1\n\t}\n}\n').value == {"a": {"b": 1}}
 
 
@@ -120,7 +120,7 @@ def test_json_surrogate_pairs_are_decoded():
     assert read(json.dumps({"a": "\\ud83d 🐍 \\"})).value == {"a": "\\ud83d 🐍 \\"}
 
 
-# YAML allows DEL nowhere, JSON within text.
+# YAML rejects DEL everywhere, JSON accepts it in strings.
 texts = st.text(
     alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"), max_size=40
 )
@@ -224,7 +224,7 @@ def test_json_objects_may_be_concatenated():
 
 
 def test_many_json_objects_are_split_in_linear_time():
-    # With a count of lines from the beginning for each, this would take minutes.
+    # Counting lines from the beginning for each object would take minutes.
     parts = split_documents(("{}" + "\n" * 200) * 100_000)
     assert (len(parts), parts[-2].lines_before) == (100_001, 99_998 * 200)
 

@@ -1,4 +1,4 @@
-"""Endpoints without what a slice may leave out."""
+"""Endpoints whose optional fields are missing."""
 
 from userspace_proxy.model import Endpoint, SlicePort
 

@@ -1,4 +1,4 @@
-"""Fields that no struct has, and values of a wrong type."""
+"""Unknown fields, and values of a wrong type."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from userspace_proxy.model.wire import FieldError, WireEndpointSlice, WireNode, 
 
 
 def accept(_wire: object) -> None:
-    """Find nothing."""
+    """Report no error."""
 
 
 def errors_of(value: Any, type_: Any = WireService, check: Any = accept) -> list[str]:

@@ -1,4 +1,4 @@
-"""Texts as kubectl reads them; the values are those that kubectl 1.36 passed on."""
+"""Scalars as kubectl parses them; the values are those that kubectl 1.36 passed on."""
 
 from __future__ import annotations
 

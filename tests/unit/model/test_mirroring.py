@@ -92,7 +92,7 @@ def test_an_impossible_value_is_rejected_with_its_field(subset, problem):
     assert str(caught.value).startswith(problem)
 
 
-def test_all_errors_of_an_object_are_reported_at_once():
+def test_all_errors_of_an_object_are_reported_together():
     addresses = [{"ip": "x"}, {"ip": "10.244.1.7"}, {"ip": "y"}]
     with pytest.raises(FieldError) as caught:
         mirror_endpoints(endpoints({"addresses": addresses, "ports": [{"port": 0}]}))
@@ -143,7 +143,7 @@ def test_a_mirrored_slice_refers_to_its_endpoints_object():
     assert mirrored_name(SliceKey("shop", "web-x")) == ""
 
 
-def test_ignored_endpoints_are_noted_with_the_first_address_missing_from_slices():
+def test_ignored_endpoints_get_a_note_with_the_first_address_missing_from_slices():
     addresses = [{"ip": f"10.244.1.{number}"} for number in (7, 8, 9)]
     slices = mirror_endpoints(endpoints({"addresses": addresses, "ports": [HTTP]}))
     assert left_out_reason(slices, {"10.244.1.7", "10.244.1.8", "10.244.1.9"}) is None

@@ -1,4 +1,4 @@
-"""Identities, and how they print."""
+"""Identities, and their text."""
 
 import pytest
 

@@ -29,7 +29,7 @@ HTTP = PodSelection((TargetPort("http", "TCP", "web"),), (IPFamily.IPV4,))
 
 
 def pod(name="web-1", ip="10.244.0.3", *, conditions=(READY,), ports=(), **fields):
-    """Read a Pod, by default a ready one."""
+    """Read a Pod; the default is ready."""
     metadata = {"name": name, "namespace": "shop", **fields.pop("metadata", {})}
     status = {"podIP": ip, "conditions": list(conditions), **fields.pop("status", {})}
     spec = {"containers": [{"ports": list(ports)}], **fields.pop("spec", {})}
@@ -46,7 +46,7 @@ DNS_PORT = {"name": "dns", "containerPort": 5, "protocol": "UDP"}
 
 
 def addresses(slices):
-    """Return what clients of the port http could be sent to."""
+    """Return the addresses to which clients of the port http could be sent."""
     return [
         str(SocketAddress(endpoint.ip, port.port))
         for item in slices

@@ -1,4 +1,4 @@
-"""The annotation with ranges of ports: what is read, and what is rejected."""
+"""The annotation with ranges of ports: accepted and rejected values."""
 
 import pytest
 

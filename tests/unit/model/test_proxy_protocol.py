@@ -1,4 +1,4 @@
-"""The header of the PROXY protocol; examples are those of the specification."""
+"""The header of the PROXY protocol; the examples are the specification's."""
 
 import socket
 

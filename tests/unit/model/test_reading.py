@@ -1,4 +1,4 @@
-"""What a missing, null, unknown or impossible field of a slice or a node means."""
+"""How missing, null, unknown and impossible fields of a slice or a node are read."""
 
 import pytest
 
@@ -123,7 +123,7 @@ class TestSlice:
             (["2001:db8::1"], "2001:db8::1 is not IPv4"),
         ],
     )
-    def test_an_invalid_address_drops_only_that_endpoint_and_is_noted(self, addresses, problem):
+    def test_an_invalid_address_gets_a_note_and_drops_only_that_endpoint(self, addresses, problem):
         item = a_slice(endpoints=[{"addresses": addresses}, {"addresses": ["192.0.2.2"]}])
         assert item.endpoints == (Endpoint("192.0.2.2"),)
         assert item.notes == (NoteKind.ADDRESS_WRONG("endpoints[0].addresses", problem),)
@@ -267,7 +267,7 @@ class TestSlice:
             ),
         ],
     )
-    def test_an_invalid_target_reference_is_dropped_and_noted(self, target, problem):
+    def test_an_invalid_target_reference_is_dropped_with_a_note(self, target, problem):
         good = {"addresses": ["192.0.2.1"], "targetRef": {"kind": "Pod", "name": "web-7"}}
         bad = {"addresses": ["192.0.2.2"], "targetRef": {"kind": "Pod", **target}}
         item = a_slice(with_pods=True, endpoints=[good, bad])

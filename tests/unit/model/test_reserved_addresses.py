@@ -1,4 +1,4 @@
-"""One case for each range: its first address, its last one, and what it is called."""
+"""For each range: the first address, the last one, and the name."""
 
 import ipaddress
 
@@ -57,7 +57,7 @@ NETWORKS = [text for text, _ in RANGES if not text.startswith(("240.", "fec0:"))
 
 
 def edges(network):
-    """Return the addresses at the ends of a network, and those beside them."""
+    """Return the first and last address of a network, and their neighbours outside it."""
     addresses = ipaddress.ip_network(network)
     first, last = int(addresses[0]), int(addresses[-1])
     kind = type(addresses[0])

@@ -1,4 +1,4 @@
-"""What a plain YAML scalar is."""
+"""The value of a plain YAML scalar."""
 
 from __future__ import annotations
 

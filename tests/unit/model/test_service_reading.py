@@ -1,4 +1,4 @@
-"""What a missing, null, unknown or impossible field of a Service means."""
+"""How missing, null, unknown and impossible fields of a Service are read."""
 
 import pytest
 
@@ -205,7 +205,7 @@ def test_stored_addresses_may_have_leading_zeros_and_duplicates():
     assert service.notes == ()
 
 
-def test_an_invalid_address_drops_only_that_address_and_is_noted():
+def test_an_invalid_address_gets_a_note_and_drops_only_that_address():
     ingress = [{"ip": "203.0.113.800"}, {"ip": "203.0.113.8"}]
     service = a_service(
         clusterIPs=["10.96.7.7", "fd00::x"],
@@ -296,7 +296,7 @@ def test_a_shared_affinity_scope_requires_session_affinity(scope, affinity, note
 
 @pytest.mark.parametrize("selector", [None, {}])
 def test_a_service_without_a_selector_cannot_name_a_workload(selector):
-    """Issue 52: it would have pods scaled that it doesn't lead to."""
+    """Issue 52: such a Service would scale a workload to which it doesn't route."""
     wake = {"userspace-proxy.io/hold": "60s", "userspace-proxy.io/wake": "deployment/cart"}
     service = a_service(annotations=wake, selector=selector)
     assert service.handling == Handling(hold=Hold(60.0))
@@ -305,7 +305,7 @@ def test_a_service_without_a_selector_cannot_name_a_workload(selector):
     assert (str(service.handling.wake), service.notes) == ("deployment/cart", ())
 
 
-def test_a_load_balancer_without_an_address_is_noted():
+def test_a_load_balancer_without_an_address_gets_a_note():
     pending = a_service(type="LoadBalancer")
     assert pending.notes == (NoteKind.NO_BALANCER_ADDRESS(),)
     ingress = [{"hostname": "lb.example.com"}]

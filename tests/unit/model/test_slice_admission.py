@@ -1,4 +1,4 @@
-"""What is refused of EndpointSlices that no API server has seen."""
+"""EndpointSlices that are rejected, as an API server would do."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_an_invalid_slice_is_rejected_and_its_field_named(fields, problem):
     assert str(caught.value) == problem
 
 
-def test_all_errors_of_a_slice_are_reported_at_once():
+def test_all_errors_of_a_slice_are_reported_together():
     endpoints = [{"addresses": ["x", "fd00::7"], "nodeName": "_"}, {}]
     wire = convert(
         {"addressType": "ipv4", "ports": [{"port": 0, "protocol": "tcp"}], "endpoints": endpoints},

@@ -1,4 +1,4 @@
-"""Which clients a load-balancer IP admits."""
+"""The clients that a load-balancer IP admits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How things must be written."""
+"""The syntax of values."""
 
 from __future__ import annotations
 

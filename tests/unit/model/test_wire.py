@@ -1,4 +1,4 @@
-"""Decoding what the API server sends, and saying what is wrong with it."""
+"""Decoding objects of the API server, and the errors for invalid ones."""
 
 import json
 import subprocess
@@ -141,7 +141,7 @@ def test_the_page_on_services_names_the_labels_and_annotations_read():
     rows = documented()[METADATA]
     names = {name for name in rows if not name.startswith("metadata.")}
     assert named_values() <= names
-    # Its presence is noted on the page, and has no other effect.
+    # The page mentions that this one is recognized; it has no other effect.
     followed = named_values() - {ANNOTATION_SOURCE_RANGES}
     assert {name for name in names if rows[name] == "supported"} == followed
 
@@ -175,7 +175,7 @@ for _ in range(300):
 
 
 def test_several_threads_may_first_use_a_type_concurrently():
-    # In a process of its own, which ends with SIGSEGV where it can't be.
+    # In a subprocess, because a failure ends the process with SIGSEGV.
     assert subprocess.run([sys.executable, "-c", FIRST_USES], check=False).returncode == 0
 
 
@@ -207,7 +207,7 @@ def test_a_malformed_json_value_raises_an_error(text):
 
 def test_a_too_deeply_nested_value_raises_an_error_before_python_3_14():
     text = memoryview(b"[" * 100_000 + b"1")
-    # Python 3.14 asks how much is left of the stack, which is enough.
+    # Python 3.14 checks the remaining stack, which is large enough.
     if sys.version_info >= (3, 14):
         assert value_size(text) is None
     else:

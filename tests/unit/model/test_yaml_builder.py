@@ -1,4 +1,4 @@
-"""Building values and places: aliases, merge keys, and what is refused."""
+"""Building values and places: aliases, merge keys, and rejected documents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read(text: str) -> Document:
 
 
 def problem_of(text: str) -> str:
-    """Return the first mistake, or why the text is refused as a whole."""
+    """Return the first mistake, or the reason why the text is rejected as a whole."""
     try:
         return str(read(text).mistakes[0])
     except InputError as exc:

@@ -1,4 +1,4 @@
-"""Ports and endpoints of one Service, by what is asked for."""
+"""Ports and endpoints of one Service, selected by a name's labels."""
 
 import pytest
 
@@ -55,7 +55,7 @@ def test_two_ports_with_the_same_number_are_counted_twice_but_listed_once():
 
 
 def test_endpoints_with_too_many_ports_count_as_having_no_ports():
-    """A question took 8 s of the control process with 100 lists of 20,000 ports."""
+    """With 100 lists of 20,000 ports, a query took 8 s of the control process."""
 
     def of_20_000(number):
         ports = tuple(SlicePort(f"p{i}", i + number, "TCP") for i in range(1, 20_001))
@@ -130,7 +130,7 @@ def test_endpoints_are_selected_by_hostname_or_address():
     found = index(*slices)
     labelled = found.labelled("web-0")
     assert list(labelled.ips(is_ipv6=False)) == ["10.0.0.1", "10.0.0.2"]
-    # Names differ by case.
+    # The names' case differs.
     assert pairs(labelled) == [("10.0.0.1", 8080), ("10.0.0.2", 8080), ("10.0.0.1", 5353)]
     assert pairs(found.labelled("10-0-0-3")) == [("10.0.0.3", 8080)]
     assert not len(found.labelled("10-0-0-1"))

@@ -1,4 +1,4 @@
-"""Host names as programs in a pod look them up."""
+"""Host names, looked up as by programs in a pod."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Indexes of namespaces and addresses follow snapshots by their differences."""
+"""Indexes of namespaces and addresses are updated by the differences of snapshots."""
 
 import random
 

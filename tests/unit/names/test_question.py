@@ -1,4 +1,4 @@
-"""The parts of a name below the cluster's domain."""
+"""The labels of a name below the cluster's domain."""
 
 import ipaddress
 

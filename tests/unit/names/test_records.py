@@ -1,4 +1,4 @@
-"""A record as text is a line of a zone file."""
+"""The text of a record is a line of a zone file."""
 
 from userspace_proxy.names import Record, RecordType
 

@@ -232,7 +232,7 @@ def test_a_port_of_an_unsupported_protocol_keeps_its_number():
 
 
 def many():
-    """Return names of a headless Service, and one with a cluster IP, with 300 of everything."""
+    """Return names of a headless Service and one with a cluster IP, with 300 of each part."""
     store, number = Store(), 300
     ports = [ServicePort(f"p{i}", i + 1, "TCP") for i in range(number)]
     store.put_service(service(key("ports"), ports, ("10.96.0.10",)))
@@ -281,7 +281,7 @@ def test_the_cost_of_a_query_does_not_grow_with_the_service(monkeypatch):
 
 
 def first(most):
-    """Return a pick of as many at most."""
+    """Return a pick of at most this many."""
     return lambda count: range(min(count, most))
 
 
@@ -299,7 +299,7 @@ def texts(records):
 
 
 def test_a_port_with_two_protocols_has_one_srv_record():
-    """A pick chose among ports, so an answer with all records was marked as truncated."""
+    """The pick chose among ports, so an answer with all records was marked as truncated."""
     both = [ServicePort(f"{p}-{i}".lower(), i, p) for p in ("TCP", "UDP") for i in (53, 80)]
     found = srv(("10.96.0.10", "fd00:96::10"), both, (), 2)
     assert [record.data for record in found.records] == [
@@ -384,7 +384,7 @@ def test_an_overlong_cname_chain_has_no_address():
 
 
 def forwarded():
-    """A Service whose endpoints are Services, of which one has no ready endpoint."""
+    """A Service whose endpoints are Services, one of which has no ready endpoint."""
     store = Store()
     parts = (key("db-0.db"), key("db-1.db"))
     store.put_service(service(key("db"), (HTTP,), ("127.0.0.5",), of_endpoints=parts))
@@ -428,7 +428,7 @@ def test_names_resolve_to_local_addresses_if_pods_are_unreachable(name, type_, e
     ],
 )
 def test_a_changed_slice_rereads_few_endpoints(name, type_, monkeypatch):
-    """A question took 0.45 s with 100,000 endpoints."""
+    """With 100,000 endpoints, a query took 0.45 s."""
     store, names, read = Store(), NameIndex(), []
     store.put_service(service(key("db"), (), (), is_headless=True))
 

@@ -1,4 +1,4 @@
-"""What a name stands for, made as it is picked."""
+"""The targets of a name, which are made when they are picked."""
 
 import pytest
 
@@ -74,7 +74,7 @@ def test_only_as_many_ports_as_picked_are_resolved():
 
 
 def test_equal_port_queries_have_equal_responses():
-    """With a random pick of ports, one that answers elsewhere was in some answers only."""
+    """With a random pick of ports, a port on another address was in some answers only."""
 
     def dialled_address(frontend):
         return SocketAddress(f"127.0.0.{1 + (frontend.port == 90)}", frontend.port)

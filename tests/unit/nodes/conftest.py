@@ -1,4 +1,4 @@
-"""A fake API server with agents behind it, and readers of these."""
+"""A fake API server with agents behind it, and readers of those agents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 @pytest.fixture(autouse=True)
 def nothing_of_this_machine(monkeypatch):
-    """Dial the fake itself, and don't load the machine's certificates, 56 ms a time."""
+    """Dial the fake directly, and skip the machine's certificates, which take 56 ms to load."""
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
     monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")
@@ -40,7 +40,7 @@ async def client(api):
 
 @pytest.fixture
 def reader_of(api):
-    """Return readers of the fake, which wait for nothing."""
+    """Return readers of the fake that never pause."""
 
     def reader_of(*args, **options):
         options = {"with_plans": False, **options}

@@ -6,7 +6,7 @@ import json
 
 
 def pod(name="agent-1", node="node-1", *, labels=None, args=(), command=None, status=None, **spec):
-    """Return a pod of the chart that runs and is ready; fields of its spec may be others."""
+    """Return a running and ready pod of the chart, with these changes to its spec."""
     container = {"name": "userspace-proxy", "args": ["--take-over", *args]}
     if command is not None:
         container = {"name": "kube-proxy", "command": command}
@@ -41,5 +41,5 @@ def node(name, *, taints=(), ready="True", **labels):
 
 
 def written(item):
-    """Return an object as the API server sends it."""
+    """Return an object as the JSON that the API server sends."""
     return json.dumps(item).encode()

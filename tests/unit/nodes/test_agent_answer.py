@@ -1,4 +1,4 @@
-"""The values of nodes' answers have defaults of what is unknown."""
+"""Fields of nodes' answers have defaults that mean unknown."""
 
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 

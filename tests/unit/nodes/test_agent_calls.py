@@ -1,4 +1,4 @@
-"""Many agents are asked at a time, within bounds."""
+"""Many agents are queried concurrently, within limits."""
 
 import asyncio
 import contextlib
@@ -166,7 +166,7 @@ async def test_an_excessive_stream_is_closed(agents, client, part):
 
 
 async def test_after_each_change_a_stream_waits_nine_times_as_long(agents, client):
-    # Parsing a change takes so long that the next line arrives meanwhile.
+    # Parsing a change takes so long that the next line arrives before it is done.
     change = b'{"ports": [' + b",".join([b"{}"] * 5_000) + b"]}\n"
 
     async def send_changes(request, send):

@@ -1,4 +1,4 @@
-"""Why the agent of a node has no answer."""
+"""The reasons why the agent of a node has no answer."""
 
 import pytest
 

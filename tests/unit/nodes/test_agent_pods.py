@@ -1,4 +1,4 @@
-"""Which pods are agents, at which port, and which one of a node is asked."""
+"""The pods that are agents, their ports, and the pod of a node that is queried."""
 
 import pytest
 

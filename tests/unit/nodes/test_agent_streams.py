@@ -1,4 +1,4 @@
-"""Streams of agents that stop, end, or come from pods that change."""
+"""Streams of agents that stall or end, or whose pods change."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ STATUS = status_of([], "node-1")
 
 @pytest.fixture
 async def follow(client):
-    """Return what runs a Following, which waits for the test before it tries again."""
+    """Return a function that runs a Following, which retries when the test allows it."""
     answers, changed, waits = Answers(Where()), asyncio.Event(), []
     may_go = asyncio.Semaphore(0)
 
@@ -66,7 +66,7 @@ async def test_after_each_failure_the_retry_delay_grows(agents, follow):
     async with follow() as (_, until, waits, may_go):
         for _ in range(20):
             may_go.release()
-        # Nodes and pods are listed again after other pauses.
+        # Lists of nodes and pods are retried after other delays.
         await until(lambda: waits.count(PAUSES_S[-1]) == 2)
         assert [wait for wait in waits if wait in PAUSES_S] == [*PAUSES_S, PAUSES_S[-1]]
 

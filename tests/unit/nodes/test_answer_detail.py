@@ -1,4 +1,4 @@
-"""When agents are asked for summaries, and how failures are noted."""
+"""When agents are asked for summaries, and how failures are recorded."""
 
 import errno
 
@@ -119,7 +119,7 @@ def test_failures_become_causes_with_short_texts(answers, error, cause):
     assert asking.refused is None
 
 
-def test_forbidden_port_forwards_are_noted(answers):
+def test_forbidden_port_forwards_are_recorded(answers):
     asking = Asking()
     asking.fail(answers, "node-1", TO, refused := PortForwardError("forbidden", errno.EACCES))
     assert asking.refused is refused

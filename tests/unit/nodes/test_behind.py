@@ -1,4 +1,4 @@
-"""Which nodes don't have the plan that the API server has, by two looks."""
+"""The nodes whose plan differs from the API server's state, by two checks."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ STATUS = status_of([], "node-1")
 
 
 class OwnPlans(SimpleNamespace):
-    """What this machine has read."""
+    """The plans from this machine's own reading."""
 
     planned_at, unread, former = 1.0, frozenset(), ()
 
@@ -31,7 +31,7 @@ class OwnPlans(SimpleNamespace):
 
 
 class Nodes:
-    """Nodes with their plans, which count how they are asked."""
+    """Nodes with their plans, which count their requests."""
 
     def __init__(self):
         self.plans = {}
@@ -48,7 +48,6 @@ class Nodes:
         return AgentAnswer(node, (ForwardTarget("kube-system", node, 10249),), status)
 
     async def read(self, to, path, kind, bounds):
-        """Part of AgentCalls."""
         self.asked.append(to.pod)
         if self.plans[to.pod] is None:
             raise Unreadable("it isn't HTTP")
@@ -70,7 +69,7 @@ def plans():
 
 @pytest.fixture
 def look(nodes, plans):
-    """Return a function that looks after some seconds, and returns who is behind."""
+    """Return a function that checks after some seconds, and returns the nodes that are behind."""
     now = [100.0]
     behind = Behind(nodes, plans, clock=lambda: now[0])
 

@@ -1,4 +1,4 @@
-"""What nodes send is counted before it is decoded, and measured before it is kept."""
+"""Data from nodes is counted before it is decoded, and measured before it is kept."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ from userspace_proxy_kubectl.nodes.decoding import (
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 
 MEMORY_MAX = 200 << 20
-"""What the answers of nodes may take of a laptop."""
+"""The limit of a laptop's memory for the answers of nodes."""
 
 _PORTS = '{"version": "1", "ports": [%s]}'
 _SETTINGS = '{"version": "1", "settings": {"a": [%s]}}'
@@ -64,11 +64,11 @@ HOSTILE = {
     "digests": (NodePlan, '{"digests": {%s}}', '"%x": ""'),
     "connection": (ConnectionFacts, '{"unknown": [%s]}', "{}"),
 }
-"""By name: what is read, its JSON, and what that has any number of."""
+"""By name: the decoded type, its JSON, and the item that can be repeated in it."""
 
 
 def hostile(name, size):
-    """Return such an answer of about so many bytes."""
+    """Return an answer of about this size."""
     kind, around, item = HOSTILE[name]
     many = max(1, size // (len(item) + 2))
     items = (item % number if "%" in item else item for number in range(many))
@@ -84,7 +84,7 @@ def test_decoding_a_response_stays_within_the_estimated_memory(name):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert value is not None
-    # A map that grows is there twice for a moment.
+    # A growing dict briefly needs the old and the new table.
     assert peak <= 1.25 * most_of(line) + 100_000
 
 
@@ -106,7 +106,7 @@ def test_a_hostile_response_is_rejected_or_kept_within_the_allowance(name):
 
 
 def test_decoding_hostile_responses_uses_bounded_memory():
-    """Each is as large as may be decoded, if it is of empty objects."""
+    """Each answer of empty objects is as large as a reader decodes at most."""
     script = (
         "import resource, sys\n"
         "from tests.unit.nodes.test_decoding import HOSTILE, hostile\n"
@@ -248,7 +248,7 @@ def test_a_line_of_connections_is_bounded():
 
 @pytest.mark.parametrize("part", [b'\\"', b'"', b"\\\n", b'"a":', b",-", b":9.9e", b'"a_at_at_'])
 def test_the_search_for_numbers_takes_linear_time(part):
-    """Without an end of the text, each quote in it took as long as the rest."""
+    """In an unterminated text, each quote once cost a scan of the rest."""
 
     def read(line):
         with pytest.raises(ValueError, match=r"\w"):

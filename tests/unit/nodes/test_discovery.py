@@ -1,4 +1,4 @@
-"""Agents of a fake cluster are found by their labels, and Nodes that lack one."""
+"""Agents of a fake cluster are found by their labels, and so are Nodes without one."""
 
 import asyncio
 import contextlib

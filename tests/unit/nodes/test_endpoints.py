@@ -35,12 +35,12 @@ SILENT = silent(POD).replace(first_at=SINCE)
     ],
 )
 def test_the_extent_of_a_fault_depends_on_the_dialling_nodes(causes, unhealthy, answers, extent):
-    """Users went to healthy nodes: an endpoint that came and went was said to be unreachable."""
+    """Users went to healthy nodes because a flapping endpoint was reported as unreachable."""
     assert extent_of(causes, unhealthy, answers) is extent
 
 
 def test_without_a_received_byte_no_endpoint_counts_as_answering():
-    """A UDP Service of which 476 of 479 flows failed was green on all nodes."""
+    """A UDP Service was green on all nodes, although 476 of 479 flows failed."""
     tried = untried(connections=479, failures=0)
     (one,) = endpoints_of({"a": web(tried), "b": web(tried)})
     assert (one.tried, one.answered, one.level) == (("a", "b"), (), None)
@@ -81,7 +81,7 @@ def test_an_endpoint_lists_the_nodes_that_dialled_it_with_results():
 
 
 def test_an_endpoint_shows_the_name_of_its_pod():
-    """Who was woken at night saw addresses, and asked kubectl whose they are."""
+    """On call, users saw addresses, and had to look up their pods with kubectl."""
     members = {"a": web(untried()), "b": web(answering(pod="web-7d9-x2x"))}
     (one,) = endpoints_of(members)
     assert one.pod == "web-7d9-x2x"

@@ -151,7 +151,7 @@ def test_a_name_too_long_for_a_service_is_omitted():
 def test_the_merged_view_counts_healthy_ports_omitted_by_summaries():
     answers = [answer_of(name, SICK, is_summary=True, served=199) for name in "abc"]
     assert merged_of(*answers).healthy == 199
-    # A wrong count of one doesn't matter.
+    # A count that is wrong by one agent does no harm.
     wrong = answer_of("d", SICK, is_summary=True, served=10**9)
     assert merged_of(*answers, wrong).healthy == 199
     assert merged_of(answer_of("a", SICK, FINE)).healthy == 0

@@ -1,4 +1,4 @@
-"""Which nodes a DaemonSet means, as its controller decides it."""
+"""The nodes that a DaemonSet selects, as its controller does."""
 
 import pytest
 
@@ -106,5 +106,5 @@ def test_no_node_lacks_an_agent_beyond_the_daemon_sets_desired_number():
     nodes = [state(name) for name in ("node-1", "node-2")]
     assert lacking(nodes, [daemon_set(wanted=1)], ["node-1"]) == ()
     assert lacking(nodes, [daemon_set(wanted=2)], ["node-1"]) == ("node-2",)
-    # Before the controller has seen it, it has counted nothing.
+    # The status has no counts until the controller has processed the DaemonSet.
     assert lacking(nodes, [daemon_set()], ["node-1"]) == ("node-2",)

@@ -1,4 +1,4 @@
-"""Digests of what a fake API server contains."""
+"""Digests of the contents of a fake API server."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ def put(api):
 
 
 async def changed(plans, before):
-    """Return once a change has arrived by the watch."""
+    """Return after the watch has delivered a change."""
     async with asyncio.timeout(30):
         while plans.summary[0] == before:
             await pause(0.01)

@@ -1,4 +1,4 @@
-"""All nodes are read through a fake API server, whatever some of them do."""
+"""All nodes are read through a fake API server, even if some of them misbehave."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from .views import agent_on
 
 OBJECTS = service_objects(3)
 STATUS = status_of(OBJECTS, "node-1")
-# Only what never answers takes that long; what only takes work has more.
+# Only agents without an answer use up the short deadline; the long one is for slow machines.
 SHORT_S, LONG_S = 3.0, 30.0
 NO_ANSWER = ("silent", "slow-drip")
 
@@ -234,7 +234,7 @@ async def until(following, condition):
 
 @pytest.fixture
 async def quick(reader_of):
-    """Return a reader that doesn't wait between what it shows, or before it tries again."""
+    """Return a reader with short pauses between its results and before its retries."""
 
     async def short(_seconds):
         await asyncio.sleep(0.01)  # noqa: TID251 - the place of a longer pause

@@ -34,7 +34,7 @@ def test_a_service_or_namespace_is_selected():
 
 
 def test_a_namespaces_status_counts_other_namespaces_problems():
-    """All looked well in the context's namespace, while nine Services of another one failed."""
+    """The context's namespace looked healthy while nine Services of another namespace failed."""
     merged = merge(TWO)
     assert render_status(part_of(merged, "cart")).body.decode().splitlines()[1] == (
         "namespace cart; 1 Service of another namespace needs attention: -A"

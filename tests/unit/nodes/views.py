@@ -1,4 +1,4 @@
-"""Answers of nodes, as their agents give them, and a cluster in which much is wrong."""
+"""Answers of nodes, as decoded from their agents, and a cluster with many problems."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ PROBLEM = as_read(CauseCode(""), "no answer within 5 s")
 
 
 def agent_on(node: str, name: str = "userspace-proxy") -> ForwardTarget:
-    """Return a pod on a node."""
+    """Return the agent pod of a node."""
     return ForwardTarget("kube-system", f"{name}-{node}", 10249)
 
 
 def answer_of(node: str, *ports: PortFacts, **changes: Any) -> AgentAnswer:
-    """Return the answer of a node, as it is read from JSON.
+    """Return the answer of a node, decoded from JSON.
 
     Args:
-        changes: Fields of the answer, ``now`` of the agent, or else of the facts.
+        changes: Fields of the answer, the agent's ``now``, or fields of the facts.
     """
     own = {name: changes.pop(name) for name in AgentAnswer.__slots__ if name in changes}
     now = changes.pop("now", NOW)
@@ -59,7 +59,7 @@ def without_answer(node: str, problem: Cause = PROBLEM, **changes: Any) -> Agent
 
 
 def all_of(*answers: AgentAnswer, **changes: Any) -> AllNodes:
-    """Return some answers as those of all nodes."""
+    """Return these answers as those of all nodes."""
     return AllNodes(answers, **changes)
 
 
@@ -80,12 +80,12 @@ def untried(address: str = POD, **facts: Any) -> EndpointFacts:
 
 
 def web(*endpoints: EndpointFacts, name: str = "web", **changes: Any) -> PortFacts:
-    """Return a Service port with some endpoints, whose clients were answered a moment ago."""
+    """Return a Service port with these endpoints, which has just answered clients."""
     return make_port(name, endpoints=endpoints, **{"sent_at": NOW - 1, **changes})
 
 
 def flows(name: str = "dns", *, unanswered: int = 0, address: str = POD) -> PortFacts:
-    """Return a UDP Service port that answers flows, or leaves some unanswered and answers none."""
+    """Return a UDP Service port that answers its flows; if some are unanswered, all are."""
     endpoint = answering(address)
     if unanswered:
         endpoint = untried(address, connections=unanswered, unanswered_flows=unanswered)
@@ -94,18 +94,18 @@ def flows(name: str = "dns", *, unanswered: int = 0, address: str = POD) -> Port
 
 
 def merged_of(*answers: AgentAnswer, **changes: Any) -> Merged:
-    """Return some answers as one."""
+    """Return the merged answers."""
     return merge(all_of(*answers, **changes))
 
 
 def one_port(*answers: AgentAnswer) -> MergedPort:
-    """Return the only Service port of some answers."""
+    """Return the only merged Service port of these answers."""
     (port,) = merged_of(*answers).ports
     return port
 
 
 def make_sick_cluster() -> AllNodes:
-    """Return eight nodes: some are sick, an endpoint is, and the way from node-7 to another."""
+    """Return eight nodes, some unhealthy, with a failing endpoint and a broken path from node-7."""
     gone = refuses("10.244.9.9:80")
     answers = []
     for number in range(1, 7):
@@ -131,7 +131,7 @@ def make_sick_cluster() -> AllNodes:
 
 
 def at(now, *counts, started=NOW - 1000, **facts):
-    """Return all nodes at a moment, at which each has counted so many connections."""
+    """Return all nodes at this time, each with this many counted connections."""
     answers = [
         answer_of(f"n{number}", web(answering(), connections=count, **facts), now=now, started=at_)
         for number, (count, at_) in enumerate(

@@ -1,6 +1,6 @@
-"""What is said of all nodes is on one page, ``words.txt``, which shows what a change does to it.
+"""Writes the texts about all nodes on one page, ``words.txt``, whose diff shows a change's effect.
 
-``python -m tests.unit.nodes.words`` writes it anew.
+``python -m tests.unit.nodes.words`` writes it again.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ SEEN: dict[str, tuple[EndpointFacts, ...]] = {
     "no dial fails": (failing(sends_nothing(POD)), answering(), answering()),
     "some clients are denied": (failing(denies(POD, "10.1.1.1")), answering(), answering()),
 }
-"""An endpoint as nodes see it."""
+"""One endpoint, as several nodes see it."""
 
 
 def nodes_with(*endpoints: EndpointFacts, summaries: int = 0) -> AllNodes:
-    """Return nodes that see the first endpoint of a Service port so.
+    """Return nodes that see the first endpoint of a Service port in these states.
 
     Args:
-        summaries: How many more leave the Service port out, as it is served.
+        summaries: How many more nodes leave the Service port out, because they serve it.
     """
     return all_of(
         *(
@@ -107,7 +107,7 @@ def make_ports() -> AllNodes:
 
 
 def make_unanswered() -> AllNodes:
-    """Return Service ports whose clients get no answer on some nodes, though nothing fails."""
+    """Return Service ports whose clients get no answer on some nodes, although nothing fails."""
     away = web(
         untried(state="not on this node", is_usable=False),
         name="local",

@@ -1,1 +1,1 @@
-"""Tests of the package's plan."""
+"""Tests of the package's ``plan``."""

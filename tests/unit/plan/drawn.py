@@ -1,4 +1,4 @@
-"""Services, slices and facts for property tests, few enough that they meet."""
+"""Services, slices and facts for property tests, from few values so that they overlap."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ FACTS = NodeFacts(
     external_ip_networks=("198.51.100.0/24",),
     cluster_networks=("192.0.2.0/24",),
 )
-"""Facts in which everything is allowed."""
+"""Facts that allow everything."""
 
 ALL_FACTS = st.builds(
     replace,
@@ -42,7 +42,7 @@ PORTS = [
 
 
 def some(items, **limits):
-    """Draw a list of different items."""
+    """Draw a list of distinct items."""
     return st.lists(st.sampled_from(items), unique=True, **limits)
 
 
@@ -62,7 +62,7 @@ SERVICES = st.builds(
     is_internal_local=st.booleans(),
     is_external_local=st.booleans(),
 )
-"""Their addresses are few: several claim one, as a cluster IP or from outside."""
+"""They share few addresses: several claim one, as a cluster IP or an external one."""
 
 ENDPOINTS = st.builds(
     lambda conditions, ip, node, zones: Endpoint(ip, node=node, hinted_zones=zones, **conditions),
@@ -82,7 +82,7 @@ SLICES = st.builds(
     st.sampled_from(["a", "b"]),
     KEYS,
 )
-"""Port 80 on some of their addresses is a frontend of one of the Services, or becomes one."""
+"""Port 80 on some of their addresses is a frontend of a Service, or becomes one."""
 
 
 def in_two_orders(services):

@@ -23,7 +23,7 @@ def store_of(*things):
 
 
 def say(store, thing):
-    """Put a Service or a slice into a store."""
+    """Put a Service or a slice into the store."""
     if hasattr(thing, "endpoints"):
         store.put_slice(thing)
     else:
@@ -31,21 +31,21 @@ def say(store, thing):
 
 
 def plan_of(*things, **facts):
-    """Plan Services and slices on a node of these facts."""
+    """Plan Services and slices on a node with these facts."""
     return Planner(NodeFacts(**facts)).plan(snapshot_of(*things))
 
 
 def the_port(*things, **facts):
-    """Plan things that come to one port, and return that."""
+    """Plan objects that result in one port; return that port."""
     (port,) = plan_of(*things, **facts).ports.values()
     return port
 
 
 def frontends(plan):
-    """Return the frontends of each port, as text."""
+    """Return the frontends of each port as text."""
     return {str(key): [str(f) for f in port.frontends] for key, port in plan.ports.items()}
 
 
 def with_serving(port, **changes):
-    """Return a plan of a port whose clients are served in another way."""
+    """Return a port's plan with a changed serving."""
     return replace(port, serving=msgspec.structs.replace(port.serving, **changes))

@@ -1,4 +1,4 @@
-"""Which Services of a namespace are left out because it has too many endpoints, or frontends."""
+"""The Services that are left out because their namespace has too many endpoints or frontends."""
 
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.model import ServiceKey, ServicePort

@@ -1,4 +1,4 @@
-"""What Services claim, by their ports and policies."""
+"""The claims of Services, by their ports and policies."""
 
 from dataclasses import replace
 
@@ -253,7 +253,7 @@ ELSEWHERE = "it is in none of the networks of --allow-external-ips"
         ),
     ],
 )
-def test_a_forbidden_external_ip_is_noted_and_not_claimed(ip, facts, why):
+def test_a_forbidden_external_ip_gets_a_note_and_is_not_claimed(ip, facts, why):
     given = service(external_ips=(ip,))
     assert asked(given, facts) == {"shop/cart:http": INTERNAL}
     is_allowed = why not in (OFF, ELSEWHERE)
@@ -288,7 +288,7 @@ def test_external_ips_are_limited_by_the_ports_times_addresses(ports, ips, serve
     assert [claim.notes for claim in made.ports] == [expected] * ports
 
 
-def test_external_ips_beyond_the_limit_are_noted_in_their_family():
+def test_external_ips_beyond_the_limit_get_a_note_in_their_family():
     both = service(
         cluster_ips=(CART_IP, CART_IP_V6),
         external_ips=(*(f"203.0.113.{number}" for number in range(100)), "2001:db8:1::9"),
@@ -311,7 +311,7 @@ def test_a_note_appears_once_in_its_family():
     assert notes(given) == [external_ip_off(ip, ELSEWHERE) for ip in external_ips]
 
 
-def test_addresses_of_an_unserved_family_are_noted_once():
+def test_addresses_of_an_unserved_family_get_one_note_each():
     given = service(
         cluster_ips=(CART_IP_V6,),
         load_balancer_ips=(LB_IP, LB_IP_V6),
@@ -365,7 +365,7 @@ def test_claims_differing_only_in_a_frontends_kind_are_different():
 
 
 class Looks(tuple):
-    """Networks that count how often they are looked at."""
+    """Networks that count their look-ups."""
 
     count = 0
 
@@ -404,7 +404,7 @@ def test_a_service_with_the_nodes_own_address_claims_no_frontends():
     assert ignored.cause == own_address(NODE_IP)
 
 
-def test_an_ip_answered_by_its_load_balancer_is_noted():
+def test_an_ip_answered_by_its_load_balancer_gets_a_note():
     (port,) = claims_of(service(balanced_elsewhere=(LB_IP, LB_IP_V6)), NODE).ports
     assert port.notes == (balanced_elsewhere(LB_IP),)
 

@@ -1,4 +1,4 @@
-"""Endpoints that are dialled elsewhere."""
+"""Endpoints that are dialled through another address."""
 
 from userspace_proxy.model import (
     IPFamily,

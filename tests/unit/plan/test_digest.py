@@ -1,4 +1,4 @@
-"""Digests of Services: what is the same on all nodes, and nothing else."""
+"""Digests of Services: they depend on what all nodes share, and on nothing else."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def digest(service=SERVICE, *slices):
 
 
 def test_a_digest_is_stable_for_its_form():
-    """If this fails, raise FORM: agents of other versions have other digests."""
+    """If this fails, raise FORM, because other versions of the agent compute other digests."""
     assert digest() == "f6dbfe59"
     asked = replace(SERVICE, handling=Handling(max_connections=5), affinity_timeout_s=60)
     assert digest(asked) == "9d741a82"
@@ -246,7 +246,7 @@ def test_a_change_irrelevant_to_nodes_keeps_all_buckets():
     assert all(now is then for now, then in zip(digests.buckets, buckets, strict=True))
 
 
-def test_all_services_of_a_bucket_may_be_replaced_at_once():
+def test_all_services_of_a_bucket_may_be_replaced_together():
     names = [f"service-{n}" for n in range(1000) if bucket_of(f"shop/service-{n}") == 7]
     digests = Digests()
     for present in (names[:2], names[2:9], ()):

@@ -1,4 +1,4 @@
-"""Which Services are too large for the kernel path."""
+"""The Services that are too large for the kernel path."""
 
 from __future__ import annotations
 
@@ -167,7 +167,10 @@ def test_at_the_node_limit_the_last_services_of_an_oversized_namespace_are_omitt
 def test_an_oversized_service_uses_no_room(monkeypatch):
     monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_EXACT_MAX", 20)
     room, large = KernelRoom(), KernelSize(10, 0, ELEMENTS_MAX)
-    assert room.change({CART: KernelSize(ELEMENTS_MAX + 1, 0, 30), WEB: large}) == set()
+    other, fitting = ServiceKey("shop", "other"), KernelSize(10, 0, 20)
+    assert room.change({CART: fitting}) == set()
+    excess = KernelSize(ELEMENTS_MAX + 1, 0, 30)
+    assert room.change({CART: excess, WEB: large, other: fitting}) == set()
     assert room.fit(WEB, large) == KernelFit("", TOO_EXACT)
 
 
@@ -261,5 +264,5 @@ def test_a_udp_range_requires_the_kernel_path_and_has_rules_per_endpoint():
     listed = slice_of(*ips(3), ports=[SlicePort("dns", 53, "UDP")])
     assert size(service(ports=[dns]), listed) == NO_SIZE
     found = size(given, listed)
-    # Once for the port, once for the range.
+    # The port and the range count separately.
     assert (found.elements, found.rules) == (6, 12)

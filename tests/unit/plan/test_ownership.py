@@ -1,4 +1,4 @@
-"""Which Service owns an address that several claim."""
+"""The owner of an address that several Services claim."""
 
 from itertools import permutations
 from typing import NamedTuple
@@ -48,7 +48,7 @@ from .test_claims import (
 
 
 class Settled(NamedTuple):
-    """The owner of each frontend, and what each claim has lost, with the reason."""
+    """The owner of each frontend, and each claim's losses with their reasons."""
 
     holders: dict[Frontend, PortClaim]
     lost: dict[PortKey, dict[Frontend, Cause]]
@@ -56,7 +56,7 @@ class Settled(NamedTuple):
 
 
 def settle(made):
-    """Settle claims all at once."""
+    """Settle all claims in one change."""
     owners = FrontendOwners()
     owners.change((), made)
     return settled(owners)
@@ -80,7 +80,7 @@ def settled(owners):
 
 
 def lost(owners):
-    """Return why each port lost what it did."""
+    """Return the reasons for each port's losses."""
     return {str(key): list(items.values()) for key, items in owners.lost.items()}
 
 
@@ -212,7 +212,7 @@ def served_by(owners):
 
 
 def others_who_differ(before, now):
-    """Return the Services that have or lost something else than before."""
+    """Return the Services that own or lose other frontends than before."""
     frontends = before.holders.keys() | now.holders.keys()
     holders = [(before.holders.get(f), now.holders.get(f)) for f in frontends]
     keys = {c.key for old, new in holders if old is not new for c in (old, new) if c is not None}
@@ -302,7 +302,7 @@ def test_a_cluster_ip_passes_to_its_next_service():
         pytest.param({"ports": (NODE_PORT,)}, "node port 30080", id="node-port"),
     ],
 )
-def test_a_lost_address_is_noted_beside_served_addresses(claimed, what, is_external_local):
+def test_a_lost_address_gets_a_note_beside_served_addresses(claimed, what, is_external_local):
     both = {**claimed, "is_external_local": is_external_local}
     claimants = service(CART, **both), service(WEB, cluster_ips=(WEB_IP,), **both)
     facts = NodeFacts(external_ip_networks=("203.0.113.0/24",), addresses=("198.51.100.1",))
@@ -315,7 +315,7 @@ def test_a_lost_address_is_noted_beside_served_addresses(claimed, what, is_exter
     assert web.notes == (lost_to(object_of(part.cause), kind, number, "shop/cart:http"),)
 
 
-def test_an_external_ip_of_another_service_is_noted_as_its_address():
+def test_the_note_on_another_services_external_ip_names_that_service():
     ip = "203.0.113.7"
     planner = Planner(NodeFacts(external_ip_networks=("203.0.113.0/24",)))
     owner, other = service(CART, cluster_ips=(ip,)), service(WEB, created=NEW, external_ips=(ip,))
@@ -324,7 +324,7 @@ def test_an_external_ip_of_another_service_is_noted_as_its_address():
     assert web.notes == (lost_as_address(ip, "external IP", ip, str(CART)),)
 
 
-def test_lost_addresses_are_noted_in_a_fixed_order():
+def test_notes_on_lost_addresses_have_a_fixed_order():
     external = {"external_ips": ("203.0.113.7",)}
     bank = ServiceKey("bank", "till")
     services = [

@@ -1,4 +1,4 @@
-"""Snapshots in, plans out."""
+"""The planner, which makes plans from snapshots."""
 
 import copy
 from dataclasses import replace
@@ -179,7 +179,7 @@ class TestIgnored:
 
 
 class TestEndpointsThatPointAtFrontends:
-    """An endpoint that is a frontend of this proxy would lead back to the proxy."""
+    """An endpoint that is a frontend of this proxy would make a loop."""
 
     AT_WEB = slice_of(WEB_IP, ports=(SlicePort("http", 80, "TCP"),))
     OTHERS = slice_of(*(f"10.1.0.{n}" for n in range(1, 9)), ports=AT_WEB.ports, key="cart-2")
@@ -203,7 +203,7 @@ class TestEndpointsThatPointAtFrontends:
 
 
 class TestEndpointsAtNodePorts:
-    """A node port of another node leads to its proxy, and from there may lead back."""
+    """Another node's node port is served by its proxy, which may route back to this node."""
 
     HERE, THERE = "198.51.100.1", "198.51.100.2"
     NODE_PORTS = slice_of(HERE, THERE, POD_A.ip, ports=(SlicePort("http", 30080, "TCP"),))
@@ -238,7 +238,7 @@ class TestEndpointsAtNodePorts:
         assert needed == [False, True, False]
 
     def test_the_verdict_for_an_endpoint_on_another_node_also_changes(self):
-        # No address of this node appears beside it.
+        # The plan depends on no address of this node here.
         elsewhere = slice_of(self.THERE, ports=(SlicePort("http", 30080, "TCP"),))
         store, planner = store_of(service(), elsewhere), Planner(NodeFacts())
         seen = self.reasons(planner, store)
@@ -412,7 +412,7 @@ def test_equal_snapshots_give_equal_plans(rounds):
         other_way_round = Snapshot(dict(reversed([*snapshot.services.items()])), snapshot.node)
         plan, anew = planner.plan(snapshot, facts), Planner(facts).plan(other_way_round)
         assert plan == anew
-        # Byte for byte: in the same order too.
+        # The reprs are equal, so the order is the same too.
         assert repr((plan.ports, plan.health_checks)) == repr((anew.ports, anew.health_checks))
 
 
@@ -435,7 +435,7 @@ class TestRangesWithoutRules:
     IP = "192.0.2.100"
 
     def ranged(self, name, asked, **fields):
-        """Return a Service whose port is 80, with a range, also at an address of a balancer."""
+        """Return a Service with port 80 and a range, which also has a load balancer's address."""
         return service(
             ServiceKey("shop", name),
             load_balancer_ips=(self.IP,),
@@ -444,7 +444,7 @@ class TestRangesWithoutRules:
         )
 
     def ports_of(self, plan, name):
-        """Return the ports at the balancer's address."""
+        """Return the ports on the load balancer's address."""
         (port,) = (port for key, port in plan.ports.items() if key.name.name == name)
         assert not any(frontend.last for frontend in port.frontends)
         return {frontend.port for frontend in port.frontends if frontend.ip == self.IP}

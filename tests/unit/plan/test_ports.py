@@ -92,7 +92,7 @@ class TestOnePort:
         assert port.notes == (path_not_allowed("auto"),)
 
     @pytest.mark.parametrize(("selector", "notes"), [((("app", "web"),), 1), ((), 0)])
-    def test_pods_lacking_the_port_are_noted_unless_slices_are_handwritten(self, selector, notes):
+    def test_pods_lacking_the_port_get_a_note_unless_slices_are_handwritten(self, selector, notes):
         others = slice_of("192.0.2.200", key="cart-2", ports=())
         port = the_port(service(selector=selector), slice_of(POD_A.ip), others)
         assert port.notes == notes * (some_lack_port("http", 1, 2),)
@@ -163,7 +163,7 @@ class TestOnePort:
         assert beyond.cause == too_many_at_all_ports(CART, 20)
 
     def test_source_ranges_count_per_port_and_ports_beyond_the_limit_refuse(self, monkeypatch):
-        """Each takes the kernel's memory for each socket: 1,300 of 1,000 ports took 0.5 GiB."""
+        """Each socket needs kernel memory for them: 1,300 ranges on 1,000 ports took 0.5 GiB."""
         monkeypatch.setattr("userspace_proxy.plan.ports.ENDPOINTS_OF_SERVICE_MAX", 10)
         given = service(
             ports=[ServicePort(f"p{n}", 80 + n, "TCP") for n in range(3)],
@@ -234,7 +234,7 @@ class TestOnePort:
 
 
 HERE = {"node_name": "node-1", "addresses": ("192.0.2.10",), "cluster_networks": ("10.1.0.0/16",)}
-# The load balancer's, too: under local routes a client on the node that dials it has its address.
+# It includes the load balancer's: with local routes, a client on this node uses it as source.
 INSIDE = ("10.1.0.0/16", "127.0.0.0/8", "192.0.2.10/32", "203.0.113.8/32")
 EXTERNAL = service(
     load_balancer_ips=("203.0.113.8",), type=ServiceType.LOAD_BALANCER, is_external_local=True
@@ -245,7 +245,7 @@ IDLE_POD = Endpoint(POD_C.ip, node="node-1", **NOT_READY)
 
 
 class TestPolicies:
-    """Which clients get which endpoints, are refused, or are dropped."""
+    """The endpoints that clients get, and the clients that are refused or dropped."""
 
     def side(self, side, given, *endpoints):
         plan = plan_of(given, slice_of(*endpoints), **HERE)
@@ -424,7 +424,7 @@ def test_a_port_is_served_without_an_invalid_range(target, asked, facts, why):
         ),
     ],
 )
-def test_settings_ignored_by_a_udp_range_are_noted_once(asked, lost):
+def test_settings_ignored_by_a_udp_range_get_one_note(asked, lost):
     given = service(
         ports=[ServicePort("dns", 53, "UDP"), ServicePort("dns-tcp", 53, "TCP")],
         handling=Handling(port_ranges=(AskedRange("53", 50, 60),), **asked),

@@ -1,4 +1,4 @@
-"""Which Service has a port of an address where ranges of several overlap."""
+"""The owner of a port of an address where the ranges of several Services overlap."""
 
 import time
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def owners_of(*services) -> tuple[FrontendOwners, dict]:
 
 
 def steered(owners, claims) -> dict[tuple[str, str, int], str]:
-    """Return which Service port has each port: single ones take precedence, as in steerings."""
+    """Return the owner of each port: single ports take precedence, as in the kernel's tables."""
     found: dict[tuple[str, str, int], str] = {}
     owned = [
         (frontend, key)
@@ -68,7 +68,7 @@ def steered(owners, claims) -> dict[tuple[str, str, int], str]:
         for port in range(frontend.port, max(frontend.port, frontend.last) + 1):
             at = frontend.ip, str(frontend.protocol), port
             if frontend.last:
-                # Without overlaps: no kernel map takes them.
+                # Ranges don't overlap, because no kernel map accepts that.
                 assert not found.get(at, "single").startswith("range")
                 found[at] = f"range {key.name}"
             elif not found.get(at, "range").startswith("single"):
@@ -77,7 +77,7 @@ def steered(owners, claims) -> dict[tuple[str, str, int], str]:
 
 
 def model(services) -> dict[tuple[str, str, int], str]:
-    """Return the same from what the page of ranges says, in its words."""
+    """Return the same by the documented rules of ranges, in their words."""
     given_ranges: dict[tuple[str, str], list[tuple[int, int]]] = {}
     found: dict[tuple[str, str, int], str] = {}
     by_age = sorted(services, key=lambda one: (one.created, one.key))
@@ -172,7 +172,7 @@ def test_a_change_affects_only_services_with_changed_ranges():
     assert owners.change((), [claims_of(OLDER, FACTS)]).services == {YOUNGER.key}
     (lost,) = owners.lost_by(owners.claims[YOUNGER.key].ports[0].key).values()
     assert lost.get("holder") == "shop/older:a"
-    # What is entered anew is decided anew.
+    # A claim that is added again is decided again.
     assert owners.change((), [claims_of(YOUNGER, FACTS)]).services == set()
     assert owners.lost_by(owners.claims[YOUNGER.key].ports[0].key)
 

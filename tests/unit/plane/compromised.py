@@ -1,4 +1,4 @@
-"""A worker of the last control process that sends what a test has it send."""
+"""A worker of the previous control process that sends whatever a test requests."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ async def next_at(worker_socket):
 
 
 class Compromised:
-    """A worker that hands over what it likes; what a worker sends is examined."""
+    """A worker that hands over anything; the receiver must check it."""
 
     def __init__(self, keep, previous_workers=None, theirs=None):
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Shops, which leave no socket, timer or process behind."""
+"""Shops that leave no socket, timer or process behind."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from .control import Control
 from .planes import PLANES, SharedRig, make_plane
 from .pool import Pool
 
-# Tests that start processes run on the agent's loop alone: each start costs a tenth of a second.
+# Tests that start processes run only on the agent's loop, because each start takes 0.1 s.
 ON_ONE_LOOP = {
     "test_link.py",
     "test_workers.py",
@@ -40,7 +40,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=PLANES.values(), ids=PLANES)
 async def plane(request):
-    """One that all tests of a module use: each opens groups of its own."""
+    """A plane that all tests of a module share; each test opens its own groups."""
     with contextlib.closing(make_plane(request.param)) as plane:
         await until(lambda: plane.state().is_running)
         yield plane
@@ -57,7 +57,7 @@ async def rig(plane):
 
 @pytest_asyncio.fixture(loop_scope="module", params=PLANES.values(), ids=PLANES)
 async def own_rig(request):
-    """A rig with a data plane of its own, which may be drained and closed."""
+    """A rig with its own data plane, which may be drained and closed."""
     before = open_sockets()
     rig = SharedRig(plane=make_plane(request.param))
     yield rig
@@ -89,7 +89,7 @@ async def pool(make):
 
 @pytest.fixture
 def clean_logging(monkeypatch):
-    """Undo what a worker in this process would change for the tests that follow."""
+    """Undo the changes that a worker in this process makes to later tests."""
     # A worker freezes all objects of its process, with the garbage of tests.
     monkeypatch.setattr(gc, "freeze", lambda: None)
     root = logging.getLogger()
@@ -103,7 +103,7 @@ def clean_logging(monkeypatch):
 
 @pytest.fixture
 async def idle(clean_logging):
-    """A worker that was sent nothing yet."""
+    """A worker that hasn't received a message yet."""
     before = open_sockets()
     control = Control()
     yield control
@@ -116,7 +116,7 @@ async def idle(clean_logging):
 
 @pytest.fixture
 async def control(idle):
-    """A worker that has begun."""
+    """A worker that has started."""
     idle.start()
     await idle.hear(Running)
     return idle

@@ -1,4 +1,4 @@
-"""A worker's process in this one, commanded over a channel as the control process would."""
+"""A worker in this process, commanded over a channel as by the control process."""
 
 import asyncio
 import logging
@@ -59,7 +59,7 @@ class Control:
             os.close(descriptor)
 
     def keep(self, closeable):
-        """Close it in the end."""
+        """Close it at the end of the test."""
         self.kept.append(closeable)
         return closeable
 
@@ -67,7 +67,7 @@ class Control:
         self.send(Start(index, Tuning(**tuning), {"userspace_proxy": logging.INFO}))
 
     def serve(self, *endpoints, protocol=TCP, affinity_timeout_s=None):
-        """Have it serve these endpoints; return the address, whose socket stays here, too."""
+        """Make the worker serve these endpoints; return the address. This end keeps its socket."""
         at = SocketAddress("127.0.0.1", 0)
         self.sock = self.keep(open_listening(protocol, at, freebind=False))
         at = SocketAddress(*self.sock.getsockname())
@@ -78,18 +78,18 @@ class Control:
         return at
 
     def said(self, kind):
-        """Return the messages of a kind that have arrived."""
+        """Return the received messages of a type."""
         return [message for message in self.got if isinstance(message, kind)]
 
     async def hear(self, kind):
-        """Return the next message of a kind."""
+        """Return the next message of a type."""
         await until(lambda: self.said(kind), kind.__name__)
         message = self.said(kind)[0]
         self.got.remove(message)
         return message
 
     async def report(self):
-        """Return what it answers to a report."""
+        """Return the worker's next report."""
         self._reports += 1
         self.send(Report(self._reports))
         counted = await self.hear(Counted)
@@ -97,11 +97,11 @@ class Control:
         return counted
 
     async def status(self):
-        """Return how it is doing, after a report."""
+        """Return the worker's status from a new report."""
         return (await self.report()).status
 
     async def counted(self):
-        """Return the figures by endpoint and name, but 0, in a report about one group."""
+        """Return the non-zero figures by endpoint and name, from a report about the only group."""
         (group,) = (await self.report()).groups
         return dict(map(counted, group.endpoints))
 

@@ -1,4 +1,4 @@
-"""Data planes of every kind, and what clients see of them."""
+"""Data planes of every kind, and helpers that observe them as clients."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from ..dataplane.waiting import until
 
 TCP, UDP = Protocol.TCP, Protocol.UDP
 PLANES = {"in-loop": None, "1-worker": 1, "2-workers": 2}
-"""How many workers each has; None: the caller's loop carries the traffic."""
+"""The number of workers of each plane; None: the caller's loop carries the traffic."""
 _ASK_AGAIN_S = 1.0
 
 
@@ -25,7 +25,7 @@ def make_plane(workers):
 
 
 class SharedRig(Rig):
-    """A rig in a data plane that others use, too: it closes what it has opened."""
+    """A rig in a data plane that is shared, so it closes what it has opened."""
 
     def service(self, *endpoints, **kwargs):
         service = super().service(*endpoints, **kwargs)
@@ -33,11 +33,11 @@ class SharedRig(Rig):
         return service
 
     def group_of(self, group):
-        """Return where what all workers have counted is added up."""
+        """Return the group that adds up the counters of all workers."""
         return group
 
     async def totals(self, service):
-        """Return the sums of a Service, brought up to date."""
+        """Return a Service's current sums."""
         await self.plane.refresh()
         return service.group.totals()
 
@@ -52,9 +52,9 @@ async def serves(client, pod):
 
 
 async def asked(client, pod):
-    """Have a UDP client send until this endpoint receives it; return the answer.
+    """Send from a UDP client until this endpoint receives it; return the answer.
 
-    For the moment of a change the datagram of a client may be lost.
+    During a change, a client's datagram may be lost.
     """
 
     def has_come():
@@ -73,7 +73,7 @@ async def asked(client, pod):
 
 
 async def is_refused(client):
-    """Send until a UDP client is refused."""
+    """Send from a UDP client until it is refused."""
 
     def is_told():
         try:
@@ -88,7 +88,7 @@ async def is_refused(client):
 
 
 async def place_of(rig, service, pods, client):
-    """Return which of these endpoints serves a client of this address."""
+    """Return the index of the endpoint that serves a client with this address."""
     to = SocketAddress("127.0.0.1", service.address.port)
     asker = None
     if service.listener.protocol is TCP:
@@ -101,7 +101,7 @@ async def place_of(rig, service, pods, client):
 
     def has_come():
         nonlocal ask_again_at
-        # A worker that has not read a change yet drops a datagram, as it should.
+        # A worker that hasn't read a change yet drops a datagram, which is correct.
         if asker is not None and time.monotonic() >= ask_again_at:
             asker.send(b"question")
             ask_again_at = time.monotonic() + _ASK_AGAIN_S
@@ -118,7 +118,7 @@ async def place_of(rig, service, pods, client):
 
 
 async def is_dropped(rig, service, client):
-    """Return whether a client of this address gets no answer and no endpoint.
+    """Return whether a client with this address gets no answer and reaches no endpoint.
 
     On loopback a SYN or a datagram is answered, or refused, before its system call returns.
     """

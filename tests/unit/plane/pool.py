@@ -1,4 +1,4 @@
-"""A rig whose plane has real workers, and whose timers are the test's."""
+"""A rig whose plane has real workers, and whose timers a test controls."""
 
 import asyncio
 from pathlib import Path
@@ -23,9 +23,9 @@ def is_gone(pid):
 
 
 class Pool(Rig):
-    """A rig whose plane has real workers; its timers wait for the test, which lets time pass.
+    """A rig whose plane has real workers; the test advances its timers.
 
-    With ``is_watching`` time passes by itself, and the watchdogs look.
+    With ``is_watching``, time passes by itself and the watchdogs run.
     """
 
     def __init__(self, count, tuning=None, *, is_watching=False):
@@ -38,7 +38,7 @@ class Pool(Rig):
         super().__init__(plane=plane)
 
     async def open(self):
-        """Start the workers and wait until they run."""
+        """Start the workers and wait until they are running."""
         self.plane.start()
         await self.all_run()
 
@@ -61,12 +61,12 @@ class Pool(Rig):
         return [worker.restarts for worker in self.plane.state().workers]
 
     async def is_restarted(self, worker, times):
-        """Return when a worker runs that took the place of those before it."""
+        """Wait until a worker has been restarted this many times and is running."""
         await until(lambda: self.restarts[worker] == times and self.pids[worker])
         await self.all_run()
 
     async def place_of(self, service, pods, client=None):
-        """Return which of these endpoints serves a new client."""
+        """Return the index of the endpoint that serves a new client."""
         return await place_of(self, service, pods, client or "127.0.0.1")
 
     def pods(self, count, protocol=TCP):

@@ -1,8 +1,8 @@
-"""Endpoints that are to be probed, for tests that end the probes themselves."""
+"""Endpoints to probe, for tests that finish the probes themselves."""
 
 
 class Probed:
-    """Part of PathProbes: what it was asked to probe, instead of probes."""
+    """PathProbes that only record the endpoints to probe."""
 
     def __init__(self, note):
         self.note = note
@@ -12,7 +12,7 @@ class Probed:
 
     @property
     def endpoints(self):
-        """Each one that is wanted, once."""
+        """Each wanted endpoint, listed once."""
         return list(dict.fromkeys(endpoint for endpoint, _ in self.wanted))
 
     def add(self, endpoint, service):

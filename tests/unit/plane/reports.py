@@ -1,4 +1,4 @@
-"""Reports of workers, with figures by name."""
+"""Reports of workers, from figures by name."""
 
 import msgspec
 
@@ -8,33 +8,33 @@ from userspace_proxy.plane.messages import EndpointReport, GroupReport, WaitingR
 
 
 def figures(kind, **counted):
-    """Return figures in the order of their names; those that aren't given are 0."""
+    """Return figures in the order of their names; missing ones are 0."""
     assert counted.keys() <= set(kind.names)
     return tuple(counted.get(name, 0) for name in kind.names)
 
 
 def endpoint_report(endpoint, dials=None, **counted):
-    """Return what a worker reports of one endpoint."""
+    """Return a worker's report about one endpoint."""
     return EndpointReport(endpoint, figures(EndpointCounters, **counted), dials)
 
 
 def group_report(
     *endpoints, ejected=(), connect_times=None, waiting=None, mistakes=None, **counted
 ):
-    """Return what a worker reports of group 7."""
+    """Return a worker's report about group 7."""
     counted = figures(GroupCounters, **counted)
     others = {"waiting": waiting, "client_mistakes": mistakes or {}}
     return GroupReport(7, counted, list(endpoints), list(ejected), connect_times, **others)
 
 
 def counted(report):
-    """Return the endpoint of a report, and its figures by name but those that are 0."""
+    """Return the endpoint of a report, and its non-zero figures by name."""
     named = zip(EndpointCounters.names, report.figures, strict=True)
     return report.endpoint, {name: figure for name, figure in named if figure}
 
 
 def report_to(group, now, clients=0, pod="192.0.2.1", **counted):
-    """Have a worker report clients that wait at a group, and what it has counted for a pod."""
+    """Report waiting clients of a group, and figures of a pod, as a worker."""
     waiting = WaitingReport(clients, 1.0) if clients else None
     endpoints = [endpoint_report(SocketAddress(pod, 8080), **counted)] if counted else []
     report = group_report(*endpoints, waiting=waiting)

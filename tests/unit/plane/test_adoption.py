@@ -44,7 +44,7 @@ def netlink_socket(protocol=NETLINK_NETFILTER):
 
 @pytest.fixture
 async def orphan(idle):
-    """A worker that can outlive its control process, with a socket that it keeps."""
+    """A worker that can outlive its control process, and keeps a socket for the next one."""
     with open_worker_socket(LABEL) as worker_socket, netlink_socket() as kept:
         idle.send(Start(3, Tuning(), {}), worker_socket, *worker_socket.name_proofs)
         idle.send(Keep("a table"), kept)
@@ -53,7 +53,7 @@ async def orphan(idle):
 
 
 async def adopt(control):
-    """Have the control process die, and adopt its worker."""
+    """Close the control process's channel, and adopt its worker."""
     control.channel.close()
     previous_workers = control.keep(
         PreviousWorkers(asyncio.get_running_loop(), connect_to_workers(LABEL))
@@ -103,7 +103,7 @@ PINS = AffinityEntries("shop/web:http", [("203.0.113.1", SocketAddress("192.0.2.
 
 @pytest.fixture
 async def worker(idle):
-    """A worker of the last control process, which is gone."""
+    """A worker of the previous control process, which has exited."""
     idle.channel.close()
     return Compromised(idle.keep)
 
@@ -126,7 +126,7 @@ async def test_sockets_are_in_the_order_of_worker_indexes(idle, worker):
     first = idle.keep(socket.create_server(("127.0.0.1", 0), reuse_port=True))
     at = SocketAddress(*first.getsockname())
     second = idle.keep(socket.create_server((at.ip, at.port), reuse_port=True))
-    # The sender is the second worker, which was the first one's substitute.
+    # The sender is the second worker, which substituted for the first one.
     worker.hand_over(second, worker=1)
     worker.hand_over(first, worker=0, is_last=True)
     assert await worker.previous_workers.adopt() == 2
@@ -137,7 +137,7 @@ async def test_sockets_are_in_the_order_of_worker_indexes(idle, worker):
 
 
 def shared(keep, count):
-    """Return sockets that share a port, and their address."""
+    """Return sockets that share a port, and that port's address."""
     at, socks = ("127.0.0.1", 0), []
     for _ in range(count):
         socks.append(keep(socket.create_server(at, reuse_port=True)))
@@ -193,7 +193,7 @@ async def test_a_drain_ends_an_orphan_with_its_last_connection(orphan):
     previous_workers.drain(60.0)
     assert not previous_workers.ports
     waiting = orphan.keep(await dial(at))
-    # Its listener is closed, but the queue belongs to all copies of the socket.
+    # Its listener is closed, but all copies of the socket share the queue.
     await until(lambda: not orphan.main._worker._listeners, "a drain")
     sock.setblocking(False)
     accepted = []
@@ -251,7 +251,7 @@ async def test_an_orphan_survives_its_successors_death(orphan):
 
 
 class Renamed(msgspec.Struct, tag=True, array_like=True):
-    """A message of another version."""
+    """A message as another version may send it."""
 
     text: str
 
@@ -332,7 +332,7 @@ async def test_a_worker_sending_a_second_challenge_is_dropped(idle, caplog):
 
 @pytest.mark.parametrize("command", ["drain", "end"])
 async def test_a_worker_that_answers_late_obeys_later_commands(orphan, command):
-    """It would serve on alone for minutes: it obeys no process before that has proved itself."""
+    """It doesn't obey a process that hasn't proved itself, so it would serve alone for minutes."""
     orphan.channel.close()
     previous_workers = orphan.keep(
         PreviousWorkers(asyncio.get_running_loop(), connect_to_workers(LABEL))
@@ -368,7 +368,7 @@ async def test_a_late_worker_counts_until_drained_or_ended(change, worker):
 
 
 async def test_a_port_handed_over_by_a_late_worker_is_not_kept(worker):
-    """This process's own listener couldn't have it."""
+    """This process couldn't bind its own listener to the port."""
     await worker.previous_workers.adopt(0.0)
     with socket.create_server(("127.0.0.1", 0)) as theirs:
         at = theirs.getsockname()
@@ -395,7 +395,7 @@ async def test_a_worker_sending_too_many_sockets_is_not_adopted_and_other_worker
         for _ in range(100):
             bad.hand_over(*[listening] * 4, kept=["a", "b"])
         assert await previous_workers.adopt(60.0) == 1
-        # That of the other one.
+        # The additional descriptor is the other worker's socket.
         assert open_descriptors() <= before + 1
     (line,) = (one for one in caplog.records if "not adopting a worker" in one.message)
     assert line.cause == "22 sockets"
@@ -426,8 +426,8 @@ async def test_the_bytes_read_from_one_worker_are_limited(caplog, message, worke
     assert line.cause == "more than 33554432 bytes"
 
 
-async def test_a_report_for_the_last_control_process_does_not_reach_the_next(orphan, monkeypatch):
-    """It would be malformed there if it is of many endpoints, and no drain would follow."""
+async def test_a_report_for_an_old_control_process_does_not_reach_the_next(orphan, monkeypatch):
+    """To the next process, a report of many endpoints would be malformed, so it wouldn't drain."""
     monkeypatch.setattr(adoption, "_MAX_FRAME_BYTES", 60)
     monkeypatch.setattr(worker_main, "_MAX_ENTRIES_WAITING_BYTES", 0)
     main, channel = orphan.main, orphan.main._channel
@@ -449,7 +449,7 @@ async def test_a_report_for_the_last_control_process_does_not_reach_the_next(orp
 
 @pytest.fixture
 async def listening(idle):
-    """A worker socket, and one predecessor that listens there."""
+    """A worker socket, and a previous worker that listens on it."""
     idle.channel.close()
     with open_worker_socket(LABEL) as worker_socket:
         loop = asyncio.get_running_loop()
@@ -474,7 +474,7 @@ async def test_a_successor_does_not_reconnect_to_an_exited_worker(listening):
 
 
 async def test_a_worker_that_hangs_up_late_is_drained(idle, listening, monkeypatch):
-    """It was stopped, so that its deadline for the proof passed: issue 33."""
+    """A worker that was stopped missed its deadline for the proof: issue 33."""
     monkeypatch.setattr(adoption, "_LATE_AGAIN_S", 0.01)
     worker_socket, previous_workers = listening
     stopped = worker_socket.accept()[0]

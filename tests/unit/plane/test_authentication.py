@@ -1,4 +1,4 @@
-"""Processes that ask an orphan for its sockets; some connect again and again."""
+"""Processes that ask an orphan for its sockets; some of them connect repeatedly."""
 
 import asyncio
 import contextlib
@@ -72,7 +72,7 @@ class Candidate:
 
 
 async def connected():
-    """Return a connection, once the kernel's short queue has room for it."""
+    """Return a connection as soon as the kernel's short queue has room for it."""
     found = []
     await until(lambda: found.extend(connect_to_workers(LABEL)) or found, "a connection")
     return found[0]
@@ -80,7 +80,7 @@ async def connected():
 
 @pytest.fixture
 async def orphan(idle):
-    """A worker that serves, without a control process."""
+    """A worker that serves without a control process."""
     with open_worker_socket(LABEL) as worker_socket:
         idle.send(Start(3, Tuning(), {}), worker_socket)
         await idle.hear(Running)
@@ -114,7 +114,7 @@ async def test_an_unproven_candidate_gets_nothing_and_others_are_served(
     await stranger.hear(Prove)
     stranger.channel.send(message)
     await until(lambda: stranger.is_lost, "the end of the stranger's connection")
-    # A proof of another length is never complete.
+    # A proof of another length never becomes complete.
     wrong = message == Proved(b"0123456789abcdef")
     assert stranger.got == [Prove, HandOverRefused][: 1 + wrong]
     await test_a_candidate_that_proves_the_capability_is_accepted(orphan)
@@ -131,7 +131,7 @@ async def test_commands_of_an_unproven_candidate_are_ignored(orphan, message):
 
 
 async def test_a_process_cannot_reuse_another_processs_proof(orphan):
-    """Without a name, it could bind that one's name later."""
+    """If the prover had no name, this process could bind the prover's name later."""
     prover = await connected()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
@@ -146,7 +146,7 @@ async def test_a_process_cannot_reuse_another_processs_proof(orphan):
 
 @pytest.mark.parametrize("is_late", [False, True])
 async def test_a_request_a_proof_and_commands_may_arrive_together(orphan, is_late):
-    """Also if the worker was too busy to read it before the deadline."""
+    """This holds even if the worker was too busy to read them before the deadline."""
     candidate = Candidate(orphan)
     await candidate.hear(Prove)
     proof = candidate.sock.answer(candidate.challenges[0])
@@ -227,7 +227,7 @@ async def test_another_users_process_is_not_a_candidate(orphan, monkeypatch):
 
 
 class Desk:
-    """A reception, and processes that connect and say nothing."""
+    """A reception, and processes that connect without sending anything."""
 
     def __init__(self, stack, monkeypatch):
         self._stack = stack
@@ -282,7 +282,7 @@ async def desk(monkeypatch):
 
 @pytest.fixture
 def invisible(monkeypatch):
-    """Processes of other PID namespaces, which may be one or many."""
+    """Processes of other PID namespaces, which can't be told apart."""
     monkeypatch.setattr(abstract_sockets, "peer", lambda _sock: (0, os.geteuid()))
     monkeypatch.setattr(authentication, "PLACES", 4)
 
@@ -332,7 +332,7 @@ async def test_a_closed_reception_dismisses_all_candidates_and_accepts_none(
     desk, pauses, monkeypatch
 ):
     if pauses:
-        # One that is over before the test looks doesn't come again.
+        # A pause that is over before the test checks isn't repeated.
         monkeypatch.setattr(authentication, "_PAUSE_S", 60.0)
     desk.connect(1)
     await desk.accepted(1)

@@ -1,4 +1,4 @@
-"""One end of a channel against a raw socket, or against another end; no loop turns here."""
+"""One end of a channel against a raw socket or another end, without a running event loop."""
 
 import os
 import socket
@@ -39,11 +39,9 @@ class Loop:
         self.add_reader, self.add_writer = self.readers.__setitem__, self.writers.__setitem__
 
     def remove_reader(self, fd):
-        """Part of asyncio.AbstractEventLoop."""
         self.readers.pop(fd, None)
 
     def remove_writer(self, fd):
-        """Part of asyncio.AbstractEventLoop."""
         self.writers.pop(fd, None)
 
     def turn(self):
@@ -54,7 +52,7 @@ class Loop:
 
 @dataclass
 class End:
-    """A channel and what it has reported."""
+    """A channel, and the messages and errors that it has reported."""
 
     loop: Loop
     got: list[tuple[Message, list[int]]] = field(default_factory=list)
@@ -91,7 +89,7 @@ def end_of(sock, **kwargs):
 
 @pytest.fixture
 def make():
-    """Returns an end and the raw socket of its other side."""
+    """Return an end and the raw socket of its peer."""
     before, closers = open_sockets(), []
 
     def make(**kwargs):
@@ -109,7 +107,7 @@ def make():
 
 @pytest.fixture
 def ends(make):
-    """Two ends of one channel."""
+    """Both ends of one channel."""
     first, raw = make()
     second = end_of(raw.dup())
     raw.close()
@@ -118,7 +116,7 @@ def ends(make):
 
 
 def frames(*messages):
-    """Return messages as a channel puts them on the wire."""
+    """Return the bytes of messages on the wire."""
     ours, theirs = socket.socketpair()
     with theirs:
         end = end_of(ours)
@@ -150,7 +148,7 @@ def test_frames_split_anywhere_arrive_whole_and_in_order(sizes):
 
 
 def turn_until(end, count):
-    """Have an end read until that many messages have arrived, a little at a time."""
+    """Read small pieces at an end until this many messages have arrived."""
     for _ in range(1000):
         if len(end.messages) >= count:
             return
@@ -337,7 +335,7 @@ def test_messages_of_one_iteration_share_system_calls_as_far_as_sockets_fit(make
             end.channel.send(OpenListener(number, 0, Protocol.TCP, AT), sock)
         end.loop.turn()
     for expected in (253, 47):
-        # A call that receives ends where another call that sent sockets begins.
+        # A recvmsg() stops before the data of the next sendmsg() that carries descriptors.
         _, descriptors, _, _ = socket.recv_fds(theirs, 1 << 20, 300)
         for descriptor in descriptors:
             os.close(descriptor)

@@ -9,7 +9,7 @@ RANGES, FORMER, POLICY = DropReason
 
 
 def admitting(*ranges):
-    """Return how clients in these ranges are served, by a local endpoint."""
+    """Return a Serving with a local endpoint that admits clients in these ranges."""
     return Serving((POD,), outside=(POD,), admits=ranges)
 
 
@@ -48,7 +48,7 @@ def test_a_report_soon_after_a_change_counts_as_before_it():
     denials = make_denials()
     denials.change(B, 10.0)
     denials.add(4, 10.0 + REPORT_S / 2)
-    # The report was due just after the change, but the worker was busy.
+    # The report was due just after the change, but it was late because the worker was busy.
     denials.add(1, 10.0 + REPORT_S + 2.0)
     assert dropped(denials) == {FORMER: Dropped(8, 5.0, 17.0)}
 
@@ -70,10 +70,10 @@ def test_without_a_local_endpoint_drops_are_attributed_to_the_policy():
 def test_losing_and_regaining_the_last_local_endpoint_keeps_the_ranges():
     denials = make_denials()
     denials.change(ONLY_ELSEWHERE, 10.0)
-    # Dropped before, by the ranges.
+    # This client was dropped by the ranges, before the change.
     denials.add(1, 11.0)
     denials.add(5, LATER)
-    # What is in the cluster has changed, not the ranges.
+    # The cluster's networks changed, the ranges didn't.
     denials.change(Serving((POD,), outside=(), admits=("10.0.0.0/9",)), LATER)
     denials.change(A, LATER)
     denials.add(1, LATER + 1.0)

@@ -1,4 +1,4 @@
-"""The differences that a worker reports add up to what it has counted, whatever changes."""
+"""The differences that a worker reports add up to its own counters, whatever changes."""
 
 import errno
 from functools import partial
@@ -36,7 +36,7 @@ def values(counters):
 
 
 def streaks(group, endpoints):
-    """Return the failures in a row of those endpoints whose last attempt failed."""
+    """Return the streaks of failures of endpoints whose last attempt failed."""
     found = {
         (endpoint, name): getattr(group.counters_of(endpoint), name)
         for endpoint in endpoints
@@ -56,7 +56,7 @@ def differences(group):
 
 
 def update(group, differences, *endpoints):
-    """Do what a worker does."""
+    """Update a group like a worker."""
     differences.begin_update()
     group.update(Serving(endpoints))
     differences.end_update()
@@ -89,7 +89,7 @@ def test_ejections_are_reported_and_their_end_is_reported_once(group, difference
 
 
 def test_connections_ended_by_their_endpoints_removal_are_reported(group, differences):
-    """As UDP flows do: they are counted when the group's counters are about to leave."""
+    """UDP flows are counted like this, just before the group drops the endpoint's counters."""
 
     def end_flows(removed, _begun_by):
         for endpoint in removed:
@@ -125,9 +125,9 @@ def test_added_and_removed_endpoints_leave_no_state_behind(differences, group):
 
 
 class Sums(RuleBasedStateMachine):
-    """A group that is in use while its endpoints change, and the control process's sums.
+    """A worker's group whose endpoints change while it is in use, and the control process's sums.
 
-    All is counted twice: a worker takes what it reports, so the other group knows what was counted.
+    Everything is counted twice, because a worker resets the counters that it reports.
     """
 
     def __init__(self):
@@ -142,11 +142,11 @@ class Sums(RuleBasedStateMachine):
         self.shared.change(Serving(tuple(PODS)))
         self.flows = {(group, pod): 0 for group in self.groups for pod in PODS}
         self.stayed = set(PODS)
-        """Others may still be in use in one process, and be gone from the other."""
+        """Removed endpoints may still be in use in one process and be forgotten in the other."""
         self.now = 0.0
 
     def followed(self):
-        """Return the differences, if there may be any, as a worker does."""
+        """Return the differences, if there can be any, like a worker."""
         if self.differences is None and self.group.has_news:
             self.differences = Differences(self.group)
         return self.differences
@@ -174,7 +174,7 @@ class Sums(RuleBasedStateMachine):
     @rule(endpoint=pods)
     def a_connection_ends(self, endpoint):
         for group in self.groups:
-            # It knows its counters.
+            # The flow still has its counters.
             counters = group.find_counters(endpoint)
             if counters is not None and counters.active > self.flows[group, endpoint]:
                 counters.active -= 1
@@ -250,7 +250,7 @@ class Sums(RuleBasedStateMachine):
 
 
 class SeldomReported(Sums):
-    """The same, but looked at only when all is done."""
+    """The same machine, but it reports only at the end."""
 
     the_sums_are_what_was_counted = failures_in_a_row_are_those_of_the_worker = None
 

@@ -106,7 +106,7 @@ def test_a_waiting_update_is_brought_up_to_date(group):
 
 
 def largest(count):
-    """Return how the most endpoints of the longest text, with all that repeats them, are served."""
+    """Return a Serving with the maximum number of endpoints, each with the longest text."""
     endpoints = tuple(SocketAddress(f"2001:db8:{'ffff:' * 5}{n:04x}", 65535) for n in range(count))
     numbers = tuple((endpoint, 65535) for endpoint in endpoints)
     return Serving(endpoints, outside=endpoints, weights=numbers, standbys=numbers)
@@ -127,7 +127,7 @@ def test_the_size_of_a_state_is_measured_once(group, monkeypatch):
 
 
 def test_any_change_between_allowed_group_sizes_fits_into_a_frame(group):
-    # The shortest texts, so that the indices count, in the opposite order.
+    # The texts are the shortest and in reverse order, so that the indexes dominate the size.
     endpoints = tuple(SocketAddress(f"::{n:x}", 1) for n in range(65536))
     group.change(Serving(endpoints))
     opening = len(msgspec.json.encode(group.opening().message()))
@@ -196,7 +196,7 @@ def test_open_connections_to_unknown_endpoints_are_forgotten_eventually(group):
     for current in (first, second, third):
         group.change(Serving(tuple(current)))
         group.add(ONE, group_report(*(endpoint_report(pod, active=1) for pod in current)), 0.0)
-    # The third update forgot 6,000 of the first ones, POD_A too, which is back.
+    # The third update forgot 6,000 of the first endpoints, including POD_A, which now returns.
     group.change(Serving((POD_A,)))
     ends = group_report(*(endpoint_report(pod, active=-1) for pod in pods))
     group.add(ONE, ends, 1.0)
@@ -323,7 +323,7 @@ some_pods = st.lists(st.sampled_from(PODS), unique=True)
 
 
 def applied(changes, have):
-    """Do what a worker does."""
+    """Apply changes like a worker."""
     endpoints = [e for e in have if e not in set(changes.removed)]
     for place, endpoint in changes.added:
         endpoints.insert(place, endpoint)

@@ -1,4 +1,4 @@
-"""What every plane guarantees, whichever loop or process carries the traffic."""
+"""The guarantees of every plane, in whichever loop or process it carries the traffic."""
 
 import socket
 
@@ -10,7 +10,7 @@ from userspace_proxy.model import Handling, Hold, Protocol, SocketAddress
 from ..dataplane.peers import Peer, UdpPeer, dial
 from .planes import TCP, asked, is_refused, serves
 
-# The workers of a module's tests live in one loop.
+# All tests of the module share one loop, which the workers belong to.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ALICE, BOB = "127.0.0.2", "127.0.0.3"
@@ -37,7 +37,7 @@ async def test_udp_clients_are_served_once_listen_returns(rig, ip):
 
 
 def hand_over(rig, service, *endpoints, **others):
-    """Have a Service's listener serve a new group, and forget the old one."""
+    """Serve a new group on a Service's listener, and forget the old group."""
     old, service.served = service.served, rig.plane.open_group(port_key("shop/web:other"))
     service.group = service.served
     rig.update(service, *endpoints, **others)
@@ -90,7 +90,7 @@ async def test_a_listener_handed_to_a_group_without_admitted_clients_drops_packe
     client = rig.keep(Peer(socket.socket()))
     client.sock.connect_ex(web.address)
     hand_over(rig, web, pod.address)
-    # Its SYN was dropped; the kernel sends another one after a second.
+    # Its SYN was dropped; the kernel retransmits it after a second.
     assert await serves(client, pod)
 
 
@@ -123,7 +123,7 @@ async def test_new_connections_follow_the_endpoints_and_open_ones_continue(rig):
     client = await rig.client(web)
     server = await old.accept()
     rig.update(web, new.address)
-    # Workers have read it when they answer.
+    # Workers answer only after they have applied the change.
     await rig.plane.refresh()
     assert await serves(await rig.client(web), new)
     await client.send(b"still here")
@@ -151,8 +151,8 @@ async def test_a_closed_udp_listener_refuses_datagrams(rig):
 
 @pytest.mark.parametrize("is_refusing", [False, True], ids=["serving", "refusing"])
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_port_may_move_to_another_group_at_once(rig, protocol, is_refusing):
-    """As when a Service is deleted and made anew under its old address."""
+async def test_a_closed_services_port_can_be_reused_immediately(rig, protocol, is_refusing):
+    """This happens if a Service is deleted and created again with the same address."""
     pods = [rig.endpoint() if protocol is TCP else rig.udp_peer() for _ in range(2)]
     old = rig.service(pods[0].address, protocol=protocol)
     if is_refusing:
@@ -217,7 +217,7 @@ async def test_with_hold_a_connection_waits_for_a_usable_endpoint(rig, ip):
 
 
 async def waits(rig, service, clients):
-    """Return when that many clients wait."""
+    """Wait until this many clients wait."""
     while True:
         await rig.plane.refresh()
         if service.served.waiting(0.0).clients == clients:

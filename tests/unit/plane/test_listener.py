@@ -40,7 +40,7 @@ def share():
 
 
 async def who_is_reached(sockets, client):
-    """Return the worker whose socket gets a TCP client."""
+    """Return the worker whose socket a TCP client connects to."""
     peer = await dial(sockets.at, source=client)
     with contextlib.closing(peer):
         for worker, sock in sockets.by_worker.items():
@@ -70,7 +70,7 @@ def test_pythons_default_socket_timeout_has_no_effect(share, protocol):
 
 
 def accept_all(sock):
-    """Return how many clients wait in a socket's queue, and close their connections."""
+    """Return how many clients wait in a socket's queue; close their connections."""
     count = 0
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -80,7 +80,7 @@ def accept_all(sock):
 
 
 def copies_of(sockets):
-    """Return what the next control process gets."""
+    """Return the copies that the next control process gets."""
     return [socket.socket(fileno=os.dup(sock.fileno())) for sock in sockets.by_worker.values()]
 
 
@@ -92,7 +92,7 @@ async def test_the_sockets_of_the_previous_process_keep_their_queues(share, coun
         for peer in waiting:
             stack.callback(peer.close)
         after = share(at=before.at, workers=range(count), inherited=copies_of(before))
-        # What the last process had is closed with it, not shut down.
+        # The previous process's sockets are closed when it exits, but not shut down.
         for sock in before.by_worker.values():
             sock.close()
         before.socks = ()
@@ -110,7 +110,7 @@ def test_additional_workers_get_new_sockets(share, protocol):
 
 
 def by_address(count):
-    """Return which of the workers is each client's."""
+    """Return each client's worker by its address."""
     return {client: int.from_bytes(socket.inet_aton(client), "big") % count for client in CLIENTS}
 
 
@@ -181,7 +181,7 @@ async def test_udp_sockets_opened_beside_inherited_copies_keep_the_order(share, 
 
 
 def test_a_udp_socket_about_to_refuse_is_no_longer_shared(share):
-    """The last process has died before its worker had closed its copy."""
+    """The previous process has exited before its worker closed its copy."""
     before = share(UDP, workers=(0,))
     copies = copies_of(before)
     before.refuse()
@@ -274,7 +274,7 @@ def test_a_closed_udp_listener_serves_again_on_the_same_port(share):
     with contextlib.closing(UdpPeer("127.0.0.3", to=at)) as client:
         for _ in range(20):
             client.send(b"hello")
-    # By its address: 127.0.0.3 is odd.
+    # The worker is chosen by address: 127.0.0.3 is odd.
     assert len(received(sockets.by_worker[1])) == 20
 
 
@@ -341,18 +341,18 @@ def received(sock):
     return got
 
 
-def test_a_udp_listener_that_serves_again_at_once_keeps_its_sockets(share):
+def test_a_udp_listener_that_soon_serves_again_keeps_its_sockets(share):
     sockets = share(UDP)
     inodes = [os.fstat(sock.fileno()).st_ino for sock in sockets.by_worker.values()]
     sockets.refuse()
     sockets.serve()
     assert [os.fstat(sock.fileno()).st_ino for sock in sockets.by_worker.values()] == inodes
-    # Shut down, they would be reported as readable for ever.
+    # If they were shut down, they would always be readable.
     assert select.select(sockets.by_worker.values(), [], [], 0) == ([], [], [])
 
 
 def who_gets_in(sockets, *clients):
-    """Return the clients whose datagrams any worker gets."""
+    """Return the clients whose datagrams reach a worker."""
     for client in clients:
         with contextlib.closing(UdpPeer(client, to=sockets.at)) as peer:
             peer.send(client.encode())
@@ -390,7 +390,7 @@ def test_rejected_source_ranges_are_an_error_each_time_and_the_old_ones_stay(sha
 async def test_if_one_socket_fails_to_listen_all_keep_refusing(share):
     sockets = share()
     sockets.refuse()
-    # Connected, it can't listen; the first one can.
+    # A connected socket can't listen; the first socket can.
     with contextlib.closing(TcpEndpoint()) as other:
         sockets.by_worker[1].setblocking(True)
         sockets.by_worker[1].connect(other.address)

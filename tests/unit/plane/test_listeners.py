@@ -1,9 +1,10 @@
-"""Which workers serve a listener, and what becomes of it; what clients see is in test_link.py."""
+"""The workers of a listener, and the listener's life; test_link.py has the clients' view."""
 
 import contextlib
 import errno
 import os
 import resource
+import select
 from types import SimpleNamespace
 
 import pytest
@@ -35,7 +36,7 @@ POD_A = SocketAddress("10.0.0.1", 80)
 
 
 class Workers:
-    """Two workers that record what they are sent; the first may be dead."""
+    """Two workers that record their messages; the first may be dead."""
 
     def __init__(self):
         self.heard = []
@@ -58,14 +59,14 @@ class Workers:
         return Group(self.numbers, port_key("shop/web:http"))
 
     def serve(self, group, wanted, *endpoints, **others):
-        """Do what a plane does, without the messages about groups."""
+        """Do the same as a plane, without the messages about groups."""
         serving = Serving(endpoints, **others)
         self.listeners.prepare(group, serving, wanted)
         group.change(serving)
         return self.listeners.follow(group, wanted)
 
     def open(self, protocol, *endpoints):
-        """Return a group, its listeners as they are wanted, and the one that it has."""
+        """Return a group, its wanted listeners, and its only listener."""
         group, wanted = self.group(), {object(): Wanted(protocol, (ANY,))}
         (listener,) = self.serve(group, wanted, *endpoints).listeners.values()
         self.hear()
@@ -147,6 +148,18 @@ def test_a_listener_wanted_again_is_not_closed(workers, is_own):
     assert not listener.is_closed
 
 
+def test_an_open_listener_follows_a_change_of_its_services_affinity(workers):
+    group, wanted, listener = workers.open(UDP, POD_A)
+    socks = listener.sockets.socks
+    # By its address: 127.0.0.1 is odd.
+    for affinity_timeout_s, reached in [(60, socks[1:]), (None, socks)]:
+        workers.serve(group, wanted, POD_A, affinity_timeout_s=affinity_timeout_s)
+        for _ in range(30):
+            with contextlib.closing(UdpPeer(to=listener.address)) as client:
+                client.send(b"hello")
+        assert select.select(socks, [], [], 0)[0] == list(reached)
+
+
 def test_the_first_available_of_several_addresses_is_used(workers):
     with contextlib.closing(UdpPeer()) as thief:
         group = workers.group()
@@ -176,7 +189,7 @@ def test_without_an_address_there_is_neither_a_listener_nor_an_error(workers):
     assert answer == ({}, {"web": None})
 
 
-async def test_a_client_queued_at_a_recovered_port_goes_to_the_first_worker(workers):
+async def test_a_client_queued_on_a_recovered_port_goes_to_the_first_worker(workers):
     at = SocketAddress("127.0.0.1", free_port())
     workers.listeners.recover([(TCP, at)], transparent=False)
     with contextlib.closing(await dial(at)) as client:
@@ -226,7 +239,7 @@ def test_a_udp_port_is_kept_until_workers_of_the_previous_run_have_drained(worke
 
 
 def test_a_udp_port_refusing_twice_is_kept_until_every_copy_is_closed(workers):
-    """Otherwise a port that serves again meanwhile would be in use by the worker."""
+    """Otherwise the worker would make the port busy if it serves again in the meantime."""
     group, wanted, listener = workers.open(UDP, POD_A)
     for endpoints in ((), (POD_A,), ()):
         workers.serve(group, wanted, *endpoints)
@@ -251,7 +264,7 @@ def test_a_refusing_udp_port_is_reserved_until_closed(workers):
 
 @pytest.mark.parametrize("is_at_once", [True, False])
 def test_a_udp_port_closed_while_refusing_serves_after_reopening(workers, is_at_once):
-    """Also if workers haven't confirmed that they closed it."""
+    """This holds even if workers haven't confirmed that they closed it."""
     group, wanted, listener = workers.open(UDP, POD_A)
     workers.serve(group, wanted)
     for worker in (0, 1):
@@ -298,7 +311,7 @@ def test_closing_a_listener_does_not_wait_for_a_dead_worker(workers):
 
 
 def test_a_worker_may_respond_while_a_message_is_being_sent(workers):
-    """As one in the caller's loop does."""
+    """A worker in the caller's loop does this."""
     group, wanted, listener = workers.open(UDP, POD_A)
 
     def send(worker, message, *_socks):
@@ -321,7 +334,7 @@ def test_only_the_listener_whose_port_is_in_use_refuses(workers):
     workers.serve(group, wanted)
     for worker in (0, 1):
         workers.listeners.closed_by(worker, taken.number)
-    # As on a kernel that can't hold a port.
+    # Some kernels can't hold a port.
     taken.sockets.close()
     with contextlib.closing(UdpPeer(port=taken.address.port)):
         answer = workers.serve(group, wanted, POD_A)
@@ -332,7 +345,7 @@ def test_only_the_listener_whose_port_is_in_use_refuses(workers):
 
 
 def test_a_worker_that_cannot_watch_a_socket_opens_no_listener(workers):
-    """As one in the caller's loop whose epoll is full."""
+    """A worker in the caller's loop can't if its epoll is full."""
 
     def send(_worker, message, *_socks):
         if isinstance(message, OpenListener):
@@ -348,7 +361,7 @@ def test_a_worker_that_cannot_watch_a_socket_opens_no_listener(workers):
 
 @pytest.mark.parametrize("protocol", list(Protocol))
 async def test_a_worker_accepts_clients_only_while_it_has_endpoints(make, protocol):
-    """Even if it reads a change late: the listener is closed first, and opened last."""
+    """This holds even if it reads a change late: listeners are closed first and opened last."""
     pool, sent = await make(1), []
     pods = pool.pods(1, protocol)
     web = pool.serve(pods, protocol=protocol)
@@ -382,7 +395,7 @@ async def test_when_descriptors_are_short_a_listener_has_one_socket_or_none(make
         pool.service(pod.address)
     sizes = [len(service.listener.workers) for service in services]
     assert sizes == [2] * twice + [1] * once
-    # The workers take turns at listeners with one socket, and each listener serves.
+    # The workers take turns at listeners with one socket, and each of these listeners serves.
     assert {service.listener.workers for service in services[-4:]} == {(0,), (1,)}
     for service in services[-4:]:
         pool.keep(await dial(service.address))

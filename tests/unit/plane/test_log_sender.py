@@ -22,7 +22,7 @@ def logged(name=LOGGER, level=logging.WARNING, message="endpoint ejected", **fie
 
 @pytest.fixture
 def sent():
-    """What a logger's handler has sent."""
+    """The lines that a logger's handler has sent."""
     lines, logger = [], logging.getLogger(f"{LOGGER}.test")
     handler = LogSender(lines.append)
     logger.addHandler(handler)
@@ -50,7 +50,7 @@ def test_a_sent_line_carries_its_traceback(sent):
 
 def test_an_unformattable_record_is_sent_as_an_error(sent, capsys):
     logger, lines = sent
-    # Not by the logger: pytest's own handler would fail, too.
+    # Call the handler directly, because the logger would also call pytest's own, which fails.
     (handler,) = logger.handlers
     handler.handle(logger.makeRecord(LOGGER, logging.WARNING, "f.py", 1, "%d", ("text",), None))
     (line,) = lines

@@ -71,7 +71,7 @@ def test_changing_one_endpoint_takes_less_than_100_bytes():
 
 
 def in_a_report(dials):
-    """Return a message that is right but for these failures in a row."""
+    """Return a message that is valid except for these streaks of failures."""
     report = GroupReport(3, NO_FIGURES, [EndpointReport(POD_A, EndpointCounters().figures())])
     data = encode(Counted(9, [report], Status()))
     others = b",null" * (len(STREAKS) - 1)

@@ -18,7 +18,7 @@ WEB = ServiceKey("shop", "web")
 
 
 def put(store, *pods, name="web", namespace="shop", node="node-1", created="", is_managed=True):
-    """Have a Service with these endpoints, each an address and a pod; returns the snapshot."""
+    """Put a Service with these endpoints, each an address and a pod; return the snapshot."""
     endpoints = tuple(Endpoint(ip, pod=pod, node=node) for ip, pod in pods)
     key = ServiceKey(namespace, name)
     store.put_service(replace(service(name, "10.96.0.1"), key=key, created=created))
@@ -41,7 +41,7 @@ def test_pod_names_follow_changes():
     names.of(put(store, ("10.244.0.7", "web-7")), "10.244.0.7")
     put(store, ("10.244.0.7", "web-7"), name="api")
     snapshot = put(store, ("10.244.0.7", "web-8"))
-    # Two pods with one address: neither is known to be the client.
+    # If two pods have one address, neither can be identified as the client.
     assert names.of(snapshot, "10.244.0.7") == ""
     store.delete_service(ServiceKey("shop", "api"))
     assert names.of(store.snapshot(), "10.244.0.7") == "shop/web-8"

@@ -50,7 +50,7 @@ def run(loop, failure, error="MemoryError"):
         pytest.param("loop.call_soon(FailsAtItsEnd)", id="destructor"),
     ],
 )
-def test_a_memory_error_ends_the_process_at_once_without_logging(loop, failure):
+def test_a_memory_error_ends_the_process_immediately_without_logging(loop, failure):
     done = run(loop, failure)
     assert (done.returncode, done.stderr) == (OUT_OF_MEMORY, "")
 
@@ -65,7 +65,7 @@ def test_another_exception_is_logged_and_the_process_continues(loop, failure):
 
 @pytest.fixture
 def proc(tmp_path):
-    """Files of a process in a cgroup with a memory limit."""
+    """The /proc files of a process in a cgroup with a memory limit."""
     (tmp_path / "mountinfo").write_text(f"30 24 0:26 / {tmp_path} rw - cgroup2 cgroup2 rw")
     (tmp_path / "cgroup").write_text("0::/\n")
     (tmp_path / "memory.max").write_text("1000\n")

@@ -25,7 +25,7 @@ def listen(ip="127.0.0.1"):
 
 
 def refusing():
-    """Return an address at which nothing listens."""
+    """Return an address without a listener."""
     with listen() as server:
         return at(server)
 
@@ -56,14 +56,14 @@ async def test_a_listening_endpoint_is_probed_repeatedly_and_accepts_no_connecti
         with socket.create_connection(endpoint) as client:
             accepted, peer = server.accept()
             accepted.close()
-            # The first in the queue, though many probes were answered before.
+            # It is the first in the queue, so the answered probes left no connection there.
             assert peer[:2] == client.getsockname()[:2]
     assert (probes.sent, probes.failed) == (len(noted), 0)
 
 
 async def test_a_failing_endpoint_does_not_delay_other_probes():
     noted = []
-    # What fails is probed again after twice as long each time, 20 times as long at most.
+    # The interval of a failing endpoint's probes doubles, up to 20 times its first value.
     schedule = ProbeSchedule(lambda: 0.0, every_s=0.03)
     probes = PathProbes(
         lambda endpoint, failed: noted.append((endpoint, failed and failed.failure)), schedule
@@ -81,7 +81,7 @@ async def test_a_failing_endpoint_does_not_delay_other_probes():
 
 @pytest.fixture
 def silent():
-    """Addresses of endpoints that don't answer, twice as many as are probed at once."""
+    """Addresses of endpoints that don't answer, twice as many as are probed at the same time."""
     with socket.create_server(("0.0.0.0", 0), backlog=0) as server, contextlib.ExitStack() as full:
         port = server.getsockname()[1]
         for _ in range(3):
@@ -117,7 +117,7 @@ async def test_a_discarded_endpoint_is_no_longer_probed(probing):
         await turn()
         probes.discard(at(server), CART)
         probes.discard(at(server), WEB)
-        # In asyncio's own loop nothing is: its probe is under way.
+        # Discarding prevents even a probe that is already running from being reported.
         before = len(noted)
         await until(lambda: len(noted) >= before + 3)
         assert {endpoint for endpoint, _ in noted[before:]} == {at(other)}

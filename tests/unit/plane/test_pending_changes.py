@@ -1,4 +1,4 @@
-"""What a worker gets that took nothing for a while."""
+"""The messages for a worker that has read nothing for a while."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ WEB = SocketAddress("127.0.0.1", 36001)
 
 
 class RecordingLink:
-    """A link to a worker that takes nothing until the test asks."""
+    """A link to a worker that accepts a message only when the test asks."""
 
     pid = 1
 
@@ -42,14 +42,14 @@ class RecordingLink:
 
 @pytest.fixture
 async def slow():
-    """A slot whose worker takes nothing until the test asks."""
+    """A slot whose worker accepts a message only when the test asks."""
     slot = Plane(asyncio.get_running_loop(), 1)._workers[0]
     slot.link = RecordingLink()
     return slot
 
 
 def open_group(slot, number, *listeners):
-    """Open a group and listeners in a worker, which takes that; the group has PODS[0]."""
+    """Open a group with PODS[0] and listeners in a worker, which accepts the messages."""
     group = Group(number, port_key("shop/web:http"))
     group.change(Serving((PODS[0],)))
     slot.update(group.opening())
@@ -60,7 +60,7 @@ def open_group(slot, number, *listeners):
 
 
 def change(slot, group, *pods):
-    """Give a group other endpoints, as one change for each."""
+    """Change a group's endpoints, one change per pod; None removes all."""
     for pod in pods:
         slot.update(group.change(Serving(() if pod is None else (pod,))))
 

@@ -1,4 +1,4 @@
-"""What each plane makes of a serving; test_link.py has what all of them keep."""
+"""How each plane applies a Serving; test_link.py has the common guarantees."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from .planes import TCP, asked, is_dropped, is_refused, place_of, serves
 ALICE, BOB = "127.0.0.2", "127.0.1.3"
 ALICE_ALONE, BOB_ALONE = [f"{ALICE}/32"], [f"{BOB}/32"]
 BOTH = pytest.mark.parametrize("protocol", list(Protocol))
-# The workers of a module's tests live in one loop.
+# All tests of the module share one loop, which the workers belong to.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -61,7 +61,7 @@ async def test_rejected_clients_are_dropped_from_the_start_and_counted(rig, prot
 
 
 async def all_serve(rig):
-    """Wait until all workers have what they were sent."""
+    """Wait until all workers are running and have applied their messages."""
     await until(lambda: rig.plane.has_all_workers)
     await rig.plane.refresh()
 
@@ -95,7 +95,7 @@ async def test_a_port_drops_serves_and_refuses_as_its_service_changes(rig, proto
 
 
 async def refuses(rig, service):
-    """Return when a new client is refused: at once, or when workers have closed their sockets."""
+    """Wait until a new client is refused: immediately, or after workers closed their sockets."""
     assert not service.listener.is_serving
     to = SocketAddress("127.0.0.1", service.address.port)
     if service.listener.protocol is TCP:
@@ -282,7 +282,7 @@ async def test_a_plane_without_processes_leaves_sockets_to_its_caller():
     plane.close()
 
 
-async def test_clients_wait_at_recovered_ports_until_listeners_are_known():
+async def test_clients_wait_on_recovered_ports_until_listeners_are_known():
     plane = Plane(asyncio.get_running_loop())
     at = SocketAddress("127.0.0.1", free_port())
     plane.recover([(TCP, at)], transparent=False)

@@ -1,4 +1,4 @@
-"""In a child process: privileges that are dropped can't be regained."""
+"""This runs in a child process, because dropped privileges can't be regained."""
 
 import os
 import subprocess
@@ -16,22 +16,22 @@ for _ in range(2):
     become_unprivileged(**OPTIONS)
 print(Path("/proc/self/status").read_text())
 """
-# The same user, as the only one of a user namespace.
+# The user namespace maps only the current user.
 ALONE = ("unshare", "--user", "--map-root-user")
 
 
 def is_root_of_many():
-    """Return whether this is root, and there are other users to become."""
+    """Return whether this is root, and other users are mapped."""
     maps = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
     return os.geteuid() == 0 and any(int(first) + int(n) > WORKER_ID for first, _, n in maps)
 
 
 def status_of(*prefix, options="{}", **kwargs):
-    """Return the kernel's status of a process that has dropped its privileges.
+    """Return /proc/self/status of a process that has dropped its privileges.
 
     Args:
-        prefix: Of the command.
-        options: What it gives up, as a dictionary in Python's words.
+        prefix: The prefix of the command.
+        options: The options of dropping privileges, as the text of a Python dict.
     """
     said = subprocess.run(
         [*prefix, sys.executable, "-c", f"OPTIONS = {options}{SCRIPT}"],

@@ -1,4 +1,4 @@
-"""When endpoints are probed, with time and jitter passed in."""
+"""When endpoints are probed; time and jitter are passed in."""
 
 import heapq
 
@@ -24,7 +24,7 @@ def add(schedule, service, *endpoints):
 
 
 def probe_all(schedule, until, *, refusing=(), silent=()):
-    """Return when the probes of each endpoint begin; only silent ones take time: 1 s."""
+    """Return the times of each endpoint's probes; only those of silent endpoints take time: 1 s."""
     begun = {endpoint: [] for endpoint in schedule._endpoints}
     silent, ends, now = set(silent), [], 0.0
     while now < until:
@@ -45,7 +45,7 @@ def longest_pause(times, until):
     return max(b - a for a, b in zip(times, [*times[1:], until], strict=True))
 
 
-def test_a_new_endpoint_is_probed_at_once_and_then_periodically(schedule):
+def test_a_new_endpoint_is_probed_immediately_and_then_periodically(schedule):
     add(schedule, WEB, A)
     assert schedule.take(10.0, ROOM) == [A]
     assert schedule.take(1_000.0, ROOM) == [], "its probe is under way"
@@ -127,7 +127,7 @@ def test_a_service_sharing_endpoints_with_a_large_one_keeps_its_own_turns(schedu
 
 
 def begin_all(schedule, until):
-    """Return the endpoints whose probes begin in that time if none of them ends."""
+    """Return the endpoints whose probes begin in this time if none of them finishes."""
     found = []
     for step in range(int(until * 10)):
         found += schedule.take(step / 10, ROOM - len(found))
@@ -179,7 +179,7 @@ def test_a_failing_endpoints_probe_interval_doubles_up_to_30_s(schedule, has_ans
     assert schedule.next_at(now) - now == (EVERY_S if has_answered else SILENT_S)
 
 
-def test_a_silent_endpoint_added_to_a_service_is_probed_at_once(schedule):
+def test_a_silent_endpoint_added_to_a_service_is_probed_immediately(schedule):
     add(schedule, BIG, A)
     now = 0.0
     for _ in range(6):

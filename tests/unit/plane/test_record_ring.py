@@ -1,4 +1,4 @@
-"""What a worker observes, with real connections and flows."""
+"""A worker's records, with real connections and flows."""
 
 import socket
 
@@ -29,7 +29,7 @@ HELD = Handling(hold=Hold(60.0))
 
 
 class Observer:
-    """Observes what a filter takes at a rig."""
+    """Observes the connections of a rig that match a filter."""
 
     def __init__(self, rig, wanted=ALL):
         self.rig = rig
@@ -45,12 +45,12 @@ class Observer:
             self.left_out += message.left_out
 
     def ask(self):
-        """Return what has been observed until now."""
+        """Return the records so far."""
         self.rig.plane.observe([self.wanted])
         return self.records
 
     async def events(self, count):
-        """Wait for a number of records; returns their events."""
+        """Wait for this many records; return their events."""
         await until(lambda: len(self.ask()) >= count)
         return [str(one.event) for one in self.records]
 
@@ -64,7 +64,7 @@ async def rig():
 
 
 async def finished(rig, web, pod):
-    """Have a connection ask, be answered and end; returns its client's address."""
+    """Finish a connection with a question and an answer; return its client's address."""
     client, server = await rig.pair(web, pod)
     await client.send(b"question")
     assert await server.read() == b"question"
@@ -119,7 +119,7 @@ async def test_a_connection_to_a_silent_endpoint_has_no_first_byte(rig):
 async def test_an_endpoint_closing_before_reading_everything_counts_as_ending_first(rig):
     observer = Observer(rig)
     pod = rig.endpoint()
-    # Less than the client sends, so the rest stays in the proxy's socket.
+    # This is less than the client sends, so the rest stays in the proxy's socket.
     pod.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client, server = await rig.pair(rig.service(pod.address), pod)
     await client.send(bytes(100_000))
@@ -131,7 +131,7 @@ async def test_an_endpoint_closing_before_reading_everything_counts_as_ending_fi
     assert (one.cause, one.ended_by, one.is_failed) == ("complete", "endpoint", True)
 
 
-async def test_a_saved_connection_is_observed_at_once_and_when_it_ends(rig):
+async def test_a_saved_connection_is_observed_immediately_and_when_it_ends(rig):
     observer = Observer(rig, ConnectionFilter(saved=True))
     dead, pod = rig.refusing(), rig.endpoint()
     web = rig.service(dead, pod.address)
@@ -207,7 +207,7 @@ async def test_a_flow_is_observed_when_saved_and_when_it_ends(rig):
     assert one.is_saved
 
 
-async def test_a_flow_answered_at_once_needs_only_plain_records(rig, monkeypatch):
+async def test_a_promptly_answered_flow_needs_only_plain_records(rig, monkeypatch):
     asked = []
     Observer(rig, ConnectionFilter(failed=True))
     ring = rig.link._worker._ring
@@ -253,7 +253,7 @@ async def test_fields_are_collected_only_if_a_filter_may_match(rig, filters, tak
     assert ring.observe(filters).left_out == []
 
 
-async def test_a_connection_served_at_once_needs_only_plain_records(rig, monkeypatch):
+async def test_a_promptly_served_connection_needs_only_plain_records(rig, monkeypatch):
     asked = []
     Observer(rig, ConnectionFilter(failed=True))
     ring = rig.link._worker._ring
@@ -271,7 +271,7 @@ async def test_a_full_ring_counts_omitted_records(rig):
     for _ in range(OBSERVED_MAX + 5):
         if ring.has_room(WEB.name.prefixes, ALICE):
             ring.put(one, lambda: None)
-    # The connection log takes it, too, so it has the fields of one that there is no room for.
+    # The connection log also takes this one, so it has fields although the ring is full.
     ring.put(one, lambda: None)
     observed = ring.observe([ALL])
     assert (len(observed.records), observed.left_out) == (OBSERVED_MAX, [LeftOut(ALL, 6)])
@@ -300,7 +300,7 @@ async def test_a_match_all_filter_leaves_room_for_other_filters(rig):
     for _ in range(2):
         assert ring.has_room(WEB.name.prefixes, ALICE)
         ring.put(refused, lambda: None)
-    # It may have failed, so its fields are collected; but it is one more that ALL takes.
+    # It might have failed, so its fields are collected; but only ALL matches it, which is full.
     assert ring.has_room(WEB.name.prefixes, ALICE)
     ring.put(ConnectionFacts(event=ConnectionEvent.HELD), lambda: None)
     observed = ring.observe([ALL])

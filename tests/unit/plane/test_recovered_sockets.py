@@ -1,4 +1,4 @@
-"""Clients wait at ports of an earlier run until a listener takes them, or are refused again."""
+"""Clients wait on an earlier run's ports until a listener takes the sockets, or are refused."""
 
 import contextlib
 
@@ -15,7 +15,7 @@ from ..port_numbers import free_port
 TCP, UDP = Protocol.TCP, Protocol.UDP
 POD_A = SocketAddress("10.0.0.1", 80)
 SERVES = Serving((POD_A,))
-# What serves only some clients, or none.
+# Servings that serve only some clients, or none.
 OTHERS = [
     pytest.param(Serving(), id="no-endpoint"),
     pytest.param(Serving((POD_A,), admits=("192.0.2.0/24",)), id="source-ranges"),

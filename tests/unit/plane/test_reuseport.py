@@ -1,4 +1,4 @@
-"""The kernel brings clients to sockets: by their address, or by chance."""
+"""The kernel assigns clients to sockets: by their address, or randomly."""
 
 import contextlib
 import socket
@@ -14,13 +14,13 @@ from userspace_proxy.plane.reuseport import choose_by_chance, choose_by_client, 
 from ..dataplane.peers import UdpPeer, family_of
 
 IPV4 = [f"127.{n}.{n + 9}.{80 - n}" for n in range(60)]
-# These addresses aren't routed, but a datagram to this node itself may have such a sender.
+# These addresses aren't routed, but a datagram on this node may have such a source.
 IPV6 = [f"2001:db8:{a:x}::{b:x}" for a in range(5) for b in range(1, 9)]
 TIMES = 3
 
 
 class Sharers:
-    """Some sockets on one port."""
+    """Sockets that share one port."""
 
     def __init__(self, protocol, ip, count):
         self.protocol = protocol
@@ -36,7 +36,7 @@ class Sharers:
         choose_by_client(self.socks[0], self.family, len(self.socks))
 
     def who_hears(self, client):
-        """Return the index of the socket that gets a client."""
+        """Return the index of the socket that a client reaches."""
         kind = socket.SOCK_STREAM if self.protocol is Protocol.TCP else socket.SOCK_DGRAM
         with socket.socket(self.family, kind) as sock:
             if self.family == socket.AF_INET6:
@@ -49,7 +49,7 @@ class Sharers:
             return place
 
     def who_hears_all(self, clients):
-        """Return the indexes of the sockets that each client has got."""
+        """Return the indexes of the sockets that each client has reached."""
         places = defaultdict(set)
         for client in clients * TIMES:
             places[client].add(self.who_hears(client))
@@ -95,7 +95,7 @@ def test_the_clients_address_selects_the_socket_index(share):
 def test_an_ipv6_client_always_gets_the_same_socket(share):
     sharers = share("::1", 3)
     sharers.choose_by_client()
-    # The only word of ::1 that isn't 0 is the last, and 1.
+    # The only non-zero word of ::1 is the last one, and it is 1.
     assert sharers.who_hears_all(["::1"]) == {"::1": {1}}
 
 

@@ -1,4 +1,4 @@
-"""Who stands in for a worker, and what its clients see; with real workers below."""
+"""Substitutes for a worker, and what clients see; the tests at the end have real workers."""
 
 import os
 import signal
@@ -58,7 +58,7 @@ def test_a_substitute_holds_listeners_of_missing_workers_under_own_numbers():
 
 
 class Absence:
-    """Worker 0 of a pool dies, and can't be started before :meth:`end`."""
+    """Kills worker 0 of a pool, and prevents its restart until :meth:`end`."""
 
     def __init__(self, pool, patch):
         self._pool = pool
@@ -70,12 +70,12 @@ class Absence:
         await until(lambda: self._pool.restarts[0] == 1)
 
     async def end(self):
-        """Return when the successor serves alone."""
+        """Wait until the new worker serves alone."""
         self.patch.undo()
         self._pool.timers.jump(0.1)
         await until(lambda: self._pool.workers[0].is_running)
         await self._pool.plane.refresh()
-        # The stand-in has confirmed that it closed its copies.
+        # The substitute has confirmed that it closed its copies.
         await self._pool.plane.refresh()
 
 
@@ -86,7 +86,7 @@ def absence(pool, monkeypatch):
 
 
 async def answers(pool, service, pod, protocol, count=20):
-    """Have that many clients served, which the kernel spreads over all sockets."""
+    """Serve this many clients, which the kernel distributes over all sockets."""
     at = SocketAddress("127.0.0.1", service.address.port)
     if protocol is TCP:
         clients = [pool.keep(await dial(at)) for _ in range(count)]

@@ -15,7 +15,7 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class Process:
-    """A process as /proc shows it, and its watchdog."""
+    """A process with fake /proc files, and its watchdog."""
 
     def __init__(self, proc):
         self._stat = proc / str(PID) / "stat"
@@ -27,7 +27,7 @@ class Process:
         os.eventfd_write(self.watchdog.fileno(), 1)
 
     def looks(self, state, count=1, cpu_s=0.0):
-        """Look a number of times, each after that much CPU time; return what is charged."""
+        """Check this many times, after this much CPU time each; return the charged time."""
         for _ in range(count):
             self._cpu_s += cpu_s
             half = round(self._cpu_s / 2 * TICKS_PER_S)
@@ -46,7 +46,7 @@ def process(tmp_path):
 
 
 def test_closing_a_watchdog_closes_its_descriptor(process):
-    """Each worker that is started again has a new one."""
+    """Each restarted worker gets a new one."""
     number = process.watchdog.fileno()
     process.watchdog.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -91,7 +91,7 @@ def test_a_process_with_a_hidden_state_is_charged_slowly(process):
     assert [process.watchdog.look(PID) for _ in range(2)] == [LOOK_S / 8, LOOK_S / 4]
 
 
-def test_a_heartbeat_is_sent_at_once_and_while_the_loop_iterates():
+def test_a_heartbeat_is_sent_immediately_and_while_the_loop_iterates():
     loop = TimerLoop()
     watchdog = Watchdog()
     heart = Heart(loop, os.dup(watchdog.fileno()))
@@ -125,7 +125,7 @@ async def test_workers_stopped_together_with_the_control_process_are_not_killed(
     pids = pool.pids
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    # However long: the control process looks once when it continues.
+    # The time doesn't matter, because the control process checks once when it continues.
     pool.timers.jump(3600)
     for pid in pids:
         os.kill(pid, signal.SIGCONT)

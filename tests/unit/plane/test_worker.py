@@ -1,4 +1,4 @@
-"""A worker over its channel; test_link.py has one in the loop of its plane, too."""
+"""A worker over its channel; test_link.py also has one in its plane's loop."""
 
 import asyncio
 import contextlib
@@ -144,14 +144,14 @@ async def test_a_report_contains_the_remaining_memory(control):
 
 
 async def test_loop_iterations_for_commands_are_counted(control):
-    # The worker has no socket but the channel's, so these iterations are all.
+    # The worker's only socket is the channel's, so it causes all iterations.
     before, after = await control.status(), await control.status()
     assert sum(after.iterations) > sum(before.iterations)
     assert after.iterations_s > before.iterations_s
 
 
 async def test_reports_requested_during_a_report_are_merged(control):
-    """A worker that was stopped reads all that readers have asked for meanwhile."""
+    """A worker that was stopped reads all requests that readers sent in the meantime."""
     for group in range(10, 15):
         control.send(OpenGroup(group, port_key(f"shop/web:{group}"), Serving()))
     for number in range(100, 105):
@@ -180,7 +180,7 @@ async def test_a_report_about_many_endpoints_is_split(control, monkeypatch):
 
 
 async def test_the_largest_parts_of_a_report_fit_in_a_frame(control):
-    """All endpoints that a Service port may have begin in one; each is reported, and as ejected."""
+    """One report contains the maximum number of new endpoints, and each is also ejected."""
     worker = control.main._worker
     counts = (_ENDPOINTS_A_MESSAGE // 2 - 1, 10_000, 10_000)
     for number, count in enumerate(counts):
@@ -253,7 +253,7 @@ async def test_an_endpoint_ejected_by_another_worker_is_not_dialled(control, pod
     assert control.said(Ejected) == []
 
 
-async def test_a_client_is_reset_at_once_if_another_worker_ejected_the_only_endpoint(control):
+async def test_a_client_is_reset_undialled_if_another_worker_ejected_the_endpoint(control):
     silent = control.keep(SilentEndpoint())
     at = control.serve(silent.address)
     control.send(Ejected(GROUP, silent.address, True))

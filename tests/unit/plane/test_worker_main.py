@@ -62,7 +62,7 @@ async def test_log_lines_are_forwarded(control):
 
 
 async def test_unread_log_lines_are_dropped(control):
-    # The control process is busy: it doesn't read.
+    # The control process is too busy to read.
     asyncio.get_running_loop().remove_reader(control.channel._sock.fileno())
     log = logging.getLogger("userspace_proxy.dataplane")
     for _ in range(100):
@@ -91,7 +91,7 @@ async def test_a_drain_ends_with_the_last_connection(control, pod):
     assert await control.main.ended == 0
 
 
-async def test_a_worker_exits_at_once_when_the_control_process_has_exited(control, pod):
+async def test_a_worker_exits_immediately_when_the_control_process_has_exited(control, pod):
     client, _ = await control.pair(control.serve(pod.address), pod)
     control.channel.close()
     assert await control.main.ended == 1
@@ -115,7 +115,7 @@ def open_group(control, number, label, *entries):
 
 
 def handed_over(control):
-    """Return what the worker has sent to its successor."""
+    """Return the messages that the worker has sent to its successor."""
     kinds = HandedOver, AffinityEntries, AffinityEntriesSent
     return [message for message in control.got if isinstance(message, kinds)]
 
@@ -157,7 +157,7 @@ async def test_affinity_entries_are_not_sent_to_a_process_that_does_not_read(con
 
 
 async def test_a_turn_of_the_event_loop_sends_few_affinity_entries(control, monkeypatch):
-    """Clients are served in between."""
+    """Clients are served between the turns."""
     monkeypatch.setattr(worker, "_ENTRIES_A_MESSAGE", 1)
     open_group(control, 1, "shop/a", ALICE, BOB)
     control.send(HandOver())

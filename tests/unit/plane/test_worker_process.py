@@ -25,7 +25,7 @@ from userspace_proxy.plane.worker_process import WorkerProcess
 from ..dataplane.rig import open_sockets
 from ..dataplane.waiting import turns, until
 
-# The module of a child that sends something else than workers do.
+# The module of a child that sends other messages than workers do.
 CHILD = """
 import os, socket, struct
 def send(channel, body, *socks):
@@ -36,7 +36,7 @@ def main(descriptor):
     %s
 """
 
-# Enough to receive a message of 8 MiB, but not to decode it.
+# This is enough to receive a message of 8 MiB, but not to decode it.
 WORKER_WITH_LITTLE_MEMORY = """
 import resource
 from userspace_proxy.plane.worker_main import run_worker
@@ -49,7 +49,7 @@ def main(descriptor):
 
 
 class Parent:
-    """What a process has reported to its parent."""
+    """Records what a child process reports to its parent."""
 
     def __init__(self, **kwargs):
         self.messages: list[FromWorker] = []
@@ -106,7 +106,7 @@ async def test_a_killed_process_is_reported_once(start):
     assert parent.ends == ["signal 9"]
 
 
-async def test_a_worker_running_out_of_memory_exits_at_once_with_that_cause(start, caplog):
+async def test_a_worker_running_out_of_memory_exits_with_that_cause(start, caplog):
     parent = start(WORKER_WITH_LITTLE_MEMORY)
     parent.process.send(Start(0, Tuning(), {}))
     parent.process.send(OpenGroup(1, port_key("shop/" + "x" * (MAX_FRAME_BYTES - 1000)), Serving()))
@@ -149,7 +149,7 @@ async def test_close_ends_the_process_without_reporting_it(start):
 async def test_final_messages_arrive_together_with_the_exit(start):
     parent = start(CHILD % """send(channel, b'["Drained",3]'); os._exit(0)""")
     select.select([parent.process._pidfd], [], [], 10)
-    # As the loop does if it looks here first.
+    # The loop calls this first if it checks this descriptor first.
     parent.process._on_end()
     assert (parent.messages, parent.ends) == ([Drained(3)], ["exit status 0"])
 
@@ -163,7 +163,7 @@ async def test_sockets_sent_by_a_worker_are_closed(start):
 
 
 async def test_only_the_worker_sending_malformed_messages_is_killed(start, caplog):
-    # The worker doesn't end by itself when the channel is closed.
+    # Closing the channel doesn't end this worker.
     send = """send(channel, b'["Drained","3"]'); pipe = os.pipe(); os.read(pipe[0], 1)"""
     parent = start(CHILD % send)
     assert await parent.end() == ["signal 9"]

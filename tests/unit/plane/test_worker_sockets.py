@@ -11,7 +11,7 @@ from userspace_proxy.plane.worker_sockets import (
 
 
 def fill(stack, listener):
-    """Fill the queue of a worker socket, as any user may; return how many connections it took."""
+    """Fill the queue of a worker socket, which any user can do; return how many connections fit."""
     count = 0
     while True:
         sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -40,7 +40,7 @@ def test_a_worker_is_found_once_its_full_queue_has_room(monkeypatch):
         assert fill(stack, sock) == 2
 
         def accept():
-            """Do what the worker does when it has noticed the end of its control process."""
+            """Accept as a worker does after it has noticed the exit of its control process."""
             sock.accept()[0].close()
 
         timer = threading.Timer(0.05, accept)
@@ -60,7 +60,7 @@ def test_a_worker_with_a_full_queue_is_skipped(monkeypatch):
 
 def test_workers_are_found_by_their_proxys_label():
     with contextlib.ExitStack() as stack:
-        # A label is no pattern: a dot is a dot.
+        # A label isn't a pattern: a dot matches only a dot.
         for label in ("", "a.b", "a.b", "aXb"):
             stack.enter_context(open_worker_socket(label))
         found = {label: connect_to_workers(label) for label in ("", "a.b", "aXb", "other")}

@@ -1,6 +1,6 @@
 """A plane with real workers: how clients are distributed, and what happens if a worker dies.
 
-test_link.py has what all planes keep.
+test_link.py has the guarantees of all planes.
 """
 
 import asyncio
@@ -155,7 +155,7 @@ async def dies_of_its_start(pool, times):
     await until(lambda: pool.restarts[0] == times)
 
 
-async def test_a_worker_that_ran_for_half_a_second_is_restarted_at_once(pool):
+async def test_a_worker_that_ran_for_half_a_second_is_restarted_immediately(pool):
     for times in (1, 2, 3):
         pool.timers.jump(slots._SOUND_S)
         os.kill(pool.pids[0], signal.SIGKILL)
@@ -176,7 +176,7 @@ async def test_a_worker_that_cannot_be_started_is_retried_after_a_pause(pool, mo
 
 async def test_without_a_worker_socket_no_worker_is_started_and_the_start_retried():
     timers = TimerLoop(asyncio.get_running_loop())
-    # The kernel takes no name of that length; without a descriptor it fails in the same place.
+    # The kernel rejects a name of that length; a lack of descriptors fails in the same place.
     plane = Plane(timers, 1, clock=timers.clock, label="x" * 100)
     with contextlib.closing(plane):
         plane.start()
@@ -201,7 +201,7 @@ async def test_a_refresh_does_not_wait_for_a_dying_worker(pool):
     os.kill(pid, signal.SIGKILL)
     await refreshing
     await pool.is_restarted(0, times=1)
-    # Its reports are not owed by its successor, which would never be asked again.
+    # The successor doesn't owe the killed worker's report, for which it would wait forever.
     await until(lambda: pool.workers[0].asked == {})
 
 
@@ -269,11 +269,11 @@ async def test_an_endpoint_found_dead_by_one_worker_is_not_dialled_by_others(mak
     pod = pool.endpoint()
     dead = getattr(pool, kind)()
     web = pool.service(pod.address, dead)
-    # Worker 1's first turn is the second endpoint's.
+    # Worker 1 picks the second endpoint first.
     while not web.group.totals().failures:
         await pool.pair(web, pod)
         await pool.plane.refresh()
-    # The first worker's message is sent to the second one before it answers.
+    # The first worker's result is sent to the second worker before that one answers.
     await pool.plane.refresh()
     for _ in range(20):
         await pool.pair(web, pod)

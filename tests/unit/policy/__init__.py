@@ -1,1 +1,1 @@
-"""Tests of the package's policy."""
+"""Tests of the package's ``policy``."""

@@ -1,4 +1,4 @@
-"""Short ways to judge endpoints, and to read what came out."""
+"""Short ways to judge endpoints, and to read the verdicts."""
 
 from userspace_proxy.model import IPFamily, Protocol
 from userspace_proxy.policy import (
@@ -23,7 +23,7 @@ def judge(
     may_be_node=True,
     **facts,
 ):
-    """Judge the endpoints of one Service port, by default of TCP ``http``."""
+    """Judge the endpoints of one Service port; the default is TCP ``http``."""
     refusals = Refusals(NodeFacts(**facts), frontends, node_ports, cluster_ips or {}, may_be_node)
     return usable_endpoints(
         EndpointIndex(slices), PortName(family, port, protocol), refusals, scope
@@ -31,7 +31,7 @@ def judge(
 
 
 def reasons(usable):
-    """Return the words of each verdict, in order."""
+    """Return the reason of each verdict, in order."""
     return [verdict.reason for verdict in usable.verdicts]
 
 

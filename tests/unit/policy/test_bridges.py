@@ -1,4 +1,4 @@
-"""On which bridges answers to clients on the same bridge can be delivered to this node."""
+"""The bridges on which replies to clients on the same bridge can be delivered to this node."""
 
 import pytest
 

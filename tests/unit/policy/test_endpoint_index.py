@@ -1,4 +1,4 @@
-"""Which addresses of a Service's slices serve each of its ports."""
+"""The addresses of a Service's slices that serve each of its ports."""
 
 from dataclasses import replace
 
@@ -70,7 +70,7 @@ def test_slices_with_an_unnumbered_port_and_endpoints_are_found():
 
 
 class Ports(tuple):
-    """Ports of a slice that count how often they are read."""
+    """A slice's ports, which count their reads."""
 
     reads = 0
 

@@ -1,4 +1,4 @@
-"""Which addresses of the node serve node ports, and which clients are inside."""
+"""The node's addresses that serve node ports, and the clients that count as inside."""
 
 import pytest
 

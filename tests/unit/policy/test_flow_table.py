@@ -6,7 +6,7 @@ from userspace_proxy.policy.flow_table import FlowTable
 
 
 class Flow:
-    """What a flow table keeps."""
+    """A value in a flow table."""
 
     holders = ()
     is_stream = False
@@ -25,7 +25,7 @@ ALICE, BOB, CAROL = "alice", "bob", "carol"
 
 
 def table_of(*names, max_flows=10, idle_s=None):
-    """Return a table to which one flow was added each second from 0 on, and the flows."""
+    """Return a table to which one flow was added each second from 0 on, and its flows."""
     table = FlowTable(max_flows, idle_s)
     flows = [Flow(name) for name in names]
     for now, flow in enumerate(flows):
@@ -92,7 +92,7 @@ def test_a_client_above_its_share_is_evicted_first(is_stream):
     for number in range(83):
         assert table.first_to_go().name == f"flood {number}"
         table.remove(table.first_to_go())
-    # The sixteen that are left are its share, and so it is the turn of the longest idle.
+    # The remaining sixteen are its share, so the flow that has been idle longest goes next.
     assert table.first_to_go() is alice
 
 
@@ -106,7 +106,7 @@ def test_the_largest_clients_flow_is_evicted_even_if_recently_used():
         first = table.first_to_go()
         assert (first.client_ip, first.name) == (BOB, f"flood {number}")
         table.remove(first)
-    # Both have twenty, and the one that has been above its share for longer loses a flow.
+    # Both have twenty, and the one that has exceeded its share for longer loses a flow.
     assert table.first_to_go().client_ip == CAROL
 
 

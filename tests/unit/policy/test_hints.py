@@ -1,4 +1,4 @@
-"""Which endpoints are meant for this node."""
+"""The endpoints that hints assign to this node."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which Services this proxy serves, and the reasons for others."""
+"""The Services that this proxy serves, and the reasons why it ignores others."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which connections may use the client's own address: the decision table."""
+"""The connections that may use the client's own address, as a decision table."""
 
 import pytest
 
@@ -80,7 +80,7 @@ ROUTES = (
 )
 def test_the_client_address_is_kept_if_replies_return_through_this_node(client, endpoint, keeps):
     locality = Locality(find_networks(LINKS, ROUTES, ()))
-    # Once computed, once remembered.
+    # The first result is computed, the second one comes from the cache.
     assert [locality.keeps_client(client, endpoint) for _ in range(2)] == [keeps, keeps]
 
 
@@ -132,7 +132,7 @@ def test_a_link_to_a_gateway_has_no_attached_addresses():
 
 
 def test_a_link_shared_by_several_gateways_is_not_exclusive():
-    """The kernel lists such a route without a link of its own."""
+    """The kernel lists such a route without a link."""
     links = [
         NodeLink(9, "eth0", "veth"),
         NodeLink(8, "br0", "bridge"),
@@ -158,7 +158,7 @@ def test_a_link_shared_by_several_gateways_is_not_exclusive():
     ],
 )
 def test_a_veth_has_attached_addresses_and_a_bridge_attached_networks(kind, network, place):
-    """A node that is a container itself has its LANs behind veths."""
+    """A node that is itself a container reaches its LANs through veths."""
     routes = (NodeRoute(network, 9), NodeRoute("fe80::/64", 9))
     assert find_networks([NodeLink(9, "second", kind)], routes, ())[network] == place
 
@@ -169,7 +169,7 @@ def test_a_veth_with_a_network_has_no_attached_single_address():
     assert set(find_networks(links, routes, ()).values()) == {OUTSIDE}
 
 
-def test_a_change_takes_effect_at_once_despite_the_cache():
+def test_a_change_takes_effect_immediately_despite_the_cache():
     locality = Locality({"10.9.0.2/32": 9})
     assert locality.keeps_client(LAPTOP, "10.9.0.2")
     locality.change(["10.9.0.2/32"], {})

@@ -65,7 +65,7 @@ def why(*slices, names=NAMES, port=SQL, family=V4, **fields):
         (NameState.NO_ADDRESS, "IPv6", names.no_address_of_family(HOST, "IPv6")),
     ],
 )
-def test_problems_of_an_endpoint_name_are_causes_with_their_start_time(state, detail, cause):
+def test_problems_of_an_endpoint_name_are_reported_with_their_start_time(state, detail, cause):
     found = why(resolved(NameProblem(HOST, state, detail, since=5.0)))
     assert found == cause.replace(first_at=5.0)
 
@@ -134,7 +134,7 @@ def test_only_problems_of_the_ports_family_count():
     assert why(resolved(), resolved(problem, family=V6), family=V6) is not None
 
 
-def test_a_port_without_a_name_in_a_name_slice_is_a_cause():
+def test_a_port_without_a_name_in_a_name_slice_is_reported():
     assert why(resolved(), port=REST) == names.no_name_for_port("rest")
 
 

@@ -1,4 +1,4 @@
-"""Why a Service port has no usable endpoint: a cause for each mistake."""
+"""The reasons why a Service port has no usable endpoint: a cause for each mistake."""
 
 from dataclasses import replace
 
@@ -60,7 +60,7 @@ UNNAMED = replace(HTTP, name="")
 
 
 def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
-    """Return why none of the slices' endpoints is usable on node-1."""
+    """Return the reason why no endpoint of the slices is usable on node-1."""
     of, index = of or service(), EndpointIndex(slices)
     at = PortName(family, port.name, Protocol(port.protocol))
     usable = usable_endpoints(index, at, Refusals(NodeFacts(node_name=HERE)), scope)
@@ -88,12 +88,12 @@ def test_a_long_selector_is_truncated_in_sentences():
     empty, missing = why(slice_of(), of=of), why(of=of)
     assert max(len(text) for text in (say(empty), remedy(empty), remedy(missing))) < 400
     assert say(empty).endswith("…")
-    # A command with a part of it would show other pods.
+    # A command with a truncated selector would list other pods.
     assert remedy(empty).endswith("pods -n shop")
 
 
 def test_a_slice_with_the_headless_label_is_the_cause():
-    """As kube-proxy leaves it out, though it has endpoints."""
+    """kube-proxy ignores it too, even if it has endpoints."""
     item = replace(slice_of(POD_A.ip), is_headless=True)
     assert why(item) == slice_headless(CART, item.key)
     assert why(item, of=service(selector=WEB)) == slice_headless(CART, item.key)
@@ -134,7 +134,7 @@ def test_empty_slices_are_the_cause(of, slices, cause):
             other_protocol,
             {"protocol": "UDP", "others": ("TCP",)},
         ),
-        # The EndpointSlice controller leaves a port out whose target it doesn't find.
+        # The EndpointSlice controller omits a port whose target it doesn't find.
         (HTTP, [], no_port, {}),
     ],
 )

@@ -27,7 +27,7 @@ def facts_of(snapshot=None, addresses=(), **options):
 
 
 def cluster(node=None, **endpoints):
-    """Return a snapshot with the API server's Service and a slice of it for each name."""
+    """Return a snapshot with the API server's Service, and a slice for each name."""
     store = Store()
     store.set_node(node)
     store.put_service(Service(API_SERVER, ()))

@@ -1,4 +1,4 @@
-"""The defaults on which a plan depends are those that are safe on a node."""
+"""The defaults that affect a plan are safe on a node."""
 
 from userspace_proxy.policy import PolicyOptions
 

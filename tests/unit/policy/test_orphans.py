@@ -1,4 +1,4 @@
-"""Slices that were meant for another Service than they name."""
+"""Slices that name one Service but were meant for another."""
 
 import pytest
 from hypothesis import given
@@ -20,14 +20,14 @@ def of_keys(*keys):
 
 
 def orphans(**slices):
-    """Orphans by the Service that they name, written ``namespace__name``."""
+    """Return orphans by the Service that they name, written as ``namespace__name``."""
     made = Orphans()
     change(made, {ServiceKey(*k.split("__")): of_keys(SliceKey(*v)) for k, v in slices.items()})
     return made
 
 
 def change(orphans, slices):
-    """Have orphans follow; returns what tells whether a Service is concerned, and the turns."""
+    """Apply a change of orphans; return its test for affected Services, and the number of turns."""
     turns, count = orphans.change(slices), 0
     while True:
         try:
@@ -38,7 +38,7 @@ def change(orphans, slices):
 
 
 def concerned(name, *services):
-    """Return which Services a slice that names a Service of the namespace shop concerns."""
+    """Return the Services that a slice with this Service name in the namespace shop may concern."""
     concerns, _ = change(Orphans(), {ServiceKey("shop", name): of_keys(SliceKey("shop", "x"))})
     return [service for service in services if concerns(service)]
 
@@ -63,7 +63,7 @@ def test_an_equal_name_in_another_namespace_is_preferred_to_a_similar_name():
 
 
 def nameless(*names):
-    """Slices of the namespace shop that name no Service."""
+    """Return slices of the namespace shop that name no Service."""
     return {ServiceKey("shop", ""): of_keys(*(SliceKey("shop", name) for name in sorted(names)))}
 
 
@@ -128,7 +128,7 @@ def test_names_differing_by_one_letter_are_similar(named, is_similar):
 )
 def test_names_differing_by_a_suffix_are_similar(named, service, is_similar):
     some, key = orphans(**{f"shop__{named}": ("shop", "web-x")}), ServiceKey("shop", service)
-    # concerned() may yield other Services, which are planned again without effect.
+    # concerned() may yield more Services; planning these again has no effect.
     assert key in concerned(named, key) or not is_similar
     assert (some.meant_for(key) is not None) is is_similar
     elsewhere = ServiceKey("other", service)

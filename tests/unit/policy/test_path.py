@@ -1,4 +1,4 @@
-"""Which path a Service's ports take, and why."""
+"""The path of a Service's ports, and the reason."""
 
 import pytest
 
@@ -57,7 +57,7 @@ def test_auto_lets_probes_choose_the_path(handling, default, why):
         pytest.param(DataPath.KERNEL, "--path=kernel is the default", id="kernel"),
     ],
 )
-def test_a_disallowed_annotation_is_noted_and_has_no_effect(default, why):
+def test_a_disallowed_annotation_gets_a_note_and_has_no_effect(default, why):
     allowed = (DataPath.USERSPACE, DataPath.KERNEL)
     chosen = choose_path(Handling(path=DataPath.AUTO), default, "", allowed=allowed)
     assert (chosen.path, chosen.why) == (default, why)
@@ -104,7 +104,7 @@ def test_source_hash_differs_between_the_paths_so_auto_stays_on_userspace():
     assert choose_path(asked, DataPath.USERSPACE, "") == (DataPath.USERSPACE, why, None)
 
 
-def test_a_steering_without_a_kernel_path_is_the_reason():
+def test_a_steering_mode_without_a_kernel_path_is_the_reason():
     chosen = choose_path(ASKED, DataPath.USERSPACE, "it needs --steering=nftables")
     assert (chosen.path, chosen.why) == (DataPath.USERSPACE, "it needs --steering=nftables")
     assert chosen.note is not None

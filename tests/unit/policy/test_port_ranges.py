@@ -1,4 +1,4 @@
-"""Which ranges a Service gets, at which addresses, and which path they take."""
+"""The ranges that a Service gets, their addresses, and their path."""
 
 from dataclasses import replace
 

@@ -25,12 +25,12 @@ class Connection:
 
 
 def held(count, client_ip, group, **others):
-    """Return the connections of one client, the later the less idle."""
+    """Return this many connections of one client, each less idle than the one before."""
     return [Connection(client_ip, group, count - n, **others) for n in range(count)]
 
 
 def crowd(count, group, *, each=1, ip="10.1.{}.{}", **others):
-    """Return the connections of many clients with a few each."""
+    """Return connections of many clients with a few connections each."""
     return [
         c
         for n in range(count // each)
@@ -39,7 +39,7 @@ def crowd(count, group, *, each=1, ip="10.1.{}.{}", **others):
 
 
 def in_use(count, group, **others):
-    """Return the connections of many clients with one each, which is in use."""
+    """Return one connection that is in use for each of many clients."""
     return [Connection(c.client_ip, c.group, 0.0) for c in crowd(count, group, **others)]
 
 
@@ -141,7 +141,7 @@ def test_a_newcomer_waits_if_no_connection_may_be_reset(connections):
 
 
 def test_a_64_network_of_ipv6_clients_counts_as_one_client():
-    """One host may have a whole /64."""
+    """A single host may have a whole /64."""
     network = in_use(100, WEB, ip="2001:db8::{}:{}") + in_use(100, CART, ip="2001:db8::1:{}:{}")
     eviction = choose(network + crowd(180, DB, each=4), CART, NOW)
     assert {network_of(c.client_ip) for c in eviction.victims} == {network_of("2001:db8::")}
@@ -176,7 +176,7 @@ def test_an_ipv4_address_has_no_client_network():
 
 
 def to_free(connections, buffers, excess, spared=0):
-    """Return the connections that are reset to free that many bytes."""
+    """Return the connections that are reset to free this many bytes."""
     return choose_to_free(
         connections, lambda c: buffers.get(c, 0), excess=excess, spared=spared, now=NOW
     )

@@ -1,4 +1,4 @@
-"""Which endpoints may serve, and the words for each and for none."""
+"""The endpoints that may serve, and the texts for each endpoint and for none."""
 
 from itertools import permutations
 
@@ -140,7 +140,7 @@ def test_another_port_of_a_served_address_may_be_an_endpoint():
     assert judge(slice_of(A), frontends={POD_A._replace(port=80)}).serving.endpoints == (POD_A,)
 
 
-def test_a_cluster_ip_is_not_an_endpoint_even_at_an_unserved_port():
+def test_a_cluster_ip_is_not_an_endpoint_even_on_an_unserved_port():
     judged = judge(slice_of(A, B), cluster_ips={A: WEB})
     assert judged.serving.endpoints == (POD_B,)
     (lacking, _) = judged.verdicts
@@ -209,7 +209,7 @@ def test_if_slices_disagree_about_the_node_this_node_is_used():
         pytest.param({"serving": True}, "ready", id="serving-alone"),
         pytest.param({"terminating": True}, "ready", id="ready-missing-and-terminating"),
         pytest.param({"ready": False}, "not ready", id="not-ready-and-serving-missing"),
-        # As the controller writes it with publishNotReadyAddresses.
+        # The controller writes this with publishNotReadyAddresses.
         pytest.param({"serving": False}, "not ready, but published", id="published"),
     ],
 )

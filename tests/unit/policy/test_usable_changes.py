@@ -1,4 +1,4 @@
-"""What is judged by difference is what judging all would give, or nothing."""
+"""Judging the difference gives the same verdicts as judging all endpoints, or None."""
 
 import operator
 from dataclasses import replace
@@ -29,7 +29,7 @@ REFUSALS = Refusals(
 )
 IPS = [f"192.0.2.{n}" for n in range(1, 60)]
 MANY = [Endpoint(ip) for ip in IPS[10:]]
-"""So many that a few changes are few."""
+"""Enough endpoints for a few changes to count as few."""
 
 
 def versions(*rounds):
@@ -43,7 +43,7 @@ def versions(*rounds):
 
 
 def judge_changes(had, has, refusals=REFUSALS):
-    """Judge the second index by what it differs in; None: that isn't possible."""
+    """Judge the second index by its difference from the first; None: that isn't possible."""
     before = usable_endpoints(had, PORT, refusals).verdicts
     return usable_after(before, had, has, PORT, refusals)
 

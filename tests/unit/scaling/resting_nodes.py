@@ -1,4 +1,4 @@
-"""Nodes whose proxies share Leases in memory, for the tests of scaling to zero."""
+"""Nodes whose proxies share in-memory Leases, for the tests of scaling to zero."""
 
 from userspace_proxy.model import (
     Handling,
@@ -26,13 +26,13 @@ WEB = ServiceKey("shop", "web")
 WORKLOAD = Workload(WorkloadKind.DEPLOYMENT, "web")
 IDLE_AFTER_S = 600.0
 LABELS = {"app": "web", "tier": "shop"}
-"""Of all pods of the workload."""
+"""The labels of all pods of the workload."""
 SELECTOR = (("app", "web"),)
 ASLEEP_WHEN_IDLE = Handling(hold=Hold(60.0), wake=WORKLOAD, idle_after_s=IDLE_AFTER_S)
 
 
 class Sleeper(MemorySource):
-    """A source that scales to zero once all agree, unless a test forbids that."""
+    """A source that scales to zero once all nodes agree, unless a test forbids it."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ class Sleeper(MemorySource):
 
 
 class Node:
-    """One node: its Service ports, and its part in the Leases."""
+    """One node: its Service ports, and its part of the Leases."""
 
     def __init__(self, name, world, make, first_port, file=None):
         self.name = name
@@ -69,7 +69,7 @@ class Node:
         self.source = Sleeper()
         self.is_known = True
         self.is_silent = False
-        """It doesn't follow the holder's Lease."""
+        """Whether it ignores the holder's Lease."""
         self.hurried = []
         self.on_settle = None
         self.cordons = Cordons(self.served_ports, file, clock=world.clock, wall_clock=world.clock)
@@ -97,7 +97,7 @@ class Node:
         )
 
     async def _refresh(self):
-        """Counters are current already."""
+        """Do nothing: counters are always current here."""
 
     async def _settle(self, seconds):
         assert seconds == 1.0
@@ -121,15 +121,15 @@ class Node:
 
     @property
     def endpoints(self):
-        """The endpoints that take clients."""
+        """The addresses of the endpoints that accept clients."""
         return [endpoint.ip for endpoint in self.served.group.serving.endpoints]
 
     def report(self, clients=0, **counted):
-        """Have a worker report clients that wait, and what it has counted for the pod."""
+        """Report waiting clients, and counters of the pod, as a worker."""
         report_to(self.served.group, self.world.now, clients, POD, **counted)
 
     async def step(self):
-        """Do what is due, but for the holder's part."""
+        """Do everything that is due, except the holder's part."""
         self.cordons.release_late()
         await self.lease.look()
         lease = self.world.store.leases.get(HOLDER)
@@ -139,7 +139,7 @@ class Node:
 
 
 class World:
-    """Some nodes, and the time."""
+    """Some nodes, and a shared clock."""
 
     def __init__(self, make, *names):
         self.now = 100.0
@@ -158,7 +158,7 @@ class World:
             await node.step()
 
     async def run(self, seconds):
-        """Do what is due in each second."""
+        """Do everything that is due in each second."""
         for _ in range(int(seconds)):
             self.now += 1.0
             for node in self.nodes:

@@ -1,4 +1,4 @@
-"""Promises of one node: which endpoints get no client, and until when."""
+"""Acknowledgements of one node: the endpoints that get no client, and how long."""
 
 import json
 
@@ -21,7 +21,7 @@ AWAKE = Vote("7", (), is_over=True)
 
 @pytest.fixture
 async def node(make):
-    """A node that has promised that its Service's pod gets no client."""
+    """A node that has acknowledged that its Service's pod gets no client."""
     (node,) = World(make, "node-1").nodes
     node.cordons.cordon(WEB, "7", node.world.now + CORDON_S)
     return node
@@ -33,7 +33,7 @@ def pass_time(node, seconds):
 
 
 class File:
-    """What the last process has written."""
+    """The file that the previous process has written."""
 
     def __init__(self, data=b"", written_at=0.0):
         self.content = StateBytes(data, written_at) if data else None
@@ -54,7 +54,7 @@ async def restart(node, make, file):
 
 @pytest.fixture
 async def kept(node):
-    """The file in which the node keeps its promise."""
+    """The file in which the node saves its acknowledgement."""
     file = node.cordons._file = File()
     await node.cordons.keep("7")
     return file
@@ -100,7 +100,7 @@ async def test_a_failed_deletion_of_a_finished_acknowledgement_is_logged_once(no
 
 @pytest.fixture
 async def two_rounds(node, kept):
-    """The same file after a second round, 5 s later, about another Service."""
+    """The same file after a second vote, 5 s later, about another Service."""
     node.serve(OTHER_POD, name="api", ip="10.96.0.2", handling=ASLEEP_WHEN_IDLE)
     node.cordons.end(ASLEEP)
     await node.cordons.forget_ended()

@@ -1,4 +1,4 @@
-"""The holder of the Lease: the sums, and which workloads are put to rest, by all nodes together."""
+"""The holder of the Lease: it adds up demand, and all nodes vote on workloads to scale to zero."""
 
 import asyncio
 import dataclasses
@@ -137,7 +137,7 @@ async def test_a_node_joining_during_a_round_must_also_vote(world):
 
 
 def late(world, write):
-    """Have a node's first report come once a round has begun."""
+    """Delay a node's first report until a vote has begun."""
 
     async def write_later(lease):
         if HOLDER not in world.store.leases or world.vote_counts.round is None:
@@ -156,7 +156,7 @@ async def test_a_node_with_unknown_connections_counts_as_busy(world):
 
 @pytest.mark.parametrize(("namespace", "slept"), [("evil", 1), ("shop", 0)])
 async def test_omitted_demand_keeps_only_its_own_namespace_awake(world, namespace, slept):
-    """Issue 74."""
+    """Source: issue 74."""
     lease = world.nodes[1].lease
     own, many = lease._demand, {ServiceKey(namespace, f"{i:063}"): 1 for i in range(2200)}
     lease._demand = lambda: {**own(), **many}
@@ -358,7 +358,7 @@ strangers = pytest.mark.parametrize(
 
 @strangers
 async def test_a_service_not_selecting_the_pods_scales_no_workload_to_zero(world, selector):
-    """Issue 52."""
+    """Source: issue 52."""
     for node in world.nodes:
         node.serve(POD, selector=selector)
     await world.run(IDLE_AFTER_S + 200)
@@ -370,7 +370,7 @@ async def test_a_service_not_selecting_the_pods_scales_no_workload_to_zero(world
 
 @strangers
 async def test_a_copied_annotation_only_causes_a_note(world, selector):
-    """Neither do its clients keep the workload awake, nor do they wait."""
+    """Its clients neither keep the workload awake nor wait."""
     for node in world.nodes:
         node.serve("192.0.2.2", name="api", ip="10.96.0.2", selector=selector)
         (api,) = node.served_ports.of_service(API)
@@ -396,7 +396,7 @@ ANYWHERE = {"cluster_ips": (), "is_headless": True}
     ],
 )
 async def test_an_unserved_service_selecting_the_pods_keeps_the_workload_awake(world, fields):
-    """Issue 52: nothing is known of its clients."""
+    """Issue 52: the proxy doesn't see that Service's clients."""
     for node in world.nodes:
         node.cluster.store.put_service(replace(service("api", "10.96.0.2"), **fields))
     await world.run(IDLE_AFTER_S + 200)
@@ -437,7 +437,7 @@ async def test_a_service_added_during_a_vote_keeps_the_workload_awake(world):
 
 
 async def test_a_service_in_another_namespace_does_not_keep_the_workload_awake(world):
-    """Its slices may list any address."""
+    """Slices in another namespace may list any address."""
     key = ServiceKey("tenant", "api")
     listed = dataclasses.replace(
         endpoints("api", POD), key=SliceKey("tenant", "api-1"), service=key
@@ -510,7 +510,7 @@ async def test_votes_read_too_late_are_ignored(world):
 
 
 def answered_at_once(world, write):
-    """Have all nodes answer a round before the holder's write returns."""
+    """Let all nodes answer a vote before the holder's write returns."""
 
     async def write_and_answer(lease):
         written = await write(lease)

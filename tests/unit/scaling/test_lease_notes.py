@@ -1,4 +1,4 @@
-"""What proxies write for each other: what is written is read, and what can't be read is unknown."""
+"""The proxies' notes for each other: decoding inverts encoding, unreadable notes are unknown."""
 
 import pytest
 
@@ -69,7 +69,7 @@ def demand_of(namespace, count, letters):
 
 
 BOUND = DEMAND_BYTES_MAX // len('"tenant/7777777777": 1, ')
-"""Services with names of ten letters."""
+"""The maximum number of Services whose names have ten letters."""
 FULL = demand_of("tenant", BOUND - 10, 10)
 LONG = 63
 

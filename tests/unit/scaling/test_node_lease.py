@@ -1,4 +1,4 @@
-"""The Lease of a node: when it is written, and what an answer to the holder promises."""
+"""A node's Lease: when it is written, and what an answer to the holder acknowledges."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ ROUND = Vote("7", (WEB,))
 
 @pytest.fixture
 async def node(make):
-    """A node that has had no client for its Service's idle-after."""
+    """A node that has had no client for as long as its Service's idle-after."""
     (node,) = World(make, "node-1").nodes
     await node.lease.look()
     node.world.now += IDLE_AFTER_S
@@ -35,7 +35,7 @@ def writes(node):
     return len(node.world.store.writes)
 
 
-async def test_starting_or_ending_demand_is_written_at_once(node):
+async def test_starting_or_ending_demand_is_written_immediately(node):
     assert report_of(node).demand == {}
     node.report(active=1, connections=1)
     node.world.now += 1
@@ -214,7 +214,7 @@ async def test_an_acknowledgement_is_not_given_if_it_cannot_be_stored(node, tmp_
     assert report_of(node).answer == ("", frozenset())
 
 
-async def test_waiting_clients_wake_a_workload_at_once_after_it_is_scaled_to_zero(node):
+async def test_waiting_clients_wake_a_workload_right_after_it_is_scaled_to_zero(node):
     await node.lease.follow(ROUND)
     await node.lease.follow(ROUND._replace(is_over=True))
     assert node.hurried == [WEB]

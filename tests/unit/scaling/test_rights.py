@@ -1,4 +1,4 @@
-"""Which Services may have a workload scaled."""
+"""The Services that may scale a workload."""
 
 import pytest
 

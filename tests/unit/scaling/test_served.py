@@ -1,4 +1,4 @@
-"""What scaling needs is what the agent has."""
+"""The agent's objects satisfy the interface that scaling needs."""
 
 from userspace_proxy.model import Handling, SocketAddress, Workload, WorkloadKind
 from userspace_proxy.scaling.served import Served, ServedByName, ready_endpoints, workload_of

@@ -15,7 +15,7 @@ HOLDING = Handling(hold=Hold(60.0))
 
 
 class Used:
-    """The Service shop/web, and what workers report of its clients."""
+    """The Service shop/web, and workers' reports about its clients."""
 
     def __init__(self, served_ports):
         self.now = 100.0

@@ -1,4 +1,4 @@
-"""Clients that wait for pods: what they cause in the cluster."""
+"""The effect of clients that wait for pods on the cluster."""
 
 import asyncio
 import dataclasses
@@ -43,7 +43,7 @@ ASLEEP = Handling(hold=Hold(60.0), wake=WORKLOAD)
 
 
 class Recording(MemorySource):
-    """A source that notes what it is asked for, and answers as a test says."""
+    """A source that records its calls, and returns a test's answers."""
 
     def __init__(self):
         super().__init__()
@@ -68,7 +68,7 @@ class Recording(MemorySource):
 
 
 class Rig:
-    """The Service shop/web without endpoints, and clients that wait as a worker reports them."""
+    """The Service shop/web without endpoints, and waiting clients, as reported by a worker."""
 
     def __init__(self, plane, served_ports):
         self.plane = plane
@@ -105,13 +105,13 @@ class Rig:
         )
 
     def sleep(self):
-        """Scale the workload to zero, once all nodes have agreed."""
+        """Scale the workload to zero, after all nodes have agreed."""
         self.cordons.cordon(WEB, "7", self.now + 20)
         assert self.cordons.end(Vote("7", (WEB,), is_over=True)) == [WEB]
 
     @property
     def endpoints(self):
-        """The endpoints that take clients."""
+        """The addresses of the endpoints that accept clients."""
         return [endpoint.ip for endpoint in self.served.group.serving.endpoints]
 
     @property
@@ -123,7 +123,7 @@ class Rig:
         self.plane.receive(0, WaitBegan(self.served.group.number))
 
     def begin_many(self, count, workload="other-{}"):
-        """Have clients of that many other Services wait, each a minute and longer."""
+        """Add this many other Services, whose clients wait for over a minute each."""
         for number in range(count):
             name = Workload(WorkloadKind.DEPLOYMENT, workload.format(number))
             ip = f"10.97.{number // 250}.{number % 250 + 1}"
@@ -138,7 +138,7 @@ class Rig:
                 self.report(1, served)
 
     def begin_of(self, namespace, name="web"):
-        """Have the first client of a Service in another namespace wait; return what is woken."""
+        """Add a Service in another namespace with its first client; return its workload."""
         key = ServiceKey(namespace, name)
         ip = f"10.98.0.{len(self.cluster.store.snapshot().services) % 250 + 1}"
         wake = Workload(WorkloadKind.DEPLOYMENT, name)
@@ -160,7 +160,7 @@ class Rig:
 
 
 async def ended(task):
-    """Cancel a task, and wait for its end."""
+    """Cancel a task, and wait until it has ended."""
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -263,7 +263,7 @@ async def test_a_wake_without_permission_causes_only_an_event_and_a_problem(rig)
     )
 
 
-async def test_an_unscalable_workload_is_a_problem_until_scaled(rig):
+async def test_an_unscalable_workload_is_reported_until_scaled(rig):
     rig.source.answer = "cannot scale deployment/web: forbidden"
     rig.begin()
     rig.report(1)
@@ -288,7 +288,7 @@ async def test_hundreds_of_unscalable_workloads_are_retried_one_at_a_time(rig):
 
 @pytest.mark.parametrize("count", [1, 3000])
 async def test_the_first_client_in_another_namespace_does_not_wait_for_many_services(rig, count):
-    """Issue 52: it took a minute and longer."""
+    """Issue 52: it waited for over a minute."""
     rig.source.answer = "cannot scale it: forbidden"
     rig.begin_many(count)
     await rig.look_after(0)
@@ -313,7 +313,7 @@ async def test_namespaces_take_turns_regardless_of_their_number_of_workloads(rig
 
 @pytest.mark.parametrize("selector", [(), (("app", "api"),)])
 async def test_a_service_not_selecting_the_pods_wakes_no_workload(rig, selector):
-    """Issue 52."""
+    """Source: issue 52."""
     rig.serve(selector=selector)
     rig.begin()
     await rig.look_after(0)
@@ -322,7 +322,7 @@ async def test_a_service_not_selecting_the_pods_wakes_no_workload(rig, selector)
 
 
 async def test_a_copied_annotation_does_not_delay_the_service_selecting_the_pods(rig):
-    """Neither does its first attempt wait for theirs, nor do they share what prevents them."""
+    """Its first attempt doesn't wait for the other Service, and they share no wake problem."""
     selector = (("app", "api"),)
     rig.serve(selector=selector)
     rig.begin()
@@ -481,7 +481,7 @@ async def test_the_end_of_pods_is_detected_within_a_tenth_of_a_second(rig, monke
     await ended(task)
 
 
-async def test_after_scaling_to_zero_the_next_wake_is_attempted_at_once(rig):
+async def test_after_scaling_to_zero_the_next_wake_is_not_delayed(rig):
     rig.begin()
     rig.report(1)
     await rig.look_after(0)

@@ -1,1 +1,1 @@
-"""Where Services come from: files, memory, and the API server's fake."""
+"""The sources of Services: files, memory, and an API server, which is a fake."""

@@ -1,4 +1,4 @@
-"""Objects as an API server stores them, few enough that they meet."""
+"""Objects as an API server stores them, from few values so that they overlap."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ _MAYBE = st.sampled_from((True, False, None))
 
 @st.composite
 def services(draw: st.DrawFn, number: int) -> Object:
-    """Draw the Service of a number, whose addresses and node ports no other one has."""
+    """Draw the Service with this number; its addresses and node ports are unique."""
     namespace, name = NAMESPACES[number // len(NAMES)], NAMES[number % len(NAMES)]
     ports = [{**port, **draw(_OF_PORT)} for port in draw(st.permutations(PORTS))]
     spec: Object = {"type": draw(_TYPES), "ports": ports[: draw(st.sampled_from((1, 2)))]}
@@ -140,7 +140,7 @@ def _families(ips: list[str]) -> list[str]:
 
 @st.composite
 def slices(draw: st.DrawFn, number: int) -> Object:
-    """Draw the slice of a number."""
+    """Draw the slice with this number."""
     family, ips = draw(st.sampled_from((("IPv4", IPV4), ("IPv6", IPV6), ("FQDN", HOSTS))))
     endpoint = some(
         conditions=some(ready=_MAYBE, serving=_MAYBE, terminating=_MAYBE),
@@ -178,7 +178,7 @@ def slices(draw: st.DrawFn, number: int) -> Object:
 
 @st.composite
 def _kubernetes(draw: st.DrawFn) -> list[Object]:
-    """Draw the Service of the API server, and slices of it."""
+    """Draw the Service of the API server, and its slices."""
     metadata = {"name": "kubernetes", "namespace": "default"}
     labels = {"kubernetes.io/service-name": "kubernetes"}
     labels |= draw(some(**{"service.kubernetes.io/headless": st.just("")}))

@@ -1,7 +1,7 @@
-"""What Leases must do: run for those in memory, for a fake API server, and for the real one.
+"""The contract of Leases; it runs in memory, for a fake API server, and for the real one.
 
 A module that runs it defines ``TestContract(LeasesContract)`` and a fixture ``leases_of``, which
-returns the Leases as the proxy of a node has them. The cluster has the Nodes NODES.
+returns the Leases of a node's proxy. The cluster has the Nodes NODES.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class LeasesContract:
         one = await leases_of("node-1").write(Lease("node.node-1", "a"))
         other = await leases_of("node-2").write(Lease("node.node-2", "b"))
         wanted = {"node.node-1": one, "node.node-2": other}
-        # A list is what a server has in memory, which may be a moment old.
+        # A list comes from the server's cache, which may be slightly outdated.
         async with asyncio.timeout(60):
             while True:
                 listed = await leases_of("node-1").read_all()

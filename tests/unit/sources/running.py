@@ -1,4 +1,4 @@
-"""Runs a source for a test, and waits for what it publishes."""
+"""Runs a source for a test, and waits for its snapshots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from userspace_proxy.cluster import Snapshot
 from userspace_proxy.sources import Source
 
 DEADLINE_S = 120.0
-"""For anything to happen at all; what is waited for takes milliseconds."""
+"""The deadline of any wait; the awaited events take milliseconds."""
 
 
 class Published:
@@ -42,7 +42,7 @@ class Published:
 
 @asynccontextmanager
 async def running(source: Source) -> AsyncIterator[Published]:
-    """Run a source while the block runs; what it raises, the block's end raises."""
+    """Run a source inside the block; at the end, raise its exception."""
     published = Published()
     task = asyncio.create_task(source.run(published))
     try:

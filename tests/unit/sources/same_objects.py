@@ -1,4 +1,4 @@
-"""The same objects through each source, and what a plan and ``explain`` make of them."""
+"""The same objects through each source, and the resulting plans and texts of ``explain``."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ DEADLINE_S = 60.0
 
 @dataclass(frozen=True)
 class Read:
-    """What a source has read."""
+    """The result of reading a source."""
 
     snapshot: Snapshot
     mistakes: Sequence[RejectedFacts] = ()
 
     @property
     def rejected(self) -> list[tuple[Any, ...]]:
-        """Objects with a mistake, without the place where it is written."""
+        """The objects with a mistake, without the place in the file."""
         return [(item.object, item.services, item.problem, item.note) for item in self.mistakes]
 
     @property
     def facts(self) -> NodeFacts:
-        """What a plan depends on beside its Services."""
+        """The facts that affect a plan in addition to its Services."""
         return make_facts(OPTIONS, self.snapshot, ("192.0.2.10", "2001:db8::10"))
 
 
@@ -72,7 +72,7 @@ def of_api_server(objects: Sequence[Object], **options: bool) -> Read:
 
 
 def of_one_service(objects: Sequence[Object], key: ServiceKey) -> Read:
-    """Read what is about one Service, as ``explain --kubeconfig`` does."""
+    """Read the objects of one Service, as ``explain --kubeconfig`` does."""
 
     async def read(api: FakeApiServer) -> Read:
         return await read_one(OneServiceReader(kubeconfig="", master=api.url, node_name=NODE), key)
@@ -81,20 +81,20 @@ def of_one_service(objects: Sequence[Object], key: ServiceKey) -> Read:
 
 
 async def read_all(source: KubernetesSource) -> Read:
-    """Read all that a source publishes first, with the nodes."""
+    """Read the first published state of a source, including the nodes."""
     source.want_nodes(True)
     async with running(source) as published:
         snapshot = await published.until(
             lambda one: one.node_addresses is not None and one.node is not None
         )
         if snapshot.node is not None and snapshot.node.is_missing and not snapshot.node.similar:
-            # Manifests without any Node don't say that this one is missing.
+            # If manifests contain no Node at all, this one doesn't count as missing.
             snapshot = replace(snapshot, node=None)
         return Read(snapshot, source.status().rejected)
 
 
 async def read_one(reader: OneServiceReader, key: ServiceKey) -> Read:
-    """Read what is about one Service."""
+    """Read the objects of one Service."""
     one = await reader.read(key, with_pods=False, within_s=DEADLINE_S)
     return Read(one.snapshot)
 
@@ -108,7 +108,7 @@ async def _with_server(objects: Sequence[Object], read: Any) -> Read:
 
 
 def seen(read: Read, key: ServiceKey) -> tuple[Any, ...]:
-    """Return the plan of a Service, and what ``explain`` says of it."""
+    """Return the plan of a Service, and the text of ``explain``."""
     plan = Planner(read.facts).plan(read.snapshot)
     ports = [port for port in plan.ports.values() if port.key.name.service == key]
     ignored = [item for item in plan.ignored if item.service == key]

@@ -1,4 +1,4 @@
-"""Leases in memory, with the contract of those of an API server."""
+"""In-memory Leases, with the same contract as those on an API server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from userspace_proxy.sources.base import Leases
 
 
 class LeaseStore:
-    """What the proxies of several nodes share.
+    """The Leases that the proxies of several nodes share.
 
     Args:
         nodes: The Nodes of the cluster.
@@ -20,13 +20,13 @@ class LeaseStore:
         self.nodes = set(nodes)
         self.leases = {}
         self.writes = []
-        """The names of Leases that were written."""
+        """The names of written Leases."""
         self.failure = ""
         self._version = 0
         self._changed = asyncio.Condition()
 
     def at(self, node):
-        """Return the Leases as the proxy of a node has them."""
+        """Return the Leases of a node's proxy."""
         return SharedLeases(self, node)
 
     async def put(self, lease):
@@ -44,7 +44,7 @@ class LeaseStore:
 
 
 class SharedLeases(Leases):
-    """Those of one proxy."""
+    """The Leases of one proxy."""
 
     def __init__(self, store, node):
         self.store = store

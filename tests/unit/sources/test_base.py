@@ -1,4 +1,4 @@
-"""The contract that all sources share, and that of Leases with those that tests use."""
+"""The contract that all sources share, and the contract of the tests' Leases."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_without_a_cluster_no_workload_is_scaled_and_no_lease_shared():
     assert await source.scale_down("shop", web, lambda _: None, agree) == ScaleDown(reason=why)
 
 
-# A failure is shown as it was found: each example runs several servers.
+# Failures aren't minimized, because each example starts several servers.
 @settings(phases=[Phase.generate])
 @given(OBJECTS)
 def test_equal_objects_give_equal_plans_causes_and_texts_from_each_source(objects):
@@ -54,11 +54,11 @@ def test_equal_objects_give_equal_plans_causes_and_texts_from_each_source(object
     assert from_server.rejected == from_files.rejected == []
     assert {key: seen(from_server, key) for key in services} == expected
     assert from_server.facts == from_files.facts
-    # With host names for DNS, both have read the same.
+    # If host names for DNS are included, both have read the same.
     for_dns = of_api_server(objects, with_headless=True)
     assert for_dns.snapshot == from_files.snapshot
     for key in services:
-        # The source for one Service reads none of other namespaces, whose addresses may be equal.
+        # The source for one Service doesn't read other namespaces, whose addresses may be the same.
         near = [
             item for item in objects if item["metadata"].get("namespace") in (None, key.namespace)
         ]

@@ -1,4 +1,4 @@
-"""Services given by the embedding program."""
+"""Services that the embedding program adds."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_the_first_snapshot_contains_objects_added_before_the_start():
         assert source.status().is_synced
 
 
-async def test_each_change_is_published_at_once():
+async def test_each_change_is_published_immediately():
     source = MemorySource()
     async with running(source) as published:
         await published.first()

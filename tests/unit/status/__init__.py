@@ -1,1 +1,1 @@
-"""Mirror of userspace_proxy/status; the servers run on 127.0.0.1 and any free port."""
+"""Tests of userspace_proxy/status; the servers listen on any free port of 127.0.0.1."""

@@ -1,6 +1,6 @@
 """Every asynchronous test of the status servers runs on both event loops.
 
-The agent's is uvloop, whose transports don't inherit from asyncio's.
+The agent uses uvloop, whose transports don't inherit from asyncio's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads metrics back, with the parser of prometheus_client."""
+"""Parses metrics with prometheus_client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from userspace_proxy.status.exposition import Family, write_families
 def read_samples(
     families: Iterable[Family],
 ) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """Return the value of each sample, by its name and its labels in order."""
+    """Return the value of each sample, by its name and sorted labels."""
     text = write_families(families, open_metrics=False).decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value

@@ -1,8 +1,8 @@
-"""Renders one rich node in every form, and keeps the bytes: they are what programs and people read.
+"""Renders one node with all features in every format, and compares the bytes with recorded ones.
 
     an artificial node ──▶ JSON, metrics, page, text, top, explain ──▶ recorded_bytes/
 
-A test compares the bytes. To record intended changes: ``python -m tests.unit.status.recorded``.
+To record intended changes: ``python -m tests.unit.status.recorded``.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ from .views import (
 
 RECORDED = Path(__file__).parent / "recorded_bytes"
 METERED = {"orders", "front", "log", "idle", "fast", "uncounted", "back", "admin", "cart"}
-"""Services whose metrics are recorded: those of the others are of the same kinds."""
+"""The Services whose metrics are recorded; those of the other Services have no further kinds."""
 
 _TIMES = Times((0.001, 0.01, 1.0), (9, 5, 0, 2), 3.25)
 _FIRST_BYTES = Times((0.001, 0.01, 1.0), (1, 0, 0, 0), 0.0005)
@@ -148,7 +148,7 @@ def _endpoints() -> tuple[EndpointFacts, ...]:
 
 
 def _orders() -> PortFacts:
-    """Return a Service port of which everything that can be counted was counted."""
+    """Return a Service port with a value in every counter."""
     return make_port(
         "orders",
         port="",
@@ -196,7 +196,7 @@ def _orders() -> PortFacts:
 
 
 def _others() -> Iterator[PortFacts]:
-    """Yield a Service port on each path, one that holds, one of UDP, one without an address."""
+    """Yield a Service port on each path, a holding one, a UDP one, and one without an address."""
     choice = PathDecision(DataPath.AUTO, "its annotation")
     in_kernel = PathView(DataPath.KERNEL, NOW - 600, "probes are answered", 1_234)
     yield replace(make_port("fast", path=choice), path=in_kernel)
@@ -217,7 +217,7 @@ def _others() -> Iterator[PortFacts]:
 
 
 def _small() -> Iterator[PortFacts]:
-    """Yield Service ports of a second node: what the first one hasn't."""
+    """Yield Service ports of a second node, in states that the first node doesn't have."""
     yield make_port("quiet", is_quiet=True, sent_at=NOW - 28 * 60)
     yield make_port("mute", connections=7, received_bytes=0, sent_bytes=0)
     for protocol, name in ((Protocol.UDP, "dns"), (Protocol.TCP, "dns-tcp")):
@@ -230,7 +230,7 @@ def _small() -> Iterator[PortFacts]:
 
 
 def make_rich_view() -> StatusFacts:
-    """Return a node of which every part has something to show."""
+    """Return a node with content in every part."""
     troubled = make_troubled_view()
     taken = make_ignored("shop/late", "https", "10.96.7.1 is that of shop/web", is_conflict=True)
     view = replace(
@@ -290,7 +290,7 @@ def make_rich_view() -> StatusFacts:
 
 
 def _history(view: StatusFacts) -> History:
-    """Return three seconds, in which one Service port carried more in each."""
+    """Return three seconds, in each of which one Service port carried more than before."""
     history = History()
     for second in range(3):
         growing = make_port(
@@ -347,7 +347,7 @@ def _rendered(view: StatusFacts) -> Iterator[tuple[str, bytes]]:
 
 
 def _metrics(view: StatusFacts) -> Iterator[tuple[str, bytes]]:
-    """Yield what each detail adds to the detail before, with which it begins."""
+    """Yield the part of each detail that the previous detail doesn't contain."""
     before = b""
     for detail in ("node", "service", "endpoint"):
         text = write_families(families_of(view, detail), open_metrics=False)
@@ -356,7 +356,7 @@ def _metrics(view: StatusFacts) -> Iterator[tuple[str, bytes]]:
 
 
 def _rows_of_each_kind(view: StatusFacts) -> Iterator[str]:
-    """Yield the rows to expand: the details of the others have no line of another kind."""
+    """Yield the rows to expand; the details of other rows have no further kinds of lines."""
     expanded = {"orders", "idle", "fast", "back", "full", "web"}
     for port in view.ports:
         key = port.plan.key
@@ -365,7 +365,7 @@ def _rows_of_each_kind(view: StatusFacts) -> Iterator[str]:
 
 
 def _lines_beside(page: bytes, other: bytes) -> bytes:
-    """Return the lines of another page that a page doesn't have."""
+    """Return the lines of another page that this page lacks."""
     known = set(page.splitlines())
     return b"\n".join(line for line in other.splitlines() if line not in known)
 
@@ -383,11 +383,11 @@ def _rendered_small() -> Iterator[tuple[str, bytes]]:
 
 
 def changed(folder: Path, *prefixes: str) -> list[str]:
-    """Return the names of files that are rendered in another way than recorded.
+    """Return the names of files that differ from the recorded ones.
 
     Args:
-        folder: As of render_all().
-        prefixes: How the names of those to compare begin.
+        folder: An empty folder, as for render_all().
+        prefixes: Prefixes of the files to compare.
     """
     rendered = {
         name: body for name, body in render_all(folder).items() if name.startswith(prefixes)
@@ -405,10 +405,10 @@ def changed(folder: Path, *prefixes: str) -> list[str]:
 
 
 def render_all(folder: Path) -> dict[str, bytes]:
-    """Return everything by file name.
+    """Return all rendered files by name.
 
     Args:
-        folder: An empty one, for a manifest.
+        folder: An empty folder, for a manifest.
     """
     with _utc():
         return _all(folder)
@@ -416,7 +416,7 @@ def render_all(folder: Path) -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def _utc() -> Iterator[None]:
-    """Have pages show the time of day in UTC, wherever they are recorded."""
+    """Make pages show times of day in UTC on any machine."""
     before = os.environ.get("TZ")
     os.environ["TZ"] = "UTC"
     time.tzset()
@@ -437,7 +437,7 @@ def _all(folder: Path) -> dict[str, bytes]:
 
 
 def main() -> None:
-    """Record what is rendered now."""
+    """Record the current output."""
     import tempfile
 
     RECORDED.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Connections of a process that has no descriptor left."""
+"""Connections to a process that has no descriptor left."""
 
 import asyncio
 import contextlib
@@ -20,14 +20,14 @@ from ..dataplane.waiting import turns
 WAIT_S = 10.0
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CLIENTS = 3 * RESERVED
-# All wait in the kernel's queue, before the probe.
+# All of them wait in the kernel's queue, in front of the probe.
 FLOOD = 100
-# The kubelet's default is 1 s. Without what is tested a probe waits for longer than this, too.
+# The kubelet's default is 1 s. Without this feature, a probe waits even longer than this limit.
 PROBE_S = 5.0
 
 
 async def answer(request):
-    """Answer; a free descriptor would be taken by the data plane at once."""
+    """Answer whether a descriptor is free, which the data plane would use immediately."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
         text = "a descriptor is free"
@@ -40,7 +40,7 @@ async def answer(request):
 
 @pytest.fixture
 async def both():
-    """Two ports of a server that share a reserve; their connections don't end by themselves."""
+    """Two ports of a server that share a reserve; their connections stay open."""
     server, reserve = web.Server(answer), Reserve()
     ports = []
     for _ in range(2):
@@ -62,7 +62,7 @@ def accepting(both):
 
 @pytest.fixture
 def clients():
-    """Sockets that were opened before descriptors run out."""
+    """Sockets that were opened before the process ran out of descriptors."""
     clients = [socket.socket() for _ in range(CLIENTS)]
     for client in clients:
         client.setblocking(False)
@@ -73,7 +73,7 @@ def clients():
 
 @pytest.fixture
 def flood():
-    """More sockets, of clients that send nothing."""
+    """Further sockets, for clients that send nothing."""
     flood = [socket.socket() for _ in range(FLOOD)]
     for client in flood:
         client.setblocking(False)
@@ -84,7 +84,7 @@ def flood():
 
 @contextlib.contextmanager
 def no_descriptor():
-    """Take every free descriptor; in a running loop, as uvloop takes some when it starts."""
+    """Use up all descriptors, in a running loop, because uvloop opens some when it starts."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
     taken = []
@@ -156,14 +156,14 @@ async def test_a_flood_on_one_port_leaves_descriptors_for_other_ports_probes(bot
         for client in flood:
             client.connect_ex(flooded)
         async with asyncio.timeout(WAIT_S):
-            # The oldest end; as many as the reserve holds could stay.
+            # The oldest connections are closed; as many as the reserve has could stay open.
             for client in flood[:-RESERVED]:
                 assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
         assert await ask(clients[0], probed)
 
 
 class WithoutMemory(socket.socket):
-    """A listening socket, while the kernel has no memory for connections."""
+    """A listening socket whose accept() fails while the kernel is out of memory."""
 
     calls = 0
 

@@ -7,7 +7,7 @@ KEY = make_port("web").plan.key
 
 
 def carried(*samples):
-    """Return a history of one sample every ten seconds."""
+    """Return a history with a sample every ten seconds."""
     history = History()
     for n, changes in enumerate(samples):
         history.note((make_port("web", **changes),), 500.0 + 10 * n)

@@ -41,7 +41,7 @@ WEB, CART = (
 
 
 class Served:
-    """A status server, and a session with it."""
+    """A status server, and a client session."""
 
     def __init__(self, session, url, observing):
         self.session = session
@@ -52,7 +52,7 @@ class Served:
         return self.session.get(f"{self.url}{PATH}{query}", headers=headers)
 
     async def watched(self, response):
-        """Wait until a stream watches."""
+        """Wait until the stream observes connections."""
         async with asyncio.timeout(WAIT_S):
             assert await response.content.readline()
         await until(self.observing.filters)

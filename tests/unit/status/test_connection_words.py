@@ -189,7 +189,7 @@ def test_a_response_after_the_client_left_is_not_marked_as_ok():
 
 
 def test_a_connection_with_bytes_in_only_one_direction_needs_attention():
-    # The endpoint may have nothing to say (syslog), or may hang.
+    # The endpoint may have no answer to send (syslog), or may hang.
     assert level_of(one(sent_bytes=0, first_byte_s=None)) is Level.ATTENTION
     assert level_of(one(kind="flow", sent_bytes=0, first_byte_s=None)) is Level.ATTENTION
 

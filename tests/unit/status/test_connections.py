@@ -1,4 +1,4 @@
-"""Limits on connections, met by real clients."""
+"""Limits on connections, tested with real clients."""
 
 import asyncio
 
@@ -18,14 +18,14 @@ from userspace_proxy.status.connections import (
 )
 
 WAIT_S = 10.0
-# More than the buffers of both sockets.
+# This is more than the buffers of both sockets.
 LARGE = 12 * 1024 * 1024
 
 
 class Limited:
-    """A limited server; a request for ``/held`` is answered once ``release`` is set.
+    """A server with limits; it answers a request for ``/held`` once ``release`` is set.
 
-    The answer for ``/large/…`` is a new one for each such path.
+    Each path below ``/large/`` has its own answer object.
     """
 
     def __init__(self, *limits, **deadlines):
@@ -53,7 +53,7 @@ class Limited:
         return web.Response(text="hello")
 
     async def _stream(self, request):
-        """Write a line for each time that ``release`` is set."""
+        """Write a line each time ``release`` is set."""
         response = web.StreamResponse()
         await response.prepare(request)
         while True:
@@ -86,7 +86,7 @@ class Limited:
 
 
 class Clock:
-    """Seconds that the test advances, and the deadlines that end meanwhile."""
+    """Seconds that a test advances, and the deadlines that pass."""
 
     def __init__(self):
         self.now = 1000.0
@@ -109,7 +109,7 @@ class Clock:
 
 
 class Timer:
-    """A deadline of a Clock."""
+    """A deadline of the clock."""
 
     def __init__(self, when, callback):
         self.when = when
@@ -120,7 +120,7 @@ class Timer:
 
 
 def send_request(writer, path="/", *, body_bytes=0):
-    """Send the head of a request; of its body nothing is sent."""
+    """Send the head of a request, but not its body."""
     length = f"Content-Length: {body_bytes}\r\n" if body_bytes else ""
     writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n{length}\r\n".encode())
 
@@ -144,7 +144,7 @@ async def is_reset(streams):
 
 
 async def has(limit, count):
-    """Wait until a limit counts that many connections: a client is ahead of the server."""
+    """Wait until a limit counts this many connections: the server lags behind its clients."""
     async with asyncio.timeout(WAIT_S):
         while len(limit) != count:
             turn = asyncio.Event()
@@ -273,7 +273,7 @@ async def is_kept_open(streams):
 
 
 async def ask_large(limited, name):
-    """Ask for a large answer, and read only its head; return streams."""
+    """Request a large answer, and read only its head; return the streams."""
     streams = await limited.connect()
     send_request(streams[1], f"/large/{name}")
     async with asyncio.timeout(WAIT_S):
@@ -309,7 +309,7 @@ async def test_at_the_limit_of_unread_bytes_only_the_oldest_reader_is_closed():
         assert await is_answered(held[0])
 
 
-async def test_responses_exceeding_the_limit_spare_the_newest_and_probes():
+async def test_above_the_limit_of_unread_bytes_only_the_oldest_responses_are_cut_off():
     async with Limited(ConnectionLimit(MAX_CONNECTIONS)) as limited:
         kept = UNREAD_BYTES // LARGE
         unread = [await ask_large(limited, str(number)) for number in range(2 * kept)]

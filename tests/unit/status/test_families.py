@@ -39,7 +39,7 @@ WEB = {
 
 
 def samples(view, detail="endpoint"):
-    # A list, so that all families exist before the first one is read.
+    # The list makes all families exist before the first one is read.
     return read_samples(list(families_of(view, detail)))
 
 
@@ -48,7 +48,7 @@ def value(view, name, *, detail="endpoint", **labels):
 
 
 def names(view, detail):
-    """Return the names of the series that a Service port has."""
+    """Return the names of a Service port's series."""
     return {name for name, labels in samples(view, detail) if "service" in dict(labels)}
 
 

@@ -1,4 +1,4 @@
-"""Health check node ports, requested by real HTTP."""
+"""Health check node ports, over real HTTP."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ def free_ports(count=1):
 
 @pytest.fixture
 def health():
-    """What the proxy's own health is; a test changes it."""
+    """Return the proxy's own health, which a test changes."""
     return {"is_healthy": True}
 
 
@@ -104,7 +104,7 @@ async def test_any_method_is_served_and_a_head_response_has_no_body(ports, ask):
     assert (response.status, text) == (200, "")
 
 
-async def test_a_changed_count_is_served_at_once(ports, ask):
+async def test_a_changed_count_is_served_immediately(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 2)], HERE)
     await ports.apply([HealthCheck(WEB, port, 0)], HERE)
@@ -142,7 +142,7 @@ async def test_a_client_connected_before_the_services_removal_gets_404(ports):
     writer.close()
 
 
-async def test_a_port_in_use_is_a_problem_of_its_service_until_free(ports, ask):
+async def test_a_port_in_use_is_reported_for_its_service_until_free(ports, ask):
     (free,) = free_ports()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -234,7 +234,7 @@ async def test_an_address_missing_from_the_node_does_not_affect_others(ports, as
     assert (await ask(port))[0].status == 200
 
 
-async def test_having_no_node_port_address_is_a_problem(ports):
+async def test_a_missing_node_port_address_is_reported(ports):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], ())
     assert "--nodeport-addresses" in ports.problems[WEB]
@@ -272,7 +272,7 @@ async def test_a_flood_on_one_services_port_spares_other_services_connections(po
 
 
 async def test_floods_on_many_services_ports_spare_another_services_connections(ports, ask):
-    """Together they would have more than all health checks may."""
+    """Together they would exceed the limit of all health checks."""
     quiet, last, *flooded = free_ports(MAX_CONNECTIONS // MAX_CONNECTIONS_PER_PORT + 2)
     checks = [HealthCheck(ServiceKey("shop", f"web-{n}"), n, 1) for n in (last, *flooded)]
     await ports.apply([HealthCheck(CART, quiet, 1), *checks], HERE)
@@ -285,7 +285,7 @@ async def test_floods_on_many_services_ports_spare_another_services_connections(
 
         for port in flooded:
             await flood(port)
-        # Not before: its first request must arrive within 2 s.
+        # It can't connect earlier, because its first request must arrive within 2 s.
         waiting = stack.enter_context(socket.create_connection(("127.0.0.1", quiet)))
         await flood(last)
         waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -300,7 +300,7 @@ async def test_the_addresses_of_a_services_port_share_a_limit(ports, ask):
     with contextlib.ExitStack() as stack:
         connect = functools.partial(socket.create_connection, source_address=elsewhere)
         oldest = stack.enter_context(connect(("127.0.0.1", port)))
-        # Once the connection behind it is answered, the oldest one has been accepted.
+        # When the connection after it has an answer, the oldest connection has been accepted.
         assert (await ask(port))[0].status == 200
         for _ in range(MAX_CONNECTIONS_PER_PORT):
             stack.enter_context(connect(("127.0.0.2", port)))

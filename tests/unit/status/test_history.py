@@ -22,7 +22,7 @@ def port(connections=0, received=0, sent=0, **changes):
 
 
 def noted(*samples, step_s=1.0):
-    """Return a history of samples at that distance, each a number of connections."""
+    """Return a history with a sample per step, each with a number of connections."""
     history = History()
     for n, connections in enumerate(samples):
         history.note((port(connections),), 500.0 + n * step_s)
@@ -30,7 +30,7 @@ def noted(*samples, step_s=1.0):
 
 
 def drawn(values):
-    """Return rates as a text: a dash where nothing was measured."""
+    """Return rates as text; a dash stands for a missing measurement."""
     return " ".join("-" if isnan(value) else f"{value:g}" for value in values)
 
 

@@ -1,4 +1,4 @@
-"""One answer over HTTP, in any parts, within bounds."""
+"""One HTTP response, in pieces of any size, within limits."""
 
 import gzip
 import zlib
@@ -22,7 +22,7 @@ PACKED = gzip.compress(BODY)
 
 
 def read(data, *, step=0, bounds=ANSWER):
-    """Return the answer, and its body, of bytes that arrive in parts."""
+    """Feed bytes in pieces; return the answer and its body."""
     answer, body = HttpAnswer(bounds), b""
     for at in range(0, len(data), step or len(data)):
         body += b"".join(answer.feed(data[at : at + (step or len(data))]))

@@ -15,7 +15,7 @@ from userspace_proxy.status.incident_words import (
     time_of_day,
 )
 
-# 2026-07-01 14:02:11 UTC
+# This is 2026-07-01 14:02:11 UTC.
 AT = 1_782_914_531.0
 DEAD = refuses("10.244.0.9:8080").replace(count=412, first_at=AT, last_at=AT + 58)
 NAMES = [f"shop/web-{number}" for number in range(35)]

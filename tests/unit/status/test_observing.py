@@ -131,7 +131,7 @@ def test_kernel_path_connections_are_not_observable():
     assert "the kernel leads its connections straight to endpoints" in note[1]
 
 
-def test_kernel_path_connections_led_by_rules_are_not_observable():
+def test_kernel_path_connections_translated_by_rules_are_not_observable():
     (note,) = reasons(make_port("web", path=IN_KERNEL, socket_connections=0))
     assert note[1].startswith("rules lead them past this proxy")
 

@@ -217,7 +217,7 @@ def test_events_are_shown_with_time_and_saved_connections():
 
 
 def make_failing(*names, dead=("10.244.0.9:80",)):
-    """Return Service ports of which the same endpoints fail."""
+    """Return Service ports with the same failing endpoints."""
     causes = [refuses(at).replace(count=2, first_at=NOW - 9, last_at=NOW - 2) for at in dead]
     failing = tuple(make_endpoint(str(one.get("at")), cause=one) for one in causes)
     return [make_port(name, endpoints=failing) for name in names]

@@ -12,7 +12,7 @@ from .views import make_port, make_view
 
 
 class Proxy:
-    """A proxy whose samples cost time, and a clock that pauses advance."""
+    """A proxy whose samples take time, and a clock that pauses advance."""
 
     def __init__(self, cost_s=0.0):
         self.now = 1000.0
@@ -28,7 +28,7 @@ class Proxy:
     async def pause(self, seconds):
         before = self.now
         await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=0)
-        # Another stream may have paused meanwhile.
+        # Another stream may have paused in the meantime.
         self.now = max(self.now, before + seconds)
 
 
@@ -60,7 +60,7 @@ async def test_streams_reuse_a_requests_sample_when_one_is_due():
     assert proxy.taken_at == [1000.0, 1001.5, 1002.5]
 
 
-async def test_a_stream_gets_a_sample_at_once_and_then_each_second():
+async def test_a_stream_gets_a_sample_immediately_and_then_each_second():
     proxy, count = Proxy(), 0
     for _ in range(4):
         count, sample = await proxy.sampler.after(count)
@@ -135,7 +135,7 @@ def counted(connections):
 
 
 async def record(proxy, *samples):
-    """Record these, one every five seconds."""
+    """Record these samples, one every five seconds."""
     left = list(samples)
 
     async def counters():
@@ -182,7 +182,7 @@ async def test_a_sample_is_followed_if_requested_within_a_minute():
 
 
 class ProxyOfRequests:
-    """A proxy whose views take some time, which passes when it is waited for."""
+    """A proxy whose views take some time, which passes while a request waits."""
 
     def __init__(self, view_s=0.0, refresh_s=0.0, counted_s=None):
         self.now, self.view_s, self.refresh_s = 1000.0, view_s, refresh_s
@@ -220,7 +220,7 @@ async def test_refresh_time_on_the_event_loop_counts_towards_the_share():
     assert proxy.pauses == [pytest.approx(0.4 / SHARE - 0.4)] * 19
 
 
-async def test_a_view_requested_later_is_taken_at_once():
+async def test_a_view_requested_later_is_taken_immediately():
     proxy = ProxyOfRequests(view_s=0.1)
     await proxy.views.take()
     proxy.now += 0.1 / SHARE
@@ -233,7 +233,7 @@ async def test_waiting_requests_share_a_view_taken_after_their_arrival():
     first = await proxy.views.take()
     waiting = [asyncio.create_task(proxy.views.take()) for _ in range(100)]
     views = {id(view) for view in await asyncio.gather(*waiting)}
-    # The first of them has begun when the others arrive.
+    # The first request's view has begun when the others arrive.
     assert (len(views), id(first) in views, len(proxy.taken_at)) == (2, False, 3)
 
 

@@ -6,7 +6,7 @@ from userspace_proxy.status.single_flight import SingleFlight
 
 
 class Making:
-    """Makes a new object at each call, once ``go`` is set."""
+    """Returns a new object for each call, once ``go`` is set."""
 
     def __init__(self):
         self.calls = 0

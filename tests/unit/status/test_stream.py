@@ -55,7 +55,7 @@ def test_a_returning_row_is_resent():
 
 
 class Watcher:
-    """Reads streams of a status server whose view can be changed."""
+    """Reads streams of a status server, whose view the test can replace."""
 
     def __init__(self, session, url, shown):
         self._session = session
@@ -102,7 +102,7 @@ async def test_a_change_is_sent_alone():
         async with watcher.open() as response:
             assert response.content_type == "text/event-stream"
             first = await watcher.next(response)
-            # Rates are known from the second sample on.
+            # Rates are available from the second sample on.
             await watcher.next(response)
             watcher.show(make_view(make_port("cart"), make_port("web", active=3)))
             second = await watcher.next(response)
@@ -170,7 +170,7 @@ async def test_at_the_limit_the_client_with_the_most_streams_loses_its_oldest():
 
 
 async def has_ended(response):
-    """Read a stream to its end, which may be in the midst of a chunk."""
+    """Read a stream to its end, which may be inside a chunk."""
     try:
         await response.read()
     except aiohttp.ClientError:
@@ -283,7 +283,7 @@ async def test_watching_a_missing_service_returns_404():
 
 
 class Client:
-    """Gets a line for each view."""
+    """Receives a line for each view."""
 
     def __init__(self):
         self._changes, self._now = Changes(), NOW

@@ -145,7 +145,7 @@ def test_lines_fit_the_terminal_without_losing_words(columns):
     for options in ({}, {"is_wide": True}):
         lines = lines_of(view, columns=columns, **options)
         long = [line for line in lines if len(line) > columns]
-        # Names, addresses and figures are never broken.
+        # Names, addresses and figures are never wrapped.
         assert not [line for line in long if line[-1] not in "0123456789"]
         whole = " ".join("\n".join(lines_of(view, **options)).split())
         shown = " ".join("\n".join(lines).split())
@@ -202,7 +202,7 @@ def test_top_fits_the_terminal_and_a_long_name_has_its_own_line():
 
 
 def busy_history(*ports):
-    """Return the history of ports, in which the first carried 20 connections in two seconds."""
+    """Return a history of ports; the first one carried 20 connections in two seconds."""
     history = History()
     history.note(ports, 10.0)
     first = ports[0]
@@ -285,7 +285,7 @@ DEAD = refuses("10.244.0.9:8080").replace(count=2, first_at=NOW - 900, last_at=N
 
 
 def make_broken_view(*more, dead=35, calm=285):
-    """Return a node on which one dead endpoint fails clients of many Services."""
+    """Return a node on which one dead endpoint fails the clients of many Services."""
     endpoints = (make_endpoint("10.244.0.9:8080", cause=DEAD), make_endpoint("10.244.1.1:8080"))
     broken = [make_port(f"broken-{number}", endpoints=endpoints) for number in range(dead)]
     return make_view(*broken, *(make_port(f"calm-{number}") for number in range(calm)), *more)

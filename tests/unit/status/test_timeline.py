@@ -27,7 +27,7 @@ def test_a_problem_has_a_start_and_an_end_event():
     assert events(away, CALM) == [Event(NOW, Level.OK, f"Resolved: {what}")]
 
 
-def test_completing_the_start_is_an_event():
+def test_the_completed_start_is_reported_as_an_event():
     starting = replace(CALM, is_ready=False, source=replace(CALM.source, is_synced=False))
     assert events(starting, CALM) == [Event(NOW, Level.OK, "Started")]
 
@@ -48,13 +48,13 @@ def test_problems_of_service_ports_are_omitted():
         pytest.param(WorkerFacts(1, 99, 1, 0, 0, hung=1), "hung", id="hung"),
     ],
 )
-def test_replacing_a_worker_is_an_event(worker, how):
+def test_a_replaced_worker_is_reported_as_an_event(worker, how):
     (event,) = events(CALM, replace(CALM, workers=(CALM.workers[0], worker)))
     assert event.level is Level.TROUBLE
     assert event.what.startswith(f"Worker 1 {how} and was replaced: ")
 
 
-def test_repairing_rules_is_an_event():
+def test_repaired_rules_are_reported_as_an_event():
     (event,) = events(CALM, replace(CALM, steering=SteeringState("nftables", repairs=3)))
     assert event.what == (
         "3 rules and frontends of nftables steering had been changed by another program, and "
@@ -75,7 +75,7 @@ def refused(at, port, *, saved=0, lasts=False, cause=DEAD):
     return Event(NOW + at, Level.TROUBLE, "it refuses", port, saved, lasts, cause)
 
 
-def test_events_with_the_same_cause_at_several_service_ports_are_joined():
+def test_events_with_the_same_cause_on_several_service_ports_are_joined():
     events = [refused(900 * n, f"web-{n}", saved=2, lasts=True) for n in range(35)]
     whole = Event(NOW, Level.TROUBLE, "it refuses: 35 Service ports", "", 70, True, DEAD)
     assert joined(events) == [whole]

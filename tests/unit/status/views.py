@@ -1,4 +1,4 @@
-"""Views to show: a node without problems, and one with every kind of trouble."""
+"""Views to show: a node without problems, and one with every kind of problem."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ _SERVING_FIELDS = frozenset(Serving.__struct_fields__)
 
 
 def make_address(text: str) -> SocketAddress:
-    """Return ``10.96.7.1:80``, ``[fd00::1]:80`` or ``anything`` as an address and port."""
+    """Parse ``10.96.7.1:80``, ``[fd00::1]:80`` or ``anything`` into an address and port."""
     return SocketAddress.read(text) if ":" in text else SocketAddress(text, 80)
 
 
 def replace(item, **changes):
-    """Return a copy with some fields changed; that of a Service port is judged anew."""
+    """Return a copy with changed fields; a Service port is judged again."""
     if isinstance(item, Cause):
         return item.replace(**changes)
     if not isinstance(item, msgspec.Struct):
@@ -98,13 +98,13 @@ def make_endpoint(
     node: str = "",
     **facts: object,
 ) -> EndpointFacts:
-    """Return an endpoint in some state."""
+    """Return an endpoint in this state."""
     verdict = EndpointVerdict(make_address(address), is_usable, state, node, _code_of(state))
     return msgspec.structs.replace(facts_of_verdict(verdict), **facts)
 
 
 def make_standby(address: str) -> EndpointFacts:
-    """Return an endpoint of the second priority, which an endpoint of the first keeps idle."""
+    """Return an endpoint of the second priority, on standby for a usable one of the first."""
     verdict = EndpointVerdict(make_address(address), True, "ready", priority=1, is_standby=True)
     return facts_of_verdict(verdict)
 
@@ -121,7 +121,7 @@ def _code_of(state: str) -> CauseCode | None:
 def make_frontend(
     address: str, kind: str, target: str, *, is_reached: bool = True
 ) -> FrontendFacts:
-    """Return a frontend that leads to a target."""
+    """Return a frontend that is steered to a target."""
     return FrontendFacts(str(make_address(address)), kind, target, is_reached)
 
 
@@ -198,8 +198,7 @@ def make_port(
     """Return a Service port that is served by two ready endpoints.
 
     Args:
-        changes: Fields of the plan, of the traffic, or of the view; ``reason`` and ``notes`` are
-            may be sentences.
+        changes: Fields of plan, traffic or view; ``reason`` and ``notes`` may be sentences.
     """
     number = sum(map(ord, name)) % 200
     if frontends is None:
@@ -264,7 +263,7 @@ def make_view(*ports: PortFacts, **changes: object) -> StatusFacts:
 
 
 def make_calm_view() -> StatusFacts:
-    """Return a small cluster without trouble, all kinds of Services in it."""
+    """Return a small cluster without problems that has all kinds of Services."""
     dns = make_port(
         "kube-dns",
         namespace="kube-system",
@@ -312,7 +311,7 @@ def make_calm_view() -> StatusFacts:
 
 
 def make_two_sides() -> tuple[PortFacts, PortFacts]:
-    """Return a Service port whose outside clients are dropped: this node has no endpoint."""
+    """Return a Service port that drops outside clients because this node has no endpoint."""
     front = make_port("front", handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     outside = make_port(
         "front",
@@ -381,7 +380,7 @@ def _make_troubled_ports() -> tuple[PortFacts, ...]:
 
 
 def make_troubled_view() -> StatusFacts:
-    """Return a node at 3 am."""
+    """Return a node with every kind of problem."""
     calm = make_calm_view()
     return replace(
         calm,

@@ -1,4 +1,4 @@
-"""A node for tests that need the kernel's rules: a network namespace with loopback only."""
+"""A node for tests of kernel rules: a network namespace with only loopback."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.netns import Net
 
 @pytest.fixture
 def node(tmp_path, monkeypatch):
-    """The calling thread is in the node."""
+    """A network namespace that the test's thread has entered."""
     monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
     net = Net("node")
     with net:

@@ -1,4 +1,4 @@
-"""What is read of other programs' rules in a network namespace."""
+"""The reading of other programs' rules in a network namespace."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from userspace_proxy.steering.kernel_view import KernelView, read_kernel
 
 @pytest.fixture
 def node(tmp_path, monkeypatch):
-    """The test's thread is in its namespace."""
+    """A network namespace that the test's thread has entered."""
     monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
     node = Net("node")
     with node:
@@ -44,7 +44,7 @@ def test_interfaces_and_rules_of_nft_and_legacy_tables_are_read(node):
 
 
 def test_unreadable_parts_are_reported(node):
-    """Without a privilege the rest is read: names of interfaces."""
+    """Without privileges, the names of interfaces are still read."""
     drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"]
     ask = (
         "from userspace_proxy.steering.kernel_view import read_kernel; kernel = read_kernel(); "

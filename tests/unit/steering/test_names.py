@@ -1,4 +1,4 @@
-"""Names that separate proxies in the kernel."""
+"""The names that separate proxies in the kernel."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from userspace_proxy.steering.names import (
 LONGEST = "UPROXY-GUARD"
 OF_THE_TREE = "UPROXY-Od3f9a"
 OF_RANGES = "UPROXY-Q0a3f9"
-# The kernel's XT_EXTENSION_MAXNAMELEN, less the NUL.
+# The kernel's XT_EXTENSION_MAXNAMELEN, without the NUL.
 KERNEL_MAX = 28
 NAMES = ["canary", "a.b_c-D", "x" * 15, "x" * 16, "x" * 63, "-", "UPROXY-PRE", "kube/proxy", "café"]
 

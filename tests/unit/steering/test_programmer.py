@@ -1,4 +1,4 @@
-"""The transaction of all steerings, with a kernel that is a dictionary."""
+"""The transaction of all steering modes, with a dict as the kernel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
 
 
 class InMemory(Programmer):
-    """Writes frontend by frontend, and fails at those that are refused."""
+    """Writes one frontend after the other, and fails at the refused ones."""
 
     def __init__(self):
         super().__init__()

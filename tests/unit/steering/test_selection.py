@@ -23,7 +23,7 @@ WITHOUT_NFTABLES = KernelOffers({"nf_tables": errno.EPROTONOSUPPORT})
 
 
 @pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
-def test_a_name_selects_the_steering(name):
+def test_a_name_selects_the_steering_mode(name):
     assert make_steering(name, FACTS).name == name
 
 
@@ -66,7 +66,7 @@ NO_PIP = "python-iptables is missing"
         ),
     ],
 )
-def test_auto_chooses_the_steering_that_the_node_supports(
+def test_auto_chooses_the_steering_mode_that_the_node_supports(
     has_legacy, iptables_lacks, nftables_lacks, expected
 ):
     lacks = {"iptables": iptables_lacks, "nftables": nftables_lacks}
@@ -78,7 +78,7 @@ def test_auto_chooses_the_steering_that_the_node_supports(
     assert answer == expected
 
 
-def test_unknown_steering_names_are_errors_with_a_remedy():
+def test_unknown_steering_modes_are_errors_with_a_remedy():
     with pytest.raises(SteeringError) as caught:
         make_steering("ipvs", FACTS)
     assert str(caught.value) == (
@@ -86,7 +86,7 @@ def test_unknown_steering_names_are_errors_with_a_remedy():
     )
 
 
-def test_requirements_of_a_steering_are_checked_before_the_start(monkeypatch):
+def test_requirements_of_a_steering_mode_are_checked_before_the_start(monkeypatch):
     selection.check_steering("nftables", LACKS_NOTHING, own_namespace=False)
     selection.check_steering("none", LACKS_NOTHING, own_namespace=False)
     monkeypatch.setattr(selection, "has_net_admin", lambda: False)
@@ -138,7 +138,7 @@ def test_without_conntrack_netlink_only_local_works():
     selection.check_kernel("local", kernel, own_namespace=False)
 
 
-def test_the_remedy_names_steering_none_if_no_other_steering_works(monkeypatch):
+def test_the_remedy_names_mode_none_if_no_other_mode_works(monkeypatch):
     neither = KernelOffers(dict.fromkeys(("inet tables", "legacy tables"), errno.EOPNOTSUPP))
     assert selection.remedy("auto", neither) == "only --steering=none works here"
     assert selection.remedy("local", neither) == "only --steering=none works here"
@@ -153,7 +153,7 @@ def test_local_requires_nftables_only_beside_other_daemons():
 
 
 @pytest.mark.parametrize("steering", ["none", NoSteering(FACTS)], ids=["none", "of-the-caller"])
-def test_steerings_without_rules_probe_only_sockets(steering, monkeypatch):
+def test_steering_modes_without_rules_probe_only_sockets(steering, monkeypatch):
     tried = []
 
     def note(names=NEEDS):
@@ -180,7 +180,7 @@ async def leave(steering: str, proxy_name: str = "", target: Target = 36001) -> 
 
 
 @pytest.mark.parametrize("steering", ["iptables", "nftables", "local"])
-async def test_leftovers_of_other_steerings_are_removed(node, steering):
+async def test_leftovers_of_other_steering_modes_are_removed(node, steering):
     await leave(steering)
     assert await remove_leftovers(steering, "") == Leftovers((), ())
     chosen = "local" if steering == "nftables" else "nftables"
@@ -199,7 +199,7 @@ async def test_leftovers_of_another_proxy_are_kept(node):
 
 async def test_a_leftover_kernel_path_table_without_proxy_ports_is_removed(node):
     await leave("nftables", target=TO_ENDPOINT)
-    # The table of proxy ports is written after the kernel path's.
+    # The kernel path's table was written first, so it exists without the table of proxy ports.
     node.run("nft delete table inet userspace-proxy")
     assert "userspace-proxy/paths" in node.run(IN_FORCE)
     assert await remove_leftovers("local", "") == Leftovers(("nftables",), ())

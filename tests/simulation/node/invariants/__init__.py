@@ -1,4 +1,4 @@
-"""What must hold for users of a node: each invariant is a module, which says what it promises."""
+"""Invariants for the users of a node: each is a module, which states what it guarantees."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _LOOK_S = 0.25
 
 
 class Invariants:
-    """Those of one run."""
+    """The invariants of one run."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -71,7 +71,7 @@ class Invariants:
             each.dying(process)
 
     def after_step(self) -> None:
-        """Look at all, if it is time to."""
+        """Check all invariants at intervals."""
         if self._world.timeline.now >= self._look_at:
             self._look_at = self._world.timeline.now + _LOOK_S
             for each in self._all:

@@ -1,7 +1,7 @@
-"""A client is answered in time, as its Service says: served if it has endpoints, refused or dropped
-only if it has none for it, and held no longer than it asks for.
+"""A client is answered in time, by its Service's spec: served if there are endpoints, refused or
+dropped only if there are none for it, and held no longer than specified.
 
-Judged is what happens while nothing disturbs the node.
+Only undisturbed periods are judged.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from ..clients import DIALS, ENDED, REFUSED, RESET, SERVED, WAITS, Client, at_of
 from .base import Invariant
 
 ANSWERED_S = 3.0
-"""A client is served, or told that it isn't, in that time."""
-# A timer may be early by so much, and a worker takes a client that has waited in its queue.
+"""The time within which a client is served, or refused."""
+# How early a timer may be, and how long a client may wait in a worker's queue.
 _EARLY_S, _TAKEN_S = 0.001, 1.0
 
 
 class Answers(Invariant):
-    """See the module."""
+    """Each client's answer, as the module describes."""
 
     NAME = "answered in time"
 
     def client_changed(self, client: Client, was: str) -> None:
-        """Part of Invariant."""
         world = self._world
         if client.state == REFUSED and self._is_undisturbed(client):
             expected = world.expecting.in_parts(client)
@@ -49,11 +48,10 @@ class Answers(Invariant):
         return self._world.freshness.calm_at < client.dialled_at
 
     def look(self) -> None:
-        """Part of Invariant."""
         now = self._world.timeline.now
         for client in self._world.waiting:
             since = max(client.dialled_at, self._world.freshness.calm_at)
-            # A SYN that was dropped is sent again after twice the time each time.
+            # A dropped SYN is retransmitted; the timeout doubles each time.
             most_s = ANSWERED_S + 2 * (since - client.dialled_at)
             if client.stream is None or now - since < most_s:
                 continue
@@ -62,12 +60,12 @@ class Answers(Invariant):
             if now - since < longest_s + most_s:
                 continue
             is_right = any(not each.endpoints and not each.waits_s for each in expected)
-            # The client may be at an earlier listener, which drops what it doesn't admit.
+            # An earlier listener may have the client, and drops clients that it doesn't admit.
             what = f"{client.name} at {at_of(client)} {client.state} for {now - since:.1f} s"
             self.check(is_right, what)
 
     def check_clients(self, clients: Sequence[Client]) -> None:
-        """Part of Invariant: each client is served that may be."""
+        """Check that each client is served that may be."""
         for client in clients:
             expected = self._world.cluster.last.expected(client.ip, client.at)
             is_right = client.state in (SERVED, ENDED) or not expected.endpoints

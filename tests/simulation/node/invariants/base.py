@@ -1,4 +1,4 @@
-"""What all invariants have in common: they look at what happens in one run, and now and then."""
+"""The base of all invariants: they observe the events of a run, and poll at intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Invariant:
-    """One invariant of one run; what it has no use for, it leaves out."""
+    """One invariant of one run; the methods of this class do nothing."""
 
     NAME: ClassVar[str]
 
@@ -21,32 +21,32 @@ class Invariant:
         self._world = world
 
     def check(self, is_right: bool, what: str) -> None:
-        """Judge."""
+        """Count a judgement, and record a violation."""
         self._world.judgements.check(self.NAME, is_right, what)
 
     def client_changed(self, client: Client, was: str) -> None:
-        """Look at what has become of a client."""
+        """Called when a client's state has changed."""
 
     def led_to_port(self, client: Address, to: Address, number: int, *, is_tcp: bool) -> None:
-        """Look at a client that the kernel leads to a port of the node."""
+        """Called for a client that the kernel has sent to a port of the node."""
 
     def refused(self, code: int) -> None:
-        """Look at a transaction that the kernel has refused; 0: it was to fail."""
+        """Called when the kernel has refused a transaction; 0: as the plan wanted."""
 
     def dying(self, process: Process) -> None:
-        """Look at a process that dies, while what it had is there."""
+        """Called before a process dies, while its resources exist."""
 
     def look(self) -> None:
-        """Look at all, from time to time."""
+        """Called at intervals."""
 
     def check_rest(self) -> None:
-        """Look at a node at which nothing has happened for long."""
+        """Called when nothing has happened at a node for long."""
 
     def check_clients(self, clients: Sequence[Client]) -> None:
-        """Look at clients that came at rest, and had time for it."""
+        """Called with clients that dialled when nothing was disturbed, and had enough time."""
 
     def check_removed(self) -> None:
-        """Look at a node some time after all Services were removed."""
+        """Called some time after all Services were removed."""
 
     def check_end(self) -> None:
-        """Look at what an agent leaves that has ended in order."""
+        """Called after an agent has exited in an orderly way."""

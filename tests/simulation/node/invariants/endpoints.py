@@ -1,7 +1,6 @@
-"""A client is served only by an endpoint that its Service's fields allow, now or within the bound
-in which a change is in force.
-
-Whatever fails meanwhile: that changes are late is known from the disturbances, not from the agent.
+"""A client is served only by an endpoint that its Service's fields allow, now or within the time
+after which a change is applied. This holds during faults, too: whether changes may be late is
+derived from the disturbances, not from the agent.
 """
 
 from __future__ import annotations
@@ -14,17 +13,16 @@ from ..plan import BREAK, DRAIN_S
 from ..truth import Expected
 from .base import Invariant
 
-# For a predecessor's workers to end after their drain.
+# The time for a previous agent's workers to exit after their drain.
 _GONE_S = 1.0
 
 
 class Endpoints(Invariant):
-    """See the module."""
+    """Each client's endpoint, as the module describes."""
 
     NAME = "allowed endpoint"
 
     def client_changed(self, client: Client, was: str) -> None:
-        """Part of Invariant."""
         if client.state != SERVED:
             return
         expecting = self._world.expecting
@@ -36,17 +34,17 @@ class Endpoints(Invariant):
         self.check(is_right, what)
 
     def _serving(self, expected: Expected) -> Set[tuple[str, int]]:
-        """Return which endpoints may serve: also standbys, if all before them break at times."""
+        """Return the allowed endpoints; includes standbys if all better ones fail sometimes."""
         broken = {e.args[0] for e in self._world.plan.events if e.what == BREAK}
         first = expected.endpoints
         has_none = bool(first) and all(ip in broken for ip, _ in first)
         return first | expected.standbys if has_none else first
 
     def _may_be_of_last(self, client: Client, expecting: Expecting) -> bool:
-        """Return whether addresses have changed hands while no agent served.
+        """Return whether addresses have changed their owners while no agent served.
 
-        Until the next one serves, and its predecessor's workers have drained, a port may still be
-        its last owner's.
+        Until the next agent serves, and the previous one's workers have drained, a port may still
+        be its last owner's.
         """
         world, agent = self._world, self._world.agent
         served_at = agent.served_at if agent is not None else float("inf")

@@ -1,5 +1,5 @@
 """A connection that is served stays open until its client ends it, whatever happens to the agent:
-only the death of its worker ends it, or an orderly end or a successor, after the drain.
+only the death of its worker closes it, or a drain, after an orderly exit or a takeover.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ _EARLY_S = 0.001
 
 
 class Established(Invariant):
-    """See the module."""
+    """The open connections, as the module describes."""
 
     NAME = "established connections stay"
 
     def client_changed(self, client: Client, was: str) -> None:
-        """Part of Invariant."""
         if was != SERVED or client.state not in (RESET, ENDED):
             return
         is_right = client.has_finished or self._may_end(self._worker_of(client))
         self.check(is_right, f"{client.name} at {at_of(client)} was served, and was {client.state}")
 
     def _worker_of(self, client: Client) -> Process | None:
-        """Return the worker that has the connection; None: the kernel has."""
+        """Return the worker of the connection; None if it is on the kernel path."""
         processes = self._world.machine.processes
         return next((each for each in processes if client.stream in each.kernel.taken), None)
 

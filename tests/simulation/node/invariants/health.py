@@ -1,5 +1,5 @@
-"""Load balancers and the kubelet get the right answers: a node to which clients may be sent says
-so, one that can't serve doesn't, and a health check port says ready only with an endpoint here.
+"""Load balancers and the kubelet get the right answers: 200 if clients may be sent to the node, 503
+if it can't serve, and a health check port answers 200 only with an endpoint here.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ from .base import Invariant
 if TYPE_CHECKING:
     from ..agents import AgentRun
 
-# An agent has a worker's first message, or learns of its end, in that time.
+# The time within which an agent notices a worker's first message, or its exit.
 _TOLD_S = 0.3
-# Changes are late from a minute on; nothing waits at rest.
+# Changes count as late after a minute; nothing is pending on an idle node.
 _LATER_S = 3600.0
 
 
 class Health(Invariant):
-    """See the module."""
+    """The answers to probes, as the module describes."""
 
     NAME = "health"
 
     def look(self) -> None:
-        """Part of Invariant."""
         world, now, run = self._world, self._world.timeline.now, self._world.agent
         if run is None or run.agent is None or not run.is_started:
             return
-        # A process that is stopped answers nothing.
+        # A stopped process answers nothing.
         if run.process.loop.held_until > now - _TOLD_S:
             return
         with run.process:
@@ -43,7 +42,7 @@ class Health(Invariant):
         answer = answer_healthz(facts, world.unix()).status
         is_about_to_serve = run.is_serving and not run.has_served
         if run.is_ending:
-            # Also one whose first round is in force only now.
+            # Also an agent whose first round has only just been applied.
             is_right = answer == 503 or now - run.ends_since <= _TOLD_S
             self.check(is_right, f"/healthz says {answer}, and the agent ends")
         elif not run.has_served and not is_about_to_serve:
@@ -61,7 +60,7 @@ class Health(Invariant):
         return any(each.parent is run.process for each in alive)
 
     def _check_ports(self, run: AgentRun) -> None:
-        """Judge what health check ports answer."""
+        """Judge the answers of health check ports."""
         world = self._world
         if run.core is None:
             return
@@ -76,7 +75,7 @@ class Health(Invariant):
             self.check(is_right, f"health check port {number} says {status} with {counts} ready")
 
     def check_rest(self) -> None:
-        """Part of Invariant: an agent answers the same later if nothing happens any more."""
+        """Check that an idle agent gives the same answer later."""
         world, run = self._world, self._world.agent
         if run is None or run.agent is None:
             return

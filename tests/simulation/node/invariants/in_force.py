@@ -1,5 +1,5 @@
-"""A change of a namespace is in force within the time that its own size takes, whatever other
-namespaces change meanwhile: an address that is a Service's is led, and one that is none isn't.
+"""A change of a namespace is applied within a time that depends only on its own size, whatever
+other namespaces change: there are rules for an address of a Service, and none for others.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ _OUTSIDE = "10.3.0.1"
 
 
 class InForce(Invariant):
-    """See the module."""
+    """The rules' addresses, as the module describes."""
 
     NAME = "changes in force in time"
     _look_at = 0.0
 
     def look(self) -> None:
-        """Part of Invariant."""
         world, now = self._world, self._world.timeline.now
         if now < self._look_at or world.agent is None or not world.agent.is_serving:
             return
@@ -36,10 +35,10 @@ class InForce(Invariant):
         for at in world.cluster.dialled:
             claims = {id(c.service): c for truth in states for c in truth.claims_at(at)}.values()
             if {_namespace_of(claim) for claim in claims} - {namespace}:
-                # Which of several namespaces has it may change with either.
+                # The owner may change with any of several namespaces that claim the address.
                 continue
             if world.plan.endpoint_s and any(is_made_anew(claim, states) for claim in claims):
-                # Until its turn, a Service with another cluster IP has no address.
+                # Until its turn, a Service with a new cluster IP has no address.
                 continue
             owned = [at in truth.frontends for truth in states]
             if any(owned) is all(owned):

@@ -1,5 +1,5 @@
-"""The kernel refuses nothing that an agent writes, unless it is to, or another program has changed
-the agent's tables: rules that it would refuse can't be in force.
+"""The kernel accepts all that an agent writes, unless the plan lets it refuse, or another program
+has changed the agent's tables: refused rules can't be applied.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from .base import Invariant
 
 
 class KernelTakes(Invariant):
-    """See the module."""
+    """Refused transactions, as the module describes."""
 
     NAME = "the kernel takes what is written"
 
     def refused(self, code: int) -> None:
-        """Part of Invariant."""
         if not any(event.what == DRIFT for event in self._world.plan.events):
             self.check(not code, f"the kernel refuses a transaction: {words_of(code)}")
 
     def check_rest(self) -> None:
-        """Part of Invariant."""
         self.check(self._world.kernel.has_rules(), "an agent serves, and has no rules")

@@ -1,5 +1,5 @@
-"""After a restart the last state serves: an agent that finds one that isn't too old serves it
-without the API server, and one that ends in order has kept its last one.
+"""After a restart the last state is served: an agent that finds a recent state serves it without
+the API server, and one that exits in an orderly way has written its last state.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from ..world import World
 
 _GZIP = 31
-# For the first round with it, when nothing disturbs.
+# The time until the first round with it, when nothing is disturbed.
 _SERVED_S = 1.0
-# In which a disk that was full, or a process that was stopped, may not have written.
+# For how long the file may be outdated after a full disk or a stopped process.
 _LATE_S = 35.0
 
 
 class LastStates(Invariant):
-    """See the module."""
+    """The files with states, as the module describes."""
 
     NAME = "last state"
 
@@ -39,7 +39,7 @@ class LastStates(Invariant):
         self._failed_at = self._world.timeline.now
 
     def dying(self, process: Process) -> None:
-        """Part of Invariant: judge the file of an agent that ends in order."""
+        """Judge the file of an agent that exits in an orderly way."""
         world, run = self._world, self._world.agents[-1] if self._world.agents else None
         is_orderly = process.kind == CONTROL and process.status == 0
         if not is_orderly or run is None or not run.has_served or not world.plan.keeps_state:
@@ -62,7 +62,7 @@ class LastStates(Invariant):
         self.check(not lost and not old, f"the file lacks {lost}, and has {old}")
 
     def _was_read(self, name: str) -> None:
-        """Follow that an agent has read its last state."""
+        """Record that an agent has read its last state."""
         world, run = self._world, self._world.agent
         file = world.disk.files.get(name)
         if name != STATE or run is None or file is None or _read(file.data) is None:
@@ -76,18 +76,18 @@ class LastStates(Invariant):
             return
         is_held = run.process.loop.held_until > now - _SERVED_S
         fails = world.refusals != refused or world.machine.slow_s or is_held
-        # The kernel may refuse more than transactions.
+        # The kernel may refuse other calls than transactions, too.
         may_fail = any(event.what == KERNEL for event in world.plan.events)
         may_fail = may_fail and now < world.began + world.plan.calm_at + 2 * _SERVED_S
         if not run.is_serving and (fails or may_fail):
-            # The agent tries again.
+            # The agent retries.
             world.timeline.after(2 * _SERVED_S, self._check_served, run, world.refusals)
         else:
             self.check(run.is_serving, f"{run.process.name} doesn't serve its last state")
 
 
 def _read(data: bytes) -> list[dict[str, Any]] | None:
-    """Return the lines of a file; None if it isn't complete."""
+    """Return the lines of a file; None if it is incomplete."""
     reader = zlib.decompressobj(wbits=_GZIP)
     try:
         text = reader.decompress(data)

@@ -1,6 +1,7 @@
-"""After an orderly end nothing of the proxy is left: no rule, entry, process, port, socket or file.
+"""After an orderly exit nothing of the proxy is left: rule, entry, process, port, socket or file.
 
-Also in the midst of a run, but for rules that the kernel refuses to remove: it logs that they stay.
+This holds in the middle of a run, too, except for rules that the kernel refuses to remove, which
+are logged.
 """
 
 from __future__ import annotations
@@ -9,17 +10,16 @@ from ...machine.files import CONTROL, WORKER
 from ...machine.machine import Process
 from .base import Invariant
 
-# For workers to reset their connections and exit.
+# The time for workers to reset their connections and exit.
 _EXIT_S = 1.0
 
 
 class Leftovers(Invariant):
-    """See the module."""
+    """Resources after an exit, as the module describes."""
 
     NAME = "nothing left"
 
     def dying(self, process: Process) -> None:
-        """Part of Invariant."""
         world, run = self._world, self._world.agents[-1] if self._world.agents else None
         if process.kind != CONTROL or process.status != 0 or run is None or run.agent is None:
             return
@@ -28,15 +28,14 @@ class Leftovers(Invariant):
         world.timeline.after(_EXIT_S, self._check_workers, process, world.machine.alive(WORKER))
 
     def _check_workers(self, agent: Process, left: list[Process]) -> None:
-        """Check that no worker runs on that ran when an agent ended."""
+        """Check that all workers exit that ran when an agent exited."""
         now = self._world.timeline.now
         for worker in left:
-            # A stopped one ends when it goes on.
+            # A stopped worker exits when it continues.
             is_right = worker.is_dead or worker.loop.held_until > now - _EXIT_S
             self.check(is_right, f"{worker.name} runs after the end of {agent.name}")
 
     def check_end(self) -> None:
-        """Part of Invariant."""
         world = self._world
         for process in world.machine.processes:
             self.check(process.is_dead, f"{process.name} runs at the end")

@@ -1,4 +1,4 @@
-"""What is removed is forgotten: an agent and its workers then hold what new ones hold."""
+"""State of removed Services is freed: an agent and its workers hold as much as new ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .base import Invariant
 if TYPE_CHECKING:
     from ..world import World
 
-# Numbers that only grow, that name something, or that say how often something failed.
+# Numbers that only grow, are identifiers, or count failures.
 _NUMBERS = """
     Channel.read_bytes ClientPorts._port ConnectionLimit KernelPath._forgotten LastState._failures
     Listeners._numbers LogLimit NftablesProgrammer._earlier_refuse_port
@@ -27,7 +27,7 @@ _NUMBERS = """
     WorkerProcess WorkerSlot._early_deaths WorkerSlot._reports WorkerSlot.restarts
     _LastListing.parsed _WorkerMain._index
 """
-# Tables that have a bound, or that the next change or reader cleans: how often, by whom.
+# Tables that have a bound, or that the next change or reader cleans, and how.
 _BOUNDED = """
     Correlator._series Series EarlierChains._earlier EarlierChains.filters KernelAnswers._traffic
     _Traffic
@@ -36,12 +36,12 @@ _BOUNDED = """
     NodePortReservations PodNames._pods PreviousWorkers._taken Recorder._silent_until
     Supervisor._tasks Turns._last Turns._paces
 """
-# Mostly all is forgotten after four seconds; demand lasts for 90 s.
+# Most state is freed after four seconds; demand is kept for 90 s.
 _LOOKS_S = (4.0, 8.0, *(16.0,) * 6)
 
 
 def held_by(world: World) -> Iterator[tuple[str, Counter[str]]]:
-    """Yield what the agent that lives holds, and each of its workers."""
+    """Yield the tables and counts of the running agent, and of each of its workers."""
     run = world.agent
     if run is not None:
         yield "agent", holdings(run.agent)
@@ -50,12 +50,11 @@ def held_by(world: World) -> Iterator[tuple[str, Counter[str]]]:
 
 
 class NothingHeld(Invariant):
-    """See the module."""
+    """Tables after all Services were removed, as the module describes."""
 
     NAME = "nothing held"
 
     def check_removed(self) -> None:
-        """Part of Invariant."""
         world, left = self._world, [""]
         for seconds in _LOOKS_S:
             world.run_for(seconds)

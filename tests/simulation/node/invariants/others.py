@@ -1,5 +1,5 @@
-"""Other programs keep what is theirs, and get no client of a Service: their tables stay as they
-are, and no client is led to a port of the node that another program has.
+"""Other programs are left alone, and get no client of a Service: their tables aren't changed, and
+no client is sent to a port of the node that another program has.
 """
 
 from __future__ import annotations
@@ -9,21 +9,19 @@ from .base import Invariant
 
 
 class Others(Invariant):
-    """See the module."""
+    """Tables and ports of other programs, as the module describes."""
 
     NAME = "other programs"
 
     def led_to_port(self, client: Address, to: Address, number: int, *, is_tcp: bool) -> None:
-        """Part of Invariant."""
         others = self._world.machine.others
         has_other = any(at[1] == number and tcp is is_tcp for at, tcp in others)
         is_own = any(p.port == number and p.is_tcp is is_tcp for p in self._world.machine.ports)
-        # What another program has changed leads nowhere that is known.
+        # The destination is unknown while another program's changes are in the tables.
         is_right = is_own or not has_other or bool(self._world.kernel.drifted)
         self.check(is_right, f"{client[0]} at {to} is led to port {number} of another program")
 
     def look(self) -> None:
-        """Part of Invariant."""
         kernel = self._world.kernel
         if kernel.version != self._seen:
             self._seen = kernel.version

@@ -1,4 +1,4 @@
-"""The API server isn't asked more often than it must be: in no second does an agent send more
+"""The API server gets no more requests than needed: in no second does an agent send more
 requests than it has kinds of objects, each with its retries, and pages.
 """
 
@@ -7,18 +7,17 @@ from __future__ import annotations
 from .base import Invariant
 
 _SECOND_S = 1.0
-# Services, EndpointSlices, this node's Node; a list, a watch and a question each; retries follow
-# after a tenth of a second, then after twice as long each time.
+# Services, EndpointSlices, this node's Node; a list, a watch and a query each; retries follow after
+# 0.1 s, then after twice as long each time.
 _KINDS, _TRIES = 4, 10
 
 
 class Requests(Invariant):
-    """See the module."""
+    """Requests per second, as the module describes."""
 
     NAME = "requests have a bound"
 
     def check_rest(self) -> None:
-        """Part of Invariant."""
         server = self._world.api.server
         times = [at for at, _, _, query in server.requests if not query.get("continue")]
         first, most, at_most = 0, 0, 0.0
@@ -27,14 +26,14 @@ class Requests(Invariant):
                 first += 1
             if last - first + 1 > most:
                 most, at_most = last - first + 1, at
-        # Each agent that starts lists all.
+        # Each agent lists all objects when it starts.
         starts = len(self._world.agents)
         bound = _KINDS * _TRIES + 6 * min(starts, 3)
         self.check(most <= bound, f"{most} requests within a second up to {at_most:.1f}")
         self._check_quiet(times)
 
     def _check_quiet(self, times: list[float]) -> None:
-        """Judge that an agent at rest asks only as watches end."""
+        """Judge that an idle agent sends requests only when watches end."""
         world = self._world
         quiet = [at for at in times if at > world.timeline.now - 5.0]
         is_right = len(quiet) <= 2 * _KINDS

@@ -1,5 +1,5 @@
-"""What a reader of the status sees agrees with clients: trouble while they fail, and none while
-none do; and for each Service port exactly the endpoints that may serve.
+"""The status agrees with clients' outcomes: problems while clients fail, and none otherwise; and
+for each Service port exactly the endpoints that may serve.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .base import Invariant
 if TYPE_CHECKING:
     from ..world import World
 
-# For the next repair to see what other programs have added.
+# The time until the next repair finds changes of other programs.
 _SEEN_S = 2.5
 _SERVES_NONE = frozenset(
     {
@@ -32,22 +32,22 @@ _SERVES_NONE = frozenset(
         PortState.OUT_OF_PORTS,
     }
 )
-"""States of which no client is served; of those that drop or serve partly some are."""
+"""States in which no client is served; states with dropped or partial service serve some."""
 
 
 class Status(Invariant):
-    """See the module."""
+    """The status, as the module describes."""
 
     NAME = "status"
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._taken: tuple[float, int] | None = None
-        """Since when another program takes clients, and how much was refused before."""
+        """Since when another program takes clients, and how many refusals there were before."""
         self._look_at = 0.0
 
     def look(self) -> None:
-        """Part of Invariant: what another program takes isn't served, and that is said."""
+        """Check that addresses that another program has taken are reported as not served."""
         world, now, run = self._world, self._world.timeline.now, self._world.agent
         if not world.kernel.has_taker or run is None or run.agent is None:
             self._taken = None
@@ -69,7 +69,6 @@ class Status(Invariant):
                 self.check(not port.state.word.serves, what)
 
     def check_clients(self, clients: Sequence[Client]) -> None:
-        """Part of Invariant."""
         world, run = self._world, self._world.agent
         if run is None or run.agent is None:
             return
@@ -93,7 +92,7 @@ class Status(Invariant):
         self._check_problems(facts)
 
     def _check_usable(self, port: PortFacts) -> None:
-        """Judge the endpoints of a Service port, for clients from outside where these differ."""
+        """Judge the endpoints of a Service port, for clients from outside if these differ."""
         truth = self._world.cluster.last
         ip, number = _address_of(port)
         claim = truth.frontends.get((ip, number, port.protocol))
@@ -104,17 +103,17 @@ class Status(Invariant):
             self.check(shown == wanted, what)
 
     def _check_problems(self, facts: StatusFacts) -> None:
-        """Judge that no problem is shown of what has been right for long.
+        """Judge that no resolved problem is shown for long.
 
-        A disk isn't written again within that time, rules that were changed are named for a minute,
-        and Services that claim one address are a problem of the cluster.
+        Exceptions: the disk isn't written again within that time, changed rules are reported for a
+        minute, and Services that claim one address are a problem of the cluster.
         """
         world = self._world
         passing = ["conflict", "last state not kept"]
         if any(event.what == DRIFT for event in world.plan.events):
             passing.append("rules changed")
         if not world.cluster.last.open_health_ports:
-            # Nothing on the node may answer a health check, as users have set it.
+            # With these settings of the user, no address of the node may answer a health check.
             passing.append("health check")
         if is_leaving(world.cluster.last.objects.get(("Node", "", NODE))):
             passing.append("node deleted")
@@ -129,7 +128,7 @@ class Status(Invariant):
 
 
 def _address_of(port: PortFacts) -> tuple[str, int]:
-    """Return the first address of a Service port, and its number."""
+    """Return the first address of a Service port, with its port number."""
     ip, _, number = port.frontends[0].address.rpartition(":")
     return ip.strip("[]"), int(number)
 

@@ -1,5 +1,5 @@
-"""At rest the kernel leads each address of each Service as the newest objects say, and no other
-address: to the proxy, to exactly the endpoints that may serve, or to a refusal.
+"""On an idle node, the kernel sends clients of each Service address where the newest objects say,
+and of no other address: to the proxy, to exactly the endpoints that may serve, or to a refusal.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from ..plan import NODE_IP, NODE_PORTS
 from ..readings import has_affinity, preference
 from .base import Invariant
 
-# That of endpoints whose slice says nothing.
+# The weight of endpoints whose slice sets none.
 _WEIGHT = 100
 _OUTSIDE, _FAR, _POD = "10.3.0.1", "10.3.9.2", "10.2.1.77"
 
 
 class Steering(Invariant):
-    """See the module."""
+    """The kernel's rules, as the module describes."""
 
     NAME = "the kernel at rest"
 
     def check_rest(self) -> None:
-        """Part of Invariant."""
         world = self._world
         self.check(world.agent is not None and world.agent.is_serving, "no agent serves")
         for at in sorted(world.cluster.dialled):
@@ -39,7 +38,7 @@ class Steering(Invariant):
 
     def _check_frontend(self, at: Dialled) -> None:
         world, truth = self._world, self._world.cluster.last
-        # Source ranges may admit the node, which is served by endpoints elsewhere, too.
+        # Source ranges may admit the node, which endpoints elsewhere serve, too.
         may = [truth.expected(ip, at) for ip in (at[0], *_clients(at[0]))]
         slices = (item for key, item in truth.objects.items() if key[0] == "EndpointSlice")
         has_weights = any(preference(item)[0] != _WEIGHT for item in slices)
@@ -67,5 +66,5 @@ class Steering(Invariant):
 
 
 def _clients(ip: str) -> Iterator[str]:
-    """Yield the node and clients from outside and inside, of the family of an address."""
+    """Yield the node, and clients outside and inside, in an address's family."""
     yield from (like(each, ip) for each in (NODE_IP, _OUTSIDE, _FAR, _POD))

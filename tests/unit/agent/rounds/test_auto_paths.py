@@ -1,4 +1,4 @@
-"""Which Service ports with path ``auto`` the kernel carries, by the results of probes."""
+"""Service ports with path ``auto`` that the kernel carries, by the results of probes."""
 
 import errno
 from dataclasses import replace
@@ -242,10 +242,10 @@ async def test_a_path_is_shown_and_reported_after_the_steering_has_changed(start
     assert [one.path.now for one in start.served_ports] == [DataPath.USERSPACE]
 
 
-async def test_probes_switch_a_path_at_once_without_a_sync_round(start, caplog):
+async def test_probes_switch_a_path_without_waiting_for_a_sync_round(start, caplog):
     caplog.set_level("INFO")
     steering = WatchedSteering()
-    # The next round would be an hour later.
+    # The next periodic round is an hour later.
     loop, cluster = await start(steering, min_period_s=3600.0), Cluster()
     auto = start.served_ports.auto_paths
     auto.probes = Probed(auto.note)

@@ -1,4 +1,4 @@
-"""Which changes a round takes, of namespaces that change a little, much and all the time."""
+"""The changes that a round takes, from namespaces that change little, much and all the time."""
 
 import itertools
 from dataclasses import replace
@@ -19,13 +19,13 @@ from userspace_proxy.model import (
 from ...model.samples import service
 
 MANY = 1_000
-"""Endpoints that take a whole turn, at ten ports."""
+"""A Service with this many endpoints and ten ports needs a whole turn."""
 PORTS = tuple(ServicePort(f"p{n}", n, "TCP") for n in range(1, 11))
 PODS = tuple(Endpoint(f"192.0.2.{n % 250}", hostname=f"web-{n}") for n in range(MANY))
 
 
 class Rounds:
-    """Rounds of one proxy, which are due whenever the clock is set."""
+    """The sync rounds of one proxy; each round is due when the test calls it."""
 
     def __init__(self):
         self.now, self.store = 0.0, Store()
@@ -43,7 +43,7 @@ class Rounds:
         self.store.put_slice(EndpointSlice(item, key, IPFamily.IPV4, (), pods))
 
     def round(self, after_s=0.0):
-        """Do a round later; returns the names of Services whose changes it took."""
+        """Do a round after some time; return the names of the Services whose changes it took."""
         self.now += after_s
         have = self.taken
         self.taken = self.turns.take(have, self.store.snapshot())
@@ -54,7 +54,7 @@ class Rounds:
 
 @pytest.fixture
 def rounds():
-    """Return rounds of which the first has taken an empty cluster."""
+    """Return rounds after the first one, which found an empty cluster."""
     found = Rounds()
     found.round()
     return found
@@ -167,7 +167,7 @@ def test_a_deleted_service_does_not_wait(rounds):
 
 
 def put(rounds, ports=PORTS, **fields):
-    """Change what a large Service is, and return what a round takes of it."""
+    """Change a large Service's ports and fields, and return the changes that a round takes."""
     key = ServiceKey("busy", "web")
     rounds.store.put_service(service(key, ports, **fields))
     rounds.round()
@@ -176,7 +176,7 @@ def put(rounds, ports=PORTS, **fields):
 
 @pytest.fixture
 def waiting(rounds):
-    """Return rounds in which the namespace of a large Service waits."""
+    """Return rounds in which a large Service's namespace waits for its turn."""
     rounds.change("web")
     put(rounds, **OLD)
     return rounds
@@ -215,7 +215,7 @@ def test_a_constantly_changing_large_service_waits(waiting):
         ),
     ],
 )
-def test_removals_from_a_waiting_service_take_effect_at_once(waiting, now, kept):
+def test_removals_from_a_waiting_service_take_effect_immediately(waiting, now, kept):
     key = ServiceKey("busy", "web")
     found = put(waiting, **{**OLD, "affinity_timeout_s": 7, **now})
     assert found == service(key, **{"ports": PORTS, **OLD, **kept})
@@ -229,7 +229,7 @@ def test_a_removed_node_port_is_released_without_waiting(rounds):
     assert put(rounds, now).ports == (PORTS[0], *ports[1:])
 
 
-def test_a_service_moved_to_another_proxy_stops_being_served_at_once(waiting):
+def test_a_service_moved_to_another_proxy_is_dropped_immediately(waiting):
     assert put(waiting, **OLD, proxy_name="other").proxy_name == "other"
 
 

@@ -1,4 +1,4 @@
-"""What changed from one snapshot to the next, counted."""
+"""The counted changes between two snapshots."""
 
 import asyncio
 import math
@@ -61,7 +61,7 @@ def test_a_relist_with_the_same_content_counts_no_changes():
 
 
 def with_slices(cluster, *times):
-    """Return a snapshot in which slices are behind changes at these times."""
+    """Return a snapshot whose slices were triggered by changes at these times."""
     for number, at in enumerate(times, start=2):
         key = SliceKey("shop", f"web-{number}")
         item = EndpointSlice(key, ServiceKey("shop", "web"), IPFamily.IPV4, (), ())
@@ -125,7 +125,7 @@ async def test_a_snapshot_arriving_during_a_round_takes_effect_in_the_next():
 
 
 def with_a_change_that_waits(counters: SyncCounters, clock: Callable[[], float]) -> Progress:
-    """Return the progress of three changes of a large Service; the last one has no turn yet."""
+    """Return the progress after three changes of a large Service; the last waits for its turn."""
     progress, cluster = Progress(counters, ChangeTurns(clock)), Cluster()
     pods = [f"192.0.2.{n}" for n in range(250)]
     for count in range(1, 4):
@@ -134,7 +134,7 @@ def with_a_change_that_waits(counters: SyncCounters, clock: Callable[[], float])
     return progress
 
 
-async def test_a_waiting_change_is_not_in_force_while_other_changes_are():
+async def test_a_waiting_change_is_not_applied_while_other_changes_are():
     counters, now = SyncCounters(), [0.0]
     progress = with_a_change_that_waits(counters, lambda: now[0])
     assert (progress.is_behind, progress.in_force is progress.latest) == (False, False)
@@ -149,19 +149,19 @@ async def test_a_waiting_change_is_not_in_force_while_other_changes_are():
     assert (counters.in_force, progress.next_turn_in_s) == ((1, 3), math.inf)
 
 
-async def test_a_change_at_its_turn_is_waiting_until_in_force():
+async def test_a_change_at_its_turn_is_waiting_until_applied():
     counters, now = SyncCounters(), [0.0]
     progress = with_a_change_that_waits(counters, lambda: now[0])
     assert counters.waiting_since == 0
     now[0] = progress.next_turn_in_s
-    # The round of this turn fails.
+    # This turn's round fails.
     progress.begin()
     assert counters.waiting_since > 0
     progress.end(progress.begin())
     assert counters.waiting_since == 0
 
 
-def test_a_changes_duration_is_reported_once_in_force():
+def test_a_changes_duration_is_reported_once_it_is_applied():
     cluster, triggers = Cluster(), Triggers(started=900.0)
     cluster.serve("web", "10.96.0.1", POD)
     triggers.note(None, with_slices(cluster, 1000.0))
@@ -170,7 +170,7 @@ def test_a_changes_duration_is_reported_once_in_force():
     assert triggers.take(1, 1003.0) == [3.0]
 
 
-async def test_before_the_first_snapshot_no_state_is_in_force():
+async def test_waiters_do_not_resume_before_the_first_snapshot():
     progress = Progress(SyncCounters())
     waiting = [asyncio.ensure_future(each) for each in (progress.settled(), progress.caught_up())]
     await progress.announce()

@@ -1,4 +1,4 @@
-"""Which endpoints the kernel chooses from, and for which clients."""
+"""The endpoints from which the kernel chooses, and the clients for which it does."""
 
 from dataclasses import replace
 
@@ -141,7 +141,7 @@ async def test_a_path_switch_changes_only_targets_and_keeps_the_listener(make):
     assert (served.path.now, served.path.why) == (DataPath.KERNEL, "its annotation asks for it")
     began = served.path.since
     assert is_listening(port)
-    # UDP flows may still lead to its endpoints.
+    # UDP flows may still be translated to this Service's endpoints.
     targets = served_ports.follow(cluster.serve("web", web.ip, POD))
     assert targets == {web: KernelTarget(port, choices, is_on=False, name=port_key("shop/web"))}
     assert (served.path.now, served.path.why) == (DataPath.USERSPACE, "")

@@ -1,4 +1,4 @@
-"""Service ports enter the kernel path in turns, and leave it at once."""
+"""Service ports enter the kernel path in turns, and leave it immediately."""
 
 from userspace_proxy.agent.rounds import kernel_turns
 from userspace_proxy.agent.rounds.kernel_turns import WAITS
@@ -19,7 +19,7 @@ def in_kernel(served_ports):
 
 
 def turn(served_ports):
-    """Have the next ones enter."""
+    """Let the next Service ports enter; return those on the kernel path."""
     served_ports.switch_paths()
     served_ports.steered.mark(served_ports.steered.change())
     return in_kernel(served_ports)

@@ -1,4 +1,4 @@
-"""Which addresses listeners are to have; test_served_ports.py opens them."""
+"""The wanted addresses of listeners; test_served_ports.py opens them."""
 
 import errno
 import itertools
@@ -43,7 +43,7 @@ def make(bind, last=FIRST + 999, holder="", **more):
 
 
 def one(addresses, ip, preferred=None):
-    """Return the one key and listener that a Service port of this address is to have."""
+    """Return the plan of a Service port with this address, and its one key and wanted listener."""
     plan = plan_of(ip)
     ((key, wanted),) = addresses.wanted(plan, preferred or {}).items()
     return plan, key, wanted
@@ -210,7 +210,7 @@ def test_an_error_omits_a_port_number_that_varies_between_attempts(ip, number, s
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
 RECOVERED = [
-    # Two frontends of one Service port, one that refuses, and one of a range that has changed.
+    # Two frontends of one Service port, a refusing one, and one of a range that has changed.
     (
         Bind.PROXY_PORT,
         {WEB: FIRST, frontend("10.96.0.2"): FIRST, frontend("10.96.0.3"): 0, WEB_6: FIRST - 1},

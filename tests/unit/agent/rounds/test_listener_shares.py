@@ -35,7 +35,7 @@ def key(namespace, name, port=0):
 
 
 def holding(**services):
-    """Return shares where Services hold that many listeners: ``holding(tenant_big=40)``."""
+    """Return shares in which Services hold this many listeners: ``holding(tenant_big=40)``."""
     shares = ListenerShares()
     for text, count in services.items():
         for port in range(count):
@@ -44,7 +44,7 @@ def holding(**services):
 
 
 def give(shares):
-    """Let all that are to give up listeners do so; return them as text."""
+    """Make each giver give up its listeners; return the givers as text."""
     given = []
     for giver in shares.givers():
         shares.hold(giver, 0)
@@ -156,7 +156,7 @@ class Cluster:
         self.store, self._ips = Store(), {}
 
     def serve(self, namespace, name, count=1, more_ips=0):
-        """Have a Service with that many ports and one endpoint, and return the snapshot."""
+        """Serve a Service with this many ports and one endpoint; return the snapshot."""
         service = ServiceKey(namespace, name)
         numbers = range(1, count + 1)
         ips = (self._ips.setdefault(service, f"10.96.0.{len(self._ips) + 1}"),)
@@ -180,7 +180,7 @@ def unserved(served_ports):
 
 
 def settle(served_ports, snapshot):
-    """Do rounds and retries until nothing changes; return how many retries that took."""
+    """Do rounds and retries until nothing changes; return how many retries that needed."""
     for retries in range(10):
         served_ports.follow(snapshot)
         if not retry(served_ports):
@@ -190,7 +190,7 @@ def settle(served_ports, snapshot):
 
 @pytest.fixture(params=["proxy-ports", "descriptors"])
 def few(request, make, plane):
-    """Return Service ports for which there are that many listeners, because of either bound."""
+    """Return Service ports with this many listeners, because of either limit."""
     if request.param == "proxy-ports":
         return make(Bind.PROXY_PORT, CountingPool(27800, 27800 + PORTS - 1))
     plane._listeners._limit = 2 * PORTS

@@ -1,4 +1,4 @@
-"""Node ports that the proxy reserves, and those that other programs use."""
+"""Node ports that the proxy reserves, and those that other programs hold."""
 
 import socket
 import struct
@@ -37,7 +37,7 @@ def reservations():
 
 
 def bound(protocol, family, ip="", port=0):
-    """Return a daemon's socket; both families may bind one number."""
+    """Return a daemon's socket; both families can bind the same number."""
     sock = socket.socket(FAMILIES[family], KINDS[protocol])
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, protocol is TCP)
     if family is V6:
@@ -65,7 +65,7 @@ def test_a_daemon_started_later_cannot_bind_the_reserved_port(reservations, prot
 
 
 @pytest.mark.parametrize(("protocol", "family"), ALL)
-def test_a_client_bypassing_the_rules_is_refused_at_once(reservations, protocol, family):
+def test_a_client_bypassing_the_rules_is_refused_immediately(reservations, protocol, family):
     port = free_port(protocol, family)
     reservations.take(NodePort(protocol, family, port), now=0)
     with socket.socket(FAMILIES[family], KINDS[protocol]) as client:
@@ -88,7 +88,7 @@ def test_a_node_port_in_use_is_reported_with_the_daemon(reservations, protocol, 
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_a_port_steered_by_the_last_run_stays_steered_despite_a_foreign_listener(
+def test_a_port_steered_by_the_previous_run_stays_steered_despite_a_foreign_listener(
     reservations, protocol, caplog
 ):
     with bound(protocol, V4) as daemon:
@@ -111,7 +111,7 @@ def test_a_node_port_used_by_connections_is_reserved_after_they_end(reservations
         port = client.getsockname()[1]
         with client:
             assert reservations.take(NodePort(TCP, V4, port), now=0) == ""
-            # A reset, which leaves no trace of the connection.
+            # Reset it, so that the port isn't left in TIME_WAIT.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert reservations.take(NodePort(TCP, V4, port), now=1) == ""
     with pytest.raises(OSError, match="in use"):

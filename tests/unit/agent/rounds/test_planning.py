@@ -1,4 +1,4 @@
-"""Planning: listeners follow the plan, and what a cluster's users should read is reported."""
+"""Planning: listeners follow the plan, and problems that concern a cluster's users are reported."""
 
 from userspace_proxy.agent.rounds import tasks
 from userspace_proxy.causes.say import say
@@ -172,7 +172,7 @@ async def test_a_long_plan_lets_other_tasks_run(start, monkeypatch):
 
 
 async def test_opening_listeners_does_not_make_the_loop_count_as_stuck(start):
-    """They took a minute, and /livez failed meanwhile."""
+    """Opening listeners took a minute, during which /livez failed."""
     loop, seen = await start(WatchedSteering()), []
     open_ = loop._served_ports.open
     loop._served_ports.open = lambda *given: seen.append(loop.planning.turned) or open_(*given)

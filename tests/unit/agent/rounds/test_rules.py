@@ -1,4 +1,4 @@
-"""Rules: differences are steered, failures leave the old rules, drift is repaired."""
+"""Rules: differences are applied, failures leave the old rules, drift is repaired."""
 
 import asyncio
 import contextlib
@@ -149,7 +149,7 @@ async def test_repairs_and_unrepairable_drift_are_reported(start, caplog):
     messages = [
         r.getMessage()
         for r in caplog.records
-        # The data plane ejects an endpoint that WatchedSteering has dialled.
+        # The data plane may eject an endpoint that WatchedSteering has dialled.
         if r.levelname != "INFO" and r.name == "userspace_proxy.agent"
     ]
     assert messages == [

@@ -1,4 +1,4 @@
-"""Where the frontends of a Service port are steered, and which of them can't be."""
+"""The targets of a Service port's frontends, and the frontends that can't be steered."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ def frontend(ip, port=80, protocol=Protocol.TCP):
     return Frontend(ip, port, protocol)
 
 
-async def test_an_unsteerable_frontend_is_a_problem_only_of_its_service_port(make, caplog):
+async def test_an_unsteerable_frontend_is_reported_only_for_its_service_port(make, caplog):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     cluster.serve("cart", "10.96.0.1", POD)
     served_ports.follow(cluster.serve("web", "10.96.0.2", POD))

@@ -1,4 +1,4 @@
-"""The listeners of Service ports follow the plan, wherever a steering binds them."""
+"""The listeners of Service ports follow the plan, in all steering modes."""
 
 import contextlib
 import socket
@@ -50,7 +50,7 @@ async def test_a_program_using_the_whole_range_is_named(make, monkeypatch):
             stack.enter_context(socket.create_server(("0.0.0.0", port)))
             for port in range(27510, 27513)
         ]
-        # Of a process with thousands of ports only the lowest descriptors are looked at.
+        # In a process with thousands of ports, only the lowest descriptors are searched.
         look_no_further_than(servers[0], monkeypatch)
         served_ports = make(Bind.PROXY_PORT, PortPool(27510, 27512))
         assert served_ports.follow(Cluster().serve("web", "10.96.0.1", POD)) == {
@@ -76,7 +76,7 @@ async def test_a_problem_lasts_until_clients_are_steered_to_the_listener(make, c
         served_ports.follow(Cluster().serve("web", "10.96.0.1", POD))
         (served,) = served_ports
         holder.close()
-        # The kernel refuses the rules twice, say: the change stays to be made.
+        # The change isn't marked as applied, as if the kernel had refused it twice.
         assert retry(served_ports)
         assert retry(served_ports)
         assert "no proxy port of 27710-27710 is free" in served.problem
@@ -113,7 +113,7 @@ async def test_a_service_removed_before_being_steered_is_not_served_again(make, 
         assert "served again" not in caplog.text
 
 
-async def test_an_exhausted_range_is_a_problem_only_of_the_later_service(make):
+async def test_an_exhausted_range_is_reported_only_for_the_later_service(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, PortPool(27600, 27600))
     served_ports.follow(cluster.serve("cart", "10.96.0.1", POD))
     targets = served_ports.follow(cluster.serve("web", "10.96.0.2", POD))
@@ -244,7 +244,7 @@ AT_NODE = NodeFacts(addresses=("127.0.0.1", "127.98.0.9"))
 
 
 def bound(protocol, port):
-    """Return a daemon's socket, which waits for clients on one address."""
+    """Return a daemon's socket that listens on one address."""
     tcp = protocol is Protocol.TCP
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
     try:
@@ -317,7 +317,7 @@ async def test_a_node_port_moves_to_another_service_without_a_gap(make):
         bound(Protocol.TCP, port)
 
 
-async def test_solving_one_of_two_problems_is_a_change(make):
+async def test_a_retry_that_resolves_one_of_two_problems_reports_a_change(make):
     with socket.create_server(("0.0.0.0", 27700)), bound(Protocol.TCP, 0) as daemon:
         served_ports = make(Bind.PROXY_PORT, PortPool(27700, 27700), AT_NODE)
         port = daemon.getsockname()[1]
@@ -336,7 +336,7 @@ async def test_a_node_port_used_by_a_connection_is_reserved_after_the_connection
         accepted, _ = server.accept()
     with client, accepted:
         served_ports.follow(Cluster().serve("web", "10.96.0.1", POD, node_port=port))
-        # A reset, which leaves no trace of the connection.
+        # Reset it, so that the port isn't left in TIME_WAIT.
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert not retry(served_ports)
     with pytest.raises(OSError, match="in use"):

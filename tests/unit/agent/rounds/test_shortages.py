@@ -84,7 +84,7 @@ def test_an_untried_service_port_has_the_previous_ports_shortage():
 
 @pytest.fixture
 def full():
-    """Return shortages of a Service that has all listeners, and what its users are told."""
+    """Return shortages after one Service took all listeners, and the list of reported causes."""
     shortages, told = Shortages(), []
     shortages.on_excess = lambda service, cause: told.append((str(service), cause))
     for port in range(50):

@@ -1,4 +1,4 @@
-"""Rounds: served_ports open before rules and close after them; failures leave the old state."""
+"""Rounds: listeners open before rules and close after them; a failure leaves the old state."""
 
 import asyncio
 import itertools
@@ -40,7 +40,7 @@ async def test_a_frontend_is_steered_to_a_proxy_port_only_while_its_listener_acc
     assert steering.lies == [WEB], "only while the last endpoint goes do rules follow the listener"
 
 
-async def test_a_rejected_change_is_retried_and_the_old_state_stays_in_force(start, caplog):
+async def test_a_rejected_change_is_retried_and_the_old_state_stays_applied(start, caplog):
     steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     port = steering.kernel[WEB]
@@ -85,7 +85,7 @@ async def test_look_again_replans_the_snapshot_with_the_nodes_new_addresses(star
     assert loop.counters.waiting_since == 0
 
 
-async def test_a_node_change_is_waiting_until_in_force(start):
+async def test_a_node_change_is_waiting_until_applied(start):
     steering, addresses = WatchedSteering(), []
     loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))
     await settle(loop, Cluster().serve("web", WEB.ip, POD, node_port=free_port()))
@@ -141,7 +141,7 @@ async def test_a_node_port_held_by_a_daemon_is_steered_after_its_release(start):
 
 
 def stop_turns(loop):
-    """Have time pass for turns only where a test passes it in: however long a round takes."""
+    """Stop the clock of turns; return the list that holds its time."""
     now = [0.0]
     loop.progress._turns = ChangeTurns(lambda: now[0])
     return now
@@ -166,7 +166,7 @@ async def test_a_waiting_change_is_retried_after_the_kernel_rejects_it(start, mo
     loop = await start(steering)
     now = stop_turns(loop)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
-    # Each change takes a turn, so the second of two waits.
+    # Each change needs a turn, so the second of two changes waits.
     loop.publish(cluster.serve("web", WEB.ip))
     await loop.progress.caught_up()
     loop.publish(cluster.serve("cart", CART.ip, POD))
@@ -212,7 +212,7 @@ async def test_a_long_retry_does_not_make_the_loop_count_as_stuck(start):
 
 @pytest.mark.parametrize("steps", range(5))
 async def test_a_cancellation_arriving_with_a_change_is_not_lost(plane, steps):
-    """A stop in the moment of a change must not wait for ever (Python 3.11's wait_for would)."""
+    """A stop at the time of a change must not wait forever, as Python 3.11's wait_for would."""
     steering = FakeSteering()
     served_ports = ServedPorts(plane, steering.bind, PortPool(28000, 28999))
     loop = SyncLoop(
@@ -255,7 +255,7 @@ async def test_a_loop_stuck_in_a_round_does_not_count_iterations(start):
     await until(lambda: loop.turned_s_ago < before + 0.05)
 
 
-async def test_a_change_is_in_force_once_stale_conntrack_entries_are_gone(start):
+async def test_a_change_is_applied_once_stale_conntrack_entries_are_gone(start):
     is_seeking, go_on = asyncio.Event(), asyncio.Event()
 
     class Seeking(WatchedSteering):

@@ -1,4 +1,4 @@
-"""Background tasks end the proxy on purpose, or start again; failures are logged."""
+"""Background tasks end the proxy on purpose, or are restarted; failures are logged."""
 
 import asyncio
 

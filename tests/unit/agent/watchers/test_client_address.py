@@ -1,4 +1,4 @@
-"""Whether endpoints see client addresses, and what the plane learns of the node's networks."""
+"""Whether endpoints see client addresses, and which networks of the node the plane learns."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ ADD_CILIUM = "ip link add cilium_host type veth peer name cilium_net"
 
 
 class NetworksOfPlane:
-    """Keeps what a plane is given."""
+    """Stores the networks that a plane is given."""
 
     def __init__(self):
         self.given = []
@@ -53,7 +53,7 @@ def _often(monkeypatch):
 
 
 def run(node, scenario, *, cleans_up=False):
-    """Run a scenario with new ClientAddresses and repairs, and a plane that learns networks."""
+    """Run a scenario with new ClientAddresses, their repairs, and a plane that learns networks."""
 
     async def main():
         addresses, plane = ClientAddresses("", ()), NetworksOfPlane()

@@ -1,4 +1,4 @@
-"""Which bridges should deliver replies, which do, and what is reported of the others."""
+"""The bridges that should deliver replies, those that do, and the reports about the others."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""What nodes are compared by: digests of what is in force, settings, CPU time and memory."""
+"""The values by which nodes are compared: digests of the applied state, settings, CPU, memory."""
 
 import os
 from dataclasses import replace
@@ -19,7 +19,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Node:
-    """An agent's rounds, and processes that exist as files only."""
+    """An agent's rounds, and processes that exist only as files."""
 
     def __init__(self, folder, source="kubernetes", settings=None):
         self.cluster = Cluster()
@@ -36,7 +36,7 @@ class Node:
         return PlaneState(0, 0, is_accepting=True, workers=tuple(workers))
 
     def write(self, pid, *, seconds, pages):
-        """Have a process that has taken so much."""
+        """Write the files of a process that has used this CPU time and memory."""
         half = seconds * TICKS_PER_S // 2
         fields = ["S", *["0"] * 10, str(half), str(half), *["0"] * 8, str(pages)]
         (self._proc / str(pid)).mkdir(exist_ok=True)
@@ -54,10 +54,10 @@ class Node:
         return facts
 
 
-async def test_digests_are_computed_from_the_snapshot_in_force(tmp_path):
+async def test_digests_are_computed_from_the_applied_snapshot(tmp_path):
     node = Node(tmp_path)
     digests = node.bring_into_force(node.cluster.serve("web", "10.96.0.1", "192.0.2.1"))
-    # A change that has only arrived isn't in them.
+    # A change that hasn't been applied yet isn't in the digests.
     node.progress.add(node.cluster.serve("web", "10.96.0.1", "192.0.2.2"))
     facts = await node.look()
     assert facts.plan == PlanFacts(FORM, summary_of(digests)[0], 1, summary_of(digests)[1])

@@ -1,6 +1,6 @@
 """Ejected endpoints that no client dials, and silent ones of UDP.
 
-What probes endpoints is in ``test_path_probes``.
+The probes of endpoints are tested in ``test_path_probes``.
 """
 
 import socket
@@ -30,7 +30,7 @@ CHAIN = "nftables chain ip evil out of another program (output, priority 0)"
 
 
 class Way(NoSteering):
-    """A steering that knows which chains drop packets to endpoints."""
+    """A steering mode that knows which chains drop packets to endpoints."""
 
     def __init__(self):
         self.dropped, self.asked = {}, []
@@ -41,7 +41,7 @@ class Way(NoSteering):
 
 
 class Rig:
-    """What follows ejections, Services with two endpoints, a clock and a kernel to ask."""
+    """The component that follows ejections, Services with two endpoints, a clock and a kernel."""
 
     def __init__(self, plane, *, protocol=Protocol.TCP, can_probe=True):
         self.now = 1000.0
@@ -62,17 +62,17 @@ class Rig:
         self.group = self.serve("web")
 
     def of_group(self, group):
-        """Return what is known of a Service port here."""
+        """Return a minimal served port of this group."""
         return SimpleNamespace(plan=SimpleNamespace(key=group.key, protocol=self.protocol))
 
     def serve(self, name):
-        """Return the group of another Service with both endpoints."""
+        """Serve another Service with both endpoints; return its group."""
         group = self.plane.open_group(port_key(f"shop/{name}:http"))
         self.plane.serve(group, Serving((POD, OTHER)), {})
         return group
 
     def eject(self, group=None, pod=POD, failure=REFUSED):
-        """Have a worker eject an endpoint because a client's dial failed."""
+        """Eject an endpoint as a worker does after a client's dial failed."""
         group = group or self.group
         group.counters_of(pod).dials.failed(self.now, failure)
         self.plane.receive(0, Ejected(group.number, pod, is_silent=failure is SILENT))
@@ -267,7 +267,7 @@ def test_neighbour_queries_for_many_silent_endpoints_are_rotated(rig, monkeypatc
     assert (rig.questions, rig.group.obstacle_to(OTHER)) == (2, ETH0)
 
 
-def test_a_chain_dropping_packets_to_a_silent_endpoint_is_noted_while_present(rig):
+def test_a_chain_dropping_packets_to_a_silent_endpoint_is_shown_while_present(rig):
     rig.way.dropped[POD, Protocol.TCP] = CHAIN
     rig.eject(failure=SILENT)
     rig.pass_(1)
@@ -314,7 +314,7 @@ async def test_recovery_of_an_endpoint_is_detected_without_a_client(monkeypatch)
 
 
 class SilentRig(Rig):
-    """A UDP Service port with two endpoints whose answers a chain drops."""
+    """A UDP Service port with two endpoints whose replies a chain drops."""
 
     def __init__(self, plane):
         super().__init__(plane, protocol=Protocol.UDP)
@@ -322,7 +322,7 @@ class SilentRig(Rig):
         self.way.dropped = {(POD, Protocol.UDP): CHAIN, (OTHER, Protocol.UDP): CHAIN}
 
     def miss(self, endpoint):
-        """Have a flow of an endpoint go without an answer."""
+        """Record a flow that got no reply from an endpoint."""
         self.group.counters_of(endpoint).ended_unanswered(self.now, Failure.NO_DATAGRAM)
         self.group.last_minute.add(MinuteCounts(1, unanswered=1), self.now)
 
@@ -342,7 +342,7 @@ def test_a_dropping_chain_is_named_only_at_the_silent_endpoint(silent):
     assert silent.way.asked == [POD]
 
 
-def test_an_obstacle_is_noted_only_while_a_rule_drops_the_packets(silent):
+def test_an_obstacle_is_shown_only_while_a_rule_drops_the_packets(silent):
     silent.miss(POD)
     silent.way.dropped.clear()
     assert silent.look() == [None, None]

@@ -1,4 +1,4 @@
-"""What the agent does beside lookups of names: networks, and names of the last state."""
+"""The agent's part in lookups of names: networks, and names of the last state."""
 
 import pytest
 
@@ -18,7 +18,7 @@ ALLOWED = {"allow_endpoint_names": ("example.com",)}
 
 
 class Rounds:
-    """What the component needs of the sync loop."""
+    """The part of the sync loop that the component needs."""
 
     def __init__(self):
         self.progress = Progress(SyncCounters())
@@ -35,7 +35,7 @@ class Node:
         self.store = Store()
         self.supervisor = Supervisor()
         self.answered = []
-        """What followed from the source's own snapshots."""
+        """The snapshots that resulted from the source's own snapshots."""
         self.names = EndpointNames(self.rounds, self._answer, source, Options(**options))
 
     async def __aenter__(self):
@@ -74,7 +74,7 @@ class Node:
 
 @pytest.fixture
 def answers(monkeypatch):
-    """The addresses that each name has."""
+    """The addresses of each name, which a test changes."""
     found = []
 
     async def look_up(_resolver, _host, families):

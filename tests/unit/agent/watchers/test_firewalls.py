@@ -1,4 +1,4 @@
-"""Firewalls in the way are shown and logged, once each."""
+"""Firewalls that block clients are shown, and logged once each."""
 
 import pytest
 
@@ -16,7 +16,7 @@ PORTS = (17000, 29999)
 
 
 class Kernel:
-    """Counts how often rules are read, and has the number of changes."""
+    """Counts reads of the rules, and holds the number of changes."""
 
     def __init__(self):
         self.count = self.changes = 0

@@ -1,4 +1,4 @@
-"""Health check node ports in the facts; ``test_agent`` asks them."""
+"""Health check node ports in the facts; ``test_agent`` queries them."""
 
 from userspace_proxy.agent.watchers.health_check_ports import HealthChecks, facts_of_checks
 from userspace_proxy.facts import HealthCheckFacts, StatusFacts

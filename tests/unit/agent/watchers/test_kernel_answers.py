@@ -47,7 +47,7 @@ NOT_KNOWN, DROPPED = forwarding_unanswered(), forwarding_dropped(CHAIN.chain, CH
 
 
 class Probed:
-    """Probes that end at once."""
+    """Probes that finish immediately."""
 
     def __init__(self, note, result):
         self._note, self._result = note, result
@@ -55,22 +55,20 @@ class Probed:
     def add(self, endpoint, _service):
         self._note(endpoint, self._result(endpoint))
 
-    def discard(self, _endpoint, _service):
-        """Part of PathProbes."""
+    def discard(self, _endpoint, _service): ...
 
-    def close(self):
-        """Part of PathProbes."""
+    def close(self): ...
 
 
 class Node:
-    """A web Service on the kernel path, what the kernel tracks of its clients, and a clock."""
+    """A web Service on the kernel path, the conntrack entries of its clients, and a clock."""
 
     def __init__(self, plane, make, path, protocol):
         self.plane = plane
         self.now = 1000.0
         self.chain: Firewall | None = None
         self.probe = None
-        """Why probes fail, or a function of the endpoint."""
+        """The failure of all probes, or a function from endpoint to failure."""
         self.web = Frontend(IP, 80, protocol)
         self.clients = DialledBy({}, {})
         self.served_ports = make(Bind.PROXY_PORT)
@@ -101,7 +99,7 @@ class Node:
         self.served.path = PathView(DataPath.KERNEL)
 
     async def look(self, begun=0, *, answered=0, own=0, after_s=EVERY_S):
-        """Have connections begin, then look; each answered one is another client."""
+        """Start connections, then check; each answered connection is from another client."""
         self.now += after_s
         self.steering.counted = {self.web: self.steering.counted[self.web] + begun}
         answers, on_node = self.clients
@@ -113,7 +111,7 @@ class Node:
         await self.answers.look()
 
     async def fail(self, begun=LOST_MIN):
-        """Have as many connections get no answer, until that is decided."""
+        """Start connections without an answer until the verdict is clear."""
         await self.look()
         for count in (begun, 0):
             await self.look(count)
@@ -127,7 +125,7 @@ class Node:
 
     @property
     def chosen(self):
-        """The path that is chosen now, unless it is as before."""
+        """The newly chosen path; None if the path hasn't changed."""
         taken = self.served_ports.auto_paths.take()
         return {key.name.name: decision.path for key, decision in taken.items()}.get("web")
 
@@ -144,7 +142,7 @@ def of(**options):
     )
 
 
-async def test_unanswered_clients_are_trouble_if_endpoints_answer_this_node(node, caplog):
+async def test_unanswered_clients_are_reported_if_endpoints_answer_this_node(node, caplog):
     await node.fail()
     state = node.port.state
     assert (state.level, state.word) == (Level.TROUBLE, PortState.NOT_ANSWERING)

@@ -36,7 +36,7 @@ class Counting:
         self.served_ports.follow(self.cluster.serve("web", WEB.ip, POD, handling=handling))
 
     async def read(self, counted):
-        """Return the numbers of both Services and the sum at a reading."""
+        """Return both Services' numbers and the sum at the next reading."""
         self.now += READING_S
         self.steering.counted = counted
         await self.counts.refresh()

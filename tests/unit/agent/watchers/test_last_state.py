@@ -1,4 +1,4 @@
-"""The last state is served until the source has answered, and kept once it is in force."""
+"""The last state is served until the source has answered, and saved once it is applied."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ LOGGER = "userspace_proxy.agent"
 
 
 class Unanswered(Source):
-    """A source that publishes nothing by itself."""
+    """A source that publishes only when the test does."""
 
     kind = "kubernetes"
     location = "https://192.0.2.10:6443"
@@ -42,7 +42,7 @@ class Unanswered(Source):
 
 
 class Node:
-    """A node whose agent is started, ends, and is started again."""
+    """A node whose agent starts, exits and starts again."""
 
     def __init__(self, folder, start):
         self.path = folder / "state.json.gz"
@@ -74,7 +74,7 @@ class Node:
         await self.paused.wait()
 
     async def end(self):
-        """As a stop does it."""
+        """Stop the agent's part, like a shutdown."""
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
@@ -131,7 +131,7 @@ async def test_the_saved_state_is_served_until_the_source_is_synced(node, caplog
     )
 
 
-async def test_a_service_deleted_meanwhile_is_served_until_the_source_is_synced(node):
+async def test_a_service_deleted_between_runs_is_served_until_the_source_is_synced(node):
     await node.serve_and_end()
     await node.begin()
     await until(lambda: WEB in node.steering.kernel)
@@ -166,7 +166,7 @@ async def test_listeners_stay_open_if_the_source_returns_the_same_state(node):
     assert len(node.steering.calls) == calls
 
 
-async def test_only_the_state_in_force_is_saved(node):
+async def test_only_the_applied_state_is_saved(node):
     await node.begin()
     node.steering.fails_with = SteeringError("cannot commit: Device or resource busy")
     node.publish(node.cluster.serve("web", WEB.ip, POD))
@@ -223,7 +223,7 @@ async def test_an_unchanged_state_is_confirmed_only_while_the_source_responds(no
     await until(lambda: node.mtime() == NOW + 60)
     node.source.current = SourceStatus(is_synced=True)
     count = len(node.pauses)
-    # What was being confirmed then is over.
+    # The pending confirmation is over.
     await until(lambda: node.pauses[count + 2 :])
     node.now += 60
     count = len(node.pauses)

@@ -98,7 +98,7 @@ async def test_aiohttp_resolves_service_names(aiohttp_backend):
 
 @pytest.fixture
 async def aiohttp_backend():
-    """The address of an HTTP server that answers with the host it was asked for."""
+    """The address of an HTTP server that responds with the requested host."""
 
     async def handle(request):
         return aiohttp.web.Response(text=request.host)

@@ -1,4 +1,4 @@
-"""What the plan has to know of the node; ``test_agent`` has its addresses change."""
+"""The facts about the node that the plan needs; ``test_agent`` changes its addresses."""
 
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.rounds.tasks import Supervisor

@@ -1,4 +1,4 @@
-"""What `--print-addresses` prints, for Services that are added by calls."""
+"""The output of `--print-addresses` for Services that are added by calls."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ DOCS = Path(__file__).parents[4] / "docs"
 
 
 class Reader:
-    """Reads what is printed, unless it is told to stall or to end."""
+    """Reads the printed lines, unless it stalls or exits."""
 
     def __init__(self):
         self.lines = []

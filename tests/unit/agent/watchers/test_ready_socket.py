@@ -1,4 +1,4 @@
-"""The socket that answers whether this process serves; tests/cluster/nodes has real rollouts."""
+"""The socket that reports whether this process serves; tests/cluster/nodes has real rollouts."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ from ..watched import settle, until
 
 
 class Unread(MemorySource):
-    """A source that can't be read until it says so."""
+    """A source that isn't synced until the test sets it."""
 
     location = "https://api.example:6443"
     problems = ()
@@ -46,12 +46,12 @@ async def ask(rig):
     return answer.decode()
 
 
-async def test_the_socket_states_why_not_ready_until_the_sources_state_is_in_force(rig):
+async def test_the_socket_states_why_not_ready_until_the_sources_state_is_applied(rig):
     await rig.component.start(rig.supervisor)
     assert await ask(rig) == "https://api.example:6443 has not been read yet"
     rig.source.problems = ("api.example is away",)
     assert await ask(rig) == "api.example is away"
-    # The last state of an earlier run.
+    # This is the last state of an earlier run.
     await settle(rig.loop, Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
     assert await ask(rig) == "api.example is away"
     rig.source.is_synced = True

@@ -1,4 +1,4 @@
-"""How often endpoints are probed that have failed clients' dials, and for whom."""
+"""How often and for whom endpoints are probed after clients' dials have failed."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ POD, OTHER = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
 
 
 def served(namespace, name):
-    """Return what is known of a Service port here."""
+    """Return a minimal served port."""
     key = port_key(f"{namespace}/{name}")
     return SimpleNamespace(group=SimpleNamespace(key=key), plan=SimpleNamespace(key=key))
 
@@ -24,7 +24,7 @@ WEB, CART = served("shop", "web"), served("shop", "cart")
 
 
 class Rig:
-    """Suspects whose probes are due by a schedule, and end when a test says so."""
+    """Suspects whose probes follow a schedule, and end when a test ends them."""
 
     def __init__(self):
         self.results = []
@@ -73,7 +73,7 @@ async def test_a_probe_result_applies_to_all_earlier_failed_dials(rig):
 async def test_probes_of_failing_dials_are_limited_and_namespaces_take_turns(rig):
     mall = served("mall", "web")
     for hundredth in range(SECONDS * 100):
-        # 20,000 a second.
+        # This adds 20,000 suspects per second.
         for number in range(200):
             pod = SocketAddress(f"198.51.{number % 5}.{hundredth % 250}", number)
             rig.suspects.add(mall, pod, REFUSED)

@@ -52,7 +52,7 @@ class Rig:
         self.plane.receive(0, Returned(self.group.number, POD))
 
     async def seen(self):
-        """Return the only event, after a look."""
+        """Return the only event after an update."""
         await self.timeline.look()
         (event,) = self.timeline.events()
         return event
@@ -87,7 +87,7 @@ async def test_an_outage_lasts_until_the_endpoint_answers(rig):
     assert not any(event.lasts for event in rig.timeline.events())
 
 
-async def test_an_outage_by_an_injected_fault_is_labelled_and_is_not_trouble(rig):
+async def test_an_outage_by_an_injected_fault_is_labelled_and_not_marked_as_trouble(rig):
     detours = ((POD, SocketAddress("127.0.0.1", 40000)),)
     rig.plane.serve(rig.group, Serving(endpoints=(POD,), detours=detours), {})
     rig.eject()
@@ -141,7 +141,7 @@ async def test_a_repeatedly_ejected_endpoint_is_one_outage(rig):
     assert len(rig.timeline.events()) == 1
 
 
-async def test_an_endpoint_ejected_again_at_once_has_not_returned(rig):
+async def test_an_endpoint_ejected_again_immediately_has_not_returned(rig):
     rig.eject()
     rig.give_back()
     rig.eject()
@@ -157,7 +157,7 @@ async def test_an_outage_ends_with_its_endpoint(rig):
 
 
 class CountingPlane(Plane):
-    """Counts how often workers are asked."""
+    """Counts queries of the workers."""
 
     refreshes = 0
 
@@ -176,7 +176,7 @@ async def test_an_outages_duration_ignores_clock_changes(rig):
     assert returned[1].endswith("answers again, after 3 s")
 
 
-async def test_a_waiting_change_is_an_event_with_its_age(rig):
+async def test_a_waiting_change_is_reported_as_an_event_with_its_age(rig):
     rig.view = replace(rig.view, sync=replace(rig.view.sync, waiting_since=NOW - 3600))
     (problem,) = (one for one in problems_of_node(rig.view, NOW) if "waited 1 h" in one.what)
     await rig.timeline.look()
@@ -204,7 +204,7 @@ async def test_checking_thousands_of_ejected_endpoints_is_quick(rig):
         rig.eject(pod)
     began = time.thread_time()
     await rig.timeline.look()
-    # look() took six seconds when each outage made its own list of endpoints.
+    # look() took six seconds when it made a list of endpoints for each outage.
     assert time.thread_time() - began < 3.0
     assert len(rig.timeline.events()) == KEPT
 
@@ -237,7 +237,7 @@ class Plans:
         self.plan = self._next(pods)
 
     def change(self, *pods):
-        """Return the plan in force and the changes that these endpoints make."""
+        """Return the applied plan and the changes that these endpoints make."""
         before, self.plan = self.plan, self._next(pods)
         return before, diff_plans(before, self.plan)
 
@@ -247,7 +247,7 @@ class Plans:
         return self._planner.plan(self._store.snapshot())
 
 
-async def test_losing_and_regaining_the_last_endpoint_are_events(rig):
+async def test_losing_and_regaining_the_last_endpoint_are_reported_as_events(rig):
     plans = Plans(1, "192.0.2.1")
     rig.timeline.note_plan(*plans.change())
     rig.timeline.note_plan(*plans.change("192.0.2.1", "192.0.2.2"))
@@ -270,7 +270,7 @@ async def test_many_changes_in_a_round_are_one_event(rig):
 
 
 class Switched:
-    """Service ports that switch together."""
+    """Service ports that change their path together."""
 
     def __init__(self, count):
         plan = Plans(count, "192.0.2.1").plan
@@ -282,7 +282,7 @@ class Switched:
         return self.ports
 
 
-async def test_a_path_switch_is_an_event_in_each_direction(rig):
+async def test_a_path_switch_is_reported_as_an_event_in_each_direction(rig):
     switched = Switched(1)
     rig.timeline.note_switches(switched.to(DataPath.KERNEL, "all answer"))
     assert rig.timeline.events() == [], "it hasn't left"

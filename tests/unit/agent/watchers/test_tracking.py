@@ -1,4 +1,4 @@
-"""A full conntrack table is reported once a minute, and so is its end."""
+"""A full conntrack table is reported once a minute, and once more when it is no longer full."""
 
 import pytest
 
@@ -12,7 +12,7 @@ FULL = TrackingTable(995, 1000, 7)
 
 
 class Node:
-    """A table and a clock that a test sets."""
+    """A conntrack table and a clock that a test sets."""
 
     def __init__(self):
         self.table, self.now, self.reported = EMPTY, 0.0, []

@@ -75,7 +75,7 @@ def test_the_locked_memory_limit_is_raised_and_restored():
 
 
 class ShortOfMemory:
-    """A kernel that has no memory for the first elements."""
+    """A kernel that is out of memory for the first elements."""
 
     def __init__(self, refused: int) -> None:
         self.left = refused

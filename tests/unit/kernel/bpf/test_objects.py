@@ -72,7 +72,7 @@ def test_an_invalid_object_file_raises_an_error(data: bytes, message: str) -> No
 
 
 def test_a_reference_to_something_other_than_a_map_is_an_error() -> None:
-    # Their section has another name, so they are global data.
+    # A section with another name makes them global data.
     data = changed(b"\0maps\0", b"\0data\0")
     with pytest.raises(ObjectError, match=r"cgroup/connect4, instruction \d+: it refers to 'endpo"):
         read_object(data)

@@ -14,7 +14,7 @@ BUSY, DISCARDED = 1 << 31, 1 << 30
 
 
 class Written:
-    """A file with the pages of a ring buffer: positions of reader and writer, and data twice."""
+    """A file like a ring buffer's pages: the positions of reader and writer, and the data twice."""
 
     def __init__(self) -> None:
         self.descriptor = os.memfd_create("ring")
@@ -22,7 +22,7 @@ class Written:
         self.position = 0
 
     def write(self, record: bytes, flags: int = 0) -> int:
-        """Add a record; return where it is."""
+        """Add a record; return its position."""
         begin = self.position
         self.flag(begin, record, flags)
         self.position += 8 + (len(record) + 7) // 8 * 8
@@ -38,7 +38,7 @@ class Written:
 
     @property
     def read(self) -> int:
-        """How far the reader is."""
+        """Return the reader's position."""
         return int(struct.unpack("=Q", os.pread(self.descriptor, 8, 0))[0])
 
 

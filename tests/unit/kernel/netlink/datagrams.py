@@ -14,13 +14,13 @@ MULTI, INTERRUPTED = 0x2, 0x10
 
 
 def message(kind: int, body: bytes = b"", *, number: int = 1, flags: int = MULTI) -> bytes:
-    """Return a message; of the first request has the number 1, the second 2."""
+    """Return a message of the first request (number 1), or of a later one."""
     padding = bytes(-len(body) % 4)
     return struct.pack("=IHHII", 16 + len(body), kind, flags, number, 0) + body + padding
 
 
 def error(code: int, number: int = 1) -> bytes:
-    """Return a refusal; code 0: it is done."""
+    """Return an error reply; code 0 is an acknowledgement."""
     return message(ERROR, struct.pack("=i", -code) + bytes(16), number=number, flags=0)
 
 
@@ -30,7 +30,7 @@ def done(number: int = 1, *, code: int = 0, flags: int = MULTI) -> bytes:
 
 
 class Kernel:
-    """A socket pair of which one end has Requests and the other these datagrams."""
+    """A socket pair: one end belongs to Requests, the other one sends these datagrams."""
 
     def __init__(self, *datagrams: bytes) -> None:
         asking, self._answering = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -44,7 +44,7 @@ class Kernel:
                 self._answering.send(datagram)
 
     def asked(self) -> bytes:
-        """Return what was sent in one piece."""
+        """Return the sent bytes as one datagram."""
         return self._answering.recv(1 << 16)
 
     def __enter__(self) -> Kernel:

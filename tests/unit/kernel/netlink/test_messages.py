@@ -1,4 +1,4 @@
-"""Messages and attributes as bytes; those of the kernel are in the tests of their readers."""
+"""Messages and attributes as bytes; tests of their readers have real messages of the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links, addresses, routes and rules, as kernel 6.18 lists what iproute2 has added."""
+"""Links, addresses, routes and rules that iproute2 added, as listed by kernel 6.18."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_an_isolated_bridge_port_is_recognized():
 
 
 def test_a_bridge_entry_is_encoded_as_by_iproute2():
-    """``bridge fdb add 06:75:70:72:6f:78 dev br0 self local``."""
+    """The command: ``bridge fdb add 06:75:70:72:6f:78 dev br0 self local``."""
     written = write_bridge_entry(NEW_NEIGHBOUR, CREATE, 5, bytes.fromhex("067570726f78"))
     assert body(written) == "0700000005000000800002000a000200067570726f780000"
 

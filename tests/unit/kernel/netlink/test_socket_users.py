@@ -12,7 +12,7 @@ from userspace_proxy.model import SocketAddress
 
 @contextlib.contextmanager
 def connected(listen, dial):
-    """Yield both ends of a connection, as its server sees them."""
+    """Yield the addresses of a connection's client and server, as the server sees them."""
     family = socket.AF_INET6 if ":" in listen else socket.AF_INET
     with (
         socket.create_server((listen, 0), family=family, dualstack_ipv6=listen == "::") as server,
@@ -84,7 +84,7 @@ def test_a_unix_socket_of_another_type_or_not_listening_is_skipped(unix_socket):
 
 def test_a_kernel_that_does_not_show_users_is_an_error(unix_socket, monkeypatch):
     unix_socket(socket.SOCK_STREAM)
-    # As before Linux 5.3.
+    # Linux before 5.3 doesn't show the user.
     monkeypatch.setattr(socket_users, "_SHOW_USER", 0)
     with pytest.raises(OSError, match="doesn't show users"):
         user_of_listener(NAME)

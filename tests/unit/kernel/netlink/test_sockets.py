@@ -1,4 +1,4 @@
-"""What requests make of the kernel's answers; the kernel itself answers in tests/node."""
+"""How requests handle the kernel's replies; tests/node has a real kernel."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_single_listing_reports_an_interruption():
 
 
 def test_a_listing_is_read_completely_before_parsing(monkeypatch):
-    """While it lasts, each change interrupts it, and parsing takes ten times as long."""
+    """A change during a listing interrupts it, and parsing takes ten times as long as reading."""
     order = []
     read_messages, receive = sockets.read_messages, sockets.Requests._receive
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Expressions as names and attributes; tests/node has them as ``nft`` prints them."""
+"""Expressions as names and attributes; tests/node compares them with ``nft``'s output."""
 
 import socket
 
@@ -13,7 +13,7 @@ def names(part):
 
 
 def registers(part, kind):
-    """Return the registers that loads and look-ups have under an attribute."""
+    """Return the registers that loads and look-ups of a part use in this attribute."""
     found = (one.attributes().get(kind) for one in ListedRule("", part).expressions())
     return [int.from_bytes(value, "big") for value in found if value]
 
@@ -67,12 +67,12 @@ def test_verdicts_contain_their_target_chain():
 def test_parts_of_a_key_are_aligned_to_four_bytes():
     key = x.joined(x.IPV4_ADDR, x.INET_PROTO, x.INET_SERVICE)
     assert key.width == 12
-    # As nft 1.0.6 numbers "ipv4_addr . inet_proto . inet_service".
+    # nft 1.0.6 has this number for "ipv4_addr . inet_proto . inet_service".
     assert key.number == 0x730D
 
 
 def test_register_bytes_are_hashed_into_another_register():
     (hashed,) = ListedRule("", x.pick_by(8, 16, 128, 6, seed=7, first=3)).expressions()
     numbers = {kind: int.from_bytes(value, "big") for kind, value in hashed.attributes().items()}
-    # From, to, width, modulus, seed, offset, Jenkins' hash.
+    # Source register, destination register, length, modulus, seed, offset, type (Jenkins).
     assert numbers == {1: 16, 2: 14, 3: 16, 4: 128, 5: 7, 6: 3, 7: 0}

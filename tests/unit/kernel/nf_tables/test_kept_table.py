@@ -1,4 +1,4 @@
-"""How a table is kept, in a real kernel."""
+"""How a table keeps its contents, in a real kernel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DNS, WEB, HTTPS = (("ports", port.to_bytes(2, "big"), b"") for port in (53, 80, 
 
 
 def no_buffers(_requests, _numbers):
-    """Stand in for an answer for which the kernel had no memory."""
+    """Replace a listing; the kernel is out of memory for the reply."""
     raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
 
 
@@ -30,7 +30,7 @@ UNHEARD = NftablesError(errno.ENOBUFS, 0, is_certain=False)
 
 
 class Contents:
-    """What the table should be, as ``nft`` prints it."""
+    """The wanted contents of the table, whose state ``nft`` prints."""
 
     def __init__(self) -> None:
         self.elements = {WEB}
@@ -47,7 +47,7 @@ class Contents:
         return [table.messages]
 
     def chain(self, *rules: bytes) -> list[list[bytes]]:
-        """Have other rules; return the change."""
+        """Replace the rules; return the change."""
         self.rules = [*rules]
         table = TableWriter("ours")
         table.flush_chain("input")
@@ -63,7 +63,7 @@ def contents():
 
 @pytest.fixture
 def commits_fail(monkeypatch):
-    """Return what has transactions end with errors in turn; one that isn't certain is made."""
+    """Return a function that makes transactions fail in turn; doubtful ones are committed."""
 
     @contextmanager
     def fail(errors):
@@ -95,7 +95,7 @@ def printed(node):
 
 @pytest.fixture
 def refused(monkeypatch):
-    """The kernel refuses the transactions with these numbers, the first is 0."""
+    """Make the kernel reject the transactions with these numbers, counted from 0."""
 
     def refuse(*numbers: int, code: int = errno.EINVAL) -> None:
         commit, waiting = Ruleset.commit, iter(range(99))
@@ -126,7 +126,7 @@ def test_a_change_also_repairs_another_programs_edit(node, table, contents, prin
     contents.elements = {WEB, DNS}
     assert table.change((), {DNS}) == Repair(3, {HTTPS}, {WEB, DNS})
     assert "elements = { 53, 80 }" in printed()
-    # The table wasn't written again.
+    # The handle is the same, so the table wasn't rewritten.
     assert handle in printed()
 
 
@@ -170,7 +170,7 @@ def test_after_a_refused_rewrite_the_table_counts_as_unknown(node, table, refuse
 
 
 @pytest.mark.parametrize("change", ["all", "rules", "chains"])
-def test_a_change_that_cannot_be_read_back_is_in_force_and_verified_later(
+def test_a_change_that_cannot_be_read_back_is_kept_and_verified_later(
     table, contents, printed, monkeypatch, change
 ):
     table.write_all()
@@ -217,7 +217,7 @@ def test_a_listing_that_fails_once_does_not_cause_a_rewrite(table, contents, mon
     [
         pytest.param("flush chain inet ours input", 2, id="rules-removed"),
         pytest.param("add chain inet ours more", 1, id="chain-added"),
-        # One element, a set, a chain and two rules.
+        # This removes one element, a set, a chain and two rules.
         pytest.param("flush ruleset", 5, id="table-removed"),
         pytest.param("add table inet others", 0, id="another-table"),
     ],
@@ -233,7 +233,7 @@ def test_drift_is_counted_and_the_table_rewritten(node, table, printed, command,
 
 @pytest.fixture
 def meanwhile(node, monkeypatch):
-    """Runs nft commands right before and after each transaction from now on."""
+    """Run nft commands right before and after each transaction from now on."""
 
     def begin(before: str, after: str) -> None:
         commit = Ruleset.commit
@@ -249,7 +249,7 @@ def meanwhile(node, monkeypatch):
 
 
 def test_concurrent_changes_of_other_tables_are_not_drift(table, contents, meanwhile):
-    """After the first write, or one of rules, the table was written anew."""
+    """Drift after the first write, or after one of rules, would have rewritten the table."""
     meanwhile("add table inet others", "delete table inet others")
     table.write_all()
     assert table.is_known()
@@ -277,7 +277,7 @@ def test_a_foreign_change_right_after_a_write_is_repaired(
 
 
 def test_a_table_rewritten_after_lost_events_counts_no_drift(node, table, meanwhile, monkeypatch):
-    """The rewritten rules can't be read back then, though no program has changed them."""
+    """The new rules can't be read back at this time, although no program has changed them."""
     table.write_all()
     events = table._watch._events
     events._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
@@ -321,7 +321,7 @@ def test_a_kernel_refusing_the_optional_part_gets_the_table_without_it(
     table.write_all()
     assert not table.is_complete
     assert "elements = { 80 }" in printed()
-    # It isn't tried again.
+    # The optional part isn't tried again.
     node.run("nft flush ruleset")
     refused(1)
     table.write_all()
@@ -446,7 +446,7 @@ def test_chains_are_added_and_deleted_in_listing_order(table, printed):
     table.change_chains([deletion.messages, *adding("third")], gone=["first"], new=["third"])
     assert table.is_known()
     assert [name in printed() for name in ("first", "second", "third")] == [False, True, True]
-    # In full: nothing differs from what was assumed.
+    # A full check finds no difference from the assumed contents.
     assert table.put_right() == Repair()
 
 
@@ -465,7 +465,7 @@ def test_a_watch_that_fails_to_start_leaks_no_socket(node, monkeypatch):
     with Ruleset() as ruleset:
         monkeypatch.setattr(Requests, "_receive", no_buffers)
         os.close(free := os.dup(0))
-        # What it raises keeps what the frames have opened.
+        # The traceback's frames keep open descriptors alive.
         with pytest.raises(SteeringError) as _kept:
             TableWatch(ruleset, "ours")
         os.close(next_free := os.dup(0))

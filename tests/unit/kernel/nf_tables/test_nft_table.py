@@ -1,4 +1,4 @@
-"""Events as bytes, as kernel 6.18 sends them."""
+"""Events as the bytes that kernel 6.18 sends."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def test_a_copied_socket_passes_table_ownership_to_the_next_process(node):
     first = OwnedTable("ours", fill, owners=owners)
     first.put_right()
     owners.follow(lambda name, sock: kept.update({name: sock.dup()}))
-    # As if the first process had died.
+    # Closing the first socket is what happens if the first process dies.
     first._table.close()
     assert list_tables() == ["ours"]
     later = OwnerSockets(kept)
@@ -39,7 +39,7 @@ def test_a_copied_socket_passes_table_ownership_to_the_next_process(node):
         assert not second.put_right()
         assert "chain chain" in node.run("nft list table inet ours")
         assert list(kept) == ["1/ours"]
-    # Workers keep copies, but it ends with its owner's consent.
+    # Workers still hold copies, but the table is removed because its owner agreed.
     assert list_tables() == []
     for sock in kept.values():
         sock.close()

@@ -1,4 +1,4 @@
-"""Listings as kernel 6.18 sends them."""
+"""Listings as the bytes that kernel 6.18 sends."""
 
 import sys
 
@@ -15,7 +15,7 @@ from userspace_proxy.kernel.netlink.messages import (
 from userspace_proxy.kernel.nf_tables import reader
 from userspace_proxy.kernel.nf_tables.writer import goto_chain
 
-# nft add table inet userspace-proxy
+# The table of ``nft add table inet userspace-proxy``.
 TABLE = (
     bytes.fromhex("44000000 000a0000 01000000 19090000 01000002 14000100")
     + b"userspace-proxy\0"
@@ -81,7 +81,7 @@ def test_a_message_without_a_family_is_an_error(read):
 
 
 def counted(*attributes):
-    """Return a listing of elements with these attributes beside their keys."""
+    """Return a listing of elements that have these attributes in addition to their keys."""
     key = nested(1, attribute(1, b"\x0a\x60\x07\x01"))
     elements = b"".join(nested(1, key + one) for one in attributes)
     return Message(0xA0C, 0, 1, bytes(4) + nested(3, elements))

@@ -1,4 +1,4 @@
-"""Messages of changes, read back; tests/node has what a kernel makes of them."""
+"""Messages of changes, parsed back; tests/node applies them to a kernel."""
 
 import pytest
 

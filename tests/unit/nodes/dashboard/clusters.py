@@ -1,4 +1,4 @@
-"""Clusters to show: one that is well, and one with a sick endpoint, a sick link and a sick node."""
+"""Clusters to show: a healthy one, and one with an unhealthy endpoint, link and node."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SEEN = {"count": 12, "first_at": NOW - 900, "last_at": NOW - 2}
 
 
 def an_endpoint(address: str, cause: Cause | None = None):
-    """Return an endpoint that has served, or fails."""
+    """Return an endpoint that has served; with a cause, it fails."""
     node = f"node-{address.split('.')[2]}"
     if cause is not None:
         return make_endpoint(address, node=node, failures=12, cause=cause.replace(**_SEEN))
@@ -54,7 +54,7 @@ def a_port(name: str, *endpoints: object, **changes: object) -> PortFacts:
 
 
 def ports_of(node: str) -> Sequence[PortFacts]:
-    """Return what a node of the sick cluster has."""
+    """Return the Service ports of a node in the unhealthy cluster."""
     is_lost = node == "node-3"
     web = [an_endpoint(WEB_1), an_endpoint(WEB_3, refuses(WEB_3))]
     cart = [an_endpoint(CART, silent(CART) if node == "node-2" else None)]
@@ -64,7 +64,7 @@ def ports_of(node: str) -> Sequence[PortFacts]:
 
 
 def an_answer(node: str, ports: Sequence[PortFacts], **facts: object) -> AgentAnswer:
-    """Return a node's answer, read as it would be from its agent."""
+    """Return a node's answer, decoded as if it came from the node's agent."""
     view = make_view(*ports, **{"node": node, "totals": TOTALS, **facts})
     view.ports = diagnose(view.ports, view.source, view.health_checks)
     return AgentAnswer(
@@ -77,7 +77,7 @@ def an_answer(node: str, ports: Sequence[PortFacts], **facts: object) -> AgentAn
 
 
 def read(view: StatusFacts) -> StatusFacts:
-    """Return a node's facts as another machine reads them."""
+    """Return a node's facts as another machine decodes them."""
     return read_answer(render_status(view, now=NOW))
 
 
@@ -89,7 +89,7 @@ def a_silent_node(node: str) -> AgentAnswer:
 
 
 def sick_cluster() -> AllNodes:
-    """Return four nodes: on each but one something is wrong."""
+    """Return four nodes, all but one of which have a problem."""
     answers = [an_answer(node, ports_of(node)) for node in ("node-1", "node-2", "node-3")]
     return AllNodes((*answers, a_silent_node("node-4")))
 
@@ -111,17 +111,17 @@ def calm_cluster(nodes: int = 3, services: int = 3) -> AllNodes:
 
 
 def replace_node(status: StatusFacts, node: str) -> StatusFacts:
-    """Return the same facts of another node."""
+    """Return the same facts for another node."""
     return replace(status, node=node)
 
 
 def look_at(all_nodes: AllNodes, cluster: str = "prod") -> ClusterLook:
-    """Return what pages are made of."""
+    """Return the data from which pages are rendered."""
     return ClusterLook(all_nodes, merge(all_nodes), NOW, cluster)
 
 
 def edges(*rows: tuple[str, str, str, int], others: int = 0) -> bytes:
-    """Return an answer about connections: address, pod, Service port, number."""
+    """Return an answer about connections: address, pod, Service port and number of each edge."""
     facts = EdgesFacts(
         edges=tuple(
             EdgeFacts(
@@ -154,7 +154,7 @@ CALLS = {
 
 
 def live_of(all_nodes: AllNodes, calls: Mapping[str, bytes] = CALLS) -> Live:
-    """Return what the pages of these nodes show."""
+    """Return the live data that the pages of these nodes show."""
 
     async def ask(path: str, nodes: Sequence[str]) -> Mapping[str, bytes | Cause]:
         assert path.startswith("/api/v1/connections")
@@ -164,17 +164,17 @@ def live_of(all_nodes: AllNodes, calls: Mapping[str, bytes] = CALLS) -> Live:
 
 
 def calls_of(answers: Mapping[str, bytes]) -> AllCalls:
-    """Return who calls whom, by the answers of nodes."""
+    """Return the client → Service pairs that the nodes report."""
     return add_up({n: msgspec.json.decode(b, type=EdgesFacts) for n, b in answers.items()})
 
 
 def all_calls() -> AllCalls:
-    """Return who calls whom in the sick cluster."""
+    """Return the client → Service pairs of the unhealthy cluster."""
     return calls_of(CALLS)
 
 
 def summaries_of(all_nodes: AllNodes) -> AllNodes:
-    """Return the same with summaries, as large clusters have them."""
+    """Return the same nodes with summaries, as in large clusters."""
     return dataclasses.replace(all_nodes, answers=tuple(map(_summary, all_nodes.answers)))
 
 
@@ -191,7 +191,7 @@ HOSTILE = "<b>\u202e\x1b[31m'\"/../&"
 
 
 def hostile_cluster() -> AllNodes:
-    """Return the sick cluster with one node more, whose agent claims markup wherever it can."""
+    """Return the unhealthy cluster plus a node whose agent sends markup in every field."""
     replace = msgspec.structs.replace
     answer = an_answer(HOSTILE, ports_of("node-2"))
     status = answer.status

@@ -1,4 +1,4 @@
-"""Finds each name at loopback, as browsers find those in ``localhost``."""
+"""Resolves each name to loopback, as browsers do for ``localhost``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class _Loopback(AbstractResolver):
         return [found]
 
     async def close(self) -> None:
-        """It holds nothing."""
+        """Do nothing: this resolver holds no resources."""
 
 
 def browsing() -> aiohttp.ClientSession:
-    """Return a session that finds names and keeps cookies as a browser."""
+    """Return a session that resolves names and keeps cookies like a browser."""
     connector = aiohttp.TCPConnector(resolver=_Loopback(), family=socket.AF_INET)
     jar = aiohttp.CookieJar(unsafe=True)
     return aiohttp.ClientSession(connector=connector, cookie_jar=jar)

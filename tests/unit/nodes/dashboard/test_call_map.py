@@ -14,7 +14,7 @@ def items(name, count):
 
 
 def a_chain(count):
-    """Return as many clients, Services and endpoints, one of each connected with one."""
+    """Return this many clients, Services and endpoints, connected one to one."""
     clients, services, endpoints = (items(name, count) for name in ("c", "s", "e"))
     calls = [Line(a.name, b.name, 9) for a, b in zip(clients, services, strict=True)]
     serves = [Line(a.name, b.name, 9) for a, b in zip(services, endpoints, strict=True)]
@@ -65,7 +65,7 @@ def test_the_drawn_map_is_bounded_and_counts_omitted_items():
         )
     )
     assert len(drawn.items) == CLIENTS_MAX + SERVICES_MAX + ENDPOINTS_MAX
-    # Clients of Services that aren't shown aren't missing.
+    # Clients of hidden Services don't count as left out.
     assert drawn.left_out == {
         "client": SERVICES_MAX + 200 - CLIENTS_MAX,
         "Service": 100 - SERVICES_MAX,

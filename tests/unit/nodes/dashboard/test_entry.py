@@ -16,7 +16,7 @@ PATHS = ("/", "/services/shop/web", "/static/style.css", "/nothing")
 
 
 class Window:
-    """Sends requests as a browser does, with its cookies."""
+    """Sends requests like a browser, with cookies."""
 
     def __init__(self, session, addresses, close):
         self._session, self.close = session, close
@@ -160,7 +160,7 @@ async def test_a_cross_origin_page_gets_no_response_even_with_the_cookie(headers
         await window.ask(window.printed)
         response, text = await window.ask("/", **headers)
         assert (response.status, "node-1" in text) == (403, False)
-        # Nor can it try secrets.
+        # An origin that isn't the page's own can't try secrets either.
         assert (await window.ask(window.printed, **headers))[0].status == 403
 
 
@@ -170,7 +170,7 @@ async def test_a_link_from_another_site_can_be_followed():
         navigating = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
         response, _ = await window.ask("/nodes", Sec_Fetch_Site="cross-site", **navigating)
         assert response.status == 200
-        # A browser keeps the cookie back at first; a link of the answer is followed with it.
+        # A browser omits the cookie at first, but sends it when it follows a link of the page.
         window._session.cookie_jar.clear()
         _, text = await window.ask("/nodes", Sec_Fetch_Site="cross-site", **navigating)
         assert '<a href="">' in text

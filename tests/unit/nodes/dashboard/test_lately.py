@@ -36,7 +36,7 @@ def test_the_span_covers_the_samples_without_a_gap():
         lately.note([WEB], {WEB: Figures(failed=3)}, at)
     assert (lately.minute(WEB).words, lately.minute(WEB).span_s) == ("3 failed", 14.0)
     assert lately.minute(WEB).span.endswith("14 s")
-    # After a gap, earlier clients are not counted in a shorter span.
+    # The gap shortens the span, and clients before the gap aren't counted.
     lately.note([WEB], {}, 40.0)
     lately.note([WEB], {WEB: Figures(failed=1)}, 50.0)
     assert (lately.minute(WEB).words, lately.minute(WEB).span_s) == ("1 failed", 10.0)

@@ -18,7 +18,7 @@ from .clusters import CALLS, calm_cluster, edges, shown, sick_cluster, summaries
 
 
 class Cluster:
-    """Nodes whose answers change, and that count what they are asked."""
+    """Nodes whose answers change, and which count their requests."""
 
     def __init__(self, all_nodes, answers=CALLS):
         self.now, self.answers = all_nodes, answers
@@ -89,7 +89,7 @@ def refuse(_path):
     raise SourceError("no rights")
 
 
-async def test_without_any_response_no_node_is_queried():
+async def test_no_node_is_queried_for_connections_until_one_has_answered():
     cluster = Cluster(AllNodes())
     assert (await cluster.live.calls()).calls == ()
     assert cluster.asked == []

@@ -35,7 +35,7 @@ CALM = look_at(calm_cluster())
 
 
 def words_of(parts):
-    """Return what a page says, without its markup."""
+    """Return the text of a page without its markup."""
     text = re.sub(r"<(style|script|svg).*?</\1>", "", shown(parts), flags=re.DOTALL)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text))
 
@@ -45,7 +45,7 @@ def overview(look, **asked):
 
 
 def names_on(look, **asked):
-    """Return the Service ports in the table, in order."""
+    """Return the Service ports in the table, in their order."""
     page = shown(render_overview(look, Selection(path="/", **asked)))
     return re.findall(r'<tbody [^>]*class="port.*?title="([^"]+)"', page, re.DOTALL)
 
@@ -186,7 +186,7 @@ def test_pages_reload_without_scripts_unless_refresh_is_off(refresh):
     page = page_of(render_overview(CALM, asked), asked).decode()
     meta = '<noscript><meta http-equiv="refresh" content="5"></noscript>'
     assert (meta in page) is refresh
-    # Otherwise what is typed would be lost.
+    # A reload would lose typed text, so the search is hidden.
     assert ('role="search" method="get" action="/" hidden' in page) is refresh
 
 

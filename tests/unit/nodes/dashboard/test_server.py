@@ -81,9 +81,9 @@ async def test_pages_have_an_event_stream_of_changes(path):
             assert (response.status, response.content_type) == (200, "text/event-stream")
             first, second = [await window.event(response) for _ in range(2)]
         assert {*first["html"]} == {"state", "main", "age"}
-        # Ages differ.
+        # The ages in both differ.
         assert re.sub(r"\d", "", first["html"]["state"]) in re.sub(r"\d", "", page)
-        # Nothing has changed but the time.
+        # Only the time has changed.
         assert {*second} <= {"at", "html"}
         assert {*second.get("html", {})} <= {"age", "main"}
 

@@ -43,7 +43,7 @@ def page_of(service, all_nodes=None, **asked):
 
 
 def rows_of(page):
-    """Return the matrix: by node, the words of each cell."""
+    """Return the texts of the matrix's cells, by node."""
     table = re.search(r'<table class="matrix.*?</table>', shown(page), re.DOTALL)[0]
     found = {}
     for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL)[1:]:

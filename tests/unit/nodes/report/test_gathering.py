@@ -26,7 +26,7 @@ OBJECTS = service_objects(4)
 
 
 def unhealthy(*services: str) -> StatusFacts:
-    """Return an answer in which some Services aren't served."""
+    """Return the answer of a node that doesn't serve some Services."""
     status = status_of(OBJECTS, "node-1")
     for port in status.ports:
         if port.service in services:
@@ -64,7 +64,7 @@ async def test_gathering_reads_affected_services_logs_and_the_server_version(cli
     nodes = AllNodes((answer("b", unhealthy()), answer("a", unhealthy("service-2"))))
     found = await gather(client, nodes, made_at=NOW)
     assert [one.service for one in found.objects] == ["team-2/service-2"]
-    # The node with a problem comes first.
+    # The logs of the node with a problem come first.
     assert [one.text for one in found.logs] == ["log of a\n", "log of b\n"]
     assert found.server_version == {"gitVersion": "v1.36.3"}
     assert found.missing == []
@@ -85,7 +85,7 @@ async def test_gathering_lists_the_missing_parts(api, client):
     assert Missing("answer of c", "no agent") in found.missing
 
 
-async def test_without_all_names_no_logs_are_read(api, client):
+async def test_no_logs_are_read_unless_all_names_are_known(api, client):
     found = await gather(client, AllNodes((answer("a"),)), made_at=NOW, unknown="forbidden")
     assert found.logs == []
     assert found.missing[0].what == "logs of agents"

@@ -134,5 +134,5 @@ def test_a_removed_service_also_has_a_single_pseudonym(names):
     "part", ["a-", "a.", "a/", "1.", "1-", "a@", ":a", "::", 's "', "web-", " "]
 )
 def test_hiding_names_takes_linear_time(names, part):
-    # A quadratic one would take hours.
+    # A quadratic implementation would take hours.
     assert len(names.hide(part * ((1 << 19) // len(part)))) > 0

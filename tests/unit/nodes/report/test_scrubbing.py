@@ -26,7 +26,7 @@ def scrubber():
 
 @pytest.fixture
 def rich():
-    """Return the answer of a node of which every part has something to show."""
+    """Return the answer of a node with content in every part."""
     return read_answer(render_status(make_rich_view(), now=NOW))
 
 
@@ -40,7 +40,7 @@ def test_all_names_and_addresses_are_hidden(scrubber, rich):
     assert all(name in before for name in NAMES[:2])
     scrubber.learn(rich)
     hidden = encode_answer(scrubber.value(rich)).decode()
-    # Not as a part of another word: ``10.244.`` is also in ``110.244.``.
+    # A name may be part of another word: ``10.244.`` is also in ``110.244.``.
     assert re.findall(rf"(?<![\w.])(?:{'|'.join(map(re.escape, NAMES))})", hidden) == []
 
 

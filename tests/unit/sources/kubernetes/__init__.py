@@ -1,1 +1,1 @@
-"""Services from an API server, which is the published fake here."""
+"""Services from an API server, here the published fake."""

@@ -1,4 +1,4 @@
-"""A balancer before the fake API server that resets connections on which nothing passes."""
+"""A load balancer in front of the fake API server that resets idle connections."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 
 class Balancer:
-    """Passes connections on while one runs; its time passes only by :meth:`pass_time`.
+    """Forwards connections while it runs; only :meth:`pass_time` advances its clock.
 
     Args:
-        limit_s: After that many seconds of silence a connection is reset.
+        limit_s: A connection is reset after this many idle seconds.
     """
 
     def __init__(self, api: FakeApiServer, *, limit_s: float) -> None:
@@ -22,7 +22,7 @@ class Balancer:
         self._limit_s = limit_s
         self._now_s = 0.0
         self._moved_s: dict[asyncio.StreamWriter, float] = {}
-        """When something last passed on each connection, by its client."""
+        """The time of the last byte on each connection, by its client's writer."""
         self._pauses: list[tuple[float, asyncio.Future[None]]] = []
 
     async def __aenter__(self) -> Self:
@@ -38,16 +38,16 @@ class Balancer:
 
     @property
     def pauses(self) -> int:
-        """How many waits there are for time to pass."""
+        """How many pauses are pending."""
         return len(self._pauses)
 
     @property
     def idle_s(self) -> float:
-        """How long nothing has passed on the connection on which that is longest."""
+        """The idle time of the connection that has been idle longest."""
         return max((self._now_s - moved_s for moved_s in self._moved_s.values()), default=0.0)
 
     def pass_time(self, seconds: float) -> None:
-        """Reset the connections that are idle by then, and end pauses."""
+        """Advance the clock: reset connections that are idle by then, and end pauses."""
         self._now_s += seconds
         for client, moved_s in self._moved_s.items():
             if self._now_s - moved_s >= self._limit_s:
@@ -58,7 +58,6 @@ class Balancer:
             pause[1].set_result(None)
 
     async def pause(self, seconds: float) -> None:
-        """Part of Pause."""
         over = asyncio.get_running_loop().create_future()
         self._pauses.append((self._now_s + seconds, over))
         await over

@@ -1,4 +1,4 @@
-"""Fixtures: a fake API server, and sources of it that don't wait."""
+"""Fixtures: a fake API server, and sources that read it without pauses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUICK = Timing(backoff_base_s=0.001, backoff_cap_s=0.002)
 
 @pytest.fixture(autouse=True)
 def nothing_of_this_machine(monkeypatch):
-    """Dial the fake itself, and don't load the machine's certificates, 56 ms a time."""
+    """Dial the fake directly, and skip the machine's certificates, which take 56 ms to load."""
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
     monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")

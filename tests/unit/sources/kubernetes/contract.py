@@ -1,4 +1,4 @@
-"""What a source must do with any API server: run for the fake, and for the real one.
+"""The contract of a source with any API server; it runs for the fake and for the real one.
 
 A module that runs it defines ``TestContract(SourceContract)`` and a fixture ``cluster``.
 """
@@ -24,7 +24,7 @@ class Cluster(abc.ABC):
 
     @abc.abstractmethod
     async def put(self, item: dict[str, Any]) -> None:
-        """Add an object, or replace the one of its kind and name."""
+        """Add an object, or replace the object with its kind and name."""
 
     @abc.abstractmethod
     async def delete(self, kind: str, name: str) -> None:
@@ -36,7 +36,7 @@ class Cluster(abc.ABC):
 
     @abc.abstractmethod
     async def start(self) -> None:
-        """Start it again, at the same address."""
+        """Start it again with the same address."""
 
     @abc.abstractmethod
     def source(self, **options: Any) -> KubernetesSource:
@@ -44,7 +44,7 @@ class Cluster(abc.ABC):
 
 
 def ips(snapshot: Snapshot) -> tuple[str, ...]:
-    """Return the addresses of the Service web; empty where it isn't there."""
+    """Return the addresses of the Service web; empty if it doesn't exist."""
     state = snapshot.services.get(WEB)
     return state.service.cluster_ips if state else ()
 
@@ -138,7 +138,7 @@ class SourceContract:
             hold = {"userspace-proxy.io/hold": "60s"}
             web = service(sessionAffinity="ClientIP", type="LoadBalancer")
             await cluster.put({**web, "metadata": {"name": "web", "annotations": hold}})
-            # An endpoint moves to another slice, and is left for a moment in both.
+            # An endpoint moves to another slice; for a short time both slices list it.
             await cluster.put(endpoint_slice("10.244.1.8", name="web-2"))
             await cluster.put(endpoint_slice("10.244.1.7"))
             await cluster.put(service("cart", "10.96.7.2"))

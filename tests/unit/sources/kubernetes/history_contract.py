@@ -1,6 +1,6 @@
-"""What an API server makes of revisions: run for the fake, the simulated, and the real one.
+"""The contract of an API server's revisions; it runs for the fake, simulated and real server.
 
-The source relies on it, and so do faults of the simulated one. A module that runs it defines
+The source and the simulated server's faults rely on it. A module that runs it defines
 ``TestHistory(HistoryContract)`` and a fixture ``cluster``.
 """
 
@@ -22,7 +22,7 @@ _SILENCE_S = 1.0
 
 
 class HistoryCluster(Cluster):
-    """A cluster that requests are sent to, one by one."""
+    """A cluster for single requests."""
 
     @abc.abstractmethod
     async def client(self) -> ApiClient:
@@ -30,7 +30,7 @@ class HistoryCluster(Cluster):
 
 
 def names_of(body: bytes) -> list[str]:
-    """Return the names in a list, but that of the API server's own Service."""
+    """Return the names in a list, except that of the API server's own Service."""
     items = json.loads(body)["items"] or ()
     return [i["metadata"]["name"] for i in items if i["metadata"]["name"] != "kubernetes"]
 

@@ -1,4 +1,4 @@
-"""Kubernetes objects as a client writes them."""
+"""Kubernetes objects, written like a client's."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def node(name: str = "alice", zone: str = "east") -> dict[str, Any]:
 
 
 def pod(name: str = "web-1", ip: str = "10.244.0.3", **metadata: Any) -> dict[str, Any]:
-    """A ready Pod of the Service web, whose container has a port of the name http."""
+    """Return a ready Pod of the Service web, whose container has a port named http."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",

@@ -1,4 +1,4 @@
-"""Servers, variables, and whether a proxy is asked, as kubectl 1.36 decides."""
+"""Servers, environment variables, and whether kubectl 1.36 uses a proxy."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ EXCLUSIONS = [
     ),
     *((IPV6, text, False) for text in ("[fd00::1]:443", "[fd00::1]", "10.0.0.0/8")),
 ]  # fmt: skip
-"""Server, NO_PROXY, and whether it is reached without a proxy."""
+"""A server, NO_PROXY, and whether the server is reached without a proxy."""
 
 CHOICES = [
     (ADDRESS, {"HTTPS_PROXY": PROXY}, True),
@@ -76,4 +76,4 @@ CHOICES = [
         )
     ),
 ]  # fmt: skip
-"""Server, environment, and whether the proxy is asked."""
+"""A server, the environment, and whether the proxy is used."""

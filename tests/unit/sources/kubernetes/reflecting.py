@@ -1,4 +1,4 @@
-"""Runs a reflector of Services for a test, and notes what it does."""
+"""Runs a reflector of Services for a test, and records what it does."""
 
 from __future__ import annotations
 
@@ -21,25 +21,24 @@ CHECK = "/namespaces/default/services?fieldSelector="
 
 
 class Lucky(random.Random):
-    """Draws 0, so that there is no jitter."""
+    """Always draws 0, so that there is no jitter."""
 
     def random(self) -> float:
         return 0.0
 
 
 class CountingClient(ApiClient):
-    """A client that counts the streams that have begun and not ended."""
+    """A client that counts its open streams."""
 
     streams = 0
 
     def __init__(self, credentials: Credentials) -> None:
         super().__init__(credentials)
         self.on_stream: Callable[[], None] = lambda: None
-        """Called before the client sees that a stream has begun."""
+        """Called before the client sees the stream."""
 
     @asynccontextmanager
     async def stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Stream]:
-        """Part of ApiClient."""
         async with super().stream(path, query) as stream:
             self.on_stream()
             self.streams += 1
@@ -51,16 +50,16 @@ class CountingClient(ApiClient):
 
 @dataclass
 class Reflection:
-    """A reflector that runs, and what it did."""
+    """A running reflector, and what it did."""
 
     api: FakeApiServer
     client: CountingClient
     store: Store = field(default_factory=Store)
     now_s: float = 0.0
     waits: list[float] = field(default_factory=list)
-    """What it waited for, but for turns of the event loop."""
+    """The pauses that it waited for, except turns of the event loop."""
     problems: list[str] = field(default_factory=list)
-    """All that was wrong, in order, and an empty one for each time it was well again."""
+    """All problems, in order; an empty text for each recovery."""
     reflector: Reflector = field(init=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -79,11 +78,11 @@ class Reflection:
         await pause(0)
 
     def hold(self) -> None:
-        """Let no wait end by itself from now on."""
+        """Block all pauses from now on."""
         self._released.clear()
 
     def release(self) -> None:
-        """Let waits end, those that are held as well."""
+        """End all pauses, including blocked ones."""
         self._released.set()
 
     @property
@@ -98,11 +97,11 @@ class Reflection:
 
     @property
     def requests(self) -> list[str]:
-        """All but those that only ask whether the server has the last state."""
+        """All requests except those that only check whether the server has the last state."""
         return [each for each in self.api.requests if CHECK not in each]
 
     async def watching(self, *, requests: int = 2) -> None:
-        """Return when a watch is open after that many ``requests``."""
+        """Return when a watch is open after this many ``requests``."""
         async with asyncio.timeout(DEADLINE_S):
             await self.api.until(
                 lambda a: len(self.requests) >= requests and a.watch_count("services") == 1

@@ -1,4 +1,4 @@
-"""Names in paths, also those that aren't names."""
+"""Names in paths, including invalid names."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Requests to the fake API server, and to servers with TLS or a proxy in front."""
+"""Requests to the fake API server, and to servers with TLS or behind a proxy."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ async def answering(
 
     Args:
         tls: For https.
-        heads: Gets the requests without their bodies.
-        code_of: Returns the status for such a request.
+        heads: Receives the requests without their bodies.
+        code_of: Returns the status for a request.
     """
     lines: list[str] = []
 
@@ -200,7 +200,7 @@ async def test_a_connection_refused_is_a_transport_error(api, client):
 
 
 class Endless:
-    """A response of twice the bound, whose parts are one object; it counts those that are read."""
+    """A response of one object, twice as large as the limit; it counts the parts that are read."""
 
     def __init__(self):
         self.status, self.headers, self.content = 200, {}, self
@@ -392,7 +392,7 @@ WITHOUT_NAME = {"certificate-authority-data": API_TEST_DATA}
 
 @pytest.fixture
 def server_tls(tmp_path):
-    """TLS of a server that requires a client certificate."""
+    """A TLS context that requires a client certificate."""
     (tmp_path / "server.crt").write_text(API_TEST)
     (tmp_path / "server.key").write_text(API_TEST_KEY)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=API_TEST)
@@ -403,7 +403,7 @@ def server_tls(tmp_path):
 
 @pytest.fixture
 def plain_tls(server_tls):
-    """TLS of a server that wants no client certificate."""
+    """A TLS context that requires no client certificate."""
     server_tls.verify_mode = ssl.CERT_NONE
     return server_tls
 
@@ -500,7 +500,7 @@ def test_a_tls_stream_is_closed_without_waiting_for_the_server(server_tls, tmp_p
             assert asyncio.run(leave()).fileno() == -1
         finally:
             is_left.set()
-            # The server may still wait for a client.
+            # This ends the server if it still waits for a client.
             listener.shutdown(socket.SHUT_RDWR)
         served.result()
 

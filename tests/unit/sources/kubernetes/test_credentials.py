@@ -1,4 +1,4 @@
-"""Where the API server is and what to show it: real files, kubernetes-asyncio itself."""
+"""The address and credentials of the API server: real files, and kubernetes-asyncio itself."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def kubeconfig(folder: Path, user: str, server: str = URL, cluster: str = "") ->
 
 
 async def loaded(**options: Any) -> Credentials:
-    """Return credentials that were read at the start."""
+    """Return credentials that were loaded at the start."""
     credentials = Credentials(**options)
     await credentials.load(now=0)
     return credentials
@@ -263,7 +263,7 @@ async def test_a_failed_refresh_keeps_the_old_credential_files(tmp_path):
 
 @pytest.fixture
 def plugin(tmp_path):
-    """Write a plugin whose tokens are counted, and a kubeconfig for it."""
+    """Write a plugin that numbers its tokens, and a kubeconfig that uses it."""
 
     def plugin(**status: str) -> str:
         write_program(

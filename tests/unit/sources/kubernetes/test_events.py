@@ -66,6 +66,18 @@ def test_a_namespaces_longest_quiet_series_is_dropped_at_its_bound():
     assert "web-0" not in found
 
 
+def test_a_namespace_at_its_bound_displaces_no_other_namespaces_series():
+    correlator = Correlator()
+    for number in range(NAMESPACE_MAX):
+        correlator.note(of("shop", f"web-{number}"), NOW)
+    for series in correlator.due(NOW):
+        series.asked_at = NOW
+    correlator.note(of("tenant", "api"), NOW)
+    correlator.note(of("shop", "late"), NOW)
+    found = names(correlator)
+    assert ("api" in found, "late" in found) == (True, False)
+
+
 def test_the_largest_namespace_makes_room_for_others():
     correlator = Correlator()
     correlator.note(of("tenant", "api"), NOW)
@@ -79,7 +91,7 @@ def test_the_largest_namespace_makes_room_for_others():
 
 
 def test_a_displaced_series_causes_no_further_request_within_a_minute():
-    """Issue 52: as a new one it caused the next one at once."""
+    """Issue 52: the series counted as new, so it immediately caused the next request."""
     correlator, asked = Correlator(), []
     for second in range(180):
         now = NOW + second
@@ -99,7 +111,7 @@ def test_a_series_restarted_within_a_minute_of_a_request_keeps_its_interval():
     correlator, late = Correlator(), NOW + SERIES_END_S + 1
     correlator.note(of("shop", "web-0"), NOW)
     series = only(correlator, NOW)
-    # The server wasn't there before.
+    # The series began late, because the server was down.
     series.sent, series.asked_at, series.not_before = 1, late - 10, late + 50
     correlator.note(of("shop", "web-0"), late)
     for number in range(1, NAMESPACE_MAX + 1):

@@ -1,4 +1,4 @@
-"""Files for OpenSSL that aren't in the file system, or where only this user may read."""
+"""Files for OpenSSL outside the file system, or readable only by this user."""
 
 from __future__ import annotations
 

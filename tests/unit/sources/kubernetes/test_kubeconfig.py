@@ -1,6 +1,6 @@
-"""What kubeconfigs say, beside what kubectl 1.36 made of the same files.
+"""Values of kubeconfigs, compared with kubectl 1.36's for the same files.
 
-``tests/cluster/test_kubeconfig.py`` asks kubectl itself.
+``tests/cluster/test_kubeconfig.py`` runs kubectl itself.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BETA = "client.authentication.k8s.io/v1beta1"
 
 
 def read(*texts: str, **chosen: str) -> ClientConfig:
-    """Read files whose folders are /0, /1, …"""
+    """Read files whose folders are /0, /1, … in this order."""
     files = [
         KubeconfigFile(f"file{i}", PurePath(f"/{i}"), parse_first(text, place=f"file{i}"))
         for i, text in enumerate(texts)

@@ -1,4 +1,4 @@
-"""Which kubeconfigs are read, and how often."""
+"""The kubeconfigs that are read, and how often."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_an_empty_file_is_reported_as_empty(tmp_path):
 
 
 def test_an_inaccessible_directory_may_contain_a_kubeconfig(tmp_path, monkeypatch):
-    """It was said that there is none; kubectl says that it may not read it."""
+    """The error once was that none exists; kubectl reports the denied access."""
 
     def refuse(path):
         raise PermissionError(13, "Permission denied", path)

@@ -1,4 +1,4 @@
-"""Leases at a fake API server: the contract, and what goes wrong."""
+"""Leases on a fake API server: the contract, and failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Importing a part of kubernetes-asyncio, in a process of its own each time."""
+"""Importing a part of kubernetes-asyncio, each time in a new process."""
 
 from __future__ import annotations
 

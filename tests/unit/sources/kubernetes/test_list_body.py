@@ -1,4 +1,4 @@
-"""Cutting the body of a list into items, however it arrives."""
+"""Splitting the body of a list into items, in whatever pieces it arrives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading lists as streams, with the fake and with servers that misbehave."""
+"""Reading lists as streams, from the fake and from misbehaving servers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Send = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def server(send: Send, headers: str = "") -> AsyncIterator[ApiClient]:
-    """Yield a client of a server whose answers ``send`` writes."""
+    """Yield a client of a server whose responses ``send`` writes."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -73,7 +73,7 @@ async def test_the_loop_runs_between_parts_and_items_are_delivered_early():
 
     def take(items: Sequence[bytes]) -> None:
         taken.append(items)
-        # The last one that was sent may be the beginning of a longer one.
+        # The last item may not be complete yet.
         if sum(map(len, taken)) >= 99:
             are_taken.set()
 
@@ -119,12 +119,12 @@ async def test_a_stalled_list_times_out_early(monkeypatch):
     async with server(send) as client:
         with pytest.raises(TransportError, match=r"nothing more within 0\.01 s"):
             await read_page(client, SERVICES, {}, pytest.fail)
-        # From Python 3.12, the server's end waits for its connections.
+        # From Python 3.12 on, closing the server waits for its connections.
         done.set()
 
 
 async def test_a_gzip_response_is_never_held_in_memory_completely():
-    """A list whose one value is too large is refused before it is unpacked."""
+    """A list with one value that is too large is rejected before it is decompressed."""
     body = gzip.compress(b'{"items":["' + b"x" * (64 << 20) + b'"]}')
     sizes = []
 

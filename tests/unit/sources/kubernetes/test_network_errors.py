@@ -1,4 +1,4 @@
-"""Texts of connection failures; each failure is a real one."""
+"""Texts of connection failures; each test causes a real one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def said_of(url: str, **options) -> str:
 
 @pytest.fixture
 async def answering():
-    """Give a server that answers each connection with some bytes, and ends it."""
+    """Start servers that answer each connection with some bytes, and close it."""
     stack = AsyncExitStack()
 
     async def start(answer: bytes) -> int:

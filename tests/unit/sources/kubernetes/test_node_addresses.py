@@ -9,7 +9,7 @@ from ..running import running
 
 
 def named(name, *addresses):
-    """Return a Node that has these addresses."""
+    """Return a Node with these addresses."""
     listed = [{"type": "InternalIP", "address": address} for address in addresses]
     return {
         "apiVersion": "v1",
@@ -20,7 +20,7 @@ def named(name, *addresses):
 
 
 class Pauses:
-    """Waits that the test ends."""
+    """Pauses that the test ends."""
 
     def __init__(self):
         self.asked = []
@@ -37,7 +37,7 @@ class Pauses:
         self._over.clear()
 
     async def first(self):
-        """Return when something waits."""
+        """Return when a pause has begun."""
         await self._begun.wait()
 
     def end(self):

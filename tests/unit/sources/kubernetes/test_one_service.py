@@ -64,7 +64,7 @@ async def test_a_slice_of_another_namespaces_service_is_not_a_candidate(api):
 async def test_slices_of_other_namespaces_may_be_forbidden(api):
     api.put(service())
     api.put(elsewhere(endpoint_slice("10.244.0.2")))
-    # Two lists of the namespace, one of all.
+    # The first two requests list the namespace, the third lists all namespaces.
     api.refuse("endpointslices", 403, times=1, after=2)
     one = await read(api)
     assert WEB in one.snapshot.services

@@ -1,4 +1,4 @@
-"""The check whether an API server responds and permits reading, with the fake."""
+"""The check of whether an API server responds and permits reads, with the fake."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_a_missing_node_is_returned_with_similar_names(api):
     assert (await ask(api)).node is None
 
 
-async def test_each_forbidden_resource_is_a_problem_with_a_remedy(api):
+async def test_each_forbidden_resource_is_reported_with_a_remedy(api):
     api.refuse("endpointslices", 403, message="endpointslices is forbidden")
     api.refuse("nodes", 403, message="nodes is forbidden")
     report = await ask(api)
@@ -46,14 +46,14 @@ async def test_each_forbidden_resource_is_a_problem_with_a_remedy(api):
 
 
 async def test_a_silent_server_times_out():
-    # The kernel accepts the connection, and no program reads the request.
+    # The kernel accepts the connection, but no program reads the request.
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         report = await ask(None, master=url, within_s=0.2)
     assert report.problems == (f"cannot reach the API server at {url}: no answer within 0.2 s",)
 
 
-async def test_a_missing_kubeconfig_is_a_problem(api):
+async def test_a_missing_kubeconfig_is_reported(api):
     (problem,) = (await ask(api, kubeconfig="/nowhere")).problems
     assert "/nowhere: No such file" in problem
 

@@ -1,4 +1,4 @@
-"""Exec plugins as real processes: what they answer, and how they are ended."""
+"""Exec plugins as real processes: their output, and how they are ended."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CREDENTIAL = PluginCredential("secret", b"", b"", NOW, None)
 
 @pytest.fixture
 def write(tmp_path):
-    """Write a script in Python, or of a shell, which starts quickly, as a plugin."""
+    """Write a plugin, in Python or as a shell script, which starts faster."""
 
     def write(script, **more):
         if script.startswith("#!"):
@@ -65,7 +65,7 @@ def run(write):
 
 
 async def ended(pid):
-    """Wait for the end of a process that may not be a child of this one."""
+    """Wait for the exit of a process that may not be a child of this one."""
     with contextlib.suppress(ProcessLookupError):
         descriptor = os.pidfd_open(pid)
         gone = asyncio.Event()
@@ -104,7 +104,7 @@ print({ANSWER!r})
 
 
 def test_the_cluster_info_for_a_plugin_equals_kubectls(tmp_path):
-    """As in tests/cluster/test_kubeconfig.py, which asks kubectl."""
+    """tests/cluster/test_kubeconfig.py compares this with kubectl itself."""
     (tmp_path / "ca.crt").write_text("authority")
     server = "https://api.test/"
     assert cluster_info(KubeCluster(server[:-1], server)) == {"server": server, "config": None}
@@ -186,7 +186,7 @@ sys.exit({code})
 
 
 async def test_only_the_first_mib_of_a_plugins_output_is_kept(run):
-    """It is read to the end, so that the plugin isn't held up."""
+    """The output is read to its end, so that the plugin doesn't block."""
     blanks = f"import sys; print({ANSWER!r} + ' ' * 2**20 * %d)"
     assert await run(blanks % 2) == CREDENTIAL
     with pytest.raises(PluginError):
@@ -265,7 +265,7 @@ print("token", asyncio.run(run_plugin(plugin, None, within_s=None)).token)
 
 
 def run_at_terminal(plugin, typed=b""):
-    """Run a plugin with a terminal, in a process of its own; return what is shown."""
+    """Run a plugin with a terminal, in a new process; return the terminal's output."""
     terminal, theirs = pty.openpty()
     command = [sys.executable, "-c", AT_TERMINAL, plugin.command, plugin.mode]
     with (
@@ -310,7 +310,7 @@ print(json.dumps({{"apiVersion": {VERSION!r}, "status": {{"token": token}}}}))
 
 @pytest.fixture
 def counted(write, tmp_path):
-    """A plugin whose tokens are counted."""
+    """A plugin that numbers its tokens."""
 
     def counted(**status):
         return write(f"""

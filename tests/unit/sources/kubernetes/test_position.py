@@ -1,4 +1,4 @@
-"""What to ask for next: a conversation with a server, line by line."""
+"""The next request: a dialogue with a server, line by line."""
 
 from __future__ import annotations
 

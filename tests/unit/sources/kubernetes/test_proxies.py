@@ -1,4 +1,4 @@
-"""Which proxy is used: a table, which ``tests/cluster/test_kubeconfig.py`` asks kubectl about."""
+"""The choice of a proxy: a table that ``tests/cluster/test_kubeconfig.py`` tries with kubectl."""
 
 from __future__ import annotations
 

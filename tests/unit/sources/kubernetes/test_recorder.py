@@ -1,4 +1,4 @@
-"""Events at a fake API server: sent, counted, refused."""
+"""Events on a fake API server: sent, counted and refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def recorder(client):
 
 
 async def at_once(_seconds):
-    """Make the next request without a pause."""
+    """Send the next request without a pause."""
     await turn()
 
 
@@ -67,7 +67,7 @@ async def test_a_service_event_has_the_uid_that_describe_searches_for(api, recor
 
 
 async def test_a_flood_from_one_namespace_does_not_block_events_of_others(api, client):
-    """Issue 52: there were 8 requests a second, and none for others."""
+    """Issue 52: one namespace used all 8 requests a second."""
     paused = []
 
     async def pause(seconds):
@@ -143,7 +143,7 @@ async def test_an_event_with_a_lost_response_still_counts(api, recorder):
 
 
 async def test_an_event_with_a_lost_response_is_posted_again_under_its_name(api, client):
-    """A patch of what may not exist got 404, and the Event came only after two minutes."""
+    """A patch of an Event that might not exist got 404, so it was posted two minutes later."""
     posted = []
 
     class Lossy:

@@ -1,4 +1,4 @@
-"""Listing and watching one kind: the requests, and the content of the cache."""
+"""Listing and watching one kind of object: the requests, and the contents of the cache."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_expired_pages_are_followed_by_an_unpaginated_list(api):
         api.put(service(f"web-{n:04}"))
     async with reflecting(api) as reflection:
         await api.until(lambda a: len(a.requests) == 1)
-        # Of the first page, which it has.
+        # The deleted Service is on the first page, which has been read.
         api.delete("Service", "web-0000")
         api.forget()
         await reflection.watching(requests=4)
@@ -71,7 +71,7 @@ async def test_expired_pages_are_followed_by_an_unpaginated_list(api):
         (500, "etcd is gone", "the API server at URL can't list services: etcd is gone"),
     ],
 )
-async def test_a_rejected_list_is_a_problem_and_is_retried(api, code, message, problem):
+async def test_a_rejected_list_is_reported_and_retried(api, code, message, problem):
     api.refuse("services", code, message=message, times=3)
     async with reflecting(api) as reflection:
         await reflection.watching(requests=5)
@@ -99,7 +99,7 @@ async def test_a_server_requested_delay_is_not_shortened(api):
         await reflection.watching(requests=3)
 
 
-async def test_an_unreachable_server_is_a_problem_until_reachable(api):
+async def test_an_unreachable_server_is_reported_until_reachable(api):
     await api.stop()
     async with reflecting(api) as reflection:
         await reflection.until(lambda: len(reflection.waits) >= 2)
@@ -111,7 +111,7 @@ async def test_an_unreachable_server_is_a_problem_until_reachable(api):
         ]
 
 
-async def test_a_slow_list_is_a_problem_and_times_out(api, monkeypatch):
+async def test_a_slow_list_is_reported_and_times_out(api, monkeypatch):
     is_slow = True
     real = ApiClient.stream
 
@@ -119,7 +119,7 @@ async def test_a_slow_list_is_a_problem_and_times_out(api, monkeypatch):
     async def stream(self, path, query):
         async with real(self, path, query) as stream:
             if is_slow:
-                # The answer has begun, and nothing follows.
+                # The response has begun, but nothing follows.
                 stream.read = Stalled().read
             yield stream
 
@@ -161,7 +161,7 @@ async def test_events_are_applied_and_the_next_watch_continues_after_the_last_ev
         assert reflection.reflector.restarts == 0
 
 
-async def test_watches_that_end_at_once_are_retried_with_backoff(api):
+async def test_watches_that_end_immediately_are_retried_with_backoff(api):
     async with reflecting(api) as reflection:
         for count in range(2, 6):
             await reflection.watching(requests=count)
@@ -212,7 +212,7 @@ async def test_repeatedly_ending_watches_are_logged_once_a_minute(api, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.sources")
     async with reflecting(api) as reflection:
         await reflection.watching()
-        # Each time a watch, a list, and the next watch.
+        # Each time, the watch fails, a list follows, and then the next watch.
         for now_s, requests in ((0, 5), (30, 8), (61, 11)):
             reflection.now_s = now_s
             api.forget()
@@ -269,7 +269,7 @@ async def test_a_server_restored_from_a_backup_is_listed_again(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.send("services", bookmark)
-        # Without a question, a watch from 9999 would be silent until history is there.
+        # Without this check, a watch from 9999 would be silent until the history reaches it.
         api.end_watches()
         await reflection.watching(requests=5)
         assert api.requests[2:] == [
@@ -345,7 +345,7 @@ async def test_a_watch_ending_on_schedule_is_followed_without_a_revision_check(a
         api.end_watches()
         await reflection.watching(requests=3)
         assert api.requests == reflection.requests
-        # Early, and late.
+        # One watch ends early, one late.
         for now_s, count in ((598, 4), (900, 5)):
             reflection.now_s = now_s
             api.end_watches()
@@ -378,7 +378,7 @@ async def test_a_server_with_an_older_history_is_listed_at_its_newest_state(api,
     async with reflecting(api) as reflection:
         await reflection.watching()
         assert reflection.names == ["gone", "web"]
-        # The watches do not learn of it: the history that they follow is not the server's.
+        # The watches miss it, because they follow a history that the server no longer has.
         api.be_silent()
         api.delete("Service", "gone")
         api.be_silent(is_silent=False)
@@ -398,7 +398,7 @@ async def test_an_event_revealing_an_older_history_is_not_applied(api, kind):
     api.put(service("web"))
     async with reflecting(api) as reflection:
         await reflection.watching()
-        # So that what the list contains isn't known yet.
+        # The list fails, so the current contents aren't known yet.
         api.refuse("services", 503, message="busy")
         name = "gone" if kind == "ADDED" else "web"
         old = service(name)
@@ -409,7 +409,7 @@ async def test_an_event_revealing_an_older_history_is_not_applied(api, kind):
         assert reflection.names == ["web"]
 
 
-async def test_a_rejected_watch_is_a_problem_and_continues_from_its_version(api):
+async def test_a_rejected_watch_is_reported_and_continues_from_its_version(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.refuse("services", 503, message="shutting down")
@@ -424,7 +424,7 @@ async def test_a_rejected_watch_is_a_problem_and_continues_from_its_version(api)
         assert reflection.waits == [0.8]
 
 
-async def test_a_broken_watch_is_not_a_problem_if_the_next_one_succeeds(api):
+async def test_a_broken_watch_is_not_reported_if_the_next_one_succeeds(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.now_s = 60
@@ -439,7 +439,7 @@ async def test_a_watch_cut_by_a_load_balancer_while_idle_misses_no_changes(api):
         await it.watching()
         it.now_s = 20
         balancer.pass_time(20)
-        # The watch that has just been cut doesn't pass it on.
+        # The watch that was just cut doesn't deliver it.
         api.put(service("web"))
         await it.until(lambda: it.names == ["web"])
         assert it.requests == [LIST.format(0), WATCH.format(1000), WATCH.format(1000)]
@@ -447,7 +447,7 @@ async def test_a_watch_cut_by_a_load_balancer_while_idle_misses_no_changes(api):
         assert it.waits == []
 
 
-async def test_watches_cut_within_their_first_event_are_a_problem_until_one_succeeds(api):
+async def test_watches_cut_within_their_first_event_are_reported_until_one_succeeds(api):
     async with reflecting(api) as reflection:
         for count in (2, 3):
             await reflection.watching(requests=count)
@@ -476,7 +476,7 @@ async def test_cuts_separated_by_an_orderly_end_are_not_a_problem(api):
         assert reflection.problems == []
 
 
-async def test_an_error_event_is_a_problem_until_the_next_watch_succeeds(api):
+async def test_an_error_event_is_reported_until_the_next_watch_succeeds(api):
     error = b'{"type": "ERROR", "object": {"code": 500, "message": "etcd\\nis gone"}}\n'
     async with reflecting(api) as reflection:
         await reflection.watching()
@@ -495,7 +495,7 @@ async def test_an_error_event_is_a_problem_until_the_next_watch_succeeds(api):
         ),
     ],
 )
-async def test_an_invalid_line_is_a_problem_and_followed_by_a_list(api, line, problem):
+async def test_an_invalid_line_is_reported_and_followed_by_a_list(api, line, problem):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.send("services", line)

@@ -1,4 +1,4 @@
-"""Objects of one kind, from JSON into the store."""
+"""Objects of one kind, from JSON to the store."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def raw(item: dict[str, Any], version: str = "1001") -> bytes:
 
 
 def put(cache: ResourceCache, item: bytes, **options: bool) -> str | None:
-    """Put an object as a watch does; return its version."""
+    """Put an object as a watch does; return its resourceVersion."""
     metadata = metadata_of(item)
     cache.put(item, metadata, **options)
     return metadata.resource_version
@@ -121,7 +121,7 @@ def test_a_problem_ends_with_the_deletion_of_its_object(services):
     assert services.rejected == {}
 
 
-def test_an_object_without_metadata_is_a_problem(services):
+def test_an_object_without_metadata_is_reported(services):
     assert put(services, b'{"metadata": 7}') is None
     place, problem = "Service (without a name)", "metadata: expected mapping, got int"
     assert list(services.rejected.values()) == [RejectedFacts.at(place, problem)]
@@ -172,7 +172,7 @@ def test_slices_with_the_headless_label_are_read_even_with_endpoints_from_pods(s
 
 
 @pytest.mark.parametrize(("name", "notes"), [("web-7", 0), ("..", 1)])
-def test_invalid_pod_references_are_noted_only_if_pods_are_needed(store, name, notes):
+def test_invalid_pod_references_get_a_note_only_if_pods_are_needed(store, name, notes):
     put(ResourceCache(SERVICES, store), raw(service()))
     item = endpoint_slice("10.244.1.7")
     item["endpoints"][0]["targetRef"] = {"kind": "Pod", "name": name}
@@ -201,7 +201,7 @@ def test_the_node_is_a_single_object(store):
 
 
 ONE_SERVICE = SERVICE_BYTES + OBJECT_BYTES + PART_BYTES
-"""The weight of a Service here, with one port."""
+"""The weight of a Service with one port."""
 
 
 def crowd(store: Store, limit: int = 10) -> ResourceCache:

@@ -1,4 +1,4 @@
-"""Texts for error responses and for a server that can't be reached."""
+"""Texts of error responses, and of errors without a response."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_rejection_contains_the_servers_message_and_a_remedy(code, body, words
 )
 @pytest.mark.parametrize("asked_s", [0.0, 2.0, 86400.0, math.inf])
 def test_only_the_api_server_may_request_a_long_delay(code, body, most_s, asked_s):
-    """Issue 74."""
+    """Source: issue 74."""
     response = Response(code, body, retry_after_s=asked_s)
     found = rejected(URL, "list", "services", response, credentials="the token in /t")
     assert min(found.retry_after_s, RETRY_AFTER_MAX_S) == min(asked_s, most_s)

@@ -1,4 +1,4 @@
-"""Scaling from and to zero, at a server that keeps a workload, its autoscalers and budgets."""
+"""Scaling from and to zero, on a server with a workload, its autoscalers and its budgets."""
 
 import asyncio
 import logging
@@ -24,25 +24,25 @@ BUDGETS = "/apis/policy/v1/namespaces/shop/poddisruptionbudgets"
 
 
 class Shop:
-    """The server, and what its users have asked for."""
+    """The server, and the requests of its users."""
 
     def __init__(self):
         self.workload = SCALE
-        """The path of its scale."""
+        """The path of the workload's scale."""
         self.replicas = 1
         self.version = 1
         self.autoscalers = []
         self.budgets = []
         self.refused = {}
-        """Responses to a method and a path."""
+        """The errors for a method and a path."""
         self.asked = 0
         self.agrees = True
         self.reason = None
         self.labels = []
-        """Those of which a caller was asked whether it may."""
+        """The labels that were checked with the caller."""
         self.meanwhile = lambda: None
         self.lost = []
-        """What happens to updates whose response is lost, the first one first."""
+        """Functions that run instead of a response to an update, in this order."""
         self.before_update = None
         self.peers = set()
 
@@ -72,7 +72,7 @@ class Shop:
             return web.json_response({"message": f'"{plural}/{name}" not found'}, status=404)
         if request.method == "PUT" and self.lost:
             self.lost.pop(0)()
-            # Closed as an orderly end would be, it has aiohttp send the update again.
+            # aiohttp would retry the update if the connection were closed without a reset.
             request.transport.abort()
             return web.Response()
         if request.method == "PUT":
@@ -178,7 +178,7 @@ async def test_a_missing_workload_is_reported(shop):
 
 @pytest.mark.parametrize("body", ["<html>", "[]", '{"spec": 1}', '{"spec": {"replicas": "1"}}'])
 async def test_a_response_other_than_a_scale_is_reported(shop, body):
-    """As a server in front of the API server may send it."""
+    """A server in front of the API server may send it."""
     shop.refuse("GET", SCALE, 200, body)
     assert await wake(shop) == (
         "cannot read the scale of deployment/web: the response isn't a Scale"
@@ -313,7 +313,7 @@ async def test_an_update_rejected_by_a_failing_gateway_may_have_been_made(shop, 
 
 @pytest.mark.parametrize("code", [500, 503])
 async def test_a_scale_request_failing_twice_without_effect_is_reported(shop, code):
-    """An admission webhook, for example."""
+    """An admission webhook can cause this."""
     shop.refuse("PUT", SCALE, code, '{"message": "failed calling webhook"}')
     why = "cannot scale deployment/web to zero: failed calling webhook"
     assert await scale_down(shop) == ScaleDown(reason=why)
@@ -333,6 +333,6 @@ async def test_an_update_lost_before_a_server_failure_may_have_been_made(shop):
     async def fail():
         return web.Response(text="{}", status=500)
 
-    # aiohttp sends the first one again by itself.
+    # aiohttp itself retries the first update.
     shop.lost = [lambda: None, lambda: shop.refused.update({("PUT", SCALE): fail})]
     assert await scale_down(shop) == ScaleDown(is_asleep=True)

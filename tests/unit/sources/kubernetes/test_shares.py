@@ -1,4 +1,4 @@
-"""What of one namespace is kept, and what is left out."""
+"""The part of a namespace that is kept, and the part that is left out."""
 
 from __future__ import annotations
 

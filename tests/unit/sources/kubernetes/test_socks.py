@@ -1,4 +1,4 @@
-"""Requests through a SOCKS5 proxy, which knows names that this machine doesn't."""
+"""Requests through a SOCKS5 proxy, which resolves names that this machine can't."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 
 
 class FakeSocks:
-    """A proxy that serves one kind of greeting; every name leads to one port of this machine."""
+    """A proxy that accepts one kind of greeting, and maps every name to a port of this machine."""
 
     def __init__(self, port: int, **answers: bytes) -> None:
         self.asked: list[bytes] = []
@@ -170,7 +170,7 @@ async def test_a_proxy_closing_the_connection_is_reported_as_the_reason():
         async with session_through(proxy) as session:
             with pytest.raises(OSError, match=r"it closed the connection|reset by peer"):
                 await session.get("http://api.test/")
-    # Nothing listens there any more.
+    # No server listens on that port any more.
     async with session_through(proxy) as session:
         with pytest.raises(OSError, match="Connect call failed"):
             await session.get("http://api.test/")

@@ -1,4 +1,4 @@
-"""The API server as a source: the contract, coalescing, problems, log."""
+"""The API server as a source: contract, coalescing, problems and logs."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def cluster(api):
 
 
 class TestContract(SourceContract):
-    """What every API server must do."""
+    """The contract of every API server."""
 
 
 class TestHistory(HistoryContract):
-    """What all of them make of revisions."""
+    """The contract of its revisions."""
 
 
 def watches_all(api: FakeApiServer) -> bool:
@@ -173,7 +173,7 @@ async def test_services_do_not_wait_repeatedly_for_an_unreadable_node(api, sourc
         await published.until(lambda s: len(s.services) == 2)
 
 
-async def test_an_unreadable_object_is_a_problem_and_other_objects_are_served(api, source_of):
+async def test_an_unreadable_object_is_reported_and_other_objects_are_served(api, source_of):
     api.put(service("bad", ports=[{"port": "http"}]))
     api.put(service())
     source = source_of(api)
@@ -297,7 +297,7 @@ async def test_the_first_snapshot_is_published_after_pods_are_listed(api, source
         assert len(published.snapshots) == 1
 
 
-async def test_a_missing_permission_to_read_pods_is_a_problem_with_a_remedy(api, source_of):
+async def test_a_missing_permission_to_read_pods_is_reported_with_a_remedy(api, source_of):
     api.refuse("pods", 403, message="pods is forbidden", times=1000)
     source = source_of(api, endpoints_from_pods=True)
     async with running(source):
@@ -323,7 +323,7 @@ async def test_only_slices_of_services_with_a_selector_are_ignored(api, source_o
         await published.until(lambda s: len(s.services) == 1)
 
 
-async def test_a_pod_with_an_invalid_annotation_is_a_problem_and_keeps_its_state(api, source_of):
+async def test_a_pod_with_an_invalid_annotation_is_reported_and_keeps_its_state(api, source_of):
     api.put(service(**SELECTING))
     api.put(pod())
     source = source_of(api, endpoints_from_pods=True)

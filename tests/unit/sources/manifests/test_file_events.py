@@ -1,4 +1,4 @@
-"""What wakes the source: real files, links and folders."""
+"""The events that wake the source: real files, links and folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def follow():
-    """Follow a path and links in it; nothing that happened before counts."""
+    """Follow a path and the links in it; earlier events don't count."""
     opened = []
 
     def opener(path, *links):
@@ -37,7 +37,7 @@ def follow():
 
 
 def count_watches(events):
-    """Return how many folders the kernel watches for it."""
+    """Return how many folders the kernel watches for this object."""
     return Path(f"/proc/self/fdinfo/{events._inotify.fileno()}").read_text().count("inotify wd:")
 
 
@@ -132,7 +132,7 @@ def test_circular_links_are_followed_only_once(folder, follow):
 
 
 def test_only_the_first_links_of_a_long_chain_are_watched(folder, follow):
-    """Each is in a folder of its own, and a manifest without links is heard as before."""
+    """Each link has its own folder, and a manifest without links is still watched."""
     links = [folder / f"{n}" / "a.yaml" for n in range(2 * LINKS_MAX)]
     for link, target in zip(links, [*links[1:], folder / "web.yaml"], strict=True):
         link.parent.mkdir()
@@ -183,7 +183,7 @@ def test_lost_events_are_reported_as_one_event(folder, follow):
     events = follow(folder)
     (folder / "web.yaml").open("w").close()
     with (folder / "web.yaml").open("w") as file:
-        # Equal events in a row are one.
+        # The kernel merges equal consecutive events.
         for _ in range(10_000):
             file.write("web 2")
             file.flush()

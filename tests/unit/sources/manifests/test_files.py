@@ -1,4 +1,4 @@
-"""Which files are there, and what in them is new: each look is one call."""
+"""The files that exist, and what is new in them; each check is one call."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_config_map_update_counts_as_a_change(folder):
     assert watch.look().texts == {str(folder / "shop.yaml"): "shop 2"}
 
 
-def test_a_vanished_path_is_a_problem_and_removes_no_files(folder, watch):
+def test_a_vanished_path_is_reported_and_removes_no_files(folder, watch):
     folder.rename(folder.with_name("elsewhere"))
     expected = Look(problems={str(folder): f"{folder}: cannot read: No such file or directory"})
     assert watch.look() == Look(is_settling=True)
@@ -161,7 +161,7 @@ def test_a_path_other_than_a_file_or_directory_is_an_error(tmp_path):
         FileWatch(tmp_path / "pipe").first_look()
 
 
-def test_a_pipe_is_a_problem_at_once_and_other_files_are_read(folder):
+def test_a_pipe_is_reported_immediately_and_other_files_are_read(folder):
     os.mkfifo(folder / "pipe.yaml")
     look = FileWatch(folder).first_look()
     assert names(look) == ["web.yaml"]
@@ -189,13 +189,13 @@ def test_a_pipe_replacing_a_file_before_the_read_does_not_block(folder):
         files._read_file(str(folder / "pipe.yaml"))
 
 
-def test_a_dangling_link_is_a_problem(folder, watch):
+def test_a_dangling_link_is_reported(folder, watch):
     (folder / "cart.yaml").symlink_to("nowhere")
     problem = f"{folder}/cart.yaml: cannot read: No such file or directory"
     assert watch.look() == Look(problems={str(folder / "cart.yaml"): problem})
 
 
-def test_an_oversized_file_is_a_problem_and_other_files_are_read(folder, watch):
+def test_an_oversized_file_is_reported_and_other_files_are_read(folder, watch):
     with (folder / "huge.yaml").open("wb") as huge:
         huge.truncate(2 * files.FILE_BYTES_MAX)
     (folder / "web.yaml").write_text("web 2")
@@ -220,7 +220,7 @@ def test_the_problem_of_a_deleted_file_ends(folder, watch, was_read):
     assert watch.look().problems == {}
 
 
-def test_an_unreadable_file_is_a_problem_until_readable(folder, watch, monkeypatch):
+def test_an_unreadable_file_is_reported_until_readable(folder, watch, monkeypatch):
     web = folder / "web.yaml"
     web.write_text("web 2")
     monkeypatch.setattr(files, "FILE_BYTES_MAX", 4)
@@ -233,7 +233,7 @@ def test_an_unreadable_file_is_a_problem_until_readable(folder, watch, monkeypat
 
 @contextlib.contextmanager
 def no_descriptor_left():
-    """Make the lowest free descriptor the first that this process may not have."""
+    """Limit descriptors so that this process can't open another one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
@@ -268,7 +268,7 @@ def test_a_problem_stays_while_descriptors_are_short(folder, monkeypatch):
     watch = FileWatch(web)
     look = watch.first_look()
     assert list(look.problems) == [str(web)]
-    # The open fails before the size is known.
+    # Opening fails before the size is known.
     with no_descriptor_left():
         assert [watch.look(), watch.look()] == [
             Look(problems=look.problems, is_settling=True),
@@ -297,14 +297,14 @@ def test_a_file_is_decoded_as_by_kubectl(folder, watch, encoding):
     assert watch.look().texts[str(web)].removeprefix("\ufeff") == "a: gar\u00e7on\n"
 
 
-def test_a_directory_without_manifests_is_a_problem(tmp_path):
+def test_a_directory_without_manifests_is_reported(tmp_path):
     look = FileWatch(tmp_path).first_look()
     assert look.problems == {
         str(tmp_path): f"{tmp_path}: contains no manifests (*.yaml, *.yml, *.json)"
     }
 
 
-def test_a_directory_is_a_problem_after_its_last_manifest_is_deleted(folder, watch):
+def test_a_directory_is_reported_after_its_last_manifest_is_deleted(folder, watch):
     (folder / "web.yaml").unlink()
     assert watch.look() == Look(is_settling=True)
     assert list(watch.look().problems) == [str(folder)]

@@ -1,4 +1,4 @@
-"""Node ports for Services that name none."""
+"""Node ports for Services that don't specify one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One file's text as objects, or as what is wrong with it."""
+"""The text of one file, as objects or as mistakes."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_lists_are_read_as_their_items():
     ]
 
 
-def test_an_empty_list_is_not_a_problem():
+def test_an_empty_list_is_accepted():
     assert read("{apiVersion: v1, kind: List, items: []}") == FileObjects()
     assert read("{apiVersion: v1, kind: ServiceList, items: null}") == FileObjects()
 
@@ -381,7 +381,7 @@ kind: List
     )
 
 
-def test_all_problems_are_reported_at_once_and_the_valid_objects_used():
+def test_all_problems_are_reported_together_and_the_valid_objects_used():
     service = SERVICE.replace("port: 80", "port: 0\n      protocl: UDP").replace("  cl", "  cL")
     text = "---\n".join((service, SLICE, "kind: [\n", "kind: Node\nmetadata: {name: bob}\n", NODE))
     content = read(text)

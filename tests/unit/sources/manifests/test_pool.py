@@ -1,4 +1,4 @@
-"""Values for names."""
+"""The values that names get from a pool."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_value_in_use_moves_only_the_name_allocated_to_it():
 
 
 def test_the_first_of_two_colliding_names_gets_the_value():
-    # 23 names and 100 values: as with birthdays, some meet.
+    # With 23 names and 100 values, some collide (the birthday paradox).
     names_of: dict[int, list[str]] = {}
     for name in (f"name-{n:02}" for n in range(23)):
         [value] = pool(100).allocate([name], taken=()).values()
@@ -50,7 +50,7 @@ def test_the_lower_band_is_allocated_last():
 
 
 def test_names_beyond_the_cache_size_keep_their_values():
-    """The caches of hashes and of addresses are bounded, and what they forgot is computed again."""
+    """The caches of hashes and addresses are bounded; evicted values are computed again."""
     addresses = ClusterIPRange("10.64.0.0/10").pool
     few = [f"shop/{number:06}" for number in range(100)]
     before = addresses.allocate(few, taken=())

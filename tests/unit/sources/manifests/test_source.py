@@ -1,4 +1,4 @@
-"""Manifests as a source: real files, published snapshots, problems in status and log."""
+"""Manifests as a source: real files, published snapshots, and problems in status and log."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_an_unchanged_directory_publishes_no_snapshot(web):
 
 
 async def waits_of(source: ManifestSource, *edits: Callable[[], object]) -> list[float]:
-    """Return how long a source waits: each edit is made while it waits for changes."""
+    """Return the pauses of a source; each edit is made during one of them."""
     waits: list[float] = []
     left = list(edits)
     enough = asyncio.Event()
@@ -100,7 +100,7 @@ async def test_while_files_change_checks_are_more_frequent(web):
 
 
 async def test_files_without_change_events_are_polled_often(web, tmp_path):
-    # A folder isn't told what happens to its files under names in other folders.
+    # A folder gets no event if a file changes through a hard link in another folder.
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "web.yaml").hardlink_to(web)
     waits = await waits_of(
@@ -167,7 +167,7 @@ asyncio.run(main(pathlib.Path(sys.argv[1])))
     ],
 )
 def test_without_inotify_watches_manifests_are_polled_and_this_is_logged_once(web, limit, problem):
-    # In a user namespace of its own the limit is its own, too.
+    # A new user namespace has its own limit.
     script = f'echo 0 > /proc/sys/user/{limit}; exec "$@"'
     done = subprocess.run(
         ["unshare", "-Ur", "sh", "-ec", script, "sh", sys.executable, "-c", POLLED, str(web)],

@@ -60,7 +60,7 @@ def test_a_missing_cluster_ip_is_allocated_and_an_explicit_address_kept(state):
     assert ips == {"web": ("10.96.67.208",), "cart": ("10.96.7.1",), "db": (), "far": ()}
 
 
-def test_a_service_without_an_available_address_is_a_problem():
+def test_a_service_without_an_available_address_is_reported():
     state = ManifestState(node_name="", service_cidrs=["10.96.0.1/32"])
     state.take(Look({"a.yaml": service(clusterIP="10.96.0.1"), "b.yaml": service("cart")}))
     assert state.problems == ("b.yaml:1: spec.clusterIP: no address is left in 10.96.0.1/32",)
@@ -191,7 +191,7 @@ def test_endpoints_objects_are_used_only_without_slices(state):
     assert state.snapshot.services[WEB].service.notes == (), "as in a dump of a cluster"
 
 
-def test_unmirrored_endpoints_are_noted_on_a_service_without_slices(state):
+def test_unmirrored_endpoints_get_a_note_on_a_service_without_slices(state):
     skipped = endpoints("10.244.1.7").replace(
         "{name: web,", '{name: web, labels: {endpointslice.kubernetes.io/skip-mirror: "true"},'
     )
@@ -216,7 +216,7 @@ def test_the_node_object_with_this_nodes_name_is_used(state):
     assert state.snapshot.node is None
 
 
-def test_unreadable_files_are_problems_until_readable(state):
+def test_unreadable_files_are_reported_until_readable(state):
     state.take(
         Look({"a.yaml": service()}, problems={"b.yaml": "b.yaml: cannot read: it is locked"})
     )
@@ -243,7 +243,7 @@ def test_dual_stack_addresses_and_node_ports_are_allocated_as_by_an_api_server()
     assert other.ports[0].node_port == 0
 
 
-def test_another_services_health_check_port_is_a_problem_with_its_line(state):
+def test_another_services_health_check_port_is_reported_with_its_line(state):
     text = service(type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=31000)
     state.take(Look({"a.yaml": text, "b.yaml": text.replace("web", "cart")}))
     note = NoteKind.NODE_PORT_NAMED("spec.healthCheckNodePort", "31000/TCP", "shop/web")

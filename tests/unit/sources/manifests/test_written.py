@@ -1,4 +1,4 @@
-"""What a Service of a manifest leaves to be given."""
+"""The fields of a manifest's Service that are left to be allocated."""
 
 from __future__ import annotations
 

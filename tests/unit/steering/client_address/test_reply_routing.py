@@ -90,6 +90,6 @@ async def test_bridge_delivery_starts_with_the_first_bridge(node, replies, monke
 
 @pytest.fixture
 def number(node):
-    """The number of a bridge."""
+    """Create a bridge; return its interface index."""
     node.run("ip link add br0 type bridge; ip link set br0 up")
     return int(re.match(r"(\d+):", node.run("ip -o link show br0"))[1])

@@ -1,4 +1,4 @@
-"""Requests to a helper process and its answers."""
+"""Requests to a helper process, and its answers."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def test_the_expiry_of_a_guard_is_not_drift(node, ask, before):
     assert [ask("repair") for _ in range(before)] == [0] * before
     ask("change", {WEB: 36003})
     assert ask("repair") == 0
-    # With it, everything is compared.
+    # At this repair, the guard expires and everything is compared.
     node.run("iptables-legacy -A INPUT -p tcp --dport 9999 -j ACCEPT")
     assert [ask("repair"), ask("repair")] == [0, 0]
     assert "36001" not in node.run("iptables-legacy-save -t filter")
 
 
-def test_drift_visible_in_the_tables_size_is_repaired_at_once(node, ask):
+def test_drift_visible_in_the_tables_size_is_repaired_immediately(node, ask):
     ask("apply", {WEB: 36001})
     assert ask("repair") == 0
     node.run("iptables-legacy -t nat -F UPROXY-PRE")
@@ -116,7 +116,7 @@ def test_flows_translated_to_a_removed_address_are_ended(node, ask):
     node.run("ip link set lo up; ip route add 10.96.0.0/16 dev lo")
     node.run("ip address add 10.1.0.1/32 dev lo")
     ask("apply", {DNS: 36002})
-    # As a client outside of this node is led by REDIRECT.
+    # REDIRECT does this to a client outside of this node.
     node.run(r"""
         nft add table ip client
         nft add chain ip client output { type nat hook output priority -150\; }

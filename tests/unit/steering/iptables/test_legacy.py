@@ -19,7 +19,7 @@ from userspace_proxy.steering.iptables.legacy import (
 
 @pytest.fixture
 def commands(tmp_path, monkeypatch):
-    """A directory of commands that is all there is."""
+    """A folder of commands, the only one in PATH."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(legacy, "MORE_PATHS", ())
 
@@ -34,7 +34,7 @@ def commands(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tables(commands):
-    """Tables of IPv4 whose restore is a script."""
+    """IPv4 tables whose restore program is a script."""
 
     def make(script: str) -> LegacyTables:
         commands("iptables-legacy-save", "exit 0")
@@ -128,7 +128,7 @@ def test_edits_can_be_tested_without_applying_them(tables):
 
 
 def test_restore_inherits_the_lock_and_takes_a_private_one(tables, lock):
-    # test is built into the shell, so nothing is needed from PATH.
+    # test is a shell builtin, so it doesn't need PATH.
     tables(
         f'test -e /proc/self/fd/{lock} && test "$XTABLES_LOCKFILE" != /run/xtables.lock'
     ).restore("nat", [], lock)

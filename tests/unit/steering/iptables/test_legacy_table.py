@@ -1,4 +1,4 @@
-"""A table in memory instead of the kernel's; the lock is a real file."""
+"""An in-memory table instead of the kernel's; the lock is a real file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IN_FORCE = {"PREROUTING": (TO_PRE,), "OUTPUT": (TO_OUT,), **CHAINS}
 
 
 class Memory:
-    """Replaces the programs and python-iptables; a change by others is ``theirs``."""
+    """Replaces the programs and python-iptables; ``theirs`` is a change by another program."""
 
     def __init__(self) -> None:
         self.chains: dict[str, list[str]] = {"PREROUTING": [], "OUTPUT": []}
@@ -129,7 +129,7 @@ def test_differences_are_counted_and_corrected_in_one_commit():
         -D PREROUTING {TO_PRE}
         -I OUTPUT 1 {TO_OUT}
         -I PREROUTING 1 {TO_PRE}""")
-    # WEB is missing twice, CART is surplus twice, one jump is missing and one is late.
+    # WEB is missing twice, CART is present twice too often, one jump is missing and one is late.
     assert difference.count == 6
     assert set(difference.lines) == {WEB, CART}
     assert difference.has_other_jumps
@@ -156,7 +156,7 @@ def test_the_differences_of_a_table_are_counted(contents, count):
     assert (difference.count, bool(difference)) == (count, count > 0)
 
 
-def test_a_different_order_is_a_difference():
+def test_a_different_order_counts_as_a_difference():
     chains = {PRE: (WEB, CART), OUT: ()}
     contents = IN_FORCE | {PRE: (CART, WEB), OUT: ()}
     assert compare(contents, chains, NAT_JUMPS) == TableDifference(

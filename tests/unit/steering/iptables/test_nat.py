@@ -1,4 +1,4 @@
-"""The chains of the nat table: how far a packet walks, and that a change equals a new layout."""
+"""The nat table's chains: how many rules a packet meets, and that a change equals a new layout."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WEB = NatRule("tcp", "10.96.7.1", 80, 36001)
 CART = NatRule("tcp", "10.96.7.2", 80, 36002)
 NODE = "192.0.2.1"
 MANY = [NatRule("tcp", f"10.96.{i >> 4}.{i & 15}", 80, 36000 + i) for i in range(400)]
-# More at one address than a chain holds without being divided.
+# One address has more rules than an undivided chain may have.
 MANY_RANGES = [
     NatRule("tcp", f"10.96.{i % 9}.1", 1 + i, 37000 + i, last=9 + i) for i in range(0, 4000, 10)
 ]
@@ -111,7 +111,7 @@ def test_returned_chains_are_immutable():
     assert before == NatChains(4, [WEB]).chains
 
 
-def test_an_unreachable_rule_is_not_in_force():
+def test_an_unreachable_rule_does_not_count_as_active():
     chains = {
         PRE: ("-d 10.96.8.0/24 -j UPROXY-O1abcd", str(CART)),
         OUT: (),
@@ -156,7 +156,7 @@ def by_chain(lines: Iterable[ChainLine]) -> Mapping[str, Sequence[Line]]:
 
 
 def walked(tree: Mapping[str, Sequence[Line]], packet: NatRule) -> tuple[int, bool]:
-    """Walk as the kernel does; return how many rules were met, and whether one took the packet."""
+    """Traverse the rules; return how many were compared, and whether one matched the packet."""
     met = 0
     ways = [iter(tree.get(ROOT, ()))]
     while ways:
@@ -194,7 +194,7 @@ def test_a_packet_traverses_at_most_a_few_dozen_rules(version, rules, longest):
     ("version", "rules", "packet"),
     [pytest.param(4, SERVICES, POD, id="ipv4"), pytest.param(6, SERVICES_6, POD_6, id="ipv6")],
 )
-def test_a_packet_to_another_address_leaves_the_tree_at_once(version, rules, packet):
+def test_a_packet_to_another_address_matches_one_rule_at_most(version, rules, packet):
     assert walked(by_chain(Tree(version, rules).lines()), packet) == (1, False)
 
 

@@ -1,4 +1,4 @@
-"""Edits themselves need a kernel: tests/node/test_steering_iptables.py."""
+"""Small edits; tests/node/test_steering_iptables.py tries them in a kernel."""
 
 from __future__ import annotations
 

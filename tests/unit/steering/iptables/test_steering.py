@@ -1,4 +1,4 @@
-"""The helpers of both families; tests/node has the contract and the traffic."""
+"""The helpers of both families; tests/node has the contract and real traffic."""
 
 from __future__ import annotations
 

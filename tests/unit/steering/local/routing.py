@@ -1,4 +1,4 @@
-"""Routing tables in memory, for the guards."""
+"""In-memory routing tables for the guards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from userspace_proxy.steering.local.kernel import PROTOCOL, LocalTable
 
 
 class MemoryTables:
-    """Routes as a set."""
+    """A routing table as a set of routes."""
 
     def __init__(self) -> None:
         self.items: set[LocalRoute] = set()

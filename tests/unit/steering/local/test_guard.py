@@ -46,7 +46,7 @@ def tables():
 
 @pytest.fixture
 def desired(request):
-    """With the ranges of ``@in_ranges``."""
+    """The desired state, with the ranges of ``@in_ranges``."""
     desired = DesiredState(getattr(request, "param", ()))
     desired.sources[IPFamily.IPV4] = "10.1.0.1"
     return desired
@@ -108,7 +108,7 @@ def test_a_range_is_routed_unless_local_to_the_node(guard, tables, desired):
 
 
 @in_ranges
-def test_a_frontend_is_in_force_if_its_address_or_range_is_routed(guard, tables, desired):
+def test_a_frontend_is_active_if_its_address_or_range_is_routed(guard, tables, desired):
     desired.change({WEB: 80, OUTSIDE: 443, LOOPBACK: 80})
     frontends = (WEB, OUTSIDE, LOOPBACK)
     assert list(map(guard.look(), frontends)) == [False, False, True]

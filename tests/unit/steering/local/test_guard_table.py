@@ -1,4 +1,4 @@
-"""The table as messages, read back; tests/node has it as ``nft`` prints it."""
+"""The table as messages, parsed back; tests/node compares it with ``nft``'s output."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_the_programs_own_changes_and_other_routes_cause_no_event(node, tables):
 
 
 def test_changes_of_pod_links_do_not_overflow_the_event_queue(node, tables):
-    """Each change of one has an event of 2 KiB, and the queue holds 208 (#52)."""
+    """Each change of a link has an event of 2 KiB, and the queue holds 208 (#52)."""
     tables.changes()
     node.run("ip link add v0 type veth")
     flips = "\n".join(f"link set v0 mtu {1400 + turn % 2}" for turn in range(500))
@@ -80,14 +80,14 @@ def test_changes_of_pod_links_do_not_overflow_the_event_queue(node, tables):
         pytest.param("ip link set lo down; ip link set lo up", id="loopback"),
     ],
 )
-def test_a_change_of_this_programs_routes_is_an_event(node, tables, command):
+def test_a_change_of_this_programs_routes_is_reported(node, tables, command):
     tables.change(added=[TO_WEB])
     tables.changes()
     node.run(command)
     assert tables.changes().is_affected
 
 
-def test_a_new_address_of_the_node_is_an_event(node, tables):
+def test_a_new_address_of_the_node_is_reported(node, tables):
     tables.changes()
     node.run("ip address add 10.1.0.1/24 dev lo")
     assert "10.1.0.1" in tables.changes().addresses

@@ -1,4 +1,4 @@
-"""How the programmer keeps a guard right; tests/node has the contract and the traffic."""
+"""How the programmer keeps a guard right; tests/node has the contract and real traffic."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ OPEN = {
     "own_namespace": True,
     "kernel": KernelOffers({"nf_tables": errno.EPROTONOSUPPORT}),
 }
-"""Without nftables no table guards the routes."""
+"""Options without nftables, so no table guards the routes."""
 
 
 @contextlib.contextmanager
 def open_connection(frontend):
-    """A client's connection to a listener of a frontend; the listener's side ends it."""
+    """A client's connection to a frontend's listener, which the listener's side closes first."""
     with socket.socket() as server:
         server.setsockopt(socket.IPPROTO_IP, 19, 1)  # IP_TRANSPARENT
         server.bind(frontend.address)
@@ -38,7 +38,7 @@ def open_connection(frontend):
         with socket.create_connection(frontend.address):
             accepted, _ = server.accept()
             yield
-            # Its TIME_WAIT is no connection.
+            # The remaining TIME_WAIT doesn't count as a connection.
             accepted.close()
 
 
@@ -61,7 +61,7 @@ async def steering(make):
     await steering.close()
 
 
-async def test_udp_frontends_are_removed_at_once_and_idle_tcp_ones_at_the_next_repair(
+async def test_udp_frontends_are_removed_immediately_and_idle_tcp_ones_at_the_next_repair(
     node, steering
 ):
     await steering.apply({WEB: 80, DNS: 53})
@@ -92,7 +92,7 @@ async def test_a_returning_lingering_frontend_stays_after_its_connections_end(no
 @pytest.mark.parametrize("was", ["served", "lingering"])
 @pytest.mark.parametrize("options", [{}, OPEN], ids=["guard", "open"])
 async def test_open_connections_keep_the_routes_of_an_earlier_run(node, make, was, options):
-    """Its workers may outlive it, and drain."""
+    """The earlier run's workers may outlive it while they drain."""
     earlier, successor = make(**options), make(**options)
     await earlier.start()
     await earlier.apply({WEB: 80, CART: 80})
@@ -162,7 +162,7 @@ async def test_a_flow_translated_by_another_programs_rules_reaches_the_listener(
         socket.socket(type=socket.SOCK_DGRAM) as server,
     ):
         client.sendto(b"translated", DNS.address)
-        # The flow follows its conntrack entry, which outlives the rule.
+        # The flow's conntrack entry outlives the rule.
         node.run("nft flush chain ip other out")
         await steering.apply({DNS: 53} if step == "apply" else {})
         if step == "repair":
@@ -218,7 +218,7 @@ async def test_without_socket_lookup_the_guard_omits_that_check(node, steering, 
 async def test_routes_changing_during_a_read_fail_neither_change_nor_repair(
     node, steering, monkeypatch
 ):
-    """On a node with many pods that come and go that happens again and again (#52)."""
+    """On a node with many short-lived pods, this happens repeatedly (#52)."""
 
     def interrupted(_requests, _request):
         raise OSError(errno.EBUSY, "something changed during each of 10 listings")

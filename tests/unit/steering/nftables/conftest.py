@@ -1,4 +1,4 @@
-"""The kernel path of a node without other rules, and clients in that node."""
+"""The kernel path on a node without other rules, and clients on that node."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def path(node):
 
 @pytest.fixture
 def dial(node):
-    """Begins a flow from this node."""
+    """Start a flow from this node."""
     node.run(
         "ip link set lo up; ip route add 10.96.0.0/16 dev lo; ip route add 10.244.0.0/16 dev lo; "
         "ip route add fd00:96::/32 dev lo"

@@ -1,4 +1,4 @@
-"""The chains of ways of choosing, as messages; test_kernel_path has them in a kernel."""
+"""The chains of balancing methods, as messages; test_kernel_path applies them to a kernel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from userspace_proxy.steering.nftables.choosers import (
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 A, B = SocketAddress("10.244.1.2", 8080), SocketAddress("10.244.1.3", 8080)
-# NFTA_HASH_OFFSET of linux/netfilter/nf_tables.h.
+# Source: NFTA_HASH_OFFSET of linux/netfilter/nf_tables.h.
 HASH_OFFSET = 6
 INSIDE = EndpointChoice((A,), ("10.244.0.0/16", "10.0.0.0/24"))
 
@@ -41,7 +41,7 @@ def test_frontends_with_equally_many_endpoints_share_a_chain_with_one_rule():
     (rule,) = rules_of(write_chooser("t", chooser, ChooserChain(7)))
     assert rule.chain == "choose-7-of-2-ip"
     names = [one.name for one in rule.expressions()]
-    # The first look-up counts the connection; the last one finds the endpoint.
+    # The first look-up counts the connection, the last one finds the endpoint.
     at = names.index("numgen")
     assert (names[at - 1], names[at + 1]) == ("lookup", "lookup")
 
@@ -88,7 +88,7 @@ def test_with_affinity_each_endpoint_has_a_chain_that_stores_the_client():
 
 
 def test_a_service_with_affinity_has_only_its_own_endpoint_map():
-    """With one map of all Services, each rule cost as much as they had endpoints together."""
+    """With one map for all Services, each rule cost as much as all their endpoints together."""
     target = KernelTarget(1, (EndpointChoice((A, A, B)),), Affinity("shop/web", 60))
     messages = write_chooser("t", chooser_of(WEB, target), ChooserChain(9, {A: 7, B: 8}))
     parsed = [one for block in messages for one in read_messages(block)]
@@ -147,7 +147,7 @@ def test_range_ports_are_shifted_by_remainders(first, last, offset):
     ports = itertools.chain.from_iterable(range(p.first, p.last + 1) for p in parts)
     assert list(ports) == list(range(first, last + 1))
     for part in parts:
-        # The kernel's ports have 16 bits.
+        # The kernel's port numbers have 16 bits.
         assert 0 <= part.to_first <= part.to_last <= 65535
         divisor = part.to_last - part.to_first + 1
         for port in (part.first, (part.first + part.last) // 2, part.last):

@@ -1,4 +1,4 @@
-"""How the kernel path's table is kept right, in a real kernel."""
+"""How the kernel path's table keeps its contents, in a real kernel."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_after_a_rewrite_changes_are_incremental_again(node, path):
     path.load({WEB: BOTH})
     node.run(f"nft add element {TABLE} links '{{ 77 }}'")
     path.change({CART: BOTH})
-    # The table has another handle each time it is written.
+    # A rewritten table has another handle.
     written = node.run(f"nft -a list table {TABLE} | head -n 1")
     path.change({CART: None})
     assert node.run(f"nft -a list table {TABLE} | head -n 1") == written
@@ -111,7 +111,7 @@ def test_a_changed_hashing_rule_is_detected_and_repaired(node, path):
     )
     assert rule in node.run(f"nft list chain {chain}")
     node.run(f"nft 'flush chain {chain}; add rule {chain} accept'")
-    # The rule that is gone, and the one that took its place.
+    # One difference is the missing rule, the other one its replacement.
     assert [path.repair(), path.repair()] == [2, 0]
     assert rule in node.run(f"nft list chain {chain}")
 
@@ -185,7 +185,7 @@ def test_a_failed_rewrite_is_repeated_by_the_next_change(node, path, monkeypatch
             path.change({CART: ONE})
     path.change({CART: ONE})
     assert path.in_force() == {WEB: (A, B), CART: (A,)}
-    # A shortage says nothing about what the kernel can count.
+    # A lack of memory doesn't mean that the kernel can't count.
     assert path.connections() is not None
     assert path.repair() == 0
 
@@ -239,7 +239,7 @@ def test_an_unwritten_links_element_is_written_by_the_next_repair(node, path, mo
     generation, calls = Ruleset.generation, count(1)
 
     def lacks_memory_once(ruleset):
-        # The first is asked before the links are looked at.
+        # The first call precedes the reading of the links.
         if next(calls) == 2:
             raise SteeringError("cannot query nftables: No buffer space available")
         return generation(ruleset)
@@ -286,7 +286,7 @@ def test_counts_survive_endpoint_and_path_changes_and_rewrites(node, path, dial)
     dial(web)
     node.run(f"nft flush map {TABLE} choices4")
     assert path.repair() > 0
-    # More than before: a counter that begins again isn't always lower.
+    # This exceeds the old count, because a restarted counter isn't always lower.
     dial(web, 9)
     assert path.connections() == {web: 14, cart: 0, six: 0}
     node.run("nft flush ruleset")
@@ -308,7 +308,7 @@ def test_counts_survive_a_rewrite_caused_by_a_refused_link(node, path, dial, mon
     commit, calls = Ruleset.commit, count(1)
 
     def refuse_twice(ruleset, messages):
-        # The element alone, and as a part of what differs.
+        # The first call adds only the element, the second one repairs all differences.
         if next(calls) <= 2:
             raise NftablesError(errno.ENOMEM, 0)
         commit(ruleset, messages)
@@ -343,7 +343,7 @@ def test_counts_are_continued_after_an_undone_removal(path, dial):
     path.undo({web: BOTH_FAMILIES[web]})
     dial(web)
     assert path.connections() == {web: 4, cart: 2, six: 0}
-    # Its counter had gone, and so does what it had counted.
+    # Its counter was removed earlier, so its count is forgotten now.
     path.change({}, [cart])
     assert path.connections() == {web: 4, six: 0}
 
@@ -416,7 +416,7 @@ def test_affinity_entries_survive_endpoint_changes_and_are_not_drift(node, path)
     assert path.in_force() == {WEB: (B,), CART: (B,)}
     assert "10.1.0.2" in node.run(f"nft list set {TABLE} pins4")
     assert path.repair() == 0
-    # An element that another program has removed comes back, and the pins stay.
+    # An element that another program removed is restored, and the affinity entries stay.
     node.run(f"nft flush map {TABLE} choices4")
     assert path.repair() == 2
     assert "10.1.0.2" in node.run(f"nft list set {TABLE} pins4")
@@ -442,7 +442,7 @@ def test_beyond_the_limit_clients_are_served_without_affinity(node, path, dial, 
 
 @pytest.mark.long
 def test_affinity_entries_beyond_the_limit_are_refused_and_clients_still_served(node, path, dial):
-    """Clients are served meanwhile, those of other Services, too; to fill it takes seconds."""
+    """Clients of all Services are still served while the set is full; filling it takes seconds."""
     web, cart, *_ = SERVICES
     served, most = EndpointChoice(SERVERS[:1]), kernel_rules.PINS_MAX
     with_pins = KernelTarget(1, (served,), Affinity("shop/web", 60))
@@ -466,7 +466,7 @@ def test_affinity_entries_beyond_the_limit_are_refused_and_clients_still_served(
 
 @pytest.fixture
 def crowded(node, monkeypatch):
-    """Has another program change a table of its own in the middle of each transaction."""
+    """Make another program change its own table during each transaction."""
     commit, numbers = Ruleset.commit, count()
 
     def begin():
@@ -502,7 +502,7 @@ def test_foreign_transactions_delete_no_affinity_entries_and_are_not_drift(
 
 
 def test_a_change_reads_no_rules_of_other_services_and_is_not_drift(node, path, monkeypatch):
-    """With 3,000 endpoints that have chains it took 0.6 s, whichever Service changed."""
+    """With 3,000 endpoints that have chains, a change of any Service took 0.6 s."""
     read, rules = [], Ruleset.rules
 
     def note(*given):
@@ -517,7 +517,7 @@ def test_a_change_reads_no_rules_of_other_services_and_is_not_drift(node, path, 
     path.change({WEB: BOTH})
     assert [rule.chain.partition("-of-")[2] for rule in read] == ["2-ip"]
     node.run(f"nft add element {TABLE} links '{{ 77 }}'")
-    # Only the element differs: what wasn't read is as it was assumed.
+    # Only the element differs: the parts that weren't read are as assumed.
     assert path.repair() == 1
 
 
@@ -535,7 +535,7 @@ def test_increases_of_a_counter_are_added():
 def test_a_reset_counter_adds_its_whole_value():
     counts = Counts()
     counts.note(WEB, 7)
-    # Another program has reset it.
+    # A lower value means that another program has reset the counter.
     counts.note(WEB, 2)
     assert counts.totals == {WEB: 9}
     counts.note(CART, 3)

@@ -1,4 +1,4 @@
-"""The elements of the kernel path, and their differences; no kernel is needed."""
+"""The elements of the kernel path, and their differences; these tests need no kernel."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_frontends_endpoints_round_trip_through_elements():
     assert read_endpoints(by_set(loaded().elements())) == {WEB: (A, B), WEB_6: (A_6,)}
 
 
-def test_an_endpoint_without_its_frontend_is_not_in_force():
+def test_an_endpoint_without_its_frontend_is_not_active():
     elements = by_set(loaded().elements())
     del elements["choices4"]
     assert read_endpoints(elements) == {WEB_6: (A_6,)}
@@ -83,9 +83,9 @@ def test_a_change_stays_small_with_many_services_sharing_a_chain():
     change = rules.difference({one: KernelTarget(1, (EndpointChoice((B, B)),))})
     assert (len(change.removed), len(change.added), change.new_choosers) == (1, 1, {})
     change = rules.difference({one: None})
-    # Its two elements as a frontend, and one for each endpoint.
+    # These are the frontend's two elements, and one for each endpoint.
     assert (len(change.removed), change.added, change.gone_choosers) == (4, set(), {})
-    # And the one that counts, once nothing steers it.
+    # The fifth element counts connections; it is removed when no rule uses it any more.
     assert len(rules.difference({one: None}, [one]).removed) == 5
 
 
@@ -222,7 +222,7 @@ def test_numbers_wrap_around_and_skip_those_in_use():
 
 
 class Walked(dict):
-    """Choosers, and how often all of them were looked at."""
+    """Choosers, which count iterations over all of them."""
 
     walks = 0
 

@@ -1,4 +1,4 @@
-"""Rules and elements as messages, read back; tests/node has them as ``nft`` prints them."""
+"""Rules and elements as messages, parsed back; tests/node compares them with ``nft``'s output."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PORTS = {WEB: 36001, CART: REFUSE_PORT, DNS: 36002, WEB_6: 36001}
 
 
 def listed(messages):
-    """Return chains and rules as the kernel would list them."""
+    """Return chains and rules as the kernel lists them."""
     found = [message for block in messages for message in read_messages(block)]
     chains = [reader.read_chain(one) for one in found if one.kind == writer.NEW_CHAIN]
     rules = [reader.read_rule(one) for one in found if one.kind == writer.NEW_RULE]
@@ -47,7 +47,7 @@ def listed(messages):
 
 
 def written(removed, added):
-    """Return whether elements are added, of which set, and the elements, message by message."""
+    """Return whether elements are added, their set, and the elements, for each message."""
     table = TableWriter("userspace-proxy")
     table.change_elements(SETS, removed, added)
     found = [one for block in table.messages for one in read_messages(block)]
@@ -62,17 +62,17 @@ def written(removed, added):
 
 
 def maps_to(ports):
-    """Return the elements of a map."""
+    """Return the elements of a map from frontends to ports."""
     return {frontend_key(f): port.to_bytes(2, "big") for f, port in ports.items()}
 
 
 def keys(*frontends):
-    """Return the elements of a map in a message that removes them."""
+    """Return the keys of a map in a message that removes them."""
     return dict.fromkeys(map(frontend_key, frontends), b"")
 
 
 def guards(*ports):
-    """Return the elements of the guard."""
+    """Return the elements of the guard for these ports."""
     return dict.fromkeys((port_key(protocol, port) for protocol, port in ports), b"")
 
 
@@ -166,7 +166,7 @@ def test_the_refuse_port_and_address_are_read_from_rules():
     assert (refuse_port_of(empty), to_ip_of(empty)) == (0, "")
 
 
-def test_a_map_is_in_force_only_if_both_nat_chains_use_it():
+def test_a_map_is_active_only_if_both_nat_chains_use_it():
     listing = listed(write_table(SHAPE))
     assert is_looked_up(listing, "frontends4")
     output = tuple(
@@ -223,7 +223,7 @@ def test_a_foreign_interval_is_not_parsed_as_a_range():
     assert read_frontend(writer.Interval(first[:-4] + other[:-4]), IPFamily.IPV4) is None
 
 
-def test_ranges_are_in_force_only_if_their_chains_use_them():
+def test_ranges_are_active_only_if_their_chains_use_them():
     listing = listed(write_table(SHAPE))
     assert is_looked_up(listing, "ranges4")
     assert is_looked_up(listing, "ranges6")

@@ -1,4 +1,4 @@
-"""How the programmer keeps the table right; tests/node has the contract and the traffic."""
+"""How the programmer keeps the table right; tests/node has the contract and real traffic."""
 
 from __future__ import annotations
 
@@ -58,19 +58,19 @@ def stale_after_restoring(programmer):
 
 
 def count_flows(node, protocol=socket.IPPROTO_UDP, *, version=4):
-    """Return how many entries the node's connection tracking has of a protocol."""
+    """Return how many conntrack entries of a protocol the node has."""
     with node:
         return conntrack.count_by_endpoint(version, protocol).entries.total()
 
 
 def to_endpoint(ip, port=8080):
-    """Return what leads to one endpoint in the kernel."""
+    """Return a target with one endpoint on the kernel path."""
     return KernelTarget(36002, (EndpointChoice((SocketAddress(ip, port),)),))
 
 
 @contextlib.asynccontextmanager
 async def succeeding(facts=FACTS):
-    """Start another run after the one before was closed."""
+    """Start the next run after the previous one was closed."""
     successor = NftablesSteering(facts)
     await successor.start()
     try:
@@ -86,7 +86,7 @@ async def assert_a_repair_ends_the_flow(node, steering):
 
 
 def restore_without_noting(programmer, frontend, choice):
-    """Lead a frontend to endpoints as another program would, which adds elements."""
+    """Add elements that send a frontend to endpoints, as another program would."""
     path = programmer._kernel_path
     path.change({frontend: KernelTarget(36002, (choice,))})
     path._rules.accept(path._rules.difference({frontend: None}))
@@ -95,7 +95,7 @@ def restore_without_noting(programmer, frontend, choice):
 
 @pytest.fixture
 def begin(node, dial):
-    """Begins a flow, or sends a SYN without an answer."""
+    """Start a flow, or send a SYN that gets no answer."""
 
     def begin(*frontends):
         for frontend in frontends:
@@ -111,7 +111,7 @@ def begin(node, dial):
 
 @contextlib.contextmanager
 def dropping(port):
-    """Listen at a port, where SYNs are dropped as by a full queue."""
+    """Listen on a port on which SYNs are dropped, as if its queue were full."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
         admit_only(listener, ())
@@ -130,7 +130,7 @@ async def steering(node):
 
 
 def lead_as_outside(node, frontend, port):
-    """Lead this node's clients to its address as REDIRECT does those outside of it."""
+    """Translate this node's clients to its address, as REDIRECT does for outside clients."""
     protocol = str(frontend.protocol).lower()
     node.run(rf"""
         nft add table ip client
@@ -139,7 +139,7 @@ def lead_as_outside(node, frontend, port):
 
 
 def test_running_out_of_descriptors_leaks_none(node):
-    # What earlier tests have left in cycles would be closed meanwhile.
+    # Otherwise garbage of earlier tests would be collected during this one.
     gc.collect()
     before = open_descriptors()
     with warnings.catch_warnings(record=True) as unclosed:
@@ -235,7 +235,7 @@ async def test_the_expiry_of_a_guard_is_not_drift(node, steering, monkeypatch):
     with monkeypatch.context() as busy:
         busy.setattr(Ruleset, "commit", commit_after_another)
         await steering.change({DNS: 36003}, ())
-    # Now everything is compared.
+    # At this repair, everything is compared.
     assert [await steering.repair(), await steering.repair()] == [0, 0]
     assert "36001" not in node.run("nft list set inet userspace-proxy guarded")
 
@@ -375,7 +375,7 @@ async def test_flows_of_an_earlier_run_end_even_if_the_first_apply_seemed_to_fai
 
 async def test_flows_to_an_earlier_runs_refuse_port_end_with_their_frontend(node, steering, dial):
     await steering.apply({DNS: REFUSE})
-    # Its rules alone let no such flow begin.
+    # Its rules would prevent such a flow.
     node.run("nft flush chain inet userspace-proxy input")
     dial(DNS)
     assert count_flows(node) == 1
@@ -390,7 +390,7 @@ async def test_flows_to_an_earlier_runs_refuse_port_end_with_their_frontend(node
 async def test_flows_to_endpoints_of_a_partially_written_first_run_end(
     node, steering, begin, monkeypatch, then
 ):
-    """The run died, or its first apply was refused, after the table of the kernel path."""
+    """The run crashed, or its first apply failed, after it wrote the table of the kernel path."""
     one, other = to_endpoint("10.244.1.2"), to_endpoint("10.244.1.3")
     with monkeypatch.context() as broken:
 
@@ -406,7 +406,7 @@ async def test_flows_to_endpoints_of_a_partially_written_first_run_end(
     else:
         await steering.apply({WEB: other, DNS: other} if then == "other endpoint" else {})
     assert count_flows(node) == 0
-    # Only where the frontend is steered: its SYN may be any other program's otherwise.
+    # A SYN's entry goes only if the frontend is steered; otherwise it may belong to any program.
     assert count_flows(node, socket.IPPROTO_TCP) == (then != "other endpoint")
 
 
@@ -414,7 +414,7 @@ async def test_flows_to_endpoints_of_a_partially_written_first_run_end(
 async def test_a_dropped_syn_does_not_follow_its_conntrack_entry_to_the_old_port(
     node, steering, begin, then
 ):
-    """It is sent again, and would be refused there."""
+    """The client retransmits the SYN, which would be refused on the old port."""
     await steering.apply({WEB: 36001})
     with dropping(36001):
         begin(WEB)
@@ -431,7 +431,7 @@ async def test_a_dropped_syn_does_not_follow_its_conntrack_entry_to_the_old_port
 async def test_an_unanswered_syn_ends_once_its_old_port_serves_another_frontend(
     node, steering, begin, then
 ):
-    """Issue 75: sent again, it was served by the endpoint of another Service."""
+    """Issue 75: the retransmitted SYN was served by an endpoint of another Service."""
     await steering.apply({WEB: 36001, CART: REFUSE})
     with dropping(36001):
         begin(WEB)
@@ -448,7 +448,7 @@ async def test_an_unanswered_syn_ends_once_its_old_port_serves_another_frontend(
 async def test_an_unanswered_syn_to_a_proxy_port_ends_with_the_last_rule(
     node, steering, begin, then
 ):
-    """Issue 75: sent again, it was led to the program that had bound the port meanwhile."""
+    """Issue 75: the retransmitted SYN reached a program that had bound the port in the meantime."""
     await steering.apply({WEB: 36001})
     with dropping(36001):
         begin(WEB)
@@ -513,7 +513,7 @@ async def test_a_udp_flow_ends_with_its_endpoint_even_if_the_kernel_path_is_off(
 
 
 async def test_a_refused_client_reaches_a_new_endpoint_from_the_same_port(node, steering, dial):
-    """Clients on the node have an entry although the kernel refuses their datagrams."""
+    """Clients on the node have an entry even if the kernel refuses their datagrams."""
     rtp = replace(DNS, last=99)
     await steering.apply({rtp: REFUSE})
     dial(rtp)
@@ -579,7 +579,7 @@ async def test_flows_translated_to_a_removed_interface_address_end(
     ip = "fd00::2/128" if version == 6 else "10.1.0.1/32"
     node.run(f"ip address add {ip} dev lo")
     await steering.apply({frontend: 36002})
-    # As a client outside of this node is led by REDIRECT.
+    # REDIRECT does this to a client outside of this node.
     kind, to = ("ip6", "[fd00::2]") if version == 6 else ("ip", "10.1.0.1")
     node.run(rf"""
         nft add table {kind} client
@@ -669,8 +669,8 @@ async def test_a_flow_to_an_endpoint_of_a_refused_change_ends(
     assert await steering.kernel_connections() == {}
 
 
-async def test_a_flow_led_to_an_endpoint_by_another_program_ends(node, steering, dial):
-    """Of a frontend that leads nowhere: it had endpoints in the table until the repair."""
+async def test_a_flow_translated_to_an_endpoint_by_another_program_ends(node, steering, dial):
+    """The frontend isn't steered any more, but it had endpoints in the table until the repair."""
     choice = EndpointChoice((SocketAddress("10.244.1.2", 53),))
     await steering.apply({DNS: KernelTarget(36002, (choice,))})
     await steering.change({}, [DNS])
@@ -683,7 +683,7 @@ async def test_a_flow_led_to_an_endpoint_by_another_program_ends(node, steering,
 async def test_a_syn_entry_to_a_lost_address_is_removed_even_if_a_change_is_refused(
     node, steering, begin, monkeypatch
 ):
-    """What that change would have no longer steered is steered still."""
+    """The refused change would have removed the frontend, which is still steered."""
     node.run("ip address add 10.1.0.1/32 dev lo")
     await steering.apply({WEB: 36001})
     lead_as_outside(node, WEB, 36001)

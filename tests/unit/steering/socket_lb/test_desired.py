@@ -46,7 +46,7 @@ def hooks(**room):
 
 
 def led(desired, frontend):
-    """Return where the elements lead a frontend: the service, and its slots."""
+    """Return the service and the slots that the elements contain for a frontend."""
     name = FRONTENDS6 if ":" in frontend.ip else FRONTENDS4
     value = FrontendValue.unpack(desired.elements[name][frontend_key(frontend.address)])
     slots = desired.elements[SLOTS]
@@ -149,7 +149,7 @@ def test_service_ports_have_separate_numbers_for_the_same_endpoint():
     assert desired.number_of(("shop/cart", A)) == cart.number
 
 
-def test_a_change_leads_the_frontend_to_a_new_service_with_the_same_numbers():
+def test_a_change_gives_the_frontend_a_new_service_with_the_same_numbers():
     desired = hooks()
     desired.replace({WEB: to(A, B), CART: to(A, name="shop/cart")})
     before, slots = led(desired, WEB)
@@ -187,7 +187,7 @@ def test_a_removed_endpoint_keeps_its_number_until_forgotten():
     number = desired.number_of(("shop/web", B))
     edits = desired.change({WEB: to(A)})
     assert desired.next_without_service(9) == [number]
-    # Its ejection is of no use any more, unlike its counters.
+    # Its ejection is removed, because only its counters are still useful.
     assert (COUNTERS in edits.removed, edits.readmitted) == (False, [EjectionScope(number).pack()])
     desired.change({WEB: to(A, B)})
     assert desired.number_of(("shop/web", B)) == number

@@ -1,4 +1,4 @@
-"""What keeps a process from hooking connect(), in the order in which it would meet it."""
+"""The obstacles to hooking connect(), in the order in which a process meets them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_first_missing_right_is_reported_with_a_remedy(rights: HookRights, w
 
 def test_the_programs_maps_fit_into_the_requested_locked_memory() -> None:
     maps = read_object((resources.files(socket_lb) / "socket_lb.bpf.o").read_bytes()).maps.values()
-    # As Linux 5.10 counts hashes: an element has 48 bytes more, a bucket 16.
+    # Hashes in Linux 5.10 use 48 more bytes per element, and 16 per bucket.
     # Source: htab_map_alloc().
     elements = sum((48 + m.key_bytes + m.value_bytes) * m.entries for m in maps)
     buckets = sum(16 << (m.entries - 1).bit_length() for m in maps if m.entries)

@@ -1,4 +1,4 @@
-"""Hooks that aren't started, or can't be; tests/node has what they do in the kernel."""
+"""Hooks that aren't started or can't be; tests/node shows their effect in the kernel."""
 
 import errno
 

@@ -1,4 +1,4 @@
-"""The programs of a real cgroup are read in tests/node/test_other_hooks.py."""
+"""Judging other programs' hooks; tests/node/test_other_hooks.py reads those of a real cgroup."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_other_proxies_programs_are_not_reported() -> None:
     [
         pytest.param("cil_sock4_conne", "", "Cilium", id="cilium"),
         pytest.param("sock4_connect", "", "Cilium", id="cilium-before-1.13"),
-        # In a pod, names need CAP_SYS_ADMIN.
+        # In a pod, reading names requires CAP_SYS_ADMIN.
         pytest.param(
             "", "cilium/socketlb/links/cgroup/cil_sock4_connect", "Cilium", id="cilium-by-pin"
         ),

@@ -1,4 +1,4 @@
-"""The names of what is loaded; tests/node has what is behind them."""
+"""The pin names of loaded objects; tests/node has the objects."""
 
 import contextlib
 import os
@@ -39,7 +39,7 @@ def test_maps_are_shared_only_with_equal_sizes_and_fields():
         map_pin("events", ring, fields),
         map_pin("events", ring, tuple(fields)),
         map_pin("events", ring._replace(entries=4096), fields),
-        # Of a ring the kernel knows nothing but its own size.
+        # Of a ring's pin, the kernel can only check the size, so fields are part of the name.
         map_pin("events", ring, [*fields[:-2], fields[-1], fields[-2]]),
         map_pin("events", ring, ["=13Q", *fields[1:]]),
     }
@@ -79,7 +79,7 @@ def test_removing_hooks_spares_another_proxys_hooks(tmp_path):
 
 @contextlib.contextmanager
 def as_nobody():
-    """Be a user who may read nothing of root's, as most that run a sandbox."""
+    """Become a user without access to root's files, like most users of a sandbox."""
     before = os.geteuid()
     if before == 0:
         os.seteuid(65534)
@@ -91,7 +91,7 @@ def as_nobody():
 
 def test_a_user_without_access_to_the_bpf_filesystem_finds_no_hooks(tmp_path):
     folder_of(tmp_path, "").mkdir(parents=True)
-    # As /sys/fs/bpf is.
+    # /sys/fs/bpf has the same mode.
     tmp_path.chmod(0)
     try:
         with as_nobody():

@@ -1,4 +1,4 @@
-"""Steering nftables where hooks can't work; tests/node has what they do where they can."""
+"""nftables steering where hooks don't work; tests/node has their effect where they do."""
 
 import errno
 
@@ -43,7 +43,7 @@ async def test_optional_hooks_that_fail_leave_all_clients_to_the_rules(node, cap
 async def test_undetachable_hooks_of_an_earlier_run_do_not_fail_the_start(node, caplog, tmp_path):
     steering = HookedSteering(FACTS, HookOptions(), LACKS_BPF)
     steering._loaded = Hooks(HookOptions(), FACTS.proxy_name, LACKS_BPF, tmp_path)
-    # No file, so it can't be removed.
+    # A folder in the place of a pin can't be removed like a file.
     (folder_of(tmp_path, FACTS.proxy_name) / "connect4").mkdir(parents=True)
     await steering.start()
     assert caplog.messages[-1].startswith(
@@ -60,7 +60,7 @@ async def test_required_hooks_that_fail_end_the_start(node):
     await steering.close()
 
 
-def test_hooks_are_available_only_with_steering_nftables():
+def test_hooks_are_available_only_in_nftables_mode():
     assert isinstance(make_hooked_steering("nftables", FACTS, HookOptions()), HookedSteering)
     assert not isinstance(make_hooked_steering("nftables", FACTS, None), HookedSteering)
 

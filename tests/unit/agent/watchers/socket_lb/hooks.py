@@ -1,4 +1,4 @@
-"""Hooks at connect() in memory, for the tests of what reads them."""
+"""In-memory connect() hooks, for the tests of their readers."""
 
 import os
 
@@ -27,7 +27,7 @@ class FakeHooks:
         self.observed = []
         """The arguments of ``observe``."""
         self.readmitted = []
-        """Those of ``readmit``."""
+        """The arguments of ``readmit``."""
         self.readings = 0
         self.state = SocketLbFacts(True, cgroup="/sys/fs/cgroup", frontends=1, map_bytes=4096)
         self.event_descriptor = os.eventfd(0, os.EFD_NONBLOCK)
@@ -41,7 +41,7 @@ class FakeHooks:
         return self.state
 
     def count(self, at, **more):
-        """Add to the counters of an endpoint."""
+        """Add to an endpoint's counters."""
         one = self.counted.get(at, DialCounts())
         if "buckets" not in more and (new := more.get("established")):
             more["buckets"] = (new, *[0] * 11)
@@ -55,18 +55,18 @@ class FakeHooks:
         self.counted[at] = one
 
     def fail(self, at, kind=EventKind.REFUSED):
-        """Have a dial fail, which ejects its endpoint for one network namespace."""
+        """Record a failed dial, which ejects its endpoint for one network namespace."""
         self.count(at, **{_FAILED[kind]: 1})
         self.report(at, kind)
 
     def answer(self, at):
-        """Have a dial succeed, which ends an ejection for all."""
+        """Record a successful dial, which ends an ejection for all network namespaces."""
         self.count(at, established=1)
         if self._ejected.pop(at, None) is not None:
             self.report(at, EventKind.RETURNED)
 
     def report(self, at, kind, **more):
-        """Put an event into the ring."""
+        """Add an event to the ring buffer."""
         name, endpoint = at
         seen = RingEvent(
             kind=kind,

@@ -1,4 +1,4 @@
-"""What connect() hooks have seen, in the facts; tests/node has real hooks."""
+"""Facts from connect() hooks; tests/node has real hooks."""
 
 import asyncio
 import errno
@@ -68,7 +68,7 @@ class Node:
         self.connections = self.component()
 
     def component(self):
-        """Return what a process has that starts now."""
+        """Return the component as a process that starts now has it."""
         return HookedConnections(
             self.hooks,
             self.plane,
@@ -85,7 +85,7 @@ class Node:
 
     @property
     def probed(self):
-        """What the hooks' connections have probed."""
+        """The connections that the hooks' endpoints were probed with."""
         return self.probers[-1]
 
     def serve(self, handling, *pods):
@@ -94,7 +94,7 @@ class Node:
         (self.served,) = self.served_ports
 
     async def read(self):
-        """Return the Service port after a reading."""
+        """Read the counters; return the Service port."""
         await self.connections.refresh()
         return self.port
 
@@ -110,17 +110,17 @@ class Node:
         return self.port.endpoints[0]
 
     def fail(self):
-        """Have a dial of the first endpoint fail, and its probe end."""
+        """Fail a dial of the first endpoint, and finish its probe."""
         self.hooks.fail((NAME, POD_A))
         self.take_events()
 
     def take_events(self):
-        """Take events, and end the probes that follow."""
+        """Handle events, and finish the probes that they start."""
         self.connections._take_events()
         self.probe()
 
     def probe(self):
-        """End the probes that are under way."""
+        """Finish the pending probes."""
         for probed in self.probers:
             for endpoint in probed.endpoints:
                 probed.note(endpoint, None if endpoint in self.healthy else self.failure)
@@ -178,7 +178,7 @@ async def test_failed_dials_are_counted_by_cause_and_as_refused_clients(node, ho
     assert (port.refused, port.failures, port.last_minute.refused) == (2, 2, 2)
 
 
-async def test_an_ejection_is_shown_at_once_with_the_userspace_paths_cause(node, hooks, caplog):
+async def test_an_ejection_is_shown_immediately_with_the_userspace_paths_cause(node, hooks, caplog):
     node.fail()
     assert node.endpoint.ejected_for_s == pytest.approx(5.0, abs=1.0)
     cause, state = node.endpoint.cause, node.port.state
@@ -219,7 +219,7 @@ async def test_a_dial_or_probe_success_ends_the_hooks_ejection(node, hooks):
     node.plane.receive(0, Returned(number, POD_A))
     assert hooks.readmitted == [(NAME, POD_A)]
     assert POD_A not in node.served.group._ejected.get(hooked_connections._HOOKS, {})
-    # Of one that they don't eject nothing has to be known.
+    # Readmitting an endpoint that hooks don't eject must be harmless.
     node.plane.receive(0, Returned(number, POD_B))
     assert hooks.readmitted == [(NAME, POD_A)]
 
@@ -253,13 +253,13 @@ async def test_failed_dials_to_a_healthy_endpoint_are_counted_without_an_ejectio
     node.take_events()
     node.served_ports.switch_paths()
     assert (node.served.chosen.path, caplog.records) == (DataPath.KERNEL, [])
-    # Nothing else probes these addresses any more.
+    # No other component probes these addresses any more.
     auto.close()
     port = await node.read()
     assert (port.failures, port.failures_by_cause["endpoint-refuses"]) == (dials, dials)
     assert (node.endpoint.ejected_for_s, node.endpoint.cause, hooks.ejected()) == (None, None, {})
     assert node.served.group.ejected(time.monotonic()) == {}
-    # One probe answers for all of them.
+    # One probe is enough for all clients.
     assert node.probed.begun == 1
 
 
@@ -276,7 +276,7 @@ async def test_an_endpoint_whose_failure_event_was_lost_is_ejected_after_a_probe
     ("failed", "is_trouble"),
     [("unanswered", True), ("refused", False)],
 )
-async def test_unanswered_dials_to_an_endpoint_reachable_from_this_node_are_trouble(
+async def test_unanswered_dials_to_an_endpoint_that_this_node_reaches_are_reported(
     node, hooks, failed, is_trouble
 ):
     node.healthy |= {POD_A, POD_B}

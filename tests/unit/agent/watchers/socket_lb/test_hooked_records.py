@@ -34,7 +34,7 @@ def event(result=Result.SERVED, **more):
 
 
 def observed(*events, **wanted):
-    """Return the records of some events that a filter takes, and how many there was no room for."""
+    """Return the records of the events that match a filter, and how many records were lost."""
     records, filters = Records(Tuning()), [ConnectionFilter(**wanted)]
     records.observe(filters)
     for one in events:

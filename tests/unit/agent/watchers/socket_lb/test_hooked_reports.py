@@ -1,4 +1,4 @@
-"""Reports of what connect() hooks have counted, as differences."""
+"""Reports of the counters of connect() hooks, as differences."""
 
 import pytest
 

@@ -1,0 +1,2 @@
+cdef class RoundRobin:
+    cdef Py_ssize_t _next
