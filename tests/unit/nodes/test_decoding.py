@@ -152,6 +152,15 @@ def test_a_response_is_measured_once_its_estimated_size_exceeds_the_allowance():
         allowance.measure(msgspec.structs.replace(status, node="x" * 4000))
 
 
+def test_each_line_of_a_stream_may_contain_as_many_causes():
+    body = 2000
+    line = b'{"version": "1", "problems": [{"code": "a-%d"}], "ports": []}'
+    allowance = Allowance(body)
+    for number in range(3 * NEWER_MAX):
+        status = allowance.decode(line % number, StatusFacts)
+        assert [str(one.code) for one in status.problems] == [f"a-{number}"]
+
+
 def test_times_inside_mappings_are_checked():
     for part in ('"settings": {"at": -1}', '"ports": [{"notes": [{"params": {"at": 1e11}}]}]'):
         with pytest.raises(ValueError, match="a time in it is out of range"):
