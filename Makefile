@@ -17,9 +17,10 @@ FORM := style types layers mirror form litter workflows
 NODE_TESTS := tests/node tests/faults
 API_TESTS := tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes
 BUILD := $(BIN)/python -m
-# What runs compiled modules: by themselves, and as workers of an agent.
-COMPILED_TESTS := $(addprefix tests/unit/,dataplane balance facts policy) \
+# What runs compiled modules: by themselves, with a real kernel, and as workers of an agent.
+COMPILED_TESTS := $(addprefix tests/unit/,dataplane balance facts policy) tests/simulation/test_calls_contract.py \
   $(addprefix tests/node/test_,agent_traffic.py agent_client_addresses.py agent_waiting.py agent_handover.py proxy_protocol.py)
+REMOVE_COMPILED := find userspace_proxy -name "*.cpython-*.so" -delete
 SEED_TESTS := tests/simulation/test_simulation.py
 UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(if $(NO_SEEDS),--ignore=$(SEED_TESTS))
 # Annotations that are read, event loops, command lines, simulated systems, child processes, pytest.
@@ -296,11 +297,11 @@ compiled: $(VENV)/installed-compile ## compile the data plane in place, as the i
 	@image/compile.sh $(BIN)/python . .
 
 pure: # remove the compiled modules
-	@find userspace_proxy -name '*.cpython-*.so' -delete
+	@$(REMOVE_COMPILED)
 
 compiled-tests: packages-node compiled ## tests of the data plane in its compiled form, with unit tests of what it calls
-	@trap '$(MAKE) --no-print-directory pure' EXIT; \
-	  $(PYTEST) compiled $(COMPILED_TESTS) -m "not long" --timeout=300 $(BY_MODULE)
+	@trap '$(REMOVE_COMPILED)' EXIT; \
+	  $(PYTEST) compiled $(COMPILED_TESTS) -k "not simulated" -m "not long" --timeout=300 $(BY_MODULE)
 
 clean: pure ## remove the virtual environment, compiled modules and the tools' caches
 	rm -rf $(VENV) .coverage .fuzz .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist site

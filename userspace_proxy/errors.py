@@ -108,7 +108,7 @@ class SteeringError(UserspaceProxyError):
     """The kernel rejected a change; the previous state is unchanged."""
 
     is_lasting = False
-    """A retry can't succeed, because the kernel lacks a feature."""
+    """Whether a retry can't succeed, because the kernel lacks a feature."""
 
 
 class SteeringConflict(SteeringError):

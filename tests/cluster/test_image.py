@@ -160,6 +160,12 @@ def test_the_image_imports_the_kubeconfig_loader_without_the_clients_models(root
     assert sum(path.stat().st_size for path in folder.rglob("*.py")) < 1e6
 
 
+def test_the_image_runs_a_compiled_data_plane(root: Path) -> None:
+    script = "from userspace_proxy.dataplane import calls, tcp; print(calls.__file__, tcp.__file__)"
+    done = run_in(root, "/opt/userspace-proxy/bin/python", "-c", script)
+    assert [path.endswith(".so") for path in done.stdout.split()] == [True, True], done.stderr
+
+
 def test_the_image_contains_compiled_bytecode(root: Path) -> None:
     """The bytecode can't be written later, and each start would compile again."""
     (package,) = root.glob("opt/userspace-proxy/lib/python3*/site-packages/userspace_proxy")

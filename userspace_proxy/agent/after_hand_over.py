@@ -101,8 +101,9 @@ def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = 
     """Become a program that exits when the workers have exited.
 
     Args:
-        connection: To the next process. If that process exits without a report that it serves, this
-            process takes the node back. None: another process already serves the node.
+        connection: The connection to the next process. If that process exits without a
+            report that it serves, this process takes the node back. None: another process already
+            serves the node.
         arrived: Stop signals that have arrived; if there is one, this process doesn't take the node
             back.
 

@@ -37,7 +37,7 @@ class NodeLock:
     Args:
         proxy_name: The ``--service-proxy-name``: proxies with different names steer different
             Services at the same time. None or empty: the unnamed proxy.
-        is_cleanup: The lock is for a cleanup, not for a start; only the error differs.
+        is_cleanup: Whether the lock is for a cleanup, not for a start; only the error differs.
     """
 
     def __init__(self, proxy_name: str | None = None, *, is_cleanup: bool = False) -> None:

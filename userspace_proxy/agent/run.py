@@ -68,7 +68,7 @@ def run_agent(
     The caller disables the garbage collector first; it is enabled once the agent has started.
 
     Args:
-        settings: From flags and files.
+        settings: The settings from flags and files.
         warnings: Warnings from reading the settings; logged once.
         check: Called in a thread once the proxy runs, with its steering mode; logs findings on this
             node that affect steering. UserspaceProxyError, OSError and ValueError that it raises

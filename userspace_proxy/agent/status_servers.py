@@ -172,7 +172,7 @@ class StatusServers(Component):
     """The page, the metrics and the answers to probes of one proxy.
 
     Args:
-        options: Contain the wanted addresses.
+        options: The options, with the wanted addresses.
         own: Receives the open addresses.
         observing: The source of the shown connections and clients.
     """

@@ -211,7 +211,7 @@ def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tupl
     """Return the client mistakes that caused rejections: recent ones, or all if none was served.
 
     Args:
-        has_served: At least one client was served.
+        has_served: Whether at least one client was served.
     """
     return tuple(
         seen(_MISTAKES[mistake](streak.part.client), streak, clock)

@@ -19,7 +19,7 @@ class LeastConnections:
     """Picks the endpoint with the fewest connections, ignoring weights.
 
     Args:
-        load: Returns the number of an endpoint's connections, including pending dials.
+        load: Returns how many connections an endpoint has, including pending dials.
         start: Position of the first turn.
     """
 
@@ -50,7 +50,7 @@ class WeightedLeastConnections:
     """Picks the fewest connections per weight; ties in turns proportional to the weights.
 
     Args:
-        load: As for :class:`LeastConnections`.
+        load: See :class:`LeastConnections`.
         start: How many turns among equally loaded endpoints are over.
     """
 

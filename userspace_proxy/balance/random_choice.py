@@ -59,7 +59,7 @@ class PowerOfTwoChoices:
     """Picks the less loaded of two random endpoints.
 
     Args:
-        load: Returns the number of an endpoint's connections, including pending dials.
+        load: Returns how many connections an endpoint has, including pending dials.
     """
 
     def __init__(self, load: Callable[[SocketAddress], int], rng: RandomNumbers) -> None:
@@ -154,7 +154,7 @@ class WeightedPowerOfTwoChoices:
     """Draws two endpoints by weight, and picks the one with fewer connections per weight.
 
     Args:
-        load: Returns the number of an endpoint's connections, including pending dials.
+        load: Returns how many connections an endpoint has, including pending dials.
     """
 
     def __init__(

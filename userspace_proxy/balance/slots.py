@@ -39,7 +39,7 @@ def fill_slots(
     """Return the endpoint of each slot; equal arguments give equal slots on all nodes.
 
     Args:
-        endpoints: At least one.
+        endpoints: The endpoints; at least one.
         weights: Endpoints without an entry have the default; empty if all are equal.
         is_coarse: Use as few slots as without weights.
     """

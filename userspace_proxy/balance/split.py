@@ -17,8 +17,8 @@ class SplitBalancer:
     """Chooses one of two balancers by the client's address.
 
     Args:
-        inner: For clients inside the cluster.
-        outer: For all other clients.
+        inner: The balancer for clients inside the cluster.
+        outer: The balancer for all other clients.
         inside: The cluster's networks, in canonical form.
     """
 

@@ -21,7 +21,7 @@ class Strategy(Protocol):
 
         Args:
             endpoints: Usable endpoints in plan order; may be empty.
-            client: Its address.
+            client: The client's address.
             skip: Endpoints already tried for this connection, or ejected; None for none.
         """
 

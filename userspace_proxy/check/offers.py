@@ -47,7 +47,7 @@ class Offers:
     legacy_tables: tuple[str, ...] = ()
     """Names of the legacy iptables tables in use, in either family."""
     is_in_kernel: bool = False
-    """The chosen steering lacks a kernel feature."""
+    """Whether the chosen steering lacks a kernel feature."""
     instead: str = ""
     """Another steering than the chosen one that works here; empty if none does."""
     remedy: str = ""

@@ -136,7 +136,7 @@ def split_words(
     Args:
         words: The command line without the program and the command.
         flags: Whether a flag needs a value, by name without dashes; a switch gets ``true``.
-        command: For the hint about an unknown flag.
+        command: The command, for the hint about an unknown flag.
 
     Raises:
         ConfigError: An unknown flag, or a flag without its value.

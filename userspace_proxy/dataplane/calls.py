@@ -73,7 +73,7 @@ class SystemCalls:
             sock.close()
 
     def accept(self, listener: int) -> tuple[int, Any]:
-        """Return the next client's descriptor, non-blocking, and its address; else an errno.
+        """Return the next client's descriptor, non-blocking, and address; or an errno.
 
         The address is as the socket module has it: IP address and port come first.
         """
@@ -113,7 +113,7 @@ class SystemCalls:
         return memoryview(bytes(self.buffer[start:end]))
 
     def shut_down(self, fd: int) -> int:
-        """Send a FIN behind the last byte; return 0."""
+        """Send a FIN after the last byte; return 0."""
         try:
             self._socks[fd].shutdown(_socket.SHUT_WR)
         except OSError as exc:
@@ -133,7 +133,7 @@ class SystemCalls:
         self.set_option(fd, _socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 1)
 
     def open_stream(self, family: int) -> int:
-        """Return the descriptor of a new TCP socket, non-blocking; else an errno."""
+        """Return the descriptor of a new, non-blocking TCP socket; or an errno."""
         try:
             sock = _socket.socket(family, _STREAM)
         except OSError as exc:
@@ -141,7 +141,7 @@ class SystemCalls:
         return self.adopt(sock)
 
     def open_bound(self, family: int, ip: str, port: int, is_transparent: bool) -> int:
-        """Return the descriptor of a new TCP socket, non-blocking and bound; else an errno.
+        """Return the descriptor of a new TCP socket, non-blocking and bound; or an errno.
 
         One port then serves a connection to each endpoint (SO_REUSEADDR).
 
@@ -181,11 +181,11 @@ class SystemCalls:
         return -number
 
     def take_error(self, fd: int) -> int:
-        """Return the errno of a socket's error, which is then forgotten; 0 for none."""
+        """Return the errno of a socket's error, and clear it; 0 for none."""
         return self._socks[fd].getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
 
     def open_pipe(self, size: int) -> tuple[int, int]:
-        """Return the ends of a pipe of ``size`` bytes, to read and to write; else an errno, -1."""
+        """Return the ends of a pipe of ``size`` bytes, to read and to write; or an errno, -1."""
         try:
             read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as exc:

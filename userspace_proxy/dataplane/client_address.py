@@ -4,8 +4,9 @@
 
 Rule 1: eligibility is decided before the dial (``policy.locality``). A failed dial isn't repeated
 from this node's address: that would admit a client that a network policy denies.
-Rule 2: ports are outside the client kernel's own range: the client may have dialled the same
-endpoint from the same port, and replies to one connection would reach the other.
+Rule 2: ports are outside the range from which the client's kernel chooses: the client may have
+dialled the same endpoint from the same port, and replies to one of these connections would reach
+the other.
 Rule 3: if the kernel denies such sockets, this node's address is used.
 Rule 4: one port serves a client's dials to all endpoints. A UDP port belongs to one process: it is
 bound without SO_REUSEADDR first, so no other process has it, and only flows to known, different
@@ -59,8 +60,8 @@ _NO_SUCH_SOCKET = (errno.EPERM, errno.EACCES, errno.ENOPROTOOPT, errno.EOPNOTSUP
 
 # How long dials are counted: as long as TIME_WAIT lasts (TCP_TIMEWAIT_LEN).
 _WINDOW_S = 60.0
-# The divisor for the number of source ports from which an endpoint is busy: the kernel tries ports
-# of one parity first, and slows down once these are in use.
+# An endpoint counts as busy once dials to it use this part of the source ports, a quarter: the
+# kernel tries ports of one parity first, and slows down once these are in use.
 _SHARE_OF_RANGE = 4
 # Whether each attempt binds a port. Four attempts do, because without TCP timestamps all four ports
 # may be in TIME_WAIT; the last one leaves the choice to the kernel, which fails if other programs
@@ -185,7 +186,7 @@ class ClientAddressDialer:
     ) -> None:
         self._calls = calls
         self.is_on = False
-        """Replies to client addresses are routed to this node."""
+        """Whether replies to client addresses are routed to this node."""
         self.locality = Locality()
         self.answered_flows = PairCounts()
         """Flows from the client's address that the endpoint has answered."""
@@ -245,7 +246,7 @@ class ClientAddressDialer:
     def dial_flow_for(
         self, dialling: _Dialling, endpoint: SocketAddress, *, may_preserve: bool, now: float
     ) -> tuple[_socket.socket, int]:
-        """Connect a datagram socket in the same way.
+        """Connect a datagram socket as :meth:`dial_for` dials.
 
         Returns the socket and the result of ``connect_ex``; EADDRNOTAVAIL if no port was found. The
         caller closes the socket, after :meth:`release` if it is connected. Raises OSError if the
@@ -278,7 +279,7 @@ class ClientAddressDialer:
         return sock, sock.connect_ex(at)
 
     def _is_misnamed(self, group: EndpointGroup, endpoint: SocketAddress) -> bool:
-        """Return whether an endpoint that was found by name is at an address of this node."""
+        """Return whether an endpoint that was found by name has an address of this node."""
         by_name = group.serving.handling.found_by_name
         return endpoint.ip in by_name and self._own_addresses.has(endpoint.ip)
 
@@ -322,7 +323,7 @@ class ClientAddressDialer:
         self._ports.give(client, sock.getsockname()[1], endpoint)
 
     def _check_denial(self, client: str, number: int) -> None:
-        """Raise NoClientAddress, which is logged once, if an errno means such a denial."""
+        """Raise NoClientAddress, which is logged once, if an errno means that denial."""
         if number not in _NO_SUCH_SOCKET:
             return
         cause = os.strerror(number)

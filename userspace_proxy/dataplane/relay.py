@@ -9,7 +9,7 @@
 
 Rule 1: back-pressure: while bytes are pending nothing is read, so a stalled reader costs one buffer
 or one pipe and what the kernel keeps (``bound_buffers``), and the kernel stops its peer.
-Rule 2: the end of a direction (FIN) is passed on behind its last byte, and ends only that
+Rule 2: the end of a direction (FIN) is passed on after its last byte, and ends only that
 direction: many protocols answer after the client's FIN.
 Rule 3: a short read means that the socket is empty, unless an end (EPOLLRDHUP) or urgent data
 (EPOLLPRI) was announced: then it is read to EAGAIN, because no further edge will come. If only a
@@ -93,7 +93,7 @@ class Relayed(Handler):
         raise NotImplementedError
 
     def ends(self, direction: Direction) -> None:
-        """Note that the source's end is announced, before its last bytes are read.
+        """Record that the source's FIN or RST is announced, before its last bytes are read.
 
         Called only where the client has sent the last bytes.
         """
@@ -115,7 +115,7 @@ class Direction(Handler):
 
     Args:
         source: Descriptor of the socket that is read.
-        sink: Of the socket that is written.
+        sink: Descriptor of the socket that is written.
     """
 
     __slots__ = (
@@ -162,26 +162,27 @@ class Direction(Handler):
         self._has_options = False
         self._has_urgent = False
         self.is_stuck = False
-        """Bytes wait for room in the sink, in memory or in the pipe."""
+        """Whether bytes, in memory or in the pipe, wait for room in the sink."""
         self.wakes_other = False
-        """The other direction is stuck: this source is the sink that must get room."""
+        """Whether the other direction is stuck, so that this source, its sink, must get room."""
         self.reads_to_empty = False
-        """A short read doesn't mean an empty socket: an end or urgent data was announced."""
+        """Whether a short read may leave bytes: an end or urgent data was announced."""
         self.has_fin = False
-        """Only the FIN follows the readable bytes."""
+        """Whether only the FIN follows the readable bytes."""
         self.is_broken = False
-        """The end was a RST or another error: after a FIN no read reports it."""
+        """Whether the end was a RST or another error: after a FIN no read reports it."""
         self.spliced_error = 0
         """The errno that a splice has taken: no read reports it again; 0 for none."""
         self.is_ended = False
-        """The FIN has been passed on."""
+        """Whether the FIN has been passed on."""
         self.is_waiting_turn = False
         self.has_nodelay = False
-        """The sink has TCP_NODELAY; set only towards the endpoint."""
+        """Whether the sink has TCP_NODELAY; set only towards the endpoint."""
         self.seen: Seen | None = None
         """The last findings, also about the connection to the endpoint; None before a check."""
         self.is_stalled = False
-        """Only towards the endpoint: it acknowledges nothing, and has been counted as stalled."""
+        """Whether the endpoint acknowledges nothing and was counted as stalled; only towards the
+        endpoint."""
 
     @property
     def source(self) -> _socket.socket:
@@ -272,7 +273,7 @@ class Direction(Handler):
                 return
 
     def _set_options(self) -> None:
-        """Before a second read: bound the kernel's buffers, and read urgent data in its place."""
+        """Bound the kernel's buffers before a second read, and read urgent data in its place."""
         if not self._has_options:
             self._has_options = True
             bound_buffers(self._calls, self.sink_fd)

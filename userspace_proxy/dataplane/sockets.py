@@ -121,13 +121,13 @@ def _receive(sock: _socket.socket, at: SocketAddress) -> None:
 
 
 def stop_listening(sock: _socket.socket, *, keeps_port: bool) -> None:
-    """Make a TCP socket refuse clients: the kernel sends RST, also to queued clients.
+    """Make a TCP socket refuse clients: the kernel sends RST, including to queued clients.
 
     Idempotent; :func:`listen_again` undoes it.
 
     Args:
-        sock: Bound by number.
-        keeps_port: No other socket may bind the port before then. Otherwise a socket with
+        sock: The socket, bound by number.
+        keeps_port: Whether no other socket may bind the port before then. Otherwise a socket with
             SO_REUSEADDR may, even if other processes still have copies of this socket.
 
     Source: tcp(7) leaves it open; Linux's inet_shutdown disconnects a listening socket and keeps

@@ -11,12 +11,12 @@
                    └─ down: Direction   while joined: endpoint to client
 
 Rule 1: a client that can't be served gets a RST, never a clean end.
-Rule 2: a RST is passed on as a RST, behind the bytes sent before it (``LateResets``).
+Rule 2: a RST is passed on as a RST, after the bytes sent before it (``LateResets``).
 Rule 3: packets dominate the cost of a connection: a FIN travels with the bytes before it, and for a
 short time ACKs travel with the bytes after them (``HeldAcks``).
 Rule 4: the client's socket isn't read before an endpoint has answered, so fail-over loses no bytes:
-they wait in the kernel. Of a waiting client only its end is detected; if this process ends, the
-kernel resets the client.
+they wait in the kernel. While a client waits, only its FIN or RST is detected; if this process
+ends, the kernel resets the client.
 Rule 5: an endpoint that doesn't answer a client at its own address isn't dialled from this node's:
 a network policy would have no effect (``client_address``).
 """
@@ -77,10 +77,11 @@ class ConnectionOwner:
     dial_deadlines: Timeouts
     client_deadlines: Timeouts
     openings: dict[TcpConnection, Callable[[], None]]
-    """Cancel the dialer's dials in progress; empty where endpoints are dialled by connect."""
+    """Functions that cancel a dialer's dials in progress; empty if endpoints are dialled by
+    connect."""
 
     def end_late(self, connection: TcpConnection) -> bool:
-        """End a connection once its sent bytes have arrived; False if none are in flight."""
+        """End a connection once its sent bytes have arrived; return False if none are in flight."""
         raise NotImplementedError
 
     def ended(self, connection: TcpConnection) -> None:
@@ -115,7 +116,8 @@ class TcpConnection(Accounted):
         """What a PROXY header announced, if the address comes from one."""
         self.is_closed = False
         self.may_preserve = True
-        """False if the listener can see that the client is this node itself."""
+        """Whether endpoints may see the client's address: false if it is known to be this
+        node's."""
         self.started = reactor.now
         """When the client was accepted."""
         self.endpoint: SocketAddress | None = None
@@ -127,19 +129,19 @@ class TcpConnection(Accounted):
         self.began_at: float | None = None
         """When the last dial began; None before the first dial."""
         self.holds_ack = False
-        """The ACK of the endpoint's answer waits for bytes to send (``HeldAcks``)."""
+        """Whether the ACK of the endpoint's answer waits for bytes to send (``HeldAcks``)."""
         self.is_preserved = False
-        """The endpoint sees the client's own address."""
+        """Whether the endpoint sees the client's own address."""
         self.shows_local_client = False
-        """The endpoint sees the address of a container of this node."""
+        """Whether the endpoint sees the address of a container of this node."""
         self.is_waiting = False
-        """The client has a place in the waiting room of its Service port."""
+        """Whether the client has a place in the waiting room of its Service port."""
         self._offset = 0
         """The distance of the dialled port from the Service port."""
         self._is_counted = False
-        """The load of the endpoint includes the dial."""
+        """Whether the load of the endpoint includes the dial."""
         self._awaits_turn = False
-        """``_dial_again`` should dial: the waiting room hasn't resumed the client since."""
+        """Whether ``_dial_again`` should dial: the waiting room hasn't resumed the client since."""
         self.up: Direction | None = None
         """Client to endpoint; None before an endpoint has answered and after the end."""
         self.down: Direction | None = None
@@ -187,7 +189,8 @@ class TcpConnection(Accounted):
         if (had_asked := up.bytes_moved) and not events & _RDHUP:
             self._set_nodelay()
         if not had_asked:
-            # Pumping may find the client's end, whose cause depends on this time.
+            # Pumping may find the client's FIN or RST, and the cause of that end depends on this
+            # time.
             exchange.asked_at = self.reactor.now
         up.on(fd, events)
         if not up.bytes_moved:
@@ -208,7 +211,7 @@ class TcpConnection(Accounted):
         return SocketAddress(endpoint.ip, endpoint.port + offset) if offset else endpoint
 
     def _choose_offset(self, dialled: SocketAddress) -> bool:
-        """Set the offset of the dialled port in its range; False if it has just left the range.
+        """Set the offset of the dialled port in its range; return False if it just left the range.
 
         Clients of other ports, such as node ports, get the endpoint's listed port.
         """
@@ -260,7 +263,7 @@ class TcpConnection(Accounted):
         self._awaits_turn = False
         self._end_dial()
         if self.endpoint_fd >= 0:
-            # The socket may have connected meanwhile.
+            # The socket may have connected by now.
             reset_on_close(self._endpoint_socket)
             self._drop_socket()
         room = self.group.waiting_room
@@ -336,7 +339,7 @@ class TcpConnection(Accounted):
         loop.call_soon(loop.call_soon, self._dial_again)
 
     def _dial_again(self) -> None:
-        # If the client's deadline has passed meanwhile, the waiting room resumes the client.
+        # If the client's deadline has passed by then, the waiting room resumes the client.
         if self._awaits_turn:
             self._awaits_turn = False
             self.reactor.tick()
@@ -578,7 +581,7 @@ class TcpConnection(Accounted):
             direction.flush()
 
     def ends(self, direction: Direction) -> None:
-        """Note whether another answer is due, before the last bytes of a side are read."""
+        """Record whether another answer is due, before the last bytes of a side are read."""
         up, down, exchange = self.up, self.down, self.exchange
         is_first = up and down and down.bytes_moved and not (up.is_ended or down.is_ended)
         if up and exchange and is_first:
@@ -586,7 +589,7 @@ class TcpConnection(Accounted):
             exchange.has_unanswered_request = owes_answer(up, lasted_s, is_left=direction is up)
 
     def direction_ended(self, direction: Direction) -> None:
-        """Pass on the FIN of a direction; of the second one, by closing both sockets.
+        """Pass on the FIN of a direction; that of the second one by closing both sockets.
 
         Then both FINs have been read, so nothing is unread.
         """

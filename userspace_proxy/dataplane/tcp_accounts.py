@@ -71,7 +71,7 @@ class Accounted(Relayed):
 
     @property
     def at(self) -> SocketAddress | None:
-        """The endpoint's dialled address; in a range, its port depends on the client's port."""
+        """The endpoint's address; in a range, with a port that depends on the dialled port."""
         raise NotImplementedError
 
     @property
@@ -80,7 +80,7 @@ class Accounted(Relayed):
         raise NotImplementedError
 
     def dialled(self, endpoint: SocketAddress) -> SocketAddress:
-        """Return the address of an endpoint that this client's port leads to."""
+        """Return an endpoint's address, with the port that corresponds to the dialled port."""
         raise NotImplementedError
 
     def frontend(self) -> SocketAddress | None:
@@ -126,7 +126,7 @@ class TcpAccounts:
             self.note(connection, ConnectionEvent.SAVED)
 
     def first_byte(self, connection: Accounted) -> None:
-        """Note the endpoint's first byte, if it has arrived; the end may come with it."""
+        """Record the endpoint's first byte, if it has arrived; a FIN may come with it."""
         up, down, exchange = connection.up, connection.down, connection.exchange
         if up is None or down is None or exchange is None:
             return
@@ -271,7 +271,7 @@ def end_if_reset(
 
     Args:
         number: The errno, if it is known.
-        had_end: The endpoint had sent its FIN before.
+        had_end: Whether the endpoint had sent its FIN before.
     """
     if exchange.code:
         return None
@@ -294,7 +294,7 @@ def owes_answer(up: Direction, lasted_s: float, *, is_left: bool) -> bool:
 
     Args:
         lasted_s: Seconds since the endpoint answered the dial.
-        is_left: The client ends the connection, not the endpoint; a reset isn't an answer.
+        is_left: Whether the client ends the connection, not the endpoint; a reset isn't an answer.
     """
     least_s = OWED_AFTER_S[is_left]
     if lasted_s < least_s or not (is_left or is_connected(up.sink)):

@@ -267,7 +267,7 @@ class TcpConnections(ConnectionOwner):
             self.on_idle()
 
     def end_late(self, connection: TcpConnection) -> bool:
-        """End a connection once its sent bytes have arrived; False if none are in flight."""
+        """End a connection once its sent bytes have arrived; return False if none are in flight."""
         return self.late_resets.begin(connection)
 
     def reset_all(self) -> int:

@@ -46,7 +46,7 @@ DENIALS_S = 5.0
 """How many dials of a client must fail in a row, and over how long, while this node's succeed, to
 prove a denial. Fewer fail by chance, or while a program starts."""
 _EXCLUSIONS = MANY_ENDS - 1
-"""The same for a client whose connections an endpoint closes, not counting the first one."""
+"""How many such ends in a row prove it for one client, not counting the first one."""
 DENIED_PAST_S = 32.0
 """A denial counts as past after this many seconds without another denial.
 

@@ -78,7 +78,7 @@ def summarise(view: StatusFacts, now: float) -> Summary:
 
 
 def summarise_node(view: StatusFacts, now: float) -> Summary:
-    """Return the same with only the node's problems, as the page shows the others in their rows."""
+    """Return the summary with only the node's problems; the page shows the others in their rows."""
     node = problems_of_node(view, now)
     levels = [port.state.level for port in view.ports]
     on_ports = len(levels) - levels.count(Level.OK)

@@ -275,8 +275,8 @@ class EmbeddedProxy(Agent):
     ) -> AsyncIterator[list[ConnectionFacts]]:
         """Observe connections and UDP flows in a `with` block, as a list that grows.
 
-        It contains connections that have ended, and that were saved, held or refused, up to 0.25 s
-        ago, and after the block up to its end; open connections are missing. Each worker reports at
+        It contains connections that ended, or were saved, held or refused, until 0.25 s ago; after
+        the block, those until the block ended. Open connections are missing. Each worker reports at
         most 128 in 0.25 s for all blocks and streams together; the others are counted in records
         with the event ``left-out``. The list keeps its last 4,096 records.
 

@@ -65,7 +65,7 @@ class DialResult:
     error: str = ""
     """The kernel's error message; empty if the address answered."""
     has_no_route: bool = False
-    """This machine has no usable route to the address, so nothing was sent."""
+    """Whether this machine has no usable route to the address, so that nothing was sent."""
 
 
 Dials = Mapping[str, DialResult]

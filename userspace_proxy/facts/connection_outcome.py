@@ -37,7 +37,7 @@ PATIENCE_S = 0.3
 _AWAITED_S = 0.1
 """How late an awaited byte may arrive, unless the client left right after sending."""
 OWED_AFTER_S = {True: _WAITED_S, False: _AWAITED_S}
-"""For how long the client's last bytes must be unanswered to count, by whether the client ends
+"""How long the client's last bytes must be unanswered to count, by whether the client ends
 first."""
 _FULL_S = 3.0
 """If an endpoint resets a connection with data that it hasn't read for this long, it was hung. Its

@@ -149,7 +149,7 @@ class Edges:
 
     def __init__(self) -> None:
         self._edges: dict[tuple[PortKey, str, str], _Edge] = {}
-        """By Service port, address and pod; the edge that was used last is last."""
+        """The edges by Service port, address and pod; the edge that was used last is last."""
         self._of_port: Counter[PortKey] = Counter()
         self._others = 0
 

@@ -206,7 +206,7 @@ class WaitingNow(WaitCounts):
             is_rare=True,
         ),
     ] = 0.0
-    """For how long the connection that has waited longest has waited, in seconds; 0 if none
+    """How long the connection that has waited longest has waited, in seconds; 0 if none
     waits."""
 
 

@@ -27,7 +27,7 @@ from ..causes.cause import Cause
 from .figures import counted_names
 
 LAST_MINUTE_S = 60.0
-"""For how long a failure, or a client's mistake, is recent: longer than the interval of probes to
+"""How long a failure, or a client's mistake, is recent: longer than the interval of probes to
 an endpoint that no client dials (``agent.watchers.ejected``)."""
 # The number of parts of that time, including the current part.
 _PARTS = 12

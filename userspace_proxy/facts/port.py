@@ -100,7 +100,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
     answered_at: float = 0.0
     """Unix time at which it last answered a dial; 0 if it never has."""
     is_past: bool = False
-    """The endpoint's cause is from a while ago, and the endpoint hasn't been dialled since."""
+    """Whether the endpoint's cause is from a while ago, and it hasn't been dialled since."""
     sent_at: float = 0.0
     """Unix time at which it last sent a client a first byte or a first datagram, even an empty one;
     0 if it never has."""
@@ -209,7 +209,8 @@ class PortPlanFacts(PortFigures):
     cause: Cause | None = None
     """Why clients are refused, wait or are dropped; null if an endpoint is usable."""
     is_dropping: bool = False
-    """Some clients' packets are dropped, because only other nodes have endpoints for them."""
+    """Whether some clients' packets are dropped, because only other nodes have endpoints for
+    them."""
     policy: str = ""
     """Which endpoints serve which clients, in words; empty if all serve all clients."""
     admits: Sequence[str] | None = None
@@ -235,7 +236,7 @@ class PortPlanFacts(PortFigures):
     """Connections (flows) since the start that rules sent straight to endpoints; null where that is
     impossible, or they aren't counted. A few seconds old at most."""
     is_probed: bool = False
-    """Probes of its endpoints choose the path: see ``probes``."""
+    """Whether probes of the endpoints choose the path: see ``probes``."""
     affinity_timeout_s: int | None = None
     """Timeout of ``sessionAffinity: ClientIP`` in seconds; null without affinity."""
     notes: Sequence[Cause] = ()
@@ -287,17 +288,17 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     """Clients rejected because of their requests, by cause: in the last minute, or since the start
     if no client has been served."""
     is_out_of_ports: bool = False
-    """In the last minute, no source port was left for an endpoint."""
+    """Whether in the last minute no source port was left for an endpoint."""
     is_out_of_client_ports: bool = False
-    """In the last minute, a client's own address had no source port left for an endpoint."""
+    """Whether in the last minute a client's own address had no source port left for an endpoint."""
     last_minute: LastMinuteFacts = LastMinuteFacts()
     """Clients that got no answer in the last minute."""
     sent_at: float = 0.0
     """Unix time at which an endpoint last sent a client something, a few seconds late at most; 0 if
     none ever did through the proxy."""
     is_quiet: bool = False
-    """Clients were answered before, but none in the last minute; false on the kernel path, where
-    that is unknown."""
+    """Whether clients were answered before, but none in the last minute; false on the kernel path,
+    where that is unknown."""
     socket_connections: int | None = None
     """Connections since the start that processes of this node opened and that were translated at
     connect(); null where that is impossible (``--socket-lb``)."""

@@ -51,7 +51,7 @@ def find_forward_firewalls(
     """Return the chains that drop packets forwarded to an endpoint, or its answers.
 
     Args:
-        nft: As for :func:`.node.find_firewalls`, like ``legacy``.
+        nft, legacy: See :func:`.node.find_firewalls`.
         endpoint: The endpoint; port 0 means any port.
         links: The links of the clients, and of the endpoint.
     """

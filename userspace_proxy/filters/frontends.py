@@ -66,7 +66,7 @@ class EarlierChains:
 
     Args:
         translation_of: Returns a frontend's current translation.
-        is_own: As for :class:`.reading.NftReader`.
+        is_own: See :class:`.reading.NftReader`.
     """
 
     def __init__(self, translation_of: Callable[[Frontend], Translation], is_own: IsOwn) -> None:
@@ -228,7 +228,7 @@ def explain_chain(
 
     Args:
         chain: The chain, with its rules.
-        chains: As for :func:`follow`.
+        chains: See :func:`follow`.
     """
 
     def found(what: str, hint: str) -> Taken:

@@ -42,7 +42,7 @@ class MatchField(enum.StrEnum):
     TRANSLATED = "ct status"
     """``dnat``."""
     WAY_IN = "iif"
-    """An interface's number, or its name, in which a final asterisk matches any characters."""
+    """An interface's index, or its name, in which a final asterisk matches any characters."""
     WAY_OUT = "oif"
     """An interface, in the same form."""
     TO_THIS_NODE = "fib daddr type"

@@ -102,7 +102,7 @@ NEEDS: Mapping[str, Need] = {
     ),
     "table owner": Need(
         "keeping open connections when another program flushes the node's rules, and health probes "
-        "while connection tracking is full",
+        "while the conntrack table is full",
         "repair of the rules, within a second",
         "Linux 5.12",
         _INET,

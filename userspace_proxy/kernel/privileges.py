@@ -48,7 +48,7 @@ def forbidding(sysctls: Mapping[str, str]) -> tuple[str, str, str] | None:
     """Return a sysctl that forbids user namespaces, its value, and a value that allows them.
 
     Args:
-        sysctls: From :func:`read_sysctls`.
+        sysctls: The result of :func:`read_sysctls`.
     """
     for name, (forbids, allows) in SYSCTLS.items():
         if sysctls.get(name) == forbids:

@@ -44,7 +44,7 @@ class EndpointLookups:
     """The host names that one proxy's Services have as endpoints.
 
     Args:
-        allowed, forbidden: As of :class:`.EndpointsByName`.
+        allowed, forbidden: See :class:`.EndpointsByName`.
         publish: Called with each derived snapshot.
         turn: Called between two Services.
         look_up: None: ask the DNS servers of this node.

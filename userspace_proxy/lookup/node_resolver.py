@@ -42,7 +42,7 @@ class _FamilyAnswer(NamedTuple):
     addresses: tuple[str, ...]
     ttl_s: float
     is_name: bool
-    """The name exists, with or without addresses."""
+    """Whether the name exists, with or without addresses."""
 
 
 class NodeResolver:

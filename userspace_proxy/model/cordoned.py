@@ -32,7 +32,7 @@ class Cordoned:
         return self._of.get(service, frozenset())
 
     def lead(self, service: ServiceKey, serving: Serving) -> Serving:
-        """Return the workers' serving: without cordoned endpoints, and usually unchanged."""
+        """Return the workers' ``Serving``: without cordoned endpoints, and usually unchanged."""
         cordoned = self._of.get(service)
         # Without ``hold``, clients would be refused instead of waiting.
         if not cordoned or serving.handling.hold is None:

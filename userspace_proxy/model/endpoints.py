@@ -73,9 +73,10 @@ class EndpointSlice:
     unnumbered: tuple[str, ...] = ()
     """The names of ports without a number."""
     is_headless: bool = False
-    """The slice has the label of headless Services, so no other Service uses it."""
+    """Whether the slice has the label of headless Services, so that no other Service uses it."""
     is_managed: bool = False
-    """Kubernetes' controller manages it, by its label: its endpoints are pods that have run."""
+    """Whether Kubernetes' controller manages it, by its label: then its endpoints are pods that
+    have run."""
 
     def __post_init__(self) -> None:
         """Sort the ports, so that slices with equal ports are equal."""

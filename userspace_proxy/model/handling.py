@@ -108,7 +108,8 @@ class Handling:
     port_ranges: tuple[AskedRange, ...] = ()
     """Ranges of ports that clients may dial, each with the Service port that it contains."""
     shares_affinity: bool = False
-    """With session affinity: all ports of the Service lead a client to the same pod."""
+    """Whether all ports of the Service send a client to the same pod, if it has session
+    affinity."""
 
     @property
     def waits(self) -> Hold | None:

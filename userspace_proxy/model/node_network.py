@@ -20,11 +20,11 @@ class Node:
     pod_networks: tuple[str, ...] = ()
     """Networks of its pods, in canonical form; may be empty."""
     is_being_deleted: bool = False
-    """The node has a deletion timestamp, or the cluster autoscaler's taint for deletion.
+    """Whether the node has a deletion timestamp, or the cluster autoscaler's taint for deletion.
 
     Source: kube-proxy's NodeEligible: ToBeDeletedByClusterAutoscaler, KEP-3836."""
     is_missing: bool = False
-    """The cluster has no Node of this name."""
+    """Whether the cluster has no Node of this name."""
     similar: tuple[str, ...] = ()
     """If it is missing: Nodes with a similar name, most likely first."""
 
@@ -45,7 +45,7 @@ class NodeLink(NamedTuple):
     filters_vlans: bool = False
     """Bridge option: VLAN filtering."""
     is_isolated: bool = False
-    """A bridge's port that exchanges no packets with other isolated ports."""
+    """Whether it is a bridge port that exchanges no packets with other isolated ports."""
 
 
 class NodeRoute(NamedTuple):

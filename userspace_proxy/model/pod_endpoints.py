@@ -55,10 +55,10 @@ class PodEndpoint:
     ips: tuple[str, ...]
     """Its addresses, at most one per family; empty until it has one."""
     is_ready: bool
-    """Its condition ``Ready``, which may still be true while the Pod terminates."""
+    """Whether its condition ``Ready`` is true; it may still be while the Pod terminates."""
     is_terminating: bool
     has_ended: bool
-    """All its containers have terminated."""
+    """Whether all its containers have terminated."""
     ports: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Port numbers of its containers by port name and protocol."""
     listens_at: Mapping[PodPort, int] = field(default_factory=dict)

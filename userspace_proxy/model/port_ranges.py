@@ -31,7 +31,7 @@ class AskedRange:
     first: int = 1
     last: int = PORT_MAX
     is_all: bool = False
-    """All ports of the address and protocol that no other frontend has."""
+    """Whether the range is all ports of the address and protocol that no other frontend has."""
 
     @property
     def has_all_ports(self) -> bool:

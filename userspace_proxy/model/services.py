@@ -59,9 +59,9 @@ class Service:
     health_check_node_port: int = 0
     """``healthCheckNodePort``; 0 if there is none."""
     is_internal_local: bool = False
-    """``internalTrafficPolicy: Local``."""
+    """Whether it has ``internalTrafficPolicy: Local``."""
     is_external_local: bool = False
-    """``externalTrafficPolicy: Local``."""
+    """Whether it has ``externalTrafficPolicy: Local``."""
     handling: Handling = DEFAULT_HANDLING
     """The requests of its annotations."""
     notes: tuple[Note, ...] = ()
@@ -69,7 +69,7 @@ class Service:
     proxy_name: str | None = None
     """The label ``service.kubernetes.io/service-proxy-name``; None without the label."""
     has_headless_label: bool = False
-    """The Service has the label ``service.kubernetes.io/headless``, with any value."""
+    """Whether the Service has the label ``service.kubernetes.io/headless``, with any value."""
     external_name: str = ""
     """For type ExternalName: the name that DNS returns, without its trailing dot."""
     uid: str = ""

@@ -103,7 +103,7 @@ class _Open:
     key: str | None = None
     """The key of the next value."""
     is_merge: bool = False
-    """The key is an unquoted ``<<``."""
+    """Whether the key is an unquoted ``<<``."""
     merged: set[str] | None = None
     """The keys that ``<<`` has added and the mapping hasn't replaced; None without ``<<``."""
 

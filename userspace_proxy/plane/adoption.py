@@ -95,7 +95,7 @@ class PreviousWorkers:
         self._max_sockets = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
         """How many sockets all workers of the previous control process may have together."""
         self._sockets: dict[_Key, list[tuple[int, socket.socket]]] = {}
-        """By key: each socket with the index of the worker for which it was opened."""
+        """The sockets by key, each with the index of the worker for which it was opened."""
         self._late = 0
         """The number of these workers that haven't handed over all sockets."""
         self._entries: dict[str, list[AffinityEntries]] = {}
@@ -213,7 +213,7 @@ class PreviousWorkers:
     async def answered(self, within_s: float) -> int:
         """Wait until late workers have answered and got their order; return how many are left.
 
-        Once this object is closed, these serve until another process controls them.
+        Once this object is closed, these workers serve until another process controls them.
         """
         if late := [worker.handed_over for worker in self._workers]:
             await asyncio.wait(late, timeout=within_s)

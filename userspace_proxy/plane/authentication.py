@@ -73,7 +73,7 @@ class Asker(Channel[In, ToWorker]):
     Args:
         receive: Called with each further message and its sockets, which the callee closes.
         unproved: Called with the cause if the challenge can't be answered; the channel is closed.
-        more: As for a channel.
+        more: See :class:`.Channel`.
     """
 
     def __init__(

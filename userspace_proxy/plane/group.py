@@ -126,9 +126,9 @@ class Group(CounterTable):
         self._open: dict[int, dict[SocketAddress, tuple[int, ...]]] = _NONE
         """Open connections by worker, as in ``GAUGES``; subtracted when the worker dies."""
         self._ejected: dict[int, dict[SocketAddress, float]] = _NONE
-        """By worker: the ejected endpoints, with the monotonic seconds when a probe is due."""
+        """The ejected endpoints by worker, with the monotonic seconds when a probe is due."""
         self._waiting: dict[int, tuple[int, float]] = _NONE
-        """By worker: the number of waiting clients, and since when the first one waits."""
+        """The number of waiting clients by worker, and since when the first one waits."""
         self._slow_start = SlowStart()
         """The same slow start as in the workers."""
         self._measured = _NOTHING_MEASURED

@@ -347,7 +347,7 @@ class Listener:
         self.address = sockets.at
         """The bound address, with the actual port."""
         self.is_serving = True
-        """False while clients are refused."""
+        """Whether clients are accepted; false while they are refused."""
         self.is_closed = False
         self.closing = _OWED_NOTHING
         """The number of CloseListener confirmations that each worker still owes; a UDP port stays

@@ -196,7 +196,7 @@ class Plane:
         :meth:`close_recovered` once all are open, and no client is steered to other addresses.
 
         Args:
-            transparent: As in ``Wanted``.
+            transparent: See ``Wanted``.
         """
         self._listeners.recover(wanted, transparent=transparent)
 

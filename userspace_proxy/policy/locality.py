@@ -214,7 +214,7 @@ def find_pod_links(links: Iterable[NodeLink], routes: Iterable[NodeRoute]) -> tu
     """Return the links behind which only containers of this node are, sorted by index.
 
     Args:
-        routes: As for :func:`find_networks`.
+        routes: See :func:`find_networks`.
     """
     known = [(route, parse_network(route.network)) for route in routes]
     by_number = {link.number: link for link in links}

@@ -45,8 +45,8 @@ def make_facts(
     """Return the current facts.
 
     Args:
-        snapshot: May contain this node's Node object and the API server's Service.
-        no_kernel_path: As in :attr:`.Steering.no_kernel_path`.
+        snapshot: The snapshot; it may contain this node's Node and the API server's Service.
+        no_kernel_path: See :attr:`.Steering.no_kernel_path`.
     """
     node = snapshot.node or _NO_NODE
     api_server = snapshot.services.get(API_SERVER)

@@ -35,7 +35,7 @@ _log = FieldLogger("userspace_proxy.agent")
 CORDON_S = 20.0
 """How long an acknowledgement is valid: longer than the holder takes for a round and its update."""
 ENDS_S = 10.0
-"""For how long a workload that was scaled to zero isn't woken while it has pods: its controller
+"""How long a workload that was scaled to zero isn't woken while it has pods: its controller
 deletes them within a second, or a few if it is busy."""
 
 

@@ -115,7 +115,7 @@ class Waking:
     Args:
         plane: Reports clients that begin to wait.
         services: Returns all Services of the cluster.
-        usage: Notes clients that begin to wait.
+        usage: Records clients that begin to wait.
         is_allowed: Whether this proxy may scale workloads.
     """
 

@@ -62,7 +62,7 @@ class SourceStatus:
     is_current: bool = False
     """Whether the last published snapshot is up to date, as far as is known."""
     behind_s: float = 0.0
-    """For how many seconds a part of it hasn't been updated; 0.0 if it is current."""
+    """Seconds for which a part of it hasn't been updated; 0.0 if it is current."""
     problems: tuple[str, ...] = ()
     """One line per problem, with place and remedy."""
     restarts: int = 0

@@ -91,7 +91,7 @@ class HealthCheckPorts:
         A port that remains keeps its listener, even for another Service.
 
         Args:
-            checks: At most one per Service.
+            checks: The health checks; at most one per Service.
             addresses: The node's addresses that are served; None: all addresses.
         """
         self._checks, problems = self._assign(checks)

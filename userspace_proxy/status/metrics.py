@@ -167,6 +167,7 @@ def render_metrics(
     # The library's metrics come last, because the library writes OpenMetrics' EOF marker.
     body, headers = own + encode(registry), {"Content-Type": content_type}
     if is_gzip:
-        # Labels repeat, so even the fastest level compresses to a fifteenth; it releases the GIL.
+        # Labels repeat, so even the fastest level compresses to a fifteenth; compressing releases
+        # the GIL.
         body, headers["Content-Encoding"] = gzip.compress(body, 1), "gzip"
     return MetricsPage(headers, body)

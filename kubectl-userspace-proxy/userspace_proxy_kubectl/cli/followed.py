@@ -157,7 +157,7 @@ def _with_problems(all_nodes: AllNodes, problems: dict[str, Cause | None]) -> Al
     """Return nodes with the earlier problems of those that haven't been asked yet by this reader.
 
     Args:
-        problems: By node; the problem of a node is removed once the node has been asked.
+        problems: Problems by node; the problem of a node is removed once the node has been asked.
     """
     if not problems:
         return all_nodes

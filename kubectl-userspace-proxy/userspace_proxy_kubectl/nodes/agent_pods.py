@@ -124,7 +124,7 @@ def serving(pods: Sequence[AgentPod]) -> tuple[ForwardTarget, ...]:
     A terminating agent only lets connections finish, and a canary serves other Services.
 
     Args:
-        pods: From :func:`by_node`.
+        pods: The result of :func:`by_node`.
     """
     running = [one for one in pods if one.is_running]
     names = {one.serves_name for one in running[:1]}

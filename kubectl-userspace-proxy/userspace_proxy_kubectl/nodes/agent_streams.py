@@ -32,7 +32,7 @@ class Following:
 
     Args:
         finder: Finds the agents; has listed the pods.
-        answers: Contains the agents that were found.
+        answers: The answers, with the agents that were found.
         changed: Called after each change of the answers.
         first_s: Timeout of a stream's first answer.
     """

@@ -56,8 +56,8 @@ class Where:
     nodes: frozenset[str] = frozenset()
     """The nodes whose agents are requested; empty for all nodes."""
     name: str = ""
-    """Of several agents on a node, the one for Services with this name; empty for the one for
-    Services without a name."""
+    """The proxy name to look for if a node has several agents; empty for the agent of Services
+    without a name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,6 @@ class NodesReader:
         self._finder = Finder(client, self._where, pause=pause)
         self._calls = AgentCalls(client)
         self._plans: Plans | None = None
-        self._is_following = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._stack = contextlib.AsyncExitStack()
 
@@ -169,19 +168,17 @@ class NodesReader:
         left_s = max(0.0, began + within_s - loop.time())
         await asyncio.wait({comparing}, timeout=left_s + BEHIND_S + _LOOK_S)
         comparing.cancel()
-        found = answers.all_nodes(self._plans)
-        if not self._is_following:
-            self.now = found
-        return found
+        self.now = answers.all_nodes(self._plans)
+        return self.now
 
     async def follow(self, *, also: Collection[str] = ()) -> AsyncIterator[AllNodes]:
         """Yield all nodes as they change, at first as answers arrive; never ends.
 
         Args:
-            also: As for :meth:`first`.
+            also: See :meth:`first`.
 
         Raises:
-            UserspaceProxyError: As :meth:`first`.
+            UserspaceProxyError: See :meth:`first`.
         """
         answers, asking, changed = await self._found(), Asking(also, watches=True), asyncio.Event()
         following = Following(
@@ -198,7 +195,6 @@ class NodesReader:
             self._start(following.run()),
             self._start(self._compare(answers, every, changed=changed.set)),
         ]
-        self._is_following = True
         try:
             while True:
                 await changed.wait()
@@ -208,7 +204,6 @@ class NodesReader:
                 yield self.now
                 await self._pause(_COMPLETE_S if answers.is_settled() else _SHOW_S)
         finally:
-            self._is_following = False
             for task in tasks:
                 task.cancel()
 
@@ -220,7 +215,7 @@ class NodesReader:
             nodes: The nodes; empty: all with an agent.
 
         Raises:
-            UserspaceProxyError: As :meth:`first`.
+            UserspaceProxyError: See :meth:`first`.
         """
         wanted = await self._wanted(nodes)
         found: dict[str, bytes | Cause] = {}
@@ -243,10 +238,10 @@ class NodesReader:
         """Yield the lines sent by some nodes' agents; never ends.
 
         Args:
-            path, nodes: As for :meth:`ask`.
+            path, nodes: See :meth:`ask`.
 
         Raises:
-            UserspaceProxyError: As :meth:`first`.
+            UserspaceProxyError: See :meth:`first`.
         """
         await self._wanted(nodes)
         # An agent's lines wait in its stream until the queue has room.

@@ -73,7 +73,7 @@ def missing_reason(all_nodes: AllNodes, name: str) -> str:
     """Return a sentence if the Service or namespace doesn't exist; empty if it does or may.
 
     Args:
-        name: As for :func:`part_of`.
+        name: See :func:`part_of`.
     """
     answers = [one.status for one in all_nodes.answers if one.status is not None]
     if not name or not answers:

@@ -3,17 +3,18 @@
 import asyncio
 import gc
 import socket
+import time
 import weakref
 from pathlib import Path
 
 import pytest
 
-from tests.unit.port_numbers import free_port
+from tests.unit.port_numbers import free_port, is_listening
 from userspace_proxy import Options, Proxy, Tuning
 from userspace_proxy.agent import agent as agents
 from userspace_proxy.agent.rounds.component import Component
 from userspace_proxy.causes.slices import slice_rejected
-from userspace_proxy.errors import ListenError, SourceError
+from userspace_proxy.errors import ListenError, SourceError, SteeringError
 from userspace_proxy.facts import PortState
 from userspace_proxy.kernel.offers import LACKS_NOTHING
 from userspace_proxy.model import Frontend, Node, Protocol, ServiceKey, ServiceType
@@ -57,6 +58,56 @@ async def test_a_process_returning_the_node_stops_reporting_that_it_serves():
     assert await agent.is_awaited()
     assert "source" in tasks()
     await agent.stop()
+
+
+class Routing(Component):
+    """The routing for client addresses."""
+
+    error: SteeringError | None = None
+    removed = 0
+
+    async def prepare(self, *_args):
+        """Do nothing."""
+
+    async def clean_up(self):
+        self.removed += 1
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def routing(monkeypatch):
+    async def start(*_args):
+        return routing
+
+    routing = Routing()
+    monkeypatch.setattr(agents, "start_client_addresses", start)
+    return routing
+
+
+@pytest.mark.parametrize("fails", ["nothing", "steering", "routing"])
+async def test_stop_closes_ports_then_removes_kernel_state_and_reports_the_rest(routing, fails):
+    error = SteeringError("cannot commit: Device or resource busy")
+
+    class Watched(FakeSteering):
+        async def clean_up(self):
+            listening.append(is_listening(port))
+            if fails == "steering":
+                raise error
+
+    routing.error = error if fails == "routing" else None
+    steering, source, listening = Watched(), MemorySource(), []
+    source.put_service(service("web", "10.96.0.1"))
+    source.put_slice(endpoints("web", "192.0.2.1"))
+    agent = agents.Agent(steering, source, Options())
+    await agent.start()
+    await agent.settled()
+    (port,) = steering.kernel.values()
+    assert is_listening(port)
+    await agent.stop()
+    assert not any(listening)
+    assert routing.removed == 1
+    assert agent.left_behind is (fails != "nothing")
 
 
 @pytest.mark.parametrize("is_late", [False, True])
@@ -177,6 +228,12 @@ async def test_a_failing_source_raises_its_own_error():
         assert isinstance(await proxy.failed(), SourceError)
 
 
+async def test_the_status_contains_the_time_of_the_start():
+    before = time.time()
+    async with Proxy(source=Silent()) as proxy:
+        assert proxy.status().started == pytest.approx(before, abs=60)
+
+
 async def test_status_lists_the_load_balancers_sending_proxy_protocol():
     options = Options(tuning=Tuning(proxy_protocol_from=("198.51.100.10/32",)))
     async with Proxy(source=Silent(), options=options) as proxy:
@@ -253,7 +310,9 @@ async def test_a_health_check_node_port_responds_while_its_service_exists(networ
             await http_status(port)
 
 
-async def test_components_close_in_reverse_order_after_a_failed_start(monkeypatch):
+async def test_a_failed_start_ends_all_tasks_and_closes_components_in_reverse_order(
+    monkeypatch, routing
+):
     events = []
 
     class Noted(Component):
@@ -262,6 +321,7 @@ async def test_components_close_in_reverse_order_after_a_failed_start(monkeypatc
 
         async def start(self, supervisor):
             events.append(f"start {self.name}")
+            supervisor.start(self.name, asyncio.Event().wait)
             if self.name == "b":
                 raise ListenError("cannot listen")
 
@@ -270,5 +330,7 @@ async def test_components_close_in_reverse_order_after_a_failed_start(monkeypatc
 
     monkeypatch.setattr(agents, "components_of", lambda *_: [Noted(name) for name in "abc"])
     with pytest.raises(ListenError):
-        await Proxy().start()
+        await agents.Agent(FakeSteering(), Silent(), Options()).start()
     assert events == ["start a", "start b", "close b", "close a"]
+    assert routing.removed == 1
+    assert not {"a", "b"} & {task.get_name() for task in asyncio.all_tasks()}

@@ -18,6 +18,7 @@ class WatchedSteering(FakeSteering):
         super().__init__(**more)
         self.lies = []
         self.calls = []
+        self.has_stale_flows = False
         self.repair_fails_with = None
 
     async def apply(self, wanted):
@@ -30,7 +31,11 @@ class WatchedSteering(FakeSteering):
         self._look(self.kernel)
         await call
         self.calls.append(name)
+        self.has_stale_flows = True
         self._look(self.kernel)
+
+    async def forget_stale(self):
+        self.has_stale_flows = False
 
     async def repair(self):
         if self.repair_fails_with is not None:

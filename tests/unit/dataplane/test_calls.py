@@ -1,18 +1,23 @@
 """Behaviour of the real kernel only; ``tests/simulation/test_calls_contract.py`` has the rest."""
 
+import ast
 import contextlib
 import errno
 import fcntl
 import os
+import re
 import select
 import socket
 from pathlib import Path
 
 import pytest
 
+from userspace_proxy.dataplane import calls as calls_module
 from userspace_proxy.dataplane.calls import SystemCalls
 
 from .rig import open_sockets
+
+PACKAGE = Path(calls_module.__file__).parents[1]
 
 
 def open_pipes():
@@ -96,3 +101,50 @@ def test_close_leaves_no_descriptors_open():
     kernel.close(fd)
     kernel.close_epoll()
     assert open_sockets() == before
+
+
+def declared_classes():
+    """Return the classes of all declarations: source, base, attributes, methods' parameters."""
+    found = {}
+    for path in PACKAGE.rglob("*.pxd"):
+        text = f"{path.read_text()}\n"
+        for name, base, body in re.findall(
+            r"^cdef class (\w+)(?:\((\w+)\))?:\n((?:    .*\n|\n)*)", text, re.MULTILINE
+        ):
+            lines = re.findall(r"^    cdef (.*)$", body, re.MULTILINE)
+            names = {part.split()[-1].strip("*") for line in lines for part in line.split(",")}
+            methods = dict(re.findall(r"^    cpdef [^(]*?(\w+)\((.*)\)", body, re.MULTILINE))
+            found[name] = path.with_suffix(".py"), base, names, methods
+    return found
+
+
+def test_what_is_declared_for_the_compiler_is_what_classes_have():
+    """Otherwise only the compiled form fails, or looks methods up that it could call."""
+    declared = declared_classes()
+    assert {"TcpConnection", "SystemCalls", "Durations"} <= declared.keys()
+    for name, (source, base, names, methods) in declared.items():
+        (found,) = (
+            node
+            for node in ast.parse(source.read_text()).body
+            if isinstance(node, ast.ClassDef) and node.name == name
+        )
+        known = set(names)
+        while base:
+            _, base, inherited, _ = declared[base]
+            known |= inherited
+        assigned = {
+            node.attr
+            for node in ast.walk(found)
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and ast.unparse(node.value) == "self"
+        }
+        # The twin has its own attributes.
+        assert name == "SystemCalls" or assigned <= known, name
+        defined = {
+            node.name: len(node.args.args)
+            for node in found.body
+            if isinstance(node, ast.FunctionDef)
+        }
+        for method, parameters in methods.items():
+            assert defined.get(method) == len(parameters.split(",")), (name, method)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from userspace_proxy.sources.kubernetes.client import ApiClient
@@ -9,6 +11,8 @@ from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy_kubectl.nodes.reader import NodesReader
 from userspace_proxy_testing.fakes.agents import FakeAgents
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
+
+from ..dataplane.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +32,18 @@ async def api():
 @pytest.fixture
 def agents(api):
     return FakeAgents(api)
+
+
+@pytest.fixture
+def streams(api):
+    """Return a function that returns once so many streams to agents are open."""
+
+    async def streams(count):
+        # Shorter than SILENT_S, after which forgotten streams end, too.
+        async with asyncio.timeout(8):
+            await until(lambda: api.pods.open == count)
+
+    return streams
 
 
 @pytest.fixture

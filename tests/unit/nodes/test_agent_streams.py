@@ -96,3 +96,14 @@ async def test_a_stalled_stream_is_detected(agents, follow, monkeypatch):
         await until(lambda: problem(answers) is not None)
         assert problem(answers).row.key == "gone_silent"
         assert answers.nodes["node-1"].status is not None
+
+
+async def test_the_stream_of_a_replaced_pod_ends(streams, agents, follow):
+    agents.add("node-1", FakeAgent(STATUS))
+    async with follow() as (answers, until, _, _):
+        await until(lambda: answers.nodes["node-1"].status is not None)
+        new = FakeAgent(status_of([], "node-1", version="new"))
+        agents.add("node-1", new, pod="new", created="2026-11-22T09:00:00Z")
+        async with asyncio.timeout(30):
+            await until(lambda: answers.nodes["node-1"].status.version == "new")
+        await streams(1)

@@ -37,6 +37,7 @@ class Nodes:
         self.plans = {}
         self.asked = []
         self.form = FORM
+        self.is_readable = True
 
     def answers(self):
         return {node: self._answer(node, plan) for node, plan in sorted(self.plans.items())}
@@ -49,7 +50,7 @@ class Nodes:
 
     async def read(self, to, path, kind, bounds):
         self.asked.append(to.pod)
-        if self.plans[to.pod] is None:
+        if not self.is_readable:
             raise Unreadable("it isn't HTTP")
         wanted = {int(word) for word in path.partition("?bucket=")[2].split("&bucket=")}
         plan = self.plans[to.pod]
@@ -101,6 +102,14 @@ async def test_a_node_that_has_caught_up_is_not_behind(nodes, look):
     await look()
     assert (await look(3))[0]
     nodes.plans["node-1"] = dict(OURS)
+    assert await look(1) == ({}, True)
+
+
+async def test_a_node_whose_plan_cannot_be_read_is_no_longer_behind(nodes, look):
+    nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
+    await look()
+    assert (await look(3))[0]
+    nodes.is_readable = False
     assert await look(1) == ({}, True)
 
 

@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from tests.fuzz.cost import check_cost
+from userspace_proxy.causes.cause import NEWER_MAX
+from userspace_proxy.clocks import Clocks
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.facts.connection import ConnectionFacts
 from userspace_proxy.facts.edges import EdgesFacts
@@ -152,6 +154,14 @@ def test_a_response_is_measured_once_its_estimated_size_exceeds_the_allowance():
         allowance.measure(msgspec.structs.replace(status, node="x" * 4000))
 
 
+def test_each_line_of_a_stream_may_contain_as_many_causes_and_new_codes():
+    allowance = Allowance(5000)
+    for number in range(2 * NEWER_MAX):
+        line = _PORTS % '{"notes": [{"code": "code-%d"}]}' % number
+        ((cause,),) = (port.notes for port in allowance.decode(line.encode(), StatusFacts).ports)
+        assert cause.code == f"code-{number}"
+
+
 def test_times_inside_mappings_are_checked():
     for part in ('"settings": {"at": -1}', '"ports": [{"notes": [{"params": {"at": 1e11}}]}]'):
         with pytest.raises(ValueError, match="a time in it is out of range"):
@@ -192,9 +202,11 @@ def test_applied_changes_yield_the_agents_current_state():
         assert (known.served, known.version) == (state.served, state.version)
 
 
-def test_unknown_fields_of_a_change_are_ignored():
+def test_unknown_fields_of_a_change_are_ignored_but_delay_the_next_change():
     line = b"{%s}" % b",".join(b'"x%d": 1' % number for number in range(1000))
-    assert CHANGE(STATUS, line) == STATUS
+    began, allowance = Clocks.monotonic(), Allowance(ANSWER_BYTES)
+    assert read_change(STATUS, line, allowance) == STATUS
+    assert allowance.pacing.due > began
 
 
 def test_missing_fields_have_defaults_and_unknown_ones_are_ignored():

@@ -64,6 +64,7 @@ async def test_kube_proxy_is_not_an_agent(api, finder_of):
     api.put(pod("old", "node-1", labels=KUBE_PROXY, command=RUN))
     finder = finder_of()
     await look(finder)
+    assert finder.has_others
     with pytest.raises(SourceError, match=r"no agent in namespace kube-system.*--selector"):
         finder.check()
 

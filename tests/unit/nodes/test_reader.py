@@ -76,11 +76,20 @@ async def test_a_hostile_agent_affects_only_its_own_node(agents, reader_of, name
     assert found["hostile"] == expected.get(name, "answer_unreadable")
 
 
-async def test_partial_results_are_shown(api, agents, reader_of):
+async def test_comparing_plans_ends_once_all_nodes_have_answered(agents, reader_of):
+    agents.add("node-1", FakeAgent(status("node-1"), digests={}))
+    async with asyncio.timeout(LONG_S):
+        found = await read(reader_of(with_plans=True, timeout_s=2 * LONG_S))
+    assert found.digests is not None
+
+
+async def test_partial_results_are_shown(streams, agents, reader_of):
     shown = []
     agents.add("node-1", FakeAgent(status("node-1")))
     agents.add("silent", HOSTILE["silent"]())
-    await read(reader_of(timeout_s=SHORT_S), show=shown.append)
+    async with reader_of(timeout_s=SHORT_S) as reader:
+        await reader.first(show=shown.append)
+        await streams(0)
     assert problems(shown[-1]) == {"node-1": "", "silent": ""}
     assert shown[-1].answers[0].status is not None
 
@@ -178,10 +187,11 @@ async def test_other_paths_can_be_queried_on_selected_or_all_nodes(agents, reade
         assert await reader.ask("/api/v1/connections", ["node-9"]) == {}
 
 
-async def test_a_queried_but_unresponsive_node_has_a_cause(agents, reader_of):
+async def test_a_queried_but_unresponsive_node_has_a_cause(streams, agents, reader_of):
     agents.add("node-1", HOSTILE["silent"]())
     async with reader_of(timeout_s=0.2) as reader:
         found = await reader.ask("/api/v1/connections")
+        await streams(0)
     assert found == {"node-1": rows.no_answer("kube-system", 0.2)}
 
 
@@ -204,25 +214,26 @@ async def test_lines_of_all_nodes_arrive_and_closed_streams_are_reopened(api, ag
         assert await anext(lines) == NodeLine("node-1")
 
 
-async def test_lines_follow_the_agents_of_nodes(agents, reader_of):
+async def test_lines_follow_the_agents_of_nodes(streams, agents, reader_of):
     head = response_head(200, Content_Type="application/x-ndjson")
 
     async def no_pause(_seconds):
         await asyncio.sleep(0)  # noqa: TID251 - the place of a longer pause
 
     agents.add("node-1", endless(head, b"old\n", every_s=0.01))
-    async with (
-        reader_of(pause=no_pause) as reader,
-        contextlib.aclosing(reader.lines("/api/v1/connections?watch")) as lines,
-    ):
-        assert (await anext(lines)).node == "node-1"
-        agents.add("node-2", endless(head, b"other\n", every_s=0.01))
-        assert await until(lines, lambda one: one.line == b"other")
-        agents.remove("node-2")
-        agents.remove("node-1")
-        new = endless(head, b"new\n", every_s=0.01)
-        agents.add("node-1", new, pod="new", created="2026-11-22T09:00:00Z")
-        assert await until(lines, lambda one: one.line == b"new")
+    async with reader_of(pause=no_pause) as reader:
+        lines = reader.lines("/api/v1/connections?watch")
+        async with contextlib.aclosing(lines):
+            assert (await anext(lines)).node == "node-1"
+            agents.add("node-2", endless(head, b"other\n", every_s=0.01))
+            assert await until(lines, lambda one: one.line == b"other")
+            agents.remove("node-2")
+            agents.remove("node-1")
+            new = endless(head, b"new\n", every_s=0.01)
+            agents.add("node-1", new, pod="new", created="2026-11-22T09:00:00Z")
+            assert await until(lines, lambda one: one.line == b"new")
+            await streams(1)
+        await streams(0)
 
 
 async def until(following, condition):
@@ -243,7 +254,7 @@ async def quick(reader_of):
         yield reader
 
 
-async def test_status_changes_of_nodes_are_followed(agents, quick):
+async def test_status_changes_of_nodes_are_followed(streams, agents, quick):
     agent = FakeAgent(status("node-1"))
     agents.add("node-1", agent)
     async with contextlib.aclosing(quick.follow()) as following:
@@ -255,6 +266,8 @@ async def test_status_changes_of_nodes_are_followed(agents, quick):
         await until(following, lambda found: len(found.answers) == 2 and found.answers[1].status)
         agents.remove("node-2")
         await until(following, lambda found: not found.answers[-1].agents or len(found.answers) < 2)
+        await streams(1)
+    await streams(0)
 
 
 async def test_a_broken_stream_has_a_cause_until_reopened(api, agents, quick):

@@ -68,7 +68,7 @@ class AutoPaths:
         self._ports: dict[PortKey, _Port] = {}
         self._changed: dict[PortKey, None] = {}
         self._unanswered: dict[PortKey, Cause] = {}
-        """By Service ports that left the kernel path: why clients got no answer there."""
+        """Why clients got no answer on the kernel path, by the Service ports that left it."""
 
     def follow(self, plan: PortPlan) -> PathDecision:
         """Return the path of a Service port; if that is ``auto``, begin to probe its endpoints."""

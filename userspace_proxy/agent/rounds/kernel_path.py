@@ -28,7 +28,7 @@ def kernel_targets(
     """Return the targets of a Service port that is, or was, on the kernel path.
 
     Args:
-        targets: Its proxy ports and refusals.
+        targets: The Service port's proxy ports and refusals.
         choices: The choices of the Service port's plan.
         is_in_kernel: Whether new connections take the kernel path now.
     """

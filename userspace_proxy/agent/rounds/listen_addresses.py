@@ -68,7 +68,7 @@ class ListenAddresses:
         """Return the listeners of a Service port, by frontend or with one key for its proxy port.
 
         Args:
-            plan: Must have a frontend.
+            plan: The plan, which has a frontend.
             preferred: Proxy ports to try first, by frontend.
             may_open: If False, only open listeners are kept, or taken over.
         """

@@ -59,11 +59,10 @@ class NodePortReservations:
     """The node ports of one proxy, in the network namespace of the calling thread."""
 
     def __init__(self) -> None:
-        self._held: dict[NodePort, socket.socket | None] = {}
-        """The sockets; None if the proxy has a port that can't be bound (Rules 2 and 3)."""
+        self._held: dict[NodePort, socket.socket] = {}
         self._unbound: dict[NodePort, None] = {}
-        """Ports that the proxy may use although it couldn't bind them; the one tried last is
-        last."""
+        """Ports that the proxy may use although it couldn't bind them (Rules 2 and 3); the one tried
+        last is last."""
         self._claimed: set[NodePort] = set()
         """The ports that Rule 3 describes."""
         self._uses: Counter[NodePort] = Counter()
@@ -86,30 +85,30 @@ class NodePortReservations:
         Returns:
             Empty if the proxy has the port; otherwise the reason, in one line.
         """
-        if self._held.get(port) is not None:
+        if port in self._held:
             return ""
         sock = hold_port(port)
         if sock is None:
             holder = self.holder(port.protocol, port.family, (port.port,), now=now)
             if holder and port in self._claimed:
-                if port not in self._held:
+                if port not in self._unbound:
                     _log.warning(
                         "another process took node port %(port)s while no proxy was running, "
                         "clients are still served: %(holder)s",
                         extra={"port": f"{port.port}/{port.protocol}", "holder": holder},
                     )
             elif holder:
-                self._held.pop(port, None)
                 self._unbound.pop(port, None)
                 return f"node port {port.port}/{port.protocol} is held by {holder}"
         self._keep(port, sock)
         return ""
 
     def _keep(self, port: NodePort, sock: socket.socket | None) -> None:
-        self._held[port] = sock
         self._unbound.pop(port, None)
         if sock is None:
             self._unbound[port] = None
+        else:
+            self._held[port] = sock
 
     def bind_again(self) -> None:
         """Try to bind some of the ports that couldn't be bound; call it once a second."""
@@ -154,7 +153,7 @@ class NodePortReservations:
 
     def close(self) -> None:
         """Release all node ports; idempotent."""
-        for port in list(self._held):
+        for port in [*self._held, *self._unbound]:
             self.release(port)
 
     def holder(

@@ -41,7 +41,7 @@ class SyncLoop:
     """Makes the node match the newest snapshot.
 
     Args:
-        planning: Has the plan that the listeners follow.
+        planning: The planning, with the plan that the listeners follow.
         steering: Started by the caller.
         min_period_s: Seconds between the beginnings of two rounds, so that many changes share one
             round.

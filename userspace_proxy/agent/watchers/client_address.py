@@ -56,7 +56,7 @@ class ClientAddresses(Component):
     """The preservation of client addresses by one proxy.
 
     Args:
-        proxy_name: Its ``--service-proxy-name``; empty without one.
+        proxy_name: The proxy's ``--service-proxy-name``; empty without one.
         cluster: ``--cluster-cidr``.
         owners: The owners of tables in the kernel.
         kernel: The kernel's features.

@@ -21,7 +21,7 @@ class HealthChecks(Component):
     """The health check node ports of one proxy.
 
     Args:
-        planner: Has the facts of the applied plan.
+        planner: The planner, with the facts of the applied plan.
         health: Returns the state of the node, without its Service ports.
     """
 

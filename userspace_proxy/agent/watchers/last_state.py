@@ -52,7 +52,7 @@ class LastState(Component):
 
     Args:
         source: The source of Services; not running yet.
-        options: Contains the folder; without a folder, nothing is read or written.
+        options: The options, with the folder; without a folder, nothing is read or written.
     """
 
     def __init__(

@@ -30,9 +30,9 @@ class ProxyNames:
     """The names of one proxy's Services; may be used by any thread.
 
     Args:
-        progress: Contains the Services.
+        progress: The snapshots, which contain the Services.
         listeners: The Services' addresses, if they don't answer on their cluster IPs.
-        options: Contain the cluster's domain.
+        options: The options, with the cluster's domain.
     """
 
     def __init__(

@@ -47,8 +47,8 @@ class TrackingWatch(Component):
 
     Args:
         report: Called with events for the cluster's users.
-        own: Has the status ports, which are exempt while the kernel drops packets; None: they
-            aren't exempt.
+        own: The proxy's addresses, with the status ports, which are exempt while the
+            kernel drops packets; None: they aren't exempt.
         kernel: The kernel's features.
     """
 

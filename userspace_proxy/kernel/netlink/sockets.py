@@ -143,7 +143,7 @@ class Requests:
         return found[:-1], not any(one.flags & INTERRUPTED for one in found)
 
     def list_supported(self, request: bytes) -> list[Message]:
-        """As :meth:`list_all`; empty if this kernel has no support for it, as for IPv6."""
+        """Return what :meth:`list_all` does; empty if the kernel has no support, as for IPv6."""
         try:
             return self.list_all(request)
         except OSError as exc:
@@ -184,7 +184,7 @@ class Requests:
 
         Args:
             begin: The message that begins the transaction.
-            changes: At least one.
+            changes: The requests; at least one.
             end: The message that ends it.
 
         Returns: The first refused message; None if all changes were made.
@@ -276,7 +276,7 @@ class Events:
     """Receives events about changes in this thread's network namespace; never blocks.
 
     Args:
-        protocol: As for :meth:`Requests.open`.
+        protocol: See :meth:`Requests.open`.
         groups: The multicast groups to subscribe to.
         program: A filter that passes the relevant events; empty: all pass.
 
@@ -336,7 +336,7 @@ class RouteSockets(contextlib.ExitStack):
     It subscribes to events before the first request, so no change is missed in between.
 
     Args:
-        groups: As for :class:`Events`.
+        groups: See :class:`Events`.
         event_filter: By default all events pass.
 
     Raises:

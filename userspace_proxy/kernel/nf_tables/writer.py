@@ -156,7 +156,7 @@ class TableWriter:
         Args:
             parts: The types of a key's parts.
             value: The type of a map's values, or ``VERDICTS``; None for a set.
-            counts: As for :meth:`add_set`.
+            counts: See :meth:`add_set`.
         """
         lengths = b"".join(nested(LIST_ELEMENT, number(1, part.width)) for part in parts)
         more = nested(_DESCRIPTION, nested(2, lengths))

@@ -174,7 +174,7 @@ def read_client_config(
     """Merge kubeconfigs, in which the first entry of a name wins; return the chosen config.
 
     Args:
-        files: At least one.
+        files: The kubeconfig files; at least one.
         context: Overrides ``current-context``.
         cluster: Overrides the context's cluster.
         user: Overrides the context's user.

@@ -68,8 +68,8 @@ async def read_whole(
     """Read a list page by page; return the first response that isn't 200, if any.
 
     Raises:
-        TransportError: As :func:`read_page`, or the list is incomplete after ``within_s`` seconds.
-        FieldError: As :func:`read_page`.
+        TransportError: See :func:`read_page`, or the list is incomplete after ``within_s`` seconds.
+        FieldError: See :func:`read_page`.
     """
     asked = dict(query)
     try:

@@ -53,7 +53,7 @@ class _File:
 class ManifestState:
     """The objects and problems of all files; not thread-safe.
 
-    Arguments and exceptions are as for ManifestSource.
+    Arguments and exceptions are those of ManifestSource.
     """
 
     def __init__(self, *, node_name: str, service_cidrs: Sequence[str]) -> None:

@@ -64,7 +64,7 @@ def read_written(wire: WireService) -> WrittenService:
     """Return the Service of a validated manifest.
 
     Raises:
-        FieldError: As :func:`read_service`.
+        FieldError: See :func:`read_service`.
     """
     service = read_service(wire)
     spec = wire.spec or WireServiceSpec()

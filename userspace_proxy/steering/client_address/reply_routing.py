@@ -154,7 +154,7 @@ class ReplyRouting:
         """Install all parts; return why that failed, or an empty string. Idempotent.
 
         Args:
-            bridges: As for :meth:`repair`: the previous process may have left connections on them.
+            bridges: See :meth:`repair`; the previous process may have left connections on them.
         """
         try:
             await self.repair(bridges)

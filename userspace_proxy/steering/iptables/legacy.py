@@ -101,7 +101,7 @@ class LegacyTables:
         """Return a table as ``iptables-save`` prints it.
 
         Raises:
-            SteeringError: As :meth:`info`, or a rule needs an extension that isn't installed.
+            SteeringError: See :meth:`info`, or a rule needs an extension that isn't installed.
         """
         self.info(table)
         try:

@@ -301,7 +301,7 @@ def make_guard(
 
     Args:
         kernel: The features of the kernel.
-        own_namespace: As in :func:`missing`.
+        own_namespace: See :func:`missing`.
 
     Raises:
         SteeringError: There is no nftables, and the network namespace may have other daemons.

@@ -68,7 +68,7 @@ def read_frontends(elements: Iterable[SetElement]) -> list[Frontend]:
 
 
 def write_guard(name: str, ranges: Iterable[str], *, checks_sockets: bool = True) -> list[bytes]:
-    """Return the messages that create the table; it guards each range as a whole."""
+    """Return the messages that create the table; the table guards each range as a whole."""
     table = TableWriter(name)
     table.create()
     for family in IPFamily:

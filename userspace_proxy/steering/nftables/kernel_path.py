@@ -79,7 +79,7 @@ class KernelPath:
         """The result of the next :meth:`take_repaired`."""
 
     def pair_with(self, ports: NftTable) -> None:
-        """Let neither table receive events of the other's changes; ``ports`` is the table below."""
+        """Let each table ignore events of the other one's changes; ``ports`` is the table below."""
         self._table.pair_with(ports)
 
     def load(

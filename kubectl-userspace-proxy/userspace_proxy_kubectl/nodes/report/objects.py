@@ -1,7 +1,8 @@
 """Services' objects in a report: which are read, and which fields are included.
 
 Rule 1: fields are listed here one by one, with the treatment of their texts. Other fields aren't
-included: managedFields, others' annotations (kubectl's contains the whole manifest), owners.
+included: managedFields, owners, and annotations of other programs (kubectl's contains the whole
+manifest).
 Rule 2: only lists are requested, so the rights for reading all nodes suffice.
 """
 

@@ -118,18 +118,50 @@ def test_a_node_port_used_by_connections_is_reserved_after_they_end(reservations
         bound(TCP, V4, port=port)
 
 
-def test_an_unbound_node_port_is_bound_later_without_a_service_change(reservations):
-    port, released = free_port(TCP, V4), free_port(UDP, V4)
+def test_unbound_node_ports_are_bound_later_without_a_service_change(reservations, monkeypatch):
+    monkeypatch.setattr(node_ports, "_BOUND_AGAIN", 1)
+    kinds = ((TCP, V4), (UDP, V4), (TCP, V6))
+    first, released, last = (NodePort(*kind, free_port(*kind)) for kind in kinds)
     with no_descriptors():
-        for each in (NodePort(TCP, V4, port), NodePort(UDP, V4, released)):
+        for each in (first, released, last):
             assert reservations.take(each, now=0) == ""
         reservations.bind_again()
-    bound(TCP, V4, port=port).close()
-    reservations.release(NodePort(UDP, V4, released))
+    bound(TCP, V4, port=first.port).close()
+    reservations.release(released)
+    for _ in range(2):
+        reservations.bind_again()
+    for each in (first, last):
+        with pytest.raises(OSError, match="in use"):
+            bound(*each[:2], port=each.port)
+    bound(UDP, V4, port=released.port).close()
+
+
+def test_a_port_lost_to_a_daemon_is_not_bound_behind_its_back(reservations):
+    port = NodePort(TCP, V4, free_port(TCP, V4))
+    with no_descriptors():
+        assert reservations.take(port, now=0) == ""
+    with bound(TCP, V4, port=port.port):
+        assert "is held by" in reservations.take(port, now=1)
     reservations.bind_again()
+    bound(TCP, V4, port=port.port).close()
+
+
+def test_a_port_is_released_once_no_service_port_uses_it(reservations):
+    port = NodePort(TCP, V4, free_port(TCP, V4))
+    reservations.take(port, now=0)
+    for _ in range(2):
+        reservations.count_uses(set(), {port})
+    reservations.count_uses({port}, set())
+    reservations.release_unused()
     with pytest.raises(OSError, match="in use"):
-        bound(TCP, V4, port=port)
-    bound(UDP, V4, port=released).close()
+        bound(TCP, V4, port=port.port)
+    reservations.count_uses({port}, set())
+    reservations.release_unused()
+    bound(TCP, V4, port=port.port).close()
+    reservations.take(port, now=1)
+    reservations.release_unused()
+    with pytest.raises(OSError, match="in use"):
+        bound(TCP, V4, port=port.port)
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))

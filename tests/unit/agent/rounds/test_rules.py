@@ -46,6 +46,7 @@ async def test_only_changed_frontends_are_steered(start):
         steering.programmed = 0
         await settle(loop, change[0](*change[1:]))
         assert (steering.calls, steering.programmed) == (["change"], 1)
+        assert not steering.has_stale_flows
     assert WEB not in steering.kernel
     assert is_listening(steering.kernel[CART])
 

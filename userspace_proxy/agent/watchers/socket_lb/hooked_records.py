@@ -45,7 +45,7 @@ class Records:
     """The records of one proxy's hooks.
 
     Args:
-        tuning: Contains the share of connections that are logged.
+        tuning: The tuning, with the share of connections that are logged.
     """
 
     def __init__(self, tuning: Tuning) -> None:

@@ -118,7 +118,7 @@ class Reports:
         self._failing: dict[At, _Failing] = {}
         self._looked_at = now
         self._ejected: dict[PortKey, dict[SocketAddress, float]] = {}
-        """By Service port: the ejected endpoints, with the monotonic seconds at which a dial is a
+        """The ejected endpoints by Service port, with the monotonic seconds at which a dial is a
         probe."""
         self.news = 0
         """How many ejections began or ended during one check."""
