@@ -297,7 +297,7 @@ async def test_an_unwritable_disk_is_logged_once(node, caplog, tmp_path):
     assert view.problem.startswith(f"cannot write {node.path}: File exists (give --state-dir")
     assert view.failing_since == NOW
     assert node.pauses[0] == 30.0
-    assert len(lines(caplog, "the state is not saved to disk")) == 1
+    assert len(lines(caplog, "the state is not ")) == 1
     assert node.steering.kernel.keys() == {WEB}
     (tmp_path / "folder").unlink()
     await until(node.path.exists)
