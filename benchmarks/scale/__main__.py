@@ -45,7 +45,7 @@ CHURN_S = 60.0
 def main() -> int:
     """Run the benchmarks; returns the exit status."""
     options = _parse(sys.argv[1:])
-    # Our namespaces end in good order when we are told to.
+    # On SIGTERM, exit through the cleanup that removes the namespaces.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         samples = load_samples(options.render) if options.render else _run(options)

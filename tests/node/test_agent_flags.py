@@ -91,7 +91,7 @@ def test_a_canary_serves_its_services_beside_another_agent(testbed, tmp_path):
         assert who(testbed, "pod", WEB.ip, 80) == "one"
         # The canary's Services are applied shortly before it is healthy.
         wait_for("its health", lambda: canary.read("/healthz", port=10356)[0] == 200)
-        # An agent that stops removes nothing of the other one.
+        # An agent that stops removes nothing that belongs to the other one.
         before = testbed.rules()
         assert canary.stop() == 0
         assert who(testbed, "pod", CART.ip, 80) != "one"

@@ -72,7 +72,7 @@ def test_no_probe_completes_a_handshake(testbed, server, load):
             assert "accepts a connection after" in done.stdout
     assert probes(testbed.agent)[1] == 0
     assert (server.accepted, server.aborted) == ([], [])
-    # The server counts clients: one is accepted through both Services and families.
+    # The server does count clients: it accepts one through each Service and family.
     for number in range(10, 10 + len(PATHS)):
         for version in VERSIONS:
             with testbed["pod"].dial((CLUSTER_IPS[version].format(number), PORT)) as client:

@@ -60,7 +60,7 @@ def soak(site: Site, seconds: float, rate: float, names: Sequence[str]) -> list[
             if time.monotonic() >= until:
                 break
     figures = [figures_of(side.stop_load(), made, side.kills) for side in site.sides]
-    # Only this proxy is judged, so only its resources are awaited.
+    # Only this proxy is judged, so only its resources are waited for.
     after = [_settled(site.ours, before[0]), _settled(site.theirs, None)]
     titles = [side.title for side in site.sides]
     return list(map(SideReport, titles, figures, before, after, memory))

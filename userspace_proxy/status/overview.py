@@ -15,7 +15,7 @@ from itertools import groupby
 from ..facts import WORST_FIRST, Level, PortFacts
 from .history import History
 
-# With at most the first number of cells they are drawn large, with more than the second small.
+# Up to _LARGE cells are drawn large, and _DENSE or more small.
 _LARGE = 150
 _DENSE = 1500
 # With at most this many cells, each cell with a problem is a link; with more, these cells form

@@ -238,7 +238,7 @@ class TestEndpointsAtNodePorts:
         assert needed == [False, True, False]
 
     def test_the_verdict_for_an_endpoint_on_another_node_also_changes(self):
-        # The plan depends on no address of this node here.
+        # Here the plan doesn't depend on this node's addresses.
         elsewhere = slice_of(self.THERE, ports=(SlicePort("http", 30080, "TCP"),))
         store, planner = store_of(service(), elsewhere), Planner(NodeFacts())
         seen = self.reasons(planner, store)

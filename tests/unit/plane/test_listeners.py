@@ -151,7 +151,7 @@ def test_a_listener_wanted_again_is_not_closed(workers, is_own):
 def test_an_open_listener_follows_a_change_of_its_services_affinity(workers):
     group, wanted, listener = workers.open(UDP, POD_A)
     socks = listener.sockets.socks
-    # By its address: 127.0.0.1 is odd.
+    # The worker is chosen by the client's address: 127.0.0.1 is odd.
     for affinity_timeout_s, reached in [(60, socks[1:]), (None, socks)]:
         workers.serve(group, wanted, POD_A, affinity_timeout_s=affinity_timeout_s)
         for _ in range(30):
