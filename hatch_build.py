@@ -149,7 +149,7 @@ def _between(pattern: re.Pattern[str], text: str, change: Callable[[str], str]) 
 
 
 class Texts(BuildHookInterface[Any]):
-    """Writes the files for the time of one build."""
+    """Writes the files for the duration of one build."""
 
     PLUGIN_NAME = "custom"
 

@@ -56,7 +56,7 @@ def main() -> int:
 def _run(options: argparse.Namespace) -> Samples:
     began = time.monotonic()
     loads = with_needed(options.only)
-    # What is missing is said before anything is started.
+    # Report what is missing before starting anything.
     if any(isinstance(load, WrkLoad) for load in loads):
         find_program("wrk")
     keys = list(_available(options.candidates))

@@ -109,7 +109,7 @@ class TestEndpoints:
         weighted = PREFERRED.but(slices=[one, two], preferences=[{WEIGHT: "500"}, {WEIGHT: "1"}])
         world.put(weighted)
         # One of about 500 connections goes to the other endpoint: each worker's middle one, or a
-        # drawn one.
+        # random one.
         said = world.counts("pod", address, protocol)
         assert said["one"] >= 0.8 * world.asks, said
         world.put(weighted.but(preferences=[{WEIGHT: "0"}, {}]))
