@@ -80,10 +80,10 @@ def _run(options: argparse.Namespace) -> Samples:
 
 
 def _available(keys: Sequence[str]) -> Iterator[str]:
-    """Yield the ways whose programs are there.
+    """Yield the ways whose programs are installed.
 
     Raises:
-        ToolMissing: One can't be had whose way isn't optional.
+        ToolMissing: A program of a way that isn't optional is missing.
     """
     for key in keys:
         try:
@@ -122,7 +122,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def keys_of(known: Collection[str]) -> Callable[[str], list[str]]:
-    """Return what reads a list of known words, for argparse."""
+    """Return a parser of a list of known words, for argparse."""
 
     def split(text: str) -> list[str]:
         keys = text.split(",")

@@ -71,7 +71,7 @@ class HeldClient:
         self._process = process
 
     def read(self, timeout_s: float) -> dict[str, Any]:
-        """Return its next report."""
+        """Return the next report."""
         assert self._process.stdout is not None
         line = read_line(self._process.stdout.fileno(), timeout_s)
         try:

@@ -1,4 +1,4 @@
-"""What was promised, as ratios to a peer in the same run, and whether it is kept."""
+"""The goals, as ratios to a peer in the same run, and whether they are met."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def why(goal: Goal) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A goal and what was measured; ``value`` None: nothing was."""
+    """A goal and the measured value; None if nothing was measured."""
 
     goal: Goal
     value: float | None

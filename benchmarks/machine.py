@@ -1,4 +1,4 @@
-"""Facts about the machine for the report: no names, no paths."""
+"""Facts about the machine for the report, without names and paths."""
 
 from __future__ import annotations
 

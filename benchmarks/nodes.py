@@ -52,13 +52,13 @@ _TICK_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass(slots=True)
 class Usage:
-    """What a process has used so far."""
+    """The resources that a process has used so far."""
 
     memory_mib: float = 0.0
     cpu_s: float = 0.0
 
     def look(self, pid: int) -> None:
-        """Look at a process, which may have ended."""
+        """Read the usage of a process, which may have exited."""
         try:
             status = Path(f"/proc/{pid}/status").read_text()
             stat = Path(f"/proc/{pid}/stat").read_text()
@@ -154,7 +154,7 @@ async def measure_first(world: World, kubeconfig: Path) -> Mapping[str, float]:
 
 
 async def measure_idle(world: World, kubeconfig: Path) -> Mapping[str, float]:
-    """Measure what is read while nothing happens."""
+    """Measure how much is read while nothing changes."""
     async with (
         asyncio.timeout(2 * WITHIN_S),
         command(kubeconfig, "--watch", f"--timeout={WITHIN_S:.0f}s") as process,

@@ -1,4 +1,4 @@
-"""What the kernel says of a way's processes: CPU time, memory, descriptors; and of the machine."""
+"""Reads the CPU time, memory and descriptors of a way's processes, and the machine's CPU time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def family(pid: int) -> list[int]:
-    """Return a process and all that descend from it; empty when it is gone."""
+    """Return a process and all its descendants; empty if it has exited."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
     except OSError:
@@ -24,7 +24,7 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Return the CPU time of processes, user's and kernel's; those that are gone have none."""
+    """Return the CPU time of processes, user and system; exited ones have none."""
     return sum(_cpu_seconds(pid) for pid in pids)
 
 
@@ -40,7 +40,7 @@ def _cpu_seconds(pid: int) -> float:
 
 def machine_cpu_seconds() -> float:
     """Return the CPU time of the whole machine, interrupts included."""
-    # Source: proc_stat(5). What guests take is in the user's time.
+    # Source: proc_stat(5). User time includes guests' time.
     user, nice, system, _idle, _iowait, irq, softirq = map(
         int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8]
     )
@@ -62,12 +62,12 @@ def memory_bytes(pids: Iterable[int]) -> int:
 
 
 def descriptors(pids: Iterable[int]) -> int:
-    """Return how many descriptors processes have open; those that are gone have none."""
+    """Return the number of open descriptors of processes; exited ones have none."""
     return _count(pids, "fd")
 
 
 def threads(pids: Iterable[int]) -> int:
-    """Return how many threads processes have; those that are gone have none."""
+    """Return the number of threads of processes; exited ones have none."""
     return _count(pids, "task")
 
 

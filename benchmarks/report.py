@@ -149,7 +149,7 @@ def pictures_of(samples: Samples) -> dict[str, str]:
 
 
 def details_of(samples: Samples) -> str:
-    """Return all that was measured, a table for each load."""
+    """Return all results, in one table per load."""
     parts = [_load_table(LOADS[key], samples) for key in MAIN if _has(samples, key)]
     parts += [_open_table(key, samples) for key in OPEN if _has(samples, key)]
     if any(_has(samples, key) for key in DELAYED_ACKS):
@@ -429,7 +429,7 @@ def _whose(goal: Goal) -> str:
 
 
 def _spread(samples: Samples) -> str:
-    """Say how far rounds were apart."""
+    """Return a sentence about the spread between rounds."""
     keys = [key for key in MAIN if _has(samples, key)]
     spreads = sorted(
         spread

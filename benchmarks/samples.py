@@ -37,7 +37,7 @@ class Samples:
         self.machine = machine or {}
 
     def add(self, sample: Sample) -> None:
-        """Keep one more."""
+        """Add a sample."""
         self.all.append(sample)
 
     def ways(self, load: str) -> list[str]:
@@ -45,11 +45,11 @@ class Samples:
         return list(dict.fromkeys(s.way for s in self.all if s.load == load))
 
     def loads(self) -> set[str]:
-        """Return which loads there are samples of."""
+        """Return the loads that have samples."""
         return {sample.load for sample in self.all}
 
     def rounds(self, load: str) -> int:
-        """Return how many rounds of a load there were."""
+        """Return the number of rounds of a load."""
         return len({s.round for s in self.all if s.load == load})
 
     def values(self, load: str, way: str, metric: str) -> dict[int, float]:
@@ -78,7 +78,7 @@ class Samples:
         return median(differences) if differences else None
 
     def spread(self, load: str, way: str, metric: str) -> float | None:
-        """Return how far apart least and most are, as a share of the median."""
+        """Return the range of the values as a share of the median."""
         values = self.values(load, way, metric).values()
         return (max(values) - min(values)) / median(values) if values else None
 
@@ -87,12 +87,12 @@ class Samples:
         return next((s.note for s in self.all if (s.load, s.way) == (load, way) and s.note), "")
 
     def save(self, path: Path) -> None:
-        """Write all of it as JSON."""
+        """Write all samples as JSON."""
         document = {"machine": self.machine, "samples": [asdict(s) for s in self.all]}
         path.write_text(json.dumps(document, indent=1))
 
 
 def load_samples(path: Path) -> Samples:
-    """Read what ``Samples.save`` wrote."""
+    """Read a file that :meth:`Samples.save` wrote."""
     document = json.loads(path.read_text())
     return Samples((Sample(**sample) for sample in document["samples"]), document["machine"])

@@ -73,7 +73,7 @@ class Site:
             self._serve(pod)
 
     def endpoints(self, port: Port) -> list[str]:
-        """Return where the backends of a port are, as IP:PORT."""
+        """Return the addresses of a port's backends, as IP:PORT."""
         return [f"{pod.ip}:{port.back}" for pod in self.pods]
 
     def objects(self) -> Iterator[dict[str, Any]]:

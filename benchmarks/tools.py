@@ -32,12 +32,12 @@ SEARCHED = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
 class ToolMissing(UserspaceProxyError):
-    """A program is not there, or could not be built."""
+    """A program is missing, or couldn't be built."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Where our Go programs are."""
+    """The paths of the Go programs."""
 
     goload: Path
     goproxy: Path
@@ -45,10 +45,10 @@ class Tools:
 
 
 def find_program(name: str) -> str:
-    """Return where one of Debian's programs is.
+    """Return the path of one of Debian's programs.
 
     Raises:
-        ToolMissing: It isn't there; the message names the package.
+        ToolMissing: It isn't installed; the message names the package.
     """
     found = shutil.which(name, path=SEARCHED)
     if found is None:

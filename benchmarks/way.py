@@ -147,7 +147,7 @@ class Way:
 
     @property
     def has_died(self) -> bool:
-        """Whether the command has ended by itself."""
+        """Whether the command has exited."""
         return self._process is not None and self._process.poll() is not None
 
     def last_words(self) -> str:
@@ -157,7 +157,7 @@ class Way:
         return lines[-1] if lines else "the log is empty"
 
     def pids(self) -> list[int]:
-        """Return its processes; empty where the kernel does it all."""
+        """Return its processes; empty if the kernel does all the work."""
         return family(self._process.pid) if self._process else []
 
     def _log(self) -> Path:

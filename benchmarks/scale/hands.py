@@ -83,6 +83,6 @@ def serve(deeds: Mapping[str, Deed]) -> None:
         words = json.loads(line)
         try:
             answer = {"result": deeds[words.pop("do")](**words)}
-        except Exception as exc:  # noqa: BLE001 - who asked is told, whatever it was
+        except Exception as exc:  # noqa: BLE001 - the caller gets any error as a reply
             answer = {"error": f"{type(exc).__name__}: {exc}"}
         print(json.dumps(answer), flush=True)

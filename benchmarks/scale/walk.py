@@ -1,11 +1,11 @@
-"""How many rules the first packet of a connection passes, counted on the rules in force.
+"""Counts the rules in force that evaluate the first packet of a connection.
 
     client ─▶ ip rule … ─▶ PREROUTING: raw, mangle, nat ─▶ INPUT: mangle, filter, nat ─▶ proxy port
 
-Counters of the kernel tell which rules matched, not which were looked at, so the walk is done here
-once more, rule by rule, on what iptables-save, nft and ip print.
+The kernel's counters show which rules matched, not which were evaluated, so the evaluation is
+repeated here, rule by rule, on the output of iptables-save, nft and ip.
 
-Rule 1: what isn't understood is an error, never a guess.
+Rule 1: a rule that can't be parsed is an error.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def walk_tables(tables: dict[str, Chains], packet: Packet) -> int:
 
 
 def _walk(chains: Chains, chain: str, packet: Packet) -> tuple[int, str]:
-    """Return how many rules of a chain and those it calls were looked at, and the verdict."""
+    """Return how many rules of a chain and of those it calls are evaluated, and the verdict."""
     count = 0
     for words in chains[chain]:
         count += 1

@@ -50,7 +50,7 @@ class Api:
         self._token = token
 
     def ask(self, method: str, path: str, body: Any = None, kind: str = JSON) -> bytes:
-        """Send a request and return what came; a refusal raises OSError with its words."""
+        """Send a request and return the body; a rejection raises OSError with its message."""
         said, status = self.open(method, path, body, kind)
         text = said.read()
         if status >= 300:
@@ -151,7 +151,7 @@ class Writer:
         return {"sent": sent, "answered": answered, "event": event}
 
     def churn(self, seconds: float, rate: int, count: int, seed: int) -> dict[str, Any]:
-        """Make changes at a steady rate, and in the end amends."""
+        """Make changes at a steady rate, and revert them at the end."""
         specs = make_specs(count)[: count * 9 // 10]
         plan = Churn(specs, 2 * count, random.Random(seed))
         jobs: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
@@ -203,7 +203,7 @@ def _send(api: Api, change: Change) -> None:
 
 
 def run_all(threads: Sequence[threading.Thread]) -> None:
-    """Start all and wait for all."""
+    """Start all threads and wait for them."""
     for thread in threads:
         thread.start()
     for thread in threads:
