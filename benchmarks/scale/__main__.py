@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace) -> Samples:
 
 
 class _Run:
-    """One run: what all agents share.
+    """One run, with what all agents share.
 
     Args:
         options: Of the command line.
@@ -121,7 +121,7 @@ class _Run:
         self._stack.close()
 
     def measure(self, way: Way) -> None:
-        """Measure all rows of one agent; what fails is noted, and the next row comes."""
+        """Measure all rows of one agent; a failed row is recorded, and the next one follows."""
         rows = [row for row in way.rows if row in self._options.only]
         if not rows:
             return
@@ -184,7 +184,7 @@ class _Run:
         source: Sequence[str],
         stack: contextlib.ExitStack,
     ) -> Agent:
-        # Stages stay to the end: a sandbox's nodes know each other.
+        # Stages stay until the end: a sandbox's nodes are connected.
         stage = Stage(self._sandbox, name, self._tools.goload)
         self._stack.callback(stage.prober.close)
         agent = Agent(stage, folder, way.steering, source)

@@ -38,11 +38,11 @@ class Agent:
 
     @property
     def log(self) -> Path:
-        """What it writes."""
+        """The output of the agent."""
         return self._folder / "agent.log"
 
     def start(self) -> float:
-        """Start it; returns the moment before, on CLOCK_MONOTONIC."""
+        """Start it; return the time before that, on CLOCK_MONOTONIC."""
         command = [
             *(sys.executable, "-m", "userspace_proxy", "run", "--hostname-override=node-1"),
             "--state-dir=",
@@ -66,7 +66,7 @@ class Agent:
         return began
 
     def stop(self) -> None:
-        """End it. Idempotent."""
+        """Stop the agent. Idempotent."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -79,12 +79,12 @@ class Agent:
 
     @property
     def pid(self) -> int:
-        """The control process's; 0 when none runs."""
+        """The PID of the control process; 0 if it isn't running."""
         return self._process.pid if self._process else 0
 
     @property
     def is_alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the agent is running."""
         return self._process is not None and self._process.poll() is None
 
     def pids(self) -> list[int]:

@@ -38,7 +38,7 @@ class Churn:
     _made: list[Spec] = field(default_factory=list)
 
     def changes(self, count: int) -> Iterator[Change]:
-        """Yield that many changes."""
+        """Yield a number of changes."""
         for number in range(count):
             turn = number % CYCLE
             if turn == _MAKE:
@@ -59,7 +59,7 @@ class Churn:
                 yield _endpoints(self.rng.choice(self.specs), some)
 
     def amends(self) -> Iterator[Change]:
-        """Yield what leaves Services as they were, but for their endpoints."""
+        """Yield changes that restore the Services; their endpoints may differ."""
         for spec in self._emptied:
             yield _endpoints(spec, "abc")
         for spec in self._made:

@@ -1,4 +1,4 @@
-"""The least that the same bulk can take: the kernel's own tools with our rules."""
+"""Lower bounds: how long the kernel's own tools take to load the proxy's rules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT_S = 120.0
 
 
 def rules_of(node: SandboxNode, steering: str) -> str:
-    """Return the rules in force on a node as its tool reads them; empty where there are none."""
+    """Return the rules of a node in the format of its tool; empty if there are none."""
     if steering == "nftables":
         return node.run([find_program("nft"), "list", "ruleset"], timeout=TIMEOUT_S).stdout
     if steering == "iptables":
@@ -25,7 +25,7 @@ def rules_of(node: SandboxNode, steering: str) -> str:
 
 
 def load_times(sandbox: Sandbox, steering: str, text: str, folder: Path) -> list[float]:
-    """Load rules into a fresh node, again and again; returns the seconds that each took."""
+    """Load rules into a new node repeatedly; return the seconds of each run."""
     node = sandbox.add_node(f"floor-{steering}")
     path = folder / f"floor-{steering}"
     path.write_text(text)

@@ -1,4 +1,4 @@
-"""What was promised of ten thousand Services."""
+"""The goals for ten thousand Services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes of ours in the namespaces, told what to do line by line.
+"""Helper processes in the namespaces, which read commands line by line.
 
     we ──{"do": "…", …}──▶ hand ──{"result": …} or {"error": "…"}──▶ we
 
@@ -22,11 +22,11 @@ Deed = Callable[..., Any]
 
 
 class HandFailed(SandboxError):
-    """What a hand was told to do went wrong."""
+    """A helper's command failed."""
 
 
 class Hand:
-    """One process in a namespace.
+    """One helper process in a namespace.
 
     Args:
         where: The namespace; the process ends with it.
@@ -41,7 +41,7 @@ class Hand:
         )
 
     def begin(self, do: str, **arguments: Any) -> None:
-        """Tell it to do something; ``finish`` returns what came of it."""
+        """Send a command; ``finish`` returns its result."""
         assert self._process.stdin is not None, "it was opened with a pipe"
         try:
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
@@ -50,7 +50,7 @@ class Hand:
             raise HandFailed(f"cannot {do}: {self.name} is gone") from exc
 
     def finish(self) -> Any:
-        """Wait until it is done. What it waits for has deadlines of its own.
+        """Wait for the result. Commands have their own deadlines.
 
         Raises:
             HandFailed: It says that it can't.
@@ -65,12 +65,12 @@ class Hand:
         return answer["result"]
 
     def do(self, do: str, **arguments: Any) -> Any:
-        """Tell it, and wait."""
+        """Send a command, and return its result."""
         self.begin(do, **arguments)
         return self.finish()
 
     def close(self) -> None:
-        """End it. Idempotent."""
+        """End the process. Idempotent."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.kill()
@@ -78,7 +78,7 @@ class Hand:
 
 
 def serve(deeds: Mapping[str, Deed]) -> None:
-    """Do what the lines of standard input say, until it ends."""
+    """Run the commands of standard input, until it ends."""
     for line in sys.stdin:
         words = json.loads(line)
         try:

@@ -1,4 +1,4 @@
-"""Services and EndpointSlices as controllers write them, as many as wanted, the same each time.
+"""Makes any number of Services and EndpointSlices as controllers write them, reproducibly.
 
 Each Service has one port and three endpoints, one behind each backend pod; an endpoint's address
 is its own, so nothing can be kept once for many. ClusterIPs are spread over the range, as the
@@ -52,17 +52,17 @@ class Spec:
 
     @property
     def name(self) -> str:
-        """Of Service and slice."""
+        """The name of the Service and its slice."""
         return f"service-{self.number:05}"
 
     @property
     def namespace(self) -> str:
-        """Theirs."""
+        """The namespace of both."""
         return NAMESPACES[self.number % len(NAMESPACES)]
 
     @property
     def front(self) -> int:
-        """What clients dial."""
+        """The port that clients dial."""
         return ECHO_FRONT if self.echo else FRONT
 
     def service(self) -> Object:
@@ -122,12 +122,12 @@ class Spec:
 
     @property
     def service_path(self) -> str:
-        """Where the API server has Services of this namespace."""
+        """The API server's path for Services of this namespace."""
         return f"/api/v1/namespaces/{self.namespace}/services"
 
     @property
     def slice_path(self) -> str:
-        """Where the API server has this slice."""
+        """The API server's path of this slice."""
         name = f"{self.name}-x7k2p"
         return f"/apis/discovery.k8s.io/v1/namespaces/{self.namespace}/endpointslices/{name}"
 
@@ -150,7 +150,7 @@ class Spec:
 
 
 def make_specs(count: int) -> list[Spec]:
-    """Return that many Services; the last one is the echo's."""
+    """Return a number of Services; the last one is the echo's."""
     first = int(IPv4Address(SERVICE_CIDR.partition("/")[0]))
     # The lowest are the API server's own choice: the Service kubernetes is there.
     offsets = random.Random(1).sample(range(256, 65_280), count)

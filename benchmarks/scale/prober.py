@@ -1,4 +1,4 @@
-"""Dials Services from where clients are, and says when what was waited for came true.
+"""Dials Services from the namespace of clients, and reports when a condition is met.
 
 Times are CLOCK_MONOTONIC, in seconds. "refused" stands for nobody's answer: a refusal, or no way
 there.
@@ -25,7 +25,7 @@ _PARALLEL = 32
 
 
 def wait_until(ip: str, want: Sequence[str], seconds: float) -> dict[str, float]:
-    """Dial again and again until one of the wanted answers.
+    """Dial repeatedly until one of the wanted outcomes.
 
     Returns:
         ``at``: when it had answered; ``last_other``: when the last other outcome was known.
@@ -45,7 +45,7 @@ def wait_until(ip: str, want: Sequence[str], seconds: float) -> dict[str, float]
 
 
 def wait_for_all(ips: Sequence[str], seconds: float) -> dict[str, float]:
-    """Dial one after the other until each has answered once; returns when the last one had."""
+    """Dial addresses in turn until each has answered; return when the last one did."""
     deadline = time.monotonic() + seconds
     for ip in ips:
         while dial(ip) == REFUSED:
@@ -56,7 +56,7 @@ def wait_for_all(ips: Sequence[str], seconds: float) -> dict[str, float]:
 
 
 def count_unanswered(ips: Sequence[str], seconds: float) -> dict[str, int]:
-    """Dial each once, some at a time; returns how many didn't answer within the time."""
+    """Dial each address once, several at a time; return how many didn't answer in time."""
     rest = list(ips)
     waiting: dict[int, tuple[socket.socket, bool]] = {}
     poll = select.poll()
@@ -89,7 +89,7 @@ def count_unanswered(ips: Sequence[str], seconds: float) -> dict[str, int]:
 
 
 def keep_asking(ip: str, seconds: float, every_s: float) -> dict[str, float]:
-    """Ask over one connection every so often; returns how long answers took, in seconds."""
+    """Send periodic requests on one connection; return the response times in seconds."""
     took: list[float] = []
     end = time.monotonic() + seconds
     with socket.create_connection((ip, FRONT), 5) as sock:
@@ -124,7 +124,7 @@ def dial(ip: str) -> str:
 
 
 def pause(seconds: float) -> None:
-    """Leave the processor to others."""
+    """Sleep, because other processes need the CPU."""
     select.select([], [], [], seconds)
 
 

@@ -80,7 +80,7 @@ def page_of(samples: Samples) -> str:
 
 
 def verdicts_of(samples: Samples) -> list[Verdict]:
-    """Return a verdict on each goal that was tried; what failed is there, without a value."""
+    """Return a verdict on each measured goal; failed ones have no value."""
     measured = {verdict.goal: verdict for verdict in judge(samples, GOALS)}
     tried = (goal for goal in GOALS if goal.way in samples.ways(goal.load))
     return [measured.get(goal, Verdict(goal, None)) for goal in tried]
@@ -111,7 +111,7 @@ def _row_table(samples: Samples, row: str, metrics: Sequence[str]) -> str:
 
 
 def _turned(samples: Samples, row: str, metrics: Sequence[str]) -> str:
-    """Return a table with a column for each agent: for more figures than fit a line."""
+    """Return a table with one column per agent, for more figures than fit a line."""
     ways = _ways(samples, row)
     rows = [
         [_TITLES[m], *(_figure(samples.median(row, way, m), m) for way in ways)] for m in metrics
@@ -153,7 +153,7 @@ def _effects(samples: Samples) -> str:
 
 
 def _without_empty(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table without its last column when that is empty."""
+    """Return a table without its last column if it is empty."""
     if not rows:
         return "Not run."
     if not any(row[-1] for row in rows):

@@ -1,4 +1,4 @@
-"""What is measured of one agent: a row each, every one of which may fail by itself.
+"""The measurements of one agent: one row each, which may fail independently.
 
 Rule 1: effects are what a client sees: the first connection that another endpoint answers, or
 nobody, or somebody.
@@ -51,7 +51,7 @@ _BOUND = re.compile(r'\ble="([^"]+)"')
 
 @dataclass(slots=True)
 class Scene:
-    """What rows are measured on.
+    """The objects that rows are measured on.
 
     Args:
         agent: It runs.
@@ -76,7 +76,7 @@ class Scene:
 
     @property
     def stage(self) -> Stage:
-        """Where the agent runs."""
+        """The stage of the agent."""
         return self.agent.stage
 
 
@@ -106,7 +106,7 @@ def memory(scene: Scene) -> Iterator[Values]:
 
 
 def endpoint(scene: Scene) -> Iterator[Values]:
-    """Another endpoint of a Service: no rule changes."""
+    """The endpoint of a Service is replaced: no rule changes."""
     with _made(scene) as spec:
         for number in range(scene.changes):
             letter = "ba"[number % 2]
@@ -114,7 +114,7 @@ def endpoint(scene: Scene) -> Iterator[Values]:
 
 
 def none_some(scene: Scene) -> Iterator[Values]:
-    """The last endpoint goes, or the first comes."""
+    """The last endpoint is removed, or the first one added."""
     with _made(scene) as spec:
         for number in range(scene.changes):
             letters, want = [("", REFUSED), ("a", "a")][number % 2]
@@ -122,7 +122,7 @@ def none_some(scene: Scene) -> Iterator[Values]:
 
 
 def new_service(scene: Scene) -> Iterator[Values]:
-    """A Service that wasn't there; its slice is."""
+    """A Service is added whose slice exists."""
     made = []
     try:
         for _ in range(scene.changes):
@@ -213,7 +213,7 @@ ROWS: dict[str, Callable[[Scene], Iterator[Values]]] = {
 def _effect(
     scene: Scene, spec: Spec, want: Sequence[str], change: Callable[[], dict[str, float]]
 ) -> Values:
-    """Make a change while a client dials; return what it took until the client saw it."""
+    """Make a change while a client dials; return how long it took to reach the client."""
     prober = scene.stage.prober
     prober.begin("wait_until", ip=spec.ip, want=want, seconds=EFFECT_S)
     # Let it find the old state first; and no change is to wait for the period of the one before.
@@ -250,7 +250,7 @@ def _made(scene: Scene) -> Iterator[Spec]:
 
 
 def _unmake(scene: Scene, specs: Sequence[Spec]) -> None:
-    """Take Services away again: the agent's descriptors are counted."""
+    """Remove Services again: the agent's descriptors are counted."""
     if scene.writer is not None:
         for spec in specs:
             for path in (f"{spec.service_path}/{spec.name}", spec.slice_path):
@@ -327,13 +327,13 @@ def _cpu_each(agent: Agent, echo: Spec) -> float:
 
 
 def _children_seconds() -> float:
-    """CPU of the children of ours that have ended: the client's among them."""
+    """The CPU time of exited child processes, such as the client's."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def _turns(before: dict[tuple[str, str], float], after: dict[tuple[str, str], float]) -> Values:
-    """Return what the metrics say of the workers' turns and of sync rounds between two looks."""
+    """Return the metrics of the workers' turns and of sync rounds between two reads."""
     name = "userspace_proxy_worker_loop_iteration_duration_seconds"
     grown = {key: value - before.get(key, 0.0) for key, value in after.items()}
     total = sum(value for (n, _), value in grown.items() if n == f"{name}_count")

@@ -1,4 +1,4 @@
-"""Where an agent reads Services from: a folder of manifests, or a real etcd and kube-apiserver."""
+"""The sources of Services: a folder of manifests, or a real etcd and kube-apiserver."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_manifests(folder: Path, specs: Sequence[Spec], *, form: str) -> None:
 
 
 def write_manifest(path: Path, objects: Sequence[Object]) -> None:
-    """Write one file anew, whole or not at all."""
+    """Replace one file atomically."""
     unfinished = path.with_name(f".{path.name}.new")
     unfinished.write_text(yaml.dump_all(objects, sort_keys=False))
     unfinished.replace(path)

@@ -1,4 +1,4 @@
-"""A node with a client and three backend pods; one for each agent, so nobody pays for another.
+"""A node with a client and three backend pods, one for each agent, to isolate their costs.
 
 client ──veth── node: the agent ──veth── pod a   answers at all of 10.250.0.0/16
                       │         ──veth── pod b              at 10.251.0.0/16

@@ -1,4 +1,4 @@
-"""Counts the rules in force that evaluate the first packet of a connection.
+"""Counts the rules that are evaluated for the first packet of a connection.
 
     client ─▶ ip rule … ─▶ PREROUTING: raw, mangle, nat ─▶ INPUT: mangle, filter, nat ─▶ proxy port
 
@@ -52,7 +52,7 @@ class Packet:
 
 
 def rules_walked(node: SandboxNode, packets: Sequence[Packet]) -> list[int]:
-    """Return for each packet how many rules it passes on a node, whatever steers.
+    """Return for each packet how many rules it passes on a node, in any steering mode.
 
     Raises:
         NotMeasured: A rule isn't understood.
@@ -125,7 +125,7 @@ def _walk(chains: Chains, chain: str, packet: Packet) -> tuple[int, str]:
 
 
 def _judge(words: Sequence[str], packet: Packet) -> tuple[bool, str, bool]:
-    """Return whether a rule matches, its target, and whether it goes there for good."""
+    """Return whether a rule matches, its target, and whether it is a goto."""
     matches, target, leaves, is_not = True, "", False, False
     rest = iter(words)
     for word in rest:
@@ -153,7 +153,7 @@ def _within(text: str, address: str) -> bool:
 
 
 def _is_port(text: str, port: int) -> bool:
-    """Tell whether a port is meant by 80, 80:90 or 80,90:100."""
+    """Return whether a list such as 80, 80:90 or 80,90:100 contains a port."""
     for part in text.split(","):
         low, _, high = part.partition(":")
         if int(low) <= port <= int(high or low):
@@ -220,7 +220,7 @@ def parse_ip_rules(text: str) -> list[IpRule]:
 
 
 def parse_local_routes(text: str) -> dict[str, list[str]]:
-    """Return by table which ranges are the node's own."""
+    """Return the ranges of the node's own addresses, by table."""
     routes: dict[str, list[str]] = {}
     for line in text.splitlines():
         words = line.split()
@@ -231,7 +231,7 @@ def parse_local_routes(text: str) -> dict[str, list[str]]:
 
 
 def walk_ip_rules(rules: Sequence[IpRule], routes: dict[str, list[str]], packet: Packet) -> int:
-    """Count the routing rules until one leads to a local route; all when none does."""
+    """Count the routing rules up to the first with a local route; all if there is none."""
     for count, (conditions, action) in enumerate(rules, 1):
         if _ip_rule_matches(conditions, packet) and action.startswith("lookup "):
             ranges = routes.get(action.split()[1], [])

@@ -1,4 +1,4 @@
-"""Which agents are measured: by steering and by where Services come from."""
+"""The measured agents, by steering mode and source of Services."""
 
 from __future__ import annotations
 

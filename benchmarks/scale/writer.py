@@ -38,7 +38,7 @@ class Api:
         address: Host and port.
         ca: Its certificate.
         token: The admin's.
-        silence_s: How long it may say nothing.
+        silence_s: The timeout for reading.
     """
 
     def __init__(self, address: str, ca: str, token: str, silence_s: float) -> None:
@@ -60,7 +60,7 @@ class Api:
     def open(
         self, method: str, path: str, body: Any = None, kind: str = JSON
     ) -> tuple[http.client.HTTPResponse, int]:
-        """Send a request and return the answer, to be read."""
+        """Send a request and return the unread response."""
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
         text = body if isinstance(body, str | None) else json.dumps(body)
         self._connection.request(method, path, text, headers)
@@ -69,7 +69,7 @@ class Api:
 
 
 class Writer:
-    """What is asked of us.
+    """The commands of this helper.
 
     Args:
         words: Of an Api.
@@ -151,7 +151,7 @@ class Writer:
         return {"sent": sent, "answered": answered, "event": event}
 
     def churn(self, seconds: float, rate: int, count: int, seed: int) -> dict[str, Any]:
-        """Make changes at a steady rate, and revert them at the end."""
+        """Make changes at a steady rate, and restore the Services at the end."""
         specs = make_specs(count)[: count * 9 // 10]
         plan = Churn(specs, 2 * count, random.Random(seed))
         jobs: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
