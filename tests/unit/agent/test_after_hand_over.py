@@ -33,6 +33,10 @@ def is_pending(pid, number):
     return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
 
 
+def has_pidfd(pid):
+    return any("pidfd" in str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
 @pytest.fixture
 def holder():
     with running(sys.executable) as process:
@@ -65,6 +69,7 @@ def test_a_process_takes_the_node_back_without_a_serving_report(holder):
     holder.stdin.close()
     wait_for("the end of its child", lambda: not child_pids(holder.pid))
     assert not is_alive(child)
+    wait_for("the descriptor to be closed", lambda: not has_pidfd(holder.pid))
     holder.terminate()
     assert holder.wait(20) == 3
 

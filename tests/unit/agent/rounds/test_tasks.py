@@ -15,8 +15,11 @@ async def test_failed_returns_an_expected_error():
     async def fail():
         raise SourceError("cannot read services/: no such folder")
 
+    waiting = asyncio.ensure_future(supervisor.failed())
+    await pause(0)
     supervisor.start("source", fail)
-    failure = await asyncio.wait_for(supervisor.failed(), 60)
+    failure = await asyncio.wait_for(waiting, 30)
+    assert await supervisor.failed() is failure
     assert str(failure) == "cannot read services/: no such folder"
     assert supervisor.failure is failure
     await supervisor.stop()

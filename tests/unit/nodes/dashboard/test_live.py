@@ -1,5 +1,7 @@
 import json
+from dataclasses import replace
 
+import msgspec
 import pytest
 
 from tests.unit.nodes.views import all_of, answer_of, answering, web
@@ -65,6 +67,27 @@ async def test_a_minute_contains_the_growth_between_views():
         assert minute.picture.saved
     page = shown(render_overview(look, Selection(path="/")))
     assert page.count("2 failed, 1 saved") == 3
+
+
+async def test_cpu_use_is_that_of_the_last_seconds():
+    cluster, uses = Cluster(calm_cluster(1)), []
+    (answer,) = cluster.now.answers
+    for passed in range(0, 60, 6):
+        process = msgspec.structs.replace(answer.status.process, cpu_s=1.0 + min(passed, 30))
+        changes = {"now": NOW + passed, "process": process}
+        status = msgspec.structs.replace(answer.status, **changes)
+        cluster.seconds, cluster.now = passed, all_of(replace(answer, status=status))
+        (row,) = (await cluster.live.look()).merged.rows
+        uses.append(row.cpu)
+    assert uses[3] == pytest.approx(1.0)
+    assert uses[-1] == pytest.approx(0.0)
+
+
+async def test_only_some_recent_answers_about_services_are_kept():
+    cluster = Cluster(summaries_of(calm_cluster(1)), {})
+    for number in (*range(20), 19, 0):
+        await cluster.live.look_at(f"shop/calm-{number}")
+    assert len(cluster.asked) == 21
 
 
 async def test_clients_are_queried_at_most_once_in_some_seconds():
