@@ -70,6 +70,7 @@ class NodeLock:
         """Release the lock; idempotent."""
         if self.listener is not None:
             self.listener.close()
+            self.listener = None
 
     def _open(self) -> tuple[str, ProvenSocket]:
         """Bind the lock's name, or a random one if it is taken; return the name and socket."""
