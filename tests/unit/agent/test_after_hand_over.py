@@ -5,6 +5,7 @@ import contextlib
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import venv
 from pathlib import Path
@@ -31,6 +32,10 @@ def is_pending(pid, number):
     status = Path(f"/proc/{pid}/status").read_text()
     masks = re.findall(r"^(?:Sig|Shd)Pnd:\s*(\w+)", status, re.MULTILINE)
     return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
+
+
+def has_pidfd(pid):
+    return any("pidfd" in str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir())
 
 
 @pytest.fixture
@@ -65,6 +70,7 @@ def test_a_process_takes_the_node_back_without_a_serving_report(holder):
     holder.stdin.close()
     wait_for("the end of its child", lambda: not child_pids(holder.pid))
     assert not is_alive(child)
+    wait_for("the descriptor to be closed", lambda: not has_pidfd(holder.pid))
     holder.terminate()
     assert holder.wait(20) == 3
 
@@ -184,6 +190,24 @@ async def test_a_stopping_process_no_longer_tries_to_take_a_node_back():
         asyncio.get_running_loop().call_soon(starts.stop.set)
         assert not await start_while_workers_live(starts, starts.stop, lambda: True, 3600.0)
         assert starts.count == 1
+
+
+LEAVER = """
+import logging
+from userspace_proxy.agent.after_hand_over import leave
+from userspace_proxy.cli.logs import set_up_logging
+
+set_up_logging("text", 0)
+for _ in range(1000):
+    logging.getLogger("userspace_proxy").info("a line")
+leave()
+"""
+
+
+def test_a_leaving_process_writes_its_log_first():
+    command = [sys.executable, "-c", LEAVER]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "leaving the node to the next process" in done.stderr.splitlines()[-1]
 
 
 def test_children_lists_the_previous_workers():

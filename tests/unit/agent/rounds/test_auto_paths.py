@@ -200,10 +200,15 @@ def test_udp_stays_on_the_kernel_path_while_endpoints_exist(auto):
     auto.close()
 
 
-def test_a_service_port_leaving_auto_is_no_longer_probed(auto):
+def test_a_service_port_leaving_auto_is_no_longer_probed_and_its_results_are_dropped(auto):
     auto.follow(WEB)
+    answer(auto, A, B)
     asked = replace(WEB, path=PathDecision(DataPath.KERNEL, "its annotation asks for it"))
     assert auto.follow(asked) == asked.path
+    assert auto.probes.endpoints == []
+    assert auto.take() == {}
+    assert auto.follow(WEB).why == "auto, and 2 endpoints still to be probed"
+    assert auto.follow(plan()) == NO_ENDPOINTS
     assert auto.probes.endpoints == []
     auto.close()
     assert auto.probes.is_closed

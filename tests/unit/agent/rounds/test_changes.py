@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -118,6 +119,7 @@ async def test_a_snapshot_arriving_during_a_round_takes_effect_in_the_next():
     progress.end(batch)
     assert (progress.is_synced, progress.in_force, progress.latest) == (True, first, second)
     assert counters.waiting_since > 0
+    assert counters.last_done >= counters.last_queued > 0
     assert (counters.in_force, counters.changes, counters.rounds) == ((1, 1), (2, 2), 1)
     progress.end(progress.begin())
     assert (progress.is_behind, counters.waiting_since) == (False, 0)
@@ -168,6 +170,14 @@ def test_a_changes_duration_is_reported_once_it_is_applied():
     web = ServiceKey("shop", "web")
     assert triggers.take(1, 1001.0, waiting={web}) == []
     assert triggers.take(1, 1003.0) == [3.0]
+
+
+async def test_a_round_returns_the_delays_of_its_changes():
+    cluster, progress = Cluster(), Progress(SyncCounters())
+    cluster.serve("web", "10.96.0.1", POD)
+    # Triggered by a clock that is ahead.
+    progress.add(with_slices(cluster, time.time() + 60))
+    assert progress.end(progress.begin()) == [0.0]
 
 
 async def test_waiters_do_not_resume_before_the_first_snapshot():

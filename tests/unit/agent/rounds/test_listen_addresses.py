@@ -4,6 +4,7 @@ import errno
 import itertools
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -171,6 +172,19 @@ def test_untried_ports_may_be_free():
     start = f"cannot listen for shop/web: no proxy port of {FIRST}-{FIRST + 599}"
     not_tried = (ShortageError, f"{start} that was tried is free, nginx has some")
     assert kinds == [not_tried] * 2 + [(BoundError, f"{start} is free, nginx has some")]
+    addresses.give([at(FIRST)])
+    assert type(addresses.explain(plan, key, taken())) is ShortageError
+
+
+def at(port):
+    return SimpleNamespace(address=SocketAddress("0.0.0.0", port))
+
+
+def test_the_port_of_a_closed_listener_is_offered_again():
+    addresses = make(Bind.PROXY_PORT, FIRST)
+    for change, offered in ((addresses.take, []), (addresses.give, [FIRST])):
+        change([at(FIRST)])
+        assert [address.port for address in one(addresses, "10.96.0.1")[2].addresses] == offered
 
 
 def refused(number):

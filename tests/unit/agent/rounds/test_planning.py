@@ -81,6 +81,7 @@ async def test_a_recovered_port_of_a_deleted_service_is_reserved_until_its_rule_
     assert not is_listening(28000)
     await relent(steering, loop)
     assert steering.kernel.keys() == {WEB}
+    assert 28000 in start.served_ports.pool.candidates()
 
 
 async def test_a_recovered_port_with_rules_for_another_service_is_not_reused(start):

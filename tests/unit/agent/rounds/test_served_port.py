@@ -80,6 +80,8 @@ async def test_an_unsteered_change_is_included_in_the_next_change(make):
     served_ports.open(served.plan, targets)
     change = served_ports.steered.change()
     assert (change.changed.keys(), change.gone) == ({frontend("10.96.0.1")}, frozenset())
+    served_ports.steered.mark(change)
+    assert served_ports.steered.change().targets == ()
 
 
 async def test_a_held_frontend_is_not_steered_and_an_unserved_frontend_is_refused(make):

@@ -1,5 +1,6 @@
 import errno
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,14 +32,35 @@ def test_a_shortage_of_many_service_ports_is_logged_once_a_minute(lines):
 
 def test_the_end_of_a_shortage_is_logged_when_the_last_port_is_served(lines, caplog):
     shortages = Shortages()
-    for key in (CART, WEB):
-        shortages.note(key, ERROR, now=0.0)
-    caplog.clear()
-    shortages.end(CART, served_at=1.0)
-    assert lines() == []
-    shortages.end(WEB, served_at=1.0)
-    assert lines() == ["Service ports are served again"]
-    assert caplog.records[0].services == 2
+    for _ in range(2):
+        for key in (CART, WEB):
+            shortages.note(key, ERROR, now=0.0)
+        caplog.clear()
+        shortages.end(CART, served_at=1.0)
+        assert lines() == []
+        shortages.end(WEB, served_at=1.0)
+        assert lines() == ["Service ports are served again"]
+        assert caplog.records[0].services == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda problems, served: problems.end(served), id="ended"),
+        pytest.param(lambda problems, served: problems.forget(served.plan.key), id="removed"),
+        pytest.param(lambda problems, served: problems.note(served, ERROR, waits=True), id="waits"),
+    ],
+)
+def test_a_service_port_without_a_problem_of_its_own_is_not_incomplete(lines, change):
+    problems = ListenProblems(Shortages(), lambda: 0.0)
+    names = {"plan": SimpleNamespace(key=WEB), "group": SimpleNamespace(label="shop/web")}
+    served = SimpleNamespace(**names, not_listening=None, is_listening_again=False)
+    problems.note(served, ListenError("cannot listen"), waits=False)
+    assert problems.incomplete.keys() == {WEB}
+    change(problems, served)
+    assert not problems.incomplete
+    is_served = served.not_listening is None
+    assert ("shop/web:http: Service port is served again" in lines()) is is_served
 
 
 def test_a_removed_service_port_logs_no_recovery(lines, caplog):

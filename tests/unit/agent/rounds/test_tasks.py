@@ -5,7 +5,14 @@ import asyncio
 import pytest
 
 from userspace_proxy.agent.rounds import tasks
-from userspace_proxy.agent.rounds.tasks import Pace, Supervisor, first_of, pause
+from userspace_proxy.agent.rounds.tasks import (
+    READING_S,
+    Pace,
+    SharedReading,
+    Supervisor,
+    first_of,
+    pause,
+)
 from userspace_proxy.errors import SourceError
 
 
@@ -15,8 +22,11 @@ async def test_failed_returns_an_expected_error():
     async def fail():
         raise SourceError("cannot read services/: no such folder")
 
+    waiting = asyncio.ensure_future(supervisor.failed())
+    await pause(0)
     supervisor.start("source", fail)
-    failure = await asyncio.wait_for(supervisor.failed(), 60)
+    failure = await asyncio.wait_for(waiting, 30)
+    assert await supervisor.failed() is failure
     assert str(failure) == "cannot read services/: no such folder"
     assert supervisor.failure is failure
     await supervisor.stop()
@@ -123,6 +133,18 @@ async def test_a_task_that_swallowed_its_cancellation_is_cancelled_again(monkeyp
     await supervisor.stop()
     assert len(lost) == 2
     assert caplog.messages == ["bug: a background task did not end"] * 2
+
+
+async def test_a_reading_is_shared_with_requests_a_moment_later():
+    times, readings = [1.0, 1.0, 1.0, 1.0 + READING_S, 1.0 + READING_S], []
+
+    async def read():
+        readings.append(len(times))
+
+    reading = SharedReading(read, lambda: times.pop(0))
+    for _ in range(3):
+        await reading.refresh()
+    assert readings == [4, 1]
 
 
 async def test_long_work_lets_other_tasks_run_in_between():

@@ -242,6 +242,22 @@ async def test_a_reply_ends_the_suspected_loss(node, caplog):
     assert "kernel path works again" in caplog.text
 
 
+async def test_a_second_loss_is_decided_as_soon_as_the_first(node):
+    await node.fail()
+    await node.look(1, answered=1)
+    await node.fail()
+    assert node.port.unanswered == NOT_KNOWN
+
+
+async def test_clients_before_a_switch_to_userspace_no_longer_count_after_it(node):
+    await node.look()
+    await node.look(LOST_MIN)
+    for path in (DataPath.USERSPACE, DataPath.KERNEL):
+        node.served.path = PathView(path)
+        await node.look()
+    assert node.port.unanswered is None
+
+
 async def test_unanswered_clients_expire_a_minute_after_the_last_client(node):
     await node.fail()
     await node.look(after_s=LAST_MINUTE_S)

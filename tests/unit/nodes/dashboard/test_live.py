@@ -54,7 +54,8 @@ async def test_a_minute_contains_the_growth_between_views():
 
     cluster = Cluster(counted(0, refused=3))
     assert (await cluster.live.look()).lately.minute() == Minute()
-    for passed, counts in ((4, {"refused": 3}), (8, {"refused": 5, "saved": 1})):
+    last = {"refused": 5, "saved": 1}
+    for passed, counts in ((4, {"refused": 3}), (8, last), (20, last)):
         cluster.seconds, cluster.now = passed, counted(passed, **counts)
         look = await cluster.live.look()
     (port,) = look.merged.ports
@@ -65,6 +66,13 @@ async def test_a_minute_contains_the_growth_between_views():
         assert minute.picture.saved
     page = shown(render_overview(look, Selection(path="/")))
     assert page.count("2 failed, 1 saved") == 3
+
+
+async def test_only_some_recent_answers_about_services_are_kept():
+    cluster = Cluster(summaries_of(calm_cluster(1)), {})
+    for number in (*range(20), 19, 0):
+        await cluster.live.look_at(f"shop/calm-{number}")
+    assert len(cluster.asked) == 21
 
 
 async def test_clients_are_queried_at_most_once_in_some_seconds():

@@ -113,3 +113,12 @@ def test_a_groups_ejections_come_from_its_last_report(rig):
     assert rig.group.ejected(rig.now) == {}
     rig.group.add(-2, rig.reports.returned(rig.group, POD, rig.now), rig.now)
     assert not rig.dials.is_on
+
+
+def test_an_ejection_ends_once_the_hooks_no_longer_have_it(rig):
+    rig.ejected = {AT: 3.0}
+    rig.look(refused=1)
+    rig.ejected = {}
+    rig.look(refused=1)
+    assert not rig.reports.is_ejected(WEB, POD)
+    assert rig.group.ejected(rig.now) == {}
