@@ -116,7 +116,7 @@ class ApiClient:
         self._tls: ssl.SSLContext
         self._tls_files: Fingerprint | None = ()
         """The certificate files of ``_tls``; None: load them again."""
-        self._watches: set[ClientResponse] = set()
+        self._watches: WeakSet[ClientResponse] = WeakSet()
         self._watches_anew_at = -WATCHES_ANEW_S
         self._is_refused = False
         self._refreshing = asyncio.Lock()
@@ -237,7 +237,6 @@ class ApiClient:
             # that ends in between leaves the socket open.
             _abort(response)
             response.close()
-            self._watches.discard(response)
 
     def doubt_watches(self) -> None:
         """Break off all watches, as the server's answer contradicts them; rate-limited.

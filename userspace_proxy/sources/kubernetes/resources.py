@@ -252,7 +252,6 @@ class ResourceCache:
             if is_kept:
                 self._listed.add(key)
             else:
-                self._listed.discard(key)
                 left_out = self._not_listed.get(key[0], NOTHING)
                 self._not_listed[key[0]] = left_out.plus(1, _size(item))
 
