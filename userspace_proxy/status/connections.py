@@ -80,7 +80,6 @@ class ConnectionLimit:
         An answer that several connections share counts once. A single answer above the limit is
         still written.
         """
-        self.release(connection)
         self._unread[connection] = body
         self._readers[id(body)] += 1
         if self._readers[id(body)] == 1:
