@@ -17,6 +17,7 @@ from userspace_proxy.lookup.dns_server import (
 )
 from userspace_proxy.model import SocketAddress
 
+from ..kept import kept_by
 from ..port_numbers import own_name
 from .servers import serving
 
@@ -99,13 +100,14 @@ async def test_a_connection_sending_unanswerable_bytes_is_closed(address):
 
 async def test_a_connection_closed_before_its_response_leaves_no_state():
     server = DnsServer(lambda _data, *, is_udp: None)
+    before = kept_by(server)
     reader, writer = await asyncio.open_connection(*await server.open(ANY))
     writer.write(b"\0\3one")
     async with asyncio.timeout(60):
         assert await reader.read() == b""
     writer.close()
     await server.close()
-    assert not server._answering
+    assert kept_by(server) == before
 
 
 async def test_a_rejected_message_closes_the_connection_without_reading_more():

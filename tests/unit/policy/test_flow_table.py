@@ -4,6 +4,8 @@ from hypothesis import strategies as st
 
 from userspace_proxy.policy.flow_table import FlowTable
 
+from ..kept import kept_by
+
 
 class Flow:
     """A value in a flow table."""
@@ -153,11 +155,13 @@ def test_a_stream_cannot_become_a_young_flow_again():
 
 
 def test_a_removed_flow_leaves_the_table_in_any_class():
+    before = kept_by(FlowTable(10))
     table, (alice, bob) = table_of(ALICE, BOB)
     table.make_stream(bob, 2.0)
     for flow in (alice, bob, bob):
         table.remove(flow)
     assert len(table) == 0
+    assert kept_by(table) == before
     assert table.first_to_go() is None
     assert table.expired(1e9) == []
 

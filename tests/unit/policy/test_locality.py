@@ -14,6 +14,8 @@ from userspace_proxy.policy.locality import (
     find_pod_links,
 )
 
+from ..kept import kept_by
+
 LO, ETH0, VETH_A, VETH_B, CNI0, FLANNEL, ETH1 = range(1, 8)
 LINKS = (
     NodeLink(LO, "lo", ""),
@@ -193,6 +195,7 @@ def test_incremental_changes_give_the_same_locality_as_a_single_change():
         locality.change(removed, added)
         networks = {text: place for text, place in networks.items() if text not in removed} | added
         anew = Locality(networks)
+        assert kept_by(locality) == kept_by(anew)
         for endpoint in ("10.9.0.2", "10.9.0.3", "10.9.7.7", "fd00::7"):
             for client in ("192.0.2.9", "fd00:9::9", "10.9.0.3"):
                 kept = locality.keeps_client(client, endpoint)
@@ -203,7 +206,9 @@ def test_addresses_beyond_the_cache_size_get_the_same_results(monkeypatch):
     monkeypatch.setattr(module, "_CACHED", 2)
     locality = Locality({"10.9.0.0/24": 9})
     endpoints = [f"10.{n}.0.{m}" for n in (9, 8) for m in range(5)]
+    before = kept_by(locality)
     answers = [locality.keeps_client(LAPTOP, endpoint) for endpoint in endpoints * 2]
+    assert sum(kept_by(locality).values()) <= sum(before.values()) + 2 * module._CACHED
     assert answers == ([True] * 5 + [False] * 5) * 2
 
 

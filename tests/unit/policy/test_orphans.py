@@ -10,6 +10,7 @@ from userspace_proxy.cluster import PersistentMap, Slices
 from userspace_proxy.model import ServiceKey, SliceKey
 from userspace_proxy.policy.orphans import ORPHANS_MAX, Orphans
 
+from ..kept import kept_by
 from ..model.samples import slice_of
 
 WEB = ServiceKey("shop", "web")
@@ -179,6 +180,7 @@ def test_incremental_changes_give_the_same_candidates_as_a_fresh_index(changes):
         change(some, named(*names))
         fresh = Orphans()
         change(fresh, named(*names))
+        assert kept_by(some) == kept_by(fresh)
         for name in ("a", "ab", "aba", "abba", "bab", "a-b", "ab-a-b"):
             for namespace in ("shop", "other"):
                 key = ServiceKey(namespace, name)

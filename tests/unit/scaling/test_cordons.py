@@ -211,6 +211,8 @@ async def test_ready_pods_count_as_terminating_only_for_a_while(node):
     assert node.cordons.are_pods_ending(WEB_WORKLOAD)
     node.world.now += ENDS_S
     assert not node.cordons.are_pods_ending(WEB_WORKLOAD)
+    node.cordons.cordon(WEB, "8", node.world.now + CORDON_S)
+    assert node.cordons.are_pods_ending(WEB_WORKLOAD)
 
 
 @pytest.mark.parametrize("is_asleep", [False, True])

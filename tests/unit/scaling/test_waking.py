@@ -33,6 +33,7 @@ from userspace_proxy.steering import Bind
 from ..agent.samples import Cluster, service
 from ..agent.watched import turn
 from ..dataplane.waiting import until
+from ..kept import kept_by
 from ..plane.reports import report_to
 
 POD = "192.0.2.1"
@@ -397,6 +398,16 @@ async def test_the_port_without_endpoints_wakes_the_workload(rig):
         rig.plane.receive(0, WaitBegan(served.group.number))
     await rig.look_after(0)
     assert rig.source.woken == ["shop deployment/web"]
+
+
+async def test_nothing_is_kept_of_clients_that_have_left(rig):
+    before = kept_by(rig.waking)
+    rig.begin()
+    rig.report(1)
+    await rig.look_after(1)
+    rig.report(0)
+    await rig.look_after(600)
+    assert kept_by(rig.waking) == before
 
 
 async def test_a_removed_service_is_not_woken(rig):

@@ -16,6 +16,7 @@ from userspace_proxy.status.health_checks import MAX_CONNECTIONS_PER_PORT
 from userspace_proxy.status.listening import listen
 
 from ..dataplane.waiting import turns
+from ..kept import kept_by
 
 WAIT_S = 10.0
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -180,6 +181,20 @@ async def test_when_memory_is_short_accept_is_retried_a_few_times_a_second(clien
     await turns(100)
     assert 1 <= sock.calls < 20
     accepting.close()
+
+
+async def test_an_ended_connection_and_a_closed_port_leave_nothing(clients):
+    server, reserve = web.Server(answer), Reserve()
+    sock = listen(socket.AF_INET, ("127.0.0.1", 0))
+    accepting = Accepting(LimitedServer(server, ConnectionLimit(8)), sock, reserve)
+    before, address = kept_by(accepting), sock.getsockname()
+    assert await ask(clients[0], address)
+    assert kept_by(accepting) == before
+    accepting.close()
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(address):
+        pass
+    await server.shutdown(1.0)
+    reserve.close()
 
 
 def test_a_reserve_lends_its_descriptors_and_is_refilled():

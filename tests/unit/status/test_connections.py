@@ -17,6 +17,8 @@ from userspace_proxy.status.connections import (
     send,
 )
 
+from ..kept import kept_by
+
 WAIT_S = 10.0
 # This is more than the buffers of both sockets.
 LARGE = 12 * 1024 * 1024
@@ -295,14 +297,13 @@ async def test_an_unread_response_occupies_only_a_few_chunks_of_its_transport():
 
 
 async def test_at_the_limit_of_unread_bytes_only_the_oldest_reader_is_closed():
-    async with Limited(ConnectionLimit(16, unread_bytes=2 * LARGE)) as limited:
+    async with Limited(ConnectionLimit(16, unread_bytes=3 * LARGE)) as limited:
         idle, held = await limited.connect(), await limited.connect()
         assert await ask(idle)
         send_request(held[1], "/held")
         unread = [await ask_large(limited, name) for name in "abcd"]
-        for streams in unread[:2]:
-            assert await is_cut(streams)
-        for streams in unread[2:]:
+        assert await is_cut(unread[0])
+        for streams in unread[1:]:
             assert await is_complete(streams)
         assert await ask(idle)
         limited.release.set()
@@ -330,19 +331,26 @@ async def is_cut(streams):
 
 async def test_a_shared_response_counts_once_and_a_read_response_not_at_all():
     async with Limited(ConnectionLimit(16, unread_bytes=2 * LARGE)) as limited:
-        assert await is_complete(await ask_large(limited, "read"))
+        read = await ask_large(limited, "read")
+        assert await is_complete(read)
         first = await ask_large(limited, "first")
         shared = [await ask_large(limited, "shared") for _ in range(4)]
         for streams in (first, *shared):
             assert await is_complete(streams)
+        assert await ask(read)
 
 
 async def test_read_responses_free_room_for_others():
-    async with Limited(ConnectionLimit(16, unread_bytes=2 * LARGE)) as limited:
+    limit = ConnectionLimit(16, unread_bytes=2 * LARGE)
+    before = kept_by(limit)
+    async with Limited(limit) as limited:
         for _ in range(3):
             reading = [await ask_large(limited, name) for name in ("shared", "shared", "another")]
             for streams in reading:
                 assert await is_complete(streams)
+                streams[1].close()
+        await has(limit, 0)
+    assert kept_by(limit) == before
 
 
 async def test_a_response_larger_than_the_unread_limit_is_written():

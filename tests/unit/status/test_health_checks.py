@@ -171,6 +171,10 @@ async def test_a_port_in_use_is_reported_with_its_holder():
     assert asked == [port], "it costs much, and each second the port is tried again"
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     assert ports.problems == {}
+    await ports.apply((), HERE)
+    with socket.create_server(("127.0.0.1", port)):
+        await ports.apply([HealthCheck(WEB, port, 1)], HERE)
+    assert asked == [port, port], "the port may have another holder now"
     await ports.close()
 
 

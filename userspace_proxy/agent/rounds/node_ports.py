@@ -61,8 +61,8 @@ class NodePortReservations:
     def __init__(self) -> None:
         self._held: dict[NodePort, socket.socket] = {}
         self._unbound: dict[NodePort, None] = {}
-        """Ports that the proxy may use although it couldn't bind them (Rules 2 and 3); the one tried
-        last is last."""
+        """Ports that the proxy may use although it couldn't bind them (Rules 2 and 3); the one
+        tried last is at the end."""
         self._claimed: set[NodePort] = set()
         """The ports that Rule 3 describes."""
         self._uses: Counter[NodePort] = Counter()

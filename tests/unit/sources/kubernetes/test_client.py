@@ -246,7 +246,7 @@ async def client_of(
         await client.close()
 
 
-async def test_the_token_is_reread_after_a_401(plain_tls, tmp_path):
+async def test_the_token_is_reread_only_after_a_401(plain_tls, tmp_path):
     token = tmp_path / "token"
     token.write_text("first")
 
@@ -259,6 +259,8 @@ async def test_the_token_is_reread_after_a_401(plain_tls, tmp_path):
         async with client_of(tmp_path, cluster, user, clock=lambda: 0.0) as client:
             token.write_text("second")
             assert (await client.get(SERVICES, {})).code == 401
+            assert (await client.get(SERVICES, {})).code == 200
+            token.write_text("third")
             assert (await client.get(SERVICES, {})).code == 200
 
 
@@ -493,6 +495,7 @@ def test_a_tls_stream_is_closed_without_waiting_for_the_server(server_tls, tmp_p
             async with client.stream(SERVICES, WATCH) as stream:
                 used = stream._response.connection.transport.get_extra_info("socket")
             await client.close()
+            assert not Path(client.credentials.configuration.key_file).exists()
             return used
 
         served = server.submit(serve)

@@ -250,7 +250,7 @@ async def test_keys_in_a_kubeconfig_stay_in_memory(tmp_path):
     assert list(tmp_path.iterdir()) == [Path(path)]
 
 
-async def test_a_failed_refresh_keeps_the_old_credential_files(tmp_path):
+async def test_credential_files_stay_until_a_refresh_succeeds(tmp_path):
     text = "{client-certificate-data: Y3J0, client-key-data: a2V5}"
     credentials = await loaded(kubeconfig=kubeconfig(tmp_path, text))
     before = len(list(Path("/proc/self/fd").iterdir()))
@@ -258,6 +258,10 @@ async def test_a_failed_refresh_keeps_the_old_credential_files(tmp_path):
     with pytest.raises(TransportError, match="/no/key: No such file"):
         await credentials.refresh(now=REFRESH_S)
     assert Path(credentials.configuration.cert_file).read_text() == "crt"
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    kubeconfig(tmp_path, "{client-certificate-data: WFhY, client-key-data: a2V5}")
+    await credentials.refresh(now=REFRESH_S)
+    assert Path(credentials.configuration.cert_file).read_text() == "XXX"
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 

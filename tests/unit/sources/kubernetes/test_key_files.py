@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+from tests.descriptors import open_descriptors
 from userspace_proxy.sources.kubernetes.key_files import (
     MemoryFiles,
     TemporaryFiles,
@@ -20,6 +21,7 @@ def test_this_system_supports_memory_files():
 
 
 def test_a_memory_file_is_reused_while_its_content_is_unchanged():
+    descriptors = open_descriptors()
     files = MemoryFiles()
     path = files.put("key", b"first")
     before = Path(path).stat().st_ino
@@ -30,7 +32,7 @@ def test_a_memory_file_is_reused_while_its_content_is_unchanged():
     assert Path(changed).stat().st_ino != before
     files.close()
     files.close()
-    assert not Path(changed).exists()
+    assert open_descriptors() == descriptors
 
 
 def test_without_memory_files_a_key_is_in_a_private_directory(tmp_path, monkeypatch):

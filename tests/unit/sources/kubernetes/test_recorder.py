@@ -101,13 +101,15 @@ async def test_without_permission_one_warning_is_logged_and_no_event_sent(api, r
     api.refuse("events", 403, message="events is forbidden", times=99)
     recorder.record(REPAIRED)
     await until(lambda: caplog.records)
+    recorder.record(Happening("ServiceNotServed", "Serve", "held", service=SHOP))
+    await api.until(lambda a: len(a.requests) == 2)
     recorder.record(REPAIRED)
     recorder.record(Happening("SteeringDrifted", "Repair", "lost"))
     await until(lambda: recorder._correlator.next_due_s(recorder._now()) > 60)
     assert [record.getMessage() for record in caplog.records] == [
         "cannot write Events: allow this user to create and patch events of events.k8s.io"
     ]
-    assert len(api.requests) == 1
+    assert len(api.requests) == 2
 
 
 GOING = "unable to create new content in namespace shop because it is being terminated"

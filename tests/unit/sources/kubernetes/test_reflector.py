@@ -77,6 +77,9 @@ async def test_a_rejected_list_is_reported_and_retried(api, code, message, probl
         await reflection.watching(requests=5)
         assert reflection.problems == [problem, ""]
         assert reflection.waits == [0.8, 1.6, 3.2]
+        assert not reflection.reflector.is_forbidden
+        # No retry is waiting any more.
+        reflection.reflector.wake()
 
 
 @pytest.mark.parametrize(("requested_s", "waits_s"), [(7, 7), (86400, 32)])
@@ -179,6 +182,9 @@ async def test_a_waiting_reflector_retries_when_woken(api):
         await reflection.until(lambda: reflection.waits == [0.8])
         reflection.reflector.wake()
         await reflection.watching(requests=3)
+        api.end_watches()
+        await reflection.until(lambda: len(reflection.waits) == 2)
+        assert reflection.waits == [0.8, 0.8]
 
 
 async def test_recovery_is_reported_once_when_a_list_succeeds_after_a_problem(api):
@@ -412,7 +418,7 @@ async def test_an_event_revealing_an_older_history_is_not_applied(api, kind):
 async def test_a_rejected_watch_is_reported_and_continues_from_its_version(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
-        api.refuse("services", 503, message="shutting down")
+        api.refuse("services", 503, message="shutting down", times=2)
         reflection.now_s = 60
         api.end_watches()
         await reflection.until(lambda: reflection.problems[-1:] == [""])
@@ -420,8 +426,9 @@ async def test_a_rejected_watch_is_reported_and_continues_from_its_version(api):
             "the API server at URL can't watch services: shutting down",
             "",
         ]
-        assert api.requests[2:] == [WATCH.format(1000)] * 2 + [ASKED.format(1000)]
-        assert reflection.waits == [0.8]
+        assert api.requests[2:] == [WATCH.format(1000)] * 3 + [ASKED.format(1000)]
+        assert reflection.waits == [0.8, 1.6]
+        assert reflection.reflector.problem_since == 60
 
 
 async def test_a_broken_watch_is_not_reported_if_the_next_one_succeeds(api):
@@ -464,7 +471,7 @@ async def test_watches_cut_within_their_first_event_are_reported_until_one_succe
         assert reflection.waits == [0.8, 1.6, 0.8]
 
 
-async def test_cuts_separated_by_an_orderly_end_are_not_a_problem(api):
+async def test_cuts_separated_by_an_orderly_end_or_an_event_are_not_a_problem(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.break_watches()
@@ -473,6 +480,11 @@ async def test_cuts_separated_by_an_orderly_end_are_not_a_problem(api):
         await reflection.watching(requests=4)
         api.break_watches()
         await reflection.watching(requests=5)
+        api.put(service())
+        await reflection.until(lambda: reflection.names == ["web"])
+        for count in (6, 7):
+            api.break_watches()
+            await reflection.watching(requests=count)
         assert reflection.problems == []
 
 

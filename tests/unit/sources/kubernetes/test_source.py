@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from userspace_proxy.errors import SourceError
-from userspace_proxy.model import Workload, WorkloadKind
+from userspace_proxy.model import Node, Workload, WorkloadKind
 from userspace_proxy.sources.base import ScaleDown, pause
 from userspace_proxy.sources.kubernetes import KubernetesSource
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
+from ...dataplane.waiting import turns
 from ..running import Published, running
 from .conftest import QUICK
 from .contract import NODE_NAME, SourceContract, endpoints, ips
@@ -70,6 +71,14 @@ async def test_without_a_node_name_no_node_is_requested(api, source_of):
     async with running(source_of(api)) as published:
         await published.first()
     assert [line for line in api.requests if "/nodes" in line] == []
+
+
+async def test_nodes_with_names_like_a_missing_node_are_requested_once(api, source_of):
+    async with running(source_of(api, node_name="alice")) as published:
+        await published.until(lambda s: s.node == Node("alice", is_missing=True))
+        before = len(api.requests)
+        await turns(100)
+        assert len(api.requests) == before
 
 
 async def test_the_first_snapshot_is_published_after_all_kinds_are_listed(api, source_of):
@@ -256,16 +265,19 @@ async def test_objects_read_by_an_earlier_run_are_reused(api, source_of):
     api.put(service())
     api.put(endpoint_slice("10.244.1.7"))
     api.put(service("cart", "10.96.7.2"))
+    api.put(service("mail", "10.96.7.3"))
+    api.put(endpoint_slice("10.244.1.8", name="mail-1", of="mail"))
     async with running(source_of(api)) as published:
         earlier = await published.first()
     api.delete("Service", "cart")
+    api.delete("EndpointSlice", "mail-1")
     source = source_of(api)
     source.resume(earlier)
     async with running(source) as published:
         snapshot = await published.first()
-    (key,) = snapshot.services
-    assert snapshot.services[key] is earlier.services[key]
-    assert endpoints(snapshot) == ["10.244.1.7"]
+    mail, web = sorted(snapshot.services)
+    assert snapshot.services[web] is earlier.services[web]
+    assert (endpoints(snapshot), endpoints(snapshot, mail.name)) == (["10.244.1.7"], [])
 
 
 SELECTING = {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.descriptors import descriptors_left, open_descriptors
 from userspace_proxy.sources.manifests.file_events import LINKS_MAX, FileEvents
 
 
@@ -34,6 +35,18 @@ def follow():
     yield opener
     for events in opened:
         events.close()
+
+
+def test_a_problem_ends_when_the_files_can_be_watched(folder):
+    events = FileEvents(folder)
+    before = open_descriptors()
+    with descriptors_left(0):
+        events.follow(())
+    assert "inotify" in events.problem
+    events.follow(())
+    assert events.problem == ""
+    events.close()
+    assert open_descriptors() == before
 
 
 def count_watches(events):
@@ -217,6 +230,7 @@ async def test_unrelated_events_do_not_end_the_wait(folder, follow):
     events = follow(folder)
     timer = asyncio.Event()
     waiting = asyncio.ensure_future(events.wait(timer.wait()))
+    await asyncio.to_thread(str)
     (folder / "notes.txt").write_text("notes")
     for _ in range(10):
         await asyncio.to_thread(str)

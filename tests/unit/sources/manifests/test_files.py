@@ -144,6 +144,8 @@ def test_a_vanished_path_is_reported_and_removes_no_files(folder, watch):
     assert [watch.look(), watch.look()] == [expected, expected]
     folder.with_name("elsewhere").rename(folder)
     assert watch.look() == Look()
+    folder.rename(folder.with_name("elsewhere"))
+    assert watch.look() == Look(is_settling=True)
 
 
 def test_a_path_missing_at_startup_is_an_error(tmp_path):

@@ -244,6 +244,9 @@ async def test_an_unreadable_directory_is_not_current(web):
         assert source.status().is_synced
         now += 60.0
         assert source.status().behind_s == 60.0
+        web.write_text(SERVICE.replace("7.1", "7.2"))
+        await published.until(lambda s: ServiceKey("default", "web") in s.services)
+        assert source.status().behind_s == 0
 
 
 def test_a_directory_is_identified_by_its_absolute_path(tmp_path, monkeypatch):

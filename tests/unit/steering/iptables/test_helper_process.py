@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -59,6 +60,17 @@ def test_a_helper_exiting_repeatedly_is_restarted_after_a_pause(helper):
     )
     assert helper.pid is None
     assert helper.restarts == 1
+
+
+def test_a_helper_exiting_after_an_answer_is_restarted_without_a_pause(helper):
+    for _ in range(2):
+        with pytest.raises(HelperEnded):
+            helper.ask({"do": "start"})
+        # Its answer may be that it lacks a privilege.
+        with contextlib.suppress(SteeringError):
+            helper.ask({"do": "labels", "facts": FACTS})
+        assert helper.pid is not None
+        helper.close()
 
 
 def test_frontends_and_ports_round_trip_through_a_message():

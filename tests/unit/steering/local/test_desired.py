@@ -11,6 +11,8 @@ from userspace_proxy.steering.local.desired import (
     StateChange,
 )
 
+from ...kept import kept_by
+
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_TLS = Frontend("10.96.7.1", 443, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
@@ -27,11 +29,13 @@ def test_a_frontend_has_its_address_routed_and_is_admitted():
 
 def test_an_address_stays_routed_while_used_by_a_frontend():
     desired = DesiredState()
+    before = kept_by(desired)
     desired.change({WEB: 80, WEB_TLS: 443})
     assert desired.change({WEB: None}) == StateChange(removed_frontends={WEB})
     assert desired.change({WEB_TLS: None}) == StateChange(
         removed_networks={"10.96.7.1/32"}, removed_frontends={WEB_TLS}
     )
+    assert kept_by(desired) == before
 
 
 def test_a_refused_frontend_is_routed_but_not_admitted():

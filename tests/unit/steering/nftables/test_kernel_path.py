@@ -35,6 +35,8 @@ def test_the_table_exists_once_there_is_a_frontend(node, path):
     assert node.run("nft list tables") == ""
     assert path.repair() == 0
     path.change({WEB: BOTH})
+    node.run(f"nft flush map {TABLE} choices4")
+    assert path.repair() == 1
     assert path.in_force() == {WEB: (A, B)}
     path.change({WEB: None})
     assert path.in_force() == {}
@@ -126,6 +128,16 @@ def test_a_different_number_of_slots_replaces_the_chain(node, path):
     assert ("-of-128-" in chains, "-of-1024-" in chains) == (False, True)
     assert path.in_force() == {WEB: many}
     assert path.repair() == 0
+
+
+def test_a_removed_range_leaves_no_chain(node, path):
+    path.load({CART: ONE})
+    before = node.run("nft list chains inet")
+    ports = Frontend("10.96.7.1", 30000, Protocol.TCP, last=30100)
+    path.change({ports: BOTH})
+    assert node.run("nft list chains inet") != before
+    path.change({ports: None}, [ports])
+    assert node.run("nft list chains inet") == before
 
 
 def test_with_affinity_the_first_choice_also_uses_the_hash(node, path):
@@ -224,8 +236,10 @@ def test_a_table_of_an_earlier_run_is_replaced_or_removed(node, path):
 
 
 def test_container_interfaces_are_added_to_and_removed_from_the_links_set(node, path):
+    node.run("ip link add v1 type veth; ip link set v1 up")
     path.load({WEB: BOTH})
-    node.run("ip link add v0 type veth; ip link set v0 up")
+    assert '"v1"' in node.run(f"nft list set {TABLE} links")
+    node.run("ip link del v1; ip link add v0 type veth; ip link set v0 up")
     assert path.repair() == 0
     assert '"v0"' in node.run(f"nft list set {TABLE} links")
     node.run("ip link del v0")

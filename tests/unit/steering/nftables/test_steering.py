@@ -324,6 +324,7 @@ async def test_flows_to_endpoints_of_an_earlier_run_end_with_their_frontend(
         other = NftablesSteering(FACTS)
         await other.clean_up()
         await other.close()
+        assert node.run("nft list tables") == ""
     else:
         async with succeeding() as successor:
             await successor.apply({})

@@ -28,6 +28,8 @@ from userspace_proxy.steering.socket_lb.socket_maps import (
     slot_key,
 )
 
+from ...kept import kept_by
+
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 NODE_PORT = Frontend("192.0.2.1", 30080, Protocol.TCP)
 CART = Frontend("10.96.0.2", 80, Protocol.TCP)
@@ -242,6 +244,16 @@ def test_affinity_survives_a_change_of_endpoints_and_is_per_family():
     assert led(desired, WEB_6)[0].affinity != before
     desired.change({WEB: to(B, affinity=PINNED)})
     assert led(desired, WEB)[0].affinity == before
+
+
+def test_nothing_is_kept_of_removed_frontends():
+    desired = hooks()
+    before = kept_by(desired)
+    desired.replace({WEB: to(A, affinity=PINNED), CART: 20000})
+    desired.change({WEB: None, CART: to(B)})
+    desired.change({CART: None})
+    desired.forget(desired.next_without_service(9))
+    assert kept_by(desired) == before
 
 
 def found_of(desired, *frontends):
