@@ -2,6 +2,8 @@ from userspace_proxy.model import Handling, Hold, ServiceKey, SocketAddress
 from userspace_proxy.model.cordoned import Cordoned
 from userspace_proxy.model.serving import Serving
 
+from ..kept import kept_by
+
 HOLDING = Handling(hold=Hold(60.0))
 WEB = ServiceKey("shop", "web")
 POD_A, POD_B = SocketAddress("192.0.2.1", 80), SocketAddress("192.0.2.2", 80)
@@ -37,5 +39,6 @@ def test_an_endpoint_no_longer_cordoned_is_served_as_before():
     assert one.of(WEB) == {POD_A}
     one.set(WEB, ())
     assert one.of(WEB) == frozenset()
+    assert kept_by(one) == kept_by(Cordoned())
     serving = Serving((POD_A,), handling=HOLDING)
     assert one.lead(WEB, serving) is serving

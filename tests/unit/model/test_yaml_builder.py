@@ -71,6 +71,10 @@ def test_merge_keys_add_only_missing_keys():
         ("a: {b: \ufdd0}", "web.yaml:1: a.b: it is not UTF-8 here (save the file as UTF-8)"),
         ("a: &x 7\n*x : 1", "web.yaml:2: key 7 is not text (quote it)"),
         ("a: *b", "web.yaml:1: a: the alias is not defined (quote a text that begins with *)"),
+        (
+            "a: &b 1\n---\nc: *b",
+            "web.yaml:3: c: the alias is not defined (quote a text that begins with *)",
+        ),
         ("a: &a\n  b: *a", "web.yaml:2: a.b: alias *a is part of the value that it refers to"),
         ("a: 1\n<<: 2", "web.yaml:2: << takes a mapping or a list of mappings"),
         ("<<: {a: 1}\n<<: {b: 1}", "web.yaml:2: << is given twice (merge a list of aliases)"),

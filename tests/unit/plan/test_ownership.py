@@ -31,6 +31,7 @@ from userspace_proxy.plan.ownership import (
 )
 from userspace_proxy.policy import NodeFacts
 
+from ..kept import kept_by
 from ..model.samples import CART, CART_IP, HTTP, POD_A, WEB, WEB_IP, service, slice_of
 from .drawn import FACTS, KEYS, SERVICES, in_two_orders
 from .planning import frontends, say, snapshot_of, store_of
@@ -284,6 +285,17 @@ def test_the_effects_of_several_changes_accumulate():
     assert {address.ip for address in moved.addresses} == {CART_IP, WEB_IP}
     assert (moved.services, moved.node_ports) == ({till}, set())
     assert moved.cluster_ips == {CART_IP, WEB_IP}
+
+
+def test_nothing_is_kept_of_removed_services():
+    owners = FrontendOwners()
+    both = (service(one, (NODE_PORT,), external_ips=(EXTERNAL_IP,)) for one in (WEB, CART))
+    owners.change((), claims(*both))
+    assert any(owners.node_ports.values())
+    owners.change([WEB], ())
+    owners.change([CART], ())
+    assert kept_by(owners) == kept_by(FrontendOwners())
+    assert not any(owners.node_ports.values())
 
 
 def test_a_cluster_ip_passes_to_its_next_service():

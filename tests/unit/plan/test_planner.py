@@ -31,6 +31,7 @@ from userspace_proxy.model.port_ranges import AskedRange
 from userspace_proxy.plan import IgnoredService, Planner
 from userspace_proxy.policy import NodeFacts, ignored
 
+from ..kept import kept_by
 from ..model.samples import (
     CART,
     CART_IP,
@@ -426,8 +427,9 @@ def test_incremental_planning_equals_a_fresh_plan(changes):
             store.delete_service(change)
         else:
             say(store, change)
-        plan = planner.plan(store.snapshot(), facts)
-        assert repr(plan) == repr(Planner(facts).plan(store.snapshot()))
+        plan, fresh = planner.plan(store.snapshot(), facts), Planner(facts)
+        assert repr(plan) == repr(fresh.plan(store.snapshot()))
+        assert kept_by(planner) == kept_by(fresh)
 
 
 class TestRangesWithoutRules:

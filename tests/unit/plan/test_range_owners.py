@@ -28,6 +28,8 @@ from userspace_proxy.plan.ownership import FrontendOwners
 from userspace_proxy.plan.range_owners import RangeOwners
 from userspace_proxy.policy import NodeFacts
 
+from ..kept import kept_by
+
 FACTS = NodeFacts(port_ranges="all")
 SHARED_IP = "192.0.2.100"
 PORTS = range(1, 31)
@@ -134,6 +136,7 @@ def test_the_owner_does_not_depend_on_earlier_claims(before, services):
     owners, _ = owners_of(*before)
     gone = [one.key for one in before]
     owners.change(gone, ())
+    assert kept_by(owners) == kept_by(FrontendOwners())
     for one in claims:
         owners.change((), [one])
     again, _ = owners_of(*before)

@@ -401,6 +401,7 @@ async def test_the_port_without_endpoints_wakes_the_workload(rig):
 
 
 async def test_nothing_is_kept_of_clients_that_have_left(rig):
+    rig.usage.note(rig.served)
     before = kept_by(rig.waking)
     rig.begin()
     rig.report(1)
