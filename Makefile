@@ -41,7 +41,7 @@ demo: ## start a sandbox with sample Services, the proxy and its page; Ctrl-C st
 	@exec $(BIN)/userspace-proxy demo $(if $(PORT),--port=$(PORT))
 
 test: ## what a contributor runs before a commit: installs what it needs; form, unit and node tests, API server, page
-	@echo "make test: form, unit, node, API server and page tests, one part after another; 8 to 15 minutes on two cores, the first time 12 to 22"
+	@echo "make test: form, unit, node, API server and page tests, one part after another; 6 to 11 minutes on two cores, the first time 9 to 18"
 	@$(PREPARE) test build
 	@$(WITH_TIME) $(MAKE) --no-print-directory test-parts
 
