@@ -301,7 +301,7 @@ pure: # remove the compiled modules
 
 compiled-tests: packages-node compiled ## tests of the data plane in its compiled form, with unit tests of what it calls
 	@trap '$(REMOVE_COMPILED)' EXIT; \
-	  $(PYTEST) compiled $(COMPILED_TESTS) -k "not simulated" -m "not long" --timeout=300 $(BY_MODULE)
+	  $(PYTEST) compiled $(COMPILED_TESTS) -k "not simulated" -m "not long and not pure" --timeout=300 $(BY_MODULE)
 
 clean: pure ## remove the virtual environment, compiled modules and the tools' caches
 	rm -rf $(VENV) .coverage .fuzz .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist site

@@ -21,7 +21,6 @@ import pytest
 
 from tests.port_keys import port_key
 from userspace_proxy.dataplane import EndpointGroup, Tuning
-from userspace_proxy.dataplane.calls import IS_COMPILED
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.dataplane.descriptors import DESCRIPTORS
 from userspace_proxy.dataplane.relay import Direction
@@ -299,11 +298,6 @@ def no_descriptors() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-replaces_methods = pytest.mark.skipif(
-    IS_COMPILED, reason="the methods of a compiled class can't be replaced"
-)
 
 
 def out_of_watches(*_args: object) -> int:

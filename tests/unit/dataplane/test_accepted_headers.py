@@ -13,7 +13,7 @@ from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.facts import ClientMistake
 from userspace_proxy.model import Handling, ProxyProtocol
 
-from .rig import connection_lines, out_of_watches, replaces_methods
+from .rig import connection_lines, out_of_watches
 from .waiters import HOLD, count_waiting
 from .waiting import turns, until
 
@@ -160,7 +160,7 @@ async def test_a_peer_resetting_within_its_header_ends_the_connection(rig, pod, 
     assert len(rig.connections.headers) == 0
 
 
-@replaces_methods
+@pytest.mark.pure
 async def test_an_unwatchable_peer_is_refused_and_counted(rig, pod, monkeypatch):
     web = rig.service(pod.address)
 

@@ -11,7 +11,7 @@ from userspace_proxy.dataplane import Tuning
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.plane import Plane
 
-from .rig import Clock, Rig, out_of_watches, replaces_methods
+from .rig import Clock, Rig, out_of_watches
 from .waiting import until
 
 FIRST = SocketAddress("10.244.0.1", 8080)
@@ -116,7 +116,7 @@ async def test_the_dial_for_a_reset_client_is_abandoned(make):
     assert dialer.given_up == [FIRST]
 
 
-@replaces_methods
+@pytest.mark.pure
 async def test_an_unwatchable_socket_is_a_failed_dial(make, monkeypatch):
     rig, dialer = make()
     client = await rig.client(rig.service(FIRST))

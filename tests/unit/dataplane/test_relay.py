@@ -25,7 +25,7 @@ from userspace_proxy.model.serving import Serving
 
 from .actors import ACTIONS, ONE_SIDE, OTHER_SIDE, Actor, assert_equal_or_told, end_all
 from .peers import MIB, drink, pour
-from .rig import SIDES, Rig, replaces_methods
+from .rig import SIDES, Rig
 from .waiting import until
 
 
@@ -492,7 +492,7 @@ async def test_a_closed_pool_provides_no_pipes(make, descriptors):
     assert descriptors.in_use == 0
 
 
-@replaces_methods
+@pytest.mark.pure
 async def test_a_large_pipe_denied_by_the_kernel_is_requested_again_later(
     make, descriptors, monkeypatch
 ):

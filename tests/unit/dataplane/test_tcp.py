@@ -18,14 +18,14 @@ from userspace_proxy.model.port_ranges import DialledRange
 from userspace_proxy.model.serving import Serving
 
 from .peers import SilentEndpoint
-from .rig import UNREACHABLE, Clock, no_descriptors, out_of_watches, replaces_methods
+from .rig import UNREACHABLE, Clock, no_descriptors, out_of_watches
 from .waiters import at_its_limit, limited, waiting
 from .waiting import until
 
 ALICE, BOB = "127.0.0.2", "127.0.0.3"
 
 
-@replaces_methods
+@pytest.mark.pure
 async def test_an_unwatchable_connection_is_reset(rig, monkeypatch):
     pod = rig.endpoint()
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
@@ -420,7 +420,7 @@ async def test_a_closed_port_of_a_range_does_not_eject_the_endpoint(rig, timeout
     assert not web.group.balancers.current.ejected(rig.engine.reactor.now)
 
 
-@replaces_methods
+@pytest.mark.pure
 async def test_a_clients_own_address_is_known_to_reach_the_dialled_port_of_a_range(
     rig, monkeypatch
 ):
@@ -679,7 +679,7 @@ async def test_a_connection_closed_while_waiting_for_a_descriptor_stays_closed(t
     assert pod.accept_now() is None
 
 
-@replaces_methods
+@pytest.mark.pure
 async def test_an_unwatchable_dial_is_retried_soon(rig, monkeypatch):
     pod = rig.endpoint()
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))

@@ -28,7 +28,7 @@ from userspace_proxy.model import Balance, Handling, ProxyProtocol
 from userspace_proxy.model.serving import Serving
 
 from .peers import Peer, address_of, family_of
-from .rig import SIDES, no_descriptors, replaces_methods
+from .rig import SIDES, no_descriptors
 from .waiters import HOLD, count_waiting, limited, waiting
 from .waiting import turns, until
 
@@ -640,7 +640,7 @@ async def test_a_waiting_client_is_served_when_a_connection_ends(build):
     assert await (await pod.accept()).read() == b"patience"
 
 
-@replaces_methods
+@pytest.mark.pure
 async def test_a_paused_listener_that_cannot_be_watched_is_retried_later(build, monkeypatch):
     rig, web, pod, pairs = await serving_two(build)
     waiting = await rig.client(web)

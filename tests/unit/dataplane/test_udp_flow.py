@@ -9,7 +9,7 @@ from userspace_proxy.model import Failure, Handling, Hold
 from userspace_proxy.model.failures import dial_failure
 
 from .peers import UdpPeer, exchange
-from .rig import UNREACHABLE, no_descriptors, out_of_watches, replaces_methods
+from .rig import UNREACHABLE, no_descriptors, out_of_watches
 from .waiters import HOLD, count_waiting
 from .waiting import turns, until
 
@@ -276,7 +276,7 @@ async def test_a_flow_without_a_descriptor_is_dropped_without_an_ejection(rig):
     await exchange(client, pod)
 
 
-@replaces_methods
+@pytest.mark.pure
 async def test_an_unwatchable_flow_leaves_no_state_behind(rig, monkeypatch):
     pod, dns, client = rig.udp_served()
 

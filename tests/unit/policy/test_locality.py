@@ -182,6 +182,7 @@ def test_a_change_takes_effect_immediately_despite_the_cache():
     assert not locality.keeps_client(LAPTOP, "10.9.0.2")
 
 
+@pytest.mark.pure
 def test_incremental_changes_give_the_same_locality_as_a_single_change():
     steps = (
         ([], {"10.9.0.0/24": 9, "10.9.0.2/32": HERE, "fd00::/64": 8}),
@@ -202,6 +203,7 @@ def test_incremental_changes_give_the_same_locality_as_a_single_change():
                 assert kept == anew.keeps_client(client, endpoint)
 
 
+@pytest.mark.pure
 def test_addresses_beyond_the_cache_size_get_the_same_results(monkeypatch):
     monkeypatch.setattr(module, "_CACHED", 2)
     locality = Locality({"10.9.0.0/24": 9})
