@@ -44,6 +44,7 @@ def check_yaml(data: bytes) -> None:
             text,
             parse_constant=_refuse,
             parse_float=_finite,
+            parse_int=_in_64_bits,
             object_pairs_hook=_without_merge,
         )
         if meant is not None:
@@ -145,6 +146,12 @@ def _lines(text: str) -> int:
 
 def _refuse(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
+
+
+def _in_64_bits(text: str) -> int | float:
+    number = int(text)
+    # Go reads a larger number as a float.
+    return number if abs(number) < 1 << 64 else _finite(text)
 
 
 def _finite(text: str) -> float:
