@@ -164,6 +164,20 @@ def test_affinity_entries_of_a_previous_process_are_restored():
     assert successor.pick(ALICE, 5.0) == POD_B
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"affinity_timeout_s": None}, {"affinity_timeout_s": 60, "shares_as": "shop/sip"}],
+    ids=["off", "shared"],
+)
+def test_changed_affinity_frees_the_capacity_of_the_former_entries(changed):
+    tables = AffinityTables()
+    balancer = Balancer(PODS, affinity_timeout_s=60, entries=tables)
+    balancer.pick(ALICE, 0.0)
+    assert len(tables) == 1
+    balancer.update(PODS, **changed)
+    assert len(tables) == 0
+
+
 def test_without_affinity_there_are_no_affinity_entries():
     former, balancer = Balancer(PODS, affinity_timeout_s=60), Balancer(PODS)
     former.pick(ALICE, 0.0)

@@ -16,6 +16,7 @@ def test_a_pair_is_remembered_for_a_minute_since_the_last_note():
     pairs.note(ALICE, POD_A, 30)
     assert pairs.has(ALICE, POD_A, 89.9)
     assert not pairs.has(ALICE, POD_A, 90)
+    assert pairs.until == {}
 
 
 def test_a_counted_pair_exists_until_its_last_removal():
@@ -42,6 +43,8 @@ def test_the_oldest_pair_is_forgotten_at_the_limit():
     pairs = Pairs()
     for number in range(4096):
         pairs.note(str(number), POD_A, 0)
-    pairs.note("0", POD_A, 1)
-    pairs.note(ALICE, POD_A, 2)
-    assert [pairs.has(client, POD_A, 2) for client in ("0", "1", "2")] == [True, False, True]
+    pairs.note("1", POD_A, 1)
+    for client in (ALICE, BOB):
+        pairs.note(client, POD_A, 2)
+    remembered = [pairs.has(client, POD_A, 2) for client in ("0", "1", "2", "3")]
+    assert remembered == [False, True, False, True]

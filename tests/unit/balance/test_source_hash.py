@@ -204,3 +204,5 @@ def test_a_bounded_number_of_choices_is_remembered():
         strategy.pick(pods, client, skip={strategy.pick(pods, client)})
         assert len(strategy._remembered) <= most
     assert sum(map(len, strategy._remembered.values())) <= CHOICES_MAX
+    strategy.pick(pods[1:], ALICE)
+    assert strategy._choices == len(strategy._remembered[ALICE])
