@@ -167,6 +167,7 @@ def test_without_a_preserved_address_the_endpoint_sees_this_node(
     listener, at = server(kind)
     dialer.is_on, dialer.locality = is_on, Locality(networks)
     dialling = Dialling()
+    dialling.is_preserved = True
     sock, _ = dial_for(dialer, dialling, kind, at, 0.0, may_preserve=may_preserve)
     assert not dialling.is_preserved
     assert seen(listener, kind, sock)[0] != ALICE
@@ -234,6 +235,7 @@ def test_without_a_free_port_a_flow_to_a_proven_endpoint_sees_this_node(server, 
         dialling = Dialling()
         sock, _ = dial_for(dialer, dialling, UDP, at, 0.0, may_preserve=True)
         assert dialling.group.left
+        assert not dialling.is_preserved
         assert seen(listener, UDP, sock)[0] != ALICE
     held.close()
 
@@ -282,12 +284,15 @@ calls = SystemCalls(1)
 dialer, at = ClientAddressDialer(calls), SocketAddress({version!r}, 80)
 dialer.is_on, dialer.locality = True, Locality({{"10.1.0.0/24": 1, "fd00:1::/64": 1}})
 client = "10.9.9.9" if "." in at.ip else "fd00:9::9"
-for _ in range(2):
+for is_flow in (False, True):
     group = SimpleNamespace(detours={{}}, serving=Serving())
     dialling = SimpleNamespace(address=(client, 1), group=group, is_preserved=True)
-    fd = dialer.dial_for(dialling, at, 0.0, True, False)
-    if fd >= 0:
-        calls.close(fd)
+    if is_flow:
+        dialer.dial_flow_for(dialling, at, may_preserve=True, now=0.0)[0].close()
+    else:
+        fd = dialer.dial_for(dialling, at, 0.0, True, False)
+        if fd >= 0:
+            calls.close(fd)
     print(dialling.is_preserved)
 """
     done = subprocess.run(
