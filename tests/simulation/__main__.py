@@ -19,11 +19,11 @@ from .halves import PACKAGES, load
 from .judgements import often_excused, table, unused
 from .seeds import revision, seeds_of
 
-# Seeds that one process runs at a time.
+# The number of seeds that a process runs before it reports.
 _CHUNK = 50
 _MOST_SHOWN = 20
 _MOST_EXPLAINED = 3
-# From so many seeds on, each oracle must have judged at least once.
+# A campaign of at least this many seeds fails if an oracle has never judged.
 _MANY = 1000
 
 
@@ -31,7 +31,7 @@ def main() -> int:
     """Run seeds; return the exit status."""
     options = _parser().parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
-        # Otherwise, sets of addresses have a random order.
+        # With randomized hashes, sets of addresses would have a random order.
         arguments = [sys.executable, "-m", "tests.simulation", *sys.argv[1:]]
         os.execve(sys.executable, arguments, {**os.environ, "PYTHONHASHSEED": "0"})
     if options.mutant:
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def campaign(options: argparse.Namespace, seeds: Sequence[range]) -> int:
-    """Run seeds of a half, and print failures; return the exit status."""
+    """Run seeds of a half, and print their violations; return the exit status."""
     half: str = options.half
     began, failed, done = time.monotonic(), dict[int, str](), 0
     judged, excused = Counter[str](), Counter[tuple[str, str]]()
@@ -105,7 +105,7 @@ def campaign(options: argparse.Namespace, seeds: Sequence[range]) -> int:
 
 
 def _explain(half: str, failed: Mapping[int, str]) -> None:
-    """Explain the first seed of each kind of violation."""
+    """Print the shrunk plan and the events of the first seed with each kind of violation."""
     from .explaining import explain
     from .shrinking import kind_of
 

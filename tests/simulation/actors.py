@@ -45,12 +45,12 @@ SEND, READ, FINISH, RESET, CLOSE, URGENT, STALL = (
 
 _CALM_S = 0.1
 _BUSY_S = 0.02
-# The number of last bytes of a party that has sent nothing before.
+# How many bytes a party sends at its end if it has sent none before.
 _LAST_BYTES = 20
 
 
 def pattern(base: int, start: int, count: int) -> bytes:
-    """Return a part of the pattern of a party with this base."""
+    """Return a part of the pattern that a party with this base sends."""
     start = (base + start) % _PATTERN_BYTES
     return _PATTERN[start : start + count]
 
@@ -102,12 +102,12 @@ class Party:
 
     @property
     def is_done(self) -> bool:
-        """Whether it acts no more."""
+        """Whether the party takes no further actions."""
         return self.has_closed or self.has_reset
 
     @property
     def is_orderly(self) -> bool:
-        """Whether it has neither reset the connection nor closed it before both sides ended."""
+        """Whether the party closed only after both sides' FINs, without a RST."""
         return not (self.has_reset or self.has_left)
 
     def announce(self, source: SocketAddress, destination: SocketAddress, how: str) -> None:
@@ -171,7 +171,7 @@ class Party:
         self.stream.sleeper = self.look
 
     def look(self) -> None:
-        """Read once there is news, as if it had polled each tenth of a second."""
+        """Read after the stream has changed, as if the party polled it every 0.1 s."""
         if self.stream.sleeper is not None:
             self.stream.sleeper = None
             slept_s = self.world.timeline.now - self._idle_since
@@ -198,7 +198,7 @@ class Party:
             self.close()
 
     def send(self, count: int, *, is_urgent: bool = False) -> None:
-        """Send the next bytes of its pattern, as far as the buffer has room."""
+        """Send as many of the next bytes of its pattern as the buffer has room for."""
         data = pattern(self.base, self.sent, count)
         took = self.stream.write(data, is_urgent=is_urgent)
         self.sent += took
@@ -249,12 +249,12 @@ class Party:
         self.heard += len(data)
 
     def expected_header(self) -> bytes:
-        """Return the PROXY header that the data plane sends before its bytes."""
+        """Return the PROXY header that the data plane sends before the client's bytes."""
         return self.world.header_of(self)
 
     @property
     def _is_idle(self) -> bool:
-        """Whether nothing can be read, and it isn't about to finish."""
+        """Whether the party can't read anything and isn't about to finish."""
         stream = self.stream
         has_news = stream.error or (stream.is_readable and not self.heard_fin)
         return not has_news and not self._may_end
@@ -295,7 +295,7 @@ class Party:
 
     @property
     def _may_end(self) -> bool:
-        """Whether it may send FIN now: one side waits for the other's FIN."""
+        """Whether the party may send FIN now: it finishes first, or has read the other's FIN."""
         if not self.world.is_finishing:
             return False
         first = self.world.plan.node.finishes_first
@@ -332,7 +332,7 @@ class Party:
 
 
 class PodHost:
-    """An endpoint, at an address.
+    """An endpoint with one address.
 
     Args:
         scripts: The scripts of the connections that it accepts, in turn.
@@ -378,7 +378,7 @@ class PodHost:
         self.world.network.note(f"endpoint {self.address[0]}: got {payload!r}")
         answer = payload + b" from " + self.address[0].encode()
         if (count := self.heard.count(payload)) > 1:
-            # A datagram that it refused at first may be sent to it again.
+            # A datagram that the endpoint refused at first may be sent to it again.
             answer += b"#%d" % count
         self._send(answer, source)
         every_s, times = self.goes_on

@@ -12,12 +12,12 @@ from . import plan as plans
 from .actors import Step
 from .plan import Event, Plan
 
-# Other clients have lower numbers.
+# The number of the first added client; drawn clients have lower numbers.
 _FIRST_CLIENT = 200
 
 
 class Adding:
-    """Adds to one plan."""
+    """Collects the clients and changes that are added to one plan."""
 
     def __init__(self, rng: Random, plan: Plan) -> None:
         self.rng = rng
@@ -52,7 +52,7 @@ class Adding:
     def with_events(
         self, feature: str, events: Iterator[Event], lasts_s: float, kept: Sequence[Event]
     ) -> Plan:
-        """Return the plan with more events; it becomes calm later by that many seconds."""
+        """Return the plan with more events, and with its calm end that many seconds later."""
         plan = self.plan
         return replace(
             plan,

@@ -25,7 +25,7 @@ def ipv6_of(text: str) -> str:
     if not length:
         return address
     bits = int(length)
-    # Derived from the last octet that the prefix covers.
+    # The IPv6 prefix length depends on the last octet that the IPv4 prefix covers.
     return f"{address}/{bits + (16 if bits <= 16 else 32 if bits <= 24 else 96)}"
 
 
@@ -33,5 +33,5 @@ NODE_IPS = frozenset({NODE_IP, ipv6_of(NODE_IP)})
 
 
 def alike(ip: str, other: str) -> str:
-    """Return an IPv4 address or network, or its IPv6 counterpart, in another address's family."""
+    """Return an IPv4 address or network in the family of another address."""
     return ipv6_of(ip) if ":" in other else ip

@@ -13,7 +13,7 @@ from itertools import islice
 from .halves import load
 from .judgements import Counts, Judgements
 
-# A seed takes 0.05 s: a run that takes longer than this loops forever.
+# The CPU time after which a run counts as endless; a usual one takes 0.05 s.
 _MOST_CPU_S = 20.0
 
 Results = tuple[list[tuple[int, str]], Counts]
@@ -24,7 +24,7 @@ def run(half: str, seeds: Iterable[range], jobs: int, at_once: int) -> Iterator[
     """Run seeds in their order.
 
     Args:
-        jobs: How many processes; with one, this process runs them.
+        jobs: How many processes run the seeds; if it is one, this process does.
         at_once: How many seeds a process runs before it reports.
     """
     chunks = itertools.chain.from_iterable(_chunks(each, at_once) for each in seeds)
@@ -40,7 +40,7 @@ def run(half: str, seeds: Iterable[range], jobs: int, at_once: int) -> Iterator[
 
 
 def run_chunk(name: str, seeds: range) -> Results:
-    """Run some seeds of a half."""
+    """Run some seeds of a half; return their violations and the oracles' counts."""
     half = load(name)
     # Imported here, because it imports the product, which may be a mutant.
     from .cpu_limit import no_longer_than
@@ -58,7 +58,8 @@ def run_chunk(name: str, seeds: range) -> Results:
     for seed in seeds:
         results.append((seed, run_one(seed)))
         # Most objects of a run are in cycles. Collecting after each run takes half as long as after
-        # ten, whose memory exceeds the caches, and objects at the next freeze are never freed.
+        # ten runs, whose memory exceeds the caches. Objects that exist at the next freeze are never
+        # freed.
         gc.collect()
     gc.enable()
     return results, sums.counts

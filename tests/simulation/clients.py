@@ -4,8 +4,8 @@
                ▲                  │
                └── dial failed ───┘
 
-The kernel reports accepts and dials. System calls don't show for which client a dial is made and
-which dial is used: two methods of the product are watched for that.
+The kernel reports accepts and dials. System calls don't show for which client a dial is made, or
+which dial is used. Two methods of the product are watched to find out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .services import Service
     from .world import World
 
-# The lowest source ports of clients, and of clients in PROXY headers, which are lower.
+# The lowest source ports of clients, and of the clients named in PROXY headers.
 CLIENTS_FROM, ANNOUNCED_FROM = 20000, 5000
 
 
@@ -72,12 +72,12 @@ class Client:
 
     @property
     def ip(self) -> str:
-        """The address by which it is served: its own, or that in its PROXY header."""
+        """The address by which the client is served: its own, or the one in its PROXY header."""
         return self.party.served_as.ip
 
     @property
     def is_announced(self) -> bool:
-        """Whether it must send a PROXY header first."""
+        """Whether the client must send a PROXY header first."""
         return self.party.served_as != self.party.own
 
     @property
@@ -95,7 +95,7 @@ class Client:
 
     @property
     def at(self) -> SocketAddress | None:
-        """The endpoint at which it is counted: its own, or the one that is dialled for it."""
+        """The endpoint whose count includes the client: its own, or the dialled one."""
         if self.endpoint is None and self.is_dialled:
             return self.dials[-1].endpoint
         return self.endpoint
@@ -128,11 +128,11 @@ class Clients(Watcher):
         return [client for client in self.all.values() if client.is_open]
 
     def of(self, stream: Stream) -> Client | None:
-        """Return the client whose connection has this end at the node."""
+        """Return the client whose connection has this stream as its end on the node."""
         return None if stream.remote is None else self.all.get(stream.remote[1] - CLIENTS_FROM)
 
     def accepts(self, sock: SimulatedSocket, client: Stream) -> None:
-        """The Service port of a client is the one that accepted it."""
+        """Record a client, and the Service port that accepted it."""
         world = self._world
         assert client.remote is not None, "it has a client"
         party = world.clients[client.remote[1] - CLIENTS_FROM]
@@ -152,7 +152,7 @@ class Clients(Watcher):
                 promise.dialled(client, dial)
 
     def ended(self, line: dict[str, Any]) -> None:
-        """Handle a line of the connection log."""
+        """Record the end of a client's connection from its line in the connection log."""
         world = self._world
         if line["kind"] == "flow":
             world.network.note(f"flow of {line['client']}: {line['cause']}")
@@ -187,7 +187,7 @@ class Clients(Watcher):
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Watch within the block for which clients dials are made, and which are used."""
+        """Record, within the block, for which client a dial is made and which dial is used."""
         connect, answered = TcpConnection._connect, TcpAccounts.answered
 
         def connects(connection: Any, endpoint: SocketAddress) -> Any:

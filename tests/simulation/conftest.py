@@ -11,7 +11,7 @@ from .systems import RealSystem, SimulatedSystem, System
 
 @pytest.fixture(params=[SimulatedSystem, RealSystem], ids=["simulated", "real"])
 def system(request: pytest.FixtureRequest) -> Iterator[System]:
-    """A kernel."""
+    """Run the test with the simulated and with the real kernel."""
     system: System = request.param()
     yield system
     system.close()

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 
 from .kernel import Runaway
 
-# The interval at which it is raised again if the product suppresses it.
+# The interval at which the exception is raised again if the product suppresses it.
 _AGAIN_S = 0.5
 
 
 class Endless(Runaway):
-    """A run took more processor time than any run that terminates."""
+    """A run took more CPU time than any run that terminates."""
 
 
 @contextlib.contextmanager
 def no_longer_than(seconds: float) -> Iterator[None]:
-    """Raise :class:`Endless` within the block once it has taken that much processor time."""
+    """Raise :class:`Endless` within the block once it has used that much CPU time."""
     before = signal.signal(signal.SIGVTALRM, _end)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds, _AGAIN_S)
     try:

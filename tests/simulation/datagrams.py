@@ -1,4 +1,4 @@
-"""A simulated UDP socket: a bounded queue, an error that is reported once, ancillary data.
+"""A simulated UDP socket with a bounded queue, errors reported once, and ancillary data.
 
 Source: net/ipv4/udp.c, udp_recvmsg(), udp_sendmsg(), udp_lib_get_port(); net/ipv4/icmp.c,
 icmp_unreach(): only a connected socket gets an error.
@@ -147,7 +147,7 @@ class DatagramSocket:
         return len(payload)
 
     def close(self) -> bool:
-        """Stop receiving."""
+        """Close the socket, so that it no longer receives."""
         self.item = None
         self.network.forget_datagrams(self)
         return False

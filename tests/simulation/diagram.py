@@ -47,7 +47,7 @@ _BY_WORD: Mapping[str, str] = {
 _SENT = re.compile(r"\b(?:dials?|sent|sends|FIN after|close|RST)\b")
 _ROWS = 3
 """The maximum number of rows of a step."""
-# Fields that have their usual values, and others that aren't needed to follow the events.
+# Omitted fields: they have their usual values, or aren't needed to follow the events.
 _LONG: Sequence[tuple[str, str]] = (
     (r"SocketAddress\(ip='([^']+)', port=(\d+)\)", r"\1:\2"),
     (r"<\w+\.\w+: '([^']+)'>", r"\1"),
@@ -101,7 +101,7 @@ def _step(at: float, text: str) -> Step:
     column = _BY_WORD.get(word, "")
     if not column or text.startswith(_VIOLATION):
         return Step(at, "", text, "")
-    # The column's head has the first word already.
+    # The column's header already contains the first word.
     short = text if column not in (word, "client") else text.partition(" ")[2]
     to = ""
     if column == _PROXY and _TO_ENDPOINT.search(name):

@@ -1,6 +1,6 @@
 """Draws a plan from a seed.
 
-Each seed has some features only, so that rare features are combined in small worlds; each third
+Each seed has only some features, so that rare features are combined in small worlds. Every third
 seed has only one feature.
 """
 
@@ -44,7 +44,7 @@ FEATURES = (
     "weights",
 )
 _SHARE = 0.35
-# One of so many seeds has a single feature.
+# One in this many seeds has a single feature.
 _ALONE_EVERY = 3
 # The shortest timeout of idle connections.
 _LONG_S = 15.0
@@ -82,7 +82,7 @@ class _Drawing:
         self._node = self._draw_node()
         self._lasts_s = self._rng.choice((2.0, 5.0, 15.0, 40.0))
         if "return" in self._features:
-            # As long as two ejections.
+            # The pause lasts as long as two ejections.
             self._lasts_s = self._rng.choice((12.0, 20.0))
         if "slow" in self._features:
             self._lasts_s = 20.0
@@ -139,13 +139,14 @@ class _Drawing:
 
     def _draw_node(self) -> Node:
         rng, features = self._rng, self._features
-        # A datagram fits into the buffer.
+        # A socket buffer has room for at least one datagram.
         buffer_bytes = rng.choice((64, 100, 400, 2000))
         is_bulk = "bulk" in features
         processes = rng.choice((1, 1, 1, 2, 3))
         return Node(
             buffer_bytes=buffer_bytes,
-            # Less than a buffer, as in the data plane: a full buffer is followed by a second read.
+            # Smaller than a socket buffer, as in the data plane, which reads again after a full
+            # read.
             bulk_bytes=max(8, buffer_bytes // 4),
             pipe_bytes=rng.choice((64, 300, 1500)),
             max_pipes=rng.choice((1, 2, 8)) if is_bulk else 0,

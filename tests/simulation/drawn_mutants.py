@@ -54,7 +54,7 @@ _OTHERS = {
     "inside": "outside",
 }
 _OTHER_NAME = {**_OTHERS, **{other: one for one, other in _OTHERS.items()}}
-# The effect that a removed statement would have had, by words in it; the first match is used.
+# Kinds of removed statements, by words in them; the first match is used.
 _MISSING: Sequence[tuple[str, str]] = (
     ("leak", r"close|unregister|remove|discard|release|give\(|forget|drop|del |\.clear|shut"),
     (
@@ -102,7 +102,7 @@ class DrawnMutant:
         return changed(source, changes(source)[self.number])
 
     def difference(self) -> tuple[str, str]:
-        """Return the lines that it replaces, and their replacements."""
+        """Return the lines that the change replaces, and their replacements."""
         source = self.path.read_text()
         lines = list(difflib.ndiff(source.splitlines(), self.apply(source).splitlines()))
         old, new = (
@@ -119,7 +119,7 @@ def named(label: str) -> DrawnMutant:
 
 
 def draw(lines: Mapping[str, Sequence[int]], seed: int, count: int) -> list[DrawnMutant]:
-    """Draw mutants in lines that run, the kinds in turn.
+    """Draw mutants in lines that run, taking the kinds in turn.
 
     Args:
         lines: The lines of each module that run.
@@ -248,7 +248,8 @@ class _Changes:
         if isinstance(function, ast.Attribute) and function.attr in ("pop", "popleft"):
             end = self._span(function)[1]
             if function.attr == "pop" and node.args:
-                # Existing keys stay; as before, a key must exist if there is no default.
+                # Keys stay in the dictionary; without a default, a missing key still raises an
+                # error.
                 new = "get" if len(node.args) == 2 else "__getitem__"
                 yield Change("leak", node.lineno, ((end - len("pop"), end, new),))
 
@@ -292,7 +293,7 @@ class _Changes:
 
 
 def _within(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield a node and the nodes in it that run with it: neither functions, messages nor types."""
+    """Yield a node and its descendants that run with it, except functions, messages and types."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assert):
         return
     if isinstance(node, ast.Raise | ast.JoinedStr) or _is_for_people(node):
@@ -317,5 +318,5 @@ def _is_for_people(node: ast.AST) -> bool:
 
 
 def _is_equality(test: ast.Compare) -> bool:
-    """Whether a comparison has an opposite operator."""
+    """Whether a comparison's operator has an opposite."""
     return _COMPARED[type(test.ops[0])][2] == "condition"

@@ -1,4 +1,4 @@
-"""IPv6: all addresses of a plan in the other family.
+"""Translates all addresses of a plan to IPv6.
 
 Clients, endpoints, networks and frontends keep their relations, so the guarantees of IPv4 are also
 those of IPv6, and the same oracles judge them.
@@ -21,13 +21,13 @@ from .plan import Plan, ServicePlan
 
 _SHARE = 0.1
 _ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+(/\d+)?")
-# A PROXY header is sent by one call: a Linux socket buffer has room for it (SOCK_MIN_SNDBUF).
+# The buffer must have room for a PROXY header, which is sent in one call (SOCK_MIN_SNDBUF).
 _HEADER_BYTES = 120
 _IN_SERVING = "endpoints", "outside", "inside", "weights", "standbys", "leaving"
 
 
 def with_families(plan: Plan) -> Plan:
-    """Return a plan with the addresses of the family that its seed has."""
+    """Return a plan with addresses of the family that its seed selects."""
     if Random(f"{plan.seed}: families").random() >= _SHARE:
         return plan
 

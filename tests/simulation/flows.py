@@ -3,7 +3,7 @@
     client ──▶ the node ──▶ a flow's socket ──▶ endpoint
            ◀──────────────────────────────────
 
-Payloads are unique, so each datagram is recognized wherever it is. A flow is a socket of the node
+Payloads are unique, so each datagram can be recognized at each hop. A flow is a socket of the node
 that is connected to an endpoint; the first client's datagram on it identifies the client.
 """
 
@@ -106,7 +106,7 @@ class Flows:
         return [each for each in self.open.values() if each.endpoint == endpoint]
 
     def sums(self, service: Service) -> tuple[int, int, int]:
-        """Return the numbers of flows, of bytes from clients, and of bytes to clients."""
+        """Return how many flows, bytes from clients and bytes to clients were recorded."""
         counts = self._counts
         return counts[service, "flows"], counts[service, "up"], counts[service, "down"]
 

@@ -1,4 +1,4 @@
-"""The parts that are simulated: how plans of each are drawn, run and shrunk."""
+"""The simulated parts of the product, and how the plans of each are drawn, run and shrunk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Run(Protocol):
 
 
 class Half(NamedTuple):
-    """A part that is simulated: the data plane, the control half, or a part of that."""
+    """A simulated part of the product: the data plane, the control half, or a part of that half."""
 
     make_plan: Callable[[int], Any]
     world: Callable[..., Run]

@@ -1,6 +1,6 @@
-"""Records events after which the node may consider endpoints failing, or may be late.
+"""Records events after which the node may consider an endpoint failed, or may react late.
 
-Guarantees about picks and times are judged only if none has occurred for a while.
+Guarantees about picks and times are judged only if no such event has occurred for a while.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 # The longest ejection, plus the probe after it.
 LONG_S = 75.0
-# A failure is known at most so long after its dial: then its client has no answer.
+# The maximum time from a dial until its failure is detected.
 _KNOWN_S = 3.5
-# A client has an answer, or none, after three dials of a second each.
+# Three dials of a second each: then the client is served or refused.
 _CLIENT_S = 4.0
-# Memory counts as short from 90 % used until 85 %.
+# Memory counts as short once 90 % of it is used, until less than 85 % is.
 _SHORT = 0.85
 _NEARLY = 20
 
@@ -42,14 +42,14 @@ class Health:
         return self._world.timeline.now - self._reported_at.get(endpoint, -LONG_S) < LONG_S
 
     def used_memory(self, share: float) -> None:
-        """Record the share of memory that is used from now on."""
+        """Record which share of memory is used from now on."""
         self.was_memory_short = self.was_memory_short or share >= _SHORT
 
     def is_fine(self, endpoint: SocketAddress, answered_at: float = 0.0) -> bool:
         """Return whether an endpoint has answered all clients for a while.
 
         Args:
-            answered_at: When it last answered: earlier failures are ignored.
+            answered_at: When the endpoint last answered; earlier failures are ignored.
         """
         world = self._world
         host, policies = world.hosts[endpoint], world.network.policies
@@ -65,7 +65,7 @@ class Health:
         return answered_at > failed_at + _KNOWN_S or world.timeline.now - failed_at > LONG_S
 
     def is_undisturbed(self, for_s: float = _CLIENT_S) -> bool:
-        """Return whether the process ran for that long without a pause or a lack."""
+        """Return whether the process ran for that long with all resources and without a pause."""
         world, used = self._world, self._world.dataplane.engine.descriptors
         since = world.timeline.now - for_s
         if used.in_use >= used.limit - _NEARLY or "shedding" in world.plan.features:

@@ -1,4 +1,4 @@
-"""Measures the objects of the product: the lengths of their tables, and their counts.
+"""Measures the product's objects: the lengths of their tables, and their counters.
 
 Starts at some roots and finds all tables by itself, including new ones.
 """
@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 _PRODUCT = "userspace_proxy"
-# Value types: a number in one is part of an address, or a figure, which only grows.
+# Value types: a number in them is part of an address, or a counter that only grows.
 _NOUNS = ("userspace_proxy.model", "userspace_proxy.facts", "userspace_proxy.config")
 _TABLES = (dict, list, set, deque, bytearray)
-# Text and numbers have no references; classes and modules don't belong to a run.
+# Types to skip: text and numbers have no references, classes and modules outlive a run.
 _LEAVES = (
     *(str, bytes, bytearray, memoryview, range, int, float, complex),
     *(enum.Enum, type, types.ModuleType),
@@ -23,7 +23,7 @@ _LEAVES = (
 
 
 def holdings(*roots: object) -> Counter[str]:
-    """Return the length of each table, and each count, by class and attribute.
+    """Return the length of each table, and each counter, by class and attribute.
 
     They are summed over all objects of a class. Objects of other packages, such as an event loop,
     are followed only if they are containers or functions.
@@ -72,15 +72,15 @@ def _slots_of(kind: type) -> Iterator[str]:
 
 
 def differences(found: Counter[str], fresh: Counter[str], exempted: str) -> Iterator[str]:
-    """Yield the tables and counts that grew in objects that have served much.
+    """Yield the tables and counters that are larger in objects that have served clients.
 
     Args:
-        exempted: Attributes and classes that only count, or that have their own bound.
+        exempted: Attributes and classes that only count, or that are bounded in another way.
     """
     names = frozenset(exempted.split())
     for name in sorted({*found, *fresh}):
         is_exempted = name in names or name.partition(".")[0] in names
-        # More free slots don't hold anything.
+        # Additional free slots refer to no objects.
         is_exempted |= name.endswith("._free") and found[name] > fresh[name]
         if found[name] != fresh[name] and not is_exempted:
             yield f"{name} is {found[name]}, not {fresh[name]}"

@@ -82,7 +82,7 @@ def table(judged: Counter[str], excused: Counter[tuple[str, str]]) -> Iterator[s
 
 
 def unused(oracles: Iterable[str], judged: Counter[str]) -> list[str]:
-    """Return the oracles that have never judged."""
+    """Return the names of the oracles that have never judged."""
     return [oracle for oracle in oracles if not judged[oracle]]
 
 

@@ -27,7 +27,7 @@ from .timeline import Timeline
 
 _FIRST = 100_000
 _SIOCINQ, _SIOCOUTQ = 0x541B, 0x5411
-# A run makes a few thousand calls.
+# The maximum number of system calls of a run, which usually makes a few thousand.
 MAX_CALLS = 500_000
 
 FAULTS = {
@@ -55,7 +55,7 @@ class Watcher:
 
 
 class _Pipe:
-    """The contents of a pipe, and how many of its ends are open."""
+    """The contents of a pipe, and the number of its open ends."""
 
     def __init__(self, room: int) -> None:
         self.data = bytearray()
@@ -71,8 +71,8 @@ class Kernel:
 
     Args:
         rng: Draws the events during a system call.
-        preemption: The share of system calls during which other events occur.
-        spurious: The share of events that are reported twice.
+        preemption: The fraction of system calls during which other events occur.
+        spurious: The fraction of events that are reported twice.
         pipe_bytes: The capacity of a pipe.
     """
 
@@ -262,7 +262,7 @@ class Kernel:
         return file
 
     def is_ready(self, fd: int) -> bool:
-        """Return whether an event loop's descriptor can be read."""
+        """Return whether a descriptor that an event loop watches can be read."""
         file = self.files.get(fd)
         return file is not None and file.is_readable
 

@@ -1,4 +1,4 @@
-"""Mutation tests: breaks the product in one place at a time, and counts which tests fail.
+"""Mutation tests: changes the product in one place at a time, and records which tests fail.
 
     changes in lines that seeds run ──▶ unit tests of the module ──▶ seeds ──▶ found by neither
                                               └─▶ found               └─▶ found
@@ -54,14 +54,14 @@ class _MutantLoader(importlib.machinery.SourceFileLoader):
         self._mutant = mutant
 
     def get_code(self, fullname: str) -> CodeType:
-        """No compiled file is read or written."""
+        """Compile the changed source; no cached bytecode is read or written."""
         source = self._mutant.apply(Path(self.path).read_text())
         code: CodeType = compile(source, self.path, "exec", dont_inherit=True)
         return code
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the changed module before other finders."""
+    """Finds the changed module before the other finders do."""
 
     def __init__(self, mutant: DrawnMutant) -> None:
         self._mutant = mutant
@@ -79,7 +79,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 def install(mutant: DrawnMutant) -> None:
     """Make this process import a mutant; call it before the module is imported."""
     assert mutant.name not in sys.modules, f"{mutant.name} has been imported"
-    # A mutant may allocate endlessly.
+    # The memory is limited because a mutant may allocate endlessly.
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
     sys.meta_path.insert(0, _Finder(mutant))
 
@@ -101,7 +101,7 @@ class _Ended(NamedTuple):
     cpu_s: float
 
     def found(self, pattern: str) -> str:
-        """Return the pattern's match in the output, or the last line."""
+        """Return the pattern's match in the output, or the last line of the output."""
         if self.status is None:
             return "takes too long"
         named = re.search(pattern, self.output, re.MULTILINE)
@@ -109,9 +109,9 @@ class _Ended(NamedTuple):
 
 
 def _run(most_s: float, *arguments: str) -> _Ended:
-    """Run a Python program, and kill processes that it leaves behind."""
+    """Run a Python program, then kill the processes that it left behind."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # A file instead of a pipe, which processes that it started may keep open.
+    # The output goes to a file, because processes left behind could keep a pipe open.
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -134,7 +134,7 @@ def _run(most_s: float, *arguments: str) -> _Ended:
 
 
 def judge(half: str, label: str, seeds: int) -> Record:
-    """Return which test finds a mutant, and the CPU time that it took."""
+    """Return which test detects a mutant, and how much CPU time that took."""
     mutant = named(label)
     old, new = mutant.difference()
     path = mutant.path.relative_to(ROOT)
@@ -158,7 +158,7 @@ def judge(half: str, label: str, seeds: int) -> Record:
 
 
 def _drawn(halves: Sequence[str], seed: int, count: int) -> Iterator[tuple[str, DrawnMutant]]:
-    """Draw equally many distinct mutants for each half."""
+    """Draw the same number of distinct mutants for each half."""
     seen: set[DrawnMutant] = set()
     each_has = count // len(halves)
     for half in halves:
@@ -176,7 +176,7 @@ def _is_equivalent(mutant: DrawnMutant) -> bool:
 
 
 def summary(records: Sequence[Record]) -> Iterator[str]:
-    """Yield a row per package, and the mutants that no test found."""
+    """Yield a row per package, then the mutants that no test detected."""
     yield f"{'':16}  drawn  unit tests  of the rest: seeds  neither  CPU s of both"
     by_package: dict[str, list[Record]] = {}
     for record in records:

@@ -40,7 +40,7 @@ _ICMP = {
     ABSENT: ((errno.EHOSTUNREACH, 3, 1), (errno.EHOSTUNREACH, 1, 3)),
 }
 """The errno, type and code of an ICMP error, and of an ICMPv6 error."""
-# Three ARP requests, a second apart (arp(7)).
+# The time until ARP fails: three requests, a second apart (arp(7)).
 ARP_S = 2.9
 
 
@@ -58,7 +58,7 @@ class Host(Protocol):
 
 
 class Watcher(Protocol):
-    """Observes datagrams: see ``flows``."""
+    """Observes datagrams, as ``flows`` does."""
 
     def connected(self, core: DatagramSocket, to: Address) -> None: ...
     def left(self, core: DatagramSocket, payload: bytes, to: Address, source: Address) -> None: ...
@@ -120,7 +120,7 @@ class Network:
         return int(self._random() * below)
 
     def soon(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
-        """Call back after about that time; occasionally it takes ten times as long."""
+        """Call back after about that time, occasionally after ten times as long."""
         share = self._random()
         factor = 10.0 if share > 0.97 else 0.2 + share
         self.timeline.after(delay_s * factor, callback, *args)
@@ -281,7 +281,7 @@ class Network:
             core.receive(payload, source, to[0], hops)
 
     def absent_hop(self, ip: str) -> str | None:
-        """Return an address for which ARP failed, as the neighbour table lists it, or None."""
+        """Return the address that the neighbour table lists if ARP failed for a host, or None."""
         return ip if self.timeline.now - self.asked_for.get(ip, math.inf) >= ARP_S else None
 
     def _bound_at(self, address: Address) -> DatagramSocket | None:

@@ -1,6 +1,6 @@
-"""A plan, which a seed decides in advance: the node, Services, and events in their order.
+"""A plan of a run, decided by a seed: the node, its Services, and the events in their order.
 
-It is a value: ``drawing`` makes it from a seed, the shrinker removes parts of it.
+A plan is a value: ``drawing`` draws it from a seed, and ``shrinking`` removes parts of it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Node:
     """The number of this worker."""
 
     def share_of(self, limit: int | None) -> int | None:
-        """Return how many connections an endpoint may have in this worker: at least 1."""
+        """Return how many of an endpoint's connections this worker may have: at least 1."""
         if limit is None:
             return None
         return max(1, len(range(self.index, limit, self.processes)))
@@ -116,7 +116,7 @@ class Plan:
 
     @property
     def calm_s(self) -> float:
-        """How long it takes until all sent bytes have been read; then all parties close."""
+        """The time until all sent bytes have been read, after which all parties close."""
         node = self.node
         most = 2 * (node.inbox_bytes + node.outbox_bytes) + node.buffer_bytes
         return 3.0 + 2 * node.delay_s * most / min(node.segment_bytes, node.inbox_bytes)

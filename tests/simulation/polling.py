@@ -1,7 +1,7 @@
 """A simulated epoll: edges, levels, and events that are merged until they are read.
 
-Source: fs/eventpoll.c, ep_poll_callback(), ep_item_poll() and ep_send_events(): reported are the
-events at the poll, not those that woke the item; a level-triggered item stays queued.
+Source: fs/eventpoll.c, ep_poll_callback(), ep_item_poll() and ep_send_events(): a poll reports the
+events that hold then, not those that woke the item. A level-triggered item stays queued.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Item:
         self.events = events
 
     def wake(self, events: int) -> None:
-        """Queue it if it watches any of these events; 0 is any."""
+        """Queue the item if it watches any of these events; 0 stands for all events."""
         if not events or events & (self.events | _ALWAYS):
             self.epoll.queue(self)
 
@@ -87,7 +87,7 @@ class Epoll:
         return fd in self._items
 
     def queue(self, item: Item) -> None:
-        """Report an item in the next poll, if an event holds then."""
+        """Report an item in the next poll if one of its events holds then."""
         self._ready[item.fd] = item
         self._woken()
 

@@ -13,7 +13,7 @@ from .halves import load
 
 
 class Lines:
-    """Records lines of functions while it traces."""
+    """Records which lines of functions run."""
 
     def __init__(self) -> None:
         self.by_module: dict[str, set[int]] = {}

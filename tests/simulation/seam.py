@@ -4,8 +4,8 @@
     sockets, node_address, client_address, probe_dials ── _socket.socket
     kernel.tcp_state ── fcntl.ioctl
 
-The modules look these up at each call, so the data plane needs no hook for it, which would cost
-time. Some constants are replaced, too, so that a few hundred bytes are bulk.
+The modules look these up at each call, so the data plane needs no hooks, which would cost time.
+Some constants are replaced, too, so that a few hundred bytes count as bulk traffic.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SYSTEM: Mapping[str, tuple[ModuleType, tuple[str, ...]]] = {
 
 
 class InOrder(dict[Any, None]):
-    """A set with the order of insertion, rather than of addresses in memory."""
+    """A set in insertion order instead of the order of memory addresses."""
 
     def add(self, item: Any) -> None:
         self[item] = None
@@ -67,7 +67,7 @@ def modules_of(package: ModuleType) -> list[ModuleType]:
 
 
 def _nothing() -> None:
-    """Replaces functions that change this process."""
+    """Do nothing, in place of a function that would change this process."""
 
 
 def _has_host(_ip: str) -> None:
@@ -88,7 +88,7 @@ def installed(
     """Connect the data plane to a simulated kernel within the block.
 
     Args:
-        rng: For random choices of a node.
+        rng: Makes a node's random choices.
         constants: Other values for the data plane's constants, wherever a module has them.
         absent_hop: Looks up the neighbour table; by default each address has a host.
     """
@@ -136,7 +136,7 @@ def logging_to(handler: logging.Handler, name: str, level: int) -> Iterator[None
     logger.setLevel(level)
     logger.propagate = False
     logger.addHandler(handler)
-    # The caller isn't shown anywhere, and finding it takes half as long as the rest of a line.
+    # The caller isn't logged, and finding it takes half as long as the rest of a line.
     vars(logger)["findCaller"] = _find_no_caller
     try:
         yield

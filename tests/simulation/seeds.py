@@ -1,6 +1,6 @@
-"""Selects the seeds that ``make test`` runs: some never change, the commit decides the others.
+"""Selects the seeds that ``make test`` runs: some never change, others depend on the commit.
 
-So each commit runs new ones, which are the same on all machines.
+So each commit runs new seeds, which are the same on all machines.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 _CODE = ("userspace_proxy", "tests/simulation")
-# Above the seeds of campaigns, which count from 0.
+# The lowest seed that a commit can select; campaigns count from 0.
 _LEAST, _MOST = 10_000_000, 90_000_000
 
 
@@ -31,17 +31,17 @@ TESTED: Mapping[str, Share] = {
 
 
 def seeds_of(half: str, of: str, part: int = 0, parts: int = 1) -> list[range]:
-    """Return the seeds of a half, or of a part of them.
+    """Return the seeds of a half, or one of several parts of these seeds.
 
     Args:
-        of: The tested revision.
+        of: The revision under test.
     """
     fixed, drawn = TESTED[half]
     return [_part(0, fixed, part, parts), _part(drawn_from(half, of), drawn, part, parts)]
 
 
 def drawn_from(half: str, of: str) -> int:
-    """Return the first of a revision's seeds."""
+    """Return the first seed that a revision selects."""
     digest = hashlib.sha256(f"{half} {of}".encode()).digest()
     return _LEAST + int.from_bytes(digest[:8], "big") % (_MOST - _LEAST)
 

@@ -73,7 +73,7 @@ class Service:
         return all(map(self.is_fine, self.serving.all_endpoints))
 
     def open(self) -> None:
-        """Open its socket and its listener, unless they are open."""
+        """Open the socket and the listener unless they are already open."""
         if self.sock is not None:
             return
         is_tcp = self.planned.protocol is Protocol.TCP
@@ -82,7 +82,7 @@ class Service:
             family = family_of(self.planned.address[0])
             sock = self.world.kernel.socket(family, 1 if is_tcp else 2)
             sock.core.name = f"listener of {self.planned.address[0]}"
-            # Like ``sockets.open_listening``.
+            # The options are those of ``sockets.open_listening``.
             if is_tcp:
                 sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
             elif is_wildcard(self.planned.address[0]):

@@ -1,4 +1,4 @@
-"""Derives from a Service's fields which endpoints a client may have, and which serve first."""
+"""Derives from a Service's fields which endpoints a client may reach, and which serve first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Endpoints = tuple[SocketAddress, ...]
 
 
 def allowed(serving: Serving, client_ip: str) -> Endpoints:
-    """Return the endpoints that a client may have, including standbys."""
+    """Return the endpoints that a client may reach, including standbys."""
     if serving.outside is None or is_inside(serving, client_ip):
         return serving.endpoints
     return serving.outside

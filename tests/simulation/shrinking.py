@@ -1,4 +1,4 @@
-"""Shrinks a failing plan as long as it fails in the same way, and describes it."""
+"""Shrinks a failing plan while it still fails in the same way, and describes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 P = TypeVar("P")
 D = TypeVar("D", bound="DataclassInstance")
 
-# This many take about 20 s.
+# The maximum number of plans to try, which takes about 20 s.
 _MAX_RUNS = 600
 _SIMPLER_NODES: Sequence[dict[str, Any]] = (
     {"preemption": 0.0},
@@ -96,7 +96,7 @@ def smaller_plans(plan: Plan) -> Iterator[Plan]:
 
 
 def parts_removed(items: Sequence[T]) -> Iterator[list[T]]:
-    """Yield the items without a part of them: a half first, then a quarter, …, then one."""
+    """Yield the items without each half, then without each quarter, …, then without each item."""
     size = len(items) // 2 or 1
     while items and size:
         for start in range(0, len(items), size):

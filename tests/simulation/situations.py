@@ -1,4 +1,4 @@
-"""Draws situations in which decisions interact, which is rare by chance.
+"""Draws situations in which decisions interact, which rarely happens by chance.
 
 return   an endpoint fails, and clients arrive in a burst as its ejection ends, and again later
 reports  other workers report that endpoints failed and answered, among this one's own dials
@@ -47,7 +47,7 @@ class Situations:
     Args:
         features: Its features, including situations.
         ips: Its clients' addresses.
-        lasts_s: The time until it is calm.
+        lasts_s: The time until the plan's calm end.
     """
 
     def __init__(

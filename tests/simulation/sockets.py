@@ -1,7 +1,7 @@
 """The data plane's sockets: system calls on streams and datagram sockets, like ``_socket``.
 
 Source: CPython's Modules/socketmodule.c for arguments and results; ``streams`` and ``datagrams``
-have the kernel's behaviour.
+simulate the kernel's behaviour.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def core_of(sock: Any) -> Any:
 
 
 _SO_MEMINFO = 55
-# The options of each family: linux/in.h, linux/in6.h. The other family's has no effect here.
+# The options of each family: linux/in.h, linux/in6.h. The other family's option has no effect here.
 _TTL = (_socket.IPPROTO_IP, 2), (_socket.IPPROTO_IPV6, 16)
 _PKTINFO = (_socket.IPPROTO_IP, 8), (_socket.IPPROTO_IPV6, 49)
 _RECVERR = (_socket.IPPROTO_IP, IP_RECVERR), (_socket.IPPROTO_IPV6, IPV6_RECVERR)
@@ -39,7 +39,7 @@ _LINGER = (_socket.SOL_SOCKET, _socket.SO_LINGER)
 _INLINE = (_socket.SOL_SOCKET, _socket.SO_OOBINLINE)
 _QUICKACK = (_socket.IPPROTO_TCP, _socket.TCP_QUICKACK)
 _NODELAY = (_socket.IPPROTO_TCP, _socket.TCP_NODELAY)
-# linux/socket.h; the module socket lacks it.
+# From linux/socket.h, because the module socket lacks it.
 _MSG_MORE = 0x8000
 # linux/tcp_states.h.
 _ESTABLISHED, _CLOSE, _CLOSE_WAIT = 1, 7, 8
@@ -76,7 +76,7 @@ class SimulatedSocket:
         return self.family == _socket.AF_INET6
 
     def _is_of_family(self, address: Address) -> bool:
-        """Record the use of an address of the other family: a real call would raise an error."""
+        """Report an address of the other family as a violation: a real call would fail."""
         is_right = not address[0] or (":" in address[0]) is self._is_ipv6
         if not is_right:
             self._kernel.violate(f"{address} is not of the family of {self.core.name}")
@@ -104,7 +104,7 @@ class SimulatedSocket:
         self.core.close()
 
     def check_use(self, call: str) -> None:
-        """Record a use after close, even while the reactor delays the close."""
+        """Report a use after close as a violation, even while the reactor delays the close."""
         if self._fd < 0:
             self._kernel.violate(f"{call} on {self.core.name} after its close")
             raise OSError(errno.EBADF, "closed")
@@ -161,7 +161,7 @@ class SimulatedSocket:
         return count, ancillary, 0, self._as_reported(source)
 
     def recvmsg(self, _room: int, _more: int, flags: int) -> tuple[bytes, Any, int, Any]:
-        """Reads only the error queue."""
+        """Read a message from the error queue; no other use is simulated."""
         core: DatagramSocket = self._enter("recvmsg")
         assert flags & _socket.MSG_ERRQUEUE, "nothing else is simulated"
         return b"", core.read_error(), flags, None

@@ -3,8 +3,8 @@
     write ──▶ outbox ──delivered, as far as the peer has room──▶ the peer's inbox ──▶ read
               └ FIN after the last byte; a RST after a part of them
 
-What is in the outbox hasn't been acknowledged. Clients and endpoints call these methods; the data
-plane calls system calls (``sockets``), which may be preempted.
+The bytes in the outbox haven't been acknowledged. Clients and endpoints call these methods; the
+data plane calls system calls (``sockets``), which may be preempted.
 
 Source: net/ipv4/tcp.c, tcp_poll(), tcp_recvmsg_locked(), tcp_sendmsg_locked(), tcp_splice_read(),
 tcp_read_sock(), tcp_disconnect(), __tcp_close(); net/ipv4/tcp_input.c, tcp_reset(), tcp_fin().
@@ -170,7 +170,7 @@ class Stream:
         """Return available bytes; raises BlockingIOError, or the connection's error."""
         inbox = self.inbox
         if self.mark == 0 and not is_splice and not self.inline and inbox:
-            # Only recv with MSG_OOB would return it.
+            # Only recv with MSG_OOB would return the urgent byte.
             del inbox[0]
             self.mark = None
         if inbox:
@@ -219,7 +219,7 @@ class Stream:
         self.outbox += data[:count]
         self.accepted_bytes += count
         self.moved_at = self.network.timeline.now
-        # If room is short, Linux sends the bytes that it accepted.
+        # If the buffer is nearly full, Linux immediately sends the bytes that it accepted.
         self.is_holding = is_held and count == len(data)
         self.move()
         return count
@@ -230,7 +230,7 @@ class Stream:
         return len(self.outbox) + (self.fin_queued and not self.fin_delivered)
 
     def send_at_once(self) -> None:
-        """Send bytes that wait for more."""
+        """Send the bytes that MSG_MORE has held back."""
         self.is_holding = False
         self.move()
 
@@ -254,7 +254,7 @@ class Stream:
         self.wake(0)
 
     def close(self) -> bool:
-        """Close it; return whether that sends a RST."""
+        """Close the socket; return whether that sends a RST."""
         if self.state == LISTENING:
             self.stop_listening()
         was, self.item = self.state, None
@@ -290,7 +290,7 @@ class Stream:
             self.sleeper()
 
     def opened(self, peer: Stream) -> None:
-        """Become one end of a connection."""
+        """Turn the socket into one end of an established connection."""
         self.peer, self.state = peer, OPEN
         self.moved_at = self.network.timeline.now
         self.wake(0)
@@ -317,7 +317,7 @@ class Stream:
         self.wake(0)
 
     def move(self) -> None:
-        """Deliver queued bytes after a moment, if the peer has room for them."""
+        """Deliver queued bytes after a short delay if the peer has room for them."""
         peer = self.peer
         if self._is_moving or peer is None:
             return

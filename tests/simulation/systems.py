@@ -53,10 +53,10 @@ class System(Protocol):
         """Return the events that a poll reports."""
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Run the simulation until a condition holds."""
+        """Wait until a condition holds; simulated time passes meanwhile."""
 
     def settle(self) -> None:
-        """Run all pending events."""
+        """Wait until all pending events have happened."""
 
     def listener(self) -> tuple[Any, Address]:
         """Return a listening socket and its address."""
@@ -83,7 +83,7 @@ class System(Protocol):
         """
 
     def refusing_address(self) -> Address:
-        """Return an address where datagrams are refused."""
+        """Return an address that refuses datagrams."""
 
     def dial(self, address: Address) -> Any:
         """Return a connected socket."""
@@ -98,7 +98,7 @@ class System(Protocol):
         """Read all available bytes, and those that follow immediately."""
 
     def close(self) -> None:
-        """Close everything."""
+        """Close all descriptors of the test."""
 
 
 class _Common:

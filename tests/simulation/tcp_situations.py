@@ -1,7 +1,7 @@
 """Situations of TCP clients, drawn separately from the rest of a plan.
 
-shared   endpoints of one Service are endpoints of another one, too
-moved    a listener of one Service accepts for another one while both have clients
+shared   endpoints of one Service are endpoints of another one, too moved    a listener of one
+Service accepts for another one while both have clients
 
 A plan may have several of these; if it has none, it may have one of the others:
 
@@ -40,7 +40,7 @@ _REMOVAL_S = 5.0
 
 
 def with_tcp_situations(plan: Plan) -> Plan:
-    """Return a plan with the situations that its seed has."""
+    """Return a plan with the situations that its seed selects."""
     tcp = [n for n, each in enumerate(plan.services) if each.protocol is Protocol.TCP]
     before = plan
     for name, share in _TOGETHER.items():
@@ -55,7 +55,7 @@ def with_tcp_situations(plan: Plan) -> Plan:
 
 
 def _shared(adding: Adding) -> Plan:
-    """Endpoint health is shared between an endpoint's Services, or known to one of them alone."""
+    """Endpoints' health is shared by all their Services, or specific to one."""
     rng, plan = adding.rng, adding.plan
     one, other = adding.two()
     pool = plan.services[one].pool
@@ -94,7 +94,7 @@ def _moved(adding: Adding) -> Plan:
     def events() -> Iterator[Event]:
         yield Event(at, plans.MOVE_LISTENER, (one, other))
         if rng.random() < 0.4:
-            # Its own Service is gone: no client that waits for an endpoint stays.
+            # The client's own Service is gone, so clients that wait for an endpoint are closed.
             handling = replace(plan.services[one].serving.handling, hold=None)
             yield Event(at, plans.UPDATE, (one, Serving(handling=handling)))
         if rng.random() < 0.3:
@@ -110,7 +110,7 @@ def _moved(adding: Adding) -> Plan:
 
 
 def _leaves(adding: Adding) -> Plan:
-    """An endpoint is removed; later changes, which also omit it, have no effect on that.
+    """An endpoint is removed; later changes, which also omit it, don't affect its removal.
 
     In half of the plans the Service requests only later that its connections are closed.
     """
@@ -144,13 +144,13 @@ def _leaves(adding: Adding) -> Plan:
             other = replace(handling if n + 1 < unasked else asked, seed=n)
             yield Event(at, plans.UPDATE, (number, msgspec.structs.replace(after, handling=other)))
 
-    # Other changes would add it again.
+    # Other changes would add the endpoint again.
     kept = [e for e in adding.plan.events if e.what != plans.UPDATE or e.args[0] != number]
     return adding.with_events("removal", events(), 16.0, kept)
 
 
 def _switched(adding: Adding) -> Plan:
-    """The effect of a setting ends when it is switched off, and restarts when it is on again."""
+    """A setting takes effect while it is switched on, and again after it was off."""
     rng, number = adding.rng, adding.number(Protocol.TCP)
     pool = adding.plan.services[number].pool
     settings: dict[str, tuple[Any, ...]] = {
@@ -191,7 +191,7 @@ def _switched(adding: Adding) -> Plan:
 
 
 def _unwatched(adding: Adding) -> Plan:
-    """Clients that wait for the kernel have a deadline, too, and aren't dialled for after it."""
+    """Clients that wait for a kernel resource have a deadline, and aren't dialled for later."""
     rng, number = adding.rng, adding.number(Protocol.TCP)
 
     def events() -> Iterator[Event]:

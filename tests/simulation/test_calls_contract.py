@@ -39,7 +39,7 @@ def calls(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[SystemCal
 
 
 def pair(system: System, calls: SystemCalls) -> tuple[int, Any]:
-    """Return the descriptor of one end of a connection, and the other end."""
+    """Return the descriptor of one end of a connection, and the other end's socket."""
     left, right = system.pair()
     return calls.adopt(left), right
 

@@ -79,7 +79,7 @@ def test_a_reply_is_sent_from_the_address_the_datagram_was_sent_to(system: Syste
     assert client.recv_into(bytearray(100)) == len(b"answer")
 
 
-def test_a_refusal_is_reported_once_and_first(system: System) -> None:
+def test_a_refusal_is_reported_once_by_the_next_call(system: System) -> None:
     client = connected(system, system.refusing_address())
     client.send(b"abc")
     system.until(lambda: system.events_of(client) & ERR)

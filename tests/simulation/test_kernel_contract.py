@@ -22,7 +22,7 @@ IN, OUT, PRI, ET = select.EPOLLIN, select.EPOLLOUT, select.EPOLLPRI, select.EPOL
 ERR, HUP, RDHUP = select.EPOLLERR, select.EPOLLHUP, select.EPOLLRDHUP
 ALL = IN | OUT | PRI | RDHUP | ET
 _RESET = struct.pack("ii", 1, 0)
-# linux/socket.h; the module socket lacks it.
+# From linux/socket.h, because the module socket lacks it.
 _MSG_MORE = 0x8000
 _SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
@@ -84,7 +84,7 @@ def test_a_short_read_returns_all_available_bytes(system: System) -> None:
     assert error_of(read, left) == errno.EAGAIN
 
 
-def test_bytes_sent_with_msg_more_are_held(system: System) -> None:
+def test_bytes_sent_with_msg_more_are_held_back(system: System) -> None:
     left, right = system.pair()
     left.send(b"abc", _MSG_MORE)
     assert error_of(read, right) == errno.EAGAIN
@@ -93,7 +93,7 @@ def test_bytes_sent_with_msg_more_are_held(system: System) -> None:
     assert read(right) == b"abc"
 
 
-def test_further_bytes_or_a_fin_release_held_bytes(system: System) -> None:
+def test_bytes_held_by_msg_more_are_sent_with_further_bytes_or_a_fin(system: System) -> None:
     left, right = system.pair()
     left.send(b"abc", _MSG_MORE)
     left.send(b"def")
@@ -118,7 +118,7 @@ def test_a_fin_follows_the_last_byte_and_can_be_read_repeatedly(system: System) 
     assert read(right) == b"still"
 
 
-def test_after_both_fins_the_socket_is_not_connected(system: System) -> None:
+def test_after_both_fins_the_socket_is_no_longer_connected(system: System) -> None:
     left, right = system.pair()
     right.shutdown(_socket.SHUT_WR)
     system.until(lambda: state_of(system, left) & RDHUP)
@@ -273,7 +273,7 @@ def test_closing_a_socket_removes_it_from_epoll(system: System) -> None:
     epoll.close()
 
 
-def test_a_shutdown_wakes_its_own_side(system: System) -> None:
+def test_a_shutdown_reports_an_event_on_its_own_side(system: System) -> None:
     left, _ = system.pair()
     epoll = system.epoll()
     epoll.register(left.fileno(), ALL)
@@ -283,7 +283,7 @@ def test_a_shutdown_wakes_its_own_side(system: System) -> None:
     epoll.close()
 
 
-def test_a_full_batch_leaves_the_rest_for_the_next_poll(system: System) -> None:
+def test_events_beyond_the_maximum_are_reported_by_the_next_poll(system: System) -> None:
     pairs = [system.pair() for _ in range(3)]
     epoll = system.epoll()
     for left, _ in pairs:
@@ -294,7 +294,7 @@ def test_a_full_batch_leaves_the_rest_for_the_next_poll(system: System) -> None:
     epoll.close()
 
 
-def test_a_listener_reports_clients_until_all_are_accepted(system: System) -> None:
+def test_a_listener_is_reported_as_readable_until_all_clients_are_accepted(system: System) -> None:
     listener, address = system.listener()
     epoll = system.epoll()
     epoll.register(listener.fileno(), IN)

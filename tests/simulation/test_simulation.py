@@ -54,7 +54,7 @@ def test_a_seed_reproduces_the_same_run(half: str) -> None:
 
 
 @pytest.mark.parametrize("half", _BROKEN)
-def test_a_mutant_is_detected_and_its_trace_fits_on_a_screen(half: str) -> None:
+def test_a_mutant_is_detected_and_its_diagram_fits_on_a_screen(half: str) -> None:
     broken = f"--half={half}", f"--mutant={_label(*_BROKEN[half])}"
     found = simulate(*broken, "--seeds=20")
     assert found.returncode == 1
@@ -66,7 +66,7 @@ def test_a_mutant_is_detected_and_its_trace_fits_on_a_screen(half: str) -> None:
 
 
 def _label(module: str, kind: str, line: str) -> str:
-    """Return the label of the only change of this kind in a line."""
+    """Return the label of the only mutant that changes a line in this way."""
     source = named(f"{module}/0").path.read_text()
     lines = source.splitlines()
     (number,) = (

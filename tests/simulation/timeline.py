@@ -10,14 +10,14 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-# The longest time that a preempted system call takes.
+# The maximum duration of a preempted system call.
 _PREEMPTION_S = 0.002
 # uvloop rounds timers to milliseconds.
 _EARLY_S = 0.001
 
 
 class Timeline:
-    """Monotonic seconds, and events in their order; equal times keep their order of insertion."""
+    """The monotonic clock and its future events; events of equal times run in insertion order."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -39,7 +39,7 @@ class Timeline:
 
     def after(self, delay: float, callback: Callable[..., object], *args: Any) -> None:
         """Call back that many seconds later."""
-        # Like ``at``, without its call: a run does this a few thousand times.
+        # Repeats the code of ``at`` to save a call: a run does this a few thousand times.
         self._count += 1
         heapq.heappush(self._events, (self.now + delay, self._count, callback, args))
 
@@ -64,7 +64,7 @@ class Timeline:
         return True
 
     def preempt(self) -> None:
-        """Run the next event within a system call, if it is that soon."""
+        """Run the next event within a system call if it happens soon enough."""
         if self._events and self._events[0][0] <= self.now + _PREEMPTION_S:
             self.step()
 
@@ -98,7 +98,7 @@ class VirtualLoop:
     """The parts of asyncio.AbstractEventLoop that the data plane uses, in virtual time.
 
     Args:
-        rng: Draws how long the process waits for the processor.
+        rng: Draws how long the process waits for the CPU.
         timers_first: Whether to use uvloop's order, instead of asyncio's.
         is_ready: Returns whether a descriptor can be read.
         report: Called with each exception, and each report of one.
@@ -171,7 +171,7 @@ class VirtualLoop:
         return [repr(h.callback) for _, _, h in self._timers if not h.is_cancelled]
 
     def run(self, callback: Callable[[], object]) -> None:
-        """Run a callback now, as in an iteration of its own."""
+        """Run a callback immediately, as if in an iteration of its own."""
         self.is_running = True
         callback()
         self.is_running = False
@@ -182,7 +182,7 @@ class VirtualLoop:
         self.held_until = max(self.held_until, self._timeline.now + seconds)
 
     def skip(self, seconds: float) -> None:
-        """Stop the process and the whole world for a while, even within an iteration."""
+        """Stop the process and all others for a while, even within an iteration."""
         self._timeline.now += seconds
 
     def wake(self) -> None:

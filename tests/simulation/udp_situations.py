@@ -21,12 +21,12 @@ from .network import ABSENT, ANSWERS, REFUSES, Address
 from .plan import Event, Plan
 
 _SHARE = 0.6
-# With limits, a client's endpoint isn't fixed.
+# With connection limits, a client doesn't always get the same endpoint.
 _BALANCES = tuple(each for each in Balance if each is not Balance.SOURCE_HASH)
 
 
 def with_udp_situation(plan: Plan) -> Plan:
-    """Return a plan with the UDP situation that its seed has."""
+    """Return a plan with the UDP situation that its seed selects."""
     numbers = [n for n, each in enumerate(plan.services) if each.protocol is Protocol.UDP]
     rng = Random(f"{plan.seed}: situations of UDP")
     if not numbers or rng.random() >= _SHARE:
@@ -86,7 +86,7 @@ def _served(adding: FlowAdding) -> None:
 
 
 def _leaves(adding: FlowAdding) -> Plan:
-    """Its clients continue, new ones get other endpoints, and the Service may change."""
+    """An endpoint terminates: its clients keep it, new clients get other endpoints."""
     rng, number, pool = adding.rng, adding.of, adding.pool
     _served(adding)
     handling = replace(

@@ -40,9 +40,9 @@ ORACLES = tuple(promise.name for promise in PROMISES)
 """The oracles of a campaign."""
 
 _FINISHING_S = 100.0
-# The time for connections to close whose endpoints were removed.
+# How long connections may stay open after their endpoint was removed.
 _REMOVED_S = 10.0
-# Longer than any deadline, and than a flow's idle timeout.
+# Longer than any deadline and any flow's idle timeout.
 _REST_S = 500.0
 _MAX_TURNS = 60_000
 _DRAIN_S = 3.0
@@ -171,7 +171,7 @@ class World:
             "PIPE_BYTES": node.pipe_bytes,
             "ROUNDS": node.rounds,
             "SPLICE_ROUNDS": node.rounds,
-            # Like on a node, they read a whole socket buffer.
+            # As on a node, one read can take a whole socket buffer.
             "LAST_TURNS": 128 // node.rounds,
         }
         with (
@@ -248,7 +248,7 @@ class World:
             party.calm_down()
         self.kernel.lacking.clear()
         for _, at in self.network.policies:
-            # Clients that it denied may have marked it as failing.
+            # Clients that the endpoint denied may have caused its ejection.
             self.hosts[SocketAddress(*at)].failures.append(self.timeline.now)
         self.network.policies.clear()
         self._use_memory(0.0)
@@ -264,7 +264,7 @@ class World:
         if self.violations:
             return
         self._judge(Promise.all_ended)
-        # Otherwise, memory usage would be read four times a second.
+        # By default, memory usage would be read four times a second.
         self.memory_limits.clear()
         self._run_until(self.finishing_at + _FINISHING_S + _REST_S)
         if self.violations:
@@ -347,7 +347,7 @@ class World:
         elif what == plans.MEMORY:
             self._use_memory(args[0])
         else:
-            # The loop receives the change as a message.
+            # The loop receives the change as a message, so it takes effect in an iteration.
             self.loop.call_soon(self._change, what, *args)
 
     def _use_memory(self, share: float) -> None:
