@@ -228,7 +228,7 @@ def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> I
 
 
 def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
-    """Report if rules can't distinguish the proxy's sockets. Source: docs/adr/0013."""
+    """Warn if rules can't distinguish the proxy's sockets. Source: docs/adr/0013."""
     name, part, module = "nftables", "socket", "nft_socket"
     if taken == "iptables":
         name, part, module = "iptables", SOCKET_MATCH, "xt_socket"
