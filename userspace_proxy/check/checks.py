@@ -122,7 +122,7 @@ def check_node(
 ) -> list[Finding]:
     """Check the node's own state that affects steering, except firewalls.
 
-    The agent calls this at its start, and watches firewalls all the time. It blocks for about 50
+    The agent calls this at startup, and watches firewalls continuously. It blocks for about 50
     ms, and imports no large library.
 
     Args:

@@ -66,9 +66,9 @@ def judge_interfaces(
 
 
 def find_refusals(ips: Iterable[str]) -> dict[str, str]:
-    """Return why programs on this node can't dial addresses, as the kernel reports it.
+    """Return by address why programs on this node can't dial it, as the kernel reports.
 
-    The reason is empty if they can; the address is missing if the kernel couldn't be asked.
+    The reason is empty if they can; an address is omitted if the kernel query fails.
     """
     refusals = {}
     for ip in ips:

@@ -1,6 +1,6 @@
 """Checks privileges, libraries and kernel features for steering, and reports ``auto``'s choice.
 
-The same for the connect() hooks that ``--socket-lb`` requests.
+Also checks the connect() hooks that ``--socket-lb`` requests.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def look_at_hooks(
     """Find the cgroup for the hooks as ``run`` does; report it, or why there is none.
 
     Args:
-        wanted: The requested hooks; None without.
+        wanted: The requested hooks; None if none are.
         taken: The chosen steering; empty if none works here.
     """
     if wanted is None:
@@ -228,7 +228,7 @@ def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> I
 
 
 def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
-    """Report if rules can't distinguish the proxy's sockets. Source: docs/adr/0013."""
+    """Warn if rules can't distinguish the proxy's sockets. Source: docs/adr/0013."""
     name, part, module = "nftables", "socket", "nft_socket"
     if taken == "iptables":
         name, part, module = "iptables", SOCKET_MATCH, "xt_socket"

@@ -45,7 +45,7 @@ class Flags:
 
 
 def read_flags(words: Sequence[str], *, command: str = "") -> Flags:
-    """Parse the words after the command.
+    """Parse the arguments after the command.
 
     Raises:
         ConfigError: An unknown flag, an invalid value, or a word that isn't a flag.
