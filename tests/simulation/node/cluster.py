@@ -100,8 +100,8 @@ class Cluster:
 def in_parts(states: Sequence[Truth]) -> Iterator[Truth]:
     """Yield states, and combinations of the Services of one with the other objects of another.
 
-    Each kind of objects has its own watch, and after a failure each is followed again at its own
-    time.
+    Each kind of objects has its own watch: nothing orders the events of two watches, and after a
+    failure each kind is followed again at its own time.
     """
     yield from states
     services = {truth.parts[0]: truth for truth in states}

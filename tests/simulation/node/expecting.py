@@ -40,8 +40,6 @@ class Expecting:
         Cost: there are many more states, so call it only where it matters.
         """
         moments = self.moments(client.floors)
-        if self._world.freshness.calm_at < client.floors.all:
-            return self.at_moments(moments, client.ip, client.at)
         mixed = moments._replace(states=tuple(in_parts(moments.states)))
         return self.at_moments(mixed, client.ip, client.at)
 
