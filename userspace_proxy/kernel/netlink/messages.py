@@ -35,6 +35,7 @@ ATTRIBUTE = struct.Struct("=HH")
 U32 = struct.Struct("=I")
 _START = struct.Struct("=IH")
 _CODE = struct.Struct("=i")
+_CODE_MAX = 2**31 - 1
 # The upper two bits are flags.
 _KIND = 0x3FFF
 
@@ -179,7 +180,8 @@ def is_last(block: bytes) -> bool:
 
 def error_of(body: bytes) -> int:
     """Return the error number in the body of an ERROR or DONE message; 0 if there is no error."""
-    return -int(_CODE.unpack_from(body)[0]) if len(body) >= _CODE.size else 0
+    # The negative of the least integer would be too large for os.strerror.
+    return min(-int(_CODE.unpack_from(body)[0]), _CODE_MAX) if len(body) >= _CODE.size else 0
 
 
 def kind_of_refused(body: bytes) -> int:

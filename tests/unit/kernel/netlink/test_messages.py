@@ -93,6 +93,7 @@ def test_the_last_datagram_of_a_listing_is_recognized(block, expected):
     [
         pytest.param(error(1), "Operation not permitted", id="refused"),
         pytest.param(ODD + done(code=12), "Cannot allocate memory", id="broke-off"),
+        pytest.param(error(2**31), "Unknown error", id="least-integer"),
     ],
 )
 def test_a_failed_listing_raises_the_kernels_error(block, cause):
