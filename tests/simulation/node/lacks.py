@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from userspace_proxy.kernel.port_holders import HeldPort
 from userspace_proxy.model import IPFamily, Protocol
 
+from ..machine.conntrack_entries import SEEN_REPLY
+
 if TYPE_CHECKING:
     from .world import World
 
@@ -40,11 +42,18 @@ class Lacks:
             world.freshness.disturb(world.timeline.now + seconds + _AGAIN_S)
 
     def take_range(self, seconds: float) -> None:
-        """Give all free proxy ports to other programs."""
+        """Give all free proxy ports to other programs, unless an unanswered SYN leads there.
+
+        The proxy removes the entry of such a SYN only once it uses the port again, because listing
+        entries takes 10 ms.
+        """
         world = self._world
         first, last = world.plan.proxy_ports
+        entries = world.kernel.tables.conntrack.entries.values()
+        waited = {entry.leads_to.port for entry in entries if not entry.status & SEEN_REPLY}
         for number in range(first, last + 1):
             is_free = not any(port.port == number for port in world.machine.ports)
+            is_free = is_free and number not in waited
             for is_tcp in (True, False) if is_free else ():
                 world.machine.take_port((_ANY, number), is_tcp=is_tcp, for_s=seconds)
         world.freshness.disturb(world.timeline.now + seconds + _AGAIN_S)
