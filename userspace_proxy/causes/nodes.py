@@ -38,7 +38,7 @@ def source_fails(why: str) -> str:
 @cause(
     CauseCode.AGENT_BEHIND,
     hint="Run explain for one of them: it names the endpoints. The agent's log, and `status`, say "
-    "why changes aren't in force",
+    "why changes aren't applied",
 )
 def behind(services: tuple[str, ...], count: int) -> str:
     """Changes in the API server aren't applied after two seconds."""

@@ -159,7 +159,7 @@ def _starting(view: StatusFacts) -> Iterator[Problem]:
         )
         return
     elif view.source.is_synced:
-        what = "Starting: the first plan is not in force yet"
+        what = "Starting: the first plan is not applied yet"
     else:
         what = f"Starting: Services have not been read yet from {view.source.location}"
         hint = "" if view.source.problems else "This should take a few seconds"
@@ -168,7 +168,7 @@ def _starting(view: StatusFacts) -> Iterator[Problem]:
 
 
 def _source(view: StatusFacts) -> Iterator[Problem]:
-    kept = "Objects that can't be read keep their last state; everything else is in force"
+    kept = "Objects that can't be read keep their last state; everything else is applied"
     for line in view.source.problems:
         hint = kept if view.source.is_synced else ""
         kind = f"source: {line}"
@@ -183,7 +183,7 @@ def _last_state(view: StatusFacts, now: float) -> Iterator[Problem]:
             Level.ATTENTION,
             f"Serving the saved state, which is {age} old: Services "
             f"have not been read yet from {view.source.location}",
-            "Changes since then are not in force; they will be once the source can be read",
+            "Changes since then are not applied; they will be once the source can be read",
             code=CauseCode.SOURCE_AWAY,
             kind="last state served",
         )
@@ -219,7 +219,7 @@ def _steering(view: StatusFacts) -> Iterator[Problem]:
         yield Problem(
             Level.TROUBLE,
             f"Steering by {view.steering.name}: {view.steering.problem}",
-            "The previous rules stay in force; it is retried every second",
+            "The previous rules stay in effect; it is retried every second",
             kind="steering",
         )
     if again := changed_again(view.steering):
@@ -263,9 +263,9 @@ def _firewalls(view: StatusFacts) -> Iterator[Problem]:
 def _sync(view: StatusFacts, now: float) -> Iterator[Problem]:
     waited_s = late_s(view.sync, now)
     if waited_s:
-        what = f"A change has waited {format_seconds(waited_s)} and is not in force"
+        what = f"A change has waited {format_seconds(waited_s)} and is not applied"
         cause = f": {view.sync.problem}" if view.sync.problem else ""
-        hint = "The last plan that worked is in force"
+        hint = "The last plan that worked is in effect"
         yield Problem(Level.TROUBLE, what + cause, hint, kind="change waits")
     elif view.sync.problem:
         what = f"The last round failed: {view.sync.problem}"
