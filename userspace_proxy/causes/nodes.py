@@ -92,7 +92,7 @@ def beside_kube_proxy(places: tuple[str, ...]) -> str:
     kubectl="get nodes",
 )
 def no_node(name: str, similar: tuple[str, ...]) -> str:
-    """The cluster has no Node of this name, or not yet."""
+    """The cluster has no Node of this name, or doesn't have it yet."""
     meant = f" (did you mean {' or '.join(similar)}?)" if similar else ""
     return f"there is no Node {name}{meant}"
 

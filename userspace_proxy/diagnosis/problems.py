@@ -18,10 +18,10 @@ from ..facts import IgnoredFacts, Level, Problem, StatusFacts, SteeringState, Sy
 from ..facts.units import capitalised, format_count, format_seconds, plural
 from .paths import problems_of_kernel
 
-# From this share of descriptors in use on, there is a warning, so that the limit can be raised
-# before accepting has to pause.
+# The share of descriptors in use from which on a warning is shown, so that an operator can raise
+# the limit before accepting has to pause.
 _DESCRIPTORS_SHORT = 0.9
-# With this many changes in a minute there is a problem; a single change is usually a firewall
+# How many changes in a minute are reported as a problem; a single change is usually a firewall
 # restart.
 _AGAIN = 3
 _CHANGED_BY = {
@@ -32,14 +32,14 @@ _CHANGED_BY = {
     "local": "Find the program that removes routes or rules of this node, and have it leave those "
     "of userspace-proxy",
 }
-# How many problems of one kind are listed separately; more become one.
+# How many problems of one kind are listed separately; more are merged into one.
 _ALIKE = 3
-# After so many seconds a failure is a problem: if a disk is full only briefly, an operator needn't
+# How long a failure must last to be reported: if a disk is full only briefly, an operator needn't
 # act.
 _NOT_KEPT_S = 60.0
 
 
-# After so many seconds a waiting change is late. This is kube-proxy's healthzTimeout: twice the
+# A change that has waited for this time is late. This is kube-proxy's healthzTimeout: twice the
 # default iptables sync period of 30 s.
 LATE_S = 60.0
 STARTING = "starting"

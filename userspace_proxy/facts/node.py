@@ -407,7 +407,7 @@ class KernelLackFacts(msgspec.Struct, frozen=True):
 
 
 class KernelFacts(msgspec.Struct, frozen=True):
-    """The kernel, and the features that the proxy found missing at its start."""
+    """The kernel, and the features that the proxy found missing at startup."""
 
     release: str = ""
     """The kernel's release, as ``uname -r`` prints it."""
