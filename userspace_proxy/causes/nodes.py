@@ -38,7 +38,7 @@ def source_fails(why: str) -> str:
 @cause(
     CauseCode.AGENT_BEHIND,
     hint="Run explain for one of them: it names the endpoints. The agent's log, and `status`, say "
-    "why changes aren't in force",
+    "why changes aren't applied",
 )
 def behind(services: tuple[str, ...], count: int) -> str:
     """Changes in the API server aren't applied after two seconds."""
@@ -92,7 +92,7 @@ def beside_kube_proxy(places: tuple[str, ...]) -> str:
     kubectl="get nodes",
 )
 def no_node(name: str, similar: tuple[str, ...]) -> str:
-    """The cluster has no Node of this name, or not yet."""
+    """The cluster has no Node of this name, or doesn't have it yet."""
     meant = f" (did you mean {' or '.join(similar)}?)" if similar else ""
     return f"there is no Node {name}{meant}"
 

@@ -67,7 +67,7 @@ def say(cause: Cause, form: Form = Form.WHOLE) -> str:
 
 
 def say_before(cause: Cause) -> str:
-    """Return how an endpoint failed before its present failure, as a clause."""
+    """Return how an endpoint failed before its current failure, as a clause."""
     return f"before, {say(cause.replace(when=When.LAST_MINUTE))}"
 
 

@@ -369,13 +369,13 @@ def others_unused(left: int, reasons: tuple[tuple[int, str], ...], has_more: boo
 
 @clause()
 def no_byte_in_time(ended: int, total: int) -> str:
-    """No byte came in time in ``ended`` of all connections."""
+    """``ended`` of all connections got no byte in time."""
     return f"{_counted(ended, total, 'connection')} got no byte in time"
 
 
 @clause()
 def no_datagram_in(ended: int, total: int) -> str:
-    """No datagram came back in ``ended`` of all flows."""
+    """``ended`` of all flows got no datagram."""
     return f"no datagram has come back in {_counted(ended, total, 'flow')}"
 
 
@@ -472,13 +472,13 @@ def no_client_yet(has_failed: bool = False) -> str:
 
 @clause()
 def node_port_at(addresses: tuple[str, ...]) -> str:
-    """Few addresses serve the node port; the proxy doesn't see clients that dial others."""
+    """Only a few addresses serve the node port; clients of other addresses aren't seen."""
     return f"node port at {' and '.join(addresses)}"
 
 
 @clause(hint=_silent_hint)
 def never_answered(protocol: str, connections: int, has_received: bool, has_header: bool) -> str:
-    """No connection (flow) has received an answer since the start."""
+    """No connection (flow) has received an answer since the proxy started."""
     unit = "datagram" if protocol == "UDP" else "byte"
     made = f"({plural(connections, noun_of(protocol))})"
     if connections <= FEW:

@@ -26,7 +26,7 @@ from ..model.quoting import shell_command, shell_word
 
 _Key: TypeAlias = tuple[object, ...]
 _Member: TypeAlias = tuple[PortFacts, Cause]
-# So many hosts of a node must be missing before the node is the reason: for a single host, another
+# How many hosts of a node must be gone before the node is blamed: for a single host, another
 # reason is as likely.
 _HOSTS = 2
 
@@ -70,7 +70,7 @@ class Incidents:
         return self._made(found, least)
 
     def find(self, id_: str) -> IncidentFacts | None:
-        """Return the incident with an id; None if there is no such incident, or no longer."""
+        """Return the incident with an id; None if it never existed, or is over."""
         key = next((key for key in self._members if _id(key) == id_), None)
         return None if key is None else self._facts(key)
 

@@ -48,7 +48,7 @@ class PathView(NamedTuple):
         return self._replace(now=chosen.path, since=since, why=chosen.why, unanswered=unanswered)
 
     def show(self, facts: PortFacts, since: float) -> None:
-        """Fill in the facts about it; ``since`` is a Unix time, or 0 if unknown."""
+        """Fill in the facts about this path; ``since`` is a Unix time, or 0 if unknown."""
         facts.path, facts.path_since, facts.path_reason = self.now, since, self.why
         facts.kernel_connections = self.kernel_connections
         facts.socket_connections, facts.unanswered = self.socket_connections, self.unanswered
@@ -58,7 +58,7 @@ DEFAULT = PathView()
 
 
 def format_probes(probes: ProbesFacts) -> str:
-    """Return in words how many endpoints are probed, and how often; empty if none is."""
+    """Return in words how many endpoints are probed, and how often; empty if none is probed."""
     if not probes.endpoints:
         return ""
     count = plural(probes.endpoints, "endpoint")
@@ -112,7 +112,7 @@ def format_counted(port: PortFacts) -> str:
 
 
 def problems_of_kernel(view: StatusFacts) -> Iterator[Problem]:
-    """Yield problems of what the kernel does for clients: hooks, client addresses, tracking."""
+    """Yield problems with the kernel's part: hooks, client addresses, connection tracking."""
     if why := view.socket_lb.problem:
         yield Problem(
             Level.ATTENTION,

@@ -18,10 +18,10 @@ from ..facts import IgnoredFacts, Level, Problem, StatusFacts, SteeringState, Sy
 from ..facts.units import capitalised, format_count, format_seconds, plural
 from .paths import problems_of_kernel
 
-# From this share of descriptors in use on, there is a warning, so that the limit can be raised
-# before accepting has to pause.
+# The share of descriptors in use from which on a warning is shown, so that an operator can raise
+# the limit before accepting has to pause.
 _DESCRIPTORS_SHORT = 0.9
-# With this many changes in a minute there is a problem; a single change is usually a firewall
+# How many changes in a minute are reported as a problem; a single change is usually a firewall
 # restart.
 _AGAIN = 3
 _CHANGED_BY = {
@@ -32,14 +32,14 @@ _CHANGED_BY = {
     "local": "Find the program that removes routes or rules of this node, and have it leave those "
     "of userspace-proxy",
 }
-# How many problems of one kind are listed separately; more become one.
+# How many problems of one kind are listed separately; more are merged into one.
 _ALIKE = 3
-# After so many seconds a failure is a problem: if a disk is full only briefly, an operator needn't
+# How long a failure must last to be reported: if a disk is full only briefly, an operator needn't
 # act.
 _NOT_KEPT_S = 60.0
 
 
-# After so many seconds a waiting change is late. This is kube-proxy's healthzTimeout: twice the
+# A change that has waited for this time is late. This is kube-proxy's healthzTimeout: twice the
 # default iptables sync period of 30 s.
 LATE_S = 60.0
 STARTING = "starting"
@@ -159,7 +159,7 @@ def _starting(view: StatusFacts) -> Iterator[Problem]:
         )
         return
     elif view.source.is_synced:
-        what = "Starting: the first plan is not in force yet"
+        what = "Starting: the first plan is not applied yet"
     else:
         what = f"Starting: Services have not been read yet from {view.source.location}"
         hint = "" if view.source.problems else "This should take a few seconds"
@@ -168,7 +168,7 @@ def _starting(view: StatusFacts) -> Iterator[Problem]:
 
 
 def _source(view: StatusFacts) -> Iterator[Problem]:
-    kept = "Objects that can't be read keep their last state; everything else is in force"
+    kept = "Objects that can't be read keep their last state; everything else is applied"
     for line in view.source.problems:
         hint = kept if view.source.is_synced else ""
         kind = f"source: {line}"
@@ -183,7 +183,7 @@ def _last_state(view: StatusFacts, now: float) -> Iterator[Problem]:
             Level.ATTENTION,
             f"Serving the saved state, which is {age} old: Services "
             f"have not been read yet from {view.source.location}",
-            "Changes since then are not in force; they will be once the source can be read",
+            "Changes since then are not applied; they will be once the source can be read",
             code=CauseCode.SOURCE_AWAY,
             kind="last state served",
         )
@@ -219,7 +219,7 @@ def _steering(view: StatusFacts) -> Iterator[Problem]:
         yield Problem(
             Level.TROUBLE,
             f"Steering by {view.steering.name}: {view.steering.problem}",
-            "The previous rules stay in force; it is retried every second",
+            "The previous rules stay in effect; it is retried every second",
             kind="steering",
         )
     if again := changed_again(view.steering):
@@ -263,9 +263,9 @@ def _firewalls(view: StatusFacts) -> Iterator[Problem]:
 def _sync(view: StatusFacts, now: float) -> Iterator[Problem]:
     waited_s = late_s(view.sync, now)
     if waited_s:
-        what = f"A change has waited {format_seconds(waited_s)} and is not in force"
+        what = f"A change has waited {format_seconds(waited_s)} and is not applied"
         cause = f": {view.sync.problem}" if view.sync.problem else ""
-        hint = "The last plan that worked is in force"
+        hint = "The last plan that worked is in effect"
         yield Problem(Level.TROUBLE, what + cause, hint, kind="change waits")
     elif view.sync.problem:
         what = f"The last round failed: {view.sync.problem}"

@@ -411,7 +411,7 @@ def many_flaps(port: PortFacts) -> Clause | None:
 
 
 def _total_of(port: PortFacts, count: int) -> int | None:
-    """Return of how many clients ``count`` in the last minute are a part; None if few."""
+    """Return the number of clients that ``count`` is a part of; None if ``count`` is small."""
     # A connection that was closed may have begun more than a minute ago.
     total = max(port.last_minute.connections, count)
     return total if are_many(port.last_minute, count, total) else None

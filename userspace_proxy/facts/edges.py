@@ -93,7 +93,7 @@ class CallCounts:
             self._failed[key] = self._failed.get(key, 0) + 1
 
     def take(self) -> tuple[list[Calls], int]:
-        """Return the calls since the last time, and the number of calls that didn't fit."""
+        """Return the calls since the last report, and the number of calls that didn't fit."""
         counts, failed, left_out = self._counts, self._failed, self._left_out
         self._counts, self._failed, self._left_out = {}, {}, 0
         return [

@@ -63,7 +63,7 @@ def _figure(figure: Figure) -> msgspec.Meta:
 
 
 class Times(msgspec.Struct, frozen=True, gc=False):
-    """A histogram of how long clients have waited since the start."""
+    """A histogram of how long clients have waited since the process started."""
 
     bounds: tuple[float, ...] = ()
     """The upper bounds of the buckets in seconds, ascending."""

@@ -29,7 +29,7 @@ from .figures import counted_names
 LAST_MINUTE_S = 60.0
 """How long a failure, or a client's mistake, is recent: longer than the interval of probes to
 an endpoint that no client dials (``agent.watchers.ejected``)."""
-# The number of parts of that time, including the current part.
+# The number of parts in the last minute, including the current one.
 _PARTS = 12
 _PART_S = LAST_MINUTE_S / _PARTS
 # The minimum time between two departures of clients that count separately: workers report a single

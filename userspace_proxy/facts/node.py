@@ -407,7 +407,7 @@ class KernelLackFacts(msgspec.Struct, frozen=True):
 
 
 class KernelFacts(msgspec.Struct, frozen=True):
-    """The kernel, and the features that the proxy found missing at its start."""
+    """The kernel, and the features that the proxy found missing at startup."""
 
     release: str = ""
     """The kernel's release, as ``uname -r`` prints it."""
@@ -599,7 +599,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     memory: MemoryFacts = MemoryFacts()
     """Memory in use, and its nearest limit."""
     is_ready: Annotated[
-        bool, gauge("ready", "", "1 while the first plan is in force and nothing drains")
+        bool, gauge("ready", "", "1 while the first plan is applied and nothing drains")
     ] = True
     """Whether the first plan is applied, a worker runs, and the proxy isn't draining."""
     is_draining: bool = False

@@ -135,7 +135,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
         """How well it serves; None if this node doesn't use it by design."""
         if self.is_usable:
             is_well = self.state in _READY and self.cause is None
-            # The last observation isn't a failure, or is a past one.
+            # The last observation isn't a failure, or the failure is a past one.
             is_seen = self.cause is not None and self.cause.code.traits.is_unanswered
             fails = not (self.serves or self.is_past or is_seen)
             return Level.TROUBLE if fails else Level.OK if is_well else Level.ATTENTION

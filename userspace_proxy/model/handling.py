@@ -31,7 +31,7 @@ class ProxyProtocol(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """How long clients wait for an endpoint at most, and how many."""
+    """The limits for waiting clients: for how long, and how many at a time."""
 
     seconds: float
     """The longest wait, starting when no endpoint could take the client."""

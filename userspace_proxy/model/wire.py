@@ -206,7 +206,7 @@ class _LocatedEndpoint(WireEndpoint, frozen=True):
 
 
 class WireNamed(WireHead, frozen=True):
-    """Any object, and of a slice's endpoints all names."""
+    """Any object; of a slice, also all names of its endpoints."""
 
     endpoints: list[_LocatedEndpoint] | None = None
 

@@ -20,8 +20,8 @@ import socket
 
 from .connections import LimitedServer
 
-# The number of reserved descriptors. A probe's connection lasts milliseconds, so they are enough
-# for several simultaneous probes.
+# The number of reserved descriptors: enough for several simultaneous probes, because a probe's
+# connection lasts only milliseconds.
 RESERVED = 8
 _ENOUGH = RESERVED // 2
 # The retry interval for connections that arrived while the reserve was empty.
@@ -52,7 +52,7 @@ class Reserve:
                 return
 
     def lend(self) -> bool:
-        """Close a descriptor, so that the next call that needs one gets it; False if none is."""
+        """Close a descriptor for the next call that needs one; False if none is left."""
         if not self._held:
             return False
         os.close(self._held.pop())

@@ -143,7 +143,7 @@ def _endpoint_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
 def _families(
     prefix: str, table: Mapping[str, Figure], rows: Mapping[str, Traffic]
 ) -> Iterator[Family]:
-    """Yield the families of a table, with a value per row; rare families have no zeros."""
+    """Yield the families of a table, with a value per row; zeros of rare families are omitted."""
     for name, figure in table.items():
         value = attrgetter(name)
         # Make a list: a generator that is read later would use the variables of a later series.

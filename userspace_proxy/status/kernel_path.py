@@ -78,7 +78,7 @@ def _endpoint(
     within: Mapping[bytes, Sequence[Leg]],
     tracked: Tracked,
 ) -> dict[str, object]:
-    """Return an endpoint's entries and their bytes, which are null if they aren't counted."""
+    """Return an endpoint's entries and bytes; bytes are null if the kernel doesn't count them."""
     endpoint = pack_address(*address)
     legs = [*((one, endpoint) for one in dialled), *within.get(endpoint, ())]
     counted: Mapping[str, int | None] = dict.fromkeys(Volume._fields)

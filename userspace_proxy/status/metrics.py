@@ -68,7 +68,7 @@ class SyncMetrics:
         self._programming = _Histogram(
             "network_programming",
             "Time from the change of a pod or Service, which the EndpointSlice's annotation "
-            "contains, until it was in force here",
+            "contains, until it was applied here",
             PROGRAMMING_BUCKETS_S,
         )
 

@@ -40,7 +40,7 @@ _KINDS = {
 # How long an idle connection stays open. At the usual scrape interval, a new connection costs less
 # than an open one.
 _KEEPALIVE_S = 30.0
-# How much time pending requests have when the proxy stops: clients repeat probes and pages.
+# How long pending requests may take once the proxy stops; clients retry probes and pages.
 _CLOSE_S = 1.0
 
 

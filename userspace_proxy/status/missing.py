@@ -84,7 +84,7 @@ def say_meant(key: str, names: Iterable[str], *, may_be_unread: bool = False) ->
 
 
 def _say_refused_range(ports: Iterable[PortFacts], wanted: str) -> str:
-    """Return why a range with a number isn't served, as the end of a sentence; or empty."""
+    """Return why a range that contains a number isn't served, to end a sentence; or empty."""
     if not wanted.isdecimal() or len(wanted) > len(str(PORT_MAX)):
         return ""
     for note in (note for port in ports for note in port.notes):

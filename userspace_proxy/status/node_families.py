@@ -110,14 +110,14 @@ def _kube_proxy_families(view: StatusFacts) -> Iterator[Family]:
     """
     sync = view.sync
     gauges = {
-        "last_timestamp_seconds": ("When everything was last in force", sync.last_done),
+        "last_timestamp_seconds": ("When all changes were last applied", sync.last_done),
         "last_queued_timestamp_seconds": ("When the last change was received", sync.last_queued),
         "service_changes_pending": (
-            "Changes of Services not in force yet",
+            "Changes of Services not applied yet",
             sync.service_changes_pending,
         ),
         "endpoint_changes_pending": (
-            "Changes of endpoints not in force yet",
+            "Changes of endpoints not applied yet",
             sync.endpoint_changes_pending,
         ),
     }

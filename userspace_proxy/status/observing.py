@@ -68,7 +68,7 @@ class Watcher:
             self._news.set()
 
     async def take(self, within_s: float) -> list[ConnectionFacts]:
-        """Wait for records, but not longer than that; return them, the oldest first.
+        """Wait for records, at most ``within_s``; return them, the oldest first.
 
         The last record states how many were dropped.
         """

@@ -102,14 +102,14 @@ class Page:
 
     @property
     def probes(self) -> str:
-        """How endpoints are probed for the choice of the path, in words; empty if none is."""
+        """How endpoints are probed to choose the path, in words; empty if none is probed."""
         return format_probes(self.view.probes)
 
 
 def render_page(sample: Sample, selection: Selection) -> bytes:
     """Return the page as HTML in UTF-8.
 
-    A page of 100 Service ports takes some 20 ms, and judging 10,000 some 50: call this
+    A page of 100 Service ports takes some 20 ms, and judging 10,000 some 50 ms: call this
     in a thread.
     """
     page = build_page(sample, selection)

@@ -131,7 +131,7 @@ class Sampler:
         """Wait until the next sample is due; return its number and the sample.
 
         Args:
-            count: The number of the caller's last sample; 0 without one: then it gets a sample
+            count: The number of the caller's last sample; 0 if it has none: it gets a sample
                 immediately, like a request.
         """
         if not count:

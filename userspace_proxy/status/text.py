@@ -299,7 +299,7 @@ def counted_ports(total: int, unhealthy: int) -> str:
 
 
 def _age(then: float, now: float) -> str:
-    return f"{format_seconds(max(1, round(now - then)))} old" if then else "not in force yet"
+    return f"{format_seconds(max(1, round(now - then)))} old" if then else "not applied yet"
 
 
 def _kernel_lines(view: StatusFacts, columns: int) -> Iterator[str]:

@@ -59,7 +59,7 @@ class PortForwarder:
 
     Args:
         client: The API server's client, open when the first endpoint is dialled.
-        pods: Returns each Service port's present endpoints as pods.
+        pods: Returns each Service port's current endpoints as pods.
         half_closed_s: See HALF_CLOSED_S.
         unix: Returns Unix time, which advances while this machine is suspended.
         pause: Awaited before each ping.

@@ -63,7 +63,7 @@ def differences(
     """Return the differences in a node's service.
 
     Args:
-        planned: One Service's ports, as the API server's objects require.
+        planned: One Service's ports, planned from the API server's objects.
         there: The ports in the node's answer.
     """
     wanted, found = _by_title(planned), _by_title(there)

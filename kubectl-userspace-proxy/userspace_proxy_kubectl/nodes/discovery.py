@@ -132,7 +132,7 @@ class Finder:
         return self.found
 
     def check(self) -> None:
-        """Raise SourceError if there neither is nor should be an agent."""
+        """Raise SourceError if no agent exists, and no node should have one."""
         if self.found.agents or self.found.placements:
             return
         raise SourceError(

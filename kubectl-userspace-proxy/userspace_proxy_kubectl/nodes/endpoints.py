@@ -104,7 +104,7 @@ def last_answer(endpoint: EndpointFacts) -> float:
 
 
 def current_cause(endpoint: EndpointFacts) -> Cause | None:
-    """Return an endpoint's present cause; None if it is past, or the endpoint isn't used."""
+    """Return an endpoint's current cause; None if it is past, or the endpoint isn't used."""
     return endpoint.cause if endpoint.is_usable and not endpoint.is_past else None
 
 

@@ -103,7 +103,7 @@ def behind_steps(
 
     Args:
         service: ``namespace/name``, optionally with ``:port``.
-        planned: Its Service ports by the API server's objects; None if these can't be read.
+        planned: Its Service ports, planned from API objects; None if those can't be read.
     """
     key = service.partition(":")[0]
     known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]

@@ -20,7 +20,7 @@ from .sums import NOTHING, of_port, since
 
 
 def rates_of(merged: Merged, before: Merged) -> Mapping[MergedKey, Figures]:
-    """Return rates between two moments; 0 for Service ports that summaries omit.
+    """Return the rates between two moments; 0 for Service ports that summaries omit.
 
     A node's figures are divided by the time elapsed on its own clock.
     """

@@ -93,7 +93,7 @@ class Plans:
         return frozenset(name for one in rejected for name in one.services)
 
     def had(self, digest: str, within_s: float) -> bool:
-        """Return whether a digest of all Services is current, or was in the last seconds."""
+        """Return whether a digest of all Services is current, or was within the last seconds."""
         since = self._clock() - within_s
         return digest == self.summary[0] or any(
             digest == former and ended >= since for former, ended in reversed(self._former)

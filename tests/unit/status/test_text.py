@@ -105,7 +105,7 @@ def test_node_problems_with_the_same_remedy_share_it_and_three_lines(count, is_w
     view = make_view(make_port(), source=source)
     lines = [line for line in lines_of(view, is_wide=is_wide) if line.startswith("  ✕ node")]
     assert len(lines) == shown
-    assert [line.endswith("is in force)") for line in lines] == [True, *[False] * (shown - 1)]
+    assert [line.endswith("is applied)") for line in lines] == [True, *[False] * (shown - 1)]
     assert lines[-1].endswith(last)
 
 
@@ -130,9 +130,7 @@ def test_terminal_control_characters_are_escaped():
 def test_before_the_first_plan_the_header_states_so():
     view = make_view()
     view = replace(view, sync=replace(view.sync, last_done=0.0), node="")
-    assert (
-        lines_of(view)[0] == "this node  nftables  0 Service ports  plan not in force yet, 0 open"
-    )
+    assert lines_of(view)[0] == "this node  nftables  0 Service ports  plan not applied yet, 0 open"
 
 
 COUNTS = re.compile(r", [\d.,]+ (connections?|flows?|[kMGT]?B)\b")

@@ -167,7 +167,7 @@ class Live:
         return await asking.get(path, make)
 
     def _before(self, now: AllNodes, at: float) -> AllNodes | None:
-        """Return the answers of some time ago, and store the current ones."""
+        """Return earlier answers for comparison, and store the current ones."""
         while len(self._marks) > 1 and at - self._marks[1][0] >= _BEFORE_S:
             del self._marks[0]
         before = self._marks[0][1] if self._marks else None

@@ -358,7 +358,7 @@ def _facts_of(row: NodeRow, status: StatusFacts | None, now: float) -> list[Fact
         Fact("Source", status.source.kind, status.source.location),
         Fact("Steering", row.steering or "unknown", row.path),
         Fact(
-            "Plan in force",
+            "Applied plan",
             f"{format_seconds(age)} ago" if age is not None else "none yet",
             f"revision {row.revision}{_compared(row)}",
         ),

@@ -92,7 +92,7 @@ class Dashboard:
         self._server: asyncio.Server | None = None
 
     async def serve(self, port: int = 0, path: str = "/") -> Addresses:
-        """Begin to listen on loopback.
+        """Start listening on loopback.
 
         Args:
             port: 0: the default port, or any free port if that one is taken.

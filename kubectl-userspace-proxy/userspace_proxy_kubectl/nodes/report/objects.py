@@ -126,7 +126,7 @@ def safe_object(item: Mapping[str, Any], scrubber: Scrubber) -> dict[str, Any]:
 
 
 def learn_names(item: Mapping[str, Any], scrubber: Scrubber) -> None:
-    """Learn an object's names before any is hidden."""
+    """Learn an object's names; call it before any name is hidden."""
     if scrubber.pseudonyms is not None:
         safe_object(item, scrubber)
         scrubber.learn(None)
