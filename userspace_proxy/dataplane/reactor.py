@@ -6,8 +6,8 @@
 
 Rule 1: a handler that stops before EAGAIN puts itself on the ready list: an edge that was delivered
 and not read to the end is never reported again.
-Rule 2: a descriptor closed during a dispatch is really closed at the dispatch's end, so no event of
-the same batch can reach a new socket of the same number.
+Rule 2: a descriptor that handlers close during a dispatch is closed in the kernel only at the end
+of the dispatch, so no event of the same batch can reach a new socket with the same number.
 Rule 3: no call blocks here; deadlines are the loop's timers.
 Rule 4: all handlers read into one buffer (``calls``); a handler that can't pass on the bytes copies
 them before it returns. The buffer isn't global: other threads have their own reactors.
@@ -29,7 +29,7 @@ from .tuning import BUFFER_BYTES
 
 
 class Handler:
-    """Takes the events of descriptors."""
+    """Handles the epoll events of watched descriptors."""
 
     __slots__ = ()
 
@@ -61,10 +61,11 @@ HUP = select.EPOLLHUP
 RDHUP = select.EPOLLRDHUP
 ET = select.EPOLLET
 
-# The maximum number of events per dispatch: timers wait for at most this many.
+# The maximum number of events per dispatch: a timer waits for at most this many events.
 _MAX_EVENTS = 256
 
-# The events of a long dispatch, which takes 0.3 ms; a connection takes at least four dispatches.
+# The number of events from which a dispatch counts as long: it takes 0.3 ms. A connection takes at
+# least four dispatches.
 _MANY_EVENTS = 16
 # How long the loop counts as behind after such a dispatch: even a busy loop has some dispatches
 # with few events in between.
@@ -104,7 +105,7 @@ class Reactor:
         self.now = self.clock()
 
     def is_behind(self, now: float) -> bool:
-        """Return whether connections wait for this loop: a recent dispatch had many events."""
+        """Return whether connections wait for this loop, as a recent long dispatch shows."""
         return now < self._behind_until
 
     def watch(self, fd: int, events: int, handler: Handler) -> int:
@@ -135,7 +136,7 @@ class Reactor:
             self.calls.close(fd)
 
     def register(self, sock: _socket.socket, events: int, call: Callable[[int], None]) -> None:
-        """Deliver a socket's events to a function, including current readiness; raises OSError."""
+        """Deliver a socket's events, including current readiness, to a function; raises OSError."""
         number = self.watch(sock.fileno(), events, Callback(call))
         if number:
             raise OSError(-number, os.strerror(-number))
@@ -165,7 +166,7 @@ class Reactor:
         self.calls.close_epoll()
 
     def _schedule(self) -> None:
-        # Schedule once: two dispatches that each schedule the next would become three.
+        # Schedule only one dispatch: if two each scheduled the next, there would soon be three.
         if not self._is_scheduled:
             self._is_scheduled = True
             self.loop.call_soon(self._continue)
@@ -247,7 +248,7 @@ class Timeouts:
         return len(self.due)
 
     def start(self, item: Any, now: float) -> None:
-        """Start the deadline of an item that has none."""
+        """Start the deadline of an item without a running deadline."""
         self.due[item] = now + self._after_s
         if self._timer is None:
             self._timer = self._loop.call_later(self._after_s, self._fire)

@@ -9,19 +9,19 @@
 
 Rule 1: back-pressure: while bytes are pending nothing is read, so a stalled reader costs one buffer
 or one pipe and what the kernel keeps (``bound_buffers``), and the kernel stops its peer.
-Rule 2: the end of a direction (FIN) is passed on after its last byte, and ends only that
-direction: many protocols answer after the client's FIN.
-Rule 3: a short read means that the socket is empty, unless an end (EPOLLRDHUP) or urgent data
-(EPOLLPRI) was announced: then it is read to EAGAIN, because no further edge will come. If only a
-FIN was announced, a short read has reached it: the bytes are sent in one packet with the FIN,
-without another read.
+Rule 2: the end of a direction (FIN) is passed on after its last byte, and closes only that
+direction: in many protocols the server answers after the client's FIN.
+Rule 3: a short read means that the socket is empty, unless a FIN (EPOLLRDHUP) or urgent data
+(EPOLLPRI) was announced: then the socket is read to EAGAIN, because no further edge will come. If
+only a FIN was announced, a short read has reached the FIN: the bytes are sent in one packet with
+it, without another read.
 Rule 4: the source is spliced only into an empty pipe, so EAGAIN never means a full pipe.
-Rule 5: splice never passes an urgent mark: there it returns EAGAIN, 0 before a FIN, or the error
-before a RST. So 0 or an error doesn't mean the end, and EAGAIN means an empty socket only if no
-urgent data was announced: a recv decides (source: tcp_read_sock() and tcp_splice_read() in
-net/ipv4/tcp.c).
-Rule 6: urgent data is read in its place (SO_OOBINLINE): the client's socket inherits the option
-from the listener; the endpoint's socket gets it before the second read in a row.
+Rule 5: splice never passes an urgent mark: at the mark it returns EAGAIN, or 0 if a FIN follows, or
+the error if a RST follows. So 0 or an error doesn't mean the end, and EAGAIN means an empty socket
+only if no urgent data was announced: a recv decides (source: tcp_read_sock() and tcp_splice_read()
+in net/ipv4/tcp.c).
+Rule 6: urgent data is read in line with other bytes (SO_OOBINLINE): the client's socket inherits
+the option from the listener; it is set on the endpoint's socket before the second read in a row.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Relayed(Handler):
 
     @property
     def pipes(self) -> PipePool:
-        """The pipes for bulk."""
+        """The pipes for bulk data."""
         raise NotImplementedError
 
     def sink_is_full(self, direction: Direction) -> None:
@@ -89,7 +89,7 @@ class Relayed(Handler):
         raise NotImplementedError
 
     def room_in(self, fd: int) -> None:
-        """Flush the direction that waited for room in a socket."""
+        """Flush the direction that waited for room in a socket's send buffer."""
         raise NotImplementedError
 
     def ends(self, direction: Direction) -> None:
@@ -100,7 +100,7 @@ class Relayed(Handler):
         raise NotImplementedError
 
     def direction_ended(self, direction: Direction) -> None:
-        """Pass on the end that has been read, a FIN unless the direction is broken."""
+        """Pass on the FIN that was read; if the direction is broken, reset both sides."""
         raise NotImplementedError
 
     def abort(self, number: int) -> None:
@@ -273,14 +273,14 @@ class Direction(Handler):
                 return
 
     def _set_options(self) -> None:
-        """Bound the kernel's buffers before a second read, and read urgent data in its place."""
+        """Limit the kernel's unsent queue before a second read, and read urgent data in line."""
         if not self._has_options:
             self._has_options = True
             bound_buffers(self._calls, self.sink_fd)
             self._read_urgent_inline()
 
     def _splice(self, copied: int) -> bool:
-        """Move bulk through a pipe, behind the bytes that were copied in this turn.
+        """Move bulk data through a pipe, after the bytes that were copied in this turn.
 
         Returns False if the source must be read: see rule 5.
         """
@@ -291,7 +291,7 @@ class Direction(Handler):
         for _ in range(SPLICE_ROUNDS):
             count = self._calls.splice(self.source_fd, pipe.write_end, PIPE_BYTES)
             if count == _EMPTY:
-                # A small amount is cheaper to copy: one call less.
+                # Copying a small amount is cheaper: it saves a call.
                 self._is_bulk = copied + self.bytes_moved - moved >= BULK_BYTES
                 self.release()
                 return not self._has_urgent
@@ -299,7 +299,7 @@ class Direction(Handler):
                 # Release it before moving the rest, which may take another pipe and lose this one.
                 self.release()
                 if self.is_broken:
-                    # The reader may have stopped at an urgent mark, with bytes behind it.
+                    # At an urgent mark splice returns the error, too, so bytes may follow.
                     self.spliced_error = -count
                     return False
                 self.connection.abort(-count)
@@ -327,7 +327,7 @@ class Direction(Handler):
                 self.connection.abort(-sent)
                 return False
             if not sent:
-                # No kernel returns this, but it would block the loop for ever.
+                # No kernel returns this, but it would block the loop forever.
                 self.is_stuck = True
                 self.connection.abort(0)
                 return False
@@ -337,7 +337,7 @@ class Direction(Handler):
         return True
 
     def release(self) -> None:
-        """Return the pipe to the pool; bytes left in it are lost."""
+        """Return the pipe to the pool; bytes left in the pipe are lost."""
         pipe, self.pipe = self.pipe, None
         if pipe is not None:
             self.connection.pipes.give(pipe, self._in_pipe)
@@ -356,9 +356,9 @@ class Direction(Handler):
         self.release()
 
     def expect_urgent(self) -> None:
-        """Read urgent data as ordinary bytes, and to EAGAIN: reads stop short at its mark.
+        """Read urgent data as ordinary bytes, to EAGAIN because a read stops at the urgent mark.
 
-        The mark itself isn't passed on: its meaning in telnet and FTP is in the bytes.
+        The mark itself isn't passed on: telnet and FTP also mark the place in the bytes.
         """
         self.reads_to_empty = self._has_urgent = True
         self.has_fin = False
@@ -368,7 +368,7 @@ class Direction(Handler):
         self._calls.set_option(self.source_fd, _socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
 
     def pump_last(self) -> None:
-        """Before a reset, move the bytes that have arrived, as far as the sink has room.
+        """Before a reset, move as many of the received bytes as the sink has room for.
 
         No FIN is passed on: once a send has reported the error, reads look like a clean end. An
         event that announces urgent data may be missing.
@@ -442,7 +442,7 @@ def bound_buffers(calls: SystemCalls, sink: int) -> None:
 
 PIPE_BYTES = 1024 * 1024
 
-# The time after which a pipe is tried again. A small pipe is slower than copying, so bytes are
+# The time after which opening a pipe is retried. A small pipe is slower than copying, so bytes are
 # copied if the kernel denies a large one: other processes may have closed their pipes since.
 RETRY_S = 10.0
 
@@ -461,7 +461,7 @@ class PipePool:
     """The pipes of one data plane, two descriptors each; with ``max_pipes`` 0 all is copied.
 
     A direction takes a pipe when it has bulk to move, and returns it empty when its source is
-    drained. So a few pipes serve any number of connections, and an idle connection holds none (a
+    drained. So a few pipes serve any number of connections, and an idle connection holds no pipe (a
     proxy with two pipes per connection needs six descriptors per connection). Without a free pipe,
     bytes are copied; nothing waits for a pipe. A pipe with bytes in it is closed, never reused.
     """
@@ -498,7 +498,7 @@ class PipePool:
             self._free.append(pipe)
 
     def close(self) -> None:
-        """Close the free pipes, and open no more."""
+        """Close the free pipes; no more pipes are opened."""
         self._max_pipes = 0
         while self._free:
             self._close(self._free.pop())

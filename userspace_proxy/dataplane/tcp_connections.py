@@ -39,7 +39,7 @@ from .tuning import BATCH
 HELD_S = 0.002
 
 # How long ACKs are held while the loop is behind: connections wait for the loop then, not for a
-# peer, and two more calls per connection would slow it.
+# peer, and two more calls per connection would slow the loop.
 BEHIND_S = 0.02
 
 
@@ -53,10 +53,10 @@ class HeldAcks(Timeouts):
 
     Accepted sockets inherit held ACKs from the listening socket, without a system call each. The
     ACK of the endpoint's handshake is held back if the last connection of the Service port had
-    bytes to send when its endpoint answered. If this connection has none, the ACK is sent at once:
-    until then the endpoint sees no connection, so a server that speaks first would wait. No ACK is
-    held back for longer than HELD_S, or BEHIND_S while the loop is behind: with Nagle's algorithm,
-    a peer that writes twice sends the rest after the ACK.
+    bytes to send when its endpoint answered. If the client of this connection has sent none yet,
+    the ACK is sent immediately: until then the endpoint sees no connection, so a server that sends
+    first would wait. No ACK is held back for longer than HELD_S, or BEHIND_S while the loop is
+    behind: with Nagle's algorithm, a peer that writes twice sends the rest after the ACK.
 
     Source: net/ipv4/tcp.c, tcp_sock_set_quickack(); net/ipv4/tcp_input.c,
     tcp_rcv_synsent_state_process() for the handshake's ACK.
@@ -117,13 +117,15 @@ class LateResets:
     def begin(self, connection: TcpConnection) -> bool:
         """Wait for bytes to the side that is still connected; return False if there are none.
 
-        If nothing was reset, both sides have ended, the client first: the client gets the FIN.
+        If nothing was reset, both sides have sent a FIN, the client first: the client gets the
+        endpoint's FIN.
         """
         up, down, is_aborting = connection.up, connection.down, connection.is_aborting
         if not is_aborting:
             connection.reactor.calls.shut_down(connection.client_fd)
         for direction in (up, down) if is_aborting else (down,):
-            # An endpoint stays connected after its FIN until it acknowledges the client's FIN.
+            # After sending a FIN, an endpoint stays connected until it acknowledges the client's
+            # FIN.
             if direction is None or (is_aborting and is_connected(direction.source)):
                 continue
             left = _undelivered(direction)
@@ -189,12 +191,12 @@ class _Flush(Handler):
 
 
 class _Ignore(Handler):
-    """Handles no event."""
+    """Ignores all events."""
 
     __slots__ = ()
 
     def on(self, _fd: int, _events: int) -> None:
-        """Ignore it."""
+        """Ignore the events."""
 
 
 _IGNORE = _Ignore()
@@ -303,7 +305,7 @@ class TcpListener(Handler):
     holder's were reset (``shares``).
     """
 
-    # Cost: each Service port has one.
+    # Cost: each Service port has a listener of its own.
     __slots__ = "_at", "_connections", "_engine", "_fd", "_is_closed", "_lost", "group", "sock"
 
     def __init__(
@@ -341,7 +343,7 @@ class TcpListener(Handler):
             self._engine.reactor.calls.disown(self._fd)
 
     def settle(self) -> None:
-        """Count the packets of clients that aren't admitted."""
+        """Count the dropped packets of clients that aren't admitted."""
         if self.group.serving.admits is not None:
             self._lost = self.group.count_lost(self.sock, self._lost)
 
@@ -359,7 +361,8 @@ class TcpListener(Handler):
 
     def on(self, fd: int, events: int) -> None:
         if events & _HUP:
-            # The control process, which shares the socket, has shut it down; its message follows.
+            # The control process, which shares the socket, has shut it down; a message about this
+            # follows.
             self._engine.reactor.unwatch(fd)
             return
         connections, reactor = self._connections, self._engine.reactor
@@ -372,7 +375,7 @@ class TcpListener(Handler):
                 if number:
                     # If another client waits, the socket is reported again.
                     return
-                # Connections just reset are closed at the end of the dispatch, which makes room.
+                # The connections just reset are closed at the end of the dispatch; that makes room.
                 if not shedding.make_room(self.group, reactor.now):
                     self._pause()
                 return
@@ -384,7 +387,7 @@ class TcpListener(Handler):
                     # The embedding program's descriptors aren't counted here.
                     self._pause()
                     return
-                # The client has gone already (ECONNABORTED and the network errors of accept(2)).
+                # The client has already gone (ECONNABORTED and the network errors of accept(2)).
                 continue
             connection = TcpConnection(connections, self.group, client, address)
             # A local client that dials an address routed to this node also has it as its source.
