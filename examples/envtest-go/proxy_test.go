@@ -106,7 +106,7 @@ func (p *proxy) waitFor(t *testing.T, port string, endpoints int) string {
 	}
 }
 
-// eventually waits for a condition: a change is in force some time after the API server has it.
+// eventually waits for a condition: a change is applied some time after the API server has it.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)

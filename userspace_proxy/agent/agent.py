@@ -290,7 +290,7 @@ class Agent:
         if isinstance(outcome, UserspaceProxyError):
             raise outcome
         if outcome is not None:
-            raise RuntimeError("this proxy was stopped before the change was in force")
+            raise RuntimeError("this proxy was stopped before the change was applied")
 
     def _running(self) -> Core:
         if self._core is None or self._stopping.is_set():

@@ -160,7 +160,7 @@ class WorkerMain:
             self._apply(message, descriptors)
         except MemoryError:
             raise
-        except Exception:  # noqa: BLE001 - whatever it is, the plan is not in force here
+        except Exception:  # noqa: BLE001 - whatever it is, the plan isn't applied here
             # The replacement gets the state that the control process has.
             _log.exception("worker failed to apply a command, exiting")
             self._end(1)

@@ -46,7 +46,7 @@ class Rules:
     ) -> None:
         self._condition = LoggedCondition[str](
             _log,
-            "steering failed, the old state is in force: %(cause)s",
+            "steering failed, the old state stays in effect: %(cause)s",
             "steering recovered",
             level=logging.ERROR,
         )

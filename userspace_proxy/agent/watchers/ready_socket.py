@@ -90,7 +90,7 @@ class ReadySocket(Component):
         if not status.is_synced:
             what = f"{self._source.location} has not been read yet"
             return next(iter(status.problems), what)
-        return "the first plan is not in force yet"
+        return "the first plan isn't applied yet"
 
     async def _answer(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(self.unready_reason().encode())

@@ -155,7 +155,7 @@ async def test_repairs_and_unrepairable_drift_are_reported(start, caplog):
     ]
     assert messages == [
         "steering had drifted and was repaired",
-        "steering failed, the old state is in force: cannot commit: Operation not permitted",
+        "steering failed, the old state stays in effect: cannot commit: Operation not permitted",
     ]
 
 
@@ -172,6 +172,6 @@ async def test_a_change_of_another_frontend_does_not_end_unrepairable_drift(star
     await until(lambda: not loop.rules.has_drifted)
     said = [r.getMessage() for r in caplog.records if "steering" in r.getMessage()]
     assert said == [
-        "steering failed, the old state is in force: cannot commit: Operation not permitted",
+        "steering failed, the old state stays in effect: cannot commit: Operation not permitted",
         "steering recovered",
     ]
