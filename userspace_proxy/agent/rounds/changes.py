@@ -150,9 +150,9 @@ class Progress:
         return Batch(self._taken, newest, arrived, triggers, time.perf_counter())
 
     def end(self, batch: Batch) -> list[float]:
-        """Record that a round is applied; :meth:`announce` comes next.
+        """Record that a round is applied; call :meth:`announce` next.
 
-        Returns how long it took until each slice was applied, in seconds.
+        Returns the seconds from each slice's trigger until it was applied.
         """
         self.in_force, self._seen = batch.snapshot, batch.newest
         counters = self._counters

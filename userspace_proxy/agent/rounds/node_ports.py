@@ -116,7 +116,7 @@ class NodePortReservations:
             self._keep(port, hold_port(port))
 
     def take_all(self, frontends: Iterable[Frontend], *, now: float) -> dict[Frontend, str]:
-        """Reserve the node ports among frontends, as :meth:`take`.
+        """Reserve the node ports among frontends, as :meth:`take` does.
 
         Returns:
             The reason for each frontend whose port couldn't be reserved.
@@ -137,7 +137,7 @@ class NodePortReservations:
             sock.close()
 
     def count_uses(self, before: Set[NodePort], now: Set[NodePort]) -> None:
-        """Record that a Service port's node ports have changed."""
+        """Record which node ports a Service port used before, and uses now."""
         self._uses.update(now - before)
         for port in before - now:
             self._unused.add(port)

@@ -66,7 +66,7 @@ class KernelCounts(Component):
     def _note(self, counts: Mapping[Frontend, int]) -> None:
         before, self._before = self._before, counts
         grown = {
-            # A frontend that was removed in between begins at 0.
+            # The counter of a frontend that was removed and added in between begins at 0.
             frontend: count - known if (known := before.get(frontend, 0)) <= count else count
             for frontend, count in counts.items()
             if count != before.get(frontend, 0)

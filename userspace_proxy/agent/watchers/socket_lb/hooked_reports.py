@@ -158,7 +158,7 @@ class Reports:
         return self._report_end(group, endpoint, [growth], at)
 
     def readmitted(self, group: Group, endpoint: SocketAddress, now: float) -> GroupReport:
-        """Return the report that an ejection has ended, as was detected elsewhere."""
+        """Return the report of an ejection whose end was detected elsewhere."""
         return self._report_end(group, endpoint, [], now)
 
     def compare(
@@ -230,7 +230,7 @@ class Reports:
         if counts is None:
             del self._counts[at]
             self._failing.pop(at, None)
-            # Connections that are still open won't be reported when they close.
+            # The hooks won't report when connections that are still open close.
             return _Growth(endpoint, _NOTHING._replace(ended=_open(before)))
         self._counts[at] = counts
         if counts.established < before.established:
