@@ -81,7 +81,7 @@ def _look(flags: Flags) -> list[Finding]:
 
 
 def _without_file(flags: Flags) -> Loaded:
-    """Return the settings of only the flags, so that the rest can be checked.
+    """Return the settings from flags alone, so that everything else can still be checked.
 
     Raises:
         ConfigError: The flags are invalid.

@@ -221,7 +221,7 @@ def _find(given: Given, settings: Settings, service: str) -> _Found:
 
 
 def _as_given(found: _Found, given: Given) -> _Found:
-    """Return a plan's facts with all given flags of ``run``."""
+    """Return a plan's facts, with all given flags of ``run`` for the commands to print."""
     left_out = {"--manifests", "--kubeconfig", "--master", *map(_name, found.asked)}
     others = (flag for flag in given.settings if _name(flag) not in left_out)
     return replace(found, asked=(*found.asked, *others))

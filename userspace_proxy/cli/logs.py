@@ -89,7 +89,7 @@ class _Handler(logging.Handler):
         self.writer.put(line)
 
     def flush(self) -> None:
-        """Wait for the reader, but not for long."""
+        """Wait until the log is written, for a limited time."""
         self.writer.flush(_FLUSH_S)
 
     def close(self) -> None:

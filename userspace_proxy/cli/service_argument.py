@@ -55,7 +55,7 @@ class NoSuchService(UserspaceProxyError):
 
 
 class ServiceArguments:
-    """The meaning of one command's words.
+    """The Services and namespaces that one command's arguments may mean.
 
     Args:
         given: The words.

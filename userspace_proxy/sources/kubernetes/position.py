@@ -53,8 +53,9 @@ class Position:
             case _ListFrom.ANYTHING:
                 return {"limit": str(PAGE_LIMIT), "resourceVersion": "0"}
             case _ListFrom.NOT_OLDER:
-                # Without the match, a limit would request exactly that state, and the watch from
-                # there would expire again. Source: Kubernetes API concepts, resourceVersion.
+                # Without resourceVersionMatch, a list with a limit would request exactly that
+                # state, and the watch from there would expire again. Source: Kubernetes API
+                # concepts, resourceVersion.
                 return {
                     "limit": str(PAGE_LIMIT),
                     "resourceVersion": self._seen,
