@@ -26,7 +26,7 @@ _OPEN_MAX = 10_240
 
 
 def is_linux() -> bool:
-    """Return whether epoll exists; Python on other systems lacks more, but always epoll."""
+    """Return whether this is Linux, judged by epoll, which Python lacks on other systems."""
     return hasattr(select, "epoll") or bool(replaced_by())
 
 

@@ -138,7 +138,7 @@ class SourceComponent(Component):
 
 
 def facts_of_probes(served_ports: ServedPorts) -> ProbesFacts:
-    """Return how endpoints are probed for the choice of the path."""
+    """Return the facts about the probes of endpoints that choose paths."""
     probes = served_ports.auto_paths.probes
     if not probes.is_open:
         return ProbesFacts()

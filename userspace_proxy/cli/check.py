@@ -62,7 +62,7 @@ def render_text(findings: Sequence[Finding], columns: int = 0) -> str:
 
 
 def render_json(findings: Sequence[Finding]) -> str:
-    """Return an object with the worst mark and all findings."""
+    """Return a JSON object with the worst mark and all findings."""
     from ..check import worst
 
     answer = {"mark": worst(findings), "findings": [dataclasses.asdict(f) for f in findings]}

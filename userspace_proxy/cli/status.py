@@ -1,4 +1,4 @@
-"""The commands ``status``, one line per Service port, problems first, and ``top``, rates.
+"""The commands ``status`` (one line per Service port, problems first) and ``top`` (rates).
 
     admin address ──▶ text of the status page ──▶ terminal
 

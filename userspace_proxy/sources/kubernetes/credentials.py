@@ -4,9 +4,9 @@
     pod ────────────────────────┼─▶ kubernetes-asyncio's Configuration ─▶ host, header, TLS files
     --master ───────────────────┘   and the proxy on the way
 
-Rule 1: tokens and files are reloaded while the program runs: before a request once a minute has
-passed, and immediately after a 401. Bound tokens live for an hour. A plugin runs again before its
-credential expires.
+Rule 1: tokens and files are reloaded while the program runs: before a request if a minute has
+passed since the last reload, and immediately after a 401. Bound tokens live for an hour. A plugin
+runs again before its credential expires.
 Rule 2: an error at startup is fatal (SourceError); a later one is a TransportError, and is
 retried.
 """
@@ -230,7 +230,7 @@ class Credentials:
 
     @property
     def _expiry(self) -> str:
-        """When the client certificate expired, as text; empty if it hasn't."""
+        """Text that states when the client certificate expired; empty if it hasn't."""
         path = self._state.configuration.cert_file if self._state else None
         try:
             ended = _end_of(Path(path).read_bytes()) if path else math.inf

@@ -45,7 +45,7 @@ _NOT_IN_NAMES = re.compile(r"[^a-z0-9.-]")
 
 
 class KubernetesLeases(Leases):
-    """The Leases of proxies with one name.
+    """The Leases of all proxies with the same name.
 
     Args:
         prefix: The proxy's name; empty for the node's proxy.

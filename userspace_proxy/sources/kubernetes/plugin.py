@@ -6,7 +6,8 @@
 Rule 1: if a user is at the terminal, a plugin may use it to prompt, without a time limit. Otherwise
 it has its own session and a time limit, after which it is killed with its children; a daemon that
 it starts, such as a cache, leaves the group by setsid().
-Rule 2: a cancelled request doesn't stop a plugin: a person may be typing, and other requests wait.
+Rule 2: a cancelled request doesn't stop a plugin: a person may be typing, and other requests wait
+for it.
 Rule 3: if a run before the credential expires fails, the credential is used until it expires.
 Rule 4: an error contains only the first line of stderr, because stdout contains the token.
 

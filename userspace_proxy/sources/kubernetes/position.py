@@ -89,7 +89,7 @@ class Position:
         return was_paging or before not in (_ListFrom.NEWEST, _ListFrom.NEWEST_WHOLE)
 
     def list_aborted(self) -> None:
-        """Record a failed list: the next one begins with its first page."""
+        """Record that a list failed: the next list begins with the first page."""
         self._continue = ""
 
     def watch_query(self, timeout_s: int) -> dict[str, str]:

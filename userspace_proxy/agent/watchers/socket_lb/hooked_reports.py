@@ -60,7 +60,7 @@ class _Change(NamedTuple):
 
 
 class Unreported(NamedTuple):
-    """Failed dials of an endpoint that isn't ejected, without an event."""
+    """Failed dials, for which no event arrived, of an endpoint that isn't ejected."""
 
     endpoint: SocketAddress
     failure: Failure
@@ -100,7 +100,7 @@ class _Growth(NamedTuple):
         return EndpointReport(self.endpoint, counters.figures(), self.dials)
 
     def suspected(self) -> Unreported:
-        """Return the failed dials whose causes must still be found."""
+        """Return the dials that failed without an event, for which the endpoint is suspected."""
         failed = REFUSED if self.counts.refused else UNANSWERED
         return Unreported(self.endpoint, failed.failure, self.unreported)
 
