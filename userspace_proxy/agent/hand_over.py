@@ -184,7 +184,7 @@ async def _request(sock: Prover, within_s: float) -> socket.socket | str:
 def answer_requests(
     loop: asyncio.AbstractEventLoop, lock: NodeLock, hand_over: HandOverTo | None
 ) -> Reception:
-    """Answer processes that connect to the lock's socket, until the result is closed.
+    """Answer processes that connect to the lock's socket, until the returned object is closed.
 
     Args:
         lock: The held lock.

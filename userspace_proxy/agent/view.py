@@ -56,7 +56,8 @@ from .rounds.served_ports import ServedPorts
 from .rounds.tasks import Pace
 from .rounds.wall_clock import NEVER, WallClock
 
-# A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage lasts as long.
+# A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage counts as
+# current for that long.
 _RECENT_S = 60.0
 _NOTHING = CounterTable()
 _NAMES = counted_names(PortFigures)

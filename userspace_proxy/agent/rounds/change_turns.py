@@ -25,8 +25,8 @@ from ...model import Service, ServiceKey
 from ...plan.bounds import ENDPOINTS_OF_SERVICE_MAX
 from ...turns import Turns
 
-# The time that a round takes per endpoint with preferences, hints or a policy on a slow core,
-# including listeners and workers.
+# The time of a round on a slow core, including listeners and workers: per endpoint (with
+# preferences, hints or a policy), and per port.
 _ENDPOINT_S = 1e-5
 _PORT_S = 1e-4
 # The additional time for a new port, whose listener is opened.

@@ -210,7 +210,7 @@ class Triggers:
     """The trigger times (changes of pods and Services) of slices that aren't applied yet.
 
     Args:
-        started: Unix time; earlier changes would measure another process.
+        started: Unix time when this process started; earlier changes would measure another process.
 
     Source: kube-proxy, EndpointsChangeTracker (pkg/proxy/endpointschangetracker.go of 1.36).
     """
@@ -223,7 +223,7 @@ class Triggers:
         return len(self._times)
 
     def note(self, have: Snapshot | None, want: Snapshot) -> None:
-        """Record the slices that only the second snapshot has."""
+        """Record the trigger times of slices that only the second snapshot has."""
         for old, new in _differing(have, want):
             self._times += [
                 (item.triggered_at, item.service)

@@ -23,8 +23,8 @@ from ...steering import Bind
 _WILDCARD = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 
-# How many ports in use by other programs may be skipped per second, over all Service ports: some 10
-# ms on a node whose range is full of such ports.
+# How many ports that other programs use may be skipped per second, over all Service ports. Skipping
+# so many takes some 10 ms.
 _TRIES = 256
 
 HELD_HINT = "stop that process, or give the Service another port"

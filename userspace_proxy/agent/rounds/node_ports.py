@@ -39,7 +39,7 @@ _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 # The minimum interval of searches in seconds: searching the descriptors of all processes takes up
 # to 0.25 s on a busy node, and only people read the result.
 LOOK_EVERY_S = 10.0
-# How many ports are retried in one go: a millisecond if a privilege is missing for all of them.
+# How many ports are retried at once, which takes 1 ms if a privilege is missing for all of them.
 _BOUND_AGAIN = 100
 # The kernel's default range of ephemeral ports: daemons and Services have no fixed ports in it.
 _ELSEWHERE = range(32768, 61000)

@@ -81,8 +81,8 @@ class KubernetesLeases(Leases):
         query = {
             "labelSelector": f"{_LABEL}={self._label}",
             "limit": str(_LEASE_PAGE),
-            # The server's cache suffices: a write that is based on a stale version fails, and an
-            # answer names its round.
+            # The server's cache suffices: a write that is based on a stale version fails, and each
+            # node's answer names its round.
             "resourceVersion": "0",
         }
         return await self._items(_PATH, query, self._read_item)

@@ -127,7 +127,7 @@ class Reports:
         return endpoint in self._ejected.get(name, ())
 
     def noted(self, name: PortKey, endpoint: SocketAddress) -> None:
-        """Leave a failed dial to :meth:`failed`; if that isn't called, it belongs to no streak."""
+        """Leave a failed dial to :meth:`failed`, without which the dial belongs to no streak."""
         self._failing.setdefault((name, endpoint), _Failing()).noted += 1
 
     def failed(
@@ -143,8 +143,8 @@ class Reports:
 
         Args:
             count: How many dials failed; each was :meth:`noted`, or is :class:`Unreported`.
-            at: Monotonic seconds.
-            until: When the next dial is a probe.
+            at: Monotonic seconds when the dials failed.
+            until: Monotonic seconds when the next dial is a probe.
         """
         failing = self._failing.setdefault((group.key, endpoint), _Failing())
         self.news += 1
