@@ -7,8 +7,8 @@ The caller supplies the contents: the messages that create the table with its se
 rules, and the elements of the sets.
 
 Rule 1: unless another program has changed the table, it contains the last written state.
-Rule 2: rules are compared with the kernel's listing from after the write, elements with the desired
-elements.
+Rule 2: rules are compared with the kernel's listing that was read after the write, elements with
+the desired elements.
 """
 
 from __future__ import annotations

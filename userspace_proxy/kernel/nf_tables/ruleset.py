@@ -117,7 +117,7 @@ class Ruleset:
 
     @property
     def port(self) -> int:
-        """The sender that events about this object's changes name."""
+        """The port ID that events about this object's changes name as their sender."""
         return self._requests.port
 
     def generation(self) -> int:
