@@ -69,8 +69,7 @@ class LegacyTables:
 
     def info(self, table: str) -> bytes:
         """Return a value that changes when any program adds or removes a rule. Takes 30 µs.
-
-        Replacing a rule by one of the same size doesn't change it.
+Replacing a rule with one of the same size doesn't change the value.
 
         Raises:
             SteeringError: The kernel has no such table, or permission is denied.
@@ -91,7 +90,7 @@ class LegacyTables:
         except OSError as exc:
             if exc.errno != errno.ENOPROTOOPT or self._is_loaded:
                 raise
-        # The kernel doesn't load the modules of tables by itself, but the program does.
+        # The kernel doesn't load a table's module by itself, but the program does.
         self._is_loaded = True
         with suppress(SteeringError):
             _run([*self._save, "-t", table])
@@ -122,7 +121,7 @@ class LegacyTables:
             raise SteeringError(f"cannot change the iptables table {table}: {exc.message}") from exc
 
     def would_accept(self, table: str, edits: Iterable[str]) -> bool:
-        """Return whether program and kernel would accept some edits; changes nothing."""
+        """Return whether the program and the kernel would accept some edits; changes nothing."""
         try:
             self._run_restore(table, edits, None)
         except SteeringError:

@@ -79,7 +79,7 @@ class KernelPath:
         """The result of the next :meth:`take_repaired`."""
 
     def pair_with(self, ports: NftTable) -> None:
-        """Let each table ignore events of the other one's changes; ``ports`` is the table below."""
+        """Let this table and the table of proxy ports ignore events of each other's changes."""
         self._table.pair_with(ports)
 
     def load(
@@ -126,7 +126,7 @@ class KernelPath:
         try:
             self._write(self._rules.difference(before, gone))
         except SteeringError:
-            # Compute it again, because the attempt may have been recorded and reverted.
+            # Compute the difference again: the attempt may have been recorded and reverted.
             self._rules.accept(self._rules.difference(before, gone))
             self._table.forget()
         # Writing the table has read the counters that it may have reset.
@@ -287,7 +287,7 @@ class KernelPath:
             self._repaired[frontend] = (*known, *wrong.get(frontend, ()))
 
     def _write_all(self) -> None:
-        """Write the whole table, replacing what is left of the old one."""
+        """Write the whole table, replacing what is left of the old table."""
         self._numbers = self._links.numbers()
         self._table.write_all()
         self._counts.begin_anew(self._rules.counted.values())

@@ -52,7 +52,7 @@ from .choosers import (
 )
 from .rules import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, PARTS, frontend_key, read_frontend
 
-# Priorities that are before the chains that steer to proxy ports, and before other programs'
+# The priorities: before the chains that steer to proxy ports, and before other programs'
 # masquerading.
 NAT_PRIORITY, SOURCE_PRIORITY = -111, 90
 # The priority is after all rules for single ports, which take precedence over ranges.
@@ -223,7 +223,7 @@ class KernelRules:
 def _of_pods(
     had: Mapping[SocketAddress, int], endpoints: Iterable[SocketAddress]
 ) -> dict[SocketAddress, int]:
-    """Return endpoints' numbers, reusing one per address; more endpoints of it get new ones."""
+    """Return each endpoint's old number, or else its address's; other endpoints are omitted."""
     found = {endpoint: had[endpoint] for endpoint in endpoints if endpoint in had}
     known = {endpoint.ip for endpoint in found}
     numbers = {e.ip: number for e, number in had.items() if e.ip not in known}

@@ -127,7 +127,7 @@ class ElementChanges(NamedTuple):
 
 
 def is_looked_up(listing: Listing, name: str) -> bool:
-    """Return whether both nat chains that use a map look it up."""
+    """Return whether a map is looked up in both nat chains that should use it."""
     return all(
         any(
             one.name == "lookup" and text_in(one.attributes(), x.LOOKUP_SET) == name

@@ -109,7 +109,7 @@ def _made_of(target: KernelTarget) -> Hooked:
 
 
 def _is_on_as(frontend: Frontend, target: Target | None, hooked: Hooked) -> bool:
-    """Return whether a target would give this service if it were on the kernel path."""
+    """Return whether a target would have this service if the target were on the kernel path."""
     if not isinstance(target, KernelTarget):
         return False
     on = replace(target, is_on=True)
@@ -283,7 +283,7 @@ class DesiredHooks:
         return len(self._without_service)
 
     def next_without_service(self, count: int) -> list[int]:
-        """Return some of their numbers; the next call returns others, if there are more."""
+        """Return some such endpoints' numbers; the next call returns others, if there are more."""
         numbers = list(islice(self._without_service, count))
         for number in numbers:
             del self._without_service[number]
