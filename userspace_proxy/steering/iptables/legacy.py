@@ -68,8 +68,9 @@ class LegacyTables:
         self._is_loaded = False
 
     def info(self, table: str) -> bytes:
-        """Return a value that changes when any program adds or removes a rule. Takes 30 µs.
-Replacing a rule with one of the same size doesn't change the value.
+        """Return a value that changes when any program adds or removes a rule.
+
+        Takes 30 µs. Replacing a rule with one of the same size doesn't change the value.
 
         Raises:
             SteeringError: The kernel has no such table, or permission is denied.

@@ -81,7 +81,7 @@ class LocalGuard(abc.ABC):
 
     @abc.abstractmethod
     def look(self) -> Callable[[Frontend], bool]:
-        """Read the kernel's state; return a function that checks whether a frontend is in it."""
+        """Read the kernel's state; return a check of whether it is as desired for a frontend."""
 
     @abc.abstractmethod
     def clean_up(self) -> None:
