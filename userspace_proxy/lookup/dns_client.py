@@ -73,11 +73,11 @@ async def ask_by_tcp(
 
 
 async def ask_for_addresses(server: SocketAddress, query: Query, seconds: float) -> AddressAnswer:
-    """Return a server's answer to a query for addresses; ``seconds`` apply to UDP and TCP each.
+    """Return a server's answer to a query for addresses; ``seconds`` limits UDP and TCP each.
 
     Raises:
-        TimeoutError, OSError, EOFError, MalformedMessage: As of :func:`ask_by_tcp`; the answer is
-            malformed.
+        TimeoutError, OSError, EOFError, MalformedMessage: As for :func:`ask_by_tcp`, or the answer
+            is malformed.
     """
     wire = await ask_by_udp(server, query, seconds)
     if is_truncated(wire):

@@ -76,7 +76,7 @@ class DnsServer:
         """Begin to listen, and return the address; port 0 means any free port.
 
         Raises:
-            ListenError: It isn't available.
+            ListenError: The address isn't available.
         """
         try:
             udp, tcp = _bind(address)
@@ -216,10 +216,10 @@ class _Receiver(asyncio.DatagramProtocol):
 
 
 def check_address(address: SocketAddress, *, may_be_in_use: bool) -> None:
-    """Check whether a server may listen at an address; ``may_be_in_use`` if its user will leave.
+    """Check whether a server could listen at an address, which ``may_be_in_use`` until it starts.
 
     Raises:
-        ListenError: It isn't available.
+        ListenError: The address isn't available.
     """
     try:
         socks = _bind(address)

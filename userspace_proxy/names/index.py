@@ -83,7 +83,7 @@ class NameIndex:
 
 
 class _AddressIndex:
-    """The names of each address, and the number of its listings."""
+    """The names of each address, and how often the address is listed."""
 
     def __init__(self) -> None:
         self._snapshot = _EMPTY

@@ -84,7 +84,7 @@ class ServiceNames:
         return found if found.records else DnsAnswer(Code.NOERROR, authority=(self._soa(zone),))
 
     def preparation(self, name: str, type_: str) -> Callable[[], None] | None:
-        """Return the slow work to do in a thread before a question; None if there is none."""
+        """Return the slow work to do in a thread before :meth:`answer`; None if there is none."""
         name, snapshot = name.lower(), self._snapshot
         if type_ == RecordType.PTR and address_of(name):
             is_ready = self._index.has_addresses(snapshot)
@@ -155,7 +155,7 @@ class ServiceNames:
         return state is None or state.service.of_endpoints is None
 
     def _part(self, service: Service, key: ServiceKey, asked: tuple[str, str]) -> Targets | None:
-        """Return the Service in front of this Service's endpoints, if one of them is ready."""
+        """Return the targets of an endpoint that is a Service; None if it isn't ready."""
         index = self._index.of_service(self._snapshot, key)
         if key not in (service.of_endpoints or ()) or not index or not len(index.endpoints(*asked)):
             return None
