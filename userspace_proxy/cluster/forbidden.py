@@ -17,7 +17,7 @@ from ..model import IPFamily, Node, Service, contains
 from ..model.endpoint_names import NameState
 from ..model.reserved_addresses import behind_nat64, reserved_reason
 
-# How many answers are cached: as many as the names of a node may have addresses.
+# The maximum number of cached answers: as many as a node's names may have addresses.
 _OWN_MAX = 64_000
 
 
