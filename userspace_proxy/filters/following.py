@@ -77,8 +77,8 @@ def follow(
     Args:
         chain: The chain, with its rules.
         chains: The chains of the same table to which it may jump, by name, with their rules.
-        kind: The base chain's kind: ``nat`` or ``filter``; in a filter chain, ``untracked`` follows
-            the effect on connection tracking.
+        kind: The base chain's kind: ``nat`` or ``filter``; ``untracked`` asks for the effect of a
+            filter chain on connection tracking.
     """
     effects = _EFFECTS[kind]
     if chain.hook in _ENTRIES and chain.priority <= TRACKING:

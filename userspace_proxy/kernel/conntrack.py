@@ -10,7 +10,7 @@ The kernel evaluates rules only for the first packet of an entry; later packets 
   entry also captures new connections from that port for ten seconds: a SYN doesn't replace it
   (nf_conntrack_tcp_packet() in net/netfilter).
 
-Rule 1: call this module once the rules are applied: entries created afterwards are correct.
+Rule 1: call this module after the rules are applied: entries created afterwards are correct.
 Rule 2: a correct entry stays, so a client survives a restart of the proxy.
 Rule 3: an established TCP connection stays, too: it may work without the proxy, and once it is
 closed, the kernel evaluates the rules again.
@@ -168,7 +168,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
         allowed = connections.find(entry.dialled)
         return allowed is not None and not is_answered(entry) and allowed.is_stale(entry)
 
-    # Include frontends that weren't steered: until now, another proxy, or this one before they were
+    # Include frontends that weren't steered until now: another proxy, or this one before they were
     # removed, may have sent their connections to an endpoint.
     unanswered = [EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)] if tcp else []
     # List entries of reset connections only of frontends that were steered before: such a listing

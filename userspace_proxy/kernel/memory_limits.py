@@ -23,7 +23,7 @@ _READ_BYTES = 16 * 1024
 
 
 class MemoryLimit(Protocol):
-    """One memory limit."""
+    """A memory limit of this process; all numbers are bytes."""
 
     @property
     def limit(self) -> int:

@@ -46,7 +46,7 @@ Item = TypeVar("Item")
 
 
 class Listed(NamedTuple, Generic[Item]):
-    """A listing."""
+    """A complete listing, which may be out of date."""
 
     items: tuple[Item, ...]
     """The items; the same object while nothing has changed."""

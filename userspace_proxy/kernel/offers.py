@@ -195,7 +195,7 @@ class KernelOffers:
     """Parts that weren't tried, because nothing here depends on them."""
 
     def missing(self, names: Iterable[str] = tuple(NEEDS)) -> list[str]:
-        """Return which of these parts are missing, except those with a missing dependency."""
+        """Return the missing parts; a part within another missing part is replaced by that one."""
         return list(dict.fromkeys(self._root(name) for name in names if name in self.lacks))
 
     def words(self, names: Iterable[str]) -> str:

@@ -147,7 +147,7 @@ _MSG_MORE = 0x8000
 
 
 def send_held(sock: _socket.socket, data: bytes) -> None:
-    """Send bytes in one packet with the bytes of the next call; raises OSError."""
+    """Send bytes, held back to share a packet with the bytes of the next call; raises OSError."""
     sock.send(data, _MSG_MORE)
 
 

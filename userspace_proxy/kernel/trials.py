@@ -2,8 +2,8 @@
 
     nftables       the kernel checks a transaction, and discards it
     legacy tables  are read in a network namespace of their own, which creates them there; while
-                   nothing has loaded their code, modprobe shows whether it could
-    others         a socket, a listing of nothing, or as the part's row has it (``offers``)
+                   nothing has loaded their code, modprobe shows whether it could be loaded
+    others         a socket, a listing of nothing, or what the part's row in ``offers`` names
 
 Each trial returns the kernel's error number, or 0.
 

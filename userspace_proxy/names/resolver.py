@@ -126,7 +126,7 @@ class ServiceNames:
         return DnsAnswer(Code.NOERROR)
 
     def _targets(self, name: str, zone: str) -> Targets | None:
-        """Return a name's targets; empty if only names below it exist; None if it doesn't."""
+        """Return a name's targets; empty if only names below it exist; None if none exists."""
         if name == f"ns.dns.{zone}":
             return Targets()
         question = parse_question(name.removesuffix(zone).removesuffix("."))

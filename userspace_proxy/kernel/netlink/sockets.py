@@ -152,7 +152,7 @@ class Requests:
             raise
 
     def blocks(self, request: bytes) -> Iterator[bytes]:
-        """Yield the datagrams of a listing unparsed; consume all of them."""
+        """Yield the datagrams of a listing unparsed; the caller must consume all of them."""
         number = self._next_number()
         self._socket.send(numbered(request, number))
         is_complete = False

@@ -29,7 +29,7 @@ from .writer import INET, SetElement
 # Errors of a kernel that lacks a feature. Other errors (out of memory, a late answer, a temporary
 # refusal) don't show which features it supports.
 _LACKS = frozenset({errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
-# How often listing the written table is tried, because the kernel may be short of memory.
+# How often reading back the written table is tried: the kernel may be short of memory.
 _LISTINGS = 2
 
 

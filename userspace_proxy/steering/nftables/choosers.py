@@ -251,7 +251,7 @@ def _translate(endpoint: SocketAddress) -> bytes:
 
 
 class Shift(NamedTuple):
-    """A subrange of ports, and how the kernel shifts them by remainders (``dnat_shifted``)."""
+    """A subrange of ports, and how the kernel shifts its ports by remainders (``dnat_shifted``)."""
 
     first: int
     last: int

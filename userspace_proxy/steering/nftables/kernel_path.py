@@ -160,9 +160,10 @@ class KernelPath:
     def _remove_unused(self, choosers: Mapping[Chooser, ChooserChain]) -> None:
         """Remove the chains of ranges to which no element points.
 
-        They have a transaction of their own: while one takes effect, packets still find the old
-        elements of intervals, and would go through the empty chains to the proxy port. Source:
-        nf_tables_commit() in net/netfilter/nf_tables_api.c, where nft_set_commit_update() is last.
+        This takes a transaction of its own: while a transaction takes effect, packets still find
+        the old elements of intervals, and would go through the empty chains to the proxy port.
+        Source: nf_tables_commit() in net/netfilter/nf_tables_api.c, where nft_set_commit_update()
+        is last.
         """
         steps = [write_without_chooser(self._table.name, *one) for one in choosers.items()]
         if steps:
@@ -277,7 +278,7 @@ class KernelPath:
             self._read_counts()
 
     def _note_repair(self, repair: Repair) -> None:
-        # An earlier call may already have read counters that it wrote.
+        # Counters that an earlier call wrote may have been read since: they don't begin anew.
         keys = {(name, key) for name, key, _ in repair.added - repair.earlier}
         counted = self._rules.counted
         self._counts.begin_anew(counted[key] for key in keys & counted.keys())

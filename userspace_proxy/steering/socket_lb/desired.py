@@ -228,7 +228,7 @@ class DesiredHooks:
         return self._hooked.keys()
 
     def leaving(self, affected: Mapping[Frontend, Target | None]) -> dict[Frontend, Target | None]:
-        """Return the new targets whose translation must end before the rules change.
+        """Return the new targets of frontends whose translation must end before the rules change.
 
         This excludes frontends that only leave the kernel path: until the rules point to the proxy,
         hooks avoid failing endpoints, which rules can't do.

@@ -73,8 +73,8 @@ _log = FieldLogger("userspace_proxy.steering")
 # The share of a thread's time that comparisons may take; comparing all elements takes 40 ms with
 # 10,000 Services.
 _SHARE = 0.025
-# How many removed endpoints are kept while connections to them are open, and how many of them are
-# checked per second in turn; a check takes 5 µs.
+# How many removed endpoints are kept while connections to them are open, and how many are checked
+# per second, in turn; a check takes 5 µs.
 _LEFT_MAX, _LEFT_EACH = 16_384, 1_024
 
 
