@@ -103,7 +103,7 @@ def follow(
 
 
 def find_drop(base: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> Drop | None:
-    """Return the drop that is certain in a filter chain; None if there is none."""
+    """Return what in a filter chain certainly drops a packet; None if nothing does."""
     outcome = follow(base, chains, packet, "filter")
     if outcome.ends or not base.is_read or (outcome.back and base.policy != "drop"):
         return None

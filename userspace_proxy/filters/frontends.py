@@ -196,7 +196,7 @@ def places_to_follow(
     """Return the frontends for which a chain must be followed.
 
     These are all frontends whose packets it may take; if following all would take too long, only
-    frontends that its rules may name.
+    frontends that its rules may mention.
     """
     steps = [step for chain in chains.values() for step in chain.steps]
     if base.kind == "nat":

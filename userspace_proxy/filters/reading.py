@@ -151,7 +151,7 @@ class NftReader:
 
 
 def read_chains(is_own: IsOwn, *hooks: str) -> Tables:
-    """Return other programs' chains; those of some hooks with their rules."""
+    """Return other programs' chains; those at the given hooks with their rules."""
     reader = NftReader(is_own)
     try:
         tables = reader.chains()
@@ -182,7 +182,7 @@ _READ = 0x3 | _INTERVALS | _MAP
 
 
 def set_of(step: Step) -> SetLookup | None:
-    """Return the first look-up in a set of a rule; None if there is none."""
+    """Return a rule's first look-up in a set; None if the rule has none."""
     return next((one for one in step.matches if isinstance(one, SetLookup)), None)
 
 

@@ -243,7 +243,7 @@ def is_answered(connection: ConntrackEntry) -> bool:
 
 
 def check(version: int) -> None:
-    """Raise a SteeringError if entries can't be listed here."""
+    """Raise a SteeringError if this process can't list entries."""
     wanted = EntryFilter(socket.IPPROTO_UDP, port=_UNUSED_PORT)
     with _requests("list") as requests:
         list(list_entries(requests, version, wanted))
@@ -301,7 +301,7 @@ class DialledBy(NamedTuple):
 def connections_at(
     version: int, protocol: int, endpoints: Mapping[SocketAddress, Set[bytes]], here: Set[bytes]
 ) -> dict[SocketAddress, DialledBy]:
-    """Return the tracked connections to some dialled addresses; blocks.
+    """Return the tracked connections to these dialled addresses; blocks.
 
     Connections to the proxy's own ports are left out.
 
@@ -361,7 +361,7 @@ def _listings(protocol: int, changes: Collection[Change]) -> list[EntryFilter]:
 def _remove(
     version: int, listings: Collection[EntryFilter], is_stale: Callable[[ConntrackEntry], bool]
 ) -> int:
-    """Remove the stale entries of some listings; return their number."""
+    """Remove the stale entries in these listings; return the number of removed entries."""
     if not listings:
         return 0
     with _requests("remove") as requests:

@@ -28,7 +28,7 @@ from .netlink.sockets import NETLINK_ROUTE
 def absent_hop(ip: str) -> NextHop | None:
     """Return the next hop to an address if no host answers there; None if a host may answer.
 
-    A host counts as absent while the kernel is still resolving it.
+    A host counts as absent while the kernel is still resolving its address.
     """
     with contextlib.suppress(OSError), Requests.open(NETLINK_ROUTE) as requests:
         route = _route_to(requests, ip)

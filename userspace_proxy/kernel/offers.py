@@ -228,7 +228,7 @@ def read_kernel_offers(
     try_out: Trial | None = None,
     try_others: PartsTrial | None = None,
 ) -> KernelOffers:
-    """Try some kernel parts, by default all; changes nothing in this network namespace.
+    """Try kernel parts, by default all; changes nothing in this network namespace.
 
     Args:
         try_out: Tries a transaction; the default asks the kernel.

@@ -1,4 +1,4 @@
-"""Limits a listening socket to packets of some sources: classic BPF by source address.
+"""Limits a listening socket to packets from certain source addresses, by classic BPF.
 
     packet ──▶ source in one of the networks? ──yes──▶ socket
                             └──no──▶ dropped: a SYN is never answered, a datagram never queued

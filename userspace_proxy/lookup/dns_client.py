@@ -4,7 +4,7 @@
                      └ truncated, without an address: TCP
 
 Rule 1: a datagram that isn't the answer is skipped, but only a few times.
-Rule 2: an answer by TCP is bounded; a larger one isn't received.
+Rule 2: the size of an answer over TCP is bounded; a larger answer isn't received.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class Responder:
     Args:
         names: Returns the current names; None before the first Services were read.
         upstream: The server for all other names; None: these are refused.
-        clock: Monotonic seconds, for the log.
+        clock: Returns monotonic seconds, for the log.
     """
 
     def __init__(

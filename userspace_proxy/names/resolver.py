@@ -4,7 +4,7 @@
 
 Rule 1: for the same Services, an answer contains the same records as CoreDNS's.
 Rule 2: a namespace exists if a Service is in it, because a snapshot contains no namespaces.
-Rule 3: a question costs as much as the records that are picked, not all records.
+Rule 3: the cost of a question depends on the records that are picked, not on all records.
 
 Source: Kubernetes' DNS specification 1.1.0, and CoreDNS 1.15: plugin/kubernetes with ``pods
 insecure``, and plugin/backend_lookup.go.

@@ -130,7 +130,7 @@ Targets = dict[Frontend, Target]
 def merge_change(
     applied: Targets | None, changed: Mapping[Frontend, Target], gone: Collection[Frontend]
 ) -> Targets:
-    """Merge a change into the applied targets; return the same object.
+    """Merge a change into the applied targets, in place; return these.
 
     Raises:
         SteeringError: ``apply`` hasn't been called.
@@ -149,7 +149,7 @@ def nothing_applied() -> SteeringError:
 
 
 def render_targets(targets: Mapping[Frontend, Target]) -> str:
-    """Return one sorted line per frontend, in the form of :meth:`Steering.render`."""
+    """Return a line per frontend, sorted, in the form of :meth:`Steering.render`."""
     return "\n".join(
         sorted(
             f"{frontend.protocol} {frontend.address} -> {_render_target(target)}"

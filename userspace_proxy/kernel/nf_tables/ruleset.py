@@ -191,7 +191,7 @@ class Ruleset:
         self._send(messages, request(_END, 0, _FRAME))
 
     def try_out(self, messages: Sequence[bytes]) -> None:
-        """Raise an NftablesError if the kernel would refuse some changes; changes nothing."""
+        """Raise an NftablesError if the kernel would refuse these changes; makes none of them."""
         # The kernel discards a transaction without an end.
         self._send(messages, b"")
 

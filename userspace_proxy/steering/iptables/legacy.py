@@ -122,7 +122,7 @@ class LegacyTables:
             raise SteeringError(f"cannot change the iptables table {table}: {exc.message}") from exc
 
     def would_accept(self, table: str, edits: Iterable[str]) -> bool:
-        """Return whether the program and the kernel would accept some edits; changes nothing."""
+        """Return whether the program and the kernel would accept these edits; makes none."""
         try:
             self._run_restore(table, edits, None)
         except SteeringError:
@@ -146,7 +146,7 @@ class LegacyTables:
 
 
 def tables_in_use(version: int) -> list[str]:
-    """Return the legacy tables of an IP family in use in this thread's network namespace."""
+    """Return an IP family's legacy tables that are in use in this thread's network namespace."""
     try:
         return (_NET / _TABLE_NAMES[version]).read_text(encoding="ascii").split()
     except FileNotFoundError:

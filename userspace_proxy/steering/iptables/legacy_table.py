@@ -284,7 +284,7 @@ def _rename(text: str, new_name: Callable[[str], str]) -> str:
 
 
 def _put_first(sources: set[str], jumps: Sequence[BuiltInJump], contents: Chains) -> Iterator[str]:
-    """Yield the edits that put the jumps of some chains before all rules of other programs."""
+    """Yield the edits that put the jumps in these chains before all rules of other programs."""
     for source in sorted(sources):
         yield from _remove_jumps(source, contents[source])
     for jump in reversed(jumps):

@@ -304,7 +304,7 @@ def _by_first(keys: Iterable[bytes], family: IPFamily) -> dict[bytes, Frontend]:
 def read_endpoints_of(
     elements: Iterable[SetElement],
 ) -> dict[Frontend, tuple[SocketAddress, ...]]:
-    """Return the endpoints of the frontends in some elements, perhaps of only a part of a table."""
+    """Return the endpoints of the frontends in these elements, perhaps only a part of a table."""
     families = {names.endpoints: family for family, names in NAMES.items()}
     found: dict[Frontend, dict[SocketAddress, None]] = {}
     for name, key, value in elements:
@@ -316,7 +316,7 @@ def read_endpoints_of(
 
 
 def read_frontends(elements: Iterable[SetElement]) -> set[Frontend]:
-    """Return the frontends that some elements translate to endpoints."""
+    """Return the frontends that these elements translate to endpoints."""
     keys: dict[IPFamily, set[bytes]] = {}
     for family, names in NAMES.items():
         of_frontends = (names.forwarded, names.choices, names.ranged, names.range_choices)
