@@ -218,5 +218,5 @@ _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
 
 @functools.lru_cache(maxsize=1000)
 def number_of_ip(ip: str) -> int:
-    """Return an address as a number, like :func:`.matches.number_of`."""
+    """Return an address as a number, as :func:`.matches.number_of` does."""
     return number_of(ipaddress.ip_address(ip))

@@ -177,7 +177,7 @@ ELEMENTS_MAX = 200
 """How many elements of a set are read at most: more than most handwritten firewalls have in one
 rule. Each frontend is compared with each element."""
 _INTERVALS, _MAP = 0x4, 0x8
-# The flags of sets that are supported: these, and those of anonymous or constant sets.
+# Supported sets have no flags but these, and those of anonymous or constant sets.
 _READ = 0x3 | _INTERVALS | _MAP
 
 

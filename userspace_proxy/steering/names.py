@@ -143,7 +143,7 @@ def is_own_table(table: ChainTable) -> bool:
 
 
 def label_of(chain: str) -> str | None:
-    """Return the label in a kernel chain name; None for other programs' chains."""
+    """Return the label in a chain's name in the kernel; None for other programs' chains."""
     match = _match(chain)
     return None if match is None else match["label"] or ""
 

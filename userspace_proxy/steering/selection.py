@@ -216,7 +216,7 @@ _HasLeft = Callable[[str], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What was found of other steering modes."""
+    """What :func:`remove_leftovers` has found of other steering modes."""
 
     removed: tuple[str, ...]
     """The steering modes whose leftovers were removed."""

@@ -115,7 +115,7 @@ def nested(kind: int, value: bytes) -> bytes:
 
 
 def read_all(value: bytes, start: int = 0) -> dict[int, bytes]:
-    """Return attributes by their kinds, after a fixed part of length ``start``."""
+    """Return the attributes after a fixed part of length ``start``, by kind."""
     return dict(read_attributes(value, start))
 
 

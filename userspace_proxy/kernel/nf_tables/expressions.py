@@ -174,7 +174,7 @@ def load(field: Field, register: int = 1) -> bytes:
 
 
 def match(field: Field, value: int | bytes, *, mask: int | bytes = b"", op: int = EQUAL) -> bytes:
-    """Continue if comparing a field with a value succeeds.
+    """Continue if a comparison of a field with a value holds.
 
     Args:
         value: The value: a number, or bytes as in a packet.

@@ -66,7 +66,7 @@ _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 
 
 class NftablesError(SteeringError):
-    """The kernel refused a transaction; nothing was changed.
+    """The kernel refused a transaction, so nothing was changed; or the outcome is unknown.
 
     Args:
         code: The error number.

@@ -241,7 +241,7 @@ def parse_table(text: str, known: Callable[[str], str]) -> dict[str, Lines]:
 
 
 def rename_chains(edit: str, in_kernel: Callable[[str], str]) -> str:
-    """Return an edit in which this proxy's chains have their names in the kernel."""
+    """Return an edit with this proxy's chain names replaced by their names in the kernel."""
     if edit.startswith(":"):
         chain, _, rest = edit[1:].partition(" ")
         return f":{in_kernel(chain)} {rest}"

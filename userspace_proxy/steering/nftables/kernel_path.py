@@ -200,7 +200,8 @@ class KernelPath:
         try:
             repair = self._table.put_right()
         except SteeringError:
-            # If the table was rewritten, read its counters before they grow to their old values.
+            # If the table was rewritten, read its counters before they exceed their old values:
+            # then the reset would go unnoticed.
             self._keep_counts()
             raise
         self._note_repair(repair)

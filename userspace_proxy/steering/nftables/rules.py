@@ -75,7 +75,7 @@ NAT_PRIORITY = -110
 # The priority is after the kernel path's ranges, which are after all rules for single ports.
 RANGE_PRIORITY = -108
 
-# The match that nft requires in a rule that translates ports when it loads a saved ruleset.
+# When nft loads a saved ruleset, it requires this match in a rule that translates ports.
 _HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NOT_TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT)
 _TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)

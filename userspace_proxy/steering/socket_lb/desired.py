@@ -283,7 +283,7 @@ class DesiredHooks:
         return len(self._without_service)
 
     def next_without_service(self, count: int) -> list[int]:
-        """Return some such endpoints' numbers; the next call returns others, if there are more."""
+        """Return numbers of removed endpoints; the next call returns others, if there are more."""
         numbers = list(islice(self._without_service, count))
         for number in numbers:
             del self._without_service[number]

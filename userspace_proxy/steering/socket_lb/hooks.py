@@ -79,7 +79,7 @@ _LEFT_MAX, _LEFT_EACH = 16_384, 1_024
 
 
 class HookOptions(NamedTuple):
-    """The options of translating connect() of this node's programs."""
+    """The options for translating connect() of this node's programs."""
 
     is_required: bool = False
     """Whether startup fails if hooks can't work; otherwise rules steer all clients."""
