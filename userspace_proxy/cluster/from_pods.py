@@ -1,4 +1,4 @@
-"""Derives endpoints of Services with a selector from Pods; others keep their slices.
+"""Derives endpoints of Services with a selector from Pods; other Services keep their slices.
 
     Services, Pods, slices ──▶ PodEndpoints ──settle()──▶ Store
 
@@ -111,7 +111,7 @@ class PodEndpoints:
         self._affected.add(item.service)
 
     def delete_slice(self, key: SliceKey) -> None:
-        """Delete such a slice, if it exists. Idempotent."""
+        """Delete a slice that the source has read, if it exists. Idempotent."""
         item = self._written.pop(key, None)
         if item is not None:
             _discard(self._written_for, item.service, key)

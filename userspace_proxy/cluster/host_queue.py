@@ -92,7 +92,7 @@ class HostQueue:
 
     @property
     def has_ready(self) -> bool:
-        """Whether a name is, or may be, due that didn't get a slot in the last :meth:`take`."""
+        """Whether a due name may have got no slot in the last :meth:`take`."""
         return bool(self._ready)
 
     def next_at(self) -> float | None:

@@ -94,12 +94,12 @@ class HostTable:
         return host, known.families
 
     def next_at(self) -> float | None:
-        """Return when the next name is due; None if no name waits, except for a slot."""
+        """Return when the next name is due; None if names wait only for slots, or no name waits."""
         return self._queue.next_at()
 
     @property
     def has_ready(self) -> bool:
-        """Whether a name is, or may be, waiting for a slot that :meth:`learn` has freed."""
+        """Whether a name may be waiting for a slot that :meth:`learn` has freed."""
         return self._queue.has_ready
 
     def learn(self, host: str, lookup: Lookup, now: float) -> bool:

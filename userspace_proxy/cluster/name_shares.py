@@ -49,9 +49,9 @@ class NameShares:
     def turns(
         self, asked: Mapping[ServiceKey, Sequence[str]]
     ) -> Generator[None, None, set[NameClaim]]:
-        """Replace, in turns, the names that some Services request, each once.
+        """Replace the names that some Services request; each turn handles one Service.
 
-        Returns the claims that are looked up now and weren't before, and the reverse.
+        Returns the claims that are newly looked up, and those that no longer are.
         """
         wanted = {key: tuple(dict.fromkeys(hosts))[:NAMES_MAX] for key, hosts in asked.items()}
         self._asked |= wanted

@@ -16,7 +16,7 @@ DEPTH_MAX = 16
 
 
 class RuleVerdict(enum.StrEnum):
-    """The effect of a rule on packets that meet it."""
+    """The effect of a rule on packets that match it."""
 
     NONE = ""
     """The rule only counts or marks packets."""
@@ -71,7 +71,7 @@ class ChainTable(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One chain."""
+    """A chain of nftables, or of a legacy table."""
 
     table: ChainTable
     name: str

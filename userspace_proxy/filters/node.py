@@ -115,7 +115,7 @@ def judged(
     hook: str,
     judge: Callable[[Chain, Chains, IPFamily], Judged | None],
 ) -> Iterator[Judged]:
-    """Yield what was found about each chain at a hook for the first family concerned."""
+    """Yield what ``judge`` finds about chains at a hook, for the first IP family with a finding."""
     for tables in all_tables:
         for chain in base_chains(tables, kind="filter", hook=hook):
             families = chain.table.families

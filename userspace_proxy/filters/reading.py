@@ -151,7 +151,7 @@ class NftReader:
 
 
 def read_chains(is_own: IsOwn, *hooks: str) -> Tables:
-    """Return other programs' chains; those of some hooks with their rules."""
+    """Return other programs' chains; those at the given hooks with their rules."""
     reader = NftReader(is_own)
     try:
         tables = reader.chains()
@@ -177,12 +177,12 @@ ELEMENTS_MAX = 200
 """How many elements of a set are read at most: more than most handwritten firewalls have in one
 rule. Each frontend is compared with each element."""
 _INTERVALS, _MAP = 0x4, 0x8
-# The flags of sets that are supported: these, and those of anonymous or constant sets.
+# Supported sets have no flags but these, and those of anonymous or constant sets.
 _READ = 0x3 | _INTERVALS | _MAP
 
 
 def set_of(step: Step) -> SetLookup | None:
-    """Return the first look-up in a set of a rule; None if there is none."""
+    """Return a rule's first look-up in a set; None if the rule has none."""
     return next((one for one in step.matches if isinstance(one, SetLookup)), None)
 
 

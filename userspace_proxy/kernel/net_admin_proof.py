@@ -1,4 +1,4 @@
-"""Proves that a process has CAP_NET_ADMIN to another process of the same network namespace.
+"""Proves to a process of the same network namespace that another one has CAP_NET_ADMIN.
 
     prover     Prover(): its end of the connection, whose name is the hash of a secret
     verifier   open_challenge(): a netlink socket, whose copy is passed over the connection
@@ -8,7 +8,7 @@
 
 Only CAP_NET_ADMIN, in the user namespace that owns the socket's network namespace, may subscribe.
 CAP_NET_RAW, which containers often have, doesn't suffice, unlike for SO_MARK and IP_TRANSPARENT;
-and it works in user namespaces, unlike SO_SNDBUFFORCE.
+and subscribing works in user namespaces, unlike SO_SNDBUFFORCE.
 
 Rule 1: the verifier opens the socket, so it belongs to the verifier's network namespace, and no
 other process has prepared it. The prover answers only if that namespace is its own: it may have the
@@ -83,7 +83,8 @@ class Prover(socket.socket):
 def can_prove(connection: socket.socket) -> bool:
     """Return whether the other end of a connection has a prover's name, and may be challenged.
 
-    An end without a name could later take the name of a process that has answered and closed.
+    An end without a name could later take the name of a process that has answered and closed its
+    connection.
     """
     return _peer_name(connection).startswith(_NAME)
 

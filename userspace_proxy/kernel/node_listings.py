@@ -46,7 +46,7 @@ Item = TypeVar("Item")
 
 
 class Listed(NamedTuple, Generic[Item]):
-    """A listing."""
+    """A complete listing, which may be out of date."""
 
     items: tuple[Item, ...]
     """The items; the same object while nothing has changed."""
@@ -96,8 +96,8 @@ class NodeListings:
         weakref.finalize(self, requests.close)
         self._clock = clock
         self._cpu_clock = cpu_clock
-        # A thread waits while another one lists, which takes milliseconds: 25 for 10,000 addresses,
-        # ten times as long if all listings are interrupted.
+        # A thread waits while another one lists: 25 ms for 10,000 addresses, and ten times as long
+        # if all listings are interrupted.
         self._lock = threading.Lock()
         routes = tuple(map(rtnetlink.list_routes, FAMILIES.values()))
         addresses = (rtnetlink.list_addresses(),)
@@ -109,7 +109,7 @@ class NodeListings:
     def here(cls) -> NodeListings:
         """Return the object that all threads of this network namespace share."""
         with cls._sharing:
-            # The socket keeps the namespace alive, so its number isn't reused.
+            # The socket keeps the namespace alive, so its inode number isn't reused.
             number = network_namespace("thread-self")
             found = cls._shared.get(number)
             if found is None:
@@ -119,7 +119,7 @@ class NodeListings:
             return found
 
     def links(self, since: float) -> Listed[ListedLink]:
-        """List all links, by number."""
+        """List all links, by interface index."""
         return self._read(self._links, since)
 
     def addresses(self, since: float) -> Listed[ListedAddress]:
@@ -127,7 +127,7 @@ class NodeListings:
         return self._read(self._addresses, since)
 
     def routes(self, since: float) -> Listed[NodeRoute]:
-        """List the routes of the ``main`` and ``local`` tables, sorted, without this program's."""
+        """List the routes of the ``main`` and ``local`` tables, sorted, except this program's."""
         return self._read(self._routes, since)
 
     def _read(self, last: _LastListing[Item], since: float) -> Listed[Item]:

@@ -81,7 +81,7 @@ class Responder:
     Args:
         names: Returns the current names; None before the first Services were read.
         upstream: The server for all other names; None: these are refused.
-        clock: Monotonic seconds, for the log.
+        clock: Returns monotonic seconds, for the log.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Responder:
     async def _prepared(
         self, prepare: Callable[[], None], query: Query, size: int, *, is_udp: bool
     ) -> bytes | None:
-        """Return the response after slow lookups; the records may have changed during them."""
+        """Return the response after slow work, during which the records may have changed."""
         await asyncio.to_thread(prepare)
         try:
             answer = self._respond(query, size, is_udp=is_udp)
@@ -158,7 +158,7 @@ class Responder:
 async def _add_target(
     query: Query, answer: DnsAnswer, target: Query, upstream: SocketAddress, size: int
 ) -> bytes:
-    """Return the response with its alias's addresses, as if the alias had no alias itself."""
+    """Return the response with the addresses of its alias, without intermediate aliases."""
     try:
         found = await ask_for_addresses(upstream, target, UPSTREAM_TIMEOUT_S)
     except _UNANSWERED:
@@ -208,7 +208,7 @@ _set_of = operator.attrgetter("name", "type")
 
 
 def pick_for(type_: str, size: int) -> Pick:
-    """Return a random choice of at least as many records of a type as fit."""
+    """Return a function that picks random records of a type, at least as many as fit."""
     most = size // _LEAST_BYTES.get(type_, _LEAST_BYTES_OF_OTHERS) + 1
     return lambda count: range(count) if count <= most else random.sample(range(count), most)
 
@@ -246,7 +246,8 @@ class _Records:
         at = HEADER.size
         while name.strip("."):
             self._offsets[name] = at
-            # Labels with other bytes contain escapes, so their suffixes can't be pointed to.
+            # Labels with other bytes contain escapes, so no compression pointer can refer to their
+            # suffixes.
             if "\\" in name:
                 break
             label, _, name = name.partition(".")

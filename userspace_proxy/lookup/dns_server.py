@@ -1,4 +1,4 @@
-"""A small DNS server on one address, by UDP and TCP.
+"""A small DNS server on one address, over UDP and TCP.
 
 Rule 1: a query for known names is answered at once, without a task, regardless of other queries.
 Rule 2: forwarded queries are bounded: further datagrams are dropped.
@@ -76,7 +76,7 @@ class DnsServer:
         """Begin to listen, and return the address; port 0 means any free port.
 
         Raises:
-            ListenError: It isn't available.
+            ListenError: The address isn't available.
         """
         try:
             udp, tcp = _bind(address)
@@ -137,7 +137,8 @@ class DnsServer:
         self._make_room(client)
         try:
             self._connections[task] = client
-            # Cancellation is normal here, and Python 3.11 would log a traceback for each one.
+            # Cancellation is normal here, and Python 3.11 would log a traceback for each
+            # cancellation.
             with contextlib.suppress(OSError, EOFError, TimeoutError, asyncio.CancelledError):
                 while await self._serve_one(task, reader, writer):
                     self._connections[task] = self._connections.pop(task)
@@ -216,10 +217,10 @@ class _Receiver(asyncio.DatagramProtocol):
 
 
 def check_address(address: SocketAddress, *, may_be_in_use: bool) -> None:
-    """Check whether a server may listen at an address; ``may_be_in_use`` if its user will leave.
+    """Check whether a server could listen at an address, which ``may_be_in_use`` until it starts.
 
     Raises:
-        ListenError: It isn't available.
+        ListenError: The address isn't available.
     """
     try:
         socks = _bind(address)

@@ -5,7 +5,8 @@
 
 Rule 1: endpoints are indexed per run of slices, so a change re-indexes only the changed runs. After
 that, the cost of a question is proportional to its answer, plus one look-up per run.
-Rule 2: an endpoint's name is its hostname, or derived from its address, so several may share one.
+Rule 2: an endpoint's name is its hostname, or derived from its address, so several endpoints may
+share a name.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from .question import hostname_of, keys_of_label
 _COMPARED_MAX = 8_192
 AT_ONCE = 4_096
 """The maximum number of endpoints, or ports, that are read at once for a question, in 5 ms."""
-# The maximum number of ports of slices for which names are found: two lists of 20,000, a slice's
-# maximum, as while target ports change. They take 0.2 s; 100 such lists took 8 s and 0.3 GiB.
+# The maximum number of ports of slices for which names are found: two lists of 20,000 (a slice's
+# maximum), as there may be while target ports change. They take 0.2 s; 100 such lists took 8 s and
+# 0.3 GiB.
 _PORTS_MAX = 40_000
 # The number of endpoints from which a result is cached: smaller results take about 10 µs to derive,
 # and a cache takes memory per name.
@@ -43,7 +45,7 @@ class Ready:
     """Ready endpoints of one run of slices, all with the same ports.
 
     Args:
-        ports_id: A digest of the ports, of which there may be 20,000.
+        ports_id: A digest of the ports; there may be 20,000 ports.
     """
 
     __slots__ = ("by_label", "each_name", "endpoints", "ips", "ports", "ports_id")
@@ -290,7 +292,7 @@ def _name_of(endpoint: Endpoint) -> str:
 
 
 def _each_once(parts: Sequence[Sequence[_T]], identity: Callable[[_T], Hashable]) -> Sequence[_T]:
-    """Return the distinct items of all parts; of too many, those of each part."""
+    """Return the items of all parts, without duplicates unless there are too many items."""
     all_parts = list(itertools.chain.from_iterable(parts))
     if len(all_parts) > _COMPARED_MAX:
         return all_parts
@@ -298,7 +300,7 @@ def _each_once(parts: Sequence[Sequence[_T]], identity: Callable[[_T], Hashable]
 
 
 def _numbered(groups: Sequence[SamePorts]) -> Sequence[tuple[Sequence[Endpoint], Sequence[int]]]:
-    """Return one endpoint per name, with the numbers that no group before it has."""
+    """Return one endpoint per name, with the port numbers that no earlier group has for it."""
     count = sum(len(part.each_name) * len(one.numbers) for one in groups for part in one.parts)
     if count > _COMPARED_MAX:
         return [(part.each_name, one.numbers) for one in groups for part in one.parts]

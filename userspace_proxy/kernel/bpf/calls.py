@@ -62,8 +62,7 @@ _ALLOW = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 _PROGRAMS_MAX = 64
 _BATCH = 4096
 
-# How often a call is retried for an element for which memory is short, and the pause between
-# retries.
+# How often a call is retried if the kernel lacks memory for an element, and the pause in between.
 _TRIES, _REFILL_S = 20, 0.001
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -182,7 +181,7 @@ def attach(section: str, program: int, cgroup: int) -> int:
 
 
 def replace_program(link: int, program: int) -> None:
-    """Replace the program of a link by one of the same kind, atomically."""
+    """Atomically replace the program of a link with one of the same kind."""
     _call(_LINK_UPDATE, _LINK_FIELDS.pack(link, program, 0, 0))
 
 
@@ -233,7 +232,7 @@ def map_info(table: int) -> MapSpec:
 
 
 def memory_of(table: int) -> int:
-    """Return the size of a map in bytes, by the kernel; before Linux 6.4, as if it were full."""
+    """Return the bytes that the kernel counts for a map; before Linux 6.4, those of a full map."""
     for line in Path(f"/proc/self/fdinfo/{table}").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == "memlock":
@@ -281,8 +280,8 @@ def delete(descriptor: int, key: bytes) -> bool:
 def update_batch(descriptor: int, keys: bytes, values: bytes, count: int) -> None:
     """Set many elements; 30,000 take 10 to 20 ms. If one fails, those before it stay set.
 
-    From Linux 6.1 on, each processor has a small reserve of memory for elements, which is refilled
-    after a moment; a batch may use it up sooner.
+    From Linux 6.1 on, each CPU has a small reserve of memory for elements, which is refilled after
+    a moment; a batch may use it up sooner.
     """
     key, value = (ctypes.create_string_buffer(x, len(x)) for x in (keys, values))
     key_bytes, value_bytes = len(keys) // count, len(values) // count
@@ -316,7 +315,7 @@ def delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
 
 
 def elements(descriptor: int, spec: MapSpec) -> list[tuple[bytes, bytes]]:
-    """Return all elements of a hash; any that change during the listing may be missing or doubled.
+    """Return all elements of a hash map; those that change meanwhile may be missing or doubled.
 
     Args:
         spec: How the map was created.
@@ -350,7 +349,7 @@ def reason_of(log: str) -> str:
 
 
 def types_of(value_bytes: int) -> bytes:
-    """Return type information: 1 is an integer, 2 a structure without fields.
+    """Return BTF with two types: 1 is an integer, 2 is a structure without fields.
 
     Socket storage requires type information, and checks only the sizes.
     """
@@ -381,7 +380,7 @@ def _load(section: str, code: bytes, log: ctypes.Array[ctypes.c_char] | None = N
 
 
 class _Batch:
-    """A call that processes many elements."""
+    """One call of a batch command, and its result."""
 
     def __init__(
         self,
@@ -422,7 +421,7 @@ def _info(descriptor: int, size: int) -> bytes:
 def _element(
     command: int, descriptor: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None
 ) -> bool:
-    """Return whether the element existed."""
+    """Make a call for one element; return whether the element existed."""
     buffer = ctypes.create_string_buffer(key, len(key))
     where = ctypes.addressof(buffer), 0 if value is None else ctypes.addressof(value)
     try:
@@ -442,7 +441,7 @@ def _call_in(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
     """Call with attributes into which the kernel writes its answer."""
     number = _NUMBER.get(platform.machine())
     if number is None:
-        # The call may work even so.
+        # The machine may have the call, but under an unknown number.
         unknown = f"cannot call bpf(2): its number on {platform.machine()} isn't known"
         raise PermissionError(errno.EPERM, unknown)
     result = int(_libc.syscall(number, command, attributes, len(attributes)))

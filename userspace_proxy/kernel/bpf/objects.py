@@ -51,7 +51,7 @@ KINDS: Mapping[str, HookKind] = {
 
 
 class MapSpec(NamedTuple):
-    """How to create a map; its types are values of ``enum bpf_map_type``."""
+    """How to create a map; the type is a value of ``enum bpf_map_type``."""
 
     type: int
     key_bytes: int
@@ -140,7 +140,7 @@ class _Elf:
         maps = {
             name: MapSpec(*_MAP.unpack_from(self._sections[where].body, offset))
             for name, where, offset in self._symbols
-            # Other numbers aren't sections: the symbol of the file itself, or an undefined one.
+            # Other numbers aren't sections: they mark the file's own symbol, or an undefined one.
             if 0 < where < len(self._sections) and self._sections[where].name == _MAPS
         }
         programs = [

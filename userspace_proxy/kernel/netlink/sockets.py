@@ -49,7 +49,7 @@ LISTINGS = 10
 # The number of requests per batch. A refusal takes about 1 KiB of kernel memory; 100 fit into a
 # socket's buffer (net.core.rmem_default is 208 KiB), and 100 requests into one message.
 BATCH = 100
-# Errors of a listing if the kernel doesn't have such a family, or any rules, or a route in a table.
+# Errors of a listing if the kernel lacks the address family or routing rules, or the table.
 _UNSUPPORTED = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 # The number of bytes per read: the kernel never sends more in one datagram.
 _READ_BYTES = 1 << 16
@@ -119,7 +119,7 @@ class Requests:
 
     @property
     def port(self) -> int:
-        """The sender that events about this socket's changes name."""
+        """The port ID that events about this socket's changes name as their sender."""
         return int(self._socket.getsockname()[0])
 
     def list_all(self, request: bytes) -> list[Message]:
@@ -152,7 +152,7 @@ class Requests:
             raise
 
     def blocks(self, request: bytes) -> Iterator[bytes]:
-        """Yield the datagrams of a listing unparsed; consume all of them."""
+        """Yield the datagrams of a listing unparsed; the caller must consume all of them."""
         number = self._next_number()
         self._socket.send(numbered(request, number))
         is_complete = False
@@ -171,7 +171,7 @@ class Requests:
         return answer
 
     def change(self, requests: Iterable[bytes]) -> list[tuple[int, int]]:
-        """Make independent changes in order; return index and error number of refused ones."""
+        """Make independent changes in order; return the index and errno of each refused one."""
         refused: list[tuple[int, int]] = []
         waiting = list(requests)
         for start in range(0, len(waiting), BATCH):
@@ -210,7 +210,7 @@ class Requests:
         self._socket.close()
 
     def _make_room(self, size: int) -> None:
-        """Raise the send buffer to the size of a message, if this process may."""
+        """Enlarge the send buffer for a message, if this process is permitted to."""
         if size > self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _OVERHEAD:
             for option in (SO_SNDBUFFORCE, socket.SO_SNDBUF):
                 with contextlib.suppress(OSError):
@@ -358,8 +358,8 @@ class RouteSockets(contextlib.ExitStack):
 def is_for_netfilter(sock: socket.socket) -> bool:
     """Return whether requests over a socket go to the kernel's netfilter.
 
-    Otherwise, a process could answer instead of the kernel: check each socket that a process
-    passes.
+    Otherwise, a process could answer instead of the kernel: check each socket that another process
+    has passed.
     """
     return (sock.family, sock.proto) == (socket.AF_NETLINK, NETLINK_NETFILTER)
 

@@ -7,8 +7,8 @@ The caller supplies the contents: the messages that create the table with its se
 rules, and the elements of the sets.
 
 Rule 1: unless another program has changed the table, it contains the last written state.
-Rule 2: rules are compared with the kernel's listing from after the write, elements with the desired
-elements.
+Rule 2: rules are compared with the kernel's listing that was read after the write, elements with
+the desired elements.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .writer import INET, SetElement
 # Errors of a kernel that lacks a feature. Other errors (out of memory, a late answer, a temporary
 # refusal) don't show which features it supports.
 _LACKS = frozenset({errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
-# How often listing the written table is tried, because the kernel may be short of memory.
+# How often reading back the written table is tried: the kernel may be short of memory.
 _LISTINGS = 2
 
 
