@@ -56,11 +56,18 @@ class ListenAddresses:
         self._tries = _TRIES
         """How many used ports may still be skipped before :meth:`start_over`."""
         self._skipped = 0
-        """How many ports in a row were skipped since a listener was last opened or closed."""
+        """How many ports in a row were skipped since a listener was last opened or closed, or since
+        no Service port lacked one."""
 
-    def start_over(self) -> None:
-        """Allow used ports to be skipped again."""
+    def start_over(self, *, is_short: bool) -> None:
+        """Allow used ports to be skipped again.
+
+        Args:
+            is_short: Whether a Service port still lacks a listener.
+        """
         self._tries = _TRIES
+        if not is_short:
+            self._skipped = 0
 
     def wanted(
         self, plan: PortPlan, preferred: Mapping[Frontend, int], *, may_open: bool = True

@@ -219,12 +219,12 @@ class ServedPorts:
 
         It stops at the first Service port that still lacks a common resource.
         """
-        self._addresses.start_over()
+        shares = self.shortages.shares
+        self._addresses.start_over(is_short=shares.next_waiting() is not None)
         self._reservations.bind_again()
         for served in list(self._problems.incomplete.values()):
             if not served.is_retired:
                 yield self._serve_again(served)
-        shares = self.shortages.shares
         while (key := shares.next_waiting()) is not None:
             yield self._serve_again(self._served[key], is_turn=True)
             if shares.is_waiting(key):
