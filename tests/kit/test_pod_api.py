@@ -91,7 +91,7 @@ def test_a_pod_terminates_until_it_is_removed(cluster, ask):
     assert cluster.pods() == {}
 
 
-def test_a_pod_is_restored_after_a_test(cluster, ask):
+def test_restoring_a_pod_resets_its_status_and_annotations(cluster, ask):
     cluster.put_pod("web-1")
     (before,) = ask("pods", "shop", [("app", "web")])
     ask("set_running", POD, "127.0.0.2", {PodPort(80, "TCP"): 1}, is_ready=True)

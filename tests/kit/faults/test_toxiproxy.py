@@ -52,7 +52,7 @@ class Services:
 
 @pytest.fixture
 async def call():
-    """Call the API; yields a function that returns status and JSON."""
+    """Yield a function that calls the API, and returns status and JSON."""
     api = ToxiproxyApi(Services())
     host, port = await api.serve(("127.0.0.1", 0))
     async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
