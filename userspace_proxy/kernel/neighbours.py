@@ -1,14 +1,14 @@
-"""Asks the kernel whether an address is reachable: by a route, and a host at its next hop.
+"""Asks the kernel whether an address is reachable: by a route, and a next hop that answers.
 
     a packet to 10.244.0.99 ──▶ ARP, neighbour discovery ──no answer──▶ incomplete, 3 s later failed
                                 └ from it, or from the gateway
 
 A dial times out after 1 to 3 s, mostly before the kernel gives up and reports EHOSTUNREACH. The
-kernel deletes failed entries: in a large table within seconds.
+kernel deletes failed entries, in a large table within seconds.
 
-Rule 1: the table isn't listed, which takes 12 µs for each entry: in large clusters there are tens
-of thousands (net.ipv4.neigh.default.gc_thresh3). Before Linux 5.0, the kernel can only list the
-table, so there is no answer.
+Rule 1: the table isn't listed, because that takes 12 µs per entry, and large clusters have tens of
+thousands (net.ipv4.neigh.default.gc_thresh3). Before Linux 5.0, the kernel can only list the table,
+so the result is unknown.
 Rule 2: the network namespace is that of the calling thread.
 
 Source: include/uapi/linux/neighbour.h; arp(7); neigh_periodic_work() in net/core/neighbour.c.
@@ -46,9 +46,9 @@ def next_hop(ip: str) -> NextHop | None:
 
 
 def own_route_failure(failed: DialFailure, ip: str) -> DialFailure:
-    """Return why a dial failed; if a route of this node is the reason, as OWN_ROUTES has it.
+    """Return why a dial failed: if this node's route is the reason, the failure from OWN_ROUTES.
 
-    A router may report the same errno by ICMP.
+    The kernel is asked for the route, because a router may report the same errno by ICMP.
     """
     if failed.failure not in OWN_ROUTES:
         return failed

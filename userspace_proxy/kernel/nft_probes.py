@@ -1,7 +1,7 @@
-"""Tables that the kernel is made to check; together they contain each expression that rules use.
+"""Tables for the kernel to check; together they contain each expression that rules use.
 
 Each table is its own transaction, named after the kernel part in ``offers.NEEDS`` that it needs.
-They contain every expression that this proxy writes (``tests/unit/kernel/test_nft_probes.py``).
+A test checks that no expression is missing (``tests/unit/kernel/test_nft_probes.py``).
 """
 
 from __future__ import annotations
