@@ -30,12 +30,13 @@ class Outcome(NamedTuple):
     """The possible outcomes for packets in a chain."""
 
     by: tuple[Chain, Step] | None = None
-    """The last rule, with its chain, that may translate the packets, or in a filter chain drop
-    them; None if there is none."""
+    """The last rule that may translate the packets, or in a filter chain drop them, with the chain
+    that contains it; None if there is none."""
     ends: bool = False
-    """Whether packets may be accepted here, or leave all chains otherwise."""
+    """Whether packets may be accepted or queued, or in a nat chain dropped, so that no later rule
+    sees them."""
     back: bool = False
-    """Whether packets may continue after the chain."""
+    """Whether packets may reach the end of the chain, or return from it."""
 
     @property
     def is_certain(self) -> bool:
@@ -111,7 +112,7 @@ def find_drop(base: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> 
 
 
 class _Effect(NamedTuple):
-    """What a verdict may do."""
+    """The possible effects of a verdict on a packet."""
 
     takes: bool = False
     ends: bool = False

@@ -46,9 +46,9 @@ class Translation(NamedTuple):
     """How the proxy translates a frontend."""
 
     priority: int = NEVER
-    """The priority of the chain that translates; NEVER if nothing is translated."""
+    """The priority of the proxy's chain that translates; NEVER if none does."""
     port: int = 0
-    """The proxy port; 0 if there is none, as when the kernel sends clients to endpoints."""
+    """The proxy port; 0 if there is none, for example if the kernel forwards to endpoints."""
 
 
 class Followed(NamedTuple):
@@ -62,7 +62,7 @@ _NOTHING = -1
 
 
 class EarlierChains:
-    """Finds chains that come before this proxy's, in this thread's network namespace.
+    """Finds chains that packets traverse before this proxy's, in this thread's network namespace.
 
     Args:
         translation_of: Returns a frontend's current translation.
@@ -78,13 +78,13 @@ class EarlierChains:
         self._found: dict[Frontend, Taken] = {}
         self._earlier: Sequence[Followed] = ()
         self.filters: Sequence[Followed] = ()
-        """Chains as of the last check, for :func:`.endpoints.dropping_chain`."""
+        """The chains that the last check found, for :func:`.endpoints.dropping_chain`."""
 
     def look(self, frontends: Collection[Frontend]) -> dict[Frontend, Taken]:
         """Return the frontends whose packets another program translates or drops, with the causes.
 
         Takes 10 µs if nftables hasn't changed since the last call. If nftables can't be read (the
-        kernel lacks it, permission is denied), nothing is found.
+        kernel lacks it, permission is denied), the result is empty.
         """
         try:
             self._reader = self._reader or NftReader(self._is_own)
@@ -108,7 +108,7 @@ class EarlierChains:
         self._reader = None
 
     def unfollowed(self, frontends: Collection[Frontend]) -> list[str]:
-        """Describe the rules that may take packets of frontends, as of the last check."""
+        """Describe the rules that may take packets of frontends, as the last check found them."""
         found: dict[str, None] = {}
         for chain, chains in self._earlier:
             if not chain.is_read:
@@ -224,7 +224,7 @@ def places_to_follow(
 def explain_chain(
     chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, translation: Translation
 ) -> Taken | None:
-    """Return how a chain takes a frontend's packets, and the remedy; None if it doesn't.
+    """Return how a chain takes a frontend's packets, and the remedy; None if it takes none.
 
     Args:
         chain: The chain, with its rules.

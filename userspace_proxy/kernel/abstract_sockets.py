@@ -1,10 +1,11 @@
 """Abstract Unix sockets, through which processes of the proxy find each other.
 
-They belong to a network namespace, like rules and routes, even across containers, and the kernel
-removes them with their process. Any user can bind any name, so a socket is trusted only if root, or
-this process's user, listens on it (SO_PEERCRED). That isn't sufficient, because root in a container
-may have no capabilities: the listener also proves that it has CAP_NET_ADMIN (``name_proofs``), and
-so does a client whose request changes which process serves the node (``net_admin_proof``).
+Like rules and routes, they belong to a network namespace, which containers may share, and the
+kernel removes them with their process. Any user can bind any name, so a socket is trusted only if
+root, or this process's user, listens on it (SO_PEERCRED). That isn't sufficient, because root in a
+container may have no capabilities: the listener also proves that it has CAP_NET_ADMIN
+(``name_proofs``), and so does a client whose request changes which process serves the node
+(``net_admin_proof``).
 
 Rule 1: other users choose names, too, so names are bytes whose content isn't trusted.
 Rule 2: other users can keep a listener's queue full. Then the kernel is asked for its owner, and
@@ -39,7 +40,7 @@ queue takes more descriptors than a process has by default, and emptying it take
 # the socket may be bound but not listening yet.
 _ANSWER_S = 0.5
 _PAUSE_S = 0.002
-# The maximum number of connections accepted per turn, which takes half a millisecond.
+# The maximum number of connections accepted at once, which takes half a millisecond.
 _ACCEPTED_A_TURN = 64
 
 
@@ -88,9 +89,9 @@ def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
 
 
 def find_listeners(names: Iterable[str]) -> dict[str, int]:
-    """Return the pid of the trusted process that listens on each of these names.
+    """Return the pid of the trusted process that listens on each name.
 
-    The pid is 0 if its PID namespace isn't visible from here, or if the queue stays full. Names
+    The pid is 0 if the process isn't in a visible PID namespace, or if its queue stays full. Names
     without a trusted listener are left out.
     """
     found = dict[str, int]()

@@ -1,4 +1,4 @@
-"""Entries in bridges' forwarding databases that mark one MAC address as local.
+"""Adds entries to bridges' forwarding databases that mark one MAC address as local.
 
 A bridge delivers frames for such an address to this node, and never learns it from a port.
 
@@ -30,7 +30,7 @@ class BridgeEntries:
             self._requests = Requests.open(NETLINK_ROUTE)
 
     def put_right(self, bridges: Iterable[int]) -> frozenset[int]:
-        """Make the entries local, even where a bridge has learned the MAC from a pod.
+        """Write the local entries, even if a bridge has learned the MAC address from a pod.
 
         Returns: The bridges that still exist.
         """

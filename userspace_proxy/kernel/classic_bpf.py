@@ -19,14 +19,14 @@ JUMP_IF_EQUAL = 0x15
 RETURN = 0x06
 RETURN_ACCUMULATOR = 0x16
 
-# The values are from asm-generic/socket.h; Python's socket module lacks them.
+# Values from asm-generic/socket.h, which Python's socket module lacks.
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 SO_ATTACH_REUSEPORT_CBPF = 51
 
 NETWORK_HEADER = 0xFFF00000
-"""The number to add to offsets that count from the network header, not from the packet's data."""
+"""The number to add to an offset from the network header, instead of the packet's data."""
 SOURCE_OFFSETS = {4: (12,), 6: (8, 12, 16, 20)}
-"""The offsets of the words of the source address in that header, by IP version."""
+"""The offsets in that header of the source address's words, by IP version."""
 
 # struct sock_filter.
 _INSTRUCTION = "=HBBI"

@@ -2,7 +2,7 @@
 
 The kernel evaluates rules only for the first packet of an entry; later packets follow the entry:
 
-- UDP: a client that keeps its source port would use the old port, or bypass the proxy, forever.
+- UDP: a client that keeps its source port would reach the old port, or bypass the proxy, forever.
 - TCP: a SYN that arrived while there was no rule bypassed the proxy. Its retransmissions do too,
   and so does each new connection from that port, until two minutes after the last one. The same
   applies to a SYN that was sent to an endpoint that doesn't answer, or to a listener whose filter
@@ -63,7 +63,7 @@ class Range(NamedTuple):
     last: int
     """The last port; 0 for a single port."""
     besides: Set[int] = frozenset()
-    """Ports in the range that are translated otherwise."""
+    """Ports in the range that other rules translate."""
 
 
 SINGLE = Range(0)
@@ -81,20 +81,20 @@ class Change(NamedTuple):
     now: int | None
     """The new target port; None if this proxy no longer steers the frontend."""
     choices: Collection[tuple[Collection[tuple[str, int]], Collection[str] | None]] = ()
-    """Endpoints to which the rule may point, too, or may have pointed if the frontend isn't steered
-    now, each with the networks of the clients that may use them; None for all. The first entry that
-    admits a client counts."""
+    """Endpoints to which the rule may also point, or, if the frontend is no longer steered, may
+    have pointed. Each group has the networks of the clients that may use it; None for all clients.
+    The first group that admits a client counts."""
     here: Set[bytes] = frozenset()
-    """The packed addresses of this node: an entry that points to the port on another address is
-    useless. Empty if they are unknown."""
+    """The packed addresses of this node, because an entry that points to the port on another
+    address is stale. Empty if they are unknown."""
     range: Range = SINGLE
-    """The ports from the dialled one on; endpoints are given with the port for the first one."""
+    """The dialled ports; endpoints have the port that corresponds to the first of them."""
     is_replaced: bool = False
-    """Whether the old port may serve another frontend, or another program, now."""
+    """Whether the old port may now belong to another frontend or program."""
 
 
 class Allowed:
-    """Where the UDP associations of one frontend may go."""
+    """Where the UDP associations of one frontend may lead."""
 
     def __init__(self, change: Change) -> None:
         self._before, self._now, self._here = change.before, change.now, change.here
@@ -154,7 +154,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
             if change.now is not None:
                 tcp.append(change)
             elif change.is_replaced:
-                # A SYN to an endpoint may be from any other program.
+                # A SYN to an endpoint may belong to any other program.
                 tcp.append(change._replace(choices=()))
         elif change.now is not None or change.before:
             udp.append(change)
@@ -182,7 +182,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
 
 
 class ByDialled:
-    """Where entries may go, by the address and port that clients dialled."""
+    """Where entries may lead, by the address and port that clients dialled."""
 
     def __init__(self, changes: Iterable[Change]) -> None:
         self._single: dict[bytes, Allowed] = {}
@@ -238,7 +238,7 @@ def leads_to(association: ConntrackEntry, port: int) -> bool:
 
 
 def is_answered(connection: ConntrackEntry) -> bool:
-    """Return whether the other end of a connection has answered, with anything but a reset."""
+    """Return whether the other end of a connection has answered, other than with a reset."""
     return bool(connection.status & IPS_SEEN_REPLY) and not connection.was_reset
 
 
@@ -258,7 +258,7 @@ class Tracked(NamedTuple):
 
     entries: Mapping[Leg, int]
     volumes: Mapping[Leg, Volume] | None
-    """The sums of the volumes of the entries; None if the kernel doesn't count bytes."""
+    """The total volume of the entries; None if the kernel doesn't count bytes."""
 
 
 def counts_bytes(setting: Path = Path("/proc/sys/net/netfilter/nf_conntrack_acct")) -> bool:
@@ -288,12 +288,12 @@ def count_by_endpoint(version: int, protocol: int) -> Tracked:
 class DialledBy(NamedTuple):
     """The tracked connections to a dialled address.
 
-    The key is a hash of the client's address and port; the value is the number of seconds until the
-    kernel forgets a closed connection, or 0 while the connection is open.
+    Both mappings are keyed by a hash of the client's address and port. The value is the number of
+    seconds until the kernel forgets a closed connection, or 0 while the connection is open.
     """
 
     answered: dict[int, int]
-    """Connections whose client has received an answer from an endpoint."""
+    """Connections of other clients that have received an answer from an endpoint."""
     own: dict[int, int]
     """Connections of clients on this node, answered or not."""
 
@@ -303,7 +303,7 @@ def connections_at(
 ) -> dict[SocketAddress, DialledBy]:
     """Return the tracked connections to these dialled addresses; blocks.
 
-    Connections to the proxy's own ports are left out.
+    Connections that are translated to the proxy's own ports are left out.
 
     Args:
         endpoints: The packed endpoints of each address; one may be on this node.

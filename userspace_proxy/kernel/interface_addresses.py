@@ -94,7 +94,7 @@ def _index(interface: str) -> int:
 
 
 def _read(address: ListedAddress, lent: Container[int]) -> str:
-    """Return an address; empty if it should be ignored.
+    """Return the address in a message; empty if it should be ignored.
 
     Args:
         lent: Interfaces whose addresses are cluster IPs of Services.
@@ -109,7 +109,7 @@ def _read(address: ListedAddress, lent: Container[int]) -> str:
     return "" if is_link_local else address.ip
 
 
-# An address without a route isn't local; a dial then reports the kernel's reason.
+# An address without a route isn't local; a dial to it reports the kernel's reason.
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
 
 

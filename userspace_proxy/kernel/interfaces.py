@@ -71,7 +71,7 @@ def without_ipv6(
 ) -> dict[Frontend, str]:
     """Return the IPv6 frontends if IPv6 is disabled on this node, each with the cause.
 
-    Their rules are applied but have no effect, as no interface has an IPv6 address.
+    The frontends' rules are applied but have no effect, because no interface has an IPv6 address.
     """
     if _has_ipv6(conf):
         return {}
@@ -93,7 +93,7 @@ def _has_ipv6(conf: Path) -> bool:
 
 
 class PreroutingAddress:
-    """The node's addresses, and the one for DNAT in PREROUTING if REDIRECT doesn't work.
+    """Tracks the node's addresses, and chooses one for DNAT in PREROUTING if REDIRECT doesn't work.
 
     Args:
         preferred: The node's own addresses, best first.
@@ -118,8 +118,8 @@ class PreroutingAddress:
         batch = self._events.read()
         if batch:
             self._is_current = False
-            # An address that was added and removed since the last read may have served clients,
-            # too.
+            # Include addresses that were added and removed since the last read: clients may have
+            # used them.
             gone = (one for one in batch.messages if one.kind == rtnetlink.DEL_ADDRESS)
             self._note_lost(rtnetlink.read_address(one).ip for one in gone)
         if batch.has_lost:
@@ -161,7 +161,8 @@ class PreroutingAddress:
 
     def _note_lost(self, addresses: Iterable[str]) -> None:
         for ip in addresses:
-            # A link-local address is lost together with its link and the clients behind it.
+            # Ignore link-local addresses: they disappear only with their link and the clients
+            # behind it.
             if ip and not ipaddress.ip_address(ip).is_link_local:
                 self._lost.add(IPFamily.of(ip))
 
@@ -241,12 +242,12 @@ def _lacks(listed: ListedLink, numbered: set[int]) -> bool:
     is_up = listed.flags & rtnetlink.UP and not listed.flags & rtnetlink.LOOPBACK
     if not is_up or listed.link.number in numbered:
         return False
-    # Packets to a port of a bridge or bond belong to its master; packets to a port of a VRF don't.
+    # A bridge or bond receives the packets of its ports, but a VRF doesn't.
     return listed.port_kind in ("", "vrf")
 
 
 def _routed_source() -> str:
-    """Return the source address of packets on the default route; empty without such a route."""
+    """Return the source address for the default route; empty if there is no such route."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(_ELSEWHERE)

@@ -1,4 +1,4 @@
-"""Socket options of the legacy tables, by which the tables can be examined without iptables.
+"""Socket options that query the legacy tables without iptables.
 
 Source: include/uapi/linux/netfilter_ipv4/ip_tables.h and netfilter/x_tables.h.
 """
@@ -27,7 +27,7 @@ def info_of(table: str) -> bytes:
 
 
 def revision_of(name: bytes, revision: int = 0) -> bytes:
-    """Return the value of :data:`GET_REVISION_MATCH` and of :data:`GET_REVISION_TARGET`."""
+    """Return the value of :data:`GET_REVISION_MATCH` or :data:`GET_REVISION_TARGET`."""
     # struct xt_get_revision.
     return struct.pack("=29sB", name, revision)
 

@@ -5,7 +5,7 @@
     RLIMIT_AS                              the address space of this process
 
 Rule 1: the lowest limit of this cgroup and its ancestors applies.
-Rule 2: file cache doesn't count as used, because the kernel drops it before killing a process.
+Rule 2: file cache doesn't count as used, because the kernel reclaims it before killing a process.
 Rule 3: a limit that can't be read is ignored.
 """
 
@@ -34,7 +34,7 @@ class MemoryLimit(Protocol):
         """Whether the kernel's socket buffers are counted."""
 
     def used(self) -> int:
-        """Return the bytes in use; 0 if that can't be read."""
+        """Return the number of bytes in use; 0 if it can't be read."""
 
     def estimate(self) -> int:
         """Estimate :meth:`used` at less cost, with the file cache of the last exact reading."""
@@ -46,7 +46,7 @@ class _Names(NamedTuple):
     limits: tuple[str, ...]
     used: str
     cache: tuple[bytes, ...]
-    """The names of its lines in ``memory.stat``, which include the cgroups below."""
+    """The lines of the file cache in ``memory.stat``, which include descendant cgroups."""
 
 
 _V2 = _Names(("memory.max", "memory.high"), "memory.current", (b"inactive_file", b"active_file"))
@@ -97,7 +97,7 @@ class AddressSpace:
 
 
 def find_memory_limits(proc: Path = Path("/proc/self")) -> list[MemoryLimit]:
-    """Return the limits of this process: of its cgroup, its address space, both, or neither."""
+    """Return the limits of this process's cgroup and address space, if they have any."""
     found: list[MemoryLimit] = []
     # If limits are equal, choose the outermost one, whose usage includes other cgroups.
     cgroups = [c for folder, names in _cgroups(proc) if (c := _limited(folder, names)) is not None]

@@ -1,4 +1,4 @@
-"""Proves to all processes of this network namespace that a process with CAP_NET_ADMIN chose a name.
+"""Proves to all processes in this network namespace that a process with CAP_NET_ADMIN chose a name.
 
     holder      open_name_proofs(name): two netlink sockets; port IDs and groups are a hash of it
     any other   name in ProvenNames(): /proc/net/netlink shows both
@@ -12,7 +12,7 @@ is infeasible.
 Rule 2: open proofs before binding a name, and close them no later than its socket. While the name
 is bound, no other process can bind it, so the proof holds for that socket.
 Rule 3: any user may bind a netlink socket to a known name's port ID, so that the name can't be
-proved. Names that are random until they are bound avoid this.
+proved. A random name that isn't known until it is bound avoids this.
 
 Source: netlink_bind() and netlink_native_seq_show() in net/netlink/af_netlink.c; nfnetlink_bind()
 in net/netfilter/nfnetlink.c, which accepts groups that don't exist.

@@ -48,7 +48,7 @@ def next_hop(ip: str) -> NextHop | None:
 def own_route_failure(failed: DialFailure, ip: str) -> DialFailure:
     """Return why a dial failed; in the words of OWN_ROUTES if a route of this node is the reason.
 
-    A router may report the same errno by ICMP.
+    The kernel is asked for the route, because a router may report the same errno by ICMP.
     """
     if failed.failure not in OWN_ROUTES:
         return failed

@@ -4,7 +4,7 @@
                                ◀─ all of them, as of 17.3 ──
 
 Rule 1: listings are always complete, so a lost event does no harm; only messages that differ from
-the last listing are parsed, because parsing is nearly all of the work.
+the last listing are parsed, because parsing takes nearly all of the time.
 Rule 2: during constant changes, listing each kind is limited to 5 % of a CPU, or to once a second.
 In between, callers get the last listing, marked as not current, and ask again later.
 Rule 3: a listing that a change has interrupted is repeated. If every listing is interrupted,
@@ -33,9 +33,9 @@ from .netlink.sockets import LISTINGS, NETLINK_ROUTE
 from .own_namespace import network_namespace
 
 ANY = -math.inf
-"""A time in the past, for callers that accept the last listing whatever has changed since."""
-# The pause after a listing. On a small node, a listing takes 0.3 ms and needs no pause: changes are
-# listed immediately.
+"""A time in the past, for callers that accept the last listing, whatever has changed since then."""
+# The pause after a listing. On a small node, a listing takes 0.3 ms and needs no pause, so changes
+# are listed immediately.
 _PACING, _SHORT_S = Pacing(0.05, longest_s=1.0), 0.005
 _IGNORED = (rtnetlink.BROADCAST, rtnetlink.ANYCAST, rtnetlink.MULTICAST)
 # The protocol numbers of this program's own routes.
@@ -49,7 +49,7 @@ class Listed(NamedTuple, Generic[Item]):
     """A complete listing, which may be out of date."""
 
     items: tuple[Item, ...]
-    """The items; the same object while nothing has changed."""
+    """The listed items; the same object until something changes."""
     is_current: bool
     """Whether the listing includes all changes up to the requested moment."""
 
@@ -77,8 +77,8 @@ class _LastListing(Generic[Item]):
 class NodeListings:
     """The listings of one network namespace; thread-safe.
 
-    The socket is closed together with the object. All methods raise an OSError if the kernel
-    refuses, and take the moment up to which changes must be included.
+    The socket is closed together with the object. All methods take the moment up to which changes
+    must be included, and raise an OSError if the kernel refuses the listing.
     """
 
     _shared: ClassVar[weakref.WeakValueDictionary[int, NodeListings]] = (

@@ -28,7 +28,7 @@ class OneThread:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a call was made since creation or the last :meth:`close`."""
+        """Whether a call has been made since creation or the last :meth:`close`."""
         return self._executor is not None
 
     async def run(self, call: Callable[[], Result]) -> Result:

@@ -1,4 +1,4 @@
-"""Reads the network privileges of this process, and sysctls that forbid user namespaces."""
+"""Reads the capabilities of this process, and the sysctls that forbid user namespaces."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def has_net_admin() -> bool:
 def read_sysctls(
     names: Iterable[str] = tuple(SYSCTLS), proc_sys: Path = Path("/proc/sys")
 ) -> dict[str, str]:
-    """Return the values of the sysctls that this kernel has."""
+    """Return the values of those sysctls that exist in this kernel."""
     values = {}
     for name in names:
         with contextlib.suppress(OSError):

@@ -54,7 +54,7 @@ class NodeRoutes(Generic[Derived]):
         """The result of the last listing."""
 
     def look_at_settings(self) -> None:
-        """List again if sysctls have changed; cheap, because it reads two small files."""
+        """List again if br_netfilter's sysctls have changed; cheap: it reads two small files."""
         if not self._is_closed and read_bridge_filter() != self.now.bridge_filter:
             self._followed.look_again()
 

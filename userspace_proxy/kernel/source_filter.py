@@ -55,7 +55,7 @@ def admit(sock: _socket.socket, networks: Iterable[str] | None) -> None:
 
 
 def cannot_admit(at: SocketAddress, protocol: Protocol, exc: OSError) -> ShortageError:
-    """Return the error for a filter that the kernel refuses."""
+    """Return the error to raise if the kernel refuses a filter."""
     return ShortageError(
         f"cannot limit which clients reach {at}/{protocol}",
         cause=exc.strerror or str(exc),
@@ -101,7 +101,7 @@ def _program(version: int, networks: Iterable[str]) -> list[bpf.Instruction]:
 
 
 def _is_in(network: _Network) -> list[bpf.Instruction]:
-    """Return instructions that admit a source in this network, and otherwise continue."""
+    """Return instructions that admit a packet from this network, and otherwise continue."""
     offsets, program = bpf.SOURCE_OFFSETS[network.version], []
     words, masks = _words(network.network_address), _words(network.netmask)
     compared = [(n, w, m) for n, (w, m) in enumerate(zip(words, masks, strict=True)) if m]

@@ -1,4 +1,4 @@
-"""Tries kernel parts, without changing anything that another program could see.
+"""Tries kernel parts without changing anything that another program can see.
 
     nftables       the kernel checks a transaction, and discards it
     legacy tables  are read in a network namespace of their own, which creates them there; while
@@ -47,7 +47,7 @@ _CLONE_NEWNET = 0x40000000
 # of NFNL_SUBSYS_CTNETLINK, with an empty nfgenmsg.
 _CONNTRACK_STATS, _ANY_FAMILY = 0x105, bytes(4)
 # Source: include/uapi/linux/sock_diag.h, inet_diag.h: struct inet_diag_req_v2 of a TCP connection
-# that can't exist, as a port is never 0.
+# that can't exist, because a port is never 0.
 _BY_FAMILY, _DESTROY = 20, 21
 _NO_CONNECTION = struct.pack(
     "=BBHIHH32sIQ", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0, 0, bytes(32), 0, 2**64 - 1
@@ -132,7 +132,7 @@ def _or_loaded(modules: Sequence[str]) -> Iterator[None]:
 
 def _can_load(modules: Sequence[str]) -> bool:
     try:
-        # Outside the initial user namespace, the capability doesn't permit loading modules.
+        # Outside the initial user namespace, CAP_SYS_MODULE doesn't permit loading modules.
         is_able = user_namespace() in (0, _FIRST_USER_NAMESPACE)
         if not (is_able and effective_capabilities() >> _CAP_SYS_MODULE & 1):
             return False
@@ -161,8 +161,8 @@ def _is_there(line: str) -> bool:
 
 def _ask_for_tables(version: int) -> None:
     modules = _LEGACY_MODULES[version]
-    # The kernel would load the modules for the trial, and before Linux 5.15 that creates their
-    # tables in the first network namespace, too.
+    # For the trial, the kernel would load the modules, and before Linux 5.15 that would also create
+    # their tables in the initial network namespace.
     if not all((_MODULES / name).exists() for name in modules) and _can_load(modules):
         return
     for table in ("nat", "filter"):
@@ -237,7 +237,7 @@ _LEGACY: Mapping[str, tuple[Ask, Ask]] = {
     "legacy socket match": (_ask_for_socket_match, _ask_for_socket_match),
     "legacy tables of IPv6": (partial(_ask_for_tables, 6), partial(_ask_for_option, 6)),
 }
-"""How each part is tried in a namespace of its own, and where that isn't possible."""
+"""The trials of each part: in a network namespace of its own, and where none can be created."""
 _TRIALS: Mapping[str, Ask] = {
     "conntrack netlink": _ask_conntrack,
     "IPv6": lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close(),

@@ -1,4 +1,4 @@
-"""Queries DNS servers: bytes in, bytes out; answers are parsed only as far as they are used.
+"""Queries DNS servers: bytes in, bytes out; only the used parts of answers are parsed.
 
     query ──UDP──▶ server ──▶ answer
                      └ truncated, without an address: TCP
@@ -54,7 +54,7 @@ async def ask_by_tcp(
 
     Raises:
         TimeoutError, OSError: As for :func:`ask_by_udp`.
-        EOFError: The server closes the connection.
+        EOFError: The server closed the connection before the answer was complete.
         MalformedMessage: The answer is for another question, or is too large.
     """
     async with asyncio.timeout(seconds):
@@ -83,7 +83,8 @@ async def ask_for_addresses(server: SocketAddress, query: Query, seconds: float)
     if is_truncated(wire):
         # Some servers truncate in the middle of a record.
         with contextlib.suppress(MalformedMessage):
-            # The response has no room for further addresses anyway.
+            # A truncated answer suffices: the response to the client has no room for more
+            # addresses.
             if (answer := read_answer(wire, query)).addresses:
                 return answer
         wire = await ask_by_tcp(server, query, seconds, ADDRESS_BYTES_MAX)

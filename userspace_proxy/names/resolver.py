@@ -150,7 +150,7 @@ class ServiceNames:
 
     @property
     def _endpoints_answer(self) -> bool:
-        """Whether pods are reached at their own addresses; equal for all Services."""
+        """Whether clients reach pods at the pods' own addresses; the same for all Services."""
         state = next(iter(self._snapshot.services.values()), None)
         return state is None or state.service.of_endpoints is None
 
@@ -213,7 +213,7 @@ class ServiceNames:
     def _follow(
         self, name: str, type_: RecordType, alias: str, pick: Pick, followed: frozenset[str]
     ) -> DnsAnswer:
-        """Return a CNAME with its target's addresses; without them if the target is elsewhere."""
+        """Return a CNAME with its target's addresses; only the CNAME for a target elsewhere."""
         cname = _cname(name, alias)
         host = alias.lower()
         if not _is_below(host, self._zone):
@@ -230,14 +230,16 @@ class ServiceNames:
     def _srv(self, name: str, targets: Targets, pick: Pick) -> DnsAnswer:
         count = targets.count_ports()
         chosen = pick(count)
-        # All targets have the same priority and weight; CoreDNS counts each address.
+        # All targets have the same priority and weight, which CoreDNS derives from the number of
+        # addresses.
         weight = max(1, 100 // max(1, len(targets)))
         ports = dict.fromkeys(itertools.chain.from_iterable(map(targets.ports_at, chosen)))
         records = tuple(
             Record(name, RecordType.SRV, f"0 {weight} {port} {to}", TTL_S) for to, port in ports
         )
         if len(chosen) < count:
-            # Targets' addresses aren't added: there isn't even room for all SRV records.
+            # The targets' addresses aren't added, because there isn't even room for all SRV
+            # records.
             return DnsAnswer(Code.NOERROR, records, is_partial=True)
         additional = tuple(
             Record(to, RecordType.AAAA if ":" in ip else RecordType.A, ip, TTL_S)

@@ -1,6 +1,6 @@
-"""The calls of bpf(2): create, read and change maps, programs, links, pins and elements.
+"""Calls bpf(2): creates, reads and changes maps, programs, links, pins and elements.
 
-The caller owns each descriptor that is returned. A map or program exists while a descriptor, link
+The caller owns each returned descriptor. A map or program exists while a descriptor, link
 or pin refers to it; a program is attached while its link exists.
 
 Linux before 5.11 counts the maps and programs of a user as locked memory; see ``as_locked_memory``.
@@ -37,7 +37,7 @@ _INSTRUCTION_BYTES = 8
 # The size of the buffer for the verifier's log. A program of 1,000 instructions logs 100 KB; longer
 # logs are truncated.
 _LOG_BYTES = 1 << 20
-# Lines of the log that aren't the reason. Source: print_verification_stats().
+# Lines of the log that don't contain the reason. Source: print_verification_stats().
 _STATISTICS = ("processed ", "verification time", "stack depth")
 # The line after which Linux 7.3 and later explain the reason in paragraphs.
 _EXPLANATION = "\nVerification failed: "
@@ -88,7 +88,7 @@ class LinkInfo(NamedTuple):
 
 @contextlib.contextmanager
 def as_locked_memory() -> Iterator[None]:
-    """Lift the limit of locked memory during the block, if that is permitted.
+    """Lift the limit of locked memory within the ``with`` block, if that is permitted.
 
     Linux before 5.11 counts maps and programs of all the user's processes as locked memory.
     """
@@ -116,7 +116,7 @@ def create_map(name: str, spec: MapSpec) -> int:
 
 
 def load_program(section: str, code: bytes) -> int:
-    """Return the descriptor of a program, once the kernel has verified it.
+    """Return the descriptor of a new program, which the kernel has verified.
 
     Args:
         section: A key of ``KINDS``.
@@ -142,9 +142,10 @@ def load_program(section: str, code: bytes) -> int:
 def try_programs() -> None:
     """Load a program that is never attached; raises OSError if the kernel refuses it.
 
-    The program is for the newest hook of :data:`KINDS` (Linux 5.9), which implies the other hooks.
+    The program is for the newest hook of :data:`KINDS` (Linux 5.9); a kernel with this hook also
+    has the others.
     """
-    # The locked memory of the user's other processes may exceed the limit.
+    # The user's other processes may have used up the limit of locked memory.
     with as_locked_memory():
         os.close(load_program("cgroup/sock_release", _ALLOW))
 
@@ -202,7 +203,7 @@ def attached(section: str, cgroup: int) -> tuple[int, list[int]]:
 
 
 def program_name(identifier: int) -> str:
-    """Return a program's name; empty if it no longer exists, or without CAP_SYS_ADMIN."""
+    """Return a program's name; empty if the program no longer exists, or without CAP_SYS_ADMIN."""
     try:
         program = _call(_PROGRAM_BY_ID, _ID_FIELDS.pack(identifier, 0, 0))
     except OSError:
@@ -226,7 +227,7 @@ def link_info(link: int) -> LinkInfo:
 
 
 def map_info(table: int) -> MapSpec:
-    """Return how a map was created."""
+    """Return the type and sizes with which a map was created."""
     *spec, _ = _MAP_INFO.unpack(_info(table, _MAP_INFO.size))
     return MapSpec(*spec)
 
@@ -253,7 +254,7 @@ def pinned(path: Path) -> int:
 
 
 def update(descriptor: int, key: bytes, value: bytes) -> None:
-    """Set one element, atomically; waits for memory as :func:`update_batch` does."""
+    """Set one element atomically; waits for memory, like :func:`update_batch`."""
     with_value = ctypes.create_string_buffer(value, len(value))
     for tries in range(_TRIES + 1):
         try:
@@ -267,7 +268,7 @@ def update(descriptor: int, key: bytes, value: bytes) -> None:
 
 
 def lookup(descriptor: int, key: bytes, value_bytes: int) -> bytes | None:
-    """Return one element, or None; for a per-CPU map, the values of all possible CPUs."""
+    """Return one element, or None; in a per-CPU map, the values of all possible CPUs."""
     value = ctypes.create_string_buffer(value_bytes)
     return value.raw if _element(_LOOKUP, descriptor, key, value) else None
 
@@ -278,7 +279,7 @@ def delete(descriptor: int, key: bytes) -> bool:
 
 
 def update_batch(descriptor: int, keys: bytes, values: bytes, count: int) -> None:
-    """Set many elements; 30,000 take 10 to 20 ms. If one fails, those before it stay set.
+    """Set many elements; 30,000 take 10 to 20 ms. If one fails, earlier ones stay set.
 
     From Linux 6.1 on, each CPU has a small reserve of memory for elements, which is refilled after
     a moment; a batch may use it up sooner.
@@ -342,7 +343,7 @@ def elements(descriptor: int, spec: MapSpec) -> list[tuple[bytes, bytes]]:
 
 
 def reason_of(log: str) -> str:
-    """Return the line of the verifier's log with the reason for the refusal."""
+    """Return the reason for the refusal from the verifier's log."""
     said, _, _ = log.partition(_EXPLANATION)
     lines = [x for x in said.splitlines() if x.strip() and not x.startswith(_STATISTICS)]
     return lines[-1] if lines else "without a reason"
@@ -438,7 +439,7 @@ def _call(command: int, attributes: bytes) -> int:
 
 
 def _call_in(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
-    """Call with attributes into which the kernel writes its answer."""
+    """Call bpf(2) with attributes into which the kernel writes its answer."""
     number = _NUMBER.get(platform.machine())
     if number is None:
         # The machine may have the call, but under an unknown number.

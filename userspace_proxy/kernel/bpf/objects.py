@@ -32,7 +32,7 @@ _BY_DESCRIPTOR = 1 << 4
 
 
 class HookKind(NamedTuple):
-    """Where a program is attached, by the kernel's numbers."""
+    """The kernel's numbers for a type of program, and for where it is attached."""
 
     program: int
     attach: int
@@ -47,7 +47,7 @@ KINDS: Mapping[str, HookKind] = {
     "cgroup/sock_release": HookKind(9, 34),
     "sockops": HookKind(13, 3),
 }
-"""The sections that are programs."""
+"""The names of sections that are programs, and their kinds."""
 
 
 class MapSpec(NamedTuple):
@@ -94,7 +94,7 @@ class BpfObject:
 
 
 class ObjectError(InputError):
-    """A file isn't a loadable BPF object."""
+    """The file isn't a loadable BPF object."""
 
 
 def read_object(data: bytes) -> BpfObject:

@@ -1,7 +1,7 @@
-"""Rtnetlink's form of links, addresses, routes, rules and bridge entries.
+"""Encodes and parses rtnetlink's links, addresses, routes, rules and bridge entries.
 
 Rule 1: only bytes in, bytes out.
-Rule 2: a route's attributes are parsed on demand, as there may be ten thousand routes.
+Rule 2: a route's attributes are parsed on demand, because there may be ten thousand routes.
 
 Source: rtnetlink(7); include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, fib_rules.h,
 neighbour.h.
@@ -42,7 +42,7 @@ LOOK_UP, GO_TO, DO_NOTHING = 1, 2, 3
 UP, LOOPBACK = 0x1, 0x8
 # lo is the first interface of every network namespace.
 LOOPBACK_NUMBER = 1
-# This program's protocol numbers ("u" and "v") of routes and rules. The kernel uses 1 to 4;
+# This program's protocol numbers ("u" and "v") for routes and rules. The kernel uses 1 to 4;
 # iproute2's rt_protos names 8 to 18, 42, 84, 99, 186 to 192, and FRR adds 193 to 199.
 LOCAL_STEERING, REPLY_ROUTING = 117, 118
 FAMILIES: Mapping[int, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -82,14 +82,14 @@ class ListedLink(NamedTuple):
     flags: int
     """:data:`UP` and others."""
     port_kind: str
-    """The kind of the interface's master: ``bridge``, ``bond``, …."""
+    """The kind of the interface's master, such as ``bridge`` or ``bond``; empty without one."""
 
 
 class ListedAddress(NamedTuple):
     """An address of an interface."""
 
     ip: str
-    """The interface's own address, not that of its peer; empty if it has none."""
+    """The interface's own address, not its peer's; empty if it has none."""
     link: int
     scope: int
     flags: int
@@ -124,7 +124,7 @@ class ListedRoute(NamedTuple):
             metric,
             ip_of(found.get(_SOURCE, b"")),
             bool(found.keys() & {*_GATEWAYS, _MULTIPATH}),
-            # A gateway of the other family follows that family's number.
+            # RTA_VIA contains the number of a family, then a gateway of that family.
             ip_of(found.get(_GATEWAY, b"") or found.get(_VIA, b"")[2:]),
             tuple(_links_to_gateways(found.get(_MULTIPATH, b""))),
         )
@@ -137,7 +137,7 @@ class RouteDetails(NamedTuple):
     """The network in canonical form with a prefix length."""
     table: int
     link: int
-    """The only interface; 0 if there is none, or several."""
+    """The index of the only interface; 0 if there is none, or several."""
     metric: int
     """The metric; 0 for the default."""
     source: str
@@ -147,7 +147,7 @@ class RouteDetails(NamedTuple):
     gateway: str
     """The only gateway; empty if there is none, or several."""
     gateway_links: tuple[int, ...] = ()
-    """If there are several next hops, the link of each gateway."""
+    """If there are several next hops, the index of each gateway's link."""
 
 
 class LocalRoute(NamedTuple):
@@ -208,7 +208,7 @@ def list_addresses(family: int = socket.AF_UNSPEC) -> bytes:
 
 
 def list_routes(family: int, *, table: int = 0, kind: int = 0) -> bytes:
-    """Return the request for routes; kernels before 4.20 list all tables and kinds."""
+    """Return the request for routes; kernels before 4.20 return those of all tables and kinds."""
     limit = attribute(_TABLE, U32.pack(table)) if table else b""
     return request(GET_ROUTE, DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, kind, 0) + limit)
 
@@ -268,7 +268,7 @@ def read_address(message: Message) -> ListedAddress:
 
 @checked
 def is_absent(message: Message) -> bool:
-    """Return whether the neighbour of a message hasn't answered yet, or never will."""
+    """Return whether the neighbour in a message hasn't answered: not yet, or not at all."""
     state = _NEIGHBOUR.unpack_from(message.body)[4]
     return bool(state & (_INCOMPLETE | _FAILED))
 
@@ -282,7 +282,7 @@ def read_route(message: Message) -> ListedRoute:
 
 @checked
 def read_rule(message: Message) -> RoutingRule:
-    """Parse a message about a rule, without attributes that a :class:`RoutingRule` lacks."""
+    """Parse a message about a rule; attributes that a :class:`RoutingRule` lacks are ignored."""
     family, _, _, _, table, _, _, action, _ = _ROUTE.unpack_from(message.body)
     found = dict(read_attributes(message.body, _ROUTE.size))
     return RoutingRule(
