@@ -105,9 +105,7 @@ class TestOutside:
         assert said == dict.fromkeys(said, "one")
 
     def test_a_node_port_used_by_a_daemon_is_served_after_its_exit(self, world: World) -> None:
-        """Source: e2e "should … node port collisions"; here, the Service waits until the port is
-        free.
-        """
+        """Source: e2e "should … node port collisions"; here, the Service waits for its port."""
         at = (world.ip("node-1"), DAEMON_PORT)
         daemon = world.testbed.node.serve("daemon", tcp=DAEMON_PORT)
         world.put(COLLIDING.at(*world.pods("one")))
