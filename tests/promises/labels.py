@@ -74,10 +74,7 @@ class TestLabels:
         assert world.all_of("pod", spec.address) == {"one", "two"}
 
     def test_with_source_hash_clients_keep_endpoints_after_a_restart(self, world: World) -> None:
-        """Not part of Kubernetes; like Cilium's Maglev.
-
-        All workers and processes choose the same endpoint.
-        """
+        """Not part of Kubernetes; like Cilium's Maglev: all workers and processes agree."""
         spec = BALANCED.but(annotations={BALANCE: "source-hash"})
         world.put(spec.at(*world.pods()))
         before = {name: world.all_of(name, spec.address) for name in world.testbed.clients}
