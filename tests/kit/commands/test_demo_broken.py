@@ -30,7 +30,7 @@ AT_RUN_TIME = {
 
 @pytest.fixture
 async def plan(tmp_path):
-    """node-1's plan of the demo's manifests."""
+    """The plan of node-1 from the demo's manifests."""
     (tmp_path / "shop.yaml").write_text(manifests_for(PODS))
     (tmp_path / "broken.yaml").write_text(broken_manifests_for(PODS))
     snapshot, status = await read(tmp_path)

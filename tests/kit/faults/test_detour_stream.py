@@ -41,7 +41,7 @@ async def test_latencies_add_up_and_do_not_lower_the_rate():
         began = clock()
         sent = b"x" * 8_000_000
         assert await ask(faults, sent) == sent
-        # The answer would take 20 s if each read waited for the previous one.
+        # The answer would take 20 s if each read waited for the delay of the previous read.
         assert 0.07 <= clock() - began < 15
 
 
@@ -83,7 +83,7 @@ async def test_a_timeout_drops_bytes_and_closes():
         assert clock() - began >= 0.05
 
 
-async def test_a_timeout_of_0_drops_bytes_until_removed():
+async def test_a_timeout_of_0_drops_bytes_until_the_toxic_is_removed():
     async with faulty(echo, {"type_": "timeout"}) as faults:
         reader, writer = await connect(faults)
         writer.write(b"lost")
