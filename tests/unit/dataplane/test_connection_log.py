@@ -52,7 +52,7 @@ class Records(Watch):
 
 
 @pytest.mark.parametrize("in_range", [True, False])
-async def test_a_record_tells_the_dialled_port_of_a_range(rig, in_range):
+async def test_a_record_contains_whether_the_dialled_port_is_in_a_range(rig, in_range):
     watch = Records()
     rig.engine.connection_log = ConnectionLog(0, watch=watch)
     pod = rig.endpoint()
@@ -215,7 +215,7 @@ async def test_a_flow_refused_after_a_reply_counts_as_answered(rig, lines):
     assert (line.code, line.failed) == ("", "")
 
 
-async def test_a_flow_to_a_wildcard_socket_has_no_known_frontend(rig, lines):
+async def test_a_flow_to_a_wildcard_socket_is_logged_without_a_frontend(rig, lines):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address, at="0.0.0.0")
     client = rig.udp_peer()
@@ -225,7 +225,7 @@ async def test_a_flow_to_a_wildcard_socket_has_no_known_frontend(rig, lines):
     assert [line.frontend for line in lines()] == [""]
 
 
-async def test_a_flow_is_logged_with_its_cause_and_side(build, lines):
+async def test_a_flow_is_logged_with_the_cause_and_the_side_that_ended_it(build, lines):
     rig = build(Tuning(max_flows=1, connection_log=1.0))
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address)
@@ -269,6 +269,6 @@ def test_the_configured_share_of_connections_is_logged(lines):
     assert [log.takes_next(*WHOSE) for _ in range(5)] == [True, True, False, False, False]
 
 
-def test_the_log_takes_no_connections_while_its_level_is_disabled(caplog):
+def test_no_connections_are_logged_while_the_log_level_is_disabled(caplog):
     caplog.set_level(logging.WARNING, LOGGER)
     assert not ConnectionLog(1.0).takes_next(*WHOSE)

@@ -1,4 +1,4 @@
-"""A data plane in the loop of its plane; test_link.py has the clients' view of all planes."""
+"""A data plane in the loop of its plane; test_link.py tests what clients see, with all planes."""
 
 import asyncio
 import gc

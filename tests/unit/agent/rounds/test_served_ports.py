@@ -45,7 +45,7 @@ async def test_without_usable_endpoints_the_target_is_refuse_and_the_proxy_port_
     assert is_listening(port)
 
 
-async def test_a_program_using_the_whole_range_is_named(make, monkeypatch):
+async def test_a_program_that_uses_the_whole_proxy_port_range_is_named(make, monkeypatch):
     with contextlib.ExitStack() as stack:
         servers = [
             stack.enter_context(socket.create_server(("0.0.0.0", port)))
@@ -70,7 +70,7 @@ async def test_a_program_using_the_whole_range_is_named(make, monkeypatch):
     assert not served.problem
 
 
-async def test_a_problem_lasts_until_clients_are_steered_to_the_listener(make, caplog):
+async def test_a_problem_is_shown_until_clients_are_steered_to_the_listener(make, caplog):
     caplog.set_level("INFO")
     with socket.create_server(("0.0.0.0", 27710)) as holder:
         served_ports = make(Bind.PROXY_PORT, PortPool(27710, 27710))
@@ -102,7 +102,7 @@ async def test_log_lines_of_a_constantly_changing_service_are_limited(make, capl
     assert lines == 20
 
 
-async def test_a_service_removed_before_being_steered_is_not_served_again(make, caplog):
+async def test_a_service_removed_before_being_steered_is_not_logged_as_served_again(make, caplog):
     caplog.set_level("INFO")
     cluster = Cluster()
     with socket.create_server(("0.0.0.0", 27711)) as holder:
@@ -234,7 +234,7 @@ async def test_policies_of_the_plan_reach_the_data_plane(make):
     assert served.group.serving == Serving((), admits=())
 
 
-async def test_workers_get_the_plan_unchanged_except_for_detours_of_the_protocol(make):
+async def test_workers_get_the_plan_unchanged_except_for_detours_of_its_protocol(make):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", "10.96.0.1", POD))
     (served,) = served_ports
