@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from socket import IPPROTO_TCP
 from typing import TYPE_CHECKING
 
 from userspace_proxy.kernel.port_holders import HeldPort
@@ -50,11 +51,13 @@ class Lacks:
         world = self._world
         first, last = world.plan.proxy_ports
         entries = world.kernel.tables.conntrack.entries.values()
-        waited = {entry.leads_to.port for entry in entries if not entry.status & SEEN_REPLY}
+        syns = (e for e in entries if e.flow.protocol == IPPROTO_TCP and not e.status & SEEN_REPLY)
+        waited = {entry.leads_to.port for entry in syns}
         for number in range(first, last + 1):
             is_free = not any(port.port == number for port in world.machine.ports)
-            is_free = is_free and number not in waited
             for is_tcp in (True, False) if is_free else ():
+                if is_tcp and number in waited:
+                    continue
                 world.machine.take_port((_ANY, number), is_tcp=is_tcp, for_s=seconds)
         world.freshness.disturb(world.timeline.now + seconds + _AGAIN_S)
 
