@@ -14,7 +14,7 @@ OURS = "apiVersion: userspace-proxy.io/v1alpha1\nkind: UserspaceProxyConfigurati
 
 
 def kubeadms(version):
-    """Return the file that kubeadm's ConfigMap gives to kube-proxy."""
+    """Return the kube-proxy configuration file of kubeadm's ConfigMap."""
     path = HERE / f"kubeadm-{version}.yaml"
     (config_map,) = parse_documents(path.read_text(encoding="utf-8"), place=path.name)
     return config_map.value["data"]["config.conf"]

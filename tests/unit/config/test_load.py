@@ -143,7 +143,7 @@ def test_a_setting_without_effect_is_a_warning(words, warnings):
     assert load_settings(words).warnings == warnings
 
 
-def test_a_mode_in_the_file_is_reported_with_its_line(config):
+def test_a_mode_without_effect_is_reported_with_its_line_in_the_file(config):
     flag = config("mode: iptables\n")
     place = flag.removeprefix("--config=")
     assert load_settings([flag]).warnings == (

@@ -276,7 +276,7 @@ def test_a_rule_that_may_intercept_a_frontends_packets_is_not_evaluated(node, ru
         assert found == ([rules] if expected else [])
 
 
-def test_without_an_own_translation_no_priority_is_suggested():
+def test_if_the_proxy_translates_nothing_no_priority_is_suggested():
     nat = Chain(EVIL, "pre", "nat", "prerouting", 50, steps=(TO_WEB,))
     assert str(explain_chain(nat, {"pre": nat}, WEB, Translation())).endswith(
         " translates it before packets reach this proxy; delete that rule"

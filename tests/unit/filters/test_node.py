@@ -1,4 +1,4 @@
-"""The other programs' chain that drops packets steered to the proxy."""
+"""Chains of other programs that drop packets that are steered to the proxy."""
 
 from dataclasses import replace
 from ipaddress import ip_network
@@ -121,7 +121,7 @@ def test_a_rule_dropping_packets_of_all_pods_is_found(table):
     assert "defaultEndpointToHostAction" in found.hint
 
 
-def test_only_pod_links_count():
+def test_a_rule_must_drop_packets_of_all_pod_interfaces_to_be_reported():
     tables = chains("input", ["iifname cali*: drop"], {})
     ports = [PodLink(number, f"veth{number}") for number in (6, 7)]
     for links in ([POD, *ports], [POD, DOCKER_0]):
@@ -169,6 +169,6 @@ def test_endpoint_replies_that_a_rule_may_admit_are_not_reported():
     assert find_firewalls(chains("input", rules, {}, "drop"), {}, "nftables", PORTS) == []
 
 
-def test_admitted_sources_may_include_all_clients():
+def test_a_drop_policy_is_not_reported_if_a_set_of_sources_is_admitted():
     tables = chains("input", ["ct state established: accept", LISTED], {}, "drop")
     assert find_firewalls(tables, {}, "nftables", PORTS, LINKS) == []
