@@ -109,7 +109,7 @@ def test_an_endpoint_serves_the_clients_of_its_side(client, serving):
     assert [pod for pod in (POD_A, POD_C) if balancer.serves(client, pod)] == [serving]
 
 
-def test_a_client_is_at_the_limit_of_its_own_sides_endpoints():
+def test_only_the_endpoints_of_a_clients_side_decide_whether_it_is_at_the_limit():
     balancer = split()
     balancer.outer.is_full = {POD_C}.__contains__
     assert balancer.is_at_limit(OUTSIDE, 0.0)

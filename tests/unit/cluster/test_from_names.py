@@ -95,7 +95,7 @@ class TestNodesThatAreUnknown:
         made.derive()
         return made
 
-    def test_names_are_not_resolved_until_nodes_are_known(self, proxy):
+    def test_names_are_not_resolved_until_node_addresses_are_known(self, proxy):
         assert proxy.endpoints.hosts.take(0.0) is None
         assert proxy.problems() == [(NameState.NODES_UNKNOWN, "")]
         proxy.store.set_node_addresses(frozenset({"203.0.113.2"}))
@@ -411,7 +411,7 @@ def test_a_failed_service_is_retried_at_the_next_lookup(buggy):
 
 
 @pytest.mark.parametrize("step", ["read_request", "is_below", "derived_key"])
-def test_other_services_continue_while_one_fails_in_any_step(monkeypatch, step):
+def test_a_bug_in_any_step_for_one_service_does_not_affect_others(monkeypatch, step):
     real = getattr(from_names, step)
 
     def raise_for_bad(*args):

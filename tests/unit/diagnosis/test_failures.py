@@ -274,7 +274,9 @@ def test_an_endpoint_intermittently_answering_a_client_does_not_deny_it(counters
 
 
 @pytest.mark.parametrize("failure", [Failure.SILENT, Failure.REFUSED])
-def test_an_endpoint_that_serves_no_client_fails_before_it_denies(counters, failure):
+def test_an_endpoint_that_serves_no_client_is_reported_as_failing_before_as_denying(
+    counters, failure
+):
     counters.dials.failed(5.0, failure)
     counters.dials.succeeded_at = 5.1
     deny(counters, 5.1, 6.1, failure=failure)

@@ -107,7 +107,7 @@ def test_the_last_failed_endpoint_is_the_cause_of_unanswered_connections(failure
     assert found(MinuteCounts(20, 12, 1), ended(5.0)).cause is None
 
 
-def test_the_proxy_header_may_be_why_connections_ended():
+def test_the_proxy_header_is_a_possible_reason_only_for_ended_connections():
     cause = found(MinuteCounts(20, 1, 12), ended(5.0), has_header=True).cause
     assert cause == lately_of(resets(POD), 12, 5.0, others=False).replace(has_header=True)
     refused = found(MinuteCounts(20, 12), returned(5.0), has_header=True).cause

@@ -207,7 +207,7 @@ def test_the_proxy_in_a_thread_is_used_with_a_with_block():
         assert entered is proxy
 
 
-def test_on_unsupported_systems_using_the_proxy_raises_one_sentence():
+def test_on_unsupported_systems_using_the_proxy_raises_an_error_of_one_sentence():
     code = "from tests.unit.other_systems import become; become('darwin'); import userspace_proxy"
     words = [sys.executable, "-c", f"{code}; print('imported'); userspace_proxy.Proxy"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)

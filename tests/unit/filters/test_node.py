@@ -152,13 +152,13 @@ LIST = f"as `nft list chain {SHOWN}` shows"
         pytest.param(["jump gone"], [f"chain {SHOWN}, rule jump gone, {LIST}"], id="a-chain"),
     ],
 )
-def test_rules_that_may_drop_are_not_evaluated(rules, expected):
+def test_rules_that_may_drop_are_listed_as_not_followed(rules, expected):
     tables = chains("input", rules, {})
     assert find_unfollowed(tables, {}, "input") == expected
     assert find_unfollowed({}, tables, "forward") == []
 
 
-def test_a_drop_policy_is_not_evaluated_if_sources_are_admitted():
+def test_a_drop_policy_is_listed_as_not_followed_if_sources_are_admitted():
     tables = chains("forward", [LISTED], {}, "drop")
     (found,) = find_unfollowed(tables, {}, "forward")
     assert found.endswith("FORWARD, its policy drop, as `nft list chain ip filter FORWARD` shows")

@@ -68,7 +68,7 @@ def test_a_forwarded_service_gets_a_loopback_address_and_known_pods():
     assert world.forwardable.left_out == []
 
 
-def test_all_services_may_share_an_address():
+def test_all_services_can_share_an_address():
     world = World(address="127.0.0.1")
     db = service("db", ports=[{"name": "http", "port": 8080}])
     world.put(service(), db, endpoint_slice(endpoint("web-1", "10.244.0.1")))
