@@ -15,9 +15,9 @@ from pytest_timeout import Settings
 
 from . import kernel_needs, loopback
 
-# Every run draws the same examples, `make test-all` more of them; `make fuzz` explores, and an
-# input that fails becomes an example. An example has no deadline: how long it takes depends on how
-# busy the machine is.
+# Every run draws the same examples; `make test-all` draws more of them. `make fuzz` draws new ones,
+# and an input that fails becomes an example of its test. Examples have no deadline, because their
+# duration depends on how busy the machine is.
 _SAME = {"derandomize": True, "database": None, "deadline": None}
 settings.register_profile("repeatable", **_SAME, max_examples=25)
 settings.register_profile("thorough", **_SAME, max_examples=100)
@@ -33,7 +33,7 @@ MAY_BE_SKIPPED = {
 
 
 ENDS_WITHIN_S = 90.0
-"""How long a test may take to end once it has failed or its timeout has passed."""
+"""How long a test may run after its timeout has passed, and a teardown after its start."""
 
 _STDERR = pytest.StashKey[int]()
 
@@ -121,7 +121,7 @@ def _unroutable() -> list[int]:
 
 @pytest.fixture(autouse=True)
 def _stays_on_loopback(_unroutable: list[int]) -> Iterator[None]:
-    """Fail a test that dials or sends to an address beyond loopback, though no packet leaves.
+    """Fail a test that dials or sends to an address beyond loopback, although no packet leaves.
 
     The attempts of a shared fixture count for the next test.
     """

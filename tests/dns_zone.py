@@ -30,19 +30,19 @@ _CHAIN_MAX = 20
 
 
 class Zone:
-    """The records of one server, which may be replaced at any time."""
+    """The records of one server; a test can replace them at any time."""
 
     def __init__(self) -> None:
         self.records: dict[str, Sequence[Any]] = {}
         self.asked: list[str] = []
-        """The received questions, as ``db.example.com A udp``."""
+        """The received questions, for example ``db.example.com A udp``."""
         self.code = dns.rcode.NOERROR
-        """The error code that all questions are answered with."""
+        """The response code of all answers."""
         self.is_silent = False
         self.is_truncating = False
-        """Whether answers by UDP are marked as truncated."""
+        """Whether UDP responses are marked as truncated."""
         self.sets_in_truncated = 0
-        """How many record sets a truncated answer contains."""
+        """How many record sets a truncated response contains."""
 
     def respond(self, wire: bytes, *, is_udp: bool) -> bytes | None:
         """Answer a query: the callback of a DnsServer."""

@@ -5,7 +5,7 @@
            └─ programs          the processes
 
 Rule 1: no hook is ever attached to the root, which has all processes of this machine.
-Rule 2: processes are in a leaf, so that the group itself may get children with controllers.
+Rule 2: processes are in a leaf, so that the group itself can have children with controllers.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def missing_feature() -> str:
 
 
 def with_own_names(command: Sequence[str]) -> list[str]:
-    """Return a command that execs another one, with its own bpffs for pins."""
+    """Return a command that execs another one in a mount namespace with its own bpffs for pins."""
     script = 'mount -t bpf bpf /sys/fs/bpf; exec "$@"'
     return ["unshare", "--mount", "sh", "-ec", script, "with-own-names", *command]
 
@@ -122,7 +122,7 @@ def flags_for(group: Path) -> tuple[str, ...]:
 
 
 class HookedAgent(Agent):
-    """The same with hooks, which translate dials of its group's processes.
+    """An agent with hooks, which translate dials of its group's processes.
 
     The caller closes the group.
     """

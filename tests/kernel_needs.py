@@ -1,9 +1,9 @@
-"""The kernel parts that tests need, by their names in the product.
+"""The kernel features that tests need, by their names in the product.
 
     @pytest.mark.needs("legacy tables")     on a test, a module or a parameter
     need("legacy tables")                   in a fixture
 
-On a kernel that lacks a part, these tests are skipped, and listed at the end of the run. In CI
+On a kernel that lacks a feature, these tests are skipped, and listed at the end of the run. In CI
 (CI=true, see conftest.py) they fail: its kernel is the reference, which lacks nothing.
 """
 
@@ -36,11 +36,11 @@ BY_STEERING = {
     "iptables": (*FOR_IPTABLES, *(["legacy tables of IPv6"] if HAS_IPV6 else [])),
     "nftables": FOR_NFTABLES,
 }
-"""The parts that steering modes need. Test nodes have both IP versions, so both legacy tables."""
+"""The features that steering modes need; test nodes are dual-stack: both legacy tables."""
 
 
 def need(part: str) -> None:
-    """Skip the test if the kernel lacks a part."""
+    """Skip the test if the kernel lacks a feature."""
     if part not in NEEDS:
         raise ValueError(f"{part!r} is no part of the kernel that is tried out")
     if part in _lacks():
@@ -48,7 +48,7 @@ def need(part: str) -> None:
 
 
 def parts_needed(item: pytest.Item) -> set[str]:
-    """Return the parts in the marks of a test, and those for its steering mode."""
+    """Return the features in a test's marks, and the features that its steering mode needs."""
     parts = {part for mark in item.iter_markers("needs") for part in mark.args}
     if item.get_closest_marker("netns") and (callspec := getattr(item, "callspec", None)):
         steerings = BY_STEERING.keys() & {v for v in callspec.params.values() if isinstance(v, str)}
@@ -57,7 +57,7 @@ def parts_needed(item: pytest.Item) -> set[str]:
 
 
 def table(reports: Collection[pytest.TestReport]) -> list[str]:
-    """Return a line for each skipped test: the missing part, and the test."""
+    """Return a line for each skipped test, with the missing feature."""
     reasons = (
         (report.longrepr[2].partition(LEFT_OUT)[2], report.nodeid)
         for report in reports

@@ -5,8 +5,8 @@
 Rule 1: no test may send a packet to a machine that the project doesn't own, so pytest doesn't
 start if no namespace can be created.
 Rule 2: each process of a run has its own namespace, so all ports are free.
-Rule 3: no test may try to: the kernel counts packets and dials without a route, and a test that
-increases the count fails. Namespaces that tests create have counts of their own.
+Rule 3: no test may try to send one, either: the kernel counts packets and dials without a route,
+and a test that increases the count fails. Namespaces that tests create have counts of their own.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def count_unroutable() -> int:
 
 
 def _unshare(flags: int) -> int:
-    """Return the error number, or 0."""
+    """Unshare namespaces; return the error number, 0 for success."""
     return _SUCCESS if _libc.unshare(flags) == 0 else ctypes.get_errno()
 
 

@@ -16,9 +16,10 @@ from typing import Any
 def started(
     command: Sequence[str | Path], *, stdin: Any = PIPE, stdout: Any = PIPE, **options: Any
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start a command with text pipes; at the end kill it and its whole process group.
+    """Start a command with text pipes; at the end, kill its whole process group.
 
-    Nothing waits for the other ends of the pipes: a process that has left the group may have them.
+    Don't wait for an EOF on the pipes, because a process that has left the group can hold their
+    other ends.
     """
     options |= {"stdin": stdin, "stdout": stdout, "text": True, "start_new_session": True}
     with subprocess.Popen(command, **options) as process:

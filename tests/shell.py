@@ -1,7 +1,7 @@
-"""Shell scripts of tests, and programs in Python that others start by their paths.
+"""Shell scripts of tests, and Python programs that other programs start by their paths.
 
-The proxy under test takes the lock of the legacy tables, too, and without ``-w`` programs that edit
-these fail while it is held; here they wait.
+The proxy under test also takes the lock of the legacy tables, and programs that edit these tables
+fail while it is held. With ``-w`` they wait, so scripts here always use it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 _LOCK_DEADLINE_S = 60
-# Only bash allows such a function name.
+# Only bash allows a dash in a function name.
 _WAITING = "\n".join(
     f'{program}() {{ command {program} -w {_LOCK_DEADLINE_S} "$@"; }}'
     for ip in ("iptables", "ip6tables")

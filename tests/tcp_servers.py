@@ -1,8 +1,8 @@
 """TCP servers that live as long as a block of a test.
 
-Rule 1: leaving the block ends the server, its connections and its handlers, whatever happened in
-it. ``async with await asyncio.start_server(…)`` doesn't: from Python 3.12 on it waits for open
-connections, so a test that fails there would hang.
+Rule 1: leaving the block closes the server and its connections and ends its handlers, whatever
+happened in the block. ``async with await asyncio.start_server(…)`` doesn't: from Python 3.12 on it
+waits for open connections, so a test that fails there would hang.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object
 async def serving(
     handle: Handle, ip: str = "127.0.0.1", port: int = 0, **options: Any
 ) -> AsyncIterator[SocketAddress]:
-    """Serve each connection by a function, and yield the address.
+    """Serve each connection with a handler, and yield the server's address.
 
     Args:
         handle: Called with a connection's reader and writer; when it returns, the connection is
@@ -38,7 +38,8 @@ async def serving(
         assert task is not None
         handlers[task] = writer
         try:
-            # Whatever cancels it expects no exception, and Python 3.11 would log one.
+            # Don't raise: the caller that cancels the handler expects no exception, and Python 3.11
+            # logs it.
             with contextlib.suppress(asyncio.CancelledError):
                 await handle(reader, writer)
         finally:

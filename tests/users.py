@@ -11,7 +11,7 @@ OTHER_UID = 65534
 
 
 def can_become(uid: int) -> bool:
-    """Return whether this process may become a user: a user namespace maps few users."""
+    """Return whether this process can become this user; a user namespace maps only a few users."""
     lines = Path("/proc/self/uid_map").read_text().splitlines()
     ranges = [map(int, line.split()) for line in lines]
     return os.geteuid() == 0 and any(first <= uid < first + n for first, _, n in ranges)

@@ -1,1 +1,1 @@
-"""Values in, values out: no network, no privileges, no sleep; a mirror of the package."""
+"""Unit tests, at the paths of the tested modules: no network, no privileges, no sleep."""

@@ -1,4 +1,4 @@
-"""Both event loops, a namespace, and which test module runs which lines (``make coverage``)."""
+"""Fixtures for both event loops and a network namespace; coverage by test module."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ IN_BOTH_LOOPS = [
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
-    """Run all other tests in asyncio's loop only, and keep the loop out of their ids."""
+    """Run all other tests only in asyncio's loop, without the loop's name in their ids."""
     marker = item.get_closest_marker("asyncio")
     is_in_both = marker is not None and "loop_factories" in marker.kwargs
     return LOOPS if is_in_both else {"default": asyncio.new_event_loop}

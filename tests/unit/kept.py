@@ -1,4 +1,4 @@
-"""What an object keeps, so that a test finds what isn't given back."""
+"""Counts the elements that an object keeps, so that a test detects leaks."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Removes from a new Python process everything that Python lacks on macOS or Windows.
+"""Removes from a new Python process all names that Python lacks on macOS or Windows.
 
     python -c "from tests.unit.other_systems import become; become('darwin'); …"
 
 The names of a module on each system come from typeshed, which mypy contains.
 
-Rule 1: modules of the standard library that differ by system are imported before: they are Linux's,
-and only the names that other modules see change.
-Rule 2: third-party packages are imported after: they must work without these names.
+Rule 1: standard library modules that differ by system are imported before the removal: they stay
+Linux's, and only the names that other modules see change.
+Rule 2: third-party packages are imported after the removal: they must work without these names.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ UNIX_MODULES = (
     *("crypt", "curses", "fcntl", "grp", "nis", "ossaudiodev", "posix", "pty", "pwd"),
     *("readline", "resource", "spwd", "syslog", "termios", "tty"),
 )
-"""Windows lacks these, and macOS some. Both lack them here, because no code may depend on them."""
+"""Windows lacks all of these, macOS some. Both lack all here: no code may depend on them."""
 _OF_LINUX = (
     *("asyncio", "asyncio.subprocess", "concurrent.futures.thread", "ctypes.util", "getpass"),
     *("http.client", "logging.handlers", "mimetypes", "multiprocessing", "platform", "shutil"),
@@ -51,9 +51,9 @@ _OF_LINUX = (
 
 
 def become(system: str) -> None:
-    """Remove everything that another system lacks; call it first, in a new process."""
+    """Remove all names that another system lacks; call this first, in a new process."""
     lacking = {name: lacks(name, system) for name in MODULES}
-    # The event loop chooses another selector; socket has imported this module already.
+    # The event loop would choose another selector; socket has already imported this module.
     _remove("select", lacking.pop("select"))
     importlib.reload(selectors)
     for name in _OF_LINUX:
@@ -92,7 +92,7 @@ def _remove(module: str, names: Iterable[str]) -> None:
 
 
 class _Refusing:
-    """An import hook that finds none of some modules."""
+    """An import hook that raises ImportError for some modules."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)

@@ -27,7 +27,7 @@ def free_port(protocol=Protocol.TCP, family=IPFamily.IPV4):
 
 
 def is_listening(port, ip="127.0.0.1"):
-    """Return whether a dial of an IPv4 address would be accepted.
+    """Return whether an IPv4 address has a listener, without dialling it.
 
     A real dial would make the proxy dial an endpoint, which has a documentation address here.
     """
@@ -38,7 +38,7 @@ def is_listening(port, ip="127.0.0.1"):
 
 
 def own_name():
-    """Return this process's name in reports about who holds a port."""
+    """Return this process's name, as in reports of the process that holds a port."""
     name = Path("/proc/self/comm").read_text(encoding="utf-8").strip()
     return f"{name} (pid {os.getpid()})"
 

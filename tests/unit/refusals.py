@@ -1,4 +1,4 @@
-"""The errors of a reader, for tests of their place; the reader's own tests compare the text."""
+"""The errors of parsers, for tests of where they are reported; parsers' tests compare the text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from userspace_proxy.errors import UserspaceProxyError
 
 
 def why(read: Callable[..., object], *args: object) -> str:
-    """Return the message with which a reader or check rejects these arguments."""
+    """Return the message with which a parser or check rejects these arguments."""
     with pytest.raises((UserspaceProxyError, ValueError)) as caught:
         read(*args)
     return str(caught.value)

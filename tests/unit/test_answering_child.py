@@ -56,7 +56,7 @@ def start(tmp_path, monkeypatch):
         child.close()
 
 
-def test_every_message_gets_a_reply_with_its_descriptors(start):
+def test_each_reply_is_received_with_its_descriptors(start):
     child = start("echo")
     assert child.ask(None) == (b"ready", [])
     answer, (passed,) = child.ask(b"one")

@@ -87,6 +87,6 @@ def test_a_child_not_exiting_in_time_is_killed(sleeper):
     assert end_child(sleeper, 0.0) == -signal.SIGKILL
 
 
-def test_a_child_that_cannot_be_started_leaves_no_connection():
+def test_a_child_that_cannot_be_started_leaves_no_connection_open():
     with pytest.raises(OSError, match="No such file"):
         start_child("greeter:greet", prefix=["/no/such/command"])

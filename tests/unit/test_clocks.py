@@ -18,12 +18,12 @@ ITS_OWN = {
     Path(clocks.__file__),
     ROOT / "pytest-userspace-proxy/userspace_proxy_testing/sandbox/reaper.py",
 }
-"""The clocks themselves, and a program that runs without the package, never in frozen time."""
+"""Modules that may read clocks: the clocks, and a program that runs without the package."""
 
 
 @pytest.fixture
 def frozen(monkeypatch):
-    """A freezegun whose time is frozen while this package is imported."""
+    """Replace freezegun, and freeze time during the imports of the test."""
     api = types.ModuleType("freezegun.api")
     api.real_monotonic, api.real_time = time.monotonic, time.time
     monkeypatch.setitem(sys.modules, "freezegun.api", api)

@@ -32,7 +32,7 @@ def test_the_cause_ends_the_message_and_is_available_separately():
     assert (error.cause, error.hint) == ("in use", "see ss -lntup")
 
 
-def test_a_sufficient_message_needs_no_hint():
+def test_an_error_without_a_hint_is_only_its_message():
     assert str(ListenError("cannot listen")) == "cannot listen"
 
 

@@ -46,7 +46,7 @@ def test_a_message_longer_than_the_socket_buffer_arrives(ends):
 
 
 @pytest.mark.parametrize("sent", [0, 1, 4, 5, 7], ids=str)
-def test_a_truncated_message_means_that_the_peer_has_exited(ends, sent):
+def test_a_truncated_message_counts_as_a_closed_connection(ends, sent):
     ours, theirs = ends
     ours.sendall(make_frame(b"four")[:sent])
     ours.close()

@@ -59,7 +59,7 @@ pytestmark = pytest.mark.parametrize("system", SYSTEMS)
 
 @pytest.fixture(autouse=True)
 def same_start(monkeypatch):
-    """Set this program's name to that of :func:`python`, because printed commands contain it."""
+    """Run commands here under the program name of :func:`python`, because they print it."""
     monkeypatch.setattr(sys, "argv", ["-c"])
 
 
@@ -200,7 +200,7 @@ def test_an_error_is_reported_in_one_line(system):
     assert done.stderr.count("\n") == 1
 
 
-# Windows reads pipes of child processes in another way, which this can't imitate.
+# Windows reads pipes of child processes in another way, which these tests can't imitate.
 VERSION = "client.authentication.k8s.io/v1beta1"
 PLUGINS = {
     "darwin": {"exec": {"apiVersion": VERSION, "command": "./plugin"}},
@@ -257,7 +257,7 @@ async def test_report_writes_an_archive_on_every_platform(system, kubeconfig, tm
 
 
 LOADED = ("-p", "userspace_proxy_testing.plugin", "-p", "no:cacheprovider")
-# Other plugins may need modules that the system lacks.
+# Other pytest plugins may need modules that the system lacks.
 PYTEST = f"""
 import os, sys
 os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
@@ -302,7 +302,7 @@ def test_a_line_at_collection_states_why_tests_are_skipped(system, run_pytest):
         pytest.param(["-o", "service_proxy_require=true"], id="ini"),
     ],
 )
-def test_the_skips_can_be_turned_into_collection_errors(system, arguments, run_pytest):
+def test_skips_can_be_turned_into_collection_errors(system, arguments, run_pytest):
     result = run_pytest(system, *arguments, **FILES)
     result.assert_outcomes(errors=2)
     why = NEEDS_LINUX.format(system)

@@ -100,7 +100,7 @@ async def of_tests() -> Served:
 
 @pytest.fixture
 def new_garbage():
-    """Let collections find only what the test leaves."""
+    """Exclude existing objects from garbage collection, so that it finds only new garbage."""
     gc.collect()
     gc.freeze()
 

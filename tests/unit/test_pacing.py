@@ -13,7 +13,7 @@ from userspace_proxy.pacing import Pacing, backoff_s
         pytest.param(9.0, 105.0, id="not later than its limit"),
     ],
 )
-def test_work_is_due_again_after_its_share_of_time(took_s, due):
+def test_the_pause_after_work_follows_its_duration_between_two_limits(took_s, due):
     pacing = Pacing(0.25, every_s=1.0, longest_s=5.0)
     pacing.note(100.0, 100.0 + took_s)
     assert pacing.due == due

@@ -185,7 +185,7 @@ async def test_an_unreachable_api_server_is_reported(api, client):
         ),
     ],
 )
-async def test_a_pod_name_cannot_lead_to_another_path(api, client, to, path):
+async def test_a_pod_name_cannot_change_the_request_path(api, client, to, path):
     problem = await problem_of(client, to)
     assert str(problem) == f'{to}: pods "{to.pod}" not found'
     # The first request opens a WebSocket, the second asks for the reason without one.

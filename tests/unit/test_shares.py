@@ -1,4 +1,4 @@
-"""Shares: which holders get less than they request, of a limited resource."""
+"""Shares: which holders of a limited resource get less than they request."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Turns: whose turn is next, however much the others ask for."""
+"""Turns: which party is next, however much the other parties request."""
 
 from operator import itemgetter
 
@@ -23,7 +23,7 @@ def test_the_party_waiting_longest_is_next():
     assert order(given, b="y", a="2", c="z") == "z2y"
 
 
-def test_an_untaken_value_does_not_count_as_a_turn():
+def test_a_value_that_is_not_taken_does_not_use_up_a_turn():
     given = Turns()
     assert next(given.order("axb", str)) == "a"
     assert order(given, a="2", x="3", b="4") == "342"
@@ -36,7 +36,7 @@ def test_a_bounded_number_of_parties_is_remembered(monkeypatch):
     assert order(given, c="3", b="2", a="1") == "123", "a counts as new"
 
 
-def test_a_party_with_long_turns_waits_longer_each_time():
+def test_a_party_waits_longer_after_each_long_turn():
     given, waits, now = Turns(), [], 0.0
     for _ in range(5):
         given.took("a", 1.0, now)
@@ -46,7 +46,7 @@ def test_a_party_with_long_turns_waits_longer_each_time():
     assert given.due("b", now) == now
 
 
-def test_a_party_without_recent_long_turns_starts_afresh():
+def test_the_wait_after_a_long_turn_decreases_over_time():
     given = Turns()
     given.took("a", 1.0, 0.0)
     given.took("a", 1.0, 2.0)

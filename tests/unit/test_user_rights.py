@@ -45,7 +45,7 @@ async def test_all_missing_permissions_are_listed(api, client):
     )
 
 
-async def test_a_user_limited_to_one_namespace_is_told_how_to_select_it(api, client):
+async def test_a_user_limited_to_one_namespace_gets_a_hint_how_to_select_it(api, client):
     api.denied.add("list services")
     assert (await problem_of(client, "")).endswith(
         "to list services in all namespaces (have a Role with these rights granted to the user of "

@@ -15,7 +15,7 @@ FILE = Path(version.__file__)
 
 @pytest.fixture
 def package(tmp_path):
-    """A package folder that contains only this module."""
+    """A package directory that contains only the module ``version``."""
     folder = tmp_path / "userspace_proxy"
     folder.mkdir()
     (folder / "version.py").write_text(FILE.read_text())

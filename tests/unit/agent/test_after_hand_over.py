@@ -178,7 +178,7 @@ async def test_a_node_is_taken_back_after_another_process_releases_it(caplog):
     assert "another userspace-proxy of the name a" in record.getMessage()
 
 
-async def test_a_node_is_not_taken_back_once_its_workers_have_ended():
+async def test_a_node_is_not_taken_back_once_its_workers_have_exited():
     live = [True, True, False]
     with contextlib.closing(Starts()) as starts:
         assert not await start_while_workers_live(starts, starts.stop, lambda: live.pop(0), 0.0)
@@ -204,7 +204,7 @@ leave()
 """
 
 
-def test_a_leaving_process_writes_its_log_first():
+def test_a_process_flushes_its_log_before_it_leaves_the_node():
     command = [sys.executable, "-c", LEAVER]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "leaving the node to the next process" in done.stderr.splitlines()[-1]

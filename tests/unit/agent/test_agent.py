@@ -86,7 +86,7 @@ def routing(monkeypatch):
 
 
 @pytest.mark.parametrize("fails", ["nothing", "steering", "routing"])
-async def test_stop_closes_ports_then_removes_kernel_state_and_reports_the_rest(routing, fails):
+async def test_stop_closes_ports_then_removes_kernel_state_and_reports_what_is_left(routing, fails):
     error = SteeringError("cannot commit: Device or resource busy")
 
     class Watched(FakeSteering):
@@ -111,7 +111,9 @@ async def test_stop_closes_ports_then_removes_kernel_state_and_reports_the_rest(
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-async def test_old_workers_end_once_no_client_is_steered_to_them(monkeypatch, caplog, is_late):
+async def test_old_workers_are_ended_only_after_steering_has_been_applied(
+    monkeypatch, caplog, is_late
+):
     monkeypatch.setattr(agents, "LAST_ANSWER_S", 0.01)
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)

@@ -259,7 +259,7 @@ async def test_without_workers_adopt_and_end_do_nothing():
     await end_workers("none")
 
 
-async def test_workers_of_a_killed_process_are_ended(monkeypatch, caplog):
+async def test_workers_that_do_not_exit_in_time_are_reported(monkeypatch, caplog):
     monkeypatch.setattr(hand_over, "END_S", 0.05)
     with open_worker_socket("a"):
         # This process never reads.

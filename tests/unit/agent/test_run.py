@@ -48,7 +48,7 @@ def test_settings_become_options_of_the_proxy():
     assert not options.allow_loopback_endpoints
 
 
-def test_configz_gets_every_setting():
+def test_configz_contains_every_setting():
     names = {name for name, _, _ in make_options(Settings()).config}
     assert {"steering", "proxy_port_range", "udp_idle_s"} <= names
 

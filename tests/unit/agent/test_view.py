@@ -449,7 +449,7 @@ async def test_a_frontend_held_by_another_program_or_not_steered_is_not_reached(
     assert leads_to(served_ports) == ("held by another program", False)
 
 
-async def test_a_listener_bound_at_the_frontend_is_shown_as_such(make):
+async def test_a_listener_bound_to_the_frontends_address_is_shown_as_such(make):
     served_ports = make(Bind.LOOPBACK)
     served_ports.follow(Cluster().serve("web", WEB.ip, POD_A))
     (served,) = served_ports

@@ -1,4 +1,4 @@
-"""Affinity entries: when a client has one, and when it loses it."""
+"""Affinity entries: when a client has an entry, and when the client loses it."""
 
 import pytest
 
@@ -55,7 +55,7 @@ def test_affinity_entries_of_a_previous_process_expire_from_their_last_use():
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_most_recently_used_entry_of_two_previous_processes_is_kept(order):
-    """One process may have an entry from before, which the client has changed since then."""
+    """A process may have an old entry, although the client has since moved to another endpoint."""
     table = AffinityTable(timeout_s=60)
     for entries in [[(ALICE, POD_A, 30.0)], [(ALICE, POD_B, 10.0)]][::order]:
         table.restore(entries, now=0.0)
@@ -70,7 +70,7 @@ def test_an_entry_that_replaces_an_older_entry_is_not_evicted_first():
     assert {client for client, _, _ in table.each(now=0.0)} == {ALICE, CAROL}
 
 
-def test_affinity_entries_may_change_during_iteration():
+def test_affinity_entries_can_change_during_iteration():
     table = AffinityTable(timeout_s=60)
     for now, client in enumerate((ALICE, BOB, CAROL)):
         table.remember(client, POD_A, now)
@@ -166,7 +166,7 @@ def test_one_step_frees_only_part_of_many_entries():
     assert len(table) > 0
 
 
-def test_a_shared_table_exists_while_used():
+def test_a_shared_table_exists_while_a_port_uses_it():
     tables = AffinityTables()
     table = tables.join("shop/sip", "a port", 60)
     assert tables.join("shop/sip", "another port", 60) is table

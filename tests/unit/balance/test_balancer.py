@@ -15,7 +15,7 @@ PODS = (POD_A, POD_B, POD_C)
 
 
 def connect(balancer, client, now, dead=()):
-    """Dial like a connection; return the tried endpoints, the last of which answered if any did."""
+    """Dial until an endpoint answers or none is left; return the tried endpoints, in order."""
     tried = []
     while (endpoint := balancer.pick(client, now, tried=tried)) is not None:
         tried.append(endpoint)
@@ -46,7 +46,7 @@ class TestTurns:
 
 
 class Counted(SocketAddress):
-    """An endpoint; the class counts how often any endpoint is read."""
+    """An endpoint; the class counts the accesses to all endpoints."""
 
     looks = 0
 
@@ -132,7 +132,7 @@ class TestAffinity:
         assert (alice, bob) == ([[POD_A]] * 3, [[POD_B]] * 3)
         assert len(balancer._affinity) == 2
 
-    def test_simultaneous_connections_of_a_client_use_one_endpoint(self):
+    def test_simultaneous_connections_of_a_client_pick_the_same_endpoint(self):
         balancer = Balancer(PODS, affinity_timeout_s=60)
         assert [balancer.pick(ALICE, 0.0) for _ in range(3)] == [POD_A] * 3
 
@@ -213,7 +213,7 @@ class TestStandby:
         assert connect(balancer, ALICE, 1.0) == [POD_B]
         assert connect(balancer, ALICE, 6.0) == [POD_A]
 
-    def test_an_update_may_swap_standby_and_first_priority(self):
+    def test_an_update_can_swap_standby_and_first_priority(self):
         balancer = self.balancer()
         balancer.update(PODS, affinity_timeout_s=None, standbys={POD_A: 1, POD_C: 2})
         assert connect(balancer, ALICE, 0.0) == [POD_B]
@@ -255,7 +255,7 @@ class TestLimits:
         assert balancer.pick(ALICE, 0.0, tried={POD_A}) is None
         assert not balancer.has_more(ALICE, 0.0, tried={POD_A})
 
-    def test_a_client_with_affinity_to_a_full_endpoint_has_no_more_endpoints(self):
+    def test_a_client_with_affinity_to_a_full_endpoint_gets_no_other_endpoint(self):
         full = set()
         balancer = Balancer(PODS, affinity_timeout_s=60)
         balancer.is_full = full.__contains__

@@ -1,4 +1,4 @@
-"""Products of thousands of numbers, computed together, equal the single products."""
+"""Products of thousands of numbers that are computed together equal the single products."""
 
 import random
 

@@ -31,7 +31,7 @@ def under(start=0, **loads):
         pytest.param(under(1, a=1, b=2, c=1), None, POD_C, id="the-turn-among-equals-only"),
     ],
 )
-def test_least_loaded_endpoints_are_picked_in_turn(strategy, skip, expected):
+def test_the_least_loaded_endpoint_is_picked_and_equals_take_turns(strategy, skip, expected):
     assert strategy.pick(PODS, skip=skip) == expected
 
 
@@ -68,7 +68,7 @@ def test_the_picked_endpoint_has_the_fewest_connections(loads, start, data):
 
 
 @given(loads=st.lists(st.integers(0, 9), min_size=1, max_size=6), count=st.integers(0, 40))
-def test_long_connections_even_out_an_uneven_start(loads, count):
+def test_new_long_connections_even_out_unequal_loads(loads, count):
     load = Counter({POD_A._replace(port=port): load for port, load in enumerate(loads)})
     endpoints, before = list(load), max(loads)
     strategy = LeastConnections(load.__getitem__)
@@ -108,7 +108,7 @@ def test_idle_endpoints_take_turns_by_weight():
     assert Counter(strategy.pick(PODS) for _ in range(60)) == {POD_A: 10, POD_B: 20, POD_C: 30}
 
 
-def test_turns_among_equals_begin_at_the_start():
+def test_turns_among_equals_begin_at_the_given_position():
     equal = Weights(dict.fromkeys(PODS, 7))
     strategy = WeightedLeastConnections(lambda _: 0, equal, start=5)
     assert [strategy.pick(PODS) for _ in range(2)] == [POD_C, POD_A]

@@ -27,7 +27,7 @@ def test_with_few_ejected_endpoints_all_are_candidates_in_the_plans_order():
 
 
 @pytest.mark.parametrize("count", [100, 1000])
-def test_a_bounded_number_of_candidates_may_be_ejected(count):
+def test_a_bounded_number_of_ejected_endpoints_stays_among_the_candidates(count):
     level = level_of(count)
     for number, pod in enumerate(PODS[:count]):
         level.change(pod, is_out=True)
@@ -70,7 +70,7 @@ def test_readmitting_all_endpoints_restores_the_plans_order():
     assert level.candidates(0.0) is level.endpoints
 
 
-def test_a_repeated_change_has_no_effect():
+def test_repeating_an_ejection_or_readmission_has_no_effect():
     level = level_of(3)
     level.change(PODS[0], is_out=False)
     eject(level, [PODS[1], PODS[1]])

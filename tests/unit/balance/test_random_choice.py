@@ -53,7 +53,7 @@ def test_among_many_endpoints_only_unskipped_ones_are_picked(left):
 
 
 class Lots:
-    """Returns the test's numbers, and records the limits."""
+    """A random generator that returns the test's numbers, and records the limits."""
 
     def __init__(self, *drawn):
         self.drawn = list(drawn)
@@ -99,7 +99,7 @@ def test_two_different_endpoints_are_drawn():
         pytest.param(PODS, {POD_A, POD_B}, POD_C, id="one-left"),
     ],
 )
-def test_a_single_candidate_draws_no_random_number(endpoints, skip, expected):
+def test_without_two_candidates_no_random_number_is_drawn(endpoints, skip, expected):
     assert PowerOfTwoChoices(idle, Lots()).pick(endpoints, skip=skip) == expected
 
 
@@ -120,7 +120,7 @@ def test_among_many_endpoints_unskipped_ones_are_picked_by_load(left):
 
 
 class EachNumber:
-    """Returns every number in turn, so that each has the same frequency."""
+    """A random generator that returns each number equally often."""
 
     def __init__(self, step=1):
         self._next, self._step = 0, step

@@ -1,4 +1,4 @@
-"""Turns: strict order, kept position, and fair shares."""
+"""Round robin: strict order, the kept position, and fair shares."""
 
 from collections import Counter
 
@@ -32,7 +32,7 @@ def test_when_all_endpoints_are_skipped_pick_returns_none(endpoints, skip):
     assert RoundRobin().pick(endpoints, skip=skip) is None
 
 
-def test_a_pick_without_a_result_takes_no_turn():
+def test_a_pick_without_a_result_does_not_advance_the_position():
     turns = RoundRobin(1)
     turns.pick(PODS, skip=PODS)
     assert turns.pick(PODS) == POD_B
@@ -88,7 +88,7 @@ def test_equal_weights_take_turns_in_order():
 
 
 @pytest.mark.parametrize("start", [2, 5])
-def test_round_robin_begins_where_earlier_turns_ended(start):
+def test_round_robin_begins_at_the_given_position(start):
     assert picks_by_weight(turns_of(7, 7, 7, start=start), 2) == [POD_C, POD_A]
 
 

@@ -13,7 +13,7 @@ PODS = tuple(SocketAddress(f"10.244.1.{number}", 8080) for number in range(10))
 
 
 def moved(before, after):
-    """Return the endpoints before and after of the slots that have changed."""
+    """Return the old and the new endpoint of each slot that has changed."""
     return [(one, other) for one, other in zip(before, after, strict=True) if one != other]
 
 
@@ -81,7 +81,7 @@ def test_draws_continue_until_each_slot_has_an_endpoint():
     assert fill_slots((lonely,), {}) == (lonely,) * 128
 
 
-def test_slots_are_counted_without_filling_them():
+def test_the_counted_slots_equal_the_filled_slots():
     for count, is_weighted in ((2, False), (17, False), (2, True)):
         weights = dict.fromkeys(PODS[:1], 3) if is_weighted else {}
         pods = [SocketAddress(f"10.244.2.{number}", 8080) for number in range(count)]

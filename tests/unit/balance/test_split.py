@@ -39,7 +39,7 @@ def test_the_clients_address_selects_the_balancer(client, expected):
     assert split().pick(client, 0.0) == expected
 
 
-def test_each_side_has_its_own_turns():
+def test_each_side_has_its_own_round_robin_position():
     both = split(outer=(POD_B, POD_C))
     got = [both.pick(client, 0.0) for client in (INSIDE, OUTSIDE) * 3]
     assert got == [POD_A, POD_B, POD_B, POD_C, POD_A, POD_B]
@@ -55,7 +55,7 @@ def test_tried_endpoints_are_skipped():
     assert split().pick(OUTSIDE, 0.0, tried={POD_C}) is None
 
 
-def test_each_side_has_more_until_its_own_endpoints_were_tried():
+def test_each_side_has_more_endpoints_until_its_own_were_tried():
     both = split()
     assert both.has_more(INSIDE, 0.0, tried={POD_A, POD_C})
     assert not both.has_more(INSIDE, 0.0, tried={POD_A, POD_B})
@@ -109,7 +109,7 @@ def test_an_endpoint_serves_the_clients_of_its_side(client, serving):
     assert [pod for pod in (POD_A, POD_C) if balancer.serves(client, pod)] == [serving]
 
 
-def test_a_client_is_at_the_limit_of_its_own_sides_endpoints():
+def test_only_the_endpoints_of_a_clients_side_decide_whether_it_is_at_the_limit():
     balancer = split()
     balancer.outer.is_full = {POD_C}.__contains__
     assert balancer.is_at_limit(OUTSIDE, 0.0)

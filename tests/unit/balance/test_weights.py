@@ -80,14 +80,14 @@ def test_a_fully_grown_weight_stays_full_with_or_without_picks(is_asked):
     assert (weights.of(POD_A), weights.of(POD_B)) == (2, pytest.approx(0.3))
 
 
-def test_slow_start_can_restart():
+def test_slow_start_can_begin_again_for_an_endpoint():
     start = SlowStart(10.0)
     start.begin([POD_A, POD_B], 0.0)
     start.begin([POD_A], 5.0)
     assert start.shares(5.0) == {POD_A: 0.1, POD_B: 0.5}
 
 
-def test_the_start_of_a_removed_endpoint_is_forgotten():
+def test_the_slow_start_of_a_removed_endpoint_is_forgotten():
     start = SlowStart(10.0)
     start.begin([POD_A, POD_B], 0.0)
     start.keep({POD_B})

@@ -4,5 +4,5 @@ from userspace_proxy.causes.cause import Cause, CauseCode, as_read
 
 
 def a_note(words: str) -> Cause:
-    """Return a note as read from another version of this proxy."""
+    """Return a note as it is read from the JSON of another version of this proxy."""
     return as_read(CauseCode.NOT_FOLLOWED, words)

@@ -69,13 +69,13 @@ def test_cause_codes_and_sections_of_the_docs_match():
     assert re.findall(r"^### (\S+)$", causes, re.MULTILINE) == [*CauseCode]
 
 
-def test_the_last_dial_cause_covers_all_other_errors():
+def test_the_last_dial_cause_is_the_one_for_all_other_errors():
     assert {*DIAL_CAUSES} == {code for code in CauseCode if code.traits.is_dial}
     assert DIAL_CAUSES[-1] is CauseCode.ENDPOINT_FAILS
 
 
 @pytest.mark.parametrize("code", [code for code in CauseCode if code.traits.is_unanswered])
-def test_a_silent_endpoint_has_accepted_the_connection(code):
+def test_codes_of_unanswered_connections_imply_an_accepted_connection(code):
     assert code.traits.accepts
 
 

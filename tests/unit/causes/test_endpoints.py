@@ -1,4 +1,4 @@
-"""The row that each failure is reported with."""
+"""The row with which each failure is reported."""
 
 import errno
 import os
@@ -78,7 +78,7 @@ def test_an_unclassified_error_keeps_its_text_and_a_known_remedy(number, failure
 
 
 def test_only_over_ipv6_eacces_means_prohibited_by_a_firewall():
-    """Over IPv4, the ICMP errors for that become EHOSTUNREACH and ENETUNREACH."""
+    """Over IPv4, the ICMP errors of firewalls become EHOSTUNREACH and ENETUNREACH."""
     assert failed_with(errno.EACCES, POD_V6) == prohibited(POD_V6)
 
 

@@ -20,7 +20,7 @@ ABCDE = ("a", "b", "c", "d", "e")
         (tuple(map(str, range(2_000))), "0, 1 and 1,998 others"),
     ],
 )
-def test_many_names_are_counted_but_a_single_remaining_name_is_listed(names, words):
+def test_up_to_three_names_are_listed_and_the_rest_of_more_names_is_counted(names, words):
     assert listed(names) == words
 
 

@@ -133,7 +133,7 @@ def test_a_cause_has_a_short_form_and_a_predicate(cause, short, predicate):
     assert (say(cause, Form.SHORT), say(cause, Form.PREDICATE)) == (short, predicate)
 
 
-def test_the_past_tense_has_one_short_form():
+def test_in_the_past_tense_the_short_form_equals_the_full_form():
     past = refuses(POD).replace(when=When.PAST)
     assert say(past, Form.SHORT) == say(past)
     assert say(past, Form.PREDICATE) == "refused connections when it was last tried"

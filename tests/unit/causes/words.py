@@ -283,9 +283,9 @@ SAMPLES = (
 
 
 def texts_of(cause: Cause) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Yield each text of a cause: its label, the text, and texts that it must differ from.
+    """Yield each text of a cause: its label, the text, and the texts from which it must differ.
 
-    The page leaves out a text that is empty or equals one of them.
+    The page omits a text that is empty or equals one of those.
     """
     now, usual = say(cause), remedy(cause)
     outside, at_times = cause.replace(host=HOST), cause.replace(answers_others=True)

@@ -65,7 +65,7 @@ def test_required_hooks_are_checked_after_steering(node, manifests, tmp_path):
     hooks = {"socket_lb": "required", "socket_lb_cgroup": str(tmp_path)}
     found = check_settings(Settings(manifests=manifests, steering="nftables", **hooks), ())
     assert topics(found)[: len(INPUT) + len(STEERING) + 1] == [*INPUT, *STEERING, "socket LB"]
-    # The folder isn't a cgroup v2, or the test lacks the right to attach hooks.
+    # The directory isn't a cgroup v2, or the test lacks the right to attach hooks.
     assert [f.mark for f in found if f.topic == "socket LB"] == [Mark.ERROR]
 
 
@@ -111,7 +111,7 @@ def test_an_unbindable_dns_address_is_an_error(node, manifests, address):
     assert [(f.mark, f.topic) for f in found if f.topic == "dns"] == [("error", "dns")]
 
 
-def test_the_agents_own_check_skips_firewalls_and_requires_a_steering(node):
+def test_the_agents_own_check_skips_firewalls_and_does_nothing_without_steering(node):
     assert check_node(Settings(), "none") == []
     assert topics(check_node(Settings(), "nftables")) == ["kube-proxy", "kernel", "ports"]
 

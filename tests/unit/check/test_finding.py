@@ -158,12 +158,12 @@ def calls_of_ok():
                 yield from sentences(node.args[1]) if node.func.id == "ok" else ()
 
 
-def test_each_ok_finding_answers_a_listed_question():
+def test_the_sentence_of_each_ok_finding_is_listed_with_its_question():
     assert sorted(calls_of_ok()) == sorted(QUESTIONS)
 
 
 @pytest.mark.parametrize("sentence", [one for one, (_, ask) in QUESTIONS.items() if ask])
-def test_a_question_without_an_answer_is_not_reported_as_ok(sentence):
+def test_a_check_that_cannot_answer_its_question_does_not_report_ok(sentence):
     pattern = re.sub(r"\\\{.*?\\\}", ".*", re.escape(sentence))
     _, ask = QUESTIONS[sentence]
     said = [one.what for one in ask() if one.mark is Mark.OK]

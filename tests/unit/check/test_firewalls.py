@@ -144,12 +144,12 @@ def test_a_chain_dropping_a_frontends_packets_is_reported():
         ),
     ],
 )
-def test_unread_or_unknown_rules_are_not_reported_as_open(kernel, expected):
+def test_unread_or_unknown_rules_are_listed_as_not_followed(kernel, expected):
     known = "ok no chain certainly drops packets that are steered to the proxy; not followed"
     assert lines(kernel) == ([f"{known}: {expected}"] if expected else [])
 
 
-def test_known_frontends_and_endpoints_are_followed_through_chains(node):
+def test_packets_to_known_frontends_and_endpoints_are_followed_through_chains(node):
     node.run(
         "nft 'table ip raw { chain pre { type filter hook prerouting priority -300; "
         "ip daddr 10.96.0.10 drop; }; chain f { type filter hook forward priority 0; "

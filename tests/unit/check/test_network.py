@@ -14,7 +14,7 @@ def texts(findings):
     return [f"{f.mark}: {f.what}" for f in findings]
 
 
-def test_unnumbered_interfaces_are_reported_only_for_rules():
+def test_interfaces_without_an_address_are_reported_only_for_steering_by_rules():
     view = InterfaceView(("cali1", "cali2", "cali3", "cali4"), ("192.0.2.1",))
     (found,) = texts(judge_interfaces(view, "iptables", ["10.96.0.0/12", "fd00::/112"]))
     assert found.startswith("ok: cali1, cali2, cali3 and 1 more without an IPv4 address: ")

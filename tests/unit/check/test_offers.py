@@ -74,7 +74,7 @@ def test_a_kernel_without_socket_lookup_is_reported(part, taken, module):
     assert not any(line.startswith(begin) for line in lines(without, taken, taken))
 
 
-def test_a_kernel_lacking_local_steering_is_an_error_outside_an_own_namespace():
+def test_a_kernel_lacking_local_steering_is_an_error_unless_the_proxy_owns_the_namespace():
     works = {"instead": "nftables", "remedy": "--steering=nftables works here"}
     offers = Offers(ALL, lacks={"local": "it needs nftables"}, **works)
     *_, found = judge_offers(offers, "local", "local", own_namespace=False)
@@ -190,7 +190,7 @@ def test_a_missing_attach_point_is_an_error_only_if_hooks_are_required(value, ma
     assert found.hint
 
 
-def test_a_usable_attach_point_is_reported_with_other_programs(tmp_path):
+def test_a_usable_attach_point_is_ok_and_other_programs_on_it_are_warnings(tmp_path):
     place = HookPlace(tmp_path, tmp_path, [UNKNOWN])
     assert [(f.mark, f.where) for f in judge_place(place)] == [
         ("warning", "mine, id 6"),
@@ -198,7 +198,7 @@ def test_a_usable_attach_point_is_reported_with_other_programs(tmp_path):
     ]
 
 
-def test_a_cgroup_below_the_root_is_a_warning(tmp_path):
+def test_a_cgroup_other_than_the_root_is_a_warning(tmp_path):
     (tmp_path / "cgroup.events").touch()
     (found,) = judge_place(HookPlace(tmp_path, tmp_path, []))
     assert (found.mark, found.what.partition(":")[0]) == (

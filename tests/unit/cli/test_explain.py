@@ -332,7 +332,7 @@ def test_the_pods_flag_requires_an_api_server(manifests, capsys):
     assert capsys.readouterr().err.count("--pods needs --kubeconfig") == 3
 
 
-async def test_a_plugin_of_kubectl_reads_the_cluster_of_kubectl(api, monkeypatch, tmp_path, capsys):
+async def test_the_kubectl_plugin_reads_kubectls_cluster(api, monkeypatch, tmp_path, capsys):
     api.put(service())
     kubeconfig = tmp_path / "config"
     text = (

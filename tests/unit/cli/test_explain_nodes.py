@@ -51,7 +51,7 @@ async def test_a_deviating_node_determines_the_verdict(three, cluster, capsys):
     )
 
 
-async def test_the_path_on_a_given_node_is_dialled_from_there(three, cluster, capsys):
+async def test_the_path_on_another_node_is_explained_without_dials(three, cluster, capsys):
     three["node-2"].change(status_of("node-2", REFUSED, DB))
     assert await cluster.run("explain", "web", "--node=node-2", "--probe") == 3
     out = capsys.readouterr().out

@@ -37,7 +37,7 @@ def test_run_disables_garbage_collection_at_startup(monkeypatch, clean_logging):
     assert [*collects, gc.isenabled()] == [False, True]
 
 
-def test_run_gets_settings_and_warnings(substitutes, clean_logging):
+def test_run_passes_settings_and_warnings_to_the_agent(substitutes, clean_logging):
     calls = substitutes(outcome=1)
     assert main(["--hostname-override=node-1", "--ipvs-scheduler=rr"]) == 1
     ((_, settings, warnings, _, dropped_log_lines, _),) = calls

@@ -1,4 +1,4 @@
-"""Services with endpoints by name, whose lookups a test answers."""
+"""Services with endpoints by name; the test answers the name lookups."""
 
 from userspace_proxy.cluster import Snapshot, Store
 from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
@@ -45,7 +45,7 @@ class Proxy:
         self.snapshot = self.endpoints.derive(self.source)
 
     def answer(self, *ips, host=DB, lookup=None):
-        """Take the answer to the next lookup."""
+        """Answer the next lookup."""
         self.now += 1000
         taken, families = self.endpoints.hosts.take(self.now)
         assert taken == host

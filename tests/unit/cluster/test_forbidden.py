@@ -95,7 +95,7 @@ def test_the_cache_of_kernel_answers_is_bounded(monkeypatch):
     assert len(asked) == 3
 
 
-def test_setting_equal_nodes_is_not_a_change(forbidden):
+def test_setting_equal_node_addresses_is_not_reported_as_a_change(forbidden):
     node = Node("node-1", ("198.51.100.2",), pod_networks=("10.250.1.0/24",))
     assert not forbidden.set_nodes(node, frozenset({"198.51.100.3"}))
     assert forbidden.set_nodes(None, frozenset())

@@ -95,7 +95,7 @@ class TestNodesThatAreUnknown:
         made.derive()
         return made
 
-    def test_names_are_not_resolved_until_nodes_are_known(self, proxy):
+    def test_names_are_not_resolved_until_node_addresses_are_known(self, proxy):
         assert proxy.endpoints.hosts.take(0.0) is None
         assert proxy.problems() == [(NameState.NODES_UNKNOWN, "")]
         proxy.store.set_node_addresses(frozenset({"203.0.113.2"}))
@@ -125,7 +125,7 @@ def test_forbidden_last_addresses_are_not_used(proxy):
     assert [state for state, _ in proxy.problems()] == [NameState.FORBIDDEN]
 
 
-def test_a_lookup_between_two_turns_is_not_lost(proxy):
+def test_a_lookup_that_ends_between_two_turns_is_not_lost(proxy):
     proxy.put("other", "other.example.com")
     for _ in proxy.endpoints.turns(proxy.store.snapshot()):
         if taken := proxy.endpoints.hosts.take(0.0):
@@ -186,7 +186,7 @@ def test_a_snapshot_without_names_is_returned_unchanged():
     assert proxy.endpoints.derive(snapshot) is snapshot
 
 
-def test_after_the_last_name_is_removed_snapshots_are_returned_unchanged(proxy):
+def test_after_the_last_name_is_removed_no_lookup_is_pending(proxy):
     proxy.answer("203.0.113.1")
     revision = proxy.snapshot.revision
     proxy.store.delete_service(ServiceKey("shop", "db"))
@@ -218,7 +218,7 @@ def test_two_services_share_a_lookup(proxy):
     assert proxy.endpoints.hosts.take(proxy.now) == (DB, (V6,))
 
 
-def test_an_unused_name_is_not_resolved(proxy):
+def test_a_name_that_was_replaced_is_no_longer_resolved(proxy):
     proxy.answer("203.0.113.1")
     proxy.put("db", "db2.example.com")
     proxy.derive()
@@ -259,7 +259,7 @@ def test_address_slices_are_kept_beside_resolved_names(proxy):
     proxy.derive()
     proxy.answer("203.0.113.1")
     assert proxy.ips() == ["192.0.2.1", "203.0.113.1"]
-    # The data plane asks the kernel about these addresses only.
+    # Only for these addresses, the data plane asks the kernel whether they belong to this node.
     assert proxy.state().service.handling.found_by_name == ("203.0.113.1",)
 
 
@@ -303,7 +303,7 @@ def test_after_a_restart_saved_addresses_of_forbidden_names_are_not_used(proxy):
     assert (again.ips(), again.problems()) == ([], [(NameState.NOT_ALLOWED, "")])
 
 
-def test_an_unresolved_name_shows_the_reason():
+def test_a_name_that_is_not_allowed_shows_the_reason():
     proxy = Proxy()
     proxy.put("db", "a.example.org", "b.example.org", DB)
     proxy.derive()
@@ -333,7 +333,9 @@ class TestBounds:
         assert proxy.ips() == ["203.0.113.1"] * 3
         assert proxy.problems() == [(NameState.TOO_MANY, "")] * 2
 
-    def test_a_name_displaced_by_another_namespace_is_reported_and_returns(self, monkeypatch):
+    def test_a_name_displaced_by_another_namespace_is_reported_and_resolved_later(
+        self, monkeypatch
+    ):
         monkeypatch.setattr(name_shares, "NODE_MAX", 2)
         proxy = Proxy()
         proxy.put("a", "a.example.com")
@@ -409,7 +411,7 @@ def test_a_failed_service_is_retried_at_the_next_lookup(buggy):
 
 
 @pytest.mark.parametrize("step", ["read_request", "is_below", "derived_key"])
-def test_other_services_continue_while_one_fails_in_any_step(monkeypatch, step):
+def test_a_bug_in_any_step_for_one_service_does_not_affect_others(monkeypatch, step):
     real = getattr(from_names, step)
 
     def raise_for_bad(*args):

@@ -107,7 +107,7 @@ def test_a_service_without_a_selector_keeps_its_slices(cluster):
     assert cluster.ips() == []
 
 
-def test_a_slice_can_move_to_another_service():
+def test_a_slice_can_be_relabelled_for_another_service():
     cluster = Cluster()
     for name in ("a", "b"):
         cluster.pods.put_service(service(name, app=""), TO_8080)
@@ -148,7 +148,7 @@ def test_a_pod_change_leaves_other_services_the_same_objects(cluster):
 
 
 def resumed(cluster: Cluster) -> Cluster:
-    """Return the cluster of a later run, with the objects that this run has left."""
+    """Return the cluster of a later run, with the objects that this run has saved."""
     cluster.pods.settle()
     old = cluster.store.snapshot()
     again = Cluster()
@@ -168,7 +168,7 @@ def test_endpoints_of_a_previous_run_are_replaced_by_the_current_pods(cluster):
 def test_after_a_restart_an_unreadable_service_keeps_its_endpoints(cluster):
     cluster.pods.put_pod(pod())
     again = resumed(cluster)
-    # Its own object can't be read, so it isn't put.
+    # The Service's own object can't be read, so it isn't put into the store.
     again.pods.put_pod(pod())
     assert again.ips() == ["10.244.0.3"]
     again.pods.put_service(service(), TO_8080)
@@ -226,7 +226,7 @@ def _apply(cluster, what, name, value):
 
 
 def test_the_pods_of_a_namespaces_services_are_bounded(monkeypatch):
-    """Patching one of 2,000 Pods that 200 Services selected blocked the event loop for 1.7 s."""
+    """Otherwise a patch of one of 2,000 Pods of 200 Services blocks the event loop for 1.7 s."""
     monkeypatch.setattr(from_pods, "PODS_MAX", 3)
     cluster = Cluster()
     for name, app in (("web", "web"), ("again", "web"), ("db", "db")):

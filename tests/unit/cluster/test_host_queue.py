@@ -1,4 +1,4 @@
-"""Slots for lookups, which namespaces get in turns."""
+"""Lookup slots, which namespaces get in turns."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def names(letter, count=20):
     return [f"{letter}{number}" for number in range(count)]
 
 
-def test_requeuing_a_name_replaces_its_time(queue):
+def test_requeuing_a_name_replaces_its_due_time(queue):
     put(queue, "a")
     put(queue, "a", at=NOW + 5)
     assert queue.next_at() == NOW + 5

@@ -113,7 +113,7 @@ def test_a_family_without_a_response_keeps_its_addresses(clock):
     assert clock.table.addresses(DB, V6) == ()
 
 
-def test_an_added_family_is_looked_up_immediately(clock):
+def test_a_family_that_is_requested_later_is_looked_up_immediately(clock):
     clock.learn(found())
     clock.table.want(DB, [V4, V6], ["shop"])
     assert clock.table.take(clock.now) == (DB, (V4, V6))
@@ -126,7 +126,7 @@ def test_a_family_requested_during_a_lookup_is_looked_up_afterwards(clock):
     assert clock.table.take(clock.now) == (DB, (V4, V6))
 
 
-def test_an_unwanted_family_has_no_addresses(clock):
+def test_a_family_that_is_no_longer_requested_has_no_addresses(clock):
     clock.table.want(DB, [V4, V6], ["shop"])
     clock.learn(Lookup({V4: ONE, V6: ("2001:db8::1",)}, 30))
     clock.table.want(DB, [V4], ["shop"])
@@ -160,7 +160,7 @@ def test_addresses_of_an_earlier_run_are_used_until_the_first_response(clock):
     assert clock.table.addresses(DB, V4) == ONE
 
 
-def test_a_host_is_ready_until_taken(clock):
+def test_a_due_name_is_ready_until_taken(clock):
     clock.table.want("db2.example.com", [V4], ["shop"])
     assert clock.table.take(clock.now) is not None
     assert clock.table.has_ready

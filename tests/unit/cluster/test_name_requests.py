@@ -80,7 +80,7 @@ def test_a_name_for_a_nonexistent_service_port_becomes_a_note(name, ports, port)
     assert found.notes == (NoteKind.NAME_WITHOUT_PORT("userspace-proxy.io/endpoints", at, port),)
 
 
-def test_a_name_may_refer_to_the_only_port():
+def test_an_endpoint_name_can_include_the_name_of_the_only_port():
     found = request(of=service(EndpointName("a.test", 1, "sql"), ports=(SQL,)))
     assert found.named[0].ports == (SlicePort("sql", 1, "TCP"),)
 
@@ -102,7 +102,7 @@ def test_services_without_names_have_no_name_request(of):
     assert request(item("db-x", Endpoint("192.0.2.1")), of=of) is None
 
 
-def test_endpoints_objects_have_no_name_request():
+def test_slices_mirrored_from_endpoints_objects_have_no_name_request():
     subset = {"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 5432}]}
     wire = {"metadata": {"namespace": "shop", "name": "db"}, "subsets": [subset]}
     mirrored = mirror_endpoints(convert(wire, WireEndpoints))
@@ -110,7 +110,7 @@ def test_endpoints_objects_have_no_name_request():
     assert request(*mirrored, of=service()) is None
 
 
-def test_slices_of_names_are_among_slices_of_addresses():
+def test_slices_of_names_and_slices_of_addresses_are_separated():
     plain = item("db-y", Endpoint("192.0.2.1"))
     names = NameSlice.of(item("db-x", Endpoint("db.example.com", weight=7)))
     found = request(plain, names, of=service())
@@ -143,7 +143,7 @@ def test_slices_derived_by_a_previous_run_are_read_as_their_originals():
     assert list(found.earlier) == [("db.example.com", first), ("a.test", second)]
 
 
-def test_the_family_with_an_endpoint_provides_the_weight_of_the_name():
+def test_a_name_gets_its_weight_from_the_family_with_an_endpoint():
     of_4 = item("db-x@db.example.com@4")
     of_6 = item("db-x@db.example.com@6", Endpoint("2001:db8::1", weight=7))
     (named,) = request(of_4, of_6, of=service(DB)).named

@@ -56,7 +56,7 @@ def test_changing_one_of_many_items_copies_only_a_fraction():
     assert other.differing(many) == {KEYS[0]}
 
 
-def test_maps_of_different_origin_share_their_empty_parts():
+def test_independently_created_maps_share_their_empty_parts():
     one, other = (PersistentMap().changed({KEYS[0]: [1]}) for _ in range(2))
     shared = [mine is others for mine, others in zip(one._parts, other._parts, strict=True)]
     assert shared.count(False) == 1

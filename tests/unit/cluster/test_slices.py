@@ -1,4 +1,4 @@
-"""The slices of a Service: a change copies some runs only, however many slices there are."""
+"""The slices of a Service: a change copies only a few runs, however many slices there are."""
 
 import random
 
@@ -66,7 +66,7 @@ def test_runs_shrunk_by_deletions_are_merged():
     assert len(slices.runs) <= 2
 
 
-def test_results_of_a_lone_run_are_not_cached():
+def test_derived_results_are_cached_only_if_there_are_several_runs():
     few, many = of(1), of(*range(600))
     assert few.derive(list)[0] is not few.derive(list)[0]
     assert many.derive(list)[0] is many.derive(list)[0]

@@ -1,4 +1,4 @@
-"""The store: only a source's changes become snapshots."""
+"""The store: each change of a source becomes a snapshot."""
 
 import copy
 import dataclasses
@@ -194,7 +194,7 @@ OPERATIONS = st.one_of(
 
 
 def change(state, name, value):
-    """Apply a change to the last state, in plain dicts: (services, slices, node)."""
+    """Apply a change to a model of the store's state: plain dicts (services, slices, node)."""
     services, slices, _ = state
     kept = {"service": services, "slice": slices}.get(name.rpartition("_")[2].removesuffix("s"))
     if name == "set_node":
@@ -217,7 +217,7 @@ def store_from_scratch(services, slices, node):
 
 
 def comparable(snapshot):
-    """Return a snapshot without its orphans, and their keys: only keys of orphans are current."""
+    """Return a snapshot without its orphaned slices, and their keys: only these are up to date."""
     keys = {key: [item.key for item in items] for key, items in snapshot.orphans.items()}
     return dataclasses.replace(snapshot, orphans={}), keys
 

@@ -148,7 +148,7 @@ FLAGS = {
         pytest.param(["--v=1", "--v=2"], [("v", "1"), ("v", "2")], [], id="repeated"),
     ],
 )
-def test_words_are_split_as_by_pflag(words, given, others):
+def test_arguments_are_split_as_by_pflag(words, given, others):
     assert split_words(words, FLAGS) == (given, others)
 
 
@@ -167,7 +167,7 @@ def test_words_are_split_as_by_pflag(words, given, others):
         (["-v"], "-v needs a value"),
     ],
 )
-def test_an_invalid_word_is_rejected_with_a_remedy(words, message):
+def test_an_invalid_argument_is_rejected_with_a_remedy(words, message):
     with pytest.raises(ConfigError) as caught:
         split_words(words, FLAGS, command="run")
     assert str(caught.value) == message

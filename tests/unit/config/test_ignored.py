@@ -106,7 +106,7 @@ def test_every_flag_of_kube_proxy_is_accepted(flag):
     read_flags([f"--{flag}={value}"])
 
 
-def test_exactly_kube_proxys_fields_are_known():
+def test_the_known_fields_are_exactly_kube_proxys():
     settings = {row.kube_field for row in TABLE.values() if row.kube_field}
     assert sorted(settings | set(FIELDS)) == ALL_FIELDS
 

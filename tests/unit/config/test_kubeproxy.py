@@ -14,7 +14,7 @@ OURS = "apiVersion: userspace-proxy.io/v1alpha1\nkind: UserspaceProxyConfigurati
 
 
 def kubeadms(version):
-    """Return the file that kubeadm's ConfigMap gives to kube-proxy."""
+    """Return the kube-proxy configuration file of kubeadm's ConfigMap."""
     path = HERE / f"kubeadm-{version}.yaml"
     (config_map,) = parse_documents(path.read_text(encoding="utf-8"), place=path.name)
     return config_map.value["data"]["config.conf"]
@@ -156,11 +156,11 @@ def test_a_wrong_type_is_an_error_with_file_and_line(text, message):
         ("master: https://10.0.0.1", "master", "https://10.0.0.1"),
     ],
 )
-def test_in_our_own_configuration_a_zero_is_a_value(text, name, value):
+def test_in_the_proxys_own_configuration_a_zero_is_a_value(text, name, value):
     assert read(OURS, text).values == {name: value}
 
 
-def test_null_in_our_own_configuration_means_the_default():
+def test_null_in_the_proxys_own_configuration_means_the_default():
     assert read(OURS, "steering: null").values == {}
 
 
@@ -185,12 +185,12 @@ def test_null_in_our_own_configuration_means_the_default():
         ("connectTimeout: 0s", "c.yaml:3: connectTimeout: 0s is too short (at least 1ms)"),
     ],
 )
-def test_a_mistake_in_our_own_configuration_is_an_error(text, message):
+def test_a_mistake_in_the_proxys_own_configuration_is_an_error(text, message):
     assert error_of(OURS + text) == message
 
 
 @pytest.mark.parametrize("first", [KUBE, OURS])
-def test_our_own_configuration_takes_precedence_in_either_order(first):
+def test_the_proxys_own_configuration_takes_precedence_in_either_order(first):
     second = OURS if first is KUBE else KUBE
     texts = {KUBE: KUBE + "logging: {format: json}\n", OURS: OURS + "logFormat: text\n"}
     config = read_config(f"{texts[first]}---\n{texts[second]}", place="c.yaml")
@@ -317,7 +317,7 @@ def test_booleans_are_parsed_as_by_kube_proxy():
     assert config.warnings == ["c.yaml: ignored enableProfiling: there is no profiling server"]
 
 
-def test_a_duplicate_key_in_our_own_configuration_is_an_error():
+def test_a_duplicate_key_in_the_proxys_own_configuration_is_an_error():
     assert error_of(f"{OURS}steering: local\nsteering: none\n") == (
         "c.yaml:4: key 'steering' is given twice, first in line 3"
     )

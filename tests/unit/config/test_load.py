@@ -143,7 +143,7 @@ def test_a_setting_without_effect_is_a_warning(words, warnings):
     assert load_settings(words).warnings == warnings
 
 
-def test_a_mode_in_the_file_is_reported_with_its_line(config):
+def test_a_mode_without_effect_is_reported_with_its_line_in_the_file(config):
     flag = config("mode: iptables\n")
     place = flag.removeprefix("--config=")
     assert load_settings([flag]).warnings == (
@@ -176,6 +176,6 @@ def test_conflicting_settings_or_an_unreadable_file_abort_startup(words, message
     assert str(caught.value) == message
 
 
-def test_two_servers_may_both_use_port_zero():
+def test_two_servers_can_both_use_port_zero():
     words = ["--healthz-bind-address=127.0.0.1:0", "--metrics-bind-address=127.0.0.1:0"]
     assert load_settings(words).settings.metrics_bind_address == SocketAddress("127.0.0.1", 0)

@@ -101,7 +101,7 @@ def test_a_row_converts_its_value(settings, option, value):
     assert getattr(Settings(**settings).as_options(wanted), option) == value
 
 
-def test_unset_settings_are_taken_from_another_proxy():
+def test_beside_takes_unset_settings_from_another_proxy():
     words = ["--service-proxy-name=try", "--cluster-cidr=10.244.0.0/16", "--allow-paths=kernel"]
     words += ["--nodeport-addresses=primary", "--allow-external-ips=192.0.2.0/24"]
     theirs = load_settings([*words, "--path=kernel", "--udp-idle-timeout=1m"]).settings

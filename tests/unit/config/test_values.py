@@ -25,7 +25,7 @@ def test_a_boolean_accepts_gos_twelve_spellings(text, value):
 
 
 @pytest.mark.parametrize("text", ["", "yes", "on", "2", "tRUE", " true"])
-def test_other_words_are_rejected_as_booleans(text):
+def test_other_spellings_are_rejected_as_booleans(text):
     with pytest.raises(ConfigError, match="is not true or false"):
         parse_bool(text)
 
@@ -71,7 +71,7 @@ def test_an_inherited_socket_prints_as_written():
     assert str(InheritedSocket(3)) == "fd://3"
 
 
-def test_a_port_may_be_0():
+def test_port_0_is_accepted():
     assert parse_port("0") == 0
 
 

@@ -238,7 +238,7 @@ async def test_a_closed_reactor_delivers_no_events_and_closes_its_descriptor(pai
     assert ours.recv(9) == b"hello"
 
 
-async def test_a_reactor_may_be_closed_by_a_handler(reactor, pairs):
+async def test_a_handler_can_close_the_reactor(reactor, pairs):
     (first, theirs), (second, others) = pairs(), pairs()
     heard = []
 
@@ -351,7 +351,7 @@ def test_no_timeout_expires_and_no_timer_remains_after_the_close(timeouts, loop,
     assert expired == []
 
 
-def test_an_expiring_item_may_stop_and_start_timeouts(loop):
+def test_an_expiring_item_can_stop_and_start_timeouts(loop):
     expired = []
 
     def expire(item):

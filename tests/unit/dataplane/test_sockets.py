@@ -48,7 +48,7 @@ def test_a_socket_is_bound_to_the_requested_address(opened, protocol, ip):
 
 
 @PROTOCOLS
-def test_both_families_may_use_the_same_port(opened, protocol):
+def test_both_families_can_use_the_same_port(opened, protocol):
     port = opened(protocol, "::").getsockname()[1]
     assert opened(protocol, "0.0.0.0", port).getsockname()[1] == port
 

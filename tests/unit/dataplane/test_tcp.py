@@ -468,7 +468,7 @@ async def test_a_client_of_a_port_outside_the_ranges_gets_the_listed_port(rig):
     assert await server.read() == b"hello"
 
 
-async def test_a_dial_may_use_an_endpoint_of_the_other_family(rig):
+async def test_a_dial_can_use_an_endpoint_of_the_other_family(rig):
     pod = rig.endpoint("::1")
     client, server = await rig.pair(rig.service(rig.refusing(), pod.address), pod)
     await client.send(b"hello")

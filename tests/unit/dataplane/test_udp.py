@@ -39,7 +39,7 @@ async def test_a_datagram_of_any_size_passes_in_both_directions(rig, ip, size):
     await exchange(client, pod, bytes(size), bytes(size))
 
 
-async def test_client_and_endpoint_may_have_different_families(rig):
+async def test_client_and_endpoint_can_have_different_families(rig):
     pod = rig.udp_peer("::1")
     await exchange(rig.udp_client(rig.udp_service(pod.address)), pod)
 

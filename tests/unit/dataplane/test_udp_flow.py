@@ -26,7 +26,7 @@ async def test_a_flow_with_only_endpoint_traffic_stays_open(timed, timers):
     assert len(timed.flows) == 1
 
 
-async def test_a_flow_with_two_simultaneous_requests_moves_on_with_both(rig):
+async def test_a_flow_resends_two_simultaneous_requests_to_the_next_endpoint(rig):
     """glibc sends A and AAAA together, and waits 5 s if one of them is lost."""
     pod, dead = rig.udp_peer(), rig.refusing_udp()
     dns = rig.udp_service(dead, pod.address)

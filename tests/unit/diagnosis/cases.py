@@ -1,4 +1,4 @@
-"""Service ports, each with its deciding rule and expected clauses, in the order of the rules."""
+"""Service ports in the order of the rules, each with its deciding rule and expected clauses."""
 
 from typing import NamedTuple
 

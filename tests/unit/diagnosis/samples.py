@@ -21,7 +21,7 @@ UDP = {"protocol": Protocol.UDP}
 
 
 def at(now: float) -> WallClock:
-    """Return a clock that stands at this time; Unix time is 1000 s ahead of it."""
+    """Return a stopped clock with this monotonic time; its Unix time is 1000 s ahead."""
     return WallClock(lambda: now, lambda: 1000.0 + now)
 
 
@@ -31,7 +31,7 @@ def failing(cause: Cause, **facts: object) -> EndpointFacts:
 
 
 def told_of(port: PortFacts) -> tuple[Rule, list[Clause]]:
-    """Return the deciding rule and the clauses, the leading one first; no earlier rule fits."""
+    """Return the deciding rule and the clauses, the leading clause first."""
     first = next(rule for rule in RULES if rule(Case(port)) is not None)
     rule, verdict = decide(port)
     assert rule is first
@@ -39,7 +39,7 @@ def told_of(port: PortFacts) -> tuple[Rule, list[Clause]]:
 
 
 def lately_of(cause: Cause, count: int = 0, at: float = 0.0, *, others: bool = True) -> Cause:
-    """Return a cause of the last minute, at a monotonic time; its endpoint answers others."""
+    """Return a cause of the last minute, at a monotonic time; its endpoint answers others, too."""
     last_at = 1000.0 + at if at else 0.0
     return cause.replace(when=When.LAST_MINUTE, answers_others=others, count=count, last_at=last_at)
 

@@ -58,7 +58,7 @@ def test_a_clause_requires_the_parameters_of_its_row(give):
         give()
 
 
-def test_fixed_and_cause_prefixed_rows_need_no_function():
+def test_fixed_and_before_cause_make_rows_without_a_function():
     assert (fixed("fail", "clients fail")().text, str(fixed("fail", ""))) == (
         "clients fail", "fail",
     )  # fmt: skip
@@ -66,7 +66,7 @@ def test_fixed_and_cause_prefixed_rows_need_no_function():
     assert (other.text, other.causes) == (f"besides, {say(REFUSES)}", (REFUSES,))
 
 
-def test_a_row_provides_text_plan_and_remedy():
+def test_a_clause_has_the_text_the_planned_text_and_the_remedy_of_its_row():
     assert (waiting(2).text, waiting(2).planned, waiting(2).hint) == (
         "2 wait", "2 would wait", "Wait",
     )  # fmt: skip

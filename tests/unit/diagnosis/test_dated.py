@@ -55,7 +55,7 @@ def test_an_age_is_not_negative_after_the_clock_is_set_back():
     assert last_answer(make_port(is_quiet=True, sent_at=NOW + 5), NOW) == "last answer 0 ms ago"
 
 
-def test_a_stated_cause_can_show_its_times():
+def test_a_stated_cause_can_show_its_count_and_last_time():
     port = make_port(endpoints=(READY, failing(REFUSES)))
     stated, other = port.state.sentence.split("; ")
     assert sentence_at(port, NOW) == port.state.sentence

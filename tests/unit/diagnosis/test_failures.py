@@ -82,7 +82,7 @@ def test_an_endpoints_cause_includes_the_inputs_of_its_remedy(counters):
     assert cause == seen(refuses(POD), 1, 5.0, 5.0).replace(host="db.example.com", has_header=True)
 
 
-def test_an_injected_fault_is_not_a_failure(counters):
+def test_an_injected_fault_is_the_cause_instead_of_a_failure(counters):
     fail(counters)
     verdict = EndpointVerdict(POD, True, "ready")
     shown = cause_of_endpoint(verdict, counters, at(6.0), faults=["refuse"])
@@ -130,7 +130,7 @@ def test_a_rule_dropping_datagrams_is_the_cause_of_unanswered_flows(counters, ob
     assert cause == seen(expected, MANY_ENDS, 0.0, MANY_ENDS - 1.0)
 
 
-def test_an_endpoint_that_accepted_connections_before_counts_as_stopped(counters):
+def test_a_refusal_shows_whether_the_endpoint_accepted_connections_before(counters):
     fail(counters)
     assert failure_of(POD, counters, at(5.0))[0].get("was_open") is False
     # The dial succeeded, and the endpoint then ended the connection without a byte.
@@ -156,7 +156,9 @@ def test_a_silent_endpoint_has_a_known_obstacle_as_its_cause(counters, obstacle,
     ("failure", "row"),
     [(CLOSED, resets), (UNANSWERED, sends_nothing), (NO_DATAGRAM, no_datagram)],
 )
-def test_connections_without_a_byte_are_reported_if_many_or_all(counters, failure, row):
+def test_connections_without_a_byte_are_reported_if_there_are_many_or_no_others(
+    counters, failure, row
+):
     counters.connections = 100
     for now in range(1, MANY_ENDS):
         counters.ends.failed(float(now), failure)
@@ -169,7 +171,7 @@ def test_connections_without_a_byte_are_reported_if_many_or_all(counters, failur
     assert failure_of(POD, counters, at(5.0))[0].count == MANY_ENDS
 
 
-def test_clients_leaving_soon_do_not_blame_an_endpoint_that_has_answered(counters):
+def test_an_endpoint_that_has_answered_is_not_blamed_for_clients_leaving_soon(counters):
     counters.connections = 3
     for left_at in (1.0, 1.2, 1.9):
         counters.ends.failed(left_at, UNANSWERED)
@@ -190,7 +192,7 @@ def test_clients_leaving_soon_do_not_blame_an_endpoint_that_has_answered(counter
     ("failure", "needed"),
     [(RESET, 20), (CLOSED, 20), (UNANSWERED, MANY_ENDS), (NO_DATAGRAM, MANY_ENDS)],
 )
-def test_three_consecutive_ends_of_an_intermittently_answering_endpoint_may_be_chance(
+def test_few_consecutive_ends_are_not_reported_if_the_endpoint_also_failed_before(
     counters, failure, needed
 ):
     counters.connections = 100
@@ -251,7 +253,7 @@ def test_an_endpoint_answering_only_this_node_denies_the_client(counters):
     assert failure_of(POD, counters, at(last + 2.0)) == NOTHING
 
 
-def test_two_consecutive_failures_of_one_client_may_be_chance(counters):
+def test_denials_older_than_a_minute_do_not_count_towards_a_reported_denial(counters):
     counters.connections = 9
     deny(counters, 5.0, 5.0 + LAST_MINUTE_S)
     assert failure_of(POD, counters, at(5.0 + LAST_MINUTE_S)) == NOTHING
@@ -272,7 +274,9 @@ def test_an_endpoint_intermittently_answering_a_client_does_not_deny_it(counters
 
 
 @pytest.mark.parametrize("failure", [Failure.SILENT, Failure.REFUSED])
-def test_an_endpoint_that_serves_no_client_fails_before_it_denies(counters, failure):
+def test_an_endpoint_that_serves_no_client_is_reported_as_failing_before_as_denying(
+    counters, failure
+):
     counters.dials.failed(5.0, failure)
     counters.dials.succeeded_at = 5.1
     deny(counters, 5.1, 6.1, failure=failure)
@@ -362,7 +366,7 @@ def test_packets_lost_by_a_client_are_not_an_endpoint_failure(counters):
     assert failure_of(POD, counters, at(3.0)) == NOTHING
 
 
-def test_a_failure_becomes_past_once_after_a_minute():
+def test_a_failure_becomes_past_once_and_only_after_its_time_limit():
     failed = failing(seen(refuses(POD), 1, 5.0, 5.0))
     view = make_port(endpoints=(failed,))
     assert not becomes_past(view, at(5.0 + LAST_MINUTE_S - 1))
@@ -418,6 +422,6 @@ def test_causes_other_than_silence_are_kept_for_udp(causes, facts):
     assert [endpoint.cause for endpoint in without_silence(port)] == causes
 
 
-def test_past_silence_after_another_failure_counts_only_as_silence():
+def test_past_silence_is_omitted_even_if_it_followed_another_failure():
     port = mute_port(past(MUTE.replace(before=refuses(POD))))
     assert [endpoint.cause for endpoint in without_silence(port)] == [None]

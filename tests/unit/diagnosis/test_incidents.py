@@ -84,7 +84,7 @@ def test_each_cause_is_a_separate_incident():
     assert sorted(services for _, services in others) == [("shop/both",), ("shop/x",)]
 
 
-def test_a_cause_without_an_endpoint_may_affect_several_services():
+def test_causes_that_several_services_share_are_one_incident_each():
     rule = "a chain drops them"
     ports = [
         *(taken_by("ip nat KUBE", name) for name in ("a", "b")),

@@ -1,4 +1,4 @@
-"""Each Service port is judged once, from all facts, and all observers read that state."""
+"""Each Service port is judged once, from all facts; all outputs show that state."""
 
 import pytest
 
@@ -110,7 +110,7 @@ def test_clients_outside_the_source_ranges_are_reported_but_not_as_a_problem():
     state = judge(make_port(endpoints=(READY,), turned_away=(denied, before)))
     assert (state.level, state.causes, state.is_problem) == (Level.OK, (denied, before), False)
     assert state.stated == [denied, before]
-    # If the policy drops clients now, the port's own cause stands for them.
+    # If the policy drops clients now, the port's own cause already states this.
     elsewhere = none_local(1, 0, "node-b", "externalTrafficPolicy")
     both = {"is_dropping": True, "turned_away": (elsewhere.replace(count=2), denied)}
     assert judge(make_port(cause=elsewhere, **both)).causes == (elsewhere, denied)
@@ -263,7 +263,7 @@ def test_a_planned_port_keeps_its_planners_judgement():
     assert port.state is planned
 
 
-def test_a_new_note_keeps_the_path():
+def test_adding_a_note_keeps_the_path_and_the_plan():
     kernel = replace(make_port(), path=PathView(DataPath.KERNEL, kernel_connections=7))
     kernel.taken_by = "ip evil pre"
     (port,) = given(kernel, rejected=[rejected_as("Service", "shop", "web", WEB)])
@@ -316,7 +316,7 @@ def test_an_endpoint_counts_as_answering_other_clients_only_with_evidence(change
     assert all(a is b for a, b in zip(given(*ports), ports, strict=True))
 
 
-def test_ports_of_other_services_are_unchanged():
+def test_a_side_is_not_combined_with_ports_of_other_services_or_families():
     inside, outside = two_sides()
     ports = (inside, replace(outside, service="other"), replace(outside, family="IPv6"))
     assert all(a is b for a, b in zip(given(*ports), ports, strict=True))
@@ -332,7 +332,7 @@ def test_working_endpoints_are_not_copied():
 
 
 class Counting:
-    """Judges Service ports, and records which ones were judged."""
+    """A judge that records which Service ports it has judged."""
 
     def __init__(self):
         self.judged = []

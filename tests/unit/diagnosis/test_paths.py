@@ -45,7 +45,7 @@ def test_a_paths_age_starts_when_it_takes_effect():
     )
 
 
-def test_a_path_fills_in_the_facts_of_its_port():
+def test_a_path_is_written_into_the_facts_of_its_port():
     facts = make_port()
     PathView(KERNEL, 3.0, "auto", 7, socket_connections=2).show(facts, 1795000000.0)
     assert (facts.path, facts.path_since, facts.path_reason) == (KERNEL, 1795000000.0, "auto")
@@ -66,7 +66,7 @@ def test_unanswered_clients_are_reported_only_on_the_kernel_path():
         pytest.param({"path": KERNEL, "socket_connections": 0}, "rules lead them", id="hooks"),
     ],
 )
-def test_connections_past_the_proxy_are_not_seen(facts, reason):
+def test_the_reason_why_connections_are_unseen_depends_on_the_path(facts, reason):
     text = unseen_reason(replace(make_port(), **facts))
     assert text.startswith(reason)
     assert bool(text) is bool(reason)

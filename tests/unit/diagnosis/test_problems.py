@@ -30,7 +30,7 @@ HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 
 
 def test_many_services_with_addresses_in_use_are_one_problem():
-    """They were 25 equal lines, which filled the first screen of the page."""
+    """Otherwise 25 equal lines would fill the first screen of the page."""
     causes = [held_by(f"10.96.0.{n}:80", "shop/web") for n in range(25)]
     taken = [
         make_ignored(f"shop/s{n:02}", "80", one, is_conflict=True) for n, one in enumerate(causes)

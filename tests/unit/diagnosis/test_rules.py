@@ -35,7 +35,7 @@ from .samples import POD, READY, UDP, failing, told_of
 
 
 def check(expected):
-    """Check the deciding rule and the clauses of a Service port; return the port."""
+    """Check that a Service port has the case's deciding rule and clauses; return the port."""
     port = make_port(**{"endpoints": (READY,), **expected.changes})
     assert told_of(port) == (expected.rule, expected.clauses)
     _, verdict = decide(port)

@@ -54,7 +54,7 @@ SENT = {"connections": 99, "sent_bytes": 5}
 
 
 def found(minute, *endpoints, now=9.0, **changes):
-    """Return the result for clients of the last minute, and why most of them failed."""
+    """Return the symptom of the last minute's clients, and why most of them failed."""
     return failed_last_minute(minute, iter(endpoints), at(now), **changes)
 
 
@@ -107,7 +107,7 @@ def test_the_last_failed_endpoint_is_the_cause_of_unanswered_connections(failure
     assert found(MinuteCounts(20, 12, 1), ended(5.0)).cause is None
 
 
-def test_the_proxy_header_may_be_why_connections_ended():
+def test_the_proxy_header_is_a_possible_reason_only_for_ended_connections():
     cause = found(MinuteCounts(20, 1, 12), ended(5.0), has_header=True).cause
     assert cause == lately_of(resets(POD), 12, 5.0, others=False).replace(has_header=True)
     refused = found(MinuteCounts(20, 12), returned(5.0), has_header=True).cause
@@ -318,7 +318,7 @@ def test_repeatedly_ejected_and_readmitted_endpoints_are_reported():
     # Failed clients are explained by the flaps.
     both = found(MinuteCounts(8, 12, flaps=30), returned(5.0))
     assert (both.cause.count, both.flaps) == (12, 30)
-    # Refused clients may have had no endpoint that could be the cause.
+    # Refused clients may have had no endpoint, so flaps don't explain them.
     refused = served(found(MinuteCounts(60, 40, flaps=9)))
     assert many_failed(refused) == said.connections_failed(
         40, 100, (), said.because_of_flaps(9, "shop", "web")
@@ -365,7 +365,7 @@ def test_connections_saved_late_are_reported_if_many(counts, changes, row):
     assert port.state.word is state
 
 
-def test_connections_saved_late_may_have_left_removed_endpoints():
+def test_connections_saved_late_are_explained_by_removed_endpoints_if_none_is_late():
     facts = found(MinuteCounts(28, late=4))
     clause = said.saved_late(4, 28, said.at_former_endpoints("from"))
     assert told_of(served(facts)) == (rules.answers_are_late, [SERVED_NOW, clause])

@@ -166,7 +166,7 @@ NODES = [
     {"node_is_eligible": False},
     {"no_node": no_node("node-7", ())},
 ]
-"""Facts each of which alone gives a healthy node a problem."""
+"""Facts, each of which alone causes a problem on a healthy node."""
 KERNEL, WEB = DataPath.KERNEL, Frontend("10.96.0.1", 80, Protocol.TCP)
 PATHS = [
     (PathView(KERNEL, kernel_connections=0), "TCP"),

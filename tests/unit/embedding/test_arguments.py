@@ -261,5 +261,5 @@ def test_the_loopback_address_is_stable_and_skips_addresses_in_use():
     assert second.startswith("127.")
 
 
-def test_two_proxies_choose_different_addresses_for_equal_service_names():
+def test_two_proxies_choose_different_addresses_for_a_service_of_the_same_name():
     assert free_loopback(WEB, (), "a") != free_loopback(WEB, (), "b")

@@ -25,7 +25,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "scale-to-zero-for-tcp-and-udp.md"
 
 @pytest.fixture
 def one():
-    """The address of a server that sends ``one``."""
+    """The address of a server that sends ``one`` to each client."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve():
@@ -96,7 +96,7 @@ def test_an_error_at_startup_is_raised_and_stops_the_thread():
     assert threading.active_count() == before
 
 
-def test_an_error_at_the_stop_is_raised_and_stops_the_thread():
+def test_an_error_at_shutdown_is_raised_and_stops_the_thread():
     async def fail():
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -133,7 +133,7 @@ def test_calls_from_several_threads_are_served(one):
         assert len(proxy.status().ports) == 8
 
 
-def test_several_threads_may_close_the_blocking_proxy_together():
+def test_several_threads_can_close_the_blocking_proxy_at_the_same_time():
     def close(proxy, begun):
         begun.wait()
         proxy.close()
@@ -154,7 +154,7 @@ def test_a_function_in_the_proxy_thread_cannot_close_the_proxy():
 
 
 PAIRS = [(BlockingProxy, EmbeddedProxy), (BlockingService, AddedService)]
-# These are for a node's process and other parts of the proxy; start also creates the thread.
+# These methods are for a node's process and other parts of the proxy; start creates the thread.
 OTHERS = {"abandon", "admin_address", "at_end", "has_put"}
 OTHERS |= {"is_awaited", "start"}
 
@@ -207,7 +207,7 @@ def test_the_proxy_in_a_thread_is_used_with_a_with_block():
         assert entered is proxy
 
 
-def test_on_unsupported_systems_using_the_proxy_raises_one_sentence():
+def test_on_unsupported_systems_using_the_proxy_raises_an_error_of_one_sentence():
     code = "from tests.unit.other_systems import become; become('darwin'); import userspace_proxy"
     words = [sys.executable, "-c", f"{code}; print('imported'); userspace_proxy.Proxy"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)

@@ -200,7 +200,7 @@ async def test_an_address_held_by_another_proxy_is_not_shared():
 
 async def test_a_replaced_service_keeps_its_address():
     async with backend(b"one") as one, Proxy() as proxy:
-        # A handle's address is that of the Service that currently has the name.
+        # A handle has the address of the Service that currently has the name.
         before = (await proxy.add_service("web", port=8080)).address
         after = await proxy.add_service("web", port=8080, endpoints=[one])
         assert after.address == before
@@ -334,7 +334,7 @@ async def test_an_invalid_detour_is_an_error_and_changes_nothing(at, to, error):
 
 
 @pytest.mark.parametrize("port", [8080, 8081], ids=["equal", "other-port"])
-async def test_the_handle_of_a_replaced_service_has_no_effect(port):
+async def test_the_handle_of_a_replaced_service_cannot_change_the_new_service(port):
     async with backend(b"one") as one, Proxy() as proxy:
         before = await proxy.add_service("web", port=8080)
         after = await proxy.add_service("web", port=port, endpoints=[one])

@@ -32,7 +32,7 @@ def named(endpoints, standby=(), allowed=ALLOWED):
     return [item for item in slices if isinstance(item, NameSlice)]
 
 
-def test_names_and_addresses_may_be_mixed():
+def test_names_and_addresses_can_be_mixed():
     plain, names = make_all_slices(DB, ["192.0.2.1:80", ("DB.example.com.", 5432)], (), ALLOWED)
     assert plain.endpoints == (Endpoint("192.0.2.1"),)
     assert names.named == (Endpoint("db.example.com"),)
@@ -46,7 +46,7 @@ def test_names_are_resolved_for_a_service_with_an_ipv6_address():
     assert names.named == (Endpoint("db.example.com"),)
 
 
-def test_names_have_weights_and_priorities():
+def test_endpoint_names_keep_their_weights_and_priorities():
     (item,) = named({"a.example.com:1": 7, "b.example.com:1": 0}, ["c.example.com:1"])
     assert item.named == (
         Endpoint("a.example.com", weight=7),

@@ -36,7 +36,7 @@ def test_a_silent_but_accepting_endpoint_counts_as_reachable(listener):
     assert 0 < result.seconds < 1
 
 
-def test_the_listening_program_does_not_accept_a_probe_dial(listener):
+def test_a_probe_dial_leaves_nothing_in_the_accept_queue(listener):
     assert dial(address_of(listener)).cause is None
     with socket.create_connection(listener.getsockname()) as client:
         accepted, peer = listener.accept()
@@ -95,7 +95,7 @@ REJECTIONS = [
 
 
 def rejecting(number):
-    """Return an address whose packets are rejected in one way, although it has a listener."""
+    """Return the address of a listener to which packets are rejected in this way."""
     family = REJECTIONS[number][0]
     return SocketAddress("127.0.0.1" if family == "ip" else "::1", 9000 + number)
 
@@ -167,7 +167,7 @@ def there():
 
 @pytest.fixture
 def worker(there):
-    """A process in the namespace of another one."""
+    """A process in a network namespace of its own."""
     command = ["nsenter", f"--net=/proc/self/fd/{there.fd}", "sh", "-c", "echo; exec cat"]
     with started(command, pass_fds=[there.fd]) as process:
         process.stdout.readline()
@@ -206,14 +206,14 @@ def test_without_a_namespace_to_enter_dials_are_made_locally():
     assert dial_by((), [at])[str(at)].cause.code is CauseCode.ENDPOINT_REFUSES
 
 
-def test_a_process_in_another_network_gives_no_way_to_enter(worker):
+def test_a_worker_in_a_third_network_namespace_gives_no_way_to_enter(worker):
     with contextlib.closing(Net("elsewhere")) as elsewhere:
         inode = os.fstat(elsewhere.fd).st_ino
         assert find_way(view_of(worker.pid, inode)) is None
 
 
 def test_root_enters_no_user_namespace(monkeypatch):
-    """The namespace's creator could trace the child."""
+    """The creator of that user namespace could trace the child."""
     command = ["unshare", "-Urn", "sh", "-c", "ip link set lo up; echo; exec cat"]
     with started(command) as worker:
         worker.stdout.readline()
@@ -226,7 +226,7 @@ def test_root_enters_no_user_namespace(monkeypatch):
         assert find_way(shown)[2:] == ("--user", "--preserve-credentials", "--net", "--")
 
 
-def test_a_worker_that_exited_meanwhile_is_an_error(worker):
+def test_a_worker_that_has_exited_since_is_an_error(worker):
     way = find_way(view_of(worker.pid, network_namespace(worker.pid)))
     worker.stdin.close()
     worker.wait(30)

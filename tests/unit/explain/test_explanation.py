@@ -33,12 +33,12 @@ def test_a_step_without_a_level_does_not_affect_the_verdict():
 
 
 @pytest.mark.parametrize(("is_by_design", "mark"), [(False, Level.ATTENTION), (True, None)])
-def test_a_step_by_design_has_a_neutral_mark(is_by_design, mark):
+def test_a_step_whose_behaviour_is_by_design_has_a_neutral_mark(is_by_design, mark):
     assert PathStep(Level.ATTENTION, "service", "x", is_by_design=is_by_design).mark is mark
 
 
 def test_a_fact_and_its_remedy_are_shown_once():
-    """Clients have met the failure, and a dial meets it now."""
+    """Both an earlier client's dial and the dial of explain failed with the same cause."""
     at = make_address("10.244.1.8:80")
     failed = DialResult(0.001, dial_failed(at, Failure.REFUSED, "refused"), "refused")
     dials = {"10.96.7.118:80": DialResult(0.001), "10.244.1.8:80": failed}
@@ -62,7 +62,7 @@ def test_control_characters_are_escaped():
     assert "\x1b" not in text
 
 
-def test_other_services_are_omitted():
+def test_a_subject_contains_only_the_ports_of_the_requested_service():
     ports = make_calm_view().ports
     assert {port.name for port in make_subject(*ports, service="shop/web").ports} == {
         "shop/web:http"

@@ -72,7 +72,7 @@ def test_clients_dropped_by_a_node_are_mentioned_in_the_sentence(tmp_path):
     assert explain_manifest(tmp_path, "shop/far").sentence.endswith(say(outside.cause))
 
 
-def test_a_plan_without_clients_keeps_the_code_of_a_note(tmp_path):
+def test_a_served_port_of_a_plan_keeps_the_code_of_its_note(tmp_path):
     file = tmp_path / "shop.yaml"
     misspelt = "{name: web, namespace: shop, annotations: {userspace-proxy.io/hodl: 1s}}"
     text = SHOP.replace("LABEL", LABEL_SERVICE_NAME)

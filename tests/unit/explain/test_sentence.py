@@ -81,11 +81,13 @@ FAILING = SourceFacts("manifests", "m", is_synced=True, problems=("m/other.yaml:
         ),
     ],
 )
-def test_problems_of_the_source_may_be_about_other_objects(changes, node, sentence):
+def test_the_sentence_states_source_problems_only_if_they_may_concern_the_service(
+    changes, node, sentence
+):
     assert explain(make_subject(make_port(**changes), **node)).sentence.endswith(sentence)
 
 
-def test_ports_with_equal_numbers_are_distinguished_by_protocol():
+def test_titles_of_ports_with_equal_numbers_contain_the_protocol():
     udp = make_port("dns", port="dns", protocol=Protocol.UDP, shared_number=53)
     tcp = make_port("dns", port="dns-tcp", shared_number=53, problem="its port is taken")
     explanation = explain(make_subject(udp, tcp, service="shop/dns"))
@@ -159,7 +161,7 @@ def test_on_the_kernel_path_dials_prove_only_that_connections_are_accepted(chang
     assert f"{shown} show only" in explain(make_subject(port), dials=dials).sentence
 
 
-def test_another_problem_of_the_service_is_stated_alone():
+def test_the_problem_of_one_port_is_stated_without_the_firewalls():
     refused = make_port(port="metrics", endpoints=(), reason="none is ready")
     served = make_port(endpoints=(make_endpoint(OTHER, sent_at=NOW - 1),))
     explanation = explain(make_subject(served, refused, firewalls=(CHAIN,)))

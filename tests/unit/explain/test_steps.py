@@ -195,7 +195,7 @@ def unrouted(*addresses):
     }
 
 
-def test_an_address_without_a_local_route_hides_no_cause():
+def test_a_dial_without_a_local_route_does_not_hide_the_cause():
     denied = source_denied(("198.51.100.0/24",)).replace(count=2, last_at=NOW - 4)
     subject = make_subject(make_port(connections=0, turned_away=(denied,)))
     explanation = explain(subject, dials=unrouted("10.96.7.118:80"))

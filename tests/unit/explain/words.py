@@ -462,7 +462,7 @@ def _lines(cases: Iterator[tuple[str, Explanation]]) -> Iterator[str]:
 
 
 def of_commands() -> Iterator[str]:
-    """Yield the next command for each input."""
+    """Yield the next command for each element of NEXT."""
     for name, (cause, subject, asked) in NEXT.items():
         yield f"  {name}: {next_command(cause, subject, Invocation(**asked))}".rstrip()
     for name, cause in (("not ready", NOT_READY), ("labels", NO_ENDPOINT), ("another", DEAD)):

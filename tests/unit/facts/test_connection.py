@@ -79,7 +79,7 @@ def flow(**changes):
         pytest.param(served(sent_bytes=0, kind="flow"), False, id="one-way-datagrams"),
     ],
 )
-def test_a_client_without_a_response_failed(one, is_failed):
+def test_a_connection_counts_as_failed_if_its_client_got_no_complete_response(one, is_failed):
     assert one.is_failed is is_failed
 
 
@@ -139,7 +139,7 @@ def test_a_filter_can_be_applied_to_another_service():
     assert wanted.of("shop/web:http") == ConnectionFilter(service="shop/web:http", failed=True)
 
 
-def test_several_kinds_select_connections_of_any_kind():
+def test_a_filter_with_several_kinds_selects_connections_of_any_of_them():
     either = ConnectionFilter(failed=True, saved=True)
     saved, failed = served(failed=(DEAD,)), served(cause="reset", sent_bytes=0)
     assert [either.takes(one) for one in (saved, failed, served())] == [True, True, False]

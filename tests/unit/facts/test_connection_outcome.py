@@ -90,7 +90,7 @@ def test_an_end_is_classified_by_its_history_and_counted_once(end, failure, coun
     assert counters.cuts.part.client == (ALICE if end.lost and end.has_answer else "")
 
 
-def test_only_a_leaving_client_is_counted_after_a_wait():
+def test_after_a_wait_only_clients_that_leave_are_counted_separately():
     counters, after_wait = EndpointCounters(), AfterWait(CounterTable())
     for end, counts in [(ended(), (0, 1)), (given_up(), (1, 1))]:
         exchange(counters, after_wait).note_end(end, 5.0)
@@ -116,7 +116,7 @@ def test_an_awaited_or_barely_late_byte_is_a_success(end):
     assert counters.exclusions.succeeded_at == 5.0
 
 
-def test_a_byte_triggered_by_the_end_differs_from_a_slow_one():
+def test_a_late_byte_right_after_the_clients_end_is_marked_as_triggered_by_it():
     for left_s, is_at_end in [(0.0, True), (AT_END_S, False), (1.5, False)]:
         counters = EndpointCounters()
         ends, talk = counters.ends, exchange(counters)

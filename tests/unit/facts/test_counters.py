@@ -90,7 +90,7 @@ def test_an_endpoint_without_counts_has_no_counters():
     assert table.find_counters(pod) is counters
 
 
-def test_reading_endpoint_counters_creates_none():
+def test_read_counters_creates_no_counters():
     table, counted, others = CounterTable(), *(SocketAddress("10.0.0.1", n) for n in (1, 2))
     counters = table.counters_of(counted)
     assert table.read_counters(counted) is counters

@@ -18,7 +18,7 @@ WEB, DB = port_key("shop/web:http"), port_key("shop/db")
 
 
 class Group:
-    """The group of a Service port that clients call."""
+    """The attributes of a Service port's group that CallCounts needs."""
 
     def __init__(self, key):
         self.key = key
@@ -146,7 +146,7 @@ def test_the_longest_inactive_client_is_evicted(service, most, monkeypatch):
     assert "1" not in clients
 
 
-def test_an_evicted_entry_also_frees_room_for_its_port(monkeypatch):
+def test_evicting_an_entry_also_lowers_the_count_of_its_service_port(monkeypatch):
     monkeypatch.setattr(module, "EDGES_MAX", 1)
     monkeypatch.setattr(module, "EDGES_OF_A_PORT", 1)
     edges = Edges()

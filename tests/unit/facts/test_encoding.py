@@ -70,7 +70,7 @@ def read(**fields):
 
 
 def words_of(cause):
-    """Return the fields of a cause that its JSON has always contained."""
+    """Return the fields of a cause that the JSON of all versions contains."""
     counted = cause.count, cause.first_at, cause.last_at
     return (str(cause.code), say(cause), object_of(cause), remedy(cause), *counted)
 
@@ -120,7 +120,7 @@ def test_the_parameters_and_nesting_of_a_cause_are_bounded():
     assert (read.before, say(read)) == (None, say(chain))
 
 
-def test_a_rewritten_cause_is_cached_and_a_copy_is_not():
+def test_an_encoded_cause_is_cached_but_not_for_a_changed_copy():
     cause = resets(AT)
     assert write_cause(cause) is write_cause(cause)
     again = cause.replace(count=5)

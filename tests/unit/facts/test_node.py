@@ -130,7 +130,7 @@ def test_a_cause_of_a_newer_proxy_keeps_its_code():
     assert (str(port.cause.code), [*port.failures_by_cause]) == ("new-cause", ["x"])
 
 
-def test_the_last_state_has_an_age_while_served():
+def test_the_saved_state_has_an_age_while_it_is_served():
     assert LastStateFacts(served_at=7.0).age_at(9.5) == 2.5
     assert LastStateFacts(served_at=7.0).age_at(6.0) == 0.0
     assert LastStateFacts().age_at(9.5) is None
@@ -191,7 +191,7 @@ def test_a_summary_contains_the_requested_services():
 
 
 def test_a_summary_includes_ports_without_any_endpoint_reply():
-    """In summaries, a UDP Service without any answer was shown as served on all nodes."""
+    """Otherwise a UDP Service without any reply is shown as served in a summary of all nodes."""
     silent = diagnose(
         [make_port("dns", protocol="UDP", connections=71, sent_bytes=0)], SourceFacts()
     )

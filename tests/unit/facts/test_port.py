@@ -65,7 +65,7 @@ def test_an_endpoint_counts_as_omitted_only_if_it_could_serve(code, is_left_out)
     assert EndpointFacts(code=code).is_left_out is is_left_out
 
 
-def test_an_endpoint_is_rejected_by_its_code():
+def test_only_an_endpoint_that_is_not_allowed_counts_as_rejected():
     assert EndpointFacts(code=CauseCode.ENDPOINT_NOT_ALLOWED).is_refused
     assert not EndpointFacts(code=CauseCode.NOT_READY).is_refused
 
@@ -127,7 +127,7 @@ def test_a_sentence_states_the_known_causes_of_its_clauses():
         ),
     ],
 )
-def test_an_endpoint_has_a_level_and_counts_as_serving_accordingly(facts, serves, level):
+def test_the_level_of_an_endpoint_and_whether_it_serves_follow_from_its_state(facts, serves, level):
     endpoint = EndpointFacts(**{"is_usable": True, **facts})
     assert (endpoint.serves, endpoint.level) == (serves, level)
     assert PortFacts(endpoints=[endpoint]).serving == serves
@@ -191,7 +191,7 @@ def test_an_endpoint_has_sent_bytes_if_a_count_or_time_proves_it():
     assert [endpoint.has_sent for endpoint in endpoints] == [False, True, True]
 
 
-def test_a_kernel_path_port_counts_as_observed_once_local_programs_got_responses():
+def test_a_kernel_path_port_counts_as_observed_once_the_hooks_clients_got_responses():
     followed = {"path": DataPath.KERNEL, "socket_connections": 5}
     assert PortFacts(**followed).is_unseen
     assert not PortFacts(**followed, sent_bytes=500).is_unseen
@@ -201,7 +201,7 @@ def test_a_kernel_path_port_counts_as_observed_once_local_programs_got_responses
 @pytest.mark.parametrize(
     ("by_rules", "at_connect", "count"), [(None, None, None), (3, None, 3), (None, 0, 0), (3, 2, 5)]
 )
-def test_past_workers_sums_the_counted_connections(by_rules, at_connect, count):
+def test_past_workers_sums_the_connections_by_rules_and_by_hooks(by_rules, at_connect, count):
     port = PortFacts(kernel_connections=by_rules, socket_connections=at_connect)
     assert port.past_workers == count
 

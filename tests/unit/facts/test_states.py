@@ -25,7 +25,7 @@ def test_search_words_contain_dashes():
     assert PortState.OUT_OF_CLIENT_PORTS.search_word == "out-of-client-ports"
 
 
-def test_not_looked_up_is_the_only_state_without_facts():
+def test_not_looked_up_is_the_only_state_that_no_running_proxy_finds():
     assert {*PortState} - {*FOUND} == {PortState.NOT_LOOKED_UP}
 
 

@@ -1,4 +1,4 @@
-"""The other programs' chain that keeps packets from endpoints, or replies from clients."""
+"""Chains of other programs that keep packets from endpoints, or replies from clients."""
 
 from contextlib import closing
 from dataclasses import replace

@@ -41,7 +41,7 @@ def test_rules_are_evaluated_in_order(steps, others, expected):
     assert outcome.is_certain is expected
 
 
-def test_a_host_port_equal_to_a_node_port_is_found():
+def test_a_rule_for_a_local_port_certainly_matches_only_a_node_port():
     base = Chain(EVIL, "pre", "nat", "prerouting", -150, steps=(nft("translate", HERE),))
     assert follow(base, {}, FirstPacket(NODE_PORT), "nat").is_certain
     assert follow(base, {}, FirstPacket(WEB), "nat").is_certain is False

@@ -141,7 +141,9 @@ def test_a_chain_affects_only_the_family_of_its_table(node, family, expected):
         pytest.param(RAW, [DROPS_WEB] * 1000, 1000, False, id="would-take-seconds"),
     ],
 )
-def test_only_filters_that_certainly_drop_are_evaluated(chain, steps, frontends, expected):
+def test_only_filters_that_can_certainly_drop_and_are_cheap_are_worth_following(
+    chain, steps, frontends, expected
+):
     chains = {"pre": replace(chain, steps=tuple(steps))}
     places = [(WEB_6, PROXIED)] * frontends
     assert bool(places_to_follow(chain, chains, places)) == expected
@@ -262,7 +264,9 @@ def test_only_a_certain_translation_before_the_proxys_chain_intercepts_packets(
         pytest.param("ip daddr 10.96.7.1", "", id="certain"),
     ],
 )
-def test_a_rule_that_may_intercept_a_frontends_packets_is_not_evaluated(node, rule, expected):
+def test_a_rule_that_may_intercept_a_frontends_packets_is_listed_as_not_followed(
+    node, rule, expected
+):
     hooks = "type filter hook prerouting priority -300;", NAT
     for hook, verdict in zip(hooks, ("drop", "redirect to 9"), strict=True):
         protocol = "" if verdict == "drop" else "meta l4proto tcp "
@@ -276,7 +280,7 @@ def test_a_rule_that_may_intercept_a_frontends_packets_is_not_evaluated(node, ru
         assert found == ([rules] if expected else [])
 
 
-def test_without_an_own_translation_no_priority_is_suggested():
+def test_if_the_proxy_translates_nothing_no_priority_is_suggested():
     nat = Chain(EVIL, "pre", "nat", "prerouting", 50, steps=(TO_WEB,))
     assert str(explain_chain(nat, {"pre": nat}, WEB, Translation())).endswith(
         " translates it before packets reach this proxy; delete that rule"

@@ -1,4 +1,4 @@
-"""The other programs' chain that drops packets steered to the proxy."""
+"""Chains of other programs that drop packets that are steered to the proxy."""
 
 from dataclasses import replace
 from ipaddress import ip_network
@@ -121,7 +121,7 @@ def test_a_rule_dropping_packets_of_all_pods_is_found(table):
     assert "defaultEndpointToHostAction" in found.hint
 
 
-def test_only_pod_links_count():
+def test_a_rule_must_drop_packets_of_all_pod_interfaces_to_be_reported():
     tables = chains("input", ["iifname cali*: drop"], {})
     ports = [PodLink(number, f"veth{number}") for number in (6, 7)]
     for links in ([POD, *ports], [POD, DOCKER_0]):
@@ -152,13 +152,13 @@ LIST = f"as `nft list chain {SHOWN}` shows"
         pytest.param(["jump gone"], [f"chain {SHOWN}, rule jump gone, {LIST}"], id="a-chain"),
     ],
 )
-def test_rules_that_may_drop_are_not_evaluated(rules, expected):
+def test_rules_that_may_drop_are_listed_as_not_followed(rules, expected):
     tables = chains("input", rules, {})
     assert find_unfollowed(tables, {}, "input") == expected
     assert find_unfollowed({}, tables, "forward") == []
 
 
-def test_a_drop_policy_is_not_evaluated_if_sources_are_admitted():
+def test_a_drop_policy_is_listed_as_not_followed_if_sources_are_admitted():
     tables = chains("forward", [LISTED], {}, "drop")
     (found,) = find_unfollowed(tables, {}, "forward")
     assert found.endswith("FORWARD, its policy drop, as `nft list chain ip filter FORWARD` shows")
@@ -169,6 +169,6 @@ def test_endpoint_replies_that_a_rule_may_admit_are_not_reported():
     assert find_firewalls(chains("input", rules, {}, "drop"), {}, "nftables", PORTS) == []
 
 
-def test_admitted_sources_may_include_all_clients():
+def test_a_drop_policy_is_not_reported_if_a_set_of_sources_is_admitted():
     tables = chains("input", ["ct state established: accept", LISTED], {}, "drop")
     assert find_firewalls(tables, {}, "nftables", PORTS, LINKS) == []

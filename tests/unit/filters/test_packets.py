@@ -244,6 +244,6 @@ def test_a_forwarded_packet_has_the_endpoints_address_and_both_interfaces(condit
         pytest.param("iifname eth0", None, id="a-link"),
     ],
 )
-def test_a_packet_of_any_frontend_meets_conditions_common_to_all(condition, expected):
+def test_a_packet_of_an_unknown_frontend_matches_only_what_all_packets_match(condition, expected):
     anything = FirstPacket(Frontend(ANY_IP[IPFamily.IPV4], 0, Protocol.TCP), is_other=True)
     assert meets(condition, anything) is expected

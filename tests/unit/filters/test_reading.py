@@ -238,7 +238,7 @@ def test_an_interval_ends_before_the_next_element():
     ]
 
 
-def test_addresses_become_networks_and_may_be_combined_with_ports():
+def test_addresses_become_networks_and_can_be_combined_with_ports():
     web, ten = bytes([10, 96, 7, 1]), bytes([10, 96, 0, 0])
     named = nft("drop", "ip daddr @__set0")
     hosts = [ListedElement(web, False, b""), ListedElement(ten, False, b"")]

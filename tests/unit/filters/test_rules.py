@@ -48,7 +48,7 @@ def xtables(kind, name, data):
 
 
 def multiport(*ports, spans):
-    """Return xt_multiport_v1; ``spans`` has a 1 for each port that begins a span."""
+    """Return the match xt_multiport_v1; ``spans`` has a 1 for each port that begins a range."""
     fields = (*ports, *(0,) * (15 - len(ports)), *spans, *(0,) * (15 - len(spans)))
     return struct.pack("=BB15H15BB", 1, len(ports), *fields, 0)
 

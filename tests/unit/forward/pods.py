@@ -37,7 +37,7 @@ def endpoint_slice(*endpoints, name="web", namespace="shop", family="IPv4", port
 
 
 def headless(name, *slices):
-    """Return a headless Service with the ports of its slices, and the slices with their label."""
+    """Return a headless Service with the ports of these slices, and the slices with its label."""
     for item in slices:
         item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
     ports = [{"name": port["name"], "port": port["port"]} for port in slices[0]["ports"]]

@@ -68,7 +68,7 @@ def test_a_forwarded_service_gets_a_loopback_address_and_known_pods():
     assert world.forwardable.left_out == []
 
 
-def test_all_services_may_share_an_address():
+def test_all_services_can_share_an_address():
     world = World(address="127.0.0.1")
     db = service("db", ports=[{"name": "http", "port": 8080}])
     world.put(service(), db, endpoint_slice(endpoint("web-1", "10.244.0.1")))
@@ -210,7 +210,7 @@ def test_a_pod_with_one_or_two_families_is_one_endpoint(families):
     assert [pod.pod for pod in world.web_pods.values()] == ["web-1"]
 
 
-def test_a_pod_with_only_the_other_family_is_also_an_endpoint():
+def test_a_pod_with_only_an_ipv6_address_is_also_an_endpoint():
     only = named("web-2", "fd00::2")
     slices = [
         endpoint_slice(named("web-1", "10.244.0.1")),
@@ -272,7 +272,7 @@ def test_each_service_maps_an_address_to_its_own_pod():
 
 
 @pytest.mark.parametrize("others", [("db",), ("a", "b", "c", "d")], ids=len)
-def test_a_slice_moving_to_another_service_and_back_is_kept(others):
+def test_a_slice_relabelled_for_other_services_and_back_is_always_assigned_to_one(others):
     item = endpoint_slice(endpoint("web-1", "10.244.0.1"))
     world = World().put(service(), *(service(name) for name in others), item)
     for name in (*others, "web"):
@@ -289,7 +289,7 @@ def test_only_requested_services_are_forwarded_and_nonexistent_ones_reported():
     assert world.forwardable.left_out == [NotForwarded(cart, "", "there is no such Service")]
 
 
-def test_a_nonexistent_service_may_be_a_port_name():
+def test_a_nonexistent_service_that_is_a_port_name_is_reported_as_such():
     world = World(WEB, ServiceKey("shop", "http")).put(service())
     (missing,) = world.forwardable.left_out
     assert missing.reason == "there is no such Service; all ports are forwarded"
@@ -380,7 +380,7 @@ def test_a_privileged_port_of_a_pod_name_has_a_substitute(numbers, second):
     [
         ({"ready": False}, False),
         ({"ready": False, "serving": True, "terminating": True}, False),
-        # The controller writes this with publishNotReadyAddresses.
+        # The EndpointSlice controller writes this with publishNotReadyAddresses.
         ({"ready": True, "serving": False}, True),
     ],
     ids=str,

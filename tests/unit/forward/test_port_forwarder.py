@@ -120,7 +120,9 @@ async def test_a_response_after_the_clients_fin_arrives(rig):
     assert await reader.read() == b"answer to question"
 
 
-async def test_a_response_after_a_clients_fin_may_outlast_the_silence_timeout(rig, monkeypatch):
+async def test_a_response_after_a_clients_fin_can_last_longer_than_the_silence_timeout(
+    rig, monkeypatch
+):
     async def answer(_reader, writer):
         while piece := await pieces.get():
             writer.write(piece)
@@ -215,7 +217,7 @@ async def test_a_removed_endpoint_is_unreachable(rig):
     assert await rig.dial(GONE) == errno.EHOSTUNREACH
 
 
-async def test_an_address_is_not_a_pod_of_another_service_port(rig):
+async def test_the_address_of_a_pod_is_unreachable_through_another_service_port(rig):
     await rig.serve(silent)
     await rig.connect()
     assert await rig.dial(WEB, "tenant/evil:http") == errno.EHOSTUNREACH

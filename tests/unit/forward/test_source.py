@@ -40,7 +40,7 @@ async def pods():
 
 @contextlib.asynccontextmanager
 async def forwarding(api, **more):
-    """A proxy for the fake's Services, after they were applied."""
+    """A proxy for the fake API server's Services, once they are applied."""
     source = ForwardSource(kubeconfig="", master=api.url, **more)
     options = source.options(Options(tuning=PATIENT))
     async with Proxy(source=source, options=options) as proxy:

@@ -43,7 +43,7 @@ PASSED_BY = ConntrackEntry(CLIENT, DNS, DNS, b"")
         pytest.param(PASSED_BY, 36002, False, id="made-before-the-rule"),
     ],
 )
-def test_a_conntrack_entry_leads_to_a_port_only_if_it_is_translated_to_it(
+def test_a_conntrack_entry_leads_only_to_the_port_to_which_it_is_translated(
     association, port, expected
 ):
     assert leads_to(association, port) is expected

@@ -136,19 +136,19 @@ def check(net):
         pytest.param("192.88.99.1", False, id="blackhole"),
     ],
 )
-def test_addresses_routed_to_this_node_are_its_own(net, check, ip, is_own):
+def test_addresses_with_a_local_or_broadcast_route_count_as_the_nodes_own(net, check, ip, is_own):
     with net:
         assert check.has(ip) is is_own
 
 
-def test_an_address_counts_as_own_as_soon_as_it_is_added(net, check):
+def test_an_address_counts_as_the_nodes_own_as_soon_as_it_is_added(net, check):
     with net:
         assert not check.has("198.51.100.9")
     net.run("ip address add 198.51.100.9/24 dev v0")
     assert check.has("198.51.100.9")
 
 
-def test_if_the_kernel_does_not_respond_an_address_counts_as_own(monkeypatch):
+def test_if_the_kernel_does_not_respond_an_address_counts_as_the_nodes_own(monkeypatch):
     class Silent:
         @staticmethod
         def open(_protocol):

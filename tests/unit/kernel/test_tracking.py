@@ -44,7 +44,7 @@ def test_the_timeout_is_raised_and_restored(setting, tmp_path):
     assert setting.read_text() == "60\n"
 
 
-def test_a_fraction_of_a_second_is_rounded_up(setting, tmp_path):
+def test_the_timeout_is_rounded_up_to_whole_seconds(setting, tmp_path):
     TrackingTimeouts(60.5, proc_sys=tmp_path).hold()
     assert setting.read_text() == "61\n"
 

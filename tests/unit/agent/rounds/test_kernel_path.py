@@ -50,7 +50,7 @@ def targets_of(plan, targets, *, is_in_kernel):
     return kernel_targets(plan, targets, made, is_in_kernel=is_in_kernel)
 
 
-def test_all_clients_may_use_all_usable_endpoints():
+def test_by_default_all_clients_get_all_usable_endpoints():
     assert choices() == (EndpointChoice((A, B)),)
 
 
@@ -171,7 +171,7 @@ def test_udp_ports_of_a_range_have_no_proxy_port():
     assert targets_of(plan(ranges=RANGES), {tcp: 1}, is_in_kernel=True)[tcp].port == 1
 
 
-def test_affinity_may_be_shared_by_all_ports_of_a_service():
+def test_affinity_can_be_shared_by_all_ports_of_a_service():
     shared = plan(affinity_timeout_s=60, handling=Handling(shares_affinity=True))
     (target,) = targets_of(shared, {WEB: 1}, is_in_kernel=True).values()
     assert target.affinity == Affinity("shop/web (all ports)", 60, is_of_pods=True)

@@ -184,7 +184,7 @@ def test_a_daemon_started_since_the_last_search_is_not_yet_named(reservations):
             assert own_name() in reservations.take(NodePort(TCP, V4, port), now=LOOK_EVERY_S)
 
 
-def test_the_holder_of_any_port_is_found(reservations):
+def test_the_holder_of_a_port_that_is_not_reserved_is_found(reservations):
     with bound(TCP, V4, "127.0.0.1") as daemon:
         port = daemon.getsockname()[1]
         assert reservations.holder(TCP, V4, (port,), now=0) == own_name()

@@ -162,7 +162,7 @@ async def test_udp_service_ports_are_tracked_while_served(make):
     assert not served_ports.of_udp
 
 
-async def test_a_udp_port_that_refused_serves_on_the_same_proxy_port(make):
+async def test_a_udp_port_whose_clients_were_refused_serves_on_the_same_proxy_port(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     (port,) = served_ports.follow(cluster.serve("dns", "10.96.0.1", POD, protocol="UDP")).values()
     served_ports.follow(cluster.serve("dns", "10.96.0.1", protocol="UDP"))

@@ -51,7 +51,9 @@ def test_the_end_of_a_shortage_is_logged_when_the_last_port_is_served(lines, cap
         pytest.param(lambda problems, served: problems.note(served, ERROR, waits=True), id="waits"),
     ],
 )
-def test_a_service_port_without_a_problem_of_its_own_is_not_incomplete(lines, change):
+def test_a_service_port_is_incomplete_until_its_problem_ends_or_it_waits_or_is_removed(
+    lines, change
+):
     problems = ListenProblems(Shortages(), lambda: 0.0)
     names = {"plan": SimpleNamespace(key=WEB), "group": SimpleNamespace(label="shop/web")}
     served = SimpleNamespace(**names, not_listening=None, is_listening_again=False)
@@ -115,7 +117,7 @@ def full():
     return shortages, told
 
 
-def test_an_excessive_service_is_reported_once_until_fully_served(full):
+def test_a_service_with_too_many_listeners_is_reported_once_until_fully_served(full):
     shortages, told = full
     for key in (WEB, WEB, CART):
         shortages.note(key, ERROR, now=0.0)

@@ -75,7 +75,7 @@ async def test_a_name_lookup_does_not_iterate_over_other_services(monkeypatch):
         assert looked_at == []
 
 
-async def test_names_follow_the_services():
+async def test_the_name_of_an_added_service_resolves_to_its_address():
     async with backend(b"one") as one, Proxy() as proxy:
         with proxy.names():
             with pytest.raises(socket.gaierror):

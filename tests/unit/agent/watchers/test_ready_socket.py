@@ -46,7 +46,7 @@ async def ask(rig):
     return answer.decode()
 
 
-async def test_the_socket_states_why_not_ready_until_the_sources_state_is_applied(rig):
+async def test_the_socket_reports_the_reason_until_the_sources_state_is_applied(rig):
     await rig.component.start(rig.supervisor)
     assert await ask(rig) == "https://api.example:6443 has not been read yet"
     rig.source.problems = ("api.example is away",)

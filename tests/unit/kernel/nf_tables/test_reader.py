@@ -62,7 +62,7 @@ def test_verdicts_are_listed_as_written_and_missing_keys_are_empty():
     assert listed == [(b"key\0", verdict), (b"", b"")]
 
 
-def test_a_set_element_may_end_an_interval_and_have_a_verdict():
+def test_the_interval_end_and_the_verdict_of_a_set_element_are_read():
     ends = nested(1, number(3, 1) + nested(1, attribute(1, b"\0\x50")))
     leads = nested(1, nested(1, attribute(1, b"\0\x51")) + nested(2, nested(2, goto_chain("a"))))
     catch_all = nested(1, number(3, 2))

@@ -35,7 +35,7 @@ def test_elements_exceeding_an_attribute_are_split_into_several_messages():
     assert dict(one for message in messages(table) for one in read_elements(message)) == many
 
 
-def test_elements_of_a_verdict_map_may_have_values_of_different_lengths():
+def test_elements_of_a_verdict_map_can_have_values_of_different_lengths():
     table = w.TableWriter("ours")
     many = {n.to_bytes(16, "big"): w.goto_chain("x" * (1 + n % 9)) for n in range(2000)}
     table.change_elements(["m"], (), {("m", key, value) for key, value in many.items()})

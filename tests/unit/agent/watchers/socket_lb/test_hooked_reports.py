@@ -62,7 +62,7 @@ def test_an_endpoint_without_counters_is_forgotten_even_without_a_service_port(r
     assert rig.reports.compare({}, {}) == {}
 
 
-def test_a_success_without_an_ejection_has_the_current_time(rig):
+def test_a_success_without_an_ejection_is_dated_at_the_reading(rig):
     rig.look(established=1)
     assert (rig.dials.succeeded_at, rig.dials.is_on) == (rig.now, False)
 
@@ -87,7 +87,7 @@ def test_failures_without_an_event_are_returned_as_unreported(rig):
     assert (rig.dials.is_on, rig.dials.part.failures) == (False, 0)
 
 
-def test_further_failures_of_an_ejected_endpoint_have_the_current_time(rig):
+def test_further_failures_of_an_ejected_endpoint_are_dated_at_the_reading(rig):
     rig.ejected = {AT: 3.0}
     (new,) = rig.look(refused=2)
     assert new.unreported == []
