@@ -105,6 +105,8 @@ class Shares(Promise):
                 other.at
                 for other in self.world.clients_seen.open
                 if other is not client and other.service is service and other.at is not None
+                # A dial counts only if it began under a policy that compares connections.
+                if other.is_joined or other.chosen_at > service.changed_at
             )
             least = balance is Balance.LEAST_CONNECTIONS
             load = {e: loads[e] / weights.get(e, 1) for e in own}
