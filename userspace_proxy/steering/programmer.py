@@ -1,11 +1,11 @@
-"""The blocking half of a steering mechanism: changes the kernel, and undoes refused changes.
+"""The blocking part of a steering mechanism: changes the kernel, and undoes refused changes.
 
     agent ── ProgrammedSteering ── one thread ── Programmer ── kernel
 
     first apply ─▶ _load            change ─▶ difference ─▶ _write ── refused ─▶ _restore
 
-Rule 1: each frontend has a port: its proxy port; or, if it is refused, the refuse port, or 0 if the
-mechanism has none.
+Rule 1: each frontend has a port: its proxy port, or, if the frontend is refused, the refuse port,
+or 0 if the mechanism has no refuse port.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _LEFT_MAX = 256
 class Programmer(abc.ABC):
     """One proxy's state in the kernel, in the calling thread's network namespace.
 
-    Methods without a docstring are the blocking forms of those of :class:`.base.Steering`.
+    Methods without a docstring are the blocking forms of methods of :class:`.base.Steering`.
     """
 
     def __init__(self) -> None:
@@ -71,14 +71,14 @@ class Programmer(abc.ABC):
         return self._taken_earlier
 
     def filters(self) -> Sequence[Followed]:
-        """Return the chains of other programs that may drop packets of endpoints."""
+        """Return the chains of other programs that may drop endpoints' packets."""
         return self._earlier.filters
 
     @abc.abstractmethod
     def start(self) -> Ports: ...
 
     def apply(self, ports: Ports) -> None:
-        """Apply the desired ports; keeps the dictionary."""
+        """Apply the desired ports; keeps the dictionary, so don't modify it."""
         if self._applied is not None:
             self.change({**dict.fromkeys(self._applied.keys() - ports.keys()), **ports})
             return
@@ -137,14 +137,14 @@ class Programmer(abc.ABC):
 
     @abc.abstractmethod
     def _restore(self, affected: Affected, before: Affected) -> None:
-        """Undo a refused change, any step of which may be applied."""
+        """Undo a refused change, of which any steps may be applied."""
 
     @abc.abstractmethod
     def _repair(self) -> int: ...
 
 
 class NatProgrammer(Programmer):
-    """A programmer whose rules translate frontends to ports, which creates conntrack entries."""
+    """A programmer whose rules translate frontends to ports, and so create conntrack entries."""
 
     def __init__(self, facts: SteeringFacts) -> None:
         super().__init__()
@@ -168,8 +168,9 @@ class NatProgrammer(Programmer):
 
         For TCP these are unanswered SYNs, whatever their target: they bypassed the proxy, or a
         listener dropped them, by its filter or because its queue was full. If one of the ports has
-        no listener, they are refused anyway, so the listing, which takes 10 ms, is put off until
-        the port serves another Service port, which happens soon if the range is nearly exhausted.
+        no listener, the retransmitted SYNs are refused anyway. So the listing, which takes 10 ms,
+        is postponed until the port serves another Service port. That happens soon if the range is
+        nearly exhausted.
         """
         applied, without = self._applied or {}, {None, 0, self._facts.refuse_port}
         for frontend, port in before.items():
@@ -180,10 +181,10 @@ class NatProgrammer(Programmer):
         self._note_replaced({f: p for f, p in before.items() if f.protocol is Protocol.TCP})
 
     def _note_replaced(self, before: Affected) -> None:
-        """Record TCP frontends to whose former port another frontend points now.
+        """Record the TCP frontends whose former port now serves another frontend.
 
-        If no frontend is left, other programs may soon have all ports. Frontends that return to
-        their port need no listing.
+        If no frontend is left, other programs may soon take all ports. A frontend that returns to
+        its former port needs no listing.
         """
         applied = self._applied or {}
         for frontend, port in before.items():
@@ -199,7 +200,7 @@ class NatProgrammer(Programmer):
             del self._left[next(iter(self._left))]
 
     def _note_led(self, led: Iterable[tuple[Frontend, int | None]]) -> None:
-        """Record ports to which frontends have pointed, perhaps several each; None if anywhere."""
+        """Record ports to which frontends have pointed, perhaps several each; None: any port."""
         for frontend, port in led:
             known = self._stale.get(frontend, frozenset())
             self._stale[frontend] = known if port is None else known | {port}
@@ -216,24 +217,24 @@ class NatProgrammer(Programmer):
         self._replaced.update(led)
 
     def _choose_ip(self) -> str:
-        """Choose the address for DNAT; record frontends that pointed to removed addresses.
+        """Choose the address for DNAT; record the families of removed addresses.
 
-        REDIRECT also translated flows to an address of their interface, which they would follow
-        forever.
+        REDIRECT translated flows to an address of their interface. If that is removed, they would
+        follow their entries to it forever.
         """
         to_ip = self._address.choose(self._to_ip)
         self._lost |= self._address.take_lost()
         return to_ip
 
     def _choices(self, _frontend: Frontend) -> Collection[EndpointChoice]:
-        """Return the endpoints to which a frontend's UDP flows may go, besides its port."""
+        """Return the endpoints to which a frontend's UDP flows may go, in addition to its port."""
         return ()
 
     def _may_stay_at(self, frontend: Frontend) -> int | None:
         """Return the port to which entries of a frontend may point; None if it isn't steered.
 
-        Entries that point to the refuse port are from refused clients; if there are endpoints now,
-        these clients may get one.
+        Entries that point to the refuse port belong to refused clients; if there are endpoints now,
+        these clients may be sent to one.
         """
         port = (self._applied or {}).get(frontend)
         return 0 if port == self._facts.refuse_port and self._choices(frontend) else port
@@ -242,8 +243,8 @@ class NatProgrammer(Programmer):
         """Remove conntrack entries that were created before the frontends' current rules."""
         ports = self._applied or {}
         if self._lost:
-            # Record them only now: a change that is refused later would have steered other
-            # frontends.
+            # Record the frontends only now, because a change that was refused later would have
+            # steered others.
             self._note_led((f, None) for f in ports if f.family in self._lost)
             self._lost = set()
         if not self._stale:
@@ -268,7 +269,7 @@ class NatProgrammer(Programmer):
     def _forget_all(self, removed: Mapping[Frontend, int]) -> None:
         """Forget the desired state, and remove the conntrack entries of removed rules."""
         self._note_led(removed.items())
-        # Any program may bind their ports now.
+        # From now on, any program may bind the frontends' former ports.
         self._replaced.update(removed)
         self._applied = {}
         self._forget_stale()
@@ -278,10 +279,10 @@ class NatProgrammer(Programmer):
 def ranges_among(
     frontends: Iterable[Frontend], steered: Iterable[Frontend]
 ) -> dict[Frontend, Range]:
-    """Return the ranges among some frontends, without the ports that single frontends have.
+    """Return the ranges among some frontends, without the ports of other steered frontends.
 
     Args:
-        steered: The other frontends; their ranges don't overlap.
+        steered: The steered frontends, whose ranges don't overlap.
     """
     ranges = [frontend for frontend in frontends if frontend.last]
     if not ranges:
@@ -309,9 +310,9 @@ def ranges_among(
 def _besides(
     of: Frontend, singles: Sequence[int], spans: Sequence[tuple[int, int]]
 ) -> Iterator[int]:
-    """Yield the ports of a range that single frontends have; both arguments are sorted."""
+    """Yield the ports of a range that other steered frontends have; both sequences are sorted."""
     yield from singles[bisect.bisect_left(singles, of.port) : bisect.bisect_right(singles, of.last)]
-    # The span before may overlap the range.
+    # The span that begins before the range may overlap it.
     begin = max(0, bisect.bisect_left(spans, (of.port, 0)) - 1)
     end = bisect.bisect_left(spans, (of.last + 1, 0))
     for first, last in spans[begin:end]:
@@ -340,19 +341,19 @@ Result = TypeVar("Result")
 class ProgrammedSteering(Steering, Generic[Kind]):
     """A steering mechanism whose methods all call a programmer in one thread.
 
-    Its network namespace is that of the first calling thread.
+    Its network namespace is that of the first thread that calls it.
     """
 
     def __init__(self, facts: SteeringFacts, make: Callable[[], Kind]) -> None:
         self.facts = facts
-        # Calls to the kernel block, and must be made in order.
+        # Calls to the kernel block, and their order matters.
         self._programmer = InOneThread(f"{self.name}-steering", make)
         self._filters: Sequence[Followed] = ()
 
     async def start(self) -> Mapping[Frontend, int]:
         def start_and_look(programmer: Kind) -> Ports:
             ports = programmer.start()
-            # No frontend is known yet, but from now on this process has all its descriptors.
+            # No frontend is known yet, but from now on all descriptors of this process are open.
             programmer.look_at_others()
             return ports
 
@@ -391,7 +392,7 @@ class ProgrammedSteering(Steering, Generic[Kind]):
     async def _do(self, call: Callable[[Kind], Result]) -> Result:
         def call_and_report(programmer: Kind) -> Result:
             result = call(programmer)
-            # The owner reads these attributes only after the call, which it awaits.
+            # The owner reads these attributes only after it has awaited the call.
             self.unsteered, self.unguarded = programmer.unsteered(), programmer.unguarded()
             self.needs_transparent = programmer.needs_transparent
             self._filters = programmer.filters()
@@ -434,9 +435,10 @@ class ReleasedPorts(Generic[Port]):
 
         packet ─▶ nat, old rules: to port 36001 ─▶ guard, new rules: 36001 isn't guarded ─▶ socket
 
-    A packet that was translated by the old rules may arrive at the new guard. If the guard let go
-    of a port together with its last frontend, any program that has bound it by then, such as after
-    a crash of the proxy, would receive that client. Ports are in the form that the guard rules use.
+    A packet that the old rules have translated may arrive at the new guard. If the guard released a
+    port together with its last frontend, another program that has bound the port by then, such as
+    after a crash of the proxy, would receive the packet. Ports are in the form that the guard rules
+    use.
     """
 
     def __init__(self) -> None:
@@ -447,15 +449,15 @@ class ReleasedPorts(Generic[Port]):
         return iter(self._recent | self._earlier)
 
     def add(self, ports: Iterable[Port]) -> None:
-        """Keep ports guarded; ports in use may be among them."""
+        """Keep ports guarded; some of them may still be in use."""
         self._recent.update(ports)
 
     @contextlib.contextmanager
     def end_round(self) -> Iterator[set[Port]]:
         """Yield the ports that no longer need a guard; each repair calls it once.
 
-        Call it after the comparison, so that removing them doesn't count as drift. If the body
-        raises, they stay guarded.
+        Call it after the comparison, so that their removal doesn't count as drift. If the ``with``
+        block raises, the ports stay guarded.
         """
         ended = self._earlier - self._recent
         self._earlier, self._recent = self._recent, set()

@@ -1,4 +1,4 @@
-"""The agent's side of one helper process, and the JSON messages to it; all calls block.
+"""The agent's side of one helper process, and its JSON messages; all calls block.
 
 Rule 1: a helper that exited is replaced at the next request; its rules stay in the kernel.
 Rule 2: each helper that exits without an answer lengthens the pause before the next start.
@@ -22,8 +22,8 @@ from ..programmer import Affected
 _ENTRY = "userspace_proxy.steering.iptables.helper:main"
 # The time limit for an answer: ten times the duration for 10,000 Services.
 ANSWER_WITHIN_S = 60.0
-# The pause after the second consecutive helper that exited without an answer; each further one
-# doubles it. The agent asks every second, and a start costs 0.2 s of CPU.
+# The pause after the second consecutive helper that exited without an answer; each further such
+# helper doubles it. The agent asks every second, and starting a helper takes 0.2 s of CPU time.
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 
@@ -33,7 +33,7 @@ class HelperEnded(SteeringError):
 
 
 class HelperProcess:
-    """A helper for one IP family, started by the first request, and restarted when it exits."""
+    """A helper for one IP family; the first request starts it, and a later one restarts it."""
 
     def __init__(self, version: int) -> None:
         self.version = version
@@ -116,7 +116,7 @@ class HelperProcess:
     def _start(self) -> None:
         self.close()
         try:
-            # Keep the output in memory, because a container's root may be read-only.
+            # Keep the output in memory, because a container's root file system may be read-only.
             self._errors = os.fdopen(os.memfd_create("errors"), "w+b")
             self._child = AnsweringChild(
                 _ENTRY,

@@ -1,6 +1,7 @@
-"""The nftables table of the kernel path, created once a frontend needs it.
+"""Keeps the nftables table of the kernel path, which is created once a frontend needs it.
 
-Rule 1: packets pass this table before the table of proxy ports, which steers all other connections.
+Rule 1: packets traverse this table before the table of proxy ports, which steers all other
+connections.
 Rule 2: a refused transaction changes nothing.
 """
 
@@ -79,7 +80,7 @@ class KernelPath:
         """The result of the next :meth:`take_repaired`."""
 
     def pair_with(self, ports: NftTable) -> None:
-        """Let each table ignore events of the other one's changes; ``ports`` is the table below."""
+        """Let this table and the one of proxy ports ignore events of changes to the other."""
         self._table.pair_with(ports)
 
     def load(
@@ -90,9 +91,9 @@ class KernelPath:
         """Write the desired state for the first time.
 
         Args:
-            found: Called with the endpoints that an earlier run left, before anything is written.
+            found: Called with the endpoints that an earlier run left, before the table is written.
         """
-        # The table may belong to another program.
+        # Read first: this raises if the table belongs to another program.
         listing = self._table.read()
         found(read_endpoints(listing.elements) if listing else {})
         self._rules, self._counts = KernelRules(), Counts()
@@ -126,10 +127,11 @@ class KernelPath:
         try:
             self._write(self._rules.difference(before, gone))
         except SteeringError:
-            # Compute it again, because the attempt may have been recorded and reverted.
+            # Compute the difference again, because the attempt may have been recorded and reverted.
             self._rules.accept(self._rules.difference(before, gone))
             self._table.forget()
-        # Writing the table has read the counters that it may have reset.
+        # Forget the counts last, because writing the table has read counters that it may have
+        # reset.
         self._counts.forget(gone)
 
     def _write(self, change: Difference) -> None:
@@ -160,9 +162,10 @@ class KernelPath:
     def _remove_unused(self, choosers: Mapping[Chooser, ChooserChain]) -> None:
         """Remove the chains of ranges to which no element points.
 
-        They have a transaction of their own: while one takes effect, packets still find the old
-        elements of intervals, and would go through the empty chains to the proxy port. Source:
-        nf_tables_commit() in net/netfilter/nf_tables_api.c, where nft_set_commit_update() is last.
+        These chains are removed in a separate transaction: while a transaction takes effect,
+        packets still find the old elements of intervals, and would pass the empty chains to the
+        proxy port. Source: nf_tables_commit() in net/netfilter/nf_tables_api.c, where
+        nft_set_commit_update() is last.
         """
         steps = [write_without_chooser(self._table.name, *one) for one in choosers.items()]
         if steps:
@@ -171,7 +174,7 @@ class KernelPath:
                 self._table.change_chains(steps, gone=_names_of_chains(choosers), new=())
 
     def repair(self) -> int:
-        """Repair changes by other programs; return their number."""
+        """Repair changes by other programs; return the number of differences."""
         if not self._exists:
             return 0
         count = self._put_right()
@@ -181,8 +184,8 @@ class KernelPath:
     def take_repaired(self) -> dict[Frontend, tuple[SocketAddress, ...]]:
         """Return the frontends that were repaired since the last call.
 
-        Their connections may go anywhere. Each frontend comes with the endpoints to which it
-        wrongly pointed because another program, or a refused change, had added them.
+        The frontends' connections may lead anywhere. Each frontend has the endpoints to which it
+        wrongly pointed, because another program or a refused change had added them.
         """
         repaired, self._repaired = self._repaired, {}
         return repaired
@@ -190,8 +193,8 @@ class KernelPath:
     def _put_right(self) -> int:
         """Repair differences from the last write; return their number.
 
-        Affinity entries stay unless rules differ: a transaction of another program during one of
-        this proxy's isn't a reason to rewrite the whole table.
+        Affinity entries stay unless rules differ: another program's transaction during one of this
+        proxy's isn't a reason to rewrite the whole table.
         """
         if self._table.is_known():
             return 0
@@ -213,8 +216,8 @@ class KernelPath:
     def connections(self) -> dict[Frontend, int] | None:
         """Return the number of connections to endpoints, by frontend; None if not counted.
 
-        The numbers never decrease. Frontends are included from their first time on the kernel path,
-        while they are steered.
+        The numbers never decrease. A frontend is included from its first time on the kernel path,
+        as long as it is steered.
 
         Raises:
             SteeringError: The kernel doesn't list the counters.
@@ -266,7 +269,7 @@ class KernelPath:
             found = self._table.counts(name)
             self._has_counters = self._has_counters and None not in found.values()
             for key, packets in found.items():
-                # Another program may have added the element.
+                # Another program may have added the element, so it may have no frontend.
                 frontend = counted.get((name, key)) or ranges.get((name, key))
                 if packets is not None and frontend is not None:
                     self._counts.note(frontend, packets)
@@ -277,7 +280,8 @@ class KernelPath:
             self._read_counts()
 
     def _note_repair(self, repair: Repair) -> None:
-        # An earlier call may already have read counters that it wrote.
+        # Without ``earlier``: since these elements were written, their counters may already have
+        # been read.
         keys = {(name, key) for name, key, _ in repair.added - repair.earlier}
         counted = self._rules.counted
         self._counts.begin_anew(counted[key] for key in keys & counted.keys())
@@ -287,7 +291,7 @@ class KernelPath:
             self._repaired[frontend] = (*known, *wrong.get(frontend, ()))
 
     def _write_all(self) -> None:
-        """Write the whole table, replacing what is left of the old one."""
+        """Write the whole table, replacing the remains of the old one."""
         self._numbers = self._links.numbers()
         self._table.write_all()
         self._counts.begin_anew(self._rules.counted.values())
@@ -310,7 +314,7 @@ class KernelPath:
 
 
 class Counts:
-    """The numbers of connections to frontends, added up from readings of one table's counters.
+    """The numbers of connections to frontends, added up from readings of a table's counters.
 
     Totals never decrease: a counter that is lower than before was reset to 0.
     """
@@ -339,5 +343,5 @@ class Counts:
         return forgotten
 
     def restore(self, totals: Mapping[Frontend, int]) -> None:
-        """Continue the totals that :meth:`forget` returned; the counters begin at 0."""
+        """Continue the totals that :meth:`forget` returned, with counters that start at 0."""
         self.totals |= totals
