@@ -41,8 +41,7 @@ _GZIP = 31
 _LEVEL = 1
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _is_ipv4 = re.compile(rf"(?:{_BYTE}\.){{3}}{_BYTE}").fullmatch
-# How many Services, ports and endpoints are encoded at once, which takes 0.5 ms. Other threads run
-# in between.
+# How many Services, ports and endpoints are encoded before other threads may run: 0.5 ms.
 _BATCH = 600
 
 _CORRUPT = (ValueError, msgspec.MsgspecError, RecursionError)

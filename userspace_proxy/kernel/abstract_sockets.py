@@ -10,8 +10,7 @@ container may have no capabilities: the listener also proves that it has CAP_NET
 Rule 1: other users can choose names too, so the content of names isn't trusted.
 Rule 2: other users can keep a queue full. Then the kernel is asked for the listener's user, and the
 listener is trusted if the kernel doesn't report one.
-Rule 3: processes without CAP_NET_ADMIN can't prove their names, so among these only the user is
-checked.
+Rule 3: processes without CAP_NET_ADMIN can't prove names, so they check only the user.
 
 Source: unix(7); net/unix/af_unix.c, init_peercred() at listen() and unix_seq_show().
 """

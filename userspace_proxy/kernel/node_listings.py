@@ -109,8 +109,7 @@ class NodeListings:
     def here(cls) -> NodeListings:
         """Return the object that all threads of this network namespace share."""
         with cls._sharing:
-            # The socket keeps the namespace alive, so that the kernel doesn't reuse its inode
-            # number.
+            # The socket keeps the namespace alive, so its inode number isn't reused.
             number = network_namespace("thread-self")
             found = cls._shared.get(number)
             if found is None:

@@ -33,8 +33,7 @@ _DROP = 0
 _MOST_INSTRUCTIONS = 4096
 
 _REMEDIES = {
-    # Measured: without CAP_NET_ADMIN, Linux 6.18.44 refuses any filter on a TCP socket, but not on
-    # UDP.
+    # Measured: without CAP_NET_ADMIN, Linux 6.18.44 refuses filters on TCP, but not on UDP sockets.
     errno.EPERM: "this kernel needs CAP_NET_ADMIN for that: run as root, or grant it",
     errno.ENOMEM: "list fewer networks, or raise the sysctl net.core.optmem_max",
     errno.EINVAL: "list fewer networks",

@@ -246,8 +246,7 @@ class _Records:
         at = HEADER.size
         while name.strip("."):
             self._offsets[name] = at
-            # In a name with escapes, text and wire offsets differ, so its suffixes aren't pointed
-            # to.
+            # In a name with escapes, offsets in text and message differ, so don't point to them.
             if "\\" in name:
                 break
             label, _, name = name.partition(".")

@@ -5,8 +5,7 @@
 
 Rule 1: endpoints are indexed per run of slices, so a change re-indexes only the changed runs. Apart
 from that, the cost of a question is proportional to its answer, plus one look-up per run.
-Rule 2: an endpoint's name is its hostname, or derived from its address, so several endpoints may
-share a name.
+Rule 2: an endpoint's name is its hostname, or derived from its address; several may share a name.
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ _COMPARED_MAX = 8_192
 AT_ONCE = 4_096
 """The maximum number of endpoints, or ports, that a question reads without ``prepare``, in 5 ms."""
 # The maximum number of slices' ports that are indexed: two lists of 20,000, the maximum of a slice,
-# because a change of target ports has old and new slices. They take 0.2 s; 100 such lists took 8 s
-# and 0.3 GiB.
+# old and new, while target ports change. They take 0.2 s; 100 such lists took 8 s and 0.3 GiB.
 _PORTS_MAX = 40_000
 # The minimum number of endpoints of a cached result: smaller results take about 10 µs to derive,
 # and each cached name takes memory.

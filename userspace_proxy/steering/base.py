@@ -113,8 +113,7 @@ class SteeringFacts:
     service_cidrs: tuple[str, ...] = ()
     """The ranges of cluster IPs; empty if not configured."""
     refuse_port: int = 0
-    """The reserved local port without a listener, to which PROXY_PORT mechanisms steer refused
-    clients."""
+    """The reserved local port without a listener, for PROXY_PORT mechanisms' refused clients."""
     proxy_ports: tuple[int, int] | None = None
     """The first and the last proxy port; None if no range is configured."""
     node_addresses: tuple[str, ...] = ()
@@ -209,8 +208,8 @@ class Steering(abc.ABC):
         """Prepare, and read the state that an earlier run of this proxy left in the kernel.
 
         Returns: The proxy port to which each frontend's rules still point, so that the caller can
-            listen on it again; 0 for refused frontends. With Bind.FRONTEND, the own ports of served
-            frontends.
+            listen on it again; 0 for refused frontends. With Bind.FRONTEND, served frontends' own
+            ports.
 
         Raises:
             SteeringError: A library, a privilege or a kernel part is missing.
@@ -250,9 +249,8 @@ class Steering(abc.ABC):
     async def forget_stale(self) -> None:  # noqa: B027 - most have nothing to do
         """Remove the conntrack entries that a :meth:`change` has made stale. Idempotent.
 
-        This is a separate call because the kernel may search its whole table for tens of
-        milliseconds, and health check ports don't wait for that. :meth:`repair` retries and reports
-        failures.
+        It is separate because the kernel may search its whole table for tens of milliseconds, and
+        health check ports don't wait for that. :meth:`repair` retries and reports failures.
         """
 
     @abc.abstractmethod

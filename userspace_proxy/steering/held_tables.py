@@ -82,8 +82,7 @@ def _fill_hold(table: TableWriter) -> None:
     """Add a chain and a rule that keep connection tracking enabled.
 
     A single nat chain enables all four hooks at which the kernel translates; the chain's rule,
-    which has no verdict, enables tracking. Only the first packet of a connection traverses the
-    chain.
+    which has no verdict, enables tracking. Only a connection's first packet traverses it.
     """
     table.add_base_chain("tracking", "nat", PREROUTING, _HOLD_PRIORITY)
     table.add_rule("tracking", x.match(x.CT_STATE, 0, mask=x.STATE_INVALID, op=x.NOT_EQUAL))

@@ -436,9 +436,8 @@ class ReleasedPorts(Generic[Port]):
         packet ─▶ nat, old rules: to port 36001 ─▶ guard, new rules: 36001 isn't guarded ─▶ socket
 
     A packet that the old rules have translated may arrive at the new guard. If the guard released a
-    port together with its last frontend, another program that has bound the port by then, such as
-    after a crash of the proxy, would receive the packet. Ports are in the form that the guard rules
-    use.
+    port together with its last frontend, another program that has bound the port by then, as after
+    a crash of the proxy, would receive it. Ports are in the form that the guard rules use.
     """
 
     def __init__(self) -> None:

@@ -157,8 +157,7 @@ def choose_by(lacks: Mapping[str, str], *, has_legacy: bool, hint: str) -> str:
     Raises:
         SteeringError: None can work.
     """
-    # Prefer the mechanism that the node already uses, because rules in two mechanisms are hard to
-    # follow.
+    # Prefer the mechanism that the node already uses: rules in two are hard to follow.
     order = ("iptables", "nftables") if has_legacy else ("nftables", "iptables")
     for candidate in order:
         if not lacks[candidate]:

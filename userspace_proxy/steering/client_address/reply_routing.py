@@ -295,8 +295,7 @@ def write_table(table: TableWriter, bridges: Iterable[int] = ()) -> None:
     table.add_base_chain("prerouting", "filter", PREROUTING, PRIORITY)
     marked = (
         x.match(x.SOCKET_TRANSPARENT, 1)
-        # This also excludes sockets in TIME_WAIT, so that a client that dials from such a port gets
-        # its answers.
+        # This also excludes sockets in TIME_WAIT: clients that dial from their ports get answers.
         + x.match(x.SOCKET_WILDCARD, 0)
         + x.set_bits(x.MARK, MARK)
         + x.verdict(x.GOTO, "divert")

@@ -57,8 +57,7 @@ def main(descriptor: int, version: int, parent: int) -> int:
     if os.getppid() != parent:
         return 0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Ignore SIGTERM: systemd sends it to the whole group, and the agent needs this process to
-        # clean up.
+        # systemd signals the whole group, and the agent needs this process to clean up.
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=descriptor)
     parent_end = os.pidfd_open(parent)

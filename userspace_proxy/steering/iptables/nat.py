@@ -41,8 +41,7 @@ from .rules import OUT, PRE, PREFIX, PROTOCOLS, Jump, NatRule
 # The maximum number of changes to a layout; with more, a new layout is less work.
 LAY_OUT_ABOVE = 200
 ROOT = ""
-# The maximum number of rules in a chain that isn't divided: a packet passes them in about a
-# microsecond.
+# The maximum number of rules in an undivided chain: a packet passes them in about 1 µs.
 LEAF = 16
 _PORT_BITS, _PROTOCOL_BITS = 16, 2
 _BEHIND_IP = _PORT_BITS + _PROTOCOL_BITS

@@ -10,8 +10,7 @@ A daemon that listens on 0.0.0.0 would also answer on Services' addresses, so th
 everything that isn't for a frontend. Source: kubernetes/kubernetes#72236.
 
 Rule 1: only addresses with frontends are routed here; in a network namespace that was created for
-this proxy, whole Service ranges are routed, so that connections to addresses without a Service are
-also refused.
+this proxy, whole Service ranges are routed, so that addresses without a Service are also refused.
 Rule 2: the node's own addresses are never guarded.
 Rule 3: a route's protocol number and the proxy's own number (:func:`~..names.owner_number`) mark
 its routes; the name marks its tables.

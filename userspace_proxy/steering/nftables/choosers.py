@@ -83,8 +83,7 @@ class Chooser(NamedTuple):
     """Whether the client's address, not chance, decides the choice, as in
     :class:`.KernelTarget`."""
     span: tuple[int, int] | None = None
-    """The first and last port of a range. Its endpoints have the port that corresponds to the
-    first."""
+    """The first and last port of a range, whose endpoints have the port for the first one."""
 
 
 class ChooserChain(NamedTuple):

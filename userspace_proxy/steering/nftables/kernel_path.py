@@ -1,7 +1,6 @@
 """Keeps the nftables table of the kernel path, which is created once a frontend needs it.
 
-Rule 1: packets traverse this table before the table of proxy ports, which steers all other
-connections.
+Rule 1: packets traverse this table before that of proxy ports, which steers all other connections.
 Rule 2: a refused transaction changes nothing.
 """
 
@@ -130,8 +129,7 @@ class KernelPath:
             # Compute the difference again, because the attempt may have been recorded and reverted.
             self._rules.accept(self._rules.difference(before, gone))
             self._table.forget()
-        # Forget the counts last, because writing the table has read counters that it may have
-        # reset.
+        # Forget the counts last: writing the table has read counters that it may have reset.
         self._counts.forget(gone)
 
     def _write(self, change: Difference) -> None:
@@ -280,8 +278,7 @@ class KernelPath:
             self._read_counts()
 
     def _note_repair(self, repair: Repair) -> None:
-        # Without ``earlier``: since these elements were written, their counters may already have
-        # been read.
+        # The counters of ``earlier`` may already have been read since they were written.
         keys = {(name, key) for name, key, _ in repair.added - repair.earlier}
         counted = self._rules.counted
         self._counts.begin_anew(counted[key] for key in keys & counted.keys())

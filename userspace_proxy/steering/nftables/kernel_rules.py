@@ -418,8 +418,7 @@ class Numbers:
 
         Args:
             count: How many numbers to assign.
-            in_use: Returns all ranges of numbers in use, in any order; called when a gap is used
-                up.
+            in_use: Returns all ranges in use, in any order; called when a gap is used up.
 
         Raises:
             SteeringError: No numbers are free.

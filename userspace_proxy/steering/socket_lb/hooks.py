@@ -84,8 +84,7 @@ class HookOptions(NamedTuple):
     is_required: bool = False
     """Whether startup fails if hooks can't work; otherwise rules steer all clients."""
     cgroup: str = ""
-    """The cgroup v2 directory whose programs are covered; empty for the root, which covers all
-    programs."""
+    """The cgroup v2 directory whose programs are covered; empty: the root, with all programs."""
     host_only: bool = False
     """Whether only programs in this network namespace are covered."""
 

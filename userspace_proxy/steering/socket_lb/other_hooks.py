@@ -53,8 +53,8 @@ class Hook(NamedTuple):
     pin: str
     """The path of the program's pin in the mount of bpffs; empty if it isn't pinned there."""
     is_sole: bool = False
-    """Whether the program was attached without BPF_F_ALLOW_MULTI, so that the kernel attaches no
-    other."""
+    """Whether it was attached without BPF_F_ALLOW_MULTI, so that the kernel attaches no other
+    one."""
 
 
 @dataclass(frozen=True, slots=True)

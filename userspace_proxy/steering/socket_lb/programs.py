@@ -198,8 +198,7 @@ def remove_abandoned_hooks(names: Path | None = None) -> list[str]:
     Args:
         names: The mount of bpffs; None: search for it.
 
-    Returns: The path of each proxy's folder below that of all proxies: its namespace's number and
-    its name.
+    Returns: For each proxy, its namespace's number and its folder, as a path.
 
     Raises:
         SteeringError: Permission is denied.
@@ -256,8 +255,7 @@ def _remove_all(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     for path in sorted(folder.iterdir(), key=lambda path: "connect" not in path.name):
         if "-" not in path.name:
-            # Detach the link, because a process that hands over to this one also has a descriptor
-            # of it.
+            # A process that hands over to this one also has a descriptor, so detach the link.
             with contextlib.suppress(OSError):
                 _end(calls.pinned(path))
         path.unlink(missing_ok=True)

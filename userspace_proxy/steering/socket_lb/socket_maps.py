@@ -8,8 +8,7 @@
     settings                 number_key(0), of 4 bytes → DialSettings
     events                   RingEvent
 
-Rule 1: an address is two words, as in the kernel's memory; an IPv4 address is one half of the
-second word.
+Rule 1: an address is two words, as in the kernel's memory; an IPv4 address is half of the second.
 Rule 2: times are those of ``time.monotonic_ns``.
 """
 
@@ -204,8 +203,7 @@ class RingEvent(NamedTuple):
     ns: int
     """The connection's duration, including its dial."""
     client: SocketAddress
-    """The client of the connection that caused the event; incomplete if its socket isn't bound
-    yet."""
+    """The client of the connection that caused the event; incomplete if not bound yet."""
     frontend: SocketAddress
     waited_ns: int
     """The time until the connection was established, or failed."""
