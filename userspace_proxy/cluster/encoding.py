@@ -41,7 +41,8 @@ _GZIP = 31
 _LEVEL = 1
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _is_ipv4 = re.compile(rf"(?:{_BYTE}\.){{3}}{_BYTE}").fullmatch
-# How many Services, ports and endpoints are encoded before other threads may run: 0.5 ms.
+# How many Services, ports and endpoints are encoded without a pause, which takes 0.5 ms; other
+# threads run in between.
 _BATCH = 600
 
 _CORRUPT = (ValueError, msgspec.MsgspecError, RecursionError)

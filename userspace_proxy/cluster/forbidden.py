@@ -17,7 +17,7 @@ from ..model import IPFamily, Node, Service, contains
 from ..model.endpoint_names import NameState
 from ..model.reserved_addresses import behind_nat64, reserved_reason
 
-# How many answers are cached: one for each address that a node's names may have.
+# The maximum number of cached answers: as many as a node's names may have addresses.
 _OWN_MAX = 64_000
 
 
@@ -105,7 +105,7 @@ class ForbiddenAddresses:
         return why
 
     def _unknown_reason(self, ip: str) -> str:
-        """Return a reason if an address may be a pod's: no pod network of its family is known."""
+        """Return a reason unless it is certain that an address doesn't belong to a pod."""
         family, networks = IPFamily.of(ip), self.networks
         if networks.is_shared and not any(IPFamily.of(n) is family for n in networks.pods):
             return f"of {family}, while --cluster-cidr has no {family} network"

@@ -79,10 +79,10 @@ class EndpointsByName:
         return self.last
 
     def turns(self, snapshot: Snapshot) -> Iterator[None]:
-        """Derive the slices in turns; :attr:`last` is the result after the last turn.
+        """Derive the slices in turns; :attr:`last` has them after the last turn.
 
-        Results of lookups that arrive between two turns may not be included until the next
-        snapshot. Don't start other turns before these have ended.
+        Results of lookups that arrive between two turns may only be in the next snapshot. Call this
+        again only after the last turn.
 
         Args:
             snapshot: The source's snapshot; the same one again, to include the results of lookups
@@ -264,7 +264,7 @@ def before_lookups(snapshot: Snapshot, allowed: Sequence[str]) -> Snapshot:
 
 
 def _changed(have: _Services, put: _Services, gone: Collection[ServiceKey]) -> _Services:
-    """Return a copy of some Services with others added, replaced or removed."""
+    """Return a copy of these Services after putting and removing some."""
     if not isinstance(have, PersistentMap):
         have = PersistentMap[ServiceKey, ServiceState]().changed(have)
     return have.changed(put, gone)

@@ -1,4 +1,4 @@
-"""Derives endpoints of Services with a selector from Pods; others keep their slices.
+"""Derives endpoints of Services with a selector from Pods; other Services keep their slices.
 
     Services, Pods, slices ──▶ PodEndpoints ──settle()──▶ Store
 

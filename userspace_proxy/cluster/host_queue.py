@@ -92,7 +92,7 @@ class HostQueue:
 
     @property
     def has_ready(self) -> bool:
-        """Whether a name that got no slot in the last :meth:`take` is, or may be, due."""
+        """Whether a due name may have got no slot in the last :meth:`take`."""
         return bool(self._ready)
 
     def next_at(self) -> float | None:

@@ -99,7 +99,7 @@ class HostTable:
 
     @property
     def has_ready(self) -> bool:
-        """Whether a name is, or may be, waiting for a slot that :meth:`learn` has freed."""
+        """Whether a name may be waiting for a slot that :meth:`learn` has freed."""
         return self._queue.has_ready
 
     def learn(self, host: str, lookup: Lookup, now: float) -> bool:

@@ -49,9 +49,9 @@ class NameShares:
     def turns(
         self, asked: Mapping[ServiceKey, Sequence[str]]
     ) -> Generator[None, None, set[NameClaim]]:
-        """Replace the names that some Services request, one Service per turn.
+        """Replace the names that some Services request; each turn handles one Service.
 
-        Returns the claims that are looked up only now, and those that were looked up only before.
+        Returns the claims that are newly looked up, and those that no longer are.
         """
         wanted = {key: tuple(dict.fromkeys(hosts))[:NAMES_MAX] for key, hosts in asked.items()}
         self._asked |= wanted

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, overload
 _PARTS = 256
 _MASK = _PARTS - 1
 
-# All mappings use the same object, so that differing() skips the parts that two mappings share.
+# All mappings share one empty part, so that differing() skips parts that are empty in both.
 _EMPTY: tuple[dict[Any, Any], ...] = ({},) * _PARTS
 
 K = TypeVar("K", bound=tuple[Any, ...])

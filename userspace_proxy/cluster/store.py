@@ -1,7 +1,7 @@
 """Collects the objects of a source, and returns snapshots.
 
 Rule 1: an equal object causes no new revision. Equal endpoints stay the same objects, so that
-changed endpoints are found fast.
+changed endpoints are found quickly.
 Rule 2: a list replaces all objects of its kind, but equal objects stay the same, so a relist yields
 only differences.
 Rule 3: a snapshot never changes.

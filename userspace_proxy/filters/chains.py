@@ -71,7 +71,7 @@ class ChainTable(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A chain of a table, with its rules if they have been read."""
+    """A chain of nftables, or of a legacy table."""
 
     table: ChainTable
     name: str

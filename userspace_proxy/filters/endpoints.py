@@ -48,7 +48,7 @@ def find_forward_firewalls(
     protocol: Protocol,
     links: Sequence[PodLink],
 ) -> list[Firewall]:
-    """Return the chains that drop forwarded packets to an endpoint, or the endpoint's answers.
+    """Return the chains that drop forwarded packets to an endpoint, or its answers.
 
     Args:
         nft, legacy: See :func:`.node.find_firewalls`.

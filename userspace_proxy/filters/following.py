@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
 
     @property
     def unfollowed(self) -> str:
-        """The rule whose effect is uncertain, with the command that lists it; empty if none."""
+        """The rule that may translate or drop packets, with the command that shows it; or empty."""
         if self.by is None or self.is_certain:
             return ""
         place, rule = self.by
@@ -77,8 +77,8 @@ def follow(
     Args:
         chain: The chain, with its rules.
         chains: The chains of the same table to which it may jump, by name, with their rules.
-        kind: The base chain's kind: ``nat`` or ``filter``; or ``untracked``, to find the rules of a
-            filter chain that exempt packets from connection tracking.
+        kind: The base chain's kind: ``nat`` or ``filter``; ``untracked`` asks for the effect of a
+            filter chain on connection tracking.
     """
     effects = _EFFECTS[kind]
     if chain.hook in _ENTRIES and chain.priority <= TRACKING:
@@ -103,7 +103,7 @@ def follow(
 
 
 def find_drop(base: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> Drop | None:
-    """Return the rule or policy of a filter chain that certainly drops a packet; or None."""
+    """Return what in a filter chain certainly drops a packet; None if nothing does."""
     outcome = follow(base, chains, packet, "filter")
     if outcome.ends or not base.is_read or (outcome.back and base.policy != "drop"):
         return None

@@ -3,15 +3,14 @@
     client ─▶ prerouting ─▶ translation to the proxy port ─▶ later prerouting, input ─▶ proxy
                 │ translate, or drop                            │ drop
 
-The kernel evaluates nat chains in order of priority, and applies the first translation. The chains
-of nftables steering have priority -110; those of docker, firewalld, iptables and kube-proxy follow
-at -100 or later. iptables steering uses the legacy tables' own chains, at -100. Of chains with the
+The kernel evaluates nat chains in order of priority, and applies the first translation. Chains of
+nftables steering have priority -110, before those of docker, firewalld, iptables and kube-proxy
+(-100 and above); iptables steering uses the legacy tables' own chains, at -100. Of chains with the
 same priority, the one that was added last comes first (Linux 6.18), and the kernel doesn't show
-their order. So only a nat chain at or before this proxy's priority matters, and ordinary nodes have
-none before -100. All nat chains are evaluated at -100, so filter chains before that see a
-frontend's address, and later ones the proxy port. With local steering, packets keep the frontend's
-address up to the socket: all nat chains come first, and all filter chains on the way in see that
-address.
+their order. So only a nat chain at or before this priority matters, and ordinary nodes have none
+before -100. All nat chains are evaluated at -100, so filter chains before that see a frontend's
+address, and later ones the proxy port. With local steering, packets keep the frontend's address up
+to the socket: all nat chains come first, and all filter chains on the way in see that address.
 
 Rule 1: packets count as dropped only if this is certain for pods and other hosts, as a firewall may
 legitimately deny some clients. Rules that may drop or translate packets are listed as not followed.
@@ -35,7 +34,7 @@ from .matches import Match
 from .packets import FirstPacket, may_be_first, number_of_ip
 from .reading import IsOwn, NftReader
 
-# The kernel's priority NF_IP_PRI_NAT_DST; the legacy tables have it, too.
+# The kernel's priority NF_IP_PRI_NAT_DST; the legacy tables' nat chains use it, too.
 ALL_NAT = -100
 _NAT_HOOKS = ("prerouting", "output")
 NEVER = 1 << 31
@@ -74,7 +73,7 @@ class EarlierChains:
         self._translation_of = translation_of
         self._is_own = is_own
         self._reader: NftReader | None = None
-        # The generation of the ruleset at the last check.
+        # The generation of the ruleset as of the last check.
         self._seen = _NOTHING
         self._found: dict[Frontend, Taken] = {}
         self._earlier: Sequence[Followed] = ()
@@ -165,7 +164,7 @@ def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
 
 
 def _others(tables: Tables) -> Iterator[Chain]:
-    """Yield the chains for IP packets."""
+    """Yield the chains of tables that get IP packets."""
     return (one for table in tables if table.families for one in tables[table].values())
 
 
@@ -196,8 +195,8 @@ def places_to_follow(
 ) -> Sequence[tuple[Frontend, Translation]]:
     """Return the frontends for which a chain must be followed.
 
-    These are all frontends whose packets the chain may take. If following it for all would take too
-    long, they are only the frontends that its rules may name, or none if these are too many.
+    These are all frontends whose packets it may take; if following all would take too long, only
+    frontends that its rules may mention.
     """
     steps = [step for chain in chains.values() for step in chain.steps]
     if base.kind == "nat":

@@ -58,7 +58,7 @@ _OF_IPV6 = {
     MatchField.DESTINATION: "ip6 daddr",
     MatchField.DIALLED_ADDRESS: "ct original ip6 daddr",
 }
-# The keyword for a port after its protocol, as in ``tcp dport``.
+# The word that follows the protocol in nft's syntax.
 _PORT_OF = {MatchField.SOURCE_PORT: "sport", MatchField.DESTINATION_PORT: "dport"}
 ADDRESSES = (MatchField.SOURCE, MatchField.DESTINATION, MatchField.DIALLED_ADDRESS)
 WAYS = (MatchField.WAY_IN, MatchField.WAY_OUT)
@@ -76,7 +76,7 @@ class Ports(NamedTuple):
 
 
 class Bits(NamedTuple):
-    """Bits of the TCP header."""
+    """Flags of the TCP header: those in the mask must equal the value."""
 
     mask: int
     value: int

@@ -116,7 +116,7 @@ def judged(
     hook: str,
     judge: Callable[[Chain, Chains, IPFamily], Judged | None],
 ) -> Iterator[Judged]:
-    """Yield ``judge``'s result for each chain at a hook: that of the first family with a result."""
+    """Yield what ``judge`` finds about chains at a hook, for the first IP family with a finding."""
     for tables in all_tables:
         for chain in base_chains(tables, kind="filter", hook=hook):
             families = chain.table.families

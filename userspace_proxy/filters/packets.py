@@ -66,7 +66,7 @@ def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
 
 
 def may_be_first(conditions: Iterable[Condition]) -> bool:
-    """Return whether all clients' first packets to some frontend may meet the conditions."""
+    """Return whether conditions may hold for every client's first packet to some frontend."""
     return all(isinstance(one, Match) and _may_be_first(one) for one in conditions)
 
 
@@ -98,7 +98,7 @@ def _any_of(results: Iterable[bool | None]) -> bool | None:
 
 
 def _has_any(match: Match, packet: FirstPacket) -> bool | None:
-    """Return True if a match has all addresses of the packet's family, None if some, else False."""
+    """Return whether a match's networks contain an unknown address; None if they may."""
     is_whole = match.versions.get(packet.frontend.family)
     return False if is_whole is None else is_whole or None
 
@@ -210,12 +210,13 @@ _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     ),
     MatchField.WAY_OUT: _way_out,
     MatchField.TCP_FLAGS: _flags,
-    # The result depends on the listener. A socket that dials from this node isn't transparent.
+    # The result depends on the listener's socket. Answers to this node's own dials go to sockets
+    # that aren't transparent.
     MatchField.TRANSPARENT_SOCKET: lambda _match, packet: False if packet.is_answer else None,
 }
 
 
 @functools.lru_cache(maxsize=1000)
 def number_of_ip(ip: str) -> int:
-    """Return an address as a number, like :func:`.matches.number_of`."""
+    """Return an address as a number, as :func:`.matches.number_of` does."""
     return number_of(ipaddress.ip_address(ip))

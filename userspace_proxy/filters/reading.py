@@ -151,7 +151,7 @@ class NftReader:
 
 
 def read_chains(is_own: IsOwn, *hooks: str) -> Tables:
-    """Return other programs' chains, with the rules that packets reach from the given hooks."""
+    """Return other programs' chains; those at the given hooks with their rules."""
     reader = NftReader(is_own)
     try:
         tables = reader.chains()
@@ -177,7 +177,7 @@ ELEMENTS_MAX = 200
 """The maximum number of elements of a set that are compared: most handwritten rules have fewer.
 Each frontend is compared with each element."""
 _INTERVALS, _MAP = 0x4, 0x8
-# The flags of supported sets: the two above, NFT_SET_ANONYMOUS and NFT_SET_CONSTANT.
+# Supported sets have no flags but these, and those of anonymous or constant sets.
 _READ = 0x3 | _INTERVALS | _MAP
 
 

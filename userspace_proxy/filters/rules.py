@@ -155,7 +155,7 @@ def verdict_of(data: bytes) -> tuple[RuleVerdict, str]:
 
 
 def _all_conditions(expressions: Sequence[Expression]) -> Conditions:
-    """Return a rule's conditions, with at most one ``Unknown``."""
+    """Return all conditions; of completely unknown conditions, only the first."""
     found: list[Condition] = []
     for one in _conditions(expressions):
         if one != Unknown() or one not in found:
@@ -240,7 +240,7 @@ def _dialled(address: bytes, mask: bytes) -> Condition:
 
 def _subject(name: str, found: dict[int, bytes]) -> LoadedField:
     if name == "socket":
-        # In a socket expression, attribute 1 is the key; in the others, attribute 2 is.
+        # Here the register's attribute has the number that the key's attribute has elsewhere.
         return LoadedField() if number_in(found, 1) else LoadedField(MatchField.TRANSPARENT_SOCKET)
     place = (name, number_in(found, 2), number_in(found, 3), number_in(found, 4))
     return _FIELDS.get(place) or _FIELDS.get(place[:3], LoadedField())

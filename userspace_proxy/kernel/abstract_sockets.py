@@ -7,10 +7,10 @@ container may have no capabilities: the listener also proves that it has CAP_NET
 (``name_proofs``), and so does a client whose request changes which process serves the node
 (``net_admin_proof``).
 
-Rule 1: other users can choose names too, so the content of names isn't trusted.
-Rule 2: other users can keep a queue full. Then the kernel is asked for the listener's user, and the
-listener is trusted if the kernel doesn't report one.
-Rule 3: processes without CAP_NET_ADMIN can't prove names, so they check only the user.
+Rule 1: other users choose names, too, so names are bytes whose content isn't trusted.
+Rule 2: other users can keep a listener's queue full. Then the kernel is asked for its owner, and
+the socket is trusted if the kernel reports none.
+Rule 3: a process without CAP_NET_ADMIN can't prove its name, so such processes check only the user.
 
 Source: unix(7); net/unix/af_unix.c, init_peercred() at listen() and unix_seq_show().
 """
@@ -35,9 +35,9 @@ _SOCKETS = Path("/proc/thread-self/net/unix")
 _CREDENTIALS = struct.Struct("3i")
 QUEUE = 1024
 """The maximum number of connections that wait to be accepted. Any user may connect: filling this
-queue takes more descriptors than a process has by default, and emptying it takes about 50 ms."""
-# How long to retry a connect, and the pause between attempts: the queue may be full until the event
-# loop accepts, or the socket may be bound but not listening yet.
+queue takes more descriptors than a process has by default, and emptying it takes some 50 ms."""
+# How long to retry connecting: the queue may be full until the event loop accepts connections, or
+# the socket may be bound but not listening yet.
 _ANSWER_S = 0.5
 _PAUSE_S = 0.002
 # The maximum number of connections accepted at once, which takes half a millisecond.
@@ -77,7 +77,7 @@ class ProvenSocket(socket.socket):
 
 
 def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
-    """Yield the matches of a pattern with the names of sockets here, which begin with ``@``.
+    """Return where a pattern matches names of this network namespace's sockets: ``@NAME``.
 
     Names that no process has proved are omitted. Accepted sockets have the name of their listener.
     """
@@ -151,7 +151,7 @@ def connect(name: str) -> Prover:
             if _is_others(name):
                 raise _not_trusted(name) from None
             raise
-        # Check this after connecting: until then, another process may have had the name.
+        # Check the peer only now: another process may have had the name before the connection.
         if not (is_trusted(sock) and _is_believed(name)):
             raise _not_trusted(name)
         stack.pop_all()
@@ -167,7 +167,7 @@ def _is_believed(name: str) -> bool:
 
 
 def _is_others(name: str) -> bool:
-    """Return whether a listener with a full queue is known to be untrusted."""
+    """Return whether a listener with a full queue certainly isn't trusted, by its owner."""
     if not _is_believed(name):
         return True
     try:
@@ -180,7 +180,7 @@ def _is_others(name: str) -> bool:
 def accept(listener: socket.socket, most: int) -> list[socket.socket]:
     """Return at most ``most`` connections of trusted processes; the caller closes them.
 
-    Connections of other users are closed, a limited number in each call.
+    Connections of other users are closed. Each call accepts a limited number of connections.
     """
     trusted: list[socket.socket] = []
     with contextlib.suppress(OSError):

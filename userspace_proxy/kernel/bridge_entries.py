@@ -2,7 +2,7 @@
 
 A bridge delivers frames for such an address to this node, and never learns it from a port.
 
-Rule 1: every call blocks, so all calls are made in one thread, in its network namespace.
+Rule 1: every call blocks. Make all calls in one thread: its network namespace applies.
 
 Source: net/bridge/br_fdb.c.
 """
@@ -22,7 +22,7 @@ _GONE = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)
 
 
 class BridgeEntries:
-    """The entries of one MAC address in all bridges."""
+    """One MAC address's entries in any number of bridges."""
 
     def __init__(self, mac: bytes) -> None:
         self._mac = mac
@@ -63,7 +63,7 @@ class BridgeEntries:
         self._requests.close()
 
     def _change(self, kind: int, flags: int, bridges: Collection[int]) -> dict[int, int]:
-        """Return the error number of each bridge whose change was refused."""
+        """Change the entries; return the errno for each bridge whose change was refused."""
         numbers = list(bridges)
         requests = [rtnetlink.write_bridge_entry(kind, flags, n, self._mac) for n in numbers]
         with explained("change bridges"):

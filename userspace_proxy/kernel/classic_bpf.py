@@ -43,14 +43,14 @@ def version_of(family: int) -> int:
 def attach(sock: _socket.socket, option: int, program: Sequence[Instruction]) -> None:
     """Attach a program of at most 4,096 instructions; it replaces the option's previous program.
 
-    The option is SO_ATTACH_FILTER, or another one of SOL_SOCKET that takes a ``sock_fprog``. Raises
-    OSError if the kernel refuses the program.
+    The option is SO_ATTACH_FILTER, or another option of SOL_SOCKET that takes a ``sock_fprog``.
+    Raises OSError if the kernel refuses.
     """
     attach_packed(sock, option, pack(program))
 
 
 def pack(program: Sequence[Instruction]) -> bytes:
-    """Return a program in the form that the kernel reads."""
+    """Return a program as the kernel reads it: an array of ``struct sock_filter``."""
     return b"".join(struct.pack(_INSTRUCTION, *instruction) for instruction in program)
 
 

@@ -68,7 +68,7 @@ _BE32 = struct.Struct(">I")
 
 
 class Volume(NamedTuple):
-    """Bytes and packets with their IP headers, from and to a client."""
+    """Packets, and bytes including IP headers, from and to a client."""
 
     received_bytes: int = 0
     sent_bytes: int = 0
@@ -95,7 +95,7 @@ class ConntrackEntry(NamedTuple):
     @property
     @checked
     def status(self) -> int:
-        """The status bits, ``IPS_…``."""
+        """The status as ``IPS_…`` bits."""
         for kind, value in read_attributes(self.message, _BODY):
             if kind == CTA_STATUS:
                 return int(_BE32.unpack(value)[0])
@@ -153,7 +153,7 @@ class ConntrackEntry(NamedTuple):
 
 
 class EntryFilter(NamedTuple):
-    """A filter of listed entries; before Linux 5.8 the kernel lists all of the IP family."""
+    """Which entries to list; before Linux 5.8 the kernel lists all entries of the IP family."""
 
     protocol: int
     """IPPROTO_TCP or IPPROTO_UDP."""
@@ -207,9 +207,9 @@ def list_request(version: int, wanted: EntryFilter) -> bytes:
 
 
 def remove_request(entry: ConntrackEntry) -> bytes:
-    """Return the request that removes an entry; the same each time the entry is listed.
+    """Return the request that removes an entry; equal for each listing of the entry.
 
-    It includes the entry's ID, so a new connection from the same port stays.
+    It includes the entry's ID, so the entry of a new connection from the same port stays.
     """
     body = b"".join(
         attribute(kind | NESTED * (kind == CTA_TUPLE_ORIG), value)

@@ -5,7 +5,7 @@
 
 Rule 1: the first change is read immediately. While changes continue, there is at most one listing a
 second, and listing takes at most one eleventh of the time, so the thread is mostly idle.
-Rule 2: if the kernel refuses, the last listing stays, and the next one follows after a second.
+Rule 2: if the kernel refuses, the last listing is kept, and the next attempt is a second later.
 Rule 3: the network namespace is that of the thread that creates the object.
 """
 
@@ -28,7 +28,7 @@ _log = FieldLogger("userspace_proxy.agent")
 
 # How long to wait after the first event for further ones, so that one listing covers all.
 _GATHER_S = 0.02
-# The pause after a listing: its minimum, and its multiple of the listing's duration.
+# The pause after a listing: the minimum in seconds, and as a multiple of the listing's duration.
 _REST_S, _REST = 1.0, 10
 
 Found = TypeVar("Found")

@@ -24,7 +24,7 @@ _READS_MAX = 64
 
 
 class What(enum.IntFlag):
-    """The kind of change to a file in a watched folder, or to the folder; the kernel's values."""
+    """What happened to a watched folder, or to a file in it; the kernel's values."""
 
     MODIFY = 0x2
     ATTRIB = 0x4
@@ -63,7 +63,7 @@ class Inotify:
     """A set of watched folders; the caller closes it.
 
     Raises:
-        OSError: EMFILE if the user has too many (``fs.inotify.max_user_instances``).
+        OSError: EMFILE if the user has too many instances (``fs.inotify.max_user_instances``).
     """
 
     def __init__(self) -> None:
@@ -74,10 +74,9 @@ class Inotify:
         return self._fd
 
     def watch(self, folder: str, mask: What) -> int:
-        """Watch a folder; its own renaming and deletion are also reported.
+        """Watch a folder's files, and whether the folder itself is renamed or deleted.
 
-        Returns:
-            The number of the watch; the same one if the folder is already watched.
+        Returns: The watch descriptor; the same one if the folder is already watched.
 
         Raises:
             OSError: ENOSPC if the user has too many watches (``fs.inotify.max_user_watches``).
@@ -88,7 +87,7 @@ class Inotify:
         )
 
     def unwatch(self, watch: int) -> None:
-        """End a watch, if it hasn't ended already."""
+        """End a watch, unless it has already ended."""
         _libc().inotify_rm_watch(self._fd, watch)
 
     def read(self) -> list[FileEvent]:

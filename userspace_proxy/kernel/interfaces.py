@@ -49,7 +49,7 @@ NO_IPV6_HINT = "sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disa
 
 
 def not_forwarding(net: Path = Path("/proc/sys/net")) -> dict[IPFamily, str]:
-    """Return the IP families that this node doesn't forward, each with the reason."""
+    """Return the IP families whose packets this node doesn't forward, each with the reason."""
     sysctls = {IPFamily.IPV4: "ipv4/ip_forward", IPFamily.IPV6: "ipv6/conf/all/forwarding"}
     return {
         family: f"net.{name.replace('/', '.')} is 0"
@@ -69,7 +69,7 @@ def _is_zero(setting: Path) -> bool:
 def without_ipv6(
     frontends: Iterable[Frontend], conf: Path = Path("/proc/sys/net/ipv6/conf")
 ) -> dict[Frontend, str]:
-    """Return the IPv6 frontends, with the cause, if IPv6 is disabled on this node.
+    """Return the IPv6 frontends if IPv6 is disabled on this node, each with the cause.
 
     The frontends' rules are applied but have no effect, because no interface has an IPv6 address.
     """
@@ -114,7 +114,7 @@ class PreroutingAddress:
         self._lost: set[IPFamily] = set()
 
     def has_changed(self) -> bool:
-        """Return whether an interface has, or may have, changed since :meth:`choose`."""
+        """Return whether interfaces may have changed since :meth:`choose`."""
         batch = self._events.read()
         if batch:
             self._is_current = False
@@ -210,7 +210,7 @@ def choose_address(
 
     Args:
         preferred: The node's own addresses, best first; ignored if no interface has them.
-        view: It may be a moment old.
+        view: The interfaces; may be slightly out of date.
         is_there: Returns whether an address still exists.
     """
     candidates = [*preferred, *view.addresses]
@@ -218,7 +218,7 @@ def choose_address(
 
 
 def is_local(ip: str) -> bool:
-    """Return whether an interface of this node has the given address.
+    """Return whether an address belongs to an interface of this node.
 
     Raises:
         SteeringError: There is no socket to ask the kernel.

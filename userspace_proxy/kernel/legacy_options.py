@@ -15,7 +15,8 @@ GET_INFO = 64
 GET_REVISION_MATCH, GET_REVISION_TARGET = 66, 67
 _LEVELS = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-# The size of struct ipt_getinfo: name, valid hooks, five starts, five underflows, entries, bytes.
+# The size of struct ipt_getinfo: name, valid hooks, five hook entries, five underflows, the number
+# of entries, bytes.
 _INFO_BYTES = 84
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -36,7 +37,7 @@ SOCKET_REVISION = revision_of(b"socket", 2)
 
 
 def ask_legacy(version: int, option: int, given: bytes) -> bytes:
-    """Read a socket option that takes a value, which ``socket.getsockopt`` doesn't support.
+    """Read a socket option that takes an input value, which ``socket.getsockopt`` doesn't support.
 
     Raises:
         OSError: The kernel has no such table or option, or permission is denied.

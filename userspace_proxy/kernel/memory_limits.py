@@ -23,7 +23,7 @@ _READ_BYTES = 16 * 1024
 
 
 class MemoryLimit(Protocol):
-    """One memory limit."""
+    """A memory limit of this process; all numbers are bytes."""
 
     @property
     def limit(self) -> int:
@@ -99,7 +99,7 @@ class AddressSpace:
 def find_memory_limits(proc: Path = Path("/proc/self")) -> list[MemoryLimit]:
     """Return the limits of this process's cgroup and address space, if they have any."""
     found: list[MemoryLimit] = []
-    # Of equal limits, choose the outermost, whose use includes that of other cgroups.
+    # If limits are equal, choose the outermost one, whose usage includes other cgroups.
     cgroups = [c for folder, names in _cgroups(proc) if (c := _limited(folder, names)) is not None]
     if cgroups:
         found.append(min(reversed(cgroups), key=lambda cgroup: cgroup.limit))
@@ -131,7 +131,7 @@ def _cgroups(proc: Path) -> Iterator[tuple[Path, _Names]]:
 
 
 def _is_there(folder: Path) -> bool:
-    """Return whether this process can access a folder: workers can't access all mounts."""
+    """Return whether this process can see a folder: a worker may lack access to some mounts."""
     try:
         return folder.is_dir()
     except OSError:
@@ -139,7 +139,7 @@ def _is_there(folder: Path) -> bool:
 
 
 def _mounts(proc: Path) -> Iterator[tuple[str, Path, _Names]]:
-    """Return the mounts of cgroups that account for memory. Source: proc_pid_mountinfo(5)."""
+    """Return the cgroup mounts that account for memory. Source: proc_pid_mountinfo(5)."""
     for line in _read(str(proc / "mountinfo"), to_end=True).decode(errors="replace").splitlines():
         fields, _, kind = line.partition(" - ")
         if kind.startswith("cgroup2 "):

@@ -10,7 +10,7 @@ process that is busy, stopped, or silent on purpose.
 Rule 1: two sockets carry 106 bits of the hash, so finding another name that the same sockets prove
 is infeasible.
 Rule 2: open proofs before binding a name, and close them no later than its socket. While the name
-is bound, no other process can take it, so the proof is about that socket.
+is bound, no other process can bind it, so the proof holds for that socket.
 Rule 3: any user may bind a netlink socket to a known name's port ID, so that the name can't be
 proved. A random name that isn't known until it is bound avoids this.
 
@@ -32,8 +32,8 @@ from .netlink.sockets import NETLINK_NETFILTER
 _SHOWN = Path("/proc/thread-self/net/netlink")
 # A line of the kernel's list of netlink sockets: address, protocol, port ID, groups.
 _LINE = re.compile(rb"^\S+ +%d +(\d+) +([0-9a-f]+) " % NETLINK_NETFILTER, re.MULTILINE)
-# Netfilter has nine groups, but the kernel shows 32 bits: groups above the ninth receive no
-# messages. The first of them marks a proof, the second is its index, and the rest carry the hash.
+# Netfilter has nine groups, and the kernel shows 32 bits: the upper groups receive no messages. The
+# first of these marks a proof, the second is its index, and the rest carry the hash.
 _MARK, _WHICH, _HASH = 9, 10, 11
 _PARTS = 2
 _PART_BYTES = 8
@@ -49,7 +49,7 @@ def open_name_proofs(name: bytes) -> tuple[socket.socket, ...]:
     Empty if this process lacks CAP_NET_ADMIN, or the kernel lacks nfnetlink.
 
     Raises:
-        OSError: No descriptor is left, or a process has taken a port ID (EADDRINUSE).
+        OSError: No descriptor is left, or another process has taken a port ID (EADDRINUSE).
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -69,7 +69,7 @@ def can_prove() -> bool:
         OSError: No descriptor is left.
     """
     try:
-        # With 0, the kernel chooses the port ID.
+        # The kernel chooses the port ID.
         _open((0, 1 << _MARK)).close()
     except OSError as exc:
         if exc.errno in _NOT_ALLOWED:

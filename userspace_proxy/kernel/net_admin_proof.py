@@ -1,4 +1,4 @@
-"""Proves to another process in this network namespace that this process has CAP_NET_ADMIN.
+"""Proves to a process of the same network namespace that another one has CAP_NET_ADMIN.
 
     prover     Prover(): its end of the connection, whose name is the hash of a secret
     verifier   open_challenge(): a netlink socket, whose copy is passed over the connection
@@ -6,9 +6,9 @@
                netfilter's messages; returns the secret, which is passed back
     verifier   is_answered(): reads port ID and group from its own copy, and compares the secret
 
-To subscribe, a process needs CAP_NET_ADMIN in the user namespace that owns the socket's network
-namespace. CAP_NET_RAW, which containers often have, doesn't suffice, unlike for SO_MARK and
-IP_TRANSPARENT. Subscribing works in user namespaces, unlike SO_SNDBUFFORCE.
+Only CAP_NET_ADMIN, in the user namespace that owns the socket's network namespace, may subscribe.
+CAP_NET_RAW, which containers often have, doesn't suffice, unlike for SO_MARK and IP_TRANSPARENT;
+and subscribing works in user namespaces, unlike SO_SNDBUFFORCE.
 
 Rule 1: the verifier opens the socket, so it belongs to the verifier's network namespace, and no
 other process has prepared it. The prover answers only if that namespace is its own: it may have the
@@ -82,7 +82,8 @@ class Prover(socket.socket):
 def can_prove(connection: socket.socket) -> bool:
     """Return whether the other end of a connection has a prover's name, and can be challenged.
 
-    A socket without a name could later take the name of a process that has answered and closed.
+    An end without a name could later take the name of a process that has answered and closed its
+    connection.
     """
     return _peer_name(connection).startswith(_NAME)
 

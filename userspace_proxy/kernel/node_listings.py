@@ -46,7 +46,7 @@ Item = TypeVar("Item")
 
 
 class Listed(NamedTuple, Generic[Item]):
-    """A listing."""
+    """A complete listing, which may be out of date."""
 
     items: tuple[Item, ...]
     """The listed items; the same object until something changes."""
@@ -127,7 +127,7 @@ class NodeListings:
         return self._read(self._addresses, since)
 
     def routes(self, since: float) -> Listed[NodeRoute]:
-        """List the routes of the ``main`` and ``local`` tables, sorted, without this program's."""
+        """List the routes of the ``main`` and ``local`` tables, sorted, except this program's."""
         return self._read(self._routes, since)
 
     def _read(self, last: _LastListing[Item], since: float) -> Listed[Item]:

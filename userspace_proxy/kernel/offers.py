@@ -40,7 +40,7 @@ _FORBIDDEN = (errno.EPERM, errno.EACCES)
 
 
 class Need(NamedTuple):
-    """A kernel part, and what follows if it is missing."""
+    """What doesn't work if a kernel part is missing."""
 
     fails: str
     """Features that don't work without the part; empty if there are none yet."""
@@ -195,11 +195,11 @@ class KernelOffers:
     """Parts that weren't tried, because nothing here depends on them."""
 
     def missing(self, names: Iterable[str] = tuple(NEEDS)) -> list[str]:
-        """Return the missing ones of some parts; instead of a part, its missing dependency."""
+        """Return the missing parts; a part within another missing part is replaced by that one."""
         return list(dict.fromkeys(self._root(name) for name in names if name in self.lacks))
 
     def words(self, names: Iterable[str]) -> str:
-        """Describe the missing ones of some parts; empty if none is missing."""
+        """Describe which of these parts are missing; empty if none is."""
         lacks = [f"{name} ({NEEDS[name].brings})" for name in self.missing(names)]
         return f"this kernel lacks {', '.join(lacks)}" if lacks else ""
 
@@ -228,7 +228,7 @@ def read_kernel_offers(
     try_out: Trial | None = None,
     try_others: PartsTrial | None = None,
 ) -> KernelOffers:
-    """Try some kernel parts, by default all; changes nothing in this network namespace.
+    """Try kernel parts, by default all; changes nothing in this network namespace.
 
     Args:
         try_out: Tries a transaction; the default asks the kernel.

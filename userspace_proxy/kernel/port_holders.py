@@ -1,4 +1,4 @@
-"""Finds which process uses a port of this node, as ``nginx (pid 812)``, and open connections.
+"""Finds open connections, and which process uses a port of this node: ``nginx (pid 812)``.
 
     /proc/thread-self/net/{tcp,udp}{,6} ──inode──▶ /proc/*/fd ──pid──▶ /proc/PID/comm
 
@@ -40,7 +40,7 @@ _FILES = {
     (Protocol.UDP, IPFamily.IPV4): "udp",
     (Protocol.UDP, IPFamily.IPV6): "udp6",
 }
-# TCP_TIME_WAIT, TCP_CLOSE and TCP_LISTEN: states without an open connection.
+# TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN: the states without an open connection.
 _NO_CONNECTION = frozenset({"06", "07", "0A"})
 # Addresses in the form of these files: four words, each in the machine's byte order.
 _ANY_4 = "0" * 8
@@ -132,7 +132,7 @@ def _words(ip: str) -> str:
 
 
 def connected_at(ips: Collection[str]) -> set[Frontend]:
-    """Return the local addresses and ports, of some IP addresses, that have open TCP connections.
+    """Return the addresses and ports of these IP addresses that have open TCP connections.
 
     With ten thousand sockets this takes about 10 ms, so call it only if needed.
     """
@@ -161,8 +161,8 @@ def owners_of(inodes: Collection[int]) -> Mapping[int, PortHolder]:
     """Return the process that has each socket; sockets without a process are omitted.
 
     If several processes share a socket, the first in the order of :func:`_pids` is returned: a
-    server's main process. This blocks, so at most :data:`DESCRIPTORS_MAX` descriptors are checked.
-    If they don't suffice, the remaining sockets have :data:`NOT_FOUND`.
+    server's main process. As this blocks, at most :data:`DESCRIPTORS_MAX` descriptors are checked;
+    the holder of a socket beyond them is :data:`NOT_FOUND`.
     """
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     owners: dict[int, PortHolder] = {}

@@ -10,8 +10,8 @@ from pathlib import Path
 CAP_NET_ADMIN = 12
 USER_NAMESPACES = "user.max_user_namespaces"
 """Every kernel with user namespaces has this sysctl."""
-# Sysctls that can forbid user namespaces, each with the value that does, and one that allows them.
-# Source: user_namespaces(7).
+# Sysctls that can forbid user namespaces, each with the value that forbids them and one that allows
+# them. Source: user_namespaces(7).
 SYSCTLS = {
     USER_NAMESPACES: ("0", "15000"),
     "kernel.unprivileged_userns_clone": ("0", "1"),

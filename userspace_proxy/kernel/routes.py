@@ -3,8 +3,8 @@
     FollowedListing ──links, routes──▶ derive ──▶ derived values
                                           settings of br_netfilter
 
-Rule 1: a thread lists and derives, because ten thousand routes take a long time.
-Rule 2: routes of this program are omitted: ``local`` steering may have thousands.
+Rule 1: a thread lists and derives: ten thousand routes take a long time (``followed_listing``).
+Rule 2: routes of this program are omitted: ``local`` steering may add thousands.
 Rule 3: the kernel sends no events for sysctls: :meth:`NodeRoutes.look_at_settings` checks them.
 """
 
@@ -135,6 +135,6 @@ def read_bridge_filter(settings: Path = Path("/proc/sys/net/bridge")) -> BridgeF
 
 
 def _matters(message: Message) -> bool:
-    """Return whether an event is relevant: it isn't about a route of this program."""
+    """Return whether an event is about anything but a route of this program."""
     is_route = message.kind in (rtnetlink.NEW_ROUTE, rtnetlink.DEL_ROUTE)
     return not is_route or rtnetlink.read_route(message).protocol not in OURS

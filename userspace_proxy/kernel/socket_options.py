@@ -82,7 +82,7 @@ _ERRORS = {(_socket.IPPROTO_IP, IP_RECVERR), (_socket.IPPROTO_IPV6, IPV6_RECVERR
 _ERROR = struct.Struct("=IBBB")
 _FROM_ICMP, _FROM_ICMP6 = 2, 3
 _EXCEEDED = {(_FROM_ICMP, 11), (_FROM_ICMP6, 3)}
-# The maximum number of errors that are read at once; epoll reports the rest again.
+# The maximum number of errors read per call; epoll reports the rest again.
 _MOST = 16
 
 
@@ -94,8 +94,9 @@ def keep_icmp_errors(sock: _socket.socket) -> None:
 def take_icmp_errors(sock: _socket.socket) -> int | None:
     """Read the error queue; return the errno of the last refusal.
 
-    Returns: 0 if no error was a refusal: a datagram was too large, or its hop limit exceeded. None
-        if the queue was empty.
+    Returns:
+        0 if none of the errors is a refusal: a datagram was too large, or its hop limit exceeded.
+        None if the queue was empty.
     """
     found: int | None = None
     for _ in range(_MOST):
@@ -123,7 +124,7 @@ def packets_lost(sock: _socket.socket) -> int:
     """Return the number of packets for a socket that the kernel has dropped since its creation.
 
     These are packets that the source filter dropped, datagrams that didn't fit into the buffer,
-    SYNs that didn't fit into the queue, and corrupt packets. The number has 32 bits; reading it
+    SYNs that didn't fit into the queue, and corrupt packets. The counter has 32 bits; reading it
     takes less than 1 µs.
 
     Source: sock_diag(7), SK_MEMINFO_DROPS; tcp_v4_rcv() in net/ipv4/tcp_ipv4.c for filters of
@@ -147,7 +148,7 @@ _MSG_MORE = 0x8000
 
 
 def send_held(sock: _socket.socket, data: bytes) -> None:
-    """Hold bytes back, to send them in one packet with those of the next call; raises OSError."""
+    """Send bytes, held back to share a packet with the bytes of the next call; raises OSError."""
     sock.send(data, _MSG_MORE)
 
 
@@ -174,7 +175,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 def stay_unseen(sock: _socket.socket) -> None:
-    """Make closing a dialled socket reset its connection before the listener accepts it.
+    """Let a reset end this socket's dial before the listening program accepts it.
 
     With delayed ACKs, the last ACK of the handshake isn't sent immediately. A reset that is sent
     instead closes the connection in the peer's kernel, before ``accept``. Measured on Linux 6.18:

@@ -53,7 +53,7 @@ def is_connected(sock: _socket.socket) -> bool:
 
 
 def tcp_info(sock: _socket.socket) -> TcpInfo:
-    """Return the kernel's state of a connection; its counts refer to unacknowledged data."""
+    """Return the kernel's state of a connection; its figures are about unacknowledged data."""
     info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TCP_INFO.size)
     return TcpInfo(*_TCP_INFO.unpack(info))
 
@@ -122,7 +122,7 @@ def reset_as(
 def loss(
     client: _socket.socket, endpoint: _socket.socket, lasted_s: float, number: int | None = None
 ) -> Failure | None:
-    """Return which packets were lost before a client left, after the first byte; None if none were.
+    """Return which packets of a connection were lost if its client left; None if none were.
 
     Args:
         client: The socket of the client, which has sent a FIN or RST.

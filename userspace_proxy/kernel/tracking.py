@@ -13,7 +13,8 @@ stay.
 Rule 3: the timeout is optional: if it can't be written, keep-alive must suffice.
 Rule 4: the previous value is saved on disk, if there is a folder, so that the proxy that takes
 over, or starts after a crash, can restore it. A value from before the last boot is ignored.
-Rule 5: proxies with different names share timeout and file: the last proxy restores it.
+Rule 5: proxies with different names share the timeout and the file: the last proxy to stop restores
+the timeout.
 
 Source: kube-proxy, --conntrack-tcp-timeout-close-wait; kernel documentation,
 networking/nf_conntrack-sysctl; net/netfilter/nf_conntrack_standalone.c, ct_cpu_seq_show().
@@ -56,7 +57,7 @@ def read_table(proc: Path = PROC) -> TrackingTable:
 
 
 def _drops(proc: Path) -> int:
-    """Return the sum of the drops on all CPUs; 0 if this kernel has no such file."""
+    """Return the number of packets dropped by all CPUs; 0 if the kernel doesn't report it."""
     try:
         text = (proc / "thread-self/net/stat/nf_conntrack").read_text(encoding="ascii")
     except OSError:

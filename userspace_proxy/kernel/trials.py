@@ -2,8 +2,8 @@
 
     nftables       the kernel checks a transaction, and discards it
     legacy tables  are read in a network namespace of their own, which creates them there; while
-                   nothing has loaded their code, modprobe shows whether it could
-    others         a socket, a listing of nothing, or as the part's row has it (``offers``)
+                   nothing has loaded their code, modprobe shows whether it could be loaded
+    others         a socket, a listing of nothing, or what the part's row in ``offers`` names
 
 Each trial returns the kernel's error number, or 0.
 
@@ -95,7 +95,7 @@ def try_parts(names: Sequence[str], more: Mapping[str, Ask]) -> dict[str, int]:
     """Try kernel parts outside nftables; return the answer for each.
 
     Args:
-        more: The trials of further parts, by name.
+        more: The trials of parts that this module can't try.
     """
     trials = {**_TRIALS, **more}
 
@@ -104,7 +104,7 @@ def try_parts(names: Sequence[str], more: Mapping[str, Ask]) -> dict[str, int]:
         at = 0 if is_apart else 1
         return {name: _code_of(trials.get(name) or _LEGACY[name][at]) for name in names}
 
-    # The trials run in a thread, so that their network namespace is removed with it.
+    # The trials run in a thread of their own: a new network namespace ends with the thread.
     with ThreadPoolExecutor(1, "kernel-trials") as pool:
         return pool.submit(try_all).result()
 
@@ -119,7 +119,7 @@ def _code_of(trial: Ask) -> int:
 
 @contextlib.contextmanager
 def _or_loaded(modules: Sequence[str]) -> Iterator[None]:
-    """Suppress the error for a missing option if the iptables programs could load its modules.
+    """Ignore that an option is missing if the iptables programs could load its module.
 
     Nothing is loaded here: iptables does so once there are rules.
     """
@@ -172,7 +172,7 @@ def _ask_for_tables(version: int) -> None:
 def _ask_for_option(version: int) -> None:
     """Query an option that the tables' code answers even where no table can exist."""
     with _or_loaded(_LEGACY_MODULES[version]), contextlib.suppress(FileNotFoundError):
-        # FileNotFoundError: the tables' code is loaded, but the match is missing.
+        # The tables' code is loaded, but the match is missing.
         ask_legacy(version, GET_REVISION_MATCH, SOCKET_REVISION)
 
 
@@ -193,7 +193,7 @@ def _ask_for_each_extension() -> None:
             try:
                 ask_legacy(4, option, revision_of(name))
             except OSError as exc:
-                # EPROTONOSUPPORT: the kernel has other revisions of the match.
+                # The kernel has the match, but in other revisions.
                 if exc.errno != errno.EPROTONOSUPPORT:
                     raise
 

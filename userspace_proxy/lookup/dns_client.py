@@ -4,7 +4,7 @@
                      └ truncated, without an address: TCP
 
 Rule 1: a datagram that isn't the answer is skipped, but only a few times.
-Rule 2: an answer by TCP is bounded; a larger one isn't received.
+Rule 2: the size of an answer over TCP is bounded; a larger answer isn't received.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ async def ask_by_tcp(
 
 
 async def ask_for_addresses(server: SocketAddress, query: Query, seconds: float) -> AddressAnswer:
-    """Return a server's answer to a query for addresses; ``seconds`` limit UDP and TCP each.
+    """Return a server's answer to a query for addresses; ``seconds`` limits UDP and TCP each.
 
     Raises:
-        TimeoutError, OSError, EOFError: As for :func:`ask_by_tcp`.
-        MalformedMessage: Likewise, or the answer can't be parsed.
+        TimeoutError, OSError, EOFError, MalformedMessage: As for :func:`ask_by_tcp`, or the answer
+            is malformed.
     """
     wire = await ask_by_udp(server, query, seconds)
     if is_truncated(wire):

@@ -81,7 +81,7 @@ class Responder:
     Args:
         names: Returns the current names; None before the first Services were read.
         upstream: The server for all other names; None: these are refused.
-        clock: Monotonic seconds, for the log.
+        clock: Returns monotonic seconds, for the log.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Responder:
     async def _prepared(
         self, prepare: Callable[[], None], query: Query, size: int, *, is_udp: bool
     ) -> bytes | None:
-        """Do the slow lookups, then return the response from the current records."""
+        """Return the response after slow work, during which the records may have changed."""
         await asyncio.to_thread(prepare)
         try:
             answer = self._respond(query, size, is_udp=is_udp)
@@ -158,7 +158,7 @@ class Responder:
 async def _add_target(
     query: Query, answer: DnsAnswer, target: Query, upstream: SocketAddress, size: int
 ) -> bytes:
-    """Return the response with the addresses of the alias's target, without further CNAMEs."""
+    """Return the response with the addresses of its alias, without intermediate aliases."""
     try:
         found = await ask_for_addresses(upstream, target, UPSTREAM_TIMEOUT_S)
     except _UNANSWERED:
@@ -246,7 +246,8 @@ class _Records:
         at = HEADER.size
         while name.strip("."):
             self._offsets[name] = at
-            # In a name with escapes, offsets in text and message differ, so don't point to them.
+            # Labels with other bytes contain escapes, so no compression pointer can refer to their
+            # suffixes.
             if "\\" in name:
                 break
             label, _, name = name.partition(".")

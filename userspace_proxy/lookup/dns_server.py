@@ -1,4 +1,4 @@
-"""A small DNS server on one address, by UDP and TCP.
+"""A small DNS server on one address, over UDP and TCP.
 
 Rule 1: a query for cluster names is answered immediately, without a task or a queue.
 Rule 2: forwarded queries are bounded: beyond the limit, datagrams are dropped.
@@ -137,7 +137,8 @@ class DnsServer:
         self._make_room(client)
         try:
             self._connections[task] = client
-            # Cancellation is normal here, and Python 3.11 would log a traceback for each one.
+            # Cancellation is normal here, and Python 3.11 would log a traceback for each
+            # cancellation.
             with contextlib.suppress(OSError, EOFError, TimeoutError, asyncio.CancelledError):
                 while await self._serve_one(task, reader, writer):
                     self._connections[task] = self._connections.pop(task)
@@ -216,7 +217,7 @@ class _Receiver(asyncio.DatagramProtocol):
 
 
 def check_address(address: SocketAddress, *, may_be_in_use: bool) -> None:
-    """Check that a server can listen on an address; ``may_be_in_use`` if its user will leave it.
+    """Check whether a server could listen at an address, which ``may_be_in_use`` until it starts.
 
     Raises:
         ListenError: The address isn't available.

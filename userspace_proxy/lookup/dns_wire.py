@@ -132,7 +132,7 @@ def read_query(wire: bytes) -> Query:
 
 
 def _read_labels(wire: bytes) -> tuple[list[bytes], int]:
-    """Return the labels of the question, and the offset of the next byte."""
+    """Return the labels of the question, and the offset after them."""
     labels, at = [], HEADER.size
     while length := wire[at]:
         if length > _LABEL_MAX:

@@ -3,9 +3,10 @@
     _http._tcp ──▶ slices' ports of that name ──▶ endpoints × port numbers ──▶ each name and
     web-0      ──▶ endpoints of that label    ──▶ endpoints × port numbers     number once
 
-Rule 1: endpoints are indexed per run of slices, so a change re-indexes only the changed runs. Apart
-from that, the cost of a question is proportional to its answer, plus one look-up per run.
-Rule 2: an endpoint's name is its hostname, or derived from its address; several may share a name.
+Rule 1: endpoints are indexed per run of slices, so a change re-indexes only the changed runs. After
+that, the cost of a question is proportional to its answer, plus one look-up per run.
+Rule 2: an endpoint's name is its hostname, or derived from its address, so several endpoints may
+share a name.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from .question import hostname_of, keys_of_label
 # endpoint may be listed several times, once per run of slices.
 _COMPARED_MAX = 8_192
 AT_ONCE = 4_096
-"""The maximum number of endpoints, or ports, that a question reads without ``prepare``, in 5 ms."""
-# The maximum number of slices' ports that are indexed: two lists of 20,000, the maximum of a slice,
-# old and new, while target ports change. They take 0.2 s; 100 such lists took 8 s and 0.3 GiB.
+"""The maximum number of endpoints, or ports, that are read at once for a question, in 5 ms."""
+# The maximum number of ports of slices for which names are found: two lists of 20,000 (a slice's
+# maximum), as there may be while target ports change. They take 0.2 s; 100 such lists took 8 s and
+# 0.3 GiB.
 _PORTS_MAX = 40_000
 # The minimum number of endpoints of a cached result: smaller results take about 10 µs to derive,
 # and each cached name takes memory.
@@ -43,7 +45,7 @@ class Ready:
     """Ready endpoints of one run of slices, all with the same ports.
 
     Args:
-        ports_id: A digest of the ports, of which there may be 20,000.
+        ports_id: A digest of the ports; there may be 20,000 ports.
     """
 
     __slots__ = ("by_label", "each_name", "endpoints", "ips", "ports", "ports_id")
@@ -290,7 +292,7 @@ def _name_of(endpoint: Endpoint) -> str:
 
 
 def _each_once(parts: Sequence[Sequence[_T]], identity: Callable[[_T], Hashable]) -> Sequence[_T]:
-    """Return the distinct items of all parts; all items if there are too many to compare."""
+    """Return the items of all parts, without duplicates unless there are too many items."""
     all_parts = list(itertools.chain.from_iterable(parts))
     if len(all_parts) > _COMPARED_MAX:
         return all_parts
@@ -298,7 +300,7 @@ def _each_once(parts: Sequence[Sequence[_T]], identity: Callable[[_T], Hashable]
 
 
 def _numbered(groups: Sequence[SamePorts]) -> Sequence[tuple[Sequence[Endpoint], Sequence[int]]]:
-    """Return one endpoint per name, without the port numbers that an earlier group has for it."""
+    """Return one endpoint per name, with the port numbers that no earlier group has for it."""
     count = sum(len(part.each_name) * len(one.numbers) for one in groups for part in one.parts)
     if count > _COMPARED_MAX:
         return [(part.each_name, one.numbers) for one in groups for part in one.parts]

@@ -83,7 +83,7 @@ class NameIndex:
 
 
 class _AddressIndex:
-    """The names of each address, and how often each name is listed for it."""
+    """The names of each address, and how often the address is listed."""
 
     def __init__(self) -> None:
         self._snapshot = _EMPTY
@@ -139,5 +139,5 @@ class _AddressIndex:
 def _names(item: EndpointSlice | None, behind: str) -> Iterator[tuple[str, str]]:
     for endpoint in item.endpoints if item is not None else ():
         if endpoint.ready:
-            # Memory: endpoints without a hostname share one string.
+            # Endpoints without a hostname share one string.
             yield endpoint.ip, endpoint.hostname + behind

@@ -84,7 +84,7 @@ class ServiceNames:
         return found if found.records else DnsAnswer(Code.NOERROR, authority=(self._soa(zone),))
 
     def preparation(self, name: str, type_: str) -> Callable[[], None] | None:
-        """Return the slow work to do in a thread before a question; None if there is none."""
+        """Return the slow work to do in a thread before :meth:`answer`; None if there is none."""
         name, snapshot = name.lower(), self._snapshot
         if type_ == RecordType.PTR and address_of(name):
             is_ready = self._index.has_addresses(snapshot)
@@ -126,7 +126,7 @@ class ServiceNames:
         return DnsAnswer(Code.NOERROR)
 
     def _targets(self, name: str, zone: str) -> Targets | None:
-        """Return a name's targets: empty if only longer names exist, None if the name doesn't."""
+        """Return a name's targets; empty if only names below it exist; None if none exists."""
         if name == f"ns.dns.{zone}":
             return Targets()
         question = parse_question(name.removesuffix(zone).removesuffix("."))
@@ -155,7 +155,7 @@ class ServiceNames:
         return state is None or state.service.of_endpoints is None
 
     def _part(self, service: Service, key: ServiceKey, asked: tuple[str, str]) -> Targets | None:
-        """Return the targets of an endpoint that is itself a Service; None if it isn't ready."""
+        """Return the targets of an endpoint that is a Service; None if it isn't ready."""
         index = self._index.of_service(self._snapshot, key)
         if key not in (service.of_endpoints or ()) or not index or not len(index.endpoints(*asked)):
             return None

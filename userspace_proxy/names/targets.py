@@ -45,7 +45,7 @@ class Targets:
         return 0
 
     def ports_at(self, position: int) -> Sequence[NamedPort]:
-        """Return the name and port at a position; several if the ports to dial differ."""
+        """Return the name and port at a position; several if ports answer at other addresses."""
         raise IndexError(position)
 
     def addresses(self, _pick: Pick) -> Sequence[NamedAddress]:
@@ -135,7 +135,7 @@ class PortTargets(Targets):
         return [NamedAddress(self._owner, ip) for ip in self._all_ips(pick)]
 
     def ips(self, pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
-        """Part of Targets; with ``dialled_address``, only the addresses of the first ports."""
+        """With a ``dialled_address``, return only the addresses of the first ports."""
         return [ip for ip in self._all_ips(pick) if (":" in ip) is is_ipv6]
 
     def _all_ips(self, pick: Pick) -> Iterable[str]:

@@ -26,7 +26,7 @@ _RAW_PRIORITY = -300
 
 
 class HeldTable:
-    """A table owned by this process, in the network namespace of its new threads.
+    """A table that this process owns, in the network namespace of the process's new threads.
 
     Args:
         kernel: The parts that the kernel supports.
@@ -97,8 +97,8 @@ class Untracked(HeldTable):
     Rule 1: this table exists only while the conntrack table is full. A firewall that admits new and
     established packets drops untracked ones, which are neither. It would admit tracked packets, but
     while the conntrack table is full these are dropped anyway.
-    Rule 2: the rules match only packets from and to this node's own addresses, because forwarded
-    packets may be translated.
+    Rule 2: it covers only packets from and to this node's own addresses, because forwarded packets
+    may be translated.
 
     Source: nf_conntrack_core.c, nf_conntrack_in(); docs/adr/0022.
     """

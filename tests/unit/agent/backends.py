@@ -32,7 +32,7 @@ async def answers(address, count):
 
 
 def free_address():
-    """An address without a listener."""
+    """A loopback address on which nothing listens."""
     return f"127.0.0.1:{free_port()}"
 
 

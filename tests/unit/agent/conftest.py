@@ -60,7 +60,7 @@ async def start(plane, monkeypatch):
 
 
 def retry(served_ports):
-    """Retry what couldn't be opened; return whether something has changed."""
+    """Retry the listeners that couldn't be opened; return whether a target has changed."""
     return True in list(served_ports.retry())
 
 

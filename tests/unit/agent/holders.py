@@ -8,8 +8,8 @@ import sys
 from tests.processes import started
 from userspace_proxy.agent.hand_over import ask_to_hand_over
 
-# Holds the lock, and has a child that runs until its stdin is closed. When it takes the node back,
-# it prints its argument and a variable, and waits until the child exits.
+# Holds the lock, and has a child that runs until its stdin is closed. When this process takes the
+# node back, it prints its argument and a variable, and waits until the child exits.
 HOLDER = """
 import asyncio, logging, os, signal, subprocess, sys
 import uvloop
@@ -51,10 +51,10 @@ def take_over():
 
 @contextlib.contextmanager
 def running(executable, spoil="", *, drains=False):
-    """A process that holds the lock and hands over on request.
+    """A process that holds the lock and hands the node over on request.
 
     Args:
-        spoil: Code that runs first.
+        spoil: Code that runs before it takes the lock.
         drains: SIGTERM doesn't end it, as if connections were open.
     """
     command = [executable, "-c", HOLDER.format(spoil=spoil, drains=drains), "argument"]

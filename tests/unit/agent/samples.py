@@ -75,7 +75,7 @@ class Cluster:
 
 
 def at(now):
-    """Return a clock that stands at this time; Unix time is 1000 s ahead of it."""
+    """Return a stopped clock with this monotonic time; its Unix time is 1000 s ahead."""
     return WallClock(lambda: now, lambda: 1000.0 + now)
 
 

@@ -23,7 +23,7 @@ from .holders import running, take_over
 
 
 def end(taken):
-    """Close the connection, as the exit of the process that took the node over does."""
+    """Close the connection, as if the process that took the node over had exited."""
     taken._connection.close()
 
 
@@ -58,8 +58,8 @@ def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(hold
     assert holder.wait(20) == 0
 
 
-def test_a_process_takes_the_node_back_without_a_serving_report(holder):
-    """It runs with the original command and environment, each time."""
+def test_a_process_takes_the_node_back_if_the_next_one_exits_before_serving(holder):
+    """It runs with its original command and environment, the second time, too."""
     for _ in range(2):
         taken = take_over()
         assert taken.is_awaited()
@@ -121,7 +121,7 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
 @pytest.mark.parametrize("thread", ["", THREAD], ids=["one-thread", "two-threads"])
 @pytest.mark.parametrize("moment", SIGNALS)
 def test_a_signal_during_exec_into_the_waiting_program_is_not_lost(moment, thread):
-    """While this thread blocks it, the kernel delivers it to another, such as the log writer's."""
+    """While this thread blocks the signal, the kernel delivers it to another thread."""
     with running(sys.executable, thread + SIGNALS[moment]) as holder:
         end(take_over())
         holder.stdin.close()
@@ -140,7 +140,7 @@ if "USERSPACE_PROXY_TAKES_BACK" in os.environ:
         assert holder.stdout.read() == "back argument 7 False\nheld\n"
 
 
-def test_an_exited_process_awaits_no_report(holder):
+def test_no_report_is_awaited_after_the_previous_process_exited(holder):
     taken = take_over()
     holder.kill()
     holder.wait()
@@ -149,7 +149,7 @@ def test_an_exited_process_awaits_no_report(holder):
 
 
 class Starts:
-    """Attempts to start that take the lock, which another process releases after some of them."""
+    """Attempts to take the lock, which another process releases after some of them."""
 
     def __init__(self, until=10**9):
         self.count = 0
@@ -210,7 +210,7 @@ def test_a_leaving_process_writes_its_log_first():
     assert "leaving the node to the next process" in done.stderr.splitlines()[-1]
 
 
-def test_children_lists_the_previous_workers():
+def test_a_child_process_is_found_after_its_start():
     with started(["cat"]):
         assert has_children()
 

@@ -30,7 +30,7 @@ from .samples import endpoints, service
 pytestmark = IN_BOTH_LOOPS
 
 
-async def test_settled_raises_when_the_proxy_stops():
+async def test_settled_raises_if_the_proxy_stops_before_a_snapshot():
     proxy = Proxy(source=Silent())
     await proxy.start()
     waiting = asyncio.ensure_future(proxy.settled())
@@ -47,7 +47,7 @@ class Silent(MemorySource):
         await asyncio.Event().wait()
 
 
-async def test_a_process_returning_the_node_stops_reporting_that_it_serves():
+async def test_is_awaited_first_stops_reporting_that_the_process_serves():
     def tasks():
         return {task.get_name() for task in asyncio.all_tasks()}
 
@@ -182,7 +182,7 @@ def has_ended(worker):
 
 async def test_stop_closes_all_descriptors():
     counts = []
-    # Do it twice: the first time, libraries and the loop open descriptors that they keep.
+    # Do this twice: the first time, libraries and the loop open descriptors that they keep.
     for _ in range(2):
         async with Proxy(options=Options(admin=("127.0.0.1", 0))) as proxy:
             for i in range(5):
@@ -207,7 +207,7 @@ async def test_stop_leaves_no_objects_after_http_requests():
     assert gone() is None
 
 
-async def test_a_source_that_cannot_start_aborts_startup_without_leftovers(tmp_path):
+async def test_a_source_that_cannot_start_aborts_startup_and_leaves_no_state_behind(tmp_path):
     proxy = Proxy(source=ManifestSource(tmp_path / "absent.yaml"))
     with pytest.raises(SourceError, match=r"absent\.yaml"):
         await proxy.start()
@@ -228,7 +228,7 @@ async def test_a_failing_source_raises_its_own_error():
         assert isinstance(await proxy.failed(), SourceError)
 
 
-async def test_the_status_contains_the_time_of_the_start():
+async def test_the_status_contains_the_start_time():
     before = time.time()
     async with Proxy(source=Silent()) as proxy:
         assert proxy.status().started == pytest.approx(before, abs=60)

@@ -1,4 +1,4 @@
-"""Clean-up: removed state, state that stays, and refusals."""
+"""Clean-up: the state that it removes, the state that it keeps, and when it is refused."""
 
 import asyncio
 import logging
@@ -35,7 +35,7 @@ def node(tmp_path, monkeypatch):
 
 
 def leave_behind(steering, name="", target=17000):
-    """Steer one frontend and exit without a clean-up, like a crash."""
+    """Steer one frontend and exit without a clean-up, as after a crash."""
 
     async def main():
         facts = SteeringFacts(refuse_port=29999, proxy_ports=(17000, 29999), proxy_name=name)

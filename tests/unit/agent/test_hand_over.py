@@ -126,7 +126,7 @@ except LockHeld as exc:
 
 
 async def test_a_process_without_net_admin_sends_nothing_to_the_lock_holder(lock):
-    """The listener may not be a proxy: any process of the same user may listen there."""
+    """The listener may not be a proxy: any process of the same user can listen on this name."""
     said = await asyncio.to_thread(run_without_capabilities, ASKER)
     assert said.startswith(f"cannot prove CAP_NET_ADMIN to userspace-proxy (pid {os.getpid()}): ")
     (sock,) = accept(lock)
@@ -146,7 +146,7 @@ def accept(lock):
 
 @pytest.fixture
 async def ask(lock):
-    """Ask this process for the node; return the request's result, and how this process ended."""
+    """Return a function that asks for the node; it returns the request and the holder's socket."""
 
     async def make():
         asking = asyncio.create_task(ask_to_hand_over("a"))
@@ -237,7 +237,7 @@ async def test_the_next_process_gives_up_after_repeated_disconnects(lock, monkey
         await asking
 
 
-async def test_a_holder_unable_to_open_a_challenge_returns_the_cause(lock, monkeypatch):
+async def test_a_holder_that_cannot_open_a_challenge_answers_with_the_cause(lock, monkeypatch):
     def fail():
         raise OSError("no nfnetlink")
 
@@ -267,7 +267,7 @@ async def test_workers_of_a_killed_process_are_ended(monkeypatch, caplog):
     assert "workers did not exit in time" in caplog.text
 
 
-async def test_previous_workers_drain_after_their_last_affinity_entries(plane):
+async def test_previous_workers_drain_after_sending_their_affinity_entries(plane):
     with contextlib.ExitStack() as stack:
         worker = Compromised(lambda each: stack.enter_context(contextlib.closing(each)))
         worker.hand_over(is_last=True)

@@ -118,7 +118,7 @@ def test_proxies_of_different_names_run_side_by_side(name):
 
 
 @pytest.mark.parametrize("name", [None, ""])
-def test_a_missing_name_equals_an_empty_name(name):
+def test_a_proxy_without_a_name_has_the_same_lock_as_one_with_an_empty_name(name):
     lock = NodeLock(name)
     lock.take()
     with pytest.raises(LockHeld, match=r"another userspace-proxy \(pid"):
@@ -179,7 +179,7 @@ def test_sockets_of_other_users_do_not_prevent_startup(strangers, holder):
     canary.release()
 
 
-def test_a_briefly_full_queue_hides_no_proxy(lock):
+def test_a_running_proxy_is_found_despite_a_briefly_full_queue(lock):
     is_over = threading.Event()
 
     def answer():
@@ -199,7 +199,7 @@ def test_a_briefly_full_queue_hides_no_proxy(lock):
 
 
 def fill(stack, name="\0userspace-proxy"):
-    """Fill the queue of a listener; return how many connections fit."""
+    """Fill the accept queue of the lock's listener; return how many connections fit."""
     count = 0
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -210,7 +210,7 @@ def fill(stack, name="\0userspace-proxy"):
     return count
 
 
-def test_a_queue_that_stays_full_hides_no_proxy(lock):
+def test_a_running_proxy_is_found_despite_a_lastingly_full_queue(lock):
     with contextlib.ExitStack() as stack:
         # This is more than the default descriptor limit of another user's process.
         assert fill(stack) > 1000

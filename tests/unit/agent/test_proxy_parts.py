@@ -48,7 +48,7 @@ class Restarted(FakeSteering):
     helper_restarts = 2
 
 
-async def test_sync_rounds_and_steering_are_shown_until_the_end(start):
+async def test_sync_rounds_and_steering_are_shown_until_close(start):
     steering = Restarted()
     loop = await start(steering)
     rounds = SyncComponent(loop, start.served_ports, steering)
@@ -72,7 +72,7 @@ async def test_a_draining_loop_does_not_count_as_stuck(start):
     assert facts.sync.turned_s_ago == 0.0
 
 
-async def test_a_proxy_is_ready_from_its_first_plan_until_draining(plane, start):
+async def test_a_proxy_is_ready_from_its_first_plan_until_it_drains(plane, start):
     loop = await start(FakeSteering())
     part = PlaneComponent(plane, loop.progress, Observation(plane, Observing(), lambda: None))
 
@@ -146,7 +146,7 @@ async def test_probe_facts_are_shown_once_probes_exist(plane):
     served_ports.close()
 
 
-def test_only_the_release_is_shown_for_a_complete_kernel():
+def test_for_a_kernel_with_all_features_only_the_release_is_shown():
     facts = facts_of_kernel(LACKS_NOTHING)
     assert (facts.release, list(facts.lacks)) == (os.uname().release, [])
 

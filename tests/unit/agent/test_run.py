@@ -74,7 +74,7 @@ def test_manifests_replace_an_api_server():
     assert source.location == "services/"
 
 
-async def test_endpoints_come_from_pods_if_that_is_set():
+async def test_with_endpoints_from_pods_endpoints_are_read_from_pods():
     async with FakeApiServer() as api:
         source = make_source(Settings(master=api.url, endpoints_from_pods=True))
         async with running(source) as published:
@@ -82,7 +82,7 @@ async def test_endpoints_come_from_pods_if_that_is_set():
         assert any("/api/v1/pods" in line for line in api.requests)
 
 
-def test_node_endpoints_need_a_flag_only_with_an_api_server():
+def test_endpoints_on_the_node_need_a_flag_only_with_an_api_server():
     assert not make_options(Settings()).allow_node_endpoints
     assert make_options(Settings(allow_node_endpoints=True)).allow_node_endpoints
     assert make_options(Settings(manifests="m.yaml")).allow_node_endpoints
@@ -104,7 +104,7 @@ def test_network_settings_become_options_of_the_proxy():
     assert not make_options(Settings()).only_own_pods
 
 
-def test_the_service_range_is_an_option_only_for_manifests():
+def test_the_service_range_setting_applies_only_to_manifests():
     settings = Settings(service_cluster_ip_range=("10.96.0.0/16",))
     assert make_options(settings).service_cidrs == ()
     assert make_options(replace(settings, manifests="services/")).service_cidrs == ("10.96.0.0/16",)
@@ -147,11 +147,11 @@ def test_settling_memory_collects_garbage_and_freezes_live_objects():
     finally:
         gc.unfreeze()
     assert [thing for thing in gc.get_objects() if isinstance(thing, Tracked)] == [alive]
-    # As it was before the test (tests/conftest.py).
+    # Undo this, as objects were frozen before the test (tests/conftest.py).
     gc.freeze()
 
 
-def test_modules_unneeded_for_the_saved_state_are_imported_after_serving_it():
+def test_modules_not_needed_for_the_saved_state_are_imported_after_it_is_served():
     script = (
         "import sys\n"
         "import userspace_proxy.agent.run, userspace_proxy.sources.kubernetes\n"

@@ -98,7 +98,7 @@ async def proxy(plane):
         yield Running()
 
 
-async def test_scaling_reports_demand_holds_the_lease_and_shows_the_sums(proxy):
+async def test_an_agent_reports_demand_holds_the_lease_and_shows_the_sums(proxy):
     await proxy.serve()
     await proxy.start()
     assert proxy.shown is None

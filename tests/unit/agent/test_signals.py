@@ -10,7 +10,7 @@ from tests.cluster.waiting import wait_for
 from tests.processes import started
 
 DEADLINE_S = 120.0
-# The argument is the time that passes after the first SIGTERM or SIGINT.
+# Argument: the time that passes after the first SIGTERM or SIGINT (enough, none, or real time).
 PROGRAM = """
 import asyncio, logging, os, signal, sys, time, uvloop
 from userspace_proxy.agent import signals

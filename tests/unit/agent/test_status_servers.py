@@ -24,7 +24,7 @@ from .samples import Cluster
 
 
 async def open_servers(options, plane, start, stack, refresh):
-    """Open the servers; return their own facts and their addresses."""
+    """Open the servers; return the facts about them, and their addresses."""
     loop = await start(FakeSteering())
     supervisor, own, facts = Supervisor(), OwnAddresses(), StatusFacts()
     counters = PortCounters(start.served_ports, plane)

@@ -130,7 +130,7 @@ async def test_counters_and_ejections_are_shown_per_endpoint(plane):
     assert not later.is_out_of_client_ports
 
 
-async def test_a_view_makes_no_counters_for_endpoints_without_clients(plane):
+async def test_a_view_creates_no_counters_for_endpoints_without_clients(plane):
     cluster = Cluster()
     cluster.serve("cart", "10.96.0.2", POD_A, POD_B)
     served_ports = served(plane, Bind.PROXY_PORT, cluster.serve("web", "10.96.0.1", POD_A, POD_B))
@@ -164,7 +164,7 @@ async def test_an_endpoint_shows_the_cause_of_failed_dials_since_its_last_succes
     assert view.saved == 2
 
 
-async def test_an_endpoint_closing_every_connection_without_a_byte_has_that_cause(plane):
+async def test_an_endpoint_that_closes_every_connection_without_a_byte_is_shown_as_such(plane):
     (port,) = served_ports = web(plane, POD_A)
     (pod,) = port.plan.serving.endpoints
     counters = port.group.counters_of(pod)
@@ -242,7 +242,9 @@ async def test_unanswered_flows_are_shown_and_become_past_after_a_minute(plane):
         pytest.param(Bind.LOOPBACK, "10.96.0.1", "127.0.0.1:26000", id="loopback-elsewhere"),
     ],
 )
-async def test_a_frontend_shows_its_target(plane, bind, ip, target):
+async def test_the_target_of_a_frontend_depends_on_where_its_listener_is_bound(
+    plane, bind, ip, target
+):
     served_ports = served(plane, bind, Cluster().serve("web", ip, POD_A, port=8080))
     (view,) = view_ports(served_ports, plane, bind, CLOCK)
     assert view.frontends[0].target == target
@@ -274,7 +276,7 @@ def views(plane, snapshot):
     return found
 
 
-async def test_two_policies_are_shown_as_two_described_sides(plane):
+async def test_an_external_local_policy_is_shown_as_a_separate_side(plane):
     cluster, outside = views(plane, balanced("node-a", "node-b", is_external_local=True))
     assert (cluster.plan.key.side, cluster.policy) == ("", "")
     assert (outside.plan.key.side, outside.policy) == (
@@ -382,7 +384,9 @@ def test_a_failure_has_a_remedy_and_an_injected_fault_is_not_a_failure():
 
 
 @pytest.mark.parametrize(("version", "is_named"), [("v1", True), (None, False)])
-def test_the_proxy_protocol_annotation_is_suggested_if_connections_are_closed(version, is_named):
+def test_the_remedy_of_resets_names_the_proxy_header_only_if_the_service_sends_it(
+    version, is_named
+):
     verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, port_key("shop/web"))
     group.serving = Serving(handling=Handling(proxy_protocol=version))
     group.counters_of(POD).ends.failed(1.0, Failure.RESET)
@@ -390,7 +394,7 @@ def test_the_proxy_protocol_annotation_is_suggested_if_connections_are_closed(ve
     assert ("PROXY header" in hint) is is_named
 
 
-async def test_the_last_minute_covers_the_header_and_the_previous_state(plane):
+async def test_the_cause_of_the_last_minute_considers_the_header_and_the_previous_minute(plane):
     (port,) = served_ports = web(plane, POD_A)
     (pod,), handling = port.plan.serving.endpoints, Handling(proxy_protocol="v1")
     port.plan = replace(port.plan, serving=Serving((pod,), handling=handling))
@@ -420,7 +424,9 @@ def leads_to(served_ports, bind=Bind.PROXY_PORT):
         ),
     ],
 )
-async def test_the_target_of_a_frontend_depends_on_endpoints_and_path(make, pods, more, target):
+async def test_a_frontend_without_endpoints_is_refused_and_the_kernel_path_is_named(
+    make, pods, more, target
+):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", WEB.ip, *pods, **more))
     assert leads_to(served_ports) == (target, True)

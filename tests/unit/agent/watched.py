@@ -58,7 +58,7 @@ async def settle(loop, snapshot):
 
 
 async def begin(start, **more):
-    """Start a sync loop over a fake kernel; return that kernel, the loop and a cluster."""
+    """Start a sync loop over a fake kernel; return its steering, the loop and a cluster."""
     steering = WatchedSteering()
     return steering, await start(steering, **more), Cluster()
 
@@ -97,7 +97,7 @@ async def turn():
 
 
 def watched(steps, turns):
-    """Take steps, and yield after each one whether other tasks had a turn."""
+    """Yield each step, and append to ``turns`` whether other tasks have run after it."""
     for step in steps:
         is_turn = asyncio.Event()
         asyncio.get_running_loop().call_soon(is_turn.set)

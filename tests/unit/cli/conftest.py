@@ -1,4 +1,4 @@
-"""Confines the commands' changes of logging to the test, and serves views to commands."""
+"""Undoes the commands' changes of logging after each test, and serves views to commands."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ def clean_logging():
 
 @pytest.fixture
 def substitutes(monkeypatch):
-    """Replace the functions behind the commands; returns the list of their arguments."""
+    """Replace the functions behind the commands; return the list of their calls' arguments."""
     calls = []
 
     def substitute(module, function, outcome):

@@ -32,7 +32,7 @@ from userspace_proxy.errors import ConfigError, UserspaceProxyError
         ("http://127.0.0.1:41000/", "127.0.0.1:41000"),
     ],
 )
-def test_a_server_is_an_address_or_a_url(text, expected):
+def test_a_server_can_be_given_as_an_address_or_a_url(text, expected):
     assert str(parse_server(text)) == expected
 
 
@@ -74,7 +74,7 @@ def test_a_disabled_status_page_cannot_be_queried(bound):
         address_of(settings)
 
 
-def test_a_response_has_its_text_and_level(serve_view):
+def test_a_response_contains_the_text_and_the_level(serve_view):
     admin = parse_server(serve_view(make_calm_view()).removeprefix("--server="))
     answer = admin.get("/", accept="text/plain", service="shop/web")
     assert answer.body.startswith(b"node-a  nftables  2 Service ports")
@@ -155,7 +155,7 @@ server.serve_forever()
 
 
 @as_another_user
-def test_another_users_process_is_trusted_only_at_an_explicit_address():
+def test_another_users_process_is_trusted_only_with_an_explicit_server_flag():
     with started([sys.executable, "-c", ANOTHER_USER]) as process:
         at = f"127.0.0.1:{int(process.stdout.readline())}"
         found = find_admin(Given({}, settings=(f"--metrics-bind-address={at}",)))
@@ -183,7 +183,9 @@ def test_a_non_text_response_is_attributed_to_another_version(other_server):
         pytest.param(405, b"405: Method Not Allowed", "405 Method Not Allowed", id="a-refusal"),
     ],
 )
-def test_a_web_server_error_is_reported_once(other_server, status, body, said):
+def test_a_web_servers_error_page_adds_nothing_to_the_reported_status(
+    other_server, status, body, said
+):
     admin = other_server(status, body, Server="userspace-proxy")
     with pytest.raises(UserspaceProxyError) as caught:
         admin.get("/", accept="text/plain")

@@ -1,4 +1,4 @@
-"""The command with steering mode ``none``, which needs nothing from the kernel."""
+"""The command check in steering mode ``none``, which needs no kernel feature."""
 
 import json
 
@@ -63,7 +63,7 @@ def test_errors_set_exit_status_1(tmp_path, capsys):
     }
 
 
-def test_an_unreadable_file_is_the_only_finding_about_the_configuration(tmp_path, capsys):
+def test_an_unreadable_configuration_file_is_reported_once(tmp_path, capsys):
     path = tmp_path / "web.yaml"
     path.write_text(SERVICE)
     assert main(["check", "--config=/none.yaml", f"--manifests={path}", *QUIET]) == 1

@@ -35,7 +35,7 @@ def test_a_commands_flags_and_arguments_are_parsed(words, values, arguments):
     assert (given.values, given.arguments, given.command) == (values, arguments, "show")
 
 
-def test_words_after_two_dashes_are_passed_to_another_program():
+def test_arguments_after_two_dashes_are_passed_to_another_program():
     show = replace(SHOW, takes_program=True)
     given = show.read_words(["-w", "web", "--", "ls", "--", "-o"])
     assert (given.values, given.arguments) == ({"watch": "true"}, ("web",))
@@ -51,7 +51,7 @@ def test_flags_of_run_are_normalized_and_keep_their_order():
     assert given.command == ""
 
 
-def test_an_argument_with_an_ellipsis_may_be_repeated():
+def test_an_argument_with_an_ellipsis_can_be_repeated():
     several = replace(SHOW, arguments="[THING...]")
     assert several.read_words([]).arguments == ()
     assert several.read_words(["a", "b", "c"]).arguments == ("a", "b", "c")
@@ -76,7 +76,7 @@ def test_an_argument_with_an_ellipsis_may_be_repeated():
         (PICK, ["x"], "pick: unknown 'x' (one of bash, zsh)"),
     ],
 )
-def test_invalid_words_are_rejected_with_a_remedy(command, words, message):
+def test_invalid_flags_and_arguments_are_rejected_with_a_remedy(command, words, message):
     with pytest.raises(ConfigError) as caught:
         command.read_words(words)
     assert str(caught.value) == message

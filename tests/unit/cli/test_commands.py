@@ -159,7 +159,7 @@ def test_an_unrelated_os_error_is_an_unexpected_exception(substitutes, clean_log
     assert capsys.readouterr().err.startswith("Traceback")
 
 
-def test_a_readable_output_stream_may_contain_any_bytes(monkeypatch, capsys):
+def test_invalid_bytes_can_be_read_back_from_an_output_stream(monkeypatch, capsys):
     """pytest captures a test's output in such a stream."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     monkeypatch.setattr(sys, "stdout", stream)
@@ -186,7 +186,7 @@ def test_a_terminal_without_unicode_gets_ascii_replacements():
 
 
 def test_closed_standard_streams_become_dev_null(tmp_path):
-    """Otherwise the next socket would get that number, and receive every printed line."""
+    """Otherwise the next socket would get descriptor 1 or 2, and every printed line."""
     script = (
         "import os, sys; from userspace_proxy.cli import main; status = main(['help']); "
         "streams = [os.readlink(f'/proc/self/fd/{n}') for n in range(3)]; "

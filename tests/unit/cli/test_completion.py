@@ -1,4 +1,4 @@
-"""The scripts contain every command and flag; bash's script is run by bash."""
+"""The completion scripts contain every command and flag; bash runs its script."""
 
 import re
 import shlex

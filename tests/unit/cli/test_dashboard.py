@@ -31,7 +31,7 @@ def add_sick_nodes(cluster):
 
 
 class Opened:
-    """The browser that the command has opened, and the command's output."""
+    """The page in the browser that the command has opened."""
 
     def __init__(self, address, session, task):
         self.address, self.task = address, task
@@ -49,7 +49,7 @@ class Opened:
 
 @contextlib.asynccontextmanager
 async def running(cluster, name="prod"):
-    """Run the command until it opens a browser; yield it."""
+    """Run the command until it opens a browser; yield the opened page."""
     given = DASHBOARD.read_words([cluster.kubeconfig])
     reader = open_reader(given, settings_of(given))
     loop = asyncio.get_running_loop()

@@ -79,7 +79,7 @@ def test_the_next_command_plans_with_the_same_flags(manifests, capsys):
     assert last == f"next: userspace-proxy {' '.join(words)} --probe"
 
 
-def test_a_mistake_in_manifests_is_status_3(manifests, capsys):
+def test_explain_exits_with_status_3_for_a_mistake_in_manifests(manifests, capsys):
     assert main(["explain", "shop/web", manifests(name="web"), "-o", "json"]) == 3
     explained = json.loads(capsys.readouterr().out)
     assert explained["sentence"] == (
@@ -138,7 +138,7 @@ def test_an_allowed_endpoint_name_in_manifests_is_accepted(tmp_path, capsys):
     assert shown == [f"  · endpoints  {said}", f"{said}."]
 
 
-def test_dials_are_made_only_with_probe(manifests, capsys):
+def test_endpoints_are_dialled_only_with_the_probe_flag(manifests, capsys):
     words = ["explain", "shop/web", manifests(port=free_port())]
     assert main(words) == 0
     assert " dial " not in capsys.readouterr().out
@@ -146,7 +146,7 @@ def test_dials_are_made_only_with_probe(manifests, capsys):
     assert "1 of 1 used endpoint failed: 127.0.0.1:" in capsys.readouterr().out
 
 
-def test_only_tcp_services_are_dialled_at_their_own_address(serve_view, capsys):
+def test_only_tcp_ports_are_dialled_at_the_service_address_and_endpoints(serve_view, capsys):
     endpoint = make_endpoint(f"127.0.0.1:{free_port()}")
     address = make_frontend(f"127.0.0.1:{free_port()}", "ClusterIP", "refused")
     port = make_port(endpoints=(endpoint,), frontends=(address,))
@@ -233,7 +233,9 @@ def test_explain_dials_nothing_for_a_proxy_in_another_network(serve_view, capsys
          "NAMESPACE/NAME[:PORT] [flags])"),
     ],
 )  # fmt: skip
-def test_invalid_words_are_reported_in_one_line(words, status, message, manifests, capsys):
+def test_invalid_arguments_of_explain_are_reported_in_one_line(
+    words, status, message, manifests, capsys
+):
     assert main(["explain", *words, manifests()]) == status
     assert capsys.readouterr().err == f"error: {message}\n"
 
@@ -283,7 +285,7 @@ async def test_a_cluster_is_explained_without_a_proxy(api, capsys):
     ]
 
 
-async def test_without_the_plugin_the_plan_is_explained_with_a_notice(api, capsys, monkeypatch):
+async def test_without_the_plugin_the_plan_is_explained_with_a_warning(api, capsys, monkeypatch):
     monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: ())
     api.put(service())
     api.put(endpoint_slice("10.244.0.1"))
@@ -312,7 +314,7 @@ async def test_the_next_command_repeats_the_users_flags(api, capsys, monkeypatch
     )
 
 
-async def test_pods_are_read_only_on_request(api, capsys):
+async def test_pods_are_read_only_with_the_pods_flag(api, capsys):
     api.put(service(selector={"app": "web"}))
     api.put({"kind": "Pod", "metadata": {"name": "a", "labels": {"app": "wbe"}}})
     master = f"--master={api.url}"

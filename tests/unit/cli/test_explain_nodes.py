@@ -69,7 +69,7 @@ async def test_json_output_contains_the_nodes(three, cluster, capsys):
 
 
 def label(cluster, name):
-    """Assign the Service web to the proxies with this name."""
+    """Assign the Service web to proxies of this service-proxy-name."""
     web = service(name="web", clusterIP="10.96.0.10")
     web["metadata"]["namespace"] = "shop"
     web["metadata"]["labels"] = {"service.kubernetes.io/service-proxy-name": name}

@@ -16,14 +16,14 @@ from userspace_proxy.cli import first_process
 first_process._FIRST_PAUSE_S = float(sys.argv[1])
 sys.exit(first_process.run_as_first([sys.executable, "-c", *sys.argv[2:]]))
 """
-# A file counts the starts, so that a script can exit differently the second time.
+# A file counts the starts, so that a script can behave differently the second time.
 STARTS = "import os, signal, sys; os.write(os.open(sys.argv[1], 1 | 64 | 1024), b'.')\n"
 AGAIN = "error: the control process exited (signal 9), restarting it\n"
 
 
 @pytest.fixture
 def start(tmp_path):
-    """Return a function that starts a first process, which has started a script."""
+    """Return a function that starts a first process and waits until it has started a script."""
     stack = contextlib.ExitStack()
 
     def start(script, *, pause_s="0", stderr=PIPE):

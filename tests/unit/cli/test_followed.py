@@ -98,7 +98,9 @@ async def test_changes_are_followed_until_closed(cluster):
         await asyncio.to_thread(followed.__exit__)
 
 
-async def test_a_silent_node_keeps_its_cause_and_hides_no_news_of_other_nodes(cluster, monkeypatch):
+async def test_a_silent_node_keeps_its_cause_while_changes_of_other_nodes_are_followed(
+    cluster, monkeypatch
+):
     follow = NodesReader.follow
 
     def with_time_for_a_stream(reader, **options):

@@ -48,7 +48,7 @@ class Forward:
         self.lines = []
 
     async def line(self, start):
-        """Return the next line with this start."""
+        """Return the next line that starts with this text."""
         while True:
             async with asyncio.timeout(DEADLINE_S):
                 line = (await self.process.stdout.readline()).decode()
@@ -115,7 +115,7 @@ async def test_forward_prints_service_addresses_and_changes(pods):
         assert await running.end() == (0, "")
 
 
-async def test_the_older_service_gets_a_contested_port_at_a_shared_address(pods):
+async def test_the_older_service_gets_a_contested_port_of_a_shared_address(pods):
     ports = [{"name": "http", "port": 8080}]
     for name, created in (("cart", 2), ("web", 1)):
         item = service(name, ports=ports)
@@ -222,7 +222,7 @@ async def test_services_of_several_namespaces_are_read_cluster_wide(pods):
 
 
 class Served:
-    """A proxy with one Service port, which has no endpoint."""
+    """A proxy with one Service port that has no endpoint."""
 
     def __init__(self):
         self.port = facts_of_plan(the_port(samples.service()), (), ())
@@ -291,7 +291,7 @@ def test_arguments_select_the_forwarded_services(words, flags, wanted, namespace
     assert found == ({ServiceKey(*name.split("/")) for name in wanted}, namespace)
 
 
-def test_all_services_may_share_a_loopback_address():
+def test_all_services_can_share_an_ipv4_loopback_address():
     asked = [wanted_address(Given({"address": text})) for text in ("", "127.0.0.1", "localhost")]
     assert asked == ["", "127.0.0.1", "127.0.0.1"]
     for text in ("0.0.0.0", "::1", "192.0.2.1", "here"):

@@ -62,7 +62,7 @@ def make():
 
 
 def read_until(descriptor, end):
-    """Read lines up to this last one."""
+    """Read lines up to and including this one."""
     text = ""
     while not text.endswith(f"{end}\n"):
         text += os.read(descriptor, 65536).decode()
@@ -70,7 +70,7 @@ def read_until(descriptor, end):
 
 
 def reported(lines):
-    """Return how many lines the reports among these lines count as dropped."""
+    """Return how many dropped lines the reports among these lines count in total."""
     return sum(int(line.split()[0]) for line in lines if line.endswith(" dropped"))
 
 
@@ -123,7 +123,7 @@ def test_the_count_is_written_in_place_of_the_dropped_lines(pipe, make):
 
 
 @pytest.mark.parametrize("make_stderr", [os.pipe, socketpair, os.openpty])
-def test_an_exit_does_not_wait_for_a_stalled_reader(make_stderr, stack):
+def test_an_exiting_process_does_not_wait_for_a_stalled_reader(make_stderr, stack):
     ours, theirs = make_stderr()
     for descriptor in (ours, theirs):
         stack.callback(os.close, descriptor)
@@ -181,7 +181,7 @@ def test_the_count_of_lost_lines_is_written_once_the_file_is_writable(tmp_path, 
     full = os.open("/dev/full", os.O_WRONLY)
     writer = make(full)
     for _ in range(3):
-        # Each line after the first is lost with a report of those before it.
+        # Each line after the first is lost together with a report of the lines lost before it.
         writer.put("lost")
         assert writer.flush(WITHIN_S)
     with (tmp_path / "log").open("w") as freed:
@@ -220,7 +220,7 @@ async def test_the_loop_continues_while_the_reader_stalls(pipe):
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
-    # The thread continues, and its later reports aren't needed any more.
+    # The thread keeps writing; no later report is needed.
     left = 300_000
     while left:
         left -= len(await asyncio.to_thread(os.read, reader, 65536))
@@ -234,7 +234,7 @@ async def test_a_closed_reader_is_an_error(pipe):
         await write_stdout("x\n", writer)
 
 
-def test_a_write_outliving_the_event_loop_does_no_harm(pipe):
+def test_a_write_that_outlives_the_event_loop_is_completed(pipe):
     reader, writer = pipe
 
     async def main():

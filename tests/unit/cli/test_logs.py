@@ -86,7 +86,7 @@ def test_a_text_line_keeps_fields_that_match_only_part_of_a_word(logged):
     assert line.endswith("stderr plugin=plug\n")
 
 
-def test_json_has_the_same_fields(logged):
+def test_a_json_line_has_the_time_level_logger_message_and_fields(logged):
     line = logged("json", "connection complete", service="shop/web", sent_bytes=7)
     assert line.count("\n") == 1
     assert json.loads(line) == {

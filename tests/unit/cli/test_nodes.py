@@ -19,7 +19,7 @@ THREE = ("node-1", "node-2", "node-3")
 
 @pytest.fixture
 def three(cluster):
-    """A cluster of three nodes that serve the same Services; return their agents by name."""
+    """The agents, by name, of three nodes that serve the same Services."""
     return {node: cluster.add(node) for node in THREE}
 
 
@@ -64,7 +64,7 @@ async def test_only_the_selected_nodes_are_queried(three, cluster, capsys):
     assert not three["node-2"].requests
 
 
-async def test_a_service_lists_endpoints_and_the_nodes_that_dialled_them(three, cluster, capsys):
+async def test_the_status_of_a_service_lists_its_endpoints(three, cluster, capsys):
     three["node-2"].change(status_of("node-2", REFUSED, DB))
     assert await cluster.run("status", "web") == 3
     assert f"endpoint  {A}" in capsys.readouterr().out.replace("(node-a)  ", "")

@@ -28,7 +28,7 @@ def line_of(one):
 
 
 class ObservedAgent(FakeAgent):
-    """An agent that shows some connections to each observer; a stream may end after them."""
+    """An agent that shows a few connections to each observer, and may end the stream afterwards."""
 
     def __init__(self, node, *connections, ends=False):
         super().__init__(status_of(node))

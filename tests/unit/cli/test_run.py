@@ -1,4 +1,4 @@
-"""The commands run and cleanup, with replaced functions behind them."""
+"""The commands run and cleanup, with substitutes for the functions that they call."""
 
 import gc
 import sys

@@ -60,7 +60,7 @@ def selected(*words, **flags):
         ("svc/web.shop:80", ["shop/web:80", "svc/web.shop:80"]),
     ],
 )
-def test_a_word_is_parsed_as_a_service(word, expected):
+def test_an_argument_is_parsed_as_a_service_name(word, expected):
     assert names(word) == expected
 
 
@@ -99,7 +99,7 @@ def test_a_malformed_service_name_is_rejected(word):
         names(word)
 
 
-def test_an_argument_may_be_a_namespace_where_allowed():
+def test_an_argument_can_be_a_namespace_where_allowed():
     assert names("shop", may_be_namespace=True) == ["default/shop", "shop"]
     assert names("shop:80", may_be_namespace=True) == ["default/shop:80"]
     assert names("svc/web", may_be_namespace=True) == ["default/web", "svc/web"]
@@ -161,7 +161,7 @@ def test_with_all_namespaces_a_name_must_include_its_namespace():
     assert names("shop/web", all_namespaces="true") == ["shop/web"]
 
 
-def test_the_first_existing_name_is_used():
+def test_the_first_candidate_name_that_exists_is_used():
     def ask(name):
         if name.startswith("default"):
             raise NoSuchService(f"no {name}")

@@ -143,7 +143,7 @@ def test_write_line_does_not_make_the_first_line_a_heading():
     assert terminal.getvalue() == "  \x1b[31m✕\x1b[0m \\u001b[2J\n"
 
 
-def test_a_screen_is_escaped_and_written_in_one_call():
+def test_a_watched_screen_is_escaped():
     class End(Exception):
         pass
 

@@ -1,4 +1,4 @@
-"""Ends of connections that do what hypothesis draws, and the conditions at the end."""
+"""Ends of connections that act as hypothesis draws, and the checks after the last action."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("finish"), st.just(0)),
     st.tuples(st.just("reset"), st.just(0)),
 )
-"""The actions of an end, with a size: bytes, or turns of the loop."""
+"""What an end can do; each action has a size: bytes, or iterations of the loop."""
 
 ONE_SIDE, OTHER_SIDE = (memoryview(random.Random(seed).randbytes(12 * MIB)) for seed in (1, 2))
 
@@ -67,7 +67,7 @@ class Actor:
             self.saw_error = True
 
     def take(self, piece: bytes) -> None:
-        """Record received bytes; empty: the FIN."""
+        """Record received bytes; no bytes mean a FIN."""
         self.heard += piece
         self.heard_fin = self.heard_fin or not piece
 
@@ -81,7 +81,7 @@ class Actor:
 
 
 async def end_all(rig: Rig, actors: Sequence[Actor]) -> None:
-    """Let all ends finish and read the rest, until no connection is left."""
+    """Finish all ends and read the remaining bytes, until no connection is open."""
     for actor in actors:
         await actor.act("finish")
     await asyncio.gather(*(actor.hear_the_end() for actor in actors))
@@ -89,7 +89,7 @@ async def end_all(rig: Rig, actors: Sequence[Actor]) -> None:
 
 
 def assert_equal_or_told(first: Actor, second: Actor) -> None:
-    """Fail unless the bytes are equal, or the connection was reset and the other side saw it."""
+    """Fail unless each end received all that the other one sent, or saw a reset."""
     for one, other in ((first, second), (second, first)):
         assert one.heard == other.data[: len(one.heard)]
         if not (one.has_reset or other.has_reset):

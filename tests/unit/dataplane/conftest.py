@@ -1,4 +1,4 @@
-"""Every test of the traffic path runs on both event loops and must not leave a socket open."""
+"""Every data plane test runs on asyncio and on uvloop, and must not leave a socket open."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def timers() -> TimerLoop:
 
 @pytest.fixture
 async def timed(build: Callable[..., Rig], timers: TimerLoop) -> Rig:
-    """A rig with the default tuning, whose time the test advances."""
+    """A rig with the default tuning, and a clock that the test advances."""
     return build(None, timers.clock, timers)
 
 

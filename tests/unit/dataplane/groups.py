@@ -18,12 +18,12 @@ POD_CLIENT = "10.9.9.9"
 def picks(
     group: EndpointGroup, count: int, client: str = ALICE, now: float = 0.0
 ) -> list[SocketAddress | None]:
-    """Return the next endpoints of a client, in order."""
+    """Return the endpoints of a client's next picks, in order."""
     return [group.balancers.current.pick(client, now) for _ in range(count)]
 
 
 def picked(group: EndpointGroup, count: int = 10, client: str = ALICE) -> Counter[Any]:
-    """Return how often each endpoint was picked."""
+    """Pick endpoints for a client; return how often each one was picked."""
     return Counter(picks(group, count, client))
 
 
@@ -34,7 +34,7 @@ def limited(max_connections: int, *pods: SocketAddress, **others: Any) -> Servin
 
 
 class News:
-    """Records the news from a group for other workers; waiting clients may be counted instead."""
+    """Records what a group reports to other workers, except for waiting clients (`on_waiting`)."""
 
     def __init__(self, told=None, on_waiting=None):
         self.told = [] if told is None else told

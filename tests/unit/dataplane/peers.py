@@ -76,14 +76,14 @@ class Peer:
                 await writable(self.sock)
 
     def send_some(self, data: bytes) -> int:
-        """Pass the bytes that the kernel accepts now; return their number, 0 if it is full."""
+        """Send what the kernel accepts now; return the number of bytes, 0 if its buffer is full."""
         try:
             return self.sock.send(data)
         except BlockingIOError:
             return 0
 
     def fill(self, block: bytes = bytes(65536)) -> int:
-        """Pass blocks until the kernel accepts no more; return the number of bytes."""
+        """Send blocks until the kernel's buffer is full; return the number of bytes."""
         total = 0
         while sent := self.send_some(block):
             total += sent
@@ -99,11 +99,11 @@ class Peer:
         self.sock.close()
 
     def close(self) -> None:
-        """Close, with a FIN if everything was read."""
+        """Close: the kernel sends a FIN if everything was read, otherwise a RST."""
         self.sock.close()
 
     def detached(self) -> _socket.socket:
-        """Detach the descriptor, as the plain socket object that the data plane uses."""
+        """Move the descriptor to a plain socket object, as the data plane uses it."""
         family = self.sock.family
         plain = _socket.socket(family, _socket.SOCK_STREAM, 0, self.sock.detach())
         plain.setblocking(False)
@@ -150,7 +150,7 @@ async def dial(
 
 
 class TcpEndpoint:
-    """A listening socket; the kernel completes handshakes before the test accepts them."""
+    """A listening socket; the kernel completes handshakes before the test accepts connections."""
 
     def __init__(self, ip: str = "127.0.0.1", port: int = 0) -> None:
         self.sock = socket.socket(family_of(ip), socket.SOCK_STREAM)
@@ -162,7 +162,7 @@ class TcpEndpoint:
         self._accepted: list[Peer] = []
 
     async def accept(self) -> Peer:
-        """Take the next connection from the queue."""
+        """Wait for the next connection, and accept it."""
         while True:
             peer = self.accept_now()
             if peer is not None:
@@ -170,7 +170,7 @@ class TcpEndpoint:
             await readable(self.sock)
 
     def accept_now(self) -> Peer | None:
-        """Accept a connection, if one waits."""
+        """Accept a connection; return None if none is pending."""
         try:
             peer = Peer(self.sock.accept()[0])
         except BlockingIOError:
@@ -205,7 +205,7 @@ class SilentEndpoint:
 
 
 class RefusingEndpoint:
-    """Answers with a RST or with port unreachable; it is bound, so that nothing reuses the port."""
+    """Answers with a RST or an ICMP error; it is bound, so that nothing reuses the port."""
 
     def __init__(self, kind: socket.SocketKind, ip: str = "127.0.0.1") -> None:
         self.sock = socket.socket(family_of(ip), kind)
@@ -226,7 +226,8 @@ class UdpPeer:
     Args:
         ip: The address to bind.
         port: 0: any port.
-        to: The address to connect to; then it receives refusals, and only datagrams from there.
+        to: The address to connect to; then the socket receives ICMP errors, and datagrams only from
+            this address.
     """
 
     def __init__(
@@ -283,7 +284,7 @@ class UdpPeer:
 async def exchange(
     client: UdpPeer, pod: UdpPeer, question: bytes = b"question", answer: bytes = b"answer"
 ) -> SocketAddress:
-    """Send a question to an endpoint and its answer back; return the proxy's address there."""
+    """Send a question through the proxy and the answer back; return the flow's address."""
     client.send(question)
     heard, proxy = await pod.receive_from()
     assert heard == question

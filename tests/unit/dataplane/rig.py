@@ -61,7 +61,7 @@ class Service:
     served: Group
     """The group in the plane."""
     group: Any
-    """The worker's group, which has the counters until the next report; tests read them."""
+    """The worker's group, whose counters tests read before the next report resets them."""
     listener: Listener
     wanted: dict[Any, Wanted]
 
@@ -80,7 +80,7 @@ class Service:
 
 
 def raise_error(answer: Answer) -> None:
-    """Raise the error of a listener that couldn't be opened or refuses."""
+    """Raise the error of a listener that isn't open or that resets its clients."""
     for error in answer.errors.values():
         assert error is not None, "an address was given"
         raise error
@@ -108,7 +108,7 @@ class Rig:
         loop.set_exception_handler(lambda _loop, context: self.bugs.append(repr(context)))
         self.plane = plane or Plane(loop, None, tuning, clock=clock)
         self.link: Any = self.plane._local
-        """The link to the worker, if that is in this loop."""
+        """The link to the worker if the worker runs in this loop."""
         if self.link is not None:
             self.dataplane = self.link.dataplane
             self.engine = self.dataplane.engine
@@ -122,7 +122,7 @@ class Rig:
         return self.flows.first_to_go()
 
     def settle(self) -> None:
-        """Update the counters, as before a report, which resets them."""
+        """Update the counters as a report does before it reads and resets them."""
         for _ in self.dataplane.settle():
             pass
 
@@ -138,7 +138,7 @@ class Rig:
         self._kept.clear()
 
     def keep(self, closeable: C) -> C:
-        """Close an object at the end."""
+        """Return an object, which is closed with the rig."""
         self._kept.append(closeable)
         return closeable
 
@@ -221,7 +221,7 @@ class Rig:
         return client, await endpoint.accept()
 
     async def joined(self, service: Service, endpoint: TcpEndpoint) -> tuple[Peer, Peer]:
-        """Return the same after the data plane has handled the endpoint's answer."""
+        """Return both ends of a new connection once the data plane has joined them."""
         ends = await self.pair(service, endpoint)
         await until(lambda: all(c.up for c in self.connections.open), "the dial is answered")
         return ends
@@ -274,10 +274,10 @@ UNREACHABLE = SocketAddress("127.255.255.255", 80)
 
 
 def open_sockets() -> int:
-    """Count this process's sockets and epolls that are in use."""
+    """Return how many sockets and epoll instances this process has open."""
     # Otherwise garbage of earlier tests would be collected during the count.
     gc.collect()
-    # Later collections needn't visit the current objects, such as caches of earlier tests.
+    # Exclude the current objects, such as caches of earlier tests, from later collections.
     gc.freeze()
     count = 0
     for fd in Path("/proc/self/fd").iterdir():
@@ -301,7 +301,7 @@ def no_descriptors() -> Iterator[None]:
 
 
 def out_of_watches(*_args: object) -> int:
-    """Fail like the registration of a socket beyond the kernel's limit."""
+    """Fail as epoll_ctl() does at the kernel's limit of watches (ENOSPC)."""
     return -errno.ENOSPC
 
 

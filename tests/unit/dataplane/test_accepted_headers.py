@@ -21,7 +21,7 @@ V1, V2 = ProxyProtocol
 TRUSTED = Tuning(proxy_protocol_from=("127.0.0.2/32",), connection_log=1.0)
 HEADER = b"PROXY TCP4 198.51.100.9 203.0.113.7 40000 80\r\n"
 PEER = "127.0.0.2"
-# The place of tcpi_data_segs_in in struct tcp_info (linux/tcp.h).
+# The offset of tcpi_data_segs_in in struct tcp_info (linux/tcp.h).
 _SEGMENTS = slice(152, 156)
 
 
@@ -59,7 +59,7 @@ async def test_a_header_from_a_trusted_peer_names_the_client(rig, pod, timers, c
     assert (line.received_bytes, line.source, line.cause) == (8, "node", "complete")
 
 
-async def test_a_header_without_an_address_leaves_the_peers_address(rig, pod):
+async def test_a_header_without_an_address_makes_the_peer_the_client(rig, pod):
     peer = await rig.client(rig.service(pod.address), source=PEER)
     await peer.send(b"PROXY UNKNOWN\r\nquestion")
     assert await (await pod.accept()).read() == b"question"
@@ -67,7 +67,7 @@ async def test_a_header_without_an_address_leaves_the_peers_address(rig, pod):
     assert (connection.client_ip, connection.announced) == (PEER, None)
 
 
-async def test_untrusted_clients_send_no_header(rig, pod):
+async def test_a_header_from_an_untrusted_peer_is_forwarded_as_data(rig, pod):
     client, server = await rig.pair(rig.service(pod.address), pod)
     await client.send(HEADER)
     assert await server.read() == HEADER
@@ -114,7 +114,7 @@ async def test_a_peer_closing_within_its_header_is_reset(rig, pod, caplog):
     await refused(rig, peer, web, caplog, "the connection ended before")
 
 
-async def test_a_port_check_without_a_byte_is_not_a_client_mistake(rig, pod, caplog):
+async def test_a_port_check_that_sends_no_byte_is_not_reported(rig, pod, caplog):
     web = rig.service(pod.address)
     peer = await rig.client(web, source=PEER)
     peer.finish()
@@ -123,7 +123,7 @@ async def test_a_port_check_without_a_byte_is_not_a_client_mistake(rig, pod, cap
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
-async def test_a_header_arriving_byte_by_byte_gets_no_extra_time(rig, pod, timers, caplog):
+async def test_bytes_of_a_header_do_not_extend_its_deadline(rig, pod, timers, caplog):
     caplog.set_level(logging.INFO)
     web = rig.service(pod.address)
     peer = await rig.client(web, source=PEER)
@@ -137,7 +137,7 @@ async def test_a_header_arriving_byte_by_byte_gets_no_extra_time(rig, pod, timer
     await refused(rig, peer, web, caplog, "none within 5 s")
 
 
-async def test_an_announced_client_waits_for_an_endpoint_with_its_bytes(rig, pod):
+async def test_bytes_after_a_header_are_kept_while_the_client_waits(rig, pod):
     web = rig.service(**HOLD)
     peer = await rig.client(web, source=PEER)
     await peer.send(HEADER + b"question")
@@ -148,7 +148,7 @@ async def test_an_announced_client_waits_for_an_endpoint_with_its_bytes(rig, pod
     assert connection.client_ip == "198.51.100.9"
 
 
-async def test_a_peer_resetting_within_its_header_ends_the_connection(rig, pod, caplog):
+async def test_a_reset_within_a_header_is_attributed_to_the_client(rig, pod, caplog):
     caplog.set_level(logging.INFO, LOGGER)
     peer = await rig.client(rig.service(pod.address), source=PEER)
     await until(lambda: len(rig.connections.headers) == 1)
@@ -161,7 +161,9 @@ async def test_a_peer_resetting_within_its_header_ends_the_connection(rig, pod, 
 
 
 @pytest.mark.pure
-async def test_an_unwatchable_peer_is_refused_and_counted(rig, pod, monkeypatch):
+async def test_a_peer_that_epoll_rejects_is_refused_and_counted_as_a_shortage(
+    rig, pod, monkeypatch
+):
     web = rig.service(pod.address)
 
     monkeypatch.setattr(rig.engine.reactor, "watch", out_of_watches)
@@ -193,7 +195,7 @@ async def test_trusted_addresses_stay_trusted_beyond_the_cache_size(rig, pod):
         ),
     ],
 )
-async def test_an_oversized_header_is_reset_and_other_headers_are_read(
+async def test_a_peer_with_an_oversized_header_is_reset_and_others_are_served(
     rig, pod, caplog, header, cause
 ):
     caplog.set_level(logging.INFO)
@@ -240,7 +242,7 @@ class TestSending:
         rig.settle()
         assert web.group.totals().received_bytes == 8
 
-    async def test_an_announced_client_and_its_frontend_are_forwarded(self, rig):
+    async def test_the_announced_client_and_frontend_are_sent_to_the_endpoint(self, rig):
         pod = rig.endpoint()
         web = rig.service(pod.address, handling=Handling(proxy_protocol=V1))
         peer = await rig.client(web, source=PEER)

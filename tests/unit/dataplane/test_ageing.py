@@ -33,7 +33,7 @@ async def joined(rig):
 
 
 def limit_resends(sock):
-    """Limit resends to 2 s apart; return the kernel's value, None if it doesn't support this."""
+    """Limit the retransmission timeout to 2 s; return the effective value, None if unsupported."""
     try:
         sock.setsockopt(socket.IPPROTO_TCP, ageing.TCP_RTO_MAX_MS, 2000)
     except OSError:
@@ -70,7 +70,7 @@ async def test_a_stalled_reader_is_not_timed_out_by_the_kernel(rig):
 
 
 async def test_an_unresponsive_container_on_this_node_is_reset_between_12_and_20_s(rig):
-    """This applies if the endpoint sees the client's address; others have two minutes."""
+    """This applies if the endpoint sees the client's address; otherwise it takes two minutes."""
     _, _, connection = await joined(rig)
     connection.shows_local_client = True
     rig.connections.ageing.look_at(connection, now=0)
@@ -87,7 +87,7 @@ def has_options_of_a_container(connection):
 
 
 @pytest.mark.parametrize("looks", [0, 1], ids=["before-the-first-look", "after-the-first-look"])
-async def test_a_container_with_a_late_route_counts_as_local(rig, looks):
+async def test_a_container_whose_route_is_added_later_counts_as_local(rig, looks):
     _, _, connection = await joined(rig)
     connection.is_preserved = True
     connection.address = ALICE, 1
@@ -110,7 +110,7 @@ async def test_a_client_with_the_nodes_address_is_not_a_local_container(rig):
     assert not connection.shows_local_client
 
 
-async def test_resends_to_a_local_container_are_2_s_apart_if_the_kernel_supports_it(rig):
+async def test_retransmissions_to_a_local_container_are_at_most_2_s_apart_if_supported(rig):
     """This needs Linux 6.15; older kernels use the other options."""
     _, _, connection = await joined(rig)
     connection.shows_local_client = True
@@ -140,7 +140,7 @@ async def test_a_vanished_container_is_detected_while_its_endpoint_keeps_sending
 
 
 @pytest.mark.parametrize("then", ["endpoint-returns", "client-leaves", "end"])
-async def test_a_connection_with_a_non_acknowledging_endpoint_counts_as_stalled(rig, then):
+async def test_a_connection_counts_as_stalled_while_its_endpoint_acknowledges_nothing(rig, then):
     client, server, connection = await joined(rig)
     counters = connection.group.counters_of(connection.endpoint)
     look_at, up = rig.connections.ageing.look_at, connection.up
@@ -168,7 +168,7 @@ async def test_a_connection_with_a_non_acknowledging_endpoint_counts_as_stalled(
     assert counters.stalled == 0
 
 
-async def test_a_client_that_acknowledges_again_gets_its_full_time(rig):
+async def test_an_acknowledgement_restarts_the_timeout_of_an_unresponsive_client(rig):
     client, server, connection = await joined(rig)
     connection.shows_local_client = True
     look_at = rig.connections.ageing.look_at
@@ -217,7 +217,7 @@ async def test_each_byte_restarts_the_idle_timeout(rig):
     assert connection.is_closed
 
 
-async def test_a_stalled_reader_gives_up_its_pipe_and_receives_everything_later(rig):
+async def test_a_stalled_readers_pipe_is_returned_without_losing_bytes(rig):
     client, server, connection = await joined(rig)
     sent = 0
 
@@ -250,7 +250,7 @@ async def test_the_idle_timeout_does_not_apply_to_dials(rig):
     dialling.close()
 
 
-async def test_checks_run_in_slices_and_stop_with_the_last_connection(rig, monkeypatch):
+async def test_checks_run_in_batches_and_stop_with_the_last_connection(rig, monkeypatch):
     monkeypatch.setattr(ageing, "LOOK_S", 0.01)
     monkeypatch.setattr(ageing, "_SLICE", 2)
     ends = [await joined(rig) for _ in range(5)]

@@ -41,7 +41,7 @@ def test_a_change_of_balance_keeps_affinity_entries_and_ejections(group):
 
 
 @pytest.mark.parametrize("balance", [one for one in Balance if one is not Balance.SOURCE_HASH])
-def test_a_seed_reproduces_choices_and_another_changes_them(balance):
+def test_equal_seeds_give_equal_choices_and_different_seeds_do_not(balance):
     pods = [POD_A, POD_B, POD_C]
 
     def chosen(seed):
@@ -62,7 +62,7 @@ def test_a_changed_seed_restarts_the_sequence(group):
     assert picks(group, 1) == [POD_A]
 
 
-def test_turns_affinity_and_ejections_survive_a_temporary_split(group):
+def test_affinity_entries_and_ejections_survive_a_temporary_split(group):
     pods = [POD_A, POD_B, POD_C]
     group.update(Serving(pods, affinity_timeout_s=60))
     pinned = {client: picks(group, 1, client)[0] for client in (POD_CLIENT, "10.9.9.8")}
@@ -90,7 +90,7 @@ def test_the_worker_counts_the_affinity_entries_in_use():
     assert counts == [2, 1, 1, 0, 0, 0]
 
 
-def test_the_inside_networks_can_change(group):
+def test_changed_inside_networks_apply_to_the_next_pick(group):
     group.update(Serving([POD_A], outside=[POD_B], inside=CLUSTER))
     group.update(Serving([POD_A], outside=[POD_B], inside=(f"{ALICE}/32",)))
     assert [picks(group, 1, client)[0] for client in (ALICE, POD_CLIENT)] == [POD_A, POD_B]
@@ -141,7 +141,7 @@ def test_standbys_take_turns_independently_of_first_priority_endpoints(weights):
     for _ in range(12):
         assert picks(group, 1) == [POD_A]
         fail_overs[group.balancers.current.pick(ALICE, 0.0, tried=(POD_A,))] += 1
-        # An update keeps the turns of standbys.
+        # An update keeps the round-robin position of standbys.
         group.update(Serving(pods, standbys=standbys, weights=weights, affinity_timeout_s=None))
     assert fail_overs == ({POD_B: 10, POD_C: 2} if weights else {POD_B: 6, POD_C: 6})
 

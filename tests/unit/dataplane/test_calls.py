@@ -1,4 +1,4 @@
-"""Behaviour of the real kernel only; ``tests/simulation/test_calls_contract.py`` has the rest."""
+"""Tests that need a real kernel; ``tests/simulation/test_calls_contract.py`` has the others."""
 
 import ast
 import contextlib
@@ -104,7 +104,7 @@ def test_close_leaves_no_descriptors_open():
 
 
 def declared_classes():
-    """Return the classes of all declarations: source, base, attributes, methods' parameters."""
+    """Return the source, base, attributes and methods' parameters of each declared class."""
     found = {}
     for path in PACKAGE.rglob("*.pxd"):
         text = f"{path.read_text()}\n"
@@ -118,8 +118,8 @@ def declared_classes():
     return found
 
 
-def test_what_is_declared_for_the_compiler_is_what_classes_have():
-    """Otherwise only the compiled form fails, or looks methods up that it could call."""
+def test_declarations_for_the_compiler_match_the_classes():
+    """A mismatch would only fail, or slow down method calls, in the compiled form."""
     declared = declared_classes()
     assert {"TcpConnection", "SystemCalls", "Durations"} <= declared.keys()
     for name, (source, base, names, methods) in declared.items():
@@ -139,7 +139,7 @@ def test_what_is_declared_for_the_compiler_is_what_classes_have():
             and isinstance(node.ctx, ast.Store)
             and ast.unparse(node.value) == "self"
         }
-        # The twin has its own attributes.
+        # The compiled SystemCalls has attributes of its own.
         assert name == "SystemCalls" or assigned <= known, name
         defined = {
             node.name: len(node.args.args)

@@ -62,9 +62,9 @@ class Dialling:
 
 @pytest.fixture
 def node():
-    """A namespace, entered by the test's thread, to which replies to clients' addresses return."""
+    """A namespace that the test's thread enters; replies to clients' addresses return to it."""
     node = Net("node")
-    # The kernel adds an IPv6 address's route later, and drops earlier packets.
+    # The kernel adds the route of an IPv6 address later, and drops packets until then.
     # Source: net/ipv6/addrconf.c, addrconf_dad_work().
     node.run("""
         ip route add local 10.1.0.0/24 dev lo
@@ -79,7 +79,7 @@ def node():
 
 @pytest.fixture
 def server(node, request):
-    """Open servers, which are closed at the end of the test."""
+    """A function that opens servers; they are closed at the end of the test."""
     opened = []
 
     def open_server(kind, ip=POD):
@@ -143,7 +143,9 @@ def seen(server, kind, sock):
 
 @KINDS
 @pytest.mark.parametrize(("client", "pod"), [(ALICE, POD), (ALICE_6, POD_6)], ids=["v4", "v6"])
-def test_an_endpoint_sees_the_client_at_a_port_outside_the_kernels_range(server, kind, client, pod):
+def test_an_endpoint_sees_the_client_with_a_port_outside_the_ephemeral_range(
+    server, kind, client, pod
+):
     listener, at = server(kind, pod)
     sock, number = dial(ClientAddressDialer(KERNEL), kind, client, at)
     assert number in (0, errno.EINPROGRESS)
@@ -183,7 +185,9 @@ def test_a_client_address_is_preserved_if_replies_return_to_this_node(server, di
 
 
 @KINDS
-def test_without_a_free_port_an_endpoint_not_yet_proven_is_not_dialled(server, dialer, kind):
+def test_without_a_free_port_an_endpoint_the_client_has_not_reached_is_not_dialled(
+    server, dialer, kind
+):
     """A network policy may deny the client; a dial from this node's address would bypass it."""
     _, at = server(kind)
     held, _ = dial(dialer, kind, ALICE, at)
@@ -195,7 +199,9 @@ def test_without_a_free_port_an_endpoint_not_yet_proven_is_not_dialled(server, d
     held.close()
 
 
-def test_without_a_free_port_a_proven_endpoint_sees_this_node_for_a_minute(server, dialer):
+def test_without_a_free_port_an_endpoint_the_client_has_reached_sees_this_node_for_a_minute(
+    server, dialer
+):
     _, at = server(TCP)
     held, _ = dial(dialer, TCP, ALICE, at)
     dialer.open_connections.add(ALICE, at)
@@ -217,7 +223,9 @@ def test_without_a_free_port_a_proven_endpoint_sees_this_node_for_a_minute(serve
 
 
 @pytest.mark.parametrize(("now", "is_served"), [(159.0, True), (300.0, False)])
-def test_a_success_is_proof_for_a_minute_after_the_connection(server, dialer, now, is_served):
+def test_an_endpoint_counts_as_reached_for_a_minute_after_the_connection(
+    server, dialer, now, is_served
+):
     _, at = server(TCP)
     held, _ = dial(dialer, TCP, ALICE, at)
     dialer.ended_connections.note(ALICE, at, 100.0)
@@ -227,7 +235,9 @@ def test_a_success_is_proof_for_a_minute_after_the_connection(server, dialer, no
     held.close()
 
 
-def test_without_a_free_port_a_flow_to_a_proven_endpoint_sees_this_node(server, dialer):
+def test_without_a_free_port_a_flow_to_an_endpoint_the_client_has_reached_sees_this_node(
+    server, dialer
+):
     listener, at = server(UDP)
     held, _ = dial(dialer, UDP, ALICE, at)
     dialer.answered_flows.add(ALICE, at)
@@ -269,7 +279,7 @@ def test_a_released_port_is_reused(server, dialer):
 
 
 @pytest.mark.parametrize("version", ["10.1.0.1", "fd00:1::1"])
-def test_without_the_capability_the_nodes_address_is_used_and_logged_once(node, version):
+def test_without_capabilities_the_nodes_address_is_used_and_this_is_logged_once(node, version):
     script = f"""
 import logging, socket
 from types import SimpleNamespace
@@ -353,7 +363,7 @@ def few_ports():
     return ClientPorts(61000, 61002)
 
 
-def test_ports_are_allocated_in_turn(few_ports):
+def test_ports_are_allocated_round_robin(few_ports):
     first = [few_ports.next() for _ in range(3)]
     assert sorted(first) == [61000, 61001, 61002]
     assert [few_ports.next() for _ in range(3)] == first
@@ -377,7 +387,8 @@ def test_releasing_an_unknown_flow_does_nothing(few_ports):
     assert few_ports.endpoints(ALICE, 61000) == (POD_DNS,)
 
 
-# The test's file sets an ephemeral range of 16 ports; the fifth dial is one too many.
+# How many dials an endpoint gets from ports that the kernel chooses: a quarter of the ephemeral
+# range, which has 16 ports in these tests.
 EASY = 4
 OURS = range(61000, 61004)
 
@@ -445,7 +456,7 @@ def test_ports_in_time_wait_are_reused(from_node, listening):
     assert sorted(used) == sorted([*OURS] * 3)
 
 
-def test_an_endpoint_counts_as_busy_until_a_minute_with_few_dials(from_node, listening):
+def test_an_endpoint_counts_as_busy_until_it_gets_few_dials_for_a_minute(from_node, listening):
     are_ours(from_node, listening, EASY + 1, now=0.0)
     assert are_ours(from_node, listening, 1, now=60.0) == [True]
     assert are_ours(from_node, listening, 1, now=120.0) == [False]
@@ -503,5 +514,5 @@ def test_a_dial_without_a_free_port_fails_with_eaddrnotavail(node, from_node, li
 @pytest.mark.parametrize(
     ("port", "expected"), [(40000, True), (61000, True), (65535, True), (8080, False)]
 )
-def test_privileged_and_reserved_ports_are_not_dial_sources(ephemeral, port, expected):
+def test_privileged_and_reserved_ports_are_not_used_as_source_ports(ephemeral, port, expected):
     assert may_be_source(port, 0.0) is expected

@@ -7,12 +7,14 @@ import pytest
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER, ConnectionLog, Watch
+from userspace_proxy.facts.connection import ConnectionEvent, ConnectionFacts
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.port_ranges import DialledRange
 from userspace_proxy.model.serving import Serving
 
 from .peers import exchange
 from .rig import Clock, connection_lines
+from .waiters import HOLD
 from .waiting import until
 
 ALL = Tuning(connection_log=1.0)
@@ -50,7 +52,7 @@ class Records(Watch):
 
 
 @pytest.mark.parametrize("in_range", [True, False])
-async def test_a_record_tells_the_dialled_port_of_a_range(rig, in_range):
+async def test_a_record_contains_whether_the_dialled_port_is_in_a_range(rig, in_range):
     watch = Records()
     rig.engine.connection_log = ConnectionLog(0, watch=watch)
     pod = rig.endpoint()
@@ -63,6 +65,29 @@ async def test_a_record_tells_the_dialled_port_of_a_range(rig, in_range):
     client.close()
     await until(lambda: watch.all)
     assert [(one.in_range, one.frontend) for one in watch.all] == [(in_range, str(web.address))]
+
+
+async def test_waiting_and_fail_over_are_reported_before_a_connection_ends(rig):
+    watch = Records()
+    rig.engine.connection_log = ConnectionLog(1, watch=watch)
+    pod, web = rig.endpoint(), rig.service(**HOLD)
+    client = await rig.client(web)
+    await until(lambda: watch.all)
+    rig.update(web, rig.refusing(), pod.address, **HOLD)
+    server = await pod.accept()
+    await server.send(b"answer")
+    assert await client.read() == b"answer"
+    events = [one.event for one in watch.all]
+    assert events == [ConnectionEvent.HELD, ConnectionEvent.SAVED]
+
+
+async def test_waiting_is_reported_before_a_flow_ends(rig):
+    watch = Records()
+    rig.engine.connection_log = ConnectionLog(1, watch=watch)
+    dns = rig.udp_service(**HOLD)
+    rig.udp_client(dns).send(b"question")
+    await until(lambda: watch.all)
+    assert [one.event for one in watch.all] == [ConnectionEvent.HELD]
 
 
 async def test_dials_within_a_range_are_logged_with_the_dialled_port(rig, lines):
@@ -190,7 +215,7 @@ async def test_a_flow_refused_after_a_reply_counts_as_answered(rig, lines):
     assert (line.code, line.failed) == ("", "")
 
 
-async def test_a_flow_to_a_wildcard_socket_has_no_known_frontend(rig, lines):
+async def test_a_flow_to_a_wildcard_socket_is_logged_without_a_frontend(rig, lines):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address, at="0.0.0.0")
     client = rig.udp_peer()
@@ -200,7 +225,7 @@ async def test_a_flow_to_a_wildcard_socket_has_no_known_frontend(rig, lines):
     assert [line.frontend for line in lines()] == [""]
 
 
-async def test_a_flow_is_logged_with_its_cause_and_side(build, lines):
+async def test_a_flow_is_logged_with_the_cause_and_the_side_that_ended_it(build, lines):
     rig = build(Tuning(max_flows=1, connection_log=1.0))
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address)
@@ -230,12 +255,20 @@ async def test_without_the_setting_no_connections_are_logged(build, lines):
     assert lines() == []
 
 
+def test_an_event_before_the_end_is_not_logged(lines):
+    log = ConnectionLog(1, watch=Records())
+    assert log.takes_next(*WHOSE)
+    assert log.is_watched(*WHOSE)
+    log.write(ConnectionFacts(event=ConnectionEvent.HELD), lambda: None)
+    assert lines() == []
+
+
 def test_the_configured_share_of_connections_is_logged(lines):
     numbers = iter([0.0, 0.0099, 0.01, 0.5, 0.9999])
     log = ConnectionLog(0.01, lambda: next(numbers))
     assert [log.takes_next(*WHOSE) for _ in range(5)] == [True, True, False, False, False]
 
 
-def test_the_log_takes_no_connections_while_its_level_is_disabled(caplog):
+def test_no_connections_are_logged_while_the_log_level_is_disabled(caplog):
     caplog.set_level(logging.WARNING, LOGGER)
     assert not ConnectionLog(1.0).takes_next(*WHOSE)

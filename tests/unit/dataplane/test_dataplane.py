@@ -1,4 +1,4 @@
-"""A data plane in the loop of its plane; test_link.py has the clients' view of all planes."""
+"""A data plane in the loop of its plane; test_link.py tests what clients see, with all planes."""
 
 import asyncio
 import gc
@@ -91,6 +91,27 @@ async def test_close_leaves_no_descriptor_and_no_timer():
     rig.close()
     assert open_sockets() == before
     assert timers.waiting == 0
+
+
+async def test_a_drain_that_ends_early_is_reported_once(timed, timers):
+    pod = timed.endpoint()
+    client, _ = await timed.pair(timed.service(pod.address), pod)
+    drained: list[int] = []
+    timed.dataplane.drain(10, drained.append)
+    client.reset()
+    await until(lambda: drained)
+    timers.advance(10)
+    assert drained == [0]
+
+
+async def test_a_drain_ends_without_a_report_if_the_data_plane_is_closed(timed, timers):
+    pod = timed.endpoint()
+    await timed.pair(timed.service(pod.address), pod)
+    drained: list[int] = []
+    timed.dataplane.drain(10, drained.append)
+    timed.dataplane.close()
+    timers.advance(10)
+    assert drained == []
 
 
 async def test_a_closed_data_plane_is_garbage_collected():

@@ -44,7 +44,7 @@ def test_flows_beyond_their_reserve_reduce_the_room_for_connections(loop):
     assert not descriptors.has_room(95)
 
 
-def test_a_waiting_callback_runs_once_several_descriptors_are_free(loop):
+def test_a_waiting_callback_runs_as_soon_as_enough_descriptors_are_free(loop):
     descriptors, called = Descriptors(loop, 100), []
     descriptors.take(100)
     wait(descriptors, loop, called)
@@ -82,7 +82,7 @@ def test_a_callback_that_waits_again_runs_again(loop):
     assert len(called) == 3
 
 
-def test_no_callback_runs_and_no_timer_remains_after_the_close(loop):
+def test_no_callback_runs_and_no_timer_remains_after_close(loop):
     descriptors, called = Descriptors(loop, 10), []
     wait(descriptors, loop, called)
     descriptors.close()
@@ -129,7 +129,7 @@ def test_a_limit_exceeding_memory_is_reduced(limit, expected):
     assert bounded(limit) == expected
 
 
-def test_hold_keeps_connections_below_the_limit(loop, caplog):
+def test_hold_limits_further_descriptors_until_it_is_lifted(loop, caplog):
     descriptors, called = Descriptors(loop, 100), []
     descriptors.take(40)
     descriptors.hold(4)
@@ -170,7 +170,7 @@ def test_a_pause_followed_by_room_does_not_count_towards_a_later_stall(loop):
 
 
 def test_an_old_pause_without_a_release_does_not_cause_a_stall(loop):
-    """Otherwise an hour later, the first client over the limit would get another one reset."""
+    """Otherwise, an hour later, the first client over the limit would cause another one's reset."""
     descriptors = Descriptors(loop, 10)
     descriptors.take(10)
     # This is the pause of a failed dial, or of a listener that has since been closed.

@@ -117,7 +117,7 @@ async def test_the_dial_for_a_reset_client_is_abandoned(make):
 
 
 @pytest.mark.pure
-async def test_an_unwatchable_socket_is_a_failed_dial(make, monkeypatch):
+async def test_a_socket_that_epoll_rejects_counts_as_a_failed_dial(make, monkeypatch):
     rig, dialer = make()
     client = await rig.client(rig.service(FIRST))
     await until(lambda: dialer.dials)

@@ -25,7 +25,7 @@ def test_counters_of_a_removed_endpoint_stay_in_the_totals(group):
     assert group.counters_of(POD_A).connections == 0
 
 
-def test_an_endpoint_that_answers_other_clients_is_not_blamed_for_a_wait(group):
+def test_an_endpoint_in_use_keeps_its_counters_after_its_removal(group):
     group.counters_of(POD_A).active = 1
     group.update(Serving([POD_B]))
     assert group.counters_of(POD_A).active == 1
@@ -38,7 +38,7 @@ def test_an_endpoint_that_answers_other_clients_is_not_blamed_for_a_wait(group):
     [(5.0, 6.0, False), (4.9, 6.0, True), (5.5, 5.2, True), (5.5, None, True)],
     ids=["waited", "others-waited-too", "at-once", "not-dialled"],
 )
-def test_a_connection_saved_after_a_timeout_counts_as_late(
+def test_an_endpoint_that_answers_other_clients_is_not_blamed_for_a_wait(
     group, answered_at, dialled_at, is_blamed
 ):
     counters = group.counters_of(POD_A)
@@ -55,7 +55,7 @@ def test_a_connection_saved_after_a_timeout_counts_as_late(
         ([CauseCode.ENDPOINT_NO_HOST], 1),
     ],
 )
-def test_an_endpoint_between_dials_keeps_its_counters(group, failed, late):
+def test_a_connection_that_succeeds_after_a_slow_dial_failure_counts_as_late(group, failed, late):
     counters = group.counters_of(POD_A)
     group.note_saved(counters, failed)
     assert (group.counters.saved, counters.late) == (1, late)
@@ -84,7 +84,7 @@ def test_an_endpoint_removed_from_either_side_is_reported_as_removed(group):
     assert told == [{POD_A}, {POD_B}, {POD_C}, {POD_B}]
 
 
-def test_an_endpoint_becoming_a_standby_loses_its_flows(group):
+def test_an_endpoint_that_becomes_a_standby_is_reported_as_removed(group):
     left = []
     group.on_removed.append(lambda removed, _begun_by: left.append(removed))
     group.update(Serving((POD_A, POD_B), standbys=((POD_B, 1),)))

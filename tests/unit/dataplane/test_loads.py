@@ -24,7 +24,7 @@ def test_load_based_strategies_count_connections_and_dials(balance):
     assert picks(group, 3) == [POD_B] * 3
 
 
-def test_a_counted_dial_is_load_until_it_ends(group):
+def test_a_dial_counts_as_load_until_it_ends_even_if_the_strategy_changes(group):
     by_load = Serving([POD_A, POD_B], handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     group.update(by_load)
     group.loads.dial_began(POD_A)

@@ -59,7 +59,7 @@ def test_at_90_percent_connections_are_reset_until_usage_falls_below_85_percent(
     assert watched.memory.is_short
     assert not watched.descriptors.has_room(1)
     watched.loop.advance(0.5)
-    # The goal is 170 MiB; holders of up to 200 MiB / 64 are spared.
+    # The goal is 170 MiB; connections that hold up to 200 MiB / 64 are spared.
     assert watched.shed == [(10, 3200), (6, 3200), (2, 3200)]
     watched.loop.advance(0.25)
     assert watched.memory.state == (168 * MIB, 200 * MIB, False, True)
@@ -75,7 +75,7 @@ def test_a_memory_shortage_is_remembered_for_ten_seconds():
     assert watched.memory.state[2:] == (False, False)
 
 
-def test_growing_usage_is_shed_immediately_and_stable_usage_later():
+def test_connections_are_shed_immediately_if_usage_grows_and_later_if_it_is_stable():
     watched = Watched(180, frees_mib=1)
     for used_mib in (180, 180, 181, 181):
         watched.limit.used_mib = used_mib
@@ -93,9 +93,9 @@ def test_a_shortage_ends_below_90_percent_if_connections_hold_little():
     assert not watched.memory.is_short
 
 
-def test_stalled_readers_trigger_a_reading_after_a_quarter_of_the_headroom():
+def test_usage_is_read_early_once_stalled_readers_hold_a_quarter_of_the_headroom():
     watched = Watched(100)
-    # The usage is 80 MiB below the mark.
+    # The usage is 80 MiB below the threshold.
     for _ in range(19):
         watched.memory.note(MIB)
     assert watched.limit.estimates == 0
@@ -112,7 +112,7 @@ def test_memory_usage_is_read_at_most_a_hundred_times_a_second():
     assert watched.limit.estimates == 2
 
 
-def test_file_cache_does_not_count_as_a_shortage():
+def test_file_cache_does_not_cause_a_shortage():
     watched = Watched(100)
     watched.limit.cache_mib = 95
     watched.loop.now += 0.1

@@ -88,7 +88,7 @@ def test_many_ejections_and_returns_are_logged_in_a_few_lines_a_minute(caplog):
     assert "endpoint ejected: 10.0.0.1:80 refuses" in caplog.records[-1].getMessage()
 
 
-def test_a_dial_started_before_an_endpoints_return_does_not_count_as_silence(group):
+def test_has_returned_since_is_true_only_for_dials_begun_before_the_return(group):
     group.outcomes.failed(POD_A, dial_failure(errno.ETIMEDOUT, POD_A.ip), 0.0)
     assert not group.outcomes.has_returned_since(POD_A, 0.0)
     group.outcomes.answered(POD_A, 6.0)
@@ -97,7 +97,7 @@ def test_a_dial_started_before_an_endpoints_return_does_not_count_as_silence(gro
     assert not group.outcomes.has_returned_since(POD_B, 0.0)
 
 
-def test_a_success_after_a_dial_began_is_known_without_an_ejection(group):
+def test_has_answered_since_includes_a_success_without_an_ejection(group):
     assert not group.outcomes.has_answered_since(POD_A, 0.0)
     group.outcomes.answered(POD_A, 6.0)
     assert not group.outcomes.has_returned_since(POD_A, 5.9)
@@ -105,7 +105,7 @@ def test_a_success_after_a_dial_began_is_known_without_an_ejection(group):
     assert not group.outcomes.has_answered_since(POD_A, 6.0)
 
 
-def test_a_client_whose_dials_alone_are_reset_is_named(group):
+def test_the_only_client_whose_dials_are_reset_is_named(group):
     ends = group.counters_of(POD_A).ends
     for now in (1.0, 3.0):
         group.outcomes.failed(POD_A, dial_failure(errno.ECONNRESET, POD_A.ip), now)

@@ -47,7 +47,7 @@ def test_another_program_cannot_bind_a_reserved_port(held):
             thief.bind((ip, held.port))
 
 
-def test_a_socket_beside_the_reservation_gets_the_clients(held):
+def test_sockets_that_share_a_reserved_port_receive_all_datagrams(held):
     at = (LOOPBACK.get(held.ip, held.ip), held.port)
     with contextlib.ExitStack() as stack:
         serving = [stack.enter_context(new_socket(held.ip)) for _ in range(2)]

@@ -40,7 +40,7 @@ def at(server):
     return SocketAddress(*server.getsockname())
 
 
-async def test_a_listening_program_does_not_accept_a_probe_dial(dialling, server):
+async def test_a_probe_dial_leaves_nothing_in_the_endpoints_accept_queue(dialling, server):
     dials, ended = dialling
     server.setblocking(False)
     for _ in range(20):

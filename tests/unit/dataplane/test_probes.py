@@ -52,7 +52,7 @@ async def test_requests_during_a_probe_share_its_result(rig, caplog):
     ]
 
 
-async def test_clients_waiting_for_descriptors_use_readmitted_endpoints(rig):
+async def test_an_endpoint_is_readmitted_before_its_probe_frees_the_descriptor(rig):
     endpoint = rig.endpoint().address
     (web,) = groups(rig, endpoint, "shop/web")
     fail(rig, web, ALICE, endpoint)

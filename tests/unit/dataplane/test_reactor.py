@@ -84,7 +84,7 @@ async def test_an_unregistered_socket_stays_open_and_gets_no_events(reactor, pai
 
 
 async def test_a_socket_closed_by_another_handler_gets_no_event_of_the_same_batch(reactor, pairs):
-    """A new socket with the closed socket's number doesn't get the event either."""
+    """A new socket that reuses the descriptor number doesn't get the event either."""
     (first, theirs), (second, others) = pairs(), pairs()
     heard = []
     new = []
@@ -135,7 +135,7 @@ async def test_a_deferred_callback_runs_after_the_other_events(reactor, pairs):
     assert order == ["event", "event", "go on", "go on"]
 
 
-async def test_an_endless_callback_runs_once_per_loop_iteration(reactor, pairs):
+async def test_a_callback_that_reschedules_itself_does_not_starve_the_loop(reactor, pairs):
     """Otherwise the embedder's own tasks would wait longer and longer."""
     ours, theirs = pairs()
     reactor.register(ours, epoll.IN, lambda _events: None)

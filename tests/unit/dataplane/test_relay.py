@@ -81,7 +81,7 @@ async def test_a_reset_after_a_fin_is_forwarded_as_a_reset(rig, first, words):
 
 
 @SIDES
-async def test_after_a_reset_no_bytes_wait_for_a_fin(rig, first):
+async def test_an_rdhup_event_after_a_reset_does_not_count_as_a_fin(rig, first):
     await rig.both_ends(first)
     (connection,) = rig.connections.open
     direction = connection.up if first == "client" else connection.down
@@ -131,7 +131,7 @@ async def test_a_fin_sent_with_data_is_not_lost(rig, first, size):
 
 
 @SIDES
-async def test_a_fin_behind_a_full_turn_is_not_lost(rig, first):
+async def test_a_fin_after_more_bytes_than_a_turn_moves_is_not_lost(rig, first):
     sends, hears = await rig.both_ends(first)
     for sock in (sends.sock, hears.sock):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * MIB)
@@ -181,7 +181,7 @@ async def test_old_urgent_data_does_not_hide_data_before_the_fin(rig, first):
 
 
 @SIDES
-async def test_closing_the_last_side_is_not_a_reset(rig, first):
+async def test_closing_both_sides_one_after_the_other_sends_no_reset(rig, first):
     ends, answers = await rig.both_ends(first)
     ends.finish()
     assert await answers.read() == b""
@@ -194,7 +194,7 @@ async def test_closing_the_last_side_is_not_a_reset(rig, first):
 
 
 def test_data_planes_in_two_threads_do_not_mix_their_bytes():
-    """An embedder may have several loops; a read lets another thread run before the send."""
+    """An embedder may have several loops; reading releases the GIL to another thread."""
 
     async def carry(seed):
         rig = Rig()
@@ -253,7 +253,7 @@ async def test_a_direction_waiting_for_its_turn_ignores_events(rig, small_turns,
 
 
 @SIDES
-async def test_data_before_a_reset_may_exceed_a_turn(rig, small_turns, first):
+async def test_more_data_than_a_turn_moves_arrives_before_a_reset(rig, small_turns, first):
     """The rest is read when a send reports the error, because no later turn reads it."""
     resets, hears = await rig.both_ends(first)
     words = bytes(TURN_BYTES * 3 // 2)
@@ -387,7 +387,7 @@ async def test_stalled_readers_hold_bounded_memory_while_others_run(build, first
     assert max(map(unsent_bytes, stalled)) <= MOST_BYTES
 
 
-async def test_short_messages_need_no_system_call_for_buffers(rig, monkeypatch):
+async def test_short_messages_do_not_make_the_proxy_bound_the_buffers(rig, monkeypatch):
     bounded = []
     monkeypatch.setattr(
         "userspace_proxy.dataplane.relay.bound_buffers", lambda *ends: bounded.append(ends)
@@ -465,7 +465,7 @@ async def test_a_pipe_containing_bytes_is_closed(make, descriptors):
     assert not Path(f"/proc/self/fd/{pipe.read_end}").exists()
 
 
-async def test_a_pool_creates_at_most_its_maximum_of_pipes(make):
+async def test_a_pool_creates_at_most_the_maximum_number_of_pipes(make):
     pool = make(2)
     pipes = [pool.take(NOW), pool.take(NOW)]
     assert pool.take(NOW) is None
@@ -557,9 +557,9 @@ async def test_short_messages_after_bulk_data_are_copied(rig, first):
 
 
 @SIDES
-async def test_bulk_data_arriving_in_parts_is_copied_once(rig, first):
+async def test_a_direction_splices_again_after_copying_one_part_of_bulk_data(rig, first):
     sends, hears = await rig.both_ends(first)
-    # This opens the windows; after the word, the next bytes are copied.
+    # This opens the windows. After a short message, the next bytes are copied.
     await asyncio.gather(sends.send(bytes(8 * MIB)), hears.read_exactly(8 * MIB))
     await sends.send(b"a word")
     assert await hears.read_exactly(6) == b"a word"
@@ -583,7 +583,7 @@ async def test_a_reset_during_a_bulk_transfer_returns_its_pipe(rig, first):
 
 @SIDES
 async def test_a_reset_detected_by_a_bulk_read_returns_the_pipe(rig, first):
-    """The last bytes are read again; this took a second pipe, and the first one was leaked."""
+    """The last bytes are read again, which must not take a second pipe and leak the first one."""
     sends, hears = await rig.both_ends(first)
     await asyncio.gather(sends.send(bytes(MIB)), hears.read_exactly(MIB))
     (connection,) = rig.connections.open

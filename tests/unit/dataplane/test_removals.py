@@ -190,7 +190,7 @@ async def test_an_endpoint_restricted_to_inside_clients_loses_outside_connection
     await until(lambda: not served.is_open)
 
 
-async def test_inside_connections_survive_an_endpoints_removal_outside(served, timers):
+async def test_connections_of_inside_clients_survive_a_removal_for_outside_clients(served, timers):
     inside = ("127.0.0.0/8",)
     served.update(served.first, served.second, outside=(served.second.address,), inside=inside)
     timers.advance(60)
@@ -198,7 +198,9 @@ async def test_inside_connections_survive_an_endpoints_removal_outside(served, t
     assert await served.server.read() == b"still here"
 
 
-async def test_an_endpoint_removed_outside_first_loses_later_inside_clients(rig, timers):
+async def test_an_endpoint_removed_for_outside_clients_first_later_loses_inside_clients(
+    rig, timers
+):
     sides = {"outside": (), "inside": ("127.0.0.0/8",)}
     served = Served(rig, AFTER_30_S)
     served.update(served.first, **sides)
@@ -212,7 +214,7 @@ async def test_an_endpoint_removed_outside_first_loses_later_inside_clients(rig,
     await until(lambda: not served.is_open)
 
 
-async def test_a_dial_in_progress_ends_once_answered(rig, timers):
+async def test_a_dial_in_progress_to_a_removed_endpoint_is_checked_again_later(rig, timers):
     silent = rig.silent()
     web = rig.service(silent, handling=Handling(removal_s=0.0))
     await rig.client(web)
@@ -233,7 +235,7 @@ async def asked(client, pod):
 
 @pytest.fixture
 async def flow(rig):
-    """A flow to the first of two endpoints, which is removed but still serves."""
+    """A flow to the first of two endpoints; that endpoint has been removed but still serves."""
     first, second = rig.udp_peer(), rig.udp_peer()
     dns = rig.udp_service(first.address, second.address, handling=AFTER_30_S)
     client = rig.udp_client(dns)
@@ -309,7 +311,7 @@ async def test_a_flow_to_a_returning_endpoint_continues(flow, timers, rig):
         await exchange(client, first)
 
 
-async def test_thousands_of_connections_are_checked_in_slices(served, rig, monkeypatch, timers):
+async def test_thousands_of_connections_are_checked_in_batches(served, rig, monkeypatch, timers):
     monkeypatch.setattr("userspace_proxy.dataplane.removals._SLICE", 1)
     more = [await rig.client(served.web) for _ in range(5)]
     await until(lambda: all(c.up for c in rig.connections.open) and len(rig.connections.open) == 6)

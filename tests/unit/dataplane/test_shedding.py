@@ -15,7 +15,7 @@ from .waiting import until
 
 
 class AtTheLimit:
-    """A data plane whose descriptors are all used by one client of a Service, and another Service.
+    """Two Services of a data plane whose descriptors one client can use up.
 
     Args:
         build: The fixture.
@@ -23,14 +23,14 @@ class AtTheLimit:
     """
 
     def __init__(self, build, timers):
-        # These are two listeners, three descriptors for flows, and two for each of 27 connections.
+        # Two listeners, three descriptors for flows, and two for each of 27 connections.
         self.rig = build(Tuning(descriptor_limit=60, connection_log=1.0), timers.clock, timers)
         self.timers = timers
         self.pod = self.rig.endpoint()
         self.web, self.cart = (self.rig.service(self.pod.address) for _ in range(2))
 
     async def fill(self, *services):
-        """Return the 27 connections of one client, the oldest one first.
+        """Open 27 connections of one client; return them, the oldest one first.
 
         Args:
             services: The Services that it dials in turn; the default is one.
@@ -42,7 +42,7 @@ class AtTheLimit:
         return pairs
 
     async def stall(self):
-        """Advance the time so far that accepting counts as stalled."""
+        """Advance the time until accepting counts as stalled."""
         for _ in range(2):
             await until(lambda: not self.rig.engine.descriptors.is_accepting)
             self.timers.advance(0.3)
@@ -111,7 +111,9 @@ async def test_a_client_flooding_several_services_is_served_by_none_of_them(at_t
             assert await rig.resets_a_client(service)
 
 
-async def test_the_largest_of_many_small_clients_makes_room(at_the_limit, caplog):
+async def test_among_clients_with_few_connections_the_one_with_the_most_loses_one(
+    at_the_limit, caplog
+):
     caplog.set_level(logging.WARNING)
     rig, services = at_the_limit.rig, (at_the_limit.web, at_the_limit.cart)
     for number in range(27):
@@ -124,7 +126,7 @@ async def test_the_largest_of_many_small_clients_makes_room(at_the_limit, caplog
     assert await (await at_the_limit.pod.accept()).read() == b"me too"
     assert sum(service.group.counters.evicted for service in services) == 1
     (line,) = [r for r in caplog.records if "largest holder" in r.getMessage()]
-    # The other clients have two connections.
+    # The other clients have two connections each.
     assert (line.client, line.service, line.connections) == ("127.0.0.2", "", 3)
 
 
@@ -188,7 +190,7 @@ async def test_a_memory_shortage_resets_only_stalled_readers(timed, timers):
     limit.used_mib = 199
     timers.advance(0.25)
     assert timed.engine.memory.is_short
-    # A holder of up to 1/64 of the limit is spared, which may be the last of them.
+    # A connection that holds up to 1/64 of the limit is spared; this may be the last one.
     counters = web.group.counters
     assert len(readers) - 1 <= counters.evicted_for_memory == counters.evicted
     assert len(timed.connections) == 4 - counters.evicted
@@ -228,7 +230,7 @@ async def test_a_memory_shortage_evicts_affinity_entries_before_connections(time
     assert len(timed.connections) == 16
 
 
-async def test_affinity_entries_evicted_in_later_steps_also_spare_connections(
+async def test_evicting_affinity_entries_in_several_steps_also_spares_connections(
     timed, timers, monkeypatch
 ):
     monkeypatch.setattr("userspace_proxy.balance.affinity._STEP_ENTRIES", 1000)

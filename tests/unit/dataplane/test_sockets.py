@@ -110,7 +110,7 @@ def test_a_released_port_can_be_taken_by_another_program(opened):
         listen_again([sock], address)
 
 
-def test_a_datagram_at_a_wildcard_reports_its_destination(opened):
+def test_a_datagram_to_a_wildcard_socket_reports_its_destination(opened):
     sock = opened(Protocol.UDP, "0.0.0.0")
     with socket.socket(type=socket.SOCK_DGRAM) as client:
         client.sendto(b"", ("127.0.0.9", sock.getsockname()[1]))

@@ -26,7 +26,7 @@ ALICE, BOB = "127.0.0.2", "127.0.0.3"
 
 
 @pytest.mark.pure
-async def test_an_unwatchable_connection_is_reset(rig, monkeypatch):
+async def test_a_connection_that_epoll_rejects_is_reset(rig, monkeypatch):
     pod = rig.endpoint()
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
     connection, client = await rig.begun(group)
@@ -63,7 +63,7 @@ async def test_an_endpoint_reset_before_the_header_is_sent_resets_the_client(rig
 
 
 def sends_at_once(connection):
-    """Return whether TCP_NODELAY is set towards the endpoint."""
+    """Return whether TCP_NODELAY is set on the endpoint's socket."""
     return connection.up.sink.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
@@ -261,7 +261,7 @@ async def test_only_an_endpoint_ending_a_connection_without_cause_is_blamed(
     assert web.group.balancers.current.ejected(rig.engine.reactor.now) == {}
 
 
-async def test_an_endpoint_may_close_a_connection_idle_from_the_start(rig):
+async def test_an_endpoint_that_closes_a_long_unused_connection_is_not_blamed(rig):
     pod, web = rig.served()
     client, server = await rig.joined(web, pod)
     (connection,) = rig.connections.open
@@ -378,7 +378,7 @@ async def test_a_dead_endpoint_is_followed_by_the_next_endpoint(build, dead):
 
 
 @pytest.mark.parametrize("distance", [0, 5, -5])
-async def test_a_dialled_port_of_a_range_is_shifted_to_the_endpoint(rig, distance):
+async def test_a_dialled_port_of_a_range_is_mapped_to_the_endpoints_port(rig, distance):
     pod = rig.endpoint()
     listed = SocketAddress(pod.address.ip, pod.address.port - distance)
     web = rig.service(listed)
@@ -404,7 +404,7 @@ def range_of(web, endpoints, distance=5, **fields):
 
 @pytest.mark.parametrize("timeout_s", [None, 60], ids=["balanced", "affinity"])
 async def test_a_closed_port_of_a_range_does_not_eject_the_endpoint(rig, timeout_s):
-    """With affinity, its client is reset: another pod's port belongs to another session."""
+    """With affinity, the client is reset: the same port of another pod has another session."""
     pod, closed = rig.endpoint(), rig.refusing()
     listed = [SocketAddress(one.ip, one.port - 5) for one in (closed, pod.address)]
     web = rig.service(*listed)
@@ -421,9 +421,7 @@ async def test_a_closed_port_of_a_range_does_not_eject_the_endpoint(rig, timeout
 
 
 @pytest.mark.pure
-async def test_a_clients_own_address_is_known_to_reach_the_dialled_port_of_a_range(
-    rig, monkeypatch
-):
+async def test_a_connection_to_a_range_is_recorded_with_the_endpoints_mapped_port(rig, monkeypatch):
     pod, dialer = rig.endpoint(), rig.engine.client_dialer
     listed = SocketAddress(pod.address.ip, pod.address.port - 5)
     web = rig.service(listed, at="127.0.0.2")
@@ -441,7 +439,7 @@ async def test_a_clients_own_address_is_known_to_reach_the_dialled_port_of_a_ran
     assert dialer.ended_connections.has("127.0.0.1", pod.address, rig.engine.reactor.now)
 
 
-async def test_a_port_recently_removed_from_its_range_is_reset(rig):
+async def test_a_client_of_a_port_recently_removed_from_its_range_is_reset(rig):
     listed = rig.endpoint().address
     web = rig.service(listed)
     web.group.update(range_of(web, [listed]))
@@ -449,7 +447,7 @@ async def test_a_port_recently_removed_from_its_range_is_reset(rig):
     assert await rig.resets_a_client(web)
 
 
-async def test_a_port_removed_from_its_range_long_ago_may_be_the_service_port(rig):
+async def test_a_client_of_a_port_removed_from_its_range_long_ago_gets_the_listed_port(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address)
     web.group.update(range_of(web, [pod.address]))
@@ -460,7 +458,7 @@ async def test_a_port_removed_from_its_range_long_ago_may_be_the_service_port(ri
     assert not web.group.left_ranges
 
 
-async def test_a_port_outside_its_ranges_is_dialled_at_the_listed_port(rig):
+async def test_a_client_of_a_port_outside_the_ranges_gets_the_listed_port(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address)
     beside = DialledRange(web.address.ip, web.address.port + 1, web.address.port + 9, 1)
@@ -526,7 +524,7 @@ async def test_a_client_of_silent_endpoints_is_reset_after_3_s(timed, timers, co
     assert timers.waiting == 0
 
 
-async def test_an_endpoint_given_less_than_its_timeout_is_not_blamed(timed, timers):
+async def test_an_endpoint_dialled_for_less_than_the_timeout_is_not_ejected(timed, timers):
     group = EndpointGroup(port_key("shop/web"), Serving([timed.silent() for _ in range(4)]))
     _connection, client = await ask(timed, group)
     # The loop is late: the third dial starts when the client has half a second left.
@@ -558,7 +556,7 @@ async def ask(rig, group):
     return connection, client
 
 
-async def test_one_client_per_second_dials_recently_silent_endpoints(timed, timers):
+async def test_only_one_client_per_second_dials_recently_silent_endpoints(timed, timers):
     silent = timed.silent()
     group = EndpointGroup(port_key("shop/web"), Serving([silent]))
     await ask(timed, group)
@@ -680,7 +678,7 @@ async def test_a_connection_closed_while_waiting_for_a_descriptor_stays_closed(t
 
 
 @pytest.mark.pure
-async def test_an_unwatchable_dial_is_retried_soon(rig, monkeypatch):
+async def test_a_dial_that_epoll_rejects_is_retried_soon(rig, monkeypatch):
     pod = rig.endpoint()
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
     connection, client = await rig.begun(group)

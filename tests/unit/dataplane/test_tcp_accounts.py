@@ -1,4 +1,4 @@
-"""The counters of a Service port's connections after each of the data plane's system calls."""
+"""How a Service port's connections are counted and judged by their answers."""
 
 import logging
 import socket
@@ -64,7 +64,7 @@ async def is_silent(rig, seconds=0.95):
 
 
 async def ask_and_wait(rig, seconds=0.95):
-    """Return the same after the client's question and a second of silence."""
+    """Return what :func:`connect` returns, after the client's question and a second of silence."""
     client, server, counters = await connect(rig)
     await client.send(b"question")
     assert await server.read() == b"question"
@@ -77,14 +77,14 @@ async def ended(rig):
 
 
 def noted(rig, counters):
-    """Return the number of consecutive connections without an answer, as in the next report."""
+    """Return the length and the failure of the unanswered streak, as the next report has them."""
     rig.settle()
     ends = counters.ends
     return (ends.part.failures, ends.part.failure) if ends.is_on else (0, 0)
 
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
-async def test_a_client_leaving_after_an_unanswered_second_has_given_up(rig, leave):
+async def test_a_client_leaving_after_an_unanswered_second_counts_as_unanswered(rig, leave):
     client, _server, counters = await ask_and_wait(rig)
     assert noted(rig, counters) == (0, 0), "it still waits, as long polls do"
     getattr(client, leave)()
@@ -92,7 +92,7 @@ async def test_a_client_leaving_after_an_unanswered_second_has_given_up(rig, lea
     assert noted(rig, counters) == (1, Failure.UNANSWERED), "once"
 
 
-async def test_a_client_that_gave_up_is_timed_by_its_fin_and_a_later_byte_is_slow(rig):
+async def test_an_unanswered_client_is_dated_by_its_fin_and_a_later_byte_counts_as_late(rig):
     client, server, counters = await ask_and_wait(rig)
     (connection,) = rig.connections.open
     client.close()
@@ -105,7 +105,7 @@ async def test_a_client_that_gave_up_is_timed_by_its_fin_and_a_later_byte_is_slo
     assert not counters.ends.part.late.is_at_end
 
 
-async def test_a_request_read_together_with_its_reset_has_not_waited(rig, monkeypatch):
+async def test_a_request_read_together_with_a_reset_does_not_count_as_unanswered(rig, monkeypatch):
     client, _server, counters = await connect(rig)
     (connection,) = rig.connections.open
     await until(lambda: connection.up is not None)
@@ -132,7 +132,7 @@ async def test_an_endpoint_closing_after_the_client_left_counts_as_unanswered(
     assert noted(rig, counters) == (1, Failure.UNANSWERED)
 
 
-async def test_a_late_greeting_is_timed_since_the_dial_was_answered(rig):
+async def test_a_late_greeting_is_timed_from_the_endpoints_answer_to_the_dial(rig):
     client, server, _ = await connect(rig)
     (connection,) = rig.connections.open
     await until(lambda: connection.up is not None)
@@ -254,7 +254,7 @@ async def test_a_late_response_is_awaited_even_if_the_endpoint_has_not_read_ever
 
 @pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize("has_waited", [False, True])
-async def test_a_client_leaving_after_waiting_for_its_turn_is_not_the_endpoints_fault(
+async def test_an_endpoint_is_not_blamed_if_a_client_leaves_after_waiting_for_its_turn(
     rig, monkeypatch, has_waited, is_late
 ):
     monkeypatch.setattr(endpoint_group, "_WAITED_S", 0.0 if has_waited else 60.0)
@@ -285,7 +285,7 @@ async def test_a_client_leaving_after_waiting_for_its_turn_is_not_the_endpoints_
     assert blamed == ((1, 0, False) if has_waited else (0, 1, True))
 
 
-async def test_an_endpoint_resetting_long_unread_data_counts_as_hung(rig):
+async def test_an_endpoint_that_resets_after_leaving_data_unread_counts_as_unanswered(rig):
     client, server, counters = await connect(rig)
     (connection,) = rig.connections.open
     await until(lambda: connection.up is not None)
@@ -356,7 +356,9 @@ async def is_answered_first(client, server):
         (is_answered_first, 0, 0),
     ],
 )
-async def test_an_endpoint_owes_a_second_response_after_a_wait(rig, monkeypatch, ends, owed, cut):
+async def test_a_second_request_counts_as_unanswered_after_a_wait(
+    rig, monkeypatch, ends, owed, cut
+):
     monkeypatch.setitem(OWED_AFTER_S, True, 0.1)
     client, server, counters = await ask_again(rig)
     (connection,) = rig.connections.open
@@ -370,7 +372,7 @@ async def test_an_endpoint_owes_a_second_response_after_a_wait(rig, monkeypatch,
     ) == (owed, cut, 0)
 
 
-async def test_a_client_leaving_soon_after_a_second_request_is_owed_no_response(rig):
+async def test_a_second_request_of_a_client_leaving_soon_does_not_count_as_unanswered(rig):
     client, server, counters = await ask_again(rig)
     await leaves(client, server)
     await ended(rig)
@@ -403,7 +405,7 @@ async def test_a_client_reset_after_an_empty_endpoint_close_is_attributed_to_the
         await turns(1)
     client.reset()
     await until(lambda: connection.is_aborting)
-    # A read that finds the end leaves this state if a send has taken the error before.
+    # A read of the end leaves this state if a send has consumed the error before.
     connection.up.is_ended = True
     connection.close()
     (line,) = connection_lines(caplog)

@@ -143,7 +143,7 @@ def has_quick_acks(sock):
 
 
 def asks(rig, web, *requests, nagle=False):
-    """Connect, and send each request before the proxy has accepted."""
+    """Connect, and send each request before the proxy has accepted the connection."""
     sock = socket.create_connection(web.address)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, not nagle)
     for request in requests:
@@ -335,7 +335,7 @@ async def test_a_server_writing_twice_waits_only_for_the_ack_delay(frozen, timer
     assert await best_wait(attempt, KERNEL_S / 2) < KERNEL_S / 2
 
 
-async def test_a_lasting_connection_returns_to_the_kernels_acks_on_both_sides(frozen, timers):
+async def test_a_lasting_connection_gets_quick_acks_again_on_both_sides(frozen, timers):
     pod = frozen.endpoint()
     asks(frozen, frozen.service(pod.address))
     connection = await joined(frozen)
@@ -530,7 +530,7 @@ async def test_moved_bytes_count_as_progress_even_if_as_many_remain(timed, timer
     await reset_behind(timed, resets, bytes(MORE_THAN_IS_TAKEN))
     (waiting,) = timed.connections.late_resets.waiting.values()
     timers.advance(4.9)
-    # Like a reader that reads as much as arrives; the kernel itself never moves this size twice.
+    # This simulates a reader that reads as much as arrives. The kernel never moves 64 bytes twice.
     waiting.direction.bytes_moved += 64
     timers.advance(4.9)
     assert timed.connections.open
@@ -592,7 +592,7 @@ async def reset_behind(rig, peer, data):
 
 
 def is_stuck(rig):
-    """Return whether the proxy waits for room at the reader."""
+    """Return whether the proxy waits for room in the reader's socket buffer."""
     return any(c.up.is_stuck or c.down.is_stuck for c in rig.connections.open)
 
 
@@ -608,7 +608,7 @@ TWO_CONNECTIONS = Tuning(descriptor_limit=5)
 
 
 async def serving_two(build):
-    """Return a rig at its descriptor limit, its Service, an endpoint and connections' ends."""
+    """Return a rig at its descriptor limit, a Service, its endpoint and both connections' ends."""
     rig = build(TWO_CONNECTIONS)
     pod, web = rig.served()
     return rig, web, pod, [await rig.pair(web, pod) for _ in range(2)]
@@ -695,7 +695,7 @@ async def test_a_closed_paused_listener_is_not_resumed(build):
     await until(lambda: rig.engine.descriptors.is_accepting)
 
 
-async def test_a_descriptor_limit_for_one_connection_serves_one_at_a_time(build):
+async def test_with_descriptors_for_one_connection_clients_are_served_one_at_a_time(build):
     rig = build(Tuning(descriptor_limit=23))
     pod = rig.endpoint()
     services = [rig.service(pod.address) for _ in range(20)]

@@ -15,7 +15,7 @@ from .waiting import turns, until
 
 
 async def test_a_flow_with_only_endpoint_traffic_stays_open(timed, timers):
-    """A stream of events is like this: the client has asked only once."""
+    """For example, a client subscribes to a stream of events with a single datagram."""
     pod, _, client = timed.udp_served()
     client.send(b"question")
     _, at = await pod.receive_from()
@@ -47,7 +47,7 @@ async def test_a_flow_moves_on_from_an_unreachable_endpoint(rig):
     assert dns.group.counters_of(UNREACHABLE).failures == dns.group.counters.saved == 1
 
 
-async def test_a_datagram_tries_a_few_endpoints_and_the_next_datagram_others(rig):
+async def test_a_datagram_tries_a_limited_number_of_endpoints_and_the_next_one_tries_others(rig):
     pod = rig.udp_peer()
     dead = [UNREACHABLE._replace(port=port) for port in range(1, DIALS + 1)]
     dns = rig.udp_service(*dead, pod.address)
@@ -197,7 +197,7 @@ async def test_an_unanswered_flow_moves_on_from_an_unreachable_host(rig):
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES, errno.EINVAL])
-async def test_a_flow_leaves_an_unsendable_endpoint(rig, number):
+async def test_a_flow_moves_on_from_an_endpoint_to_which_sending_fails(rig, number):
     pods = [rig.udp_peer() for _ in range(2)]
     dns = rig.udp_service(*(pod.address for pod in pods))
     client = rig.udp_client(dns)
@@ -210,7 +210,7 @@ async def test_a_flow_leaves_an_unsendable_endpoint(rig, number):
     assert (dials.part.failures, dials.part.number) == (1, number)
 
 
-async def test_a_large_datagram_that_cannot_be_sent_is_a_failure(rig):
+async def test_an_unsendable_large_datagram_counts_as_a_failure_and_ends_the_flow(rig):
     pod, dns, client = rig.udp_served()
     client.send(bytes(3000))
     assert await pod.receive() == bytes(3000)
@@ -277,7 +277,7 @@ async def test_a_flow_without_a_descriptor_is_dropped_without_an_ejection(rig):
 
 
 @pytest.mark.pure
-async def test_an_unwatchable_flow_leaves_no_state_behind(rig, monkeypatch):
+async def test_a_flow_that_epoll_rejects_leaves_no_state_behind(rig, monkeypatch):
     pod, dns, client = rig.udp_served()
 
     with monkeypatch.context() as patch:
@@ -455,12 +455,12 @@ def test_a_flow_answered_for_a_while_and_then_silent_counts_as_stalled(looks, ev
         pytest.param([BOTH] * 6 + [ASKED] * 11, 1.0, 9, id="what-wireguard-waits"),
     ],
 )
-def test_other_flows_do_not_count_as_stalled(looks, every_s, further_seconds):
+def test_flows_without_an_unusual_silence_do_not_count_as_stalled(looks, every_s, further_seconds):
     talk = looked(*looks, every_s=every_s, further_seconds=further_seconds)
     assert not talk.is_stalled
 
 
-def test_an_endpoint_that_was_slow_before_may_be_slow_again():
+def test_after_a_slow_answer_only_a_longer_silence_counts_as_stalled():
     slow = [BOTH] * 3 + [ASKED] * 5 + [BOTH]
     assert not looked(*slow, *[ASKED] * 15).is_stalled, "75 s, and 25 s before"
     assert looked(*slow, *[ASKED] * 17).is_stalled

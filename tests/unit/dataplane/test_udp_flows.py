@@ -175,7 +175,7 @@ async def test_a_full_flow_table_evicts_the_longest_idle_flow(build, timers):
     assert await exchange(bob, pod) != first[1]
 
 
-async def test_a_new_flow_without_room_replaces_another_flow(build):
+async def test_a_new_flow_without_a_free_descriptor_replaces_another_flow(build):
     rig = build(Tuning(descriptor_limit=2, max_flows=10))
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address)
@@ -195,7 +195,7 @@ ABSENT, PRESENT = SocketAddress("192.0.2.1", 53), SocketAddress("192.0.2.2", 53)
 
 
 class Flow(SimpleNamespace):
-    """The part of a flow that is needed; each one is a separate key."""
+    """The attributes of a flow that the test needs; flows are compared by identity."""
 
     __hash__ = object.__hash__
     __eq__ = object.__eq__

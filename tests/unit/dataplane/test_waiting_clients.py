@@ -21,7 +21,7 @@ def filled(*clients):
     return waiting, places
 
 
-def test_the_oldest_wait_of_the_client_with_the_most_is_evicted():
+def test_the_oldest_wait_of_the_client_with_the_most_waits_is_evicted():
     waiting, places = filled("lone", "many", "many", "few", "many", "few")
     assert waiting.to_end("new") is places[1]
     waiting.remove(places[1])
@@ -29,12 +29,12 @@ def test_the_oldest_wait_of_the_client_with_the_most_is_evicted():
     assert waiting.to_end("new") is places[3]
 
 
-def test_a_client_that_would_have_the_most_evicts_its_own_wait():
+def test_a_client_that_would_have_the_most_waits_evicts_its_own():
     waiting, places = filled("one", "two", "one", "two")
     assert waiting.to_end("two") is places[1]
 
 
-def test_a_wait_may_be_older_than_previously_added_waits():
+def test_a_wait_that_is_added_as_the_oldest_is_evicted_first():
     waiting, _ = filled("one", "one")
     older = Place("one")
     waiting.add(older, 0.0, is_first=True)
@@ -100,7 +100,7 @@ def test_removed_waits_free_their_memory():
     assert len(pickle.dumps(waiting)) < 2 * len(pickle.dumps(WaitingClients()))
 
 
-def test_a_waiting_client_is_either_at_a_limit_or_dialled():
+def test_a_waiting_client_is_never_both_at_a_limit_and_dialled():
     waiting, (first, second) = filled("one", "two")
     waiting.wait(first, is_at_limit=True)
     assert (waiting.at_limit, waiting.dialled) == ({first}, set())

@@ -111,7 +111,7 @@ async def test_a_client_with_only_refusing_endpoints_waits_for_another_endpoint(
 
 
 async def test_a_client_of_silent_endpoints_waits_after_its_dials(build):
-    # All dials together have three times this, which is longer than a slow machine needs for two.
+    # All dials together have 0.9 s, which suffices for two of them on a slow machine, too.
     rig = build(Tuning(connect_timeout_s=0.3))
     web = rig.service(rig.silent(), rig.silent(), **HOLD)
     await waiting(rig, web, 1)
@@ -298,7 +298,7 @@ async def test_removing_the_limit_serves_all_waiting_clients(rig):
 async def test_after_the_limit_is_removed_a_new_client_is_dialled_while_others_wait(rig):
     _pod, web, _ = await at_its_limit(rig)
     await waiting(rig, web, 3)
-    # One of the waiting clients is dialled without an answer; the others wait for that.
+    # One of the waiting clients has a dial in progress; the others wait for its result.
     rig.update(web, rig.silent())
     late, _ = await rig.begun(web.group)
     late.begin()
@@ -306,7 +306,7 @@ async def test_after_the_limit_is_removed_a_new_client_is_dialled_while_others_w
     assert not late.is_waiting
 
 
-async def test_the_loss_of_all_endpoints_is_reported_once_even_with_limited_clients(rig):
+async def test_the_loss_of_all_endpoints_is_reported_once_even_with_a_connection_limit(rig):
     pod = rig.endpoint()
     both = limited(1, hold=Hold(60))
     web = rig.service(pod.address, **both)
@@ -402,7 +402,7 @@ class Blocked:
 
 
 class Datagrams:
-    """A flow that waits for an endpoint at its limit, and is served immediately if one is free."""
+    """A flow that waits for an endpoint at its limit, and takes a free place immediately."""
 
     client_ip = "192.0.2.1"
 
@@ -446,7 +446,7 @@ async def test_a_client_leaving_during_its_dial_passes_its_turn_on(timed):
         room.left(client)
 
 
-async def test_clients_leaving_before_their_turn_are_freed(timed):
+async def test_clients_leaving_before_their_turn_free_their_memory(timed):
     hold = Hold(60)
     room = WaitingRoom(timed.engine.reactor, 1, CounterTable(), hold)
     clients = [Dialled(room) for _ in range(3 * WINDOW)]

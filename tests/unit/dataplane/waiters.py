@@ -35,7 +35,7 @@ def limited(number: int, **others: Any) -> dict[str, Any]:
 
 
 async def at_its_limit(rig: Rig) -> tuple[TcpEndpoint, Service, Peer]:
-    """Return an endpoint, its Service with a limit of one, and that connection's end there."""
+    """Return an endpoint, its Service (limit: one connection), and the connection's end there."""
     pod = rig.endpoint()
     web = rig.service(pod.address, **limited(1))
     _, server = await rig.pair(web, pod)

@@ -1,4 +1,4 @@
-"""Waits with a deadline for a condition or a socket; only this module of these tests pauses."""
+"""Waits with a deadline for a condition or a socket; other modules here must not sleep."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
 
     Args:
         condition: Checked repeatedly.
-        what: Names it in the error.
+        what: The name of the condition in the error.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + DEADLINE_S

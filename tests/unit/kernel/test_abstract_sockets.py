@@ -24,7 +24,7 @@ def listener():
 
 @pytest.fixture
 def unvouched():
-    """A listener like that of root without CAP_NET_ADMIN."""
+    """A listener without a proof socket, as root without CAP_NET_ADMIN would have it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.bind(NAME)
         sock.listen(1)
@@ -53,7 +53,7 @@ print({{match[0] for match in abstract_sockets.shown_names("@userspace-proxy-tes
 """
 
 
-def test_a_process_that_cannot_prove_names_trusts_its_own_user(unvouched):
+def test_a_process_that_cannot_create_proofs_trusts_listeners_of_its_own_user(unvouched):
     assert run_without_capabilities(WITHOUT_CAPABILITIES) == "{b' @userspace-proxy-test'}\n"
 
 
@@ -85,7 +85,7 @@ def test_another_users_listener_is_not_trusted(listener, monkeypatch):
 
 
 def fill(_listener):
-    """Fill the listener's queue; the connections stay in it."""
+    """Fill the listener's accept queue; the connections stay open during the test."""
     with contextlib.ExitStack() as stack, contextlib.suppress(BlockingIOError):
         while True:
             sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -95,7 +95,7 @@ def fill(_listener):
 
 @pytest.fixture
 def full(listener):
-    """The listener, with a full queue."""
+    """A listener whose accept queue is full."""
     fill(listener)
     return listener
 
@@ -106,7 +106,7 @@ def test_a_trusted_listener_with_a_full_queue_is_found(full):
         abstract_sockets.connect(NAME)
 
 
-def test_connect_waits_for_room_in_the_queue(full):
+def test_connect_waits_for_room_in_the_accept_queue(full):
     def accept():
         full.accept()[0].close()
 
@@ -132,7 +132,7 @@ def test_a_listener_with_a_full_queue_is_trusted_if_its_owner_is_unknown(full, m
     assert abstract_sockets.find_listeners([NAME]) == {NAME: 0}
 
 
-def test_a_listener_that_ends_while_its_queue_is_full_is_not_found(full, monkeypatch):
+def test_a_listener_that_closes_while_its_queue_is_full_is_not_found(full, monkeypatch):
     def end(_seconds_left, *_args):
         full.close()
         return [], [], []

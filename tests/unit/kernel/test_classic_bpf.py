@@ -44,5 +44,5 @@ def test_a_filter_without_a_return_is_rejected():
 
 
 @pytest.mark.parametrize(("family", "version"), [(socket.AF_INET, 4), (socket.AF_INET6, 6)])
-def test_an_address_family_has_an_ip_version(family, version):
+def test_version_of_returns_the_ip_version_of_an_address_family(family, version):
     assert bpf.version_of(family) == version

@@ -43,7 +43,9 @@ PASSED_BY = ConntrackEntry(CLIENT, DNS, DNS, b"")
         pytest.param(PASSED_BY, 36002, False, id="made-before-the-rule"),
     ],
 )
-def test_a_conntrack_entry_matches_by_its_steered_port(association, port, expected):
+def test_a_conntrack_entry_leads_to_a_port_only_if_it_is_translated_to_it(
+    association, port, expected
+):
     assert leads_to(association, port) is expected
 
 
@@ -64,7 +66,7 @@ def test_a_connection_is_answered_after_a_reply_unless_reset(status, state, flag
     assert is_answered(ConntrackEntry(CLIENT, DNS, DNS, said)) is expected
 
 
-def test_without_frontends_nothing_is_listed(monkeypatch):
+def test_without_frontends_the_conntrack_table_is_not_listed(monkeypatch):
     monkeypatch.delattr("userspace_proxy.kernel.netlink.Requests.open")
     assert forget_changed(4, ()) == 0
 
@@ -76,7 +78,7 @@ def test_without_frontends_nothing_is_listed(monkeypatch):
         pytest.param(errno.EPERM, "grant NET_ADMIN", id="permission"),
     ],
 )
-def test_the_hint_follows_the_cause(monkeypatch, number, words):
+def test_the_hint_of_a_conntrack_error_depends_on_the_errno(monkeypatch, number, words):
     def refuse(_protocol):
         raise OSError(number, "refused")
 
@@ -109,7 +111,7 @@ TO_A = ConntrackEntry(CLIENT, DNS, pack_address(*A), b"")
         pytest.param(36002, None, [([B], None)], False, id="led-there-by-another-program"),
     ],
 )
-def test_an_entry_to_an_endpoint_its_client_may_no_longer_use_is_stale(
+def test_an_entry_to_an_endpoint_that_no_longer_serves_its_client_is_stale(
     before, now, choices, expected
 ):
     change = Change(17, SocketAddress("10.96.0.10", 53), (before,), now, choices)
@@ -176,14 +178,16 @@ RANGE = Change(
         pytest.param(19999, ("10.244.1.9", 9), None, id="before-the-range"),
     ],
 )
-def test_each_port_of_a_range_may_have_its_own_endpoint_port(dialled, answered_from, is_stale):
+def test_each_port_of_a_range_is_translated_to_its_own_endpoint_port(
+    dialled, answered_from, is_stale
+):
     at = pack_address("10.96.0.21", dialled)
     allowed = ByDialled([RANGE]).find(at)
     entry = ConntrackEntry(CLIENT, at, pack_address(*answered_from), b"")
     assert (None if allowed is None else allowed.is_stale(entry)) is is_stale
 
 
-def test_a_single_port_inside_a_range_has_its_own_change():
+def test_the_change_of_a_single_port_takes_precedence_over_the_change_of_a_range():
     single = Change(17, SocketAddress("10.96.0.21", 20007), (), 36003)
     found = ByDialled([RANGE, single])
     entry = ConntrackEntry(CLIENT, DNS, pack_address("10.1.0.1", 36003), b"")

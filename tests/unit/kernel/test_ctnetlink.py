@@ -135,7 +135,7 @@ def test_an_entry_is_removed_by_its_origin_id_and_zone(zone):
     assert remove_request(entry) == header + ORIGIN + NUMBER + zone
 
 
-def test_requests_for_the_same_entry_are_equal_over_time():
+def test_requests_for_the_same_entry_are_equal_at_different_times():
     (entry,), (later,) = read(DNS), read(DNS[:-1] + b"\x05")
     assert entry != later
     assert remove_request(entry) == remove_request(later)

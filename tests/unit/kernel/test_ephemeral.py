@@ -6,7 +6,7 @@ from userspace_proxy.kernel.ephemeral import EPHEMERAL, EphemeralPorts
 
 @pytest.fixture
 def told(tmp_path):
-    """The kernel's file with its usual range."""
+    """A copy of ip_local_port_range with the kernel's default range."""
     path = tmp_path / "ip_local_port_range"
     path.write_text("32768\t60999\n")
     return path
@@ -38,7 +38,7 @@ def test_a_changed_range_is_reread_after_ten_seconds(told):
 
 
 @pytest.mark.parametrize("text", [None, "", "many"])
-def test_an_unreadable_range_includes_every_port(told, text):
+def test_if_the_range_is_unreadable_every_port_counts_as_ephemeral(told, text):
     told.unlink()
     if text is not None:
         told.write_text(text)

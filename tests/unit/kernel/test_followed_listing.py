@@ -1,4 +1,4 @@
-"""How often and where a listing of the kernel is read again; time is passed in."""
+"""How often, and in which thread, a listing of the kernel is read again; the clock is fake."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Timer:
 
 
 class Done:
-    """The future of a call in the thread, which a test completes."""
+    """The future of a call in the reader thread; a test completes the call."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
@@ -40,7 +40,7 @@ class Done:
 
 
 class Loop:
-    """An event loop with the test's clock; the test also runs its thread."""
+    """An event loop with a fake clock; the test also runs the calls of the reader thread."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -73,7 +73,7 @@ class Loop:
 
 
 class Watched:
-    """A listing of a node, with contents from the test."""
+    """A listing of a node, whose contents the test sets."""
 
     def __init__(self) -> None:
         self.node = Net("node")

@@ -78,7 +78,7 @@ def test_a_directory_watched_twice_has_one_descriptor_until_unwatched(inotify, t
     assert inotify.watch(str(tmp_path), NAMES) != number
 
 
-def test_lost_events_are_reported(inotify, tmp_path):
+def test_an_overflow_of_the_event_queue_is_reported(inotify, tmp_path):
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     inotify.watch(str(tmp_path), NAMES)
     for name in ("a", "b"):

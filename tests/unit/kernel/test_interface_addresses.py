@@ -1,4 +1,4 @@
-"""The addresses that count, from netlink bytes; tests/node follows their changes."""
+"""Which addresses in a listing belong to the node; tests/node follows their changes."""
 
 import asyncio
 import ipaddress
@@ -36,7 +36,7 @@ def address(*, local=None, peer=None, flags=PERMANENT, wide=True, link=1):
 
 
 def read(*bodies, kind=NEWADDR):
-    """Return the addresses that count; each is listed in a separate datagram."""
+    """Return the node's addresses in a listing that has one datagram for each address."""
     with Kernel(*(message(kind, body) for body in bodies), done()) as kernel:
         return read_addresses(NodeListings(kernel.requests), 0.0)[0]
 
@@ -141,7 +141,7 @@ def test_addresses_routed_to_this_node_are_its_own(net, check, ip, is_own):
         assert check.has(ip) is is_own
 
 
-def test_an_address_is_recognized_as_soon_as_added(net, check):
+def test_an_address_counts_as_own_as_soon_as_it_is_added(net, check):
     with net:
         assert not check.has("198.51.100.9")
     net.run("ip address add 198.51.100.9/24 dev v0")

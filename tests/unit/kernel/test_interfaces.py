@@ -17,7 +17,7 @@ from userspace_proxy.model import Frontend, IPFamily, Protocol
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
-# This check passes for each address, because none is empty.
+# This check passes with each address, because no family's list is empty.
 ALL_THERE = bool
 VIEW = InterfaceView(addresses=("192.0.2.10", "198.51.100.20"))
 
@@ -76,7 +76,7 @@ def test_a_family_without_ip_forwarding_is_reported_with_its_sysctl(tmp_path):
     assert not_forwarding(tmp_path) == {IPFamily.IPV4: "net.ipv4.ip_forward is 0"}
 
 
-def test_a_failing_second_descriptor_leaks_none(node):
+def test_a_failure_to_open_the_second_socket_leaks_no_descriptor(node):
     # The traceback's frames keep open descriptors alive.
     with descriptors_left(1), pytest.raises(SteeringError) as _kept:
         PreroutingAddress(())
@@ -119,7 +119,7 @@ def test_lost_addresses_are_reported_after_lost_events(node):
     address.close()
 
 
-def test_a_lack_of_descriptors_does_not_make_an_address_look_removed(node):
+def test_a_lack_of_descriptors_does_not_make_the_chosen_address_count_as_removed(node):
     node.run("ip link set lo up; ip address add 10.1.0.1/32 dev lo")
     node.run("ip link add v0 type veth; ip link set v0 up")
     address = PreroutingAddress(())

@@ -11,7 +11,7 @@ NONE_IN_V1 = 9223372036854771712
 
 
 class Machine:
-    """Folders that look like the kernel's.
+    """A folder with the files that the kernel has in /proc and /sys/fs/cgroup.
 
     Args:
         folder: An empty folder.
@@ -36,7 +36,7 @@ class Machine:
         (self.proc / "cgroup").write_text(f"{path}\n")
 
     def cgroup(self, path, **files):
-        """Write the files of one cgroup, whose names begin with ``memory.``."""
+        """Write the ``memory.`` files of one cgroup."""
         folder = self.sys / path
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():

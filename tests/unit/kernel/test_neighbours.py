@@ -39,7 +39,7 @@ def test_an_unassigned_address_is_absent_on_its_link(node):
 def test_an_absent_next_hop_is_looked_up_on_the_link_of_its_route(node):
     node.run("ip link add eth8 type veth peer name far8; ip link set eth8 up")
     node.run("ip neighbour add 10.99.0.8 lladdr 02:00:00:00:00:08 dev eth9")
-    # These are failed entries for other links, and for a host behind a gateway.
+    # Add failed entries on other links, and for a host behind a gateway.
     node.run("ip neighbour add 10.99.0.8 nud failed dev eth8")
     node.run("ip neighbour add 10.98.0.1 nud failed dev eth9")
     node.run("ip route add 10.98.0.0/24 via 10.99.0.8")
@@ -78,7 +78,7 @@ def test_a_kernel_that_only_lists_neighbours_reports_no_absent_host(node, monkey
 
 
 @pytest.mark.parametrize("ip", ["10.97.0.1", "fd00:97::1"])
-def test_only_errors_of_this_nodes_routes_are_its_own(node, ip):
+def test_only_errors_that_this_nodes_routes_explain_are_attributed_to_them(node, ip):
     version = "-6" if ":" in ip else "-4"
     numbers = errno.ENETUNREACH, errno.EACCES, errno.EHOSTUNREACH, errno.ECONNREFUSED
     failed = [dial_failure(number, ip) for number in numbers]

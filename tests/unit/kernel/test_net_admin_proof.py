@@ -53,7 +53,7 @@ def test_a_process_with_the_capability_passes_the_challenge(connect, challenge):
     assert net_admin_proof.is_answered(challenge, verifier, proof)
 
 
-def test_a_proof_without_a_subscription_is_invalid(connect, challenge):
+def test_a_challenge_bound_without_a_multicast_group_is_not_a_proof(connect, challenge):
     prover, verifier = connect()
     challenge.bind((net_admin_proof._port_id(prover._secret), 0))
     assert not net_admin_proof.is_answered(challenge, verifier, prover._secret)
@@ -81,14 +81,14 @@ def test_a_capability_in_another_user_namespace_does_not_count():
 
 
 def numbers_in_names():
-    """Return the numbers that any user can read from the names of the provers' sockets."""
+    """Return the port IDs that any user can read from the names of the provers' sockets."""
     shown = Path("/proc/thread-self/net/unix").read_text()
     texts = re.findall(r"@userspace-proxy-next#([0-9a-f]+)$", shown, re.MULTILINE)
     return [int(text, 16) for text in texts if int(text, 16) < 2**31]
 
 
-def test_the_challenge_number_cannot_be_bound_in_advance(connect, challenge):
-    """Any user can bind a number without a group; it needs no capability."""
+def test_the_challenges_port_id_cannot_be_bound_in_advance(connect, challenge):
+    """Any user can bind a port ID without a multicast group; this needs no capability."""
     prover, verifier = connect()
     strangers = []
     try:

@@ -37,7 +37,7 @@ _SELECTORS = {
 
 
 def kinds(messages: Sequence[bytes]) -> set[tuple[object, ...]]:
-    """Return each kind of chain, set and expression in messages."""
+    """Return the kinds of the chains, sets and expressions in messages."""
     return {
         kind
         for one in read_messages(b"".join(messages))

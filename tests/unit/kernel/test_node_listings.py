@@ -22,7 +22,7 @@ CART, SHOP = "10.1.0.1", "10.1.0.2"
 
 
 class Clock:
-    """A thread's clocks; each listing takes some CPU time."""
+    """The clocks of a thread; each listing advances its CPU time."""
 
     def __init__(self, takes_s: float = 0.0) -> None:
         self.now, self._cpu, self._takes_s = 100.0, 0.0, takes_s
@@ -41,7 +41,7 @@ def address(ip: str) -> bytes:
 
 
 def answers(*listings: list[str], interrupted: bool = False, first: int = 1) -> list[bytes]:
-    """Return the datagrams that list addresses, with the numbers of the requests."""
+    """Return datagrams that list addresses, with the sequence numbers of the requests."""
     flags = INTERRUPTED if interrupted else 2
     found = []
     for number, ips in enumerate(listings, first):
@@ -94,7 +94,7 @@ def test_a_small_nodes_listing_is_always_up_to_date():
 
 
 def test_an_always_interrupted_listing_keeps_its_values_and_is_retried_later():
-    """At 20 new pods a second, such a failure stopped the steering (#52)."""
+    """With 20 new pods a second, all listings may be interrupted; this must not end the proxy."""
     clock = Clock()
     disturbed = answers(*[[SHOP]] * LISTINGS, interrupted=True, first=2)
     with Kernel(*answers([CART]), *disturbed, *answers([SHOP], first=LISTINGS + 2)) as kernel:

@@ -27,7 +27,7 @@ def kernel_without(name: bytes, code: int) -> Callable[[Sequence[bytes]], int]:
 
 
 def answering(code: int) -> Callable[[Sequence[str]], Mapping[str, int]]:
-    """Return the probe of a kernel that gives the same result for all parts except nftables'."""
+    """Return the probe of a kernel that gives the same result for all features except nftables'."""
     return lambda names: dict.fromkeys(names, code)
 
 
@@ -120,7 +120,7 @@ def test_probes_run_after_their_dependencies():
             assert names.index(need.within) < names.index(name)
 
 
-def test_this_kernel_lacks_no_feature_and_probes_change_nothing(node):
+def test_this_kernel_lacks_no_feature_and_probing_leaves_no_state_behind(node):
     assert read_kernel_offers().lacks == {}
     assert node.run("nft list tables") == ""
     assert node.run("cat /proc/net/ip_tables_names /proc/net/ip6_tables_names") == ""

@@ -134,7 +134,7 @@ def test_this_process_is_found_even_if_others_have_many_descriptors(monkeypatch)
         assert owners_of({inode, 0}) == {inode: own(), 0: port_holders.NOT_FOUND}
 
 
-def test_many_descriptors_of_one_process_do_not_hide_others(daemon, monkeypatch):
+def test_many_descriptors_of_one_process_do_not_hide_the_holder(daemon, monkeypatch):
     process, port = daemon(V4, TCP, "127.0.0.1")
     monkeypatch.setattr(port_holders, "OF_PROCESS_MAX", 4)
     assert who_holds(Protocol.TCP, port, IPFamily.IPV4) == named(process)

@@ -70,7 +70,7 @@ def test_a_multipath_route_without_gateways_has_no_interface(node):
 
 @pytest.mark.long
 def test_constantly_changing_routes_are_read_rarely_and_the_last_change_is_reported(node):
-    """Each report costs the data plane a new plan, and each listing takes time."""
+    """Each report makes the agent plan again, and each listing takes CPU time."""
     commands = "; ".join(f"ip route add 10.{n}.0.0/16 dev veth0" for n in range(20, 220))
 
     async def do():
@@ -96,7 +96,7 @@ def test_constantly_changing_routes_are_read_rarely_and_the_last_change_is_repor
 
 
 def test_many_routes_are_read_without_blocking_the_loop(node):
-    """Clients wait while the event loop computes, so a thread must do the listing."""
+    """Clients wait while the event loop is busy, so a thread must do the listing."""
     line = "route add 10.%d.%d.0/24 dev veth0\\n"
     node.run(f"seq 0 4999 | awk '{{printf \"{line}\", 100 + $1 / 256, $1 % 256}}' | ip -batch -")
 
@@ -187,7 +187,7 @@ def networks_of(links, routes):
 
 
 def test_derived_values_are_computed_in_another_thread(node):
-    """The constructor does the first listing, so its values are available immediately."""
+    """The constructor does the first listing, so values are available immediately."""
     seen = []
 
     def derive(links, routes):

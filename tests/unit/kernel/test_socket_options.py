@@ -207,11 +207,11 @@ def test_an_icmp_error_is_reported_as_its_errno(node, ip, number):
     assert error_of(node, ip) == number
 
 
-def test_an_exceeded_hop_limit_is_not_a_refusal(node):
+def test_an_exceeded_hop_limit_does_not_count_as_a_refusal(node):
     assert error_of(node, "10.97.0.1", hops=1) == 0
 
 
-def test_an_oversized_datagram_is_not_a_refusal(node):
+def test_an_oversized_datagram_does_not_count_as_a_refusal(node):
     with node.udp() as sock:
         keep_icmp_errors(sock)
         # IP_MTU_DISCOVER, IP_PMTUDISC_DO: never fragment.
@@ -296,7 +296,7 @@ def test_a_destination_is_cached_without_the_hop_limit():
     assert destinations.known == {ARRIVED_V4: first}
 
 
-def test_a_bound_socket_has_a_single_destination():
+def test_without_a_destination_in_the_ancillary_data_the_key_is_empty():
     destinations = Destinations()
     first = destinations.of([HOPS])
     assert (first.key, first.reply) == (b"", [])

@@ -1,4 +1,4 @@
-"""The admitted packets: with an interpreter of the program, and with real sockets."""
+"""The packets that a filter admits, in an interpreter of its program and on real sockets."""
 
 import contextlib
 import errno
@@ -31,7 +31,7 @@ EVERYBODY = 0xFFFFFFFF
 
 
 def passes(program, source):
-    """Run a program on a packet with this source; supports the used part of classic BPF."""
+    """Run a program on a packet with this source; return whether the packet passes."""
     header = ipaddress.ip_address(source)
     packet = bytes(12 if header.version == 4 else 8) + header.packed
     accumulator = place = 0
@@ -121,7 +121,7 @@ def stack():
 
 
 def knocks(stack, sock, client, to=None):
-    """Return whether a client is admitted; on loopback the SYN has this effect immediately."""
+    """Return whether a client is admitted; on loopback a SYN or datagram arrives immediately."""
     at = SocketAddress(to, address_of(sock).port) if to else address_of(sock)
     if sock.type == socket.SOCK_DGRAM:
         stack.enter_context(contextlib.closing(UdpPeer(client, to=at))).send(b"knock")
@@ -176,7 +176,7 @@ def test_ipv6_clients_are_filtered(stack, protocol, admits, expected):
 
 
 @BOTH
-def test_the_networks_of_a_listening_socket_can_change(stack, protocol):
+def test_the_networks_of_a_listening_socket_can_be_changed(stack, protocol):
     sock = listening(stack, protocol, admits=[f"{ALICE}/32"])
     seen = []
     for networks in ([f"{BOB}/32"], None, [], None, None):
@@ -206,7 +206,7 @@ def test_too_many_networks_are_an_error_and_the_old_filter_stays(stack):
     assert (knocks(stack, sock, ALICE), knocks(stack, sock, BOB)) == (True, False)
 
 
-def test_equal_networks_share_a_compiled_program_even_if_too_long(stack, monkeypatch):
+def test_equal_networks_are_compiled_only_once_even_if_the_program_is_too_long(stack, monkeypatch):
     """A Service may have thousands of ports, and compiling 1,000 networks takes 24 ms."""
     compiled = []
 

@@ -50,7 +50,7 @@ def test_silence_is_measured_from_the_last_data_and_not_from_the_fin():
                 assert 0.05 <= silence(receiver)[0] <= time.monotonic() - began + 0.05
 
 
-def test_a_fin_is_detected_but_not_the_reset_after_a_later_byte():
+def test_the_time_since_a_fin_is_measured_even_after_a_reset():
     with socket.create_server(("127.0.0.1", 0)) as server:
         with socket.create_connection(server.getsockname()) as client:
             receiver, _ = server.accept()
@@ -170,7 +170,7 @@ def made():
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_a_client_acknowledging_no_response_bytes_loses_packets(made, how):
+def test_packets_to_a_client_that_acknowledges_no_response_bytes_count_as_lost(made, how):
     client, endpoint = made
     drop(client.other, LARGE)
     client.ours.send(b"a" * 3000)
@@ -181,7 +181,7 @@ def test_a_client_acknowledging_no_response_bytes_loses_packets(made, how):
     assert loss(client.ours, endpoint.ours, LOSS_S, errno.ETIMEDOUT) is None, "it hasn't left"
 
 
-def test_an_endpoint_acknowledging_no_request_bytes_is_blamed_before_the_client(made):
+def test_packet_loss_towards_the_endpoint_is_reported_before_loss_towards_the_client(made):
     client, endpoint = made
     for each in made:
         drop(each.other, LARGE)
@@ -210,7 +210,7 @@ def test_out_of_order_bytes_show_that_an_endpoints_packets_are_lost(made, has_en
 
 
 @pytest.mark.parametrize("sends", ["nothing", "bytes", "end"])
-def test_unread_bytes_or_a_fin_are_not_a_loss(made, sends):
+def test_neither_unread_bytes_nor_a_fin_count_as_packet_loss(made, sends):
     client, endpoint = made
     if sends == "bytes":
         endpoint.other.send(b"not read")
@@ -221,7 +221,7 @@ def test_unread_bytes_or_a_fin_are_not_a_loss(made, sends):
 
 
 @pytest.mark.parametrize("at_call", range(1, 6))
-def test_a_fin_arriving_during_a_check_is_not_a_gap(made, at_call):
+def test_a_fin_arriving_during_a_check_does_not_count_as_packet_loss(made, at_call):
     _, endpoint = made
     endpoint.ours.setblocking(False)
 
@@ -245,7 +245,7 @@ def test_a_fin_arriving_during_a_check_is_not_a_gap(made, at_call):
     assert endpoint_loss(Looked()) is None
 
 
-def test_a_client_that_does_not_read_is_not_losing_packets(made):
+def test_a_client_that_does_not_read_does_not_count_as_packet_loss(made):
     client, endpoint = made
     client.ours.setblocking(False)
     with contextlib.suppress(BlockingIOError):
@@ -257,7 +257,7 @@ def test_a_client_that_does_not_read_is_not_losing_packets(made):
     assert loss(client.ours, endpoint.ours, LOSS_S) is None
 
 
-def test_a_single_retransmission_is_not_a_loss(made):
+def test_a_single_retransmission_does_not_count_as_packet_loss(made):
     client, endpoint = made
     drop(client.other, LARGE)
     client.ours.send(b"a" * 3000)
@@ -269,7 +269,7 @@ def test_a_single_retransmission_is_not_a_loss(made):
     assert loss(client.ours, endpoint.ours, LOSS_S) is None
 
 
-def test_an_unacknowledged_fin_is_not_a_loss(made):
+def test_an_unacknowledged_fin_does_not_count_as_packet_loss(made):
     client, endpoint = made
     drop(client.other, ALL)
     client.ours.shutdown(socket.SHUT_WR)
@@ -286,7 +286,9 @@ def test_an_unacknowledged_fin_is_not_a_loss(made):
         ("both", None, ("reset", EndedBy.CLIENT)),
     ],
 )
-def test_a_reset_is_attributed_to_the_side_that_left_with_the_client(made, gone, number, shown):
+def test_a_reset_is_attributed_to_the_side_that_left_or_to_the_client_if_both_did(
+    made, gone, number, shown
+):
     client, endpoint = made
     for name, each in (("client", client), ("endpoint", endpoint)):
         if gone in (name, "both"):

@@ -58,7 +58,7 @@ def test_a_sufficient_timeout_is_neither_raised_nor_restored(setting, tmp_path, 
     assert setting.read_text() == found
 
 
-def test_a_value_set_by_another_program_meanwhile_is_kept(setting, tmp_path):
+def test_a_value_that_another_program_has_set_since_is_kept(setting, tmp_path):
     timeouts = TrackingTimeouts(3600.0, proc_sys=tmp_path)
     timeouts.hold()
     setting.write_text("7200\n")
@@ -82,7 +82,7 @@ def test_a_missing_sysctl_is_reported(tmp_path):
 
 
 def test_a_value_rejected_by_the_kernel_is_reported(setting, tmp_path):
-    """A folder rejects writes, like a file that can't be written."""
+    """A directory rejects writes, as an unwritable file does."""
     setting.unlink()
     setting.mkdir()
     assert TrackingTimeouts(3600.0, proc_sys=tmp_path).hold().endswith("Is a directory")
@@ -103,7 +103,7 @@ def boot(tmp_path):
 
 @pytest.fixture
 def process(tmp_path, note):
-    """Return a function that creates the timeouts of a process."""
+    """Return a function that creates the object with which a process raises the timeout."""
 
     def process(wanted, *, file=note, is_last=True):
         return TrackingTimeouts(wanted, file, is_last=lambda: is_last, proc_sys=tmp_path)

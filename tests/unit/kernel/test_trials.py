@@ -19,7 +19,7 @@ TABLES = ("legacy tables", "legacy tables of IPv6")
 
 
 def refusing(code):
-    """Return a call that the kernel refuses."""
+    """Return a function that raises the error of a refused call."""
 
     def refuse(*_args, **_keywords):
         raise OSError(code, os.strerror(code))
@@ -29,7 +29,7 @@ def refusing(code):
 
 @pytest.fixture
 def modprobe(monkeypatch, tmp_path):
-    """Write a modprobe with an exit status; return the file of its arguments."""
+    """A function that installs a fake modprobe; it returns the file that records the arguments."""
 
     def make(status, says="builtin ip_tables"):
         program, noted = tmp_path / "modprobe", tmp_path / "noted"
@@ -124,7 +124,7 @@ def test_without_proc_tables_are_not_missing(monkeypatch):
 @pytest.mark.parametrize(
     ("code", "answer"), [(errno.EPROTONOSUPPORT, 0), (errno.ENOENT, errno.ENOENT)]
 )
-def test_an_extension_may_have_any_revision_by_default(monkeypatch, code, answer):
+def test_an_extension_with_any_revision_is_accepted_by_default(monkeypatch, code, answer):
     monkeypatch.setattr(trials, "ask_legacy", refusing(code))
     assert try_parts(["legacy extensions"]) == {"legacy extensions": answer}
 
@@ -204,8 +204,8 @@ def test_the_destroy_probe_matches_no_socket(node):
         assert requests.change([ended]) == [(0, errno.ENOENT)]
 
 
-def test_the_newest_hook_loads_and_an_unknown_hook_does_not(monkeypatch):
-    # Only root may load one.
+def test_the_newest_kind_of_bpf_hook_loads_and_an_unknown_kind_does_not(monkeypatch):
+    # Only root may load BPF programs.
     assert try_parts(["connect hooks"])["connect hooks"] in (0, errno.EPERM)
     monkeypatch.setitem(KINDS, "cgroup/sock_release", HookKind(9, 10_000))
     assert try_parts(["connect hooks"])["connect hooks"] in (errno.EINVAL, errno.EPERM)

@@ -62,7 +62,7 @@ _ALLOW = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 _PROGRAMS_MAX = 64
 _BATCH = 4096
 
-# How often a call is retried if memory for an element is short, and the pause before each retry.
+# How often a call is retried if the kernel lacks memory for an element, and the pause in between.
 _TRIES, _REFILL_S = 20, 0.001
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -182,7 +182,7 @@ def attach(section: str, program: int, cgroup: int) -> int:
 
 
 def replace_program(link: int, program: int) -> None:
-    """Replace the program of a link by one of the same kind, atomically."""
+    """Atomically replace the program of a link with one of the same kind."""
     _call(_LINK_UPDATE, _LINK_FIELDS.pack(link, program, 0, 0))
 
 
@@ -233,7 +233,7 @@ def map_info(table: int) -> MapSpec:
 
 
 def memory_of(table: int) -> int:
-    """Return a map's memory in bytes, as the kernel reports it; before Linux 6.4, of a full map."""
+    """Return the bytes that the kernel counts for a map; before Linux 6.4, those of a full map."""
     for line in Path(f"/proc/self/fdinfo/{table}").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == "memlock":
@@ -281,8 +281,8 @@ def delete(descriptor: int, key: bytes) -> bool:
 def update_batch(descriptor: int, keys: bytes, values: bytes, count: int) -> None:
     """Set many elements; 30,000 take 10 to 20 ms. If one fails, earlier ones stay set.
 
-    From Linux 6.1 on, each processor has a small reserve of memory for elements, which the kernel
-    refills after a moment; a batch may use it up before that.
+    From Linux 6.1 on, each CPU has a small reserve of memory for elements, which is refilled after
+    a moment; a batch may use it up sooner.
     """
     key, value = (ctypes.create_string_buffer(x, len(x)) for x in (keys, values))
     key_bytes, value_bytes = len(keys) // count, len(values) // count
@@ -316,7 +316,7 @@ def delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
 
 
 def elements(descriptor: int, spec: MapSpec) -> list[tuple[bytes, bytes]]:
-    """Return all elements of a hash; those changed during the listing may be missing or doubled.
+    """Return all elements of a hash map; those that change meanwhile may be missing or doubled.
 
     Args:
         spec: How the map was created.
@@ -350,7 +350,7 @@ def reason_of(log: str) -> str:
 
 
 def types_of(value_bytes: int) -> bytes:
-    """Return type information: 1 is an integer, 2 a structure without fields.
+    """Return BTF with two types: 1 is an integer, 2 is a structure without fields.
 
     Socket storage requires type information, and checks only the sizes.
     """
@@ -381,7 +381,7 @@ def _load(section: str, code: bytes, log: ctypes.Array[ctypes.c_char] | None = N
 
 
 class _Batch:
-    """A call that processes many elements."""
+    """One call of a batch command, and its result."""
 
     def __init__(
         self,
@@ -442,7 +442,7 @@ def _call_in(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
     """Call bpf(2) with attributes into which the kernel writes its answer."""
     number = _NUMBER.get(platform.machine())
     if number is None:
-        # PermissionError: the kernel may support the call, whose number isn't known here.
+        # The machine may have the call, but under an unknown number.
         unknown = f"cannot call bpf(2): its number on {platform.machine()} isn't known"
         raise PermissionError(errno.EPERM, unknown)
     result = int(_libc.syscall(number, command, attributes, len(attributes)))

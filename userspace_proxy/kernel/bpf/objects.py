@@ -51,7 +51,7 @@ KINDS: Mapping[str, HookKind] = {
 
 
 class MapSpec(NamedTuple):
-    """The parameters of a map to create; ``enum bpf_map_type`` has the types."""
+    """How to create a map; the type is a value of ``enum bpf_map_type``."""
 
     type: int
     key_bytes: int
@@ -140,7 +140,7 @@ class _Elf:
         maps = {
             name: MapSpec(*_MAP.unpack_from(self._sections[where].body, offset))
             for name, where, offset in self._symbols
-            # Other numbers don't refer to sections: the symbol is the file itself, or undefined.
+            # Other numbers aren't sections: they mark the file's own symbol, or an undefined one.
             if 0 < where < len(self._sections) and self._sections[where].name == _MAPS
         }
         programs = [

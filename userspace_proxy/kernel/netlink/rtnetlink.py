@@ -47,28 +47,29 @@ LOOPBACK_NUMBER = 1
 LOCAL_STEERING, REPLY_ROUTING = 117, 118
 FAMILIES: Mapping[int, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
 
-# Family, padding, type, index, flags, change.
+# struct ifinfomsg: family, padding, type, index, flags, change.
 _LINK = struct.Struct("=BBHiII")
 _NAME, _MASTER, _LINKINFO, _WANTED = 3, 10, 18, 29
 _WITHOUT_STATISTICS = 0x8
 _INFO_KIND, _INFO_DATA, _INFO_PORT_KIND, _INFO_PORT_DATA = 1, 2, 4, 5
 _BRIDGE_FILTERS_VLANS, _BRIDGE_CALLS_IPTABLES, _BRIDGE_CALLS_IP6TABLES = 7, 36, 37
 _BRIDGE_PORT_ISOLATED = 33
-# family, padding, interface, state, flags, type.
+# struct ndmsg: family, padding, interface, state, flags, type.
 _NEIGHBOUR = struct.Struct("=BBHiHBB")
 _NEIGHBOUR_ADDRESS, _LINK_ADDRESS, _PERMANENT, _ON_THE_BRIDGE_ITSELF = 1, 2, 0x80, 0x2
 _INCOMPLETE, _FAILED = 0x1, 0x20
-# family, prefix length, flags, scope, interface.
+# struct ifaddrmsg: family, prefix length, flags, scope, interface.
 _ADDRESS = struct.Struct("=BBBBI")
 _PEER, _LOCAL_ADDRESS, _ADDRESS_FLAGS = 1, 2, 8
-# family, prefix length, the source's prefix length, tos; then for a route: table, protocol, scope,
-# kind, flags; for a rule: table, two reserved bytes, action, flags.
+# struct rtmsg and struct fib_rule_hdr: family, prefix length, the source's prefix length, tos; then
+# for a route: table, protocol, scope, type, flags; for a rule: table, two reserved bytes, action,
+# flags.
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _DST, _OUT, _GATEWAY, _METRIC, _SOURCE, _MULTIPATH, _TABLE, _VIA = 1, 4, 5, 6, 7, 9, 15, 18
 _GATEWAYS = frozenset({_GATEWAY, _VIA})
 _IN_NAME, _TARGET, _PRIORITY, _MARK, _MARK_MASK = 3, 4, 6, 10, 16
 _RULE_PROTOCOL = 21
-# The header before each next hop's attributes: length, flags, hops, interface.
+# struct rtnexthop, before each next hop's attributes: length, flags, hops, interface.
 _NEXT_HOP = struct.Struct("=HBBi")
 # IP6_RT_PRIO_USER: the kernel's default.
 _DEFAULT_METRIC_6 = 1024
@@ -213,7 +214,7 @@ def list_routes(family: int, *, table: int = 0, kind: int = 0) -> bytes:
 
 
 def find_neighbour(ip: str, link: int) -> bytes:
-    """Return the request for the neighbour with an address on a link."""
+    """Return the request for the neighbour with an address on a link; refused if there is none."""
     body = _NEIGHBOUR.pack(family_of(ip), 0, 0, link, 0, 0, 0)
     return request(GET_NEIGHBOUR, 0, body + attribute(_NEIGHBOUR_ADDRESS, pack_ip(ip)))
 
@@ -237,7 +238,7 @@ def read_link(message: Message) -> ListedLink:
     found = dict(read_attributes(message.body, _LINK.size))
     info = dict(read_attributes(found.get(_LINKINFO, b"")))
     kind, port_kind = _text(info.get(_INFO_KIND, b"")), _text(info.get(_INFO_PORT_KIND, b""))
-    # For other kinds, the numbers of attributes have other meanings.
+    # For other kinds of links, the attributes' numbers have other meanings.
     bridge = info.get(_INFO_DATA, b"") if kind == "bridge" else b""
     port = info.get(_INFO_PORT_DATA, b"") if port_kind == "bridge" else b""
     options = dict(read_attributes(bridge))

@@ -1,4 +1,4 @@
-"""Finds the user of a socket: the client of a connection within this node, or a Unix listener.
+"""Finds the user that owns the client's socket of a local connection, or a Unix listener.
 
 Source: sock_diag(7); net/ipv4/inet_diag.c, inet_diag_find_one_icsk(); linux/inet_diag.h;
 net/unix/diag.c; linux/unix_diag.h.
@@ -87,7 +87,7 @@ def _read_listener(body: bytes) -> tuple[bytes, int | None]:
 
 @checked
 def _read_user(body: bytes, port: int) -> int | None:
-    # If the client is elsewhere, the kernel may find a listener with its port, which has no peer.
+    # If the client is elsewhere, a local listener may have the same port; a listener has no peer.
     _, other = _ANSWER.unpack_from(body)
     return _USER.unpack_from(body)[0] if other == port else None
 

@@ -49,7 +49,7 @@ LISTINGS = 10
 # The number of requests per batch. A refusal takes about 1 KiB of kernel memory, so 100 refusals
 # fit into a socket's buffer (net.core.rmem_default is 208 KiB); 100 requests fit into one message.
 BATCH = 100
-# Errors of a listing if the kernel lacks the family, or rules, or if a table has no route.
+# Errors of a listing if the kernel lacks the address family or routing rules, or the table.
 _UNSUPPORTED = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 # The number of bytes per read: the kernel never sends more in one datagram.
 _READ_BYTES = 1 << 16
@@ -119,7 +119,7 @@ class Requests:
 
     @property
     def port(self) -> int:
-        """The port ID of this socket, by which events name the sender of a change."""
+        """The port ID that events about this socket's changes name as their sender."""
         return int(self._socket.getsockname()[0])
 
     def list_all(self, request: bytes) -> list[Message]:
@@ -152,7 +152,7 @@ class Requests:
             raise
 
     def blocks(self, request: bytes) -> Iterator[bytes]:
-        """Yield the datagrams of a listing unparsed; consume all of them."""
+        """Yield the datagrams of a listing unparsed; the caller must consume all of them."""
         number = self._next_number()
         self._socket.send(numbered(request, number))
         is_complete = False
@@ -210,7 +210,7 @@ class Requests:
         self._socket.close()
 
     def _make_room(self, size: int) -> None:
-        """Enlarge the send buffer for a message, if this process may."""
+        """Enlarge the send buffer for a message, if this process is permitted to."""
         if size > self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _OVERHEAD:
             for option in (SO_SNDBUFFORCE, socket.SO_SNDBUF):
                 with contextlib.suppress(OSError):
@@ -357,8 +357,8 @@ class RouteSockets(contextlib.ExitStack):
 def is_for_netfilter(sock: socket.socket) -> bool:
     """Return whether requests over a socket are sent to the kernel's netfilter.
 
-    Check this for each socket that another process passes: otherwise, that process could answer
-    instead of the kernel.
+    Otherwise, a process could answer instead of the kernel: check each socket that another process
+    has passed.
     """
     return (sock.family, sock.proto) == (socket.AF_NETLINK, NETLINK_NETFILTER)
 

@@ -174,11 +174,11 @@ def load(field: Field, register: int = 1) -> bytes:
 
 
 def match(field: Field, value: int | bytes, *, mask: int | bytes = b"", op: int = EQUAL) -> bytes:
-    """Continue if the comparison of a field, or of its masked bits, with a value is true.
+    """Continue if a comparison of a field with a value holds.
 
     Args:
-        value: A number, or bytes as in a packet.
-        mask: The bits to compare; by default all.
+        value: The value: a number, or bytes as in a packet.
+        mask: The bits of the field to compare; by default all.
     """
     masked = _bits(_packed(field, mask), bytes(field.width)) if mask else b""
     return load(field) + masked + _compare(_packed(field, value), op)
@@ -214,7 +214,7 @@ def one_of(field: Field, key: KeyType, *values: int, is_inverted: bool = False) 
 
 
 def look_up(fields: Sequence[Field], name: str, register: int = 1) -> bytes:
-    """If a map contains the fields as a key, put the value into a register, and continue.
+    """Continue if a map contains the fields as a key; put its value into a register.
 
     Args:
         register: The register for the value, 1 to 4. The key also uses the following ones.
@@ -303,9 +303,8 @@ def dnat_to_ip(ip: int, family: int) -> bytes:
 def dnat_shifted(ip: int, first: int, last: int, family: int) -> bytes:
     """Translate to the address in a slot, and the dialled port to another port.
 
-    Two more slots contain port numbers; the new port is
-    ``first + dialled % (last - first + 1)``.
-    ``nft`` lists the range without the flag, which it doesn't know.
+    Two more slots contain the ports ``first`` and ``last``; the new port is ``first + dialled %
+    (last - first + 1)``. ``nft`` lists the range without the flag, which it doesn't support.
 
     Source: nf_nat_l4proto_unique_tuple() in net/netfilter/nf_nat_core.c, NF_NAT_RANGE_PROTO_OFFSET.
     """

@@ -7,8 +7,8 @@ The caller supplies the contents: messages that create the table with its sets, 
 and the sets' elements.
 
 Rule 1: unless another program has changed the table, it contains the last written state.
-Rule 2: the kernel's rules are compared with its listing after the last write, its elements with the
-desired elements.
+Rule 2: rules are compared with the kernel's listing that was read after the write, elements with
+the desired elements.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .writer import INET, SetElement
 # Errors of a kernel that lacks a feature. Other errors (out of memory, a late answer, a temporary
 # refusal) don't show which features it supports.
 _LACKS = frozenset({errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
-# The number of attempts to list the written table: the kernel may be short of memory.
+# How often reading back the written table is tried: the kernel may be short of memory.
 _LISTINGS = 2
 
 

@@ -204,7 +204,7 @@ class NftTable:
                 for step in steps:
                     self._commit(step)
             except NftablesError as exc:
-                # The steps before the refused one are applied.
+                # The steps before the refused one have been applied.
                 exc.is_certain = False
                 self._watch.doubt()
                 raise

@@ -137,8 +137,8 @@ def list_of(kind: int, family: int, table: str = "", name: str = "") -> bytes:
     """Return the request for a listing.
 
     Args:
-        table: Limits the listing to a table; ignored for tables and chains.
-        name: For rules, limits the listing to a chain; for elements, their set.
+        table: Limits the listing to a table, except for tables and chains.
+        name: Limits rules to a chain; names the set whose elements are listed.
     """
     limits = (text(TABLE, table) if table else b"") + (text(SET_NAME, name) if name else b"")
     return request(kind, DUMP, bytes([family, 0, 0, 0]) + limits)

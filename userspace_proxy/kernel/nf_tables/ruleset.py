@@ -40,7 +40,7 @@ _BEGIN, _END = 0x10, 0x11
 _FRAME = bytes([0, 0, 0, 10])
 # The error numbers of kernels without nfnetlink or nf_tables.
 _NOT_THERE = (errno.EPROTONOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP)
-# The maximum number of further listings of elements until two agree.
+# The maximum number of times that elements are listed until two listings agree.
 _LISTINGS = 10
 _WORDS = {
     NEW_TABLE: "add table",
@@ -66,7 +66,7 @@ _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 
 
 class NftablesError(SteeringError):
-    """The kernel refused a transaction; nothing was changed.
+    """The kernel refused a transaction, so nothing was changed; or the outcome is unknown.
 
     Args:
         code: The error number.
@@ -117,7 +117,7 @@ class Ruleset:
 
     @property
     def port(self) -> int:
-        """The port ID of this object's socket, by which events name the sender of a change."""
+        """The port ID that events about this object's changes name as their sender."""
         return self._requests.port
 
     def generation(self) -> int:
@@ -191,7 +191,7 @@ class Ruleset:
         self._send(messages, request(_END, 0, _FRAME))
 
     def try_out(self, messages: Sequence[bytes]) -> None:
-        """Raise an NftablesError if the kernel would refuse some changes; changes nothing."""
+        """Raise an NftablesError if the kernel would refuse these changes; makes none of them."""
         # The kernel discards a transaction without an end.
         self._send(messages, b"")
 

@@ -1,4 +1,4 @@
-"""Makes a few edits of a legacy table by python-iptables, which no other module imports.
+"""Makes a few edits of a legacy table with python-iptables, which no other module imports.
 
 Many edits go to ``iptables-restore`` instead. Here, each edit takes 0.5 ms, and the table is read
 and committed once for all edits.
@@ -37,8 +37,8 @@ def are_few(edits: int, rules: int) -> bool:
 def _import_iptc() -> Any:
     """Import python-iptables without letting it run programs to find its library.
 
-    Without the folder, it runs ldconfig, gcc and ld, and it loads setuptools if that replaces
-    distutils. This takes 0.36 s of CPU time instead of 0.07 s. Source: iptc/util.py.
+    It searches with ldconfig, gcc and ld unless the folder is given, and loads setuptools if that
+    replaces distutils: this takes 0.36 s of CPU time instead of 0.07 s. Source: iptc/util.py.
     """
     sys.modules.setdefault("distutils", None)  # type: ignore[arg-type]
     os.environ.setdefault("IPTABLES_LIBDIR", sysconfig.get_path("platlib"))

@@ -127,7 +127,7 @@ class ElementChanges(NamedTuple):
 
 
 def is_looked_up(listing: Listing, name: str) -> bool:
-    """Return whether a table's rules look up a map in both nat chains."""
+    """Return whether a map is looked up in both nat chains that should use it."""
     return all(
         any(
             one.name == "lookup" and text_in(one.attributes(), x.LOOKUP_SET) == name
@@ -192,7 +192,7 @@ def differing_frontends(
     uses: Mapping[bytes, int],
     refuse_port: int,
 ) -> tuple[ElementChanges, dict[bytes, int]]:
-    """Return the changes of all sets that give some frontends new ports.
+    """Return the changes to all sets by which these frontends get new ports.
 
     Ports that no frontend uses any longer stay guarded.
 
@@ -256,14 +256,14 @@ def write_prerouting(shape: Shape) -> list[bytes]:
 def read_ports(
     elements: Iterable[SetElement], maps: Iterable[str] = ALL_MAPS
 ) -> dict[Frontend, int]:
-    """Return the frontends and their ports in the elements of some maps; see :func:`each_port`."""
+    """Return the frontends' ports in the elements of these maps, as :func:`each_port` does."""
     return dict(each_port(elements, maps))
 
 
 def each_port(
     elements: Iterable[SetElement], maps: Iterable[str] = ALL_MAPS
 ) -> Iterator[tuple[Frontend, int]]:
-    """Yield the frontends and ports in the elements of some maps; a frontend may occur in several.
+    """Yield the frontends and ports in these maps' elements; a frontend may occur in several.
 
     Elements that this proxy never writes are skipped.
     """

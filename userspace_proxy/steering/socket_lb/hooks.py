@@ -73,8 +73,8 @@ _log = FieldLogger("userspace_proxy.steering")
 # The share of a thread's time that comparisons may take. Comparing all elements takes 40 ms with
 # 10,000 Services.
 _SHARE = 0.025
-# The maximum number of removed endpoints that are kept while connections to them are open, and how
-# many of these are checked per second; a check takes 5 µs.
+# How many removed endpoints are kept while connections to them are open, and how many are checked
+# per second, in turn; a check takes 5 µs.
 _LEFT_MAX, _LEFT_EACH = 16_384, 1_024
 
 
@@ -101,7 +101,7 @@ class Hooks:
     """One proxy's programs and maps.
 
     Methods that change them must be called in one thread; methods that read, from ``counts`` on, in
-    any.
+    any thread.
 
     Args:
         kernel: The features of the kernel.
@@ -178,7 +178,7 @@ class Hooks:
         self.leave({**dict.fromkeys(self._desired.hooked()), **wanted})
 
     def leave(self, affected: Mapping[Frontend, Target | None]) -> None:
-        """Stop translating those of some frontends that can't be offloaded any more."""
+        """Of these frontends, stop translating those that must not be offloaded."""
         if leaving := self._desired.leaving(affected):
             self.change(leaving)
 
@@ -257,8 +257,8 @@ class Hooks:
     def ejected(self) -> Mapping[At, float]:
         """Return the endpoints that are ejected in all network namespaces.
 
-        The value is the number of seconds until a dial serves as a probe; 0 if the next dial does,
-        or if a probe is in progress.
+        Each one comes with the seconds until a dial will serve as a probe; 0 if the next dial does,
+        or a probe is in progress.
         """
         now, found = time.monotonic_ns(), {}
         for key, value in self._elements("ejected"):
@@ -312,11 +312,11 @@ class Hooks:
 
     @property
     def state(self) -> SocketLbFacts:
-        """The facts about the hooks, without the maps' memory."""
+        """The state of the hooks, without the maps' memory."""
         return self._facts()
 
     def shown(self) -> SocketLbFacts:
-        """Return the facts about the hooks with the maps' memory; takes a few system calls."""
+        """Return :attr:`state` with the maps' memory, which takes some system calls."""
         with suppress(OSError):
             return self._facts(self._programs.map_bytes() if self._programs is not None else 0)
         return self._facts()
@@ -385,7 +385,8 @@ class Hooks:
     def _write(self, edits: Edits) -> None:
         """Write a difference; if the maps' state is unknown, the next repair writes it instead.
 
-        A frontend whose new target isn't written is removed until then, which needs no memory.
+        If a frontend's new target can't be written, the frontend isn't offloaded until the repair;
+        removing its entries needs no memory.
         """
         if self._is_unsure:
             self._leave(edits)

@@ -122,7 +122,7 @@ def check_hooks(
     """If translating connect() is required, check that it is possible; changes nothing.
 
     Raises:
-        SteeringError: connect() can't be translated, so startup would fail.
+        SteeringError: It isn't possible, so startup would fail.
     """
     if hooks is None or not hooks.is_required:
         return

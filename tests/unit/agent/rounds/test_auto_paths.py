@@ -1,4 +1,4 @@
-"""Service ports with path ``auto`` that the kernel carries, by the results of probes."""
+"""The path of Service ports with path ``auto``, by the results of probes."""
 
 import errno
 from dataclasses import replace
@@ -200,7 +200,7 @@ def test_udp_stays_on_the_kernel_path_while_endpoints_exist(auto):
     auto.close()
 
 
-def test_a_service_port_leaving_auto_is_no_longer_probed_and_its_results_are_dropped(auto):
+def test_a_service_port_leaving_auto_is_no_longer_probed_and_its_results_are_deleted(auto):
     auto.follow(WEB)
     answer(auto, A, B)
     asked = replace(WEB, path=PathDecision(DataPath.KERNEL, "its annotation asks for it"))

@@ -1,4 +1,4 @@
-"""The changes that a round takes, from namespaces that change little, much and all the time."""
+"""The changes that a round takes from namespaces that change rarely, often and constantly."""
 
 import itertools
 from dataclasses import replace
@@ -60,7 +60,7 @@ def rounds():
     return found
 
 
-def test_a_change_exceeding_the_remaining_turn_waits(rounds):
+def test_a_change_that_exceeds_the_rest_of_a_turn_waits_for_the_next(rounds):
     rounds.elements = 3_000
     for n in range(3):
         rounds.change(f"web-{n}", count=1)
@@ -103,7 +103,7 @@ def addresses(rounds, name):
         pytest.param(addresses, 2, id="addresses"),
     ],
 )
-def test_slices_elements_and_addresses_add_to_the_cost_of_a_turn(rounds, put, count):
+def test_slices_kernel_elements_and_addresses_add_to_the_cost_of_a_change(rounds, put, count):
     for n in range(count):
         put(rounds, f"web-{n}")
     taken = rounds.round()
@@ -134,7 +134,7 @@ def test_a_constantly_changing_namespace_waits_longer_each_time(rounds):
     assert waits[-1] == 1.0
 
 
-def test_a_quiet_namespace_does_not_wait(rounds):
+def test_a_namespace_without_recent_changes_does_not_wait(rounds):
     for _ in range(100):
         rounds.change("web")
         rounds.round(0.125)
@@ -233,7 +233,7 @@ def test_a_service_moved_to_another_proxy_is_dropped_immediately(waiting):
     assert put(waiting, **OLD, proxy_name="other").proxy_name == "other"
 
 
-def test_only_evaluated_endpoints_count_towards_a_services_wait(rounds):
+def test_only_endpoints_that_the_plan_evaluates_add_to_a_services_wait(rounds):
     rounds.change("web", 10_000)
     put(rounds, tuple(ServicePort(f"p{n}", n, "TCP") for n in range(1, 1_001)))
     rounds.change("web", 10_000)

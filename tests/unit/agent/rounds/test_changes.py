@@ -70,7 +70,7 @@ def with_slices(cluster, *times):
     return cluster.store.snapshot()
 
 
-def test_the_trigger_times_of_new_slices_are_recorded_and_taken_once():
+def test_the_trigger_times_of_new_slices_are_recorded_and_returned_once():
     cluster, triggers = Cluster(), Triggers(started=900.0)
     before = cluster.serve("web", "10.96.0.1", POD)
     after = with_slices(cluster, 1000.0, 0.0, 899.0, 1002.0)
@@ -151,7 +151,7 @@ async def test_a_waiting_change_is_not_applied_while_other_changes_are():
     assert (counters.in_force, progress.next_turn_in_s) == ((1, 3), math.inf)
 
 
-async def test_a_change_at_its_turn_is_waiting_until_applied():
+async def test_a_change_that_has_got_its_turn_counts_as_waiting_until_applied():
     counters, now = SyncCounters(), [0.0]
     progress = with_a_change_that_waits(counters, lambda: now[0])
     assert counters.waiting_since == 0
@@ -180,7 +180,7 @@ async def test_a_round_returns_the_delays_of_its_changes():
     assert progress.end(progress.begin()) == [0.0]
 
 
-async def test_waiters_do_not_resume_before_the_first_snapshot():
+async def test_no_waiter_resumes_before_the_first_snapshot():
     progress = Progress(SyncCounters())
     waiting = [asyncio.ensure_future(each) for each in (progress.settled(), progress.caught_up())]
     await progress.announce()

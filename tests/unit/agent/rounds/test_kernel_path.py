@@ -1,4 +1,4 @@
-"""The endpoints from which the kernel chooses, and the clients for which it does."""
+"""The endpoints among which the kernel chooses, and the clients that get its choice."""
 
 from dataclasses import replace
 
@@ -58,7 +58,7 @@ def test_clients_outside_the_source_ranges_get_no_endpoint_choice():
     assert choices(admits=(OFFICE,)) == (EndpointChoice((A, B), (OFFICE,)),)
 
 
-def test_outside_clients_may_have_other_endpoints():
+def test_outside_clients_can_get_other_endpoints_than_inside_clients():
     assert choices(outside=(B,), inside=(PODS,)) == (
         EndpointChoice((A, B), (PODS,)),
         EndpointChoice((B,)),
@@ -69,7 +69,7 @@ def test_outside_clients_without_an_endpoint_use_the_proxy_port():
     assert choices(outside=(), inside=(PODS,), admits=(PODS,)) == (EndpointChoice((A, B), (PODS,)),)
 
 
-def test_source_ranges_limit_clients_inside_and_outside():
+def test_source_ranges_limit_inside_and_outside_clients():
     found = choices(outside=(B,), inside=(PODS,), admits=("10.244.1.0/24", OFFICE))
     assert found == (
         EndpointChoice((A, B), ("10.244.1.0/24",)),
@@ -93,7 +93,7 @@ def test_endpoints_are_repeated_in_proportion_to_their_weights():
     assert choices(weights=((A, 200), (B, 100))) == (EndpointChoice((A, A, B)),)
 
 
-def test_source_hash_fills_slots_in_proportion_to_weights():
+def test_source_hash_fills_slots_in_proportion_to_their_weights():
     hashed = Handling(balance=Balance.SOURCE_HASH)
     (target,) = targets_of(plan(handling=hashed), {WEB: 20000}, is_in_kernel=True).values()
     slots = fill_slots((A, B), {})
@@ -114,7 +114,7 @@ def test_refused_and_loopback_frontends_keep_their_targets():
     }
 
 
-def test_session_affinity_belongs_to_the_service_port():
+def test_session_affinity_is_kept_per_service_port():
     targets = targets_of(plan(affinity_timeout_s=60), {WEB: 20000}, is_in_kernel=True)
     affinity = Affinity("shop/web", 60)
     assert targets == {
@@ -153,7 +153,7 @@ RTP = Frontend("10.96.7.1", 9000, Protocol.UDP, last=20000)
 RANGES = (DialledRange("10.96.7.1", 9000, 20000, 10000),)
 
 
-def test_endpoints_of_a_range_have_the_target_of_its_first_port():
+def test_endpoints_of_a_range_have_the_target_port_of_its_first_port():
     found = targets_of(plan(ranges=RANGES), {WEB: 1, RTP: 1}, is_in_kernel=True)
     (choice,) = found[RTP].choices
     assert choice.endpoints == (SocketAddress(A.ip, 7080), SocketAddress(B.ip, 7080))

@@ -54,7 +54,9 @@ async def test_affinity_rules_count_as_several_elements(make, monkeypatch):
     assert len(in_kernel(served_ports)) == 2
 
 
-async def test_service_ports_do_not_enter_the_kernel_path_with_other_changes(make, monkeypatch):
+async def test_while_entering_is_not_allowed_no_further_service_port_enters_the_kernel_path(
+    make, monkeypatch
+):
     monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 1)
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(serve(cluster, 3, KERNEL))

@@ -44,7 +44,7 @@ def make(bind, last=FIRST + 999, holder="", **more):
 
 
 def one(addresses, ip, preferred=None):
-    """Return the plan of a Service port with this address, and its one key and wanted listener."""
+    """Return the plan of a Service port with this address, its only key and its wanted listener."""
     plan = plan_of(ip)
     ((key, wanted),) = addresses.wanted(plan, preferred or {}).items()
     return plan, key, wanted
@@ -64,7 +64,9 @@ def test_a_frontend_is_bound_even_if_the_node_lacks_its_address():
 
 
 @pytest.mark.parametrize(("second", "expected"), [(8080, [80, 8080, FIRST]), (0, [80, FIRST])])
-def test_a_second_loopback_port_is_tried_before_the_proxy_port_range(second, expected):
+def test_the_second_port_of_a_loopback_frontend_is_tried_before_the_proxy_port_range(
+    second, expected
+):
     addresses = make(Bind.LOOPBACK, second_port=lambda frontend: second and frontend.port + 8000)
     _, _, wanted = one(addresses, "127.98.0.1")
     found = list(itertools.islice(wanted.addresses, len(expected)))
@@ -85,7 +87,7 @@ def test_a_loopback_frontend_keeps_its_address_when_bound_to_loopback(ip, expect
     assert not wanted.transparent
 
 
-def test_a_port_of_a_range_is_bound_only_at_its_own_number():
+def test_a_port_of_a_port_range_is_bound_only_to_its_own_number():
     ranges = (DialledRange("127.98.0.1", 80, 90, 80),)
     plan = with_serving(plan_of("127.98.0.1"), ranges=ranges)
     (own,) = plan.frontends
@@ -114,7 +116,7 @@ def test_a_limited_number_of_ports_in_use_is_skipped():
         for _ in range(2):
             _, _, wanted = one(addresses, "10.96.0.1")
             found += [address.port for address in wanted.addresses]
-        addresses.start_over()
+        addresses.start_over(is_short=True)
     assert found == list(range(FIRST, FIRST + 2 * listen_addresses._TRIES))
 
 
@@ -161,14 +163,14 @@ def test_a_range_without_a_free_port_is_an_error(last, held):
     )
 
 
-def test_untried_ports_may_be_free():
+def test_a_range_counts_as_exhausted_only_after_all_its_ports_were_tried():
     addresses, kinds = make(Bind.PROXY_PORT, FIRST + 599, "nginx"), []
     for _ in range(3):
         plan, key, wanted = one(addresses, "10.96.0.1")
         assert list(wanted.addresses)
         error = addresses.explain(plan, key, taken())
         kinds.append((type(error), error.message))
-        addresses.start_over()
+        addresses.start_over(is_short=True)
     start = f"cannot listen for shop/web: no proxy port of {FIRST}-{FIRST + 599}"
     not_tried = (ShortageError, f"{start} that was tried is free, nginx has some")
     assert kinds == [not_tried] * 2 + [(BoundError, f"{start} is free, nginx has some")]
@@ -224,7 +226,7 @@ def test_an_error_omits_a_port_number_that_varies_between_attempts(ip, number, s
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
 RECOVERED = [
-    # Two frontends of one Service port, a refusing one, and one of a range that has changed.
+    # Two frontends of one Service port, a refused one, and one of a range that has changed.
     (
         Bind.PROXY_PORT,
         {WEB: FIRST, frontend("10.96.0.2"): FIRST, frontend("10.96.0.3"): 0, WEB_6: FIRST - 1},
@@ -261,7 +263,7 @@ class Owner:
         self.listeners = {each: (self, each) for each in frontends}
 
 
-def test_a_replaced_frontend_remains_with_the_new_service_port():
+def test_a_frontend_that_moved_stays_with_its_new_service_port():
     one, two, both = frontend("10.96.0.1"), frontend("10.96.0.2"), ListenerIndex()
     before, after = Owner(one, two), Owner(one)
     both.change(before, before.listeners)

@@ -1,4 +1,4 @@
-"""At the limit, listeners of the namespace that has the most go to namespaces that have few."""
+"""At the limit, the namespace with the most listeners gives some up to those with few."""
 
 import contextlib
 import socket
@@ -140,7 +140,7 @@ def test_the_excess_is_computed_for_the_service_or_its_namespace(held, expected)
 
 
 class CountingPool(PortPool):
-    """Counts the searches for a free number."""
+    """Counts the searches for a free port number."""
 
     searches = 0
 
@@ -190,7 +190,7 @@ def settle(served_ports, snapshot):
 
 @pytest.fixture(params=["proxy-ports", "descriptors"])
 def few(request, make, plane):
-    """Return Service ports with this many listeners, because of either limit."""
+    """Service ports with at most PORTS listeners, because ports or descriptors are limited."""
     if request.param == "proxy-ports":
         return make(Bind.PROXY_PORT, CountingPool(27800, 27800 + PORTS - 1))
     plane._listeners._limit = 2 * PORTS
@@ -214,7 +214,7 @@ async def test_a_service_with_twice_the_ports_yields_one_to_each_new_service(few
     assert sum("Service tenant/big has " in problem for problem in problems) == PORTS + 2 * 3
 
 
-async def test_a_giver_refuses_before_its_listener_closes(few):
+async def test_the_frontend_of_a_giver_is_refused_before_its_listener_closes(few):
     cluster = Cluster()
     settle(few, cluster.serve("tenant", "big", PORTS))
     few.follow(cluster.serve("shop", "web"))
@@ -238,7 +238,7 @@ async def test_without_a_free_port_a_retry_tries_only_one_service_port(few):
     assert few.pool.searches == 1
 
 
-async def test_service_ports_with_a_listener_per_address_do_not_flap(make, plane):
+async def test_service_ports_with_a_listener_per_address_do_not_take_turns_forever(make, plane):
     plane._listeners._limit = 2 * PORTS
     ports, cluster = make(Bind.FRONTEND), Cluster()
     for args in (("shop", "web", 15), ("other", "web", 3), ("tenant", "big", 10)):

@@ -136,7 +136,7 @@ def test_unbound_node_ports_are_bound_later_without_a_service_change(reservation
     bound(UDP, V4, port=released.port).close()
 
 
-def test_a_port_lost_to_a_daemon_is_not_bound_behind_its_back(reservations):
+def test_a_port_lost_to_a_daemon_is_not_bound_again_when_the_daemon_exits(reservations):
     port = NodePort(TCP, V4, free_port(TCP, V4))
     with no_descriptors():
         assert reservations.take(port, now=0) == ""
@@ -165,7 +165,7 @@ def test_a_port_is_released_once_no_service_port_uses_it(reservations):
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_a_daemon_bound_to_an_interface_holds_the_port(reservations, protocol):
+def test_a_daemon_bound_to_a_single_interface_holds_the_port(reservations, protocol):
     with bound(protocol, V4) as daemon:
         daemon.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
         assert own_name() in reservations.take(

@@ -1,4 +1,4 @@
-"""The defaults of an embedded proxy are those that are safe on a node."""
+"""The defaults of an embedded proxy are safe on a node."""
 
 import types
 import typing
@@ -27,7 +27,7 @@ def test_proxy_ports_are_below_node_ports_and_ephemeral_ports():
 
 
 def types_of(hint):
-    """Return the types of a union, and of a named tuple as a plain tuple."""
+    """Return the types of a union; a named tuple counts as a plain tuple."""
     parts = typing.get_args(hint) if type(hint) is types.UnionType else (hint,)
     return {
         tuple[*typing.get_type_hints(part).values()] if hasattr(part, "_fields") else part

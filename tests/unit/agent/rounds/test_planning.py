@@ -1,4 +1,4 @@
-"""Planning: listeners follow the plan, and problems that concern a cluster's users are reported."""
+"""Planning: listeners follow the plan; problems that concern the cluster's users are reported."""
 
 from userspace_proxy.agent.rounds import tasks
 from userspace_proxy.causes.say import say
@@ -127,7 +127,7 @@ async def test_recovered_listeners_without_a_service_port_close_with_the_first_p
     assert [is_listening(port) for port in ports] == [True, False]
 
 
-async def test_recovered_listeners_stay_open_while_rules_lead_to_them(plane, start):
+async def test_recovered_listeners_stay_open_while_rules_redirect_to_them(plane, start):
     plane.recover([(Protocol.TCP, SocketAddress("0.0.0.0", 28000))], transparent=False)
     steering = WatchedSteering(kernel={CART: 28000})
     loop = await start(steering, recovered=await steering.start())
@@ -173,7 +173,7 @@ async def test_a_long_plan_lets_other_tasks_run(start, monkeypatch):
 
 
 async def test_opening_listeners_does_not_make_the_loop_count_as_stuck(start):
-    """Opening listeners took a minute, during which /livez failed."""
+    """Opening very many listeners can take a minute, during which /livez must not fail."""
     loop, seen = await start(WatchedSteering()), []
     open_ = loop._served_ports.open
     loop._served_ports.open = lambda *given: seen.append(loop.planning.turned) or open_(*given)

@@ -130,7 +130,7 @@ async def test_drift_is_repaired_and_counted(start):
     assert first <= before <= second <= time.monotonic()
 
 
-async def test_repairs_and_unrepairable_drift_are_reported(start, caplog):
+async def test_repairs_and_failed_repairs_of_drift_are_reported(start, caplog):
     reported = []
     steering, loop, cluster = await begin(start, report=reported.append)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
@@ -159,7 +159,9 @@ async def test_repairs_and_unrepairable_drift_are_reported(start, caplog):
     ]
 
 
-async def test_a_change_of_another_frontend_does_not_end_unrepairable_drift(start, caplog):
+async def test_a_change_of_another_frontend_does_not_end_drift_that_cannot_be_repaired(
+    start, caplog
+):
     caplog.set_level("INFO")
     steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", WEB.ip, POD))

@@ -67,7 +67,7 @@ async def test_many_unsteerable_frontends_are_logged_in_one_line(make, caplog):
     assert (record.frontends, record.cause) == (8, "IPv4 is switched off")
 
 
-async def test_an_unsteered_change_is_included_in_the_next_change(make):
+async def test_a_change_that_was_not_steered_is_included_in_the_next_change(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     first = cluster.serve("web", "10.96.0.1", POD)
     targets = served_ports.follow(first)

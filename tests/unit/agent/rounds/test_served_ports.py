@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from userspace_proxy.agent.rounds import listen_addresses
 from userspace_proxy.model import (
     Balance,
     Frontend,
@@ -44,7 +45,7 @@ async def test_without_usable_endpoints_the_target_is_refuse_and_the_proxy_port_
     assert is_listening(port)
 
 
-async def test_a_program_using_the_whole_range_is_named(make, monkeypatch):
+async def test_a_program_that_uses_the_whole_proxy_port_range_is_named(make, monkeypatch):
     with contextlib.ExitStack() as stack:
         servers = [
             stack.enter_context(socket.create_server(("0.0.0.0", port)))
@@ -69,7 +70,7 @@ async def test_a_program_using_the_whole_range_is_named(make, monkeypatch):
     assert not served.problem
 
 
-async def test_a_problem_lasts_until_clients_are_steered_to_the_listener(make, caplog):
+async def test_a_problem_is_shown_until_clients_are_steered_to_the_listener(make, caplog):
     caplog.set_level("INFO")
     with socket.create_server(("0.0.0.0", 27710)) as holder:
         served_ports = make(Bind.PROXY_PORT, PortPool(27710, 27710))
@@ -101,7 +102,7 @@ async def test_log_lines_of_a_constantly_changing_service_are_limited(make, capl
     assert lines == 20
 
 
-async def test_a_service_removed_before_being_steered_is_not_served_again(make, caplog):
+async def test_a_service_removed_before_being_steered_is_not_logged_as_served_again(make, caplog):
     caplog.set_level("INFO")
     cluster = Cluster()
     with socket.create_server(("0.0.0.0", 27711)) as holder:
@@ -127,6 +128,20 @@ async def test_an_exhausted_range_is_reported_only_for_the_later_service(make):
     assert served_ports.steered.targets() == {frontend("10.96.0.2"): 27600}
     served_ports.steered.mark(served_ports.steered.change())
     assert not any(served.problem for served in served_ports)
+
+
+async def test_ports_tried_for_a_removed_service_count_as_untried(make, monkeypatch):
+    monkeypatch.setattr(listen_addresses, "_TRIES", 2)
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, PortPool(27601, 27603))
+    with contextlib.ExitStack() as stack:
+        for port in range(27601, 27604):
+            stack.enter_context(socket.create_server(("0.0.0.0", port)))
+        served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
+        served_ports.follow(cluster.remove("web"))
+        assert not retry(served_ports)
+        served_ports.follow(cluster.serve("cart", "10.96.0.2", POD))
+        (served,) = served_ports
+        assert served.hint == "others are tried each second"
 
 
 async def test_a_changed_protocol_opens_another_socket(make):
@@ -219,7 +234,7 @@ async def test_policies_of_the_plan_reach_the_data_plane(make):
     assert served.group.serving == Serving((), admits=())
 
 
-async def test_workers_get_the_plan_unchanged_except_for_detours_of_the_protocol(make):
+async def test_workers_get_the_plan_unchanged_except_for_detours_of_its_protocol(make):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", "10.96.0.1", POD))
     (served,) = served_ports

@@ -166,7 +166,7 @@ async def test_a_waiting_change_is_retried_after_the_kernel_rejects_it(start, mo
     loop = await start(steering)
     now = stop_turns(loop)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
-    # Each change needs a turn, so the second of two changes waits.
+    # Each change needs a whole turn, so the second of two changes waits.
     loop.publish(cluster.serve("web", WEB.ip))
     await loop.progress.caught_up()
     loop.publish(cluster.serve("cart", CART.ip, POD))
@@ -212,7 +212,7 @@ async def test_a_long_retry_does_not_make_the_loop_count_as_stuck(start):
 
 @pytest.mark.parametrize("steps", range(5))
 async def test_a_cancellation_arriving_with_a_change_is_not_lost(plane, steps):
-    """A stop at the time of a change must not wait forever, as Python 3.11's wait_for would."""
+    """A stop during a change must not wait forever, as it would with Python 3.11's wait_for."""
     steering = FakeSteering()
     served_ports = ServedPorts(plane, steering.bind, PortPool(28000, 28999))
     loop = SyncLoop(
@@ -229,7 +229,7 @@ async def test_a_cancellation_arriving_with_a_change_is_not_lost(plane, steps):
     served_ports.close()
 
 
-async def test_a_rejected_round_counts_as_an_iteration(start):
+async def test_a_round_that_the_kernel_rejects_counts_as_an_iteration(start):
     steering, loop, cluster = await begin(start)
     steering.fails_with = SteeringError("another program holds the lock")
     loop.publish(cluster.serve("web", WEB.ip, POD))

@@ -1,4 +1,4 @@
-"""Background tasks end the proxy on purpose, or are restarted; failures are logged."""
+"""A failed background task ends the proxy or is restarted; failures are logged."""
 
 import asyncio
 
@@ -135,7 +135,7 @@ async def test_a_task_that_swallowed_its_cancellation_is_cancelled_again(monkeyp
     assert caplog.messages == ["bug: a background task did not end"] * 2
 
 
-async def test_a_reading_is_shared_with_requests_a_moment_later():
+async def test_a_reading_is_reused_for_requests_shortly_afterwards():
     times, readings = [1.0, 1.0, 1.0, 1.0 + READING_S, 1.0 + READING_S], []
 
     async def read():

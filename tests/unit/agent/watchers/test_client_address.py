@@ -78,7 +78,7 @@ def reply_rules(node):
     return node.run("ip rule; ip -6 rule").count("11800")
 
 
-def test_replies_are_diverted_until_clean_up(node):
+def test_replies_are_routed_through_this_node_until_the_clean_up(node):
     async def scenario(addresses, plane):
         assert addresses.reason == ""
         assert plane.has(POD_NETWORK)
@@ -198,5 +198,5 @@ def test_on_a_node_without_ipv6_only_ipv4_networks_reach_the_plane(node, caplog)
 @pytest.mark.parametrize(
     ("name", "is_possible"), [("eth0", True), ("cilium_net", True), ("cilium_host", False)]
 )
-def test_only_ciliums_interface_prevents_client_address_preservation(name, is_possible):
+def test_only_an_interface_of_cilium_prevents_client_address_preservation(name, is_possible):
     assert (impossible_reason([NodeLink(1, "lo", ""), NodeLink(2, name, "")]) == "") is is_possible

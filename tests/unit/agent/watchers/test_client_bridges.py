@@ -1,4 +1,4 @@
-"""The bridges that should deliver replies, those that do, and the reports about the others."""
+"""The bridges that should deliver replies to this node, those that do, and obstacles."""
 
 import logging
 
@@ -19,7 +19,7 @@ def bridges():
     return ClientBridges()
 
 
-def test_networks_are_marked_once_the_kernel_delivers_bridged_packets(bridges):
+def test_networks_are_marked_while_the_kernel_delivers_their_bridged_packets(bridges):
     bridges.follow(LINKS, NETWORKS, ONLY_IPV4)
     assert bridges.wanted == {CNI0}
     assert bridges.mark(NETWORKS) == NETWORKS

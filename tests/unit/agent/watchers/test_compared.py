@@ -19,7 +19,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Node:
-    """An agent's rounds, and processes that exist only as files."""
+    """An agent's progress, and processes that exist only as files of a fake /proc."""
 
     def __init__(self, folder, source="kubernetes", settings=None):
         self.cluster = Cluster()
@@ -70,7 +70,7 @@ async def test_before_the_first_plan_there_are_no_digests(tmp_path):
     assert (await node.look()).plan == PlanFacts()
 
 
-async def test_a_plan_not_reproducible_by_other_nodes_has_no_digests(tmp_path):
+async def test_a_plan_that_other_nodes_cannot_reproduce_has_no_digests(tmp_path):
     from_pods = Settings(endpoints_from_pods=True)
     for node in (Node(tmp_path, "manifests"), Node(tmp_path, settings=from_pods)):
         node.bring_into_force(node.cluster.serve("web", "10.96.0.1", "192.0.2.1"))

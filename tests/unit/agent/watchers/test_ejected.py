@@ -1,4 +1,4 @@
-"""Ejected endpoints that no client dials, and silent ones of UDP.
+"""Ejected endpoints that no client dials, and silent UDP endpoints.
 
 The probes of endpoints are tested in ``test_path_probes``.
 """
@@ -30,7 +30,7 @@ CHAIN = "nftables chain ip evil out of another program (output, priority 0)"
 
 
 class Way(NoSteering):
-    """A steering mode that knows which chains drop packets to endpoints."""
+    """A steering mode that returns which chain drops packets to an endpoint."""
 
     def __init__(self):
         self.dropped, self.asked = {}, []
@@ -148,7 +148,7 @@ def test_a_failed_probe_updates_the_failure_without_counting_a_client(rig):
     assert rig.wanted == [(POD, "shop/web")], "it is probed further"
 
 
-def test_a_probe_distinguishes_a_missing_route_of_this_node(rig, monkeypatch):
+def test_a_failed_probe_shows_whether_this_node_lacks_a_route(rig, monkeypatch):
     rig.eject(failure=Failure.NO_ROUTE)
     rig.pass_(QUIET_S)
     monkeypatch.setattr(ejected, "own_route_failure", lambda *_: DialFailure(Failure.NO_ROUTE))
@@ -156,7 +156,7 @@ def test_a_probe_distinguishes_a_missing_route_of_this_node(rig, monkeypatch):
     assert rig.group.counters_of(POD).dials.part.failure == Failure.NO_ROUTE
 
 
-def test_an_endpoint_that_accepts_and_resets_is_not_probed(rig):
+def test_an_endpoint_that_resets_accepted_connections_is_not_probed(rig):
     rig.eject(failure=Failure.RESET)
     rig.pass_(QUIET_S)
     assert rig.wanted == []
@@ -314,7 +314,7 @@ async def test_recovery_of_an_endpoint_is_detected_without_a_client(monkeypatch)
 
 
 class SilentRig(Rig):
-    """A UDP Service port with two endpoints whose replies a chain drops."""
+    """A UDP Service port with two endpoints; a chain drops the packets to them."""
 
     def __init__(self, plane):
         super().__init__(plane, protocol=Protocol.UDP)
@@ -371,7 +371,7 @@ def test_obstacles_of_ejected_endpoints_are_left_unchanged(silent):
     assert silent.way.asked == []
 
 
-def test_obstacle_queries_per_check_are_bounded_and_the_next_check_continues(silent):
+def test_an_endpoint_that_turns_from_silent_to_absent_gets_only_the_new_obstacle(silent):
     silent.miss(POD)
     assert silent.look() == [DroppedBy(CHAIN), None]
     silent.group.counters_of(POD).dials.failed(silent.now, Failure.NO_HOST)
@@ -381,7 +381,7 @@ def test_obstacle_queries_per_check_are_bounded_and_the_next_check_continues(sil
     assert silent.look() == [None, None]
 
 
-def test_a_check_asks_a_bounded_number_of_questions_and_the_next_continues(silent, monkeypatch):
+def test_obstacle_queries_per_check_are_bounded_and_the_next_check_continues(silent, monkeypatch):
     monkeypatch.setattr(ejected, "QUESTIONS_MAX", 1)
     silent.miss(POD)
     silent.miss(OTHER)

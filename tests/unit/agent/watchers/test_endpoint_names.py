@@ -1,4 +1,4 @@
-"""The agent's part in lookups of names: networks, and names of the saved state."""
+"""The agent's part in name lookups: the permitted networks, and names in the saved state."""
 
 import pytest
 
@@ -18,7 +18,7 @@ ALLOWED = {"allow_endpoint_names": ("example.com",)}
 
 
 class Rounds:
-    """The part of the sync loop that the component needs."""
+    """The attributes of the sync loop that the component needs."""
 
     def __init__(self):
         self.progress = Progress(SyncCounters())

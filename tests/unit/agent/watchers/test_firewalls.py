@@ -16,7 +16,7 @@ PORTS = (17000, 29999)
 
 
 class Kernel:
-    """Counts reads of the rules, and holds the number of changes."""
+    """Counts reads of the rules, and contains the number of changes."""
 
     def __init__(self):
         self.count = self.changes = 0
@@ -73,7 +73,7 @@ async def test_an_unreadable_ruleset_keeps_the_last_result(watch, kernel):
 
 
 @pytest.mark.parametrize(("is_sole", "places"), [(True, KUBE_PROXY), (False, ())])
-async def test_kube_proxys_rules_are_shown_unless_for_other_services(kernel, is_sole, places):
+async def test_kube_proxys_rules_are_shown_if_no_other_proxy_should_serve(kernel, is_sole, places):
     watch = FirewallWatch("nftables", PORTS, is_sole=is_sole, read=kernel.read)
     for _ in range(2):
         await watch.look()

@@ -125,7 +125,7 @@ class Node:
 
     @property
     def chosen(self):
-        """The newly chosen path; None if the path hasn't changed."""
+        """The newly chosen path; None if the choice hasn't changed."""
         taken = self.served_ports.auto_paths.take()
         return {key.name.name: decision.path for key, decision in taken.items()}.get("web")
 
@@ -166,7 +166,9 @@ async def test_the_chain_dropping_their_packets_is_the_cause_of_unanswered_clien
         pytest.param(0, {}, id="none began"),
     ],
 )
-async def test_no_loss_is_reported_unless_many_remote_clients_are_all_unanswered(node, begun, seen):
+async def test_clients_are_reported_only_if_many_remote_clients_are_all_unanswered(
+    node, begun, seen
+):
     await node.look()
     await node.look(begun, **seen)
     for _ in range(3):
@@ -219,7 +221,7 @@ async def test_a_closed_connection_counts_as_answered_once(node):
     assert node.port.unanswered == NOT_KNOWN
 
 
-async def test_connections_may_have_expired_after_a_long_pause(node):
+async def test_connections_begun_during_a_long_pause_do_not_count_as_unanswered(node):
     await node.look()
     await node.look(LOST_MIN, after_s=STALE_S + 1)
     for _ in range(3):
@@ -242,7 +244,7 @@ async def test_a_reply_ends_the_suspected_loss(node, caplog):
     assert "kernel path works again" in caplog.text
 
 
-async def test_a_second_loss_is_decided_as_soon_as_the_first(node):
+async def test_unanswered_clients_are_reported_as_soon_after_an_answer_as_initially(node):
     await node.fail()
     await node.look(1, answered=1)
     await node.fail()

@@ -176,7 +176,7 @@ async def test_only_the_applied_state_is_saved(node):
     await until(node.path.exists)
 
 
-async def test_changes_are_saved_together_after_a_pause_and_the_last_at_the_stop(node):
+async def test_changes_are_saved_together_after_a_pause_and_the_last_at_shutdown(node):
     await node.serve_and_end()
     await node.begin()
     node.publish(node.cluster.serve("cart", CART.ip, POD))
@@ -201,7 +201,7 @@ async def test_a_large_state_is_saved_less_often(node, monkeypatch):
     assert node.pauses == [node.path.stat().st_size]
 
 
-async def test_an_equal_state_is_not_saved_again(node):
+async def test_an_equal_state_is_confirmed_by_its_mtime_and_not_saved_again(node):
     await node.serve_and_end()
     inode = node.path.stat().st_ino
     node.now += 180
@@ -246,7 +246,7 @@ async def test_a_late_write_is_dated_by_the_sources_last_response(node):
     assert node.steering.kernel.keys() == {WEB, CART}
 
 
-async def test_a_state_is_as_old_as_its_least_current_source(node):
+async def test_a_state_is_dated_by_its_least_current_source(node):
     await node.begin()
     node.publish(node.cluster.serve("web", WEB.ip, POD), behind_s=120.0)
     await until(lambda: node.pauses)
@@ -323,7 +323,7 @@ async def test_proxies_of_different_names_use_different_files(node, tmp_path):
     assert node.state.view().path == str(tmp_path / "state-canary.json.gz")
 
 
-async def test_a_stop_does_not_wait_for_a_hanging_disk(node, monkeypatch, caplog):
+async def test_shutdown_does_not_wait_for_a_hanging_disk(node, monkeypatch, caplog):
     monkeypatch.setattr(module, "_STOP_S", 0.01)
     await node.serve_and_end()
     await node.begin()

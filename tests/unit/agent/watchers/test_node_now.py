@@ -1,4 +1,4 @@
-"""The facts about the node that the plan needs; ``test_agent`` changes its addresses."""
+"""The facts about the node that the plan needs; ``test_agent`` changes the node's addresses."""
 
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.rounds.tasks import Supervisor

@@ -1,4 +1,4 @@
-"""The output of `--print-addresses` for Services that are added by calls."""
+"""The output of `--print-addresses` for Services that a test adds."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ DOCS = Path(__file__).parents[4] / "docs"
 
 
 class Reader:
-    """Reads the printed lines, unless it stalls or exits."""
+    """Reads the printed lines until it stalls or exits."""
 
     def __init__(self):
         self.lines = []

@@ -74,7 +74,7 @@ async def test_losing_the_source_later_does_not_make_the_socket_unready(rig):
     assert await ask(rig) == ""
 
 
-async def test_a_stale_socket_is_replaced_and_the_new_socket_is_removed_at_the_stop(rig):
+async def test_a_stale_socket_is_replaced_and_the_new_socket_is_removed_at_shutdown(rig):
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(rig.path))
     with pytest.raises(ConnectionRefusedError):

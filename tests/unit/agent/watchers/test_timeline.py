@@ -32,7 +32,7 @@ NOW = 1_763_600_000.0
 
 
 class Rig:
-    """A timeline of a plane with one group, and what the test changes."""
+    """A timeline of a plane with one group, and the clock and view that the test changes."""
 
     def __init__(self):
         self.plane = Plane(asyncio.get_running_loop())
@@ -52,7 +52,7 @@ class Rig:
         self.plane.receive(0, Returned(self.group.number, POD))
 
     async def seen(self):
-        """Return the only event after an update."""
+        """Update the timeline; return its only event."""
         await self.timeline.look()
         (event,) = self.timeline.events()
         return event
@@ -87,7 +87,7 @@ async def test_an_outage_lasts_until_the_endpoint_answers(rig):
     assert not any(event.lasts for event in rig.timeline.events())
 
 
-async def test_an_outage_by_an_injected_fault_is_labelled_and_not_marked_as_trouble(rig):
+async def test_an_outage_by_an_injected_fault_is_labelled_and_not_marked_as_a_problem(rig):
     detours = ((POD, SocketAddress("127.0.0.1", 40000)),)
     rig.plane.serve(rig.group, Serving(endpoints=(POD,), detours=detours), {})
     rig.eject()
@@ -149,7 +149,7 @@ async def test_an_endpoint_ejected_again_immediately_has_not_returned(rig):
     assert [event.lasts for event in rig.timeline.events()] == [True]
 
 
-async def test_an_outage_ends_with_its_endpoint(rig):
+async def test_an_outage_ends_with_the_removal_of_its_endpoint(rig):
     rig.eject()
     rig.plane.serve(rig.group, Serving(), {})
     event = await rig.seen()
@@ -183,7 +183,7 @@ async def test_a_waiting_change_is_reported_as_an_event_with_its_age(rig):
     assert (0.0, problem.what, 0) in rig.whats()
 
 
-async def test_workers_are_asked_for_a_cause_only_a_few_times():
+async def test_workers_are_queried_for_the_cause_of_an_ejection_at_most_three_times():
     plane = CountingPlane(asyncio.get_running_loop())
     group = plane.open_group(port_key("shop/web:http"))
     plane.serve(group, Serving(endpoints=(POD,)), {})
@@ -204,7 +204,7 @@ async def test_checking_thousands_of_ejected_endpoints_is_quick(rig):
         rig.eject(pod)
     began = time.thread_time()
     await rig.timeline.look()
-    # look() took six seconds when it made a list of endpoints for each outage.
+    # A list of all endpoints for each outage would make look() take six seconds.
     assert time.thread_time() - began < 3.0
     assert len(rig.timeline.events()) == KEPT
 
@@ -257,7 +257,7 @@ async def test_losing_and_regaining_the_last_endpoint_are_reported_as_events(rig
     assert regained == Event(NOW, Level.OK, "2 usable endpoints again", "shop/web-0")
 
 
-async def test_other_changes_are_not_recorded(rig):
+async def test_changes_that_leave_some_endpoints_are_not_recorded(rig):
     plans = Plans(1, "192.0.2.1")
     rig.timeline.note_plan(*plans.change("192.0.2.1", "192.0.2.2"))
     assert rig.timeline.events() == []

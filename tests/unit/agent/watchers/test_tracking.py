@@ -43,7 +43,7 @@ def test_a_full_conntrack_table_is_logged_once_a_minute_and_is_one_event(node, c
     assert "(995 of 1,000 entries)" in happening.note
 
 
-def test_drops_count_while_the_conntrack_table_is_full(node):
+def test_only_drops_since_the_conntrack_table_became_full_count(node):
     node.look(FULL, 0.0)
     assert not node.watch.is_dropping, "the kernel replaces entries, or dropped before"
     node.look(FULL, 1.0)
@@ -78,7 +78,7 @@ def test_the_status_ports_are_exempt_from_tracking_while_served():
     assert exempt_ports(OwnAddresses(admin=("127.0.0.1", 10249)), "canary") is not None
 
 
-def test_the_conntrack_table_is_shown_as_of_the_last_check(node):
+def test_the_last_reading_of_the_conntrack_table_is_shown(node):
     facts = StatusFacts()
     node.look(FULL, 0.0)
     node.watch.show(facts)

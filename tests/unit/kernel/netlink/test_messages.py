@@ -1,4 +1,4 @@
-"""Messages and attributes as bytes; tests of their readers have real messages of the kernel."""
+"""Messages and attributes as bytes; tests of the parsers use real messages of the kernel."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def test_a_local_route_is_encoded_as_by_iproute2(kind, network, source, text):
     assert read_route(Message(kind, 0, 0, request[16:])).open().network == network
 
 
-def test_a_listing_may_be_limited_to_a_table_and_a_kind():
+def test_a_listing_can_be_limited_to_a_table_and_a_route_type():
     assert body(list_routes(V4)) == "02" + "00" * 11
     assert body(list_routes(V4, table=7000, kind=LOCAL)) == "0200000000000002" + (
         "00000000" + "08000f00581b0000"

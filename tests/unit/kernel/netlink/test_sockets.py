@@ -133,7 +133,7 @@ def test_only_the_last_change_is_acknowledged_and_errors_have_an_index():
     assert sent == [(1, 1), (1, 2), (1 | ACK, 3)]
 
 
-def test_the_last_change_may_be_refused():
+def test_an_error_for_the_last_change_ends_the_wait_for_its_acknowledgement():
     with Kernel(error(errno.ESRCH, 2)) as kernel:
         assert kernel.requests.change([request(25, 0, b"")] * 2) == [(1, errno.ESRCH)]
 
@@ -180,7 +180,7 @@ def test_running_out_of_descriptors_raises_the_kernels_error_and_leaks_none(left
         pytest.param(errno.EINVAL, "modprobe it", id="other"),
     ],
 )
-def test_the_hint_follows_the_error(number, hint):
+def test_the_hint_of_a_netlink_error_depends_on_its_errno(number, hint):
     hints = {errno.EPERM: "run as root"}
     with pytest.raises(SteeringError) as raised, explained("ask", hints, hint="modprobe it"):
         raise OSError(number, os.strerror(number))

@@ -22,7 +22,7 @@ DNS, WEB, HTTPS = (("ports", port.to_bytes(2, "big"), b"") for port in (53, 80, 
 
 
 def no_buffers(_requests, _numbers):
-    """Replace a listing; the kernel is out of memory for the reply."""
+    """Fail like a listing for whose reply the kernel lacks memory."""
     raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
 
 
@@ -30,7 +30,7 @@ UNHEARD = NftablesError(errno.ENOBUFS, 0, is_certain=False)
 
 
 class Contents:
-    """The wanted contents of the table, whose state ``nft`` prints."""
+    """The wanted contents of a table; ``nft`` prints the table's actual state."""
 
     def __init__(self) -> None:
         self.elements = {WEB}
@@ -63,7 +63,7 @@ def contents():
 
 @pytest.fixture
 def commits_fail(monkeypatch):
-    """Return a function that makes transactions fail in turn; doubtful ones are committed."""
+    """Return a function that makes the next transactions fail; doubtful ones are committed."""
 
     @contextmanager
     def fail(errors):
@@ -170,7 +170,7 @@ def test_after_a_refused_rewrite_the_table_counts_as_unknown(node, table, refuse
 
 
 @pytest.mark.parametrize("change", ["all", "rules", "chains"])
-def test_a_change_that_cannot_be_read_back_is_kept_and_verified_later(
+def test_a_change_that_cannot_be_read_back_is_kept_and_compared_later(
     table, contents, printed, monkeypatch, change
 ):
     table.write_all()
@@ -249,7 +249,7 @@ def meanwhile(node, monkeypatch):
 
 
 def test_concurrent_changes_of_other_tables_are_not_drift(table, contents, meanwhile):
-    """Drift after the first write, or after one of rules, would have rewritten the table."""
+    """If they counted as drift, the table would be rewritten after a write."""
     meanwhile("add table inet others", "delete table inet others")
     table.write_all()
     assert table.is_known()
@@ -277,7 +277,7 @@ def test_a_foreign_change_right_after_a_write_is_repaired(
 
 
 def test_a_table_rewritten_after_lost_events_counts_no_drift(node, table, meanwhile, monkeypatch):
-    """The new rules can't be read back at this time, although no program has changed them."""
+    """The new rules can't be read back, although no program has changed them."""
     table.write_all()
     events = table._watch._events
     events._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
@@ -297,7 +297,7 @@ def test_listings_are_compared_with_the_last_written_state(node, table):
 
 
 @pytest.mark.parametrize(("sets", "found"), [(None, {WEB}), (["ports"], {WEB}), (["others"], ())])
-def test_elements_of_some_sets_can_be_listed_alone(table, sets, found):
+def test_a_listing_can_be_limited_to_the_elements_of_some_sets(table, sets, found):
     table.write_all()
     listing = table.look(sets)
     assert listing.definitions == table.look().definitions
@@ -416,7 +416,9 @@ def test_removing_a_nonexistent_table_makes_no_change(table):
 
 
 @pytest.mark.parametrize("is_paired", [False, True])
-def test_many_changes_of_a_paired_table_do_not_make_the_other_unknown(table, is_paired):
+def test_only_unpaired_tables_become_unknown_through_many_changes_of_another_table(
+    table, is_paired
+):
     with closing(NftTable("other")) as other:
         if is_paired:
             table.pair_with(other)

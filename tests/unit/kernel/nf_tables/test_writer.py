@@ -12,7 +12,7 @@ def messages(table):
     return [message for block in table.messages for message in read_messages(block)]
 
 
-def test_a_table_is_replaced_even_if_missing():
+def test_a_table_is_replaced_even_if_it_does_not_exist():
     table = w.TableWriter("ours")
     table.create()
     assert [one.kind for one in messages(table)] == [w.NEW_TABLE, w.DELETE_TABLE, w.NEW_TABLE]
@@ -51,7 +51,7 @@ def test_without_elements_no_message_is_written():
     assert table.messages == []
 
 
-def test_sets_are_filled_in_the_reverse_order_of_removals():
+def test_elements_are_removed_in_order_of_sets_and_added_in_the_reverse_order():
     table = w.TableWriter("ours")
     removed = {("map", b"old", b"1"), ("set", b"old", b"")}
     table.change_elements(["map", "set"], removed, {("map", b"new", b"2"), ("set", b"new", b"")})
@@ -82,7 +82,7 @@ def test_sets_of_different_writers_have_different_ids():
     assert len({read_set(one) for table in writers for one in messages(table)}) == 1
 
 
-def test_an_interval_set_describes_the_parts_of_its_keys():
+def test_an_interval_set_describes_the_fields_of_its_keys():
     table = w.TableWriter("ours")
     table.add_interval_set("ranges", (x.IPV4_ADDR, x.INET_PROTO, x.INET_SERVICE), x.INET_SERVICE)
     table.add_interval_set("choices", (x.IPV4_ADDR, x.INET_SERVICE), w.VERDICTS)

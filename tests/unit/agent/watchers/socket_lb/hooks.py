@@ -1,4 +1,4 @@
-"""In-memory connect() hooks, for the tests of their readers."""
+"""In-memory connect() hooks, for tests of the classes that read them."""
 
 import os
 

@@ -50,9 +50,9 @@ class Node:
         self.plane, self.hooks = plane, hooks
         self.probers = []
         self.failure = REFUSED
-        """Why a probe fails."""
+        """The failure of probes, except of those to `healthy` endpoints."""
         self.healthy = set()
-        """Endpoints that answer."""
+        """The endpoints whose probes succeed."""
         self.cluster = Cluster()
         self.served_ports = make(Bind.PROXY_PORT)
         self.observing = Observing()
@@ -68,7 +68,7 @@ class Node:
         self.connections = self.component()
 
     def component(self):
-        """Return the component as a process that starts now has it."""
+        """Return the component of a process that starts now."""
         return HookedConnections(
             self.hooks,
             self.plane,
@@ -85,7 +85,7 @@ class Node:
 
     @property
     def probed(self):
-        """The connections that the hooks' endpoints were probed with."""
+        """The probe connections to the hooks' endpoints."""
         return self.probers[-1]
 
     def serve(self, handling, *pods):
@@ -263,7 +263,9 @@ async def test_failed_dials_to_a_healthy_endpoint_are_counted_without_an_ejectio
     assert node.probed.begun == 1
 
 
-async def test_an_endpoint_whose_failure_event_was_lost_is_ejected_after_a_probe(node, hooks):
+async def test_an_endpoint_whose_failure_event_was_lost_is_ejected_after_a_failed_probe(
+    node, hooks
+):
     hooks.count((NAME, POD_A), refused=2)
     await node.read()
     assert (hooks.ejected(), node.endpoint.cause) == ({}, None)
@@ -353,7 +355,7 @@ async def test_an_ejection_reported_during_a_read_takes_precedence(node, hooks):
     assert POD_A in node.served.group._ejected.get(hooked_connections._HOOKS, {})
 
 
-async def test_the_page_shows_clients_translated_by_the_hooks(node, hooks):
+async def test_a_frontends_target_shows_whether_the_hooks_translate_it(node, hooks):
     (frontend,) = (await node.read()).frontends
     assert frontend.target == format_target(PathView(socket_connections=0), WEB)
     assert node.port.socket_connections == 0

@@ -103,7 +103,7 @@ def test_records_lost_in_bpf_programs_count_for_each_filter_that_may_match(wante
     assert records.observe(filters).left_out == []
 
 
-def test_connections_are_logged_as_by_workers(caplog):
+def test_connections_are_logged_in_the_format_of_workers(caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.connections")
     records = Records(Tuning(connection_log=1.0))
     assert records.are_logged

@@ -77,7 +77,7 @@ def test_an_ejected_endpoint_keeps_its_last_failure(rig):
     assert rig.dials.succeeded_at == 100.0
 
 
-def test_failures_without_an_event_are_still_to_be_evaluated(rig):
+def test_failures_without_an_event_are_returned_as_unreported(rig):
     rig.reports.noted(*AT)
     (new,) = rig.look(refused=3)
     assert new.unreported == [(POD, Failure.REFUSED, 2)]
