@@ -14,8 +14,8 @@ from ..kernel.node_listings import NodeListings
 from ..kernel.routes import list_links_and_routes, read_links_and_routes
 from ..policy.locality import PodLink, find_pod_links, find_uplinks
 
-# The events of links and addresses. Events of routes aren't needed: routes rarely change without a
-# link, and a router has thousands that change constantly.
+# The events of links and addresses. Events of routes aren't needed: changes of routes alone rarely
+# matter, and a router has thousands that change constantly.
 _GROUPS = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)
 
 

@@ -279,7 +279,7 @@ class NatProgrammer(Programmer):
 def ranges_among(
     frontends: Iterable[Frontend], steered: Iterable[Frontend]
 ) -> dict[Frontend, Range]:
-    """Return the port ranges among some frontends, each without the ports of single-port frontends.
+    """Return the port ranges among some frontends, without the ports of other steered frontends.
 
     Args:
         steered: The steered frontends, whose ranges don't overlap.
@@ -310,7 +310,7 @@ def ranges_among(
 def _besides(
     of: Frontend, singles: Sequence[int], spans: Sequence[tuple[int, int]]
 ) -> Iterator[int]:
-    """Yield the ports of a range that single-port frontends use; both arguments are sorted."""
+    """Yield the ports of a range that other steered frontends use; both sequences are sorted."""
     yield from singles[bisect.bisect_left(singles, of.port) : bisect.bisect_right(singles, of.last)]
     # The preceding span may overlap the range.
     begin = max(0, bisect.bisect_left(spans, (of.port, 0)) - 1)

@@ -318,8 +318,8 @@ def _reached(chains: Chains, chain: str, path: tuple[Jump, ...]) -> Iterator[Nat
 
 def _levels(ip_bits: int) -> tuple[int, ...]:
     """Return the lengths of prefixes that may be chains; each length has its own letter."""
-    # Two bits per level give the shortest path. The upper half of an IPv6 address, in which Service
-    # ranges rarely differ, is divided by four bits per level, because there are only 62 letters.
+    # Two bits per level give the shortest path. The upper half of an IPv6 address is divided by
+    # four bits per level, because there are only 62 letters.
     routed = ip_bits - 64 if ip_bits > 64 else 0
     ip = (*range(0, routed, 4), *range(routed, ip_bits, 2))
     return (*ip, ip_bits, *range(ip_bits + _PROTOCOL_BITS, ip_bits + _BEHIND_IP, 2))
