@@ -29,8 +29,7 @@ class Forbidden(enum.StrEnum):
     SERVICE = "an address of a Service"
     THIS_NODE = "an address of this node"
     OF_BOTH = "an address of this node and of a Service"
-    """The address is this node's own, or the proxy has assigned it for the Service; unknown
-    which."""
+    """The address is this node's own, or one that the proxy has assigned for the Service."""
     NODE = "an address of a Node"
 
 
@@ -40,8 +39,7 @@ class ClusterNetworks(NamedTuple):
     pods: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     is_shared: bool = False
-    """Whether users of the cluster write names, so that its pod networks and Nodes must be
-    known."""
+    """Whether cluster users write names, so that the pod networks and Nodes must be known."""
 
 
 class ForbiddenAddresses:

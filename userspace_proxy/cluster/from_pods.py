@@ -62,8 +62,7 @@ class PodEndpoints:
         self._affected: set[ServiceKey] = set()
         self._shares = Shares[ServiceKey](of_namespace=PODS_MAX)
         self._unread: set[ServiceKey] = set()
-        """Services of an earlier run whose objects haven't been read, so that their Pods are
-        unknown."""
+        """Services of an earlier run that haven't been read, so that their Pods are unknown."""
 
     def resume(self, snapshot: Snapshot) -> None:
         """Record the objects that an earlier run left in the store."""

@@ -4,8 +4,7 @@
 
 Rule 1: names without an answer (new names, and names whose last lookup failed) have at most half of
 the slots: each may take five seconds, and other names mustn't wait for them.
-Rule 2: a namespace has at most half of the slots, one of which is reserved for names with an
-answer.
+Rule 2: a namespace has at most half of the slots, with one reserved for names with an answer.
 Rule 3: namespaces take turns; within a namespace, names with an answer come first, then the order
 is by time.
 Rule 4: a name that several namespaces want is looked up at the first of their turns.

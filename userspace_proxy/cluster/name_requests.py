@@ -21,8 +21,7 @@ from ..model.quoting import quoted, shown
 from .slices import Slices
 from .store import ServiceState
 
-# A character that neither names, keys of Endpoints objects (``mirroring``) nor keys of pods
-# contain.
+# A character that isn't in names, keys of Endpoints objects (``mirroring``) or keys of pods.
 _SEPARATOR = "@"
 ANNOTATION = f"{DOMAIN}endpoints"
 

@@ -95,8 +95,7 @@ class Slices(tuple[EndpointSlice, ...]):
             found.update(differing)
             slices = [item for key in sorted(found) if (item := found[key]) is not None]
             end = at + 1
-            # A run that deletions have shrunk is joined with the next one, so that there are few
-            # runs.
+            # Join a run that deletions have shrunk with the next one, to have few runs.
             if sum(map(_weight, slices)) < _RUN_MAX // 4:
                 slices += _by_key(runs[end : end + 1]).values()
                 end += 1

@@ -33,8 +33,7 @@ class Outcome(NamedTuple):
     """The last rule that may translate the packets, or in a filter chain drop them, with the chain
     that contains it; None if there is none."""
     ends: bool = False
-    """Whether packets may be accepted or queued, or in a nat chain dropped, so that no later rule
-    sees them."""
+    """Whether packets may be accepted, queued, or in a nat chain dropped, before later rules."""
     back: bool = False
     """Whether packets may reach the end of the chain, or return from it."""
 

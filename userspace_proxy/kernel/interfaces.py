@@ -118,8 +118,7 @@ class PreroutingAddress:
         batch = self._events.read()
         if batch:
             self._is_current = False
-            # Include addresses that were added and removed since the last read: clients may have
-            # used them.
+            # Clients may have used an address that was added and removed since the last read.
             gone = (one for one in batch.messages if one.kind == rtnetlink.DEL_ADDRESS)
             self._note_lost(rtnetlink.read_address(one).ip for one in gone)
         if batch.has_lost:
@@ -161,8 +160,7 @@ class PreroutingAddress:
 
     def _note_lost(self, addresses: Iterable[str]) -> None:
         for ip in addresses:
-            # Ignore link-local addresses: they disappear only with their link and the clients
-            # behind it.
+            # A link-local address disappears only with its link and the clients behind it.
             if ip and not ipaddress.ip_address(ip).is_link_local:
                 self._lost.add(IPFamily.of(ip))
 

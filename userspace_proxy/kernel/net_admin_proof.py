@@ -16,8 +16,8 @@ capability in other namespaces, too, and a process could relay challenges from t
 Rule 2: the connection had its name before the challenge (``can_prove``), and a bound netlink socket
 keeps its port ID. So a process that relays the challenge to a privileged process proves nothing:
 the answer would be the secret of another name.
-Rule 3: any user may bind a netlink socket to any port ID, so the prover's is secret until it is
-bound.
+Rule 3: any user may bind a netlink socket to any port ID, so the port ID is secret until the prover
+has bound it.
 
 Source: netlink_bind() in net/netlink/af_netlink.c; sock_ioctl() in net/socket.c.
 """
@@ -66,8 +66,7 @@ class Prover(socket.socket):
 
         Raises:
             PermissionError: This process doesn't have CAP_NET_ADMIN.
-            OSError: The challenge isn't from this network namespace, isn't the first, or has been
-                answered.
+            OSError: The challenge has another network namespace, isn't the first, or is answered.
         """
         if self._has_answered:
             raise OSError(errno.EPROTO, "it sends a second challenge")

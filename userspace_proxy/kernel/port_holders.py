@@ -192,8 +192,7 @@ def _read_table(protocol: Protocol, family: IPFamily) -> Iterator[HeldPort]:
                     ip, _, port = fields[1].rpartition(":")
                     yield HeldPort(int(port, 16), int(fields[9]), _families(ip, family), ip)
                 elif protocol is Protocol.TCP:
-                    # The file lists all listeners before the connections, of which there may be
-                    # 100,000.
+                    # Listeners precede all connections, perhaps 100,000, in the file.
                     return
     except (OSError, ValueError, IndexError):
         return

@@ -41,8 +41,7 @@ IPV6_PKTINFO = 50
 IP_RECVERR = 11
 IPV6_RECVERR = 25
 ANCILLARY_BYTES = 128
-"""The buffer size for the ancillary data of a datagram or an error, such as the sender's
-address."""
+"""The buffer size for ancillary data of a datagram or error, such as the sender's address."""
 
 # The option that every dial from a client's address sets.
 _TRANSPARENT = {

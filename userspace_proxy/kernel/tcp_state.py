@@ -128,8 +128,7 @@ def loss(
         client: The socket of the client, which has sent a FIN or RST.
         endpoint: The endpoint's socket.
         lasted_s: Seconds since the endpoint answered.
-        number: The errno with which the client's socket failed, because a silent client hasn't
-            left.
+        number: The errno of the client's socket, if it failed: a silent client hasn't left.
 
     Returns:
         One of ``model.failures.LOSSES``.

@@ -8,8 +8,8 @@ Keep-alive prevents the silence if both sides answer; the timeout is for peers t
 whose answers are lost.
 
 Rule 1: the timeout is only raised: an administrator's longer timeout stays.
-Rule 2: the timeout is restored only if it still has this proxy's value: a later change by others
-stays.
+Rule 2: the timeout is restored only if it still has this proxy's value: later changes by others
+stay.
 Rule 3: the timeout is optional: if it can't be written, keep-alive must suffice.
 Rule 4: the previous value is saved on disk, if there is a folder, so that the proxy that takes
 over, or starts after a crash, can restore it. A value from before the last boot is ignored.
@@ -41,8 +41,7 @@ class TrackingTable(NamedTuple):
     limit: int = 0
     """The maximum number of entries; 0 if nothing is tracked."""
     drops: int = 0
-    """Packets dropped since boot because no entry could be created, mostly because the table was
-    full."""
+    """Packets dropped since boot for lack of an entry, mostly because the table was full."""
 
 
 def read_table(proc: Path = PROC) -> TrackingTable:

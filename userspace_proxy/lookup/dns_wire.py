@@ -7,8 +7,7 @@ Rule 1: a query is a header, one question and at most one EDNS record, in at mos
 message with another length or other counts is refused before it is parsed.
 Rule 2: at most 64 records of an answer are read, and of each only its address and TTL. Names are
 skipped: the queried server decides which records answer the question, regardless of their names.
-Rule 3: each byte is read once, and no compression pointer is followed, so the time is linear in the
-length.
+Rule 3: each byte is read once, and compression pointers aren't followed, so the time is linear.
 
 Source: RFC 1035; RFC 6891 (EDNS); RFC 2181, section 8 (TTL); docs/adr/0088-dns-messages-by-hand.md.
 """

@@ -230,16 +230,14 @@ class ServiceNames:
     def _srv(self, name: str, targets: Targets, pick: Pick) -> DnsAnswer:
         count = targets.count_ports()
         chosen = pick(count)
-        # All targets have the same priority and weight, which CoreDNS derives from the number of
-        # addresses.
+        # All targets have one priority and weight, which depends on the number of addresses.
         weight = max(1, 100 // max(1, len(targets)))
         ports = dict.fromkeys(itertools.chain.from_iterable(map(targets.ports_at, chosen)))
         records = tuple(
             Record(name, RecordType.SRV, f"0 {weight} {port} {to}", TTL_S) for to, port in ports
         )
         if len(chosen) < count:
-            # The targets' addresses aren't added, because there isn't even room for all SRV
-            # records.
+            # Don't add the targets' addresses: there isn't even room for all SRV records.
             return DnsAnswer(Code.NOERROR, records, is_partial=True)
         additional = tuple(
             Record(to, RecordType.AAAA if ":" in ip else RecordType.A, ip, TTL_S)

@@ -4,7 +4,7 @@
           ──change({some}, gone)─────────────────────▶
           ◀─recovered ports────────────────────────── start()
 
-Rule 1: it changes only kernel objects with this proxy's name.
+Rule 1: a steering mechanism changes only kernel objects with this proxy's name.
 Rule 2: ``apply`` gets the complete desired state; its cost depends on the difference.
 Rule 3: when ``apply`` or ``change`` returns, the whole change is applied; if it raises, none of it.
 A frontend that the kernel refuses individually (its family is disabled, another program has its
@@ -38,22 +38,22 @@ class Refusal(enum.Enum):
     """The target of a frontend without usable endpoints."""
 
     REFUSE = "refuse"
-    """Refuse immediately: TCP by a RST, UDP by ICMP port unreachable."""
+    """Refuse connections immediately: TCP by a RST, UDP by ICMP port unreachable."""
 
 
 REFUSE = Refusal.REFUSE
 NO_PORT = PortKey(ServicePortName("", "", ""))
-"""The name of targets whose connections aren't counted by Service port."""
+"""The name for targets whose connections aren't counted per Service port."""
 
 
 class EndpointChoice(NamedTuple):
-    """The endpoints from which the kernel chooses one for some clients."""
+    """The endpoints from which the kernel chooses for some clients."""
 
     endpoints: tuple[SocketAddress, ...]
     """At least one endpoint. Each entry is equally likely, so an endpoint that is listed twice gets
     twice the share."""
     networks: tuple[str, ...] | None = None
-    """The networks of these clients; None for all clients."""
+    """The clients' networks; None for all clients."""
 
 
 class Affinity(NamedTuple):
@@ -62,9 +62,9 @@ class Affinity(NamedTuple):
     name: str
     """Frontends with the same name share affinity entries."""
     timeout_s: int
-    """An entry expires after the client has made no new connection for so many seconds."""
+    """An entry expires if the client makes no new connection for this number of seconds."""
     is_of_pods: bool = False
-    """Whether an entry is for an endpoint's address, regardless of the port: the endpoints of
+    """Whether an entry applies to all ports of an endpoint's address, because the endpoints of
     frontends with the same name have different ports."""
 
 
@@ -76,8 +76,7 @@ class KernelTarget:
     """
 
     port: int | Refusal
-    """The proxy port for clients that match no choice, or for all if there are no choices; or
-    REFUSE."""
+    """The proxy port, or REFUSE, for clients that match no choice."""
     choices: tuple[EndpointChoice, ...] = ()
     """The first choice whose networks contain the client is used. UDP flows to other endpoints
     end."""
@@ -85,8 +84,8 @@ class KernelTarget:
     is_on: bool = True
     """Whether new connections are translated; otherwise all are steered to the proxy port."""
     by_client: bool = False
-    """Whether to choose by the client's address instead of at random: a choice then has a fixed
-    number of slots, each with one of its endpoints."""
+    """Whether to choose by the client's address instead of at random. A choice then has a fixed
+    number of slots, each with one of the choice's endpoints."""
     name: PortKey = NO_PORT
     """The Service port under which the results of connections are counted."""
 
@@ -103,8 +102,8 @@ class Bind(enum.Enum):
     FRONTEND = "frontend"
     """One listener per frontend, on the frontend's own address and port."""
     LOOPBACK = "loopback"
-    """One listener per frontend: on its own address if that is a loopback address, otherwise on
-    127.0.0.1 or ::1; an unavailable port is replaced by a free one."""
+    """One listener per frontend: on the frontend's own address if that is a loopback address,
+    otherwise on 127.0.0.1 or ::1. If its port is unavailable, a free one is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +113,9 @@ class SteeringFacts:
     service_cidrs: tuple[str, ...] = ()
     """The ranges of cluster IPs; empty if not configured."""
     refuse_port: int = 0
-    """The reserved local port without a listener (for mechanisms with PROXY_PORT)."""
+    """The reserved local port without a listener, for PROXY_PORT mechanisms' refused clients."""
     proxy_ports: tuple[int, int] | None = None
-    """First and last proxy port; None if no range is configured."""
+    """The first and the last proxy port; None if no range is configured."""
     node_addresses: tuple[str, ...] = ()
     """The node's addresses, best first; addresses that no interface has are ignored."""
     proxy_name: str = ""
@@ -144,7 +143,7 @@ def merge_change(
 
 
 def nothing_applied() -> SteeringError:
-    """Return the error of a ``change`` before the first ``apply``."""
+    """Return the error for a ``change`` before the first ``apply``."""
     return SteeringError("cannot change what is steered: no steering was applied before")
 
 
@@ -175,10 +174,10 @@ class Steering(abc.ABC):
     bind: Bind
     needs_transparent = False
     """Whether listeners must be transparent sockets (IP_TRANSPARENT), which require NET_ADMIN or
-    NET_RAW: steered packets are admitted only to such sockets."""
+    NET_RAW, because steered packets are admitted only to such sockets."""
     unguarded = ""
-    """Why steered packets are admitted to any socket, even one of another program; empty if they
-    aren't. Known after the first ``apply``. Source: docs/adr/0013."""
+    """Why steered packets are admitted to any socket, even another program's; empty if they aren't.
+    Known after the first ``apply``. Source: docs/adr/0013."""
 
     no_kernel_path: Mapping[IPFamily | Balance | Protocol, str] = MappingProxyType(
         {
@@ -190,27 +189,27 @@ class Steering(abc.ABC):
         }
     )
     """The families and balancing strategies for which no :class:`KernelTarget` is accepted, with
-    the reasons; for ``nftables`` known after :meth:`start`, and updated by :meth:`repair`. For TCP:
-    why port ranges aren't steered to a proxy port: each port is then a frontend."""
+    the reasons. For ``nftables`` known after :meth:`start`, and updated by :meth:`repair`. For TCP,
+    the reason why port ranges aren't steered to a proxy port, so that each port is a frontend."""
 
     unsteered: Mapping[Frontend, str | Taken] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the
-    causes. They aren't applied; ``repair`` retries them, but not at every call. Also applied
-    frontends whose packets another program's rules translate first, or drop, as of the last
-    ``repair``: these have a :class:`.Taken`."""
+    causes. These aren't applied; ``repair`` retries them, but not at every call. Applied frontends
+    whose packets another program's rules translate first, or drop, are also included, as of the
+    last ``repair``; their cause is a :class:`.Taken`."""
 
     @property
     def helper_restarts(self) -> int:
-        """The number of crashed helper processes that were replaced."""
+        """The number of helper processes that were replaced after a crash."""
         return 0
 
     @abc.abstractmethod
     async def start(self) -> Mapping[Frontend, int]:
         """Prepare, and read the state that an earlier run of this proxy left in the kernel.
 
-        Returns: The proxy ports to which rules still point, so that the caller can listen there
-            again, and 0 for refused frontends; with Bind.FRONTEND the frontends' own ports, if they
-            are served.
+        Returns: The proxy port to which each frontend's rules still point, so that the caller can
+            listen on it again; 0 for refused frontends. With Bind.FRONTEND, served frontends' own
+            ports.
 
         Raises:
             SteeringError: A library, a privilege or a kernel part is missing.
@@ -225,8 +224,8 @@ class Steering(abc.ABC):
         client that keeps its source port reaches the new target.
 
         Raises:
-            SteeringError: The kernel refused; the old state is unchanged. If the first ``apply``
-                fails, some frontends may already point to endpoints: repeat it.
+            SteeringError: The kernel refused the change; the old state is unchanged. If the first
+                ``apply`` fails, some frontends may already point to endpoints, so repeat it.
         """
 
     @abc.abstractmethod
@@ -250,9 +249,8 @@ class Steering(abc.ABC):
     async def forget_stale(self) -> None:  # noqa: B027 - most have nothing to do
         """Remove the conntrack entries that a :meth:`change` has made stale. Idempotent.
 
-        It is a separate call because the kernel may search its whole table for tens of
-        milliseconds, and health check ports don't wait for that. :meth:`repair` retries failures,
-        and reports them.
+        It is separate because the kernel may search its whole table for tens of milliseconds, and
+        health check ports don't wait for that. :meth:`repair` retries and reports failures.
         """
 
     @abc.abstractmethod
@@ -272,7 +270,7 @@ class Steering(abc.ABC):
             doesn't count connections.
 
         Raises:
-            SteeringError: The kernel doesn't list them.
+            SteeringError: The kernel doesn't list the counters.
         """
         return None
 
@@ -288,8 +286,7 @@ class Steering(abc.ABC):
     async def repair(self) -> int:
         """Compare the kernel's state with the desired state, and repair differences.
 
-        Returns:
-            How many frontends or guard rules had drifted.
+        Returns: The number of frontends and guard rules that differed.
         """
 
     @abc.abstractmethod
@@ -302,7 +299,7 @@ class Steering(abc.ABC):
 
 
 class NoSteering(Steering):
-    """Only records targets for the status page: clients dial the listeners on loopback.
+    """Records targets for the status page only: clients dial the listeners on loopback.
 
     For embedding in a program or test suite: it needs no privileges, rules or routes.
     """
@@ -315,7 +312,7 @@ class NoSteering(Steering):
         self._targets: Targets | None = None
 
     async def start(self) -> Mapping[Frontend, int]:
-        """There is nothing to recover: nothing outlives the process."""
+        """Return no ports, because no state outlives the process."""
         return {}
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
@@ -328,11 +325,11 @@ class NoSteering(Steering):
         return render_targets(self._targets or {})
 
     async def repair(self) -> int:
-        """There is nothing to repair: memory doesn't drift."""
+        """Return 0, because there is no state outside this process."""
         return 0
 
     async def clean_up(self) -> None:
         self._targets = None
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: this mechanism has no helpers or sockets."""

@@ -1,9 +1,9 @@
-"""Nftables tables that the proxy needs besides steering; the kernel removes them with this process.
+"""Holds nftables tables besides steering's; the kernel removes them when this process exits.
 
     ConntrackHold   keeps connection tracking enabled while another program flushes all rules
     Untracked       admits connections to the status ports while the conntrack table is full
 
-Rule 1: the tables are optional: kernels before 5.12, or without nftables, have none.
+Rule 1: the tables are optional: they don't exist on kernels before 5.12 or without nftables.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class HeldTable:
         )
 
     async def hold(self) -> str:
-        """Create the table; return why it can't be created, empty if it exists. Idempotent."""
+        """Create the table; return why it can't be created, or an empty string. Idempotent."""
         try:
             await self._table.do(OwnedTable.put_right)
         except SteeringError as exc:
@@ -53,7 +53,7 @@ class HeldTable:
         return ""
 
     async def let_go(self) -> None:
-        """Remove the table; idempotent, and :meth:`hold` creates it again."""
+        """Remove the table; :meth:`hold` can create it again. Idempotent."""
         await self._table.close()
 
 
@@ -81,8 +81,8 @@ class ConntrackHold(HeldTable):
 def _fill_hold(table: TableWriter) -> None:
     """Add a chain and a rule that keep connection tracking enabled.
 
-    A single nat chain enables all four hooks at which the kernel translates; the rule in it, which
-    has no verdict, enables tracking. Only the first packet of a connection passes it.
+    A single nat chain enables all four hooks at which the kernel translates; the chain's rule,
+    which has no verdict, enables tracking. Only a connection's first packet traverses it.
     """
     table.add_base_chain("tracking", "nat", PREROUTING, _HOLD_PRIORITY)
     table.add_rule("tracking", x.match(x.CT_STATE, 0, mask=x.STATE_INVALID, op=x.NOT_EQUAL))
@@ -119,5 +119,5 @@ class Untracked(HeldTable):
                 dialled = x.TCP + x.match(x.DPORT, port) + x.match(x.DADDR_TYPE, x.LOCAL)
                 table.add_rule(chain, dialled + x.notrack())
         for port in self._ports:
-            # This matches the answers, which on loopback are still untracked when they arrive.
+            # This rule matches the answers, which on loopback are still untracked when they arrive.
             table.add_rule("output", x.TCP + x.match(x.SPORT, port) + x.notrack())

@@ -22,15 +22,15 @@ class KernelView:
     """The rules of other programs, and the interfaces."""
 
     nft: Tables = field(default_factory=dict)
-    """All nftables chains; rules are included only for chains that the requested hooks reach."""
+    """All nftables chains; only those that packets reach from the requested hooks have rules."""
     legacy_nat: Tables = field(default_factory=dict)
     legacy_filter: Tables = field(default_factory=dict)
     links: tuple[str, ...] = ()
     """Names of the interfaces."""
     clients: tuple[PodLink, ...] = ()
-    """The links from which clients connect."""
+    """The links on which clients' packets arrive."""
     unread: tuple[str, ...] = ()
-    """Why something couldn't be read, as one line for each."""
+    """For each thing that couldn't be read, one line with the reason."""
     is_nft_read: bool = True
     inet_tables: tuple[str, ...] = ()
     """Names of all nftables tables of the ``inet`` family, including this program's."""
@@ -57,7 +57,7 @@ def read_kernel(*hooks: str, has_nat: bool = True) -> KernelView:
         nat = read_legacy("nat") if has_nat else {}
         filters = read_legacy(*FILTERING)
     except SteeringError as exc:
-        # A node that has only nftables probably has no program that prints legacy tables.
+        # A node without legacy tables probably also lacks the program that prints them.
         unread.append(exc.message)
     lines = _INTERFACES.read_text(encoding="ascii", errors="replace").splitlines()
     links = tuple(line.partition(":")[0].strip() for line in lines[2:])

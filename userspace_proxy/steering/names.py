@@ -1,4 +1,4 @@
-"""Names that separate one proxy's rules and lock from those of other proxies on the node.
+"""Names that distinguish one proxy's rules and lock from those of other proxies on the node.
 
     --service-proxy-name        chains                 lock                       nftables table
     (none)                      UPROXY-PRE, …          userspace-proxy            the lock's name
@@ -6,10 +6,10 @@
     a-very-long-name-for-it     UPROXY-PRE-a-very~…    userspace-proxy/a-very~…   / and / for ~
 
 Further tables have a suffix: ``userspace-proxy/replies``, ``userspace-proxy/replies-canary``. Names
-are unambiguous, because a label in a name of the first kind has no slash after a hyphen.
+are unambiguous: a suffix contains no hyphen, and a label no slash.
 
-Chains of the iptables trees have six characters after the prefix, directly followed by the
-label: ``UPROXY-Od3f9acanary``, as there is no space for a hyphen.
+Chains of the iptables trees have six characters after the prefix, directly followed by the label
+(``UPROXY-Od3f9acanary``), because there is no room for a hyphen.
 
 All other modules use the chain names of the first line; the proxy's label is added when names are
 sent to the kernel, and removed when they are read.
@@ -30,7 +30,8 @@ from ..kernel.nf_tables import list_tables
 # The beginning of each chain's name. A word in capitals follows; then, for a named proxy, a hyphen
 # and the label.
 PREFIX = "UPROXY-"
-# The kernel allows 28 characters: the prefix, five letters, a hyphen, and this many for the label.
+# The maximum length of a label: the kernel allows 28 characters, which include the prefix, five
+# letters and a hyphen.
 LABEL_MAX = 15
 _READABLE = 6
 _HASH_DIGITS = 8
@@ -40,8 +41,8 @@ _AS_IT_IS = re.compile(
 )
 _UNREADABLE = re.compile(r"[^A-Za-z0-9._-]")
 _TABLE = "userspace-proxy"
-# The name of a table of any kind, because tables of another version may exist. Neither kinds nor
-# labels are empty.
+# Matches the name of a table of any kind, because tables of another version may exist. Neither
+# kinds nor labels are empty.
 _OWN_TABLE = re.compile(rf"{_TABLE}(?:/(?P<kind>[^-]*))?(?:-(?P<label>.*))?", re.DOTALL)
 _NUMBERED = 1 << 24
 _CHAIN = re.compile(rf"(?P<own>{PREFIX}[A-Z]+)(?:-(?P<label>.+))?")
@@ -62,11 +63,11 @@ def proxy_label(proxy_name: str) -> str:
 
 
 def owner_number(proxy_name: str) -> int:
-    """Return a number for a proxy, for places where a name doesn't fit; 0 without a name."""
+    """Return a number for a proxy, for use where a name doesn't fit; 0 without a name."""
     label = proxy_label(proxy_name)
     if not label:
         return 0
-    # Higher than the metrics that people and daemons usually choose (below 10,000).
+    # The result is higher than the metrics that people and daemons usually choose (below 10,000).
     return _NUMBERED | int.from_bytes(hashlib.sha256(label.encode()).digest()[:3], "big")
 
 
@@ -74,7 +75,7 @@ class OwnTable(NamedTuple):
     """The parts of the name of a userspace-proxy's nftables table."""
 
     kind: str
-    """``replies``, ``paths``, …; empty for the steering table."""
+    """``replies``, ``paths`` and so on; empty for the steering table."""
     label: str
     """The proxy's label."""
 
@@ -82,7 +83,7 @@ class OwnTable(NamedTuple):
     def name(self) -> str:
         """The name, as :func:`read_own_table` parses it."""
         stem = f"{_TABLE}/{self.kind}" if self.kind else _TABLE
-        # nft allows no tilde in a name; a label has no slash, so the name stays unambiguous.
+        # nft allows no tilde in a name. A label has no slash, so the name stays unambiguous.
         return f"{stem}-{self.label.replace('~', '/')}" if self.label else stem
 
 
@@ -106,7 +107,7 @@ class TableNames:
     def label_in(self, table: str) -> str | None:
         """Return the label of a table's proxy; None for any other table."""
         own = read_own_table(table)
-        # A name that merely begins like a name of this proxy has no label.
+        # A name that only begins like a name of this kind has no label.
         return own.label if own is not None and self.of(own.label) == table else None
 
     def labels_here(self) -> list[str]:
@@ -125,8 +126,8 @@ UNTRACKED_TABLES = TableNames("untracked")
 def nftables_labels_here() -> list[str]:
     """Return the labels of all proxies with tables of ``nftables`` steering here, sorted.
 
-    The kernel path's table may exist alone: it is written first, and the process may be killed
-    after that.
+    Sometimes only the kernel path's table exists: it is written first, and the process may be
+    killed after that.
     """
     return sorted(_labels_in(list_tables(), STEERING_TABLES, KERNEL_PATH_TABLES))
 

@@ -1,4 +1,4 @@
-"""Tracks which links of this node have only its own containers behind them.
+"""Tracks the links of this node behind which there are only containers of this node.
 
 Rule 1: events only trigger a read; links and routes are always read in full.
 Rule 2: the network namespace is that of the thread that creates the object.
@@ -14,13 +14,13 @@ from ..kernel.node_listings import NodeListings
 from ..kernel.routes import list_links_and_routes, read_links_and_routes
 from ..policy.locality import PodLink, find_pod_links, find_uplinks
 
-# The events of links and addresses. Events of routes aren't needed: routes alone rarely matter, and
-# a router has thousands that change all the time.
+# The events of links and addresses. Events of routes aren't needed: changes of routes alone rarely
+# matter, and a router has thousands that change constantly.
 _GROUPS = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)
 
 
 def read_client_links() -> tuple[PodLink, ...]:
-    """Return the links on which clients' packets arrive: pods' links, then uplinks.
+    """Return the links on which clients' packets arrive: links of pods, then uplinks.
 
     Empty if the kernel doesn't list them.
     """

@@ -1,11 +1,11 @@
-"""The blocking half of a steering mechanism: changes the kernel, and undoes refused changes.
+"""The blocking part of a steering mechanism: changes the kernel, and undoes refused changes.
 
     agent ── ProgrammedSteering ── one thread ── Programmer ── kernel
 
     first apply ─▶ _load            change ─▶ difference ─▶ _write ── refused ─▶ _restore
 
-Rule 1: each frontend has a port: its proxy port; or, if it is refused, the refuse port, or 0 if the
-mechanism has none.
+Rule 1: each frontend has a port: its proxy port, or, if the frontend is refused, the refuse port,
+or 0 if the mechanism has no refuse port.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _LEFT_MAX = 256
 class Programmer(abc.ABC):
     """One proxy's state in the kernel, in the calling thread's network namespace.
 
-    Methods without a docstring are the blocking forms of those of :class:`.base.Steering`.
+    Methods without a docstring are the blocking forms of methods of :class:`.base.Steering`.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Programmer(abc.ABC):
         return self._taken_earlier
 
     def filters(self) -> Sequence[Followed]:
-        """Return the chains of other programs that may drop packets of endpoints."""
+        """Return the chains of other programs that may drop endpoints' packets."""
         return self._earlier.filters
 
     @abc.abstractmethod
@@ -144,7 +144,7 @@ class Programmer(abc.ABC):
 
 
 class NatProgrammer(Programmer):
-    """A programmer whose rules translate frontends to ports, which creates conntrack entries."""
+    """A programmer whose rules translate frontends to ports, and so create conntrack entries."""
 
     def __init__(self, facts: SteeringFacts) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class NatProgrammer(Programmer):
         self._note_replaced({f: p for f, p in before.items() if f.protocol is Protocol.TCP})
 
     def _note_replaced(self, before: Affected) -> None:
-        """Record TCP frontends to whose former port another frontend points now.
+        """Record the TCP frontends whose former port now serves another frontend.
 
         If no frontend is left, other programs may soon use all ports. Frontends that return to
         their port need no listing.
@@ -217,7 +217,7 @@ class NatProgrammer(Programmer):
         self._replaced.update(led)
 
     def _choose_ip(self) -> str:
-        """Choose the address for DNAT; record frontends that pointed to removed addresses.
+        """Choose the address for DNAT; record the families of removed addresses.
 
         REDIRECT has also translated flows to an address of their interface, where they would go
         forever.
@@ -227,7 +227,7 @@ class NatProgrammer(Programmer):
         return to_ip
 
     def _choices(self, _frontend: Frontend) -> Collection[EndpointChoice]:
-        """Return the endpoints to which a frontend's UDP flows may go, besides its port."""
+        """Return the endpoints to which a frontend's UDP flows may go, in addition to its port."""
         return ()
 
     def _may_stay_at(self, frontend: Frontend) -> int | None:
@@ -279,10 +279,10 @@ class NatProgrammer(Programmer):
 def ranges_among(
     frontends: Iterable[Frontend], steered: Iterable[Frontend]
 ) -> dict[Frontend, Range]:
-    """Return the port ranges among some frontends, each without the ports of single-port frontends.
+    """Return the port ranges among some frontends, without the ports of other steered frontends.
 
     Args:
-        steered: The other frontends; their ranges don't overlap.
+        steered: The steered frontends, whose ranges don't overlap.
     """
     ranges = [frontend for frontend in frontends if frontend.last]
     if not ranges:
@@ -310,7 +310,7 @@ def ranges_among(
 def _besides(
     of: Frontend, singles: Sequence[int], spans: Sequence[tuple[int, int]]
 ) -> Iterator[int]:
-    """Yield the ports of a range that single-port frontends use; both arguments are sorted."""
+    """Yield the ports of a range that other steered frontends use; both sequences are sorted."""
     yield from singles[bisect.bisect_left(singles, of.port) : bisect.bisect_right(singles, of.last)]
     # The preceding span may overlap the range.
     begin = max(0, bisect.bisect_left(spans, (of.port, 0)) - 1)
@@ -341,12 +341,12 @@ Result = TypeVar("Result")
 class ProgrammedSteering(Steering, Generic[Kind]):
     """A steering mechanism whose methods all call a programmer in one thread.
 
-    Its network namespace is that of the first calling thread.
+    Its network namespace is that of the first thread that calls it.
     """
 
     def __init__(self, facts: SteeringFacts, make: Callable[[], Kind]) -> None:
         self.facts = facts
-        # Calls to the kernel block, and must be made in order.
+        # Calls to the kernel block, and their order matters.
         self._programmer = InOneThread(f"{self.name}-steering", make)
         self._filters: Sequence[Followed] = ()
 
@@ -392,7 +392,7 @@ class ProgrammedSteering(Steering, Generic[Kind]):
     async def _do(self, call: Callable[[Kind], Result]) -> Result:
         def call_and_report(programmer: Kind) -> Result:
             result = call(programmer)
-            # The owner reads these attributes only after the call, which it awaits.
+            # The owner reads these attributes only after it has awaited the call.
             self.unsteered, self.unguarded = programmer.unsteered(), programmer.unguarded()
             self.needs_transparent = programmer.needs_transparent
             self._filters = programmer.filters()
@@ -449,7 +449,7 @@ class ReleasedPorts(Generic[Port]):
         return iter(self._recent | self._earlier)
 
     def add(self, ports: Iterable[Port]) -> None:
-        """Keep ports guarded; ports in use may be among them."""
+        """Keep ports guarded; some of them may still be in use."""
         self._recent.update(ports)
 
     @contextlib.contextmanager

@@ -1,8 +1,8 @@
-"""Creates a steering mechanism by name, resolves ``auto``, and removes other modes' leftovers.
+"""Creates a steering mechanism by name, resolves ``auto``, and removes what other modes left.
 
-Rule 1: a mechanism that isn't used costs nothing: no library, helper or table.
-Rule 2: leftovers are removed before the first listener: stale rules point to proxy ports that this
-run assigns to other Services.
+Rule 1: a mechanism that isn't used needs no library, helper or table.
+Rule 2: leftovers are removed before the first listener opens, because stale rules point to proxy
+ports that this run assigns to other Services.
 Rule 3: unreadable state is reported; leftovers that can't be removed prevent startup.
 """
 
@@ -36,7 +36,7 @@ from .nftables import NftablesSteering
 
 
 def read_offers_for(steering: str | Steering) -> KernelOffers:
-    """Try the kernel parts on which a steering mode depends; blocks for some 10 ms.
+    """Try the kernel parts on which a steering mode depends; blocks for about 10 ms.
 
     Args:
         steering: A value of ``--steering``, or the caller's own mechanism.
@@ -52,7 +52,7 @@ def make_steering(
     own_namespace: bool = False,
     kernel: KernelOffers = LACKS_NOTHING,
 ) -> Steering:
-    """Return the mechanism for a value of ``--steering``; it isn't started yet.
+    """Return the mechanism for a value of ``--steering``, without starting it.
 
     Args:
         own_namespace: Whether the network namespace was created for this proxy.
@@ -93,7 +93,7 @@ def check_kernel(name: str, kernel: KernelOffers, *, own_namespace: bool) -> Non
     """Check whether the kernel supports a steering mode, with trial requests.
 
     Raises:
-        SteeringError: The kernel lacks something that steering needs, so start-up can't succeed.
+        SteeringError: The kernel lacks something that steering needs, so startup would fail.
     """
     if lacks := kernel_lacks(name, kernel, own_namespace=own_namespace):
         raise SteeringError(f"cannot steer by {name}: {lacks}", hint=remedy(name, kernel))
@@ -106,7 +106,7 @@ def kernel_lacks(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str
 
 
 def remedy(name: str, kernel: KernelOffers) -> str:
-    """Return a hint for a steering mode that can't work: a mode that works, if there is one.
+    """Return a hint for a steering mode that can't work: a mode that can, if there is one.
 
     Args:
         name: The mode; ``auto``: no mode can work.
@@ -119,13 +119,13 @@ def remedy(name: str, kernel: KernelOffers) -> str:
 
 
 def works_instead(name: str, kernel: KernelOffers) -> str:
-    """Return another steering mode that works here; empty if none does."""
+    """Return another steering mode that can work here; empty if none can."""
     lacks = lacks_of(kernel, own_namespace=False)
     return next((other for other in lacks if other != name and not lacks[other]), "")
 
 
 def lacks_of(kernel: KernelOffers, *, own_namespace: bool) -> dict[str, str]:
-    """Describe for each steering mode what this node lacks; empty if the mode can work."""
+    """Describe what this node lacks for each steering mode; empty if the mode can work."""
     return {
         "nftables": nftables.missing(kernel),
         "iptables": iptables_lacks(kernel),
@@ -134,10 +134,10 @@ def lacks_of(kernel: KernelOffers, *, own_namespace: bool) -> dict[str, str]:
 
 
 def choose(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
-    """Return a steering mode's name; for ``auto``, the name of the best mode that works here.
+    """Return a steering mode's name; for ``auto``, that of the best mode that can work here.
 
     Raises:
-        SteeringError: No mode works here.
+        SteeringError: No mode can work here.
     """
     if name != "auto":
         return name
@@ -157,7 +157,7 @@ def choose_by(lacks: Mapping[str, str], *, has_legacy: bool, hint: str) -> str:
     Raises:
         SteeringError: None can work.
     """
-    # Prefer the mechanism that the node already uses: rules in two of them are hard to follow.
+    # Prefer the mechanism that the node already uses: rules in two are hard to follow.
     order = ("iptables", "nftables") if has_legacy else ("nftables", "iptables")
     for candidate in order:
         if not lacks[candidate]:
@@ -186,7 +186,7 @@ def has_legacy_tables() -> bool:
     try:
         return any(map(tables_in_use, (4, 6)))
     except OSError:
-        # Permission is denied, so iptables can't be used either.
+        # Permission is denied, so iptables can't work either.
         return False
 
 
@@ -207,7 +207,7 @@ def has_python_iptables() -> bool:
 
 
 _PARTS = {"nftables": FOR_NFTABLES, "iptables": FOR_IPTABLES, "local": FOR_GUARD}
-"""Kernel parts that steering modes need."""
+"""The kernel parts that steering modes need."""
 
 
 _Kind = TypeVar("_Kind", bound=Steering)
@@ -221,7 +221,7 @@ class Leftovers:
     removed: tuple[str, ...]
     """The steering modes whose leftovers were removed."""
     unseen: tuple[str, ...]
-    """Why other modes couldn't be checked."""
+    """Why some other modes couldn't be checked for leftovers."""
 
 
 async def remove_leftovers(chosen: str, proxy_name: str) -> Leftovers:
@@ -233,7 +233,7 @@ async def remove_leftovers(chosen: str, proxy_name: str) -> Leftovers:
         chosen: The mode that stays, as :attr:`Steering.name`.
 
     Raises:
-        SteeringError: Something exists and can't be removed.
+        SteeringError: A leftover can't be removed.
     """
     label = proxy_label(proxy_name)
     removed, unseen = [], []

@@ -10,8 +10,7 @@ is used: docs/adr/0002 gives the reasons.
 
 Rule 1: no other package opens a netlink socket or parses a message.
 Rule 2: a socket belongs to the network namespace of the thread that opened it.
-Rule 3: sockets raise the kernel's errors as OSError; :func:`explained` adds the operation that
-failed.
+Rule 3: sockets raise the kernel's errors as OSError; :func:`explained` adds the failed operation.
 """
 
 from .sockets import Events, Requests, RouteSockets, explained

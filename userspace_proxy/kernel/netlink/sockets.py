@@ -55,8 +55,7 @@ _UNSUPPORTED = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 _READ_BYTES = 1 << 16
 
 EventFilter = Callable[[int], Sequence[Instruction]]
-"""Returns the filter for relevant events; the argument is the port ID of this program's
-requests."""
+"""Returns the filter for relevant events, given the port ID of this program's requests."""
 
 
 @contextlib.contextmanager
@@ -221,8 +220,7 @@ class Requests:
     def _change(self, batch: Sequence[bytes]) -> list[tuple[int, int]]:
         numbers = [self._next_number() for _ in batch]
         indexes = {number: index for index, number in enumerate(numbers)}
-        # Only the last message requests an answer; the kernel answers the others only to refuse
-        # them.
+        # Only the last message requests an answer; others are answered only if refused.
         flags = [0] * (len(batch) - 1) + [ACK]
         self._socket.send(b"".join(map(numbered, batch, numbers, flags)))
         refused = []

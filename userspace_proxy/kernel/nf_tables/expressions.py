@@ -66,8 +66,7 @@ class KeyType(NamedTuple):
 IPV4_ADDR, IPV6_ADDR = KeyType(7, 4), KeyType(8, 16)
 INET_PROTO, INET_SERVICE = KeyType(12, 1), KeyType(13, 2)
 NUMBER, LINK_INDEX = KeyType(19, 4, is_in_host_order=True), KeyType(20, 4, is_in_host_order=True)
-"""A number in the host's byte order, which ``nft`` shows as a packet mark; and an interface's
-index."""
+"""A number in the host's byte order (``nft`` shows a packet mark), and an interface's index."""
 
 
 def joined(*types: KeyType) -> KeyType:
@@ -218,8 +217,7 @@ def look_up(fields: Sequence[Field], name: str, register: int = 1) -> bytes:
     """Continue if a map contains the fields as a key; put its value into a register.
 
     Args:
-        register: The register for the value, 1 to 4. The key uses this register and the following
-            ones.
+        register: The register for the value, 1 to 4. The key also uses the following ones.
     """
     attributes = text(LOOKUP_SET, name) + number(2, register) + number(3, register)
     return _load_key(fields, register) + expression("lookup", attributes)

@@ -44,8 +44,7 @@ class Repair:
     """The elements that were added, now or by an earlier call whose answer was lost; all elements
     if the table was rewritten."""
     earlier: Set[SetElement] = frozenset()
-    """The elements of ``added`` that only an earlier call, whose answer was lost, may have
-    written."""
+    """The elements of ``added`` that only a call whose answer was lost may have written."""
 
 
 class KeptTable(NftTable):
@@ -59,8 +58,7 @@ class KeptTable(NftTable):
         elements: Returns the desired elements, each once.
         family: The table's family.
         sock: A copy of another process's socket that owns the table; closed with the object.
-        is_owned: Whether this process may own the table; if not, an owned table is another
-            program's.
+        is_owned: Whether this process may own it; if not, an owned table is another program's.
 
     Raises:
         SteeringError: A privilege or a kernel part is missing.

@@ -5,8 +5,7 @@
 Reading the generation takes 10 µs, so it is read every second. Events are read only after it has
 changed, and only events of this table count.
 
-Rule 1: a filter in the kernel drops the events of this program's changes, except for the new
-generation.
+Rule 1: a kernel filter drops the events of this program's changes, except for the new generation.
 Rule 2: if events may be missing, the table counts as changed.
 
 Source: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h; nf_tables_commit().
@@ -129,8 +128,7 @@ class NftTable:
         """List the kernel's table; None if there is none. Doesn't affect :meth:`is_affected`.
 
         Args:
-            elements_of: The sets and maps whose elements are read; None: all. Dynamic sets never
-                are.
+            elements_of: The sets and maps whose elements are read; None: all but dynamic sets.
         """
         family, name = self.family, self.name
         found = [one for one in self._ruleset.tables(family) if one.name == name]

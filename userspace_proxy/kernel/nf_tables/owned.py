@@ -66,8 +66,7 @@ class OwnedTable:
         fill: Adds chains and rules to the empty table.
         family: The table's family.
         needs_owner: Create no table if the kernel doesn't support owners. If false, a table without
-            an owner is created, which :meth:`put_right` repairs, and which stays until it is
-            removed.
+            an owner stays until it is removed, and :meth:`put_right` repairs it.
         owners: Provides the previous process's socket, and receives this process's socket.
 
     Raises:

@@ -58,11 +58,9 @@ VERDICTS = 0xFFFFFF00
 # NFTNL_UDATA_SET_KEYBYTEORDER.
 _HOST_ORDER = attribute(13, bytes([0, 4]) + (1).to_bytes(4, sys.byteorder))
 _APPEND = 0x800
-# The maximum size of the elements in one message. They form one attribute, which has at most 65,535
-# bytes.
+# The maximum size of the elements in one message. They form an attribute of at most 65,535 bytes.
 ELEMENTS_BYTES_MAX = 60_000
-# The IDs of sets, by which a transaction's messages refer to a set. Several writers may write one
-# transaction.
+# The IDs of sets, by which a transaction's messages, perhaps from several writers, name them.
 _IDS = itertools.count(1)
 
 

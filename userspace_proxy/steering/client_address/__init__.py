@@ -1,4 +1,4 @@
-"""Delivers replies that endpoints send to clients' addresses to this proxy, in any steering mode.
+"""Delivers endpoints' replies to clients' addresses to this proxy, in any steering mode.
 
     reply_routing  nftables tables that mark and divert replies  (ADR 0070)
     routes         policy routing that delivers marked packets locally

@@ -7,9 +7,9 @@
 This works in every steering mode, independently of its rules. Replies on a bridge that client and
 endpoint share need another table: ``BridgeDelivery``.
 
-The process owns the table: other programs can't change it, ``nft flush ruleset`` skips it, and it
-is removed when the process exits, as are the sockets that need it. Routes, routing rules, and
-before Linux 5.12 tables, have no owner: changes to them are repaired.
+The process owns the table: other programs can't change it, ``nft flush ruleset`` skips it, and the
+kernel removes it when the process exits, like the sockets that need it. Routes, routing rules, and
+before Linux 5.12 also tables, have no owner, so changes to them are repaired.
 
 Rule 1: a part that can't be installed is reported as a reason, not an error: sockets use this
 node's address instead. The same applies if only the IPv6 parts can't be installed, because the node
@@ -50,22 +50,22 @@ BRIDGE_PRIORITY = 10
 
 
 class BridgeDelivery:
-    """Delivers replies to this node if endpoint and client are on the same bridge.
+    """Delivers replies to this node's sockets if endpoint and client are on the same bridge.
 
         endpoint ──▶ bridge ──▶ table inet (br_netfilter): mark, to our MAC ──▶ table bridge
                                                                                      │
         socket bound to the client's address ◀── table local ◀── for this host ◀─────┘
 
-    Without it, a bridge sends such packets directly to the client. In br_netfilter the rules of
-    :class:`ReplyRouting` mark packets that have a socket here, and see the bridge as the interface;
-    the ``bridge`` table runs afterwards.
+    Without it, a bridge sends such packets directly to the client. In br_netfilter, the rules of
+    :class:`ReplyRouting` mark packets that have a socket here; these rules see the bridge as the
+    interface. The ``bridge`` table is evaluated afterwards.
 
     The MAC is a constant. Each of these bridges has it in its forwarding database as a local
     address, so the rules stay correct when a bridge's own MAC changes. A bridge never learns a
     local address from a pod's frames. Other bridges, such as one to the network of other nodes,
     don't know the MAC, and flood frames for it instead of delivering them.
 
-    All proxies of a node share the entries: the last proxy removes them.
+    All proxies of a node share the entries, and the last proxy removes them.
 
     Source: net/bridge/br_input.c, br_netfilter_hooks.c; docs/adr/0070.
 
@@ -98,7 +98,7 @@ def write_bridge_table(table: TableWriter) -> None:
     """Add the chain and the rule to the table.
 
     The kernel drops packets for another host's MAC before it considers addresses, so the rule also
-    sets the packet's type, which was determined on arrival and is restored by br_netfilter.
+    sets the packet's type, which the kernel determined on arrival, and br_netfilter restored.
     """
     table.add_base_chain("prerouting", "filter", PREROUTING, BRIDGE_PRIORITY)
     ours = x.match(x.MARK, MARK, mask=MARK) + x.match(x.ETHER_DADDR, MAC)
@@ -106,11 +106,11 @@ def write_bridge_table(table: TableWriter) -> None:
 
 
 def add_diversion(table: TableWriter, chain: str, bridges: Iterable[int]) -> None:
-    """Add a chain that rewrites the destination MAC of marked packets on these bridges to ``MAC``.
+    """Add a chain that sets the destination MAC of marked packets on these bridges to ``MAC``.
 
     Args:
         table: A table of the ``inet`` family, in which br_netfilter shows packets on bridges.
-        bridges: Bridges whose forwarding table has an entry for ``MAC``.
+        bridges: Bridges whose forwarding database has an entry for ``MAC``.
     """
     table.add_chain(chain)
     for number in sorted(bridges):
@@ -127,7 +127,7 @@ PRIORITY = -99
 class ReplyRouting:
     """The reply table, routing rules and routes of one proxy.
 
-    Its network namespace is that of the first calling thread.
+    Its network namespace is that of the first thread that calls it.
 
     Args:
         proxy_name: The proxy's ``--service-proxy-name``; empty without one.
@@ -214,7 +214,7 @@ class _Kernel:
         """The bridges that the table's rules name."""
 
     def put_right(self, bridges: frozenset[int]) -> int:
-        """Repair differences; return the number of changes made by others."""
+        """Repair differences; return the number of changes that other programs made."""
         if self._parts is None:
             with contextlib.ExitStack() as opened:
                 table = OwnedTable(self._name, self._write, owners=self._owners)
@@ -222,7 +222,7 @@ class _Kernel:
                 self._parts = ReplyRoutes(), table
                 opened.pop_all()
         routes, table = self._parts
-        # Routes first: without them a marked packet would go to the client.
+        # Add routes first: without them, a marked packet would be sent to the client.
         count = routes.put_right()
         self.without_ipv6 = routes.without_ipv6
         if bridges or self._delivery is not None:
@@ -260,7 +260,7 @@ class _Kernel:
         write_table(table, self._diverted)
 
     def _deliver(self, bridges: frozenset[int]) -> int:
-        """Add delivery to bridges; return the number of changes made by others."""
+        """Add delivery to bridges; return the number of changes that other programs made."""
         count, self.bridges = 0, frozenset()
         try:
             if self._delivery is None:
@@ -279,7 +279,7 @@ def write_table(table: TableWriter, bridges: Iterable[int] = ()) -> None:
 
     Args:
         table: An empty table.
-        bridges: Bridges with delivery to clients on the same bridge.
+        bridges: The bridges with delivery to clients on the same bridge.
 
     Ports are checked first, which saves other packets the search for a socket; most of a node's
     packets pass only the first rule. ICMP errors have no ports; the kernel finds their socket by
@@ -296,8 +296,7 @@ def write_table(table: TableWriter, bridges: Iterable[int] = ()) -> None:
     table.add_base_chain("prerouting", "filter", PREROUTING, PRIORITY)
     marked = (
         x.match(x.SOCKET_TRANSPARENT, 1)
-        # This also excludes sockets in TIME_WAIT: a client that dials from such a port gets its
-        # answers.
+        # This also excludes sockets in TIME_WAIT: clients that dial from their ports get answers.
         + x.match(x.SOCKET_WILDCARD, 0)
         + x.set_bits(x.MARK, MARK)
         + x.verdict(x.GOTO, "divert")

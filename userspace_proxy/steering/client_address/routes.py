@@ -12,8 +12,8 @@ Rule 3: all proxies of a node share the rules and routes: the last proxy removes
 Why rule 118: reverse-path checks look up the route to a packet's source, and some of these look-ups
 use the mark. In table 11800 every address is local, so the packet would be dropped. Such checks are
 the kernel's own with ``src_valid_mark``, which WireGuard's tools enable, and, for both IP versions,
-rules with ``fib saddr . mark . iif oif missing drop``, such as firewalld's. Their look-ups come
-from ``lo``.
+rules with ``fib saddr . mark . iif oif missing drop``, such as firewalld's. These look-ups have
+``lo`` as the incoming interface.
 
 Source: net/ipv4/fib_frontend.c, net/ipv6/netfilter/nft_fib_ipv6.c; both were measured.
 """
@@ -51,7 +51,7 @@ _ROUTES = {
     _V6: LocalRoute("::/0", table=TABLE),
 }
 
-# The rules. They are added in reverse order, because a goto needs its target.
+# The rules, which are added in reverse order because a goto needs its target.
 RULES = (
     RoutingRule(_V4, DO_NOTHING, GO_ON, protocol=PROTOCOL),
     RoutingRule(_V4, GO_TO, SKIP, protocol=PROTOCOL, mark=MARK, in_interface="lo", target=GO_ON),
@@ -99,7 +99,7 @@ class ReplyRoutes:
         self._requests.close()
 
     def _add(self, family: int) -> int:
-        # The route is added first: without IPv6 the kernel refuses it, and no rule is left behind.
+        # Add the route first: without IPv6 the kernel refuses it, so that no rule is left behind.
         flags = CREATE | EXCL
         count = family not in self._routed()
         if count:
@@ -117,9 +117,9 @@ class ReplyRoutes:
                     yield rule
 
     def _routed(self) -> Iterator[int]:
-        """Yield the families that have the route."""
+        """Yield the IP families for which the route exists."""
         for family in _ROUTES:
-            # The kernel lists only this table, however many routes there are.
+            # Cost: the kernel lists only this table, however many routes other tables have.
             listed = self._list(rtnetlink.list_routes(family, table=TABLE))
             for route in map(rtnetlink.read_route, listed):
                 if route.protocol == PROTOCOL and route.open().table == TABLE:

@@ -1,4 +1,4 @@
-"""Steering by legacy iptables rules, as text, in a helper process for each IP family.
+"""Steers by legacy iptables rules, as text, in a helper process for each IP family.
 
     agent process                        helper process (one for IPv4, one for IPv6)
     IptablesSteering ── HelperProcess ══ LegacyProgrammer ── Table ── iptables-legacy-save,
@@ -11,10 +11,10 @@
 
     rules   NatRule, Jump, PortGuard ─▶ nat   chains of lines ─▶ table   edits, one commit
 
-Rule 1: only the helper imports python-iptables. Within a process, it works only for the family that
-uses REDIRECT first, it crashes with threads, and building its rules would block the event loop.
-Rule 2: the kernel's state is read from the kernel, unless the table's size and layout show that
-nothing has changed since the last write.
+Rule 1: only the helper imports python-iptables. In a process, it works only for the IP family that
+uses REDIRECT first; it crashes with threads; and building its rules would block the event loop.
+Rule 2: the kernel's rules are read, unless the table's size and layout show that nothing has
+changed since the last write.
 """
 
 from .legacy_chains import FILTERING, read_legacy

@@ -1,12 +1,12 @@
-"""The helper process, which answers requests one by one, and exits with its parent.
+"""The helper process, which answers requests one by one, and exits when its parent does.
 
     guard for old and new ports ─▶ nat ─▶ stale conntrack entries     later: guard for new ports
 
-A port is guarded before its first packet arrives and until after its last (``ReleasedPorts``). Once
-new rules are applied, conntrack entries from before are removed.
+A port is guarded from before its first packet until after its last (``ReleasedPorts``). Once new
+rules are applied, conntrack entries that older rules created are removed.
 
-Rule 1: answers don't use standard output: python-iptables replaces it with a pipe while it creates
-a rule.
+Rule 1: answers aren't written to standard output, which python-iptables replaces with a pipe while
+it creates a rule.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def main(descriptor: int, version: int, parent: int) -> int:
     if os.getppid() != parent:
         return 0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # systemd sends SIGTERM to the whole group, and the agent needs this process to clean up.
+        # systemd signals the whole group, and the agent needs this process to clean up.
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=descriptor)
     parent_end = os.pidfd_open(parent)
     server = RequestServer(version)
     while True:
-        # Other children of the parent may hold its end of the socket, so EOF isn't a sufficient
-        # sign.
+        # Other children of the parent may hold the parent's end of the socket, so EOF isn't a
+        # reliable sign.
         readable, _, _ = select.select([descriptor, parent_end], [], [])
         if descriptor not in readable:
             return 0
@@ -127,7 +127,7 @@ class LegacyProgrammer(NatProgrammer):
     """
 
     def __init__(self, version: int, facts: SteeringFacts) -> None:
-        # Create the tables first, because the programs may be missing.
+        # Create the tables first, because that fails if the programs are missing.
         self._tables, small_edits = LegacyTables(version), SmallEdits(version)
         super().__init__(facts)
         self._version = version
@@ -236,7 +236,7 @@ class LegacyProgrammer(NatProgrammer):
         """Repair the rules; return the number of differences."""
         drifted = self._put_guard()
         difference = self._nat.put(self._layout.chains, NAT_JUMPS)
-        # From here on the new rules are applied, even if a later step fails.
+        # From here on, the new rules are applied, even if a later step fails.
         self._note_affected(difference)
         self._infos = self._read_infos()
         self._forget_stale()

@@ -1,4 +1,4 @@
-"""The agent's side of one helper process, and the JSON messages to it; all calls block.
+"""The agent's side of one helper process, and its JSON messages; all calls block.
 
 Rule 1: a helper that exited is replaced on the next request; its rules stay in the kernel.
 Rule 2: each helper that exits without an answer lengthens the pause before the next start.
@@ -33,7 +33,7 @@ class HelperEnded(SteeringError):
 
 
 class HelperProcess:
-    """A helper for one IP family, started by the first request, and restarted when it exits."""
+    """A helper for one IP family; the first request starts it, and a later one restarts it."""
 
     def __init__(self, version: int) -> None:
         self.version = version
@@ -116,7 +116,7 @@ class HelperProcess:
     def _start(self) -> None:
         self.close()
         try:
-            # Keep the output in memory, because a container's root may be read-only.
+            # Keep the output in memory, because a container's root file system may be read-only.
             self._errors = os.fdopen(os.memfd_create("errors"), "w+b")
             self._child = AnsweringChild(
                 _ENTRY,

@@ -5,11 +5,11 @@
     IPT_SO_GET_INFO                        a table's size and layout, to detect changes
     /run/xtables.lock                      taken by every writer of legacy tables
 
-Rule 1: the legacy programs are used, whatever the node's default is; on many nodes, the plain names
-are nftables programs, whose rules the legacy programs don't see.
+Rule 1: the legacy programs are used, whatever the node's default is. On many nodes, ``iptables`` is
+an nftables program, whose rules the legacy programs don't see.
 Rule 2: ``restore`` runs while the caller holds the xtables lock. The program inherits the lock's
-descriptor, so the lock is held until the program exits, even if the caller is killed. It takes a
-private lock instead of the real one, for which it would wait forever.
+descriptor, so the lock is held until the program exits, even if the caller is killed. The program
+takes a private lock instead of the real one, for which it would wait forever.
 
 Source: iptables/xshared.c, xtables_lock(): flock(2) on that file, or, since iptables 1.8.7, on the
 file in XTABLES_LOCKFILE, which an unprivileged user needs; an older ``restore`` fails because the
@@ -55,7 +55,7 @@ LOCK_WAIT_S = 5.0
 
 
 class LegacyTables:
-    """The legacy tables of one IP family in the thread's network namespace.
+    """The legacy tables of one IP family in this thread's network namespace.
 
     Raises:
         SteeringError: The programs are missing.
@@ -154,7 +154,7 @@ def tables_in_use(version: int) -> list[str]:
 
 
 def find_program(version: int, name: str) -> list[str]:
-    """Return the command for ``save`` or ``restore`` of the legacy tables; empty if missing."""
+    """Return the command that saves or restores legacy tables; empty if it is missing."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *MORE_PATHS))
     prefix = _PREFIXES[version]
     if found := shutil.which(f"{prefix}-legacy-{name}", path=path):
@@ -172,7 +172,7 @@ def missing_programs() -> list[str]:
 
 @contextmanager
 def xtables_lock(wait_s: float = LOCK_WAIT_S) -> Iterator[int]:
-    """Hold the xtables lock; only in the main thread, because the deadline is a timer signal.
+    """Hold the xtables lock; only for the main thread, because the deadline is a timer signal.
 
     Yields: The lock's descriptor: a child that inherits it also holds the lock until it exits.
 

@@ -31,7 +31,7 @@ _STOLEN_BY = ("NFQUEUE", "SYNPROXY", "TPROXY")
 _LEADS = {"-j": RuleVerdict.JUMP, "-g": RuleVerdict.GOTO}
 _POLICY = re.compile(r":(\S+) ([A-Z]+)\b.*")
 _COMMENT = re.compile(r'-m comment --comment (?:"(?:\\.|[^"\\])*"|\S+) ?')
-# Conditions with an equivalent in nft.
+# iptables conditions that have an equivalent in nft.
 _CONDITION = re.compile(
     r"(?:-m (?:conntrack|state|tcp|udp|multiport) )?(! )?"
     r"(-i|-o|-s|-d|-p|--ctstate|--state|--dports?|--sports?) (\S+) ?"
@@ -112,7 +112,7 @@ def _step(line: str, chains: Container[str]) -> Step:
 
 
 def _matches(conditions: str) -> Conditions:
-    """Return a rule's conditions; text that isn't understood is a condition, too."""
+    """Return a rule's conditions; text that isn't understood is an unknown condition."""
     found = list(_CONDITION.finditer(conditions))
     known = [_match(*one.groups()) for one in found]
     rest = _CONDITION.sub("", conditions).strip()

@@ -4,14 +4,14 @@
     applied chains, desired chains         ──▶ edits: ":CHAIN - [0:0]", "-A CHAIN LINE", …
 
 Rule 1: the state is read from the kernel, and compared as text: this proxy's lines have
-the form that ``iptables-save`` prints. While the table's size and layout are unchanged since the
-last change, that change is still applied.
+the form that ``iptables-save`` prints. While the table's size and layout are those after the last
+write, that write is still in the table.
 Rule 2: edits are lines as ``iptables-restore --noflush`` accepts them. Rules are removed by their
-text, never by their number, which may belong to another program's rule by then.
+text, never by their number, which another program's rule may have by then.
 Rule 3: a change is one commit under the xtables lock: all or nothing.
 Rule 4: the jumps precede the rules of other programs. The jumps are moved before another program's
-rule only once; if the rule returns to its position, it stays there: two programs that both require
-the first position would rewrite the table forever.
+rule only once. If the rule then returns to the first position, it stays there, because two programs
+that both require this position would rewrite the table forever.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .small_edits import SmallEdits, are_few
 Lines = tuple[str, ...]
 Chains = Mapping[str, Lines]
 """The lines of each chain, in order."""
-# The number of retries of a change while other programs write without the lock.
+# The number of attempts to make a change while other programs write without the lock.
 ATTEMPTS = 10
 _WORD = re.compile(r'"(?:\\.|[^"\\])*"|\S+')
 _OUR_CHAIN = re.compile(rf"(?<!\S){PREFIX}\S+")
@@ -50,7 +50,7 @@ class TableDifference:
     edits: Lines = ()
     """The edits that correct the table."""
     overtaken: frozenset[tuple[str, str]] = field(default=frozenset())
-    """The rules before which the jumps are put, each as chain and line."""
+    """Other programs' rules before which the edits put the jumps, each as chain and line."""
 
     def __bool__(self) -> bool:
         return bool(self.edits)
@@ -81,14 +81,14 @@ class LegacyTable:
         return parse_table(self._tables.save(self.name), self._names.known)
 
     def forget(self) -> None:
-        """Compare in full next time, even if the size and layout are unchanged."""
+        """Make the next change compare the whole table, even if its size is unchanged."""
         self._in_force = None
 
     def put(self, chains: Chains, jumps: Sequence[BuiltInJump]) -> TableDifference:
         """Write the table's chains and jumps.
 
         Args:
-            chains: All chains of this proxy; kept, so don't modify them.
+            chains: All chains of this proxy; this object keeps them, so don't modify them.
             jumps: In the order in which packets should pass them.
 
         Returns:
@@ -179,7 +179,7 @@ def compare(
 
     Args:
         chains: The desired chains of this proxy.
-        overtaken: Chain and line of rules that may precede the jumps.
+        overtaken: The chain and line of other programs' rules that may precede the jumps.
     """
     ours = {chain: lines for chain, lines in contents.items() if _is_ours(chain)}
     # A chain to which other programs' rules jump can be flushed, but not deleted.
@@ -191,7 +191,7 @@ def compare(
         if have != want:
             surplus, missing = Counter(have) - Counter(want), Counter(want) - Counter(have)
             lines = [*surplus.elements(), *missing.elements()]
-            # Perhaps only the order of the lines differs.
+            # If only the order of the lines differs, count one difference.
             count += max(1, len(lines))
             differing += lines
     edits = list(edits_between(ours, {**chains, **kept}))
@@ -257,7 +257,7 @@ def split_target(line: str) -> tuple[str, str]:
 
 
 def target_of(line: str) -> str:
-    """Return the target or chain of a line; empty for a rule without one, which only counts."""
+    """Return a line's target or chain; empty for a rule without a target, which only counts."""
     words = split_target(line)[1].split()
     return words[1] if words else ""
 

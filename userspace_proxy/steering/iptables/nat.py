@@ -13,16 +13,16 @@ While PREROUTING needs DNAT, it has trees of its own: UPROXY-P… and UPROXY-Q�
 
 A rule's key is its address, protocol and port as one number; a chain is a prefix of keys. A chain
 of more than LEAF rules is divided by the next bits, and common prefixes are skipped, so the tree
-fits Services of a /16 or a /112, scattered addresses, and ten thousand node ports on one address.
-No packet passes more than a few dozen rules. The tree of ranges is divided only by addresses, so a
-packet passes all ranges of its destination address.
+suits Services in a /16 or a /112, scattered addresses, and ten thousand node ports on one address.
+A packet passes at most a few dozen rules. The tree of ranges is divided only by addresses, so a
+packet passes all ranges on its destination address.
 
 Rule 1: the layout depends only on the rules, not on the order of changes.
 Rule 2: the lines of a chain are sorted, so equal rules give equal chains. In the first two
 chains, ranges of ports come last: single ports take precedence.
 Rule 3: a chain's name contains its level, and jumps go only to deeper levels, so a collision of two
-names is harmless: the chain then contains the lines of both. The probability is one in a million
-for two chains of a level, and one half in a level of a thousand chains.
+names is harmless: the chain then contains the lines of both. Its probability is one in a million
+for two chains of a level, and one half for a level of a thousand chains.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from ...model import Frontend, pack_ip
 from .legacy_table import Chains
 from .rules import OUT, PRE, PREFIX, PROTOCOLS, Jump, NatRule
 
-# With more changes than this, a new layout is less work.
+# The maximum number of changes to a layout; with more, a new layout is less work.
 LAY_OUT_ABOVE = 200
 ROOT = ""
-# A chain with at most this many rules isn't divided: a packet passes it in about a microsecond.
+# The maximum number of rules in an undivided chain: a packet passes them in about 1 µs.
 LEAF = 16
 _PORT_BITS, _PROTOCOL_BITS = 16, 2
 _BEHIND_IP = _PORT_BITS + _PROTOCOL_BITS
@@ -139,7 +139,7 @@ class _TreeChains:
         return changed.setdefault(chain, set(self.chains.get(chain, ())))
 
     def _sides(self, lines: Iterable[ChainLine]) -> Iterator[tuple[str, str]]:
-        """Yield the table's lines that correspond to lines of the tree, each with its chain."""
+        """Yield the table's lines for some lines of the tree, each with its chain."""
         for chain, line in lines:
             if chain == ROOT:
                 yield PRE, self._on_side(line, self._pre)
@@ -162,7 +162,7 @@ class TreeChange(NamedTuple):
 
 
 class Tree:
-    """The chains for one rule per frontend; their names lack prefix and side.
+    """The chains for one rule per frontend; their names have no prefix and side.
 
     Args:
         has_ranges: Whether the rules are for ranges of ports, which are divided only by address.
@@ -213,7 +213,7 @@ class Tree:
             opposite -= lines
 
     def _around(self, key: int) -> Iterator[ChainLine]:
-        """Yield the lines that a key's rule may change: on its path, and where chains divide."""
+        """Yield the lines that depend on a key's rule: on its path, and where chains divide."""
         start, stop, level, chain = 0, len(self._keys), 0, ROOT
         while True:
             others = stop - start - (key in self._rules)
@@ -291,7 +291,7 @@ class Tree:
 
 
 def reached_rules(chains: Chains) -> Mapping[str, list[NatRule]]:
-    """Return the rules that the jumps reach, by side."""
+    """Return the rules that packets reach through the jumps, by side."""
     return {chain: list(_reached(chains, chain, ())) for chain in (PRE, OUT)}
 
 
@@ -318,8 +318,8 @@ def _reached(chains: Chains, chain: str, path: tuple[Jump, ...]) -> Iterator[Nat
 
 def _levels(ip_bits: int) -> tuple[int, ...]:
     """Return the lengths of prefixes that may be chains; each length has its own letter."""
-    # Two bits at a time give the shortest path. The half of an IPv6 address beyond any Service
-    # range is divided by four bits, because there are only 62 letters.
+    # Two bits per level give the shortest path. The upper half of an IPv6 address is divided by
+    # four bits per level, because there are only 62 letters.
     routed = ip_bits - 64 if ip_bits > 64 else 0
     ip = (*range(0, routed, 4), *range(routed, ip_bits, 2))
     return (*ip, ip_bits, *range(ip_bits + _PROTOCOL_BITS, ip_bits + _BEHIND_IP, 2))

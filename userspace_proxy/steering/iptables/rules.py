@@ -2,7 +2,7 @@
 
 Rule 1: rules are written as ``iptables-save`` prints them.
 Rule 2: nat rules in a chain are mutually exclusive, so their order doesn't matter, except that
-rules for port ranges come last; the order of the guard's rules matters.
+rules for port ranges come last. The order of the guard's rules matters.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FILTER = "filter"
 GUARDS: Mapping[str, str] = {"tcp": TCP, "udp": UDP}
 """The name of the guard's chain for each protocol."""
 PROTOCOLS = tuple(GUARDS)
-# How many ports a multiport match can have; a range counts as two. Source: xt_multiport.h,
+# The maximum number of ports of a multiport match; a range counts as two. Source: xt_multiport.h,
 # XT_MULTI_PORTS.
 MULTIPORT_SLOTS = 15
 _LAST_PORT = 65535
@@ -64,7 +64,7 @@ class NatRule(NamedTuple):
     def __str__(self) -> str:
         ip, prefix = self.ip, 32
         if ":" in ip:
-            # iptables-save writes ::1.2.3.4, Python writes ::102:304.
+            # iptables-save prints ::1.2.3.4, Python ::102:304.
             ip, prefix = (
                 socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, ip)),
                 128,
@@ -91,7 +91,7 @@ class NatRule(NamedTuple):
 
 
 class Jump(NamedTuple):
-    """A rule that sends packets for a network, or for ports of an address, to another chain."""
+    """A rule that sends packets for a network, or for ports on an address, to another chain."""
 
     chain: str
     ip: str
@@ -160,9 +160,9 @@ _STEERED = "-m conntrack --ctstate DNAT"
 _TO_ANY = "-m socket --nowildcard"
 _TO_PRIVILEGED = "-m socket --transparent --nowildcard"
 # The match for packets after the SYN. It isn't "! --syn", which would also admit a SYN with FIN or
-# RST: only Linux itself drops those.
+# RST; only Linux drops such packets.
 _LATER_PACKETS = "-p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT"
-# Edits that are accepted if both kernel and iptables can look up sockets.
+# Edits that are accepted only if the kernel and iptables can look up sockets.
 SOCKET_CHECK = (f":{TCP} - [0:0]", f"-A {TCP} -p tcp {_TO_PRIVILEGED} -j ACCEPT")
 
 
@@ -184,10 +184,9 @@ def make_guard(
 ) -> PortGuard:
     """Return the guard for ports.
 
-    Steered packets are admitted to transparent sockets, which require a privilege that this proxy
-    has, because after a crash any process may listen on the ports. TCP without a socket is also
-    admitted: the RST of the kernel's own stack reaches every client (see :func:`refusal`). Source:
-    docs/adr/0013.
+    Steered packets are admitted only to transparent sockets, which require a privilege, because
+    after a crash any process may listen on the ports. TCP without a socket is also admitted: the
+    RST of the kernel's own stack reaches every client (see :func:`refusal`). Source: docs/adr/0013.
 
     Every packet that the node receives passes the jumps, and every packet of a connection passes
     the first rule, so these determine the cost.
@@ -198,9 +197,9 @@ def make_guard(
       stack refuses other segments.
     - UDP has no such packet, so every packet is checked.
 
-    Only ports in use are guarded, not the whole range: another daemon may listen in it, and its
-    clients don't concern this proxy. Later packets of a connection are admitted in the whole range,
-    so that connections to a port that was just released continue.
+    Only ports in use are guarded, not the whole range, because another daemon may listen on a port
+    in the range. Later packets of a connection are admitted in the whole range, so that connections
+    to a port that was just released continue.
 
     Args:
         ports: Proxy ports in use of each protocol, ``tcp`` and ``udp``.
@@ -258,7 +257,7 @@ def _port_lines(
     """Yield the rules for proxy ports in use, sorted."""
     is_tcp = protocol == "tcp"
     if used and is_tcp and checks_sockets:
-        # This rule is first, so that packets to the proxy's listeners skip the rules of all ports.
+        # Put this rule first, so that packets to the proxy's listeners skip the rules of all ports.
         yield f"-p tcp {_STEERED} {_TO_PRIVILEGED} -j ACCEPT"
     for chunk in _multiports(used):
         to_ports = f"-p {protocol} -m multiport --dports {chunk}"
@@ -272,7 +271,7 @@ def _port_lines(
 def _to_others(to_ports: str, unreachable: str) -> str:
     """Return the rule that refuses steered TCP packets for another program's socket.
 
-    It uses ICMP, as a RST from REJECT doesn't reach pods on a bridge (see :func:`refusal`).
+    It uses ICMP, because a RST from REJECT doesn't reach pods on a bridge (see :func:`refusal`).
     """
     return f"{to_ports} {_STEERED} {_TO_ANY} -j REJECT --reject-with {unreachable}"
 
@@ -286,7 +285,7 @@ def _unreachable(*, is_ipv6: bool) -> str:
 
 
 def _multiports(ports: Iterable[int]) -> Iterator[str]:
-    """Yield values of ``--dports``, in which runs are ranges: ``36001:36004,36009``."""
+    """Yield values of ``--dports``, with runs of ports as ranges: ``36001:36004,36009``."""
     chunk: list[str] = []
     slots = 0
     for first, last in _runs(ports):

@@ -1,10 +1,10 @@
 """Makes a few edits of a legacy table with python-iptables, which no other module imports.
 
 Many edits go to ``iptables-restore`` instead. Here, each edit takes 0.5 ms, and the table is read
-and committed once for all of them.
+and committed once for all edits.
 
-Rule 1: edits are lines as ``iptables-restore`` accepts them, of rules that this proxy writes.
-Rule 2: all are applied by one commit, or none.
+Rule 1: edits are lines for rules that this proxy writes, as ``iptables-restore`` accepts them.
+Rule 2: all edits are applied by one commit, or none.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Any
 
 from ...errors import SteeringError
 
-# With this many edits, plus one per _RULES_PER_EDIT rules of the table, this module is no slower
-# than iptables-restore, which takes 2 ms to start and 0.5 µs more per rule. Source: docs/adr/0023.
+# Up to this number of edits, plus one per _RULES_PER_EDIT rules of the table, this module is no
+# slower than iptables-restore, which takes 2 ms to start and 0.5 µs more per rule. Source:
+# docs/adr/0023.
 _FEW = 4
 _RULES_PER_EDIT = 1000
 # Tables that must not be used: python-iptables searches them for the chain of a jump, which would
@@ -99,7 +100,7 @@ class SmallEdits:
         rule, words = self._rule_type(), deque(line)
         extension: Any = None
         while words:
-            # A negated option also has "!" before its values.
+            # A negated option has "!" before its values.
             values = [words.popleft()] if words[0] == "!" else []
             option = words.popleft()
             while words and words[0] != "!" and not words[0].startswith("-"):

@@ -21,8 +21,8 @@ from .legacy import tables_in_use
 class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
     """REDIRECT and DNAT rules in the legacy tables.
 
-    The helper for IPv4 runs from ``start`` on; the helper for IPv6 runs only if there are IPv6
-    frontends, or an earlier run may have left rules.
+    The helper for IPv4 runs from ``start`` on. The helper for IPv6 runs only if there are IPv6
+    frontends, or if an earlier run may have left rules.
 
     Args:
         kernel: The features of the kernel.
@@ -46,7 +46,7 @@ class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
 
     @property
     def helper_pids(self) -> Mapping[IPFamily, int]:
-        """The ids of the running helper processes."""
+        """The process IDs of the running helpers."""
         return {f: h.pid for f, h in self._helpers.items() if h.pid is not None}
 
     @property
@@ -55,7 +55,7 @@ class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
 
 
 class IptablesProgrammer(Programmer):
-    """The helpers of both families, which it also closes.
+    """The programmer for the helpers of both IP families, which it also closes.
 
     Args:
         no_ipv6: The reason why the kernel can't steer IPv6; empty if it can.
@@ -92,7 +92,7 @@ class IptablesProgrammer(Programmer):
                 self._families.add(IPFamily.IPV6)
                 found |= left
             else:
-                # Only other programs use IPv6's tables; an idle helper would take 50 MiB.
+                # Only other programs use the IPv6 tables, and an idle helper would take 50 MiB.
                 self._helpers[IPFamily.IPV6].close()
         if not self._ask(IPFamily.IPV4, "checks_sockets"):
             self._unguarded = 'the kernel or the installed iptables has no match "socket"'
@@ -142,8 +142,8 @@ class IptablesProgrammer(Programmer):
                 self._send(family, here)
 
     def _restore(self, affected: Affected, before: Affected) -> None:
-        # If the kernel refused a helper's change, the helper has already restored the old state;
-        # sending that state again is harmless.
+        # If the kernel refused a helper's change, the helper has already restored the old state,
+        # and sending that state again is harmless.
         here = {f: port for f, port in before.items() if f.family in self._families}
         self._write(affected, here)
 
@@ -174,7 +174,7 @@ class IptablesProgrammer(Programmer):
         return [f for f in IPFamily if f in self._informed or _may_have_rules(f)]
 
     def _send(self, family: IPFamily, affected: Affected) -> None:
-        """Send a change to a helper, or the whole state if the change isn't sufficient."""
+        """Send a change to a helper, or the whole state if it may lack the previous one."""
         if self._is_informed(family):
             try:
                 self._ask(family, "change", ports=as_rows(affected))

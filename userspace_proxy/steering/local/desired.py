@@ -1,7 +1,7 @@
 """The desired state of the kernel: addresses to route here, and frontends to admit.
 
     ports ─▶ uses of each address ─▶ networks to route
-      └────▶ frontends to admit; everything else at those addresses is rejected
+      └────▶ frontends to admit; everything else on those addresses is rejected
 
 Rule 1: this module doesn't query the kernel: the node's own addresses are an argument.
 Rule 2: the cost of a change depends only on its size.
@@ -21,12 +21,12 @@ from ..programmer import Affected, Ports
 
 Element = TypeVar("Element")
 REFUSED = 0
-"""The port that stands for a refused frontend."""
+"""The port of a refused frontend."""
 
 
 @dataclass(slots=True)
 class StateChange:
-    """Elements and routes to add and to remove."""
+    """The elements and routes to add and to remove."""
 
     added_networks: set[str] = field(default_factory=set)
     removed_networks: set[str] = field(default_factory=set)
@@ -38,7 +38,7 @@ class DesiredState:
     """The desired state of one proxy.
 
     Args:
-        ranges: Networks to route as a whole, even without frontends; loopback ones are ignored.
+        ranges: Networks to route as a whole, even without frontends; loopback networks are ignored.
     """
 
     def __init__(self, ranges: Iterable[str] = ()) -> None:
@@ -57,18 +57,18 @@ class DesiredState:
         """The networks and ranges that the kernel refuses to route here, with the causes."""
 
     def is_routed(self, ip: str) -> bool:
-        """Return whether this proxy routes an address here."""
+        """Return whether an address needs a route: it is neither the node's own nor loopback."""
         return own_network(ip) not in self._node_networks and not is_loopback(ip)
 
     def unsteered(self) -> dict[Frontend, str]:
-        """Return the frontends in refused networks with the causes; visits all frontends."""
+        """Return the frontends in refused networks, with the causes; visits all frontends."""
         if not self.refused:
             return {}
         found = {f: self._refusal_of(f.ip) for f in self.ports if self.is_routed(f.ip)}
         return {frontend: str(cause) for frontend, cause in found.items() if cause is not None}
 
     def is_affected_by(self, network: str) -> bool:
-        """Return whether an address that the node gains or loses changes the desired state."""
+        """Return whether the desired state changes if the node gains or loses an address."""
         return network in self.networks or network in self._node_networks
 
     def is_in_ranges(self, ip: str) -> bool:

@@ -1,4 +1,4 @@
-"""The guards: they route addresses to this node, and reject all but frontends on them.
+"""The guards, which route addresses to this node, and reject everything but frontends on them.
 
     local 10.96.7.1 dev lo table local proto 117 src NODE        one per address
     table inet userspace-proxy/local                             admits frontends
@@ -58,25 +58,25 @@ class LocalGuard(abc.ABC):
 
     @abc.abstractmethod
     def change(self, change: StateChange) -> None:
-        """Write a change of the desired state; the previous state must be in the kernel.
+        """Write a change of the desired state; the kernel must have the previous state.
 
         A network that the kernel refuses individually is added to ``desired.refused``.
 
         Raises:
-            SteeringError: The kernel refused; part of the change may be applied.
+            SteeringError: The kernel refused a step; part of the change may be applied.
         """
 
     @abc.abstractmethod
     def put_right(self) -> int:
         """Compare all kernel state with the desired state, and repair differences.
 
-        Refused networks are retried; afterwards ``desired.refused`` has those that the kernel still
+        Refused networks are retried; then ``desired.refused`` contains those that the kernel still
         refuses.
 
-        Returns: The number of differences outside refused networks.
+        Returns: The number of differences, without refused networks.
 
         Raises:
-            SteeringError: The kernel refused; some of it may be applied.
+            SteeringError: The kernel refused a step; others may be applied.
         """
 
     @abc.abstractmethod
@@ -85,14 +85,14 @@ class LocalGuard(abc.ABC):
 
     @abc.abstractmethod
     def clean_up(self) -> None:
-        """Remove everything of this proxy; idempotent."""
+        """Remove all routes and tables of this proxy; idempotent."""
 
     def recover(self) -> Collection[Frontend]:
-        """Return the frontends that an earlier run admitted; empty if nothing records them."""
+        """Return the frontends that an earlier run admitted; empty without a table."""
         return ()
 
     def routed(self) -> Collection[str]:
-        """Return the single addresses that this or an earlier run of the proxy routes here."""
+        """Return the single addresses that this run or an earlier run of the proxy routes here."""
         return ()
 
     def close(self) -> None:  # noqa: B027 - most guards have no sockets
@@ -119,11 +119,11 @@ class NoGuard(LocalGuard):
         return lambda frontend: not self._desired.is_routed(frontend.ip)
 
     def clean_up(self) -> None:
-        """Do nothing: without privileges, nothing was left."""
+        """Do nothing, because without privileges nothing was added."""
 
 
 class OpenGuard(LocalGuard):
-    """One proxy's routes, without a table: the kernel refuses clients where no listener is bound.
+    """One proxy's routes without a table: the kernel refuses clients where no listener is bound.
 
     For a network namespace created for this proxy, which contains no other daemons.
     """
@@ -258,7 +258,7 @@ class NftGuard(OpenGuard):
         self._table.close()
 
     def _put_table_right(self) -> int:
-        # Surplus routes were already removed.
+        # Surplus routes have already been removed.
         return self._table.put_right().count
 
     def _create(self, checks_sockets: bool) -> Steps:

@@ -6,9 +6,9 @@
 Only the SYN of TCP is checked, because every connection begins with it: open connections continue.
 UDP has no such packet, so every packet is checked. An IPv6 fragment without ports passes: it has no
 effect without the first fragment. A frontend's packets are admitted only to transparent sockets,
-such as the proxy's, because after a crash any process may listen there (ADR 0013). The kernel
-answers ICMP: a ping to a Service's address is harmless. Other protocols are rejected, as no Service
-uses them.
+such as the proxy's, because after a crash any process may listen on its port (ADR 0013). ICMP is
+admitted, because a ping to a Service's address is harmless. Other protocols are rejected, because
+no Service uses them.
 
 Rule 1: this module doesn't access the kernel; it converts values.
 """
@@ -93,7 +93,7 @@ def _add_input(table: TableWriter, ranges: Iterable[str]) -> None:
 
 
 def _add_guard(table: TableWriter, *, checks_sockets: bool) -> None:
-    # Kernel 6.18 reads ports from fragments, although fragments have none.
+    # Linux 6.18 reads ports from fragments, although these have none.
     is_fragment = x.match(x.FRAGMENT, 0, mask=x.FRAGMENT_OFFSET, op=x.NOT_EQUAL)
     table.add_rule("guard", x.IPV6 + is_fragment + x.verdict(x.ACCEPT))
     for packets, refusal in ((SYN, x.reject(with_tcp_reset=True)), (x.UDP, x.reject())):
@@ -101,7 +101,7 @@ def _add_guard(table: TableWriter, *, checks_sockets: bool) -> None:
             is_other = x.in_set(DIALLED[family], FRONTENDS[family], is_inverted=True)
             table.add_rule("guard", packets + IS_FAMILY[family] + is_other + refusal)
         if checks_sockets:
-            # TCP is rejected by ICMP, too, because a RST from a rule doesn't reach pods on a
+            # TCP is also rejected by ICMP, because a RST from a rule doesn't reach pods on a
             # bridge.
             table.add_rule("guard", packets + TO_OTHER_SOCKET + x.reject())
     table.add_rule(

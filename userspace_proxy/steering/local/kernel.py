@@ -1,4 +1,4 @@
-"""Reads and changes routes, and receives changes by other programs.
+"""Reads and changes routes, and receives events about other programs' changes.
 
 Rule 1: the protocol number :data:`PROTOCOL` marks this program's routes.
 Rule 2: every call blocks; make all calls in one thread.
@@ -47,7 +47,7 @@ class LocalTable:
     ours: set[LocalRoute] = field(default_factory=set)
     """The routes of all proxies."""
     others: set[str] = field(default_factory=set)
-    """The networks that routes of the kernel, or of other programs, deliver to this node."""
+    """The networks that the kernel's and other programs' routes deliver to this node."""
 
 
 @dataclass(slots=True)
@@ -104,8 +104,8 @@ class RoutingTables:
         Returns: The refused additions, with the causes; all other changes are applied.
 
         Raises:
-            SteeringError: Permission denied, or the kernel refused a removal; other changes may be
-                applied.
+            SteeringError: Permission is denied, or the kernel refused a removal; other changes may
+                be applied.
         """
         routes = [*added, *removed]
         requests = [*(_write(one, is_new=True) for one in added)]
@@ -152,7 +152,7 @@ def _write(route: LocalRoute, *, is_new: bool) -> bytes:
 
 
 def _read_route(message: Message) -> tuple[LocalRoute, int] | None:
-    """Return a local route and its protocol number; None for a route of another kind."""
+    """Return a local route and its protocol number; None for a route of another type."""
     route = rtnetlink.read_route(message)
     if route.kind != LOCAL or route.family not in FAMILIES.values():
         return None
@@ -179,13 +179,13 @@ def _note(message: Message, changes: RouteChanges) -> None:
             changes.is_affected = True
 
 
-# Offsets of fields in a routing event; loaded values are big-endian.
+# The offsets of fields in a routing event; a filter loads values as big-endian.
 _KIND_AT, _SENDER_AT, _LINK_AT, _PROTOCOL_AT, _TYPE_AT = 4, 12, 20, 21, 23
 _ALL, _NOTHING = 0xFFFFFFFF, 0
 
 
 def _filter(sender: int) -> list[bpf.Instruction]:
-    """Return a filter that discards events of the sender, and of irrelevant routes and links.
+    """Return a filter that discards events of the sender, and about irrelevant routes and links.
 
     Each new pod's link causes several events, which would overflow the queue.
     """

@@ -4,13 +4,13 @@
     refused, or changed by others ─▶ kernel read in full ─▶ differences
 
 Open connections need a route for their packets, so a removed TCP frontend lingers until it has no
-open connection, and refuses new ones. So does a frontend of an earlier run, because the workers of
-that run may still serve its connections.
+open connection, and new connections are refused. So does a frontend of an earlier run, because that
+run's workers may still serve its connections.
 
-A flow that another steering mode or program has translated follows its conntrack entry past the
-listener, so these entries are removed for new frontends.
+A flow that another steering mode or program has translated bypasses the listener because of its
+conntrack entry, so such entries of new frontends are removed.
 
-Rule 1: unless another program has changed it, the kernel contains the last written state.
+Rule 1: unless another program has changed the kernel's state, it is the last written state.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from .desired import REFUSED, DesiredState
 from .guard import make_guard
 from .kernel import RoutingTables
 
-# The agent calls repair every second. Most changes that end a refusal cause no event, such as a
-# change of a sysctl, or of a route that isn't local.
+# The agent calls repair every second. Most changes that end a refusal cause no event, such as that
+# of a sysctl, or of a route that isn't local.
 RETRY_EVERY = 10
 
 
@@ -100,7 +100,7 @@ class LocalProgrammer(Programmer):
         return {frontend: why for frontend, why in found.items() if frontend not in self._lingering}
 
     def start(self) -> Ports:
-        """Return the frontends' own ports, as there are no proxy ports.
+        """Return the frontends' own ports, because there are no proxy ports.
 
         The first ``apply`` corrects the state that an earlier run left.
         """
@@ -144,7 +144,7 @@ class LocalProgrammer(Programmer):
 
     def _load(self) -> None:
         applied = self._applied or {}
-        # A retry may miss frontends that the first attempt has found.
+        # Add to the set, because a retry may miss frontends that the first attempt has found.
         self._lingering |= self._left()
         self._lingering -= applied.keys()
         ports = {**dict.fromkeys(self._lingering, REFUSED), **applied}
@@ -158,7 +158,7 @@ class LocalProgrammer(Programmer):
     def _left(self) -> set[Frontend]:
         """Return the frontends of an earlier run that may have open connections.
 
-        These are all admitted frontends, because clients may still connect there, and refused
+        These are all admitted frontends, because clients may still connect to them, and refused
         frontends with open connections.
         """
         admitted = {one for one in self._guard.recover() if _may_linger(one)}
@@ -170,8 +170,8 @@ class LocalProgrammer(Programmer):
         difference = self._desired.change(affected)
         try:
             if self._is_affected():
-                # If reading fails, assume that the last written state is there; the next repair
-                # reads it again.
+                # If reading fails, assume that the kernel has the last written state; the next
+                # repair reads it again.
                 with contextlib.suppress(SteeringUnreadable):
                     self._put_right()
                     return
@@ -252,7 +252,7 @@ class LocalProgrammer(Programmer):
 
     def _matters(self, ip: str) -> bool:
         """Return whether an address that the node gained or lost affects the desired state."""
-        # Each pod's interface gets a link-local address, which is never used as a source.
+        # Ignore the link-local address of each pod's interface, which is never chosen as a source.
         sources = self._desired.sources
         is_source = sources.get(IPFamily.of(ip), ip) == ip and not ip.startswith("fe80:")
         return is_source or self._desired.is_affected_by(own_network(ip))
@@ -260,7 +260,7 @@ class LocalProgrammer(Programmer):
     def _put_right(self) -> int:
         """Repair differences; return their number."""
         self._is_known = False
-        # Discard earlier events: the kernel's state is read afterwards.
+        # Discard earlier events, because the kernel's state is read after this.
         self._tables.changes()
         self._desired.set_node_networks(self._tables.local_table().others)
         self._choose_sources()

@@ -1,4 +1,4 @@
-"""Steering by one nftables table of this proxy.
+"""Steers by one nftables table of this proxy.
 
     table inet userspace-proxy
       prerouting, output   nat      redirects entries of frontends4 and frontends6 to their ports
@@ -7,7 +7,7 @@
 A new connection costs one map look-up, however many Services there are.
 
 Rule 1: a change is one transaction of added and deleted elements; rules stay unchanged.
-Rule 2: the table is read in full only after another program has changed it.
+Rule 2: the whole table is read only after another program has changed it.
 """
 
 from .steering import NftablesSteering, find_no_kernel_path, missing

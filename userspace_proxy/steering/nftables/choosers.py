@@ -12,8 +12,8 @@ A range of ports has such chains for each endpoint, with or without affinity: th
 shift it.
 
 Rule 1: this module doesn't access the kernel.
-Rule 2: an endpoint number in an affinity entry is reused only after all numbers have been assigned,
-long after the entry has expired. An entry for a removed endpoint has no effect.
+Rule 2: an endpoint's number in an affinity entry is reused only once all numbers have been
+assigned, long after the entry has expired. An entry for a removed endpoint has no effect.
 Rule 3: the hash must not change: all nodes choose the same endpoint for a client, before and after
 an upgrade.
 """
@@ -35,14 +35,14 @@ from ..base import Affinity, KernelTarget
 from .rules import DIALLED, IS_FAMILY
 
 # The maximum number of affinity entries, each of which takes about 100 bytes of kernel memory.
-# Clients beyond it have no affinity.
+# Beyond it, further clients have no affinity.
 PINS_MAX = 1 << 18
-# The seed of the hash. It differs from the seeds of other programs: behind a load balancer with the
-# same hash, only few slots would be used.
+# The seed of the hash. It differs from other programs' seeds, because behind a load balancer with
+# the same hash only a few slots would be used.
 _SEED = 0x7570_7870
 HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NUMBER_BYTES = 4
-# Register slots: the dialled address or the client, followed by a number; and the endpoint.
+# Register slots: the dialled or the client's address, followed by a number; and the endpoint.
 _KEY, _ENDPOINT = 0, 8
 _SOURCE = {IPFamily.IPV4: x.IP_SADDR, IPFamily.IPV6: x.IP6_SADDR}
 _AF = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
@@ -71,20 +71,19 @@ NAMES = {
 
 
 class Chooser(NamedTuple):
-    """How to choose an endpoint; frontends with equal choosers share chains."""
+    """A way of choosing an endpoint; frontends with equal choosers share chains."""
 
     family: IPFamily
     counts: tuple[tuple[tuple[str, ...] | None, int], ...]
-    """For each choice: the networks of the clients, and the number of endpoints."""
+    """For each choice, the clients' networks and the number of endpoints."""
     affinity: Affinity | None = None
     endpoints: tuple[SocketAddress, ...] = ()
-    """The endpoints of all choices in order if there is affinity; otherwise empty."""
+    """The endpoints of all choices, in order, if there is affinity; otherwise empty."""
     by_client: bool = False
-    """Whether the choice depends on the client's address instead of chance, as in
+    """Whether the client's address, not chance, decides the choice, as in
     :class:`.KernelTarget`."""
     span: tuple[int, int] | None = None
-    """The first and last port of a range, whose endpoints are given with the port for the first
-    one."""
+    """The first and last port of a range, whose endpoints have the port for the first one."""
 
 
 class ChooserChain(NamedTuple):
@@ -121,7 +120,7 @@ def pack_number(value: int) -> bytes:
 
 
 def write_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[bytes]:
-    """Return the messages that add a chooser, without elements."""
+    """Return the messages that add a chooser's chains, without elements."""
     writer = TableWriter(table)
     is_family = IS_FAMILY[chooser.family]
     for name in chains_of(chooser, chain):
@@ -159,9 +158,9 @@ def _add_endpoint(
 
 
 def write_without_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[bytes]:
-    """Return the messages that delete an unused chooser."""
+    """Return the messages that delete an unused chooser's chains."""
     writer = TableWriter(table)
-    # Flush first the chain whose rules jump to the others.
+    # First flush the chain whose rules jump to the others.
     for name in chains_of(chooser, chain):
         writer.flush_chain(name)
     for name in chains_of(chooser, chain):
@@ -185,7 +184,7 @@ def chains_of(chooser: Chooser, chain: ChooserChain) -> list[str]:
 
 
 def _width(family: IPFamily) -> int:
-    """Return how many register slots an address takes."""
+    """Return the number of register slots that an address takes."""
     return _SOURCE[family].width // _NUMBER_BYTES
 
 
@@ -209,7 +208,7 @@ def _draw(chooser: Chooser, count: int, slot: int, first: int) -> bytes:
 
 
 def _count(family: IPFamily, *, is_range: bool = False) -> bytes:
-    """Load the dialled address, and count a connection to it."""
+    """Load the dialled frontend, and count a connection to it."""
     counted = NAMES[family].counted_ranges if is_range else NAMES[family].counted
     return x.load_slots(DIALLED[family], _KEY) + x.has(counted, _KEY)
 
@@ -223,8 +222,8 @@ def _add_pinned(
 ) -> None:
     """Add the rules that translate to the endpoint that a client keeps, or else to any endpoint.
 
-    Each rule has its own map: with one for all Services, the kernel would visit all endpoints for
-    each of these rules in each transaction.
+    Each rule has its own map: with one map for all Services, the kernel would visit all endpoints
+    for each of these rules in each transaction.
     """
     family = chooser.family
     for endpoint in dict.fromkeys(endpoints) if chooser.affinity is not None else ():

@@ -1,6 +1,6 @@
-"""The nftables table of the kernel path, created once a frontend needs it.
+"""Keeps the nftables table of the kernel path, which is created once a frontend needs it.
 
-Rule 1: packets pass this table before the table of proxy ports, which steers all other connections.
+Rule 1: packets traverse this table before that of proxy ports, which steers all other connections.
 Rule 2: a refused transaction changes nothing.
 """
 
@@ -90,9 +90,9 @@ class KernelPath:
         """Write the desired state for the first time.
 
         Args:
-            found: Called with the endpoints that an earlier run left, before anything is written.
+            found: Called with the endpoints that an earlier run left, before the table is written.
         """
-        # The table may belong to another program.
+        # Read first: this raises if the table belongs to another program.
         listing = self._table.read()
         found(read_endpoints(listing.elements) if listing else {})
         self._rules, self._counts = KernelRules(), Counts()
@@ -129,7 +129,7 @@ class KernelPath:
             # Compute the difference again: the attempt may have been recorded and reverted.
             self._rules.accept(self._rules.difference(before, gone))
             self._table.forget()
-        # Writing the table has read the counters that it may have reset.
+        # Forget the counts last: writing the table has read counters that it may have reset.
         self._counts.forget(gone)
 
     def _write(self, change: Difference) -> None:
@@ -172,7 +172,7 @@ class KernelPath:
                 self._table.change_chains(steps, gone=_names_of_chains(choosers), new=())
 
     def repair(self) -> int:
-        """Repair changes by other programs; return their number."""
+        """Repair changes by other programs; return the number of differences."""
         if not self._exists:
             return 0
         count = self._put_right()
@@ -182,8 +182,8 @@ class KernelPath:
     def take_repaired(self) -> dict[Frontend, tuple[SocketAddress, ...]]:
         """Return the frontends that were repaired since the last call.
 
-        Their connections may go anywhere. Each frontend comes with the endpoints to which it
-        wrongly pointed because another program, or a refused change, had added them.
+        The frontends' connections may lead anywhere. Each frontend has the endpoints to which it
+        wrongly pointed, because another program or a refused change had added them.
         """
         repaired, self._repaired = self._repaired, {}
         return repaired
@@ -191,8 +191,8 @@ class KernelPath:
     def _put_right(self) -> int:
         """Repair differences from the last write; return their number.
 
-        Affinity entries stay unless rules differ: a transaction of another program during one of
-        this proxy's isn't a reason to rewrite the whole table.
+        Affinity entries stay unless rules differ: another program's transaction during one of this
+        proxy's isn't a reason to rewrite the whole table.
         """
         if self._table.is_known():
             return 0
@@ -215,8 +215,8 @@ class KernelPath:
     def connections(self) -> dict[Frontend, int] | None:
         """Return the number of connections to endpoints, by frontend; None if not counted.
 
-        The numbers never decrease. Frontends are included from their first time on the kernel path,
-        while they are steered.
+        The numbers never decrease. A frontend is included from its first time on the kernel path,
+        as long as it is steered.
 
         Raises:
             SteeringError: The kernel doesn't list the counters.
@@ -268,7 +268,7 @@ class KernelPath:
             found = self._table.counts(name)
             self._has_counters = self._has_counters and None not in found.values()
             for key, packets in found.items():
-                # Another program may have added the element.
+                # Another program may have added the element, so it may have no frontend.
                 frontend = counted.get((name, key)) or ranges.get((name, key))
                 if packets is not None and frontend is not None:
                     self._counts.note(frontend, packets)
@@ -312,7 +312,7 @@ class KernelPath:
 
 
 class Counts:
-    """The numbers of connections to frontends, added up from readings of one table's counters.
+    """The numbers of connections to frontends, added up from readings of a table's counters.
 
     Totals never decrease: a counter that is lower than before was reset to 0.
     """
@@ -341,5 +341,5 @@ class Counts:
         return forgotten
 
     def restore(self, totals: Mapping[Frontend, int]) -> None:
-        """Continue the totals that :meth:`forget` returned; the counters begin at 0."""
+        """Continue the totals that :meth:`forget` returned, with counters that start at 0."""
         self.totals |= totals

@@ -9,8 +9,8 @@
 
 Rule 1: this module doesn't access the kernel; it converts values.
 Rule 2: a frontend consists only of elements. Chains exist once per chooser (number of endpoints,
-clients' networks), so a change is as cheap with 10,000 Services. With session affinity, each
-Service port has its own chains, one for each endpoint.
+clients' networks), so the cost of a change doesn't grow with the number of Services. With session
+affinity, each Service port has its own chains, one for each endpoint.
 Rule 3: connections that these rules don't translate continue to the proxy port.
 Rule 4: nft 1.0.6 (Debian 12) must be able to list the rules. It aborts if a key contains the value
 of a map, or if a rule stores such a value.
@@ -68,8 +68,8 @@ _NUMBER_BYTES = 4
 
 SetKey = tuple[str, bytes]
 """A set's name and the key of an element."""
-# The sets. Their elements are removed in this order and added in reverse, so that a look-up finds
-# all or nothing.
+# The sets. Their elements are removed in this order and added in the reverse order, so that a
+# look-up finds all of a frontend's elements or none.
 SETS = (
     *(
         name
@@ -90,20 +90,20 @@ SETS = (
 
 @dataclass(slots=True)
 class Difference:
-    """What one change writes."""
+    """The elements and choosers that one change writes."""
 
     removed: set[SetElement] = field(default_factory=set)
     added: set[SetElement] = field(default_factory=set)
     new_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
     gone_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
     pins: dict[tuple[str, IPFamily], dict[SocketAddress, int]] = field(default_factory=dict)
-    """The endpoint numbers in new choosers, by affinity name."""
+    """The endpoints' numbers in new choosers, by affinity name."""
     targets: dict[Frontend, KernelTarget | None] = field(default_factory=dict)
     """New targets; None if a frontend was removed."""
     counted: set[Frontend] = field(default_factory=set)
-    """Frontends whose connections this change begins to count."""
+    """Frontends whose connections are counted from this change on."""
     uncounted: set[Frontend] = field(default_factory=set)
-    """Frontends whose connections this change stops counting."""
+    """Frontends whose connections are no longer counted after this change."""
 
 
 class KernelRules:
@@ -115,7 +115,7 @@ class KernelRules:
         """The elements that count; they stay when their frontends leave the kernel path."""
         self.choosers: dict[Chooser, ChooserChain] = {}
         self._uses: Counter[Chooser] = Counter()
-        # Affinity entries may still contain numbers of removed endpoints.
+        # Don't reuse numbers early: affinity entries may still contain those of removed endpoints.
         self._numbers = Numbers(1)
         self._by_affinity: dict[tuple[str, IPFamily], dict[Chooser, ChooserChain]] = {}
         """The choosers by affinity name; no entry is empty."""
@@ -126,7 +126,7 @@ class KernelRules:
         """Return the writes that give some frontends new targets.
 
         Args:
-            affected: The new targets; None: not on the kernel path.
+            affected: The new targets; None for a frontend that isn't on the kernel path.
             gone: Frontends that are no longer steered.
         """
         change = Difference()
@@ -205,7 +205,7 @@ class KernelRules:
         return known
 
     def _pins(self, name: str, family: IPFamily) -> Mapping[SocketAddress, int]:
-        """Return the current endpoint numbers of an affinity; other endpoints get new ones."""
+        """Return the current numbers of the endpoints that share an affinity's entries."""
         chains = self._by_affinity.get((name, family), {}).values()
         return {endpoint: number for chain in chains for endpoint, number in chain.pins.items()}
 
@@ -372,7 +372,7 @@ def write_table(name: str, *, has_counters: bool) -> list[bytes]:
 
 
 def _add_masquerade(table: TableWriter) -> None:
-    """Translate the source only if replies would bypass this node.
+    """Add the rules that masquerade the source only if replies would bypass this node.
 
     Replies return here if the client is this node, or if client or endpoint is a container of this
     node, unless both are on the same link: there, a bridge delivers replies past this node, and a
@@ -389,7 +389,7 @@ def _add_masquerade(table: TableWriter) -> None:
 
 
 def link_elements(links: Collection[int]) -> set[SetElement]:
-    """Return the elements for the links behind which only containers of this node are."""
+    """Return the elements for the links behind which there are only containers of this node."""
     packed = list(map(pack_number, links))
     return {(LINKS, one, b"") for one in packed} | {(SAME_LINK, one + one, b"") for one in packed}
 
@@ -398,7 +398,7 @@ NUMBERS_END = 1 << 32
 
 
 class Numbers:
-    """Assigns 32-bit numbers in a cycle, skipping those in use.
+    """Assigns 32-bit numbers in a cycle, skipping numbers in use.
 
         in use  ├──────┤         ├───┤  ├──────────┤
         given            ▶▶▶▶▶▶▶▶     ▶             ▶▶▶▶▶▶▶▶ the end, then from the first again

@@ -1,4 +1,4 @@
-"""The contents of this proxy's table: rules, elements, and their differences.
+"""The contents of the table of proxy ports: rules, elements, and differences of elements.
 
     frontends4  10.96.7.1 . tcp . 80 : 36001
     frontends6  fd00:96::1 . tcp . 80 : 36001
@@ -33,7 +33,7 @@ from ...kernel.nf_tables.reader import Expression
 from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING, Interval, SetElement
 from ...model import Frontend, IPFamily, Protocol, pack_ip
 
-# The priority is before other programs' filters, which might drop packets that should be refused.
+# The priority is before other programs' filters, which might drop packets to be refused.
 FILTER_PRIORITY = -10
 _PROTOCOLS = {int(number): protocol for protocol, number in PROTOCOL_NUMBERS.items()}
 ADDRESS = {IPFamily.IPV4: IPV4_ADDR, IPFamily.IPV6: IPV6_ADDR}
@@ -44,7 +44,7 @@ FRONTEND: Mapping[IPFamily, KeyType] = {
 }
 """The key type of frontends: ``10.96.7.1 . tcp . 80``."""
 PARTS = {family: (ADDRESS[family], INET_PROTO, INET_SERVICE) for family in IPFamily}
-"""The components of these keys."""
+"""The types of these keys' components."""
 # A protocol and a port, each padded to four bytes.
 _PORT = struct.Struct(">B3xH2x")
 
@@ -54,25 +54,25 @@ DIALLED = {
     IPFamily.IPV4: (x.IP_DADDR, x.L4PROTO, x.DPORT),
     IPFamily.IPV6: (x.IP6_DADDR, x.L4PROTO, x.DPORT),
 }
-# The match for a SYN. It isn't "tcp flags syn", which wouldn't match a SYN with FIN or RST.
+# The match for a SYN. It isn't "tcp flags syn", which doesn't match a SYN with FIN or RST.
 SYN = x.TCP + x.match(x.TCP_FLAGS, 0x02, mask=0x12)
-# Without a socket the expression doesn't match, and the kernel's own stack refuses the packet.
+# Without a socket, the expression doesn't match, and the kernel's own stack refuses the packet.
 TO_OTHER_SOCKET = x.match(x.SOCKET_TRANSPARENT, 0)
 
 MAPS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
 RANGE_MAPS = {IPFamily.IPV4: "ranges4", IPFamily.IPV6: "ranges6"}
 ALL_MAPS = (*MAPS.values(), *RANGE_MAPS.values())
 GUARDED = "guarded"
-# The sets. Their elements are removed in this order and added in reverse, so that a port is guarded
-# before the first frontend is steered to it.
+# The sets. Their elements are removed in this order and added in the reverse order, so that a port
+# is guarded before the first frontend is steered to it.
 SETS = (*ALL_MAPS, GUARDED)
 NAT_CHAINS = ("prerouting", "output")
 RANGE_CHAINS = ("prerouting_ranges", "output_ranges")
 # The priority of the nat chains; other programs' nat rules have -100 (NF_IP_PRI_NAT_DST). The
-# kernel evaluates chains in order of priority and applies the first translation, so these come
-# before kube-proxy's leftovers.
+# kernel evaluates chains in order of priority and applies the first translation, so these chains
+# take precedence over kube-proxy's leftovers.
 NAT_PRIORITY = -110
-# The priority is after the kernel path's ranges, which are after all rules for single ports.
+# The priority is after that of the kernel path's ranges, which is after all rules for single ports.
 RANGE_PRIORITY = -108
 
 # When nft loads a saved ruleset, it requires this match in a rule that translates ports.
@@ -108,7 +108,7 @@ def read_frontend(key: bytes, family: IPFamily) -> Frontend | None:
 
 
 class Shape(NamedTuple):
-    """The facts on which the rules depend."""
+    """The facts about this node on which the rules depend."""
 
     table: str
     refuse_port: int = 0
@@ -120,7 +120,7 @@ class Shape(NamedTuple):
 
 
 class ElementChanges(NamedTuple):
-    """Elements to remove and to add; a changed value is in both."""
+    """Elements to remove and to add; an element with a changed value is in both."""
 
     removed: set[SetElement]
     added: set[SetElement]
@@ -175,7 +175,7 @@ def guard_elements(keys: Iterable[bytes]) -> set[SetElement]:
 
 
 def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> set[SetElement]:
-    """Return the elements of all sets; the refuse port has a guard rule instead of an element."""
+    """Return the elements of all sets; a rule guards the refuse port, instead of an element."""
     steered = {frontend_element(frontend, port) for frontend, port in ports.items()}
     return steered | guard_elements(count_uses(ports, refuse_port))
 
@@ -194,7 +194,7 @@ def differing_frontends(
 ) -> tuple[ElementChanges, dict[bytes, int]]:
     """Return the changes to all sets by which these frontends get new ports.
 
-    Ports that are no longer used stay guarded.
+    Ports that no frontend uses any longer stay guarded.
 
     Args:
         before: The old ports; None, or no entry: not steered.

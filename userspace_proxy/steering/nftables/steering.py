@@ -1,4 +1,4 @@
-"""Steers by two tables: one maps frontends to endpoints, the other one frontends to ports.
+"""Steers by two tables: one maps frontends to endpoints, the other maps frontends to ports.
 
 change ─▶ kernel path's table ─▶ table of ports ─▶ stale conntrack entries removed
 """
@@ -128,7 +128,7 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
         return await self._do(lambda programmer: programmer.kernel_connections())
 
     async def _look_at_forwarding(self) -> None:
-        """Read sysctls: they change without an event, for instance when the CNI plugin starts."""
+        """Read the forwarding sysctls, which change without an event, such as by a CNI plugin."""
         kernel = self._kernel
         self.no_kernel_path = await self._do(lambda _programmer: find_no_kernel_path(kernel))
 
@@ -141,7 +141,7 @@ class NftablesProgrammer(NatProgrammer):
     """
 
     def __init__(self, facts: SteeringFacts) -> None:
-        # Open the table first, because nftables may be missing.
+        # Open the table first, because that fails if nftables is missing.
         name = STEERING_TABLES.of(facts.proxy_name)
         with contextlib.ExitStack() as opened:
             self._table = KeptTable(name, SETS, self._create, self._elements)
@@ -181,7 +181,7 @@ class NftablesProgrammer(NatProgrammer):
         return {f: 0 if port in refuse_ports else port for f, port in ports.items()}
 
     def apply_all(self, ports: Ports, targets: dict[Frontend, KernelTarget]) -> None:
-        """Make the kernel steer exactly these frontends, some to endpoints."""
+        """Make the kernel steer exactly these frontends; those in ``targets`` to endpoints."""
         if self._applied is not None:
             gone = dict.fromkeys(self._applied.keys() - ports.keys())
             self.change_all({**gone, **ports}, targets)
@@ -192,10 +192,10 @@ class NftablesProgrammer(NatProgrammer):
         self.forget_stale()
 
     def change_all(self, affected: Affected, targets: Mapping[Frontend, KernelTarget]) -> None:
-        """Steer some frontends; those without a kernel target point only to ports.
+        """Steer some frontends; a frontend without a kernel target points only to its port.
 
-        Endpoints are written before ports, as the proxy would create affinity entries for clients
-        that reach it in between.
+        Endpoints are written before ports, because the proxy would create affinity entries for
+        clients that reach it in between.
         """
         moved = {f: targets.get(f) for f in affected if self._targets.get(f) != targets.get(f)}
         before = {frontend: self._targets.get(frontend) for frontend in moved}
@@ -294,7 +294,7 @@ class NftablesProgrammer(NatProgrammer):
         if target is None and frontend not in (self._applied or {}):
             return self._ended.get(frontend, ())
         if target is None or (frontend.protocol is Protocol.TCP and not target.is_on):
-            # Open connections stay; unanswered SYNs go to the proxy.
+            # Open connections stay; unanswered SYNs are steered to the proxy.
             return ()
         return target.choices
 
@@ -307,22 +307,22 @@ class NftablesProgrammer(NatProgrammer):
         self._ended = {}
 
     def _note_ended(self, affected: Affected, before: KernelTargets) -> None:
-        """Record frontends with UDP flows, or unanswered SYNs, to their former endpoints.
+        """Record the frontends that may have UDP flows or unanswered SYNs to former endpoints.
 
-        A SYN to a silent endpoint is retransmitted, and follows its entry for up to two minutes; so
-        does a new connection from the same port.
+        A SYN to a silent endpoint is retransmitted, and follows its conntrack entry for up to two
+        minutes, as does a new connection from the same port.
         """
         for frontend, target in before.items():
             if target is None:
-                # Clients were refused before. If they still are because no choice admits a client,
-                # the frontend's port hasn't changed.
+                # Clients were refused before. If they still are, because no choice admits them, the
+                # frontend's port hasn't changed.
                 if frontend.protocol is Protocol.UDP and affected[frontend] == self._refuse_port:
                     self._note_led([(frontend, self._refuse_port)])
                 continue
             port = self._refuse_port if isinstance(target.port, Refusal) else target.port
             if affected[frontend] is None:
                 self._note_endpoints(frontend, target.choices)
-                # The frontend may return to the kernel path before anything is removed.
+                # The frontend may return to the kernel path before its entries are removed.
                 self._note_led([(frontend, port)])
                 continue
             is_concerned = target.is_on or frontend.protocol is Protocol.UDP
@@ -332,8 +332,8 @@ class NftablesProgrammer(NatProgrammer):
     def _note_left(self, left: Mapping[Frontend, tuple[SocketAddress, ...]]) -> None:
         """Record the endpoints to which an earlier run, or a refused first apply, sent clients.
 
-        Flows of frontends that are no longer steered are ended, and so are unanswered SYNs to
-        former endpoints.
+        The entries of flows of frontends that are no longer steered are removed, and those of
+        unanswered SYNs to former endpoints.
         """
         for frontend, endpoints in left.items():
             self._note_led([(frontend, _NO_PORT)])
@@ -347,7 +347,7 @@ class NftablesProgrammer(NatProgrammer):
                 self._note_endpoints(frontend, target.choices)
 
     def _note_endpoints(self, frontend: Frontend, choices: Collection[EndpointChoice]) -> None:
-        """Record former endpoints of a frontend, whose flows must end."""
+        """Record a frontend's former endpoints, to which no flows may remain."""
         known = self._ended.get(frontend, ())
         self._ended[frontend] = tuple(dict.fromkeys((*known, *choices)))
 
@@ -365,7 +365,7 @@ class NftablesProgrammer(NatProgrammer):
     def _note_repair(self, repair: Repair) -> None:
         """Record frontends whose elements were missing or wrong for a while.
 
-        Their connections may go anywhere.
+        Their connections may lead anywhere.
         """
         self._note_led((frontend, None) for frontend, _ in each_port(repair.added))
         self._note_led(each_port(repair.removed))
@@ -376,12 +376,12 @@ class NftablesProgrammer(NatProgrammer):
         if to_ip == self._to_ip:
             return False
         self._to_ip = to_ip
-        # Rewrite everything until the kernel accepts the new rules.
+        # Rewrite the whole table until the kernel accepts the new rules.
         self._table.forget()
         return True
 
     def _follow_address(self) -> None:
-        """Rewrite the rules that depend on interfaces, if they must change."""
+        """Rewrite the rules that depend on interfaces, if these rules must change."""
         if self._address.has_changed() and self._choose_address():
             self._table.redefine([write_prerouting(self._shape(self._table.is_complete))])
 

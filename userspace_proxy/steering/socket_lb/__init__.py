@@ -7,8 +7,8 @@
     hooks         what a proxy does with them
     steering      `nftables` steering with hooks
 
-Rule 1: rules steer all frontends that aren't offloaded to hooks, so hooks translate only frontends
-that any client may dial, and if they fail, nothing else breaks.
+Rule 1: rules steer all frontends, even those that hooks translate. So hooks translate only
+frontends whose endpoints any client may use, and if hooks fail, nothing else breaks.
 Rule 2: an endpoint's number is never reused, so no entry points to a wrong endpoint.
 """
 

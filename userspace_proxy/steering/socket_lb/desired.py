@@ -3,10 +3,10 @@
     frontend ─▶ service: number, slots ─▶ slot 0 … n ─▶ endpoint: address, number ─▶ counters
                                       └─▶ by the endpoint's number, for clients with affinity
 
-Rule 1: a service never changes. New slots are a new service, to which frontends are switched one by
-one, each atomically.
-Rule 2: an endpoint of a Service port keeps its number and counters while the port has the endpoint,
-or a connection to it is open. The number is never reused.
+Rule 1: a service never changes. For new slots there is a new service, to which frontends are
+switched one by one, each atomically.
+Rule 2: an endpoint of a Service port keeps its number and counters while it belongs to the port, or
+a connection to it is open. The number is never reused.
 Rule 3: choices by the client's address aren't offloaded: at connect(), the socket may have no
 address yet.
 Rule 4: half of each map stays free, so that old and new elements fit at the same time.
@@ -39,7 +39,7 @@ maps."""
 FRONTENDS4, FRONTENDS6, SLOTS, COUNTERS = "frontends4", "frontends6", "slots", "counters"
 FRONTENDS = (FRONTENDS4, FRONTENDS6)
 LED = (SLOTS, *FRONTENDS)
-"""The maps that are written from the desired state, in this order."""
+"""The maps whose elements are the desired state, in the order in which they are written."""
 NO_COUNTS = DialCounts().pack()
 _NOT_IN_KERNEL = "it isn't on the kernel path"
 _FULL = "the maps of the hooks are full"
@@ -81,7 +81,7 @@ def _addresses_reason(frontend: Frontend, endpoints: Iterable[SocketAddress]) ->
 
 
 def spread(endpoints: Collection[SocketAddress]) -> tuple[SocketAddress, ...]:
-    """Return endpoints in an order that keeps equal ones apart."""
+    """Return endpoints in an order that distributes repeated ones evenly."""
     shares = dict.fromkeys(endpoints, 0.0)
     if len(shares) == len(endpoints):
         return tuple(endpoints)
@@ -123,16 +123,16 @@ class FoundService(NamedTuple):
     slots: tuple[SlotValue, ...]
 
     def numbers(self) -> Iterator[int]:
-        """Yield the numbers of its endpoints, and of its affinity."""
+        """Yield the numbers of the affinity and the endpoints."""
         yield self.value.affinity
         yield from (slot.number for slot in self.slots)
 
 
 class Room(NamedTuple):
-    """How many elements of each kind fit."""
+    """The maximum number of elements of each kind."""
 
     frontends: int
-    """The number of frontends of each family."""
+    """The maximum number of frontends per IP family."""
     slots: int
     endpoints: int
 
@@ -144,13 +144,13 @@ class Room(NamedTuple):
 
 @dataclass(slots=True)
 class Edits:
-    """Changes of map elements, in ``counters`` and ``LED``."""
+    """Changes of elements in ``counters`` and the maps of ``LED``."""
 
     put: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     removed: dict[str, list[bytes]] = field(default_factory=dict)
     readmitted: list[bytes] = field(default_factory=list)
-    """Removed endpoints that must no longer be ejected for all clients. Ejections for network
-    namespaces stay until they are evicted; their numbers aren't reused."""
+    """Removed endpoints, whose ejection for all clients must be removed. Their ejections for
+    network namespaces stay until they are evicted, because the numbers aren't reused."""
 
 
 @dataclass(slots=True)
@@ -160,8 +160,8 @@ class _Number:
     """The number of services that have the endpoint."""
 
 
-# The key of affinity includes the family: otherwise the affinity entry of a dual-stack client would
-# alternate.
+# The key of affinity includes the IP family, because otherwise the affinity entry of a dual-stack
+# client would alternate.
 _OfAffinity = tuple[str, IPFamily]
 
 
@@ -169,7 +169,7 @@ _OfAffinity = tuple[str, IPFamily]
 class _Service:
     value: FrontendValue
     keys: list[bytes]
-    """Keys of its slots."""
+    """The keys of the service's slots."""
     affinity: _OfAffinity | None
     frontends: int = 0
     """The number of frontends that point to the service."""
@@ -207,7 +207,7 @@ class DesiredHooks:
         return len(self._hooked)
 
     def not_offloaded(self, frontend: Frontend) -> str:
-        """Return why a frontend isn't translated; empty if it is."""
+        """Return why a frontend isn't translated at connect(); empty if it is."""
         return "" if frontend in self._hooked else self._left.get(frontend, _NOT_IN_KERNEL)
 
     def adopt(
@@ -220,7 +220,7 @@ class DesiredHooks:
         """
         self._found = dict(found)
         self._last_service = max(services, default=0)
-        # The settings contain the next number, but may have been reset.
+        # The settings contain the next number, but another program may have reset them.
         used = (n for one in found.values() for n in one.numbers())
         self.next_number = max(next_number, 1 + max(used, default=0))
 
@@ -230,8 +230,8 @@ class DesiredHooks:
     def leaving(self, affected: Mapping[Frontend, Target | None]) -> dict[Frontend, Target | None]:
         """Return the new targets of frontends whose translation must end before the rules change.
 
-        This excludes frontends that only leave the kernel path: until the rules point to the proxy,
-        hooks avoid failing endpoints, which rules can't do.
+        These exclude frontends that only leave the kernel path: until the rules point to the proxy,
+        hooks can avoid failing endpoints, which rules can't.
         """
         return {
             frontend: target

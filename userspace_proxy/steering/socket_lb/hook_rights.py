@@ -1,8 +1,8 @@
-"""Finds which permission or mount BPF programs at connect() lack on this node.
+"""Finds which permission or mount is missing for BPF programs at connect() on this node.
 
     capabilities ─▶ bpf(2) ─▶ locked memory ─▶ a folder of cgroup v2 ─▶ a mount of bpffs
 
-If an item is missing, those after it aren't checked.
+If an item is missing, later ones aren't checked.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from ...kernel.privileges import CAP_NET_ADMIN, effective_capabilities
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE, _CAP_BPF = 21, 24, 39
 _ARRAY = 2
 LOCKED_BYTES = 128 << 20
-"""How much locked memory is required, in bytes: more than all maps together, with 10,000
-Services."""
+"""The required locked memory in bytes: more than all maps together have with 10,000 Services."""
 
 
 class Lack(NamedTuple):
@@ -38,11 +37,11 @@ class Lack(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HookRights:
-    """The kernel options, capabilities and mounts for attaching BPF programs to connect()."""
+    """The kernel parts, capabilities and mounts for attaching BPF programs to connect()."""
 
     kernel: KernelOffers
     capabilities: int
-    """The capabilities, one bit each."""
+    """This process's effective capabilities, one bit each."""
     locked_max: int | None = None
     """The maximum size of this process's maps in bytes; None if only memory limits it."""
     cgroup: Path | None = None
@@ -53,7 +52,7 @@ class HookRights:
     """Whether that mount is read-only."""
 
     def lack(self) -> Lack | None:
-        """Return the first missing requirement; None if programs can work."""
+        """Return the first missing requirement; None if the programs can work."""
         return next(self._lacks(), None)
 
     def _lacks(self) -> Iterator[Lack]:
@@ -99,7 +98,7 @@ def read_rights(kernel: KernelOffers, cgroup: Path | None, names: Path | None) -
     """Read this process's permissions; this briefly sets its soft limit of locked memory to 0.
 
     Args:
-        kernel: The result of trying the parts for connect hooks, among others.
+        kernel: The features of the kernel; the parts for connect hooks must have been tried.
         cgroup: The cgroup v2 directory for the programs; None: there is none.
         names: The mount of bpffs; None: there is none.
     """

@@ -4,14 +4,14 @@
     ring ─▶ events      counters, ejections ◀── programs
     a failed dial ─▶ ejected for its network namespace ─a probe fails, too─▶ eject: for all
 
-Rule 1: failures are recorded, and the next repair compares the maps and writes what is missing;
+Rule 1: failures are recorded, and the next repair compares the maps and writes missing elements, so
 callers needn't handle failures.
-Rule 2: programs stop translating once their term isn't renewed: after a crash, rules steer all
+Rule 2: programs stop translating if their term isn't renewed, so after a crash, rules steer all
 clients.
 Rule 3: a client whose endpoint has just died gets the error of its dial: a hook can't try another
-endpoint. Its network namespace gets other endpoints for 5 s; if dials fail after that, the time is
-doubled, up to 60 s. All clients get other endpoints once a probe of the control process fails, too
-(``HookedConnections``).
+endpoint. Further clients in its network namespace get other endpoints for 5 s. If dials fail after
+that, the time is doubled, up to 60 s. All clients get other endpoints once a probe of the control
+process has also failed (``HookedConnections``).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ from .socket_maps import (
 
 _log = FieldLogger("userspace_proxy.steering")
 
-# The share of a thread's time that comparisons may take; comparing all elements takes 40 ms with
+# The share of a thread's time that comparisons may take. Comparing all elements takes 40 ms with
 # 10,000 Services.
 _SHARE = 0.025
 # How many removed endpoints are kept while connections to them are open, and how many are checked
@@ -84,13 +84,13 @@ class HookOptions(NamedTuple):
     is_required: bool = False
     """Whether startup fails if hooks can't work; otherwise rules steer all clients."""
     cgroup: str = ""
-    """The cgroup v2 directory whose programs are covered; empty for the root, which covers all."""
+    """The cgroup v2 directory whose programs are covered; empty: the root, with all programs."""
     host_only: bool = False
     """Whether only programs in this network namespace are covered."""
 
 
 class SocketEvent(NamedTuple):
-    """The result of a dial, or of a connection."""
+    """The result of a dial or of a connection."""
 
     name: PortKey
     endpoint: SocketAddress
@@ -166,7 +166,7 @@ class Hooks:
         self._ring = Ring(programs.maps["events"], programs.specs["events"].entries)
 
     def replace(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Translate exactly these frontends, if that is possible."""
+        """Translate exactly these frontends, as far as they can be offloaded."""
         with self._noting_problems():
             if self._is_begun:
                 self._write(self._desired.replace(wanted))
@@ -174,7 +174,7 @@ class Hooks:
                 self._lead_first(dict(wanted))
 
     def leave_all_but(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Stop translating frontends that aren't among these, or that shouldn't be offloaded."""
+        """Stop translating frontends that aren't among these, or can't be offloaded now."""
         self.leave({**dict.fromkeys(self._desired.hooked()), **wanted})
 
     def leave(self, affected: Mapping[Frontend, Target | None]) -> None:
@@ -183,7 +183,7 @@ class Hooks:
             self.change(leaving)
 
     def change(self, affected: Mapping[Frontend, Target | None]) -> None:
-        """Give some frontends new targets; None stops steering a frontend."""
+        """Give some frontends new targets; None for a frontend that is no longer steered."""
         with self._noting_problems():
             if self._first is None:
                 self._write(self._desired.change(affected))
@@ -232,7 +232,7 @@ class Hooks:
         numbers never decrease; they continue those of an earlier process.
         """
         found = self._counts_in(self._elements(COUNTERS))
-        # The difference may also be new endpoints, which the next comparison handles, too.
+        # New endpoints may also be the reason for the difference; the next comparison handles both.
         self._lacks_counters = len(found) < len(self._desired.at)
         return found
 
@@ -335,7 +335,7 @@ class Hooks:
         return self._programs
 
     def _begin(self, programs: Programs) -> None:
-        """Write the settings of all programs, before programs are attached."""
+        """Write the settings of all programs, before these are attached."""
         settings = programs.maps["settings"], programs.specs["settings"]
         value = calls.lookup(settings[0], SETTINGS_KEY, settings[1].value_bytes)
         next_number = max(1, DialSettings.unpack(value).next_number) if value else 1
@@ -371,8 +371,8 @@ class Hooks:
     def _lead_first(self, wanted: dict[Frontend, Target]) -> None:
         """Accept the first state, and write it over the elements of an earlier process.
 
-        Counters stay, and no frontend is interrupted. Elements that can't be read stay unchanged,
-        at most for the rest of their term.
+        Counters stay, and no frontend is interrupted. If elements can't be read, they stay
+        unchanged, at most for the rest of their term.
         """
         self._first, self._is_unsure = wanted, True
         found, counters = self._read_found(), self._elements(COUNTERS)
@@ -383,7 +383,7 @@ class Hooks:
         self._put_right()
 
     def _write(self, edits: Edits) -> None:
-        """Write a difference, unless the maps' state is unknown: then a repair writes all.
+        """Write a difference; if the maps' state is unknown, the next repair writes it instead.
 
         If a frontend's new target can't be written, the frontend isn't offloaded until the repair;
         removing its entries needs no memory.
@@ -406,7 +406,7 @@ class Hooks:
             self._delete(name, (*edits.put.get(name, ()), *edits.removed.get(name, ())))
 
     def _has_drifted(self) -> bool:
-        """Return whether another program has changed elements; compares only when that is due."""
+        """Return whether another program has changed elements; False if no comparison is due."""
         began = Clocks.monotonic()
         if not self._is_begun or began < self._comparing.due:
             return False
@@ -455,7 +455,7 @@ class Hooks:
         return calls.elements(programs.maps[name], programs.specs[name])
 
     def _forget_left(self) -> None:
-        """Remove the counters of removed endpoints that no connection needs any more."""
+        """Remove counters of removed endpoints without open connections, or beyond the maximum."""
         desired = self._desired
         too_many = max(0, desired.without_service - _LEFT_MAX)
         looked = desired.next_without_service(too_many + _LEFT_EACH)
@@ -479,7 +479,7 @@ class Hooks:
             self._note_others(judge_hooks(read_hooks(programs.cgroup, names), programs.ids()))
 
     def _note_others(self, others: Sequence[OtherHook]) -> None:
-        """Log new programs, each one once."""
+        """Log programs that are new in the list, each once."""
         for other in others:
             if other not in self._others and self._other_lines.take(Clocks.monotonic()):
                 fields = {"what": other.what, "where": other.where}

@@ -1,4 +1,4 @@
-"""Lists other programs at the hooks that the proxy uses, and judges whether they interfere.
+"""Lists other programs at the hooks that the proxy uses, and decides whether they interfere.
 
     attached ids ──┬── the kernel's name of a program    needs CAP_SYS_ADMIN
                    └── the name under which it, or a link that runs it, is pinned    needs CAP_BPF
@@ -24,15 +24,15 @@ from ...kernel.bpf import calls
 
 SECTIONS = ("cgroup/connect4", "cgroup/connect6", "sockops")
 """Hooks at which another program can interfere with the proxy's own."""
-# The maximum number of pins that are searched. Cilium has a few hundred pins on a node with as many
-# pods.
+# The maximum number of pins that are searched. Cilium has a few hundred pins on a node with a few
+# hundred pods.
 _PINS_MAX = 4096
 _ALLOW_MULTI = 2  # Source: include/uapi/linux/bpf.h.
 _LINK, _PROGRAM = "anon_inode:bpf-link", "anon_inode:bpf-prog"
 OWN_PINS = "userspace-proxy"
 """The bpffs directory with the pins of all userspace-proxies."""
 _SOCKOPS = "sockops"
-# Beginnings of the name of a program, which the kernel truncates after 15 bytes, or of its pin.
+# The beginnings of a program's name, which the kernel truncates to 15 bytes, or of its pin's name.
 _CILIUM = ("cil_sock", "sock4_connect", "sock6_connect", "cilium/")
 _CALICO = ("calico_connect", "cali_ctlb", "calico")
 _REPLACEMENTS: Mapping[tuple[str, ...], tuple[str, str]] = {
@@ -51,10 +51,10 @@ class Hook(NamedTuple):
     name: str
     """The name of the program in the kernel, at most 15 bytes; empty if it can't be read."""
     pin: str
-    """The path of its pin in the mount of bpffs; empty if it isn't pinned, or in another mount."""
+    """The path of the program's pin in the mount of bpffs; empty if it isn't pinned there."""
     is_sole: bool = False
     """Whether it was attached without BPF_F_ALLOW_MULTI, so that the kernel attaches no other
-    program."""
+    one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,12 @@ class OtherHook:
     """The program's name, id, and hook."""
     hint: str
     replaces: bool = False
-    """Whether the program translates Services, or lets no other program be attached: then hooks
-    aren't attached."""
+    """Whether the program translates Services, or prevents other programs from being attached, so
+    that the proxy attaches no hooks."""
 
 
 def attached_at(cgroup: Path) -> list[tuple[str, int, bool]]:
-    """Return section, id and ``is_sole`` of each program that :func:`read_hooks` would list."""
+    """Return the section, id and ``is_sole`` of each program that :func:`read_hooks` would list."""
     folder = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         found = {one: calls.attached(one, folder) for one in SECTIONS}
@@ -127,7 +127,7 @@ def judge_hooks(hooks: Iterable[Hook], own: Collection[int] = ()) -> list[OtherH
         if hook.program not in own and not hook.pin.startswith(f"{OWN_PINS}/"):
             others.setdefault(hook.program, []).append(hook)
     found = list(_judge(others.values()))
-    # All programs with the same purpose become one finding.
+    # Programs with the same effect that exclude hooks become one finding.
     replacements = {one.what: one for one in reversed(found) if one.replaces}
     return [*replacements.values(), *(one for one in found if not one.replaces)]
 

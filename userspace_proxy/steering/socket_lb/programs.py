@@ -1,4 +1,4 @@
-"""One proxy's programs and maps in the kernel, and their pins, which outlive the process.
+"""Loads and pins one proxy's programs and maps; the pins outlive the process.
 
     <bpffs>/userspace-proxy/<network namespace>/<proxy>/
         frontends4-1f0c93a2, …   the maps, each with a digest of its layout and fields
@@ -7,7 +7,7 @@
 As with rules and locks, a proxy's name is unique only within its network namespace.
 
 Rule 1: programs are replaced without a gap: the next process replaces them in their links, and
-reuses maps with a fitting layout.
+reuses maps with the same layout.
 Rule 2: pins and links that another program removes are restored from descriptors.
 """
 
@@ -32,11 +32,11 @@ from .socket_maps import FIELDS, SETTINGS_KEY, DialSettings
 
 _OBJECT = Path(__file__).with_name("socket_lb.bpf.o")
 TERM_NS = 60 * 10**9
-"""How long programs translate if no process renews their term. A start takes a few seconds, or a
-minute if crashes delay it."""
+"""How long programs translate if no process renews their term. Starting a process takes a few
+seconds, or a minute if crashes delay it."""
 # The directory of a proxy without a name; no proxy can have this name.
 _WITHOUT_NAME = "_"
-# Programs that follow connections are attached before programs that translate them.
+# Programs that follow connections are attached before programs that translate dials.
 _ORDER = sorted(KINDS, key=lambda section: "/connect" in section)
 
 
@@ -127,7 +127,7 @@ class Programs:
         try:
             link = calls.attach(section, self._programs[section], folder)
         except PermissionError as exc:
-            # Permissions aren't the cause: this process has just loaded a program.
+            # A missing permission isn't the cause, because this process has just loaded a program.
             only = f"another program at {section} admits no other (without BPF_F_ALLOW_MULTI)"
             raise OSError(exc.errno, only) from exc
         finally:
@@ -139,10 +139,10 @@ class Programs:
 
 
 def map_pin(name: str, spec: MapSpec, fields: Sequence[str]) -> str:
-    """Return the name of a map's pin; processes share only maps with the same name.
+    """Return the name of a map's pin; processes share only maps whose pins have the same name.
 
     Args:
-        fields: The fields of its values or records.
+        fields: The fields of the map's values or records.
     """
     digest = hashlib.sha256(repr((name, *spec, *fields)).encode()).hexdigest()
     return f"{name}-{digest[:8]}"
@@ -150,7 +150,7 @@ def map_pin(name: str, spec: MapSpec, fields: Sequence[str]) -> str:
 
 def folder_of(names: Path, label: str) -> Path:
     """Return the folder of one proxy's pins, in this thread's network namespace."""
-    # The kernel allows no dot in a name, and a label contains no plus.
+    # The kernel allows no dot in a pin's name, and a label contains no plus.
     return _here(names) / (label.replace(".", "+") or _WITHOUT_NAME)
 
 
@@ -215,7 +215,7 @@ def remove_abandoned_hooks(names: Path | None = None) -> list[str]:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Return whether the term of a folder's maps has expired."""
+    """Return whether the term in a folder's settings has expired; False if it can't be read."""
     try:
         # A process that is starting hasn't set its term yet.
         is_new = Clocks.time() - folder.stat().st_mtime < TERM_NS / 1e9
@@ -225,7 +225,7 @@ def _is_abandoned(folder: Path) -> bool:
 
 
 def _has_term(settings: Path) -> bool:
-    """Return whether the term in a settings map hasn't expired, if that can be read."""
+    """Return whether the term in a settings map hasn't expired; True if its layout is unknown."""
     table, value_bytes = calls.pinned(settings), len(DialSettings().pack())
     try:
         # The map of another version may have another layout.
@@ -255,12 +255,12 @@ def _remove_all(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     for path in sorted(folder.iterdir(), key=lambda path: "connect" not in path.name):
         if "-" not in path.name:
-            # A process that hands over to this one has a descriptor of the map, too.
+            # A process that hands over to this one also has a descriptor, so detach the link.
             with contextlib.suppress(OSError):
                 _end(calls.pinned(path))
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        # The folder may contain pins of other proxies.
+        # A parent folder may contain other proxies' pins, and then isn't removed.
         for empty in (folder, folder.parent, folder.parent.parent):
             empty.rmdir()
 
@@ -289,7 +289,7 @@ _UP = ".."
 class _Mount(NamedTuple):
     kind: str
     root: PurePosixPath
-    """The mounted folder of the file system, as seen from this process's namespaces."""
+    """The folder of the file system that is mounted, as seen from this process's namespaces."""
     point: Path
 
 
@@ -312,7 +312,7 @@ def find_bpffs(mounts: Path = _MOUNTS) -> Path | None:
 
 
 def _depth(root: PurePosixPath) -> int:
-    """Return a root's depth below the root of this cgroup namespace; negative if above."""
+    """Return the depth of a root below that of this cgroup namespace; negative if it is above."""
     return sum(-1 if part == _UP else 1 for part in root.parts if part != "/")
 
 
@@ -324,5 +324,5 @@ def _mounted(mounts: Path) -> Iterator[_Mount]:
 
 
 def _plain(text: str) -> str:
-    """Return a path in which the kernel's octal escapes of blanks are decoded."""
+    """Return a path with the kernel's octal escapes, such as those of spaces, decoded."""
     return text.encode().decode("unicode_escape").encode("latin-1").decode(errors="replace")

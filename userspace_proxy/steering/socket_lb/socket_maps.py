@@ -1,4 +1,4 @@
-"""The bytes of keys and values in the maps of ``socket_lb.bpf.c``, which has the same structures.
+"""Encodes the keys and values in the maps of ``socket_lb.bpf.c``, which has the same structures.
 
     frontends4, frontends6   frontend_key → FrontendValue
     slots                    slot_key, pinned_slot_key → SlotValue
@@ -8,8 +8,7 @@
     settings                 number_key(0), of 4 bytes → DialSettings
     events                   RingEvent
 
-Rule 1: an address is two words, as in the kernel's memory; an IPv4 address is half of the second
-word.
+Rule 1: an address is two words, as in the kernel's memory; an IPv4 address is half of the second.
 Rule 2: times are those of ``time.monotonic_ns``.
 """
 
@@ -35,16 +34,16 @@ _EJECTION = struct.Struct("=QQQ")
 _COUNTS = struct.Struct("=23Q")
 _SETTINGS = struct.Struct("=5Q")
 _EVENT = struct.Struct("=4Q24s24s5Q")
-# The lowest key of affinity entries: a service has fewer slots than this.
+# The lowest index for affinity entries: a service has fewer slots than this.
 _PINNED = 1 << 31
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
 class FrontendValue(NamedTuple):
-    """The slots and the affinity of a frontend."""
+    """A frontend's number of slots, and its affinity."""
 
     number: int
-    """The number by which map keys identify the frontend's slots; below 2^32."""
+    """The number of the service, by which keys identify the frontend's slots; below 2^32."""
     slots: int
     affinity: int = 0
     """Frontends with the same number share affinity entries; 0 for no affinity."""
@@ -64,7 +63,7 @@ class SlotValue(NamedTuple):
 
     address: SocketAddress
     number: int
-    """The key of its counters and its ejection; at least 1."""
+    """The endpoint's number, which is the key of its counters and ejection; at least 1."""
 
     def pack(self) -> bytes:
         return _ENDPOINT.pack(_pack_address(self.address), self.number)
@@ -76,15 +75,15 @@ class SlotValue(NamedTuple):
 
 
 class DialCounts(NamedTuple):
-    """Results of an endpoint's dials since its counters were created."""
+    """The results of dials to an endpoint since its counters were created."""
 
     established: int = 0
     refused: int = 0
     """Dials refused by a RST or by an ICMP error."""
     unanswered: int = 0
-    """Dials whose SYN was repeated; some were established later."""
+    """Dials whose SYN was retransmitted; some were established later."""
     given_up: int = 0
-    """The client closed the socket before an answer arrived."""
+    """Dials whose client closed the socket before an answer arrived."""
     ended: int = 0
     """Established connections that were closed; all fields below but the latency are counted
     then."""
@@ -95,13 +94,13 @@ class DialCounts(NamedTuple):
     retransmitted: int = 0
     """Retransmitted segments."""
     srtt_us: int = 0
-    """Sum of the smoothed round-trip times."""
+    """The sum of the smoothed round-trip times."""
     latency_ns: int = 0
-    """Sum of the times until connections were established."""
+    """The sum of the times until connections were established."""
     lost: int = 0
     """The number of closed connections that weren't reported, because the ring was full."""
     buckets: tuple[int, ...] = (0,) * 12
-    """The number of dials that took at most each of TIMES_BOUNDS_S; the last one counts longer
+    """The number of dials that took at most each of TIMES_BOUNDS_S; the last bucket counts longer
     dials."""
 
     def pack(self) -> bytes:
@@ -117,7 +116,7 @@ class EventKind(enum.IntEnum):
     """The kind of an event; the first three are also reasons to eject an endpoint."""
 
     PROBED = 0
-    """Not an event: an ejection has expired, and the dial in progress will end or extend it."""
+    """Not an event: an ejection has expired, and the dial in progress will end or prolong it."""
     REFUSED = 1
     UNANSWERED = 2
     RETURNED = 3
@@ -128,7 +127,7 @@ class EjectionScope(NamedTuple):
     """An ejected endpoint, and the clients for which it is ejected."""
 
     endpoint: int
-    """The endpoint's number; programs count the failed dials of a network namespace under 0."""
+    """The endpoint's number; under 0, programs count the failed dials of a network namespace."""
     netns: int = 0
     """The cookie of the clients' network namespace; 0 if the control process ejected it for all
     clients."""
@@ -142,12 +141,12 @@ class EjectionScope(NamedTuple):
 
 
 class Ejection(NamedTuple):
-    """How long an endpoint is ejected; it is readmitted when a dial is established."""
+    """The state of an ejection, which ends when a dial is established."""
 
     until_ns: int
     """The time after which the next dial is a probe."""
     times: int
-    """The number of failures; all but the first are failed probes."""
+    """The number of failures; all but the first were probes."""
     kind: EventKind
 
     def pack(self) -> bytes:
@@ -165,14 +164,13 @@ class DialSettings(NamedTuple):
     host_only: int = 0
     """If 1, dials of other network namespaces aren't offloaded."""
     host_netns: int = 0
-    """The cookie of the namespace whose dials are offloaded; 0 for the machine's first
-    namespace."""
+    """The cookie of the network namespace whose dials are offloaded; 0 for the initial one."""
     observing: int = 0
     """If 1, each closed connection is reported as an event."""
     next_number: int = 1
     """The lowest number that no endpoint has had yet; programs don't read it."""
     valid_until_ns: int = 2**64 - 1
-    """After this time, no dial is offloaded; nor is any before the first settings."""
+    """The time after which no dial is offloaded; 0 until the settings are written."""
 
     def pack(self) -> bytes:
         return _SETTINGS.pack(*self)
@@ -183,7 +181,7 @@ class DialSettings(NamedTuple):
 
 
 class Result(enum.IntEnum):
-    """How a connection ended."""
+    """The result of a connection."""
 
     NONE = 0
     """The connection hasn't ended."""
@@ -196,7 +194,7 @@ class Result(enum.IntEnum):
 class RingEvent(NamedTuple):
     """A failed dial, the end of an ejection for all clients, or the end of a connection.
 
-    A failed dial has ejected the endpoint for its own network namespace.
+    A failed dial has ejected the endpoint for the client's network namespace.
     """
 
     kind: EventKind
@@ -205,7 +203,7 @@ class RingEvent(NamedTuple):
     ns: int
     """The connection's duration, including its dial."""
     client: SocketAddress
-    """The client of the connection that caused the event; incomplete if it isn't bound yet."""
+    """The client of the connection that caused the event; incomplete if not bound yet."""
     frontend: SocketAddress
     waited_ns: int
     """The time until the connection was established, or failed."""
@@ -213,7 +211,7 @@ class RingEvent(NamedTuple):
     sent: int
     result: Result
     tcp_state: int
-    """The last TCP state before it was closed, as in ``linux/tcp.h``."""
+    """The last TCP state before the connection was closed, as in ``linux/tcp.h``."""
 
     @classmethod
     def unpack(cls, record: bytes) -> Self:
@@ -237,7 +235,7 @@ FIELDS: Mapping[str, Sequence[str]] = {
     "events": (_EVENT.format, *RingEvent._fields),
 }
 """The fields of each map's values, and of the records in ``events``. The kernel checks only the
-size of values; so a field whose meaning changes must be renamed."""
+size of values, so a field whose meaning changes must be renamed."""
 
 
 def frontend_key(address: SocketAddress) -> bytes:
@@ -259,7 +257,7 @@ def slot_key(service: int, index: int) -> bytes:
 
 
 def pinned_slot_key(service: int, endpoint: int) -> bytes:
-    """Return the key under which clients with an affinity entry find a service's endpoint."""
+    """Return the key of a service's endpoint for clients with an affinity entry."""
     return _WORD.pack(service << 32 | _PINNED | endpoint)
 
 
@@ -269,7 +267,7 @@ def number_key(number: int) -> bytes:
 
 
 def number_of(key: bytes) -> int:
-    """Return the number in a key of ``counters``; the upper half of a slot's key is the service."""
+    """Return the number in a key; the upper half of a slot's key is the service's number."""
     return int(_WORD.unpack(key)[0])
 
 

@@ -1,4 +1,4 @@
-"""`nftables` steering in which connect() of this node's programs is translated before the rules.
+"""`nftables` steering that also translates connect() of this node's programs, before the rules.
 
 change ─▶ hooks drop frontends they may no longer translate ─▶ rules ─▶ hooks add new ones
 """
@@ -50,7 +50,7 @@ class HookedSteering(NftablesSteering):
             try:
                 await self._hooks_thread.run(self._loaded.remove)
             except SteeringError as stay:
-                # The programs stop translating when their term expires.
+                # Only log this, because the programs stop translating when their term expires.
                 _log.warning(
                     "cannot remove the connect() hooks of an earlier run: %(cause)s",
                     extra={"cause": str(stay)},
@@ -103,7 +103,7 @@ def make_hooked_steering(
     own_namespace: bool = False,
     kernel: KernelOffers = LACKS_NOTHING,
 ) -> Steering:
-    """Return the mechanism as :func:`.make_steering` does, with hooks if it has a kernel path.
+    """Like :func:`.make_steering`, but the mechanism has hooks if it has a kernel path.
 
     Args:
         hooks: If None, connect() isn't translated.
@@ -119,7 +119,7 @@ def make_hooked_steering(
 def check_hooks(
     name: str, hooks: HookOptions | None, kernel: KernelOffers, *, own_namespace: bool
 ) -> None:
-    """If translating connect() is required, check whether it is possible; changes nothing.
+    """If translating connect() is required, check that it is possible; changes nothing.
 
     Raises:
         SteeringError: It isn't possible, so startup would fail.
