@@ -54,7 +54,7 @@ class AnsweringChild:
         An exception in this thread, such as KeyboardInterrupt, closes the link.
 
         Args:
-            message: None only waits for the message that the child sends at its start.
+            message: None only waits for the message that the child sends at startup.
 
         Raises:
             ChildEnded: The child exited or hung without an answer.

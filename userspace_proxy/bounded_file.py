@@ -10,7 +10,8 @@ def read_bounded(path: Path, bytes_max: int) -> bytes:
     """Return the content of a file.
 
     Raises:
-        OSError: The file can't be read, or has more bytes, even if it reports fewer (a device).
+        OSError: The file can't be read, or has more than ``bytes_max`` bytes, even if it reports
+            fewer (a device).
     """
     with path.open("rb") as stream:
         content = stream.read(bytes_max + 1)

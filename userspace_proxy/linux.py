@@ -26,7 +26,7 @@ _OPEN_MAX = 10_240
 
 
 def is_linux() -> bool:
-    """Return whether epoll exists; Python on other systems lacks more, but always epoll."""
+    """Return whether this is Linux, judged by epoll, which Python lacks on other systems."""
     return hasattr(select, "epoll") or bool(replaced_by())
 
 
@@ -47,7 +47,8 @@ def require_own_threads() -> None:
 def replaced_by() -> str:
     """Return the library that has replaced threads, sockets or select; empty if none has.
 
-    It is recognised by its replacements. A subclass of the system's socket isn't a replacement.
+    The library is recognised by its replacements. A subclass of the system's socket isn't a
+    replacement.
     """
     made: list[object] = [_thread.start_new_thread, select.select]
     # Modules that haven't been imported aren't replaced.
@@ -82,7 +83,7 @@ def _library_of(*made: object) -> str:
 
 
 def require_linux(what: str = "userspace-proxy runs on Linux only") -> None:
-    """Raise PlatformError unless a proxy can run here; the reason follows ``what``."""
+    """Raise PlatformError unless a proxy can run here; the error begins with ``what``."""
     require_own_threads()
     if not is_linux():
         raise PlatformError(

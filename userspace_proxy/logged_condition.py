@@ -58,7 +58,7 @@ class LoggedCondition(Generic[_T]):
         """Replace the causes; log new causes, or the end once no cause is left.
 
         Args:
-            causes: All present causes, not only new ones; an empty string counts as none.
+            causes: All current causes, not only new ones; an empty string counts as none.
             ending: The fields of the end, if it is logged.
         """
         self._note(tuple(filter(None, causes)), ending)

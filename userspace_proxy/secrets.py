@@ -121,7 +121,7 @@ without_secrets = OWN.remove_certain
 
 
 def without_users(body: bytes) -> bytes:
-    """Remove users from URLs in JSON, as in exceptions; a search for all secrets is slower."""
+    """Remove users and passwords from URLs in JSON; a search for all secrets is slower."""
     # Cost: otherwise two copies of a 30 MB answer would stay in the process's memory.
     if not _URL_WITH_USER.search(body):
         return body

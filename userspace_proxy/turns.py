@@ -2,9 +2,9 @@
 
     waiting items, by party ──order──▶ the first of each party, then the second of each, …
 
-So a party's first item waits for at most one item of each other party, regardless of the queues.
-After a long turn a party must wait as long as the turn took, then twice as long after each further
-long turn soon afterwards.
+So a party's first item waits for at most one item of each other party, however many wait. After a
+long turn a party must wait as long as the turn took, then twice as long after each further long
+turn soon afterwards.
 """
 
 from __future__ import annotations
@@ -61,6 +61,6 @@ class Turns(Generic[K]):
         self._paces[party] = now + seconds + wait_s, wait_s
 
     def forget(self, now: float) -> None:
-        """Reset parties without a long turn for as long as they last had to wait."""
+        """Forget parties that have had no long turn for as long as they last had to wait."""
         paces = self._paces.items()
         self._paces = {one: (due, wait_s) for one, (due, wait_s) in paces if now < due + wait_s}

@@ -1,1 +1,1 @@
-"""Tests with a real kube-apiserver and etcd, and the modules that build and run these."""
+"""Tests with a real kube-apiserver and etcd, and modules that build and run those programs."""

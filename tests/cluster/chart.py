@@ -1,4 +1,4 @@
-"""Renders the chart with helm, and from it the plain manifests: ``make manifests``.
+"""Renders the chart and the plain manifests with helm: ``make manifests``.
 
 charts/userspace-proxy ──helm template──▶ objects, for tests
                                      └──▶ examples/deploy/install.yaml, view.yaml, wake.yaml
@@ -30,7 +30,7 @@ PLACEHOLDERS = ("--set=apiServer.host=api.cluster.example", "--set=clusterCIDR=1
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run helm, which must have been built, without the user's configuration."""
+    """Run helm without the user's configuration; its binary must have been built."""
     with tempfile.TemporaryDirectory() as home:
         own = {f"HELM_{name}_HOME": home for name in ("CACHE", "CONFIG", "DATA")}
         command = [str(path_of(HELM)), *map(str, arguments)]
@@ -42,7 +42,7 @@ def render(*values: str, release: str = "userspace-proxy") -> str:
 
     Args:
         values: Options of ``helm template``, such as ``--set=steering=local``.
-        release: The release's name, from which objects' names are derived.
+        release: The release's name, from which the objects' names are derived.
 
     Raises:
         BuildError: helm rejected the values.
@@ -54,7 +54,7 @@ def render(*values: str, release: str = "userspace-proxy") -> str:
 
 
 def kubeadm_phase(phase: str, daemon_set: Path = KUBE_PROXY, *values: str) -> str:
-    """Return the objects of a phase of replacing kubeadm's kube-proxy.
+    """Return the objects of one phase in which kubeadm's kube-proxy is replaced.
 
     Args:
         phase: take-over, standby or original.

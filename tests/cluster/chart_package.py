@@ -1,4 +1,4 @@
-"""Packages the chart into ``dist``, and pushes it from there to an OCI registry.
+"""Packages the chart into ``dist``, and pushes that package to an OCI registry.
 
 ``make chart`` and ``make push-chart CHARTS=oci://HOST/FOLDER``. helm uses docker's login, so this
 program never sees a password.
@@ -21,7 +21,7 @@ DIST = ROOT / "dist"
 
 
 def package(chart: Path, dist: Path) -> int:
-    """Make the package of a chart the only one in a folder; return helm's exit status.
+    """Package a chart, and remove all other packages from the folder; return helm's exit status.
 
     Raises:
         BuildError: helm can't be built.

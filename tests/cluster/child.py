@@ -1,4 +1,4 @@
-"""A server process of the control plane and its log."""
+"""A server process of the control plane, and the file with its log."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Child:
 
 
 def _dying_with_this_process() -> list[str]:
-    """Return the command prefix with which a process dies together with this one.
+    """Return a command prefix that makes a process die together with this one.
 
     The kernel ties it to the thread that forks, so only the main thread uses this: the end of
     another thread would kill the servers.
@@ -118,7 +118,7 @@ READY_DEADLINE_S = 60.0
 
 
 class ControlPlaneError(RuntimeError):
-    """A part of the control plane didn't start, or a command for it failed."""
+    """A server of the control plane didn't start, or a command for the control plane failed."""
 
 
 def wait_until_ready(child: Child, condition: Callable[[], bool]) -> None:

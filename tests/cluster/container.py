@@ -4,7 +4,7 @@
                          as a runtime mounts it                             chroot, few capabilities
 
 Rule 1: only the rights in the manifest are granted: the capabilities, a read-only root,
-``/proc/sys`` read-only, no new privileges, only its own environment variables.
+``/proc/sys`` read-only, no new privileges, only the container's own environment variables.
 Rule 2: an unknown field that would change what is granted is an error.
 Rule 3: no seccomp filter, cgroup or PID namespace is created; these need a real runtime.
 """
@@ -64,15 +64,15 @@ exec "$@"
 
 @dataclass(frozen=True, slots=True)
 class Volumes:
-    """The contents of volumes and variables that a cluster provides to a pod.
+    """The contents of the volumes and variables that a cluster provides to a pod.
 
     Args:
-        config_maps: Data of its ConfigMaps.
-        token: Its ServiceAccount's token.
+        config_maps: The data of the pod's ConfigMaps.
+        token: The token of the pod's ServiceAccount.
         ca: The API server's CA certificate, as PEM.
-        node: The name of its node.
+        node: The name of the pod's node.
         service_host: The API server's address if the manifest sets none.
-        service_port: Its port.
+        service_port: The API server's port.
     """
 
     config_maps: Mapping[str, Mapping[str, str]]
@@ -93,7 +93,7 @@ def start_container(
     log: IO[str],
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[str]:
-    """Start the only container of a pod; the process's pid is the program's own.
+    """Start the only container of a pod; the returned process has the PID of its program.
 
     Args:
         pod: Its spec.

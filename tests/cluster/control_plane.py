@@ -2,8 +2,8 @@
 
     kubectl, the agent under test ──TLS, token──▶ kube-apiserver ──Unix socket──▶ etcd ──▶ folder
 
-It allocates ClusterIPs and node ports and validates objects like every cluster. There are no
-controllers: a test writes EndpointSlices itself.
+It allocates ClusterIPs and node ports, and validates objects, like every cluster's. There are no
+controllers: tests write EndpointSlices themselves.
 
 Rule 1: it writes only to one temporary folder, and starts only two processes; `stop` removes all of
 them.
@@ -139,8 +139,8 @@ class ControlPlane:
     def start(self) -> None:
         """Start both servers and return once the API server is ready.
 
-        Ready means that it reports so, and that it has created its own objects: the namespace
-        ``default``, the RBAC roles, and the Service ``kubernetes``.
+        It is ready when it says so and has created its own objects: the namespace ``default``, the
+        RBAC roles, and the Service ``kubernetes``.
 
         Raises:
             ControlPlaneError: A server exited, with the end of its log; nothing is left running.
@@ -172,9 +172,10 @@ class ControlPlane:
             self._folder = None
 
     def stop_apiserver(self) -> None:
-        """Kill the API server; etcd keeps the data. Idempotent.
+        """Kill the API server; etcd keeps the data.
 
-        Clients see resets, then refused connections. SIGTERM would wait a minute for watches.
+        Idempotent. Clients see resets, then refused connections. After SIGTERM it would wait a
+        minute for watches.
         """
         if self._apiserver is not None:
             self._apiserver.kill()
@@ -184,7 +185,7 @@ class ControlPlane:
         """Start the API server with the same data, address and certificate; wait until ready.
 
         Raises:
-            ControlPlaneError: It runs already, or it exited; with the end of its log.
+            ControlPlaneError: It is already running, or it exited; with the end of its log.
             DeadlineExceededError: It wasn't ready in time; it is stopped again.
         """
         if self._apiserver is not None:
@@ -221,7 +222,8 @@ class ControlPlane:
         Raises:
             ControlPlaneError: It failed, with its output.
         """
-        # Its discovery cache is below HOME; the user's HTTP proxies can't reach this namespace.
+        # kubectl's discovery cache is below HOME; the user's HTTP proxies can't reach this
+        # namespace.
         ours = {
             "KUBECONFIG": str(self.kubeconfig_for(user)),
             "HOME": str(self.folder),
@@ -268,7 +270,7 @@ class ControlPlane:
 
         Args:
             path: The file; an existing one is replaced.
-            token: A token, known to the API server or not.
+            token: A token, which the API server needn't know.
             server: The URL to dial; None: the API server's own.
         """
         config = render_kubeconfig(server or self.server, self.ca_file.read_bytes(), token)
@@ -287,8 +289,8 @@ class ControlPlane:
     def _reserve_port(self) -> None:
         """Choose the port and, outside a namespace, keep it from other programs.
 
-        The reserving socket never listens; kube-apiserver binds beside it (SO_REUSEPORT), so no
-        other program gets the port, neither before the first start nor between two.
+        The reserving socket never listens; kube-apiserver binds beside it (SO_REUSEPORT). So no
+        other program gets the port before the first start or between two starts.
         """
         if self._prefix:
             self._port = NAMESPACE_PORT
@@ -333,13 +335,13 @@ class ControlPlane:
         key = self.service_account_key
         no_controllers = [
             "--disable-admission-plugins=ServiceAccount",
-            # The Service kubernetes gets no endpoints by itself.
+            # Prevents that the API server adds endpoints to the Service kubernetes.
             "--endpoint-reconciler-type=none",
         ]
         return [
             f"--etcd-servers=unix://{self._etcd_socket}",
             f"--bind-address={self._bind_address}",
-            # Otherwise it looks for a default route, which a namespace may lack.
+            # Otherwise the API server looks for a default route, which a namespace may lack.
             f"--advertise-address={self._bind_address}",
             f"--secure-port={self._port}",
             "--permit-port-sharing",
@@ -367,7 +369,7 @@ class ControlPlane:
         """Return whether the API server answers a GET with 200."""
         if not self._prefix:
             return serves_https(self._bind_address, self._port, path, self.ca_file, token_of(ADMIN))
-        # Uses kubectl, because a socket of this process would be in this process's namespace.
+        # Uses kubectl, because this process's own sockets are in another namespace.
         try:
             self.kubectl("get", "--raw", path, "--request-timeout=5s")
         except ControlPlaneError:

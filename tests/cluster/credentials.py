@@ -24,12 +24,12 @@ def render_tokens(groups: Mapping[str, str] = GROUPS) -> str:
 
 
 def render_kubeconfig(server: str, ca: bytes, token: str) -> str:
-    """Return a self-contained kubeconfig, as JSON, which is YAML too and needs no package.
+    """Return a self-contained kubeconfig as JSON, which is YAML, too, and needs no package.
 
     Args:
         server: The URL to dial.
         ca: The certificate of the server or of its CA, as PEM.
-        token: A token, known to the API server or not.
+        token: A token, which the API server needn't know.
     """
     cluster = {"server": server, "certificate-authority-data": base64.b64encode(ca).decode()}
     config = {
@@ -46,7 +46,7 @@ def render_kubeconfig(server: str, ca: bytes, token: str) -> str:
 def make_service_account_key() -> str:
     """Return a new private key as PEM, without which kube-apiserver doesn't start.
 
-    It both signs and verifies: the API server derives the public key from a private one in the
+    The key both signs and verifies: the API server derives the public key from a private key in the
     older format, which ``openssl ecparam`` writes and ``genpkey`` doesn't.
     """
     command = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout"]

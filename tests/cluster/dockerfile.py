@@ -1,8 +1,7 @@
 """Parses a Dockerfile and its .dockerignore into steps for :mod:`.image`.
 
-Rule 1: steps are interpreted here; nothing is run or copied.
-Rule 2: an unknown instruction or form is an error: an image that is built from half of its
-Dockerfile would prove nothing.
+Rule 1: steps are interpreted here; nothing is run or copied. Rule 2: an unknown instruction or form
+is an error: an image built from only a part of its Dockerfile would prove nothing.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def read_dockerfile(text: str, arguments: Mapping[str, str] | None = None) -> li
     """
     given = arguments or {}
     stages: list[Stage] = []
-    # ARGs before the first FROM apply only to base image names.
+    # ARGs before the first FROM apply only to the names of base images.
     outside: dict[str, str] = {}
     for row in DockerfileParser(fileobj=BytesIO(text.encode())).structure:
         instruction, value = row["instruction"], row["value"]
@@ -132,7 +131,7 @@ def _copy(value: str, folder: str) -> Copy:
 
 
 def files_of(context: Path, source: str, ignored: Sequence[str]) -> Iterator[Path]:
-    """Yield the files below ``context/source`` that .dockerignore lets in, sorted.
+    """Yield the files below ``context/source`` that .dockerignore doesn't exclude, sorted.
 
     Args:
         context: The build context's folder.
@@ -171,7 +170,7 @@ def is_ignored(path: str, lines: Sequence[str]) -> bool:
 
 
 def _names(pattern: str, path: str) -> bool:
-    """Return whether a pattern matches a file, or a folder that contains it."""
+    """Return whether a pattern matches a file or a folder that contains the file."""
     parts = PurePosixPath(path).parts
     for end in range(1, len(parts) + 1):
         if pattern.startswith("**/"):

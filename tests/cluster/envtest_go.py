@@ -1,7 +1,7 @@
-"""Builds the Go example for envtest as a test binary, into the cache of the other programs.
+"""Builds the Go example for envtest as a test binary, in the cache of the other programs.
 
 Can also be run to warm the cache: ``python -m tests.cluster.envtest_go``. A first build takes a
-minute of one core.
+minute on one core.
 """
 # ruff: noqa: T201 - the progress is printed.
 
@@ -31,7 +31,7 @@ def ensure_example(write: Write = sys.stdout.write) -> Path:
     """Return the example's test binary, after building it if it is missing.
 
     Raises:
-        BuildError: They can't be built.
+        BuildError: It can't be built.
     """
     path = example_path()
     build_missing((TARGET,), path.parent, write)

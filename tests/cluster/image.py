@@ -3,7 +3,7 @@
     debian:trixie-slim ──mmdebstrap──▶ layer ──RUN, COPY──▶ layer ──▶ … ──▶ one root filesystem
 
 Each step is an overlay over those before it, run with chroot in its own mount namespace, and cached
-under a key of all that it depends on: a second build reuses unchanged layers.
+under a key derived from all that it depends on: a second build reuses unchanged layers.
 
 Rule 1: a layer gets its key as a name only when it is complete.
 Rule 2: it needs root, overlayfs, and access to packages for apt and pip.
@@ -43,8 +43,8 @@ DEBIAN = re.compile(r"debian:(?P<suite>[a-z]+)-slim")
 """Base images that can't be pulled here, and the Debian suite that replaces each, by mmdebstrap."""
 NOTHING = "scratch"
 """The empty base."""
-# debootstrap, with which those images are made, merges /usr. Otherwise apt would install the
-# package usrmerge, and with it all of Perl: 47 MB that those images don't have.
+# debootstrap, which makes the official images, merges /usr. Otherwise apt would install the package
+# usrmerge, and with it all of Perl: 47 MB that the official images don't have.
 _MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
 # Files that Debian's slim images omit. Source: debuerreotype, scripts/.slimify-excludes, -includes.
 _SLIM = (
@@ -55,17 +55,17 @@ _SLIM = (
     "path-include=/usr/share/doc/*/copyright",
     "path-include=/usr/share/locale/locale.alias",
 )
-# Prevents apt from storing downloads, as in those images.
+# Prevents apt from keeping downloads, as in the official images.
 _APT = """\
 APT::Keep-Downloaded-Packages "false";
 Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 """
-# Suites whose package lists expire after a week, perhaps before a mirror has newer ones. Only tests
-# run in their roots; the lists' signatures are still verified.
+# Suites whose package lists expire after a week, perhaps before a mirror has newer lists. Only
+# tests run in their roots; the lists' signatures are still verified.
 _UNRELEASED = ("forky", "sid")
 _OLD_LISTS = 'Acquire::Check-Valid-Until "false"'
-# Passes pip's index settings on; settings with paths of this machine aren't passed on.
+# pip's index settings that a build gets; settings that are paths of this machine are omitted.
 _PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT")
 _CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -75,11 +75,11 @@ _AGE_S = 14 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The size of one or several layers in bytes.
+    """The size, in bytes, of one or several layers.
 
     Args:
         unpacked: As a tar.
-        compressed: As a gzipped tar, like registries store and send it.
+        compressed: As a gzipped tar, as registries store and send it.
     """
 
     unpacked: int
@@ -217,7 +217,7 @@ def _layer(
         parts = [f"{step} {stage}"]
     folder = below[-1].parent / _key(below[-1].name, *parts)
     if folder.is_dir():
-        # Cache eviction removes the layers that were used least recently.
+        # The time of use: cache eviction removes the least recently used layers.
         os.utime(folder)
         return folder
     with _unfinished(folder) as unfinished:
@@ -278,7 +278,7 @@ def environment() -> dict[str, str]:
 
 
 def give_certificates(merged: Path) -> str:
-    """Return the command that copies the CA certificates that pip here trusts, if any."""
+    """Return the command that copies the CA certificates that this machine's pip trusts, if any."""
     named = next((os.environ[name] for name in _CERTIFICATES if name in os.environ), "")
     return f'cp "{named}" "{merged}/run/certificates"' if named else ""
 
@@ -297,7 +297,7 @@ def _copy_from_context(step: Copy, context: Path, ignored: Sequence[str], upper:
 
 
 def _copy_from_stage(step: Copy, layers: Sequence[Path], upper: Path) -> None:
-    """Copy a path of an earlier stage to the same or another path."""
+    """Copy a file or folder from an earlier stage."""
     image = Image(tuple(layers), (), {}, {})
     with image.mounted() as folder:
         for source in step.sources:
@@ -316,7 +316,7 @@ def _digests(step: Copy, context: Path, ignored: Sequence[str]) -> Iterator[str]
 def _size_of(layer: Path) -> Size:
     command = ["tar", "--create", "--numeric-owner", f"--directory={layer}", "."]
     unpacked = compressed = 0
-    # The compression level of registries' clients, with gzip's header.
+    # The compression level that registries' clients use, and gzip's header.
     gzip = zlib.compressobj(6, wbits=31)
     with subprocess.Popen(command, stdout=subprocess.PIPE) as tar:
         assert tar.stdout is not None
@@ -349,7 +349,7 @@ def _empty_folder() -> Path:
 
 @contextlib.contextmanager
 def _unfinished(folder: Path) -> Iterator[Path]:
-    """Yield a folder that gets its name when the block ends, or is removed if that fails."""
+    """Yield a folder that gets its name when the block ends; if the block fails, it is removed."""
     unfinished = Path(tempfile.mkdtemp(prefix=".layer-", dir=folder.parent))
     # The top folder of a layer is the image's root, which all users may enter.
     unfinished.chmod(0o755)

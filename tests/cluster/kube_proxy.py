@@ -1,7 +1,7 @@
 """kube-proxy in nftables mode on a sandbox's node, and its objects at the API server.
 
-It is the program that ``make cluster`` runs. It needs Debian's ``nft`` and an API server with its
-Node; its rules stay when either exits.
+It is the program that ``make cluster`` runs. It needs Debian's ``nft`` and an API server that has
+its Node; its rules stay after it exits.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def kube_proxy_command(program: Path, node: SandboxNode, kubeconfig: Path) -> li
 
 
 def kube_proxy_environment() -> dict[str, str]:
-    """Return its environment: Debian has ``nft`` in sbin, which a user's PATH may lack."""
+    """Return kube-proxy's environment, with sbin on PATH: Debian has ``nft`` there."""
     return {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
 
 

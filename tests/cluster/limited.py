@@ -2,7 +2,7 @@
 
     limited.py --root=FOLDER --user=0 --add=net_admin,net_raw [--no-new-privs] -- PROGRAM ARGUMENT…
 
-Like setpriv, which would have to be in the root filesystem: outside, it would drop rights that
+Replaces setpriv, which would have to be in the root filesystem: outside, it would drop rights that
 chroot needs. It imports only Python's standard library, so that it also starts as another user.
 """
 

@@ -3,8 +3,8 @@
     python -m tests.cluster.resting_cycles --cycles=100
 
 Clients on both nodes dial in bursts. A pause ends about when the workload is scaled to zero,
-because a connection could be lost then. Each client sends a line, stays open for a while, sends
-another one, and is lost if a line isn't echoed.
+because a connection could be lost then. Each client sends a line, keeps its connection open for a
+while, and sends another line. The connection counts as lost if a line isn't echoed.
 """
 
 from __future__ import annotations

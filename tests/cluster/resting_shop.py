@@ -1,17 +1,16 @@
-"""A Deployment that is scaled to zero and back, with a real API server and two nodes here.
+"""A Deployment that is scaled to zero and back, with a real API server and two local nodes.
 
     clients ──▶ agent of node-1, agent of node-2 ──▶ the pod: a server of this process
                         │ Leases, scale                   ▲ starts and ends it
                         ▼                                 │
                  kube-apiserver ──watch──▶ Controllers ───┘ writes the EndpointSlice
 
-Agents dial the pod on loopback by a detour, because the API server rejects slices with such an
-address.
+Agents dial the pod on loopback by a detour, because the API server rejects slices with loopback
+addresses.
 
 Rule 1: a terminating pod resets its connections before its slice changes: if an agent is too late,
-a connection is lost.
-Rule 2: like Kubernetes' controllers, these follow the last state: they don't see changes that are
-reverted within ``lag_s``.
+a connection is lost. Rule 2: like Kubernetes' controllers, these follow the newest state: they
+don't see changes that are reverted within ``lag_s``.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class Controllers:
     """Run the Deployment: its controller, its kubelet, and the EndpointSlice controller.
 
     Args:
-        agents: The agents that have to reach the pod.
+        agents: The agents that must be able to dial the pod.
     """
 
     def __init__(self, api: ApiClient, agents: Iterable[Agent]) -> None:
@@ -195,12 +194,12 @@ class Shop:
         await self._api.send("DELETE", path, {}, content_type="application/json")
 
     async def replicas(self) -> int:
-        """Return the number of wanted replicas."""
+        """Return the desired number of replicas."""
         response = await self._api.get(f"{_APPS}/web", {})
         return int(json.loads(response.body)["spec"]["replicas"])
 
     async def scale(self, replicas: int) -> None:
-        """Scale like a user."""
+        """Set the number of replicas, as a user does."""
         response = await self._api.send(
             "PATCH",
             f"{_APPS}/web/scale",

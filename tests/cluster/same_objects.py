@@ -1,4 +1,4 @@
-"""Drawn objects at a real API server, as the sources read them.
+"""Randomly drawn objects at a real API server, as the sources read them.
 
 drawn ── create ──▶ API server ── get ──▶ stored ──▶ a file
   │                     └── list, watch ──▶ the agent's source, explain's reader
@@ -50,9 +50,9 @@ def written_objects(draw: st.DrawFn) -> list[Object]:
 
 
 def _never_left_out(spec: Object) -> tuple[str, ...]:
-    """Return fields without which an API server allocates a random address.
+    """Return the fields that must be set, because an API server would allocate a random address.
 
-    It rejects two addresses without a policy; manifests accept them as dual stack.
+    It also rejects two addresses without a policy, which manifests accept as dual stack.
     """
     if "clusterIP" not in spec:
         return ("type",)
@@ -75,7 +75,7 @@ class Objects:
 
     def __init__(self, control_plane: ControlPlane) -> None:
         self._control_plane = control_plane
-        # One event loop: connections end some turns after their source.
+        # One event loop for all, because connections end some turns after their source is closed.
         self._runner = asyncio.Runner()
         self._api = Api(Here(), control_plane)
         for name in NAMESPACES:

@@ -54,7 +54,7 @@ OF_THE_CLUSTER = (
 )
 """Messages about settings of this API server that others don't have."""
 DIFFERENT = (
-    # A dry run skips the allocator, which rejects them.
+    # A dry run skips the allocator, which would reject them.
     "ports.0.nodePort=-1",
     "ports.0.nodePort=65536",
     # Excluded by policy with another reason; loopback is allowed for embedded proxies.
@@ -66,7 +66,7 @@ DIFFERENT = (
     "ports.0.port=0",
     "ports.0.port=-1",
     "ports.0.port=65536",
-    # Unused fields of thousands of endpoints aren't parsed.
+    # Manifests don't parse unused fields, because there may be thousands of endpoints.
     "zone=5",
 )
 """The last part of the names of variants that are expected to differ."""
@@ -171,7 +171,7 @@ Variant = tuple[str, dict[str, Any]]
 def variants(
     base: dict[str, Any], of: dict[str, tuple[Any, ...]], *path: str | int
 ) -> Iterator[Variant]:
-    """Yield variants of an object that differ in one field of a container, with that field."""
+    """Yield variants of an object, each changed in one field of a container, with that field."""
     for key, values in of.items():
         for value in values:
             made = copy.deepcopy(base)
@@ -273,10 +273,11 @@ def test_equal_objects_give_equal_plans_causes_and_texts_from_files_and_api_serv
             assert from_files.rejected == from_server.rejected == []
             assert {key: seen(from_files, key) for key in services} == expected
             assert from_files.facts == from_server.facts
-        # With host names for DNS, both have read the same objects.
+        # The plans also have the host names for DNS, so both sources have read the same objects.
         assert from_files.snapshot == stored_objects.all(with_headless=True).snapshot
         for key in services:
-            # Reading one Service omits other namespaces' Services, which may have the same address.
+            # Reading one Service omits other namespaces' Services, which may claim the same
+            # address.
             assert seen(stored_objects.one(key), key) == seen(of_one_service(kept.stored, key), key)
 
     is_same()

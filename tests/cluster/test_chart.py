@@ -58,7 +58,7 @@ def container_of(daemon_set: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def api_server(control_plane: ControlPlane) -> ControlPlane:
-    """An API server with the PodMonitor kind and the namespace of the Leases."""
+    """An API server that has the kind PodMonitor and the namespace of the Leases."""
     # A dry run of the Namespace doesn't create it for the objects in it.
     control_plane.kubectl("create", "namespace", "userspace-proxy")
     control_plane.kubectl("apply", "-f", "-", input=POD_MONITORS)
@@ -113,7 +113,7 @@ def documented() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(
     "command", [pytest.param(command, id=name) for name, command in documented()]
 )
-def test_a_documented_command_renders(command: str) -> None:
+def test_each_documented_helm_command_renders(command: str) -> None:
     words = shlex.split(command.partition(" | ")[0], comments=True)
     placed = [re.sub("|".join(PLACEHOLDERS), lambda f: PLACEHOLDERS[f[0]], word) for word in words]
     done = run("template", *placed)
@@ -304,7 +304,7 @@ def chart(tmp_path: Path) -> Path:
 
 
 def rendered(chart: Path, values: dict[str, Any]) -> dict[str, str]:
-    """Return each kind of release, rendered with these values instead of the chart's."""
+    """Render each kind of release with these values instead of the chart's own."""
     (chart / "values.yaml").write_text(yaml.safe_dump(values))
     texts = {}
     for name, options in RELEASES.items():
@@ -385,7 +385,7 @@ def test_all_deployment_methods_grant_the_agent_the_same_capabilities() -> None:
         assert containers[0][field] == containers[1][field] == containers[2][field], field
 
 
-def test_only_local_steering_may_bind_low_ports() -> None:
+def test_only_local_steering_gets_the_capability_for_low_ports() -> None:
     def added(steering: str) -> list[str]:
         objects = objects_of(render(API_SERVER, f"--set=steering={steering}"))
         context = container_of(objects["DaemonSet", "userspace-proxy"])["securityContext"]
@@ -548,7 +548,7 @@ def test_the_original_phase_restores_the_kube_proxy_daemonset(
 ) -> None:
     (given,) = yaml.safe_load_all(KUBE_PROXY.read_text())
     assert objects_of(kubeadm_phase("original")) == {("DaemonSet", "kube-proxy"): given}
-    # As the API server returns it, with additional fields.
+    # The DaemonSet as the API server returns it, with additional fields.
     returned = tmp_path / "kube-proxy.json"
     returned.write_text(control_plane.kubectl("create", "-o", "json", "-f", str(KUBE_PROXY)))
     (written,) = objects_of(kubeadm_phase("original", returned)).values()

@@ -1,4 +1,4 @@
-"""docker-compose.yml: its syntax, and its processes, started as it describes, without an engine.
+"""docker-compose.yml: its syntax, and its services' processes, started without an engine.
 
 bridge 10.213.0.0/24 ── a network namespace for each service, with its address and all names
                         in it the service's own command, in this image or from this build
@@ -102,7 +102,7 @@ def test_the_compose_proxy_has_the_daemon_sets_capabilities(composed: Any) -> No
 
 
 class World:
-    """The file's services, each in a network namespace on one bridge."""
+    """The file's services, each in a network namespace of its own on one bridge."""
 
     def __init__(
         self,
@@ -167,14 +167,14 @@ class World:
         )  # fmt: skip
 
     def finish(self, name: str) -> None:
-        """Run a service to its exit, as required by service_completed_successfully."""
+        """Run a service until it exits, as required by service_completed_successfully."""
         assert self.start(name).wait(60) == 0, self.log(name)
 
     def log(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text()
 
     def ask(self, url: str) -> str:
-        """The response of a URL on the host; empty if nothing answers."""
+        """Return the response of a URL on the host; empty if nothing answers."""
         return self.host.run([*ASK, "http", url], check=False).stdout
 
     def _mounts(self, name: str, service: Any) -> list[str]:

@@ -193,7 +193,7 @@ def node(cluster_binaries: Binaries, image: Image) -> Iterator[Node]:
         objects = installed().items()
         text = yaml.safe_dump_all(one for (kind, _), one in objects if kind != "DaemonSet")
         control_plane.kubectl("apply", "-f", "-", input=text)
-        # Like kubeadm: its account is bound to the role that every cluster has.
+        # Like kubeadm: kube-proxy's account is bound to the role that every cluster has.
         control_plane.kubectl("-n", "kube-system", "create", "serviceaccount", "kube-proxy")
         control_plane.kubectl(
             "create", "clusterrolebinding", "kubeadm:node-proxier",
@@ -245,7 +245,7 @@ def test_a_rolling_update_fails_no_request(node: Node, tmp_path: Path) -> None:
         for port, protocol in PORTS
     ]
     new, new_log = node.start(pod, *config, tmp_path / "new")
-    # The old proxy is its container's first process: its early exit would kill its workers.
+    # The old proxy is its container's first process: if it exited early, its workers would die.
     assert old.wait(30) == 0, log.read_text()
     wait_for("the Service", node.answers)
     failed = [load.stop().failed for load in loads]
@@ -272,7 +272,7 @@ def test_kubeadms_daemon_set_and_config_map_work_with_the_image(
 
 
 def status_of(pid: int, name: str) -> str:
-    """Return a line of a process's status."""
+    """Return a field of a process's status."""
     found = re.search(rf"(?m)^{name}:\s*(.*)$", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return found[1]

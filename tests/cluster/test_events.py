@@ -1,4 +1,4 @@
-"""Kubernetes Events at a real kube-apiserver: accepted, listed and rejected ones."""
+"""Kubernetes Events at a real kube-apiserver, which accepts, lists or rejects them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def source(control_plane: ControlPlane) -> KubernetesSource:
 
 
 def events(control_plane: ControlPlane, reason: str) -> list[dict[str, Any]]:
-    """Return the Events of a reason from events.k8s.io."""
+    """Return the Events with a reason, by the API group events.k8s.io."""
     said = control_plane.kubectl("get", "--raw", "/apis/events.k8s.io/v1/events")
     items: list[dict[str, Any]] = json.loads(said)["items"]
     return [item for item in items if item["reason"] == reason]
@@ -115,5 +115,5 @@ async def test_check_requests_the_same_objects_as_a_source(control_plane: Contro
     said = await ask_server(kubeconfig=kubeconfig, master="", node_name=NODE, within_s=10.0)
     assert said.problems == ()
     assert said.version.startswith("v1.")
-    # The Service of the API server itself.
+    # The API server's own Service.
     assert said.service_ips[0].startswith("10.96.")

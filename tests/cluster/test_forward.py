@@ -39,7 +39,7 @@ SLICE = {
 
 
 class Forward:
-    """A running `forward` of the namespace shop, as a user with only the Role's rights."""
+    """A running `forward` of the namespace shop, whose user has only the Role's rights."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -102,7 +102,7 @@ def test_the_documented_role_is_sufficient(
     forward: Forward = request.getfixturevalue("forward")
     forward.line(f"^Services of namespace shop, through the API server at {shop.server}$")
     at = forward.line(r"^  web\.shop:80 +(\S+):(\d+) +1 pod$")
-    # The pod doesn't exist, which the API server reports.
+    # The API server reports that the pod doesn't exist.
     client = socket.create_connection((at[1], int(at[2])), timeout=DEADLINE_S)
     with client, pytest.raises(ConnectionResetError):
         client.recv(1)

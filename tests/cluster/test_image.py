@@ -149,7 +149,7 @@ def test_the_reported_image_size_matches_its_layers(image: Image) -> None:
     assert size.compressed < size.unpacked / 2
 
 
-def test_the_image_imports_the_kubeconfig_loader_without_the_clients_models(root: Path) -> None:
+def test_the_image_imports_the_kubeconfig_loader_but_not_the_clients_models(root: Path) -> None:
     script = (
         "from userspace_proxy.sources.kubernetes.library import import_library;"
         "import_library().kube_config.KubeConfigLoader"
@@ -160,14 +160,14 @@ def test_the_image_imports_the_kubeconfig_loader_without_the_clients_models(root
     assert sum(path.stat().st_size for path in folder.rglob("*.py")) < 1e6
 
 
-def test_the_image_runs_a_compiled_data_plane(root: Path) -> None:
+def test_the_images_data_plane_is_compiled(root: Path) -> None:
     script = "from userspace_proxy.dataplane import calls, tcp; print(calls.__file__, tcp.__file__)"
     done = run_in(root, "/opt/userspace-proxy/bin/python", "-c", script)
     assert [path.endswith(".so") for path in done.stdout.split()] == [True, True], done.stderr
 
 
 def test_the_image_contains_compiled_bytecode(root: Path) -> None:
-    """The bytecode can't be written later, and each start would compile again."""
+    """The root filesystem is read-only, so without bytecode each start would compile again."""
     (package,) = root.glob("opt/userspace-proxy/lib/python3*/site-packages/userspace_proxy")
     (library,) = root.glob("usr/lib/python3.*/asyncio")
     folders = [f"/{folder.relative_to(root)}" for folder in (package, library)]

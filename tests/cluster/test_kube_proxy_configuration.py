@@ -1,4 +1,4 @@
-"""This proxy starts with exactly the configurations with which kube-proxy starts."""
+"""This proxy accepts exactly the configurations that kube-proxy accepts."""
 
 from __future__ import annotations
 

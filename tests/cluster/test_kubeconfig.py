@@ -205,7 +205,7 @@ def test_a_kubeconfig_user_authenticates_as_with_kubectl(
 
 
 def _lower_keys(said: tuple[bool, list[list[tuple[str, str]]], Any]) -> object:
-    # The API server can't distinguish them.
+    # The API server ignores the case of names.
     is_sent, seen, info = said
     return is_sent, [sorted((name.lower(), text) for name, text in one) for one in seen], info
 
@@ -294,7 +294,7 @@ def test_lists_are_merged_as_in_kubectl(kubectl: str, server: Server, tmp_path: 
 
 
 class FakeProxy:
-    """The HTTP proxy of the table, in its own network; it records requests."""
+    """The HTTP proxy that the table names, in its own network; it records requests."""
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []

@@ -88,7 +88,7 @@ def test_existing_pods_run_in_the_test_and_are_restored_afterwards(
     put_pod(control_plane, "web-a", {"name": "web", "containerPort": 80})
     put_pod(control_plane, "web-b", {"name": "web", "containerPort": 8080})
     put_pod(control_plane, "other", app="other")
-    # As KWOK does.
+    # Like KWOK, which simulates kubelets.
     elsewhere = {
         "phase": "Running",
         "podIP": "10.244.0.9",

@@ -73,8 +73,8 @@ class RealCluster(HistoryCluster):
 def cluster(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealCluster]:
     monkeypatch.setenv("NO_PROXY", "*")
     yield RealCluster(control_plane)
-    # One request each; kubectl's --all sends one per object. The Service kubernetes, which the API
-    # server keeps itself, is the only one with the label provider.
+    # One request per kind; kubectl's --all sends one per object. Only the Service kubernetes, which
+    # the API server itself keeps, has the label provider.
     for path in (
         "/api/v1/namespaces/default/services?labelSelector=%21provider",
         "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
@@ -88,7 +88,7 @@ class TestContract(SourceContract):
 
 
 class TestHistory(HistoryContract):
-    """The contract about revisions."""
+    """The contract about revisions of lists and watches."""
 
 
 async def test_addresses_are_allocated_by_the_server(cluster: RealCluster) -> None:
@@ -142,7 +142,8 @@ async def test_a_compacted_revision_leads_to_a_new_list_without_a_gap(
     source = cluster.source()
     async with running(source) as published:
         await published.first()
-        # The source doesn't see this write, so after the restart its version is older than memory.
+        # The source doesn't see this write, so its version is older than what the restarted server
+        # has.
         await cluster.kubectl("create", "configmap", "unrelated")
         await cluster.stop()
         await cluster.start()
@@ -161,7 +162,7 @@ async def test_the_problem_names_an_unreachable_server(cluster: RealCluster) -> 
         await cluster.stop()
         problem = f"cannot reach the API server at {source.location}: Connection refused"
         try:
-            # One problem for all kinds, once the server's former connections have failed.
+            # One problem for all kinds, once the connections to the former server have failed.
             await eventually("the problem", lambda: source.status().problems == (problem,))
         finally:
             await cluster.start()
@@ -205,5 +206,5 @@ async def test_an_unknown_token_is_reported_with_its_file(
 
 
 async def eventually(what: str, holds: Callable[[], bool]) -> None:
-    """Wait for a condition without notification, while the event loop runs."""
+    """Wait for a condition of which nothing notifies, while the event loop runs."""
     await asyncio.to_thread(wait_for, what, holds)

@@ -1,4 +1,4 @@
-"""This proxy reads from a text exactly the objects that kubectl creates from it."""
+"""This proxy reads from a manifest exactly the objects that kubectl creates from it."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
 
 
 def unit_test(series: dict[str, str], firing: list[str]) -> dict[str, Any]:
-    """Return a test for promtool: after two hours of one-minute steps, only these alerts fire."""
+    """Return a promtool test: after two hours in one-minute steps, exactly these alerts fire."""
     return {
         "interval": "1m",
         "input_series": [{"series": name, "values": values} for name, values in series.items()],

@@ -62,7 +62,7 @@ async def asleep(shop: Shop) -> bool:
 
 
 async def stays(shop: Shop, replicas: int) -> None:
-    """Check that nothing scales the workload for several times its idle-after."""
+    """Check that nothing scales the workload for several times its idle-after period."""
     began = time.monotonic()
 
     async def is_over() -> bool:
@@ -82,7 +82,7 @@ async def wake(shop: Shop) -> None:
 def once_agreed(
     monkeypatch: pytest.MonkeyPatch, do: Callable[[], Awaitable[None]]
 ) -> Callable[[], Awaitable[bool]]:
-    """Call a function when all nodes first agree; return whether it was called."""
+    """Call a function when all nodes first agree; return a check of whether it was called."""
     done: list[Any] = []
     ask = holder_lease.HolderLease._ask
 
@@ -136,7 +136,7 @@ async def test_a_manually_chosen_scale_is_respected(shop: Shop) -> None:
 async def test_pods_stay_for_another_selecting_service_but_not_for_a_copied_annotation(
     shop: Shop,
 ) -> None:
-    """Issue 52: the workload's selector at the API server decides."""
+    """The workload's selector, as the API server has it, decides (issue 52)."""
     other: dict[str, Any] = {
         "metadata": {"name": "other"},
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},

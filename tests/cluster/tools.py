@@ -1,4 +1,4 @@
-"""Go programs for tests, each built into the cache of the other programs.
+"""Builds Go programs for tests, in the cache of the other programs.
 
 Can also be run to warm the cache: ``python -m tests.cluster.tools helm``.
 """
@@ -17,7 +17,7 @@ _PROMETHEUS = "github.com/prometheus/prometheus"
 _HELM = "helm.sh/helm/v3"
 _ACTIONLINT = "github.com/rhysd/actionlint"
 
-# promtool checks and tests alert rules. Service discovery, most of its code, is left out.
+# promtool checks and tests alert rules. Service discovery, most of its code, is omitted.
 PROMTOOL = Target(
     "promtool",
     f"{_PROMETHEUS}/cmd/promtool",
@@ -56,7 +56,7 @@ def ensure(tool: Target, write: Write = sys.stdout.write) -> Path:
 
 
 def main(names: Sequence[str]) -> int:
-    """Build the named programs, keys of TOOLS, and print their paths."""
+    """Build the programs that the arguments name, keys of TOOLS, and print their paths."""
     for name in names:
         try:
             print(f"{name} is {ensure(TOOLS[name])}")

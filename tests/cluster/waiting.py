@@ -13,7 +13,7 @@ PAUSE_S = 0.02
 
 
 class DeadlineExceededError(AssertionError):
-    """The condition didn't come true in time; the message names it."""
+    """The condition didn't become true in time; the message names it."""
 
 
 def wait_for(
@@ -26,11 +26,10 @@ def wait_for(
     """Return the first truthy value of ``condition``, which is polled.
 
     Args:
-        what: Names the condition in the error: "cannot wait any longer for <what>".
-        condition: Called at least once, and a last time after the deadline, so that a slow check
-            doesn't fail a true condition. Its exceptions are passed on.
-        deadline_s: Seconds until the error.
-        hint: Called for the end of the error message: the last observed state.
+        what: Names the condition in the error: "cannot wait any longer for <what>". condition:
+        Called at least once, and once more after the deadline, so that a slow check doesn't miss a
+        condition that has become true. Its exceptions are passed on. deadline_s: Seconds until the
+        error. hint: Returns the end of the error message: the last observed state.
 
     Raises:
         DeadlineExceededError: The condition was still falsy at the deadline.

@@ -146,7 +146,7 @@ def try_kernel(
     began = time.monotonic()
     failed = _run(unpacked, root, parts, way, folder)
     results = results_of(kernel, way, folder)
-    # A machine that was ended early leaves no results; those of an earlier one stay.
+    # A machine that was ended early leaves no results, and those of an earlier run stay.
     if results["kernel"]:
         folder.with_name(f"{folder.name}.json").write_text(json.dumps(results, indent=1) + "\n")
     failed += problems(results)

@@ -64,7 +64,7 @@ class Cell:
     check_lasted: float
 
     def fault(self) -> str:
-        """Return its fault; empty if there is none."""
+        """Return the cell's fault; empty if it has none."""
         if (self.check == "ok") != (self.run == "serves"):
             return f"check says {self.check}, run {self.run}"
         if self.run == "retries":

@@ -25,8 +25,8 @@ _PARTS = ("venv", "demo", "build", "node")
 """Parts of tests/tools/prepare.sh whose programs tests/node needs."""
 DISK_MB = 3000
 """The maximum size of the root; the file is sparse."""
-# Python may run ten times slower there, so nothing should be compiled there: neither modules, which
-# pip and Debian have compiled, nor assertions of tests, which pytest rewrites.
+# Nothing should be compiled in a machine, where Python may be ten times slower: neither modules,
+# which pip and Debian have compiled, nor assertions of tests, which pytest rewrites.
 _INSTALL = """
     set -eu
     cd /src
@@ -71,7 +71,7 @@ def ensure_root(suite: str, write: Write = sys.stdout.write) -> Root:
             with step(f"making the root of Debian {suite}", write):
                 _make_disk(image, disk)
             for old in set(folder.glob(f"{suite}-*.ext4")) - {disk}:
-                # A machine that has it open keeps it.
+                # A machine that has the old disk open can still use it.
                 old.unlink()
     return Root(suite, disk)
 

@@ -216,7 +216,7 @@ class Proxy:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it is ready."""
+        """Start the proxy, and wait until it is ready."""
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 self._command, stdout=subprocess.PIPE, stderr=log, text=True
@@ -242,7 +242,7 @@ class Proxy:
             self.addresses[said["service"], said["protocol"]] = (host, int(port))
 
     def stop(self) -> None:
-        """Stop it like a service manager."""
+        """Stop the proxy like a service manager."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGTERM)
@@ -255,7 +255,7 @@ class Proxy:
             raise Failed(f"it ended with {code}: {self.last_words()}")
 
     def last_words(self) -> str:
-        """Return the last lines of its log."""
+        """Return the last lines of the proxy's log."""
         return " / ".join(self._log.read_text(errors="replace").splitlines()[-3:])
 
 
@@ -383,7 +383,7 @@ def try_demo(rows: Rows, folder: Path) -> None:
 
 
 def has_legacy_tables() -> bool:
-    """Return whether the kernel has legacy tables or their modules; without the product's help."""
+    """Return whether the kernel has legacy tables or their modules, without asking the product."""
     command = ["modprobe", "--dry-run", "--quiet", "--all", "iptable_nat", "iptable_filter"]
     return subprocess.run(command, check=False).returncode == 0
 

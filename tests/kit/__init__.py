@@ -1,1 +1,1 @@
-"""The published fakes, and the pytest plugin."""
+"""Tests of the published fakes and of the pytest plugin."""

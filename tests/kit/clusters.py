@@ -26,7 +26,7 @@ HTTP = {"name": "http", "port": 80, "targetPort": "web"}
 
 
 class FakeCluster:
-    """Services and Pods of the namespace ``shop``, changed by a test without a loop."""
+    """Services and Pods of the namespace ``shop``, which a test without an event loop changes."""
 
     def __init__(self, folder: Path) -> None:
         self.kubeconfig = folder / "fake.kubeconfig"

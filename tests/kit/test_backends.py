@@ -1,4 +1,4 @@
-"""The kinds of backends, and how they stop and return."""
+"""The kinds of backends, and how they are stopped and restarted."""
 
 import asyncio
 import atexit
@@ -194,7 +194,7 @@ raise SystemExit(3)
         check=False,
         timeout=60,
     )
-    # The command writes to the same stream, and its line may come first.
+    # The command writes to the same stream, so its line may come first.
     [address] = [line for line in ran.stdout.splitlines() if line.startswith("address ")]
     _, host, port = address.split()
     assert ran.returncode == 3
@@ -205,7 +205,7 @@ def test_an_exiting_forked_child_does_not_end_its_parents_commands(make):
     backend = make(SERVER)
     child = os.fork()
     if not child:
-        # In the child, sys.exit() finally runs these.
+        # In the child, sys.exit() runs these at the end.
         atexit._run_exitfuncs()
         os._exit(0)
     os.waitpid(child, 0)

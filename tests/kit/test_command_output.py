@@ -6,7 +6,7 @@ from userspace_proxy_testing.command_output import CommandOutput
 
 
 def errors_of(*written):
-    """Return the stored lines of a command that writes this and exits."""
+    """Return the stored lines of a command that writes this text and exits."""
     ours, theirs = os.pipe()
     errors = CommandOutput(os.fdopen(ours, "rb", buffering=0), 2)
     for data in written:

@@ -1,4 +1,4 @@
-"""Connections that a reset of their server resets, whatever their stage."""
+"""Connections, at any stage, that are reset with their server."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ from userspace_proxy_testing.connections import Connections
 
 @pytest.fixture
 def accepted():
-    """A client, and the connection that its server has accepted."""
+    """Yield a client, and the connection that its server has accepted."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         socket.create_connection(listener.getsockname(), timeout=60) as client,

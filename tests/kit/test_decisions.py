@@ -54,7 +54,7 @@ def test_the_logger_is_restored_after_recording():
 
 def test_decisions_are_recorded_even_if_logging_disables_the_logger(monkeypatch):
     logger = logging.getLogger(LOGGER)
-    # dictConfig and fileConfig do this to each logger that they don't name.
+    # dictConfig and fileConfig disable each logger that they don't name.
     monkeypatch.setattr(logger, "disabled", True)
     decisions = Decisions()
     decisions.begin(threading.get_ident())
@@ -73,7 +73,7 @@ def test_a_recording_begun_while_another_ends_gets_all_records(monkeypatch):
     def slow(level):
         ends.set()
         if threading.current_thread() is ending:
-            # The other thread must wait; if it didn't, it would begin immediately.
+            # The other thread must wait; otherwise its recording would begin immediately.
             begun.wait(0.1)
         set_level(level)
 

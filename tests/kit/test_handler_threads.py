@@ -1,4 +1,4 @@
-"""Plain functions of a test, which may block."""
+"""Plain functions of a test, which run in threads because they may block."""
 
 import asyncio
 import functools
@@ -26,7 +26,7 @@ def returns_a_coroutine(request):
 
 
 class Handler:
-    """An object with a method that is a coroutine function."""
+    """An object whose ``__call__`` is a coroutine function."""
 
     async def __call__(self, request):
         return place(request)
@@ -49,7 +49,7 @@ async def test_a_coroutine_runs_in_the_event_loop(function):
     assert await in_threads(function)(REQUEST) == place(None)
 
 
-def test_an_object_may_be_a_coroutine_function():
+def test_an_object_with_an_asynchronous_call_method_is_a_coroutine_function():
     assert is_coroutine_function(Handler())
     assert not is_coroutine_function(place)
 

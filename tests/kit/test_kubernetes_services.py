@@ -26,7 +26,7 @@ def test_an_unserved_service_is_an_error_with_the_cause(cluster, services, monke
         services["shop/headless"]
 
 
-def test_an_unreadable_cluster_is_an_error_and_leaves_no_thread(cluster, monkeypatch):
+def test_an_unreachable_cluster_is_an_error_and_leaves_no_thread(cluster, monkeypatch):
     monkeypatch.setattr(kubernetes_services, "_ANSWER_S", 0.2)
     cluster.stop()
     before = threading.active_count()

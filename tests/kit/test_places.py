@@ -50,7 +50,7 @@ def test_programs_run_in_this_processs_namespace():
     BackendPlace().leave()
 
 
-def test_a_program_outlives_its_starting_thread():
+def test_a_program_started_by_another_thread_is_not_tied_to_it():
     commands = []
     thread = threading.Thread(target=lambda: commands.append(BackendPlace().command(["sh"])))
     thread.start()
@@ -58,7 +58,7 @@ def test_a_program_outlives_its_starting_thread():
     assert commands == [["sh"]]
 
 
-# Starts a program, prints its pid, and is killed once that was read.
+# Starts a program, prints its PID, and kills itself once the PID has been read.
 DIES = """
 import os, signal, sys
 from userspace_proxy_testing.places import BackendPlace

@@ -1,4 +1,4 @@
-"""The pytest plugin, in separate runs of pytest."""
+"""The pytest plugin, each test in a separate run of pytest."""
 
 import re
 import sys
@@ -272,13 +272,13 @@ VARYING = {
     r"127[\d.]+:\d+": "ADDRESS",
     r"port \d+": "port",
     r"\b[\d.]+ (s|ms|B)\b": "AMOUNT",
-    # The length of the arrow depends on how deep the standard library's code is nested.
+    # The length of the arrow depends on how deeply the standard library's code is nested.
     r"(?m)^E +": "E ",
 }
 
 
 def masked(text):
-    """Return the lines with everything masked that differs between runs."""
+    """Return the lines, with everything that differs between runs masked."""
     for pattern, word in VARYING.items():
         text = re.sub(pattern, word, text)
     return text.splitlines()

@@ -59,7 +59,7 @@ def test_a_created_pod_has_the_selected_labels_and_target_ports(cluster, ask):
     ask("create", make_pod(POD, *ask("service", WEB)))
     made = state(cluster)
     assert made.labels == {("app", "web")}
-    # 8080 is the port of another name.
+    # 8080 is the port with the other name.
     assert made.ports == {("dns", "UDP"): 8081, ("web", "TCP"): 8082}
 
 
@@ -91,7 +91,7 @@ def test_a_pod_terminates_until_it_is_removed(cluster, ask):
     assert cluster.pods() == {}
 
 
-def test_a_pod_is_restored_after_a_test(cluster, ask):
+def test_restoring_a_pod_resets_its_status_and_annotations(cluster, ask):
     cluster.put_pod("web-1")
     (before,) = ask("pods", "shop", [("app", "web")])
     ask("set_running", POD, "127.0.0.2", {PodPort(80, "TCP"): 1}, is_ready=True)

@@ -44,7 +44,7 @@ def run(pytester, monkeypatch):
 
 @pytest.fixture
 def records(pytester):
-    """Return the records in the folder, by the name of the test function."""
+    """Return the folder's records, by the names of the test functions."""
 
     def records(folder="out"):
         files = sorted((pytester.path / folder).glob("*.json"))
@@ -119,7 +119,7 @@ class Recorded(NamedTuple):
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """One run of tests that fail in every way, because a start of pytest takes a second."""
+    """One run for all ways in which tests fail, because pytest takes a second to start."""
     folder = tmp_path_factory.mktemp("recorded")
     for n, text in enumerate((SHOP, PHASES, LEFT_BEHIND, CLOSED, FAILS)):
         (folder / f"test_{n}.py").write_text(GET + text)

@@ -80,7 +80,7 @@ def test_a_pods_address_has_a_family_of_the_service(families, host):
 
 
 def view(service, address, reason):
-    """Return a minimal Service port, as on the status page."""
+    """Return the parts of a Service port's status that a follower reads."""
     verdicts = [SimpleNamespace(address=address, reason=reason)]
     name = SimpleNamespace(service=service)
     return SimpleNamespace(plan=SimpleNamespace(key=SimpleNamespace(name=name), verdicts=verdicts))
@@ -96,7 +96,7 @@ def view(service, address, reason):
         ("on another node", "ready"),
     ],
 )
-def test_an_endpoint_excluded_by_policy_keeps_its_pods_state(reason, state):
+def test_an_endpoints_state_is_its_pods_state_regardless_of_policy(reason, state):
     follower = PodFollower(WEB, PORT, publishes_not_ready=False)
     assert follower.state_in([view(WEB, WHERE, reason)], WHERE) == state
 

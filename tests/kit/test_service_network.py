@@ -161,7 +161,7 @@ def test_a_killed_proxy_process_is_an_error_at_close():
 
 @pytest.mark.long
 def test_a_remaining_process_is_an_error(monkeypatch, tmp_path):
-    # This reaper kills no process.
+    # A reaper that kills no process.
     idle = tmp_path / "reaper.py"
     idle.write_text("import sys; sys.stdin.read()")
     monkeypatch.setattr(holder, "REAPER", idle)
@@ -170,7 +170,7 @@ def test_a_remaining_process_is_an_error(monkeypatch, tmp_path):
     detached = "sleep 1000 >/dev/null 2>&1 & echo $!"
     left = int(own.client().run(["sh", "-c", detached]).stdout)
     try:
-        # On a busy machine the list may also contain processes that are about to exit.
+        # On a busy machine, the list may also contain processes that are just exiting.
         words = rf"processes of the network are left: \[.*\b{left}\b"
         with pytest.raises(AssertionError, match=words):
             own.close()

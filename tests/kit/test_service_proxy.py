@@ -77,7 +77,7 @@ def test_a_hanging_function_does_not_block_other_services(proxy):
     may_end.set()
 
 
-def test_stats_are_readable(proxy):
+def test_the_text_of_stats_lists_counters_and_endpoints(proxy):
     web = proxy.service("web")
     get(web)
     web.eventually(lambda web: web.stats.active == 0)
@@ -134,7 +134,7 @@ def test_a_test_can_choose_the_next_connections_endpoint(proxy):
 
 
 @pytest.mark.parametrize("method", ["names", "resolver"])
-def test_a_namespace_without_services_has_no_names(proxy, method):
+def test_names_of_a_namespace_without_services_are_an_error(proxy, method):
     with pytest.raises(LookupError, match="no Service is in namespace nope: there is no Service"):
         getattr(proxy, method)("nope")
     proxy.service("web", namespace="shop")

@@ -63,7 +63,7 @@ def test_draining_an_excluded_backend_is_an_error(proxy):
     assert [backend.state for backend in web.backends] == ["", "draining"]
 
 
-def test_a_terminating_endpoint_is_written_as_serving(proxy):
+def test_a_draining_backend_is_an_unusable_endpoint(proxy):
     web = proxy.service("web", backends=2)
     web.drain(web.backends[0])
     (port,) = (p for p in proxy.status().ports if p.plan.key.name.service == web.key)

@@ -22,7 +22,7 @@ from userspace_proxy.kernel.own_namespace import own_namespace_environment
 from userspace_proxy_testing.sandbox import SandboxNode
 
 # An agent starts in less than one second, or in a minute on an emulated, busy processor
-# (tests/kernels). Waiting ends early if the process exits.
+# (tests/kernels). The wait ends early if the process exits.
 READY_S = 240.0
 HEALTH, ADMIN = 10256, 10249
 CLEANUP = (sys.executable, "-m", "userspace_proxy", "cleanup")
@@ -45,7 +45,7 @@ class Agent:
         self.log_path = folder / "agent.log"
         self.environment = agent_environment(node, folder)
         if "-" in steering:
-            # Like on any node: the namespace wasn't created for the agent.
+            # As on any node, where the namespace wasn't created for the agent.
             for name in own_namespace_environment(node.pid):
                 del self.environment[name]
         if steering == "local-without-nftables":
@@ -66,7 +66,7 @@ class Agent:
             f"--steering={self.steering}",
             "--metrics-detail=endpoint",
             "--hostname-override=node-1",
-            # Without state of other tests, unless a flag names a folder.
+            # Without the saved state of other tests, unless a flag names a folder.
             "--state-dir=",
             *self.flags,
         ]
@@ -78,11 +78,11 @@ class Agent:
 
     @property
     def control(self) -> int:
-        """The control process, whose children are the workers."""
+        """The PID of the control process, whose children are the workers."""
         return self.pid
 
     def start(self, stderr: int | None = None) -> None:
-        """Start it; append its log to ``log_path``, or write it to another descriptor."""
+        """Start the agent; append its log to ``log_path``, or write it to another descriptor."""
         assert self.process is None, "the agent runs already"
         with self.log_path.open("a") as stream:
             self.process = self.node.popen(
@@ -93,7 +93,7 @@ class Agent:
             )
 
     def start_until_ready(self, stderr: int | None = None) -> None:
-        """Start it and wait until it is healthy: its first plan is applied."""
+        """Start the agent and wait until it is healthy, so that its first plan is applied."""
         self.start(stderr)
         wait_for("a healthy agent", self.is_healthy, deadline_s=READY_S, hint=self.log)
 
@@ -104,14 +104,14 @@ class Agent:
         try:
             return self.read("/healthz", port=HEALTH)[0] == 200
         except OSError as exc:
-            # While the kernel separates the tables local and main for a namespace's first routing
+            # While the kernel splits the routing tables local and main for a namespace's first
             # rule, it finds no local address: 9 of 150 attempts then failed with EINVAL.
             if exc.errno not in (errno.ECONNREFUSED, errno.EINVAL):
                 raise
             return False
 
     def dial_the_lock(self) -> None:
-        """Dial the node's lock, like an agent that finds it taken."""
+        """Dial the node's lock, like an agent that finds the lock taken."""
 
         def is_queued() -> bool:
             with self.unix_socket() as sock:
@@ -191,9 +191,9 @@ class Agent:
         return self.log_path.read_text()
 
     def kill(self) -> None:
-        """Kill it and its workers with SIGKILL, and wait until they have exited; idempotent."""
+        """Kill the agent and its workers with SIGKILL; wait until they have exited. Idempotent."""
         if self.process is not None:
-            # A stopped agent can't start another worker in the meantime.
+            # A suspended agent can't start another worker in the meantime.
             self.process.send_signal(signal.SIGSTOP)
             children = child_pids(self.process.pid)
             self.kill_control()
@@ -203,7 +203,7 @@ class Agent:
             wait_for("the end of its workers", lambda: not any(map(is_alive, children)))
 
     def kill_control(self) -> None:
-        """Kill its control process with SIGKILL; workers continue."""
+        """Kill the control process with SIGKILL; workers continue."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
@@ -220,7 +220,7 @@ class Agent:
         return status
 
     def stop(self) -> int:
-        """Stop it with SIGTERM and return its exit status."""
+        """Stop the agent with SIGTERM and return its exit status."""
         self.send(signal.SIGTERM)
         return self.wait()
 
@@ -230,7 +230,7 @@ class Agent:
         command: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run it in the node's namespace until it exits by itself, with additional flags."""
+        """Run the agent with additional flags in the node's namespace, until it exits by itself."""
         return self.node.run(
             [*(command or self.command), *flags],
             check=False,
@@ -273,7 +273,7 @@ def folder_without_nftables(folder: Path) -> Path:
 
 
 class ContainedAgent(Agent):
-    """An agent in its own PID namespace; its process is the program that creates that."""
+    """An agent in its own PID namespace; ``process`` is the program that creates the namespace."""
 
     @property
     def command(self) -> list[str]:
@@ -287,6 +287,6 @@ class ContainedAgent(Agent):
 
     @property
     def control(self) -> int:
-        """The only child with children: orphaned workers have none."""
+        """The PID of the only child that has children: orphaned workers have none."""
         (pid,) = (pid for pid in child_pids(self.first) if child_pids(pid))
         return pid

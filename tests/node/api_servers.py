@@ -1,4 +1,4 @@
-"""An API server on a node's loopback, in its own process: it can be killed and restarted.
+"""An API server on a node's loopback, in its own process, which can be killed and restarted.
 
 python -m tests.node.api_servers FILE N      serves a file's objects; this is its Nth start
 
@@ -48,7 +48,7 @@ class ApiServer:
         self.start_with(o for service in services for o in service.objects())
 
     def start_with(self, objects: Iterable[Mapping[str, Any]]) -> None:
-        """Start it with these objects."""
+        """Start the server with these objects."""
         self._objects.write_text(json.dumps(list(objects)))
         self._starts += 1
         command = [sys.executable, "-m", __name__, str(self._objects), str(self._starts)]
@@ -66,21 +66,21 @@ class ApiServer:
             assert self._process.stdout.readline() == "done\n"
 
     def kill(self) -> None:
-        """Kill it; idempotent."""
+        """Kill the server; idempotent."""
         if self._process is not None:
             self._process.kill()
-            # Don't wait until its pipes are closed: its child processes may have them open.
+            # Don't wait until the pipes are closed: child processes may have them open.
             self._process.wait(DEADLINE_S)
             for pipe in filter(None, (self._process.stdin, self._process.stdout)):
                 pipe.close()
             self._process = None
 
     def hang(self) -> None:
-        """Stop it (SIGSTOP): the kernel accepts connections, but nothing answers."""
+        """Suspend the server (SIGSTOP): the kernel accepts connections, but nothing answers."""
         self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Make it answer again after :meth:`hang`."""
+        """Make the server answer again after :meth:`hang`."""
         self._send(signal.SIGCONT)
 
     def _send(self, number: signal.Signals) -> None:

@@ -42,14 +42,14 @@ def mounted(folder: Path, kind: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def own_cgroup(folder: Path) -> Iterator[Path]:
-    """Mount cgroup v2, and create a cgroup, which is removed with those below it."""
+    """Mount cgroup v2, and create a cgroup, which is removed at the end with those below it."""
     with mounted(folder, "cgroup2") as root, HookedGroup("test", root) as group:
         yield group.folder
 
 
 @contextlib.contextmanager
 def in_cgroup(cgroup: Path) -> Iterator[None]:
-    """Move this process into a cgroup below a mount, and back; create a missing cgroup."""
+    """Move this process into a cgroup below a mount during the block; create a missing cgroup."""
     before = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
     root = next(folder for folder in (cgroup, *cgroup.parents) if folder.is_mount())
     cgroup.mkdir(exist_ok=True)
@@ -61,7 +61,7 @@ def in_cgroup(cgroup: Path) -> Iterator[None]:
 
 
 class Attached:
-    """Programs of an object that are attached to a cgroup until this is closed."""
+    """The programs of an object file, attached to a cgroup until :meth:`close`."""
 
     def __init__(self, cgroup: Path, compiled: Path) -> None:
         self._stack = contextlib.ExitStack()
@@ -74,7 +74,7 @@ class Attached:
                 section: calls.attach(section, program, place)
                 for section, program in programs.items()
             }
-            # Links have references to programs, and programs to their maps.
+            # Links keep references to programs, and programs to their maps.
             for descriptor in (place, *programs.values()):
                 os.close(descriptor)
             for descriptor in (*self.maps.values(), *self.links.values()):

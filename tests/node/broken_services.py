@@ -109,7 +109,7 @@ def objects_of(case: Case, ip: str) -> Iterator[Object]:
 
 
 def ask(testbed: Testbed, case: Case) -> None:
-    """Dial from a client once the Service is applied; return when it has hit the mistake."""
+    """Dial from a client of the applied Service; return when it has hit the mistake."""
     if case.shown is Shown.IGNORED:
         return
     agent, client = testbed.agent, testbed["laptop" if case.ingress else "pod"]
@@ -123,7 +123,7 @@ def ask(testbed: Testbed, case: Case) -> None:
 
     wait_for("the Service", is_in_force)
     with client.tcp() as sock, contextlib.suppress(OSError):
-        # A client whose packets are dropped would wait for minutes.
+        # A client whose packets are dropped waits for minutes.
         sock.settimeout(5.0)
         sock.connect((case.ingress or cluster_ip(case), 80))
         sock.sendall(b"GET / HTTP/1.0\r\n\r\n")

@@ -46,7 +46,7 @@ class CheckedNode(nodes.Net):
         return super().run(f"export {lock}; {command}" if lock else command)
 
     def patch(self, code: str) -> None:
-        """Run some code at the start of each process of this package."""
+        """Let each process of this package run some code when it starts."""
         folder = self.folder / "patched"
         folder.mkdir()
         (folder / "sitecustomize.py").write_text(code)
@@ -90,7 +90,7 @@ class CheckedNode(nodes.Net):
         return hint
 
     def kernel(self) -> str:
-        """Return rules, routes and tables that are in use, as text."""
+        """Return the rules, routes and used tables as text."""
         return self.run(
             "nft list ruleset; ip route; ip -6 route; ip rule; ip addr; cat /proc/net/ip*_names"
         )

@@ -83,13 +83,13 @@ class Client:
         return sock
 
     def dial_without_answer(self, address: tuple[str, int], *, port: int) -> None:
-        """Send the SYN of a connection that gets no answer, and close the socket."""
+        """Send a SYN that gets no answer, and close the socket."""
         with self._dialler(address[0], port) as sock:
             sock.setblocking(False)
             assert sock.connect_ex(address) == errno.EINPROGRESS
 
     def udp(self, address: tuple[str, int]) -> socket.socket:
-        """Return a connected UDP socket with a fixed source port; closed with the client."""
+        """Return a connected UDP socket with its own source port; closed with the client."""
         sock = self._keep(self._sockets.udp(address[0]))
         sock.connect(address)
         return sock

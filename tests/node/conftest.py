@@ -1,4 +1,4 @@
-"""Fixtures of the steering tests; the calling thread is in the node's network namespace."""
+"""Fixtures of the steering tests, whose thread is in the node's network namespace."""
 
 import pytest
 import steering_nodes as nodes

@@ -6,8 +6,7 @@ import sys
 
 from tests.node.testbed import Testbed
 
-# Like `conntrack -I`, in one transaction: answered entries (ASSURED), which the kernel doesn't
-# evict.
+# Like `conntrack -I`, in one transaction: ASSURED entries, which the kernel doesn't evict.
 _FILL_FOR_GOOD = """
 import itertools, socket, struct, sys
 from userspace_proxy.kernel.netlink.messages import CREATE, NESTED, attribute, request

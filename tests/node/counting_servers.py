@@ -1,4 +1,4 @@
-"""Servers of a pod that count clients' behaviour, like MySQL and a systemd socket do.
+"""A pod's servers that count how clients behave, as MySQL and a systemd socket do.
 
     a client ──SYN──▶ kernel of the pod ──accept──▶ greeting ──▶ the client's half, or an abort
 
@@ -45,7 +45,7 @@ class CountingServer:
         return str(self.pod.ip if version == 4 else self.pod.ip6)
 
     def close(self) -> None:
-        """Close it after the connection that it serves."""
+        """Close the server after the connection that it is serving."""
         self._stack.close()
 
     def _listen(self, sockets: Sockets, ip: str, port: int) -> socket.socket:

@@ -33,7 +33,7 @@ class Endpoint:
         return str(self.host.ip if version == 4 else self.host.ip6)
 
     def saw(self, protocol, version, client, address):
-        """Dial from a client; return its address and port as seen by this endpoint."""
+        """Dial from a client; return the client's address and port as this endpoint sees them."""
         server = self.servers[protocol, version]
         if protocol == "TCP":
             with client.tcp(address[0]) as dialling:
@@ -105,10 +105,10 @@ SEEN = {
     ("bare-pod", "remote"): "client",
     ("bridge-pod", "routed"): "client",
     ("bridge-pod", "remote"): "client",
-    # The first case has externalTrafficPolicy Local, the second one Cluster.
+    # The first case's Service has externalTrafficPolicy Local, the second one's Cluster.
     ("laptop", "routed"): "client",
     ("laptop", "bridged"): "client",
-    # Its answer bypasses this node on the way to the laptop.
+    # The endpoint's answer would bypass this node on its way to the laptop.
     ("laptop", "remote"): "node",
     ("bridge-pod", "bridged"): "client",
     ("pod", "itself"): "node",
@@ -163,7 +163,7 @@ class EndpointWorld:
         host, node = self.testbed[client].host, self.testbed.node
         address = self.address(client, endpoint, version)
         ip, _ = self.endpoints[endpoint].saw(protocol, version, self.testbed[client], address)
-        # Connections to a pod may have the gateway's address of the node.
+        # Connections to a pod may have the node's gateway address as their source.
         if ip in addresses(node):
             return "node"
         return "client" if ip == str(host.ip if version == 4 else host.ip6) else ip
@@ -200,7 +200,7 @@ class Bridge:
         return "node"
 
     def wait_for_obstacles(self, *expected):
-        """Wait until the page reports exactly these bridges and families."""
+        """Wait until the status reports exactly these bridges and families."""
 
         def reported():
             shown = self.testbed.agent.status()["client_address"]["bridges"]
@@ -214,7 +214,7 @@ class Bridge:
 
 
 def entries(testbed):
-    """Return the bridges that own the proxy's MAC, or the ports on which they learned it."""
+    """Return the bridges that own the proxy's MAC address, or the ports that learned it."""
     listed = testbed.shell("bridge fdb show").splitlines()
     return {line.split()[2] for line in listed if line.startswith(MAC)}
 

@@ -1,6 +1,7 @@
 """A small FTP server in passive mode (RFC 959), as a program for a pod: NAME PORT FIRST LAST.
 
-A stored file is visible to its control connection only; RETR ``name`` returns the server's name.
+A stored file is visible only to the control connection that stored it; RETR ``name`` returns the
+server's name.
 """
 
 import socket

@@ -1,4 +1,4 @@
-"""Opens connections to a Service, or sends datagrams, at a steady rate, and records the outcomes.
+"""Opens connections or sends datagrams to a Service at a steady rate, and records the outcomes.
 
 The client is the prober of the cluster tests, in a namespace instead of a pod.
 """
@@ -66,7 +66,7 @@ class Outcome:
 
     @property
     def p99_ms(self) -> float:
-        """The 99th percentile of all connections, including failed ones."""
+        """The 99th percentile of the durations of all connections, including failed ones."""
         if len(self.attempts) < 2:
             return 0.0
         return 1e3 * statistics.quantiles([a.seconds for a in self.attempts], n=100)[98]
@@ -92,7 +92,7 @@ class Load:
         log: The file for its attempts; replaced.
         rate: Connections per second.
         protocol: ``TCP`` or ``UDP``.
-        timeout_s: How long each waits for its answer.
+        timeout_s: How long each connection waits for its answer.
         prefix: A command that execs the client's command.
     """
 
@@ -131,12 +131,12 @@ class Load:
 
 
 def pass_time(seconds: float) -> None:
-    """Keep a load running for some time: the only pause here without a condition."""
+    """Keep a load running for a while: the only wait in this folder without a condition."""
     time.sleep(seconds)  # noqa: TID251 - the length of a measurement
 
 
 _MESSAGE = b"are you there?"
-# A field of struct tcp_info. Source: linux/tcp.h.
+# The field tcpi_total_retrans of struct tcp_info. Source: linux/tcp.h.
 _RETRANSMITTED = struct.Struct("=100xI")
 # A flow without an answer for this long counts as ended.
 _DEAD_S = 10.0

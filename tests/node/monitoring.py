@@ -1,4 +1,4 @@
-"""Reads the queries to Prometheus and proxies in files of examples/monitoring and docs."""
+"""Reads the queries of Prometheus and of proxies in files of examples/monitoring and docs."""
 
 from __future__ import annotations
 

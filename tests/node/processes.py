@@ -1,4 +1,4 @@
-"""Processes of the agent under test: workers, exits, and running it as another user."""
+"""Processes of the agent under test: workers, their exits, and running as another user."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _are_private(root: Path) -> bool:
 
 @contextlib.contextmanager
 def readable_folder() -> Iterator[Path]:
-    """Yield a folder that every user may read, unlike those of pytest."""
+    """Yield a folder that every user may read, unlike pytest's folders."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -94,9 +94,9 @@ def readable_runtime(
 ) -> Iterator[tuple[list[str], str, dict[str, str]]]:
     """Yield the command prefix that runs this interpreter and package without privileges.
 
-    Their files may be unreadable for such a user, for instance below ``/root``: in a mount
-    namespace they are mounted on a folder that every user may read. Files with private modes, such
-    as those of a clone with umask 077, are copied there.
+    A user without privileges may be unable to read their files, for instance below ``/root``, so
+    they are mounted on a folder that every user may read, in a mount namespace. Files with private
+    modes, such as those of a clone with umask 077, are copied there.
 
     Args:
         roots: The folders that contain the two packages; those of this interpreter by default.
@@ -121,7 +121,7 @@ def readable_runtime(
         minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
         environment = {
             "PYTHONPATH": os.pathsep.join(targets[1:]),
-            # An interpreter with a shared libpython would load the system's, or none.
+            # Otherwise an interpreter with a shared libpython would load the system's, or none.
             "LD_LIBRARY_PATH": f"{targets[0]}/lib",
             "PYTHONDONTWRITEBYTECODE": "1",
             # That user can't write coverage data.

@@ -91,7 +91,7 @@ def asks(client, address, protocol, *, is_served=True):
     """Return the answer at an address, or an empty one if nothing serves there."""
     if protocol == "UDP":
         with client.new_udp(address[0]) as sock:
-            # If nothing serves, a packet may leave the node and get no answer.
+            # If nothing serves the address, a packet may leave the node and get no answer.
             sock.settimeout(20.0 if is_served else 0.5)
             try:
                 sock.connect(address)
@@ -108,7 +108,7 @@ def asks(client, address, protocol, *, is_served=True):
 
 
 def shown(status):
-    """Return the ports of a status as text, for the message of a failed test."""
+    """Return the Service ports of a status as text, for a failed test's message."""
     return json.dumps(status["ports"], indent=1)
 
 

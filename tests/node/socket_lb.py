@@ -132,7 +132,7 @@ class PinnedAgent(Agent):
         return self.seeing_pins(super().command)
 
     def seeing_pins(self, command: Sequence[str]) -> list[str]:
-        """Return a command that runs another one with the test's pins mounted."""
+        """Return a command that runs another command with the test's pins mounted."""
         if self.pins is None:
             return list(command)
         return ["unshare", "--mount", "sh", "-c", _SEEING, "sh", str(self.pins), *command]
@@ -235,7 +235,7 @@ class SocketNode(Testbed):
 
     @contextlib.contextmanager
     def load(self, web: Web) -> Iterator[list[Outcome]]:
-        """Dial from a pod and the node during the block, and expect each dial to be answered."""
+        """Dial from a pod and the node during the block; assert that each dial is answered."""
         loads = [
             Load(
                 self[name].host,
@@ -269,7 +269,7 @@ class SocketNode(Testbed):
 
     @property
     def way(self) -> str:
-        """The translation of the node's own dials, except those that always use rules."""
+        """What translates the node's own dials, except those that rules always translate."""
         return "hooks" if self.mode == HOOKS else "rules"
 
 
@@ -291,10 +291,10 @@ def socket_node(
         pins = cgroup = None
         if mode == HOOKS:
             with bpf_rights():
-                # The agent gets the required rights by itself.
+                # The agent acquires the required rights by itself.
                 pass
             pins = stack.enter_context(mounted(folder / "pins", "bpf"))
-            # Workers read the limits of their cgroup as a user who can't enter pytest's folders.
+            # Workers read their cgroup's limits as a user who can't enter pytest's folders.
             readable = stack.enter_context(readable_folder())
             cgroup = stack.enter_context(own_cgroup(readable / "cgroup"))
             stack.enter_context(in_cgroup(cgroup / "pods"))
@@ -328,7 +328,7 @@ class Dial:
 
     @property
     def way(self) -> str:
-        """Its translation: ``hooks`` if the kernel's peer differs from the program's."""
+        """What translated the dial: ``hooks`` if the kernel's peer differs from the program's."""
         seen = kernel_peer(self.client, self.sock)
         return "rules" if seen == self.peer else "hooks"
 
@@ -380,7 +380,7 @@ def outcome(client: Client, address: Address) -> str:
 
 
 def met(client: Client, address: Address, times: int = 40) -> set[str]:
-    """Return the outcomes of repeated dials."""
+    """Return the distinct outcomes of repeated dials."""
     return {outcome(client, address) for _ in range(times)}
 
 

@@ -37,7 +37,7 @@ class Client(NamedTuple):
 
 
 class Pin(NamedTuple):
-    """The endpoint of a client."""
+    """The endpoint that a client is pinned to."""
 
     endpoint: int
     last_ns: int
@@ -96,7 +96,7 @@ class SocketLb(Attached):
         assert calls.delete(self.maps["counters"], socket_maps.number_key(number))
 
     def ejection(self, number: int, netns: int = 0) -> Ejection | None:
-        """Return the ejection for all clients, or for those of a network namespace."""
+        """Return an endpoint's ejection for all clients, or for those of a network namespace."""
         value = self._get("ejected", EjectionScope(number, netns).pack())
         return None if value is None else Ejection.unpack(value)
 

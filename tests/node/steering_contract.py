@@ -22,7 +22,7 @@ DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
 OUTSIDE = Frontend("198.51.100.7", 443, Protocol.TCP)
 
-# A refused change is retried within this many repairs, one a second.
+# A refused change is retried within this many repairs, which the agent makes every second.
 REPAIRS = 10
 
 MakeSteering = Callable[[], Steering]
@@ -47,7 +47,7 @@ class SteeringContract:
         """Return the proxy ports that a restart recovers; 0 for refused frontends."""
         return ports
 
-    async def test_applied_frontends_are_rendered_one_per_sorted_line(self, steering):
+    async def test_applied_frontends_are_rendered_as_sorted_lines(self, steering):
         await steering.apply({WEB: 36001, CART: REFUSE, DNS: 36002, WEB_6: 36003, OUTSIDE: 36004})
         assert await steering.render() == (
             "TCP 10.96.7.1:80 -> :36001\n"
@@ -193,7 +193,7 @@ class KernelSteeringContract(SteeringContract):
 
     @abc.abstractmethod
     def break_it(self, steering: Steering) -> None:
-        """Remove the applied state."""
+        """Remove the applied state from the kernel, like another program."""
 
     async def test_without_a_refusal_no_frontend_is_unsteered(self, steering):
         await steering.apply({WEB: 36001, DNS: REFUSE, WEB_6: 36003})
@@ -225,7 +225,7 @@ class AtomicSteeringContract(KernelSteeringContract):
 
     @abc.abstractmethod
     def obstacle(self, frontend: Frontend) -> AbstractContextManager[object]:
-        """Make an ``apply`` with this frontend fail within the block."""
+        """Make each ``apply`` with this frontend fail within the block."""
 
     async def test_a_failed_apply_keeps_the_old_state(self, steering):
         await steering.apply({WEB: 36001})

@@ -1,4 +1,4 @@
-"""A node and its pods for the steering tests: network namespaces for this process's threads.
+"""A node and its pods for the steering tests: network namespaces that a thread can enter.
 
 A socket belongs to the namespace in which it was created, so a test opens it inside ``with pod:``
 and uses it anywhere. Every wait has a deadline of :data:`DEADLINE_S`.
@@ -61,7 +61,7 @@ class Cluster:
             ip link set eth0 up
             ip route add default via {NODE_IP}
             ip route add default via {NODE_IP6}""")
-        # The kernel adds the route when it has noticed that the other end is up.
+        # The kernel adds the route once it has noticed that the other end of the link is up.
         own = f"local {NODE_IP6} dev pod0"
         wait_for(own, lambda: own in self.node.run("ip -6 route show table local"))
 
@@ -86,7 +86,7 @@ class Cluster:
             net.close()
 
     def _link(self, name: str, pod: Net) -> None:
-        # nsenter gave the shell the other namespace's descriptor under the same number.
+        # nsenter passes the other namespace's descriptor to the shell under the same number.
         with self.node:
             command = f"ip link add {name} type veth peer name eth0 netns /proc/self/fd/{pod.fd}"
             subprocess.run(command.split(), pass_fds=[pod.fd], check=True, timeout=DEADLINE_S)
@@ -216,7 +216,7 @@ def own_name() -> str:
 
 
 def wait_until_dead(pid: int) -> None:
-    """Wait for a child to die, without reaping it."""
+    """Wait until a child has died, without reaping it."""
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 

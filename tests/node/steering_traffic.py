@@ -1,4 +1,4 @@
-"""Clients, servers, segments and frontends for tests of steering with real packets.
+"""Clients, servers, TCP segments and frontends for tests of steering with real packets.
 
 A plain server on each proxy port stands for the proxy.
 """

@@ -1,4 +1,4 @@
-"""Cases of how one control process takes over from another, unnoticed by clients."""
+"""Cases in which one control process takes over from another, unnoticed by clients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 RELIEVED = "previous workers stopped accepting connections"
 # Low, because tests run in parallel: a gap loses connections at any rate.
 RATE = 30.0
-# Long enough for a busy machine.
+# The timeout of a dial, long enough for a busy machine.
 TIMEOUT_S = 30.0
 
 Succession = Callable[[Testbed], AbstractContextManager[None]]
@@ -60,7 +60,7 @@ def send_sigusr1(testbed: Testbed) -> Iterator[None]:
 
 @contextlib.contextmanager
 def take_back(testbed: Testbed) -> Iterator[None]:
-    """Start a next process that can't serve DNS: the previous one takes the node back."""
+    """Start a next process that can't serve DNS, so that the previous one takes the node back."""
     with testbed["node-1"].new_udp() as taken:
         taken.bind(("127.0.0.1", 0))
         dns = f"--dns-bind-address=127.0.0.1:{taken.getsockname()[1]}"
@@ -84,7 +84,7 @@ def serve(testbed: Testbed, *services: Service) -> None:
 
 
 def assert_unnoticed(testbed: Testbed, succeed: Succession) -> None:
-    """Assert that a takeover refuses no client, resets none, and keeps its endpoint."""
+    """Assert that a takeover refuses and resets no client, and keeps clients' endpoints."""
     agent, pod = testbed.agent, testbed["pod"]
     workers, relieved = child_pids(agent.control), agent.log().count(RELIEVED)
     sticky = {name: client.get(STICKY.address) for name, client in testbed.clients.items()}
@@ -107,7 +107,7 @@ def assert_unnoticed(testbed: Testbed, succeed: Succession) -> None:
         with open_before:
             open_before.sendall(REQUEST)
             assert b"200" in open_before.recv(99)
-        # In the other order, so that round robin would give them the other endpoint.
+        # In the reverse order, so that round robin would give each client the other endpoint.
         assert {name: testbed[name].get(STICKY.address) for name in reversed(sticky)} == sticky
         outcomes = [load.stop() for load in loads]
     for outcome in outcomes:

@@ -32,7 +32,7 @@ class Endpoint:
         self.server = self.pod.serve(None, echo=TARGET, udp=TARGET)
 
     def die(self):
-        """Kill its server, so that the kernel refuses clients."""
+        """Kill the pod's server, so that the kernel refuses clients."""
         self.server.stop()
 
     def has_clients(self):

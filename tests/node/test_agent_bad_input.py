@@ -1,4 +1,4 @@
-"""Errors that prevent an agent's start on a real node: one clear line, and no leftovers."""
+"""Errors that prevent startup on a real node: one clear line, and no leftovers."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from tests.users import as_another_user
 
 pytestmark = pytest.mark.netns
 
-# Makes python-iptables unavailable, like on a machine that doesn't have it.
+# Makes python-iptables unavailable, as on a machine that doesn't have it.
 WITHOUT_IPTC = """raise ModuleNotFoundError("No module named 'iptc'", name="iptc")"""
 NO_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--")
 LOG_LINE = re.compile(r"\S+Z (INFO|WARNING) ")
@@ -26,7 +26,7 @@ def testbed(tmp_path_factory):
 
 @pytest.fixture
 def refused(testbed):
-    """Run an agent that must exit by itself; return its status and its output beside the log."""
+    """Run an agent that must exit by itself; return its status, and its output without the log."""
 
     def refused(*flags, command=(), env=None, before=()):
         done = testbed.agent.run(

@@ -54,7 +54,7 @@ def test_bridges_bypassing_netfilter_are_reported_until_fixed(bridge):
     assert f"sysctl -w {SYSCTLS[4]}=1" in page
     checked = bridge.testbed.agent.run(command=CHECK).stdout
     assert f"IPv6 clients on the same bridge: {SYSCTLS[6]} is 0" in checked
-    # Switched on and off at run time: no event announces a sysctl's change.
+    # Switched on and off at run time: no event announces that a sysctl has changed.
     bridge.testbed.shell(f"sysctl -qw {SYSCTLS[4]}=1")
     bridge.wait_for_obstacles(("cni0", "IPv6"))
     wait_for("the client's address", lambda: bridge.seen(4) == "client")
@@ -107,7 +107,7 @@ def test_refusals_and_fragments_are_delivered_over_a_bridge(bridge, version):
     address = (CLUSTER_IPS[version].format(10), PORT)
     server = bridge.endpoint.servers["UDP", version]
     for _ in range(2):
-        # Every second flow begins at the pod that refuses, and is moved immediately.
+        # Every second flow gets the refusing pod first, and is moved immediately.
         asking = bridge.testbed["bridge-pod"].udp(address)
         asking.send(b"question")
         _, peer = server.recvfrom(100)
@@ -136,7 +136,7 @@ def test_bridge_entries_are_restored_and_added_to_new_bridges(bridge):
 
 
 def test_a_next_process_diverts_replies_without_a_gap(bridge):
-    """If an endpoint's packet reached the client itself, that would send RST."""
+    """If an endpoint's packet reached the client directly, the client would send an RST."""
     bridge.start()
     wait_for("the client's address", lambda: bridge.seen() == "client")
     agent, is_over = bridge.testbed.agent, threading.Event()
@@ -176,7 +176,7 @@ ip link set eth0 master lan1
 
 @pytest.mark.parametrize("steering", ["nftables", "iptables"])
 def test_replies_from_other_nodes_arrive_over_a_bridge_as_uplink(tmp_path, steering):
-    """They are sent to the bridge's own MAC address, and no entry has the constant one."""
+    """Such replies are sent to the bridge's own MAC address, for which there is no entry."""
     with contextlib.closing(Bridge(tmp_path, steering=steering)) as bridge:
         testbed = bridge.testbed
         local, remote = bridge.endpoint, Endpoint(testbed.sandbox.add_node().add_pod("remote"))
@@ -200,7 +200,7 @@ def test_replies_from_other_nodes_arrive_over_a_bridge_as_uplink(tmp_path, steer
 
 
 def test_a_pod_spoofing_the_constant_mac_receives_no_replies_of_other_pods(tmp_path):
-    """A bridge learns senders' MACs: before the agent's start, and while its entry is missing."""
+    """A bridge learns senders' MACs before the agent starts, and while its entry is missing."""
     claim = f"""
 import socket
 sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
@@ -303,7 +303,7 @@ def test_an_idle_connection_survives_a_12_s_outage_of_its_clients_link(bridge):
 
 
 def test_a_client_without_tcp_timestamps_is_served_despite_time_wait_ports(bridge):
-    """Ports in TIME_WAIT can't be reused without timestamps; the client sends FIN first."""
+    """Without timestamps, ports in TIME_WAIT can't be reused; here the client sends FIN first."""
     serving = f"""
 import socket
 with socket.create_server(("", {TARGET + 1}), backlog=128) as server:

@@ -85,14 +85,14 @@ def test_installing_cilium_ends_address_preservation_without_leftovers(tmp_path)
         testbed.shell("ip link del cilium_host")
         wait_for("its return", is_on)
         assert seen() == ip
-        # A killed agent's routes are removed at the next start, which doesn't need them.
+        # The next agent removes the killed agent's routes, which it doesn't need.
         testbed.agent.kill()
         testbed.shell("ip link add cilium_host type veth peer name cilium_net")
         testbed.agent.start_until_ready()
         assert "11800" not in testbed.kernel()
         testbed.agent.kill()
         testbed.shell("ip link del cilium_host")
-        # On, off at run time, then stopped.
+        # Preservation is on, ends at run time, and then the agent is stopped.
         testbed.agent.start_until_ready()
         testbed.shell("ip link add cilium_host type veth peer name cilium_net")
         wait_for("an end of it", lambda: not is_on())
@@ -103,7 +103,7 @@ def test_installing_cilium_ends_address_preservation_without_leftovers(tmp_path)
 
 
 def serve_past_the_node(testbed, **annotations):
-    """Serve an endpoint with its own link to the laptop, like Multus adds.
+    """Serve an endpoint that has its own link to the laptop, as Multus adds it.
 
     Returns:
         The endpoint, and the address to dial.
@@ -123,7 +123,7 @@ def serve_past_the_node(testbed, **annotations):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_pod_with_a_link_in_its_clients_network_is_served_with_the_annotation(protocol, tmp_path):
-    """Its answers bypass the node."""
+    """The pod's answers bypass the node."""
     flags = ("--workers=1", "--connection-log=1")
     with Testbed(tmp_path, "nftables", *flags, clients=("pod", "laptop")) as testbed:
         endpoint, address = serve_past_the_node(testbed, **{ANNOTATION: "never"})

@@ -97,7 +97,7 @@ def test_a_client_denied_by_an_endpoint_is_denied_through_the_service(world):
 
 
 def drain(endpoint):
-    """Read and drop everything in the queues."""
+    """Read and drop everything in the queues of an endpoint's servers."""
     for (protocol, _), server in endpoint.servers.items():
         server.setblocking(False)
         with contextlib.suppress(BlockingIOError):

@@ -41,7 +41,7 @@ NONE = Service("none", "10.96.0.30", more={"clusterIPs": ["10.96.0.30", "fd00:96
 TCP_FRONTENDS = [(ip, 80) for s in (WEB, NONE) for ip in s.more["clusterIPs"]]
 UDP_FRONTENDS = [(ip, 53) for ip in DNS.more["clusterIPs"]]
 REFUSE_PORT = 29999
-# Makes IPv6 listeners necessary; no client dials these endpoints.
+# Requires IPv6 listeners; no client dials these endpoints.
 IPV6_SLICES = "---".join(
     f"""
 apiVersion: discovery.k8s.io/v1
@@ -102,12 +102,12 @@ def refusals(testbed: Testbed) -> dict[tuple[str, str, int], str]:
 def rules_without_ports(testbed: Testbed) -> Counter[str]:
     """Return the rules, and the routes of ``local``, without proxy ports."""
     text = testbed.rules() + testbed.shell("ip route show table all proto 117")
-    # Including lists and ranges.
+    # Also matches lists and ranges of ports.
     return Counter(re.sub(r"\b[12]\d{4}\b([,:-]\s*[12]\d{4}\b)*", "PORTS", text).splitlines())
 
 
 def kill_during(testbed: Testbed, during: str, after_s: float) -> None:
-    """Kill all processes so many seconds after an action has begun."""
+    """Kill all of the agent's processes so many seconds after an action has begun."""
     agent = testbed.agent
     with contextlib.ExitStack() as others:
         match during:
@@ -161,7 +161,7 @@ def test_a_process_on_proxy_ports_gets_no_client_and_the_next_agent_serves_them(
             assert set(refusals(testbed).values()) == {"refused"}
             assert refusal(flow) == "refused"
             if testbed.agent.steering == "local":
-                # The proxy's listener and one on all addresses can't have the same port.
+                # A listener on all addresses can't have the port of the proxy's listener.
                 stack.close()
             testbed.agent.start_until_ready()
             for name, client in testbed.clients.items():
@@ -169,7 +169,7 @@ def test_a_process_on_proxy_ports_gets_no_client_and_the_next_agent_serves_them(
                 assert client.asks(DNS.address) == "one: hello", name
                 assert client.tcp_refusal(NONE.address) == "refused", name
         (testbed.agent.manifests.folder / "added.yaml").unlink(missing_ok=True)
-        # Old ports are guarded for a while.
+        # The rules guard old ports for a while.
         wait_for("the rules of before", lambda: rules_without_ports(testbed) == rules)
 
 
@@ -201,7 +201,8 @@ def test_a_process_taking_node_ports_while_no_proxy_runs_gets_no_client(tmp_path
                 assert client.get((node, 30080)) == "one", name
                 assert client.asks((node, 30053)) == "one: hello", name
                 assert client.tcp_refusal((node, 30090)) == "refused", name
-            # One each of TCP or UDP; the other program has both of all three.
+            # Each Service port has one protocol; the other program has all three ports by TCP and
+            # UDP.
             assert testbed.agent.log().count("another process took node port") == 3
 
 

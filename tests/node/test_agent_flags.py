@@ -48,7 +48,7 @@ def running(testbed, *flags, services=(WEB,)):
 
 
 def who(testbed, client, ip, port):
-    """Return a client's result: a pod's name, or how it is refused."""
+    """Return a client's result: a pod's name, or how the client is refused."""
     with testbed[client].tcp(ip) as sock:
         sock.settimeout(1.0)
         try:
@@ -91,7 +91,7 @@ def test_a_canary_serves_its_services_beside_another_agent(testbed, tmp_path):
         assert who(testbed, "pod", WEB.ip, 80) == "one"
         # The canary's Services are applied shortly before it is healthy.
         wait_for("its health", lambda: canary.read("/healthz", port=10356)[0] == 200)
-        # An agent that stops removes nothing that belongs to the other one.
+        # A stopping agent removes nothing that belongs to the other agent.
         before = testbed.rules()
         assert canary.stop() == 0
         assert who(testbed, "pod", CART.ip, 80) != "one"

@@ -14,7 +14,7 @@ from tests.node.testbed import Testbed, steerings
 pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 WEB_PORT, DNS_PORT = 30080, 30053
-# How long to wait for an answer, which a policy change may have lost.
+# How long to wait for an answer before asking again: a policy change may have lost it.
 LOST_S = 0.3
 POLICIES = ("Cluster", "Local") * 10
 

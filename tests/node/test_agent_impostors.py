@@ -22,7 +22,7 @@ print("ready", flush=True)
 sys.stdin.read()
 """
 
-# Answers each client itself, and sends its sockets on the first ports of the range.
+# Answers each client itself, and passes on its own sockets on the first ports of the range.
 WORKER = """
 import asyncio, socket
 from userspace_proxy.plane.channel import Channel
@@ -106,6 +106,6 @@ def test_an_impostor_does_not_hold_the_lock(testbed, flags):
     with impostor(testbed, LOCK):
         testbed.agent.start_until_ready()
         assert testbed["pod"].get(WEB.address) == "one"
-        # The proxy has the lock under another name.
+        # The proxy's lock has another name.
         testbed.agent.flags = ()
         assert f"(pid {testbed.agent.pid}) steers this node" in testbed.agent.run().stderr

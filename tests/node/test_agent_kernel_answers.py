@@ -88,7 +88,7 @@ class Web:
                 self.answers(name, version)
             return holds(self.port(version))
 
-        # Scans may use 0.2 % of a core: after long ones on a busy machine the next one is late.
+        # Scans may use 0.2 % of a core: after long scans on a busy machine, the next scan is late.
         wait_for(what, is_so, deadline_s=400, hint=self.agent.log)
 
 

@@ -161,7 +161,7 @@ def jhash(key, seed):
     Source: include/linux/jhash.h.
     """
     a = b = c = 0xDEADBEEF + len(key) + seed & 0xFFFFFFFF
-    # In each step the three values are rotated.
+    # Each step rotates the three values.
     if len(key) > 12:
         words = struct.unpack("=III", key[:12])
         a, b, c = (a + words[0] & 0xFFFFFFFF, b + words[1] & 0xFFFFFFFF, c + words[2] & 0xFFFFFFFF)

@@ -88,7 +88,7 @@ class OneService:
         return [endpoint["address"].partition(":")[0] for endpoint in port["endpoints"]]
 
     def carried(self):
-        """Return how many connections and flows the proxy has relayed."""
+        """Return how many connections and flows the proxy itself has relayed."""
         return sum(port["connections"] for port in self.agent.status()["ports"])
 
     def close(self):
@@ -229,7 +229,7 @@ def test_a_family_without_ip_forwarding_stays_on_the_userspace_path(web):
 
 
 def ports_seen(web, port):
-    """Return the source ports that the endpoint sees of clients that use this one."""
+    """Return the TCP and UDP source ports that the endpoint sees if clients use this port."""
     address, client = (CLUSTER_IPS[4].format(10), PORT), web.testbed["pod"]
     with client.dial(address, port=port) as dialled:
         dialled.sendall(b"hello")

@@ -22,7 +22,7 @@ NOBODY = Service("nobody", "10.96.0.30")
 PORT_OF_THE_PAUSE = 41000
 # More clients than an accept queue of the kernel has room for.
 MANY = 200
-# State of another program: rules before and after the proxy's, chains, marks.
+# State of another program: rules before and after the proxy's rules, chains, marks.
 FOREIGN = """
     iptables-legacy -t nat -N FOREIGN
     iptables-legacy -t nat -A FOREIGN -d 203.0.113.9 -p tcp --dport 80 -j RETURN
@@ -64,7 +64,7 @@ def story(node):
 def run_among_others(node, story):
     """Run the first agent; return the sockets of UDP clients with a fixed port."""
     web, *others = (with_endpoints(service, [node.ip("one")]) for service in (WEB, DNS, ECHO))
-    # Later Services get later ports, which can't be derived from the manifests alone.
+    # Services that are added later get later ports, so the manifests alone don't determine these.
     node.serve(web)
     node.edit(web, *others, NOBODY)
     node.agent.wait_until_settled(web, *others, NOBODY)
@@ -81,7 +81,7 @@ def run_among_others(node, story):
 
 
 def crash_and_restart(node, story, socks):
-    """Kill it, check the clients' outcomes, and start it again."""
+    """Kill the agent, check the clients' outcomes, and start it again."""
     node.agent.kill()
     story.down = {
         name: (client.tcp_refusal(WEB.address), refusal(socks[name]))
@@ -95,7 +95,7 @@ def crash_and_restart(node, story, socks):
 
 
 def crash_and_clean_up(node, story):
-    """Kill it, and remove its leftovers."""
+    """Kill the agent, and remove its leftovers."""
     node.agent.kill()
     story.kernel_crashed = node.kernel()
     story.cleanup = node.agent.run(command=CLEANUP)
@@ -104,7 +104,7 @@ def crash_and_clean_up(node, story):
 
 
 def run_and_stop(node, story):
-    """Dial all frontends from all clients, then stop it with open connections."""
+    """Dial all frontends from all clients, then stop the agent while connections are open."""
     node.agent.start_until_ready()
     connections = {}
     for name, client in node.clients.items():
@@ -218,7 +218,7 @@ def test_a_connection_may_finish_during_the_drain_before_the_agent_exits(node, s
 
 
 def test_a_client_dialling_during_the_restart_is_served_afterwards_from_the_same_port(node, story):
-    """Its SYN bypassed the proxy while there was no rule, and its entry would misroute others."""
+    """While there was no rule, its SYN bypassed the proxy: that entry would misroute later SYNs."""
     clients = [node[name] for name in ("pod", "bridge-pod", "laptop")]
     for client in clients:
         client.dial_without_answer(WEB.address, port=PORT_OF_THE_PAUSE)

@@ -1,4 +1,4 @@
-"""Loss of full-size packets after the handshake: the side that they don't reach is reported.
+"""Loss of full-size packets after the handshake: the side that doesn't get them is reported.
 
 pod, laptop ──▶ node-1 ──▶ one                nft in a namespace: meta length > 1000 drop
 └─ down: client's input      └─ up: endpoint's input; gap: the node's input
@@ -107,7 +107,7 @@ def test_an_endpoint_unreachable_by_requests_acknowledges_only_handshakes(testbe
     assert state(testbed)["code"] == "packets-lost"
     explained = testbed.agent.run(command=[*EXPLAIN, "shop/web"]).stdout
     assert f"{REMEDY}{testbed.ip('one')}: " in explained
-    # Clients that close at the same moment don't show a loss, and small packets pass.
+    # Clients that close at the same moment don't indicate a loss, and small packets pass.
     assert ask(testbed, b"large" + bytes(LARGE), WHOLE) == b""
     assert ask(testbed, b"small", 4) == b"head"
     says(testbed, "Served by 1 endpoint now; 4 of 5 connections failed in the last minute: ")
@@ -142,7 +142,7 @@ def test_a_client_unreachable_by_responses_is_reported_and_no_endpoint_blamed(te
 
 def test_a_slow_reader_and_single_packet_losses_are_not_reported_as_loss(testbed):
     pod = testbed["pod"]
-    # Drop the first large packet with data of each connection, in both directions.
+    # Drop each connection's first large data packet, in both directions.
     for host in (pod.host, testbed.pod("one")):
         host.run(
             [

@@ -66,7 +66,7 @@ async def test_an_ipv6_address_is_reported_after_duplicate_address_detection(nod
 
 
 async def test_events_that_change_no_address_are_not_reported(node):
-    # The second interface has the same address; the kernel adds a link-local one by itself.
+    # The second interface has the same address; the kernel itself adds a link-local address.
     node.net.run("ip address add 10.1.0.1/24 dev lo")
     await node.until(("10.1.0.1", *LOOPBACK))
     node.net.run("""

@@ -1,4 +1,4 @@
-"""The agent as a process: signals, and ports that other programs use."""
+"""The agent as a process: signals, and ports in use by other programs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_second_sigterm_stops_the_agent_immediately_and_keeps_its_rules(testbe
 def test_repeated_sigterms_from_timeout_count_as_one(testbed):
     testbed.agent.start_until_ready()
     assert testbed["pod"].get(WEB.address)
-    # The kernel merges signals that arrive at the same moment, so two aren't enough.
+    # The kernel merges signals that arrive at the same moment, so two signals aren't enough.
     for _ in range(REPEATED):
         testbed.agent.send(signal.SIGTERM)
     assert testbed.agent.wait() == 0

@@ -1,7 +1,7 @@
-"""Restart after all processes were killed: a node without a plan.
+"""A restart after all processes were killed: the node has no plan yet.
 
-Clients wait on the old listeners' ports for the first plan: the API server is stopped (SIGSTOP), so
-there is none until a test continues it.
+Clients wait on the old listeners' ports for the first plan: the API server is suspended (SIGSTOP),
+so there is no plan until a test resumes it.
 """
 
 import pytest
@@ -85,7 +85,7 @@ def test_clients_connecting_before_the_first_plan_are_served_later(site):
     site.api.resume()
     assert read_all(web).endswith(b"one\n")
     assert dns.recv(99) == b"one: hello"
-    # One worker may have served both clients before the other one runs.
+    # One worker may have served both clients before the other worker runs.
     wait_for("both workers", lambda: site.agent.log().count("worker started") == 2)
 
 

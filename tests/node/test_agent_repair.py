@@ -1,4 +1,4 @@
-"""Other programs damage the agent's rules: they are repaired, and others' rules are kept."""
+"""Other programs damage the agent's rules: the agent repairs them, and keeps others' rules."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def repairs(testbed):
 
 
 def rules(testbed):
-    """Return the node's rules, unordered: rules of one chain of the proxy exclude each other."""
+    """Return the node's rules, sorted: in the proxy's chains, at most one rule matches a packet."""
     return sorted(testbed.rules().splitlines())
 
 
@@ -92,7 +92,7 @@ def test_damaged_rules_are_repaired_and_all_clients_are_served_again(testbed, da
 
 
 def test_a_udp_client_sending_during_a_flush_is_served_later(testbed):
-    """Its datagrams in between create a conntrack entry that bypasses the proxy."""
+    """Datagrams sent before the repair create a conntrack entry that bypasses the proxy."""
     testbed.shell(FLUSH[testbed.steering])
     sock = testbed["pod"].udp(DNS.address)
     sock.settimeout(0.1)
@@ -106,9 +106,9 @@ def test_a_udp_client_sending_during_a_flush_is_served_later(testbed):
     wait_for("an answer", is_answered)
 
 
-# Actions of whole programs, beside a person's changes of single rules: firewalld with its iptables
-# backend flushes all tables and writes its own, with nftables it recreates only its own table;
-# distributions' nftables service begins with a flush of everything.
+# What whole programs do, unlike a person who changes single rules: with its iptables backend,
+# firewalld flushes all tables and writes its own rules; with nftables it recreates only its own
+# table. Distributions' nftables service begins with a flush of everything.
 RESTARTS = {
     "iptables": {
         "flush-all": "for table in filter nat mangle raw; do iptables-legacy -t $table -F; done",
@@ -127,7 +127,8 @@ RESTARTS = {
         "our-table": "nft delete table inet userspace-proxy",
     },
 }
-# Without a table with an owner, which survives them, connections may be reset until the repair.
+# A table with an owner survives these actions; without one, connections may be reset until the
+# repair.
 NEED_OWNER = {
     "iptables": ("flush-all", "firewalld"),
     "nftables": ("nftables-service", "our-table"),

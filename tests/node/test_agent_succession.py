@@ -97,7 +97,7 @@ def test_a_process_that_cannot_start_requests_no_handover(testbed, flags, why):
 
 @pytest.mark.long
 def test_a_stopping_process_does_not_take_the_node_back_from_the_next_process(testbed):
-    """A next process requests the takeover while the previous one drains, and can't start."""
+    """The next process requests the takeover during a drain, and then can't start."""
     agent, flags = testbed.agent, testbed.agent.flags
     agent.log_path.write_text("")
     workers = child_pids(agent.pid)

@@ -1,4 +1,4 @@
-"""Clients of a running agent: every steering mode, every location of a client."""
+"""Clients of a running agent, in every steering mode and from every location."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.netns
 WEB_PODS = ("web-1", "web-2", "web-3")
 DNS_PODS = ("dns-1", "dns-2")
 NOT_BARE = tuple(name for name in CLIENTS if name != "bare-pod")
-# While a pod's link has no address, the agent's rules in PREROUTING differ: DNAT.
+# While a pod's link has no address, the agent's rules in PREROUTING differ: they use DNAT.
 HOUSES = {
     "nftables-redirect": ("nftables", NOT_BARE),
     "iptables-redirect": ("iptables", NOT_BARE),
@@ -53,11 +53,11 @@ def _hang_up(testbed):
 
 
 def assert_fair(testbed, answers, count, name):
-    """Fail unless all endpoints were dialled equally often, up to the workers' independence."""
+    """Fail unless all endpoints were dialled equally often; each worker counts for itself."""
     counts = Counter(answers)
     workers = len(testbed.agent.status()["workers"])
     assert len(counts) == count, (name, counts)
-    # One more, because an unanswered client asks again between another client's turns.
+    # One more, because an unanswered client may ask again between other clients' turns.
     assert max(counts.values()) - min(counts.values()) <= workers + 1, (name, counts)
 
 

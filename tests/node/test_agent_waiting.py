@@ -20,7 +20,7 @@ PART = 250
 
 @pytest.fixture(scope="module", params=steerings("nftables", "iptables", "local"))
 def testbed(request, tmp_path_factory):
-    """A node whose agent has two workers; its pods listen only when a test starts them."""
+    """A node whose agent has two workers; its pods listen only when a test starts their servers."""
     with Testbed(tmp_path_factory.mktemp("agent"), request.param, "--workers=2") as testbed:
         for name in ("one", "two", "three"):
             testbed.sandbox.add_pod(name)
@@ -94,7 +94,7 @@ def test_replacing_all_pods_together_loses_none_of_1000_connections(testbed):
     assert {read_all(sock) for sock in ask_later(testbed, PART)} == {b"one", b"two"}
     one.stop()
     two.stop()
-    # The proxy hasn't been notified yet.
+    # The proxy hasn't been notified yet that the pods are gone.
     asked = ask_later(testbed, PART)
     wait_until_waiting(testbed, PART)
     put(testbed)

@@ -37,7 +37,7 @@ def process(pid):
 
 
 def test_workers_hold_at_most_the_capability_for_client_addresses(testbed):
-    """In a user namespace with one user they keep that user."""
+    """In a user namespace with only one user, workers keep that user."""
     agent = process(testbed.agent.pid)
     mapped = Path(f"/proc/{testbed.agent.pid}/uid_map").read_text().split()
     user = str(WORKER_ID) if int(mapped[2]) > WORKER_ID else agent["Uid"].split()[0]

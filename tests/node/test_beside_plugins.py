@@ -1,4 +1,4 @@
-"""The test kit beside other plugins, and without IPv6, each in a pytest run of its own."""
+"""The test kit beside other plugins, and without IPv6, each case in its own pytest run."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def frozen(with_what: str, module: str) -> str:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """Other plugins' warnings are errors with this repository's settings."""
+    """Undo this repository's settings, with which other plugins' warnings would be errors."""
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.delenv("PYTHONWARNINGS", raising=False)
 
 
 @pytest.fixture
 def run(pytester):
-    """Run tests with the plugin and others; return the result."""
+    """Return a function that runs tests with the kit's plugin and others."""
 
     def run(text, *arguments):
         pytester.makepyfile(text)

@@ -81,7 +81,7 @@ def test_elements_are_set_and_removed_singly_and_in_batches() -> None:
     os.close(table)
 
 
-def test_all_elements_are_read_and_some_removed() -> None:
+def test_all_elements_are_read_and_absent_keys_do_not_prevent_a_removal() -> None:
     spec = MapSpec(HASH, 4, 8, 10_000)
     table = calls.create_map("table", spec)
     assert calls.elements(table, spec) == []
@@ -89,7 +89,7 @@ def test_all_elements_are_read_and_some_removed() -> None:
     calls.update_batch(table, keys, values, 10_000)
     found = {struct.unpack("=IQ", key + value) for key, value in calls.elements(table, spec)}
     assert found == {(number, number) for number in range(10_000)}
-    # The absent ones are the first, some in between, and the last.
+    # The absent keys are the first, some in between, and the last.
     absent = [10_000, 3, 3, 4, 10_001]
     calls.delete_batch(table, [struct.pack("=I", x) for x in (*absent, *range(5, 10_000), 10_002)])
     left = sorted(struct.unpack("=I", key) for key, _ in calls.elements(table, spec))

@@ -93,7 +93,7 @@ def test_kube_proxys_nftables_rules_may_precede_legacy_rules(node):
 
 
 async def leave_behind(name: str) -> None:
-    """Steer, and exit without removing the rules."""
+    """Apply rules, and exit without removing them."""
     left = make_steering(name, SteeringFacts(refuse_port=29999, proxy_ports=(17000, 29999)))
     await left.start()
     await left.apply({Frontend("10.96.0.10", 80, Protocol.TCP): 17000})
@@ -122,7 +122,7 @@ def test_rules_left_by_a_crash_are_reported_while_no_proxy_runs(node, steering):
     assert "userspace-proxy cleanup removes them" in node.hint("leftovers")
 
 
-# The error of a kernel without nft_socket for a transaction with that expression.
+# The error with which a kernel without nft_socket refuses a transaction with that expression.
 WITHOUT_SOCKETS = """
 import errno
 from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset

@@ -1,6 +1,6 @@
 """Starts on kernels that lack a feature: ``auto`` serves, or exits with the reason.
 
-The kernel's answers are replaced in each process, of trials and of real changes alike.
+In each process, the kernel's answers are replaced, both to trials and to real changes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.netns
 
 node = pytest.fixture(checked_node)
 
-# The answers of a kernel that lacks the features in LACKING.
+# Gives the answers of a kernel that lacks the features in LACKING.
 LACKING = """
 import errno, os
 from userspace_proxy.kernel import legacy_options
@@ -81,10 +81,10 @@ def lacking(node: CheckedNode):
 
 
 def started(node: CheckedNode, *flags: str, look: Callable[[], object] = lambda: None) -> str:
-    """Run the proxy until it serves or exits; return the steering mode, or the last line.
+    """Run the proxy until it serves or exits; return its steering mode, or its last line.
 
     Args:
-        look: Called while it serves.
+        look: Called while the proxy serves.
     """
     command = [
         *("timeout", "60", sys.executable, "-m", "userspace_proxy", "run"),

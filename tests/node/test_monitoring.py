@@ -51,7 +51,7 @@ def for_busy(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory) -> Answers:
-    """Answers of a proxy whose clients had each kind of failure; ``busy`` has two connections."""
+    """A proxy whose clients have had each kind of failure; ``busy`` has two connections."""
     folder = tmp_path_factory.mktemp("monitoring")
     with Testbed(folder, "nftables", "--workers=1", clients=["pod"]) as testbed:
         ips = testbed.add_pods("one", tcp=8080, reset=8082, source=8083)

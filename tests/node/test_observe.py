@@ -13,7 +13,7 @@ from tests.node.testbed import Testbed, steerings
 pytestmark = pytest.mark.netns
 
 PROGRAM = (sys.executable, "-m", "userspace_proxy")
-# It isn't listed by any controller.
+# No controller lists this endpoint.
 CART = "shop/cart-1 (listed by shop)"
 WEB = Service("web", "10.96.0.10")
 FLAKY = Service("flaky", "10.96.0.20")

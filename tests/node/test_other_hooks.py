@@ -1,4 +1,4 @@
-"""Finds other programs at a cgroup of the test, like a proxy in a pod does."""
+"""Finds other programs that are attached to a test's cgroup, as a proxy in a pod does."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def names(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def attach(cgroup: Path) -> Iterator[Callable[[str], int]]:
-    """Attaches a program that does nothing for a test, and returns its link."""
+    """Attaches a program that does nothing, for the duration of a test; returns its link."""
     with contextlib.ExitStack() as stack:
 
         def one(section: str) -> int:

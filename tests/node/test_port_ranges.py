@@ -25,7 +25,8 @@ PORTS = [
 ]
 RANGES = {"port-ranges": f"media={FIRST}-{LAST}, data={FIRST}-{LAST}"}
 MOVED_IPS = {4: "10.96.0.22", 6: "fd00:96::22"}
-# To larger and to smaller numbers: in several parts, because the first is less than half the last.
+# Ranges are shifted to larger and to smaller numbers, in several parts, because the first port is
+# less than half the last.
 MOVED = [
     ("up", "UDP", 100, FIRST),
     ("up-tcp", "TCP", 100, FIRST),
@@ -297,7 +298,7 @@ def test_without_range_rules_each_port_of_a_short_range_has_a_listener(tmp_path)
             agent.manifests.write_objects(objects)
 
         def answers(*ports):
-            """Return the ports that answer two clients, in both families."""
+            """Return the ports that answer two clients, for both families."""
             at = itertools.product(("pod", "node-1"), IPS.values(), ports)
             said = [asks(testbed[client], (ip, port), "TCP") for client, ip, port in at]
             return [one.rpartition(" ")[2] for one in said]

@@ -15,7 +15,7 @@ pytestmark = [*MARKS, pytest.mark.needs("connect hooks"), pytest.mark.long]
 
 
 class TestAffinity(affinity.TestAffinity):
-    """Hooks don't know the endpoint that rules gave a client before the hooks got the Service."""
+    """Hooks don't know endpoints that rules chose before hooks translated the Service."""
 
     test_a_client_dialling_during_the_first_update_reaches_one_endpoint = None
 

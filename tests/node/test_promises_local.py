@@ -1,4 +1,4 @@
-"""The guarantees of a Service with local steering that depend on the path of packets."""
+"""Those guarantees of a Service that depend on the path of packets, with local steering."""
 
 import pytest
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.netns
 
 ROOT = Path(__file__).parents[2]
 CLIENT = (sys.executable, "-IS", client_module.__file__)
-# setpriv may still read everything when it runs its command; env may not.
+# setpriv can still read everything when it runs its command; env can't.
 SOME_USER = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--", "env")
 MODES = {"pod-a": "routed", "pod-b": "unnumbered", "pod-c": "bridge", "pod-d": "bridge"}
 

@@ -28,7 +28,7 @@ MANY = 10_000
 REPAIR_S = 2.0
 REPAIRED = "another program changed the connect() hooks, repaired"
 LINK_DETACH = 34
-# Like a node that forwards without connection tracking.
+# The rules of a node that forwards without connection tracking.
 NO_TRACKING = """
 table ip raw {
     chain prerouting {
@@ -195,7 +195,7 @@ def test_disabling_hooks_after_a_crash_removes_them_and_keeps_connections(hooked
 def test_cleanup_removes_the_hooks(hooked):
     hooked.agent.kill()
     assert hooked.pins()
-    # Like the leftovers of a proxy in another network namespace that exited during its start.
+    # The leftovers of a proxy in another network namespace that exited during startup.
     assert hooked.agent.pins is not None
     gone = hooked.agent.pins / "userspace-proxy" / "1" / "canary"
     gone.mkdir(parents=True)
@@ -233,7 +233,7 @@ def test_all_removed_pins_and_links_are_restored(hooked):
 
 @contextlib.contextmanager
 def repair(life: Life) -> Iterator[None]:
-    """Expect that the log reports a repair within the block."""
+    """Assert that the log reports a repair within the block."""
     before = life.agent.log().count(REPAIRED)
     yield
 
@@ -244,7 +244,7 @@ def repair(life: Life) -> Iterator[None]:
 
 
 def detach(pin: Path) -> bool:
-    """Detach the program of a pinned link; return False if it isn't a link."""
+    """Detach the program of a pinned link; return False if the pin isn't a link."""
     descriptor = calls.pinned(pin)
     try:
         calls._call(LINK_DETACH, struct.pack("=I", descriptor))

@@ -169,7 +169,7 @@ def test_dials_blocked_by_a_clients_own_firewall_eject_no_endpoint_for_others(
     assert "endpoint ejected" not in followed.agent.log()
 
 
-def test_connections_are_observed_when_they_end(followed: Followed, tmp_path: Path) -> None:
+def test_connections_are_shown_by_observe_when_they_end(followed: Followed, tmp_path: Path) -> None:
     followed.start()
     shown = tmp_path / "shown"
     with shown.open("wb") as output:

@@ -211,7 +211,7 @@ def test_a_refused_dial_is_an_event_and_ejects_only_for_its_client(stage: Stage)
 
 
 def begin_probe(hooks: Hooks) -> None:
-    """Write the state that a dial leaves once the only ejection is due."""
+    """Mark the only ejection as being probed, as a dial does once the ejection is due."""
     programs = hooks._running()
     table = programs.maps["ejected"]
     ((key, value),) = calls.elements(table, programs.specs["ejected"])
@@ -232,7 +232,7 @@ def test_an_ejection_for_all_clients_is_prolonged_by_failed_probes(stage: Stage)
         assert lasts_s - 1 < until - time.monotonic() <= lasts_s
         assert list(hooks.ejected()) == [at]
         assert lasts_s - 1 < hooks.ejected()[at] <= lasts_s
-        # The ejection is in effect already.
+        # The ejection is already in effect.
         assert hooks.eject(*at, refused) is None
         begin_probe(hooks)
         assert hooks.ejected() == {at: 0.0}
@@ -304,7 +304,7 @@ def test_state_of_a_previous_process_is_read_again_after_a_failure(
         term = term_s(stage)
         second.repair()
         assert second.state.problem == "Invalid argument"
-        # The frontend is translated as before, but not without a process.
+        # The frontend is translated as before, but its term isn't extended.
         assert stage.outcome(WEB) == str(WEB.address)
         assert term_s(stage) < term
     second.change({CART: None})
@@ -443,7 +443,7 @@ def test_hooks_stop_translating_after_their_term_expires(
 
 
 def end_term(folder: Path, ago_s: float = 100.0) -> None:
-    """Expire a proxy's pins, as if its process were gone."""
+    """Let the term of a proxy's pins expire, as if its process were gone."""
     (pin,) = folder.glob("settings-*")
     settings = calls.pinned(pin)
     ended = DialSettings(valid_until_ns=time.monotonic_ns())

@@ -1,4 +1,4 @@
-"""The programs of connect(), one by one: translated, counted, skipped and reported dials."""
+"""The programs for connect(), one by one: translated, counted, skipped and reported dials."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def silent(node: Net) -> Iterator[socket.socket]:
 
 
 def dial(net: Net, address: SocketAddress) -> str:
-    """Return the immediate result of a connection, and close it."""
+    """Connect and close; return ``served``, or the name of the error."""
     with net.tcp(socket.AF_INET6 if ":" in address.ip else socket.AF_INET) as client:
         try:
             client.connect(tuple(address))
@@ -104,7 +104,7 @@ def start_dial(net: Net, address: SocketAddress) -> socket.socket:
 
 
 def wait_until_dialled(client: socket.socket) -> int:
-    """Return the error of a dial in progress."""
+    """Wait until a dial has ended; return its error number, or 0."""
     select.select([], [client], [], 10)
     return client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
@@ -114,7 +114,7 @@ def reset_at_close(sock: socket.socket) -> None:
 
 
 def netns_cookie(hooks: SocketLb, net: Net) -> int:
-    """Return the netns cookie; before Linux 5.14, which has no socket option, from a pin."""
+    """Return the netns cookie from a pin, because Linux before 5.14 has no socket option for it."""
     marked = SocketAddress("10.96.0.3", 80)
     hooks.lead(marked, DEAD, affinity=99)
     dial(net, marked)
@@ -177,7 +177,7 @@ def test_with_host_only_dials_from_other_namespaces_are_not_translated(
     pod = Net("pod")
     hooks.set(DialSettings(host_only=1, host_netns=netns_cookie(hooks, node)))
     assert [dial(node, WEB), dial(pod, WEB)] == ["served", "ENETUNREACH"]
-    # The first namespace of the machine, which differs from these.
+    # 0 stands for the machine's first namespace, which is none of these.
     hooks.set(DialSettings(host_only=1))
     assert [dial(node, WEB), dial(pod, WEB)] == ["ENETUNREACH"] * 2
     hooks.set(DialSettings())
@@ -391,7 +391,7 @@ def test_a_due_probe_of_an_ejected_endpoint_is_a_single_dial(
     while served_by(node, server, other) is other:
         pass
     assert hooks.ejection(due, netns) is None
-    # The end of an ejection in one network namespace isn't an event.
+    # The end of an ejection in a single network namespace isn't reported as an event.
     assert [event.kind for event in hooks.events()] == [EventKind.RETURNED] * (netns == 0)
     assert {served_by(node, server, other) for _ in range(30)} == {server, other}
 
@@ -412,7 +412,7 @@ def test_an_endpoint_with_a_pending_probe_gets_no_other_dial(
 
 
 def wait_until_dialled_or_pending(client: socket.socket) -> bool:
-    """Whether a dial is pending; on one machine, answered dials complete immediately."""
+    """Return whether a dial is pending; on one machine, answered dials complete immediately."""
     return not select.select([], [client], [], 0)[1]
 
 
@@ -440,7 +440,7 @@ def test_a_failed_dial_ejects_only_in_its_own_network_namespace(
     pods = [Net("first"), Net("second")]
     victim, _ = numbers = hooks.lead(WEB, address_of(server), address_of(other))
     for pod in pods:
-        # No socket listens there, and the second dial gets the other endpoint.
+        # In a pod's namespace no socket listens, and the second dial gets the other endpoint.
         assert [dial(pod, WEB), dial(pod, WEB)] == ["ECONNREFUSED"] * 2
     prefixes = {EjectionScope(n, netns_cookie(hooks, pod)) for n in numbers for pod in pods}
     assert prefixes <= set(hooks.ejections())
@@ -484,7 +484,7 @@ def test_failed_dial_reports_are_rate_limited_per_network_namespace(
     began, own = time.monotonic(), netns_cookie(hooks, node)
     for _ in range(2000):
         assert dial(node, WEB) == "ECONNREFUSED"
-        # As an answered dial does.
+        # Ends the ejection, as an answered dial does.
         hooks.readmit(number, own)
     seconds = int(time.monotonic() - began) + 1
     assert 32 <= len(hooks.events()) <= 64 * (seconds + 1)

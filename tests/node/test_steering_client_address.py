@@ -41,7 +41,7 @@ def test_an_endpoint_sees_the_client_and_its_reply_reaches_the_socket(
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
 def test_a_reverse_path_filter_using_the_mark_admits_replies(cluster, kind, version):
-    """The filter is written like firewalld's, and evaluated after the proxy's rule."""
+    """The filter is like firewalld's, and is evaluated after the proxy's rule."""
     check = "fib saddr . mark . iif oif missing drop"
     cluster.node.run("nft add table inet firewalld")
     hook = "type filter hook prerouting priority filter"
@@ -59,7 +59,7 @@ def test_a_reverse_path_filter_using_the_mark_admits_replies(cluster, kind, vers
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
 def test_a_transparent_listener_on_all_addresses_gets_no_forwarded_packets(cluster, kind, version):
-    """Another program's listener, like those of TPROXY users."""
+    """The listener belongs to another program, like those that use TPROXY."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     client = cluster.add_bare_pod()
     cluster.node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")

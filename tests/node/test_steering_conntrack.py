@@ -29,13 +29,13 @@ pytestmark = [pytest.mark.netns, pytest.mark.needs("conntrack netlink")]
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 CLIENTS = 3000
 DNS = SocketAddress("10.96.0.10", 53)
-# More frontends than are listed one by one.
+# More frontends than those whose entries are listed one frontend at a time.
 MANY = [SocketAddress(f"10.96.1.{number}", 53) for number in range(FULL_LISTING_ABOVE + 1)]
 WEB, LOST = SocketAddress("10.96.7.1", 80), SocketAddress("10.96.7.2", 80)
 OTHER = SocketAddress("10.96.7.3", 80)
 IPS = {4: (nodes.NODE_IP, "10.96.0.10"), 6: (nodes.NODE_IP6, "fd00:96::a")}
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-# Enables connection tracking, and drops datagrams before any program could answer.
+# Enables connection tracking, and drops datagrams, so that no program answers.
 TRACK = r"""
     nft add table inet track
     nft add chain inet track tracked { type filter hook output priority 0\; }
@@ -58,7 +58,7 @@ def node():
 
 
 def send(node: nodes.Net, frontends: list[SocketAddress], times: int, version: int = 4) -> None:
-    """Send datagrams to frontends in turn, each from its own source port."""
+    """Send datagrams to each frontend in turn, each datagram from its own source port."""
     for number in range(times):
         with node.udp(FAMILIES[version]) as client:
             client.bind((IPS[version][0], 20000 + number))
@@ -151,7 +151,7 @@ def test_removing_a_conntrack_entry_keeps_a_newer_entry_with_the_same_port(node)
     with Requests.open(NETLINK_NETFILTER) as requests:
         (before,) = list_entries(requests, 4, wanted)
         now = before
-        # An entry in the memory of a freed one has the same ID.
+        # A new entry that reuses the memory of a freed entry has the same ID.
         while remove_request(now) == remove_request(before):
             node.run("conntrack -D -p udp")
             send(node, [DNS], 1)
@@ -173,7 +173,7 @@ def test_only_unanswered_syn_entries_of_the_frontends_are_removed(node):
 
 
 @pytest.mark.parametrize("frontends", [[WEB], [WEB, *MANY]], ids=["one", "many"])
-def test_connections_of_the_reset_frontends_are_removed(node, frontends):
+def test_reset_connections_of_the_given_frontends_are_removed(node, frontends):
     node.run(f"ip address add {WEB.ip} dev lo; ip address add {OTHER.ip} dev lo")
     reset = struct.pack("ii", 1, 0)
     with nodes.tcp_server(node, 80) as server:
@@ -182,7 +182,8 @@ def test_connections_of_the_reset_frontends_are_removed(node, frontends):
                 client.connect(frontend)
                 with server.accept()[0] as accepted:
                     accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-        # An entry that was reset after a FIN doesn't prevent a new connection from its port.
+        # An entry reset after a FIN is kept: it doesn't prevent a new connection from the same
+        # port.
         with node.tcp() as ended:
             ended.connect(WEB)
             ended.shutdown(socket.SHUT_WR)
@@ -195,7 +196,7 @@ def test_connections_of_the_reset_frontends_are_removed(node, frontends):
             assert sorted(dialled) == [WEB.ip, WEB.ip, OTHER.ip]
 
 
-def test_the_kernel_omits_entries_with_a_status(node):
+def test_the_kernel_omits_entries_with_an_excluded_status(node):
     node.run(f"ip address add {WEB.ip} dev lo")
     wanted = EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)
     with (
@@ -210,7 +211,7 @@ def test_the_kernel_omits_entries_with_a_status(node):
 
 
 def dialling(node: nodes.Net, frontend: SocketAddress) -> socket.socket:
-    """Return a socket with a SYN in flight to an address without a host."""
+    """Return a socket whose SYN is in flight to an address that no host has."""
     client = node.tcp()
     client.setblocking(False)
     client.connect_ex(frontend)

@@ -152,13 +152,15 @@ async def test_a_full_comparison_detects_a_replaced_rule_of_the_same_size(
 @pytest.mark.parametrize(
     ("chain", "drifted"), [("-t nat -I PREROUTING", 1), ("-t nat -I OUTPUT", 1), ("-I INPUT", 2)]
 )
-async def test_a_rule_inserted_first_by_other_programs_is_overtaken(node, steering, chain, drifted):
+async def test_a_rule_inserted_before_the_proxys_rule_is_overtaken_only_once(
+    node, steering, chain, drifted
+):
     await steering.apply({WEB: 36001})
     node.run(f"iptables-legacy {chain} -d 10.96.0.0/16 -j RETURN")
     assert await steering.repair() == drifted
     last = node.run(f"iptables-legacy {chain.replace('-I', '-S')}").splitlines()[-1]
     assert last.endswith("-d 10.96.0.0/16 -j RETURN")
-    # A program that inserts it again does so on purpose.
+    # A program that inserts its rule again does so on purpose.
     node.run(f"iptables-legacy {chain} -d 10.96.0.0/16 -j RETURN")
     before = nodes.tables(node)
     assert await steering.repair() == 0
@@ -266,7 +268,7 @@ async def test_with_ten_thousand_services_a_packet_traverses_a_few_dozen_rules(c
 
 
 def walked(node: nodes.Net) -> int:
-    """Return how many of the proxy's rules the only packet met since the counters were reset."""
+    """Return how many of the proxy's rules the only packet since the counters' reset met."""
     met, place = 0, {}
     for line in node.run("iptables-legacy-save -c -t nat").splitlines():
         if line.startswith("["):

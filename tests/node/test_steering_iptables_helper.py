@@ -28,7 +28,7 @@ def kind():
 
 @pytest.fixture
 def restore(tmp_path, monkeypatch):
-    """Replace iptables-restore by a script; return the file to which it writes its calls."""
+    """Replace iptables-restore by a script; return the file to which that writes its calls."""
 
     command, used = tmp_path / "iptables-legacy-restore", tmp_path / "used"
     real = shutil.which("iptables-legacy-restore")

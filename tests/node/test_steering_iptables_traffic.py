@@ -1,4 +1,4 @@
-"""Legacy tables' own effects on packets; test_steering_traffic tests the common ones."""
+"""Effects on packets that only legacy tables have; test_steering_traffic tests the others."""
 
 from __future__ import annotations
 

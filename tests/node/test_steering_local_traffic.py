@@ -1,4 +1,4 @@
-"""Effects of each guard of local steering on packets, and on other programs' state."""
+"""Effects of local steering's guards on packets, and on other programs' state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from userspace_proxy.steering import REFUSE, SteeringFacts
 from userspace_proxy.steering.local import LocalSteering, remove_routes
 
 pytestmark = pytest.mark.netns
-# State of another program: routes of the same kind, rules, and a table.
+# State of another program: routes like the proxy's, rules, and a table.
 FOREIGN = """
     ip route add local 203.0.113.0/24 dev lo proto static
     ip route add 203.0.113.9 via 10.1.0.2 metric 117

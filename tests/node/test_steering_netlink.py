@@ -1,4 +1,4 @@
-"""Netlink sockets when the kernel sends much at the same time."""
+"""Netlink sockets while the kernel sends many messages at once."""
 
 import errno
 import socket
@@ -11,7 +11,7 @@ from userspace_proxy.kernel.netlink.messages import CREATE, EXCL
 from userspace_proxy.kernel.netlink.sockets import NETLINK_ROUTE
 
 pytestmark = pytest.mark.netns
-# Their errors take several times a socket's memory.
+# The errors of so many requests take several times a socket's buffer.
 MANY = 2000
 TABLE, PROTOCOL = 4242, 99
 

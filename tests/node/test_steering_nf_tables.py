@@ -1,4 +1,4 @@
-"""Kernel tables: rules as ``nft`` prints them, reading them back, and detecting changes."""
+"""Kernel tables: rules as ``nft`` prints them, reading tables back, and detecting changes."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_a_table_is_read_back_and_differs_after_any_change(node):
             before = table.read_definitions()
 
 
-def test_a_set_unparseable_by_other_libraries_does_no_harm(node, ruleset):
+def test_a_set_that_other_libraries_cannot_parse_prevents_no_change(node, ruleset):
     add_foreign_set()
     ruleset.commit(table_with_map().messages)
     assert list_tables() == ["other", "ours"]
@@ -239,7 +239,7 @@ def test_a_foreign_change_during_an_own_change_affects_the_table(node, ruleset, 
 
 
 def test_other_changes_by_the_same_socket_are_noticed(ruleset, watch):
-    """Another process may have a copy of the socket."""
+    """Another process with a copy of the socket may have made them."""
     table = TableWriter("userspace-proxy")
     table.create()
     ruleset.commit(table.messages)

@@ -48,7 +48,7 @@ def kind():
 
 @contextmanager
 def no_more_descriptors():
-    """Prevent this process from opening sockets, such as one for connection tracking."""
+    """Prevent this process from opening sockets, such as that for connection tracking."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.open(os.devnull, os.O_RDONLY)
     os.close(free)
@@ -229,7 +229,7 @@ async def test_a_change_tolerates_elements_removed_or_replaced_by_another_progra
 
 
 async def test_a_change_rewrites_no_rules(node, steering):
-    """A rewritten rule has a new handle."""
+    """A rewritten rule would have a new handle."""
     await steering.apply({WEB: 36001, DNS: 36002})
     before = node.run("nft -a list chains; nft -a list chain inet userspace-proxy prerouting")
     await steering.apply({WEB: 36003, CART: REFUSE})

@@ -104,7 +104,7 @@ async def test_an_open_flow_follows_a_change_after_stale_conntrack_entries_are_r
 
 
 def evil(priority: int) -> str:
-    """Return the command by which another program translates frontends."""
+    """Return the command with which another program adds a chain that translates frontends."""
     return f"""nft '
         table ip evil {{
             chain pre {{
@@ -145,7 +145,7 @@ async def test_a_chain_translating_a_frontend_first_is_reported(cluster, steerin
 async def test_a_chain_of_equal_priority_is_not_blamed_because_the_order_is_unknown(
     cluster, steering, web, is_first
 ):
-    """Of chains with equal priority the kernel evaluates the one that was added last first."""
+    """Among chains of equal priority, the kernel evaluates first the one that was added last."""
     if is_first:
         await steering.clean_up()
         cluster.node.run(evil(-110))
@@ -165,7 +165,7 @@ async def test_a_chain_of_equal_priority_is_not_blamed_because_the_order_is_unkn
         pytest.param(-112, True, id="before"),
     ],
 )
-async def test_on_the_kernel_path_the_chain_that_translates_to_endpoints_counts(
+async def test_on_the_kernel_path_only_a_chain_before_translation_to_endpoints_is_reported(
     cluster, steering, priority, is_first
 ):
     endpoints = (SocketAddress(nodes.POD_IP, 8080),)

@@ -118,7 +118,7 @@ def test_no_other_program_can_change_the_table(cluster, catching, harm):
 
 
 def test_without_table_owner_support_the_reply_table_is_repaired(cluster, monkeypatch):
-    """A table with an owner is refused as by such a kernel: like an unsupported flag."""
+    """A table with an owner is refused with the error of such a kernel: an unsupported flag."""
     monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
     with Catching(cluster) as catching:
         before = cluster.node.run("nft list ruleset")
@@ -157,7 +157,7 @@ def test_nft_lists_the_reply_table_as_written(cluster):
 
 
 def test_a_missing_capability_is_returned_as_the_reason(cluster):
-    """In a process of a user without capabilities."""
+    """It is returned in a process whose user has no capabilities."""
     script = (
         "import asyncio; from userspace_proxy.steering import ReplyRouting\n"
         "async def main():\n"

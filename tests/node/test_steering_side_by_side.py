@@ -47,7 +47,7 @@ def node(lock_file):
 
 @pytest.fixture
 async def make(node, kind):
-    """Create and start steering objects; close them at the end."""
+    """Return a function that creates and starts steering objects, which are closed at the end."""
     made = []
 
     async def make(facts: SteeringFacts) -> Steering:
@@ -63,7 +63,7 @@ async def make(node, kind):
 
 @pytest.fixture
 async def stable(make):
-    """A proxy that steers already."""
+    """A proxy that has already applied its rules."""
     steering = await make(STABLE)
     await steering.apply({OUTSIDE: 36101, DNS: 36102, CART: REFUSE})
     return steering
@@ -156,7 +156,7 @@ async def test_all_proxies_with_rules_are_listed_by_label(node, kind, stable, ma
 
 @pytest.fixture
 async def cleanup(node):
-    """Runs the command; returns its exit status and the last line of its output."""
+    """Run the command ``cleanup``; return its exit status and the last line of its output."""
 
     async def cleanup(*flags):
         done = await asyncio.to_thread(

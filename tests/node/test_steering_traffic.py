@@ -136,7 +136,7 @@ async def test_dnat_follows_the_nodes_address(cluster, steering, web):
         "ip address add 10.1.0.9/24 dev pod0"
     )
     assert await steering.repair() == 0, "a new address is no drift"
-    # On a slow machine the last listing of addresses is used a moment longer.
+    # On a slow machine, the previous listing of addresses stays in use for a moment.
     async with asyncio.timeout(60):
         while not leads_to(cluster.node, "10.3.0.1", "10.1.0.9"):
             await steering.repair()
@@ -162,7 +162,7 @@ async def test_a_udp_client_sending_before_the_service_exists_is_served_later(
 async def test_a_tcp_client_dialling_before_the_service_exists_is_served_from_the_same_port(
     cluster, steering, web, where
 ):
-    """Its SYN bypassed the proxy, and its entry would misroute the next one."""
+    """Its first SYN bypassed the proxy: that entry would misroute the next SYN."""
     client = net_of(cluster, where)
     await steering.apply({})
     cluster.node.run("echo 1 > /proc/sys/net/ipv4/ip_forward")

@@ -1,4 +1,4 @@
-"""The first line of ``explain`` about Services with a real mistake: its cause, and no other.
+"""The first line of ``explain`` about a really broken Service states its cause, and no other.
 
 That line ends with the sentence that the page and ``status`` show for the Service.
 """
@@ -61,7 +61,7 @@ def test_the_first_line_states_the_cause(testbed, case):
         return case.says.format(**places) in first
 
     wait_for(f"“{case.says.format(**places)}”", says, deadline_s=20.0, hint=lambda: "\n".join(said))
-    # One failure has one code: in the counter and in the sentence.
+    # A failure has the same code in the counter and in the sentence.
     for endpoint in (e for port in agent.status()["ports"] for e in port["endpoints"]):
         counted = endpoint["failures_by_cause"]
         assert not counted or [*counted] == [endpoint["cause"]["code"]], endpoint

@@ -29,7 +29,7 @@ def testbed(tmp_path):
 
 @pytest.fixture
 def server(testbed):
-    """Serve two Services whose endpoints are one server: one is probed, one only by commands."""
+    """Serve two Services with the same server as their endpoint: the agent probes only one."""
     with contextlib.closing(CountingServer(testbed.sandbox.add_pod("database"), TARGET)) as server:
         documents = []
         for number, (name, path) in enumerate(PATHS.items(), 10):
@@ -72,7 +72,7 @@ def test_no_probe_completes_a_handshake(testbed, server, load):
             assert "accepts a connection after" in done.stdout
     assert probes(testbed.agent)[1] == 0
     assert (server.accepted, server.aborted) == ([], [])
-    # The server does count clients: it accepts one through each Service and family.
+    # The server does count clients: it accepts a client of each Service and family.
     for number in range(10, 10 + len(PATHS)):
         for version in VERSIONS:
             with testbed["pod"].dial((CLUSTER_IPS[version].format(number), PORT)) as client:

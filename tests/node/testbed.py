@@ -34,7 +34,7 @@ class Testbed:
         agent: The class of the agent.
     """
 
-    # Prevents that pytest collects this class.
+    # Prevents pytest from collecting this class.
     __test__ = False
 
     def __init__(
@@ -162,8 +162,8 @@ def without_noise(text: str) -> str:
 def without_states(text: str) -> str:
     """Return routes without link states and expiry times, which change by themselves.
 
-    Routes that the kernel adds for an IPv6 address are omitted, too: it adds them in a thread of
-    its own, perhaps between two listings.
+    Routes that the kernel adds for an IPv6 address are omitted, too: it does so in a kernel thread,
+    perhaps between two listings.
     """
     by_kernel = r"^(?:(?:local|anycast) )?\S*:\S* .*\bproto kernel\b.*\n"
     text = re.sub(by_kernel, "", text, flags=re.MULTILINE)
@@ -198,5 +198,5 @@ def as_older_nft_prints(listing: str) -> str:
 
 
 def steerings(first: str, *others: str) -> list[object]:
-    """Return parameters: the first one for every run, the others only for ``make test-all``."""
+    """Return parameters: the first mode for every run, the others only for ``make test-all``."""
     return [first, *(pytest.param(other, marks=pytest.mark.long) for other in others)]

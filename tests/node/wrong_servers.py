@@ -30,7 +30,7 @@ _LATE_S = 4.0
 
 
 class WrongServers:
-    """The pod's behaviour on its ports that the sandbox's own backends don't provide."""
+    """The behaviour of the pod's ports that the sandbox's own backends don't have."""
 
     def __init__(self, testbed: Testbed) -> None:
         pod = testbed.pod("pod")
@@ -76,7 +76,7 @@ class WrongServers:
 
     def _answer_late(self, server: socket.socket) -> None:
         timer = threading.Timer(_LATE_S, server.sendto, server.recvfrom(4096))
-        # The timer is joined before the socket is closed.
+        # The timer's thread has ended before the socket is closed.
         self._stack.callback(timer.join)
         timer.start()
 
@@ -106,7 +106,7 @@ class WrongServers:
 _NODE = (
     f"ip link add {LINK} type veth peer name far9; ip link set {LINK} up; ip link set far9 up; "
     f"sysctl -qw net.ipv4.conf.far9.arp_ignore=8; ip address add 10.99.0.1/24 dev {LINK}; "
-    # Takes precedence over the default route.
+    # This route takes precedence over the default route.
     f"ip route add throw {UNROUTED}; "
     "nft add table ip hardening; "
     "nft add chain ip hardening out '{ type filter hook output priority 0; }'; "

@@ -1,8 +1,8 @@
-"""Services with one mistake each that shows to clients, and the expected first line.
+"""Services that each have one mistake that clients notice, and the expected first line.
 
     Mistake ──▶ objects ──▶ clients dial ──▶ ``explain``: its sentence contains the cause
 
-The cases of ``broken_services`` have codes that every observer shows. These mistakes show only
+The cases of ``broken_services`` have codes that every observer shows. The mistakes here show only
 after a client has dialled.
 """
 
@@ -41,7 +41,7 @@ from userspace_proxy.causes.say import Form, say
 
 @dataclass(frozen=True)
 class Mistake:
-    """A Service that doesn't serve its clients, or not all of them."""
+    """A Service that doesn't serve all of its clients, and the expected explanation."""
 
     name: str
     says: str
@@ -224,7 +224,7 @@ ORIGINAL = Mistake("original", "", dials=0)
 
 
 def objects_of(case: Mistake, **places: str) -> Iterator[Object]:
-    """Yield the Service and its slice; ``places`` are ``pod`` and others in ``ips``."""
+    """Yield the Service and its slice; ``places`` are the addresses of ``pod`` and others."""
     prefix = "userspace-proxy.io/"
     yield {
         "apiVersion": "v1",

@@ -18,7 +18,7 @@ HELD_FLOWS = Spec(
     "held-flows", ["10.96.8.5", "fd00:10:96::85"], [Port(80, "UDP")], annotations={HOLD: "1m"}
 )
 REQUEST = b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
-# The proxy can close only connections that it relays, not those on the kernel path.
+# The proxy can close only connections that it relays, not connections on the kernel path.
 ON_USERSPACE = {PATH: "userspace"}
 ENDED = Spec("ended", ["10.96.8.1", "fd00:10:96::81"], annotations=ON_USERSPACE)
 FLOWING = Spec("leaving-flows", ["10.96.8.4"], [Port(80, "UDP")], annotations=ON_USERSPACE)
@@ -26,13 +26,13 @@ V4_AND_V6 = pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
 
 
 class TestConnections:
-    """Annotations of this proxy."""
+    """The effects of this proxy's annotations."""
 
     @V4_AND_V6
     def test_connections_to_an_unready_endpoint_are_closed_if_annotated(
         self, world: World, v6: bool
     ) -> None:
-        """Source: kubernetes#108523: clients stay with a demoted primary."""
+        """Source: kubernetes#108523: clients would stay connected to a demoted primary."""
         ended = ENDED.but(annotations=ENDED.annotations | {ON_REMOVAL: "1s"})
         one, two = world.pods("one", "two", v6=v6)
         world.put(ENDED.at(one))
@@ -83,7 +83,7 @@ class TestConnections:
     def test_a_connection_waits_for_the_first_endpoint_with_hold(
         self, world: World, v6: bool
     ) -> None:
-        """Not part of Kubernetes; OpenShift's unidler."""
+        """Not part of Kubernetes; like OpenShift's unidler."""
         world.put(HELD)
         asked = [client.dial((HELD.ips[v6], 80)) for client in world.testbed.clients.values()]
         for sock in asked:
@@ -108,10 +108,10 @@ class TestConnections:
     def test_connections_beyond_the_endpoint_limit_wait_for_others_to_end(
         self, world: World, v6: bool
     ) -> None:
-        """Not part of Kubernetes; HAProxy's maxconn."""
+        """Not part of Kubernetes; like HAProxy's maxconn."""
         world.put(LIMITED.at(*world.pods("one", v6=v6)))
         address = (LIMITED.ips[v6], 80)
-        # Each worker has one connection, whichever worker the kernel chose.
+        # Each of the two workers opens at most one connection to the endpoint, so ten or more wait.
         dialled = [world.testbed["pod"].dial(address) for _ in range(12)]
         wait_for("some to wait", lambda: waiting(world, LIMITED) >= 10)
         for sock in dialled:

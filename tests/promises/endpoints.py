@@ -1,4 +1,4 @@
-"""Which endpoints get clients: with no or several slices, terminating or unready, hairpin."""
+"""Which endpoints get clients: unready and terminating ones, and the client itself."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REFUSAL_S = 3.0
 
 
 def leaving(ip: str, *, serving: bool = True) -> At:
-    """Return an endpoint of a pod that is being deleted."""
+    """Return an endpoint of a pod that is being deleted, by default a serving one."""
     return At(ip, ready=False, serving=serving, terminating=True)
 
 
@@ -79,7 +79,7 @@ class TestEndpoints:
     def test_unready_addresses_are_used_if_slices_mark_them_ready(self, world: World) -> None:
         """Source: e2e "should be able to connect to terminating and unready endpoints …"."""
         one, two = world.pods("one", "two")
-        # The control plane marks all pods as ready if publishNotReadyAddresses is set.
+        # The control plane marks all endpoints as ready if publishNotReadyAddresses is set.
         world.put(EARLY.at(one, two))
         assert world.all_of("pod", EARLY.address) == {"one", "two"}
         world.put(EARLY.but(more={}).at(one, At(two, ready=False)))
@@ -94,7 +94,7 @@ class TestEndpoints:
         assert world.all_of("pod", SLICED.address) == set(PODS)
         world.put(SLICED.but(slices=[[one], [three]]))
         assert world.all_of("pod", SLICED.address) == {"one", "three"}
-        # A moved endpoint stays although its old slice still lists it.
+        # A moved endpoint is used, although its old slice still lists it as unready.
         world.put(SLICED.but(slices=[[At(one.ip, ready=False)], [one]]))
         assert world.all_of("pod", SLICED.address) == {"one"}
 

@@ -1,4 +1,4 @@
-"""Which proxy serves a Service, by label; balancing by annotation; and restarts."""
+"""The label that selects a Service's proxy, annotations for balancing, and restarts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .world import World, eventually
 
 LABELLED = Spec("labelled", ["10.96.7.1"], [Port(node_port=30150)], more={"type": "NodePort"})
 BALANCED = Spec("balanced", ["10.96.7.2"])
-# So many that each of two workers, which don't share counts, has some.
+# So many that each of two workers, which count separately, has some connections.
 LONG_LIVED = 20
 RESTARTED = Spec(
     "restarted",
@@ -51,7 +51,7 @@ class TestLabels:
     def test_a_new_endpoint_gets_new_connections_while_old_connections_stay_open(
         self, world: World, balance: str
     ) -> None:
-        """Long-lived gRPC: with round robin, a new pod gets connections only as old ones close."""
+        """For long-lived gRPC connections: round robin would give a new pod too few of them."""
         spec = BALANCED.but(annotations={BALANCE: balance})
         world.put(spec.at(*world.pods("one")))
         assert {hold(world) for _ in range(LONG_LIVED)} == {"one"}
@@ -61,12 +61,12 @@ class TestLabels:
         assert world.all_of("pod", BALANCED.address) == {"one", "two"}
 
     def test_slow_start_ramps_up_a_new_endpoint(self, world: World) -> None:
-        """Not part of Kubernetes; Envoy's slow start."""
+        """Not part of Kubernetes; like Envoy's slow start."""
         spec = BALANCED.but(annotations={SLOW_START: "1h"})
         world.put(spec.at(*world.pods("one")))
         world.put(spec.at(*world.pods("one", "two")))
         answers = [world.who("pod", spec.address) for _ in range(30)]
-        # A tenth of the other endpoint's share, counted by each worker separately.
+        # A tenth of the other endpoint's share; each worker counts separately.
         assert answers.count("two") <= 6
         shown = [e["preference"] for e in world.shown(spec.name)[0]["endpoints"]]
         assert sorted(shown) == ["", "starts slowly: 10 %"]
@@ -74,7 +74,7 @@ class TestLabels:
         assert world.all_of("pod", spec.address) == {"one", "two"}
 
     def test_with_source_hash_clients_keep_endpoints_after_a_restart(self, world: World) -> None:
-        """Not part of Kubernetes; Cilium's Maglev. All workers and processes pick the same."""
+        """Not part of Kubernetes; like Cilium's Maglev: all workers and processes agree."""
         spec = BALANCED.but(annotations={BALANCE: "source-hash"})
         world.put(spec.at(*world.pods()))
         before = {name: world.all_of(name, spec.address) for name in world.testbed.clients}

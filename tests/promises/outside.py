@@ -105,7 +105,7 @@ class TestOutside:
         assert said == dict.fromkeys(said, "one")
 
     def test_a_node_port_used_by_a_daemon_is_served_after_its_exit(self, world: World) -> None:
-        """Source: e2e "should … node port collisions"; here, the later claimant waits."""
+        """Source: e2e "should … node port collisions"; here, the Service waits for its port."""
         at = (world.ip("node-1"), DAEMON_PORT)
         daemon = world.testbed.node.serve("daemon", tcp=DAEMON_PORT)
         world.put(COLLIDING.at(*world.pods("one")))
@@ -116,7 +116,7 @@ class TestOutside:
             return " ".join(port["problem"] for port in world.shown("colliding"))
 
         assert str(DAEMON_PORT) in problem()
-        # Sockets of processes are listed every few seconds only.
+        # The sockets of other processes are listed only every few seconds.
         wait_for(
             "its name", lambda: f"(pid {daemon.pid})" in problem(), deadline_s=120.0, hint=problem
         )

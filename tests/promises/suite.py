@@ -34,6 +34,6 @@ __all__ = [
 
 @pytest.fixture(autouse=True)
 def hang_up(world: World) -> Iterator[None]:
-    """Close a test's connections."""
+    """Close a test's connections when it ends."""
     yield
     world.hang_up()

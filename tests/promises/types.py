@@ -1,4 +1,4 @@
-"""Changes of a Service's type and ports while clients connect; deleting and recreating it."""
+"""Changes of a Service's type and ports while clients connect; deletion and recreation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .world import PODS, Address, World, eventually
 LB_IP = "203.0.113.10"
 NODE_PORT = 30100
 CHANGING = Spec("changing", ["10.96.2.1"])
-# Every change from one type to another, once.
+# Each change from one type to another occurs once.
 ALL_CHANGES = "CNCLCENLNELEC"
 SERVED_AT = {
     "C": {"cluster IP"},
@@ -79,7 +79,7 @@ class TestTypes:
             meanwhile=lambda: seen.append(world.who("pod", MANY.address)),
         )
         assert world.who("pod", MANY.address) == "one-new"
-        # The target changes once, without a refused client.
+        # Answers change from the old target to the new one once, and no client is refused.
         assert set(seen) <= {"one", "one-new"}
         assert seen == sorted(seen)
 

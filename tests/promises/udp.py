@@ -1,4 +1,4 @@
-"""UDP clients with a fixed source port: none is left with an endpoint that is gone."""
+"""UDP clients with a fixed source port: none stays at an endpoint that is gone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TestUdp:
 
     @pytest.fixture
     def socks(self, world: World) -> list[socket.socket]:
-        """Sockets of all clients, used before any endpoint exists."""
+        """The sockets of all clients, which have already sent before any endpoint exists."""
         world.put(FLOWING)
         ats: tuple[Address, ...] = (FLOWING.address, (world.ip("node-1"), 30160))
         socks = [world.udp(client, at) for client in world.testbed.clients for at in ats]

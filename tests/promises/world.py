@@ -33,9 +33,9 @@ CLUSTER_CIDR = "10.244.0.0/16,fd00:10:244::/56"
 EXTERNAL_IPS = "203.0.113.0/24,fd00:203:0:113::/64,192.0.2.0/24,10.96.20.0/24"
 FLAGS = (f"--cluster-cidr={CLUSTER_CIDR}", f"--allow-external-ips={EXTERNAL_IPS}")
 ASKS = 12
-# The kernel draws an endpoint each time: one of three is missed once in a million times.
+# The kernel chooses at random each time: one of three endpoints is missed once in a million runs.
 ASKS_WHERE_DRAWN = 40
-# How long a client waits for an answer: dropped packets don't arrive later.
+# How long a client waits for an answer: a dropped packet is never answered.
 PATIENCE_S = 1.0
 PODS = ("one", "two", "three")
 INSIDE = ("pod", "node-1")
@@ -46,7 +46,8 @@ class World(abc.ABC):
     """One node whose agent reads Services from somewhere.
 
     Args:
-        testbed: Has the clients ``pod``, ``node-1`` and ``laptop``; the agent isn't started.
+        testbed: A testbed with the clients ``pod``, ``node-1`` and ``laptop``; its agent isn't
+        started.
     """
 
     def __init__(self, testbed: Testbed) -> None:
@@ -74,15 +75,15 @@ class World(abc.ABC):
 
     @abc.abstractmethod
     def begin_node_deletion(self) -> None:
-        """Start to delete this node's object; a finalizer keeps it for now."""
+        """Start to delete this node's object, which a finalizer keeps for now."""
 
     def put(self, *specs: Spec, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Write Services and wait until they are applied; ``meanwhile`` is called repeatedly."""
+        """Write Services; call ``meanwhile`` repeatedly until they are applied."""
         self.write(*specs)
         self.settle(meanwhile)
 
     def delete(self, *specs: Spec, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Delete Services and wait until that is applied; ``meanwhile`` is called repeatedly."""
+        """Delete Services; call ``meanwhile`` repeatedly until that is applied."""
         self.erase(*specs)
         self.settle(meanwhile)
 
@@ -108,7 +109,7 @@ class World(abc.ABC):
             )
 
         wait_for("all to be in force", is_in_force, hint=self.agent.log)
-        # Workers answer this after they have handled all earlier commands.
+        # Workers answer this query only after they have handled all earlier commands.
         self.agent.status()
 
     def pods(self, *names: str, v6: bool = False) -> list[str]:
@@ -130,8 +131,8 @@ class World(abc.ABC):
     ) -> str:
         """Return the pod that answers a client; or ``refused``, ``silence`` or ``unreachable``.
 
-        With ``leaves_nothing`` the client sends RST: the pod keeps no socket in TIME_WAIT, which
-        may drop a later SYN from the same port to another Service address.
+        With ``leaves_nothing`` the client ends with an RST, so that the pod keeps no socket in
+        TIME_WAIT, which may drop a later SYN from the same port to another Service address.
         """
         dialler = self.testbed[client]
         made = dialler.tcp(address[0]) if protocol == "TCP" else dialler.new_udp(address[0])
@@ -199,7 +200,7 @@ class World(abc.ABC):
 
 
 class ManifestWorld(World):
-    """The agent reads one file, which is replaced atomically."""
+    """A world whose agent reads one file, which is replaced atomically."""
 
     def __init__(self, testbed: Testbed) -> None:
         super().__init__(testbed)
@@ -268,6 +269,6 @@ def eventually(what: str, expected: object, actual: Any, *, deadline_s: float = 
 
 
 def after(seconds: float) -> None:
-    """Wait that long without any traffic, like an idle client."""
+    """Wait for so many seconds without any traffic, like an idle client."""
     until = time.monotonic() + seconds
     wait_for("time to pass", lambda: time.monotonic() >= until, deadline_s=seconds + 1)

@@ -2,7 +2,7 @@
 
     agent ──TLS, in the node's namespace──▶ ApiProxy ──TLS──▶ kube-apiserver
 
-It has the API server's certificate: without TLS the agent, like kubectl, would send no token. Each
+It has the API server's certificate: without TLS, the agent would send no token, like kubectl. Each
 connection carries one request. A fault is a function of the request; its result replaces the
 server's response, or truncates it. Without a fault the server's bytes pass unchanged.
 """
@@ -45,18 +45,18 @@ class Request:
 
     @property
     def resource(self) -> str:
-        """``services`` and the like."""
+        """The resource in the path, such as ``services``."""
         return self.path.partition("?")[0].rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The agent's response, instead of the server's.
+    """What the agent receives instead of the server's response.
 
     Args:
         head: Sent first; empty: the server's own response is passed on.
         passed: How many bytes of the server's response are passed on; None: all.
-        is_silent: Nothing more is sent, and the connection stays open.
+        is_silent: Whether nothing more is sent while the connection stays open.
     """
 
     head: bytes = b""
@@ -96,7 +96,7 @@ class ApiProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def be(self, fault: Fault, *, breaks: bool = True) -> None:
-        """Begin a fault; reset open connections, so that it affects the agent immediately."""
+        """Begin a fault; reset open connections, so that it takes effect immediately."""
         self._fault = fault
         if breaks:
             self.break_off()
@@ -107,7 +107,7 @@ class ApiProxy:
         self._is_silent = False
 
     def stalled(self) -> None:
-        """Stop passing on data, on open and new connections; nothing is closed."""
+        """Stop passing on data on open and new connections during the block; close none of them."""
         self._is_silent = True
 
     def break_off(self) -> None:
@@ -117,7 +117,7 @@ class ApiProxy:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def since(self, began_s: float) -> list[Request]:
-        """Return the requests since a point in monotonic time."""
+        """Return the requests since this monotonic time."""
         return [request for request in self.requests if request.at_s >= began_s]
 
     def close(self) -> None:
@@ -156,7 +156,7 @@ class ApiProxy:
         self._open.discard(client)
 
     def _pass(self, client: socket.socket, head: bytes, body: bytes, most: int | None) -> None:
-        """Pass a request on, and so many bytes of its response back."""
+        """Pass a request on, and pass so many bytes of its response back."""
         address = (self._upstream.hostname or "", self._upstream.port or 443)
         with socket.create_connection(address, 30) as plain:
             server = self._context.wrap_socket(plain, server_hostname=address[0])
@@ -211,7 +211,7 @@ def _closing(head: bytes) -> bytes:
 
 
 def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
-    """Return a request up to its empty line, and the received part of its body."""
+    """Return a request's head up to the empty line, and the received part of its body."""
     received = b""
     while b"\r\n\r\n" not in received and len(received) < _HEAD_MAX:
         if not (data := client.recv(1 << 14)):

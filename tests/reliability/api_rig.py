@@ -3,8 +3,8 @@
     row ──TLS──▶ kube-apiserver ◀──TLS── ApiProxy ◀──TLS, in the node's namespace── agent
                  one for all rows
 
-Rule 1: a row leaves the API server running, with the Services of the rig and its permissions.
-Rule 2: one row at a time uses it, so their group is serial.
+Rule 1: a row leaves the API server running, with the rig's Services and permissions.
+Rule 2: one row at a time uses the API server, so the rows' group is serial.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PATHS = {
     "EndpointSlice": "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices",
 }
 WRITERS = 16
-# The API server writes its endpoints itself, but not here.
+# An API server usually writes its own endpoints; that of the tests doesn't.
 _KUBERNETES = {
     "apiVersion": "discovery.k8s.io/v1",
     "kind": "EndpointSlice",

@@ -1,4 +1,4 @@
-"""Rows about the API server: unavailable, wrong answers, refusals, or many changes."""
+"""Rows about the API server: outages, wrong answers, refusals, and many changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GROUP = Group("API server", is_serial=True)
 
 
 class LocalApiRig(ApiRig):
-    """The same with local steering: a recreated Service gets no new proxy port."""
+    """An API rig with local steering: a recreated Service gets no new proxy port."""
 
     steering = "local"
 
@@ -55,7 +55,7 @@ KILLED = Limits(
 
 
 def evidence(problem: str) -> list[Evidence]:
-    """Return the evidence for a problem of the source."""
+    """Return the evidence that shows a problem of the source."""
     return [Metric("source_problems"), Problem(problem), LogLine("API server problem")]
 
 
@@ -138,7 +138,7 @@ def api_down_at_start_stateless(rig: ApiRig) -> Iterator[None]:
 
 
 def answers(fault: Fault) -> Callable[[ApiRig], Iterator[None]]:
-    """Return a row's fault: these answers, after which changes take effect again."""
+    """Return a fault: the API server gives these answers; then changes take effect again."""
 
     def run(rig: ApiRig) -> Iterator[None]:
         rig.proxy.be(fault)
@@ -150,7 +150,7 @@ def answers(fault: Fault) -> Callable[[ApiRig], Iterator[None]]:
 
 
 def after_expiry(answer: Answer) -> Fault:
-    """Answer watches with 410, so that lists follow, and these with the given answer."""
+    """Answer watches with 410, so that lists follow, and answer those as given."""
     return lambda request: GONE if request.is_watch else answer
 
 
@@ -160,7 +160,7 @@ def all_requests(answer: Answer) -> Fault:
 
 
 def only_watches(answer: Answer) -> Fault:
-    """Answer watches with the given answer; lists are the server's."""
+    """Answer watches with the given answer; lists get the server's own response."""
     return lambda request: answer if request.is_watch else None
 
 

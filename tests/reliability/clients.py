@@ -1,4 +1,4 @@
-"""Rows about clients: too many, too slow, vanished, or with spoofed addresses."""
+"""Rows about clients that are too many, too slow, have vanished, or spoof addresses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BUSY = "other Services' latency grows while clients keep all CPUs of the node bu
 
 
 class SinkRig(Rig):
-    """A third Service: its endpoint's kernel accepts all connections, and no program reads."""
+    """A rig with a third Service: its endpoint accepts connections, and never reads."""
 
     def prepare(self) -> None:
         pod = self.testbed.sandbox.add_pod("sink")
@@ -131,7 +131,7 @@ def clients_half_open(rig: Rig) -> Iterator[None]:
 
 
 class VanishingRig(SinkRig):
-    """The link and the routes of the crowd's pod will be removed."""
+    """A rig with a crowd's pod whose link and routes a row removes."""
 
     def prepare(self) -> None:
         super().prepare()
@@ -170,7 +170,7 @@ def clients_udp_flood(rig: UdpRig) -> Iterator[None]:
 
 
 class ThousandDescriptors(LimitedAgent):
-    """An agent with a descriptor limit that many service managers set."""
+    """An agent with 1,000 descriptors, a limit that many service managers set."""
 
     limit = 1000
 

@@ -86,7 +86,7 @@ class ControlGroup:
             try:
                 self._folder.rmdir()
             except OSError:
-                # A process started or exited at this moment.
+                # A process has started or exited since the group was read.
                 return False
             return True
 

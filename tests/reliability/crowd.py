@@ -63,7 +63,7 @@ async def reset(address: tuple[str, int]) -> None:
 
 
 async def run_all(count: int, one: Callable[[], Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Call it so many times, ``AT_ONCE`` at a time; return results, or errors by their names."""
+    """Call a function so many times, ``AT_ONCE`` at a time; return the results or errors' names."""
     limit = asyncio.Semaphore(AT_ONCE)
 
     async def run() -> Any:
@@ -85,7 +85,8 @@ async def crowd(kind: str, count: int, address: tuple[str, int], text: str) -> N
     for sock in held:
         if text:
             sock.send(text.encode())
-        # The exit of this process resets them, like that of a container with unread data.
+        # The exit of this process resets the connections, like that of a container with unread
+        # data.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     report(made=count, failed=len(failed), errors=sorted(set(failed)))
     if kind == "hold":

@@ -1,4 +1,4 @@
-"""Rows about endpoints that fail in various ways, while another endpoint serves."""
+"""Rows about endpoints that fail in various ways while another endpoint serves."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def endpoints_none(rig: Rig) -> Iterator[None]:
 
 
 class RollingRig(Rig):
-    """Two additional pods for the faulty Service."""
+    """A rig with two additional pods for the faulty Service."""
 
     new = ("new-1", "new-2")
 

@@ -1,4 +1,4 @@
-"""Evidence by which an operator sees a fault: a metric, a problem on the page, a log line."""
+"""Evidence that shows a fault to an operator: a metric, a problem on the page, a log line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIVENESS_S = 1.0
 
 
 class Observed(Protocol):
-    """The sources of evidence."""
+    """What evidence is read from: the proxy's metrics, status and log."""
 
     agent: Agent
 
@@ -26,10 +26,10 @@ class Evidence(Protocol):
     """A place where a fault shows."""
 
     def read(self, observed: Observed) -> object:
-        """Return the value before the fault, for :meth:`find`."""
+        """Return the value before the fault, which :meth:`find` needs."""
 
     def find(self, observed: Observed, before: object) -> str:
-        """Return the text for the table, or an empty one while the fault doesn't show here."""
+        """Return the text for the table; empty while this place doesn't show the fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Slower:
-    """More observations of a histogram above one of its bounds, in seconds."""
+    """A histogram that counts more observations above one of its bounds, in seconds."""
 
     name: str
     bound: str
@@ -81,7 +81,7 @@ class Slower:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem on the page and in ``/api/v1/status`` whose text contains this one."""
+    """A problem on the page and in ``/api/v1/status`` that contains this text."""
 
     text: str
 
@@ -115,7 +115,7 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class NoLiveness:
-    """``/livez`` doesn't answer: a kubelet would restart the container."""
+    """``/livez`` doesn't answer, so that a kubelet would restart the container."""
 
     def read(self, observed: Observed) -> None:
         pass
@@ -142,5 +142,5 @@ def read_metric(agent: Agent, name: str, labels: dict[str, str]) -> float:
         for sample in family.samples
         if sample.name in (wanted, f"{wanted}_total") and labels.items() <= sample.labels.items()
     ]
-    # The parser returns integers, too.
+    # The parser may also return integers.
     return float(sum(samples))

@@ -72,7 +72,7 @@ def footprint_of(pid: int, connections: int, kernel: str) -> Footprint:
     """Return the resources of a process and its descendants.
 
     Args:
-        connections: Its open connections.
+        connections: The number of the process's open connections.
         kernel: Lines of its node's rules, routes and listening sockets.
     """
     pids = frozenset(processes(pid))

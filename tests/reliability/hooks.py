@@ -37,7 +37,8 @@ NO_ROUTE = (
     "the program of a socket isn't told of an ICMP error that comes back within connect(): only a "
     "repeated SYN, after a second, ejects the endpoint"
 )
-# Of the 62 dials within the shortest fault; every second one of the first second gets the endpoint.
+# Of the 62 dials within the shortest fault; during the first second, every second dial gets the
+# failed endpoint.
 TWO, A_SECOND = 2 / 62, 15 / 62
 
 

@@ -1,4 +1,4 @@
-"""Rows about kernel state that other programs and administrators change."""
+"""Rows about kernel state that other programs or administrators change."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ REMOVALS = {
     "iptables-legacy -t nat -X UPROXY-PRE",
     "local": "nft delete table inet userspace-proxy/local",
 }
-# Rules are compared each second, and repaired on a busy machine within another second.
+# Rules are compared each second; on a busy machine, the repair takes another second.
 REPAIRED = Limits(failed=0.5, other_failed=100, other_p99_ms=250, fault_s=2.0, back_s=2.0)
 REPAIR: list[Evidence] = [
     Metric("steering_repairs"),
@@ -109,7 +109,7 @@ GAP = "until the repair, at most 2 s, new connections fail; open connections con
 
 
 def runs(script: str) -> Fault:
-    """Return a fault that is a script on the node, and that the proxy repairs itself."""
+    """Return a fault that a script on the node causes, and that the proxy itself repairs."""
 
     def fault(rig: Rig) -> Iterator[None]:
         rig.testbed.shell(script)
@@ -247,7 +247,7 @@ SWITCH_IPV6 = "for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo {} > $f;
 
 
 def ipv6_off_and_on(rig: Rig) -> Iterator[None]:
-    """Switch IPv6 off and on again, with the addresses and routes that the kernel removed."""
+    """Switch IPv6 off and on again; restore the addresses and routes that the kernel removed."""
     addresses = rig.testbed.shell("ip -6 -o address show scope global").splitlines()
     routes = rig.testbed.shell("ip -6 route show").splitlines()
     rig.testbed.shell(SWITCH_IPV6.format(1))

@@ -47,7 +47,7 @@ class Link:
         return self._process.pid
 
     def set(self, conditions: Conditions | None = None) -> None:
-        """Replace the conditions of both directions; without any, packets pass immediately."""
+        """Replace the conditions of both directions; by default, packets pass immediately."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{json.dumps(asdict(conditions or Conditions()))}\n")
         self._process.stdin.flush()

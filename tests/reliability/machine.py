@@ -1,4 +1,4 @@
-"""Rows about the machine's resources that are short for a while."""
+"""Rows about resources of the machine that are short for a while."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def remove_service(rig: Rig) -> None:
 
 
 class OwnDiskAgent(Agent):
-    """An agent with its own mounts, and a small disk for its log and state."""
+    """An agent with its own mounts, including a small disk for its log and state."""
 
     @property
     def command(self) -> list[str]:
@@ -64,7 +64,7 @@ class OwnDiskAgent(Agent):
         return ""
 
     def remount(self, option: str) -> None:
-        """Remount its root read-only (``ro``) or writable (``rw``)."""
+        """Remount the agent's root read-only (``ro``) or writable (``rw``)."""
         command = ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "mount", "-o"]
         subprocess.run([*command, f"remount,bind,{option}", "/"], check=True)
 
@@ -77,7 +77,7 @@ class OwnDiskRig(Rig):
 
 
 class VerboseRig(OwnDiskRig):
-    """The same, with a log of every connection."""
+    """A node whose proxy has its own disk, and logs every connection."""
 
     flags = ("--workers=2", "--connection-log=1")
 
@@ -99,7 +99,7 @@ def disk_full(rig: OwnDiskRig) -> Iterator[None]:
 
 
 def fill(path: Path) -> None:
-    """Write a file that fills its disk."""
+    """Write a file that fills the agent's disk."""
     with path.open("wb", buffering=0) as file:
         for size in (4096, 1):
             with contextlib.suppress(OSError):
@@ -135,7 +135,7 @@ class PipedAgent(Agent):
         os.close(theirs)
 
     def log(self) -> str:
-        """Reads the lines that were written since the last call."""
+        """Return the whole log, after reading what was written since the last call."""
         with self.log_path.open("ab") as file:
             while text := self.stderr.read():
                 file.write(text)
@@ -190,7 +190,7 @@ class ClockAgent(Agent):
         super().start(stderr)
 
     def set_clock(self, offset_s: int) -> None:
-        """Set its clock ahead of the machine's by so many seconds."""
+        """Set the agent's clock ahead of the machine's by so many seconds."""
         draft = self._offset.with_suffix(".draft")
         draft.write_text(str(offset_s))
         draft.replace(self._offset)

@@ -1,4 +1,4 @@
-"""Runs one row: quiet, fault, repair, recovery; and judges the results by the row's limits.
+"""Runs one row through quiet, fault, repair and recovery, and judges it by the row's limits.
 
 quiet load ─▶ footprint ─▶ load ─▶ break ─▶ evidence ─▶ repair ─▶ recovered ─▶ footprint
 """
@@ -55,15 +55,15 @@ class Measured:
     """Whether the row failed before, and was run a second time."""
 
     def problems(self) -> list[str]:
-        """Return how the row's limits were exceeded; empty if they hold."""
+        """Return which of the row's limits were exceeded, and how; empty if all hold."""
         return [*self.complaints, *self._costs(), *self._reports(), *self._recovery()]
 
     @property
     def other_limit_ms(self) -> float:
         """The limit of the other Service's p99.
 
-        It may be twice the p99 of the same connections without the proxy, so that other programs of
-        the machine don't count.
+        At least twice the p99 of the same connections without the proxy, so that delays by the
+        machine's other programs don't count.
         """
         slower = max(self.quiet.p99_ms, self.direct.p99_ms)
         return max(2 * slower, self.row.limits.other_p99_ms)
@@ -139,7 +139,7 @@ def measure(row: Row, folder: Path) -> Measured:
 
 def _quiet(rig: Rig) -> Outcome:
     loads: list[Load] = [rig.load_web(), rig.load_cart()]
-    # Excludes the first connections, for which caches are cold.
+    # Excludes the first connections, because caches are still cold.
     pass_time(2 * QUIET_S)
     web, cart = (load.stop() for load in loads)
     assert not web.failed, f"the rig doesn't serve: {web.failed}\n{rig.agent.log()}"
@@ -147,7 +147,7 @@ def _quiet(rig: Rig) -> Outcome:
 
 
 def _watch(row: Row, rig: Rig, values: Sequence[object], start: float) -> list[str]:
-    """Keep up the fault, and return the text of each piece of evidence."""
+    """Wait while the fault lasts, and return the text of each piece of evidence."""
     shown = [""] * len(row.evidence)
 
     def look() -> bool:
@@ -181,7 +181,7 @@ def _recover(row: Row, rig: Rig, repair: float) -> float:
 
 
 def _settle(row: Row, rig: Rig, before: Footprint) -> Footprint:
-    """Return the footprint once it is as before, or the one at the deadline."""
+    """Return the footprint once it equals the earlier one, or that at the deadline."""
     limits, taken = row.limits, [take_footprint(rig)]
 
     def is_settled() -> bool:

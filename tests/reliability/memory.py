@@ -36,7 +36,7 @@ class GroupedAgent(Agent):
 
 
 class MemoryRig(Rig):
-    """A node whose proxy has a memory limit, and a Service that sends what is requested."""
+    """A node whose proxy has a memory limit; a Service sends as many bytes as requested."""
 
     agent_type = GroupedAgent
     agent: GroupedAgent
@@ -46,7 +46,7 @@ class MemoryRig(Rig):
         self.testbed.add_pods("bulk", source=BULK.target)
         self.agent.group = ControlGroup("memory")
         self.resources.callback(self.agent.group.close)
-        # Processes that start without a limit read it 10 s later.
+        # Processes that start before the limit is set read it 10 s later.
         self.agent.group.limit_memory(AT_FIRST_BYTES)
 
     def start(self) -> None:

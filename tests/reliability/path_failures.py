@@ -2,8 +2,8 @@
 
 Run it as ``python -m tests.reliability.path_failures``, as root or, without the paths with hooks,
 in ``unshare -Urn``; arguments are the paths to measure. It prints the table of docs/paths.md.
-kube-proxy and its API server are those of ``make cluster``; they are built if they are missing. Its
-slices don't change, like this proxy's manifest.
+kube-proxy and its API server are those of ``make cluster``; they are built if they are missing. The
+slices that it reads don't change, nor does this proxy's manifest.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def kill(_testbed: Testbed, _pod: Pod, server: BackendProcess) -> None:
 
 
 def cut(_testbed: Testbed, pod: Pod, _server: BackendProcess) -> None:
-    """Drop the endpoint's answers."""
+    """Drop the packets that the endpoint sends."""
     pod.drop_traffic()
 
 
@@ -76,7 +76,7 @@ FAILURES: dict[str, Fail] = {
 
 @contextlib.contextmanager
 def ours(testbed: Testbed, web: Service, path: str) -> Iterator[None]:
-    """Serve with this proxy."""
+    """Serve with this proxy during the block."""
     agent = testbed.agent
     agent.flags = (f"--path={path.removesuffix(HOOKS)}", "--workers=1")
     testbed.serve(web)
@@ -116,7 +116,7 @@ def kube_proxy(testbed: Testbed, web: Service) -> Iterator[None]:
 def measure(path: str, fail: Fail) -> list[float]:
     """Return the start times of failed requests, in seconds since the endpoint's failure.
 
-    Measures again if other work delays the client, which would make requests fail.
+    Measures again if other work delays the client so much that requests would fail.
     """
     for _ in range(TRIES):
         outcome, failed_at = measure_once(path, fail)
@@ -154,7 +154,7 @@ def measure_once(path: str, fail: Fail) -> tuple[Outcome, float]:
 
 
 def describe(found: Sequence[float]) -> str:
-    """Return how many requests failed, and how many after a proxy could have known."""
+    """Return how many requests failed, and how many of those after a proxy could have noticed."""
     if not found:
         return "0"
     later = sum(at > IN_FLIGHT_S for at in found)

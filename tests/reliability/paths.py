@@ -30,7 +30,7 @@ PORTS = KERNELS_PORTS + LAST_PORT - FIRST_PORT + 1
 
 
 class RelayedRig(Rig):
-    """Packets of the first endpoint pass the relay."""
+    """A rig in which packets of the first endpoint pass the relay."""
 
     def prepare(self) -> None:
         self.link = Link(self.testbed.node, self.pod("one"))
@@ -93,7 +93,7 @@ def link_of_1_mbit(rig: RelayedRig) -> Iterator[None]:
 
 
 class TwoNodesRig(Rig):
-    """The first endpoint is a pod on another node."""
+    """A rig whose first endpoint is a pod on another node."""
 
     def prepare(self) -> None:
         self.far: SandboxNode = self.testbed.sandbox.add_node()
@@ -116,13 +116,13 @@ def node_gone(rig: TwoNodesRig) -> Iterator[None]:
 
 
 class FewPortsRig(Rig):
-    """One endpoint, which sees the node's address, and few ephemeral ports for that."""
+    """A rig with one endpoint, and few ephemeral ports for the node's address that it sees."""
 
     flags = ("--workers=2", "--preserve-client-address=never")
     web_pods = ("one",)
 
     def is_well(self) -> bool:
-        """The page shows this problem for a minute."""
+        """Return whether only the shortage of ports is shown, which stays for a minute."""
         with contextlib.suppress(OSError):
             problems = self.agent.status()["problems"]
             return all("no source port" in problem["what"] for problem in problems)
@@ -155,7 +155,7 @@ QUERIES = 50
 
 
 class UdpRig(Rig):
-    """A UDP Service with two endpoints, in addition to the others."""
+    """A rig with an additional UDP Service, which has two endpoints."""
 
     def services(self) -> tuple[Service, ...]:
         ips = tuple(str(self.pod(name).ip) for name in self.web_pods)
@@ -194,5 +194,5 @@ def udp_endpoint_refuses(rig: UdpRig) -> Iterator[None]:
         rig.complaints.append(f"{QUERIES - answered} UDP queries not answered")
     yield
     rig.dns["one"] = rig.pod("one").serve(None, udp=53)
-    # The page shows a UDP Service's repair once it has new flows.
+    # The page shows that a UDP Service works again once it has new flows.
     rig.count_answers(QUERIES)

@@ -24,7 +24,7 @@ STARTED = LogLine("plan applied")
 RESTARTED = LogLine("the control process exited (signal 9), restarting it")
 KILLS = 4
 DRAINED_S = 30.0
-# The time from each start to the next kill; None: until it serves.
+# The seconds from each start to the next kill; None: kill it once it serves.
 LIVES_S = (None, 0.1, 0.2, 0.3, 0.4, None, 0.5, None)
 REPLACED = Limits(same_processes=False, log_lines=20)
 
@@ -111,7 +111,7 @@ def control_process_killed(rig: Rig) -> Iterator[None]:
 
 
 class ContainedRig(Rig):
-    """A node whose proxy is in a container, but only with a PID namespace."""
+    """A node whose proxy has its own PID namespace, as in a container."""
 
     agent_type = ContainedAgent
     agent: ContainedAgent

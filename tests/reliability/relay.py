@@ -49,7 +49,7 @@ class Conditions:
 
 
 class Line:
-    """Packets in flight in one direction; the caller passes the time."""
+    """The packets in flight in one direction; callers pass the current time."""
 
     def __init__(self) -> None:
         self.conditions = Conditions()
@@ -59,7 +59,7 @@ class Line:
         self._free_at = 0.0
 
     def push(self, packet: bytes, now: float) -> None:
-        """Send a packet into the line, which may drop it."""
+        """Add a packet to those in flight, unless the line drops it."""
         conditions = self.conditions
         if conditions.is_cut or self._random.random() < conditions.loss:
             return
@@ -95,12 +95,12 @@ def open_tun(name: str) -> int:
 
 
 def receive(descriptor: int, line: Line) -> None:
-    """Send all queued packets of a device into a line."""
+    """Move all packets that a device has queued into a line."""
     while True:
         try:
             packet = os.read(descriptor, _MAX_PACKET_BYTES)
         except (BlockingIOError, OSError):
-            # The queue is empty, or the device is down.
+            # The device's queue is empty, or the device is down.
             return
         line.push(packet, time.monotonic())
 
@@ -117,7 +117,7 @@ def deliver(descriptor: int, line: Line) -> None:
 
 def relay(near: int, far: int, control: int) -> None:
     """Forward packets until the control descriptor is closed."""
-    # The lines to the far end, and back.
+    # The line to the far end, and the line back.
     lines = {near: (Line(), far), far: (Line(), near)}
     commands = b""
     while True:

@@ -57,7 +57,7 @@ def page_of(
 
 
 def summary_of(results: Sequence[Measured], unmeasured: Sequence[str]) -> str:
-    """Return the number of rows, and how many of them hold."""
+    """Return, as text, the number of rows, and how many of them hold."""
     failed = sum(bool(measured.problems()) for measured in results)
     partly = sum(bool(m.row.not_promised) and not m.problems() for m in results)
     parts = [f"{len(results) - failed - partly} hold"]
@@ -90,7 +90,7 @@ def line_of(measured: Measured) -> tuple[str, ...]:
 
 
 def verdict_of(measured: Measured) -> str:
-    """Return whether a row holds, and if not, why."""
+    """Return the verdict on a row, with the reason if its limits don't hold."""
     if problems := measured.problems():
         return f"**fails**: {'; '.join(problems)}"
     holds = "holds, with a limit" if measured.row.not_promised else "holds"
@@ -109,7 +109,7 @@ def describe(outcome: Outcome) -> str:
 
 
 def promises(results: Sequence[Measured]) -> Iterator[tuple[str, str, str]]:
-    """Yield each limit, the rows that test it, and its worst figure."""
+    """Yield each limit with the rows that test it and the worst figure."""
     count = f"all {len(results)} rows"
     kept = [measured for measured in results if measured.row.limits.same_processes]
     yield (

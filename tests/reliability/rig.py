@@ -78,7 +78,7 @@ class Rig:
         return ()
 
     def prepare(self) -> None:
-        """Prepare a subclass's needs before the proxy starts."""
+        """Prepare what a subclass needs before the proxy starts."""
 
     def start(self) -> None:
         """Start the proxy, and wait until it serves."""
@@ -109,7 +109,7 @@ class Rig:
         return Load(self.other_client, log, CART.address, CART_RATE, prefix=self.client_prefix)
 
     def load_direct(self) -> Load:
-        """Start the same load on the other Service's endpoint, without the proxy."""
+        """Start the same load directly on the other Service's endpoint, without the proxy."""
         address = self.testbed.ip("three"), CART.target
         return Load(self.other_client, self._folder / "direct.log", address, CART_RATE)
 
@@ -126,7 +126,7 @@ class Rig:
         return True
 
     def begin_log(self) -> None:
-        """Start to count log lines here."""
+        """Let :meth:`log_lines` begin at the current end of the log."""
         self._log_start = len(self.agent.log().splitlines())
 
     def log_lines(self) -> list[str]:

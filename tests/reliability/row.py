@@ -7,7 +7,7 @@
         rig.start_server("one")       ◀── repair
 
 Rule 1: limits are the proxy's guarantees, which the page describes. A row for which a guarantee is
-impossible has weaker limits, and describes the rest in ``not_promised``.
+impossible has weaker limits, and describes in ``not_promised`` what may happen.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Limits:
     """False if the row kills processes, which are then replaced."""
 
     def promises(self) -> Iterator[str]:
-        """Yield the largest effects on clients, and their duration, as text."""
+        """Yield the largest permitted effects on clients, and the longest duration, as text."""
         if self.failed < 1:
             yield f"{self.failed:.0%} fail" if self.failed else "none fails"
             yield f"slowest {self.slowest_s:g} s"

@@ -7,8 +7,7 @@ pod ─mixed load─▶ node-2: kube-proxy ──────┘
 
 Rule 1: both proxies serve the same objects of one API server, and every change is made to both.
 Rule 2: the soak fails if a request fails with this proxy, and none of its kind fails with
-kube-proxy during the same change. The exception is a connection that was open in a worker when that
-worker was killed: it is relayed by the worker, so it ends with it.
-Rule 3: processes, threads, descriptors, connections, memory, conntrack entries, rules, routes and
-listening sockets are the same at the end as at the beginning.
+kube-proxy during the same change. Exception: a connection that a worker relays ends if that worker
+is killed. Rule 3: processes, threads, descriptors, connections, memory, conntrack entries, rules,
+routes and listening sockets are the same at the end as at the beginning.
 """

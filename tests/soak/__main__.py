@@ -1,4 +1,4 @@
-"""Runs a soak: ``make soak``; prints a table, and exits with 1 if a limit is exceeded.
+"""Runs a soak (``make soak``), prints a table, and exits with 1 if a limit is exceeded.
 
 A run of at least an hour with all changes writes docs/soak.md.
 """
@@ -30,7 +30,7 @@ WARM_S = 5.0
 # The time for releasing descriptors, memory and conntrack entries; a UDP flow with several queries
 # is kept for two minutes.
 SETTLE_S = 150.0
-# A check is a connection, which is tracked for three seconds.
+# Each check opens a connection, which is tracked for three seconds.
 SETTLE_EVERY_S = 5.0
 FLAGS = ("--workers=2", "--take-over", "--drain-timeout=20s")
 
@@ -40,8 +40,8 @@ def soak(site: Site, seconds: float, rate: float, names: Sequence[str]) -> list[
 
     Args:
         site: The site, on which both sides serve.
-        seconds: The minimum duration; started rounds of changes are completed.
-        rate: New connections per second and side.
+        seconds: The minimum duration; a round of changes that has begun is completed.
+        rate: New connections per second on each side.
         names: The changes to make.
     """
     _warm_up(site, rate)
@@ -67,7 +67,7 @@ def soak(site: Site, seconds: float, rate: float, names: Sequence[str]) -> list[
 
 
 def _warm_up(site: Site, rate: float) -> None:
-    """Run the load for a moment: resources that are opened once and kept aren't a leak."""
+    """Run the load for a moment, because resources that are opened once and kept aren't a leak."""
     for side in site.sides:
         side.start_load(rate)
     pass_time(WARM_S)
@@ -77,7 +77,7 @@ def _warm_up(site: Site, rate: float) -> None:
 
 
 def _settled(side: Side, before: Holdings | None) -> Holdings:
-    """Return a side's resources once they are as before, or those at the deadline."""
+    """Return a side's resources once they equal the earlier ones, or those at the deadline."""
     deadline = time.monotonic() + SETTLE_S
     while True:
         pass_time(SETTLE_EVERY_S)

@@ -1,10 +1,10 @@
-"""A client with mixed load, in a namespace: prints each request's result, until SIGTERM.
+"""A client that generates mixed load in a namespace, and prints each result, until SIGTERM.
 
     start (Unix time)   seconds   kind   ok | the error   start of its connection
 
 It imports only the standard library. A request starts when it is due, even if earlier ones are
-open. A second argument is the number of new connections a second; the first is JSON, the address of
-each Service.
+open. The first argument is JSON, the address of each Service; the second is the number of new
+connections per second.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ async def aborted(at: Address) -> None:
 
 
 async def datagram(at: Address) -> None:
-    """A query, which is sent again each second, like a resolver's."""
+    """A query, which is repeated each second, like a resolver's."""
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         await loop.sock_connect(sock, at)
@@ -113,7 +113,7 @@ async def kept(at: Address) -> None:
 
 
 async def answered(request: Awaitable[None]) -> bool:
-    """Complete a request and return true."""
+    """Wait for a request's completion; return True, unlike requests that fail."""
     await request
     return True
 
@@ -123,7 +123,7 @@ async def timed(kind: str, request: Awaitable[T], opened: float = 0.0) -> T | No
 
     Args:
         request: The coroutine, not started yet.
-        opened: When its connection was opened; 0: it opens one.
+        opened: When the request's connection was opened; 0: the request opens one.
     """
     start, began, result = time.time(), time.monotonic(), None
     try:
@@ -146,7 +146,7 @@ class Load:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopped.set)
 
     async def run(self, requests: list[tuple[float, Callable[[], Awaitable[object]]]]) -> None:
-        """Start each request so many times a second."""
+        """Start each kind of request at its rate per second."""
         async with asyncio.TaskGroup() as group:
             for rate, request in requests:
                 group.create_task(self._repeat(rate, request))
@@ -176,7 +176,7 @@ async def main(addresses: dict[str, Address], rate: float) -> None:
             (rate / 10, lambda: timed("UDP", datagram(dns))),
             (rate / 50, lambda: timed("large", large(source))),
             (rate / 50, lambda: timed("aborted", aborted(source))),
-            # Each connection lasts three seconds, so there are some at any time.
+            # Each connection lasts three seconds, so some are open at any time.
             (rate / 50, lambda: kept(web)),
         ]
     )

@@ -1,4 +1,4 @@
-"""Resources of a proxy and its node, compared between the beginning and the end."""
+"""The resources of a proxy and its node, compared at the beginning and the end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Holdings:
             yield f"tracked connections {before.conntrack} → {self.conntrack}"
 
     def compared(self, after: Holdings) -> Iterator[tuple[str, str, str]]:
-        """Yield name, value and later value of each figure."""
+        """Yield the name, the value and the later value of each figure."""
         for name, one in self._figures().items():
             yield name, one, after._figures()[name]
 

@@ -35,7 +35,7 @@ class SideReport:
 
     @property
     def slope(self) -> float | None:
-        """Growth of memory over the last half, as a share; None for a short soak.
+        """The growth of memory over the last half, as a share; None for a short soak.
 
         The median of the growth between any two rounds (Theil and Sen): if the processes of the
         last rounds started with some MiB more or less, that isn't growth.
@@ -49,7 +49,7 @@ class SideReport:
 
 
 def problems(reports: Sequence[SideReport]) -> list[str]:
-    """Return the exceeded limits of the first side, one line each; the second is kube-proxy."""
+    """Return the limits that the first side exceeded, one line each; the second is kube-proxy."""
     ours, theirs = reports
     return [
         *only_here(ours.figures, theirs.figures),
@@ -62,7 +62,7 @@ def page_of(reports: Sequence[SideReport], machine: Mapping[str, str], rate: flo
     """Return the page as Markdown.
 
     Args:
-        rate: New connections per second and side.
+        rate: New connections per second on each side.
     """
     broken = problems(reports)
     return Template(PAGE.read_text(encoding="utf-8")).substitute(

@@ -96,11 +96,11 @@ ON_OPEN_CONNECTIONS = frozenset({"keep-alive", "large", "aborted"})
 
 
 def only_here(ours: Mapping[str, Figures], theirs: Mapping[str, Figures]) -> Iterator[str]:
-    """Yield a line for each kind that failed on this side during a change, but not on the other."""
+    """Yield a line for each kind of request that failed during a change on this side only."""
     for name, figures in ours.items():
         there = {kind_of(what) for what in theirs.get(name, Figures()).failed}
         if name == ENDPOINT_DIES:
-            # Behind any proxy, connections that are open at that moment end with their endpoint.
+            # Behind any proxy, open connections end when their endpoint does.
             there |= ON_OPEN_CONNECTIONS
         for what, count in figures.failed.items():
             if kind_of(what) not in there:
@@ -108,5 +108,5 @@ def only_here(ours: Mapping[str, Figures], theirs: Mapping[str, Figures]) -> Ite
 
 
 def kind_of(what: str) -> str:
-    """Return the kind in a key of :attr:`Figures.failed`."""
+    """Return the kind of request in a key of :attr:`Figures.failed`."""
     return what.partition(":")[0]

@@ -54,7 +54,7 @@ class Shop:
         self._servers[name] = self._pods[name].serve(None, **PORTS)
 
     def stop_server(self, name: str) -> None:
-        """Kill a pod's server, so that its kernel refuses connections."""
+        """Kill a pod's server, so that the kernel refuses connections to it."""
         self._servers[name].stop()
 
     def begin_replacement(self) -> str:

@@ -1,4 +1,4 @@
-"""The two proxies: each with a node, a client, and its resources."""
+"""The two proxies, each with its node, its client and its resources."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ READY_S = 60.0
 END_S = 60.0
 HEALTH = 10256
 CONNTRACK = "net/netfilter/nf_conntrack_"
-# Otherwise entries would stay for minutes after the load has ended.
+# Otherwise conntrack entries would stay for minutes after the load has ended.
 CONNTRACK_S = {
     **dict.fromkeys(("tcp_timeout_time_wait", "tcp_timeout_close", "udp_timeout"), 3),
     **dict.fromkeys(("udp_timeout_stream", "tcp_timeout_fin_wait", "tcp_timeout_close_wait"), 3),
@@ -61,7 +61,7 @@ class Side(abc.ABC):
 
     @abc.abstractmethod
     def start(self) -> None:
-        """Start it, and wait until it is healthy."""
+        """Start the proxy, and wait until it is healthy."""
 
     def wait_until_served(self) -> None:
         """Wait until clients are answered: kube-proxy is healthy before its rules are applied."""
@@ -75,20 +75,20 @@ class Side(abc.ABC):
 
     @abc.abstractmethod
     def restart(self) -> None:
-        """Restart it like an upgrade."""
+        """Restart the proxy, as an upgrade does."""
 
     @abc.abstractmethod
     def crash(self) -> None:
-        """Kill its first process, and start it again."""
+        """Kill the proxy's first process, and start the proxy again."""
 
     @property
     @abc.abstractmethod
     def pid(self) -> int:
-        """Its first process."""
+        """The PID of the proxy's first process."""
 
     @abc.abstractmethod
     def connections(self) -> int:
-        """Return the number of its open connections."""
+        """Return the number of the proxy's open connections."""
 
     def is_healthy(self) -> bool:
         """Return whether ``/healthz`` returns 200."""
@@ -124,7 +124,7 @@ class Side(abc.ABC):
         return int(self._shell("cat /proc/sys/net/netfilter/nf_conntrack_count"))
 
     def memory_bytes(self) -> int:
-        """Return the proportional set size of all its processes."""
+        """Return the proportional set size of all the proxy's processes."""
         return memory_bytes(processes(self.pid))
 
     def shorten_conntrack(self) -> None:
@@ -134,7 +134,7 @@ class Side(abc.ABC):
         )
 
     def holdings(self) -> Holdings:
-        # Counted first, because querying the connections is a connection, too.
+        # Counted first, because the query for connections opens a connection, too.
         tracked = self.conntrack()
         return Holdings(footprint_of(self.pid, self.connections(), self.kernel()), tracked)
 
@@ -184,7 +184,7 @@ class UserspaceProxy(Side):
         end = os.pidfd_open(worker)
         began = time.time()
         os.kill(worker, signal.SIGKILL)
-        # A busy machine may take a while, in which the worker still accepts.
+        # On a busy machine, the worker may still accept connections for a while.
         select.select([end], [], [])
         self.kills.append(Kill(began, time.time()))
         os.close(end)
@@ -222,7 +222,7 @@ class KubeProxy(Side):
         wait_for("a healthy kube-proxy", self.is_healthy, deadline_s=READY_S, hint=self._log)
 
     def restart(self) -> None:
-        """Rules stay."""
+        """Restart the process; its rules stay in the meantime."""
         self._end(signal.SIGTERM)
         self.start()
 
@@ -236,7 +236,7 @@ class KubeProxy(Side):
         return self._process.pid
 
     def connections(self) -> int:
-        """The kernel has them."""
+        """Return 0: the kernel has the connections."""
         return 0
 
     def _end(self, number: signal.Signals) -> None:

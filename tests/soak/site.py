@@ -20,9 +20,9 @@ from .requests import ENDPOINT_DIES
 from .shop import Shop
 from .sides import KubeProxy, Side, UserspaceProxy
 
-# Longer than the client keeps a connection, like a good grace period of a pod.
+# Longer than the client keeps a connection, as a pod's grace period should be.
 GRACE_S = 4.0
-# A dead endpoint stays in its slice until its probe has failed.
+# A dead endpoint stays in its slice until its readiness probe has failed.
 DEAD_S = 2.0
 QUIET_S = 2.0
 

@@ -27,5 +27,5 @@ class Problem:
 
     @property
     def without_line(self) -> str:
-        """Return it without its line, as in NOT_YET."""
+        """Return the problem without its line, as in NOT_YET."""
         return f"{self.path}: {self.what}"

@@ -1,7 +1,7 @@
 """Runs a command, and prints once a minute how long it has run.
 
-A user who sees nothing for a minute thinks that it hangs. It runs before anything is installed, so
-it needs only the standard library.
+A user who sees nothing for a minute thinks that the command hangs. This module runs before anything
+is installed, so it needs only the standard library.
 
 ``python3 tests/tools/progress.py COMMAND…``
 """

@@ -82,7 +82,7 @@ def test_a_release_continues_with_all_variables() -> None:
     assert run_release_variables(**dict.fromkeys(variables(), "x")).returncode == 0
 
 
-def test_a_release_passes_its_variables() -> None:
+def test_the_release_workflow_passes_all_variables_to_make() -> None:
     steps = read(FOLDER / "workflows/release.yml")["jobs"]["build"]["steps"]
     (step,) = [one for one in steps if one.get("run") == "make release-variables"]
     assert step["env"] == {name: f"${{{{ vars.{name} }}}}" for name in variables()}

@@ -9,7 +9,7 @@ def report(test: str, reason: str) -> pytest.TestReport:
     return pytest.TestReport(test, ("", 1, ""), {}, "skipped", skip, "setup")
 
 
-def test_ci_forbids_skipped_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_ci_a_skipped_test_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     skipped = report("test_it.py::test_a", "this kernel lacks nat")
     conftest._forbid_skips(skipped)

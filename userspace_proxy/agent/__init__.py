@@ -10,7 +10,8 @@ Only this package, and the packages above it, depend on all shells.
 
 from ..linux import require_linux
 
-# Check this before imports that need Linux: each of them would report only one missing function.
+# Check the platform before imports that need Linux: a failing import would name only one missing
+# function.
 require_linux()
 
 from .rounds.options import Options  # noqa: E402 - only where it can be imported

@@ -1,4 +1,4 @@
-"""The small program that a process executes after it has handed over the node, or left it.
+"""Ends a control process that gave up the node: at once, or when its workers have exited.
 
     asked      ▶ executes a small program ─┬─ the next process reports that it serves
                                            │      ▶ waits for the workers, exits 0
@@ -40,7 +40,7 @@ _log = FieldLogger("userspace_proxy.agent")
 
 # The environment variable that marks a process that takes the node back.
 _MARK = "USERSPACE_PROXY_TAKES_BACK"
-# The prefix that hides Python's variables from the waiting program.
+# The prefix that hides Python's environment variables from the waiting program.
 _KEPT = "USERSPACE_PROXY_KEPT_"
 # The time limit for a trial start, which takes some 20 ms on an idle node.
 _START_S = 5.0
@@ -104,8 +104,8 @@ def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = 
         connection: The connection to the next process. If that process exits without a
             report that it serves, this process takes the node back. None: another process already
             serves the node.
-        arrived: Stop signals that have arrived; if there is one, this process doesn't take the node
-            back.
+        arrived: The stop signals that have arrived; after any of them, this process doesn't take
+            the node back.
 
     Raises:
         UserspaceProxyError: The program can't start; this process continues as before.
@@ -140,7 +140,7 @@ def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = 
 
 
 def _check_start(command: list[str], environment: dict[str, str]) -> None:
-    """Run a program in the environment in which this process would execute it."""
+    """Check that a program starts in the environment in which this process would execute it."""
     done = subprocess.run(
         command,
         executable=RUNNING_INTERPRETER,
@@ -159,13 +159,13 @@ def _check_start(command: list[str], environment: dict[str, str]) -> None:
 def takes_back() -> bool:
     """Return whether this process must take back the node that it has handed over.
 
-    True only once: programs that it starts or executes mustn't take the node back.
+    True only in the first call: programs that this process starts mustn't take the node back.
     """
     return os.environ.pop(_MARK, "") != ""
 
 
 def reap_children(loop: asyncio.AbstractEventLoop) -> None:
-    """Reap this process's workers of earlier; call it before starting new ones."""
+    """Reap this process's previous workers when they exit; call this before starting new ones."""
     with contextlib.suppress(OSError):
         for pid in _child_pids():
             descriptor = os.pidfd_open(pid)
@@ -180,10 +180,10 @@ def has_children() -> bool:
 
 
 def _child_pids() -> list[int]:
-    """Return the child processes that this process's main thread has started but not reaped.
+    """Return the PIDs of the children that the main thread has started and not yet reaped.
 
     Raises:
-        OSError: The kernel doesn't list them.
+        OSError: The kernel can't list the children.
     """
     listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
     return [int(pid) for pid in listed.split()]
@@ -201,10 +201,10 @@ async def start_while_workers_live(
     cleanup.
 
     Args:
-        start: Raises LockHeld if a process holds the lock; then it is called again.
+        start: Takes the node back; called again if it raises LockHeld.
         stop: Once set, ``start`` isn't called again.
         has_workers: Returns whether the previous workers are alive.
-        pause_s: Between two calls.
+        pause_s: The pause before ``start`` is called again.
 
     Returns:
         False if all workers have exited, or this process must stop.

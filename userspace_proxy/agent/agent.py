@@ -55,21 +55,21 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# How long requests in progress may take at the end of a drain, when there are no new connections.
+# How long requests in progress may take at the end of a drain, when no connections are accepted.
 _WITHOUT_NEW_S = 1.0
 
 
 class Agent:
     """Serves the Services of one source on this node.
 
-    It lives in the loop that starts it, asyncio's own or uvloop's.
+    It runs in the event loop that starts it, asyncio's or uvloop's.
 
     Args:
         steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
             ``nftables``, ``iptables`` or ``auto``; or a :class:`.Steering` that the caller has
-            created, for which nothing else is changed on the node.
+            created; the agent then changes nothing else on the node.
         source: The source of Services.
-        options: Everything else.
+        options: All other options.
         kernel: The kernel's features; None: they are read at startup.
     """
 
@@ -207,7 +207,7 @@ class Agent:
 
     @property
     def admin_address(self) -> tuple[str, int] | None:
-        """The address of the page; None while it isn't served."""
+        """The address of the status page; None while it isn't served."""
         return self._own.admin
 
     @property
@@ -219,8 +219,8 @@ class Agent:
         """Undo :meth:`start`, and remove all kernel state of this proxy. Idempotent.
 
         Args:
-            drain_s: Seconds until open connections are reset. Until shortly before, new connections
-                are served, too: a busy Service always has some.
+            drain_s: Seconds until open connections are reset. New connections are served until
+                shortly before that: clients of a busy Service always open some.
         """
         self._stopping.set()
         last_s = min(drain_s / 2, _WITHOUT_NEW_S)
@@ -231,7 +231,7 @@ class Agent:
         # state is removed last, because open connections need it.
         if self._steering is not None:
             await steer_nothing(self._steering)
-        # Before this process's first round, rules steer to the previous workers.
+        # Before this process's first round, rules still steer clients to the previous workers.
         if self._previous_workers is not None:
             self._previous_workers.end()
         if self._core is not None:
@@ -246,7 +246,7 @@ class Agent:
         await self._stack.aclose()
 
     async def _wait_for_previous_workers(self) -> None:
-        """Wait until late workers have been told to exit: nothing else makes them exit soon."""
+        """Wait until late workers have been asked to exit: nothing else makes them exit soon."""
         previous_workers = self._previous_workers
         if previous_workers is not None and (
             left := await previous_workers.answered(LAST_ANSWER_S)
@@ -270,7 +270,7 @@ class Agent:
         return self._options.is_awaited()
 
     def abandon(self) -> None:
-        """Kill the workers; the caller exits immediately, and changes no other state."""
+        """Kill the workers; the caller must exit immediately without changing any other state."""
         if self._plane is not None:
             self._plane.hang_up()
 
@@ -283,7 +283,7 @@ class Agent:
 
         Raises:
             UserspaceProxyError: The source can't be read.
-            RuntimeError: The proxy was stopped before that.
+            RuntimeError: The proxy was stopped first.
         """
         settled = self._running().sync.progress.settled()
         outcome = await first_of(self._supervisor.failed(), settled, self._stopping.wait())
@@ -300,7 +300,7 @@ class Agent:
     def status(self) -> StatusFacts:
         """Return all facts about this proxy at this moment.
 
-        Counters of worker processes are a few seconds old; the page's counters are refreshed.
+        Counters of worker processes may be a few seconds old; only the status page refreshes them.
         """
         core = self._core
         if core is None or self._steering is None:

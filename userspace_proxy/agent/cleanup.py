@@ -1,4 +1,4 @@
-"""Removes this program's state, and only this, from the kernel.
+"""Removes this program's state, and nothing else, from the kernel.
 
 cleanup                             rules, routes and programs of all proxies, whatever their names
 cleanup --service-proxy-name NAME   only the state of the proxy with that name
@@ -56,7 +56,7 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
     if proxy_name:
         labels = {proxy_label(proxy_name)}
     else:
-        # A route's number doesn't reveal the proxy, so any running proxy may own the route.
+        # Routes don't show which proxy added them, so any running proxy may own them.
         labels = {"", *tables, *chains, *replies, *GUARD_TABLES.labels_here(), *running_proxies()}
         labels |= program_labels()
     removed = _Removed()
@@ -68,7 +68,8 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
         if not proxy_name:
             removed.note(remove_local_routes(), part="routes")
         removed.note(_put_back_timeouts(state_dir, labels), part="conntrack timeout")
-        # Routes may remain without a table: the kernel removes a table with its process.
+        # Routes may remain without a table: the kernel removes a table when the process that owns
+        # it exits.
         for label in sorted(labels & replies) if replies else [proxy_name]:
             with_replies = await _clean_up(ReplyRouting(label))
             removed.note(with_replies, part="reply routing", proxy_name=label)

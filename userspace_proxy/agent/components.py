@@ -24,7 +24,7 @@ from .watchers.tracking import TrackingWatch
 
 
 def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Component]:
-    """Yield the components of a proxy in the order of their start; they close in reverse.
+    """Yield the components of a proxy in start order; they close in reverse order.
 
     Args:
         shown: The facts that the status servers show.

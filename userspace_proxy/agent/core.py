@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class Core:
-    """The objects that carry one proxy's traffic; components start after and close before them.
+    """The objects that carry one proxy's traffic; they start before its components, close after.
 
     Args:
         recovered: Proxy ports that rules of an earlier run still point to.

@@ -71,7 +71,7 @@ END_S = 5.0
 
 
 class TakenOver:
-    """A node that another process has handed over; that process waits for a report of this one.
+    """A node that another process has handed over; that process waits until this one serves.
 
     Args:
         pid: The other process's ID, 0 if it isn't visible.
@@ -111,7 +111,8 @@ async def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
     while found := connect_to_holder(proxy_name):
         sock, pid = found
         if not name_proofs.can_prove():
-            # The holder would refuse this process again, and may be any process of this user.
+            # Don't send the request: a proxy would refuse it, and the holder may be any process of
+            # this user.
             sock.close()
             raise _cannot_prove(pid, PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
         try:
@@ -143,7 +144,7 @@ def _cannot_prove(pid: int, cause: OSError) -> LockHeld:
 
 
 async def _request(sock: Prover, within_s: float) -> socket.socket | str:
-    """Request the node over a connection, which is closed, and answer the holder's challenge.
+    """Request the node over a connection, answer the holder's challenge, and close the connection.
 
     Returns:
         Another descriptor of the connection once the node is handed over, or the holder's refusal;
@@ -183,7 +184,7 @@ async def _request(sock: Prover, within_s: float) -> socket.socket | str:
 def answer_requests(
     loop: asyncio.AbstractEventLoop, lock: NodeLock, hand_over: HandOverTo | None
 ) -> Reception:
-    """Answer processes that connect to the lock's socket, until the result is closed.
+    """Answer processes that connect to the lock's socket, until the returned object is closed.
 
     Args:
         lock: The held lock.
@@ -207,7 +208,7 @@ def answer_requests(
 
 
 def worker_label(options: Options) -> str | None:
-    """Return the label by which the next process finds the workers; None if they exit, too."""
+    """Return the workers' label for the next process; None if they exit with this process."""
     return None if options.hand_over is None else proxy_label(options.proxy_name or "")
 
 
@@ -226,11 +227,11 @@ async def adopt(label: str, stack: AsyncExitStack) -> PreviousWorkers | None:
 
 
 async def end_workers(label: str) -> bool:
-    """Terminate the workers that a killed control process left; return whether there were any."""
+    """Terminate the workers that a killed control process left; return whether any existed."""
     have_ended = False
     until = Clocks.monotonic() + END_S
     while socks := connect_to_workers(label):
-        # The next iteration asks workers again that are late.
+        # The next iteration asks late workers again.
         with contextlib.closing(
             PreviousWorkers(asyncio.get_running_loop(), socks)
         ) as previous_workers:
@@ -275,8 +276,8 @@ class Relief(Component):
         await self._plane.serves(lambda: pause(_LOOK_S))
         if previous_workers is not None:
             await previous_workers.all_entries()
-        # Report this in the same step as the drain: from here on, the previous process doesn't take
-        # the node back.
+        # Report and drain without awaiting in between: after the report, the previous process
+        # doesn't take the node back.
         if options.report_serving is not None:
             options.report_serving()
         if previous_workers is None:

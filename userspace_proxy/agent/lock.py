@@ -88,7 +88,7 @@ class NodeLock:
         return name, ProvenSocket(name)
 
     def _refuse(self, pids: Iterable[int]) -> None:
-        """Raise LockHeld if any process is given: it holds the lock."""
+        """Raise LockHeld if any process is given, which is the lock's holder."""
         for pid in pids:
             named = f" of the name {self._label}" if self._label else ""
             process = f" (pid {pid})" if pid else ""
@@ -120,7 +120,7 @@ def connect_to_holder(
     The pid is 0 if its PID namespace isn't visible from here.
 
     Raises:
-        LockHeld: The holder's queue stays full for that many seconds.
+        LockHeld: The holder's queue stays full for ``within_s`` seconds.
     """
     label = proxy_label(proxy_name or "")
     names = [name for name, shown in _shown_names() if shown == label]

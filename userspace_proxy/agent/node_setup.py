@@ -58,8 +58,8 @@ _CLEAN_UP_TRIES = 3
 
 
 def keep_owners(owners: OwnerSockets, plane: Plane) -> None:
-    """Store the sockets that own tables in the workers, for the next control process."""
-    # Tables are written in a thread.
+    """Let the workers keep the sockets that own nftables tables, for the next control process."""
+    # The callback is called in the thread that writes tables.
     in_loop = asyncio.get_running_loop().call_soon_threadsafe
     owners.follow(lambda name, sock: in_loop(plane.keep, name, sock))
 
@@ -71,7 +71,7 @@ def open_steering(
     stack: AsyncExitStack,
     kernel: KernelOffers,
 ) -> Steering:
-    """Create the steering mechanism; it takes the node's lock if it changes the kernel.
+    """Create the steering mechanism; take the node's lock first if it changes the kernel.
 
     Args:
         wanted: A steering mode, or a mechanism that the caller has created, which is returned as it
@@ -80,7 +80,7 @@ def open_steering(
 
     Raises:
         LockHeld: Another proxy steers this node.
-        SteeringError: The steering doesn't exist, or can't work here.
+        SteeringError: The steering mode doesn't exist, or can't work here.
         ListenError: No port of this node is free.
     """
     if isinstance(wanted, Steering):
@@ -121,7 +121,7 @@ def steering_checks(
 
 
 def hook_options(options: Options) -> HookOptions | None:
-    """Return how to translate connect(); None if it isn't translated."""
+    """Return the options for translating connect() calls; None if they aren't translated."""
     if options.socket_lb == "off":
         return None
     is_required, host_only = options.socket_lb == "required", options.socket_lb_host_only
@@ -157,7 +157,7 @@ def program_labels() -> set[str]:
 async def end_programs(
     labels: Collection[str], *, with_abandoned: bool
 ) -> AsyncIterator[Mapping[str, str]]:
-    """Remove the workers and BPF programs that proxies have left; yield log fields for each.
+    """Remove the workers and BPF programs that proxies left behind; yield log fields for each.
 
     Args:
         labels: The proxies' labels.
@@ -200,8 +200,8 @@ async def start_client_addresses(
 ) -> ClientAddresses | None:
     """Start to preserve client addresses in a plane; None if the options don't ask for it.
 
-    If all Services should take the kernel path, it begins when the first Service doesn't.
-    The caller removes the kernel state by ``clean_up``, after the drain.
+    If all Services should take the kernel path, preservation begins with the first Service that
+    doesn't. The caller removes the kernel state by ``clean_up``, after the drain.
     """
     client_addresses = ClientAddresses(
         options.proxy_name or "", options.cluster_networks, owners, kernel

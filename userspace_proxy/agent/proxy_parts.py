@@ -53,13 +53,13 @@ class PlaneComponent(Component):
         self._observation = observation
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Request observations from workers while something watches."""
+        """Request observations from workers while anything consumes them."""
         supervisor.start("observation", self._observation.run)
         if self._plane.has_recovered:
             supervisor.start("recovered listeners", self._limit_waits, restarts=False)
 
     async def _limit_waits(self) -> None:
-        """Refuse clients that wait for the first plan, unless the plan is being made."""
+        """Refuse clients that wait for the first plan if no snapshot arrives in time."""
         await self._pause(FIRST_SNAPSHOT_S)
         if self._progress.latest is None:
             self._plane.close_recovered()
@@ -78,7 +78,7 @@ class PlaneComponent(Component):
 
 
 class SyncComponent(Component):
-    """The sync rounds, and the steering that they write."""
+    """The sync rounds, and the steering mechanism whose rules they write."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class SyncComponent(Component):
         facts.probes = facts_of_probes(self._served_ports)
 
     async def close(self) -> None:
-        """Stop showing a steering mechanism."""
+        """Show no steering mechanism from now on."""
         self._steering = None
 
 
@@ -138,7 +138,7 @@ class SourceComponent(Component):
 
 
 def facts_of_probes(served_ports: ServedPorts) -> ProbesFacts:
-    """Return how endpoints are probed for the choice of the path."""
+    """Return the facts about the probes of endpoints that choose paths."""
     probes = served_ports.auto_paths.probes
     if not probes.is_open:
         return ProbesFacts()

@@ -169,7 +169,7 @@ async def _make_way(
 
 
 async def _await_api_server(settings: Settings) -> None:
-    """Wait until the API server answers, unless no proxy runs: a running one may still reach it."""
+    """Wait until the API server answers, or no proxy runs: a running one may still reach it."""
     from ..sources.kubernetes.permissions import ask_server
 
     waiting = LoggedCondition[str](
@@ -218,8 +218,9 @@ def _succeeding(options: Options, taken: TakenOver | None, drain_s: float) -> Op
 def settle_memory() -> None:
     """Collect garbage once, and exempt surviving objects from later collections.
 
-    Call it after creating many objects. It takes 0.1 s for 10,000 Services. Otherwise each full
-    collection would take as long, whenever the number of objects has grown by a quarter.
+    Call it after creating many objects. It takes 0.1 s for 10,000 Services. Without it, each full
+    collection would take as long, and one runs whenever the number of objects has grown by a
+    quarter.
     """
     gc.collect()
     gc.freeze()

@@ -148,7 +148,8 @@ class _Resting:
                 await step()
             except UserspaceProxyError as exc:
                 self._condition.set(str(exc))
-                # A round may be in progress, so retry a step soon if it worked for a while.
+                # Retry soon if the step worked for a while before it failed: a round may be in
+                # progress.
                 has_worked = self._clock() - began > _RETRY_S
                 failures = 0 if has_worked else failures + 1
             else:
@@ -158,7 +159,7 @@ class _Resting:
             await pause(backoff_s(failures + 1, _LOOK_S, _RETRY_S))
 
     async def _release(self) -> None:
-        """End acknowledgements that have expired, even without a server or a Service."""
+        """End expired acknowledgements, even if the server is unreachable or no Service is left."""
         while True:
             self._cordons.release_late()
             await pause(_LOOK_S)

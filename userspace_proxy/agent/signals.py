@@ -26,8 +26,8 @@ _IGNORED = (signal.SIGHUP, signal.SIGUSR2)
 # Signals within this time count as one request: timeout(1) and some supervisors signal the child
 # and then its process group, 1 ms apart. A person needs longer to press Ctrl-C again.
 _SAME_REQUEST_S = 0.3
-# How many timers measure this time. On a busy machine one timer may be late by more than the whole
-# time; a signal that arrived in that time is handled before the next timer.
+# How many consecutive timers measure this time. On a busy machine, one timer can be late by more
+# than the whole time; a signal that arrives meanwhile is handled before the next timer.
 _STEPS = 3
 
 

@@ -3,7 +3,8 @@
 Timeline, Observation ◀── sync loop, plane      StatusServer ──▶ refresh, status, health
                                  counters ──every 5 s──▲
 
-Rule 1: a proxy serves without them: any user of a node may have bound their addresses first.
+Rule 1: a proxy also serves without these servers: any user of a node may have bound their addresses
+first.
 Rule 2: an unavailable address is logged with the program that uses it, and again when the cause
 changes.
 
@@ -62,8 +63,8 @@ class StatusAddresses:
     """The addresses of one proxy's status servers.
 
     Args:
-        wanted: Pairs of an address, or None, and the function that serves it, which may raise
-            ListenError.
+        wanted: Pairs of an address (None: not wanted) and the function that serves it, which may
+            raise ListenError.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class StatusAddresses:
                 address.condition.clear(address=_text(address.bind))
 
     async def run(self) -> None:
-        """Retry until all are open."""
+        """Retry until all addresses are open."""
         while self._missing:
             await pause(_RETRY_S)
             await self.open()
@@ -101,7 +102,7 @@ class StatusAddresses:
         is_taken = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
         if is_taken and isinstance(address.bind, tuple):
             host, port = address.bind
-            # Search in a thread, because this reads the descriptors of all processes.
+            # Search in a thread, because the search reads the descriptors of all processes.
             holder = await asyncio.to_thread(who_holds, Protocol.TCP, port, IPFamily.of(host))
             message += f" by {holder}" if holder else ""
         # Store a copy: the traceback of a raised error keeps its frames' objects alive.
@@ -169,7 +170,7 @@ def _figures_of(group: Group) -> Figures:
 
 
 class StatusServers(Component):
-    """The page, the metrics and the answers to probes of one proxy.
+    """The status page, the metrics and the answers to probes of one proxy.
 
     Args:
         options: The options, with the wanted addresses.

@@ -56,7 +56,8 @@ from .rounds.served_ports import ServedPorts
 from .rounds.tasks import Pace
 from .rounds.wall_clock import NEVER, WallClock
 
-# A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage lasts as long.
+# A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage counts as
+# current for that long.
 _RECENT_S = 60.0
 _NOTHING = CounterTable()
 _NAMES = counted_names(PortFigures)
@@ -72,13 +73,13 @@ _MISTAKES = {
 def view_ports(
     served_ports: ServedPorts, plane: Plane, bind: Bind, clock: WallClock
 ) -> tuple[PortFacts, ...]:
-    """Return the served Service ports by name, without their states.
+    """Return the facts about served Service ports, sorted by name, without their states.
 
-    For an unchanged Service port, this is the same object as last time.
+    The facts about an unchanged Service port are the same object as in the last call.
 
     Args:
         plane: Its byte counters are updated if that is possible without waiting.
-        bind: Decides how a frontend's target is worded.
+        bind: Determines the words for a frontend's target.
         clock: Its monotonic clock must be the one that the plane uses.
     """
     plane.settle()
@@ -92,7 +93,7 @@ def view_ports(
 async def prepare_views(
     served_ports: ServedPorts, plane: Plane, bind: Bind, clock: WallClock
 ) -> float:
-    """Make the views of Service ports bit by bit, so that :func:`view_ports` finds most of them.
+    """Collect the facts about Service ports in steps, so that :func:`view_ports` can reuse most.
 
     100,000 endpoints of one namespace take 0.4 s of the event loop.
 
@@ -111,7 +112,7 @@ async def prepare_views(
 
 
 def show_totals(facts: StatusFacts, totals: Totals) -> None:
-    """Fill in sums over all Service ports; open connections count only for ports in the facts."""
+    """Fill in sums over all Service ports; sums of gauges cover only ports in the facts."""
     ports, shown = facts.ports, TotalsFacts()
     show_traffic(shown, totals.endpoints)
     for name in GAUGES:
@@ -139,7 +140,7 @@ def _times(durations: Durations) -> Times:
 
 
 def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults) -> PortFacts:
-    """Return the last view of a Service port if nothing has changed: a new one takes 30 µs."""
+    """Return the last view of a Service port if nothing has changed: making one takes 30 µs."""
     group, now = served.group, clock.now
     made_from = (
         clock.unix(0.0),
@@ -155,7 +156,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         [(each.address, each.is_serving) for each in served.listeners.values()],
         {endpoint: list(words) for endpoint, words in faults.items()} if faults else None,
     )
-    # Ejections and waits have durations, which change with time.
+    # Facts about ejections and waits contain durations, which change with time.
     if served.shown is not None and not group.has_passing:
         view, before = served.shown
         if view.plan is served.plan and before == made_from and not becomes_past(view, clock):
@@ -203,12 +204,12 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
 
 
 def _dated(cause: Cause, clock: WallClock) -> Cause:
-    """Return a cause of a plan with its time in Unix time instead of monotonic time."""
+    """Return a plan's cause with its monotonic time converted to Unix time."""
     return cause.replace(first_at=clock.unix(cause.first_at)) if cause.first_at else cause
 
 
 def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tuple[Cause, ...]:
-    """Return the client mistakes that caused rejections: recent ones, or all if none was served.
+    """Return the mistakes of rejected clients: recent ones, or all if no client was served.
 
     Args:
         has_served: Whether at least one client was served.
@@ -221,7 +222,7 @@ def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tupl
 
 
 def turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, ...]:
-    """Return why clients of a Service port are dropped now, with counts; empty if none are."""
+    """Return why clients of a Service port are dropped now, with counts; empty if none is."""
     admits = plan.serving.admits
     if admits is None:
         return ()

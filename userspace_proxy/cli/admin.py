@@ -159,7 +159,7 @@ class AdminAddress:
 
 
 def _user_of_listener(ip: str, port: int) -> int | None:
-    """Return the user of the process that listens there; None if no process of this node does."""
+    """Return the user of the listening process; None if no process of this node listens."""
     if not is_linux():
         return None
     from ..kernel.netlink.socket_users import user_of

@@ -46,7 +46,7 @@ _OF_ONE = ("server", "config")
 
 
 def settings_of(given: Given) -> Settings:
-    """Return the settings in the words of a command; only a kubeconfig is possible.
+    """Return the settings among a command's arguments, including ``--kubeconfig``.
 
     Raises:
         ConfigError: A setting's value isn't valid.

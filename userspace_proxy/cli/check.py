@@ -62,7 +62,7 @@ def render_text(findings: Sequence[Finding], columns: int = 0) -> str:
 
 
 def render_json(findings: Sequence[Finding]) -> str:
-    """Return an object with the worst mark and all findings."""
+    """Return a JSON object with the worst mark and all findings."""
     from ..check import worst
 
     answer = {"mark": worst(findings), "findings": [dataclasses.asdict(f) for f in findings]}
@@ -81,7 +81,7 @@ def _look(flags: Flags) -> list[Finding]:
 
 
 def _without_file(flags: Flags) -> Loaded:
-    """Return the settings of only the flags, so that the rest can be checked.
+    """Return the settings from flags alone, so that everything else can still be checked.
 
     Raises:
         ConfigError: The flags are invalid.

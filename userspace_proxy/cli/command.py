@@ -1,8 +1,8 @@
-"""Defines commands, and parses their words.
+"""Defines commands, and parses their arguments.
 
     words ──▶ read_words ──▶ Given: own flags · arguments · the flags of ``run``
 
-Rule 1: help, completion, the man page and the reading of words use only these rows.
+Rule 1: help, completion, the man page and parsing use only these definitions.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class CommandFlag:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The words after a command."""
+    """The parsed words after a command."""
 
     values: dict[str, str]
     """The command's own flags by name; a switch has the text ``true``."""

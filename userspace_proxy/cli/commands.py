@@ -114,9 +114,9 @@ def _ignore_signals() -> None:
 def _open_standard_streams() -> None:
     """Open /dev/null where stdin, stdout or stderr is closed.
 
-    Otherwise the next socket would get that number, and with it the output. As in other programs,
-    printing to a closed stdout fails with the kernel's error, because /dev/null is opened for
-    reading only.
+    Otherwise the next socket would get that descriptor, and with it the output. As in other
+    programs, printing to a closed stdout fails with the kernel's error, because /dev/null is opened
+    for reading only.
     """
     for number in range(3):
         try:
@@ -128,7 +128,7 @@ def _open_standard_streams() -> None:
 
 
 def _is_output_broken() -> bool:
-    """Return whether stdout is broken."""
+    """Return whether writing to stdout fails; writes a line feed."""
     try:
         os.write(1, b"\n")
     except OSError:
@@ -142,7 +142,7 @@ def _discard_output() -> None:
 
 
 def _tolerate_encodings() -> None:
-    """Write ``?`` or a similar character if the terminal's encoding lacks one."""
+    """Write ``?`` or the like for each character that the terminal's encoding lacks."""
     codecs.register_error(_SIMILAR, _write_similar)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

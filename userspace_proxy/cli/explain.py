@@ -102,7 +102,7 @@ def explain(given: Given) -> int:
     arguments = ServiceArguments(given, settings, reads_cluster=reads_cluster)
     names = arguments.names(given.arguments[0])
     found = _find_first(given, settings, names)
-    # To dial addresses and endpoints of another node, one would have to be on that node.
+    # What this machine can dial proves nothing about another node.
     way = None if found.is_elsewhere else find_way(found.subject.node)
     dials = _dial(found.subject, way) if wants_dials and way is not None else None
     invocation = explaining.Invocation(
@@ -186,7 +186,7 @@ def _ask_nodes(
 def _on_nodes(
     found: _Found, on_nodes: NodesAnswer, subject: Subject | None, given: Given
 ) -> _Found:
-    """Return the facts with the answers of nodes.
+    """Add the nodes' answers to the facts.
 
     Args:
         subject: The facts of one node to explain; None: explain the plan.
@@ -221,7 +221,7 @@ def _find(given: Given, settings: Settings, service: str) -> _Found:
 
 
 def _as_given(found: _Found, given: Given) -> _Found:
-    """Return a plan's facts with all given flags of ``run``."""
+    """Return a plan's facts, with all given flags of ``run`` for the commands to print."""
     left_out = {"--manifests", "--kubeconfig", "--master", *map(_name, found.asked)}
     others = (flag for flag in given.settings if _name(flag) not in left_out)
     return replace(found, asked=(*found.asked, *others))

@@ -24,8 +24,8 @@ from ..pacing import backoff_s
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _WAITED = (signal.SIGCHLD, *_STOP, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # The minimum lifetime of a control process that has started: one that exits sooner may have failed
-# at its start. The first restart costs clients nothing; each further one is delayed twice as long
-# as the last.
+# at startup. The first restart costs clients nothing; each further one is delayed twice as long as
+# the last.
 _SOUND_S = 10.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0

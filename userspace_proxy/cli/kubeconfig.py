@@ -31,7 +31,7 @@ def given_choices(given: Given) -> dict[str, str]:
 
 
 def means_cluster(given: Given, settings: Settings) -> bool:
-    """Return whether the words name a cluster, as kubectl's words do, instead of a proxy."""
+    """Return whether the command line names a cluster, as kubectl's does, instead of a proxy."""
     flags = {name for name in ("kubeconfig", "master") if settings.origins.get(name) == "flag"}
     return bool(flags or given_choices(given)) or is_plugin(sys.argv)
 

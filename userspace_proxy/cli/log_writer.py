@@ -89,7 +89,7 @@ class LogWriter:
             self._append(_Line(data, 0))
 
     def flush(self, within_s: float) -> bool:
-        """Wait until everything is written; False if the reader is too slow."""
+        """Wait until everything is written; return False if the reader is too slow."""
         with self._changed:
             return self._changed.wait_for(self._is_idle, timeout=within_s)
 

@@ -89,7 +89,7 @@ class _Handler(logging.Handler):
         self.writer.put(line)
 
     def flush(self) -> None:
-        """Wait for the reader, but not for long."""
+        """Wait until the log is written, for a limited time."""
         self.writer.flush(_FLUSH_S)
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class _Handler(logging.Handler):
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, message, and as ``key=value`` the fields whose values aren't in the message."""
+    """Formats time, level, message, and as ``key=value`` fields that the message doesn't show."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
@@ -123,7 +123,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object per record: time, level, logger, message, and the fields."""
+    """Formats a record as one JSON object: time, level, logger, message, and the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         shown: dict[str, object] = {

@@ -55,10 +55,10 @@ class NoSuchService(UserspaceProxyError):
 
 
 class ServiceArguments:
-    """The meaning of one command's words.
+    """The Services and namespaces that one command's arguments may mean.
 
     Args:
-        given: The words.
+        given: The command's parsed arguments.
         settings: The command's settings, which may name a kubeconfig.
         reads_cluster: Whether the command always reads a cluster.
     """

@@ -1,4 +1,4 @@
-"""The commands ``status``, one line per Service port, problems first, and ``top``, rates.
+"""The commands ``status`` (one line per Service port, problems first) and ``top`` (rates).
 
     admin address ──▶ text of the status page ──▶ terminal
 
@@ -80,7 +80,7 @@ def top(given: Given) -> int:
 
 
 def show_now(ask: Callable[[], AdminAnswer]) -> str:
-    """Return the text to show now; while a proxy restarts, that none answers.
+    """Return the text to show now; while a proxy restarts, the error that none answers.
 
     A deleted Service may return, too.
     """

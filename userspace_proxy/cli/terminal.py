@@ -104,14 +104,14 @@ def write(stream: TextIO, text: str) -> None:
 
 
 def write_line(stream: TextIO, text: str) -> None:
-    """Write a line that isn't a heading, as the first line of a text is."""
+    """Write a line, which isn't bold like the first line of a text."""
     line = printable_lines(f"{text}\n")
     coloured = add_colours(f"\n{line}").partition("\n")[2] if wants_colours(stream) else line
     _unescaped(stream).write(coloured)
 
 
 def wait(seconds: float) -> None:
-    """Wait; Ctrl-C ends it."""
+    """Wait, so that Ctrl-C raises KeyboardInterrupt at once."""
     threading.Event().wait(seconds)
 
 

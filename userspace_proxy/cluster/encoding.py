@@ -7,7 +7,7 @@
 Rule 1: a snapshot contains the parts of Services, EndpointSlices and Nodes that affect traffic, and
 so no Secrets.
 Rule 2: gzip's CRC-32 detects an incomplete or damaged state; text from another program is validated
-like any input, so a snapshot contains nothing invalid.
+like any input, so a decoded snapshot contains nothing invalid.
 Rule 3: equal snapshots are encoded as equal bytes.
 """
 
@@ -37,12 +37,12 @@ TEXT_BYTES_MAX = 256 << 20
 
 # zlib's window size for gzip.
 _GZIP = 31
-# The compression level: five times as fast as zlib's default, for a tenth more bytes.
+# The compression level: five times as fast as zlib's default, with a tenth more bytes.
 _LEVEL = 1
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _is_ipv4 = re.compile(rf"(?:{_BYTE}\.){{3}}{_BYTE}").fullmatch
-# How many Services, ports and endpoints are encoded in one go, which takes 0.5 ms; other threads
-# run in between.
+# How many Services, ports and endpoints are encoded without a pause, which takes 0.5 ms; other
+# threads run in between.
 _BATCH = 600
 
 _CORRUPT = (ValueError, msgspec.MsgspecError, RecursionError)
@@ -75,7 +75,7 @@ class _Head:
 
 
 FORMAT = digest(_Head, ServiceState)
-"""A number that changes if these types change between versions."""
+"""The number of the format; it changes if a version changes one of these types."""
 _encoder = msgspec.json.Encoder()
 _version_decoder = msgspec.json.Decoder(_Version)
 _head_decoder = msgspec.json.Decoder(_Head)
@@ -83,7 +83,7 @@ _service_decoder = msgspec.json.Decoder(ServiceState)
 
 
 def encode_state(snapshot: Snapshot, owner: StateOwner) -> bytes:
-    """Encode a snapshot; takes some 0.2 s for 10,000 Services, so call it in a thread.
+    """Encode a snapshot; takes about 0.2 s for 10,000 Services, so call it in a thread.
 
     Raises:
         InputError: The snapshot is too large.

@@ -1,9 +1,9 @@
-"""Defines the addresses to which no name may resolve: those of nodes, pods, Services, and others.
+"""Decides to which addresses no name may resolve: those of nodes, pods and Services, and others.
 
 Rule 1: an address that NAT64 translates is checked in both forms.
 Rule 2: changes of Services, Nodes, and this node's addresses are followed.
 Rule 3: in a cluster whose users write names, no name is looked up before the pod networks and the
-Nodes are known, and a name has no endpoint of a family that has no pod network.
+Nodes are known. There, a name has no endpoint of a family without a pod network.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from ..model import IPFamily, Node, Service, contains
 from ..model.endpoint_names import NameState
 from ..model.reserved_addresses import behind_nat64, reserved_reason
 
-# How many answers are cached: as many as the names of a node may have addresses.
+# The maximum number of cached answers: as many as a node's names may have addresses.
 _OWN_MAX = 64_000
 
 
 class Forbidden(enum.StrEnum):
-    """What on this node or in the cluster has an address, so that no name may resolve to it."""
+    """Why no name may resolve to an address: what has it, on this node or in the cluster."""
 
     PODS = "in the network of pods"
     SERVICES = "in the network of Services"
     SERVICE = "an address of a Service"
     THIS_NODE = "an address of this node"
     OF_BOTH = "an address of this node and of a Service"
-    """An address of both; which of the two had it first is unknown."""
+    """The address is this node's own, or the proxy has assigned it for the Service; unknown
+    which."""
     NODE = "an address of a Node"
 
 
@@ -39,7 +40,8 @@ class ClusterNetworks(NamedTuple):
     pods: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     is_shared: bool = False
-    """Whether users of the cluster write names, so that its pods and Nodes must be known."""
+    """Whether users of the cluster write names, so that its pod networks and Nodes must be
+    known."""
 
 
 class ForbiddenAddresses:
@@ -69,7 +71,7 @@ class ForbiddenAddresses:
         return None
 
     def set_nodes(self, node: Node | None, addresses: frozenset[str] | None) -> bool:
-        """Set this node's object and the addresses of all Nodes; return whether they differ.
+        """Set this node's object and the addresses of all Nodes; return whether either changed.
 
         Args:
             addresses: The addresses of all Nodes; None: unknown.
@@ -105,7 +107,7 @@ class ForbiddenAddresses:
         return why
 
     def _unknown_reason(self, ip: str) -> str:
-        """Return a reason if an address may, as far as is known, belong to a pod."""
+        """Return a reason unless it is certain that an address doesn't belong to a pod."""
         family, networks = IPFamily.of(ip), self.networks
         if networks.is_shared and not any(IPFamily.of(n) is family for n in networks.pods):
             return f"of {family}, while --cluster-cidr has no {family} network"
@@ -127,7 +129,7 @@ class ForbiddenAddresses:
         return ""
 
     def _has(self, ip: str) -> bool:
-        """Return whether this node has an address, by the kernel's last answer."""
+        """Return whether this node has an address, from the cache or the kernel."""
         if ip not in self._own:
             if len(self._own) >= _OWN_MAX:
                 self._own.clear()

@@ -1,16 +1,16 @@
 """Derives endpoints of Services by name: slices with the addresses from DNS.
 
     source ──snapshot──▶ EndpointsByName ──snapshot with slices of addresses──▶ rounds
-    DNS ────lookups────▶ (host_table)         in turns: a Service takes some 50 µs
+    DNS ────lookups────▶ (host_table)         in turns: a Service takes about 50 µs
 
-Rule 1: a name is looked up only if the operator has allowed it, or a parent domain.
+Rule 1: a name is looked up only if the operator has allowed it or a parent domain.
 Rule 2: a forbidden address (``forbidden``) is never an endpoint, even if a name resolves to it.
-This is checked again when Services, Nodes or this node's addresses change; and the kernel is asked
-at each dial (``OwnAddressCheck``).
+This is checked again when Services, Nodes or this node's addresses change. At each dial, the kernel
+is asked whether the address is this node's (``OwnAddressCheck``).
 Rule 3: a snapshot without names is passed on unchanged; otherwise the cost of a change depends only
 on the Services and names that change.
-Rule 4: a bug that one Service triggers removes only that Service's endpoints by name, and causes a
-note; deriving is retried once the Service changes.
+Rule 4: a bug that one Service triggers removes only that Service's endpoints by name, and adds a
+note. The Service is derived again once it changes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from .persistent import PersistentMap, differing_keys
 from .store import ServiceState, Snapshot
 
 USES_MAX = 64
-"""How many names one Service may use, counted once per slice: each may be 128 endpoints."""
+"""The maximum number of names of a Service, counted once per slice. A name may have 128
+endpoints."""
 _FORBIDDEN_SHOWN = 3
 _Services = Mapping[ServiceKey, ServiceState]
 _NOTHING: _Services = PersistentMap()
@@ -47,11 +48,11 @@ _R = TypeVar("_R")
 
 
 class EndpointsByName:
-    """Derives the slices of one proxy's Services.
+    """Derives the slices of one proxy's Services from their names.
 
     Args:
         allowed: Names that may be looked up, including all names below them.
-        forbidden: Addresses to which they mustn't resolve.
+        forbidden: The addresses to which names mustn't resolve.
     """
 
     def __init__(self, allowed: Sequence[str], forbidden: ForbiddenAddresses) -> None:
@@ -60,7 +61,7 @@ class EndpointsByName:
         self._allowed = tuple(allowed)
         self._forbidden = forbidden
         self.last = Snapshot(_NOTHING)
-        """The result for the source's snapshot at the end of the last turns."""
+        """The result of the last turns that ended."""
         self._source = self.last
         self._changes = 0
         """How many snapshots were caused by lookups alone."""
@@ -73,16 +74,16 @@ class EndpointsByName:
         """The steps of the current turns."""
 
     def derive(self, snapshot: Snapshot) -> Snapshot:
-        """Return a source's snapshot with the slices derived from names, in one step."""
+        """Return a source's snapshot with the slices derived from names, without pauses."""
         for _ in self.turns(snapshot):
             pass
         return self.last
 
     def turns(self, snapshot: Snapshot) -> Iterator[None]:
-        """Derive the slices in turns; :attr:`last` has them at their end.
+        """Derive the slices in turns; :attr:`last` has them after the last turn.
 
-        Results of lookups that arrive between two turns may only be in the next snapshot. Don't
-        start other turns before these have ended.
+        Results of lookups that arrive between two turns may only be in the next snapshot. Call this
+        again only after the last turn.
 
         Args:
             snapshot: The source's snapshot; the same one again, to include the results of lookups
@@ -125,12 +126,12 @@ class EndpointsByName:
         return has_changed
 
     def look_again(self) -> None:
-        """Check all addresses again, because those of this node have changed."""
+        """Check all addresses again, because this node's addresses have changed."""
         self._forbidden.look_again()
         self._affected.update(*self._shares.users.values())
 
     def _follow(self, old: Snapshot, new: Snapshot, changed: Collection[ServiceKey]) -> None:
-        """Update the forbidden addresses, and mark Services that this may affect."""
+        """Update the forbidden addresses, and mark the Services that the change may affect."""
         unknown = self._forbidden.unknown
         if self._forbidden.set_nodes(new.node, new.node_addresses):
             self._affected.update(*self._shares.users.values())
@@ -224,7 +225,7 @@ class EndpointsByName:
         )
 
     def _share(self, affected: Collection[ServiceKey]) -> Generator[None, None, set[ServiceKey]]:
-        """Schedule lookups for these Services' names; return all affected Services."""
+        """Schedule lookups of these Services' names; return all affected Services."""
         asked: dict[ServiceKey, list[str]] = {}
         for key in sorted(affected):
             asked[key] = self._attempts.attempt(key, self._wanted, key) or []
@@ -258,13 +259,13 @@ class EndpointsByName:
 
 
 def before_lookups(snapshot: Snapshot, allowed: Sequence[str]) -> Snapshot:
-    """Return the Services of manifests in their state before any name is looked up."""
+    """Return a snapshot of manifests as it is before any name has been looked up."""
     nothing_forbidden = ForbiddenAddresses(ClusterNetworks(), lambda _: False)
     return EndpointsByName(allowed, nothing_forbidden).derive(snapshot)
 
 
 def _changed(have: _Services, put: _Services, gone: Collection[ServiceKey]) -> _Services:
-    """Return a copy of some Services in which others were put or removed."""
+    """Return a copy of these Services after putting and removing some."""
     if not isinstance(have, PersistentMap):
         have = PersistentMap[ServiceKey, ServiceState]().changed(have)
     return have.changed(put, gone)

@@ -1,15 +1,15 @@
-"""Derives endpoints of Services with a selector from Pods; others keep their slices.
+"""Derives endpoints of Services with a selector from Pods; other Services keep their slices.
 
     Services, Pods, slices ──▶ PodEndpoints ──settle()──▶ Store
 
 Rule 1: slices of a Service with a selector, whether written by a controller or a user, are ignored:
 its endpoints are its Pods.
 Rule 2: only Services whose own object or Pods have changed are derived again.
-Rule 3: an earlier run's endpoints stay until the Service's object has been read: until then its
-selector is unknown, and a Service that can't be read stays unchanged.
+Rule 3: an earlier run's endpoints stay until the Service's object has been read, because its
+selector is unknown until then. A Service that can't be read stays unchanged.
 Rule 4: the cost of a Pod's change depends on the Pods of all Services that select it, so the
-Services of a namespace share a maximum number of Pods; a Service that exceeds it has no endpoints,
-but a note.
+Services of a namespace share a maximum number of Pods. A Service that exceeds its share has no
+endpoints, but a note.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..shares import Shares
 from .store import Snapshot, Store
 
 PODS_MAX = 20_000
-"""How many Pods a namespace may have, each counted once per Service; 5 µs each."""
+"""The maximum number of Pods of a namespace, each counted once per Service; 5 µs each."""
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -40,7 +40,7 @@ _Label = tuple[str, str, str]
 
 
 class PodEndpoints:
-    """Keeps the slices of one store up to date.
+    """Keeps the slices in one store up to date with the Pods.
 
     Args:
         with_headless: Also derive endpoints of headless Services, which only DNS uses.
@@ -62,7 +62,8 @@ class PodEndpoints:
         self._affected: set[ServiceKey] = set()
         self._shares = Shares[ServiceKey](of_namespace=PODS_MAX)
         self._unread: set[ServiceKey] = set()
-        """Services of an earlier run; their Pods are unknown until the Services are read."""
+        """Services of an earlier run whose objects haven't been read, so that their Pods are
+        unknown."""
 
     def resume(self, snapshot: Snapshot) -> None:
         """Record the objects that an earlier run left in the store."""
@@ -111,7 +112,7 @@ class PodEndpoints:
         self._affected.add(item.service)
 
     def delete_slice(self, key: SliceKey) -> None:
-        """Delete such a slice, if it exists. Idempotent."""
+        """Delete a slice that the source has read, if it exists. Idempotent."""
         item = self._written.pop(key, None)
         if item is not None:
             _discard(self._written_for, item.service, key)
@@ -138,7 +139,7 @@ class PodEndpoints:
         self._affected.clear()
 
     def _pods_of(self, key: ServiceKey) -> Sequence[PodEndpoint]:
-        """Return the Pods that a Service selects; none if it has no selector."""
+        """Return the Pods that a Service selects; empty if its endpoints aren't derived."""
         service, _ = self._services.get(key, (None, None))
         if service is None or not self._is_derived(service):
             return ()

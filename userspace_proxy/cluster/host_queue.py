@@ -2,12 +2,13 @@
 
     waiting, by time ──due──▶ ready, by namespace ──take──▶ under way ──give_back──▶
 
-Rule 1: names without an answer, which are new or failed last time, have half of the slots: each may
-take five seconds, and other names mustn't wait for them.
-Rule 2: a namespace has half of the slots, one of which is reserved for names with an answer.
+Rule 1: names without an answer (new names, and names whose last lookup failed) have at most half of
+the slots: each may take five seconds, and other names mustn't wait for them.
+Rule 2: a namespace has at most half of the slots, one of which is reserved for names with an
+answer.
 Rule 3: namespaces take turns; within a namespace, names with an answer come first, then the order
 is by time.
-Rule 4: a name that several namespaces want gets the first turn that any of them has.
+Rule 4: a name that several namespaces want is looked up at the first of their turns.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ NAMESPACE_DOUBTFUL_MAX = NAMESPACE_MAX - 1
 
 
 class _QueuedHost(NamedTuple):
-    """A waiting entry; invalid once the queue has a newer entry for the name."""
+    """A name that waits; invalid once the queue has a newer entry for the name."""
 
     is_doubtful: bool
     at: float
     number: int
-    """The position in the order in which entries were put."""
+    """The entry's position in the order of :meth:`HostQueue.put`."""
     host: str
     namespaces: Collection[str]
 
@@ -56,7 +57,7 @@ class HostQueue:
         """The slots used by names that are being looked up."""
 
     def put(self, host: str, at: float, namespaces: Collection[str], *, is_doubtful: bool) -> None:
-        """Schedule a name's lookup, replacing an earlier schedule.
+        """Schedule a name's next lookup, replacing any earlier schedule.
 
         A name that is being looked up becomes ready once its slot is given back.
         """
@@ -92,7 +93,7 @@ class HostQueue:
 
     @property
     def has_ready(self) -> bool:
-        """Whether a name is, or may be, due that didn't get a slot in the last :meth:`take`."""
+        """Whether a due name may have got no slot in the last :meth:`take`."""
         return bool(self._ready)
 
     def next_at(self) -> float | None:
@@ -105,7 +106,7 @@ class HostQueue:
         return self._entries.get(entry.host) is entry
 
     def _first(self) -> str | None:
-        """Return the namespace with the next turn and a free slot; None if there is none."""
+        """Return the next namespace whose first name can get a slot; None if there is none."""
         for namespace, heap in list(self._ready.items()):
             while heap and not self._is_valid(heap[0]):
                 heapq.heappop(heap)

@@ -20,10 +20,10 @@ from ..pacing import backoff_s
 from .host_queue import HostQueue
 
 TTL_MIN_S = 5.0
-"""The minimum interval of lookups, whatever the TTL is: Envoy's default refresh interval."""
+"""The minimum interval between two lookups of a name, whatever its TTL: Envoy's default."""
 TTL_MAX_S = 300.0
-"""The maximum number of seconds between two lookups of a name: some zones have a TTL of a day, but
-a database may move within minutes."""
+"""The maximum interval between two lookups of a name: some zones have a TTL of a day, but a
+database may move within minutes."""
 RETRY_S, RETRY_MAX_S = 5.0, 60.0
 """The first and the longest wait after failures; RFC 8767 requires 30 s or more in the long run."""
 KEEP_S = 3600.0
@@ -44,13 +44,13 @@ class _Host:
     is_known: bool = False
     """Whether a lookup has been completed."""
     failures: int = 0
-    """How many lookups in a row gave no address."""
+    """How many consecutive lookups gave no address."""
     why: str = ""
     """Why the name has no addresses; empty if it has some."""
     since: float = 0.0
-    """Monotonic seconds of the first of these failures."""
+    """When the first of these lookups failed, in monotonic seconds."""
     keep_until: float = 0.0
-    """Monotonic seconds until which the name keeps its last addresses."""
+    """Until when the name keeps its last addresses, in monotonic seconds."""
 
 
 class HostTable:
@@ -64,7 +64,7 @@ class HostTable:
         return host in self._hosts
 
     def want(self, host: str, families: Iterable[IPFamily], namespaces: Iterable[str]) -> None:
-        """Start looking up a name, for these families and namespaces. Idempotent."""
+        """Look up a name from now on, for the given families and namespaces. Idempotent."""
         known = self._hosts.setdefault(host, _Host())
         wanted, users = tuple(sorted(families)), tuple(sorted(namespaces))
         has_more = bool(set(wanted) - set(known.families))
@@ -94,12 +94,12 @@ class HostTable:
         return host, known.families
 
     def next_at(self) -> float | None:
-        """Return when the next name is due; None if no name waits, except for a slot."""
+        """Return when the next name is due; None if names wait only for slots, or no name waits."""
         return self._queue.next_at()
 
     @property
     def has_ready(self) -> bool:
-        """Whether a name is, or may be, waiting for a slot that :meth:`learn` has freed."""
+        """Whether a name may be waiting for a slot that :meth:`learn` has freed."""
         return self._queue.has_ready
 
     def learn(self, host: str, lookup: Lookup, now: float) -> bool:
@@ -118,7 +118,7 @@ class HostTable:
             self._note_failure(known, lookup.why, now)
             wait_s = backoff_s(known.failures, RETRY_S, RETRY_MAX_S)
             if any(known.addresses.values()):
-                # Read the table again before the last addresses expire.
+                # Look the name up again when its last addresses expire, if not before.
                 wait_s = min(wait_s, max(known.keep_until - now, 0.0))
         else:
             known.failures, known.why, known.since = 0, "", 0.0

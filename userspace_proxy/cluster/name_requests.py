@@ -1,7 +1,7 @@
-"""Reads which names a Service requests, in its annotation or in slices of names.
+"""Reads which host names a Service requests as endpoints, in its annotation or in slices of names.
 
 Rule 1: the key of a derived slice contains a colon, which names of objects can't contain. So the
-state on disk shows which slices were derived from which names, and these are read as slices of
+state on disk shows which slices were derived, and from which names; they are read as slices of
 names.
 Rule 2: a name whose port the Service doesn't have is omitted, with a note.
 """
@@ -21,7 +21,8 @@ from ..model.quoting import quoted, shown
 from .slices import Slices
 from .store import ServiceState
 
-# A character that isn't in names, in keys of Endpoints objects (``mirroring``) or in keys of pods.
+# A character that neither names, keys of Endpoints objects (``mirroring``) nor keys of pods
+# contain.
 _SEPARATOR = "@"
 ANNOTATION = f"{DOMAIN}endpoints"
 
@@ -30,26 +31,26 @@ class NameRequest(NamedTuple):
     """The names that one Service requests."""
 
     state: ServiceState
-    """The source's state of the Service, without the note about a bug from an earlier run."""
+    """The Service's state as read by the source, without an earlier run's note about a bug."""
     plain: Slices
     """The Service's slices of addresses."""
     named: tuple[NameSlice, ...]
     families: tuple[IPFamily, ...]
-    """The Service's families."""
+    """The IP families of the Service."""
     notes: tuple[Note, ...]
     """Notes on requests that can't be fulfilled."""
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The names, each once."""
+        """The requested host names, each once."""
         return tuple(dict.fromkeys(e.ip for item in self.named for e in item.named))
 
     @property
     def names(self) -> tuple[EndpointName, ...]:
-        """The first names with their ports, from the annotation and from slices."""
+        """The first requested names with their ports, from the annotation and from slices."""
         found = dict.fromkeys(self.state.service.handling.names)
         for item in self.named:
-            # Cost: a slice of a user may have a thousand names and a hundred ports.
+            # Cost: a user's slice may have a thousand names and a hundred ports.
             for port, endpoint in itertools.product(item.ports, item.named):
                 if len(found) >= NAMES_MAX:
                     return tuple(found)
@@ -58,7 +59,7 @@ class NameRequest(NamedTuple):
 
     @property
     def earlier(self) -> Iterator[tuple[str, EndpointSlice]]:
-        """Slices that an earlier run derived, with their names."""
+        """The slices that an earlier run derived, each with the name it was derived from."""
         for item in _named(self.state):
             if not isinstance(item, NameSlice) and (host := host_of(item)):
                 yield host, item
@@ -83,7 +84,7 @@ def read_request(state: ServiceState) -> NameRequest | None:
             _add(named, _before_derivation(item, host_of(item)))
     notes: list[Note] = []
     if service.handling.names and not is_earlier:
-        # These keys differ from the keys of slice objects.
+        # These keys can't be equal to those of slice objects.
         named.update((made.key, made) for made in _of_annotation(service, notes))
     plain = _without(state, apart)
     if len(others := _other_notes(service)) < len(service.notes):
@@ -92,7 +93,7 @@ def read_request(state: ServiceState) -> NameRequest | None:
 
 
 def without_names(state: ServiceState, bug: str) -> ServiceState:
-    """Return a Service without endpoints by name, with the bug as a note."""
+    """Return a Service without endpoints by name, and with a note about the bug."""
     notes = (*_other_notes(state.service), NoteKind.NAMES_BUG(bug))
     service = replace(state.service, notes=notes)
     return ServiceState(service, _without(state, _named(state)))
@@ -115,7 +116,7 @@ def host_of(item: EndpointSlice) -> str:
 
 
 def _named(state: ServiceState) -> Sequence[EndpointSlice]:
-    """Return slices of names, and slices derived from names."""
+    """Return the slices of names, and the slices derived from names."""
     return list(itertools.chain.from_iterable(Slices.of(state.slices).derive(_named_of)))
 
 
@@ -128,7 +129,7 @@ def _without(state: ServiceState, slices: Iterable[EndpointSlice]) -> Slices:
 
 
 def _add(named: dict[SliceKey, NameSlice], item: NameSlice) -> None:
-    """Merge a slice of names with those of its key; of equal names, one with endpoints is used."""
+    """Merge a slice of names with an equal key; of equal names, the one with endpoints wins."""
     before = named.get(item.key)
     if before is None:
         named[item.key] = item

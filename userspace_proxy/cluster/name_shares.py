@@ -1,4 +1,4 @@
-"""Decides which names of Services are looked up: all, or an equal share of its namespace's names.
+"""Decides which names of a Service are looked up: all, or an equal share per Service.
 
     names of each Service ──▶ shares.Shares ──▶ its first names are looked up
 
@@ -16,9 +16,9 @@ from ..model.endpoint_names import NAMES_MAX
 from ..shares import Shares
 
 NAMESPACE_MAX = 100
-"""How many names a namespace may use, counted once per Service."""
+"""The maximum number of names that are looked up for a namespace, counted once per Service."""
 NODE_MAX = 1000
-"""The maximum for all Services: with the shortest TTL, these are 200 lookups a second."""
+"""The maximum number for all namespaces: 200 lookups a second at the shortest TTL."""
 
 
 class NameClaim(NamedTuple):
@@ -49,9 +49,9 @@ class NameShares:
     def turns(
         self, asked: Mapping[ServiceKey, Sequence[str]]
     ) -> Generator[None, None, set[NameClaim]]:
-        """Replace, in turns, the names that some Services request, each once.
+        """Replace the names that some Services request; each turn handles one Service.
 
-        Returns the claims that are looked up now and weren't before, and the reverse.
+        Returns the claims that are newly looked up, and those that no longer are.
         """
         wanted = {key: tuple(dict.fromkeys(hosts))[:NAMES_MAX] for key, hosts in asked.items()}
         self._asked |= wanted

@@ -1,11 +1,11 @@
-"""An immutable mapping: a changed copy shares nearly all of its content with the original.
+"""An immutable mapping, of which a changed copy shares nearly all content with the original.
 
     {a: 1, b: 2, c: 3}.changed({b: 4})      ┌ {a: 1} ┐ shared
                                             ├ {b: 4} ┘ copied: a 256th of all
                                             └ {c: 3}   shared
 
-Changing one of 10,000 items copies some forty, and a mapping is compared with a changed copy part
-by part, so the cost of a change doesn't grow with the number of items.
+Changing one of 10,000 items copies about forty. A mapping is compared with a changed copy part by
+part, so the cost of a change doesn't grow with the number of items.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, overload
 _PARTS = 256
 _MASK = _PARTS - 1
 
-# All mappings share one object, so that differing() skips the parts that two mappings share.
+# All mappings share one empty part, so that differing() skips parts that are empty in both.
 _EMPTY: tuple[dict[Any, Any], ...] = ({},) * _PARTS
 
 K = TypeVar("K", bound=tuple[Any, ...])

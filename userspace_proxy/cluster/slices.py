@@ -1,9 +1,9 @@
-"""The immutable slices of one Service: a changed copy shares nearly all of its contents.
+"""The immutable slices of one Service, of which a changed copy shares nearly all content.
 
     run: a-1 … a-9 │ run: b-1 … c-3 │ run: c-4 …      changed: one run is replaced
 
-Rule 1: a change copies some runs, and a sequence is compared with a changed copy run by run, so the
-cost doesn't grow with the number of slices.
+Rule 1: a change copies a few runs, and a sequence is compared with a changed copy run by run, so
+the cost doesn't grow with the number of slices.
 Rule 2: values computed from a run are cached in it, so after a change they are computed only for
 the changed runs.
 """
@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 from ..model import EndpointSlice, SliceKey
 
-# The maximum size of a run: slices with their endpoints and ports. Changing one of 100,000 slices
-# copies some 400, and visits some 300 runs.
+# The maximum size of a run, counting slices, endpoints and ports. Changing one of 100,000 slices
+# copies about 400 slices, and visits about 300 runs.
 _RUN_MAX = 512
 
 _T = TypeVar("_T")
@@ -39,7 +39,7 @@ class SliceRun:
         """Cached results of functions that were applied to the slices."""
 
     def derive(self, compute: Callable[[Sequence[EndpointSlice]], _T]) -> _T:
-        """Return the result of a function for the slices, and cache it; thread-safe."""
+        """Return the result of a function of the slices, and cache it; thread-safe."""
         derived = self.derived
         if compute not in derived:
             self.derived = derived = {**derived, compute: compute(self.slices)}
@@ -50,12 +50,12 @@ class SliceRun:
 class Slices(tuple[EndpointSlice, ...]):
     """The slices of one Service, in the order of their names."""
 
-    # Memory: most Services have one run, and creating it again costs less than keeping it.
+    # Memory: most Services have one run, which is cheaper to create again than to keep.
     _runs: Sequence[SliceRun] = ()
 
     @classmethod
     def of(cls, slices: Iterable[EndpointSlice]) -> Slices:
-        """Return slices that are already in order as this type."""
+        """Return slices, which must already be in order, as this type."""
         return slices if isinstance(slices, Slices) else cls._joined(_split(tuple(slices)))
 
     @classmethod
@@ -71,7 +71,7 @@ class Slices(tuple[EndpointSlice, ...]):
         return self._runs or _split(self)
 
     def changed(self, changes: Mapping[SliceKey, EndpointSlice | None]) -> Slices:
-        """Return a copy in which slices are put, or removed if None; itself if nothing changes.
+        """Return a copy with slices put, or removed if None; this object if nothing changes.
 
         Slices to remove needn't exist, and an equal slice stays the same object.
         """
@@ -95,7 +95,8 @@ class Slices(tuple[EndpointSlice, ...]):
             found.update(differing)
             slices = [item for key in sorted(found) if (item := found[key]) is not None]
             end = at + 1
-            # Runs that deletions have shrunk are joined, so that there are only a few.
+            # A run that deletions have shrunk is joined with the next one, so that there are few
+            # runs.
             if sum(map(_weight, slices)) < _RUN_MAX // 4:
                 slices += _by_key(runs[end : end + 1]).values()
                 end += 1
@@ -105,7 +106,7 @@ class Slices(tuple[EndpointSlice, ...]):
     def differing(
         self, other: Iterable[EndpointSlice]
     ) -> Iterator[tuple[EndpointSlice | None, EndpointSlice | None]]:
-        """Yield pairs of slices that aren't the same object in both; None if one is missing."""
+        """Yield pairs of slices that aren't the same object in both; None for a missing slice."""
         others = Slices.of(other).runs
         shared = {*self.runs}.intersection(others)
         before, after = (_by_key(runs, shared) for runs in (self.runs, others))

@@ -1,7 +1,7 @@
 """Collects the objects of a source, and returns snapshots.
 
-Rule 1: an equal object causes no new revision. Equal endpoints stay the same objects, so that those
-that changed are found fast.
+Rule 1: an equal object causes no new revision. Equal endpoints stay the same objects, so that
+changed endpoints are found quickly.
 Rule 2: a list replaces all objects of its kind, but equal objects stay the same, so a relist yields
 only differences.
 Rule 3: a snapshot never changes.
@@ -22,13 +22,13 @@ from .slices import NO_SLICES, Slices
 class ServiceState:
     """One Service and its slices, in the order of their names.
 
-    It stays the same object in all snapshots until the Service changes, so caches may compare with
-    ``is``.
+    It stays the same object in all snapshots until the Service changes, so caches can compare
+    states with ``is``.
     """
 
     service: Service
     slices: tuple[EndpointSlice, ...]
-    """The slices of the Service; a store's are :class:`Slices`."""
+    """The slices of the Service; in a store's snapshots, :class:`Slices`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,14 @@ class Snapshot:
 
     services: Mapping[ServiceKey, ServiceState]
     node: Node | None = None
-    """This node's object, if there is one."""
+    """This node's object; None if it hasn't been read or doesn't exist."""
     node_addresses: frozenset[str] | None = None
     """The addresses of all Nodes; None if unknown."""
     orphans: Mapping[ServiceKey, Slices] = field(default_factory=PersistentMap)
     """Slices of Services that don't exist, by Service, and slices without a Service. Only their
     keys are current."""
     revision: int = field(default=0, compare=False)
-    """A number that increases with every change; for logs and the page."""
+    """A number that increases with every change; for logs and the status page."""
 
 
 class Store:
@@ -54,17 +54,17 @@ class Store:
         self._services: dict[ServiceKey, Service] = {}
         self._slices: dict[SliceKey, EndpointSlice] = {}
         self._slices_of: dict[ServiceKey, Slices] = {}
-        """Slices as of the last snapshot; no entry is empty."""
+        """The slices in the last snapshot; no entry is empty."""
         self._node: Node | None = None
         self._node_addresses: frozenset[str] | None = None
         self._affected: dict[ServiceKey, dict[SliceKey, EndpointSlice | None]] = defaultdict(dict)
-        """Services changed since then, with their changed slices; None if the slice was deleted."""
+        """Services changed since then, with their changed slices; None for a deleted slice."""
         self._states: PersistentMap[ServiceKey, ServiceState] = PersistentMap()
         self._orphans: PersistentMap[ServiceKey, Slices] = PersistentMap()
         self._last = Snapshot(self._states, orphans=self._orphans)
 
     def resume(self, snapshot: Snapshot) -> None:
-        """Begin with an earlier run's Services and Node addresses.
+        """Start with an earlier run's Services and Node addresses.
 
         Call it only while the store is empty.
         """
@@ -157,13 +157,13 @@ class Store:
         return self._last
 
     def _note_orphans(self) -> None:
-        # `self._touched.keys() - self._services.keys()` would read all Services.
+        # Cost: `self._affected.keys() - self._services.keys()` would read all Services.
         named = {k for k in self._affected if k not in self._services and k in self._slices_of}
         put = {
             key: self._slices_of[key]
             for key in named
             for old, new in self._orphans.get(key, NO_SLICES).differing(self._slices_of[key])
-            # Only added and removed slices matter.
+            # Only added and removed slices matter, because only their keys are current.
             if old is None or new is None
         }
         drop = {key for key in self._affected if key in self._orphans and key not in named}
@@ -188,7 +188,7 @@ def differing_slices(
 
 
 def count_new(old: ServiceState | None, new: ServiceState | None) -> int:
-    """Return approximately how many slices, endpoints and ports are only in the second state."""
+    """Return approximately how many slices, endpoints and ports only the second state has."""
     known = set(Slices.of(old.slices).runs) if old is not None else ()
     runs = Slices.of(new.slices).runs if new is not None else ()
     return sum(run.weight for run in runs if run not in known)

@@ -1,11 +1,11 @@
-"""Computes a number for the JSON form of types, so that text of other types can be rejected.
+"""Computes a number for the JSON form of types, so that JSON of other types can be rejected.
 
     class Port(NamedTuple):  number: int          ──▶ "[number:int]" ──SHA-256──▶ 48 bits
     @dataclass class Host:   ports: tuple[Port, ...]  "{ports:tuple[[number:int],...]}"
 
 Rule 1: the number depends only on the fields' names and types, in order: not on defaults, names of
 classes, docstrings, the process, or the version of Python.
-Rule 2: if the meaning of a value changes, the number doesn't: rename the field.
+Rule 2: if the meaning of a value changes, the number stays the same, so rename the field.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BYTES = 6
 
 
 def digest(*kinds: object) -> int:
-    """Return a number for types: dataclasses, named tuples, enums, collections, and others."""
+    """Return a number for types such as dataclasses, named tuples, enums and collections."""
     text = ";".join(map(describe, kinds))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:_BYTES], "big")
 

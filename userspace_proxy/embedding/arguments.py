@@ -86,7 +86,7 @@ def read_affinity(seconds: int | None) -> int | None:
 
 
 class HandlingArguments(TypedDict, total=False):
-    """Arguments that are annotations of a Service elsewhere; None for the default."""
+    """Arguments that correspond to annotations of a Service; None: the default."""
 
     hold: str | None
     """``60s`` or ``60s,1000``: how long connections wait while no endpoint can take them, and their

@@ -252,4 +252,4 @@ class Proxy(EmbeddedProxy):
         raise TypeError("Proxy: use `async with Proxy(…)`, or `with Proxy.in_thread(…)`")
 
     def __exit__(self, *_exc: object) -> None:
-        """Python requires it before it calls ``__enter__``."""
+        """Do nothing; without this method, `with` would fail before it calls ``__enter__``."""

@@ -240,8 +240,8 @@ class EmbeddedProxy(Agent):
     ) -> None:
         """Redirect dials of a Service's endpoints to other addresses; applied on return.
 
-        The listener there forwards connections to the endpoint, or replaces it; the page shows the
-        endpoint with the reasons. Detours stay when the Service is removed.
+        The listener at such an address forwards connections to the endpoint, or replaces it; the
+        status page shows the endpoint with the reasons. Detours stay when the Service is removed.
 
         Args:
             service: A Service, which may be served later.
@@ -342,7 +342,7 @@ class EmbeddedProxy(Agent):
     def names(self, namespace: str = "default") -> ProcessNames:
         """Make this process resolve the names of Services, in a `with` block.
 
-        There, ``socket.getaddrinfo`` resolves them as in a pod of the namespace, and so do
+        In the block, ``socket.getaddrinfo`` resolves them as in a pod of the namespace, and so do
         requests, httpx and asyncio, but not uvloop and C libraries. With ``none`` steering it
         returns the address and port on which a Service port answers.
         """
@@ -434,7 +434,7 @@ class AddedService:
         *,
         standby: Iterable[EndpointAddress] = (),
     ) -> None:
-        """Replace its endpoints, as in :meth:`EmbeddedProxy.add_service`; applied on return.
+        """Replace the endpoints, as in :meth:`EmbeddedProxy.add_service`; applied on return.
 
         Raises:
             ValueError: An endpoint isn't an address.

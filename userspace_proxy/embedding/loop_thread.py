@@ -118,7 +118,7 @@ class LoopThread:
         finally:
             with self._lock:
                 self._takes_calls = False
-            # The last calls become tasks in this iteration.
+            # Calls that have just arrived become tasks in this iteration.
             self._loop.run_until_complete(asyncio.sleep(0))  # noqa: TID251 - yields once
             left = asyncio.all_tasks(self._loop)
             for task in left:

@@ -21,7 +21,7 @@ def make_all_slices(
     standby: Iterable[EndpointAddress],
     allowed: Sequence[str],
 ) -> list[EndpointSlice]:
-    """Return the slices of a one-port Service like ``make_slices``, and slices of names.
+    """Return the slices of a one-port Service as ``make_slices`` does, and slices for names.
 
     Args:
         allowed: ``allow_endpoint_names`` of :class:`Options`.

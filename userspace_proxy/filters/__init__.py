@@ -1,4 +1,4 @@
-"""Finds the effects of other programs' rules on packets of Services; never changes rules.
+"""Finds which packets of Services other programs' rules drop or translate; never changes rules.
 
     reading ── netlink ─────────────┐                       ┌▶ frontends   packets to a frontend
     steering.iptables.read_legacy ──┴─▶ Chain ─▶ following ─┼▶ endpoints   to an endpoint, and back

@@ -16,7 +16,7 @@ DEPTH_MAX = 16
 
 
 class RuleVerdict(enum.StrEnum):
-    """The effect of a rule on packets that meet it."""
+    """The effect of a rule on packets that match it."""
 
     NONE = ""
     """The rule only counts or marks packets."""
@@ -31,7 +31,7 @@ class RuleVerdict(enum.StrEnum):
     NOTRACK = "notrack"
     """The packet isn't tracked; this isn't a final verdict."""
     MAP = "vmap"
-    """A verdict from a map, by an unknown condition."""
+    """A verdict from a map whose elements are unknown."""
 
 
 DROPS = (RuleVerdict.DROP, RuleVerdict.REJECT)
@@ -43,7 +43,7 @@ class Step(NamedTuple):
 
     verdict: RuleVerdict
     matches: Conditions = ()
-    """The conditions of the rule; if there are none, every packet meets it."""
+    """The conditions of the rule; if there are none, every packet matches it."""
     target: str = ""
     """The target chain of a jump or goto."""
 
@@ -52,17 +52,17 @@ class Step(NamedTuple):
 
 
 class ChainTable(NamedTuple):
-    """A table of chains; its text is as in nft, ``inet firewalld``, or ``legacy ip nat``."""
+    """A table of chains; as text ``inet firewalld``, as in nft, or ``legacy ip nat``."""
 
     family: str
-    """``ip``, ``inet``, …; for iptables-legacy, too."""
+    """``ip``, ``inet`` and so on; for iptables-legacy ``ip`` or ``ip6``."""
     name: str
     is_legacy: bool = False
-    """Whether the table is one of iptables-legacy, which nft doesn't show."""
+    """Whether the table belongs to iptables-legacy, whose tables nft doesn't show."""
 
     @property
     def families(self) -> Sequence[IPFamily]:
-        """The IP families of its packets; empty if its packets aren't IP packets."""
+        """The IP families of the table's packets; empty if they aren't IP packets."""
         return _FAMILIES.get(self.family, ())
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ class ChainTable(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One chain."""
+    """A chain of nftables, or of a legacy table."""
 
     table: ChainTable
     name: str
@@ -90,7 +90,7 @@ class Chain:
 
     @property
     def described(self) -> str:
-        """The description of a base chain."""
+        """A base chain with its hook and priority, as the subject of a sentence."""
         place = f"({self.hook}, priority {self.priority})"
         return f"nftables chain {self} of another program {place}"
 
@@ -110,7 +110,7 @@ Tables = dict[ChainTable, dict[str, Chain]]
 """Chains by table and name."""
 
 _FAMILIES = {"ip": (IPFamily.IPV4,), "ip6": (IPFamily.IPV6,), "inet": tuple(IPFamily)}
-# Forwarded packets pass both hooks.
+# Forwarded packets traverse both hooks.
 _HOOKS = {"forward": ("forward", "postrouting")}
 
 

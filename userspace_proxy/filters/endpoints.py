@@ -23,9 +23,9 @@ _SOURCE_NAT = 100
 
 
 def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress, protocol: Protocol) -> str:
-    """Return which chain drops packets to an endpoint, or its answers; empty if none does.
+    """Return which chain drops or translates an endpoint's packets; empty if none does.
 
-    The text ends a sentence about the endpoint.
+    The text is a clause in which "it" is the endpoint.
     """
     dial = FirstPacket(Frontend(endpoint.ip, endpoint.port, protocol))
     for base, chains in filters:
@@ -48,7 +48,7 @@ def find_forward_firewalls(
     protocol: Protocol,
     links: Sequence[PodLink],
 ) -> list[Firewall]:
-    """Return the chains that drop packets forwarded to an endpoint, or its answers.
+    """Return the chains that drop forwarded packets to an endpoint, or its answers.
 
     Args:
         nft, legacy: See :func:`.node.find_firewalls`.

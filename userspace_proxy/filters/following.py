@@ -30,12 +30,13 @@ class Outcome(NamedTuple):
     """The possible outcomes for packets in a chain."""
 
     by: tuple[Chain, Step] | None = None
-    """The last rule, with its chain, that may translate the packets, or in a filter chain drop
-    them; None if there is none."""
+    """The last rule that may translate the packets, or in a filter chain drop them, with the chain
+    that contains it; None if there is none."""
     ends: bool = False
-    """Whether packets may be accepted here, or leave all chains otherwise."""
+    """Whether packets may be accepted or queued, or in a nat chain dropped, so that no later rule
+    sees them."""
     back: bool = False
-    """Whether packets may continue after the chain."""
+    """Whether packets may reach the end of the chain, or return from it."""
 
     @property
     def is_certain(self) -> bool:
@@ -44,7 +45,7 @@ class Outcome(NamedTuple):
 
     @property
     def unfollowed(self) -> str:
-        """The rule that may translate or drop them, with the command that shows it; or empty."""
+        """The rule that may translate or drop packets, with the command that shows it; or empty."""
         if self.by is None or self.is_certain:
             return ""
         place, rule = self.by
@@ -77,8 +78,8 @@ def follow(
     Args:
         chain: The chain, with its rules.
         chains: The chains of the same table to which it may jump, by name, with their rules.
-        kind: The base chain's kind: ``nat`` or ``filter``; in a filter chain, ``untracked`` follows
-            the effect on connection tracking.
+        kind: The base chain's kind: ``nat`` or ``filter``; ``untracked`` asks for the effect of a
+            filter chain on connection tracking.
     """
     effects = _EFFECTS[kind]
     if chain.hook in _ENTRIES and chain.priority <= TRACKING:
@@ -103,7 +104,7 @@ def follow(
 
 
 def find_drop(base: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> Drop | None:
-    """Return the drop that is certain in a filter chain; None if there is none."""
+    """Return what in a filter chain certainly drops a packet; None if nothing does."""
     outcome = follow(base, chains, packet, "filter")
     if outcome.ends or not base.is_read or (outcome.back and base.policy != "drop"):
         return None
@@ -111,7 +112,7 @@ def find_drop(base: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> 
 
 
 class _Effect(NamedTuple):
-    """What a verdict may do."""
+    """The possible effects of a verdict on a packet."""
 
     takes: bool = False
     ends: bool = False

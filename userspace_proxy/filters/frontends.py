@@ -4,13 +4,13 @@
                 │ translate, or drop                            │ drop
 
 The kernel evaluates nat chains in order of priority, and applies the first translation. Chains of
-nftables steering have -110, before the -100 and more of docker, firewalld, iptables and kube-proxy;
-iptables steering uses the legacy tables' own chains, at -100. Of chains with the same priority, the
-one that was added last comes first (Linux 6.18), and the kernel doesn't show their order. So only a
-nat chain at or before this priority matters, and ordinary nodes have none before -100. All nat
-chains are evaluated at -100, so filter chains before that see a frontend's address, and later ones
-the proxy port. With local steering, packets keep the frontend's address up to the socket: all nat
-chains come first, and all filter chains on the way in see that address.
+nftables steering have priority -110, before those of docker, firewalld, iptables and kube-proxy
+(-100 and above); iptables steering uses the legacy tables' own chains, at -100. Of chains with the
+same priority, the one that was added last comes first (Linux 6.18), and the kernel doesn't show
+their order. So only a nat chain at or before this priority matters, and ordinary nodes have none
+before -100. All nat chains are evaluated at -100, so filter chains before that see a frontend's
+address, and later ones the proxy port. With local steering, packets keep the frontend's address up
+to the socket: all nat chains come first, and all filter chains on the way in see that address.
 
 Rule 1: packets count as dropped only if this is certain for pods and other hosts, as a firewall may
 legitimately deny some clients. Rules that may drop or translate packets are listed as not followed.
@@ -34,7 +34,7 @@ from .matches import Match
 from .packets import FirstPacket, may_be_first, number_of_ip
 from .reading import IsOwn, NftReader
 
-# The kernel's priority NF_IP_PRI_NAT_DST; the legacy tables have it, too.
+# The kernel's priority NF_IP_PRI_NAT_DST; the legacy tables' nat chains use it, too.
 ALL_NAT = -100
 _NAT_HOOKS = ("prerouting", "output")
 NEVER = 1 << 31
@@ -46,9 +46,9 @@ class Translation(NamedTuple):
     """How the proxy translates a frontend."""
 
     priority: int = NEVER
-    """The priority of the chain that translates; NEVER if nothing is translated."""
+    """The priority of the proxy's chain that translates; NEVER if none does."""
     port: int = 0
-    """The proxy port; 0 if there is none, as when the kernel sends clients to endpoints."""
+    """The proxy port; 0 if there is none, for example if the kernel forwards to endpoints."""
 
 
 class Followed(NamedTuple):
@@ -62,7 +62,7 @@ _NOTHING = -1
 
 
 class EarlierChains:
-    """Finds chains that come before this proxy's, in this thread's network namespace.
+    """Finds chains that packets traverse before this proxy's, in this thread's network namespace.
 
     Args:
         translation_of: Returns a frontend's current translation.
@@ -73,18 +73,18 @@ class EarlierChains:
         self._translation_of = translation_of
         self._is_own = is_own
         self._reader: NftReader | None = None
-        # The generation of the ruleset.
+        # The generation of the ruleset as of the last check.
         self._seen = _NOTHING
         self._found: dict[Frontend, Taken] = {}
         self._earlier: Sequence[Followed] = ()
         self.filters: Sequence[Followed] = ()
-        """Chains as of the last check, for :func:`.endpoints.dropping_chain`."""
+        """The chains that the last check found, for :func:`.endpoints.dropping_chain`."""
 
     def look(self, frontends: Collection[Frontend]) -> dict[Frontend, Taken]:
         """Return the frontends whose packets another program translates or drops, with the causes.
 
         Takes 10 µs if nftables hasn't changed since the last call. If nftables can't be read (the
-        kernel lacks it, permission is denied), nothing is found.
+        kernel lacks it, permission is denied), the result is empty.
         """
         try:
             self._reader = self._reader or NftReader(self._is_own)
@@ -108,7 +108,7 @@ class EarlierChains:
         self._reader = None
 
     def unfollowed(self, frontends: Collection[Frontend]) -> list[str]:
-        """Describe the rules that may take packets of frontends, as of the last check."""
+        """Describe the rules that may take packets of frontends, as the last check found them."""
         found: dict[str, None] = {}
         for chain, chains in self._earlier:
             if not chain.is_read:
@@ -164,7 +164,7 @@ def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
 
 
 def _others(tables: Tables) -> Iterator[Chain]:
-    """Yield the chains for IP packets."""
+    """Yield the chains of tables that get IP packets."""
     return (one for table in tables if table.families for one in tables[table].values())
 
 
@@ -196,7 +196,7 @@ def places_to_follow(
     """Return the frontends for which a chain must be followed.
 
     These are all frontends whose packets it may take; if following all would take too long, only
-    frontends that its rules may name.
+    frontends that its rules may mention.
     """
     steps = [step for chain in chains.values() for step in chain.steps]
     if base.kind == "nat":
@@ -224,7 +224,7 @@ def places_to_follow(
 def explain_chain(
     chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, translation: Translation
 ) -> Taken | None:
-    """Return how a chain takes a frontend's packets, and the remedy; None if it doesn't.
+    """Return how a chain takes a frontend's packets, and the remedy; None if it takes none.
 
     Args:
         chain: The chain, with its rules.

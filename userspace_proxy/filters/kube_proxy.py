@@ -7,19 +7,19 @@ from collections.abc import Collection, Iterator, Sequence
 
 from .chains import ChainTable, Tables
 
-# Chains that only kube-proxy has, in any of its modes. The kubelet has chains, too: KUBE-FIREWALL,
-# KUBE-KUBELET-CANARY, KUBE-MARK-DROP, KUBE-MARK-MASQ, KUBE-POSTROUTING.
+# Chains that only kube-proxy creates, in any of its modes. The kubelet's chains aren't included:
+# KUBE-FIREWALL, KUBE-KUBELET-CANARY, KUBE-MARK-DROP, KUBE-MARK-MASQ, KUBE-POSTROUTING.
 _CHAINS = re.compile(
     r"KUBE-(SERVICES|NODEPORTS?|PORTALS-(CONTAINER|HOST)|NODEPORT-(CONTAINER|HOST)|PROXY-CANARY"
     r"|(SVC|SVL|SEP|EXT|XLB|FW)-.*|LOAD-BALANCER|CLUSTER-IP|EXTERNAL-IP)"
 )
 _TABLES = (ChainTable("ip", "kube-proxy"), ChainTable("ip6", "kube-proxy"))
 IPVS_LINK = "kube-ipvs0"
-"""The interface that has the addresses of Services in ``ipvs`` mode."""
+"""The interface to which kube-proxy assigns the Services' addresses in ``ipvs`` mode."""
 
 
 def kube_proxy_chains(tables: Tables) -> Iterator[tuple[ChainTable, Sequence[str]]]:
-    """Yield each table with kube-proxy's chains, and their names, the best known first."""
+    """Yield tables with kube-proxy's chains, and the names of these chains, KUBE-SERVICES first."""
     for table, chains in tables.items():
         if names := [name for name in chains if _CHAINS.fullmatch(name)]:
             # KUBE-SERVICES jumps to the other chains.
@@ -27,17 +27,17 @@ def kube_proxy_chains(tables: Tables) -> Iterator[tuple[ChainTable, Sequence[str
 
 
 def kube_proxy_tables(nft: Tables) -> Sequence[ChainTable]:
-    """Return kube-proxy's own tables."""
+    """Return the tables that kube-proxy creates in ``nftables`` mode."""
     return [table for table in nft if table in _TABLES]
 
 
 def nat_tables(nft: Tables) -> Tables:
-    """Return the tables of iptables-nft that contain kube-proxy's chains."""
+    """Return the ``nat`` tables, in which kube-proxy creates chains through iptables-nft."""
     return {table: chains for table, chains in nft.items() if table.name == "nat"}
 
 
 def find_kube_proxy(nft: Tables, legacy_nat: Tables, links: Collection[str]) -> tuple[str, ...]:
-    """Describe where kube-proxy's rules are; empty if there are none.
+    """Describe where kube-proxy's rules and its interface are; empty if there are none.
 
     Args:
         links: The names of the interfaces.

@@ -29,7 +29,7 @@ class MatchField(enum.StrEnum):
     SOURCE = "ip saddr"
     DESTINATION = "ip daddr"
     DIALLED_ADDRESS = "ct original ip daddr"
-    """The destination before any translation; the port is, too."""
+    """The destination address before any translation."""
     DIALLED_PORT = "ct original proto-dst"
     SOURCE_PORT = "th sport"
     DESTINATION_PORT = "th dport"
@@ -38,15 +38,15 @@ class MatchField(enum.StrEnum):
     FAMILY = "meta nfproto"
     """``ipv4``, ``ipv6``."""
     STATE = "ct state"
-    """Names of states; iptables treats ``dnat`` as one."""
+    """Names of conntrack states; iptables treats ``dnat`` as a state."""
     TRANSLATED = "ct status"
-    """``dnat``."""
+    """Only ``dnat``."""
     WAY_IN = "iif"
     """An interface's index, or its name, in which a final asterisk matches any characters."""
     WAY_OUT = "oif"
-    """An interface, in the same form."""
+    """An interface, in the same form as in ``WAY_IN``."""
     TO_THIS_NODE = "fib daddr type"
-    """``local``."""
+    """Only ``local``."""
     TRANSPARENT_SOCKET = "socket transparent"
     """A condition without a value."""
     TCP_FLAGS = "tcp flags"
@@ -58,7 +58,7 @@ _OF_IPV6 = {
     MatchField.DESTINATION: "ip6 daddr",
     MatchField.DIALLED_ADDRESS: "ct original ip6 daddr",
 }
-# The word after the port's protocol.
+# The word that follows the protocol in nft's syntax.
 _PORT_OF = {MatchField.SOURCE_PORT: "sport", MatchField.DESTINATION_PORT: "dport"}
 ADDRESSES = (MatchField.SOURCE, MatchField.DESTINATION, MatchField.DIALLED_ADDRESS)
 WAYS = (MatchField.WAY_IN, MatchField.WAY_OUT)
@@ -76,7 +76,7 @@ class Ports(NamedTuple):
 
 
 class Bits(NamedTuple):
-    """Bits of the TCP header."""
+    """Flags of the TCP header: those in the mask must equal the value."""
 
     mask: int
     value: int
@@ -100,7 +100,7 @@ class Match:
         """Return whether a value is, or contains, an address or port.
 
         Args:
-            number: A port, or an address by :func:`number_of`.
+            number: A port, or an address that :func:`number_of` has converted.
         """
         singles, spans = self._places
         if number in singles:
@@ -134,7 +134,7 @@ class Match:
 
     @functools.cached_property
     def _places(self) -> tuple[frozenset[int], Sequence[tuple[int, int]]]:
-        # Each frontend is compared with each of up to two hundred values.
+        # Cost: each frontend is compared with up to two hundred values.
         singles = frozenset(first for first, last in self.ends if first == last)
         return singles, [(first, last) for first, last in self.ends if first != last]
 
@@ -166,7 +166,7 @@ class LoadedField(NamedTuple):
     width: int = 0
     """The width in bytes if the field is supported in sets and maps; otherwise 0."""
     is_name: bool = False
-    """Whether the field is an interface's name, not its number."""
+    """Whether the field is an interface's name, not its index."""
 
 
 class SetLookup(NamedTuple):
@@ -218,5 +218,5 @@ def number_of(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
 
 @functools.lru_cache(maxsize=1000)
 def ends_of(network: Network) -> tuple[int, int]:
-    """Return the first and last address of a network as numbers."""
+    """Return the first and last address of a network, as :func:`number_of` converts them."""
     return number_of(network.network_address), number_of(network.broadcast_address)

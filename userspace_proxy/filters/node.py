@@ -3,9 +3,9 @@
     client ─▶ frontend ─▶ translation ─▶ INPUT: own chain accepts ─▶ INPUT of others: each may drop
     endpoint's reply to the proxy ─────▶ INPUT of all ────────────▶ likewise
 
-An ``accept`` is final only in its own table; other tables are evaluated anyway. So this proxy's
-legacy chains, first in ``filter``, decide only that table, and its nftables chain only itself.
-Neither accepts endpoints' replies.
+An ``accept`` is final only in its own table; other tables are evaluated anyway. This proxy's legacy
+chains come first in ``filter``, but decide only for that table; its nftables chain decides only for
+its own table. Neither accepts endpoints' replies.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Judged = TypeVar("Judged")
 
 FIREWALLD = ChainTable("inet", "firewalld")
 _TRANSLATED = states(["dnat"])
-# The match for packets whose socket is transparent, as the sockets of the listeners are.
+# The match for packets whose socket is transparent, as the listeners' sockets are.
 _TRANSPARENT = Match(MatchField.TRANSPARENT_SOCKET)
 
 
@@ -89,7 +89,8 @@ def find_firewalls(
 def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:
     """Describe the rules at a hook that may drop packets of all clients.
 
-    They have an unknown condition, or jump to a chain that couldn't be read.
+    These have an unknown condition, or jump to a chain that couldn't be read. At the hook
+    ``forward``, a policy that drops packets is described too.
     """
 
     def judge(base: Chain, chains: Chains, family: IPFamily) -> str | None:
@@ -115,7 +116,7 @@ def judged(
     hook: str,
     judge: Callable[[Chain, Chains, IPFamily], Judged | None],
 ) -> Iterator[Judged]:
-    """Yield what was found about each chain at a hook for the first family concerned."""
+    """Yield what ``judge`` finds about chains at a hook, for the first IP family with a finding."""
     for tables in all_tables:
         for chain in base_chains(tables, kind="filter", hook=hook):
             families = chain.table.families
@@ -131,10 +132,10 @@ def find_first_drop(
     links: Sequence[PodLink],
     whose: str = "",
 ) -> Drop | None:
-    """Return the rule or policy that drops packets of any client, or of clients behind each link.
+    """Return the rule or policy that drops packets of all clients, or of all clients behind links.
 
     Args:
-        whose: The clients behind the links, in words.
+        whose: The clients behind the links, as the end of a sentence.
     """
     for packet in packets:
         if drop := find_drop(base, chains, packet):

@@ -20,7 +20,7 @@ from .matches import (
 )
 
 ANY_IP = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
-"""An address in a frontend that isn't known; a port that isn't known is 0."""
+"""The placeholder for an unknown address in a frontend; an unknown port is 0."""
 
 
 class FirstPacket(NamedTuple):
@@ -29,15 +29,15 @@ class FirstPacket(NamedTuple):
     frontend: Frontend
     """The dialled frontend; the endpoint if the kernel forwards packets to it."""
     port: int = 0
-    """The port of this node to which the packet was translated, with an address of this node; 0
-    before translation."""
+    """The port to which the packet was translated, at an address of this node; 0 before
+    translation."""
     is_own: bool = False
     """Whether the client is a program of this node, not a pod or another host."""
     is_answer: bool = False
     """Whether the packet is an answer from the dialled address, to an unprivileged port of this
     node."""
     link: PodLink | None = None
-    """The incoming link, with source networks behind it; None if it may be any client's link."""
+    """The incoming link, with the source networks behind it; None if it may be any link."""
     is_other: bool = False
     """Whether the packet's source is an address that no rule names."""
     is_forwarded: bool = False
@@ -49,7 +49,7 @@ class FirstPacket(NamedTuple):
 
 
 def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
-    """Return whether the first packet of a client meets all of the conditions.
+    """Return whether a packet meets all of the conditions.
 
     Returns: None if that depends on an unknown condition.
     """
@@ -66,7 +66,7 @@ def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
 
 
 def may_be_first(conditions: Iterable[Condition]) -> bool:
-    """Return whether every client's first packet to some frontend may meet conditions."""
+    """Return whether conditions may hold for every client's first packet to some frontend."""
     return all(isinstance(one, Match) and _may_be_first(one) for one in conditions)
 
 
@@ -87,7 +87,7 @@ _TRACKED = (
     MatchField.DIALLED_PORT,
 )
 _UNPRIVILEGED = 1024
-# Flags of the TCP header.
+# Flags in the TCP header.
 _SYN, _ACK = 0x02, 0x10
 _PROTOCOLS = {Protocol.TCP: "tcp", Protocol.UDP: "udp"}
 
@@ -98,7 +98,7 @@ def _any_of(results: Iterable[bool | None]) -> bool | None:
 
 
 def _has_any(match: Match, packet: FirstPacket) -> bool | None:
-    """Return whether a match's networks contain an address that isn't known; None if they may."""
+    """Return whether a match's networks contain an unknown address; None if they may."""
     is_whole = match.versions.get(packet.frontend.family)
     return False if is_whole is None else is_whole or None
 
@@ -114,7 +114,7 @@ def _dialled_address(match: Match, packet: FirstPacket) -> bool | None:
 
 
 def _destination(match: Match, packet: FirstPacket) -> bool | None:
-    # The address of this node depends on the interface.
+    # Which address of this node it is depends on the interface.
     if packet.port or packet.is_answer or packet.frontend.ip in _ANY_IPS:
         return _has_any(match, packet)
     return match.has(number_of_ip(packet.frontend.ip))
@@ -163,7 +163,7 @@ def _destination_port(match: Match, packet: FirstPacket) -> bool | None:
 
 
 def _source_port(match: Match, packet: FirstPacket) -> bool | None:
-    # A client may have any port.
+    # A client may use any source port.
     return _has_port(match, packet.frontend.port) if packet.is_answer else None
 
 
@@ -184,13 +184,13 @@ def _to_this_node(_match: Match, packet: FirstPacket) -> bool:
 
 def _flags(match: Match, packet: FirstPacket) -> bool:
     if packet.frontend.protocol is not Protocol.TCP:
-        # The packet doesn't have the field, so it meets only inverted conditions on it.
+        # A UDP packet has no flags, so it meets only inverted conditions on them.
         return match.is_inverted
     flags = _SYN | _ACK if packet.is_answer else _SYN
     return all(flags & one.mask == one.value for one in match.bits)
 
 
-# The test for each field; each rule is checked for thousands of frontends.
+# Cost: a table, because each rule is checked for thousands of frontends.
 _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     MatchField.DIALLED_ADDRESS: _dialled_address,
     MatchField.DIALLED_PORT: lambda match, packet: (
@@ -210,12 +210,13 @@ _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     ),
     MatchField.WAY_OUT: _way_out,
     MatchField.TCP_FLAGS: _flags,
-    # The result depends on the listener. Dials from this node's own address have no such socket.
+    # The result depends on the listener's socket. Answers to this node's own dials go to sockets
+    # that aren't transparent.
     MatchField.TRANSPARENT_SOCKET: lambda _match, packet: False if packet.is_answer else None,
 }
 
 
 @functools.lru_cache(maxsize=1000)
 def number_of_ip(ip: str) -> int:
-    """Return an address as a number, like :func:`.matches.number_of`."""
+    """Return an address as a number, as :func:`.matches.number_of` does."""
     return number_of(ipaddress.ip_address(ip))

@@ -4,10 +4,10 @@
     tcp dport @__set0 accept ─▶ tcp dport 22,8000-8100 accept
     ip daddr . th dport @__set1 drop ─▶ ip daddr 10.96.7.1/32 th dport 80 drop, …
 
-A set's elements are written into the rule that looks them up. Anonymous sets (``tcp dport { 22, 80
-}``) are read, and named sets (``ip daddr @blocked``) whose elements change only with the ruleset's
-generation, but not sets to which packets add elements, or whose elements expire. User data isn't
-read.
+A set's elements are written into the rule that looks them up. This is done for anonymous sets
+(``tcp dport { 22, 80 }``), and for named sets (``ip daddr @blocked``) whose elements change only
+with the ruleset's generation. Sets to which packets add elements, or whose elements expire, aren't
+read. User data isn't read.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, enum nft_set_flags.
 """
@@ -65,7 +65,7 @@ class NftReader:
         self._sets: dict[tuple[int, str], dict[str, ListedSet]] = {}
 
     def chains(self) -> Tables:
-        """Return other programs' chains without rules; after this, sets are read again.
+        """Return other programs' chains without rules, and forget the sets that were read.
 
         Chains of dormant tables are omitted, because the kernel doesn't call them.
         """
@@ -110,8 +110,8 @@ class NftReader:
     ) -> tuple[ListedSet | None, Sequence[ListedElement]]:
         """Return a set and its elements; None and no elements if the set can't be read.
 
-        If there are more than :data:`ELEMENTS_MAX` elements, only the first ones are read, slightly
-        more than that.
+        Of more than :data:`ELEMENTS_MAX` elements, only the first ones are read: slightly more than
+        that maximum.
         """
         place = family, table
         if place not in self._sets:
@@ -142,7 +142,7 @@ class NftReader:
         """Return the generation of the ruleset, which grows with each change by any program.
 
         Raises:
-            SteeringError: The kernel refuses.
+            SteeringError: The kernel rejects the request.
         """
         return self._ruleset.generation()
 
@@ -151,7 +151,7 @@ class NftReader:
 
 
 def read_chains(is_own: IsOwn, *hooks: str) -> Tables:
-    """Return other programs' chains; those of some hooks with their rules."""
+    """Return other programs' chains; those at the given hooks with their rules."""
     reader = NftReader(is_own)
     try:
         tables = reader.chains()
@@ -165,7 +165,7 @@ def read_chains(is_own: IsOwn, *hooks: str) -> Tables:
 
 
 def read_generation() -> int:
-    """Return a number that grows with each change of nftables; 0 if it can't be read."""
+    """Return a number that grows with each change of the ruleset; 0 if it can't be read."""
     try:
         with Ruleset() as ruleset:
             return ruleset.generation()
@@ -174,15 +174,15 @@ def read_generation() -> int:
 
 
 ELEMENTS_MAX = 200
-"""How many elements of a set are read at most: more than most handwritten firewalls have in one
-rule. Each frontend is compared with each element."""
+"""The maximum number of elements of a set that are compared: most handwritten rules have fewer.
+Each frontend is compared with each element."""
 _INTERVALS, _MAP = 0x4, 0x8
-# The flags of sets that are supported: these, and those of anonymous or constant sets.
+# Supported sets have no flags but these, and those of anonymous or constant sets.
 _READ = 0x3 | _INTERVALS | _MAP
 
 
 def set_of(step: Step) -> SetLookup | None:
-    """Return the first look-up in a set of a rule; None if there is none."""
+    """Return a rule's first look-up in a set; None if the rule has none."""
     return next((one for one in step.matches if isinstance(one, SetLookup)), None)
 
 
@@ -191,14 +191,15 @@ def write_out(
 ) -> Iterator[Step]:
     """Yield a rule with the elements of its first set written out.
 
-    Ranges of interfaces are unknown conditions: prefixes of names, and numbers in the host's byte
-    order. The result is one rule if a single field decides; one rule per element of a map, or of
-    several fields; and no rule if the set is empty, so that no packet matches.
+    A set of single fields yields one rule. A map, or a set of concatenated fields, yields one rule
+    per element. An empty set yields no rule, because no packet matches. Intervals are an unknown
+    condition in a map, in concatenated fields, and of interfaces, where they are prefixes of names,
+    or indexes in the host's byte order.
 
     Args:
         step: A rule with a :func:`set_of`.
-        looked_up: That set; None if unknown. The condition is then unknown, as with an element for
-            all other values (``*``).
+        looked_up: That set; None if it couldn't be read. Without it, or with an element for all
+            other values (``*``), the condition is unknown.
         elements: All elements of the set, or more than :data:`ELEMENTS_MAX`.
     """
     if (one := set_of(step)) is None:
@@ -231,7 +232,7 @@ def write_out(
 
 
 def _matches(fields: Sequence[LoadedField], key: bytes) -> Iterator[Condition]:
-    """Yield the conditions of a key, whose values start at multiples of four bytes."""
+    """Yield a condition for each field of a key; fields start at multiples of four bytes."""
     at = 0
     for field in fields:
         values = values_of(field, key[at : at + field.width])
@@ -245,9 +246,9 @@ def _replace(step: Step, one: SetLookup, *by: Condition) -> Step:
 
 
 def _spans(field: LoadedField, elements: Sequence[ListedElement]) -> Iterator[Value]:
-    """Yield intervals: each begins with an element, and ends before the next one."""
+    """Yield the intervals: each begins at an element, and ends before the next end element."""
     first = b""
-    # If one interval ends where another begins, the end is first.
+    # If one interval ends where another begins, the end element comes first.
     for one in sorted(elements, key=lambda one: (one.key, not one.is_end)):
         if not one.is_end:
             first = one.key

@@ -41,7 +41,7 @@ from .matches import (
     states,
 )
 
-# The fields whose elements in sets are all known.
+# The fields whose elements in sets can all be parsed, as an inverted look-up requires.
 _INVERTIBLE = (*ADDRESSES, *PORTS, MatchField.WAY_IN)
 # Loaded fields, keyed by expression, key or base, offset, and width. A rule that compares an
 # address prefix loads fewer bytes.
@@ -119,7 +119,7 @@ _TRANSPARENT = 1
 
 
 def read_step(expressions: Sequence[Expression]) -> Step | None:
-    """Return a rule's conditions and verdict; None without a verdict."""
+    """Return a rule's conditions and verdict; None if it has no verdict."""
     for one in expressions:
         verdict, target = _verdict(one)
         if verdict:
@@ -146,7 +146,7 @@ def _verdict(one: Expression) -> tuple[RuleVerdict, str]:
 
 
 def verdict_of(data: bytes) -> tuple[RuleVerdict, str]:
-    """Return the verdict in data attributes, and the chain to which it leads."""
+    """Return the verdict in data attributes, and the target chain of a jump or goto."""
     value = read_all(read_all(data).get(x.DATA_VERDICT, b""))
     if not value:
         return _NO_VERDICT
@@ -155,7 +155,7 @@ def verdict_of(data: bytes) -> tuple[RuleVerdict, str]:
 
 
 def _all_conditions(expressions: Sequence[Expression]) -> Conditions:
-    """Return all conditions; only the first of completely unknown ones."""
+    """Return all conditions; of completely unknown conditions, only the first."""
     found: list[Condition] = []
     for one in _conditions(expressions):
         if one != Unknown() or one not in found:
@@ -165,7 +165,7 @@ def _all_conditions(expressions: Sequence[Expression]) -> Conditions:
 
 def _conditions(expressions: Sequence[Expression]) -> Iterator[Condition]:
     subject, mask, low = LoadedField(), b"", None
-    # The fields for the next comparison or look-up.
+    # The fields loaded since the last comparison or look-up.
     fresh: list[LoadedField] = []
     for one in expressions:
         found = one.attributes()
@@ -219,7 +219,7 @@ def _condition_of_match(name: str, data: bytes) -> Iterator[Condition]:
 
 
 def _multiport(kind: int, count: int, *fields: int) -> Condition:
-    """Return a condition on ports; each may be marked as the start of a range."""
+    """Return a condition on ports; a port may be marked as the start of a range."""
     ports, begins, is_inverted = (*fields[:15], 0), fields[15:30], bool(fields[30])
     spans = tuple(
         Ports(port, ports[at + bool(begins[at])])
@@ -231,8 +231,8 @@ def _multiport(kind: int, count: int, *fields: int) -> Condition:
 
 
 def _dialled(address: bytes, mask: bytes) -> Condition:
-    """Return a condition on the dialled address; an IPv4 address is the first part of the bytes."""
-    # The mask of one IPv4 address is all ones.
+    """Return a condition on the dialled address; the first four bytes contain an IPv4 address."""
+    # The mask of a single IPv4 address is all ones, in all 16 bytes.
     is_ipv4 = not any(address[4:]) and mask[4:] in (bytes(12), bytes([0xFF] * 12))
     width = 4 if is_ipv4 else 16
     return _network(LoadedField(MatchField.DIALLED_ADDRESS, width), mask[:width], address[:width])
@@ -240,7 +240,7 @@ def _dialled(address: bytes, mask: bytes) -> Condition:
 
 def _subject(name: str, found: dict[int, bytes]) -> LoadedField:
     if name == "socket":
-        # Here the register's attribute has the number that the key has elsewhere.
+        # Here the register's attribute has the number that the key's attribute has elsewhere.
         return LoadedField() if number_in(found, 1) else LoadedField(MatchField.TRANSPARENT_SOCKET)
     place = (name, number_in(found, 2), number_in(found, 3), number_in(found, 4))
     return _FIELDS.get(place) or _FIELDS.get(place[:3], LoadedField())
@@ -322,7 +322,7 @@ def _span(subject: LoadedField, low: bytes, high: bytes) -> Condition:
 
 
 def span_of(subject: LoadedField, low: bytes, high: bytes) -> tuple[Value, ...]:
-    """Return a range of ports, or the networks or protocols of a range, ends included."""
+    """Return the ports, networks or protocols from ``low`` to ``high``, both included."""
     if subject.field in ADDRESSES:
         ends = ipaddress.ip_address(low), ipaddress.ip_address(high)
         return tuple(ipaddress.summarize_address_range(*ends))
@@ -340,7 +340,7 @@ def _looked_up(one: Expression, fresh: Sequence[LoadedField], mask: bytes) -> Co
         mask: The field's mask.
 
     Returns:
-        None for any other condition.
+        None for other conditions.
     """
     found = one.attributes()
     if mask or not fresh:

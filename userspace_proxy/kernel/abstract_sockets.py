@@ -1,13 +1,14 @@
 """Abstract Unix sockets, through which processes of the proxy find each other.
 
-They belong to a network namespace, like rules and routes, even across containers, and the kernel
-removes them with their process. Any user can bind any name, so a socket is trusted only if root, or
-this process's user, listens on it (SO_PEERCRED). That isn't sufficient, because root in a container
-may have no capabilities: the listener also proves that it has CAP_NET_ADMIN (``name_proofs``), and
-so does a client whose request changes which process serves the node (``net_admin_proof``).
+Like rules and routes, they belong to a network namespace, which containers may share, and the
+kernel removes them with their process. Any user can bind any name, so a socket is trusted only if
+root, or this process's user, listens on it (SO_PEERCRED). That isn't sufficient, because root in a
+container may have no capabilities: the listener also proves that it has CAP_NET_ADMIN
+(``name_proofs``), and so does a client whose request changes which process serves the node
+(``net_admin_proof``).
 
 Rule 1: other users choose names, too, so names are bytes whose content isn't trusted.
-Rule 2: other users can keep a queue full: then the kernel is asked for the user of the socket, and
+Rule 2: other users can keep a listener's queue full. Then the kernel is asked for its owner, and
 the socket is trusted if the kernel reports none.
 Rule 3: a process without CAP_NET_ADMIN can't prove its name, so such processes check only the user.
 
@@ -35,11 +36,11 @@ _CREDENTIALS = struct.Struct("3i")
 QUEUE = 1024
 """The maximum number of connections that wait to be accepted. Any user may connect: filling this
 queue takes more descriptors than a process has by default, and emptying it takes some 50 ms."""
-# How long to retry a connect: the queue may be full until the event loop accepts, or the socket may
-# be bound but not listening yet.
+# How long to retry connecting: the queue may be full until the event loop accepts connections, or
+# the socket may be bound but not listening yet.
 _ANSWER_S = 0.5
 _PAUSE_S = 0.002
-# The maximum number of connections accepted per turn, which takes half a millisecond.
+# The maximum number of connections accepted at once, which takes half a millisecond.
 _ACCEPTED_A_TURN = 64
 
 
@@ -52,7 +53,7 @@ class ProvenSocket(socket.socket):
         name: The name; begins with a zero byte.
 
     Raises:
-        OSError: No descriptor is left, or the name or a proof's number is taken (EADDRINUSE).
+        OSError: No descriptor is left, or the name or a proof's port ID is taken (EADDRINUSE).
     """
 
     def __init__(self, name: str) -> None:
@@ -76,7 +77,7 @@ class ProvenSocket(socket.socket):
 
 
 def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
-    """Yield the matches of a pattern with the names of sockets here, which begin with ``@``.
+    """Return where a pattern matches names of this network namespace's sockets: ``@NAME``.
 
     Names that no process has proved are omitted. Accepted sockets have the name of their listener.
     """
@@ -88,9 +89,9 @@ def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
 
 
 def find_listeners(names: Iterable[str]) -> dict[str, int]:
-    """Return the pid of the trusted process that listens on each of these names.
+    """Return the pid of the trusted process that listens on each name.
 
-    The pid is 0 if its PID namespace isn't visible from here, or if the queue stays full. Names
+    The pid is 0 if the process isn't in a visible PID namespace, or if its queue stays full. Names
     without a trusted listener are left out.
     """
     found = dict[str, int]()
@@ -150,7 +151,7 @@ def connect(name: str) -> Prover:
             if _is_others(name):
                 raise _not_trusted(name) from None
             raise
-        # Check this after connecting: another process may have had the name before that.
+        # Check the peer only now: another process may have had the name before the connection.
         if not (is_trusted(sock) and _is_believed(name)):
             raise _not_trusted(name)
         stack.pop_all()
@@ -166,7 +167,7 @@ def _is_believed(name: str) -> bool:
 
 
 def _is_others(name: str) -> bool:
-    """Return whether the kernel shows that a socket with a full queue isn't trusted."""
+    """Return whether a listener with a full queue certainly isn't trusted, by its owner."""
     if not _is_believed(name):
         return True
     try:
@@ -177,9 +178,9 @@ def _is_others(name: str) -> bool:
 
 
 def accept(listener: socket.socket, most: int) -> list[socket.socket]:
-    """Return at most that many connections of trusted processes; the caller closes them.
+    """Return at most ``most`` connections of trusted processes; the caller closes them.
 
-    Connections of other users are closed, a limited number in each call.
+    Connections of other users are closed. Each call accepts a limited number of connections.
     """
     trusted: list[socket.socket] = []
     with contextlib.suppress(OSError):

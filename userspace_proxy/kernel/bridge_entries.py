@@ -1,8 +1,8 @@
-"""Entries in bridges' forwarding databases that mark one MAC address as local.
+"""Adds entries to bridges' forwarding databases that mark one MAC address as local.
 
 A bridge delivers frames for such an address to this node, and never learns it from a port.
 
-Rule 1: every call blocks; all are made in one thread, in its network namespace.
+Rule 1: every call blocks. Make all calls in one thread: its network namespace applies.
 
 Source: net/bridge/br_fdb.c.
 """
@@ -22,7 +22,7 @@ _GONE = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)
 
 
 class BridgeEntries:
-    """The entries of a MAC address."""
+    """One MAC address's entries in any number of bridges."""
 
     def __init__(self, mac: bytes) -> None:
         self._mac = mac
@@ -30,7 +30,7 @@ class BridgeEntries:
             self._requests = Requests.open(NETLINK_ROUTE)
 
     def put_right(self, bridges: Iterable[int]) -> frozenset[int]:
-        """Make the entries local, even where a bridge has learned the MAC from a pod.
+        """Write the local entries, even if a bridge has learned the MAC address from a pod.
 
         Returns: The bridges that still exist.
         """
@@ -63,7 +63,7 @@ class BridgeEntries:
         self._requests.close()
 
     def _change(self, kind: int, flags: int, bridges: Collection[int]) -> dict[int, int]:
-        """Return the error number of each bridge whose change was refused."""
+        """Change the entries; return the errno for each bridge whose change was refused."""
         numbers = list(bridges)
         requests = [rtnetlink.write_bridge_entry(kind, flags, n, self._mac) for n in numbers]
         with explained("change bridges"):

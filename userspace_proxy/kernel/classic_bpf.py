@@ -19,14 +19,14 @@ JUMP_IF_EQUAL = 0x15
 RETURN = 0x06
 RETURN_ACCUMULATOR = 0x16
 
-# The values are from asm-generic/socket.h; Python's socket module lacks them.
+# Values from asm-generic/socket.h, which Python's socket module lacks.
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 SO_ATTACH_REUSEPORT_CBPF = 51
 
 NETWORK_HEADER = 0xFFF00000
-"""The number to add to offsets that count from the network header, not from the packet's data."""
+"""The number to add to an offset from the network header, instead of the packet's data."""
 SOURCE_OFFSETS = {4: (12,), 6: (8, 12, 16, 20)}
-"""The offsets of the words of the source address in that header, by IP version."""
+"""The offsets in that header of the source address's words, by IP version."""
 
 # struct sock_filter.
 _INSTRUCTION = "=HBBI"
@@ -43,14 +43,14 @@ def version_of(family: int) -> int:
 def attach(sock: _socket.socket, option: int, program: Sequence[Instruction]) -> None:
     """Attach a program of at most 4,096 instructions; it replaces the option's previous program.
 
-    The option is SO_ATTACH_FILTER, or another one of SOL_SOCKET that takes a ``sock_fprog``. Raises
-    OSError if the kernel refuses.
+    The option is SO_ATTACH_FILTER, or another option of SOL_SOCKET that takes a ``sock_fprog``.
+    Raises OSError if the kernel refuses.
     """
     attach_packed(sock, option, pack(program))
 
 
 def pack(program: Sequence[Instruction]) -> bytes:
-    """Return a program in the form that the kernel reads."""
+    """Return a program as the kernel reads it: an array of ``struct sock_filter``."""
     return b"".join(struct.pack(_INSTRUCTION, *instruction) for instruction in program)
 
 

@@ -2,7 +2,7 @@
 
 The kernel evaluates rules only for the first packet of an entry; later packets follow the entry:
 
-- UDP: a client that keeps its source port would use the old port, or bypass the proxy, forever.
+- UDP: a client that keeps its source port would reach the old port, or bypass the proxy, forever.
 - TCP: a SYN that arrived while there was no rule bypassed the proxy. Its retransmissions do too,
   and so does each new connection from that port, until two minutes after the last one. The same
   applies to a SYN that was sent to an endpoint that doesn't answer, or to a listener whose filter
@@ -10,7 +10,7 @@ The kernel evaluates rules only for the first packet of an entry; later packets 
   entry also captures new connections from that port for ten seconds: a SYN doesn't replace it
   (nf_conntrack_tcp_packet() in net/netfilter).
 
-Rule 1: call this module once the rules are applied: entries created afterwards are correct.
+Rule 1: call this module after the rules are applied: entries created afterwards are correct.
 Rule 2: a correct entry stays, so a client survives a restart of the proxy.
 Rule 3: an established TCP connection stays, too: it may work without the proxy, and once it is
 closed, the kernel evaluates the rules again.
@@ -48,9 +48,9 @@ from .netlink.sockets import NETLINK_NETFILTER
 PROTOCOL_NUMBERS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
 
 _HINT = "modprobe nf_conntrack_netlink, grant NET_ADMIN, or run with --steering=none"
-# With more filters than this, one listing of all entries is used. The kernel skips one of 200,000
-# entries in 0.4 µs per filter, and reading one takes 3.4 µs (measured), so with more filters, one
-# listing of all entries is never slower.
+# With more filters than this, one listing of all entries is used. Measured with 200,000 entries:
+# the kernel skips an entry in 0.4 µs per filter, and reading an entry takes 3.4 µs, so with more
+# filters, one listing of all entries is never slower.
 FULL_LISTING_ABOVE = 8
 # A port for a listing that should be empty: the port of RFC 1078, which no program uses.
 _UNUSED_PORT = 1
@@ -58,12 +58,12 @@ _PORT_BYTES, _PORTS = 2, 1 << 16
 
 
 class Range(NamedTuple):
-    """The ports that clients dial beyond the first port."""
+    """The ports of a port range that follow its first port."""
 
     last: int
     """The last port; 0 for a single port."""
     besides: Set[int] = frozenset()
-    """Ports in the range that are translated otherwise."""
+    """Ports in the range that other rules translate."""
 
 
 SINGLE = Range(0)
@@ -81,20 +81,20 @@ class Change(NamedTuple):
     now: int | None
     """The new target port; None if this proxy no longer steers the frontend."""
     choices: Collection[tuple[Collection[tuple[str, int]], Collection[str] | None]] = ()
-    """Endpoints to which the rule may point, too, or may have pointed if the frontend isn't steered
-    now, each with the networks of the clients that may use them; None for all. The first entry that
-    admits a client counts."""
+    """Endpoints to which the rule may also point, or, if the frontend is no longer steered, may
+    have pointed. Each group has the networks of the clients that may use it; None for all clients.
+    The first group that admits a client counts."""
     here: Set[bytes] = frozenset()
-    """The packed addresses of this node: an entry that points to the port on another address is
-    useless. Empty if they are unknown."""
+    """The packed addresses of this node, because an entry that points to the port on another
+    address is stale. Empty if they are unknown."""
     range: Range = SINGLE
-    """The ports from the dialled one on; endpoints are given with the port for the first one."""
+    """The dialled ports; endpoints have the port that corresponds to the first of them."""
     is_replaced: bool = False
-    """Whether the old port may serve another frontend, or another program, now."""
+    """Whether the old port may now belong to another frontend or program."""
 
 
 class Allowed:
-    """Where the UDP associations of one frontend may go."""
+    """Where the UDP associations of one frontend may lead."""
 
     def __init__(self, change: Change) -> None:
         self._before, self._now, self._here = change.before, change.now, change.here
@@ -105,7 +105,7 @@ class Allowed:
         ]
 
     def is_stale(self, entry: ConntrackEntry) -> bool:
-        """Return whether an association of this frontend goes elsewhere."""
+        """Return whether an association of this frontend goes where it may not go."""
         if self._now is None:
             led_there = any(leads_to(entry, port) for port in self._before)
             at = self._answered_from(entry)
@@ -124,7 +124,7 @@ class Allowed:
         return False
 
     def _answered_from(self, entry: ConntrackEntry) -> bytes:
-        """Return an entry's endpoint; for a range, with the port for the range's first port."""
+        """Return an entry's endpoint; in a range, with its port for the first dialled port."""
         if not self._first:
             return entry.answered_from
         beyond = _port(entry.dialled) - self._first
@@ -133,13 +133,14 @@ class Allowed:
 
 
 def forget_changed(version: int, changes: Iterable[Change]) -> int:
-    """Remove the entries of frontends that old rules, or missing rules, have caused.
+    """Remove entries of frontends if old or missing rules have caused them.
 
     These are UDP associations of steered frontends that point neither to the port nor to an
     endpoint; associations of frontends that are no longer steered, if they point to an old port or
     endpoint (another proxy on this node may steer the frontend now); and entries of unanswered SYNs
-    and of reset connections, if a new connection would go elsewhere. Those of frontends that are no
-    longer steered are refused at the old port, so they stay, unless that port may serve others.
+    and of reset connections, if a new connection would go elsewhere. If a frontend is no longer
+    steered, the old port refuses its connections, so its TCP entries stay, unless that port may
+    serve others.
 
     Returns: The number of stale entries.
 
@@ -153,7 +154,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
             if change.now is not None:
                 tcp.append(change)
             elif change.is_replaced:
-                # A SYN to an endpoint may be from any other program.
+                # A SYN to an endpoint may belong to any other program.
                 tcp.append(change._replace(choices=()))
         elif change.now is not None or change.before:
             udp.append(change)
@@ -167,11 +168,11 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
         allowed = connections.find(entry.dialled)
         return allowed is not None and not is_answered(entry) and allowed.is_stale(entry)
 
-    # Include frontends that weren't steered: until now, another proxy, or this one before they were
+    # Include frontends that weren't steered until now: another proxy, or this one before they were
     # removed, may have sent their connections to an endpoint.
     unanswered = [EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)] if tcp else []
-    # List entries only of frontends that were steered before: the listing has all entries, and
-    # these last only ten seconds.
+    # List entries of reset connections only of frontends that were steered before: such a listing
+    # walks all entries, and these entries last only ten seconds.
     steered = [change for change in tcp if change.before]
     reset = [one._replace(are_reset=True) for one in _listings(socket.IPPROTO_TCP, steered)]
     associated = _listings(socket.IPPROTO_UDP, udp)
@@ -181,7 +182,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
 
 
 class ByDialled:
-    """Where entries may go, by the address and port that clients dialled."""
+    """Where entries may lead, by the address and port that clients dialled."""
 
     def __init__(self, changes: Iterable[Change]) -> None:
         self._single: dict[bytes, Allowed] = {}
@@ -202,7 +203,7 @@ class ByDialled:
 
 
 class _Ranges:
-    """The ranges on one address, perhaps thousands; only old ranges overlap."""
+    """The port ranges of one address, perhaps thousands; only old ranges overlap."""
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
@@ -232,17 +233,17 @@ def _port(packed: bytes) -> int:
 
 
 def leads_to(association: ConntrackEntry, port: int) -> bool:
-    """Return whether an association points to a port of this node."""
+    """Return whether an association's replies come from a port, whatever the address."""
     return association.answered_from[-_PORT_BYTES:] == port.to_bytes(_PORT_BYTES, "big")
 
 
 def is_answered(connection: ConntrackEntry) -> bool:
-    """Return whether the other end of a connection has answered, with anything but a reset."""
+    """Return whether the other end of a connection has answered, other than with a reset."""
     return bool(connection.status & IPS_SEEN_REPLY) and not connection.was_reset
 
 
 def check(version: int) -> None:
-    """Raise a SteeringError if entries can't be listed here."""
+    """Raise a SteeringError if this process can't list entries."""
     wanted = EntryFilter(socket.IPPROTO_UDP, port=_UNUSED_PORT)
     with _requests("list") as requests:
         list(list_entries(requests, version, wanted))
@@ -253,11 +254,11 @@ Leg = tuple[bytes, bytes]
 
 
 class Tracked(NamedTuple):
-    """The number of entries of one protocol, by leg."""
+    """How many entries of one protocol each leg has."""
 
     entries: Mapping[Leg, int]
     volumes: Mapping[Leg, Volume] | None
-    """The sums of the volumes of the entries; None if the kernel doesn't count bytes."""
+    """The total volume of the entries; None if the kernel doesn't count bytes."""
 
 
 def counts_bytes(setting: Path = Path("/proc/sys/net/netfilter/nf_conntrack_acct")) -> bool:
@@ -287,12 +288,12 @@ def count_by_endpoint(version: int, protocol: int) -> Tracked:
 class DialledBy(NamedTuple):
     """The tracked connections to a dialled address.
 
-    The key is a hash of the client's address and port; the value is the number of seconds until the
-    kernel forgets a closed connection, or 0 while the connection is open.
+    Both mappings are keyed by a hash of the client's address and port. The value is the number of
+    seconds until the kernel forgets a closed connection, or 0 while the connection is open.
     """
 
     answered: dict[int, int]
-    """Connections whose client has received an answer from an endpoint."""
+    """Connections of other clients that have received an answer from an endpoint."""
     own: dict[int, int]
     """Connections of clients on this node, answered or not."""
 
@@ -300,9 +301,9 @@ class DialledBy(NamedTuple):
 def connections_at(
     version: int, protocol: int, endpoints: Mapping[SocketAddress, Set[bytes]], here: Set[bytes]
 ) -> dict[SocketAddress, DialledBy]:
-    """Return the tracked connections to some dialled addresses; blocks.
+    """Return the tracked connections to these dialled addresses; blocks.
 
-    Connections to the proxy's own ports are left out.
+    Connections that are translated to the proxy's own ports are left out.
 
     Args:
         endpoints: The packed endpoints of each address; one may be on this node.
@@ -327,7 +328,7 @@ def connections_at(
 
 
 def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Iterator[ConntrackEntry]:
-    """Yield entries of one protocol that include the wanted ones; consume all of them."""
+    """Yield the wanted entries, perhaps with others of the protocol; the caller consumes all."""
     for block in requests.blocks(list_request(version, wanted)):
         # Cost: reading the entries of a block takes nine times as long as this check.
         if not wanted.are_reset or may_have_reset(block):
@@ -335,7 +336,7 @@ def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Itera
 
 
 def remove_entries(requests: Requests, removals: Iterable[bytes]) -> None:
-    """Remove entries by :func:`.remove_request`; entries that don't exist are ignored."""
+    """Make requests that :func:`.remove_request` returned; entries that don't exist are ignored."""
     for _, code in requests.change(removals):
         if code != errno.ENOENT:
             raise_refusal(code)
@@ -360,7 +361,7 @@ def _listings(protocol: int, changes: Collection[Change]) -> list[EntryFilter]:
 def _remove(
     version: int, listings: Collection[EntryFilter], is_stale: Callable[[ConntrackEntry], bool]
 ) -> int:
-    """Remove the stale entries of some listings; return their number."""
+    """Remove the stale entries in these listings; return the number of removed entries."""
     if not listings:
         return 0
     with _requests("remove") as requests:

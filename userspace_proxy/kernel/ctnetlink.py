@@ -1,13 +1,13 @@
-"""Conntrack entries over netlink: encodes requests to list and delete them, and parses entries.
+"""Encodes requests to list and delete conntrack entries, and parses the entries.
 
     list_request() ─▶ kernel ─▶ read_entries() ─▶ ConntrackEntry … ─▶ remove_request() ─▶ kernel
 
-A busy node has 200,000 entries, and pyroute2 takes 330 µs to parse one. Unpacking only the relevant
-fields, in one call, takes 2 to 3 µs.
+A busy node has 200,000 entries, and pyroute2 takes 330 µs to parse each. Unpacking only the
+relevant fields, in one call, takes 2 to 3 µs per entry.
 
 Rule 1: an entry without the layout of TCP or UDP entries is skipped.
 Rule 2: addresses and ports stay packed, because thousands of them are compared.
-Rule 3: this module only converts bytes; ``conntrack`` has the socket.
+Rule 3: this module only converts bytes; ``conntrack`` owns the socket.
 
 Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, nfnetlink.h and netlink.h; the order of
 attributes is that of ctnetlink_dump_tuples().
@@ -35,7 +35,7 @@ from .netlink.messages import (
 )
 from .netlink.rtnetlink import FAMILIES
 
-# NFNL_SUBSYS_CTNETLINK, which is 1, and the kind of message.
+# The subsystem NFNL_SUBSYS_CTNETLINK, which is 1, and the kind of message.
 CT_NEW, CT_GET, CT_DELETE = 0x100, 0x101, 0x102
 CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_TIMEOUT, CTA_ID, CTA_ZONE = 1, 2, 3, 7, 12, 18
 CTA_PROTOINFO, CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_STATE = 4, 1, 1
@@ -47,7 +47,8 @@ CTA_FILTER_ORIG_FLAGS = 1
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
 CTA_IP_SRC, CTA_IP_DST = {4: 1, 6: 3}, {4: 2, 6: 4}
 CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT = 1, 2, 3
-# The tuple fields by which a listing is filtered. Source: net/netfilter/nf_conntrack_netlink.c.
+# The fields of a tuple by which the kernel filters a listing. Source:
+# net/netfilter/nf_conntrack_netlink.c.
 FILTER_IP_DST, FILTER_PROTO_NUM, FILTER_DST_PORT = 1 << 1, 1 << 3, 1 << 5
 # Source: include/uapi/linux/netfilter/nf_conntrack_common.h.
 IPS_SEEN_REPLY, IPS_DST_NAT = 1 << 1, 1 << 5
@@ -67,7 +68,7 @@ _BE32 = struct.Struct(">I")
 
 
 class Volume(NamedTuple):
-    """Bytes and packets with their IP headers, from and to a client."""
+    """Packets, and bytes including IP headers, from and to a client."""
 
     received_bytes: int = 0
     sent_bytes: int = 0
@@ -82,7 +83,7 @@ NO_VOLUME = Volume()
 
 
 class ConntrackEntry(NamedTuple):
-    """A TCP connection or UDP association; an address with its port is one packed string."""
+    """A TCP connection or UDP association; each address and port is one packed string."""
 
     client: bytes
     dialled: bytes
@@ -94,7 +95,7 @@ class ConntrackEntry(NamedTuple):
     @property
     @checked
     def status(self) -> int:
-        """The status: bits ``IPS_…``."""
+        """The status as ``IPS_…`` bits."""
         for kind, value in read_attributes(self.message, _BODY):
             if kind == CTA_STATUS:
                 return int(_BE32.unpack(value)[0])
@@ -152,7 +153,7 @@ class ConntrackEntry(NamedTuple):
 
 
 class EntryFilter(NamedTuple):
-    """A filter of listed entries; before Linux 5.8 the kernel lists all of the IP family."""
+    """Which entries to list; before Linux 5.8 the kernel lists all entries of the IP family."""
 
     protocol: int
     """IPPROTO_TCP or IPPROTO_UDP."""
@@ -163,7 +164,7 @@ class EntryFilter(NamedTuple):
     without: int = 0
     """Status bits that entries mustn't have; ignored before Linux 5.15."""
     are_reset: bool = False
-    """Whether to list only reset TCP connections, and a few others; the kernel itself lists all."""
+    """Whether to skip most entries that aren't reset TCP connections; the kernel lists all."""
 
 
 def pack_address(ip: str, port: int) -> bytes:
@@ -172,7 +173,7 @@ def pack_address(ip: str, port: int) -> bytes:
 
 
 def unpack_ip(packed: bytes) -> str:
-    """Return the address of :func:`pack_address`, in canonical form."""
+    """Return the address in a result of :func:`pack_address`, in canonical form."""
     return ip_of(packed[:-2])
 
 
@@ -206,9 +207,9 @@ def list_request(version: int, wanted: EntryFilter) -> bytes:
 
 
 def remove_request(entry: ConntrackEntry) -> bytes:
-    """Return the request that removes an entry; the same each time the entry is listed.
+    """Return the request that removes an entry; equal for each listing of the entry.
 
-    It includes the number of the entry, so a new connection from the same port stays.
+    It includes the entry's ID, so the entry of a new connection from the same port stays.
     """
     body = b"".join(
         attribute(kind | NESTED * (kind == CTA_TUPLE_ORIG), value)

@@ -1,8 +1,9 @@
 """Reads the range of ports that the kernel uses for outgoing connections.
 
-Only a dial to one of these ports can connect to itself. An unbound UDP socket takes a port for the
-whole node, whatever its peer is (source: inet_dgram_connect() in net/ipv4/af_inet.c, which first
-binds it to all addresses), so the number of ports limits the flows of all clients together.
+Only a socket that dials one of these ports can connect to itself. An unbound UDP socket takes a
+port for the whole node, whatever its peer is (source: inet_dgram_connect() in net/ipv4/af_inet.c,
+which first binds it to all addresses), so the number of ports limits the flows of all clients
+together.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from pathlib import Path
 # The range of ephemeral ports, which also applies to IPv6.
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
-# Seconds between two readings of the range, which may change at run time. A reading takes about 15
-# µs.
+# Seconds between two reads of the range, which may change at run time. A read takes about 15 µs.
 _LOOK_EVERY_S = 10.0
 
 _ALL = range(1 << 16)
@@ -51,4 +51,4 @@ class EphemeralPorts:
 
 
 EPHEMERAL = EphemeralPorts()
-"""This process's instance."""
+"""The instance for this process."""

@@ -5,7 +5,7 @@
 
 Rule 1: the first change is read immediately. While changes continue, there is at most one listing a
 second, and listing takes at most one eleventh of the time, so the thread is mostly idle.
-Rule 2: if the kernel refuses, the last listing stays, and the next one follows after a second.
+Rule 2: if the kernel refuses, the last listing is kept, and the next attempt is a second later.
 Rule 3: the network namespace is that of the thread that creates the object.
 """
 
@@ -26,14 +26,14 @@ from .node_listings import ANY, NodeListings
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# How long events are gathered after the first one, so that one listing covers them.
+# How long to wait after the first event for further ones, so that one listing covers all.
 _GATHER_S = 0.02
-# The pause after a listing: the minimum, and the multiple of how long the listing took.
+# The pause after a listing: the minimum in seconds, and as a multiple of the listing's duration.
 _REST_S, _REST = 1.0, 10
 
 Found = TypeVar("Found")
 Reading = Callable[[NodeListings, float], tuple[Found, bool]]
-"""Returns the listing, and whether it includes all changes up to a moment; blocks."""
+"""Returns the listing, and whether it includes all changes up to the given moment; blocks."""
 
 
 class FollowedListing(Generic[Found]):
@@ -82,7 +82,7 @@ class FollowedListing(Generic[Found]):
             self.look_again()
 
     def look_again(self) -> None:
-        """Read again soon, as if there had been an event."""
+        """Schedule another listing, as an event does."""
         self._changed_at = Clocks.monotonic()
         self._plan(_GATHER_S)
 
@@ -96,7 +96,7 @@ class FollowedListing(Generic[Found]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        # A listing may be in progress.
+        # A listing may be in progress; its result is discarded.
         self._thread.shutdown(wait=False)
         del self._listings
 

@@ -1,9 +1,9 @@
-"""Reports changes in folders through inotify, called in libc, as Python has no interface to it.
+"""Reports changes in folders through inotify, by calls of libc: Python has no module for it.
 
     watch(folder) ──▶ number;   read() ──▶ FileEvent(number, mask, name) …
 
 Rule 1: an event reports that something changed, not the result: read the folder.
-Rule 2: a watch follows its folder when it is renamed; a new folder at the path isn't watched.
+Rule 2: a watch follows its folder when that is renamed; a new folder at the old path isn't watched.
 
 Source: inotify(7); docs/adr/0035.
 """
@@ -20,11 +20,11 @@ from typing import NamedTuple
 _HEADER = struct.Struct("iIII")
 _READ_BYTES = 64 << 10
 _READS_MAX = 64
-"""At most 4 MiB are read in one go: more than the queue holds by default (16,384 events)."""
+"""A call reads at most 4 MiB: more than the queue holds by default (16,384 events)."""
 
 
 class What(enum.IntFlag):
-    """The kind of change to a file in a watched folder, or to the folder; the kernel's values."""
+    """What happened to a watched folder, or to a file in it; the kernel's values."""
 
     MODIFY = 0x2
     ATTRIB = 0x4
@@ -38,13 +38,13 @@ class What(enum.IntFlag):
     UNMOUNT = 0x2000
     Q_OVERFLOW = 0x4000
     IGNORED = 0x8000
-    """The watch is over, because its folder was deleted or unmounted."""
+    """The watch has ended, because its folder was deleted or unmounted."""
 
 
 NAMES = What.CREATE | What.DELETE | What.MOVED_FROM | What.MOVED_TO | What.ATTRIB
-"""Changes of which files there are, or of whether they can be read."""
+"""Changes that add or remove files, or change whether a file can be read."""
 CONTENTS = What.MODIFY | What.CLOSE_WRITE
-"""Changes of content. Writing to a memory-mapped file causes no event."""
+"""Changes of a file's content. Writing to a memory-mapped file causes no event."""
 _SELF = What.DELETE_SELF | What.MOVE_SELF
 _ONLY_FOLDERS = 0x01000000
 
@@ -63,7 +63,7 @@ class Inotify:
     """A set of watched folders; the caller closes it.
 
     Raises:
-        OSError: EMFILE if the user has too many (``fs.inotify.max_user_instances``).
+        OSError: EMFILE if the user has too many instances (``fs.inotify.max_user_instances``).
     """
 
     def __init__(self) -> None:
@@ -74,10 +74,9 @@ class Inotify:
         return self._fd
 
     def watch(self, folder: str, mask: What) -> int:
-        """Watch a folder, and report, too, if it is renamed or no longer exists.
+        """Watch a folder's files, and whether the folder itself is renamed or deleted.
 
-        Returns:
-            The number of the watch; the same one if the folder is already watched.
+        Returns: The watch descriptor; the same one if the folder is already watched.
 
         Raises:
             OSError: ENOSPC if the user has too many watches (``fs.inotify.max_user_watches``).
@@ -88,7 +87,7 @@ class Inotify:
         )
 
     def unwatch(self, watch: int) -> None:
-        """End a watch, unless it is over already."""
+        """End a watch, unless it has already ended."""
         _libc().inotify_rm_watch(self._fd, watch)
 
     def read(self) -> list[FileEvent]:
@@ -120,7 +119,7 @@ def _parse(data: bytes) -> list[FileEvent]:
 
 @functools.cache
 def _libc() -> ctypes.CDLL:
-    # Load libc only now: manifests are read on Windows, too, where CDLL(None) fails.
+    # Load libc only now: manifests are also read on Windows, where CDLL(None) fails.
     return ctypes.CDLL(None, use_errno=True)
 
 

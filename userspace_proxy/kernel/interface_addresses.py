@@ -1,4 +1,4 @@
-"""Tracks the addresses of this node's interfaces, and asks the kernel whether one is local.
+"""Tracks the addresses of this node's interfaces; asks the kernel whether an address is local.
 
 Addresses are listed in a thread, so that the loop never waits: see ``followed_listing``.
 
@@ -25,8 +25,9 @@ _IFA_F_DADFAILED = 0x08
 _IFA_F_TENTATIVE = 0x40
 _LINK_LOCAL = ipaddress.IPv6Network("fe80::/10")
 
-# Interfaces whose addresses are cluster IPs of Services: by kube-proxy in mode ipvs, kube-router,
-# NodeLocal DNSCache. Source: DefaultDummyDevice in pkg/proxy/ipvs; -interfacename of node-cache.
+# Interfaces whose addresses are cluster IPs of Services, created by kube-proxy in mode ipvs,
+# kube-router or NodeLocal DNSCache. Source: DefaultDummyDevice in pkg/proxy/ipvs; -interfacename of
+# node-cache.
 _LENDERS = ("kube-ipvs0", "kube-dummy-if", "nodelocaldns")
 
 _GROUPS = (rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)
@@ -64,7 +65,7 @@ class NodeAddresses:
 
 
 def list_addresses() -> tuple[str, ...]:
-    """List the addresses of this thread's network namespace like :attr:`NodeAddresses.current`.
+    """List the addresses of this thread's network namespace, as in :attr:`NodeAddresses.current`.
 
     Raises:
         SteeringError: The kernel doesn't list them.
@@ -74,7 +75,7 @@ def list_addresses() -> tuple[str, ...]:
 
 
 def read_addresses(listings: NodeListings, since: float) -> tuple[tuple[str, ...], bool]:
-    """List the addresses of a network namespace like :attr:`NodeAddresses.current`.
+    """List the addresses of a network namespace, as in :attr:`NodeAddresses.current`.
 
     Returns: The addresses, and whether they include all changes up to that moment.
     """
@@ -93,7 +94,7 @@ def _index(interface: str) -> int:
 
 
 def _read(address: ListedAddress, lent: Container[int]) -> str:
-    """Return an address; empty if it should be ignored.
+    """Return the address in a message; empty if it should be ignored.
 
     Args:
         lent: Interfaces whose addresses are cluster IPs of Services.
@@ -108,7 +109,7 @@ def _read(address: ListedAddress, lent: Container[int]) -> str:
     return "" if is_link_local else address.ip
 
 
-# An address without a route isn't local; a dial then reports the kernel's reason.
+# An address without a route isn't local; a dial to it reports the kernel's reason.
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
 
 
@@ -127,7 +128,7 @@ class OwnAddressCheck:
         self._requests: Requests | None = None
 
     def has(self, ip: str) -> bool:
-        """Return whether packets to an address stay here; True if the kernel doesn't answer."""
+        """Return whether packets to an address stay on the node; True if the kernel is silent."""
         try:
             if self._requests is None:
                 self._requests = Requests.open(NETLINK_ROUTE)

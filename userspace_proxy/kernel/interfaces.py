@@ -49,7 +49,7 @@ NO_IPV6_HINT = "sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disa
 
 
 def not_forwarding(net: Path = Path("/proc/sys/net")) -> dict[IPFamily, str]:
-    """Return the families of which this node doesn't forward packets, with the reason."""
+    """Return the IP families whose packets this node doesn't forward, each with the reason."""
     sysctls = {IPFamily.IPV4: "ipv4/ip_forward", IPFamily.IPV6: "ipv6/conf/all/forwarding"}
     return {
         family: f"net.{name.replace('/', '.')} is 0"
@@ -69,9 +69,9 @@ def _is_zero(setting: Path) -> bool:
 def without_ipv6(
     frontends: Iterable[Frontend], conf: Path = Path("/proc/sys/net/ipv6/conf")
 ) -> dict[Frontend, str]:
-    """Return the IPv6 frontends, with the cause, if IPv6 is disabled on this node.
+    """Return the IPv6 frontends if IPv6 is disabled on this node, each with the cause.
 
-    Their rules are applied but have no effect, as no interface has an IPv6 address.
+    The frontends' rules are applied but have no effect, because no interface has an IPv6 address.
     """
     if _has_ipv6(conf):
         return {}
@@ -93,7 +93,7 @@ def _has_ipv6(conf: Path) -> bool:
 
 
 class PreroutingAddress:
-    """The node's addresses, and the one for DNAT in PREROUTING if REDIRECT doesn't work.
+    """Tracks the node's addresses, and chooses one for DNAT in PREROUTING if REDIRECT doesn't work.
 
     Args:
         preferred: The node's own addresses, best first.
@@ -114,12 +114,12 @@ class PreroutingAddress:
         self._lost: set[IPFamily] = set()
 
     def has_changed(self) -> bool:
-        """Return whether an interface has, or may have, changed since :meth:`choose`."""
+        """Return whether interfaces may have changed since :meth:`choose`."""
         batch = self._events.read()
         if batch:
             self._is_current = False
-            # An address that was added and removed since the last read may have served clients,
-            # too.
+            # Include addresses that were added and removed since the last read: clients may have
+            # used them.
             gone = (one for one in batch.messages if one.kind == rtnetlink.DEL_ADDRESS)
             self._note_lost(rtnetlink.read_address(one).ip for one in gone)
         if batch.has_lost:
@@ -161,7 +161,8 @@ class PreroutingAddress:
 
     def _note_lost(self, addresses: Iterable[str]) -> None:
         for ip in addresses:
-            # A link-local address is lost together with its link and the clients behind it.
+            # Ignore link-local addresses: they disappear only with their link and the clients
+            # behind it.
             if ip and not ipaddress.ip_address(ip).is_link_local:
                 self._lost.add(IPFamily.of(ip))
 
@@ -211,7 +212,7 @@ def choose_address(
 
     Args:
         preferred: The node's own addresses, best first; ignored if no interface has them.
-        view: It may be a moment old.
+        view: The interfaces; may be slightly out of date.
         is_there: Returns whether an address still exists.
     """
     candidates = [*preferred, *view.addresses]
@@ -219,7 +220,7 @@ def choose_address(
 
 
 def is_local(ip: str) -> bool:
-    """Return whether an interface of this node has an address.
+    """Return whether an address belongs to an interface of this node.
 
     Raises:
         SteeringError: There is no socket to ask the kernel.
@@ -241,12 +242,12 @@ def _lacks(listed: ListedLink, numbered: set[int]) -> bool:
     is_up = listed.flags & rtnetlink.UP and not listed.flags & rtnetlink.LOOPBACK
     if not is_up or listed.link.number in numbered:
         return False
-    # Packets to a port of a bridge or bond belong to its master; packets to a port of a VRF don't.
+    # A bridge or bond receives the packets of its ports, but a VRF doesn't.
     return listed.port_kind in ("", "vrf")
 
 
 def _routed_source() -> str:
-    """Return the source address of packets on the default route; empty without such a route."""
+    """Return the source address for the default route; empty if there is no such route."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(_ELSEWHERE)

@@ -1,4 +1,4 @@
-"""Socket options of the legacy tables, by which the tables can be examined without iptables.
+"""Socket options that query the legacy tables without iptables.
 
 Source: include/uapi/linux/netfilter_ipv4/ip_tables.h and netfilter/x_tables.h.
 """
@@ -15,7 +15,8 @@ GET_INFO = 64
 GET_REVISION_MATCH, GET_REVISION_TARGET = 66, 67
 _LEVELS = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-# The size of struct ipt_getinfo: name, valid hooks, five starts, five underflows, entries, bytes.
+# The size of struct ipt_getinfo: name, valid hooks, five hook entries, five underflows, the number
+# of entries, bytes.
 _INFO_BYTES = 84
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -26,7 +27,7 @@ def info_of(table: str) -> bytes:
 
 
 def revision_of(name: bytes, revision: int = 0) -> bytes:
-    """Return the value of :data:`GET_REVISION_MATCH` and of :data:`GET_REVISION_TARGET`."""
+    """Return the value of :data:`GET_REVISION_MATCH` or :data:`GET_REVISION_TARGET`."""
     # struct xt_get_revision.
     return struct.pack("=29sB", name, revision)
 
@@ -36,7 +37,7 @@ SOCKET_REVISION = revision_of(b"socket", 2)
 
 
 def ask_legacy(version: int, option: int, given: bytes) -> bytes:
-    """Read a socket option that takes a value, which ``socket.getsockopt`` doesn't support.
+    """Read a socket option that takes an input value, which ``socket.getsockopt`` doesn't support.
 
     Raises:
         OSError: The kernel has no such table or option, or permission is denied.

@@ -5,7 +5,7 @@
     RLIMIT_AS                              the address space of this process
 
 Rule 1: the lowest limit of this cgroup and its ancestors applies.
-Rule 2: file cache doesn't count as used, because the kernel drops it before killing a process.
+Rule 2: file cache doesn't count as used, because the kernel reclaims it before killing a process.
 Rule 3: a limit that can't be read is ignored.
 """
 
@@ -23,7 +23,7 @@ _READ_BYTES = 16 * 1024
 
 
 class MemoryLimit(Protocol):
-    """One memory limit."""
+    """A memory limit of this process; all numbers are bytes."""
 
     @property
     def limit(self) -> int:
@@ -34,7 +34,7 @@ class MemoryLimit(Protocol):
         """Whether the kernel's socket buffers are counted."""
 
     def used(self) -> int:
-        """Return the bytes in use; 0 if that can't be read."""
+        """Return the number of bytes in use; 0 if it can't be read."""
 
     def estimate(self) -> int:
         """Estimate :meth:`used` at less cost, with the file cache of the last exact reading."""
@@ -46,7 +46,7 @@ class _Names(NamedTuple):
     limits: tuple[str, ...]
     used: str
     cache: tuple[bytes, ...]
-    """The names of its lines in ``memory.stat``, which include the cgroups below."""
+    """The lines of the file cache in ``memory.stat``, which include descendant cgroups."""
 
 
 _V2 = _Names(("memory.max", "memory.high"), "memory.current", (b"inactive_file", b"active_file"))
@@ -97,9 +97,9 @@ class AddressSpace:
 
 
 def find_memory_limits(proc: Path = Path("/proc/self")) -> list[MemoryLimit]:
-    """Return the limits of this process: of its cgroup, its address space, both, or neither."""
+    """Return the limits of this process's cgroup and address space, if they have any."""
     found: list[MemoryLimit] = []
-    # If limits are equal, choose the outermost one, which includes the use of other cgroups.
+    # If limits are equal, choose the outermost one, whose usage includes other cgroups.
     cgroups = [c for folder, names in _cgroups(proc) if (c := _limited(folder, names)) is not None]
     if cgroups:
         found.append(min(reversed(cgroups), key=lambda cgroup: cgroup.limit))
@@ -131,7 +131,7 @@ def _cgroups(proc: Path) -> Iterator[tuple[Path, _Names]]:
 
 
 def _is_there(folder: Path) -> bool:
-    """Return whether this process sees a folder: workers may not enter all mounts."""
+    """Return whether this process can see a folder: a worker may lack access to some mounts."""
     try:
         return folder.is_dir()
     except OSError:
@@ -139,7 +139,7 @@ def _is_there(folder: Path) -> bool:
 
 
 def _mounts(proc: Path) -> Iterator[tuple[str, Path, _Names]]:
-    """Return the mounts of cgroups that account for memory. Source: proc_pid_mountinfo(5)."""
+    """Return the cgroup mounts that account for memory. Source: proc_pid_mountinfo(5)."""
     for line in _read(str(proc / "mountinfo"), to_end=True).decode(errors="replace").splitlines():
         fields, _, kind = line.partition(" - ")
         if kind.startswith("cgroup2 "):

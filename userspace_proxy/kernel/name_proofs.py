@@ -1,4 +1,4 @@
-"""Proves to all processes of this network namespace that a process with CAP_NET_ADMIN chose a name.
+"""Proves to all processes in this network namespace that a process with CAP_NET_ADMIN chose a name.
 
     holder      open_name_proofs(name): two netlink sockets; port IDs and groups are a hash of it
     any other   name in ProvenNames(): /proc/net/netlink shows both
@@ -10,12 +10,12 @@ process that is busy, stopped, or silent on purpose.
 Rule 1: two sockets carry 106 bits of the hash, so finding another name that the same sockets prove
 is infeasible.
 Rule 2: open proofs before binding a name, and close them no later than its socket. While the name
-is bound, no other process can take it, so the proof is about that socket.
+is bound, no other process can bind it, so the proof holds for that socket.
 Rule 3: any user may bind a netlink socket to a known name's port ID, so that the name can't be
-proved. Names that are random until they are bound avoid this.
+proved. A random name that isn't known until it is bound avoids this.
 
 Source: netlink_bind() and netlink_native_seq_show() in net/netlink/af_netlink.c; nfnetlink_bind()
-in net/netfilter/nfnetlink.c, which accepts groups that it doesn't have.
+in net/netfilter/nfnetlink.c, which accepts groups that don't exist.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from .netlink.sockets import NETLINK_NETFILTER
 _SHOWN = Path("/proc/thread-self/net/netlink")
 # A line of the kernel's list of netlink sockets: address, protocol, port ID, groups.
 _LINE = re.compile(rb"^\S+ +%d +(\d+) +([0-9a-f]+) " % NETLINK_NETFILTER, re.MULTILINE)
-# Netfilter has nine groups, and 32 bits are shown: the upper ones receive no messages. The first of
-# them marks a proof, the second is its index, and the rest carry the hash.
+# Netfilter has nine groups, and the kernel shows 32 bits: the upper groups receive no messages. The
+# first of these marks a proof, the second is its index, and the rest carry the hash.
 _MARK, _WHICH, _HASH = 9, 10, 11
 _PARTS = 2
 _PART_BYTES = 8
@@ -49,7 +49,7 @@ def open_name_proofs(name: bytes) -> tuple[socket.socket, ...]:
     Empty if this process lacks CAP_NET_ADMIN, or the kernel lacks nfnetlink.
 
     Raises:
-        OSError: No descriptor is left, or a process has taken a number (EADDRINUSE).
+        OSError: No descriptor is left, or another process has taken a port ID (EADDRINUSE).
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -69,7 +69,7 @@ def can_prove() -> bool:
         OSError: No descriptor is left.
     """
     try:
-        # The kernel chooses the number.
+        # The kernel chooses the port ID.
         _open((0, 1 << _MARK)).close()
     except OSError as exc:
         if exc.errno in _NOT_ALLOWED:
@@ -108,6 +108,6 @@ def _name_proofs(name: bytes) -> list[NameProof]:
 
 
 def _name_proof(which: int, part: int) -> NameProof:
-    # With 0, the kernel would choose a number.
+    # With 0, the kernel would choose a port ID.
     number = part & 0xFFFFFFFF or 1
     return number, 1 << _MARK | which << _WHICH | (part >> 32 << _HASH) & 0xFFFFFFFF

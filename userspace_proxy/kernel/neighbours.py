@@ -1,14 +1,14 @@
-"""Asks the kernel whether an address is reachable: by a route, and a host at its next hop.
+"""Asks the kernel whether an address has a route, and whether its next hop answers.
 
     a packet to 10.244.0.99 ──▶ ARP, neighbour discovery ──no answer──▶ incomplete, 3 s later failed
                                 └ from it, or from the gateway
 
-A dial times out after 1 to 3 s, mostly before the kernel gives up and reports EHOSTUNREACH. The
+A dial times out after 1 to 3 s, usually before the kernel gives up and reports EHOSTUNREACH. The
 kernel deletes failed entries: in a large table within seconds.
 
-Rule 1: the table isn't listed, which takes 12 µs for each entry: in large clusters there are tens
-of thousands (net.ipv4.neigh.default.gc_thresh3). Before Linux 5.0, the kernel can only list the
-table, so there is no answer.
+Rule 1: the table isn't listed: that takes 12 µs per entry, and in large clusters there are tens of
+thousands of entries (net.ipv4.neigh.default.gc_thresh3). Before Linux 5.0, the kernel can only list
+the table, so there is no answer.
 Rule 2: the network namespace is that of the calling thread.
 
 Source: include/uapi/linux/neighbour.h; arp(7); neigh_periodic_work() in net/core/neighbour.c.
@@ -26,9 +26,9 @@ from .netlink.sockets import NETLINK_ROUTE
 
 
 def absent_hop(ip: str) -> NextHop | None:
-    """Return the next hop to an address if no host answers for that hop; None if one may.
+    """Return the next hop to an address if no host answers there; None if a host may answer.
 
-    A host counts as absent while the kernel is still resolving it.
+    A host counts as absent while the kernel is still resolving its address.
     """
     with contextlib.suppress(OSError), Requests.open(NETLINK_ROUTE) as requests:
         route = _route_to(requests, ip)
@@ -46,9 +46,9 @@ def next_hop(ip: str) -> NextHop | None:
 
 
 def own_route_failure(failed: DialFailure, ip: str) -> DialFailure:
-    """Return why a dial failed; if a route of this node is the reason, as OWN_ROUTES has it.
+    """Return why a dial failed; in the words of OWN_ROUTES if a route of this node is the reason.
 
-    A router may report the same errno by ICMP.
+    The kernel is asked for the route, because a router may report the same errno by ICMP.
     """
     if failed.failure not in OWN_ROUTES:
         return failed

@@ -1,4 +1,4 @@
-"""Proves that a process has CAP_NET_ADMIN to another process of the same network namespace.
+"""Proves to a process of the same network namespace that another one has CAP_NET_ADMIN.
 
     prover     Prover(): its end of the connection, whose name is the hash of a secret
     verifier   open_challenge(): a netlink socket, whose copy is passed over the connection
@@ -8,7 +8,7 @@
 
 Only CAP_NET_ADMIN, in the user namespace that owns the socket's network namespace, may subscribe.
 CAP_NET_RAW, which containers often have, doesn't suffice, unlike for SO_MARK and IP_TRANSPARENT;
-and it works in user namespaces, unlike SO_SNDBUFFORCE.
+and subscribing works in user namespaces, unlike SO_SNDBUFFORCE.
 
 Rule 1: the verifier opens the socket, so it belongs to the verifier's network namespace, and no
 other process has prepared it. The prover answers only if that namespace is its own: it may have the
@@ -16,8 +16,8 @@ capability in other namespaces, too, and a process could relay challenges from t
 Rule 2: the connection had its name before the challenge (``can_prove``), and a bound netlink socket
 keeps its port ID. So a process that relays the challenge to a privileged process proves nothing:
 the answer would be the secret of another name.
-Rule 3: any user may bind a netlink socket to any port ID, so it is secret until the prover has
-bound it.
+Rule 3: any user may bind a netlink socket to any port ID, so the prover's is secret until it is
+bound.
 
 Source: netlink_bind() in net/netlink/af_netlink.c; sock_ioctl() in net/socket.c.
 """
@@ -45,7 +45,7 @@ _SIOCGSKNS = 0x894C
 
 
 class Prover(socket.socket):
-    """The prover's end of a future connection: a Unix stream socket with its name.
+    """The prover's end of a future connection: a Unix stream socket bound to the prover's name.
 
     Raises:
         OSError: No descriptor is left.
@@ -66,8 +66,8 @@ class Prover(socket.socket):
 
         Raises:
             PermissionError: This process doesn't have CAP_NET_ADMIN.
-            OSError: The challenge isn't of this network namespace, is already answered, or isn't
-                the first.
+            OSError: The challenge isn't from this network namespace, isn't the first, or has been
+                answered.
         """
         if self._has_answered:
             raise OSError(errno.EPROTO, "it sends a second challenge")
@@ -81,9 +81,10 @@ class Prover(socket.socket):
 
 
 def can_prove(connection: socket.socket) -> bool:
-    """Return whether the other end of a connection has a prover's name, and may be challenged.
+    """Return whether the other end of a connection has a prover's name, and can be challenged.
 
-    An end without a name could later take the name of a process that has answered and closed.
+    An end without a name could later take the name of a process that has answered and closed its
+    connection.
     """
     return _peer_name(connection).startswith(_NAME)
 

@@ -1,7 +1,8 @@
-"""Tables that the kernel is made to check; together they contain each expression that rules use.
+"""Tables that try whether the kernel supports each expression of this proxy's rules.
 
 Each table is its own transaction, named after the kernel part in ``offers.NEEDS`` that it needs.
-They contain every expression that this proxy writes (``tests/unit/kernel/test_nft_probes.py``).
+Together they contain every expression that this proxy writes
+(``tests/unit/kernel/test_nft_probes.py``).
 """
 
 from __future__ import annotations

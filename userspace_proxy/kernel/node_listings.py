@@ -4,7 +4,7 @@
                                ◀─ all of them, as of 17.3 ──
 
 Rule 1: listings are always complete, so a lost event does no harm; only messages that differ from
-the last listing are parsed, because parsing is nearly all of the work.
+the last listing are parsed, because parsing takes nearly all of the time.
 Rule 2: during constant changes, listing each kind is limited to 5 % of a CPU, or to once a second.
 In between, callers get the last listing, marked as not current, and ask again later.
 Rule 3: a listing that a change has interrupted is repeated. If every listing is interrupted,
@@ -33,9 +33,9 @@ from .netlink.sockets import LISTINGS, NETLINK_ROUTE
 from .own_namespace import network_namespace
 
 ANY = -math.inf
-"""A time in the past, for callers that accept the last listing whatever has changed since."""
-# The pause after a listing. On a small node, a listing takes 0.3 ms and needs no pause: changes are
-# listed immediately.
+"""A time in the past, for callers that accept the last listing, whatever has changed since then."""
+# The pause after a listing. On a small node, a listing takes 0.3 ms and needs no pause, so changes
+# are listed immediately.
 _PACING, _SHORT_S = Pacing(0.05, longest_s=1.0), 0.005
 _IGNORED = (rtnetlink.BROADCAST, rtnetlink.ANYCAST, rtnetlink.MULTICAST)
 # The protocol numbers of this program's own routes.
@@ -46,10 +46,10 @@ Item = TypeVar("Item")
 
 
 class Listed(NamedTuple, Generic[Item]):
-    """A listing."""
+    """A complete listing, which may be out of date."""
 
     items: tuple[Item, ...]
-    """The items; the same object while nothing has changed."""
+    """The listed items; the same object until something changes."""
     is_current: bool
     """Whether the listing includes all changes up to the requested moment."""
 
@@ -77,8 +77,8 @@ class _LastListing(Generic[Item]):
 class NodeListings:
     """The listings of one network namespace; thread-safe.
 
-    The socket is closed together with the object. All methods raise an OSError if the kernel
-    refuses, and take the moment up to which changes must be included.
+    The socket is closed together with the object. All methods take the moment up to which changes
+    must be included, and raise an OSError if the kernel refuses the listing.
     """
 
     _shared: ClassVar[weakref.WeakValueDictionary[int, NodeListings]] = (
@@ -96,8 +96,8 @@ class NodeListings:
         weakref.finalize(self, requests.close)
         self._clock = clock
         self._cpu_clock = cpu_clock
-        # A thread waits while another one lists, which takes milliseconds: 25 for 10,000 addresses,
-        # ten times as long if all listings are interrupted.
+        # A thread waits while another one lists: 25 ms for 10,000 addresses, and ten times as long
+        # if all listings are interrupted.
         self._lock = threading.Lock()
         routes = tuple(map(rtnetlink.list_routes, FAMILIES.values()))
         addresses = (rtnetlink.list_addresses(),)
@@ -109,7 +109,7 @@ class NodeListings:
     def here(cls) -> NodeListings:
         """Return the object that all threads of this network namespace share."""
         with cls._sharing:
-            # The socket keeps the namespace alive, so its number isn't reused.
+            # The socket keeps the namespace alive, so its inode number isn't reused.
             number = network_namespace("thread-self")
             found = cls._shared.get(number)
             if found is None:
@@ -119,7 +119,7 @@ class NodeListings:
             return found
 
     def links(self, since: float) -> Listed[ListedLink]:
-        """List all links, by number."""
+        """List all links, by interface index."""
         return self._read(self._links, since)
 
     def addresses(self, since: float) -> Listed[ListedAddress]:
@@ -127,7 +127,7 @@ class NodeListings:
         return self._read(self._addresses, since)
 
     def routes(self, since: float) -> Listed[NodeRoute]:
-        """List the routes of the ``main`` and ``local`` tables, sorted, without this program's."""
+        """List the routes of the ``main`` and ``local`` tables, sorted, except this program's."""
         return self._read(self._routes, since)
 
     def _read(self, last: _LastListing[Item], since: float) -> Listed[Item]:

@@ -1,7 +1,7 @@
 """Finds the features of this kernel by trying them (``trials``), never by its version.
 
-    a process reads it once, before it chooses anything, and passes it on: steering, auto, the
-    kernel path, client addresses, check, status and page depend on it
+    a process tries them once, before it chooses anything, and passes the result on: steering, auto,
+    the kernel path, client addresses, check, status and page depend on it
 
 A feature that can't be tried for lack of permission isn't reported as missing.
 """
@@ -22,7 +22,7 @@ from .trials import Ask, try_nftables
 Trial = Callable[[Sequence[bytes]], int]
 """Lets the kernel check an nftables transaction; returns the errno of a refusal, or 0."""
 PartsTrial = Callable[[Sequence[str]], Mapping[str, int]]
-"""Tries other parts by name; returns an errno or 0 for each."""
+"""Tries other parts by name; returns the errno of a refusal, or 0, for each."""
 
 # Errors of a kernel that lacks a part; other errors, such as ENOMEM, don't show what it supports.
 LACKS = frozenset(
@@ -40,18 +40,18 @@ _FORBIDDEN = (errno.EPERM, errno.EACCES)
 
 
 class Need(NamedTuple):
-    """What follows if a kernel part is missing."""
+    """What doesn't work if a kernel part is missing."""
 
     fails: str
-    """Features that don't work without it; empty if there are none yet."""
+    """Features that don't work without the part; empty if there are none yet."""
     instead: str
-    """What is used, or can be used, instead."""
+    """What this proxy or the user can use instead."""
     brings: str
     """The modules or the kernel option that provide the part."""
     within: str = ""
     """The part on which this one depends."""
     trial: Ask | None = None
-    """How the part is tried; None if ``nft_probes`` or ``trials`` try it."""
+    """Tries the part; None if ``nft_probes`` or ``trials`` try it."""
 
 
 SOCKET_MATCH = "legacy socket match"
@@ -180,7 +180,7 @@ FOR_SOCKETS = (
     *("IPv6", "socket filters", "reuseport filters"),
     *("sock_diag", "namespaces of sockets"),
 )
-"""Used by the data plane in any steering mode."""
+"""Used by the data plane in every steering mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,16 +195,16 @@ class KernelOffers:
     """Parts that weren't tried, because nothing here depends on them."""
 
     def missing(self, names: Iterable[str] = tuple(NEEDS)) -> list[str]:
-        """Return which of some parts are missing, except those whose dependency is missing, too."""
+        """Return the missing parts; a part within another missing part is replaced by that one."""
         return list(dict.fromkeys(self._root(name) for name in names if name in self.lacks))
 
     def words(self, names: Iterable[str]) -> str:
-        """Describe which of some parts are missing; empty if none is."""
+        """Describe which of these parts are missing; empty if none is."""
         lacks = [f"{name} ({NEEDS[name].brings})" for name in self.missing(names)]
         return f"this kernel lacks {', '.join(lacks)}" if lacks else ""
 
     def obstacle(self, names: Sequence[str], what: str) -> str:
-        """Return why a feature can't work here: a missing part or permission; empty if it can.
+        """Return why a feature can't work here: a missing part or permission; else empty.
 
         Args:
             what: The feature, for the message.
@@ -228,7 +228,7 @@ def read_kernel_offers(
     try_out: Trial | None = None,
     try_others: PartsTrial | None = None,
 ) -> KernelOffers:
-    """Try some kernel parts, by default all; changes nothing in this network namespace.
+    """Try kernel parts, by default all; changes nothing in this network namespace.
 
     Args:
         try_out: Tries a transaction; the default asks the kernel.
@@ -259,7 +259,7 @@ def _nft_codes(names: Sequence[str], try_out: Trial) -> dict[str, int]:
     if not names:
         return {}
     probes = {name: PROBES[name]() for name in names if name in PROBES}
-    # Discarding a transaction takes the kernel some 15 ms, and usually no part is missing.
+    # Cost: the kernel takes about 15 ms to discard a transaction, and usually no part is missing.
     if try_out([message for probe in probes.values() for message in probe]) == 0:
         return {}
     if code := try_out([]):

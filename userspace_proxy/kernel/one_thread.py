@@ -28,7 +28,7 @@ class OneThread:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a call was made since creation or the last :meth:`close`."""
+        """Whether a call has been made since creation or the last :meth:`close`."""
         return self._executor is not None
 
     async def run(self, call: Callable[[], Result]) -> Result:
@@ -44,7 +44,7 @@ class OneThread:
 
 
 class InOneThread(Generic[Thing]):
-    """An object that is created on the first call, used, and closed in one thread.
+    """An object that one thread creates on the first call, uses, and closes.
 
     Args:
         make: Creates the object, in the network namespace of the first caller.
@@ -60,7 +60,7 @@ class InOneThread(Generic[Thing]):
         return await self._thread.run(lambda: self._call(call))
 
     async def close(self) -> None:
-        """Close the object and end the thread; idempotent. The next call creates another."""
+        """Close the object and end the thread; idempotent. The next call creates another object."""
         if self._thread.has_begun:
             await self._thread.run(self._close)
             self._thread.close()

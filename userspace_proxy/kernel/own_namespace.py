@@ -1,8 +1,8 @@
-"""Identifies the namespaces of processes, and whether this one was created for the proxy.
+"""Identifies namespaces of processes, and whether this process's was created for the proxy.
 
-A program that creates a namespace for a proxy (demo, tests) passes its inode in the environment.
-The inode matches only in that namespace, so an inherited variable has no effect in a node's
-namespace.
+A program that creates a namespace for a proxy (demo, tests) passes the inode of the namespace in
+the environment. The inode matches only in that namespace, so an inherited variable has no effect in
+a node's namespace.
 """
 
 from __future__ import annotations

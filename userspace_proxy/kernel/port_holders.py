@@ -1,4 +1,4 @@
-"""Finds which process uses a port of this node, ``nginx (pid 812)``, and open connections.
+"""Finds open connections, and which process uses a port of this node: ``nginx (pid 812)``.
 
     /proc/thread-self/net/{tcp,udp}{,6} ──inode──▶ /proc/*/fd ──pid──▶ /proc/PID/comm
 
@@ -23,8 +23,8 @@ from typing import NamedTuple
 from ..model import Frontend, IPFamily, Protocol, SocketAddress, pack_ip
 from .own_namespace import network_namespace
 
-# The maximum number of descriptors to check. Each takes about 25 µs (measured on a busy machine),
-# during which no traffic is handled.
+# The maximum number of descriptors to check. Each check takes about 25 µs (measured on a busy
+# machine), during which no traffic is handled.
 DESCRIPTORS_MAX = 10_000
 # The maximum number of descriptors to check per process, from the lowest on: a server opens its
 # listeners before it has clients.
@@ -32,7 +32,7 @@ OF_PROCESS_MAX = 1_000
 
 _NET = Path("/proc/thread-self/net")
 _PROC = Path("/proc")
-# Values of the column "st": TCP_LISTEN, and TCP_CLOSE, which for UDP means "no peer".
+# The values of the column "st": TCP_LISTEN, and TCP_CLOSE, which for UDP means "no peer".
 _STATES = {Protocol.TCP: "0A", Protocol.UDP: "07"}
 _FILES = {
     (Protocol.TCP, IPFamily.IPV4): "tcp",
@@ -40,7 +40,7 @@ _FILES = {
     (Protocol.UDP, IPFamily.IPV4): "udp",
     (Protocol.UDP, IPFamily.IPV6): "udp6",
 }
-# TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN: there is no connection, or no longer one.
+# TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN: the states without an open connection.
 _NO_CONNECTION = frozenset({"06", "07", "0A"})
 # Addresses in the form of these files: four words, each in the machine's byte order.
 _ANY_4 = "0" * 8
@@ -52,9 +52,9 @@ class PortHolder(NamedTuple):
     """A process that has a socket."""
 
     name: str
-    """The program's name; empty if the process has exited since the listing."""
+    """The program's name; empty if the process has exited since it was listed."""
     pid: int = 0
-    """The process ID; 0 if it wasn't found; ``name`` explains why."""
+    """The process ID; 0 if no process was found, and then ``name`` explains why."""
 
     def __str__(self) -> str:
         """Return ``nginx (pid 812)``."""
@@ -68,18 +68,18 @@ ANOTHER = PortHolder("another program")
 
 
 class HeldPort(NamedTuple):
-    """A socket that any client can reach."""
+    """A socket that any client can reach: a TCP listener, or a UDP socket without a peer."""
 
     port: int
     inode: int
     families: frozenset[IPFamily]
-    """The families of its clients."""
+    """The IP families of the socket's clients."""
     address: str = ""
     """The local address, as the kernel shows it."""
 
 
 def who_holds(protocol: Protocol, port: int, family: IPFamily) -> PortHolder | None:
-    """Return the process that has a TCP listener or a UDP socket on a port.
+    """Return the process that has a TCP listener, or a UDP socket without a peer, on a port.
 
     Checks the descriptors of all processes, which takes up to 0.25 s on a busy node.
 
@@ -115,7 +115,7 @@ def serves(held: HeldPort, port: int, family: IPFamily) -> bool:
 
 
 def _is_held(at: SocketAddress, held: HeldPort) -> bool:
-    """Return whether a socket occupies an address."""
+    """Return whether a socket occupies an address, so that no other one can be bound to it."""
     if held.port != at.port:
         return False
     ip, own = ipaddress.ip_address(at.ip), _words(at.ip)
@@ -125,14 +125,14 @@ def _is_held(at: SocketAddress, held: HeldPort) -> bool:
 
 
 def _words(ip: str) -> str:
-    """Return an address in the form of these files."""
+    """Return an address in the form that /proc/net/tcp and the like have."""
     packed = pack_ip(ip)
     words = struct.unpack(f"={len(packed) // 4}I", packed)
     return "".join(f"{word:08X}" for word in words)
 
 
 def connected_at(ips: Collection[str]) -> set[Frontend]:
-    """Return all addresses and ports with open TCP connections at some IP addresses.
+    """Return the addresses and ports of these IP addresses that have open TCP connections.
 
     With ten thousand sockets this takes about 10 ms, so call it only if needed.
     """
@@ -143,7 +143,7 @@ def connected_at(ips: Collection[str]) -> set[Frontend]:
         with contextlib.suppress(FileNotFoundError):
             table = (_NET / _FILES[Protocol.TCP, family]).read_text(encoding="ascii")
             sockets = (line.split(None, 4) for line in table.splitlines()[1:])
-            # All connections of a listener have the same address.
+            # Use a set: all connections of a listener have the same local address.
             places.update(f[1] for f in sockets if f[3] not in _NO_CONNECTION)
     return {
         Frontend(by_words[words], int(port, 16), Protocol.TCP)
@@ -161,8 +161,8 @@ def owners_of(inodes: Collection[int]) -> Mapping[int, PortHolder]:
     """Return the process that has each socket; sockets without a process are omitted.
 
     If several processes share a socket, the first in the order of :func:`_pids` is returned: a
-    server's main process. As this blocks, at most :data:`DESCRIPTORS_MAX` are checked; the holder
-    of a socket beyond them is :data:`NOT_FOUND`.
+    server's main process. As this blocks, at most :data:`DESCRIPTORS_MAX` descriptors are checked;
+    the holder of a socket beyond them is :data:`NOT_FOUND`.
     """
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     owners: dict[int, PortHolder] = {}
@@ -192,7 +192,8 @@ def _read_table(protocol: Protocol, family: IPFamily) -> Iterator[HeldPort]:
                     ip, _, port = fields[1].rpartition(":")
                     yield HeldPort(int(port, 16), int(fields[9]), _families(ip, family), ip)
                 elif protocol is Protocol.TCP:
-                    # Listeners are listed first, before up to 100,000 connections.
+                    # The file lists all listeners before the connections, of which there may be
+                    # 100,000.
                     return
     except (OSError, ValueError, IndexError):
         return
@@ -208,9 +209,9 @@ def _families(ip: str, family: IPFamily) -> frozenset[IPFamily]:
 
 
 def _pids() -> list[int]:
-    """Return all processes: this one, others of its network namespace, the rest; oldest first.
+    """Return the pids: this process's, others in its network namespace, the rest; each in order.
 
-    A socket belongs to a process of its namespace, unless it was passed on.
+    Mostly, a socket belongs to a process in its own network namespace.
     """
     own = os.getpid()
     here = network_namespace("thread-self")
@@ -229,7 +230,7 @@ def _descriptors(pid: int) -> Iterator[str]:
         return
     for name in names:
         try:
-            # A Path takes 50 % longer, and there may be many links.
+            # Cost: Path.readlink() takes 50 % longer, and there may be many links.
             yield os.readlink(f"{folder}/{name}")  # noqa: PTH115
         except OSError:
             continue

@@ -1,4 +1,4 @@
-"""Reads the network privileges of this process, and sysctls that forbid user namespaces."""
+"""Reads the capabilities of this process, and the sysctls that forbid user namespaces."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 CAP_NET_ADMIN = 12
 USER_NAMESPACES = "user.max_user_namespaces"
 """Every kernel with user namespaces has this sysctl."""
-# Sysctls that can forbid user namespaces: the value that does, and one that allows them.
-# Source: user_namespaces(7).
+# Sysctls that can forbid user namespaces, each with the value that forbids them and one that allows
+# them. Source: user_namespaces(7).
 SYSCTLS = {
     USER_NAMESPACES: ("0", "15000"),
     "kernel.unprivileged_userns_clone": ("0", "1"),
@@ -35,7 +35,7 @@ def has_net_admin() -> bool:
 def read_sysctls(
     names: Iterable[str] = tuple(SYSCTLS), proc_sys: Path = Path("/proc/sys")
 ) -> dict[str, str]:
-    """Return the values of the sysctls that this kernel has."""
+    """Return the values of those sysctls that exist in this kernel."""
     values = {}
     for name in names:
         with contextlib.suppress(OSError):

@@ -4,7 +4,7 @@
                                           settings of br_netfilter
 
 Rule 1: a thread lists and derives: ten thousand routes take a long time (``followed_listing``).
-Rule 2: routes of this program are omitted: ``local`` steering may have thousands.
+Rule 2: routes of this program are omitted: ``local`` steering may add thousands.
 Rule 3: the kernel sends no events for sysctls: :meth:`NodeRoutes.look_at_settings` checks them.
 """
 
@@ -54,7 +54,7 @@ class NodeRoutes(Generic[Derived]):
         """The result of the last listing."""
 
     def look_at_settings(self) -> None:
-        """List again if sysctls have changed; cheap, because it reads two small files."""
+        """List again if br_netfilter's sysctls have changed; cheap: it reads two small files."""
         if not self._is_closed and read_bridge_filter() != self.now.bridge_filter:
             self._followed.look_again()
 
@@ -101,7 +101,7 @@ def route_refusal(ip: str) -> str:
 def read_links_and_routes(
     listings: NodeListings, since: float
 ) -> tuple[tuple[NodeLink, ...], tuple[NodeRoute, ...], bool]:
-    """List the links of a network namespace, by number, and its routes, sorted.
+    """List the links of a network namespace, by interface index, and its routes, sorted.
 
     Returns: Both, and whether they include all changes up to that moment.
     """
@@ -135,6 +135,6 @@ def read_bridge_filter(settings: Path = Path("/proc/sys/net/bridge")) -> BridgeF
 
 
 def _matters(message: Message) -> bool:
-    """Return whether an event isn't about a route of this program."""
+    """Return whether an event is about anything but a route of this program."""
     is_route = message.kind in (rtnetlink.NEW_ROUTE, rtnetlink.DEL_ROUTE)
     return not is_route or rtnetlink.read_route(message).protocol not in OURS

@@ -6,8 +6,9 @@ Without IP_RECVERR, a datagram socket doesn't report errors that may be transien
 unreachable", with which a TCP connect fails. With this option, each error is queued, and EPOLLERR
 lasts until the error is read.
 
-With IP_PKTINFO, a datagram comes with the local address on which it arrived, from which to reply.
-The kernel puts the local address first, and the hop limit last.
+With IP_PKTINFO, a datagram comes with the local address on which it arrived, which is the source
+address of replies. In the ancillary data, the kernel puts the local address first, and the hop
+limit last.
 
 Rule 1: an exceeded hop limit isn't a refusal: the client chooses the limit, and could make any
 endpoint look dead.
@@ -40,9 +41,10 @@ IPV6_PKTINFO = 50
 IP_RECVERR = 11
 IPV6_RECVERR = 25
 ANCILLARY_BYTES = 128
-"""Room for ancillary data of a datagram, or of an error, such as the sender's address."""
+"""The buffer size for the ancillary data of a datagram or an error, such as the sender's
+address."""
 
-# The option that is set for each dial from a client's address.
+# The option that every dial from a client's address sets.
 _TRANSPARENT = {
     _socket.AF_INET: (_socket.IPPROTO_IP, IP_TRANSPARENT),
     _socket.AF_INET6: (_socket.IPPROTO_IPV6, IPV6_TRANSPARENT),
@@ -50,7 +52,7 @@ _TRANSPARENT = {
 
 
 def set_freebind(sock: _socket.socket) -> None:
-    """Let a socket be bound to an address that this node doesn't have."""
+    """Let a socket bind to an address that this node doesn't have."""
     set_ip_option(sock, IP_FREEBIND, IPV6_FREEBIND)
 
 
@@ -69,7 +71,7 @@ def set_hop_limit(sock: _socket.socket, hops: int) -> None:
 
 
 def set_ip_option(sock: _socket.socket, ipv4: int, ipv6: int, value: int = 1) -> None:
-    """Set the option of the socket's family."""
+    """Set the option that corresponds to the socket's family."""
     if sock.family == _socket.AF_INET6:
         sock.setsockopt(_socket.IPPROTO_IPV6, ipv6, value)
     else:
@@ -81,7 +83,7 @@ _ERRORS = {(_socket.IPPROTO_IP, IP_RECVERR), (_socket.IPPROTO_IPV6, IPV6_RECVERR
 _ERROR = struct.Struct("=IBBB")
 _FROM_ICMP, _FROM_ICMP6 = 2, 3
 _EXCEEDED = {(_FROM_ICMP, 11), (_FROM_ICMP6, 3)}
-# The maximum number of errors that are read in one go; epoll reports the rest again.
+# The maximum number of errors read per call; epoll reports the rest again.
 _MOST = 16
 
 
@@ -91,11 +93,11 @@ def keep_icmp_errors(sock: _socket.socket) -> None:
 
 
 def take_icmp_errors(sock: _socket.socket) -> int | None:
-    """Empty the error queue; return the errno of the last refusal.
+    """Read the error queue; return the errno of the last refusal.
 
     Returns:
-        0 if none of the errors is a refusal: a datagram was too large, or its hop limit exceeded;
-        None if there was none.
+        0 if none of the errors is a refusal: a datagram was too large, or its hop limit exceeded.
+        None if the queue was empty.
     """
     found: int | None = None
     for _ in range(_MOST):
@@ -120,10 +122,10 @@ _RECEIVED, _TO_SEND, _DROPS = 0, 5, 8
 
 
 def packets_lost(sock: _socket.socket) -> int:
-    """Return the number of packets that the kernel dropped at a socket since its creation.
+    """Return the number of packets for a socket that the kernel has dropped since its creation.
 
     These are packets that the source filter dropped, datagrams that didn't fit into the buffer,
-    SYNs that didn't fit into the queue, and corrupt packets. The number has 32 bits; reading it
+    SYNs that didn't fit into the queue, and corrupt packets. The counter has 32 bits; reading it
     takes less than 1 µs.
 
     Source: sock_diag(7), SK_MEMINFO_DROPS; tcp_v4_rcv() in net/ipv4/tcp_ipv4.c for filters of
@@ -147,12 +149,12 @@ _MSG_MORE = 0x8000
 
 
 def send_held(sock: _socket.socket, data: bytes) -> None:
-    """Send bytes in one packet with the bytes of the next call; raises OSError."""
+    """Send bytes, held back to share a packet with the bytes of the next call; raises OSError."""
     sock.send(data, _MSG_MORE)
 
 
 def send_at_once(sock: _socket.socket) -> None:
-    """Send the bytes held back, including by Nagle's algorithm, and stop holding back bytes.
+    """Send the bytes held back, and disable Nagle's algorithm.
 
     Idempotent; errors of a socket that was just closed are ignored.
     """
@@ -166,7 +168,7 @@ _NO_RESET = struct.pack("ii", 0, 0)
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Reset a connection."""
+    """Close a connection with a RST; unsent data is discarded."""
     sock = writer.get_extra_info("socket")
     if sock is not None:
         reset_on_close(sock)
@@ -174,12 +176,12 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 def stay_unseen(sock: _socket.socket) -> None:
-    """Make a dial from this socket end before the listening program accepts it.
+    """Let a reset end this socket's dial before the listening program accepts it.
 
-    With delayed ACKs, the last ACK of the handshake isn't sent immediately; a reset that is sent
-    instead closes the connection in the peer's kernel, before ``accept``. Measured on Linux 6.18: 0
-    of 50 were accepted; with only one of the two options, 50 of 50 were. After 200 ms (measured;
-    Linux' TCP_DELACK_MAX) the kernel sends the ACK, and a reset is too late.
+    With delayed ACKs, the last ACK of the handshake isn't sent immediately. A reset that is sent
+    instead closes the connection in the peer's kernel, before ``accept``. Measured on Linux 6.18:
+    with both options, 0 of 50 dials were accepted; with only one of them, 50 of 50. After 200 ms
+    (measured; Linux' TCP_DELACK_MAX) the kernel sends the ACK, and a reset is too late.
 
     Source: tcp(7), TCP_QUICKACK; Linux' tcp_rcv_synsent_state_process.
     """
@@ -201,7 +203,7 @@ def reset_no_more(sock: _socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_RESET)
 
 
-# The maximum number of cached addresses, or addresses with interfaces; a node has a handful.
+# The maximum number of cached local addresses, with or without an interface; a node has a few.
 _MAX_KNOWN = 1024
 
 AncillaryItem = tuple[int, int, bytes]
@@ -221,15 +223,15 @@ def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
         if level == _socket.IPPROTO_IP and kind == IP_PKTINFO:
             return IP_PKTINFO, data[4:8]
         if level == _socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
-            # A link-local address is meaningless without its interface. REDIRECT uses one if a
-            # pod's link has no other address.
+            # A link-local address is ambiguous without its interface. REDIRECT translates to one if
+            # a pod's link has no other address.
             is_link_local = data[0] == 0xFE and data[1] & 0xC0 == 0x80
             return IPV6_PKTINFO, data[: 20 if is_link_local else 16]
     return None
 
 
 def reply_from(local: tuple[int, bytes] | None) -> Ancillary:
-    """Return ancillary data to send a reply from an address; with interface 0, routing decides."""
+    """Return ancillary data for a reply from an address; with interface 0, routing chooses one."""
     if local is None:
         return []
     kind, ip = local
@@ -249,7 +251,7 @@ class Destination(NamedTuple):
     key: bytes
     """Identifies the address within one socket; empty if the kernel doesn't report it."""
     reply: Ancillary
-    """Ancillary data that sends a reply from this address."""
+    """The ancillary data for a reply from this address."""
 
 
 class Destinations:

@@ -1,11 +1,11 @@
-"""Limits a listening socket to packets of some sources: classic BPF by source address.
+"""Limits a listening socket to packets from certain source addresses, by classic BPF.
 
     packet ──▶ source in one of the networks? ──yes──▶ socket
                             └──no──▶ dropped: a SYN is never answered, a datagram never queued
 
-It works in every steering mode, because none changes the source, and exists as long as the socket.
-Some kernels require CAP_NET_ADMIN to filter TCP. An accepted socket inherits the filter, which
-admits the socket's client.
+A filter works in every steering mode, because none changes the source. It exists as long as its
+socket. Some kernels require CAP_NET_ADMIN to filter TCP. An accepted socket inherits the filter,
+which admits the socket's client.
 
 Source: socket(7), SO_ATTACH_FILTER; the kernel's tcp_v4_rcv runs the filter of a listening socket,
 too.
@@ -33,7 +33,8 @@ _DROP = 0
 _MOST_INSTRUCTIONS = 4096
 
 _REMEDIES = {
-    # Measured: without it, 6.18.44 refuses any filter on a TCP socket, but not on a UDP socket.
+    # Measured without the capability: Linux 6.18.44 refuses filters on TCP sockets, but not on UDP
+    # sockets.
     errno.EPERM: "this kernel needs CAP_NET_ADMIN for that: run as root, or grant it",
     errno.ENOMEM: "list fewer networks, or raise the sysctl net.core.optmem_max",
     errno.EINVAL: "list fewer networks",
@@ -54,7 +55,7 @@ def admit(sock: _socket.socket, networks: Iterable[str] | None) -> None:
 
 
 def cannot_admit(at: SocketAddress, protocol: Protocol, exc: OSError) -> ShortageError:
-    """Return the error for a filter that the kernel refuses."""
+    """Return the error to raise if the kernel refuses a filter."""
     return ShortageError(
         f"cannot limit which clients reach {at}/{protocol}",
         cause=exc.strerror or str(exc),
@@ -82,7 +83,7 @@ def admit_all(sock: _socket.socket) -> None:
 
 
 # All ports of a Service have the same networks, and each port has a socket in each worker.
-# Compiling 1,000 networks takes 24 ms, and the result takes 24 KB.
+# Compiling 1,000 networks takes 24 ms, and the program takes 24 KB.
 @functools.lru_cache(maxsize=64)
 def _code(version: int, networks: tuple[str, ...]) -> bytes:
     """Return the packed program; empty if it has more instructions than the kernel accepts."""
@@ -100,7 +101,7 @@ def _program(version: int, networks: Iterable[str]) -> list[bpf.Instruction]:
 
 
 def _is_in(network: _Network) -> list[bpf.Instruction]:
-    """Return instructions that admit a source in this network, and otherwise continue."""
+    """Return instructions that admit a packet from this network, and otherwise continue."""
     offsets, program = bpf.SOURCE_OFFSETS[network.version], []
     words, masks = _words(network.network_address), _words(network.netmask)
     compared = [(n, w, m) for n, (w, m) in enumerate(zip(words, masks, strict=True)) if m]

@@ -4,9 +4,9 @@
                                                    proxy ◀── bytes behind a gap ─── endpoint
 
 Rule 1: data that the kernel has retransmitted twice in a row without an acknowledgement is lost,
-after at least 0.6 s. A peer that doesn't read gets window probes instead.
-Rule 2: a FIN or RST doesn't change the figures of a socket.
-Rule 3: data behind a gap uses memory of the socket, and can't be read.
+after at least 0.6 s. To a peer that doesn't read, the kernel sends window probes instead.
+Rule 2: a received FIN or RST doesn't reset the counters of a socket.
+Rule 3: data behind a gap uses the socket's buffer memory, but can't be read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .socket_options import SO_MEMINFO
 CLOSE_WAIT = 8
 # Struct tcp_info (linux/tcp.h) begins with: state, congestion state, retransmissions, probes.
 _TCP_INFO = struct.Struct("=BxBB")
-# The numbers from linux/sockios.h, which Python's socket module lacks.
+# Numbers from linux/sockios.h, which Python's socket module lacks.
 _SIOCINQ, _SIOCOUTQ = 0x541B, 0x5411
 # Struct tcp_info: tcpi_last_data_sent; tcpi_last_data_recv, tcpi_last_ack_recv. In milliseconds.
 _SENT = struct.Struct("=44xI")
@@ -38,13 +38,13 @@ class TcpInfo(NamedTuple):
     state: int
     """The number of the state, as in linux/tcp_states.h."""
     sent_again: int
-    """How often the same data was retransmitted in a row."""
+    """How often the same data was retransmitted consecutively."""
     probed: int
-    """How many probes were sent in a row."""
+    """How many consecutive probes were sent."""
 
 
 def is_connected(sock: _socket.socket) -> bool:
-    """Return whether a dial was answered, even if its event hasn't been delivered yet."""
+    """Return whether a socket is connected, even if the event loop hasn't reported it yet."""
     try:
         sock.getpeername()
     except OSError:
@@ -53,7 +53,7 @@ def is_connected(sock: _socket.socket) -> bool:
 
 
 def tcp_info(sock: _socket.socket) -> TcpInfo:
-    """Return the kernel's state; its figures count unacknowledged data."""
+    """Return the kernel's state of a connection; its figures are about unacknowledged data."""
     info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TCP_INFO.size)
     return TcpInfo(*_TCP_INFO.unpack(info))
 
@@ -69,9 +69,9 @@ def unread_bytes(sock: _socket.socket) -> int:
 
 
 def silence(sock: _socket.socket) -> tuple[float, float]:
-    """Return how long ago a socket last received data, a FIN or an acknowledgement.
+    """Return how many seconds ago a socket last received data, and an acknowledgement.
 
-    A FIN isn't data. The RST of a peer that has closed its socket doesn't count.
+    A FIN counts only as an acknowledgement; the RST of a peer that has closed its socket doesn't.
     """
     info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _RECEIVED.size)
     data_ms, ack_ms = _RECEIVED.unpack(info)
@@ -79,7 +79,7 @@ def silence(sock: _socket.socket) -> tuple[float, float]:
 
 
 def since_sent_s(sock: _socket.socket) -> float:
-    """Return how long ago a socket last sent data, including retransmissions."""
+    """Return how many seconds ago a socket last sent data, including retransmissions."""
     info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _SENT.size)
     return float(_SENT.unpack(info)[0]) / 1000
 
@@ -107,7 +107,7 @@ _EXPECTS_MORE = frozenset({1, 4, 5})
 def reset_as(
     number: int | None, client: _socket.socket, endpoint: _socket.socket
 ) -> tuple[EndReason, EndedBy]:
-    """Return how a connection failed, and which side is disconnected.
+    """Return how a connection failed, and which side's socket is no longer connected.
 
     Args:
         number: The errno, if it is known.
@@ -122,13 +122,14 @@ def reset_as(
 def loss(
     client: _socket.socket, endpoint: _socket.socket, lasted_s: float, number: int | None = None
 ) -> Failure | None:
-    """Return which packets were lost when a client left after a byte; None if none were.
+    """Return which packets of a connection were lost if its client left; None if none were.
 
     Args:
         client: The socket of the client, which has sent a FIN or RST.
         endpoint: The endpoint's socket.
         lasted_s: Seconds since the endpoint answered.
-        number: The errno with which the client's socket failed: a silent client hasn't left.
+        number: The errno with which the client's socket failed, because a silent client hasn't
+            left.
 
     Returns:
         One of ``model.failures.LOSSES``.
@@ -146,17 +147,17 @@ def endpoint_loss(endpoint: _socket.socket) -> Failure | None:
 
 
 def is_lost_to(sock: _socket.socket) -> bool:
-    """Return whether the other side doesn't acknowledge repeated retransmissions."""
+    """Return whether the other side hasn't acknowledged data that was retransmitted repeatedly."""
     return tcp_info(sock).sent_again >= _SENT_AGAIN and unacknowledged_bytes(sock) > _FIN_BYTES
 
 
 def _has_gap(sock: _socket.socket) -> bool:
-    """Return whether only bytes behind a gap have arrived for a while.
+    """Return whether, for a while, only bytes behind a gap have arrived.
 
     Source: sock_diag(7), SK_MEMINFO_RMEM_ALLOC; tcp_data_queue_ofo() in net/ipv4/tcp_input.c.
     """
     if silence(sock)[0] < LOSS_S:
         return False
     used = sock.getsockopt(_socket.SOL_SOCKET, SO_MEMINFO, 4)
-    # A FIN uses memory, too, and may have arrived since.
+    # A FIN also uses memory, and may have arrived since then.
     return any(used[:4]) and not unread_bytes(sock) and tcp_info(sock).state in _EXPECTS_MORE

@@ -3,15 +3,18 @@
     one side has ended ──▶ the kernel forgets its translation after 60 s of silence
         ──▶ later packets of the other side arrive untranslated ──▶ RST
 
-With a raised timeout it keeps them as long as the proxy does. Keep-alive prevents the silence if
-both sides answer; the timeout is for peers that don't, or whose answers are lost.
+With a raised timeout, the kernel keeps translations as long as the proxy keeps connections.
+Keep-alive prevents the silence if both sides answer; the timeout is for peers that don't answer, or
+whose answers are lost.
 
-Rule 1: the timeout is only raised: an administrator's longer one stays.
-Rule 2: it is restored only if it still has this proxy's value: a later change by others stays.
+Rule 1: the timeout is only raised: an administrator's longer timeout stays.
+Rule 2: the timeout is restored only if it still has this proxy's value: a later change by others
+stays.
 Rule 3: the timeout is optional: if it can't be written, keep-alive must suffice.
 Rule 4: the previous value is saved on disk, if there is a folder, so that the proxy that takes
 over, or starts after a crash, can restore it. A value from before the last boot is ignored.
-Rule 5: proxies with different names share timeout and file: the last proxy restores it.
+Rule 5: proxies with different names share the timeout and the file: the last proxy to stop restores
+the timeout.
 
 Source: kube-proxy, --conntrack-tcp-timeout-close-wait; kernel documentation,
 networking/nf_conntrack-sysctl; net/netfilter/nf_conntrack_standalone.c, ct_cpu_seq_show().
@@ -32,13 +35,14 @@ PROC = Path("/proc")
 
 
 class TrackingTable(NamedTuple):
-    """The connection tracking table of a network namespace."""
+    """The conntrack table of a network namespace."""
 
     entries: int = 0
     limit: int = 0
     """The maximum number of entries; 0 if nothing is tracked."""
     drops: int = 0
-    """Packets dropped since boot because no entry could be created, mostly due to a full table."""
+    """Packets dropped since boot because no entry could be created, mostly because the table was
+    full."""
 
 
 def read_table(proc: Path = PROC) -> TrackingTable:
@@ -54,7 +58,7 @@ def read_table(proc: Path = PROC) -> TrackingTable:
 
 
 def _drops(proc: Path) -> int:
-    """Return the sum of all CPUs; 0 if this kernel has no such file."""
+    """Return the number of packets dropped by all CPUs; 0 if the kernel doesn't report it."""
     try:
         text = (proc / "thread-self/net/stat/nf_conntrack").read_text(encoding="ascii")
     except OSError:
@@ -64,7 +68,7 @@ def _drops(proc: Path) -> int:
 
 
 _NAME = "net.netfilter.nf_conntrack_tcp_timeout_close_wait"
-# The sysctls of the network namespace of the thread that opens a file.
+# The sysctls, each file that of the network namespace of the thread that opens it.
 _PROC_SYS = Path("/proc/sys")
 _BOOT = "kernel.random.boot_id"
 _UNKNOWN = "unknown"
@@ -103,12 +107,12 @@ class TrackingTimeouts:
     def hold(self) -> str:
         """Raise the timeout until :meth:`put_back`.
 
-        Returns: Why it can't be raised; empty if it is long enough.
+        Returns: Why the timeout can't be raised; empty if it is long enough now.
         """
         try:
             now = self._read()
             noted = self._noted()
-            # Another process raised the timeout, and hasn't restored it.
+            # If true, another process has raised the timeout, and hasn't restored it.
             is_raised = noted is not None and noted.raised == now
             before = noted.before if noted and is_raised else now
             if now < self._wanted:
@@ -136,7 +140,7 @@ class TrackingTimeouts:
                 self._path.write_text(f"{held.before}\n", encoding="ascii")
             self._write_note("")
         except (OSError, ValueError):
-            # The file was writable before, so another program manages the timeout now.
+            # The sysctl was writable before, so another program manages the timeout now.
             return False
         return is_raised
 

@@ -1,9 +1,9 @@
-"""Tries kernel parts, without changing anything that another program could see.
+"""Tries kernel parts without changing anything that another program can see.
 
     nftables       the kernel checks a transaction, and discards it
     legacy tables  are read in a network namespace of their own, which creates them there; while
-                   nothing has loaded their code, modprobe shows whether it could
-    others         a socket, a listing of nothing, or as the part's row has it (``offers``)
+                   nothing has loaded their code, modprobe shows whether it could be loaded
+    others         a socket, a listing of nothing, or what the part's row in ``offers`` names
 
 Each trial returns the kernel's error number, or 0.
 
@@ -47,7 +47,7 @@ _CLONE_NEWNET = 0x40000000
 # of NFNL_SUBSYS_CTNETLINK, with an empty nfgenmsg.
 _CONNTRACK_STATS, _ANY_FAMILY = 0x105, bytes(4)
 # Source: include/uapi/linux/sock_diag.h, inet_diag.h: struct inet_diag_req_v2 of a TCP connection
-# that can't exist, as a port is never 0.
+# that can't exist, because a port is never 0.
 _BY_FAMILY, _DESTROY = 20, 21
 _NO_CONNECTION = struct.pack(
     "=BBHIHH32sIQ", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0, 0, bytes(32), 0, 2**64 - 1
@@ -95,7 +95,7 @@ def try_parts(names: Sequence[str], more: Mapping[str, Ask]) -> dict[str, int]:
     """Try kernel parts outside nftables; return the answer for each.
 
     Args:
-        more: How parts are tried that this module doesn't know.
+        more: The trials of parts that this module can't try.
     """
     trials = {**_TRIALS, **more}
 
@@ -104,7 +104,7 @@ def try_parts(names: Sequence[str], more: Mapping[str, Ask]) -> dict[str, int]:
         at = 0 if is_apart else 1
         return {name: _code_of(trials.get(name) or _LEGACY[name][at]) for name in names}
 
-    # The trials run in a thread, whose namespace ends with it.
+    # The trials run in a thread of their own: a new network namespace ends with the thread.
     with ThreadPoolExecutor(1, "kernel-trials") as pool:
         return pool.submit(try_all).result()
 
@@ -119,7 +119,7 @@ def _code_of(trial: Ask) -> int:
 
 @contextlib.contextmanager
 def _or_loaded(modules: Sequence[str]) -> Iterator[None]:
-    """Pass if the kernel has no such option, but the iptables programs could load it.
+    """Ignore that an option is missing if the iptables programs could load its module.
 
     Nothing is loaded here: iptables does so once there are rules.
     """
@@ -132,7 +132,7 @@ def _or_loaded(modules: Sequence[str]) -> Iterator[None]:
 
 def _can_load(modules: Sequence[str]) -> bool:
     try:
-        # Outside the initial user namespace, the capability doesn't permit loading modules.
+        # Outside the initial user namespace, CAP_SYS_MODULE doesn't permit loading modules.
         is_able = user_namespace() in (0, _FIRST_USER_NAMESPACE)
         if not (is_able and effective_capabilities() >> _CAP_SYS_MODULE & 1):
             return False
@@ -161,8 +161,8 @@ def _is_there(line: str) -> bool:
 
 def _ask_for_tables(version: int) -> None:
     modules = _LEGACY_MODULES[version]
-    # The kernel would load the modules for the trial, and before Linux 5.15 that creates their
-    # tables in the first network namespace, too.
+    # For the trial, the kernel would load the modules, and before Linux 5.15 that would also create
+    # their tables in the initial network namespace.
     if not all((_MODULES / name).exists() for name in modules) and _can_load(modules):
         return
     for table in ("nat", "filter"):
@@ -172,7 +172,7 @@ def _ask_for_tables(version: int) -> None:
 def _ask_for_option(version: int) -> None:
     """Query an option that the tables' code answers even where no table can exist."""
     with _or_loaded(_LEGACY_MODULES[version]), contextlib.suppress(FileNotFoundError):
-        # The tables' code is loaded, the match is missing.
+        # The tables' code is loaded, but the match is missing.
         ask_legacy(version, GET_REVISION_MATCH, SOCKET_REVISION)
 
 
@@ -193,7 +193,7 @@ def _ask_for_each_extension() -> None:
             try:
                 ask_legacy(4, option, revision_of(name))
             except OSError as exc:
-                # The kernel has the match in other revisions.
+                # The kernel has the match, but in other revisions.
                 if exc.errno != errno.EPROTONOSUPPORT:
                     raise
 
@@ -237,7 +237,7 @@ _LEGACY: Mapping[str, tuple[Ask, Ask]] = {
     "legacy socket match": (_ask_for_socket_match, _ask_for_socket_match),
     "legacy tables of IPv6": (partial(_ask_for_tables, 6), partial(_ask_for_option, 6)),
 }
-"""How each part is tried in a namespace of its own, and where that isn't possible."""
+"""The trials of each part: in a network namespace of its own, and where none can be created."""
 _TRIALS: Mapping[str, Ask] = {
     "conntrack netlink": _ask_conntrack,
     "IPv6": lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close(),

@@ -1,10 +1,10 @@
-"""Queries DNS servers: bytes in, bytes out; answers are parsed only as far as they are used.
+"""Queries DNS servers: bytes in, bytes out; only the used parts of answers are parsed.
 
     query ──UDP──▶ server ──▶ answer
                      └ truncated, without an address: TCP
 
 Rule 1: a datagram that isn't the answer is skipped, but only a few times.
-Rule 2: an answer by TCP is bounded; a larger one isn't received.
+Rule 2: the size of an answer over TCP is bounded; a larger answer isn't received.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ async def ask_by_tcp(
 
     Raises:
         TimeoutError, OSError: As for :func:`ask_by_udp`.
-        EOFError: The server closes the connection.
+        EOFError: The server closed the connection before the answer was complete.
         MalformedMessage: The answer is for another question, or is too large.
     """
     async with asyncio.timeout(seconds):
@@ -73,17 +73,18 @@ async def ask_by_tcp(
 
 
 async def ask_for_addresses(server: SocketAddress, query: Query, seconds: float) -> AddressAnswer:
-    """Return a server's answer to a query for addresses; ``seconds`` apply to UDP and TCP each.
+    """Return a server's answer to a query for addresses; ``seconds`` limits UDP and TCP each.
 
     Raises:
-        TimeoutError, OSError, EOFError, MalformedMessage: As of :func:`ask_by_tcp`; the answer is
-            malformed.
+        TimeoutError, OSError, EOFError, MalformedMessage: As for :func:`ask_by_tcp`, or the answer
+            is malformed.
     """
     wire = await ask_by_udp(server, query, seconds)
     if is_truncated(wire):
         # Some servers truncate in the middle of a record.
         with contextlib.suppress(MalformedMessage):
-            # The response has no room for further addresses anyway.
+            # A truncated answer suffices: the response to the client has no room for more
+            # addresses.
             if (answer := read_answer(wire, query)).addresses:
                 return answer
         wire = await ask_by_tcp(server, query, seconds, ADDRESS_BYTES_MAX)

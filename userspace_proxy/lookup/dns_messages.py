@@ -7,11 +7,11 @@ Rule 1: a message that isn't a query is never answered, so two servers can't ans
 Rule 2: any message other than a single question of at most 512 bytes gets FORMERR, and its
 connection ends: a browser can send an HTTP request here, whose later bytes must not pass for a
 query.
-Rule 3: bytes pass between client and upstream server unparsed, except for ID and question. Without
-an upstream answer in time the client gets SERVFAIL.
+Rule 3: messages between client and upstream server aren't parsed, except for ID and question. If
+the upstream server doesn't answer in time, the client gets SERVFAIL.
 Rule 4: a record that DNS can't carry (``externalName`` with a label of more than 63 bytes) causes
 SERVFAIL for that query, and a log line.
-Rule 5: the records of a set are shuffled, so clients that use the first record are balanced.
+Rule 5: the records of a set are shuffled, which balances clients that use only the first record.
 Rule 6: the first record that doesn't fit ends the message, which is marked as truncated if that
 record belongs to the answer or authority section. A record takes 1 to 3 µs.
 
@@ -69,7 +69,7 @@ UDP_BYTES_PLAIN = 512
 """The limit for a client without EDNS. Source: RFC 1035, section 4.2.1."""
 TCP_BYTES_MAX = 65535
 
-# The errors that mean that no usable answer arrived; TimeoutError is an OSError.
+# The errors for which there is no usable answer; TimeoutError is an OSError.
 _UNANSWERED = (OSError, EOFError, MalformedMessage)
 _INVALID = (OSError, ValueError, struct.error, MalformedMessage)
 _log = FieldLogger(__name__)
@@ -81,7 +81,7 @@ class Responder:
     Args:
         names: Returns the current names; None before the first Services were read.
         upstream: The server for all other names; None: these are refused.
-        clock: Monotonic seconds, for the log.
+        clock: Returns monotonic seconds, for the log.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Responder:
         self._log_limit = LogLimit()
 
     def respond(self, wire: bytes, *, is_udp: bool) -> Answer:
-        """Answer a message: cluster names at once, other names later."""
+        """Return the answer to a message, or a function that fetches it from elsewhere."""
         if not is_message(wire):
             return None
         try:
@@ -120,7 +120,7 @@ class Responder:
         return _failed(query, ResponseCode.SERVFAIL)
 
     def _respond(self, query: Query, size: int, *, is_udp: bool) -> bytes | Later:
-        """Return the response, or a function that asks the upstream server for it."""
+        """Return the response, or a function that looks it up or asks the upstream server."""
         if query.opcode:
             return _failed(query, ResponseCode.NOTIMP)
         if query.class_ != CLASS_IN or query.type_number in TRANSFERS:
@@ -146,7 +146,7 @@ class Responder:
     async def _prepared(
         self, prepare: Callable[[], None], query: Query, size: int, *, is_udp: bool
     ) -> bytes | None:
-        """Return the response after slow lookups; the records may have changed during them."""
+        """Return the response after slow work, during which the records may have changed."""
         await asyncio.to_thread(prepare)
         try:
             answer = self._respond(query, size, is_udp=is_udp)
@@ -158,7 +158,7 @@ class Responder:
 async def _add_target(
     query: Query, answer: DnsAnswer, target: Query, upstream: SocketAddress, size: int
 ) -> bytes:
-    """Return the response with its alias's addresses, as if the alias had no alias itself."""
+    """Return the response with the addresses of its alias, without intermediate aliases."""
     try:
         found = await ask_for_addresses(upstream, target, UPSTREAM_TIMEOUT_S)
     except _UNANSWERED:
@@ -208,7 +208,7 @@ _set_of = operator.attrgetter("name", "type")
 
 
 def pick_for(type_: str, size: int) -> Pick:
-    """Return a random choice of at least as many records of a type as fit."""
+    """Return a function that picks random records of a type, at least as many as fit."""
     most = size // _LEAST_BYTES.get(type_, _LEAST_BYTES_OF_OTHERS) + 1
     return lambda count: range(count) if count <= most else random.sample(range(count), most)
 
@@ -246,7 +246,8 @@ class _Records:
         at = HEADER.size
         while name.strip("."):
             self._offsets[name] = at
-            # Labels with other bytes contain escapes, so their suffixes can't be pointed to.
+            # Labels with other bytes contain escapes, so no compression pointer can refer to their
+            # suffixes.
             if "\\" in name:
                 break
             label, _, name = name.partition(".")

@@ -1,14 +1,14 @@
-"""A small DNS server on one address, by UDP and TCP.
+"""A small DNS server on one address, over UDP and TCP.
 
-Rule 1: a query for known names is answered at once, without a task, regardless of other queries.
-Rule 2: forwarded queries are bounded: further datagrams are dropped.
+Rule 1: a query for cluster names is answered immediately, without a task or a queue.
+Rule 2: forwarded queries are bounded: beyond the limit, datagrams are dropped.
 Rule 3: connections are bounded: at the limit the client with the most connections loses one, so no
 client can block the others' forwarded queries.
 Rule 4: a connection that sends nothing for a while, or doesn't read its answer, is closed.
-Rule 5: over TCP, where answers are large, each turn of the event loop builds one answer, for the
-connections in turn.
+Rule 5: over TCP, where answers are large, each iteration of the event loop builds one answer, for
+one connection after the other.
 Rule 6: only the header of a message that is too long for a query is received, and a connection
-whose message was refused is closed after the answer.
+whose message was rejected is closed after the answer.
 
 Source: RFC 7766 for TCP.
 """
@@ -31,7 +31,7 @@ from ..model import Protocol, SocketAddress
 from .dns_wire import HEADER, QUERY_BYTES_MAX
 
 Later = Callable[[], Awaitable[bytes | None]]
-"""Fetches an answer from another server."""
+"""Fetches an answer from another server, or after slow lookups."""
 
 
 class LastAnswer(NamedTuple):
@@ -53,7 +53,7 @@ ELSEWHERE_MAX = 512
 _CONNECTIONS_MAX = 128
 _IDLE_S = 10.0
 _BACKLOG = 128
-# The number of attempts: the TCP port that the kernel chose for UDP may be taken.
+# The number of attempts to bind: the port that the kernel chose for UDP may be taken for TCP.
 _TRIES = 16
 _LENGTH = struct.Struct(">H")
 
@@ -61,7 +61,7 @@ _FLAG = "--dns-bind-address"
 
 
 class DnsServer:
-    """A DNS server, from :meth:`open` to :meth:`close`; :meth:`run` must run in between."""
+    """A DNS server; :meth:`run` must run between :meth:`open` and :meth:`close`."""
 
     def __init__(self, respond: Respond) -> None:
         self._respond = respond
@@ -73,10 +73,10 @@ class DnsServer:
         self._turn = asyncio.Lock()
 
     async def open(self, address: SocketAddress) -> SocketAddress:
-        """Begin to listen, and return the address; port 0 means any free port.
+        """Start listening, and return the address; port 0 means any free port.
 
         Raises:
-            ListenError: It isn't available.
+            ListenError: The address isn't available.
         """
         try:
             udp, tcp = _bind(address)
@@ -95,7 +95,7 @@ class DnsServer:
         return SocketAddress(ip, port)
 
     async def run(self) -> None:
-        """Forward the queries of datagrams until cancelled."""
+        """Forward queries that arrived by UDP, until cancelled."""
         free = asyncio.Semaphore(ELSEWHERE_MAX)
         async with asyncio.TaskGroup() as group:
             while True:
@@ -137,7 +137,8 @@ class DnsServer:
         self._make_room(client)
         try:
             self._connections[task] = client
-            # Cancellation is normal here, and Python 3.11 would log a traceback for each one.
+            # Cancellation is normal here, and Python 3.11 would log a traceback for each
+            # cancellation.
             with contextlib.suppress(OSError, EOFError, TimeoutError, asyncio.CancelledError):
                 while await self._serve_one(task, reader, writer):
                     self._connections[task] = self._connections.pop(task)
@@ -155,7 +156,7 @@ class DnsServer:
         async with asyncio.timeout(_IDLE_S):
             try:
                 (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-                # The header is enough to refuse a message that is too long.
+                # The header is enough to reject a message that is too long.
                 size = length if length <= QUERY_BYTES_MAX else HEADER.size
                 data = await reader.readexactly(size)
             except EOFError:
@@ -177,12 +178,12 @@ class DnsServer:
         return not is_last
 
     def _make_room(self, client: str) -> None:
-        """At the limit, end the longest idle connection of the client with the most connections."""
+        """At the limit, close the longest idle connection of the client that has the most."""
         if len(self._connections) < _CONNECTIONS_MAX:
             return
         counts = Counter(self._connections.values())
         most = max(counts.values())
-        # A client that would match the largest loses one of its own connections.
+        # A client that would have as many as the client with the most loses one of its own.
         is_own = 0 < counts[client] >= most - 1
         candidates = [
             task
@@ -195,7 +196,7 @@ class DnsServer:
 
 
 async def _next_turn() -> None:
-    """Let the event loop run its other ready callbacks."""
+    """Return in the next iteration of the event loop."""
     turn = asyncio.Event()
     asyncio.get_running_loop().call_soon(turn.set)
     await turn.wait()
@@ -216,10 +217,10 @@ class _Receiver(asyncio.DatagramProtocol):
 
 
 def check_address(address: SocketAddress, *, may_be_in_use: bool) -> None:
-    """Check whether a server may listen at an address; ``may_be_in_use`` if its user will leave.
+    """Check whether a server could listen at an address, which ``may_be_in_use`` until it starts.
 
     Raises:
-        ListenError: It isn't available.
+        ListenError: The address isn't available.
     """
     try:
         socks = _bind(address)
@@ -244,7 +245,7 @@ def _bind(address: SocketAddress) -> tuple[socket.socket, socket.socket]:
 
 
 def _holder_of(address: SocketAddress, exc: OSError) -> str:
-    """Return the process that has bound an address, by UDP or else TCP; empty if not found."""
+    """Return the process that has bound an address for UDP, or else TCP; empty if not found."""
     if exc.errno == errno.EADDRINUSE:
         # The address may be a host name.
         with contextlib.suppress(ValueError):

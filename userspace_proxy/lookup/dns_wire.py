@@ -1,13 +1,14 @@
-"""DNS messages as bytes, as far as this proxy reads and writes them.
+"""Reads and writes the DNS messages that this proxy uses, as bytes.
 
     query of a client ──read_query──▶ name, type, room for the answer
     answer of a server ──read_answer──▶ addresses, shortest TTL, code
 
 Rule 1: a query is a header, one question and at most one EDNS record, in at most 512 bytes. A
 message with another length or other counts is refused before it is parsed.
-Rule 2: at most 64 records of an answer are read, only their addresses and TTLs. Names are skipped:
-the queried server decides which records answer the question, regardless of their names.
-Rule 3: each byte is read once, and no pointer is followed, so the time is linear in the length.
+Rule 2: at most 64 records of an answer are read, and of each only its address and TTL. Names are
+skipped: the queried server decides which records answer the question, regardless of their names.
+Rule 3: each byte is read once, and no compression pointer is followed, so the time is linear in the
+length.
 
 Source: RFC 1035; RFC 6891 (EDNS); RFC 2181, section 8 (TTL); docs/adr/0088-dns-messages-by-hand.md.
 """
@@ -54,7 +55,7 @@ _MALFORMED = (IndexError, struct.error)
 
 
 class ResponseCode(enum.IntEnum):
-    """The response codes that this proxy sends, or names when a server sends them."""
+    """The response codes that this proxy sends, or that it names in messages about servers."""
 
     NOERROR = 0
     FORMERR = 1
@@ -132,7 +133,7 @@ def read_query(wire: bytes) -> Query:
 
 
 def _read_labels(wire: bytes) -> tuple[list[bytes], int]:
-    """Return the labels of the question, and the offset behind them."""
+    """Return the labels of the question, and the offset after them."""
     labels, at = [], HEADER.size
     while length := wire[at]:
         if length > _LABEL_MAX:
@@ -161,7 +162,7 @@ def encode_name(name: str) -> bytes:
     """Return a name without escapes as bytes; a trailing dot makes no difference.
 
     Raises:
-        MalformedMessage: DNS can't carry it.
+        MalformedMessage: The name isn't valid in DNS.
     """
     wire = bytearray()
     for label in name.removesuffix(".").split(".") if name.strip(".") else ():
@@ -185,7 +186,7 @@ def make_query(number: int, name: str, type_: str) -> Query:
     """Return a recursive query for records of a name.
 
     Raises:
-        MalformedMessage: DNS can't carry the name.
+        MalformedMessage: The name isn't valid in DNS.
     """
     head = HEADER.pack(number, RECURSION_DESIRED, 1, 0, 0, 1)
     question = encode_name(name) + _QUESTION_END.pack(TYPES[type_], CLASS_IN)
@@ -193,7 +194,7 @@ def make_query(number: int, name: str, type_: str) -> Query:
 
 
 def write_response(query: Query, code: ResponseCode, flags: int = 0) -> tuple[bytes, bytes]:
-    """Return a response without records: the bytes before the records, and the bytes after."""
+    """Return a response without records: the bytes before the records, and those after."""
     number, asked, *_ = HEADER.unpack_from(query.wire)
     flags |= RESPONSE | asked & (_OPCODE | RECURSION_DESIRED) | code
     end = b"" if query.payload is None else _edns(QUERY_BYTES_MAX)
@@ -220,7 +221,7 @@ def is_answer(wire: bytes, query: Query) -> bool:
     if not flags & RESPONSE or (flags & _OPCODE) >> 11 != query.opcode:
         return False
     if questions == 0:
-        # Some servers omit the question if they reject the query unread.
+        # Some servers omit the question if they reject the query without parsing it.
         return flags & _CODE not in (ResponseCode.NOERROR, ResponseCode.NXDOMAIN)
     repeated = wire[HEADER.size : HEADER.size + len(query.question)]
     return questions == 1 and repeated.lower() == query.question.lower()
@@ -238,10 +239,10 @@ def truncate(answer: bytes, query: Query) -> bytes:
 
 
 def read_answer(wire: bytes, query: Query) -> AddressAnswer:
-    """Parse an answer (:func:`is_answer`) to a query for addresses.
+    """Parse an answer to a query for addresses, for which :func:`is_answer` is true.
 
     Raises:
-        MalformedMessage: It ends early, or has an address of the wrong length.
+        MalformedMessage: The answer ends early, or has an address of the wrong length.
     """
     _, flags, _, count, *_ = HEADER.unpack_from(wire)
     code = flags & _CODE

@@ -1,4 +1,4 @@
-"""Resolves the host names that Services have as endpoints, each when it is due.
+"""Resolves the host names that are endpoints of Services, each when it is due.
 
     source ──take──▶ follow: Services with the latest lookups of their names ──publish──▶
                        ▲ learnt                └─ wakes ─▶ work: a name that is due ─▶ ask DNS
@@ -8,7 +8,7 @@ Rule 1: ``cluster.host_queue.PLACES`` tasks run :meth:`EndpointLookups.work`, so
 are looked up at the same time.
 Rule 2: a failure is part of the result; a name becomes due again even after a bug. A bug that
 affects one Service is logged once.
-Rule 3: only :meth:`EndpointLookups.follow` derives and publishes, so changes stay in order.
+Rule 3: only :meth:`EndpointLookups.follow` derives and publishes snapshots, so these stay in order.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ LookUp = Callable[[str, Sequence[IPFamily]], Awaitable[Lookup]]
 Wait = Callable[[asyncio.Event, float], Awaitable[object]]
 """Returns when an event is set, or after that many seconds."""
 Turn = Callable[[], Awaitable[object]]
-"""Yields to other tasks if that is due."""
+"""Lets other tasks run, unless they ran a moment ago."""
 
 
 class EndpointLookups:
-    """The host names that one proxy's Services have as endpoints.
+    """The host names that are endpoints of one proxy's Services.
 
     Args:
         allowed, forbidden: See :class:`.EndpointsByName`.
         publish: Called with each derived snapshot.
         turn: Called between two Services.
-        look_up: None: ask the DNS servers of this node.
+        look_up: Looks up a name; None: ask the DNS servers of this node.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class EndpointLookups:
 
     @property
     def is_behind(self) -> bool:
-        """Whether a snapshot or lookup is still unpublished."""
+        """Whether a snapshot or a lookup's result is still unpublished."""
         return self._is_deriving or self._has_changed.is_set()
 
     def take(self, snapshot: Snapshot) -> None:
-        """Store the source's newest snapshot; :meth:`follow` publishes the result."""
+        """Store the source's newest snapshot; :meth:`follow` publishes it with addresses."""
         self._newest = snapshot
         self._has_changed.set()
 
@@ -91,13 +91,13 @@ class EndpointLookups:
         self._has_changed.set()
 
     async def follow(self) -> None:
-        """Publish a snapshot for each new snapshot or lookup, until cancelled."""
+        """Publish a snapshot after each new snapshot or lookup, until cancelled."""
         while True:
             await self._has_changed.wait()
             await self.derive()
 
     async def derive(self) -> None:
-        """Publish the newest snapshot; call it only while :meth:`follow` isn't running."""
+        """Publish the newest snapshot; may be called only while :meth:`follow` isn't running."""
         self._has_changed.clear()
         if self._newest is None:
             return

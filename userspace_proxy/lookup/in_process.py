@@ -6,8 +6,8 @@ asyncio's event loop, requests, httpx, urllib3 and most other libraries call tha
 libraries (libpq), uvloop, and ``socket.connect`` with a name don't.
 
 Rule 1: the function is replaced while at least one `with` block is open, for all threads.
-Rule 2: if another library has replaced the function since then, its replacement stays: without an
-open block our replacement only calls the original.
+Rule 2: if another library has replaced the function since then, its replacement stays. If that
+calls ours, and no block is open, ours only calls the original.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class LookedUp(Protocol):
 
     @property
     def name(self) -> str:
-        """Absolute, with a trailing dot."""
+        """The absolute name, with a trailing dot."""
 
     @property
     def ips(self) -> tuple[str, ...]:
-        """Its addresses; may be empty."""
+        """The name's addresses; may be empty."""
 
     @property
     def elsewhere(self) -> str:
@@ -108,7 +108,7 @@ def look_up(
     proto: int = 0,
     flags: int = 0,
 ) -> list[AddressInfo] | None:
-    """Look up a name; None if it isn't a cluster name.
+    """Look up a name as ``socket.getaddrinfo`` does; None if it isn't a cluster name.
 
     Args:
         original: Converts addresses, and resolves all other names.
@@ -123,7 +123,7 @@ def look_up(
     if found.elsewhere:
         return original(found.elsewhere, port, family, type_, proto, flags)
     infos: list[AddressInfo] = []
-    # On a machine with only a loopback interface, the flag excludes even 127.0.0.0/8.
+    # On a machine with only a loopback interface, AI_ADDRCONFIG excludes even 127.0.0.0/8.
     flags &= ~socket.AI_ADDRCONFIG
     for ip in _of_family(found.ips, family):
         infos += original(ip, port, family, type_, proto, flags)

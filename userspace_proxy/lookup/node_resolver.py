@@ -1,10 +1,10 @@
 """Resolves names through the DNS servers of this node; returns addresses with TTLs.
 
     A, AAAA ──▶ server of resolv.conf ──▶ addresses, shortest TTL of them and of their aliases
-                      └ silent or failed: the next server, twice round
+                      └ silent or failed: the next server, in two rounds
 
 Rule 1: names are absolute: neither the search list nor /etc/hosts is used.
-Rule 2: a lookup takes at most five seconds; of each answer it reads at most 64 records, in less
+Rule 2: a lookup takes at most five seconds. It reads at most 64 records of each answer, in less
 than a millisecond (``dns_wire``).
 
 Source: resolv.conf(5); RFC 1035; RFC 2308 (answers without a record).
@@ -28,7 +28,7 @@ from .dns_wire import MalformedMessage, ResponseCode, make_query, name_of_code
 RESOLV_CONF = Path("/etc/resolv.conf")
 LOOKUP_S = 5.0
 _TRY_S = 2.0
-# The limits of resolv.conf(5): MAXNS and the default of "attempts".
+# From resolv.conf(5): MAXNS, and the default of "attempts".
 _SERVERS_MAX, _ROUNDS = 3, 2
 _DEFAULT_SERVERS = ("127.0.0.1",)
 _TYPES = {IPFamily.IPV4: "A", IPFamily.IPV6: "AAAA"}
@@ -42,7 +42,7 @@ class _FamilyAnswer(NamedTuple):
     addresses: tuple[str, ...]
     ttl_s: float
     is_name: bool
-    """Whether the name exists, with or without addresses."""
+    """Whether the name exists; it may have no addresses."""
 
 
 class NodeResolver:
@@ -125,5 +125,5 @@ def _read_servers(lines: Iterable[str]) -> Iterable[str]:
             try:
                 yield parse_ip(rest[0])
             except ValueError:
-                # A link-local address with a zone, or no address.
+                # It is a link-local address with a zone, or not an address.
                 continue

@@ -5,7 +5,8 @@
 
 Rule 1: endpoints are indexed per run of slices, so a change re-indexes only the changed runs. After
 that, the cost of a question is proportional to its answer, plus one look-up per run.
-Rule 2: an endpoint's name is its hostname, or derived from its address, so several may share one.
+Rule 2: an endpoint's name is its hostname, or derived from its address, so several endpoints may
+share a name.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ from .question import hostname_of, keys_of_label
 _COMPARED_MAX = 8_192
 AT_ONCE = 4_096
 """The maximum number of endpoints, or ports, that are read at once for a question, in 5 ms."""
-# The maximum number of ports of slices for which names are found: two lists of 20,000, a slice's
-# maximum, as while target ports change. They take 0.2 s; 100 such lists took 8 s and 0.3 GiB.
+# The maximum number of ports of slices for which names are found: two lists of 20,000 (a slice's
+# maximum), as there may be while target ports change. They take 0.2 s; 100 such lists took 8 s and
+# 0.3 GiB.
 _PORTS_MAX = 40_000
-# The number of endpoints from which a result is cached: smaller results take about 10 µs to derive,
-# and a cache takes memory per name.
+# The minimum number of endpoints of a cached result: smaller results take about 10 µs to derive,
+# and each cached name takes memory.
 _REMEMBERED_FROM = 10
 
 _Asked = tuple[str, str]
-"""Name and protocol of a port, in lower case; empty matches any."""
+"""The name and protocol of a port, in lower case; an empty string matches any."""
 _Port = TypeVar("_Port", ServicePort, SlicePort)
 _T = TypeVar("_T")
 
@@ -43,7 +45,7 @@ class Ready:
     """Ready endpoints of one run of slices, all with the same ports.
 
     Args:
-        ports_id: A digest of the ports, of which there may be 20,000.
+        ports_id: A digest of the ports; there may be 20,000 ports.
     """
 
     __slots__ = ("by_label", "each_name", "endpoints", "ips", "ports", "ports_id")
@@ -66,7 +68,7 @@ class Ready:
         """Endpoints by lower-case hostname, or otherwise by address; :func:`read_run` fills it."""
 
     def labelled(self, key: str, label: str) -> Ready | None:
-        """Return the endpoints at a key of ``by_label`` that have a given label."""
+        """Return the endpoints under a key of ``by_label``; None if their label is another one."""
         found = self.by_label[key]
         if not isinstance(found, Ready):
             some = [found] if isinstance(found, Endpoint) else found
@@ -79,7 +81,7 @@ class ReadyRun(NamedTuple):
 
     parts: Sequence[Ready]
     by_label: Mapping[str, Sequence[Ready]]
-    """The parts that contain a key; empty if there is only one part."""
+    """The parts that contain endpoints with a key; empty if there is only one part."""
 
 
 def read_run(slices: Sequence[EndpointSlice]) -> ReadyRun:
@@ -141,7 +143,7 @@ class Endpoints:
 
     @functools.cached_property
     def with_ports(self) -> Sequence[Endpoint]:
-        """Endpoints that have ports, each name and address once."""
+        """The endpoints that have ports; each pair of name and address once."""
         parts = [part.endpoints for one in self._groups if one.numbers for part in one.parts]
         return _each_once(parts, lambda each: (_name_of(each), each.ip))
 
@@ -180,7 +182,7 @@ class NamedEndpoints:
 
     def __init__(self, state: ServiceState) -> None:
         self.state = state
-        # The keys state whether a name and a protocol are given.
+        # The keys state whether the question has a name and a protocol.
         self._ports: dict[tuple[bool, bool], Mapping[_Asked, Sequence[ServicePort]]] = {}
         self._by_number: dict[_Asked, Sequence[Sequence[ServicePort]]] = {}
         self._by_port: dict[tuple[bool, bool], _Groups] = {}
@@ -216,7 +218,7 @@ class NamedEndpoints:
         return found
 
     def endpoints(self, port: str = "", protocol: str = "") -> Endpoints:
-        """Return the endpoints that have a port; an empty name or protocol matches any."""
+        """Return the endpoints with a given port; an empty name or protocol matches any."""
         form = bool(port), bool(protocol)
         if form not in self._by_port:
             self._by_port[form] = self._groups_by_port(form)
@@ -238,7 +240,7 @@ class NamedEndpoints:
         return self._of(label, [self._whole(one.ports_id)._replace(parts=[one]) for one in some])
 
     def _of(self, asked: str | _Asked, groups: Sequence[SamePorts]) -> Endpoints:
-        """Return the endpoints for a question; only existing names are cached."""
+        """Return the endpoints for a question; results are cached only for existing names."""
         found = self._found.get(asked)
         if found is None:
             found = Endpoints(groups)
@@ -290,7 +292,7 @@ def _name_of(endpoint: Endpoint) -> str:
 
 
 def _each_once(parts: Sequence[Sequence[_T]], identity: Callable[[_T], Hashable]) -> Sequence[_T]:
-    """Return the distinct items of all parts; of too many, those of each part."""
+    """Return the items of all parts, without duplicates unless there are too many items."""
     all_parts = list(itertools.chain.from_iterable(parts))
     if len(all_parts) > _COMPARED_MAX:
         return all_parts
@@ -298,7 +300,7 @@ def _each_once(parts: Sequence[Sequence[_T]], identity: Callable[[_T], Hashable]
 
 
 def _numbered(groups: Sequence[SamePorts]) -> Sequence[tuple[Sequence[Endpoint], Sequence[int]]]:
-    """Return one endpoint per name, with the numbers that no group before it has."""
+    """Return one endpoint per name, with the port numbers that no earlier group has for it."""
     count = sum(len(part.each_name) * len(one.numbers) for one in groups for part in one.parts)
     if count > _COMPARED_MAX:
         return [(part.each_name, one.numbers) for one in groups for part in one.parts]
@@ -325,7 +327,7 @@ def _numbered(groups: Sequence[SamePorts]) -> Sequence[tuple[Sequence[Endpoint],
 
 
 def _by_port(ports: Sequence[_Port], form: tuple[bool, bool]) -> Mapping[_Asked, Sequence[_Port]]:
-    """Index ports by the name and protocol that find them."""
+    """Index ports by name and protocol, each empty if the form doesn't have it."""
     has_name, has_protocol = form
     found: dict[_Asked, list[_Port]] = {}
     for port in ports:

@@ -11,14 +11,14 @@ from .resolver import ServiceNames
 
 @dataclass(frozen=True, slots=True)
 class FoundName:
-    """A host name of the cluster, or an alias of a name elsewhere."""
+    """A host name of the cluster, or an alias for a name outside the cluster."""
 
     name: str
     """The absolute name, with a trailing dot."""
     ips: tuple[str, ...] = ()
     """IPv4 first; empty if the name doesn't exist or has no address."""
     elsewhere: str = ""
-    """A name to look up instead; empty without an alias."""
+    """The name to look up instead; empty if the name isn't an alias."""
 
 
 def find_name(names: ServiceNames, host: str, search: Sequence[str]) -> FoundName | None:

@@ -1,8 +1,8 @@
 """Indexes all Services: namespaces, and the names of addresses.
 
-Rule 1: an index follows snapshots by their differences, so a change costs only as much as its
-slices.
-Rule 2: names of addresses are indexed at the first reverse look-up, because few clients need any.
+Rule 1: an index is updated by the differences between snapshots, so the cost of a change depends
+only on the changed slices.
+Rule 2: names of addresses are indexed at the first reverse look-up, because few clients make one.
 Rule 3: slow work is done in a thread before the question: see :meth:`NameIndex.prepare`.
 """
 
@@ -63,7 +63,7 @@ class NameIndex:
     def prepare(
         self, snapshot: Snapshot, key: ServiceKey | None = None, port: str = "", protocol: str = ""
     ) -> None:
-        """Do the slow work before a question about a Service, or about an address."""
+        """Do the slow work for a question about a Service; without ``key``, about an address."""
         with self._preparing:
             if key is None:
                 self._addresses.follow(snapshot)
@@ -83,14 +83,14 @@ class NameIndex:
 
 
 class _AddressIndex:
-    """The names of each address, and the number of its listings."""
+    """The names of each address, and how often the address is listed."""
 
     def __init__(self) -> None:
         self._snapshot = _EMPTY
         self._of_services: dict[str, dict[str, int]] = {}
         self._of_endpoints: dict[str, dict[str, int]] = {}
         self._only: dict[str, str] = {}
-        """Names of addresses listed once, to save memory; ``.suffix``: derived from the address."""
+        """Names of addresses listed once, to save memory; ``.suffix`` for derived labels."""
 
     def names_of(self, ip: str) -> list[str]:
         if services := self._of_services.get(ip):
@@ -101,7 +101,7 @@ class _AddressIndex:
         return list(dict.fromkeys(full))
 
     def is_near(self, snapshot: Snapshot) -> bool:
-        """Return whether a snapshot differs little from the last one."""
+        """Return whether a snapshot differs so little from the last one that an update is fast."""
         left, before, now = AT_ONCE, self._snapshot.services, snapshot.services
         for key in differing_keys(before, now):
             left -= 1 + count_new(before.get(key), now.get(key))
@@ -123,7 +123,7 @@ class _AddressIndex:
                 for item, count in ((gone, -1), (added, 1)):
                     for ip, full in _names(item, f".{name}"):
                         self._count(ip, full, count)
-        # Set this last: until then, other threads see that they must wait.
+        # Set this last: until then, ``is_near`` tells other threads to prepare.
         self._snapshot = snapshot
 
     def _count(self, ip: str, name: str, count: int) -> None:
@@ -139,5 +139,5 @@ class _AddressIndex:
 def _names(item: EndpointSlice | None, behind: str) -> Iterator[tuple[str, str]]:
     for endpoint in item.endpoints if item is not None else ():
         if endpoint.ready:
-            # Endpoints without a hostname share one text.
+            # Endpoints without a hostname share one string.
             yield endpoint.ip, endpoint.hostname + behind

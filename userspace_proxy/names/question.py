@@ -21,8 +21,8 @@ class Question:
     """The parts of a name without the cluster's domain; a missing part is empty."""
 
     kind: str = ""
-    """``svc`` or ``pod``; empty for the domain itself, or for the names ``svc`` and ``pod`` in
-    it."""
+    """``svc`` or ``pod``; empty for the domain itself, and for the names ``svc`` and ``pod``
+    directly below it."""
     namespace: str = ""
     name: str = ""
     """The Service's name; for a pod, its address with dashes."""
@@ -75,7 +75,7 @@ def pod_address(text: str) -> str | None:
 
 
 def hostname_of(ip: str, hostname: str) -> str:
-    """Return the first label of an endpoint's name: its hostname, or derived from its address."""
+    """Return the first label of an endpoint's name: its hostname, or its address with dashes."""
     if hostname:
         return hostname
     label = ip.replace(".", "-").replace(":", "-")

@@ -57,4 +57,4 @@ class DnsAnswer:
     elsewhere: str = ""
     """The target of the last CNAME if it is outside the cluster's domain; otherwise empty."""
     is_partial: bool = False
-    """Whether more records exist than were picked."""
+    """Whether more records exist than the answer contains."""

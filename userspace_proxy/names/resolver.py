@@ -4,7 +4,7 @@
 
 Rule 1: for the same Services, an answer contains the same records as CoreDNS's.
 Rule 2: a namespace exists if a Service is in it, because a snapshot contains no namespaces.
-Rule 3: a question costs as much as the records that are picked, not all records.
+Rule 3: the cost of a question depends on the records that are picked, not on all records.
 
 Source: Kubernetes' DNS specification 1.1.0, and CoreDNS 1.15: plugin/kubernetes with ``pods
 insecure``, and plugin/backend_lookup.go.
@@ -84,7 +84,7 @@ class ServiceNames:
         return found if found.records else DnsAnswer(Code.NOERROR, authority=(self._soa(zone),))
 
     def preparation(self, name: str, type_: str) -> Callable[[], None] | None:
-        """Return the slow work to do in a thread before a question; None if there is none."""
+        """Return the slow work to do in a thread before :meth:`answer`; None if there is none."""
         name, snapshot = name.lower(), self._snapshot
         if type_ == RecordType.PTR and address_of(name):
             is_ready = self._index.has_addresses(snapshot)
@@ -126,7 +126,7 @@ class ServiceNames:
         return DnsAnswer(Code.NOERROR)
 
     def _targets(self, name: str, zone: str) -> Targets | None:
-        """Return a name's targets; empty if only names below it exist; None if it doesn't."""
+        """Return a name's targets; empty if only names below it exist; None if none exists."""
         if name == f"ns.dns.{zone}":
             return Targets()
         question = parse_question(name.removesuffix(zone).removesuffix("."))
@@ -150,12 +150,12 @@ class ServiceNames:
 
     @property
     def _endpoints_answer(self) -> bool:
-        """Whether pods are reached at their own addresses; equal for all Services."""
+        """Whether clients reach pods at the pods' own addresses; the same for all Services."""
         state = next(iter(self._snapshot.services.values()), None)
         return state is None or state.service.of_endpoints is None
 
     def _part(self, service: Service, key: ServiceKey, asked: tuple[str, str]) -> Targets | None:
-        """Return the Service in front of this Service's endpoints, if one of them is ready."""
+        """Return the targets of an endpoint that is a Service; None if it isn't ready."""
         index = self._index.of_service(self._snapshot, key)
         if key not in (service.of_endpoints or ()) or not index or not len(index.endpoints(*asked)):
             return None
@@ -213,7 +213,7 @@ class ServiceNames:
     def _follow(
         self, name: str, type_: RecordType, alias: str, pick: Pick, followed: frozenset[str]
     ) -> DnsAnswer:
-        """Return a CNAME with its target's addresses; without them if the target is elsewhere."""
+        """Return a CNAME with its target's addresses; only the CNAME for a target elsewhere."""
         cname = _cname(name, alias)
         host = alias.lower()
         if not _is_below(host, self._zone):
@@ -230,14 +230,16 @@ class ServiceNames:
     def _srv(self, name: str, targets: Targets, pick: Pick) -> DnsAnswer:
         count = targets.count_ports()
         chosen = pick(count)
-        # All targets have the same priority and weight; CoreDNS counts each address.
+        # All targets have the same priority and weight, which CoreDNS derives from the number of
+        # addresses.
         weight = max(1, 100 // max(1, len(targets)))
         ports = dict.fromkeys(itertools.chain.from_iterable(map(targets.ports_at, chosen)))
         records = tuple(
             Record(name, RecordType.SRV, f"0 {weight} {port} {to}", TTL_S) for to, port in ports
         )
         if len(chosen) < count:
-            # Targets' addresses aren't added: there isn't even room for all SRV records.
+            # The targets' addresses aren't added, because there isn't even room for all SRV
+            # records.
             return DnsAnswer(Code.NOERROR, records, is_partial=True)
         additional = tuple(
             Record(to, RecordType.AAAA if ":" in ip else RecordType.A, ip, TTL_S)

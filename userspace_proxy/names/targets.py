@@ -31,10 +31,10 @@ class NamedAddress(NamedTuple):
 
 
 class Targets:
-    """The targets of a name; this base class has none: only longer names exist."""
+    """The targets of a name; this base class is for a name below which other names exist."""
 
     alias: str = ""
-    """The name that this one is an alias of; empty without an alias."""
+    """The name for which this name is an alias; empty if it isn't an alias."""
 
     def __len__(self) -> int:
         """Return the number of pairs of address and port, which CoreDNS uses for weights."""
@@ -45,19 +45,19 @@ class Targets:
         return 0
 
     def ports_at(self, position: int) -> Sequence[NamedPort]:
-        """Return a position's name and port; several if they answer elsewhere."""
+        """Return the name and port at a position; several if ports answer at other addresses."""
         raise IndexError(position)
 
     def addresses(self, _pick: Pick) -> Sequence[NamedAddress]:
-        """Return the addresses of all ports' names, as many as are picked."""
+        """Return addresses of the names that :meth:`ports_at` returns, as many as are picked."""
         return ()
 
     def ips(self, _pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
         """Return the addresses of a family, each once.
 
         Args:
-            pick: Bounds the targets if their addresses must be looked up one by one: the first are
-                taken, so that equal questions get equal answers.
+            pick: Limits the targets if their addresses must be looked up one by one. The first
+                targets are taken, so that equal questions get equal answers.
         """
         del is_ipv6
         return ()
@@ -100,7 +100,7 @@ class EndpointTargets(Targets):
 
 
 class PortTargets(Targets):
-    """The ports of a Service on all its cluster IPs, or on the addresses where it answers instead.
+    """The ports of a Service on all its cluster IPs, or on the addresses dialled instead of these.
 
     Args:
         ports: The ports, grouped by number.
@@ -135,7 +135,7 @@ class PortTargets(Targets):
         return [NamedAddress(self._owner, ip) for ip in self._all_ips(pick)]
 
     def ips(self, pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
-        """Part of Targets; with a ``dialled_address``, the addresses of the first ports."""
+        """With a ``dialled_address``, return only the addresses of the first ports."""
         return [ip for ip in self._all_ips(pick) if (":" in ip) is is_ipv6]
 
     def _all_ips(self, pick: Pick) -> Iterable[str]:
@@ -145,7 +145,7 @@ class PortTargets(Targets):
         return dict.fromkeys(ip for position in looked_up for ip, _ in self._at(position))
 
     def _at(self, position: int) -> Iterator[tuple[str, int]]:
-        """Yield the addresses at which the ports with one number answer."""
+        """Yield the addresses to dial for the ports with one number."""
         for port, ip in itertools.product(self._ports[position], self._ips):
             if self._dialled_address is None or port.protocol not in Protocol.__members__:
                 yield ip, port.port
@@ -154,7 +154,7 @@ class PortTargets(Targets):
 
 
 class EachTargets(Targets):
-    """A Service whose endpoints are Services: one address for all of them, and a name for each."""
+    """A Service whose endpoints are Services: one address for all, and a name for each."""
 
     def __init__(self, whole: Targets, parts: Sequence[Targets]) -> None:
         self._whole = whole

@@ -125,7 +125,7 @@ class Leases(abc.ABC):
     def follow(self, name: str) -> AsyncIterator[Lease]:
         """Yield the current Lease, and again after each change, until the server ends the watch.
 
-        Also raises an error if the server is silent for too long.
+        Also raises SourceError if the server is silent for too long.
         """
 
     @abc.abstractmethod
@@ -152,17 +152,18 @@ class Source(abc.ABC):
     def resume(self, snapshot: Snapshot) -> None:  # noqa: B027 - most sources needn't
         """Begin with an earlier run's Services; call it before :meth:`run`.
 
-        Nothing is published. Equal objects stay the same objects, so they aren't planned again.
+        Nothing is published. Objects that the source reads unchanged stay the same objects, so they
+        aren't planned again.
         """
 
     def want_nodes(self, is_wanted: bool) -> None:  # noqa: B027 - files contain them anyway
         """Start or stop including all Nodes' addresses in snapshots; cheap, idempotent."""
 
     def record(self, happening: Happening) -> None:  # noqa: B027 - files have no Events
-        """Report to the cluster, if there is one; cheap, never raises, never waits."""
+        """Report an occurrence to the cluster, if there is one; never raises or waits."""
 
     async def wake(self, namespace: str, workload: Workload, may: May) -> str:
-        """Scale a workload from zero to one replica; unchanged if it has replicas.
+        """Scale a workload from zero to one replica; do nothing if it has replicas.
 
         Args:
             may: Called first, with the known labels of its pods.
@@ -187,7 +188,7 @@ class Source(abc.ABC):
         """Return the Leases that the proxies of all nodes share; None if there is only one proxy.
 
         Args:
-            prefix: The start of Lease names, if a node has several proxies.
+            prefix: The prefix of Lease names, if a node has several proxies.
         """
         return None
 

@@ -130,10 +130,10 @@ Targets = dict[Frontend, Target]
 def merge_change(
     applied: Targets | None, changed: Mapping[Frontend, Target], gone: Collection[Frontend]
 ) -> Targets:
-    """Merge a change into the applied targets; return the same object.
+    """Merge a change into the applied targets, in place; return these.
 
     Raises:
-        SteeringError: Nothing was applied.
+        SteeringError: ``apply`` hasn't been called.
     """
     if applied is None:
         raise nothing_applied()
@@ -149,7 +149,7 @@ def nothing_applied() -> SteeringError:
 
 
 def render_targets(targets: Mapping[Frontend, Target]) -> str:
-    """Return one sorted line per frontend, in the form of :meth:`Steering.render`."""
+    """Return a line per frontend, sorted, in the form of :meth:`Steering.render`."""
     return "\n".join(
         sorted(
             f"{frontend.protocol} {frontend.address} -> {_render_target(target)}"
@@ -265,10 +265,11 @@ class Steering(abc.ABC):
     async def kernel_connections(self) -> Mapping[Frontend, int] | None:
         """Return the number of connections that the kernel translated directly to endpoints.
 
-        It takes 2 µs per frontend, in a thread.
+        It takes 2 µs per frontend, in a worker thread.
 
-        Returns: Numbers that never decrease, by frontend, since it was first on the kernel path and
-            while it is steered. None: this mechanism, or this kernel, doesn't count connections.
+        Returns: The number by frontend, counted since the frontend was first on the kernel path; it
+            never decreases while the frontend is steered. None: this mechanism, or this kernel,
+            doesn't count connections.
 
         Raises:
             SteeringError: The kernel doesn't list them.
@@ -279,7 +280,7 @@ class Steering(abc.ABC):
         """Return which chain of another program drops packets to an endpoint, or its answers.
 
         The text ends a sentence, and is as of the last :meth:`repair`; empty if no chain certainly
-        does.
+        drops them.
         """
         return ""
 

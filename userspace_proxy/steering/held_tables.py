@@ -26,7 +26,7 @@ _RAW_PRIORITY = -300
 
 
 class HeldTable:
-    """A table owned by this process, in the network namespace of its new threads.
+    """A table that this process owns, in the network namespace of the process's new threads.
 
     Args:
         kernel: The parts that the kernel supports.
@@ -94,9 +94,9 @@ class Untracked(HeldTable):
         full table: SYN ──▶ no free entry ──▶ dropped, before any rule that could admit it
         with this:  SYN ──▶ notrack ──▶ /livez answers, the page and the metrics show the full table
 
-    Rule 1: it exists only while the conntrack table is full. A firewall that admits new and
+    Rule 1: this table exists only while the conntrack table is full. A firewall that admits new and
     established packets drops untracked ones, which are neither. It would admit tracked packets, but
-    while the table is full these are dropped anyway.
+    while the conntrack table is full these are dropped anyway.
     Rule 2: it covers only packets from and to this node's own addresses, because forwarded packets
     may be translated.
 

@@ -37,7 +37,7 @@ class KernelView:
 
 
 def read_kernel(*hooks: str, has_nat: bool = True) -> KernelView:
-    """Read this thread's network namespace: some 50 ms, or seconds with 100,000 rules.
+    """Read this thread's network namespace; takes about 50 ms, or seconds with 100,000 rules.
 
     Args:
         hooks: Hooks whose nftables chains are read with their rules.

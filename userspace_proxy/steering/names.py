@@ -27,13 +27,14 @@ from typing import NamedTuple
 from ..filters.chains import ChainTable
 from ..kernel.nf_tables import list_tables
 
-# In each chain's name, a capitalized word follows, and after a second hyphen the label.
+# The beginning of each chain's name. A word in capitals follows; then, for a named proxy, a hyphen
+# and the label.
 PREFIX = "UPROXY-"
 # The kernel allows 28 characters: the prefix, five letters, a hyphen, and this many for the label.
 LABEL_MAX = 15
 _READABLE = 6
 _HASH_DIGITS = 8
-# A service-proxy-name is a label value, which never contains a tilde.
+# A service-proxy-name is the value of a Kubernetes label, which never contains a tilde.
 _AS_IT_IS = re.compile(
     rf"[A-Za-z0-9._-]{{0,{LABEL_MAX}}}|[A-Za-z0-9._-]{{{_READABLE}}}~[0-9a-f]{{{_HASH_DIGITS}}}"
 )
@@ -51,7 +52,7 @@ def proxy_label(proxy_name: str) -> str:
     """Return a short form of a proxy's name: the name itself, or its beginning with a hash.
 
     Args:
-        proxy_name: The ``--service-proxy-name``; empty without one. A label is its own label.
+        proxy_name: The ``--service-proxy-name``; empty without one. A label is returned unchanged.
     """
     if _AS_IT_IS.fullmatch(proxy_name):
         return proxy_name
@@ -142,7 +143,7 @@ def is_own_table(table: ChainTable) -> bool:
 
 
 def label_of(chain: str) -> str | None:
-    """Return the label in a kernel chain name; None for other programs' chains."""
+    """Return the label in a chain's name in the kernel; None for other programs' chains."""
     match = _match(chain)
     return None if match is None else match["label"] or ""
 
@@ -163,7 +164,8 @@ class ChainNames:
     def known(self, name: str) -> str:
         """Return this program's name for a chain in the kernel.
 
-        A chain of another proxy is in brackets, so that it counts as another program's.
+        The name of another proxy's chain is put in brackets, so that the chain counts as another
+        program's.
         """
         match = _match(name)
         if match is None:

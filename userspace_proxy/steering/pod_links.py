@@ -47,10 +47,10 @@ class PodLinks:
         self._is_current = False
 
     def known(self) -> tuple[PodLink, ...]:
-        """Return the links, by number; cheap unless a link or address has changed.
+        """Return the links; cheap unless a link or address has changed.
 
-        Networks are as of the last such change. While links keep changing, some may be a second
-        old.
+        Their networks are as of the last such change. While links keep changing, the result may be
+        a second old.
         """
         with explained("list this node's links"):
             if self._events.read() or not self._is_current:

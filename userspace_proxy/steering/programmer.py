@@ -78,7 +78,7 @@ class Programmer(abc.ABC):
     def start(self) -> Ports: ...
 
     def apply(self, ports: Ports) -> None:
-        """Apply the desired ports; keeps the dictionary."""
+        """Apply the desired ports; keeps the dictionary, so the caller mustn't change it."""
         if self._applied is not None:
             self.change({**dict.fromkeys(self._applied.keys() - ports.keys()), **ports})
             return
@@ -137,7 +137,7 @@ class Programmer(abc.ABC):
 
     @abc.abstractmethod
     def _restore(self, affected: Affected, before: Affected) -> None:
-        """Undo a refused change, any step of which may be applied."""
+        """Undo a refused change, of which any steps may have been applied."""
 
     @abc.abstractmethod
     def _repair(self) -> int: ...
@@ -168,8 +168,9 @@ class NatProgrammer(Programmer):
 
         For TCP these are unanswered SYNs, whatever their target: they bypassed the proxy, or a
         listener dropped them, by its filter or because its queue was full. If one of the ports has
-        no listener, they are refused anyway, so the listing, which takes 10 ms, is put off until
-        the port serves another Service port, which happens soon if the range is nearly exhausted.
+        no listener, the kernel refuses them there anyway. So the listing, which takes 10 ms, is
+        postponed until the port serves another Service port: soon, if the range is nearly
+        exhausted.
         """
         applied, without = self._applied or {}, {None, 0, self._facts.refuse_port}
         for frontend, port in before.items():
@@ -182,7 +183,7 @@ class NatProgrammer(Programmer):
     def _note_replaced(self, before: Affected) -> None:
         """Record TCP frontends to whose former port another frontend points now.
 
-        If no frontend is left, other programs may soon have all ports. Frontends that return to
+        If no frontend is left, other programs may soon use all ports. Frontends that return to
         their port need no listing.
         """
         applied = self._applied or {}
@@ -199,13 +200,13 @@ class NatProgrammer(Programmer):
             del self._left[next(iter(self._left))]
 
     def _note_led(self, led: Iterable[tuple[Frontend, int | None]]) -> None:
-        """Record ports to which frontends have pointed, perhaps several each; None if anywhere."""
+        """Record a port to which each frontend may have pointed; None: the port is unknown."""
         for frontend, port in led:
             known = self._stale.get(frontend, frozenset())
             self._stale[frontend] = known if port is None else known | {port}
 
     def _note_earlier(self, led: Ports) -> None:
-        """Before the first apply, assume that connections go to any port: no proxy kept the rules.
+        """Record before the first apply that frontends' connections may go anywhere.
 
         Args:
             led: The frontends' current ports, from an earlier run, or from a failed first apply
@@ -218,7 +219,7 @@ class NatProgrammer(Programmer):
     def _choose_ip(self) -> str:
         """Choose the address for DNAT; record frontends that pointed to removed addresses.
 
-        REDIRECT also translated flows to an address of their interface, which they would follow
+        REDIRECT has also translated flows to an address of their interface, where they would go
         forever.
         """
         to_ip = self._address.choose(self._to_ip)
@@ -233,7 +234,7 @@ class NatProgrammer(Programmer):
         """Return the port to which entries of a frontend may point; None if it isn't steered.
 
         Entries that point to the refuse port are from refused clients; if there are endpoints now,
-        these clients may get one.
+        these clients may get an endpoint.
         """
         port = (self._applied or {}).get(frontend)
         return 0 if port == self._facts.refuse_port and self._choices(frontend) else port
@@ -242,8 +243,8 @@ class NatProgrammer(Programmer):
         """Remove conntrack entries that were created before the frontends' current rules."""
         ports = self._applied or {}
         if self._lost:
-            # Record them only now: a change that is refused later would have steered other
-            # frontends.
+            # Record frontends only once a change is applied: a refused change would have steered
+            # other ones.
             self._note_led((f, None) for f in ports if f.family in self._lost)
             self._lost = set()
         if not self._stale:
@@ -268,7 +269,7 @@ class NatProgrammer(Programmer):
     def _forget_all(self, removed: Mapping[Frontend, int]) -> None:
         """Forget the desired state, and remove the conntrack entries of removed rules."""
         self._note_led(removed.items())
-        # Any program may bind their ports now.
+        # Any program may bind the frontends' former ports now.
         self._replaced.update(removed)
         self._applied = {}
         self._forget_stale()
@@ -278,7 +279,7 @@ class NatProgrammer(Programmer):
 def ranges_among(
     frontends: Iterable[Frontend], steered: Iterable[Frontend]
 ) -> dict[Frontend, Range]:
-    """Return the ranges among some frontends, without the ports that single frontends have.
+    """Return the port ranges among some frontends, each without the ports of single-port frontends.
 
     Args:
         steered: The other frontends; their ranges don't overlap.
@@ -309,9 +310,9 @@ def ranges_among(
 def _besides(
     of: Frontend, singles: Sequence[int], spans: Sequence[tuple[int, int]]
 ) -> Iterator[int]:
-    """Yield the ports of a range that single frontends have; both arguments are sorted."""
+    """Yield the ports of a range that single-port frontends use; both arguments are sorted."""
     yield from singles[bisect.bisect_left(singles, of.port) : bisect.bisect_right(singles, of.last)]
-    # The span before may overlap the range.
+    # The preceding span may overlap the range.
     begin = max(0, bisect.bisect_left(spans, (of.port, 0)) - 1)
     end = bisect.bisect_left(spans, (of.last + 1, 0))
     for first, last in spans[begin:end]:
@@ -352,7 +353,7 @@ class ProgrammedSteering(Steering, Generic[Kind]):
     async def start(self) -> Mapping[Frontend, int]:
         def start_and_look(programmer: Kind) -> Ports:
             ports = programmer.start()
-            # No frontend is known yet, but from now on this process has all its descriptors.
+            # No frontend is known yet, but this opens all descriptors that later calls need.
             programmer.look_at_others()
             return ports
 
@@ -436,7 +437,8 @@ class ReleasedPorts(Generic[Port]):
 
     A packet that was translated by the old rules may arrive at the new guard. If the guard let go
     of a port together with its last frontend, any program that has bound it by then, such as after
-    a crash of the proxy, would receive that client. Ports are in the form that the guard rules use.
+    a crash of the proxy, would receive that client's packets. Ports are in the form that the guard
+    rules use.
     """
 
     def __init__(self) -> None:
@@ -454,8 +456,8 @@ class ReleasedPorts(Generic[Port]):
     def end_round(self) -> Iterator[set[Port]]:
         """Yield the ports that no longer need a guard; each repair calls it once.
 
-        Call it after the comparison, so that removing them doesn't count as drift. If the body
-        raises, they stay guarded.
+        Call it after the comparison, so that removing the ports doesn't count as drift. If the
+        ``with`` block raises, they stay guarded.
         """
         ended = self._earlier - self._recent
         self._earlier, self._recent = self._recent, set()

@@ -100,7 +100,7 @@ def check_kernel(name: str, kernel: KernelOffers, *, own_namespace: bool) -> Non
 
 
 def kernel_lacks(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
-    """Describe the kernel parts that a steering mode needs and doesn't have; empty for none."""
+    """Describe the parts that a steering mode needs and this kernel lacks; empty if none."""
     parts = () if name == "local" and own_namespace else _PARTS.get(name, ())
     return kernel.words(parts)
 
@@ -171,7 +171,7 @@ def choose_by(lacks: Mapping[str, str], *, has_legacy: bool, hint: str) -> str:
 def find_no_kernel_path(
     name: str, kernel: KernelOffers
 ) -> Mapping[IPFamily | Balance | Protocol, str]:
-    """Return :attr:`.Steering.no_kernel_path` of a steering mode if it were started here.
+    """Return the :attr:`.Steering.no_kernel_path` that a steering mode would have on this node.
 
     Args:
         name: As in ``--steering``, but not ``auto``.
@@ -216,7 +216,7 @@ _HasLeft = Callable[[str], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """Leftovers of other steering modes."""
+    """What :func:`remove_leftovers` has found of other steering modes."""
 
     removed: tuple[str, ...]
     """The steering modes whose leftovers were removed."""

@@ -1,4 +1,4 @@
-"""A whole Kubernetes cluster in namespaces of this machine, whose Service proxy is a parameter.
+"""A whole Kubernetes cluster in namespaces of this machine; its Service proxy is a parameter.
 
     machine's own network                      untouched
     └─ world    bridge, routes to pods ─ etcd, kube-apiserver, controllers, scheduler, CoreDNS

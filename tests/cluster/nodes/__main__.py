@@ -142,7 +142,7 @@ def serve(options: argparse.Namespace) -> int:
         if options.proxy == KUBEADM:
             kubeadm.deploy(cluster)
         write_wrappers(cluster, folder)
-        # A SIGTERM that arrives once the PID is known stays pending until sigwait().
+        # A SIGTERM that arrives after the PID was published stays pending until sigwait().
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         (folder / "pid").write_text(str(os.getpid()))
         signal.sigwait({signal.SIGTERM})
@@ -150,7 +150,7 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _leave(_number: int, _frame: object) -> None:
-    """Exit from the wait; open resources are closed on the way out."""
+    """Raise SystemExit during a wait, so that open resources are closed."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit
 

@@ -27,7 +27,7 @@ class Layer:
     """Empty folders that all users may write to."""
 
     def write(self, path: Path) -> str:
-        """Write it as a tar; return the tar's SHA-256 in hexadecimal."""
+        """Write the layer as a tar; return the tar's SHA-256 in hexadecimal."""
         with tarfile.open(path, "w") as tar:
             if self.folder is not None:
                 tar.add(self.folder, arcname=".", filter=_as_root)
@@ -59,7 +59,7 @@ class Image:
 
 
 def write_archive(path: Path, images: Sequence[Image], architecture: str) -> None:
-    """Write one archive with all these images; a shared layer is included once."""
+    """Write one archive with all these images; a layer that images share is included once."""
     written: dict[int, tuple[str, str]] = {}
     manifest = []
     with tarfile.open(path, "w") as archive:

@@ -2,7 +2,8 @@
 
 pod with prober.py ──log──▶ attempts ──between two moments──▶ Toll
 
-Others send datagrams, or requests on connections that they keep; these count like connections.
+Other clients send datagrams, or requests on connections that they keep; each request counts like a
+connection.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Client:
         return f"client-{self.kind.lower()}-{'host' if self.on_host else 'pod'}-{self.node}"
 
     def pod(self, address: str, port: int) -> Object:
-        """Return the pod, whose log the API server serves."""
+        """Return the client's pod, whose log can be read through the API server."""
         arguments = (address, port, self.rate, self.kind, TIMEOUT_S)
         program = ["/opt/userspace-proxy/bin/python", "-u", "-c", PROBER.read_text()]
         command = [*program, *map(str, arguments)]
@@ -163,11 +164,11 @@ def toll_of(runs: Sequence[Sequence[Attempt]], since: float, until: float) -> To
 
 def _outage(run: Sequence[Attempt], since: float, until: float) -> float:
     answered = sorted(attempt.end for attempt in run if attempt.outcome == "ok")
-    # An answer after the period may be for an attempt within it.
+    # An attempt within the period may be answered only after it.
     moments = [since, *answered, max(until, answered[-1] if answered else until)]
     return max(later - earlier for earlier, later in itertools.pairwise(moments))
 
 
 def now() -> float:
-    """Return the time by the clock of the clients' logs."""
+    """Return the current time by the clock that the clients' logs use."""
     return time.time()

@@ -40,7 +40,7 @@ def _kubelet_user(site: Site) -> str:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the leftovers of a cluster whose processes are gone: control groups and its folder."""
+    """Remove the leftovers of a cluster whose processes are gone: its control groups and folder."""
     for node in folder.glob("node-*"):
         what = f"the control groups of {node.name} to be empty"
         wait_for(what, functools.partial(remove_cgroups, node), deadline_s=STOP_DEADLINE_S)
@@ -119,7 +119,7 @@ class Cluster:
         return self._control_plane
 
     def start(self) -> None:
-        """Start everything; return when every node is ready and every proxy healthy.
+        """Start everything; return when every node is ready and every proxy is healthy.
 
         Raises:
             AssertionError: A program didn't start; nothing is left running.
@@ -250,7 +250,7 @@ class Cluster:
         wait_for("the default service account", self._has_account, deadline_s=READY_DEADLINE_S)
 
     def _check(self) -> None:
-        """Raise AssertionError if a program has exited that should run."""
+        """Raise AssertionError if a program that should run has exited."""
         check_alive(self._children, "the world")
         for node in self.nodes:
             node.check()

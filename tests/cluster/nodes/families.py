@@ -18,7 +18,7 @@ IPNetwork = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One IP family, and the ranges of a cluster that has it."""
+    """One IP family, and the address ranges of clusters that have this family."""
 
     name: str
     """Its name in ``ipFamilies`` and ``addressType``."""

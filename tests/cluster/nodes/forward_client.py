@@ -1,4 +1,4 @@
-"""A client of `forward` in the world: it makes requests on demand, and prints the results.
+"""A client of `forward` in the world, which makes requests on demand and prints the results.
 
 stdin:   {"dns": [IP, PORT], "name": NAME}       ──▶ [IP, PORT], from SRV and A records
          {"at": [IP, PORT], "count": N}          ──▶ N answers, each a pod's name or an error
@@ -16,7 +16,7 @@ DEADLINE_S = 120.0
 
 
 def main() -> None:
-    """Answer each line of stdin with one of stdout."""
+    """Answer each line of standard input with a line of standard output."""
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)  # noqa: T201
 

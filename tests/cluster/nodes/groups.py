@@ -1,12 +1,12 @@
-"""A node's control group of version 2 for its programs and pods, like on a real node.
+"""A node's own cgroup v2 for its programs and pods, as on a real node.
 
     userspace-proxy-cluster-…/node-1   its proxy's hooks are attached here
       ├─ programs                      containerd, kubelet, the proxy
       └─ k8s.io/…                      containers
 
 runc creates a container's group below the root that it sees, so the group is mounted over the root.
-If there is only version 2, the node has a cgroup namespace, too, like a node of kind: its programs
-use the paths in /proc. With version 1 that would hide the other trees.
+If there is only version 2, the node also has a cgroup namespace, like a node of kind, because its
+programs use the paths in /proc. With version 1 a cgroup namespace would hide the other trees.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class NodeGroup:
     def make(self) -> None:
         (self.folder / PROGRAMS).mkdir(parents=True)
         if self._is_alone:
-            # Like runc for the groups below: containers have limits.
+            # As runc does for the groups below: containers have limits.
             for parent in (self.root, self.folder.parent):
                 for controller in (parent / "cgroup.controllers").read_text().split():
                     with suppress(OSError):
@@ -57,14 +57,14 @@ class NodeGroup:
         return ["--cgroup"] if self._is_alone else []
 
     def leave_root(self, pid: int) -> None:
-        """Move the only process that was started there: a group with child groups has none."""
+        """Move the only process out of the root: a group with child groups can't have any."""
         (self.folder / PROGRAMS / "cgroup.procs").write_text(str(pid))
 
     def remove(self) -> None:
-        """Remove it; idempotent.
+        """Remove the group; idempotent.
 
         Raises:
-            OSError: A process is still in it.
+            OSError: A process is still in the group.
         """
         for folder in (self.folder / PROGRAMS, self.folder):
             with suppress(FileNotFoundError):

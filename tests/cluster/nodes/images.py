@@ -24,7 +24,7 @@ PAUSE = f"{REGISTRY}/pause:3.10.2"
 E2E = f"{REGISTRY}/e2e-test-images"
 # From `e2e.test --list-images` v1.36.3: the images that sig-network's tests start.
 AGNHOST_NAMES = (f"{E2E}/agnhost:2.63.0", f"{E2E}/agnhost:2.55")
-# These have no entrypoint: the pod's command is run.
+# These images have no entrypoint: the pod's command is run.
 SHELL_NAMES = (
     f"{E2E}/busybox:1.36.1-1",
     f"{E2E}/busybox:1.37.0-1",
@@ -75,7 +75,7 @@ def ensure_own_image(write: Write = sys.stdout.write) -> Path:
     digest.update((HERE / "pause.c").read_bytes())
     archive = folder / f"{digest.hexdigest()[:12]}.tar"
     if not archive.is_file():
-        # Only the newest archive is kept: older ones are of older sources.
+        # Only the newest archive is kept: the others were built from older sources.
         for older in folder.iterdir():
             older.unlink()
         _write_own(archive, built)

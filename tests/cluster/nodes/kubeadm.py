@@ -1,7 +1,7 @@
 """kube-proxy as kubeadm deploys it: ServiceAccount, role binding, ConfigMap, DaemonSet.
 
-kubeadm's objects are those with which other tests compare the chart's. As kind does for nodes in
-containers, the limit of connections isn't changed.
+Other tests compare the chart's objects with these. As in kind's nodes, which are containers,
+kube-proxy leaves the conntrack limit unchanged.
 """
 
 from __future__ import annotations

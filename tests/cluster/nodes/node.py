@@ -1,4 +1,4 @@
-"""One node: its namespaces, containerd, kubelet, and the tested Service proxy."""
+"""One node: its namespaces, containerd, kubelet, and the Service proxy under test."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class Site:
 
     @property
     def ips(self) -> list[IPAddress]:
-        """Its address in each family."""
+        """The node's address in each family."""
         return [family.node(self.number) for family in self.families]
 
     @property
     def pods(self) -> list[IPNetwork]:
-        """Its pod network in each family."""
+        """The node's pod network in each family."""
         return [family.node_pods(self.number) for family in self.families]
 
     def document(self) -> dict[str, object]:
@@ -133,7 +133,7 @@ class ClusterNode:
         return self._proxy
 
     def check(self) -> None:
-        """Raise AssertionError with the end of a log if a program has exited that should run."""
+        """Raise AssertionError with the end of a log if a program that should run has exited."""
         check_alive(self._children, self.site.name)
         check_alive([self._proxy] if self._proxy else [], self.site.name)
 
@@ -144,7 +144,7 @@ class ClusterNode:
         self.holder.close()
 
     def _ctr(self, *arguments: str | Path) -> list[str | Path]:
-        """Return the command that queries this node's containerd in kubelet's namespace."""
+        """Return the command that queries this node's containerd for kubelet's containers."""
         where = ["--address", CONTAINERD_SOCKET, "--namespace", "k8s.io"]
         return [*self.holder.enter(), self._programs["ctr"], *where, *arguments]
 
@@ -182,13 +182,13 @@ class ClusterNode:
             "clusterDNS": [self._dns],
             "clusterDomain": CLUSTER_DOMAIN,
             "resolvConf": str(self.folder / "resolv.conf"),
-            # Works with both cgroup versions, without a tree of its own.
+            # Works with both cgroup versions, and needs no cgroup tree of its own.
             "cgroupDriver": "cgroupfs",
             "cgroupsPerQOS": False,
             "enforceNodeAllocatable": [],
             "failCgroupV1": False,
             "failSwapOn": False,
-            # The disk is shared: pods must not be evicted because other programs fill it.
+            # The machine's disk is shared: pods mustn't be evicted because other programs fill it.
             "evictionHard": {"memory.available": "1Mi", "nodefs.available": "0%"},
             "imageGCHighThresholdPercent": 100,
             "volumePluginDir": "/var/lib/kubelet/volume-plugins",

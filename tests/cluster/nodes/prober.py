@@ -7,10 +7,10 @@
 Runs in a pod, whose command line contains this text: it imports only the standard library. TCP:
 each time a new connection, an HTTP request, and its whole answer. UDP: a datagram from a new port,
 and an answer. kept-TCP and kept-UDP: a few connections or sockets send requests in turn; the first
-of them stays, the others are replaced when they are old, and each one after a failure. An
-unanswered datagram of theirs is sent again. The next one starts when it is due, even if earlier
-ones are open; a kept one sends again when it has its answer. After SIGTERM no more start, and the
-process exits after the last open one.
+of them stays, the others are replaced when they are old, and each is replaced after a failure.
+These sockets send an unanswered datagram again. Each attempt starts when it is due, even if earlier
+attempts are still open; a kept connection sends again when it has its answer. After SIGTERM no more
+attempts start, and the process exits after the last open one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Coroutine, Iterator
 
 TIMEOUT_S = 5.0
 AGAIN_S = 1.0
-# Lifetimes of kept connections: one stays, and at any moment there are older and newer ones.
+# Lifetimes of kept connections: one stays; the others differ, so that their ages always differ.
 LIVES_S = (math.inf, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 21.0)
 
 
@@ -53,11 +53,11 @@ async def ask(host: str, port: int) -> None:
 
 
 class Kept:
-    """A connection, or a port for datagrams, for many requests, one after the other.
+    """A connection, or a socket for datagrams, that sends many requests one after the other.
 
     Args:
         protocol: ``TCP`` or ``UDP``.
-        life_s: The time after which it is replaced.
+        life_s: The age at which it is replaced.
     """
 
     def __init__(self, host: str, port: int, protocol: str, life_s: float) -> None:
@@ -83,7 +83,7 @@ class Kept:
             self.is_busy = False
 
     def close(self) -> None:
-        """Close it; the next request opens another one."""
+        """Close the connection or socket; the next request opens another one."""
         if self._sock is not None:
             self._sock.close()
             self._sock = None
@@ -129,7 +129,7 @@ async def _ask_until_answered(sock: socket.socket, number: int) -> None:
 
 
 def requests(host: str, port: int, kind: str) -> Iterator[Coroutine[None, None, None] | None]:
-    """Yield a function that sends one request each time; None if the kept connection is busy."""
+    """Yield a function per request, which sends it; None if the kept connection is busy."""
     prefix, _, protocol = kind.rpartition("-")
     if not prefix:
         while True:

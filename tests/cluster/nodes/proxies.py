@@ -1,4 +1,4 @@
-"""A cluster's Service proxies: this one by steering and path, kube-proxy by mode.
+"""A cluster's Service proxies: this proxy by steering and path, kube-proxy by mode.
 
 Nodes can have different ones, as during a migration from kube-proxy.
 """
@@ -62,7 +62,7 @@ def _ours(steering: str, path: str = "userspace", *, has_hooks: bool = False) ->
             f"--steering={steering}",
             f"--path={path}",
             f"--allow-external-ips={external_ips}",
-            # As in upstream: a pod of another node that dials a node port isn't inside.
+            # As in upstream: a pod of another node that dials a node port doesn't count as inside.
             "--detect-local-mode=NodeCIDR",
             # The nodes share this machine's folders.
             "--state-dir=",
@@ -83,7 +83,7 @@ def _ours(steering: str, path: str = "userspace", *, has_hooks: bool = False) ->
 
 def _kube_proxy(mode: str) -> Proxy:
     def command(start: Start) -> list[str | Path]:
-        # The machine's limit of connections must not be changed, and can't be changed from here.
+        # The machine's conntrack limit mustn't be changed, and can't be changed from here.
         flags = [*start.common(), f"--proxy-mode={mode}", "--conntrack-max-per-core=0"]
         return [start.programs["kube-proxy"], *flags]
 

@@ -4,8 +4,8 @@
            × cut
 
 Rule 1: agents have a port of the API server that nothing else uses, so an agent can be cut off from
-it while the node's kubelet still forwards.
-Rule 2: packets are dropped in the world, between nodes, where no agent can see the rule.
+it while the node's kubelet still forwards ports. Rule 2: packets are dropped in the world, between
+nodes, where no agent can see the rule.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def losing(cluster: Cluster, node: ClusterNode, endpoint: IPv4Address) -> Iterat
 
 @contextmanager
 def stopped(node: ClusterNode) -> Iterator[None]:
-    """Stop a node's control process, like a debugger; its workers continue."""
+    """Suspend a node's control process, as a debugger does; its workers continue."""
     first = find_agent(node, PROGRAM)
     assert first is not None, f"there is no agent on {node.site.name}"
     (pid,) = child_pids(first)
@@ -206,6 +206,6 @@ def find_agent(node: ClusterNode, program: str) -> int | None:
 
 
 def process_status(pid: int) -> dict[str, str]:
-    """Return the lines of a process's ``/proc/PID/status`` by name."""
+    """Return the fields of a process's ``/proc/PID/status`` by name."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}

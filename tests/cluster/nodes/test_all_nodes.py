@@ -2,7 +2,8 @@
 
     kubectl userspace-proxy ──▶ API server ──port-forward──▶ kubelet, containerd ──▶ agent's page
 
-There are only two tests, because each process of a run would create a cluster for a third one.
+There are only two tests, because each worker of a parallel run would create its own cluster for
+another one.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class Stage:
         return IPv4Address(self.cluster.kubectl(*words))
 
     def is_served(self) -> bool:
-        """Return whether there is no problem, and each node has clients that are answered."""
+        """Return whether no problem is shown, and each node's clients are answered."""
         screen = self.ask("status")
         return bool(re.search(rf"✓ {WEB} .* served on all 3 nodes", screen.text)) and not (
             re.search("[✕!]", screen.text)
@@ -199,7 +200,7 @@ def client(node: ClusterNode) -> Child:
 def assert_named(stage: Stage, *words: str, causes: Sequence[str]) -> None:
     """Assert that a command shows these texts on its first screen, in time.
 
-    It is run again if it takes too long: other programs use this machine, too.
+    It is repeated if it takes too long, because other programs use this machine, too.
     """
     seen: list[Screen] = []
 
@@ -212,7 +213,7 @@ def assert_named(stage: Stage, *words: str, causes: Sequence[str]) -> None:
 
 @contextmanager
 def browser(stage: Stage, folder: Path) -> Iterator[Page]:
-    """Run a Chromium in the cluster's network."""
+    """Run Chromium in the cluster's network."""
     program = folder / "chromium"
     words = [*stage.cluster.world.enter_network(), require_chromium()]
     program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')

@@ -45,7 +45,7 @@ Address = tuple[str, int]
 
 
 class Client:
-    """The client in the world, which reaches the loopback on which `forward` listens."""
+    """The client in the world, which can dial the loopback address on which `forward` listens."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -69,18 +69,18 @@ class Forward:
         self.child = Child([*command, kubeconfig], self.log, cluster.world.enter_network())
 
     def shows(self, pattern: str) -> re.Match[str]:
-        """Return the match in its output once there is one."""
+        """Return the match of a pattern in the command's output once there is one."""
         return self.child.wait_for_output(pattern)
 
     @property
     def web(self) -> Address:
-        """The address that it prints for the Service."""
+        """The address that the command prints for the Service ``web``."""
         found = self.shows(r"^  web\.shop:80 +(\S+):(\d+) +2 pods$")
         return found[1], int(found[2])
 
     @property
     def dns(self) -> Address:
-        """The address of the DNS server that it prints."""
+        """The address of the DNS server that the command prints."""
         found = self.shows(r"dig @(\S+) -p (\d+) ")
         return found[1], int(found[2])
 
@@ -145,16 +145,16 @@ def delete_pod(cluster: Cluster, client: Client, name: str) -> None:
 
 
 def crash_pod(cluster: Cluster, client: Client, name: str) -> None:
-    """Crash a pod's process; the pod stays, and its port refuses."""
+    """Crash a pod's process; the pod stays, and its port refuses connections."""
     assert client.ask(at=(pods(cluster)[name], 8080), get="/exit?code=1").startswith("error")
 
 
 # A kubelet opens a stream to a pod that has just crashed, and reports only later that nothing
-# listens: a request that was sent by then is lost.
+# listens: a request sent in the meantime is lost.
 @pytest.mark.parametrize(
     ("end", "most"), [(delete_pod, 0), (crash_pod, 1)], ids=["deleted", "crashed"]
 )
-def test_a_dying_pod_fails_only_the_request_in_progress_there(
+def test_a_dying_pod_fails_only_its_request_in_progress(
     cluster: Cluster,
     client: Client,
     forward: Forward,

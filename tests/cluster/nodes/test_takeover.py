@@ -1,4 +1,4 @@
-"""The DaemonSet takes over from a running kube-proxy, changes paths, and hands back, unnoticed.
+"""Clients don't notice that the DaemonSet replaces kube-proxy, changes paths, or hands back.
 
     web on three nodes ◀── 100 new connections a second, datagrams, kept connections ── pods, hosts
     kube-proxy ──rollout restart──▶ kube-proxy ──take-over──▶ this ──standby, original──▶ kube-proxy
@@ -81,7 +81,7 @@ class Stage:
         self.cluster.kubectl("-n", kubeadm.NAMESPACE, *command)
 
     def costs(self, *changes: Callable[[], None]) -> list[Cost]:
-        """Make changes in this order; return the failed requests of each, until the next one."""
+        """Make changes in this order; return the failed requests from each change to the next."""
         moments = []
         for change in changes:
             moments.append(now())
@@ -98,7 +98,7 @@ class Stage:
         wait_for("more requests", lambda: now() > until)
 
     def restart(self) -> None:
-        """Restart kube-proxy, or the proxy with its name."""
+        """Restart the DaemonSet kube-proxy, whichever proxy it runs."""
         self.system("rollout", "restart", "daemonset", "kube-proxy")
         self.settle("kube-proxy")
 
@@ -159,7 +159,7 @@ class Stage:
         self.cluster.control_plane.apply(*objects)
 
     def settle(self, daemon_set: str, within_s: float = 100.0) -> None:
-        """Wait until a DaemonSet has its newest pods ready on every node."""
+        """Wait until a DaemonSet's newest pods are ready on every node."""
         rollout = ("-n", kubeadm.NAMESPACE, "rollout", "status", "daemonset", daemon_set)
         wait_for(
             f"the rollout of {daemon_set}",
@@ -168,7 +168,7 @@ class Stage:
         )
 
     def watch(self) -> None:
-        """Wait as long as a rollout took that checked the wrong pods."""
+        """Wait for as long as a rollout once took that checked the wrong pods."""
         until = now() + ROLLOUT_S
         wait_for("what a rollout would do", lambda: now() > until)
 
@@ -187,7 +187,7 @@ class Stage:
         }
 
     def ready_of(self, daemon_set: str) -> int:
-        """Return on how many nodes a DaemonSet's pods are available."""
+        """Return the number of nodes on which a DaemonSet's pods are available."""
         path = "jsonpath={.status.numberAvailable}"
         said = self.cluster.kubectl(
             "-n", kubeadm.NAMESPACE, "get", "daemonset", daemon_set, "-o", path
@@ -195,7 +195,7 @@ class Stage:
         return int(said or 0)
 
     def change_kubeconfig(self, old: str, new: str) -> None:
-        """Change the server in kube-proxy's configuration; running pods keep theirs."""
+        """Change the API server's URL in kube-proxy's configuration; running pods keep theirs."""
         namespace = ("-n", kubeadm.NAMESPACE)
         said = json.loads(
             self.cluster.kubectl(*namespace, "get", "configmap", "kube-proxy", "-o", "json")
@@ -208,7 +208,7 @@ class Stage:
 def stage(
     cluster_binaries: Binaries, node_programs: Programs, request: pytest.FixtureRequest
 ) -> Iterator[Stage]:
-    """Three nodes with kubeadm's kube-proxy, in each of its modes."""
+    """Three nodes with kubeadm's kube-proxy; a fixture for each of its modes."""
     images = ensure_images(node_programs)
     with Cluster(cluster_binaries, node_programs, images, None, cni="ptp") as cluster:
         cluster.import_images(ensure_own_image())
@@ -252,7 +252,7 @@ def test_takeover_upgrade_and_hand_back_lose_no_more_connections_than_a_restart(
 
 
 def _wrong_api_server(container: dict[str, Any]) -> None:
-    # No server listens there.
+    # No API server listens at that URL.
     container["command"].append("--master=https://127.0.0.1:1")
 
 

@@ -7,7 +7,7 @@ The same with IPv6 addresses, in a cluster that has them (`families`).
 
 Rule 1: the world has a PID namespace; when its first process exits, the kernel kills all others,
 which also removes their mounts and network namespaces.
-Rule 2: that first process dies with this one, even if this one is killed.
+Rule 2: that first process dies with this process, even if this process is killed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ START_DEADLINE_S = 30.0
 STOP_DEADLINE_S = 30.0
 # The first process of a PID namespace inherits orphans, and must reap them.
 HOLD = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
-# kubelet sets these for the whole machine unless it finds these values, so it reads these files.
+# kubelet would set these sysctls for the whole machine; it reads these files instead, which have
+# the values that it wants.
 KUBELET_SYSCTLS = {
     "vm/overcommit_memory": 1,
     "vm/panic_on_oom": 0,
@@ -133,7 +134,7 @@ def make_node(
     """Create the namespaces of a node and connect it to the bridge.
 
     The node has its own /run and /sys/fs/bpf, and /var/lib and /var/log, which are in the folder.
-    Its control group exists, and is mounted for it.
+    Its control group must exist, and is mounted for it.
     """
     flags = ("--net", "--uts", "--mount", *group.namespaces)
     node = Holder(name, folder, flags, (*world.enter(), *group.enter_root()))
@@ -158,7 +159,7 @@ def make_node(
         node,
         *(_address(family, family.node(number), "eth0") for family in families),
         "link set eth0 up",
-        # Without this route a connection from the node to a Service would fail before the rules.
+        # Without this route a connection from the node to a Service would fail before rules apply.
         *(f"route add {family.everything} via {family.world}" for family in families),
     )
     _forward(node, families)
@@ -170,7 +171,7 @@ def add_route(holder: Holder, pods: IPNetwork, node: IPAddress) -> None:
     _configure(holder, f"route add {pods} via {node}")
 
 
-# The mounts for everything that a node's programs write outside their own folder.
+# Mounts for everything that a node's programs write outside the node's folder.
 _MOUNTS = """\
 set -e
 mkdir -p "$1/lib" "$1/log"

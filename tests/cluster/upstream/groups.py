@@ -1,7 +1,7 @@
-"""Selects tests from upstream's seven thousand, and their clusters.
+"""Selects groups from upstream's seven thousand tests, and the clusters that they need.
 
-No group has tests that need ssh to nodes, a cloud's load balancer, SCTP, or a feature that is off
-by default, or that take an hour.
+No group has tests that take an hour, or need ssh to nodes, a cloud's load balancer, SCTP, or a
+feature that is off by default.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ GROUPS = {
             # The kubelet stops one pod and starts another, visible to controllers.
             "Conntrack should be able to preserve UDP traffic when server pod cycles for a "
             "NodePort service",
-            # CoreDNS through its Service, by both protocols and from several pods.
+            # CoreDNS through its Service, by TCP and UDP, from several pods.
             "DNS should provide DNS for services",
-            # Together with the portmap plugin's rules.
+            # The proxy's rules together with those of the portmap plugin.
             "HostPort validates",
         ],
         nodes=3,
@@ -90,7 +90,7 @@ GROUPS = {
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 _IT = re.compile(r"^\[It\] (\[sig-network\] .*)$")
-# The reason of a test that wasn't selected; one that skips itself gives another reason.
+# The reason that a test wasn't selected; a test that skips itself has another reason.
 _NOT_CHOSEN = "skipped"
 
 

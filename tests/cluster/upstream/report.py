@@ -1,4 +1,4 @@
-"""Renders docs/conformance.md: the text of ``page.md`` with runs, beside kube-proxy's."""
+"""Renders docs/conformance.md: ``page.md`` with this proxy's runs beside kube-proxy's."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _render_table(
     """Return a table and the text below it.
 
     Args:
-        listed: The headings that list tests, by these tests; this one is added.
+        listed: The heading of each list of tests, by these tests; this table's is added.
     """
     columns = [column for column in product(COLUMNS, CNIS) if column in runs]
     results = {c: {plain(one.name): one for one in runs[c].results} for c in columns}
@@ -138,6 +138,6 @@ def _listed(columns: Iterable[Column]) -> str:
 
 
 def plain(name: str) -> str:
-    """Return a test's name without the group's mark and the labels at its end."""
+    """Return a test's name without the group's prefix, and without the labels at the end."""
     plain = _LABEL.sub("", name.removeprefix("[sig-network] "))
     return plain.replace("|", "/")

@@ -24,7 +24,7 @@ REASONS = {
 }
 """Why a test can't pass, or proves nothing, in one sentence; by an expression for its name; for
 this proxy and kube-proxy."""
-# No group takes half of it, even with a proxy that does nothing.
+# No group takes half of this time, even with a proxy that does nothing.
 TIMEOUT_S = 3600
 
 
@@ -98,7 +98,7 @@ def run_group(
 
 
 def explain(result: Result) -> Result:
-    """Replace upstream's reason by one of REASONS, if there is one."""
+    """Replace upstream's reason by the one in REASONS that matches the test, if any."""
     if result.outcome == PASSED:
         return result
     whys = (why for what, why in REASONS.items() if re.search(what, result.name))

@@ -1,4 +1,4 @@
-"""Runs a selection of upstream's tests: whole clusters, each with a steering mode."""
+"""Runs a selection of upstream's tests in whole clusters, each with its steering mode."""
 
 from __future__ import annotations
 

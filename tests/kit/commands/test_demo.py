@@ -76,7 +76,7 @@ class Demo:
         return self.run_command(f"{self.printed[label]} {more}", **options)
 
     def run_command(self, command, *, ok=0, **options):
-        """Run a command as that user; fail if its exit status differs. Return its output."""
+        """Run a command as that user, and return its output; fail if the exit status differs."""
         done = subprocess.run(
             [*self._enter, "sh", "-c", command],
             capture_output=True,
@@ -110,7 +110,7 @@ class Demo:
         return found
 
     def end_by(self, number):
-        """Signal the process group as a terminal does; return what the demo leaves behind."""
+        """Signal the process group as a terminal does; return the demo's leftovers."""
         with descriptors_of(self.pids()) as descriptors, namespaces_of(self.pids()) as namespaces:
             assert namespaces
             os.killpg(self.process.pid, number)
@@ -213,7 +213,7 @@ def test_the_page_is_served_on_loopback_and_shows_the_services(demo):
 
 
 def test_round_robin_reaches_all_pods(demo):
-    # The background traffic also advances the round robin.
+    # The background traffic also takes turns of the round robin.
     seen = set()
 
     def reached():

@@ -30,7 +30,7 @@ AT_RUN_TIME = {
 
 @pytest.fixture
 async def plan(tmp_path):
-    """node-1's plan of the demo's manifests."""
+    """The plan of node-1 from the demo's manifests."""
     (tmp_path / "shop.yaml").write_text(manifests_for(PODS))
     (tmp_path / "broken.yaml").write_text(broken_manifests_for(PODS))
     snapshot, status = await read(tmp_path)
@@ -55,7 +55,7 @@ def test_planning_finds_each_mistake_visible_in_the_manifests(plan):
     }
 
 
-def test_runtime_mistakes_surface_on_the_ports_of_the_broken_pod(plan):
+def test_services_with_runtime_mistakes_have_endpoints_on_the_broken_pod(plan):
     endpoints = {
         port.key.name.name: [str(address) for address in port.serving.endpoints]
         for port in plan.ports.values()

@@ -40,7 +40,7 @@ def folder(tmp_path, monkeypatch):
 
 @contextlib.contextmanager
 def listening(folder):
-    """Run Commands in a thread until the end of the block."""
+    """Run the demo's command server in a thread until the block ends."""
     ended, end = os.pipe()
     commands = Commands(folder, run)
 

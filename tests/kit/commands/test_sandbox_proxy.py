@@ -1,4 +1,4 @@
-"""The proxy of a sandbox: the socket of its page, and the error if it doesn't start."""
+"""The proxy of a sandbox: the socket of its status page, and the error if it doesn't start."""
 
 import socket
 import sys
@@ -49,7 +49,7 @@ def test_last_line_returns_the_last_log_line_or_reports_an_empty_log(tmp_path):
         (["2026Z INFO ERROR is a word", "the last"], "the last"),
     ],
 )
-def test_a_log_error_excludes_later_lines(tmp_path, lines, quoted):
+def test_the_last_error_of_a_log_is_returned_or_else_its_last_line(tmp_path, lines, quoted):
     log = tmp_path / "log"
     log.write_text("\n".join(lines))
     assert error_line(log) == quoted

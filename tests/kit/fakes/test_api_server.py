@@ -164,7 +164,7 @@ async def test_until_times_out_with_the_list_of_requests(api, client):
         await api.until(lambda _: False, deadline_s=0.01)
 
 
-async def test_a_lease_is_written_with_the_version_read(api, client):
+async def test_a_lease_is_written_only_with_the_version_that_was_read(api, client):
     path = "/apis/coordination.k8s.io/v1/namespaces/shop/leases"
     lease = {"metadata": {"name": "one", "namespace": "shop"}}
     async with client.post(path, json=lease) as created:

@@ -40,7 +40,7 @@ async def connect(faults):
 
 
 async def ask(faults, sent=b"hello", count=None):
-    """Send bytes, and return as many bytes of the answer."""
+    """Send bytes; read an answer of the same length."""
     reader, writer = await connect(faults)
     writer.write(sent)
     try:

@@ -97,7 +97,7 @@ async def test_a_client_of_a_dead_endpoint_is_reset():
         faults.close()
 
 
-async def test_a_connection_is_reset_before_its_task_begins():
+async def test_a_connection_can_be_reset_before_its_task_begins():
     async with faulty() as faults:
         with socket.create_connection(faults.address, timeout=60) as client:
             faults._accept()

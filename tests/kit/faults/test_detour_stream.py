@@ -41,7 +41,7 @@ async def test_latencies_add_up_and_do_not_lower_the_rate():
         began = clock()
         sent = b"x" * 8_000_000
         assert await ask(faults, sent) == sent
-        # The answer would take 20 s if each read waited for the previous one.
+        # The answer would take 20 s if each read waited for the delay of the previous read.
         assert 0.07 <= clock() - began < 15
 
 
@@ -83,7 +83,7 @@ async def test_a_timeout_drops_bytes_and_closes():
         assert clock() - began >= 0.05
 
 
-async def test_a_timeout_of_0_drops_bytes_until_removed():
+async def test_a_timeout_of_0_drops_bytes_until_the_toxic_is_removed():
     async with faulty(echo, {"type_": "timeout"}) as faults:
         reader, writer = await connect(faults)
         writer.write(b"lost")
@@ -112,7 +112,7 @@ async def test_a_timeout_of_0_drops_any_number_of_bytes_and_detects_eof(monkeypa
         writer.close()
 
 
-async def test_a_dropped_eof_is_forwarded_later():
+async def test_a_dropped_eof_is_forwarded_once_the_toxic_is_removed():
     given = {"type_": "reset_peer", "timeout": 60_000, "stream": "upstream"}
     async with faulty(echo, given) as faults:
         reader, writer = await connect(faults)
@@ -262,7 +262,7 @@ async def test_random_faults_of_a_connection_do_not_depend_on_other_connections(
     assert await outcomes(3) == first
 
 
-async def test_an_endpoint_that_resets_resets_the_client():
+async def test_a_reset_by_the_endpoint_resets_the_client():
     async def abort(_reader, writer):
         import socket
         import struct

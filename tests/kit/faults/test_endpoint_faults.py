@@ -45,7 +45,7 @@ async def test_an_endpoint_with_a_fault_is_dialled_through_a_detour(rig):
     assert rig.detours[WEB] == {}
 
 
-async def test_faults_are_described(rig):
+async def test_faults_are_listed_by_endpoint_in_words(rig):
     rig.add("latency", latency=10, jitter=2)
     rig.add("bandwidth", rate=5, stream="upstream", toxicity=0.25)
     rig.add("half_open")

@@ -54,7 +54,7 @@ def test_a_fault_parameter_may_be_zero_if_given_explicitly():
     check_given(ResetPeer(), {})
 
 
-def test_only_fail_first_has_a_count():
+def test_only_fail_first_accepts_and_requires_a_count():
     assert check_listener_fault("refuse", {}) is None
     assert check_listener_fault("fail_first", {"count": 3}) == FirstResets(3)
     given = {"count": 3, "at_connect": True}

@@ -1,4 +1,4 @@
-"""Toxics as values, and rejected ones."""
+"""Toxics as values, and their validation."""
 
 import pytest
 

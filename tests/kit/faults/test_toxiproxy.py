@@ -12,7 +12,7 @@ from userspace_proxy_testing.faults.toxiproxy import ProxyInfo, ToxiproxyApi
 
 
 class Services:
-    """The Services that the API needs, in memory."""
+    """A substitute, in memory, for the Services that the API changes."""
 
     def __init__(self):
         self.proxies = {}
@@ -23,7 +23,7 @@ class Services:
     async def create(self, name, listen, upstream, *, enabled):
         if ":" not in upstream:
             raise ValueError(f"upstream {upstream!r}")
-        # This yields like a DNS lookup.
+        # Yields to the event loop, like a DNS lookup.
         await asyncio.get_running_loop().run_in_executor(None, int)
         self.proxies[name] = ProxyInfo(name, listen.replace(":0", ":7"), upstream, enabled, ())
 
@@ -52,7 +52,7 @@ class Services:
 
 @pytest.fixture
 async def call():
-    """Call the API; yields a function that returns status and JSON."""
+    """Yield a function that calls the API, and returns status and JSON."""
     api = ToxiproxyApi(Services())
     host, port = await api.serve(("127.0.0.1", 0))
     async with aiohttp.ClientSession(f"http://{host}:{port}") as session:

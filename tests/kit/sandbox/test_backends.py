@@ -70,7 +70,7 @@ def test_byte_number_i_of_the_pattern_is_i_modulo_251(count):
     assert data == bytes(i % 251 for i in range(count))
 
 
-def test_a_reset_waits_for_the_first_byte_and_sets_linger():
+def test_a_resetting_server_closes_a_connection_after_its_first_byte():
     ours, theirs = socket.socketpair()
     with ours:
         ours.sendall(b"x")

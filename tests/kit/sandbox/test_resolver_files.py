@@ -18,6 +18,6 @@ def test_nsswitch_uses_only_files_and_dns_for_hosts(tmp_path, monkeypatch):
     assert files[str(machine)].read_text() == "passwd: files\nhosts: files dns\n"
 
 
-def test_no_file_is_written_for_a_machine_without_nsswitch(tmp_path, monkeypatch):
+def test_no_nsswitch_conf_is_written_if_the_machine_has_none(tmp_path, monkeypatch):
     monkeypatch.setattr(resolver_files, "_NSSWITCH", tmp_path / "missing.conf")
     assert list(write_resolver_files(tmp_path, "192.0.2.1", "shop")) == ["/etc/resolv.conf"]

@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """The fields that all packets of a flow from a client share."""
+    """The fields that all of a client's packets in one flow share."""
 
     protocol: int
     client: Place
@@ -82,7 +82,7 @@ class Entry:
         self.tcp_state = _ESTABLISHED
 
     def reset(self) -> None:
-        """Record an RST of the endpoint after its reply."""
+        """Record that the endpoint sends an RST after its reply."""
         self.status |= SEEN_REPLY
         self.tcp_state = _CLOSE
 
@@ -91,13 +91,13 @@ class Entry:
         return self.tcp_state == _CLOSE
 
     def message(self) -> bytes:
-        """Return the body of its netlink message."""
+        """Return the body of the netlink message that lists the entry."""
         flow = self.flow
         reply = Flow(flow.protocol, self.leads_to, flow.client)
         body = wire.netfilter(_AF[flow.version]) + _tuple(1, flow) + _tuple(2, reply)
         body += wire.be32(3, self.status) + wire.be32(7, 30)
         if flow.protocol == socket.IPPROTO_TCP:
-            # The window scales are between the state and the flags.
+            # The two window scales come between the state and the flags.
             flags = bytes([4 if self.was_closed else 0, 0])
             state = wire.attribute(1, bytes([self.tcp_state]))
             scales = wire.attribute(2, b"\7") + wire.attribute(3, b"\7")
@@ -119,7 +119,7 @@ class Conntrack:
         """Error numbers for the next requests: listings and deletions."""
 
     def add(self, flow: Flow, leads_to: Place, *, is_translated: bool) -> Entry:
-        """Add an entry, by which later packets of a flow go where its first one went."""
+        """Add an entry, which sends a flow's later packets to the destination of its first one."""
         status = CONFIRMED | (DESTINATION_TRANSLATED | DESTINATION_DONE) * is_translated
         entry = Entry(next(self._numbers), flow, leads_to, status)
         self.entries[flow] = entry
@@ -159,7 +159,7 @@ class Conntrack:
 
 
 class _Filter(NamedTuple):
-    """The conditions of a listing."""
+    """The conditions that listed entries must meet."""
 
     family: int
     flags: int
@@ -194,7 +194,8 @@ class _Filter(NamedTuple):
 
     def passes(self, entry: Entry) -> bool:
         flow = entry.flow
-        # Given an IPv6 address, Linux 6.18 lists all other entries (ctnetlink_filter_match_tuple).
+        # For an IPv6 address, Linux 6.18 lists all entries but the matching ones
+        # (ctnetlink_filter_match_tuple).
         is_inverted = flow.version == 6
         tests = (
             (_FILTER_SOURCE, (flow.client.packed == self.source) != is_inverted),

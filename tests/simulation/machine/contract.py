@@ -1,4 +1,4 @@
-"""Both kernels of the contract, and a program that sends netlink requests to either."""
+"""The real and the simulated kernel, and a program that sends netlink requests to either."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _READ_BYTES = 1 << 20
 
 
 class Listed(NamedTuple):
-    """A listing of a kernel."""
+    """What a kernel lists: the kinds and bodies of messages."""
 
     items: list[tuple[int, bytes]]
     is_interrupted: bool
@@ -41,7 +41,7 @@ class Program:
         self._number = 0
 
     def commit(self, *messages: bytes, with_end: bool = True) -> int:
-        """Send one transaction; return an error number, or 0."""
+        """Send one transaction; return its error number, 0 if it is applied."""
         self._number += 1
         frame = wire.netfilter(0, 10)
         ends = (wire.message(_BEGIN, 1, self._number, 0, frame),)
@@ -56,7 +56,7 @@ class Program:
         return code
 
     def drain(self) -> list[wire.Request]:
-        """Return all datagrams that can be read now."""
+        """Read all queued datagrams; return their messages."""
         found: list[wire.Request] = []
         self.sock.setblocking(False)
         with contextlib.suppress(BlockingIOError):
@@ -123,7 +123,7 @@ class Contract:
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
-        """Connect the product's sockets to this kernel within the block."""
+        """Let the product's sockets use this kernel within the block."""
         yield
 
     def close(self) -> None:
@@ -181,7 +181,7 @@ class RealKernel(Contract):
 
 
 def tree(packed: bytes, depth: int = 3) -> Any:
-    """Return nested attributes as a tree, to compare two kernels."""
+    """Return nested attributes as a tree, to compare those of two kernels."""
     found = wire.attributes(packed)
     whole = sum(4 + len(value) + -len(value) % 4 for _, value in found)
     if depth and found and whole == len(packed) + -len(packed) % 4:

@@ -1,8 +1,8 @@
 """Open files that processes share: ports with their queues, Unix sockets, rendezvous.
 
-Rule 1: a file lives as long as a process has a descriptor for it, or a message with it is in
-flight. A process has a copy: its own watches, and the file's queue.
-Rule 2: whether a port can be bound is decided as in Linux, as far as the control half relies on it.
+Rule 1: a file lives as long as a process has a descriptor for it, or a message that contains one is
+in flight. A process's copy has watches of its own, but shares the file's queue. Rule 2: ports can
+be bound when Linux permits it, in the cases that the control half relies on.
 
 Source: net/ipv4/inet_connection_sock.c, inet_csk_bind_conflict(), inet_csk_listen_stop();
 net/core/sock_reuseport.c, reuseport_stop_listen_sock(), reuseport_detach_sock(), which moves the
@@ -46,7 +46,7 @@ class Shared:
         """The ends where messages with it are unread, once per message."""
 
     def copy(self, process: Process) -> Any:
-        """Return a process's copy."""
+        """Return a new copy for a process."""
         raise NotImplementedError
 
     def forget(self, copy: Any) -> None:
@@ -55,16 +55,16 @@ class Shared:
         self.release()
 
     def release(self) -> None:
-        """End the file if no process and no message has it any more."""
+        """End the file if neither a process nor an unread message has it any more."""
         if not self.copies and not self.unread_at:
             self.end()
 
     def end(self) -> None:
-        """Free its resources."""
+        """Free the file's resources."""
 
     @property
     def holders(self) -> set[Process]:
-        """The processes that have it, or have an unread message with it."""
+        """The processes that have the file, or an unread message that contains it."""
         return {each.process for each in (*self.copies, *self.unread_at)}
 
 
@@ -119,7 +119,7 @@ class Sharers:
             self.left = 0
 
     def remove(self, port: Port) -> None:
-        """Move the last socket to the index of one that accepts no clients any more. Idempotent."""
+        """Remove a socket, whose index the last socket gets; idempotent."""
         if port in self.ports:
             self.ports[self.ports.index(port)] = self.ports[-1]
             self.ports.pop()
@@ -130,7 +130,7 @@ class Sharers:
 
 
 class Port(Shared):
-    """A TCP or UDP socket that was created to be bound."""
+    """A TCP or UDP socket that is bound to a port, not connected."""
 
     def __init__(self, machine: Machine, *, is_tcp: bool) -> None:
         super().__init__(machine)
@@ -159,7 +159,7 @@ class Port(Shared):
         self.machine.ports.pop(self, None)
 
     def bind(self, address: Address) -> None:
-        """Bind the socket; raises OSError if another one has the port."""
+        """Bind the socket; raises OSError if another socket has the port."""
         ports = self.machine.ports
         port = address[1]
         if not port:
@@ -272,7 +272,7 @@ class UdpCopy(DatagramSocket):
 
     def write(self, payload: Any, to: Address, source_ip: str | None = None) -> int:
         if self.shared.is_deaf:
-            # The kernel looks up a route through that interface.
+            # The kernel looks up a route through the interface that the socket is bound to.
             raise error(errno.ENODEV)
         return super().write(payload, to, source_ip)
 
@@ -319,7 +319,7 @@ class UnixEnd:
 
     @property
     def left(self) -> int:
-        """How many bytes can be written to it."""
+        """How many bytes its inbox still has room for."""
         return self.room - sum(len(data) for data, _ in self.inbox)
 
     def send(self, data: bytes, rights: list[Shared]) -> int:
@@ -336,13 +336,13 @@ class UnixEnd:
         return count
 
     def receive(self, most: int) -> Piece:
-        """Return bytes up to the next descriptors, with these."""
+        """Return bytes up to and including those with the next descriptors, and these."""
         if not self.inbox:
             if self.peer is None:
                 return b"", []
             raise BlockingIOError(errno.EAGAIN, "nothing to read")
         data, rights = b"", list[Shared]()
-        # Bytes before the descriptors are read with them, bytes after them aren't.
+        # Bytes before the descriptors are read together with them, but bytes after them aren't.
         while self.inbox and not rights and len(data) < most:
             more, rights = self.inbox.popleft()
             room = most - len(data)
@@ -371,7 +371,7 @@ class UnixEnd:
 
 
 class Rendezvous(Shared):
-    """A listening Unix socket on which a worker can be reached."""
+    """A listening Unix socket through which the next agent can reach a worker."""
 
     def __init__(self, machine: Machine, label: str) -> None:
         super().__init__(machine)
@@ -424,7 +424,7 @@ class RendezvousCopy:
 
 
 class Watch:
-    """Calls back soon after a client's or endpoint's stream may have changed."""
+    """Calls back soon after the stream of a client or an endpoint may have changed."""
 
     def __init__(self, machine: Machine, callback: Callable[[], None]) -> None:
         self._machine = machine

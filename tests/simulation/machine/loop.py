@@ -20,7 +20,7 @@ class Task(asyncio.Task[Any]):
     """A task whose order in a set depends on its number, not on its address in memory."""
 
     def __init__(self, loop: ProcessLoop, coro: Any, name: str | None = None) -> None:
-        # Set first, because the original constructor puts the task into a set.
+        # Set before the original constructor runs, because that puts the task into a set.
         self._hash = loop.next_hash()
         super().__init__(coro, loop=loop, name=name)  # type: ignore[arg-type]
 
@@ -29,7 +29,7 @@ class Task(asyncio.Task[Any]):
 
 
 class Future(asyncio.Future[Any]):
-    """A future with a hash like :class:`Task`."""
+    """A future with a hash like that of :class:`Task`."""
 
     def __init__(self, loop: ProcessLoop) -> None:
         self._hash = loop.next_hash()
@@ -40,7 +40,7 @@ class Future(asyncio.Future[Any]):
 
 
 class ProcessLoop(VirtualLoop):
-    """The used parts of asyncio.AbstractEventLoop, in virtual time, until the process dies."""
+    """The used parts of asyncio.AbstractEventLoop in virtual time, until the process dies."""
 
     def __init__(self, process: Process, timeline: Timeline, rng: Random) -> None:
         super().__init__(
@@ -61,7 +61,7 @@ class ProcessLoop(VirtualLoop):
     def _end_batch(self) -> None:
         process = self._process
         if process.is_dead:
-            # A task catches exceptions within it, and the rest of the iteration would run.
+            # Tasks catch exceptions raised in them, so the rest of the iteration would run.
             raise Died
         process.kernel.end_batch()
 
@@ -73,7 +73,7 @@ class ProcessLoop(VirtualLoop):
         return kernel.is_writable(~fd) if fd < 0 else kernel.is_ready(fd)
 
     def _all_ready(self) -> list[int]:
-        # Like the original, without calls per descriptor: this is the most frequent check.
+        # Like the original, but without a call per descriptor: no other check is as frequent.
         kernel, ready = self._process.kernel, []
         files = kernel.files
         for fd in self._readers:
@@ -104,7 +104,7 @@ class ProcessLoop(VirtualLoop):
         return False
 
     def next_hash(self) -> int:
-        """Return the hash of a new task or future; sets are ordered randomly, as on a node."""
+        """Return a random hash for a new task or future: sets have a random order, as on a node."""
         self._made += 1
         return hash((self._made,))
 
@@ -152,7 +152,7 @@ class ProcessLoop(VirtualLoop):
             return
         if self._timeline.now >= self.held_until:
             process.is_hung = False
-        # Like ``with process``, without its calls: every second event causes an iteration.
+        # Cost: ``with process`` inlined, because every second event causes an iteration.
         machine, before = process.machine, process.machine.current
         machine.current = process
         events._set_running_loop(self)  # type: ignore[arg-type]

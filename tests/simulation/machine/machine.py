@@ -20,13 +20,13 @@ from .files import WORKER, Port, Rendezvous, Sharers, UnixEnd
 from .loop import ProcessLoop
 from .system_calls import Died, ProcessKernel
 
-# PIDs that no process of the real machine has.
+# The first PID: no process of the real machine has one that high.
 _FIRST_PID = 10_000_000
 
 
 @dataclass(frozen=True)
 class Speed:
-    """The speed of the node's processes."""
+    """How fast the node's processes run, and how much their sockets buffer."""
 
     latency_s: float = 0.0003
     """The longest time that a runnable loop waits for the processor."""
@@ -63,7 +63,7 @@ class Process:
         machine.processes.append(self)
 
     def __enter__(self) -> None:
-        """Make it the current process with the running loop, until it dies or the block ends."""
+        """Make this process current, and its loop the running one; its death ends the block."""
         machine = self.machine
         machine.interrupted.append(machine.current)
         machine.current = self
@@ -90,7 +90,7 @@ class Process:
         self.die(task.result() if exc is None else 1)
 
     def die(self, status: int) -> None:
-        """Terminate: the kernel closes its descriptors."""
+        """Terminate the process: the kernel closes its descriptors."""
         if self.is_dead:
             return
         self.is_dead = True
@@ -106,7 +106,7 @@ class Process:
             other.loop.wake()
 
     def forget(self) -> None:
-        """Drop all its callbacks, including those that run after an exit."""
+        """Drop all callbacks of the process, including those that run after its exit."""
         self.is_dead = True
         if self.task is not None:
             with self:
@@ -160,14 +160,14 @@ class Machine(Network):
         return self.current.kernel
 
     def process_of(self, pid: int) -> Process:
-        """Return the process with a number; numbers are assigned in order."""
+        """Return the process with a number; processes are numbered in the order of their starts."""
         return self.processes[pid - _FIRST_PID - 1]
 
     def alive(self, kind: str) -> list[Process]:
         return [each for each in self.processes if each.kind == kind and not each.is_dead]
 
     def take_port(self, address: Address, *, is_tcp: bool, for_s: float) -> bool:
-        """Bind a port in another program for a while; return whether it was free."""
+        """Let another program have a port for a while; return whether the port was free."""
         other = address, is_tcp
         same = (p for p in self.ports if p.is_tcp == is_tcp and p.port == address[1])
         is_free = not any(address[0] == "0.0.0.0" or p.local == address for p in same)
@@ -183,8 +183,8 @@ class Machine(Network):
         """Make a kind of system call of a process fail for a while.
 
         Args:
-            number: The error.
-            spared: How many calls still succeed first.
+            number: The error number.
+            spared: How many calls still succeed before the first failure.
         """
         self.note(f"{process.name}: {call} fails with {errno.errorcode[number]} for {for_s:g} s")
         process.kernel.fails, process.kernel.spared = {call: number}, spared
@@ -230,7 +230,7 @@ class Machine(Network):
         return [p for p in self.ports if p.is_tcp and p.is_listening and p.local == address]
 
     def _choose(self, ports: list[Port], client: Address) -> Port:
-        """Return the socket that gets a client, as chosen by the program of ``plane.reuseport``."""
+        """Return the socket to which the program of ``plane.reuseport`` gives a client."""
         sharers = ports[0].sharers
         if sharers.by_client:
             place = ip_address(client[0]).packed[-1] % sharers.by_client
@@ -252,7 +252,7 @@ class Machine(Network):
         client.joins(port)
 
     def bind(self, core: Any, address: Address) -> None:
-        """Ports are bound by ``files``."""
+        """Set the local address; ``files`` checks whether a port can be bound."""
         core.local = address
 
     def forget_datagrams(self, core: Any) -> None:

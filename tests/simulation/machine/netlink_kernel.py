@@ -1,6 +1,7 @@
 """The kernel's side of netlink: sockets of its subsystems, multicast, time and failures.
 
-A subsystem handles the datagrams that programs send to it. Time passes only while a socket waits.
+A subsystem handles the datagrams that programs send to it. Time passes only while a socket waits
+for a datagram.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from .netlink_sockets import Listing, NetlinkSocket
 
 ROUTE, NETFILTER = 0, 12
 _BUFFER_BYTES = 425_984
-# Makes all moments differ, so that a change has another time than the listing before it.
+# Makes all times differ, so that a change is later than the listing before it.
 _TICK_S = 1e-9
 
 
 class Subsystem(Protocol):
-    """A part of the kernel that handles netlink requests."""
+    """A part of the kernel that handles the netlink requests of one protocol."""
 
     def receive(self, sock: NetlinkSocket, data: bytes) -> None:
         """Handle a datagram; answer on the socket."""
@@ -96,12 +97,12 @@ class NetlinkKernel:
         return self._now() + self._ahead_s
 
     def clock(self) -> float:
-        """Return the time, which is later than at each call before."""
+        """Return the time, which is later than in all previous calls."""
         self._ahead_s += _TICK_S
         return self.now()
 
     def cpu_clock(self) -> float:
-        """Return the CPU time of a thread that only lists."""
+        """Return the CPU time of a thread whose every listing takes ``listing_cpu_s``."""
         self._cpu_s += self.listing_cpu_s
         return self._cpu_s
 
@@ -134,7 +135,7 @@ class NetlinkKernel:
             self._subsystems[sock.proto].forget(sock)
 
     def forget_all(self) -> None:
-        """Drop all sockets and subsystems, and all state of a run."""
+        """Drop all sockets, subsystems and callbacks of a run."""
         self._now = float
         self.between, self.opened = lambda: None, lambda _sock: None
         self.sockets.clear()
@@ -174,7 +175,7 @@ class NetlinkKernel:
 
 
 class ProbeSocket:
-    """Simulates a datagram socket that shows a node's addresses."""
+    """Simulates a datagram socket that is used only to find a node's addresses."""
 
     def __init__(self, kernel: NetlinkKernel, family: int) -> None:
         self._kernel = kernel

@@ -1,4 +1,4 @@
-"""A small rtnetlink: the links, addresses and routes of a node, as far as steering modes list them.
+"""A small rtnetlink: those links, addresses and routes of a node that steering modes list.
 
 Source: include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h; net/ipv4/fib_trie.c, net/ipv6/route.c.
 """
@@ -56,7 +56,7 @@ class Link:
 
     @property
     def type(self) -> int:
-        """Its type, as in if_arp.h."""
+        """The link's type, numbered as in if_arp.h."""
         return _LOOPBACK_TYPE if self.name == "lo" else _ETHER
 
 
@@ -83,7 +83,8 @@ class Routes:
         """Add or change a link, and notify programs.
 
         Returns:
-            Whether programs that watch links and addresses are notified: routes have other groups.
+            Whether programs that watch links and addresses are notified. Changes of routes are sent
+            to other groups.
         """
         before = self.links.get(link.number)
         self.links[link.number] = link
@@ -110,7 +111,7 @@ class Routes:
                     self._tell(_GROUP_ROUTE[version], kind, body)
 
     def remove(self, number: int) -> None:
-        """Remove a link, and notify programs; the ports of a bridge stay as its former ports."""
+        """Remove a link, and notify programs; a removed bridge's ports become links without it."""
         for port in [one for one in self.links.values() if one.master == number]:
             self.put(replace(port, master=0))
         link = self.links.pop(number)
@@ -132,7 +133,7 @@ class Routes:
         return ip in self.local_addresses()
 
     def link_to(self, ip: str) -> Link | None:
-        """Return the link by which an address is reached."""
+        """Return the link through which an address is reached."""
         if self._ways[0] != self._sequence:
             self._ways = self._sequence, {}
         ways = self._ways[1]
@@ -177,14 +178,14 @@ class Routes:
         pass
 
     def _changes(self) -> Callable[[], int]:
-        """Return the change counter for a listing."""
+        """Return the change counter of a listing, which differs at each call during ``unrest``."""
         if not self.unrest:
             return lambda: self._sequence
         self.unrest -= 1
         return functools.partial(next, itertools.count())
 
     def _list(self, kind: int, family: int) -> _Bodies:
-        # Cost: each part of a listing requests the whole.
+        # Cost: each part of a listing asks for all items.
         if self._listed[0] != self._sequence:
             self._listed = self._sequence, {}
         listed = self._listed[1]
@@ -288,13 +289,13 @@ def _route_bodies(link: Link) -> list[tuple[int, bytes]]:
 
 
 def _next_hops(link: int, gateways: list[bytes]) -> bytes:
-    """Return the attribute for several next hops, instead of the one for a single link."""
+    """Return the attribute for several next hops, which replaces that for a single link."""
     some = [_NEXT_HOP.pack(_NEXT_HOP.size + len(one), 0, 0, link) + one for one in gateways]
     return wire.attribute(9, b"".join(some))
 
 
 def _by_gateway(network: str, gateway: str) -> bytes:
-    """Return the attribute for a gateway, which differs if the gateway has the other family."""
+    """Return the attribute for a gateway; it is another one if the route has the other family."""
     one = ipaddress.ip_address(gateway)
     if one.version == _network(network).version:
         return wire.attribute(5, one.packed)

@@ -1,4 +1,4 @@
-"""Simulated netlink sockets: answers, listings in parts, events that a classic BPF program accepts.
+"""Simulated netlink sockets: answers, listings in parts, events filtered by classic BPF programs.
 
     send ──▶ subsystem ──▶ answers, or a listing, of which each recv makes one more part
     another program changes something ──▶ multicast ──▶ filter accepts it ──▶ queue, or it is lost
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _ATTACH_FILTER, _DETACH_FILTER, _SNDBUFFORCE = 26, 27, 32
 _INSTRUCTION = struct.Struct("=HBBI")
-# The part of a send buffer that the kernel reserves (netlink_sendmsg), and net.core.wmem_max.
+# The part of a send buffer that the kernel reserves (netlink_sendmsg); net.core.wmem_max.
 _OVERHEAD_BYTES, _WMEM_MAX = 32, 212_992
 _DESCRIPTORS = itertools.count(10_000)
 
@@ -45,9 +45,8 @@ class Listing:
     """A dump that is being read.
 
     Args:
-        items: Returns the current kinds and bodies of all messages.
-        sequence: Returns a number that changes whenever what is listed does; None: the kernel
-            doesn't notice changes.
+        items: Returns the current kinds and bodies of all messages. sequence: Returns a number that
+        changes whenever the listed objects do; None: the kernel doesn't detect changes.
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class NetlinkSocket:
         return self._fd
 
     def dup(self) -> NetlinkSocket:
-        """All copies are one object here."""
+        """Return this object, which counts its copies."""
         self._copies += 1
         return self
 
@@ -184,7 +183,7 @@ class NetlinkSocket:
         return data
 
     def close(self) -> None:
-        """Resources that the socket owns are freed with its last copy."""
+        """Close one copy; with the last one, resources that the socket owns are freed."""
         if self._fd < 0:
             return
         self._copies -= 1
@@ -193,11 +192,11 @@ class NetlinkSocket:
             self._kernel.forget(self)
 
     def is_readable(self) -> bool:
-        """Return whether epoll would report it as readable."""
+        """Return whether epoll would report the socket as readable."""
         return self._has_lost or self._is_ready()
 
     def take(self) -> bytes:
-        """Return the next datagram after :meth:`is_readable`; no system call."""
+        """Return the next datagram, which :meth:`is_readable` found; not a system call."""
         return self._queue.popleft().data
 
     def put(self, data: bytes, *, after_call: int = 0) -> None:
@@ -219,7 +218,7 @@ class NetlinkSocket:
         self._queue.append(Waiting(data, 0.0, after_call))
 
     def begin(self, listing: Listing) -> None:
-        """Begin a listing; only one can be in progress."""
+        """Begin a listing; a socket can have only one in progress."""
         self.listing = listing
         self.continue_listing()
 
@@ -237,7 +236,7 @@ class NetlinkSocket:
         return first.at <= self._kernel.now() and first.after_call <= self._kernel.calls
 
     def _wait(self) -> None:
-        """Advance the time until a datagram can be read, or to the socket's timeout."""
+        """Advance the time until a datagram can be read or the socket's timeout expires."""
         longest = 3600.0 if self._timeout is None else self._timeout
         until = self._kernel.now() + longest
         if self._queue:

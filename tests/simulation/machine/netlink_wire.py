@@ -25,7 +25,7 @@ NETFILTER_BYTES = 4
 
 
 class Request(NamedTuple):
-    """One message of a program."""
+    """One message that a program has sent."""
 
     kind: int
     flags: int
@@ -38,7 +38,7 @@ Attributes = list[tuple[int, bytes]]
 
 
 def requests(datagram: bytes) -> Iterator[Request]:
-    """Yield the messages of a datagram; a truncated one ends it."""
+    """Yield the messages of a datagram, up to a truncated one."""
     start = 0
     while start + HEADER_BYTES <= len(datagram):
         size, kind, flags, number, _ = _HEADER.unpack_from(datagram, start)
@@ -55,7 +55,7 @@ def message(kind: int, flags: int, number: int, port: int, body: bytes) -> bytes
 
 
 def answer(request: Request, code: int, port: int) -> bytes:
-    """Return the ACK or error for a message, for a socket with NETLINK_CAP_ACK."""
+    """Return the ACK or error for a message, without its body, as with NETLINK_CAP_ACK."""
     body = struct.pack("=i", -code) + request.header
     return message(ERROR, F_CAPPED, request.number, port, body)
 
@@ -65,7 +65,7 @@ def done(number: int, flags: int, port: int) -> bytes:
 
 
 def attributes(body: bytes, start: int = 0) -> Attributes:
-    """Return types and values of attributes in their order."""
+    """Return the types and values of attributes, in their order."""
     found: Attributes = []
     end = len(body)
     while start + _ATTRIBUTE_BYTES <= end:

@@ -1,4 +1,4 @@
-"""A simulated nf_tables at the level of netlink messages, with its failures.
+"""A simulated nf_tables at the level of netlink messages, which can be made to fail.
 
     send ── batch ──▶ Transaction ── all of it ──▶ ruleset, generation + 1, events
                                   └─ refused ────▶ as it was
@@ -46,7 +46,7 @@ class NfTables:
         self._kernel = kernel
         self._rng = rng
         self.ruleset = Ruleset()
-        # Cached listings of this ruleset, without elements.
+        # The ruleset whose listings are cached, except those of elements.
         self._listed_of = self.ruleset
         self._listed: dict[tuple[int, int, bytes, bytes], listing.Bodies] = {}
         self.conntrack = Conntrack(kernel)
@@ -81,7 +81,7 @@ class NfTables:
                 self._receive_query(sock, request)
 
     def forget(self, sock: NetlinkSocket) -> None:
-        """The socket's owned tables are deleted with it."""
+        """Delete the tables that a closed socket owns."""
         owned = [p for p, one in self.ruleset.tables.items() if one.owner == sock.port]
         if owned:
             self.ruleset = self.ruleset.copy()
@@ -119,7 +119,7 @@ class NfTables:
     ) -> Callable[[], listing.Bodies]:
         lost = -1
         place = wire.name(found.get(1)), wire.name(found.get(2))
-        # No two listings of a set omit the same element.
+        # Two listings in a row never omit elements of the same set.
         if self.rehashes and kind == GET_ELEMENT and self._rehashed != place:
             self.rehashes -= 1
             self.lacked += 1

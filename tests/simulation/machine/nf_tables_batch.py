@@ -47,9 +47,10 @@ from .nf_tables_state import (
 _SET_FLAGS = ANONYMOUS | CONSTANT | INTERVAL | MAP | TIMEOUT | DYNAMIC | CONCATENATED
 _DEPTH_MAX = 16
 _KINDS = ("filter", "nat", "route")
-# NF_IP_PRI_CONNTRACK: nat chains have a later priority.
+# NF_IP_PRI_CONNTRACK: nat chains must have a higher priority value.
 _TRACKING = -200
-# The hooks where each translating or refusing expression is allowed, and the required chain type.
+# The hooks where each translating or refusing expression is allowed, and the chain type that it
+# requires.
 _HOOKS = {
     "redir": ("nat", (PREROUTING, OUTPUT)),
     "masq": ("nat", (POSTROUTING,)),
@@ -68,7 +69,7 @@ class Refusal(Exception):
 
 
 class Event(NamedTuple):
-    """A change that a transaction made, for programs that watch."""
+    """A change by a transaction, of which programs that watch are notified."""
 
     kind: int
     family: int
@@ -166,7 +167,7 @@ class Transaction:
         if 1 in found:
             tables = [self._look_up(family, wire.name(found[1]))]
         else:
-            # Tables that other sockets own stay.
+            # Tables that other sockets own are kept.
             tables = [
                 one for one in self.ruleset.of_family(family) if one.owner in (0, self._owner)
             ]
@@ -244,7 +245,7 @@ class Transaction:
         return one
 
     def _bound(self, table: Table, one: Expression) -> Expression:
-        """Return a lookup with the name of its set, which the message may give as a number."""
+        """Return a lookup with its set's name, for which the message may have the set's ID."""
         found = table.sets.get(one.set_name) or self._new_sets.get(one.number(4))
         if found is None or found.name not in table.sets:
             raise Refusal(errno.ENOENT)

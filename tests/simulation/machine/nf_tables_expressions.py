@@ -1,4 +1,4 @@
-"""Interprets the expressions of rules for a packet, as the kernel's nft_do_chain() does.
+"""Evaluates the expressions of rules for a packet, as the kernel's nft_do_chain() does.
 
 Source: net/netfilter/nf_tables_core.c, nft_*.c; include/uapi/linux/netfilter/nf_tables.h.
 """
@@ -70,7 +70,7 @@ class Packet:
 
     @property
     def status(self) -> int:
-        """Return ``ct status``."""
+        """Return the value of ``ct status``."""
         return DESTINATION_TRANSLATED if self.to != self.flow.dialled else 0
 
     def headers(self) -> tuple[Place, bytes, bytes]:
@@ -97,8 +97,8 @@ class Moment:
     """The time of an evaluation, and the state that it depends on and changes.
 
     Args:
-        draw: Returns a number below another one, at random.
-        has_effects: Whether counters count and elements are added to dynamic sets.
+        draw: Returns a random number from 0 to below its argument.
+        has_effects: Whether counters are incremented and elements added to dynamic sets.
     """
 
     def __init__(self, now: float, draw: Callable[[int], int], *, has_effects: bool) -> None:
@@ -130,7 +130,7 @@ class Registers:
         """A bit for each register."""
 
     def put(self, part: int, value: bytes) -> None:
-        """Write a value from a register on; the rest of its last register becomes 0."""
+        """Write a value to registers from this one on; the rest of the last one becomes 0."""
         count = (len(value) + 3) >> 2
         if len(value) & 3:
             value = value.ljust(count * 4, b"\0")
@@ -138,14 +138,15 @@ class Registers:
         self._written |= _BITS[count] << part
 
     def get(self, part: int, width: int) -> bytes:
-        """Return the bytes that were written from a register on."""
+        """Return bytes from this register on, which must have been written."""
         bits = _BITS[(width + 3) >> 2] << part
         assert self._written & bits == bits, f"part {part} is read, but not written"
         return bytes(self._bytes[part * 4 : part * 4 + width])
 
 
 _BITS = tuple((1 << count) - 1 for count in range(17))
-# The first 4-byte slot of each register: NFT_REG_1 to 4 have 16 bytes, NFT_REG32_00 to 15 have 4.
+# The index of each register's first 4 bytes: NFT_REG_1 to 4 have 16 bytes, NFT_REG32_00 to 15 have
+# 4.
 _PART = {register: (register - 1) * 4 for register in range(1, 5)} | {
     register: register - 8 for register in range(8, 24)
 }
@@ -386,7 +387,7 @@ _STEPS: dict[str, Callable[[Expression], Step]] = {
     "cmp": _cmp_step,
     "ct": _ct_step,
     "dynset": _dynset_step,
-    # An IPv6 extension header: no packet of this simulation has one.
+    # Loads an IPv6 extension header: no simulated packet has one.
     "exthdr": lambda _: lambda *_: _BROKEN,
     "fib": _fib_step,
     "hash": _hash_step,
@@ -410,8 +411,8 @@ _PROTOCOLS = {6: b"\x06", 17: b"\x11"}
 
 
 def metadata(key: int, packet: Packet) -> bytes | None:
-    """Return a packet's metadata; None if it lacks that."""
-    # The keys that most rules use come first.
+    """Return the value of a packet's metadata key; None if the packet has none."""
+    # Cost: the keys that most rules use come first.
     if key == 15:
         return _IPV4 if packet.flow.version == 4 else _IPV6
     if key == 16:

@@ -41,10 +41,10 @@ class Absent(Exception):
 def items(
     ruleset: Ruleset, kind: int, family: int, found: dict[int, bytes], now: float, elements: int
 ) -> Bodies:
-    """Return kinds and bodies of the messages of a listing.
+    """Return the kinds and bodies of a listing's messages.
 
     Args:
-        elements: The maximum number of elements of a message.
+        elements: The maximum number of elements per message.
     """
     if kind == GET_TABLE:
         return [(NEW_TABLE, _table(table)) for table in ruleset.of_family(family)]
@@ -80,7 +80,7 @@ def items(
 
 
 def generation(ruleset: Ruleset) -> bytes:
-    """Return the body of the message with the generation."""
+    """Return the body of the message that contains the generation."""
     body = wire.netfilter(0, ruleset.generation & 0xFFFF) + wire.be32(1, ruleset.generation)
     return body + wire.be32(2, 1) + wire.string(3, "another")
 
@@ -130,7 +130,7 @@ _FIRST_PART = 8
 
 
 def _as_listed(one: Expression) -> list[tuple[int, bytes]]:
-    """Return attributes as the kernel lists them, which may differ from the sent ones."""
+    """Return attributes as the kernel lists them: they may differ from those that were sent."""
     found = dict(one.attributes)
     for kind in _REGISTERS.get(one.name, ()):
         part = wire.number(found.get(kind)) - _FIRST_PART

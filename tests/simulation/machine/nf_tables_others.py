@@ -26,7 +26,7 @@ _BEGIN, _END = 0x10, 0x11
 
 
 class Another:
-    """One program; the kernel doesn't list its socket, so it gets no events."""
+    """One such program; its socket isn't registered with the kernel, so it gets no events."""
 
     def __init__(self, tables: NfTables, kernel: NetlinkKernel) -> None:
         self._tables = tables
@@ -37,7 +37,7 @@ class Another:
         """The order of the last chain that it saw."""
 
     def note_chains(self) -> None:
-        """Record which chains exist now."""
+        """Remember which chains exist now."""
         tables = self._tables.ruleset.tables.values()
         orders = [chain.order for table in tables for chain in table.chains.values()]
         self.last_chain = max(orders, default=0)
@@ -48,7 +48,7 @@ class Another:
         return self._sock.port
 
     def flush_ruleset(self) -> int:
-        """Delete all tables except those with an owner; return an error number."""
+        """Delete all tables except those with an owner; return an error number, or 0."""
         return self.commit(_request(DELETE_TABLE, 0, 0))
 
     def delete_table(self, table: Table) -> int:
@@ -121,7 +121,7 @@ class Another:
         frame = wire.netfilter(0, 10)
         begin = wire.message(_BEGIN, wire.F_REQUEST, self._number, 0, frame)
         end = wire.message(_END, wire.F_REQUEST, self._number, 0, frame)
-        # Faults are for the product's transactions only.
+        # Faults affect only the product's transactions.
         faults, self._tables.faults = self._tables.faults, []
         slow, self._kernel.slow_answers = self._kernel.slow_answers, []
         self._tables.receive(self._sock, b"".join((begin, *messages, end)))
@@ -167,7 +167,7 @@ def drop() -> bytes:
 
 
 def translate_all(ip: str, port: int, protocol: int = socket.IPPROTO_TCP) -> bytes:
-    """Return expressions that translate all IPv4 packets of a protocol to one destination."""
+    """Return expressions that give all IPv4 packets of a protocol the same new destination."""
     family = wire.nest(3, wire.attribute(1, bytes([socket.AF_INET])))
     value = wire.nest(3, wire.attribute(1, bytes([protocol])))
     return (

@@ -4,7 +4,7 @@
                                   └▶ elsewhere: forward ─▶ postrouting ─▶ an endpoint
     from this node     output ─▶ here: prerouting, input; elsewhere: postrouting
 
-A first packet is evaluated; a conntrack entry decides about all others of its flow.
+Chains are evaluated for a flow's first packet; its conntrack entry decides about all others.
 
 Source: net/netfilter/core.c, nf_nat_core.c (nf_nat_inet_fn), nft_chain_nat.c.
 """
@@ -77,7 +77,7 @@ class Outcome(NamedTuple):
 
 
 class Evaluation(Moment):
-    """Evaluates chains at one moment."""
+    """Evaluates chains at one moment, for one packet after another."""
 
     def run(self, table: Table, chain: Chain, packet: Packet) -> int:
         """Return ACCEPT, DROP or REJECTED."""
@@ -86,7 +86,7 @@ class Evaluation(Moment):
 
     def _run(self, table: Table, chain: Chain, packet: Packet) -> int:
         for rule in chain.rules:
-            # Cost: half of all rules stop matching here.
+            # Cost: half of all rules are ruled out here.
             if rule.guard is not None and metadata(rule.guard[0], packet) != rule.guard[1]:
                 continue
             verdict = self._rule(table, rule, packet)
@@ -120,11 +120,11 @@ def _all_listen(_protocol: int, _port: int) -> bool:
 
 
 class Packets:
-    """Sends packets through one network namespace.
+    """Sends packets through the hooks of one network namespace.
 
     Args:
-        draw: Returns a number below another one, at random.
-        listens: The sockets of this node.
+        draw: Returns a random number from 0 to below its argument.
+        listens: Returns whether a port's socket is the product's; None if there is none.
     """
 
     def __init__(
@@ -155,13 +155,13 @@ class Packets:
 
         Args:
             is_local: Whether a program of this node sends it.
-            draw: Like the class's.
+            draw: Replaces the ``draw`` of the class.
         """
         evaluation = Evaluation(self._now(), draw or self._draw, has_effects=False)
         return self._first(flow, evaluation, is_local, mark)
 
     def send(self, flow: Flow, *, is_local: bool = False) -> tuple[Outcome, Entry | None]:
-        """Send a packet: the first of its flow, or a later one; return its entry, if it has one."""
+        """Send a flow's first packet or a later one; return its outcome, and its entry if any."""
         entries = self._tables.conntrack.entries
         if (entry := entries.get(flow)) is not None:
             return self._followed(entry), entry
@@ -174,7 +174,7 @@ class Packets:
         return outcome, self._tables.conntrack.add(flow, to, is_translated=is_translated)
 
     def _followed(self, entry: Entry) -> Outcome:
-        """Return the destination of an entry; of the filter chains, those of input decide."""
+        """Return the outcome of a later packet; only the filter chains of input are evaluated."""
         to = entry.leads_to
         if not self._is_here(to.ip):
             is_translated = to != entry.flow.dialled
@@ -196,7 +196,7 @@ class Packets:
     def _received(self, packet: Packet) -> Outcome:
         """Return a packet's outcome at a socket of this node, or without one."""
         if self.listens(packet.flow.protocol, packet.to.port) is None:
-            # The RST of the network stack removes an entry without a reply.
+            # The network stack's RST removes an entry that has seen no reply.
             return Outcome(Kind.REFUSED, packet.to, has_entry=packet.flow.protocol != TCP)
         if packet.to != packet.flow.dialled:
             return Outcome(Kind.TO_PORT, packet.to)
@@ -277,7 +277,7 @@ class Packets:
         return self._routes.is_local(ip) or ip.startswith("127.")
 
     def _address_here(self, packet: Packet) -> str:
-        """Return the address that ``redirect`` translates to; empty if there is none: it drops."""
+        """Return the address that ``redirect`` translates to; empty: it drops the packet."""
         version = packet.flow.version
         if packet.hook == OUTPUT or packet.in_link is None:
             return "127.0.0.1" if version == 4 else "::1"
@@ -292,7 +292,7 @@ def _ended(code: int) -> Outcome | None:
 
 
 def in_words(outcome: Outcome) -> str:
-    """Format the destination of a packet, without the address of this node."""
+    """Format a packet's outcome; a port of this node is shown without its address."""
     place = outcome.place
     if outcome.kind is Kind.TO_PORT and place is not None:
         return f"port {place.port}"

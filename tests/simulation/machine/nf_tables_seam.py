@@ -38,7 +38,7 @@ class InlineThread:
 
 
 class Sysctls:
-    """The sysctls of a node that steering reads."""
+    """Those sysctls of a node that steering reads."""
 
     def __init__(self) -> None:
         self.zeros: set[str] = set()
@@ -57,7 +57,7 @@ def names(
     """Return modules, names in them, and the replacements.
 
     Args:
-        process: Returns the PID of the current process: listings are shared within a process.
+        process: Returns the PID of the current process, within which listings are shared.
     """
     module = socket_module(kernel)
     clocks = SimpleNamespace(monotonic=kernel.clock, time=Clocks.time)
@@ -84,7 +84,7 @@ def installed(
     """Connect the product to a simulated kernel within the block; arguments as in :func:`names`."""
     patches = names(kernel, sysctls, process)
     undo = [(module, name, vars(module)[name]) for module, name, _ in patches]
-    # The clocks of listings are default values of arguments.
+    # The clocks of listings are default arguments.
     defaults = NodeListings.__init__.__defaults__
     NodeListings.__init__.__defaults__ = (kernel.clock, kernel.cpu_clock)
     for module, name, value in patches:

@@ -31,7 +31,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Expression:
-    """One expression of a rule; a lookup has the set's name in the kernel."""
+    """One expression of a rule; a lookup has its set's name, not the set's ID."""
 
     name: str
     attributes: tuple[tuple[int, bytes], ...] = ()
@@ -62,37 +62,37 @@ class Expression:
 
     @functools.cached_property
     def first_numbers(self) -> tuple[int, int, int, int]:
-        """Its attributes 1 to 4 as numbers."""
+        """The expression's attributes 1 to 4 as numbers."""
         return self.number(1), self.number(2), self.number(3), self.number(4)
 
     @functools.cached_property
     def value(self) -> bytes:
-        """The data that it compares with, or writes to a register."""
+        """The data that the expression compares with, or writes to a register."""
         kind = 3 if self.name == "cmp" else 2
         return wire.table_of(self.get(kind)).get(1, b"")
 
     @functools.cached_property
     def masks(self) -> tuple[bytes, bytes]:
-        """The bits that it keeps, and the bits that it flips afterwards."""
+        """The bits that the expression keeps, and the bits that it then flips."""
         return wire.table_of(self.get(4))[1], wire.table_of(self.get(5))[1]
 
     @functools.cached_property
     def set_name(self) -> str:
-        """The set that it looks up or changes; empty for none."""
+        """The set that the expression looks up or changes; empty for none."""
         if self.name == "lookup":
             return wire.name(self.get(1))
         return wire.name(self.get(1)) if self.name == "dynset" else ""
 
     @functools.cached_property
     def verdict(self) -> Verdict | None:
-        """Its own verdict."""
+        """The expression's own verdict; None if it has none."""
         if self.name != "immediate" or self.number(1):
             return None
         return read_verdict(wire.table_of(self.get(2)).get(2))
 
 
 def read_verdict(packed: bytes | None) -> Verdict | None:
-    """Return the verdict in data; None if it has none."""
+    """Return the verdict that data contains; None if it contains none."""
     if packed is None:
         return None
     found = wire.table_of(packed)
@@ -111,7 +111,7 @@ class Rule:
 
     @functools.cached_property
     def guard(self) -> tuple[int, bytes] | None:
-        """The protocol that a packet must have, or the rest isn't evaluated."""
+        """A metadata key, and the value that a packet must have for the rest to be evaluated."""
         if len(self.expressions) < 2:
             return None
         first, second = self.expressions[:2]
@@ -267,7 +267,7 @@ class Ruleset:
         return [one for one in self.tables.values() if family in (0, one.family)]
 
     def text(self, *, without: Callable[[str], bool]) -> list[str]:
-        """Return tables as text, except those with such names; without pins and counts."""
+        """Return tables as lines of text, except those with such names; omits pins and counters."""
         lines = []
         for (family, name), table in sorted(self.tables.items()):
             if without(name):

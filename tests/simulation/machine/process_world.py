@@ -1,4 +1,4 @@
-"""A base for runs of processes: a node, its plan, and processes that exit or stop."""
+"""The base of runs with processes: a node, its plan, and processes that exit or stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AnyMachine = TypeVar("AnyMachine", bound=Machine)
 
 
 class _Lines(logging.Handler):
-    """Passes the product's log lines to a world."""
+    """A handler that passes the product's log lines to a world."""
 
     def __init__(self, world: ProcessWorld[AnyMachine], level: int) -> None:
         super().__init__(level)
@@ -53,7 +53,7 @@ class ProcessWorld(Generic[AnyMachine]):
         self.is_calm = self.is_finishing = self.is_over = False
 
     def take_line(self, record: logging.LogRecord) -> None:
-        """Handle a log line of the product."""
+        """Check a log line of the product."""
         raise NotImplementedError
 
     def installed(self) -> AbstractContextManager[None]:
@@ -65,7 +65,7 @@ class ProcessWorld(Generic[AnyMachine]):
         raise NotImplementedError
 
     def after_step(self) -> None:
-        """Check the node after each step."""
+        """Check the node; called after each step."""
         raise NotImplementedError
 
     @property
@@ -108,13 +108,13 @@ class ProcessWorld(Generic[AnyMachine]):
             process.kernel.fails.clear()
 
     def kill(self, kind: str, number: int) -> None:
-        """Kill a process of a kind, if any exists."""
+        """Kill a process of this kind, if one exists."""
         process = self._one_of(kind, number)
         if process is not None:
             process.die(-9)
 
     def stop_for(self, kind: str, number: int, seconds: float) -> Process | None:
-        """Stop a process of a kind for a while, and return it."""
+        """Suspend a process of this kind for a while, and return it; None if none exists."""
         process = self._one_of(kind, number)
         if process is not None:
             self.note(f"{process.name}: stopped for {seconds:g} s")

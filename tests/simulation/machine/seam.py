@@ -76,7 +76,7 @@ class _Stat:
 
 @functools.cache
 def _decoder(of: Any) -> msgspec.json.Decoder[Any]:
-    """Return the decoder of a message type; it has no state."""
+    """Return the decoder of a message type; runs share it, because it has no state."""
     return msgspec.json.Decoder(of)
 
 
@@ -85,7 +85,7 @@ def _nothing(*_args: Any, **_kwargs: Any) -> None:
 
 
 def _choose(sock: Any, _family: int = 0, count: int = 0) -> None:
-    """The program belongs to the whole group."""
+    """Set how the sockets of a port's group are chosen."""
     sock.core.shared.sharers.by_client = count
 
 
@@ -105,7 +105,8 @@ def _names(machine: Machine, kernel: Any, descriptors: int) -> dict[str, Any]:
         "socket": _namespace(socket, socket=kernel.socket),
         "_socket": _namespace(_socket, socket=kernel.socket),
         "Clocks": SimpleNamespace(monotonic=machine.timeline.clock, time=Clocks.time),
-        # Creating a decoder takes as long as decoding a hundred messages, and a run creates dozens.
+        # Creating a decoder takes as long as decoding a hundred messages, and each run would create
+        # dozens.
         "msgspec": _namespace(msgspec, json=_namespace(msgspec.json, Decoder=_decoder)),
         "gc": _namespace(gc, collect=_nothing, freeze=_nothing),
         "resource": _namespace(resource, getrlimit=lambda _what: (descriptors, descriptors)),
@@ -133,7 +134,7 @@ def _names(machine: Machine, kernel: Any, descriptors: int) -> dict[str, Any]:
 
 
 class _WorkerMain(worker_main.WorkerMain):
-    """A WorkerMain that drops no privileges, and that the oracles can inspect."""
+    """A WorkerMain that keeps its privileges, and that oracles can inspect."""
 
     def __init__(self, machine: Machine, loop: Any, sock: Any) -> None:
         super().__init__(loop, sock, confine=_nothing)
@@ -153,7 +154,7 @@ def installed(
     """Connect the product to a simulated node within the block.
 
     Args:
-        rng: For random choices of a node.
+        rng: Draws the node's random choices.
         descriptors: The descriptor limit of a process.
         constants: Other values for constants of ``plane``, wherever a module has them.
         watching: Replaces methods of classes, for oracles: class, name, value.

@@ -44,9 +44,9 @@ _INTERFACE_OPTIONS = {
 
 
 class Died(GeneratorExit):
-    """The process that makes a system call is dead, so the code after the call must not run.
+    """The process that makes a system call is dead, so the code after the call mustn't run.
 
-    Being a GeneratorExit, it also ends the clean-up of a coroutine that is collected later.
+    As a GeneratorExit, it also ends the clean-up of a coroutine that is garbage-collected later.
     """
 
 
@@ -89,7 +89,7 @@ class ProcessKernel(Kernel):
 
     def enter(self, call: str) -> None:
         """Overrides Kernel.enter(): the process may die here."""
-        # Like the original, without its call and without events before it: there are none.
+        # Like the original, but inlined, and without running events first: none are due.
         self.calls += 1
         if self.calls > MAX_CALLS:
             raise Runaway
@@ -102,7 +102,7 @@ class ProcessKernel(Kernel):
             raise Died
 
     def lack(self, call: str) -> None:
-        """Raise the error of a call for which a resource is short."""
+        """Raise the error of this call if its resource is short."""
         if (number := self.fails.get(call)) is None:
             return
         if self.spared:
@@ -322,7 +322,7 @@ class ProcessSocket(SimulatedSocket):
         return data, rights, 0, None
 
     def recv(self, most: int, flags: int = 0) -> bytes:
-        """Receives no descriptors."""
+        """Receive data with which no descriptors come."""
         if not isinstance(self.core, UnixEnd):
             return super().recv(most, flags)
         data, rights, *_ = self.recvmsg(most)

@@ -1,4 +1,4 @@
-"""Ports and Unix sockets behave on both kernels as the control half relies on."""
+"""Ports and Unix sockets behave on both kernels as the control half expects."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def system(request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
 
 @pytest.fixture
 def bind(system: SimpleNamespace) -> Iterator[Open]:
-    """Return a function that opens a socket with options, on another one's port or on any."""
+    """Return a function that opens a socket on a free port, or on that of ``beside``."""
     with contextlib.ExitStack() as stack:
 
         def bind(kind: int, *options: tuple[int, int, int], beside: Any = None) -> Any:
@@ -102,7 +102,7 @@ def in_use() -> contextlib.AbstractContextManager[object]:
 
 
 @pytest.mark.parametrize("kind", [TCP, UDP])
-def test_a_second_socket_cannot_bind_a_port(bind: Open, kind: int) -> None:
+def test_a_second_socket_cannot_bind_a_port_in_use(bind: Open, kind: int) -> None:
     first = bind(kind)
     with in_use():
         bind(kind, beside=first)
@@ -121,7 +121,7 @@ def test_sockets_with_reuse_port_share_a_port(bind: Open, kind: int) -> None:
 
 
 @pytest.mark.parametrize("leaves", ["is deaf", "is closed"])
-def test_the_last_reuse_port_socket_takes_the_index_of_a_closed_one(
+def test_the_last_reuse_port_socket_takes_the_index_of_one_that_leaves(
     system: SimpleNamespace, bind: Open, leaves: str
 ) -> None:
     first = bind(UDP, REUSE_PORT)
@@ -162,10 +162,10 @@ def test_a_second_socket_cannot_bind_a_listening_port(bind: Open) -> None:
 
 
 @pytest.mark.parametrize("may_reuse", [True, False])
-def test_a_port_may_be_bound_after_shutdown_only_with_reuse_address(
+def test_a_port_can_be_bound_after_shutdown_only_with_reuse_address(
     bind: Open, may_reuse: bool
 ) -> None:
-    # When a socket is shut down, the kernel releases a port that it chose itself.
+    # On shutdown, the kernel releases a port that it chose itself; so another socket gets it first.
     probe = bind(TCP, REUSE_ADDRESS)
     first = bind(TCP, REUSE_ADDRESS, beside=probe)
     first.listen(5)
@@ -188,7 +188,7 @@ def _rights(sock: Any) -> list[Any]:
 
 
 def _read(end: Any) -> tuple[bytes, int]:
-    """Return bytes, and the number of descriptors that came with them."""
+    """Return received bytes, and the number of descriptors that came with them."""
     data, ancillary, _, _ = end.recvmsg(100, socket.CMSG_SPACE(40))
     count = sum(len(rights) // 4 for _, _, rights in ancillary)
     return data, count

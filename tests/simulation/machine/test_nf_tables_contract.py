@@ -1,4 +1,4 @@
-"""Behaviour of nf_tables that steering relies on, for the simulated kernel and the real one."""
+"""Behaviour of nf_tables that steering relies on, of the simulated and the real kernel."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[Contract]:
 
 
 def table() -> TableWriter:
-    """Return a function that writes an existing table."""
+    """Return a writer for the table of these tests."""
     return TableWriter("ours")
 
 
@@ -71,7 +71,7 @@ def small_table() -> list[bytes]:
 
 
 def changes(**kwargs: Any) -> dict[str, Any]:
-    """Return transactions, each with its result."""
+    """Return the messages of transactions that change the table, by name."""
 
     def of(change: Any) -> list[bytes]:
         writer = table()
@@ -256,13 +256,13 @@ def test_listing_a_nonexistent_table_or_set_fails_with_enoent(
     assert caught.value.errno == errno.ENOENT
 
 
-def test_listing_the_rules_of_a_nonexistent_table_returns_none(kernel: Contract) -> None:
+def test_listing_the_rules_of_a_nonexistent_table_returns_no_rules(kernel: Contract) -> None:
     program = kernel.program()
     body = wire.netfilter(INET) + wire.string(1, "gone")
     assert program.list(GET_RULE, body).items == []
 
 
-def test_an_owned_table_belongs_to_its_socket(kernel: Contract) -> None:
+def test_an_owned_table_is_deleted_only_with_its_socket(kernel: Contract) -> None:
     program, other = kernel.program(), kernel.program()
     made = table()
     made.create(is_owned=True)
@@ -319,7 +319,7 @@ def test_both_kernels_list_the_products_tables_identically() -> None:
 def _comparable(definition: Any) -> Any:
     if not hasattr(definition, "expressions"):
         return definition
-    # The kernel decides the order of attributes.
+    # The kernel may list attributes in another order.
     found = [
         (one.name, sorted((kind, tree(value)) for kind, value in one.attributes().items()))
         for one in definition.expressions()

@@ -1,4 +1,4 @@
-"""Destinations of packets: simulated verdicts, and real connections with the same rules."""
+"""Destinations of packets: simulated verdicts agree with real connections by the same rules."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Real:
         return server
 
     def dial(self, client: str, to: tuple[str, int]) -> str:
-        """Return the target of a connection."""
+        """Connect a client; return the target that it reaches."""
         with (self.node if client == NODE else self.other).tcp() as sock:
             sock.bind((client, 0))
             try:
@@ -155,7 +155,7 @@ async def steer() -> NftablesSteering:
     return steering
 
 
-def test_connections_reach_the_same_target_as_in_the_simulated_kernel(real: Real) -> None:
+def test_real_connections_reach_a_target_that_the_simulated_kernel_allows(real: Real) -> None:
     kernel, packets = simulated()
     with installed(kernel, Sysctls(), lambda: -1):
         steering_of_sim = steer()

@@ -53,20 +53,20 @@ class AgentRun:
 
     @property
     def has_served(self) -> bool:
-        """Whether a round of it was ever applied."""
+        """Whether any of its rounds was ever applied."""
         return self.served_at < float("inf")
 
     def note_served(self) -> None:
-        """Record that a round of it is applied; idempotent."""
+        """Record that one of its rounds has been applied; idempotent."""
         self.served_at = min(self.served_at, self.world.timeline.now)
 
     def stop(self) -> None:
-        """Stop it in an orderly way."""
+        """Stop the agent in an orderly way."""
         self.ends_since = min(self.ends_since, self.world.timeline.now)
         self._stop.set()
 
     async def run(self) -> int:
-        """Serve until it is stopped or fails; return the exit status."""
+        """Serve until the agent is stopped or fails; return its exit status."""
         world, plan = self.world, self.world.plan
         settings, is_later = plan.settings, world.agents[0] is not self
         options = Options(

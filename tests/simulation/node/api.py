@@ -5,8 +5,8 @@
 
 Rule 1: it answers like kube-apiserver, as the contract tests check, and its faults are those of
 networks, proxies and restarts.
-Rule 2: it is blocked while it is silent, and nothing is lost by that.
-Rule 3: a list is of one state, also in pages.
+Rule 2: while it is silent, requests and responses wait; none is lost.
+Rule 3: all pages of a list show the same state.
 
 Source: Kubernetes API concepts; apiserver/pkg/storage/cacher.
 """
@@ -41,7 +41,7 @@ KIND_OF = {
     "leases": "Lease",
     "daemonsets": "DaemonSet",
 }
-# How long a server waits for its watch cache to reach a revision.
+# How long a server waits until its watch cache has reached a revision.
 _FRESH_S = 3.0
 _TOO_LARGE = "Too large resource version: {}, current: {}"
 _TOO_OLD = "The provided continue parameter is too old to display a consistent list result."
@@ -126,12 +126,12 @@ class ApiServer:
             exchange.reset("Connection reset by peer")
 
     def end_watches(self) -> None:
-        """End all watches, as when they time out."""
+        """End all watches, as their timeout does."""
         for watch in list(self.watches):
             self._end_watch(watch)
 
     def stall(self) -> None:
-        """Stall the current connections, without an error."""
+        """Stop the traffic on the current connections, without an error."""
         for exchange in self._exchanges:
             exchange.is_stalled = True
 
@@ -148,7 +148,7 @@ class ApiServer:
         retry_after_s: int = 0,
         message: str = "",
     ) -> None:
-        """Refuse requests for a while."""
+        """Refuse matching requests for a while."""
         until = self.timeline.now + seconds
         self.refusals.append(Refusal(until, code, resource, retry_after_s, message))
 
@@ -157,12 +157,12 @@ class ApiServer:
         self.cuts.append(cut)
 
     def send_to_watches(self, resource: str, line: bytes) -> None:
-        """Send any line to all watches of a kind."""
+        """Send a line, valid or not, to all watches of a kind."""
         for watch in [each for each in self.watches if each.wanted.resource == resource]:
             watch.exchange.send(line)
 
     def answer_lists(self, resource: str, body: bytes) -> None:
-        """Send another answer to the next list of a kind."""
+        """Answer the next list request for a kind with this body instead."""
         self.wrong_lists[resource] = body
 
     def stop(self) -> None:
@@ -176,7 +176,7 @@ class ApiServer:
         self.silent_until = 0.0
 
     def start(self, *, behind: int = 0, behind_s: float = 0.0) -> None:
-        """Begin with an empty watch cache.
+        """Start the server, without history in its watch cache.
 
         Args:
             behind: How many of the newest writes are missing for ``behind_s`` seconds.
@@ -188,7 +188,7 @@ class ApiServer:
         self.is_up = True
 
     def _load(self, count: int) -> None:
-        """Load the objects after that many writes, without history."""
+        """Load the objects as they were after that many writes, without history."""
         self._epoch += 1
         self.objects = FakeObjects()
         for each in self.etcd.log[:count]:
@@ -199,7 +199,7 @@ class ApiServer:
 
     def _follow(self, _event: WatchEvent | None) -> None:
         if not self.is_up:
-            # The server reads all objects at its start.
+            # The server reads all objects when it starts.
             return
         now = self.timeline.now
         self._applied_at = max(self._applied_at, now + self.lag_s * self.rng.random())
@@ -235,7 +235,7 @@ class ApiServer:
         target = target_of(exchange.path)
         self._cut(exchange, target)
         if self.rng.random() < 0.5:
-            # The list that it read is outdated when it arrives.
+            # The server reads the state now, so that the response is outdated when it arrives.
             exchange.hold(delay_s)
             self._answer(exchange, target)
         else:
@@ -257,7 +257,7 @@ class ApiServer:
             return
 
     def hang_up(self, exchange: Exchange) -> None:
-        """Finish an exchange."""
+        """Forget an exchange whose client has gone."""
         self._exchanges.pop(exchange, None)
         self._ending.pop(exchange, None)
         for watch in [each for each in self.watches if each.exchange is exchange]:
@@ -270,7 +270,7 @@ class ApiServer:
         query = exchange.query
         if refusal is not None:
             if exchange.method != "GET" and refusal.code >= 500 and self.rng.random() < 0.3:
-                # The write succeeded, but the answer was too late.
+                # The write succeeds, but the client gets an error.
                 self._write(exchange, target)
             text = refusal.text
             self._respond_bytes(exchange, refusal.code, text, refusal.retry_after_s)
@@ -330,7 +330,7 @@ class ApiServer:
     def _list_from(
         self, exchange: Exchange, wanted: ObjectFilter, version: int, until: float
     ) -> None:
-        """Send a list that isn't older than a version, once the watch cache has it."""
+        """Send a list at least as new as a revision, once the watch cache has reached that."""
         if exchange not in self._exchanges:
             return
         if self.revision < version:
@@ -352,7 +352,7 @@ class ApiServer:
         items: list[Object],
         limit: int,
     ) -> None:
-        # A query for history isn't paged, nor is the list of all Nodes.
+        # Neither a query for lost history nor a list of all Nodes gets the wrong answer.
         is_one = exchange.query.get("limit") != "1" and (wanted.resource != "nodes" or wanted.name)
         if is_one and (wrong := self.wrong_lists.pop(wanted.resource, None)) is not None:
             self._respond_bytes(exchange, 200, wrong, 0.0)
@@ -363,7 +363,7 @@ class ApiServer:
             token = f"{wanted.resource}-{len(self.etcd.pages)}-{len(rest)}-more-at-{revision}"
             self.etcd.pages[token] = (revision, rest)
             metadata |= {"continue": token, "remainingItemCount": len(rest)}
-        # Like the real server, it gives the kind once.
+        # Like the real server, it gives the kind once per list, not in each item.
         shown = [
             {key: value for key, value in item.items() if key not in ("kind", "apiVersion")}
             for item in items[: limit or len(items)]
@@ -401,7 +401,7 @@ class ApiServer:
         timeout_s = float(query.get("timeoutSeconds", 1800))
         self.timeline.after(timeout_s, self._end_watch, watch)
         if watch.has_bookmarks and self.bookmark_s:
-            # The last bookmark is sent shortly before the end.
+            # The last bookmark is sent shortly before the watch times out.
             self.timeline.after(timeout_s - 2.0, self._send_bookmark, watch)
             self._next_bookmark(watch)
 
@@ -438,7 +438,7 @@ class ApiServer:
             self._finish(watch.exchange)
 
     def pieces(self, size: int) -> Iterator[int]:
-        """Yield where each piece begins into which so many bytes are split."""
+        """Split so many bytes into pieces at random; yield the offset of each piece."""
         begin, most = 0, self.piece_max
         while begin < size:
             end = begin + self.rng.randint(1, most) if most else size

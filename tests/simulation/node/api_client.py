@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .api import ApiServer
 
 URL = "http://api.example:6443"
-# The wall clock at the start.
+# The wall clock at the start of a run.
 _UNIX_TIME = 1_790_000_000.0
 
 
@@ -38,7 +38,7 @@ class Address:
         self._cut_off: dict[str, float] = {}
 
     def client_for(self, loop: Any, node: str = "alice") -> SimulatedClient:
-        """Return a client on a node, for the process with that loop."""
+        """Return a client on a node, for the process that runs that loop."""
         client = SimulatedClient(self, loop, node)
         self.clients.append(client)
         return client
@@ -49,11 +49,11 @@ class Address:
         return self.rng.choice(up or self.servers)
 
     def cut_off_until(self, node: str) -> float:
-        """Return until when the network between a node and the servers is cut."""
+        """Return when the network between a node and the servers works again."""
         return self._cut_off.get(node, 0.0)
 
     def partition(self, node: str, seconds: float) -> None:
-        """Cut the network; connections for which the kernel's keepalive probes expire are lost."""
+        """Cut a node's network; connections are lost once the kernel's keepalive probes fail."""
         now = self.timeline.now
         self._cut_off[node] = max(self.cut_off_until(node), now + seconds)
         for client in self.clients:
@@ -108,7 +108,7 @@ class SimulatedClient:
         self.abort()
 
     def abort(self) -> None:
-        """Close all connections, like the kernel for a process that died."""
+        """Close all connections, as the kernel does for a process that died."""
         self.is_open = False
         for exchange in list(self.exchanges):
             exchange.close()
@@ -119,7 +119,7 @@ class SimulatedClient:
     async def send(
         self, method: str, path: str, body: Mapping[str, Any], *, content_type: str
     ) -> Response:
-        # The caller may change the body before it arrives.
+        # The caller may change the body before the request arrives.
         return await self._whole(method, path, {}, json.loads(json.dumps(body)))
 
     @asynccontextmanager
@@ -164,7 +164,7 @@ class SimulatedClient:
         self.on_end(exchange)
 
     def arrived(self, exchange: Exchange, piece: bytes) -> None:
-        """Record a part of a response."""
+        """Record that a part of a response has arrived."""
         self.on_arrival(exchange, piece)
 
 

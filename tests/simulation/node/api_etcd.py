@@ -3,9 +3,9 @@
     put, delete, touch ──▶ the log ──▶ objects now ──▶ lists of the newest state
                              └──▶ each server's watch cache, a while later
 
-Rule 1: objects and revisions are those of the fake API server: a server that applies the log has
-the same ones.
-Rule 2: restoring a backup truncates the log; later revisions are used a second time.
+Rule 1: objects and revisions are those of the fake API server: a server that applies the log gets
+the same ones. Rule 2: restoring a backup truncates the log; the truncated revisions are assigned
+again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Write:
     """Kind, name and namespace; if both are empty, something that isn't watched was written."""
 
     def carry_out(self, objects: FakeObjects) -> WatchEvent | None:
-        """Apply the write; return its event, if there is one."""
+        """Apply the write; return its event, or None if nothing that is watched has changed."""
         if self.item is not None:
             return objects.put(self.item)
         if self.deleted is not None:
@@ -78,11 +78,11 @@ class Etcd:
         return self._write(Write(deleted=(kind, name, namespace)))
 
     def touch(self) -> int:
-        """Write something that isn't watched."""
+        """Create a revision by a write that no watch sees."""
         return self._write(Write())
 
     def forget_history(self) -> None:
-        """Compact: requests for older revisions than this one get 410."""
+        """Compact: requests for revisions older than the current one get 410."""
         self.compacted = self.revision
         for callback in self.compactions:
             callback()

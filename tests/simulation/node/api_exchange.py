@@ -2,10 +2,9 @@
 
     client ──request──▶ [network] ──▶ server ──code, parts, end or reset──▶ [network] ──▶ client
 
-Rule 1: parts arrive in the order in which they were sent, each a moment later.
-Rule 2: while the network or the server is blocked they wait; nothing is lost unless the connection
-is.
-Rule 3: after an error, unread data is lost, as with aiohttp.
+Rule 1: parts arrive in the order in which they were sent, each a moment later. Rule 2: while the
+network or the server is blocked, parts wait; they are lost only if the connection is. Rule 3: after
+an error, unread data is lost, as with aiohttp.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ class Exchange:
         return data
 
     def close(self) -> None:
-        """Close it: the server notices that its client is gone."""
+        """Close the connection, which the server notices."""
         if not self.is_closed:
             self.is_closed = True
             self.client.exchanges.discard(self)
@@ -135,7 +134,7 @@ class Exchange:
             self.server.handle(self)
 
     def hold(self, seconds: float) -> None:
-        """Delay later parts: they arrive at least so many seconds from now."""
+        """Delay later parts: none arrives before so many seconds have passed."""
         self._free_at = max(self._free_at, self.timeline.now + seconds)
 
     def begin(self, code: int, retry_after_s: float = 0.0) -> None:
@@ -144,7 +143,7 @@ class Exchange:
         self._post(self._take_head, code, retry_after_s)
 
     def send(self, data: bytes) -> None:
-        """Send a part of the body, in pieces as in the server's network."""
+        """Send a part of the body, in pieces as the server's network splits them."""
         if self.is_over:
             return
         is_cut = self.cut_after is not None and len(data) > self.cut_after
@@ -214,7 +213,7 @@ class Exchange:
         take(*args)
 
     def _break_off(self, why: str) -> None:
-        """Deliver the kernel's RST, which also a stopped server's node sends."""
+        """Deliver an RST, which the server's kernel sends even if the server is stopped."""
         until = self.client.address.cut_off_until(self.client.node)
         if until > self.timeline.now:
             self.timeline.at(until, self._break_off, why)

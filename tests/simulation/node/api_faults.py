@@ -1,4 +1,4 @@
-"""Faults of a simulated API server's next answers."""
+"""Faults in the next responses of a simulated API server."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class OldEvent:
-    """An event that is so many revisions older than the start of a watch."""
+    """An event whose object is ``back`` revisions older than the start of a watch."""
 
     type: str
     item: Object
     back: int
 
     def as_before(self, revision: int) -> dict[str, Any]:
-        """Return it with an older version than a revision."""
+        """Return the event; its object is ``back`` revisions older than this one."""
         metadata = {**self.item["metadata"], "resourceVersion": str(revision - self.back)}
         return {"type": self.type, "object": {**self.item, "metadata": metadata}}
 

@@ -1,4 +1,4 @@
-"""The API server of a run, its faults, and the source of an agent that reads it."""
+"""The API server of a run, its faults, and the source with which an agent reads from it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 # Delays before retries are shorter than the product's, so that changes are applied soon.
 _TIMING = Timing(backoff_base_s=0.1, backoff_cap_s=0.4, silence_s=5.0, silence_over_s=2.0)
-# The time in which all readers notice a fault and read again.
+# The time within which all readers notice a fault and read again.
 _AGAIN_S = 3.0
 _SILENCE_S = 12.0
 _FORBIDDEN = 403
-# The time until a restored etcd is available; until queries are answered, which a server delays for
-# up to three seconds; and between two polls.
+# The time until a restored etcd is available; the time until queries are answered, which a server
+# delays for up to three seconds; and the interval of polls.
 _RESTORED_S, _WRITTEN_S, _POLL_S = 0.5, 4.0, 0.2
-# How long a started server may lack the newest writes.
+# How long the newest writes may be missing at a server that has just started.
 _BEHIND_S = 1.0
 _RESOURCES = "services", "endpointslices", "nodes"
 
@@ -77,7 +77,7 @@ class Api:
         self.etcd.put(dict(item))
 
     def changed(self, item: Object, is_deleted: bool) -> None:
-        """Write a change of the cluster; later, if no server is available."""
+        """Write a changed or deleted object; the next start writes it if the server is down."""
         if self._went_back or not self.server.is_up:
             return
         if not is_deleted:
@@ -109,7 +109,7 @@ class Api:
             client.abort()
 
     def fail(self, how: str, *args: Any) -> float:
-        """Cause a fault; return for how long changes may be late."""
+        """Cause a fault; return for how many seconds from now changes may be late."""
         server, self._failed_at = self.server, self._timeline.now
         if how == "silent":
             server.go_silent(args[0])
@@ -149,7 +149,7 @@ class Api:
             elif how == "cut next":
                 server.cut_next(Cut(*args))
             elif how == "wrong list":
-                # So that a list is requested.
+                # Compaction forces the agent to list the objects again.
                 self.etcd.touch()
                 self.etcd.forget_history()
                 server.answer_lists(args[0], LISTS[args[1] % len(LISTS)])
@@ -165,7 +165,7 @@ class Api:
 
     def _start(self, behind: int = 0) -> None:
         if self.server.is_up:
-            # An earlier restart would end sooner.
+            # Another fault's restart has started it already.
             return
         self.server.start(behind=behind, behind_s=_BEHIND_S if behind else 0.0)
         if self._went_back:
@@ -174,7 +174,7 @@ class Api:
             self._write_again()
 
     def _restore(self, count: int) -> None:
-        """Undo so many writes, as by restoring a backup."""
+        """Undo so many writes, as restoring a backup does."""
         self.server.stop()
         self.disturbed()
         self.etcd.go_back(max(1, self.etcd.revision - count))
@@ -185,7 +185,7 @@ class Api:
     def _await_questions(self, since: float) -> None:
         """Write nothing until all readers were answered, then write all lost objects again.
 
-        Later, no reader could detect that history went back.
+        After earlier writes, readers couldn't detect that history went back.
         """
         self.disturbed()
         server, now = self.server, self._timeline.now

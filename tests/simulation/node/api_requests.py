@@ -1,4 +1,4 @@
-"""Targets and refusals of requests to an API server; values in, values out."""
+"""Parses requests to an API server, and describes their refusals, without state."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Refusal(NamedTuple):
 
     @property
     def text(self) -> bytes:
-        """Return the body: a Status, or the text of a proxy on the way."""
+        """Return the body: a Status, or the text of a proxy in front of the server."""
         if self.code in (502, 503) and not self.message:
             return b"<html><body>Bad Gateway</body></html>"
         message = self.message or f"refused with {self.code}"
@@ -61,6 +61,6 @@ class Refusal(NamedTuple):
 
 
 def status(code: int, reason: str, message: str) -> tuple[int, dict[str, Any]]:
-    """Return a code, and a Status with the reason."""
+    """Return a status code, and a Status object with the reason."""
     body = {"kind": "Status", "status": "Failure", "code": code, "reason": reason}
     return code, {**body, "message": message}

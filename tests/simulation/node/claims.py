@@ -1,7 +1,8 @@
 """The addresses that Services claim in the node's network, each for one of their ports.
 
-Rule 1: an address belongs to one Service port: cluster IPs before node ports and load balancers'
-IPs before external IPs, then the older Service, then the name.
+Rule 1: an address belongs to one Service port: a claim as a cluster IP precedes one as a node port
+or a load balancer's IP, which precedes one as an external IP; then the older Service, then the name
+decides.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ class Claim:
 
     @cached_property
     def kind(self) -> Kind:
-        """The properties that its endpoints and clients depend on, beside the cluster."""
+        """The properties by which claims' endpoints and admitted clients differ."""
         return self.name, self.is_outside, self.has_ranges, self.is_six
 
     @cached_property
     def other_sides(self) -> Sequence[Claim]:
-        """The address with the policies of other addresses of the same Service port."""
+        """The same claim, with the policies that the Service port's other addresses have."""
         sides = (False, False), (True, False), (True, True)
         claims = [replace(self, is_outside=out, has_ranges=ranges) for out, ranges in sides]
         return [claim for claim in claims if claim.kind != self.kind]
@@ -66,7 +67,7 @@ class Claim:
 
 
 class ClaimReader:
-    """Reads Services' claims; the states of one cluster share objects."""
+    """Reads Services' claims, each object's once: the states of one cluster share objects."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -82,7 +83,7 @@ class ClaimReader:
 
 
 def families_of(service: Object) -> Set[bool]:
-    """Return a Service's families, by whether they are IPv6."""
+    """Return a Service's IP families; True stands for IPv6."""
     return {is_six(ip) for ip in cluster_ips(service)}
 
 

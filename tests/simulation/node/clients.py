@@ -28,7 +28,7 @@ DIALS, WAITS, SERVED, REFUSED, RESET, ENDED = (
 
 _END = b";"
 """The end of an answer."""
-# A UDP client that lives longer than this sends again.
+# A UDP client that holds its flow for longer than this sends again.
 _LONG_S = 0.1
 # Clients' source ports start here; another program uses those below.
 _PORTS = 20000
@@ -75,7 +75,7 @@ class Client:
                 self.world.timeline.after(self.hold_s, self._ask_again)
 
     def _ask_again(self) -> None:
-        """Send again in the same flow, which may have another endpoint now."""
+        """Send again from the same port: the flow may have another endpoint now."""
         world = self.world
         if self.state == SERVED and not world.is_finishing:
             self.state, self.dialled_at = DIALS, world.timeline.now
@@ -124,7 +124,7 @@ class Client:
                 stream.close()
 
     def give_up(self) -> None:
-        """Close it, whatever it waits for."""
+        """Close the client's connection, even if it isn't served yet."""
         if self.stream is not None and self.state in (DIALS, WAITS, SERVED):
             self.state = ENDED
             self.stream.close()
@@ -140,7 +140,7 @@ class Endpoint:
         self._how, self._until = ANSWERS, 0.0
 
     def break_for(self, how: str, seconds: float) -> None:
-        """Refuse connections, be unreachable, or be silent for that long."""
+        """Refuse connections, be unreachable, or be silent for a while."""
         self._how, self._until = how, self._world.timeline.now + seconds
 
     def behaviour(self) -> str:
@@ -176,5 +176,5 @@ class _Answering:
 
 
 def at_of(client: Client) -> str:
-    """Format the address that a client dialled."""
+    """Format the address that a client dials."""
     return "{}:{}/{}".format(*client.at)

@@ -41,7 +41,7 @@ class Cluster:
                 watcher(item, False)
 
     def _allocated(self, item: Object) -> Object:
-        """Return an object as the server stores it: a health check node port is allocated once."""
+        """Return an object as the server stores it, without a health check node port in use."""
         number = item.get("spec", {}).get(_HEALTH_PORT)
         others = (each for key, each in self.objects.items() if key != key_of(item))
         if not number or all(number != _health_port(each) for each in others):
@@ -56,7 +56,7 @@ class Cluster:
         return found
 
     def move(self, addresses: tuple[str, ...]) -> None:
-        """Give the node addresses that the API server doesn't list."""
+        """Change the node's own addresses, which the API server doesn't list."""
         self.objects[HOST] = {"addresses": addresses}
         self._note()
 
@@ -80,8 +80,8 @@ class Cluster:
     def between(self, since: float, until: float) -> Iterator[Truth]:
         """Yield the states that existed at some moment between two times.
 
-        The node's addresses and objects are known from different sources, so each of the addresses
-        is combined with each state.
+        The node's addresses and objects are known from different sources, so each set of addresses
+        is combined with each state of the objects.
         """
         states = self._between(since, until)
         hosts = {id(truth.host): truth.host for truth in states}
@@ -98,10 +98,10 @@ class Cluster:
 
 
 def in_parts(states: Sequence[Truth]) -> Iterator[Truth]:
-    """Yield states, and combinations of the Services of one with the other objects of another.
+    """Yield the states, and states that combine one state's Services with another's other objects.
 
     Each kind of objects has its own watch: nothing orders the events of two watches, and after a
-    failure each kind is followed again at its own time.
+    failure each kind's watch is restored at a different time.
     """
     yield from states
     services = {truth.parts[0]: truth for truth in states}
@@ -129,8 +129,8 @@ class Freshness:
     """The time up to which changes must have been applied.
 
     Args:
-        bound_s: A change is applied after that time without a disturbance.
-        prompt_s: The same for a change that never waits for its turn.
+        bound_s: The time within which an undisturbed change is applied.
+        prompt_s: The same for a change that doesn't wait for its namespace's turn.
     """
 
     def __init__(self, now: Callable[[], float], bound_s: float, prompt_s: float) -> None:
@@ -146,7 +146,7 @@ class Freshness:
         self.calm_at = max(self.calm_at, self._now() if until is None else until)
 
     def go_back(self, to: float) -> None:
-        """Record that an older state may be applied from now on, until changes are again."""
+        """Record that states since an earlier time may be applied for a while."""
         self.disturb()
         self._floors = {bound: min(floor, to) for bound, floor in self._floors.items()}
 
@@ -162,11 +162,11 @@ class Freshness:
         return self._floors[self.bound_s]
 
     def floors(self) -> Floors:
-        """Return that time, and the one for changes that never wait."""
+        """Return the times for all changes, and for changes that never wait for a turn."""
         self._follow()
         return Floors(self._floors[self.bound_s], self._floors[self.prompt_s])
 
     @property
     def is_calm(self) -> bool:
-        """Whether nothing was disturbed for so long that all older changes are applied."""
+        """Whether the last disturbance is so long ago that all changes before it are applied."""
         return self._now() - self.calm_at >= self.bound_s

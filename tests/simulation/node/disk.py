@@ -1,4 +1,4 @@
-"""A simulated disk with the files of one node, which crashes and a full disk affect.
+"""A simulated disk with the files of one node, which crashes can damage and which can be full.
 
 Rule 1: a crash of the node loses data that wasn't fsynced; a crash of a process truncates only the
 write in progress.
@@ -22,7 +22,7 @@ _FIRST = 900_000
 
 @dataclass
 class File:
-    """One file."""
+    """The contents of one file, and when they were written."""
 
     data: bytes = b""
     mtime: float = 0.0
@@ -74,7 +74,7 @@ class Disk:
         self._opened.clear()
 
     def tear(self) -> None:
-        """Truncate a file, like a file system without barriers after a crash."""
+        """Truncate a file, as a crash does on a file system without barriers."""
         for file in self.files.values():
             file.data = file.data[: self._rng.randrange(len(file.data) + 1)]
             file.is_torn = True
@@ -164,7 +164,7 @@ class _Path(PurePosixPath):
     """Simulates Path."""
 
     def mkdir(self, **_options: Any) -> None:
-        """Folders always exist."""
+        """Do nothing: all folders exist."""
 
 
 class _OpenFile:
@@ -192,7 +192,7 @@ class _OpenFile:
         return file.data[:most]
 
     def write(self, data: bytes) -> int:
-        """A process that dies has written a part."""
+        """Write the data; a process that dies meanwhile has written only a part."""
         file = self._disk._opened[self._descriptor][1]
         half = len(data) // 2
         file.data += data[:half]

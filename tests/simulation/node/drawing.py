@@ -77,7 +77,7 @@ _CONDITIONS: tuple[tuple[bool | None, bool | None, bool | None], ...] = (
     (False, None, True),
     (False, False, True),
     (False, False, False),
-    # The conditions with publishNotReadyAddresses.
+    # Endpoint conditions as publishNotReadyAddresses sets them.
     (True, True, True),
 )
 """Combinations of ready, serving and terminating."""
@@ -123,7 +123,7 @@ def _make_plan(seed: int) -> Plan:
     drawing = _Drawing(rng, features, calm_at)
     objects = tuple(drawing.objects())
     events = list(drawing.events())
-    # A random generator of its own, so that plans without lacks stay the same.
+    # A random generator of its own, so that plans in which nothing is short stay the same.
     own = Random(f"{seed}: what lacks")
     if own.random() < LACKING:
         features |= {"what lacks"}
@@ -302,7 +302,7 @@ class _Drawing:
         if service.type != "ClusterIP" and rng.random() < 0.3:
             ip, number = "10.1.0.1", port.node_port
         dialled = (ip, number, port.protocol)
-        # Some clients stay longer than the last agent's workers drain.
+        # Some clients stay longer than the drain of the last agent's workers.
         hold_s = rng.choice([0.0, 0.05, 2.5 if "crashes" in self._features else 1.0])
         return Event(at, CLIENT, (rng.choice(_OUTSIDE + _INSIDE), dialled, hold_s))
 
@@ -322,7 +322,7 @@ class _Drawing:
         ]
         count = 1
         if "crashes" in features and rng.random() < 0.2:
-            # Changes that happen while no agent runs.
+            # Changes while no agent runs.
             at = max(at, self._last)
             yield Event(at, CRASH)
             at, count = at + 0.01, rng.choice([1, 2, 3])
@@ -335,7 +335,7 @@ class _Drawing:
             service = rng.choice(self._services)
 
     def _take_turns(self, at: float) -> Iterator[Event]:
-        """Delete one Service and create another one."""
+        """Delete one Service and create another one at the same time."""
         there = [service for service in self._services if service.is_there]
         away = [service for service in self._services if not service.is_there]
         if not there or not away:
@@ -385,7 +385,7 @@ class _Drawing:
                 yield Event(at, PUT, (service.slice(number),))
 
     def _change_policy(self, at: float, service: ServiceSpec) -> Iterator[Event]:
-        """Separate or unify the external and the internal policy; no address is removed."""
+        """Make the external and the internal policy differ or agree; no address is removed."""
         if service.type == "ClusterIP":
             service.type = "LoadBalancer"
             number = self._services.index(service)

@@ -1,4 +1,4 @@
-"""Gives Services of a plan both IP families, or only IPv6, each with its own endpoints.
+"""Gives Services of a plan both IP families, each with its own endpoints, or only IPv6.
 
 The drawn events apply to both: each address and each slice has an IPv6 counterpart. Services with
 UDP stay IPv4-only.
@@ -22,7 +22,7 @@ FAMILIES = 0.05
 
 _BOTH, _SIX_FIRST, _SIX, _FOUR = "both", "IPv6 first", "IPv6", "IPv4"
 _KINDS = (_BOTH, _BOTH, _SIX_FIRST, _SIX, _FOUR)
-# How often a version of a Service has only its first family.
+# The share of a Service's versions that have only the first family.
 _GIVEN_UP = 0.15
 
 
@@ -99,7 +99,7 @@ class _Families:
         return {**item, "spec": spec, "status": status}
 
     def _slice(self, item: Object) -> Object:
-        """Return an IPv6 slice, which may lack an endpoint."""
+        """Return the IPv6 counterpart of a slice, which may lack an endpoint."""
         ends = [{**e, "addresses": [six(ip) for ip in e["addresses"]]} for e in item["endpoints"]]
         if ends and self._rng.random() < 0.3:
             del ends[self._rng.randrange(len(ends))]

@@ -1,4 +1,4 @@
-"""Draws faults that occur at a node during other events, each kind if the plan has it."""
+"""Draws faults of a node during other events: each kind if the plan has its feature."""
 
 from __future__ import annotations
 
@@ -107,10 +107,10 @@ class Faults:
         """Make the API server fail during other events."""
         rng = self._rng
         if "late Node" in self._features:
-            # From the start on, while objects are listed.
+            # From startup, while objects are listed.
             yield Event(0.0, API, ("refuse", 500, rng.choice([0.5, 2.0]), "nodes"))
         if "orderly ends" in self._features and rng.random() < 0.5:
-            # The agent has noticed the failure when it ends.
+            # The agent exits after it has noticed the failure.
             at = self._at()
             yield Event(at, API, rng.choice([("restart", 4.0), ("refuse", 503, 4.0)]))
             yield Event(at + 3.0, END)

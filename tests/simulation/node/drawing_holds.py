@@ -55,7 +55,7 @@ def _is_usual(item: Object) -> bool:
 
 
 def _emptied(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Remove a Service's endpoints, and add some while clients wait, or when none does."""
+    """Remove a Service's endpoints, and add some while clients still wait, or later."""
     metadata = item["metadata"]
     yield Event(at, PUT, (item,))
     yield Event(at, DELETE, (("EndpointSlice", metadata["namespace"], f"{metadata['name']}-1"),))

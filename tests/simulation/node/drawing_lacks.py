@@ -1,4 +1,4 @@
-"""Draws resources that a node lacks while Services are added and changed."""
+"""Draws shortages of a node's resources while Services are added and changed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def what_lacks(
         at, item = rng.choice(puts)
         at, seconds = max(at, _APART_S), rng.choice(_SECONDS)
         item = with_health_check(item) if rng.random() < 0.4 else without_health_check(item)
-        # Put the Service without its node ports and health check port, then with them.
+        # Write the Service without its node ports and health check port, then with them.
         yield Event(at - _APART_S, PUT, (_inside(item),))
         yield Event(at, PUT, (item,))
         if rng.random() < 0.6:
@@ -104,7 +104,7 @@ def with_health_check(item: Object) -> Object:
 def _number_of(metadata: Object) -> int:
     """Return a number that is unique among a plan's Services, even if they exchange addresses.
 
-    A server gives a health check node port only once.
+    The API server allocates a health check node port to only one Service.
     """
     whole = str(metadata["name"])
     name = whole.rstrip("x")

@@ -40,14 +40,14 @@ _ADDRESSES = (
 )
 _CLIENTS = ("10.3.0.1", "10.3.0.2", "10.2.1.77", NODE_IP, OTHER_NODE_IP)
 _TARGETS = {"http": 8080, "admin": 8081, "dns": 5353}
-# The time until a Service comes back.
+# The time until a deleted Service is created again.
 _AWAY_S = 0.6
 # The time within which a change of rules by another program is detected.
 _NOTICED_S = 2.5
-# All older changes are applied: a missing one is no longer an excuse for refused clients.
+# After this time all changes are applied, so no pending change excuses a refused client.
 IN_FORCE_S = 2.5
 """The time after which an undisturbed change is applied."""
-# How long before the calm end the last change is made: enough for one attempt.
+# The last change is made so long before the run is calm: enough for one attempt.
 _LAST_S = 0.15
 
 
@@ -76,7 +76,7 @@ def _addresses(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _range(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Take all free proxy ports in other programs when a Service is created."""
+    """Let other programs take all free proxy ports when a Service is created."""
     seconds = rng.choice([0.5, 2.0, 4.0, 9.0])
     item = without_health_check(item)
     yield Event(at - _AWAY_S, DELETE, (key_of(item),))
@@ -87,7 +87,7 @@ def _range(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _burst(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Dial from many clients together, sometimes while none is accepted."""
+    """Let many clients dial together, sometimes while none is accepted."""
     kind = rng.choice(["", STOP, CRASH])
     if kind == STOP:
         yield Event(at - 0.01, STOP, (False, rng.randint(0, 1), rng.choice([0.1, 0.5])))
@@ -100,7 +100,7 @@ def _burst(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _drifts(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Change rules repeatedly in another program, and refuse some repairs."""
+    """Let another program change rules repeatedly, and the kernel refuse some repairs."""
     for _ in range(rng.choice([2, 3])):
         if rng.random() < 0.5:
             yield Event(at, REFUSE, (rng.choice([1, 2]),))
@@ -156,7 +156,7 @@ def slice_of(item: Object, ips: Sequence[str] = (OWN_PODS[0], OTHER_PODS[0])) ->
 
 
 def _last(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Deny a Service ports, and let nothing follow: no change triggers another round."""
+    """Let a Service lack ports at the end of a run: no later change triggers another round."""
     item = with_health_check(item)
     spec = item["spec"]
     ports = [(port["nodePort"], port["protocol"] == "TCP") for port in spec["ports"]]

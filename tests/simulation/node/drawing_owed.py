@@ -1,6 +1,6 @@
 """Lets the kernel refuse the last round of a plan, after which no event triggers another one.
 
-The round's change is applied only if the agent remembers that it is pending.
+The change of that round is applied only if the agent remembers that it is pending.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ OWED = 0.04
 """The share of plans that end like that."""
 
 _ADDRESSES = (LOOPBACK_IP, NODE_IP, OTHER_NODE_IP), (LOOPBACK_IP, OTHER_NODE_IP)
-# The time before the run is calm: a retry is made before or after.
+# How long before the calm part of the run: a retry is made before its start, or after it.
 _TRIED_S, _OWED_S = 2.6, 0.15
-# A port that another program had is retried within a second after that.
+# When another program has released a port, the agent retries it within a second.
 _TAKEN_S = 0.3
-# Less than the shortest turn takes, after which a Service waits for as long again.
+# Less than the shortest turn: after a turn, its Service waits for as long as the turn took.
 _WAITS_S = 0.02
 
 
@@ -71,7 +71,7 @@ def _addresses(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _port(item: Object, at: float) -> Iterator[Event]:
-    """Free a Service's node port: the retry succeeds."""
+    """Free a Service's node port, so that the retry succeeds."""
     item = with_health_check(item)
     for port in item["spec"]["ports"]:
         yield Event(at, TAKE, (port["nodePort"], port["protocol"] == "TCP", _TAKEN_S))
@@ -81,10 +81,10 @@ def _port(item: Object, at: float) -> Iterator[Event]:
 
 
 def _turn(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Give a Service node ports while it waits for its turn because the last one was long."""
+    """Give a Service node ports while it waits for its turn, because its last turn was long."""
     ips = OWN_PODS + OTHER_PODS
     yield Event(max(0.0, at - IN_FORCE_S), PUT, (item,))
     yield Event(at, PUT, (slice_of(item, rng.sample(ips, rng.choice([6, len(ips)]))),))
-    # Until its turn, no write could be refused by the kernel.
+    # Before its turn there is no write that the kernel could refuse.
     yield Event(at + _WAITS_S, PUT, (with_health_check(item),))
     yield Event(at + _WAITS_S, REFUSE, (1,))

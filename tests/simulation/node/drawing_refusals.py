@@ -1,6 +1,6 @@
 """Lets the kernel refuse all rules for a while, while changes arrive and other faults occur.
 
-Load balancers and users are shown the age of the oldest pending change, not the newest.
+Load balancers and users see the age of the oldest pending change, not of the newest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Draws the state that a restarted agent finds, with few other events that could excuse it.
+"""Draws restarts in unusual states, with few other events that could excuse failures.
 
-The server is unavailable, ports and addresses have other owners, rules are refused, workers have
-died.
+The API server is unavailable, ports and addresses have other owners, rules are refused, or workers
+have died.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def restarts(
 
 
 def _without_server(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Start an agent while the server is unavailable: it has only the saved state."""
+    """Start an agent while the API server is unavailable: it has only the saved state."""
     yield Event(0.1, PUT, (item,))
     yield Event(0.1, PUT, (_hinted(item),))
     if rng.random() < 0.5:
@@ -115,7 +115,7 @@ def _taken_port(rng: Random, item: Object, at: float) -> Iterator[Event]:
     yield Event(at, API, ("restart", rng.choice([0.5, 2.0])))
     yield Event(at, CRASH)
     if rng.random() < 0.6:
-        # The state is too old: the agent can serve nothing before the server answers.
+        # The saved state is too old: the agent can serve nothing before the API server answers.
         yield Event(at + 0.005, CLOCK, (1e8,))
     for number in rng.sample(range(FIRST_PROXY_PORT, FIRST_PROXY_PORT + 5), 2):
         yield Event(at + 0.01, TAKE, (number, True, rng.choice([0.3, 2.0])))
@@ -126,7 +126,7 @@ def _taken_port(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _taken_apart(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Take two node ports of a Service in other programs, one of them for longer."""
+    """Let other programs take two node ports of a Service, one of them for longer."""
     spec = item["spec"]
     ports = [
         {"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080},
@@ -155,7 +155,7 @@ def _merged_sides(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _released_in_shortage(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Give a Service node ports that can't be bound, and remove them before they can."""
+    """Give a Service node ports that can't be bound, and remove them before they can be."""
     yield Event(max(0.0, at - 1.0), PUT, (item,))
     yield Event(at - 0.01, SHORT, ("bind", errno.ENOMEM, 0, 1.5))
     yield Event(at, PUT, (with_health_check(item),))
@@ -226,7 +226,7 @@ def _balancer_of(item: Object) -> tuple[str, int, str]:
 
 
 def _clients_of_new_address(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Add a node address, from which programs of the node dial Services that aren't local."""
+    """Add a node address, from which programs of the node dial Services with remote endpoints."""
     local = with_health_check(item)
     for each in local, slice_of(item, rng.sample(OTHER_PODS, 2)):
         yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))

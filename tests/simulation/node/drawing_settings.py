@@ -16,7 +16,7 @@ SETTINGS = 0.3
 # This node's part of the cluster's pod networks.
 _OWN_PODS = "10.2.0.0/24"
 _CHOICES: Mapping[str, Sequence[Any]] = {
-    # Networks that contain all, some, or none of the addresses in plans.
+    # Networks that contain all, some or none of a plan's addresses.
     "external_networks": ((), ("198.51.100.0/28",), ("198.51.100.0/29", "192.0.2.77/32")),
     "node_port_networks": (
         ("primary",),
@@ -51,11 +51,11 @@ def _with(settings: Settings, event: Event) -> Event:
         return Event(event.at, PUT, (_with_own_pods(event.args[0]),))
     is_old = event.what == CLOCK and event.args[0] > 1.0
     if is_old and settings.state_max_age_s < Settings().state_max_age_s:
-        # The state is too old only for this setting.
+        # The saved state is too old only by this setting.
         return Event(event.at, CLOCK, (1.5 * settings.state_max_age_s,))
     return event
 
 
 def _with_own_pods(item: Object) -> Object:
-    """Return an object; a Node gets a pod network of its own."""
+    """Return an object unchanged, unless it is a Node: that gets a pod network of its own."""
     return {**item, "spec": {"podCIDRs": [_OWN_PODS]}} if item["kind"] == "Node" else item

@@ -1,6 +1,6 @@
 """Draws Services and slices with unusual shapes, and how these change.
 
-Each draw replaces one Service of the plan, and lets clients dial the affected addresses.
+Each draw replaces one Service of the plan; clients dial the affected addresses.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SHAPES = 0.5
 """The share of plans with unusual shapes."""
 
 _ZONES = ((ZONE,), ("zone-2",))
-# The time after a run is calm; a few seconds remain until everything is idle.
+# How long after the start of the calm part; everything is idle a few seconds later.
 _AFTER_S = 8.0
 NODE_PORT_OF_TWIN = 30555
 """A node port on which another program of the node may answer."""
@@ -86,7 +86,7 @@ class _Shape(Shape):
     """The possible changes of one Service."""
 
     def preferences(self, at: float) -> Iterator[Event]:
-        """Give endpoints priorities and weights, and let some leave and return."""
+        """Give endpoints priorities and weights; some endpoints leave and return."""
         rng = self.rng
         item: Object = self.item
         if rng.random() < 0.6:
@@ -120,7 +120,7 @@ class _Shape(Shape):
         return [{**e, "hints": {"forZones": [{"name": z} for z in zones]}} for e in ends]
 
     def ports(self, at: float) -> Iterator[Event]:
-        """Rename ports or change their numbers, protocols and targets; some are changed back."""
+        """Rename ports, or change their numbers, protocols or targets; some changes are undone."""
         rng = self.rng
         item: Object = self.outside()
         targets: Mapping[str, int] = TARGETS
@@ -194,7 +194,7 @@ class _Shape(Shape):
             yield from self.dials(at, item, twin)
 
     def addresses_of_others(self, at: float) -> Iterator[Event]:
-        """Give endpoints an address of another Service, or the node's, for a while."""
+        """Give endpoints the address of another Service or of the node for a while."""
         rng = self.rng
         ip = rng.choice(SHARED_IPS)
         kind = rng.choice(["cluster", "balancer", "node port", "node", "loopback", "api"])
@@ -236,7 +236,7 @@ class _Shape(Shape):
             yield from self.dials(at, self.item, count=5)
 
     def slices(self, at: float) -> Iterator[Event]:
-        """Move slices between Services, omit their fields, or give them to a headless Service."""
+        """Move slices to another Service, headless or not, or omit fields of slices."""
         rng = self.rng
         twin = self.twin()
         ends = self.endpoints(rng.choice([2, 5]))
@@ -275,7 +275,7 @@ class _Shape(Shape):
             yield from self.dials(at, self.item, twin)
 
     def single_endpoints(self, at: float) -> Iterator[Event]:
-        """Change one endpoint of many at a time, which another slice may have, too."""
+        """Change one of many endpoints at a time; another slice may contain it, too."""
         rng = self.rng
         ends = self.endpoints(10)
         parts = [ends[:5], ends[5:9]]
@@ -301,7 +301,7 @@ class _Shape(Shape):
             yield from self.dials(at, self.item, count=8)
 
     def exchanges(self, at: float) -> Iterator[Event]:
-        """Claim one address in two Services, or exchange addresses, the older one first."""
+        """Let two Services claim one address, or exchange addresses, the older Service first."""
         rng = self.rng
         item: Object = self.outside()
         ports = [{**item["spec"]["ports"][0], "nodePort": NODE_PORT_OF_TWIN}]
@@ -348,7 +348,7 @@ class _Shape(Shape):
         yield from self.dials(at, item, twin, first, second, count=6)
 
     def ranges(self, at: float) -> Iterator[Event]:
-        """Add and remove source ranges of a Service with endpoints only here, or without any."""
+        """Add and remove source ranges of a Service with only local endpoints, or without any."""
         rng = self.rng
         for _ in range(rng.choice([2, 3])):
             ranges = rng.choice(
@@ -419,7 +419,7 @@ class _Shape(Shape):
         return {"kind": "Service", "metadata": metadata, "spec": spec}
 
     def local_hints(self, at: float) -> Iterator[Event]:
-        """Give endpoints here and elsewhere hints, with a policy that ignores these."""
+        """Give local and remote endpoints hints, while the policy ``Local`` ignores hints."""
         rng = self.rng
         item = self.outside(
             externalTrafficPolicy=rng.choice(["Cluster", "Local"]),

@@ -1,4 +1,4 @@
-"""Changes that another program makes to the product's tables, or to others."""
+"""Changes that another program makes to the product's tables or to other tables."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _flush_counted(another: Another, table: Table, rng: Random) -> bool:
 
 def _chain(another: Another, table: Table, rng: Random, *, with_rules: bool) -> Chain | None:
     found = [one for one in table.chains.values() if bool(one.rules) >= with_rules]
-    # The product assumes that other programs don't change a chain alone that it has just added.
+    # The product assumes that no other program changes only a chain that was just added.
     earlier = [one for one in found if one.order <= another.last_chain]
     return rng.choice(earlier or found) if found else None
 
@@ -162,7 +162,7 @@ def _delete_chain(another: Another, table: Table, rng: Random) -> bool:
 def _delete_set(another: Another, table: Table, rng: Random) -> bool:
     if not table.sets:
         return False
-    # Refused if a rule looks up the set.
+    # The kernel refuses this if a rule looks up the set.
     return not another.delete_set(table, rng.choice(list(table.sets)))
 
 

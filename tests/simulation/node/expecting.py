@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Moments(NamedTuple):
-    """States of which any may be applied."""
+    """The states of the cluster that may be applied."""
 
     states: tuple[Truth, ...]
     recent: tuple[Truth, ...]
@@ -35,7 +35,7 @@ class Expecting:
         return self.at_moments(self.moments(client.floors), client.ip, client.at)
 
     def in_parts(self, client: Client) -> Collection[Expected]:
-        """Return the outcomes with states in which Services and slices are of different ages.
+        """Return the outcomes, also for states that combine Services and slices of different times.
 
         Cost: there are many more states, so call it only where it matters.
         """
@@ -44,7 +44,7 @@ class Expecting:
         return self.at_moments(mixed, client.ip, client.at)
 
     def has_changed(self, client: Client) -> bool:
-        """Return whether a client's outcome, or its address's owner, may have changed."""
+        """Return whether a client's outcome or the owner of its address may have changed."""
         states = self.moments(client.floors).states
         claims = [truth.frontends.get(client.at) for truth in states]
         services = {id(claim.service) if claim is not None else 0 for claim in claims}
@@ -52,25 +52,25 @@ class Expecting:
         return len(services) > 1 or len(found) > 1
 
     def have_moved(self, client: Client) -> bool:
-        """Return whether any address may have another owner than before."""
+        """Return whether any address may have changed its owner."""
         states = self.moments(client.floors).states
         owners = [{at: claim.kind for at, claim in truth.frontends.items()} for truth in states]
         return any(each != owners[0] for each in owners)
 
     def moments(self, floors: Floors) -> Moments:
-        """Return the states that may be applied if all changes up to some times are."""
+        """Return the states that may be applied if all changes up to these times are applied."""
         cluster, now = self._world.cluster, self._world.timeline.now
         states = list(cluster.between(floors.all, now))
         if self._world.api.forbidden_until >= floors.all:
-            # An agent that may not read its Node serves without it.
+            # An agent that isn't allowed to read its Node serves without it.
             states += [truth.without_node for truth in states]
         recent = cluster.between(floors.losses, now) if self._world.plan.endpoint_s else ()
         return Moments(tuple(states), tuple(recent))
 
     def at_moments(self, moments: Moments, ip: str, at: Dialled) -> Collection[Expected]:
-        """Return the distinct outcomes that a client may have at some moments.
+        """Return the distinct outcomes that a client may have.
 
-        States are queried repeatedly: all their results for an address are cached.
+        They are cached by address, because the same states are queried repeatedly.
         """
         key = moments, ip, at
         found = self._known.get(key)
@@ -79,7 +79,7 @@ class Expecting:
         return found
 
     def owners(self, moments: Moments, at: Dialled) -> Iterator[Claim | None]:
-        """Yield the possible owners of an address in some states; None: it has none."""
+        """Yield the possible owners of an address in these states; None: possibly without owner."""
         has_turns = bool(self._world.plan.endpoint_s)
         claims: dict[Kind | None, Claim | None] = {}
         for truth in moments.states:
@@ -94,13 +94,13 @@ class Expecting:
             yield None if is_left else claim
 
     def _find_expected(self, moments: Moments, ip: str, at: Dialled) -> Iterator[Expected]:
-        """Yield the outcomes that a client may have in some states.
+        """Yield the outcomes that a client may have in these states.
 
-        Listeners are updated before rules: an address may lead to its former owner, which has its
-        new endpoints already. Removing an address doesn't wait for a turn, but adding it to another
-        Service may: it has no owner in between. An address that gets a policy of its own, perhaps
-        with another Service, shares the port of the other addresses until rules are updated, and
-        that port has their new policy.
+        Listeners are updated before rules: an address may lead to its former owner, which already
+        has its own new endpoints. Removing an address doesn't wait for a turn, but adding it to
+        another Service may: the address has no owner in between. An address that gets a policy of
+        its own, perhaps with another Service, shares the port of the other addresses until rules
+        are updated, and that port has the new policy of those.
         """
         states, recent = moments
         has_turns = bool(self._world.plan.endpoint_s)
@@ -113,7 +113,8 @@ class Expecting:
                 for truth in states:
                     yield truth.expected_of(side, ip, at)
             if has_turns and is_made_anew(claim, states):
-                # A recreated Service isn't served until its turn: its old address is gone already.
+                # A recreated Service isn't served before its turn, when its old address is gone
+                # already.
                 yield NO_SERVICE
 
 
@@ -123,9 +124,9 @@ def is_made_anew(claim: Claim | None, states: Sequence[Truth]) -> bool:
 
 
 def _changes_policy(claim: Claim, at: Dialled, states: Sequence[Truth]) -> bool:
-    """Return whether a Service has had several policies, or source ranges for a while.
+    """Return whether a Service's policies or source ranges have changed.
 
-    Former owners of its addresses count, too: it takes over the port that they shared.
+    Those of the address's former owners count, too: the Service may take over their shared port.
     """
     if len(states) < 2:
         return False
@@ -138,7 +139,7 @@ def _changes_policy(claim: Claim, at: Dialled, states: Sequence[Truth]) -> bool:
 
 
 def _specs(claim: Claim, states: Sequence[Truth]) -> list[Mapping[str, Any]]:
-    """Return the states that the Service of a claim had."""
+    """Return the specs that the Service of a claim has had."""
     key = _key(claim)
     return [truth.objects[key]["spec"] for truth in states if key in truth.objects]
 

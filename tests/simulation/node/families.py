@@ -8,7 +8,7 @@ from functools import lru_cache
 
 _BASE = int(ipaddress.IPv6Address("fd00::"))
 _LOOPBACK = {"127.0.0.1": "::1"}
-# How much longer an IPv6 prefix is.
+# How many bits longer the counterpart of an IPv4 prefix is.
 _MORE_BITS = 96
 
 
@@ -19,18 +19,18 @@ def is_six(text: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def six(text: str) -> str:
-    """Return the IPv6 address or network that stands for one of IPv4."""
+    """Return the IPv6 address or network that stands for an IPv4 one."""
     ip, _, bits = text.partition("/")
     found = _LOOPBACK.get(ip) or str(ipaddress.IPv6Address(_BASE + int(ipaddress.IPv4Address(ip))))
     return f"{found}/{_MORE_BITS + int(bits)}" if bits else found
 
 
 def like(ip: str, other: str) -> str:
-    """Return an IPv4 address, or its IPv6 counterpart, in another address's family."""
+    """Return an IPv4 address, or its IPv6 counterpart if the other address is IPv6."""
     return six(ip) if is_six(other) else ip
 
 
 def with_six(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return addresses or networks, with their IPv6 counterparts; words stay."""
+    """Return addresses or networks with their IPv6 counterparts; other words stay as they are."""
     fours = tuple(texts)
     return (*fours, *(six(text) for text in fours if "." in text))

@@ -1,9 +1,9 @@
 """The kernel of a node: its links, its rules, and the other programs that change them.
 
-    client ──▶ rules ──▶ a port of the node, and the socket that has it
+    client ──▶ rules ──▶ a port of the node, and the socket bound to it
                      └─▶ an endpoint, which the client reaches without the proxy
 
-Rule 1: completed writes of a process survive its death; parts of a transaction don't.
+Rule 1: a process's completed writes survive its death; an incomplete transaction doesn't.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ FAILURES = (
     "unrest", "sockets", "lost events",
 )  # fmt: skip
 _TAKER = "taker"
-# Hooks that certainly precede the product's for outside clients; nat chains at -200 are refused.
+# Hooks that precede the product's for clients from outside; nat chains at -200 are refused.
 _TAKERS = (("nat", PREROUTING, -199), ("nat", PREROUTING, -112), ("filter", PREROUTING, -150))
 # No two processes of different runs share listings.
 _RUNS = itertools.count(1)
@@ -112,7 +112,7 @@ class NodeKernel:
                 sock.close()
 
     def forget(self) -> None:
-        """Release everything of a finished run: listings would keep their sockets."""
+        """Release what a finished run holds: listings would keep their sockets alive."""
         self.netlink.forget_all()
 
     def open_sockets(self) -> int:
@@ -122,7 +122,7 @@ class NodeKernel:
     def _listens(self, protocol: int, number: int) -> bool | None:
         """Return whether the socket on a port is the product's; None if there is none.
 
-        Pods with the node's network are endpoints here.
+        Pods in the host network also listen here.
         """
         machine, is_tcp = self._machine, protocol == PROTOCOLS["TCP"]
         for port in machine.ports:
@@ -149,7 +149,7 @@ class NodeKernel:
         self.tables.faults.clear()
 
     def fail(self, how: str, number: int) -> None:
-        """Make the kernel fail in another way than refusing a whole transaction.
+        """Make the kernel fail in a way other than refusing a whole transaction.
 
         Args:
             how: One of :data:`FAILURES`.
@@ -165,7 +165,7 @@ class NodeKernel:
         elif how == "query":
             self.tables.query_faults += [errno.ENOBUFS] * times
         elif how == "rehash":
-            # The product lists elements until two listings are equal.
+            # The product repeats a listing of elements until two of them are equal.
             self.tables.rehashes = 1
         elif how == "conntrack":
             self.tables.conntrack.refusals += [errno.ENOBUFS] * times
@@ -189,7 +189,7 @@ class NodeKernel:
         self.routes.unrest = 0
 
     def drift(self, name: str, number: int) -> None:
-        """Change the product's tables, or others, as another program."""
+        """Let another program change the product's tables or other tables."""
         self.another.note_chains()
         others = [one for one in self._tables() if not one.name.startswith((OURS, _OTHERS))]
         drift(name, number, self.another, self.own_tables, others)
@@ -233,13 +233,13 @@ class NodeKernel:
         return self._as_of_endpoint(outcome)
 
     def answered(self, client: Address, to: Address) -> None:
-        """Record that a listener of this node answers a client's SYN, which its filter passes."""
+        """Record that a listener of this node, whose filter admits a client, answers its SYN."""
         flow = Flow(PROTOCOLS["TCP"], Place(*client), Place(*to))
         if (entry := self.tables.conntrack.entries.get(flow)) is not None:
             entry.answer()
 
     def _as_of_endpoint(self, outcome: Outcome) -> Outcome:
-        """Return an outcome in which a pod with the node's network is an endpoint."""
+        """Return the outcome, where a pod in the host network counts as an endpoint."""
         place = outcome.place
         is_pod = place is not None and (place.ip, place.port) in self._machine.hosts
         is_here = outcome.kind is Kind.TO_PORT and is_pod
@@ -263,11 +263,11 @@ class NodeKernel:
         }
 
     def is_led(self, ip: str, at: Dialled) -> bool:
-        """Return whether the product decides about clients of an address."""
+        """Return whether the product's rules decide where clients of an address are sent."""
         outcome = self.verdict(ip, at)
         if outcome.place is not None and outcome.place.port == LEFTOVER_PORT:
             return False
-        # Without a rule, the network stack refuses clients of ports without a socket.
+        # If no rule applies, the network stack refuses clients of ports without a socket.
         is_by_stack = outcome.kind is Kind.REFUSED and outcome.place is not None
         is_at_port = is_by_stack and outcome.place != Place(*at[:2])
         return outcome.kind is not Kind.UNTOUCHED and (not is_by_stack or is_at_port)

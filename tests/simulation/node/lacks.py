@@ -1,7 +1,8 @@
-"""Resources that a node lacks for a while: ports of other programs, descriptors, memory."""
+"""Resources that a node lacks for a while: ports that other programs have, descriptors, memory."""
 
 from __future__ import annotations
 
+from socket import IPPROTO_TCP
 from typing import TYPE_CHECKING
 
 from userspace_proxy.kernel.port_holders import HeldPort
@@ -20,13 +21,13 @@ _ANY = "0.0.0.0"
 
 
 class Lacks:
-    """The lacking resources of one run."""
+    """Causes the shortages of one run."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
     def crowd(self) -> None:
-        """Give the first proxy ports to other programs from now on."""
+        """Let other programs have the first proxy ports from now on."""
         world, first = self._world, self._world.plan.proxy_ports[0]
         for number in range(first, first + world.plan.crowd):
             for is_tcp in (True, False):
@@ -35,14 +36,14 @@ class Lacks:
             world.freshness.disturb(world.timeline.now + _AGAIN_S)
 
     def take(self, number: int, is_tcp: bool, seconds: float) -> None:
-        """Listen on a port in another program if it is free."""
+        """Let another program listen on a port if that is free."""
         world = self._world
         if world.machine.take_port((_ANY, number), is_tcp=is_tcp, for_s=seconds):
             world.note(f"another program has port {number} for {seconds:g} s")
             world.freshness.disturb(world.timeline.now + seconds + _AGAIN_S)
 
     def take_range(self, seconds: float) -> None:
-        """Give all free proxy ports to other programs, unless an unanswered SYN leads there.
+        """Let other programs take all free proxy ports that no unanswered SYN is sent to.
 
         The proxy removes the entry of such a SYN only once it uses the port again, because listing
         entries takes 10 ms.
@@ -50,11 +51,13 @@ class Lacks:
         world = self._world
         first, last = world.plan.proxy_ports
         entries = world.kernel.tables.conntrack.entries.values()
-        waited = {entry.leads_to.port for entry in entries if not entry.status & SEEN_REPLY}
+        syns = (e for e in entries if e.flow.protocol == IPPROTO_TCP and not e.status & SEEN_REPLY)
+        waited = {entry.leads_to.port for entry in syns}
         for number in range(first, last + 1):
             is_free = not any(port.port == number for port in world.machine.ports)
-            is_free = is_free and number not in waited
             for is_tcp in (True, False) if is_free else ():
+                if is_tcp and number in waited:
+                    continue
                 world.machine.take_port((_ANY, number), is_tcp=is_tcp, for_s=seconds)
         world.freshness.disturb(world.timeline.now + seconds + _AGAIN_S)
 
@@ -67,7 +70,7 @@ class Lacks:
         world.freshness.disturb(world.timeline.now + seconds + _AGAIN_S)
 
     def held_ports(self, protocol: Protocol) -> list[HeldPort]:
-        """Return the ports of other programs, for kernel.port_holders."""
+        """Return the ports that other programs have; replaces kernel.port_holders."""
         return [
             HeldPort(port, port, frozenset(IPFamily))
             for (_, port), is_tcp in self._world.machine.others

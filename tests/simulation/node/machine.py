@@ -1,4 +1,4 @@
-"""The node: the kernel's rules send clients to ports or endpoints; agents have whole loops."""
+"""The node: rules send clients to ports or endpoints, and agents run on whole event loops."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUEUE = 4096
 
 # Source: tcp(7), net/ipv4/tcp_timer.c: a SYN is retransmitted after one second, then two.
 _SYN_AGAIN_S = 1.0
-# The longest time of a thread's call, and how much later the same thread's next call is.
+# The longest duration of a call in a thread, and the pause before the thread's next call.
 _CALL_S, _NEXT_S = 0.002, 1e-6
 
 
@@ -55,14 +55,14 @@ class NodeMachine(Machine):
         return networks is None or contains(tuple(networks), ip)
 
     def is_bound(self, number: int, ip: str, *, is_tcp: bool) -> bool:
-        """Return whether a process has a port of the node, listening or not."""
+        """Return whether a process has bound a port of the node, listening or not."""
         return any(p.is_tcp is is_tcp and p.local == (_any(ip), number) for p in self.ports)
 
     def ports_at(self, number: int, ip: str, *, is_tcp: bool) -> list[Port]:
         """Return the sockets that accept clients of a port of the node.
 
         Args:
-            ip: An address of their family.
+            ip: An address of the sockets' family.
         """
         at = _any(ip), number
         bound = [p for p in self.ports if p.is_tcp is is_tcp and p.local == at]
@@ -139,7 +139,7 @@ def _any(ip: str) -> str:
 
 
 class OneThread:
-    """Simulates a ThreadPoolExecutor that runs its calls in their order."""
+    """Simulates a ThreadPoolExecutor with one thread, which runs calls in their order."""
 
     def __init__(self, *_options: object, **_names: object) -> None:
         self.free_at = 0.0
@@ -174,7 +174,7 @@ class AgentLoop(ProcessLoop):
     def run_in_executor(
         self, executor: Any, call: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """Run the thread's call immediately, at a later time."""
+        """Run the call of a thread later, in one step."""
         future = self.create_future()
         machine = self._process.machine
         at = self._timeline.now + (machine.thread_s() if isinstance(machine, AgentMachine) else 0.0)
@@ -203,7 +203,7 @@ class AgentLoop(ProcessLoop):
         for task in self.tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             if not task.done():
-                # A task that awaits in its clean-up raises an error.
+                # A task that awaits during its clean-up raises an error.
                 with contextlib.suppress(BaseException):
                     task.get_coro().close()
             elif not task.cancelled():
@@ -233,7 +233,7 @@ class AgentProcess(Process):
         self.kernel = AgentKernel(self, machine, machine.rng)
 
     def forget(self) -> None:
-        """Drop all its callbacks, including those that run after an exit."""
+        """Drop all callbacks of the process, including those that run after its exit."""
         self.is_dead = True
         with self:
             self.loop.end()

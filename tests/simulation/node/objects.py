@@ -132,7 +132,7 @@ class ServiceSpec:
         }
 
     def objects(self) -> Iterator[Object]:
-        """Yield all its objects."""
+        """Yield the Service and its slices."""
         yield self.service()
         for number in range(len(self.slices)):
             yield self.slice(number)

@@ -126,14 +126,15 @@ class Plan:
 
     @property
     def turns_s(self) -> float:
-        """The longest time for which a namespace's changes wait for their turns."""
+        """The longest time for which any namespace's changes wait for their turns."""
         return max(self.turns_of.values(), default=0.0)
 
     @cached_property
     def turns_of(self) -> Mapping[str, float]:
         """The longest time for which each namespace's changes wait for their turns.
 
-        Each of its Services has a turn; a wait is at most eight times as long as the turn before.
+        Each Service of the namespace has a turn; a wait is at most eight times as long as the
+        previous turn.
         """
         ports: dict[tuple[str, str], int] = defaultdict(int)
         slices: dict[tuple[str, str, str], int] = defaultdict(int)

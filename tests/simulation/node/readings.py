@@ -32,7 +32,7 @@ def is_in(network: str, ip: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def is_reserved(ip: str) -> bool:
-    """Return whether no endpoint may be at an address."""
+    """Return whether endpoints can't have an address, e.g. a loopback address."""
     return any(is_in(network, ip) for network in _RESERVED)
 
 
@@ -42,7 +42,7 @@ def labels_of(item: Object) -> Any:
 
 
 def is_served(service: Object) -> bool:
-    """Return whether a proxy without a name serves a Service."""
+    """Return whether a proxy to which no proxy name was assigned serves a Service."""
     labels = labels_of(service)
     if LABEL_PROXY_NAME in labels or LABEL_HEADLESS in labels:
         return False
@@ -63,12 +63,12 @@ def balancer_ips(service: Object) -> Sequence[str]:
 
 
 def own_ips(service: Object) -> Sequence[str]:
-    """Return addresses that other Services can't have as external IPs, whichever proxy serves."""
+    """Return addresses that no other Service can have as external IPs, with whichever proxy."""
     return [*cluster_ips(service), *balancer_ips(service)]
 
 
 def name_of(port: Any) -> str:
-    """Return a port's name; a single port may have none."""
+    """Return a port's name; empty for a single port without one."""
     return str(port.get("name", ""))
 
 
@@ -78,7 +78,7 @@ def addresses_of(node: Object | None) -> Sequence[str]:
 
 
 def is_leaving(node: Object | None) -> bool:
-    """Return whether a Node is about to be deleted, so that it should get no clients."""
+    """Return whether a Node is about to be deleted, so that no clients should be sent to it."""
     if node is None:
         return False
     taints = node.get("spec", {}).get("taints", ())
@@ -92,7 +92,7 @@ def preference(item: Object) -> tuple[int, int]:
 
 
 def endpoints_of(item: Object) -> Iterator[Object]:
-    """Yield the endpoints of a slice with its preference; none for a headless Service."""
+    """Yield the endpoints of a slice, with its weight and priority; none for a headless Service."""
     if LABEL_HEADLESS in labels_of(item):
         return
     weight, priority = preference(item)
@@ -118,5 +118,5 @@ def weight_of(endpoint: Object) -> int:
 
 
 def priority_of(endpoint: Object) -> int:
-    """Return an endpoint's priority: those with the lowest number serve."""
+    """Return an endpoint's priority: endpoints with the lowest number serve."""
     return int(endpoint.get("priority", 0))

@@ -44,10 +44,10 @@ _LEFT_OUT = (Compared, FirewallWatch, TrackingWatch)
 """Components that would read the real node."""
 
 Patch = tuple[Any, str, Any]
-# The time until the kernel's list of addresses is read after a change.
+# The delay after a change until the kernel's list of addresses is read.
 _LISTED_S = 0.005
-# The agent's delay after a failed write. It is the real one, so that an agent that exits must
-# write, and some writes fail in a row.
+# The agent's delay after a failed write. It is as long as in production, so that an exiting agent
+# must write, and some writes fail in a row.
 _RETRY_S = 2.0, 30.0
 
 
@@ -81,7 +81,7 @@ class _Addresses:
 
 
 class HealthServers:
-    """The sockets of health check node ports, without HTTP servers."""
+    """Binds the sockets of health check node ports, without HTTP servers."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -98,7 +98,7 @@ class HealthServers:
         return sock
 
     def names(self) -> dict[str, Any]:
-        """Return the names of the module, with their replacements."""
+        """Return the names in the module that opens these sockets, with their replacements."""
 
         async def nothing() -> None:
             pass
@@ -131,7 +131,7 @@ def answer_of(checks: Any, port: int) -> int:
 
 @functools.cache
 def _modules() -> list[ModuleType]:
-    """Return the product's modules that a node uses."""
+    """Return the product's modules that a simulated node uses."""
     left_out = ("cli", "nodes", "check", "explain", "forward", "embedding")
     found = []
     for info in pkgutil.walk_packages(userspace_proxy.__path__, "userspace_proxy."):
@@ -144,7 +144,7 @@ def _modules() -> list[ModuleType]:
 
 @functools.cache
 def _functions_with_clocks() -> list[FunctionType]:
-    """Return the functions that have a clock as a default argument."""
+    """Return the functions with a clock as the default value of an argument."""
     clocks = (time.monotonic, time.time)
     found: dict[int, FunctionType] = {}
     for module in _modules():
@@ -229,7 +229,7 @@ def _patches(world: World) -> Iterator[Patch]:
     yield node_ports, "held_ports", world.lacks.held_ports
     yield node_ports, "owners_of", lambda _inodes: {}
     yield health_check_ports, "who_holds", lambda *_port: None
-    # Its first scan took too long, so there is no second one: conntrack here has no replies.
+    # A slow first scan prevents a second one, because entries here get no replies.
     yield kernel_answers, "thread_time", lambda: 1e6
     yield last_state, "_RETRY_S", _RETRY_S[world.plan.seed % 2]
     for name, value in HealthServers(world).names().items():

@@ -15,7 +15,7 @@ CLIENTS = ("10.3.0.1", "10.3.9.2", "10.2.1.77", NODE_IP)
 TARGETS = {"http": 8080, "admin": 8081, "dns": 5353}
 # The time after which a change is applied: a client that dials then has one possible outcome.
 _IN_FORCE_S = 2.1
-# The time until the next change: mostly after clients have dialled.
+# The time until the next change, which is mostly made after clients have dialled.
 _STEPS_S = (0.05, 0.6, 2.7, 2.7, 2.7, 2.7)
 _GAPS_S = (0.0, 0.001, 0.05, 2.2)
 CREATED = ("2025-01-01T00:00:00Z", "2027-01-01T00:00:00Z")
@@ -52,13 +52,13 @@ class Shape:
             yield Event(at, PUT, (item,))
 
     def having(self, item: Object | None = None, **changes: Any) -> Object:
-        """Return the Service with changed fields; None removes one."""
+        """Return the Service with changed fields; the value None removes a field."""
         item = self.item if item is None else item
         spec = {k: v for k, v in {**item["spec"], **changes}.items() if v is not None}
         return {**item, "spec": spec}
 
     def outside(self, **changes: Any) -> Object:
-        """Return the Service with node ports and a load balancer's address."""
+        """Return the Service with node ports and a load balancer IP."""
         ports = [
             {**port, "nodePort": 30300 + 10 * self.number + n}
             for n, port in enumerate(self.item["spec"]["ports"])
@@ -123,7 +123,7 @@ class Shape:
         for _ in range(count if found else 0):
             later = self.later()
             dialled, ip = rng.choice(found), rng.choice(CLIENTS)
-            # A program of the node that dials its own Service uses that address as its source.
+            # A program of the node may use the Service's address that it dials as its source.
             ip = dialled[0] if ip == NODE_IP and rng.random() < 0.5 else ip
             yield Event(round(at + later, 4), CLIENT, (ip, dialled, 0.0))
 
@@ -153,7 +153,7 @@ def _number(port: Any, targets: Mapping[str, int]) -> Object:
 
 
 def numbers(port: Any) -> tuple[int, str]:
-    """Return a port's number and protocol."""
+    """Return a port's number and protocol, which are unique within a Service."""
     return port["port"], port["protocol"]
 
 

@@ -38,7 +38,7 @@ class SimulatedCluster(HistoryCluster):
         self.process = AgentProcess(self.machine, "test")
 
     def run(self, test: Coroutine[Any, Any, None]) -> None:
-        """Run a test to its end."""
+        """Run a test's coroutine to its end, in virtual time."""
 
         async def main() -> int:
             await test

@@ -1,11 +1,12 @@
 """Derives clients' outcomes from API objects as JSON; shares no code with the product.
 
 Rule 1: ready endpoints are usable, or those among them that hints select, if any; if none is ready,
-serving terminating ones. With the policy ``Local`` only this node's are, whatever the hints: the
-internal policy is for all clients of cluster IPs, the external one for clients from outside at
-external addresses. Of these the best priority serves; hints select within each.
-Rule 2: an endpoint with an address of a Service or of the node itself is never usable.
-Rule 3: a Service has the families of its cluster IPs, each with its own endpoints and ranges.
+those that terminate but still serve. With the policy ``Local`` only this node's endpoints are
+usable, whatever the hints: the internal policy is for all clients of cluster IPs, the external one
+for clients from outside at external addresses. Of the usable endpoints, those of the best priority
+serve; hints select within each priority. Rule 2: an endpoint with an address of a Service or of the
+node itself is never usable. Rule 3: a Service has the families of its cluster IPs, each with its
+own endpoints and ranges.
 
 Source: kubernetes.io/docs/reference/networking/virtual-ips, KEP-1669, KEP-2086, KEP-2433.
 """
@@ -73,7 +74,7 @@ NO_SERVICE = Expected("", may_be_refused=True)
 class Truth:
     """The cluster in one state.
 
-    Results are cached: each state is queried for each address repeatedly while it may be applied.
+    Results are cached, because a state is queried for each address as long as it may be applied.
     """
 
     def __init__(self, objects: Mapping[Key, Object], reader: ClaimReader) -> None:
@@ -91,7 +92,7 @@ class Truth:
         """The owner of each address."""
         owners: dict[Dialled, Claim] = {}
         for at, claims in self._claims_at.items():
-            # Equal claims keep their order: the first object wins.
+            # Of equal claims, the first object's wins, because sorting is stable.
             allowed = [
                 claim
                 for claim in claims
@@ -116,13 +117,13 @@ class Truth:
 
     @cached_property
     def _served(self) -> Sequence[Object]:
-        """The Services that claim addresses: not one whose cluster IP is a node address."""
+        """The Services that claim addresses; excludes those whose cluster IP is a node address."""
         own = {*self._node_ips, *self._primary_ips}
         found = filter(is_served, self._of_kind("Service"))
         return [item for item in found if own.isdisjoint(cluster_ips(item))]
 
     def _is_elsewhere(self, ip: str) -> bool:
-        """Return whether an external IP is this node's, or the API server's."""
+        """Return whether an external IP is an address of this node or of the API server."""
         return ip in self._node_ips or ip in self._primary_ips or ip in self._api_ips
 
     @cached_property
@@ -153,7 +154,7 @@ class Truth:
         return self.objects[HOST]
 
     def at(self, host: Object) -> Truth:
-        """Return the same objects on a node with other addresses."""
+        """Return the state of the same objects on a node with other addresses."""
         if host is self.host:
             return self
         found = self._elsewhere.get(id(host))
@@ -163,7 +164,7 @@ class Truth:
         return found
 
     def with_services_of(self, other: Truth) -> Truth:
-        """Return the same objects with the Services of another state."""
+        """Return this state with the Services of another state."""
         services = other.parts[0]
         found = self._mixed.get(services)
         if found is None:
@@ -174,7 +175,7 @@ class Truth:
 
     @cached_property
     def parts(self) -> tuple[frozenset[int], frozenset[int]]:
-        """The ids of the Services, and of the other objects."""
+        """The id()s of the Services, and those of the other objects."""
         found: tuple[set[int], set[int]] = set(), set()
         for key, item in self.objects.items():
             found[key[0] != "Service"].add(id(item))
@@ -182,7 +183,7 @@ class Truth:
 
     @cached_property
     def without_node(self) -> Truth:
-        """The same objects without this node's."""
+        """The same state without this node's Node."""
         objects = {key: item for key, item in self.objects.items() if key[0] != "Node"}
         return Truth(objects, self._reader)
 
@@ -192,7 +193,7 @@ class Truth:
 
     @cached_property
     def _node_port_ips(self) -> Sequence[str]:
-        """The node's addresses on which node ports answer."""
+        """The node's addresses on which node ports are served."""
         names = self._reader.settings.node_port_networks
         if not names:
             return self._node_ips
@@ -230,7 +231,7 @@ class Truth:
         return self.expected_of(self.frontends.get(at), client, at)
 
     def expected_of(self, claim: Claim | None, client: str, at: Dialled) -> Expected:
-        """Return the outcome if the address's owner is that of another state."""
+        """Return the outcome if the address has the owner that it had in another state."""
         if claim is None:
             return NO_SERVICE
         key = claim.kind, client, at
@@ -245,8 +246,8 @@ class Truth:
             return NO_SERVICE
         spec = claim.service["spec"]
         is_pod = any(is_in(network, client) for network in self._pod_networks)
-        # A program of the node that dials a Service's address has it as source, too. A former node
-        # address belongs to another program: listeners follow the node's addresses before rules do.
+        # A program of the node that dials a Service's address also uses that as its source. A
+        # former node address counts as another program's: listeners close before rules are updated.
         own = {*own_ips(claim.service), *spec.get("externalIPs", ())} & {at[0]}
         is_inside = is_pod or client in (*self._node_ips, *own)
         everywhere = self._usable(claim, is_local=False)
@@ -256,7 +257,7 @@ class Truth:
         endpoints = local if is_only_local else everywhere
         ranges, hold_s = ranges_of(claim), hold_of(claim.service)
         if ranges and not self._admits(ranges, client, claim.service):
-            # Without an endpoint the rules refuse all clients.
+            # If there is no endpoint, the rules refuse all clients, whatever the source ranges.
             is_refusing = not (local if is_local else everywhere) and not hold_s
             return Expected(claim.name, may_be_refused=is_refusing, may_be_dropped=True)
         if endpoints:
@@ -276,8 +277,8 @@ class Truth:
     def _admits(self, ranges: Sequence[str], client: str, service: Object) -> bool:
         """Return whether source ranges admit a client.
 
-        The node's own connections have the load balancer's address as source, if they are admitted
-        at all.
+        The node's own connections use the load balancer's address as their source; they are
+        admitted if an address of the node is.
         """
         if any(is_in(network, client) for network in ranges):
             return True
@@ -378,7 +379,7 @@ class Truth:
         return ready
 
     def _endpoints(self, claim: Claim) -> Iterator[tuple[tuple[str, int], Object]]:
-        """Yield a Service port's endpoints; of two with the same address the better one."""
+        """Yield a Service port's endpoints; of two with the same address, only the better one."""
         best: dict[tuple[str, int], Object] = {}
         metadata = claim.service["metadata"]
         slices = (s for s in self._slices_of(metadata) if _is_of_six(s) is claim.is_six)
@@ -394,9 +395,9 @@ class Truth:
         yield from best.items()
 
     def _slices_of(self, service: Object) -> Iterator[Object]:
-        """Yield the slices of a Service, by its metadata, in the order of their names.
+        """Yield the slices of the Service with this metadata, in the order of the slices' names.
 
-        The first of two equally good copies of an endpoint is used.
+        Of two equally good copies of an endpoint, the first one is used.
         """
         found = {}
         for item in self._of_kind("EndpointSlice"):
@@ -407,7 +408,7 @@ class Truth:
             yield found[name]
 
     def _at_any_port(self, service: Object) -> Iterator[Object]:
-        """Yield the endpoints of slices that have any port.
+        """Yield the endpoints of those slices that have any port.
 
         Source: kube-proxy, which lists endpoints per port of a slice.
         """
@@ -416,7 +417,7 @@ class Truth:
 
     @property
     def open_health_ports(self) -> Mapping[int, tuple[str, int]]:
-        """The health check node ports that answer, on the addresses on which node ports do."""
+        """Like ``health_ports``; empty if no address of the node serves node ports."""
         return self.health_ports if self._node_port_ips else {}
 
     @cached_property
@@ -443,7 +444,7 @@ class Truth:
 
 
 def _is(endpoint: Object, condition: str) -> bool:
-    """Return whether an endpoint has a condition: unknown counts as good."""
+    """Return whether an endpoint has a condition; an unknown one counts as the better value."""
     value = endpoint["conditions"].get(condition)
     return condition != "terminating" if value is None else bool(value)
 

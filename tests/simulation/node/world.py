@@ -46,11 +46,11 @@ _SETTLED_S = 12.0
 _SERVED_S = 3.0
 _ENDED_S = 8.0
 _AGAIN_S = 0.8
-# The time within which refused rules are retried, and changed ones repaired.
+# The time within which refused rules are retried, and the time to repair changed rules.
 _RETRIED_S, _REPAIRED_S = 1.5, 2.5
 # The time until a failed endpoint is retried.
 _TRIED_AGAIN_S = 3.0
-# The time until a dead worker is replaced, even for the third in a row.
+# The time until a dead worker is replaced, even if it is the third in a row.
 _REPLACED_S = 2.0
 # Unix time at the start of a run.
 _UNIX = 1_800_000_000.0
@@ -117,7 +117,8 @@ class World(ProcessWorld[AgentMachine]):
         self.machine.queue = plan.queue
         self.invariants = Invariants(self)
         answering = {(ip, port) for ip in (*OWN_PODS, *OTHER_PODS) for port in _TARGETS}
-        # Includes endpoints that may not be dialled: a client that is served by one reveals that.
+        # Includes endpoints that mustn't be dialled: if one is, it serves the client, which reveals
+        # that.
         every = sorted(answering | plan.endpoints, key=str)
         self.endpoints = {at: Endpoint(self, at) for at in every}
         self.machine.hosts.update(self.endpoints)
@@ -133,7 +134,7 @@ class World(ProcessWorld[AgentMachine]):
         return None if last is None or last.process.is_dead else last
 
     def unix(self) -> float:
-        """Return the node's Unix time."""
+        """Return Unix time by the node's clock, which may be wrong."""
         return self.timeline.now + self.unix_offset
 
     def run(self) -> list[str]:
@@ -172,7 +173,7 @@ class World(ProcessWorld[AgentMachine]):
         self.run_for(_SETTLED_S)
         self.invariants.check_rest()
         if any(event.what == plans.BREAK for event in self.plan.events):
-            # Clients bring ejected endpoints back; the first of these clients may fail.
+            # Only clients' dials end an ejection; the first of these clients may fail.
             self.freshness.disturb(self.timeline.now + 2 * _AGAIN_S)
             self._dial_all()
             self.run_for(_SERVED_S)
@@ -190,7 +191,7 @@ class World(ProcessWorld[AgentMachine]):
             self.invariants.check_end()
 
     def _remove_all(self) -> None:
-        """Delete all Services, and check that their state is freed."""
+        """Delete all Services, and check that agents and workers free their state."""
         for key in [key for key in self.cluster.objects if key[0] in ("Service", "EndpointSlice")]:
             self.cluster.delete(key)
         self.invariants.check_removed()
@@ -236,7 +237,7 @@ class World(ProcessWorld[AgentMachine]):
         process.start(run.run)
 
     def _go_back(self, to: float) -> None:
-        """Record that a state of that time may be applied again."""
+        """Record that the state of an earlier time may be applied again."""
         self.freshness.go_back(to)
         for client in self.waiting:
             client.go_back()
@@ -365,7 +366,7 @@ class World(ProcessWorld[AgentMachine]):
         self.freshness.disturb(self.timeline.now + self.api.fail(*args))
 
     def _set_clock(self, seconds: float) -> None:
-        # Pending changes look late by the wall clock.
+        # By the changed wall clock, pending changes may look late.
         self.freshness.disturb()
         self.unix_offset += seconds
 
@@ -376,7 +377,7 @@ class World(ProcessWorld[AgentMachine]):
             self.disk.fails_with = errno.ENOSPC if how == "full" else 0
 
     def _refuse(self, what: str, much: Any) -> None:
-        """Make the kernel refuse so many writes, or all of them for so many seconds."""
+        """Make the kernel refuse so many writes, or all writes for so many seconds."""
         for_s = _RETRIED_S * much
         if what == plans.REFUSE:
             self.kernel.refuse(much)

@@ -1,4 +1,4 @@
-"""Guarantees to the users of a worker: each module judges one, by what is visible outside.
+"""Guarantees to the users of a worker: each module judges one, by what is visible from outside.
 
 clients, flows (record events) ──▶ promise (receives events) ──▶ judgements
 """

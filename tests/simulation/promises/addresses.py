@@ -1,4 +1,4 @@
-"""An endpoint sees its client's address if the node keeps it, and otherwise the node's."""
+"""An endpoint sees its client's address if the node preserves that, and otherwise the node's."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Addresses(Promise):
         """Whether the Service kept client addresses when each client was accepted."""
 
     def accepted(self, client: Client) -> None:
-        """Record the setting of the client's Service."""
+        """Record whether the client's Service preserves client addresses."""
         self._keeps[client.number] = client.service.serving.handling.keeps_clients
 
     def dialled(self, client: Client, dial: Dial) -> None:
-        """Judge the source of a dial."""
+        """Judge the source address of a dial."""
         world, own, source = self.world, client.party.own.ip, dial.core.local
         is_kept = self._keeps[client.number] and client.ip == own and world.plan.node.is_preserving
         is_kept = is_kept and keeps_address(own, dial.endpoint.ip)

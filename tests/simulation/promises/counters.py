@@ -25,14 +25,15 @@ class Counters(Promise):
     name = "counters"
 
     def turn_over(self) -> None:
-        """Compare the number of open connections with the actual ones, twice a second."""
+        """Compare the counted open connections with the actual number, twice a second."""
         if not self.is_due():
             return
         world = self.world
         for service in world.services:
             open_: Counter[SocketAddress | None]
             if service.is_udp:
-                # The kernel may have lacked memory for the first datagram.
+                # A flow without a client counts only if it has tried to send: memory may have been
+                # short.
                 flows = [f for core, f in world.flows.open.items() if f.client or core.tries]
                 open_ = Counter(f.endpoint for f in flows if f.service is service)
             else:
@@ -45,7 +46,7 @@ class Counters(Promise):
                 self.check(counted == open_[endpoint], why)
 
     def at_rest(self) -> None:
-        """Check that no connection is open, and that the sums are right."""
+        """Check that no connection is counted as open, and that the totals are right."""
         for service in self.world.services:
             totals, label = service.group.totals(), service.group.label
             for name in GAUGES:

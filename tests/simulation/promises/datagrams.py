@@ -1,6 +1,6 @@
-"""A datagram is sent to one allowed endpoint, once and in time; an answer to its client.
+"""A datagram is sent to one allowed endpoint, once and in time, and an answer to its client.
 
-client ──▶ an endpoint of the Service, with one hop less
+client ──▶ an endpoint of the Service, with a hop limit reduced by one
        ◀── from the address that the client asked, to that client alone
 """
 
@@ -39,7 +39,7 @@ class Datagrams(Promise):
             self._due.append((self.world.timeline.now + _SOON_S, payload))
 
     def left(self, core: DatagramSocket, payload: bytes, to: Address, source: Address) -> None:
-        """Judge the destination of a datagram."""
+        """Judge the destination and the hop limit of a datagram."""
         if core.remote is None:
             self._check_answer(payload, to, source)
             return
@@ -63,13 +63,13 @@ class Datagrams(Promise):
         question = answer.question
         closed_at = question.flow.closed_at if question.flow is not None else None
         if closed_at is None or closed_at > answer.at:
-            # Answers after a flow's end reach the next flow on its port.
+            # Answers that arrive after a flow's end may reach the next flow on its port.
             is_right = (question.client, question.to) == (to, source)
             is_right = is_right and not answer.is_passed_on
             self.check(is_right, f"{payload!r} is sent to {to} from {source}")
 
     def reached(self, payload: bytes, to: Address, behaviour: str) -> None:
-        """Only one endpoint receives it, unless one refused it, or another one of its flow."""
+        """Check that only one endpoint receives a datagram, unless an endpoint has just failed."""
         question = self.world.flows.questions.get(payload)
         if question is not None and behaviour in (ANSWERS, LATE):
             first = question.heard_at[0] if question.heard_at else 0.0
@@ -81,7 +81,7 @@ class Datagrams(Promise):
             question.heard_at.append(self.world.timeline.now)
 
     def turn_over(self) -> None:
-        """Judge datagrams that must have been sent on by now."""
+        """Check that datagrams whose deadline has passed were sent on."""
         world = self.world
         now = world.timeline.now
         while self._due and self._due[0][0] < now:

@@ -1,4 +1,4 @@
-"""A client is sent only to an allowed endpoint, and to one that answers if any does.
+"""A client is sent only to an allowed endpoint, and to one that answers if there is one.
 
 the Service's fields ─▶ inside, outside; priorities ─┐
 failures in the last seconds ────────────────────────┴▶ none of a lower priority, and none that
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..clients import Client, Dial
     from ..world import World
 
-# A failed endpoint is ejected for 5 s at first; its failure is known one turn later.
+# A first failure ejects an endpoint for 5 s; the data plane notices it one turn later.
 _EJECTED_S, _KNOWN_S = 4.7, 0.1
 
 
@@ -42,12 +42,12 @@ class Endpoints(Promise):
         self._dials.append((client, dial))
 
     def joined(self, client: Client) -> None:
-        """Judge that the endpoint that answers was the last one dialled."""
+        """Check that the endpoint that answers is the one dialled last."""
         why = f"client {client.number} was joined to {client.endpoint}"
         self.check(client.endpoint == client.dials[-1].endpoint, why)
 
     def chosen(self, client: Client, endpoint: SocketAddress) -> None:
-        """Judge a pick before the endpoint is dialled."""
+        """Judge the choice of an endpoint before it is dialled."""
         world, serving = self.world, client.service.serving
         if world.is_closed:
             return
@@ -63,7 +63,7 @@ class Endpoints(Promise):
             self.check(not is_out, f"{why}, which failed {failed_s} s ago, and {better[0]} is fine")
 
     def _fine(self, client: Client) -> Iterator[SocketAddress]:
-        """Yield endpoints of the best priority that answer, have room, and weren't tried yet."""
+        """Yield endpoints of the best priority that answer, have room, and weren't yet tried."""
         serving = client.service.serving
         tried = {dial.endpoint for dial in client.dials}
         if serving.handling.max_connections is None:
@@ -72,7 +72,7 @@ class Endpoints(Promise):
                     yield endpoint
 
     def _failed_s(self, client: Client, endpoint: SocketAddress) -> float | None:
-        """Return for how long an endpoint has failed for this Service; None if it may answer."""
+        """Return how long ago an endpoint failed for this Service; None if it may answer."""
         service, health = client.service, self.world.health
         answered_at, at = service.answered.get(endpoint, 0.0), (endpoint.ip, endpoint.port)
         if any(to == at for _, to in self.world.network.policies) or health.was_reported(endpoint):
@@ -83,7 +83,7 @@ class Endpoints(Promise):
             if not is_own or core.state != CLOSED or core is other.right:
                 continue
             if failed_at is None or failed_at > answered_at:
-                # An earlier or unseen failure may have begun an ejection before.
+                # An earlier failure, or one that isn't seen here, may have begun the ejection.
                 is_of_node = core.local is not None and core.local[0] in NODE_IPS
                 is_sure = is_of_node and failed_at is not None and failed_at > service.changed_at
                 return self.world.timeline.now - failed_at if is_sure and failed_at else None

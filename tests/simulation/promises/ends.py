@@ -1,7 +1,8 @@
 """A connection is closed only for a logged reason, and that reason is true.
 
-A working connection stays open until one of its sides closes it, it is idle, its endpoint left for
-as long as the Service allows, the node is short of a resource, or the data plane is closed.
+A working connection stays open until one of its sides closes it, it has been idle for too long, the
+grace period of its removed endpoint is over, the node is short of a resource, or the data plane is
+closed.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from ..services import Service
     from ..world import World
 
-# A timer may be a millisecond early, and a turn reads its clock once.
+# A timer may fire a millisecond early, and a turn of the loop reads its clock once.
 _EARLY_S = 0.05
-# The delay of a check that runs each second.
+# The greatest delay of a check that runs each second.
 _LATE_S = 1.3
 _HEADER_S = 5.0
 
@@ -48,7 +49,7 @@ class Ends(Promise):
                 self._left_at[service, endpoint] = at
 
     def ended(self, client: Client) -> None:
-        """Judge the logged reason."""
+        """Judge the logged reason of a connection's end."""
         is_right = self._may_end(client, EndReason(client.cause))
         self.check(is_right, f"client {client.number} ended as {client.cause}")
 
@@ -94,7 +95,7 @@ class Ends(Promise):
         return left_s >= seconds - _EARLY_S
 
     def turn_over(self) -> None:
-        """Check that connections to a removed endpoint are closed in time."""
+        """Check that connections to removed endpoints are closed in time."""
         world = self.world
         for client in world.clients_seen.open if not world.is_closed else ():
             serving, endpoint = client.service.serving, client.endpoint
@@ -109,6 +110,6 @@ class Ends(Promise):
                 self.check(late_s <= _LATE_S + world.stopped_since(left_at), why)
 
     def all_ended(self) -> None:
-        """Check that each connection has ended and was logged."""
+        """Check that each connection has ended, and that its end was logged."""
         for client in self.world.clients_seen.all.values():
             self.check(not client.is_open, f"client {client.number} is still connected")

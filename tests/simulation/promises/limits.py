@@ -20,7 +20,7 @@ class Limits(Promise):
     name = "limits"
 
     def chosen(self, client: Client, endpoint: SocketAddress) -> None:
-        """Judge whether an endpoint has room before it is dialled."""
+        """Check before a dial that the endpoint has room."""
         service = client.service
         if service.limit is not None and not self.world.is_closed:
             taken = sum(
@@ -32,7 +32,7 @@ class Limits(Promise):
             self.check(taken < service.limit, why)
 
     def connected(self, core: DatagramSocket, to: Address) -> None:
-        """Judge the number of flows to an endpoint."""
+        """Check that the number of flows to an endpoint is within the limit."""
         endpoint = SocketAddress(*to)
         for service in self.world.services:
             if service.is_udp and endpoint in service.planned.pool and service.limit is not None:
@@ -42,7 +42,7 @@ class Limits(Promise):
                 self.check(len(flows) <= service.limit, why)
 
     def turn_over(self) -> None:
-        """Judge how many clients wait, twice a second."""
+        """Check the number of waiting clients twice a second."""
         if not self.is_due():
             return
         world, now = self.world, self._looked_at
@@ -50,7 +50,7 @@ class Limits(Promise):
             room, hold = service.group.waiting_room, service.serving.handling.waits
             if room is None or hold is None:
                 continue
-            # Clients that waited before a change may wait until their hold ends.
+            # Clients that waited before the limit changed may wait until their hold ends.
             until = service.changed_at + hold.seconds + 1.0
             if now > until + world.stopped_since(service.changed_at):
                 why = f"{len(room)} clients wait, not {service.places}"

@@ -1,4 +1,4 @@
-"""A client's datagrams stay at one endpoint while it sends; afterwards, its flow ends."""
+"""A client's datagrams go to one endpoint while it keeps sending; afterwards, its flow ends."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .promise import Promise
 if TYPE_CHECKING:
     from ..flows import Flow
 
-# Like conntrack's timeouts: until a client has sent after an answer, and from then on.
+# Like conntrack's UDP timeouts: before a client has sent after an answer, and from then on.
 _YOUNG_S, _STREAM_S = 30.0, 120.0
-# Uses are recorded once a second, and flows are checked once a second.
+# A flow's last use is recorded once a second, and flows are checked once a second.
 _GRAIN_S = 1.1
 _LATE_S = 2.5
 _SOON_S = 0.4
@@ -24,7 +24,7 @@ class Places(Promise):
     name = "flows"
 
     def closed(self, core: DatagramSocket) -> None:
-        """Check that a used flow with a working endpoint isn't closed."""
+        """Check that a flow that is in use and has a working endpoint isn't closed."""
         flow, world = self.world.flows.open[core], self.world
         service = flow.service
         # Flows that wait for an endpoint count, too, but have no socket yet.
@@ -40,7 +40,7 @@ class Places(Promise):
             self.check(is_idle, f"the flow of {flow.client} to {flow.endpoint} ended")
 
     def left(self, core: DatagramSocket, payload: bytes, to: object, source: object) -> None:
-        """Check that a flow's socket sends data of one client, to the address that it dialled."""
+        """Check that a flow's socket sends only one client's data, for the address it dialled."""
         flow, question = self.world.flows.open.get(core), self.world.flows.questions.get(payload)
         if flow is not None and flow.client is not None and question is not None:
             is_own = (flow.client, flow.to) == (question.client, question.to)

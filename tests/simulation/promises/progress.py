@@ -1,4 +1,4 @@
-"""Bytes, FIN and RST of one side are passed on at once, as far as the other side has room.
+"""One side's bytes, FIN and RST are passed on at once, as far as the other side has room.
 
 bytes, a FIN ──within half a second──▶ the other side
 a RST ──after the bytes before it, or once the other side accepts no more──▶
@@ -26,7 +26,7 @@ _ACKS_HELD_S = 0.1
 
 
 class _Way(NamedTuple):
-    """One direction at one check."""
+    """The state of one direction at one check."""
 
     at: float
     stuck: tuple[int, int] | None
@@ -97,7 +97,7 @@ class Progress(Promise):
             self.check(not is_late, f"no RST is sent {name}")
 
     def _look_at_idle(self, client: Client, now: float) -> None:
-        """Check that an idle connection is closed, at most two checks of the data plane later."""
+        """Check that an idle connection is closed within two checks by the data plane."""
         node, since = self.world.plan.node, client.moved_at
         limit_s = max(node.tcp_idle_s, node.half_closed_s) if client.ends_seen else node.tcp_idle_s
         late_s = now - since - limit_s - 2 * LOOK_S - _SLACK_S

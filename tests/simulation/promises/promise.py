@@ -1,4 +1,4 @@
-"""The events that each guarantee's judge receives during a run."""
+"""The base class of guarantees' judges: the events that they receive during a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Promise:
         self._looked_at = 0.0
 
     def check(self, is_right: bool, why: str) -> None:
-        """Count one judgement, and record a violation."""
+        """Count one judgement, and record a violation unless it is right."""
         self._judge.check(self.name, is_right, why)
 
     def is_due(self, every_s: float = 0.5) -> bool:
@@ -44,7 +44,7 @@ class Promise:
         """Called when an endpoint is about to be dialled for a client."""
 
     def dialled(self, client: Client, dial: Dial) -> None:
-        """Called for a dial, with its source."""
+        """Called when a client's endpoint is dialled, with the dial's source."""
 
     def joined(self, client: Client) -> None:
         """Called when an endpoint has answered a client."""
@@ -53,10 +53,10 @@ class Promise:
         """Called when a connection was closed, with the logged reason."""
 
     def arrived(self, core: DatagramSocket | None, payload: bytes, *, is_taken: bool) -> None:
-        """Called when a datagram has reached the node; None: no socket receives it."""
+        """Called when a datagram has reached the node; ``core`` is None: no socket gets it."""
 
     def connected(self, core: DatagramSocket, to: Address) -> None:
-        """Called with a new flow's socket."""
+        """Called with a new flow's socket and its destination."""
 
     def left(self, core: DatagramSocket, payload: bytes, to: Address, source: Address) -> None:
         """Called when the node sends a datagram to an endpoint or a client."""
@@ -74,10 +74,10 @@ class Promise:
         """Called after each turn of the loop."""
 
     def all_read(self) -> None:
-        """Called when the run is calm, and all sent bytes could be read."""
+        """Called when a run was calm for long enough to read all sent bytes."""
 
     def all_ended(self) -> None:
-        """Called when all parties have closed, and that could be passed on."""
+        """Called when all parties have closed, and there was time to pass that on."""
 
     def at_rest(self) -> None:
         """Called when no deadline is left."""

@@ -11,7 +11,7 @@ from userspace_proxy.dataplane.reactor import Timeouts
 from ..holdings import differences, holdings
 from .promise import Promise
 
-# Numbers that only grow or are never decremented, and tables that the next use cleans.
+# Numbers that are never decremented, and tables that are cleaned up when next used.
 _EXEMPTED = """
     AcceptedHeaders._known Balancer._turn ClientPorts._port Descriptors.in_use Ejections._ends
     EndpointGroup._per_endpoint EndpointGroup.client_mistakes EndpointGroup.left_at Locality
@@ -26,7 +26,7 @@ class Rest(Promise):
     name = "rest"
 
     def turn_over(self) -> None:
-        """Check that counted descriptors are open, and that closed connections have no deadline."""
+        """Check that counted descriptors are open, and that no closed connection has a deadline."""
         dataplane = self.world.dataplane
         engine, connections = dataplane.engine, dataplane.connections
         counted = engine.descriptors.in_use
@@ -55,7 +55,7 @@ class Rest(Promise):
             self.check(not count, f"{count} {name}")
 
     def all_removed(self) -> None:
-        """Check that data plane and groups hold as much as new ones, except for spare pipes."""
+        """Check that data plane and groups hold no more than new ones, except for spare pipes."""
         world = self.world
         held = holdings(world.dataplane, *(service.group for service in world.services))
         left = list(differences(held, world.held_by_new, _EXEMPTED))

@@ -1,4 +1,4 @@
-"""Clients are balanced over endpoints by their Service's policy, and keep theirs by affinity.
+"""Clients are balanced over endpoints by their Service's policy; with affinity, they keep theirs.
 
     round-robin           each endpoint has its share of any number of picks
     least-connections     no endpoint has fewer connections for its weight
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..services import Service
     from ..world import World
 
-# Weighted turns may be early or late by so many.
+# An endpoint may be ahead of its weighted share, or behind it, by so many picks.
 _OFF = 2.0
 
 Key = tuple["Service", bool]
@@ -44,14 +44,14 @@ class Shares(Promise):
         """The endpoint of each client, and when it was last used."""
 
     def changing(self, service: Service, now: Serving) -> None:
-        """Restart the counts; affinity entries stay if their endpoints and both sides do."""
+        """Restart the counts; keep affinity entries if timeout, endpoints and sides stay."""
         before = service.serving
         settings = [(s.affinity_timeout_s, s.inside, s.outside is None) for s in (before, now)]
         keeps_pins = before.affinity_timeout_s is not None and settings[0] == settings[1]
         self._forget(service, now.all_endpoints if keeps_pins else ())
 
     def _forget(self, service: Service, kept: Collection[SocketAddress] = ()) -> None:
-        """Restart the counts, and drop all clients except those of these endpoints."""
+        """Restart the counts, and forget all clients except those of these endpoints."""
         self._turns = {key: turns for key, turns in self._turns.items() if key[0] is not service}
         self._used = {
             key: used
@@ -60,7 +60,7 @@ class Shares(Promise):
         }
 
     def chosen(self, client: Client, endpoint: SocketAddress) -> None:
-        """Judge a pick before the endpoint is dialled."""
+        """Judge the choice of an endpoint before it is dialled."""
         service, serving = client.service, client.service.serving
         if self.world.is_closed:
             return

@@ -1,6 +1,6 @@
-"""One side's bytes are read by the other in order, and a FIN comes after all of them.
+"""One side's bytes are read in order by the other, and a FIN comes after all of them.
 
-Read bytes are compared with the sent ones immediately: see ``actors``.
+Bytes are compared with the sent ones as soon as they are read: see ``actors``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Streams(Promise):
     name = "streams"
 
     def all_read(self) -> None:
-        """Check that sent bytes have arrived, although none followed that could push them."""
+        """Check that all sent bytes have arrived, although no later bytes pushed them."""
         world = self.world
         for client in world.clients_seen.all.values():
             party, other = client.party, client.other
@@ -37,7 +37,7 @@ class Streams(Promise):
                 self.check(is_told, f"{name} has read no FIN so far")
 
     def all_ended(self) -> None:
-        """Check that each side has got a FIN or RST, and which."""
+        """Check that each side has got a FIN or an RST, whichever the other side's end requires."""
         world = self.world
         for party in (*world.clients.values(), *world.accepted.values()):
             self.check(party.is_done, f"{party.stream.name} has seen no end")
@@ -73,7 +73,7 @@ class Streams(Promise):
         self.check(is_whole, f"{reader.stream.name} {why}")
 
     def _check_reset(self, sender: Party, reader: Party, arrived: int) -> None:
-        """Check that bytes before a RST have reached a side that reads."""
+        """Check that a side that reads has got the bytes before an RST."""
         is_prompt = self.world.calm_at < (sender.reset_at or 0.0) - 1.0
         if is_prompt and reader.is_orderly and not reader.heard_fin:
             why = f"{reader.stream.name} read {reader.heard} of {arrived} B before the RST"

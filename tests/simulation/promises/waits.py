@@ -1,4 +1,4 @@
-"""A client is answered in time and in its turn, or refused; none waits for a free endpoint.
+"""A client is answered in time and in its turn, or refused; none waits while an endpoint is free.
 
 accepted ──3 s──▶ an endpoint has answered, or the client is refused
            └ if the Service holds clients, that long, and 3 s more
@@ -25,9 +25,9 @@ _LOOK_S = 0.1
 _CLIENT_S = 3.0
 _SLACK_S = 0.4
 _MOST_TRIED = 16
-# While endpoints fail, some of the waiting clients are dialled for each second.
+# While endpoints fail, endpoints are dialled for only some of the waiting clients each second.
 _TURN_S = 1.0
-# Clients that are accepted at the same time may be in another order.
+# Clients that connect at the same time may be accepted in any order.
 _NEAR_S = 0.05
 
 
@@ -45,7 +45,7 @@ class Waits(Promise):
         self._queued_since = math.inf
 
     def ended(self, client: Client) -> None:
-        """Check that a client isn't refused while an endpoint would answer it."""
+        """Check that no client is refused while an untried endpoint would answer it."""
         waited_s = self.world.timeline.now - client.accepted_at
         is_new = client.service.changed_at > client.accepted_at - _NEAR_S
         if client.cause == "unanswered" and waited_s < _CLIENT_S - _NEAR_S and not is_new:
@@ -60,7 +60,7 @@ class Waits(Promise):
             self.check(is_right, f"client {client.number} was refused, and {left} were left")
 
     def chosen(self, client: Client, endpoint: SocketAddress) -> None:
-        """Check that the client that has waited longest for some endpoints is served first."""
+        """Check that the client of a Service that has waited longest is served first."""
         service = client.service
         self._could_since.pop(service, None)
         if client.dials or not (service.is_steady and service.serving.is_uniform):
@@ -77,7 +77,7 @@ class Waits(Promise):
             self.check(not before or client.is_announced, why)
 
     def turn_over(self) -> None:
-        """Judge how long clients have waited."""
+        """Check that no client has waited for too long."""
         if not self.is_due(_LOOK_S):
             return
         world, now = self.world, self._looked_at
@@ -109,7 +109,7 @@ class Waits(Promise):
         self.check(late_s <= 0, why)
 
     def _look_at_queues(self, now: float) -> None:
-        """Check that clients are accepted immediately if the node has room for them."""
+        """Check that clients are accepted soon after they have connected."""
         queues = [s.sock.core.queue for s in self.world.services if s.sock and not s.is_udp]
         is_free = self.world.health.is_undisturbed(1.0)
         self._queued_since = min(self._queued_since, now) if any(queues) and is_free else math.inf

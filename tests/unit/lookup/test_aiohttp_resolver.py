@@ -39,7 +39,7 @@ async def test_both_families_are_resolved(resolver):
 
 @pytest.mark.parametrize("host", ["localhost", "db"])
 async def test_other_names_are_resolved_by_the_default_resolver(resolver, host):
-    # In a namespace with only loopback, aiohttp's flags find no name.
+    # In a namespace with only loopback, aiohttp's flags (AI_ADDRCONFIG) let no name resolve.
     with ProcessNames(Localhost()):
         found = await resolver.resolve(host, 5432)
     assert [(item["host"], item["port"]) for item in found] == [("127.0.0.1", 5432)]

@@ -67,7 +67,9 @@ async def test_a_nonexistent_name_returns_nxdomain_with_the_soa():
         pytest.param(NAME, "TYPE65280", "IN", "NOERROR", id="unknown-type"),
     ],
 )
-async def test_names_return_the_expected_response_codes(name, type_, class_, expected):
+async def test_queries_of_unusual_classes_and_types_get_the_expected_response_code(
+    name, type_, class_, expected
+):
     assert await code(dns.message.make_query(name, type_, class_)) == expected
 
 
@@ -181,7 +183,7 @@ async def test_a_response_too_large_for_a_datagram_is_truncated(payload, is_udp,
 
 
 @pytest.mark.parametrize(("count", "is_truncated"), [(1_300, False), (2_600, True)])
-async def test_over_tcp_all_fitting_ports_of_both_families_are_sent(count, is_truncated):
+async def test_a_tcp_response_contains_all_ports_of_both_families_if_they_fit(count, is_truncated):
     store = Store()
     ports = [ServicePort(f"p{number}", number + 1, "TCP") for number in range(count)]
     store.put_service(service(ServiceKey("shop", "web"), ports, ("10.96.0.10", "fd00:96::10")))
@@ -337,7 +339,7 @@ async def test_an_external_name_without_an_upstream_response_returns_a_cname():
     ]
 
 
-async def test_a_missing_upstream_server_returns_servfail(upstream):
+async def test_without_a_reachable_upstream_server_other_names_return_servfail(upstream):
     nobody = SocketAddress("127.0.0.1", 1)
     assert await code(dns.message.make_query("example.com", "A"), upstream=nobody) == "SERVFAIL"
 
@@ -429,7 +431,7 @@ def test_all_sections_share_compressed_names():
 
 
 @pytest.mark.parametrize(("size", "fitting"), [(UDP, 74), (512, 29), (TCP, 4093)])
-def test_fitting_records_are_sent_and_a_partial_response_is_truncated(size, fitting):
+def test_records_that_fit_are_sent_and_omitting_any_sets_the_truncation_flag(size, fitting):
     found = encoded(*addresses(fitting), size=size)
     assert (len(found.answer[0]), found.flags & dns.flags.TC) == (fitting, 0)
     found = encoded(*addresses(fitting + 1), size=size)
@@ -488,7 +490,7 @@ def test_a_record_that_dns_cannot_encode_raises_an_error(type_, data, error):
 
 @pytest.mark.parametrize("size", [512, UDP, TCP])
 @pytest.mark.parametrize("type_", ["A", "AAAA", "SRV", "PTR"])
-def test_a_pick_is_bounded_by_size_and_covers_any_position(type_, size):
+def test_a_pick_is_bounded_by_the_message_size_and_can_include_any_record(type_, size):
     pick = pick_for(type_, size)
     most = size // 16 + 1
     assert len(pick(1_000_000)) == len(set(pick(1_000_000))) <= most

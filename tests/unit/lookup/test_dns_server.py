@@ -1,4 +1,4 @@
-"""A DNS server on a loopback port, by UDP and TCP."""
+"""A DNS server on a loopback port, over UDP and TCP."""
 
 import asyncio
 import contextlib
@@ -82,7 +82,7 @@ async def test_queries_waiting_for_an_upstream_server_do_not_delay_others():
 
     async with serving(respond) as address:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            # They are sent in batches, because a socket's buffer holds a few hundred datagrams.
+            # Send batches of queries, because a socket's buffer holds a few hundred datagrams.
             for _ in range(3 * ELSEWHERE_MAX // 64):
                 for _ in range(64):
                     client.sendto(b"elsewhere", tuple(address))
@@ -258,7 +258,7 @@ async def test_a_program_on_the_same_port_of_another_address_is_not_named():
             await DnsServer(echo).open(address)
 
 
-async def test_a_host_name_in_use_is_an_error_without_a_holder(address):
+async def test_an_address_in_use_given_by_host_name_is_an_error_without_its_holder(address):
     with pytest.raises(ListenError, match=r"Address already in use \(choose"):
         await DnsServer(echo).open(SocketAddress("localhost", address.port))
 

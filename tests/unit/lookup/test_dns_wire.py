@@ -129,7 +129,7 @@ def test_a_negative_ttl_counts_as_zero():
     assert read_answer(raw_answer(record), QUERY) == AddressAnswer(0, ("203.0.113.1",), 0)
 
 
-def test_a_bounded_number_of_records_is_parsed():
+def test_only_a_bounded_number_of_records_is_parsed():
     records = [raw_record(b"\xc0\x0c", 1, bytes([10, 0, 0, n])) for n in range(RECORDS_MAX + 1)]
     assert len(read_answer(raw_answer(*records), QUERY).addresses) == RECORDS_MAX
     damaged = raw_answer(*records[:RECORDS_MAX], b"no record")

@@ -110,7 +110,7 @@ class Rig:
         self.moved = asyncio.Event()
 
     async def pass_by(self, seconds):
-        """Advance the clock in small steps, and let everything happen that becomes due."""
+        """Advance the clock in small steps, and let everything that becomes due happen."""
         until = self.now + seconds
         while self.now < until:
             self.advance(0.25)
@@ -175,7 +175,7 @@ async def test_a_never_resolved_name_is_logged(caplog):
     assert [r.getMessage() for r in caplog.records] == [message]
 
 
-async def test_services_are_derived_in_turns_and_a_newer_snapshot_is_picked_up():
+async def test_services_are_updated_in_turns_and_a_newer_snapshot_is_picked_up():
     async with Rig() as rig:
         await rig.put()
         before = rig.published

@@ -1,4 +1,4 @@
-"""Names of Services in this process, by socket.getaddrinfo."""
+"""Names of Services that socket.getaddrinfo resolves in this process."""
 
 import asyncio
 import socket

@@ -60,7 +60,7 @@ async def test_a_nonexistent_name_yields_no_addresses_but_a_reason(server):
     assert found.why.endswith("no such name")
 
 
-async def test_a_name_without_an_address_of_the_family_has_a_reason(server):
+async def test_a_name_without_an_address_of_the_family_yields_a_reason(server):
     server.zone.records = {f"{DB} AAAA": [30, "2001:db8::1"]}
     assert await server.look_up() == Lookup({V4: ()}, why="DNS has no IPv4 address")
 

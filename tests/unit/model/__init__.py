@@ -1,1 +1,1 @@
-"""The model's values, and reading them."""
+"""Tests of the model's values, and of reading them."""

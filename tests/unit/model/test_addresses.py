@@ -127,7 +127,7 @@ def test_a_frontend_may_be_a_range_of_ports():
     assert at_port("[2001:db8::7]:10", "10") == ""
 
 
-def test_a_frontend_is_an_address_and_a_protocol():
+def test_a_frontend_has_an_address_a_protocol_and_a_kind():
     frontend = Frontend("2001:db8::7", 53, Protocol.UDP)
     assert str(frontend) == "[2001:db8::7]:53/UDP"
     assert frontend.address == SocketAddress("2001:db8::7", 53)
@@ -210,7 +210,7 @@ def test_an_intersection_contains_exactly_the_shared_addresses(some, others, ip)
         pytest.param("::/0", False, id="other-family"),
     ],
 )
-def test_a_network_inside_others_is_recognized(inner, expected):
+def test_a_network_inside_one_of_the_others_is_recognized(inner, expected):
     assert is_within(inner, ("192.0.2.0/24", "10.0.0.0/8")) is expected
 
 
@@ -218,7 +218,7 @@ def test_a_network_inside_others_is_recognized(inner, expected):
     ("ip", "expected"),
     [("127.0.0.9", True), ("::1", True), ("10.127.0.1", False), ("::12", False)],
 )
-def test_only_loopback_addresses_always_belong_to_the_node(ip, expected):
+def test_only_loopback_addresses_are_recognized_as_such(ip, expected):
     assert is_loopback(ip) is expected
 
 

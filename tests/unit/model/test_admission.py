@@ -1,4 +1,4 @@
-"""Services that are rejected, as an API server would do."""
+"""Services that are rejected, as an API server would reject them."""
 
 from __future__ import annotations
 

@@ -3,6 +3,6 @@
 from userspace_proxy.model.connection_ends import EndReason
 
 
-def test_an_end_reason_is_text_and_may_be_normal():
+def test_an_end_reason_is_read_from_text_and_is_normal_or_a_failure():
     assert EndReason("idle") is EndReason.IDLE
     assert (EndReason.IDLE.is_sound, EndReason.RESET.is_sound) == (True, False)

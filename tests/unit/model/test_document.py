@@ -95,7 +95,7 @@ def test_line_numbers_continue_across_documents_and_empty_ones_are_omitted():
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", "---\n", "~", "\ufeff"])
-def test_a_text_without_documents_yields_none(text):
+def test_a_text_without_documents_yields_an_empty_list(text):
     assert parse_documents(text, place="x") == []
 
 
@@ -112,7 +112,7 @@ def test_json_is_parsed_like_yaml(text):
 
 
 def test_json_may_be_indented_with_tabs(monkeypatch):
-    monkeypatch.setattr(document, "_Loader", yaml.CSafeLoader)  # The Python parser can't parse it.
+    monkeypatch.setattr(document, "_Loader", yaml.CSafeLoader)  # yaml.SafeLoader can't parse it.
     assert read('{\n\t"a": {\n\t\t"b": 1\n\t}\n}\n').value == {"a": {"b": 1}}
 
 
@@ -330,7 +330,7 @@ def test_big_endian_utf_16_is_decoded():
     assert decode("\ufeffa: 1".encode("utf-16-be")) == "a: 1"
 
 
-def test_an_invalid_utf_8_byte_is_reported_only_in_a_value():
+def test_an_invalid_utf_8_byte_is_reported_except_in_a_comment():
     [only] = parse_documents(decode(b"# gar\xe7on\na: 1\nb: gar\xe7on\n\xe7: 2\n"), place="x")
     assert only.value["a"] == 1
     assert [str(one) for one in only.mistakes] == [

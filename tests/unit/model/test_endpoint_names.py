@@ -131,7 +131,7 @@ def test_a_name_slice_keeps_everything_except_its_endpoints():
         ((NameState.TOO_MANY,), False),
     ],
 )
-def test_a_saved_service_with_endpoint_host_names_needs_the_nodes(states, needs_nodes):
+def test_saved_host_names_need_the_nodes_unless_they_may_not_be_looked_up(states, needs_nodes):
     item = ResolvedSlice(
         SliceKey("shop", "db-x"),
         ServiceKey("shop", "db"),

@@ -19,7 +19,7 @@ def test_a_workload_is_formatted_as_in_the_annotation():
     assert str(Workload(WorkloadKind.DEPLOYMENT, "web")) == "deployment/web"
 
 
-def test_only_tcp_ports_have_a_proxy_header():
+def test_only_tcp_ports_get_a_proxy_header():
     asked = Handling(proxy_protocol=ProxyProtocol.V2, max_connections=1)
     assert asked.of(Protocol.TCP) is asked
     assert asked.of(Protocol.UDP) == Handling(max_connections=1)

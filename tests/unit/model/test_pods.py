@@ -83,7 +83,7 @@ def test_a_ready_pod_has_its_labels_and_port_names():
         ),
     ],
 )
-def test_an_unready_pod_states_the_reason(status, reason):
+def test_the_reason_why_a_pod_is_unready_is_returned(status, reason):
     pod = read(status)
     assert (pod.is_ready, pod.reason) == (False, reason)
 

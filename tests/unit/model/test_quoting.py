@@ -81,7 +81,7 @@ def test_a_shell_receives_each_quoted_word_unchanged(word):
         pytest.param(("pods", "-n", "a b"), "pods -n 'a b'", id="several"),
     ],
 )
-def test_a_name_is_never_quoted_as_a_flag(value, word):
+def test_flags_and_unprintable_words_are_replaced_in_a_command(value, word):
     assert shell_word(value) == word
 
 

@@ -277,7 +277,7 @@ class TestSlice:
         assert note.about.startswith(f"endpoints[1].targetRef.{problem}")
         assert a_slice(endpoints=[good, bad]).notes == ()
 
-    def test_an_invalid_namespace_contains_no_pods(self):
+    def test_in_an_invalid_namespace_target_references_are_dropped(self):
         metadata = {"name": "x", "namespace": "..", "labels": {LABEL: "cart"}}
         target = {"kind": "Pod", "name": "web-7"}
         endpoints = [{"addresses": ["192.0.2.1"], "targetRef": target}]

@@ -1,4 +1,4 @@
-"""For each range: the first address, the last one, and the name."""
+"""Reserved ranges: the first and last address of each, and the reason against it."""
 
 import ipaddress
 
@@ -66,7 +66,7 @@ def edges(network):
 
 
 @pytest.mark.parametrize(("network", "words"), RANGES)
-def test_each_address_of_a_reserved_range_is_rejected(network, words):
+def test_the_first_and_last_address_of_a_reserved_range_are_rejected(network, words):
     addresses = ipaddress.ip_network(network)
     assert reserved_reason(str(addresses[0])) == words
     assert reserved_reason(str(addresses[-1])) == words

@@ -1,4 +1,4 @@
-"""EndpointSlices that are rejected, as an API server would do."""
+"""EndpointSlices that are rejected, as an API server would reject them."""
 
 from __future__ import annotations
 

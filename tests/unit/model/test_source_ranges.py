@@ -67,7 +67,7 @@ def test_an_invalid_range_admits_no_client(text):
         ("my-office", "10.0.0.0/8"),
     ],
 )
-def test_an_address_without_a_prefix_is_rejected_with_the_correct_form(text, meant):
+def test_text_other_than_a_network_is_rejected_with_the_correct_form(text, meant):
     with pytest.raises(ValueError, match=rf" \(write {meant}\)$"):
         parse_range(text)
 

@@ -174,8 +174,8 @@ for _ in range(300):
 """
 
 
-def test_several_threads_may_first_use_a_type_concurrently():
-    # In a subprocess, because a failure ends the process with SIGSEGV.
+def test_several_threads_can_use_a_type_for_the_first_time_concurrently():
+    # This runs in a subprocess, because a failure ends the process with SIGSEGV.
     assert subprocess.run([sys.executable, "-c", FIRST_USES], check=False).returncode == 0
 
 

@@ -201,7 +201,7 @@ def test_an_srv_record_is_accompanied_by_its_addresses():
             id="after-another-one"),
     ],
 )  # fmt: skip
-def test_an_external_name_outside_the_cluster_is_left_to_the_caller(name, expected):
+def test_the_caller_must_resolve_an_external_name_outside_the_cluster(name, expected):
     answer = ask(name)
     assert [record.data for record in answer.records] == expected
     assert answer.elsewhere == "search.example.com."
@@ -359,7 +359,7 @@ def test_additional_addresses_of_a_hostname_are_limited_to_the_pick():
     assert len(found.additional) == 18
 
 
-def test_the_addresses_of_a_cname_target_are_picked():
+def test_addresses_of_a_cname_target_are_limited_to_the_pick():
     store = Store()
     store.put_service(external("alias", "db.shop.svc.cluster.local"))
     store.put_service(service(key("db"), (HTTP,), (), is_headless=True))

@@ -1,4 +1,4 @@
-"""The targets of a name, which are made when they are picked."""
+"""The targets of a name; each is created only when it is picked."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_a_pod_target_has_the_pods_address():
     assert (pod.ips(range, is_ipv6=True), pod.ips(range, is_ipv6=False)) == (["fd00::3"], [])
 
 
-def test_port_targets_contain_each_port_at_each_cluster_ip():
+def test_port_targets_contain_each_port_on_each_cluster_ip():
     targets = PortTargets("web.", PORTS, 100, ["10.0.0.1", "fd00::1"], None)
     assert (len(targets), targets.count_ports()) == (200, 100)
     assert targets.ports_at(2) == [NamedPort("web.", 3)]

@@ -36,7 +36,7 @@ def agents(api):
 
 @pytest.fixture
 def streams(api):
-    """Return a function that returns once so many streams to agents are open."""
+    """Return a function that waits until exactly this many streams to agents are open."""
 
     async def streams(count):
         # Shorter than SILENT_S, after which forgotten streams end, too.

@@ -165,7 +165,7 @@ async def test_an_excessive_stream_is_closed(agents, client, part):
             pass
 
 
-async def test_after_each_change_a_stream_waits_nine_times_as_long(agents, client):
+async def test_after_each_change_a_stream_waits_nine_times_as_long_as_parsing_took(agents, client):
     # Parsing a change takes so long that the next line arrives before it is done.
     change = b'{"ports": [' + b",".join([b"{}"] * 5_000) + b"]}\n"
 

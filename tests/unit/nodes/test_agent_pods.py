@@ -52,7 +52,7 @@ def test_a_crash_looping_container_counts_as_not_running():
     assert ": CrashLoopBackOff: back-off" in found.reason
 
 
-def test_an_unscheduled_pod_states_why():
+def test_the_reason_why_a_pod_is_unscheduled_is_returned():
     condition = {"type": "PodScheduled", "status": "False", "message": "too few cpu"}
     found = agent(node=None, status={"phase": "Pending", "conditions": [condition]})
     assert (found.node, found.reason) == ("", "it is not scheduled: too few cpu")

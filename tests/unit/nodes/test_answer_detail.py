@@ -77,7 +77,7 @@ def test_a_node_with_an_oversized_response_is_queried_for_a_summary(answers):
     assert not asking.mode("node-2", 3).is_summary
 
 
-def test_after_several_summaries_all_nodes_are_queried_for_summaries(answers):
+def test_after_several_oversized_responses_all_nodes_are_queried_for_summaries(answers):
     asking, read = Asking(), Read(STATUS, 1.0, 2.0)
     for name in ("node-1", "node-2"):
         asking.reduce(name, asking.mode(name, 3))
@@ -202,7 +202,7 @@ def test_a_response_of_a_removed_node_has_no_effect(unasked):
     assert unasked.all_nodes(None).answers == ()
 
 
-def test_a_lagging_service_is_reported_as_changed_once(unasked):
+def test_a_lagging_service_counts_as_a_change_only_once(unasked):
     unasked.take(found(pod()))
     assert unasked.set_behind({"node-1": ("shop/web",), "node-9": ("shop/web",)})
     assert not unasked.set_behind({"node-1": ("shop/web",)})

@@ -31,7 +31,7 @@ class OwnPlans(SimpleNamespace):
 
 
 class Nodes:
-    """Nodes with their plans, which count their requests."""
+    """Nodes with their plans; it counts the requests to them."""
 
     def __init__(self):
         self.plans = {}
@@ -121,7 +121,7 @@ async def test_a_change_of_the_api_objects_restarts_the_comparison(nodes, plans,
     assert await look(BEHIND_S) == ({"node-1": ("shop/web",)}, True)
 
 
-async def test_a_node_with_a_recently_current_plan_is_not_queried(nodes, plans, look):
+async def test_a_node_whose_plan_was_current_recently_is_not_queried(nodes, plans, look):
     nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
     plans.former = (summary_of(nodes.plans["node-1"])[0],)
     assert await look() == ({}, True)

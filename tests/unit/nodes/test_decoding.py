@@ -70,7 +70,7 @@ HOSTILE = {
 
 
 def hostile(name, size):
-    """Return an answer of about this size."""
+    """Return a hostile answer of about this size."""
     kind, around, item = HOSTILE[name]
     many = max(1, size // (len(item) + 2))
     items = (item % number if "%" in item else item for number in range(many))
@@ -154,7 +154,7 @@ def test_a_response_is_measured_once_its_estimated_size_exceeds_the_allowance():
         allowance.measure(msgspec.structs.replace(status, node="x" * 4000))
 
 
-def test_each_line_of_a_stream_may_contain_as_many_causes_and_new_codes():
+def test_the_limit_of_new_codes_applies_to_each_line_of_a_stream():
     allowance = Allowance(5000)
     for number in range(2 * NEWER_MAX):
         line = _PORTS % '{"notes": [{"code": "code-%d"}]}' % number
@@ -251,7 +251,7 @@ def test_digits_inside_texts_are_not_checked_as_numbers():
     assert WHOLE(json.dumps({"version": "1", "node": text}).encode()).node == text
 
 
-def test_a_line_of_connections_is_bounded():
+def test_a_connection_line_is_bounded_in_size_and_values():
     assert read_connection_line(b'{"service": "shop/web"}').service == "shop/web"
     for line in (b'{"x": [%s]}' % (b"{}," * 5000 + b"{}"), b'{"at": -1}', b"x" * (LINE_BYTES + 1)):
         with pytest.raises(ValueError, match=r"\w"):

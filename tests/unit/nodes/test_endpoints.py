@@ -35,7 +35,7 @@ SILENT = silent(POD).replace(first_at=SINCE)
     ],
 )
 def test_the_extent_of_a_fault_depends_on_the_dialling_nodes(causes, unhealthy, answers, extent):
-    """Users went to healthy nodes because a flapping endpoint was reported as unreachable."""
+    """Users searched healthy nodes because a flapping endpoint was reported as unreachable."""
     assert extent_of(causes, unhealthy, answers) is extent
 
 
@@ -81,7 +81,7 @@ def test_an_endpoint_lists_the_nodes_that_dialled_it_with_results():
 
 
 def test_an_endpoint_shows_the_name_of_its_pod():
-    """On call, users saw addresses, and had to look up their pods with kubectl."""
+    """Users on call saw only addresses, and had to look up the pods with kubectl."""
     members = {"a": web(untried()), "b": web(answering(pod="web-7d9-x2x"))}
     (one,) = endpoints_of(members)
     assert one.pod == "web-7d9-x2x"

@@ -114,7 +114,7 @@ def test_only_the_first_of_many_problems_of_an_agent_are_listed_and_last():
     assert len(found) == 6
 
 
-def test_a_minority_version_is_named():
+def test_each_version_without_a_majority_is_reported():
     old, new = {"version": "0.1.0"}, {"version": "0.2.0", "commit": "0123456789ab"}
     found = said(answer_of("a", **old), *(answer_of(node, **new) for node in "bc"))
     assert found == [(other_version("0.1.0", "0.2.0 (commit 0123456789ab)"), ("a",))]

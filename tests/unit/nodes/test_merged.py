@@ -51,7 +51,7 @@ def test_nodes_with_the_same_cause_are_grouped():
     assert (port.level, port.unhealthy) == (Level.TROUBLE, 3)
 
 
-def test_a_summary_omits_served_ports():
+def test_a_node_whose_summary_omits_a_port_counts_as_serving_it():
     port = one_port(
         answer_of("a", SICK, is_summary=True, served=7),
         answer_of("b", is_summary=True, served=8),
@@ -71,7 +71,7 @@ def test_a_lagging_node_with_a_summary_does_not_count_as_serving():
 
 
 @pytest.mark.parametrize("facts", [{}, {"is_summary": True, "served": 0}])
-def test_a_node_serving_nothing_or_with_a_complete_response_lacks_the_port(facts):
+def test_a_node_that_serves_nothing_or_sent_a_complete_response_lacks_the_port(facts):
     port = one_port(answer_of("a", SICK), answer_of("b", **facts))
     assert (port.served, port.missing) == (0, ("b",))
 
@@ -151,7 +151,7 @@ def test_a_name_too_long_for_a_service_is_omitted():
 def test_the_merged_view_counts_healthy_ports_omitted_by_summaries():
     answers = [answer_of(name, SICK, is_summary=True, served=199) for name in "abc"]
     assert merged_of(*answers).healthy == 199
-    # A count that is wrong by one agent does no harm.
+    # A wrong count from a single agent has no effect.
     wrong = answer_of("d", SICK, is_summary=True, served=10**9)
     assert merged_of(*answers, wrong).healthy == 199
     assert merged_of(answer_of("a", SICK, FINE)).healthy == 0

@@ -89,7 +89,7 @@ def test_a_node_without_its_own_kernel_is_excluded(options):
     assert not daemon_set(tolerations=ALL).includes(state(**options))
 
 
-def test_an_unready_node_states_why():
+def test_the_reason_why_a_node_is_unready_is_returned():
     assert state(ready="Unknown").reason == "kubelet has stopped"
     assert state().reason == ""
 

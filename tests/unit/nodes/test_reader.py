@@ -94,7 +94,7 @@ async def test_partial_results_are_shown(streams, agents, reader_of):
     assert shown[-1].answers[0].status is not None
 
 
-async def test_vanished_pods_and_unready_nodes_have_causes(api, agents, reader_of):
+async def test_a_node_whose_pod_has_vanished_has_a_cause(api, agents, reader_of):
     pod = agents.add("node-1", FakeAgent(status("node-1")))
     api.pods.kill(pod, "kube-system")
     condition = {"type": "Ready", "status": "Unknown", "message": "kubelet has stopped"}
@@ -214,7 +214,7 @@ async def test_lines_of_all_nodes_arrive_and_closed_streams_are_reopened(api, ag
         assert await anext(lines) == NodeLine("node-1")
 
 
-async def test_lines_follow_the_agents_of_nodes(streams, agents, reader_of):
+async def test_lines_arrive_from_added_and_replaced_agents(streams, agents, reader_of):
     head = response_head(200, Content_Type="application/x-ndjson")
 
     async def no_pause(_seconds):

@@ -75,7 +75,7 @@ def test_a_search_selects_ports_that_match_on_any_node():
         pytest.param("night", "", id="a-namespace-of-ignored-ones"),
     ],
 )
-def test_a_missing_service_name_is_explained(name, words):
+def test_a_requested_name_gets_a_reason_only_if_it_is_not_served(name, words):
     ignored = make_ignored("shop/headless", "", "no ClusterIP")
     others = [make_ignored(name, "", "of another") for name in ("shop/canary", "night/canary")]
     others.append(make_ignored("shop/summed", "sctp", "SCTP"))

@@ -85,7 +85,7 @@ def web(*endpoints: EndpointFacts, name: str = "web", **changes: Any) -> PortFac
 
 
 def flows(name: str = "dns", *, unanswered: int = 0, address: str = POD) -> PortFacts:
-    """Return a UDP Service port that answers its flows; if some are unanswered, all are."""
+    """Return a UDP Service port whose flows are answered, or one with only unanswered flows."""
     endpoint = answering(address)
     if unanswered:
         endpoint = untried(address, connections=unanswered, unanswered_flows=unanswered)

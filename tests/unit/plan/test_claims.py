@@ -113,7 +113,7 @@ def test_a_service_claims_each_port_on_each_address(given, expected):
         (service(ports=(ServicePort("", 3868, "SCTP"),)), IgnoredService(CART, "3868", NO_SCTP)),
     ],
 )
-def test_an_unsupported_protocol_is_ignored_with_the_reason(given, ignored):
+def test_an_unserved_service_or_port_is_ignored_with_the_reason(given, ignored):
     (made,) = claims(given)
     assert made.ignored == (ignored,)
 
@@ -273,7 +273,7 @@ def test_a_forbidden_external_ip_gets_a_note_and_is_not_claimed(ip, facts, why):
         pytest.param(10_000, 2, 1, marks=pytest.mark.long),
     ],
 )
-def test_external_ips_are_limited_by_the_ports_times_addresses(ports, ips, served):
+def test_the_limit_of_external_ips_depends_on_the_number_of_ports(ports, ips, served):
     given = service(
         ports=tuple(ServicePort(f"p{number}", number, "TCP") for number in range(1, ports + 1)),
         external_ips=tuple(f"203.0.113.{number}" for number in range(ips)),
@@ -300,7 +300,7 @@ def test_external_ips_beyond_the_limit_get_a_note_in_their_family():
     assert too_many_external_ips not in [note.row for note in notes(both, off)]
 
 
-def test_a_note_appears_once_in_its_family():
+def test_a_note_about_an_address_appears_only_once_in_its_family():
     external_ips = ("198.18.0.1", "2001:db8:ffff::1")
     given = service(
         cluster_ips=(CART_IP, CART_IP_V6),
@@ -532,7 +532,7 @@ def test_a_range_is_claimed_beside_its_port(facts, served, count):
     assert len(claim.notes) == count
 
 
-def test_a_range_note_is_attached_to_its_port_in_one_family():
+def test_a_note_about_a_range_is_attached_to_its_port_in_one_family():
     asked = (AskedRange("dns", 1, 9), AskedRange("unknown", 1, 9))
     given = service(
         ports=[ServicePort("api", 80, "TCP"), DNS],

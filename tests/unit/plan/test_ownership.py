@@ -139,7 +139,7 @@ def test_an_external_ip_cannot_be_another_services_own_address(owner):
 
 
 @pytest.mark.parametrize("gone", [CART, WEB], ids=["by-its-claimant", "by-the-owner"])
-def test_a_lost_external_ip_can_be_withdrawn(gone):
+def test_a_lost_external_ip_is_forgotten_when_either_service_is_removed(gone):
     thief = service(CART, external_ips=(EXTERNAL_IP,))
     owner = service(WEB, cluster_ips=(EXTERNAL_IP,))
     owners = FrontendOwners()
@@ -248,7 +248,7 @@ def test_an_index_contains_the_added_and_not_discarded_services(changes):
     }
 
 
-def test_a_lone_service_at_many_addresses_shares_one_object():
+def test_the_addresses_of_a_single_service_share_one_object():
     index = ServiceIndex()
     index.add(["a", "b"], CART)
     assert index["a"] is index["b"]

@@ -46,7 +46,7 @@ KEY = PortKey(HTTP, IPFamily.IPV4)
         (PortKey(HTTP, IPFamily.IPV6, Side.LOAD_BALANCER), "shop/cart:http (IPv6, load balancer)"),
     ],
 )
-def test_a_key_prints_the_service_port_and_unusual_attributes(key, text):
+def test_a_key_prints_the_service_port_and_non_default_attributes(key, text):
     assert str(key) == text
 
 
@@ -62,7 +62,7 @@ def test_the_plan_of_a_node_without_services_is_empty():
     assert (dict(Plan.empty().ports), Plan.empty().ignored) == ({}, ())
 
 
-def test_a_port_drops_clients_if_only_other_nodes_have_endpoints():
+def test_plans_with_equal_ports_are_equal_regardless_of_their_revision():
     port = PortPlan(KEY, Protocol.TCP, (), (), Serving(), "it has no endpoints")
     assert Plan({KEY: port}, revision=1) == Plan({KEY: port}, revision=2)
     assert Plan({KEY: port}) != Plan.empty()

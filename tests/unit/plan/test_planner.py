@@ -96,7 +96,7 @@ class TestOrphans:
         (port,) = planner.plan(store.snapshot()).ports.values()
         return port.cause and port.cause.code
 
-    def test_a_service_without_slices_refers_to_a_probable_slice(self):
+    def test_the_cause_of_a_service_without_slices_names_a_probable_slice(self):
         store, planner = store_of(service(WEB)), Planner(NodeFacts())
         seen = [self.cause(planner, store)]
         store.put_slice(self.WEB_ORPHAN)
@@ -111,7 +111,7 @@ class TestOrphans:
         (port,) = planner.plan(store.snapshot()).ports.values()
         assert port.cause == slice_headless(WEB, own.key)
 
-    def test_a_service_with_its_own_slices_is_not_replanned(self):
+    def test_another_services_slice_does_not_replan_a_service_with_its_own_slices(self):
         store, planner = store_of(service(WEB), slice_of(POD_A.ip, of=WEB)), Planner(NodeFacts())
         assert self.cause(planner, store) is None
         store.put_slice(self.WEB_ORPHAN)
@@ -204,7 +204,7 @@ class TestEndpointsThatPointAtFrontends:
 
 
 class TestEndpointsAtNodePorts:
-    """Another node's node port is served by its proxy, which may route back to this node."""
+    """Another node's proxy serves its node ports, and may route back to this node."""
 
     HERE, THERE = "198.51.100.1", "198.51.100.2"
     NODE_PORTS = slice_of(HERE, THERE, POD_A.ip, ports=(SlicePort("http", 30080, "TCP"),))

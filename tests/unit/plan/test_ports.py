@@ -234,7 +234,7 @@ class TestOnePort:
 
 
 HERE = {"node_name": "node-1", "addresses": ("192.0.2.10",), "cluster_networks": ("10.1.0.0/16",)}
-# It includes the load balancer's: with local routes, a client on this node uses it as source.
+# The load balancer's address is inside: with local routes, clients on this node use it.
 INSIDE = ("10.1.0.0/16", "127.0.0.0/8", "192.0.2.10/32", "203.0.113.8/32")
 EXTERNAL = service(
     load_balancer_ips=("203.0.113.8",), type=ServiceType.LOAD_BALANCER, is_external_local=True

@@ -79,7 +79,7 @@ def steered(owners, claims) -> dict[tuple[str, str, int], str]:
 
 
 def model(services) -> dict[tuple[str, str, int], str]:
-    """Return the same by the documented rules of ranges, in their words."""
+    """Return the same by the documented rules of ranges, applied literally."""
     given_ranges: dict[tuple[str, str], list[tuple[int, int]]] = {}
     found: dict[tuple[str, str, int], str] = {}
     by_age = sorted(services, key=lambda one: (one.created, one.key))

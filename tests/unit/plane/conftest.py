@@ -1,4 +1,4 @@
-"""Shops that leave no socket, timer or process behind."""
+"""Data planes and workers that leave no socket, timer or process behind."""
 
 import asyncio
 import contextlib
@@ -89,8 +89,8 @@ async def pool(make):
 
 @pytest.fixture
 def clean_logging(monkeypatch):
-    """Undo the changes that a worker in this process makes to later tests."""
-    # A worker freezes all objects of its process, with the garbage of tests.
+    """Undo the changes to logging that a worker in this process makes."""
+    # A worker freezes all objects of its process, with the garbage of earlier tests.
     monkeypatch.setattr(gc, "freeze", lambda: None)
     root = logging.getLogger()
     handlers = root.handlers[:]

@@ -59,7 +59,7 @@ class Control:
             os.close(descriptor)
 
     def keep(self, closeable):
-        """Close it at the end of the test."""
+        """Close an object at the end of the test."""
         self.kept.append(closeable)
         return closeable
 
@@ -67,7 +67,7 @@ class Control:
         self.send(Start(index, Tuning(**tuning), {"userspace_proxy": logging.INFO}))
 
     def serve(self, *endpoints, protocol=TCP, affinity_timeout_s=None):
-        """Make the worker serve these endpoints; return the address. This end keeps its socket."""
+        """Make the worker serve these endpoints; return the address. This end keeps the socket."""
         at = SocketAddress("127.0.0.1", 0)
         self.sock = self.keep(open_listening(protocol, at, freebind=False))
         at = SocketAddress(*self.sock.getsockname())

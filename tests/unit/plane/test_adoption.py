@@ -332,7 +332,7 @@ async def test_a_worker_sending_a_second_challenge_is_dropped(idle, caplog):
 
 @pytest.mark.parametrize("command", ["drain", "end"])
 async def test_a_worker_that_answers_late_obeys_later_commands(orphan, command):
-    """It doesn't obey a process that hasn't proved itself, so it would serve alone for minutes."""
+    """It obeys only a process that has proved itself, so it would serve alone for minutes."""
     orphan.channel.close()
     previous_workers = orphan.keep(
         PreviousWorkers(asyncio.get_running_loop(), connect_to_workers(LABEL))
@@ -343,7 +343,7 @@ async def test_a_worker_that_answers_late_obeys_later_commands(orphan, command):
     assert await previous_workers.answered(60.0) == 0
 
 
-async def test_a_late_draining_worker_drains_even_if_its_successor_ends(worker):
+async def test_a_late_draining_worker_drains_even_if_its_successor_exits(worker):
     await worker.previous_workers.adopt(0.0)
     worker.previous_workers.drain(5.0)
     worker.previous_workers.end()

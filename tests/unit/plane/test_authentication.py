@@ -321,7 +321,7 @@ async def test_a_candidate_that_times_out_makes_way_for_waiting_candidates(
     assert desk.dismissed == [0, 1]
 
 
-async def test_a_few_candidates_are_accepted_per_turn(desk):
+async def test_only_a_few_candidates_are_accepted_per_turn(desk):
     desk.connect(40)
     await desk.accepted(40)
     assert max(desk.turns) == authentication._ACCEPTED_A_TURN

@@ -34,7 +34,7 @@ def test_the_first_and_last_drop_are_recorded():
     assert dropped(make_denials()) == {RANGES: Dropped(3, 5.0, 7.0)}
 
 
-def test_a_change_of_ranges_reclassifies_earlier_drops():
+def test_a_change_of_ranges_attributes_earlier_drops_to_the_former_ranges():
     denials = make_denials()
     denials.change(B, 10.0)
     assert dropped(denials) == {FORMER: Dropped(3, 5.0, 7.0)}
@@ -85,7 +85,7 @@ def test_losing_and_regaining_the_last_local_endpoint_keeps_the_ranges():
     assert denials.by[RANGES] == Dropped(5, 5.0, 2 * LATER)
 
 
-def test_clients_waiting_for_an_endpoint_are_dropped_by_the_ranges_at_that_time():
+def test_while_clients_wait_for_an_endpoint_drops_are_attributed_to_the_ranges():
     waiting = Handling(hold=Hold(30.0))
     denials = make_denials(Serving(admits=A.admits, handling=waiting))
     denials.change(Serving(admits=B.admits, handling=waiting), 10.0)

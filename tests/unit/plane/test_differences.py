@@ -103,7 +103,7 @@ def test_connections_ended_by_their_endpoints_removal_are_reported(group, differ
     assert report(differences).endpoints == [endpoint_report(A, active=-1, sent_bytes=9)]
 
 
-def test_an_endpoint_with_open_connections_is_reported_until_they_end(group, differences):
+def test_differences_are_not_at_rest_while_an_endpoint_has_open_connections(group, differences):
     counters = group.counters_of(A)
     counters.active = 1
     assert report(differences).endpoints == [endpoint_report(A, active=1)]

@@ -99,7 +99,7 @@ def test_a_non_endpoint_change_is_sent_without_endpoints(group, others):
     assert group.change(changed) is None
 
 
-def test_a_waiting_update_is_brought_up_to_date(group):
+def test_the_message_of_a_waiting_update_contains_the_newest_endpoints(group):
     update = group.change(Serving((POD_A,), 60))
     update.new = Serving((POD_A, POD_C), 60)
     assert update.message() == ChangeGroup(7, [POD_B], [(1, POD_C)])
@@ -112,12 +112,12 @@ def largest(count):
     return Serving(endpoints, outside=endpoints, weights=numbers, standbys=numbers)
 
 
-def test_the_maximum_number_of_planned_endpoints_is_not_too_large(group):
+def test_the_maximum_number_of_endpoints_in_a_plan_is_not_too_large_for_a_worker(group):
     assert group.too_large_reason(largest(ENDPOINTS_MAX)) == ""
     assert "a worker process takes 2,621,440" in group.too_large_reason(largest(2 * ENDPOINTS_MAX))
 
 
-def test_the_size_of_a_state_is_measured_once(group, monkeypatch):
+def test_the_size_of_an_unchanged_state_is_not_measured_again(group, monkeypatch):
     measured, measure = [], group._measure
     monkeypatch.setattr(Group, "_measure", lambda _, one: measured.append(one) or measure(one))
     fits, other, huge = Serving((POD_A,)), Serving((POD_B,)), largest(2 * ENDPOINTS_MAX)

@@ -409,7 +409,7 @@ def test_a_listener_that_fails_to_open_leaves_no_socket_open(share, protocol):
     assert open_sockets() == before
 
 
-def test_a_worker_gets_the_chosen_address():
+def test_the_opening_message_of_a_listener_contains_the_chosen_address():
     group = Group(7, port_key("shop/web:http"))
     group.change(Serving())
     at = SocketAddress("127.0.0.1", 0)

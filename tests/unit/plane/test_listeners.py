@@ -1,4 +1,4 @@
-"""The workers of a listener, and the listener's life; test_link.py has the clients' view."""
+"""The workers of a listener, and the listener's lifetime; test_link.py has the clients' view."""
 
 import contextlib
 import errno
@@ -280,7 +280,7 @@ def test_a_udp_port_closed_while_refusing_serves_after_reopening(workers, is_at_
         UdpPeer(port=listener.address.port)
 
 
-def test_a_closed_udp_port_without_room_is_not_taken_over(workers):
+def test_without_room_a_closed_udp_port_is_not_taken_over(workers):
     workers.listeners = Listeners(2, 8, workers.send)
     group, _, listener = workers.open(UDP, POD_A)
     workers.listeners.close_group(group)
@@ -345,7 +345,7 @@ def test_only_the_listener_whose_port_is_in_use_refuses(workers):
 
 
 def test_a_worker_that_cannot_watch_a_socket_opens_no_listener(workers):
-    """A worker in the caller's loop can't if its epoll is full."""
+    """A worker in the caller's loop can't watch a socket if the loop's epoll is full."""
 
     def send(_worker, message, *_socks):
         if isinstance(message, OpenListener):

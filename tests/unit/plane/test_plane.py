@@ -120,7 +120,7 @@ async def test_source_ranges_change_while_open_connections_continue(rig):
     assert await serves(rig.keep(await dial(to, source=ALICE)), pod)
 
 
-async def test_a_flow_of_a_client_no_longer_admitted_gets_no_replies(rig):
+async def test_datagrams_of_a_client_no_longer_admitted_reach_no_endpoint(rig):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address)
     alice, bob = rig.udp_client(dns, ALICE), rig.udp_client(dns, BOB)

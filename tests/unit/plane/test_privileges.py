@@ -1,4 +1,4 @@
-"""This runs in a child process, because dropped privileges can't be regained."""
+"""Dropping privileges, in a child process because they can't be regained."""
 
 import os
 import subprocess

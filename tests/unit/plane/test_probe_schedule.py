@@ -207,7 +207,7 @@ def test_the_measured_probe_interval_covers_only_healthy_endpoints(schedule):
     assert schedule.interval_s == 0.0
 
 
-def test_probes_started_after_a_pause_are_limited_to_a_twentieth_of_a_second(schedule):
+def test_after_a_pause_only_a_twentieth_of_a_seconds_probes_start_together(schedule):
     add(schedule, WEB, *MANY[:1_000])
     assert len(schedule.take(3_600.0, ROOM)) == 100
     assert schedule.take(3_600.0, ROOM) == []

@@ -300,7 +300,7 @@ async def test_a_match_all_filter_leaves_room_for_other_filters(rig):
     for _ in range(2):
         assert ring.has_room(WEB.name.prefixes, ALICE)
         ring.put(refused, lambda: None)
-    # It might have failed, so its fields are collected; but only ALL matches it, which is full.
+    # This one might have failed, so it has fields; but it matches only ALL, which is full.
     assert ring.has_room(WEB.name.prefixes, ALICE)
     ring.put(ConnectionFacts(event=ConnectionEvent.HELD), lambda: None)
     observed = ring.observe([ALL])
@@ -347,7 +347,7 @@ def drops(**figures):
     return GroupReport(7, values)
 
 
-async def test_lost_packets_are_counted(rig):
+async def test_dropped_packets_are_recorded_with_their_number_and_cause(rig):
     ring = RecordRing(rig.engine)
     ring.note_drops(WEB, drops(denied=3))
     assert ring.observe([ConnectionFilter(failed=True)]).records == []

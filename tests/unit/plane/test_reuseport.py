@@ -135,7 +135,7 @@ def test_without_a_program_one_client_reaches_all_sockets(share, ip):
     assert {sharers.who_hears(ip) for _ in range(100)} == {0, 1}
 
 
-def test_undoing_an_absent_choice_is_not_an_error(share):
+def test_removing_an_absent_selection_program_is_not_an_error(share):
     sharers = share("127.0.0.1", 2)
     for _ in range(2):
         choose_by_chance(sharers.socks[0])

@@ -45,7 +45,7 @@ def test_an_exited_worker_is_no_longer_a_substitute():
     assert substitutes.begin(0, [2]) == 2
 
 
-def test_a_substitute_holds_listeners_of_missing_workers_under_own_numbers():
+def test_a_substitute_has_separate_numbers_for_listeners_of_missing_workers():
     substitutes = Substitutes([1, 1, 1], 100)
     assert list(substitutes.holders(0, 7)) == [(0, 7)]
     for missing in (0, 1):

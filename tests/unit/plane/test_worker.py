@@ -253,7 +253,7 @@ async def test_an_endpoint_ejected_by_another_worker_is_not_dialled(control, pod
     assert control.said(Ejected) == []
 
 
-async def test_a_client_is_reset_undialled_if_another_worker_ejected_the_endpoint(control):
+async def test_a_client_is_reset_without_a_dial_if_another_worker_ejected_the_endpoint(control):
     silent = control.keep(SilentEndpoint())
     at = control.serve(silent.address)
     control.send(Ejected(GROUP, silent.address, True))

@@ -99,7 +99,7 @@ async def test_a_worker_exits_immediately_when_the_control_process_has_exited(co
     assert await client.was_reset()
 
 
-async def test_a_worker_without_connections_also_ends(idle):
+async def test_a_drain_ends_a_worker_without_connections_immediately(idle):
     idle.send(Drain(0.0))
     assert await idle.hear(Drained) == Drained(0)
     assert await idle.main.ended == 0

@@ -23,7 +23,7 @@ def fill(stack, listener):
         count += 1
 
 
-def test_a_few_foreign_connections_do_not_hide_a_worker():
+def test_hundreds_of_foreign_connections_do_not_hide_a_worker():
     with open_worker_socket("a") as listener, contextlib.ExitStack() as stack:
         for _ in range(900):
             sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))

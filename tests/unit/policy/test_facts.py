@@ -55,7 +55,7 @@ def test_node_ports_are_served_everywhere_without_networks_or_with_all(networks,
     assert NodeFacts(node_port_networks=networks).has_node_ports_everywhere is everywhere
 
 
-def test_primary_is_empty_if_the_node_has_none_of_the_node_objects_addresses():
+def test_primary_selects_no_address_if_the_node_has_none_of_the_node_objects():
     facts = NodeFacts(
         addresses=ADDRESSES, primary_addresses=("198.51.100.1",), node_port_networks=(PRIMARY,)
     )
@@ -73,7 +73,7 @@ def test_primary_is_empty_if_the_node_has_none_of_the_node_objects_addresses():
         pytest.param(V6, ("fd00::/48", "::1/128", "2001:db8::10/128"), id="ipv6-each-once"),
     ],
 )
-def test_without_a_cluster_network_pods_count_as_outside(family, expected):
+def test_cluster_networks_and_the_nodes_own_addresses_are_inside(family, expected):
     facts = NodeFacts(addresses=ADDRESSES, cluster_networks=("10.1.0.0/16", "fd00::/48"))
     assert facts.inside(family) == expected
 

@@ -59,7 +59,7 @@ def test_activity_prolongs_a_flow():
     assert table.expired(50.0) == [bob, alice]
 
 
-def test_only_the_first_use_within_a_second_reorders_a_flow():
+def test_a_use_within_a_second_of_the_last_one_does_not_reorder_a_flow():
     table, (alice, _bob) = table_of(ALICE, BOB)
     table.use(alice, 0.9)
     assert table.first_to_go() is alice
@@ -146,7 +146,7 @@ def test_a_service_above_its_share_is_evicted_first():
     assert table.first_to_go() is alice
 
 
-def test_a_stream_cannot_become_a_young_flow_again():
+def test_a_stream_that_is_made_a_stream_again_is_not_prolonged():
     table, (alice,) = table_of(ALICE)
     table.make_stream(alice, 1.0)
     table.make_stream(alice, 50.0)

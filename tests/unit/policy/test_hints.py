@@ -57,7 +57,7 @@ def test_hints_select_the_usable_endpoints(hints, expected):
         pytest.param({}, {"zones": [""], "nodes": [""]}, id="hints-without-a-name"),
     ],
 )
-def test_a_node_without_a_zone_uses_all_endpoints(facts, hint):
+def test_hints_are_ignored_if_the_nodes_zone_or_name_is_unknown(facts, hint):
     endpoints = [endpoint(A, **hint), endpoint(B, **OTHER_ZONE, **OTHER_NODE)]
     assert usable_ips(judge(slice_of(*endpoints), **facts)) == [A, B]
 
@@ -110,7 +110,7 @@ def test_local_policies_ignore_hints():
     assert ([a.ip for a in from_outside.serving.outside], usable_ips(from_outside)) == ([A], [B])
 
 
-def test_inconclusive_hints_return_none():
+def test_without_conclusive_hints_no_reason_is_returned():
     assert not_meant_reason([endpoint(A)], NodeFacts(**HERE)) is None
     assert not_meant_reason([], NodeFacts(**HERE)) is None
 

@@ -133,8 +133,8 @@ def test_a_link_to_a_gateway_has_no_attached_addresses():
     assert find_networks(links, routes, ()) == {"10.9.0.0/24": OUTSIDE}
 
 
-def test_a_link_shared_by_several_gateways_is_not_exclusive():
-    """The kernel lists such a route without a link."""
+def test_a_link_of_a_route_with_several_gateways_is_not_a_pod_link():
+    """The kernel lists a route with several gateways without a link of its own."""
     links = [
         NodeLink(9, "eth0", "veth"),
         NodeLink(8, "br0", "bridge"),

@@ -76,7 +76,7 @@ def test_a_service_without_endpoint_names_has_no_name_cause():
     assert why(plain, names=()) is None
 
 
-def test_for_a_service_with_a_selector_its_pods_are_the_cause():
+def test_a_service_with_a_selector_and_no_names_has_no_name_cause():
     assert why(names=(), selector=SELECTOR) is None
 
 
@@ -93,11 +93,11 @@ SELECTOR = (("app", "db"),)
 
 
 @pytest.mark.parametrize("note", [UNREAD, MISSPELT])
-def test_an_unreadable_annotation_is_the_mistake(note):
+def test_an_unreadable_annotation_is_the_cause(note):
     assert why(names=(), notes=(ANOTHER, note)) == cause_of(note)
 
 
-def test_an_endpoint_name_beside_a_selector_is_the_mistake():
+def test_an_endpoint_name_together_with_a_selector_is_the_cause():
     cause = why(selector=SELECTOR, cluster_ips=("10.96.0.1",))
     assert cause == names_beside_selector(KEY_OF_NAMES)
 

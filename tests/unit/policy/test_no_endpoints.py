@@ -93,7 +93,7 @@ def test_a_long_selector_is_truncated_in_sentences():
 
 
 def test_a_slice_with_the_headless_label_is_the_cause():
-    """kube-proxy ignores it too, even if it has endpoints."""
+    """kube-proxy also ignores such a slice, even if it has endpoints."""
     item = replace(slice_of(POD_A.ip), is_headless=True)
     assert why(item) == slice_headless(CART, item.key)
     assert why(item, of=service(selector=WEB)) == slice_headless(CART, item.key)

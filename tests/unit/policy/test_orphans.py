@@ -110,7 +110,7 @@ def test_a_slice_naming_a_similar_service_is_preferred_to_an_unlabelled_one():
         pytest.param("shopweb", False, id="other-order"),
     ],
 )
-def test_names_differing_by_one_letter_are_similar(named, is_similar):
+def test_only_names_differing_by_one_letter_or_a_swap_are_similar(named, is_similar):
     some = orphans(**{f"shop__{named}": ("shop", "web-x")})
     shop = ServiceKey("shop", "webshop")
     assert (concerned(named, shop) == [shop]) is is_similar

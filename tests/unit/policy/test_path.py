@@ -93,7 +93,7 @@ def test_a_setting_requiring_the_proxy_overrides_the_kernel_path_with_a_note(mor
 
 
 @pytest.mark.parametrize("balance", [Balance.RANDOM, Balance.SOURCE_HASH])
-def test_the_kernel_chooses_at_random_or_by_the_clients_address(balance):
+def test_balancing_at_random_or_by_source_hash_permits_the_kernel_path(balance):
     chosen = choose_path(Handling(path=DataPath.KERNEL, balance=balance), DataPath.USERSPACE, "")
     assert chosen.path is DataPath.KERNEL
 

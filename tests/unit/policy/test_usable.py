@@ -173,7 +173,7 @@ def test_a_node_port_of_any_node_is_not_an_endpoint():
         pytest.param(Endpoint(B), True, id="another-nodes-address"),
     ],
 )
-def test_an_endpoint_with_this_nodes_address_must_be_its_own_pod(endpoint, is_used):
+def test_an_endpoint_with_this_nodes_address_must_be_a_pod_of_this_node(endpoint, is_used):
     known = {"node_name": "node-1", "addresses": (A,), "all_node_addresses": {A, B}}
     judged = judge(slice_of(endpoint), may_be_node=False, **known)
     assert reasons(judged) == ["ready" if is_used else NODE_ENDPOINT]

@@ -1,4 +1,4 @@
-"""Acknowledgements of one node: the endpoints that get no client, and how long."""
+"""Acknowledgements of one node: the endpoints that get no clients, and for how long."""
 
 import json
 
@@ -60,7 +60,7 @@ async def kept(node):
     return file
 
 
-async def test_the_next_process_keeps_an_acknowledgement_until_expired(node, kept, make):
+async def test_the_next_process_keeps_an_acknowledgement_until_it_expires(node, kept, make):
     node.world.now += CORDON_S - 1
     again = Node("node-1", node.world, make, 27900, kept)
     assert await again.cordons.restore() == ("7", {WEB})
@@ -188,7 +188,7 @@ async def test_only_acknowledgements_of_the_current_round_are_stored(node, make)
     assert file.content is None
 
 
-async def test_clients_are_served_again_if_the_round_is_gone(node):
+async def test_clients_are_served_again_if_the_lease_has_no_round(node):
     assert node.cordons.end(None) == []
     assert node.endpoints == [POD]
 
@@ -205,7 +205,7 @@ async def test_pods_of_a_workload_scaled_to_zero_get_no_clients_until_removed(no
     assert sorted(node.endpoints) == [POD, OTHER_POD]
 
 
-async def test_ready_pods_count_as_terminating_only_for_a_while(node):
+async def test_after_the_scale_to_zero_ready_pods_count_as_about_to_end_for_a_while(node):
     assert node.cordons.are_pods_ending(WEB_WORKLOAD)
     node.cordons.end(ASLEEP)
     assert node.cordons.are_pods_ending(WEB_WORKLOAD)
@@ -216,7 +216,7 @@ async def test_ready_pods_count_as_terminating_only_for_a_while(node):
 
 
 @pytest.mark.parametrize("is_asleep", [False, True])
-async def test_terminating_pods_count_as_terminating(node, is_asleep):
+async def test_terminating_pods_do_not_delay_a_wake(node, is_asleep):
     if is_asleep:
         node.cordons.end(ASLEEP)
     node.terminate(POD)

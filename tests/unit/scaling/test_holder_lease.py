@@ -166,7 +166,7 @@ async def test_omitted_demand_keeps_only_its_own_namespace_awake(world, namespac
     assert [node.holder.demand for node in world.nodes] == [{WEB: 1 - slept}] * 2
 
 
-async def test_a_round_too_small_for_all_services_of_a_workload_is_not_started(world, monkeypatch):
+async def test_a_workload_whose_services_do_not_fit_into_a_round_is_kept(world, monkeypatch):
     monkeypatch.setattr("userspace_proxy.scaling.holder_lease.ROUND_BYTES_MAX", len(f"{WEB}") - 1)
     await world.run(IDLE_AFTER_S + 100)
     assert (world.slept, world.vote_counts.round) == ([], None)
@@ -249,7 +249,7 @@ async def test_a_reason_to_keep_a_workload_is_recorded_as_one_event(world):
     assert sum(node.source.asked for node in world.nodes) >= 3
 
 
-async def test_a_workload_scaled_meanwhile_is_not_cordoned(world):
+async def test_a_workload_scaled_during_the_vote_is_not_cordoned(world):
     async def scale_down(_namespace, _workload, may, agree):
         assert may(LABELS) is None
         assert await agree()
@@ -370,7 +370,7 @@ async def test_a_service_not_selecting_the_pods_scales_no_workload_to_zero(world
 
 @strangers
 async def test_a_copied_annotation_only_causes_a_note(world, selector):
-    """Its clients neither keep the workload awake nor wait."""
+    """The other Service's clients neither keep the workload awake nor wait."""
     for node in world.nodes:
         node.serve("192.0.2.2", name="api", ip="10.96.0.2", selector=selector)
         (api,) = node.served_ports.of_service(API)
@@ -522,7 +522,7 @@ def answered_at_once(world, write):
     return write_and_answer
 
 
-async def test_a_workload_without_pods_counts_as_scaled_to_zero(world):
+async def test_a_workload_without_pods_is_not_scaled_to_zero_again(world):
     for node in world.nodes:
         node.serve()
     await world.run(IDLE_AFTER_S + 100)

@@ -103,7 +103,9 @@ LONG = 63
     [(NodeReport, write_report, read_report), (VoteCounts, write_counts, read_counts)],
     ids=["node", "sums"],
 )
-def test_without_room_only_the_largest_namespaces_are_unknown(kind, write, read, demand, unknown):
+def test_if_demand_does_not_fit_that_of_the_largest_namespaces_is_unknown(
+    kind, write, read, demand, unknown
+):
     notes = write(kind(demand | {WEB: 3}))
     assert len(notes["demand"]) <= DEMAND_BYTES_MAX
     listed = {key: 1 for key in demand if key.namespace not in unknown}
@@ -117,10 +119,10 @@ def test_demand_is_omitted_if_even_namespace_names_do_not_fit():
 
 
 @pytest.mark.parametrize("text", ["", "[]", "7", '{"round": "7", "services": 1}', "null", '"a"'])
-def test_an_unreadable_vote_counts_as_none(text):
+def test_an_unreadable_vote_counts_as_no_vote(text):
     assert read_report(Lease("node.a", notes={"answer": text})).answer == NodeAnswer()
 
 
 @pytest.mark.parametrize("text", ["[]", "7", "{}", '{"number": "7", "services": [1]}', "null"])
-def test_an_unreadable_round_counts_as_none(text):
+def test_an_unreadable_round_counts_as_no_round(text):
     assert read_counts(Lease("holder", notes={"round": text})).round is None

@@ -67,7 +67,7 @@ async def test_changed_demand_is_written_after_30_s_and_unchanged_demand_each_mi
     assert writes(node) == before + 2
 
 
-async def test_an_unknown_demand_is_not_reported(node):
+async def test_unknown_demand_is_not_reported(node):
     node.is_known = False
     await node.lease.look()
     assert report_of(node).demand is None

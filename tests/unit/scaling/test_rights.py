@@ -35,7 +35,7 @@ def test_a_service_may_scale_a_workload_whose_pods_match_its_selector(selector, 
     [({}, (APP,)), ({"type": ServiceType.EXTERNAL_NAME}, ())],
     ids=["pods", "a-name"],
 )
-def test_a_host_name_selects_no_pods(fields, selector):
+def test_an_external_name_service_selects_no_pods(fields, selector):
     services = {WEB: ServiceState(service("web", "10.96.0.1", selector=(APP,), **fields), ())}
     assert selector_of(services, WEB) == selector
 

@@ -84,7 +84,7 @@ def test_a_newly_waiting_client_counts_before_a_workers_report(used):
     assert used.demand_after(1) == 0
 
 
-def test_idle_after_is_how_long_recent_use_counts(used):
+def test_recent_use_counts_for_as_long_as_idle_after(used):
     used.serve(POD_A, handling=Handling(hold=Hold(60.0), idle_after_s=600.0))
     assert used.demand_after(0) == 1
     assert used.demand_after(599) == 1
@@ -112,7 +112,7 @@ def test_an_exited_worker_is_not_use_of_a_service_without_pods(used):
     assert used.demand_after(0) == 0
 
 
-def test_a_failing_endpoint_is_not_use(used):
+def test_failed_dials_do_not_count_as_use(used):
     used.serve(POD_A)
     used.demand_after(0)
     used.report(failures=3)

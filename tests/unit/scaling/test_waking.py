@@ -203,7 +203,7 @@ async def test_while_clients_wait_an_event_is_recorded_each_minute(rig):
     assert len(rig.source.happenings) == 2
 
 
-async def test_a_workload_that_served_in_between_is_retried_after_5_s(rig):
+async def test_a_workload_that_served_clients_in_between_is_retried_after_5_s(rig):
     rig.begin()
     rig.report(1)
     for _ in range(36):
@@ -235,7 +235,7 @@ async def test_no_wake_is_requested_after_the_clients_are_served(rig):
     assert len(rig.source.woken) == len(rig.source.happenings) == 1
 
 
-async def test_a_service_with_endpoints_needs_no_pods(rig):
+async def test_clients_of_a_service_with_endpoints_wake_no_workload(rig):
     rig.serve(POD)
     rig.begin()
     await rig.look_after(0)
@@ -361,7 +361,7 @@ async def test_new_demand_precedes_workloads_already_tried(rig):
     assert rig.source.woken[0] == "shop deployment/web"
 
 
-async def test_demand_arising_meanwhile_is_served_next(rig):
+async def test_demand_arising_during_a_wake_is_handled_next(rig):
     rig.begin_many(3)
     await rig.look_after(0)
     rig.source.woken.clear()
@@ -380,7 +380,7 @@ async def test_demand_arising_meanwhile_is_served_next(rig):
     await ended(task)
 
 
-async def test_the_port_without_endpoints_wakes_the_workload(rig):
+async def test_a_port_without_endpoints_wakes_the_workload_although_another_has_some(rig):
     ports = (ServicePort("http", 80, "TCP"), ServicePort("admin", 81, "TCP"))
     web = Service(WEB, ports, cluster_ips=("10.96.0.1",), handling=ASLEEP, selector=SELECTOR)
     rig.cluster.store.put_service(web)
@@ -424,7 +424,7 @@ async def test_clients_of_an_unknown_group_are_ignored(rig):
     assert rig.usage.demand() == {WEB: 0}
 
 
-async def test_a_new_client_wakes_a_workload_without_a_timer(rig):
+async def test_a_new_client_wakes_a_workload_without_waiting_for_a_timer(rig):
     task = asyncio.ensure_future(rig.waking.run())
     rig.begin()
     await until(lambda: rig.source.woken)

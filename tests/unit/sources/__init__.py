@@ -1,1 +1,1 @@
-"""The sources of Services: files, memory, and an API server, which is a fake."""
+"""Tests of the sources of Services: files, memory, and a fake API server."""

@@ -1,4 +1,4 @@
-"""Objects as an API server stores them, from few values so that they overlap."""
+"""Draws objects as an API server stores them, from few values so that they overlap."""
 
 from __future__ import annotations
 

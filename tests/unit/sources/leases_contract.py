@@ -27,14 +27,14 @@ class LeasesContract:
         assert replace(written, version="") == wanted
         assert await leases_of("node-2").read("node.node-1") == written
 
-    async def test_the_first_of_two_creators_gets_a_lease(self, leases_of: LeasesOf) -> None:
+    async def test_only_the_first_of_two_writers_creates_a_lease(self, leases_of: LeasesOf) -> None:
         assert await leases_of("node-1").write(Lease("one", "node-1")) is not None
         assert await leases_of("node-2").write(Lease("one", "node-2")) is None
         read = await leases_of("node-1").read("one")
         assert read is not None
         assert read.holder == "node-1"
 
-    async def test_the_first_of_two_updates_of_a_version_succeeds(
+    async def test_only_the_first_of_two_updates_of_a_version_succeeds(
         self, leases_of: LeasesOf
     ) -> None:
         first = await leases_of("node-1").write(Lease("two", "node-1"))

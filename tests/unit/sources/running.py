@@ -42,7 +42,7 @@ class Published:
 
 @asynccontextmanager
 async def running(source: Source) -> AsyncIterator[Published]:
-    """Run a source inside the block; at the end, raise its exception."""
+    """Run a source for the duration of the block; then raise the source's exception, if any."""
     published = Published()
     task = asyncio.create_task(source.run(published))
     try:

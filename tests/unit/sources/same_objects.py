@@ -42,7 +42,7 @@ class Read:
 
     @property
     def rejected(self) -> list[tuple[Any, ...]]:
-        """The objects with a mistake, without the place in the file."""
+        """The rejected objects, without their place in the file."""
         return [(item.object, item.services, item.problem, item.note) for item in self.mistakes]
 
     @property

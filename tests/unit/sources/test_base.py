@@ -31,7 +31,7 @@ def test_each_source_names_its_kind_and_location(tmp_path):
     ]
 
 
-async def test_without_a_cluster_no_workload_is_scaled_and_no_lease_shared():
+async def test_a_memory_source_scales_no_workload_and_has_no_leases():
     web = Workload(WorkloadKind.DEPLOYMENT, "web")
 
     async def agree():
@@ -43,7 +43,7 @@ async def test_without_a_cluster_no_workload_is_scaled_and_no_lease_shared():
     assert await source.scale_down("shop", web, lambda _: None, agree) == ScaleDown(reason=why)
 
 
-# Failures aren't minimized, because each example starts several servers.
+# Failing examples aren't shrunk, because each one starts several servers.
 @settings(phases=[Phase.generate])
 @given(OBJECTS)
 def test_equal_objects_give_equal_plans_causes_and_texts_from_each_source(objects):
@@ -54,11 +54,11 @@ def test_equal_objects_give_equal_plans_causes_and_texts_from_each_source(object
     assert from_server.rejected == from_files.rejected == []
     assert {key: seen(from_server, key) for key in services} == expected
     assert from_server.facts == from_files.facts
-    # If host names for DNS are included, both have read the same.
+    # With the slices that DNS needs, even the snapshots are equal.
     for_dns = of_api_server(objects, with_headless=True)
     assert for_dns.snapshot == from_files.snapshot
     for key in services:
-        # The source for one Service doesn't read other namespaces, whose addresses may be the same.
+        # This source doesn't read other namespaces, whose Services may have the same addresses.
         near = [
             item for item in objects if item["metadata"].get("namespace") in (None, key.namespace)
         ]

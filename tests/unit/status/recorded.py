@@ -196,7 +196,7 @@ def _orders() -> PortFacts:
 
 
 def _others() -> Iterator[PortFacts]:
-    """Yield a Service port on each path, a holding one, a UDP one, and one without an address."""
+    """Yield Service ports: one per path, one with ``hold``, one for UDP, one without an address."""
     choice = PathDecision(DataPath.AUTO, "its annotation")
     in_kernel = PathView(DataPath.KERNEL, NOW - 600, "probes are answered", 1_234)
     yield replace(make_port("fast", path=choice), path=in_kernel)
@@ -347,7 +347,7 @@ def _rendered(view: StatusFacts) -> Iterator[tuple[str, bytes]]:
 
 
 def _metrics(view: StatusFacts) -> Iterator[tuple[str, bytes]]:
-    """Yield the part of each detail that the previous detail doesn't contain."""
+    """Yield, for each level of detail, the metrics that the previous level doesn't contain."""
     before = b""
     for detail in ("node", "service", "endpoint"):
         text = write_families(families_of(view, detail), open_metrics=False)

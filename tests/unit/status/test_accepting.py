@@ -183,7 +183,7 @@ async def test_when_memory_is_short_accept_is_retried_a_few_times_a_second(clien
     accepting.close()
 
 
-async def test_an_ended_connection_and_a_closed_port_leave_nothing(clients):
+async def test_an_ended_connection_and_a_closed_port_leave_no_state(clients):
     server, reserve = web.Server(answer), Reserve()
     sock = listen(socket.AF_INET, ("127.0.0.1", 0))
     accepting = Accepting(LimitedServer(server, ConnectionLimit(8)), sock, reserve)

@@ -39,7 +39,7 @@ def test_the_number_of_requested_services_is_limited():
     assert len(read(("view", "summary"), *many).also) == 100
 
 
-def test_summaries_are_sent_less_often_unless_requested():
+def test_streamed_summaries_have_a_longer_interval_unless_the_client_sets_one():
     assert read(("view", "summary")).every_s == SUMMARY_EVERY_S
     assert read(("view", "summary"), ("every", "1")).every_s == 1
     assert read(("every", "10")).every_s == 10

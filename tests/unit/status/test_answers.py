@@ -33,7 +33,7 @@ def status(view, **selection):
     ("served_at", "age_s"),
     [pytest.param(NOW - 180, 180.0, id="served"), pytest.param(0, None, id="not-served")],
 )
-def test_the_saved_state_shows_its_age_while_served(served_at, age_s):
+def test_the_status_contains_the_saved_states_age_only_while_it_is_served(served_at, age_s):
     view = make_view(last_state=LastStateFacts("/var/lib/state", served_at))
     assert status(view)["last_state"] == {
         "path": "/var/lib/state",
@@ -49,7 +49,7 @@ def test_the_status_omits_settings():
     assert "config" not in status(make_calm_view())
 
 
-def test_a_selection_narrows_the_ports_and_not_the_summary():
+def test_a_selection_narrows_the_ports_but_not_the_verdict():
     answer = status(make_troubled_view(), q="cart")
     assert [port["service"] for port in answer["ports"]] == ["cart"]
     assert answer["verdict"] == "4 problems on this node. 6 of 10 Service ports need attention."

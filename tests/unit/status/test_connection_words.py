@@ -143,7 +143,7 @@ def test_a_line_wraps_below_its_own_text_on_80_columns():
         pytest.param({"first_byte_s": None, "sent_bytes": 0}, "no byte in 3.1 s", id="no-byte"),
     ],
 )
-def test_a_line_contains_the_slow_duration(fields, shown):
+def test_a_slow_connections_line_contains_the_duration_that_was_slow(fields, shown):
     slow = one(**fields)
     assert ConnectionFilter(slow_s=1.0).takes(slow)
     assert shown in line_of(slow)
@@ -167,7 +167,7 @@ def test_control_characters_are_escaped():
     assert "\x1b" not in line_of(one(service="shop/\x1b[2J"))
 
 
-def test_marks_correspond_to_levels():
+def test_the_level_of_a_connection_follows_from_its_outcome():
     reset, saved = one(cause="reset", sent_bytes=0), one(failed=(DEAD,))
     assert [level_of(record) for record in (one(), reset, saved)] == [
         Level.OK,
@@ -184,7 +184,7 @@ def test_a_connection_without_an_endpoint_reply_needs_attention():
     assert level_of(flow) is Level.ATTENTION
 
 
-def test_a_response_after_the_client_left_is_not_marked_as_ok():
+def test_a_response_after_the_client_left_has_the_level_trouble():
     assert level_of(one(code=CauseCode.ENDPOINT_ANSWERS_LATE)) is Level.TROUBLE
 
 
@@ -194,7 +194,7 @@ def test_a_connection_with_bytes_in_only_one_direction_needs_attention():
     assert level_of(one(kind="flow", sent_bytes=0, first_byte_s=None)) is Level.ATTENTION
 
 
-def test_an_unanswered_connection_shows_its_code():
+def test_the_line_of_an_unanswered_connection_contains_its_cause_code():
     reset = one(sent_bytes=0, cause="reset", code=CauseCode.ENDPOINT_RESETS, ended_by="endpoint")
     assert "; reset (endpoint-resets), by the endpoint, after" in line_of(reset)
 

@@ -288,7 +288,7 @@ async def is_complete(streams):
         return len(await streams[0].readexactly(LARGE)) == LARGE
 
 
-async def test_an_unread_response_occupies_only_a_few_chunks_of_its_transport():
+async def test_only_a_few_chunks_of_an_unread_response_are_buffered_in_its_transport():
     async with Limited(ConnectionLimit(8)) as limited:
         unread = await ask_large(limited, "a")
         assert await ask(await limited.connect())
@@ -340,7 +340,7 @@ async def test_a_shared_response_counts_once_and_a_read_response_not_at_all():
         assert await ask(read)
 
 
-async def test_read_responses_free_room_for_others():
+async def test_responses_that_have_been_read_leave_room_for_others():
     limit = ConnectionLimit(16, unread_bytes=2 * LARGE)
     before = kept_by(limit)
     async with Limited(limit) as limited:

@@ -131,7 +131,7 @@ def test_the_state_label_is_from_a_fixed_set(endpoint, expected):
     assert state_label(endpoint) == expected
 
 
-def test_autoscalers_require_metrics_at_service_detail():
+def test_the_metrics_that_autoscalers_need_exist_only_from_service_detail_on():
     view = make_view(make_port(handling=Handling(hold=Hold(60.0))))
     needed = {
         "userspace_proxy_demand",

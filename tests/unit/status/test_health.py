@@ -34,7 +34,7 @@ def test_healthz_has_kube_proxys_fields_and_time_format():
     }
 
 
-def test_before_the_first_round_no_family_has_a_status():
+def test_before_the_first_round_healthz_contains_no_status_of_a_family():
     body = json.loads(answer_healthz(make_view(sync=SyncFacts(), is_ready=False), NOW).body)
     assert body == {
         "lastUpdated": NEVER,
@@ -111,7 +111,7 @@ def test_healthz_and_livez_return_the_expected_status(changes, healthz, livez):
         pytest.param({"waiting_since": NOW + 3600}, 0, id="clock-was-set-back"),
     ],
 )
-def test_the_delay_of_a_change_is_computed(sync, expected):
+def test_the_delay_counts_from_the_oldest_change_that_waits(sync, expected):
     assert late_s(replace(SyncFacts(), **sync), NOW) == expected
 
 

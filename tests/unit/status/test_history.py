@@ -137,7 +137,7 @@ def test_a_service_port_idle_for_ten_minutes_uses_no_memory():
     assert getsizeof(pickle.dumps(idle)) < getsizeof(pickle.dumps(busy)) / 2
 
 
-def test_for_too_many_service_ports_only_a_minute_is_kept():
+def test_with_too_many_service_ports_only_a_minute_is_kept():
     keys = [make_port(f"web-{n}").plan.key for n in range(KEPT_MAX + 1)]
     history = History()
     for n in range(6):
@@ -147,7 +147,7 @@ def test_for_too_many_service_ports_only_a_minute_is_kept():
     assert history.ten_minutes(keys[0]) is None
 
 
-def test_a_second_sample_within_a_second_is_deferred():
+def test_a_sample_less_than_a_second_after_the_previous_one_is_skipped():
     history = noted(0, 10, 20, step_s=0.4)
     assert not history.has_rates
     history.note((port(30),), 502.0)

@@ -42,7 +42,7 @@ def read(data, *, step=0, bounds=ANSWER):
         ),
     ],
 )
-def test_a_response_with_a_length_ends_before_the_connection(headers, sent, step):
+def test_a_response_ends_with_its_length_or_its_gzip_stream(headers, sent, step):
     answer, body = read(OK + headers + b"\r\n" + sent + b"and more", step=step)
     assert (answer.code, answer.is_complete, body) == (200, True, BODY)
 
@@ -63,7 +63,7 @@ def test_a_response_without_a_length_ends_with_the_connection():
         pytest.param(OK + b"Content-Encoding: gzip\r\n\r\n" + PACKED[:-9], id="in-gzip"),
     ],
 )
-def test_an_early_eof_is_unreadable(data):
+def test_a_response_cut_short_is_unreadable(data):
     answer = HttpAnswer(Bounds())
     if data:
         list(answer.feed(data))

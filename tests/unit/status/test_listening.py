@@ -32,7 +32,7 @@ async def test_a_host_name_is_resolved():
         assert address_of(sock)[0] in {"127.0.0.1", "::1"}
 
 
-async def test_an_already_listening_socket_is_returned():
+async def test_an_already_listening_socket_is_returned_as_non_blocking():
     with socket.create_server(("127.0.0.1", 0)) as sock:
         assert await open_here(sock) is sock
         assert not sock.getblocking()

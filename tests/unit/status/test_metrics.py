@@ -84,7 +84,7 @@ def test_the_programming_latency_has_kube_proxys_buckets():
     assert found[f"{name}_count",] == 3
 
 
-def test_a_scrape_does_not_change_during_rendering():
+def test_figures_taken_for_a_scrape_do_not_change_before_it_is_rendered():
     sync = SyncMetrics()
     taken = sync.families()
     sync.observe(1.0, is_full=True)
@@ -92,7 +92,7 @@ def test_a_scrape_does_not_change_during_rendering():
     assert found["kubeproxy_sync_proxy_rules_duration_seconds_count",] == 0
 
 
-def test_probes_are_counted_by_status_code_from_the_start():
+def test_probe_counters_of_all_status_codes_exist_from_startup():
     probes = HealthCheckCounts()
     probes.count("healthz", 503)
     found = values(render(make_view(), probes=probes))

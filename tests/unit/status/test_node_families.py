@@ -57,7 +57,7 @@ def test_without_workers_there_are_no_worker_series():
         ("local", {}),
     ],
 )
-def test_sync_failures_use_kube_proxys_metric_name_for_the_steering(steering, failures):
+def test_sync_failures_use_kube_proxys_metric_names_for_the_steering_mode(steering, failures):
     view = make_view(
         steering=SteeringState(steering), sync=SyncFacts(failures=5, partial_failures=2)
     )
@@ -83,7 +83,7 @@ def test_service_ports_without_a_local_endpoint_are_counted_by_policy():
     assert value(make_view(), name, traffic_policy="internal") == 0
 
 
-def test_each_node_figure_is_a_metric():
+def test_each_node_figure_has_one_metric():
     names = [family.name for family in node_families(make_view())]
     for field, figure in figures_of(StatusFacts).items():
         if not field.startswith("totals."):

@@ -64,7 +64,7 @@ def test_a_port_not_known_to_be_served_is_neither_ok_nor_a_problem():
     )
 
 
-def test_a_large_cluster_is_dense_and_its_size_stays_small():
+def test_the_cells_of_a_larger_cluster_are_smaller():
     ports = [make_port(f"web-{n:05}", endpoints=(), reason="none") for n in range(2000)]
     overview = overview_of(*ports)
     assert overview.size == "small"

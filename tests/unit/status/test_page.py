@@ -59,7 +59,7 @@ def test_the_title_starts_with_the_state():
     assert build(make_view(node="")).title == "OK: this node, userspace-proxy"
 
 
-def test_a_page_lists_a_hundred_service_ports():
+def test_a_page_lists_at_most_a_hundred_service_ports():
     view = make_view(*(make_port(f"web-{n:03}") for n in range(250)))
     assert [len(build(view, page=n).rows) for n in (1, 2, 3)] == [PORTS_A_PAGE, PORTS_A_PAGE, 50]
     assert build(view, page=2).rows[0].service == "web-100"
@@ -269,7 +269,7 @@ def test_a_cause_describing_a_state_has_no_count():
     assert f"<code>kubectl {kubectl_words(empty, 'shop/a')}</code>" in page
 
 
-def test_a_page_is_bounded_and_counts_omitted_rows():
+def test_an_incident_page_is_bounded_and_counts_omitted_rows():
     def gone(number):
         at = f"10.244.{number // 200}.{number % 200 + 1}:80"
         return make_endpoint(at, node="node-7", cause=silent(at))

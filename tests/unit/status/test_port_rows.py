@@ -171,7 +171,7 @@ def test_a_row_shows_the_age_of_the_last_response():
         pytest.param({"affinity_timeout_s": 90}, "served, clients pinned 1 min", "", id="pinned"),
     ],
 )
-def test_the_state_of_a_served_port_is_one_word(changes, words, says):
+def test_the_state_of_a_served_port_is_a_few_words_and_no_sentence(changes, words, says):
     row = row_of(make_port("web", **changes))
     assert (row.words, row.says, row.is_sentence) == (words, says, False)
 

@@ -40,7 +40,7 @@ async def test_requests_share_a_sample_for_a_moment():
     assert (await proxy.sampler.look()).view.ports[0].connections == 2
 
 
-async def test_requests_do_not_trigger_streams():
+async def test_a_requests_sample_does_not_wake_streams_early():
     proxy = Proxy()
     count, _ = await proxy.sampler.after(0)
     proxy.now += 0.5
@@ -83,7 +83,7 @@ async def test_expensive_samples_are_taken_less_often():
     assert proxy.taken_at == [1000.0, 1002.0]
 
 
-async def test_an_ending_stream_leaves_the_samples_to_other_streams():
+async def test_a_cancelled_stream_does_not_stop_the_samples_of_other_streams():
     proxy = Proxy()
     count, _ = await proxy.sampler.after(0)
     first = asyncio.ensure_future(proxy.sampler.after(count))
@@ -172,7 +172,7 @@ async def test_the_sampler_records_nothing_while_views_are_taken():
     assert proxy.taken_at == [1005.0, 1010.0, 1015.0, 1020.0, 1025.0]
 
 
-async def test_a_sample_is_followed_if_requested_within_a_minute():
+async def test_samples_count_as_followed_if_requested_less_than_a_minute_apart():
     proxy = Proxy()
     assert not (await proxy.sampler.look()).is_followed
     proxy.now += 59

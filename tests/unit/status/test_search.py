@@ -145,7 +145,7 @@ def test_a_row_with_many_endpoints_is_read_once_for_all_words(monkeypatch):
     assert sorted(read) == sorted(search.QUALIFIERS)
 
 
-def test_every_state_of_a_port_is_known():
+def test_every_state_of_a_port_can_be_searched():
     sides = make_two_sides()
     for port in (*make_troubled_view().ports, *sides, *PORTS.values(), LATE):
         state = judge(port)

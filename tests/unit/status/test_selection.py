@@ -101,7 +101,7 @@ def test_the_search_applies_to_ports_and_ignored_services():
         pytest.param({"open": '"><script>'}, Selection(), id="no-id"),
     ],
 )
-def test_invalid_queries_are_tolerated(query, expected):
+def test_invalid_values_in_a_query_are_ignored(query, expected):
     assert Selection.parse(query) == expected
 
 
@@ -133,7 +133,7 @@ def test_a_row_can_be_expanded_and_collapsed():
         pytest.param("name", "name", "./?sort=-name", id="names-from-the-last"),
     ],
 )
-def test_a_column_sorts_in_both_directions(sort, column, expected):
+def test_the_link_of_a_sorted_column_reverses_its_direction(sort, column, expected):
     assert Selection(sort=sort, page=3).sorted_by(column) == expected
 
 

@@ -112,7 +112,7 @@ async def test_the_status_is_compressed_for_clients_accepting_gzip():
         assert text == plain
 
 
-async def test_service_digests_are_requested_by_bucket():
+async def test_service_digests_can_be_requested_by_bucket():
     view = make_view(plan=PlanFacts(1, "ab", 3))
     view.digests = ({"shop/web": "8ce2ffdc"}, {}, {"shop/db": "561a28b6"})
     async with serving(view) as client:
@@ -156,7 +156,7 @@ async def test_a_resolved_incident_returns_404():
         assert (response.status, text) == (404, "No Service has this cause any more.\n")
 
 
-async def test_a_flood_of_connections_leaves_the_newest_and_probes(monkeypatch):
+async def test_during_a_flood_probes_are_served_and_the_newest_connections_stay_open(monkeypatch):
     monkeypatch.setitem(LimitedServer.__init__.__kwdefaults__, "first_request_s", 3600.0)
     async with serving(make_calm_view()) as client:
         with contextlib.ExitStack() as stack:
@@ -231,7 +231,7 @@ async def test_service_names_are_looked_up_outside_the_event_loop(path, monkeypa
     assert threading.current_thread() not in threads
 
 
-async def test_a_rejected_service_is_reported_as_missing_with_its_mistake():
+async def test_a_rejected_service_returns_404_with_its_mistake():
     typo = RejectedFacts(
         "z.yaml:5: spec.prots: unknown field", "Service shop/typo", services=("shop/typo",)
     )
@@ -247,7 +247,7 @@ async def test_a_rejected_service_is_reported_as_missing_with_its_mistake():
 @pytest.mark.parametrize(
     ("service", "search"), [("shop/cart", "service:shop/cart"), ("kube-system", "ns:kube-system")]
 )
-async def test_a_browser_requesting_a_service_is_redirected_to_its_search(service, search):
+async def test_a_browser_requesting_a_service_is_redirected_to_the_search_for_it(service, search):
     async with serving(make_troubled_view()) as client:
         response, text = await client.ask(f"/?service={service}&refresh=off", Accept="text/html")
         assert (str(response.url.query_string), response.history[0].status) == (
@@ -415,7 +415,7 @@ async def test_unusual_queries_are_served(query):
         assert (await client.ask(f"/api/v1/status{query}"))[0].status == 200
 
 
-async def test_unusual_views_are_shown():
+async def test_views_with_invalid_text_and_numbers_are_served():
     nan = float("nan")
     odd = make_view(
         make_port("\ud800\x00", active=nan, sent_bytes=float("inf")),
@@ -438,7 +438,7 @@ async def test_a_port_in_use_is_reported_with_the_flag_that_changes_it():
         await server.close()
 
 
-async def test_a_socket_of_another_namespace_is_served_and_closed():
+async def test_a_listening_socket_from_the_caller_is_served_and_closed():
     sock = socket.create_server(("127.0.0.1", 0))
     server = StatusServer(make_view)
     address = await server.serve_admin(sock)

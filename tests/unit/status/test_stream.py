@@ -47,7 +47,7 @@ def test_later_messages_contain_only_changes():
     assert message(sent, html={"a": "1", "b": "3"}, rows=("b", "a")) == {"rows": ["b", "a"]}
 
 
-def test_a_returning_row_is_resent():
+def test_a_row_that_returns_to_the_page_is_resent():
     sent = Sent()
     message(sent)
     message(sent, html={"b": "2"}, rows=())
@@ -97,7 +97,7 @@ async def watching(view):
         await server.close()
 
 
-async def test_a_change_is_sent_alone():
+async def test_only_the_parts_that_changed_are_sent():
     async with watching(make_view(make_port("cart"), make_port("web"))) as watcher:
         async with watcher.open() as response:
             assert response.content_type == "text/event-stream"
@@ -112,7 +112,7 @@ async def test_a_change_is_sent_alone():
         assert "ignored" not in second["html"]
 
 
-async def test_a_stream_follows_its_selection():
+async def test_a_stream_contains_only_the_selected_rows():
     async with watching(make_troubled_view()) as watcher, watcher.open("?q=cart") as response:
         first = await watcher.next(response)
     assert len(first["rows"]) == 1

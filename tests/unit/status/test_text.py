@@ -115,7 +115,7 @@ def test_the_node_part_can_be_omitted():
     assert (answer.level, b"no route" in answer.body) == (Level.OK, False)
 
 
-def test_a_service_whose_address_is_in_use_is_listed_with_and_without_the_node():
+def test_a_service_whose_address_is_in_use_is_listed_even_without_the_node_part():
     view = make_view(ignored=(make_ignored("shop/b", "", "held by shop/a", is_conflict=True),))
     (line,) = lines_of(view)[1:]
     assert lines_of(view, has_node=False)[1:] == [line]

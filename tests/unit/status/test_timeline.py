@@ -27,7 +27,7 @@ def test_a_problem_has_a_start_and_an_end_event():
     assert events(away, CALM) == [Event(NOW, Level.OK, f"Resolved: {what}")]
 
 
-def test_the_completed_start_is_reported_as_an_event():
+def test_completed_startup_is_reported_as_an_event():
     starting = replace(CALM, is_ready=False, source=replace(CALM.source, is_synced=False))
     assert events(starting, CALM) == [Event(NOW, Level.OK, "Started")]
 

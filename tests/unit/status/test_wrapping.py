@@ -17,7 +17,7 @@ def test_a_longer_text_continues_in_its_column():
     ]
 
 
-def test_a_too_narrow_column_is_abandoned():
+def test_if_its_column_is_too_narrow_a_text_starts_on_the_next_line():
     head = "  ✕ kube-system/metrics-server:https  [fd00::7:1]:443  0 of 1  "
     assert list(placed(head, WORDS, 60)) == [
         head.rstrip(),

@@ -1,4 +1,4 @@
-"""The reading of other programs' rules in a network namespace."""
+"""Reading other programs' rules in a network namespace."""
 
 import subprocess
 import sys

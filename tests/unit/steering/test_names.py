@@ -62,7 +62,7 @@ def test_chains_of_another_proxy_are_not_recognized_as_own(name, other, chain):
 
 @pytest.mark.parametrize("name", ["", "canary"])
 @pytest.mark.parametrize("chain", ["PREROUTING", "ACCEPT", "KUBE-SERVICES", "REJECT", ""])
-def test_names_of_other_programs_are_unchanged(name, chain):
+def test_chain_names_of_other_programs_are_unchanged(name, chain):
     names = ChainNames(name)
     assert (names.in_kernel(chain), names.known(chain)) == (chain, chain)
     assert label_of(chain) is None

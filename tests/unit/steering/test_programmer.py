@@ -118,7 +118,9 @@ class ByFrontend(ProgrammedSteering):
     ("kind", "port"),
     [pytest.param(ByPort, 35999, id="proxy-port"), pytest.param(ByFrontend, 0, id="frontend")],
 )
-async def test_a_refused_frontend_has_its_own_port(programmer, kind, port):
+async def test_a_refused_frontend_is_written_with_the_port_that_means_refusal(
+    programmer, kind, port
+):
     steering = kind(SteeringFacts(refuse_port=35999), lambda: programmer)
     await steering.apply({WEB: 36001, CART: REFUSE})
     assert programmer.kernel == {WEB: 36001, CART: port}

@@ -116,7 +116,7 @@ class AutoPaths:
                 self._unwatch(endpoint, key, port)
 
     def take(self) -> dict[PortKey, PathDecision]:
-        """Return the paths, or reasons, that probes have changed since the last call."""
+        """Return the path decisions that have changed since the last call, in path or reason."""
         changed, self._changed = self._changed, {}
         return {key: self._choose(key) for key in changed}
 

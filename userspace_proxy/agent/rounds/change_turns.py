@@ -25,8 +25,8 @@ from ...model import Service, ServiceKey
 from ...plan.bounds import ENDPOINTS_OF_SERVICE_MAX
 from ...turns import Turns
 
-# The time that a round takes per endpoint with preferences, hints or a policy on a slow core,
-# including listeners and workers.
+# The time of a round on a slow core, including listeners and workers: per endpoint (with
+# preferences, hints or a policy), and per port.
 _ENDPOINT_S = 1e-5
 _PORT_S = 1e-4
 # The additional time for a new port, whose listener is opened.
@@ -70,7 +70,7 @@ class ChangeTurns:
         return min(self._waiting.values(), default=math.inf) - self._clock()
 
     def take(self, have: Snapshot | None, want: Snapshot) -> Snapshot:
-        """Return a snapshot with those changes whose turn it is: all changes, if none waits.
+        """Return a snapshot with only the changes whose turn it is; all changes if none must wait.
 
         Args:
             have: The snapshot of the last round; None before the first round.
@@ -94,7 +94,7 @@ class ChangeTurns:
     def _that_wait(
         self, have: Snapshot, want: Snapshot, now: float
     ) -> Iterator[tuple[ServiceKey, float]]:
-        """Yield the waiting Services, and until when they wait; record the turns of all others."""
+        """Yield the waiting Services, and until when each waits; record the turns of all others."""
         changed = differing_keys(have.services, want.services)
         first = [key for key in self._waiting if key in changed]
         left: dict[str, float] = defaultdict(lambda: _TURN_S)
@@ -137,7 +137,7 @@ def _cost_s(old: ServiceState | None, state: ServiceState) -> float:
 
 
 def _without_what_left(state: ServiceState, new: Service) -> ServiceState:
-    """Return a waiting Service without the addresses that another one may get while it waits."""
+    """Return a waiting Service without the addresses that another one may get meanwhile."""
     old = state.service
     if new.proxy_name != old.proxy_name:
         return ServiceState(new, ())

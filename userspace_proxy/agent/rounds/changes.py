@@ -150,9 +150,9 @@ class Progress:
         return Batch(self._taken, newest, arrived, triggers, time.perf_counter())
 
     def end(self, batch: Batch) -> list[float]:
-        """Record that a round is applied; :meth:`announce` comes next.
+        """Record that a round is applied; call :meth:`announce` next.
 
-        Returns how long it took until each slice was applied, in seconds.
+        Returns the seconds from each slice's trigger until it was applied.
         """
         self.in_force, self._seen = batch.snapshot, batch.newest
         counters = self._counters
@@ -210,7 +210,7 @@ class Triggers:
     """The trigger times (changes of pods and Services) of slices that aren't applied yet.
 
     Args:
-        started: Unix time; earlier changes would measure another process.
+        started: Unix time when this process started; earlier changes would measure another process.
 
     Source: kube-proxy, EndpointsChangeTracker (pkg/proxy/endpointschangetracker.go of 1.36).
     """
@@ -223,7 +223,7 @@ class Triggers:
         return len(self._times)
 
     def note(self, have: Snapshot | None, want: Snapshot) -> None:
-        """Record the slices that only the second snapshot has."""
+        """Record the trigger times of slices that only the second snapshot has."""
         for old, new in _differing(have, want):
             self._times += [
                 (item.triggered_at, item.service)

@@ -26,10 +26,10 @@ class Component:
         """Fill in the component's facts; also called before its start and after it was closed."""
 
     async def refresh(self) -> None:
-        """Update the facts that it shows, before an answer that contains counters."""
+        """Update the component's counters; called before each answer that contains counters."""
 
     async def close(self) -> None:
-        """Stop, release everything; also called after a failed :meth:`start`."""
+        """Stop and release everything; also called after a failed :meth:`start`."""
 
 
 @dataclass(slots=True)

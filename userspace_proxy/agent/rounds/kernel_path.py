@@ -51,7 +51,7 @@ def kernel_targets(
 
 
 def _affinity(plan: PortPlan, timeout_s: int) -> Affinity:
-    """Return a Service port's affinity; its range, or other ports, may share the entries."""
+    """Return a Service port's affinity; ports of its range or Service may share the entries."""
     serving, key = plan.serving, plan.key
     if not serving.handling.shares_affinity:
         return Affinity(str(key), timeout_s, is_of_pods=bool(serving.ranges))
@@ -59,11 +59,10 @@ def _affinity(plan: PortPlan, timeout_s: int) -> Affinity:
     return Affinity(f"{of_service} (all ports)", timeout_s, is_of_pods=True)
 
 
-# The ports of a range all have the same distance to the ports of their endpoints, and the same
-# endpoints.
+# All ports of a range have the same endpoints, whose ports are at the same distance from them.
 @functools.lru_cache(maxsize=256)
 def _moved(choices: tuple[EndpointChoice, ...], by: int) -> tuple[EndpointChoice, ...]:
-    """Return the choices of a port range, with endpoints as the range's first port uses them.
+    """Return the choices of a port range, with the endpoints' ports for the range's first port.
 
     Args:
         by: The distance of the first port from the Service port.
@@ -81,7 +80,7 @@ def choices_of(
 
     Args:
         is_coarse: Weights are approximated with few slots.
-        is_in_kernel: If False, only the sets of endpoints are read.
+        is_in_kernel: If False, the choices contain each endpoint once, regardless of weights.
     """
     weights = dict(serving.weights)
     for endpoints, networks in _usable(serving):
@@ -97,7 +96,7 @@ def choices_of(
 
 
 def endpoints_of(serving: Serving) -> Iterator[SocketAddress]:
-    """Yield the endpoints of these choices."""
+    """Yield the endpoints of all choices of a Service port."""
     for endpoints, _ in _usable(serving):
         yield from endpoints
 

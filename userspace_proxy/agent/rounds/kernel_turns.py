@@ -33,7 +33,7 @@ class KernelTurns:
         """The queued ports, each with the wanted path, and whether probes have chosen it."""
 
     def choose(self, served: ServedPort, wanted: PathDecision, *, is_switch: bool = False) -> None:
-        """Choose a path, or queue the Service port for its turn to enter the kernel path."""
+        """Set a Service port's path, or queue the port for its turn to enter the kernel path."""
         self.forget(served)
         if wanted.path is DataPath.KERNEL and served.chosen.path is not DataPath.KERNEL:
             self.waiting[served] = wanted, is_switch
@@ -45,7 +45,7 @@ class KernelTurns:
         self.waiting.pop(served, None)
 
     def take(self, *, may_enter: bool) -> Iterator[tuple[ServedPort, bool]]:
-        """Choose the path of ports that enter now; yield each with whether probes chose it."""
+        """Let the next ports enter the kernel path; yield each with whether probes chose it."""
         left, waiting = TURN_ELEMENTS, tuple(self.waiting) if may_enter else ()
         for served in self._turns.order(waiting, lambda one: one.plan.key.name.namespace):
             wanted, is_switch = self.waiting.pop(served)

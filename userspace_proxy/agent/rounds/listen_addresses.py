@@ -23,8 +23,8 @@ from ...steering import Bind
 _WILDCARD = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 
-# How many ports in use by other programs may be skipped per second, over all Service ports: some 10
-# ms on a node whose range is full of such ports.
+# How many ports that other programs use may be skipped per second, over all Service ports. Skipping
+# so many takes some 10 ms.
 _TRIES = 256
 
 HELD_HINT = "stop that process, or give the Service another port"
@@ -56,11 +56,18 @@ class ListenAddresses:
         self._tries = _TRIES
         """How many used ports may still be skipped before :meth:`start_over`."""
         self._skipped = 0
-        """How many ports in a row were skipped since a listener was last opened or closed."""
+        """How many ports in a row were skipped since a listener was last opened or closed, or since
+        no Service port lacked one."""
 
-    def start_over(self) -> None:
-        """Allow used ports to be skipped again."""
+    def start_over(self, *, is_short: bool) -> None:
+        """Allow used ports to be skipped again.
+
+        Args:
+            is_short: Whether a Service port still lacks a listener.
+        """
         self._tries = _TRIES
+        if not is_short:
+            self._skipped = 0
 
     def wanted(
         self, plan: PortPlan, preferred: Mapping[Frontend, int], *, may_open: bool = True
@@ -70,7 +77,7 @@ class ListenAddresses:
         Args:
             plan: The plan, which has a frontend.
             preferred: Proxy ports to try first, by frontend.
-            may_open: If False, only open listeners are kept, or taken over.
+            may_open: If False, open listeners are kept or taken over, and no other one is opened.
         """
         wanted = self._wanted(plan, preferred)
         return wanted if may_open else {k: w._replace(addresses=()) for k, w in wanted.items()}
@@ -140,9 +147,9 @@ class ListenAddresses:
         )
 
     def _on_loopback(self, plan: PortPlan, frontend: Frontend) -> Iterator[SocketAddress]:
-        """Yield a frontend's own address if it is a loopback address, then ports of the range.
+        """Yield the loopback addresses to try: the frontend's own if it is one, then proxy ports.
 
-        Its own port may be below ip_unprivileged_port_start, or in use.
+        The frontend's own port may be below ip_unprivileged_port_start, or in use.
         """
         if _is_in_range(plan, frontend):
             yield frontend.address
@@ -156,7 +163,7 @@ class ListenAddresses:
         yield from self._in_range(ip, None)
 
     def _in_range(self, ip: str, preferred: int | None) -> Iterator[SocketAddress]:
-        """Yield proxy ports to try; if the caller asks for another, the last one is in use.
+        """Yield proxy ports to try; when the caller asks for the next one, the last one was in use.
 
         A preferred port is always tried: clients are steered there, and this proxy may hold it.
         """
@@ -187,13 +194,13 @@ def recovered_addresses(
 
 
 def _is_in_range(plan: PortPlan, key: Hashable) -> bool:
-    """Return whether a frontend is a port of a range; another number would be useless."""
+    """Return whether a frontend is a port of a port range, which can't listen on another port."""
     ranges = plan.serving.ranges
     return isinstance(key, Frontend) and any(one.offset(*key.address) for one in ranges)
 
 
 def _without_port(why: ListenError, plan: PortPlan) -> ListenError:
-    """Return the error without the number of the port, which differs at each try."""
+    """Return the error without the port number, which differs with each attempt."""
     number = getattr(why.__cause__, "errno", None)
     cause, hint = why.cause, why.hint
     if plan.key.family is IPFamily.IPV6 and number in NO_IPV6:
@@ -237,7 +244,7 @@ class ListenerIndex:
     def change(
         self, owner: HasListeners, listeners: dict[Frontend, Listener] | None = None
     ) -> dict[Frontend, Listener]:
-        """Replace the listeners of a Service port, by frontend; without an argument, remove them.
+        """Replace the listeners of a Service port, by frontend; without new listeners, remove them.
 
         Frontends that another Service port has taken over stay with that port.
 

@@ -108,7 +108,7 @@ class ListenerShares:
         return ""
 
     def _receivers(self, share: int) -> Iterator[tuple[str, int]]:
-        """Yield where to find givers (a namespace, or empty for all), and for how many ports.
+        """Yield where to find givers (a namespace, or empty for all), and how many ports need one.
 
         For a Service below its share, that is its namespace; for a namespace below its share, all.
         """

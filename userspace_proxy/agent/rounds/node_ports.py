@@ -39,7 +39,7 @@ _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 # The minimum interval of searches in seconds: searching the descriptors of all processes takes up
 # to 0.25 s on a busy node, and only people read the result.
 LOOK_EVERY_S = 10.0
-# How many ports are retried in one go: a millisecond if a privilege is missing for all of them.
+# How many ports are retried at once, which takes 1 ms if a privilege is missing for all of them.
 _BOUND_AGAIN = 100
 # The kernel's default range of ephemeral ports: daemons and Services have no fixed ports in it.
 _ELSEWHERE = range(32768, 61000)
@@ -116,7 +116,7 @@ class NodePortReservations:
             self._keep(port, hold_port(port))
 
     def take_all(self, frontends: Iterable[Frontend], *, now: float) -> dict[Frontend, str]:
-        """Reserve the node ports among frontends, as :meth:`take`.
+        """Reserve the node ports among frontends, as :meth:`take` does.
 
         Returns:
             The reason for each frontend whose port couldn't be reserved.
@@ -137,7 +137,7 @@ class NodePortReservations:
             sock.close()
 
     def count_uses(self, before: Set[NodePort], now: Set[NodePort]) -> None:
-        """Record that a Service port's node ports have changed."""
+        """Record which node ports a Service port used before, and uses now."""
         self._uses.update(now - before)
         for port in before - now:
             self._unused.add(port)

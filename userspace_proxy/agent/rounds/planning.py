@@ -148,7 +148,7 @@ class Planning:
 
 
 def _of_one_owner(recovered: Mapping[Frontend, int], plan: Plan) -> Mapping[Frontend, int]:
-    """Return the recovered ports, with 0 for ports shared by frontends of several Services.
+    """Return the recovered ports, with 0 where the port may have been another Service's.
 
     Services may have exchanged addresses since that run, or one may have a removed Service's
     addresses: it would get the other's clients until rules follow, which may fail for long. So a

@@ -23,8 +23,8 @@ from .served_ports import ServedPorts
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The maximum number of log lines about path switches per minute; the page shows the path of each
-# Service port.
+# The maximum number of log lines about path switches per minute; the status page shows the path of
+# each Service port.
 _SWITCH_LINES = 20
 
 

@@ -80,7 +80,7 @@ class ServedPort:
 
     @property
     def taken_by(self) -> str:
-        """The chain of another program that is the problem; empty if it is another one."""
+        """The other program's chain that causes the problem; empty if something else causes it."""
         first = self._first_unsteered
         return first.chain if isinstance(first, Taken) else ""
 
@@ -190,7 +190,7 @@ class Steered:
         return SteeringChange(changed, frozenset(gone - changed.keys()), affected)
 
     def mark(self, change: SteeringChange) -> list[ServedPort]:
-        """Record that a change is applied, before anything else changes.
+        """Record that a change is applied; call this before anything else changes.
 
         Returns the ports whose path has changed because of probes.
         """
@@ -204,7 +204,7 @@ class Steered:
         return [served for served, before in switching.items() if served.path.now is not before]
 
     def note_unsteered(self, unsteered: Mapping[Frontend, str | Taken]) -> None:
-        """Record and log the frontends that can't be steered; call after each change and repair."""
+        """Record and log the frontends that can't be steered, after each change and repair."""
         before, self._unsteered = self._unsteered, dict(unsteered)
         differing = {frontend for frontend, _ in before.items() ^ unsteered.items()}
         if not differing:

@@ -140,7 +140,7 @@ class ServedPorts:
     def detour(
         self, service: ServiceKey, detours: Mapping[At, SocketAddress], why: Callable[[], Reasons]
     ) -> None:
-        """Dial endpoints of a Service by other addresses; applied on return.
+        """Dial endpoints of a Service at other addresses; applied on return.
 
         Args:
             detours: Addresses by endpoint; they replace the detours of earlier calls.
@@ -184,7 +184,7 @@ class ServedPorts:
         self._kernel_turns.forget(served)
 
     def close_recovered(self) -> None:
-        """Refuse clients that wait on listeners of an earlier run that no Service port has."""
+        """Close an earlier run's listeners that no Service port uses, refusing waiting clients."""
         self._plane.close_recovered()
 
     def close_retired(self) -> None:
@@ -219,12 +219,12 @@ class ServedPorts:
 
         It stops at the first Service port that still lacks a common resource.
         """
-        self._addresses.start_over()
+        shares = self.shortages.shares
+        self._addresses.start_over(is_short=shares.next_waiting() is not None)
         self._reservations.bind_again()
         for served in list(self._problems.incomplete.values()):
             if not served.is_retired:
                 yield self._serve_again(served)
-        shares = self.shortages.shares
         while (key := shares.next_waiting()) is not None:
             yield self._serve_again(self._served[key], is_turn=True)
             if shares.is_waiting(key):
@@ -255,7 +255,7 @@ class ServedPorts:
         """Serve a Service port in the plane, and record unavailable listeners.
 
         Args:
-            is_turn: It may open listeners although other ports wait for some.
+            is_turn: Whether the port may open listeners although other ports wait for some.
         """
         self.steered.show_unsteered(served)
         error = self._take_node_ports(served)

@@ -46,7 +46,7 @@ class Shortages:
         Logs one line a minute for all waiting ports.
 
         Args:
-            error: None if it wasn't tried because other ports wait for the same resource.
+            error: None if opening wasn't tried because other ports wait for the same resource.
         """
         if error is not None:
             self.can_share = isinstance(error, BoundError)
@@ -79,7 +79,7 @@ class Shortages:
         The last port of a shortage logs a line for all; a port with its own problem logs its own.
 
         Args:
-            served_at: Monotonic seconds when it opened; None: it is gone.
+            served_at: Monotonic seconds when the port opened; None: the port is gone.
         """
         if key not in self._keys:
             if served_at is not None and self.lines.take(served_at):
@@ -110,7 +110,7 @@ class ListenProblems:
         """Record the problem of a Service port, and log it if it is new.
 
         Args:
-            waits: Whether it has no listener because it waits for its turn.
+            waits: Whether the port has no listener because it waits for its turn.
         """
         key, shortages = served.plan.key, self._shortages
         # The problem ends with :meth:`end`: until then clients are refused.

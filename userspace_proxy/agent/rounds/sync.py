@@ -119,7 +119,7 @@ class SyncLoop:
         look_at = loop.time() + REPAIR_S
         while True:
             self._note_turn()
-            # This is also true after a failed round.
+            # A failed round also leaves the loop behind.
             is_behind = self._is_behind
             until_look_s = RETRY_S if is_behind else look_at - loop.time()
             is_due = await self._woken(min(until_look_s, self.progress.next_turn_in_s))
@@ -148,7 +148,7 @@ class SyncLoop:
             await self._round()
 
     async def _woken(self, within_s: float) -> bool:
-        """Wait for a snapshot; return False if none arrived in time."""
+        """Wait for a snapshot or other news; return False if none arrived in time."""
         # Don't use wait_for: before Python 3.12, a cancellation is lost if it arrives together with
         # a wake.
         try:

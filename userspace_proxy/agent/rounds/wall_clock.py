@@ -43,5 +43,5 @@ class WallClock:
             self._offset = offset
 
     def unix(self, moment: float) -> float:
-        """Return the Unix time of a moment in monotonic seconds; 0 if it is negative: never."""
+        """Return the Unix time of a monotonic time in seconds; 0 for a negative one: never."""
         return round(moment + self._offset, 3) if moment >= 0 else 0.0

@@ -1,15 +1,16 @@
-"""Decides whether endpoints see client addresses, and configures the data plane for it.
+"""Decides whether endpoints see client addresses, and configures the data plane accordingly.
 
     kernel: ReplyRouting ──catches replies──▶ sockets of the data plane
     NodeRoutes ──links──▶ do they return here?
                ──links, routes──▶ policy.locality ──networks──▶ Plane.preserve
 
-Rule 1: where it is impossible, connections use this node's address, and the page shows the reason.
+Rule 1: where this is impossible, connections use this node's address, and the page shows the
+reason.
 Rule 2: kernel state is removed last, after the drain; if replies no longer return through this
 node, open connections keep their addresses.
 Rule 3: families are independent: a disabled family doesn't affect the other.
-Rule 4: with ``--path=kernel`` it begins with the first Service port that the proxy serves, because
-it makes packets pass routing rules and a chain, which makes a UDP exchange on the kernel path 8 %
+Rule 4: with ``--path=kernel``, preservation begins with the first Service port that the proxy
+serves. It makes packets pass routing rules and a chain, so a UDP exchange on the kernel path is 8 %
 slower.
 Rule 5: sysctls change without an event, so they are read at every repair: if packets on a bridge
 are no longer filtered, dials go unanswered until then.
@@ -131,7 +132,7 @@ class ClientAddresses(Component):
         )
 
     async def leave_nothing(self) -> None:
-        """Remove what an earlier run left, if this run doesn't use it."""
+        """Remove the kernel state that an earlier run left behind, if this run doesn't use it."""
         with contextlib.suppress(SteeringError):
             await self._replies.clean_up()
 
@@ -174,7 +175,7 @@ class ClientAddresses(Component):
         await self._replies.close()
 
     async def _catch(self) -> None:
-        """Watch routes, and catch replies unless they don't return here."""
+        """Watch routes, and catch replies if they return through this node."""
         if self._routes is None:
             loop = asyncio.get_running_loop()
             try:

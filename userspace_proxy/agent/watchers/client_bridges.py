@@ -84,12 +84,12 @@ class ClientBridges:
 
         Args:
             delivering: The bridges' interface indexes.
-            refusal: Why the kernel permits it on no bridge; empty if it permits it.
+            refusal: Why the kernel permits delivery on no bridge; empty if it permits delivery.
         """
         self._delivering, self._refusal = frozenset(delivering), refusal
 
     def mark(self, networks: Networks) -> Networks:
-        """Return the networks, marking networks on bridges that deliver replies here."""
+        """Return all networks, marking those on bridges that deliver replies here."""
         families = self._bridges.keys() - self._settings.keys()
         return mark_filtered(networks, (f for f in families if f[0] in self._delivering))
 

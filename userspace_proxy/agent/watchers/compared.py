@@ -84,7 +84,7 @@ class Compared(Component):
         return ProcessFacts(round(cpu_s, 2), sum(memory for _, memory in looks.values()))
 
     def _look(self, pid: int) -> tuple[float, int] | None:
-        """Return a process's CPU seconds and bytes of memory; None if it is hidden."""
+        """Return a process's CPU seconds and bytes of memory; None if /proc hides the process."""
         try:
             # The process name before these fields may contain spaces and brackets.
             text = (self._proc / f"{pid}/stat").read_text("latin-1")

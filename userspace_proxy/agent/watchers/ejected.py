@@ -56,7 +56,8 @@ QUESTIONS_MAX = 100
 # The failures after which the kernel's neighbours and routes are checked. REFUSED is one of them
 # because a rule that rejects outgoing packets sometimes answers a dial.
 _ASKED = NO_ANSWER | {Failure.NO_HOST, Failure.REFUSED}
-# The number of the worker in this process's messages, which are for all workers; no worker has it.
+# The worker number in this process's messages, which are for all workers; no worker has this
+# number.
 _NO_WORKER = -1
 
 
@@ -158,7 +159,7 @@ class EjectedEndpoints(Component):
                 one.group.revision += 1
             elif dials.part.failure is not Failure.RESET:
                 dials.succeeded_at = now
-                # This removes the ejected endpoint here, like an answer to a worker.
+                # As after an answer to a worker, this also ends the ejection in this object.
                 self._plane.receive(_NO_WORKER, Returned(number_of_group, endpoint))
 
     def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:

@@ -54,8 +54,8 @@ _log = FieldLogger("userspace_proxy.agent")
 
 EVERY_S = 2.0
 _SHARE = 0.002
-# A pause makes up for this multiple of a check's cost, so that the owed CPU time shrinks with each
-# check.
+# Each pause pays for this multiple of the last check's CPU time, so that the owed CPU time shrinks
+# with each check.
 _PAYS = 1.5
 BURST_S = 0.1
 """CPU time that may be owed while the cause of missing answers is undecided."""
@@ -144,16 +144,16 @@ class _Traffic:
             self.lost, self.last = self.lost + count, now
 
     def is_recent(self, now: float) -> bool:
-        """Return whether connections got no answer in the last minute."""
+        """Return whether a connection went unanswered within the last minute."""
         return bool(self.lost) and now - self.last < LAST_MINUTE_S
 
     def is_unanswered(self, now: float) -> bool:
-        """Return whether connections have got no answer for longer than one connection may take."""
+        """Return whether connections have gone unanswered for longer than an answer may take."""
         return self.is_recent(now) and now - self.since >= GRACE_S
 
     @property
     def is_telling(self) -> bool:
-        """Whether more connections are unanswered than by chance, and none was answered."""
+        """Whether too many connections are unanswered for chance, and none was answered."""
         return self.lost >= LOST_MIN and self.answered_at <= self.since
 
 
@@ -241,8 +241,8 @@ class KernelAnswers(Component):
                 self._owed_s += self._used_s - before_s
             is_urgent = self._is_undecided and self._owed_s < BURST_S
             is_urgent |= self._is_stale
-            # The owed time shrinks slowly: a firewall may appear or disappear before it is made up
-            # for.
+            # Don't pay for all owed time in one pause: a firewall may appear or disappear
+            # meanwhile.
             due_s = min(self._owed_s, _PAYS * (self._owed_s - owed_s))
             pause_s = EVERY_S if is_urgent else Pacing(_SHARE, EVERY_S).wait_s(due_s)
             await pause(pause_s)

@@ -5,7 +5,7 @@
 Rule 1: counters are read on request, never by a timer.
 Rule 2: readings take at most a twentieth of a thread's time, however many Services there are;
 a reading for 10,000 takes 20 to 30 ms.
-Rule 3: growth since the last reading belongs to the Service port that has the frontend now.
+Rule 3: growth since the last reading counts for the Service port that has the frontend now.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class KernelCounts(Component):
     def _note(self, counts: Mapping[Frontend, int]) -> None:
         before, self._before = self._before, counts
         grown = {
-            # A frontend that was removed in between begins at 0.
+            # The counter of a frontend that was removed and added in between begins at 0.
             frontend: count - known if (known := before.get(frontend, 0)) <= count else count
             for frontend, count in counts.items()
             if count != before.get(frontend, 0)

@@ -185,7 +185,7 @@ class LastState(Component):
             return None
 
     async def _save(self, file: StateFile, snapshot: Snapshot | None) -> None:
-        """Write a snapshot; for None, record that the file's snapshot is current if it is."""
+        """Write a snapshot; for None, record that the file is still current, if the source is."""
         is_current = self._source.status().is_current
         if snapshot is None and (self._kept is None or not is_current):
             return

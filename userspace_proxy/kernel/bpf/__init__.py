@@ -5,7 +5,7 @@
     ring      a ring buffer, which programs write
 
 Rule 1: an object has no type information, global data or called functions (``objects``).
-Rule 2: a program that the kernel refuses raises an OSError with the verifier's reason.
+Rule 2: if the kernel refuses a program, the OSError contains the verifier's reason.
 
 Why not libbpf: docs/adr/0096.
 """

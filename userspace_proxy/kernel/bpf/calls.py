@@ -1,6 +1,6 @@
-"""The calls of bpf(2): create, read and change maps, programs, links, pins and elements.
+"""Calls bpf(2): creates, reads and changes maps, programs, links, pins and elements.
 
-The caller owns each descriptor that is returned. A map or program exists while a descriptor, link
+The caller owns each returned descriptor. A map or program exists while a descriptor, link
 or pin refers to it; a program is attached while its link exists.
 
 Linux before 5.11 counts the maps and programs of a user as locked memory; see ``as_locked_memory``.
@@ -37,7 +37,7 @@ _INSTRUCTION_BYTES = 8
 # The size of the buffer for the verifier's log. A program of 1,000 instructions logs 100 KB; longer
 # logs are truncated.
 _LOG_BYTES = 1 << 20
-# Lines of the log that aren't the reason. Source: print_verification_stats().
+# Lines of the log that don't contain the reason. Source: print_verification_stats().
 _STATISTICS = ("processed ", "verification time", "stack depth")
 # The line after which Linux 7.3 and later explain the reason in paragraphs.
 _EXPLANATION = "\nVerification failed: "
@@ -62,8 +62,7 @@ _ALLOW = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 _PROGRAMS_MAX = 64
 _BATCH = 4096
 
-# How often a call is retried for an element for which memory is short, and the pause between
-# retries.
+# How often a call is retried if the kernel lacks memory for an element, and the pause in between.
 _TRIES, _REFILL_S = 20, 0.001
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -89,7 +88,7 @@ class LinkInfo(NamedTuple):
 
 @contextlib.contextmanager
 def as_locked_memory() -> Iterator[None]:
-    """Lift the limit of locked memory during the block, if that is permitted.
+    """Lift the limit of locked memory within the ``with`` block, if that is permitted.
 
     Linux before 5.11 counts maps and programs of all the user's processes as locked memory.
     """
@@ -117,7 +116,7 @@ def create_map(name: str, spec: MapSpec) -> int:
 
 
 def load_program(section: str, code: bytes) -> int:
-    """Return the descriptor of a program, once the kernel has verified it.
+    """Return the descriptor of a new program, which the kernel has verified.
 
     Args:
         section: A key of ``KINDS``.
@@ -143,9 +142,10 @@ def load_program(section: str, code: bytes) -> int:
 def try_programs() -> None:
     """Load a program that is never attached; raises OSError if the kernel refuses it.
 
-    The program is for the newest hook of :data:`KINDS` (Linux 5.9), which implies the other hooks.
+    The program is for the newest hook of :data:`KINDS` (Linux 5.9); a kernel with this hook also
+    has the others.
     """
-    # The locked memory of the user's other processes may exceed the limit.
+    # The user's other processes may have used up the limit of locked memory.
     with as_locked_memory():
         os.close(load_program("cgroup/sock_release", _ALLOW))
 
@@ -182,7 +182,7 @@ def attach(section: str, program: int, cgroup: int) -> int:
 
 
 def replace_program(link: int, program: int) -> None:
-    """Replace the program of a link by one of the same kind, atomically."""
+    """Atomically replace the program of a link with one of the same kind."""
     _call(_LINK_UPDATE, _LINK_FIELDS.pack(link, program, 0, 0))
 
 
@@ -203,7 +203,7 @@ def attached(section: str, cgroup: int) -> tuple[int, list[int]]:
 
 
 def program_name(identifier: int) -> str:
-    """Return a program's name; empty if it no longer exists, or without CAP_SYS_ADMIN."""
+    """Return a program's name; empty if the program no longer exists, or without CAP_SYS_ADMIN."""
     try:
         program = _call(_PROGRAM_BY_ID, _ID_FIELDS.pack(identifier, 0, 0))
     except OSError:
@@ -227,13 +227,13 @@ def link_info(link: int) -> LinkInfo:
 
 
 def map_info(table: int) -> MapSpec:
-    """Return how a map was created."""
+    """Return the type and sizes with which a map was created."""
     *spec, _ = _MAP_INFO.unpack(_info(table, _MAP_INFO.size))
     return MapSpec(*spec)
 
 
 def memory_of(table: int) -> int:
-    """Return the size of a map in bytes, by the kernel; before Linux 6.4, as if it were full."""
+    """Return the bytes that the kernel counts for a map; before Linux 6.4, those of a full map."""
     for line in Path(f"/proc/self/fdinfo/{table}").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == "memlock":
@@ -254,7 +254,7 @@ def pinned(path: Path) -> int:
 
 
 def update(descriptor: int, key: bytes, value: bytes) -> None:
-    """Set one element, atomically; waits for memory as :func:`update_batch` does."""
+    """Set one element atomically; waits for memory, like :func:`update_batch`."""
     with_value = ctypes.create_string_buffer(value, len(value))
     for tries in range(_TRIES + 1):
         try:
@@ -268,7 +268,7 @@ def update(descriptor: int, key: bytes, value: bytes) -> None:
 
 
 def lookup(descriptor: int, key: bytes, value_bytes: int) -> bytes | None:
-    """Return one element, or None; for a per-CPU map, the values of all possible CPUs."""
+    """Return one element, or None; in a per-CPU map, the values of all possible CPUs."""
     value = ctypes.create_string_buffer(value_bytes)
     return value.raw if _element(_LOOKUP, descriptor, key, value) else None
 
@@ -279,10 +279,10 @@ def delete(descriptor: int, key: bytes) -> bool:
 
 
 def update_batch(descriptor: int, keys: bytes, values: bytes, count: int) -> None:
-    """Set many elements; 30,000 take 10 to 20 ms. If one fails, those before it stay set.
+    """Set many elements; 30,000 take 10 to 20 ms. If one fails, earlier ones stay set.
 
-    From Linux 6.1 on, each processor has a small reserve of memory for elements, which is refilled
-    after a moment; a batch may use it up sooner.
+    From Linux 6.1 on, each CPU has a small reserve of memory for elements, which is refilled after
+    a moment; a batch may use it up sooner.
     """
     key, value = (ctypes.create_string_buffer(x, len(x)) for x in (keys, values))
     key_bytes, value_bytes = len(keys) // count, len(values) // count
@@ -316,7 +316,7 @@ def delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
 
 
 def elements(descriptor: int, spec: MapSpec) -> list[tuple[bytes, bytes]]:
-    """Return all elements of a hash; any that change during the listing may be missing or doubled.
+    """Return all elements of a hash map; those that change meanwhile may be missing or doubled.
 
     Args:
         spec: How the map was created.
@@ -343,14 +343,14 @@ def elements(descriptor: int, spec: MapSpec) -> list[tuple[bytes, bytes]]:
 
 
 def reason_of(log: str) -> str:
-    """Return the line of the verifier's log with the reason for the refusal."""
+    """Return the reason for the refusal from the verifier's log."""
     said, _, _ = log.partition(_EXPLANATION)
     lines = [x for x in said.splitlines() if x.strip() and not x.startswith(_STATISTICS)]
     return lines[-1] if lines else "without a reason"
 
 
 def types_of(value_bytes: int) -> bytes:
-    """Return type information: 1 is an integer, 2 a structure without fields.
+    """Return BTF with two types: 1 is an integer, 2 is a structure without fields.
 
     Socket storage requires type information, and checks only the sizes.
     """
@@ -381,7 +381,7 @@ def _load(section: str, code: bytes, log: ctypes.Array[ctypes.c_char] | None = N
 
 
 class _Batch:
-    """A call that processes many elements."""
+    """One call of a batch command, and its result."""
 
     def __init__(
         self,
@@ -422,7 +422,7 @@ def _info(descriptor: int, size: int) -> bytes:
 def _element(
     command: int, descriptor: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None
 ) -> bool:
-    """Return whether the element existed."""
+    """Make a call for one element; return whether the element existed."""
     buffer = ctypes.create_string_buffer(key, len(key))
     where = ctypes.addressof(buffer), 0 if value is None else ctypes.addressof(value)
     try:
@@ -439,10 +439,10 @@ def _call(command: int, attributes: bytes) -> int:
 
 
 def _call_in(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
-    """Call with attributes into which the kernel writes its answer."""
+    """Call bpf(2) with attributes into which the kernel writes its answer."""
     number = _NUMBER.get(platform.machine())
     if number is None:
-        # The call may work even so.
+        # The machine may have the call, but under an unknown number.
         unknown = f"cannot call bpf(2): its number on {platform.machine()} isn't known"
         raise PermissionError(errno.EPERM, unknown)
     result = int(_libc.syscall(number, command, attributes, len(attributes)))

@@ -32,7 +32,7 @@ _BY_DESCRIPTOR = 1 << 4
 
 
 class HookKind(NamedTuple):
-    """Where a program is attached, by the kernel's numbers."""
+    """The kernel's numbers for a type of program, and for where it is attached."""
 
     program: int
     attach: int
@@ -47,11 +47,11 @@ KINDS: Mapping[str, HookKind] = {
     "cgroup/sock_release": HookKind(9, 34),
     "sockops": HookKind(13, 3),
 }
-"""The sections that are programs."""
+"""The names of sections that are programs, and their kinds."""
 
 
 class MapSpec(NamedTuple):
-    """How to create a map; its types are values of ``enum bpf_map_type``."""
+    """How to create a map; the type is a value of ``enum bpf_map_type``."""
 
     type: int
     key_bytes: int
@@ -94,7 +94,7 @@ class BpfObject:
 
 
 class ObjectError(InputError):
-    """A file isn't a loadable BPF object."""
+    """The file isn't a loadable BPF object."""
 
 
 def read_object(data: bytes) -> BpfObject:
@@ -140,7 +140,7 @@ class _Elf:
         maps = {
             name: MapSpec(*_MAP.unpack_from(self._sections[where].body, offset))
             for name, where, offset in self._symbols
-            # Other numbers aren't sections: the symbol of the file itself, or an undefined one.
+            # Other numbers aren't sections: they mark the file's own symbol, or an undefined one.
             if 0 < where < len(self._sections) and self._sections[where].name == _MAPS
         }
         programs = [

@@ -1,4 +1,4 @@
-"""Netlink requests and events: links, addresses, routes, rules, conntrack, nftables.
+"""Sends netlink requests and receives events: links, addresses, routes, rules, conntrack, nftables.
 
     messages    bytes ◀──▶ messages and attributes
     sockets     Requests: list, ask, change · Events: what changed · explained: errors in words
@@ -10,7 +10,8 @@ is used: docs/adr/0002 gives the reasons.
 
 Rule 1: no other package opens a netlink socket or parses a message.
 Rule 2: a socket belongs to the network namespace of the thread that opened it.
-Rule 3: sockets raise the kernel's errors as OSError; :func:`explained` states what failed.
+Rule 3: sockets raise the kernel's errors as OSError; :func:`explained` adds the operation that
+failed.
 """
 
 from .sockets import Events, Requests, RouteSockets, explained

@@ -1,4 +1,4 @@
-"""Netlink's messages and attributes as bytes.
+"""Encodes and parses netlink messages and attributes.
 
     datagram = message …       message = header, body       body = a fixed part, attribute …
 
@@ -25,18 +25,18 @@ from typing import NamedTuple, ParamSpec, TypeVar
 ERROR, DONE = 2, 3
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400
-# The flag of the first message after a change during a listing.
+# NLM_F_DUMP_INTR: a change during a listing sets this flag in the next message.
 INTERRUPTED = 0x10
 NESTED = 0x8000
 
-# Length, kind, flags, number, port.
+# struct nlmsghdr: length, type, flags, sequence number, port ID.
 HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
 U32 = struct.Struct("=I")
 _START = struct.Struct("=IH")
 _CODE = struct.Struct("=i")
 _CODE_MAX = 2**31 - 1
-# The upper two bits are flags.
+# The upper two bits of an attribute's kind are flags.
 _KIND = 0x3FFF
 
 Arguments = ParamSpec("Arguments")
@@ -49,12 +49,12 @@ class Message(NamedTuple):
     kind: int
     flags: int
     number: int
-    """The number of the request that it answers; 0 for an event."""
+    """The sequence number of the request that the message answers; 0 for an event."""
     body: bytes
 
 
 def checked(read: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
-    """Make a parsing function obey rule 3; costs 0.1 µs."""
+    """Make a parsing function obey rule 3; costs 0.1 µs per call."""
 
     @functools.wraps(read)
     def read_checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Value:
@@ -101,12 +101,12 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 
 def number(kind: int, value: int) -> bytes:
-    """Return a 32-bit number as an attribute of netfilter, in network order."""
+    """Return an attribute of netfilter with a 32-bit number, in network order."""
     return attribute(kind, value.to_bytes(4, "big", signed=value < 0))
 
 
 def text(kind: int, value: str) -> bytes:
-    """Return a name as an attribute."""
+    """Return an attribute with a name."""
     return attribute(kind, value.encode() + b"\0")
 
 
@@ -116,17 +116,17 @@ def nested(kind: int, value: bytes) -> bytes:
 
 
 def read_all(value: bytes, start: int = 0) -> dict[int, bytes]:
-    """Return attributes by their kinds, after a fixed part of length ``start``."""
+    """Return the attributes after a fixed part of length ``start``, by kind."""
     return dict(read_attributes(value, start))
 
 
 def number_in(found: Mapping[int, bytes], kind: int, *, is_signed: bool = False) -> int:
-    """Return the number in an attribute; 0 if it is missing."""
+    """Return the number in an attribute; 0 if the attribute is missing."""
     return int.from_bytes(found.get(kind, b""), "big", signed=is_signed)
 
 
 def text_in(found: Mapping[int, bytes], kind: int) -> str:
-    """Return an attribute's text; empty if it is missing."""
+    """Return an attribute's text; empty if the attribute is missing."""
     return found.get(kind, b"").rstrip(b"\0").decode(errors="replace")
 
 
@@ -136,19 +136,19 @@ def family_of(ip: str) -> int:
 
 
 def ip_of(packed: bytes) -> str:
-    """Return an address in canonical form; empty if there is none."""
+    """Return an address in canonical form; empty for empty bytes."""
     if len(packed) == 4:
         return socket.inet_ntop(socket.AF_INET, packed)
     return str(ipaddress.IPv6Address(packed)) if packed else ""
 
 
 def request(kind: int, flags: int, body: bytes) -> bytes:
-    """Return a request; its number is set when it is sent."""
+    """Return a request; its sequence number is set when it is sent."""
     return HEADER.pack(HEADER.size + len(body), kind, REQUEST | flags, 0, 0) + body
 
 
 def numbered(request: bytes, number: int, flags: int = 0) -> bytes:
-    """Return a request with more flags and a number, which its answers repeat."""
+    """Return a request with more flags and a sequence number, which its answers repeat."""
     size, kind, had, _, port = HEADER.unpack_from(request)
     return HEADER.pack(size, kind, had | flags, number, port) + request[HEADER.size :]
 
@@ -161,7 +161,7 @@ def read_message(block: bytes) -> Message:
 
 @checked
 def number_of(block: bytes) -> int:
-    """Return the number of the single request that a datagram answers."""
+    """Return the sequence number of the single request that a datagram answers."""
     return int(HEADER.unpack_from(block)[3])
 
 
@@ -180,7 +180,7 @@ def is_last(block: bytes) -> bool:
 
 def error_of(body: bytes) -> int:
     """Return the error number in the body of an ERROR or DONE message; 0 if there is no error."""
-    # The negative of the least integer would be too large for os.strerror.
+    # The negative of the lowest integer would be too large for os.strerror.
     return min(-int(_CODE.unpack_from(body)[0]), _CODE_MAX) if len(body) >= _CODE.size else 0
 
 

@@ -1,7 +1,7 @@
-"""Rtnetlink's form of links, addresses, routes, rules and bridge entries.
+"""Encodes and parses rtnetlink's links, addresses, routes, rules and bridge entries.
 
 Rule 1: only bytes in, bytes out.
-Rule 2: a route's attributes are parsed on demand, as there may be ten thousand routes.
+Rule 2: a route's attributes are parsed on demand, because there may be ten thousand routes.
 
 Source: rtnetlink(7); include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, fib_rules.h,
 neighbour.h.
@@ -42,33 +42,34 @@ LOOK_UP, GO_TO, DO_NOTHING = 1, 2, 3
 UP, LOOPBACK = 0x1, 0x8
 # lo is the first interface of every network namespace.
 LOOPBACK_NUMBER = 1
-# This program's protocol numbers ("u" and "v") of routes and rules. The kernel uses 1 to 4;
+# This program's protocol numbers ("u" and "v") for routes and rules. The kernel uses 1 to 4;
 # iproute2's rt_protos names 8 to 18, 42, 84, 99, 186 to 192, and FRR adds 193 to 199.
 LOCAL_STEERING, REPLY_ROUTING = 117, 118
 FAMILIES: Mapping[int, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
 
-# family, padding, type, number, flags, change.
+# struct ifinfomsg: family, padding, type, index, flags, change.
 _LINK = struct.Struct("=BBHiII")
 _NAME, _MASTER, _LINKINFO, _WANTED = 3, 10, 18, 29
 _WITHOUT_STATISTICS = 0x8
 _INFO_KIND, _INFO_DATA, _INFO_PORT_KIND, _INFO_PORT_DATA = 1, 2, 4, 5
 _BRIDGE_FILTERS_VLANS, _BRIDGE_CALLS_IPTABLES, _BRIDGE_CALLS_IP6TABLES = 7, 36, 37
 _BRIDGE_PORT_ISOLATED = 33
-# family, padding, interface, state, flags, type.
+# struct ndmsg: family, padding, interface, state, flags, type.
 _NEIGHBOUR = struct.Struct("=BBHiHBB")
 _NEIGHBOUR_ADDRESS, _LINK_ADDRESS, _PERMANENT, _ON_THE_BRIDGE_ITSELF = 1, 2, 0x80, 0x2
 _INCOMPLETE, _FAILED = 0x1, 0x20
-# family, prefix length, flags, scope, interface.
+# struct ifaddrmsg: family, prefix length, flags, scope, interface.
 _ADDRESS = struct.Struct("=BBBBI")
 _PEER, _LOCAL_ADDRESS, _ADDRESS_FLAGS = 1, 2, 8
-# family, prefix length, the source's prefix length, tos; then for a route: table, protocol, scope,
-# kind, flags; for a rule: table, two reserved bytes, action, flags.
+# struct rtmsg and struct fib_rule_hdr: family, prefix length, the source's prefix length, tos; then
+# for a route: table, protocol, scope, type, flags; for a rule: table, two reserved bytes, action,
+# flags.
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _DST, _OUT, _GATEWAY, _METRIC, _SOURCE, _MULTIPATH, _TABLE, _VIA = 1, 4, 5, 6, 7, 9, 15, 18
 _GATEWAYS = frozenset({_GATEWAY, _VIA})
 _IN_NAME, _TARGET, _PRIORITY, _MARK, _MARK_MASK = 3, 4, 6, 10, 16
 _RULE_PROTOCOL = 21
-# The header before each next hop's attributes: length, flags, hops, interface.
+# struct rtnexthop, before each next hop's attributes: length, flags, hops, interface.
 _NEXT_HOP = struct.Struct("=HBBi")
 # IP6_RT_PRIO_USER: the kernel's default.
 _DEFAULT_METRIC_6 = 1024
@@ -81,14 +82,14 @@ class ListedLink(NamedTuple):
     flags: int
     """:data:`UP` and others."""
     port_kind: str
-    """The kind of the interface's master: ``bridge``, ``bond``, …."""
+    """The kind of the interface's master, such as ``bridge`` or ``bond``; empty without one."""
 
 
 class ListedAddress(NamedTuple):
     """An address of an interface."""
 
     ip: str
-    """The interface's own address, not that of its peer; empty if it has none."""
+    """The interface's own address, not its peer's; empty if it has none."""
     link: int
     scope: int
     flags: int
@@ -123,7 +124,7 @@ class ListedRoute(NamedTuple):
             metric,
             ip_of(found.get(_SOURCE, b"")),
             bool(found.keys() & {*_GATEWAYS, _MULTIPATH}),
-            # A gateway of the other family follows that family's number.
+            # RTA_VIA contains the number of a family, then a gateway of that family.
             ip_of(found.get(_GATEWAY, b"") or found.get(_VIA, b"")[2:]),
             tuple(_links_to_gateways(found.get(_MULTIPATH, b""))),
         )
@@ -136,7 +137,7 @@ class RouteDetails(NamedTuple):
     """The network in canonical form with a prefix length."""
     table: int
     link: int
-    """The only interface; 0 if there is none, or several."""
+    """The index of the only interface; 0 if there is none, or several."""
     metric: int
     """The metric; 0 for the default."""
     source: str
@@ -146,7 +147,7 @@ class RouteDetails(NamedTuple):
     gateway: str
     """The only gateway; empty if there is none, or several."""
     gateway_links: tuple[int, ...] = ()
-    """If there are several next hops, the link of each gateway."""
+    """If there are several next hops, the index of each gateway's link."""
 
 
 class LocalRoute(NamedTuple):
@@ -207,13 +208,13 @@ def list_addresses(family: int = socket.AF_UNSPEC) -> bytes:
 
 
 def list_routes(family: int, *, table: int = 0, kind: int = 0) -> bytes:
-    """Return the request for routes; kernels before 4.20 list all tables and kinds."""
+    """Return the request for routes; kernels before 4.20 return those of all tables and kinds."""
     limit = attribute(_TABLE, U32.pack(table)) if table else b""
     return request(GET_ROUTE, DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, kind, 0) + limit)
 
 
 def find_neighbour(ip: str, link: int) -> bytes:
-    """Return the request for an address on a link; the answer is a neighbour, or a refusal."""
+    """Return the request for the neighbour with an address on a link; refused if there is none."""
     body = _NEIGHBOUR.pack(family_of(ip), 0, 0, link, 0, 0, 0)
     return request(GET_NEIGHBOUR, 0, body + attribute(_NEIGHBOUR_ADDRESS, pack_ip(ip)))
 
@@ -237,7 +238,7 @@ def read_link(message: Message) -> ListedLink:
     found = dict(read_attributes(message.body, _LINK.size))
     info = dict(read_attributes(found.get(_LINKINFO, b"")))
     kind, port_kind = _text(info.get(_INFO_KIND, b"")), _text(info.get(_INFO_PORT_KIND, b""))
-    # For other kinds, the numbers of attributes have other meanings.
+    # For other kinds of links, the attributes' numbers have other meanings.
     bridge = info.get(_INFO_DATA, b"") if kind == "bridge" else b""
     port = info.get(_INFO_PORT_DATA, b"") if port_kind == "bridge" else b""
     options = dict(read_attributes(bridge))
@@ -267,7 +268,7 @@ def read_address(message: Message) -> ListedAddress:
 
 @checked
 def is_absent(message: Message) -> bool:
-    """Return whether the neighbour of a message hasn't answered yet, or never will."""
+    """Return whether the neighbour in a message hasn't answered: not yet, or not at all."""
     state = _NEIGHBOUR.unpack_from(message.body)[4]
     return bool(state & (_INCOMPLETE | _FAILED))
 
@@ -281,7 +282,7 @@ def read_route(message: Message) -> ListedRoute:
 
 @checked
 def read_rule(message: Message) -> RoutingRule:
-    """Parse a message about a rule, without attributes that a :class:`RoutingRule` lacks."""
+    """Parse a message about a rule; attributes that a :class:`RoutingRule` lacks are ignored."""
     family, _, _, _, table, _, _, action, _ = _ROUTE.unpack_from(message.body)
     found = dict(read_attributes(message.body, _ROUTE.size))
     return RoutingRule(

@@ -1,4 +1,4 @@
-"""Finds which user has a socket: the client of a connection within this node, or a Unix listener.
+"""Finds the user that owns the client's socket of a local connection, or a Unix listener.
 
 Source: sock_diag(7); net/ipv4/inet_diag.c, inet_diag_find_one_icsk(); linux/inet_diag.h;
 net/unix/diag.c; linux/unix_diag.h.
@@ -37,10 +37,10 @@ _NAME, _UNIX_USER = 0, 7
 
 
 def user_of(client: SocketAddress, server: SocketAddress) -> int | None:
-    """Return the user of a connection's client; None if the client isn't in this network namespace.
+    """Return the uid of a connection's client; None if the client isn't in this network namespace.
 
-    A socket belongs to the user that opened it. Blocks while the kernel looks it up in its hash
-    table.
+    A socket belongs to the user that opened it. Blocks while the kernel looks the socket up in its
+    hash table.
     """
     try:
         ips = [_unmapped(client.ip), _unmapped(server.ip)]
@@ -55,7 +55,7 @@ def user_of(client: SocketAddress, server: SocketAddress) -> int | None:
 
 
 def user_of_listener(name: bytes) -> int | None:
-    """Return the user of the Unix socket that listens on a name; None if no socket does.
+    """Return the uid of the Unix socket that listens on a name; None if no socket does.
 
     A socket belongs to the user that opened it.
 
@@ -78,7 +78,7 @@ def user_of_listener(name: bytes) -> int | None:
 
 @checked
 def _read_listener(body: bytes) -> tuple[bytes, int | None]:
-    """Return a stream socket's name and user; for other sockets an empty name."""
+    """Return the name and uid of a stream socket; for other sockets, an empty name."""
     if _UNIX_TYPE.unpack_from(body)[0] != socket.SOCK_STREAM:
         return b"", None
     found = dict(read_attributes(body, _UNIX_TYPE.size))
@@ -88,8 +88,7 @@ def _read_listener(body: bytes) -> tuple[bytes, int | None]:
 
 @checked
 def _read_user(body: bytes, port: int) -> int | None:
-    # If the client is elsewhere, a local listener may have the same port; a listener has no other
-    # end.
+    # If the client is elsewhere, a local listener may have the same port; a listener has no peer.
     _, other = _ANSWER.unpack_from(body)
     return _USER.unpack_from(body)[0] if other == port else None
 

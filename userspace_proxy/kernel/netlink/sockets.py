@@ -3,8 +3,8 @@
     Requests ── request, number ──▶ kernel ── answers with that number ──▶ Requests
                                     kernel ── events, or "some were lost" ──▶ Events
 
-Rule 1: every wait for an answer has a deadline, even if other messages arrive: the kernel answers
-immediately or not at all.
+Rule 1: every wait for an answer has a deadline, even while other messages arrive: the kernel
+answers immediately or not at all.
 Rule 2: a listing during which something changed is repeated.
 Rule 3: late answers to an abandoned request are skipped.
 
@@ -42,20 +42,21 @@ NETLINK_ROUTE, NETLINK_SOCK_DIAG, NETLINK_NETFILTER = 0, 4, 12
 SOL_NETLINK = 270
 ADD_MEMBERSHIP, CAP_ACK, STRICT_CHECK = 1, 10, 12
 SO_SNDBUFFORCE = 32
-# The bytes of a socket's send buffer that the kernel reserves (netlink_sendmsg).
+# The number of bytes of the send buffer that the kernel reserves (netlink_sendmsg).
 _OVERHEAD = 32
 ANSWER_WITHIN_S = 1.0
 LISTINGS = 10
-# The number of requests per batch. A refusal takes about 1 KiB of kernel memory; 100 fit into a
-# socket's buffer (net.core.rmem_default is 208 KiB), and 100 requests into one message.
+# The number of requests per batch. A refusal takes about 1 KiB of kernel memory, so 100 refusals
+# fit into a socket's buffer (net.core.rmem_default is 208 KiB); 100 requests fit into one message.
 BATCH = 100
-# Errors of a listing if the kernel doesn't have such a family, or any rules, or a route in a table.
+# Errors of a listing if the kernel lacks the address family or routing rules, or the table.
 _UNSUPPORTED = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 # The number of bytes per read: the kernel never sends more in one datagram.
 _READ_BYTES = 1 << 16
 
 EventFilter = Callable[[int], Sequence[Instruction]]
-"""Returns the filter for relevant events; the argument is the port of this program's requests."""
+"""Returns the filter for relevant events; the argument is the port ID of this program's
+requests."""
 
 
 @contextlib.contextmanager
@@ -78,7 +79,7 @@ def explained(
 
 
 class Refused(NamedTuple):
-    """The refused message of a transaction."""
+    """The message of a transaction that the kernel refused."""
 
     kind: int
     """The kind of the refused message."""
@@ -108,7 +109,7 @@ class Requests:
         """
         sock = _open(protocol)
         for option in (CAP_ACK, STRICT_CHECK):
-            # Both options only save work; kernels before 4.20 don't have the second one.
+            # Both options only reduce work; kernels before 4.20 don't have the second one.
             with contextlib.suppress(OSError):
                 sock.setsockopt(SOL_NETLINK, option, 1)
         return cls(sock)
@@ -119,7 +120,7 @@ class Requests:
 
     @property
     def port(self) -> int:
-        """The sender that events about this socket's changes name."""
+        """The port ID that events about this socket's changes name as their sender."""
         return int(self._socket.getsockname()[0])
 
     def list_all(self, request: bytes) -> list[Message]:
@@ -143,7 +144,7 @@ class Requests:
         return found[:-1], not any(one.flags & INTERRUPTED for one in found)
 
     def list_supported(self, request: bytes) -> list[Message]:
-        """Return what :meth:`list_all` does; empty if the kernel has no support, as for IPv6."""
+        """Like :meth:`list_all`, but empty if the kernel lacks support, for example for IPv6."""
         try:
             return self.list_all(request)
         except OSError as exc:
@@ -152,7 +153,7 @@ class Requests:
             raise
 
     def blocks(self, request: bytes) -> Iterator[bytes]:
-        """Yield the datagrams of a listing unparsed; consume all of them."""
+        """Yield the datagrams of a listing unparsed; the caller must consume all of them."""
         number = self._next_number()
         self._socket.send(numbered(request, number))
         is_complete = False
@@ -171,7 +172,7 @@ class Requests:
         return answer
 
     def change(self, requests: Iterable[bytes]) -> list[tuple[int, int]]:
-        """Make independent changes in order; return index and error number of refused ones."""
+        """Make independent changes in order; return the index and errno of each refused one."""
         refused: list[tuple[int, int]] = []
         waiting = list(requests)
         for start in range(0, len(waiting), BATCH):
@@ -210,7 +211,7 @@ class Requests:
         self._socket.close()
 
     def _make_room(self, size: int) -> None:
-        """Raise the send buffer to the size of a message, if this process may."""
+        """Enlarge the send buffer for a message, if this process is permitted to."""
         if size > self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _OVERHEAD:
             for option in (SO_SNDBUFFORCE, socket.SO_SNDBUF):
                 with contextlib.suppress(OSError):
@@ -220,8 +221,8 @@ class Requests:
     def _change(self, batch: Sequence[bytes]) -> list[tuple[int, int]]:
         numbers = [self._next_number() for _ in batch]
         indexes = {number: index for index, number in enumerate(numbers)}
-        # Only the last message requests an answer; the others are answered only if they are
-        # refused.
+        # Only the last message requests an answer; the kernel answers the others only to refuse
+        # them.
         flags = [0] * (len(batch) - 1) + [ACK]
         self._socket.send(b"".join(map(numbered, batch, numbers, flags)))
         refused = []
@@ -235,7 +236,7 @@ class Requests:
         return refused
 
     def _receive(self, numbers: Container[int]) -> bytes:
-        """Return the next answer to one of these requests."""
+        """Return the next datagram that answers one of these requests."""
         left_s = ANSWER_WITHIN_S
         until = Clocks.monotonic() + left_s
         while left_s > 0:
@@ -266,7 +267,7 @@ class EventBatch(NamedTuple):
 
     messages: list[Message]
     has_lost: bool = False
-    """Whether events were lost besides these."""
+    """Whether other events were lost."""
 
     def __bool__(self) -> bool:
         return self.has_lost or bool(self.messages)
@@ -333,7 +334,7 @@ class Events:
 class RouteSockets(contextlib.ExitStack):
     """Requests about links, addresses, routes and rules, and events about their changes.
 
-    It subscribes to events before the first request, so no change is missed in between.
+    The events are subscribed to before the first request, so no change is missed in between.
 
     Args:
         groups: See :class:`Events`.
@@ -356,10 +357,10 @@ class RouteSockets(contextlib.ExitStack):
 
 
 def is_for_netfilter(sock: socket.socket) -> bool:
-    """Return whether requests over a socket go to the kernel's netfilter.
+    """Return whether requests over a socket are sent to the kernel's netfilter.
 
-    Otherwise, a process could answer instead of the kernel: check each socket that a process
-    passes.
+    Otherwise, a process could answer instead of the kernel: check each socket that another process
+    has passed.
     """
     return (sock.family, sock.proto) == (socket.AF_NETLINK, NETLINK_NETFILTER)
 
@@ -367,7 +368,7 @@ def is_for_netfilter(sock: socket.socket) -> bool:
 def _open(protocol: int) -> socket.socket:
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
     try:
-        # A socket that isn't bound receives no events.
+        # A socket that isn't bound can't receive events.
         sock.bind((0, 0))
     except OSError:
         sock.close()

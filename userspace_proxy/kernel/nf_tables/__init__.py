@@ -1,4 +1,4 @@
-"""The kernel's nftables over nfnetlink: tables written and read as messages.
+"""Reads and writes nftables tables as netlink messages.
 
     expressions   the tests and actions of one rule, and the types of set keys  ─┐
     writer        TableWriter: tables, chains, sets, elements, rules             ├─ bytes
@@ -8,7 +8,7 @@
     kept_table    KeptTable: such a table, kept equal to its contents
     owned         OwnedTable: a table that ends with this process
 
-No library is used, so sets of other programs that an installed library can't parse are harmless
+No library is used, so other programs' sets do no harm that an installed library couldn't parse
 (docs/adr/0012).
 
 Rule 1: a rule, chain or set is written so that ``nft list table`` prints it.

@@ -3,7 +3,7 @@
     meta mark & 0x40 == 0x40 ether daddr set 02:00:00:00:00:01
     = match(MARK, 0x40, mask=0x40) + assign(ETHER_DADDR, 0x020000000001)
 
-A rule is a concatenation of expressions; a failed test ends the rule for a packet.
+A rule is a concatenation of expressions; for a packet, the first failed test ends the rule.
 
 Rule 1: before a header's field, test its protocol, except in a table of that protocol: ``IPV4 +
 match(IP_DADDR, …)``, ``TCP + match(TCP_FLAGS, …)``.
@@ -31,10 +31,10 @@ COUNTER_PACKETS = 2
 VERDICT_CODE, VERDICT_CHAIN = 1, 2
 LOOKUP_SET, LOOKUP_SET_ID = 1, 4
 EQUAL, NOT_EQUAL, LESS, AT_MOST, GREATER, AT_LEAST = range(6)
-"""Comparisons, for :func:`match`."""
+"""Comparison operators for :func:`match`."""
 ACCEPT, DROP, RETURN, JUMP, GOTO = 1, 0, -5, -3, -4
 STATUS_DNAT = 1 << 5
-"""A bit of :data:`CT_STATUS`: the dialled address is translated (IPS_DST_NAT)."""
+"""A bit of :data:`CT_STATUS`: the destination was translated (IPS_DST_NAT)."""
 STATE_INVALID, STATE_ESTABLISHED, STATE_RELATED, STATE_NEW = 1, 2, 4, 8
 """Bits of :data:`CT_STATE`."""
 THIS_HOST = 0
@@ -48,7 +48,7 @@ _DESTINATION, _PORT_GIVEN, _PORT_OFFSET = 1, 2, 1 << 5
 _UPDATE = 1
 _RANDOM, _FULLY_RANDOM = 1, 1 << 4
 _JENKINS = 0
-# NFT_REG32_00 is slot 0: the registers, as sixteen parts of four bytes.
+# NFT_REG32_00 is slot 0; the registers consist of sixteen slots of four bytes.
 _FIRST_SLOT, _SLOT_BYTES = 8, 4
 
 
@@ -56,7 +56,7 @@ _KEY_TYPE_BITS = 6
 
 
 class KeyType(NamedTuple):
-    """The type of a set's keys or a map's values; the kernel keeps it for ``nft``."""
+    """The type of a set's keys or a map's values, which the kernel stores for ``nft``."""
 
     number: int
     width: int
@@ -66,11 +66,12 @@ class KeyType(NamedTuple):
 IPV4_ADDR, IPV6_ADDR = KeyType(7, 4), KeyType(8, 16)
 INET_PROTO, INET_SERVICE = KeyType(12, 1), KeyType(13, 2)
 NUMBER, LINK_INDEX = KeyType(19, 4, is_in_host_order=True), KeyType(20, 4, is_in_host_order=True)
-"""A number in the host's byte order (shown as a packet mark), and the index of an interface."""
+"""A number in the host's byte order, which ``nft`` shows as a packet mark; and an interface's
+index."""
 
 
 def joined(*types: KeyType) -> KeyType:
-    """Return the type of keys with several parts, each padded to a multiple of four bytes."""
+    """Return the type of concatenated keys; each part is padded to a multiple of four bytes."""
     combined = 0
     for one in types:
         combined = combined << _KEY_TYPE_BITS | one.number
@@ -84,14 +85,14 @@ class Field(NamedTuple):
     width: int
     """The width in bytes."""
     order: Literal["big", "little"]
-    """The byte order of its numbers."""
+    """The byte order of the field's numbers."""
     source: bytes
     """The attributes that select this field."""
     register_attribute: int = 1
 
 
 class InlineSet(NamedTuple):
-    """A set without a name that belongs to one rule; see :func:`one_of`."""
+    """An anonymous set, which belongs to one rule; see :func:`one_of`."""
 
     field: Field
     key: KeyType
@@ -100,7 +101,7 @@ class InlineSet(NamedTuple):
 
 
 class InlineVerdicts(NamedTuple):
-    """A map without a name from numbers to verdicts; see :func:`go_by`."""
+    """An anonymous map from numbers to verdicts; see :func:`go_by`."""
 
     slot: int
     verdicts: tuple[bytes, ...]
@@ -139,10 +140,10 @@ LINK_TYPE = _meta(8, 2)
 """The incoming interface's type, as in if_arp.h: ``meta iiftype``."""
 CT_STATE, CT_STATUS = _ct(0), _ct(2)
 IN_LINK, OUT_LINK = _meta(4, 4), _meta(5, 4)
-"""The numbers of the interfaces; 0 if there is none. In postrouting since Linux 5.7."""
+"""The indexes of the interfaces; 0 if there is none. Available in postrouting since Linux 5.7."""
 ORIGINAL_IP_DADDR, ORIGINAL_IP6_DADDR = _ct_original(20, 4), _ct_original(22, 16)
 ORIGINAL_DPORT = _ct_original(12, 2)
-"""The address that a client dialled, before translation."""
+"""The address and port that a client dialled, before translation."""
 SOCKET_TRANSPARENT, SOCKET_WILDCARD = _socket(0, 1), _socket(2, 1)
 ETHER_DADDR = _payload(_LINK, 0, 6)
 IP_DADDR, IP6_DADDR = _payload(_NETWORK, 16, 4), _payload(_NETWORK, 24, 16)
@@ -151,19 +152,19 @@ SPORT, DPORT = _payload(_TRANSPORT, 0, 2), _payload(_TRANSPORT, 2, 2)
 TCP_FLAGS = _payload(_TRANSPORT, 13, 1)
 # NFTA_FIB_RESULT is NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_FLAGS is NFTA_FIB_F_DADDR.
 DADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 2))
-"""What kind the destination address is by the node's routes: ``fib daddr type``."""
+"""The type of the destination address according to the node's routes: ``fib daddr type``."""
 SADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 1))
-"""What kind the source address is."""
+"""The type of the source address, likewise."""
 LOCAL = 2
 """A value of :data:`DADDR_TYPE`: one of this node's own addresses (RTN_LOCAL)."""
 FRAGMENT = Field(
     "exthdr", 2, "big", attribute(2, bytes([socket.IPPROTO_FRAGMENT])) + number(3, 2) + number(4, 2)
 )
-"""In IPv6: :data:`FRAGMENT_OFFSET` and flags."""
+"""The field of IPv6 with :data:`FRAGMENT_OFFSET` and flags."""
 
 
 def expression(name: str, attributes: bytes = b"", kind: int = LIST_ELEMENT) -> bytes:
-    """Return an encoded expression; in a rule, expressions are elements of a list."""
+    """Return an encoded expression, as an element of a rule's list."""
     data = nested(EXPRESSION_DATA, attributes)
     return nested(kind, text(EXPRESSION_NAME, name) + data)
 
@@ -174,11 +175,11 @@ def load(field: Field, register: int = 1) -> bytes:
 
 
 def match(field: Field, value: int | bytes, *, mask: int | bytes = b"", op: int = EQUAL) -> bytes:
-    """Continue if a field, or its bits in a mask, compares with a value.
+    """Continue if a comparison of a field with a value holds.
 
     Args:
-        value: A number, or bytes as in a packet.
-        mask: The bits to compare; by default all.
+        value: The value: a number, or bytes as in a packet.
+        mask: The bits of the field to compare; by default all.
     """
     masked = _bits(_packed(field, mask), bytes(field.width)) if mask else b""
     return load(field) + masked + _compare(_packed(field, value), op)
@@ -214,30 +215,31 @@ def one_of(field: Field, key: KeyType, *values: int, is_inverted: bool = False) 
 
 
 def look_up(fields: Sequence[Field], name: str, register: int = 1) -> bytes:
-    """Continue if a map contains the fields as a key, with its value in a register.
+    """Continue if a map contains the fields as a key; put its value into a register.
 
     Args:
-        register: The register for the value, 1 to 4. The key also uses the following registers.
+        register: The register for the value, 1 to 4. The key uses this register and the following
+            ones.
     """
     attributes = text(LOOKUP_SET, name) + number(2, register) + number(3, register)
     return _load_key(fields, register) + expression("lookup", attributes)
 
 
 def load_slots(fields: Sequence[Field], first: int) -> bytes:
-    """Load fields one after the other from a slot on; each begins in a new slot."""
+    """Load fields into consecutive slots, from a given one on; each field begins in a new slot."""
     return _load_key(fields, 1, first * _SLOT_BYTES)
 
 
 def find(name: str, key: int, value: int) -> bytes:
-    """Continue if a map contains the key in a slot; put its value into slots from another on."""
+    """If a map contains the key in a slot, put the value into the slots from ``value`` on."""
     return expression("lookup", text(LOOKUP_SET, name) + _slot(2, key) + _slot(3, value))
 
 
 def go_by(slot: int, verdicts: Sequence[bytes]) -> InlineVerdicts:
-    """End the rule with the verdict whose index is in a slot; continue for any other number.
+    """End the rule with the verdict whose index is in a slot; continue if there is no such index.
 
     Args:
-        verdicts: At least one verdict, as in a map's elements.
+        verdicts: At least one verdict, encoded as in a map's elements.
     """
     return InlineVerdicts(slot, tuple(verdicts))
 
@@ -264,7 +266,7 @@ def pick(count: int, slot: int, first: int = 0) -> bytes:
 
 
 def pick_by(source: int, width: int, count: int, slot: int, *, seed: int, first: int = 0) -> bytes:
-    """Put one of ``count`` numbers into a slot, by Jenkins' hash of the bytes from ``source`` on.
+    """Put one of ``count`` numbers into a slot, chosen by Jenkins' hash of bytes in other slots.
 
     Args:
         source: The first slot of the hashed bytes.
@@ -281,7 +283,7 @@ def put_slot(value: bytes, slot: int) -> bytes:
 
 
 def remember(name: str, key: int, timeout_s: int) -> bytes:
-    """Add the key in a slot to a dynamic set, or restart its timeout.
+    """Add the key in a slot to a dynamic set, or restart the timeout of the existing key.
 
     Ends the rule if the set is full.
     """
@@ -301,11 +303,10 @@ def dnat_to_ip(ip: int, family: int) -> bytes:
 
 
 def dnat_shifted(ip: int, first: int, last: int, family: int) -> bytes:
-    """Translate to the address in a slot, and the dialled port to another one.
+    """Translate to the address in a slot, and the dialled port to another port.
 
-    Two more slots have numbers of ports; the new port is
-    ``first + dialled % (last - first + 1)``.
-    ``nft`` lists the range without the flag, which it doesn't know.
+    Two more slots contain the ports ``first`` and ``last``; the new port is ``first + dialled %
+    (last - first + 1)``. ``nft`` lists the range without the flag, which it doesn't support.
 
     Source: nf_nat_l4proto_unique_tuple() in net/netfilter/nf_nat_core.c, NF_NAT_RANGE_PROTO_OFFSET.
     """
@@ -315,19 +316,19 @@ def dnat_shifted(ip: int, first: int, last: int, family: int) -> bytes:
 
 
 def masquerade() -> bytes:
-    """Translate the source to this node's address on the outgoing interface and a random port."""
+    """Translate the source to the outgoing interface's address and a random port."""
     return expression("masq", number(1, _FULLY_RANDOM))
 
 
 def look_up_inline(inline: InlineSet, name: str, set_id: int) -> bytes:
-    """Return the look-up in a set without a name, which the same transaction creates."""
+    """Return the look-up in an anonymous set, which the same transaction creates."""
     flags = number(5, _INVERTED) if inline.is_inverted else b""
     attributes = text(LOOKUP_SET, name) + number(LOOKUP_SET_ID, set_id) + number(2, 1) + flags
     return load(inline.field) + expression("lookup", attributes)
 
 
 def go_by_inline(inline: InlineVerdicts, name: str, set_id: int) -> bytes:
-    """Return the look-up in a map without a name, which the same transaction creates."""
+    """Return the look-up in an anonymous map, which the same transaction creates."""
     place = text(LOOKUP_SET, name) + number(LOOKUP_SET_ID, set_id)
     return expression("lookup", place + _slot(2, inline.slot) + number(3, _VERDICT_REGISTER))
 
@@ -360,13 +361,13 @@ def dnat(ip_register: int, port_register: int, family: int = socket.AF_INET) -> 
 
 
 def reject(*, with_tcp_reset: bool = False) -> bytes:
-    """Refuse the packet: by port unreachable, or by a RST in a rule that is only for TCP."""
+    """Reject the packet with port unreachable, or, in a rule only for TCP, with a RST."""
     kind, code = (_TCP_RESET, 0) if with_tcp_reset else (_UNREACHABLE_ANY_FAMILY, _PORT_UNREACHABLE)
     return expression("reject", number(1, kind) + attribute(2, bytes([code])))
 
 
 def tproxy(port: int) -> bytes:
-    """Hand a packet to the transparent socket at a local port."""
+    """Deliver a packet to the transparent socket on a local port."""
     return put(port.to_bytes(2, "big")) + expression("tproxy", number(1, 0) + number(3, 1))
 
 
@@ -389,10 +390,10 @@ def _store(field: Field) -> bytes:
 
 
 def _load_key(fields: Sequence[Field], register: int, offset: int = 0) -> bytes:
-    """Load fields one after the other; each begins at a multiple of four bytes."""
+    """Load fields as one key; each field begins at a multiple of four bytes."""
     loads, offset = [], (register - 1) * 16 + offset
     for field in fields:
-        # A register of 16 bytes has a number, and so does each of its quarters.
+        # A register of 16 bytes has a number, and each of its four quarters has another one.
         at = 8 + offset // 4 if offset % 16 else 1 + offset // 16
         loads.append(load(field, at))
         offset += field.width + -field.width % 4

@@ -3,12 +3,12 @@
     difference ─▶ one transaction ─▶ applied
     refused, or changed by others ─▶ table read in full ─▶ what differs, or the whole table
 
-The caller supplies the contents: the messages that create the table with its sets, chains and
-rules, and the elements of the sets.
+The caller supplies the contents: messages that create the table with its sets, chains and rules,
+and the sets' elements.
 
 Rule 1: unless another program has changed the table, it contains the last written state.
-Rule 2: rules are compared with the kernel's listing from after the write, elements with the desired
-elements.
+Rule 2: rules are compared with the kernel's listing that was read after the write, elements with
+the desired elements.
 """
 
 from __future__ import annotations
@@ -29,22 +29,23 @@ from .writer import INET, SetElement
 # Errors of a kernel that lacks a feature. Other errors (out of memory, a late answer, a temporary
 # refusal) don't show which features it supports.
 _LACKS = frozenset({errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
-# How often listing the written table is tried, because the kernel may be short of memory.
+# How often reading back the written table is tried: the kernel may be short of memory.
 _LISTINGS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """Which differences were repaired."""
+    """The differences that a repair removed."""
 
     count: int = 0
     """The number of elements and definitions that differed."""
     removed: Set[SetElement] = frozenset()
     added: Set[SetElement] = frozenset()
-    """The elements that were added: all of them if the table was rewritten, now or by a call whose
-    answer was lost."""
+    """The elements that were added, now or by an earlier call whose answer was lost; all elements
+    if the table was rewritten."""
     earlier: Set[SetElement] = frozenset()
-    """The elements of ``added`` that only a call whose answer was lost may have written."""
+    """The elements of ``added`` that only an earlier call, whose answer was lost, may have
+    written."""
 
 
 class KeptTable(NftTable):
@@ -53,12 +54,13 @@ class KeptTable(NftTable):
     Args:
         name: The table's name.
         sets: The sets whose elements are kept, in the order in which elements are removed.
-        create: Returns the steps that create the table without elements, given whether to include
-            features that some kernels refuse.
+        create: Returns the steps that create the table without elements; the argument is whether to
+            include features that some kernels lack.
         elements: Returns the desired elements, each once.
         family: The table's family.
         sock: A copy of another process's socket that owns the table; closed with the object.
-        is_owned: Whether this process may own it.
+        is_owned: Whether this process may own the table; if not, an owned table is another
+            program's.
 
     Raises:
         SteeringError: A privilege or a kernel part is missing.
@@ -121,12 +123,12 @@ class KeptTable(NftTable):
         added: Iterable[SetElement],
         before_repair: Callable[[], None] = lambda: None,
     ) -> Repair:
-        """Write a difference of elements; if others have changed the table, repair all of it.
+        """Write a difference of elements; if another program has changed the table, repair it all.
 
         Args:
             before_repair: Called before a repair, which may write the whole table.
 
-        Returns: The repair; empty if only the difference was written.
+        Returns: What was repaired; empty if only the difference was written.
 
         Raises:
             SteeringError: The kernel refused; nothing has changed.
@@ -137,7 +139,7 @@ class KeptTable(NftTable):
         return self.put_right()
 
     def redefine(self, steps: Steps) -> None:
-        """Change rules and chains; the caller's contents already include the change.
+        """Change rules and chains; the caller's contents must already include the change.
 
         Raises:
             SteeringError: The kernel refused; nothing has changed.
@@ -146,9 +148,9 @@ class KeptTable(NftTable):
         self._note_written(self.read_definitions)
 
     def change_chains(self, steps: Steps, *, gone: Collection[str], new: Collection[str]) -> None:
-        """Add and delete regular chains; the caller's contents already include the change.
+        """Add and delete regular chains; the caller's contents must already include the change.
 
-        The cost depends only on the number of their rules.
+        The cost depends only on the number of these chains' rules.
 
         Args:
             gone: Names of the chains that the steps delete.
@@ -163,11 +165,11 @@ class KeptTable(NftTable):
         self._note_written(changed if before else self.read_definitions)
 
     def repair(self) -> Repair:
-        """Repair the table, unless it contains the last written state: then this takes 10 µs."""
+        """Repair the table; if it contains the last written state, that takes only 10 µs."""
         return Repair() if self.is_known() else self.put_right()
 
     def put_right(self) -> Repair:
-        """Compare the whole table, and write the differences."""
+        """Compare the whole table with its desired contents, and write the differences."""
         self._is_right = False
         removed, added, definitions = self._compare()
         count = len({(name, key) for name, key, _ in removed | added})
@@ -184,7 +186,7 @@ class KeptTable(NftTable):
                 self._note_unconfirmed(removed, added)
             raise
         self._is_right = True
-        # Include elements written by an earlier call whose reply was lost.
+        # Include elements that an earlier call may have written, whose answer was lost.
         earlier = self._may_be_added - added
         repair = Repair(count, removed | self._may_be_removed, added | earlier, earlier)
         self._may_be_removed, self._may_be_added = set(), set()
@@ -193,9 +195,9 @@ class KeptTable(NftTable):
     def _compare(
         self,
     ) -> tuple[set[SetElement], set[SetElement], tuple[Definition, ...] | None]:
-        """Return elements to remove and to add, and the definitions; None if there is no table.
+        """Return elements to remove, elements to add, and the definitions: None without a table.
 
-        There may be 200,000 elements: only one copy of all of them is made.
+        Memory: only one copy of the elements is made, of which there may be 200,000.
         """
         listing = self.read()
         removed = listing.elements_of(self._sets) if listing else set()
@@ -221,7 +223,7 @@ class KeptTable(NftTable):
         self._is_right = True
 
     def forget(self) -> None:
-        """Make the next repair write the whole table, because its rules must change."""
+        """Make the next repair rewrite the whole table, because the desired rules have changed."""
         self._written, self._is_unread = None, False
 
     def remove(self) -> None:
@@ -231,7 +233,7 @@ class KeptTable(NftTable):
         self.forget()
 
     def steps(self, removed: Iterable[SetElement], added: Iterable[SetElement]) -> Steps:
-        """Return the messages that change elements; after each of them the table is consistent."""
+        """Return the messages that change elements; after each message, the table is consistent."""
         writer = self.writer()
         writer.change_elements(self._sets, removed, added)
         return [[message] for message in writer.messages]
@@ -247,7 +249,7 @@ class KeptTable(NftTable):
         return True
 
     def _note_unconfirmed(self, removed: Iterable[SetElement], added: Iterable[SetElement]) -> None:
-        """Record the possible changes of a transaction whose answer was lost."""
+        """Record the changes that a transaction whose answer was lost may have made."""
         self._may_be_removed.update(removed)
         self._may_be_added.update(added)
 
@@ -265,11 +267,11 @@ class KeptTable(NftTable):
     def _note_written(self, read: Callable[[], tuple[Definition, ...] | None]) -> None:
         """Read back the result of a transaction.
 
-        The change is applied: if the kernel can't list it now, the change hasn't failed, and the
-        next comparison rewrites it.
+        The transaction is applied, so it hasn't failed if the kernel can't list the table now: then
+        the next comparison rewrites the table.
         """
         self._written, self._is_unread = None, True
-        # Retry, because writing the whole table would end the session affinity of all clients.
+        # Retry, because rewriting the whole table would end the session affinity of all clients.
         for _ in range(_LISTINGS):
             with contextlib.suppress(SteeringError):
                 self._written = read()

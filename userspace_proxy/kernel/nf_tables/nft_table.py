@@ -1,11 +1,12 @@
-"""One table of this proxy: read, written, and watched for changes by other programs.
+"""Reads and writes one table of this proxy, and watches it for changes by other programs.
 
     any transaction ──▶ kernel: generation + 1 ──▶ events: what changed, then NEWGEN
 
 Reading the generation takes 10 µs, so it is read every second. Events are read only after it has
 changed, and only events of this table count.
 
-Rule 1: the kernel filters out events of this program's changes, except for the new generation.
+Rule 1: a filter in the kernel drops the events of this program's changes, except for the new
+generation.
 Rule 2: if events may be missing, the table counts as changed.
 
 Source: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h; nf_tables_commit().
@@ -36,22 +37,22 @@ from .ruleset import NftablesError, Ruleset, query_errors
 from .writer import DYNAMIC_SET, INET, TABLE, TABLE_OWNED, Elements, SetElement, TableWriter
 
 NFNLGRP_NFTABLES = 7
-# How often events are read until those of a transaction have arrived; the kernel sends them a few
-# microseconds after it takes effect. A read takes 10 µs.
+# How often to read until a transaction's events have arrived; the kernel sends them a few
+# microseconds after the transaction takes effect. A read takes 10 µs.
 _READS = 100
-# Offsets of fields in an event; loaded values are big-endian.
+# The offsets of fields in an event; a filter loads values as big-endian.
 _KIND_AT, _SENDER_AT = 4, 12
 _SUBSYSTEM = 0xA
 # The size of struct nfgenmsg.
 _HEADER_BYTES = 4
 
-# Listing so many definitions takes as long as a request for one chain. Measured: the two rules of
-# one chain take 58 µs, and a definition in a listing 12 µs.
+# The number of definitions whose listing takes as long as a request for one chain. Measured: a
+# chain with two rules takes 58 µs, and a definition in a listing 12 µs.
 _READ_FOR_ONE = 5
 
 Definition = ListedChain | ListedRule | ListedSet
 Steps = Sequence[Sequence[bytes]]
-"""Messages of changes; after each step the table is consistent."""
+"""The messages of changes, by step; after each step, the table is consistent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Listing:
     """A table as the kernel lists it."""
 
     is_owned: bool
-    """Whether any process's socket owns the table."""
+    """Whether a socket owns the table, of this process or another one."""
     definitions: tuple[Definition, ...]
     """Everything but the elements."""
     elements: Mapping[str, Elements] = field(default_factory=dict)
@@ -102,7 +103,7 @@ class NftTable:
         return self._ruleset.sock
 
     def pair_with(self, other: NftTable) -> None:
-        """Let neither table receive events of changes to the other: there would be too many."""
+        """Let neither table receive events of this program's changes to the other: too many."""
         self._watches.append(other._watch)
         other._watches.append(self._watch)
 
@@ -112,11 +113,11 @@ class NftTable:
 
     @property
     def has_lost_events(self) -> bool:
-        """Whether :meth:`is_affected` is true only because events may have been lost."""
+        """Whether events were lost, so that :meth:`is_affected` may be true without a change."""
         return self._watch.has_lost
 
     def settle(self) -> None:
-        """Forget earlier changes by others; call it before the whole table is written."""
+        """Forget earlier changes by other programs; call this before writing the whole table."""
         self._watch.settle()
 
     def read(self, elements_of: Collection[str] | None = None) -> Listing | None:
@@ -128,7 +129,8 @@ class NftTable:
         """List the kernel's table; None if there is none. Doesn't affect :meth:`is_affected`.
 
         Args:
-            elements_of: The sets and maps whose elements are read; None: all.
+            elements_of: The sets and maps whose elements are read; None: all. Dynamic sets never
+                are.
         """
         family, name = self.family, self.name
         found = [one for one in self._ruleset.tables(family) if one.name == name]
@@ -146,7 +148,7 @@ class NftTable:
             elements={
                 one.name: self._ruleset.elements(family, name, one.name)
                 for one in sets
-                # Rules add the elements of dynamic sets.
+                # Packets add the elements of dynamic sets.
                 if (elements_of is None or one.name in elements_of) and not one.flags & DYNAMIC_SET
             },
         )
@@ -162,13 +164,13 @@ class NftTable:
         """Return the definitions after a change of chains, in the order of a listing.
 
         Args:
-            before: The previous definitions; only new chains are read, because no other program
-                changes just a chain that was created a moment ago.
+            before: The previous definitions; only new chains are read, because it is assumed that
+                no other program changes only a chain that was created a moment ago.
             gone: Regular chains that were deleted since then.
             new: Regular chains that were added since then, in that order.
         """
         family, name = self.family, self.name
-        # A request for one chain takes as long as the listing of several definitions.
+        # Cost: a request for one chain takes as long as the listing of several definitions.
         if len(new) * _READ_FOR_ONE > len(before):
             names = frozenset(new)
             new_rules = [rule for rule in self._ruleset.rules(family, name) if rule.chain in names]
@@ -192,8 +194,8 @@ class NftTable:
     def write(self, steps: Steps) -> None:
         """Make changes as one transaction; without steps, do nothing.
 
-        In a user namespace, a socket's buffer can't hold more than about 5,000 Services. There,
-        each step is a transaction.
+        In a user namespace, a socket's buffer can't hold the messages for more than about 5,000
+        Services. If they don't fit, each step becomes a transaction.
         """
         try:
             self._commit([message for step in steps for message in step])
@@ -204,7 +206,7 @@ class NftTable:
                 for step in steps:
                     self._commit(step)
             except NftablesError as exc:
-                # The steps before the refused one are applied.
+                # The steps before the refused one have been applied.
                 exc.is_certain = False
                 self._watch.doubt()
                 raise
@@ -238,9 +240,9 @@ class RulesetEvent(NamedTuple):
 
     family: int
     table: str
-    """The changed table; empty for the end of a transaction."""
+    """The name of the changed table; empty for the end of a transaction."""
     generation: int = 0
-    """The new number of the ruleset at the end of a transaction."""
+    """The new generation of the ruleset, at the end of a transaction."""
 
 
 def read_event(message: Message) -> RulesetEvent | None:
@@ -269,7 +271,7 @@ class TableWatch:
     """Watches a table in this thread's network namespace.
 
     Args:
-        ruleset: Provides the generation; closed by its owner.
+        ruleset: Provides the generation; its owner closes it.
         table: The table's name.
         family: The table's family.
     """
@@ -294,11 +296,11 @@ class TableWatch:
             if self._is_affected or self._seen >= generation:
                 return self._is_affected
             self._read()
-        # The ruleset keeps changing, and any of the changes may affect this table.
+        # The ruleset keeps changing, and each change may affect this table.
         return True
 
     def settle(self) -> None:
-        """Forget earlier changes; call it before the table is read, so that none is missed."""
+        """Forget earlier changes; call this before the table is read, so that none is missed."""
         generation = self._ruleset.generation()
         self._read()
         self._seen = max(self._seen, generation)
@@ -326,7 +328,8 @@ class TableWatch:
     def _read(self) -> None:
         """Read all events that have arrived.
 
-        A generation counts as seen once its event was read: the kernel increments the number first.
+        A generation counts as seen only once its event has been read, because the kernel increments
+        the number before it sends the event.
         """
         with query_errors():
             batch = self._events.read()

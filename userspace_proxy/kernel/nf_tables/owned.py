@@ -1,7 +1,7 @@
-"""Tables that only this process can change, and that the kernel removes when it exits.
+"""Keeps tables that only this process can change, and that the kernel removes when it exits.
 
 A table belongs to the socket that created it. ``nft flush ruleset`` skips it, and the kernel
-removes it even after ``kill -9``, unless another process keeps a copy of the socket: through the
+removes it even after ``kill -9``, unless another process keeps a copy of the socket. Through this
 copy, the next process owns the table. Kernels before 5.12 don't support owners.
 
 Source: nf_tables_api.c, NFT_TABLE_F_OWNER.
@@ -44,12 +44,12 @@ class OwnerSockets:
             keep(name, sock)
 
     def take(self, name: str) -> socket.socket | None:
-        """Return the previous process's socket, after discarding answers that weren't read."""
+        """Return the previous process's socket, after discarding its unread answers."""
         sock = self._inherited.pop(name, None)
         if sock is not None:
             with contextlib.suppress(OSError):
                 for _ in range(_UNREAD_MAX):
-                    # Another process may make its copy blocking, and thereby this socket.
+                    # If another process makes its copy blocking, this socket becomes blocking too.
                     sock.recv(_UNREAD_BYTES, socket.MSG_DONTWAIT)
         return sock
 
@@ -65,8 +65,9 @@ class OwnedTable:
         name: The table's name.
         fill: Adds chains and rules to the empty table.
         family: The table's family.
-        needs_owner: Create no table if the kernel doesn't support owners. If false, such a table
-            stays until it is removed, and :meth:`put_right` repairs it.
+        needs_owner: Create no table if the kernel doesn't support owners. If false, a table without
+            an owner is created, which :meth:`put_right` repairs, and which stays until it is
+            removed.
         owners: Provides the previous process's socket, and receives this process's socket.
 
     Raises:
@@ -94,7 +95,7 @@ class OwnedTable:
         self._needs_owner = needs_owner
 
     def put_right(self) -> bool:
-        """Write the table unless it is unchanged; return whether others had changed it."""
+        """Write the table unless it is unchanged; return whether another program had changed it."""
         count = self._table.repair().count
         if count:
             self._is_owned = self._table.is_complete
@@ -104,7 +105,7 @@ class OwnedTable:
         return was_written and count > 0
 
     def rewrite(self) -> None:
-        """Make :meth:`put_right` write the table again, as the result of ``fill`` has changed."""
+        """Make :meth:`put_right` write the table again, because ``fill`` now adds other rules."""
         self._table.forget()
         self._is_written = False
 
@@ -121,7 +122,7 @@ class OwnedTable:
 
     def _create(self, is_owned: bool) -> Steps:
         table = self._table.writer()
-        # Some kernels don't support owners. A table that needs one is refused again.
+        # Some kernels don't support owners. The second attempt has no owner, unless one is needed.
         table.create(is_owned=is_owned or self._needs_owner, was_owned=self._is_owned)
         self._fill(table)
         return [table.messages]

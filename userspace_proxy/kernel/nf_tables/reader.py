@@ -1,8 +1,8 @@
 """Parses the kernel's listings of tables, chains, sets, elements and rules.
 
 Rule 1: an expression is a name and its attributes; callers interpret them.
-Rule 2: values that the kernel changes (handles, counters, use counts) aren't read, so equal values
-mean an unchanged table.
+Rule 2: values that the kernel itself changes (handles, counters, use counts) aren't read, so equal
+results mean an unchanged table.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ FAMILIES: Mapping[int, str] = {INET: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: 
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress", "egress")
 ANONYMOUS_SET = 1
 _ELEMENT_FLAGS, _INTERVAL_END = 3, 1
-"""The attribute with an element's flags, and one of these flags."""
+"""The attribute with an element's flags, and the flag of an interval's end."""
 # struct nfgenmsg: the family, a version, a resource.
 _HEADER_BYTES = 4
 _DROP = 0
 _NETDEV = 5
 # The header of a counter's last attribute, a number of 64 bits.
 _PACKETS = ATTRIBUTE.pack(12, COUNTER_PACKETS)
-# Types and lengths of keys and data: with name and flags, these define a set of this proxy.
+# The types and lengths of keys and data: with the name and flags, they define a set of this proxy.
 _SET_SHAPE = (4, 5, 6, 7)
 
 
@@ -102,7 +102,7 @@ class ListedElement(NamedTuple):
 
     key: bytes
     is_end: bool
-    """Whether an interval ends before this key, in a set with intervals."""
+    """Whether an interval ends before this key; only in a set with intervals."""
     value: bytes
     """The attributes of the data, such as a verdict; empty in a set."""
 
@@ -114,7 +114,7 @@ class Expression(NamedTuple):
     packed: bytes
 
     def attributes(self) -> dict[int, bytes]:
-        """Return the attributes by kind; their meaning depends on the name."""
+        """Return the attributes by kind; their meaning depends on the expression's name."""
         return read_all(self.packed)
 
 
@@ -138,7 +138,7 @@ def list_of(kind: int, family: int, table: str = "", name: str = "") -> bytes:
 
     Args:
         table: Limits the listing to a table, except for tables and chains.
-        name: Limits rules to a chain; names the set of elements.
+        name: Limits rules to a chain; names the set whose elements are listed.
     """
     limits = (text(TABLE, table) if table else b"") + (text(SET_NAME, name) if name else b"")
     return request(kind, DUMP, bytes([family, 0, 0, 0]) + limits)
@@ -214,10 +214,10 @@ def list_elements(message: Message) -> list[ListedElement]:
 
 @checked
 def read_counts(message: Message) -> list[tuple[bytes, int | None]]:
-    """Return the keys in a message, each with the packets that it matched; None without a counter.
+    """Return the keys in a message, each with its packet count; None without a counter.
 
     Takes 0.5 µs per element of a set that isn't a map, a tenth of reading all attributes: the key
-    is at the beginning, and the counter at the end.
+    is at the element's beginning, and the counter at its end.
     """
     listed = read_all(message.body, _HEADER_BYTES).get(ELEMENTS, b"")
     found: list[tuple[bytes, int | None]] = []

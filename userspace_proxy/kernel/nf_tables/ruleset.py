@@ -1,4 +1,4 @@
-"""The nftables ruleset of a network namespace: read it, and change it in transactions.
+"""Reads the nftables ruleset of a network namespace, and changes it in transactions.
 
     messages of one commit ── begin … end ──▶ kernel: all of them, or none
 
@@ -36,11 +36,11 @@ from .writer import (
 _Listed = TypeVar("_Listed")
 
 _BEGIN, _END = 0x10, 0x11
-# nfgenmsg: no family, version 0, and the subsystem in network order.
+# struct nfgenmsg: no family, version 0, and the subsystem in network order.
 _FRAME = bytes([0, 0, 0, 10])
-# The errors of kernels without nfnetlink or nf_tables.
+# The error numbers of kernels without nfnetlink or nf_tables.
 _NOT_THERE = (errno.EPROTONOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP)
-# How often elements are listed until two listings agree.
+# The maximum number of times that elements are listed until two listings agree.
 _LISTINGS = 10
 _WORDS = {
     NEW_TABLE: "add table",
@@ -60,19 +60,19 @@ _HINTS = {
     errno.EOPNOTSUPP: "modprobe -a nft_nat nft_redir nft_ct nft_reject_inet, "
     "or use another steering",
 }
-# Errors for an expression whose kernel module is missing.
+# The error numbers for an expression whose kernel module is missing.
 _NO_EXPRESSION = (errno.ENOENT, errno.EOPNOTSUPP)
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 
 
 class NftablesError(SteeringError):
-    """The kernel refused a transaction; nothing was changed.
+    """The kernel refused a transaction, so nothing was changed; or the outcome is unknown.
 
     Args:
         code: The error number.
         kind: The kind of the refused message, such as NEW_RULE; 0: no message was refused.
-        is_certain: If false, the answer was lost or late, and the transaction may be applied; or
-            some of several transactions may be applied.
+        is_certain: If false, the transaction may be applied, because the answer was lost or late;
+            or some of several transactions are applied.
     """
 
     def __init__(self, code: int, kind: int, *, is_certain: bool = True) -> None:
@@ -117,11 +117,11 @@ class Ruleset:
 
     @property
     def port(self) -> int:
-        """The sender that events about this object's changes name."""
+        """The port ID that events about this object's changes name as their sender."""
         return self._requests.port
 
     def generation(self) -> int:
-        """Return the generation, which grows with each transaction of any program."""
+        """Return the generation, which increases with each transaction of any program."""
         with query_errors():
             answer = self._requests.ask(request(reader.GET_GENERATION, 0, bytes(4)))
         return number_in(read_all(answer.body, 4), 1)
@@ -147,11 +147,11 @@ class Ruleset:
         found = _read_elements(listing)
         for _ in range(_LISTINGS):
             # While the kernel moves a set into a larger hash table, which takes a few milliseconds,
-            # elements may be missing in a listing without notice.
+            # a listing may silently lack elements.
             before, listing = listing, self._elements(family, table, name)
             if listing == before:
                 break
-            # The bytes may differ only because of counters.
+            # The bytes may differ in counters only.
             found_before, found = found, _read_elements(listing)
             if found == found_before:
                 break
@@ -174,9 +174,9 @@ class Ruleset:
         return found
 
     def counts(self, family: int, table: str, name: str) -> dict[bytes, int | None]:
-        """Return how many packets each element of a set has matched; None without a counter.
+        """Return how many packets have matched each element of a set; None without a counter.
 
-        While the kernel moves the set into a larger hash table, elements may be missing.
+        While the kernel moves the set into a larger hash table, the result may lack elements.
         """
         listed = self._list(reader.read_counts, reader.GET_ELEMENTS, family, table, name)
         return dict(element for elements in listed for element in elements)
@@ -185,13 +185,13 @@ class Ruleset:
         """Make the changes of one or several writers as one transaction.
 
         Raises:
-            NftablesError: The kernel refused. EMSGSIZE: the message is too large for the socket,
-                which happens only without privileges in the initial user namespace.
+            NftablesError: The kernel refused the transaction. EMSGSIZE: it is too large for the
+                socket, which happens only without privileges in the initial user namespace.
         """
         self._send(messages, request(_END, 0, _FRAME))
 
     def try_out(self, messages: Sequence[bytes]) -> None:
-        """Raise an NftablesError if the kernel would refuse some changes; changes nothing."""
+        """Raise an NftablesError if the kernel would refuse these changes; makes none of them."""
         # The kernel discards a transaction without an end.
         self._send(messages, b"")
 
@@ -212,7 +212,7 @@ class Ruleset:
             raise NftablesError(refused.code, refused.kind)
 
     def _elements(self, family: int, table: str, name: str) -> list[Message]:
-        """Return a listing of elements without the numbers of the request."""
+        """Return a listing of elements without sequence numbers, for comparison."""
         listing = self._list(Message._make, reader.GET_ELEMENTS, family, table, name)
         return [message._replace(number=0) for message in listing]
 

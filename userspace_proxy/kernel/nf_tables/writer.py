@@ -54,20 +54,20 @@ _ANONYMOUS, _CONSTANT, _MAP, _TIMEOUT, DYNAMIC_SET = 0x1, 0x2, 0x8, 0x10, 0x20
 _INTERVALS, _CONCATENATED = 0x4, 0x80
 _DESCRIPTION = 9
 VERDICTS = 0xFFFFFF00
-# The user data without which nft would print wrong numbers: NFTA_SET_USERDATA with
+# The user data that nft needs to print numbers correctly: NFTA_SET_USERDATA with
 # NFTNL_UDATA_SET_KEYBYTEORDER.
 _HOST_ORDER = attribute(13, bytes([0, 4]) + (1).to_bytes(4, sys.byteorder))
 _APPEND = 0x800
-# The maximum size of the elements in one message. An attribute, such as a message's elements, has
-# at most 65,535 bytes.
+# The maximum size of the elements in one message. They form one attribute, which has at most 65,535
+# bytes.
 ELEMENTS_BYTES_MAX = 60_000
-# The ids of sets, by which messages of one transaction, perhaps from several writers, refer to a
-# set.
+# The IDs of sets, by which a transaction's messages refer to a set. Several writers may write one
+# transaction.
 _IDS = itertools.count(1)
 
 
 Elements = Mapping[bytes, bytes]
-"""Keys with values; the values of a set are empty."""
+"""Keys with their values; in a set, the values are empty."""
 SetElement = tuple[str, bytes, bytes]
 """A set's name, and a key with its value, both in the kernel's form so that they compare equal."""
 
@@ -82,7 +82,7 @@ class TableWriter:
         self._table = text(TABLE, name)
 
     def create(self, *, is_owned: bool = False, was_owned: bool = False) -> None:
-        """Create an empty table, replacing an existing one.
+        """Create an empty table, replacing any existing one.
 
         Args:
             was_owned: Whether the committing socket already owns the table.
@@ -131,8 +131,8 @@ class TableWriter:
         """Add a set without elements.
 
         Args:
-            counts: Whether each element counts the packets that match it. Older kernels refuse
-                that, or add elements without a counter.
+            counts: Whether each element counts the packets that match it. Older kernels refuse such
+                sets, or add elements without a counter.
         """
         self._add_set(name, key, 0, counter(_SET_COUNTER) if counts else b"")
 
@@ -176,8 +176,8 @@ class TableWriter:
     def add_elements(self, name: str, elements: Elements) -> None:
         """Add elements to a set or map.
 
-        The kernel refuses a key that the map has with another value; equal elements may exist. In a
-        verdict map, all values are of the type :class:`Verdict`.
+        The kernel refuses a key that the map contains with another value; adding an equal element
+        has no effect. In a verdict map, all values must be of type :class:`Verdict`.
         """
         self._elements(NEW_ELEMENT, text(SET_NAME, name), elements)
 
@@ -188,7 +188,7 @@ class TableWriter:
     def change_elements(
         self, sets: Sequence[str], removed: Iterable[SetElement], added: Iterable[SetElement]
     ) -> None:
-        """Remove elements in the order of their sets, then add other elements in reverse order."""
+        """Remove elements in the order of ``sets``, then add elements in the reverse order."""
         gone, new = _by_set(removed), _by_set(added)
         for name in sets:
             if name in gone:
@@ -246,7 +246,7 @@ class Verdict(bytes):
 
 
 class Interval(bytes):
-    """The key of an element that is an interval: its first key, and the key after its last one."""
+    """The key of an interval: the interval's first key, and the key after its last one."""
 
     @property
     def first(self) -> bytes:
@@ -270,10 +270,10 @@ def _by_set(elements: Iterable[SetElement]) -> dict[str, dict[bytes, bytes]]:
 
 
 def _packed(elements: Elements) -> Iterator[bytes]:
-    """Yield elements in pieces that fit into an attribute; all elements have the same size."""
+    """Yield equally large elements in pieces that fit into an attribute."""
     waiting = iter(elements.items())
     sizes = next(iter(elements.items()), (b"", b""))
-    # All elements have the same headers, which are packed once.
+    # Cost: all elements have the same headers, which are packed once.
     before, between, behind = _frame(*map(len, sizes))
     width = sum(map(len, (before, between, behind, *sizes)))
     while some := list(itertools.islice(waiting, ELEMENTS_BYTES_MAX // width)):

@@ -1,4 +1,4 @@
-"""Builds URL paths of the API, in which each name is a single segment, with any characters.
+"""Builds URL paths of the API, in which each name is one segment, whatever characters it has.
 
 Rule 1: users choose the names in objects, so each name is quoted in a path.
 Rule 2: a path with ``..``, a query or a fragment isn't sent, even if a name wasn't quoted.
@@ -18,12 +18,12 @@ _UNSOUND = frozenset({"", ".", ".."})
 
 
 def join(start: str, *segments: str) -> str:
-    """Append segments, which are text, to a path."""
+    """Append segments to a path, quoting each one."""
     return "/".join((start, *(quote(segment, safe="") for segment in segments)))
 
 
 def check(path: str) -> None:
-    """Check that a path is sent unchanged, and that all servers on the way read it in the same way.
+    """Check that a path is sent unchanged, and that all servers on the way interpret it alike.
 
     Raises:
         TransportError: The path mustn't be sent.

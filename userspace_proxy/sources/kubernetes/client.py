@@ -57,10 +57,11 @@ RESPONSE_BYTES_MAX = 16 << 20
 
 # How long to wait for the server's close frame at the end of a WebSocket.
 _GOODBYE_S = 1.0
-# The maximum number of iterations until a socket is closed; asyncio needs five after EOF.
+# The maximum number of event loop iterations until a socket is closed; asyncio needs five after
+# EOF.
 _TURNS_TO_CLOSE = 50
-# The size of aiohttp's buffer. In one step, aiohttp reads twice as much, unpacks as much, or takes
-# a sixteenth as many chunks: 4,096 chunks of one byte take 10 ms.
+# The size of aiohttp's buffer. In one step, aiohttp reads twice this size, decompresses this size,
+# or takes a chunk per 16 bytes of it: 4,096 chunks of one byte take 10 ms.
 _BUFFER_BYTES = 64 << 10
 # Socket options that detect within a minute that a peer is gone, even while nothing is sent.
 _KEEPALIVE = tuple(
@@ -71,8 +72,8 @@ _KEEPALIVE = tuple(
         (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
         (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
     )
-    # macOS doesn't have the second option. Only watches are silent for so long, and only proxies
-    # use them.
+    # macOS doesn't have TCP_KEEPIDLE. Only watches are silent for so long, and only proxies, which
+    # need Linux, use watches.
     if hasattr(socket, name)
 )
 
@@ -189,7 +190,7 @@ class ApiClient:
             connector = TCPConnector(**options)
         trace = TraceConfig()
         trace.on_request_redirect.append(_refuse_redirect)
-        # Trusting the environment would also read passwords from .netrc. A cookie may belong to a
+        # With trust_env, aiohttp would also read passwords from .netrc. A cookie may belong to a
         # session of an earlier kubeconfig's user.
         self._session = ClientSession(
             connector=connector,
@@ -245,13 +246,13 @@ class ApiClient:
     def doubt_watches(self) -> None:
         """Break off all watches, because an answer of the server contradicts them; rate-limited.
 
-        They may be silent because their connections are dead, for instance after a laptop was
+        Watches may be silent because their connections are dead, for instance after a laptop was
         suspended, so pooled connections aren't reused, either.
         """
         now = self._clock()
         if now - self._watches_anew_at >= WATCHES_ANEW_S:
             self._watches_anew_at = now
-            # Connections are pooled by their TLS context.
+            # A new TLS context prevents the reuse of pooled connections.
             self._tls_files = None
             for response in self._watches:
                 _abort(response)
@@ -425,7 +426,7 @@ async def _read(response: ClientResponse) -> Response:
 
 
 def _seconds(text: str | None) -> float:
-    """Return the seconds in Retry-After; 0 if missing, or a date, which no API server sends."""
+    """Return the seconds in Retry-After; 0 if it is absent or a date, which no server sends."""
     return float(text) if text and text.isascii() and text.isdigit() else 0.0
 
 

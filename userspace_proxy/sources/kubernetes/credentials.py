@@ -4,9 +4,9 @@
     pod ────────────────────────┼─▶ kubernetes-asyncio's Configuration ─▶ host, header, TLS files
     --master ───────────────────┘   and the proxy on the way
 
-Rule 1: tokens and files are reloaded while the program runs: before a request once a minute has
-passed, and immediately after a 401. Bound tokens live for an hour. A plugin runs again before its
-credential expires.
+Rule 1: tokens and files are reloaded while the program runs: before a request if a minute has
+passed since the last reload, and immediately after a 401. Bound tokens live for an hour. A plugin
+runs again before its credential expires.
 Rule 2: an error at startup is fatal (SourceError); a later one is a TransportError, and is
 retried.
 """
@@ -72,7 +72,7 @@ def _end_of(certificate: bytes) -> float:
 
 @dataclass(slots=True)
 class _Loaded:
-    """Credentials as they were loaded at one time."""
+    """Credentials that were loaded together."""
 
     configuration: Any
     config: ClientConfig | None = None
@@ -85,11 +85,11 @@ class _Loaded:
     of_plugin: PluginCredential | None = None
 
     def path_of(self, name: str, content: Content) -> str | None:
-        """Return the path of a file with some content."""
+        """Return the path of a file with this content; None if there is no content."""
         if content.data:
             return self.files.put(name, content.data)
         if content.path:
-            # This error names the file; OpenSSL's error doesn't.
+            # The error of open() names the file; OpenSSL's error doesn't.
             with Path(content.path).open("rb"):
                 return content.path
         return None
@@ -130,7 +130,7 @@ class _Loaded:
     async def ask_plugin(
         self, clock: Callable[[], float], *, is_attended: bool, is_refused: bool = False
     ) -> None:
-        """Use the credential of a plugin, if there is one; run the plugin if that is due."""
+        """Use the credential of the plugin, if one is configured; run the plugin if that is due."""
         if self.config is None or self.config.user.plugin is None:
             return
         plugin, cluster = self.config.user.plugin, self.config.cluster
@@ -230,7 +230,7 @@ class Credentials:
 
     @property
     def _expiry(self) -> str:
-        """When the client certificate expired, as text; empty if it hasn't."""
+        """Text that states when the client certificate expired; empty if it hasn't."""
         path = self._state.configuration.cert_file if self._state else None
         try:
             ended = _end_of(Path(path).read_bytes()) if path else math.inf
@@ -301,7 +301,7 @@ class Credentials:
             is_refused: Whether the server has just returned 401, so that reloading is due.
 
         Raises:
-            TransportError: They can't be read; the old credentials stay.
+            TransportError: They can't be read; the old credentials remain in use.
         """
         try:
             if is_refused or now - self._refreshed_s >= REFRESH_S:

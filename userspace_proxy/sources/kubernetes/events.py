@@ -69,7 +69,7 @@ class Series:
 
 
 class Correlator:
-    """All series, and the times to send them."""
+    """All series, and when to send each of them."""
 
     def __init__(self) -> None:
         self._series: dict[SeriesKey, Series] = {}
@@ -125,7 +125,7 @@ def _namespace_of(key: SeriesKey) -> str:
 
 
 def new_event(series: Series, node_name: str, uid: str) -> dict[str, Any]:
-    """Return the first Event of a series; its name is always the same.
+    """Return the first Event of a series; its name is the same in each call.
 
     Args:
         uid: The object's uid; empty: unknown. For a Node it is the name, as in the kubelet's

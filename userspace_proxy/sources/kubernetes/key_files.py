@@ -36,7 +36,7 @@ class MemoryFiles:
         self._files: dict[str, tuple[bytes, int]] = {}
 
     def put(self, name: str, content: bytes) -> str:
-        """Return the path of a file with this content, which replaces an earlier file of the name.
+        """Return the path of a file with this content, which replaces an earlier file of that name.
 
         While the content is the same, so are the file and its path.
         """

@@ -312,7 +312,7 @@ class _Merged:
         return self._found["users"]
 
     def names(self, list_: str) -> str:
-        """Return the available names, for a hint."""
+        """Return a hint that lists the available names."""
         known = ", ".join(map(_shown, self._found[list_]))
         return f"known: {known}" if known else "there are none"
 
@@ -324,7 +324,7 @@ class _Merged:
         return "", None
 
     def find(self, list_: str, name: str, named_by: tuple[_Part, str] | None, flag: str) -> _Part:
-        """Return the entry of a name; the other arguments describe where the name comes from."""
+        """Return the entry with a name; the other arguments describe where the name comes from."""
         if (found := self._found[list_].get(name)) is not None:
             return found
         if named_by is None or flag.partition("=")[2]:
@@ -333,7 +333,7 @@ class _Merged:
         raise entry.wrong(key, f"{_shown(name)} is not among {list_}: {self.names(list_)}")
 
     def missing(self, key: str, problem: str, *, hint: str = "") -> SourceError:
-        """Return the error about something missing in all files."""
+        """Return the error for an entry or a field that no file contains."""
         if len(self._tops) == 1:
             return self._tops[0].wrong(key, problem, hint=hint)
         places = ", ".join(file.place for file in self._files)

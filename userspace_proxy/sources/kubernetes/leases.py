@@ -27,13 +27,13 @@ NAMESPACE = "userspace-proxy"
 kube-system."""
 _PATH = join("/apis/coordination.k8s.io/v1/namespaces", NAMESPACE, "leases")
 _LABEL = f"{DOMAIN}leases-of"
-# How long a watch lasts, and after which silence it is ended; the holder renews several times
-# within it.
+# How long a watch lasts, and the silence after which it is ended. The holder renews its Lease
+# several times in this time.
 _WATCH_S = 300
 _SILENCE_S = 330.0
 _ANSWER_S = 5.0
 _LIST_S = 30.0
-# The number of Nodes, or of Leases, per page; a page has 1.5 MiB or 1 MiB.
+# The numbers of Nodes and of Leases per page; such pages have 1.5 MiB and 1 MiB.
 _PAGE = 100
 _LEASE_PAGE = 500
 _HINT = (
@@ -45,7 +45,7 @@ _NOT_IN_NAMES = re.compile(r"[^a-z0-9.-]")
 
 
 class KubernetesLeases(Leases):
-    """The Leases of proxies with one name.
+    """The Leases of all proxies with the same name.
 
     Args:
         prefix: The proxy's name; empty for the node's proxy.
@@ -81,8 +81,8 @@ class KubernetesLeases(Leases):
         query = {
             "labelSelector": f"{_LABEL}={self._label}",
             "limit": str(_LEASE_PAGE),
-            # The server's cache suffices: a write that is based on a stale version fails, and an
-            # answer names its round.
+            # The server's cache suffices: a write that is based on a stale version fails, and each
+            # node's answer names its round.
             "resourceVersion": "0",
         }
         return await self._items(_PATH, query, self._read_item)

@@ -65,7 +65,7 @@ def _import_light() -> Library:
     try:
         configuration = importlib.import_module(f"{_PACKAGE}.client.configuration")
         client.Configuration = configuration.Configuration  # type: ignore[attr-defined]
-        # kube_config imports it for functions that aren't used here.
+        # kube_config imports ApiClient for functions that aren't used here.
         client.ApiClient = object  # type: ignore[attr-defined]
         return _modules()
     finally:

@@ -112,7 +112,7 @@ async def describe_missing(client: ApiClient, name: str) -> Node:
         names.extend(decode(item, WireHead).metadata.name or "" for item in items)
 
     with contextlib.suppress(TransportError, FieldError):
-        # The limit keeps the response below some 8 MiB: with a wrong name in a DaemonSet, each of
-        # its nodes asks.
+        # The limit keeps the response below some 8 MiB: with a wrong node name in a DaemonSet, all
+        # its pods send this request.
         await read_page(client, "/api/v1/nodes", {"limit": "500"}, take)
     return Node(name, is_missing=True, similar=similar_hosts(name, names))

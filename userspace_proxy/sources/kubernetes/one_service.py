@@ -1,4 +1,4 @@
-"""Reads one Service with its slices and Node, and on request its pods, once; or the names of all.
+"""Reads one Service once, with its slices, this Node and optionally pods; or all Services' names.
 
 Rule 1: only lists of the Service's namespace are required, so that a user with access to just that
 namespace can read it. Objects elsewhere are read if permitted.
@@ -45,13 +45,13 @@ class OneService:
 
 @contextlib.asynccontextmanager
 async def asked_once(client: ApiClient, within_s: float) -> AsyncIterator[None]:
-    """Open a client for a few seconds of the server's time, and close it.
+    """Open a client; allow requests for ``within_s`` seconds, and close the client.
 
     Raises:
         SourceError: The server doesn't respond, or credentials can't be used.
     """
     try:
-        # A plugin may prompt for a password; the time that this takes isn't the server's.
+        # A plugin may prompt for a password, so the time limit begins only after it has run.
         await client.open()
         async with asyncio.timeout(within_s):
             yield
@@ -84,7 +84,7 @@ class OneServiceReader:
         self._slices = ResourceCache(SLICES, self._store)
 
     async def read(self, key: ServiceKey, *, with_pods: bool, within_s: float) -> OneService:
-        """Read a Service, within a few seconds of the server's time.
+        """Read a Service; the time limit excludes loading credentials.
 
         Raises:
             SourceError: The server doesn't respond, or doesn't permit reading.

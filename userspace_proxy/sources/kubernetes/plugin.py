@@ -6,7 +6,8 @@
 Rule 1: if a user is at the terminal, a plugin may use it to prompt, without a time limit. Otherwise
 it has its own session and a time limit, after which it is killed with its children; a daemon that
 it starts, such as a cache, leaves the group by setsid().
-Rule 2: a cancelled request doesn't stop a plugin: a person may be typing, and other requests wait.
+Rule 2: a cancelled request doesn't stop a plugin: a person may be typing, and other requests wait
+for it.
 Rule 3: if a run before the credential expires fails, the credential is used until it expires.
 Rule 4: an error contains only the first line of stderr, because stdout contains the token.
 
@@ -127,12 +128,12 @@ async def plugin_credential(
     except PluginError:
         if known is None or known is refused or known.has_expired(clock()):
             raise
-        # This was an early renewal; the next request retries it.
+        # The credential is still valid: this was an early renewal, which the next request retries.
         return known
 
 
 def _note_end(shared: _SharedRun, running: asyncio.Task[PluginCredential]) -> None:
-    # All waiting requests may have been cancelled.
+    # Store the result here, because all waiting requests may have been cancelled.
     if not running.cancelled() and running.exception() is None:
         shared.credential = running.result()
 
@@ -240,7 +241,7 @@ def _environment(
 
 
 async def _read(stream: asyncio.StreamReader | None) -> bytes:
-    """Read to the end; return at most _OUTPUT_BYTES_MAX."""
+    """Read a stream to its end; return at most its first _OUTPUT_BYTES_MAX bytes."""
     kept = bytearray()
     while stream is not None and (data := await stream.read(_READ_BYTES)):
         kept += data[: _OUTPUT_BYTES_MAX - len(kept)]

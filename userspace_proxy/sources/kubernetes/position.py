@@ -53,8 +53,9 @@ class Position:
             case _ListFrom.ANYTHING:
                 return {"limit": str(PAGE_LIMIT), "resourceVersion": "0"}
             case _ListFrom.NOT_OLDER:
-                # Without the match, a limit would request exactly that state, and the watch from
-                # there would expire again. Source: Kubernetes API concepts, resourceVersion.
+                # Without resourceVersionMatch, a list with a limit would request exactly that
+                # state, and the watch from there would expire again. Source: Kubernetes API
+                # concepts, resourceVersion.
                 return {
                     "limit": str(PAGE_LIMIT),
                     "resourceVersion": self._seen,
@@ -88,7 +89,7 @@ class Position:
         return was_paging or before not in (_ListFrom.NEWEST, _ListFrom.NEWEST_WHOLE)
 
     def list_aborted(self) -> None:
-        """Record a failed list: the next one begins with its first page."""
+        """Record that a list failed: the next list begins with the first page."""
         self._continue = ""
 
     def watch_query(self, timeout_s: int) -> dict[str, str]:

@@ -185,7 +185,7 @@ def _excludes_name(entry: str, host: str, port: str) -> bool:
 
 
 def _split_port(entry: str) -> tuple[str, str]:
-    """Return host and port; the whole entry if it has another form."""
+    """Return host and port; the whole entry and no port if it has another form."""
     if entry.startswith("["):
         host, bracket, rest = entry[1:].partition("]")
         return (host, rest[1:]) if bracket and rest.startswith(":") else (entry, "")

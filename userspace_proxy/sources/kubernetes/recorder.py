@@ -106,7 +106,7 @@ class Recorder:
         if response.code < 300:
             series.sent = count
         elif response.code == 409:
-            # An earlier request that seemed to fail has created the Event, with the count of that
+            # An earlier request that seemed to fail has created the Event, with the count at that
             # time.
             series.sent = max(series.sent, 1)
         elif response.code == 403 and _TERMINATING in cause_of(response):
@@ -138,7 +138,7 @@ class Recorder:
         return response
 
     def _forbidden(self, series: Series, response: Response) -> float:
-        """Don't use a path for a while; return when to retry."""
+        """Stop sending to a path that forbids Events; return when to retry."""
         now = self._now()
         past = [path for path, until in self._silent_until.items() if until <= now]
         for path in past:

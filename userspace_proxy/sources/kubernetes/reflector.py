@@ -230,8 +230,8 @@ class Reflector:
             self._position.list_expired()
         elif response.code >= 500 or response.code == 429:
             return self._rejected("watch", response), False
-        # A watch gets other errors, too, such as a missing permission; but another server may not
-        # return this one, so ask again after the watch.
+        # A watch reports other errors, such as a missing permission, too. But another server may
+        # not return this error, so ask again after the watch.
         return None, response.code == 200
 
     async def _list(self) -> RequestFailure | None:
@@ -295,8 +295,8 @@ class Reflector:
             if not is_known:
                 failure, is_known = await self._check_history()
                 if failure is not None or self._position.needs_list:
-                    # Don't list after a list: servers that differ would cause one list after
-                    # another.
+                    # Don't list immediately after a list: servers with different states would cause
+                    # one list after another.
                     self._lists_at_once = known_at == _UNKNOWN
                     return failure
             self._note_success()
@@ -335,8 +335,8 @@ class Reflector:
                         self._changed()
                         return self._error(decode(event.object, WireStatus))
                     self._has_events = True
-                    # Check this before applying: an older state isn't published, not even until the
-                    # following list is complete.
+                    # Check the version before applying the event: an older state isn't published,
+                    # not even until the following list is complete.
                     metadata = self._metadata_of(event)
                     if not self._position.advance(metadata.resource_version):
                         self._expire(_WENT_BACK)

@@ -118,7 +118,7 @@ def _weigh_pod(wire: WirePod) -> int:
 
 
 # Unlike kube-proxy, this also lists Services and slices that get no listener (headless, or of
-# another service proxy): the page shows why they have none.
+# another service proxy): the status page shows why they have none.
 SERVICES = Resource(
     kind="Service",
     name="services",
@@ -268,7 +268,7 @@ class ResourceCache:
 
         Args:
             metadata: The object's metadata, as :func:`metadata_of` returns it.
-            is_new: Whether it didn't exist before.
+            is_new: Whether the object didn't exist before.
         """
         was_kept = _key(metadata) in self._shares
         key, is_kept = self._put(item)

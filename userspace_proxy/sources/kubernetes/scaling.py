@@ -117,7 +117,7 @@ async def _put_asleep(
             async with asyncio.timeout(within_s):
                 response = await _put(client, path, scale, replicas=0)
                 if response.code == 409:
-                    # aiohttp may have sent it twice, and the first update may have succeeded.
+                    # aiohttp may have sent the update twice, and the first one may have succeeded.
                     present = await _get(client, path, resource, namespace)
                     return ScaleDown(is_asleep=not _replicas(present))
         except (TransportError, TimeoutError, SourceError, *_INVALID) as exc:

@@ -171,4 +171,4 @@ class _NoResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: the resolver opens nothing."""

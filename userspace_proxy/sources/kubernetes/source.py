@@ -202,7 +202,7 @@ class KubernetesSource(Source):
         self._changed()
 
     async def _describe_node(self) -> None:
-        """Look for similar names whenever there is no Node of this name."""
+        """Find similar node names whenever this node has no Node object."""
         while True:
             await self._lacks_node.wait()
             node = await describe_missing(self.client, self._node_name)
@@ -251,7 +251,7 @@ class KubernetesSource(Source):
         lines = dict.fromkeys(r.problem for r in self._reflectors if r.problem)
         problems = (*lines, *(item.line for item in self._rejected))
         now = self._clock()
-        # The problem of a watch that repeatedly breaks off comes and goes each time.
+        # The problem of a watch that repeatedly breaks off begins and ends each time.
         recent = {line: at for line, at in self._logged_at.items() if now - at < EVERY_S}
         news = [line for line in problems if line not in self._in_log and line not in recent]
         for line in news:

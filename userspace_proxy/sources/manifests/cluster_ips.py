@@ -44,7 +44,7 @@ class ClusterIPRange:
 
 
 def open_ranges(cidrs: Sequence[str]) -> Ranges:
-    """Return one range, or two of different families, by family in order.
+    """Return the ranges by family, in order: one, or two of different families.
 
     Raises:
         ConfigError: There is no range, or an invalid one, or two of one family.

@@ -63,7 +63,7 @@ class FileEvents:
         """Whether an event about a manifest was read; the caller resets this."""
 
     def follow(self, links: Iterable[str]) -> bool:
-        """Watch the current folders of the path and its links; return whether one is new."""
+        """Watch the current folders of the path and its links; return whether any is new."""
         self.problem = ""
         try:
             self._inotify = self._inotify or Inotify()
@@ -73,7 +73,8 @@ class FileEvents:
         before = self._folders.keys()
         self._folders = dict(self._watch(self._inotify, self._wanted(links)))
         if ended := before - self._folders.keys():
-            # Programs that write in folders that are no longer watched aren't reported any more.
+            # No event will report that a program stops writing in a folder that is no longer
+            # watched.
             self.writing.clear()
             for watch in ended:
                 self._inotify.unwatch(watch)

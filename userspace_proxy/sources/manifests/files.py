@@ -98,7 +98,7 @@ class FileWatch:
             ) from exc
 
     def look(self, writing: Collection[str] = ()) -> Look:
-        """Read files that have changed, and that haven't changed since the last check.
+        """Read changed files that haven't changed again since the last check.
 
         Args:
             writing: Files known to be written by programs.
@@ -121,7 +121,7 @@ class FileWatch:
         return self._read(found, settled, problems, is_settling=len(settled) < len(changed))
 
     def _lost(self, exc: OSError) -> Look:
-        """Keep all contents while the path itself doesn't exist; report that if it lasts."""
+        """Keep all contents while the path itself can't be listed; report the error if it lasts."""
         if exc.errno in _SHORTAGES:
             return Look(problems=self._problems)
         if not self._is_lost:
@@ -207,7 +207,7 @@ class FileWatch:
 
 
 def is_manifest(name: str) -> bool:
-    """Return whether a file's name in a folder is a manifest's."""
+    """Return whether a file in a folder is a manifest, judged by the file's name."""
     return not name.startswith(".") and name.endswith(SUFFIXES)
 
 

@@ -117,7 +117,7 @@ def _number(
     allocated: Mapping[str, int],
     notes: list[Note],
 ) -> int:
-    """Return the number for a field; or 0, and add a note."""
+    """Return the number for a field; 0 without one, with a note if the Service should have it."""
     if field.number:
         owner, is_health = owners[field.number, field.protocol]
         if owner == service.key or not (is_health or field.is_health):

@@ -249,7 +249,7 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
 
 
 def _of_template(mistake: _Mistake, lines: Sequence[str]) -> _Mistake:
-    """Return a mistake, with a note if the first line, or an unknown line, is a template's."""
+    """Return a mistake, with a note if its line contains a placeholder, or is unknown."""
     if lines and not _PLACEHOLDER.search(lines[0]):
         return mistake
     return mistake._replace(problem=f"{mistake.problem} ({_TEMPLATE})")

@@ -34,7 +34,7 @@ class Pool(Generic[Value]):
     """Returns the value for a number from 0 to ``count`` - 1."""
 
     def allocate(self, names: Iterable[str], *, taken: Collection[Value]) -> dict[str, Value]:
-        """Return the value of each name; when no value is left, names are missing."""
+        """Return the value of each name; names for which no value is left are missing."""
         used = set(taken)
         allocated: dict[str, Value] = {}
         for name in sorted(set(names)):
@@ -49,7 +49,7 @@ class Pool(Generic[Value]):
         return allocated
 
     def _candidates(self, name: str, most: int) -> Iterator[Value]:
-        """Yield the upper band from the hash of the name on, then the lower band."""
+        """Yield the upper band's values, beginning at the name's hash, then the lower band's."""
         high = self.count - self.low
         start = _number_of(name) % high
         for step in range(min(high, most)):

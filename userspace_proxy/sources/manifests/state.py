@@ -144,7 +144,7 @@ class ManifestState:
         unmirrored: Mapping[ServiceKey, Note],
         conflicts: list[RejectedFacts],
     ) -> list[Service]:
-        """Return all Services with allocated fields; add conflicts."""
+        """Return all Services with allocated fields; append to ``conflicts``."""
         found = [f for f in objects if f.kind == "Service"]
         written = [f.value for f in found if isinstance(f.value, WrittenService)]
         cluster_ips, without_ip = allocate_cluster_ips(written, self._ranges)

@@ -12,9 +12,10 @@ is removed when the process exits, as are the sockets that need it. Routes, rout
 before Linux 5.12 tables, have no owner: changes to them are repaired.
 
 Rule 1: a part that can't be installed is reported as a reason, not an error: sockets use this
-node's address instead. The same applies if only IPv6 can't be installed, which a node may have
-disabled.
-Rule 2: open connections need all parts, so the parts are removed after the last connection.
+node's address instead. The same applies if only the IPv6 parts can't be installed, because the node
+has disabled IPv6.
+Rule 2: open connections need all parts, so the parts are removed after the last connection has
+ended.
 Rule 3: routes that a killed run left are kept, and missing ones are added; a table that it left is
 recreated.
 Rule 4: sockets on the wildcard address are ignored: otherwise another program's transparent
@@ -169,8 +170,8 @@ class ReplyRouting:
         """Repair changes by other programs.
 
         Args:
-            bridges: Numbers of the bridges that need delivery to clients on the same bridge;
-                :attr:`bridges` contains those on which it works.
+            bridges: Interface indexes of the bridges that need delivery to clients on the same
+                bridge; :attr:`bridges` contains those on which it works.
 
         Returns:
             The number of missing or different objects.

@@ -6,7 +6,7 @@
     table 11800: local default dev lo
 
 Rule 1: the protocol number :data:`PROTOCOL` marks rules and routes of this program.
-Rule 2: every call blocks; all are made in one thread.
+Rule 2: every call blocks; make all calls in one thread.
 Rule 3: all proxies of a node share the rules and routes: the last proxy removes them.
 
 Why rule 118: reverse-path checks look up the route to a packet's source, and some of these look-ups
@@ -38,9 +38,9 @@ from ...kernel.netlink.rtnetlink import (
 from ...kernel.netlink.sockets import NETLINK_ROUTE
 
 PROTOCOL = rtnetlink.REPLY_ROUTING
-# A bit that other programs don't use: kube-proxy and kubelet use 0x4000 and 0x8000, Calico,
-# Tailscale and Weave some of 0xffff0000, the portmap plugin 0x2000, Cilium 0x0f00, Istio 0x0fff,
-# AWS 0x80.
+# A bit of the mark that other programs don't use: kube-proxy and kubelet use 0x4000 and 0x8000,
+# Calico, Tailscale and Weave some of 0xffff0000, the portmap plugin 0x2000, Cilium 0x0f00, Istio
+# 0x0fff, AWS 0x80.
 MARK = 0x1000
 TABLE = 11800
 # The priorities are before the rules of AWS's plugin (512), and after those of the kernel (0).

@@ -48,7 +48,7 @@ from .rules import (
 from .small_edits import SmallEdits
 
 # The agent calls repair every second. The tables' size and layout reveal added and removed rules;
-# only a full comparison finds a rule that was replaced by another one of the same size.
+# only a full comparison finds a rule that was replaced with another one of the same size.
 FULL_COMPARISON_EVERY = 30
 
 
@@ -255,7 +255,7 @@ class LegacyProgrammer(NatProgrammer):
             self._note_led((self._applied or {}).items())
 
     def _refuse_ports_in_force(self) -> set[int]:
-        """Return the refuse ports of the kernel's rules; an earlier run may have used another."""
+        """Return the refuse ports of the kernel's rules: an earlier run may have used its own."""
         chains = self._filter.read()
         lines = (line for chain in GUARDS.values() for line in chains.get(chain, ()))
         ports = (read_refuse_port(line, is_ipv6=self._version == 6) for line in lines)

@@ -1,6 +1,6 @@
 """The agent's side of one helper process, and the JSON messages to it; all calls block.
 
-Rule 1: a helper that exited is replaced at the next request; its rules stay in the kernel.
+Rule 1: a helper that exited is replaced on the next request; its rules stay in the kernel.
 Rule 2: each helper that exits without an answer lengthens the pause before the next start.
 """
 
@@ -23,7 +23,7 @@ _ENTRY = "userspace_proxy.steering.iptables.helper:main"
 # The time limit for an answer: ten times the duration for 10,000 Services.
 ANSWER_WITHIN_S = 60.0
 # The pause after the second consecutive helper that exited without an answer; each further one
-# doubles it. The agent asks every second, and a start costs 0.2 s of CPU.
+# doubles it. The agent sends requests every second, and starting a helper takes 0.2 s of CPU time.
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 

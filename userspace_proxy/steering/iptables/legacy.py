@@ -68,9 +68,9 @@ class LegacyTables:
         self._is_loaded = False
 
     def info(self, table: str) -> bytes:
-        """Return a value that changes when any program adds or removes a rule. Takes 30 µs.
+        """Return a value that changes when any program adds or removes a rule.
 
-        Replacing a rule by one of the same size doesn't change it.
+        Takes 30 µs. Replacing a rule with one of the same size doesn't change the value.
 
         Raises:
             SteeringError: The kernel has no such table, or permission is denied.
@@ -91,7 +91,7 @@ class LegacyTables:
         except OSError as exc:
             if exc.errno != errno.ENOPROTOOPT or self._is_loaded:
                 raise
-        # The kernel doesn't load the modules of tables by itself, but the program does.
+        # The kernel doesn't load a table's module by itself, but the program does.
         self._is_loaded = True
         with suppress(SteeringError):
             _run([*self._save, "-t", table])
@@ -122,7 +122,7 @@ class LegacyTables:
             raise SteeringError(f"cannot change the iptables table {table}: {exc.message}") from exc
 
     def would_accept(self, table: str, edits: Iterable[str]) -> bool:
-        """Return whether program and kernel would accept some edits; changes nothing."""
+        """Return whether the program and the kernel would accept these edits; makes none."""
         try:
             self._run_restore(table, edits, None)
         except SteeringError:
@@ -146,7 +146,7 @@ class LegacyTables:
 
 
 def tables_in_use(version: int) -> list[str]:
-    """Return the legacy tables of an IP family in use in this thread's network namespace."""
+    """Return an IP family's legacy tables that are in use in this thread's network namespace."""
     try:
         return (_NET / _TABLE_NAMES[version]).read_text(encoding="ascii").split()
     except FileNotFoundError:

@@ -107,7 +107,7 @@ class LegacyTable:
         return difference
 
     def remove_all(self) -> None:
-        """Remove only the chains and all jumps to them; idempotent."""
+        """Remove this proxy's chains and all jumps to them, and nothing else; idempotent."""
         self.forget()
         if any(map(_is_ours, self.read())):
             with xtables_lock() as lock:
@@ -128,13 +128,13 @@ class LegacyTable:
             return self._write_compared(compare_all, lock)
 
     def _edits_since(self, chains: Chains, jumps: Sequence[BuiltInJump]) -> list[str] | None:
-        """Return the edits since the last write, or None if that may not be in the kernel."""
+        """Return the edits since the last write; None if the kernel may no longer have it."""
         if self._in_force is None or jumps != self._jumps or self.info() != self._info:
             return None
         return list(edits_between(self._in_force, chains))
 
     def _could_edit(self, edits: Sequence[str], chains: Chains, lock: int) -> bool:
-        """Apply edits to the last write; return False if it turns out not to be in the kernel."""
+        """Apply edits to the last written state; return False if the kernel doesn't have it."""
         named = self._named(edits)
         try:
             if are_few(len(edits), sum(map(len, chains.values()))):
@@ -142,7 +142,7 @@ class LegacyTable:
             else:
                 self._tables.restore(self.name, named, lock)
         except SteeringError:
-            # Another program has replaced a rule by one of the same size: a full comparison finds
+            # Another program has replaced a rule with one of the same size: a full comparison finds
             # that.
             return False
         return True
@@ -182,7 +182,7 @@ def compare(
         overtaken: Chain and line of rules that may precede the jumps.
     """
     ours = {chain: lines for chain, lines in contents.items() if _is_ours(chain)}
-    # A chain to which other programs jump can only be emptied, not removed.
+    # A chain to which other programs' rules jump can be flushed, but not deleted.
     kept = dict.fromkeys(_targets_of_others(contents) & (ours.keys() - chains.keys()), ())
     count = 0
     differing: list[str] = []
@@ -241,7 +241,7 @@ def parse_table(text: str, known: Callable[[str], str]) -> dict[str, Lines]:
 
 
 def rename_chains(edit: str, in_kernel: Callable[[str], str]) -> str:
-    """Return an edit in which this proxy's chains have their names in the kernel."""
+    """Return an edit with this proxy's chain names replaced by their names in the kernel."""
     if edit.startswith(":"):
         chain, _, rest = edit[1:].partition(" ")
         return f":{in_kernel(chain)} {rest}"
@@ -274,7 +274,7 @@ def edits_between(have: Chains, want: Chains) -> Iterator[str]:
                 yield f"-F {chain}"
             yield from (f"-A {chain} {line}" for line in lines)
     gone = [chain for chain in have if chain not in want]
-    # Chains may jump to each other, so all are emptied before one is removed.
+    # Chains may jump to each other, so all are flushed before any is deleted.
     yield from (f"-F {chain}" for chain in gone)
     yield from (f"-X {chain}" for chain in gone)
 
@@ -284,7 +284,7 @@ def _rename(text: str, new_name: Callable[[str], str]) -> str:
 
 
 def _put_first(sources: set[str], jumps: Sequence[BuiltInJump], contents: Chains) -> Iterator[str]:
-    """Yield the edits that put the jumps of some chains before all rules of other programs."""
+    """Yield the edits that put the jumps in these chains before all rules of other programs."""
     for source in sorted(sources):
         yield from _remove_jumps(source, contents[source])
     for jump in reversed(jumps):

@@ -302,7 +302,7 @@ def all_rules(chains: Chains) -> list[NatRule]:
 
 
 def rules_among(lines: Iterable[str]) -> list[NatRule]:
-    """Return the rules among some lines."""
+    """Return the NAT rules among these lines."""
     return [rule for line in lines if (rule := NatRule.parse(line)) is not None]
 
 

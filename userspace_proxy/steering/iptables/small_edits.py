@@ -1,4 +1,4 @@
-"""Makes a few edits of a legacy table by python-iptables, which no other module imports.
+"""Makes a few edits of a legacy table with python-iptables, which no other module imports.
 
 Many edits go to ``iptables-restore`` instead. Here, each edit takes 0.5 ms, and the table is read
 and committed once for all of them.
@@ -29,15 +29,15 @@ _UNTOUCHED = ("mangle", "raw", "security")
 
 
 def are_few(edits: int, rules: int) -> bool:
-    """Return whether this module is faster than ``iptables-restore`` for that number of edits."""
+    """Return whether this module is faster than ``iptables-restore`` for a number of edits."""
     return edits <= _FEW + rules // _RULES_PER_EDIT
 
 
 def _import_iptc() -> Any:
     """Import python-iptables without letting it run programs to find its library.
 
-    It searches with ldconfig, gcc and ld unless it is given the folder, and loads setuptools if
-    that replaces distutils: this takes 0.36 s of CPU time instead of 0.07 s. Source: iptc/util.py.
+    It searches with ldconfig, gcc and ld unless the folder is given, and loads setuptools if that
+    replaces distutils: this takes 0.36 s of CPU time instead of 0.07 s. Source: iptc/util.py.
     """
     sys.modules.setdefault("distutils", None)  # type: ignore[arg-type]
     os.environ.setdefault("IPTABLES_LIBDIR", sysconfig.get_path("platlib"))

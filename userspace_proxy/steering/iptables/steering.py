@@ -185,7 +185,7 @@ class IptablesProgrammer(Programmer):
         self._send_all(family)
 
     def _send_all(self, family: IPFamily) -> None:
-        """Send the desired state to a helper; if it exits during that, to its replacement."""
+        """Send the desired state to a helper, or to its replacement if it exits meanwhile."""
         self._informed.discard(family)
         rows = as_rows({f: p for f, p in (self._applied or {}).items() if f.family is family})
         try:

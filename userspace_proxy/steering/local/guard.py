@@ -81,7 +81,7 @@ class LocalGuard(abc.ABC):
 
     @abc.abstractmethod
     def look(self) -> Callable[[Frontend], bool]:
-        """Read the kernel; return a function that checks whether a frontend is as desired there."""
+        """Read the kernel's state; return a check of whether it is as desired for a frontend."""
 
     @abc.abstractmethod
     def clean_up(self) -> None:
@@ -272,7 +272,7 @@ class NftGuard(OpenGuard):
 def missing(kernel: KernelOffers, *, own_namespace: bool) -> str:
     """Return the requirements of local steering that this node lacks; empty if it can work.
 
-    Loopback addresses need nothing.
+    Frontends on loopback addresses have no requirements.
 
     Args:
         kernel: The features of the kernel.

@@ -1,7 +1,7 @@
 """Reads and changes routes, and receives changes by other programs.
 
 Rule 1: the protocol number :data:`PROTOCOL` marks this program's routes.
-Rule 2: every call blocks; all are made in one thread.
+Rule 2: every call blocks; make all calls in one thread.
 Rule 3: a filter on the socket discards events of this program's own changes, and of irrelevant
 routes.
 
@@ -52,7 +52,7 @@ class LocalTable:
 
 @dataclass(slots=True)
 class RouteChanges:
-    """Changes by other programs since the last call."""
+    """Changes by other programs since the last :meth:`RoutingTables.changes`."""
 
     is_affected: bool = False
     """Whether a route of this program may have changed."""
@@ -244,7 +244,7 @@ def is_present(proxy_name: str) -> bool:
 
 
 def remove_routes() -> int:
-    """Remove the routes of all proxies with any name; return their number. Idempotent."""
+    """Remove the routes of all proxies, whatever their names; return the number. Idempotent."""
     with closing(RoutingTables()) as tables:
         routes = sorted(tables.local_table().ours)
         tables.change(removed=routes)

@@ -88,7 +88,7 @@ class Chooser(NamedTuple):
 
 
 class ChooserChain(NamedTuple):
-    """The numbers assigned to a chooser."""
+    """A chooser's numbers: in the names of its chains, and in affinity entries."""
 
     number: int
     pins: Mapping[SocketAddress, int] = {}
@@ -221,7 +221,7 @@ def _add_pinned(
     chain: ChooserChain,
     endpoints: tuple[SocketAddress, ...],
 ) -> None:
-    """Add the rules that translate to a client's endpoint, or to any endpoint.
+    """Add the rules that translate to the endpoint that a client keeps, or else to any endpoint.
 
     Each rule has its own map: with one for all Services, the kernel would visit all endpoints for
     each of these rules in each transaction.
@@ -251,7 +251,7 @@ def _translate(endpoint: SocketAddress) -> bytes:
 
 
 class Shift(NamedTuple):
-    """A subrange of ports, and how the kernel shifts them by remainders (``dnat_shifted``)."""
+    """A subrange of ports, and how the kernel shifts its ports by remainders (``dnat_shifted``)."""
 
     first: int
     last: int

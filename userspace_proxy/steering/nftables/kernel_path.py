@@ -79,7 +79,7 @@ class KernelPath:
         """The result of the next :meth:`take_repaired`."""
 
     def pair_with(self, ports: NftTable) -> None:
-        """Let each table ignore events of the other one's changes; ``ports`` is the table below."""
+        """Let this table and the table of proxy ports ignore events of each other's changes."""
         self._table.pair_with(ports)
 
     def load(
@@ -126,7 +126,7 @@ class KernelPath:
         try:
             self._write(self._rules.difference(before, gone))
         except SteeringError:
-            # Compute it again, because the attempt may have been recorded and reverted.
+            # Compute the difference again: the attempt may have been recorded and reverted.
             self._rules.accept(self._rules.difference(before, gone))
             self._table.forget()
         # Writing the table has read the counters that it may have reset.
@@ -160,9 +160,10 @@ class KernelPath:
     def _remove_unused(self, choosers: Mapping[Chooser, ChooserChain]) -> None:
         """Remove the chains of ranges to which no element points.
 
-        They have a transaction of their own: while one takes effect, packets still find the old
-        elements of intervals, and would go through the empty chains to the proxy port. Source:
-        nf_tables_commit() in net/netfilter/nf_tables_api.c, where nft_set_commit_update() is last.
+        This takes a transaction of its own: while a transaction takes effect, packets still find
+        the old elements of intervals, and would go through the empty chains to the proxy port.
+        Source: nf_tables_commit() in net/netfilter/nf_tables_api.c, where nft_set_commit_update()
+        is last.
         """
         steps = [write_without_chooser(self._table.name, *one) for one in choosers.items()]
         if steps:
@@ -199,7 +200,8 @@ class KernelPath:
         try:
             repair = self._table.put_right()
         except SteeringError:
-            # If the table was rewritten, read its counters before they grow to their old values.
+            # If the table was rewritten, read its counters before they exceed their old values:
+            # then the reset would go unnoticed.
             self._keep_counts()
             raise
         self._note_repair(repair)
@@ -277,7 +279,7 @@ class KernelPath:
             self._read_counts()
 
     def _note_repair(self, repair: Repair) -> None:
-        # An earlier call may already have read counters that it wrote.
+        # Counters that an earlier call wrote may have been read since: they don't begin anew.
         keys = {(name, key) for name, key, _ in repair.added - repair.earlier}
         counted = self._rules.counted
         self._counts.begin_anew(counted[key] for key in keys & counted.keys())
@@ -287,7 +289,7 @@ class KernelPath:
             self._repaired[frontend] = (*known, *wrong.get(frontend, ()))
 
     def _write_all(self) -> None:
-        """Write the whole table, replacing what is left of the old one."""
+        """Write the whole table, replacing what is left of the old table."""
         self._numbers = self._links.numbers()
         self._table.write_all()
         self._counts.begin_anew(self._rules.counted.values())

@@ -52,7 +52,7 @@ from .choosers import (
 )
 from .rules import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, PARTS, frontend_key, read_frontend
 
-# Priorities that are before the chains that steer to proxy ports, and before other programs'
+# The priorities: before the chains that steer to proxy ports, and before other programs'
 # masquerading.
 NAT_PRIORITY, SOURCE_PRIORITY = -111, 90
 # The priority is after all rules for single ports, which take precedence over ranges.
@@ -223,7 +223,7 @@ class KernelRules:
 def _of_pods(
     had: Mapping[SocketAddress, int], endpoints: Iterable[SocketAddress]
 ) -> dict[SocketAddress, int]:
-    """Return endpoints' numbers, reusing one per address; more endpoints of it get new ones."""
+    """Return each endpoint's old number, or else its address's; other endpoints are omitted."""
     found = {endpoint: had[endpoint] for endpoint in endpoints if endpoint in had}
     known = {endpoint.ip for endpoint in found}
     numbers = {e.ip: number for e, number in had.items() if e.ip not in known}
@@ -304,7 +304,7 @@ def _by_first(keys: Iterable[bytes], family: IPFamily) -> dict[bytes, Frontend]:
 def read_endpoints_of(
     elements: Iterable[SetElement],
 ) -> dict[Frontend, tuple[SocketAddress, ...]]:
-    """Return the endpoints of the frontends in some elements, perhaps of only a part of a table."""
+    """Return the endpoints of the frontends in these elements, perhaps only a part of a table."""
     families = {names.endpoints: family for family, names in NAMES.items()}
     found: dict[Frontend, dict[SocketAddress, None]] = {}
     for name, key, value in elements:
@@ -316,7 +316,7 @@ def read_endpoints_of(
 
 
 def read_frontends(elements: Iterable[SetElement]) -> set[Frontend]:
-    """Return the frontends that some elements translate to endpoints."""
+    """Return the frontends that these elements translate to endpoints."""
     keys: dict[IPFamily, set[bytes]] = {}
     for family, names in NAMES.items():
         of_frontends = (names.forwarded, names.choices, names.ranged, names.range_choices)

@@ -75,7 +75,7 @@ NAT_PRIORITY = -110
 # The priority is after the kernel path's ranges, which are after all rules for single ports.
 RANGE_PRIORITY = -108
 
-# The match that nft requires in a rule that translates ports when it loads a saved ruleset.
+# When nft loads a saved ruleset, it requires this match in a rule that translates ports.
 _HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NOT_TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT)
 _TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)
@@ -127,7 +127,7 @@ class ElementChanges(NamedTuple):
 
 
 def is_looked_up(listing: Listing, name: str) -> bool:
-    """Return whether both nat chains that use a map look it up."""
+    """Return whether a map is looked up in both nat chains that should use it."""
     return all(
         any(
             one.name == "lookup" and text_in(one.attributes(), x.LOOKUP_SET) == name
@@ -192,7 +192,7 @@ def differing_frontends(
     uses: Mapping[bytes, int],
     refuse_port: int,
 ) -> tuple[ElementChanges, dict[bytes, int]]:
-    """Return the changes of all sets that give some frontends new ports.
+    """Return the changes to all sets by which these frontends get new ports.
 
     Ports that are no longer used stay guarded.
 
@@ -256,14 +256,14 @@ def write_prerouting(shape: Shape) -> list[bytes]:
 def read_ports(
     elements: Iterable[SetElement], maps: Iterable[str] = ALL_MAPS
 ) -> dict[Frontend, int]:
-    """Return the frontends' ports in the elements of some maps, as :func:`each_port` does."""
+    """Return the frontends' ports in the elements of these maps, as :func:`each_port` does."""
     return dict(each_port(elements, maps))
 
 
 def each_port(
     elements: Iterable[SetElement], maps: Iterable[str] = ALL_MAPS
 ) -> Iterator[tuple[Frontend, int]]:
-    """Yield the frontends and ports in the elements of some maps; a frontend may occur in several.
+    """Yield the frontends and ports in these maps' elements; a frontend may occur in several.
 
     Elements that this proxy never writes are skipped.
     """

@@ -56,7 +56,7 @@ from .rules import (
     write_table,
 )
 
-# The port of a frontend that was translated to endpoints, and whose port isn't known.
+# Stands for the unknown port of a frontend that was translated to endpoints.
 _NO_PORT = 0
 
 

@@ -109,7 +109,7 @@ def _made_of(target: KernelTarget) -> Hooked:
 
 
 def _is_on_as(frontend: Frontend, target: Target | None, hooked: Hooked) -> bool:
-    """Return whether a target would give this service if it were on the kernel path."""
+    """Return whether a target would have this service if the target were on the kernel path."""
     if not isinstance(target, KernelTarget):
         return False
     on = replace(target, is_on=True)
@@ -228,7 +228,7 @@ class DesiredHooks:
         return self._hooked.keys()
 
     def leaving(self, affected: Mapping[Frontend, Target | None]) -> dict[Frontend, Target | None]:
-        """Return the new targets whose translation must end before the rules change.
+        """Return the new targets of frontends whose translation must end before the rules change.
 
         This excludes frontends that only leave the kernel path: until the rules point to the proxy,
         hooks avoid failing endpoints, which rules can't do.
@@ -283,7 +283,7 @@ class DesiredHooks:
         return len(self._without_service)
 
     def next_without_service(self, count: int) -> list[int]:
-        """Return some of their numbers; the next call returns others, if there are more."""
+        """Return numbers of removed endpoints; the next call returns others, if there are more."""
         numbers = list(islice(self._without_service, count))
         for number in numbers:
             del self._without_service[number]

@@ -73,13 +73,13 @@ _log = FieldLogger("userspace_proxy.steering")
 # The share of a thread's time that comparisons may take; comparing all elements takes 40 ms with
 # 10,000 Services.
 _SHARE = 0.025
-# How many removed endpoints are kept while connections to them are open, and how many of them are
-# checked per second in turn; a check takes 5 µs.
+# How many removed endpoints are kept while connections to them are open, and how many are checked
+# per second, in turn; a check takes 5 µs.
 _LEFT_MAX, _LEFT_EACH = 16_384, 1_024
 
 
 class HookOptions(NamedTuple):
-    """The options of translating connect() of this node's programs."""
+    """The options for translating connect() of this node's programs."""
 
     is_required: bool = False
     """Whether startup fails if hooks can't work; otherwise rules steer all clients."""
@@ -101,7 +101,7 @@ class Hooks:
     """One proxy's programs and maps.
 
     Methods that change them must be called in one thread; methods that read, from ``counts`` on, in
-    any.
+    any thread.
 
     Args:
         kernel: The features of the kernel.
@@ -147,7 +147,7 @@ class Hooks:
         """Load and attach programs, replacing those of an earlier run and taking over its maps.
 
         Raises:
-            SteeringError: They can't work here; all of them are removed.
+            SteeringError: The programs can't work here; all of them are removed.
         """
         cgroup, names, others = find_place(self._options, self._kernel, self._names)
         self._note_others(others)
@@ -178,7 +178,7 @@ class Hooks:
         self.leave({**dict.fromkeys(self._desired.hooked()), **wanted})
 
     def leave(self, affected: Mapping[Frontend, Target | None]) -> None:
-        """Stop translating those among some frontends that must not be offloaded."""
+        """Of these frontends, stop translating those that must not be offloaded."""
         if leaving := self._desired.leaving(affected):
             self.change(leaving)
 
@@ -257,8 +257,8 @@ class Hooks:
     def ejected(self) -> Mapping[At, float]:
         """Return the endpoints that are ejected in all network namespaces.
 
-        Each one has the seconds until the next dial serves as a probe; 0 if the next dial does, or
-        a probe is in progress.
+        Each one comes with the seconds until a dial will serve as a probe; 0 if the next dial does,
+        or a probe is in progress.
         """
         now, found = time.monotonic_ns(), {}
         for key, value in self._elements("ejected"):
@@ -312,11 +312,11 @@ class Hooks:
 
     @property
     def state(self) -> SocketLbFacts:
-        """The facts without the maps' memory."""
+        """The state of the hooks, without the maps' memory."""
         return self._facts()
 
     def shown(self) -> SocketLbFacts:
-        """Return the facts with the maps' memory, which takes some system calls."""
+        """Return :attr:`state` with the maps' memory, which takes some system calls."""
         with suppress(OSError):
             return self._facts(self._programs.map_bytes() if self._programs is not None else 0)
         return self._facts()
@@ -385,8 +385,8 @@ class Hooks:
     def _write(self, edits: Edits) -> None:
         """Write a difference, unless the maps' state is unknown: then a repair writes all.
 
-        If a frontend's new target can't be written, the frontend isn't offloaded until then;
-        removing it needs no memory.
+        If a frontend's new target can't be written, the frontend isn't offloaded until the repair;
+        removing its entries needs no memory.
         """
         if self._is_unsure:
             self._leave(edits)

@@ -27,7 +27,7 @@ SECTIONS = ("cgroup/connect4", "cgroup/connect6", "sockops")
 # The maximum number of pins that are searched. Cilium has a few hundred pins on a node with as many
 # pods.
 _PINS_MAX = 4096
-_ALLOW_MULTI = 2  # include/uapi/linux/bpf.h
+_ALLOW_MULTI = 2  # Source: include/uapi/linux/bpf.h.
 _LINK, _PROGRAM = "anon_inode:bpf-link", "anon_inode:bpf-prog"
 OWN_PINS = "userspace-proxy"
 """The bpffs directory with the pins of all userspace-proxies."""

@@ -192,13 +192,13 @@ def remove_hooks(proxy_name: str, names: Path | None = None) -> bool:
 def remove_abandoned_hooks(names: Path | None = None) -> list[str]:
     """Detach and remove hooks left by proxies of network namespaces that no longer exist.
 
-    Whether another namespace exists can't be checked, and numbers are reused. But a running proxy
-    always renews its term.
+    Whether another namespace exists can't be checked, and namespace numbers are reused. But a
+    running proxy always renews its term, so hooks whose term has expired are abandoned.
 
     Args:
         names: The mount of bpffs; None: search for it.
 
-    Returns: The namespace's number and the proxy's folder, for each.
+    Returns: ``<network namespace>/<proxy>`` for each proxy.
 
     Raises:
         SteeringError: Permission is denied.
@@ -238,7 +238,7 @@ def _has_term(settings: Path) -> bool:
 
 
 def _is_there(folder: Path) -> bool:
-    """Return whether a folder of this program exists; False if this user may not look."""
+    """Return whether a folder of this program exists; False if this user can't access it."""
     try:
         return folder.is_dir()
     except PermissionError:

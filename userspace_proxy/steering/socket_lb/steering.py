@@ -122,7 +122,7 @@ def check_hooks(
     """If translating connect() is required, check whether it is possible; changes nothing.
 
     Raises:
-        SteeringError: It can't be translated, so a start would fail.
+        SteeringError: It isn't possible, so startup would fail.
     """
     if hooks is None or not hooks.is_required:
         return

@@ -1,4 +1,4 @@
-"""Invariants for the users of a node: each is a module, which states what it guarantees."""
+"""Invariants for the users of a node: the docstring of each module states its guarantee."""
 
 from __future__ import annotations
 

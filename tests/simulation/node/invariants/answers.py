@@ -1,5 +1,7 @@
-"""A client is answered in time, by its Service's spec: served if there are endpoints, refused or
-dropped only if there are none for it, and held no longer than specified.
+"""A client is answered in time, as its Service's spec requires.
+
+It is served if there are endpoints, refused or dropped only if there are none for it, and held no
+longer than specified.
 
 Only undisturbed periods are judged.
 """
@@ -13,7 +15,7 @@ from .base import Invariant
 
 ANSWERED_S = 3.0
 """The time within which a client is served, or refused."""
-# How early a timer may be, and how long a client may wait in a worker's queue.
+# How early a timer may fire, and how long a client may wait in a worker's queue.
 _EARLY_S, _TAKEN_S = 0.001, 1.0
 
 
@@ -60,12 +62,12 @@ class Answers(Invariant):
             if now - since < longest_s + most_s:
                 continue
             is_right = any(not each.endpoints and not each.waits_s for each in expected)
-            # An earlier listener may have the client, and drops clients that it doesn't admit.
+            # The client may be at an earlier listener, which drops clients that it doesn't admit.
             what = f"{client.name} at {at_of(client)} {client.state} for {now - since:.1f} s"
             self.check(is_right, what)
 
     def check_clients(self, clients: Sequence[Client]) -> None:
-        """Check that each client is served that may be."""
+        """Check that each client is served if an endpoint is allowed for it."""
         for client in clients:
             expected = self._world.cluster.last.expected(client.ip, client.at)
             is_right = client.state in (SERVED, ENDED) or not expected.endpoints

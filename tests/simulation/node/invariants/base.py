@@ -1,4 +1,4 @@
-"""The base of all invariants: they observe the events of a run, and poll at intervals."""
+"""The base class of invariants, which observe the events of a run, and poll at intervals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Invariant:
         """Called for a client that the kernel has sent to a port of the node."""
 
     def refused(self, code: int) -> None:
-        """Called when the kernel has refused a transaction; 0: as the plan wanted."""
+        """Called when the kernel has refused a transaction; 0: the plan requested it."""
 
     def dying(self, process: Process) -> None:
         """Called before a process dies, while its resources exist."""
@@ -40,10 +40,10 @@ class Invariant:
         """Called at intervals."""
 
     def check_rest(self) -> None:
-        """Called when nothing has happened at a node for long."""
+        """Called when nothing has happened at a node for a long time."""
 
     def check_clients(self, clients: Sequence[Client]) -> None:
-        """Called with clients that dialled when nothing was disturbed, and had enough time."""
+        """Called with clients that dialled undisturbed, once they have had enough time."""
 
     def check_removed(self) -> None:
         """Called some time after all Services were removed."""

@@ -1,6 +1,6 @@
 """A client is served only by an endpoint that its Service's fields allow, now or within the time
 after which a change is applied. This holds during faults, too: whether changes may be late is
-derived from the disturbances, not from the agent.
+derived from the faults, not from what the agent says.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class Endpoints(Invariant):
         self.check(is_right, what)
 
     def _serving(self, expected: Expected) -> Set[tuple[str, int]]:
-        """Return the allowed endpoints; includes standbys if all better ones fail sometimes."""
+        """Return the allowed endpoints; includes standbys if the plan breaks all better ones."""
         broken = {e.args[0] for e in self._world.plan.events if e.what == BREAK}
         first = expected.endpoints
         has_none = bool(first) and all(ip in broken for ip, _ in first)
         return first | expected.standbys if has_none else first
 
     def _may_be_of_last(self, client: Client, expecting: Expecting) -> bool:
-        """Return whether addresses have changed their owners while no agent served.
+        """Return whether a client's port may still be its former owner's.
 
-        Until the next agent serves, and the previous one's workers have drained, a port may still
-        be its last owner's.
+        Owners may change while no agent serves. A port has its former owner until the next agent
+        serves, and the previous agent's workers have drained.
         """
         world, agent = self._world, self._world.agent
         served_at = agent.served_at if agent is not None else float("inf")

@@ -1,5 +1,5 @@
 """A connection that is served stays open until its client ends it, whatever happens to the agent:
-only the death of its worker closes it, or a drain, after an orderly exit or a takeover.
+only the death of its worker closes it, or the end of a drain, after an orderly exit or a takeover.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Established(Invariant):
         self.check(is_right, f"{client.name} at {at_of(client)} was served, and was {client.state}")
 
     def _worker_of(self, client: Client) -> Process | None:
-        """Return the worker of the connection; None if it is on the kernel path."""
+        """Return the worker of a client's connection; None if it is on the kernel path."""
         processes = self._world.machine.processes
         return next((each for each in processes if client.stream in each.kernel.taken), None)
 

@@ -1,5 +1,5 @@
 """Load balancers and the kubelet get the right answers: 200 if clients may be sent to the node, 503
-if it can't serve, and a health check port answers 200 only with an endpoint here.
+if the node can't serve. A health check node port answers 200 only if there is a local endpoint.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Health(Invariant):
         answer = answer_healthz(facts, world.unix()).status
         is_about_to_serve = run.is_serving and not run.has_served
         if run.is_ending:
-            # Also an agent whose first round has only just been applied.
+            # This is true also of an agent whose first round has only just been applied.
             is_right = answer == 503 or now - run.ends_since <= _TOLD_S
             self.check(is_right, f"/healthz says {answer}, and the agent ends")
         elif not run.has_served and not is_about_to_serve:
@@ -75,7 +75,7 @@ class Health(Invariant):
             self.check(is_right, f"health check port {number} says {status} with {counts} ready")
 
     def check_rest(self) -> None:
-        """Check that an idle agent gives the same answer later."""
+        """Check that an idle agent still gives the same answers later."""
         world, run = self._world, self._world.agent
         if run is None or run.agent is None:
             return

@@ -1,5 +1,6 @@
-"""A change of a namespace is applied within a time that depends only on its own size, whatever
-other namespaces change: there are rules for an address of a Service, and none for others.
+"""The time until a namespace's change is applied depends only on that namespace's size.
+
+Then there are rules for the addresses of Services, and for no others.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class InForce(Invariant):
                 # The owner may change with any of several namespaces that claim the address.
                 continue
             if world.plan.endpoint_s and any(is_made_anew(claim, states) for claim in claims):
-                # Until its turn, a Service with a new cluster IP has no address.
+                # A Service with a new cluster IP has no address until its turn.
                 continue
             owned = [at in truth.frontends for truth in states]
             if any(owned) is all(owned):

@@ -1,5 +1,7 @@
-"""The kernel accepts all that an agent writes, unless the plan lets it refuse, or another program
-has changed the agent's tables: refused rules can't be applied.
+"""The kernel accepts all that an agent writes.
+
+Exceptions: the plan makes it refuse a transaction, or another program has changed the agent's
+tables.
 """
 
 from __future__ import annotations

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from ..world import World
 
 _GZIP = 31
-# The time until the first round with it, when nothing is disturbed.
+# The time until the first round with the saved state, if nothing is disturbed.
 _SERVED_S = 1.0
 # For how long the file may be outdated after a full disk or a stopped process.
 _LATE_S = 35.0
 
 
 class LastStates(Invariant):
-    """The files with states, as the module describes."""
+    """The files with saved states, as the module describes."""
 
     NAME = "saved state"
 
@@ -87,7 +87,7 @@ class LastStates(Invariant):
 
 
 def _read(data: bytes) -> list[dict[str, Any]] | None:
-    """Return the lines of a file; None if it is incomplete."""
+    """Return the parsed lines of a file; None if the file is incomplete."""
     reader = zlib.decompressobj(wbits=_GZIP)
     try:
         text = reader.decompress(data)

@@ -1,6 +1,6 @@
 """After an orderly exit nothing of the proxy is left: rule, entry, process, port, socket or file.
 
-This holds in the middle of a run, too, except for rules that the kernel refuses to remove, which
+This holds in the middle of a run, too. Exception: rules that the kernel refuses to remove, which
 are logged.
 """
 
@@ -28,10 +28,10 @@ class Leftovers(Invariant):
         world.timeline.after(_EXIT_S, self._check_workers, process, world.machine.alive(WORKER))
 
     def _check_workers(self, agent: Process, left: list[Process]) -> None:
-        """Check that all workers exit that ran when an agent exited."""
+        """Check that the workers of an agent that has exited exit, too."""
         now = self._world.timeline.now
         for worker in left:
-            # A stopped worker exits when it continues.
+            # A suspended worker exits when it continues.
             is_right = worker.is_dead or worker.loop.held_until > now - _EXIT_S
             self.check(is_right, f"{worker.name} runs after the end of {agent.name}")
 

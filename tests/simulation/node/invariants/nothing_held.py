@@ -1,4 +1,4 @@
-"""State of removed Services is freed: an agent and its workers hold as much as new ones."""
+"""The state of removed Services is freed: an agent and its workers hold no more than new ones."""
 
 from __future__ import annotations
 

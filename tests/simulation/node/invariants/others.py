@@ -1,6 +1,4 @@
-"""Other programs are left alone, and get no client of a Service: their tables aren't changed, and
-no client is sent to a port of the node that another program has.
-"""
+"""Other programs' tables aren't changed, and their ports get no client of a Service."""
 
 from __future__ import annotations
 

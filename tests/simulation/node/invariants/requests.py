@@ -1,5 +1,6 @@
-"""The API server gets no more requests than needed: in no second does an agent send more
-requests than it has kinds of objects, each with its retries, and pages.
+"""An agent sends no more requests in a second than its kinds of objects need, with retries.
+
+Further pages of a list don't count.
 """
 
 from __future__ import annotations
@@ -7,8 +8,8 @@ from __future__ import annotations
 from .base import Invariant
 
 _SECOND_S = 1.0
-# Services, EndpointSlices, this node's Node; a list, a watch and a query each; retries follow after
-# 0.1 s, then after twice as long each time.
+# Services, EndpointSlices, this node's Node, all Nodes; a list, a watch and a query each; retries
+# follow after 0.1 s, then after twice as long each time.
 _KINDS, _TRIES = 4, 10
 
 
@@ -33,7 +34,7 @@ class Requests(Invariant):
         self._check_quiet(times)
 
     def _check_quiet(self, times: list[float]) -> None:
-        """Judge that an idle agent sends requests only when watches end."""
+        """Check that an idle agent sends requests only when watches end."""
         world = self._world
         quiet = [at for at in times if at > world.timeline.now - 5.0]
         is_right = len(quiet) <= 2 * _KINDS

@@ -21,7 +21,7 @@ from .base import Invariant
 if TYPE_CHECKING:
     from ..world import World
 
-# The time until the next repair finds changes of other programs.
+# The time until the next repair finds what other programs have changed.
 _SEEN_S = 2.5
 _SERVES_NONE = frozenset(
     {
@@ -92,7 +92,7 @@ class Status(Invariant):
         self._check_problems(facts)
 
     def _check_usable(self, port: PortFacts) -> None:
-        """Judge the endpoints of a Service port, for clients from outside if these differ."""
+        """Judge the endpoints of a Service port; if clients from outside have others, those."""
         truth = self._world.cluster.last
         ip, number = _address_of(port)
         claim = truth.frontends.get((ip, number, port.protocol))
@@ -103,17 +103,17 @@ class Status(Invariant):
             self.check(shown == wanted, what)
 
     def _check_problems(self, facts: StatusFacts) -> None:
-        """Judge that no resolved problem is shown for long.
+        """Check that no resolved problem is shown for long.
 
-        Exceptions: the disk isn't written again within that time, changed rules are reported for a
-        minute, and Services that claim one address are a problem of the cluster.
+        Exceptions: the state file isn't written again within that time; changed rules are reported
+        for a minute; and Services that claim the same address are a problem of the cluster.
         """
         world = self._world
         passing = ["conflict", "last state not kept"]
         if any(event.what == DRIFT for event in world.plan.events):
             passing.append("rules changed")
         if not world.cluster.last.open_health_ports:
-            # With these settings of the user, no address of the node may answer a health check.
+            # With these settings it is possible that no address of the node answers a health check.
             passing.append("health check")
         if is_leaving(world.cluster.last.objects.get(("Node", "", NODE))):
             passing.append("node deleted")

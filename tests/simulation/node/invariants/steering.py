@@ -1,5 +1,7 @@
-"""On an idle node, the kernel sends clients of each Service address where the newest objects say,
-and of no other address: to the proxy, to exactly the endpoints that may serve, or to a refusal.
+"""On an idle node, the rules treat clients of each Service address as the newest objects require.
+
+Clients are sent to the proxy or to exactly the endpoints that may serve, or are refused. Clients of
+other addresses are unaffected.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class Steering(Invariant):
 
     def _check_frontend(self, at: Dialled) -> None:
         world, truth = self._world, self._world.cluster.last
-        # Source ranges may admit the node, which endpoints elsewhere serve, too.
+        # Source ranges may admit the node's clients, which remote endpoints serve, too.
         may = [truth.expected(ip, at) for ip in (at[0], *_clients(at[0]))]
         slices = (item for key, item in truth.objects.items() if key[0] == "EndpointSlice")
         has_weights = any(preference(item)[0] != _WEIGHT for item in slices)
@@ -66,5 +68,5 @@ class Steering(Invariant):
 
 
 def _clients(ip: str) -> Iterator[str]:
-    """Yield the node, and clients outside and inside, in an address's family."""
+    """Yield addresses of the node and of clients outside and inside, in an address's family."""
     yield from (like(each, ip) for each in (NODE_IP, _OUTSIDE, _FAR, _POD))

@@ -116,7 +116,7 @@ def test_a_limited_number_of_ports_in_use_is_skipped():
         for _ in range(2):
             _, _, wanted = one(addresses, "10.96.0.1")
             found += [address.port for address in wanted.addresses]
-        addresses.start_over()
+        addresses.start_over(is_short=True)
     assert found == list(range(FIRST, FIRST + 2 * listen_addresses._TRIES))
 
 
@@ -170,7 +170,7 @@ def test_a_range_counts_as_exhausted_only_after_all_its_ports_were_tried():
         assert list(wanted.addresses)
         error = addresses.explain(plan, key, taken())
         kinds.append((type(error), error.message))
-        addresses.start_over()
+        addresses.start_over(is_short=True)
     start = f"cannot listen for shop/web: no proxy port of {FIRST}-{FIRST + 599}"
     not_tried = (ShortageError, f"{start} that was tried is free, nginx has some")
     assert kinds == [not_tried] * 2 + [(BoundError, f"{start} is free, nginx has some")]

@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from userspace_proxy.agent.rounds import listen_addresses
 from userspace_proxy.model import (
     Balance,
     Frontend,
@@ -127,6 +128,20 @@ async def test_an_exhausted_range_is_reported_only_for_the_later_service(make):
     assert served_ports.steered.targets() == {frontend("10.96.0.2"): 27600}
     served_ports.steered.mark(served_ports.steered.change())
     assert not any(served.problem for served in served_ports)
+
+
+async def test_ports_tried_for_a_removed_service_count_as_untried(make, monkeypatch):
+    monkeypatch.setattr(listen_addresses, "_TRIES", 2)
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, PortPool(27601, 27603))
+    with contextlib.ExitStack() as stack:
+        for port in range(27601, 27604):
+            stack.enter_context(socket.create_server(("0.0.0.0", port)))
+        served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
+        served_ports.follow(cluster.remove("web"))
+        assert not retry(served_ports)
+        served_ports.follow(cluster.serve("cart", "10.96.0.2", POD))
+        (served,) = served_ports
+        assert served.hint == "others are tried each second"
 
 
 async def test_a_changed_protocol_opens_another_socket(make):

@@ -21,7 +21,7 @@ def test_only_clients_in_the_last_minute_are_counted():
     assert lately.minute().words == ""
 
 
-def test_counts_after_a_gap_in_sampling_belong_to_no_minute():
+def test_clients_during_a_gap_in_sampling_are_not_counted():
     lately = Lately()
     lately.note([WEB], {}, 0.0)
     lately.note([WEB], {WEB: Figures(connections=9, failed=1000)}, 3600.0)
@@ -30,7 +30,7 @@ def test_counts_after_a_gap_in_sampling_belong_to_no_minute():
     assert lately.minute().words == ""
 
 
-def test_the_span_covers_the_samples_without_a_gap():
+def test_the_span_covers_only_the_samples_since_the_last_gap():
     lately = Lately()
     for at in (0.0, 14.0):
         lately.note([WEB], {WEB: Figures(failed=3)}, at)

@@ -68,14 +68,14 @@ async def test_a_minute_contains_the_growth_between_views():
     assert page.count("2 failed, 1 saved") == 3
 
 
-async def test_only_some_recent_answers_about_services_are_kept():
+async def test_only_the_most_recent_answers_about_services_are_kept():
     cluster = Cluster(summaries_of(calm_cluster(1)), {})
     for number in (*range(20), 19, 0):
         await cluster.live.look_at(f"shop/calm-{number}")
     assert len(cluster.asked) == 21
 
 
-async def test_clients_are_queried_at_most_once_in_some_seconds():
+async def test_clients_are_queried_at_most_once_in_a_few_seconds():
     cluster = Cluster(sick_cluster())
     for _ in range(3):
         assert len((await cluster.live.calls()).calls) == 6
@@ -164,7 +164,7 @@ async def test_many_nodes_are_queried_less_often():
         assert len(cluster.asked) == asked
 
 
-async def test_a_node_that_stops_responding_keeps_its_summary():
+async def test_an_unreadable_complete_response_does_not_replace_a_summary():
     cluster = Cluster(summaries_of(sick_cluster()), {"node-1": b"no json"})
     look = await cluster.live.look_at("shop/cart")
     (port,) = look.merged.ports

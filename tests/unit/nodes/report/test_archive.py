@@ -46,7 +46,7 @@ def test_an_existing_file_is_replaced_only_on_request(tmp_path):
     assert len(contents_of(path)) == 2
 
 
-def test_a_file_created_meanwhile_is_kept(tmp_path):
+def test_a_file_created_while_the_archive_is_written_is_kept(tmp_path):
     path = tmp_path / "a.tar.gz"
 
     def files():

@@ -70,7 +70,7 @@ def test_a_cause_contains_the_pseudonym_of_its_endpoint(scrubber):
     assert "10.244.3.9" not in repr(hidden)
 
 
-def test_objects_with_mistakes_are_hidden(scrubber):
+def test_the_names_of_objects_with_mistakes_are_hidden(scrubber):
     mistake = RejectedFacts("web.yaml:3: x", "Service shop/web", "Service", "shop", "web")
     status = StatusFacts(source=SourceFacts(rejected=[mistake]))
     scrubber.learn(status)

@@ -1,1 +1,1 @@
-"""Services from an API server, here the published fake."""
+"""Tests of Services from an API server: the fake that the package publishes."""

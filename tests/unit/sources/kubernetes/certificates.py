@@ -1,8 +1,8 @@
 """Self-signed certificates for tests.
 
 FIRST and SECOND have no key; they are for files that must contain a certificate. API_TEST is for
-the name api.test, and its key is below. They authenticate nothing else, and ENCRYPTED_KEY belongs
-to no certificate.
+the name api.test, and its key is below. ENCRYPTED_KEY belongs to no certificate. Nothing outside
+the tests trusts them.
 """
 
 FIRST = """\

@@ -36,7 +36,7 @@ class Cluster(abc.ABC):
 
     @abc.abstractmethod
     async def start(self) -> None:
-        """Start it again with the same address."""
+        """Start the API server again with the same address."""
 
     @abc.abstractmethod
     def source(self, **options: Any) -> KubernetesSource:
@@ -99,7 +99,7 @@ class SourceContract:
             await cluster.put(endpoint_slice("10.244.1.7", of="cart"))
             await published.until(lambda s: endpoints(s) == [])
 
-    async def test_only_this_nodes_object_is_followed(self, cluster: Cluster) -> None:
+    async def test_of_all_nodes_only_this_nodes_object_is_followed(self, cluster: Cluster) -> None:
         await cluster.put(node("alice.example", zone="west"))
         missing = Node("alice", is_missing=True, similar=("alice.example",))
         async with running(cluster.source()) as published:

@@ -83,7 +83,7 @@ class HistoryContract:
         await client.close()
         assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "cart")
 
-    async def test_pages_show_one_revision_and_can_be_read_again(
+    async def test_all_pages_of_a_list_show_one_revision_and_can_be_read_again(
         self, cluster: HistoryCluster
     ) -> None:
         client = await cluster.client()
@@ -102,7 +102,7 @@ class HistoryContract:
         assert names == ["web-0", "web-1", "web-2", "web-3"]
         assert len(versions) == 1
 
-    async def test_writes_of_another_kind_advance_the_revision(
+    async def test_writing_an_object_of_another_kind_advances_the_revision(
         self, cluster: HistoryCluster
     ) -> None:
         client = await cluster.client()

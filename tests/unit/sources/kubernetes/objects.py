@@ -1,4 +1,4 @@
-"""Kubernetes objects, written like a client's."""
+"""Kubernetes objects as a client writes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers, environment variables, and whether kubectl 1.36 uses a proxy."""
+"""Whether kubectl 1.36 uses a proxy for a server, depending on environment variables."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class Reflection:
         return [each for each in self.api.requests if CHECK not in each]
 
     async def watching(self, *, requests: int = 2) -> None:
-        """Return when a watch is open after this many ``requests``."""
+        """Wait until at least this many ``requests`` have been sent and a watch is open."""
         async with asyncio.timeout(DEADLINE_S):
             await self.api.until(
                 lambda a: len(self.requests) >= requests and a.watch_count("services") == 1

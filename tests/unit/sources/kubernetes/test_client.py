@@ -88,7 +88,7 @@ async def test_a_response_is_read_completely(api, client):
     assert api.requests == ["GET /api/v1/services?limit=1"]
 
 
-async def test_a_rejection_has_the_requested_retry_delay(api, client):
+async def test_an_error_response_contains_the_servers_retry_delay(api, client):
     api.refuse("services", 429, retry_after_s=7)
     answer = await client.get(SERVICES, {})
     assert (answer.code, answer.retry_after_s) == (429, 7)
@@ -156,7 +156,7 @@ async def test_an_abandoned_stream_is_closed(api, client):
     await api.until(lambda a: a.watch_count("services") == 0)
 
 
-async def test_suspicion_closes_only_watches_and_idle_connections_and_is_rate_limited():
+async def test_doubting_watches_closes_only_them_and_idle_connections_at_a_limited_rate():
     connections: list[asyncio.StreamWriter] = []
     now_s = 0.0
 
@@ -190,7 +190,7 @@ async def test_suspicion_closes_only_watches_and_idle_connections_and_is_rate_li
         await client.close()
 
 
-async def test_a_connection_refused_is_a_transport_error(api, client):
+async def test_a_refused_connection_is_a_transport_error(api, client):
     await api.stop()
     with pytest.raises(TransportError, match="Connection refused"):
         await client.get(SERVICES, {})
@@ -200,7 +200,7 @@ async def test_a_connection_refused_is_a_transport_error(api, client):
 
 
 class Endless:
-    """A response of one object, twice as large as the limit; it counts the parts that are read."""
+    """A response twice as large as the limit, which counts the parts that are read."""
 
     def __init__(self):
         self.status, self.headers, self.content = 200, {}, self
@@ -220,7 +220,7 @@ async def test_a_response_is_read_only_up_to_its_limit():
     assert endless.read == module.RESPONSE_BYTES_MAX + (1 << 20)
 
 
-async def test_a_missing_response_is_a_transport_error(monkeypatch):
+async def test_a_response_timeout_is_a_transport_error(monkeypatch):
     monkeypatch.setattr(module, "RESPONSE_S", 0.01)
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -318,7 +318,7 @@ async def test_a_redirect_is_not_followed_to_another_server(tmp_path, code):
     assert lines == []
 
 
-async def test_cookies_are_not_returned(tmp_path):
+async def test_cookies_are_not_sent_back_to_the_server(tmp_path):
     heads: list[str] = []
     code = "200 OK\r\nSet-Cookie: session=of-the-user-before"
     async with (
@@ -332,7 +332,7 @@ async def test_cookies_are_not_returned(tmp_path):
 
 
 @pytest.mark.parametrize(("wants", "sent"), [(False, "gzip, deflate"), (True, "identity")])
-async def test_responses_may_be_compressed_unless_the_kubeconfig_disables_compression(
+async def test_compressed_responses_are_requested_unless_the_kubeconfig_disables_compression(
     tmp_path, wants, sent
 ):
     heads: list[str] = []
@@ -357,7 +357,7 @@ async def test_netrc_passwords_are_not_sent(tmp_path, monkeypatch):
     assert "Authorization" not in heads[0]
 
 
-async def test_an_invalid_certificate_is_an_error(tmp_path, monkeypatch):
+async def test_an_invalid_ca_certificate_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     (tmp_path / "token").write_text("secret")
@@ -503,7 +503,7 @@ def test_a_tls_stream_is_closed_without_waiting_for_the_server(server_tls, tmp_p
             assert asyncio.run(leave()).fileno() == -1
         finally:
             is_left.set()
-            # This ends the server if it still waits for a client.
+            # Stop the server if it's still waiting for a client.
             listener.shutdown(socket.SHUT_RDWR)
         served.result()
 
@@ -542,7 +542,7 @@ async def test_the_environments_proxy_is_used_and_reported_with_its_variable(tmp
             )
 
 
-async def test_a_changed_proxy_url_in_the_file_is_used_soon(tmp_path):
+async def test_a_proxy_url_changed_in_the_kubeconfig_is_used_after_a_minute(tmp_path):
     now = 0.0
     async with answering() as (first, before), answering() as (second, after):
         cluster: dict[str, object] = {
@@ -583,7 +583,7 @@ async def test_an_invalid_server_url_is_a_transport_error():
         client._url_of("/version")
 
 
-def test_lines_are_returned_whole_for_any_chunks():
+def test_a_line_split_across_chunks_is_returned_whole():
     splitter = LineSplitter()
     assert splitter.feed(b"one\ntwo\r\n\nth") == [b"one", b"two"]
     assert splitter.feed(b"re") == []

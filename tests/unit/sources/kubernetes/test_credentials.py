@@ -66,7 +66,7 @@ async def test_a_kubeconfig_provides_server_and_token(tmp_path):
     assert credentials.description == f"the credentials in {path}"
 
 
-async def test_a_master_url_alone_sends_no_credentials():
+async def test_with_only_a_master_url_no_credentials_are_sent():
     credentials = await loaded(master=URL)
     assert (credentials.location, await shown_by(credentials)) == (URL, None)
 
@@ -180,7 +180,7 @@ async def test_a_token_file_is_preferred_with_the_token_as_a_fallback(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"\xef\xbb\xbft", b"\xff\xfet\x00", b"a\nb", b"t\x00"])
-async def test_a_token_file_without_a_token_is_an_error(tmp_path, content):
+async def test_a_token_file_without_a_valid_token_is_an_error(tmp_path, content):
     (tmp_path / "token").write_bytes(content)
     path = kubeconfig(tmp_path, "{token: own, tokenFile: token}")
     with pytest.raises(SourceError, match=r"/token: it contains no token"):
@@ -286,7 +286,7 @@ def plugin(tmp_path):
     return plugin
 
 
-async def test_a_plugin_failing_later_is_a_transport_error(plugin, tmp_path):
+async def test_a_plugin_failing_on_refresh_is_a_transport_error(plugin, tmp_path):
     credentials = await loaded(kubeconfig=plugin())
     (tmp_path / "plugin").unlink()
     with pytest.raises(TransportError, match=r"cannot refresh .*exec: .*No such file"):
@@ -306,7 +306,7 @@ async def test_a_plugins_certificate_stays_in_memory(plugin):
     credentials.close()
 
 
-async def test_credentials_are_not_readable_after_use(tmp_path, monkeypatch):
+async def test_used_credentials_are_removed_from_texts(tmp_path, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://me:of%20proxy%201@proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", "")
     for user in ("{token: of-token-1}", "{username: alice, password: of-password-1}"):
@@ -339,7 +339,7 @@ async def test_a_rotated_ca_certificate_of_a_pod_is_reread(account):
     assert credentials.tls_files() != before
 
 
-async def test_a_pods_missing_token_is_an_error(account):
+async def test_a_token_that_a_pod_can_no_longer_read_is_a_transport_error(account):
     credentials = await loaded(service_account=account)
     credentials.configuration.refresh_api_key_hook = lambda _: (account / "nothing").read_text()
     with pytest.raises(TransportError, match=r"cannot read the token in .*: No such file"):

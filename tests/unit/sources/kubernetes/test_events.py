@@ -57,7 +57,7 @@ def names(correlator, now=NOW):
     return [series.happening.service.name for series in correlator.due(now)]
 
 
-def test_a_namespaces_longest_quiet_series_is_dropped_at_its_bound():
+def test_a_namespace_at_its_limit_drops_its_longest_quiet_series():
     correlator = Correlator()
     for number in range(NAMESPACE_MAX + 1):
         correlator.note(of("shop", f"web-{number}"), NOW)
@@ -66,7 +66,7 @@ def test_a_namespaces_longest_quiet_series_is_dropped_at_its_bound():
     assert "web-0" not in found
 
 
-def test_a_namespace_at_its_bound_displaces_no_other_namespaces_series():
+def test_a_namespace_at_its_limit_displaces_no_other_namespaces_series():
     correlator = Correlator()
     for number in range(NAMESPACE_MAX):
         correlator.note(of("shop", f"web-{number}"), NOW)
@@ -91,7 +91,7 @@ def test_the_largest_namespace_makes_room_for_others():
 
 
 def test_a_displaced_series_causes_no_further_request_within_a_minute():
-    """Issue 52: the series counted as new, so it immediately caused the next request."""
+    """Issue 52: the series counted as new when it recurred, so its event was sent immediately."""
     correlator, asked = Correlator(), []
     for second in range(180):
         now = NOW + second

@@ -35,7 +35,7 @@ def test_a_memory_file_is_reused_while_its_content_is_unchanged():
     assert open_descriptors() == descriptors
 
 
-def test_without_memory_files_a_key_is_in_a_private_directory(tmp_path, monkeypatch):
+def test_without_memory_files_a_key_is_written_to_a_private_directory(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     files = TemporaryFiles()
     path = Path(files.put("key", b"first"))

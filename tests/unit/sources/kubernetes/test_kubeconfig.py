@@ -143,7 +143,7 @@ def test_a_valid_kubeconfig_is_accepted():
         ("name: test", "name: 5", "file0:5: contexts[0].name: is not text"),
     ],
 )
-def test_a_kubeconfig_without_a_usable_server_is_rejected_with_its_line(old, new, problem):
+def test_an_invalid_kubeconfig_is_rejected_with_its_line(old, new, problem):
     assert problem_of(GOOD.replace(old, new)).startswith(problem)
 
 
@@ -207,7 +207,7 @@ def test_an_explicit_server_replaces_the_clusters_server_and_tls_server_name():
     assert read(config({"token": "t"}), server="http://other").user == KubeUser()
 
 
-def test_a_missing_user_has_no_credentials():
+def test_a_context_with_a_nonexistent_user_has_no_credentials():
     assert read(config().replace('"users"', '"others"')).user == KubeUser()
 
 
@@ -442,7 +442,7 @@ def test_an_invalid_plugin_field_is_rejected(exec_, problem):
     assert problem in problem_of(config({"exec": exec_}))
 
 
-def test_a_plugin_beside_a_provider_is_an_error():
+def test_a_plugin_together_with_an_auth_provider_is_an_error():
     exec_ = {"command": "x", "apiVersion": BETA}
     user = {"exec": exec_, "auth-provider": {"name": "oidc"}}
     assert "auth-provider.name: is given together with exec" in problem_of(config(user))

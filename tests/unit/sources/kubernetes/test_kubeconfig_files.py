@@ -119,7 +119,7 @@ def test_a_directory_or_an_impossible_path_is_reported_in_one_line(tmp_path, pat
     assert problem_of(Kubeconfig((f"{tmp_path}{path}",))).startswith("cannot read kubeconfig ")
 
 
-def test_a_user_without_a_home_is_reported_in_one_line():
+def test_a_user_without_a_home_directory_is_reported_in_one_line():
     assert "cannot read kubeconfig ~no-such-user/config: " in problem_of(
         Kubeconfig(("~no-such-user/config",))
     )
@@ -140,8 +140,8 @@ def test_an_empty_file_is_reported_as_empty(tmp_path):
         read_kubeconfig(Kubeconfig((str(path),)))
 
 
-def test_an_inaccessible_directory_may_contain_a_kubeconfig(tmp_path, monkeypatch):
-    """The error once was that none exists; kubectl reports the denied access."""
+def test_a_kubeconfig_in_an_inaccessible_directory_is_assumed_to_exist(tmp_path, monkeypatch):
+    """Like kubectl, the reader then reports the denied access, not a missing kubeconfig."""
 
     def refuse(path):
         raise PermissionError(13, "Permission denied", path)

@@ -54,13 +54,13 @@ async def test_the_holders_lease_is_owned_by_no_node(
     assert written["spec"]["leaseDurationSeconds"] == 45
 
 
-async def test_a_proxy_without_a_node_object_has_a_lease_anyway(
+async def test_a_proxy_without_a_node_object_can_write_its_lease(
     api: FakeApiServer, leases_of: LeasesOf
 ) -> None:
     assert await leases_of("node-9").write(Lease("node.node-9")) is not None
 
 
-async def test_a_lease_deleted_meanwhile_is_not_written(
+async def test_a_lease_deleted_since_it_was_read_is_not_written(
     api: FakeApiServer, leases_of: LeasesOf
 ) -> None:
     leases = leases_of("node-1")
@@ -98,7 +98,9 @@ async def test_a_refused_lease_write_is_reported_with_the_missing_permission(
     )
 
 
-async def test_forbidden_lists_and_watches_fail(api: FakeApiServer, leases_of: LeasesOf) -> None:
+async def test_refused_lists_and_watches_are_errors(
+    api: FakeApiServer, leases_of: LeasesOf
+) -> None:
     api.refuse("leases", 500, message="no", times=2)
     with pytest.raises(SourceError, match=r"refuses to list leases: no$"):
         await leases_of("node-1").read_all()
@@ -114,7 +116,9 @@ async def test_an_unreachable_server_is_an_error(api: FakeApiServer, leases_of: 
         await anext(leases_of("node-1").follow("holder"))
 
 
-async def test_the_iteration_ends_with_the_watch(api: FakeApiServer, leases_of: LeasesOf) -> None:
+async def test_following_a_lease_ends_when_the_watch_ends(
+    api: FakeApiServer, leases_of: LeasesOf
+) -> None:
     leases = leases_of("node-1")
     await leases.write(Lease("holder"))
     followed = leases.follow("holder")
@@ -137,7 +141,7 @@ async def test_an_invalid_event_is_an_error(
         await anext(followed)
 
 
-async def test_before_the_source_runs_no_requests_are_sent(
+async def test_lease_access_before_the_source_runs_is_an_error_and_sends_no_requests(
     api: FakeApiServer, client: ApiClient
 ) -> None:
     leases = KubernetesLeases(client, "node-1", "", is_open=lambda: False)

@@ -64,7 +64,7 @@ def test_a_list_may_be_empty(body, part):
     ],
 )
 @pytest.mark.parametrize("part", [1, 1 << 20])
-def test_a_body_other_than_a_list_is_rejected(body, problem, part):
+def test_a_malformed_list_body_is_rejected(body, problem, part):
     if part == 1 and len(body) > 1000:
         part = 1000
     with pytest.raises(FieldError, match=problem):

@@ -57,7 +57,7 @@ async def test_a_list_is_read_page_by_page(api, client):
     assert ["resourceVersion" in line for line in api.requests] == [True, False, False]
 
 
-async def test_a_response_other_than_a_list_is_returned(api, client):
+async def test_an_error_response_to_a_list_request_is_returned(api, client):
     api.refuse("services", 403, message="no", times=2)
     for read in (read_page, read_whole):
         page = await read(client, SERVICES, {}, pytest.fail)
@@ -65,7 +65,7 @@ async def test_a_response_other_than_a_list_is_returned(api, client):
         assert page.code == 403
 
 
-async def test_the_loop_runs_between_parts_and_items_are_delivered_early():
+async def test_items_are_delivered_before_the_end_of_a_list_in_turns_of_the_event_loop():
     item = b'{"x":"' + b"y" * 10_000 + b'"}'
     taken: list[Sequence[bytes]] = []
     turns: list[float] = []

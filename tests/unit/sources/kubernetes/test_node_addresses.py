@@ -37,7 +37,7 @@ class Pauses:
         self._over.clear()
 
     async def first(self):
-        """Return when a pause has begun."""
+        """Wait until a pause has begun."""
         await self._begun.wait()
 
     def end(self):
@@ -96,7 +96,7 @@ async def test_an_earlier_runs_addresses_are_used_until_the_first_plan(api, sour
     assert snapshot.node_addresses == {"192.0.2.9"}
 
 
-async def test_unneeded_node_addresses_are_unknown(api, source_of, pauses):
+async def test_node_addresses_are_unknown_while_unneeded(api, source_of, pauses):
     api.put(named("bob", "192.0.2.2"))
     source = source_of(api, pause=pauses)
     source.resume(Snapshot({}, node_addresses=frozenset({"192.0.2.9"})))

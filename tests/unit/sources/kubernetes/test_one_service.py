@@ -61,7 +61,7 @@ async def test_a_slice_of_another_namespaces_service_is_not_a_candidate(api):
     assert not (await read(api)).snapshot.orphans
 
 
-async def test_slices_of_other_namespaces_may_be_forbidden(api):
+async def test_a_service_is_read_even_if_slices_of_other_namespaces_are_forbidden(api):
     api.put(service())
     api.put(elsewhere(endpoint_slice("10.244.0.2")))
     # The first two requests list the namespace, the third lists all namespaces.
@@ -104,7 +104,7 @@ async def test_without_matching_pods_the_whole_namespaces_pods_are_read(api):
     assert (await read(api)).pods == ()
 
 
-async def test_pods_may_be_forbidden(api):
+async def test_forbidden_pods_are_an_error(api):
     api.put(service(selector={"app": "web"}))
     api.refuse("pods", 403, message="pods is forbidden")
     with pytest.raises(SourceError, match="refuses to list pods: pods is forbidden"):
@@ -122,7 +122,7 @@ async def test_a_nonexistent_service_is_returned_with_the_other_services_of_its_
     assert list(one.snapshot.services) == [WEB]
 
 
-async def test_a_connection_refused_is_an_error(api):
+async def test_a_refused_connection_is_an_error(api):
     await api.stop()
     with pytest.raises(SourceError, match=r"cannot reach the API server at .*: Connection refused"):
         await read(api)
@@ -148,7 +148,7 @@ async def test_the_service_names_of_one_or_all_namespaces_are_read(api):
     assert sorted(await read("")) == [ServiceKey("default", "web"), ServiceKey("shop", "db")]
 
 
-async def test_denied_names_are_an_error(api):
+async def test_a_forbidden_list_of_service_names_is_an_error(api):
     api.refuse("services", 403, message="not for you")
     with pytest.raises(SourceError, match="not for you"):
         await read_service_names("", api.url, namespace="", within_s=20)

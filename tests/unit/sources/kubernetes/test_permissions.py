@@ -65,7 +65,7 @@ async def test_pods_are_requested_only_if_endpoints_are_derived_from_them(api):
     assert "refuses to list pods" in problem
 
 
-async def test_wrong_credentials_are_a_single_problem(api):
+async def test_wrong_credentials_are_reported_as_a_single_problem(api):
     api.token = "secret"
     (problem,) = (await ask(api)).problems
     assert problem.count("Unauthorized") == 1

@@ -140,7 +140,7 @@ async def test_plugin_output_on_stderr_is_logged_up_to_a_limit(run, caplog):
     assert len(record.__dict__["text"]) == 1000
 
 
-async def test_a_plugin_writing_much_to_stderr_does_not_hang(run):
+async def test_a_plugin_writing_a_lot_to_stderr_does_not_hang(run):
     script = f"import sys; sys.stderr.write('x' * 5_000_000); print({ANSWER!r})"
     assert await run(script) == CREDENTIAL
 
@@ -249,7 +249,7 @@ async def test_a_missing_program_is_reported_with_its_install_hint(command):
     )
 
 
-async def test_always_interactive_without_a_terminal_is_an_error(run):
+async def test_an_always_interactive_plugin_without_a_terminal_is_an_error(run):
     for within_s in (WITHIN_S, None):
         with pytest.raises(PluginError, match="plugin needs a terminal"):
             await run(f"print({ANSWER!r})", mode="Always", within_s=within_s)
@@ -365,7 +365,7 @@ async def test_a_plugin_runs_again_before_its_credential_expires(counted, lasts_
     assert (await shared(plugin, now=NOW + at_s)).token == f"token-{runs}"
 
 
-async def test_an_abandoned_request_does_not_end_a_run(counted):
+async def test_an_abandoned_request_does_not_end_a_shared_run(counted):
     plugin = counted()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
@@ -381,7 +381,7 @@ async def test_a_failed_run_is_retried(write, counted):
     assert (await shared(failing)).token == "token-1"
 
 
-async def test_a_credential_is_used_until_expired_while_renewal_fails(write, counted):
+async def test_a_credential_is_used_until_it_expires_while_renewal_fails(write, counted):
     plugin = counted(expirationTimestamp=datetime.fromtimestamp(NOW + 3600, UTC).isoformat())
     first = await shared(plugin)
     assert write("raise SystemExit(3)") == plugin

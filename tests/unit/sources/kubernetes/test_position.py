@@ -1,4 +1,4 @@
-"""The next request: a dialogue with a server, line by line."""
+"""The request that follows each response of a server."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_an_expired_watch_is_followed_by_a_list_at_least_as_new():
     assert position.restarts == 1
 
 
-def test_a_revision_missing_on_the_server_is_followed_by_the_newest_list():
+def test_a_list_at_an_unavailable_revision_is_followed_by_a_list_of_the_newest_state():
     position = listed()
     position.watch_expired()
     assert position.list_expired()
@@ -99,7 +99,7 @@ def test_an_aborted_list_restarts_with_its_first_page():
     assert position.list_query() == {"limit": "500", "resourceVersion": "0"}
 
 
-def test_a_doubly_expired_watch_is_followed_by_a_single_list():
+def test_a_watch_reported_twice_as_expired_causes_a_single_list():
     position = listed()
     position.watch_expired()
     position.watch_expired()

@@ -1,4 +1,4 @@
-"""The choice of a proxy: a table that ``tests/cluster/test_kubeconfig.py`` tries with kubectl."""
+"""The choice of a proxy; ``tests/cluster/test_kubeconfig.py`` tries the same table with kubectl."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ async def test_an_event_with_a_lost_response_still_counts(api, recorder):
 
 
 async def test_an_event_with_a_lost_response_is_posted_again_under_its_name(api, client):
-    """A patch of an Event that might not exist got 404, so it was posted two minutes later."""
+    """A patch of an Event that didn't exist got 404, so the Event was posted two minutes late."""
     posted = []
 
     class Lossy:

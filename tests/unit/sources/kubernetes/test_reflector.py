@@ -83,14 +83,16 @@ async def test_a_rejected_list_is_reported_and_retried(api, code, message, probl
 
 
 @pytest.mark.parametrize(("requested_s", "waits_s"), [(7, 7), (86400, 32)])
-async def test_a_retry_waits_as_long_as_the_server_requests(api, requested_s, waits_s):
+async def test_a_retry_waits_as_long_as_the_server_requests_up_to_a_limit(
+    api, requested_s, waits_s
+):
     api.refuse("services", 429, message="busy", retry_after_s=requested_s)
     async with reflecting(api) as reflection:
         await reflection.watching(requests=3)
         assert reflection.waits == [waits_s]
 
 
-async def test_a_server_requested_delay_is_not_shortened(api):
+async def test_waking_does_not_shorten_a_delay_that_the_server_requested(api):
     api.refuse("services", 429, message="busy", retry_after_s=7)
     async with reflecting(api) as reflection:
         reflection.hold()
@@ -227,7 +229,7 @@ async def test_repeatedly_ending_watches_are_logged_once_a_minute(api, caplog):
     assert [record.message for record in caplog.records] == ["watch ended"] * 2
 
 
-async def test_an_early_ending_watch_that_made_progress_is_not_backed_off_further(api):
+async def test_an_early_end_of_a_watch_that_made_progress_does_not_increase_the_delay(api):
     async with reflecting(api) as reflection:
         for count in range(2, 5):
             await reflection.watching(requests=count)
@@ -299,7 +301,7 @@ async def test_a_server_restored_after_an_outage_is_listed_without_another_delay
         assert reflection.waits == [0.8, 1.6, 3.2, 5.0]
 
 
-async def test_inconsistent_servers_are_not_listed_again_without_a_delay(api):
+async def test_inconsistent_servers_are_listed_again_only_after_a_delay(api):
     api.refuse("services", 410, reason="Expired", message="too old", after=2)
     async with reflecting(api) as reflection:
 
@@ -363,7 +365,7 @@ async def test_a_watch_ending_on_schedule_is_followed_without_a_revision_check(a
 @pytest.mark.parametrize(
     ("code", "waits"), [pytest.param(429, [0.8], id="busy"), pytest.param(403, [], id="forbidden")]
 )
-async def test_a_revision_check_is_repeated_only_if_the_server_cannot_answer(api, code, waits):
+async def test_a_revision_check_is_repeated_only_if_the_server_is_busy(api, code, waits):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.now_s = 60

@@ -37,7 +37,7 @@ def budget(selector=None, **spec):
         pytest.param({}, "", id="empty"),
     ],
 )
-def test_an_autoscaler_keeps_its_target_at_its_minimum(item, why):
+def test_an_autoscaler_of_the_workload_is_reported_unless_its_minimum_is_zero(item, why):
     assert autoscaler_of(WEB, [convert(item, WireAutoscaler)]) == why
 
 
@@ -56,7 +56,7 @@ def test_an_autoscaler_keeps_its_target_at_its_minimum(item, why):
         ({"minAvailable": "some"}, "minAvailable some"),
     ],
 )
-def test_a_disruption_budget_may_protect_the_last_pod(spec, wish):
+def test_a_disruption_budget_is_reported_if_it_protects_the_last_pod(spec, wish):
     assert budget_of(PODS, [budget(**spec)]) == (
         f"PodDisruptionBudget b has {wish}" if wish else ""
     )
@@ -78,7 +78,7 @@ def test_a_disruption_budget_may_protect_the_last_pod(spec, wish):
         ({"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}, True),
     ],
 )
-def test_a_budget_with_a_selector_that_may_match_is_respected(selector, matches):
+def test_a_budget_is_respected_only_if_its_selector_may_match(selector, matches):
     assert bool(budget_of(PODS, [budget(selector, minAvailable=1)])) is matches
 
 

@@ -150,7 +150,9 @@ def test_a_problem_names_the_affected_service(store, services):
     ("resource", "count"),
     [pytest.param(SLICES, 0, id="without"), pytest.param(slices(with_headless=True), 1, id="with")],
 )
-def test_slices_of_headless_services_are_read_on_request(store, resource, count):
+def test_endpoints_of_slices_with_the_headless_label_are_read_only_on_request(
+    store, resource, count
+):
     put(ResourceCache(SERVICES, store), raw(service()))
     item = endpoint_slice("10.244.1.7")
     item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
@@ -189,7 +191,7 @@ def test_a_resource_is_listed_in_one_or_all_namespaces():
     assert inside(SERVICES, "a/../b").path == "/api/v1/namespaces/a%2F..%2Fb/services"
 
 
-def test_the_node_is_a_single_object(store):
+def test_this_nodes_object_is_selected_by_name_and_removed_by_an_empty_list(store):
     nodes = ResourceCache(this_node("alice"), store)
     assert nodes.resource.query == {"fieldSelector": "metadata.name=alice"}
     alice = json.dumps(node()).encode()
@@ -235,7 +237,7 @@ def test_the_next_list_in_any_order_keeps_the_same_objects_within_the_limit(stor
         assert [left_out.objects for _, left_out in services.left_out()] == [3]
 
 
-def test_events_do_not_exceed_the_share_of_a_namespace(store):
+def test_objects_added_by_a_watch_do_not_exceed_the_share_of_a_namespace(store):
     services = crowd(store)
     for n in range(12):
         assert put(services, raw(service(f"web-{n:02}"), f"{n}")) == f"{n}"
@@ -288,7 +290,7 @@ def test_an_objects_size_counts_only_its_stored_fields(store, resource, item, le
         assert sum(left_out.objects for _, left_out in cache.left_out()) == 1 - kept
 
 
-def test_an_endpoints_long_names_count_beyond_the_included_size(store):
+def test_an_endpoints_names_count_only_beyond_the_included_size(store):
     item = endpoint_slice("10.0.0.1")
     item["endpoints"][0] |= {"nodeName": "n" * NAME_BYTES, "hostname": ""}
     usual = OBJECT_BYTES + 2 * PART_BYTES

@@ -102,11 +102,11 @@ def test_only_the_api_server_may_request_a_long_delay(code, body, most_s, asked_
         pytest.param(500, WireStatus(reason="InternalError"), False, id="internal"),
     ],
 )
-def test_a_compacted_revision_is_expired(code, status, expected):
+def test_a_response_about_an_unavailable_revision_counts_as_expired(code, status, expected):
     assert is_expired(code, status) is expected
 
 
-def test_a_body_without_a_status_is_an_empty_status():
+def test_a_body_without_a_status_yields_an_empty_status():
     assert read_status(b"<html>") == read_status(b"{}") == WireStatus()
 
 

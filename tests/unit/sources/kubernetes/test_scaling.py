@@ -129,7 +129,7 @@ async def test_a_workload_with_replicas_stays_unchanged(shop):
     assert (shop.replicas, shop.version) == (3, 1)
 
 
-async def test_only_one_of_two_simultaneous_scalings_succeeds(shop):
+async def test_of_two_simultaneous_wakes_only_one_changes_the_scale(shop):
     shop.replicas, shop.before_update = 0, asyncio.Barrier(2).wait
     assert await asyncio.gather(wake(shop), wake(shop)) == ["", ""]
     assert (shop.replicas, shop.version) == (1, 2)
@@ -281,7 +281,7 @@ async def test_an_unresponsive_server_keeps_the_workload_awake(shop, monkeypatch
     assert shop.replicas == 1
 
 
-async def test_an_update_whose_response_was_lost_counts(shop):
+async def test_an_update_whose_response_was_lost_counts_as_made(shop):
     shop.lost = [lambda: shop.scale(0)]
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
     assert shop.version == 2
@@ -306,7 +306,7 @@ async def test_an_update_with_an_unknown_outcome_counts_as_made(shop, caplog):
 
 
 @pytest.mark.parametrize("code", [502, 504])
-async def test_an_update_rejected_by_a_failing_gateway_may_have_been_made(shop, code):
+async def test_an_update_rejected_by_a_failing_gateway_counts_as_made(shop, code):
     shop.refuse("PUT", SCALE, code)
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
 
@@ -329,7 +329,7 @@ async def test_after_two_failures_the_scale_is_reread(shop, replicas, is_asleep)
     assert await scale_down(shop) == ScaleDown(is_asleep=is_asleep)
 
 
-async def test_an_update_lost_before_a_server_failure_may_have_been_made(shop):
+async def test_an_update_lost_before_a_server_failure_counts_as_made(shop):
     async def fail():
         return web.Response(text="{}", status=500)
 

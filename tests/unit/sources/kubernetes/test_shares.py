@@ -1,4 +1,4 @@
-"""The part of a namespace that is kept, and the part that is left out."""
+"""The objects of a namespace that are kept, and those that are omitted."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_full_namespace_reopens_after_its_objects_shrink():
     assert (shares.has_full, shares.has_room) == (False, True)
 
 
-def test_omitted_objects_are_counted_and_never_negative():
+def test_the_number_of_omitted_objects_is_counted_and_never_negative():
     shares = ObjectShares(80)
     shares.take((BIG, "a"), 80)
     shares.count(BIG, 2, 200)

@@ -134,7 +134,7 @@ async def test_a_lasting_problem_is_reported_and_logged_once(api, source_of, cap
     ]
 
 
-async def test_a_recurring_problem_is_logged_once_a_minute(api, source_of, caplog):
+async def test_a_recurring_problem_is_logged_at_most_once_a_minute(api, source_of, caplog):
     caplog.set_level(logging.WARNING, "userspace_proxy.sources")
     now = 0.0
     source = source_of(api, clock=lambda: now)
@@ -320,7 +320,9 @@ async def test_a_missing_permission_to_read_pods_is_reported_with_a_remedy(api, 
         )
 
 
-async def test_only_slices_of_services_with_a_selector_are_ignored(api, source_of):
+async def test_with_endpoints_from_pods_only_slices_of_services_with_selectors_are_ignored(
+    api, source_of
+):
     api.put(service(**SELECTING))
     api.put(service("db", "10.96.7.2"))
     api.put(endpoint_slice("192.0.2.7"))
@@ -364,7 +366,7 @@ async def test_a_restart_with_endpoints_from_pods_publishes_the_same_objects(api
     assert all(after.services[key] is state for key, state in before.services.items())
 
 
-async def test_before_its_start_a_source_scales_no_workload_and_reads_no_leases(api, source_of):
+async def test_a_source_that_has_not_started_scales_no_workload_and_reads_no_leases(api, source_of):
     async def agree():
         return True
 
@@ -405,7 +407,7 @@ async def test_a_namespace_over_its_limit_is_reported_and_others_are_served(api,
             await pause(0)
 
 
-async def test_omitted_objects_are_listed_once_there_is_room(api, source_of):
+async def test_omitted_objects_are_listed_once_the_namespace_has_room(api, source_of):
     for n in range(5):
         api.put(service(f"web-{n}"))
     source = source_of(api, share_bytes=20 << 10)

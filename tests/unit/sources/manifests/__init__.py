@@ -1,1 +1,1 @@
-"""Services from files."""
+"""Tests of Services from files."""

@@ -75,7 +75,7 @@ def test_an_invalid_range_is_rejected(cidr, words):
         ),
     ],
 )
-def test_incompatible_ranges_are_rejected(cidrs, words):
+def test_missing_and_incompatible_ranges_are_rejected(cidrs, words):
     with pytest.raises(ConfigError, match=words):
         open_ranges(cidrs)
 

@@ -183,7 +183,7 @@ def test_a_file_counts_as_being_written_until_it_is_closed(folder, follow):
     assert events.writing == set()
 
 
-def test_a_file_in_a_removed_directory_has_no_known_writer(folder, follow):
+def test_a_file_in_a_moved_directory_does_not_count_as_being_written(folder, follow):
     events = follow(folder)
     with (folder / "web.yaml").open("w"):
         events.take()
@@ -220,7 +220,7 @@ async def test_waiting_ends_with_an_event_or_the_timer(folder, follow):
     await asyncio.wait_for(events.wait(ends()), 60)
 
 
-async def test_events_before_the_wait_end_the_wait(folder, follow):
+async def test_an_event_before_the_wait_ends_it(folder, follow):
     events = follow(folder)
     (folder / "web.yaml").write_text("web 2")
     await asyncio.wait_for(events.wait(asyncio.Event().wait()), 60)

@@ -1,4 +1,4 @@
-"""The files that exist, and what is new in them; each check is one call."""
+"""The manifests that exist, and their changes; each check is one call."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_file_being_written_is_not_read(folder, watch):
     assert watch.look() == Look({web: "web"})
 
 
-def test_refilling_a_directory_removes_no_file_meanwhile(folder, watch):
+def test_a_directory_being_refilled_keeps_its_files(folder, watch):
     (folder / "cart.yaml").write_text("cart")
     watch.look()
     watch.look()

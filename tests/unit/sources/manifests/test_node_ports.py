@@ -46,7 +46,7 @@ def test_a_services_node_port_is_the_same_after_a_restart():
     assert before in range(30086, 32768)
 
 
-def test_a_service_needing_no_node_port_stays_the_same_object():
+def test_a_service_needing_no_node_port_is_returned_unchanged():
     plain = Service(ServiceKey("shop", "web"), (HTTP,))
     assert allocate_node_ports([WrittenService(plain)]) == ({}, [])
     without = dataclasses.replace(plain, type=ServiceType.LOAD_BALANCER)
@@ -98,7 +98,7 @@ def test_a_health_check_node_port_is_not_shared_with_another_service():
     assert services[1].notes == (problem,)
 
 
-def test_with_exhausted_node_ports_a_port_has_none_and_the_service_a_note():
+def test_if_node_ports_run_out_a_port_gets_none_and_its_service_a_note():
     many = [node_port(f"web-{n}") for n in range(2769)]
     services, [(_, problem)] = allocate(many)
     assert len({n for [n] in numbers(services)}) == 2769

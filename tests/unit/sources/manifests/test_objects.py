@@ -1,4 +1,4 @@
-"""The text of one file, as objects or as mistakes."""
+"""The objects and mistakes in the text of one file."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_json_is_read_like_yaml():
     assert read_json == read(SERVICE)
 
 
-def test_other_kinds_are_ignored_and_named_once():
+def test_other_kinds_are_ignored_and_reported_once():
     text = """\
         {apiVersion: apps/v1, kind: Deployment, metadata: {name: web}}
         ---
@@ -227,7 +227,7 @@ def test_a_problem_names_file_line_and_field(text, problem):
         pytest.param("- hosts: all\n", id="a-list"),
     ],
 )
-def test_other_yaml_files_in_a_repository_are_not_a_problem(text):
+def test_yaml_files_that_contain_no_kubernetes_object_are_not_a_problem(text):
     content = read(text)
     assert (content.problems, content.ignored) == ((), ("web.yaml:1: not a Kubernetes object",))
 
@@ -357,7 +357,7 @@ def test_a_findings_line_follows_an_edit_above():
     "written",
     ["namespace: a", "labels: {null: x}", "labels: {<<: 5}", "uid: {a: 1, a: 1}"],
 )
-def test_other_metadata_keys_are_strict(written):
+def test_mistakes_in_other_metadata_are_problems(written):
     found = read(with_metadata(written))
     assert (found.objects, len(found.problems), found.findings) == ((), 1, ())
 

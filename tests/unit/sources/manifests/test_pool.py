@@ -38,7 +38,7 @@ def test_the_first_of_two_colliding_names_gets_the_value():
     }
 
 
-def test_with_exhausted_values_the_last_names_get_none():
+def test_if_values_run_out_the_last_names_get_none():
     assert pool(2).allocate("dabc", taken=()).keys() == {"a", "b"}
 
 

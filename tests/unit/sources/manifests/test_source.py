@@ -214,7 +214,7 @@ async def test_a_duplicate_label_is_logged_once(web, caplog):
     assert record.__dict__["cause"].startswith(f"{web}:3: metadata.labels: key 'a' is given twice")
 
 
-async def test_a_nonexistent_path_ends_the_source(tmp_path):
+async def test_a_nonexistent_path_ends_the_source_with_an_error(tmp_path):
     with pytest.raises(SourceError, match="cannot read manifests from"):
         await ManifestSource(tmp_path / "nothing").run(Published())
 
@@ -230,7 +230,7 @@ def test_the_example_manifests_are_valid_and_show_their_features():
     assert api.handling.balance is Balance.LEAST_CONNECTIONS
 
 
-async def test_an_unreadable_directory_is_not_current(web):
+async def test_a_directory_without_its_last_manifest_is_not_current(web):
     now = 1000.0
     source = source_of(web.parent, clock=lambda: now)
     async with running(source) as published:

@@ -77,7 +77,7 @@ def test_an_unparsable_part_affects_the_services_it_contained(state):
     assert services_of_problems(state) == [("shop/web",)]
 
 
-def test_a_removed_object_is_kept_beside_an_unrelated_mistake(state):
+def test_a_removed_object_is_kept_while_its_file_has_another_mistake(state):
     broken = without_service(endpoint_slice("x", "cart-1"))
     state.take(Look({"a.yaml": service() + endpoint_slice("10.244.1.7")}))
     state.take(Look({"a.yaml": service() + broken}))
@@ -191,7 +191,7 @@ def test_endpoints_objects_are_used_only_without_slices(state):
     assert state.snapshot.services[WEB].service.notes == (), "as in a dump of a cluster"
 
 
-def test_unmirrored_endpoints_get_a_note_on_a_service_without_slices(state):
+def test_a_service_without_slices_gets_a_note_about_unmirrored_endpoints(state):
     skipped = endpoints("10.244.1.7").replace(
         "{name: web,", '{name: web, labels: {endpointslice.kubernetes.io/skip-mirror: "true"},'
     )

@@ -207,7 +207,7 @@ def test_a_rejected_edit_causes_a_full_comparison(kernel, nat):
     assert lines(kernel) == IN_FORCE
 
 
-def test_a_rule_of_another_program_is_overtaken_once(kernel, nat):
+def test_a_jump_moves_ahead_of_another_programs_rule_only_once(kernel, nat):
     nat.put(CHAINS, NAT_JUMPS)
     kernel.theirs("-I OUTPUT 1 -j OTHERS")
     assert nat.put(CHAINS, NAT_JUMPS).count == 1

@@ -194,7 +194,7 @@ def test_a_packet_traverses_at_most_a_few_dozen_rules(version, rules, longest):
     ("version", "rules", "packet"),
     [pytest.param(4, SERVICES, POD, id="ipv4"), pytest.param(6, SERVICES_6, POD_6, id="ipv6")],
 )
-def test_a_packet_to_another_address_matches_one_rule_at_most(version, rules, packet):
+def test_a_packet_to_another_address_is_compared_with_only_one_rule(version, rules, packet):
     assert walked(by_chain(Tree(version, rules).lines()), packet) == (1, False)
 
 

@@ -92,7 +92,7 @@ def test_the_refuse_port_is_read_from_its_rule(protocol, is_ipv6):
     assert read_refuse_port("-j RETURN", is_ipv6=is_ipv6) is None
 
 
-def test_a_nat_rule_has_its_frontend():
+def test_the_frontend_of_a_nat_rule_is_its_destination():
     rule = NatRule("tcp", "10.96.7.1", 80, 36001, "192.0.2.1")
     assert rule.frontend == Frontend("10.96.7.1", 80, Protocol.TCP)
 

@@ -48,7 +48,7 @@ def test_an_equal_state_makes_no_change():
     assert desired.change({WEB: 80, CART: None}) == StateChange()
 
 
-def test_additions_and_removals_cancel_each_other_within_a_change():
+def test_an_address_removed_and_added_by_one_change_stays_routed():
     desired = DesiredState()
     desired.change({WEB: 80})
     affected = {WEB: None, WEB_TLS: 443}

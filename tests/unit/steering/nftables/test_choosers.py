@@ -56,7 +56,7 @@ def test_source_hash_uses_a_hashing_chain():
     assert "numgen" not in names
 
 
-def test_the_second_hashed_choice_starts_after_the_firsts_endpoints():
+def test_the_second_hashed_choice_starts_after_the_endpoints_of_the_first():
     target = KernelTarget(1, (INSIDE, EndpointChoice((B,))), by_client=True)
     rules = rules_of(write_chooser("t", chooser_of(WEB, target), ChooserChain(7)))
     hashed = [one for rule in rules for one in rule.expressions() if one.name == "hash"]

@@ -30,7 +30,7 @@ BY_HASH = replace(BOTH, by_client=True)
 TABLE = "inet userspace-proxy/paths"
 
 
-def test_the_table_exists_once_there_is_a_frontend(node, path):
+def test_the_table_is_created_with_the_first_frontend(node, path):
     path.load({})
     assert node.run("nft list tables") == ""
     assert path.repair() == 0

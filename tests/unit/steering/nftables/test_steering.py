@@ -1,4 +1,4 @@
-"""How the programmer keeps the table right; tests/node has the contract and real traffic."""
+"""How the programmer keeps the table correct; tests/node has the contract and real traffic."""
 
 from __future__ import annotations
 

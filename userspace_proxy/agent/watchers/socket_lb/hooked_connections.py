@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The worker number of reports from the hooks; no worker has it.
+# The worker number of reports from the hooks; no worker has this number.
 _HOOKS = -2
 _EVENT_OF = {Failure.REFUSED: EventKind.REFUSED, Failure.SILENT: EventKind.UNANSWERED}
 _FAILURE_OF = {event: failure for failure, event in _EVENT_OF.items()}
@@ -122,7 +122,7 @@ class HookedConnections(Component):
         except OSError:
             # The next repair fails, too, and reports it.
             return
-        # A report of an event that arrived since the listing is newer.
+        # An event that arrived after the counters were listed is newer.
         known = ejected if news == reports.news else None
         served = {one.group.number: one for one in self._served_ports}
         groups = {one.group.key: one.group for one in served.values()}
@@ -232,7 +232,7 @@ class HookedConnections(Component):
             _log.info("%(service)s: endpoint is back: %(endpoint)s", extra=fields)
 
     def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:
-        """End an ejection because the endpoint has answered a worker or a probe."""
+        """End the hooks' ejection of an endpoint that has answered a worker or a probe."""
         if not is_ejected and self._reports.is_ejected(group.key, endpoint):
             self._hooks.readmit(group.key, endpoint)
             self._send(self._reports.readmitted(group, endpoint, self._clock()))

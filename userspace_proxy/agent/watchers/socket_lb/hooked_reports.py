@@ -60,7 +60,7 @@ class _Change(NamedTuple):
 
 
 class Unreported(NamedTuple):
-    """Failed dials of an endpoint that isn't ejected, without an event."""
+    """Failed dials, for which no event arrived, of an endpoint that isn't ejected."""
 
     endpoint: SocketAddress
     failure: Failure
@@ -100,7 +100,7 @@ class _Growth(NamedTuple):
         return EndpointReport(self.endpoint, counters.figures(), self.dials)
 
     def suspected(self) -> Unreported:
-        """Return the failed dials whose causes must still be found."""
+        """Return the dials that failed without an event, for which the endpoint is suspected."""
         failed = REFUSED if self.counts.refused else UNANSWERED
         return Unreported(self.endpoint, failed.failure, self.unreported)
 
@@ -127,7 +127,7 @@ class Reports:
         return endpoint in self._ejected.get(name, ())
 
     def noted(self, name: PortKey, endpoint: SocketAddress) -> None:
-        """Leave a failed dial to :meth:`failed`; if that isn't called, it belongs to no streak."""
+        """Leave a failed dial to :meth:`failed`, without which the dial belongs to no streak."""
         self._failing.setdefault((name, endpoint), _Failing()).noted += 1
 
     def failed(
@@ -143,8 +143,8 @@ class Reports:
 
         Args:
             count: How many dials failed; each was :meth:`noted`, or is :class:`Unreported`.
-            at: Monotonic seconds.
-            until: When the next dial is a probe.
+            at: Monotonic seconds when the dials failed.
+            until: Monotonic seconds when the next dial is a probe.
         """
         failing = self._failing.setdefault((group.key, endpoint), _Failing())
         self.news += 1
@@ -158,7 +158,7 @@ class Reports:
         return self._report_end(group, endpoint, [growth], at)
 
     def readmitted(self, group: Group, endpoint: SocketAddress, now: float) -> GroupReport:
-        """Return the report that an ejection has ended, as was detected elsewhere."""
+        """Return the report of an ejection whose end was detected elsewhere."""
         return self._report_end(group, endpoint, [], now)
 
     def compare(
@@ -230,7 +230,7 @@ class Reports:
         if counts is None:
             del self._counts[at]
             self._failing.pop(at, None)
-            # Connections that are still open won't be reported when they close.
+            # The hooks won't report when connections that are still open close.
             return _Growth(endpoint, _NOTHING._replace(ended=_open(before)))
         self._counts[at] = counts
         if counts.established < before.established:
