@@ -370,7 +370,7 @@ def test_shown_traffic_is_a_copy_of_the_counters():
     assert (traffic.failures, traffic.failures_by_cause) == (1, {"endpoint-refuses": 1})
 
 
-def test_a_failure_has_a_remedy_and_an_injected_fault_is_not_a_failure():
+def test_the_cause_of_an_endpoint_is_its_failure_unless_a_fault_is_injected():
     verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, port_key("shop/web"))
     group.counters_of(POD).dials.failed(1.0, Failure.REFUSED)
     refused = refuses(POD).replace(count=1, first_at=1001.0, last_at=1001.0)

@@ -136,13 +136,13 @@ def test_special_characters_of_fish_are_escaped():
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_command_prints_the_script(shell, capsys):
+def test_the_completion_command_prints_the_script(shell, capsys):
     assert main(["completion", shell]) == 0
     assert capsys.readouterr().out == completion_script(shell, ALL)
 
 
 @pytest.mark.parametrize(("folder", "name"), [(".", PROGRAM), ("kubectl-userspace-proxy", PLUGIN)])
-def test_the_program_and_the_plugin_of_kubectl_are_installed(folder, name):
+def test_the_packages_install_the_program_and_the_kubectl_plugin(folder, name):
     project = Path(__file__).parents[3] / folder / "pyproject.toml"
     scripts = tomllib.loads(project.read_text())["project"]["scripts"]
     assert scripts == {name: "userspace_proxy.cli:main"}

@@ -55,5 +55,5 @@ def test_commands_suggested_inside_the_container_omit_kubectl():
     assert program("userspace-proxy", "explain", parent=17, **POD) == "userspace-proxy"
 
 
-def test_an_unknown_container_name_is_omitted():
+def test_without_a_pod_name_kubectl_exec_is_omitted():
     assert program("userspace-proxy", "explain", parent=0) == "userspace-proxy"

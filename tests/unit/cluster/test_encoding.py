@@ -215,7 +215,7 @@ def test_an_invalid_value_is_rejected_despite_a_correct_checksum(valid, invalid,
         ("too_many_ranges", "too_many_cooks", "Invalid enum value 'too_many_cooks'"),
     ],
 )
-def test_an_unrenderable_note_is_rejected(valid, invalid, cause):
+def test_a_note_that_cannot_be_rendered_is_rejected(valid, invalid, cause):
     text = zlib.decompress(encode_state(every_field(), OWNER), wbits=31)
     assert valid.encode() in text
     with pytest.raises(InputError, match=re.escape(cause)):

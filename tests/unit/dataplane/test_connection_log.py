@@ -177,7 +177,7 @@ async def test_an_unanswered_connection_is_logged_with_the_code_of_its_cause(rig
     assert (line.code, line.endpoint != "") == (CauseCode.ENDPOINT_RESETS, True)
 
 
-async def test_a_client_without_a_reachable_endpoint_was_refused_by_the_proxy(rig, lines):
+async def test_a_client_without_a_reachable_endpoint_is_logged_as_refused_by_the_proxy(rig, lines):
     assert await rig.resets_a_client(rig.service(rig.refusing()))
     (line,) = lines()
     assert (line.cause, line.ended_by, line.endpoint, line.dials) == ("unanswered", "proxy", "", 1)

@@ -159,7 +159,9 @@ async def test_a_late_response_arriving_with_the_fin_is_logged(build, caplog):
 
 
 @pytest.mark.parametrize(("seconds", "is_with_end"), [(0.95, False), (0.95, True), (0.12, True)])
-async def test_a_response_after_the_clients_close_does_not_count(rig, seconds, is_with_end):
+async def test_a_response_after_the_clients_close_does_not_count_as_an_answer(
+    rig, seconds, is_with_end
+):
     client, server, counters = await ask_and_wait(rig, seconds)
     client.close()
     assert await server.read() == b""

@@ -70,7 +70,7 @@ async def test_a_client_dialling_two_addresses_has_two_flows(rig):
     assert len(sources) == len(rig.flows) == 2
 
 
-async def test_clients_keep_their_endpoint(rig):
+async def test_flows_keep_their_endpoints(rig):
     pods = [rig.udp_peer() for _ in range(3)]
     dns = rig.udp_service(*(pod.address for pod in pods))
     clients = [rig.udp_client(dns) for _ in pods]

@@ -136,7 +136,7 @@ def test_the_saved_state_has_an_age_while_it_is_served():
     assert LastStateFacts().age_at(9.5) is None
 
 
-def test_a_mistake_has_line_and_problem_joined_and_separate():
+def test_a_mistake_contains_place_and_problem_separately_and_as_one_line():
     mistake = RejectedFacts.at("a.yaml:1", "no port", WEB_OBJECT, ("shop/web",))
     assert (mistake.line, mistake.place, mistake.problem) == (
         "a.yaml:1: no port",

@@ -1,7 +1,7 @@
 from userspace_proxy.facts import MemoryFacts, StatusFacts, WorkerFacts, figures_of
 
 
-def test_each_worker_has_its_own_series_of_connections_and_flows():
+def test_connections_and_flows_are_metrics_of_each_worker():
     figures = figures_of(WorkerFacts)
     assert {name: figure.metric for name, figure in figures.items()} == {
         "connections": "worker_connections_active",
@@ -9,7 +9,7 @@ def test_each_worker_has_its_own_series_of_connections_and_flows():
     }
 
 
-def test_without_a_memory_limit_there_is_no_shortage():
+def test_memory_facts_default_to_no_limit_and_no_shortage():
     facts = MemoryFacts()
     assert (facts.used_bytes, facts.limit_bytes, facts.is_short, facts.was_short) == (
         0,

@@ -82,7 +82,7 @@ def test_unrelated_messages_and_messages_without_an_address_are_skipped():
     assert read(address(peer="10.1.0.1"), kind=NEWLINK) == ()
 
 
-async def test_this_machine_has_a_loopback_address():
+async def test_the_listed_addresses_include_loopback():
     addresses = NodeAddresses(asyncio.get_running_loop(), lambda: None)
     addresses.close()
     addresses.close()

@@ -197,7 +197,7 @@ def few(request, make, plane):
     return make(Bind.PROXY_PORT, CountingPool(27800, 27800 + 4 * PORTS))
 
 
-async def test_a_service_with_twice_the_ports_yields_one_to_each_new_service(few):
+async def test_a_service_with_twice_the_ports_gives_up_one_listener_to_each_new_service(few):
     cluster, told = Cluster(), []
     few.shortages.on_excess = lambda service, cause: told.append((str(service), cause))
     settle(few, cluster.serve("tenant", "big", 2 * PORTS))

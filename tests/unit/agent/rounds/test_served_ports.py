@@ -209,7 +209,7 @@ async def test_a_changed_cluster_ip_moves_the_listener(make):
     assert not is_listening(8080, "127.98.0.3")
 
 
-async def test_after_close_all_clients_are_refused(make):
+async def test_after_close_no_port_listens_and_no_frontend_has_a_target(make):
     served_ports = make(Bind.PROXY_PORT)
     (port,) = served_ports.follow(Cluster().serve("web", "10.96.0.1", POD)).values()
     served_ports.close()

@@ -113,7 +113,7 @@ async def aiohttp_backend():
     await runner.cleanup()
 
 
-async def test_an_address_in_use_aborts_startup():
+async def test_a_dns_address_in_use_aborts_startup():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         proxy = Proxy(options=Options(dns=taken.getsockname()))

@@ -50,7 +50,7 @@ def test_an_nftables_error_names_the_refused_message_and_a_remedy(code, kind, se
         pytest.param(errno.ENOMEM, NEW_RULE, False, id="shortage"),
     ],
 )
-def test_an_unsupported_feature_is_a_lasting_error(code, kind, is_lasting):
+def test_only_the_errors_of_unsupported_features_are_lasting(code, kind, is_lasting):
     assert NftablesError(code, kind).is_lasting is is_lasting
 
 
