@@ -384,9 +384,7 @@ def test_the_cause_of_an_endpoint_is_its_failure_unless_a_fault_is_injected():
 
 
 @pytest.mark.parametrize(("version", "is_named"), [("v1", True), (None, False)])
-def test_the_remedy_of_resets_names_the_proxy_header_only_if_the_service_sends_it(
-    version, is_named
-):
+def test_the_remedy_of_resets_names_the_proxy_header_if_one_is_sent(version, is_named):
     verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, port_key("shop/web"))
     group.serving = Serving(handling=Handling(proxy_protocol=version))
     group.counters_of(POD).ends.failed(1.0, Failure.RESET)
@@ -424,9 +422,7 @@ def leads_to(served_ports, bind=Bind.PROXY_PORT):
         ),
     ],
 )
-async def test_a_frontend_without_endpoints_is_refused_and_the_kernel_path_is_named(
-    make, pods, more, target
-):
+async def test_the_target_of_a_frontend_depends_on_endpoints_and_path(make, pods, more, target):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", WEB.ip, *pods, **more))
     assert leads_to(served_ports) == (target, True)

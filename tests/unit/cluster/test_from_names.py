@@ -333,9 +333,7 @@ class TestBounds:
         assert proxy.ips() == ["203.0.113.1"] * 3
         assert proxy.problems() == [(NameState.TOO_MANY, "")] * 2
 
-    def test_a_name_displaced_by_another_namespace_is_reported_and_resolved_later(
-        self, monkeypatch
-    ):
+    def test_a_name_displaced_by_another_namespace_is_reported_until_resolved(self, monkeypatch):
         monkeypatch.setattr(name_shares, "NODE_MAX", 2)
         proxy = Proxy()
         proxy.put("a", "a.example.com")

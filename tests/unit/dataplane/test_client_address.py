@@ -143,7 +143,7 @@ def seen(server, kind, sock):
 
 @KINDS
 @pytest.mark.parametrize(("client", "pod"), [(ALICE, POD), (ALICE_6, POD_6)], ids=["v4", "v6"])
-def test_an_endpoint_sees_the_client_with_a_port_outside_the_ephemeral_range(
+def test_a_preserved_client_address_gets_a_port_outside_the_ephemeral_range(
     server, kind, client, pod
 ):
     listener, at = server(kind, pod)
@@ -185,9 +185,7 @@ def test_a_client_address_is_preserved_if_replies_return_to_this_node(server, di
 
 
 @KINDS
-def test_without_a_free_port_an_endpoint_the_client_has_not_reached_is_not_dialled(
-    server, dialer, kind
-):
+def test_without_a_free_port_an_endpoint_not_yet_reached_is_not_dialled(server, dialer, kind):
     """A network policy may deny the client; a dial from this node's address would bypass it."""
     _, at = server(kind)
     held, _ = dial(dialer, kind, ALICE, at)
@@ -199,9 +197,7 @@ def test_without_a_free_port_an_endpoint_the_client_has_not_reached_is_not_diall
     held.close()
 
 
-def test_without_a_free_port_an_endpoint_the_client_has_reached_sees_this_node_for_a_minute(
-    server, dialer
-):
+def test_without_a_free_port_a_reached_endpoint_sees_this_node_for_a_minute(server, dialer):
     _, at = server(TCP)
     held, _ = dial(dialer, TCP, ALICE, at)
     dialer.open_connections.add(ALICE, at)
@@ -235,9 +231,7 @@ def test_an_endpoint_counts_as_reached_for_a_minute_after_the_connection(
     held.close()
 
 
-def test_without_a_free_port_a_flow_to_an_endpoint_the_client_has_reached_sees_this_node(
-    server, dialer
-):
+def test_without_a_free_port_a_flow_to_a_reached_endpoint_sees_this_node(server, dialer):
     listener, at = server(UDP)
     held, _ = dial(dialer, UDP, ALICE, at)
     dialer.answered_flows.add(ALICE, at)

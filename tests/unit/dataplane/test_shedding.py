@@ -111,7 +111,7 @@ async def test_a_client_flooding_several_services_is_served_by_none_of_them(at_t
             assert await rig.resets_a_client(service)
 
 
-async def test_among_clients_with_few_connections_the_one_with_the_most_loses_one(
+async def test_among_small_clients_the_one_with_the_most_connections_loses_one(
     at_the_limit, caplog
 ):
     caplog.set_level(logging.WARNING)
@@ -230,9 +230,7 @@ async def test_a_memory_shortage_evicts_affinity_entries_before_connections(time
     assert len(timed.connections) == 16
 
 
-async def test_evicting_affinity_entries_in_several_steps_also_spares_connections(
-    timed, timers, monkeypatch
-):
+async def test_evicting_affinity_entries_in_steps_spares_connections(timed, timers, monkeypatch):
     monkeypatch.setattr("userspace_proxy.balance.affinity._STEP_ENTRIES", 1000)
     entries = await pinned(timed)
     timers.advance(0.25)

@@ -256,7 +256,7 @@ async def test_a_late_response_is_awaited_even_if_the_endpoint_has_not_read_ever
 
 @pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize("has_waited", [False, True])
-async def test_an_endpoint_is_not_blamed_if_a_client_leaves_after_waiting_for_its_turn(
+async def test_an_endpoint_is_not_blamed_for_a_client_that_waited_for_its_turn(
     rig, monkeypatch, has_waited, is_late
 ):
     monkeypatch.setattr(endpoint_group, "_WAITED_S", 0.0 if has_waited else 60.0)

@@ -156,9 +156,7 @@ def test_a_silent_endpoint_has_a_known_obstacle_as_its_cause(counters, obstacle,
     ("failure", "row"),
     [(CLOSED, resets), (UNANSWERED, sends_nothing), (NO_DATAGRAM, no_datagram)],
 )
-def test_connections_without_a_byte_are_reported_if_there_are_many_or_no_others(
-    counters, failure, row
-):
+def test_connections_without_a_byte_are_reported_if_they_are_many_or_all(counters, failure, row):
     counters.connections = 100
     for now in range(1, MANY_ENDS):
         counters.ends.failed(float(now), failure)
@@ -192,9 +190,7 @@ def test_an_endpoint_that_has_answered_is_not_blamed_for_clients_leaving_soon(co
     ("failure", "needed"),
     [(RESET, 20), (CLOSED, 20), (UNANSWERED, MANY_ENDS), (NO_DATAGRAM, MANY_ENDS)],
 )
-def test_few_consecutive_ends_are_not_reported_if_the_endpoint_also_failed_before(
-    counters, failure, needed
-):
+def test_few_consecutive_failures_are_not_reported_after_an_earlier_one(counters, failure, needed):
     counters.connections = 100
     counters.ended_unanswered(1.0, failure)
     counters.ends.succeeded_at = 2.0
@@ -274,9 +270,7 @@ def test_an_endpoint_intermittently_answering_a_client_does_not_deny_it(counters
 
 
 @pytest.mark.parametrize("failure", [Failure.SILENT, Failure.REFUSED])
-def test_an_endpoint_that_serves_no_client_is_reported_as_failing_before_as_denying(
-    counters, failure
-):
+def test_an_endpoint_that_serves_no_client_fails_rather_than_denies(counters, failure):
     counters.dials.failed(5.0, failure)
     counters.dials.succeeded_at = 5.1
     deny(counters, 5.1, 6.1, failure=failure)

@@ -81,9 +81,7 @@ FAILING = SourceFacts("manifests", "m", is_synced=True, problems=("m/other.yaml:
         ),
     ],
 )
-def test_the_sentence_states_source_problems_only_if_they_may_concern_the_service(
-    changes, node, sentence
-):
+def test_source_problems_are_stated_only_if_they_may_concern_the_service(changes, node, sentence):
     assert explain(make_subject(make_port(**changes), **node)).sentence.endswith(sentence)
 
 

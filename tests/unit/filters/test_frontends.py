@@ -141,9 +141,7 @@ def test_a_chain_affects_only_the_family_of_its_table(node, family, expected):
         pytest.param(RAW, [DROPS_WEB] * 1000, 1000, False, id="would-take-seconds"),
     ],
 )
-def test_only_filters_that_can_certainly_drop_and_are_cheap_are_worth_following(
-    chain, steps, frontends, expected
-):
+def test_only_cheap_filters_that_can_certainly_drop_are_followed(chain, steps, frontends, expected):
     chains = {"pre": replace(chain, steps=tuple(steps))}
     places = [(WEB_6, PROXIED)] * frontends
     assert bool(places_to_follow(chain, chains, places)) == expected
@@ -264,9 +262,7 @@ def test_only_a_certain_translation_before_the_proxys_chain_intercepts_packets(
         pytest.param("ip daddr 10.96.7.1", "", id="certain"),
     ],
 )
-def test_a_rule_that_may_intercept_a_frontends_packets_is_listed_as_not_followed(
-    node, rule, expected
-):
+def test_a_rule_that_may_intercept_packets_is_listed_as_not_followed(node, rule, expected):
     hooks = "type filter hook prerouting priority -300;", NAT
     for hook, verdict in zip(hooks, ("drop", "redirect to 9"), strict=True):
         protocol = "" if verdict == "drop" else "meta l4proto tcp "

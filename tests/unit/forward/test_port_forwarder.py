@@ -120,9 +120,7 @@ async def test_a_response_after_the_clients_fin_arrives(rig):
     assert await reader.read() == b"answer to question"
 
 
-async def test_a_response_after_a_clients_fin_can_last_longer_than_the_silence_timeout(
-    rig, monkeypatch
-):
+async def test_a_response_after_a_fin_can_last_longer_than_the_silence_timeout(rig, monkeypatch):
     async def answer(_reader, writer):
         while piece := await pieces.get():
             writer.write(piece)

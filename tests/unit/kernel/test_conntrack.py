@@ -43,9 +43,7 @@ PASSED_BY = ConntrackEntry(CLIENT, DNS, DNS, b"")
         pytest.param(PASSED_BY, 36002, False, id="made-before-the-rule"),
     ],
 )
-def test_a_conntrack_entry_leads_only_to_the_port_to_which_it_is_translated(
-    association, port, expected
-):
+def test_a_conntrack_entry_leads_only_to_the_port_of_its_translation(association, port, expected):
     assert leads_to(association, port) is expected
 
 
@@ -111,9 +109,7 @@ TO_A = ConntrackEntry(CLIENT, DNS, pack_address(*A), b"")
         pytest.param(36002, None, [([B], None)], False, id="led-there-by-another-program"),
     ],
 )
-def test_an_entry_to_an_endpoint_that_no_longer_serves_its_client_is_stale(
-    before, now, choices, expected
-):
+def test_an_entry_to_an_endpoint_not_serving_its_client_is_stale(before, now, choices, expected):
     change = Change(17, SocketAddress("10.96.0.10", 53), (before,), now, choices)
     assert Allowed(change).is_stale(TO_A) is expected
 

@@ -286,7 +286,7 @@ def test_an_unacknowledged_fin_does_not_count_as_packet_loss(made):
         ("both", None, ("reset", EndedBy.CLIENT)),
     ],
 )
-def test_a_reset_is_attributed_to_the_side_that_left_or_to_the_client_if_both_did(
+def test_a_reset_is_attributed_to_the_side_that_left_or_the_client_if_both(
     made, gone, number, shown
 ):
     client, endpoint = made

@@ -64,9 +64,7 @@ def test_a_frontend_is_bound_even_if_the_node_lacks_its_address():
 
 
 @pytest.mark.parametrize(("second", "expected"), [(8080, [80, 8080, FIRST]), (0, [80, FIRST])])
-def test_the_second_port_of_a_loopback_frontend_is_tried_before_the_proxy_port_range(
-    second, expected
-):
+def test_a_loopback_frontends_second_port_is_tried_before_proxy_ports(second, expected):
     addresses = make(Bind.LOOPBACK, second_port=lambda frontend: second and frontend.port + 8000)
     _, _, wanted = one(addresses, "127.98.0.1")
     found = list(itertools.islice(wanted.addresses, len(expected)))

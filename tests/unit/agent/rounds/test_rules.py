@@ -159,9 +159,7 @@ async def test_repairs_and_failed_repairs_of_drift_are_reported(start, caplog):
     ]
 
 
-async def test_a_change_of_another_frontend_does_not_end_drift_that_cannot_be_repaired(
-    start, caplog
-):
+async def test_a_change_of_another_frontend_does_not_end_unrepaired_drift(start, caplog):
     caplog.set_level("INFO")
     steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", WEB.ip, POD))

@@ -51,9 +51,7 @@ def test_the_end_of_a_shortage_is_logged_when_the_last_port_is_served(lines, cap
         pytest.param(lambda problems, served: problems.note(served, ERROR, waits=True), id="waits"),
     ],
 )
-def test_a_service_port_is_incomplete_until_its_problem_ends_or_it_waits_or_is_removed(
-    lines, change
-):
+def test_a_service_port_is_incomplete_only_while_it_has_a_problem_of_its_own(lines, change):
     problems = ListenProblems(Shortages(), lambda: 0.0)
     names = {"plan": SimpleNamespace(key=WEB), "group": SimpleNamespace(label="shop/web")}
     served = SimpleNamespace(**names, not_listening=None, is_listening_again=False)

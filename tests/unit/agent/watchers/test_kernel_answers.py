@@ -166,9 +166,7 @@ async def test_the_chain_dropping_their_packets_is_the_cause_of_unanswered_clien
         pytest.param(0, {}, id="none began"),
     ],
 )
-async def test_clients_are_reported_only_if_many_remote_clients_are_all_unanswered(
-    node, begun, seen
-):
+async def test_only_many_remote_clients_without_any_answer_are_reported(node, begun, seen):
     await node.look()
     await node.look(begun, **seen)
     for _ in range(3):

@@ -416,9 +416,7 @@ def test_removing_a_nonexistent_table_makes_no_change(table):
 
 
 @pytest.mark.parametrize("is_paired", [False, True])
-def test_only_unpaired_tables_become_unknown_through_many_changes_of_another_table(
-    table, is_paired
-):
+def test_many_changes_of_another_table_make_only_unpaired_tables_unknown(table, is_paired):
     with closing(NftTable("other")) as other:
         if is_paired:
             table.pair_with(other)

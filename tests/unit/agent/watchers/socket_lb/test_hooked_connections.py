@@ -263,9 +263,7 @@ async def test_failed_dials_to_a_healthy_endpoint_are_counted_without_an_ejectio
     assert node.probed.begun == 1
 
 
-async def test_an_endpoint_whose_failure_event_was_lost_is_ejected_after_a_failed_probe(
-    node, hooks
-):
+async def test_an_endpoint_is_ejected_by_a_probe_if_its_failure_event_was_lost(node, hooks):
     hooks.count((NAME, POD_A), refused=2)
     await node.read()
     assert (hooks.ejected(), node.endpoint.cause) == ({}, None)
