@@ -59,7 +59,7 @@ def problems(root: Path) -> Iterator[str]:
     pages = {
         name: SitePage((root / name).read_text(encoding="utf-8"))
         for name in sorted(files)
-        # Its links are relative to the address that wasn't found.
+        # The links of 404.html are relative to the address that wasn't found.
         if name.endswith(".html") and name != "404.html"
     }
     for name, page in pages.items():

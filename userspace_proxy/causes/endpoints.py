@@ -457,7 +457,7 @@ def denies(at: At, client: str) -> str:
     outside=_DENIES_OUTSIDE,
 )
 def excludes(at: At, client: str) -> str:
-    """The endpoint closes connections of some clients; ``client`` is the last such client."""
+    """The endpoint closes connections without answering; ``client`` is the last such client."""
     return f"ends connections of {client} without a byte, and answers others"
 
 

@@ -52,7 +52,7 @@ def networks_unknown(name: str) -> str:
     "failed",
 )
 def nodes_unknown(name: str) -> str:
-    """The name might resolve to a node, because the nodes' addresses are unknown."""
+    """Whether the name resolves to a node is unknown, because the nodes' addresses are."""
     return f"{name} is not looked up: which addresses are those of Nodes is unknown"
 
 

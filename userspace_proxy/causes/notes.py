@@ -128,7 +128,7 @@ def range_not_allowed(asked: str, address: str, allowed: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def all_at_external(asked: str, address: str) -> str:
-    """``all`` ports of an address are possible only if no other Service has the address."""
+    """``all`` ports are served only at ClusterIPs, because Services may share other addresses."""
     return f"range {asked} is not served at {address}: all ports of an address are for ClusterIPs"
 
 

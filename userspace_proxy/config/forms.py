@@ -59,7 +59,8 @@ def folder() -> Kind:
 
 
 def _parse_node_name(text: str) -> str:
-    # Lower-cased and trimmed like kube-proxy's, as kubelet registers the node.
+    # Trim and lower-case the name as kube-proxy does: the kubelet registers the node under that
+    # name.
     name = text.strip().lower()
     if name and not _NODE_NAME.fullmatch(name):
         raise ConfigError(f"{text!r} is not a node's name", hint="letters, digits, '-' and '.'")

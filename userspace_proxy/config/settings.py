@@ -60,7 +60,7 @@ PROXY_PORTS = PortRange(17000, 29999)
 
 
 def _read_off(value: object) -> str:
-    """Convert a word that YAML reads as a boolean unless it is quoted."""
+    """Return ``off`` for false, because YAML reads an unquoted ``off`` as false."""
     if value is False:
         return "off"
     raise wrong_type(value, "text")
@@ -462,7 +462,7 @@ class Settings:
         )
 
     def as_given(self) -> str:
-        """Return the settings other than defaults as given: flags, then fields of the file.
+        """Return the settings that differ from the defaults: flags, then the file's fields.
 
         Both are in the table's order.
         """

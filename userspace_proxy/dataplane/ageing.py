@@ -60,7 +60,7 @@ _LOCAL_CLIENT = (
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, 1),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 14),
     # This limits the pause between retransmissions or window probes to 2 s; it is last because it
-    # needs Linux 6.15. Without it a client that stopped reading long before is probed only every
+    # needs Linux 6.15. Without it a client that stopped reading long ago is probed only every
     # two minutes.
     (_socket.IPPROTO_TCP, TCP_RTO_MAX_MS, 2000),
 )

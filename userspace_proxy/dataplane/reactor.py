@@ -128,7 +128,7 @@ class Reactor:
             self.calls.unwatch(fd)
 
     def close_descriptor(self, fd: int) -> None:
-        """Stop delivering events and close a socket, which removes it from the epoll."""
+        """Stop delivering events and close a socket, which removes it from epoll."""
         self._handlers.pop(fd, None)
         if self._is_dispatching:
             self._late.append(fd)
@@ -146,7 +146,7 @@ class Reactor:
         self.unwatch(sock.fileno())
 
     def close_socket(self, sock: _socket.socket) -> None:
-        """Stop delivering events and close the socket, which removes it from the epoll."""
+        """Stop delivering events and close the socket, which removes it from epoll."""
         self.close_descriptor(self.calls.adopt(sock))
 
     def run_soon(self, callback: Callable[[], None]) -> None:

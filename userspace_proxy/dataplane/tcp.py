@@ -330,8 +330,9 @@ class TcpConnection(Accounted):
     def _pick_again(self) -> None:
         """Pick once more after the loop has handled all events.
 
-        A worker may handle a client before the change that admits it: both have arrived, and the
-        loop chooses the order. Twice, because the loop's last poll may be older than this client.
+        If a client and the change that admits it have both arrived, the loop may handle the client
+        first. ``call_soon`` is nested so that the loop polls again before the retry: its last poll
+        may be older than this client.
         """
         self.tried = {}
         self._awaits_turn = True

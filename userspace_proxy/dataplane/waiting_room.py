@@ -52,9 +52,9 @@ WINDOW = 4
 # network policy may deny some clients.
 RETRIES = 4
 RETRY_S = 1.0
-# The minimum time between two long passes. Where clients use different endpoints, a pass checks all
-# waiting clients to find one that can be served, at 1 ms per hundred; so with many of them not
-# every ended connection causes a pass.
+# The minimum time between two long passes. If clients use different endpoints, a pass checks all
+# waiting clients for one that can be served, which takes 1 ms per hundred clients: too slow to
+# repeat whenever a connection ends.
 PASS_S = 0.1
 
 

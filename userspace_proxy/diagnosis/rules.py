@@ -44,7 +44,7 @@ _RESETS_PER_CLOSE = 2
 # The shortest wait at a limit that is reported: if a limit makes clients wait for less time, it
 # works as intended.
 _LONG_S = 1
-# How many addresses of a node port are named at most.
+# The maximum number of addresses named for a node port.
 _ADDRESSES = 2
 
 
@@ -159,7 +159,7 @@ def dropped_from_outside(case: Case) -> PortVerdict | None:
 
 
 def dropped(case: Case) -> PortVerdict | None:
-    """Only other nodes have endpoints for any client."""
+    """All clients' packets are dropped, because only other nodes have endpoints."""
     port = case.port
     if not port.is_dropping or port.cause is None:
         return None

@@ -143,7 +143,8 @@ class ConnectionOutcome:
             left: The facts when the client closed its side; None if it hasn't.
         """
         waited_s = self.first_byte_s = now - self.asked_at
-        # A client may close its side immediately and still wait; its final end shows this.
+        # A client may half-close at once and still wait for the answer; how the connection ends
+        # shows whether it did.
         if left and (self.code or left.silent_s - left.left_s >= _AWAITED_S):
             self._note_late(now, waited_s, left.left_s)
             return waited_s

@@ -370,7 +370,7 @@ class _PreviousProcess:
     def distrust(self, cause: str) -> None:
         """Stop reading, and close the worker's sockets; it may still get the order to drain."""
         _log.error(
-            "not adopting a worker of the previous run: it sent too much: %(cause)s",
+            "not adopting a worker of the previous run, it exceeded a limit: %(cause)s",
             extra={"cause": cause},
         )
         self._close_sockets()

@@ -132,7 +132,7 @@ class RecordRing(Watch):
             self._limit = max(map(len, self._counted)) - 1
 
     def leave_out(self, prefixes: Collection[str], count: int) -> None:
-        """Count connections of a Service port that were left out, without further details."""
+        """Count omitted connections of a Service port in each filter that matches it."""
         for place, one in enumerate(self._filters):
             if one.takes_service(prefixes):
                 self._left_out[place] += count

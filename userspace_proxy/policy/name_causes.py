@@ -1,4 +1,4 @@
-"""Explains from the derived slices why the DNS names of a Service port give no endpoint."""
+"""Explains from the derived slices why a Service port's DNS names yield no endpoints."""
 
 from __future__ import annotations
 

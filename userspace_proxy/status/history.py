@@ -122,7 +122,7 @@ class _Track:
 
 
 class _Scale:
-    """The last 60 steps of one proxy."""
+    """One proxy's history at one resolution: the last 60 steps of ``step_s`` seconds."""
 
     def __init__(self, step_s: float) -> None:
         self._step_s = step_s

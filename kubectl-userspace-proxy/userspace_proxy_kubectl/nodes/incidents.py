@@ -100,7 +100,8 @@ def incidents_of(
     grouped = Incidents(StatusFacts(ports=[port for _, port in on_nodes]))
     seen: dict[str, _SeenOn] = defaultdict(_SeenOn)
     of_services: dict[object, str] = {}
-    # On a node that has a cause for an endpoint, the Service's own cause isn't another incident.
+    # If a node reports a cause for an endpoint, the Service's own cause on that node isn't a
+    # separate incident.
     others: list[tuple[object, str]] = []
     for node, port in on_nodes:
         # Cost: nearly all ports are healthy.

@@ -79,7 +79,7 @@ def test_a_denied_user_namespace_is_reported_with_cause_and_remedy(said, sysctls
     assert str(explain_refusal(said, rootless=True, sysctls=sysctls)) == expected
 
 
-def test_a_denied_network_namespace_is_reported_with_the_capabilities():
+def test_a_denied_network_namespace_is_reported_with_the_required_capabilities():
     error = explain_refusal(NOT_PERMITTED, rootless=False, sysctls={})
     assert "Operation not permitted (grant CAP_SYS_ADMIN and CAP_NET_ADMIN" in str(error)
 

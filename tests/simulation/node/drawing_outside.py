@@ -47,7 +47,7 @@ _NOTICED_S = 2.5
 # After this time all changes are applied, so no pending change excuses a refused client.
 IN_FORCE_S = 2.5
 """The time after which an undisturbed change is applied."""
-# The last change is made so long before the run is calm: enough for one attempt.
+# How long before the run becomes calm the last change is made: enough for one attempt.
 _LAST_S = 0.15
 
 

@@ -69,7 +69,7 @@ def test_version_is_printed(words, capsys):
     assert capsys.readouterr().out == f"userspace-proxy {VERSION}\n"
 
 
-def test_version_can_be_set_to_false(substitutes, clean_logging):
+def test_the_version_flag_can_be_set_to_false(substitutes, clean_logging):
     calls = substitutes()
     assert main(["--version=false"]) == 0
     assert [call[0] for call in calls] == ["run_agent"]

@@ -19,7 +19,7 @@ def agent(*args, **options):
     return read_agent(written(pod(*args, **options)))
 
 
-def test_a_pod_on_its_nodes_network_is_an_agent():
+def test_a_host_network_pod_is_an_agent():
     found = agent()
     assert str(found.target) == "pod kube-system/agent-1, port 10249"
     assert (found.node, found.is_running, found.is_ready) == ("node-1", True, True)

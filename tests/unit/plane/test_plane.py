@@ -150,7 +150,7 @@ async def test_too_many_source_ranges_are_an_error_and_clients_are_refused(rig, 
 
 
 @BOTH
-async def test_clients_inside_and_outside_get_different_endpoints(rig, protocol):
+async def test_internal_and_external_clients_get_different_endpoints(rig, protocol):
     pods = pods_of(rig, protocol)
     inner, outer = (pod.address for pod in pods)
     split = {"outside": [outer], "inside": ALICE_ALONE}

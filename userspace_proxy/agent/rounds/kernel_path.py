@@ -51,7 +51,7 @@ def kernel_targets(
 
 
 def _affinity(plan: PortPlan, timeout_s: int) -> Affinity:
-    """Return a Service port's affinity; ports of its range or Service may share the entries."""
+    """Return a Service port's affinity; its range's or Service's ports may share its entries."""
     serving, key = plan.serving, plan.key
     if not serving.handling.shares_affinity:
         return Affinity(str(key), timeout_s, is_of_pods=bool(serving.ranges))

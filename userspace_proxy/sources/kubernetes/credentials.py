@@ -37,8 +37,8 @@ from .plugin import PluginCredential, PluginError, cluster_info, plugin_credenti
 from .proxies import WebProxy, choose_proxy
 from .responses import TransportError
 
-# Source: RFC 5280, 4.1.2.5: a validity is two times, with two-digit years up to 2049, or four
-# digits.
+# Source: RFC 5280, 4.1.2.5: Validity is a sequence of two times, each a UTCTime (two-digit year)
+# through 2049, or a GeneralizedTime from 2050.
 _VALIDITY = re.compile(
     rb"\x30.(?:\x17.\d{12}Z|\x18.\d{14}Z)(?:\x17.(\d{12})Z|\x18.(\d{14})Z)", re.DOTALL
 )

@@ -77,7 +77,7 @@ async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload,
     if response.code != 200:
         return f"cannot scale {workload}: {_refused(response, resource, namespace)}"
     fields = {"workload": str(workload), "namespace": namespace}
-    _log.info("scaled %(namespace)s %(workload)s from 0 to 1: clients are waiting", extra=fields)
+    _log.info("scaled %(workload)s in %(namespace)s from 0 to 1: clients are waiting", extra=fields)
     return ""
 
 
@@ -141,7 +141,7 @@ async def _put_asleep(
                     cause = fields["cause"]
                     return ScaleDown(reason=f"cannot scale {workload} to zero: {cause}")
                 return ScaleDown(is_asleep=not _replicas(present))
-    _log.warning("%(namespace)s %(workload)s may have been scaled to zero: %(cause)s", extra=fields)
+    _log.warning("%(workload)s in %(namespace)s may have been scaled to zero: %(cause)s", extra=fields)
     return ScaleDown(is_asleep=True)
 
 

@@ -329,7 +329,7 @@ def read_frontends(elements: Iterable[SetElement]) -> set[Frontend]:
 
 
 def write_table(name: str, *, has_counters: bool) -> list[bytes]:
-    """Return the messages that create the table, without elements and choosers.
+    """Return the messages that create the table, without set elements and chooser chains.
 
     Args:
         has_counters: Whether connections are counted.

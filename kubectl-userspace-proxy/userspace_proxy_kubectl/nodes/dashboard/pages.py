@@ -135,7 +135,7 @@ def render_node(look: ClusterLook, asked: Selection, node: str) -> Parts | None:
 
 
 def render_incidents(look: ClusterLook, asked: Selection) -> Parts:
-    """Return the page with all causes."""
+    """Render one page of the causes that match the search."""
     merged = look.merged
     said = say_incidents(merged.incidents, look.now, len(merged.answered))
     found = [

@@ -39,7 +39,7 @@ def test_a_copied_socket_passes_table_ownership_to_the_next_process(node):
         assert not second.put_right()
         assert "chain chain" in node.run("nft list table inet ours")
         assert list(kept) == ["1/ours"]
-    # Workers still hold copies, but the table is removed because its owner agreed.
+    # Workers still hold copies of the socket, but closing the OwnedTable has deleted the table.
     assert list_tables() == []
     for sock in kept.values():
         sock.close()

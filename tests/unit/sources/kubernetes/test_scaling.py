@@ -302,7 +302,7 @@ async def test_a_lost_update_does_not_replace_another_scale(shop):
 async def test_an_update_with_an_unknown_outcome_counts_as_made(shop, caplog):
     shop.lost = [lambda: None] * 9
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
-    assert "shop deployment/web may have been scaled to zero: " in caplog.text
+    assert "deployment/web in shop may have been scaled to zero: " in caplog.text
 
 
 @pytest.mark.parametrize("code", [502, 504])

@@ -116,7 +116,7 @@ def test_flows_translated_to_a_removed_address_are_ended(node, ask):
     node.run("ip link set lo up; ip route add 10.96.0.0/16 dev lo")
     node.run("ip address add 10.1.0.1/32 dev lo")
     ask("apply", {DNS: 36002})
-    # REDIRECT does this to a client outside of this node.
+    # These rules do what REDIRECT does for a client outside this node.
     node.run(r"""
         nft add table ip client
         nft add chain ip client output { type nat hook output priority -150\; }
