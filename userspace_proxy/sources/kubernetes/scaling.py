@@ -141,7 +141,9 @@ async def _put_asleep(
                     cause = fields["cause"]
                     return ScaleDown(reason=f"cannot scale {workload} to zero: {cause}")
                 return ScaleDown(is_asleep=not _replicas(present))
-    _log.warning("%(workload)s in %(namespace)s may have been scaled to zero: %(cause)s", extra=fields)
+    _log.warning(
+        "%(workload)s in %(namespace)s may have been scaled to zero: %(cause)s", extra=fields
+    )
     return ScaleDown(is_asleep=True)
 
 

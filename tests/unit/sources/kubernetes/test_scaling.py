@@ -120,7 +120,7 @@ async def test_a_workload_at_zero_is_scaled_to_one(shop, workload, path, caplog)
     shop.workload, shop.replicas = path, 0
     assert await wake(shop, workload) == ""
     assert shop.replicas == 1
-    assert f"scaled shop {workload} from 0 to 1" in caplog.text
+    assert f"scaled {workload} in shop from 0 to 1" in caplog.text
 
 
 async def test_a_workload_with_replicas_stays_unchanged(shop):
