@@ -199,7 +199,7 @@ def write_out(
     Args:
         step: A rule with a :func:`set_of`.
         looked_up: That set; None if it couldn't be read. Without it, or with an element for all
-            other values (``*``), the condition is unknown.
+            other values (``*``) or an interface of unknown name, the condition is unknown.
         elements: All elements of the set, or more than :data:`ELEMENTS_MAX`.
     """
     if (one := set_of(step)) is None:
@@ -223,9 +223,11 @@ def write_out(
             yield found
     else:
         (field,) = one.fields
-        spans = _spans(field, elements)
-        plain = (value for element in elements for value in values_of(field, element.key))
-        if values := tuple(spans if has_spans else plain):
+        plain = () if has_spans else [values_of(field, element.key) for element in elements]
+        all_values = _spans(field, elements) if has_spans else (v for each in plain for v in each)
+        if field.field in WAYS and not all(plain):
+            yield _replace(step, one, Unknown())
+        elif values := tuple(all_values):
             yield _replace(step, one, Match(field.field, values, one.is_inverted))
         elif one.is_inverted:
             yield _replace(step, one)

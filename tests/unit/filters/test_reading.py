@@ -290,6 +290,13 @@ def test_negated_source_sets_are_inlined_into_the_rule():
     assert written(step, PLAIN, ten) == [nft("drop", "ip saddr != 10.0.0.0/32 …")]
 
 
+@pytest.mark.parametrize("condition", ["iifname @__set0", "iifname != @__set0"])
+def test_a_set_with_an_interface_of_unknown_name_is_not_evaluated(condition):
+    names = [name.ljust(16, b"\0") for name in (b"eth0", b"a b")]
+    elements = [ListedElement(name, False, b"") for name in names]
+    assert written(nft("drop", condition), PLAIN, *elements) == [nft("drop", "…")]
+
+
 def test_an_empty_set_matches_no_packet():
     assert written(PORTS, 0) == []
     assert written(PORTS, 0x4, element(0, is_end=True)) == []
