@@ -96,6 +96,7 @@ async def test_a_kernel_that_lists_no_addresses_is_an_error(monkeypatch):
         NodeAddresses(asyncio.get_running_loop(), lambda: None)
 
 
+# The kernel adds the local route of an IPv6 address later (addrconf_dad_work in net/ipv6).
 SETUP = """
 ip link add v0 type veth peer name v1
 ip link set v0 up
@@ -103,6 +104,7 @@ ip link set v1 up
 ip address add 198.51.100.1/24 dev v0
 ip address add 198.51.100.2/24 dev v0
 ip -6 address add 2001:db8::1/64 dev v0 nodad
+ip -6 route replace local 2001:db8::1 dev lo
 ip route add 203.0.113.0/24 via 198.51.100.9
 ip route add local 192.0.2.0/24 dev lo
 ip route add blackhole 192.88.99.0/24
