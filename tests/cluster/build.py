@@ -352,7 +352,7 @@ def _go_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def locked(path: Path, write: Write) -> Iterator[None]:
-    """Hold the lock, which the kernel releases when its holder dies: no process waits in vain."""
+    """Hold the lock, which the kernel releases when its holder dies."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

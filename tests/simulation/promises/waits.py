@@ -112,8 +112,8 @@ class Waits(Promise):
     def _look_at_queues(self, now: float) -> None:
         """Check that clients are accepted soon after they have connected."""
         is_free = self.world.health.is_undisturbed(1.0)
-        services = [s for s in self.world.services if s.sock and not s.is_udp] if is_free else []
-        queued = [stream for s in services if s.sock for stream in s.sock.core.queue]
+        socks = (s.sock for s in self.world.services if s.sock and not s.is_udp and is_free)
+        queued = (stream for sock in socks for stream in sock.core.queue)
         self._queued = {stream: self._queued.get(stream, now) for stream in queued}
         late_s = now - min(self._queued.values(), default=now)
         self.check(late_s <= _SLACK_S, f"a client isn't accepted since {late_s:.3f} s")
