@@ -575,18 +575,18 @@ def served_clauses(
     Args:
         shown: What proves, besides probes, that endpoints accept connections; or empty.
     """
+    if port.is_without_answer:
+        silence, at = _of_silence(port), tuple(_node_ports(port))
+        if port.connections:
+            return (said.never_answered(*silence),)
+        failed = port.failed or port.failures or port.bad_headers or port.waits.total
+        places = (said.node_port_at(at),) if 0 < len(at) <= _ADDRESSES else ()
+        ready = said.ready(*_serving(port), are_leaving)
+        return (ready, said.no_client_yet(bool(failed)), *places)
     if port.is_unseen:
         service = f"{port.namespace}/{port.service}"
         shown = "probes" if port.is_probed else shown
         return (said.led_by_kernel(*_serving(port), service, port.protocol, shown),)
-    if port.is_without_answer and port.connections:
-        return (said.never_answered(*_of_silence(port)),)
-    if port.is_without_answer:
-        failed = port.failed or port.failures or port.bad_headers or port.waits.total
-        at = tuple(_node_ports(port))
-        places = (said.node_port_at(at),) if 0 < len(at) <= _ADDRESSES else ()
-        ready = said.ready(*_serving(port), are_leaving)
-        return (ready, said.no_client_yet(bool(failed)), *places)
     if port.is_quiet:
         quiet = said.none_answered_lately(bool(port.kernel_connections))
         return (said.ready(*_serving(port), are_leaving), quiet)

@@ -30,7 +30,6 @@ from .steps import (
     clients_show,
     mistakes,
     node_steps,
-    policy_drops,
     port_steps,
 )
 
@@ -228,7 +227,7 @@ def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
     ):
         served.append(no_client_yet().text)
     dropped = {port.turned_away[0]: False for port in ports if port.turned_away}
-    dropped |= {cause: True for port in ports if (cause := policy_drops(port))}
+    dropped |= {cause: True for port in ports if (cause := port.policy_drops)}
     outside = f"clients from outside {'would be' if subject.node is None else 'are'} dropped: "
     for cause, is_from_outside in dropped.items():
         # A policy's cause states only the reason; a source range's also names the clients.

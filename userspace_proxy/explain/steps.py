@@ -235,7 +235,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
             causes=stated,
             brief=": ".join(filter(None, (word, used))),
         )
-    if cause := policy_drops(port):
+    if cause := port.policy_drops:
         what = f"{port.state.sentence}{times_of(cause, now)}"
         return PathStep(None, "endpoints", what, hint, tuple(details))
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
@@ -281,14 +281,6 @@ def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
         return "; it answered before" if endpoint.has_sent else ""
     answered = "answered clients, and " if endpoint.has_sent else ""
     return f"; it {answered}accepted {plural(endpoint.connections, 'connection')} before"
-
-
-def policy_drops(port: PortFacts) -> Cause | None:
-    """Return why the traffic policy drops clients, with their number so far; None if it doesn't."""
-    if not port.is_dropping or port.cause is None:
-        return None
-    code = port.cause.code
-    return next((cause for cause in port.turned_away if cause.code is code), port.cause)
 
 
 def say_client(port: PortFacts, client: str) -> tuple[Level, str]:

@@ -342,6 +342,14 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
         return self.hold_s is not None and self.cause is not None and not self.is_dropping
 
     @property
+    def policy_drops(self) -> Cause | None:
+        """Why the traffic policy drops clients, with their number so far; None if it doesn't."""
+        if not self.is_dropping or self.cause is None:
+            return None
+        code = self.cause.code
+        return next((cause for cause in self.turned_away if cause.code is code), self.cause)
+
+    @property
     def mark(self) -> Level | None:
         """The level that every view shows; None for a neutral mark."""
         return None if self.neutral_reason else self.state.level
