@@ -8,7 +8,7 @@
 
 Rule 1: ``/livez`` never requests a restart that can't help, because a restart breaks every
 connection of the node. A proxy is alive while it waits for the API server, while the kernel rejects
-its rules, and while its node is being deleted, but not with a stuck sync loop.
+its rules, and while its node is being deleted, but not while its sync loop is stuck.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from datetime import UTC, datetime
 from ..diagnosis.problems import late_s
 from ..facts import StatusFacts
 
-# If an iteration of the sync loop, normally a second, takes longer than this, the loop is stuck.
+# The time after which the sync loop, which normally iterates every second, is considered stuck.
 STUCK_S = 60.0
 
-# Go's zero time, which kube-proxy shows before its first round.
+# Go's zero time, which kube-proxy shows before its first sync.
 NEVER = "0001-01-01T00:00:00Z"
 _FAMILIES = ("IPv4", "IPv6")
 
@@ -61,8 +61,8 @@ def answer_healthz(view: StatusFacts, now: float) -> HealthAnswer:
 def answer_livez(view: StatusFacts, now: float) -> HealthAnswer:
     """Report whether the sync loop of this process iterates.
 
-    Source: as above, and KEP-3836. kube-proxy's also fails if a change is late, but restarting
-    kube-proxy doesn't break connections.
+    Source: as for :func:`answer_healthz`, and KEP-3836. kube-proxy's ``/livez`` also fails if a
+    change is late, but restarting kube-proxy doesn't break connections.
     """
     return _answer(view, now, is_healthy=view.sync.turned_s_ago < STUCK_S, extra={})
 
@@ -70,7 +70,7 @@ def answer_livez(view: StatusFacts, now: float) -> HealthAnswer:
 def is_working(view: StatusFacts, now: float) -> bool:
     """Return whether changes take effect in time, regardless of the Node's state.
 
-    Source: kube-proxy's ProxyHealth.Healthy, which its health check node ports report, too.
+    Source: kube-proxy's ProxyHealth.Healthy, which its health check node ports also report.
     """
     return late_s(view.sync, now) == 0
 

@@ -38,7 +38,7 @@ def since(incident: IncidentFacts, now: float) -> str:
 
 def headline(incident: IncidentFacts, now: float) -> str:
     """Return an incident in one line: the cause, its effect, and when it began."""
-    # The cause isn't capitalised, because many causes begin with the name of something.
+    # The cause isn't capitalised, because many causes begin with a name.
     what = say(cause_of(incident), Form.SHORT)
     return f"{what}: {', '.join(filter(None, (incident.affected, since(incident, now))))}"
 
@@ -62,7 +62,7 @@ def names_in_line(incident: IncidentFacts, columns: int) -> str:
     for count, name in enumerate(others):
         more = f" and {len(others) - count:,} more"
         wider = f"{shown}, {name}"
-        # If others follow, their number needs room, too.
+        # Unless this is the last name, leave room for the number of others.
         if len(wider) + (len(more) if count + 1 < len(others) else 0) > columns:
             return f"{shown}{more}"
         shown = wider
