@@ -1,4 +1,4 @@
-"""Endpoints by DNS name: requests in objects, DNS answers, and slices derived from both.
+"""Defines endpoints by DNS name: names in objects, DNS answers, and slices derived from both.
 
     annotation of a Service ─┐
     slice of names (FQDN) ───┴─▶ NameSlice ──lookups (cluster.from_names)──▶ ResolvedSlice
@@ -96,7 +96,7 @@ class NameProblem:
     host: str
     state: NameState
     detail: str = ""
-    """The answer of DNS, or the address concerned, as a clause."""
+    """The DNS answer, or the address concerned, as a clause."""
     since: float = 0.0
     """Monotonic seconds at which the problem began; 0 if unknown."""
 
@@ -114,7 +114,7 @@ class ResolvedSlice(EndpointSlice):
 
 
 class Lookup(NamedTuple):
-    """The answer of DNS about one name."""
+    """The DNS answer for one name."""
 
     addresses: Mapping[IPFamily, tuple[str, ...]]
     """Sorted addresses by family; a family is missing if no server answered for it."""

@@ -1,6 +1,6 @@
-"""Addresses that no endpoint may have in any cluster.
+"""Decides which addresses no endpoint may have in any cluster.
 
-A slice, or a name that someone else's DNS server resolves, could direct this node's dials to the
+A slice, or a name that a third party's DNS server resolves, could direct this node's dials to the
 node itself or to its cloud's metadata service, or bypass the IPv4 checks with an IPv6 form.
 
 Rule 1: one table applies to slices, manifests and names.
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from .addresses import pack_ip
 
-# The reserved networks with descriptions; if networks overlap, the first one's is used.
+# The reserved networks with descriptions; if networks overlap, the first description is used.
 _RESERVED: tuple[tuple[str, str], ...] = (
     # Source: the manuals of AWS, Azure, GCP, Oracle, Alibaba Cloud, Scaleway and Linode.
     ("169.254.169.254/32", "the metadata address of clouds"),

@@ -40,10 +40,10 @@ INTEGER_BITS = 64
 
 
 def read_plain(text: str) -> Scalar:
-    """Return the value of an unquoted scalar as kubectl does, but don't guess.
+    """Return the value of an unquoted scalar as kubectl does, but reject ambiguous numbers.
 
     Raises:
-        InputError: A number with a leading zero, or one of more than 64 bits.
+        InputError: The number has a leading zero, or more than 64 bits.
     """
     if text in _WORDS:
         return _WORDS[text]

@@ -3,8 +3,8 @@
 Errors about a key or item name its line.
 
 Rule 1: duplicates and ambiguous values are reported as mistakes with the line and a remedy, because
-a parser that guesses serves the wrong port. The caller decides whether a mistake matters: in
-skipped objects it doesn't. The value is the one that kubectl would read.
+a parser that guesses serves the wrong port. The caller decides whether a mistake matters: a mistake
+in a skipped object doesn't. The value is the one that kubectl would read.
 Rule 2: the length of the text bounds the work: depth and aliases are limited, and no function
 recurses.
 """
@@ -109,7 +109,7 @@ class _Open:
 
 
 class Reader:
-    """Reads the documents of one text.
+    """A reader of the documents of one text.
 
     Args:
         lines_before: The lines added to line numbers in errors, but not in values.
@@ -258,7 +258,7 @@ class Reader:
         elif key in here.children:
             first = line_at(here.children[key]) + self._lines_before
             self._note(line, f"key {quoted(key)} is given twice, first in line {first}", "", key)
-        # Objects share keys. A key that occurs once costs nothing: it is freed like any other text.
+        # Intern keys, because objects share them; a key that occurs once is freed like any text.
         here.key = key = sys.intern(key)
         here.children[key] = line
 
