@@ -44,7 +44,7 @@ class Reserve:
         return len(self._held)
 
     def fill(self) -> None:
-        """Open as many of the missing descriptors as are available; idempotent."""
+        """Open the missing descriptors, as many as are available; idempotent."""
         while len(self._held) < self._size:
             try:
                 self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
@@ -65,7 +65,7 @@ class Reserve:
 
 
 class Accepting:
-    """Accepts the connections of one listening socket.
+    """An acceptor of the connections of one listening socket.
 
     It replaces the event loops' own servers: without free descriptors, asyncio's server stops
     accepting for a second, and uvloop's server closes the waiting connections.

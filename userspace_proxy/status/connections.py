@@ -4,8 +4,8 @@
                                                └─ ConnectionLimit: closes the oldest at the limit
 
 Rule 1: at a limit the oldest connection is closed, not the new one, so a flood of connections
-doesn't block probes: a probe is answered before so many newer connections have been accepted
-(``accepting`` accepts a few at a time). Slower requests may be cut off during a flood.
+doesn't block probes: a probe is answered before enough newer connections are accepted to close its
+connection (``accepting`` accepts a few at a time). Slower requests may be cut off during a flood.
 Rule 2: at a limit shared by several servers, the server with the most connections loses its oldest
 one.
 Rule 3: each connection has a deadline, so its descriptor is freed whatever the client does.

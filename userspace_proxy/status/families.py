@@ -4,7 +4,7 @@
     node        node_…, the sums over all; service_port_problem          a few hundred
     service     and Service ports that have had a client                 six for each
                 service_ignored                                          one for each
-    endpoint    and endpoints that have been dialled; endpoints of all;  six for each endpoint,
+    endpoint    and dialled endpoints; all endpoints by state;           six for each endpoint,
                 how long clients of each Service port waited             28 for each Service port
 
 Rule 1: a series never appears twice, because Prometheus would discard the whole scrape.
@@ -258,7 +258,7 @@ def path_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
         [
             (labels, port.kernel_connections)
             for labels, port in ports.items()
-            # Like the other counters of a port, this one is shown once the port had a client.
+            # Like a port's other counters, this counter is shown once the port has had a client.
             if port.kernel_connections
         ],
     )

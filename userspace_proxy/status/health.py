@@ -35,7 +35,7 @@ class HealthAnswer:
     status: int
     """The status code, 200 or 503."""
     body: bytes
-    """The body, JSON."""
+    """The body, as JSON."""
 
 
 def answer_healthz(view: StatusFacts, now: float) -> HealthAnswer:
@@ -45,8 +45,8 @@ def answer_healthz(view: StatusFacts, now: float) -> HealthAnswer:
         view: The current state.
         now: Unix time, as in all functions of this module.
 
-    Source: kubernetes/kubernetes pkg/proxy/healthcheck/proxy_health.go of 1.36. But before
-    the first sync kube-proxy answers 200 and this proxy 503, so that load balancers wait.
+    Source: kubernetes/kubernetes pkg/proxy/healthcheck/proxy_health.go of 1.36. Before the first
+    sync, kube-proxy answers 200, but this proxy answers 503, so that load balancers wait.
     """
     is_healthy = (
         view.is_ready

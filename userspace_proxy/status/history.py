@@ -8,8 +8,8 @@ client that was counted as failed got a late answer.
 Rule 2: a sample covers the time since the previous one, up to ``COVERED_S``. Time that isn't
 covered is a gap, as is the time before a Service port was first seen.
 Rule 3: memory is bounded. A Service port with traffic takes about 4 kB until ten minutes after its
-last traffic, any other only a small object. Ten minutes are kept for at most ``KEPT_MAX`` ports,
-which takes 16 MB, and the agent samples no more.
+last traffic, any other port only a small object. Ten minutes are kept for at most ``KEPT_MAX``
+ports, which takes 16 MB, and the agent samples no more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import NamedTuple
 from ..facts import PortFacts
 
 STEPS = 60
-"""Values per series: seconds of the last minute, or steps of ten minutes."""
+"""Values per series: seconds of the last minute, or steps of the last ten minutes."""
 LONG_STEP_S = 10.0
 """The length of a step of the ten-minute series."""
 KEPT_MAX = 4_000
@@ -143,7 +143,7 @@ class _Scale:
         return bool(self._covered[self.tick % STEPS])
 
     def note(self, samples: Counted, at: float, *, is_covered: bool) -> None:
-        """Add a sample; if this step already has one, record only gaps."""
+        """Add a sample; if this step already has a sample, record only a gap, if any."""
         if not self.tick:
             self._began = at
         elapsed_s = at - self.at

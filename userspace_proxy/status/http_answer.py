@@ -3,7 +3,7 @@
     GET … HTTP/1.0 ──▶ socket, port-forward ──▶ head ──▶ body ──gunzip──▶ pieces of PIECE_BYTES
 
 Rule 1: an answer ends at its Content-Length or the end of its gzip member. A port-forward reports
-the end of a connection a second late, so it ends only an answer that has neither.
+the end of a connection a second late, which is used only for an answer that has neither.
 Rule 2: the number of bytes is bounded, before and after decompression, and everything takes at most
 linear time, because any process may have sent the answer.
 """

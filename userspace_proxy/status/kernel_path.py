@@ -1,7 +1,7 @@
 """Counts the connections on the kernel path, for ``/api/v1/kernel-path``.
 
 Rule 1: conntrack entries are listed only on request, because the 200,000 entries of a busy node
-take a thread about half a second.
+take about half a second, in a thread.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def render_metrics(
 ) -> MetricsPage:
     """Render all metrics.
 
-    Call it in a thread, one at a time. It reads only its arguments and /proc.
+    Call it in a thread, one call at a time. It reads only its arguments and /proc.
 
     Args:
         view: The current state.

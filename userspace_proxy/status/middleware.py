@@ -65,7 +65,7 @@ class Middleware:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         hosts = request.headers.getall("Host", [])
-        # A request without Host is HTTP/1.0, which browsers don't use.
+        # Allow a request without Host: it is HTTP/1.0, which browsers don't use.
         is_own = hosts == [self._own_host]
         if self._loopback_only and not is_own and not all(map(is_loopback_host, hosts)):
             return web.Response(

@@ -103,8 +103,8 @@ def _figures(view: StatusFacts) -> Iterator[Family]:
 def _kube_proxy_families(view: StatusFacts) -> Iterator[Family]:
     """Yield kube-proxy's metrics, so that its alerts and dashboards keep working.
 
-    kube-proxy labels them by IP family since 1.34, because it has one loop per family. A round of
-    this proxy covers both families, which makes no difference to queries with sum or max.
+    kube-proxy has labelled them by IP family since 1.34, because it has one loop per family. A
+    round of this proxy covers both families, which makes no difference to queries with sum or max.
 
     Source: kubernetes/kubernetes pkg/proxy/metrics/metrics.go.
     """

@@ -155,8 +155,7 @@ class Observing:
         """Add the calls that a worker has counted.
 
         Args:
-            pod_of: Returns the pod that has an address now as ``namespace/name``; empty if there is
-                none.
+            pod_of: Returns the pod that has an address now, as ``namespace/name``; or empty.
         """
         self._edges.add(calls, left_out, self._clock(), pod_of)
 

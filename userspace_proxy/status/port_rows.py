@@ -52,7 +52,7 @@ class Expanded:
     """When a client was last answered, in words; empty if that was a moment ago, or never."""
     endpoints: tuple[EndpointRow, ...]
     more_endpoints: str
-    """How many endpoints are omitted, in words; empty if none is."""
+    """How many endpoints are omitted, in words; empty if none are."""
     frontends: Sequence[FrontendFacts]
     more_frontends: int
     admits: str
@@ -67,7 +67,7 @@ class Expanded:
     first_byte: str
     """How long the endpoint took to send its first byte, in words; empty if unknown."""
     chart: Chart | None
-    """The chart of its traffic; None if there was none."""
+    """The chart of its traffic; None without traffic."""
 
 
 def make_row(

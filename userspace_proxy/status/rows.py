@@ -19,7 +19,7 @@ from .chart import Sparkline
 from .history import Figures
 
 DOTS_SHOWN = 6
-# How many letters of namespace and name fit into their column on a screen of 1280 px.
+# How many characters of namespace and name fit into their column on a screen of 1280 px.
 NAME_SHOWN = 28
 _ALWAYS = ("name", "address", "endpoints", "state")
 

@@ -54,7 +54,7 @@ class Sample:
 
 
 class RenderThread:
-    """Calls functions in a thread, one at a time.
+    """A thread in which functions are called, one at a time.
 
     Each call holds the GIL for a fraction of a second, and a flood of requests mustn't start a
     flood of threads.
@@ -90,8 +90,8 @@ class Sampler:
         take: Returns the current view.
         events: Returns the node's events, the newest first.
         unix: Returns the Unix time.
-        clock: Monotonic seconds.
-        pause: Waits for that many seconds.
+        clock: Returns monotonic seconds.
+        pause: Waits for a number of seconds.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Sampler:
         self._taken_at = float("-inf")
         self._count = 0
         self._shown = 0
-        """The number of the last sample that streams got."""
+        """The number of the last sample that streams received."""
         self._pacing = Pacing(SHARE, PERIOD_S)
         """The pace of samples for streams."""
         # One sample is taken at a time, and all waiting callers share it.
@@ -198,8 +198,8 @@ class FreshViews:
         view: Returns the current state.
         refresh: Awaited before ``view``, to fetch counters from workers; returns how many seconds
             of the event loop it took, if these count towards the share.
-        clock: Monotonic seconds.
-        pause: Waits for that many seconds.
+        clock: Returns monotonic seconds.
+        pause: Waits for a number of seconds.
     """
 
     def __init__(

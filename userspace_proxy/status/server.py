@@ -1,4 +1,4 @@
-"""The two HTTP servers of a proxy: one for load balancers, one for operators and scrapers.
+"""Runs the two HTTP servers of a proxy: one for load balancers, one for operators and scrapers.
 
     0.0.0.0:10256    /healthz /livez                      for clients that reach the node
     127.0.0.1:10249  / /incidents/… /stream /metrics /configz /api/v1/…   for clients on the node
@@ -349,7 +349,7 @@ class StatusServer:
 
 
 def _part(view: StatusFacts, service: str) -> StatusFacts:
-    """Return the part of a view about a Service or namespace, or the view. Call it in a thread.
+    """Return a view's part about a Service or namespace, or the whole view. Call it in a thread.
 
     Raises:
         HTTPNotFound: The Service doesn't exist, or the namespace has no Services.

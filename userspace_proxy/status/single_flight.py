@@ -26,7 +26,7 @@ class _Flight(Generic[_T]):
 
 
 class SingleFlight(Generic[_T]):
-    """Computes one result at a time, and shares it among the requests that wait for it."""
+    """A computation of one result at a time, which the requests that wait for it share."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()

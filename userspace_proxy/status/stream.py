@@ -99,7 +99,8 @@ class OpenStreams:
         headers: Mapping[str, str] = NO_HEADERS,
         first: bytes = b"",
     ) -> web.StreamResponse:
-        """Send messages until the client disconnects; refuse if there are too many streams.
+        """Send messages until the client disconnects; refuse the request if there are too many
+        streams.
 
         Args:
             first: Sent immediately.

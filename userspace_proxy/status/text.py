@@ -7,8 +7,8 @@
 It also renders the rates of the busiest Service ports, for the command ``top``.
 
 Rule 1: a line about an object begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served,
-· not served by design, or because there is no endpoint for which clients would wait, or not known
-to be served (``PortFacts.neutral_reason``). Programs that add colours use only these marks.
+· not served by design, without an endpoint but also without waiting clients, or not known to be
+served (``PortFacts.neutral_reason``). Programs that add colours use only these marks.
 Rule 2: problems come first: problems of the node, causes that affect several Services, which the
 lines of the Services don't repeat, and problems of Service ports, in this order.
 Rule 3: the sentences are the same as on the page: this module only lays them out.
@@ -100,7 +100,7 @@ class TextLine:
     below: tuple[str, ...] = ()
     mark: str = ""
     shorter: tuple[str, ...] = ()
-    """A shorter text for the last cell, used if that is too long."""
+    """Shorter texts for the last cell, used if that is too long."""
 
 
 def prefers_text(accept: str, user_agent: str) -> bool:
@@ -132,8 +132,8 @@ def render_text(
     Args:
         selection: The Service ports and ignored Services, with their order; the page number is
             ignored.
-        is_wide: Show the addresses and endpoints of each Service port, and ignored Services.
-        has_node: Show the problems of the node.
+        is_wide: Whether to show the addresses and endpoints of Service ports, and ignored Services.
+        has_node: Whether to show the problems of the node.
         columns: The width of the terminal; 0: unlimited.
         incidents: The incidents of all Service ports, for a view that has only some of the ports;
             None: it has all of them.
@@ -481,7 +481,7 @@ def _ignored_line(item: IgnoredFacts) -> TextLine:
 
 
 def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
-    """Return how many Services or ports are ignored by design, and the usual reasons."""
+    """Return how many Services or ports are ignored by design, and the most frequent reasons."""
     words = plural(len(ignored), "Service or port", "Services or ports")
     # The short form omits the effect on clients.
     reasons = (say(item.cause, Form.SHORT) for item in ignored)
