@@ -3,7 +3,7 @@
     dataplane ──ConnectionFacts──┬▶ connection log: one line, at the end
                                  └▶ watchers: a line of JSON or text, or a row of the page
 
-Rule 1: these are the fields of the JSON; fields are only added, and have defaults.
+Rule 1: the JSON contains these fields; fields are only added, and have defaults.
 Rule 2: workers and watchers apply the same :class:`ConnectionFilter`.
 """
 
@@ -112,10 +112,9 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     in_range: bool = False
     """Whether the Service port is a range of ports; ``frontend`` contains the dialled port."""
     via: _Text = ""
-    """The load balancer that sent the client's address in a PROXY header; empty if there was
-    none."""
+    """The load balancer that sent the client's address in a PROXY header; empty without one."""
     endpoint: _Text = ""
-    """The endpoint that answered; empty if none did."""
+    """The endpoint that answered; empty if no endpoint did."""
     source: _Text = ""
     """The owner of the address that the endpoint sees: ``client`` or ``node``."""
     dials: _Count = 0
@@ -226,7 +225,7 @@ def failed_dials(
 
     Args:
         tried: The endpoints that failed; None: no endpoint failed.
-        answered: The endpoint that failed after it had answered; None if none did.
+        answered: The endpoint that failed after it had answered; None: no endpoint did.
     """
     failed = (tried or {}).items()
     return tuple(FailedDialFacts(str(one), code) for one, code in failed if one != answered)

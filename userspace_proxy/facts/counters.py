@@ -117,7 +117,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.unanswered_requests = 0
         """Connections that ended while another answer was due."""
         self.dials = Streak()
-        """Failed dials, except those that failed because of this node."""
+        """Failed dials, except dials that failed because of this node."""
         self.ends = Streak()
         """Connections that the endpoint ended, as in ``resets`` and ``empty``, or that the client
         left; a first byte on another connection is a success."""
@@ -125,7 +125,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         """Dials from client addresses that failed although the endpoint answers this node; an
         answer to one of these clients is a success if this process still remembers the client."""
         self.cuts = Streak()
-        """Connections as in ``endpoint_aborts``; a connection that both sides close is a
+        """Connections counted in ``endpoint_aborts``; a connection that both sides close is a
         success."""
         self.exclusions = Exclusions()
         """Connections counted in ``unanswered`` of clients that the endpoint ignores while it
@@ -312,8 +312,8 @@ class CounterTable:
 
     def __init__(self) -> None:
         self.has_news = False
-        """Whether anything may have been counted since this was last cleared, except in counters
-        that callers hold."""
+        """Whether anything may have been counted since this flag was last cleared, except in
+        counters that callers hold."""
         self.out_of_ports_at = _NEVER
         """Monotonic seconds at which ``out_of_ports`` last grew."""
         self.out_of_client_ports_at = _NEVER
@@ -404,7 +404,7 @@ class CounterTable:
         return taken
 
     def totals(self) -> EndpointCounters:
-        """Return the sums over all endpoints, including former ones."""
+        """Return the sums over all endpoints, including former endpoints."""
         sums = EndpointCounters()
         for counters in self._parts():
             sums.add(counters.figures())

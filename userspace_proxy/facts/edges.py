@@ -127,7 +127,7 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EdgesFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Which clients call which Services."""
+    """The edges: which clients call which Services."""
 
     edges: tuple[EdgeFacts, ...] = ()
     """The edges, the busiest first."""

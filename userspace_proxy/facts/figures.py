@@ -27,7 +27,7 @@ endpoints."""
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """How ``/metrics`` shows a figure."""
+    """The presentation of a figure in ``/metrics``."""
 
     kind: Literal["counter", "gauge", "histogram"]
     metric: str

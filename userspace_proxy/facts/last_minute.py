@@ -6,7 +6,7 @@
 Counters since startup hide current events, such as ten failures among a million connections. The
 present state hides recent events: an endpoint that crashes repeatedly answers in between.
 
-Rule 1: the fields are those of the JSON, and are summed; within a version, fields are only added.
+Rule 1: the JSON contains these fields, which are summed; within a version, fields are only added.
 Rule 2: a part expires as a whole, so sums decrease only every 5 s.
 Rule 3: memory is bounded: a Service port without clients keeps only the loss of its last endpoint.
 Rule 4: clients that leave are counted only if other clients left at another moment: when a client
@@ -87,7 +87,7 @@ class LastMinuteFacts(MinuteCounts, frozen=True, gc=False, kw_only=True):
     """Whether the previous state was ``partly answering``: half of the share at which this state
     begins is enough to keep it."""
     is_unusual: bool = False
-    """Whether ``unanswered_requests`` is unusual: before, few connections to these endpoints ended
+    """Whether ``unanswered_requests`` is unusual: few earlier connections to these endpoints ended
     like this."""
     have_left: bool = False
     """Whether the endpoints with most of the failures are no longer used: they were removed, or

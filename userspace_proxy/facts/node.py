@@ -37,7 +37,7 @@ class Problem(msgspec.Struct, frozen=True):
     family: str = ""
     side: str = ""
     code: CauseCode | None = None
-    """The code of its cause; None if it has none."""
+    """The code of its cause; None without a cause."""
     kind: str = ""
     """Identifies a problem of the node, without figures, so that it is constant while the problem
     lasts."""
@@ -185,7 +185,7 @@ class SteeringState(msgspec.Struct, frozen=True):
     ] = 0
     """The number of helper processes that crashed and were replaced."""
     unguarded: str = ""
-    """Why another process could take the proxy's ports after a crash; empty if none could."""
+    """Why another process could take the proxy's ports after a crash; empty if no process could."""
 
 
 class SyncFacts(msgspec.Struct, frozen=True):
@@ -194,7 +194,7 @@ class SyncFacts(msgspec.Struct, frozen=True):
     rounds: Annotated[int, counter("sync_rounds", "rounds", "Rounds of plan, diff and apply")] = 0
     failures: Annotated[int, counter("sync_failures", "rounds", "Rounds that failed")] = 0
     partial_failures: int = 0
-    """Failed rounds that should have written only changes."""
+    """The number of failed rounds that should have written only changes."""
     last_s: float = 0.0
     """How long the last round took, in seconds."""
     last_queued: float = 0.0
@@ -510,7 +510,7 @@ class PlanFacts(msgspec.Struct, frozen=True):
     form: int = 0
     """Version of the digests; only equal versions can be compared."""
     digest: str = ""
-    """Digest of all Services; empty if there is none yet, or the source has no EndpointSlices."""
+    """Digest of all Services; empty before it is known, or if the source has no EndpointSlices."""
     services: int = 0
     """Number of Services in the digest."""
     buckets: Sequence[str] = ()
@@ -528,11 +528,11 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     verdict: str = ""
     """The state in one sentence."""
     problems: Sequence[Problem] = ()
-    """Sorted by level, trouble first; within a level, the node's problems come first, then problems
-    of Service ports by name. Covers all Service ports, regardless of the selection."""
+    """The problems of the node and of all Service ports, regardless of the selection: trouble
+    first; within a level, problems of the node, then of Service ports, by name."""
     incidents: Sequence[IncidentFacts] = ()
     """The causes of Service ports that need attention, each once: the worst first, then the causes
-    that affect the most Services. Covers all Service ports, regardless of the selection; for a
+    that affect the most Services. They cover all Service ports, regardless of the selection; for a
     Service or a namespace, only the causes that affect it."""
     version: str = ""
     """The proxy's version."""
@@ -553,9 +553,9 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     sync: SyncFacts = SyncFacts()
     """The sync rounds."""
     last_state: LastStateFacts = LastStateFacts()
-    """The state that is kept for the next start."""
+    """The saved state, which is kept for the next start."""
     client_address: ClientAddressFacts = ClientAddressFacts()
-    """The client address that endpoints see."""
+    """Whether endpoints see client addresses, and why not."""
     tracking: TrackingFacts = TrackingFacts()
     """The kernel's connection tracking."""
     socket_lb: SocketLbFacts = SocketLbFacts()
@@ -572,7 +572,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     ] = ()
     """The selected Service ports: problems first, or in the order of ``sort``."""
     totals: TotalsFacts = msgspec.field(default_factory=TotalsFacts)
-    """Sums over all Service ports, including former ones."""
+    """Sums over all Service ports, including former Service ports."""
     ignored: Annotated[
         Sequence[IgnoredFacts], gauge("ignored", "", "Services and ports that get no listener")
     ] = ()

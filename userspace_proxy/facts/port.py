@@ -70,11 +70,11 @@ class EndpointVerdictFacts(TrafficByCause):
     code: CauseCode | None = None
     """Why the endpoint isn't used, as a code; null if it is ready or terminating."""
     weight: int = 0
-    """Its share of new connections, relative to the other weights; 0 if it gets none."""
+    """Its share of new connections, relative to other weights; 0 if it gets no new connections."""
     priority: int = 0
-    """0 is the highest; endpoints with a higher number serve only if no lower one can."""
+    """0 is the highest priority; endpoints with a higher number serve only if no lower one can."""
     is_standby: bool = False
-    """Whether the endpoint is on standby: usable, but an endpoint with a lower number is, too."""
+    """Whether the endpoint is on standby: usable, like another endpoint with a lower number."""
     starting: float | None = None
     """The fraction of its share during slow start, below 1; null if it has its full share."""
     preference: str = ""
@@ -117,7 +117,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
 
     @property
     def is_refused(self) -> bool:
-        """Whether the proxy never dials it: its address is reserved, or this node's."""
+        """Whether the proxy never dials it: its address is reserved, or belongs to this node."""
         return self.code is CauseCode.ENDPOINT_NOT_ALLOWED
 
     @property
@@ -156,7 +156,7 @@ class ClauseFacts(msgspec.Struct, frozen=True, gc=False):
 
 
 class StateFacts(msgspec.Struct, frozen=True, gc=False):
-    """How the clients of a Service port are served."""
+    """The state of a Service port: how its clients are served."""
 
     level: Level = Level.OK
     """``trouble``: this proxy, or something that it depends on, doesn't work; ``attention``:
@@ -182,7 +182,7 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_problem(self) -> bool:
-        """Whether some clients that should be served aren't."""
+        """Whether some clients that should be served aren't served."""
         return self.level is not Level.OK and not self.word.serves
 
 
@@ -200,8 +200,8 @@ class PortPlanFacts(PortFigures):
     protocol: str = ""
     """The protocol, ``TCP`` or ``UDP``."""
     side: str = ""
-    """Empty for all frontends, or for those inside the cluster; ``external`` or ``load balancer``
-    for frontends with a policy of their own."""
+    """Empty for all frontends, or for frontends inside the cluster; ``external`` or ``load
+    balancer`` for frontends with a policy of their own."""
     frontends: Sequence[FrontendFacts] = ()
     """The frontends, ClusterIPs first and node ports last."""
     endpoints: Sequence[EndpointFacts] = ()
@@ -218,7 +218,7 @@ class PortPlanFacts(PortFigures):
     balance: str = ""
     """How endpoints are chosen, in words; empty for round robin."""
     slow_start_s: float = 0.0
-    """Seconds until a new endpoint gets its full share of connections; 0 if it gets it
+    """Seconds until a new endpoint gets its full share of connections; 0 if it gets all of it
     immediately."""
     max_connections: int | None = None
     """The maximum number of connections from this node to each endpoint; null for no limit."""
@@ -303,7 +303,8 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     """Connections since startup that processes of this node opened and that were translated at
     connect(); null where that is impossible (``--socket-lb``)."""
     unanswered: Cause | None = None
-    """Why clients on the kernel path get no answer; null if they do, or without recent clients."""
+    """Why clients on the kernel path get no answer; null if they are answered, or there are
+    none."""
     state: StateFacts = StateFacts()
     """How the port's clients are served."""
 
@@ -315,7 +316,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def number(self) -> str:
-        """The port number of its first frontend, ``80``; empty without one."""
+        """The port number of its first frontend, ``80``; empty without a frontend."""
         return port_of(self.frontends[0].address) if self.frontends else ""
 
     @property
@@ -398,7 +399,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
 
 class TotalsFacts(PortFigures, kw_only=True):
-    """Figures of all Service ports together, including former ones.
+    """Figures of all Service ports together, including former Service ports.
 
     The fields mean the same as in :class:`PortFacts`.
     """

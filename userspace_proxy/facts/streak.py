@@ -55,7 +55,7 @@ class StreakPart(NamedTuple):
     """The last record of a late first byte; None if there was none."""
 
     def since(self, before: StreakPart) -> StreakPart:
-        """Return what was added since an earlier state of the streak."""
+        """Return the part that was added since an earlier state of the streak."""
         is_same = self.first_at == before.first_at
         return self._replace(failures=self.failures - before.failures if is_same else self.failures)
 
@@ -152,14 +152,14 @@ class Streak:
 
 
 class Exclusions(Streak):
-    """Clients whose connections an endpoint always closes without a byte, but not other clients'.
+    """Clients that an endpoint always disconnects without a byte, while it answers other clients.
 
         A ended ──▶ B answered ──▶ A ended ──▶ B answered ──▶ A ended     two in a row, of A
                                       └──▶ A answered: a success, as it ends connections by chance
 
     Rule 1: a connection counts if the endpoint has answered other clients since it closed the same
     client's previous connection. So the failure depends on the client, not on the time.
-    Rule 2: answering a client costs one check whether any client was excluded.
+    Rule 2: an answer costs only the check whether any client was excluded.
     Rule 3: each process sees only some of a client's connections, and counts only these.
     """
 
@@ -168,8 +168,8 @@ class Exclusions(Streak):
     def __init__(self) -> None:
         super().__init__()
         self.clients: dict[str, float] | None = None
-        """When the endpoint last closed each client's connection, the latest one last; None if
-        never."""
+        """When the endpoint last closed each client's connection, the latest one last; None if it
+        closed none."""
 
     def ended(self, client: str, now: float, failure: Failure, answered_at: float) -> None:
         """Record a connection that the endpoint closed without sending a byte.
