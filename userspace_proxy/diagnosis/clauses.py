@@ -6,7 +6,7 @@
     some endpoints fail · clients wait · clients of the last minute
 
 Rule 1: a rule decides which clauses are reported, and in which order; their rows contain the text.
-No code inspects a text.
+No code inspects the text.
 Rule 2: details that change with time alone (ages, counts) are appended to the clause when it is
 shown.
 Rule 3: "served", and the present tense, require that clients were answered in the last minute.
@@ -83,13 +83,13 @@ class ClauseRow(Generic[P]):
     words: Callable[..., str]
     """Returns the text."""
     hint: str | Callable[..., str] = ""
-    """The remedy, if no cause determines one."""
+    """The remedy, unless a cause determines it."""
     planned: Callable[..., str] | None = None
     """Returns the text for a plan; None if the text is the same."""
     is_dated: bool = False
     """Whether the clause is about a moment whose age is shown."""
     states: bool = True
-    """Whether the clause states its cause, if it has one, with all details."""
+    """Whether the clause states its cause, if any, with all details."""
 
     @cached_property
     def _parameters(self) -> Parameters:
@@ -191,7 +191,7 @@ def waiting_clients(waiting: int, longest_s: float, protocol: str) -> str:
 
 
 def _counted(ended: int, total: int, noun: str) -> str:
-    """Return in words the share of connections (flows) to endpoints that ended in this way."""
+    """Return in words how many of all connections (flows) to endpoints ended in some way."""
     if ended < total:
         return f"the last {noun if ended == 1 else plural(ended, noun)}"
     return f"{ended:,} of {plural(total, noun)}"
@@ -239,7 +239,7 @@ def not_looked_up(name: str) -> str:
 
 @clause()
 def would_wait(hold_s: float, cause: Cause) -> str:
-    """State that there is no endpoint, and that no client waits."""
+    """State how long clients would wait for an endpoint, and why there is none."""
     return f"clients would wait for an endpoint for {format_seconds(hold_s)}: {say(cause)}"
 
 
@@ -459,7 +459,7 @@ def ready(serving: int, standby: int, are_leaving: bool = False) -> str:
 
 @clause(is_dated=True)
 def none_answered_lately(has_kernel_path: bool = False) -> str:
-    """State that clients were answered earlier; the kernel may send other clients to endpoints."""
+    """State that no client was answered lately; the kernel may send other clients to endpoints."""
     where = "on the userspace path " if has_kernel_path else ""
     return f"{where}no client has been answered in the last minute"
 

@@ -87,7 +87,7 @@ class _Shown(NamedTuple):
     """The facts that are shown for a Service port in addition to its own facts."""
 
     cause: Cause | None
-    """Why clients of the port are refused: the port's own cause, or a better one."""
+    """Why clients of the port are refused: the port's own cause, or a more precise cause."""
     notes: tuple[Cause, ...] = ()
     of_endpoints: tuple[tuple[str, Cause], ...] = ()
     """Corrected causes of endpoints, by address."""

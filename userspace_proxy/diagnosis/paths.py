@@ -38,7 +38,7 @@ class PathView(NamedTuple):
     not_offloaded: Mapping[Frontend, str] = MappingProxyType({})
     """Frontends that aren't translated at connect(), each with the reason."""
     unanswered: Cause | None = None
-    """Why clients on the kernel path get no answer; None if they do, or none connected recently."""
+    """Why clients on the kernel path get no answer; None if none is known to fail."""
 
     def follow(self, chosen: PathDecision, at: float) -> PathView:
         """Return the view after a path took effect; an unchanged path keeps ``since``."""

@@ -34,8 +34,7 @@ _CHANGED_BY = {
 }
 # How many problems of one kind are listed separately; more are merged into one.
 _ALIKE = 3
-# How long the state must be unsaved before that is reported: if a disk is full only briefly, no
-# operator needs to act.
+# How long saving must fail to be reported: a disk that is full only briefly needs no action.
 _NOT_KEPT_S = 60.0
 
 

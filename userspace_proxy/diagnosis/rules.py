@@ -533,7 +533,7 @@ def has_notes(case: Case) -> PortVerdict | None:
 
 
 def about_to_lose_all(case: Case) -> PortVerdict | None:
-    """Report that all endpoints terminate."""
+    """Report that all usable endpoints terminate."""
     port = case.port
     if not all(endpoint.state == EndpointState.TERMINATING for endpoint in case.usable):
         return None
@@ -655,7 +655,7 @@ def _unused(port: PortFacts) -> Iterator[Clause]:
 def present_first(endpoints: Sequence[EndpointFacts]) -> Sequence[EndpointFacts]:
     """Return endpoints with current causes before others, each group by number of failures.
 
-    Endpoints that fail fast are ejected, so clients most often get the slow failures.
+    Endpoints that fail fast are ejected, so clients most often see the slow failures.
     """
     return sorted(endpoints, key=lambda one: (one.is_past, -(one.cause.count if one.cause else 0)))
 

@@ -92,14 +92,14 @@ def _left(endpoints: Endpoints) -> _Failures:
 
 
 def _cuts(endpoints: Endpoints) -> _Failures:
-    """Yield connections that broke off after a byte, including the last one."""
+    """Yield connections that broke off after a byte, including the last connection."""
     for verdict, counters in endpoints:
         if counters.cuts.part.failures:
             yield counters.cuts, verdict
 
 
 def _late(endpoints: Endpoints) -> _Failures:
-    """Yield flows answered after two seconds, and causes of delayed connections."""
+    """Yield flows answered after two seconds, and failed dials that delayed connections."""
     for verdict, counters in endpoints:
         if counters.late and counters.ends.part.failure is Failure.NO_DATAGRAM:
             yield counters.ends, verdict

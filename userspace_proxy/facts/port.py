@@ -303,8 +303,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     """Connections since startup that processes of this node opened and that were translated at
     connect(); null where that is impossible (``--socket-lb``)."""
     unanswered: Cause | None = None
-    """Why clients on the kernel path get no answer; null if they are answered, or there are
-    none."""
+    """Why clients on the kernel path get no answer; null if none is known to fail."""
     state: StateFacts = StateFacts()
     """How the port's clients are served."""
 

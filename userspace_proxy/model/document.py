@@ -59,7 +59,7 @@ class Document:
     aliased_nodes: int = field(default=0, compare=False)
     """The number of values to which aliases refer, in this and all previous documents."""
     mistakes: tuple[TextError, ...] = field(default=(), compare=False)
-    """Duplicate keys, of which the last is used, and ambiguous values, sorted by line."""
+    """Duplicate keys (the last one is used) and ambiguous values, sorted by line."""
 
     @property
     def line(self) -> int:
@@ -139,7 +139,7 @@ def split_documents(text: str) -> list[Part]:
 
 
 def parse_documents(text: str, *, place: str) -> list[Document]:
-    """Read all documents of YAML or JSON text except empty ones.
+    """Return all documents of YAML or JSON text except empty ones.
 
     Raises:
         TextError: ``{place}:{line}: …``, always one line.

@@ -83,7 +83,7 @@ class NameState(enum.Enum):
     FORBIDDEN = "forbidden"
     """One of the name's addresses must not be dialled."""
     NO_ADDRESS = "no address"
-    """The name has addresses, but none of this family."""
+    """The name has addresses, but no address of this family."""
 
 
 _NEVER_LOOKED_UP = (NameState.NOT_ALLOWED, NameState.NETWORKS_UNKNOWN, NameState.TOO_MANY)
@@ -121,7 +121,7 @@ class Lookup(NamedTuple):
     ttl_s: float = 0.0
     """How long the addresses are valid."""
     why: str = ""
-    """Why there is no address, as a clause; empty if there is one."""
+    """Why there is no address, as a clause; empty if there is an address."""
 
 
 def read_endpoint_names(text: str) -> tuple[EndpointName, ...]:
@@ -161,5 +161,5 @@ def read_host(text: str) -> str:
 
 
 def is_below(host: str, suffixes: tuple[str, ...]) -> bool:
-    """Return whether a name equals one of the suffixes or is a subdomain of one."""
+    """Return whether a name equals one of the suffixes or is a subdomain of a suffix."""
     return any(host == suffix or host.endswith(f".{suffix}") for suffix in suffixes)

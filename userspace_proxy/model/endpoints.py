@@ -37,7 +37,7 @@ class Endpoint:
     weight: int = DEFAULT_WEIGHT
     """The weight that sets its share of new connections; 0 if it gets no new connections."""
     priority: int = 0
-    """0 is the highest; an endpoint is on standby while a lower number is usable."""
+    """0 is the highest priority; an endpoint is on standby while a lower number is usable."""
     pod: str = ""
     """Name of its pod, always valid because it becomes part of a URL; empty if names of pods aren't
     read, if it is unknown, or if the endpoint isn't a pod."""

@@ -36,7 +36,7 @@ def parse_first(text: str, *, place: str) -> Document | None:
 
 
 class _Lenient(Reader):
-    """Builds the values that kubectl would build."""
+    """A reader that builds the values that kubectl would build."""
 
     def _value_of(self, event: events.ScalarEvent, line: int) -> Any:
         tag = event.tag or ""

@@ -35,7 +35,7 @@ class NodeLink(NamedTuple):
     number: int
     name: str
     kind: str
-    """As ``ip -details link`` shows it: ``veth``, ``bridge``; empty for hardware."""
+    """The kind, as ``ip -details link`` shows it: ``veth``, ``bridge``; empty for hardware."""
     master: int = 0
     """The index of the bridge that it is a port of; 0 for none."""
     calls_iptables: bool = False
@@ -63,7 +63,7 @@ class NodeRoute(NamedTuple):
 
 
 class NextHop(NamedTuple):
-    """Where a node sends packets to an address: to its host, or to a gateway."""
+    """The next hop of packets to an address: its host, or a gateway."""
 
     interface: str
     gateway: str = ""

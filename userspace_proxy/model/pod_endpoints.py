@@ -105,7 +105,7 @@ def read_pod(wire: WirePod) -> PodEndpoint:
     """Convert a Pod.
 
     Raises:
-        FieldError: It has no name, or its annotation is invalid.
+        FieldError: The Pod has no name, or its annotation is invalid.
     """
     spec, status = wire.spec or WirePodSpec(), wire.status or WirePodStatus()
     addresses = [item.ip for item in status.pod_ips or ()] or [status.pod_ip]

@@ -32,7 +32,7 @@ class PodState:
 
 
 def read_pods(items: Iterable[bytes]) -> tuple[PodState, ...]:
-    """Read the pods in the items of an API list, sorted by name.
+    """Return the pods in the items of an API list, sorted by name.
 
     Raises:
         FieldError: An item isn't a pod.

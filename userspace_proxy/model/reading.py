@@ -192,7 +192,7 @@ def read_node(wire: WireNode) -> Node:
     """Convert a Node.
 
     Raises:
-        FieldError: It has no name.
+        FieldError: The Node has no name.
     """
     taints = (wire.spec and wire.spec.taints) or ()
     addresses = (wire.status and wire.status.addresses) or ()

@@ -375,7 +375,7 @@ class WirePod(_Wire, frozen=True):
     status: WirePodStatus | None = None
 
     def condition(self, type_: str) -> WireCondition:
-        """Return a condition; an empty one if there is none of that type."""
+        """Return the condition of a type; an empty condition if there is none."""
         conditions = (self.status and self.status.conditions) or ()
         return next((c for c in conditions if c.type == type_), WireCondition())
 

@@ -32,7 +32,7 @@ DOCUMENTS_MAX = 100_000
 TOO_MANY_DOCUMENTS = f"it has more than {DOCUMENTS_MAX:,} documents", "split the file"
 """The error for a text with more documents, and its remedy."""
 MISTAKES_MAX = 10_000
-"""The maximum number of mistakes in one document; a document with more is rejected."""
+"""The maximum number of mistakes in one document; a document with more mistakes is rejected."""
 NOT_UTF_8 = "\ufdd0"
 """Replaces bytes that aren't UTF-8: a Unicode noncharacter, which no valid text contains."""
 NOT_UTF_8_HERE = "it is not UTF-8 here", "save the file as UTF-8"

@@ -99,8 +99,7 @@ class OpenStreams:
         headers: Mapping[str, str] = NO_HEADERS,
         first: bytes = b"",
     ) -> web.StreamResponse:
-        """Send messages until the client disconnects, or refuse the request at the limit of
-        streams.
+        """Send messages until the client disconnects; refuse the request at the limit of streams.
 
         Args:
             first: Sent immediately.
