@@ -32,7 +32,7 @@ from ..model.reading import LABEL_SERVICE_NAME
 P = ParamSpec("P")
 
 FEW = 2
-"""So few connections prove nothing: they may be new, or probes of ``explain``, without data."""
+"""The number of connections up to which silence proves nothing: they may be new, or probes."""
 
 
 class Clause(NamedTuple):
@@ -422,7 +422,7 @@ def others_answered(count: int) -> str:
 
 
 may_be_reset = before_cause("may_be_reset", "clients may be reset: ")
-"""States which resource of this node new connections lack."""
+"""States which resource this node lacks for new connections."""
 
 
 not_all_served = before_cause("not_all_served", "not all clients are served: ")

@@ -39,7 +39,7 @@ MANY_ENDS = 3
 """The number of consecutive connections without a byte after which an endpoint counts as failing:
 fewer are normal, unless there were no other connections."""
 _ENDS_AT_TIMES = 20
-"""The same number for an endpoint that answers at times: an endpoint that closes half of its
+"""The same number for an endpoint that answers sometimes: an endpoint that closes half of its
 connections at random often closes three in a row, but twenty only once in a million."""
 DENIALS = 3
 DENIALS_S = 5.0
@@ -116,7 +116,7 @@ def becomes_past(view: PortFacts, clock: Clock) -> bool:
 
 
 def is_quiet(view: PortFacts, clock: Clock) -> bool:
-    """Return whether no client was answered for a while."""
+    """Return whether no client has been answered for a minute, although clients were before."""
     is_known = view.sent_at > 0 and view.path is not DataPath.KERNEL
     return is_known and clock.unix(clock.now) - view.sent_at >= LAST_MINUTE_S
 

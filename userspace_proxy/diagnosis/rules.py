@@ -233,7 +233,7 @@ def held_while_all_fail(case: Case) -> PortVerdict | None:
 
 
 def some_are_denied(case: Case) -> PortVerdict | None:
-    """Report that an endpoint answers this node or other clients, but not some clients."""
+    """Report an endpoint that ignores some clients, but answers this node or other clients."""
     if not case.all_fail:
         return None
     denials = [

@@ -537,7 +537,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     version: str = ""
     """The proxy's version."""
     commit: str = ""
-    """The commit that it was built from, abbreviated; empty if unknown."""
+    """The commit that the proxy was built from, abbreviated; empty if unknown."""
     is_compiled: bool = False
     """Whether the data plane is compiled, as in the image."""
     node: str = ""

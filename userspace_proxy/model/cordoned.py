@@ -32,7 +32,7 @@ class Cordoned:
         return self._of.get(service, frozenset())
 
     def lead(self, service: ServiceKey, serving: Serving) -> Serving:
-        """Return a ``Serving`` without cordoned endpoints, usually the unchanged one."""
+        """Return a ``Serving`` without cordoned endpoints; it is usually unchanged."""
         cordoned = self._of.get(service)
         # Without ``hold``, clients would be refused instead of waiting.
         if not cordoned or serving.handling.hold is None:

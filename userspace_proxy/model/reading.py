@@ -224,7 +224,7 @@ def name_of(metadata: Metadata) -> str:
 
 def namespace_of(metadata: Metadata) -> str:
     """Return the namespace of an object, by default ``default``."""
-    # Intern the namespace, because thousands of objects have the same one.
+    # Intern the namespace, because thousands of objects have the same namespace.
     return intern(metadata.namespace or "default")
 
 

@@ -103,7 +103,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
     def newcomers(self, before: Container[SocketAddress]) -> list[SocketAddress]:
         """Return the new endpoints whose priority already had an endpoint.
 
-        Only these can start slowly, because other endpoints take the rest of the connections.
+        Only these endpoints can start slowly, because others take the rest of the connections.
         """
         standbys = dict(self.standbys)
         shared = {standbys.get(e, 0) for e in self.all_endpoints if e in before}

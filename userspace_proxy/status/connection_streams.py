@@ -30,7 +30,7 @@ from .sampling import RenderThread
 from .stream import OpenStreams
 
 _QUIET_S = 2.0
-# The maximum number of rows per event: a browser gets four events per second.
+# The maximum number of rows per event: a browser receives four events per second.
 ROWS_AT_ONCE = 50
 EDGES_SHOWN = 20
 

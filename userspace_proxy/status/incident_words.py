@@ -44,7 +44,7 @@ def headline(incident: IncidentFacts, now: float) -> str:
 
 
 def client_effects(incident: IncidentFacts, now: float) -> Iterator[str]:
-    """Yield the effects on clients as clauses; none if nothing was counted."""
+    """Yield the effects on clients as clauses; nothing if nothing was counted."""
     cause = cause_of(incident)
     if times := format_times(cause.count, cause.last_at, now):
         yield f"seen {times.strip(' ()')}"

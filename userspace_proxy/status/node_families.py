@@ -175,7 +175,7 @@ def _problems(view: StatusFacts) -> Family:
 
 
 def _worker_families(view: StatusFacts) -> Iterator[Family]:
-    """Yield the metrics of each worker process; nothing without workers."""
+    """Yield the metrics of each worker process, if there are any workers."""
     if not view.workers:
         return
     workers = {f'{{worker="{worker.index}"}}': worker for worker in view.workers}

@@ -160,7 +160,7 @@ class Observing:
         self._edges.add(calls, left_out, self._clock(), pod_of)
 
     def edges(self, wanted: ConnectionFilter) -> EdgesFacts:
-        """Return which clients call which Services, only for Services that a filter selects."""
+        """Return the edges of the Services that a filter selects: which clients call them."""
         return self._edges.facts(wanted.takes_service)
 
 

@@ -76,7 +76,7 @@ class Search:
 
     @property
     def unknown(self) -> str:
-        """An error about the first unknown state, with a similar one; empty if there is none."""
+        """An error about the first unknown state, with a similar state; empty if all are known."""
         for term in self.terms:
             if term.key == "is" and not any(state.startswith(term.text) for state in STATES):
                 known = ", ".join(filter(None, STATES))
