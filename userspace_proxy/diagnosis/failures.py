@@ -255,7 +255,7 @@ def without_silence(port: PortFacts) -> Sequence[EndpointFacts]:
 
 
 def _is_silence(cause: Cause) -> bool:
-    # In the past tense, earlier failures aren't stated.
+    # A cause in the past tense doesn't state earlier failures.
     is_first = cause.before is None or cause.when is When.PAST
     return cause.code is CauseCode.ENDPOINT_SENDS_NOTHING and is_first
 

@@ -58,7 +58,7 @@ def state_of(port: PortFacts, verdict: PortVerdict) -> StateFacts:
     if causes:
         hint, code = remedy(causes[0]), causes[0].code
     else:
-        # The deciding clause comes last.
+        # Search backwards, because the deciding clause comes last.
         hints = [clause.hint for clause in reversed(verdict.clauses)]
         hint, code = next(filter(None, hints), ""), None
     return StateFacts(verdict.level, verdict.state, joined(texts), causes, hint, code, clauses)
@@ -70,7 +70,7 @@ def _known(port: PortFacts, verdict: PortVerdict) -> tuple[Cause, ...]:
     endpoints = [endpoint.cause for endpoint in present_first(failed)] if failed else ()
     others = (port.cause, *endpoints, *denied(port), *port.client_mistakes, *port.notes)
     known: dict[object, Cause] = {}
-    # A note may equal the cause, which is already shown.
+    # Skip duplicates: a note may equal a cause that is already shown.
     for cause in (*verdict.causes, *others):
         if cause is not None:
             known.setdefault(cause.fact, cause)
@@ -122,7 +122,7 @@ def diagnose(
         cause = port.cause
         if cause is not None and cause.code is CauseCode.NO_SLICE:
             cause = slices.get(key, cause)
-        # The cause of the port may contain the note.
+        # Omit notes that the cause of the port contains.
         own = tuple(note for note in notes.pop(key, ()) if not says(cause, note))
         of_endpoints = _of_one_side(port, answered)
         judged.append(_judged(port, _Shown(cause, own, of_endpoints), judge))

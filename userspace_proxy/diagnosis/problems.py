@@ -21,7 +21,7 @@ from .paths import problems_of_kernel
 # The share of descriptors in use from which on a warning is shown, so that an operator can raise
 # the limit before accepting has to pause.
 _DESCRIPTORS_SHORT = 0.9
-# How many repairs in a minute are reported as a problem; a single one usually follows a firewall
+# How many repairs in a minute are reported as a problem; a single repair usually follows a firewall
 # restart.
 _AGAIN = 3
 _CHANGED_BY = {

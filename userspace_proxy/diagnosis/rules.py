@@ -79,7 +79,7 @@ class Case:
         """Whether each usable endpoint failed when a client last dialled it."""
         self.is_calm = not (port.stalled or any(port.last_minute.counts()[1:]))
         """Whether all clients of the last minute were answered in time."""
-        # Cost: nearly all rules for failing endpoints read these values.
+        # Cost: computed once, because nearly all rules for failing endpoints read these values.
         self.causes = [e.cause for e in self.failing if e.cause is not None]
         """The causes of failing endpoints, in the endpoints' order."""
         codes = {e.cause.code if e.cause is not None else None for e in self.failing}
@@ -122,7 +122,7 @@ def not_served(case: Case) -> PortVerdict | None:
     missed = [frontend for frontend in port.frontends if not frontend.is_reached]
     is_partly = 0 < len(missed) < len(port.frontends)
     state = PortState.PARTLY_SERVED if is_partly else PortState.NOT_SERVED
-    # The problem of a listener names the address.
+    # The problem of a listener already names the address.
     place = _place(missed) if is_partly and port.is_unsteered else ""
     cause = not_listening(port.problem, port.hint, port.taken_by)
     other = other_cause(port)
@@ -243,7 +243,7 @@ def some_are_denied(case: Case) -> PortVerdict | None:
     ]
     if not denials:
         return None
-    # The endpoint answers other clients.
+    # If there are connections, the endpoint answers other clients.
     lead = said.get_no_answer(bool(case.port.connections))
     clauses = tuple(_why(case.failing, denials[0]))
     return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, clauses, (denials[0],), lead)

@@ -293,7 +293,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     if but and (minute.cause is None or minute.cause.code in but):
         return None
     if _are_mostly_late(minute):
-        # The cause is about late clients.
+        # The cause is about late clients, not about failed clients.
         why = None
     elif minute.queued and minute.queued == _most(minute):
         is_limited = port.max_connections is not None and port.usable

@@ -175,7 +175,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     @property
     def is_unanswered(self) -> bool:
         """Whether the client sent bytes, and left before the endpoint sent any."""
-        # A datagram can be empty.
+        # A datagram can be empty, so a flow may have an answer without bytes.
         has_sent = self.sent_bytes > 0 or (self.kind == "flow" and self.first_byte_s is not None)
         is_late = self.code == CauseCode.ENDPOINT_ANSWERS_LATE
         return self.received_bytes > 0 and (is_late or not has_sent)

@@ -43,7 +43,7 @@ class Counters:
     def add(self, figures: Iterable[int]) -> None:
         """Add numbers in the order of ``names``; raise ValueError if their count is wrong."""
         for (part, last), figure in zip(self._places, figures, strict=True):
-            # Cost: most counters of most endpoints are 0.
+            # Cost: skip zeros, because most counters of most endpoints are 0.
             if figure:
                 counters = getattr(self, part) if part else self
                 setattr(counters, last, getattr(counters, last) + figure)

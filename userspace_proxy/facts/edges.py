@@ -28,8 +28,8 @@ CALLS_MAX = 4096
 EDGES_MAX = 500
 # The maximum number of edges per Service port: a load balancer may have any number of clients.
 EDGES_OF_A_PORT = 100
-# After this time without a call, another client may replace an edge. It also limits how many series
-# a metric gets in a day.
+# After this time without a call, another client may replace an edge. This also limits how many
+# series a metric gets in a day.
 STALE_S = 3600.0
 _KEY_MAX = 1024
 

@@ -52,7 +52,7 @@ class Durations:
         """Add the counts of another process, which have the same bounds."""
         for index, count in enumerate(counts):
             self.count += count
-            # Most counts are 0.
+            # Skip zeros, because most counts are 0.
             if index and count:
                 self._add_slow(index, count)
         self.seconds += seconds

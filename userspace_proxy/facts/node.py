@@ -683,7 +683,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
             [item for item in self.ignored if item.is_conflict or item.service in also],
             [check for check in self.health_checks if check.problem or check.service in also],
         )
-        # Durations of iterations change all the time, so a stream would always contain them.
+        # Omit durations of iterations: they always change, so a stream would always contain them.
         part.workers = [
             msgspec.structs.replace(one, iterations=(), iterations_s=0.0) for one in self.workers
         ]

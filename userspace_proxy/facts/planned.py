@@ -40,7 +40,7 @@ def in_order(plan: PortPlan) -> Sequence[Frontend]:
     """Sort frontends for display, without ports that are within a range of the same address."""
     shown, ranges = plan.frontends, [one for one in plan.frontends if one.last]
     for asked in plan.serving.ranges:
-        # The ports of the range that are separate frontends.
+        # Find the ports of the range that are separate frontends.
         each = [one for one in plan.frontends if not one.last and asked.offset(*one.address)]
         ranges += [replace(one, port=asked.first, last=asked.last) for one in each[:1]]
     if ranges:

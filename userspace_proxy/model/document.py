@@ -41,8 +41,8 @@ _UNDECODED = re.compile("[\ud800-\udfff]+")
 _BLANKS = ("", " ", "\t", "\r", "\n")
 _BREAKS_OF_YAML = ("\x85", "\u2028", "\u2029")
 _BREAKS_OF_YAML_ESCAPED = {ord(each): f"\\u{ord(each):04x}" for each in _BREAKS_OF_YAML}
-# Text with these isn't split: directives, which belong to the next document, and YAML's other line
-# breaks, which count as lines.
+# Text that contains one of these isn't split: directives, which belong to the next document, and
+# YAML's other line breaks, which count as lines.
 _UNSPLIT = ("\n%", *_BREAKS_OF_YAML)
 
 
@@ -243,7 +243,7 @@ def _join_surrogates(escape: re.Match[str]) -> str:
 def _unreadable(exc: yaml.reader.ReaderError, text: str) -> tuple[int, str]:
     """Return the line and the description of a character that YAML doesn't allow."""
     before = text[: exc.position]
-    if exc.encoding != "unicode":  # The C parser counts bytes, the Python one characters.
+    if exc.encoding != "unicode":  # The C parser counts bytes, the Python parser characters.
         before = text.encode()[: exc.position].decode(errors="ignore")
     return _line_after(before), f"not YAML: character U+{exc.character:04X}: {exc.reason}"
 
@@ -258,7 +258,7 @@ def _syntax_error(exc: yaml.MarkedYAMLError, text: str, place: str, lines_before
     if begun != line:
         context += f" begun in line {begun + lines_before}"
     words = ", ".join(" ".join(part.split()) for part in (context, exc.problem) if part)
-    # The parser calls a tab a "character that cannot start any token".
+    # Mention tabs: the parser calls a tab a "character that cannot start any token".
     written = lines[line - 1]
     indent = written[: len(written) - len(written.lstrip())]
     hint = "indent with spaces, not tabs" if "\t" in indent else ""

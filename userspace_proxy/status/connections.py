@@ -39,8 +39,8 @@ REQUEST_S = 60.0
 # The size of a chunk: as many bytes as a transport buffers before it pauses its writer.
 CHUNK_BYTES = 64 * 1024
 # How many bytes all clients of a server together may leave unread. The JSON of 10,000 Services with
-# 20 endpoints each takes 75 MiB, their metrics less. A few clients read both at a time; no other
-# answer needs more than a chunk.
+# 20 endpoints each takes 75 MiB, and their metrics less. A few clients may read both at a time;
+# other answers fit into a chunk.
 UNREAD_BYTES = 128 * 1024 * 1024
 
 CallLater = Callable[[float, Callable[[], object]], asyncio.TimerHandle]

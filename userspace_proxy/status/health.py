@@ -52,7 +52,7 @@ def answer_healthz(view: StatusFacts, now: float) -> HealthAnswer:
         view.is_ready
         and view.node_is_eligible
         and is_working(view, now)
-        # Probes still get through while the kernel drops all other new connections.
+        # Probes may still get through while the kernel drops most new connections.
         and not view.tracking.is_dropping
     )
     return _answer(view, now, is_healthy=is_healthy, extra={"nodeEligible": view.node_is_eligible})

@@ -14,7 +14,7 @@ from ..causes.say import Form, say
 from ..facts import IncidentFacts
 from ..facts.units import format_times, plural
 
-# From this age on, a time of day alone could be yesterday's.
+# From this age on, the date is shown, because a time of day could be yesterday's.
 _DAY_S = 12 * 3600.0
 
 

@@ -32,7 +32,7 @@ PERIOD_S = 1.0
 SHARE = 0.25
 """The share of the event loop's time that views for requests may take; samples may take the
 same."""
-# The interval at which workers report anyway.
+# The interval of workers' reports.
 _RECORD_S = 5.0
 _FOLLOWED_S = 60.0
 # The maximum age of a sample that a request gets: a reader doesn't notice the delay.

@@ -51,7 +51,7 @@ SORTS: dict[str, _Order] = {
 def with_query(path: str, query: Mapping[str, object]) -> str:
     """Return an address with a query string of all values that aren't empty."""
     given = {name: str(value) for name, value in query.items() if value}
-    # An address can't contain surrogates, and no name contains one.
+    # Replace surrogates, which an address can't contain; no name contains one.
     return f"{path}?{urlencode(given, safe=',:/', errors='replace')}" if given else path
 
 
@@ -158,7 +158,7 @@ def select(view: StatusFacts, selection: Selection, history: History = IDLE) -> 
     """Return the part of a view that a request selects."""
     search = Search.parse(selection.q)
     ports = list(view.ports)
-    # Cost: a tenth of the time that the page of ten thousand Services takes.
+    # Cost: with ten thousand Services, a search takes a tenth of the page's time.
     if search.terms:
         ports = [
             port

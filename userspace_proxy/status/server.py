@@ -97,7 +97,7 @@ class StatusServer:
         self._streams = Streams(self._sampler)
         self._observing = observing or Observing()
         self._connections = ConnectionStreams(self._observing, self._views.take)
-        # Waiting requests share answers: one for 10,000 Services takes seconds and up to 75 MiB.
+        # Waiting requests share an answer: 10,000 Services take a few seconds and up to 75 MiB.
         self._pages: SingleFlight[MetricsPage] = SingleFlight()
         self._answers: SingleFlight[bytes] = SingleFlight()
         self._parts: SingleFlight[StatusFacts] = SingleFlight()

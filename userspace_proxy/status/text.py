@@ -313,7 +313,7 @@ def _kernel_lines(view: StatusFacts, columns: int) -> Iterator[str]:
 def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[TextLine]:
     # A Service whose address is taken has its own line.
     problems = (p for p in problems_of_node(view, now) if p.code is not CauseCode.ADDRESS_TAKEN)
-    # Group problems by remedy: all mistakes in manifests have the same one.
+    # Group problems by remedy: all mistakes in manifests have the same remedy.
     for (level, hint), same in itertools.groupby(problems, lambda p: (p.level, p.hint)):
         texts = [problem.what for problem in same]
         if not is_full and len(texts) > _ALIKE_SHOWN + 1:
