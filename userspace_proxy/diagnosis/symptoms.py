@@ -3,7 +3,7 @@
     counts ──▶ Symptom: which clients fail, the share that is reported, with which endpoint
                   └──▶ "12 of 20 connections failed in the last minute: 10.244.0.9:8080 refused …"
 
-Rule 1: few failures aren't reported; many failures are, regardless of the current state.
+Rule 1: a few failures aren't reported; many failures are, regardless of the current state.
 Rule 2: a report ends only once the share of failures has halved.
 Rule 3: the cause is of the most frequent kind, and of the endpoint with most of these failures.
 """

@@ -116,7 +116,7 @@ class Handling:
         return self.hold or (None if self.max_connections is None else AT_LIMIT)
 
     def of(self, protocol: Protocol) -> Handling:
-        """Return the settings for ports of a protocol: only TCP has a PROXY header."""
+        """Return the settings for ports of a protocol: only TCP connections have a PROXY header."""
         if protocol is Protocol.TCP or self.proxy_protocol is None:
             return self
         return replace(self, proxy_protocol=None)

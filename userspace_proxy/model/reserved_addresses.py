@@ -67,7 +67,7 @@ class _Row(NamedTuple):
     """The value of the masked bits."""
     words: str
     is_for_names: bool
-    """Whether only DNS names must not resolve to it; other endpoints may have it."""
+    """Whether it is reserved only for DNS names; endpoints in slices may have it."""
 
     def contains(self, packed: bytes) -> bool:
         size = len(self.packed)

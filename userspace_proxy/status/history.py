@@ -143,7 +143,7 @@ class _Scale:
         return bool(self._covered[self.tick % STEPS])
 
     def note(self, samples: Counted, at: float, *, is_covered: bool) -> None:
-        """Add a sample; if this step already has a sample, record only a gap, if any."""
+        """Add a sample; if this step already has a sample, record at most a gap."""
         if not self.tick:
             self._began = at
         elapsed_s = at - self.at

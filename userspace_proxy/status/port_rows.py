@@ -58,7 +58,7 @@ class Expanded:
     admits: str
     """The admitted networks, in words; empty if all or none are admitted."""
     path: str
-    """The path of new connections, since when and why, in words; empty for the default path."""
+    """The path of new connections, its age and its reason, in words; empty for the default path."""
     counted: str
     """How many connections the kernel sent straight to endpoints, as far as known, in words; or
     empty."""
