@@ -1,4 +1,4 @@
-"""Holds nftables tables besides steering's; the kernel removes them when this process exits.
+"""Owns nftables tables other than steering tables; the kernel removes them with this process.
 
     ConntrackHold   keeps connection tracking enabled while another program flushes all rules
     Untracked       admits connections to the status ports while the conntrack table is full

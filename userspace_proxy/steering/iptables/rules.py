@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ...model import Frontend, Protocol, pack_ip
 from ..names import PREFIX as PREFIX
 
-# For a named proxy, the label is added (names). The first two chains jump to the tree of chains.
+# The names without the label of a named proxy. The first two chains jump to the tree of chains.
 PRE = "UPROXY-PRE"
 OUT = "UPROXY-OUT"
 TCP = "UPROXY-TCP"
@@ -182,7 +182,7 @@ def make_guard(
     is_ipv6: bool = False,
     checks_sockets: bool = True,
 ) -> PortGuard:
-    """Return the guard for ports.
+    """Return the rules that guard ports.
 
     Steered packets are admitted only to transparent sockets, which require a privilege, because
     after a crash any process may listen on the ports. TCP without a socket is also admitted: the

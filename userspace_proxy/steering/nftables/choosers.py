@@ -1,4 +1,4 @@
-"""The chains that choose an endpoint, as messages.
+"""The chains that choose an endpoint, as netlink messages.
 
     choose-1-of-3-ip         counts, draws a number, translates to its endpoint; shared
     hash-4-of-128-ip         the same, but the client's address decides the number
@@ -35,7 +35,7 @@ from ..base import Affinity, KernelTarget
 from .rules import DIALLED, IS_FAMILY
 
 # The maximum number of affinity entries, each of which takes about 100 bytes of kernel memory.
-# Beyond it, further clients have no affinity.
+# Once it is reached, further clients have no affinity.
 PINS_MAX = 1 << 18
 # The seed of the hash. It differs from other programs' seeds, because behind a load balancer with
 # the same hash only a few slots would be used.
@@ -83,7 +83,7 @@ class Chooser(NamedTuple):
     """Whether the client's address, not chance, decides the choice, as in
     :class:`.KernelTarget`."""
     span: tuple[int, int] | None = None
-    """The first and last port of a range, whose endpoints have the port for the first one."""
+    """The first and last port of a range; the endpoints' ports belong to the first port."""
 
 
 class ChooserChain(NamedTuple):
@@ -160,7 +160,7 @@ def _add_endpoint(
 def write_without_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[bytes]:
     """Return the messages that delete an unused chooser's chains."""
     writer = TableWriter(table)
-    # First flush the chain whose rules jump to the others.
+    # First flush the chain whose rules jump to the other chains.
     for name in chains_of(chooser, chain):
         writer.flush_chain(name)
     for name in chains_of(chooser, chain):
