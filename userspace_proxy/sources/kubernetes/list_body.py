@@ -26,7 +26,7 @@ _BLANKS = re.compile(rb"[ \t\r\n]*")
 
 
 class _Next(enum.Enum):
-    """What comes next in the body."""
+    """The element that is expected next in the body."""
 
     LIST = "the list"
     FIRST_KEY = "a key, or the end of the list"

@@ -10,7 +10,7 @@ import ssl
 def describe(exc: BaseException) -> str:
     """Return the reason for a failed request, on one line.
 
-    aiohttp wraps the system's errors, some of them twice; the innermost is the most precise.
+    aiohttp wraps the system's errors, some of them twice; the innermost error is the most precise.
     """
     from aiohttp import ClientHttpProxyError, ClientPayloadError, ServerDisconnectedError
 

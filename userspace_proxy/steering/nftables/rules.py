@@ -56,7 +56,7 @@ DIALLED = {
 }
 # The match for a SYN. It isn't "tcp flags syn", which doesn't match a SYN with FIN or RST.
 SYN = x.TCP + x.match(x.TCP_FLAGS, 0x02, mask=0x12)
-# If there is no socket, the expression doesn't match, and the kernel's own stack refuses the packet.
+# If there is no socket, the expression doesn't match, and the kernel's stack refuses the packet.
 TO_OTHER_SOCKET = x.match(x.SOCKET_TRANSPARENT, 0)
 
 MAPS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
