@@ -123,7 +123,7 @@ class OneServiceReader:
         return OneService(self._client.url, snapshot, next(iter(targets), ()), pods)
 
     async def _read_elsewhere(self, key: ServiceKey, named: Mapping[str, str]) -> None:
-        """Read slices and Services with this name in other namespaces; use both lists or neither."""
+        """Read Services and slices of this name in other namespaces; use both lists or neither."""
         others: list[bytes] = []
         name = {"fieldSelector": f"metadata.name={key.name}"}
         if await self._ask(SERVICES, SERVICES.path, name, others.extend) is not None:

@@ -4,8 +4,8 @@
 
 Rule 1: while a file has a problem, its objects aren't removed: an object broken by an edit, even in
 its name, keeps its last valid form.
-Rule 2: of two objects with the same name, the first one is used, by file name and place in the
-file.
+Rule 2: of two objects with the same name, the first one is used, in the order of file names and of
+places in the file.
 Rule 3: endpoints in slices take precedence over an Endpoints object of the same Service.
 Rule 4: addresses and node ports are allocated as the API server does, but depend only on the
 manifests, not on earlier allocations (ADR 0077).
@@ -33,7 +33,7 @@ from .written import WrittenService
 
 @dataclass(slots=True)
 class _File:
-    """One file."""
+    """The objects and problems of one file."""
 
     reader: ManifestReader
     read: FileObjects = field(default_factory=FileObjects)
@@ -53,7 +53,7 @@ class _File:
 class ManifestState:
     """The objects and problems of all files; not thread-safe.
 
-    Arguments and exceptions are those of ManifestSource.
+    The arguments and exceptions are the same as for ManifestSource.
     """
 
     def __init__(self, *, node_name: str, service_cidrs: Sequence[str]) -> None:
