@@ -114,7 +114,7 @@ def _dialled_address(match: Match, packet: FirstPacket) -> bool | None:
 
 
 def _destination(match: Match, packet: FirstPacket) -> bool | None:
-    # Which address of this node it is depends on the interface.
+    # The destination is an address of this node, and depends on the interface.
     if packet.port or packet.is_answer or packet.frontend.ip in _ANY_IPS:
         return _has_any(match, packet)
     return match.has(number_of_ip(packet.frontend.ip))

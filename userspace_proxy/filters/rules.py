@@ -70,7 +70,7 @@ _FIELDS: Mapping[tuple[str | int, ...], LoadedField] = {
     ("payload", 2, 13, 1): LoadedField(MatchField.TCP_FLAGS),
 }
 _NUMBERS = (*PORTS, MatchField.DIALLED_PORT, MatchField.PROTOCOL)
-# The name and the index of the loopback interface, which is each namespace's first.
+# The name and the index of the loopback interface, which is the first one in each namespace.
 _LOOPBACK = {True: b"lo\0", False: (1).to_bytes(4, sys.byteorder)}
 # An interface's name, in which a final asterisk matches any characters.
 _LINK = re.compile(r"[\w.@:-]+\*?")
