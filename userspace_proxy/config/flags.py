@@ -1,7 +1,7 @@
 """Parses the flags of ``run``: this proxy's settings, and kube-proxy's other flags.
 
 Rule 1: every flag of kube-proxy is known, so its command line works here. A flag without effect
-gets a warning with the reason, even at its old default, because today's kube-proxy may reject it.
+causes a warning with the reason, even at its old default: today's kube-proxy may reject it.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def parsed(flag: str, text: str, parse: Callable[[str], Any]) -> Any:
     """Parse the text of a flag.
 
     Raises:
-        ConfigError: It is invalid; the message starts with the flag.
+        ConfigError: The text is invalid; the message starts with the flag.
     """
     try:
         return parse(text)
