@@ -135,7 +135,7 @@ def split_words(
 
     Args:
         words: The command line without the program and the command.
-        flags: Whether a flag needs a value, by name without dashes; a switch gets ``true``.
+        flags: Whether a flag needs a value, by name without dashes; a switch's value is ``true``.
         command: The command, for the hint about an unknown flag.
 
     Raises:

@@ -29,7 +29,8 @@ _WORKERS_MAX = 64
 def listen_address(default_port: int) -> Kind:
     """Return the kind for a server's listen address; ``disabled`` disables the server.
 
-    An empty string in a flag disables it; in a file, it means the default: kubeadm writes it.
+    In a flag, an empty string also disables the server. In a file, it means the default, because
+    kubeadm writes it.
     """
     return Kind(
         "ADDRESS",

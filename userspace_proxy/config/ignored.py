@@ -2,7 +2,7 @@
 
 They are the flags and fields of kube-proxy 1.25 (the last version with a userspace mode) and 1.36,
 and older flags, except those in :mod:`.settings`. Each has a kind, so that a wrong type is an
-error, and a reason. The reason is logged for a flag, and for a field unless kubeadm writes it so.
+error, and a reason, logged for each flag, and for each field whose value kubeadm doesn't write.
 
 Rule 1: a setting without effect in the modes from which clusters migrate has no effect here either,
 even if it could: it was never tried, and its old default may break clients (``udpIdleTimeout:

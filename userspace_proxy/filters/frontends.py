@@ -4,7 +4,7 @@
                 │ translate, or drop                            │ drop
 
 The kernel evaluates nat chains in order of priority, and applies the first translation. Chains of
-nftables steering have priority -110, before those of docker, firewalld, iptables and kube-proxy
+nftables steering have priority -110, before chains of docker, firewalld, iptables and kube-proxy
 (-100 and above); iptables steering uses the legacy tables' own chains, at -100. Of chains with the
 same priority, the one that was added last comes first (Linux 6.18), and the kernel doesn't show
 their order. So only a nat chain at or before this priority matters, and ordinary nodes have none

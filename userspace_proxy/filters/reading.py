@@ -126,7 +126,7 @@ class NftReader:
         At most :data:`CHAINS_MAX` are returned: the chains reached by the fewest jumps.
 
         Args:
-            chains: The chains of the chain's table, by name.
+            chains: The chains of the base chain's table, by name.
         """
         found: dict[str, Chain] = {}
         waiting = deque([base.name])

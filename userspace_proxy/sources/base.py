@@ -78,8 +78,8 @@ class ScaleDown(NamedTuple):
     """Whether the workload was scaled from one replica to zero, or may have been because the
     response was lost."""
     reason: str = ""
-    """The remedy for the user; empty if clients need the workload, or another user has scaled
-    it."""
+    """The reason why it wasn't scaled; empty if clients need the workload, or another user has
+    scaled it."""
 
 
 Labels = Mapping[str, str]
@@ -100,7 +100,7 @@ class Lease:
     notes: Mapping[str, str] = field(default_factory=dict)
     """Annotations of this proxy, without their domain."""
     version: str = ""
-    """The Lease's resourceVersion; empty if no Lease exists yet."""
+    """The Lease's resourceVersion; empty if the Lease doesn't exist yet."""
 
 
 class Leases(abc.ABC):
@@ -125,7 +125,7 @@ class Leases(abc.ABC):
     def follow(self, name: str) -> AsyncIterator[Lease]:
         """Yield the current Lease, and again after each change, until the server ends the watch.
 
-        Also raises SourceError if the server is silent for too long.
+        It also raises SourceError if the server is silent for too long.
         """
 
     @abc.abstractmethod
@@ -168,7 +168,7 @@ class Source(abc.ABC):
         Args:
             may: Called first, with the known labels of its pods.
 
-        Returns: Why that failed, with the remedy; empty if it has replicas now.
+        Returns: Why that failed, with the remedy; empty if the workload has replicas now.
         """
         return f"{workload} can't be scaled: Services are read from {self.kind}, not from a cluster"
 

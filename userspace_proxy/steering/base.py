@@ -7,8 +7,8 @@
 Rule 1: a steering mechanism changes only kernel objects with this proxy's name.
 Rule 2: ``apply`` receives the complete desired state; its cost depends on the size of the change.
 Rule 3: ``apply`` and ``change`` either apply the whole change, or raise and apply none of it.
-A frontend that the kernel refuses individually (its family is disabled, another program has its
-route) is omitted and listed in ``unsteered``.
+A frontend that the kernel refuses individually, because its family is disabled or another program
+has its route, is omitted and listed in ``unsteered``.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class KernelTarget:
     port: int | Refusal
     """The proxy port, or REFUSE, for clients that match no choice."""
     choices: tuple[EndpointChoice, ...] = ()
-    """The first choice whose networks contain the client is used. UDP flows to other endpoints
-    end."""
+    """The first choice whose networks contain the client is used. UDP flows to other endpoints are
+    ended."""
     affinity: Affinity | None = None
     is_on: bool = True
     """Whether new connections are translated; otherwise all are steered to the proxy port."""
@@ -95,7 +95,7 @@ Target = int | Refusal | KernelTarget
 
 
 class Bind(enum.Enum):
-    """Where a steering mechanism binds its listeners."""
+    """The addresses on which a steering mechanism binds its listeners."""
 
     PROXY_PORT = "proxy port"
     """One listener per Service port and family on the wildcard address, in the proxy port range."""
@@ -103,7 +103,7 @@ class Bind(enum.Enum):
     """One listener per frontend, on the frontend's own address and port."""
     LOOPBACK = "loopback"
     """One listener per frontend: on the frontend's own address if that is a loopback address,
-    otherwise on 127.0.0.1 or ::1. If its port is unavailable, a free one is used."""
+    otherwise on 127.0.0.1 or ::1. If its port is unavailable, a free port is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class SteeringFacts:
     node_addresses: tuple[str, ...] = ()
     """The node's addresses, best first; addresses that no interface has are ignored."""
     proxy_name: str = ""
-    """The proxy's ``--service-proxy-name``, which distinguishes its rules from those of other
+    """The proxy's ``--service-proxy-name``, which distinguishes its rules from the rules of other
     proxies."""
 
 
@@ -225,7 +225,7 @@ class Steering(abc.ABC):
 
         Raises:
             SteeringError: The kernel refused the change; the old state is unchanged. If the first
-                ``apply`` fails, some frontends may already point to endpoints, so repeat it.
+                ``apply`` fails, some frontends may already point to endpoints, so call it again.
         """
 
     @abc.abstractmethod

@@ -11,7 +11,7 @@ are unambiguous: a suffix contains no hyphen, and a label no slash.
 Chains of the iptables trees have six characters after the prefix, directly followed by the label
 (``UPROXY-Od3f9acanary``), because there is no room for a hyphen.
 
-All other modules use the chain names of the first line; the proxy's label is added when names are
+All other modules use the chain names in the first row; the proxy's label is added when names are
 sent to the kernel, and removed when they are read.
 
 Rule 1: chains and tables of other proxies are neither read, nor repaired, nor removed.
@@ -165,8 +165,8 @@ class ChainNames:
     def known(self, name: str) -> str:
         """Return this program's name for a chain in the kernel.
 
-        The name of another proxy's chain is put in brackets, so that the chain counts as another
-        program's.
+        The name of another proxy's chain is put in brackets, so that the chain counts as a chain of
+        another program.
         """
         match = _match(name)
         if match is None:

@@ -1,4 +1,4 @@
-"""Creates a steering mechanism by name, resolves ``auto``, and removes what other modes left.
+"""Creates a steering mechanism by name, resolves ``auto``, and removes leftovers of other modes.
 
 Rule 1: a mechanism that isn't used needs no library, helper or table.
 Rule 2: leftovers are removed before the first listener opens, because stale rules point to proxy
@@ -90,7 +90,7 @@ def check_steering(name: str, kernel: KernelOffers, *, own_namespace: bool) -> N
 
 
 def check_kernel(name: str, kernel: KernelOffers, *, own_namespace: bool) -> None:
-    """Check whether the kernel supports a steering mode, with trial requests.
+    """Check by trial requests whether the kernel supports a steering mode.
 
     Raises:
         SteeringError: The kernel lacks something that steering needs, so startup would fail.

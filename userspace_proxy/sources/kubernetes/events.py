@@ -5,8 +5,8 @@
 Rule 1: each series causes at most one request a minute, however often it occurs, so a series sent
 within the last minute isn't dropped.
 Rule 2: the number of series is limited, per namespace and in total. At a limit, the series that has
-been quiet for longest is dropped, from the same namespace, or from the one with the most series; if
-no series may be dropped, the new series is dropped.
+been quiet for longest is dropped, from the same namespace or from the namespace with the most
+series; if no series may be dropped, the new series is dropped.
 Rule 3: namespaces take turns.
 
 Source: events.k8s.io/v1; client-go's tools/events, which ends a series after 6 minutes.
@@ -100,7 +100,7 @@ class Correlator:
         return (series for _, series in order)
 
     def next_due_s(self, now: float) -> float | None:
-        """Return the seconds until a series is due; None if no series is owed."""
+        """Return the seconds until a series is due; None if every occurrence was sent."""
         owed = [series.not_before for series in self._series.values() if series.is_owed]
         return max(0.0, min(owed) - now) if owed else None
 

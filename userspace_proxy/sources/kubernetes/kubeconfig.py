@@ -181,8 +181,7 @@ def read_client_config(
         server: Overrides the cluster's server, whose ``tls-server-name`` is then ignored.
 
     Raises:
-        SourceError: The files name no server, or can't be used; the message contains file, line
-            and field.
+        SourceError: The files name no server, or can't be used; the message states where.
     """
     merged = _Merged(files)
     name, named_by = context, None

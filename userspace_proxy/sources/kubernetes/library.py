@@ -10,7 +10,7 @@ complete, separate copy. The image contains only the used parts.
 Rule 1: if the program has already imported kubernetes-asyncio, that copy is used.
 Rule 2: if this import fails (another version with another layout), a plain import is the fallback.
 The image has no fallback, so its test runs this import.
-Rule 3: only the event loop's thread runs this, without awaiting in between.
+Rule 3: only the event loop's thread runs the import, without awaiting in between.
 """
 
 from __future__ import annotations

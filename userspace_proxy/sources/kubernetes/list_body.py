@@ -100,7 +100,7 @@ class ListBody:
         return items
 
     def _cut(self, items: list[bytes]) -> int:
-        """Split off complete items; return where the rest begins."""
+        """Split off complete items; return the start of the rest."""
         rest, at = self._rest, 0
         with memoryview(rest) as view:
             while (at := _blanks_end(rest, at)) < len(rest):

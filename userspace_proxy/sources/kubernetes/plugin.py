@@ -69,7 +69,7 @@ class PluginCredential:
     obtained: float
     """Seconds since 1970."""
     expires: float | None
-    """Seconds since 1970; None if it is valid until the server rejects it."""
+    """Seconds since 1970; None if the credential is valid until the server rejects it."""
 
     def is_due(self, now: float) -> bool:
         if self.expires is None:

@@ -117,7 +117,7 @@ class Recorder:
             series.name = ""
         elif response.code < 500 and response.code != 429:
             series.sent = count
-            _log.warning("Event was rejected", extra={"cause": cause_of(response)})
+            _log.warning("API server rejected an Event", extra={"cause": cause_of(response)})
         return True
 
     async def _ask(self, series: Series) -> Response:
@@ -137,7 +137,7 @@ class Recorder:
         return response
 
     def _forbidden(self, series: Series, response: Response) -> float:
-        """Stop sending to a path that forbids Events; return when to retry."""
+        """Stop sending to a path that forbids Events; return the time of the next attempt."""
         now = self._now()
         past = [path for path, until in self._silent_until.items() if until <= now]
         for path in past:

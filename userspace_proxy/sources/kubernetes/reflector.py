@@ -60,7 +60,7 @@ _ON_TIME_S = 1.0
 _RESTORE_S = 2.0
 _UNKNOWN = float("-inf")
 NO_LINE_S = 0.01
-"""The wait after a chunk of a watch without a line end: chunks of one byte would busy a core."""
+"""The wait after a chunk of a watch without a line end: chunks of one byte keep a core busy."""
 
 
 @dataclass(frozen=True, slots=True)

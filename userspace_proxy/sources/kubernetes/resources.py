@@ -237,7 +237,7 @@ class ResourceCache:
         """The sorted keys of :attr:`rejected`, of which each change reads only the first ones."""
 
     def resume(self, keys: Iterable[Key]) -> None:
-        """Record which objects an earlier run left in the store."""
+        """Record the objects that an earlier run left in the store."""
         for key in keys:
             self._shares.keep((key[0], key[1]))
 

@@ -37,7 +37,7 @@ class _Field(NamedTuple):
     name: str
     """The name under which a number is allocated."""
     number: int
-    """The number given here, or by a port with the same number; 0 if there is none."""
+    """The node port given here, or at a port with the same number; 0 if there is none."""
     protocol: str
     is_wanted: bool
     is_health: bool = False

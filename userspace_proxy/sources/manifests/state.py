@@ -121,7 +121,7 @@ class ManifestState:
                     problem = f"{what} is already defined in {earlier.place}"
                     services = tuple(_services_of(found))
                     conflicts.append(RejectedFacts.at(found.place, problem, services=services))
-        # A broken object never replaces a valid one in another file.
+        # A broken object never replaces a valid object in another file.
         for file in self._in_order():
             for found in file.kept:
                 first.setdefault(found.identity, found)

@@ -46,7 +46,7 @@ class WrittenService:
             configured: The families with a range, the default first.
 
         Source: the API server's initIPFamilyFields: the families in the manifest, otherwise the
-        families of its addresses, otherwise the default; and the other one if two are requested.
+        families of its addresses, otherwise the default; and the other family if two are requested.
         """
         service = self.service
         if service.is_headless or service.type is ServiceType.EXTERNAL_NAME:

@@ -127,12 +127,12 @@ PRIORITY = -99
 class ReplyRouting:
     """The reply table, routing rules and routes of one proxy.
 
-    Its network namespace is that of the first thread that calls it.
+    It works in the network namespace of the first thread that calls it.
 
     Args:
         proxy_name: The proxy's ``--service-proxy-name``; empty without one.
-        owners: The owners of the tables.
-        offers: The parts that the kernel supports.
+        owners: The sockets that own the tables.
+        offers: The features of the kernel.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class ReplyRouting:
         self.bridges: frozenset[int] = frozenset()
         """The bridges with delivery to clients on the same bridge, as of the last call."""
         self.without_bridges = ""
-        """Why no bridge can have delivery; empty if it is possible."""
+        """Why no bridge can have delivery; empty if delivery is possible."""
 
     async def start(self, bridges: Iterable[int] = ()) -> str:
         """Install all parts; return why that failed, or an empty string. Idempotent.

@@ -43,7 +43,7 @@ PROTOCOL = rtnetlink.REPLY_ROUTING
 # Istio 0x0fff, and AWS 0x80.
 MARK = 0x1000
 TABLE = 11800
-# These priorities are after the kernel's first rule (0), and before those of AWS's plugin (512).
+# These priorities are after the kernel's first rule (0), and before the rules of AWS's CNI (512).
 SKIP, MARKED, GO_ON = 118, 119, 120
 _V4, _V6 = FAMILIES[4], FAMILIES[6]
 _ROUTES = {

@@ -6,7 +6,7 @@
     nat     PREROUTING ─▶ UPROXY-PRE ─▶ UPROXY-O…
             OUTPUT     ─▶ UPROXY-OUT ─▶ UPROXY-O…   a frontend's packets to its proxy port or
                                                     refuse port, by a tree of chains
-                            └▶ UPROXY-R…            then those of ranges of ports
+                            └▶ UPROXY-R…            then packets to port ranges
     filter  INPUT      ─▶ UPROXY-TCP, UPROXY-UDP    access to those ports
 
     rules   NatRule, Jump, PortGuard ─▶ nat   chains of lines ─▶ table   edits, one commit

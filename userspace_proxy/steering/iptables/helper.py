@@ -48,7 +48,7 @@ from .rules import (
 from .small_edits import SmallEdits
 
 # The agent calls repair every second. The tables' size and layout reveal added and removed rules;
-# only a full comparison finds a rule that was replaced with another one of the same size.
+# only a full comparison finds a rule that was replaced with another rule of the same size.
 FULL_COMPARISON_EVERY = 30
 
 

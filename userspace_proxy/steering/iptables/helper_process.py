@@ -22,7 +22,7 @@ from ..programmer import Affected
 _ENTRY = "userspace_proxy.steering.iptables.helper:main"
 # The time limit for an answer: ten times as long as 10,000 Services take.
 ANSWER_WITHIN_S = 60.0
-# The pause after the second consecutive helper that exited without an answer; each further one
+# The pause after the second consecutive helper that exited without an answer; each further exit
 # doubles it. The agent sends requests every second, and starting a helper takes 0.2 s of CPU time.
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0

@@ -128,7 +128,7 @@ class LegacyTable:
             return self._write_compared(compare_all, lock)
 
     def _edits_since(self, chains: Chains, jumps: Sequence[BuiltInJump]) -> list[str] | None:
-        """Return the edits since the last write; None if that may no longer be in the kernel."""
+        """Return the edits since the last write; None if that write may have been undone."""
         if self._in_force is None or jumps != self._jumps or self.info() != self._info:
             return None
         return list(edits_between(self._in_force, chains))

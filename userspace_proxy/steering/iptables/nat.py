@@ -18,8 +18,8 @@ A packet passes at most a few dozen rules. The tree for port ranges is divided o
 a packet passes all ranges of its destination address.
 
 Rule 1: the layout depends only on the rules, not on the order of changes.
-Rule 2: the lines of a chain are sorted, so equal rules give equal chains. In the first two
-chains, rules for port ranges come last, so that single ports take precedence.
+Rule 2: the lines of a chain are sorted, so equal rules give equal chains. In the first two chains,
+rules for port ranges come last, so that single ports take precedence.
 Rule 3: a chain's name contains its level, and jumps go only to deeper levels, so a collision of two
 names is harmless: one chain then contains the lines of both chains. Its probability is one in a
 million for two chains of a level, and one half for a level of a thousand chains.

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ...model import Frontend, Protocol, pack_ip
 from ..names import PREFIX as PREFIX
 
-# The names without the label of a named proxy. The first two chains jump to the tree of chains.
+# The chains' names, without a named proxy's label. The first two jump to the tree of chains.
 PRE = "UPROXY-PRE"
 OUT = "UPROXY-OUT"
 TCP = "UPROXY-TCP"
@@ -191,8 +191,7 @@ def make_guard(
     Every packet that the node receives passes the jumps, and every packet of a connection passes
     the first rule, so these determine the cost.
 
-    - The jumps check the range of ports; other packets, like the answers of endpoints, enter no
-      chain.
+    - The jumps check the range of ports; other packets, such as endpoints' answers, enter no chain.
     - For TCP only the SYN is checked, because every connection begins with a SYN: the kernel's own
       stack refuses other segments.
     - UDP has no such packet, so every packet is checked.

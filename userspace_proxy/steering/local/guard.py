@@ -1,6 +1,6 @@
 """The guards, which route addresses here, and reject traffic to them that isn't for a frontend.
 
-    local 10.96.7.1 dev lo table local proto 117 src NODE        one per address
+    local 10.96.7.1 dev lo table local proto 117 src NODE        one route per address
     table inet userspace-proxy/local                             admits frontends
 
 Rule 1: an address is guarded before it is routed here, and loses its route before its guard: the

@@ -4,7 +4,7 @@
     refused, or changed by others ─▶ kernel read in full ─▶ differences
 
 Open connections need a route for their packets, so a removed TCP frontend lingers, and refuses new
-connections, until it has no open connection. Frontends of an earlier run linger too, because that
+connections, until it has no open connection. Frontends of an earlier run also linger, because that
 run's workers may still serve connections.
 
 A flow that another steering mode or program has translated bypasses the listener because of its
@@ -32,8 +32,8 @@ from .desired import REFUSED, DesiredState
 from .guard import make_guard
 from .kernel import RoutingTables
 
-# The agent calls repair every second. Most changes that end a refusal cause no event, for example
-# a change of a sysctl, or of a route that isn't local.
+# The agent calls repair every second. Most changes that end a refusal cause no event, for example a
+# change of a sysctl, or of a route that isn't local.
 RETRY_EVERY = 10
 
 

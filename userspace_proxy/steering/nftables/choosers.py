@@ -83,7 +83,7 @@ class Chooser(NamedTuple):
     """Whether the client's address, not chance, decides the choice, as in
     :class:`.KernelTarget`."""
     span: tuple[int, int] | None = None
-    """The first and last port of a range; the endpoints' ports belong to the first port."""
+    """The first and last port of a range; the first one maps to the endpoints' port."""
 
 
 class ChooserChain(NamedTuple):
@@ -278,7 +278,7 @@ def shifts(first: int, last: int, offset: int) -> Iterator[Shift]:
 def _translations(endpoint: SocketAddress, span: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
     """Yield the conditions and the translations of a range to an endpoint.
 
-    The range's first port maps to the endpoint's port, the second one to the next, and so on.
+    The range's first port maps to the endpoint's port, the second port to the next, and so on.
     """
     to = x.put_slot(pack_ip(endpoint.ip), _ENDPOINT)
     at, family = _ENDPOINT + _width(endpoint.family), _AF[endpoint.family]

@@ -397,7 +397,7 @@ NUMBERS_END = 1 << 32
 
 
 class Numbers:
-    """Assigns 32-bit numbers in a cycle, skipping numbers in use.
+    """An allocator of 32-bit numbers in a cycle, which skips numbers in use.
 
         in use  ├──────┤         ├───┤  ├──────────┤
         given            ▶▶▶▶▶▶▶▶     ▶             ▶▶▶▶▶▶▶▶ the end, then from the first again

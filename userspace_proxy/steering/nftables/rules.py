@@ -263,7 +263,7 @@ def read_ports(
 def each_port(
     elements: Iterable[SetElement], maps: Iterable[str] = ALL_MAPS
 ) -> Iterator[tuple[Frontend, int]]:
-    """Yield the frontends and ports in these maps' elements; a frontend may occur in several.
+    """Yield the frontends and ports in these maps' elements; a frontend may occur in several maps.
 
     Elements that this proxy never writes are skipped.
     """

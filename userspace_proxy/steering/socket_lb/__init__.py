@@ -4,7 +4,7 @@
     socket_maps   the bytes in these programs' maps; pure
     desired       which frontends are translated, and the map elements for them; pure
     programs      programs, maps and links, and their names in bpffs
-    hooks         what a proxy does with them
+    hooks         loads, updates and repairs one proxy's programs and maps
     steering      `nftables` steering with hooks
 
 Rule 1: rules steer all frontends, including the frontends that hooks translate, so if hooks fail,

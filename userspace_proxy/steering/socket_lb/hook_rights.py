@@ -99,8 +99,8 @@ def read_rights(kernel: KernelOffers, cgroup: Path | None, names: Path | None) -
 
     Args:
         kernel: The features of the kernel; the parts for connect hooks must have been tried.
-        cgroup: The cgroup v2 directory for the programs; None: there is none.
-        names: The mount of bpffs; None: there is none.
+        cgroup: The cgroup v2 directory for the programs; None if there is none.
+        names: The mount of bpffs; None if there is none.
     """
     capabilities = effective_capabilities()
     is_read_only = bool(names and os.statvfs(names).f_flag & os.ST_RDONLY)

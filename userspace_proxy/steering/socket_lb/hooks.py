@@ -8,7 +8,7 @@ Rule 1: failures are recorded, and the next repair compares the maps and writes 
 callers needn't handle failures.
 Rule 2: programs stop translating if their term isn't renewed, so after a crash, rules steer all
 clients.
-Rule 3: the dial of a client whose endpoint has just died fails: a hook can't try another endpoint.
+Rule 3: if an endpoint has just died, a client's dial fails: a hook can't try another endpoint.
 Further clients in its network namespace are sent to other endpoints for 5 s. If dials fail after
 that, the time is doubled, up to 60 s. All clients are sent to other endpoints once a probe of the
 control process has also failed (``HookedConnections``).
@@ -137,7 +137,7 @@ class Hooks:
         self._problem_lines = LogLimit()
         self._repairs = 0
         self._attached: Sequence[tuple[str, int, bool]] = ()
-        """Programs that were attached at the last check, including those of other proxies."""
+        """Programs that were attached at the last check, including other proxies' programs."""
         self._others: Sequence[OtherHook] = ()
         self._other_lines = LogLimit(SERVICE_LINES)
         self.inherited: Mapping[At, DialCounts] = {}
@@ -228,8 +228,8 @@ class Hooks:
     def counts(self) -> Mapping[At, DialCounts]:
         """Return the results of dials, by Service port and endpoint.
 
-        Removed endpoints are included until the last connection to them ends. Until then the
-        counts never decrease; they continue an earlier process's counts.
+        Removed endpoints are included until the last connection to them ends. Until then the counts
+        never decrease; they continue an earlier process's counts.
         """
         found = self._counts_in(self._elements(COUNTERS))
         # New endpoints also cause a difference; the next comparison handles both cases.

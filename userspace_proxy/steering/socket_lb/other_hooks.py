@@ -53,8 +53,8 @@ class Hook(NamedTuple):
     pin: str
     """The path of the program's pin in the mount of bpffs; empty if it isn't pinned there."""
     is_sole: bool = False
-    """Whether it was attached without BPF_F_ALLOW_MULTI, so that the kernel attaches no other
-    program."""
+    """Whether the program was attached without BPF_F_ALLOW_MULTI, so that the kernel attaches no
+    other program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class OtherHook:
     """A program of another proxy, or an unknown program."""
 
     what: str
-    """What the program does, or may do."""
+    """The actual or possible effect of the program."""
     where: str
     """The program's name, id, and hook."""
     hint: str

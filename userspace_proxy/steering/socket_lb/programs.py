@@ -32,8 +32,8 @@ from .socket_maps import FIELDS, SETTINGS_KEY, DialSettings
 
 _OBJECT = Path(__file__).with_name("socket_lb.bpf.o")
 TERM_NS = 60 * 10**9
-"""How long programs translate if no process renews their term. Starting a process takes a few
-seconds, or a minute if crashes delay it."""
+"""The programs' term: they stop translating unless a process renews it. Starting a process takes a
+few seconds, or a minute if crashes delay it."""
 # The directory of a proxy without a name; no proxy can have this name.
 _WITHOUT_NAME = "_"
 # Programs that follow connections are attached before programs that translate dials.

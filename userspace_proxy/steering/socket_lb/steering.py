@@ -119,7 +119,7 @@ def make_hooked_steering(
 def check_hooks(
     name: str, hooks: HookOptions | None, kernel: KernelOffers, *, own_namespace: bool
 ) -> None:
-    """If translating connect() is required, check that it is possible; changes nothing.
+    """Check that translating connect() is possible, if it is required; this changes nothing.
 
     Raises:
         SteeringError: It isn't possible, so startup would fail.
