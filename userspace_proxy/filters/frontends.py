@@ -98,7 +98,7 @@ class EarlierChains:
         return self._found
 
     def forget(self) -> None:
-        """Make the next check read the chains again, because frontends have changed."""
+        """Force the next check to read the chains again, because frontends have changed."""
         self._seen, self._found = _NOTHING, {}
 
     def close(self) -> None:

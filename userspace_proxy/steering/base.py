@@ -218,7 +218,7 @@ class Steering(abc.ABC):
 
     @abc.abstractmethod
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Make the kernel steer exactly these frontends; idempotent.
+        """Steer exactly these frontends; idempotent.
 
         When this returns, stale UDP associations of frontends with a new target are removed, so a
         client that keeps its source port reaches the new target.
@@ -236,7 +236,7 @@ class Steering(abc.ABC):
         UDP associations may point to old targets.
 
         Args:
-            changed: New frontends, and frontends with a new target; unchanged ones are allowed.
+            changed: New or changed frontends, with their targets; unchanged frontends are allowed.
             gone: Frontends to stop steering, unless they are in ``changed``; unsteered frontends
                 are allowed.
 

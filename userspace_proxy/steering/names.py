@@ -1,4 +1,4 @@
-"""Names that distinguish one proxy's rules and lock from those of other proxies on the node.
+"""Names that distinguish the rules and locks of different proxies on a node.
 
     --service-proxy-name        chains                 lock                       nftables table
     (none)                      UPROXY-PRE, …          userspace-proxy            the lock's name

@@ -1,4 +1,4 @@
-"""Keeps certificates and keys in files, because OpenSSL accepts only files.
+"""Stores certificates and keys in files, because OpenSSL accepts only files.
 
 These are memory files (memfd_create), which OpenSSL opens by their paths in /proc/self/fd: files in
 a folder would remain after a crash. Systems other than Linux use :class:`TemporaryFiles`.

@@ -1,4 +1,4 @@
-"""Keeps the position in the API server's history of one kind, and chooses the next request.
+"""Tracks the position in the API server's history of one kind, and chooses the next request.
 
     start ──list at "0"──▶ page … page ──▶ watch from there ──▶ events, bookmarks ──┐
              ▲    410 while paging: in one piece, newest        ▲                   │

@@ -19,7 +19,7 @@ header."""
 
 
 class TransportError(UserspaceProxyError):
-    """There was no complete response; the text is the cause."""
+    """A failure to receive a complete response; the text is the cause."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ async def _put_asleep(
             may_be_made = True
         else:
             if response.code == 200:
-                text = "scaled %(namespace)s %(workload)s from 1 to 0: no client uses it"
+                text = "scaled %(workload)s in %(namespace)s from 1 to 0: no client uses it"
                 _log.info(text, extra=fields)
                 return ScaleDown(is_asleep=True)
             fields["cause"] = cause = _refused(response, resource, namespace)

@@ -1,4 +1,4 @@
-"""Finds manifest files, and reads changed ones.
+"""Finds manifest files, and reads changed files.
 
     look() ──stat all──▶ same as in the last look? ──▶ read ──▶ Look(texts, gone, problems)
                          └─ no: it is being written; look again soon

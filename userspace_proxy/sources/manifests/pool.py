@@ -4,8 +4,8 @@
 
 Rule 1: values in manifests are taken; other names are assigned values in alphabetical order.
 Rule 2: a name has the same value on every node and after every restart, because the value depends
-on nothing else. A new name changes the value of an older name only if their hashes collide and the
-new name sorts first (ADR 0077).
+only on the manifests. A new name changes the value of an older name only if their hashes collide
+and the new name sorts first (ADR 0077).
 """
 
 from __future__ import annotations

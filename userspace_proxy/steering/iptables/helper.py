@@ -141,7 +141,7 @@ class LegacyProgrammer(NatProgrammer):
 
     @cached_property
     def checks_sockets(self) -> bool:
-        """Whether the guard can distinguish this proxy's sockets from those of other programs."""
+        """Whether the guard can distinguish this proxy's sockets from other programs' sockets."""
         return self._tables.would_accept(FILTER, SOCKET_CHECK)
 
     def start(self) -> Ports:

@@ -1,4 +1,4 @@
-"""Keeps this proxy's chains, and the jumps to them, in one legacy table.
+"""Maintains this proxy's chains, and the jumps to them, in one legacy table.
 
     -A UPROXY-OUT -d 10.96.7.1/32 …        ──▶ chain "UPROXY-OUT", line "-d 10.96.7.1/32 …"
     applied chains, desired chains         ──▶ edits: ":CHAIN - [0:0]", "-A CHAIN LINE", …
@@ -81,7 +81,7 @@ class LegacyTable:
         return parse_table(self._tables.save(self.name), self._names.known)
 
     def forget(self) -> None:
-        """Make the next change compare the whole table, even if its size is unchanged."""
+        """Force the next change to compare the whole table, even if its size is unchanged."""
         self._in_force = None
 
     def put(self, chains: Chains, jumps: Sequence[BuiltInJump]) -> TableDifference:

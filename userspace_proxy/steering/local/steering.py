@@ -1,4 +1,4 @@
-"""Keeps routes and guard in the kernel equal to the desired state.
+"""Synchronizes routes and guard in the kernel with the desired state.
 
     difference ─▶ guard
     refused, or changed by others ─▶ kernel read in full ─▶ differences

@@ -1,4 +1,4 @@
-"""Keeps the nftables table of the kernel path, which is created once a frontend needs it.
+"""Maintains the nftables table of the kernel path, which is created once a frontend needs it.
 
 Rule 1: packets traverse this table first; the table of proxy ports steers all other connections.
 Rule 2: a refused transaction changes nothing.
@@ -79,7 +79,7 @@ class KernelPath:
         """The result of the next :meth:`take_repaired`."""
 
     def pair_with(self, ports: NftTable) -> None:
-        """Let this table and the table of proxy ports ignore events of each other's changes."""
+        """Make this table and the table of proxy ports ignore events of each other's changes."""
         self._table.pair_with(ports)
 
     def load(

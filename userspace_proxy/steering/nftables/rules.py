@@ -48,7 +48,6 @@ PARTS = {family: (ADDRESS[family], INET_PROTO, INET_SERVICE) for family in IPFam
 # A protocol and a port, each padded to four bytes.
 _PORT = struct.Struct(">B3xH2x")
 
-# Common parts of the rules.
 IS_FAMILY = {IPFamily.IPV4: x.IPV4, IPFamily.IPV6: x.IPV6}
 DIALLED = {
     IPFamily.IPV4: (x.IP_DADDR, x.L4PROTO, x.DPORT),

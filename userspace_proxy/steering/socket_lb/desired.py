@@ -199,7 +199,7 @@ class DesiredHooks:
         self._numbers: dict[At, _Number] = {}
         self._without_service: dict[int, None] = {}
         """Removed endpoints that may have open connections, by number; :meth:`next_without_service`
-        moves those that it returns to the end."""
+        moves the numbers that it returns to the end."""
         self._affinities: dict[_OfAffinity, _Number] = {}
 
     @property
