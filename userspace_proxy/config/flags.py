@@ -18,7 +18,7 @@ from .kinds import BOOL
 from .settings import TABLE, Settings
 from .values import parse_port
 
-# kube-proxy's older flags for only the port; 0 disables the server.
+# kube-proxy's older flags, which set only the port; 0 disables the server.
 _PORT_FLAGS = {
     "healthz-port": "healthz_bind_address",
     "metrics-port": "metrics_bind_address",

@@ -25,7 +25,7 @@ from .settings import TABLE
 KUBE_PROXY = ("kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration")
 OWN = ("userspace-proxy.io/v1alpha1", "UserspaceProxyConfiguration")
 
-# The maximum size of the file. Usually it is from a ConfigMap, which has at most 1 MiB.
+# The maximum size of the file, which usually comes from a ConfigMap of at most 1 MiB.
 _BYTES_MAX = 16 << 20
 _KUBE_FIELDS = {row.kube_field: name for name, row in TABLE.items() if row.kube_field}
 _OWN_FIELDS = {row.own_field: name for name, row in TABLE.items() if row.own_field}

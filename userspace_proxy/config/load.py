@@ -17,10 +17,10 @@ from .flags import Flags, read_flags
 from .setting_table import Origin
 from .settings import TABLE, Settings
 
-# The flags that kube-proxy obeys even if there is a file. Source: its Options.Complete.
+# The flags that kube-proxy obeys even if there is a file. Source: kube-proxy's Options.Complete.
 _OBEYED_BESIDE_A_FILE = ("hostnameOverride", "logging.verbosity", "logging.format")
-# The settings of sync periods, which kube-proxy ignores in some modes. Source: its
-# Options.processV1Alpha1Flags and its conversion of v1alpha1.
+# The sync periods, which kube-proxy ignores in some modes. Source: kube-proxy's
+# Options.processV1Alpha1Flags and conversion of v1alpha1.
 _PERIODS = ("iptables_sync_period_s", "iptables_min_sync_period_s")
 _WITHOUT_PERIODS = {"flag": ("ipvs",), "file": ("ipvs", "nftables")}
 # The start of Kubernetes' default --service-node-port-range; Linux' ip_local_port_range follows it.

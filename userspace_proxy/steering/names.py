@@ -27,11 +27,11 @@ from typing import NamedTuple
 from ..filters.chains import ChainTable
 from ..kernel.nf_tables import list_tables
 
-# The beginning of each chain's name. A word in capitals follows; then, for a named proxy, a hyphen
-# and the label.
+# The beginning of each chain's name. Outside the trees, a word in capitals follows; then, for a named
+# proxy, a hyphen and the label.
 PREFIX = "UPROXY-"
-# The maximum length of a label: the kernel allows 28 characters, which include the prefix, five
-# letters and a hyphen.
+# The maximum length of a label: the kernel allows 28 characters, which include the prefix and six
+# more characters.
 LABEL_MAX = 15
 _READABLE = 6
 _HASH_DIGITS = 8
@@ -67,7 +67,7 @@ def owner_number(proxy_name: str) -> int:
     label = proxy_label(proxy_name)
     if not label:
         return 0
-    # The result is higher than the metrics that people and daemons usually choose (below 10,000).
+    # The result is higher than the route metrics that people and daemons usually choose (< 10,000).
     return _NUMBERED | int.from_bytes(hashlib.sha256(label.encode()).digest()[:3], "big")
 
 

@@ -180,7 +180,7 @@ class ApiClient:
         from aiohttp import ClientSession, DummyCookieJar, TCPConnector, TraceConfig
 
         proxy = self._proxy_in_use = self.credentials.proxy
-        # The number of connections isn't limited, as each port-forward requires a connection.
+        # The number of connections isn't limited: each port-forward requires its own connection.
         options: dict[str, Any] = {"socket_factory": self._open_socket, "limit": 0}
         if proxy is not None and proxy.is_socks:
             from .socks import SocksConnector

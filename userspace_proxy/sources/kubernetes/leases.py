@@ -82,7 +82,7 @@ class KubernetesLeases(Leases):
             "labelSelector": f"{_LABEL}={self._label}",
             "limit": str(_LEASE_PAGE),
             # The server's cache suffices: a write that is based on a stale version fails, and each
-            # node's answer names its round.
+            # node's acknowledgement names its round.
             "resourceVersion": "0",
         }
         return await self._items(_PATH, query, self._read_item)

@@ -56,7 +56,7 @@ _AFTER_CUT = {
     _Next.FIRST_KEY: _Next.COLON,
     _Next.KEY: _Next.COLON,
     _Next.VALUE: _Next.AFTER_VALUE,
-    # null, which Go writes for an empty list.
+    # The value is null, which Go writes for an empty list.
     _Next.ITEMS: _Next.AFTER_VALUE,
     _Next.FIRST_ITEM: _Next.AFTER_ITEM,
     _Next.ITEM: _Next.AFTER_ITEM,

@@ -247,7 +247,7 @@ class KubernetesSource(Source):
 
     def _report(self) -> None:
         self._rejected = (*self._left_out(), *self._unread())
-        # A cause that affects all resources is one line.
+        # Report a cause that affects all resources as one line.
         lines = dict.fromkeys(r.problem for r in self._reflectors if r.problem)
         problems = (*lines, *(item.line for item in self._rejected))
         now = self._clock()

@@ -160,7 +160,7 @@ class ManifestState:
             key = item.service.key
             parts = (item, cluster_ips[key], node_ports.get(key), unmirrored.get(key))
             old = self._served.get(key)
-            # An edit leaves most Services unchanged.
+            # Cost: an edit leaves most Services unchanged.
             served[key] = old if old is not None and old[0] == parts else (parts, _join(*parts))
         self._served = served
         return [service for _, service in served.values()]

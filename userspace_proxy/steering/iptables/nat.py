@@ -218,7 +218,7 @@ class Tree:
         while True:
             others = stop - start - (key in self._rules)
             if others <= LEAF:
-                # Whether the chain is divided may depend on this key alone.
+                # This key alone may determine whether the chain is divided.
                 yield from self._below(start, stop, level, chain)
                 return
             if key >> self._behind(level) != self._keys[start] >> self._behind(level):

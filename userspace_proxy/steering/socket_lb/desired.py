@@ -160,7 +160,7 @@ class _Number:
     """The number of services that have the endpoint."""
 
 
-# The key of affinity includes the IP family, because otherwise the affinity entry of a dual-stack
+# An affinity's key includes the IP family, because otherwise the affinity entry of a dual-stack
 # client would alternate.
 _OfAffinity = tuple[str, IPFamily]
 
