@@ -27,7 +27,7 @@ from typing import NamedTuple
 from ..filters.chains import ChainTable
 from ..kernel.nf_tables import list_tables
 
-# The beginning of each chain's name. Outside the trees, a word in capitals follows; then, for a named
+# The beginning of each chain's name. Outside the trees, a word in capitals follows, and for a named
 # proxy, a hyphen and the label.
 PREFIX = "UPROXY-"
 # The maximum length of a label: the kernel allows 28 characters, which include the prefix and six
