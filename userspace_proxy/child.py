@@ -78,10 +78,10 @@ def start_child(
 def running_interpreter() -> tuple[list[str], dict[str, str]]:
     """Return the command and environment to start the running interpreter again.
 
-    It finds only its standard library, regardless of the virtual environment's state.
+    The new interpreter finds only its standard library, even if the virtual environment is broken.
 
     Returns:
-        The first words of its command, and its environment.
+        The first words of the command, and the environment.
     """
     # Without PYTHONHOME the interpreter would search for its library relative to its file or
     # virtual environment, which may be gone.

@@ -1,4 +1,4 @@
-"""Paces repeated work: by a share of the time that it takes, or by backoff after failures.
+"""Paces repeated work: by a maximum share of the time, or by backoff after failures.
 
 The caller passes the time, in monotonic seconds, and the random jitter.
 """

@@ -1,7 +1,7 @@
-"""State files for a proxy's next process: validated when read, and replaced atomically.
+"""Stores a proxy's state for its next process, in files that are replaced atomically.
 
     write   FILE.new ─▶ fsync ─▶ rename to FILE      a crash leaves the old file or the new one
-    read    must be regular, this user's own, of bounded size, young enough
+    read    must be a regular file of this user, of bounded size; callers check the age
 
 A file's modification time is the last moment at which its content was known to be current.
 
@@ -120,7 +120,7 @@ class StateFile:
                 self._replace(folder, data, current_at)
 
     def confirm(self, current_at: float) -> None:
-        """Record that the content is still current, by writing only the time.
+        """Record that the content is still current, by setting only the file's modification time.
 
         Raises:
             StateFileError: The time can't be written.

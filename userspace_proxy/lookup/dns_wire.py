@@ -34,7 +34,7 @@ AFTER_NAME = struct.Struct(">HHIH")
 """Type, class, TTL and length of the data."""
 TYPES = {"A": 1, "CNAME": 5, "SOA": 6, "PTR": 12, "TXT": 16, "AAAA": 28, "SRV": 33}
 TRANSFERS = (251, 252)
-"""IXFR and AXFR."""
+"""The query types IXFR and AXFR."""
 CLASS_IN = 1
 RESPONSE, AUTHORITATIVE, TRUNCATED = 0x8000, 0x0400, 0x0200
 RECURSION_DESIRED, RECURSION_AVAILABLE = 0x0100, 0x0080
@@ -54,7 +54,7 @@ _MALFORMED = (IndexError, struct.error)
 
 
 class ResponseCode(enum.IntEnum):
-    """The response codes that this proxy sends, or that it names in messages about servers."""
+    """The response codes that this proxy sends, or names in messages about servers."""
 
     NOERROR = 0
     FORMERR = 1
@@ -158,7 +158,7 @@ def _text_of_byte(byte: int) -> str:
 
 
 def encode_name(name: str) -> bytes:
-    """Return a name without escapes as bytes; a trailing dot makes no difference.
+    """Encode a name without escapes, with or without a trailing dot.
 
     Raises:
         MalformedMessage: The name isn't valid in DNS.
@@ -193,7 +193,7 @@ def make_query(number: int, name: str, type_: str) -> Query:
 
 
 def write_response(query: Query, code: ResponseCode, flags: int = 0) -> tuple[bytes, bytes]:
-    """Return a response without records: the bytes before the records, and those after."""
+    """Return a response without records: the bytes before the records, and the bytes after them."""
     number, asked, *_ = HEADER.unpack_from(query.wire)
     flags |= RESPONSE | asked & (_OPCODE | RECURSION_DESIRED) | code
     end = b"" if query.payload is None else _edns(QUERY_BYTES_MAX)
@@ -213,7 +213,7 @@ def is_message(wire: bytes) -> bool:
 
 
 def is_answer(wire: bytes, query: Query) -> bool:
-    """Return whether the bytes answer a query; an answer repeats the question."""
+    """Return whether the bytes answer a query, whose question an answer repeats."""
     if len(wire) < HEADER.size or wire[:2] != query.wire[:2]:
         return False
     _, flags, questions, *_ = HEADER.unpack_from(wire)

@@ -1,6 +1,6 @@
 """Resolves names through the DNS servers of this node; returns addresses with TTLs.
 
-    A, AAAA ──▶ server of resolv.conf ──▶ addresses, shortest TTL of them and of their aliases
+    A, AAAA ──▶ server of resolv.conf ──▶ addresses, the shortest TTL of these and their aliases
                       └ silent or failed: the next server, in two rounds
 
 Rule 1: names are absolute: neither the search list nor /etc/hosts is used.
@@ -125,5 +125,5 @@ def _read_servers(lines: Iterable[str]) -> Iterable[str]:
             try:
                 yield parse_ip(rest[0])
             except ValueError:
-                # It is a link-local address with a zone, or not an address.
+                # This is a link-local address with a zone, or not an address.
                 continue

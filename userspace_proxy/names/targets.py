@@ -1,4 +1,4 @@
-"""The targets of a name: addresses and ports, created only when picked."""
+"""Lists the targets of a name: addresses and ports, created only when picked."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NamedAddress(NamedTuple):
 
 
 class Targets:
-    """The targets of a name; this base class is for a name below which other names exist."""
+    """The targets of a name; this base class is for a name that only has names below it."""
 
     alias: str = ""
     """The name for which this name is an alias; empty if it isn't an alias."""
@@ -71,7 +71,7 @@ class Alias(Targets):
 
 
 class EndpointTargets(Targets):
-    """Endpoints of a Service, each with a name that others may share."""
+    """Endpoints of a Service, each with a name, which several may share."""
 
     def __init__(self, service_name: str, endpoints: Endpoints) -> None:
         self._service_name = service_name
@@ -100,7 +100,7 @@ class EndpointTargets(Targets):
 
 
 class PortTargets(Targets):
-    """The ports of a Service on all its cluster IPs, or on the addresses dialled instead of these.
+    """The ports of a Service on its cluster IPs, or on the addresses dialled instead of these.
 
     Args:
         ports: The ports, grouped by number.
@@ -135,7 +135,7 @@ class PortTargets(Targets):
         return [NamedAddress(self._owner, ip) for ip in self._all_ips(pick)]
 
     def ips(self, pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
-        """With a ``dialled_address``, return only the addresses of the first ports."""
+        """Return addresses; with a ``dialled_address``, only the addresses of the first ports."""
         return [ip for ip in self._all_ips(pick) if (":" in ip) is is_ipv6]
 
     def _all_ips(self, pick: Pick) -> Iterable[str]:
@@ -154,7 +154,7 @@ class PortTargets(Targets):
 
 
 class EachTargets(Targets):
-    """A Service whose endpoints are Services: one address for all, and a name for each."""
+    """A Service whose endpoints are Services: its own address, and a name for each endpoint."""
 
     def __init__(self, whole: Targets, parts: Sequence[Targets]) -> None:
         self._whole = whole
