@@ -2,8 +2,8 @@
 
 The first rule that translates a connection decides its destination. This proxy's nftables chains
 run before others (priority -110, others at -100). Its legacy chains are first in their table, but
-an nftables chain of the same priority may run before the whole table, depending on which was
-created last.
+an nftables chain of the same priority may run before the whole table, depending on the order of
+their creation.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _with_kube_chains(tables: Tables) -> Iterator[tuple[ChainTable, str]]:
 
 
 def judge_own(kernel: KernelView, running: Collection[str]) -> list[Finding]:
-    """Report rules of userspace-proxies whose labels aren't among the running ones."""
+    """Report rules of userspace-proxies that aren't running, given the labels of running ones."""
     places: dict[str, list[str]] = {}
     for name in kernel.inet_tables:
         kinds = (STEERING_TABLES, KERNEL_PATH_TABLES, GUARD_TABLES)

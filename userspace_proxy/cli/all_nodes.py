@@ -1,10 +1,10 @@
 """Decides whether a command asks one proxy, or the agents of all nodes of a cluster.
 
-    --server, --config ──────────────────▶ one proxy, at the address of its status page
+    --server, --config ──────────────────▶ one proxy, at its status address
     plugin of kubectl, or a kubeconfig ──▶ all nodes: the result of ``find_for_all_nodes``
 
 Rule 1: only the command line and kubeconfig decide, never the program that answers.
-Rule 2: imports are few, because each command reads these flags.
+Rule 2: this module imports little, because every command uses it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NODE_FLAGS = (
         "DURATION",
     ),
 )
-"""Flags that select the nodes to ask, and the time limit."""
+"""Flags that select the nodes to query, and the time limit."""
 KUBECONFIG = CommandFlag(
     "kubeconfig", "the cluster whose nodes are asked; as a plugin of kubectl, its own", "PATH"
 )
@@ -88,7 +88,7 @@ def asks_all_nodes(given: Given) -> bool:
 
 
 def node_flags(given: Given, *, of_nodes: bool) -> tuple[str, ...]:
-    """Return the flags, as given, that choose the agents to ask.
+    """Return the given flags that choose the agents to query.
 
     Args:
         of_nodes: Whether to include the flags that choose nodes.

@@ -1,6 +1,6 @@
 """Writes the manual page, in roff with the macros of man(7).
 
-Rule 1: one function escapes text: backslashes, and characters that may not begin a line.
+Rule 1: one function escapes all text: backslashes, and control characters at the start of a line.
 """
 
 from __future__ import annotations

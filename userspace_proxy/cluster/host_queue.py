@@ -2,12 +2,12 @@
 
     waiting, by time ──due──▶ ready, by namespace ──take──▶ under way ──give_back──▶
 
-Rule 1: names without an answer (new names, and names whose last lookup failed) have at most half of
-the slots: each may take five seconds, and other names mustn't wait for them.
-Rule 2: a namespace has at most half of the slots, with one reserved for names with an answer.
-Rule 3: namespaces take turns; within a namespace, names with an answer come first, then the order
-is by time.
-Rule 4: a name that several namespaces want is looked up at the first of their turns.
+Rule 1: names without an answer (new names, and names whose last lookup failed) use at most half of
+the slots: each lookup may take five seconds, and other names mustn't wait for them.
+Rule 2: a namespace uses at most half of the slots, and one of these only for names with an answer.
+Rule 3: namespaces take turns; within a namespace, names with an answer come first, then names that
+have been due for longer.
+Rule 4: a name that several namespaces use is looked up in the first turn of any of them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _UsedPlace(NamedTuple):
 
 
 class HostQueue:
-    """One proxy's names waiting for a lookup, or being looked up."""
+    """The names of one proxy that wait for a lookup, or are being looked up."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
@@ -92,7 +92,7 @@ class HostQueue:
 
     @property
     def has_ready(self) -> bool:
-        """Whether a due name may have got no slot in the last :meth:`take`."""
+        """Whether the last :meth:`take` may have left a due name without a slot."""
         return bool(self._ready)
 
     def next_at(self) -> float | None:

@@ -83,8 +83,7 @@ async def ask_for_addresses(server: SocketAddress, query: Query, seconds: float)
     if is_truncated(wire):
         # Some servers truncate in the middle of a record.
         with contextlib.suppress(MalformedMessage):
-            # A truncated answer suffices: the response to the client has no room for more
-            # addresses.
+            # A truncated answer suffices: the response has no room for more addresses.
             if (answer := read_answer(wire, query)).addresses:
                 return answer
         wire = await ask_by_tcp(server, query, seconds, ADDRESS_BYTES_MAX)

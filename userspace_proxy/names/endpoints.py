@@ -65,8 +65,7 @@ class Ready:
         self.each_name = list({each.hostname or each.ip: each for each in endpoints}.values())
         """One endpoint per name."""
         self.by_label: dict[str, Endpoint | Ready | list[Endpoint]] = {}
-        """Endpoints by lower-case hostname or, without one, by address; filled by
-        :func:`read_run`."""
+        """Endpoints by lower-case hostname, or else by address; filled by :func:`read_run`."""
 
     def labelled(self, key: str, label: str) -> Ready | None:
         """Return the endpoints under a key of ``by_label``; None if their label differs."""

@@ -90,7 +90,7 @@ class _AddressIndex:
         self._of_services: dict[str, dict[str, int]] = {}
         self._of_endpoints: dict[str, dict[str, int]] = {}
         self._only: dict[str, str] = {}
-        """Names of addresses that are listed once, to save memory; only the suffix for derived
+        """Names of addresses that are listed once, to save memory; ``.suffix`` for derived
         labels."""
 
     def names_of(self, ip: str) -> list[str]:

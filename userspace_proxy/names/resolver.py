@@ -50,8 +50,7 @@ class ServiceNames:
 
     Args:
         domain: The cluster's domain.
-        dialled_address: Returns the address at which a cluster IP answers; None: the cluster IP
-            itself.
+        dialled_address: Returns the address at which a cluster IP answers; None: that IP itself.
         index: An index shared with other snapshots; None: a new one.
     """
 
