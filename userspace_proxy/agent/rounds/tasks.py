@@ -8,15 +8,15 @@ traceback, and the task restarts after a pause, unless it should run only once.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from ...clocks import Clocks
 from ...errors import UserspaceProxyError
+from ...log_fields import FieldLogger
 from ...pacing import Pacing
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 _T = TypeVar("_T")
 
@@ -71,7 +71,9 @@ class Supervisor:
                 task.cancel()
             _, tasks = await asyncio.wait(tasks, timeout=_CANCEL_AGAIN_S)
             for task in tasks:
-                _log.warning("bug: a background task did not end", extra={"task": task.get_name()})
+                _log.warning(
+                    "bug: background task did not end: %(task)s", extra={"task": task.get_name()}
+                )
 
     async def _guard(self, name: str, run: Callable[[], Awaitable[None]], restarts: bool) -> None:
         while True:
@@ -84,7 +86,8 @@ class Supervisor:
                 return
             except Exception:
                 _log.exception(
-                    "bug: a background task failed", extra={"task": name, "restarts": restarts}
+                    "bug: background task failed: %(task)s",
+                    extra={"task": name, "restarts": restarts},
                 )
             if not restarts:
                 return

@@ -38,7 +38,7 @@ class NodeNow(Component):
         self._addresses: NodeAddresses | None = None
         self._no_node = LoggedCondition[Cause](
             _log,
-            "%(cause)s",
+            "this node has no Node object: %(cause)s",
             "this node's Node object exists",
             fields=lambda cause: {"cause": say(cause)},
         )

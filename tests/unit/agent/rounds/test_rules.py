@@ -154,7 +154,7 @@ async def test_repairs_and_failed_repairs_of_drift_are_reported(start, caplog):
         if r.levelname != "INFO" and r.name == "userspace_proxy.agent"
     ]
     assert messages == [
-        "steering had drifted and was repaired",
+        "steering rules had drifted and were repaired",
         "steering failed, the old state stays in effect: cannot commit: Operation not permitted",
     ]
 
