@@ -32,9 +32,9 @@ class Rules:
     """The rules that steer the frontends of one proxy's Service ports.
 
     Args:
-        steering: Started by the caller.
-        counters: Count failures and repairs.
-        report: Called with events for the cluster's users.
+        steering: The steering mechanism, which the caller has started.
+        counters: The counters of failures and repairs.
+        report: Called with events for users of the cluster.
     """
 
     def __init__(
@@ -51,38 +51,38 @@ class Rules:
             level=logging.ERROR,
         )
         self.has_drifted = False
-        """Whether another program has changed the rules, and they can't be repaired."""
+        """Whether another program has changed the rules, and repairing them has failed."""
         self.are_in_force = False
         """Whether the last change succeeded, so that the next change can be incremental."""
         self.on_switch: Callable[[Sequence[ServedPort]], None] = lambda _ports: None
-        """Called with the Service ports whose path probes have changed."""
+        """Called with the Service ports whose path was changed by probes."""
         self._steering = steering
         self._steered = served_ports.steered
         self._counters = counters
         self._report = report
         self._has_steered = False
-        """Whether rules were applied, so that they may need repair."""
+        """Whether rules have been applied, which may require repair."""
         self._switch_lines = LogLimit(_SWITCH_LINES)
 
     @property
     def problem(self) -> str:
-        """Why the kernel's rules lag behind the plan; empty if they don't."""
+        """Why the kernel's rules differ from the plan; empty if they don't."""
         return str(self._condition)
 
     async def follow(self) -> bool:
         """Steer the frontends of the served ports to their listeners, or to endpoints.
 
         Returns:
-            Whether that succeeded; if not, call it again.
+            Whether steering succeeded; otherwise, call this method again.
 
         Raises:
-            SteeringError: The kernel lacks something that the first rules need.
+            SteeringError: The kernel lacks a feature that the first rules require.
         """
         change = self._steered.change()
         if change or not self.are_in_force:
             try:
                 if self.are_in_force:
-                    # An incremental change doesn't rewrite rules that have drifted.
+                    # An incremental change doesn't repair rules that have drifted.
                     await self._steering.change(change.changed, change.gone)
                 else:
                     await self._steering.apply(self._steered.targets())

@@ -1,4 +1,4 @@
-"""Background tasks whose failures are always reported; no other module of the agent starts a task.
+"""Runs background tasks, and reports their failures; no other module of the agent starts tasks.
 
 A task that raises a :class:`UserspaceProxyError` stops the proxy: the caller of
 :meth:`Supervisor.failed` receives it. Any other exception is a bug: it is logged with its
@@ -20,15 +20,15 @@ _log = FieldLogger("userspace_proxy.agent")
 
 _T = TypeVar("_T")
 
-# The pause before a failed task restarts: long enough that a recurring bug doesn't flood the log.
+# The pause before a failed task restarts, so that a recurring bug doesn't flood the log.
 _RESTART_S = 1.0
-# Seconds after which a task that still runs is cancelled again; cleaning up takes far less.
+# Seconds after which a task that still runs is cancelled again; cleaning up takes far less time.
 _CANCEL_AGAIN_S = 10.0
 # The share of a thread's time that readings may take.
 _READING_SHARE = 0.05
 READING_S = 1.0
-"""How old a reading may be when it is requested, unless readings take longer than their share."""
-# How long a round may block the event loop: a delay of 10 ms doesn't harm connections.
+"""The maximum age of a reading in seconds, unless readings take longer than their share."""
+# The time for which a round may block the event loop: connections tolerate a delay of 10 ms.
 _TURN_S = 0.01
 
 
@@ -48,12 +48,12 @@ class Supervisor:
 
         Args:
             run: Called again after a bug.
-            restarts: If False, it isn't called again.
+            restarts: If False, ``run`` isn't called again.
         """
         self._tasks.append(asyncio.create_task(self._guard(name, run, restarts), name=name))
 
     async def failed(self) -> UserspaceProxyError:
-        """Wait until a task raises a UserspaceProxyError, and return the error."""
+        """Wait for a UserspaceProxyError raised by a task, and return the error."""
         while self.failure is None:
             await self._has_failed.wait()
         return self.failure
@@ -110,7 +110,7 @@ async def first_of(*awaitables: Awaitable[_T]) -> _T:
 
 
 async def pause(seconds: float) -> None:
-    """Sleep; the agent waits for time to pass only by this function."""
+    """Sleep; the agent calls no other function to wait for time to pass."""
     await asyncio.sleep(seconds)  # noqa: TID251 - the back-off itself
 
 
@@ -118,7 +118,7 @@ class Pace:
     """Yields to the loop's other tasks during a long round.
 
     Args:
-        on_turn: Called at each turn, to show that the work goes on.
+        on_turn: Called at each turn, to show progress.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Pace:
         self._until = clock() + _TURN_S
 
     async def turn(self) -> None:
-        """Yield to other tasks if this task has blocked the loop for long."""
+        """Yield to other tasks if this task has blocked the loop for too long."""
         self._on_turn()
         if self._clock() >= self._until:
             await pause(0)
@@ -139,7 +139,7 @@ class Pace:
 
 
 class SharedReading:
-    """A reading on request; requests that arrive at the same time or shortly after share it."""
+    """A reading on request, which concurrent and slightly later requests share."""
 
     def __init__(self, read: Callable[[], Awaitable[None]], clock: Callable[[], float]) -> None:
         self._read = read
