@@ -1,4 +1,4 @@
-"""Provides the facts about this node that plans need, and follows its addresses."""
+"""Provides the facts about this node for plans, and follows changes of its addresses."""
 
 from __future__ import annotations
 
