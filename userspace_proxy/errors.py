@@ -101,7 +101,7 @@ class ShortageError(ListenError):
 
 
 class BoundError(ShortageError):
-    """No port can be opened until another one of this proxy closes."""
+    """No port can be opened until this proxy closes another port."""
 
 
 class SteeringError(UserspaceProxyError):

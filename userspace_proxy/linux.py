@@ -99,9 +99,9 @@ def bounded(limit: int) -> int:
 def raise_descriptor_limit() -> None:
     """Raise the soft limit of this process and its children to the hard limit, bounded.
 
-    Call it before anything reads the limit, and never in a process that only embeds a proxy.
+    Call this before other code reads the limit, and never in a process that embeds a proxy.
     """
-    # Windows has neither the limit nor the module.
+    # Windows has neither this limit nor the module.
     with contextlib.suppress(ImportError):
         import resource
 

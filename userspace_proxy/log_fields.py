@@ -22,13 +22,13 @@ class FieldLogger(logging.LoggerAdapter[logging.Logger]):
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
-        """Return the arguments unchanged: there are no fields to add."""
+        """Return the arguments unchanged, because this logger adds no fields."""
         return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         fields = kwargs.get("extra")
         if fields and not args:
             args = (fields,)
-        # The record must show the caller's location, not this module.
+        # Add a level, so that the record shows the caller's location instead of this module.
         kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
         super().log(level, msg, *args, **kwargs)

@@ -17,7 +17,7 @@ class LogLimit:
         self._lines = lines
         self._began_at: float | None = None
         self.left = lines
-        """Lines that may still be written in this minute."""
+        """The number of lines that may still be written in this minute."""
 
     def take(self, now: float) -> bool:
         """Return whether a line may be written; the minute begins with its first line.

@@ -28,7 +28,7 @@ def loop_factory() -> LoopFactory:
 
 
 async def accepted_have_protocols() -> None:
-    """Wait until accepted connections have protocols; call it after accepting has stopped."""
+    """Wait until accepted connections have protocols; call this once no more are accepted."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)  # noqa: TID251 - yields once
 

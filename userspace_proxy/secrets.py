@@ -16,7 +16,7 @@ import re
 REMOVED = "[removed]"
 
 _SECRET_BYTES_MIN = 6
-"""The minimum length of the user's own secrets; shorter ones occur in ordinary words."""
+"""The minimum length of known secrets; shorter strings occur in ordinary words."""
 _WORD_MIN = 32
 """The length from which a word of upper case, lower case and digits counts as a secret; a UUID has
 36 characters, but no upper case."""
@@ -82,7 +82,7 @@ _KNOWN_FORM = re.compile(
 
 
 class Secrets:
-    """Removes secrets, including the user's own, such as the newest tokens for the API server."""
+    """Removes secrets, including known ones such as the newest tokens for the API server."""
 
     def __init__(self, *known: str) -> None:
         self._known = known
@@ -109,7 +109,7 @@ class Secrets:
         return REMOVED if text and _SECRET_NAME.search(name) else self.remove(text)
 
     def remove(self, text: str) -> str:
-        """Return a string without any likely secret."""
+        """Return a string without obvious and likely secrets."""
         for secret in self._known:
             text = text.replace(secret, REMOVED)
         return _WORD.sub(_word, _NAMED.sub(rf"\1{REMOVED}", self.remove_certain(text)))

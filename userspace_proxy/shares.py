@@ -28,7 +28,7 @@ D = TypeVar("D", bound=MutableMapping[Any, Any])
 
 
 class Namespaced(Hashable, Protocol):
-    """A holder of an amount, such as a Service; holders are ordered."""
+    """A holder of an amount, such as a Service; holders can be compared."""
 
     @property
     def namespace(self) -> str:
@@ -134,7 +134,7 @@ class Shares(Generic[H]):
         self._demand = 0.0
         """The total demand, with each namespace's demand capped at its bound."""
         self._left_out: dict[str, dict[H, int]] = {}
-        """The amounts that left-out holders get, by namespace."""
+        """The amounts granted to left-out holders, by namespace."""
 
     def granted(self, holder: H) -> int:
         """Return the granted part of a holder's amount: all, nothing, or the rest of the room."""
@@ -147,7 +147,7 @@ class Shares(Generic[H]):
         return holder in self._left_out.get(holder.namespace, ())
 
     def change(self, amounts: Mapping[H, int]) -> set[H]:
-        """Update the amounts that some holders want; 0 removes a holder.
+        """Update the amounts of some holders; 0 removes a holder.
 
         Returns:
             The holders that are newly left out, no longer left out, or granted another amount.
@@ -183,7 +183,7 @@ class Shares(Generic[H]):
         if self._wanted.of_group[namespace] <= room:
             return self._wanted.of_group[namespace]
         rows = sorted((amount, one) for one, amount in self._wanted.holders[namespace].items())
-        # Stored in order, so that the next sort costs one comparison per holder.
+        # Store the holders in order, so that the next sort costs one comparison per holder.
         self._wanted.holders[namespace] = {holder: amount for amount, holder in rows}
         sums = list(accumulate((amount for amount, _ in rows), initial=0))
         fitting = bisect_right(sums, room) - 1

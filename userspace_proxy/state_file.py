@@ -105,7 +105,7 @@ class StateFile:
         """Replace the content.
 
         Args:
-            current_at: Unix time at which it was last known to be current.
+            current_at: Unix time at which the content was last known to be current.
 
         Raises:
             StateFileError: The file can't be written; the old content remains.

@@ -62,6 +62,6 @@ class Turns(Generic[K]):
         self._paces[party] = now + seconds + wait_s, wait_s
 
     def forget(self, now: float) -> None:
-        """Forget parties that have had no long turn for as long as they last had to wait."""
+        """Forget parties whose wait ended longer ago than it lasted."""
         paces = self._paces.items()
         self._paces = {one: (due, wait_s) for one, (due, wait_s) in paces if now < due + wait_s}

@@ -1,4 +1,4 @@
-"""The version of this package, and the commit from which it was built."""
+"""Defines this package's version, and finds the commit from which it was built."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ error = partial(Finding, Mark.ERROR)
 
 
 def reason(exc: UserspaceProxyError) -> str:
-    """Return an error's text on one line."""
+    """Return the text of an error on one line."""
     return " ".join(str(exc).split())
 
 

@@ -37,7 +37,7 @@ class Inputs:
     frontends: tuple[Frontend, ...] = ()
     """The addresses that clients would dial, if they are known."""
     endpoints: tuple[SocketAddress, ...] = ()
-    """Usable endpoints; empty if unknown."""
+    """The usable endpoints; empty if unknown."""
 
 
 def judge_settings(

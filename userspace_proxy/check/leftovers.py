@@ -32,7 +32,7 @@ def judge_kube_proxy(kernel: KernelView, steering: str, *, is_beside: bool) -> l
     """Report kube-proxy's rules, and whether they take precedence.
 
     Args:
-        is_beside: Whether this proxy serves only labelled Services, and kube-proxy the others.
+        is_beside: Whether this proxy serves only labelled Services, beside kube-proxy.
     """
     if steering in ("none", ""):
         return []

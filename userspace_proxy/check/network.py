@@ -21,7 +21,7 @@ SYSCTLS = (
 )
 # The used share of the conntrack table from which a warning predicts dropped connections.
 _CONNTRACK_SHORT = 0.9
-# How long a closed connection keeps its source port. Source: TCP_TIMEWAIT_LEN of linux/tcp.h.
+# How long a closed connection occupies its source port. Source: TCP_TIMEWAIT_LEN of linux/tcp.h.
 _TIME_WAIT_S = 60
 
 

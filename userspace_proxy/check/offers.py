@@ -39,7 +39,7 @@ class Offers:
     """The privileges, libraries and kernel features of this node."""
 
     capabilities: tuple[str, ...] = ()
-    """NET_ADMIN and NET_RAW, if this process has them."""
+    """Which of NET_ADMIN and NET_RAW this process has."""
     kernel: KernelOffers = LACKS_NOTHING
     lacks: Mapping[str, str] = field(default_factory=dict)
     """By steering mode, why it doesn't work; empty or missing if it works. Local steering is judged

@@ -92,7 +92,7 @@ def judge_descriptors(
     """Report whether descriptors and proxy ports suffice.
 
     Args:
-        limit: The hard RLIMIT_NOFILE, as far as ``run`` uses it.
+        limit: The hard RLIMIT_NOFILE, bounded as in ``run``.
         service_ports: The number of Service ports of both families; None if unknown.
     """
     if service_ports is None:

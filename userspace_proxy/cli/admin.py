@@ -144,7 +144,7 @@ class AdminAddress:
             yield answer, pieces()
 
     def _believe(self, answer: HttpAnswer) -> None:
-        """Raise NotAnswered if the server is clearly not a trusted proxy."""
+        """Raise NotAnswered if the answer isn't from a proxy, or its user isn't trusted."""
         if not answer.is_of_proxy:
             raise NotAnswered(
                 f"no {PROGRAM} answers at {self}: another program does",
@@ -212,7 +212,7 @@ def parse_server(text: str) -> AdminAddress:
     """Parse ``127.0.0.1:10249``, ``[::1]:10249``, ``localhost``, ``:8080`` or ``http://…``.
 
     Raises:
-        ConfigError: The text has none of these forms.
+        ConfigError: The text doesn't have any of these forms.
     """
     default = AdminAddress("127.0.0.1", 10249)
     with contextlib.suppress(ValueError):

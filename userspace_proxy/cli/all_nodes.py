@@ -64,7 +64,7 @@ def settings_of(given: Given) -> Settings:
 
 
 def means_all_nodes(given: Given, settings: Settings) -> bool:
-    """Return whether the command asks all nodes instead of one proxy.
+    """Return whether the command queries all nodes instead of one proxy.
 
     Raises:
         ConfigError: The flags name both one proxy and nodes.
@@ -79,7 +79,7 @@ def means_all_nodes(given: Given, settings: Settings) -> bool:
 
 
 def asks_all_nodes(given: Given) -> bool:
-    """Return whether a command that doesn't accept ``run``'s flags asks all nodes.
+    """Return whether a command that doesn't accept ``run``'s flags queries all nodes.
 
     Raises:
         ConfigError: See :func:`means_all_nodes`.

@@ -35,7 +35,7 @@ class CommandFlag:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values to choose from; empty if they can't be listed."""
+        """The possible values; empty if they can't be listed."""
         words = self.value.split("|") if "|" in self.value else ()
         return tuple(word for word in words if not word.isupper())
 
@@ -93,13 +93,13 @@ class Command:
 
     name: str
     summary: str
-    """What the command does, in a few words, without a full stop."""
+    """A summary in a few words, without a full stop."""
     run: Callable[[Given], int]
     arguments: str = ""
     """The arguments as in the usage line: brackets mark an optional argument, ``[NAMESPACE/NAME]``,
     and dots a repeatable argument, ``[NAMESPACE/NAME...]``."""
     choices: tuple[str, ...] = ()
-    """The values of the argument; empty if they can't be listed."""
+    """The possible values of the argument; empty if they can't be listed."""
     completes: str = ""
     """The kind of candidates that the command ``complete`` offers for arguments; may be empty."""
     details: tuple[str, ...] = ()

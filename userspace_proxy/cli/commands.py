@@ -104,8 +104,8 @@ def _complain(exc: UserspaceProxyError) -> None:
 def _ignore_signals() -> None:
     """Ignore signals that shouldn't kill the process until ``agent.signals`` handles them.
 
-    Imports take half a second. SIGTERM and SIGINT keep their default action, because there is
-    nothing to remove yet.
+    Imports take half a second. SIGTERM and SIGINT keep their default action, because there is no
+    state to remove yet.
     """
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _UNFINISHED = "unfinished"
 # The timeout for a request in seconds, which is short because the user's shell waits for it.
 _SERVER_S = 3.0
-# The search qualifiers whose values are offered.
+# The search qualifiers that are offered only together with a value.
 _WITH_VALUES = ("is", "cause", "ns", "service")
 _JSON = "application/json"
 
@@ -39,7 +39,7 @@ def complete(given: Given, own: Mapping[str, Command]) -> int:
     """
     with contextlib.suppress(UserspaceProxyError):
         for name in sorted(set(_names(given.arguments[0], given.rest, own))):
-            # bash expands offered words, so only words without special characters are safe.
+            # Omit words with special characters, because bash would expand them.
             if shell_word(name) == name:
                 print(name)
     return DONE

@@ -86,7 +86,7 @@ class _Found:
 
 
 def explain(given: Given) -> int:
-    """Print the steps; return the exit status, 3 if clients aren't served as they should be.
+    """Print the steps; return the exit status, 3 if clients aren't served properly.
 
     Raises:
         UserspaceProxyError: The Service doesn't exist, or the source can't be read.

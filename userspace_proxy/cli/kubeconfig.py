@@ -65,7 +65,7 @@ def context_namespace(given: Given, settings: Settings) -> str:
 
 
 def _check_missing(choices: Mapping[str, str], *, has_server: bool) -> None:
-    """Raise an error if a kubeconfig is needed, but there is none."""
+    """Raise a ConfigError if a kubeconfig is required but missing."""
     listed = os.environ.get("KUBECONFIG", "").strip(os.pathsep)
     problem = next((f"--{name}: there is no kubeconfig" for name in choices), "")
     # In a pod, the pod's own API server is used, as in kubectl.

@@ -148,7 +148,7 @@ class LogWriter:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
             except BlockingIOError:
-                # Another process has set O_NONBLOCK.
+                # Wait for room, because another process has set O_NONBLOCK.
                 room = select.poll()
                 room.register(self._descriptor, select.POLLOUT)
                 room.poll()

@@ -110,7 +110,7 @@ class _Handler(logging.Handler):
 
 
 class TextFormatter(logging.Formatter):
-    """Formats time, level, message, and as ``key=value`` fields that the message doesn't show."""
+    """Formats time, level and message, then fields missing in the message as ``key=value``."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()

@@ -1,4 +1,4 @@
-"""Finds out how this program was started: by its name, as a kubectl plugin, or in a pod."""
+"""Determines how this program was started: by its name, as a kubectl plugin, or in a pod."""
 
 from __future__ import annotations
 

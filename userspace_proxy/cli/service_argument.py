@@ -55,7 +55,7 @@ class NoSuchService(UserspaceProxyError):
 
 
 class ServiceArguments:
-    """The Services and namespaces that one command's arguments may mean.
+    """The Services and namespaces that the arguments of one command may name.
 
     Args:
         given: The command's parsed arguments.
@@ -127,7 +127,7 @@ class ServiceArguments:
         return f"{self.namespace or _DEFAULT}/{name}"
 
     def _read_written(self, word: str) -> str:
-        """Convert a DNS name or URL of a Service to ``namespace/name``; return other words as is.
+        """Convert a Service's DNS name or URL to ``namespace/name``; return other words unchanged.
 
         Raises:
             ConfigError: The word is an address, or another DNS name.

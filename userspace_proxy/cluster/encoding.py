@@ -74,7 +74,7 @@ class _Head:
 
 
 FORMAT = digest(_Head, ServiceState)
-"""The number of the format; it changes if a version changes one of these types."""
+"""The number of the format, which changes whenever one of these types changes."""
 _encoder = msgspec.json.Encoder()
 _version_decoder = msgspec.json.Decoder(_Version)
 _head_decoder = msgspec.json.Decoder(_Head)
@@ -82,7 +82,7 @@ _service_decoder = msgspec.json.Decoder(ServiceState)
 
 
 def encode_state(snapshot: Snapshot, owner: StateOwner) -> bytes:
-    """Encode a snapshot; takes about 0.2 s for 10,000 Services, so call it in a thread.
+    """Encode a snapshot; call this in a thread, as 10,000 Services take about 0.2 s.
 
     Raises:
         InputError: The snapshot is too large.

@@ -94,7 +94,7 @@ class ForbiddenAddresses:
         return differing
 
     def look_again(self) -> None:
-        """Forget the kernel's answers, because this node's addresses have changed."""
+        """Drop the kernel's answers, because this node's addresses have changed."""
         self._own.clear()
 
     def why(self, ip: str) -> str:
@@ -105,7 +105,7 @@ class ForbiddenAddresses:
         return why
 
     def _unknown_reason(self, ip: str) -> str:
-        """Return a reason unless it is certain that an address doesn't belong to a pod."""
+        """Return a reason if the pod networks of the address's family are unknown."""
         family, networks = IPFamily.of(ip), self.networks
         if networks.is_shared and not any(IPFamily.of(n) is family for n in networks.pods):
             return f"of {family}, while --cluster-cidr has no {family} network"

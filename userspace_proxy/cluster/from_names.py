@@ -57,7 +57,7 @@ class EndpointsByName:
 
     def __init__(self, allowed: Sequence[str], forbidden: ForbiddenAddresses) -> None:
         self.hosts = HostTable()
-        """The names to look up."""
+        """The names to look up, with their addresses."""
         self._allowed = tuple(allowed)
         self._forbidden = forbidden
         self.last = Snapshot(_NOTHING)
@@ -119,7 +119,7 @@ class EndpointsByName:
         self._update(changed, gone, derived, is_other=snapshot is not old)
 
     def learn(self, host: str, lookup: Lookup, now: float) -> bool:
-        """Record the result of a lookup, as HostTable does; return whether the snapshot changes."""
+        """Record the result of a lookup; return whether the snapshot will change."""
         has_changed = self.hosts.learn(host, lookup, now)
         if has_changed:
             self._affected.update(self._shares.users.get(host, ()))

@@ -51,10 +51,10 @@ class PodEndpoints:
         self._with_headless = with_headless
         self._services: dict[ServiceKey, tuple[Service, PodSelection]] = {}
         self._selecting: dict[_Label, set[ServiceKey]] = {}
-        """Services by the first label of their selector."""
+        """The keys of Services, by the first label of their selector."""
         self._pods: dict[PodKey, PodEndpoint] = {}
         self._labelled: dict[_Label, set[PodKey]] = {}
-        """Pods by each of their labels."""
+        """The keys of Pods, by each of their labels."""
         self._written: dict[SliceKey, EndpointSlice] = {}
         """The slices that the source has read."""
         self._written_for: dict[ServiceKey, set[SliceKey]] = {}
@@ -82,7 +82,7 @@ class PodEndpoints:
         self._store.put_service(service)
 
     def delete_service(self, key: ServiceKey) -> None:
-        """Delete a Service here and from the store; no effect if it doesn't exist."""
+        """Delete a Service here and from the store, if it exists."""
         self._forget_service(key)
         self._store.delete_service(key)
 

@@ -49,7 +49,7 @@ class HostQueue:
         self._numbers = itertools.count()
         self._entries: dict[str, _QueuedHost] = {}
         self._waiting: list[tuple[float, _QueuedHost]] = []
-        """A heap of waiting entries, the next due first."""
+        """A heap of waiting entries, earliest due first."""
         self._ready: dict[str, list[_QueuedHost]] = {}
         """Heaps of due names, by namespace; namespaces are in the order of their turns."""
         self._places: dict[str, _UsedPlace] = {}
@@ -70,7 +70,7 @@ class HostQueue:
         self._entries.pop(host, None)
 
     def take(self, now: float) -> str | None:
-        """Return a due name that gets a slot until :meth:`give_back`; None if there is none."""
+        """Return a due name that occupies a slot until :meth:`give_back`, or None."""
         while self._waiting and self._waiting[0][0] <= now:
             _, due = heapq.heappop(self._waiting)
             for each in due.namespaces if self._is_valid(due) else ():
@@ -96,7 +96,7 @@ class HostQueue:
         return bool(self._ready)
 
     def next_at(self) -> float | None:
-        """Return when the next name is due; None if names wait only for slots, or no name waits."""
+        """Return when the next name is due; None if no name waits, except for a slot."""
         while self._waiting and not self._is_valid(self._waiting[0][1]):
             heapq.heappop(self._waiting)
         return self._waiting[0][0] if self._waiting else None

@@ -50,7 +50,7 @@ class _Host:
     since: float = 0.0
     """When the first of the consecutive lookups failed, in monotonic seconds."""
     keep_until: float = 0.0
-    """Until when the name keeps its last addresses, in monotonic seconds."""
+    """Monotonic seconds until which the name keeps its last addresses."""
 
 
 class HostTable:
@@ -85,7 +85,7 @@ class HostTable:
         self._queue.remove(host)
 
     def take(self, now: float) -> tuple[str, tuple[IPFamily, ...]] | None:
-        """Return a due name that gets a slot until :meth:`learn`; None if there is none."""
+        """Return a due name that occupies a slot until :meth:`learn`, or None."""
         host = self._queue.take(now)
         if host is None:
             return None
@@ -94,7 +94,7 @@ class HostTable:
         return host, known.families
 
     def next_at(self) -> float | None:
-        """Return when the next name is due; None if names wait only for slots, or no name waits."""
+        """Return when the next name is due; None if no name waits, except for a slot."""
         return self._queue.next_at()
 
     @property

@@ -49,7 +49,7 @@ class NameRequest(NamedTuple):
         """The first requested names and their ports, from the annotation and from slices."""
         found = dict.fromkeys(self.state.service.handling.names)
         for item in self.named:
-            # Cost: a user's slice may have a thousand names and a hundred ports.
+            # Cost: stop early, as a user's slice may have a thousand names and a hundred ports.
             for port, endpoint in itertools.product(item.ports, item.named):
                 if len(found) >= NAMES_MAX:
                     return tuple(found)
@@ -128,7 +128,7 @@ def _without(state: ServiceState, slices: Iterable[EndpointSlice]) -> Slices:
 
 
 def _add(named: dict[SliceKey, NameSlice], item: NameSlice) -> None:
-    """Merge a slice of names with an equal key; of equal names, the one with endpoints wins."""
+    """Merge a slice of names with an equal key; of equal names, entries with endpoints win."""
     before = named.get(item.key)
     if before is None:
         named[item.key] = item

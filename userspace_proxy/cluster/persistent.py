@@ -92,7 +92,7 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
 def differing_keys(have: Mapping[K, V], want: Mapping[K, V]) -> set[K]:
     """Return the keys whose values aren't the same object in both mappings.
 
-    This is cheap if one mapping was made from the other by :meth:`PersistentMap.changed`.
+    This is cheap if :meth:`PersistentMap.changed` made one mapping from the other.
     """
     if isinstance(have, PersistentMap) and isinstance(want, PersistentMap):
         return have.differing(want)

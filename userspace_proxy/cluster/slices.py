@@ -27,7 +27,7 @@ _NOTHING: Mapping[Callable[..., Any], Any] = {}
 
 
 class SliceRun:
-    """Consecutive slices; a slice that is larger than a run is a run of its own."""
+    """Consecutive slices; a slice larger than the maximum size forms a run of its own."""
 
     __slots__ = ("derived", "slices", "weight")
 

@@ -44,7 +44,7 @@ class Snapshot:
     """Slices of Services that don't exist, by Service, and slices without a Service. Only their
     keys are current."""
     revision: int = field(default=0, compare=False)
-    """A number that increases with every change; for logs and the status page."""
+    """A number that increases with every change, shown in logs and on the status page."""
 
 
 class Store:
@@ -67,7 +67,7 @@ class Store:
     def resume(self, snapshot: Snapshot) -> None:
         """Start with an earlier run's Services and Node addresses.
 
-        Call it only while the store is empty.
+        Call this only while the store is empty.
         """
         for key, state in snapshot.services.items():
             self._services[key] = state.service

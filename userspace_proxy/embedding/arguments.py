@@ -49,12 +49,12 @@ _LOOPBACKS = 1 << 22
 
 
 def read_key(namespace: str, name: str) -> ServiceKey:
-    """Return the identity of a Service, or raise ValueError or TypeError."""
+    """Validate the identity of a Service, or raise ValueError or TypeError."""
     return ServiceKey(read_label(namespace, "namespace"), read_label(name, "name"))
 
 
 def read_label(text: str, argument: str) -> str:
-    """Return a namespace or a name, or raise ValueError or TypeError with the argument's name."""
+    """Validate a namespace or name, or raise ValueError or TypeError with the argument's name."""
     if not isinstance(text, str):
         raise TypeError(f"{argument}: expected a str, got {text!r}")
     try:
@@ -65,7 +65,7 @@ def read_label(text: str, argument: str) -> str:
 
 
 def read_port(port: int, protocol: str) -> ServicePort:
-    """Return a Service's only port, or raise ValueError or TypeError."""
+    """Validate a Service's only port, or raise ValueError or TypeError."""
     if not _is_int(port):
         raise TypeError(f"port: expected an int, got {port!r}")
     if not 1 <= port <= 65535:
@@ -76,7 +76,7 @@ def read_port(port: int, protocol: str) -> ServicePort:
 
 
 def read_affinity(seconds: int | None) -> int | None:
-    """Return the timeout of ClientIP affinity, or raise ValueError or TypeError."""
+    """Validate the timeout of ClientIP affinity, or raise ValueError or TypeError."""
     if seconds is None:
         return None
     if not _is_int(seconds):
@@ -154,7 +154,7 @@ def check_names(names: Iterable[str], function: Callable[..., object]) -> None:
 
 
 def read_endpoint(endpoint: EndpointAddress) -> SocketAddress:
-    """Return the address of an endpoint, or raise ValueError or TypeError."""
+    """Parse the address of an endpoint, or raise ValueError or TypeError."""
     if isinstance(endpoint, str):
         _, scheme, rest = endpoint.partition("://")
         if scheme:

@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 
 class InThread(Generic[_O]):
-    """Calls methods of an object that lives in a proxy's thread."""
+    """Calls methods of an object in the thread of a proxy."""
 
     _thread: LoopThread
     _object: _O
@@ -138,8 +138,8 @@ class BlockingService(InThread[AddedService]):
 class BlockingProxy(InThread[EmbeddedProxy]):
     """A Service proxy in its own thread, with the methods of ``Proxy`` without ``await``.
 
-    ``with Proxy.in_thread() as proxy`` creates, starts and stops it. Any thread other than the
-    proxy's own may call its methods.
+    ``with Proxy.in_thread() as proxy`` creates, starts and stops such a proxy. Any thread other
+    than the proxy's own may call its methods.
 
     Args:
         arguments: The arguments of ``Proxy``.
@@ -252,4 +252,4 @@ class Proxy(EmbeddedProxy):
         raise TypeError("Proxy: use `async with Proxy(…)`, or `with Proxy.in_thread(…)`")
 
     def __exit__(self, *_exc: object) -> None:
-        """Do nothing; without this method, `with` would fail before it calls ``__enter__``."""
+        """Do nothing; without this method, `with` would fail before calling ``__enter__``."""

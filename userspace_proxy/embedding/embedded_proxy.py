@@ -150,7 +150,7 @@ class EmbeddedProxy(Agent):
             raise ValueError(say(note))
 
     async def _replace(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
-        """Put a Service; if it can't be served, put the previous one again."""
+        """Serve a Service; if that fails, serve the previous Service again."""
         before = self._services.get(service.key)
         try:
             await self.put(service, slices)
@@ -208,7 +208,7 @@ class EmbeddedProxy(Agent):
     ) -> list[At]:
         """Return the endpoints of all ports of a Service, or only the endpoints at one address.
 
-        TCP and UDP of one address are two endpoints.
+        One address with TCP and UDP counts as two endpoints.
 
         Raises:
             LookupError: There is no such Service, or it has no such endpoint.

@@ -41,7 +41,7 @@ class LoopThread:
         """
         require_own_threads()
         self._loop = asyncio.new_event_loop()
-        # A test may have frozen time in all threads.
+        # Use the real clock, because a test may have frozen time in all threads.
         self._loop.time = Clocks.monotonic  # type: ignore[method-assign]
         self._takes_calls = True
         self._pid = os.getpid()
@@ -103,7 +103,7 @@ class LoopThread:
         return self.call(called())
 
     def close(self) -> None:
-        """End the loop and its thread, cancelling tasks that still run. Idempotent."""
+        """Stop the loop and its thread, and cancel tasks that still run. Idempotent."""
         with self._lock:
             if self._takes_calls and self.is_running:
                 self._loop.call_soon_threadsafe(self._loop.stop)

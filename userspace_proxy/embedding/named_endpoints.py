@@ -108,7 +108,7 @@ class _NamedAmong:
         return f"{ip}:{port}"
 
     def _check_allowed(self, endpoint: EndpointAddress, name: str) -> None:
-        """Raise ValueError, with the option to set, unless a name may be looked up."""
+        """Raise ValueError unless a name may be looked up; the message names the option to set."""
         if is_below(name, self._allowed):
             return
         _, _, parent = name.partition(".")

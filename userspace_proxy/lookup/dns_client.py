@@ -50,7 +50,7 @@ async def ask_by_udp(server: SocketAddress, query: Query, seconds: float) -> byt
 async def ask_by_tcp(
     server: SocketAddress, query: Query, seconds: float, most: int = TCP_BYTES_MAX
 ) -> bytes:
-    """Return a server's answer to a query, at most ``most`` bytes.
+    """Return a server's answer to a query, of at most ``most`` bytes.
 
     Raises:
         TimeoutError, OSError: As for :func:`ask_by_udp`.

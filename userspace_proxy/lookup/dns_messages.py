@@ -120,7 +120,7 @@ class Responder:
         return _failed(query, ResponseCode.SERVFAIL)
 
     def _respond(self, query: Query, size: int, *, is_udp: bool) -> bytes | Later:
-        """Return the response, or a function that looks it up or asks the upstream server."""
+        """Return the response, or a function that looks it up or queries the upstream server."""
         if query.opcode:
             return _failed(query, ResponseCode.NOTIMP)
         if query.class_ != CLASS_IN or query.type_number in TRANSFERS:

@@ -43,7 +43,7 @@ class LastAnswer(NamedTuple):
 Answer = bytes | LastAnswer | Later | None
 """The answer to a message; None if the message isn't answered."""
 Respond = Callable[..., Answer]
-"""``Responder.respond``: takes a message and ``is_udp``."""
+""":meth:`.Responder.respond`, with its parameters: a message and ``is_udp``."""
 
 _Sender = tuple[str | Any, int]
 _Asked = tuple[Later, _Sender, asyncio.DatagramTransport]
@@ -195,7 +195,7 @@ class DnsServer:
 
 
 async def _next_turn() -> None:
-    """Return in the next iteration of the event loop."""
+    """Wait until the next iteration of the event loop."""
     turn = asyncio.Event()
     asyncio.get_running_loop().call_soon(turn.set)
     await turn.wait()
@@ -246,7 +246,7 @@ def _bind(address: SocketAddress) -> tuple[socket.socket, socket.socket]:
 def _holder_of(address: SocketAddress, exc: OSError) -> str:
     """Return the process that has bound an address for UDP or else TCP; empty if not found."""
     if exc.errno == errno.EADDRINUSE:
-        # The address may be a host name.
+        # Ignore a host name, which isn't an address.
         with contextlib.suppress(ValueError):
             for protocol in (Protocol.UDP, Protocol.TCP):
                 for holder in holders_at([address], protocol).values():

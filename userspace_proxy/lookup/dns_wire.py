@@ -29,9 +29,9 @@ UDP_BYTES_MAX = 1232
 """The largest datagram that isn't fragmented. Source: DNS flag day 2020."""
 
 HEADER = struct.Struct(">HHHHHH")
-"""ID, flags, and the counts of questions, answers, authority and additional records."""
+"""The ID, the flags, and the counts of questions, answers, authority and additional records."""
 AFTER_NAME = struct.Struct(">HHIH")
-"""Type, class, TTL and length of the data."""
+"""The type, class and TTL of a record, and the length of its data."""
 TYPES = {"A": 1, "CNAME": 5, "SOA": 6, "PTR": 12, "TXT": 16, "AAAA": 28, "SRV": 33}
 TRANSFERS = (251, 252)
 """The query types IXFR and AXFR."""
@@ -80,9 +80,9 @@ class Query(NamedTuple):
     question: bytes
     """The question as sent: name, type and class."""
     name: str
-    """Absolute, with a trailing dot; bytes outside ASCII as ``\\200``."""
+    """The absolute name, with a trailing dot; bytes outside ASCII as ``\\200``."""
     type: str
-    """``A``, ``SRV`` and so on; ``TYPE65280`` for an unknown type."""
+    """The type, such as ``A`` or ``SRV``; ``TYPE65280`` for an unknown type."""
     type_number: int
     class_: int
     payload: int | None
@@ -107,7 +107,7 @@ def read_query(wire: bytes) -> Query:
     """Parse a message that has a header and isn't a response.
 
     Raises:
-        MalformedMessage: It isn't a query, as Rule 1 defines it.
+        MalformedMessage: The message isn't a query as defined by Rule 1.
     """
     _, _, *counts, additional = HEADER.unpack_from(wire)
     if len(wire) > QUERY_BYTES_MAX or counts != [1, 0, 0] or additional > 1:

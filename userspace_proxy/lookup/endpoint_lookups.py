@@ -47,7 +47,7 @@ class EndpointLookups:
         allowed, forbidden: See :class:`.EndpointsByName`.
         publish: Called with each derived snapshot.
         turn: Called between two Services.
-        look_up: Looks up a name; None: ask the DNS servers of this node.
+        look_up: Looks up a name; None: query the DNS servers of this node.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class EndpointLookups:
         self._wake = asyncio.Event()
         self._log_limit = LogLimit(SERVICE_LINES)
         self._bugs: dict[ServiceKey, str] = {}
-        """The bugs of the last derivation; only new ones are logged."""
+        """The bugs of the last derivation; only new bugs are logged."""
 
     @property
     def is_behind(self) -> bool:

@@ -37,7 +37,7 @@ class LookedUp(Protocol):
 
     @property
     def elsewhere(self) -> str:
-        """A name to look up instead; may be empty."""
+        """The name to look up instead; empty unless the name is an alias."""
 
 
 class Names(Protocol):

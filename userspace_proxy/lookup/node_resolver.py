@@ -28,7 +28,7 @@ from .dns_wire import MalformedMessage, ResponseCode, make_query, name_of_code
 RESOLV_CONF = Path("/etc/resolv.conf")
 LOOKUP_S = 5.0
 _TRY_S = 2.0
-# From resolv.conf(5): MAXNS, and the default of "attempts".
+# MAXNS, and the default of "attempts". Source: resolv.conf(5).
 _SERVERS_MAX, _ROUNDS = 3, 2
 _DEFAULT_SERVERS = ("127.0.0.1",)
 _TYPES = {IPFamily.IPV4: "A", IPFamily.IPV6: "AAAA"}

@@ -1,4 +1,4 @@
-"""Finds the ports and ready endpoints of one Service without scanning all of them.
+"""Finds ports and ready endpoints of one Service by name, without a scan.
 
     _http._tcp ──▶ slices' ports of that name ──▶ endpoints × port numbers ──▶ each name and
     web-0      ──▶ endpoints of that label    ──▶ endpoints × port numbers     number once
@@ -182,7 +182,7 @@ class NamedEndpoints:
 
     def __init__(self, state: ServiceState) -> None:
         self.state = state
-        # The keys state whether the question has a name and a protocol.
+        # The outer keys state whether the question has a name and a protocol.
         self._ports: dict[tuple[bool, bool], Mapping[_Asked, Sequence[ServicePort]]] = {}
         self._by_number: dict[_Asked, Sequence[Sequence[ServicePort]]] = {}
         self._by_port: dict[tuple[bool, bool], _Groups] = {}
@@ -190,7 +190,7 @@ class NamedEndpoints:
         self._wholes: dict[bytes, SamePorts] = {}
 
     def is_ready(self, port: str, protocol: str, label: str) -> bool:
-        """Return whether a question takes a few milliseconds at most without ``prepare``."""
+        """Return whether a question takes at most a few milliseconds without ``prepare``."""
         runs = Slices.of(self.state.slices).runs
         new = (run.weight for run in runs if len(runs) > 1 and read_run not in run.derived)
         if sum(new) > AT_ONCE:
@@ -256,7 +256,7 @@ class NamedEndpoints:
     def _groups(self) -> Mapping[bytes, tuple[list[Ready], Sequence[SlicePort]]]:
         """The ready endpoints of all slices, grouped by equal ports.
 
-        Beyond ``_PORTS_MAX`` ports, endpoints count as having none.
+        Beyond ``_PORTS_MAX`` ports, endpoints are treated as having no ports.
         """
         groups: dict[bytes, tuple[list[Ready], Sequence[SlicePort]]] = {}
         left = _PORTS_MAX

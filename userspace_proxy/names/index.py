@@ -57,7 +57,7 @@ class NameIndex:
             return self._addresses.names_of(ip)
 
     def has_addresses(self, snapshot: Snapshot) -> bool:
-        """Return whether :meth:`names_of` takes a few milliseconds at most without ``prepare``."""
+        """Return whether :meth:`names_of` takes at most a few milliseconds without ``prepare``."""
         return self._addresses.is_near(snapshot)
 
     def prepare(

@@ -1,4 +1,4 @@
-"""DNS records and answers as values; a record's data is the text of a zone file."""
+"""Defines DNS records and answers as values; a record's data is text as in a zone file."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ from .targets import (
 CLUSTER_DOMAIN = "cluster.local"
 """The cluster domain that kubeadm uses by default."""
 TTL_S = 5
-"""CoreDNS's default, in seconds."""
+"""The TTL of records in seconds; CoreDNS's default."""
 
 _VERSION = "1.1.0"
 _VERSION_TTL_S = 28800
@@ -71,7 +71,7 @@ class ServiceNames:
 
         Args:
             name: The absolute name, with a trailing dot; records repeat it unchanged.
-            type_: ``A``, ``SRV`` and so on; names have no records of unknown types.
+            type_: A type, such as ``A`` or ``SRV``; names have no records of unknown types.
             pick: Chooses records if there are more than the caller can use.
         """
         lowered = name.lower()
@@ -230,7 +230,7 @@ class ServiceNames:
     def _srv(self, name: str, targets: Targets, pick: Pick) -> DnsAnswer:
         count = targets.count_ports()
         chosen = pick(count)
-        # All targets have one priority and weight, which depends on the number of addresses.
+        # As in CoreDNS, all targets share one weight, which depends on the number of addresses.
         weight = max(1, 100 // max(1, len(targets)))
         ports = dict.fromkeys(itertools.chain.from_iterable(map(targets.ports_at, chosen)))
         records = tuple(

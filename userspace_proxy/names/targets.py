@@ -45,11 +45,11 @@ class Targets:
         return 0
 
     def ports_at(self, position: int) -> Sequence[NamedPort]:
-        """Return the name and port at a position; several if ports answer at other addresses."""
+        """Return a position's name and port; several if ports answer at different addresses."""
         raise IndexError(position)
 
     def addresses(self, _pick: Pick) -> Sequence[NamedAddress]:
-        """Return addresses of the names that :meth:`ports_at` returns, as many as are picked."""
+        """Return as many addresses of the names from :meth:`ports_at` as ``pick`` picks."""
         return ()
 
     def ips(self, _pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
@@ -145,7 +145,7 @@ class PortTargets(Targets):
         return dict.fromkeys(ip for position in looked_up for ip, _ in self._at(position))
 
     def _at(self, position: int) -> Iterator[tuple[str, int]]:
-        """Yield the addresses to dial for the ports with one number."""
+        """Yield the addresses to dial for the ports at a position, which share one number."""
         for port, ip in itertools.product(self._ports[position], self._ips):
             if self._dialled_address is None or port.protocol not in Protocol.__members__:
                 yield ip, port.port
@@ -182,5 +182,5 @@ class EachTargets(Targets):
 
 
 def pod_target(owner: str, ip: str) -> Targets:
-    """Return the target for a pod's name: its address, with one port without a number."""
+    """Return the target for a pod's name: the pod's address, with a placeholder for a port."""
     return PortTargets(owner, [[ServicePort("", 0, "")]], 1, [ip], None)

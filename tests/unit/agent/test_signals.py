@@ -84,8 +84,7 @@ def test_the_first_signal_stops_gracefully_and_the_second_immediately(start, fir
     process.send_signal(second)
     assert process.wait(DEADLINE_S) == 128 + second
     assert process.stdout.read() == (
-        f"second signal ({second.name}), exiting now: "
-        "rules stay until the next start or cleanup\n"
+        f"second signal ({second.name}), exiting now: rules stay until the next start or cleanup\n"
     )
 
 
