@@ -141,7 +141,7 @@ def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = 
 
 
 def _check_start(command: list[str], environment: dict[str, str]) -> None:
-    """Check that a program starts in the environment in which this process would execute it."""
+    """Check that a program starts in the given environment, before this process executes one."""
     done = subprocess.run(
         command,
         executable=RUNNING_INTERPRETER,
@@ -166,7 +166,7 @@ def takes_back() -> bool:
 
 
 def reap_children(loop: asyncio.AbstractEventLoop) -> None:
-    """Reap this process's previous workers when they exit; call this before starting new ones."""
+    """Reap this process's previous workers when they exit; call this before new ones start."""
     with contextlib.suppress(OSError):
         for pid in _child_pids():
             descriptor = os.pidfd_open(pid)
@@ -198,8 +198,7 @@ async def start_while_workers_live(
 ) -> bool:
     """Take the node back as soon as no other process holds the lock.
 
-    If the lock's holder serves, it drains the workers. Any other holder exits soon, or is a
-    cleanup.
+    If the lock's holder serves, it drains the workers. Any other holder exits soon.
 
     Args:
         start: Takes the node back; called again if it raises LockHeld.

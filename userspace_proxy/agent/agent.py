@@ -228,8 +228,8 @@ class Agent:
         if self._plane is not None:
             await self._plane.idle(drain_s - last_s)
         await self._supervisor.stop()
-        # Stop steering first, so that no client is steered to a closed port. The remaining kernel
-        # state is removed last, because open connections need it.
+        # Stop steering first, so that no client is steered to a closed port. Remove the remaining
+        # kernel state last, because open connections depend on it.
         if self._steering is not None:
             await steer_nothing(self._steering)
         # End the previous workers: before the first round, rules still steered clients to them.
@@ -265,7 +265,7 @@ class Agent:
     async def is_awaited(self) -> bool:
         """Return whether the previous process takes the node back when this one exits.
 
-        After this call the agent no longer reports that it serves, so stop it in either case.
+        After this call the agent no longer reports that it serves, so the caller must stop it.
         """
         await self._supervisor.stop("hand-over")
         return self._options.is_awaited()

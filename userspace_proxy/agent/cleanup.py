@@ -1,4 +1,4 @@
-"""Removes this program's state, and nothing else, from the kernel.
+"""Removes this program's state from the kernel, and nothing else.
 
 cleanup                             rules, routes and programs of all proxies, whatever their names
 cleanup --service-proxy-name NAME   only the state of the proxy with that name

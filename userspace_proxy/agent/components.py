@@ -41,7 +41,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield SyncComponent(sync, served_ports, steering)
     yield Scaling(core)
     yield EjectedEndpoints(plane, served_ports, steering, can_probe=options.dialer is None)
-    # This component precedes the status servers, whose imports are slow.
+    # Start the saved state before the status servers, whose imports are slow.
     yield last_state
     yield names_of_endpoints
     answers = KernelAnswers(steering, served_ports, read_forward_rules)

@@ -71,7 +71,7 @@ END_S = 5.0
 
 
 class TakenOver:
-    """A node that another process has handed over; that process waits until this one serves.
+    """A node handed over by another process, which waits until this one serves.
 
     Args:
         pid: The other process's ID, 0 if it isn't visible.
@@ -147,10 +147,10 @@ async def _request(sock: Prover, within_s: float) -> socket.socket | str:
 
     Returns:
         Another descriptor of the connection once the node is handed over, or the holder's refusal;
-        empty if the holder disconnected to let another process ask.
+        empty if the holder disconnected in favour of another process.
 
     Raises:
-        TimeoutError: The answer takes too long.
+        TimeoutError: The holder doesn't answer in time.
         OSError: The proof fails.
     """
     answers = asyncio.Queue[socket.socket | str | OSError]()
@@ -188,7 +188,7 @@ def answer_requests(
     Args:
         lock: The held lock.
         hand_over: Called with the connection when a process with CAP_NET_ADMIN requests the node;
-            raises UserspaceProxyError if it fails. None: requests are refused.
+            raises UserspaceProxyError on failure. None: requests are refused.
     """
     assert lock.listener is not None
     log_limit = LogLimit()
@@ -217,7 +217,7 @@ async def adopt(label: str, stack: AsyncExitStack) -> PreviousWorkers | None:
     if not socks:
         return None
     previous_workers = PreviousWorkers(asyncio.get_running_loop(), socks)
-    # If this process fails to start, the workers keep waiting for another one.
+    # If this process fails to start, closing leaves the workers waiting for another process.
     stack.callback(previous_workers.close)
     count = await previous_workers.adopt()
     extra = {"workers": len(previous_workers), "sockets": count}
@@ -238,7 +238,7 @@ async def end_workers(label: str) -> bool:
                 extra = {"count": len(socks)}
                 _log.error("workers did not exit in time, leaving them running", extra=extra)
                 break
-            # Workers obey only a process that has received their sockets.
+            # Adopt the sockets first: workers obey only a process that has received them.
             await previous_workers.adopt()
             previous_workers.end()
         have_ended = True

@@ -55,7 +55,7 @@ class NodeLock:
         """Take the lock until :meth:`release`, or until this process exits.
 
         Raises:
-            LockHeld: Another proxy holds it; the message names its process.
+            LockHeld: Another proxy holds the lock; the message names its process.
         """
         mine, sock = self._open()
         try:
@@ -75,7 +75,7 @@ class NodeLock:
             self.listener = None
 
     def _open(self) -> tuple[str, ProvenSocket]:
-        """Bind the lock's name, or a random one if that is taken; return name and socket."""
+        """Bind the lock's name, or a random name if it is taken; return name and socket."""
         try:
             return self._name, ProvenSocket(self._name)
         except OSError as exc:

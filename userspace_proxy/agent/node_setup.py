@@ -59,7 +59,7 @@ _CLEAN_UP_TRIES = 3
 
 def keep_owners(owners: OwnerSockets, plane: Plane) -> None:
     """Keep the sockets that own nftables tables in the workers, for the next control process."""
-    # The callback is called in the thread that writes tables.
+    # Switch to the loop's thread: the callback is called in the thread that writes tables.
     in_loop = asyncio.get_running_loop().call_soon_threadsafe
     owners.follow(lambda name, sock: in_loop(plane.keep, name, sock))
 
@@ -140,7 +140,7 @@ def _remove_hooks(proxy_name: str) -> None:
 
 
 def watch_kernel_path(core: Core, answers: KernelAnswers) -> Iterator[Component]:
-    """Yield the counters of connections that bypass the workers."""
+    """Yield the components that count connections that bypass the workers."""
     steering, served_ports = core.steering, core.served_ports
     yield KernelCounts(steering, served_ports)
     if isinstance(steering, HookedSteering) and (hooks := steering.hooks) is not None:

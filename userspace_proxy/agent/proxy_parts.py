@@ -138,7 +138,7 @@ class SourceComponent(Component):
 
 
 def facts_of_probes(served_ports: ServedPorts) -> ProbesFacts:
-    """Return the facts about the probes of endpoints that choose paths."""
+    """Return the facts about endpoint probes, which choose paths."""
     probes = served_ports.auto_paths.probes
     if not probes.is_open:
         return ProbesFacts()
@@ -163,7 +163,7 @@ def _facts_of_steering(steering: Steering | None, sync: SyncLoop) -> SteeringSta
 
 
 def _facts_of_sync(sync: SyncLoop, clock: WallClock, *, is_stopped: bool) -> SyncFacts:
-    """Return the facts about rounds; while the proxy drains, the loop is stopped on purpose."""
+    """Return the facts about rounds; ``is_stopped`` while the proxy drains, without rounds."""
     counters = sync.counters
     changes, in_force = counters.changes, counters.in_force
     return SyncFacts(

@@ -71,10 +71,9 @@ def run_agent(
         settings: The settings from flags and files.
         warnings: Warnings from reading the settings; logged once.
         check: Called in a thread once the proxy runs, with its steering mode; logs findings on this
-            node that affect steering. UserspaceProxyError, OSError and ValueError that it raises
-            are logged.
+            node that affect steering. UserspaceProxyError, OSError and ValueError are logged.
         dropped_log_lines: Returns the number of dropped log lines.
-        write_stdout: Prints addresses, if the settings ask for it.
+        write_stdout: Prints addresses, if the settings request it.
 
     Raises:
         UserspaceProxyError: The agent can't start or continue; the message contains the cause.
@@ -194,7 +193,7 @@ async def _await_api_server(settings: Settings) -> None:
 def start_checks(
     settings: Settings, options: Options, source: Source, kernel: KernelOffers, *, relieves: bool
 ) -> dict[str, Callable[[], None]]:
-    """Return the checks before startup, by topic; each raises UserspaceProxyError if it fails."""
+    """Return the checks before startup, by topic; each raises UserspaceProxyError on failure."""
     dns = settings.dns_bind_address
     return {
         "manifests" if settings.manifests else "API server": source.check,
@@ -268,7 +267,7 @@ def make_options(settings: Settings) -> Options:
     return replace(
         settings.as_options(Options),
         tuning=settings.as_options(Tuning),
-        # These values depend on this host or process, or on two settings.
+        # The following values depend on this host or process, or on two settings.
         node_name=settings.node_name,
         service_cidrs=settings.service_cluster_ip_range if settings.manifests else (),
         is_own_namespace=is_own_namespace(),

@@ -35,7 +35,7 @@ from .rounds.tasks import Supervisor, pause
 _log = FieldLogger("userspace_proxy.agent")
 
 _LOOK_S = 1.0
-# Scaling stops after no Service has named a workload for this long.
+# The interval of checks while no Service names a workload.
 _UNUSED_S = 5.0
 # The longest pause between retries. At this rate, even thousands of nodes whose role forbids Leases
 # don't load the API server.
@@ -46,7 +46,7 @@ _SETTLE_MAX_S = 5.0
 
 
 class Scaling(Component):
-    """One proxy's demand for workloads, reported to the Lease's holder."""
+    """One proxy's part in scaling: wakes workloads, reports demand to the Lease's holder."""
 
     def __init__(self, core: Core, *, clock: Callable[[], float] = Clocks.monotonic) -> None:
         options, served_ports, source = core.options, core.served_ports, core.source

@@ -74,7 +74,7 @@ class StatusAddresses:
 
     @property
     def problems(self) -> tuple[ListenError, ...]:
-        """The errors of the addresses that aren't open."""
+        """The errors of addresses that aren't open."""
         return tuple(problem for address in self._missing for problem in address.condition.now)
 
     async def open(self) -> None:
@@ -199,7 +199,7 @@ class StatusServers(Component):
         self._addresses = StatusAddresses()
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Open the addresses; unavailable ones are retried."""
+        """Open the addresses, and retry unavailable ones until they are open."""
         options, sync, shown, own = self._options, self._sync, self._shown, self._own
         if options.admin is None and options.health is None:
             return

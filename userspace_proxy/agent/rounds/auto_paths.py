@@ -3,11 +3,11 @@
     probe ─▶ endpoint is fit? ─▶ all endpoints of a Service port are ─▶ kernel
                                  one isn't, or wasn't probed yet     ─▶ userspace
 
-Rule 1: an endpoint is unfit from its first failed probe until PASSES probes in a row have passed.
+Rule 1: an endpoint is unfit from its first failed probe until PASSES consecutive probes passed.
 Rule 2: endpoints are probed once, however many Service ports share them.
 Rule 3: a UDP Service port can't be probed: the kernel carries it while it has endpoints.
-Rule 4: if a Service port has left the kernel path because its clients got no answer, only the
-watcher that detected this lets it return.
+Rule 4: if a Service port has left the kernel path because its clients got no answer, it returns
+only when the watcher that detected the failure decides so.
 """
 
 from __future__ import annotations

@@ -223,7 +223,7 @@ class Triggers:
         return len(self._times)
 
     def note(self, have: Snapshot | None, want: Snapshot) -> None:
-        """Record the trigger times of slices that only the second snapshot has."""
+        """Record the trigger times of slices that are only in the second snapshot."""
         for old, new in _differing(have, want):
             self._times += [
                 (item.triggered_at, item.service)
@@ -235,7 +235,7 @@ class Triggers:
     def take(
         self, count: int, now: float, waiting: Container[ServiceKey] = frozenset()
     ) -> list[float]:
-        """Drop the times of changes that are now applied; return their delays in seconds.
+        """Remove the times of changes that are now applied; return their delays in seconds.
 
         Args:
             waiting: Services whose changes aren't applied yet.

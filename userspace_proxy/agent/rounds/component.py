@@ -13,7 +13,7 @@ from .tasks import Supervisor
 
 
 class Component:
-    """A component of the agent; a subclass overrides the methods that it needs.
+    """A component of the agent; subclasses override methods as needed.
 
     Problems are derived from the facts (``diagnosis.problems``), so readers of the JSON see the
     same problems.
@@ -37,7 +37,7 @@ class OwnAddresses:
     """The addresses of a proxy's own servers; None for a server that isn't open."""
 
     admin: tuple[str, int] | None = None
-    """The address of the page."""
+    """The address of the status page."""
     health: tuple[str, int] | None = None
     """The address of ``/healthz``."""
     dns: SocketAddress | None = None

@@ -147,7 +147,7 @@ class ListenAddresses:
         )
 
     def _on_loopback(self, plan: PortPlan, frontend: Frontend) -> Iterator[SocketAddress]:
-        """Yield the loopback addresses to try: the frontend's own if it is one, then proxy ports.
+        """Yield loopback addresses to try: the frontend's own if possible, then proxy ports.
 
         The frontend's own port may be below ip_unprivileged_port_start, or in use.
         """
@@ -182,7 +182,7 @@ def recovered_addresses(
     """Return the listen addresses of an earlier run to which rules still steer clients.
 
     Args:
-        recovered: As :meth:`.Steering.start` returns it.
+        recovered: The frontends with their ports, from :meth:`.Steering.start`.
     """
     if bind is Bind.FRONTEND:
         return [(frontend.protocol, frontend.address) for frontend in recovered]
@@ -194,7 +194,7 @@ def recovered_addresses(
 
 
 def _is_in_range(plan: PortPlan, key: Hashable) -> bool:
-    """Return whether a frontend is a port of a port range, which can't listen on another port."""
+    """Return whether a frontend is part of a port range, and can't listen on another port."""
     ranges = plan.serving.ranges
     return isinstance(key, Frontend) and any(one.offset(*key.address) for one in ranges)
 

@@ -59,7 +59,7 @@ class ListenerShares:
         return waiting.of(of.name.service, of) > 0
 
     def hold(self, key: PortKey, listeners: int) -> None:
-        """Record how many listeners a Service port has."""
+        """Record the number of listeners of a Service port."""
         self._held.put(key, listeners)
 
     def wait(self, key: PortKey) -> None:

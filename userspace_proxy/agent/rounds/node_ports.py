@@ -174,7 +174,7 @@ class NodePortReservations:
         looked = self._looked.get(protocol)
         is_due = looked is None or now - looked >= LOOK_EVERY_S
         if is_due:
-            # Look up all owners at once: a process that holds one node port may hold a hundred.
+            # Look up all owners at once, because a process may hold a hundred node ports.
             self._owners[protocol] = owners_of({held.inode for held in held_ports(protocol)})
             self._looked[protocol] = now
         owners = self._owners[protocol]

@@ -36,11 +36,11 @@ class Options(PolicyOptions):
     """The number of processes that carry the traffic; None if the caller's event loop carries
     it."""
     socket_lb: Literal["off", "auto", "required"] = "off"
-    """Translate connect() of this node's programs on the kernel path, where that works."""
+    """Whether to translate connect() of this node's programs on the kernel path."""
     socket_lb_cgroup: str = ""
-    """Translate only for programs in this cgroup v2 directory, or for all if it is empty."""
+    """Translate only for programs in this cgroup v2 directory; empty: for all programs."""
     socket_lb_host_only: bool = False
-    """Translate only for programs in this network namespace."""
+    """Whether to translate only for programs in this network namespace."""
     dialer: Dialer | None = None
     """Dials TCP endpoints by other means than by address; only without ``workers``."""
     second_port: Callable[[Frontend], int] | None = None
@@ -48,22 +48,22 @@ class Options(PolicyOptions):
 
     Without this function, or if it returns 0 or a port in use, any port of the range is taken."""
     min_sync_period_s: float = 0.0
-    """Seconds between the beginnings of two rounds."""
+    """The minimum number of seconds between the starts of two rounds."""
     health: ListenAt | None = None
     """The address of ``/healthz`` and ``/livez``; None if they aren't served."""
     ready_socket: str = ""
-    """The Unix socket that answers whether this process serves; empty for none."""
+    """The Unix socket that answers whether this process serves; empty: no socket."""
     admin: ListenAt | None = None
     """The address of the page, ``/metrics`` and the JSON; None if they aren't served."""
     metrics_detail: Literal["node", "service", "endpoint"] = "service"
-    """The detail of ``/metrics`` beyond the sums of the node."""
+    """The objects for which ``/metrics`` shows figures, besides the node's sums."""
     allow_endpoint_names: tuple[str, ...] = ()
     """The domains of host names that Services may have as endpoints, such as ``example.com``;
     empty: no names are looked up."""
     service_cluster_ip_range: tuple[str, ...] = ()
     """The networks of Services, to which host names of endpoints must not resolve."""
     allow_wake: bool = False
-    """Scale workloads from zero while clients of their Services wait."""
+    """Whether to scale workloads from zero while clients of their Services wait."""
     dns: tuple[str, int] | None = None
     """The address of the DNS server for Services' names (port 0: any free port); None: no server.
     """

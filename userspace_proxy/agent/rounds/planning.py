@@ -55,8 +55,7 @@ class Planning:
         self.plan = Plan.empty()
         """The plan that is applied to the listeners."""
         self.turned = 0.0
-        """When planning, or a change of listeners, last yielded to other tasks, in monotonic
-        seconds."""
+        """Monotonic seconds when planning, or changing listeners, last yielded to other tasks."""
         self.on_plan: Callable[[Plan, PlanChanges], None] = lambda _before, _changes: None
         """Called with the applied plan, and the changes to the next plan."""
         self.kernel_elements = planner.kernel_elements
@@ -74,7 +73,7 @@ class Planning:
         self._conflict_lines = LogLimit(SERVICE_LINES)
 
     async def follow(self, snapshot: Snapshot) -> PlanChanges:
-        """Plan a snapshot, and apply the plan to the listeners; the rules must follow."""
+        """Plan a snapshot, and apply the plan to listeners; the caller then updates rules."""
         plan = await self._make(snapshot)
         self._want_nodes(self._planner.needs_node_addresses)
         changes = diff_plans(self.plan, plan)
@@ -90,8 +89,8 @@ class Planning:
 
     def end_recovery(self) -> None:
         """Record that no rule of an earlier run is left; call this after each round."""
-        # Close unclaimed listeners of the earlier run only now: until this round, its rules could
-        # still send clients to them.
+        # Close unclaimed listeners of the earlier run only now: until this round, old rules could
+        # still steer clients to them.
         self._served_ports.close_recovered()
         self._recovered.clear()
         self.spare_ports()

@@ -2,7 +2,7 @@
 
 follow ──▶ differences ──▶ applied
                 │ the kernel refuses: the old rules stay
-                └──▶ next time, everything
+                └──▶ next time: all rules
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class ServedPort:
     plan: PortPlan
     group: Group
     listeners: dict[Frontend, Listener] = field(default_factory=dict)
-    """Listeners by frontend; with proxy ports all frontends share one."""
+    """Listeners by frontend; with proxy ports, all frontends share one listener."""
     not_listening: ListenError | None = None
     """Why a listener or node port isn't available; None once all are available and steered to."""
     is_listening_again: bool = False
@@ -104,7 +104,7 @@ class ServedPort:
                 listener = self.listeners.get(frontend)
                 serves = listener is not None and listener.is_serving
                 if frontend.is_udp_range:
-                    # A listener doesn't see the dialled port.
+                    # A listener doesn't see which port of a range was dialled.
                     serves = serves and self.chosen.path is DataPath.KERNEL
                 targets[frontend] = listener.address.port if listener and serves else REFUSE
         if self.was_in_kernel:
@@ -113,7 +113,7 @@ class ServedPort:
         return targets
 
     def choices(self) -> tuple[EndpointChoice, ...]:
-        """Return the kernel's choices, made once per plan because filling slots may take 12 ms."""
+        """Return the kernel's choices, cached per plan because filling slots may take 12 ms."""
         of = self.plan, self.chosen.path is DataPath.KERNEL
         if self.chosen_from is None or any(map(operator.is_not, of, self.chosen_from)):
             is_coarse = self.plan.has_coarse_weights

@@ -74,7 +74,7 @@ class SyncLoop:
         self._owes_round = False
         """Whether the node has changed since the last successful round."""
         self._is_unfinished = False
-        """Whether the last round failed. Its changes may have arrived before the previous round."""
+        """Whether the last round failed; its changes may be older than the previous round."""
         self._owes_paths = False
         served_ports.auto_paths.on_change = self._look_at_paths
         self._turned = Clocks.monotonic()
@@ -128,7 +128,8 @@ class SyncLoop:
                 await self._switch_paths()
                 is_due = self._is_behind or self.progress.next_turn_in_s <= 0
             if not is_behind and loop.time() >= look_at:
-                # Repair even while changes keep arriving: a flush shouldn't last until they stop.
+                # Repair even while changes keep arriving, so that a flush doesn't last until they
+                # stop.
                 look_at = loop.time() + REPAIR_S
                 if await self._retry():
                     self._owes_round = is_due = True
@@ -174,7 +175,7 @@ class SyncLoop:
         """Switch to paths that probes chose, without a round, because clients are failing."""
         self._owes_paths = False
         self._wake.clear()
-        # If the rules aren't applied, the next round switches the paths.
+        # If the rules aren't applied, the next round also switches the paths.
         if self.rules.are_in_force:
             self._served_ports.switch_paths(may_enter=may_enter)
             self._owes_round |= not await self.rules.follow()
@@ -193,8 +194,8 @@ class SyncLoop:
             return
         await self._check_health(self.plan)
         self.planning.end_recovery()
-        # Delete stale conntrack entries before the round counts as applied and listeners close:
-        # existing flows may still be translated to them.
+        # Delete stale conntrack entries before the round counts as applied and listeners close,
+        # because existing flows may still be translated to closing listeners.
         await self.rules.forget_stale()
         programmed_s = self.progress.end(batch)
         self._is_unfinished = False

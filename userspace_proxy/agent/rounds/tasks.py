@@ -37,7 +37,7 @@ class Supervisor:
 
     def __init__(self) -> None:
         self.failure: UserspaceProxyError | None = None
-        """The error with which a task stopped the proxy; None so far."""
+        """The error with which a task stopped the proxy; None without such an error."""
         self._tasks: list[asyncio.Task[None]] = []
         self._has_failed = asyncio.Event()
 
@@ -59,10 +59,9 @@ class Supervisor:
         return self.failure
 
     async def stop(self, name: str | None = None) -> None:
-        """Cancel all tasks, or those with one name, and wait until they are done; idempotent.
+        """Cancel all tasks, or tasks with one name, and wait until they are done; idempotent.
 
-        An error in a task's clean-up may replace its cancellation, so that the task continues; it
-        is then cancelled again.
+        An error in a task's clean-up may replace its cancellation. Such a task is cancelled again.
         """
         tasks = {task for task in self._tasks if name in (None, task.get_name())}
         self._tasks = [task for task in self._tasks if task not in tasks]
@@ -97,7 +96,7 @@ class Supervisor:
 async def first_of(*awaitables: Awaitable[_T]) -> _T:
     """Wait until one awaitable is done, cancel the others, and return or raise its outcome.
 
-    If several are done, the first argument's outcome counts.
+    If several are done, the outcome of the first of these arguments counts.
     """
     futures = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
@@ -148,7 +147,7 @@ class SharedReading:
         self._reading = asyncio.Lock()
 
     async def refresh(self) -> None:
-        """Read, unless the last reading is recent."""
+        """Read unless the last reading is recent."""
         async with self._reading:
             began = self._clock()
             if began < self._pacing.due:

@@ -43,8 +43,8 @@ from .client_bridges import ClientBridges
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The interval of repairs, including those of the steering rules: routes that another program
-# flushes are restored within two seconds.
+# The interval of repairs, as for steering rules: routes that another program flushes are restored
+# within two seconds.
 REPAIR_S = 1.0
 # The kernel may permit a refused operation later, for example after a module was loaded.
 RETRY_S = 30.0
@@ -58,7 +58,7 @@ class ClientAddresses(Component):
 
     Args:
         proxy_name: The proxy's ``--service-proxy-name``; empty without one.
-        cluster: ``--cluster-cidr``.
+        cluster: The value of ``--cluster-cidr``.
         owners: The owners of tables in the kernel.
         kernel: The kernel's features.
     """
@@ -101,7 +101,7 @@ class ClientAddresses(Component):
         return (self._obstacle or self._refusal) if self._has_started.is_set() else ""
 
     async def begin(self) -> None:
-        """Start to catch replies in the kernel; if that fails, :attr:`reason` says why."""
+        """Start to catch replies in the kernel; on failure, :attr:`reason` contains the cause."""
         await self._catch()
         if self._obstacle:
             await self.leave_nothing()

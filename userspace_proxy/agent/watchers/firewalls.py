@@ -1,8 +1,9 @@
-"""Watches the rules of other programs: firewalls that drop packets steered here, and kube-proxy's.
+"""Watches other programs' rules: firewalls that drop steered packets, and rules of kube-proxy.
 
 Another table may drop packets that this proxy's table accepts. Such a table is reported with a rule
-that solves the problem. kube-proxy's rules may coexist with this proxy's, as after its removal:
-``check`` reports which rules win; this watcher only reports that they exist.
+that solves the problem. kube-proxy's rules may coexist with this proxy's rules, for example after
+its removal: ``check`` reports which rules take precedence; this watcher only reports their
+existence.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class FirewallWatch(Component):
             await pause(_CHECK_EVERY_S)
 
     async def look_if_due(self, now: float) -> None:
-        """Read the rules after a minute or a change, but use at most 2 % of a CPU."""
+        """Read the rules after a minute or a change, using at most 2 % of a CPU."""
         if now < self._pacing.due:
             return
         generation = await self._thread.run(self._generation)

@@ -137,7 +137,7 @@ class _Traffic:
         )
 
     def lose(self, count: int, now: float) -> None:
-        """Count unanswered connections."""
+        """Add to the number of unanswered connections."""
         if count > 0:
             if not self.is_recent(now):
                 self.lost, self.since = 0, now
@@ -205,9 +205,9 @@ class KernelAnswers(Component):
         self._clock = clock
         self._thread = OneThread("kernel answers")
         self._owed_s = 0.0
-        """CPU time that the next pauses must make up for."""
+        """Seconds of CPU time for which the next pauses must make up."""
         self._used_s = 0.0
-        """CPU time of the thread at the last check."""
+        """The thread's CPU seconds at the last check."""
         self._is_undecided = False
         """Whether clients recently got no answer, and the cause is still undecided."""
         self._looked_at = 0.0
@@ -321,7 +321,7 @@ class KernelAnswers(Component):
         return (self._traffic[one] for one in kinds if one in self._traffic)
 
     def _is_doubted(self, served: ServedPort) -> bool:
-        """Return whether to decide now why clients get no answer."""
+        """Return whether to decide now why a Service port's clients get no answer."""
         doubt = self._doubts.get(served)
         if not self._silent(served):
             self._doubts.pop(served, None)
@@ -354,7 +354,7 @@ class KernelAnswers(Component):
             self._has_probed.set()
 
     async def _decide(self, served: ServedPort, rules: Rules) -> None:
-        """Decide why clients get no answer, after probes of the endpoints."""
+        """Decide why clients get no answer, given the results of probes."""
         doubt, silent, plan = self._doubts[served], self._silent(served), served.plan
         now, is_tcp = self._clock(), plan.protocol is Protocol.TCP
         asked = iter(doubt.answering) if is_tcp else endpoints_of(plan.serving)

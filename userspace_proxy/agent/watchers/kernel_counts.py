@@ -3,8 +3,8 @@
     metrics, page, JSON ──refresh──▶ steering reads the kernel's counters ──▶ ServedPort.path
 
 Rule 1: counters are read on request, never by a timer.
-Rule 2: readings take at most a twentieth of a thread's time, however many Services there are;
-a reading for 10,000 takes 20 to 30 ms.
+Rule 2: readings take at most a twentieth of a thread's time, regardless of the number of Services;
+a reading for 10,000 Services takes 20 to 30 ms.
 Rule 3: growth since the last reading counts for the Service port that has the frontend now.
 """
 

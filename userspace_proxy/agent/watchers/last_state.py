@@ -113,7 +113,7 @@ class LastState(Component):
         self._sync.publish(snapshot)
 
     async def serve(self) -> None:
-        """Publish the saved state, and wait a while until it is served."""
+        """Publish the saved state, and wait until it is served, for a limited time."""
         if self._file is None or not await self._publish(self._file):
             return
         with contextlib.suppress(TimeoutError):

@@ -74,7 +74,7 @@ class ProxyNames:
         return last
 
     def search(self, namespace: str) -> NamesInNamespace:
-        """Return the names for programs in a namespace, which may use short names."""
+        """Return the names for programs in a namespace, including short names."""
         return NamesInNamespace(self, search_list(namespace, self._domain))
 
 

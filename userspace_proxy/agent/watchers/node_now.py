@@ -28,7 +28,7 @@ _log = FieldLogger("userspace_proxy.agent")
 
 
 class NodeNow(Component):
-    """The current state of the node."""
+    """The state of the node on which plans depend."""
 
     def __init__(self, steering: Steering, options: Options) -> None:
         self.on_change: Callable[[], None] = lambda: None

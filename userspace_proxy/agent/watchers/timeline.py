@@ -166,7 +166,7 @@ class Timeline:
         self._has_more &= len(self._outages) > OUTAGES_MAX // 2
 
     def _word(self, outage: _Outage) -> None:
-        """Set an outage's cause from the state of its Service port."""
+        """Set an outage's cause from the current state of its Service port."""
         group, endpoint = outage.group, outage.endpoint
         counters = group.counters_of(endpoint)
         is_over = outage.returned_at and outage.cause is not None
@@ -175,7 +175,7 @@ class Timeline:
             outage.cause, _ = failure_of(endpoint, counters, self._clocks, obstacle)
 
     def _must_ask(self) -> bool:
-        """Return whether workers may know a cause of an outage that they haven't reported."""
+        """Return whether workers may not yet have reported the known cause of an outage."""
         must_ask = False
         for outage in self._outages.values():
             if outage.returned_at:

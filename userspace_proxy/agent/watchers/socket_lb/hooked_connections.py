@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The worker number of reports from the hooks; no worker has this number.
+# The worker number in reports from the hooks, which no worker has.
 _HOOKS = -2
 _EVENT_OF = {Failure.REFUSED: EventKind.REFUSED, Failure.SILENT: EventKind.UNANSWERED}
 _FAILURE_OF = {event: failure for failure, event in _EVENT_OF.items()}
