@@ -46,8 +46,8 @@ class Rules:
     ) -> None:
         self._condition = LoggedCondition[str](
             _log,
-            "steering failed, the old state stays in effect: %(cause)s",
-            "steering recovered",
+            "cannot apply steering rules, the kernel keeps its current rules: %(cause)s",
+            "steering rules applied again",
             level=logging.ERROR,
         )
         self.has_drifted = False
