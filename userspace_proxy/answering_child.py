@@ -61,7 +61,8 @@ class AnsweringChild:
         """
         try:
             if message is not None:
-                # An ended child may have sent the reason, so read it even if sending fails.
+                # The child may have sent a reason before it ended, so read it even if sending
+                # fails.
                 with contextlib.suppress(ConnectionError):
                     send_frame(self._link, message)
             return receive_frame(self._link)

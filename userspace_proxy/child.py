@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-# The file of the running program, even if an upgrade has removed or replaced it.
+# The running program's file, even if an upgrade has removed or replaced the file.
 RUNNING_INTERPRETER = "/proc/self/exe"
 # The program of a child, which uses this process's module path: with ``-m``, a child with this
 # process's privileges would import modules from the current directory first.

@@ -50,7 +50,7 @@ def replaced_by() -> str:
     A function's module reveals the library. A subclass of the system's socket isn't a replacement.
     """
     made: list[object] = [_thread.start_new_thread, select.select]
-    # Modules that haven't been imported aren't replaced.
+    # A module that hasn't been imported can't have been replaced.
     used = getattr(sys.modules.get("socket"), "socket", _socket.socket)
     if not isinstance(used, type) or not issubclass(used, _socket.socket):
         made.append(used)
@@ -101,7 +101,7 @@ def raise_descriptor_limit() -> None:
 
     Call this before other code reads the limit, and never in a process that embeds a proxy.
     """
-    # Windows has neither this limit nor the module.
+    # Windows has neither this limit nor the module "resource".
     with contextlib.suppress(ImportError):
         import resource
 

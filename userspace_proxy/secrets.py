@@ -28,8 +28,8 @@ _NAMES = (
     rf"passw(?:or)?d|passphrase|passcode|{_BEGINS}(?:admin|db|key|root|store|user)?pass(?![a-z])"
     r"|token|(?:access|account|api|encryption|master|private|secret|shared|signing|storage)[_-]?key"
 )
-# Names of secrets that are also ordinary words: nothing may follow the word in its name, and an
-# unquoted value after a colon must contain a digit.
+# Names of secrets that are also ordinary words: a name must end with the word, and an unquoted
+# value after a colon must contain a digit.
 _ALONE = (
     rf"{_BEGINS}(?:auth|bearer|cookies?|cred(?:ential)?s?|jwt|pw|(?:j|php)?sess(?:ion)?(?:[_-]?id)?"
     r"|sig)"
@@ -37,18 +37,18 @@ _ALONE = (
 )
 _KEY = rf"(?:{_NAMES}|client[_-]?secret|secret[_-]?key|client-?key-?data)[\"'\\]{{0,2}}"
 _FORMS = {
-    # This also matches base64, as in kubeconfigs.
+    # Also match private keys in base64, as in kubeconfigs.
     "private key": r"()-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s\\:,-]*",
     "ls0tls1crudj": r"()\bLS0tLS1CRUdJ[A-Za-z0-9+/=]*",
     "authorization cookie -token x-api-key": (
         r"(?i)((?<![\w/.-])(?:proxy-|set-)?(?:authorization|cookie|x-[a-z]{1,20}-token|x-api-key)"
         r"[\"'\\]{0,2}\s{0,3}[:=]\s{0,3}[\"'\\]{0,2})[^\r\n\"'\\<>]+"
     ),
-    # This doesn't match "basic authentication".
+    # Don't match "basic authentication".
     "bearer basic negotiate": (
         r"\b((?i:bearer|basic|negotiate)\s{1,3})(?=[a-z._~+/-]{0,200}[A-Z0-9=])[\w.~+/=-]{6,}"
     ),
-    # Unquoted values need a digit: "shop/token: refused", "cannot read token: denied" stay.
+    # An unquoted value must contain a digit, unlike in "shop/token: refused".
     "pass token key= key: key\" key' key-data keydata secret": (
         rf"(?i)((?:{_KEY}=|(?<![\w/.-]){_KEY}:\s{{0,3}}(?=[\"'\\]|(?-i:[A-Za-z._-]{{0,200}}\d))"
         r"|--(?:token|password|client-key|client-secret)\s{1,3})[\"'\\]{0,2})[^\s,;&)\"'\\<>]+"
@@ -89,8 +89,8 @@ class Secrets:
 
     def learn(self, *known: str) -> None:
         new = {one for one in known if len(one) >= _SECRET_BYTES_MIN}.difference(self._known)
-        # Keep 16, as tokens are renewed about every hour. Assign a new tuple, as another thread may
-        # be iterating over the old one.
+        # Keep only 16 secrets, as tokens are renewed about every hour. Assign a new tuple, because
+        # another thread may be iterating over the old one.
         self._known = (*sorted(new, key=len, reverse=True), *self._known)[:16]
 
     def remove_certain(self, text: str) -> str:

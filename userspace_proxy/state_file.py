@@ -153,7 +153,7 @@ class StateFile:
 
     def _replace(self, folder: int, data: bytes, current_at: float) -> None:
         name, new = self.path.name, f"{self.path.name}.new"
-        # A crash may have left the temporary file.
+        # Remove the temporary file that a crash may have left behind.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new, dir_fd=folder)
         try:

@@ -122,7 +122,7 @@ class Agent:
             await self._start()
         except BaseException:
             await self._supervisor.stop()
-            # The previous process, which takes the node back, uses the kernel's state, as after a
+            # Keep the kernel's state for a previous process that takes the node back, as after a
             # crash.
             if not self._options.is_awaited():
                 await self._stop_client_addresses()
@@ -148,7 +148,7 @@ class Agent:
         if steering.name != "none":
             if isinstance(self._wanted_steering, str):
                 await prepare_node(steering, options, stack, owners, kernel)
-                # Workers that exited before they handed over their sockets have closed their ports.
+                # If workers exited before they handed over their sockets, their ports are closed.
                 if self._previous_workers is None or not self._previous_workers.ports:
                     # Open these listeners now: rules already steer to them, and the first plan
                     # takes a second.

@@ -56,7 +56,7 @@ _FromHolder = Prove | HandOverRefused | NodeHandedOver
 OVER, SERVES = frame(NodeHandedOver()), b"serves\n"
 _PROOF_HINTS = {
     errno.EPERM: "run as root and grant NET_ADMIN",
-    # Another process has bound the port ID, which is likely only if it has bound very many.
+    # Another process has bound the random port ID, probably along with very many others.
     errno.EADDRINUSE: "try again: another process uses the netlink port ID chosen at random",
 }
 # The maximum wait for the holder's answer: its event loop may be applying a large change, or many
@@ -111,7 +111,7 @@ async def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
     while found := connect_to_holder(proxy_name):
         sock, pid = found
         if not name_proofs.can_prove():
-            # Don't send the request: a proxy would refuse it, and another holder may be untrusted.
+            # Don't send the request: a proxy would refuse it, and any process may be the holder.
             sock.close()
             raise _cannot_prove(pid, PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
         try:
@@ -230,7 +230,7 @@ async def end_workers(label: str) -> bool:
     have_ended = False
     until = Clocks.monotonic() + END_S
     while socks := connect_to_workers(label):
-        # The next iteration tells late workers again to exit.
+        # Workers that are late are told again in the next iteration.
         with contextlib.closing(
             PreviousWorkers(asyncio.get_running_loop(), socks)
         ) as previous_workers:

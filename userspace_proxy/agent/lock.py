@@ -101,7 +101,7 @@ class NodeLock:
             if name_proofs.can_prove():
                 hint = "start it with --take-over to relieve that one, or stop that one first"
             else:
-                # The holder may be another process of this user than a proxy.
+                # The holder may be any process of this user, not necessarily a proxy.
                 hint = "stop it first, if it is one, or run with --steering=none"
             raise LockHeld(f"cannot start: another {running} steers this node", hint=hint)
 

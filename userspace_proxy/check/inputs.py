@@ -20,7 +20,7 @@ from ..sources.manifests import load_state
 from ..steering.selection import find_no_kernel_path
 from .finding import Finding, error, ok, reason, warning
 
-# The maximum number of Services that a finding names; it only counts further Services.
+# The maximum number of Services that a finding names; further Services are only counted.
 _NAMED_MAX = 5
 _WARNINGS_MAX = 20
 """The maximum number of warnings of one kind."""

@@ -170,7 +170,7 @@ def find_range_holder(proxy_ports: Span) -> PortHolder | None:
         return None
     ports = range(first, last + 1)
     inodes = {held.inode for held in held_ports(Protocol.TCP) if held.port in ports}
-    # Return any owner: only the lowest descriptors of a process with many are searched.
+    # Return any owner, because only the lowest descriptors of each process are searched.
     return next(iter(owners_of(inodes).values()), ANOTHER)
 
 

@@ -154,7 +154,7 @@ def _printable_streams() -> Iterator[None]:
     """Make all output in the block printable and free of secrets, even from libraries."""
     streams = sys.stdout, sys.stderr
     try:
-        # sys.stderr is None if stderr is closed.
+        # Keep None, which sys.stderr is if stderr is closed.
         sys.stdout, sys.stderr = (
             cast("TextIO", stream and PrintableStream(stream)) for stream in streams
         )

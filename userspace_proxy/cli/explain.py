@@ -258,7 +258,7 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
         rejected=state.rejected,
         problems=state.problems,
     )
-    # Manifests are usually tested by an ordinary user, and therefore without steering.
+    # Ordinary users usually test manifests without steering, so plan without it by default.
     is_open = settings.steering == "auto"
     status = plan(steering="none" if is_open else settings.steering)
     subject = _planned(status, service, settings.manifests)

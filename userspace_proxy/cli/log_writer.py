@@ -76,7 +76,7 @@ class LogWriter:
         """
         data = f"{printable(line)}\n".encode()
         with self._changed:
-            # After an overflow, half of the queue must become free; otherwise every second line
+            # After an overflow, wait until half of the queue is free; otherwise every second line
             # would report dropped lines.
             limit = self._max_queued_bytes // (2 if self._is_full else 1)
             self._is_full = self._queued_bytes + len(data) > limit

@@ -56,7 +56,7 @@ def run(given: Given) -> int:
 
 
 def _log_findings(settings: Settings, steering: str) -> None:
-    # Import the checks only once the proxy runs.
+    # Import the checks only here, once the proxy runs.
     from ..check import log_findings
 
     log_findings(settings, steering)

@@ -148,7 +148,7 @@ def watch(
 
 
 def _is_dumb(environment: Mapping[str, str]) -> bool:
-    # Windows Terminal sets WT_SESSION; Git's and Cygwin's set TERM.
+    # Windows Terminal sets WT_SESSION; the terminals of Git and Cygwin set TERM.
     if sys.platform == "win32" and not environment.keys() & {"WT_SESSION", "TERM"}:
         return True
     return environment.get("TERM") == "dumb"

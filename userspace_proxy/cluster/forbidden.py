@@ -87,7 +87,7 @@ class ForbiddenAddresses:
         self._services.update(now)
         differing = {ip for ip in before.keys() | now.keys() if before[ip] != now[ip]}
         for ip in differing:
-            # The proxy itself may have assigned the Service's address to this node.
+            # Query the kernel again: the proxy may have assigned the address to this node.
             self._own.pop(ip, None)
             if not self._services[ip]:
                 del self._services[ip]

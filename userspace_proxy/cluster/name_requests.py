@@ -21,7 +21,8 @@ from ..model.quoting import quoted, shown
 from .slices import Slices
 from .store import ServiceState
 
-# A character that isn't in names of objects, or in keys of Endpoints (``mirroring``) or pods.
+# A character that occurs neither in names of objects nor in keys of Endpoints (``mirroring``) or
+# pods.
 _SEPARATOR = "@"
 ANNOTATION = f"{DOMAIN}endpoints"
 

@@ -86,7 +86,8 @@ class Slices(tuple[EndpointSlice, ...]):
             differing = {
                 key: new
                 for key in by_run[at]
-                # Cost: comparing two slices takes as long as all else, so check identity first.
+                # Cost: check identity first, because comparing two slices takes as long as the
+                # rest.
                 if (new := changes[key]) is not (old := found.get(key)) and new != old
             }
             if not differing:

@@ -183,7 +183,8 @@ class BlockingProxy(InThread[EmbeddedProxy]):
             self._thread = LoopThread()
             try:
                 self._thread.start()
-                # The proxy's events belong to the loop in which it is created.
+                # Create the proxy in the thread, because its events belong to the loop that is
+                # running.
                 self._object = self._thread.do(lambda: self.proxy_class(**self._arguments))
                 self._thread.call(self._object.start())
             except BaseException:

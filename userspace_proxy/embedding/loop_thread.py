@@ -83,7 +83,7 @@ class LoopThread:
     def _submit(self, coroutine: Coroutine[Any, Any, _T]) -> Future[_T]:
         self.check_caller()
         with self._lock:
-            # A forked process doesn't inherit the thread.
+            # Check the thread, which a forked process doesn't inherit.
             if self._takes_calls and self.is_running:
                 return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
             is_forked = self._takes_calls and self._pid != os.getpid()

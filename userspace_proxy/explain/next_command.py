@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .explanation import Subject
 
 UNREPLIED = "conntrack -L marks UDP flows without an answer as [UNREPLIED]"
-# The source's flags that kubectl has, too, with kubectl's names.
+# The flags naming the source for which kubectl has an equivalent, and kubectl's names.
 _KUBECTL_FLAGS = {
     "--kubeconfig": "--kubeconfig",
     "--context": "--context",

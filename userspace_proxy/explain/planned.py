@@ -91,10 +91,10 @@ def _judge(port: PortFacts) -> StateFacts:
 def _decide(port: PortFacts) -> PortVerdict:
     cause = port.cause
     if cause is not None and cause.code is CauseCode.NAME_UNRESOLVED and not port.is_holding:
-        # A plan doesn't look up names: only a running proxy finds out whether clients are served.
+        # A plan doesn't look up names: only a running proxy knows whether clients are served.
         clause = not_looked_up(object_of(cause))
         return PortVerdict(Level.OK, PortState.NOT_LOOKED_UP, (clause,))
     _, verdict = decide(port)
     is_seen = verdict.state is PortState.UNKNOWN and not port.is_unseen
-    # A plan has no clients, whose results would show that the port is served.
+    # A plan has no clients, so the port counts as served even without answers to clients.
     return verdict._replace(state=PortState.SERVED) if is_seen else verdict

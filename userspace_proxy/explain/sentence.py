@@ -253,7 +253,7 @@ def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) ->
     if led:
         about = min(led, key=lambda port: port.is_probed)
         used = [endpoint for port in led for endpoint in port.endpoints if endpoint.is_usable]
-        # No dial failed: a failed dial would decide the sentence.
+        # If the endpoints were dialled, no dial failed: a failure would decide the sentence.
         is_dialled = all(endpoint.address in dials for endpoint in used)
         shown = "dials from this machine" if is_dialled else ""
     elif all(port.is_without_answer or port.is_quiet for port in ports):

@@ -52,7 +52,7 @@ NOTE, FIREWALL, ADDRESS, SOURCE = "note", "firewall", "address", "source"
 """Topics of steps that the sentence treats differently from others."""
 _SERVICE, _DIAL = "service", "dial"
 _ON_NODE = "on a node (--steering other than none)"
-# The maximum number of endpoints shown, of possibly a thousand; unserving endpoints are first.
+# The maximum number of endpoints shown; endpoints that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
 
 
@@ -143,7 +143,7 @@ def port_steps(
 ) -> Iterator[PathStep]:
     """Yield the steps about one of the Service's ports."""
     if dials is not None and port.protocol != "TCP":
-        # These dials are for TCP: a TCP port may share the address or the endpoints.
+        # Ignore dials of a TCP port that has the same address or endpoints.
         dials = {}
     for frontend in port.frontends:
         what = f"{frontend.address}/{port.protocol}, {frontend.kind}"
@@ -241,7 +241,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     policies = filter(None, (port.policy, format_limit(port.max_connections)))
     used = f"{port.serving:,} of {total:,} used{and_standby(port.standby)}"
     what = f"{'; '.join((used, *policies))}{saved}"
-    # Notes have their own steps, and the next command dials.
+    # Omit the hint: notes have their own steps, and the next command dials endpoints.
     hint = "" if port.state.causes or port.is_unseen else hint
     return PathStep(port.mark, "endpoints", what, hint, tuple(details))
 
@@ -252,7 +252,7 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Lev
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:
         before = before_it_failed(endpoint, port.protocol)
-        # Most causes begin with the address, and possible reasons are stated above or below.
+        # Shorten the cause: it repeats the address, and other lines state possible reasons.
         is_said = _is_sentence(port) and any(c.row is endpoint.cause.row for c in port.state.stated)
         form = Form.SHORT_PREDICATE if is_said else Form.PREDICATE
         return level, f"{where}: {cause_at(endpoint.cause, now, form)}{before}"

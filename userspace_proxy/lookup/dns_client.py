@@ -81,7 +81,7 @@ async def ask_for_addresses(server: SocketAddress, query: Query, seconds: float)
     """
     wire = await ask_by_udp(server, query, seconds)
     if is_truncated(wire):
-        # Some servers truncate in the middle of a record.
+        # Ignore an error, because some servers truncate in the middle of a record.
         with contextlib.suppress(MalformedMessage):
             # A truncated answer suffices: the response has no room for more addresses.
             if (answer := read_answer(wire, query)).addresses:

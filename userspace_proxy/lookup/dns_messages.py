@@ -69,7 +69,7 @@ UDP_BYTES_PLAIN = 512
 """The limit for a client without EDNS. Source: RFC 1035, section 4.2.1."""
 TCP_BYTES_MAX = 65535
 
-# The errors if no usable answer arrives; TimeoutError is an OSError.
+# The errors raised without a usable answer; TimeoutError is a subclass of OSError.
 _UNANSWERED = (OSError, EOFError, MalformedMessage)
 _INVALID = (OSError, ValueError, struct.error, MalformedMessage)
 _log = FieldLogger(__name__)

@@ -123,7 +123,7 @@ def look_up(
     if found.elsewhere:
         return original(found.elsewhere, port, family, type_, proto, flags)
     infos: list[AddressInfo] = []
-    # On a machine with only a loopback interface, AI_ADDRCONFIG excludes even 127.0.0.0/8.
+    # With only a loopback interface, AI_ADDRCONFIG would exclude even addresses in 127.0.0.0/8.
     flags &= ~socket.AI_ADDRCONFIG
     for ip in _of_family(found.ips, family):
         infos += original(ip, port, family, type_, proto, flags)

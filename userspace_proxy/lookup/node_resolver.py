@@ -125,5 +125,5 @@ def _read_servers(lines: Iterable[str]) -> Iterable[str]:
             try:
                 yield parse_ip(rest[0])
             except ValueError:
-                # This is a link-local address with a zone, or not an address.
+                # Skip link-local addresses with a zone, and invalid addresses.
                 continue

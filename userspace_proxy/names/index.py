@@ -140,5 +140,5 @@ class _AddressIndex:
 def _names(item: EndpointSlice | None, behind: str) -> Iterator[tuple[str, str]]:
     for endpoint in item.endpoints if item is not None else ():
         if endpoint.ready:
-            # Endpoints without a hostname share one string.
+            # Memory: endpoints without a hostname share one string.
             yield endpoint.ip, endpoint.hostname + behind

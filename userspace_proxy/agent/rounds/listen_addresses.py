@@ -23,8 +23,7 @@ from ...steering import Bind
 _WILDCARD = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 
-# The maximum number of used ports that are skipped per second, for all Service ports together.
-# Skipping as many takes about 10 ms.
+# The maximum number of ports in use that are skipped per second, which takes about 10 ms.
 _TRIES = 256
 
 HELD_HINT = "stop that process, or give the Service another port"

@@ -259,7 +259,7 @@ class ServedPorts:
         self.steered.show_unsteered(served)
         error = self._take_node_ports(served)
         plan, before = served.plan, set(served.listeners.values())
-        # A port with a preferred port needn't wait, because no other Service port gets that one.
+        # A Service port needn't wait for its preferred port, which no other Service port gets.
         is_turn |= not self.shortages.shares.others_wait(plan.key)
         is_turn |= any(f in preferred for f in plan.frontends)
         is_left_to_others = not before and served.held_by_others.issuperset(plan.frontends)

@@ -113,7 +113,7 @@ class ListenProblems:
             waits: Whether the port has no listener because it is waiting for its turn.
         """
         key, shortages = served.plan.key, self._shortages
-        # The problem lasts until :meth:`end` is called, because until then clients are refused.
+        # The problem remains until :meth:`end` is called: until then, clients are refused.
         served.is_listening_again = error is None and not waits and served.not_listening is not None
         if waits or (error is not None and is_shortage(error)):
             lacks = None if waits else error

@@ -33,7 +33,7 @@ _log = FieldLogger("userspace_proxy.agent")
 # The interval of repairs. Legacy tables send no event when another program changes them; with this
 # interval, a flush is repaired within two seconds.
 REPAIR_S = 1.0
-# Seconds until the retry after a failure; other programs hold the tables' lock for less time.
+# Seconds until the retry after a failure; other programs hold the xtables lock for less time.
 RETRY_S = 1.0
 
 
@@ -188,7 +188,7 @@ class SyncLoop:
         self._is_unfinished = True
         is_full = not self.rules.are_in_force
         changes = await self.planning.follow(batch.snapshot)
-        # If paths are pending, ports have just entered the kernel path, or will in the next turn.
+        # Don't enter the kernel path twice in a row: pending paths get the next turn.
         self._served_ports.switch_paths(may_enter=not self._owes_paths)
         if not await self.rules.follow():
             return

@@ -164,7 +164,7 @@ class ClientAddresses(Component):
             SteeringError: The kernel refused the removal.
         """
         if self._refusal:
-            # The kernel refused to add state: there is none to remove, or removal is also refused.
+            # If the kernel refused to add state, nothing was added, or its removal is also refused.
             await self.leave_nothing()
         else:
             await self._replies.clean_up()

@@ -48,7 +48,7 @@ class Compared(Component):
         self._plane = plane
         self._digests = Digests()
         settings = differing_settings(options)
-        # Only EndpointSlices and Services of an API server are read by all nodes in the same form.
+        # Plans are comparable only if all nodes read the same objects from an API server.
         from_pods = bool(settings.get("endpoints_from_pods"))
         self._is_comparable = source == "kubernetes" and not from_pods
         self._plan = PlanFacts()

@@ -155,7 +155,7 @@ class EjectedEndpoints(Component):
                 one.group.revision += 1
             elif dials.part.failure is not Failure.RESET:
                 dials.succeeded_at = now
-                # This also ends the ejection in this object, like an answer to a worker.
+                # Like an answer to a worker, this also ends the ejection in ``_followed``.
                 self._plane.receive(_NO_WORKER, Returned(number_of_group, endpoint))
 
     def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:

@@ -334,7 +334,7 @@ class KernelAnswers(Component):
         self._has_probed.set()
         for served in doubted:
             doubt = self._doubts[served] = _Doubt(set())
-            # A UDP dial would prove nothing.
+            # Probe only TCP, because a UDP dial would prove nothing.
             if served.plan.protocol is Protocol.TCP:
                 doubt.waiting |= {*islice(endpoints_of(served.plan.serving), PROBED_MAX)}
             for endpoint in tuple(doubt.waiting):

@@ -192,7 +192,7 @@ class LastState(Component):
             self._known_at = self._clock()
         try:
             if snapshot is not None:
-                # A write may be late: the disk was full, or it waited for further changes.
+                # Record when the state was current: the write may be late, as after a full disk.
                 self._data = await asyncio.to_thread(self._write, file, snapshot, self._known_at)
                 self._kept = snapshot
             else:

@@ -125,8 +125,8 @@ class Timeline:
     def note_switches(self, switched: Sequence[ServedPort]) -> None:
         """Record which Service ports take another path because of probes."""
         left = [one for one in switched if one.path.now is DataPath.USERSPACE]
-        # Report only ports that left the kernel path because of a failed probe: others move to it
-        # because their endpoints changed.
+        # Report the return only of ports that left the kernel path because of a failed probe: other
+        # ports move to it because their endpoints changed.
         back = [
             one
             for one in switched

@@ -106,7 +106,7 @@ class TrackingWatch(Component):
         self.table = table
         share = table.entries / table.limit if table.limit else 0.0
         if share >= _FULL:
-            # Drops that were counted before the first check may be old.
+            # Ignore drops counted before the first check, which may be old.
             self.is_dropping |= bool(before.limit) and table.drops > before.drops
             self._note_full(table)
         elif self.is_full and share < _ROOM:

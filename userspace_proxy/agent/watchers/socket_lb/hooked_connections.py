@@ -191,7 +191,7 @@ class HookedConnections(Component):
         """Handle the result of probing an endpoint to which a client's dial failed."""
         served, endpoint = suspect.served, suspect.endpoint
         key = served.group.key
-        # The endpoint may have been removed during the probe.
+        # Ignore the result if the endpoint was removed during the probe.
         if served.is_retired or endpoint not in endpoints_of(served.plan.serving):
             return
         if failed is not None:
