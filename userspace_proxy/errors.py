@@ -1,4 +1,4 @@
-"""The exceptions of this package.
+"""Defines the exceptions of this package.
 
     UserspaceProxyError
     ├── ConfigError            a setting is wrong; exit status 2

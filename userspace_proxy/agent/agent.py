@@ -60,7 +60,7 @@ _WITHOUT_NEW_S = 1.0
 
 
 class Agent:
-    """Serves the Services of one source on this node.
+    """The agent that serves the Services of one source on this node.
 
     The agent runs in the event loop that starts it, of asyncio or uvloop.
 

@@ -40,7 +40,7 @@ _Label = tuple[str, str, str]
 
 
 class PodEndpoints:
-    """Updates the slices in one store when Pods change.
+    """The slices in one store, updated when Pods change.
 
     Args:
         with_headless: Also derive endpoints of headless Services, which only DNS uses.

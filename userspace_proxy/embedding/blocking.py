@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 
 class InThread(Generic[_O]):
-    """Calls methods of an object in the thread of a proxy."""
+    """The base of classes that call methods of an object in the thread of a proxy."""
 
     _thread: LoopThread
     _object: _O

@@ -19,7 +19,7 @@ from .change_turns import ChangeTurns
 
 
 class ChangeCounts(NamedTuple):
-    """Counts objects that were added, changed or removed."""
+    """The numbers of objects that were added, changed or removed."""
 
     services: int = 0
     endpoints: int = 0

@@ -75,8 +75,8 @@ class Shortages:
     def end(self, key: PortKey, *, served_at: float | None) -> None:
         """Record that a Service port no longer lacks listeners, and log that it is served again.
 
-        The last port of a shortage logs a line for all; a port with its own problem logs its own
-        line.
+        The last port of a shortage logs one line for all; a port with its own problem logs one,
+        too.
 
         Args:
             served_at: Monotonic seconds when the port opened; None: the port was removed.

@@ -175,7 +175,7 @@ class Timeline:
             outage.cause, _ = failure_of(endpoint, counters, self._clocks, obstacle)
 
     def _must_ask(self) -> bool:
-        """Return whether workers may not yet have reported the known cause of an outage."""
+        """Return whether workers may know the cause of an outage that is still unreported."""
         must_ask = False
         for outage in self._outages.values():
             if outage.returned_at:
