@@ -1,4 +1,4 @@
-"""Opens the status servers of one proxy, and keeps their contents up to date.
+"""Opens the status servers of one proxy, and updates their contents.
 
 Timeline, Observation ◀── sync loop, plane      StatusServer ──▶ refresh, status, health
                                  counters ──every 5 s──▲

@@ -1,7 +1,7 @@
 """Finds rules that kube-proxy or a dead userspace-proxy left in the kernel.
 
 The first rule that translates a connection decides its destination. This proxy's nftables chains
-run before others (priority -110, others at -100). Its legacy chains are first in their table, but
+(priority -110) run before other chains (at -100). Its legacy chains are first in their table, but
 an nftables chain of the same priority may run before the whole table, depending on the order of
 their creation.
 """
@@ -104,7 +104,7 @@ def _with_kube_chains(tables: Tables) -> Iterator[tuple[ChainTable, str]]:
 
 
 def judge_own(kernel: KernelView, running: Collection[str]) -> list[Finding]:
-    """Report rules of userspace-proxies that aren't running, given the labels of running ones."""
+    """Report rules of userspace-proxies whose labels no running proxy has."""
     places: dict[str, list[str]] = {}
     for name in kernel.inet_tables:
         kinds = (STEERING_TABLES, KERNEL_PATH_TABLES, GUARD_TABLES)

@@ -79,7 +79,7 @@ class AdminAddress:
         """Request one path.
 
         Args:
-            accept: The media type to request, and the only one that is accepted.
+            accept: The media type to request; other types are rejected.
             query: The values of the query string; empty values are omitted.
 
         Raises:

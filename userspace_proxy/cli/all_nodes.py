@@ -1,4 +1,4 @@
-"""Decides whether a command asks one proxy, or the agents of all nodes of a cluster.
+"""Decides whether a command queries one proxy, or the agents of all nodes of a cluster.
 
     --server, --config ──────────────────▶ one proxy, at its status address
     plugin of kubectl, or a kubeconfig ──▶ all nodes: the result of ``find_for_all_nodes``

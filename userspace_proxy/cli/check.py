@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def check(given: Given) -> int:
-    """Print the findings; return the exit status, 1 if one is an error.
+    """Print the findings; return the exit status, 1 if any is an error.
 
     Raises:
         ConfigError: A flag is invalid.

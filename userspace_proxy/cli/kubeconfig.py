@@ -37,7 +37,7 @@ def means_cluster(given: Given, settings: Settings) -> bool:
 
 
 def flags_of(kubeconfig: Kubeconfig) -> dict[str, str]:
-    """Return the flags that make the same choice again, by name; they are valid for kubectl, too.
+    """Return the flags that select the same kubeconfig again, by name, also valid for kubectl.
 
     No flag accepts several files, which the next command reads from the environment as well.
     """

@@ -6,7 +6,7 @@
 Rule 1: kubectl's meaning of a word comes first, then its meaning as a name: ``svc/web`` is Service
 web in the current namespace, or in a namespace called svc; ``shop`` is a Service in the current
 namespace, or a namespace.
-Rule 2: a kubeconfig is read only if a word, or a missing word, needs its namespace.
+Rule 2: a kubeconfig is read only if a word, or its absence, requires a namespace.
 Rule 3: a Service's name has no dot, so a word with a dot is a DNS name.
 """
 

@@ -1,7 +1,7 @@
 """Prints text to a terminal or a file, with colours, and as screens that are refreshed.
 
 Rule 1: colours are added only on a terminal, and never with NO_COLOR (https://no-color.org).
-Rule 2: a terminal without escape sequences gets plain text: ``TERM=dumb``, and Windows' old
+Rule 2: text is plain on a terminal without escape sequences: ``TERM=dumb``, or Windows' old
 console.
 Rule 3: all output of a command passes a :class:`PrintableStream`; only this module bypasses the
 stream, with text that it has made printable itself.

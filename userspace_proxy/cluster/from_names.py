@@ -5,7 +5,7 @@
 
 Rule 1: a name is looked up only if the operator has allowed it or a parent domain.
 Rule 2: a forbidden address (``forbidden``) is never an endpoint, even if a name resolves to it.
-This is checked again when Services, Nodes or this node's addresses change. Each dial asks the
+Addresses are checked again when Services, Nodes or this node's addresses change. Each dial asks the
 kernel whether the address is this node's (``OwnAddressCheck``).
 Rule 3: a snapshot without names is passed on unchanged; otherwise the cost of a change depends only
 on the Services and names that change.
@@ -86,8 +86,8 @@ class EndpointsByName:
         Call this again only after the last turn.
 
         Args:
-            snapshot: The source's snapshot; the same one again, to include the results of lookups
-                since then.
+            snapshot: The source's snapshot, or the previous one again, to include newer results of
+                lookups.
         """
         old, self._source, self._attempts = self._source, snapshot, _GuardedSteps()
         changed = differing_keys(old.services, snapshot.services)
@@ -225,7 +225,7 @@ class EndpointsByName:
         )
 
     def _share(self, affected: Collection[ServiceKey]) -> Generator[None, None, set[ServiceKey]]:
-        """Schedule lookups for the affected Services; return these and those with other shares."""
+        """Schedule lookups for affected Services; return these and Services with new shares."""
         asked: dict[ServiceKey, list[str]] = {}
         for key in sorted(affected):
             asked[key] = self._attempts.attempt(key, self._wanted, key) or []

@@ -4,7 +4,7 @@
 
 Rule 1: names without an answer (new names, and names whose last lookup failed) use at most half of
 the slots: each lookup may take five seconds, and other names mustn't wait for them.
-Rule 2: a namespace uses at most half of the slots, and one of these only for names with an answer.
+Rule 2: a namespace uses at most half of the slots, including one only for names with an answer.
 Rule 3: namespaces take turns; within a namespace, names with an answer come first, then names that
 have been due for longer.
 Rule 4: a name that several namespaces use is looked up in the first turn of any of them.
@@ -105,7 +105,7 @@ class HostQueue:
         return self._entries.get(entry.host) is entry
 
     def _first(self) -> str | None:
-        """Return the next namespace whose first name can get a slot; None if there is none."""
+        """Return the next namespace with a free slot for its first name; None if none has one."""
         for namespace, heap in list(self._ready.items()):
             while heap and not self._is_valid(heap[0]):
                 heapq.heappop(heap)

@@ -137,7 +137,7 @@ class HostTable:
         return () if known is None else known.addresses.get(family, ())
 
     def problem(self, host: str) -> NameProblem | None:
-        """Return why a name has no addresses, or only old ones; None if it resolves."""
+        """Return why a name has no addresses, or only old addresses; None if it resolves."""
         known = self._hosts.get(host)
         has_addresses = known is not None and any(known.addresses.values())
         if known is None or not (known.is_known or has_addresses):

@@ -181,7 +181,7 @@ def make_slices(
     endpoints: Iterable[EndpointAddress],
     standby: Iterable[EndpointAddress] = (),
 ) -> list[EndpointSlice]:
-    """Return the slices of a one-port Service: one per family and port of its endpoints.
+    """Return the slices of a one-port Service, one slice per family and port of its endpoints.
 
     Args:
         endpoints: Endpoints, or a mapping from endpoints to weights.

@@ -121,6 +121,6 @@ class _NamedAmong:
 
 
 def _is_meant_as_name(host: str) -> bool:
-    """Return whether a host is meant as a name, possibly invalid, and not as an address."""
+    """Return whether a host is intended as a name, possibly invalid, and not as an address."""
     is_other = not host or host == "localhost" or any(mark in host for mark in ":/[]")
     return not is_other and not host.rpartition(".")[2].isdigit()

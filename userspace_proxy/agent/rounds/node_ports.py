@@ -228,7 +228,7 @@ class RefusePort:
         unprivileged ports, which mustn't prevent a proxy from starting.
 
         Raises:
-            ListenError: No port of both ranges is free.
+            ListenError: No port in either range is free.
         """
         families = [family for family in IPFamily if _has_family(family)]
         for port in itertools.chain(range(last, first - 1, -1), reversed(_ELSEWHERE)):

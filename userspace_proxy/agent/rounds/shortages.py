@@ -75,8 +75,7 @@ class Shortages:
     def end(self, key: PortKey, *, served_at: float | None) -> None:
         """Record that a Service port no longer lacks listeners, and log that it is served again.
 
-        The last port of a shortage logs one line for all; a port with its own problem logs one,
-        too.
+        One line is logged for all ports of a shortage, and one for each port with its own problem.
 
         Args:
             served_at: Monotonic seconds when the port opened; None: the port was removed.

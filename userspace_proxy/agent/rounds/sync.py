@@ -43,8 +43,8 @@ class SyncLoop:
     Args:
         planning: The current plan, and its replacement.
         steering: The steering mechanism, which the caller has started.
-        min_period_s: Seconds between the beginnings of two rounds, so that many changes share one
-            round.
+        min_period_s: The minimum number of seconds between the starts of two rounds, which then
+            share changes.
         check_health: Serves a plan's health check node ports; also called every second to retry.
         report: Called with events for users of the cluster.
     """

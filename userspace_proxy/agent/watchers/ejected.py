@@ -9,8 +9,8 @@ With ClientIP affinity or a source hash, clients may stay with other endpoints f
 recovery of an endpoint would go unnoticed, and an old failure would be shown as current.
 
 Rule 1: an endpoint that clients dial isn't probed: a dial proves more than a probe.
-Rule 2: a probe ends an ejection and never prolongs one. A network policy may reject this node, the
-source of a probe, while it admits clients at their own addresses.
+Rule 2: a probe may end an ejection, and never prolongs it. A network policy may reject this node,
+the source of a probe, while it admits clients at their own addresses.
 Rule 3: a probe proves nothing for an endpoint that accepts connections and resets them, nor for
 UDP, where a probe would have to send a datagram. Texts about such endpoints state when they failed.
 Rule 4: an endpoint resolved by DNS name isn't probed, because only workers check that the address

@@ -50,7 +50,7 @@ class ProxyNames:
         return frontend.address if listener is None else listener.address
 
     def current(self) -> ServiceNames | None:
-        """Return the names of the Services in the rounds' snapshot; None before the first one."""
+        """Return the names of the Services in the rounds' snapshot; None without a snapshot."""
         made = self._make()
         return None if made is None else made.plain
 

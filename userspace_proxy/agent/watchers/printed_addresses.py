@@ -1,4 +1,4 @@
-"""Prints the addresses of Service ports as lines of JSON, for the program that started this one.
+"""Prints the addresses of Service ports as lines of JSON, for the parent process.
 
     rounds ──▶ applied Service ports ──differences from what was printed──▶ one line each
 
@@ -54,7 +54,7 @@ def changed_lines(before: Mapping[PortKey, str], now: Mapping[PortKey, str]) -> 
 
 
 class AddressPrinter(Component):
-    """The printer of the addresses of one proxy's Services, and of each change."""
+    """The printer of the addresses of one proxy's Services, and of their changes."""
 
     def __init__(
         self,
