@@ -1,4 +1,4 @@
-"""Lists a proxy's components: a new watcher needs its own file and one line here."""
+"""Lists a proxy's components: a new watcher requires a file of its own and one line here."""
 
 from __future__ import annotations
 
