@@ -30,8 +30,7 @@ class Turns(Generic[K]):
         """The sequence number of each party's last turn, in ascending order."""
         self._number = 0
         self._paces: dict[K, tuple[float, float]] = {}
-        """By party: the end of its wait after a long turn, and the length of this wait in
-        seconds."""
+        """By party: when its wait after a long turn ends, and the wait's length in seconds."""
 
     def order(self, waiting: Iterable[T], party_of: Callable[[T], K]) -> Iterator[T]:
         """Yield items round-robin over parties, in order within a party; each yield uses a turn."""

@@ -38,8 +38,7 @@ from .persistent import PersistentMap, differing_keys
 from .store import ServiceState, Snapshot
 
 USES_MAX = 64
-"""The maximum number of names of a Service, counted once per slice; each may yield 128
-endpoints."""
+"""The maximum number of names per Service, counted once per slice; each may yield 128 endpoints."""
 _FORBIDDEN_SHOWN = 3
 _Services = Mapping[ServiceKey, ServiceState]
 _NOTHING: _Services = PersistentMap()

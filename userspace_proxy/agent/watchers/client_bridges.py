@@ -54,8 +54,7 @@ class ClientBridges:
     def wanted(self) -> frozenset[int]:
         """The bridges whose settings allow delivery of replies here, for at least one IP version.
 
-        Includes bridges whose settings allowed delivery earlier, as connections on them may be
-        open.
+        Includes bridges whose settings allowed delivery earlier and may have open connections.
         """
         able = frozenset(number for number, _ in self._bridges.keys() - self._settings.keys())
         return able | (self._delivering & self._existing)
