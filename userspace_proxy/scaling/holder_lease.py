@@ -388,7 +388,10 @@ class HolderLease:
                 self._awake_reasons[service] = why
                 if why not in logged:
                     logged.add(why)
-                    _log.warning("%(service)s: %(cause)s", extra={"service": service, "cause": why})
+                    fields = {"service": service, "cause": why}
+                    _log.warning(
+                        "%(service)s: workload not scaled to zero: %(cause)s", extra=fields
+                    )
                 self._source.record(Happening("StaysAwake", "Sleep", f"{why}.", service))
 
 
