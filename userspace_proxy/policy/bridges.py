@@ -80,7 +80,7 @@ def _obstacle(bridge: NodeLink, version: int, settings: BridgeFilter) -> tuple[s
 
 
 def mark_filtered(networks: Networks, delivering: Iterable[BridgeFamily]) -> Networks:
-    """Return the networks, with those on ``delivering`` bridges marked as ``FILTERED_BRIDGE``."""
+    """Return the networks; networks on ``delivering`` bridges are marked as FILTERED_BRIDGE."""
     marked = set(delivering)
     if not marked:
         return networks

@@ -29,7 +29,7 @@ def not_meant_reason(
 
     Returns:
         None if hints don't decide. The function returns an empty string if the endpoint is meant
-            for this node.
+        for this node.
     """
     if not by_priority:
         return _not_meant_reason(ready, facts)

@@ -26,14 +26,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-# The shares of the limit that a client and a Service port may use: only eight clients, or two
-# Service ports, exhaust it.
+# The shares of the limit that a client and a Service port may use: at least eight clients, or two
+# Service ports, are needed to exhaust it.
 _CLIENT_SHARE = 1 / 8
 _SERVICE_SHARE = 1 / 2
 # How many connections a client or a Service port may keep in any case: as many as a browser, a
 # resolver or a connection pool opens.
 _FEW = 16
-# The maximum cost of an idle connection (docs/benchmarks.md): to free less isn't worth a reset.
+# The maximum cost of an idle connection (docs/benchmarks.md): freeing less isn't worth a reset.
 CONNECTION_BYTES = 16 * 1024
 # Buffers that differ by less count as equal: of such connections, the longest idle is reset.
 _EQUAL_BYTES = 64 * 1024
@@ -79,9 +79,9 @@ class Eviction(NamedTuple, Generic[H]):
     held: int
     """The number of connections of the client, or without a client, of the Service port."""
     share: int
-    """The number that may be kept; above ``held`` if no client or port exceeds its share."""
+    """The number of connections to keep; above ``held`` if no share is exceeded."""
     victims: list[H]
-    """The connections to reset, at least one; the longest idle of a client come first."""
+    """The connections to reset, at least one; a client's longest idle connections come first."""
 
 
 def client_share(places: int) -> int:
@@ -196,7 +196,7 @@ def _choose_within_shares(
 
 
 def _is_settled(connection: Held, now: float, *, is_only: bool) -> bool:
-    """Return whether a connection is old enough, or as a client's only connection idle enough."""
+    """Return whether a connection is old enough or, if ``is_only``, has been idle long enough."""
     since = connection.idle_since(now) if is_only else connection.started
     return now - since >= _SETTLED_S
 
