@@ -7,8 +7,7 @@
                               └▶ none left: in turn, whatever the strategy, over all endpoints that
                                  weren't silent a moment ago (a quick dial is better than a refusal)
 
-Rule 1: for one connection, no endpoint is picked twice, and at most TRIED_MAX are picked
-(``tried``).
+Rule 1: a connection tries no endpoint twice, and at most TRIED_MAX endpoints (``tried``).
 Rule 2: with affinity, a pick pins the client immediately, so that concurrent connections use the
 same endpoint; if that endpoint fails, the next pick pins the client to another endpoint.
 Rule 3: a client that is pinned to a standby endpoint is moved as soon as an endpoint of a better
@@ -113,8 +112,7 @@ class Balancer:
         self._levels: Sequence[PriorityLevel] = ()
         """The levels in order of priority."""
         self._turn = 0
-        """The round-robin position among ejected endpoints, used when no other endpoints are
-        left."""
+        """The round-robin position among ejected endpoints, used if no other endpoints are left."""
         self._first: Sequence[SocketAddress] = ()
         """The endpoints of the first priority."""
         self.update(
@@ -186,8 +184,7 @@ class Balancer:
     ) -> bool:
         """Return whether :meth:`pick` returns None only until an endpoint is below its limit.
 
-        If no other endpoint is left, ejected endpoints also count, because clients are sent to
-        them.
+        If no other endpoint is left, ejected endpoints also count: clients are sent to them.
         """
         self._ejections.out(now)
         is_full = self.is_full

@@ -184,8 +184,7 @@ def not_listening(problem: str, hint: str, chain: str = "") -> str:
 
     Args:
         problem: The message of the component that opens or steers it.
-        chain: The family, table and name of another program's chain that is the reason; may be
-            empty.
+        chain: The family, table and name of another program's chain, if it is the reason.
     """
     return problem
 

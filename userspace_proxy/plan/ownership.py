@@ -3,8 +3,7 @@
 Service ──claims_of──▶ its ports with their frontends ──FrontendOwners──▶ one owner per frontend
 
 Rule 1: cluster IPs take precedence over load-balancer IPs and node ports, which precede external
-IPs; then the older Service wins, as in the API server's allocator; then the Service whose name
-sorts first.
+IPs; then the older Service wins, as in the API server's allocator; then the first Service by name.
 Rule 2: an external IP is never another Service's cluster or load-balancer IP, whatever the port,
 and whichever proxy serves that Service.
 Rule 3: the owner depends only on the claims, never on the order in which they arrived; the cost
@@ -111,8 +110,8 @@ class FrontendOwners:
         self.node_ports: dict[Protocol, Counter[int]] = {p: Counter() for p in Protocol}
         """The number of frontends of each node port."""
         self.cluster_ips: dict[str, ServiceKey] = {}
-        """The Service of each cluster IP on which only its ports serve; the first if there are
-        several."""
+        """The Service of each cluster IP on which only its ports serve; of several, the first by
+        name."""
 
     def change(
         self, removed: Iterable[ServiceKey], claimed: Collection[ServiceClaims]

@@ -16,8 +16,7 @@ Rule 4: a previous worker that doesn't answer in time is ordered to drain, or to
 answers: until then it serves its clients as the previous control process ordered. If it disconnects
 before that, this process connects again: other processes have taken this process's slot
 (``authentication``), or the proof was late.
-Rule 5: affinity entries arrive after the sockets, and only the drain waits for them, for a few
-seconds.
+Rule 5: affinity entries arrive after the sockets; only the drain waits for them, a few seconds.
 Rule 6: the bytes read from a worker are bounded, and reading ends with its last message.
 """
 
@@ -85,7 +84,8 @@ class PreviousWorkers:
         self.kept: dict[str, socket.socket] = {}
         """Sockets that the workers kept, by name; the caller may remove and close them."""
         self.on_entries: Callable[[AffinityEntries], None] = lambda _entries: None
-        """Called with affinity entries that arrive after those of their Service port were taken."""
+        """Called with affinity entries that arrive after :meth:`take_entries` for their Service
+        port."""
         self.on_drain: Callable[[], None] = lambda: None
         """Called once the workers have been ordered to drain."""
         self.ports: frozenset[int] = frozenset()
@@ -199,7 +199,7 @@ class PreviousWorkers:
         self.on_drain()
 
     def forget(self, worker: _PreviousProcess) -> None:
-        """Stop counting a worker that drains, or has exited. Idempotent."""
+        """Forget a worker that is draining, or has exited. Idempotent."""
         if worker in self._workers:
             self._workers.remove(worker)
 
@@ -211,7 +211,7 @@ class PreviousWorkers:
         self._dismiss(End())
 
     async def answered(self, within_s: float) -> int:
-        """Wait until late workers have answered and been ordered; return how many are left.
+        """Wait until late workers have answered and received their order; return how many are left.
 
         After :meth:`close`, the remaining workers serve until another process controls them.
         """
@@ -265,8 +265,8 @@ class _PreviousProcess:
         self._name = name.decode() if isinstance(name, bytes) else ""
         """The name of the worker's socket; empty if this process can't connect again."""
         self.is_late = False
-        """Whether it is too late to adopt further sockets, which are then closed on arrival; the
-        worker is asked less often."""
+        """Whether it is too late to adopt further sockets, which are then closed on arrival. The
+        worker is also asked less often."""
         self._skipped = False
         self._order: Drain | End | None = None
         """The order to send once the worker answers."""
@@ -416,7 +416,7 @@ class _PreviousProcess:
         if not self._skipped:
             self._skipped = True
             _log.warning(
-                "worker of the previous run sent a message unknown to this version, skipping it:"
+                "a worker of the previous run sent a message unknown to this version, skipping it:"
                 " %(cause)s",
                 extra={"cause": cause},
             )

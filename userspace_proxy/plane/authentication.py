@@ -11,8 +11,8 @@ data. Being root isn't enough to receive the sockets: root in a container on the
 have no capabilities, so a process must prove CAP_NET_ADMIN (``kernel.net_admin_proof``). Any
 process of root can connect, as often and as fast as it likes, even without that capability.
 
-Rule 1: a process is challenged as soon as it connects, so that an idle process loses its slot; it
-receives only the challenge, or the cause of a refusal.
+Rule 1: a process is challenged as soon as it connects, so an idle process can't keep its slot;
+without a proof, it receives only the challenge, or the cause of a refusal.
 Rule 2: a process has few slots: a further connection closes its oldest connection.
 Rule 3: if all slots are taken, the oldest connection is closed once it has had time to answer.
 Until then, other processes wait in the kernel's queue.
@@ -59,7 +59,7 @@ _REFUSAL_CHARS = 1000
 
 
 def frame(message: msgspec.Struct, sockets: int = 0) -> bytes:
-    """Return the frame of a message, for use where no channel is open."""
+    """Return the frame of a message, for connections without a channel."""
     return make_frame(msgspec.json.encode(message), sockets)
 
 
@@ -131,7 +131,7 @@ class Reception:
     """The processes that are connected to one listening socket, until they are authenticated.
 
     Args:
-        listener: The caller closes it, after this object.
+        listener: The listening socket, which the caller closes after this object.
         proved: Called with the connection of an authenticated process; the callee closes it, or
             raises UserspaceProxyError to refuse the process.
         refused: Called with the cause of each refusal.

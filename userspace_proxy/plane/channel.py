@@ -1,4 +1,4 @@
-"""Passes messages and sockets between the event loops of two processes, in ``frames``.
+"""Passes messages and sockets between the event loops of two processes, encoded by ``frames``.
 
 Rule 1: no call blocks. Messages are queued while the other side doesn't read, up to a bound; beyond
 the bound, the other side counts as dead, and ``lost`` is called.
@@ -8,8 +8,7 @@ Rule 3: sockets arrive in the order of their messages: the kernel never merges t
 with sockets and the data of another call (unix(7)).
 Rule 4: a queued message whose socket was closed is dropped: a later message closes the listener,
 and has no effect if the other side never received the listener.
-Rule 5: a side that sends sockets without a message counts as dead, so that stray sockets don't
-accumulate.
+Rule 5: a side that sends sockets without a message counts as dead, or sockets would accumulate.
 Rule 6: a message that may be large is encoded only when it is sent, so that the queue stays small.
 Rule 7: a message that is too large for the other side is dropped and logged, because a rejected
 message would make that side exit.
@@ -106,7 +105,7 @@ class Channel(Generic[In, Out]):
         self._unknown = unknown
         self._waiting: deque[_Waiting] = deque()
         self.waiting_bytes = 0
-        """The number of bytes that are queued because the other side hasn't read enough."""
+        """The number of queued bytes, which the socket has no room for yet."""
         self.read_bytes = 0
         """The number of received bytes."""
         self.is_stalled = False
@@ -120,7 +119,7 @@ class Channel(Generic[In, Out]):
     def send(self, message: Out, *socks: HasFileno) -> None:
         """Queue a message, with sockets or other descriptors.
 
-        Sending doesn't close the sockets; if the caller closes one earlier, the message is dropped.
+        Sending doesn't close the sockets. If the caller closes one before, the message is dropped.
         """
         if self._is_closed:
             return
@@ -153,7 +152,7 @@ class Channel(Generic[In, Out]):
             self._lose()
 
     def close(self) -> None:
-        """Send as many messages as the socket has room for, and close it. Idempotent.
+        """Send as many messages as the socket has room for, and close the socket. Idempotent.
 
         Descriptors that have arrived but weren't delivered are also closed.
         """

@@ -41,7 +41,7 @@ class Dropped(NamedTuple):
     last_at: float
 
     def grown(self, count: int, now: float) -> Dropped:
-        """Return these drops with ``count`` more packets, which were reported now."""
+        """Return these drops with ``count`` more packets, reported at ``now``."""
         first_at = self.first_at if self.packets else now
         return Dropped(self.packets + count, first_at, now)
 

@@ -31,8 +31,7 @@ class Differences:
     """The unreported counts of one group.
 
     Reports contain differences, so reported counts survive the worker's death. An object with
-    nothing left to report (:attr:`is_at_rest`) may be discarded, and replaced by a new object
-    later.
+    nothing left to report (:attr:`is_at_rest`) may be discarded; a new object replaces it later.
     """
 
     __slots__ = ("_before_update", "_group", "_had_passing", "_is_open", "_new")
@@ -45,8 +44,8 @@ class Differences:
         notifying the group."""
         self._before_update: dict[SocketAddress, EndpointCounters] = {}
         self._had_passing = False
-        """Whether the last report contained ejections or waiting clients, which are no differences
-        but the current state."""
+        """Whether the last report contained ejections or waiting clients, which are reported as the
+        current state instead of differences."""
 
     @property
     def is_at_rest(self) -> bool:
@@ -68,8 +67,8 @@ class Differences:
         """Collect the final counts of endpoints that have left the group.
 
         Call :meth:`begin_update` before an update and this method after it: the update ends UDP
-        flows, and counts them before it removes an endpoint's counters. An endpoint that is added
-        again begins at 0.
+        flows, and counts them before it removes an endpoint's counters. Counts of an endpoint that
+        returns begin at 0.
         """
         before, self._before_update = self._before_update, {}
         for endpoint, counters in before.items():

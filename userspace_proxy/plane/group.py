@@ -36,8 +36,8 @@ from .messages import (
     OpenGroup,
 )
 
-# The maximum number of former endpoints of a group: as many as a Service port may have. Reports
-# about any other endpoint are discarded.
+# The maximum number of former endpoints of a group: as many as a Service port may have endpoints.
+# Reports about unknown endpoints are discarded.
 KNOWN_MAX = 10_000
 
 Way = Literal["dials", "answers"]
@@ -128,7 +128,7 @@ class Group(CounterTable):
         self._ejected: dict[int, dict[SocketAddress, float]] = _NONE
         """The ejected endpoints by worker, each with the monotonic time of its next probe."""
         self._waiting: dict[int, tuple[int, float]] = _NONE
-        """The number of waiting clients by worker, and the time since which the first one waits."""
+        """The number of waiting clients by worker, and when the first of them began to wait."""
         self._slow_start = SlowStart()
         """A copy of the workers' slow start."""
         self._measured = _NOTHING_MEASURED
@@ -313,7 +313,7 @@ class Group(CounterTable):
     def note_obstacle(
         self, endpoint: SocketAddress, obstacle: Obstacle | None, way: Way = "dials"
     ) -> None:
-        """Record the obstacle between this node and an endpoint; None if none is known.
+        """Record the obstacle between this node and an endpoint; None if no obstacle is known.
 
         Args:
             way: The direction; each direction has its own watcher.
@@ -325,7 +325,7 @@ class Group(CounterTable):
         self._obstacles = _with(self._obstacles, key, obstacle)
 
     def obstacle_to(self, endpoint: SocketAddress) -> Obstacle | None:
-        """Return the known obstacle to an endpoint's packets or answers; None if none is known."""
+        """Return the known obstacle to an endpoint's packets or answers; None if there is none."""
         if not self._obstacles:
             # Cost: this is the usual case, checked for each endpoint of a view.
             return None
@@ -356,7 +356,7 @@ class Group(CounterTable):
 
 
 class Totals:
-    """The counts of all workers for all Service ports together, including removed ones.
+    """The counts of all workers for all Service ports together, including removed Service ports.
 
     The sums don't decrease when Service ports or endpoints are removed: metrics rely on that.
     """

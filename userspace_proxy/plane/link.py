@@ -1,4 +1,4 @@
-"""Links the plane to a worker in the caller's loop; ``worker_process`` links it to a process."""
+"""Links the plane to a worker in the caller's loop; see ``worker_process`` for processes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Link(Protocol):
 
 
 class LocalLink:
-    """A worker in the caller's loop: commands and answers are calls.
+    """The link to a worker in the caller's loop: commands and answers are plain calls.
 
     The worker uses the caller's sockets, and doesn't close them. Messages from the worker may
     arrive during :meth:`send`.

@@ -85,8 +85,8 @@ class ListeningSockets:
         self.socks: tuple[socket.socket, ...] = ()
         """One socket per worker; none while a UDP port refuses."""
         self._hold: socket.socket | None = None
-        """The socket that reserves a refusing UDP port; None otherwise, or if the kernel can't do
-        that."""
+        """The socket that reserves a refusing UDP port; None if the kernel can't do that, or
+        otherwise."""
         self.at = at
         self._open()
 
@@ -134,7 +134,7 @@ class ListeningSockets:
         """
         deaf = [sock for sock in self.socks if _gets_nothing(sock)]
         if self._hold is None and deaf:
-            # The port couldn't be reserved by a new socket, for instance without a free descriptor.
+            # No new socket could reserve the port, for example because no descriptor was free.
             self._keep(deaf[0])
         self._close_sockets()
 
@@ -238,8 +238,7 @@ class ListeningSockets:
         try:
             for sock in filter(None, found):
                 if is_shared or self._protocol is Protocol.UDP:
-                    # A reserving socket still holds a UDP port that was about to refuse, so share
-                    # the port.
+                    # A UDP port that was about to refuse is still reserved by a socket: share it.
                     share(sock, is_shared=is_shared)
                 if self._transparent:
                     set_transparent(sock)
@@ -297,7 +296,7 @@ class Wanted(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The open listeners of a group and the errors of its others, by the caller's keys."""
+    """The open listeners of a group, and the errors of other listeners, by the caller's keys."""
 
     listeners: dict[Hashable, Listener]
     """The open listeners, including listeners that refuse because they can't serve."""
@@ -308,8 +307,8 @@ class Answer(NamedTuple):
 class Listener:
     """One address that clients dial, which workers serve or which refuses clients.
 
-    The caller identifies it by its key, and messages by its number. It owns its sockets, one per
-    serving worker.
+    The caller identifies a listener by its key, and messages by its number. A listener owns its
+    sockets, one per serving worker.
     """
 
     __slots__ = (
@@ -351,7 +350,7 @@ class Listener:
         self.is_closed = False
         self.closing = _OWED_NOTHING
         """The number of CloseListener confirmations that each worker still owes; a UDP port stays
-        in use until all have arrived. Never modified in place."""
+        in use until all have arrived. Replaced, never modified in place."""
 
     def opening(self, number: int) -> OpenListener:
         return OpenListener(number, self.group.number, self.protocol, self.address)
@@ -360,8 +359,8 @@ class Listener:
 class PortPool:
     """The ports of an inclusive range; the port that was freed or tried last is offered last.
 
-    A taken port isn't offered until :meth:`give` returns it; only binding shows whether a port is
-    free in the kernel. The cost of a search is that of its offered ports: nothing if all are taken.
+    A taken port isn't offered until :meth:`give` returns it; only binding shows whether it is free
+    in the kernel. A search costs time per offered port, and nothing if all are taken.
     """
 
     def __init__(self, first: int, last: int) -> None:

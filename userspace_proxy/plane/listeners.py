@@ -6,10 +6,10 @@ Rule 2: a refusing UDP port is reserved by a socket that receives nothing (``por
 Its serving sockets stay open until no worker of this or the previous control process has a copy, in
 case the port serves again earlier: if new sockets were opened beside open copies, the kernel's
 order of sockets would differ from the order of workers (``reuseport``).
-Rule 3: a listener has one socket per worker while descriptors are plentiful, otherwise a single
-socket.
+Rule 3: a listener has one socket per worker while descriptors are plentiful, otherwise one socket.
 Rule 4: while a worker is missing, a substitute serves its sockets (``substitutes``).
-Rule 5: a worker in the caller's loop answers while a message is sent, so state is changed before.
+Rule 5: state is updated before a message is sent, because a worker in the caller's loop answers
+before the call returns.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .adoption import PreviousWorkers
 
 Send = Callable[..., bool]
-"""Takes a worker's index, a message and its socket; returns False if no such worker runs."""
+"""Sends a message, with its socket, to the worker of an index; returns False if none runs."""
 
 
 class Listeners:
@@ -67,7 +67,7 @@ class Listeners:
     def prepare(self, group: Group, serving: Serving, wanted: Mapping[Hashable, Wanted]) -> None:
         """Make listeners refuse or drop clients before workers receive the new ``Serving``.
 
-        The group still has its old :class:`Serving`, and some wanted listeners may belong to
+        Call it while the group has its old :class:`Serving`; some wanted listeners may belong to
         another group.
         """
         others = (self._by_key.get(key) for key in wanted)

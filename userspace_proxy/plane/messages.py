@@ -183,8 +183,8 @@ class WaitBegan(_Message):
 class Report(_Message):
     """Answer with the counts since the last report.
 
-    One answer covers all reports that were requested before it was begun, so a worker that lags
-    catches up.
+    One answer covers all reports that were requested before the worker began the answer, so a
+    worker that lags catches up.
     """
 
     number: int

@@ -53,7 +53,7 @@ class Observers(Protocol):
 
 
 class Observation:
-    """Connects the plane of one proxy with its watchers.
+    """The connection between the plane of one proxy and its watchers.
 
     Args:
         latest: Returns the snapshot of the latest sync round; None before the first one.
@@ -71,7 +71,7 @@ class Observation:
         self._observing = observing
         self._latest = latest
         self._pods: PodNames | None = None
-        """The cluster's pods, while there are watchers."""
+        """The cluster's pods, while there are watchers; otherwise None."""
         self._own_pods = PodNames(node)
         plane.on_observed = self._take
 

@@ -1,4 +1,4 @@
-"""Probes endpoints over TCP, which decides between the kernel and the userspace path.
+"""Probes endpoints over TCP, to decide between the kernel path and the userspace path.
 
     schedule ──due──▶ connect ──answered, refused, unreachable, 1 s of silence──▶ note, next time
 

@@ -7,7 +7,7 @@
 
 Rule 1: a change to a group is merged into the waiting change, unless one of the group's listeners
 has been closed or moved to another group since: the new change may remove the last endpoint, and a
-worker without an endpoint mustn't accept. A change may be merged across a listener that joins the
+worker without an endpoint must not accept. A change may be merged across a listener that joins the
 group, because the later state is also correct for that listener.
 Rule 2: at most two changes to a group wait, however many of its listeners close: all changes after
 the change that rule 1 keeps are merged, so clients may be refused a moment too early.

@@ -356,8 +356,7 @@ class Plane:
     def receive(self, worker: int, message: FromWorker) -> None:
         """Handle a worker's message about its groups, listeners, observations or log."""
         if isinstance(message, Counted):
-            # The worker has applied all messages sent before the request, so it serves its
-            # listeners.
+            # The worker has applied all earlier messages, so it serves its own listeners.
             self._listeners.end_substitute(worker)
             for report in message.groups:
                 self._totals.add(report)

@@ -9,7 +9,7 @@ before its fields are collected.
 Rule 2: a single filter may fill the ring. Once the ring is full, a record of a filter with at least
 two fewer records replaces the newest record of the filter with the most; a record that several
 filters match counts for the filter with the fewest. Filters without records therefore reserve no
-room, and a filter that matches everything doesn't displace the records of others.
+room, and a filter that matches everything doesn't displace the records of other filters.
 Rule 3: connections are recorded only while observation is requested; otherwise a connection costs
 one attribute test.
 """
@@ -44,7 +44,7 @@ _DROPS = {
 
 
 class Logging(Protocol):
-    """The engine to whose connection log the ring subscribes, such as the data plane's."""
+    """An engine to whose connection log the ring subscribes, such as the data plane's engine."""
 
     @property
     def tuning(self) -> Tuning:

@@ -52,8 +52,7 @@ class RecoveredSockets:
     ) -> tuple[socket.socket, ...]:
         """Return the socket on an address, in a tuple, for a listener with this ``Serving``.
 
-        The tuple is empty if there is no socket, or the listener can't use it. The caller closes
-        the socket.
+        The tuple is empty if there is no usable socket. The caller closes the socket.
         """
         sock = self._sockets.pop((protocol, at), None)
         if sock is None:

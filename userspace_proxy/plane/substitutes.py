@@ -1,6 +1,6 @@
 """Chooses the substitute that serves the clients of a missing worker until its replacement runs.
 
-    worker 0 dies ──▶ begin(0): worker 1 gets worker 0's sockets, too
+    worker 0 dies ──▶ begin(0): worker 1 also receives worker 0's sockets
     its replacement has opened them ──▶ end(0): worker 1 closes its copies
 
 Rule 1: no accept queue is lost: the control process keeps each socket open, and a substitute closes
@@ -26,7 +26,7 @@ class Substitutes:
         self._by_missing: dict[int, int] = {}
 
     def begin(self, missing: int, running: Sequence[int]) -> int | None:
-        """Choose a running worker as the substitute of a missing one, and return it.
+        """Choose a running worker as the substitute for a missing worker, and return it.
 
         Returns None if the missing worker already has a substitute, no worker runs, or listeners
         would take more than half of each worker's descriptors.
@@ -64,7 +64,7 @@ class Substitutes:
 
     @staticmethod
     def missing(number: int, workers: int) -> int | None:
-        """Return the worker whose listener a substitute holds; None for the holder's own."""
+        """Return the worker whose listener a substitute holds; None for an own listener."""
         return None if number >= 0 else -number % workers
 
     def listener(self, number: int) -> int:

@@ -1,6 +1,6 @@
 """Detects worker processes whose event loop has stopped iterating.
 
-    worker ── a beat every BEAT_S ──▶ eventfd ◀── a check every LOOK_S ── control process
+    worker ── a heartbeat every BEAT_S ──▶ eventfd ◀── a check every LOOK_S ── control process
 
 Rule 1: each check without a heartbeat charges the worker LOOK_S if the worker sleeps or is stopped,
 but only its CPU time if it runs, or waits for a CPU or a disk: on a busy machine, or with a CPU
@@ -15,8 +15,7 @@ import asyncio
 import os
 from pathlib import Path
 
-# The seconds between two heartbeats: an idle worker, which also sends reports, wakes up less than
-# twice a second.
+# The seconds between heartbeats; with reports, an idle worker wakes up less than twice a second.
 BEAT_S = 0.6
 # The seconds between two checks of a worker. With HUNG_S, a worker that hangs is killed after 0.4
 # to 1.25 s. HAProxy's watchdog takes 2 s.

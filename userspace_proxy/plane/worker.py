@@ -56,7 +56,7 @@ _GROUPS_PER_ITERATION = 256
 # and all of them as ejected: at most 300 bytes each, which stays below ``channel.MAX_FRAME_BYTES``.
 # Both processes need 3 KB of memory per endpoint, and keep it: 5,000 endpoints cost 10 MB.
 _ENDPOINTS_A_MESSAGE = 500
-# The maximum number of affinity entries in a message, which takes 2 ms; an entry has 60 bytes.
+# The maximum number of affinity entries in a message, of about 60 bytes each; they take 2 ms.
 _ENTRIES_A_MESSAGE = 1000
 # How long a draining worker still relays endpoints' replies to UDP clients. It no longer receives
 # datagrams from clients, because the next worker shares its sockets.

@@ -53,8 +53,7 @@ from .worker import Worker
 
 # The maximum size of queued log lines; further lines are dropped: the log can't keep up.
 _MAX_LOG_WAITING_BYTES = 1024 * 1024
-# Opening this many groups between two reports counts as startup, after which most memory stays in
-# use.
+# This many groups opened between two reports count as startup: most of their memory stays in use.
 _MANY_GROUPS = 256
 
 # How long a worker serves without a control process. A kubelet waits for up to 5 minutes before it
@@ -121,7 +120,7 @@ class WorkerMain:
         self._worker_socket: socket.socket | None = None
         """The socket to which the next control process connects; None if it can't connect."""
         self._name_proofs: list[_socket.socket] = []
-        """Sockets that prove to that process that a control process opened the worker socket."""
+        """Sockets that prove that a control process opened the worker socket."""
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._kept: dict[str, _socket.socket] = {}
         """Sockets kept for the next control process, by name."""
@@ -179,8 +178,7 @@ class WorkerMain:
             self._end(1)
 
     def _on_successor(self, sock: socket.socket) -> None:
-        # Keep the worker socket: if this process dies before it adopts the sockets, another
-        # connects.
+        # Keep the worker socket: if this process dies during the adoption, another may connect.
         self._stop_waiting()
         self._channel = self._open_channel(sock)
         self._on_message(HandOver(), [])
@@ -268,8 +266,7 @@ class WorkerMain:
         if isinstance(message, OpenGroup):
             self._opened += 1
             if self._opened == _MANY_GROUPS:
-                # Otherwise each full garbage collection would traverse the groups, and make clients
-                # wait.
+                # Otherwise full garbage collections would traverse the groups, and delay clients.
                 gc.freeze()
                 self._opened = 0
         elif isinstance(message, Report):

@@ -148,7 +148,8 @@ class WorkerSlot:
 
         self._began = self._clock()
         try:
-            # Open the socket first: if it failed later, the process would wait for a first message.
+            # Open the socket first: if this failed later, the process would wait for a first
+            # message.
             found_at = self._open_worker_socket()
             self.link = WorkerProcess(self._loop, receive=self.receive, ended=self._on_ended)
         except OSError as exc:
@@ -193,7 +194,7 @@ class WorkerSlot:
             self.link.send_later(make)
 
     def ask(self) -> asyncio.Future[None]:
-        """Request a report; the future is done once the report has arrived, or can't any more."""
+        """Request a report; the future is done once the report has arrived, or can't arrive."""
         self._reports += 1
         self._next_report = self._clock() + REPORT_S
         waiting: asyncio.Future[None] = self._loop.create_future()

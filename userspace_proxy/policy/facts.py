@@ -35,7 +35,7 @@ class NodeFacts:
     zone: str = ""
     """The zone in the Node object; empty if unknown."""
     addresses: tuple[str, ...] = ()
-    """Addresses of this node's interfaces, sorted, with loopback but without link-local
+    """Sorted addresses of this node's interfaces, including loopback, but not link-local
     addresses."""
     primary_addresses: tuple[str, ...] = ()
     """``--bind-address`` if it is given, then the addresses in the Node object.

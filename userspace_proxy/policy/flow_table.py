@@ -80,8 +80,8 @@ class FlowTable(Generic[F]):
             (share, dict[Hashable, None]())
             for share in (client_share(max_flows), of_service, of_service)
         ]
-        """The shares of clients, Service ports and networks, each with the holders above it, which
-        are at most seven."""
+        """The shares of clients, Service ports and networks, each with the holders above it, of
+        which there are at most seven."""
 
     def __len__(self) -> int:
         return len(self._young.get(_ALL, ())) + len(self._streams.get(_ALL, ()))

@@ -28,8 +28,7 @@ def not_meant_reason(
         by_priority: Whether the endpoints may have different priorities.
 
     Returns:
-        None if hints don't decide. The function returns an empty string if the endpoint is meant
-        for this node.
+        None if hints don't decide. The function returns "" for an endpoint meant for this node.
     """
     if not by_priority:
         return _not_meant_reason(ready, facts)

@@ -39,8 +39,7 @@ Location = int
 
 # The kind of link whose other end is in a container.
 _CONTAINER = "veth"
-# Kinds of bridge ports for containers and virtual machines; ports of other kinds connect the bridge
-# to a LAN.
+# Kinds of bridge ports for containers and virtual machines; other ports connect a bridge to a LAN.
 _PORTS = (_CONTAINER, "tun")
 _TUNNELS = ("gre", "ip6gre", "ip6tnl", "ipip", "sit", "vxlan", "geneve", "wireguard")
 # The bridge of Weave, which spans all nodes through a veth pair that looks like a container's.
@@ -50,8 +49,7 @@ _SPANNING = ("weave",)
 _CACHED = 16_384
 
 Networks = Mapping[str, Location]
-"""Locations by network in canonical form: the longest match decides, and an address without a match
-is OUTSIDE."""
+"""Locations by network in canonical form; the longest match decides, the default is OUTSIDE."""
 
 
 class PodLink(NamedTuple):
@@ -107,8 +105,7 @@ class Locality:
     def keeps_client(self, client: str, endpoint: str) -> bool:
         """Return whether a connection may use its client's address.
 
-        A pod's connection to itself must not, because the pod's kernel would drop packets from its
-        own address.
+        A pod's connection to itself must not: its kernel would drop packets from its own address.
         """
         pair = client, endpoint
         kept = self._pairs.get(pair)

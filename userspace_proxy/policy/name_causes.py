@@ -23,8 +23,7 @@ from ..model.endpoint_names import (
 from ..model.notes import Note, NoteKind
 
 NEEDS_PROXY = "an endpoint by name"
-"""Why a Service stays on the userspace path: the kernel can't check a resolved address before
-dialling."""
+"""Why a Service stays on the userspace path: only the proxy can check resolved addresses."""
 # States that cause no note if the Service is served: temporary, or of one family only.
 _UNNOTED = (NameState.PENDING, NameState.NO_ADDRESS)
 
@@ -67,8 +66,7 @@ def name_notes(slices: Iterable[EndpointSlice]) -> Iterable[Cause]:
 
 def needs_nodes(state: ServiceState) -> bool:
     """Return whether a Service's endpoints by name depend on the Nodes' addresses."""
-    # Check the handling as well: until names are resolved again, the saved state contains only
-    # address slices.
+    # Also check the handling: saved state has only address slices until names are resolved again.
     return bool(state.service.handling.found_by_name) or any(
         isinstance(item, ResolvedSlice) and item.needs_nodes for item in state.slices
     )

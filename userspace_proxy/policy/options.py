@@ -26,8 +26,7 @@ class PolicyOptions:
     cluster_networks: tuple[str, ...] = ()
     """The networks of this cluster's pods; empty if unknown."""
     only_own_pods: bool = False
-    """Whether only this node's pods are inside the cluster, if its Node object lists their
-    networks."""
+    """Whether only this node's pods count as inside, if its Node object contains their networks."""
     allow_loopback_endpoints: bool = False
     """Whether to accept endpoints on 127.0.0.0/8 and ::1, which is unsafe on nodes
     (CVE-2021-25737)."""

@@ -1,8 +1,7 @@
 """Decides which endpoints a Service port can use on this node, and why it can't use others.
 
 slices of one family ──▶ unique addresses, up to a bound ──▶ without refused endpoints ──▶ by scope:
-ready endpoints, or if there are none, endpoints that terminate but still serve ──▶ by priority, for
-the balancer
+ready endpoints, or else endpoints that terminate but still serve ──▶ by priority, for the balancer
 
 Rule 1: an endpoint with weight 0 isn't usable.
 Rule 2: endpoints of all priorities are usable: the balancer dials a standby if all endpoints with

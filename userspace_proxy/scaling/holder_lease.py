@@ -81,8 +81,7 @@ class _ScaleDownAttempt:
 
     workload: Workload
     ports: Collection[Served]
-    """Ports of Services that name the workload; once its labels are known, only of Services that
-    may scale it."""
+    """Ports of Services that name the workload, and once its labels are known, may scale it."""
     round: Vote = field(default_factory=lambda: Vote(str(uuid.uuid4()), ()))
     """The vote on the Services that may scale it."""
     labels: Labels = field(default_factory=dict)
@@ -126,7 +125,7 @@ class HolderLease:
         """The Lease as last read or written."""
         self._changed_at = clock()
         self._vote_counts = self._shown = VoteCounts()
-        """The counts that this process writes as the holder, and the counts in the holder's
+        """The counts that this process writes as the holder, and the counts in the current
         Lease."""
         self._known: dict[str, _Known] = {}
         self._nodes: frozenset[str] = frozenset()
