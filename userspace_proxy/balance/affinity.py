@@ -5,7 +5,7 @@
 
 Rule 1: a single Service port may use all entries. At the bound, the port with the most entries
 loses its least recently used entries (ADR 0015 does the same with connections).
-Rule 2: no entry costs a search: tables are sorted by size, which changes by one at a time.
+Rule 2: an eviction needs no search: tables are sorted by size, which changes by one at a time.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class AffinityTable:
                 self._entries.move_to_end(client, last=False)
                 self._tables.changed(self)
             elif used > known[1]:
-                # Several previous processes may have an entry of this client: the latest wins.
+                # If several previous processes had an entry of the client, the latest counts.
                 self._entries[client] = (endpoint, used)
                 self._entries.move_to_end(client)
 
@@ -158,7 +158,7 @@ class AffinityTable:
         """Drop the least recently used entry; the table must not be empty."""
         self._entries.popitem(last=False)
         if not self._entries:
-            # Free the memory that a dictionary keeps after it was large.
+            # Free the memory that a formerly large dictionary keeps.
             self._entries.clear()
         self._tables.changed(self)
 

@@ -47,7 +47,7 @@ class LeastConnections:
 
 
 class WeightedLeastConnections:
-    """A strategy that picks the fewest connections per weight, and breaks ties by weighted turns.
+    """A strategy that picks the endpoint with the fewest connections per weight; ties in turn.
 
     Args:
         load: See :class:`LeastConnections`.

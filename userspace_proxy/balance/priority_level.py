@@ -22,7 +22,7 @@ from typing import cast
 from ..model import SocketAddress
 
 # The number of ejected candidates, or their part of all candidates, that a pick may skip: skipping
-# a candidate costs up to 2 µs (weights), rebuilding the list 1 µs per candidate.
+# a candidate costs up to 2 µs (with weights), rebuilding the list 1 µs per candidate.
 SKIPPED_MAX = 16
 _SKIPPED_PART = 32
 # The maximum length of a short list: each endpoint matters, and a new list is cheaper than a dial.

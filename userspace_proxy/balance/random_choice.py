@@ -1,4 +1,4 @@
-"""Picks a random endpoint, or the less loaded of two random endpoints, by weight or not.
+"""Picks a random endpoint, or the less loaded of two endpoints, with or without weights.
 
 Source: kube-proxy's iptables rules (``--mode random``) and nftables rules (``numgen random``), for
     the first. M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001), for

@@ -36,7 +36,7 @@ A change to one rule rewrites all of them, which takes 0.1 s."""
 NODE_ELEMENTS_MAX = 131_072
 """The maximum number of map elements for all Services of the node, with coarse weights.
 
-An element takes 100 bytes in the kernel, 330 here during a comparison, and 7 µs to write.
+Each takes 100 bytes in the kernel, 330 in this process during a comparison, and 7 µs to write.
 """
 NODE_EXACT_MAX = 65_536
 """The maximum number of additional elements for exact weights: enough for 16 ports with
@@ -150,7 +150,7 @@ def count_elements(choices: int, frontends: int, rules: int) -> int:
 
 
 def _asks(service: Service, facts: NodeFacts) -> bool:
-    """Return whether a Service requests the kernel path and is allowed to."""
+    """Return whether a Service requests the kernel path, and the request is allowed."""
     handling = service.handling
     if has_udp_range(service):
         return True

@@ -187,7 +187,7 @@ class FrontendOwners:
         return ServedAddresses(single, self._ranges, protocol) if self._ranges else single
 
     def one_by_one(self, frontends: Iterable[Frontend]) -> Iterator[Frontend]:
-        """Yield frontends, and each port of a range unless it is another frontend with one port."""
+        """Yield frontends, with ranges split into ports, without ports that have own frontends."""
         for one in frontends:
             if not one.last:
                 yield one

@@ -58,8 +58,8 @@ class IgnoredService:
     """The port's name or number; empty if the whole Service is ignored."""
     cause: Cause
     is_conflict: bool = False
-    """Whether it should be served but can't be, for example because another Service owns its
-    address."""
+    """Whether the Service or port should be served but can't be, for example because another
+    Service owns its address."""
     is_part: bool = False
     """Whether the port is served on another address, and has a note about this address."""
 

@@ -95,7 +95,7 @@ class RangeOwners:
     def decide(self, place: RangeAddress) -> Iterator[tuple[Frontend, PortClaim, PortClaim | None]]:
         """Yield the claims on an address that are new, or that now lose to a different claim.
 
-        Each is yielded with the claim to which it lost, or None. A call takes 5 µs per claim.
+        Each claim is yielded with the claim to which it lost, or None. A call takes 5 µs per claim.
         """
         claims = self._claims.get(place)
         if claims is None:
@@ -119,7 +119,7 @@ class RangeOwners:
 
 
 class ServedAddresses(Collection[SocketAddress]):
-    """The addresses that a Service port serves, including those within ranges."""
+    """The addresses with an owner, including the addresses within ranges."""
 
     def __init__(
         self, single: Collection[SocketAddress], ranges: RangeOwners, protocol: Protocol

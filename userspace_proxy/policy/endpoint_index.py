@@ -93,7 +93,7 @@ class EndpointIndex:
     def lacking(self, family: IPFamily, name: str, protocol: Protocol) -> tuple[int, int]:
         """Return how many addresses have a Service port, and how many addresses there are.
 
-        Both are 0 if all addresses have the port, which usually needs no reading of addresses.
+        Both are 0 if all addresses have the port, which is usually found without reading them.
         """
         found = [item for _, item in self.found(family, name, protocol)]
         if sum(len(item.endpoints) for item in found) >= self._listed[family]:

@@ -1,12 +1,12 @@
 """Decides which connections may use the client's address: replies must return through this node.
 
     client      endpoint            replies return through this node, because …
-    any         attached            … it is the endpoint's only way out; except where both are
-                                    attached to one link, unless that is a bridge whose packets
-                                    are filtered (``bridges``)
+    any         attached            … it is the endpoint's only route; but not if both are
+                                    attached to one link, unless the link is a bridge whose
+                                    packets are filtered (``bridges``)
     attached    elsewhere, routed   … the client's pod network is routed to this node
-    this node   any                 (it has the node's address anyway)
-    otherwise                       (they may use another route)
+    this node   any                 (the client has the node's address anyway)
+    otherwise                       (replies may take another route)
 
 Rule 1: routes decide, before the first packet: a failed dial proves nothing, because network
 policies also drop packets.

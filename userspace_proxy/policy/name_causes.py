@@ -24,7 +24,7 @@ from ..model.notes import Note, NoteKind
 
 NEEDS_PROXY = "an endpoint by name"
 """Why a Service stays on the userspace path: only the proxy can check resolved addresses."""
-# States that cause no note if the Service is served: temporary, or of one family only.
+# Temporary states, and states of one family only, cause no note if the Service is served.
 _UNNOTED = (NameState.PENDING, NameState.NO_ADDRESS)
 
 

@@ -1,6 +1,6 @@
 """Decides which of the requested port ranges are served, and which path they take.
 
-    annotation ─▶ the port's range, by name ─▶ at this address? ─▶ can the steering? ─▶ frontends
+    annotation ─▶ the port's range, by name ─▶ at this address? ─▶ by this steering? ─▶ frontends
                   │ unknown, overlaps           │ not allowed         │ no
                   └──────────────┬──────────────┴─────────────────────┘
                                  ▼ a note; only the port itself is served
@@ -199,7 +199,7 @@ def has_udp_range(service: Service) -> bool:
 
 
 def overflow_reason(ranges: Iterable[DialledRange], serving: Serving) -> str:
-    """Return at which endpoint a range would exceed the valid port numbers; empty if at none."""
+    """Return how a range would exceed the valid port numbers at an endpoint; empty if it fits."""
     for one in ranges:
         for endpoint in serving.all_endpoints:
             first, last = (n - one.number + endpoint.port for n in (one.first, one.last))

@@ -21,7 +21,7 @@ from .usable import ENDPOINTS_MAX, EndpointVerdict, Refusals, Usable, judge_alon
 
 # If a larger share of the endpoints has changed, judging all of them is as fast.
 _SHARE = 0.25
-# How many endpoints are examined for a proof that no endpoint is preferred.
+# How many endpoints are examined to prove that no endpoint is preferred.
 _TRIES = 100
 
 _Listed = Sequence[tuple[SlicePort, EndpointSlice]]
@@ -35,7 +35,7 @@ def usable_after(
     refusals: Refusals,
     doubtful_ips: Set[str] = frozenset(),
 ) -> Usable | None:
-    """Judge the endpoints that changed; None if all must be judged.
+    """Judge the endpoints that changed; return None if all endpoints must be judged.
 
     Args:
         before: The verdicts on all endpoints of ``had``, for the scope ``Cluster``.
