@@ -134,7 +134,7 @@ class Balancer:
         self.endpoints = endpoints
         self._usable = frozenset(endpoints)
         self._ejections.keep(self._usable)
-        # Use the ejections as of the last pick: later changes are reported relative to these.
+        # Use the ejections as of the last pick: later changes are reported relative to that state.
         out = self._ejections.out(-math.inf)
         self._levels = _levels(endpoints, self._usable, standbys, out)
         self._first = self._levels[0].endpoints

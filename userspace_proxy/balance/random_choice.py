@@ -84,7 +84,7 @@ class PowerOfTwoChoices:
         return other if self._load(other) < self._load(one) else one
 
 
-# The scale of weights, which may be fractions during slow start: random numbers are integers.
+# The factor that makes weights integers, like random numbers: slow start yields fractions.
 _PARTS = 1000
 
 

@@ -90,7 +90,7 @@ class SourceHash:
 
     def _arrange(self, endpoints: Sequence[SocketAddress]) -> None:
         self._endpoints, self._version = endpoints, self._weights.version
-        # Reuse hashes: computing a hash takes longer than everything else about an endpoint.
+        # Reuse hashes: computing a hash takes longer than all other work for an endpoint.
         known = self._hashes
         self._hashes = {one: known.get(one) or _hash_of(str(one)) for one in endpoints}
         weight_of, rows = self._weights.of, iter(self._hashes)

@@ -51,7 +51,7 @@ The kernel checks all rules in each transaction that adds or deletes a chain, wh
 # The rules per endpoint with affinity, including the endpoint's chain, which takes as long as a
 # rule.
 _FOR_PINNED = 4
-# The other rules of a port: the chain and map by which its rules choose.
+# The other rules of a port: the chain and the map by which its rules choose endpoints.
 _FOR_CHOICE = 4
 # The elements of each frontend besides its endpoints: counter, forwarding, choice.
 _FOR_FRONTEND = 3

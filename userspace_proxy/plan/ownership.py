@@ -187,7 +187,7 @@ class FrontendOwners:
         return ServedAddresses(single, self._ranges, protocol) if self._ranges else single
 
     def one_by_one(self, frontends: Iterable[Frontend]) -> Iterator[Frontend]:
-        """Yield frontends, with ranges split into ports, without ports that have own frontends."""
+        """Yield frontends, and the ports of ranges, except ports with frontends of their own."""
         for one in frontends:
             if not one.last:
                 yield one

@@ -355,5 +355,5 @@ def _admits(
     return inside if ranges is None else _intersect(ranges, inside)
 
 
-# Cached, because all of a Service's ports pass the same ranges, and both may number thousands.
+# Cached because a Service may have thousands of ports, which all pass the same thousands of ranges.
 _intersect = functools.lru_cache(maxsize=16)(intersect)

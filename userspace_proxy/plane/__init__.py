@@ -1,4 +1,4 @@
-"""The control half of the data plane: opens and hands over listening sockets, commands workers.
+"""The control half of the data plane: it opens and hands over sockets, and commands workers.
 
     Plane ──Link──▶ Worker ── DataPlane
 

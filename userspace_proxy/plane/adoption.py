@@ -4,7 +4,7 @@
                     ──AffinityEntries, AffinityEntriesSent──▶ PreviousWorkers ──▶ new workers
                     ◀──Drain once the new workers serve──
 
-This process must prove CAP_NET_ADMIN before a worker hands over (``plane.authentication``).
+A worker hands over only after a proof of CAP_NET_ADMIN (``plane.authentication``).
 
 Rule 1: previous workers serve until they are ordered to drain. Until then, old and new workers
 accept from the same queues, so no client is refused, reset or left in a queue.

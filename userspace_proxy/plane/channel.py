@@ -8,7 +8,7 @@ Rule 3: sockets arrive in the order of their messages: the kernel never merges t
 with sockets and the data of another call (unix(7)).
 Rule 4: a queued message whose socket was closed is dropped: a later message closes the listener,
 and has no effect if the other side never received the listener.
-Rule 5: a side that sends sockets without a message counts as dead, or sockets would accumulate.
+Rule 5: a side that sends sockets without a message counts as dead: its sockets would accumulate.
 Rule 6: a message that may be large is encoded only when it is sent, so that the queue stays small.
 Rule 7: a message that is too large for the other side is dropped and logged, because a rejected
 message would make that side exit.

@@ -327,7 +327,7 @@ class Group(CounterTable):
     def obstacle_to(self, endpoint: SocketAddress) -> Obstacle | None:
         """Return the known obstacle to an endpoint's packets or answers; None if there is none."""
         if not self._obstacles:
-            # Cost: this is the usual case, checked for each endpoint of a view.
+            # Cost: return early in the usual case; a view calls this for each endpoint.
             return None
         dials, answers = (self._obstacles.get((endpoint, way)) for way in get_args(Way))
         return dials or answers

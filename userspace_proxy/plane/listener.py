@@ -147,7 +147,7 @@ class ListeningSockets:
             try:
                 listen_again(self.socks, self.at)
             except ListenError:
-                # Clients would wait on a listening socket from which no worker accepts.
+                # Clients would wait on a socket that listens, but from which no worker accepts.
                 self.refuse()
                 raise
             self._choose()
@@ -278,7 +278,7 @@ def _gets_nothing(sock: socket.socket) -> bool:
 def wrapped(sock: _socket.socket) -> socket.socket:
     """Convert a low-level socket to an object that can be sent to a worker."""
     made = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
-    # It would block if an embedding program has called socket.setdefaulttimeout.
+    # The socket would block if an embedding program has called socket.setdefaulttimeout.
     made.setblocking(False)
     return made
 

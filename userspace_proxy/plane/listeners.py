@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .adoption import PreviousWorkers
 
 Send = Callable[..., bool]
-"""Sends a message, with its socket, to the worker of an index; returns False if none runs."""
+"""Sends a message and its socket to a worker, by index; returns False if the worker is down."""
 
 
 class Listeners:

@@ -407,7 +407,7 @@ class Plane:
         self._find_substitutes()
 
     def _find_substitutes(self) -> None:
-        """Assign running workers as substitutes for missing ones."""
+        """Assign running workers as substitutes for missing workers."""
         running = [worker.index for worker in self._workers if worker.is_running]
         for worker in self._workers:
             if worker.problem:

@@ -143,12 +143,12 @@ class WorkerSlot:
 
     def start(self) -> None:
         """Start a process; messages to the process wait until it runs."""
-        # Import the module here: embedding starts no process.
+        # Import the module only here: embedding starts no process.
         from .worker_process import WorkerProcess
 
         self._began = self._clock()
         try:
-            # Open the socket first: if this failed later, the process would wait for a first
+            # Open the socket first: if this failed later, a process would wait for its first
             # message.
             found_at = self._open_worker_socket()
             self.link = WorkerProcess(self._loop, receive=self.receive, ended=self._on_ended)

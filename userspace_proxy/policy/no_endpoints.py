@@ -140,6 +140,6 @@ def _pods_of(service: Service) -> tuple[str, ...]:
 
 def _selector_shown(service: Service) -> str:
     """Return the selector, truncated if it is long."""
-    # Read only some labels: there may be thousands, and this is done for thousands of ports.
+    # Read only some labels: a Service may have thousands of labels, and thousands of ports.
     text = selector_text(service, _TEXT_MAX)
     return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}…"

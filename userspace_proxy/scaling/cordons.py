@@ -192,7 +192,7 @@ class Cordons:
         return False
 
     def note_woken(self, workload: WorkloadKey) -> None:
-        """Record that a workload has a replica; after a second call, its pods count as staying."""
+        """Record that a workload has a replica; after two calls, its pods count as staying."""
         for service in self._services_of(workload):
             sleep = self._asleep.get(service)
             if sleep is not None and self._is_ready(service):

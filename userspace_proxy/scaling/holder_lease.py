@@ -249,7 +249,7 @@ class HolderLease:
             self._vote_counts = before._replace(demand=dict(sums))
 
     def _asked(self, now: float) -> frozenset[str]:
-        """Return all Nodes, and recently reporting proxies without a Node or with a newer Node."""
+        """Return all Nodes, and recently reporting nodes that aren't among the listed Nodes."""
         recent = (n for n, known in self._known.items() if now - known.changed_at < TOO_OLD_S)
         return self._nodes.union(recent)
 

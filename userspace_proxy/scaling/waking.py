@@ -39,7 +39,7 @@ _LOOK_S = 1.0
 # The interval while the pods of a workload that was scaled to zero are terminating.
 _ENDING_S = 0.1
 # The interval between the starts of two attempts, each of at most two requests: 12 requests a
-# second. Including 4 Events, a node makes 16 requests a second, however many workloads are needed.
+# second, and 16 with Events, however many workloads are needed.
 _APART_S = 1 / 6
 # The interval between the first two attempts to scale a workload whose clients still wait.
 _AGAIN_S = 5.0
