@@ -5,7 +5,7 @@
                     └─ with the hash of endpoint C ─▶ 0.52   the next highest if B is skipped
 
 Rule 1: a number depends only on one client and one endpoint. If an endpoint is removed, only its
-own clients move, spread over all other endpoints; if one is added, clients move only to it.
+own clients move, spread over all others; if an endpoint is added, clients move only to it.
 Rule 2: the hash is part of the interface: changing it moves clients during an upgrade.
 Rule 3: a client's first choices are cached in order, so a connection whose endpoints are all dead
 costs two passes over all endpoints, not one per dial.

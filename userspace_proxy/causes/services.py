@@ -296,7 +296,7 @@ def none_was_local() -> str:
     "from the networks there",
 )
 def no_proxy_header(client: str) -> str:
-    """Connections without a PROXY header were reset; ``client`` is the last one."""
+    """Connections without a PROXY header were reset; ``client`` is the last such client."""
     return f"connections without a PROXY header were reset, the last one of {client}"
 
 
@@ -307,5 +307,5 @@ def no_proxy_header(client: str) -> str:
     "Service whose endpoint or load balancer leads back to it",
 )
 def hop_limit_reached(client: str) -> str:
-    """Datagrams with an exhausted hop limit were dropped; ``client`` is the last one."""
+    """Datagrams with an exhausted hop limit were dropped; ``client`` is the last such client."""
     return f"datagrams were dropped because their hop limit was reached, the last one of {client}"

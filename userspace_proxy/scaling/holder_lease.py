@@ -230,7 +230,7 @@ class HolderLease:
         self._known = known
 
     async def _add_up(self, now: float) -> None:
-        """Add up the demand; write the sums if other Services have demand, or a node is unknown."""
+        """Add up demand; write the sums if other Services have it, or another node is unknown."""
         await self._list(now)
         if now - self._nodes_at >= max(_NODES_S, _NODES_FOR_EACH_S * len(self._nodes)):
             self._nodes, self._nodes_at = await self._leases.nodes(), now
