@@ -30,7 +30,7 @@ SUMMARY_FROM = 100
 WHOLE_BYTES = 36 << 20
 """The maximum number of bytes of all whole answers together."""
 ALSO_MAX = 100
-"""The maximum number of Services that a request names: its line may have 8 KiB."""
+"""The maximum number of Services in a request: its request line may have 8 KiB."""
 
 _STATUS = "/api/v1/status"
 
@@ -60,9 +60,9 @@ class Asking:
         self._too_large: set[str] = set()
         """Nodes whose whole answers are too large."""
         self._reduced: set[str] = set()
-        """Nodes with too large answers that have sent a summary."""
+        """Nodes with too large answers whose summaries have arrived."""
         self.refused: PortForwardError | None = None
-        """The error if the API server denies port-forwards."""
+        """The error with which the API server denied port-forwards; None if it didn't."""
 
     def mode(self, node: str, count: int) -> AskingMode:
         """Return how to ask a node's agent now.
@@ -70,7 +70,7 @@ class Asking:
         Args:
             count: The number of nodes.
         """
-        # One large answer doesn't change the mode for other nodes: it may be large for any reason.
+        # A large answer doesn't change the mode for other nodes unless many answers are large.
         are_many = len(self._reduced) > max(1, count // 10)
         is_summary = node in self._too_large or are_many or count > SUMMARY_FROM
         query = []
@@ -83,7 +83,7 @@ class Asking:
         return AskingMode(is_summary, path, Bounds(body=body))
 
     def reduce(self, node: str, mode: AskingMode) -> bool:
-        """Ask a node for summaries because its answer is too large; False if that was a summary."""
+        """Request summaries from a node from now on; return False if its answer was a summary."""
         self._too_large.add(node)
         return not mode.is_summary
 
@@ -166,7 +166,7 @@ class Answers:
         return bool(news)
 
     def state_of(self, node: str) -> str:
-        """Return why a Node isn't ready; empty if it is, or if unknown."""
+        """Return why a Node isn't ready; empty if it is ready, or unknown."""
         state = (self._found.nodes or {}).get(node)
         return state.reason if state is not None else ""
 

@@ -8,7 +8,7 @@
 
 Rule 1: a node has tried an endpoint if it dialled the endpoint, got an answer from it, or has a
 cause for it.
-Rule 2: an answer is a byte that came back: without a byte or a cause, the result is unknown.
+Rule 2: an answer is a byte from the endpoint: without a byte or a cause, the result is unknown.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _CLOCKS_DIFFER_S = 2.0
 _OF_PATHS = frozenset(
     (CauseCode.ENDPOINT_SILENT, CauseCode.ENDPOINT_UNREACHABLE, CauseCode.ENDPOINT_NO_HOST)
 )
-"""If a node has one of these causes, it hears nothing from the endpoint itself."""
+"""If a node has one of these causes, it has received nothing from the endpoint."""
 
 
 class Extent(enum.StrEnum):
     """Where the fault lies."""
 
     NONE = "none"
-    """Nothing fails, or the fault doesn't concern an endpoint."""
+    """Nothing fails, or the fault isn't about an endpoint."""
     ENDPOINT = "endpoint"
-    """At least two nodes tried it, and all that did have the same cause."""
+    """At least two nodes tried it, and all of them have the same cause."""
     PATH = "path"
     """The endpoint answers some nodes while others hear nothing from it."""
     SOME = "some nodes"
@@ -54,7 +54,7 @@ class MergedEndpoint:
     pod: str
     """The pod's name; empty if unknown."""
     node: str
-    """The node that it runs on; empty if unknown."""
+    """The node on which it runs; empty if unknown."""
     usable: int
     tried: tuple[str, ...]
     answered: tuple[str, ...]
@@ -115,12 +115,12 @@ def has_tried(endpoint: EndpointFacts) -> bool:
 
 
 def same_cause(cause: Cause) -> object:
-    """Return a key that is equal for the same cause on several nodes."""
+    """Return a key that is equal if several nodes have the same cause."""
     return cause.shared or cause.fact
 
 
 def seen_together(causes: Sequence[Cause]) -> Cause:
-    """Return a cause as last seen, with all nodes' counts added."""
+    """Merge a cause of several nodes: as seen last, with their counts added."""
     last = max(causes, key=lambda cause: (cause.when is not When.PAST, cause.last_at))
     firsts = [cause.first_at for cause in causes if cause.first_at]
     return last.replace(

@@ -77,7 +77,7 @@ def with_nodes(
 
 
 def _unproved(step: PathStep) -> PathStep:
-    """Return a step of the plan; where an endpoint fails, being listed as ready isn't a success."""
+    """Return a step without OK marks for endpoints: some fail although they are listed as ready."""
     if step.topic != _ENDPOINTS:
         return step
     details = tuple((None if one is Level.OK else one, says) for one, says in step.details)
@@ -135,7 +135,7 @@ def behind_steps(
 
 
 def _is_compared(answer: AgentAnswer) -> bool:
-    """Return whether an agent publishes the data for comparing its plan."""
+    """Return whether an agent publishes the digests with which its plan is compared."""
     plan = answer.status.plan if answer.status is not None else None
     return plan is not None and plan.form == FORM and bool(plan.digest)
 
@@ -174,7 +174,7 @@ def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathSte
 
 
 def _cause(port: MergedPort) -> Cause | None:
-    """Return the worst nodes' first cause."""
+    """Return the first cause on the nodes with the worst state."""
     return next((cause for group in port.groups for cause in group.causes), None)
 
 
