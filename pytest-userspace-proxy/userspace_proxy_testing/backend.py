@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class BackendError(UserspaceProxyError):
-    """A program doesn't serve, or no port is free for it."""
+    """A backend's program doesn't serve, or no port is free for it."""
 
 
 class FaultControl(NamedTuple):
@@ -36,11 +36,11 @@ class Backend:
     """
 
     is_own = False
-    """Whether this test runs the backend."""
+    """Whether this test runs the backend itself."""
     requests: Sequence[SeenRequest] = ()
     """The last requests, oldest first; empty unless it is an HTTP server of the test."""
     is_left = False
-    """Whether the backend's address still accepted connections when it was closed."""
+    """Whether the backend's address still accepted connections after its close."""
 
     def __init__(self, name: str, address: SocketAddress, place: BackendPlace) -> None:
         self.name = name
@@ -77,7 +77,7 @@ class Backend:
         raise TypeError(f"{self!r} is served by another program: it can't be started here")
 
     def stop(self) -> None:
-        """Refuse new connections and reset open ones. Idempotent.
+        """Refuse new connections and reset open connections. Idempotent.
 
         The proxy tries other endpoints; if none answers, it resets its client.
         """
@@ -108,11 +108,11 @@ class Backend:
         return self._control
 
     def close(self) -> None:
-        """End everything that belongs to it, permanently. Idempotent."""
+        """Release everything that belongs to it, permanently. Idempotent."""
         if self.is_own and not self._is_closed:
             self.stop()
             if self._reserved is not None:
-                # Check this now, because another program may have the port later.
+                # Check this now, because another program may get the port later.
                 self.is_left = self._accepts()
                 self._free()
             self._place.leave()
@@ -123,7 +123,7 @@ class Backend:
             return connect_ex(client, self.address) == 0
 
     def _reserve(self) -> None:
-        """Bind a TCP port that programs outside this test could get, without listening."""
+        """Bind the TCP port without listening, because programs outside this test could get it."""
         if self._place.pod is None:
             with contextlib.suppress(OSError):
                 self._reserved = self._place.bind(socket.SOCK_STREAM, self.address)
