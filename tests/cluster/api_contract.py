@@ -72,7 +72,7 @@ class ApiContract:
         assert await read_whole(client, PODS, query, found.extend) is None
         assert names_of(found) == pods
 
-    async def test_all_pages_of_a_list_show_one_revision(
+    async def test_all_pages_of_a_list_have_the_same_revision(
         self, client: ApiClient, put: Put, pods: list[str]
     ) -> None:
         found: list[bytes] = []

@@ -104,8 +104,7 @@ def _objects(control_plane: ControlPlane) -> set[tuple[str, str, str, str]]:
 
 @pytest.fixture(scope="session")
 def _shared(cluster_binaries: build.Binaries) -> Iterator[tuple[ControlPlane, Any]]:
-    """The control plane that all modules share, because it starts slowly, and its initial objects.
-    """
+    """The control plane that all modules share, and its initial objects; it starts slowly."""
     with ControlPlane(cluster_binaries) as control_plane:
         yield control_plane, _objects(control_plane)
 
