@@ -119,7 +119,7 @@ async def ask(address: tuple[str, int], name: str, type_: str) -> dns.message.Me
 
 
 def readable(answer: dns.message.Message) -> dict[str, Any]:
-    """Return the parts of an answer that matter to clients, without the order and the SOA serial."""
+    """Return the parts of an answer that matter to clients, without order and SOA serial."""
     sections = {
         "answer": answer.answer,
         "authority": answer.authority,

@@ -49,7 +49,9 @@ class NodeGroup:
                         (parent / "cgroup.subtree_control").write_text(f"+{controller}")
 
     def enter_root(self) -> tuple[str, ...]:
-        """Return the prefix that moves the command creating the node's namespaces into the group."""
+        """Return the prefix that moves the command that creates the node's namespaces into the
+        group.
+        """
         return entering(self.folder)
 
     @property

@@ -195,7 +195,7 @@ class Stage:
         return int(said or 0)
 
     def change_kubeconfig(self, old: str, new: str) -> None:
-        """Change the API server's URL in kube-proxy's configuration; running pods keep their URL."""
+        """Change the API server's URL in kube-proxy's configuration; running pods keep theirs."""
         namespace = ("-n", kubeadm.NAMESPACE)
         said = json.loads(
             self.cluster.kubectl(*namespace, "get", "configmap", "kube-proxy", "-o", "json")
