@@ -43,7 +43,7 @@ class TestFamilies:
                 said = world.by_client((ip, 80), protocol)
                 assert said == dict.fromkeys(world.testbed.clients, who), (ip, protocol)
 
-    def test_a_dual_stack_node_port_is_reached_by_all_clients(self, world: World) -> None:
+    def test_a_dual_stack_node_port_is_reachable_from_all_clients(self, world: World) -> None:
         world.put(DUAL.at(*world.pods("one"), *world.pods("two", v6=True)))
         own4, own6 = world.ip("node-1"), world.ip("node-1", v6=True)
         said = {

@@ -42,7 +42,7 @@ class At:
     node: str = NODE
     ready: bool = True
     serving: bool | None = None
-    """None: the same as ``ready``."""
+    """None: the value of ``ready``."""
     terminating: bool = False
     zones: Sequence[str] = ()
     """The zones of its topology hints."""
@@ -65,7 +65,7 @@ class Spec:
 
     name: str
     ips: Sequence[str] = ()
-    """Its cluster IPs, the primary family's first; empty for ExternalName."""
+    """Its cluster IPs, the primary family first; empty for ExternalName."""
     ports: Sequence[Port] = (Port(),)
     slices: Sequence[Sequence[At]] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Spec:
         return self.ips[0], self.ports[0].number
 
     def at(self, *endpoints: At | str) -> Spec:
-        """Return a copy with these endpoints, a slice per family; a text is a ready endpoint."""
+        """Return a copy with these endpoints, a slice per family; a string is a ready endpoint."""
         ends = [At(e) if isinstance(e, str) else e for e in endpoints]
         by_family = ([e for e in ends if (":" in e.ip) is is_6] for is_6 in (False, True))
         return replace(self, slices=tuple(tuple(part) for part in by_family if part))
@@ -132,7 +132,7 @@ class Spec:
 
     @staticmethod
     def _port(port: Port) -> Object:
-        # Named target ports would require pods.
+        # Named target ports would require Pod objects.
         shown: Object = {"port": port.number, "protocol": port.protocol, "targetPort": port.target}
         if port.name:
             shown["name"] = port.name

@@ -30,7 +30,7 @@ def test_each_decision_record_is_listed_exactly_once() -> None:
 
 
 @pytest.mark.parametrize("row", tuple(ROW.finditer(BY_SUBJECT)), ids=lambda row: row["number"])
-def test_a_row_has_its_records_number_and_a_short_summary(row: re.Match[str]) -> None:
+def test_an_index_row_has_its_records_number_and_a_short_summary(row: re.Match[str]) -> None:
     assert row["file"].startswith(f"{row['number']}-")
     assert len(row["holds"].split()) <= WORDS_MAX
 

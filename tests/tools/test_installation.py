@@ -78,5 +78,5 @@ def test_no_file_installs_a_package_by_name_from_an_index() -> None:
         "pip install 'git+https://REPOSITORY#subdirectory=pytest-userspace-proxy'",
     ],
 )
-def test_a_command_installing_the_package_by_name_is_detected(text: str) -> None:
+def test_a_command_that_installs_the_package_by_name_is_detected(text: str) -> None:
     assert list(installs_by_name(text))
