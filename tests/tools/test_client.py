@@ -1,4 +1,4 @@
-"""kubectl's plugin works with only its own wheel and the node's.
+"""The kubectl plugin works with only its own wheel and the node's wheel.
 
 virtual environment: requirements.lock, two wheels ── explain, nodes ──▶ fake API server, agents
 """

@@ -1,4 +1,4 @@
-"""A node works without uvloop, as on machines for which it has no wheel."""
+"""A node works without uvloop, as on machines for which uvloop has no wheel."""
 
 from __future__ import annotations
 
