@@ -187,7 +187,7 @@ def _call(command: int, attributes: bytes) -> int:
 
 
 def entries(way: OursSockets) -> tuple[int, int]:
-    """Return the number of TCP entries that the node tracks, and of translated ones."""
+    """Return the numbers of TCP entries and of translated TCP entries that the node tracks."""
     total, translated = way.site.node.run([sys.executable, "-c", _LIST]).stdout.split()
     return int(total), int(translated)
 

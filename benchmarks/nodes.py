@@ -2,7 +2,7 @@
 
     fake API server, 1,000 agents ◀──port-forwards── userspace-proxy nodes, a process of its own
 
-It prints, beside the goals:
+It prints, next to the goals:
 
     first    seconds from the start of the command to the table of all nodes
     memory   the peak memory of this process

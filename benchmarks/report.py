@@ -74,7 +74,7 @@ def base_of(load: str) -> str:
 
 
 def write_report(samples: Samples, path: Path) -> None:
-    """Write the page, and its pictures into ``images/`` beside it."""
+    """Write the page, and its pictures into ``images/`` next to the page."""
     folder = path.parent / "images"
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures_of(samples).items():

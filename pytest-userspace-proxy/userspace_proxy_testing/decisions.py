@@ -1,6 +1,6 @@
 """Keeps each Service's last connections: their client, endpoint and end.
 
-The facts come from the connection log. Each proxy of a test has its own thread, so a record's
+The facts are read from the connection log. Each proxy of a test has its own thread, so a record's
 thread identifies the proxy. Recorded lines aren't passed on to the program's log.
 """
 

@@ -3,7 +3,7 @@
     fixture ──take──▶ RecordedFixture ─┐
     failure of a phase ────────────────┴▶ RecordedTest ──write──▶ one file
 
-Rule 1: the fields are those of docs/in-tests.md; within a version fields are only added.
+Rule 1: docs/in-tests.md documents the fields; within a version, fields are only added.
 Rule 2: this module doesn't replace the test's failure by another failure: unreadable parts are
 described in the record, because an exception would end the whole run of pytest.
 """

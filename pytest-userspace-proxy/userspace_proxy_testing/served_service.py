@@ -83,7 +83,7 @@ class ServiceHandle(Protocol):
 
 
 class RecordingProxy(ProxyWithDecisions, abc.ABC):
-    """A proxy with a test's Services; its arguments are those of ``Proxy``."""
+    """A proxy with a test's Services, and with the arguments of ``Proxy``."""
 
     def close(self) -> None:
         """End the test's Services and their backends, the proxy and its thread. Idempotent.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class ServiceProxy(Services, RecordingProxy):
-    """A proxy whose Services have backends; its arguments are those of ``Proxy``."""
+    """A proxy whose Services have backends, with the arguments of ``Proxy``."""
 
     def __init__(self, **arguments: Any) -> None:
         self._is_without_steering = arguments.get("steering", "none") == "none"

@@ -253,7 +253,7 @@ class ProxiedService(ServedService):
         self._put(slices)
 
     def drain(self, backend: Backend) -> None:
-        """Make a backend terminate: its connections continue; other backends get new ones.
+        """Make a backend terminate: its connections continue, but new clients go to other backends.
 
         While no other backend is ready, it gets new connections, too, as in Kubernetes (KEP-1669).
 

@@ -55,10 +55,9 @@ class ControlPlane:
             so clients dial it.
         service_cidr: The range of ClusterIPs; two, separated by a comma, for dual stack, with the
             family of ``bind_address`` first.
-        apiserver_flags: Flags of kube-apiserver that override the default ones.
+        apiserver_flags: Flags of kube-apiserver that override the default flags.
         etcd_data: The folder of etcd's data, which then survive `stop`; None: the temporary folder.
-        users: Additional users beside `GROUPS`, each with a token and a kubeconfig, and their
-            group.
+        users: Users in addition to `GROUPS`, each with a token and a kubeconfig, and their group.
         has_controllers: Whether controllers will create pods, which then need service accounts; the
             API server adds endpoints to the Service ``kubernetes``.
     """

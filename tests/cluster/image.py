@@ -109,7 +109,7 @@ class Image:
     def mounted(self) -> Iterator[Path]:
         """Mount the root filesystem read-only within the block."""
         folder = Path(tempfile.mkdtemp(prefix="userspace-proxy-image-"))
-        # Without an upper folder, overlayfs requires two lower ones.
+        # Without an upper folder, overlayfs requires two lower folders.
         lower = [*reversed(self.layers), _empty_folder()]
         try:
             _do(["mount", "-t", "overlay", "overlay", "-o", f"lowerdir={_joined(lower)}", folder])
@@ -262,8 +262,7 @@ def mount_over(layers: Sequence[Path], merged: Path, *, upper: Path, work: Path)
     Args:
         layers: Its layers, the lowest first.
         upper: The folder for changes.
-        work: An empty folder beside it.
-    """
+        work: An empty folder next to it."""
     options = f"lowerdir={_joined(reversed(layers))},upperdir={upper},workdir={work}"
     return f'mount -t overlay overlay -o "{options}" "{merged}"'
 

@@ -119,7 +119,7 @@ def judged(cells: Sequence[dict[str, Any]], breaks: Collection[str]) -> list[dic
 
 
 def table(cells: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a line for each kernel with its steering modes, including those that don't serve."""
+    """Return a line for each kernel with each steering mode's outcome, and a line per fault."""
     lines = [f"{'without':<46}" + "".join(f"{name:<10}" for name in STEERINGS)]
     for without in dict.fromkeys(cell["without"] for cell in cells):
         of_kernel = {cell["steering"]: cell for cell in cells if cell["without"] == without}

@@ -1,4 +1,4 @@
-"""Writes the files that are generated from code: ``make docs``. A test finds outdated ones."""
+"""Writes the files that are generated from code: ``make docs``. A test finds outdated files."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ class AgentCalls:
     async def lines(
         self, to: ForwardTarget, path: str, *, first_s: float, silent_s: float
     ) -> AsyncGenerator[bytes, None]:
-        """Yield a stream's lines; an empty line comes first, when the stream has begun.
+        """Yield a stream's lines; the first line is empty, once the stream has begun.
 
         Args:
             first_s: Timeout of the stream's start.
@@ -348,7 +348,7 @@ async def ask(
 ) -> AsyncGenerator[bytes, None]:
     """Send a request to an agent, and yield the body as it arrives, after an empty first piece.
 
-    The empty piece comes with the answer's first byte. The event loop runs between any two pieces.
+    The empty piece marks the answer's first byte. The event loop runs between any two pieces.
     The caller closes the generator.
 
     Raises:

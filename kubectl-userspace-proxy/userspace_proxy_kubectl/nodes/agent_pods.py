@@ -111,7 +111,7 @@ def by_node(agents: Iterable[AgentPod], name: str = "") -> Mapping[str, tuple[Ag
         return not agent.is_running, agent.is_ending, agent.serves_name != name, not agent.is_ready
 
     found: dict[str, list[AgentPod]] = {}
-    # Sorting is stable, so agents are sorted by both keys: the newest comes first.
+    # Sorting is stable, so among equally ranked agents the newest is first.
     for agent in sorted(agents, key=lambda one: one.created, reverse=True):
         if agent.node:
             found.setdefault(agent.node, []).append(agent)
@@ -121,7 +121,7 @@ def by_node(agents: Iterable[AgentPod], name: str = "") -> Mapping[str, tuple[Ag
 def serving(pods: Sequence[AgentPod]) -> tuple[ForwardTarget, ...]:
     """Return the agents that serve the same Services on a node, the asked agent first.
 
-    A terminating agent only lets connections finish, and a canary serves other Services.
+    A terminating agent only waits for connections to end, and a canary serves other Services.
 
     Args:
         pods: The result of :func:`by_node`.

@@ -103,7 +103,7 @@ def behind_steps(
 
     Args:
         service: ``namespace/name``, optionally with ``:port``.
-        planned: Its Service ports, planned from API objects; None if those can't be read.
+        planned: Its Service ports, planned from API objects; None if the objects can't be read.
     """
     key = service.partition(":")[0]
     known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]
@@ -202,7 +202,7 @@ def _sentence(merged: Merged, explanation: Explanation, unserved: MergedPort | N
     """Return the sentence if both the plan and all nodes are healthy.
 
     Args:
-        unserved: The first Service port of which some clients got no answer.
+        unserved: The first Service port some of whose clients got no answer.
     """
     if not merged.ports:
         return explanation.sentence

@@ -62,7 +62,7 @@ class MergedIncident:
 
     @property
     def command(self) -> str:
-        """A shell command that shows more; it says so if it must run on the node."""
+        """A shell command that shows more; a comment in it states if it must run on the node."""
         service, node = self.incident.services[0], shell_word(self.nodes[0])
         if self.extent is Extent.PATH:
             return f"{_EXPLAIN} {shell_word(service)} --node={node}"

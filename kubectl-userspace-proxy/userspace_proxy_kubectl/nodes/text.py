@@ -67,7 +67,7 @@ _NODE_HEADINGS = (
     "NODE", "VERSION", "STEERING", "PATH", "PLAN", "BEHIND", "NOT OK", "OPEN", "CONN", "FAILED",
     "CPU", "MEMORY",
 )  # fmt: skip
-# The columns that are omitted if the terminal is too narrow, the first ones first.
+# The columns that are omitted if the terminal is too narrow, in the order of omission.
 _LEAST = ("CONN", "PATH", "STEERING", "VERSION", "FAILED", "OPEN")
 
 

@@ -59,7 +59,7 @@ class BrokenService:
     """The cause that the proxy should report."""
     cluster_ip: str
     spec: str = ""
-    """More lines of the spec, each of which begins with a newline."""
+    """More lines of the spec, each with a leading newline."""
     status: str = ""
     port: str = "port: 80"
     slice_namespace: str = NAMESPACE

@@ -4,5 +4,5 @@
 ``api_server.FakeApiServer`` serves Services, EndpointSlices, Pods and Nodes over HTTP as
 kube-apiserver does, including faults; ``api_objects`` contains its objects and their history.
 ``agents.FakeAgents`` are the agents of a thousand nodes behind it, with the answers of
-``agent_answers``, including hostile ones, and the facts of ``agent_status``.
+``agent_answers``, some of them hostile, and the facts of ``agent_status``.
 """

@@ -1,4 +1,4 @@
-"""Answers of fake agents: a proxy's, an older proxy's, and hostile ones.
+"""Answers of fake agents: a proxy's answers, an older proxy's, and hostile answers.
 
     FakeAgent(facts) ──change──▶ /api/v1/status, whole, as a summary, or each change of it
     HOSTILE["huge"]() ─────────▶ answers that must not harm a reader of many nodes

@@ -4,8 +4,8 @@
          ──refuse, forget, break …──────────┘
 
 To clients, it behaves like kube-apiserver: resourceVersions, pages with continue tokens, bookmarks,
-410 for forgotten revisions, 504 for lists of future ones, Status objects for errors. It validates
-and allocates nothing.
+410 for forgotten revisions, 504 for lists of future revisions, Status objects for errors. It
+validates and allocates nothing.
 
 Rule 1: ``requests`` contains all requests as text, one line each.
 Rule 2: only the test triggers bookmarks, ends, silence and errors.

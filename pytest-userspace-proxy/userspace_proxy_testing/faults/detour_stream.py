@@ -61,7 +61,7 @@ class ClientSide:
         """Both directions, which re-evaluate their toxics once the client has begun."""
 
     def note_read(self, source: asyncio.StreamReader) -> None:
-        """Record that a stream was read, whether it comes from the client or from the endpoint."""
+        """Record a read from the client's or the endpoint's stream."""
         if source is self._source and not self.has_begun:
             self.has_begun = True
             for stream in self.streams:

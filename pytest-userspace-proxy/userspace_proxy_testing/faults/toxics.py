@@ -149,7 +149,7 @@ def read_toxic(
     """Parse a toxic.
 
     Args:
-        attributes: Values by name; missing ones are 0.
+        attributes: Values by name; missing values are 0.
         name: Empty: ``type_stream``, as in toxiproxy.
         types: The types of toxics that the protocol supports.
 

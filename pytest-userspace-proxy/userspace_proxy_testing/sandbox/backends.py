@@ -3,7 +3,7 @@
     --tcp PORT       HTTP/1.1: answers every request with the name, and X-Client-Address
     --echo PORT      returns the received bytes, and the FIN
     --sum PORT       after the client's FIN: the SHA-256 and the number of the received bytes
-    --source PORT    for each line ``N``: N bytes, of which number i is i % 251
+    --source PORT    for each line ``N``: N bytes; byte number i is i % 251
     --reset PORT     resets the connection after its first byte
     --close PORT     closes the connection after its first byte
     --silent PORT    answers no SYN, so that dials time out

@@ -1,4 +1,4 @@
-"""Runs cluster DNS: CoreDNS beside the API server, which pods reach through the Service kube-dns.
+"""Runs cluster DNS: CoreDNS next to the API server, reached through the Service kube-dns.
 
 The Service has no selector, and its EndpointSlices are written by hand, so the proxy under test
 relays every DNS query that a pod sends over UDP.

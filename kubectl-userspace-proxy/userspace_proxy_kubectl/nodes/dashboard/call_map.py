@@ -78,7 +78,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Calling:
-    """All items that may be shown; in each column, the most important ones first."""
+    """All items that may be shown; in each column, the most important items first."""
 
     clients: Sequence[Item]
     services: Sequence[Item]

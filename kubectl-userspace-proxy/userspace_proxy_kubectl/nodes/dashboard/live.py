@@ -168,7 +168,7 @@ class Live:
         return await asking.get(path, make)
 
     def _before(self, now: AllNodes, at: float) -> AllNodes | None:
-        """Return earlier answers for comparison, and store the current ones."""
+        """Return earlier answers for comparison, and store the current answers."""
         while len(self._marks) > 1 and at - self._marks[1][0] >= _BEFORE_S:
             del self._marks[0]
         before = self._marks[0][1] if self._marks else None
@@ -210,7 +210,7 @@ def _read_calls(answers: Mapping[str, bytes | Cause]) -> AllCalls:
 
 
 def _decoded(answers: Mapping[str, bytes | Cause], kind: type[_T]) -> dict[str, _T]:
-    """Return the nodes' answers, without unreadable ones."""
+    """Return the nodes' answers, without unreadable answers."""
     read = {}
     for node, body in answers.items():
         if isinstance(body, bytes):

@@ -73,8 +73,7 @@ def calling_of(ports: Iterable[MergedPort], calls: AllCalls, q: str) -> Calling:
                 endpoints[endpoint.address] = _endpoint(endpoint, line.level)
             lines.append(line)
         serving.append(_merged(lines))
-    # First the busiest client and the first endpoint of each Service, then the second ones, and so
-    # on.
+    # The busiest client and first endpoint of each Service precede second clients and endpoints.
     clients = dict.fromkeys(line.start for line in _in_turn(calling))
     ends = dict.fromkeys(line.end for line in _in_turn(serving))
     return Calling(

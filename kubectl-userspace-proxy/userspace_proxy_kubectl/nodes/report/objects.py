@@ -1,4 +1,4 @@
-"""Decides which objects of Services are in a report, and which of their fields.
+"""Decides which objects and fields of Services a report contains.
 
 Rule 1: fields are listed here one by one, with the treatment of their texts. Other fields aren't
 included: managedFields, owners, and annotations of other programs (kubectl's contains the whole
