@@ -43,7 +43,7 @@ class NewerHAProxy:
 
     @property
     def command(self) -> list[str]:
-        """The command that runs it, without its flags."""
+        """The command that runs HAProxy, without its flags."""
         return _command(self.root)
 
     def __str__(self) -> str:

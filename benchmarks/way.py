@@ -48,7 +48,7 @@ class Way:
 
     @classmethod
     def find_programs(cls) -> None:
-        """Check that its programs are installed, before anything is started.
+        """Check that the way's programs are installed, before anything is started.
 
         Raises:
             ToolMissing: A program is missing.
@@ -159,7 +159,7 @@ class Way:
         return lines[-1] if lines else "the log is empty"
 
     def pids(self) -> list[int]:
-        """Return its processes; empty if the kernel does all the work."""
+        """Return the way's processes; empty if the kernel does all the work."""
         return family(self._process.pid) if self._process else []
 
     def _log(self) -> Path:

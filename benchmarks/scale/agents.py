@@ -42,7 +42,7 @@ class Agent:
         return self._folder / "agent.log"
 
     def start(self) -> float:
-        """Start it; return the CLOCK_MONOTONIC time before the start."""
+        """Start the agent; return the CLOCK_MONOTONIC time before the start."""
         command = [
             *(sys.executable, "-m", "userspace_proxy", "run", "--hostname-override=node-1"),
             "--state-dir=",
@@ -88,16 +88,16 @@ class Agent:
         return self._process is not None and self._process.poll() is None
 
     def pids(self) -> list[int]:
-        """Return the PIDs of all its processes."""
+        """Return the PIDs of all the agent's processes."""
         return family(self.pid) if self.pid else []
 
     def last_log_line(self) -> str:
-        """Return the last line of its log."""
+        """Return the last line of the agent's log."""
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "the log is empty"
 
     def metrics(self) -> dict[tuple[str, str], float]:
-        """Return its metrics by name and labels."""
+        """Return the agent's metrics by name and labels."""
         url = "http://127.0.0.1:10249/metrics"
         client = [sys.executable, "-m", "userspace_proxy_testing.sandbox.client"]
         done = self.stage.node.run(

@@ -50,7 +50,7 @@ class Backend:
         self._control: FaultControl | None = None
         self._is_closed = False
         self._reserved: socket.socket | None = None
-        """Reserves the port while it is stopped; connections to it are refused."""
+        """Reserves the port while the backend is stopped; connections to the port are refused."""
 
     def __repr__(self) -> str:
         state = self.state and f", {self.state}"
@@ -58,7 +58,7 @@ class Backend:
 
     @property
     def pod(self) -> Pod:
-        """The network namespace in which it runs; a test may configure it.
+        """The network namespace in which the backend runs; a test may configure it.
 
         Raises:
             TypeError: Only backends of ``service_network`` have a namespace.
@@ -86,17 +86,17 @@ class Backend:
     def fault(
         self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
     ) -> None:
-        """Inject a fault into connections to it: see :meth:`.EmbeddedProxy.add_fault`."""
+        """Inject a fault into connections to the backend: see :meth:`.EmbeddedProxy.add_fault`."""
         self._controlled().add(
             type_, endpoint=self.address, stream=stream, toxicity=toxicity, **attributes
         )
 
     def heal(self) -> None:
-        """Remove its faults. Idempotent."""
+        """Remove the backend's faults. Idempotent."""
         self._controlled().remove(endpoint=self.address)
 
     def attach(self, control: FaultControl) -> None:
-        """Set the object that controls its Service's faults."""
+        """Set the object that controls the faults of the backend's Service."""
         self._control = control
 
     def _check_open(self) -> None:
@@ -108,7 +108,7 @@ class Backend:
         return self._control
 
     def close(self) -> None:
-        """Release everything that belongs to it, permanently. Idempotent."""
+        """Release all resources of the backend, permanently. Idempotent."""
         if self.is_own and not self._is_closed:
             self.stop()
             if self._reserved is not None:
@@ -135,7 +135,7 @@ class Backend:
 
     @property
     def state(self) -> str:
-        """``stopped``, ``draining``, or empty while it serves."""
+        """``stopped``, ``draining``, or empty while the backend serves."""
         if not self._is_running():
             return "stopped"
         return "draining" if self.is_draining else ""

@@ -32,7 +32,7 @@ class ReadyCommand:
     """
 
     words: Sequence[str]
-    """The program and its arguments; ``{host}`` and ``{port}`` are replaced by its address."""
+    """The program and its arguments, in which ``{host}`` and ``{port}`` become its address."""
     ready: Ready | None = None
 
 

@@ -306,7 +306,7 @@ class CommandBackend(Backend):
             pause.wait(_RETRY_S)
 
     def _dial(self) -> str:
-        """Return why it refuses a connection; empty if it accepts."""
+        """Return why the program refuses a connection; empty if it accepts."""
         try:
             with self._place.open_socket(socket.SOCK_STREAM) as client:
                 client.settimeout(1)

@@ -104,7 +104,7 @@ class NetworkClient:
     def connect(
         self, to: Dialled, *, protocol: str | None = None, timeout_s: float = _TIMEOUT_S
     ) -> socket.socket:
-        """Return a connected socket of its pod; the network closes the socket if the test doesn't.
+        """Return a connected socket of the pod; the network closes the socket if the test doesn't.
 
         Coroutines can use it with ``asyncio.open_connection(sock=…)``.
 
@@ -145,7 +145,7 @@ class NetworkClient:
         timeout_s: float = _RUN_TIMEOUT_S,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in its pod, where Services' names resolve.
+        """Run a command in the pod, where Services' names resolve.
 
         Returns:
             The exit status and the output as text.
@@ -158,7 +158,7 @@ class NetworkClient:
         )
 
     def close(self) -> None:
-        """Close its sockets, which would otherwise keep the pod's namespace alive. Idempotent."""
+        """Close the client's sockets, which would keep the pod's namespace alive. Idempotent."""
         for sock in self._open:
             sock.close()
 

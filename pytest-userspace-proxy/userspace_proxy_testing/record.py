@@ -43,7 +43,7 @@ class RecordedBackend(msgspec.Struct, frozen=True):
     name: str
     """The backend's name, such as ``web-1``."""
     address: str
-    """The address at which it listens."""
+    """The address at which the backend listens."""
     state: str
     """``stopped``, ``draining``, or empty."""
     requests: Sequence[SeenRequest] = ()
@@ -83,7 +83,7 @@ class RecordedFixture(msgspec.Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        """The title of its section in the report."""
+        """The title of the fixture's section in the report."""
         return self.fixture.replace("_", " ")
 
 
@@ -95,7 +95,7 @@ class RecordedFailure(msgspec.Struct, frozen=True):
     time: float
     """Unix time at which the phase ended."""
     text: str
-    """The failure as pytest shows it."""
+    """The failure in pytest's words."""
     fixtures: Sequence[RecordedFixture]
     """The kit's fixtures that the test used."""
 

@@ -24,7 +24,7 @@ class Reported(Protocol):
         """The Services, in order of creation."""
 
     def status(self) -> StatusFacts:
-        """Return their proxy's status."""
+        """Return the status of the Services' proxy."""
 
 
 def describe(services: Reported) -> str:

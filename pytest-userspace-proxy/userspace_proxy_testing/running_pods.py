@@ -74,7 +74,7 @@ class PodFollower:
     publishes_not_ready: bool
 
     def state_in(self, views: Sequence[PortFacts], address: SocketAddress) -> str:
-        """Return the state of its address in words; empty if the address isn't an endpoint."""
+        """Return the state of an address in words; empty if the address isn't an endpoint."""
         for view in views:
             if view.plan.key.name.service == self.service:
                 for verdict in view.plan.verdicts:
@@ -162,12 +162,12 @@ class RunningPod:
     def fault(
         self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
     ) -> None:
-        """Inject a fault into connections to it: see :meth:`.EmbeddedProxy.add_fault`."""
+        """Inject a fault into connections to the Pod: see :meth:`.EmbeddedProxy.add_fault`."""
         for backend in self.backends.values():
             backend.fault(type_, stream=stream, toxicity=toxicity, **attributes)
 
     def heal(self) -> None:
-        """Remove its faults. Idempotent."""
+        """Remove the Pod's faults. Idempotent."""
         for backend in self.backends.values():
             backend.heal()
 

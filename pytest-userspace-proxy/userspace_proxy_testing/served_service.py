@@ -76,10 +76,10 @@ class ServiceHandle(Protocol):
         """The address to dial."""
 
     def put(self, slices: Iterable[EndpointSlice]) -> None:
-        """Replace its slices."""
+        """Replace the Service's slices."""
 
     def remove(self) -> None:
-        """Stop serving it. Idempotent."""
+        """Stop serving the Service. Idempotent."""
 
 
 class RecordingProxy(ProxyWithDecisions, abc.ABC):
@@ -124,7 +124,7 @@ class ServedService(abc.ABC):
         self.key = key
         self._proxy = proxy
         self._is_removed = False
-        """Whether it was removed; another Service with its name isn't affected."""
+        """Whether the Service was removed; another Service with its name isn't affected."""
         self._control = FaultControl(self._add_fault, self._remove_faults)
 
     @property
@@ -139,11 +139,11 @@ class ServedService(abc.ABC):
     @property
     @abc.abstractmethod
     def backends(self) -> Sequence[Backend]:
-        """The backends that serve it for this test."""
+        """The backends that serve the Service for this test."""
 
     @abc.abstractmethod
     def served_addresses(self) -> list[SocketAddress]:
-        """Return its own TCP addresses, which must not be served after the test."""
+        """Return the Service's own TCP addresses, which must not be served after the test."""
 
     @property
     def settings(self) -> Mapping[str, object]:
@@ -176,7 +176,7 @@ class ServedService(abc.ABC):
         return stats_of(str(self.key), self.views(), names)
 
     def views(self) -> list[PortFacts]:
-        """Return its Service ports as the status page shows them.
+        """Return the Service's ports as the status page shows them.
 
         Raises:
             LookupError: The test has removed or replaced the Service.
@@ -207,7 +207,7 @@ class ServedService(abc.ABC):
         self._control.add(type_, stream=stream, toxicity=toxicity, **attributes)
 
     def heal(self) -> None:
-        """Remove all its faults. Idempotent."""
+        """Remove all faults of the Service. Idempotent."""
         self._control.remove()
 
     @property
@@ -218,7 +218,7 @@ class ServedService(abc.ABC):
         return {names.get(address, str(address)): words for address, words in found.items()}
 
     def _served(self) -> ProxyCalls:
-        """Return its proxy; raise LookupError if the Service was removed or replaced."""
+        """Return the Service's proxy; raise LookupError if the Service was removed or replaced."""
         if self._is_removed:
             raise LookupError(f"{self.key} was removed or replaced")
         return self._proxy

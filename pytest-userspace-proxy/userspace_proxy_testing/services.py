@@ -240,7 +240,7 @@ class ProxiedService(ServedService):
 
     @property
     def endpoints(self) -> list[SocketAddress]:
-        """The addresses that get its connections; assign addresses, backends or an empty list."""
+        """The addresses that get connections; assign addresses, backends or an empty list."""
         return list(self._endpoints)
 
     @endpoints.setter
@@ -272,7 +272,7 @@ class ProxiedService(ServedService):
         self._put(self._slices(self._endpoints))
 
     def served_addresses(self) -> list[SocketAddress]:
-        """Return its own address."""
+        """Return the Service's own address."""
         if self.protocol != "TCP":
             return []
         try:
@@ -282,14 +282,14 @@ class ProxiedService(ServedService):
             return []
 
     def remove(self) -> None:
-        """Stop serving it, and end its backends. Idempotent."""
+        """Stop serving the Service, and end its backends. Idempotent."""
         try:
             self._handle.remove()
         finally:
             self.end_backends()
 
     def end_backends(self) -> None:
-        """End its backends without notifying the proxy. Idempotent."""
+        """End the Service's backends without notifying the proxy. Idempotent."""
         if not self._is_removed:
             self._is_removed, self._ended_at = True, Clocks.time()
         self._forget(self)

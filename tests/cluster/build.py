@@ -85,7 +85,7 @@ class Target:
     kubernetes_in: tuple[str, ...] = ()
     """Packages stamped with Kubernetes' default version for clusters; helm's own is v1.20."""
     is_test: bool = False
-    """Whether it is the package's test binary, like upstream's e2e.test."""
+    """Whether the binary is the package's test binary, like upstream's e2e.test."""
     tags: tuple[str, ...] = ()
     """Go's build tags."""
 

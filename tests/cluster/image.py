@@ -348,7 +348,7 @@ def _empty_folder() -> Path:
 
 @contextlib.contextmanager
 def _unfinished(folder: Path) -> Iterator[Path]:
-    """Yield a folder that gets its final name at the end of the block; remove it on failure."""
+    """Yield a folder; at the end of the block it gets its final name, or is removed on failure."""
     unfinished = Path(tempfile.mkdtemp(prefix=".layer-", dir=folder.parent))
     # All users must be able to enter the image's root, which is the top folder of a layer.
     unfinished.chmod(0o755)

@@ -88,7 +88,7 @@ def test_existing_pods_run_in_the_test_and_are_restored_afterwards(
     put_pod(control_plane, "web-a", {"name": "web", "containerPort": 80})
     put_pod(control_plane, "web-b", {"name": "web", "containerPort": 8080})
     put_pod(control_plane, "other", app="other")
-    # The Pod's state, as KWOK writes it, which simulates kubelets.
+    # The Pod's state, in the form that KWOK, a simulator of kubelets, writes.
     elsewhere = {
         "phase": "Running",
         "podIP": "10.244.0.9",

@@ -45,9 +45,9 @@ class At:
     """None: the value of ``ready``."""
     terminating: bool = False
     zones: Sequence[str] = ()
-    """The zones of its topology hints."""
+    """The zones of the endpoint's topology hints."""
     nodes: Sequence[str] = ()
-    """The nodes of its topology hints."""
+    """The nodes of the endpoint's topology hints."""
 
     def as_object(self) -> Object:
         serving = self.ready if self.serving is None else self.serving
@@ -69,11 +69,11 @@ class Spec:
     ports: Sequence[Port] = (Port(),)
     slices: Sequence[Sequence[At]] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields of its spec."""
+    """Further fields of the Service's spec."""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     preferences: Sequence[Mapping[str, str]] = ()
-    """Annotations of its slices, in the order of the slices."""
+    """Annotations of the slices, in the order of the slices."""
     ingress: Sequence[Mapping[str, str]] = ()
     """The addresses that the load balancer reported."""
 

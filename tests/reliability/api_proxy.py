@@ -24,7 +24,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.node.clients import Sockets
 
 _HEAD_MAX = 64 << 10
-# The interval at which it checks whether the client or the proxy has closed.
+# The interval of checks whether the client or the proxy has closed.
 _LOOK_S = 0.1
 
 

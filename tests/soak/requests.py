@@ -18,7 +18,7 @@ class Request:
     outcome: str
     """``ok`` or the error."""
     opened: float
-    """When its connection was opened."""
+    """When the request's connection was opened."""
 
     @property
     def end(self) -> float:

@@ -262,7 +262,7 @@ class ForwardedPort:
     name: str
     """``web.shop:80``, with the port's number in the cluster."""
     address: str
-    """The address on which it is served; may be empty."""
+    """The address on which the port is served; may be empty."""
     pods: int = 0
     problem: str = ""
     """Why the port isn't served, or refuses clients."""

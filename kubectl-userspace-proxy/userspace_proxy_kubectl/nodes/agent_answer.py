@@ -51,7 +51,7 @@ class AgentAnswer:
     asked_at: float = 0.0
     """This machine's Unix time when the answer was requested; 0 without an answer."""
     answered_at: float = 0.0
-    """This machine's Unix time when its first byte arrived; 0 without an answer."""
+    """This machine's Unix time when the answer's first byte arrived; 0 without an answer."""
     is_summary: bool = False
     """Whether ``status.ports`` omits served Service ports."""
     behind: tuple[str, ...] = ()

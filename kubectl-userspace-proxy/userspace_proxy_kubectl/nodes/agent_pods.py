@@ -50,9 +50,9 @@ class AgentPod:
     takes_over: bool = False
     """Whether the pod has the flag of the chart's agents."""
     reason: str = ""
-    """Why it doesn't run, in the cluster's words; empty if it runs."""
+    """Why the pod doesn't run, in the cluster's words; empty if it runs."""
     placement: Placement = field(default_factory=Placement)
-    """The nodes that its DaemonSet targets, if the pod shows that."""
+    """The nodes that the pod's DaemonSet targets, if the pod shows that."""
 
 
 def read_agent(item: bytes) -> AgentPod | None:

@@ -63,7 +63,7 @@ class Allowance:
     """The memory that one answer may take, and the memory that it has taken so far."""
 
     body: int
-    """The maximum size of its JSON in bytes."""
+    """The maximum size of the answer's JSON in bytes."""
     used: int = 0
     """The memory taken by decoded values; for a stream, by all lines since it was measured."""
     pacing: Pacing = field(default_factory=lambda: Pacing(_SHARE))

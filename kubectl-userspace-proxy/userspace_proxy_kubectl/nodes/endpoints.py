@@ -35,7 +35,7 @@ class Extent(enum.StrEnum):
     NONE = "none"
     """Nothing fails, or the fault isn't about an endpoint."""
     ENDPOINT = "endpoint"
-    """At least two nodes tried it, and all of them have the same cause."""
+    """At least two nodes tried the endpoint, and all of them have the same cause."""
     PATH = "path"
     """The endpoint answers some nodes while others hear nothing from it."""
     SOME = "some nodes"
@@ -50,15 +50,15 @@ class MergedEndpoint:
 
     address: str
     host: str
-    """The DNS name by which it was found; empty if it is an address."""
+    """The DNS name from which the endpoint was resolved; empty if it is given as an address."""
     pod: str
     """The pod's name; empty if unknown."""
     node: str
-    """The node on which it runs; empty if unknown."""
+    """The node on which the endpoint runs; empty if unknown."""
     usable: int
     tried: tuple[str, ...]
     answered: tuple[str, ...]
-    """The nodes that tried it, got an answer and have no cause."""
+    """The nodes that tried the endpoint, got an answer and have no cause."""
     extent: Extent
     failing: tuple[tuple[Cause, tuple[str, ...]], ...]
     """The causes with their nodes; the cause on most nodes first."""
@@ -69,7 +69,7 @@ class MergedEndpoint:
 
     @property
     def level(self) -> Level | None:
-        """How well it serves; None if it isn't known to answer or fail for any node."""
+        """How well the endpoint serves; None if no node is known to be answered or failed."""
         if self.failing:
             return Level.ATTENTION if self.answered else Level.TROUBLE
         return Level.OK if self.answered else None

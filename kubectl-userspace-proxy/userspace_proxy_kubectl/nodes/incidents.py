@@ -51,14 +51,14 @@ class MergedIncident:
     """The incident as on a single node, with all nodes' figures; its ports are the cluster's."""
     nodes: tuple[str, ...]
     tried: int
-    """The number of nodes that tried its endpoints; 0 if it isn't about endpoints."""
+    """The number of nodes that tried the endpoints; 0 if the incident isn't about endpoints."""
     answered: int
     """The number of these nodes that got an answer and see no fault."""
     extent: Extent
     left_out: int
     """The number of nodes whose summaries don't show whether they tried the endpoints."""
     keys: frozenset[object]
-    """The keys of its causes, from ``same_cause``."""
+    """The keys of the incident's causes, from ``same_cause``."""
 
     @property
     def command(self) -> str:

@@ -91,12 +91,12 @@ class MergedPort:
     """The port's facts by node, from the answers that contain it."""
     level: Level
     groups: tuple[NodeGroup, ...]
-    """The nodes on which it isn't ok: the worst group first, then the largest."""
+    """The nodes on which the port isn't ok: the worst group first, then the largest."""
     served: int
     neutral: tuple[tuple[str, int], ...]
-    """Why nodes that serve it have no evidence of an answered client, with the number of nodes."""
+    """Why nodes that serve the port have no evidence of an answered client, and how many."""
     left_out: int
-    """The number of nodes that serve it, but whose summaries omit it."""
+    """The number of nodes that serve the port, but whose summaries omit it."""
     missing: tuple[str, ...]
 
     @property
@@ -119,7 +119,7 @@ class MergedPort:
 
     @property
     def proven(self) -> int:
-        """The number of nodes that serve it and have evidence of an answered client."""
+        """The number of nodes that serve the port and have evidence of an answered client."""
         return self.served - sum(count for _, count in self.neutral)
 
     @property
@@ -160,7 +160,7 @@ class MergedPort:
 
     @property
     def causes_of_endpoints(self) -> frozenset[object]:
-        """The keys of its endpoints' causes, from ``same_cause``."""
+        """The keys of the causes of the port's endpoints, from ``same_cause``."""
         return frozenset(same_cause(cause) for one in self.endpoints for cause, _ in one.failing)
 
 

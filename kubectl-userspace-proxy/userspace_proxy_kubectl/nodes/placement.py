@@ -101,7 +101,7 @@ class NodeState:
     labels: Mapping[str, str | None] = field(default_factory=dict)
     taints: tuple[WireTaint, ...] = ()
     reason: str = ""
-    """The reason why it isn't ready, in the cluster's words; empty if it is ready."""
+    """The reason why the node isn't ready, in the cluster's words; empty if it is ready."""
 
     @property
     def is_virtual(self) -> bool:

@@ -177,7 +177,7 @@ class _Flow:
         self._owner.affect(self._up, data, self._send_up)
 
     def close(self) -> None:
-        """Close its socket."""
+        """Close the flow's socket."""
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
 

@@ -61,12 +61,12 @@ class BackendProcess:
         return self._process.pid
 
     def stop(self) -> None:
-        """Kill it, so that the kernel refuses its clients; idempotent."""
+        """Kill the process, so that the kernel refuses its clients; idempotent."""
         self._process.kill()
         self._process.wait()
 
     def pause(self) -> None:
-        """Suspend it: the kernel still accepts connections, but clients get no answer."""
+        """Suspend the process: the kernel still accepts connections, but clients get no answer."""
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:

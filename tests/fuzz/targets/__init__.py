@@ -51,4 +51,4 @@ _CHECKS: Mapping[str, Callable[[bytes], None]] = {
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     name: functools.partial(check_cost, check) for name, check in _CHECKS.items()
 }
-"""Raise if the parser breaks its contract, or exceeds the CPU time for the input's length."""
+"""Functions that raise if the parser breaks its contract or exceeds its CPU time."""

@@ -39,9 +39,9 @@ class Item:
 
     name: str
     link: str = ""
-    """The URL of its page; empty if it has none."""
+    """The URL of the item's page; empty if there is none."""
     level: Level | None = None
-    """The level of its state; None if its state is unknown."""
+    """The level of the item's state; None if the state is unknown."""
     title: str = ""
     x: int = 0
     y: int = 0
