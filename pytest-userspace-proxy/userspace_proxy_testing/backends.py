@@ -360,7 +360,8 @@ def make_backend(
         find_place: Returns the place where it listens, unless another program serves it.
 
     Raises:
-        TypeError: The kind is invalid. ValueError: The text isn't an address.
+        TypeError: The kind is invalid.
+        ValueError: The text isn't an address.
         BackendError: A program doesn't start.
     """
     check_backend(like, protocol)

@@ -245,7 +245,7 @@ class ServedService(abc.ABC):
 
         Raises:
             AssertionError: The condition doesn't hold after the timeout; the text has the counters.
-                TypeError: The condition isn't a function, or is a coroutine function.
+            TypeError: The condition isn't a function, or is a coroutine function.
         """
         if not callable(predicate):
             raise TypeError(f"eventually: expected a function of the Service, got {predicate!r}")

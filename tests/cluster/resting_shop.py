@@ -9,8 +9,9 @@ Agents dial the pod on loopback through a detour, because the API server rejects
 loopback addresses.
 
 Rule 1: a terminating pod resets its connections before its slice changes, so a connection is lost
-if an agent is too late. Rule 2: like Kubernetes' controllers, ``Controllers`` follow the newest
-state, and don't see changes that are reverted within ``lag_s``.
+if an agent is too late.
+Rule 2: like Kubernetes' controllers, ``Controllers`` follow the newest state, and don't see changes
+that are reverted within ``lag_s``.
 """
 
 from __future__ import annotations

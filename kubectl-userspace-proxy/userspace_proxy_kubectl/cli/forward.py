@@ -113,7 +113,7 @@ def wanted_address(given: Given) -> str:
     """Return the common address of all Services; empty if each has its own.
 
     Raises:
-        ConfigError: It isn't a loopback address.
+        ConfigError: The given address isn't a loopback address.
     """
     text = given.values.get("address", "")
     address = "127.0.0.1" if text == "localhost" else text

@@ -171,8 +171,8 @@ class AgentCalls:
             silent_s: The maximum silence after that; longer for an agent whose lines are rare.
 
         Raises:
-            PortForwardError, Unreadable, TooLarge, OtherStatus: The stream ended. TimeoutError: No
-            line arrived in time.
+            PortForwardError, Unreadable, TooLarge, OtherStatus: The stream ended.
+            TimeoutError: No line arrived in time.
         """
         loop = asyncio.get_running_loop()
         last: Read | None = None

@@ -3,7 +3,8 @@
     6 MiB of JSON each, 36 MiB all together ──▶ ``decoding``: 12 bytes of memory per byte of JSON
 
 Rule 1: whole answers are requested while nodes are few and answers small; a node whose answer is
-too large is asked for a summary, and once several are too large, all nodes are.
+too large is asked for a summary. Once several answers are too large, all nodes are asked for
+summaries.
 """
 
 from __future__ import annotations

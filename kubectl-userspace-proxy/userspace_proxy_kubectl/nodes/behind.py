@@ -131,7 +131,7 @@ class Behind:
             async with asyncio.timeout(_ANSWER_S):
                 plan = await self._calls.read(to, f"{_PLAN}?{query}", NodePlan, _BOUNDS)
         except (UserspaceProxyError, TimeoutError):
-            # A node without an answer already has a cause elsewhere.
+            # Drop the comparison: a node without an answer already has a cause.
             self._differences.pop(node, None)
             return
         if plan.form == FORM:

@@ -3,7 +3,7 @@
     answers ──each alone──▶ no answer, no API server, problems of its own ──┐ the same of several
             ──compared────▶ behind, versions, settings, clocks            ──┴▶ nodes: one finding
 
-Rule 1: a finding is a cause with the nodes that it applies to.
+Rule 1: a finding is a cause with the nodes to which it applies.
 Rule 2: a value is usual if most nodes have it. Without a majority, no value is unusual: names and
 addresses differ by design.
 """

@@ -126,7 +126,7 @@ class MergedPort:
     def mark(self) -> Level | None:
         """The level for all readers, or None for a neutral mark.
 
-        It is neutral if no node's clients are known to be answered, or some aren't.
+        It is neutral if no clients are known to be answered, or some are known not to be.
         """
         if self.level is not Level.OK:
             return self.level
@@ -193,7 +193,7 @@ class Merged:
 
     @property
     def mark(self) -> Level | None:
-        """The level for all readers; None if nothing is faulty, but nothing known to be healthy."""
+        """The level for all readers; None if nothing is faulty or known to be healthy."""
         if self.level is not Level.OK or not self.ports:
             return self.level
         return mark_of(self.ports, more=self.healthy)
@@ -225,7 +225,7 @@ class Merged:
 def mark_of(ports: Collection[MergedPort], *, more: int = 0) -> Level | None:
     """Return the worst level of some Service ports, or None for a neutral mark.
 
-    It is neutral if no port is known to be healthy, or some other one has failing clients.
+    It is neutral if no port is known to be healthy, or a neutral port has failing clients.
 
     Args:
         more: The number of other ports, which are healthy.

@@ -36,7 +36,7 @@ from .discovery import Finder, Where
 from .plans import Plans
 
 FIRST_S = 4.0
-"""Seconds allowed for the first answers; with the start of a command, five."""
+"""Seconds allowed for the first answers; the start of a command takes another second."""
 NODES_PER_S = 100
 """The deadline grows by one second per this many nodes, which keep the reader busy that long."""
 

@@ -14,7 +14,7 @@ class Sums(NamedTuple):
     active: int = 0
     """Open connections, or live flows."""
     connections: int = 0
-    """Connections since the agents' starts; the following figures, too."""
+    """Connections since the agents' starts, like the following figures."""
     failed: int = 0
     """Clients without an answer; endpoints also count failed dials."""
     refused: int = 0

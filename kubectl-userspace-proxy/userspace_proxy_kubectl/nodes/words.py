@@ -29,7 +29,7 @@ from .merged import Merged, MergedPort, NodeGroup
 # The maximum number of causes in a Service port's text, so that the text is bounded.
 _CAUSES = 2
 _STATES = 3
-# The maximum length of a text from an agent, which may send any length.
+# The maximum length of an agent's text in a sentence; agents may send longer texts.
 _LONGEST = 400
 
 

@@ -57,7 +57,7 @@ class Lately:
         self._carried: dict[MergedKey, Figures] = {}
         """Traffic since the first sample."""
         self._wrong: deque[tuple[float, Mapping[MergedKey, Figures]]] = deque()
-        """The times of samples with failed or saved clients, and the Service ports concerned."""
+        """The times of samples with failed or saved clients, and the affected Service ports."""
 
     def note(
         self, keys: Iterable[MergedKey], growth: Mapping[MergedKey, Figures], at: float

@@ -5,8 +5,8 @@
 
 Rule 1: while no page is open, nothing is merged or requested. Simultaneous requests share a result.
 Rule 2: merging takes at most a quarter of a processor, regardless of the number of nodes.
-Rule 3: the answer that a node gives for a page is trusted no more than any other: unreadable
-answers are omitted.
+Rule 3: answers requested for a page are trusted no more than other answers: unreadable answers are
+omitted.
 """
 
 from __future__ import annotations

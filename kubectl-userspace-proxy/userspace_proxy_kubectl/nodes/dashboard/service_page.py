@@ -127,7 +127,7 @@ def render_service(
 
     Args:
         look: The nodes, limited to the Service.
-        calls: Calls that include the Service's.
+        calls: Calls, among them the Service's calls.
     """
     merged = look.merged.of_service(service)
     if not merged.ports:
