@@ -254,7 +254,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "count", [pytest.param(4, id="few"), pytest.param(40, id="many", marks=pytest.mark.long)]
 )
-def test_equal_objects_give_equal_plans_causes_and_texts_from_files_and_api_server(
+def test_equal_objects_yield_equal_plans_causes_and_texts_from_both_sources(
     stored_objects: Objects, count: int
 ) -> None:
     # Without shrinking, because each example changes the server's objects.

@@ -439,7 +439,7 @@ def test_socket_lb_values_become_agent_settings() -> None:
     assert (own["socketLB"], own["socketLBHostOnly"]) == ("required", True)
 
 
-def test_wake_namespaces_get_a_role_binding_and_the_agent_the_setting() -> None:
+def test_a_wake_namespace_gets_a_role_binding_and_an_agent_setting() -> None:
     objects = objects_of(render(f"--values={CHART / 'ci/wake-values.yaml'}"))
     text = objects["ConfigMap", "userspace-proxy"]["data"]["config.conf"]
     assert list(yaml.safe_load_all(text))[1]["allowWake"] is True

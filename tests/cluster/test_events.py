@@ -59,7 +59,7 @@ async def eventually(control_plane: ControlPlane, reason: str, count: int) -> di
     return event
 
 
-async def test_a_repair_is_a_counted_event_on_the_node(
+async def test_repairs_are_reported_as_one_counted_event_of_the_node(
     control_plane: ControlPlane, source: KubernetesSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source._recorder._every_s = 0.1

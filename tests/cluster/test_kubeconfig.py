@@ -337,7 +337,7 @@ def _table() -> Iterator[tuple[str, dict[str, str], bool]]:
 
 
 @pytest.mark.long
-def test_http_proxies_are_used_as_by_kubectl(kubectl: str) -> None:
+def test_http_proxies_are_selected_as_in_kubectl(kubectl: str) -> None:
     different = []
     with contextlib.closing(FakeProxy()) as proxy:
         for server, variables, expected in _table():

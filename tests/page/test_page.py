@@ -238,7 +238,7 @@ COUNTS = {
 """Returns the number of elements of a kind."""
 
 
-async def test_the_markup_is_valid_ids_are_unique_and_headings_skip_no_level(screen):
+async def test_markup_is_valid_with_unique_ids_and_no_skipped_heading_level(screen):
     page = await screen.open(make_troubled_view())
     assert {one: await page.locator(one).count() for one in COUNTS} == COUNTS
     ids = await page.eval_on_selector_all("[id]", "all => all.map(e => e.id)")

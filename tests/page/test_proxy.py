@@ -54,7 +54,7 @@ async def flow(address):
         await ask(address)
 
 
-async def test_traffic_is_drawn_in_real_time(proxy, page):
+async def test_the_traffic_chart_is_updated_in_real_time(proxy, page):
     async with backend(b"one") as one:
         web = await proxy.add_service("web", port=8080, endpoints=[one])
         row = page.locator("tbody.port")

@@ -84,7 +84,9 @@ class TestOutside:
         assert world.who("laptop", (world.ip("node-1"), 30130)) == "one"
         assert world.who("pod", RANGED.address) == "one"
 
-    def test_an_ingress_ip_of_mode_proxy_is_not_served_by_the_node(self, world: World) -> None:
+    def test_a_load_balancer_ip_with_ip_mode_proxy_is_not_served_by_the_node(
+        self, world: World
+    ) -> None:
         world.put(PROXIED.at(*world.pods("one")))
         assert world.who("laptop", ("203.0.113.23", 80)) == "one"
         assert not world.serves("laptop", ("203.0.113.22", 80))
