@@ -138,7 +138,7 @@ def _against_go(
 
     Args:
         way: The way that must meet the goals.
-        connects: The bound for the rate of short connections; the other bounds are likewise.
+        connects: The bound of the rate of short connections; the next three bound the other rates.
         strict: Loads whose bulk or UDP rate has no tolerance.
     """
     slack = {load: 0.0 if load in strict else TOLERANCE for load, _ in (*_BULKS, *_UDP)}

@@ -165,8 +165,7 @@ class DelayedAckLoad(GoLoad):
         words: Flags of goload's command ``request``.
     """
 
-    # A way in the kernel sends no ACK of its own; ``direct`` shows how the peers behave by
-    # themselves.
+    # The kernel sends no ACK of its own on these ways; ``direct`` shows the peers' own behaviour.
     skips = IN_KERNEL - {"direct"}
     rounds_at_most = 3
 

@@ -42,7 +42,7 @@ from .runner import raise_descriptor_limit
 NODES, SERVICES = 1000, 2000
 IDLE_S = 15.0
 SETTLE_S = 5.0
-"""Seconds after the first table, in which streams begin."""
+"""Seconds after the first table for the streams to begin."""
 WITHIN_S = 60.0
 GOALS = {"first": 10.0, "memory": 400.0, "bytes": 20_000.0, "idle": 200.0}
 _UNITS = {"first": "s", "memory": "MiB", "bytes": "bytes", "idle": "bytes/s"}

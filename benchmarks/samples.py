@@ -19,7 +19,7 @@ class Sample:
     values: dict[str, float] = field(default_factory=dict)
     """Values by metric; see ``metrics.METRICS``."""
     note: str = ""
-    """Why there are no values; empty if there are."""
+    """Why there are no values; empty if there are values."""
 
 
 class Samples:

@@ -136,9 +136,8 @@ class Way:
     def restart(self) -> None:
         """Kill the command and its children, and start it again; do nothing without a command.
 
-        A killed agent leaves its rules, as a peer does. Without rules, a packet would leave an
-        entry in the connection tracking table because of which later connections from the same port
-        miss the rules.
+        A killed agent leaves its rules, as a peer does. While there are no rules, a packet would
+        create a conntrack entry, and later connections from its port would miss the rules.
         """
         if self._process is not None:
             # A worker of nginx would outlive its master and keep the sockets.

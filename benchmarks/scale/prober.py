@@ -15,7 +15,7 @@ from .command_process import serve
 from .objects import FRONT
 
 REFUSED = "refused"
-# A dropped SYN is repeated only after a second, so dial again before.
+# The kernel repeats a dropped SYN only after a second, so dial again earlier.
 ATTEMPT_S = 0.25
 EVERY_S = 0.001
 _ASK = b"GET / HTTP/1.0\r\n\r\n"

@@ -216,8 +216,7 @@ def _effect(
     """Make a change while a client dials; return the times until it took effect for the client."""
     prober = scene.stage.prober
     prober.begin("wait_until", ip=spec.ip, want=want, seconds=EFFECT_S)
-    # Let the prober see the old state first. The random time prevents that changes wait for the
-    # previous change's period.
+    # Let the prober see the old state first, for a random time that isn't a multiple of any period.
     _wait(random.uniform(0.2, 0.4))
     try:
         times = change()
@@ -302,7 +301,7 @@ def _walks(agent: Agent, specs: Sequence[Spec]) -> list[int]:
 
 
 def _cpu_each(agent: Agent, echo: Spec) -> float:
-    """Return one connection's CPU time in µs: client, worker, endpoints, and the kernel's for them.
+    """Return the CPU time per connection in µs: client, worker, endpoints, and the kernel.
 
     The control process carries no connection, and the row ``memory`` measures its idle CPU time.
     """
@@ -365,8 +364,8 @@ def _turns(before: dict[tuple[str, str], float], after: dict[tuple[str, str], fl
 def _settle(agent: Agent) -> None:
     """Wait until an agent is idle: its first rounds and reports are over.
 
-    Workers report their counts every REPORT_S. After 10,000 first connections, one report takes 0.5
-    s, which belongs to these connections.
+    Workers report their counts every REPORT_S. The report after 10,000 first connections takes half
+    a second, which belongs to them.
     """
     deadline = time.monotonic() + 60
     quiet_since = time.monotonic()

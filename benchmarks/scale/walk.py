@@ -168,8 +168,7 @@ def _has_state(text: str, packet: Packet) -> bool:
 
 _MATCHES: dict[str, Callable[[str, Packet], bool]] = {
     "-s": lambda text, packet: _within(text, packet.src),
-    # After REDIRECT, the destination is an address of the node; the agent has no INPUT rule for
-    # one.
+    # After REDIRECT, the destination is the node's address, which no INPUT rule of the agent names.
     "-d": lambda text, packet: _within(text, packet.dst),
     "-p": lambda text, _packet: text in ("tcp", "6", "all"),
     "-i": lambda text, packet: re.fullmatch(text.replace("+", ".*"), packet.interface) is not None,
