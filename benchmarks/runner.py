@@ -21,7 +21,7 @@ from .tools import Tools
 from .way import Way
 from .ways import WAYS
 
-# How long the kernel keeps the source port of a connection that was closed first on this side.
+# The kernel keeps the source port of a connection for this long if this side closed it first.
 # Source: TCP_TIMEWAIT_LEN in include/net/tcp.h.
 TIME_WAIT_S = 60.0
 

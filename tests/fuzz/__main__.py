@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOUND = ROOT / ".fuzz"
 CORPUS = Path(__file__).parent / "corpus"
 FUZZ_S = 600.0
-# Seconds; the slowest seed takes a tenth of a second.
+# The timeout of an input in seconds; the slowest seed takes a tenth of a second.
 _INPUT_S = 10
 _MEMORY_MB = 1024
 _INPUT_BYTES = 16 << 10

@@ -33,7 +33,7 @@ STEERINGS = ("auto", "nftables", "local", "none", "iptables")
 END_S = 10.0
 """CPU seconds within which a failing start must exit, because other programs may be busy, too."""
 _TIMES_CHECK = 4.0
-"""The maximum duration, in durations of ``check`` and beyond ten seconds: a longer start sleeps."""
+"""A failing start that takes longer than ten seconds and this multiple of ``check`` has slept."""
 _LIMIT_S = 120.0
 """The timeout of a start in seconds; on a busy machine, Python starts several times slower."""
 _STOP_S = 60.0
@@ -117,7 +117,7 @@ def run(steering: str, flags: Sequence[str], log: Path) -> tuple[str, str, float
                 break
     finally:
         _stop(process)
-    return outcome, "" if outcome == "serves" else _last_words(log), round(_cpu_s() - used, 1)
+    return outcome, "" if outcome == "serves" else _last_log_line(log), round(_cpu_s() - used, 1)
 
 
 def _cpu_s() -> float:
@@ -159,7 +159,7 @@ def _stop(process: subprocess.Popen[str]) -> None:
         process.wait(_STOP_S)
 
 
-def _last_words(log: Path) -> str:
+def _last_log_line(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it said nothing"
 

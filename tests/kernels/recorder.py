@@ -54,7 +54,7 @@ class Recorder:
         if report.failed:
             self._failed.setdefault(name, report.longreprtext)
             # Print this at once, because a machine may shut down before it returns results.
-            self._say(f"{name}, {report.when}: {last_words(report.longreprtext)}")
+            self._say(f"{name}, {report.when}: {error_line(report.longreprtext)}")
         elif report.skipped and isinstance(report.longrepr, tuple):
             reason = report.longrepr[2]
             self._left_out.append((reason.partition(LEFT_OUT)[2] or reason, name))
@@ -99,7 +99,7 @@ class Recorder:
         )
 
 
-def last_words(text: str) -> str:
+def error_line(text: str) -> str:
     """Return the line of a failure that contains the error, or its last line."""
     lines = [line for line in text.splitlines() if line.strip()]
     errors = [line.removeprefix("E").strip() for line in lines if line.startswith("E ")]

@@ -40,7 +40,7 @@ PODS = {"client": "10.244.1.2", "a": "10.244.1.10", "b": "10.244.1.11"}
 PORT = 8080
 NODE_PORT = 30080
 READY_S = 600.0
-"""Seconds; a busy, emulated processor takes minutes. Waiting ends if the process exits."""
+"""The timeout of a start in seconds, which takes minutes on a busy, emulated processor."""
 ANSWER_S = 60.0
 PROGRAM = ("userspace-proxy",)
 PARTS = ("auto", "nftables", "local", "none", "demo", "iptables")
@@ -225,12 +225,12 @@ class Proxy:
         ends = time.monotonic() + READY_S
         while time.monotonic() < ends:
             if self._process.poll() is not None:
-                raise Failed(f"it ended with {self._process.returncode}: {self.last_words()}")
+                raise Failed(f"it ended with {self._process.returncode}: {self.last_log_lines()}")
             with contextlib.suppress(OSError):
                 if read(10256, "/healthz")[0] == 200:
                     return
             time.sleep(0.2)  # noqa: TID251 - until a deadline
-        raise Failed(f"not ready after {READY_S:.0f} s: {self.last_words()}")
+        raise Failed(f"not ready after {READY_S:.0f} s: {self.last_log_lines()}")
 
     def _read_addresses(self) -> None:
         assert self._process is not None
@@ -251,9 +251,9 @@ class Proxy:
             self._process.kill()
             raise Failed("it didn't end within 60 s") from None
         if code:
-            raise Failed(f"it ended with {code}: {self.last_words()}")
+            raise Failed(f"it ended with {code}: {self.last_log_lines()}")
 
-    def last_words(self) -> str:
+    def last_log_lines(self) -> str:
         """Return the last lines of the proxy's log."""
         return " / ".join(self._log.read_text(errors="replace").splitlines()[-3:])
 

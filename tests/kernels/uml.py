@@ -2,7 +2,7 @@
 
     user_mode/Dockerfile ──▶ layers: linux, its libraries, modules ──chroot──▶ linux ubd0=copy,root
 
-Rule 1: only a start proves that it works on this processor, not the package.
+Rule 1: a built kernel may not work on this processor; only a start proves that it does.
 """
 
 from __future__ import annotations

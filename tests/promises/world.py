@@ -35,7 +35,7 @@ FLAGS = (f"--cluster-cidr={CLUSTER_CIDR}", f"--allow-external-ips={EXTERNAL_IPS}
 ASKS = 12
 # If the kernel chooses randomly, one of three endpoints is missed once in a million runs.
 ASKS_WHERE_DRAWN = 40
-# How long a client waits for an answer, because a dropped packet is never answered.
+# The client's timeout in seconds, because a dropped packet is never answered.
 PATIENCE_S = 1.0
 PODS = ("one", "two", "three")
 INSIDE = ("pod", "node-1")

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-# Seconds; a machine that starts an API server may be busy for some of them.
+# A request's timeout in seconds: an API server's start may keep the machine busy for some.
 TIMEOUT_S = 15.0
 RESEND_S = 1.0
 LARGE_BYTES = 1 << 20

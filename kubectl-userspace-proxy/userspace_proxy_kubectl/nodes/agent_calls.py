@@ -280,7 +280,7 @@ class _Beat:
         self._last_at = 0.0
 
     def next_end(self, now: float) -> float:
-        """Record a line, and return the deadline of the one after it."""
+        """Record a line, and return the next line's deadline."""
         if self._last_at:
             gap_s = now - self._last_at
             self._gap_s = gap_s if self._gap_s == FIRST_GAP_S else max(gap_s, self._gap_s)

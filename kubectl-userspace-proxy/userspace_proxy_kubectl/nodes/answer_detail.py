@@ -101,7 +101,7 @@ class Asking:
         answers.fail(node, cause_of_failure(exc, to.namespace, answers.state_of(node)))
 
     def fail_late(self, answers: Answers, node: str, to: ForwardTarget, seconds: float) -> None:
-        """Record that a node hasn't answered in time, or has been silent for that long."""
+        """Record that a node hasn't answered within some seconds, or has fallen silent."""
         has_answered = answers.nodes[node].status is not None if node in answers.nodes else False
         row = agent_causes.gone_silent if has_answered else agent_causes.no_answer
         answers.fail(node, row(to.namespace, seconds, answers.state_of(node)))

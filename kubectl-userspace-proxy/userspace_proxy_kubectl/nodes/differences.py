@@ -31,7 +31,7 @@ _NODE_PORT = "NodePort"
 
 @dataclass(frozen=True, slots=True)
 class PlanDifference:
-    """How one Service port differs; equal on nodes that lag behind alike."""
+    """How one Service port differs from its plan; equal on nodes that lack the same changes."""
 
     port: str
     """``shop/web:http (IPv4)``."""

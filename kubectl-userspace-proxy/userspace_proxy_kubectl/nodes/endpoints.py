@@ -1,7 +1,7 @@
 """One endpoint seen by all nodes: which nodes tried it, with which results.
 
     all that tried it fail         ──▶ the endpoint fails
-    some hear nothing from it,
+    some receive nothing,
     while it answers others        ──▶ the path from these nodes
     some fail otherwise, or before ──▶ the endpoint, which comes and goes
     only one has tried             ──▶ unknown
@@ -37,7 +37,7 @@ class Extent(enum.StrEnum):
     ENDPOINT = "endpoint"
     """At least two nodes tried the endpoint, and all of them have the same cause."""
     PATH = "path"
-    """The endpoint answers some nodes while others hear nothing from it."""
+    """The endpoint answers some nodes while others receive nothing from it."""
     SOME = "some nodes"
     """The endpoint answers some nodes, but refuses others or closes their connections, perhaps
     earlier."""

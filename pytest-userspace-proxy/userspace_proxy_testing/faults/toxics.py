@@ -62,7 +62,7 @@ class SlowClose(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class Timeout(Toxic):
-    """Drops all bytes, and closes the connection after ``timeout``; with 0, never."""
+    """Drops all bytes, and closes the connection after ``timeout``, or never if it is 0."""
 
     TYPE = "timeout"
     timeout: int = 0
@@ -70,7 +70,7 @@ class Timeout(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class ResetPeer(Toxic):
-    """Resets the connection ``timeout`` after the client's first byte; with 0, at once.
+    """Resets the connection ``timeout`` after the client's first byte, or at once if it is 0.
 
     With ``at_connect``, the time starts when the connection is accepted.
     """

@@ -51,7 +51,7 @@ async def serve_toxiproxy(
 
 
 class ToxiproxyProxies:
-    """Implements :class:`.ToxiproxyServices`; clients can change only Services that they made."""
+    """Implements :class:`.ToxiproxyServices`; clients can change only Services that they create."""
 
     def __init__(self, proxy: EmbeddedProxy, faults: EndpointFaults) -> None:
         self._proxy = proxy

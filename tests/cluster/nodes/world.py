@@ -31,7 +31,7 @@ START_DEADLINE_S = 30.0
 STOP_DEADLINE_S = 30.0
 # The first process of a PID namespace inherits orphans, and must reap them.
 HOLD = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
-# kubelet would set these sysctls for the whole machine. It gets files with the expected values
+# kubelet would set these sysctls for the whole machine, so it gets files with the expected values
 # instead.
 KUBELET_SYSCTLS = {
     "vm/overcommit_memory": 1,
