@@ -78,31 +78,6 @@ def test_missing_privileges_are_reported(node):
     assert "error    steering: auto finds no working steering" in done.stdout
 
 
-# The error with which a kernel without nft_socket refuses a transaction with that expression.
-WITHOUT_SOCKETS = """
-import errno
-from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset
-from userspace_proxy.kernel.nf_tables.writer import NEW_RULE
-
-def refuse(method):
-    def call(self, messages):
-        if any(b"socket\\0" in message for message in messages):
-            raise NftablesError(errno.ENOENT, NEW_RULE)
-        return method(self, messages)
-    return call
-
-Ruleset.try_out = refuse(Ruleset.try_out)
-"""
-
-
-def test_a_kernel_without_nft_socket_can_steer_and_is_reported(node):
-    node.patch(WITHOUT_SOCKETS)
-    said = node.check("--steering=nftables").stdout
-    assert "can't work here" not in said
-    assert "the kernel has no nft_socket" in said
-    assert "modprobe nft_socket" in said
-
-
 @pytest.mark.kernel
 def test_an_nftables_drop_policy_is_an_error_and_the_remedy_works(node):
     node.run("iptables-nft -P INPUT DROP; iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT")
