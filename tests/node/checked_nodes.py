@@ -45,14 +45,6 @@ class CheckedNode(nodes.Net):
         lock = f"XTABLES_LOCKFILE={self.folder}/xtables.lock" if hasattr(self, "folder") else ""
         return super().run(f"export {lock}; {command}" if lock else command)
 
-    def patch(self, code: str) -> None:
-        """Let each process of this package run some code when it starts."""
-        folder = self.folder / "patched"
-        folder.mkdir()
-        (folder / "sitecustomize.py").write_text(code)
-        path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.environment["PYTHONPATH"] = os.pathsep.join(path)
-
     def check(self, *flags: str, manifests: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the command here; its output is text."""
         source = [f"--manifests={self.manifests}"] if manifests else []

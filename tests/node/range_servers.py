@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 # Answers its name and the port: to each TCP connection, and to each datagram.
 _SERVER = """\
@@ -110,19 +109,3 @@ def asks(client, address, protocol, *, is_served=True):
 def shown(status):
     """Return the Service ports of a status as text, for a failed test's message."""
     return json.dumps(status["ports"], indent=1)
-
-
-class ProgramPod:
-    """A pod that runs a Python program of this folder, which prints ``ready`` when it serves."""
-
-    def __init__(self, testbed, name, program, *arguments):
-        self.host = testbed.sandbox.add_pod(name)
-        path = Path(__file__).with_name(program)
-        self.process = self.host.popen(
-            [sys.executable, "-IS", str(path), name, *map(str, arguments)], stdout=subprocess.PIPE
-        )
-        with self.process.stdout as lines:
-            assert lines.readline().strip() in ("ready", b"ready")
-
-    def ip(self, version):
-        return str(self.host.ip if version == 4 else self.host.ip6)

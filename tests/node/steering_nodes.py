@@ -221,20 +221,6 @@ def wait_until_dead(pid: int) -> None:
 
 
 @contextmanager
-def owned_table(name: str) -> Iterator[None]:
-    """Give an inet table of nftables another owner within the block."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(["nft", "-i"], stdin=pipe, stdout=pipe, text=True) as owner:
-        assert owner.stdin is not None
-        assert owner.stdout is not None
-        print(f"add table inet {name} {{ flags owner; }}\nlist ruleset", file=owner.stdin)
-        owner.stdin.flush()
-        assert any("flags owner" in line for line in owner.stdout)
-        yield
-        owner.stdin.close()
-
-
-@contextmanager
 def unusable_lock(path: Path) -> Iterator[None]:
     """Make the xtables lock unusable: the helper opens it each time."""
     path.unlink()

@@ -5,9 +5,7 @@ import re
 
 import pytest
 
-from tests.node.processes import readable_folder, readable_runtime
 from tests.node.testbed import Testbed
-from tests.users import as_another_user
 
 pytestmark = pytest.mark.netns
 
@@ -61,14 +59,3 @@ def test_missing_capabilities_are_reported_in_one_line(refused):
             "(grant NET_ADMIN and NET_RAW, run as root, or run with --steering=none)"
         ],
     )
-
-
-@as_another_user
-def test_an_unprivileged_start_names_the_capabilities_in_one_line(testbed, refused):
-    with readable_runtime() as (prefix, python, env), readable_folder() as manifests:
-        mine = [word for word in testbed.agent.command[1:] if not word.startswith("--manifests")]
-        command = [*prefix, python, *mine, f"--manifests={manifests}"]
-        status, lines = refused(command=command, env=env)
-    assert (status, len(lines)) == (1, 1)
-    assert lines[0].startswith("error: cannot ")
-    assert "run as root, or run with --steering=none)" in lines[0]

@@ -3,10 +3,8 @@
 import contextlib
 import html
 import itertools
-import re
 import select
 import socket
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -25,13 +23,11 @@ from tests.node.endpoints import (
     Bridge,
     Endpoint,
     accept_with_data,
-    addresses,
     carries_both_ways,
     entries,
     objects,
     open_bridge,
 )
-from userspace_proxy.policy.locality import FIRST_PORT, LAST_PORT
 
 pytestmark = [pytest.mark.long, pytest.mark.netns, pytest.mark.needs("bridge tables")]
 
@@ -276,77 +272,3 @@ def test_an_endpoint_is_reset_when_its_clients_container_disappears(tmp_path):
         wait_for("a reset of each", all_reset, deadline_s=120.0, hint=bridge.testbed.agent.log)
         for accepted in waiting.values():
             accepted.close()
-
-
-def test_an_idle_connection_survives_a_12_s_outage_of_its_clients_link(bridge):
-    bridge.start()
-    wait_for("the client's address", lambda: bridge.seen() == "client")
-    client = bridge.testbed["bridge-pod"]
-    dialled = client.dial((CLUSTER_IPS[4].format(10), PORT))
-    dialled.send(b"question")
-    accepted, _ = accept_with_data(bridge.endpoint.servers["TCP", 4])
-
-    def unanswered():
-        """Return how many keep-alives in a row, one a second, the client hasn't answered."""
-        shown = bridge.testbed.shell(f"ss -tnoH state established dst {client.host.ip}")
-        timer = re.search(r"timer:\(keepalive,[\w.]+,(\d+)\)", shown)
-        return int(timer[1]) if timer else None
-
-    wait_for("keep-alive", lambda: unanswered() == 0)
-    link = bridge.testbed.pod("bridge-pod").host_interface
-    bridge.testbed.shell(f"ip link set {link} down")
-    wait_for("12 s of silence", lambda: (unanswered() or 0) >= 12, deadline_s=120.0)
-    bridge.testbed.shell(f"ip link set {link} up")
-    wait_for("an answer", lambda: unanswered() == 0)
-    with accepted:
-        assert carries_both_ways(dialled, accepted)
-
-
-def test_a_client_without_tcp_timestamps_is_served_despite_time_wait_ports(bridge):
-    """Without timestamps, ports in TIME_WAIT can't be reused; here the client sends FIN first."""
-    serving = f"""
-import socket
-with socket.create_server(("", {TARGET + 1}), backlog=128) as server:
-    print("serves", flush=True)
-    while True:
-        accepted, peer = server.accept()
-        with accepted:
-            if accepted.recv(1):
-                accepted.send(peer[0].encode())
-                accepted.recv(1)
-"""
-    dialling = f"""
-import collections, socket
-seen = collections.Counter()
-for _ in range({LAST_PORT - FIRST_PORT + 1 + 500}):
-    with socket.create_connection({(CLUSTER_IPS[4].format(10), PORT)}, timeout=60) as dialled:
-        dialled.send(b"?")
-        seen[dialled.recv(100).decode()] += 1
-        # None is open any more when the next one is dialled.
-        dialled.shutdown(socket.SHUT_WR)
-        dialled.recv(1)
-print(*seen)
-"""
-    testbed, client = bridge.testbed, bridge.testbed["bridge-pod"].host
-    testbed.shell("sysctl -qw net.ipv4.tcp_timestamps=0")
-    service, *slices = objects("bridged", 10, (bridge.endpoint, "node-1"))
-    for piece in slices:
-        for port in piece["ports"]:
-            port["port"] = TARGET + 1
-    bridge.start([service, *slices])
-    wait_for("the entry", lambda: entries(testbed) == {"cni0"})
-    with contextlib.ExitStack() as stack:
-        command = [sys.executable, "-c", serving]
-        server = bridge.endpoint.host.popen(command, stdout=subprocess.PIPE)
-        stack.enter_context(server)
-        stack.callback(server.kill)
-        assert server.stdout.readline() == "serves\n"
-        dialler = client.popen([sys.executable, "-c", dialling], stdout=subprocess.PIPE)
-        stack.enter_context(dialler)
-        stack.callback(dialler.kill)
-        seen = dialler.communicate(timeout=110)[0].split()
-    assert seen[0] == str(client.ip)
-    assert len(seen) == 2
-    assert seen[1] in addresses(testbed.node)
-    assert "tcp_timestamps" in testbed.agent.log()
-    assert "tcp_timestamps" in html.unescape(testbed.agent.read("/?q=cause:out-of-client-ports")[1])

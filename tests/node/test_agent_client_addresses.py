@@ -4,7 +4,6 @@ import contextlib
 
 import pytest
 
-from tests.cluster.waiting import wait_for
 from tests.node.clients import DEADLINE_S
 from tests.node.endpoints import (
     PROTOCOLS,
@@ -12,7 +11,6 @@ from tests.node.endpoints import (
     TARGET,
     VERSIONS,
     EndpointWorld,
-    carries_both_ways,
 )
 from tests.node.testbed import CLIENTS, Testbed, steerings
 from userspace_proxy.diagnosis.failures import DENIALS
@@ -107,30 +105,3 @@ def drain(endpoint):
                 else:
                     server.recv(100)
         server.settimeout(DEADLINE_S)
-
-
-def part(testbed):
-    """Return the kernel state for replies, and the names of all tables."""
-    show = "ip rule; ip -6 rule; ip route show table 11800; nft list tables"
-    return sorted(testbed.shell(show).splitlines())
-
-
-FLUSH = """
-nft flush ruleset
-ip rule del pref 119
-ip -6 rule del pref 119
-ip route flush table 11800
-"""
-
-
-def test_a_flush_by_another_program_is_repaired_and_an_open_connection_continues(world):
-    endpoint, testbed = world.endpoints["remote"], world.testbed
-    dialled = testbed["pod"].dial(world.address("pod", "remote", 4))
-    accepted, _ = endpoint.servers["TCP", 4].accept()
-    with accepted:
-        assert carries_both_ways(dialled, accepted)
-        before = part(testbed)
-        testbed.shell(FLUSH)
-        wait_for("all of it", lambda: part(testbed) == before)
-        assert carries_both_ways(dialled, accepted)
-    assert testbed.agent.status()["client_address"]["repairs"] >= 3

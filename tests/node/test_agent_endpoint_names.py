@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.kernel_needs import LEFT_OUT
 from tests.node.agents import Agent
 from tests.node.broken_services import NAMESPACE, Shown
-from tests.node.observers import Expected, check, in_explain, in_json, on_page
+from tests.node.observers import Expected, in_explain, in_json, on_page
 from tests.node.testbed import Testbed
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy_testing.sandbox import write_resolver_files
@@ -28,7 +27,6 @@ pytestmark = pytest.mark.netns
 
 FLAGS = ("--allow-endpoint-names=example.com", f"--cluster-cidr={POD_CIDR}")
 PORT = 5432
-REFUSED = "it is not dialled"
 
 
 class NamingAgent(Agent):
@@ -144,64 +142,3 @@ def test_clients_reach_a_name_on_another_port_and_fail_over_between_its_addresse
     )
     check_note(site.agent, Expected("db", CauseCode.NAME_UNRESOLVED, sentence, Shown.PORT))
     assert "db-2" in site["pod"].get(("10.96.3.1", 80))
-
-
-def test_a_dual_stack_service_has_addresses_of_both_families(site):
-    host = site.sandbox.outside["db-1"]
-    if len(host.addresses) == 1:
-        pytest.skip(f"{LEFT_OUT}IPv6")
-    ips = [str(address) for address in host.addresses]
-    site.resolve(dual=ips)
-    site.serve_name("dual", "10.96.3.7", f"dual.example.com:{PORT}", "fd00:10:96::37")
-    wanted = {f"{ips[0]}:{PORT}", f"[{ips[1]}]:{PORT}"}
-    wait_for("both", lambda: set(site.endpoints("dual")) == wanted)
-    for ip in ("10.96.3.7", "fd00:10:96::37"):
-        assert "db-1" in site["pod"].get((ip, 80))
-
-
-@pytest.mark.parametrize(
-    ("ip", "words"),
-    [
-        pytest.param("192.0.2.1", "an address of this node", id="this-node"),
-        pytest.param("10.244.0.2", "in the network of pods", id="pod"),
-    ],
-)
-def test_names_resolving_to_this_node_or_the_cluster_are_rejected(site, ip, words):
-    site.serve_name("db", "10.96.3.1", f"db.example.com:{PORT}")
-    name = f"bad-{ip.replace('.', '-')}"
-    site.resolve(**{name: [ip]})
-    site.serve_name(name, "10.96.3.9", f"{name}.example.com:{PORT}")
-    sentence = f"{name}.example.com leads to {ip}, which is {words}: {REFUSED}"
-    check(site.agent, Expected(name, CauseCode.ENDPOINT_NOT_ALLOWED, sentence, Shown.PORT))
-    assert site["pod"].tcp_refusal(("10.96.3.9", 80)) == "refused"
-    site.agent.manifests.write_objects([], name=f"{name}.yaml")
-    wait_for("its end", lambda: not site.agent.frontends(name))
-
-
-def test_an_endpoint_address_is_rejected_once_the_node_has_it(site):
-    ip = "198.51.100.77"
-    site.resolve(later=[ip])
-    site.serve_name("later", "10.96.3.4", f"later.example.com:{PORT}")
-    wait_for("the endpoint", lambda: site.endpoints("later") == [f"{ip}:{PORT}"])
-    with site.agent.listener(PORT) as daemon:
-        daemon.setblocking(False)
-        site.shell(f"ip address add {ip}/32 dev lo")
-        for _ in range(3):
-            site["pod"].tcp_refusal(("10.96.3.4", 80))
-        sentence = f"later.example.com leads to {ip}, which is an address of this node: {REFUSED}"
-        check(site.agent, Expected("later", CauseCode.ENDPOINT_NOT_ALLOWED, sentence, Shown.PORT))
-        with pytest.raises(BlockingIOError):
-            daemon.accept()
-        site.shell(f"ip address del {ip}/32 dev lo")
-
-
-def test_after_a_restart_without_dns_the_last_resolved_addresses_are_used(site):
-    site.resolve(kept=[site.databases["db-1"]])
-    site.serve_name("kept", "10.96.3.6", f"kept.example.com:{PORT}")
-    wait_for("the endpoint", lambda: site.endpoints("kept") == [site.address("db-1")])
-    assert site.agent.stop() == 0
-    site.resolve()
-    site.agent.start_until_ready()
-    sentence = "kept.example.com no longer resolves, its last addresses are used: DNS has no such"
-    check_note(site.agent, Expected("kept", CauseCode.NAME_UNRESOLVED, sentence, Shown.PORT))
-    assert "db-1" in site["pod"].get(("10.96.3.6", 80))

@@ -137,20 +137,6 @@ def test_removing_and_restoring_an_endpoint_moves_only_its_clients(web, version)
     assert web.met("TCP", version) == before
 
 
-@pytest.mark.kernel
-def test_session_affinity_starts_with_the_endpoint_chosen_by_address_hash(web):
-    web.serve(web.endpoints)
-    before = web.met("TCP", 4)
-    web.write(web.endpoints, sessionAffinity="ClientIP")
-    wait_for(
-        "the pins",
-        lambda: "-to-" in web.testbed.shell("nft list chains inet"),
-        hint=web.agent.log,
-    )
-    assert web.met("TCP", 4) == before
-    assert "10.250.0.1 ." in web.testbed.shell("nft list set inet userspace-proxy/paths pins4")
-
-
 def rotated(value, by):
     return (value << by | value >> 32 - by) & 0xFFFFFFFF
 

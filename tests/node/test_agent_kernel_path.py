@@ -212,22 +212,6 @@ def test_a_flow_moves_after_its_endpoint_is_removed_even_after_a_path_switch(web
     wait_for("the flow to move", moved, hint=web.agent.log)
 
 
-@pytest.mark.long
-def test_a_family_without_ip_forwarding_stays_on_the_userspace_path(web):
-    web.testbed.shell("echo 0 > /proc/sys/net/ipv4/ip_forward")
-    web.agent.stop()
-    web.write("kernel")
-    web.agent.start_until_ready()
-    ports = web.agent.status()["ports"]
-    assert {(port["family"], port["path"]) for port in ports} == {
-        ("IPv4", "userspace"),
-        ("IPv6", "kernel"),
-    }
-    notes = {note["sentence"] for port in ports for note in port["notes"]}
-    assert notes == {"path kernel is not used: net.ipv4.ip_forward is 0"}
-    assert web.endpoint.saw("TCP", 4, web.testbed["pod"], (CLUSTER_IPS[4].format(10), PORT))
-
-
 def ports_seen(web, port):
     """Return the TCP and UDP source ports that the endpoint sees if clients use this port."""
     address, client = (CLUSTER_IPS[4].format(10), PORT), web.testbed["pod"]

@@ -65,29 +65,9 @@ async def test_an_ipv6_address_is_reported_after_duplicate_address_detection(nod
     await node.until(LOOPBACK)
 
 
-async def test_events_that_change_no_address_are_not_reported(node):
-    # The second interface has the same address; the kernel itself adds a link-local address.
-    node.net.run("ip address add 10.1.0.1/24 dev lo")
-    await node.until(("10.1.0.1", *LOOPBACK))
-    node.net.run("""
-        ip link add pod0 type veth peer name eth0
-        ip link set eth0 up
-        ip address add 10.1.0.1/24 dev pod0
-        ip link set pod0 up
-        ip address add 10.1.0.2/24 dev lo""")
-    await node.until(("10.1.0.1", "10.1.0.2", *LOOPBACK))
-    assert node.changes == 2
-
-
 async def test_overflowing_the_event_queue_loses_no_address(node):
     # Added while the event loop is blocked, so that the queue of events overflows.
     lines = "\n".join(f"address add 10.{i // 250}.{i % 250}.1/32 dev lo" for i in range(MANY))
     node.net.run(f"ip -batch - <<END\n{lines}\nEND")
     expected = sorted([f"10.{i // 250}.{i % 250}.1" for i in range(MANY)] + [*LOOPBACK])
     await node.until(tuple(expected))
-
-
-async def test_no_address_is_reported_after_close(node):
-    node.addresses.close()
-    node.net.run("ip address add 10.1.0.1/24 dev lo")
-    assert node.addresses.current == LOOPBACK

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from pathlib import Path
 
 import pytest
 from load import Flow
@@ -32,10 +31,6 @@ NFT_DAMAGES = {
     " '{ 10.96.0.53 . udp . 53 }'",
 }
 STEERINGS = {"iptables": DAMAGES, "nftables": NFT_DAMAGES}
-FLUSH = {
-    "iptables": "iptables-legacy -t nat -F UPROXY-PRE",
-    "nftables": "nft flush chain inet userspace-proxy prerouting",
-}
 
 
 @pytest.fixture(scope="module")
@@ -89,21 +84,6 @@ def test_damaged_rules_are_repaired_and_all_clients_are_served_again(testbed, da
     wait_for("the rules", lambda: rules(testbed) == before)
     assert {client.get(WEB.address) for client in testbed.clients.values()} == {"one"}
     assert ask(sock) == b"one: hello"
-
-
-def test_a_udp_client_sending_during_a_flush_is_served_later(testbed):
-    """Datagrams sent before the repair create a conntrack entry that bypasses the proxy."""
-    testbed.shell(FLUSH[testbed.steering])
-    sock = testbed["pod"].udp(DNS.address)
-    sock.settimeout(0.1)
-
-    def is_answered():
-        try:
-            return ask(sock) == b"one: hello"
-        except OSError:
-            return False
-
-    wait_for("an answer", is_answered)
 
 
 # What whole programs do, unlike a person who changes single rules: with its iptables backend,
@@ -171,25 +151,3 @@ def is_served(client):
             return http_get(sock, WEB.address, "/")[1].strip() == "one"
         except OSError:
             return False
-
-
-@pytest.mark.parametrize("testbed", ["iptables"], indirect=True)
-def test_unrepairable_drift_is_reported_until_repaired(testbed, tmp_path):
-    before = rules(testbed)
-    lock = Path(testbed.agent.environment["XTABLES_LOCKFILE"])
-    lock.unlink(missing_ok=True)
-    lock.mkdir()
-    try:
-        testbed.shell(f"XTABLES_LOCKFILE={tmp_path}/lock {FLUSH['iptables']}")
-        wait_for("the drift", lambda: testbed.agent.status()["steering"]["has_drifted"])
-        # Earlier tests may have caused repeated repairs.
-        problems = [problem["what"] for problem in testbed.agent.status()["problems"]]
-        what = "Rules of iptables steering may differ from the plan and can't be repaired: "
-        assert problems[0].startswith(what)
-        assert "userspace_proxy_steering_drift 1\n" in testbed.agent.read("/metrics")[1]
-    finally:
-        lock.rmdir()
-    wait_for("the repair", lambda: rules(testbed) == before)
-    wait_for("its news", lambda: not testbed.agent.status()["steering"]["has_drifted"])
-    ends = [problem["what"] for problem in testbed.agent.status()["problems"]]
-    assert not any(end.startswith(what) for end in ends)

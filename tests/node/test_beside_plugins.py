@@ -119,12 +119,6 @@ def test_tests_pass_without_warnings_in_pythons_development_mode(pytester, text)
 
 
 @pytest.mark.long
-def test_tests_pass_in_random_order(pytester):
-    pytester.makepyfile(TESTS)
-    pytester.runpytest_subprocess(*PLUGIN[:4]).assert_outcomes(passed=2)
-
-
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("mark", "arguments"),
     [
@@ -151,11 +145,6 @@ def test_coroutine_tests_can_use_the_fixture(pytester, mark, arguments):
 )
 def test_pytest_socket_works_with_the_documented_settings(run, arguments):
     run(TESTS, *arguments).assert_outcomes(passed=2)
-
-
-def test_pytest_socket_works_with_the_enable_socket_marker(run):
-    text = "import pytest\n" + TESTS.replace("def test", "@pytest.mark.enable_socket\ndef test")
-    run(text, "--disable-socket").assert_outcomes(passed=2)
 
 
 @pytest.mark.parametrize(

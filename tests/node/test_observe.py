@@ -19,7 +19,6 @@ WEB = Service("web", "10.96.0.10")
 FLAKY = Service("flaky", "10.96.0.20")
 DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
 EMPTY = Service("empty", "10.96.0.40")
-METRIC = "userspace_proxy_client_connections_total"
 
 
 @pytest.fixture(scope="module", params=steerings("nftables", "local"))
@@ -85,24 +84,3 @@ def test_observe_prints_connections_and_flows_with_client_names(testbed, tmp_pat
     assert (udp["service"], udp["received_bytes"], udp["sent_bytes"]) == ("shop/dns", 5, 10)
     assert udp["first_byte_s"] is not None
     assert (unseen["event"], unseen["service"]) == ("unseen", "shop/empty")
-
-
-def test_the_client_table_sums_the_calls_of_all_workers(testbed):
-    before = calls(testbed)
-    for _ in range(8):
-        testbed["pod"].get(WEB.address)
-        testbed["node-1"].get(WEB.address)
-    key = CART, "shop/web"
-    assert calls(testbed)[key] - before.get(key, 0) == 8
-    assert sum(calls(testbed).values()) - sum(before.values()) == 16
-    _, text = testbed.agent.read("/metrics")
-    assert f'{METRIC}{{namespace="shop",service="web",client="{CART}"}}' in text
-
-
-def calls(testbed):
-    """Return how often each client has called each Service."""
-    _, body = testbed.agent.read("/api/v1/connections")
-    return {
-        (edge["client_pod"] or edge["client"], edge["service"]): edge["connections"]
-        for edge in json.loads(body)["edges"]
-    }

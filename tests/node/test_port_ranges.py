@@ -103,24 +103,6 @@ def test_a_range_is_shifted_to_its_target_port(testbed, version, protocol, port,
     assert answer.rpartition(" ")[2] == str(answered)
 
 
-def test_status_and_explain_show_a_range(testbed):
-    frontends = {
-        (port["port"], port["family"]): [one["address"] for one in port["frontends"]]
-        for port in testbed.agent.status()["ports"]
-        if port["service"] == "media"
-    }
-    protocol = PROTOCOLS[testbed.agent.steering][-1]
-    name = "media" if protocol == "UDP" else "data"
-    assert frontends[name, "IPv4"] == [f"{IPS[4]}:{FIRST}–{LAST}"]
-    assert frontends["data", "IPv6"] == [f"[{IPS[6]}]:{FIRST}–{LAST}"]
-    assert frontends["own", "IPv4"] == [f"{IPS[4]}:{OWN}"]
-    explain = f"{sys.executable} -m userspace_proxy explain shop/media:{{}} || true"
-    within = testbed.shell(explain.format(FIRST + 7))
-    assert f"{IPS[4]}:{FIRST}–{LAST}/{protocol}, ClusterIP" in within
-    assert f"{IPS[4]}:{OWN}" not in within
-    assert f"{FIRST}–{LAST}" not in testbed.shell(explain.format(OWN))
-
-
 class Life:
     """A Service with a UDP and a TCP range, whose agent is restarted and whose spec is changed."""
 
@@ -239,34 +221,12 @@ def test_in_userspace_a_dead_endpoint_fails_no_connection_to_a_range(life):
     assert sum(port["saved"] for port in ports if port["port"] == "data") > 0
 
 
-@pytest.mark.parametrize("life", ["nftables userspace"], indirect=True)
-def test_a_port_without_a_listener_ejects_no_endpoint(life):
-    life.write()
-    life.testbed.agent.start_until_ready()
-    life.wait_for(LAST, "TCP", ["one", "two"])
-    assert {life.ask(FIRST + 5, "TCP") for _ in range(8)} == {"none"}
-    (port,) = (one for one in life.testbed.agent.status()["ports"] if one["port"] == "data")
-    assert (port["last_minute"]["refused"], port["last_minute"]["cause"]) == (8, None)
-    assert "answers this node" not in life.testbed.agent.log()
-
-
 def test_a_range_without_endpoints_refuses_connections(life):
     life.write(pods=[])
     life.testbed.agent.start_until_ready()
     with pytest.raises(ConnectionRefusedError):
         life.testbed["pod"].dial((IPS[4], LAST))
     assert life.testbed["pod"].udp_refusal((IPS[4], life.udp_port)) == "refused"
-
-
-def test_cleanup_removes_all_rules_of_a_range(life):
-    before = life.testbed.rules()
-    life.write()
-    agent = life.testbed.agent
-    agent.start_until_ready()
-    life.wait_for(LAST, "TCP", ["one", "two"])
-    agent.stop()
-    life.testbed.shell(" ".join(CLEANUP))
-    assert life.testbed.rules() == before
 
 
 @pytest.mark.parametrize(

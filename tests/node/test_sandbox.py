@@ -98,15 +98,6 @@ def test_pods_and_node_reach_every_pod_in_both_families(sandbox, origin, to):
         assert dial(client, "http", url) == to
 
 
-def test_an_outside_clients_service_traffic_arrives_at_the_node(sandbox):
-    node, laptop = sandbox.node, sandbox.outside["laptop"]
-    service = ["10.96.0.10/32", "fd00:10:96::10/128", "203.0.113.5/32"]
-    node.configure(f"address add {address} dev lo" for address in service)
-    with node.serve("the-proxy", tcp=9001):
-        for host in ("10.96.0.10", "[fd00:10:96::10]", "203.0.113.5"):
-            assert dial(laptop, "http", f"http://{host}:9001/") == "the-proxy"
-
-
 @pytest.mark.parametrize("who", ["node", "pod", "laptop"])
 def test_a_dial_to_an_unused_address_fails_with_host_unreachable(sandbox, pod, who):
     client = {"node": sandbox.node, "pod": pod, "laptop": sandbox.outside["laptop"]}[who]
@@ -131,13 +122,6 @@ def test_a_dial_to_an_unused_address_fails_with_host_unreachable(sandbox, pod, w
     assert errors == [str(errno.EHOSTUNREACH)] * attempts
 
 
-def test_a_closed_pod_is_unreachable_from_its_node_immediately(fresh):
-    pod = fresh.add_pod("web")
-    pod.serve(tcp=80)
-    pod.close()
-    assert dial(fresh.node, "tcp", f"{pod.ip}:80").endswith("No route to host")
-
-
 def test_an_outside_client_does_not_reach_pods(sandbox, pod):
     assert "unreachable" in dial(sandbox.outside["laptop"], "tcp", f"{pod.ip}:80")
 
@@ -158,19 +142,6 @@ def test_a_udp_reply_has_the_dialled_address_as_its_source(sandbox, pod, address
     assert dial(sandbox.node, "udp", f"{host}:53", "hi") == "pod-a: hi"
 
 
-@pytest.mark.parametrize("name", MODES)
-def test_a_pod_dropping_traffic_is_silent_until_reset(sandbox, name):
-    pod = sandbox.pods[name]
-    addresses = [f"{pod.ip}:80", f"[{pod.ip6}]:80", f"{pod.ip}:99", f"[{pod.ip6}]:99"]
-    pod.drop_traffic()
-    client = sandbox.pods["pod-d" if name == "pod-c" else "pod-c"]
-    for address in addresses:
-        answer = dial(client, "tcp", "--timeout", "0.2", address)
-        assert answer.endswith("no answer after 0.2 s")
-    pod.pass_traffic()
-    assert dial(sandbox.node, "http", urls(pod)[1]) == name
-
-
 def test_a_stopped_backend_refuses_and_a_paused_backend_hangs(sandbox, pod):
     backend = pod.serve(tcp=8080)
     backend.pause()
@@ -180,15 +151,6 @@ def test_a_stopped_backend_refuses_and_a_paused_backend_hangs(sandbox, pod):
     assert dial(sandbox.node, "http", url) == "pod-a"
     backend.stop()
     assert "refused" in dial(sandbox.node, "http", url)
-
-
-def test_a_second_node_and_its_pods_are_reached(fresh):
-    here, there = fresh.add_pod("here"), fresh.add_node().add_pod("there", "bridge")
-    there.serve(tcp=80)
-    assert str(there.ip) == "10.244.1.130"
-    for client in (here, fresh.node):
-        for url in urls(there):
-            assert dial(client, "http", url) == "there"
 
 
 def test_closing_a_sandbox_ends_all_its_processes():

@@ -34,7 +34,6 @@ from userspace_proxy.steering.socket_lb import (
     HookOptions,
     Hooks,
     remove_abandoned_hooks,
-    remove_hooks,
 )
 from userspace_proxy.steering.socket_lb.desired import COUNTERS, SLOTS
 from userspace_proxy.steering.socket_lb.other_hooks import OWN_PINS
@@ -45,7 +44,6 @@ from userspace_proxy.steering.socket_lb.socket_maps import (
     Ejection,
     EventKind,
     frontend_key,
-    number_key,
 )
 
 pytestmark = [pytest.mark.netns, pytest.mark.needs("connect hooks")]
@@ -240,22 +238,6 @@ def test_an_ejection_for_all_clients_is_prolonged_by_failed_probes(stage: Stage)
     assert hooks.ejected() == {}
 
 
-def test_connection_ends_are_events_while_observed(stage: Stage, server: socket.socket) -> None:
-    hooks = stage.start()
-    hooks.replace({WEB: to(address_of(server))})
-    hooks.observe(True)
-    stage.dial(WEB).close()
-    accepted(server)
-    events: list[EventKind] = []
-    wait_for("it", lambda: events.extend(e.seen.kind for e in hooks.take_events()) or bool(events))
-    assert events == [EventKind.CONNECTION]
-    hooks.observe(False)
-    stage.dial(WEB).close()
-    accepted(server)
-    wait_for("it", lambda: hooks.counts()[NAME, address_of(server)].ended == 2)
-    assert hooks.take_events() == []
-
-
 @pytest.mark.kernel
 def test_a_next_process_takes_over_ids_counters_and_open_connections(
     stage: Stage, server: socket.socket, other: socket.socket
@@ -345,18 +327,6 @@ def test_the_next_start_attaches_the_programs_to_a_new_cgroup(
     below.rmdir()
 
 
-def test_proxies_with_different_names_have_separate_hooks(
-    stage: Stage, server: socket.socket, other: socket.socket
-) -> None:
-    main, canary = stage.start(), stage.start("canary.1")
-    main.replace({WEB: to(address_of(server))})
-    canary.replace({CART: to(address_of(other), name=CART_NAME)})
-    assert (stage.outcome(WEB), stage.outcome(CART)) == (str(WEB.address), str(CART.address))
-    assert remove_hooks("canary.1", stage.names)
-    assert stage.outcome(CART) == "Network is unreachable"
-    assert stage.outcome(WEB) == str(WEB.address)
-
-
 @pytest.mark.kernel
 def test_elements_changed_by_another_program_are_restored(
     stage: Stage, server: socket.socket
@@ -410,20 +380,6 @@ def test_a_change_during_a_counter_read_is_not_a_repair(
     hooks.repair()
     assert hooks.state.repairs == 0
     assert len(hooks.counts()) == 2
-
-
-def test_counters_removed_by_another_program_restart_at_zero(
-    stage: Stage, server: socket.socket
-) -> None:
-    hooks = stage.start()
-    hooks.replace({WEB: to(address_of(server))})
-    stage.dial(WEB).close()
-    with table(stage, "counters") as counters:
-        assert calls.delete(counters, number_key(1))
-    assert hooks.counts() == {}
-    wait_for("the repair", lambda: repairs(hooks) == 1)
-    stage.dial(WEB).close()
-    assert hooks.counts()[NAME, address_of(server)].established == 1
 
 
 def test_hooks_stop_translating_after_their_term_expires(

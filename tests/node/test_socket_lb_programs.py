@@ -586,18 +586,6 @@ def test_connection_events_lost_to_a_full_buffer_are_counted(hooks: SocketLb, no
     assert hooks.counts(number).lost == 2500 - taken
 
 
-def test_consumed_events_free_buffer_space(hooks: SocketLb, node: Net) -> None:
-    hooks.lead(WEB, DEAD)
-    hooks.set(DialSettings(observing=1))
-    taken = 0
-    for _ in range(3):
-        for _ in range(1000):
-            assert dial(node, WEB) == "ECONNREFUSED"
-        taken += sum(event.kind is EventKind.CONNECTION for event in hooks.events())
-    # The buffer has room for 2,048 events.
-    assert taken == 3000
-
-
 def test_another_programs_socket_callbacks_stay_enabled(
     tmp_path: Path, node: Net, server: socket.socket
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import signal
@@ -12,7 +11,7 @@ from textwrap import dedent
 import pytest
 import steering_nodes as nodes
 from steering_contract import CART, DNS, WEB, WEB_6
-from steering_traffic import MANY, TREE
+from steering_traffic import MANY
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import IPFamily
@@ -55,18 +54,6 @@ async def test_a_few_edits_do_not_run_iptables_restore(node, restore, steering, 
     assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
 
 
-async def test_a_failed_restore_keeps_the_old_rules(node, restore, steering):
-    await steering.apply({WEB: 36001})
-    before = nodes.tables(node)
-    restore(works=False)
-    with pytest.raises(SteeringError, match="cannot change the iptables table"):
-        await steering.apply(TREE)
-    assert nodes.tables(node) == before
-    restore(works=True)
-    await steering.apply(TREE)
-    assert len((await steering.render()).splitlines()) == len(TREE)
-
-
 async def test_a_replacement_helper_gets_the_whole_state_after_a_refusal(node, steering, lock_file):
     await steering.apply({WEB: 36001})
     pid = steering.helper_pids[IPFamily.IPV4]
@@ -100,22 +87,6 @@ async def test_a_replacement_helper_completes_an_interrupted_apply(
     assert await steering.repair() == 0
 
 
-async def test_helpers_that_die_repeatedly_are_restarted_with_increasing_delays(
-    node, steering, monkeypatch
-):
-    await steering.apply({WEB: 36001})
-    before = nodes.tables(node)
-    monkeypatch.setattr(
-        "userspace_proxy.steering.iptables.helper_process._ENTRY", "no.such.module:main"
-    )
-    os.kill(steering.helper_pids[IPFamily.IPV4], signal.SIGKILL)
-    with pytest.raises(SteeringError, match="No module named"):
-        await steering.repair()
-    with pytest.raises(SteeringError, match=r"in a row .*the next one is started in"):
-        await steering.repair()
-    assert nodes.tables(node) == before
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_helper_survives_signals_that_end_the_agent(steering, number):
     await steering.apply({WEB: 36001})
@@ -124,21 +95,6 @@ async def test_a_helper_survives_signals_that_end_the_agent(steering, number):
     assert await steering.repair() == 0
     assert steering.helper_pids == before
     await steering.clean_up()
-
-
-async def test_close_ends_the_helpers(steering):
-    await steering.apply({WEB: 36001})
-    (pid,) = steering.helper_pids.values()
-    await steering.close()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
-
-
-async def test_an_ipv6_helper_is_started_only_when_needed(steering):
-    await steering.apply({WEB: 36001})
-    assert set(steering.helper_pids) == {IPFamily.IPV4}
-    await steering.apply({WEB_6: 36001})
-    assert set(steering.helper_pids) == {IPFamily.IPV4, IPFamily.IPV6}
 
 
 async def test_killing_the_agent_ends_its_helper_and_its_rules_are_recovered(node, steering):
@@ -158,19 +114,3 @@ async def test_killing_the_agent_ends_its_helper_and_its_rules_are_recovered(nod
     """)
     assert nodes.run_until_killed(program)
     assert await steering.start() == {WEB: 36001}
-
-
-async def test_rules_stay_while_another_process_holds_the_lock(node, steering, lock_file):
-    await steering.apply({WEB: 36001})
-    pipe = asyncio.subprocess.PIPE
-    holder = await asyncio.create_subprocess_exec(
-        "flock", lock_file, "-c", "echo held; read line", stdin=pipe, stdout=pipe
-    )
-    assert await holder.stdout.readline() == b"held\n"
-    with pytest.raises(SteeringError, match=rf"held by flock \(pid {holder.pid}\)"):
-        await steering.apply(TREE)
-    assert await steering.repair() == 0
-    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
-    await holder.communicate(b"\n")
-    await steering.apply(TREE)
-    assert len((await steering.render()).splitlines()) == len(TREE)

@@ -7,13 +7,13 @@ import socket
 
 import pytest
 import steering_nodes as nodes
-from steering_contract import CART, DNS, REPAIRS, WEB, WEB_6
-from steering_traffic import CANARY, DNS_6, FRONTENDS, NODE, RANGES, in_force, our_routes
+from steering_contract import CART, DNS, WEB, WEB_6
+from steering_traffic import CANARY, DNS_6, FRONTENDS, NODE, RANGES, in_force
 
 from userspace_proxy.dataplane.sockets import open_listening
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import REFUSE, SteeringFacts
-from userspace_proxy.steering.local import LocalSteering, remove_routes
+from userspace_proxy.steering.local import LocalSteering
 
 pytestmark = pytest.mark.netns
 # State of another program: routes like the proxy's, rules, and a table.
@@ -148,38 +148,11 @@ class TestTraffic:
             with pytest.raises(TimeoutError):
                 daemon.recv(99)
 
-    async def test_ipv4_frontends_are_served_when_ipv6_is_disabled(
-        self, steering, listeners, client, node
-    ):
-        node.run("echo 1 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6")
-        await steering.apply(FRONTENDS)
-        listeners(WEB)
-        assert nodes.can_dial(client, *WEB.address)
-        assert steering.unsteered.keys() == {WEB_6, DNS_6}
-        assert "IPv6 is switched off on this node (sysctl -w" in steering.unsteered[WEB_6]
-        await steering.change({CART: 80}, [WEB_6])
-        assert steering.unsteered.keys() == {DNS_6}
-        node.run("echo 0 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6")
-        for _ in range(REPAIRS):
-            await steering.repair()
-        assert steering.unsteered == {}
-        assert "UDP [fd00:96::a]:53 -> :53" in await steering.render()
-
     async def test_a_refused_frontend_refuses_connections_immediately(self, steering, client):
         refused = Frontend(CART.ip, 53, Protocol.UDP)
         await steering.apply({**FRONTENDS, refused: REFUSE})
         assert dial_code(client, *CART.address, timeout_s=REFUSED_S) == errno.ECONNREFUSED
         assert udp_code(client, *refused.address, timeout_s=REFUSED_S) == errno.ECONNREFUSED
-
-    async def test_a_daemon_started_later_is_unreachable_on_a_refused_frontend(
-        self, steering, client, node
-    ):
-        await steering.apply({Frontend(WEB.ip, 2224, WEB.protocol): REFUSE})
-        with nodes.tcp_server(node, 2224):
-            await steering.repair()
-            assert nodes.can_dial(client, nodes.NODE_IP, 2224)
-            assert not answers(client, WEB.ip, 2224)
-        assert await steering.repair() == 0
 
     async def test_open_connections_outlive_their_frontend(self, steering, listeners, client):
         await steering.apply(FRONTENDS)
@@ -241,19 +214,6 @@ class TestTraffic:
         await steering.clean_up()
         await steering.close()
 
-    async def test_the_routes_of_every_proxy_can_be_removed(self, make, node):
-        before = in_force(node)
-        for facts in (NODE, CANARY):
-            steering = make(facts)
-            await steering.apply(FRONTENDS)
-            await steering.close()
-        remove_routes()
-        left = in_force(node)
-        node.run("nft delete table inet userspace-proxy/local || true")
-        node.run("nft delete table inet userspace-proxy/local-canary || true")
-        assert in_force(node) == before
-        assert "proto 117" not in left
-
 
 @pytest.mark.parametrize("make", [GUARDS["nftables"]], ids=["nftables"])
 async def test_fragmented_datagrams_arrive(cluster, steering, listeners):
@@ -265,31 +225,9 @@ async def test_fragmented_datagrams_arrive(cluster, steering, listeners):
             assert len(server.recv(6000)) == 5000
 
 
-async def test_the_nodes_own_address_is_not_routed_or_guarded(node, daemons):
-    steering = LocalSteering(NODE)
-    await steering.apply({WEB: 80})
-    assert not answers(node, WEB.ip, 2222)
-    node.run(f"ip address add {WEB.ip}/32 dev pod0")
-    await steering.repair()
-    assert nodes.can_dial(node, WEB.ip, 2222)
-    assert our_routes(node) == ""
-    node.run(f"ip address del {WEB.ip}/32 dev pod0")
-    assert await steering.repair() > 0
-    assert not answers(node, WEB.ip, 2222)
-    assert "10.96.7.1" in our_routes(node)
-    await steering.clean_up()
-    await steering.close()
-
-
 @pytest.mark.parametrize(
     ("chain", "said"),
     [
-        pytest.param(
-            "type filter hook prerouting priority raw; ip daddr 10.96.7.1 drop",
-            "(prerouting, priority -300) drops packets to it; "
-            "accept them in that chain, or delete what drops them",
-            id="drops",
-        ),
         pytest.param(
             "type filter hook input priority 0; tcp dport 80 drop",
             "(input, priority 0) drops packets to it; "

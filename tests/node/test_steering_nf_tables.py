@@ -7,7 +7,6 @@ from textwrap import dedent
 
 import pytest
 import steering_nodes as nodes
-from foreign_sets import add_foreign_set
 
 from tests.node.testbed import as_older_nft_prints
 from userspace_proxy.kernel.nf_tables import (
@@ -18,7 +17,7 @@ from userspace_proxy.kernel.nf_tables import (
 )
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables import writer as w
-from userspace_proxy.kernel.nf_tables.nft_table import NftTable, TableWatch
+from userspace_proxy.kernel.nf_tables.nft_table import NftTable
 
 pytestmark = pytest.mark.netns
 KEY = x.joined(x.IPV4_ADDR, x.INET_PROTO, x.INET_SERVICE)
@@ -41,12 +40,6 @@ def node():
 def ruleset(node):
     with Ruleset() as ruleset:
         yield ruleset
-
-
-@pytest.fixture
-def watch(ruleset):
-    with closing(TableWatch(ruleset, "userspace-proxy")) as watch:
-        yield watch
 
 
 def table_with_map() -> TableWriter:
@@ -196,73 +189,6 @@ def test_a_table_is_read_back_and_differs_after_any_change(node):
             table.read()
             assert table.read_definitions() != before
             before = table.read_definitions()
-
-
-def test_a_set_that_other_libraries_cannot_parse_prevents_no_change(node, ruleset):
-    add_foreign_set()
-    ruleset.commit(table_with_map().messages)
-    assert list_tables() == ["other", "ours"]
-    with closing(NftTable("ours")) as table:
-        table.remove()
-    assert list_tables() == ["other"]
-
-
-def test_own_changes_and_changes_of_other_tables_do_not_affect_the_table(node, ruleset, watch):
-    table = TableWriter("userspace-proxy")
-    table.create()
-    with watch.own_change(ruleset.port):
-        node.run("nft add table inet other")
-        ruleset.commit(table.messages)
-        node.run("nft add table ip userspace-proxy")
-    assert not watch.is_affected()
-    node.run("nft delete table inet other; nft delete table ip userspace-proxy")
-    with watch.own_change(ruleset.port):
-        ruleset.commit(table.messages)
-    assert not watch.is_affected()
-    node.run("nft add chain inet userspace-proxy more")
-    assert watch.is_affected()
-    watch.settle()
-    assert not watch.is_affected()
-
-
-@pytest.mark.parametrize("is_before", [True, False])
-def test_a_foreign_change_during_an_own_change_affects_the_table(node, ruleset, watch, is_before):
-    table = TableWriter("userspace-proxy")
-    table.create()
-    with watch.own_change(ruleset.port):
-        if not is_before:
-            ruleset.commit(table.messages)
-        node.run("nft 'add table inet userspace-proxy; add chain inet userspace-proxy more'")
-        if is_before:
-            ruleset.commit(table.messages)
-    assert watch.is_affected()
-
-
-def test_other_changes_by_the_same_socket_are_noticed(ruleset, watch):
-    """Another process with a copy of the socket may have made them."""
-    table = TableWriter("userspace-proxy")
-    table.create()
-    ruleset.commit(table.messages)
-    assert watch.is_affected()
-
-
-def test_the_table_counts_as_affected_while_transaction_events_are_outstanding(
-    ruleset, watch, monkeypatch
-):
-    newest = ruleset.generation()
-    monkeypatch.setattr(ruleset, "generation", lambda: newest + 1)
-    assert watch.is_affected()
-    monkeypatch.undo()
-    assert not watch.is_affected()
-
-
-def test_the_table_counts_as_affected_after_lost_events(node, watch):
-    node.run("""
-        nft 'add table ip other; add set ip other many { type mark; }'
-        (echo 'add element ip other many {'; seq -s, 1 10000; echo '}') | nft -f -""")
-    assert watch.is_affected()
-    watch.settle()
-    assert not watch.is_affected()
 
 
 def test_tables_of_one_family_are_listed(node):

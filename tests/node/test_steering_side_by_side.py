@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 
@@ -11,7 +10,6 @@ import pytest
 import steering_nodes as nodes
 from steering_contract import CART, DNS, OUTSIDE, WEB, WEB_6, AtomicSteeringContract
 
-from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.model import Frontend
 from userspace_proxy.steering import (
     REFUSE,
@@ -19,7 +17,6 @@ from userspace_proxy.steering import (
     SteeringFacts,
     make_steering,
 )
-from userspace_proxy.steering.names import STEERING_TABLES
 
 pytestmark = [pytest.mark.long, pytest.mark.netns]
 STABLE = SteeringFacts(refuse_port=35999, proxy_ports=(36000, 36999))
@@ -144,16 +141,6 @@ async def test_each_proxy_repairs_only_its_own_drift(node, stable, make, command
     assert (await canary.repair(), await stable.repair()) == (0, 0)
 
 
-async def test_all_proxies_with_rules_are_listed_by_label(node, kind, stable, make):
-    canary, long = await make(CANARY), await make(LONG)
-    await canary.apply({WEB: 36001})
-    await long.apply({WEB_6: 36002})
-    labels = STEERING_TABLES.labels_here() if kind == "nftables" else await stable.labels()
-    assert labels[0] == ""
-    assert labels[2] == "canary"
-    assert labels[1].startswith("a-name~")
-
-
 @pytest.fixture
 async def cleanup(node):
     """Run the command ``cleanup``; return its exit status and the last line of its output."""
@@ -178,47 +165,3 @@ async def test_cleanup_removes_the_rules_of_every_proxy(node, make, cleanup):
         await (await make(facts)).apply({WEB: 36001, WEB_6: 36002})
     assert (await cleanup())[0] == 0
     assert rules(node) == empty
-
-
-async def test_cleanup_removes_nothing_while_a_proxy_runs(node, stable, make, cleanup):
-    await (await make(CANARY)).apply({WEB: 36001})
-    before = rules(node)
-    lock = NodeLock("canary")
-    lock.take()
-    assert await cleanup() == (
-        1,
-        f"error: cannot clean up: userspace-proxy of the name canary (pid {os.getpid()}) "
-        "steers this node and would restore its rules "
-        "(stop it: it removes its rules when it stops)",
-    )
-    lock.release()
-    assert rules(node) == before
-
-
-@pytest.fixture
-def cluster(lock_file):
-    """A node with a route to Services; the test's thread is in its namespace."""
-    nodes.need_namespaces()
-    cluster = nodes.Cluster()
-    with cluster.node:
-        yield cluster.node
-    cluster.close()
-
-
-async def test_a_udp_client_of_the_other_proxy_keeps_its_conntrack_entry(cluster, kind):
-    stable, canary = (make_steering(kind, facts) for facts in (STABLE, CANARY))
-    old, new = nodes.UdpServer(cluster, 36102), nodes.UdpServer(cluster, 36002)
-    client = cluster.udp()
-    client.connect(DNS.address)
-    await stable.apply({DNS: 36102})
-    assert nodes.exchange(client, old)
-    await canary.apply({DNS: 36002})
-    assert nodes.exchange(client, new)
-    client.send(b"before")
-    await stable.apply({})
-    assert new.answer(b"after") == b"before"
-    assert client.recv(2048) == b"after"
-    for opened in (client, old, new):
-        opened.close()
-    for steering in (stable, canary):
-        await steering.close()

@@ -22,7 +22,7 @@ from steering_traffic import (
 )
 
 from userspace_proxy.model import Frontend
-from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
+from userspace_proxy.steering import REFUSE, Steering, make_steering
 
 pytestmark = pytest.mark.netns
 FLUSH = {
@@ -212,16 +212,6 @@ async def test_a_udp_client_with_a_fixed_port_survives_a_restart_of_the_proxy(
         assert nodes.exchange(asker, dns)
         assert nodes.exchange(local, dns)
         await successor.close()
-
-
-async def test_a_refuse_port_of_an_earlier_run_is_not_a_proxy_port(node, kind, steering):
-    await steering.apply({WEB: 36001, CART: REFUSE})
-    await steering.close()
-    successor: Steering = make_steering(kind, SteeringFacts(refuse_port=35888))
-    assert await successor.start() == {WEB: 36001, CART: 0}
-    await successor.apply({WEB: 36001, CART: REFUSE})
-    assert "35999" not in nodes.tables(node) + nodes.ruleset(node)
-    await successor.close()
 
 
 async def test_a_udp_client_is_served_again_after_a_rule_flush(cluster, kind, steering, dns):

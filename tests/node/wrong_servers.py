@@ -1,6 +1,6 @@
 """The servers, filters and links behind ``wrong_services``: a pod's behaviour on each port.
 
-Mistake ──target──▶ port of "pod" ──▶ hangs, resets, ends, filters, answers from elsewhere
+Mistake ──target──▶ port of "pod" ──▶ hangs, loses requests, filters
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from collections.abc import Callable
 from tests.node.clients import DEADLINE_S, Sockets
 from tests.node.testbed import Testbed
 
-SERVING, CLOSED, HANGING, LATE_CLOSING = 80, 8080, 9100, 9102
-LOCAL_ONLY, OTHER_SOURCE, ONE_WAY = 9103, 9106, 9108
-RESETTING_SOME, ANSWERING_SOME, HANGING_SOME, CUTTING_SOME = 9109, 9111, 9112, 9113
-BLOCKED_HERE, ANSWERING_EMPTY, ANSWERING_LATE = range(9114, 9117)
+SERVING, CLOSED, HANGING, LOCAL_ONLY = 80, 8080, 9100, 9103
+ANSWERING_SOME, HANGING_SOME, BLOCKED_HERE = 9111, 9112, 9114
 """Ports of the pod "pod"."""
 LINK, ABSENT = "eth9", "10.99.0.77"
 """A link of the node without hosts, and an address in its network."""
@@ -26,7 +24,6 @@ UNROUTED = "10.98.0.5"
 RESET = struct.pack("ii", True, 0)
 """A value of SO_LINGER: the close sends a RST."""
 _TURN_S = 0.2
-_LATE_S = 4.0
 
 
 class WrongServers:
@@ -42,20 +39,9 @@ class WrongServers:
         # The kernel accepts clients, up to the backlog, and no program reads.
         self._listen(HANGING)
         self._listen(LOCAL_ONLY, "127.0.0.1")
-        self._serve(self._listen(LATE_CLOSING), _read_to_the_end)
-        self._serve(self._listen(ONE_WAY), _read_to_the_end)
-        self._serve(self._listen(RESETTING_SOME), _answer_every_other(_reset))
-        self._serve(self._listen(HANGING_SOME), _answer_every_other(_read_to_the_end))
-        self._serve(self._listen(CUTTING_SOME), _answer_every_other(_begin_and_reset))
+        self._serve(self._listen(HANGING_SOME), _answer_every_other())
         lossy = self._udp(ANSWERING_SOME)
         self._repeat(lossy, _answer_every_fourth(lossy))
-        late = self._udp(ANSWERING_LATE)
-        self._repeat(late, lambda: self._answer_late(late))
-        empty = self._udp(ANSWERING_EMPTY)
-        self._repeat(empty, lambda: empty.sendto(b"", empty.recvfrom(4096)[1]))
-        asked = self._udp(OTHER_SOURCE)
-        other = self._udp(OTHER_SOURCE + 100)
-        self._repeat(asked, lambda: other.sendto(*asked.recvfrom(4096)))
         testbed.shell(_NODE)
 
     def close(self) -> None:
@@ -73,12 +59,6 @@ class WrongServers:
         server = self._stack.enter_context(self._sockets.udp())
         server.bind((self._ip, port))
         return server
-
-    def _answer_late(self, server: socket.socket) -> None:
-        timer = threading.Timer(_LATE_S, server.sendto, server.recvfrom(4096))
-        # The timer's thread has ended before the socket is closed.
-        self._stack.callback(timer.join)
-        timer.start()
 
     def _serve(self, server: socket.socket, handle: Callable[[socket.socket], None]) -> None:
         def accept() -> None:
@@ -114,20 +94,6 @@ _NODE = (
 )
 
 
-def _reset(accepted: socket.socket) -> None:
-    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-
-
-def _begin_and_reset(accepted: socket.socket) -> None:
-    accepted.sendall(b"HTTP/1.0 200 OK\r\nContent-Le")
-    _reset(accepted)
-
-
-def _read_to_the_end(accepted: socket.socket) -> None:
-    while accepted.recv(4096):
-        pass
-
-
 def _answer_every_fourth(server: socket.socket) -> Callable[[], None]:
     turns = itertools.cycle((False, False, False, True))
 
@@ -139,9 +105,7 @@ def _answer_every_fourth(server: socket.socket) -> Callable[[], None]:
     return answer
 
 
-def _answer_every_other(
-    instead: Callable[[socket.socket], None],
-) -> Callable[[socket.socket], None]:
+def _answer_every_other() -> Callable[[socket.socket], None]:
     turns = itertools.cycle((False, True))
 
     def handle(accepted: socket.socket) -> None:
@@ -149,6 +113,7 @@ def _answer_every_other(
         if next(turns):
             accepted.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
         else:
-            instead(accepted)
+            while accepted.recv(4096):
+                pass
 
     return handle

@@ -7,10 +7,10 @@ from dataclasses import replace
 from random import Random
 
 from ..plan import Event
-from .drawing_outside import IN_FORCE_S, client_of, slice_of
+from .drawing_outside import IN_FORCE_S
 from .plan import DELETE, NODE_IP, OTHER_PODS, OWN_PODS, PUT, Object, Plan
 from .readings import HOLD, cluster_ips
-from .shapes import TARGETS
+from .shapes import TARGETS, client_of, slice_of
 
 HOLDS = 0.05
 """The share of plans with such Services."""

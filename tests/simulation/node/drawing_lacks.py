@@ -8,17 +8,16 @@ from random import Random
 
 from ..plan import Event
 from .plan import (
-    CLIENT,
     FIRST_PROXY_PORT,
-    NODE,
+    NODE_IP,
     OTHER_PODS,
-    OTHERS,
     OWN_PODS,
     PUT,
     SHORT,
     TAKE,
     Object,
 )
+from .shapes import client_of, endpoint
 
 LACKING = 0.3
 """The share of plans with such a lack."""
@@ -57,7 +56,7 @@ def what_lacks(
             call, error = rng.choice(_CALLS)
             yield Event(at - 0.01, SHORT, (call, error, rng.choice([0, 0, 1, 2]), seconds))
         for _ in range(2):
-            yield _client(rng, item, at + 0.1 + 2 * seconds * rng.random())
+            yield client_of(rng, item, at + 0.1 + 2 * seconds * rng.random(), NODE_IP)
 
 
 def _ports(rng: Random, item: Object) -> Iterator[tuple[int, bool]]:
@@ -125,23 +124,4 @@ def bursts(rng: Random, objects: Sequence[Object], calm_at: float) -> Iterator[E
         at = round(calm_at * rng.random(), 4)
         for item in slices:
             ips = rng.sample(OWN_PODS + OTHER_PODS, rng.choice([4, 6, 8]))
-            endpoints = [
-                {
-                    "addresses": [ip],
-                    "nodeName": NODE if ip in OWN_PODS else OTHERS[0],
-                    "conditions": {},
-                }
-                for ip in ips
-            ]
-            yield Event(at, PUT, ({**item, "endpoints": endpoints},))
-
-
-def _client(rng: Random, item: Object, at: float) -> Event:
-    spec = item["spec"]
-    port = rng.choice(spec["ports"])
-    ip, number = spec["clusterIP"], port["port"]
-    if port.get("nodePort") and rng.random() < 0.7:
-        ip, number = "10.1.0.1", port["nodePort"]
-    return Event(
-        at, CLIENT, (rng.choice(["10.3.0.1", "10.2.1.77"]), (ip, number, port["protocol"]), 0.0)
-    )
+            yield Event(at, PUT, ({**item, "endpoints": [endpoint(ip) for ip in ips]},))

@@ -16,12 +16,8 @@ from .plan import (
     DELETE,
     DRIFT,
     LOOPBACK_IP,
-    NODE,
     NODE_IP,
     OTHER_NODE_IP,
-    OTHER_PODS,
-    OTHERS,
-    OWN_PODS,
     PUT,
     RANGE,
     REFUSE,
@@ -29,6 +25,7 @@ from .plan import (
     TAKE,
     Object,
 )
+from .shapes import DIALLERS, client_of, slice_of
 
 OUTSIDE = 0.25
 """The share of plans with such a change."""
@@ -38,8 +35,6 @@ _ADDRESSES = (
     (LOOPBACK_IP, OTHER_NODE_IP),
     (LOOPBACK_IP, NODE_IP),
 )
-_CLIENTS = ("10.3.0.1", "10.3.0.2", "10.2.1.77", NODE_IP, OTHER_NODE_IP)
-_TARGETS = {"http": 8080, "admin": 8081, "dns": 5353}
 # The time until a deleted Service is created again.
 _AWAY_S = 0.6
 # The time within which a change of rules by another program is detected.
@@ -96,7 +91,7 @@ def _burst(rng: Random, item: Object, at: float) -> Iterator[Event]:
     port = rng.choice(item["spec"]["ports"])
     for _ in range(rng.choice([6, 12])):
         dialled = (item["spec"]["clusterIP"], port["port"], port["protocol"])
-        yield Event(at + 0.0002 * rng.random(), CLIENT, (rng.choice(_CLIENTS), dialled, 0.0))
+        yield Event(at + 0.0002 * rng.random(), CLIENT, (rng.choice(DIALLERS), dialled, 0.0))
 
 
 def _drifts(rng: Random, item: Object, at: float) -> Iterator[Event]:
@@ -129,32 +124,6 @@ def merge_in_crash(apart: Object, at: float) -> Iterator[Event]:
     yield Event(at + 0.005, PUT, ({**apart, "spec": spec},))
 
 
-def slice_of(item: Object, ips: Sequence[str] = (OWN_PODS[0], OTHER_PODS[0])) -> Object:
-    """Return a Service's first slice, by default with a local and a remote endpoint."""
-    name = item["metadata"]["name"]
-    return {
-        "kind": "EndpointSlice",
-        "addressType": "IPv4",
-        "metadata": {
-            "namespace": item["metadata"]["namespace"],
-            "name": f"{name}-0",
-            "labels": {"kubernetes.io/service-name": name},
-        },
-        "ports": [
-            {"name": port["name"], "port": _TARGETS[port["name"]], "protocol": port["protocol"]}
-            for port in item["spec"]["ports"]
-        ],
-        "endpoints": [
-            {
-                "addresses": [ip],
-                "nodeName": NODE if ip in OWN_PODS else OTHERS[0],
-                "conditions": {},
-            }
-            for ip in ips
-        ],
-    }
-
-
 def _last(rng: Random, item: Object, at: float) -> Iterator[Event]:
     """Let a Service lack ports at the end of a run: no later change triggers another round."""
     item = with_health_check(item)
@@ -164,13 +133,3 @@ def _last(rng: Random, item: Object, at: float) -> Iterator[Event]:
         if rng.random() < 0.7:
             yield Event(at - 0.01, TAKE, (number, is_tcp, 1.0))
     yield Event(at, PUT, (item,))
-
-
-def client_of(rng: Random, item: Object, at: float, node_ip: str) -> Event:
-    """Return a client of a Service, possibly of one of its node ports."""
-    spec = item["spec"]
-    port = rng.choice(spec["ports"])
-    ip, number = spec["clusterIP"], port["port"]
-    if port.get("nodePort") and rng.random() < 0.7:
-        ip, number = node_ip, port["nodePort"]
-    return Event(at, CLIENT, (rng.choice(_CLIENTS), (ip, number, port["protocol"]), 0.0))

@@ -11,7 +11,7 @@ from random import Random
 
 from ..plan import Event
 from .drawing_lacks import with_health_check
-from .drawing_outside import IN_FORCE_S, slice_of
+from .drawing_outside import IN_FORCE_S
 from .plan import (
     ADDRESSES,
     CLIENT,
@@ -26,6 +26,7 @@ from .plan import (
     Object,
     Plan,
 )
+from .shapes import slice_of
 
 OWED = 0.04
 """The share of plans that end like that."""

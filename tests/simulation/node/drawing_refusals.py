@@ -10,7 +10,7 @@ from dataclasses import replace
 from random import Random
 
 from ..plan import Event
-from .drawing_outside import IN_FORCE_S, slice_of
+from .drawing_outside import IN_FORCE_S
 from .objects import node_object
 from .plan import (
     API,
@@ -26,6 +26,7 @@ from .plan import (
     Plan,
 )
 from .readings import LEAVES
+from .shapes import slice_of
 
 REFUSALS = 0.06
 """The share of plans with refused rules."""

@@ -12,7 +12,7 @@ from random import Random
 
 from ..plan import Event
 from .drawing_lacks import with_health_check
-from .drawing_outside import IN_FORCE_S, client_of, merge_in_crash, slice_of
+from .drawing_outside import IN_FORCE_S, merge_in_crash
 from .lacks import FILTER
 from .plan import (
     ADDRESSES,
@@ -36,6 +36,7 @@ from .plan import (
     ZONE,
     Object,
 )
+from .shapes import client_of, slice_of
 
 RESTARTS = 0.25
 """The share of plans with such restarts."""

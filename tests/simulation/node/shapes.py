@@ -7,11 +7,12 @@ from random import Random
 from typing import Any
 
 from ..plan import Event
-from .plan import CLIENT, NODE, NODE_IP, OTHER_PODS, OTHERS, OWN_PODS, PUT, Object
+from .plan import CLIENT, NODE, NODE_IP, OTHER_NODE_IP, OTHER_PODS, OTHERS, OWN_PODS, PUT, Object
 from .readings import LABEL_SERVICE, cluster_ips, name_of
 
 PODS = OWN_PODS + OTHER_PODS
 CLIENTS = ("10.3.0.1", "10.3.9.2", "10.2.1.77", NODE_IP)
+DIALLERS = ("10.3.0.1", "10.3.0.2", "10.2.1.77", NODE_IP, OTHER_NODE_IP)
 TARGETS = {"http": 8080, "admin": 8081, "dns": 5353}
 # The time after which a change is applied: a client that dials then has one possible outcome.
 _IN_FORCE_S = 2.1
@@ -85,33 +86,10 @@ class Shape:
         return self.having({"kind": "Service", "metadata": metadata, "spec": spec}, **changes)
 
     def slice(
-        self,
-        number: int,
-        endpoints: Sequence[Object],
-        *,
-        of: Object | None = None,
-        annotations: Mapping[str, str] | None = None,
-        labels: Mapping[str, str] | None = None,
-        targets: Mapping[str, int] = TARGETS,
+        self, number: int, endpoints: Sequence[Object], *, of: Object | None = None, **more: Any
     ) -> Object:
         """Return a slice of the Service."""
-        of = self.item if of is None else of
-        metadata = of["metadata"]
-        return {
-            "kind": "EndpointSlice",
-            "addressType": "IPv4",
-            "metadata": {
-                "namespace": metadata["namespace"],
-                "name": f"{metadata['name']}-{number}",
-                "labels": {LABEL_SERVICE: metadata["name"], **(labels or {})},
-                "annotations": dict(annotations or {}),
-            },
-            "ports": [
-                {**({"name": name_of(port)} if name_of(port) else {}), **_number(port, targets)}
-                for port in of["spec"]["ports"]
-            ],
-            "endpoints": list(endpoints),
-        }
+        return _slice(self.item if of is None else of, number, endpoints, **more)
 
     def endpoints(self, count: int, ips: Sequence[str] = PODS) -> list[Object]:
         return [endpoint(ip) for ip in self.rng.sample(ips, count)]
@@ -146,6 +124,48 @@ def conditions(rng: Random) -> Object:
         [(False, False, False), (False, True, True), (False, False, True), (True, True, True)]
     )
     return {"ready": ready, "serving": serving, "terminating": terminating}
+
+
+def slice_of(item: Object, ips: Sequence[str] = (OWN_PODS[0], OTHER_PODS[0])) -> Object:
+    """Return a Service's first slice, by default with a local and a remote endpoint."""
+    return _slice(item, 0, [endpoint(ip) for ip in ips])
+
+
+def _slice(
+    of: Object,
+    number: int,
+    endpoints: Sequence[Object],
+    *,
+    annotations: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    targets: Mapping[str, int] = TARGETS,
+) -> Object:
+    metadata = of["metadata"]
+    return {
+        "kind": "EndpointSlice",
+        "addressType": "IPv4",
+        "metadata": {
+            "namespace": metadata["namespace"],
+            "name": f"{metadata['name']}-{number}",
+            "labels": {LABEL_SERVICE: metadata["name"], **(labels or {})},
+            "annotations": dict(annotations or {}),
+        },
+        "ports": [
+            {**({"name": name_of(port)} if name_of(port) else {}), **_number(port, targets)}
+            for port in of["spec"]["ports"]
+        ],
+        "endpoints": list(endpoints),
+    }
+
+
+def client_of(rng: Random, item: Object, at: float, node_ip: str) -> Event:
+    """Return a client of a Service, possibly of one of its node ports."""
+    spec = item["spec"]
+    port = rng.choice(spec["ports"])
+    ip, number = spec["clusterIP"], port["port"]
+    if port.get("nodePort") and rng.random() < 0.7:
+        ip, number = node_ip, port["nodePort"]
+    return Event(at, CLIENT, (rng.choice(DIALLERS), (ip, number, port["protocol"]), 0.0))
 
 
 def _number(port: Any, targets: Mapping[str, int]) -> Object:

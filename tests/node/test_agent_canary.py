@@ -1,4 +1,4 @@
-"""Flags for node ports, external IPs, proxy ports and canaries."""
+"""A canary serves its Services beside another agent."""
 
 import contextlib
 import json
@@ -13,18 +13,7 @@ from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
-NODE_PORT = 30080
-WEB = Service(
-    "web",
-    "10.96.0.10",
-    more={
-        "type": "NodePort",
-        "ports": [{"port": 80, "nodePort": NODE_PORT}],
-        "externalIPs": ["203.0.113.9"],
-    },
-)
-CART = Service("cart", "10.96.0.20")
-NODE_IP, OTHER_IP = "192.0.2.1", "192.0.2.77"
+WEB, CART = Service("web", "10.96.0.10"), Service("cart", "10.96.0.20")
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +25,10 @@ def testbed(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def running(testbed, *flags, services=(WEB,)):
-    """Run the agent with these flags during the block."""
-    testbed.agent.flags = ("--workers=1", "--drain-timeout=0s", *flags)
-    testbed.serve(*(with_endpoints(service, [testbed.ip("one")]) for service in services))
+def running(testbed):
+    """Run the agent during the block."""
+    testbed.agent.flags = ("--workers=1", "--drain-timeout=0s")
+    testbed.serve(with_endpoints(WEB, [testbed.ip("one")]))
     try:
         yield
     finally:
@@ -55,19 +44,6 @@ def who(testbed, client, ip, port):
             return http_get(sock, (ip, port), "/")[1].strip()
         except OSError as exc:
             return type(exc).__name__
-
-
-def test_node_ports_follow_changes_of_the_nodes_addresses(testbed):
-    testbed.shell(f"ip address add {OTHER_IP}/32 dev lo; ip address del {OTHER_IP}/32 dev lo")
-    with running(testbed):
-        assert who(testbed, "node-1", "127.0.0.1", NODE_PORT) == "one"
-        testbed.shell(f"ip address add {OTHER_IP}/32 dev lo")
-        wait_for("the address", lambda: who(testbed, "pod", OTHER_IP, NODE_PORT) == "one")
-        assert f"{OTHER_IP}:{NODE_PORT}" in testbed.agent.frontends("web")
-        testbed.shell(f"ip address del {OTHER_IP}/32 dev lo")
-        gone = f"{OTHER_IP}:{NODE_PORT}"
-        wait_for("its end", lambda: gone not in testbed.agent.frontends("web"))
-        wait_for("the end of its rules", lambda: OTHER_IP not in testbed.rules())
 
 
 @pytest.mark.long
