@@ -461,7 +461,7 @@ def comes_and_goes(case: Case) -> PortVerdict | None:
 
 
 def answers_are_late(case: Case) -> PortVerdict | None:
-    """Report that connections were saved late, or that this proxy closed idle ones."""
+    """Report that connections were saved only after a wait, or that this proxy closed idle ones."""
     late = many_saved_late(case.port) or many_idle(case.port)
     return None if late is None else _failed_lately(case.port, *_now(case.port), late)
 

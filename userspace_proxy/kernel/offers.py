@@ -1,7 +1,8 @@
 """Finds the features of this kernel by trying them (``trials``), never by its version.
 
-    a process tries them once, before it chooses anything, and passes the result on: steering, auto,
-    the kernel path, client addresses, check, status and page depend on it
+Each process tries the features once, before it makes any choice, and passes the result on. The
+steering modes (including ``auto``), the kernel path, client addresses, the commands ``check`` and
+``status``, and the status page use that result.
 
 A feature that can't be tried for lack of permission isn't reported as missing.
 """

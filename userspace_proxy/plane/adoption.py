@@ -220,7 +220,7 @@ class PreviousWorkers:
         return len(self._workers)
 
     def _dismiss(self, order: Drain | End) -> None:
-        """Send all workers a last order, and close the connections to all but late workers."""
+        """Send all workers their last order; close all but the connections to late workers."""
         for worker in tuple(self._workers):
             worker.dismiss(order)
         late = [worker for worker in self._workers if not worker.handed_over.done()]

@@ -207,7 +207,7 @@ def usable_endpoints(
 def _choose(
     endpoints: Collection[_Packed], unusable_reason: _UnusableReason | None = None
 ) -> tuple[SocketAddress, ...]:
-    """Return the ready endpoints for this node, or if there are none, terminating endpoints."""
+    """Return the usable ready endpoints or, if there are none, terminating endpoints that serve."""
     ready = [a for _, a, e in endpoints if e.ready and not (unusable_reason and unusable_reason(e))]
     return tuple(ready or [a for _, a, e in endpoints if e.serving and e.terminating])
 

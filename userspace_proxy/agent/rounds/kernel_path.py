@@ -62,10 +62,10 @@ def _affinity(plan: PortPlan, timeout_s: int) -> Affinity:
 # Cached, because all frontends of a port range have equal choices and the same distance.
 @functools.lru_cache(maxsize=256)
 def _moved(choices: tuple[EndpointChoice, ...], by: int) -> tuple[EndpointChoice, ...]:
-    """Return the choices of a port range, with endpoints' ports for the first port of the range.
+    """Return the choices with every endpoint port shifted, as the first port of a range needs.
 
     Args:
-        by: The distance from the Service port to the first port.
+        by: The range's first port minus the Service port's number.
     """
     return tuple(
         EndpointChoice(tuple([SocketAddress(ip, port + by) for ip, port in endpoints]), networks)

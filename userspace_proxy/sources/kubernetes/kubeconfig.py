@@ -323,7 +323,16 @@ class _Merged:
         return "", None
 
     def find(self, list_: str, name: str, named_by: tuple[_Part, str] | None, flag: str) -> _Part:
-        """Return the entry with a name; the other arguments describe where the name comes from."""
+        """Return the entry called ``name`` of a list such as ``contexts``.
+
+        Args:
+            named_by: The entry and the field that contain the name; None if only a flag can.
+            flag: The flag that selects an entry, with its value, for messages; ``--context=`` if it
+                wasn't given.
+
+        Raises:
+            SourceError: No entry has this name.
+        """
         if (found := self._found[list_].get(name)) is not None:
             return found
         if named_by is None or flag.partition("=")[2]:

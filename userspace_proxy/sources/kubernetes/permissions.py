@@ -23,7 +23,7 @@ from .resources import SERVICES, Resource, ResourceCache, resources_of, this_nod
 
 @dataclass(frozen=True, slots=True)
 class ServerReport:
-    """The result of a check."""
+    """The result of checking an API server with :func:`ask_server`."""
 
     url: str
     problems: tuple[str, ...] = ()

@@ -255,7 +255,7 @@ class LegacyProgrammer(NatProgrammer):
             self._note_led((self._applied or {}).items())
 
     def _refuse_ports_in_force(self) -> set[int]:
-        """Return the refuse ports in the kernel's rules: an earlier run may have used another."""
+        """Return the refuse ports in the kernel's rules; an earlier run may have used others."""
         chains = self._filter.read()
         lines = (line for chain in GUARDS.values() for line in chains.get(chain, ()))
         ports = (read_refuse_port(line, is_ipv6=self._version == 6) for line in lines)
