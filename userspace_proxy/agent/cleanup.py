@@ -133,7 +133,7 @@ async def _clean_up(part: Steering | ReplyRouting) -> bool | None:
 
 
 def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> bool:
-    """Restore conntrack's timeout if a killed process left it raised; return whether it was.
+    """Restore conntrack's timeout if a killed process left it raised; return whether restored.
 
     That process recorded the previous value in its state file.
     """

@@ -156,7 +156,8 @@ async def _make_way(
     """Ask the running proxy to hand over; None if no take-over is requested, or no proxy runs."""
     if not settings.take_over or settings.steering == "none":
         return None
-    # Run the checks that are possible before the running proxy hands over the node.
+    # Check as much as possible before asking the running proxy to hand over the node, so that it
+    # keeps serving if a check fails.
     for check in start_checks(settings, options, source, kernel, relieves=True).values():
         check()
     if not settings.manifests:

@@ -124,7 +124,7 @@ class HealthCheckPorts:
             await runner.cleanup()
         self._reserve.close()
         # aiohttp keeps the last thousand handlers (lru_cache in web_app), with everything that they
-        # refer to.
+        # refer to, so drop the reference to the callback.
         self._is_healthy = bool
 
     def _assign(

@@ -162,7 +162,8 @@ _TO_PRIVILEGED = "-m socket --transparent --nowildcard"
 # The match for packets after the SYN. It isn't "! --syn", which would also admit a SYN with FIN or
 # RST, and rely on the kernel's own stack to drop it.
 _LATER_PACKETS = "-p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT"
-# Edits that are accepted only if the kernel and iptables can look up sockets.
+# iptables-restore lines that are accepted only if both the kernel and iptables support the socket
+# match.
 SOCKET_CHECK = (f":{TCP} - [0:0]", f"-A {TCP} -p tcp {_TO_PRIVILEGED} -j ACCEPT")
 
 
