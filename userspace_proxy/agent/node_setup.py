@@ -232,10 +232,10 @@ async def remove_steering(steering: Steering) -> bool:
         try:
             await steering.clean_up()
         except UserspaceProxyError as exc:
-            _log.warning("cannot clean up steering: %(cause)s", extra={"cause": str(exc)})
+            _log.warning("cannot remove the steering rules: %(cause)s", extra={"cause": str(exc)})
         else:
             return True
-    _log.error("steering rules were left behind, run userspace-proxy cleanup")
+    _log.error("steering rules were left behind: run userspace-proxy cleanup")
     return False
 
 
@@ -277,7 +277,7 @@ async def _hold_conntrack(
     stack.push_async_callback(hold.let_go)
     if cause := await hold.hold():
         _log.info(
-            "cannot keep connection tracking enabled, open connections break if another program "
+            "cannot keep connection tracking enabled, so open connections break if another program "
             "flushes the node's rules: %(cause)s",
             extra={"cause": cause},
         )

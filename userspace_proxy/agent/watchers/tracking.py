@@ -122,8 +122,8 @@ class TrackingWatch(Component):
             await self._untracked.let_go()
         elif lack := await self._untracked.hold():
             _log.warning(
-                "cannot exempt the status ports from conntrack, health probes and the status page "
-                "fail while its table is full: %(cause)s",
+                "cannot exempt the status ports from conntrack, so health probes and the status "
+                "page fail while the conntrack table is full: %(cause)s",
                 extra={"cause": lack},
             )
 

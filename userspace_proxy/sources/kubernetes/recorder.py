@@ -146,7 +146,8 @@ class Recorder:
         if not self._has_logged_forbidden:
             self._has_logged_forbidden = True
             _log.warning(
-                "cannot write Events: grant this user create and patch on events of events.k8s.io",
+                "cannot write Events: grant this user create and patch on events in API group "
+                "events.k8s.io",
                 extra={"cause": cause_of(response)},
             )
         return until

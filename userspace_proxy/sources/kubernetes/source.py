@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-import logging
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from ...cluster import Snapshot, Store
 from ...cluster.from_pods import PodEndpoints
 from ...facts import RejectedFacts
 from ...facts.units import format_bytes, plural
+from ...log_fields import FieldLogger
 from ...log_limit import EVERY_S
 from ...model import Workload
 from ...model.quoting import shown
@@ -34,7 +34,7 @@ from .resources import ResourceCache, inside, resources_of, this_node
 from .scaling import scale_from_zero, scale_to_zero
 from .shares import SHARE_BYTES, ObjectShares
 
-_log = logging.getLogger("userspace_proxy.sources")
+_log = FieldLogger("userspace_proxy.sources")
 
 OBJECT_PROBLEMS_MAX = 20
 """The maximum number of listed objects that can't be read; further objects are only counted."""
@@ -255,7 +255,7 @@ class KubernetesSource(Source):
         recent = {line: at for line, at in self._logged_at.items() if now - at < EVERY_S}
         news = [line for line in problems if line not in self._in_log and line not in recent]
         for line in news:
-            _log.warning("API server problem", extra={"problem": line})
+            _log.warning("API server problem: %(problem)s", extra={"problem": line})
         if self._in_log and not problems:
             _log.info("API server problems resolved", extra={"server": self.location})
             self._in_log = frozenset()

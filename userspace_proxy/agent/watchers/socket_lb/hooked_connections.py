@@ -229,7 +229,7 @@ class HookedConnections(Component):
         self._plane.receive(_HOOKS, Returned(group.number, endpoint))
         if self._return_lines.take(self._clock()):
             fields = {"service": group.label, "endpoint": str(endpoint)}
-            _log.info("%(service)s: endpoint is back: %(endpoint)s", extra=fields)
+            _log.info("%(service)s: endpoint readmitted: %(endpoint)s", extra=fields)
 
     def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:
         """End the hooks' ejection of an endpoint that has answered a worker or a probe."""
