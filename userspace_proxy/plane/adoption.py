@@ -106,7 +106,7 @@ class PreviousWorkers:
         return len(self._workers)
 
     async def adopt(self, within_s: float = ANSWER_S) -> int:
-        """Receive copies of the workers' sockets; return the number of sockets."""
+        """Receive copies of the workers' sockets; return the number of sockets for clients."""
         if not self._workers:
             return 0
         await asyncio.wait([worker.handed_over for worker in self._workers], timeout=within_s)
@@ -211,9 +211,10 @@ class PreviousWorkers:
         self._dismiss(End())
 
     async def answered(self, within_s: float) -> int:
-        """Wait until late workers have answered and received their order; return how many are left.
+        """Wait until late workers have answered and received their order, or ``within_s`` is over.
 
-        After :meth:`close`, the remaining workers serve until another process controls them.
+        Returns the number of workers that haven't answered. After :meth:`close`, they serve until
+        another process controls them.
         """
         if late := [worker.handed_over for worker in self._workers]:
             await asyncio.wait(late, timeout=within_s)

@@ -381,7 +381,7 @@ class PortPool:
         return self._free.keys()
 
     def candidates(self, preferred: int | None = None) -> Iterator[int]:
-        """Yield each free port once, the preferred port first.
+        """Yield each free port once, the preferred port first, without other ports of `spare`.
 
         The caller takes the first port that it can bind. The next search begins after the offered
         ports, because other programs use the ports that the caller couldn't bind.

@@ -50,7 +50,7 @@ class Watchdog:
         return self._beats
 
     def look(self, pid: int) -> float:
-        """Check a process, and return the seconds charged to it; call this every LOOK_S."""
+        """Check a process every LOOK_S; return the seconds charged since its last heartbeat."""
         charge_s = self._charge(pid)
         try:
             os.eventfd_read(self._beats)
