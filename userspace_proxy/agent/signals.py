@@ -48,7 +48,8 @@ def stop_on_signal(
         arrived: Receives the number of each SIGTERM and SIGINT immediately, even while the loop is
             busy.
         leave: Called upon SIGUSR1.
-        end: Called with the exit status upon a second signal.
+        end: Called with the exit status upon a second signal, unless it belongs to the same
+            request.
         later: Calls a function after a number of seconds; None: the loop's ``call_later``.
 
     Returns:

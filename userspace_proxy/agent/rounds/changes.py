@@ -240,6 +240,8 @@ class Triggers:
         """Remove the times of changes that are now applied; return their delays in seconds.
 
         Args:
+            count: The number of times, oldest first, that were recorded before the round began.
+            now: Unix time.
             waiting: Services whose changes aren't applied yet.
         """
         first, rest = self._times[:count], self._times[count:]
