@@ -316,7 +316,7 @@ class _Merged:
         return f"known: {known}" if known else "there are none"
 
     def current_context(self) -> tuple[str, tuple[_Part, str] | None]:
-        """Return the first ``current-context``, and its origin."""
+        """Return the first ``current-context``, and its origin; empty and None if there is none."""
         for top in self._tops:
             if name := top.text("current-context"):
                 return name, (top, "current-context")
@@ -515,7 +515,7 @@ def _without_nul(entry: _Part, key: str, texts: tuple[str, ...]) -> tuple[str, .
 
 
 def _of_provider(entry: _Part, *, has_plugin: bool) -> tuple[str, float | None]:
-    """Return the token of an auth provider, and its expiry time."""
+    """Return the token of an auth provider, and its expiry in Unix time; None if unknown."""
     name = entry.text("name")
     if has_plugin:
         raise entry.wrong("name", "is given together with exec", hint="remove one of them")

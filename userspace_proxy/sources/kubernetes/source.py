@@ -50,7 +50,8 @@ class KubernetesSource(Source):
         master: The server's URL, which overrides the kubeconfig's URL. If both are empty: this
             pod's server, with its service account.
         node_name: This node's name; empty: no Node is watched.
-        with_headless: Also read EndpointSlices of headless Services, which only DNS uses.
+        with_headless: Also read EndpointSlices of headless Services, and host names, which only DNS
+            and port-forwards use.
         endpoints_from_pods: Also read Pods, and derive the endpoints of Services with a selector
             from them, as controllers would; their EndpointSlices are ignored.
         with_pods: Read the names of endpoints' pods.

@@ -340,7 +340,8 @@ def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
     """Return the kind of an object, and its reader; None for an unsupported kind.
 
     Raises:
-        FieldError: The kind is missing, misspelt, or of an unsupported version.
+        FieldError: The object is no mapping, its kind or apiVersion is missing or misspelt, or the
+            version of its kind isn't supported.
     """
     if not isinstance(item.value, dict):
         raise FieldError("", "an object must be a mapping with apiVersion, kind and metadata")
