@@ -234,7 +234,7 @@ class NatProgrammer(Programmer):
         """Return the port to which entries of a frontend may point; None if it isn't steered.
 
         Entries that point to the refuse port are from refused clients; if there are endpoints now,
-        these clients may be served.
+        the result is 0, because these clients may be served.
         """
         port = (self._applied or {}).get(frontend)
         return 0 if port == self._facts.refuse_port and self._choices(frontend) else port

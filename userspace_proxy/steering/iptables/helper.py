@@ -53,7 +53,7 @@ FULL_COMPARISON_EVERY = 30
 
 
 def main(descriptor: int, version: int, parent: int) -> int:
-    """Serve the parent until it exits."""
+    """Serve the parent until it exits; return the exit status."""
     if os.getppid() != parent:
         return 0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

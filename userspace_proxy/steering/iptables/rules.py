@@ -204,6 +204,7 @@ def make_guard(
     Args:
         ports: Proxy ports in use of each protocol, ``tcp`` and ``udp``.
         refuse_port: The target of refused frontends; 0 for none.
+        proxy_ports: The first and last port of the whole range; None: only the ports in use.
         checks_sockets: Whether the kernel can look up sockets (xt_socket).
     """
     jumps: list[BuiltInJump] = []
@@ -254,7 +255,7 @@ def read_refuse_port(line: str, *, is_ipv6: bool) -> int | None:
 def _port_lines(
     protocol: str, used: list[int], unreachable: str, *, checks_sockets: bool
 ) -> Iterator[str]:
-    """Yield the rules for proxy ports in use, sorted."""
+    """Yield the rules for the proxy ports in use, which must be sorted."""
     is_tcp = protocol == "tcp"
     if used and is_tcp and checks_sockets:
         # Put this rule first, so that packets to the proxy's listeners skip the rules of all ports.

@@ -90,7 +90,7 @@ class Programs:
             path.unlink()
 
     def repair(self) -> list[str]:
-        """Restore pins and links that another program has removed; return their descriptions."""
+        """Restore pins and links that another program has removed; return the pins' names."""
         restored = []
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for section, link in list(self._links.items()):
