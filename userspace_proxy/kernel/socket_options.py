@@ -213,7 +213,7 @@ Ancillary = list[AncillaryItem]
 
 
 def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
-    """Return the type and bytes of the local address on which a datagram arrived.
+    """Return the type and bytes of the local address on which a datagram arrived, or None.
 
     ``struct in_pktinfo`` is ifindex, spec_dst, addr; ``struct in6_pktinfo`` is addr, ifindex, which
     is kept with a link-local address.

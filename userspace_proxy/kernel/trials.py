@@ -79,7 +79,7 @@ Ask = Callable[[], object]
 
 
 def try_nftables(messages: Sequence[bytes]) -> int:
-    """Let the kernel check a transaction, and discard it."""
+    """Let the kernel check and discard a transaction; return the errno of a refusal, or 0."""
     try:
         with Ruleset() as ruleset:
             ruleset.try_out(messages)
@@ -92,7 +92,7 @@ def try_nftables(messages: Sequence[bytes]) -> int:
 
 
 def try_parts(names: Sequence[str], more: Mapping[str, Ask]) -> dict[str, int]:
-    """Try kernel parts outside nftables; return the answer for each.
+    """Try kernel parts outside nftables; return the errno of a refusal, or 0, for each.
 
     Args:
         more: The trials of parts that this module can't try.

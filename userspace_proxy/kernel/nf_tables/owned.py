@@ -44,7 +44,7 @@ class OwnerSockets:
             keep(name, sock)
 
     def take(self, name: str) -> socket.socket | None:
-        """Return the previous process's socket, after discarding its unread answers."""
+        """Return the previous process's socket, after discarding its unread answers, or None."""
         sock = self._inherited.pop(name, None)
         if sock is not None:
             with contextlib.suppress(OSError):
