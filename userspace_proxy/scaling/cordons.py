@@ -243,7 +243,7 @@ class Cordons:
 
 
 def _latest(kept: dict[ServiceKey, _KeptCordon]) -> tuple[str, frozenset[ServiceKey]]:
-    """Return the number of the latest stored round, and its Services."""
+    """Return the number of the latest stored round, and its Services; empty without a round."""
     number = next((kept[service].number for service in reversed(kept)), "")
     return number, frozenset(key for key, cordon in kept.items() if cordon.number == number)
 
