@@ -224,7 +224,7 @@ def find_pod_links(links: Iterable[NodeLink], routes: Iterable[NodeRoute]) -> tu
 
 
 def find_uplinks(links: Iterable[NodeLink], routes: Iterable[NodeRoute]) -> tuple[PodLink, ...]:
-    """Return the links of default routes, with their networks."""
+    """Return the links of default routes, each with the networks of these routes."""
     names = {link.number: link.name for link in links}
     found: dict[int, list[Network]] = {}
     for route in routes:
