@@ -130,7 +130,7 @@ class HealthCheckPorts:
     def _assign(
         self, checks: Iterable[HealthCheck]
     ) -> tuple[dict[int, HealthCheck], dict[ServiceKey, str]]:
-        """Return the Service of each port, and the problems of the other Services."""
+        """Return the health check of each port, and the problems of the other Services."""
         assigned: dict[int, HealthCheck] = {}
         problems: dict[ServiceKey, str] = {}
 

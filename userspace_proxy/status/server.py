@@ -361,7 +361,7 @@ def _part(view: StatusFacts, service: str) -> StatusFacts:
 
 
 def _columns(text: str) -> int:
-    """Parse the terminal width in a query; return 0 if it has none."""
+    """Return the terminal width in a query, at least LEAST_COLUMNS; 0 if missing or invalid."""
     is_number = text.isascii() and text.isdigit() and len(text) < 5
     return max(int(text), LEAST_COLUMNS) if is_number else 0
 
