@@ -152,7 +152,8 @@ class PreviousWorkers:
         found = self._sockets.pop((protocol, at), [])
         by_index = dict(found)
         if not found or len(by_index) < len(found):
-            # Workers of several control processes have separate sockets for the same index.
+            # Workers of several control processes have separate sockets for the same index, so
+            # return all of them.
             return [sock for _, sock in found]
         if min(by_index) >= 0 and max(by_index) < len(found) + self._late:
             return [by_index.get(index) for index in range(len(found) + self._late)]
@@ -312,7 +313,7 @@ class _PreviousProcess:
             self._try_later()
             return
         except OSError:
-            # The worker has exited.
+            # The worker has exited, so stop waiting for it.
             pass
         self._stop()
 
@@ -361,7 +362,7 @@ class _PreviousProcess:
     def _receive_entries(self, message: AffinityEntries) -> None:
         """Pass on affinity entries, up to the worker's share."""
         left = self._owner.entries_share - self._entries
-        # An empty message also costs memory.
+        # An empty message also costs memory, so it counts as an entry.
         self._entries += max(1, len(message.entries))
         if left > 0:
             self._owner.add_entries(AffinityEntries(message.label, message.entries[:left]))

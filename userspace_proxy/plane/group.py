@@ -241,7 +241,8 @@ class Group(CounterTable):
             if any(number > 0 for number in open_):
                 open_of[endpoint] = tuple(max(0, number) for number in open_)
             if any(number < 0 for number in open_):
-                # These connections were subtracted when the endpoint was forgotten.
+                # These connections were subtracted when the endpoint was forgotten, so count them
+                # again.
                 self._subtract(endpoint, (min(0, number) for number in open_))
         sums = dict(zip(_COUNTED, map(sum, zip(*recent, strict=True)), strict=True))
         after = new_of["aborts_after_wait"]

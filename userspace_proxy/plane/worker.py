@@ -320,7 +320,8 @@ class Worker:
         if self._is_closed or self._slices is None:
             return
         began = Clocks.monotonic()
-        # Sending may detect that the control process has exited, which cancels all reports.
+        # Sending may detect that the control process has exited, which cancels all reports by
+        # setting _slices to None.
         if next(self._slices, self) is self:
             self._slices = None
         self.count_iteration(Clocks.monotonic() - began)
