@@ -88,7 +88,8 @@ def stop_on_signal(
     loop.add_signal_handler(signal.SIGUSR1, leave)
     for number in _IGNORED:
         loop.add_signal_handler(number, _ignore, number)
-    # A process that takes the node back starts with these signals blocked (`after_hand_over`).
+    # A process that takes the node back starts with these signals blocked (`after_hand_over`), so
+    # unblock them.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
     return stop
 

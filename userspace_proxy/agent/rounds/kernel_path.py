@@ -39,7 +39,8 @@ def kernel_targets(
     found: dict[Frontend, Target] = {}
     for frontend, target in targets.items():
         found[frontend] = REFUSE if frontend.is_udp_range else target
-        # Clients that dial a loopback address have a loopback address, which can't leave the node.
+        # Clients that dial a loopback address have a loopback address, which can't leave the node,
+        # so the proxy serves them.
         if isinstance(target, Refusal | KernelTarget) or is_loopback(frontend.ip):
             continue
         if choices or not frontend.is_udp_range:

@@ -82,7 +82,7 @@ class Rules:
         if change or not self.are_in_force:
             try:
                 if self.are_in_force:
-                    # An incremental change doesn't repair rules that have drifted.
+                    # An incremental change leaves rules that have drifted to the next repair.
                     await self._steering.change(change.changed, change.gone)
                 else:
                     await self._steering.apply(self._steered.targets())

@@ -120,7 +120,7 @@ class HookedConnections(Component):
                 lambda: (reports.compare(hooks.counts(), hooks.inherited), hooks.ejected())
             )
         except OSError:
-            # The next repair will also fail, and report the error.
+            # The next repair will also fail and report the error, so don't report it twice.
             return
         # If an event arrived after the counters were listed, the listed ejections are outdated.
         known = ejected if news == reports.news else None
