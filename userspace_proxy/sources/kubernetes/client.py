@@ -190,8 +190,8 @@ class ApiClient:
             connector = TCPConnector(**options)
         trace = TraceConfig()
         trace.on_request_redirect.append(_refuse_redirect)
-        # With trust_env, aiohttp would also read passwords from .netrc. A cookie might belong to a
-        # session of an earlier kubeconfig's user.
+        # With trust_env, aiohttp would also read passwords from .netrc. A stored cookie might
+        # belong to a session of an earlier kubeconfig's user, so store none.
         self._session = ClientSession(
             connector=connector,
             trust_env=False,

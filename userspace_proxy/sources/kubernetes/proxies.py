@@ -195,7 +195,7 @@ def _split_port(entry: str) -> tuple[str, str]:
 
 def _read_network(entry: str) -> Network | None:
     try:
-        # Go doesn't accept netmasks.
+        # As in Go, a netmask isn't accepted.
         network = ip_network(entry, strict=False) if _NETWORK.fullmatch(entry) else None
     except ValueError:
         return None

@@ -113,7 +113,7 @@ class Recorder:
         elif response.code in (401, 403):
             series.not_before = self._forbidden(series, response)
         elif response.code == 404 and series.name:
-            # The server deletes Events after an hour.
+            # The server deletes Events after an hour, so create the Event again.
             series.name = ""
         elif response.code < 500 and response.code != 429:
             series.sent = count

@@ -252,7 +252,8 @@ class KubernetesSource(Source):
         lines = dict.fromkeys(r.problem for r in self._reflectors if r.problem)
         problems = (*lines, *(item.line for item in self._rejected))
         now = self._clock()
-        # The problem of a watch that is repeatedly interrupted begins and ends each time.
+        # The problem of a watch that is repeatedly interrupted begins and ends each time, so log it
+        # at most once a minute.
         recent = {line: at for line, at in self._logged_at.items() if now - at < EVERY_S}
         news = [line for line in problems if line not in self._in_log and line not in recent]
         for line in news:

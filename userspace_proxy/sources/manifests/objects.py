@@ -236,7 +236,8 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
         line = item.line_of()
         for _, value in found:
             if isinstance(value, EndpointSlice) and not value.service.name:
-                # An API server would accept this slice, but it belongs to no Service.
+                # An API server would accept this slice, but it belongs to no Service, so report it
+                # as ignored.
                 what = f"EndpointSlice {value.key} has no label {LABEL_SERVICE_NAME}"
                 ignored.setdefault(what, line)
         objects += ((intern(kind), key, value, line) for key, value in found)
