@@ -251,7 +251,8 @@ class LegacyProgrammer(NatProgrammer):
         rules = rules_among(difference.lines)
         self._note_led(_each_port(rules))
         if difference.has_other_jumps or len(rules) < len(difference.lines):
-            # A chain without a jump to it had no effect.
+            # A chain without a jump to it had no effect, so connections to all frontends may be
+            # stale.
             self._note_led((self._applied or {}).items())
 
     def _refuse_ports_in_force(self) -> set[int]:

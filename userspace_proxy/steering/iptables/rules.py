@@ -64,7 +64,8 @@ class NatRule(NamedTuple):
     def __str__(self) -> str:
         ip, prefix = self.ip, 32
         if ":" in ip:
-            # iptables-save prints ::1.2.3.4, Python ::102:304.
+            # iptables-save prints ::1.2.3.4 where Python prints ::102:304, so format the address as
+            # libc does.
             ip, prefix = (
                 socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, ip)),
                 128,
@@ -104,7 +105,7 @@ class Jump(NamedTuple):
 
     def __str__(self) -> str:
         ports = f" -p {self.protocol} -m {self.protocol}" if self.protocol else ""
-        # iptables-save omits conditions that are always true.
+        # iptables-save omits conditions that are always true, so don't write them.
         if ports and (self.first_port, self.last_port) != (0, _LAST_PORT):
             ports += f" --dport {self.first_port}:{self.last_port}"
         return f"-d {self.ip}/{self.bits}{ports} -j {self.chain}"
