@@ -123,7 +123,8 @@ def _cgroups(proc: Path) -> Iterator[tuple[Path, _Names]]:
         if path is None:
             continue
         # In a container, the mount often shows only the container's cgroup, and the path may be
-        # relative to the cgroup namespace of the host or another one.
+        # relative to the cgroup namespace of the host or of another container: if the path isn't
+        # found, use the mount's root.
         inside = PurePosixPath(path.removeprefix(mount_root.rstrip("/")).lstrip("/"))
         if ".." in inside.parts or not _is_there(mount_point / inside):
             inside = PurePosixPath()

@@ -162,7 +162,7 @@ def _is_there(line: str) -> bool:
 def _ask_for_tables(version: int) -> None:
     modules = _LEGACY_MODULES[version]
     # For the trial, the kernel would load the modules, and before Linux 5.15 that would also create
-    # their tables in the initial network namespace.
+    # their tables in the initial network namespace, so don't try modules that can be loaded.
     if not all((_MODULES / name).exists() for name in modules) and _can_load(modules):
         return
     for table in ("nat", "filter"):
@@ -193,7 +193,8 @@ def _ask_for_each_extension() -> None:
             try:
                 ask_legacy(4, option, revision_of(name))
             except OSError as exc:
-                # The kernel has the extension, but in other revisions.
+                # EPROTONOSUPPORT: the kernel has the extension in other revisions, so it isn't
+                # missing.
                 if exc.errno != errno.EPROTONOSUPPORT:
                     raise
 
