@@ -229,7 +229,8 @@ class Cordons:
         are_gone = self._served_ports.cordoned.of(service).isdisjoint(listed)
         if (cordon := self._cordons.get(service)) is not None:
             if self._clock() < cordon.until:
-                # Endpoints that have disappeared may be listed again before the round is over.
+                # Endpoints that have disappeared may be listed again before the round is over, so
+                # the cordon stays.
                 return False
             return are_gone or self._is_ready(service)
         # Nothing wakes a workload that no port names.

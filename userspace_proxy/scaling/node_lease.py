@@ -144,7 +144,8 @@ class NodeLease:
 
     async def _settle(self) -> bool:
         """Wait for dials in progress; return whether all clients are counted afterwards."""
-        # A busy worker continues to dial until it has applied the cordon, and answers afterwards.
+        # A busy worker continues to dial until it has applied the cordon, and answers afterwards,
+        # so wait for its answer first.
         if not await self._count():
             return False
         await self._pause(self._settle_s)
