@@ -140,7 +140,8 @@ class Locality:
         except ValueError:
             return HERE
         if address.is_link_local or address.is_loopback or address.is_unspecified:
-            # Such an address is valid only on its link, or on this node.
+            # Such an address is valid only on its link or on this node, so treat it as this node's
+            # own.
             return HERE
         bits, width = int(address), address.max_prefixlen
         for length in self._lengths[address.version]:

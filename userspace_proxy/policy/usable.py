@@ -324,7 +324,8 @@ def _refused_reason(
     if address.ip in facts.all_node_addresses:
         if address.port in refusals.node_ports:
             return "refused: it is a node port of a node"
-        # A dial from this node would pass a firewall that blocks the client.
+        # A dial from this node would pass a firewall that blocks the client, so reject this node's
+        # own addresses, except of its pods, unless they are permitted.
         is_pod = endpoint.pod and _is_local(endpoint, facts)
         if not (refusals.may_be_node or is_pod) and address.ip in facts.addresses:
             return NODE_ENDPOINT
