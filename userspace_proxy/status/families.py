@@ -228,7 +228,8 @@ def _endpoint_states(ports: Mapping[str, PortFacts]) -> Family:
         for endpoint in port.endpoints:
             counts[state_label(endpoint)] += 1
         for state, count in counts.items():
-            # All six states of each port would nearly double the page, mostly with zeros.
+            # All six states of each port would nearly double the page, mostly with zeros, so omit
+            # zeros, except for ready endpoints.
             if count or state == "ready":
                 samples.append((f'{labels[:-1]},state="{state}"}}', count))
     return gauge(f"{PREFIX}endpoints", "Endpoints by state", samples)

@@ -165,7 +165,7 @@ class StatusServer:
             await self._open.pop()[1].cleanup()
         self._reserve.close()
         # aiohttp keeps the last thousand handlers (lru_cache in web_app), with everything that they
-        # refer to.
+        # refer to, so drop the references.
         self._sampler.close()
         self._views.close()
         self._health = is_closed
