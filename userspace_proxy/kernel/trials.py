@@ -162,7 +162,8 @@ def _is_there(line: str) -> bool:
 def _ask_for_tables(version: int) -> None:
     modules = _LEGACY_MODULES[version]
     # For the trial, the kernel would load the modules, and before Linux 5.15 that would also create
-    # their tables in the initial network namespace, so don't try modules that can be loaded.
+    # their tables in the initial network namespace, so don't try tables whose modules can be
+    # loaded.
     if not all((_MODULES / name).exists() for name in modules) and _can_load(modules):
         return
     for table in ("nat", "filter"):

@@ -338,7 +338,7 @@ class Group(CounterTable):
         return self._slow_start.shares(now)
 
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
-        """Return the endpoints ejected by any worker, with the most seconds until a probe.
+        """Return the endpoints ejected by any worker, each with the most seconds until a probe.
 
         Endpoints that have answered since are omitted: a worker may apply another worker's ejection
         after the answer, and keeps it until one of its clients dials the endpoint.

@@ -135,7 +135,7 @@ class ListeningSockets:
         deaf = [sock for sock in self.socks if _gets_nothing(sock)]
         if self._hold is None and deaf:
             # No new socket could reserve the port (perhaps no descriptor was free), so keep one of
-            # these.
+            # the silent sockets.
             self._keep(deaf[0])
         self._close_sockets()
 
@@ -382,7 +382,7 @@ class PortPool:
         return self._free.keys()
 
     def candidates(self, preferred: int | None = None) -> Iterator[int]:
-        """Yield each free port once, the preferred port first, without other ports of `spare`.
+        """Yield each free port once, the preferred port first; omit other ports given to `spare`.
 
         The caller takes the first port that it can bind. The next search begins after the offered
         ports, because other programs use the ports that the caller couldn't bind.

@@ -161,7 +161,7 @@ class Worker:
         return [*served.items(), (self._index, own)]
 
     def entries(self) -> Iterator[AffinityEntries]:
-        """Yield batches of affinity entries of Service ports in turn, the last used ones first."""
+        """Yield batches of affinity entries, Service ports in turn, last used entries first."""
         now = self._dataplane.engine.clock()
         turns = deque(
             (group.label, group.balancers.current.entries(now))

@@ -28,8 +28,8 @@ def not_meant_reason(
         by_priority: Whether the endpoints may have different priorities.
 
     Returns:
-        None if hints don't decide, unless ``by_priority``. The function returns "" for an endpoint
-        meant for this node.
+        None if hints don't decide; never with ``by_priority``. The function returns "" for an
+        endpoint meant for this node.
     """
     if not by_priority:
         return _not_meant_reason(ready, facts)

@@ -50,7 +50,7 @@ class OwnerSockets:
             with contextlib.suppress(OSError):
                 for _ in range(_UNREAD_MAX):
                     # Copies of a socket share its blocking mode, which another process may change,
-                    # so request it for each read.
+                    # so set MSG_DONTWAIT.
                     sock.recv(_UNREAD_BYTES, socket.MSG_DONTWAIT)
         return sock
 

@@ -66,7 +66,10 @@ def open_ranges(cidrs: Sequence[str]) -> Ranges:
 def allocate_cluster_ips(
     services: Iterable[WrittenService], ranges: Ranges
 ) -> tuple[dict[ServiceKey, tuple[str, ...]], list[Problem]]:
-    """Return each Service's addresses, one for each requested family, and the lacks as problems."""
+    """Return the addresses of each Service, one for each requested family.
+
+    Also returns a problem for each address that can't be allocated.
+    """
     configured = tuple(ranges)
     wanted: list[tuple[ServiceKey, Sequence[IPFamily]]] = []
     ips: dict[IPFamily, dict[ServiceKey, str]] = {family: {} for family in IPFamily}

@@ -229,7 +229,7 @@ def _has_term(settings: Path) -> bool:
     """Return whether the term in a settings map hasn't expired; True if its layout is unknown."""
     table, value_bytes = calls.pinned(settings), len(DialSettings().pack())
     try:
-        # The map of another version may have another layout, in which the term can't be found.
+        # A map of another version may have a different layout, in which the term can't be found.
         if calls.map_info(table).value_bytes != value_bytes:
             return True
         value = calls.lookup(table, SETTINGS_KEY, value_bytes) or bytes(value_bytes)
