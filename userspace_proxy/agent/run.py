@@ -143,7 +143,9 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     finally:
         await background.stop()
         if await agent.is_awaited():
-            _log.info("handing the node back to the previous process, workers continue to serve")
+            _log.info(
+                "handing the node back to the previous process while workers continue to serve"
+            )
         else:
             await agent.stop(drain_s=settings.drain_s if stop.is_set() else 0.0)
         _log.info("stopped")

@@ -95,7 +95,7 @@ class NodePortReservations:
                 if port not in self._unbound:
                     _log.warning(
                         "another process took node port %(port)s while no proxy was running, "
-                        "clients are still served: %(holder)s",
+                        "but clients are still served: %(holder)s",
                         extra={"port": f"{port.port}/{port.protocol}", "holder": holder},
                     )
             elif holder:

@@ -46,7 +46,7 @@ class Rules:
     ) -> None:
         self._condition = LoggedCondition[str](
             _log,
-            "cannot apply steering rules, the kernel keeps its current rules: %(cause)s",
+            "cannot apply steering rules, so the kernel keeps its current rules: %(cause)s",
             "steering rules applied again",
             level=logging.ERROR,
         )

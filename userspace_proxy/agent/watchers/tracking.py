@@ -136,7 +136,7 @@ class TrackingWatch(Component):
             )
             self._report(Happening("ConntrackTableFull", "Track", note))
         if self._log_limit.take(self._clock()):
-            _log.error("conntrack table is full, new connections fail", extra=_fields(table))
+            _log.error("conntrack table is full, so new connections fail", extra=_fields(table))
 
 
 def _fields(table: TrackingTable) -> dict[str, int]:
