@@ -32,7 +32,7 @@ class FailedDial:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One ended connection."""
+    """The record of one finished connection."""
 
     client: str
     """The client's address."""

@@ -53,10 +53,10 @@ class KubernetesServices(RecordingProxy):
         return f"<KubernetesServices of {self._kubeconfig}, {len(self._runner)} Pods run here>"
 
     def start(self) -> None:
-        """Start the proxy and read the cluster.
+        """Start the proxy, and wait until it has read the cluster's objects.
 
         Raises:
-            SourceError: The cluster can't be read; the message contains the reason.
+            SourceError: The objects can't be read; the message contains the reason.
         """
         super().start()
         self._runner.start(self._thread)

@@ -173,7 +173,7 @@ def _environment(container: Manifest, volumes: Volumes) -> dict[str, str]:
     }
     fields = {
         "spec.nodeName": volumes.node,
-        # No test looks up this pod by its name.
+        # The namespace and name are made up: no test looks this pod up by name.
         "metadata.namespace": "kube-system",
         "metadata.name": f"userspace-proxy-{volumes.node}",
     }

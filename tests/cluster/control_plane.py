@@ -332,7 +332,7 @@ class ControlPlane:
         key = self.service_account_key
         no_controllers = [
             "--disable-admission-plugins=ServiceAccount",
-            # Otherwise the API server would add endpoints to the Service kubernetes.
+            # Keeps the API server from adding endpoints to the Service kubernetes.
             "--endpoint-reconciler-type=none",
         ]
         return [

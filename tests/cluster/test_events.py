@@ -24,7 +24,9 @@ pytestmark = pytest.mark.cluster
 
 NODE = "node-1"
 REPAIRED = Happening("SteeringRepaired", "Repair", "3 rules had been changed; put right")
-FORBIDDEN = "cannot write Events: grant this user create and patch on events of events.k8s.io"
+FORBIDDEN = (
+    "cannot write Events: grant this user create and patch on events in API group events.k8s.io"
+)
 
 
 @pytest.fixture(autouse=True)

@@ -58,7 +58,7 @@ def test_a_program_started_by_another_thread_is_not_tied_to_it():
     assert commands == [["sh"]]
 
 
-# Starts a program, prints its PID, and kills itself once the PID has been read.
+# A script that starts a program, prints the program's PID, waits for a line, then kills itself.
 DIES = """
 import os, signal, sys
 from userspace_proxy_testing.places import BackendPlace

@@ -91,8 +91,8 @@ def our_routes(node: nodes.Net) -> str:
 
 
 def in_force(node: nodes.Net) -> str:
-    # Link-local routes appear after duplicate address detection, and the kernel notices later than
-    # this process that a link is up.
+    # Leave out link-local routes, which appear only after duplicate address detection, and the
+    # linkdown flag, which the kernel clears some time after a link is up.
     said = nodes.ruleset(node) + node.run(
         "{ ip route show table all; ip -6 route show table all; } | grep -v -e fe80 -e ff00;"
         "ip rule; ip -6 rule"

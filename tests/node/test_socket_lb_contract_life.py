@@ -26,7 +26,7 @@ pytestmark = MARKS
 by_version = pytest.mark.parametrize("version", VERSIONS)
 MANY = 10_000
 REPAIR_S = 2.0
-REPAIRED = "another program changed the connect() hooks, repaired"
+REPAIRED = "repaired connect() hooks that another program changed"
 LINK_DETACH = 34
 # The rules of a node that forwards without connection tracking.
 NO_TRACKING = """

@@ -25,7 +25,7 @@ def ipv6_of(text: str) -> str:
     if not length:
         return address
     bits = int(length)
-    # The IPv6 prefix length depends on the last octet that the IPv4 prefix covers.
+    # The IPv6 prefix length depends on which octet the IPv4 prefix ends in.
     return f"{address}/{bits + (16 if bits <= 16 else 32 if bits <= 24 else 96)}"
 
 

@@ -93,7 +93,7 @@ while True:
 
 def leave() -> NoReturn:
     """Exit without stopping the workers, which the next process adopts."""
-    _log.info("leaving the node to the next process, workers continue to serve")
+    _log.info("leaving the node to the next process while workers continue to serve")
     logging.shutdown()
     os._exit(0)
 
@@ -207,7 +207,8 @@ async def start_while_workers_live(
         pause_s: The pause before ``start`` is called again.
 
     Returns:
-        False if all workers have exited, or this process must stop.
+        True if the node was taken back; False if all workers have exited, or this process must
+        stop.
     """
     is_logged = False
     while not stop.is_set():

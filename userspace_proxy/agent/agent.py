@@ -283,7 +283,7 @@ class Agent:
         """Wait until everything that the source has published is applied.
 
         Raises:
-            UserspaceProxyError: The source can't be read.
+            UserspaceProxyError: A background task failed; for example, the source can't be read.
             RuntimeError: The proxy was stopped first.
         """
         settled = self._running().sync.progress.settled()

@@ -133,7 +133,10 @@ async def _clean_up(part: Steering | ReplyRouting) -> bool | None:
 
 
 def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> bool:
-    """Restore a timeout that a process has raised, recorded in a file, and not restored."""
+    """Restore conntrack's timeout if a killed process left it raised; return whether restored.
+
+    That process recorded the previous value in its state file.
+    """
     timeouts = tracking_timeouts(0.0, state_dir, labels)
     timeouts.hold()
     return timeouts.put_back()

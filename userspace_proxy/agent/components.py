@@ -57,7 +57,8 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
         if core.client_addresses is not None:
             yield core.client_addresses
         if core.is_own_steering:
-            # If the proxy has a name, kube-proxy may serve all other Services.
+            # If the proxy has a name, kube-proxy may serve all other Services, so its rules are
+            # expected.
             is_sole = not options.proxy_name
             yield FirewallWatch(steering.name, options.proxy_ports, is_sole=is_sole)
             yield answers

@@ -130,7 +130,8 @@ async def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
                 f"cannot take over: userspace-proxy (pid {pid}) {answer}",
                 hint="end it with SIGUSR1, or kill it, to take over its workers",
             )
-        # The holder disconnected because others filled its queue before this process answered.
+        # The holder disconnected because others filled its queue before this process answered, so
+        # connect again.
         await pause(_PAUSE_S)
     return None
 

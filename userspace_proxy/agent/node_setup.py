@@ -221,7 +221,7 @@ async def steer_nothing(steering: Steering) -> None:
         await steering.apply({})
     except UserspaceProxyError as exc:
         _log.error(
-            "cannot stop steering, clients are still sent to this proxy: %(cause)s",
+            "cannot stop steering, so clients are still sent to this proxy: %(cause)s",
             extra={"cause": str(exc)},
         )
 
@@ -232,10 +232,10 @@ async def remove_steering(steering: Steering) -> bool:
         try:
             await steering.clean_up()
         except UserspaceProxyError as exc:
-            _log.warning("cannot clean up steering: %(cause)s", extra={"cause": str(exc)})
+            _log.warning("cannot remove the steering rules: %(cause)s", extra={"cause": str(exc)})
         else:
             return True
-    _log.error("steering rules were left behind, run userspace-proxy cleanup")
+    _log.error("steering rules were left behind: run userspace-proxy cleanup")
     return False
 
 
@@ -245,7 +245,7 @@ async def remove_client_addresses(client_addresses: ClientAddresses) -> bool:
         await client_addresses.clean_up()
     except UserspaceProxyError as exc:
         _log.error(
-            "cannot remove client address routing, run userspace-proxy cleanup: %(cause)s",
+            "cannot remove client address routing (run userspace-proxy cleanup): %(cause)s",
             extra={"cause": str(exc)},
         )
         return False
@@ -277,7 +277,7 @@ async def _hold_conntrack(
     stack.push_async_callback(hold.let_go)
     if cause := await hold.hold():
         _log.info(
-            "cannot keep connection tracking enabled, open connections break if another program "
+            "cannot keep connection tracking enabled, so open connections break if another program "
             "flushes the node's rules: %(cause)s",
             extra={"cause": cause},
         )
@@ -301,7 +301,7 @@ def _extend_timeouts(options: Options, stack: AsyncExitStack) -> None:
     stack.callback(timeouts.put_back)
     if cause := timeouts.hold():
         _log.info(
-            "cannot extend conntrack's timeout, half-closed connections depend on keep-alive: "
-            "%(cause)s",
+            "cannot extend conntrack's timeout, so half-closed connections depend on "
+            "keep-alive: %(cause)s",
             extra={"cause": cause},
         )

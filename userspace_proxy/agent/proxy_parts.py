@@ -179,7 +179,8 @@ def _facts_of_sync(sync: SyncLoop, clock: WallClock, *, is_stopped: bool) -> Syn
         endpoint_changes=changes.endpoints,
         endpoint_changes_pending=changes.endpoints - in_force.endpoints,
         turned_s_ago=0.0 if is_stopped else sync.turned_s_ago,
-        # If rules have drifted, the last round succeeded; the steering's facts show the problem.
+        # If rules have drifted, the last round succeeded, so omit the problem here: the steering's
+        # facts show it.
         problem="" if sync.rules.has_drifted else sync.rules.problem,
     )
 

@@ -143,7 +143,9 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     finally:
         await background.stop()
         if await agent.is_awaited():
-            _log.info("handing the node back to the previous process, workers continue to serve")
+            _log.info(
+                "handing the node back to the previous process while workers continue to serve"
+            )
         else:
             await agent.stop(drain_s=settings.drain_s if stop.is_set() else 0.0)
         _log.info("stopped")
@@ -156,7 +158,8 @@ async def _make_way(
     """Ask the running proxy to hand over; None if no take-over is requested, or no proxy runs."""
     if not settings.take_over or settings.steering == "none":
         return None
-    # Run the checks that are possible before the running proxy hands over the node.
+    # Check as much as possible before asking the running proxy to hand over the node, so that it
+    # keeps serving if a check fails.
     for check in start_checks(settings, options, source, kernel, relieves=True).values():
         check()
     if not settings.manifests:

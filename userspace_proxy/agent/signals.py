@@ -48,7 +48,8 @@ def stop_on_signal(
         arrived: Receives the number of each SIGTERM and SIGINT immediately, even while the loop is
             busy.
         leave: Called upon SIGUSR1.
-        end: Called with the exit status upon a second signal.
+        end: Called with the exit status upon a second signal, unless it belongs to the same
+            request.
         later: Calls a function after a number of seconds; None: the loop's ``call_later``.
 
     Returns:
@@ -87,7 +88,8 @@ def stop_on_signal(
     loop.add_signal_handler(signal.SIGUSR1, leave)
     for number in _IGNORED:
         loop.add_signal_handler(number, _ignore, number)
-    # A process that takes the node back starts with these signals blocked (`after_hand_over`).
+    # A process that takes the node back starts with these signals blocked (`after_hand_over`), so
+    # unblock them.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
     return stop
 

@@ -196,7 +196,7 @@ class Balancer:
     def pick(
         self, client: str, now: float, *, tried: Collection[SocketAddress] = ()
     ) -> SocketAddress | None:
-        """Return the endpoint to dial next; None if all were tried.
+        """Return the endpoint to dial next; None if no untried endpoint may be dialled now.
 
         The caller then calls :meth:`answered` or :meth:`failed`.
 
@@ -221,7 +221,7 @@ class Balancer:
         return bool(self._ejections.ejected) and self._ejections.answered(endpoint)
 
     def failed(self, endpoint: SocketAddress, now: float, *, is_silent: bool = False) -> bool:
-        """Record a failed dial, and eject the endpoint; return True if this begins an ejection."""
+        """Record a failed dial; return True if it begins or extends the endpoint's ejection."""
         if endpoint not in self._usable:
             return False
         if self._ejections is _NO_EJECTIONS:

@@ -37,12 +37,13 @@ def fill_slots(
     *,
     is_coarse: bool = False,
 ) -> tuple[SocketAddress, ...]:
-    """Return the endpoint of each slot; equal arguments give equal slots on all nodes.
+    """Return the endpoint of each slot; the same arguments give the same slots on every node.
 
     Args:
         endpoints: At least one endpoint.
-        weights: Endpoints without an entry have the default weight; empty if all are equal.
-        is_coarse: Whether to use as few slots as without weights.
+        weights: Endpoints without an entry have the default weight; if empty, all weights are
+            equal.
+        is_coarse: Use only as many slots as unweighted endpoints need.
     """
     count = count_slots(len(endpoints), is_weighted=bool(weights) and not is_coarse)
     return _fill(count, tuple((one, weights.get(one, DEFAULT_WEIGHT)) for one in endpoints))

@@ -26,7 +26,7 @@ FLAGS = tuple(
 
 
 def given_choices(given: Given) -> dict[str, str]:
-    """Return the given flags of CHOICES, by name."""
+    """Return the values of the CHOICES flags that were given and aren't empty, by flag name."""
     return {name: given.values[name] for name in CHOICES if given.values.get(name)}
 
 

@@ -60,8 +60,8 @@ _LOCAL_CLIENT = (
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 4),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, 1),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 14),
-    # The longest pause between retransmissions or window probes: 2 s, not two minutes as for a
-    # client that stopped reading long ago. It is last, because kernels before 6.15 reject it.
+    # The longest pause between retransmissions or window probes: 2 s instead of the default of up
+    # to two minutes. This option is set last, because kernels before 6.15 reject it.
     (_socket.IPPROTO_TCP, TCP_RTO_MAX_MS, 2000),
 )
 # How long each check looks up again whether a client is on this node: a container may dial up to a

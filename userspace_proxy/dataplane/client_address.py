@@ -331,7 +331,8 @@ class ClientAddressDialer:
         if not self._has_failed:
             self._has_failed = True
             _log.warning(
-                "endpoints see this node's address, not the client's: %(cause)s",
+                "cannot dial from client addresses, so endpoints see this node's address: "
+                "%(cause)s",
                 extra={"cause": cause},
             )
         raise NoClientAddress(f"cannot dial from {client}: {cause}")

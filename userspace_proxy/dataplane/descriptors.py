@@ -137,7 +137,7 @@ class Descriptors:
         # ``memory_pressure`` logs memory shortages itself.
         if self._held is None and self._log_limit.take(now):
             _log.warning(
-                "descriptor limit reached, accepting is paused",
+                "descriptor limit reached, pausing accepts",
                 extra={"in_use": self.in_use, "limit": self.limit},
             )
         if self._full_since is None or now - self._waited_at > _PAUSE_GAP_S:

@@ -198,7 +198,7 @@ class Memory:
         self._has_logged = self._log_limit.take(now)
         if self._has_logged:
             _log.warning(
-                "memory limit nearly reached, accepting is paused and connections are reset",
+                "memory limit nearly reached, pausing accepts and resetting connections",
                 extra={"used_mib": state.used_bytes >> 20, "limit_mib": state.limit_bytes >> 20},
             )
 

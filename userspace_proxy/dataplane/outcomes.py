@@ -255,9 +255,9 @@ class Outcomes:
     def _log_return(self, endpoint: SocketAddress, *, is_last: bool) -> None:
         if not is_last:
             fields = {"service": self._label, "endpoint": str(endpoint)}
-            _log.info("%(service)s: endpoint is back: %(endpoint)s", extra=fields)
+            _log.info("%(service)s: endpoint readmitted: %(endpoint)s", extra=fields)
             return
         _log.info(
-            "%(service)s: more endpoints are back, further lines omitted for up to a minute",
+            "%(service)s: more endpoints readmitted, further lines omitted for up to a minute",
             extra={"service": self._label},
         )

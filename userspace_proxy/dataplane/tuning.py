@@ -16,7 +16,7 @@ ROUNDS = 8
 # second read follows: see rule 6 in ``relay``.
 BULK_BYTES = 64 * 1024
 
-# How often one direction fills its pipe before other handlers run: up to 4 MiB, about 2 ms.
+# How many times one direction fills its pipe before other handlers run: up to 4 MiB, about 2 ms.
 SPLICE_ROUNDS = 4
 
 # The maximum number of pipes. An unprivileged user may use 64 MiB for all pipes

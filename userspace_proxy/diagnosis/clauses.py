@@ -489,7 +489,7 @@ def never_answered(protocol: str, connections: int, has_received: bool, has_head
 
 
 def _unseen_hint(serving: int, standby: int, service: str, protocol: str, shown: str) -> str:
-    # Suggest no probe for UDP: a dial proves nothing.
+    # Don't suggest a probe for UDP: a successful dial proves nothing.
     if shown or protocol != "TCP":
         return ""
     dial = f"`userspace-proxy explain {shell_word(service)} --probe`"

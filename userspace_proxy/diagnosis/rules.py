@@ -38,8 +38,9 @@ from .symptoms import (
 )
 
 _REASONS_SHOWN = 3
-# With at most this many resets per close, an endpoint still only closes connections: a close resets
-# a connection if the program hasn't read all data, which depends on timing.
+# An endpoint with at most this many resets per clean close still counts as one that only closes
+# connections: closing a socket with unread data sends an RST, and whether data is unread depends on
+# timing.
 _RESETS_PER_CLOSE = 2
 # The shortest wait at a limit that is reported: if a limit makes clients wait for less time, it
 # works as intended.
@@ -461,7 +462,7 @@ def comes_and_goes(case: Case) -> PortVerdict | None:
 
 
 def answers_are_late(case: Case) -> PortVerdict | None:
-    """Report that connections were saved late, or that this proxy closed idle ones."""
+    """Report that connections were saved only after a wait, or that this proxy closed idle ones."""
     late = many_saved_late(case.port) or many_idle(case.port)
     return None if late is None else _failed_lately(case.port, *_now(case.port), late)
 

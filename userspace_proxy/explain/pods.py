@@ -65,7 +65,7 @@ def _no_pod(service: Service, others: Sequence[PodState]) -> PathStep:
         return PathStep(Level.TROUBLE, _TOPIC, f"{what}; there are no pods in {namespace}")
     pairs = {f"{key}={value}": pod for pod in others for key, value in pod.labels}
     for key, value in wanted.items():
-        # Prefer the same label with a similar value to other labels.
+        # Look among labels with the same key first, then among all labels.
         same_key = [pair for pair in pairs if pair.startswith(f"{key}=")]
         for known in (same_key, list(pairs)):
             pair = f"{key}={value}"

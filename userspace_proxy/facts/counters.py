@@ -206,7 +206,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.failures += 1
 
     def failures_by_cause(self) -> Mapping[CauseCode, int]:
-        """Return the number of failed dials by cause, without causes at 0."""
+        """Return the number of failed dials by cause, omitting causes with a count of 0."""
         counts = {code: getattr(self, name) for code, name in _FAILURES.items()}
         return {code: count for code, count in counts.items() if count}
 

@@ -104,7 +104,7 @@ def find_listeners(names: Iterable[str]) -> dict[str, int]:
 def connect_each(
     names: Iterable[str], within_s: float, *, listens_soon: bool = False
 ) -> Iterator[tuple[str, Prover | None]]:
-    """Yield the names of trusted listeners, each with a connection as :func:`connect` returns.
+    """Yield the names of trusted listeners, each with the connection that :func:`connect` returns.
 
     Listeners whose queue stays full are last, with None.
 

@@ -118,7 +118,8 @@ class PreroutingAddress:
         batch = self._events.read()
         if batch:
             self._is_current = False
-            # Clients may have used an address that was added and removed since the last read.
+            # Clients may have used an address that was added and removed since the last read, so
+            # count it as lost.
             gone = (one for one in batch.messages if one.kind == rtnetlink.DEL_ADDRESS)
             self._note_lost(rtnetlink.read_address(one).ip for one in gone)
         if batch.has_lost:
@@ -160,7 +161,8 @@ class PreroutingAddress:
 
     def _note_lost(self, addresses: Iterable[str]) -> None:
         for ip in addresses:
-            # A link-local address disappears only with its link and the clients behind it.
+            # A link-local address disappears only with its link and the clients behind it, so no
+            # conntrack entry needs removal.
             if ip and not ipaddress.ip_address(ip).is_link_local:
                 self._lost.add(IPFamily.of(ip))
 

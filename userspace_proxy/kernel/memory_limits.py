@@ -97,7 +97,7 @@ class AddressSpace:
 
 
 def find_memory_limits(proc: Path = Path("/proc/self")) -> list[MemoryLimit]:
-    """Return the limits of this process's cgroup and address space, if they have any."""
+    """Return the lowest limit of this process's cgroups, and its address space's limit, if any."""
     found: list[MemoryLimit] = []
     # If limits are equal, choose the outermost cgroup, whose usage includes other cgroups.
     cgroups = [c for folder, names in _cgroups(proc) if (c := _limited(folder, names)) is not None]
@@ -123,7 +123,8 @@ def _cgroups(proc: Path) -> Iterator[tuple[Path, _Names]]:
         if path is None:
             continue
         # In a container, the mount often shows only the container's cgroup, and the path may be
-        # relative to the cgroup namespace of the host or another one.
+        # relative to the cgroup namespace of the host or of another container: if the path isn't
+        # found, use the mount's root.
         inside = PurePosixPath(path.removeprefix(mount_root.rstrip("/")).lstrip("/"))
         if ".." in inside.parts or not _is_there(mount_point / inside):
             inside = PurePosixPath()
@@ -139,7 +140,10 @@ def _is_there(folder: Path) -> bool:
 
 
 def _mounts(proc: Path) -> Iterator[tuple[str, Path, _Names]]:
-    """Return the cgroup mounts that account for memory. Source: proc_pid_mountinfo(5)."""
+    """Yield root, path and file names of each cgroup mount that accounts for memory.
+
+    Source: proc_pid_mountinfo(5).
+    """
     for line in _read(str(proc / "mountinfo"), to_end=True).decode(errors="replace").splitlines():
         fields, _, kind = line.partition(" - ")
         if kind.startswith("cgroup2 "):
@@ -153,7 +157,7 @@ def _mounts(proc: Path) -> Iterator[tuple[str, Path, _Names]]:
 
 
 def _path_of(proc: Path, names: _Names) -> str | None:
-    """Return the path of this process's cgroup. Source: cgroups(7), /proc/pid/cgroup."""
+    """Return the path of this process's cgroup, or None. Source: cgroups(7), /proc/pid/cgroup."""
     for line in _read(str(proc / "cgroup")).decode(errors="replace").splitlines():
         number, controllers, path = line.split(":", 2)
         if (number == "0") if names is _V2 else ("memory" in controllers.split(",")):

@@ -1,7 +1,8 @@
 """Finds the features of this kernel by trying them (``trials``), never by its version.
 
-    a process tries them once, before it chooses anything, and passes the result on: steering, auto,
-    the kernel path, client addresses, check, status and page depend on it
+Each process tries the features once, before it makes any choice, and passes the result on. The
+steering modes (including ``auto``), the kernel path, client addresses, the commands ``check`` and
+``status``, and the status page use that result.
 
 A feature that can't be tried for lack of permission isn't reported as missing.
 """
@@ -249,13 +250,13 @@ def read_kernel_offers(
 
 
 def try_parts(names: Sequence[str]) -> dict[str, int]:
-    """Try kernel parts outside nftables; return the kernel's answer for each."""
+    """Try kernel parts outside nftables; return the errno of a refusal, or 0, for each."""
     more = {name: need.trial for name, need in NEEDS.items() if need.trial}
     return trials.try_parts(names, more)
 
 
 def _nft_codes(names: Sequence[str], try_out: Trial) -> dict[str, int]:
-    """Return the kernel's answer for each nftables feature."""
+    """Return the errno, or 0, for each nftables feature; empty if none is missing."""
     if not names:
         return {}
     probes = {name: PROBES[name]() for name in names if name in PROBES}

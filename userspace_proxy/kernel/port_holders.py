@@ -192,7 +192,8 @@ def _read_table(protocol: Protocol, family: IPFamily) -> Iterator[HeldPort]:
                     ip, _, port = fields[1].rpartition(":")
                     yield HeldPort(int(port, 16), int(fields[9]), _families(ip, family), ip)
                 elif protocol is Protocol.TCP:
-                    # Listeners precede all connections, perhaps 100,000, in the file.
+                    # In the file, listeners precede all connections, of which there may be 100,000:
+                    # stop here.
                     return
     except (OSError, ValueError, IndexError):
         return
@@ -202,7 +203,7 @@ def _families(ip: str, family: IPFamily) -> frozenset[IPFamily]:
     if family is IPFamily.IPV4:
         return frozenset({IPFamily.IPV4})
     if ip == _ANY_6:
-        # The kernel doesn't show whether the socket is IPV6_V6ONLY.
+        # The kernel doesn't show whether the socket is IPV6_V6ONLY, so assume that it serves both.
         return frozenset(IPFamily)
     return frozenset({IPFamily.IPV4 if ip.startswith(_MAPPED) else IPFamily.IPV6})
 

@@ -47,6 +47,8 @@ def read_sysctls(
 def forbidding(sysctls: Mapping[str, str]) -> tuple[str, str, str] | None:
     """Return a sysctl that forbids user namespaces, its value, and a value that allows them.
 
+    Returns None if no sysctl forbids them.
+
     Args:
         sysctls: The result of :func:`read_sysctls`.
     """

@@ -213,7 +213,7 @@ Ancillary = list[AncillaryItem]
 
 
 def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
-    """Return the type and bytes of the local address on which a datagram arrived.
+    """Return the type and bytes of the local address on which a datagram arrived, or None.
 
     ``struct in_pktinfo`` is ifindex, spec_dst, addr; ``struct in6_pktinfo`` is addr, ifindex, which
     is kept with a link-local address.
@@ -222,8 +222,8 @@ def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
         if level == _socket.IPPROTO_IP and kind == IP_PKTINFO:
             return IP_PKTINFO, data[4:8]
         if level == _socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
-            # A link-local address is ambiguous without its interface. REDIRECT translates to a
-            # link-local address if a pod's link has no other.
+            # A link-local address is ambiguous without its interface, so keep the index. REDIRECT
+            # translates to a link-local address if a pod's link has no other.
             is_link_local = data[0] == 0xFE and data[1] & 0xC0 == 0x80
             return IPV6_PKTINFO, data[: 20 if is_link_local else 16]
     return None

@@ -158,5 +158,6 @@ def _has_gap(sock: _socket.socket) -> bool:
     if silence(sock)[0] < LOSS_S:
         return False
     used = sock.getsockopt(_socket.SOL_SOCKET, SO_MEMINFO, 4)
-    # A FIN also uses memory, and may have arrived since the last data.
+    # A FIN also uses memory, and may have arrived since the last data, so check that none has
+    # arrived.
     return any(used[:4]) and not unread_bytes(sock) and tcp_info(sock).state in _EXPECTS_MORE

@@ -79,7 +79,7 @@ Ask = Callable[[], object]
 
 
 def try_nftables(messages: Sequence[bytes]) -> int:
-    """Let the kernel check a transaction, and discard it."""
+    """Let the kernel check and discard a transaction; return the errno of a refusal, or 0."""
     try:
         with Ruleset() as ruleset:
             ruleset.try_out(messages)
@@ -92,7 +92,7 @@ def try_nftables(messages: Sequence[bytes]) -> int:
 
 
 def try_parts(names: Sequence[str], more: Mapping[str, Ask]) -> dict[str, int]:
-    """Try kernel parts outside nftables; return the answer for each.
+    """Try kernel parts outside nftables; return the errno of a refusal, or 0, for each.
 
     Args:
         more: The trials of parts that this module can't try.
@@ -162,7 +162,8 @@ def _is_there(line: str) -> bool:
 def _ask_for_tables(version: int) -> None:
     modules = _LEGACY_MODULES[version]
     # For the trial, the kernel would load the modules, and before Linux 5.15 that would also create
-    # their tables in the initial network namespace.
+    # their tables in the initial network namespace, so don't try tables whose modules can be
+    # loaded.
     if not all((_MODULES / name).exists() for name in modules) and _can_load(modules):
         return
     for table in ("nat", "filter"):
@@ -193,7 +194,8 @@ def _ask_for_each_extension() -> None:
             try:
                 ask_legacy(4, option, revision_of(name))
             except OSError as exc:
-                # The kernel has the extension, but in other revisions.
+                # EPROTONOSUPPORT: the kernel has the extension in other revisions, so it isn't
+                # missing.
                 if exc.errno != errno.EPROTONOSUPPORT:
                     raise
 

@@ -27,7 +27,7 @@ class ServiceResolver(AbstractResolver):
         """Resolve a name for aiohttp.
 
         Raises:
-            OSError: The name doesn't exist.
+            OSError: The name doesn't exist, or has no address of the family.
         """
         found = self._names.find(host)
         if found is None:

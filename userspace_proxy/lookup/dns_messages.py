@@ -254,7 +254,7 @@ class _Records:
             at += len(label) + 1
 
     def add_all(self, records: Iterable[Record]) -> int:
-        """Add records until one doesn't fit; return their number."""
+        """Add records, each set in random order, until one doesn't fit; return how many fit."""
         count = 0
         for _, grouped in itertools.groupby(records, _set_of):
             together = list(grouped)

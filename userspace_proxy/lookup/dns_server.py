@@ -244,7 +244,10 @@ def _bind(address: SocketAddress) -> tuple[socket.socket, socket.socket]:
 
 
 def _holder_of(address: SocketAddress, exc: OSError) -> str:
-    """Return the process that has bound an address for UDP or else TCP; empty if not found."""
+    """Return the process that holds an address in use: a UDP socket, or else a TCP socket.
+
+    The result is empty if the error has another cause, or the process isn't found.
+    """
     if exc.errno == errno.EADDRINUSE:
         # Ignore a host name, which isn't an address.
         with contextlib.suppress(ValueError):

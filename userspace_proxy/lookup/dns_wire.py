@@ -220,7 +220,8 @@ def is_answer(wire: bytes, query: Query) -> bool:
     if not flags & RESPONSE or (flags & _OPCODE) >> 11 != query.opcode:
         return False
     if questions == 0:
-        # Some servers omit the question if they reject the query without parsing it.
+        # Some servers omit the question if they reject the query without parsing it, so accept such
+        # an answer only with an error code.
         return flags & _CODE not in (ResponseCode.NOERROR, ResponseCode.NXDOMAIN)
     repeated = wire[HEADER.size : HEADER.size + len(query.question)]
     return questions == 1 and repeated.lower() == query.question.lower()

@@ -84,7 +84,7 @@ class NodeResolver:
         """Ask the servers in turn until one answers.
 
         Raises:
-            LookupFailed: No server answers.
+            LookupFailed: The name isn't valid in DNS, or no server returns NOERROR or NXDOMAIN.
         """
         try:
             query = make_query(secrets.randbits(16), host, _TYPES[family])

@@ -112,7 +112,11 @@ def check_protocol(protocol: str | None, path: str) -> None:
 
 
 def check_port_name(name: str | None, count: int, names: set[str], path: str) -> None:
-    """Check one of ``count`` ports' names, and add it to ``names``; a single port needs no name."""
+    """Check the name of one of ``count`` ports, and add it to ``names``.
+
+    Raises:
+        FieldError: The name is invalid, already used, or missing although there are several ports.
+    """
     if not name:
         if count > 1:
             raise FieldError(path, "is missing: one of several ports needs a name")

@@ -58,7 +58,7 @@ def digest_of(state: ServiceState) -> str:
 
 
 def digests_of(services: Mapping[ServiceKey, ServiceState]) -> dict[str, str]:
-    """Return the digests of Services, by ``namespace/name``."""
+    """Return the digests of Services by ``namespace/name``, omitting empty digests."""
     found = {str(key): digest_of(state) for key, state in services.items()}
     return {name: digest for name, digest in found.items() if digest}
 

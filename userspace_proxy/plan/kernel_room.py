@@ -131,7 +131,7 @@ def kernel_size(
         choices = len(claim.frontends) * (1 + (claim.scope is Scope.LOCAL_FROM_OUTSIDE))
         elements += coarse * choices
         exact += max(0, drawn - coarse) * choices
-        # Like affinity, a range needs a separate chain for each endpoint.
+        # Like affinity, a port range needs a separate chain for each endpoint.
         spans = {(f.port, f.last) for f in claim.frontends if f.last}
         for has_chains in (has_affinity, *(True for _ in spans)):
             rules += count_rules(count, claim.admits, has_affinity=has_chains)

@@ -106,7 +106,7 @@ class PreviousWorkers:
         return len(self._workers)
 
     async def adopt(self, within_s: float = ANSWER_S) -> int:
-        """Receive copies of the workers' sockets; return the number of sockets."""
+        """Receive copies of the workers' sockets; return the number of sockets for clients."""
         if not self._workers:
             return 0
         await asyncio.wait([worker.handed_over for worker in self._workers], timeout=within_s)
@@ -152,7 +152,8 @@ class PreviousWorkers:
         found = self._sockets.pop((protocol, at), [])
         by_index = dict(found)
         if not found or len(by_index) < len(found):
-            # Workers of several control processes have separate sockets for the same index.
+            # Workers of several control processes have separate sockets for the same index, so
+            # return all of them.
             return [sock for _, sock in found]
         if min(by_index) >= 0 and max(by_index) < len(found) + self._late:
             return [by_index.get(index) for index in range(len(found) + self._late)]
@@ -211,16 +212,17 @@ class PreviousWorkers:
         self._dismiss(End())
 
     async def answered(self, within_s: float) -> int:
-        """Wait until late workers have answered and received their order; return how many are left.
+        """Wait until late workers have answered and received their order, or ``within_s`` is over.
 
-        After :meth:`close`, the remaining workers serve until another process controls them.
+        Returns the number of workers that haven't answered. After :meth:`close`, they serve until
+        another process controls them.
         """
         if late := [worker.handed_over for worker in self._workers]:
             await asyncio.wait(late, timeout=within_s)
         return len(self._workers)
 
     def _dismiss(self, order: Drain | End) -> None:
-        """Send all workers a last order, and close the connections to all but late workers."""
+        """Send all workers their last order; close all but the connections to late workers."""
         for worker in tuple(self._workers):
             worker.dismiss(order)
         late = [worker for worker in self._workers if not worker.handed_over.done()]
@@ -311,7 +313,7 @@ class _PreviousProcess:
             self._try_later()
             return
         except OSError:
-            # The worker has exited.
+            # The worker has exited, so stop waiting for it.
             pass
         self._stop()
 
@@ -360,7 +362,7 @@ class _PreviousProcess:
     def _receive_entries(self, message: AffinityEntries) -> None:
         """Pass on affinity entries, up to the worker's share."""
         left = self._owner.entries_share - self._entries
-        # An empty message also costs memory.
+        # An empty message also costs memory, so it counts as an entry.
         self._entries += max(1, len(message.entries))
         if left > 0:
             self._owner.add_entries(AffinityEntries(message.label, message.entries[:left]))

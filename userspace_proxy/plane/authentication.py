@@ -239,7 +239,7 @@ class Reception:
             sock.send(frame(HandOverRefused(cause[:_REFUSAL_CHARS])))
 
     def _expire(self, sock: socket.socket) -> None:
-        # The loop may have been too busy to read a proof that arrived in time.
+        # The loop may have been too busy to read a proof that arrived in time, so read again.
         self._read(sock)
         if sock in self._guests:
             self._hang_up(sock)

@@ -190,7 +190,7 @@ class Channel(Generic[In, Out]):
             return
         except OSError as exc:
             if isinstance(exc, ConnectionError):
-                # The other side has exited, and its last messages may be unread.
+                # The other side has exited, but its last messages may be unread: read them first.
                 self.read()
             self._lose()
         else:
@@ -209,7 +209,7 @@ class Channel(Generic[In, Out]):
                 raise
             self.waiting_bytes -= sent
             if sent < len(data):
-                # All sockets were sent with the first byte.
+                # All sockets were sent with the first byte, so the rest has none.
                 self._waiting.appendleft((data[sent:], ()))
 
     def _take_batch(self) -> list[tuple[_Frame, Sequence[HasFileno]]]:
@@ -282,7 +282,8 @@ class Channel(Generic[In, Out]):
                 if len(arrived) < end:
                     break
                 if len(self._descriptors) < count:
-                    # The kernel drops sockets if the process has no free descriptors.
+                    # Without free descriptors the kernel drops sockets, so fewer arrive than were
+                    # sent.
                     raise ValueError("sockets got lost on the way")
                 body, start = arrived[start + HEADER.size : end], end
                 descriptors = [self._descriptors.popleft() for _ in range(count)]

@@ -87,7 +87,10 @@ class Differences:
             getattr(new.counters, name).add(part)
 
     def give(self, number: int, now: float) -> GroupReport | None:
-        """Return a report of the counts collected since the last call; None if there are none."""
+        """Return a report of the counts since the last call, and of ejections and waits now.
+
+        Returns None if there is nothing to report.
+        """
         group = self._group
         ejected = list(group.balancers.current.ejected(now).items())
         waiting = group.waiting(now)

@@ -241,7 +241,8 @@ class Group(CounterTable):
             if any(number > 0 for number in open_):
                 open_of[endpoint] = tuple(max(0, number) for number in open_)
             if any(number < 0 for number in open_):
-                # These connections were subtracted when the endpoint was forgotten.
+                # These connections were subtracted when the endpoint was forgotten, so count them
+                # again.
                 self._subtract(endpoint, (min(0, number) for number in open_))
         sums = dict(zip(_COUNTED, map(sum, zip(*recent, strict=True)), strict=True))
         after = new_of["aborts_after_wait"]
@@ -337,7 +338,7 @@ class Group(CounterTable):
         return self._slow_start.shares(now)
 
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
-        """Return the endpoints ejected by any worker, with the longest time until a probe.
+        """Return the endpoints ejected by any worker, each with the most seconds until a probe.
 
         Endpoints that have answered since are omitted: a worker may apply another worker's ejection
         after the answer, and keeps it until one of its clients dials the endpoint.
@@ -423,7 +424,7 @@ class EndpointChanges(NamedTuple):
 
 
 def diff_endpoints(have: Sequence[SocketAddress], want: Sequence[SocketAddress]) -> EndpointChanges:
-    """Return the changes between two lists without duplicates, in round-robin order.
+    """Return the changes between two lists, each in round-robin order and without duplicates.
 
     If the order of remaining endpoints differs, all endpoints are removed and added.
     """
@@ -436,7 +437,7 @@ def diff_endpoints(have: Sequence[SocketAddress], want: Sequence[SocketAddress])
 
 
 def _with(held: dict[K, V], key: K, value: V | None) -> dict[K, V]:
-    """Return ``held`` with a value for a key, or without the key if the value is empty."""
+    """Set a key of ``held``, or remove it if the value is empty; return the resulting mapping."""
     if value:
         if held is _NONE:
             return {key: value}

@@ -134,7 +134,8 @@ class ListeningSockets:
         """
         deaf = [sock for sock in self.socks if _gets_nothing(sock)]
         if self._hold is None and deaf:
-            # No new socket could reserve the port, for example because no descriptor was free.
+            # No new socket could reserve the port (perhaps no descriptor was free), so keep one of
+            # the silent sockets.
             self._keep(deaf[0])
         self._close_sockets()
 
@@ -200,7 +201,7 @@ class ListeningSockets:
                 self.socks += (sock,)
             self.socks = tuple(filter(None, socks))
         except BaseException:
-            # A refusing UDP port stays reserved.
+            # The socket that reserves a refusing UDP port stays open.
             self._stop_listening(keeps_port=False)
             self._close_sockets()
             raise
@@ -381,7 +382,7 @@ class PortPool:
         return self._free.keys()
 
     def candidates(self, preferred: int | None = None) -> Iterator[int]:
-        """Yield each free port once, the preferred port first.
+        """Yield each free port once, the preferred port first; omit other ports given to `spare`.
 
         The caller takes the first port that it can bind. The next search begins after the offered
         ports, because other programs use the ports that the caller couldn't bind.

@@ -239,7 +239,7 @@ class Listeners:
             sockets = old.sockets
             sockets.admit(group.serving.admits)
             if not group.serving.is_refusing:
-                # The old listener may have refused clients when it was closed.
+                # The old listener may have refused clients, so let its sockets serve again.
                 sockets.serve()
         sockets.choose(by_client=group.serving.affinity_timeout_s is not None)
         self._numbers += 1

@@ -116,7 +116,8 @@ class Plane:
         """The timer for the next check of the worker processes."""
         tuning, count = tuning or Tuning(), workers or 1
         if workers is not None:
-            # The kernel limits pipes per user, and all workers run as the same user.
+            # The kernel limits pipes per user, and all workers run as the same user: divide the
+            # limit among them.
             pipes = -(-min(tuning.max_pipes, MAX_PIPES) // count)
             tuning = replace(tuning, max_pipes=pipes, processes=count)
         self._workers = [

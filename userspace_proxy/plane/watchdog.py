@@ -50,7 +50,7 @@ class Watchdog:
         return self._beats
 
     def look(self, pid: int) -> float:
-        """Check a process, and return the seconds charged to it; call this every LOOK_S."""
+        """Check a process every LOOK_S; return the seconds charged since its last heartbeat."""
         charge_s = self._charge(pid)
         try:
             os.eventfd_read(self._beats)
@@ -69,7 +69,8 @@ class Watchdog:
     def _charge(self, pid: int) -> float:
         """Return the seconds that a check without a heartbeat charges to a process."""
         try:
-            # The process name before these fields may contain spaces and parentheses.
+            # The process name before these fields may contain spaces and parentheses, so split the
+            # line at the last parenthesis.
             fields = (self._proc / f"{pid}/stat").read_text("latin-1").rpartition(")")[2].split()
         except OSError:
             return LOOK_S * _SHARE_WHEN_HIDDEN

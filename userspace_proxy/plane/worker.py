@@ -161,7 +161,7 @@ class Worker:
         return [*served.items(), (self._index, own)]
 
     def entries(self) -> Iterator[AffinityEntries]:
-        """Yield batches of affinity entries: Service ports in turn, most recently used first."""
+        """Yield batches of affinity entries, Service ports in turn, last used entries first."""
         now = self._dataplane.engine.clock()
         turns = deque(
             (group.label, group.balancers.current.entries(now))
@@ -320,7 +320,8 @@ class Worker:
         if self._is_closed or self._slices is None:
             return
         began = Clocks.monotonic()
-        # Sending may detect that the control process has exited, which cancels all reports.
+        # Sending may detect that the control process has exited, which cancels all reports by
+        # setting _slices to None.
         if next(self._slices, self) is self:
             self._slices = None
         self.count_iteration(Clocks.monotonic() - began)

@@ -160,7 +160,7 @@ class WorkerMain:
         except MemoryError:
             raise
         except Exception:  # noqa: BLE001 - any error leaves a command unapplied
-            # The control process starts a replacement, and sends it the whole state.
+            # Exit: the control process starts a replacement, and sends it the whole state.
             _log.exception("worker failed to apply a command, exiting")
             self._end(1)
 

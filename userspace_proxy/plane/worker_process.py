@@ -103,7 +103,7 @@ class WorkerProcess:
 
     def _on_end(self) -> None:
         status = self._process.wait()
-        # The process's last messages may be unread.
+        # The process's last messages may be unread, so read them before the channel is closed.
         self._channel.read()
         self._forget()
         self._ended(_describe(status))

@@ -28,7 +28,8 @@ def not_meant_reason(
         by_priority: Whether the endpoints may have different priorities.
 
     Returns:
-        None if hints don't decide. The function returns "" for an endpoint meant for this node.
+        None if hints don't decide; never with ``by_priority``. The function returns "" for an
+        endpoint meant for this node.
     """
     if not by_priority:
         return _not_meant_reason(ready, facts)
@@ -67,7 +68,8 @@ def _not_meant_reason(
 
 def _decides(own: str, hints: Iterable[Sequence[str]]) -> bool:
     is_named = False
-    # An endpoint without a hint disables all hints, and usually the first endpoint has none.
+    # An endpoint without a hint disables all hints, and usually the first endpoint has none, so the
+    # loop ends early.
     for names in hints:
         if not (own and names):
             return False

@@ -140,7 +140,8 @@ class Locality:
         except ValueError:
             return HERE
         if address.is_link_local or address.is_loopback or address.is_unspecified:
-            # Such an address is valid only on its link, or on this node.
+            # Such an address is valid only on its link or on this node, so treat it as this node's
+            # own.
             return HERE
         bits, width = int(address), address.max_prefixlen
         for length in self._lengths[address.version]:
@@ -224,7 +225,7 @@ def find_pod_links(links: Iterable[NodeLink], routes: Iterable[NodeRoute]) -> tu
 
 
 def find_uplinks(links: Iterable[NodeLink], routes: Iterable[NodeRoute]) -> tuple[PodLink, ...]:
-    """Return the links of default routes, with their networks."""
+    """Return the links of default routes, each with the networks of these routes."""
     names = {link.number: link.name for link in links}
     found: dict[int, list[Network]] = {}
     for route in routes:

@@ -29,7 +29,7 @@ _UNNOTED = (NameState.PENDING, NameState.NO_ADDRESS)
 
 
 def unserved_name_reason(state: ServiceState, port: ServicePort, family: IPFamily) -> Cause | None:
-    """Return why DNS names yield no endpoint for a Service port; None if it uses no names."""
+    """Return why DNS names yield no endpoint for a Service port; None if names aren't the cause."""
     named = [item for item in state.slices if isinstance(item, ResolvedSlice | NameSlice)]
     if not named:
         if mistake := _mistake(state):

@@ -150,7 +150,7 @@ def _put(
 
 
 def _variants(key: ServiceKey) -> Iterator[ServiceKey]:
-    """Yield a name, and the name without each of its letters."""
+    """Yield a name and, unless it is short, the name without each of its letters."""
     yield key
     if len(key.name) > _VARIANT_MIN:
         for at in range(len(key.name)):

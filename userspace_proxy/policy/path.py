@@ -99,7 +99,11 @@ def _is_for_one_path(handling: Handling, *, has_affinity: bool) -> str:
 
 
 def proxy_only(handling: Handling, *, parts: int = 0) -> list[str]:
-    """Return the requested features that only the proxy supports."""
+    """Return the requested features that only the proxy supports.
+
+    Args:
+        parts: The sum of the weights, as :func:`in_parts` reduces them.
+    """
     needs = {
         f"balance {handling.balance}": handling.balance not in _IN_KERNEL,
         "hold": handling.hold is not None,

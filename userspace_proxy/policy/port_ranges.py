@@ -109,7 +109,10 @@ def ranges_of(
 def _overlapped(
     port: ServicePort, one: AskedRange, found: Mapping[ServicePort, AskedRange]
 ) -> AskedRange | None:
-    """Return another range of the same protocol that overlaps this one."""
+    """Return a range of the same protocol that overlaps this range, or None.
+
+    A range of all ports overlaps only other ranges of all ports.
+    """
     return next(
         (
             other

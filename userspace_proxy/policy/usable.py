@@ -207,7 +207,7 @@ def usable_endpoints(
 def _choose(
     endpoints: Collection[_Packed], unusable_reason: _UnusableReason | None = None
 ) -> tuple[SocketAddress, ...]:
-    """Return the ready endpoints for this node, or if there are none, terminating endpoints."""
+    """Return the usable ready endpoints or, if there are none, terminating endpoints that serve."""
     ready = [a for _, a, e in endpoints if e.ready and not (unusable_reason and unusable_reason(e))]
     return tuple(ready or [a for _, a, e in endpoints if e.serving and e.terminating])
 
@@ -285,8 +285,8 @@ def _bounded(
 ) -> tuple[Mapping[SocketAddress, Endpoint], bool]:
     """Return at most ENDPOINTS_MAX endpoints, and whether no endpoint was omitted.
 
-    This node's endpoints come first if the scope prefers them, then ready endpoints, then low
-    priority numbers, then low addresses.
+    This node's endpoints come first if the scope prefers them, then ready endpoints, then endpoints
+    that still serve, then low priority numbers, then low addresses.
     """
     if len(merged) <= ENDPOINTS_MAX:
         return merged, True
@@ -324,7 +324,8 @@ def _refused_reason(
     if address.ip in facts.all_node_addresses:
         if address.port in refusals.node_ports:
             return "refused: it is a node port of a node"
-        # A dial from this node would pass a firewall that blocks the client.
+        # A dial from this node would pass a firewall that blocks the client, so reject this node's
+        # own addresses, except of its pods, unless they are permitted.
         is_pod = endpoint.pod and _is_local(endpoint, facts)
         if not (refusals.may_be_node or is_pod) and address.ip in facts.addresses:
             return NODE_ENDPOINT

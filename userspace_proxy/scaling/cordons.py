@@ -229,7 +229,8 @@ class Cordons:
         are_gone = self._served_ports.cordoned.of(service).isdisjoint(listed)
         if (cordon := self._cordons.get(service)) is not None:
             if self._clock() < cordon.until:
-                # Endpoints that have disappeared may be listed again before the round is over.
+                # Endpoints that have disappeared may be listed again before the round is over, so
+                # the cordon stays.
                 return False
             return are_gone or self._is_ready(service)
         # Nothing wakes a workload that no port names.
@@ -243,7 +244,7 @@ class Cordons:
 
 
 def _latest(kept: dict[ServiceKey, _KeptCordon]) -> tuple[str, frozenset[ServiceKey]]:
-    """Return the number of the latest stored round, and its Services."""
+    """Return the number of the latest stored round, and its Services; empty without a round."""
     number = next((kept[service].number for service in reversed(kept)), "")
     return number, frozenset(key for key, cordon in kept.items() if cordon.number == number)
 

@@ -160,7 +160,7 @@ class HolderLease:
         return {key: max(least, _demand_of(key, vote_counts)) for key in own}
 
     def see(self, lease: Lease) -> None:
-        # The watch returns the holder's own writes with a delay.
+        # The watch returns the holder's own writes with a delay, so ignore them.
         if self.is_held and lease.holder == self._identity:
             return
         if self._lease is None or lease.version != self._lease.version:
@@ -294,7 +294,8 @@ class HolderLease:
 
         async def agree() -> bool:
             nonlocal scale_down
-            # From here on, the update may take place even if this process is interrupted.
+            # From here on, the update may take place even if this process is interrupted, so store
+            # the answer for the handler below.
             scale_down = ScaleDown(
                 is_asleep=await self._ask(asking.round) and not self._other_user(asking)
             )
@@ -369,7 +370,8 @@ class HolderLease:
             if any(not wanted <= cordoned for cordoned in answers):
                 return False
             if len(answers) == len(nodes):
-                # Listing many nodes may take a long time, and acknowledgements expire.
+                # Listing many nodes may take a long time, and acknowledgements expire, so check the
+                # time again.
                 return self.is_held and self._clock() - began < _ANSWERS_S
             await self._pause(_ANSWERS_EVERY_S)
         return False

@@ -1,11 +1,11 @@
-"""Reports this node's demand to the other nodes, and answers the holder's rounds.
+"""Reports this node's demand in its Lease, and answers votes that the cluster's holder requests.
 
     demand ──at once if it begins or ends, otherwise every 30 to 60 s──▶ Lease of this node
-    round ──▶ read counters ──▶ cordon Services without clients
+    vote ──▶ read counters ──▶ cordon Services without clients
           ──▶ workers have answered, and dials in progress have ended ──▶ read counters again
           ──▶ answer ──▶ new clients wait
 
-Rule 1: an answer acknowledges a cordon: until the round is over or the answer expires, this node
+Rule 1: an answer acknowledges a cordon: until the vote is over or the answer expires, this node
 sends no client to the cordoned endpoints (``cordons``).
 Rule 2: a node that doesn't know its demand omits it, and other nodes count it as busy.
 Rule 3: an answer may have been written even if the request failed, so the acknowledgement holds.
@@ -144,7 +144,8 @@ class NodeLease:
 
     async def _settle(self) -> bool:
         """Wait for dials in progress; return whether all clients are counted afterwards."""
-        # A busy worker continues to dial until it has applied the cordon, and answers afterwards.
+        # A busy worker continues to dial until it has applied the cordon, and answers afterwards,
+        # so wait for its answer first.
         if not await self._count():
             return False
         await self._pause(self._settle_s)

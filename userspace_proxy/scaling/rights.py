@@ -54,7 +54,7 @@ def other_user(
     workload: Workload,
     labels: Labels,
 ) -> str:
-    """Return which other Service keeps a workload running; empty if none does.
+    """Describe another Service that keeps a workload running; empty if none does.
 
     Args:
         asked: The Services on which all nodes vote; at least one.

@@ -168,7 +168,8 @@ class Source(abc.ABC):
         Args:
             may: Called first, with the known labels of its pods.
 
-        Returns: Why that failed, with the remedy; empty if the workload has replicas now.
+        Returns: Why that failed, with the remedy; empty if the workload has replicas now, or if
+            ``may`` has reported the reason.
         """
         return f"{workload} can't be scaled: Services are read from {self.kind}, not from a cluster"
 

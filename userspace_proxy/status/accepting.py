@@ -103,7 +103,8 @@ class Accepting:
             except BlockingIOError:
                 return
             except OSError as exc:
-                # Without a free descriptor, accept() fails even if no connection is pending.
+                # Without a free descriptor, accept() fails even if no connection is pending, so
+                # check whether one is.
                 if exc.errno in _SHORTAGES and not _is_readable(self._sock):
                     return
                 if exc.errno in _SHORTAGES and self._reserve.lend():
@@ -121,7 +122,7 @@ class Accepting:
             if is_lent and len(self._reserve) < _ENOUGH:
                 if self._server.make_room():
                     # The descriptor of a closed connection is free only after a few iterations of
-                    # the loop.
+                    # the loop, so pause.
                     self._pause()
                 return
 
@@ -139,7 +140,8 @@ class Accepting:
             task.exception()
 
     def _refill_soon(self) -> None:
-        # The loop closes the descriptor after it has called connection_lost().
+        # The loop closes the descriptor after it has called connection_lost(), so refill in the
+        # next iteration.
         self._loop.call_soon(self._refill)
 
     def _refill(self) -> None:

@@ -136,7 +136,8 @@ def _slow_s(text: str) -> float:
 def _found(view: StatusFacts, wanted: ConnectionFilter) -> ConnectionFilter:
     """Return the filter with its port as a name; raise if there is no such port. Slow."""
     if ":" in wanted.service:
-        # The user may give the number of a port, but records of connections contain its name.
+        # The user may give the number of a port, but records of connections contain its name, so
+        # replace the number.
         port = next(iter(view.only(wanted.service).ports), None)
         wanted = wanted.of(port.name) if port else wanted
     is_known = any(wanted.takes_service(port.plan.key.name.prefixes) for port in view.ports)

@@ -97,7 +97,10 @@ def cells_of(one: ConnectionFacts) -> Sequence[str]:
 
 
 def edge_cells(edges: EdgesFacts, most: int) -> Sequence[Sequence[str]]:
-    """Return the rows of the busiest clients: client, Service port, connections, failures."""
+    """Return the rows of the busiest clients: client, Service port, connections, failures.
+
+    If there are other connections, the last row contains their number.
+    """
     rows = [
         [
             edge.client_pod or edge.client,

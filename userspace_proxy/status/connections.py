@@ -259,7 +259,7 @@ async def send(request: web.Request, response: web.StreamResponse) -> web.Stream
         return response
     stream = web.StreamResponse(status=response.status, headers=response.headers)
     stream.content_length = len(body)
-    # aiohttp itself detects that the connection was closed.
+    # aiohttp itself detects that the connection was closed, so ignore the error.
     with contextlib.suppress(ConnectionResetError):
         await stream.prepare(request)
         await write(request, stream, body)

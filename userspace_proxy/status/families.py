@@ -59,7 +59,7 @@ _FAILURES = "Dials that failed, by cause"
 
 
 def families_of(view: StatusFacts, detail: Detail) -> Iterator[Family]:
-    """Yield all metric families of a view."""
+    """Yield the metric families of a view, up to a level of detail."""
     yield from node_families(view)
     yield from _families("node_", _SCALARS, {"": view.totals})
     known = view.totals.failures_by_cause
@@ -228,7 +228,8 @@ def _endpoint_states(ports: Mapping[str, PortFacts]) -> Family:
         for endpoint in port.endpoints:
             counts[state_label(endpoint)] += 1
         for state, count in counts.items():
-            # All six states of each port would nearly double the page, mostly with zeros.
+            # All six states of each port would nearly double the page, mostly with zeros, so omit
+            # zeros, except for ready endpoints.
             if count or state == "ready":
                 samples.append((f'{labels[:-1]},state="{state}"}}', count))
     return gauge(f"{PREFIX}endpoints", "Endpoints by state", samples)
@@ -279,7 +280,7 @@ def edge_family(edges: EdgesFacts) -> Family:
 
 
 def demand_of(view: StatusFacts) -> Mapping[ServiceKey, int]:
-    """Return the demand of every Service with ``hold``; 0 without demand."""
+    """Return the demand of every Service with ``hold``, sorted by Service; 0 without demand."""
     holding = {port.plan.key.name.service for port in view.ports if port.hold_s is not None}
     return {key: view.demand.get(key, 0) for key in sorted(holding)}
 

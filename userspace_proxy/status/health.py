@@ -91,7 +91,7 @@ def _answer(
         "healthy": is_in_time,
     }
     if last_done:
-        # A sync round covers both families.
+        # A sync round covers both families, so they have the same state.
         of_family = {"lastUpdated": go_time(last_done), "healthy": is_in_time}
         body["status"] = dict.fromkeys(_FAMILIES, of_family)
     return HealthAnswer(200 if is_healthy else 503, json.dumps(body).encode())

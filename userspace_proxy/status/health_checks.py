@@ -124,13 +124,13 @@ class HealthCheckPorts:
             await runner.cleanup()
         self._reserve.close()
         # aiohttp keeps the last thousand handlers (lru_cache in web_app), with everything that they
-        # refer to.
+        # refer to, so drop the reference to the callback.
         self._is_healthy = bool
 
     def _assign(
         self, checks: Iterable[HealthCheck]
     ) -> tuple[dict[int, HealthCheck], dict[ServiceKey, str]]:
-        """Return the Service of each port, and the problems of the other Services."""
+        """Return the health check of each port, and the problems of the other Services."""
         assigned: dict[int, HealthCheck] = {}
         problems: dict[ServiceKey, str] = {}
 

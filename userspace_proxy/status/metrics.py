@@ -134,7 +134,8 @@ class MetricsForm(NamedTuple):
         """
         content_type = choose_encoder(accept)[1]
         if content_type.startswith(_OPEN_METRICS):
-            # The library echoes any version that a scraper requests.
+            # The library echoes any version that a scraper requests, so state the version that it
+            # writes.
             content_type = re.sub("version=[^;]*", "version=1.0.0", content_type)
         return cls(content_type, gzip_accepted(accept_encoding))
 

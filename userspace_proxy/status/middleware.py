@@ -27,7 +27,7 @@ HEADERS = {
     ),
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
-    # By default, aiohttp sends its version and Python's.
+    # Replaces aiohttp's default, which contains its version and Python's.
     "Server": PROGRAM,
     "X-Content-Type-Options": "nosniff",
 }

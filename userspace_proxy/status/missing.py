@@ -19,7 +19,7 @@ _PORT_RANGES = f"{DOMAIN}port-ranges"
 
 
 def say_missing(view: StatusFacts, service: str) -> str:
-    """Return an error that a Service or port doesn't exist, with the name that was probably meant.
+    """Return why a Service, port or namespace isn't shown, with the name that was probably meant.
 
     Args:
         service: ``namespace``, ``namespace/name`` or ``namespace/name:port``.
@@ -54,7 +54,7 @@ def say_meant(key: str, names: Iterable[str], *, may_be_unread: bool = False) ->
     """Return a suggestion for a Service that doesn't exist, as the end of a sentence.
 
     Suggests Services with the same name in other namespaces, then similar Services in its
-    namespace, otherwise a namespace with that name.
+    namespace, otherwise a namespace with the same or a similar name.
 
     Args:
         key: ``namespace/name``.

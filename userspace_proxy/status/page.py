@@ -224,7 +224,7 @@ def _breakable(address: str) -> Markup:
 
 
 def _encoded(text: str) -> bytes:
-    # Names from a manifest may contain surrogates.
+    # Names from a manifest may contain surrogates, which UTF-8 can't encode.
     return without_secrets(text).encode("utf-8", "replace")
 
 

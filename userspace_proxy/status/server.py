@@ -165,7 +165,7 @@ class StatusServer:
             await self._open.pop()[1].cleanup()
         self._reserve.close()
         # aiohttp keeps the last thousand handlers (lru_cache in web_app), with everything that they
-        # refer to.
+        # refer to, so drop the references.
         self._sampler.close()
         self._views.close()
         self._health = is_closed
@@ -361,7 +361,7 @@ def _part(view: StatusFacts, service: str) -> StatusFacts:
 
 
 def _columns(text: str) -> int:
-    """Parse the terminal width in a query; return 0 if it has none."""
+    """Return the terminal width in a query, at least LEAST_COLUMNS; 0 if missing or invalid."""
     is_number = text.isascii() and text.isdigit() and len(text) < 5
     return max(int(text), LEAST_COLUMNS) if is_number else 0
 

@@ -40,7 +40,8 @@ class SingleFlight(Generic[_T]):
         flight = self._waiting.setdefault(key, _Flight())
         async with self._turn:
             if not flight.results:
-                # Requests that arrive from now on need a later result.
+                # Requests that arrive from now on need a later result, so they must not join this
+                # flight.
                 if self._waiting.get(key) is flight:
                     del self._waiting[key]
                 flight.results.append(await make())

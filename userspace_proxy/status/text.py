@@ -203,7 +203,7 @@ def render_top(
     if not chosen:
         lines += _unmatched(selection, columns)
         return StatusText(encoded(lines), Level.OK)
-    # Before the second sample there are no rates.
+    # Before the second sample there are no rates, so leave them empty.
     rates = history.rates if history.has_rates else lambda _: None
     rows = [
         TopRow(
@@ -311,7 +311,7 @@ def _kernel_lines(view: StatusFacts, columns: int) -> Iterator[str]:
 
 
 def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[TextLine]:
-    # A Service whose address is taken has its own line.
+    # A Service whose address is taken has its own line, so omit the problem here.
     problems = (p for p in problems_of_node(view, now) if p.code is not CauseCode.ADDRESS_TAKEN)
     # Group problems by remedy: all mistakes in manifests have the same remedy.
     for (level, hint), same in itertools.groupby(problems, lambda p: (p.level, p.hint)):
@@ -391,7 +391,7 @@ def _words(
     if state.level is not Level.OK or port.is_dropping or port.is_holding:
         sentence = f"{sentence_at(port, now, state.causes[:1], above)}{and_mistakes(port)}"
         return (sentence, capitalised(state.word)) if above else (sentence,)
-    # A served port has no causes other than rejected clients.
+    # The only causes of a served port are about rejected clients.
     is_said = port.mark is None and port.path is not DataPath.KERNEL
     denied = [cause for cause in state.causes[:1] if not (is_said and cause in state.stated)]
     causes = [cause_at(cause, now) for cause in denied]
@@ -521,5 +521,5 @@ def formatted(lines: Sequence[TextLine], columns: int) -> Iterator[str]:
 
 def encoded(lines: Iterable[str]) -> bytes:
     """Return printable lines in UTF-8."""
-    # Names from a manifest may contain surrogates.
+    # Names from a manifest may contain surrogates, which UTF-8 can't encode.
     return ("\n".join(map(printable, lines)) + "\n").encode("utf-8", "replace")

@@ -57,7 +57,8 @@ def read_kernel(*hooks: str, has_nat: bool = True) -> KernelView:
         nat = read_legacy("nat") if has_nat else {}
         filters = read_legacy(*FILTERING)
     except SteeringError as exc:
-        # A node without legacy tables probably also lacks the program that prints them.
+        # A node without legacy tables probably also lacks the program that prints them, so read the
+        # rest anyway.
         unread.append(exc.message)
     lines = _INTERFACES.read_text(encoding="ascii", errors="replace").splitlines()
     links = tuple(line.partition(":")[0].strip() for line in lines[2:])

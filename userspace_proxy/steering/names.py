@@ -35,7 +35,8 @@ PREFIX = "UPROXY-"
 LABEL_MAX = 15
 _READABLE = 6
 _HASH_DIGITS = 8
-# A service-proxy-name is the value of a Kubernetes label, which never contains a tilde.
+# A service-proxy-name is the value of a Kubernetes label, which never contains a tilde, so only
+# labels with a hash contain one.
 _AS_IT_IS = re.compile(
     rf"[A-Za-z0-9._-]{{0,{LABEL_MAX}}}|[A-Za-z0-9._-]{{{_READABLE}}}~[0-9a-f]{{{_HASH_DIGITS}}}"
 )
@@ -67,7 +68,8 @@ def owner_number(proxy_name: str) -> int:
     label = proxy_label(proxy_name)
     if not label:
         return 0
-    # The result is higher than the route metrics that people and daemons usually choose (< 10,000).
+    # The result is higher than the route metrics that people and daemons usually choose (< 10,000),
+    # so it identifies the proxy's routes.
     return _NUMBERED | int.from_bytes(hashlib.sha256(label.encode()).digest()[:3], "big")
 
 

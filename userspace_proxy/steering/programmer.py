@@ -234,7 +234,7 @@ class NatProgrammer(Programmer):
         """Return the port to which entries of a frontend may point; None if it isn't steered.
 
         Entries that point to the refuse port are from refused clients; if there are endpoints now,
-        these clients may be served.
+        the result is 0, because these clients may be served.
         """
         port = (self._applied or {}).get(frontend)
         return 0 if port == self._facts.refuse_port and self._choices(frontend) else port
@@ -269,7 +269,8 @@ class NatProgrammer(Programmer):
     def _forget_all(self, removed: Mapping[Frontend, int]) -> None:
         """Forget the desired state, and remove the conntrack entries of removed rules."""
         self._note_led(removed.items())
-        # Any program may bind the frontends' former ports now.
+        # Any program may bind the frontends' former ports now, so TCP entries that point to them
+        # are stale.
         self._replaced.update(removed)
         self._applied = {}
         self._forget_stale()
@@ -346,7 +347,7 @@ class ProgrammedSteering(Steering, Generic[Kind]):
 
     def __init__(self, facts: SteeringFacts, make: Callable[[], Kind]) -> None:
         self.facts = facts
-        # Calls to the kernel block, and their order matters.
+        # Calls to the kernel block, and their order matters, so one thread makes all of them.
         self._programmer = InOneThread(f"{self.name}-steering", make)
         self._filters: Sequence[Followed] = ()
 
@@ -392,7 +393,8 @@ class ProgrammedSteering(Steering, Generic[Kind]):
     async def _do(self, call: Callable[[Kind], Result]) -> Result:
         def call_and_report(programmer: Kind) -> Result:
             result = call(programmer)
-            # The owner reads these attributes only after it has awaited the call.
+            # The owner reads these attributes only after it has awaited the call, so no lock is
+            # needed.
             self.unsteered, self.unguarded = programmer.unsteered(), programmer.unguarded()
             self.needs_transparent = programmer.needs_transparent
             self._filters = programmer.filters()

@@ -134,11 +134,12 @@ class AgentCalls:
     async def status(
         self, to: ForwardTarget, path: str, bounds: Bounds, waits: Callable[[bool], object]
     ) -> Read:
-        """Return an answer that isn't a stream.
+        """Request an agent's status once, not as a stream.
 
         Args:
-            waits: Called with False when it is this agent's turn, and with True once the agent has
-                sent its answer, which may have to wait for the answers of others.
+            waits: Called with False once a slot is free and the request is about to be sent, and
+                with True once the whole answer has arrived: parsing it may have to wait until other
+                long answers are parsed.
 
         Raises:
             PortForwardError, Unreadable, TooLarge, OtherStatus: There is no usable answer.

@@ -131,11 +131,14 @@ def seen_together(causes: Sequence[Cause]) -> Cause:
 
 
 def endpoints_of(members: Mapping[str, PortFacts], left_out: int = 0) -> tuple[MergedEndpoint, ...]:
-    """Return one Service port's endpoints: failing ones first, then by address.
+    """Return the merged endpoints of one Service port.
+
+    Failing endpoints precede the others, led by those that fail on the most nodes; endpoints that
+    fail on equally many nodes are sorted by address.
 
     Args:
         members: The port's facts by node.
-        left_out: The number of nodes whose summaries omit it.
+        left_out: The number of nodes whose summaries omit the Service port.
     """
     found: dict[str, list[tuple[str, EndpointFacts]]] = {}
     for node, port in members.items():

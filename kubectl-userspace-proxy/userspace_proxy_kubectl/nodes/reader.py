@@ -121,7 +121,7 @@ class NodesReader:
 
     @property
     def agents(self) -> Mapping[str, tuple[ForwardTarget, ...]]:
-        """The running agent pods of each node; the first one is asked."""
+        """The running agent pods of each node; the first one is queried."""
         pods = self._finder.found.agents
         return {
             node: tuple(pod.target for pod in found if pod.is_running)

@@ -69,7 +69,7 @@ class Tour:
         self._backends: dict[str, _Backend] = {}
 
     def serve(self, pod: Pod, **ports: int) -> None:
-        """Start a pod's backend, which commands may then break."""
+        """Start a pod's backend; the demo's commands can break it later."""
         self._backends[pod.name] = _Backend(pod, ports, pod.serve(None, **ports))
 
     def run(self, line: str) -> str:

@@ -96,8 +96,8 @@ class FaultServer:
         if self._listener.fileno() < 0:
             self._listener = _bound(self.address)
         if self._mode is Mode.REFUSE:
-            # The socket is bound without listening: the kernel refuses, and no other program can
-            # bind the port.
+            # The socket is bound but doesn't listen: the kernel refuses connections, and no other
+            # program can bind the port.
             return
         if self._mode is Mode.SILENT:
             self._listener.listen(0)

@@ -44,8 +44,8 @@ def kill(pid: int, namespace: str) -> int | None:
     """Kill a process if it is still in this namespace.
 
     Returns:
-        A descriptor that becomes readable when the process ends, which the caller closes;
-        None if there is nothing to wait for.
+        A pidfd, which becomes readable when the process exits; the caller closes it. None if there
+        is nothing to wait for.
     """
     try:
         descriptor = os.pidfd_open(pid)

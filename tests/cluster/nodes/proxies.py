@@ -64,7 +64,7 @@ def _ours(steering: str, path: str = "userspace", *, has_hooks: bool = False) ->
             f"--allow-external-ips={external_ips}",
             # As in upstream's clusters, a pod of another node that dials a node port isn't local.
             "--detect-local-mode=NodeCIDR",
-            # The nodes share this machine's folders, so state isn't saved.
+            # The nodes share this machine's file system, so they must not share a state directory.
             "--state-dir=",
             # Without the role of examples/deploy/wake.yaml, this has no effect.
             "--allow-wake",

@@ -49,7 +49,8 @@ FAILURES = (
 _TAKER = "taker"
 # Hooks that precede the product's for clients from outside; nat chains at -200 are refused.
 _TAKERS = (("nat", PREROUTING, -199), ("nat", PREROUTING, -112), ("filter", PREROUTING, -150))
-# No two processes of different runs share listings.
+# Numbers the runs. It is part of each process number, so that processes of different runs never
+# share a listing.
 _RUNS = itertools.count(1)
 
 

@@ -298,7 +298,7 @@ class Truth:
         return replace(claim, service=service, port=port)
 
     def _usable(self, claim: Claim, *, is_local: bool) -> frozenset[tuple[str, int]]:
-        # Within one state a Service port has one protocol.
+        # The key omits the protocol, because a Service port has only one within a state.
         key = claim.name, claim.is_six, is_local
         usable = self._usable_ones.get(key)
         if usable is None:

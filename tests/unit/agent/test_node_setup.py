@@ -72,6 +72,6 @@ async def test_missing_table_owner_support_is_logged_with_its_consequences(
     async with contextlib.AsyncExitStack() as stack:
         await prepare_node(FakeSteering(), options, stack, OwnerSockets(), kernel)
     assert (
-        "cannot keep connection tracking enabled, open connections break if another program "
+        "cannot keep connection tracking enabled, so open connections break if another program "
         "flushes the node's rules: this kernel lacks table owner (Linux 5.12)"
     ) in caplog.messages

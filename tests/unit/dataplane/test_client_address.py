@@ -306,7 +306,8 @@ for is_flow in (False, True):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == (
-        "endpoints see this node's address, not the client's: Operation not permitted\n"
+        "cannot dial from client addresses, so endpoints see this node's address: "
+        "Operation not permitted\n"
     )
     assert done.stdout == "False\nFalse\n"
 

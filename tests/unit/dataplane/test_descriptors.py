@@ -98,7 +98,7 @@ def test_the_descriptor_limit_is_logged_once_a_minute(loop, caplog):
     for now in (0, 59, 60, 61, 119, 120):
         descriptors.wait(lambda: None, now)
     assert [record.getMessage() for record in caplog.records] == [
-        "descriptor limit reached, accepting is paused"
+        "descriptor limit reached, pausing accepts"
     ] * 3
     assert (caplog.records[0].limit, caplog.records[0].in_use) == (10, 0)
 

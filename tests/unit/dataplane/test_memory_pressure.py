@@ -150,7 +150,7 @@ def test_the_start_and_end_of_a_shortage_are_logged_once_a_minute(caplog):
         watched.use(100)
     begin, end = caplog.records
     assert begin.getMessage() == (
-        "memory limit nearly reached, accepting is paused and connections are reset"
+        "memory limit nearly reached, pausing accepts and resetting connections"
     )
     assert (begin.levelno, begin.used_mib, begin.limit_mib) == (logging.WARNING, 185, 200)
     assert end.getMessage() == "memory is available again"

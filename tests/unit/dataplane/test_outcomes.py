@@ -82,7 +82,7 @@ def test_many_ejections_and_returns_are_logged_in_a_few_lines_a_minute(caplog):
     assert (sum(" ejected: " in line for line in lines), len(lines)) == (10, 22)
     assert [line for line in lines if "more endpoints" in line] == [
         "shop/web:http: more endpoints ejected, further lines omitted for up to a minute",
-        "shop/web:http: more endpoints are back, further lines omitted for up to a minute",
+        "shop/web:http: more endpoints readmitted, further lines omitted for up to a minute",
     ]
     group.outcomes.failed(pods[0], dial_failure(errno.ECONNREFUSED, pods[0].ip), 60.0)
     assert "endpoint ejected: 10.0.0.1:80 refuses" in caplog.records[-1].getMessage()

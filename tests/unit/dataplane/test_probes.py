@@ -86,7 +86,7 @@ async def test_an_endpoint_reachable_from_this_node_is_recorded_as_denying_the_c
     assert (counters.denials.part.failures, counters.denials.part.client) == (1, ALICE)
     assert not counters.dials.is_on
     assert counters.denials.dial_failure == SILENT
-    # The next probe follows a minute later.
+    # The proxy would request the next probe only a minute later; the test requests it at once.
     fail(rig, web, ALICE, endpoint)
     await until(lambda: counters.denials.part.failures == 2, "the second answer")
 

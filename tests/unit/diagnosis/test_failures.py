@@ -133,7 +133,7 @@ def test_a_rule_dropping_datagrams_is_the_cause_of_unanswered_flows(counters, ob
 def test_a_refusal_shows_whether_the_endpoint_accepted_connections_before(counters):
     fail(counters)
     assert failure_of(POD, counters, at(5.0))[0].get("was_open") is False
-    # The dial succeeded, and the endpoint then ended the connection without a byte.
+    # The dial succeeded, and the endpoint then closed the connection without sending a byte.
     counters.dials.succeeded_at = 4.0
     ended = seen(refuses(POD, was_open=True), 1, 5.0, 5.0)
     assert failure_of(POD, counters, at(5.0))[0] == ended

@@ -188,7 +188,7 @@ async def test_one_tcp_response_is_built_per_turn_of_the_event_loop(connect):
         turns.append(turn)
         return data
 
-    # This runs once per turn of the loop.
+    # Runs once per iteration of the event loop.
     def count_turns():
         nonlocal turn
         turn += 1

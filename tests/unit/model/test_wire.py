@@ -141,7 +141,8 @@ def test_the_page_on_services_names_the_labels_and_annotations_read():
     rows = documented()[METADATA]
     names = {name for name in rows if not name.startswith("metadata.")}
     assert named_values() <= names
-    # The page mentions that this one is recognized; it has no other effect.
+    # The proxy reads this annotation only to report that it is ignored, so the page doesn't list it
+    # as supported.
     followed = named_values() - {ANNOTATION_SOURCE_RANGES}
     assert {name for name in names if rows[name] == "supported"} == followed
 

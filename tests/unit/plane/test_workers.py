@@ -176,7 +176,8 @@ async def test_a_worker_that_cannot_be_started_is_retried_after_a_pause(pool, mo
 
 async def test_without_a_worker_socket_no_worker_is_started_and_the_start_is_retried():
     timers = TimerLoop(asyncio.get_running_loop())
-    # The kernel rejects a name of that length; a lack of descriptors fails in the same place.
+    # The kernel rejects a socket name of this length; running out of descriptors would fail at the
+    # same step.
     plane = Plane(timers, 1, clock=timers.clock, label="x" * 100)
     with contextlib.closing(plane):
         plane.start()

@@ -131,7 +131,7 @@ def _cost_s(old: ServiceState | None, state: ServiceState) -> float:
     slices = Slices.of(state.slices)
     endpoints = max(1, ports) * slices.endpoint_count
     judged_s = _ENDPOINT_S * min(endpoints, ENDPOINTS_OF_SERVICE_MAX)
-    # The time per port already includes one address of each family.
+    # The time per port includes one address of each family, so count addresses in pairs.
     ports_s = _PORT_S * ports + _OPEN_S * max(0, new_ports)
     return ports_s * max(1, addresses // 2) + _SLICE_S * len(slices) + judged_s
 

@@ -150,9 +150,11 @@ class Progress:
         return Batch(self._taken, newest, arrived, triggers, time.perf_counter())
 
     def end(self, batch: Batch) -> list[float]:
-        """Record that a round is applied; call :meth:`announce` next.
+        """Record that a round has completed; call :meth:`announce` next.
 
-        Returns, for each slice, the seconds from its trigger until it was applied.
+        Returns:
+            Seconds from trigger to application, for each slice that this round applied and whose
+            trigger time was recorded.
         """
         self.in_force, self._seen = batch.snapshot, batch.newest
         counters = self._counters
@@ -238,6 +240,8 @@ class Triggers:
         """Remove the times of changes that are now applied; return their delays in seconds.
 
         Args:
+            count: The number of times, oldest first, that were recorded before the round began.
+            now: Unix time.
             waiting: Services whose changes aren't applied yet.
         """
         first, rest = self._times[:count], self._times[count:]

@@ -39,7 +39,8 @@ def kernel_targets(
     found: dict[Frontend, Target] = {}
     for frontend, target in targets.items():
         found[frontend] = REFUSE if frontend.is_udp_range else target
-        # Clients that dial a loopback address have a loopback address, which can't leave the node.
+        # Clients that dial a loopback address have a loopback address, which can't leave the node,
+        # so the proxy serves them.
         if isinstance(target, Refusal | KernelTarget) or is_loopback(frontend.ip):
             continue
         if choices or not frontend.is_udp_range:
@@ -62,10 +63,10 @@ def _affinity(plan: PortPlan, timeout_s: int) -> Affinity:
 # Cached, because all frontends of a port range have equal choices and the same distance.
 @functools.lru_cache(maxsize=256)
 def _moved(choices: tuple[EndpointChoice, ...], by: int) -> tuple[EndpointChoice, ...]:
-    """Return the choices of a port range, with endpoints' ports for the first port of the range.
+    """Return the choices with every endpoint port shifted, as the first port of a range needs.
 
     Args:
-        by: The distance from the Service port to the first port.
+        by: The range's first port minus the Service port's number.
     """
     return tuple(
         EndpointChoice(tuple([SocketAddress(ip, port + by) for ip, port in endpoints]), networks)

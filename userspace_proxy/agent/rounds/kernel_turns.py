@@ -44,7 +44,10 @@ class KernelTurns:
         self.waiting.pop(served, None)
 
     def take(self, *, may_enter: bool) -> Iterator[tuple[ServedPort, bool]]:
-        """Move the next ports to the kernel path; yield each, and whether probes chose its path."""
+        """Move the next ports to the kernel path; yield each, and whether probes chose its path.
+
+        The remaining ports (all of them without ``may_enter``) are marked as waiting.
+        """
         left, waiting = TURN_ELEMENTS, tuple(self.waiting) if may_enter else ()
         for served in self._turns.order(waiting, lambda one: one.plan.key.name.namespace):
             wanted, is_switch = self.waiting.pop(served)

@@ -193,7 +193,7 @@ def recovered_addresses(
 
 
 def _is_in_range(plan: PortPlan, key: Hashable) -> bool:
-    """Return whether a frontend is part of a port range, and can't listen on another port."""
+    """Return whether a frontend is part of a port range, so that it can't use another port."""
     ranges = plan.serving.ranges
     return isinstance(key, Frontend) and any(one.offset(*key.address) for one in ranges)
 

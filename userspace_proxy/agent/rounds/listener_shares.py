@@ -108,7 +108,7 @@ class ListenerShares:
         return ""
 
     def _receivers(self, share: int) -> Iterator[tuple[str, int]]:
-        """Yield namespaces in which to find givers, and the number of ports that need one.
+        """Yield namespaces in which to find givers, and how many waiting ports they may supply.
 
         The namespace is a Service's own, or empty (all) for a namespace below its share.
         """

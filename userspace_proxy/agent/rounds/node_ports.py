@@ -37,8 +37,8 @@ from ...model import Frontend, FrontendKind, IPFamily, Protocol
 _log = FieldLogger("userspace_proxy.agent")
 
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
-# The minimum interval of searches in seconds: searching the descriptors of all processes takes up
-# to 0.25 s on a busy node, and the result is only shown.
+# The minimum interval between searches, in seconds: searching the descriptors of all processes
+# takes up to 0.25 s on a busy node, and the result is used only in messages.
 LOOK_EVERY_S = 10.0
 # The number of ports retried at once, which takes 1 ms if a privilege is missing for all ports.
 _BOUND_AGAIN = 100
@@ -95,7 +95,7 @@ class NodePortReservations:
                 if port not in self._unbound:
                     _log.warning(
                         "another process took node port %(port)s while no proxy was running, "
-                        "clients are still served: %(holder)s",
+                        "but clients are still served: %(holder)s",
                         extra={"port": f"{port.port}/{port.protocol}", "holder": holder},
                     )
             elif holder:

@@ -46,7 +46,7 @@ class Rules:
     ) -> None:
         self._condition = LoggedCondition[str](
             _log,
-            "cannot apply steering rules, the kernel keeps its current rules: %(cause)s",
+            "cannot apply steering rules, so the kernel keeps its current rules: %(cause)s",
             "steering rules applied again",
             level=logging.ERROR,
         )
@@ -82,7 +82,7 @@ class Rules:
         if change or not self.are_in_force:
             try:
                 if self.are_in_force:
-                    # An incremental change doesn't repair rules that have drifted.
+                    # An incremental change leaves rules that have drifted to the next repair.
                     await self._steering.change(change.changed, change.gone)
                 else:
                     await self._steering.apply(self._steered.targets())

@@ -104,7 +104,8 @@ class ServedPort:
                 listener = self.listeners.get(frontend)
                 serves = listener is not None and listener.is_serving
                 if frontend.is_udp_range:
-                    # A listener doesn't see which port of a range was dialled.
+                    # A listener doesn't see which port of a range was dialled, so only the kernel
+                    # can serve it.
                     serves = serves and self.chosen.path is DataPath.KERNEL
                 targets[frontend] = listener.address.port if listener and serves else REFUSE
         if self.was_in_kernel:

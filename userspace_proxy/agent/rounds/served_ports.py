@@ -216,7 +216,8 @@ class ServedPorts:
     def retry(self) -> Iterator[bool]:
         """Retry failed listeners; yield after each step whether something has changed.
 
-        Iteration stops at the first Service port that still lacks a common resource.
+        Waiting Service ports are retried in turn until one still lacks a common resource; then
+        Service ports with more than their share of listeners give some up.
         """
         shares = self.shortages.shares
         self._addresses.start_over(is_short=shares.next_waiting() is not None)
@@ -235,7 +236,10 @@ class ServedPorts:
             yield True
 
     def _serve_again(self, served: ServedPort, *, is_turn: bool = False) -> bool:
-        """Open a port's missing listeners, or give its listeners up; return whether any changed."""
+        """Open a port's missing listeners, or give its listeners up.
+
+        Returns whether its problem ended, or other programs hold different node ports now.
+        """
         held = served.held_by_others
         self._touch(served, served.plan.frontends, served.plan.frontends)
         self._serve(served, {}, is_turn=is_turn)
@@ -287,7 +291,7 @@ class ServedPorts:
         return self._reservations.holder(protocol, family, ports, now=self._clock())
 
     def _take_node_ports(self, served: ServedPort) -> ListenError | None:
-        """Reserve the node ports that rules redirect; return why one isn't available."""
+        """Reserve the node ports that rules redirect; return why one isn't available, or None."""
         if self._bind is not Bind.PROXY_PORT:
             return None
         held = self._reservations.take_all(served.plan.frontends, now=self._clock())

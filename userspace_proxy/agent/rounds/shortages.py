@@ -42,7 +42,7 @@ class Shortages:
     def note(self, key: PortKey, error: ListenError | None, *, now: float) -> ListenError:
         """Queue a Service port for its turn; return the error for the missing resource.
 
-        Logs one line a minute for all waiting ports.
+        Logs at most one line a minute for all waiting ports.
 
         Args:
             error: None if opening wasn't tried, as other ports wait for the same resource.
@@ -51,18 +51,19 @@ class Shortages:
             self.can_share = isinstance(error, BoundError)
             self._cause, self._hint = error.cause, error.hint
         message = error.message if error else f"cannot listen for {key}: {self._cause}"
+        cause, hint = self._cause or message, self._hint
         self._keys.add(key)
         self.shares.wait(key)
         excess = self.shares.excess(key) if self.can_share else ""
         if excess:
-            lack = ListenError(f"{message}; {excess}", hint=f"give it fewer ports, or {self._hint}")
-        else:
-            lack = ListenError(message, hint=self._hint)
+            message, cause = f"{message}; {excess}", f"{cause}; {excess}"
+            hint = f"give it fewer ports, or {hint}"
+        lack = ListenError(message, hint=hint)
         if excess and key.name.service not in self._told:
             self._told.add(key.name.service)
             self.on_excess(key.name.service, str(lack))
         if self._log_limit.take(now):
-            fields = {"service": str(key), "cause": str(lack)}
+            fields = {"service": str(key), "cause": str(ListenError(cause, hint=hint))}
             _log.warning("%(service)s: cannot open listeners: %(cause)s", extra=fields)
         return lack
 

@@ -147,7 +147,7 @@ class SharedReading:
         self._reading = asyncio.Lock()
 
     async def refresh(self) -> None:
-        """Read unless the last reading is recent."""
+        """Take a new reading unless the last one is recent."""
         async with self._reading:
             began = self._clock()
             if began < self._pacing.due:

@@ -46,10 +46,11 @@ _log = FieldLogger("userspace_proxy.agent")
 # The interval of repairs, as for steering rules: routes that another program flushes are restored
 # within two seconds.
 REPAIR_S = 1.0
-# The kernel may permit a refused operation later, for example after a module was loaded.
+# The interval of retries: the kernel may permit a refused operation later, for example after a
+# module was loaded.
 RETRY_S = 30.0
 # An interface created by Cilium. With most settings, Cilium's programs make pods' replies bypass
-# this node's network stack.
+# this node's network stack, so client addresses can't be preserved.
 _PAST_THE_STACK = "cilium_host"
 
 

@@ -85,7 +85,8 @@ class Compared(Component):
     def _look(self, pid: int) -> tuple[float, int] | None:
         """Return a process's CPU seconds and memory in bytes; None if /proc hides the process."""
         try:
-            # The process name before these fields may contain spaces and brackets.
+            # The process name before these fields may contain spaces and brackets, so split the
+            # line at the last bracket.
             text = (self._proc / f"{pid}/stat").read_text("latin-1")
         except OSError:
             return None

@@ -194,7 +194,8 @@ class EjectedEndpoints(Component):
         """Record an obstacle between this node and an endpoint: an absent host, or a rule."""
         dials = one.group.counters_of(one.endpoint).dials
         hop = None
-        # A refusal proves that packets leave this node, unless a rule forged it.
+        # A refusal proves that packets leave this node, unless a rule forged it, so don't look for
+        # an absent host.
         if dials.part.failure is not Failure.REFUSED:
             ask = self._next_hop if dials.part.failure is Failure.NO_HOST else self._absent_hop
             hop = ask(one.endpoint.ip)

@@ -62,7 +62,8 @@ class EndpointNames(Component):
             for number in range(PLACES):
                 supervisor.start(f"endpoint names {number}", self._lookups.work)
         if (last := self._progress.latest) is not None:
-            # The snapshot may be the saved state on disk, with names that are no longer allowed.
+            # The snapshot may be the saved state on disk, with names that are no longer allowed, so
+            # derive it again.
             self._lookups.take(last)
             await self._lookups.derive()
         supervisor.start("endpoints by name", self._lookups.follow)

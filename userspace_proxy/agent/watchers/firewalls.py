@@ -139,7 +139,7 @@ def read_forward_rules() -> Callable[[SocketAddress, Protocol], Firewall | None]
     tables, links = (kernel.nft, kernel.legacy_filter), kernel.clients
 
     def find(endpoint: SocketAddress, protocol: Protocol) -> Firewall | None:
-        # Packets to this node's own addresses aren't forwarded.
+        # Packets to this node's own addresses aren't forwarded, so no forward chain drops them.
         is_here = is_local(endpoint.ip)
         found = () if is_here else find_forward_firewalls(*tables, endpoint, protocol, links)
         return next(iter(found), None)

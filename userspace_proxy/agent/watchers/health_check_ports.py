@@ -49,7 +49,7 @@ class HealthChecks(Component):
         )
 
     def facts_of(self, plan: Plan) -> tuple[HealthCheckFacts, ...]:
-        """Return a plan's health check node ports as facts, by Service."""
+        """Return a plan's health check node ports as facts, sorted by Service."""
         return facts_of_checks(plan, self._ports.problems if self._ports is not None else {})
 
     async def close(self) -> None:
@@ -58,7 +58,7 @@ class HealthChecks(Component):
 
 
 def facts_of_checks(plan: Plan, problems: Mapping[ServiceKey, str]) -> tuple[HealthCheckFacts, ...]:
-    """Return a plan's health check node ports as facts, with problems by Service."""
+    """Return a plan's health check node ports as facts, sorted by Service, with their problems."""
     return tuple(
         HealthCheckFacts(str(key), check.port, check.local_endpoints, problems.get(key, ""))
         for key, check in sorted(plan.health_checks.items())

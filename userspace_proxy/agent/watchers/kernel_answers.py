@@ -273,7 +273,7 @@ class KernelAnswers(Component):
                 for served in returning:
                     await self._return(served, rules)
         except (SteeringError, OSError) as exc:
-            # The next repair will also fail, and report the error.
+            # The next repair will also fail and report the error, so don't report it twice.
             _log.debug(
                 "cannot check whether endpoints answer on the kernel path: %(cause)s",
                 extra={"cause": str(exc)},
@@ -364,7 +364,8 @@ class KernelAnswers(Component):
             return
         ask = partial(rules, endpoint, plan.protocol)
         by = await self._thread.run(ask)
-        # If some endpoints fail, clients may by chance have been sent only to these.
+        # If some endpoints fail, clients may by chance have been sent only to these endpoints, so
+        # their failures prove nothing about the path.
         is_telling = is_tcp and not doubt.has_failed and any(one.is_telling for one in silent)
         is_known = by is not None or is_telling
         # If the cause is unknown, decide again soon, because more clients may fail until then.

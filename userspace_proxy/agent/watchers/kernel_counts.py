@@ -53,7 +53,7 @@ class KernelCounts(Component):
             async with asyncio.timeout(_WAIT_S):
                 counts = await self._steering.kernel_connections()
         except SteeringError:
-            # The next repair will also fail, and report the error.
+            # The next repair will also fail and report the error, so don't report it twice.
             return
         except TimeoutError:
             # Show the last counts, because the steering thread is busy with rules.

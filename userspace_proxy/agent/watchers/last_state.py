@@ -108,7 +108,8 @@ class LastState(Component):
         if self._served_at:
             self._served_at = 0.0
             _log.info("received current state from the source, no longer serving the saved state")
-        # Some objects may be older: one kind's watch may have failed while another was listed.
+        # Some objects may be older: one kind's watch may have failed while another was listed, so
+        # use the time of the oldest kind.
         self._known_at = self._clock() - self._source.status().behind_s
         self._sync.publish(snapshot)
 

@@ -155,7 +155,7 @@ class Timeline:
         for key in keys_of_removed(self._outages):
             self._end(self._outages.pop(key))
         if self._must_ask():
-            # Without a request, workers report only every few seconds.
+            # Workers otherwise report only every few seconds, so request a report now.
             await self._plane.refresh()
         self._clocks.tick()
         for key, outage in list(self._outages.items()):

@@ -122,8 +122,8 @@ class TrackingWatch(Component):
             await self._untracked.let_go()
         elif lack := await self._untracked.hold():
             _log.warning(
-                "cannot exempt the status ports from conntrack, health probes and the status page "
-                "fail while its table is full: %(cause)s",
+                "cannot exempt the status ports from conntrack, so health probes and the status "
+                "page fail while the conntrack table is full: %(cause)s",
                 extra={"cause": lack},
             )
 
@@ -136,7 +136,7 @@ class TrackingWatch(Component):
             )
             self._report(Happening("ConntrackTableFull", "Track", note))
         if self._log_limit.take(self._clock()):
-            _log.error("conntrack table is full, new connections fail", extra=_fields(table))
+            _log.error("conntrack table is full, so new connections fail", extra=_fields(table))
 
 
 def _fields(table: TrackingTable) -> dict[str, int]:

@@ -145,7 +145,7 @@ def try_programs() -> None:
     The program is for the newest hook of :data:`KINDS` (Linux 5.9); a kernel with this hook also
     has the others.
     """
-    # The user's other processes may have used up the limit of locked memory.
+    # The user's other processes may have used up the limit of locked memory, so lift it.
     with as_locked_memory():
         os.close(load_program("cgroup/sock_release", _ALLOW))
 

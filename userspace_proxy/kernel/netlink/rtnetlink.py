@@ -238,7 +238,7 @@ def read_link(message: Message) -> ListedLink:
     found = dict(read_attributes(message.body, _LINK.size))
     info = dict(read_attributes(found.get(_LINKINFO, b"")))
     kind, port_kind = _text(info.get(_INFO_KIND, b"")), _text(info.get(_INFO_PORT_KIND, b""))
-    # For other kinds of links, the attributes' numbers have other meanings.
+    # The attributes' numbers have these meanings only for bridges and their ports.
     bridge = info.get(_INFO_DATA, b"") if kind == "bridge" else b""
     port = info.get(_INFO_PORT_DATA, b"") if port_kind == "bridge" else b""
     options = dict(read_attributes(bridge))
@@ -260,7 +260,8 @@ def read_address(message: Message) -> ListedAddress:
     """Parse a message about an interface's address."""
     _, _, flags, scope, link = _ADDRESS.unpack_from(message.body)
     found = dict(read_attributes(message.body, _ADDRESS.size))
-    # The header has room for only eight flags. If there is a peer, _PEER is the peer's address.
+    # The header has room for only eight flags, so prefer the attribute. If there is a peer, _PEER
+    # is the peer's address.
     flags = _number(found[_ADDRESS_FLAGS]) if _ADDRESS_FLAGS in found else flags
     ip = ip_of(found.get(_LOCAL_ADDRESS) or found.get(_PEER, b""))
     return ListedAddress(ip, link, scope, flags)

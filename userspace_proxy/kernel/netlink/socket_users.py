@@ -87,7 +87,8 @@ def _read_listener(body: bytes) -> tuple[bytes, int | None]:
 
 @checked
 def _read_user(body: bytes, port: int) -> int | None:
-    # If the client is elsewhere, a local listener may have the same port; a listener has no peer.
+    # If the client is elsewhere, a local listener may have the same port; a listener has no peer,
+    # so compare the peer's port.
     _, other = _ANSWER.unpack_from(body)
     return _USER.unpack_from(body)[0] if other == port else None
 

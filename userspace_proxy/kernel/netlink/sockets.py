@@ -108,7 +108,8 @@ class Requests:
         """
         sock = _open(protocol)
         for option in (CAP_ACK, STRICT_CHECK):
-            # Both options only reduce work; kernels before 4.20 lack STRICT_CHECK.
+            # Both options only reduce work, so ignore a failure: kernels before 4.20 lack
+            # STRICT_CHECK.
             with contextlib.suppress(OSError):
                 sock.setsockopt(SOL_NETLINK, option, 1)
         return cls(sock)
@@ -139,7 +140,7 @@ class Requests:
         # interrupted less often.
         blocks = list(self.blocks(request))
         found = [one for block in blocks for one in read_messages(block)]
-        # The last message only ends the listing.
+        # The last message only ends the listing, so omit it.
         return found[:-1], not any(one.flags & INTERRUPTED for one in found)
 
     def list_supported(self, request: bytes) -> list[Message]:

@@ -264,7 +264,9 @@ def pick(count: int, slot: int, first: int = 0) -> bytes:
 
 
 def pick_by(source: int, width: int, count: int, slot: int, *, seed: int, first: int = 0) -> bytes:
-    """Put one of ``count`` numbers into a slot, chosen by Jenkins' hash of bytes in other slots.
+    """Hash bytes from other slots (Jenkins hash) to a number, and put it into a slot.
+
+    The number is between ``first`` and ``first + count - 1``.
 
     Args:
         source: The first slot of the hashed bytes.

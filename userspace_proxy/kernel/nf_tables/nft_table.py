@@ -134,7 +134,7 @@ class NftTable:
         found = [one for one in self._ruleset.tables(family) if one.name == name]
         if not found:
             return None
-        # An anonymous set belongs to a rule, and its elements never change.
+        # An anonymous set belongs to a rule, and its elements never change, so skip it.
         sets = [s for s in self._ruleset.sets(family, name) if not s.flags & ANONYMOUS_SET]
         return Listing(
             is_owned=bool(found[0].flags & TABLE_OWNED),
@@ -204,7 +204,7 @@ class NftTable:
                 for step in steps:
                     self._commit(step)
             except NftablesError as exc:
-                # The steps before the refused step have been applied.
+                # The steps before the refused step have been applied, so the outcome is uncertain.
                 exc.is_certain = False
                 self._watch.doubt()
                 raise
@@ -294,7 +294,7 @@ class TableWatch:
             if self._is_affected or self._seen >= generation:
                 return self._is_affected
             self._read()
-        # The ruleset keeps changing, and each change may affect this table.
+        # The ruleset keeps changing, and each change may affect this table, so assume that one has.
         return True
 
     def settle(self) -> None:

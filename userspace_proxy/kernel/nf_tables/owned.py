@@ -44,12 +44,13 @@ class OwnerSockets:
             keep(name, sock)
 
     def take(self, name: str) -> socket.socket | None:
-        """Return the previous process's socket, after discarding its unread answers."""
+        """Return the previous process's socket, after discarding its unread answers, or None."""
         sock = self._inherited.pop(name, None)
         if sock is not None:
             with contextlib.suppress(OSError):
                 for _ in range(_UNREAD_MAX):
-                    # Copies of a socket share its blocking mode, which another process may change.
+                    # Copies of a socket share its blocking mode, which another process may change,
+                    # so set MSG_DONTWAIT.
                     sock.recv(_UNREAD_BYTES, socket.MSG_DONTWAIT)
         return sock
 
@@ -111,7 +112,8 @@ class OwnedTable:
     def close(self) -> None:
         """Remove the table, unless the kernel lacks owners, and close the sockets; idempotent."""
         if self._is_owned:
-            # Closing isn't enough if other processes keep copies of the socket.
+            # Closing isn't enough if other processes keep copies of the socket, so delete the
+            # table.
             self._is_owned = False
             table = self._table.writer()
             table.delete()

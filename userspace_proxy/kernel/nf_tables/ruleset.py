@@ -147,11 +147,11 @@ class Ruleset:
         found = _read_elements(listing)
         for _ in range(_LISTINGS):
             # While the kernel moves a set into a larger hash table, which takes a few milliseconds,
-            # a listing may silently lack elements.
+            # a listing may silently lack elements, so list again until two listings agree.
             before, listing = listing, self._elements(family, table, name)
             if listing == before:
                 break
-            # The bytes may differ in counters only.
+            # The bytes may differ in counters only, so compare the parsed elements.
             found_before, found = found, _read_elements(listing)
             if found == found_before:
                 break
@@ -205,7 +205,7 @@ class Ruleset:
         try:
             refused = self._requests.transact(request(_BEGIN, 0, _FRAME), messages, end)
         except OSError as exc:
-            # A message that is too large is never sent.
+            # A message that is too large is never sent, so it certainly has no effect.
             is_certain = exc.errno == errno.EMSGSIZE
             raise NftablesError(exc.errno or errno.EIO, 0, is_certain=is_certain) from exc
         if refused is not None:

@@ -190,8 +190,8 @@ class ApiClient:
             connector = TCPConnector(**options)
         trace = TraceConfig()
         trace.on_request_redirect.append(_refuse_redirect)
-        # With trust_env, aiohttp would also read passwords from .netrc. A cookie might belong to a
-        # session of an earlier kubeconfig's user.
+        # With trust_env, aiohttp would also read passwords from .netrc. A stored cookie might
+        # belong to a session of an earlier kubeconfig's user, so store none.
         self._session = ClientSession(
             connector=connector,
             trust_env=False,
@@ -262,8 +262,10 @@ class ApiClient:
     ) -> ClientWebSocketResponse[bool] | Response:
         """Open a WebSocket; the caller also handles pings and pongs, and closes it.
 
-        Returns: If the server refuses, its response, with the body of the response to a plain
-        request.
+        Returns:
+            The open WebSocket, or the server's response if it refuses the upgrade. aiohttp discards
+            that response's body, so the body is that of a plain GET of the same path; it is empty
+            if that GET returns another status.
         """
         from aiohttp import ClientWSTimeout, WSServerHandshakeError
 
@@ -284,7 +286,6 @@ class ApiClient:
                     return opened
             except WSServerHandshakeError as exc:
                 code = exc.status
-        # aiohttp drops the body, which contains the reason.
         plain = await self.get(path, query)
         return plain if plain.code == code else Response(code, b"")
 

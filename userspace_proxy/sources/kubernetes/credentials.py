@@ -88,7 +88,7 @@ class _Loaded:
         if content.data:
             return self.files.put(name, content.data)
         if content.path:
-            # The error of open() names the file; OpenSSL's error doesn't.
+            # Open the file here, because OpenSSL's error wouldn't name it.
             with Path(content.path).open("rb"):
                 return content.path
         return None

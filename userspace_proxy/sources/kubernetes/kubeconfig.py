@@ -316,14 +316,23 @@ class _Merged:
         return f"known: {known}" if known else "there are none"
 
     def current_context(self) -> tuple[str, tuple[_Part, str] | None]:
-        """Return the first ``current-context``, and its origin."""
+        """Return the first ``current-context``, and its origin; empty and None if there is none."""
         for top in self._tops:
             if name := top.text("current-context"):
                 return name, (top, "current-context")
         return "", None
 
     def find(self, list_: str, name: str, named_by: tuple[_Part, str] | None, flag: str) -> _Part:
-        """Return the entry with a name; the other arguments describe where the name comes from."""
+        """Return the entry called ``name`` of a list such as ``contexts``.
+
+        Args:
+            named_by: The entry and the field that contain the name; None if only a flag can.
+            flag: The flag that selects an entry, with its value, for messages; ``--context=`` if it
+                wasn't given.
+
+        Raises:
+            SourceError: No entry has this name.
+        """
         if (found := self._found[list_].get(name)) is not None:
             return found
         if named_by is None or flag.partition("=")[2]:
@@ -506,7 +515,7 @@ def _without_nul(entry: _Part, key: str, texts: tuple[str, ...]) -> tuple[str, .
 
 
 def _of_provider(entry: _Part, *, has_plugin: bool) -> tuple[str, float | None]:
-    """Return the token of an auth provider, and its expiry time."""
+    """Return the token of an auth provider, and its expiry in Unix time; None if unknown."""
     name = entry.text("name")
     if has_plugin:
         raise entry.wrong("name", "is given together with exec", hint="remove one of them")

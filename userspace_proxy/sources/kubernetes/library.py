@@ -65,7 +65,8 @@ def _import_light() -> Library:
     try:
         configuration = importlib.import_module(f"{_PACKAGE}.client.configuration")
         client.Configuration = configuration.Configuration  # type: ignore[attr-defined]
-        # kube_config imports ApiClient for functions that aren't used here.
+        # kube_config needs ApiClient only for functions that aren't used here, so a placeholder
+        # suffices.
         client.ApiClient = object  # type: ignore[attr-defined]
         return _modules()
     finally:

@@ -33,7 +33,7 @@ async def read_page(
     *,
     pause: Pause = pause,
 ) -> Metadata | Response:
-    """Read one page; return its metadata, or the response if it isn't a list.
+    """Read one page; return its metadata, or the response if its code isn't 200.
 
     Raises:
         TransportError: There is no response, or it was interrupted, or silent for RESPONSE_S.

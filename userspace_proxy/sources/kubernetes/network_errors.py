@@ -38,7 +38,8 @@ def describe(exc: BaseException) -> str:
     closed = (ServerDisconnectedError, ConnectionResetError)
     if any(isinstance(cause, closed) for cause in causes):
         return "it closed the connection without a response"
-    # The full text of an error about a response contains the URL of the proxy with its password.
+    # The full text of an error about a response contains the URL of the proxy with its password, so
+    # use only its message.
     return " ".join(str(getattr(exc, "message", "") or exc).split()) or type(exc).__name__
 
 

@@ -78,7 +78,7 @@ class NodeAddressLister:
                 denials = 0
             except (TransportError, FieldError) as exc:
                 _log.warning(
-                    "cannot list Nodes, their addresses may be missing or outdated",
+                    "cannot list Nodes, so their addresses may be missing or outdated",
                     extra={"cause": str(exc)},
                 )
                 denials = denials + 1 if isinstance(exc, _Forbidden) else 0

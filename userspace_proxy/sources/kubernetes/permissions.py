@@ -23,7 +23,7 @@ from .resources import SERVICES, Resource, ResourceCache, resources_of, this_nod
 
 @dataclass(frozen=True, slots=True)
 class ServerReport:
-    """The result of a check."""
+    """The result of checking an API server with :func:`ask_server`."""
 
     url: str
     problems: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ async def _ask(client: ApiClient, node_name: str, endpoints_from_pods: bool) -> 
         elif resource.kind == "Node" and _read(resource, response.body).node is None:
             missing = await describe_missing(client, node_name)
     version = await client.get("/version", {})
-    # Wrong credentials are a single problem, whichever objects are requested.
+    # Wrong credentials cause the same problem for all objects, so remove duplicates.
     said = tuple(dict.fromkeys(problems))
     return ServerReport(client.url, said, _version(version.body), service_ips, missing)
 

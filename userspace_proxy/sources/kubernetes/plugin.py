@@ -104,7 +104,7 @@ async def plugin_credential(
 
     Args:
         plugin: The plugin.
-        cluster: The cluster information for the plugin.
+        cluster: The cluster information for the plugin; None if the plugin doesn't request it.
         is_attended: Whether a user is at the terminal.
         refused: A credential that the server has refused.
         clock: Returns seconds since 1970.

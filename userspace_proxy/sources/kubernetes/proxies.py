@@ -108,8 +108,8 @@ def proxy_of_environment(server: str, environment: Mapping[str, str]) -> WebProx
     """Return the proxy that the environment sets for a server; None if it sets none.
 
     Raises:
-        SourceError: The scheme isn't supported, or this is a CGI program, so that the variable may
-            come from a client's header.
+        SourceError: The URL is invalid, its scheme isn't supported, or this is a CGI program, so
+            that the variable may come from a client's header.
     """
     parts = urlsplit(server)
     variable, text = _first(environment, f"{parts.scheme.upper()}_PROXY")
@@ -136,7 +136,7 @@ def proxy_of_environment(server: str, environment: Mapping[str, str]) -> WebProx
 
 
 def read_proxy(text: str, origin: str) -> WebProxy | None:
-    """Parse a proxy's URL, with any scheme; None if it isn't a URL with a host."""
+    """Parse a proxy's URL, with any scheme; None if it isn't a URL, or lacks a host or port."""
     found = _URL.fullmatch(text)
     if found is None or not found["host"] or _NO_URL.search(text):
         return None
@@ -148,7 +148,7 @@ def read_proxy(text: str, origin: str) -> WebProxy | None:
 
 
 def is_excluded(host: str, port: str, no_proxy: str) -> bool:
-    """Return whether NO_PROXY excludes a host.
+    """Return whether a host is excluded by NO_PROXY, or as localhost or a loopback address.
 
     Args:
         host: A name in lower case, or an address without brackets.
@@ -195,7 +195,7 @@ def _split_port(entry: str) -> tuple[str, str]:
 
 def _read_network(entry: str) -> Network | None:
     try:
-        # Go doesn't accept netmasks.
+        # As in Go, a netmask isn't accepted.
         network = ip_network(entry, strict=False) if _NETWORK.fullmatch(entry) else None
     except ValueError:
         return None

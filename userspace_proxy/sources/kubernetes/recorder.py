@@ -113,7 +113,7 @@ class Recorder:
         elif response.code in (401, 403):
             series.not_before = self._forbidden(series, response)
         elif response.code == 404 and series.name:
-            # The server deletes Events after an hour.
+            # The server deletes Events after an hour, so create the Event again.
             series.name = ""
         elif response.code < 500 and response.code != 429:
             series.sent = count
@@ -146,7 +146,8 @@ class Recorder:
         if not self._has_logged_forbidden:
             self._has_logged_forbidden = True
             _log.warning(
-                "cannot write Events: grant this user create and patch on events of events.k8s.io",
+                "cannot write Events: grant this user create and patch on events in API group "
+                "events.k8s.io",
                 extra={"cause": cause_of(response)},
             )
         return until

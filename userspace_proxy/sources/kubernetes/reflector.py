@@ -279,7 +279,7 @@ class Reflector:
         )
 
     async def _watch(self) -> RequestFailure | None:
-        """Watch until the stream ends; return None if another watch may follow."""
+        """Watch until the stream ends; return a failure, or None if the watch ended or expired."""
         requested_s = self._timing.watch_s * (1 + self._rng.random())
         query = {**self._resource.query, **self._position.watch_query(int(requested_s))}
         known_at, self._known_at = self._known_at, _UNKNOWN
@@ -372,7 +372,7 @@ class Reflector:
                 self._cache.put(event.object, metadata, is_new=event.type == "ADDED")
 
     def _error(self, status: WireStatus) -> RequestFailure | None:
-        """Handle an ERROR event, which ends the watch."""
+        """Handle an ERROR event, which ends the watch; return None if only a new list is needed."""
         code = status.code or 500
         if is_expired(code, status):
             self._expire()

@@ -104,7 +104,7 @@ def _weigh_service(wire: WireService) -> int:
 
 
 def _weigh_slice(wire: WireEndpointSlice) -> int:
-    # A host name is stored four times: in the endpoint, and in the indexes of DNS.
+    # A host name is stored four times: once in the endpoint, and three times in indexes for DNS.
     names = (len(one.node_name or "") + 4 * len(one.hostname or "") for one in wire.endpoints or ())
     long = sum(max(0, length - NAME_BYTES) for length in names)
     return _weight(wire.endpoints, wire.ports) + long

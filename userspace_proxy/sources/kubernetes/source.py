@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-import logging
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from ...cluster import Snapshot, Store
 from ...cluster.from_pods import PodEndpoints
 from ...facts import RejectedFacts
 from ...facts.units import format_bytes, plural
+from ...log_fields import FieldLogger
 from ...log_limit import EVERY_S
 from ...model import Workload
 from ...model.quoting import shown
@@ -34,7 +34,7 @@ from .resources import ResourceCache, inside, resources_of, this_node
 from .scaling import scale_from_zero, scale_to_zero
 from .shares import SHARE_BYTES, ObjectShares
 
-_log = logging.getLogger("userspace_proxy.sources")
+_log = FieldLogger("userspace_proxy.sources")
 
 OBJECT_PROBLEMS_MAX = 20
 """The maximum number of listed objects that can't be read; further objects are only counted."""
@@ -50,7 +50,8 @@ class KubernetesSource(Source):
         master: The server's URL, which overrides the kubeconfig's URL. If both are empty: this
             pod's server, with its service account.
         node_name: This node's name; empty: no Node is watched.
-        with_headless: Also read EndpointSlices of headless Services, which only DNS uses.
+        with_headless: Also read EndpointSlices of headless Services, and host names, which only DNS
+            and port-forwards use.
         endpoints_from_pods: Also read Pods, and derive the endpoints of Services with a selector
             from them, as controllers would; their EndpointSlices are ignored.
         with_pods: Read the names of endpoints' pods.
@@ -251,11 +252,12 @@ class KubernetesSource(Source):
         lines = dict.fromkeys(r.problem for r in self._reflectors if r.problem)
         problems = (*lines, *(item.line for item in self._rejected))
         now = self._clock()
-        # The problem of a watch that is repeatedly interrupted begins and ends each time.
+        # The problem of a watch that is repeatedly interrupted begins and ends each time, so log it
+        # at most once a minute.
         recent = {line: at for line, at in self._logged_at.items() if now - at < EVERY_S}
         news = [line for line in problems if line not in self._in_log and line not in recent]
         for line in news:
-            _log.warning("API server problem", extra={"problem": line})
+            _log.warning("API server problem: %(problem)s", extra={"problem": line})
         if self._in_log and not problems:
             _log.info("API server problems resolved", extra={"server": self.location})
             self._in_log = frozenset()

@@ -66,7 +66,10 @@ def open_ranges(cidrs: Sequence[str]) -> Ranges:
 def allocate_cluster_ips(
     services: Iterable[WrittenService], ranges: Ranges
 ) -> tuple[dict[ServiceKey, tuple[str, ...]], list[Problem]]:
-    """Return the addresses of each Service, one for each requested family."""
+    """Return the addresses of each Service, one for each requested family.
+
+    Also returns a problem for each address that can't be allocated.
+    """
     configured = tuple(ranges)
     wanted: list[tuple[ServiceKey, Sequence[IPFamily]]] = []
     ips: dict[IPFamily, dict[ServiceKey, str]] = {family: {} for family in IPFamily}
@@ -98,7 +101,7 @@ def _allocate(
     ranges: Ranges,
     ips: dict[ServiceKey, str],
 ) -> list[Problem]:
-    """Allocate addresses of one family that aren't in manifests."""
+    """Add addresses of one family to ``ips`` for the ``wanting`` Services; return the problems."""
     if family in ranges:
         problem = f"spec.clusterIP: no address is left in {ranges[family].cidr}"
         allocated = ranges[family].pool.allocate(wanting, taken=set(ips.values()))

@@ -236,7 +236,8 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
         line = item.line_of()
         for _, value in found:
             if isinstance(value, EndpointSlice) and not value.service.name:
-                # An API server would accept this slice, but it belongs to no Service.
+                # An API server would accept this slice, but it belongs to no Service, so report it
+                # as ignored.
                 what = f"EndpointSlice {value.key} has no label {LABEL_SERVICE_NAME}"
                 ignored.setdefault(what, line)
         objects += ((intern(kind), key, value, line) for key, value in found)
@@ -340,7 +341,8 @@ def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
     """Return the kind of an object, and its reader; None for an unsupported kind.
 
     Raises:
-        FieldError: The kind is missing, misspelt, or of an unsupported version.
+        FieldError: The object is no mapping, its kind or apiVersion is missing or misspelt, or the
+            version of its kind isn't supported.
     """
     if not isinstance(item.value, dict):
         raise FieldError("", "an object must be a mapping with apiVersion, kind and metadata")

@@ -226,7 +226,7 @@ def _slices(objects: Iterable[Found]) -> tuple[list[EndpointSlice], dict[Service
     values = [found.value for found in objects]
     written = [v for v in values if isinstance(v, EndpointSlice)]
     mirrored = [v for v in values if isinstance(v, MirroredEndpoints)]
-    # Cost: few Services have both mirrored and written endpoints.
+    # Cost: few Services have both mirrored and written endpoints, so collect only their addresses.
     both = {v.service for v in mirrored}
     ips: dict[ServiceKey, set[str]] = {}
     for item in written:

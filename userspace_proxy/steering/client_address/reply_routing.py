@@ -160,7 +160,7 @@ class ReplyRouting:
         try:
             await self.repair(bridges)
         except SteeringError as exc:
-            # Without the privilege to add objects, there is nothing to remove.
+            # Without the privilege to add objects, there is nothing to remove, so ignore a failure.
             with contextlib.suppress(SteeringError):
                 await self._kernel.do(_Kernel.remove)
             return self._offers.words(FOR_REPLIES) or exc.message

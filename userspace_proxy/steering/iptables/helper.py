@@ -53,7 +53,7 @@ FULL_COMPARISON_EVERY = 30
 
 
 def main(descriptor: int, version: int, parent: int) -> int:
-    """Serve the parent until it exits."""
+    """Serve the parent until it exits; return the exit status."""
     if os.getppid() != parent:
         return 0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -251,11 +251,12 @@ class LegacyProgrammer(NatProgrammer):
         rules = rules_among(difference.lines)
         self._note_led(_each_port(rules))
         if difference.has_other_jumps or len(rules) < len(difference.lines):
-            # A chain without a jump to it had no effect.
+            # A chain without a jump to it had no effect, so connections to all frontends may be
+            # stale.
             self._note_led((self._applied or {}).items())
 
     def _refuse_ports_in_force(self) -> set[int]:
-        """Return the refuse ports in the kernel's rules: an earlier run may have used another."""
+        """Return the refuse ports in the kernel's rules; an earlier run may have used others."""
         chains = self._filter.read()
         lines = (line for chain in GUARDS.values() for line in chains.get(chain, ()))
         ports = (read_refuse_port(line, is_ipv6=self._version == 6) for line in lines)

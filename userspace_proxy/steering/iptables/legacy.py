@@ -91,7 +91,7 @@ class LegacyTables:
         except OSError as exc:
             if exc.errno != errno.ENOPROTOOPT or self._is_loaded:
                 raise
-        # The kernel doesn't load a table's module by itself, but the program does.
+        # The kernel doesn't load a table's module by itself, but the program does, so run it once.
         self._is_loaded = True
         with suppress(SteeringError):
             _run([*self._save, "-t", table])

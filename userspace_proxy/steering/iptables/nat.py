@@ -218,7 +218,8 @@ class Tree:
         while True:
             others = stop - start - (key in self._rules)
             if others <= LEAF:
-                # This key alone may determine whether the chain is divided.
+                # This key alone may determine whether the chain is divided, so yield all lines
+                # below it.
                 yield from self._below(start, stop, level, chain)
                 return
             if key >> self._behind(level) != self._keys[start] >> self._behind(level):

@@ -64,7 +64,8 @@ class NatRule(NamedTuple):
     def __str__(self) -> str:
         ip, prefix = self.ip, 32
         if ":" in ip:
-            # iptables-save prints ::1.2.3.4, Python ::102:304.
+            # iptables-save prints ::1.2.3.4 where Python prints ::102:304, so format the address as
+            # libc does.
             ip, prefix = (
                 socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, ip)),
                 128,
@@ -104,7 +105,7 @@ class Jump(NamedTuple):
 
     def __str__(self) -> str:
         ports = f" -p {self.protocol} -m {self.protocol}" if self.protocol else ""
-        # iptables-save omits conditions that are always true.
+        # iptables-save omits conditions that are always true, so don't write them.
         if ports and (self.first_port, self.last_port) != (0, _LAST_PORT):
             ports += f" --dport {self.first_port}:{self.last_port}"
         return f"-d {self.ip}/{self.bits}{ports} -j {self.chain}"
@@ -162,7 +163,8 @@ _TO_PRIVILEGED = "-m socket --transparent --nowildcard"
 # The match for packets after the SYN. It isn't "! --syn", which would also admit a SYN with FIN or
 # RST, and rely on the kernel's own stack to drop it.
 _LATER_PACKETS = "-p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT"
-# Edits that are accepted only if the kernel and iptables can look up sockets.
+# iptables-restore lines that are accepted only if both the kernel and iptables support the socket
+# match.
 SOCKET_CHECK = (f":{TCP} - [0:0]", f"-A {TCP} -p tcp {_TO_PRIVILEGED} -j ACCEPT")
 
 
@@ -203,6 +205,7 @@ def make_guard(
     Args:
         ports: Proxy ports in use of each protocol, ``tcp`` and ``udp``.
         refuse_port: The target of refused frontends; 0 for none.
+        proxy_ports: The first and last port of the whole range; None: only the ports in use.
         checks_sockets: Whether the kernel can look up sockets (xt_socket).
     """
     jumps: list[BuiltInJump] = []
@@ -253,7 +256,7 @@ def read_refuse_port(line: str, *, is_ipv6: bool) -> int | None:
 def _port_lines(
     protocol: str, used: list[int], unreachable: str, *, checks_sockets: bool
 ) -> Iterator[str]:
-    """Yield the rules for proxy ports in use, sorted."""
+    """Yield the rules for the proxy ports in use, which must be sorted."""
     is_tcp = protocol == "tcp"
     if used and is_tcp and checks_sockets:
         # Put this rule first, so that packets to the proxy's listeners skip the rules of all ports.

@@ -200,7 +200,7 @@ class IptablesProgrammer(Programmer):
 
 
 def _may_have_rules(family: IPFamily) -> bool:
-    """Return whether any program uses the nat table of a family."""
+    """Return whether any program uses the nat table of a family; True if that can't be read."""
     try:
         return "nat" in tables_in_use(family)
     except OSError:

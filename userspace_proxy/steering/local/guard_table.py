@@ -93,7 +93,7 @@ def _add_input(table: TableWriter, ranges: Iterable[str]) -> None:
 
 
 def _add_guard(table: TableWriter, *, checks_sockets: bool) -> None:
-    # Linux 6.18 reads ports from fragments, although these have none.
+    # Linux 6.18 reads ports from fragments, although these have none, so accept fragments first.
     is_fragment = x.match(x.FRAGMENT, 0, mask=x.FRAGMENT_OFFSET, op=x.NOT_EQUAL)
     table.add_rule("guard", x.IPV6 + is_fragment + x.verdict(x.ACCEPT))
     for packets, refusal in ((SYN, x.reject(with_tcp_reset=True)), (x.UDP, x.reject())):

@@ -151,7 +151,7 @@ class KernelPath:
         except SteeringError:
             undone: KernelTargets = {f: before.get(f) for f in change.targets}
             self._rules.accept(self._rules.difference(undone))
-            # The kernel's answer may have been lost.
+            # The kernel's answer may have been lost, so look whether the table exists.
             with contextlib.suppress(SteeringError):
                 self._exists = self._table.look(elements_of=()) is not None
             raise
@@ -257,7 +257,7 @@ class KernelPath:
         if not self._has_counters:
             return
         counted = self._rules.counted
-        # Elements of intervals are listed with their first key.
+        # Elements of intervals are listed with their first key, so find their frontends by it.
         ranges = {
             (name, key.first): frontend
             for (name, key), frontend in counted.items()
@@ -278,7 +278,8 @@ class KernelPath:
             self._read_counts()
 
     def _note_repair(self, repair: Repair) -> None:
-        # Counters that an earlier call wrote may have been read since then; they don't restart.
+        # Counters that an earlier call wrote may have been read since then; they don't restart, so
+        # omit them.
         keys = {(name, key) for name, key, _ in repair.added - repair.earlier}
         counted = self._rules.counted
         self._counts.begin_anew(counted[key] for key in keys & counted.keys())

@@ -268,7 +268,7 @@ def pack_endpoint(endpoint: SocketAddress) -> bytes:
     return pack_ip(endpoint.ip) + endpoint.port.to_bytes(2, "big") + bytes(2)
 
 
-# A frontend may have thousands of slots for a few endpoints.
+# Cached, because a frontend may have thousands of slots for a few endpoints.
 @functools.lru_cache(maxsize=1024)
 def _unpack_endpoint(value: bytes) -> SocketAddress:
     return SocketAddress(ip_of(value[:-4]), int.from_bytes(value[-4:-2], "big"))

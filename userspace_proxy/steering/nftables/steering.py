@@ -228,7 +228,8 @@ class NftablesProgrammer(NatProgrammer):
         ports = read_ports(
             listing.elements_of(SETS), [m for m in ALL_MAPS if is_looked_up(listing, m)]
         )
-        # Until the first apply, the earlier run's refuse port is in use.
+        # Until the first apply, the earlier run's refuse port is in use, so report this run's port
+        # for it.
         refused = refuse_port_of(listing)
         return {f: self._refuse_port if port == refused else port for f, port in ports.items()}
 
@@ -294,7 +295,8 @@ class NftablesProgrammer(NatProgrammer):
         if target is None and frontend not in (self._applied or {}):
             return self._ended.get(frontend, ())
         if target is None or (frontend.protocol is Protocol.TCP and not target.is_on):
-            # Open connections stay; unanswered SYNs are steered to the proxy.
+            # For TCP, no endpoint is allowed: open connections stay anyway, and unanswered SYNs are
+            # steered to the proxy.
             return ()
         return target.choices
 
@@ -322,7 +324,8 @@ class NftablesProgrammer(NatProgrammer):
             port = self._refuse_port if isinstance(target.port, Refusal) else target.port
             if affected[frontend] is None:
                 self._note_endpoints(frontend, target.choices)
-                # The frontend may return to the kernel path before its entries are removed.
+                # The frontend may return to the kernel path before its entries are removed, so
+                # record its port now.
                 self._note_led([(frontend, port)])
                 continue
             is_concerned = target.is_on or frontend.protocol is Protocol.UDP

@@ -220,7 +220,8 @@ class DesiredHooks:
         """
         self._found = dict(found)
         self._last_service = max(services, default=0)
-        # The settings contain the next number, but another program may have reset them.
+        # The settings contain the next number, but another program may have reset them, so also
+        # skip all numbers in use.
         used = (n for one in found.values() for n in one.numbers())
         self.next_number = max(next_number, 1 + max(used, default=0))
 

@@ -504,7 +504,7 @@ class Hooks:
     def _note_repair(self, restored: Iterable[str]) -> None:
         self._repairs += 1
         _log.warning(
-            "another program changed the connect() hooks, repaired: %(what)s",
+            "repaired connect() hooks that another program changed: %(what)s",
             extra={"what": ", ".join(restored)},
         )
 

@@ -36,7 +36,8 @@ TERM_NS = 60 * 10**9
 few seconds, or a minute if crashes delay it."""
 # The directory of a proxy without a name; no proxy can have this name.
 _WITHOUT_NAME = "_"
-# Programs that follow connections are attached before programs that translate dials.
+# Programs that follow connections are attached before programs that translate dials, so that no
+# translated dial is missed.
 _ORDER = sorted(KINDS, key=lambda section: "/connect" in section)
 
 
@@ -90,7 +91,7 @@ class Programs:
             path.unlink()
 
     def repair(self) -> list[str]:
-        """Restore pins and links that another program has removed; return their descriptions."""
+        """Restore pins and links that another program has removed; return the pins' names."""
         restored = []
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for section, link in list(self._links.items()):
@@ -217,7 +218,7 @@ def remove_abandoned_hooks(names: Path | None = None) -> list[str]:
 def _is_abandoned(folder: Path) -> bool:
     """Return whether the term in a folder's settings has expired; False if it can't be read."""
     try:
-        # A process that is starting hasn't set its term yet.
+        # A process that is starting hasn't set its term yet, so a new folder isn't abandoned.
         is_new = Clocks.time() - folder.stat().st_mtime < TERM_NS / 1e9
         return not is_new and not any(map(_has_term, folder.glob("settings-*")))
     except OSError:
@@ -228,7 +229,7 @@ def _has_term(settings: Path) -> bool:
     """Return whether the term in a settings map hasn't expired; True if its layout is unknown."""
     table, value_bytes = calls.pinned(settings), len(DialSettings().pack())
     try:
-        # The map of another version may have another layout.
+        # A map of another version may have a different layout, in which the term can't be found.
         if calls.map_info(table).value_bytes != value_bytes:
             return True
         value = calls.lookup(table, SETTINGS_KEY, value_bytes) or bytes(value_bytes)

@@ -263,7 +263,7 @@ def say_incidents(
 
 
 def say_nodes(rows: Iterable[NodeRow]) -> list[tuple[NodeRow, str]]:
-    """Return rows, each with a text about its node."""
+    """Pair each row with a one-line description of its node's state."""
     return [(row, _about(row)) for row in rows]
 
 

@@ -26,8 +26,8 @@ ALL_BYTES = 32 << 20
 WITHIN_S = 60.0
 """Seconds for all logs."""
 _AT_ONCE = 8
-# The server applies this limit from the start of the last lines, so more bytes are requested than
-# kept.
+# The value of limitBytes: the server counts from the first of the tailLines lines and cuts off the
+# end, so request more than is kept.
 _ASKED_BYTES = 1 << 20
 
 

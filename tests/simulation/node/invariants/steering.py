@@ -40,7 +40,8 @@ class Steering(Invariant):
 
     def _check_frontend(self, at: Dialled) -> None:
         world, truth = self._world, self._world.cluster.last
-        # Source ranges may admit the node's clients, which remote endpoints serve, too.
+        # Include the node's own connections, whose source is the frontend's address: source ranges
+        # may admit them, and endpoints on other nodes serve them, too.
         may = [truth.expected(ip, at) for ip in (at[0], *_clients(at[0]))]
         slices = (item for key, item in truth.objects.items() if key[0] == "EndpointSlice")
         has_weights = any(preference(item)[0] != _WEIGHT for item in slices)

@@ -155,7 +155,7 @@ async def test_repairs_and_failed_repairs_of_drift_are_reported(start, caplog):
     ]
     assert messages == [
         "steering rules had drifted and were repaired",
-        "cannot apply steering rules, the kernel keeps its current rules: "
+        "cannot apply steering rules, so the kernel keeps its current rules: "
         "cannot commit: Operation not permitted",
     ]
 
@@ -173,7 +173,7 @@ async def test_a_change_of_another_frontend_does_not_end_unrepaired_drift(start,
     await until(lambda: not loop.rules.has_drifted)
     said = [r.getMessage() for r in caplog.records if "steering" in r.getMessage()]
     assert said == [
-        "cannot apply steering rules, the kernel keeps its current rules: "
+        "cannot apply steering rules, so the kernel keeps its current rules: "
         "cannot commit: Operation not permitted",
         "steering rules applied again",
     ]

@@ -396,9 +396,7 @@ async def test_a_descriptor_shortage_is_logged_once_for_all_services(make, caplo
         served_ports.follow(snapshot)
     lines = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     (line,) = lines
-    assert line.startswith(
-        "shop/web-1: cannot open listeners: cannot listen for shop/web-1: Too many"
-    )
+    assert line.startswith("shop/web-1: cannot open listeners: Too many open files")
 
 
 async def test_cordoned_endpoints_get_no_clients_and_new_endpoints_do(make):

@@ -128,9 +128,9 @@ async def test_a_lasting_problem_is_reported_and_logged_once(api, source_of, cap
         api.token = ""
         await published.first()
         assert source.status().problems == ()
-    assert [(r.message, r.__dict__.get("problem")) for r in caplog.records] == [
-        ("API server problem", problem),
-        ("API server problems resolved", None),
+    assert [record.message for record in caplog.records] == [
+        f"API server problem: {problem}",
+        "API server problems resolved",
     ]
 
 
@@ -152,10 +152,12 @@ async def test_a_recurring_problem_is_logged_at_most_once_a_minute(api, source_o
         for _ in range(3):
             await api.until(lambda a: a.watch_count("services") == 1)
             await breaks()
-        assert [record.message for record in caplog.records] == ["API server problem"]
+        assert len(caplog.records) == 1
         now = 61.0
         await breaks()
-    assert [record.message for record in caplog.records] == ["API server problem"] * 2
+    first, second = (record.message for record in caplog.records)
+    assert first == second
+    assert first.startswith("API server problem: ")
 
 
 async def test_services_are_served_without_permission_to_read_the_node(api, source_of):

@@ -120,7 +120,7 @@ class HookedConnections(Component):
                 lambda: (reports.compare(hooks.counts(), hooks.inherited), hooks.ejected())
             )
         except OSError:
-            # The next repair will also fail, and report the error.
+            # The next repair will also fail and report the error, so don't report it twice.
             return
         # If an event arrived after the counters were listed, the listed ejections are outdated.
         known = ejected if news == reports.news else None
@@ -229,7 +229,7 @@ class HookedConnections(Component):
         self._plane.receive(_HOOKS, Returned(group.number, endpoint))
         if self._return_lines.take(self._clock()):
             fields = {"service": group.label, "endpoint": str(endpoint)}
-            _log.info("%(service)s: endpoint is back: %(endpoint)s", extra=fields)
+            _log.info("%(service)s: endpoint readmitted: %(endpoint)s", extra=fields)
 
     def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:
         """End the hooks' ejection of an endpoint that has answered a worker or a probe."""

@@ -63,7 +63,7 @@ class Records:
     def note(self, event: SocketEvent) -> None:
         """Record that a connection was closed, or that a dial got no answer."""
         log, port, seen = self.connection_log, event.name.name, event.seen
-        # The hooks can't detect whether the answer was complete.
+        # The hooks can't detect whether the answer was complete, so any answer suffices.
         is_plain = seen.result is Result.SERVED and seen.received > 0
         if log is not None and log.takes_next(port.prefixes, seen.client.ip, is_plain=is_plain):
             log.write(_facts(event), lambda: seen.frontend)

@@ -230,11 +230,12 @@ class Reports:
         if counts is None:
             del self._counts[at]
             self._failing.pop(at, None)
-            # The hooks won't report the end of connections that are still open.
+            # The hooks won't report the end of open connections, so count them as ended now.
             return _Growth(endpoint, _NOTHING._replace(ended=_open(before)))
         self._counts[at] = counts
         if counts.established < before.established:
-            # The endpoint was removed and added again.
+            # The endpoint was removed and added again, so its counters began at 0, and its earlier
+            # connections count as ended.
             before = _NOTHING._replace(ended=-_open(before))
         new = _difference(counts, before)
         failing, is_ejected = self._failing.get(at, _NEVER_FAILED), self.is_ejected(*at)
