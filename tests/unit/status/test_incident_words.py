@@ -15,7 +15,7 @@ from userspace_proxy.status.incident_words import (
     time_of_day,
 )
 
-# This is 2026-07-01 14:02:11 UTC.
+# 2026-07-01 14:02:11 UTC.
 AT = 1_782_914_531.0
 DEAD = refuses("10.244.0.9:8080").replace(count=412, first_at=AT, last_at=AT + 58)
 NAMES = [f"shop/web-{number}" for number in range(35)]
@@ -63,7 +63,7 @@ def test_effects_on_clients_are_described_in_words():
     assert failed.startswith("2 clients got no answer ")
 
 
-def test_as_many_names_as_fit_are_shown():
+def test_an_incident_shows_as_many_service_names_as_fit():
     assert names_in_line(incident(), 40) == "shop/web-0, shop/web-1 and 33 more"
     assert names_in_line(incident(), 1) == "shop/web-0 and 34 more"
     assert names_in_line(incident(services=NAMES[:3]), 34) == "shop/web-0, shop/web-1, shop/web-2"

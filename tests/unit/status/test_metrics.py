@@ -106,7 +106,7 @@ def test_metrics_of_the_process_are_included():
     assert {"process_open_fds", "process_resident_memory_bytes", "python_info"} <= names
 
 
-def test_unusual_names_are_preserved():
+def test_label_values_with_special_characters_are_preserved():
     strange = 'we"b\\\n{}'
     page = render(make_view(make_port(strange)))
     assert (
@@ -115,7 +115,7 @@ def test_unusual_names_are_preserved():
     ) in values(page)
 
 
-def test_a_page_is_compressed_for_an_accepting_scraper():
+def test_the_metrics_are_compressed_for_a_scraper_that_accepts_gzip():
     plain = render(make_troubled_view())
     packed = render(make_troubled_view(), accept_encoding="deflate, gzip;q=0.9")
     assert (packed.headers["Content-Encoding"], "Content-Encoding" in plain.headers) == (

@@ -29,7 +29,7 @@ def test_node_families_have_the_kind_stated_in_the_figures_table():
         f"userspace_proxy_{figure.metric}": figure.kind
         for table in tables
         for name, figure in table.items()
-        # The other totals are sums of the Service ports' figures.
+        # All other totals are sums over Service ports, which have metrics of their own.
         if not name.startswith("totals.") or name == "totals.kernel_connections"
     }
     assert {"counter", "gauge"} <= set(figures.values())

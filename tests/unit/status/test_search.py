@@ -100,7 +100,7 @@ def test_a_state_is_matched_by_its_prefix(word):
 
 
 def test_a_plain_word_matches_anywhere_in_a_state():
-    # Only the state of LATE contains this word, in "trouble".
+    # Only the words for the state of LATE contain "trouble".
     assert Search.parse("rouble").matches_port(LATE, is_busy=False)
     assert not Search.parse("-rouble").matches_port(LATE, is_busy=False)
     assert not Search.parse("is:rouble").matches_port(LATE, is_busy=False)
@@ -133,7 +133,7 @@ def test_long_searches_are_truncated():
 
 
 def test_a_row_with_many_endpoints_is_read_once_for_all_words(monkeypatch):
-    """With 67 words and 10,000 Service ports, a search took 16 s."""
+    """A search of 10,000 Service ports for 67 words once took 16 s."""
     read = []
     texts = search._texts_of_port
     monkeypatch.setattr(

@@ -16,7 +16,7 @@ def source(*problems):
     return SourceFacts("kubernetes", "https://k", is_synced=True, problems=problems)
 
 
-def test_equal_views_have_no_events():
+def test_two_equal_views_yield_no_events():
     assert events(CALM, CALM) == []
 
 
