@@ -1,4 +1,4 @@
-"""The pods that are agents, their ports, and the pod of a node that is queried."""
+"""Tests of which pods are agents, their ports, and the pod that is queried on a node."""
 
 import pytest
 
@@ -98,7 +98,7 @@ def test_the_serving_agent_of_several_is_queried_first():
     assert by_node(agents, "new")["node-1"][0].target.pod == "canary"
 
 
-def test_a_canary_and_a_terminating_agent_are_not_rivals():
+def test_a_canary_and_a_terminating_agent_do_not_count_as_a_second_agent():
     ready = pod()
     items = {
         "canary": pod(args=["--service-proxy-name=new"]),

@@ -70,7 +70,7 @@ def test_a_node_serving_worse_than_planned_determines_verdict_and_next_command()
     assert one.next == f"kubectl {kubectl_words(refuses(A), 'shop/web')}"
     (clients,) = [step for step in last_part(one) if step.topic == "clients"]
     assert clients.hint == remedy(refuses(A))
-    # The endpoint below has the cause and its text.
+    # The cause is printed at the endpoint, below.
     assert str(A) not in clients.what
     assert next(words for level, words in clients.details if level is not Level.OK).startswith(A)
 
