@@ -1,4 +1,4 @@
-"""Causes as values, and the rows that make them."""
+"""Tests of causes as values, and of the rows that create them."""
 
 import pickle
 import re
@@ -39,7 +39,7 @@ UNSTATED = {
     "last_at": 5.0,
 }
 CHANGES = {**STATED, **UNSTATED}
-# The verdict on one endpoint, and problems of the node, have no row.
+# This code occurs only in the verdict on a single endpoint.
 WITHOUT_A_ROW = {CauseCode.NOT_FOR_THIS_NODE}
 
 
@@ -69,7 +69,7 @@ def test_cause_codes_and_sections_of_the_docs_match():
     assert re.findall(r"^### (\S+)$", causes, re.MULTILINE) == [*CauseCode]
 
 
-def test_the_last_dial_cause_is_the_one_for_all_other_errors():
+def test_the_last_dial_cause_covers_all_other_errors():
     assert {*DIAL_CAUSES} == {code for code in CauseCode if code.traits.is_dial}
     assert DIAL_CAUSES[-1] is CauseCode.ENDPOINT_FAILS
 
@@ -113,7 +113,7 @@ def test_a_different_modifier_makes_a_different_cause(name):
     assert changed.replace(**{name: usual}) == REFUSES
 
 
-def test_a_fact_depends_only_on_the_content_of_its_sentence():
+def test_a_causes_fact_depends_only_on_what_its_sentence_states():
     assert REFUSES.replace(**UNSTATED).fact == REFUSES.fact
     for name, value in STATED.items():
         assert REFUSES.replace(**{name: value}).fact != REFUSES.fact

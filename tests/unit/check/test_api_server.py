@@ -67,7 +67,7 @@ async def test_the_api_server_is_not_queried_if_scaling_is_impossible():
     assert look_at_wake(Settings(manifests="shop", allow_wake=True), "node-1") == []
 
 
-async def test_an_unreachable_server_is_an_error(api):
+async def test_an_unreachable_api_server_is_an_error(api):
     await api.stop()
     (line,) = await look(api)
     assert line.startswith("error    wake: cannot reach the API server")

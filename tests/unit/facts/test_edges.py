@@ -18,7 +18,7 @@ WEB, DB = port_key("shop/web:http"), port_key("shop/db")
 
 
 class Group:
-    """The attributes of a Service port's group that CallCounts needs."""
+    """The attributes of an endpoint group that CallCounts requires."""
 
     def __init__(self, key):
         self.key = key

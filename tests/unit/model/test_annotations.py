@@ -104,7 +104,6 @@ def test_an_invalid_annotation_value_gets_a_note_and_has_no_effect(name, values,
         ("userspace-proxy.io/balanc", "userspace-proxy.io/balance"),
         ("userspace-proxy/balance", "userspace-proxy.io/balance"),
         ("userspace-proxy.io/xyzzy", ""),
-        # This annotation once injected faults.
         ("userspace-proxy.io/fault", ""),
         ("userspace-proxy-xyzzy", ""),
     ],

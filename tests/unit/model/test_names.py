@@ -1,4 +1,4 @@
-"""Identities, and their text."""
+"""Tests of the keys of objects, Services and Service ports."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The annotation with ranges of ports: accepted and rejected values."""
+"""Tests of accepted and rejected values of the annotation for port ranges."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The header of the PROXY protocol; the examples are the specification's."""
+"""Tests of PROXY protocol headers, with examples from the specification."""
 
 import socket
 

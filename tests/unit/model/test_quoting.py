@@ -1,4 +1,4 @@
-"""Text of objects in messages."""
+"""Tests of quoting text from objects in messages and commands."""
 
 import json
 import subprocess
