@@ -1,4 +1,4 @@
-"""Facts about a client and an endpoint are kept for a minute, for a bounded number of pairs."""
+"""Tests of remembering a bounded number of client–endpoint pairs for a minute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ALICE, BOB = "10.1.0.1", "10.1.0.2"
 POD_A, POD_B = SocketAddress("10.0.0.1", 80), SocketAddress("10.0.0.2", 80)
 
 
-def test_a_pair_is_remembered_for_a_minute_since_the_last_note():
+def test_a_pair_is_remembered_for_a_minute_after_the_last_note():
     pairs = Pairs()
     pairs.note(ALICE, POD_A, 0)
     assert pairs.has(ALICE, POD_A, 59.9)
@@ -32,7 +32,7 @@ def test_a_counted_pair_exists_until_its_last_removal():
     assert counts._counts == {}
 
 
-def test_pairs_differ_by_client_and_endpoint():
+def test_pairs_with_another_client_or_endpoint_are_different():
     pairs = Pairs()
     pairs.note(ALICE, POD_A, 0)
     assert not pairs.has(BOB, POD_A, 0)

@@ -1,4 +1,4 @@
-"""The next command is on the page of texts; these are the negative cases."""
+"""Tests of when no next command is suggested; ``words.txt`` contains the others."""
 
 import shlex
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Plans and their keys as values, and the changes from one plan to another."""
+"""Tests of plans and their keys as values, and of the changes between two plans."""
 
 from dataclasses import replace
 

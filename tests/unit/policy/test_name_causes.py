@@ -128,7 +128,7 @@ def test_a_name_slice_without_names_is_ignored():
     assert why(slice_of(NameSlice), names=()) is None
 
 
-def test_only_problems_of_the_ports_family_count():
+def test_only_name_problems_of_the_ports_family_are_reported():
     problem = NameProblem(HOST, NameState.NO_ADDRESS, "IPv6")
     assert why(resolved(), resolved(problem, family=V6)) is None
     assert why(resolved(), resolved(problem, family=V6), family=V6) is not None

@@ -1,4 +1,4 @@
-"""The reasons why a Service port has no usable endpoint: a cause for each mistake."""
+"""Tests of the cause for which a Service port has no usable endpoint."""
 
 from dataclasses import replace
 
@@ -60,7 +60,7 @@ UNNAMED = replace(HTTP, name="")
 
 
 def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
-    """Return the reason why no endpoint of the slices is usable on node-1."""
+    """Return the cause for which no endpoint of the slices is usable on node-1."""
     of, index = of or service(), EndpointIndex(slices)
     at = PortName(family, port.name, Protocol(port.protocol))
     usable = usable_endpoints(index, at, Refusals(NodeFacts(node_name=HERE)), scope)
@@ -88,7 +88,7 @@ def test_a_long_selector_is_truncated_in_sentences():
     empty, missing = why(slice_of(), of=of), why(of=of)
     assert max(len(text) for text in (say(empty), remedy(empty), remedy(missing))) < 400
     assert say(empty).endswith("…")
-    # A command with a truncated selector would list other pods.
+    # The command has no selector, because a truncated one would list other pods.
     assert remedy(empty).endswith("pods -n shop")
 
 
@@ -134,7 +134,7 @@ def test_empty_slices_are_the_cause(of, slices, cause):
             other_protocol,
             {"protocol": "UDP", "others": ("TCP",)},
         ),
-        # The EndpointSlice controller omits a port whose target it doesn't find.
+        # The EndpointSlice controller omits a port if the pod lacks its target port.
         (HTTP, [], no_port, {}),
     ],
 )
@@ -208,7 +208,7 @@ def test_without_a_selector_no_command_lists_unready_pods():
     assert why(slice_of(Endpoint(A, **NOT_READY))) == none_ready(1, 0, ())
 
 
-def test_the_cause_has_all_reasons_as_parameters():
+def test_the_cause_of_unusable_endpoints_contains_all_their_reasons():
     pods = [POD_A._replace(port=1 + n) for n in range(9)]
     verdicts = [EndpointVerdict(pod, False, f"refused: {pod.port}") for pod in pods]
     index = EndpointIndex(())

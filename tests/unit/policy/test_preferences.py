@@ -1,4 +1,4 @@
-"""The effect of weights and priorities on usable endpoints."""
+"""Tests of the effect of weights and priorities on usable endpoints."""
 
 from userspace_proxy.model import Endpoint
 from userspace_proxy.model.serving import Serving
@@ -11,7 +11,7 @@ A, B, C = POD_A.ip, POD_B.ip, POD_C.ip
 
 
 def preferring(**fields):
-    """Return endpoints with these values of fields: ``preferring(weight=(5, 0))``."""
+    """Return an endpoint for each value of the fields: ``preferring(weight=(5, 0))``."""
     columns = [[(name, value) for value in values] for name, values in fields.items()]
     return [
         Endpoint(ip, **dict(row))
