@@ -1,4 +1,4 @@
-"""Files that are read up to a limit."""
+"""Tests of reading files up to a limit."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_a_child_can_be_started_by_another_command(tmp_path, monkeypatch):
 
 @pytest.fixture(params=["in-place", "gone", "replaced"])
 def executable(request, tmp_path, monkeypatch):
-    """The interpreter's file, as an in-place upgrade may leave it."""
+    """Change the interpreter's file as an in-place upgrade may do."""
     if request.param == "in-place":
         return
     path = tmp_path / "python"

@@ -1,4 +1,4 @@
-"""An error is one line with its remedy."""
+"""Tests of errors, each of which is one line with its remedy."""
 
 import ast
 import builtins
@@ -66,7 +66,7 @@ def test_the_hint_of_a_shortage_matches_its_cause(number, words):
     assert ("RLIMIT_NOFILE" in shortage_hint(number)) == (number == errno.EMFILE)
 
 
-def test_other_errnos_are_not_a_shortage():
+def test_an_errno_that_is_no_shortage_has_no_hint():
     assert shortage_hint(errno.EADDRINUSE) == shortage_hint(None) == ""
 
 

@@ -46,7 +46,7 @@ def test_names_other_than_loopback_are_rejected(header):
     assert not is_loopback_host(header)
 
 
-def test_a_loopback_name_is_not_taken_for_an_address():
+def test_is_loopback_address_is_false_for_names_and_other_addresses():
     assert is_loopback_address("127.0.0.1")
     assert is_loopback_address("::1")
     assert not is_loopback_address("localhost")

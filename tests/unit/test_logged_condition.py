@@ -1,4 +1,4 @@
-"""A condition is logged once when it begins, once for each new cause, and once when it ends."""
+"""Tests of logging a condition's begin, each new cause, and its end."""
 
 import logging
 
@@ -13,7 +13,7 @@ BEGINS, ENDS = "nothing is kept: %(cause)s", "all is kept again"
 
 @pytest.fixture
 def lines(caplog):
-    """Return a function that lists the records so far: level and message."""
+    """Return a function that lists the level and message of each record so far."""
     caplog.set_level(logging.INFO)
     return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
 
@@ -27,7 +27,7 @@ def test_the_start_and_end_of_a_condition_are_logged_once_each(lines):
     assert lines() == [("WARNING", "nothing is kept: disk full"), ("INFO", ENDS)]
 
 
-def test_a_different_cause_is_logged(lines):
+def test_a_condition_with_a_different_cause_is_logged_again(lines):
     condition = LoggedCondition[str](LOG, BEGINS, ENDS)
     condition.set("disk full")
     condition.set("read-only")

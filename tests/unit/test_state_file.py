@@ -1,4 +1,4 @@
-"""The file of the saved state: replaced atomically, and read only if it can be trusted."""
+"""Tests of the saved state's file, which is replaced atomically and read only if trusted."""
 
 import os
 import resource
@@ -97,7 +97,7 @@ def test_a_directory_that_cannot_be_created_is_an_error(tmp_path):
 
 
 def test_an_oversized_state_is_neither_written_nor_read(file):
-    """The previous state stays."""
+    """The file keeps the previous state."""
     file.write(b"state", current_at=NOW)
     twice = bytes(2 * FILE_BYTES_MAX)
     assert "the state is larger than 64 MiB" in cause(file.write, twice, current_at=NOW)

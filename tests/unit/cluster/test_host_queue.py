@@ -1,4 +1,4 @@
-"""Lookup slots, which namespaces get in turns."""
+"""Tests of look-up slots, which namespaces get in turns."""
 
 import pytest
 
@@ -83,7 +83,7 @@ def test_a_name_waits_for_a_released_slot(queue):
     assert take_all(queue) == ["a4"]
 
 
-def test_namespaces_take_turns(queue):
+def test_namespaces_take_turns_at_lookup_slots(queue):
     for letter in "abc":
         put(queue, *names(letter), namespaces=[letter], is_doubtful=True)
     taken, seen = take_all(queue), []

@@ -65,11 +65,11 @@ def test_ipv6_and_ipv4_addresses_have_distinct_numbers():
         ("ip6 daddr fd00::/8", {6: False}),
     ],
 )
-def test_a_condition_lists_the_families_it_covers_completely(text, versions):
+def test_a_condition_lists_the_families_that_it_matches_completely(text, versions):
     (listed,) = conditions(text)
     assert listed.versions == versions
 
 
-def test_dnat_is_a_conntrack_state_or_a_status():
+def test_the_conntrack_state_dnat_is_parsed_as_a_status():
     assert states(["dnat"]) == conditions("ct status dnat")[0]
     assert states(["established", "dnat"]) == conditions("ct state established,dnat")[0]
