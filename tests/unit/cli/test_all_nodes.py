@@ -28,7 +28,7 @@ def given(*words, command="status"):
     ],
 )
 @pytest.mark.parametrize("command", ["status", "top", "observe"])
-def test_program_name_and_flags_select_one_proxy_or_all_nodes(
+def test_program_and_flags_select_one_proxy_or_all_nodes(
     command, program, words, is_all, monkeypatch
 ):
     monkeypatch.setattr("sys.argv", [program])

@@ -137,9 +137,7 @@ async def test_without_a_context_the_cluster_is_identified_by_its_server(tmp_pat
         ("win32", {}, True),
     ],
 )
-def test_the_dashboard_opens_a_browser_only_with_a_graphical_display(
-    platform, environment, has_one
-):
+def test_a_browser_opens_only_with_a_graphical_display(platform, environment, has_one):
     assert has_screen(platform, environment) is has_one
 
 

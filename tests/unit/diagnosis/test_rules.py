@@ -245,9 +245,7 @@ def test_a_service_without_clients_lists_its_node_port_addresses(ips, places):
         pytest.param(UDP, "", False, id="udp"),
     ],
 )
-def test_the_remedy_for_an_unprobed_tcp_port_on_the_kernel_path_is_a_dial(
-    changes, shown, has_remedy
-):
+def test_the_remedy_for_unprobed_tcp_on_the_kernel_path_is_a_dial(changes, shown, has_remedy):
     port = make_port(endpoints=(READY,), path=IN_KERNEL, **changes)
     clause = said.led_by_kernel(1, 0, "shop/web", port.protocol, shown)
     assert told_of(port) == (rules.served, [clause])

@@ -61,9 +61,7 @@ NAT = "type nat hook prerouting priority -150;"
         ),
     ],
 )
-def test_only_chains_that_first_packets_traverse_before_the_proxys_are_listed(
-    table, chain, is_earlier
-):
+def test_chains_that_first_packets_traverse_earlier_are_listed(table, chain, is_earlier):
     tables = {table: {"chain": Chain(table, "chain", *chain)}}
     assert bool(list(chains_before(tables, -110))) == is_earlier
 
@@ -143,9 +141,7 @@ def test_a_chain_affects_only_the_family_of_its_table(node, family, expected):
         pytest.param(RAW, [DROPS_WEB] * 1000, 1000, False, id="would-take-seconds"),
     ],
 )
-def test_only_filters_that_may_certainly_drop_at_low_cost_are_followed(
-    chain, steps, frontends, expected
-):
+def test_only_cheap_filters_that_can_certainly_drop_are_followed(chain, steps, frontends, expected):
     chains = {"pre": replace(chain, steps=tuple(steps))}
     places = [(WEB_6, PROXIED)] * frontends
     assert bool(places_to_follow(chain, chains, places)) == expected

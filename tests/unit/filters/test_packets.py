@@ -49,9 +49,7 @@ def meets(text, packet):
         pytest.param("tcp dport 81", WEB, False, id="another-port"),
     ],
 )
-def test_a_condition_matches_always_or_never_or_depending_on_the_client(
-    condition, frontend, expected
-):
+def test_a_condition_matches_all_or_some_or_no_clients(condition, frontend, expected):
     assert meets(condition, FirstPacket(frontend)) is expected
 
 

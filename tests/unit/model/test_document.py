@@ -112,9 +112,7 @@ def test_json_is_parsed_like_yaml(text):
 
 
 def test_json_may_be_indented_with_tabs(monkeypatch):
-    monkeypatch.setattr(
-        document, "_Loader", yaml.CSafeLoader
-    )  # yaml.SafeLoader can't parse such JSON.
+    monkeypatch.setattr(document, "_Loader", yaml.CSafeLoader)  # yaml.SafeLoader rejects tabs.
     assert read('{\n\t"a": {\n\t\t"b": 1\n\t}\n}\n').value == {"a": {"b": 1}}
 
 

@@ -97,9 +97,7 @@ def test_first_of_keeps_the_order_of_endpoints():
         ),
     ],
 )
-def test_a_new_endpoint_is_a_newcomer_only_beside_known_ones_of_its_priority(
-    serving, before, expected
-):
+def test_newcomers_are_new_endpoints_beside_others_of_their_priority(serving, before, expected):
     assert serving.newcomers(before) == expected
 
 

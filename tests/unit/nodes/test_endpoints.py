@@ -34,9 +34,7 @@ SILENT = silent(POD).replace(first_at=SINCE)
         pytest.param((), 1, (NOW,), Extent.SOME, id="it-is-not-ready"),
     ],
 )
-def test_the_extent_of_a_fault_depends_on_which_nodes_are_answered(
-    causes, unhealthy, answers, extent
-):
+def test_the_extent_of_a_fault_depends_on_the_answered_nodes(causes, unhealthy, answers, extent):
     """A flapping endpoint, reported as unreachable, made users search healthy nodes."""
     assert extent_of(causes, unhealthy, answers) is extent
 

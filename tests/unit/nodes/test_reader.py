@@ -105,9 +105,7 @@ async def test_a_node_whose_pod_has_vanished_has_a_cause(api, agents, reader_of)
     assert problems(found) == {"node-1": "forward_failed", "node-2": ""}
 
 
-async def test_a_forbidden_port_forward_is_an_error_with_the_command_granting_access(
-    api, agents, reader_of
-):
+async def test_a_forbidden_port_forward_is_an_error_with_a_command(api, agents, reader_of):
     agents.add("node-1", FakeAgent(status("node-1")))
     api.denied = {"create pods/portforward"}
     with pytest.raises(SourceError, match=r"allow test to forward ports of pods .* rolebinding"):

@@ -79,7 +79,7 @@ def test_a_bridges_own_option_has_the_same_effect_as_the_sysctl():
         ),
     ],
 )
-def test_an_unsuitable_bridge_has_a_cause_and_if_possible_a_remedy(
+def test_the_problem_of_a_bridge_has_a_cause_and_a_remedy_if_any(
     settings, bridge, port, cause, hint
 ):
     found = obstacles(settings, bridge, port)

@@ -192,9 +192,7 @@ def test_udp_ranges_require_the_kernel_path(protocol, is_possible):
         ("9950-10049", Protocol.UDP, False),
     ],
 )
-def test_without_kernel_rules_for_ranges_only_short_tcp_ranges_are_served(
-    asked, protocol, is_possible
-):
+def test_without_range_rules_only_short_tcp_ranges_are_served(asked, protocol, is_possible):
     (one,) = ranges_of(asking(f"10000={asked}", DATA))[0].values()
     facts = NodeFacts(no_kernel_path={IPFamily.IPV4: "nothing", Protocol.TCP: "nothing"})
     assert (impossible_cause(one, protocol, IPFamily.IPV4, facts) is None) is is_possible

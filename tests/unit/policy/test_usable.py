@@ -82,9 +82,7 @@ def test_an_endpoint_in_two_slices_is_listed_once():
         ([{"ready": True, "terminating": True}, READY], "ready", True),
     ],
 )
-def test_if_slices_disagree_the_better_condition_of_an_endpoint_is_used(
-    conditions, word, is_usable
-):
+def test_the_better_condition_is_used_if_slices_disagree(conditions, word, is_usable):
     for order in permutations(conditions):
         slices = [slice_of(Endpoint(A, **c), key=f"cart-{i}") for i, c in enumerate(order)]
         (verdict,) = judge(*slices).verdicts

@@ -177,9 +177,7 @@ async def test_an_acknowledgement_whose_write_may_have_failed_lasts_until_expiry
     assert node.endpoints == [POD]
 
 
-async def test_a_process_restores_the_acknowledgements_of_the_previous_process(
-    node, make, tmp_path
-):
+async def test_a_process_restores_the_previous_acknowledgements(node, make, tmp_path):
     file = StateFile(tmp_path / "cordons.json")
     node.cordons._file = file
     await node.lease.follow(ROUND)

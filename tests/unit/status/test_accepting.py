@@ -142,9 +142,7 @@ async def test_every_probe_among_flooding_connections_is_answered(accepting, flo
     assert answers == ["a descriptor is free"] * 10
 
 
-async def test_a_probe_is_answered_in_time_during_a_flood_without_free_descriptors(
-    accepting, flood, clients
-):
+async def test_a_probe_is_answered_in_time_during_a_flood(accepting, flood, clients):
     probe = clients[0]
     with no_descriptor():
         for client in flood:
