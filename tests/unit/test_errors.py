@@ -20,19 +20,19 @@ BUILT_IN = {
 }
 
 
-def test_the_hint_follows_the_message():
+def test_the_hint_of_an_error_follows_its_message():
     error = ListenError("cannot listen on 192.0.2.1:80/TCP", hint="see ss -lntup")
     assert str(error) == "cannot listen on 192.0.2.1:80/TCP (see ss -lntup)"
     assert (error.message, error.hint) == ("cannot listen on 192.0.2.1:80/TCP", "see ss -lntup")
 
 
-def test_the_cause_ends_the_message_and_is_available_separately():
+def test_the_cause_ends_an_errors_message_and_is_available_separately():
     error = ListenError("cannot listen on 192.0.2.1:80/TCP", cause="in use", hint="see ss -lntup")
     assert error.message == "cannot listen on 192.0.2.1:80/TCP: in use"
     assert (error.cause, error.hint) == ("in use", "see ss -lntup")
 
 
-def test_an_error_without_a_hint_is_only_its_message():
+def test_the_text_of_an_error_without_a_hint_is_its_message():
     assert str(ListenError("cannot listen")) == "cannot listen"
 
 

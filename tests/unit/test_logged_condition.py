@@ -46,7 +46,7 @@ def test_each_new_cause_and_the_end_of_the_last_cause_are_logged(lines):
     assert [line for _, line in lines()] == ["nothing is kept: a", "nothing is kept: b", ENDS]
 
 
-def test_a_recurring_problem_is_logged_again(lines):
+def test_a_condition_that_recurs_is_logged_again(lines):
     condition = LoggedCondition[str](LOG, BEGINS)
     condition.set("a")
     condition.clear()
@@ -77,7 +77,7 @@ def test_a_condition_has_its_own_level_and_fields(caplog):
 
 
 @pytest.mark.parametrize("log", [LOG, logging.getLogger("plain")], ids=["fields", "plain"])
-def test_the_record_shows_the_location_of_the_call(log, caplog):
+def test_a_record_about_a_condition_shows_the_location_of_the_call(log, caplog):
     caplog.set_level(logging.INFO)
     condition = LoggedCondition[str](log, "begins", "ends")
     for end in (condition.set, condition.clear):

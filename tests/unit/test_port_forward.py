@@ -82,7 +82,7 @@ async def test_bytes_are_forwarded_in_both_directions(api, client):
     assert api.pods.dialled == ["default/web-1:80"]
 
 
-async def test_half_a_mebibyte_arrives_in_order(api, client):
+async def test_two_mebibytes_arrive_in_order(api, client):
     sent = bytes(range(256)) * 8192
 
     async def echo(reader, writer):

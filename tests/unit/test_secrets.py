@@ -100,7 +100,7 @@ def test_words_resembling_a_secrets_name_are_kept(name, form):
         "the image nginx:1.27@sha256:0123abcd, credentials: of the file, auth: 403 Forbidden",
     ],
 )
-def test_texts_without_secrets_are_kept(text):
+def test_texts_without_secrets_are_not_changed(text):
     assert Secrets().remove(text) == text
     assert without_secrets(text) == text
 

@@ -29,7 +29,7 @@ def test_a_value_that_is_not_taken_uses_up_no_turn():
     assert order(given, a="2", x="3", b="4") == "342"
 
 
-def test_a_bounded_number_of_parties_is_remembered(monkeypatch):
+def test_only_a_bounded_number_of_parties_is_remembered(monkeypatch):
     monkeypatch.setattr(turns, "PARTIES_MAX", 2)
     given = Turns()
     assert order(given, a="1", b="2", c="3") == "123"

@@ -19,7 +19,7 @@ def test_a_pair_is_remembered_for_a_minute_after_the_last_note():
     assert pairs.until == {}
 
 
-def test_a_counted_pair_exists_until_its_last_removal():
+def test_a_counted_client_endpoint_pair_exists_until_its_last_removal():
     counts = PairCounts()
     for _ in range(2):
         counts.add(ALICE, POD_A)
@@ -39,7 +39,7 @@ def test_pairs_with_another_client_or_endpoint_are_different():
     assert not pairs.has(ALICE, POD_B, 0)
 
 
-def test_the_oldest_pair_is_forgotten_at_the_limit():
+def test_the_oldest_client_endpoint_pair_is_forgotten_at_the_limit():
     pairs = Pairs()
     for number in range(4096):
         pairs.note(str(number), POD_A, 0)

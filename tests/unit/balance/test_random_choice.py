@@ -29,24 +29,24 @@ PODS = (POD_A, POD_B, POD_C)
         pytest.param(PODS, {POD_B}, {POD_A, POD_C}, id="one-skipped"),
     ],
 )
-def test_only_unskipped_endpoints_are_picked(endpoints, skip, expected):
+def test_a_random_choice_picks_no_skipped_endpoint(endpoints, skip, expected):
     strategy = RandomChoice(random.Random(7))
     assert {strategy.pick(endpoints, skip=skip) for _ in range(50)} == expected
 
 
-def test_every_endpoint_has_the_same_probability():
+def test_a_random_choice_picks_each_endpoint_with_equal_probability():
     strategy = RandomChoice(random.Random(7))
     picked = Counter(strategy.pick(PODS) for _ in range(3000))
     assert all(900 < count < 1100 for count in picked.values())
 
 
-def test_equal_seeds_give_equal_choices():
+def test_random_choices_with_equal_seeds_are_equal():
     first, second = (RandomChoice(random.Random(7)) for _ in range(2))
     assert [first.pick(PODS) for _ in range(50)] == [second.pick(PODS) for _ in range(50)]
 
 
 @pytest.mark.parametrize("left", [1, 20])
-def test_among_many_endpoints_only_unskipped_ones_are_picked(left):
+def test_a_random_choice_among_many_endpoints_picks_no_skipped_endpoint(left):
     strategy, many = RandomChoice(random.Random(7)), [POD_A._replace(port=n) for n in range(40)]
     picked = {strategy.pick(many, skip=set(many[left:])) for _ in range(1000)}
     assert picked == set(many[:left])
@@ -112,7 +112,7 @@ def test_power_of_two_choices_never_picks_the_most_loaded_endpoint(seed, loads):
 
 
 @pytest.mark.parametrize("left", [1, 2, 20])
-def test_among_many_endpoints_unskipped_ones_are_picked_by_load(left):
+def test_power_of_two_choices_among_many_endpoints_picks_no_skipped_one(left):
     many = [POD_A._replace(port=number) for number in range(40)]
     strategy = PowerOfTwoChoices(lambda pod: pod == many[0], random.Random(7))
     picked = {strategy.pick(many, skip=set(many[left:])) for _ in range(1000)}
@@ -183,7 +183,7 @@ def test_weighted_power_of_two_choices_compares_two_distinct_endpoints(heavy):
 
 
 @pytest.mark.parametrize("left", [1, 2, 20])
-def test_among_many_endpoints_unskipped_ones_are_picked_by_weight(left):
+def test_weighted_choices_among_many_endpoints_pick_no_skipped_one(left):
     many = [POD_A._replace(port=number) for number in range(40)]
     weights, skip = Weights({many[0]: 1}), set(many[left:])
     by_chance = WeightedRandomChoice(weights, EachNumber(7919))

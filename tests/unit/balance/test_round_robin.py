@@ -83,7 +83,7 @@ def test_turns_of_unequal_weights_are_spread_evenly():
     ]
 
 
-def test_equal_weights_take_turns_in_order():
+def test_endpoints_with_equal_weights_take_turns_in_order():
     assert picks_by_weight(turns_of(7, 7, 7), 6) == [*PODS, *PODS]
 
 

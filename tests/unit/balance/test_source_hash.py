@@ -32,7 +32,7 @@ def test_hash_choices_are_stable_across_versions():
     assert picked == [POD_B, POD_B, POD_B, POD_A, POD_C, POD_C]
 
 
-def test_all_workers_and_nodes_make_the_same_choice():
+def test_a_source_hash_does_not_depend_on_instance_or_order_of_endpoints():
     assert choices(PODS) == choices(PODS)
     assert choices(PODS) == choices(reversed(PODS))
 

@@ -104,7 +104,7 @@ def test_restored_affinity_entries_go_to_the_side_of_the_clients_address():
 
 
 @pytest.mark.parametrize(("client", "serving"), [(INSIDE, POD_A), (OUTSIDE, POD_C)])
-def test_an_endpoint_serves_the_clients_of_its_side(client, serving):
+def test_serves_is_true_only_for_endpoints_of_the_clients_side(client, serving):
     balancer = split()
     assert [pod for pod in (POD_A, POD_C) if balancer.serves(client, pod)] == [serving]
 

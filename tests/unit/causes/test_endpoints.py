@@ -99,7 +99,7 @@ def test_a_failure_determined_by_the_kernel_has_its_own_row(failure, row):
 
 
 @pytest.mark.parametrize("failure", Failure)
-def test_a_failed_dial_has_the_code_from_the_table(failure):
+def test_the_cause_of_a_failed_dial_has_the_code_of_its_failure(failure):
     assert dial_failed(POD, failure, "").code is DIAL_CODES[failure]
     assert DIAL_CODES[failure].traits.is_dial
 

@@ -64,12 +64,12 @@ def test_names_in_suggested_commands_are_shell_quoted(cause):
             assert "$" not in re.sub("'.*?'", "", command)
 
 
-def test_each_row_has_a_sample_on_the_page():
+def test_each_cause_row_has_a_sample_on_the_recorded_page():
     assert {sample.row.key for sample in SAMPLES} == ROWS.keys()
 
 
 @pytest.mark.parametrize("cause", SAMPLES, ids=lambda cause: str(cause.row))
-def test_templates_contain_only_known_placeholders(cause):
+def test_templates_of_texts_contain_only_known_placeholders(cause):
     row, named = cause.row, dict(cause.params)
     for column in ("about", "past", "short", "hint", "outside", "at_times", "at_times_outside"):
         text = getattr(row, column)

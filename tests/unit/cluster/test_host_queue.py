@@ -39,7 +39,7 @@ def test_requeuing_a_name_replaces_its_due_time(queue):
     assert take_all(queue, NOW + 5) == ["a"]
 
 
-def test_a_removed_name_is_not_taken(queue):
+def test_a_removed_name_is_not_taken_from_the_queue(queue):
     put(queue, "a", "b")
     queue.remove("a")
     queue.remove("a")

@@ -31,7 +31,7 @@ def test_a_persistent_map_equals_a_dictionary_after_the_same_changes(changes):
 
 
 @given(CHANGES)
-def test_differing_keys_are_the_keys_with_different_objects(changes):
+def test_differing_keys_returns_the_keys_with_different_objects(changes):
     maps, plain = [PersistentMap()], [{}]
     for put, drop in changes:
         fresh = {key: [value] for key, value in put.items()}

@@ -239,7 +239,7 @@ def test_an_oversized_file_is_not_parsed(tmp_path):
         read_config_file(str(path))
 
 
-def test_null_is_the_zero_value_of_its_type():
+def test_null_in_kube_proxys_configuration_is_the_zero_value_of_its_type():
     assert read(KUBE, "featureGates: {A: null}").values == {"feature_gates": (("A", False),)}
 
 

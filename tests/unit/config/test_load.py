@@ -44,7 +44,7 @@ def test_a_flag_overridden_by_kube_proxys_file_is_reported(config):
         pytest.param([], (), id="none"),
     ],
 )
-def test_node_port_addresses_default_to_those_of_kube_proxys_mode(words, addresses):
+def test_node_port_addresses_have_the_default_of_kube_proxys_mode(words, addresses):
     assert load_settings(words).settings.nodeport_addresses == addresses
 
 

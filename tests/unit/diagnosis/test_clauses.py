@@ -103,7 +103,7 @@ def test_clauses_are_joined_to_a_capitalized_sentence():
     assert joined([]) == ""
 
 
-def test_each_clause_has_a_sample():
+def test_each_clause_row_has_a_sample():
     assert {sample.row for sample in words.SAMPLES} == set(words.ROWS)
 
 

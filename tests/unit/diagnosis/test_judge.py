@@ -316,7 +316,7 @@ def test_an_endpoint_counts_as_answering_other_clients_only_with_evidence(change
     assert all(a is b for a, b in zip(given(*ports), ports, strict=True))
 
 
-def test_a_side_is_not_combined_with_ports_of_other_services_or_families():
+def test_only_two_sides_of_the_same_port_and_family_are_judged_together():
     inside, outside = two_sides()
     ports = (inside, replace(outside, service="other"), replace(outside, family="IPv6"))
     assert all(a is b for a, b in zip(given(*ports), ports, strict=True))

@@ -66,7 +66,7 @@ def test_clients_unanswered_in_the_kernel_are_reported_only_on_the_kernel_path()
         pytest.param({"path": KERNEL, "socket_connections": 0}, "rules lead them", id="hooks"),
     ],
 )
-def test_the_reason_why_connections_are_unseen_depends_on_the_path(facts, reason):
+def test_the_reason_why_connections_are_unobservable_depends_on_the_path(facts, reason):
     text = unseen_reason(replace(make_port(), **facts))
     assert text.startswith(reason)
     assert bool(text) is bool(reason)

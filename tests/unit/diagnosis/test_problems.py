@@ -99,7 +99,7 @@ def test_while_the_proxy_starts_problems_are_not_counted():
     assert summary.verdict == "Starting. 1 problem on this node."
 
 
-def test_a_single_problem_is_counted_in_the_singular():
+def test_a_single_problem_is_stated_in_the_singular():
     view = make_view(make_port(), steering=SteeringState("iptables", problem="lost"))
     assert summarise(view, NOW).verdict == "1 problem on this node."
 
@@ -114,7 +114,7 @@ def test_a_proxy_without_workers_is_not_shown_as_draining():
     assert summarise(view, NOW).verdict == "2 problems on this node."
 
 
-def test_an_address_in_use_is_reported_but_another_proxys_service_is_not():
+def test_an_address_in_use_is_a_problem_but_another_proxys_service_is_none():
     taken = held_by("10.96.0.1:80/TCP", "shop/cart")
     view = make_view(
         ignored=(

@@ -235,7 +235,7 @@ WHY = lately_of(refuses("10.244.1.8:8080"))
         pytest.param((81, 0, 0, 0, 8), {}, None, id="a-small-share-cut"),
     ],
 )
-def test_clients_that_failed_in_the_last_minute_are_not_a_success(counts, changes, shown):
+def test_failed_clients_of_the_last_minute_are_reported_if_many(counts, changes, shown):
     port = served(LastMinuteFacts(*counts, cause=WHY), **changes)
     rule, told = told_of(port)
     if shown is None:

@@ -44,7 +44,7 @@ def test_a_probe_dial_leaves_nothing_in_the_accept_queue(listener):
         assert peer == client.getsockname()
 
 
-def test_a_port_without_a_listener_refuses():
+def test_a_port_without_a_listener_refuses_the_dial():
     result = dial(SocketAddress("127.0.0.1", free_port()))
     assert result.cause is not None
     assert result.cause.code is CauseCode.ENDPOINT_REFUSES

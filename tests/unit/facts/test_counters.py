@@ -32,7 +32,7 @@ def test_each_figure_in_the_table_has_a_counter():
     assert {*counted_names(PortFigures), *waits} <= set(GroupCounters.names)
 
 
-def test_add_rejects_the_wrong_number_of_values():
+def test_adding_the_wrong_number_of_counter_values_is_an_error():
     with pytest.raises(ValueError, match="longer"):
         GroupCounters().add([1] * (len(GroupCounters.names) + 1))
 
@@ -83,7 +83,7 @@ def test_a_client_that_leaves_after_a_wait_is_counted_separately():
     assert after_wait.ends.is_on
 
 
-def test_an_endpoint_without_counts_has_no_counters():
+def test_counters_of_an_endpoint_are_created_on_first_use():
     table, pod = CounterTable(), SocketAddress("10.0.0.1", 80)
     assert table.find_counters(pod) is None
     counters = table.counters_of(pod)

@@ -69,5 +69,5 @@ def test_figures_start_at_zero():
     )
 
 
-def test_only_active_and_stalled_are_gauges():
+def test_of_all_figures_only_active_and_stalled_are_gauges():
     assert GAUGES == ("active", "stalled")

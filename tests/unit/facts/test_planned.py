@@ -87,7 +87,7 @@ def test_only_a_balance_other_than_the_default_is_shown(handling, expected):
         ),
     ],
 )
-def test_a_policy_is_formatted_in_words(scope, expected):
+def test_a_traffic_policy_is_formatted_in_words(scope, expected):
     assert facts_of(scope=scope).policy == expected
 
 

@@ -34,6 +34,6 @@ def test_only_states_without_a_known_failure_have_a_neutral_mark(state):
     assert state in (PortState.UNKNOWN, PortState.HOLDING, PortState.DROPPED)
 
 
-def test_pickling_preserves_a_state():
+def test_pickling_preserves_a_port_state():
     for state in (PortState.SERVED, msgspec.json.decode(b'"served twice"', type=PortState)):
         assert pickle.loads(pickle.dumps(state)) == state

@@ -23,7 +23,7 @@ def test_times_of_a_streak_in_the_future_are_set_to_the_present():
     assert part.not_after(9.0) == part
 
 
-def test_a_streak_can_be_ended_without_a_success():
+def test_a_streak_of_failures_can_be_ended_without_a_success():
     streak = streak_of((1.0, Failure.REFUSED), (2.0, Failure.REFUSED))
     streak.end()
     assert not streak.is_on

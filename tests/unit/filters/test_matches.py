@@ -37,11 +37,11 @@ def test_conditions_are_shown_in_the_syntax_of_nft(text):
     assert in_words(conditions(text)) == text
 
 
-def test_flags_are_shown_with_their_mask():
+def test_a_condition_on_tcp_flags_is_shown_with_its_mask():
     assert in_words(conditions("tcp flags 18 != 2")) == "tcp flags != 0x2 / 0x12"
 
 
-def test_a_match_contains_its_ports_or_addresses():
+def test_has_is_true_for_the_ports_or_addresses_of_a_match():
     ports = Match(MatchField.DESTINATION_PORT, (Ports(22, 22), Ports(80, 90)))
     assert [port for port in (21, 22, 23, 79, 80, 90, 91) if ports.has(port)] == [22, 80, 90]
     (listed,) = conditions("ip daddr 10.96.7.1/32,10.97.0.0/16")

@@ -106,7 +106,7 @@ def test_endpoint_conditions_and_session_affinity_are_preserved():
     assert [each.ready for each in there.slices[0].endpoints] == [False]
 
 
-def test_a_privileged_port_has_a_substitute():
+def test_a_privileged_port_has_a_substitute_unless_a_port_has_that_number():
     ports = [{"name": str(port), "port": port} for port in (80, 443, 8443, 9000)]
     world = World().put(service(ports=ports))
     (ip,) = world.web.service.cluster_ips
@@ -139,7 +139,7 @@ def test_two_forwarded_services_have_two_stable_addresses():
         pytest.param({"clusterIP": "None", "ports": []}, "it has no ports", id="no-ports"),
     ],
 )
-def test_an_unforwardable_service_has_a_reason(spec, reason):
+def test_a_service_that_cannot_be_forwarded_is_listed_with_the_reason(spec, reason):
     world = World().put(service(**{"clusterIPs": None, **spec}))
     assert dict(world.snapshot.services) == {}
     assert world.forwardable.left_out == [NotForwarded(WEB, "", reason)]
@@ -179,7 +179,7 @@ def test_an_endpoint_with_an_invalid_pod_is_omitted_with_the_reason():
     assert world.web.slices[0].notes[0].about == invalid
 
 
-def test_a_headless_service_also_gets_an_address():
+def test_a_forwarded_headless_service_has_an_address():
     item = endpoint_slice(endpoint("web-1", "10.244.0.1"))
     item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
     world = World().put(service(clusterIP="None", clusterIPs=["None"]), item)
@@ -210,7 +210,7 @@ def test_a_pod_with_addresses_of_one_or_two_families_is_one_endpoint(families):
     assert [pod.pod for pod in world.web_pods.values()] == ["web-1"]
 
 
-def test_a_pod_with_only_an_ipv6_address_is_also_an_endpoint():
+def test_a_pod_with_only_an_ipv6_address_is_an_endpoint():
     only = named("web-2", "fd00::2")
     slices = [
         endpoint_slice(named("web-1", "10.244.0.1")),

@@ -199,7 +199,7 @@ async def test_an_abandoned_dial_leaves_no_stream(rig):
     assert outcomes == []
 
 
-async def test_stop_resets_connections(rig):
+async def test_stopping_the_forwarder_resets_connections(rig):
     await rig.serve(silent)
     reader, _ = await rig.connect()
     await rig.stop()

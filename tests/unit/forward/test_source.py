@@ -58,7 +58,7 @@ async def test_connections_are_balanced_over_pods(pods):
     assert [answers.count(name) for name in names] == [2, 2]
 
 
-async def test_a_program_without_an_event_loop_is_served(pods):
+async def test_a_forward_source_serves_a_program_without_an_event_loop(pods):
     await pods.start()
 
     def ask_by_name():
@@ -153,7 +153,7 @@ async def test_only_requested_services_are_read_and_served(pods):
     assert all("/namespaces/shop/" in request for request in lists)
 
 
-async def test_losing_the_api_server_does_not_affect_served_services(pods):
+async def test_losing_the_api_server_does_not_affect_forwarded_services(pods):
     await pods.start()
     async with forwarding(pods.api) as (source, proxy):
         address = proxy.address_of(WEB, "http")
@@ -166,7 +166,7 @@ async def test_losing_the_api_server_does_not_affect_served_services(pods):
         assert await ask(address) == b"web-1"
 
 
-async def test_unusable_credentials_end_the_proxy():
+async def test_unusable_credentials_end_a_forwarding_proxy():
     source = ForwardSource(kubeconfig="", master="ftp://example.invalid")
     async with Proxy(source=source, options=source.options()) as proxy:
         assert "ftp://example.invalid: it is not an http(s) URL" in str(await proxy.failed())

@@ -144,7 +144,7 @@ WIRE = dns.message.make_query(NAME, "A", use_edns=True, want_dnssec=True).to_wir
         ),
     )
 )
-def test_any_message_is_handled_without_an_exception(wire):
+def test_an_arbitrary_message_is_handled_without_an_exception(wire):
     found = Responder(shop).respond(wire, is_udp=True)
     found = found.wire if isinstance(found, LastAnswer) else found
     assert found is None or found[:2] == wire[:2]
@@ -416,7 +416,7 @@ def test_encoded_records_equal_their_zone_file_text(type_, data, name):
     assert [rrset.to_text() for rrset in found.answer] == [expected.to_text()]
 
 
-def test_all_sections_share_compressed_names():
+def test_names_are_compressed_across_all_sections_of_a_message():
     to = [f"db-{i}.{HOST}" for i in range(3)]
     found = encoded(
         *(record("SRV", f"0 33 80 {each}") for each in to),

@@ -226,7 +226,7 @@ async def test_a_datagram_without_a_response_does_not_affect_the_next(address):
     assert await ask_udp(address, b"next") == b"next udp"
 
 
-async def test_an_open_connection_does_not_block_closing():
+async def test_closing_the_server_closes_open_connections():
     server = DnsServer(echo)
     address = await server.open(SocketAddress("127.0.0.1", 0))
     reader, writer = await asyncio.open_connection(*address)

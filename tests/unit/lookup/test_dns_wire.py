@@ -78,7 +78,7 @@ def test_dnspython_parses_a_written_query():
 
 
 @given(st.binary(max_size=600).map(lambda rest: QUERY.wire[:12] + rest))
-def test_any_query_is_parsed_or_malformed(wire):
+def test_an_arbitrary_query_is_parsed_or_rejected_as_malformed(wire):
     try:
         query = read_query(wire)
     except MalformedMessage:
@@ -87,7 +87,7 @@ def test_any_query_is_parsed_or_malformed(wire):
 
 
 @pytest.mark.parametrize("name", [".", "", "com.", DB, f"{DB}.", "_sip.x", f"{'a' * 63}.example"])
-def test_a_name_is_encoded_as_by_dnspython(name):
+def test_a_name_is_encoded_as_dnspython_encodes_names(name):
     assert encode_name(name) == dns.name.from_text(name or ".").to_wire()
 
 
@@ -152,7 +152,7 @@ def test_a_malformed_response_is_an_error(record):
 
 
 @given(st.binary(max_size=200), st.integers(0, 65535))
-def test_any_response_is_parsed_or_malformed(rest, count):
+def test_an_arbitrary_response_is_parsed_or_rejected_as_malformed(rest, count):
     wire = raw_answer() + rest
     wire = wire[:6] + struct.pack(">H", count) + wire[8:]
     try:

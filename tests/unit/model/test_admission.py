@@ -255,7 +255,7 @@ def test_an_invalid_service_is_rejected_and_its_field_named(wire, problem):
         ("ipFamilyPolicy", "SingleStack, PreferDualStack, RequireDualStack"),
     ],
 )
-def test_an_unknown_value_is_rejected_with_the_allowed_values(field, words):
+def test_an_unknown_value_in_a_service_is_rejected_with_the_allowed_values(field, words):
     spec = {"type": "NodePort", field: "local"}
     assert refusal(service(HTTP, **spec)) == f"spec.{field}: 'local' is not one of {words}"
 

@@ -95,7 +95,7 @@ def test_line_numbers_continue_across_documents_and_empty_ones_are_omitted():
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", "---\n", "~", "\ufeff"])
-def test_a_text_without_documents_yields_an_empty_list(text):
+def test_a_yaml_text_without_documents_yields_an_empty_list(text):
     assert parse_documents(text, place="x") == []
 
 
@@ -145,7 +145,7 @@ def test_written_json_round_trips(loader, value):
 
 @for_each_loader
 @given(text=st.text(alphabet=st.sampled_from("ab:-[]{},&*<|>?!'\"#%@ \t\n\r0129.~\\\x00\ud800é")))
-def test_any_text_is_parsed_or_rejected_in_one_line(loader, text):
+def test_arbitrary_yaml_is_parsed_or_rejected_in_one_line(loader, text):
     try:
         documents = parse_documents(text, place="web.yaml")
         problem_text = "web.yaml:1: "

@@ -67,7 +67,7 @@ def test_an_invalid_endpoint_name_is_reported_in_one_line(text, error):
         pytest.param("a.example.com:1,,", "", id="empty"),
     ],
 )
-def test_an_item_without_host_or_port_is_rejected_with_a_hint(text, item):
+def test_an_endpoint_name_without_host_or_port_is_rejected_with_a_hint(text, item):
     with pytest.raises(ConfigError) as raised:
         read_endpoint_names(text)
     assert raised.value.message.startswith(f"{item!r} is not ")
@@ -100,7 +100,7 @@ def test_an_allowed_domain_matches_only_whole_labels(host, is_allowed):
     assert is_below(host, ("example.com",)) is is_allowed
 
 
-def test_a_name_slice_keeps_everything_except_its_endpoints():
+def test_a_name_slice_has_names_in_place_of_endpoints():
     item = EndpointSlice(
         SliceKey("shop", "db-x"),
         ServiceKey("shop", "db"),

@@ -38,7 +38,7 @@ def test_each_errno_of_a_failed_dial_maps_to_one_failure_and_is_kept(numbers, fa
         assert dial_failure(number, IPV4) == dial_failure(number, IPV6) == (failure, number)
 
 
-def test_eacces_has_a_different_meaning_for_ipv6():
+def test_eacces_over_ipv6_maps_to_a_different_failure():
     assert dial_failure(errno.EACCES, IPV4) == (Failure.NO_ACCESS, errno.EACCES)
     assert dial_failure(errno.EACCES, IPV6) == (Failure.ADMIN_PROHIBITED, errno.EACCES)
 

@@ -56,7 +56,7 @@ def addresses(slices):
     ]
 
 
-def test_a_pod_is_parsed():
+def test_a_pods_labels_ports_addresses_and_conditions_are_read():
     read = pod(
         ports=[WEB_PORT, {"containerPort": 9}, DNS_PORT],
         metadata={"labels": {"app": "web", "empty": None}},

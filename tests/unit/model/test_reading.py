@@ -40,7 +40,7 @@ def the_endpoint(**fields):
 
 
 class TestSlice:
-    def test_a_plain_slice_belongs_to_its_labels_service(self):
+    def test_a_slice_belongs_to_the_service_in_its_label(self):
         item = a_slice()
         assert (item.key, item.service) == (SliceKey("shop", "cart-x7"), CART)
         assert item.family is IPFamily.IPV4
@@ -143,7 +143,7 @@ class TestSlice:
         assert item.unnumbered == (("any",) if port["name"] == "any" else ())
 
     @pytest.mark.parametrize("field", ["endpoints", "ports"])
-    def test_null_lists_are_read_as_empty(self, field):
+    def test_lists_that_are_null_are_read_as_empty(self, field):
         assert getattr(a_slice(**{field: None}), field) == ()
 
     @pytest.mark.parametrize(

@@ -96,5 +96,5 @@ def test_a_nat64_address_contains_the_ipv4_address_in_its_last_bytes():
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "64:ff9b:1::7f00:1", "2001:db8::1"])
-def test_nat64_applies_only_to_its_own_prefix(ip):
+def test_an_address_outside_the_nat64_prefix_contains_no_ipv4_address(ip):
     assert behind_nat64(ip) == ""

@@ -73,7 +73,7 @@ def test_a_scalar_is_parsed_as_kubectl_parses_it(text, value):
         "v1",
     ],
 )
-def test_scalars_of_no_other_type_are_text(text):
+def test_plain_scalars_that_match_no_other_type_are_text(text):
     assert read_plain(text) == text
 
 

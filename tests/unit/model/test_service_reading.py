@@ -145,7 +145,7 @@ def test_traffic_policies_are_read(spec, local):
         ),
     ],
 )
-def test_labels_are_read(labels, proxy_name, has_headless_label):
+def test_labels_of_a_service_are_read(labels, proxy_name, has_headless_label):
     service = a_service(labels=labels)
     assert (service.proxy_name, service.has_headless_label) == (proxy_name, has_headless_label)
 

@@ -154,7 +154,7 @@ def test_ports_of_a_service_are_selected_by_name_and_protocol():
     assert list(found.ports("dns", "tcp")) == []
 
 
-def test_ports_with_the_same_number_are_grouped():
+def test_ports_of_a_service_with_the_same_number_are_grouped():
     tcp, udp, web = (ServicePort("dns-tcp", 53, "TCP"), ServicePort("dns", 53, "UDP"),
         ServicePort("web", 80, "TCP"))  # fmt: skip
     found = index(ports=(tcp, web, udp))

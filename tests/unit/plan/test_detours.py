@@ -24,7 +24,7 @@ def test_without_a_detour_workers_get_the_plans_serving_object():
     assert detours.faults_of(PLAN) == {}
 
 
-def test_only_detours_of_the_ports_protocol_apply():
+def test_a_port_uses_only_detours_of_its_own_protocol():
     detours = Detours()
     detours.set(WEB, {At(protocol, POD): ELSEWHERE for protocol in Protocol}, dict)
     assert detours.lead(PLAN) == PLAN.serving.detoured(((POD, ELSEWHERE),))

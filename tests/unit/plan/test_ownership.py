@@ -94,7 +94,7 @@ def lost(owners):
         pytest.param("", "", "shop/cart:http", id="of-unknown-age-by-name"),
     ],
 )
-def test_an_address_belongs_to_the_older_service_then_by_name(cart, web, holder):
+def test_a_contested_address_belongs_to_the_older_service_or_the_first_by_name(cart, web, holder):
     both = claims(service(CART, created=cart), service(WEB, created=web))
     for order in (both, both[::-1]):
         owners = settle(order)

@@ -224,7 +224,7 @@ class TestEndpointsAtNodePorts:
         store = store_of(service(), self.NODE_PORTS, service(WEB, udp, cluster_ips=(WEB_IP,)))
         assert set(self.reasons(Planner(NodeFacts()), store)) == {"ready"}
 
-    def test_the_verdict_changes_as_the_node_port_appears_and_disappears(self):
+    def test_a_verdict_changes_as_a_node_port_is_added_and_removed(self):
         store, planner = store_of(service(), self.NODE_PORTS), Planner(NodeFacts())
         seen = [self.reasons(planner, store).count("ready")]
         needed = [planner.needs_node_addresses]
@@ -238,7 +238,7 @@ class TestEndpointsAtNodePorts:
         assert seen == [3, 1, 3]
         assert needed == [False, True, False]
 
-    def test_the_verdict_for_an_endpoint_on_another_node_also_changes(self):
+    def test_a_new_node_port_rejects_endpoints_at_that_port_of_other_nodes(self):
         # This plan doesn't depend on the addresses of this node.
         elsewhere = slice_of(self.THERE, ports=(SlicePort("http", 30080, "TCP"),))
         store, planner = store_of(service(), elsewhere), Planner(NodeFacts())

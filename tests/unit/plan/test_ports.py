@@ -260,7 +260,9 @@ class TestPolicies:
             pytest.param([], (), None, True, id="none-refuse"),
         ],
     )
-    def test_internal_local_uses_local_endpoints(self, endpoints, usable, admits, is_refusing):
+    def test_internal_policy_local_allows_only_local_endpoints(
+        self, endpoints, usable, admits, is_refusing
+    ):
         port = self.side(Side.ALL, service(is_internal_local=True), *endpoints)
         assert port.serving == Serving(usable, admits=admits)
         assert port.serving.is_refusing is is_refusing
@@ -275,7 +277,7 @@ class TestPolicies:
             pytest.param([IDLE_POD], (), (), None, id="none-refuse-all"),
         ],
     )
-    def test_external_local_policy_splits_outside_clients(self, endpoints, usable, outside, admits):
+    def test_external_policy_local_splits_outside_clients(self, endpoints, usable, outside, admits):
         port = self.side(Side.EXTERNAL, EXTERNAL, *endpoints)
         assert port.serving == Serving(usable, outside=outside, inside=INSIDE, admits=admits)
         assert port.serving.is_refusing is (not usable)
@@ -288,7 +290,7 @@ class TestPolicies:
         assert the_port(given, slice_of(LOCAL_POD), **HERE, no_node=missing).cause is None
         assert the_port(given, **HERE, no_node=missing).cause not in (None, missing)
 
-    def test_external_local_does_not_affect_the_cluster_ip(self):
+    def test_external_traffic_policy_local_does_not_affect_the_cluster_ip(self):
         port = self.side(Side.ALL, EXTERNAL, OTHER_POD)
         assert port.serving == Serving((POD_B,))
 
@@ -302,7 +304,7 @@ class TestPolicies:
             pytest.param([], ("203.0.113.0/24",), ("203.0.113.0/24",), id="refuse-clients-in-them"),
         ],
     )
-    def test_source_ranges_combine_with_external_local(self, endpoints, ranges, admits):
+    def test_source_ranges_combine_with_external_policy_local(self, endpoints, ranges, admits):
         given = replace(EXTERNAL, load_balancer_source_ranges=ranges)
         port = self.side(Side.LOAD_BALANCER, given, *endpoints)
         assert port.serving.admits == admits

@@ -100,7 +100,7 @@ def test_a_verdict_names_the_zone_or_node_in_an_endpoints_hint(hints, words):
     assert reasons(judged) == words
 
 
-def test_local_policies_ignore_hints():
+def test_local_traffic_policies_ignore_topology_hints():
     item = slice_of(
         Endpoint(A, node="node-1", hinted_zones=("west",)),
         Endpoint(B, node="node-2", hinted_zones=("east",)),

@@ -171,7 +171,7 @@ def test_a_veth_with_a_network_has_no_attached_single_address():
     assert set(find_networks(links, routes, ()).values()) == {OUTSIDE}
 
 
-def test_a_change_takes_effect_immediately_despite_the_cache():
+def test_a_change_of_networks_takes_effect_immediately_despite_the_cache():
     locality = Locality({"10.9.0.2/32": 9})
     assert locality.keeps_client(LAPTOP, "10.9.0.2")
     locality.change(["10.9.0.2/32"], {})
@@ -204,7 +204,7 @@ def test_incremental_changes_give_the_same_locality_as_a_single_change():
 
 
 @pytest.mark.pure
-def test_addresses_beyond_the_cache_size_get_the_same_results(monkeypatch):
+def test_addresses_beyond_the_cache_size_have_the_same_locality(monkeypatch):
     monkeypatch.setattr(module, "_CACHED", 2)
     locality = Locality({"10.9.0.0/24": 9})
     endpoints = [f"10.{n}.0.{m}" for n in (9, 8) for m in range(5)]

@@ -93,7 +93,7 @@ SELECTOR = (("app", "db"),)
 
 
 @pytest.mark.parametrize("note", [UNREAD, MISSPELT])
-def test_an_unreadable_annotation_is_the_cause(note):
+def test_an_unreadable_endpoints_annotation_is_the_cause(note):
     assert why(names=(), notes=(ANOTHER, note)) == cause_of(note)
 
 

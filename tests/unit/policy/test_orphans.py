@@ -110,7 +110,7 @@ def test_a_slice_naming_a_similar_service_is_preferred_to_an_unlabelled_one():
         pytest.param("shopweb", False, id="other-order"),
     ],
 )
-def test_only_names_differing_by_one_letter_or_a_swap_are_similar(named, is_similar):
+def test_service_names_that_differ_by_one_letter_or_a_swap_are_similar(named, is_similar):
     some = orphans(**{f"shop__{named}": ("shop", "web-x")})
     shop = ServiceKey("shop", "webshop")
     assert (concerned(named, shop) == [shop]) is is_similar
@@ -127,7 +127,7 @@ def test_only_names_differing_by_one_letter_or_a_swap_are_similar(named, is_simi
         pytest.param("landing", "landing-page-v2", False, id="two-parts"),
     ],
 )
-def test_names_differing_by_a_suffix_are_similar(named, service, is_similar):
+def test_service_names_that_differ_by_a_suffix_are_similar(named, service, is_similar):
     some, key = orphans(**{f"shop__{named}": ("shop", "web-x")}), ServiceKey("shop", service)
     # concerned() may yield further Services, for which planning again has no effect.
     assert key in concerned(named, key) or not is_similar
@@ -137,7 +137,7 @@ def test_names_differing_by_a_suffix_are_similar(named, service, is_similar):
     assert some.meant_for(elsewhere) is None
 
 
-def test_names_of_one_or_two_letters_are_not_similar():
+def test_service_names_of_one_or_two_letters_are_not_similar():
     keys = [ServiceKey("shop", name) for name in ("b", "dc", "d")]
     some = orphans(shop__a=("shop", "a-x"), shop__db=("shop", "db-x"))
     assert concerned("a", *keys) == concerned("db", *keys) == []

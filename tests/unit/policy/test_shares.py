@@ -80,7 +80,7 @@ def test_connections_of_the_largest_client_or_service_are_reset(connections, new
     assert choose(connections, newcomers, NOW)[:4] == expected
 
 
-def test_the_largest_holders_longest_idle_connections_are_reset_first():
+def test_the_longest_idle_connections_of_the_largest_holder_are_reset_first():
     mine, others = held(100, ALICE, WEB), held(30, BOB, DB)
     assert choose(mine + others, CART, NOW).victims == mine[:8]
 
@@ -152,7 +152,7 @@ def test_new_connections_of_a_client_network_do_not_displace_its_others():
     assert choose(network + crowd(200, DB, each=4), CART, NOW) is None
 
 
-def test_within_a_network_the_address_with_the_most_loses_connections():
+def test_the_address_with_the_most_connections_of_a_network_loses_some():
     """The pods of a node may share a /64."""
     greedy = held(40, "2001:db8::a:1", WEB)
     pods = crowd(140, WEB, each=2, ip="2001:db8::{}:{}") + crowd(180, DB, each=10)
@@ -167,7 +167,7 @@ def test_within_a_network_the_address_with_the_most_loses_connections():
         pytest.param("fe80::1%lo", "fe80::2", True, id="link-local"),
     ],
 )
-def test_an_ipv6_network_is_a_64_prefix(one, other, is_same):
+def test_the_client_network_of_an_ipv6_address_is_its_64_prefix(one, other, is_same):
     assert (network_of(one) == network_of(other)) == is_same
 
 

@@ -46,7 +46,7 @@ LOOPBACK, METADATA = "refused: a loopback address", "the metadata address of clo
         ),
     ],
 )
-def test_ready_endpoints_are_usable_or_else_serving_terminating_ones(conditions, usable, words):
+def test_serving_terminating_endpoints_are_usable_if_none_is_ready(conditions, usable, words):
     endpoints = [Endpoint(ip, **c) for ip, c in zip((A, B, C), conditions, strict=False)]
     judged = judge(slice_of(*endpoints))
     assert list(judged.serving.endpoints) == usable
@@ -249,7 +249,7 @@ HERE, THERE = "node-1", "node-2"
     ],
 )
 class TestLocalScopes:
-    def test_local_scope_uses_this_nodes_endpoints_and_drops_if_only_others_have_some(
+    def test_local_scope_drops_clients_if_only_other_nodes_have_endpoints(
         self, endpoints, local, cluster, is_dropping
     ):
         judged = judge(slice_of(*endpoints), scope=Scope.LOCAL, node_name=HERE)
@@ -332,7 +332,7 @@ def test_a_verdict_describes_preferences_in_words(fields, expected):
         pytest.param(Scope.LOCAL, ["10.0.0.9"], id="with-Local-also-this-nodes"),
     ],
 )
-def test_at_the_limit_ready_and_local_endpoints_are_kept(monkeypatch, scope, expected):
+def test_at_the_endpoint_limit_ready_and_local_endpoints_are_kept(monkeypatch, scope, expected):
     monkeypatch.setattr("userspace_proxy.policy.usable.ENDPOINTS_MAX", 2)
     endpoints = (
         Endpoint("10.0.0.1", ready=False),

@@ -293,7 +293,7 @@ async def test_only_services_with_the_annotation_are_scaled_to_zero(world, handl
     assert sum(node.source.asked for node in world.nodes) == 0
 
 
-async def test_all_services_of_a_workload_must_have_no_clients(world):
+async def test_a_workload_is_scaled_to_zero_only_if_none_of_its_services_has_clients(world):
     other = world.nodes[1]
     for node in world.nodes:
         node.serve(POD, name="api", ip="10.96.0.2", handling=ASLEEP_WHEN_IDLE)

@@ -50,7 +50,7 @@ def test_a_service_without_pods_and_clients_has_no_demand(used):
     assert used.demand_after(0) == 0
 
 
-def test_waiting_clients_and_open_connections_are_summed(used):
+def test_demand_is_the_sum_of_waiting_clients_and_open_connections(used):
     used.serve(POD_A)
     used.report(clients=3, active=2, connections=2)
     assert used.demand_after(0) == 5
