@@ -8,7 +8,7 @@ import pytest
 from userspace_proxy.cli.logs import set_up_logging, write_behind_log
 
 AT = 1795166283.123456
-"""2026-11-20T09:18:03.123Z."""
+"""The Unix time of 2026-11-20T09:18:03.123Z."""
 
 
 class Stderr:

@@ -8,5 +8,5 @@ def test_the_answer_of_a_new_node_has_no_status_and_no_problem():
     assert (node.agents, node.status, node.problem, node.behind) == ((), None, None, ())
 
 
-def test_unknown_digests_are_none():
+def test_digests_of_the_api_server_default_to_none():
     assert AllNodes().digests is None

@@ -58,7 +58,7 @@ def test_the_reason_why_a_pod_is_unscheduled_is_returned():
     assert (found.node, found.reason) == ("", "it is not scheduled: too few cpu")
 
 
-def test_reasons_are_truncated():
+def test_the_reason_why_an_agent_is_not_running_is_truncated():
     state = {"waiting": {"reason": "Error", "message": "x" * 100_000}}
     status = {"name": "userspace-proxy", "ready": False, "state": state}
     found = agent(status={"phase": "Running", "containerStatuses": [status]})

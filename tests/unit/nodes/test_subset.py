@@ -27,7 +27,7 @@ def names_of(merged):
 TWO = AllNodes((answer("node-1", WEB, DB), answer("node-2", BROKEN, DB)))
 
 
-def test_a_service_or_namespace_is_selected():
+def test_a_subset_contains_the_ports_of_one_service_or_namespace():
     assert names_of(part_of(merge(TWO), "shop/web")) == ["shop/web:http"]
     assert names_of(part_of(merge(TWO), "cart")) == ["cart/db:http"]
     assert len(part_of(merge(TWO), "").ports) == 2

@@ -62,7 +62,7 @@ SERVICES = st.builds(
     is_internal_local=st.booleans(),
     is_external_local=st.booleans(),
 )
-"""Services with few addresses, so that several claim the same as cluster or external IP."""
+"""Services with few addresses, so that several claim one as a cluster IP or external IP."""
 
 ENDPOINTS = st.builds(
     lambda conditions, ip, node, zones: Endpoint(ip, node=node, hinted_zones=zones, **conditions),

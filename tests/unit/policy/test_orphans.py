@@ -39,7 +39,7 @@ def change(orphans, slices):
 
 
 def concerned(name, *services):
-    """Return which Services a slice may affect that names this Service in the namespace shop."""
+    """Return the Services that a slice in the namespace shop with this name may affect."""
     concerns, _ = change(Orphans(), {ServiceKey("shop", name): of_keys(SliceKey("shop", "x"))})
     return [service for service in services if concerns(service)]
 

@@ -118,7 +118,7 @@ async def test_the_pages_event_stream_contains_rows_and_the_client_table():
             assert (note["level"], note["cells"][4][:22]) == ("", "3 connections left out")
 
 
-async def test_without_watch_the_client_table_is_returned():
+async def test_the_client_table_is_returned_without_the_watch_parameter():
     async with serving() as served:
         served.observing.add_calls([Calls(port_key("shop/web:http"), "10.0.0.7", 3)], 2)
         async with served.get() as response:
@@ -224,7 +224,7 @@ async def test_metrics_include_clients_only_at_endpoint_detail():
             assert ("userspace_proxy_client_connections_total{" in text) is has_clients
 
 
-def test_a_filter_is_parsed_from_the_query():
+def test_a_connection_filter_is_parsed_from_the_query():
     wanted = read_filter({"service": "shop", "from": "10.0.0.7", "slow": "1.5s", "failed": "yes"})
     assert (wanted.service, wanted.client, wanted.slow_s) == ("shop", "10.0.0.7", 1.5)
     assert (wanted.failed, wanted.saved) == (True, False)

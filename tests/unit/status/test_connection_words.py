@@ -149,7 +149,7 @@ def test_the_line_of_a_slow_connection_shows_which_duration_was_long(fields, sho
     assert shown in line_of(slow)
 
 
-def test_a_line_may_contain_the_node_name():
+def test_the_line_of_a_connection_can_contain_the_node_name():
     line, of_node = line_of(one()), line_of(one(), node="node-7")
     assert "123 node-7 " in of_node
     assert of_node.replace("node-7 ", "") == line

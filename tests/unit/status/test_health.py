@@ -34,7 +34,7 @@ def test_healthz_has_kube_proxys_fields_and_time_format():
     }
 
 
-def test_before_the_first_round_healthz_contains_no_status_of_a_family():
+def test_healthz_has_no_status_of_a_family_before_the_first_sync_round():
     body = json.loads(answer_healthz(make_view(sync=SyncFacts(), is_ready=False), NOW).body)
     assert body == {
         "lastUpdated": NEVER,

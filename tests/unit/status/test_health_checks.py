@@ -52,7 +52,7 @@ async def ask():
         yield ask
 
 
-async def test_the_response_has_kube_proxys_fields_and_headers(ports, ask):
+async def test_a_health_check_response_has_kube_proxys_fields_and_headers(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 3)], HERE)
     response, text = await ask(port)
@@ -77,7 +77,7 @@ async def test_the_response_has_kube_proxys_fields_and_headers(ports, ask):
         pytest.param(0, False, 503, id="neither"),
     ],
 )
-async def test_the_status_depends_on_local_endpoints_and_proxy_health(
+async def test_the_health_check_status_depends_on_local_endpoints_and_the_proxy(
     ports, ask, health, local_endpoints, is_healthy, status
 ):
     (port,) = free_ports()
@@ -112,7 +112,7 @@ async def test_a_changed_endpoint_count_is_reported_immediately(ports, ask):
     assert (response.status, json.loads(text)["localEndpoints"]) == (503, 0)
 
 
-async def test_a_port_moving_to_another_service_stays_open(ports, ask):
+async def test_a_health_check_port_that_moves_to_another_service_stays_open(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     waiting = socket.create_connection(("127.0.0.1", port))
@@ -123,7 +123,7 @@ async def test_a_port_moving_to_another_service_stays_open(ports, ask):
     assert b'"name": "cart"' in answer
 
 
-async def test_clients_of_a_removed_service_are_refused(ports, ask):
+async def test_health_checks_of_a_removed_service_are_refused(ports, ask):
     one, two = free_ports(2)
     await ports.apply([HealthCheck(WEB, one, 1), HealthCheck(CART, two, 1)], HERE)
     await ports.apply([HealthCheck(CART, two, 1)], HERE)
@@ -132,7 +132,7 @@ async def test_clients_of_a_removed_service_are_refused(ports, ask):
     assert (await ask(two))[0].status == 200
 
 
-async def test_a_client_connected_before_the_services_removal_gets_404(ports):
+async def test_a_client_that_connected_before_the_services_removal_gets_404(ports):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -142,7 +142,7 @@ async def test_a_client_connected_before_the_services_removal_gets_404(ports):
     writer.close()
 
 
-async def test_a_port_in_use_is_reported_for_its_service_until_free(ports, ask):
+async def test_a_health_check_port_in_use_is_reported_until_it_is_free(ports, ask):
     (free,) = free_ports()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -155,7 +155,7 @@ async def test_a_port_in_use_is_reported_for_its_service_until_free(ports, ask):
     assert (await ask(port))[0].status == 200
 
 
-async def test_a_port_in_use_is_reported_with_its_holder():
+async def test_a_health_check_port_in_use_is_reported_with_its_holder():
     asked = []
 
     def who_holds(ip, port):
@@ -201,7 +201,7 @@ async def test_log_lines_about_a_constantly_changing_service_are_limited(ports, 
     assert len(caplog.records) == 20
 
 
-async def test_the_current_owner_keeps_a_contested_port(ports, ask):
+async def test_the_current_owner_keeps_a_contested_health_check_port(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     await ports.apply([HealthCheck(WEB, port, 1), HealthCheck(CART, port, 1)], HERE)
@@ -220,7 +220,7 @@ async def test_without_node_port_addresses_health_checks_listen_on_both_families
     assert (await ask(port, ip="[::1]"))[0].status == 200
 
 
-async def test_listeners_follow_the_node_port_addresses(ports, ask):
+async def test_health_check_listeners_follow_the_node_port_addresses(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], ("127.0.0.2",))
     assert (await ask(port, ip="127.0.0.2"))[0].status == 200

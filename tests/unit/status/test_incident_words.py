@@ -15,7 +15,7 @@ from userspace_proxy.status.incident_words import (
     time_of_day,
 )
 
-# 2026-07-01 14:02:11 UTC.
+# This is 2026-07-01 14:02:11 UTC.
 AT = 1_782_914_531.0
 DEAD = refuses("10.244.0.9:8080").replace(count=412, first_at=AT, last_at=AT + 58)
 NAMES = [f"shop/web-{number}" for number in range(35)]
@@ -50,7 +50,7 @@ def test_a_cause_describing_a_state_has_no_time():
     assert list(client_effects(state, AT)) == []
 
 
-def test_a_start_on_an_earlier_day_includes_the_date():
+def test_the_start_of_an_incident_on_an_earlier_day_includes_the_date():
     assert since(incident(), AT + 86_400) == "since 01 Jul 14:02"
 
 

@@ -47,7 +47,7 @@ def test_openmetrics_is_served_on_request():
     assert {"userspace_proxy_connections", "kubeproxy_sync_proxy_rules_duration_seconds"} <= names
 
 
-def test_rounds_are_counted_in_kube_proxys_buckets():
+def test_sync_rounds_are_counted_in_kube_proxys_buckets():
     sync = SyncMetrics()
     for duration_s in (0.0005, 0.001, 0.0011, 20.0):
         sync.observe(duration_s, is_full=False)
@@ -60,7 +60,7 @@ def test_rounds_are_counted_in_kube_proxys_buckets():
     assert found[f"{name}_sum",] == pytest.approx(20.0026)
 
 
-def test_full_and_partial_rounds_are_counted_separately():
+def test_full_and_partial_sync_rounds_are_counted_separately():
     sync = SyncMetrics()
     sync.observe(0.5, is_full=True)
     sync.observe(0.01, is_full=False)

@@ -23,7 +23,7 @@ def test_a_nonexistent_service_is_reported_with_the_nearest_name():
     assert say_missing(view, "x\n/y") == "there is no Service x\\n/y"
 
 
-def test_a_nonexistent_service_may_be_among_unreadable_objects():
+def test_the_error_for_a_nonexistent_service_mentions_unreadable_objects():
     lines = ("a.yaml:1: no port", "a.yaml:6: not YAML", "b.yaml:1: taken", "cannot read c.yaml")
     rejected = (
         RejectedFacts(lines[0], "Service shop/a"),

@@ -35,7 +35,7 @@ WEB, DB = (
 )
 
 
-async def test_a_watcher_gets_matching_connections():
+async def test_a_watcher_receives_matching_connections():
     observing = Observing()
     with observing.watch(Watcher(ConnectionFilter(service="shop/web"))) as watcher:
         observing.deliver([WEB, DB])

@@ -40,7 +40,7 @@ async def test_concurrent_requests_share_a_sample_and_later_ones_get_a_new_one()
     assert (await proxy.sampler.look()).view.ports[0].connections == 2
 
 
-async def test_a_requests_sample_does_not_wake_streams_early():
+async def test_a_sample_for_a_request_does_not_wake_streams_early():
     proxy = Proxy()
     count, _ = await proxy.sampler.after(0)
     proxy.now += 0.5
@@ -50,7 +50,7 @@ async def test_a_requests_sample_does_not_wake_streams_early():
     assert proxy.taken_at == [1000.0, 1000.5, 1001.0]
 
 
-async def test_streams_reuse_a_requests_sample_when_one_is_due():
+async def test_streams_reuse_the_sample_of_a_request_if_a_sample_is_due():
     proxy = Proxy()
     count, _ = await proxy.sampler.after(0)
     proxy.now += 1.5

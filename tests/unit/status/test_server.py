@@ -328,7 +328,7 @@ async def test_a_flood_of_searches_does_not_delay_other_kinds_of_requests(accept
         pytest.param({"node_is_eligible": False}, 503, 200, id="node-leaves"),
     ],
 )
-async def test_both_servers_serve_probes(changes, healthz, livez):
+async def test_both_status_servers_answer_probes(changes, healthz, livez):
     async with serving(make_view(**changes)) as client:
         for port in (client.admin, client.health):
             response, text = await client.ask("/healthz", port=port)
@@ -359,7 +359,7 @@ async def test_probes_are_answered_from_the_health_view_without_services():
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
-async def test_only_get_and_head_are_allowed(method):
+async def test_only_the_methods_get_and_head_are_allowed(method):
     async with serving(make_view()) as client:
         response, _ = await client.ask("/", method=method)
         assert response.status == 405
@@ -459,7 +459,7 @@ async def test_close_closes_all_sockets_and_is_idempotent():
         await asyncio.open_connection(*address)
 
 
-async def test_other_protocols_are_rejected_without_a_log_line(caplog):
+async def test_requests_of_other_protocols_are_rejected_without_a_log_line(caplog):
     async with serving(make_view()) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.health)
         writer.write(b"\x16\x03\x01\x00\xa5 hello\r\n\r\n")

@@ -112,7 +112,7 @@ async def test_a_page_stream_sends_only_the_changed_parts():
         assert "ignored" not in second["html"]
 
 
-async def test_a_stream_contains_only_the_selected_rows():
+async def test_a_page_stream_contains_only_the_selected_rows():
     async with watching(make_troubled_view()) as watcher, watcher.open("?q=cart") as response:
         first = await watcher.next(response)
     assert len(first["rows"]) == 1

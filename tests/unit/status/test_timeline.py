@@ -36,7 +36,7 @@ def test_a_problem_with_changing_figures_stays_the_same_event():
     assert events(replace(CALM, descriptors=19_000), replace(CALM, descriptors=19_999)) == []
 
 
-def test_problems_of_service_ports_are_omitted():
+def test_the_timeline_omits_problems_of_service_ports():
     refused = make_port("cart", endpoints=(), reason="it has no endpoints")
     assert events(make_view(), make_view(refused)) == []
 

@@ -90,7 +90,7 @@ def test_the_overview_search_matches_as_on_a_proxys_page(q, services):
     assert sorted(re.findall(r'href="/services/shop/(\w+)"', page)) == services
 
 
-def test_an_unknown_state_is_reported():
+def test_an_unknown_state_in_a_search_is_reported():
     assert "there is no state is:refusd" in overview(SICK, q="is:refusd")
 
 
