@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, print the goals, and write docs/benchmarks.md."""
+"""``python -m benchmarks``: measures, prints the goals, and writes docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from .ways import WAYS
 PAGE = Path("docs/benchmarks.md")
 QUICK_SECONDS = 1.0
 CALM = 1.0
-"""Load average of a machine that has little else to do."""
+"""The maximum load average of a machine that is otherwise idle."""
 
 
 def main() -> int:
-    """Run the benchmarks; returns the exit status."""
+    """Run the benchmarks; return the exit status."""
     options = _parse(sys.argv[1:])
-    # On SIGTERM, exit through the cleanup that removes the namespaces.
+    # On SIGTERM, exit normally, so that the namespaces are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         samples = load_samples(options.render) if options.render else _run(options)
@@ -122,7 +122,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def keys_of(known: Collection[str]) -> Callable[[str], list[str]]:
-    """Return a parser of a list of known words, for argparse."""
+    """Return an argparse type that parses a list of known words."""
 
     def split(text: str) -> list[str]:
         keys = text.split(",")

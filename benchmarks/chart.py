@@ -1,4 +1,4 @@
-"""The report's picture: bars as plain SVG, without a library."""
+"""Draws the report's picture: bars as plain SVG, without a library."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def draw_bars(
     """Return an SVG of horizontal bars.
 
     Args:
-        title: What the bars' lengths mean.
-        labels: The ways in their order, and what the legend calls them.
-        groups: One for each load; a way that is missing has no bar.
-        are_ratios: Whether the figures are ratios, and 1 is marked.
+        title: The meaning of the bars' lengths.
+        labels: The legend's label of each way, in order.
+        groups: One group per load; a way without a value has no bar.
+        are_ratios: Whether the figures are ratios, so that 1 is marked.
     """
     most = max((v for group in groups for v in group.values.values()), default=1.0)
     unit = (WIDTH - LEFT - RIGHT) / (max(most, 1.0) if are_ratios else most or 1.0)
@@ -94,7 +94,7 @@ def _legend(labels: dict[str, str]) -> list[str]:
     parts, x, y = [], 16.0, 42
     for way, label in labels.items():
         colour = COLOURS.get(way, OTHER)
-        # Half an em a letter is near enough.
+        # A letter is about half an em wide.
         width = 17 + 6.6 * len(label) + 18
         if x + width > WIDTH:
             x, y = 16.0, y + 18

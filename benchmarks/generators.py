@@ -16,14 +16,14 @@ from .metrics import Values
 from .way import Way
 
 MARGIN_S = 15.0
-"""For a command to end after its load has."""
+"""Seconds for a command to exit after its load has ended."""
 
 
 def read_wrk(text: str) -> Values:
     """Return rate, count, p50, p99 and errors from wrk's output.
 
     Raises:
-        SandboxError: The output has another form.
+        SandboxError: The output has an unknown format.
     """
     count = re.search(r"(\d+) requests in", text)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
@@ -56,7 +56,7 @@ def run_goload(way: Way, port: str, seconds: float, *words: str) -> dict[str, An
 
 
 def timings(said: dict[str, Any]) -> Values:
-    """Return the timings and errors of a report of goload."""
+    """Return the timings and errors from a report of goload."""
     return {
         "p50_ms": said["p50_us"] / 1e3,
         "p99_ms": said["p99_us"] / 1e3,
@@ -81,7 +81,7 @@ class HeldClient:
         return said
 
     def talk(self, seconds: float) -> dict[str, Any]:
-        """Send messages on all connections for that many seconds; return the report."""
+        """Send messages on all connections for this many seconds; return the report."""
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
@@ -93,7 +93,7 @@ def hold(way: Way, port: str, connections: int, seconds: float) -> Iterator[Held
     """Open connections and hold them.
 
     Raises:
-        SandboxError: Not all of them could be opened.
+        SandboxError: Some connections couldn't be opened.
     """
     flags = [f"--connections={connections}", f"--seconds={seconds}"]
     command = [way.site.goload, "hold", "--to", way.address(port), *flags]

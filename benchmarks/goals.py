@@ -1,4 +1,4 @@
-"""The goals, as ratios to a peer in the same run, and whether they are met."""
+"""Defines the goals, as ratios to a peer in the same run, and judges whether they are met."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .metrics import METRICS
 from .samples import Samples
 
 TOLERANCE = 0.05
-"""A ratio that falls short by no more than this is met: runs differ by as much."""
+"""A ratio that misses its bound by no more than this is met, because runs differ as much."""
 
 _CONNECTING = (
     "HAProxy's whole cost is little more than the kernel's part of this proxy's; the interpreter "
@@ -67,17 +67,17 @@ _WHY = {
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One promise.
+    """One promised figure.
 
     Args:
-        what: What is compared.
-        load: Under which load.
-        metric: Of which the medians over rounds are taken.
-        way: Whose.
-        to: The way that it is divided by; None: the value itself.
-        bound: What it has to reach.
-        at_most: Whether less is better.
-        slack: By how much it may fall short.
+        what: The name of the compared figure.
+        load: The load.
+        metric: The metric whose medians over rounds are compared.
+        way: The way that must meet the goal.
+        to: The way by whose value the value is divided; None: the value itself.
+        bound: The value to reach.
+        at_most: Whether lower values are better.
+        slack: How far the value may miss the bound.
     """
 
     what: str
@@ -89,11 +89,11 @@ class Goal:
     at_most: bool = False
     slack: float = TOLERANCE
     added: bool = False
-    """Whether ``to`` is subtracted instead."""
+    """Whether the value of ``to`` is subtracted, instead of dividing by it."""
 
 
 def why(goal: Goal) -> str:
-    """Return why a goal isn't met, from profiles."""
+    """Return why a goal isn't met, as profiles have shown."""
     return (
         _WHY_OF_PEER.get(goal.to or "")
         or _WHY_OF_WAY.get(goal.way)
@@ -103,14 +103,14 @@ def why(goal: Goal) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A goal and the measured value; None if nothing was measured."""
+    """A goal and the measured value; None if the goal wasn't measured."""
 
     goal: Goal
     value: float | None
 
     @property
     def is_met(self) -> bool | None:
-        """None when nothing was measured."""
+        """Whether the goal is met; None if it wasn't measured."""
         if self.value is None:
             return None
         if self.goal.at_most:
@@ -137,9 +137,9 @@ def _against_go(
     """Return the goals against the Go proxy.
 
     Args:
-        way: Whose.
-        connects: Of the rate of short connections, and so on.
-        strict: Loads whose bulk or UDP rate may not fall short.
+        way: The way that must meet the goals.
+        connects: The bound of the rate of short connections; the next three bound the other rates.
+        strict: Loads whose bulk or UDP rate has no tolerance.
     """
     slack = {load: 0.0 if load in strict else TOLERANCE for load, _ in (*_BULKS, *_UDP)}
     return (
@@ -154,7 +154,7 @@ def _against_go(
 
 
 def _against_haproxy() -> Iterator[Goal]:
-    """Yield the goals against HAProxy: with its defaults, and with the client's address."""
+    """Yield the goals against HAProxy, with its defaults and preserving the client's address."""
     for to, bound, loads in (
         ("haproxy", 1.0, (*_CONNECTS, *_REQUESTS)),
         ("haproxy-client", 1.1, _CONNECTS),
@@ -168,7 +168,7 @@ def _against_haproxy() -> Iterator[Goal]:
 
 
 def _of_client_address() -> Iterator[Goal]:
-    """Yield the goals of what the client's address costs over the node's."""
+    """Yield the goals for the cost of preserving the client's address instead of the node's."""
     for load, _ in (*_CONNECTS, *_REQUESTS):
         yield Goal(
             "the machine's CPU",
@@ -185,7 +185,7 @@ def _of_client_address() -> Iterator[Goal]:
 def _against_kube_proxy() -> Iterator[Goal]:
     """Yield the goals of the kernel path: within 3 % of kube-proxy, which does the same work.
 
-    With hooks there is less to do: no translation of packets.
+    With hooks the bounds are stricter, because packets needn't be translated.
     """
     to = "kube-proxy"
     for load, metric in _RATES:
@@ -205,7 +205,7 @@ GOALS = (
     *_against_go(
         "ours", connects=1.15, requests=1.15, bulk=1.0, udp=1.05, strict=("bulk8", "udp16")
     ),
-    # Bytes don't differ from run to run.
+    # Memory doesn't differ from run to run, so there is no tolerance.
     *(
         Goal("bytes of user memory each", load, "bytes_each", "ours", None, 3000, True, slack=0.0)
         for load in ("held2000", "held8000")
@@ -224,7 +224,7 @@ GOALS = (
 
 
 def judge(samples: Samples, goals: Sequence[Goal] = GOALS) -> list[Verdict]:
-    """Return a verdict on each goal for which something was measured."""
+    """Return a verdict on each goal that was measured."""
     verdicts = (Verdict(goal, _value(goal, samples)) for goal in goals)
     return [verdict for verdict in verdicts if verdict.value is not None]
 

@@ -1,15 +1,15 @@
-"""``python -m benchmarks.hooks``: what hooks of connect() cost and leave, beside their rates.
+"""``python -m benchmarks.hooks``: measures the cost and the effects of hooks at connect().
 
-It prints, for short connections of one client:
+It prints, for short connections of one client, with their rates:
 
-    programs   how long each program runs for a connection, as the kernel counts it
-    entries    of connection tracking on the node afterwards, and how many of them are translated
+    programs   how long each program runs per connection, as counted by the kernel
+    entries    connection tracking entries on the node afterwards, and how many are translated
 
-and for 10,000 Services of three endpoints how long the maps take to be filled, to be filled again
-by a successor, and to be changed for an endpoint that leaves; and how much memory they take.
+For 10,000 Services of three endpoints, it prints how long it takes to fill the maps, to fill them
+again by a successor, and to change them when an endpoint leaves; and the maps' memory.
 
-``programs`` has the cost of counters and ejection: all but ``connect4`` and ``connect6`` would
-not be there without them, nor ``getpeername``, which a client calls.
+``programs`` contains the cost of counters and ejection: without these, only ``connect4``,
+``connect6`` and ``getpeername``, which a client calls, would exist.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SERVICES, ENDPOINTS, CHANGES = 10_000, 3, 200
 SECONDS = 2.0
 CONNECTIONS = 10_000
 _CALL = {"x86_64": 321, "aarch64": 280}[platform.machine()]
-# Source: linux/bpf.h, enum bpf_cmd, and struct bpf_prog_info up to run_cnt.
+# Source: linux/bpf.h: enum bpf_cmd, and struct bpf_prog_info up to run_cnt.
 _BY_ID, _INFO, _ENABLE_STATS = 13, 15, 32
 _RUN_TIME = 0
 _PROGRAM = struct.Struct("=192xQQ")
@@ -95,7 +95,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def measure_scale() -> None:
-    """Lead many frontends to endpoints, in a bpffs and a cgroup of this process's own."""
+    """Map many frontends to endpoints, in a bpffs and a cgroup of this process's own."""
     targets = {
         Frontend(f"10.96.{n >> 8}.{n & 255}", 80, Protocol.TCP): target(n, ENDPOINTS)
         for n in range(SERVICES)
@@ -124,7 +124,7 @@ def measure_scale() -> None:
 
 
 def target(service: int, endpoints: int) -> KernelTarget:
-    """Return that of a Service whose endpoints no other has."""
+    """Return the target of a Service that shares no endpoint with another Service."""
     at = tuple(
         SocketAddress(f"10.{128 + number}.{service >> 8}.{service & 255}", 8080)
         for number in range(endpoints)
@@ -134,7 +134,7 @@ def target(service: int, endpoints: int) -> KernelTarget:
 
 @contextlib.contextmanager
 def timed(what: str = "") -> Iterator[list[float]]:
-    """Yield a list that has the seconds of the block at its end; print them if it has a name."""
+    """Yield a list that gets the duration of the block in seconds; print it under a name."""
     seconds: list[float] = []
     began = time.monotonic()
     yield seconds
@@ -145,7 +145,7 @@ def timed(what: str = "") -> Iterator[list[float]]:
 
 @contextlib.contextmanager
 def counting_time() -> Iterator[None]:
-    """Let the kernel count how long programs run; all of them, while this lasts."""
+    """Make the kernel measure the run time of all BPF programs within the block."""
     descriptor = _call(_ENABLE_STATS, struct.pack("=I", _RUN_TIME))
     try:
         yield
@@ -154,7 +154,7 @@ def counting_time() -> Iterator[None]:
 
 
 def run_times(group: Path) -> Mapping[str, tuple[int, int]]:
-    """Return how long the programs of a group have run, in ns, and how often, by section."""
+    """Return the run time in ns and the run count of a group's programs, by section."""
     folder = os.open(group, os.O_RDONLY)
     try:
         return {
@@ -187,7 +187,7 @@ def _call(command: int, attributes: bytes) -> int:
 
 
 def entries(way: OursSockets) -> tuple[int, int]:
-    """Return how many TCP entries the node tracks, and how many of them are translated."""
+    """Return the numbers of TCP entries and of translated TCP entries that the node tracks."""
     total, translated = way.site.node.run([sys.executable, "-c", _LIST]).stdout.split()
     return int(total), int(translated)
 

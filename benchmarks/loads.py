@@ -1,8 +1,8 @@
-"""The loads that clients put on a way, and how each is measured.
+"""The loads that clients put on a way, and how each load is measured.
 
-Rule 1: the load generator and the backends are processes of their own, outside the proxy.
-Rule 2: CPU is that of all processes of the proxy while a load runs, by the unit of work done. The
-machine's is that of everything: client, backends and interrupts, too.
+Rule 1: load generators and backends are processes of their own, outside the proxy.
+Rule 2: the proxy's CPU time is the sum over its processes while a load runs, per unit of work. The
+machine's CPU time covers everything, including client, backends and interrupts.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .way import Way
 
 BYTES_IN_GB = 1e9
 
-AT_REST_EVERY_S = 0.5
-AT_REST_LOOKS = 20
+IDLE_EVERY_S = 0.5
+IDLE_CHECKS = 20
 
 IN_KERNEL = frozenset({"direct", "dnat", "kube-proxy", "ours-kernel", "ours-sockets"})
 """Ways without a proxy between client and pod."""
@@ -34,7 +34,7 @@ _TIMED = ("cpu_us", "machine_us", "p50_ms", "p99_ms", "errors")
 
 
 class Meter:
-    """The CPU time of a way's processes, and of the whole machine, within its block."""
+    """Measures the CPU time of a way's processes, and of the whole machine, within its block."""
 
     def __init__(self, way: Way) -> None:
         self._way = way
@@ -50,9 +50,9 @@ class Meter:
     def each(
         self, count: float, metrics: tuple[str, str] = ("cpu_us", "machine_us"), unit: float = 1e-6
     ) -> Values:
-        """Return the CPU time for one of that many, in a unit of seconds.
+        """Return the CPU time per unit of work, in ``unit`` seconds.
 
-        Empty without any; without the proxy's where the kernel does it all.
+        It is empty if no work was done, and lacks the proxy's time if the kernel does all the work.
         """
         if not count:
             return {}
@@ -68,28 +68,28 @@ class Meter:
 class Load(abc.ABC):
     """One kind of traffic.
 
-    ``rate`` names the metric of which more is better, by which ways are compared.
+    ``rate`` is the metric by which ways are compared; higher values are better.
     """
 
     key: str
     short: str
-    """Its name."""
+    """The name of the load."""
     details: str = ""
-    """More than its name says."""
+    """Details beyond the name."""
     port: str
     rate: str
     metrics: tuple[str, ...]
     rounds_at_most: int | None = None
     skips: frozenset[str] = frozenset()
-    """Keys of ways that it isn't put on."""
+    """Keys of ways on which the load isn't put."""
     needs: str | None = None
-    """Key of the load whose samples of the same run it needs."""
+    """The key of another load, whose samples of the same run this load needs."""
 
     def prepare(self, samples: Samples) -> None:  # noqa: B027 - most need nothing
-        """Take what it needs from the samples of this run; called in each round, before ``run``."""
+        """Read the needed values from this run's samples; called in each round, before ``run``."""
 
     def suits(self, way: Way) -> bool:
-        """Return whether it can be put on a way."""
+        """Return whether the load can be put on a way."""
         return self.port in way.serves and way.key not in self.skips
 
     @property
@@ -99,19 +99,19 @@ class Load(abc.ABC):
 
     @abc.abstractmethod
     def run(self, way: Way, seconds: float) -> Values:
-        """Put it on a way.
+        """Put the load on a way, and return the measured values.
 
         Raises:
-            NotMeasured: It can't be done there.
-            SandboxError: It failed.
+            NotMeasured: The load can't be put on this way.
+            SandboxError: The load failed.
         """
 
 
 class WrkLoad(Load):
-    """HTTP by wrk, one thread, against backends that answer 128 bytes.
+    """HTTP requests by wrk with one thread; backends answer 128 bytes.
 
     Args:
-        close: A connection for each request, or 64 that are kept.
+        close: Whether each request has its own connection; otherwise 64 connections are kept.
     """
 
     port = "http"
@@ -122,8 +122,7 @@ class WrkLoad(Load):
         self.metrics = (self.rate, *_TIMED)
 
     def run(self, way: Way, seconds: float) -> Values:
-        """Part of Load."""
-        # wrk counts whole seconds and takes no fractions.
+        # wrk accepts only whole seconds.
         command = [find_program("wrk"), "-t1", "-c64", f"-d{max(1, round(seconds))}s", "--latency"]
         if self.close:
             command += ["-H", "Connection: close"]
@@ -139,7 +138,7 @@ class GoLoad(Load):
     """A timed load of goload.
 
     Args:
-        words: Its command and flags.
+        words: goload's command and flags.
     """
 
     def __init__(
@@ -150,7 +149,6 @@ class GoLoad(Load):
         self.metrics = (rate, *_TIMED)
 
     def run(self, way: Way, seconds: float) -> Values:
-        """Part of Load."""
         with Meter(way) as meter:
             said = run_goload(way, self.port, seconds, *self.words)
         return {
@@ -161,13 +159,13 @@ class GoLoad(Load):
 
 
 class DelayedAckLoad(GoLoad):
-    """Exchanges in which one side waits if the proxy delays an ACK: each on a new connection.
+    """Exchanges on new connections in which one side waits if the proxy delays an ACK.
 
     Args:
         words: Flags of goload's command ``request``.
     """
 
-    # No proxy, no ACK of its own; one of them shows what the peers do by themselves.
+    # The kernel sends no ACK of its own on these ways; ``direct`` shows the peers' own behaviour.
     skips = IN_KERNEL - {"direct"}
     rounds_at_most = 3
 
@@ -176,7 +174,6 @@ class DelayedAckLoad(GoLoad):
         super().__init__(key, short, "", *words, port=port, rate="connections")
 
     def run(self, way: Way, seconds: float) -> Values:
-        """Part of Load."""
         values = super().run(way, seconds)
         if values["errors"]:
             raise SandboxError(f"{values['errors']:.0f} exchanges had no answer")
@@ -184,12 +181,13 @@ class DelayedAckLoad(GoLoad):
 
 
 class OpenLoad(Load):
-    """Keep-alive requests at fixed times, as ``open_loop`` describes.
+    """Keep-alive requests at fixed times; see ``open_loop``.
 
     Args:
-        share: Of the highest rate of keep-alive requests, which is that of the closed loop.
-        of: Whose rate that is, and the only way that is measured beside ``direct``; None: that of
-            the slowest proxy, and all are measured.
+        share: The share of the highest rate of keep-alive requests, which the closed loop has
+            reached.
+        of: The way that has this highest rate, and the only measured way besides ``direct``; None:
+            the slowest proxy's rate is used, and all ways are measured.
     """
 
     port, rate, needs = "http", "requests", "keepalive"
@@ -200,17 +198,14 @@ class OpenLoad(Load):
         self._rate: float | None = None
 
     def suits(self, way: Way) -> bool:
-        """Part of Load."""
         return super().suits(way) and (self.of is None or way.key in {"direct", self.of})
 
     def prepare(self, samples: Samples) -> None:
-        """Part of Load."""
         ways = {self.of} if self.of else {*samples.ways(self.needs)} - IN_KERNEL
         highest = open_loop.slowest_rate(samples, self.needs, self.rate, ways)
         self._rate = highest and highest * self.share
 
     def run(self, way: Way, seconds: float) -> Values:
-        """Part of Load."""
         if self._rate is None:
             whose = self.of or "a proxy"
             raise NotMeasured(f"needs the rate of keep-alive requests of {whose}")
@@ -220,10 +215,10 @@ class OpenLoad(Load):
 
 
 class BulkLoad(Load):
-    """Bytes from pods to the client, as fast as they come.
+    """Bytes from pods to the client, at the highest rate.
 
     Args:
-        streams: Connections.
+        streams: The number of connections.
     """
 
     port, rate = "source", "gbits"
@@ -234,7 +229,6 @@ class BulkLoad(Load):
         self.short = f"bulk, {streams} stream{'s' * (streams > 1)}"
 
     def run(self, way: Way, seconds: float) -> Values:
-        """Part of Load."""
         with Meter(way) as meter:
             said = run_goload(way, self.port, seconds, "bulk", f"--streams={self.streams}")
         gigabytes = said["bytes"] / BYTES_IN_GB
@@ -245,15 +239,15 @@ class BulkLoad(Load):
 
 
 class HeldLoad(Load):
-    """Many connections: what each costs while idle, and messages over all of them in turn.
+    """Many connections: the cost of an idle connection, and messages on all connections in turn.
 
     Args:
-        connections: How many.
+        connections: The number of connections.
     """
 
     port, rate = "echo", "exchanges"
     metrics = ("exchanges", "cpu_us", "p99_ms", "bytes_each", "descriptors_each", "base_mb")
-    # Nothing happens in user memory.
+    # The kernel's ways use no user memory.
     skips = IN_KERNEL
     rounds_at_most = 3
 
@@ -262,14 +256,13 @@ class HeldLoad(Load):
         self.short = f"{connections:,} connection{'s' * (connections > 1)}"
 
     def run(self, way: Way, seconds: float) -> Values:
-        """Part of Load."""
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         needed = way.descriptors_each * self.connections
         if needed > limit:
             raise NotMeasured(f"would need {needed:,} descriptors; the limit is {limit:,}")
-        # Memory that an earlier load has left behind would be used again, and cost nothing.
+        # Memory that an earlier load has freed would be reused, and so not be counted.
         way.restart()
-        _wait_until_at_rest(way)
+        _wait_until_idle(way)
         before = memory_bytes(way.pids()), descriptors(way.pids())
         with hold(way, self.port, self.connections, seconds) as client:
             grown = memory_bytes(way.pids()) - before[0]
@@ -282,7 +275,7 @@ class HeldLoad(Load):
             **meter.each(said["count"]),
             "base_mb": before[0] / 1e6,
         }
-        # Of a few connections it would be noise.
+        # For few connections, the result would be noise.
         if self.connections >= 1000:
             values["bytes_each"] = grown / self.connections
             values["descriptors_each"] = more / self.connections
@@ -290,10 +283,10 @@ class HeldLoad(Load):
 
 
 class SilentLoad(Load):
-    """One endpoint of two falls silent: 64 clients that connect, echo and close.
+    """One of two endpoints falls silent, while 64 clients connect, echo and close.
 
-    The first moments after the silence are not counted: who was dialling then has to wait for
-    the connect timeout. The window that is counted is long enough for a probe of the silent one.
+    The first moments of the silence aren't counted: clients that were dialling then must wait for
+    the connect timeout. The counted window is long enough for a probe of the silent endpoint.
     """
 
     key = "silent"
@@ -313,11 +306,10 @@ class SilentLoad(Load):
     rounds_at_most = 5
 
     def run(self, way: Way, seconds: float) -> Values:
-        """Part of Load."""
         way.restart()
         echo = ("echo", "--parallel=64")
         alive = run_goload(way, self.port, seconds, *echo)
-        # Those whom the clients have left behind in the queue would be dialled for, too.
+        # The proxy would also dial for connections that the clients have left in its queue.
         way.wait_until_answered()
         silenced = way.site.pods[1]
         silenced.drop_traffic()
@@ -337,7 +329,7 @@ class SilentLoad(Load):
 
 
 def _delayed_ack_loads() -> Iterator[Load]:
-    """Yield each with and without TCP_NODELAY on the socket of the peer that would wait."""
+    """Yield each load with and without TCP_NODELAY on the socket of the peer that would wait."""
     for key, what, flag, nagle, port in (
         ("client2", "client writes twice", "--writes=2", "--nagle", "request"),
         ("server2", "server writes twice", "--server-writes=2", "--server-nagle", "request"),
@@ -387,16 +379,16 @@ LOADS: dict[str, Load] = {
 
 
 def with_needed(keys: Collection[str]) -> list[Load]:
-    """Return the loads of these keys, and those that they need, in their order in LOADS."""
+    """Return the loads with these keys and the loads that they need, in the order of LOADS."""
     wanted = {*keys, *(LOADS[key].needs for key in keys)}
     return [load for key, load in LOADS.items() if key in wanted]
 
 
-def _wait_until_at_rest(way: Way) -> None:
-    """Wait until a way that has answered has also finished its start: its memory stays."""
+def _wait_until_idle(way: Way) -> None:
+    """Wait until a way's memory is stable, because its start continues after the first answer."""
     before = memory_bytes(way.pids())
-    for _ in range(AT_REST_LOOKS):
-        threading.Event().wait(AT_REST_EVERY_S)
+    for _ in range(IDLE_CHECKS):
+        threading.Event().wait(IDLE_EVERY_S)
         now = memory_bytes(way.pids())
         if now == before:
             return

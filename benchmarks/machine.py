@@ -1,4 +1,4 @@
-"""Facts about the machine for the report, without names and paths."""
+"""Collects facts about the machine for the report, without names and paths."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .tools import ToolMissing, Tools, find_program
 
 
 def describe_machine(tools: Tools) -> dict[str, str]:
-    """Return the facts by their name in the report, in its order."""
+    """Return the facts by their name in the report, in the report's order."""
     return {
         **describe_host(),
         "Go proxy, load generator, backends": f"Go {tools.go_version}",
@@ -59,7 +59,7 @@ def _version_of(program: str, flag: str) -> str:
         command = [find_program(program), flag]
     except ToolMissing:
         return "not installed"
-    # wrk shows its version together with its usage, and fails.
+    # wrk prints its version together with its usage, and exits with an error.
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return _leading_numbers((done.stdout + done.stderr).partition("\n")[0])
 

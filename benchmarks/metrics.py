@@ -1,4 +1,4 @@
-"""What is measured."""
+"""The metrics of the benchmarks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Metric:
     """One measured quantity."""
 
     head: str
-    """Of its column."""
+    """The heading of the metric's column."""
     digits: int
     cpu: bool = False
-    """Only where there is a process."""
+    """Whether only ways with a process have this metric."""
 
 
 METRICS = {
@@ -46,4 +46,4 @@ METRICS = {
 
 
 class NotMeasured(Exception):
-    """A load can't be put on a way; readers of the report see the text."""
+    """A load can't be put on a way; the report shows the message."""

@@ -1,10 +1,10 @@
-"""A newer HAProxy than this machine's: Debian's package of a later suite, in a cache.
+"""Fetches a newer HAProxy than this machine's: Debian's package of a later suite, in a cache.
 
     mmdebstrap ──▶ <cache>/userspace-proxy/benchmarks/haproxy-SUITE-VERSION/usr/sbin/haproxy, …
 
-The package and all that it depends on are unpacked and not installed. It runs with the dynamic
-loader and the libraries of that folder, so it needs no chroot. The folder appears under its name
-when it is whole, and is used until it is removed.
+The package and its dependencies are unpacked, not installed. HAProxy runs with the dynamic loader
+and the libraries of that folder, so it needs no chroot. The folder gets its name when it is
+complete, and is used until it is removed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from pathlib import Path
 from .tools import ToolMissing, cache_folder, find_program
 
 SUITES = ("sid", "trixie")
-"""The first that can be fetched is used. apt refuses sid where the mirror is weeks behind."""
+"""The first suite from which HAProxy can be fetched is used. apt refuses sid if the mirror is weeks
+old."""
 
 FETCH_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class NewerHAProxy:
-    """One that is in the cache.
+    """A HAProxy in the cache.
 
     Args:
         root: The folder in which it was unpacked.
-        suite: Debian's.
+        suite: Debian's suite.
     """
 
     root: Path
@@ -42,7 +43,7 @@ class NewerHAProxy:
 
     @property
     def command(self) -> list[str]:
-        """The words that run it, without its flags."""
+        """The command that runs HAProxy, without its flags."""
         return _command(self.root)
 
     def __str__(self) -> str:
@@ -50,7 +51,7 @@ class NewerHAProxy:
 
 
 def cached_haproxy() -> NewerHAProxy | None:
-    """Return the one that is in the cache."""
+    """Return the HAProxy in the cache; None if there is none."""
     for suite in SUITES:
         for root in sorted(cache_folder().glob(f"{_prefix(suite)}*")):
             return NewerHAProxy(root, suite)
@@ -58,10 +59,10 @@ def cached_haproxy() -> NewerHAProxy | None:
 
 
 def find_newer_haproxy() -> NewerHAProxy:
-    """Return the one that is in the cache, which is fetched if there is none.
+    """Return the HAProxy in the cache; fetch it if there is none.
 
     Raises:
-        ToolMissing: It can't be had from any suite; the message says why.
+        ToolMissing: No suite provides it; the message contains the reasons.
     """
     if found := cached_haproxy():
         return found

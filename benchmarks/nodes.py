@@ -1,18 +1,18 @@
-"""``python -m benchmarks.nodes``: what reading the agents of a large cluster costs.
+"""``python -m benchmarks.nodes``: measures the cost of reading the agents of a large cluster.
 
     fake API server, 1,000 agents ◀──port-forwards── userspace-proxy nodes, a process of its own
 
-It prints beside the goals:
+It prints, next to the goals:
 
     first    seconds from the start of the command to the table of all nodes
-    memory   of that process at its peak
-    bytes    that the port-forward of a healthy node takes until then, as the API server counts them
-    idle     the same for each second of ``nodes --watch``, while nothing happens on the nodes
-    CPU      of the command: its seconds for the first table, and cores while it watches
+    memory   the peak memory of this process
+    bytes    bytes that a healthy node's port-forward carries until then, counted by the API server
+    idle     the same per second of ``nodes --watch``, while nothing happens on the nodes
+    CPU      the command's CPU seconds for the first table, and cores while it watches
 
-Agents are in the server's process, on the same cores, so the command has less of them than it would
-have. Their answers are those of real ones, where all Services are served; while nothing happens
-they report their own CPU time at the pace at which they are asked to.
+The agents run in the server's process on the same cores, so the command has less CPU than in a real
+cluster. They answer like real agents whose Services are all served; while nothing happens, they
+report their own CPU time at the requested pace.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from .runner import raise_descriptor_limit
 NODES, SERVICES = 1000, 2000
 IDLE_S = 15.0
 SETTLE_S = 5.0
-"""After the first table: streams begin."""
+"""Seconds after the first table for the streams to begin."""
 WITHIN_S = 60.0
 GOALS = {"first": 10.0, "memory": 400.0, "bytes": 20_000.0, "idle": 200.0}
 _UNITS = {"first": "s", "memory": "MiB", "bytes": "bytes", "idle": "bytes/s"}
@@ -58,7 +58,7 @@ class Usage:
     cpu_s: float = 0.0
 
     def look(self, pid: int) -> None:
-        """Read the usage of a process, which may have exited."""
+        """Read the resources used by a process, which may have exited."""
         try:
             status = Path(f"/proc/{pid}/status").read_text()
             stat = Path(f"/proc/{pid}/stat").read_text()
@@ -71,8 +71,8 @@ class Usage:
         self.cpu_s = (int(user) + int(system)) / _TICK_S
 
 
-class World:
-    """The cluster."""
+class FakeCluster:
+    """A fake API server's cluster, with an agent on each node."""
 
     def __init__(self, api: FakeApiServer, nodes: Sequence[str], services: int) -> None:
         objects = service_objects(services, nodes=nodes)
@@ -92,11 +92,11 @@ class World:
 
     @property
     def passed_bytes(self) -> float:
-        """Bytes of all port-forwards, for a node."""
+        """The bytes of all port-forwards, per node."""
         return sum(map(self._agents.passed_bytes, self.nodes)) / len(self.nodes)
 
     async def live(self) -> None:
-        """Have each agent report its CPU time, as often as it is asked to."""
+        """Make each agent report its CPU time at the requested pace."""
         second = 0
         while True:
             await asyncio.sleep(1)  # noqa: TID251 - what is measured is a time
@@ -116,7 +116,7 @@ def _pace(answer: FakeAgent) -> int:
 
 @asynccontextmanager
 async def command(kubeconfig: Path, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run ``nodes``, and end it."""
+    """Run ``nodes``, and kill it at the end of the block."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "userspace_proxy", "nodes", f"--kubeconfig={kubeconfig}", *words),
         stdout=asyncio.subprocess.PIPE,
@@ -131,9 +131,9 @@ async def command(kubeconfig: Path, *words: str) -> AsyncIterator[asyncio.subpro
         await process.communicate()
 
 
-async def measure_first(world: World, kubeconfig: Path) -> Mapping[str, float]:
-    """Measure one table of all nodes."""
-    before, began, usage = world.passed_bytes, time.monotonic(), Usage()
+async def measure_first(cluster: FakeCluster, kubeconfig: Path) -> Mapping[str, float]:
+    """Measure the command until it has printed one table of all nodes."""
+    before, began, usage = cluster.passed_bytes, time.monotonic(), Usage()
     async with (
         asyncio.timeout(WITHIN_S),
         command(kubeconfig, "-o", "json", f"--timeout={WITHIN_S:.0f}s") as process,
@@ -145,16 +145,16 @@ async def measure_first(world: World, kubeconfig: Path) -> Mapping[str, float]:
             await asyncio.wait((reading,), timeout=0.02)
         seconds = time.monotonic() - began
         answered = json.loads(reading.result())["answered"]
-    if answered < len(world.nodes):
-        raise SystemExit(f"only {answered} of {len(world.nodes)} nodes have answered")
-    passed = world.passed_bytes - before
+    if answered < len(cluster.nodes):
+        raise SystemExit(f"only {answered} of {len(cluster.nodes)} nodes have answered")
+    passed = cluster.passed_bytes - before
     return {
         "first": seconds, "memory": usage.memory_mib, "bytes": passed, "CPU": usage.cpu_s,
     }  # fmt: skip
 
 
-async def measure_idle(world: World, kubeconfig: Path) -> Mapping[str, float]:
-    """Measure how much is read while nothing changes."""
+async def measure_idle(cluster: FakeCluster, kubeconfig: Path) -> Mapping[str, float]:
+    """Measure how many bytes are read while nothing changes."""
     async with (
         asyncio.timeout(2 * WITHIN_S),
         command(kubeconfig, "--watch", f"--timeout={WITHIN_S:.0f}s") as process,
@@ -163,7 +163,7 @@ async def measure_idle(world: World, kubeconfig: Path) -> Mapping[str, float]:
         await process.stdout.readline()
         reading = asyncio.create_task(process.stdout.read())
         await asyncio.wait((reading,), timeout=SETTLE_S)
-        before, began, usage = world.passed_bytes, time.monotonic(), Usage()
+        before, began, usage = cluster.passed_bytes, time.monotonic(), Usage()
         usage.look(process.pid)
         cpu_s = usage.cpu_s
         await asyncio.wait((reading,), timeout=IDLE_S)
@@ -171,23 +171,23 @@ async def measure_idle(world: World, kubeconfig: Path) -> Mapping[str, float]:
         seconds = time.monotonic() - began
         reading.cancel()
         return {
-            "idle": (world.passed_bytes - before) / seconds,
+            "idle": (cluster.passed_bytes - before) / seconds,
             "memory": usage.memory_mib,
             "cores": (usage.cpu_s - cpu_s) / seconds,
         }
 
 
 async def run(nodes: int, services: int) -> int:
-    """Measure; return the exit status."""
+    """Run the measurements; return the exit status."""
     raise_descriptor_limit()
     with tempfile.TemporaryDirectory() as folder:
         async with FakeApiServer() as api:
-            world = World(api, [f"node-{number}" for number in range(nodes)], services)
+            cluster = FakeCluster(api, [f"node-{number}" for number in range(nodes)], services)
             kubeconfig = Path(folder) / "config"
             kubeconfig.write_text(json.dumps(_kubeconfig(api.url)))
-            living = asyncio.create_task(world.live())
-            first = await measure_first(world, kubeconfig)
-            idle = await measure_idle(world, kubeconfig)
+            living = asyncio.create_task(cluster.live())
+            first = await measure_first(cluster, kubeconfig)
+            idle = await measure_idle(cluster, kubeconfig)
             living.cancel()
     figures = {**first, "idle": idle["idle"], "memory": max(first["memory"], idle["memory"])}
     print(f"{nodes:,} nodes, {services:,} Services, load {os.getloadavg()[0]:.1f}")

@@ -11,7 +11,7 @@ from .way import TCP_ONLY, Way, matching
 
 FIRST_PROXY_PORT = 17001
 MAX_CONNECTIONS = 9000
-"""More than any load has; as HAProxy counts them."""
+"""More connections than any load has, as HAProxy counts them."""
 
 
 class Peer(Way):
@@ -20,25 +20,23 @@ class Peer(Way):
     preserves_client_address = False
 
     def rules(self) -> Iterator[list[str]]:
-        """Part of Way."""
         for name, number in self.proxy_ports():
             yield [*matching(PORTS[name]), "-j", "REDIRECT", "--to-ports", str(number)]
 
     def proxy_ports(self) -> Iterator[tuple[str, int]]:
-        """Yield each port's name and where the proxy listens for it."""
+        """Yield each port's name, and the port on which the proxy listens for it."""
         for number, name in enumerate(PORTS, FIRST_PROXY_PORT):
             if name in self.serves:
                 yield name, number
 
 
 class GoProxy(Peer):
-    """Our own Go proxy in the style of kube-proxy's userspace mode."""
+    """This repository's Go proxy in the style of kube-proxy's userspace mode."""
 
     key, label = "go", "Go proxy, userspace style"
     descriptors_each = 6
 
     def command(self) -> list[str]:
-        """Part of Way."""
         flags = [
             f"--{PORTS[name].protocol.lower()}={number}="
             + ",".join(self.site.endpoints(PORTS[name]))
@@ -47,32 +45,30 @@ class GoProxy(Peer):
         return [str(self.tools.goproxy), *flags]
 
     def environment(self) -> dict[str, str]:
-        """Part of Way."""
         return {"GOMAXPROCS": "1"}
 
 
 class HAProxy(Peer):
-    """Debian's HAProxy with one thread, in TCP mode, else as it comes."""
+    """Debian's HAProxy with one thread, in TCP mode, otherwise with its defaults."""
 
     key, label = "haproxy", "HAProxy, one thread"
     serves = TCP_ONLY
     descriptors_each = 2
     source = ""
-    """The address from which it dials, as its configuration has it; empty: its own choice."""
+    """The address from which HAProxy dials, as its configuration expresses it; empty: its own
+    choice."""
 
     @classmethod
     def find_programs(cls) -> None:
-        """Part of Way."""
         find_program("haproxy")
 
     def command(self) -> list[str]:
-        """Part of Way."""
         config = self.folder / "haproxy.cfg"
         config.write_text(self._config())
         return [*self.program(), "-db", "-f", str(config)]
 
     def program(self) -> list[str]:
-        """Return the words that run it, without its flags."""
+        """Return the command that runs HAProxy, without its flags."""
         return [find_program("haproxy")]
 
     def _config(self) -> str:
@@ -96,16 +92,16 @@ class HAProxy(Peer):
 
 
 class HAProxyAsClient(HAProxy):
-    """The same, with endpoints that see the client's own address, by transparent sockets."""
+    """HAProxy with transparent sockets, so that endpoints see the client's own address."""
 
     key, label = "haproxy-client", "HAProxy, one thread, the client's address"
     source = "0.0.0.0 usesrc clientip"
     preserves_client_address = True
 
     def open(self) -> None:
-        """Part of Way. Replies to clients' addresses have to be delivered to this node.
+        """Add the rules that deliver replies to clients' addresses to this node.
 
-        Source: Documentation/networking/tproxy.rst of the kernel has these commands.
+        Source: the commands in the kernel's Documentation/networking/tproxy.rst.
         """
         super().open()
         for words in (
@@ -121,40 +117,36 @@ class HAProxyAsClient(HAProxy):
 
 
 class HAProxyOfNewerDebian(HAProxy):
-    """The same configuration as ``haproxy``, by a newer HAProxy."""
+    """A newer HAProxy with the same configuration as ``haproxy``."""
 
     key, label = "haproxy-newer", "HAProxy of a newer Debian, one thread"
     is_optional = True
 
     @classmethod
     def find_programs(cls) -> None:
-        """Part of Way."""
         find_newer_haproxy()
 
     def program(self) -> list[str]:
-        """Part of HAProxy."""
         return find_newer_haproxy().command
 
 
 class Nginx(Peer):
-    """Debian's nginx with its stream module and one worker, else as it comes."""
+    """Debian's nginx with its stream module and one worker, otherwise with its defaults."""
 
     key, label = "nginx", "nginx stream, one worker"
     descriptors_each = 2
 
     @classmethod
     def find_programs(cls) -> None:
-        """Part of Way."""
         find_nginx()
 
     def command(self) -> list[str]:
-        """Part of Way."""
         config = self.folder / "nginx.conf"
         config.write_text(self._config())
         return [find_nginx(), "-p", str(self.folder), "-e", "stderr", "-c", str(config)]
 
     def _config(self) -> str:
-        # In a user namespace there is no other user for the worker. It counts both sides.
+        # A user namespace has no other user for the worker. Both sides of a connection count.
         lines = [
             f"load_module {NGINX_STREAM};",
             "daemon off;",

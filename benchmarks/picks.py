@@ -1,8 +1,8 @@
-"""What a pick costs: each strategy without weights, and its weighted form with equal weights.
+"""Measures the cost of a pick, for each strategy without weights and with equal weights.
 
-``python -m benchmarks.picks`` takes some eight seconds of CPU time, and needs no privileges. The
-two forms take turns of a few milliseconds; a figure is the fastest turn's CPU time, which a busy
-machine changes least. ADR 0051 has the figures.
+``python -m benchmarks.picks`` takes about eight seconds of CPU time, and needs no privileges. The
+two forms take turns of a few milliseconds; a figure is the fastest turn's CPU time, on which a busy
+machine has the least influence. ADR 0051 contains the figures.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def main() -> None:
 
 
 def compare(balance: Balance, count: int, skips: int) -> tuple[float, float]:
-    """Return nanoseconds a pick, of the plain strategy and of the weighted one."""
+    """Return the nanoseconds per pick of the plain and of the weighted strategy."""
     endpoints = tuple(SocketAddress(f"10.244.0.{n}", 8080) for n in range(1, count + 1))
     skip = frozenset(endpoints[count // 2 :][:skips]) or None
-    # A third of them are idle.
+    # A third of the endpoints are idle.
     load = {endpoint: index % 3 for index, endpoint in enumerate(endpoints)}.__getitem__
     equal = Weights(dict.fromkeys(endpoints, 7))
     forms = [make_strategy(balance, weights, lambda: load, 0) for weights in (Weights(), equal)]
@@ -55,7 +55,7 @@ def compare(balance: Balance, count: int, skips: int) -> tuple[float, float]:
 def batch_for(
     form: Strategy, endpoints: tuple[SocketAddress, ...], skip: Container[SocketAddress] | None
 ) -> int:
-    """Return how many picks take a turn."""
+    """Return the number of picks that fill a turn."""
     return max(1, round(TURN_S * 1e9 / timed(form, endpoints, skip, 500)))
 
 
@@ -65,7 +65,7 @@ def timed(
     skip: Container[SocketAddress] | None,
     batch: int,
 ) -> float:
-    """Return nanoseconds a pick."""
+    """Return the nanoseconds per pick."""
     pick: Callable[..., SocketAddress | None] = form.pick
     began = time.thread_time_ns()
     for _ in range(batch):

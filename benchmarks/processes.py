@@ -24,13 +24,13 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Return the CPU time of processes, user and system; exited ones have none."""
+    """Return the CPU time of processes, user and system; exited processes count as 0."""
     return sum(_cpu_seconds(pid) for pid in pids)
 
 
 def _cpu_seconds(pid: int) -> float:
     try:
-        # The name in brackets may have spaces: fields are counted after it.
+        # The name in parentheses may contain spaces, so the fields after it are counted.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
@@ -39,7 +39,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def machine_cpu_seconds() -> float:
-    """Return the CPU time of the whole machine, interrupts included."""
+    """Return the CPU time of the whole machine, including interrupts."""
     # Source: proc_stat(5). User time includes guests' time.
     user, nice, system, _idle, _iowait, irq, softirq = map(
         int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8]
@@ -48,9 +48,9 @@ def machine_cpu_seconds() -> float:
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
-    """Return the user memory of processes; what they share is counted once (PSS).
+    """Return the user memory of processes; shared memory is counted once (PSS).
 
-    Those that are gone have none: helpers come and go.
+    Exited processes count as 0, because helpers are short-lived.
     """
     total = 0
     for pid in pids:
@@ -62,12 +62,12 @@ def memory_bytes(pids: Iterable[int]) -> int:
 
 
 def descriptors(pids: Iterable[int]) -> int:
-    """Return the number of open descriptors of processes; exited ones have none."""
+    """Return the number of open descriptors of processes; exited processes count as 0."""
     return _count(pids, "fd")
 
 
 def threads(pids: Iterable[int]) -> int:
-    """Return the number of threads of processes; exited ones have none."""
+    """Return the number of threads of processes; exited processes count as 0."""
     return _count(pids, "task")
 
 

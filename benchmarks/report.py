@@ -1,7 +1,7 @@
-"""Writes docs/benchmarks.md: the text of ``page.md`` with tables put in, and its pictures.
+"""Writes docs/benchmarks.md: the text of ``page.md`` with tables inserted, and its pictures.
 
-Each question has one picture and one table. What the page leaves out, such as the latencies of
-closed loops, :func:`details_of` returns for developers.
+Each question has one picture and one table. For developers, :func:`details_of` also returns results
+that the page omits, such as the latencies of closed loops.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PAGE = Path(__file__).with_name("page.md")
 
 MAIN = ("close", "echo", "keepalive", "bulk1", "bulk8", "udp1", "udp16")
 ADDRESSED = ("close", "echo", "keepalive")
-"""The loads that show what the client's address costs."""
+"""The loads that show the cost of preserving the client's address."""
 HELD = tuple(key for key, load in LOADS.items() if isinstance(load, HeldLoad))
 OPEN = tuple(key for key, load in LOADS.items() if isinstance(load, OpenLoad))
 DELAYED_ACKS = tuple(key for key, load in LOADS.items() if isinstance(load, DelayedAckLoad))
@@ -47,7 +47,7 @@ HELD_FIGURES = {
     "base_mb": "User memory before any connection, MB",
 }
 BEFORE = frozenset({"base_mb"})
-"""Figures that don't differ by load."""
+"""Metrics that don't depend on the load."""
 LEGEND = {
     "direct": "direct",
     "dnat": "kernel DNAT",
@@ -65,16 +65,16 @@ LEGEND = {
 }
 
 _Value = Callable[[str, str], float | None]
-"""A figure of a load and a way; None: there is none."""
+"""Returns the figure of a load and a way; None if there is none."""
 
 
 def base_of(load: str) -> str:
-    """Return the way by which a load's figures are divided: HAProxy relays no UDP."""
+    """Return the way by whose figures a load's figures are divided: HAProxy relays no UDP."""
     return "go" if load.startswith("udp") else "haproxy"
 
 
 def write_report(samples: Samples, path: Path) -> None:
-    """Write the page, and its pictures into ``images/`` beside it."""
+    """Write the page, and its pictures into ``images/`` next to the page."""
     folder = path.parent / "images"
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures_of(samples).items():
@@ -162,7 +162,7 @@ def details_of(samples: Samples) -> str:
 
 
 def goals_of(samples: Samples) -> str:
-    """Return the goals as Markdown, with what was measured of them and how many are met."""
+    """Return the goals as Markdown, with the measured values and the number of goals met."""
     verdicts = judge(samples)
     met = sum(verdict.is_met is True for verdict in verdicts)
     parts = [_goals(verdicts), _reasons(verdicts), f"{met} of {len(verdicts)} goals are met"]
@@ -200,7 +200,7 @@ def _cpu(samples: Samples) -> str:
 
 
 def _latency(samples: Samples) -> str:
-    """Return the table of what is added to ``direct``, whose row has its latencies themselves."""
+    """Return the table of latencies added to ``direct``, whose own row contains its latencies."""
 
     def cell(load: str, way: str) -> str:
         if not samples.values(load, way, "scheduled"):
@@ -244,7 +244,7 @@ def _memory(samples: Samples) -> str:
 
 
 def _client_address(samples: Samples) -> str:
-    """Return the table of the machine's CPU with the client's and with the node's address."""
+    """Return the table of the machine's CPU time with the client's and with the node's address."""
     keys = [key for key in ADDRESSED if _has(samples, key)]
     rows = []
     for name, client, node in (
@@ -274,7 +274,7 @@ def _by_way(
     heads: Mapping[str, str],
     cell: Callable[[str, str], str],
 ) -> str:
-    """Return a table with a row for each way, and a column for each load that ran."""
+    """Return a table with a row per way, and a column per load that was run."""
     keys = [key for key in loads if _has(samples, key)]
     ways = [way for way in WAYS if any(way in samples.ways(key) for key in keys)]
     rows = [
@@ -297,7 +297,7 @@ def _picture(
     """Return bars, in groups by load or metric with their titles.
 
     Args:
-        are_ratios: Whether the figures are ratios, and 1 is marked.
+        are_ratios: Whether the figures are ratios, so that 1 is marked.
     """
     drawn = []
     for key, head in groups.items():
@@ -317,7 +317,7 @@ def _proxy_metric(load: Load) -> str:
 
 
 def _unit(load: Load) -> str:
-    """Return the unit of a load's CPU, with what it is spent on."""
+    """Return the unit of a load's CPU time, and the work that it counts for."""
     amount = "s for each GB" if load.rate == "gbits" else f"µs for each of its {load.rate}"
     return f"{load.short}, {amount}"
 
@@ -340,7 +340,7 @@ def _load_table(load: Load, samples: Samples) -> str:
 
 
 def _open_table(key: str, samples: Samples) -> str:
-    """Return the table of one rate; a way without figures has its note instead."""
+    """Return the table of one rate; a way without figures has a note instead."""
     quantiles = [METRICS[metric].head for metric in QUANTILES]
     head = ["", *quantiles, *(f"{head} added" for head in quantiles), "late, %", "errors", "rounds"]
     rows, title = [], LOADS[key].short
@@ -359,7 +359,7 @@ def _open_table(key: str, samples: Samples) -> str:
 
 
 def _tables_by_figure(samples: Samples, loads: Sequence[str], figures: Mapping[str, str]) -> str:
-    """Return a table for each figure, in which each load has a column.
+    """Return a table for each figure, with a column per load.
 
     Args:
         figures: The title of each metric.
@@ -411,7 +411,7 @@ def _goals(verdicts: Sequence[Verdict]) -> str:
 
 
 def _reasons(verdicts: Sequence[Verdict]) -> str:
-    """Return why goals aren't met; empty when all are."""
+    """Return why goals aren't met; empty if all are met."""
     missed: dict[str, dict[str, None]] = {}
     for verdict in verdicts:
         if verdict.is_met is False:

@@ -21,20 +21,20 @@ from .tools import Tools
 from .way import Way
 from .ways import WAYS
 
-# How long the kernel keeps the source port of a connection that was closed first on this side.
-# Source: TCP_TIMEWAIT_LEN of include/net/tcp.h.
+# The kernel keeps the source port of a connection for this long if this side closed it first.
+# Source: TCP_TIMEWAIT_LEN in include/net/tcp.h.
 TIME_WAIT_S = 60.0
 
 
 def raise_descriptor_limit() -> None:
-    """Let everything that is started here have as many descriptors as it may."""
+    """Raise the limit of descriptors for this process and its children to the maximum."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextlib.contextmanager
 def open_ways(keys: Sequence[str], tools: Tools) -> Iterator[list[Way]]:
-    """Start all ways, each in a site of its own; everything ends with the block."""
+    """Start all ways, each in its own site; the end of the block stops them."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-")))
         sandbox = stack.enter_context(Sandbox())
@@ -57,10 +57,10 @@ def open_ways(keys: Sequence[str], tools: Tools) -> Iterator[list[Way]]:
 def run_rounds(
     ways: Sequence[Way], loads: Sequence[Load], samples: Samples, *, rounds: int, seconds: float
 ) -> None:
-    """Measure, and add to the samples.
+    """Measure all loads on all ways, and add the results to the samples.
 
-    Within a round a load is put on one way after the other, so that what changes on the
-    machine meanwhile meets all of them; each round begins with another way.
+    Within a round, a load is put on one way after the other, so that changes of the machine affect
+    all ways alike. Each round begins with another way.
     """
     ports_are_back = 0.0
     for number in range(rounds):
@@ -70,7 +70,7 @@ def run_rounds(
                 continue
             load.prepare(samples)
             if load.uses_ports_up:
-                time.sleep(max(0.0, ports_are_back - time.monotonic()))  # noqa: TID251 - the kernel tells no end
+                time.sleep(max(0.0, ports_are_back - time.monotonic()))  # noqa: TID251 - no event reports the end
             for way in [*ways[turn:], *ways[:turn]]:
                 if load.suits(way):
                     sample = _measure(load, way, number, seconds)
@@ -81,7 +81,7 @@ def run_rounds(
 
 
 def _measure(load: Load, way: Way, number: int, seconds: float) -> Sample:
-    """Measure once; a failure is noted, and the way is started afresh."""
+    """Measure once; record a failure, and restart a way that has died."""
     values: Values = {}
     note = ""
     try:
@@ -91,7 +91,7 @@ def _measure(load: Load, way: Way, number: int, seconds: float) -> Sample:
     except (SandboxError, OSError) as exc:
         note = f"failed: {exc}"
     if way.has_died:
-        values, note = {}, f"it died: {way.last_words()}"
+        values, note = {}, f"it died: {way.last_log_line()}"
         way.restart()
     return Sample(load.key, way.key, number, values, note)
 

@@ -1,4 +1,4 @@
-"""What was measured, by way, load and round; medians; ratios and differences within a round."""
+"""Measured values by way, load and round; medians, and ratios and differences within a round."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Sample:
     way: str
     round: int
     values: dict[str, float] = field(default_factory=dict)
-    """By metric; see ``metrics.METRICS``."""
+    """Values by metric; see ``metrics.METRICS``."""
     note: str = ""
-    """Why there are no values."""
+    """Why there are no values; empty if there are values."""
 
 
 class Samples:
     """All samples of one run.
 
     Args:
-        samples: Those that are there already.
+        samples: Existing samples.
         machine: Facts for the report, by name.
     """
 
@@ -41,7 +41,7 @@ class Samples:
         self.all.append(sample)
 
     def ways(self, load: str) -> list[str]:
-        """Return which ways were put under a load, in their order in the first round."""
+        """Return the ways on which a load was put, in the order of the first round."""
         return list(dict.fromkeys(s.way for s in self.all if s.load == load))
 
     def loads(self) -> set[str]:
@@ -53,7 +53,7 @@ class Samples:
         return len({s.round for s in self.all if s.load == load})
 
     def values(self, load: str, way: str, metric: str) -> dict[int, float]:
-        """Return a metric by round; rounds without it are left out."""
+        """Return a metric's values by round; rounds without a value are left out."""
         return {
             s.round: s.values[metric]
             for s in self.all
@@ -61,29 +61,29 @@ class Samples:
         }
 
     def median(self, load: str, way: str, metric: str) -> float | None:
-        """Return the median over the rounds; None when there is no value."""
+        """Return the median over the rounds; None if there is no value."""
         values = self.values(load, way, metric)
         return median(values.values()) if values else None
 
     def ratio(self, load: str, metric: str, way: str, to: str) -> float | None:
-        """Return the median of the ratios within each round; None when there is none."""
+        """Return the median of the ratios within each round; None if there is none."""
         ours, theirs = self.values(load, way, metric), self.values(load, to, metric)
         ratios = [ours[n] / theirs[n] for n in ours if theirs.get(n)]
         return median(ratios) if ratios else None
 
     def added(self, load: str, metric: str, way: str, over: str) -> float | None:
-        """Return the median of the differences within each round; None when there is none."""
+        """Return the median of the differences within each round; None if there is none."""
         ours, theirs = self.values(load, way, metric), self.values(load, over, metric)
         differences = [ours[n] - theirs[n] for n in ours if n in theirs]
         return median(differences) if differences else None
 
     def spread(self, load: str, way: str, metric: str) -> float | None:
-        """Return the range of the values as a share of the median."""
+        """Return the range of the values as a fraction of the median."""
         values = self.values(load, way, metric).values()
         return (max(values) - min(values)) / median(values) if values else None
 
     def note(self, load: str, way: str) -> str:
-        """Return why a way has no values under a load; empty when it has."""
+        """Return why a way has no values under a load; empty if it has values."""
         return next((s.note for s in self.all if (s.load, s.way) == (load, way) and s.note), "")
 
     def save(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Checks which client address the backends of a way see: its row must measure what it says."""
+"""Checks which client address the backends of a way see, so that rows measure what they claim."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ HELD_S = 1.0
 
 
 def check_client_address(way: Way) -> None:
-    """Hold one connection to a way that answers, and check its address at the pods.
+    """Hold one connection through a running way, and check its source address at the pods.
 
     Raises:
-        SandboxError: It is the client's own although the way doesn't preserve it, or vice versa.
+        SandboxError: It is the client's address although the way doesn't preserve it, or vice
+            versa.
     """
     with hold(way, "echo", connections=1, seconds=HELD_S):
         seen = _peers(way.site)
@@ -29,8 +30,8 @@ def check_client_address(way: Way) -> None:
 
 
 def _peers(site: Site) -> set[str]:
-    """Return the addresses from which connections to the pods' echo come."""
+    """Return the source addresses of connections to the pods' echo."""
     command = ["ss", "-Htn", "state", "established", f"sport = :{PORTS['echo'].back}"]
     lines = [line for pod in site.pods for line in pod.run(command).stdout.splitlines()]
-    # Queues, this end, that end.
+    # The fields: receive queue, send queue, local address, peer address.
     return {line.split()[3].rpartition(":")[0] for line in lines}

@@ -1,10 +1,10 @@
-"""One place to measure in: a client, a node and two backend pods of its own.
+"""The place of one measurement: a client, a node and two backend pods.
 
     client ──veth── node ──veth── pod a
                          └─veth── pod b
 
-Every way has a site of its own, so that the rules of one, and the connection tracking
-that they switch on, cost the others nothing.
+Each way has its own site, so that a way's rules, and the connection tracking that they enable, cost
+other ways nothing.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Port:
     name: str
     protocol: str
     front: int
-    """What clients dial at the Service address."""
+    """The port that clients dial at the Service address."""
     back: int
-    """Where the backends listen."""
+    """The port on which the backends listen."""
 
 
 PORTS = {
@@ -47,10 +47,10 @@ PORTS = {
     )
 }
 
-# The client stands for many, each with source ports of its own: those that are in TIME_WAIT are
-# used again after a second. The node has the kernel's defaults, as its proxy would have.
+# The client represents many clients, each with its own source ports, so ports in TIME_WAIT are
+# reused after a second. The node has the kernel's defaults, as in production.
 CLIENT_SYSCTLS = ("net/ipv4/ip_local_port_range=10240 65535", "net/ipv4/tcp_tw_reuse=1")
-# The table would otherwise hold two minutes of closed connections.
+# Otherwise the table would contain two minutes of closed connections.
 CONNTRACK = "net/netfilter/nf_conntrack_tcp_timeout_time_wait=5"
 
 
@@ -58,8 +58,8 @@ class Site:
     """The namespaces of one way, with backends that answer.
 
     Args:
-        sandbox: Where the node is made.
-        name: Of the node, and the beginning of its pods' names.
+        sandbox: The sandbox to which the node is added.
+        name: The name of the node, and the prefix of its pods' names.
         goload: The load program.
     """
 
@@ -102,7 +102,7 @@ class Site:
         }
 
     def shorten_conntrack(self) -> None:
-        """Let closed connections leave the node's table soon; where there is none, do nothing."""
+        """Let entries of closed connections expire soon, if the node tracks connections."""
         path, _, value = CONNTRACK.partition("=")
         script = f"[ ! -e /proc/sys/{path} ] || echo {value} >/proc/sys/{path}"
         self.node.run(["sh", "-c", script])

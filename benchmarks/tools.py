@@ -1,4 +1,4 @@
-"""The programs that the benchmarks need: Go programs, built once, and Debian's."""
+"""Finds the programs that the benchmarks need, and builds this repository's Go programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PACKAGES = {
 """Programs by their Debian package."""
 
 NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
-"""Where Debian's package libnginx-mod-stream has it."""
+"""The module's path in Debian's package libnginx-mod-stream."""
 
 SEARCHED = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
@@ -48,7 +48,7 @@ def find_program(name: str) -> str:
     """Return the path of one of Debian's programs.
 
     Raises:
-        ToolMissing: It isn't installed; the message names the package.
+        ToolMissing: The program isn't installed; the hint names the package.
     """
     found = shutil.which(name, path=SEARCHED)
     if found is None:
@@ -60,16 +60,16 @@ def find_program(name: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Return the folder for programs that were built or fetched; it may not exist yet."""
+    """Return the folder for built or downloaded programs, which may not exist yet."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "userspace-proxy" / "benchmarks"
 
 
 def find_nginx() -> str:
-    """Return where Debian's nginx is, whose module for TCP and UDP is there, too.
+    """Return the path of Debian's nginx; its module for TCP and UDP is installed, too.
 
     Raises:
-        ToolMissing: One of them isn't there; the message names the package.
+        ToolMissing: One of them is missing; the hint names the package.
     """
     if not NGINX_STREAM.is_file():
         raise ToolMissing(
@@ -80,10 +80,10 @@ def find_nginx() -> str:
 
 
 def find_kubernetes() -> tuple[Binaries, Path]:
-    """Return the programs of a control plane, and kube-proxy; built if they are missing.
+    """Return the programs of a control plane, and kube-proxy; build them if necessary.
 
     Raises:
-        ToolMissing: There is no Go, or it refused; or kube-proxy's ``nft`` is missing.
+        ToolMissing: Go is missing or failed, or kube-proxy's ``nft`` is missing.
     """
     find_program("nft")
     try:
@@ -93,10 +93,10 @@ def find_kubernetes() -> tuple[Binaries, Path]:
 
 
 def build_tools() -> Tools:
-    """Return our Go programs, built anew when their sources have changed.
+    """Return this repository's Go programs; build them if their sources have changed.
 
     Raises:
-        ToolMissing: There is no Go, or it refused.
+        ToolMissing: Go is missing or failed.
     """
     try:
         go = find_go()
@@ -109,7 +109,7 @@ def build_tools() -> Tools:
 
 
 def _build(go: Path, source: Path, version: str) -> Path:
-    """Build one program outside the checkout, under a name that its sources and Go give it."""
+    """Build one program outside the checkout, under a name that depends on sources and Go."""
     digest = hashlib.sha256(version.encode())
     for path in sorted(source.iterdir()):
         digest.update(path.name.encode() + path.read_bytes())

@@ -1,4 +1,4 @@
-"""One way by which a client's bytes reach a pod: what all of them have."""
+"""The base class of ways, by which a client's bytes reach a pod."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ TCP_ONLY = frozenset(name for name, port in PORTS.items() if port.protocol == "T
 
 
 class Way:
-    """One way, in a site of its own.
+    """One way, in its own site.
 
     Args:
-        site: Where it lives.
-        tools: Programs of ours.
-        folder: For its files; empty.
+        site: The site in which it runs.
+        tools: The programs of this repository.
+        folder: An empty folder for its files.
     """
 
     key: str
     label: str
     serves = ALL
     descriptors_each = 0
-    """What it needs for one idle connection; 0: it has none."""
+    """The number of descriptors for an idle connection; 0 if the way has no process."""
     preserves_client_address = True
     """Whether backends see the client's own address; see ``seen``."""
     is_optional = False
-    """Whether it is left out where its programs can't be had."""
+    """Whether the way is left out if its programs aren't available."""
 
     def __init__(self, site: Site, tools: Tools, folder: Path) -> None:
         self.site = site
@@ -48,19 +48,19 @@ class Way:
 
     @classmethod
     def find_programs(cls) -> None:
-        """Find the programs that it runs, before anything is started.
+        """Check that the way's programs are installed, before anything is started.
 
         Raises:
-            ToolMissing: One isn't there.
+            ToolMissing: A program is missing.
         """
 
     def open(self) -> None:
-        """Set up what stays, once; ``start`` comes next. Most need rules."""
+        """Do the setup that outlives restarts, before ``start``; by default, add the rules."""
         for rule in self.rules():
             self.iptables("-t", "nat", "-A", "PREROUTING", *rule)
 
     def rules(self) -> Iterator[list[str]]:
-        """Yield the rules that bring the Service's traffic here."""
+        """Yield the iptables rules that direct the Service's traffic to the way."""
         yield from ()
 
     def iptables(self, *words: str) -> None:
@@ -71,26 +71,26 @@ class Way:
         )
 
     def command(self) -> list[str]:
-        """Return what to run on the node; empty: nothing."""
+        """Return the command to run on the node; empty if there is none."""
         return []
 
     def environment(self) -> dict[str, str]:
-        """Return what the command's environment has besides ours."""
+        """Return environment variables that the command gets in addition."""
         return {}
 
     def address(self, port: str) -> str:
-        """Return what clients dial for a port, as IP:PORT."""
+        """Return the address that clients dial for a port, as IP:PORT."""
         return f"{SERVICE_IP}:{PORTS[port].front}"
 
     def as_client(self, command: Sequence[str]) -> list[str]:
-        """Return a command as a client of this way runs it."""
+        """Return a command in the form in which a client of this way runs it."""
         return [*command]
 
     def start(self) -> None:
         """Start the command, and wait until a client is answered.
 
         Raises:
-            SandboxError: Nobody answered in time; the message has its last words.
+            SandboxError: No answer arrived in time; the message contains the last log line.
         """
         if command := self.command():
             with self._log().open("w") as log:
@@ -106,10 +106,10 @@ class Way:
         self.site.shorten_conntrack()
 
     def wait_until_answered(self) -> None:
-        """Wait until a client is answered, behind all who are in the queue.
+        """Wait until a client is answered, after all clients in the queue.
 
         Raises:
-            SandboxError: Nobody answered in time; the message has its last words.
+            SandboxError: No answer arrived in time; the message contains the last log line.
         """
         probe = [self.site.goload, "probe", f"--seconds={READY_S}", "--echo", self.address("echo")]
         if "udp" in self.serves:
@@ -117,7 +117,9 @@ class Way:
         try:
             self.site.client.run(self.as_client(probe), timeout=READY_S + 5)
         except SandboxError as exc:
-            raise SandboxError(f"cannot measure {self.label}: {exc}; {self.last_words()}") from exc
+            raise SandboxError(
+                f"cannot measure {self.label}: {exc}; {self.last_log_line()}"
+            ) from exc
 
     def stop(self) -> None:
         """End the command. Idempotent."""
@@ -132,14 +134,13 @@ class Way:
             process.wait()
 
     def restart(self) -> None:
-        """Kill the command, children included, and start it afresh; without one do nothing.
+        """Kill the command and its children, and start it again; do nothing without a command.
 
-        Killed, because then our rules stay as a peer's do. A packet that came while there are
-        none would leave an entry in the connection tracking table by which later connections
-        from the same port miss the rules.
+        A killed agent leaves its rules, as a peer does. While there are no rules, a packet would
+        create a conntrack entry, and later connections from its port would miss the rules.
         """
         if self._process is not None:
-            # A worker of nginx would outlive its master, and keep the sockets.
+            # A worker of nginx would outlive its master and keep the sockets.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -150,14 +151,14 @@ class Way:
         """Whether the command has exited."""
         return self._process is not None and self._process.poll() is not None
 
-    def last_words(self) -> str:
-        """Return the last line that the command wrote."""
+    def last_log_line(self) -> str:
+        """Return the last line of the command's log."""
         log = self._log()
         lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
         return lines[-1] if lines else "the log is empty"
 
     def pids(self) -> list[int]:
-        """Return its processes; empty if the kernel does all the work."""
+        """Return the way's processes; empty if the kernel does all the work."""
         return family(self._process.pid) if self._process else []
 
     def _log(self) -> Path:
@@ -165,5 +166,5 @@ class Way:
 
 
 def matching(port: Port) -> list[str]:
-    """Return the part of an iptables rule that matches what clients dial for a port."""
+    """Return the part of an iptables rule that matches the address that clients dial for a port."""
     return ["-d", SERVICE_IP, "-p", port.protocol.lower(), "--dport", str(port.front)]

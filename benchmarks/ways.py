@@ -1,16 +1,16 @@
-"""The ways by which a client's bytes reach a pod: what is compared.
+"""Defines the compared ways by which a client's bytes reach a pod.
 
     direct       client ──────────────────────────────────▶ pod a
     dnat         client ─▶ Service address ─▶ iptables DNAT ─▶ pods
     peers        client ─▶ Service address ─▶ iptables REDIRECT ─▶ HAProxy, nginx, … ─▶ pods
-    ours         client ─▶ Service address ─▶ our own steering ─▶ the real agent ─▶ pods
+    ours         client ─▶ Service address ─▶ own steering ─▶ the real agent ─▶ pods
     ours-kernel  client ─▶ Service address ─▶ the agent's translation ─▶ pods
     ours-sockets client ─▶ the agent's hooks of connect() ─▶ pods
     kube-proxy   client ─▶ Service address ─▶ kube-proxy's translation ─▶ pods
 
-Rule 1: we run as on a node, with every feature on that is on by default, and the access
-log off, as it is by default. A stripped build would not count.
-Rule 2: a peer's steering is one plain rule for each port: less than ours has.
+Rule 1: the agent runs as on a node, with its defaults: all default features are enabled, and the
+access log is disabled. A stripped build would not count.
+Rule 2: a peer's steering is one plain rule per port, which is less than the agent has.
 """
 
 from __future__ import annotations
@@ -32,22 +32,20 @@ from .way import TCP_ONLY, Way, matching
 
 
 class Direct(Way):
-    """Without a Service: the network's own speed."""
+    """No Service: the network's own speed."""
 
     key, label = "direct", "direct to one pod"
 
     def address(self, port: str) -> str:
-        """Part of Way."""
         return self.site.endpoints(PORTS[port])[0]
 
 
 class KernelDnat(Way):
-    """What kube-proxy's iptables mode does: every other connection to each pod."""
+    """As in kube-proxy's iptables mode: every other connection is sent to each pod."""
 
     key, label = "dnat", "kernel DNAT (iptables)"
 
     def rules(self) -> Iterator[list[str]]:
-        """Part of Way."""
         every_other = ["-m", "statistic", "--mode", "nth", "--every", "2", "--packet", "0"]
         for port in PORTS.values():
             first, second = self.site.endpoints(port)
@@ -58,19 +56,17 @@ class KernelDnat(Way):
 class KubeProxy(Way):
     """kube-proxy in its nftables mode, with an etcd and a kube-apiserver on its node.
 
-    These end once its rules are in force, so that they take no CPU while others are measured.
-    Its rules stay, and kube-proxy tries to reach the API server from time to time.
+    etcd and kube-apiserver end once the rules are applied, so that they take no CPU time during
+    measurements. The rules stay, and kube-proxy retries to reach the API server from time to time.
     """
 
     key, label = "kube-proxy", "kube-proxy 1.36, nftables"
 
     @classmethod
     def find_programs(cls) -> None:
-        """Part of Way."""
         find_kubernetes()
 
     def start(self) -> None:
-        """Part of Way."""
         binaries, self._program = find_kubernetes()
         node = self.site.node
         with ControlPlane(binaries, prefix=node.prefix, users=kube_proxy.USERS) as control_plane:
@@ -79,16 +75,14 @@ class KubeProxy(Way):
             super().start()
 
     def command(self) -> list[str]:
-        """Part of Way."""
         return kube_proxy.kube_proxy_command(self._program, self.site.node, self._kubeconfig)
 
     def environment(self) -> dict[str, str]:
-        """Part of Way."""
         return kube_proxy.kube_proxy_environment()
 
 
 class Ours(Way):
-    """The agent as on a node: Services out of a file, rules or routes of its own."""
+    """The agent as on a node, with Services from a file, and its own rules or routes."""
 
     key, label = "ours", "**userspace-proxy**, REDIRECT"
     steering = "iptables"
@@ -97,14 +91,12 @@ class Ours(Way):
     descriptors_each = 2
 
     def open(self) -> None:
-        """Part of Way."""
         documents = json.dumps(
             {"apiVersion": "v1", "kind": "List", "items": list(self.site.objects())}
         )
         (self.folder / "bench.yaml").write_text(documents)
 
     def command(self) -> list[str]:
-        """Part of Way."""
         flags = [
             f"--manifests={self.folder / 'bench.yaml'}",
             f"--steering={self.steering}",
@@ -118,7 +110,6 @@ class Ours(Way):
         return [sys.executable, "-m", "userspace_proxy", "run", *flags]
 
     def environment(self) -> dict[str, str]:
-        """Part of Way."""
         return {
             **own_namespace_environment(self.site.node.pid),
             "XTABLES_LOCKFILE": str(self.folder / "xtables.lock"),
@@ -126,14 +117,14 @@ class Ours(Way):
 
 
 class OursLocal(Ours):
-    """The same, with the Service's address bound instead of redirected."""
+    """The agent with the Service's address bound instead of redirected."""
 
     key, label = "ours-local", "**userspace-proxy**, local"
     steering = "local"
 
 
 class OursKernelPath(Ours):
-    """The agent's rules lead straight to the pods."""
+    """The agent with rules that lead straight to the pods."""
 
     key, label = "ours-kernel", "**userspace-proxy**, kernel path"
     steering = "nftables"
@@ -142,9 +133,9 @@ class OursKernelPath(Ours):
 
 
 class OursSockets(OursKernelPath):
-    """The same rules, beneath hooks that translate connect() of the client's processes alone.
+    """The kernel path, with hooks that translate connect() only of the client's processes.
 
-    UDP is left out: it takes the rules, as in the row before.
+    UDP is left out, because it takes the rules, as with ``ours-kernel``.
     """
 
     key, label = "ours-sockets", "**userspace-proxy**, kernel path, sockets"
@@ -157,26 +148,22 @@ class OursSockets(OursKernelPath):
 
     @classmethod
     def find_programs(cls) -> None:
-        """Part of Way."""
         if reason := missing_feature():
             raise ToolMissing(reason)
 
     def command(self) -> list[str]:
-        """Part of Way."""
         return with_own_names([*super().command(), *flags_for(self.group.folder)])
 
     def as_client(self, command: Sequence[str]) -> list[str]:
-        """Part of Way."""
         return [*self.group.prefix, *command]
 
     def stop(self) -> None:
-        """Part of Way."""
         super().stop()
         self.group.close()
 
 
 class OursAsNode(Ours):
-    """The same, with endpoints that see the node's address: what the client's own one costs."""
+    """The agent as above, except that endpoints see the node's address."""
 
     key, label = "ours-node", "**userspace-proxy**, REDIRECT, the node's address"
     preserve = "never"

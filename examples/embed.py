@@ -1,4 +1,4 @@
-"""Serve a Service inside a program: two backends, one of which dies."""
+"""Serves a Service inside a program: one of two backends dies."""
 
 import asyncio
 

@@ -1,7 +1,7 @@
 """Gives this distribution the version of userspace-proxy, which it requires, and a manual page.
 
-The version, the authors, the addresses and the readme's form are declared in the checkout. A source
-distribution has them in its metadata, which hatchling then uses, and contains the page.
+The checkout declares the version, authors, URLs and readme format. A source distribution contains
+them in its metadata, which hatchling then uses, and contains the page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class SameVersion(MetadataHookInterface):
     PLUGIN_NAME = "custom"
 
     def update(self, metadata: dict[str, Any]) -> None:
-        """Part of MetadataHookInterface."""
+        """Fill in the metadata; called by hatchling."""
         root = Path(self.root)
         metadata |= runpy.run_path(str(root.parent / "hatch_build.py"))["of_same_version"](root)
 
@@ -31,12 +31,12 @@ PAGE = "kubectl-userspace-proxy.8"
 
 
 class Manual(BuildHookInterface[Any]):
-    """Writes the manual page of the plugin's own commands for the time of one build."""
+    """Writes the manual page of the plugin's own commands for the duration of a build."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the page; an editable install has none, because it would age."""
+        """Add the page; an editable install has none, because it would become outdated."""
         if version == "editable":
             return
         self._folder = TemporaryDirectory()
@@ -56,7 +56,7 @@ class Manual(BuildHookInterface[Any]):
 
 
 def made_page(root: Path) -> str:
-    """Return the page, which the checkout's own code makes without other packages."""
+    """Return the page, rendered by the checkout's code, which needs no other packages here."""
     sys.path[:0] = [str(root.parent), str(root)]
     from userspace_proxy.cli.man import plugin_page
     from userspace_proxy_kubectl.cli.table import DASHBOARD, FORWARD, NODES, REPORT

@@ -1,7 +1,7 @@
 """Gives this distribution the version of userspace-proxy, and requires that version of it.
 
-The version, the authors, the addresses and the readme's form are declared in the checkout. A source
-distribution has them in its metadata, which hatchling then uses, so this hook does nothing.
+The checkout declares the version, authors, URLs and readme format. A source distribution contains
+them in its metadata, which hatchling then uses, so this hook does nothing.
 """
 
 from __future__ import annotations

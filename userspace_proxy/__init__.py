@@ -6,8 +6,8 @@
         web = await proxy.add_service("web", port=8080, endpoints=["127.0.0.1:8081"])
         reader, writer = await asyncio.open_connection(*web.address)
 
-Names are imported on first use, so that a program that needs only one package doesn't import the
-others. Nothing is logged unless the program configures logging; a record's values are its extra
+Names are imported on first use, so that a program doesn't import packages that it doesn't use.
+Nothing is logged unless the program configures logging; the values of a record are its extra
 fields.
 """
 

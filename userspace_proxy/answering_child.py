@@ -1,6 +1,6 @@
-"""A child process that answers each message with a message; all calls block.
+"""Runs a child process that answers each message with a message; all calls block.
 
-Workers, which run an event loop and also send unprompted, are in ``plane.worker_process``.
+Workers, which run an event loop and also send messages unprompted, are in ``plane.worker_process``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _END_WITHIN_S = 10.0
 
 
 class ChildEnded(UserspaceProxyError):
-    """The child exited or hung before it answered; the text is ``ended with status 1``."""
+    """The child exited or hung before it answered; the text is like ``ended with status 1``."""
 
 
 class AnsweringChild:
-    """A child process that Ctrl-C doesn't reach; takes and raises what ``start_child`` does."""
+    """A child process that Ctrl-C doesn't reach; for arguments and errors, see ``start_child``."""
 
     def __init__(
         self,
@@ -54,14 +54,15 @@ class AnsweringChild:
         An exception in this thread, such as KeyboardInterrupt, closes the link.
 
         Args:
-            message: None only waits for the message that the child sends at startup.
+            message: None: send nothing, and wait for the message that the child sends at startup.
 
         Raises:
             ChildEnded: The child exited or hung without an answer.
         """
         try:
             if message is not None:
-                # A child that has ended may have sent the reason first.
+                # The child may have sent a reason before it ended, so read it even if sending
+                # fails.
                 with contextlib.suppress(ConnectionError):
                     send_frame(self._link, message)
             return receive_frame(self._link)
@@ -72,8 +73,7 @@ class AnsweringChild:
             status = end_child(self._process, _END_WITHIN_S)
             raise ChildEnded(f"ended with status {status}") from exc
         except BaseException:
-            # The exception may be Ctrl-C. The answer may still come: another call must not receive
-            # it.
+            # After Ctrl-C the answer may still arrive, and the next call must not receive it.
             self._link.close()
             raise
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-# The file of the running program, even if an upgrade has removed or replaced it.
+# The running program's file, even if an upgrade has removed or replaced the file.
 RUNNING_INTERPRETER = "/proc/self/exe"
-# The program of a child. It runs isolated, with this process's module path: ``-m`` would search the
-# current directory first, and the child starts with this process's privileges.
+# The program of a child, which uses this process's module path: with ``-m``, a child with this
+# process's privileges would import modules from the current directory first.
 _PROGRAM = """\
 import os, sys
 sys.path[:] = sys.argv[1].split(os.pathsep)
@@ -32,11 +32,11 @@ def start_child(
     """Start a child with a connected Unix stream socket to this process.
 
     Args:
-        entry: ``package.module:function``. The function gets the descriptor of the child's end and
-            the arguments, and returns the exit status.
+        entry: ``package.module:function``. The function receives the descriptor of the child's end
+            and the arguments, and returns the exit status.
         arguments: Further arguments.
         prefix: A command that runs the interpreter, such as ``nsenter``.
-        stderr: The child's standard error; by default that of this process.
+        stderr: The child's standard error; by default this process's.
         has_own_session: Whether signals from the terminal (Ctrl-C) don't reach the child.
 
     Returns:
@@ -63,7 +63,7 @@ def start_child(
                 executable=executable,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                # Standard output belongs to this process: a child's output belongs in the log.
+                # Send its output to the log, because standard output belongs to this process.
                 stdout=2,
                 stderr=stderr,
                 pass_fds=[theirs.fileno()],
@@ -78,10 +78,10 @@ def start_child(
 def running_interpreter() -> tuple[list[str], dict[str, str]]:
     """Return the command and environment to start the running interpreter again.
 
-    It finds only its standard library, regardless of the virtual environment's state.
+    The new interpreter finds only its standard library, even if the virtual environment is broken.
 
     Returns:
-        The first words of its command, and its environment.
+        The first words of the command, and the environment.
     """
     # Without PYTHONHOME the interpreter would search for its library relative to its file or
     # virtual environment, which may be gone.

@@ -1,4 +1,4 @@
-"""The real clocks, even in a test with frozen time.
+"""Provides the real clocks, even in a test with frozen time.
 
 freezegun replaces functions in modules, but not in classes. With frozen time, timers would be set
 in another year, and the thread of a proxy would wait forever.
@@ -18,7 +18,7 @@ def _real(name: str) -> Callable[[], float]:
 
 
 class Clocks:
-    """The clocks of ``time``."""
+    """The clock functions of the ``time`` module."""
 
     monotonic = staticmethod(_real("monotonic"))
     """Monotonic seconds."""

@@ -1,15 +1,15 @@
-"""The exceptions of this package.
+"""Defines the exceptions of this package.
 
     UserspaceProxyError
     ├── ConfigError            a setting is wrong; exit status 2
     ├── InputError             an object or a file is wrong
     ├── SourceError            Services cannot be read at all
     ├── ListenError            a port cannot be opened
-    │   └── ShortageError      and neither can any other port
-    │       └── BoundError     until another port closes
+    │   └── ShortageError      no port at all can be opened
+    │       └── BoundError     no port until another one closes
     ├── SteeringError          the kernel refused a rule or a route
     │   └── SteeringConflict   another program owns that name or address
-    ├── LockHeld               another proxy runs on this node
+    ├── LockHeld               another proxy of the same name runs on this node
     ├── SandboxError           namespaces cannot be created here
     └── PlatformError          this operating system has no epoll; exit status 2
 
@@ -43,7 +43,7 @@ def shortage_hint(number: int | None) -> str:
 
 
 class UserspaceProxyError(Exception):
-    """The root of the tree; its text is free of secrets, even if another exception's text is in it.
+    """The root of the exception tree; secrets are removed from its text, even from quoted errors.
 
     Args:
         message: *cannot <verb> <object with address>: <cause in the other side's words>*.
@@ -81,7 +81,7 @@ class InputError(UserspaceProxyError):
 
 
 class SourceError(UserspaceProxyError):
-    """Services cannot be read: no such file, no such server, not allowed."""
+    """Services cannot be read: the file or server doesn't exist, or access is denied."""
 
 
 class ListenError(UserspaceProxyError):
@@ -101,7 +101,7 @@ class ShortageError(ListenError):
 
 
 class BoundError(ShortageError):
-    """No port can be opened until another one of this proxy closes."""
+    """No port can be opened until this proxy closes another port."""
 
 
 class SteeringError(UserspaceProxyError):
@@ -112,7 +112,7 @@ class SteeringError(UserspaceProxyError):
 
 
 class SteeringConflict(SteeringError):
-    """A table, route or address with this proxy's name belongs to another program."""
+    """A table, route or address that this proxy would create belongs to another program."""
 
 
 class SteeringUnreadable(SteeringError):

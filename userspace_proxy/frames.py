@@ -1,4 +1,4 @@
-"""Frames: messages with passed sockets, between two processes over a Unix socket.
+"""Sends and receives frames: messages with sockets, between two processes over a Unix socket.
 
     frame: length (4 bytes), number of sockets (1 byte), the message
 
@@ -22,7 +22,7 @@ def make_frame(message: bytes, sockets: int = 0) -> bytes:
 
 
 def send_frame(link: socket.socket, message: bytes, *passed: socket.socket) -> None:
-    """Send a message and sockets, which also stay open here."""
+    """Send a message and sockets; the sockets also stay open in this process."""
     frame = make_frame(message, len(passed))
     sent = 0
     if passed:

@@ -1,7 +1,7 @@
 """Decides which ``Host`` headers a listener on loopback accepts.
 
 A web page can make the browser resolve the page's own host name to 127.0.0.1 (DNS rebinding) and
-read this server's answers. Only the ``Host`` header reveals that.
+read this server's answers. Only the ``Host`` header reveals such a request.
 """
 
 from __future__ import annotations

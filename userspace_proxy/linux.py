@@ -1,6 +1,6 @@
-"""Decides whether a proxy can run here, and sets the limit of descriptors.
+"""Decides whether a proxy can run on this system, and raises the descriptor limit.
 
-Proxies need Linux. Commands that only read (``explain``, ``status``, ``top``) and the imports of
+Proxies require Linux. Commands that only read (``explain``, ``status``, ``top``) and imports of
 this package don't, so Linux-only modules are imported where they are used.
 """
 
@@ -14,14 +14,14 @@ import sys
 
 from .errors import PlatformError, SandboxError, UserspaceProxyError
 
-# The highest limit of open files that is used. With a limit of 2^30 (containerd with
+# The highest descriptor limit that a proxy sets. With a limit of 2^30 (containerd with
 # LimitNOFILE=infinity), memory would run out first. With this limit a worker holds 131,072
 # connections in 1.1 GiB: two idle sockets of 3.8 KiB (measured: the slab's growth by 16,000 on
-# loopback, Linux 6.18) and 1 KiB in this process (docs/benchmarks.md). conntrack.min, kube-proxy's
-# least number of tracked connections, is the same.
+# loopback, Linux 6.18) and 1 KiB in this process (docs/benchmarks.md). kube-proxy's default for
+# conntrack.min is 131,072, too.
 DESCRIPTORS_MAX = 262_144
-# The limit on macOS, which rejects limits above kern.maxfilesperproc; that is at least this.
-# Source: its setrlimit(2).
+# The limit on macOS, which rejects limits above kern.maxfilesperproc; its value is at least this.
+# Source: setrlimit(2) of macOS.
 _OPEN_MAX = 10_240
 
 
@@ -47,11 +47,10 @@ def require_own_threads() -> None:
 def replaced_by() -> str:
     """Return the library that has replaced threads, sockets or select; empty if none has.
 
-    The library is recognised by its replacements. A subclass of the system's socket isn't a
-    replacement.
+    A function's module reveals the library. A subclass of the system's socket isn't a replacement.
     """
     made: list[object] = [_thread.start_new_thread, select.select]
-    # Modules that haven't been imported aren't replaced.
+    # A module that hasn't been imported can't have been replaced.
     used = getattr(sys.modules.get("socket"), "socket", _socket.socket)
     if not isinstance(used, type) or not issubclass(used, _socket.socket):
         made.append(used)
@@ -77,7 +76,7 @@ def files_replaced_by() -> str:
 
 
 def _library_of(*made: object) -> str:
-    """Return the library that made one of these objects; empty if Python made all."""
+    """Return the library that defines one of these objects; empty if Python defines all of them."""
     places = (str(getattr(one, "__module__", "")).partition(".")[0] for one in made)
     return next((place for place in places if place not in sys.stdlib_module_names), "")
 
@@ -100,9 +99,9 @@ def bounded(limit: int) -> int:
 def raise_descriptor_limit() -> None:
     """Raise the soft limit of this process and its children to the hard limit, bounded.
 
-    Call it before anything reads the limit, and never in a process that only embeds a proxy.
+    Call this before other code reads the limit, and never in a process that embeds a proxy.
     """
-    # Windows has neither the limit nor the module.
+    # Windows has neither this limit nor the module "resource".
     with contextlib.suppress(ImportError):
         import resource
 

@@ -1,9 +1,9 @@
-"""Logs texts that refer to their records' fields, so that each message is complete by itself.
+"""Logs messages that quote their records' fields, so that each message is complete by itself.
 
     _log.warning("%(service)s: endpoint ejected: %(cause)s", extra={"service": …, "cause": …})
 
-Rule 1: a text is fixed, and values are fields: JSON contains both. A message that names the object
-and the cause is clear even where only messages are shown, as in pytest.
+Rule 1: texts are fixed, and values are fields; JSON logs contain both. A message that names the
+object and the cause is clear even where only messages are shown, as in pytest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class FieldLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose texts may refer to fields in ``extra``: ``%(service)s``."""
+    """A logger whose texts may quote the fields in ``extra``: ``%(service)s``."""
 
     def __init__(self, name: str) -> None:
         super().__init__(logging.getLogger(name))
@@ -22,13 +22,13 @@ class FieldLogger(logging.LoggerAdapter[logging.Logger]):
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
-        """Return the arguments unchanged: there are no fields to add."""
+        """Return the arguments unchanged, because this logger adds no fields."""
         return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         fields = kwargs.get("extra")
         if fields and not args:
             args = (fields,)
-        # The record must show the caller's location, not this module.
+        # Add a level, so that the record shows the caller's location instead of this module.
         kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
         super().log(level, msg, *args, **kwargs)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 EVERY_S = 60.0
-"""Seconds between two lines: often enough for a reader, and still a small file after a day."""
+"""Seconds between two lines: frequent enough for a reader, yet a small log file after a day."""
 SERVICE_LINES = 20
 """The number of lines per minute about Services, thousands of which may change in a round."""
 
 
 class LogLimit:
-    """Allows this number of lines per minute about one condition; never delays the first ones."""
+    """A limit of lines per minute about one condition; the first lines are never delayed."""
 
     __slots__ = "_began_at", "_lines", "left"
 
@@ -17,7 +17,7 @@ class LogLimit:
         self._lines = lines
         self._began_at: float | None = None
         self.left = lines
-        """Lines that may still be written in this minute."""
+        """The number of lines that may still be written in this minute."""
 
     def take(self, now: float) -> bool:
         """Return whether a line may be written; the minute begins with its first line.
@@ -33,5 +33,5 @@ class LogLimit:
         return True
 
     def forget(self) -> None:
-        """Allow the next line: the condition has ended, so its next beginning is news."""
+        """Allow the next line, because the condition has ended."""
         self._began_at = None

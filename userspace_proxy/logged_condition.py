@@ -1,7 +1,7 @@
-"""Logs a condition once when it begins and once when it ends, and stores it in between.
+"""Logs when a condition begins and when it ends, once each, and stores it in between.
 
     set("disk full")      logs the beginning
-    set("disk full")      nothing
+    set("disk full")      logs nothing: the same cause
     set("read-only")      logs the beginning: another cause
     clear()               logs the end
 
@@ -64,7 +64,7 @@ class LoggedCondition(Generic[_T]):
         self._note(tuple(filter(None, causes)), ending)
 
     def clear(self, **ending: object) -> None:
-        """Record that the condition is over; log that, unless it was over already."""
+        """Record that the condition is over, and log its end unless it was over already."""
         self._note((), ending)
 
     def _note(self, now: tuple[_T, ...], ending: Mapping[str, object]) -> None:

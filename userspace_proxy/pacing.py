@@ -1,4 +1,4 @@
-"""Paces repeated work: by a share of the time that it takes, or by backoff after failures.
+"""Paces repeated work: by a maximum share of the time, or by backoff after failures.
 
 The caller passes the time, in monotonic seconds, and the random jitter.
 """
@@ -21,7 +21,7 @@ class Pacing:
     """The time from which the work may run again."""
 
     def wait_s(self, took_s: float) -> float:
-        """Return the wait before the next run, given the seconds that the last one took."""
+        """Return the wait before the next run, given the duration of the last run in seconds."""
         return max(self.every_s, min(took_s / self.share, self.longest_s))
 
     def note(self, began: float, ended: float) -> None:

@@ -1,12 +1,12 @@
 """Removes secrets from texts: obvious ones from all output, and suspected ones from reports.
 
-    exception, log, terminal, page, JSON, Event ──without_secrets──▶ without certain secrets
+    exception, log, terminal, page, JSON, Event ──without_secrets──▶ without obvious secrets
     report ──────────────────────────────────────Secrets.remove────▶ without likely secrets
 
 Rule 1: this is the second line of defence: sources that may contain secrets aren't read at all.
 Rule 2: the cost is linear in the text's length, regardless of its content.
-Rule 3: from a report, too much is removed rather than too little. In other output, names stay: a
-Service may be called ``token``. Quotes also stay, so that JSON remains valid.
+Rule 3: if in doubt, text is removed from a report, but stays in other output: a Service may be
+called ``token``. Quotes stay, so that JSON remains valid.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import re
 REMOVED = "[removed]"
 
 _SECRET_BYTES_MIN = 6
-"""The minimum length of the user's own secrets; shorter ones occur in ordinary words."""
+"""The minimum length of known secrets; shorter strings occur in ordinary words."""
 _WORD_MIN = 32
 """The length from which a word of upper case, lower case and digits counts as a secret; a UUID has
 36 characters, but no upper case."""
-# Passwords like these aren't searched for in output, because names like them would be removed, too.
+# Passwords of these forms stay in output, because equal names would be removed with them.
 _LIKE_A_NAME = re.compile(r"[a-z-]{,19}|.{,7}", re.DOTALL)
-# The beginning of a word in a name: it matches DB_PASS and dbPass, but neither bypass nor BYPASS.
+# The beginning of a word in a name: "pass" matches in DB_PASS and dbPass, not in bypass or BYPASS.
 _BEGINS = r"(?:(?<![A-Za-z])|(?-i:(?<=[a-z])(?=[A-Z])))"
 _NAMES = (
     rf"passw(?:or)?d|passphrase|passcode|{_BEGINS}(?:admin|db|key|root|store|user)?pass(?![a-z])"
     r"|token|(?:access|account|api|encryption|master|private|secret|shared|signing|storage)[_-]?key"
 )
-# Names of secrets that are ordinary words, too: they must end there, and an unquoted value after a
-# colon must contain a digit.
+# Names of secrets that are also ordinary words: a name must end with the word, and an unquoted
+# value after a colon must contain a digit.
 _ALONE = (
     rf"{_BEGINS}(?:auth|bearer|cookies?|cred(?:ential)?s?|jwt|pw|(?:j|php)?sess(?:ion)?(?:[_-]?id)?"
     r"|sig)"
@@ -37,27 +37,27 @@ _ALONE = (
 )
 _KEY = rf"(?:{_NAMES}|client[_-]?secret|secret[_-]?key|client-?key-?data)[\"'\\]{{0,2}}"
 _FORMS = {
-    # This also matches base64, as in kubeconfigs.
+    # Also match private keys in base64, as in kubeconfigs.
     "private key": r"()-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s\\:,-]*",
     "ls0tls1crudj": r"()\bLS0tLS1CRUdJ[A-Za-z0-9+/=]*",
     "authorization cookie -token x-api-key": (
         r"(?i)((?<![\w/.-])(?:proxy-|set-)?(?:authorization|cookie|x-[a-z]{1,20}-token|x-api-key)"
         r"[\"'\\]{0,2}\s{0,3}[:=]\s{0,3}[\"'\\]{0,2})[^\r\n\"'\\<>]+"
     ),
-    # This doesn't match "basic authentication".
+    # Don't match "basic authentication".
     "bearer basic negotiate": (
         r"\b((?i:bearer|basic|negotiate)\s{1,3})(?=[a-z._~+/-]{0,200}[A-Z0-9=])[\w.~+/=-]{6,}"
     ),
-    # Neither "shop/token: refused" nor "cannot read token: Permission denied" has a digit.
+    # An unquoted value must contain a digit, unlike in "shop/token: refused".
     "pass token key= key: key\" key' key-data keydata secret": (
         rf"(?i)((?:{_KEY}=|(?<![\w/.-]){_KEY}:\s{{0,3}}(?=[\"'\\]|(?-i:[A-Za-z._-]{{0,200}}\d))"
         r"|--(?:token|password|client-key|client-secret)\s{1,3})[\"'\\]{0,2})[^\s,;&)\"'\\<>]+"
     ),
-    # JWT; tokens of Amazon's and Google's clusters.
+    # JWT, and tokens of Amazon's and Google's clusters.
     "eyj k8s-aws-v1. ya29.": r"()\b(?:eyJ[\w-]{4,200}|k8s-aws-v1|ya29)\.[\w.-]+",
 }
-"""Patterns of certain secrets, which follow the first group. Each text that matches contains one of
-the lower-case words in the key: searching every page for every pattern would take too long."""
+"""Patterns of obvious secrets; the first group stays. A pattern is searched for only in texts that
+contain one of the words in its key, because searching every page for every pattern is slow."""
 _CERTAIN = [(words.split(), re.compile(form)) for words, form in _FORMS.items()]
 _NAMED = re.compile(
     rf"((?:(?:{_NAMES}|pwd|secret|signature|client-(?:key|certificate)-data)[\w.-]{{0,40}}|{_ALONE})"
@@ -82,19 +82,19 @@ _KNOWN_FORM = re.compile(
 
 
 class Secrets:
-    """Removes secrets, including the user's own, such as the newest tokens for the API server."""
+    """Removes secrets, including known ones such as the newest tokens for the API server."""
 
     def __init__(self, *known: str) -> None:
         self._known = known
 
     def learn(self, *known: str) -> None:
         new = {one for one in known if len(one) >= _SECRET_BYTES_MIN}.difference(self._known)
-        # Tokens are renewed about every hour. Another thread may be writing the log at the same
-        # time.
+        # Keep only 16 secrets, as tokens are renewed about every hour. Assign a new tuple, because
+        # another thread may be iterating over the old one.
         self._known = (*sorted(new, key=len, reverse=True), *self._known)[:16]
 
     def remove_certain(self, text: str) -> str:
-        """Return a string for output, without certain secrets."""
+        """Return a string for output, without obvious secrets."""
         for secret in self._known:
             if secret in text and not _LIKE_A_NAME.fullmatch(secret):
                 text = text.replace(secret, REMOVED)
@@ -105,11 +105,11 @@ class Secrets:
         return _URL.sub(_without_user, text)
 
     def remove_value(self, name: str, text: str) -> str:
-        """Return a field's text; its name, chosen by others, may mark all of it as secret."""
+        """Return a field's text without likely secrets; its name may mark all of it as a secret."""
         return REMOVED if text and _SECRET_NAME.search(name) else self.remove(text)
 
     def remove(self, text: str) -> str:
-        """Return a string without any likely secret."""
+        """Return a string without obvious and likely secrets."""
         for secret in self._known:
             text = text.replace(secret, REMOVED)
         return _WORD.sub(_word, _NAMED.sub(rf"\1{REMOVED}", self.remove_certain(text)))
@@ -121,8 +121,8 @@ without_secrets = OWN.remove_certain
 
 
 def without_users(body: bytes) -> bytes:
-    """Remove users and passwords from URLs in JSON; a search for all secrets is slower."""
-    # Cost: otherwise two copies of a 30 MB answer would stay in the process's memory.
+    """Remove users and passwords from URLs in JSON, faster than a search for all secrets."""
+    # Cost: without this check, two copies of a 30 MB answer would stay in the process's memory.
     if not _URL_WITH_USER.search(body):
         return body
     return _URL.sub(_without_user, body.decode("latin-1")).encode("latin-1")

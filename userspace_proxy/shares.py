@@ -2,15 +2,15 @@
 
     amount of each holder ──▶ smallest first, up to the room of its namespace ──▶ granted
                                   └── beyond it: left out
-    all namespaces want more than there is ──▶ each has the room of an equal share; the rest of a
-    share is for namespaces that want more
+    all namespaces exceed the bound ──▶ each gets an equal share; the unused rest of a share
+    is divided among namespaces that want more
 
 Rule 1: while there is room, a namespace may use its whole bound.
-Rule 2: no namespace loses to another with more than an equal share, and no holder loses to a larger
-one in its namespace.
+Rule 2: no namespace is cut in favour of one with more than an equal share, and no holder in favour
+of a larger one in its namespace.
 Rule 3: the result depends only on the amounts, so it is the same on all nodes.
-Rule 4: the cost of a change is proportional to its holders; beyond a bound, to the holders of the
-namespaces above it.
+Rule 4: the cost of a change is proportional to the changed holders; if a bound is exceeded, to all
+holders of the namespaces above it.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ D = TypeVar("D", bound=MutableMapping[Any, Any])
 
 
 class Namespaced(Hashable, Protocol):
-    """A holder of an amount, such as a Service; holders are ordered."""
+    """A holder of an amount, such as a Service; holders can be compared."""
 
     @property
     def namespace(self) -> str:
-        """The namespace whose share it uses."""
+        """The namespace whose share the holder uses."""
 
 
 H = TypeVar("H", bound=Namespaced)
 
 
 def add_to(amounts: dict[G, dict[K, int]], group: G, holder: K, more: int) -> None:
-    """Add to the amount of a holder in a group; holders with an amount of 0 aren't kept."""
+    """Add to the amount of a holder in a group; remove the holder if the amount becomes 0."""
     own = amounts.setdefault(group, {})
     own[holder] = own.get(holder, 0) + more
     if not own[holder]:
@@ -47,7 +47,7 @@ def add_to(amounts: dict[G, dict[K, int]], group: G, holder: K, more: int) -> No
 
 
 def remove_from(groups: MutableMapping[G, D], group: G, holder: object) -> None:
-    """Remove a holder from its group, and the group with its last holder."""
+    """Remove a holder from its group, and the group if it is then empty."""
     own = groups[group]
     del own[holder]
     if not own:
@@ -86,7 +86,7 @@ class BySize(Generic[K]):
         """The amounts by holder; all are above 0."""
         self.total = 0
         self.most = 0
-        """The largest amount; it falls by one at a time."""
+        """The largest amount; 0 without holders."""
         self._holders: dict[int, dict[K, None]] = {}
 
     @property
@@ -117,7 +117,7 @@ class Shares(Generic[H]):
     Args:
         of_namespace: The bound for all holders of a namespace together.
         of_node: The bound for all holders together.
-        are_divisible: Whether a holder may get part of the amount that it wants.
+        are_divisible: Whether a holder may be granted part of its amount.
     """
 
     def __init__(
@@ -134,23 +134,23 @@ class Shares(Generic[H]):
         self._demand = 0.0
         """The total demand, with each namespace's demand capped at its bound."""
         self._left_out: dict[str, dict[H, int]] = {}
-        """The amounts that left-out holders get, by namespace."""
+        """The amounts granted to left-out holders, by namespace."""
 
     def granted(self, holder: H) -> int:
-        """Return the amount for a holder: all that it wants, nothing, or the rest of the room."""
+        """Return the granted part of a holder's amount: all, nothing, or the rest of the room."""
         namespace = holder.namespace
         left_out = self._left_out.get(namespace, {})
         return left_out.get(holder, self._wanted.of(namespace, holder))
 
     def is_left_out(self, holder: H) -> bool:
-        """Return whether a holder gets less than it wants."""
+        """Return whether a holder is granted less than its amount."""
         return holder in self._left_out.get(holder.namespace, ())
 
     def change(self, amounts: Mapping[H, int]) -> set[H]:
-        """Update the amounts that some holders want; 0 removes a holder.
+        """Update the amounts of some holders; 0 removes a holder.
 
         Returns:
-            The holders that are newly left out, or no longer are, or get another amount.
+            The holders that are newly left out, no longer left out, or granted another amount.
         """
         was_scarce = self._demand > self._of_node
         affected: set[str] = set()
@@ -183,7 +183,7 @@ class Shares(Generic[H]):
         if self._wanted.of_group[namespace] <= room:
             return self._wanted.of_group[namespace]
         rows = sorted((amount, one) for one, amount in self._wanted.holders[namespace].items())
-        # Stored in order, so that the next sort costs one comparison per holder.
+        # Store the holders in order, so that the next sort costs one comparison per holder.
         self._wanted.holders[namespace] = {holder: amount for amount, holder in rows}
         sums = list(accumulate((amount for amount, _ in rows), initial=0))
         fitting = bisect_right(sums, room) - 1

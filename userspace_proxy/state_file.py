@@ -1,7 +1,7 @@
-"""State files for a proxy's next process: validated when read, and replaced atomically.
+"""Stores a proxy's state for its next process, in files that are replaced atomically.
 
     write   FILE.new ─▶ fsync ─▶ rename to FILE      a crash leaves the old file or the new one
-    read    must be regular, this user's own, of bounded size, young enough
+    read    must be a regular file of this user, of bounded size; callers check the age
 
 A file's modification time is the last moment at which its content was known to be current.
 
@@ -105,7 +105,7 @@ class StateFile:
         """Replace the content.
 
         Args:
-            current_at: Unix time at which it was last known to be current.
+            current_at: Unix time at which the content was last known to be current.
 
         Raises:
             StateFileError: The file can't be written; the old content remains.
@@ -120,7 +120,7 @@ class StateFile:
                 self._replace(folder, data, current_at)
 
     def confirm(self, current_at: float) -> None:
-        """Record that the content is still current, by writing only the time.
+        """Record that the content is still current, by setting only the file's modification time.
 
         Raises:
             StateFileError: The time can't be written.
@@ -153,7 +153,7 @@ class StateFile:
 
     def _replace(self, folder: int, data: bytes, current_at: float) -> None:
         name, new = self.path.name, f"{self.path.name}.new"
-        # A crash may have left the temporary file.
+        # Remove the temporary file that a crash may have left behind.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new, dir_fd=folder)
         try:

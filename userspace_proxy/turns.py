@@ -1,10 +1,10 @@
-"""Fair turns for waiting items: the party whose last turn was longest ago is next.
+"""Orders waiting items fairly: the party whose last turn was longest ago is next.
 
     waiting items, by party ──order──▶ the first of each party, then the second of each, …
 
-So a party's first item waits for at most one item of each other party, however many wait. After a
-long turn a party must wait as long as the turn took, then twice as long after each further long
-turn soon afterwards.
+A party's first item waits for at most one item of each other party, however many are waiting. After
+a long turn a party must wait as long as the turn took; the wait doubles with each long turn that
+follows soon.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 PARTIES_MAX = 10_000
-"""The number of parties whose last turn is remembered; others count as new, and are first."""
+"""The number of parties whose last turn is remembered; other parties count as new and are first."""
 # The maximum wait as a multiple of the turn, which leaves a party a ninth of a core.
 _MOST_TIMES = 8
 
@@ -30,10 +30,10 @@ class Turns(Generic[K]):
         """The sequence number of each party's last turn, in ascending order."""
         self._number = 0
         self._paces: dict[K, tuple[float, float]] = {}
-        """When a party's wait after a long turn ends, and its length in seconds."""
+        """By party: when its wait after a long turn ends, and the wait's length in seconds."""
 
     def order(self, waiting: Iterable[T], party_of: Callable[[T], K]) -> Iterator[T]:
-        """Yield items round-robin over parties, each party's in order; each yield uses a turn."""
+        """Yield items round-robin over parties, in order within a party; each yield uses a turn."""
         own = defaultdict[K, deque[T]](deque)
         for one in waiting:
             own[party_of(one)].append(one)
@@ -61,6 +61,6 @@ class Turns(Generic[K]):
         self._paces[party] = now + seconds + wait_s, wait_s
 
     def forget(self, now: float) -> None:
-        """Forget parties that have had no long turn for as long as they last had to wait."""
+        """Forget parties whose wait ended longer ago than it lasted."""
         paces = self._paces.items()
         self._paces = {one: (due, wait_s) for one, (due, wait_s) in paces if now < due + wait_s}

@@ -1,12 +1,12 @@
-"""The version of this package, and the commit from which it was built."""
+"""Defines this package's version, and finds the commit from which it was built."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
 
-# The only declaration of the version. Between releases it is the next one; the commit identifies
-# builds.
+# The only declaration of the version. Between releases this is the next version, and the commit
+# identifies a build.
 __version__ = "0.1.0"
 
 _SHOWN = 12

@@ -6,14 +6,14 @@ import (
 	"syscall"
 )
 
-// received is what bulk reports.
+// received is the report of bulk.
 type received struct {
 	Bytes   int64   `json:"bytes"`
 	Seconds float64 `json:"seconds"`
-	Least   int64   `json:"least"` // of the stream that got the least
+	Least   int64   `json:"least"` // of the stream that received the fewest
 }
 
-// bulk has the kernel throw away what comes (MSG_TRUNC), so that this end costs next to nothing.
+// bulk has the kernel discard received bytes (MSG_TRUNC), so that this end costs almost nothing.
 func bulk(flags *flag.FlagSet) func() (any, error) {
 	to := toFlag(flags)
 	streams := flags.Int("streams", 1, "connections")

@@ -7,7 +7,7 @@ import (
 
 const discardBytes = 4 << 20
 
-// discard takes bytes out of a TCP socket without copying them; see MSG_TRUNC in tcp(7).
+// discard removes bytes from a TCP socket without copying them; see MSG_TRUNC in tcp(7).
 func discard(fd int, scrap *[1]byte) (int, error) {
 	count, _, errno := syscall.Syscall6(syscall.SYS_RECVFROM, uintptr(fd),
 		uintptr(unsafe.Pointer(scrap)), discardBytes, syscall.MSG_TRUNC|syscall.MSG_DONTWAIT, 0, 0)

@@ -10,17 +10,17 @@ import (
 // exchange is one connection: dialled, greeted, asked, answered, closed.
 type exchange struct {
 	started int64
-	missing int // bytes: of the banner, then of the answer, then the end of the stream
+	missing int // bytes until the end of the banner, then of the answer, then of the stream
 	asked   bool
 	left    bool
 }
 
-// habits are how exchanges differ.
+// habits are the options of exchanges.
 type habits struct {
-	writes int  // the message is sent in so many
-	nagle  bool // without TCP_NODELAY
-	banner int  // bytes that the server sends first
-	leave  bool // one more byte follows the answer, and the server closes
+	writes int  // the number of writes for the message
+	nagle  bool // whether TCP_NODELAY is off
+	banner int  // the number of bytes that the server sends first
+	leave  bool // whether one more byte follows the answer, after which the server closes
 }
 
 type echoClient struct {
@@ -122,7 +122,7 @@ func (c *echoClient) handle(fd int, events uint32) {
 	}
 }
 
-// ask sends the message; false: that was the end.
+// ask sends the message; it returns false if the connection has ended.
 func (c *echoClient) ask(fd int, e *exchange) bool {
 	if err := writeInParts(fd, c.payload, c.habits.writes); err != nil {
 		c.fail(fd, e, "write", err)
@@ -132,7 +132,7 @@ func (c *echoClient) ask(fd int, e *exchange) bool {
 	return true
 }
 
-// goOn does what follows the banner or the answer; false: that was the end.
+// goOn continues after the banner or the answer; it returns false if the connection has ended.
 func (c *echoClient) goOn(fd int, e *exchange) bool {
 	if !e.asked {
 		return c.ask(fd, e)
@@ -153,7 +153,7 @@ func (c *echoClient) finish(fd int, e *exchange) {
 	c.spare = append(c.spare, e)
 }
 
-// fail says on stderr how the first one failed, and counts the rest.
+// fail counts a failure; the first one is printed to stderr.
 func (c *echoClient) fail(fd int, e *exchange, where string, err error) {
 	if c.failed == 0 {
 		fmt.Fprintf(os.Stderr, "goload: %s after %.1f ms: %v\n", where, float64(now()-e.started)/1e6, err)

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// Dials at a time: well below any accept queue.
+	// The number of concurrent dials: well below any accept queue.
 	dialling = 128
-	// After so many nanoseconds without any progress it goes on with what it has.
+	// Nanoseconds without progress after which the opened connections have to suffice.
 	stuckAfter = 5e9
 )
 
@@ -20,18 +20,18 @@ type held struct {
 	Failed int `json:"failed"`
 }
 
-// holder has connections that have been used once.
+// holder holds connections that have been used once.
 type holder struct {
 	to     *address
 	poller *poller
-	first  []byte // what each connection is used with
-	answer int    // the bytes of the answer to it
+	first  []byte // the first message on each connection
+	answer int    // the number of bytes of its answer
 	open   []int
 	buffer [4096]byte
 }
 
-// hold opens connections, uses each once, and reports. For each line on stdin it then sends
-// messages there and back, a few at a time, over all connections in turn, and reports.
+// hold opens connections, uses each once, and reports. Then, for each line on stdin, it exchanges
+// messages, a few at a time, over all connections in turn, and reports.
 func hold(flags *flag.FlagSet) func() (any, error) {
 	to := toFlag(flags)
 	connections := flags.Int("connections", 1000, "how many")
@@ -53,7 +53,7 @@ func hold(flags *flag.FlagSet) func() (any, error) {
 	}
 }
 
-// fill returns how many connections are there in the end.
+// fill opens the connections; it returns the number of open ones.
 func (h *holder) fill(wanted int) int {
 	dialled, asked := 0, map[int]bool{}
 	progress := now()
@@ -87,7 +87,7 @@ func (h *holder) fill(wanted int) int {
 	return len(h.open)
 }
 
-// talk keeps so many messages under way; each connection waits until all others had their turn.
+// talk keeps this many messages in flight; a connection is used again after all others.
 func (h *holder) talk(parallel int, seconds float64) timings {
 	var payload [64]byte
 	sent := map[int]int64{}

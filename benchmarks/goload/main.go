@@ -2,15 +2,15 @@
 //
 //	goload serve  --http 8080 --echo 7000 --udp 5353 …                  backends; "ready", then until killed
 //	goload echo   --to IP:PORT --parallel 32 --seconds 2               connect, 64 bytes there and back, close
-//	goload bulk   --to IP:PORT --streams 8 --seconds 2                 receive as fast as it comes
+//	goload bulk   --to IP:PORT --streams 8 --seconds 2                 receive at the highest rate
 //	goload udp    --to IP:PORT --sockets 16 --seconds 2                one datagram in flight per socket
 //	goload hold   --to IP:PORT --connections 8000                      open and hold; talks for each line on stdin
 //	goload open   --to IP:PORT --rate 5000 --connections 64            keep-alive requests at fixed times
 //	goload request --to IP:PORT --writes 2 --server-writes 2 --nagle   as echo, with a server of whole requests
 //	goload probe  --echo IP:PORT --udp IP:PORT --seconds 20            wait until both answer
 //
-// Each report is a line of JSON. One thread, one epoll, no goroutine on the path: it has to be
-// much cheaper than any proxy between its two ends.
+// Each report is a line of JSON. There is one thread with one epoll, and no goroutine on the path, as
+// goload must be much cheaper than any proxy between its two ends.
 package main
 
 import (
@@ -47,7 +47,7 @@ func main() {
 	_ = json.NewEncoder(os.Stdout).Encode(result)
 }
 
-// address is a flag's value: IP:PORT.
+// address is the value of a flag: IP:PORT.
 type address struct{ syscall.SockaddrInet4 }
 
 func (a *address) String() string { return "" }
@@ -67,7 +67,7 @@ func toFlag(flags *flag.FlagSet) *address {
 	return to
 }
 
-// timings is what every timed exchange reports.
+// timings is the report of every timed exchange.
 type timings struct {
 	Count   int     `json:"count"`
 	Seconds float64 `json:"seconds"`
@@ -78,7 +78,7 @@ type timings struct {
 	MaxUs   float64 `json:"max_us"`
 }
 
-// summarize sorts the nanoseconds that each exchange took.
+// summarize sorts the durations of exchanges, in nanoseconds.
 func summarize(took []int64, elapsed int64, failed int) timings {
 	slices.Sort(took)
 	at := func(share float64) float64 {

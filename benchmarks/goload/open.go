@@ -7,20 +7,20 @@ import (
 )
 
 const (
-	// For answers after the last request was due, in nanoseconds.
+	// Nanoseconds to wait for answers after the last request was due.
 	graceful = 2e9
 	longest  = 10e6
 )
 
 var keepAliveRequest = []byte("GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
 
-// scheduled is what open reports; Count has all requests, those with errors too.
+// scheduled is the report of open; Count includes requests with errors.
 type scheduled struct {
 	timings
 	Late int `json:"late"`
 }
 
-// open sends requests at a fixed rate, whatever becomes of those before.
+// open sends requests at a fixed rate, regardless of earlier requests.
 func open(flags *flag.FlagSet) func() (any, error) {
 	to := toFlag(flags)
 	connections := flags.Int("connections", 64, "at most as many requests are under way")
@@ -45,7 +45,7 @@ func open(flags *flag.FlagSet) func() (any, error) {
 	}
 }
 
-// keep sends what is due and reads answers until all are there, or until the deadline.
+// keep sends due requests and reads answers until all have arrived, or until the deadline.
 func (h *holder) keep(s *schedule, start, deadline int64) {
 	places := make(map[int]int, len(h.open))
 	for place, fd := range h.open {

@@ -9,7 +9,7 @@ import (
 const (
 	in  = syscall.EPOLLIN
 	out = syscall.EPOLLOUT
-	// The package has it as a negative number.
+	// The package defines it as a negative number.
 	edge = 1 << 31
 )
 
@@ -36,8 +36,8 @@ func (p *poller) modify(fd int, events uint32) {
 
 func (p *poller) remove(fd int) { _ = syscall.EpollCtl(p.fd, syscall.EPOLL_CTL_DEL, fd, nil) }
 
-// wait blocks the thread behind the back of Go's scheduler, which would otherwise wake another
-// one every 20 µs to see what became of it.
+// wait blocks the thread without informing Go's scheduler, which would otherwise wake another
+// thread every 20 µs to check on it.
 func (p *poller) wait(milliseconds int) []syscall.EpollEvent {
 	count, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd),
 		uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), uintptr(milliseconds), 0, 0)
@@ -47,7 +47,7 @@ func (p *poller) wait(milliseconds int) []syscall.EpollEvent {
 	return p.events[:count]
 }
 
-// waitFor is wait with nanoseconds. Source of the number: epoll_pwait2 of asm-generic/unistd.h.
+// waitFor is wait with nanoseconds. Source: the number of epoll_pwait2 in asm-generic/unistd.h.
 func (p *poller) waitFor(nanoseconds int64) []syscall.EpollEvent {
 	const epollPwait2 = 441
 	timeout := syscall.NsecToTimespec(nanoseconds)
@@ -59,14 +59,14 @@ func (p *poller) waitFor(nanoseconds int64) []syscall.EpollEvent {
 	return p.events[:count]
 }
 
-// wakePrecisely has this thread wake when its time has come, and not up to 50 µs later, which the
-// kernel otherwise allows itself.
+// wakePrecisely disables the thread's timer slack, by which the kernel may delay a wake-up by
+// 50 µs.
 func wakePrecisely() {
 	const setTimerSlack = 29
 	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, setTimerSlack, 1, 0)
 }
 
-// dial begins a connection; the socket is writable when it is there.
+// dial begins a connection; the socket becomes writable once it is established.
 func dial(to *address) (int, error) {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -82,5 +82,5 @@ func dial(to *address) (int, error) {
 
 var began = time.Now()
 
-// now is in nanoseconds.
+// now returns nanoseconds.
 func now() int64 { return int64(time.Since(began)) }

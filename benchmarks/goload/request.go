@@ -5,16 +5,16 @@ import (
 	"syscall"
 )
 
-// Requests, answers and banners have this many bytes.
+// The number of bytes of requests, answers and banners.
 const messageBytes = 64
 
-// Bytes of a request that say how it is to be answered.
+// The bytes of a request that determine how the server answers.
 const (
-	answerWrites = iota // in so many writes
-	answerNagle         // 1: without TCP_NODELAY
+	answerWrites = iota // the number of writes
+	answerNagle         // 1: TCP_NODELAY is off
 )
 
-// request asks a server of that name, on a new connection each time.
+// request sends requests to the server of request.go, each on a new connection.
 func request(flags *flag.FlagSet) func() (any, error) {
 	to := toFlag(flags)
 	parallel := flags.Int("parallel", 4, "connections at a time")
@@ -38,7 +38,7 @@ func request(flags *flag.FlagSet) func() (any, error) {
 	}
 }
 
-// request answers once a request is whole, and closes at the first byte after it: if the client
+// request answers once a request is complete, and closes at the first byte after it: if the client
 // closed first, the node's source port would stay in TIME_WAIT.
 func (s *server) request(fd int, _ uint32) {
 	message := s.read(fd)
@@ -60,13 +60,13 @@ func (s *server) request(fd int, _ uint32) {
 	}
 }
 
-// delaySmallWrites has the kernel hold back a small segment until those before are acknowledged:
-// its default, which dial and listen switch off.
+// delaySmallWrites has the kernel hold back a small segment until earlier ones are acknowledged,
+// which is the default that dial and listen disable.
 func delaySmallWrites(fd int) {
 	_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 0)
 }
 
-// writeInParts writes a message in so many pieces of equal length.
+// writeInParts writes a message in this many pieces of equal length.
 func writeInParts(fd int, message []byte, parts int) error {
 	size := len(message) / parts
 	for part := range parts {

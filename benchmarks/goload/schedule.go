@@ -1,29 +1,29 @@
 package main
 
-// A request that was sent this many nanoseconds later than it could have been is late: the thread
-// of this program was busy, or waited for a core.
+// A request is late if it was sent this many nanoseconds after it could have been sent, because the
+// thread of this program was busy, or waited for a core.
 const lateAfter = 100e3
 
-// schedule is what is sent when, and what each request took. It opens no socket and reads no
-// clock: times are nanoseconds since its beginning.
+// schedule decides when each request is sent, and records its latency. It opens no socket and reads
+// no clock: times are nanoseconds since its start.
 //
-// A request is due at a time that depends on nothing but the rate, and what it took counts from
-// then on, also while it waits for a connection: a slow answer doesn't keep others from being
-// measured (coordinated omission). If no connection is idle, requests wait for one in their order.
-// Only this program's own delay doesn't count: from when a request could be sent until it is sent.
+// A request is due at a time that depends only on the rate, and its latency counts from that time,
+// even while it waits for a connection: a slow answer doesn't prevent other requests from being
+// measured (coordinated omission). If no connection is idle, requests wait for one in order. Only
+// this program's own delay, from when a request could be sent until it is sent, doesn't count.
 type schedule struct {
 	interval float64 // between two requests
 	total    int
-	next     int           // the request that is sent next
-	idle     []int         // connections without a request; the longest idle comes first
+	next     int           // the number of the next request
+	idle     []int         // connections without a request, the longest idle first
 	since    []int64       // when each connection became idle
-	asked    map[int]int64 // from when on the request under way counts
+	asked    map[int]int64 // the time from which on the request in flight counts
 	took     []int64
 	late     int
 	failed   int
 }
 
-// newSchedule has all connections idle.
+// newSchedule returns a schedule with idle connections.
 func newSchedule(rate, seconds float64, connections int) *schedule {
 	s := &schedule{
 		interval: 1e9 / rate, total: int(rate * seconds),
@@ -36,10 +36,10 @@ func newSchedule(rate, seconds float64, connections int) *schedule {
 	return s
 }
 
-// due is when the next request is to be sent.
+// due returns the time at which the next request is due.
 func (s *schedule) due() int64 { return int64(float64(s.next) * s.interval) }
 
-// send returns the connection on which a request has to be sent now; -1: none.
+// send returns the connection on which a request must be sent now; -1: none.
 func (s *schedule) send(now int64) int {
 	if s.next == s.total || len(s.idle) == 0 || now < s.due() {
 		return -1
@@ -55,7 +55,7 @@ func (s *schedule) send(now int64) int {
 	return connection
 }
 
-// pause returns how long there is nothing to send; at most until there is an answer.
+// pause returns the time without anything to send, unless an answer arrives earlier.
 func (s *schedule) pause(now, longest int64) int64 {
 	if s.next == s.total || len(s.idle) == 0 {
 		return longest
@@ -63,14 +63,14 @@ func (s *schedule) pause(now, longest int64) int64 {
 	return min(longest, max(0, s.due()-now))
 }
 
-// answered has the connection idle again.
+// answered makes the connection idle again.
 func (s *schedule) answered(connection int, now int64) {
 	s.end(connection, now)
 	s.idle = append(s.idle, connection)
 	s.since[connection] = now
 }
 
-// lost takes a connection that has failed out of use; its request, if it has one, has failed.
+// lost removes a connection that has failed; its request, if any, has failed, too.
 func (s *schedule) lost(connection int, now int64) {
 	if _, busy := s.asked[connection]; busy {
 		s.failed++
@@ -84,7 +84,7 @@ func (s *schedule) lost(connection int, now int64) {
 	}
 }
 
-// giveUp ends the run: what has no answer, or was never sent, has failed, and took until now.
+// giveUp ends the run: requests without an answer have failed, and took until now.
 func (s *schedule) giveUp(now int64) {
 	for connection := range s.asked {
 		s.lost(connection, now)
@@ -95,7 +95,7 @@ func (s *schedule) giveUp(now int64) {
 	}
 }
 
-// done tells whether every request was answered or has failed.
+// done returns whether every request was answered or has failed.
 func (s *schedule) done() bool { return len(s.took) == s.total }
 
 func (s *schedule) end(connection int, now int64) {

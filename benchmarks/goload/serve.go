@@ -14,19 +14,19 @@ const (
 	acceptAtOne = 64
 )
 
-// handler takes the events of one descriptor.
+// handler handles the events of one descriptor.
 type handler func(fd int, events uint32)
 
-// server is one thread that answers on all ports.
+// server is one thread that serves all ports.
 type server struct {
 	poller   *poller
 	handlers map[int]handler
 	buffer   [64 << 10]byte
 	client   [syscall.SizeofSockaddrInet4]byte
-	piece    [1 << 20]byte // of bulk: sendfile was slower, its pages are small
+	piece    [1 << 20]byte // for bulk; sendfile was slower, because its pages are small
 	answer   []byte
 	farewell []byte
-	requests map[int][]byte // what there is of the request of each connection that has sent some
+	requests map[int][]byte // the incomplete request of each connection
 }
 
 func serve(flags *flag.FlagSet) func() (any, error) {
@@ -78,14 +78,14 @@ func serve(flags *flag.FlagSet) func() (any, error) {
 	}
 }
 
-// listen sends first to each client that connects; empty: nothing.
+// listen sends first to each client that connects, unless it is empty.
 func (s *server) listen(port int, first []byte, handle handler) error {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}
 	_ = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
-	// Accepted sockets inherit it.
+	// Accepted sockets inherit this option.
 	_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
 	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Port: port}); err != nil {
 		return err
@@ -118,7 +118,7 @@ func (s *server) close(fd int) {
 	syscall.Close(fd)
 }
 
-// read returns what there is; empty: the connection is closed now, or there is nothing yet.
+// read returns the available bytes; empty if there are none yet, or the connection was closed.
 func (s *server) read(fd int) []byte {
 	count, err := syscall.Read(fd, s.buffer[:])
 	if err == syscall.EAGAIN {
@@ -184,7 +184,7 @@ func (s *server) listenUDP(port int) error {
 	return nil
 }
 
-// datagrams sends some back without looking at who sent them.
+// datagrams echoes datagrams to their senders.
 func (s *server) datagrams(fd int, _ uint32) {
 	for range acceptAtOne {
 		size := uint32(len(s.client))

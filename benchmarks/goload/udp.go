@@ -6,10 +6,10 @@ import (
 	"syscall"
 )
 
-// A lost datagram is sent again after so many nanoseconds; the exchange counts as an error too.
+// A lost datagram is sent again after this many nanoseconds; the exchange also counts as an error.
 const lostAfter = 100e6
 
-// asker is one socket with one datagram in flight.
+// asker is a socket with one datagram in flight.
 type asker struct {
 	fd     int
 	number uint64

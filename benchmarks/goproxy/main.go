@@ -1,12 +1,11 @@
-// Goproxy carries Services the way kube-proxy's userspace mode did, as the yardstick of the
-// benchmarks.
+// Goproxy carries Services as kube-proxy's userspace mode did; it is the benchmarks' yardstick.
 //
 //	goproxy --tcp 17001=10.244.0.2:8080,10.244.0.3:8080 --udp 17004=10.244.0.2:5353
 //
-// Its form is that of the old mode, faults included: the dial is made in the accept loop, with
-// 250 ms, 500 ms, 1 s and 2 s for up to four endpoints; a connection is two goroutines with
-// io.Copy, which is splice(2) here; the first EOF closes both sides; a UDP client is an entry in
-// a map and a goroutine; and it gives up when it is out of descriptors.
+// It has the form of the old mode, including its faults: the accept loop dials, with timeouts of
+// 250 ms, 500 ms, 1 s and 2 s for up to four endpoints; a connection is two goroutines with io.Copy,
+// which uses splice(2) here; the first EOF closes both sides; a UDP client is an entry in a map and a
+// goroutine; and it exits when it is out of descriptors.
 package main
 
 import (
@@ -23,7 +22,7 @@ import (
 
 var dialTimeouts = []time.Duration{250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second}
 
-// service is one local port and the endpoints behind it.
+// service is a local port and its endpoints.
 type service struct {
 	port      string
 	mu        sync.Mutex
@@ -31,7 +30,7 @@ type service struct {
 	turn      int
 }
 
-// next returns the endpoint whose turn it is.
+// next returns the endpoints in turn.
 func (s *service) next() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -39,7 +38,7 @@ func (s *service) next() string {
 	return s.endpoints[s.turn]
 }
 
-// services collects what a repeated flag says.
+// services collects the values of a repeated flag.
 type services []*service
 
 func (s *services) String() string { return fmt.Sprint(len(*s)) }

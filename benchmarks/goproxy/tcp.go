@@ -11,7 +11,7 @@ func listenTCP(s *service) (net.Listener, error) {
 	return net.Listen("tcp4", "0.0.0.0:"+s.port)
 }
 
-// serveTCP accepts, dials, and only then accepts again.
+// serveTCP accepts and dials; it accepts the next client only after the dial.
 func serveTCP(listener net.Listener, s *service) {
 	for {
 		client, err := listener.Accept()
@@ -46,7 +46,7 @@ func dial(s *service) (net.Conn, error) {
 	return nil, err
 }
 
-// proxyTCP copies both ways until both directions are done.
+// proxyTCP copies in both directions until both have ended.
 func proxyTCP(client, endpoint net.Conn) {
 	var wait sync.WaitGroup
 	wait.Add(2)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// maxDatagram is what the old mode read at the most.
+// maxDatagram is the maximum size that the old mode read.
 const maxDatagram = 4096
 
 func listenUDP(s *service) (*net.UDPConn, error) {
@@ -18,7 +18,7 @@ func listenUDP(s *service) (*net.UDPConn, error) {
 	return net.ListenUDP("udp4", address)
 }
 
-// clients has one connected socket per client address.
+// clients contains one connected socket per client address.
 type clients struct {
 	mu    sync.Mutex
 	conns map[string]net.Conn
@@ -43,7 +43,7 @@ func serveUDP(socket *net.UDPConn, s *service, idle time.Duration) {
 	}
 }
 
-// get returns the client's socket, and opens one when there is none.
+// get returns the client's socket; it opens one if there is none.
 func (c *clients) get(client net.Addr, socket *net.UDPConn, s *service, idle time.Duration) (net.Conn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -61,7 +61,7 @@ func (c *clients) get(client net.Addr, socket *net.UDPConn, s *service, idle tim
 	return conn, nil
 }
 
-// answer passes an endpoint's datagrams on until there are none for a while.
+// answer forwards an endpoint's datagrams until it is idle for too long.
 func (c *clients) answer(client net.Addr, key string, conn net.Conn, socket *net.UDPConn, idle time.Duration) {
 	defer conn.Close()
 	var buffer [maxDatagram]byte

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.scale``: measure, print, and write docs/benchmarks-scale.md."""
+"""``python -m benchmarks.scale``: measures, prints, and writes docs/benchmarks-scale.md."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ from .ways import WAYS, Way
 PAGE = Path("docs/benchmarks-scale.md")
 SERVICES, FEW = 10_000, 10
 ROOM = 50
-"""Of those, how many come and go while changes are measured: descriptors allow no more."""
+"""How many of these Services are added and removed during changes; descriptors allow no more."""
 PROBES = 500
 CHURN_S = 60.0
 
 
 def main() -> int:
-    """Run the benchmarks; returns the exit status."""
+    """Run the benchmarks; return the exit status."""
     options = _parse(sys.argv[1:])
-    # On SIGTERM, exit through the cleanup that removes the namespaces.
+    # On SIGTERM, exit normally, so that the namespaces are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         samples = load_samples(options.render) if options.render else _run(options)
@@ -93,12 +93,12 @@ def _run(options: argparse.Namespace) -> Samples:
 
 
 class _Run:
-    """One run, with what all agents share.
+    """One run, with the objects that all agents share.
 
     Args:
-        options: Of the command line.
-        tools: Programs of ours.
-        samples: Where all goes.
+        options: The options of the command line.
+        tools: The programs of this repository.
+        samples: Receives all samples.
     """
 
     def __init__(self, options: argparse.Namespace, tools: Tools, samples: Samples) -> None:
@@ -121,7 +121,7 @@ class _Run:
         self._stack.close()
 
     def measure(self, way: Way) -> None:
-        """Measure all rows of one agent; a failed row is recorded, and the next one follows."""
+        """Measure all rows of one agent; record a failed row, and continue with the next."""
         rows = [row for row in way.rows if row in self._options.only]
         if not rows:
             return
@@ -134,7 +134,7 @@ class _Run:
                 for row in rows:
                     self._add(row, way, [], f"failed: {exc}")
                 return
-            # Without it there is nothing else to measure.
+            # If the start fails, there is nothing else to measure.
             for row in ["start", *(row for row in rows if row != "start")]:
                 if not self._measure_row(row, way, scene) and row == "start":
                     return
@@ -184,7 +184,7 @@ class _Run:
         source: Sequence[str],
         stack: contextlib.ExitStack,
     ) -> Agent:
-        # Stages stay until the end: a sandbox's nodes are connected.
+        # Stages are kept until the end, because a sandbox's nodes are connected.
         stage = Stage(self._sandbox, name, self._tools.goload)
         self._stack.callback(stage.prober.close)
         agent = Agent(stage, folder, way.steering, source)
@@ -202,7 +202,7 @@ class _Run:
         return self._cluster
 
     def _measure_row(self, row: str, way: Way, scene: Scene) -> bool:
-        """Return whether there is at least one sample."""
+        """Measure one row; return whether there is at least one sample."""
         values: list[dict[str, float]] = []
         note = ""
         try:
@@ -212,7 +212,7 @@ class _Run:
         except (UserspaceProxyError, OSError, ValueError, LookupError) as exc:
             note = f"failed: {exc}"
         if scene.agent.pid and not scene.agent.is_alive:
-            note = f"it died: {scene.agent.last_words()}"
+            note = f"it died: {scene.agent.last_log_line()}"
         self._add(row, way, values, note)
         return bool(values)
 

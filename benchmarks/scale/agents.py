@@ -1,4 +1,4 @@
-"""The real agent on a stage: one worker, everything on that is on by default."""
+"""The real agent on a stage, with one worker and all default features."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Agent:
     """One agent.
 
     Args:
-        stage: Where it runs.
-        folder: For its log; it exists.
+        stage: The stage on which it runs.
+        folder: An existing folder for its log.
         steering: ``iptables``, ``nftables``, ``local``.
-        source: Flags that say where Services come from.
+        source: Flags that select the source of Services.
     """
 
     def __init__(self, stage: Stage, folder: Path, steering: str, source: Sequence[str]) -> None:
@@ -42,7 +42,7 @@ class Agent:
         return self._folder / "agent.log"
 
     def start(self) -> float:
-        """Start it; return the time before that, on CLOCK_MONOTONIC."""
+        """Start the agent; return the CLOCK_MONOTONIC time before the start."""
         command = [
             *(sys.executable, "-m", "userspace_proxy", "run", "--hostname-override=node-1"),
             "--state-dir=",
@@ -88,16 +88,16 @@ class Agent:
         return self._process is not None and self._process.poll() is None
 
     def pids(self) -> list[int]:
-        """Return all of its processes."""
+        """Return the PIDs of all the agent's processes."""
         return family(self.pid) if self.pid else []
 
-    def last_words(self) -> str:
-        """Return the last line that it wrote."""
+    def last_log_line(self) -> str:
+        """Return the last line of the agent's log."""
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "the log is empty"
 
     def metrics(self) -> dict[tuple[str, str], float]:
-        """Return its metrics by name and labels."""
+        """Return the agent's metrics by name and labels."""
         url = "http://127.0.0.1:10249/metrics"
         client = [sys.executable, "-m", "userspace_proxy_testing.sandbox.client"]
         done = self.stage.node.run(

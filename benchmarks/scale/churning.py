@@ -1,4 +1,4 @@
-"""A steady stream of changes, as a busy cluster makes them."""
+"""Generates a steady stream of changes, as a busy cluster makes them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ CYCLE = 50
 _MAKE, _DELETE = 10, 35
 _EMPTY, _FILL = (5, 25), (15, 45)
 _KEPT = 3
-"""So many that were made stay a while: writes overtake each other, and a deletion isn't to come
-before what it deletes."""
+"""The number of added Services that stay for a while: writes overtake each other, and a deletion
+must not overtake the creation."""
 
 
 @dataclass(slots=True)
 class Churn:
-    """Of 50 changes 44 are of endpoints alone, 4 take all endpoints of a Service away or give them
-    back, and 2 make or delete a Service.
+    """Of 50 changes, 44 only change endpoints, 4 remove or restore all endpoints of a Service, and
+    2 create or delete a Service.
 
     Args:
         specs: Services that may be changed.
-        first_new: Number of the first Service that is made.
-        rng: Chooses.
+        first_new: The number of the first created Service.
+        rng: The source of randomness.
     """
 
     specs: Sequence[Spec]
@@ -38,7 +38,7 @@ class Churn:
     _made: list[Spec] = field(default_factory=list)
 
     def changes(self, count: int) -> Iterator[Change]:
-        """Yield a number of changes."""
+        """Yield this many changes."""
         for number in range(count):
             turn = number % CYCLE
             if turn == _MAKE:
@@ -58,8 +58,8 @@ class Churn:
                 some = "".join(self.rng.sample("abc", self.rng.choice((2, 3))))
                 yield _endpoints(self.rng.choice(self.specs), some)
 
-    def amends(self) -> Iterator[Change]:
-        """Yield changes that restore the Services; their endpoints may differ."""
+    def restoring_changes(self) -> Iterator[Change]:
+        """Yield changes that restore the Services, perhaps with other endpoints."""
         for spec in self._emptied:
             yield _endpoints(spec, "abc")
         for spec in self._made:
@@ -75,5 +75,5 @@ def _delete(spec: Spec) -> Change:
 
 
 def _ip_beyond(number: int) -> str:
-    # The addresses at the end of the range belong to no Service: see make_specs.
+    # No Service has an address at the end of the range: see make_specs.
     return f"{SERVICE_CIDR.partition('.0.0')[0]}.255.{number % 250 + 1}"

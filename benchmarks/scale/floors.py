@@ -37,7 +37,7 @@ def load_times(sandbox: Sandbox, steering: str, text: str, folder: Path) -> list
     }
     clear: dict[str, Callable[[], object]] = {
         "nftables": lambda: node.run([find_program("nft"), "flush", "ruleset"]),
-        # Restoring without --noflush empties each table that is named.
+        # Without --noflush, iptables-restore empties each table that the input names.
         "iptables": lambda: node.run(
             [restore], input="".join(f"*{t}\nCOMMIT\n" for t in ("nat", "filter")), env=environment
         ),

@@ -1,8 +1,8 @@
-"""Makes any number of Services and EndpointSlices as controllers write them, reproducibly.
+"""Generates any number of Services and EndpointSlices as controllers write them, reproducibly.
 
-Each Service has one port and three endpoints, one behind each backend pod; an endpoint's address
-is its own, so nothing can be kept once for many. ClusterIPs are spread over the range, as the
-API server's allocator does it.
+Each Service has one port and three endpoints, one at each backend pod. Endpoints share no address,
+so that the agent can't share their state. ClusterIPs are spread over the range, as the API server's
+allocator does.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ ECHO_FRONT, ECHO_BACK = 7, 7000
 SERVICE_CIDR = "10.96.0.0/16"
 BACKENDS = ("a", "b", "c")
 ENDPOINT_RANGES = {"a": "10.250.0.0/16", "b": "10.251.0.0/16", "c": "10.252.0.0/16"}
-"""What is routed to each backend pod, which answers at all of it."""
+"""The ranges routed to each backend pod, which answers at all their addresses."""
 WATCHED = {"scale/watched": "yes"}
-"""A label of what is changed while somebody looks."""
+"""The label of objects whose changes the benchmark watches."""
 
 _NODES, _ZONES = 50, 3
 
@@ -35,12 +35,13 @@ class Spec:
     """One Service and its slice.
 
     Args:
-        number: Gives it its name and its endpoints' addresses.
+        number: Determines its name and its endpoints' addresses.
         ip: The ClusterIP.
-        backends: Letters of the pods behind it.
-        echo: Whether it is the port of the echo backends.
+        backends: The letters of its backend pods.
+        echo: Whether its backends echo.
         watched: Whether it has the label WATCHED.
-        has_range: Whether it has a range of 10,001 ports, on the kernel path, as UDP always is.
+        has_range: Whether it has a range of 10,001 ports, on the kernel path, which UDP always
+            takes.
     """
 
     number: int
@@ -57,7 +58,7 @@ class Spec:
 
     @property
     def namespace(self) -> str:
-        """The namespace of both."""
+        """The namespace of the Service and its slice."""
         return NAMESPACES[self.number % len(NAMESPACES)]
 
     @property
@@ -117,12 +118,12 @@ class Spec:
         }
 
     def endpoints(self, backends: Sequence[str]) -> list[Object]:
-        """Return the slice's endpoints with other pods behind it."""
+        """Return the slice's endpoints with these backend pods."""
         return [self._endpoint(letter) for letter in backends]
 
     @property
     def service_path(self) -> str:
-        """The API server's path for Services of this namespace."""
+        """The API server's path for Services in this namespace."""
         return f"/api/v1/namespaces/{self.namespace}/services"
 
     @property
@@ -150,9 +151,9 @@ class Spec:
 
 
 def make_specs(count: int) -> list[Spec]:
-    """Return a number of Services; the last one is the echo's."""
+    """Return this many Services; the last one is for the echo backends."""
     first = int(IPv4Address(SERVICE_CIDR.partition("/")[0]))
-    # The lowest are the API server's own choice: the Service kubernetes is there.
+    # The API server allocates from the lowest addresses, such as for the Service kubernetes.
     offsets = random.Random(1).sample(range(256, 65_280), count)
     return [
         Spec(number, str(IPv4Address(first + offset)), echo=number == count - 1)
@@ -161,7 +162,7 @@ def make_specs(count: int) -> list[Spec]:
 
 
 def probe_specs(count: int, beyond: int) -> list[Spec]:
-    """Return Services for watched changes, none of which is among the first ``beyond``."""
+    """Return Services for watched changes; none is among the first ``beyond`` Services."""
     first = int(IPv4Address(SERVICE_CIDR.partition("/")[0]))
     taken = {spec.ip for spec in make_specs(beyond)}
     free = [ip for n in range(256, 65_280) if (ip := str(IPv4Address(first + n))) not in taken]
@@ -172,7 +173,7 @@ def probe_specs(count: int, beyond: int) -> list[Spec]:
 
 
 def all_objects(specs: Sequence[Spec]) -> Iterator[Object]:
-    """Yield a Service and its slice for each."""
+    """Yield each Service and its slice."""
     for spec in specs:
         yield spec.service()
         yield spec.slice()

@@ -1,7 +1,6 @@
-"""Dials Services from the namespace of clients, and reports when a condition is met.
+"""Dials Services from the clients' namespace, and reports when a condition is met.
 
-Times are CLOCK_MONOTONIC, in seconds. "refused" stands for nobody's answer: a refusal, or no way
-there.
+Times are CLOCK_MONOTONIC, in seconds. The outcome "refused" means that no backend answered.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from .hands import serve
+from .command_process import serve
 from .objects import FRONT
 
 REFUSED = "refused"
-# A SYN that was dropped comes again after a second: rather dial anew.
+# The kernel repeats a dropped SYN only after a second, so dial again earlier.
 ATTEMPT_S = 0.25
 EVERY_S = 0.001
 _ASK = b"GET / HTTP/1.0\r\n\r\n"
@@ -25,10 +24,10 @@ _PARALLEL = 32
 
 
 def wait_until(ip: str, want: Sequence[str], seconds: float) -> dict[str, float]:
-    """Dial repeatedly until one of the wanted outcomes.
+    """Dial repeatedly until there is one of the wanted outcomes.
 
     Returns:
-        ``at``: when it had answered; ``last_other``: when the last other outcome was known.
+        ``at``: the time of the wanted outcome; ``last_other``: the time of the last other outcome.
     """
     deadline = time.monotonic() + seconds
     last_other, tries = 0.0, 0
@@ -45,7 +44,7 @@ def wait_until(ip: str, want: Sequence[str], seconds: float) -> dict[str, float]
 
 
 def wait_for_all(ips: Sequence[str], seconds: float) -> dict[str, float]:
-    """Dial addresses in turn until each has answered; return when the last one did."""
+    """Dial addresses in turn until each has answered; return the time of the last answer."""
     deadline = time.monotonic() + seconds
     for ip in ips:
         while dial(ip) == REFUSED:
@@ -56,7 +55,7 @@ def wait_for_all(ips: Sequence[str], seconds: float) -> dict[str, float]:
 
 
 def count_unanswered(ips: Sequence[str], seconds: float) -> dict[str, int]:
-    """Dial each address once, several at a time; return how many didn't answer in time."""
+    """Dial each address once, in parallel; return how many didn't answer in time."""
     rest = list(ips)
     waiting: dict[int, tuple[socket.socket, bool]] = {}
     poll = select.poll()
@@ -89,7 +88,7 @@ def count_unanswered(ips: Sequence[str], seconds: float) -> dict[str, int]:
 
 
 def keep_asking(ip: str, seconds: float, every_s: float) -> dict[str, float]:
-    """Send periodic requests on one connection; return the response times in seconds."""
+    """Send periodic requests on one connection; return their response times in seconds."""
     took: list[float] = []
     end = time.monotonic() + seconds
     with socket.create_connection((ip, FRONT), 5) as sock:
@@ -111,7 +110,7 @@ def keep_asking(ip: str, seconds: float, every_s: float) -> dict[str, float]:
 
 
 def dial(ip: str) -> str:
-    """Return who answers, or REFUSED."""
+    """Return the name that the backend answers, or REFUSED."""
     with socket.socket() as sock:
         sock.settimeout(ATTEMPT_S)
         try:
@@ -124,19 +123,19 @@ def dial(ip: str) -> str:
 
 
 def pause(seconds: float) -> None:
-    """Sleep, because other processes need the CPU."""
+    """Sleep, so that other processes get the CPU."""
     select.select([], [], [], seconds)
 
 
 def main() -> None:
-    """Serve until standard input ends."""
-    deeds: dict[str, Any] = {
+    """Run commands until standard input ends."""
+    commands: dict[str, Any] = {
         "wait_until": wait_until,
         "wait_for_all": wait_for_all,
         "count_unanswered": count_unanswered,
         "keep_asking": keep_asking,
     }
-    serve(deeds)
+    serve(commands)
 
 
 if __name__ == "__main__":

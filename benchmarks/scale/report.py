@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks-scale.md: the text of ``page.md`` with tables put in."""
+"""Writes docs/benchmarks-scale.md: the text of ``page.md`` with tables inserted."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def page_of(samples: Samples) -> str:
 
 
 def verdicts_of(samples: Samples) -> list[Verdict]:
-    """Return a verdict on each measured goal; failed ones have no value."""
+    """Return a verdict on each measured goal; it has no value if the measurement failed."""
     measured = {verdict.goal: verdict for verdict in judge(samples, GOALS)}
     tried = (goal for goal in GOALS if goal.way in samples.ways(goal.load))
     return [measured.get(goal, Verdict(goal, None)) for goal in tried]
@@ -111,7 +111,7 @@ def _row_table(samples: Samples, row: str, metrics: Sequence[str]) -> str:
 
 
 def _turned(samples: Samples, row: str, metrics: Sequence[str]) -> str:
-    """Return a table with one column per agent, for more figures than fit a line."""
+    """Return a table with one column per agent, because there are more figures than fit a line."""
     ways = _ways(samples, row)
     rows = [
         [_TITLES[m], *(_figure(samples.median(row, way, m), m) for way in ways)] for m in metrics

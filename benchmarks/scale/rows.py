@@ -1,9 +1,9 @@
 """The measurements of one agent: one row each, which may fail independently.
 
-Rule 1: effects are what a client sees: the first connection that another endpoint answers, or
-nobody, or somebody.
-Rule 2: an effect's time begins when a watch of our own, beside the agent's, tells of the change:
-what the API server took before isn't the agent's. Both are kept.
+Rule 1: an effect is observed by a client: the first connection that another endpoint answers, that
+no endpoint answers, or that an endpoint answers again.
+Rule 2: the time of an effect starts when the benchmark's own watch delivers the change, because the
+API server's time before that isn't the agent's. Both times are recorded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from userspace_proxy.plane.messages import REPORT_S
 from ..metrics import NotMeasured
 from ..processes import cpu_seconds, family, memory_bytes
 from .agents import Agent
-from .hands import Hand, HandFailed
+from .command_process import CommandFailed, CommandProcess
 from .objects import ECHO_FRONT, Spec
 from .prober import REFUSED
 from .sources import write_manifest
@@ -40,9 +40,9 @@ SAMPLES_AT_START = 100
 SETTLE_S = 5.0
 CHURN_RATE = 100
 LATE_S = 0.02
-"""A worker's turn is not to be longer."""
+"""The maximum duration of a worker's turn."""
 KEPT_S = 0.5
-"""Within which the change after the last one is to be in force, if it was kept up with."""
+"""The maximum time until the last change has taken effect, if the agent has kept up."""
 CPU_ROUNDS, CPU_S = 5, 2.0
 WALKS = 300
 _FILE = "probes.yaml"
@@ -51,23 +51,23 @@ _BOUND = re.compile(r'\ble="([^"]+)"')
 
 @dataclass(slots=True)
 class Scene:
-    """The objects that rows are measured on.
+    """The objects on which rows are measured.
 
     Args:
-        agent: It runs.
+        agent: The running agent.
         specs: All Services.
-        probes: Services for watched changes; the agent doesn't know them yet.
-        writer: To the API server; None: the agent reads manifests.
-        folder: Of the manifests.
-        few: The same agent with ten Services, on a stage of its own.
-        seconds: How long the churn lasts.
-        changes: Of each kind.
+        probes: Services for watched changes, which the agent doesn't know yet.
+        writer: Writes to the API server; None: the agent reads manifests.
+        folder: The folder of the manifests.
+        few: The same agent with ten Services, on its own stage.
+        seconds: The duration of the churn.
+        changes: The number of changes of each kind.
     """
 
     agent: Agent
     specs: Sequence[Spec]
     probes: Iterator[Spec]
-    writer: Hand | None
+    writer: CommandProcess | None
     folder: Path
     few: Agent | None
     few_specs: Sequence[Spec] = ()
@@ -81,7 +81,7 @@ class Scene:
 
 
 def start(scene: Scene) -> Iterator[Values]:
-    """From the start of the process until a sample of the Services is served; then all are."""
+    """Measure the time from process start until some Services are served, then dial all."""
     rng = random.Random(3)
     plain = [spec.ip for spec in scene.specs if not spec.echo]
     some = [plain[0], *rng.sample(plain, min(SAMPLES_AT_START, len(plain))), plain[-1]]
@@ -92,7 +92,7 @@ def start(scene: Scene) -> Iterator[Values]:
 
 
 def memory(scene: Scene) -> Iterator[Values]:
-    """User memory of all processes, at rest."""
+    """Measure the user memory of all processes while the agent is idle."""
     _settle(scene.agent)
     began = cpu_seconds(scene.agent.pids()), time.monotonic()
     _wait(SETTLE_S)
@@ -106,23 +106,23 @@ def memory(scene: Scene) -> Iterator[Values]:
 
 
 def endpoint(scene: Scene) -> Iterator[Values]:
-    """The endpoint of a Service is replaced: no rule changes."""
-    with _made(scene) as spec:
+    """Replace the endpoint of a Service, which changes no rule."""
+    with _added_service(scene) as spec:
         for number in range(scene.changes):
             letter = "ba"[number % 2]
             yield _effect(scene, spec, [letter], partial(_put_endpoints, scene, spec, letter))
 
 
 def none_some(scene: Scene) -> Iterator[Values]:
-    """The last endpoint is removed, or the first one added."""
-    with _made(scene) as spec:
+    """Remove the last endpoint, or add the first one."""
+    with _added_service(scene) as spec:
         for number in range(scene.changes):
             letters, want = [("", REFUSED), ("a", "a")][number % 2]
             yield _effect(scene, spec, [want], partial(_put_endpoints, scene, spec, letters))
 
 
 def new_service(scene: Scene) -> Iterator[Values]:
-    """A Service is added whose slice exists."""
+    """Add a Service whose slice exists."""
     made = []
     try:
         for _ in range(scene.changes):
@@ -131,20 +131,20 @@ def new_service(scene: Scene) -> Iterator[Values]:
             _add_slice(scene, spec)
             yield _effect(scene, spec, ["a"], partial(_add_service, scene, spec))
     finally:
-        _unmake(scene, made)
+        _remove(scene, made)
 
 
 def churn(scene: Scene) -> Iterator[Values]:
-    """A hundred changes a second; meanwhile a client asks over one connection, each millisecond."""
+    """Make a hundred changes per second while a client sends a request per millisecond."""
     assert scene.writer is not None, "only with an API server"
-    with _made(scene) as spec:
+    with _added_service(scene) as spec:
         yield _churn(scene, scene.writer, spec)
 
 
-def _churn(scene: Scene, writer: Hand, spec: Spec) -> Values:
+def _churn(scene: Scene, writer: CommandProcess, spec: Spec) -> Values:
     before = scene.agent.metrics()
     cpu = cpu_seconds([scene.agent.pid]), cpu_seconds(scene.agent.pids())
-    asker = Hand(scene.stage.client, "benchmarks.scale.prober")
+    asker = CommandProcess(scene.stage.client, "benchmarks.scale.prober")
     began = time.monotonic()
     try:
         asker.begin("keep_asking", ip=spec.ip, seconds=scene.seconds, every_s=0.001)
@@ -179,7 +179,7 @@ def _churn(scene: Scene, writer: Hand, spec: Spec) -> Values:
 
 
 def connection(scene: Scene) -> Iterator[Values]:
-    """A new connection: rules on its way, and CPU of client, node and endpoints."""
+    """Count the rules that a new connection passes, and measure all CPU time for it."""
     assert scene.few is not None, "it is compared with ten Services"
     many, few = _walks(scene.agent, scene.specs), _walks(scene.few, scene.few_specs)
     rules = {"rules": max(many), "rules_median": median(many), "rules_few": max(few)}
@@ -191,8 +191,8 @@ def connection(scene: Scene) -> Iterator[Values]:
 
 
 def edit(scene: Scene) -> Iterator[Values]:
-    """A manifest with one Service is written anew, with another endpoint."""
-    with _made(scene) as spec:
+    """Rewrite a manifest with one Service and another endpoint."""
+    with _added_service(scene) as spec:
         for number in range(scene.changes):
             letter = "ba"[number % 2]
             yield _effect(scene, spec, [letter], partial(_put_endpoints, scene, spec, letter))
@@ -213,16 +213,16 @@ ROWS: dict[str, Callable[[Scene], Iterator[Values]]] = {
 def _effect(
     scene: Scene, spec: Spec, want: Sequence[str], change: Callable[[], dict[str, float]]
 ) -> Values:
-    """Make a change while a client dials; return how long it took to reach the client."""
+    """Make a change while a client dials; return the times until it took effect for the client."""
     prober = scene.stage.prober
     prober.begin("wait_until", ip=spec.ip, want=want, seconds=EFFECT_S)
-    # Let it find the old state first; and no change is to wait for the period of the one before.
+    # Let the prober see the old state first, for a random time that isn't a multiple of any period.
     _wait(random.uniform(0.2, 0.4))
     try:
         times = change()
-    except HandFailed:
-        # Its answer belongs to this question.
-        with suppress(HandFailed):
+    except CommandFailed:
+        # The prober's answer belongs to this change, so read it.
+        with suppress(CommandFailed):
             prober.finish()
         raise
     seen = prober.finish()["at"]
@@ -234,8 +234,8 @@ def _effect(
 
 
 @contextmanager
-def _made(scene: Scene) -> Iterator[Spec]:
-    """Make a Service for watched changes, served from now on until the block ends."""
+def _added_service(scene: Scene) -> Iterator[Spec]:
+    """Add a Service for watched changes, which is served until the block ends."""
     spec = next(scene.probes)
     if scene.writer is None:
         write_manifest(scene.folder / _FILE, [spec.service(), spec.slice()])
@@ -246,16 +246,16 @@ def _made(scene: Scene) -> Iterator[Spec]:
         scene.stage.prober.do("wait_until", ip=spec.ip, want=["a"], seconds=EFFECT_S)
         yield spec
     finally:
-        _unmake(scene, [spec])
+        _remove(scene, [spec])
 
 
-def _unmake(scene: Scene, specs: Sequence[Spec]) -> None:
-    """Remove Services again: the agent's descriptors are counted."""
+def _remove(scene: Scene, specs: Sequence[Spec]) -> None:
+    """Remove Services, because the agent's descriptors are limited."""
     if scene.writer is not None:
         for spec in specs:
             for path in (f"{spec.service_path}/{spec.name}", spec.slice_path):
-                # What didn't come to be is gone already.
-                with suppress(HandFailed):
+                # An object that wasn't created needn't be removed.
+                with suppress(CommandFailed):
                     scene.writer.do("write", method="DELETE", path=path, name="", watched=False)
 
 
@@ -301,9 +301,9 @@ def _walks(agent: Agent, specs: Sequence[Spec]) -> list[int]:
 
 
 def _cpu_each(agent: Agent, echo: Spec) -> float:
-    """Return the CPU of one connection in µs: client, worker, endpoints and the kernel for them.
+    """Return the CPU time per connection in µs: client, worker, endpoints, and the kernel.
 
-    The control process carries none, and what it does at rest is another row's.
+    The control process carries no connection, and the row ``memory`` measures its idle CPU time.
     """
     stage = agent.stage
     workers = [pid for pid in agent.pids() if pid != agent.pid]
@@ -319,7 +319,7 @@ def _cpu_each(agent: Agent, echo: Spec) -> float:
         ]
     )
     used = cpu_seconds(pids) + _children_seconds() - before
-    # A client that is refused has a count of zero.
+    # If all clients are refused, the count is zero.
     count: int = json.loads(done.stdout)["count"]
     if not count:
         raise NotMeasured(f"nobody answers at {echo.ip}:{ECHO_FRONT}")
@@ -327,13 +327,13 @@ def _cpu_each(agent: Agent, echo: Spec) -> float:
 
 
 def _children_seconds() -> float:
-    """The CPU time of exited child processes, such as the client's."""
+    """Return the CPU time of exited child processes, such as the client's."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def _turns(before: dict[tuple[str, str], float], after: dict[tuple[str, str], float]) -> Values:
-    """Return the metrics of the workers' turns and of sync rounds between two reads."""
+    """Return the metrics of workers' turns and of sync rounds between two reads."""
     name = "userspace_proxy_worker_loop_iteration_duration_seconds"
     grown = {key: value - before.get(key, 0.0) for key, value in after.items()}
     total = sum(value for (n, _), value in grown.items() if n == f"{name}_count")
@@ -362,10 +362,10 @@ def _turns(before: dict[tuple[str, str], float], after: dict[tuple[str, str], fl
 
 
 def _settle(agent: Agent) -> None:
-    """Wait until an agent does little: its first rounds are over, and what it has to report.
+    """Wait until an agent is idle: its first rounds and reports are over.
 
-    Workers report each REPORT_S what they have counted: after 10,000 first connections that takes
-    0.5 s once, and belongs to those.
+    Workers report their counts every REPORT_S. The report after 10,000 first connections takes half
+    a second, which belongs to them.
     """
     deadline = time.monotonic() + 60
     quiet_since = time.monotonic()

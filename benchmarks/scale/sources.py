@@ -16,7 +16,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.credentials import ADMIN, NODE_PROXIER, token_of
 from userspace_proxy_testing.sandbox import SandboxNode
 
-from .hands import Hand
+from .command_process import CommandProcess
 from .objects import NAMESPACES, SERVICE_CIDR, WATCHED, Object, Spec, all_objects
 
 SERVICES_A_FILE = 100
@@ -24,7 +24,7 @@ _NAMED = "namespaces"
 
 
 def write_manifests(folder: Path, specs: Sequence[Spec], *, form: str) -> None:
-    """Write Services and slices, a hundred Services in a file, as YAML documents or JSON lists."""
+    """Write Services and slices, a hundred Services per file, as YAML documents or JSON lists."""
     folder.mkdir()
     for first in range(0, len(specs), SERVICES_A_FILE):
         objects = list(all_objects(specs[first : first + SERVICES_A_FILE]))
@@ -44,23 +44,23 @@ def write_manifest(path: Path, objects: Sequence[Object]) -> None:
 
 
 class Cluster:
-    """An etcd and a kube-apiserver on a node of their own, with all Services in them.
+    """An etcd and a kube-apiserver on a node of their own, which contain all Services.
 
-    Writing 20,000 objects through the API server takes a minute, so etcd's data are kept for the
-    next run, under a name that versions and objects give it.
+    Writing 20,000 objects through the API server takes a minute, so etcd's data is kept for later
+    runs, under a name that depends on versions and objects.
 
     Args:
-        binaries: Of the control plane.
-        node: Where it runs.
+        binaries: The programs of the control plane.
+        node: The node on which it runs.
         specs: The Services.
-        folder: For its files; it exists.
+        folder: An existing folder for its files.
     """
 
     def __init__(
         self, binaries: Binaries, node: SandboxNode, specs: Sequence[Spec], folder: Path
     ) -> None:
         self.said = ""
-        """How the Services came there, for the report."""
+        """How the Services were written, for the report."""
         self._binaries, self._node, self._folder = binaries, node, folder
         kept = _kept_folder(specs)
         if not kept.is_dir():
@@ -76,11 +76,11 @@ class Cluster:
 
     @property
     def kubeconfig(self) -> Path:
-        """The node agent's."""
+        """The kubeconfig of the node's agent."""
         return self.control_plane.kubeconfig_for(NODE_PROXIER)
 
     def close(self) -> None:
-        """End it."""
+        """Stop the control plane."""
         self.writer.close()
         self.control_plane.stop()
 
@@ -118,10 +118,10 @@ class Cluster:
         control_plane.start()
         return control_plane
 
-    def _writer(self, control_plane: ControlPlane) -> Hand:
+    def _writer(self, control_plane: ControlPlane) -> CommandProcess:
         address = control_plane.server.removeprefix("https://")
         ca = str(control_plane.ca_file)
-        return Hand(self._node, "benchmarks.scale.writer", address, ca, token_of(ADMIN))
+        return CommandProcess(self._node, "benchmarks.scale.writer", address, ca, token_of(ADMIN))
 
 
 def _kept_folder(specs: Sequence[Spec]) -> Path:

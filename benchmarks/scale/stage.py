@@ -1,4 +1,4 @@
-"""A node with a client and three backend pods, one for each agent, to isolate their costs.
+"""A node with a client and three backend pods; each agent has its own, to isolate the costs.
 
 client ──veth── node: the agent ──veth── pod a   answers at all of 10.250.0.0/16
                       │         ──veth── pod b              at 10.251.0.0/16
@@ -17,7 +17,7 @@ from userspace_proxy_testing.sandbox import Pod, Sandbox, SandboxNode
 from userspace_proxy_testing.sandbox.holder import read_line
 
 from ..sites import CLIENT_SYSCTLS, READY_S
-from .hands import Hand
+from .command_process import CommandProcess
 from .objects import BACK, BACKENDS, ECHO_BACK, ENDPOINT_RANGES
 
 
@@ -25,8 +25,8 @@ class Stage:
     """The namespaces of one agent, with backends that answer.
 
     Args:
-        sandbox: Where the node is made.
-        name: Of the node, and the beginning of its pods' names.
+        sandbox: The sandbox to which the node is added.
+        name: The name of the node, and the prefix of its pods' names.
         goload: The load program.
     """
 
@@ -38,11 +38,11 @@ class Stage:
         self.backend_pids: list[int] = []
         for letter in BACKENDS:
             self._add_backend(self.node.add_pod(f"{name}-{letter}"), letter)
-        self.prober = Hand(self.client, "benchmarks.scale.prober")
+        self.prober = CommandProcess(self.client, "benchmarks.scale.prober")
 
     def _add_backend(self, pod: Pod, letter: str) -> None:
         ends = ENDPOINT_RANGES[letter]
-        # An address of a local route is the pod's own, without being listed one by one.
+        # A local route assigns all addresses of the range to the pod.
         pod.configure([f"route add local {ends} dev lo"])
         self.node.configure([f"route add {ends} via {pod.ip} dev {pod.host_interface}"])
         pod.serve(letter, tcp=BACK)

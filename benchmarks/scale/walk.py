@@ -2,8 +2,8 @@
 
     client ─▶ ip rule … ─▶ PREROUTING: raw, mangle, nat ─▶ INPUT: mangle, filter, nat ─▶ proxy port
 
-The kernel's counters show which rules matched, not which were evaluated, so the evaluation is
-repeated here, rule by rule, on the output of iptables-save, nft and ip.
+The kernel's counters show which rules matched, not which rules were evaluated. So this module
+evaluates the output of iptables-save, nft and ip rule by rule.
 
 Rule 1: a rule that can't be parsed is an error.
 """
@@ -28,7 +28,7 @@ _HOOKS = (
 _NFT_HOOKS = ("prerouting", "input")
 _FINAL = frozenset({"ACCEPT", "DROP", "REJECT", "REDIRECT", "DNAT", "SNAT", "MASQUERADE"})
 _GOES_ON = frozenset({"MARK", "CONNMARK", "LOG", "CT", "NOTRACK"})
-# Of the matches: their values, how many words they take, is judged elsewhere or always true.
+# The number of words of options that are judged elsewhere or always match.
 _IGNORED = {"-m": 1, "--comment": 1, "--ctproto": 1, "--reject-with": 1, "--to-ports": 1}
 _IGNORED |= {
     "--transparent": 0,
@@ -52,10 +52,10 @@ class Packet:
 
 
 def rules_walked(node: SandboxNode, packets: Sequence[Packet]) -> list[int]:
-    """Return for each packet how many rules it passes on a node, in any steering mode.
+    """Return the number of rules that each packet passes on a node, in any steering mode.
 
     Raises:
-        NotMeasured: A rule isn't understood.
+        NotMeasured: A rule can't be parsed.
         SandboxError: A program failed.
     """
     tables = parse_save(node.run([find_program("iptables-legacy-save")]).stdout)
@@ -72,7 +72,7 @@ Chains = dict[str, list[list[str]]]
 
 
 def parse_save(text: str) -> dict[str, Chains]:
-    """Return the rules of each table's chains as words, from iptables-save."""
+    """Parse the output of iptables-save; return the rules of each table's chains as words."""
     tables: dict[str, Chains] = {}
     chains: Chains = {}
     for line in text.splitlines():
@@ -104,7 +104,7 @@ def walk_tables(tables: dict[str, Chains], packet: Packet) -> int:
 
 
 def _walk(chains: Chains, chain: str, packet: Packet) -> tuple[int, str]:
-    """Return how many rules of a chain and of those it calls are evaluated, and the verdict."""
+    """Return how many rules of a chain and its called chains are evaluated, and the verdict."""
     count = 0
     for words in chains[chain]:
         count += 1
@@ -125,7 +125,7 @@ def _walk(chains: Chains, chain: str, packet: Packet) -> tuple[int, str]:
 
 
 def _judge(words: Sequence[str], packet: Packet) -> tuple[bool, str, bool]:
-    """Return whether a rule matches, its target, and whether it is a goto."""
+    """Return whether a rule matches, its target, and whether the target is a goto."""
     matches, target, leaves, is_not = True, "", False, False
     rest = iter(words)
     for word in rest:
@@ -168,7 +168,7 @@ def _has_state(text: str, packet: Packet) -> bool:
 
 _MATCHES: dict[str, Callable[[str, Packet], bool]] = {
     "-s": lambda text, packet: _within(text, packet.src),
-    # After REDIRECT it is an address of the node: rules of INPUT that name one aren't ours.
+    # After REDIRECT, the destination is the node's address, which no INPUT rule of the agent names.
     "-d": lambda text, packet: _within(text, packet.dst),
     "-p": lambda text, _packet: text in ("tcp", "6", "all"),
     "-i": lambda text, packet: re.fullmatch(text.replace("+", ".*"), packet.interface) is not None,
@@ -181,7 +181,7 @@ _MATCHES: dict[str, Callable[[str, Packet], bool]] = {
 
 
 def count_nft_rules(text: str) -> int:
-    """Count the rules of nft's chains at the two hooks: with maps, all of them at most."""
+    """Count the rules of nft's chains at the two hooks; with maps, a packet passes fewer."""
     count = 0
     is_ours, depth = False, 0
     for line in map(str.strip, text.splitlines()):
@@ -203,7 +203,7 @@ IpRule = tuple[list[str], str]
 
 
 def parse_ip_rules(text: str) -> list[IpRule]:
-    """Return the conditions and the action of each rule, in the kernel's order."""
+    """Parse the output of ip rule; return the conditions and action of each rule, in order."""
     rules = []
     for line in text.splitlines():
         words = line.partition(":")[2].split()
@@ -220,7 +220,7 @@ def parse_ip_rules(text: str) -> list[IpRule]:
 
 
 def parse_local_routes(text: str) -> dict[str, list[str]]:
-    """Return the ranges of the node's own addresses, by table."""
+    """Return the ranges of the node's own addresses, by routing table."""
     routes: dict[str, list[str]] = {}
     for line in text.splitlines():
         words = line.split()
@@ -231,7 +231,7 @@ def parse_local_routes(text: str) -> dict[str, list[str]]:
 
 
 def walk_ip_rules(rules: Sequence[IpRule], routes: dict[str, list[str]], packet: Packet) -> int:
-    """Count the routing rules up to the first with a local route; all if there is none."""
+    """Count the routing rules up to the first with a local route; all rules if none has one."""
     for count, (conditions, action) in enumerate(rules, 1):
         if _ip_rule_matches(conditions, packet) and action.startswith("lookup "):
             ranges = routes.get(action.split()[1], [])

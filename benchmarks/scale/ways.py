@@ -15,9 +15,9 @@ class Way:
     Args:
         key: Its name on the command line.
         label: Its name on the page.
-        steering: As its flag has it.
+        steering: The value of its flag.
         form: ``yaml`` or ``json`` manifests; empty: the API server.
-        rows: What is measured of it, in this order.
+        rows: The rows to measure, in this order.
         has_ranges: Whether each Service has a range of ports.
     """
 

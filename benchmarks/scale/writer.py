@@ -1,7 +1,7 @@
-"""Writes to the API server from the node that it runs on, and watches, as the agent does.
+"""Writes to the API server from the node on which it runs, and watches, as the agent does.
 
-What the API server takes for a write is its own: beside when a request left, there is when the
-watch of a plain client delivered it.
+To separate the API server's time from the agent's, it reports not only when a request was sent, but
+also when the watch of a plain client delivered the change.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .churning import Change, Churn
-from .hands import serve
+from .command_process import serve
 from .objects import make_specs
 from .prober import pause
 
@@ -36,8 +36,8 @@ class Api:
 
     Args:
         address: Host and port.
-        ca: Its certificate.
-        token: The admin's.
+        ca: The CA file of its certificate.
+        token: The admin's token.
         silence_s: The timeout for reading.
     """
 
@@ -72,7 +72,7 @@ class Writer:
     """The commands of this helper.
 
     Args:
-        words: Of an Api.
+        words: The arguments of an ``Api``.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -84,7 +84,7 @@ class Writer:
         return Api(self._address, self._ca, self._token, silence_s)
 
     def fill(self, requests: str) -> dict[str, float]:
-        """Send the requests of a file, one a line: path, tab, body; many at a time."""
+        """Send the requests of a file, many at a time; each line has a path, a tab and a body."""
         began = time.monotonic()
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         for line in Path(requests).read_text().splitlines():
@@ -109,7 +109,7 @@ class Writer:
         return {"seconds": time.monotonic() - began}
 
     def watch(self, path: str) -> dict[str, str]:
-        """Begin to watch a collection, for ``write``."""
+        """Start a watch of a collection, which ``write`` requires."""
         sign = "&" if "?" in path else "?"
         listed = json.loads(self._api.ask("GET", f"{path}{sign}limit=1"))
         version = listed["metadata"]["resourceVersion"]
@@ -134,8 +134,8 @@ class Writer:
         """Write one object.
 
         Returns:
-            ``sent``: when the request left; ``answered``: when it was answered; ``event``: when
-            our watch told of the object, if it is watched.
+            The times at which the request was ``sent``, it was ``answered``, and the watch, if any,
+            delivered the ``event``.
         """
         while not self._events.empty():
             self._events.get()
@@ -184,7 +184,7 @@ class Writer:
         for thread in threads:
             thread.join()
         ended = time.monotonic()
-        for change in plan.amends():
+        for change in plan.restoring_changes():
             _send(self._api, change)
         took.sort()
         return {
@@ -211,7 +211,7 @@ def run_all(threads: Sequence[threading.Thread]) -> None:
 
 
 def main() -> None:
-    """Serve until standard input ends. Arguments: those of an Api."""
+    """Run commands until standard input ends; the arguments are an ``Api``'s."""
     writer = Writer(sys.argv[1:])
     serve(
         {

@@ -1,6 +1,6 @@
-"""Sets up the control plane of docker-compose.yml; used only by that file.
+"""Sets up the control plane of docker-compose.yml, the only user of this file.
 
-set_up.py credentials FOLDER     writes keys, tokens and kubeconfigs, if there are none
+set_up.py credentials FOLDER     writes missing keys, tokens and kubeconfigs
 set_up.py apply FOLDER FILE      waits for the API server and applies the objects of a file
 """
 
@@ -22,7 +22,7 @@ import yaml
 SERVER = "https://kubernetes:6443"
 CERTIFICATE = "/certificates/apiserver.crt"
 READY_WITHIN_S = 120.0
-# Users with their groups. Every cluster's RBAC lets system:kube-proxy read the objects of a proxy.
+# Users with their groups. RBAC always allows system:kube-proxy to read the proxy's objects.
 USERS = {"admin": "system:masters", "system:kube-proxy": ""}
 PLURALS = {"Service": "services", "EndpointSlice": "endpointslices"}
 
@@ -59,7 +59,7 @@ def make_key() -> str:
 
 
 def make_kubeconfig(token: str) -> str:
-    """Return the kubeconfig of one user, as JSON, which is YAML too."""
+    """Return a user's kubeconfig as JSON, which is also valid YAML."""
     cluster = {"server": SERVER, "certificate-authority": CERTIFICATE}
     config = {
         "apiVersion": "v1",
@@ -73,7 +73,7 @@ def make_kubeconfig(token: str) -> str:
 
 
 def apply(folder: Path, file: Path) -> None:
-    """Apply every object of a file, once the API server accepts it."""
+    """Apply every object of a file, once the API server accepts requests."""
     token = (folder / "admin.token").read_text()
     for manifest in yaml.safe_load_all(file.read_text()):
         metadata = manifest["metadata"]
@@ -86,12 +86,12 @@ def apply(folder: Path, file: Path) -> None:
 
 
 def patch(url: str, body: str, token: str) -> None:
-    """Send a server-side apply, and retry until the server takes it.
+    """Send a server-side apply, and retry until the server accepts it.
 
-    While the server starts it has no range of ClusterIPs yet, and calls each of them invalid.
+    A starting server has no range of ClusterIPs yet, and rejects each ClusterIP as invalid.
 
     Raises:
-        OSError: The server can't read the object, still refuses it, or wasn't up in time.
+        OSError: The server can't parse the object, still rejects it, or didn't start in time.
     """
     headers = {
         "Authorization": f"Bearer {token}",

@@ -16,7 +16,7 @@ import (
 
 const deadline = 60 * time.Second
 
-// serviceAddress is a line that `userspace-proxy run --print-addresses=json` prints.
+// serviceAddress is a line of the output of `userspace-proxy run --print-addresses=json`.
 type serviceAddress struct {
 	Namespace string
 	Service   string
@@ -85,7 +85,7 @@ func (p *proxy) read(lines io.Reader) {
 	}
 }
 
-// waitFor returns the address of a Service port, such as shop/web:http, once it has as many
+// waitFor returns the address of a Service port, such as shop/web:http, once it has this many
 // endpoints.
 func (p *proxy) waitFor(t *testing.T, port string, endpoints int) string {
 	t.Helper()
@@ -106,7 +106,7 @@ func (p *proxy) waitFor(t *testing.T, port string, endpoints int) string {
 	}
 }
 
-// eventually waits for a condition: a change is applied some time after the API server has it.
+// eventually waits for a condition, because a change is applied only some time after the API server stored it.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)

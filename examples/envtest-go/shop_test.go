@@ -1,6 +1,6 @@
 // Package shop has tests of programs that dial Services, with envtest: a real API server, no node.
 //
-// Run them by `go test`, with KUBEBUILDER_ASSETS as `setup-envtest use -p env` prints it, and
+// Run them by `go test`, with KUBEBUILDER_ASSETS from `setup-envtest use -p env`, and
 // userspace-proxy in the PATH or in USERSPACE_PROXY.
 package shop
 
@@ -27,7 +27,7 @@ const namespace = "shop"
 func cluster(t *testing.T) (client.Client, *proxy) {
 	t.Helper()
 	environment := &envtest.Environment{}
-	// Without it kube-apiserver needs a default route.
+	// Without this address, kube-apiserver needs a default route.
 	environment.ControlPlane.GetAPIServer().Configure().Append("advertise-address", "127.0.0.1")
 	config, err := environment.Start()
 	if err != nil {
@@ -72,7 +72,7 @@ func createService(t *testing.T, api client.Client) {
 	})
 }
 
-// runPod creates a Pod that is ready, and runs in this test: it answers its name.
+// runPod creates a ready Pod that runs in this test and answers with its name.
 func runPod(t *testing.T, api client.Client, name string) *corev1.Pod {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -92,7 +92,7 @@ func runPod(t *testing.T, api client.Client, name string) *corev1.Pod {
 			Name:      name,
 			Labels:    map[string]string{"app": "web"},
 			Annotations: map[string]string{
-				// Where it listens, instead of at the port of its container.
+				// The port on which the Pod listens, instead of its container port.
 				"userspace-proxy.io/ports": fmt.Sprintf("8080=%d", address.Port),
 			},
 		},
@@ -118,7 +118,7 @@ func setReady(t *testing.T, api client.Client, pod *corev1.Pod, ready corev1.Con
 	}
 }
 
-// fetch stands for the program under test, which dials a Service.
+// fetch represents the program under test, which dials a Service.
 func fetch(t *testing.T, address string) string {
 	t.Helper()
 	request, err := http.NewRequestWithContext(
@@ -126,7 +126,7 @@ func fetch(t *testing.T, address string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Each request is a connection of its own, and so a turn.
+	// Each request is a new connection, so that endpoints take turns.
 	request.Close = true
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {

@@ -1,7 +1,7 @@
 """Starts an API server as envtest does: etcd and kube-apiserver, without nodes and controllers.
 
-``KUBEBUILDER_ASSETS`` is the folder with etcd, kube-apiserver and kubectl, as `setup-envtest use`
-prints it.
+``KUBEBUILDER_ASSETS`` is the folder with etcd, kube-apiserver and kubectl that `setup-envtest use`
+prints.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ApiServer:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Start etcd and kube-apiserver; return when the latter is ready."""
+        """Start etcd and kube-apiserver; return once the API server is ready."""
         folder = self._folder
         key = folder / "service-accounts.key"
         openssl = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout"]
@@ -58,7 +58,7 @@ class ApiServer:
             f"--service-account-signing-key-file={key}",
             f"--token-auth-file={folder / 'tokens.csv'}",
             "--authorization-mode=RBAC",
-            # No controller creates service accounts here.
+            # No controller runs that would create service accounts.
             "--disable-admission-plugins=ServiceAccount",
         )
         config = {
@@ -81,7 +81,7 @@ class ApiServer:
         self._wait()
 
     def kubectl(self, *arguments: str, text: str = "") -> str:
-        """Run kubectl, and return what it prints."""
+        """Run kubectl, and return its output."""
         command = [str(self._assets / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
         return subprocess.run(
             command, input=text, capture_output=True, text=True, check=True

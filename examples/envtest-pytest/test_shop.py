@@ -1,7 +1,7 @@
-"""Tests of a program that creates Services and Pods, and of one that dials them.
+"""Tests of a program that creates Services and Pods, and of a program that dials them.
 
-Run them by ``KUBEBUILDER_ASSETS=… pytest examples/envtest-pytest``: the API server is a real one,
-and there are no nodes. Pods run in this process.
+Run them by ``KUBEBUILDER_ASSETS=… pytest examples/envtest-pytest``. The API server is real, there
+are no nodes, and Pods run in this process.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def shop(api_server: ApiServer) -> Iterator[None]:
 
 
 def fetch(service: KubernetesService, path: str = "/") -> str:
-    """Fetch a page; stands for a program under test that is a client."""
+    """Fetch a page; represents a program under test that is a client."""
     with urlopen(service.url + path, timeout=5) as answer:
         return str(answer.read(), "utf-8").strip()
 
@@ -61,7 +61,7 @@ def test_clients_reach_the_pods_of_the_controller(kubernetes_services: Kubernete
 def test_clients_notice_neither_an_unready_nor_a_dead_pod(
     kubernetes_services: KubernetesServices,
 ) -> None:
-    """Clients are sent to the third pod."""
+    """Clients are served by the third pod."""
 
     def price(request: HttpRequest) -> str:
         return f"price of {request.path.removeprefix('/')}: 7"
@@ -81,7 +81,7 @@ def test_clients_notice_neither_an_unready_nor_a_dead_pod(
 def test_a_terminating_pod_gets_no_new_clients(
     api_server: ApiServer, kubernetes_services: KubernetesServices
 ) -> None:
-    """The program under test deletes a Pod; the other one serves."""
+    """The program under test deletes a Pod; the other Pod serves."""
     web = kubernetes_services["default/web"]
     web.run_pods()
     web.drain(web.pods["web-blue"])

@@ -1,7 +1,7 @@
-"""Tests in a network of their own: run them by ``pytest examples/pytest``.
+"""Tests in their own network: run them by ``pytest examples/pytest``.
 
-The fixture ``service_network`` comes with the package, too. It needs no root where the kernel
-allows user namespaces; elsewhere these tests are skipped.
+The fixture ``service_network`` is part of the package. It needs no root if the kernel allows user
+namespaces; otherwise these tests are skipped.
 """
 
 import sys
@@ -10,7 +10,7 @@ import pytest
 
 from userspace_proxy_testing import ServiceNetwork
 
-# Stands for the program under test: it fetches a page of the Service "web".
+# Represents the program under test: it fetches a page of the Service "web".
 PROGRAM = """
 from urllib.request import urlopen
 
@@ -43,7 +43,9 @@ def test_a_service_without_endpoints_refuses_clients(service_network: ServiceNet
         service_network.client().connect(web)
 
 
-def test_a_client_of_a_silent_backend_is_served_by_another(service_network: ServiceNetwork) -> None:
+def test_a_silent_backends_client_is_served_by_another_backend(
+    service_network: ServiceNetwork,
+) -> None:
     """One pod is silent, so the proxy dials the other one after a second."""
     web = service_network.service("web", backends=2)
     web.backends[0].pod.drop_traffic()

@@ -1,6 +1,6 @@
 """Tests of a program that talks to a Service: run them by ``pytest examples/pytest``.
 
-Nothing is configured: the fixture ``service_proxy`` comes with the package.
+No configuration is needed: the fixture ``service_proxy`` is part of the package.
 """
 
 import socket
@@ -14,7 +14,7 @@ from userspace_proxy_testing.backends import HttpRequest, echo, http
 
 
 def fetch(service: ProxiedService, path: str = "/") -> str:
-    """Fetch a page of a Service; stands for the program under test."""
+    """Fetch a page of a Service; represents the program under test."""
     with urlopen(service.url + path, timeout=5) as answer:
         return str(answer.read(), "utf-8").strip()
 
@@ -34,7 +34,7 @@ def test_a_dead_backend_fails_no_request(service_proxy: ServiceProxy) -> None:
 
 
 def test_a_restarted_backend_is_used_again(service_proxy: ServiceProxy) -> None:
-    """All backends are dead and the client is refused; then one is started again."""
+    """While all backends are stopped, the client is refused; then a backend is started again."""
     web = service_proxy.service("web", backends=1)
     web.backends[0].stop()
     with pytest.raises(OSError, match="reset by peer"):
@@ -44,7 +44,7 @@ def test_a_restarted_backend_is_used_again(service_proxy: ServiceProxy) -> None:
 
 
 def test_a_rolling_update_keeps_connections(service_proxy: ServiceProxy) -> None:
-    """A terminating backend keeps its connections; new ones go to the other backend."""
+    """A terminating backend keeps its connections; new connections go to the other backend."""
     web = service_proxy.service("web", backends=[echo, echo])
     with socket.create_connection(web.address, timeout=5) as session:
         session.sendall(b"before")
@@ -69,7 +69,7 @@ def test_a_function_answers_requests(service_proxy: ServiceProxy) -> None:
 
 
 def test_a_latency_slows_one_backend_down(service_proxy: ServiceProxy) -> None:
-    """One of two backends has a latency; names and attributes are toxiproxy's."""
+    """One of two backends has a latency, with toxiproxy's names and attributes."""
     web = service_proxy.service("web", backends=2)
     web.backends[0].fault("latency", latency=100)
     times: list[float] = []

@@ -11,12 +11,12 @@ Rule 1: the subprotocol is ``v4.channel.k8s.io``, one stream per WebSocket. Kube
 runtimes of all releases support it, and API servers only relay it.
 Rule 2: the protocol doesn't report that a dial succeeded. But the runtime delivers a message to the
 stream before it reads the next frame, and reads the stream only once it has connected to the pod;
-containerd sends the text about a failure before. So a pong after an empty message means that the
-pod has answered, without consuming the client's bytes. CRI-O discards the stream's content while
-it sends the text, so the first pong may overtake that: two are required.
-Rule 3: no side can close just its own direction. The runtime closes the stream a second after the
-pod's FIN, and closing it from this side closes both directions.
-Rule 4: if the pod is missing, the data from the watches is outdated.
+containerd sends the error text before that. A pong after an empty message therefore means that the
+pod has accepted, and consumes none of the client's bytes. CRI-O discards the stream's content while
+it sends the error text, so the first pong may overtake the text: two pongs are required.
+Rule 3: neither side can close only its own direction. The runtime closes the stream a second after
+the pod's FIN, and closing it from this side closes both directions.
+Rule 4: if the pod doesn't exist, the data from the watches is outdated.
 
 Source: k8s.io/streaming, pkg/httpstream/wsstream; containerd, internal/cri/streamingserver and
 internal/cri/server/sandbox_portforward_linux.go; CRI-O, server/container_portforward.go.
@@ -80,7 +80,7 @@ class PodStream:
         self._received = b""
         """Data that arrived before the pong."""
         self._left = [_PORT_BYTES, _PORT_BYTES]
-        """The bytes of the port number that are still expected on each channel."""
+        """The number of bytes of the port number that each channel still has to receive."""
 
     async def send(self, data: bytes) -> None:
         """Send bytes; waits while the pod doesn't read.
@@ -105,7 +105,7 @@ class PodStream:
         return received
 
     async def ping(self) -> None:
-        """Send a ping that carries no data of the client; its pong is dropped.
+        """Send a ping that carries none of the client's data; its pong is dropped.
 
         Raises:
             PortForwardError: The stream is broken.
@@ -158,7 +158,7 @@ class PodStream:
             elif message.type is WSMsgType.CLOSE:
                 return None
             else:
-                # There is no close frame: the API server or the kubelet is gone.
+                # There was no close frame: the API server or the kubelet is gone.
                 raise self._broken("it broke off")
 
     def _read(self, message: bytes) -> bytes:
@@ -186,7 +186,7 @@ async def open_stream(client: ApiClient, to: ForwardTarget) -> PodStream:
     """Open a stream to a pod's port, and wait for the pod; the caller closes the stream.
 
     Raises:
-        PortForwardError: The pod is gone, refuses, or the API server doesn't permit it.
+        PortForwardError: The pod is gone or refuses, or the API server denies the port-forward.
     """
     path = join("/api/v1/namespaces", to.namespace, "pods", to.pod, "portforward")
     try:

@@ -1,4 +1,4 @@
-"""Reports the rights that a user lacks: to read all nodes, or to forward Services.
+"""Reports which rights a user lacks for reading all nodes or for forwarding Services.
 
 Rule 1: every authenticated user may request access reviews, so ``forward`` reports a missing right
 before the first dial.
@@ -26,7 +26,7 @@ from userspace_proxy.sources.kubernetes.responses import (
 )
 
 ROLE = "userspace-proxy-view"
-"""The chart's Role in the release's namespace, for users who read all nodes."""
+"""The chart's Role in the release's namespace, for users that read all nodes."""
 
 _AUTHENTICATION, _AUTHORIZATION = "authentication.k8s.io/v1", "authorization.k8s.io/v1"
 _SERVICE_ACCOUNT = "system:serviceaccount:"
@@ -103,7 +103,7 @@ async def check_access(client: ApiClient, namespace: str, *, within_s: float) ->
         SourceError: The server doesn't respond, or denies something that the message names.
     """
     try:
-        # A credential plugin may ask for a password; the time that this takes isn't the server's.
+        # A credential plugin may ask for a password, which doesn't count towards the time limit.
         await client.open()
         async with asyncio.timeout(within_s):
             denied = [right for right in _NEEDED if not await _is_allowed(client, right, namespace)]

@@ -1,10 +1,10 @@
-"""For users' test suites: Services with backends, and fakes that behave like the real parts.
+"""Services with backends for users' test suites, and fakes that behave like the real parts.
 
 ``plugin`` is the pytest plugin; its fixtures yield ``ServiceProxy``, ``ServiceNetwork`` and
 ``KubernetesServices``, and ``backends`` serve their Services. ``ProxyWithFaults`` is a ``Proxy``
 with fault injection; ``fakes`` fulfil the contracts of the real parts.
 
-Names are imported on first use: every run of pytest loads the plugin, which is part of this
+Names are imported on first use, because every run of pytest loads the plugin and therefore this
 package.
 """
 

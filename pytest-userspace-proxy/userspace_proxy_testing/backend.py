@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class BackendError(UserspaceProxyError):
-    """A program doesn't serve, or no port is free for it."""
+    """A backend's program doesn't serve, or no port is free for it."""
 
 
 class FaultControl(NamedTuple):
@@ -36,11 +36,11 @@ class Backend:
     """
 
     is_own = False
-    """Whether this test runs the backend."""
+    """Whether this test runs the backend itself."""
     requests: Sequence[SeenRequest] = ()
     """The last requests, oldest first; empty unless it is an HTTP server of the test."""
     is_left = False
-    """Whether the backend's address still accepted connections when it was closed."""
+    """Whether the backend's address still accepted connections after its close."""
 
     def __init__(self, name: str, address: SocketAddress, place: BackendPlace) -> None:
         self.name = name
@@ -50,7 +50,7 @@ class Backend:
         self._control: FaultControl | None = None
         self._is_closed = False
         self._reserved: socket.socket | None = None
-        """Reserves the port while it is stopped; connections to it are refused."""
+        """Reserves the port while the backend is stopped; connections to the port are refused."""
 
     def __repr__(self) -> str:
         state = self.state and f", {self.state}"
@@ -58,7 +58,7 @@ class Backend:
 
     @property
     def pod(self) -> Pod:
-        """The network namespace in which it runs; a test may configure it.
+        """The network namespace in which the backend runs; a test may configure it.
 
         Raises:
             TypeError: Only backends of ``service_network`` have a namespace.
@@ -77,7 +77,7 @@ class Backend:
         raise TypeError(f"{self!r} is served by another program: it can't be started here")
 
     def stop(self) -> None:
-        """Refuse new connections and reset open ones. Idempotent.
+        """Refuse new connections and reset open connections. Idempotent.
 
         The proxy tries other endpoints; if none answers, it resets its client.
         """
@@ -86,17 +86,17 @@ class Backend:
     def fault(
         self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
     ) -> None:
-        """Inject a fault into connections to it: see :meth:`.EmbeddedProxy.add_fault`."""
+        """Inject a fault into connections to the backend: see :meth:`.EmbeddedProxy.add_fault`."""
         self._controlled().add(
             type_, endpoint=self.address, stream=stream, toxicity=toxicity, **attributes
         )
 
     def heal(self) -> None:
-        """Remove its faults. Idempotent."""
+        """Remove the backend's faults. Idempotent."""
         self._controlled().remove(endpoint=self.address)
 
     def attach(self, control: FaultControl) -> None:
-        """Set the object that controls its Service's faults."""
+        """Set the object that controls the faults of the backend's Service."""
         self._control = control
 
     def _check_open(self) -> None:
@@ -108,11 +108,11 @@ class Backend:
         return self._control
 
     def close(self) -> None:
-        """End everything that belongs to it, permanently. Idempotent."""
+        """Release all resources of the backend, permanently. Idempotent."""
         if self.is_own and not self._is_closed:
             self.stop()
             if self._reserved is not None:
-                # Check this now, because another program may have the port later.
+                # Check this now, because another program may get the port later.
                 self.is_left = self._accepts()
                 self._free()
             self._place.leave()
@@ -123,7 +123,7 @@ class Backend:
             return connect_ex(client, self.address) == 0
 
     def _reserve(self) -> None:
-        """Bind a TCP port that programs outside this test could get, without listening."""
+        """Bind the TCP port without listening, because programs outside this test could get it."""
         if self._place.pod is None:
             with contextlib.suppress(OSError):
                 self._reserved = self._place.bind(socket.SOCK_STREAM, self.address)
@@ -135,7 +135,7 @@ class Backend:
 
     @property
     def state(self) -> str:
-        """``stopped``, ``draining``, or empty while it serves."""
+        """``stopped``, ``draining``, or empty while the backend serves."""
         if not self._is_running():
             return "stopped"
         return "draining" if self.is_draining else ""

@@ -1,7 +1,7 @@
 """Parses a test's ``backends`` argument of a Service.
 
 Rule 1: an error is raised before any backend starts, and names the argument, the given value and
-the expected one.
+the expected value.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from .handler_threads import in_threads, is_coroutine_function
 from .http_serving import HttpHandler, HttpServer
 
 Ready = str | Callable[[SocketAddress], object]
-"""A string to find in a line of its output; or a function of its address, which raises an exception
-or returns False until the backend is ready."""
+"""A string to find in a line of the program's output, or a function of the backend's address that
+raises an exception or returns False until the backend is ready."""
 
 
 @dataclass(frozen=True)
 class ReadyCommand:
     """A program that serves connections.
 
-    It is ready once it accepts connections and meets ``ready``: a database listens before
-    answering.
+    It is ready once it accepts connections and meets ``ready``: a database listens before it
+    answers.
     """
 
     words: Sequence[str]
-    """``{host}`` and ``{port}`` stand for the address at which it must listen."""
+    """The program and its arguments, in which ``{host}`` and ``{port}`` become its address."""
     ready: Ready | None = None
 
 
 StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 BackendLike = EndpointAddress | HttpHandler | StreamHandler | list[str] | ReadyCommand
-"""Everything that a backend can be made of."""
+"""Everything from which a backend can be made."""
 
 
 def read_backends(
@@ -63,7 +63,7 @@ def read_backends(
 
 
 def check_backend(like: BackendLike | None, protocol: str) -> None:
-    """Raise TypeError or ValueError if no backend can be made of this."""
+    """Raise TypeError or ValueError if no backend can be made from this value."""
     is_udp = protocol == "UDP"
     if isinstance(like, str):
         _check_text(like)
@@ -90,7 +90,7 @@ def check_backend(like: BackendLike | None, protocol: str) -> None:
 
 
 def as_command(like: BackendLike | None) -> ReadyCommand | None:
-    """Return the program of a backend, which may be given by its arguments alone."""
+    """Return the program of a backend, which may be given as a list of arguments."""
     if isinstance(like, list):
         return ReadyCommand(like)
     return like if isinstance(like, ReadyCommand) else None
@@ -99,10 +99,10 @@ def as_command(like: BackendLike | None) -> ReadyCommand | None:
 def stream_handler(function: Callable[..., Any]) -> StreamHandler:
     """Return a stream function unchanged; wrap a function of a request in an HTTP server.
 
-    A request function that isn't a coroutine function runs in threads.
+    A function of a request that isn't a coroutine function runs in threads.
 
     Raises:
-        TypeError: It takes other arguments, or should be a coroutine function.
+        TypeError: The function takes other arguments, or must be a coroutine function.
     """
     count = _required(function)
     if count == 2:
@@ -130,11 +130,11 @@ def _check_text(text: str) -> None:
 
 
 def _required(function: Callable[..., Any]) -> int:
-    """Return how many positional arguments are required; one if only that is possible."""
+    """Return the number of required positional arguments; 1 if none is required but one fits."""
     try:
         signature = inspect.signature(function)
     except ValueError:
-        # Some builtins have no signature.
+        # Some built-in functions have no signature.
         return 1
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = signature.parameters.values()

@@ -54,7 +54,7 @@ _BACKLOG = 100
 
 
 def http(answer: HttpAnswer) -> HttpHandler:
-    """Return a backend that gives this answer to each HTTP request."""
+    """Return a backend that sends this answer to each HTTP request."""
 
     async def give(_request: HttpRequest) -> HttpAnswer:
         return answer
@@ -63,7 +63,7 @@ def http(answer: HttpAnswer) -> HttpHandler:
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Return the received bytes, and the FIN; a backend."""
+    """Return the received bytes, and the client's FIN; a backend."""
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()
@@ -128,7 +128,7 @@ class StreamBackend(Backend):
         try:
             await self._handler(reader, writer)
         except (ConnectionError, asyncio.CancelledError):
-            # The client has closed, or the backend was stopped.
+            # The client has closed the connection, or the backend was stopped.
             pass
         except GeneratorExit:
             raise
@@ -220,20 +220,20 @@ class CommandBackend(Backend):
         """Return once the program accepts connections.
 
         Raises:
-            BackendError: It can't be started, ends, or doesn't listen in time.
+            BackendError: The program can't be started, exits, or doesn't listen in time.
         """
         self._check_open()
         if self._is_running():
             return
         require_own_files(f"cannot start backend {self.name}")
-        # The program may have exited.
+        # The previous program may have exited.
         self.stop()
         self._free()
         where = {"HOST": self.address.ip, "PORT": str(self.address.port)}
         # HTTP proxies can't be reached from a pod.
         outer = os.environ if self._place.pod is None else without_proxies()
         try:
-            # A separate session, so that a signal reaches its children, too.
+            # In its own session, the program gets signals together with its children.
             self._process = subprocess.Popen(
                 self._place.command(self._command),
                 env={**outer, **where},
@@ -244,7 +244,7 @@ class CommandBackend(Backend):
             )
         except OSError as exc:
             raise BackendError(f"cannot start backend {self.name}: {exc}") from exc
-        # A test program may exit without closing its proxy, as may a child that it forks.
+        # The test's program, or a child that it forks, may exit without closing the proxy.
         self._owner = os.getpid()
         atexit.register(self._stop_at_exit)
         awaited = self._ready if isinstance(self._ready, str) else ""
@@ -284,7 +284,7 @@ class CommandBackend(Backend):
         deadline, pause = Clocks.monotonic() + _COMMAND_READY_S, threading.Event()
         listens = False
         while True:
-            # Dial only once: more dials would fill the queue of a program that doesn't accept yet.
+            # Don't dial again after a success: unaccepted connections would fill the backlog.
             refusal = "" if listens else self._dial()
             listens = not refusal
             status, cause = self._process.poll(), refusal or self._lack(outputs)
@@ -306,7 +306,7 @@ class CommandBackend(Backend):
             pause.wait(_RETRY_S)
 
     def _dial(self) -> str:
-        """Return why it refuses a connection; empty if it accepts."""
+        """Return why the program refuses a connection; empty if it accepts."""
         try:
             with self._place.open_socket(socket.SOCK_STREAM) as client:
                 client.settimeout(1)
@@ -316,10 +316,10 @@ class CommandBackend(Backend):
         return ""
 
     def _lack(self, outputs: Sequence[CommandOutput]) -> str:
-        """Return why it isn't ready although it listens; empty if it is."""
+        """Return why the program isn't ready although it listens; empty if it is."""
         if isinstance(self._ready, str):
             has_come = any(output.has_come.is_set() for output in outputs)
-            # Like testcontainers, which search for patterns.
+            # testcontainers search for patterns, so users may expect this here.
             is_pattern = any(sign in self._ready for sign in (".*", ".+", "\\d", "\\s", "\\w"))
             plain = ", a text and no pattern" if is_pattern else ""
             return "" if has_come else f"no line of its output has {self._ready!r}{plain}"
@@ -338,7 +338,7 @@ class CommandBackend(Backend):
     def _is_running(self) -> bool:
         if self._process is None:
             return False
-        # Don't reap the process here: its process group id stays reserved until it is stopped.
+        # Don't reap the process here: its process group ID stays reserved until it is reaped.
         how = os.WEXITED | os.WNOHANG | os.WNOWAIT
         with contextlib.suppress(ChildProcessError):
             return os.waitid(os.P_PID, self._process.pid, how) is None
@@ -360,7 +360,8 @@ def make_backend(
         find_place: Returns the place where it listens, unless another program serves it.
 
     Raises:
-        TypeError: The kind is invalid. ValueError: The text isn't an address.
+        TypeError: The kind is invalid.
+        ValueError: The text isn't an address.
         BackendError: A program doesn't start.
     """
     check_backend(like, protocol)

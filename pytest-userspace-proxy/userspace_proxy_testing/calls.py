@@ -3,8 +3,8 @@
     Call(target, name, …) ──▶ the object's method
     CallResult            ◀──
 
-Messages are pickles: both processes run the same program as the same user, and no other process has
-the link. A socket is passed alongside a result.
+Messages are pickles, which is safe: both processes run the same program as the same user, and no
+other process can use the link. A socket is passed alongside a result.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 
 class Reference(NamedTuple):
-    """An object in the other process."""
+    """Refers to an object in the other process."""
 
     number: int
 
@@ -24,7 +24,7 @@ PROXY = Reference(0)
 
 
 class Call(NamedTuple):
-    """A method call, or the read of a property."""
+    """A method call, or the reading of a property."""
 
     target: Reference
     name: str

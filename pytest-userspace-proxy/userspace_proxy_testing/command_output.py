@@ -1,4 +1,4 @@
-"""Output of a command: passed on, searched for a string, with its last lines kept."""
+"""Output of a command: passed on and searched for a string; its last lines are kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import IO
 _READ_BYTES = 65536
 _LINES = 20
 _LAST_S = 1.0
-"""How long ``text`` waits for the pipe's end: a child that outlives the command holds it."""
+"""How long ``text`` waits for the pipe's end; a child that outlives the command holds it open."""
 
 
 class CommandOutput:
@@ -19,7 +19,7 @@ class CommandOutput:
 
     Args:
         pipe: The read end; closed at its end.
-        descriptor: Where to pass the output on: 1 or 2.
+        descriptor: The descriptor to which the output is passed on: 1 or 2.
         awaited: A string that a line is expected to contain.
     """
 
@@ -34,7 +34,7 @@ class CommandOutput:
         self._thread.start()
 
     def text(self) -> str:
-        """Return the last lines of an ended command; empty if it wrote nothing."""
+        """Return the last lines of an ended command's output; empty if it wrote nothing."""
         self._thread.join(_LAST_S)
         return b"\n".join(self._kept).decode(errors="replace")
 
@@ -42,7 +42,7 @@ class CommandOutput:
         with self._pipe as pipe:
             line = b""
             while data := os.read(pipe.fileno(), _READ_BYTES):
-                # A test runner may have closed its own descriptor.
+                # The test runner may have closed its own descriptor.
                 with contextlib.suppress(OSError):
                     os.write(self._descriptor, data)
                 *lines, line = (line + data).split(b"\n")

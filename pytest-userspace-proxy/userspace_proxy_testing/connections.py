@@ -1,7 +1,7 @@
-"""Connections of the kit: its own dials, and accepted connections, which can all be reset.
+"""The kit's connections: its own dials, and a server's connections, which can be reset together.
 
-When asyncio's own servers close, they lose connections that they have just accepted: the client
-waits forever, or is served by a stopped server.
+asyncio's own servers lose connections that they accepted just before they were closed: such a
+client waits forever, or is served by a stopped server.
 
     accepted ──serve──▶ fresh ──its task begins──▶ opening ──▶ writer ──▶ the server's function
 """
@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from userspace_proxy.kernel.socket_options import reset, reset_on_close
 
-# The methods of the base class of Python's socket: plugins that forbid a test to dial, such as
-# pytest-recording, replace the methods of the subclass, and needn't stop this kit's own dials.
+# Methods of the base class of Python's socket. Plugins that forbid dials in tests, such as
+# pytest-recording, replace the methods of the subclass, but this kit's own dials must work.
 connect = _socket.socket.connect
 connect_ex = _socket.socket.connect_ex
 
@@ -29,9 +29,9 @@ class Connections:
 
     def __init__(self) -> None:
         self._fresh: dict[asyncio.Task[None], socket.socket] = {}
-        """Connections whose task hasn't begun, and never will if it is cancelled."""
+        """Connections whose task hasn't started, and won't start if it is cancelled."""
         self._opening: dict[asyncio.Task[None], socket.socket] = {}
-        """Connections whose sockets belong to the event loop, but that have no writer yet."""
+        """Connections whose sockets the event loop owns, but that have no writer yet."""
         self._served: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -44,7 +44,7 @@ class Connections:
 
     @contextlib.contextmanager
     def keep(self, writer: asyncio.StreamWriter) -> Iterator[None]:
-        """Include another connection in :meth:`reset`; closes it at the block's end."""
+        """Include another connection in :meth:`reset`, and close it at the end of the block."""
         self._writers.add(writer)
         try:
             yield

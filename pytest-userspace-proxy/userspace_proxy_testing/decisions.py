@@ -1,6 +1,6 @@
 """Keeps each Service's last connections: their client, endpoint and end.
 
-The facts come from the connection log. Each proxy of a test has its own thread, so a record's
+The facts are read from the connection log. Each proxy of a test has its own thread, so a record's
 thread identifies the proxy. Recorded lines aren't passed on to the program's log.
 """
 
@@ -69,7 +69,7 @@ class Decisions(logging.Filter):
     """
 
     _lock: ClassVar[threading.Lock] = threading.Lock()
-    """The lock of recorders' begins and ends, as several threads may cause them."""
+    """Held while recorders begin and end, which may happen in several threads."""
     _running: ClassVar[list[Decisions]] = []
     _before: ClassVar[tuple[int, bool]] = (logging.NOTSET, False)
     """The logger's level before the first recorder began, and whether it was disabled."""
@@ -88,7 +88,7 @@ class Decisions(logging.Filter):
             self._thread = thread
             self._running.append(self)
             logger.setLevel(logging.INFO)
-            # A logging configuration of the program disables loggers that it doesn't name.
+            # A program's logging configuration disables loggers that it doesn't name.
             logger.disabled = False
             logger.addFilter(self)
 
@@ -109,7 +109,7 @@ class Decisions(logging.Filter):
         return tuple(self._last.get(str(service), ()))
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep this proxy's records, and pass on others."""
+        """Record this proxy's log records, and let others pass."""
         if record.thread != self._thread:
             return True
         fields = record.__dict__

@@ -1,7 +1,7 @@
 """Runs backends' plain functions in threads, so that they may block.
 
 Rule: the threads are daemons. A hanging function prevents neither its proxy nor the program from
-ending; its later result is dropped.
+ending; a late result is dropped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .calls import CallResult
 from .http_serving import AsyncHttpHandler, HttpAnswer, HttpHandler, HttpRequest
 
 MOST = 40
-"""The maximum of concurrent calls of a backend's function, as in Starlette; further calls wait."""
+"""The maximum number of concurrent calls of a backend's function, as in Starlette."""
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
@@ -27,9 +27,9 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
 
 
 def in_threads(function: HttpHandler) -> AsyncHttpHandler:
-    """Return a coroutine function that calls this one in a thread, ``MOST`` at a time.
+    """Return a coroutine function that calls this function in a thread, at most ``MOST`` at once.
 
-    If the function returns an awaitable, that is awaited in the event loop.
+    If the function returns an awaitable, the event loop awaits it.
     """
     room = asyncio.Semaphore(MOST)
 
@@ -46,7 +46,7 @@ def in_threads(function: HttpHandler) -> AsyncHttpHandler:
 
 async def _call_in_thread(function: Callable[..., Any], argument: object) -> Any:
     result: Future[CallResult] = Future()
-    # From here on the call can't be cancelled, because threads can't.
+    # A call that runs in a thread can't be cancelled.
     result.set_running_or_notify_cancel()
 
     def run() -> None:

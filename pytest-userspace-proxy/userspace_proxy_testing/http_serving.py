@@ -1,8 +1,8 @@
 """A small HTTP/1.1 server on asyncio streams, for backends in a test's process.
 
-aiohttp's server, used by the status pages, takes as long to import as a whole proxy takes to start,
-and an embedded proxy doesn't need it. The servers of ``sandbox.backends`` are programs of their
-own, with blocking sockets.
+aiohttp's server, which the status pages use, takes as long to import as a proxy takes to start, and
+an embedded proxy doesn't need it. The servers of ``sandbox.backends`` are separate programs with
+blocking sockets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _log = FieldLogger("userspace_proxy_testing")
 
 TLS = "TLS"
 KEPT = 100
-"""The number of requests to keep per backend."""
+"""The number of requests that are kept per backend."""
 
 _TLS_HANDSHAKE = b"\x16"
 """The first byte from a TLS client.
@@ -44,7 +44,7 @@ class HttpRequest:
 
 
 HttpAnswer = str | bytes | tuple[int, str | bytes]
-"""A body, or a status and a body."""
+"""A response's body, or its status and body."""
 HttpHandler = Callable[[HttpRequest], HttpAnswer | Awaitable[HttpAnswer]]
 AsyncHttpHandler = Callable[[HttpRequest], Awaitable[HttpAnswer]]
 
@@ -67,8 +67,8 @@ class SeenRequest:
 class HttpServer:
     """Serves HTTP with a function of a request, and records requests.
 
-    The function's exceptions are logged and answered with status 500 and their text, including
-    those of ``sys.exit``, which would end the event loop, and ``pytest.fail``.
+    The function's exceptions are logged and answered with status 500 and their text. This includes
+    exceptions of ``sys.exit``, which would end the event loop, and of ``pytest.fail``.
     """
 
     def __init__(self, handler: AsyncHttpHandler) -> None:
@@ -77,7 +77,7 @@ class HttpServer:
         """The last requests, oldest first."""
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer a connection's requests until one asks to close."""
+        """Answer a connection's requests until a request asks to close it."""
         while (request := await _read_request(reader, writer)) is not None:
             seen = SeenRequest(request.method, request.path)
             self.seen.append(seen)
@@ -86,8 +86,8 @@ class HttpServer:
                 return
             status, body = await _answer(self._handler, request)
             is_kept = _keeps(request)
-            # This is set before the client can read the answer: its test may fail at once and print
-            # this.
+            # Set this before the client can read the answer, because its test may then fail and
+            # print this.
             seen.status = status
             writer.write(_head(status, len(body), is_kept=is_kept))
             if request.method != "HEAD":
@@ -98,7 +98,7 @@ class HttpServer:
 
 
 def _keeps(request: HttpRequest) -> bool:
-    """Return whether the connection stays open; HTTP/1.0 clients read until its end."""
+    """Return whether the connection stays open; HTTP/1.0 clients read until it is closed."""
     wish = request.headers.get("connection", "").lower()
     return wish == "keep-alive" if request.version == "HTTP/1.0" else wish != "close"
 
@@ -127,14 +127,14 @@ def _read_answer(answer: Any) -> tuple[int, bytes]:
 async def _read_request(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> HttpRequest | None:
-    """Return the next request; None at the end, and after answering an invalid one.
+    """Return the next request; None at the end, and after answering an invalid request.
 
-    A TLS client is answered, too; its request has the method ``TLS``.
+    For a TLS client, which also gets an answer, the request has the method ``TLS``.
     """
     try:
         first_byte = await reader.readexactly(1)
         if first_byte == _TLS_HANDSHAKE:
-            # The client waits for a TLS record and can't read text; this ends the wait.
+            # A TLS client can't read this text, but it ends the wait for a TLS record.
             writer.write(_BAD_REQUEST)
             return HttpRequest(TLS, _SPEAKS_HTTP, {}, b"")
         head = first_byte + await reader.readuntil(b"\r\n\r\n")

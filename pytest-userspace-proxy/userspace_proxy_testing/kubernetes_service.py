@@ -1,4 +1,4 @@
-"""One Service of a cluster whose Pods the test runs."""
+"""A cluster's Service whose Pods the test runs."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ class KubernetesService(ServedService):
     def pods(self) -> Mapping[str, RunningPod]:
         """The Pods that run here, by name; assign their backends to change them.
 
-        A Pod that doesn't exist is created with the labels that the Service selects. A Pod that is
-        no longer named is ended; a Pod assigned itself, or its own backends, continues:
+        A Pod that doesn't exist is created with the labels that the Service selects. A Pod that the
+        mapping omits is ended; a Pod whose value is itself, or its own backends, continues:
         ``{**web.pods, "web-2": None}`` adds a Pod. Changes are applied on return.
         """
         return {name: run.pod for name, run in sorted(self._pods.items())}
@@ -98,7 +98,7 @@ class KubernetesService(ServedService):
                 self._run(key, there, selected, like, replaces=replaces)
 
     def run_pods(self, like: PodLike = None) -> list[RunningPod]:
-        """Run all Pods here that the Service selects now; they are ready on return.
+        """Run all Pods that the Service selects now in this test; they are ready on return.
 
         Args:
             like: The backend of each Pod, as for ``service_proxy``, for each of the Service's
@@ -116,7 +116,7 @@ class KubernetesService(ServedService):
         return [self._run(k, there, selected, like, replaces=like is not None) for k in there]
 
     def drain(self, pod: RunningPod) -> None:
-        """Delete a Pod, which keeps its connections and terminates until the test ends."""
+        """Delete a Pod; it keeps its connections, and terminates until the test ends."""
         self._runner.terminate(pod)
 
     def views(self) -> list[PortFacts]:
@@ -124,7 +124,7 @@ class KubernetesService(ServedService):
         return [view for view in super().views() if view.plan.key.name.port == self._port]
 
     def served_addresses(self) -> list[SocketAddress]:
-        """Return none: other proxies may get its own address."""
+        """Return none: another proxy may get the Service's address."""
         return []
 
     def _run(

@@ -1,4 +1,4 @@
-r"""The Services of a cluster whose Pods the test runs: of envtest, KWOK, kind.
+r"""Serves a cluster's Services whose Pods the test runs: a cluster of envtest, KWOK or kind.
 
 ::
 
@@ -36,9 +36,9 @@ class KubernetesServices(RecordingProxy):
     """A proxy for the Services of a cluster; ``services["shop/web"]`` is one of them.
 
     Args:
-        kubeconfig: The cluster's kubeconfig: a file, or several. Its user lists and watches
-            Services, EndpointSlices and Pods, and for Pods that run here creates, patches and
-            deletes Pods and their status.
+        kubeconfig: The cluster's kubeconfig: a file, or several. Its user must be allowed to list
+            and watch Services, EndpointSlices and Pods, and to create, patch and delete the Pods
+            that run here, with their status.
     """
 
     def __init__(self, kubeconfig: str | Kubeconfig) -> None:
@@ -79,10 +79,10 @@ class KubernetesServices(RecordingProxy):
     def __getitem__(self, name: str) -> KubernetesService:
         """Return a Service by ``namespace/name`` or ``namespace/name:port``, once it is served.
 
-        Without a port it is the first of several.
+        Without a port, the result is the Service's first port.
 
         Raises:
-            LookupError: It isn't served; the message has the reason.
+            LookupError: It isn't served; the message contains the reason.
         """
         text, _, port = name.partition(":")
         namespace, _, last = text.rpartition("/")
@@ -104,7 +104,7 @@ class KubernetesServices(RecordingProxy):
         return any(name.service == key and port in ("", name.port) for name in names)
 
     def run_pods(self, service: str, like: PodLike = None) -> list[RunningPod]:
-        """Run all Pods here that a Service selects: see ``KubernetesService.run_pods``."""
+        """Run all Pods that a Service selects in this test: see ``KubernetesService.run_pods``."""
         return self[service].run_pods(like)
 
     @property
@@ -113,7 +113,7 @@ class KubernetesServices(RecordingProxy):
         return tuple(self._used.values())
 
     def end_services(self) -> None:
-        """End the Pods that run here; the others return to their former state."""
+        """End the Pods that run here: delete Pods that this test created, and restore others."""
         if not self._thread.is_running:
             return
         try:
@@ -123,7 +123,7 @@ class KubernetesServices(RecordingProxy):
 
 
 class UsedServices:
-    """The Services that a test used, for reports; others of the cluster are omitted."""
+    """The Services that a test used, for reports; the cluster's other Services are omitted."""
 
     def __init__(self, proxy: KubernetesServices) -> None:
         self._proxy = proxy

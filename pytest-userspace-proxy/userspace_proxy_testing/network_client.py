@@ -1,4 +1,4 @@
-"""A client in a pod of a network, which dials or runs programs from there."""
+"""A client in a pod of a network; it dials, or runs programs in the pod."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .sandbox import Pod
 
 Dialled = ProxiedService | str | tuple[str, int]
-"""A Service, ``host:port``, or host and port; a host is an IP address or a name."""
+"""A Service, ``host:port``, or host and port; the host is an IP address or a name."""
 
 _TIMEOUT_S = 5.0
 _RUN_TIMEOUT_S = 30.0
@@ -67,7 +67,7 @@ class NetworkClient:
         self.name = name
         self.namespace = namespace
         self.pod = pod
-        """The network namespace, which a test may configure."""
+        """The client's network namespace, which a test may configure."""
         self._process = process
         self._files = files
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -104,7 +104,7 @@ class NetworkClient:
     def connect(
         self, to: Dialled, *, protocol: str | None = None, timeout_s: float = _TIMEOUT_S
     ) -> socket.socket:
-        """Return a connected socket of its pod; the network closes it at the latest.
+        """Return a connected socket of the pod; the network closes the socket if the test doesn't.
 
         Coroutines can use it with ``asyncio.open_connection(sock=…)``.
 
@@ -145,20 +145,20 @@ class NetworkClient:
         timeout_s: float = _RUN_TIMEOUT_S,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in its pod, where Services' names resolve.
+        """Run a command in the pod, where Services' names resolve.
 
         Returns:
             The exit status and the output as text.
 
         Raises:
-            SandboxError: It failed (the message has its last line of output), or took too long.
+            SandboxError: It failed (the message contains its last output line), or took too long.
         """
         return self.pod.run(
             argv, input=input, check=check, timeout=timeout_s, env=env, files=self._files
         )
 
     def close(self) -> None:
-        """Close its sockets, which otherwise keep the pod's namespace alive. Idempotent."""
+        """Close the client's sockets, which would keep the pod's namespace alive. Idempotent."""
         for sock in self._open:
             sock.close()
 

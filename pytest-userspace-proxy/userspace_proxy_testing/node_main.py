@@ -3,7 +3,7 @@
     test process ──calls──▶ main thread ──▶ the proxy, in its own thread
                  ◀──answers, sockets──
 
-Rule 1: it ends when the link to the test's process ends.
+Rule 1: the process ends when the link to the test's process is closed.
 Rule 2: only the main thread enters other namespaces, and only to create a socket.
 """
 
@@ -58,7 +58,7 @@ class NodeProxy(ProxyWithDecisions):
         )
 
     def look_up(self, host: str, port: int, type_: int, namespace: str) -> AddressInfos:
-        """Resolve a name like a pod of a namespace; returns the result of ``getaddrinfo``."""
+        """Resolve a name as in a pod of a namespace; return the result of ``getaddrinfo``."""
         with self.names(namespace):
             return socket.getaddrinfo(host, port, type=type_)
 
@@ -88,13 +88,13 @@ def _enter(namespace: int) -> None:
 
 
 class Objects:
-    """The objects, by reference, whose methods the other process may call."""
+    """The objects whose methods the other process may call, by reference."""
 
     def __init__(self, proxy: NodeProxy) -> None:
         self._objects: dict[Reference, object] = {PROXY: proxy}
 
     def answer(self, call: Call) -> CallResult:
-        """Execute a call; return its result or exception."""
+        """Execute a call; return its result or its exception."""
         try:
             value = getattr(self._objects[call.target], call.name)
             if callable(value):

@@ -29,7 +29,7 @@ _ANSWER_WITHIN_S = 30.0
 
 
 class NodeProcess:
-    """A process on a node that runs a proxy; it starts in the background.
+    """The process that runs a node's proxy; it starts in the background.
 
     Any thread may call its methods. Methods without a docstring implement :class:`.ProxyCalls`.
     """
@@ -57,7 +57,7 @@ class NodeProcess:
     def open_socket(
         self, namespace: Namespace, family: socket.AddressFamily, type_: socket.SocketKind
     ) -> socket.socket:
-        """Return a socket in a namespace, which the caller closes."""
+        """Return a socket in a namespace; the caller closes it."""
         with self._lock:
             _, (passed,) = self._exchange((namespace.pid, int(family), int(type_)))
         return passed
@@ -65,7 +65,7 @@ class NodeProcess:
     def look_up(
         self, host: str, port: int, type_: socket.SocketKind, namespace: str
     ) -> AddressInfos:
-        """Resolve a name like a pod of a namespace.
+        """Resolve a name as in a pod of a namespace.
 
         Raises:
             socket.gaierror: The name is unknown there.
@@ -129,7 +129,7 @@ class NodeProcess:
 
 
 class ServiceOfNode:
-    """A Service that a :class:`NodeProcess` serves; a ``ServiceHandle``."""
+    """A Service of the proxy in a :class:`NodeProcess`; a ``ServiceHandle``."""
 
     def __init__(self, process: NodeProcess, reference: Reference) -> None:
         self._process = process

@@ -1,4 +1,4 @@
-"""Where a test's backend listens: on loopback, or in a sandbox's pod."""
+"""Where a test's backend listens: on loopback, or in a pod of a sandbox."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BackendPlace:
 
     @property
     def pod(self) -> Pod | None:
-        """The place's own network namespace; None without one."""
+        """The place's own network namespace; None if it has none."""
         return None
 
     def open_socket(self, type_: socket.SocketKind) -> socket.socket:
@@ -43,7 +43,7 @@ class BackendPlace:
 
         Raises:
             OSError: The address isn't available.
-            PlatformError: It is the IPv6 loopback address, and IPv6 is disabled.
+            PlatformError: The address is the IPv6 loopback address, and IPv6 is disabled.
         """
         sock = self.open_socket(type_)
         try:
@@ -62,20 +62,20 @@ class BackendPlace:
     def command(self, argv: Sequence[str]) -> Sequence[str]:
         """Return the command that runs a program here and ends it with this process.
 
-        That works even if this process is killed. The kernel ties a program to the thread that
-        starts it, so only the main thread's programs are tied: others would die with their thread.
+        The program ends even if this process is killed. The kernel ties it to the thread that
+        starts it, so only programs of the main thread are tied: others would end with their thread.
         """
         if threading.current_thread() is not threading.main_thread() or not shutil.which(argv[0]):
             return argv
         return [*_tie(), *argv]
 
     def leave(self) -> None:
-        """Release the place for others. Idempotent."""
+        """Release the place for other backends. Idempotent."""
 
 
 @functools.cache
 def _tie() -> Sequence[str]:
-    """Return the command prefix that kills its program when this process ends.
+    """Return the command prefix that makes the kernel kill a program when this process ends.
 
     It needs util-linux 2.33 or later; other versions lack the option.
     """

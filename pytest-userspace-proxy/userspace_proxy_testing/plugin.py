@@ -47,8 +47,7 @@ if TYPE_CHECKING:
 _OPEN = pytest.StashKey["list[tuple[str, Reported]]"]()
 """The running fixtures, by name."""
 _ENDED = pytest.StashKey["list[RecordedFixture]"]()
-"""The ended fixtures of this test, in their last state; only if failures are recorded to a folder.
-"""
+"""The ended fixtures of this test, in their last state; only if failed tests are recorded."""
 _RECORD = pytest.StashKey["tuple[RecordedTest, Path | None]"]()
 """The record of a failed test, and its file."""
 _RECORD_TITLE = "service proxy record"
@@ -68,7 +67,7 @@ _FIXTURES = frozenset({"service_proxy", "service_network", "kubernetes_services"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add this plugin's options."""
+    """Add the plugin's options."""
     group = parser.getgroup("service proxy")
     group.addoption(
         "--service-proxy-scope",
@@ -94,10 +93,10 @@ def skip(request: pytest.FixtureRequest, reason: str) -> NoReturn:
     """Skip the test that requests a fixture; fail it if skips are forbidden.
 
     Args:
-        reason: The missing requirement, with the remedy.
+        reason: The requirement that isn't met, with the remedy.
     """
     text = f"{request.fixturename}: {reason}"
-    # Raise this without the cause, which pytest would show as well.
+    # Raise this without the cause, which pytest would print, too.
     if _is_required(request.config):
         raise pytest.fail.Exception(text, pytrace=False) from None
     raise pytest.skip.Exception(text) from None
@@ -108,7 +107,7 @@ def _able(request: pytest.FixtureRequest) -> Iterator[None]:
     """Skip the test if this machine lacks something; fail it if another plugin blocks sockets."""
     try:
         require_own_threads()
-        # If sockets are blocked, the creation of an event loop would fail half-way.
+        # If sockets are blocked, the event loop's creation would fail half-way.
         socket.socket().close()
         yield
     except (PlatformError, SandboxError) as exc:
@@ -126,7 +125,7 @@ def _able(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Skip a test that asks these fixtures for something that this machine lacks."""
+    """Skip a test that uses one of these fixtures for something that this machine lacks."""
     try:
         return (yield)
     except PlatformError as exc:
@@ -143,7 +142,7 @@ def _is_required(config: pytest.Config) -> bool:
 
 
 def _scope(fixture_name: str, config: pytest.Config) -> Literal["function", "session"]:
-    """Return the scope that the option sets."""
+    """Return the scope that the option selects."""
     scope: Literal["function", "session"] = config.getoption("--service-proxy-scope")
     return scope
 
@@ -225,7 +224,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @contextlib.contextmanager
 def _reported(request: pytest.FixtureRequest, services: Reported) -> Iterator[None]:
-    """Include the Services in reports of tests that fail in this block."""
+    """Include these Services in the reports of tests that fail in this block."""
     assert request.fixturename is not None, "a fixture requests it"
     entry = (request.fixturename, services)
     stash = request.config.stash
@@ -238,12 +237,12 @@ def _reported(request: pytest.FixtureRequest, services: Reported) -> Iterator[No
         if _record_folder(request.config) is not None:
             from .record import take
 
-            # If the teardown fails, the Services are gone by the time of its report.
+            # A failed teardown is reported only after the Services are gone.
             stash.setdefault(_ENDED, []).append(take(*entry))
 
 
 def _programs_replaced_by(failure: pytest.ExceptionInfo[BaseException]) -> str:
-    """Return the module that replaced ``subprocess.Popen`` in the kit's failed call; or empty."""
+    """Return the module that replaced ``subprocess.Popen``, if a call of the kit failed."""
     popen = getattr(sys.modules.get("subprocess"), "Popen", None)
     module = str(getattr(popen, "__module__", "subprocess"))
     callers = (str(entry.frame.f_globals.get("__name__")) for entry in failure.traceback)
@@ -259,7 +258,7 @@ def pytest_runtest_makereport(
     report = yield
     stash = item.config.stash
     if call.when == "setup" and _RECORD in item.stash:
-        # The test is run again, and the new run gets its own record.
+        # The test is rerun, and the new run has its own record.
         del item.stash[_RECORD]
     running, ended = stash.get(_OPEN, []), stash.get(_ENDED, [])
     if call.when == "teardown":
@@ -279,7 +278,7 @@ def pytest_runtest_makereport(
 
 
 def _uses_fixture(item: pytest.Item) -> bool:
-    # A session fixture also runs while other tests do.
+    # A session-scoped fixture also runs during tests that don't request it.
     requested: list[str] = getattr(item, "fixturenames", [])
     return _scope("", item.config) == "function" or not _FIXTURES.isdisjoint(requested)
 
@@ -299,7 +298,7 @@ def _record(
     report: pytest.TestReport,
     fixtures: list[RecordedFixture],
 ) -> None:
-    """Write a failed test's record if there is a folder; the report names the file."""
+    """Write a failed test's record if a folder is configured; the report names the file."""
     folder = _record_folder(item.config)
     if folder is None:
         return
@@ -320,7 +319,7 @@ def _record(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show where failed tests are recorded, or why they aren't."""
+    """Print where failed tests are recorded, or why they aren't."""
     reports = [report for some in terminalreporter.stats.values() for report in some]
     sections = [section for report in reports for section in getattr(report, "sections", ())]
     texts = {text for title, text in sections if title == _RECORD_TITLE}
@@ -346,7 +345,7 @@ def pytest_make_collect_report(
         collector.config.stash[_SKIPS_MODULES] = True
         report.outcome = "skipped"
         report.longrepr = (str(collector.path), 0, f"Skipped: {problem}")
-        # If it had a call, pytest would treat this as a failure and enter its debugger.
+        # With a call, pytest would treat this report as a failure and enter its debugger.
         report.__dict__.pop("call")
     elif _is_required(collector.config):
         needed = sorted({name for node in report.result for name in _fixtures_of(node)})
@@ -359,14 +358,14 @@ def pytest_make_collect_report(
 def pytest_report_collectionfinish(
     config: pytest.Config, items: Sequence[pytest.Item]
 ) -> str | list[str]:
-    """State once why tests are skipped if no proxy can run."""
+    """If no proxy can run here, state once why tests are skipped."""
     if is_linux() or not (config.stash.get(_SKIPS_MODULES, False) or any(map(_fixtures_of, items))):
         return []
     return f"service proxy: tests that need it are skipped: {_lack()}"
 
 
 def _fixtures_of(node: object) -> frozenset[str]:
-    """Return which of these fixtures a test requests, directly or through other fixtures."""
+    """Return this plugin's fixtures that a test requests, directly or through other fixtures."""
     return _FIXTURES.intersection(node.fixturenames if isinstance(node, pytest.Function) else ())
 
 

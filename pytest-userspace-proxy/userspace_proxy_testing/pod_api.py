@@ -1,7 +1,7 @@
-"""Writes Pods to an API server like a kubelet, for Pods that only the test runs.
+"""Writes Pods to an API server as a kubelet does, for Pods that the test runs.
 
-One request sets a Pod's state and the ports on which it answers: the API server accepts changes of
-annotations together with changes of the status.
+One request sets a Pod's state and the ports on which it answers, because the API server accepts
+changes of annotations together with changes of the status.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NAMESPACES = "/api/v1/namespaces"
 _JSON = "application/json"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _FINALIZER = "userspace-proxy.io/tests"
-# No scheduler has this name, so none assigns the Pod to a node.
+# No scheduler has this name, so the Pod isn't assigned to a node.
 _SCHEDULER = "userspace-proxy-tests"
 _FIRST_PORT = 8080
 _NOT_FOUND = 404
@@ -54,7 +54,7 @@ class PodApi:
         await self._client.close()
 
     async def service(self, key: ServiceKey) -> tuple[Service, PodSelection]:
-        """Return a Service, and how it selects Pods.
+        """Return a Service, and the labels by which it selects Pods.
 
         Raises:
             LookupError: The Service doesn't exist.
@@ -84,7 +84,7 @@ class PodApi:
     async def set_running(
         self, key: PodKey, ip: str, ports: Mapping[PodPort, int], *, is_ready: bool
     ) -> None:
-        """Set a Pod's address, the ports that replace its own, and whether it is ready."""
+        """Set a Pod's address and readiness, and the ports that replace its own."""
         text = ",".join(
             f"{port.number}{'' if port.protocol == 'TCP' else f'/{port.protocol}'}={number}"
             for port, number in ports.items()
@@ -102,7 +102,7 @@ class PodApi:
         await self._send("PATCH", f"{_path(key)}/status", patch, kind=_STRATEGIC)
 
     async def terminate(self, key: PodKey) -> None:
-        """Delete a Pod so that it keeps terminating until :meth:`remove`."""
+        """Delete a Pod in such a way that it terminates until :meth:`remove`."""
         patch = {"metadata": {"finalizers": [_FINALIZER]}}
         await self._send("PATCH", _path(key), patch, kind=_STRATEGIC)
         await self._send("DELETE", _path(key))
@@ -154,7 +154,7 @@ class PodApi:
 
 
 def make_pod(key: PodKey, service: Service, selection: PodSelection) -> Object:
-    """Return a Pod that a Service selects, with a port for each named target port."""
+    """Return a Pod that a Service selects; it has a port for each named target port."""
     numbers = {target.port for target in selection.targets if isinstance(target.port, int)}
     ports: list[Object] = []
     named = {(t.port, t.protocol) for t in selection.targets if isinstance(t.port, str)}

@@ -2,8 +2,8 @@
 
     run ─▶ backends listen ─▶ status and annotation of the Pod ─▶ watch ─▶ endpoints applied
 
-Rule 1: writes are applied on return: each Service that selects the Pod is waited for.
-Rule 2: at the end, Pods created here are gone, and others are in their former state.
+Rule 1: a write is applied on return: in each Service that selects the Pod.
+Rule 2: at the end, Pods created here have been deleted, and others have their former state.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class PodRunner:
         return len(self._pods)
 
     def start(self, thread: LoopThread) -> None:
-        """Use the proxy's thread for backends and requests."""
+        """Run backends and requests in the proxy's thread."""
         self._thread = thread
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class PodRunner:
             self.end_pod(pod)
 
     def select(self, key: ServiceKey) -> SelectingService:
-        """Return how a Service selects Pods.
+        """Return a Service with its selector.
 
         Raises:
             ValueError: The Service has no selector.
@@ -88,7 +88,7 @@ class PodRunner:
 
         Args:
             written: The existing Pod; None: it is created.
-            replaces: End the current servers of its ports, instead of keeping them.
+            replaces: Replace the current servers of its ports, instead of keeping them.
 
         Returns:
             The Pod, and its ports by the Service's port names.
@@ -128,7 +128,7 @@ class PodRunner:
             return
         for backend in pod.backends.values():
             backend.close()
-        # A server that has ended has no Pods.
+        # If the API server has ended, it has no Pods.
         with contextlib.suppress(SourceError):
             if pod.is_ours or pod.is_terminating:
                 self._thread.call(self._api.remove(pod.key))
@@ -147,7 +147,7 @@ class PodRunner:
     def _free_host(
         self, pod: RunningPod, selected: SelectingService, likes: Mapping[str, BackendLike | None]
     ) -> str:
-        """Return a Pod's address: its own, unless a program serves one of its ports."""
+        """Return a Pod's address: its own, or a shared one with IPv6 or with a program."""
         if pod.backends:
             return next(iter(pod.backends.values())).address.ip
         if selected.host == "::1" or any(as_command(like) for like in likes.values()):
@@ -184,7 +184,7 @@ class PodRunner:
 
 
 def holds_soon(condition: Callable[[], bool]) -> bool:
-    """Wait for a condition; return whether it holds in time."""
+    """Wait for a condition; return whether it holds before the timeout."""
     deadline, pause = Clocks.monotonic() + EVENTUALLY_S, threading.Event()
     while not condition():
         if Clocks.monotonic() >= deadline:

@@ -1,9 +1,8 @@
 """Reserves ports for programs that bind them later.
 
-The kernel may give a free port that it chose to the next socket that asks for any, or to a client
-on this machine; a server that then binds all addresses is refused. So such a port is chosen below
-the kernel's default range, and a name that only one process of the network namespace can have keeps
-others from choosing it.
+If the kernel chose a free port, it could assign the same port to another socket or client before
+the program binds it. The port is therefore chosen below the kernel's default range, and claimed by
+a socket name that only one process of the network namespace can bind.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from userspace_proxy.model import SocketAddress
 from .backend import BackendError
 from .places import BackendPlace
 
-# The ports to choose from, below Linux's default ip_local_port_range and Kubernetes' NodePorts,
-# which the proxy may serve.
+# The candidates, below Linux's default ip_local_port_range and Kubernetes' NodePorts, which the
+# proxy may serve.
 _PORTS = range(10000, 30000)
-# The distance between the first ports of processes with consecutive pids, such as processes that
-# start together.
+# The distance between the first candidates of processes with consecutive PIDs, because these
+# processes may have started together.
 _STRIDE = 211
 _turn = itertools.count()
 
@@ -33,7 +32,7 @@ class ClaimedPort(NamedTuple):
 
     port: int
     claim: socket.socket
-    """A socket; while it is open, no other process can claim the port."""
+    """While this socket is open, no other process can claim the port."""
 
 
 def claim_port(place: BackendPlace) -> ClaimedPort:

@@ -14,7 +14,7 @@ from .proxy_with_faults import BlockingProxyWithFaults
 
 
 class ProxyWithDecisions(BlockingProxyWithFaults):
-    """A proxy in its own thread; the arguments are the same as for ``Proxy``."""
+    """A proxy in its own thread, with the arguments of ``Proxy``."""
 
     def __init__(self, **arguments: Any) -> None:
         options = arguments.pop("options", None) or Options()

@@ -25,7 +25,7 @@ from .faults.fault_types import protocols_of
 
 
 class ProxyWithFaults(Proxy):
-    """A running Service proxy; the arguments are the same as for ``Proxy``."""
+    """A running Service proxy, with the arguments of ``Proxy``."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -72,9 +72,9 @@ class ProxyWithFaults(Proxy):
                 affects endpoints of the protocols that support it.
             type_: As in toxiproxy: ``latency``, ``bandwidth``, ``slow_close``, ``timeout``,
                 ``reset_peer``, ``slicer``, ``limit_data``. Also ``refuse``, ``silent``,
-                ``half_open``, and ``fail_first`` with ``count`` per endpoint. Both resets wait
-                for the client's first byte, unless ``at_connect``. UDP has ``latency``, ``loss``
-                and ``reorder``, the last two with ``percent``.
+                ``half_open``, and ``fail_first`` with ``count`` per endpoint. ``reset_peer`` and
+                ``fail_first`` wait for the client's first byte, unless ``at_connect``. UDP has
+                ``latency``, ``loss`` and ``reorder``, the last two with ``percent``.
             endpoint: One of the endpoints; None: all of them.
             stream: ``downstream``, from the endpoint to the client, or ``upstream``.
             toxicity: The share of affected connections.
@@ -88,7 +88,7 @@ class ProxyWithFaults(Proxy):
         endpoints, protocols = self.endpoints_of(service, endpoint), protocols_of(type_)
         if not endpoints:
             raise LookupError(f"{service} has no endpoint that could suffer a fault")
-        # If no endpoint has such a protocol, ``add`` raises the error.
+        # If no endpoint's protocol supports the fault, ``add`` raises the error.
         for at in [at for at in endpoints if at.protocol in protocols] or endpoints:
             self.faults.add(
                 service,
@@ -113,7 +113,7 @@ class ProxyWithFaults(Proxy):
         self.faults.remove(service, None if endpoint is None else read_endpoint(endpoint))
 
     def faults_of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
-        """Return descriptions of active faults, by endpoint; with TCP and UDP, for both."""
+        """Return descriptions of active faults by endpoint, for TCP and UDP."""
         words: dict[SocketAddress, list[str]] = {}
         for at, each in self.faults.of(service).items():
             words.setdefault(at.endpoint, []).extend(each)

@@ -3,9 +3,9 @@
     fixture ──take──▶ RecordedFixture ─┐
     failure of a phase ────────────────┴▶ RecordedTest ──write──▶ one file
 
-Rule 1: the fields are those of docs/in-tests.md; within a version fields are only added.
-Rule 2: the test's failure stays the reported one: unreadable parts are described in the record,
-because an exception in this module would end the whole run of pytest.
+Rule 1: docs/in-tests.md documents the fields; within a version, fields are only added.
+Rule 2: this module doesn't replace the test's failure by another failure: unreadable parts are
+described in the record, because an exception would end the whole run of pytest.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from .report import Reported, describe
 from .served_service import ServedService
 
 VERSION = 1
-# The number of characters of a test's name, from its end, in a file name; file names have at most
-# 255 bytes.
+# The number of characters of a test's name, counted from its end, that a file name contains; file
+# names have at most 255 bytes.
 _NAME_MAX = 120
 _UNSAFE = re.compile(r"[^A-Za-z0-9._]+")
 
@@ -43,7 +43,7 @@ class RecordedBackend(msgspec.Struct, frozen=True):
     name: str
     """The backend's name, such as ``web-1``."""
     address: str
-    """The address at which it listens."""
+    """The address at which the backend listens."""
     state: str
     """``stopped``, ``draining``, or empty."""
     requests: Sequence[SeenRequest] = ()
@@ -83,7 +83,7 @@ class RecordedFixture(msgspec.Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        """The title of its section in the report."""
+        """The title of the fixture's section in the report."""
         return self.fixture.replace("_", " ")
 
 
@@ -95,7 +95,7 @@ class RecordedFailure(msgspec.Struct, frozen=True):
     time: float
     """Unix time at which the phase ended."""
     text: str
-    """The failure as pytest shows it."""
+    """The failure in pytest's words."""
     fixtures: Sequence[RecordedFixture]
     """The kit's fixtures that the test used."""
 
@@ -108,13 +108,13 @@ class RecordedTest(msgspec.Struct):
     worker: str
     """pytest-xdist's worker; empty without one."""
     version: int = VERSION
-    """The version of this form: within a version fields are only added, and keep their meanings."""
+    """The version of this format: within a version fields are only added and keep their meaning."""
     failures: list[RecordedFailure] = []
     """The failures, at least one, in chronological order."""
 
 
 def take(fixture: str, services: Reported) -> RecordedFixture:
-    """Return the current state of a fixture's Services; the report states if they ended."""
+    """Return the current state of a fixture's Services; the report states whether they ended."""
     try:
         report = describe(services)
         recorded = [_service(service) for service in services.services]
@@ -148,7 +148,7 @@ def _backend(backend: Backend) -> RecordedBackend:
 
 
 def _plain(value: object) -> object:
-    """Convert an instance of a str or int subclass to the built-in type, for JSON."""
+    """Convert an instance of a subclass of str or int to the built-in type, for JSON."""
     if isinstance(value, str):
         return str.__str__(value)
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -185,7 +185,7 @@ def write(folder: Path, test: RecordedTest, earlier: Path | None = None) -> Path
 
 
 def _file_name(test: str, number: int) -> str:
-    # The hash covers replaced characters and the rest of a long name.
+    # The hash distinguishes names that differ only in replaced characters or in the rest.
     name = _UNSAFE.sub("-", test).strip("-.")[-_NAME_MAX:].strip("-.")
     digest = hashlib.blake2b(test.encode(errors="surrogatepass"), digest_size=4).hexdigest()
     again = "" if number == 1 else f"-{number}"

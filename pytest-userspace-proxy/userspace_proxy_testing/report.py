@@ -1,4 +1,4 @@
-"""Describes the Services in a failed test's report."""
+"""Describes a failed test's Services for its report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from userspace_proxy.status.text import render_text
 from .served_service import ServedService
 
 SHOWN = 10
-"""The number of shown connections per Service, and requests per backend."""
+"""The maximum number of shown connections per Service, and of shown requests per backend."""
 
 
 class Reported(Protocol):
@@ -24,7 +24,7 @@ class Reported(Protocol):
         """The Services, in order of creation."""
 
     def status(self) -> StatusFacts:
-        """Return their proxy's status."""
+        """Return the status of the Services' proxy."""
 
 
 def describe(services: Reported) -> str:

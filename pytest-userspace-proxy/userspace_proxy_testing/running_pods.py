@@ -14,12 +14,12 @@ from .backends import BackendLike
 from .pod_api import Object
 
 PodLike = BackendLike | Mapping[str, BackendLike | None] | None
-"""The backends of a Pod: one kind for each port of the Service, or a kind per port name."""
+"""The backends of a Pod: one kind for all ports of the Service, or one kind for each port name."""
 
 
 @dataclass(frozen=True, slots=True)
 class SelectingService:
-    """A Service, with its selection of Pods."""
+    """A Service with its selector."""
 
     service: Service
     selection: PodSelection
@@ -74,7 +74,7 @@ class PodFollower:
     publishes_not_ready: bool
 
     def state_in(self, views: Sequence[PortFacts], address: SocketAddress) -> str:
-        """Return the state of its address in words; empty if it isn't an endpoint."""
+        """Return the state of an address in words; empty if the address isn't an endpoint."""
         for view in views:
             if view.plan.key.name.service == self.service:
                 for verdict in view.plan.verdicts:
@@ -86,11 +86,11 @@ class PodFollower:
 
 
 class RunningPod:
-    """A Pod that runs in this test; has slots so that ``pod.is_redy = False`` is an error.
+    """A Pod that runs in this test. It has slots, so that ``pod.is_redy = False`` is an error.
 
     Args:
-        written: The Pod before it ran here.
-        update: Writes its state to the cluster; returns once that is applied.
+        written: The Pod as it was before it ran here.
+        update: Writes its state to the cluster; returns once the state is applied.
         is_ours: Whether this test created it.
     """
 
@@ -116,11 +116,11 @@ class RunningPod:
     ) -> None:
         self.key = key
         self.uid = written["metadata"]["uid"]
-        """The uid: another Pod of the same name has a different one."""
+        """The UID, which distinguishes the Pod from later Pods of the same name."""
         self.written = written
         self.is_ours = is_ours
         self.backends: dict[PodPort, Backend] = {}
-        """The backends by the numbers of container ports."""
+        """The backends by container port."""
         self.followers: set[PodFollower] = set()
         self.is_terminating = False
         self._is_ready = True
@@ -150,7 +150,7 @@ class RunningPod:
         self._update(self)
 
     def stop(self) -> None:
-        """Refuse new connections and reset open ones; it stays ready. Idempotent."""
+        """Refuse new connections and reset open connections; it stays ready. Idempotent."""
         for backend in self.backends.values():
             backend.stop()
 
@@ -162,17 +162,17 @@ class RunningPod:
     def fault(
         self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
     ) -> None:
-        """Inject a fault into connections to it: see :meth:`.EmbeddedProxy.add_fault`."""
+        """Inject a fault into connections to the Pod: see :meth:`.EmbeddedProxy.add_fault`."""
         for backend in self.backends.values():
             backend.fault(type_, stream=stream, toxicity=toxicity, **attributes)
 
     def heal(self) -> None:
-        """Remove its faults. Idempotent."""
+        """Remove the Pod's faults. Idempotent."""
         for backend in self.backends.values():
             backend.heal()
 
     def expected_state(self, follower: PodFollower) -> str:
-        """Return an endpoint's state once this Pod's state is applied."""
+        """Return the state that an endpoint has once this Pod's state is applied."""
         if follower.publishes_not_ready:
             return "ready"
         return "terminating" if self.is_terminating else "ready" if self.is_ready else "not ready"

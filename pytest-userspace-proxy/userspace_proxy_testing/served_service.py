@@ -1,4 +1,4 @@
-"""The base class of tests' Services, for any source of Services and backends."""
+"""The base class of tests' Services, for each source of Services and backends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _POLL_S = 0.005
 
 
 class HasTruth(Protocol):
-    """A value with its own truth value, such as a number; a coroutine has none."""
+    """A value that defines its truth value, such as a number; a coroutine doesn't."""
 
     def __bool__(self) -> bool:
         """Return whether it is true."""
@@ -40,12 +40,12 @@ class ProxyCalls(Protocol):
         """Serve a Service."""
 
     def add_fault(self, service: ServiceKey, type_: str, **arguments: Any) -> None:
-        """Inject a fault into connections."""
+        """Inject a fault into connections of a Service."""
 
     def remove_faults(
         self, service: ServiceKey, *, endpoint: EndpointAddress | None = None
     ) -> None:
-        """Remove faults."""
+        """Remove a Service's faults."""
 
     def faults_of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
         """Return the active faults."""
@@ -57,7 +57,7 @@ class ProxyCalls(Protocol):
         """Return the proxy's status."""
 
     def decisions_of(self, service: ServiceKey) -> Sequence[Decision]:
-        """Return the last ended connections."""
+        """Return a Service's last ended connections."""
 
 
 class ServiceHandle(Protocol):
@@ -65,7 +65,7 @@ class ServiceHandle(Protocol):
 
     @property
     def service(self) -> Service:
-        """The Service as it was put."""
+        """The Service as the proxy received it."""
 
     @property
     def key(self) -> ServiceKey:
@@ -76,20 +76,20 @@ class ServiceHandle(Protocol):
         """The address to dial."""
 
     def put(self, slices: Iterable[EndpointSlice]) -> None:
-        """Replace its slices."""
+        """Replace the Service's slices."""
 
     def remove(self) -> None:
-        """Stop serving it. Idempotent."""
+        """Stop serving the Service. Idempotent."""
 
 
 class RecordingProxy(ProxyWithDecisions, abc.ABC):
-    """A proxy with a test's Services; the arguments are the same as for ``Proxy``."""
+    """A proxy with a test's Services, and with the arguments of ``Proxy``."""
 
     def close(self) -> None:
         """End the test's Services and their backends, the proxy and its thread. Idempotent.
 
         Raises:
-            AssertionError: Something of them is left.
+            AssertionError: An address is still served.
         """
         services = self.services
         served = [address for service in services for address in service.served_addresses()]
@@ -115,7 +115,7 @@ class RecordingProxy(ProxyWithDecisions, abc.ABC):
 class ServedService(abc.ABC):
     """One Service of a test.
 
-    Like its subclasses it has slots, so a misspelt ``web.next_endpoint = …`` is an error.
+    Like its subclasses, it has slots, so a misspelt ``web.next_endpoint = …`` is an error.
     """
 
     __slots__ = ("_control", "_is_removed", "_proxy", "key")
@@ -124,7 +124,7 @@ class ServedService(abc.ABC):
         self.key = key
         self._proxy = proxy
         self._is_removed = False
-        """Whether it was removed; another Service with its name isn't affected."""
+        """Whether the Service was removed; another Service with its name isn't affected."""
         self._control = FaultControl(self._add_fault, self._remove_faults)
 
     @property
@@ -133,17 +133,17 @@ class ServedService(abc.ABC):
         """The address that clients dial; unpacks into host and port.
 
         Raises:
-            LookupError: It isn't served, or no longer is.
+            LookupError: It isn't served, or is no longer served.
         """
 
     @property
     @abc.abstractmethod
     def backends(self) -> Sequence[Backend]:
-        """The backends that serve it for this test."""
+        """The backends that serve the Service for this test."""
 
     @abc.abstractmethod
     def served_addresses(self) -> list[SocketAddress]:
-        """Return its own TCP addresses, which must not be served after the test's end."""
+        """Return the Service's own TCP addresses, which must not be served after the test."""
 
     @property
     def settings(self) -> Mapping[str, object]:
@@ -162,7 +162,7 @@ class ServedService(abc.ABC):
 
     @property
     def url(self) -> str:
-        """The URL, such as ``http://10.96.0.10:80``, without a slash at the end."""
+        """The URL, such as ``http://10.96.0.10:80``, without a trailing slash."""
         return f"http://{self.address}"
 
     @property
@@ -170,16 +170,16 @@ class ServedService(abc.ABC):
         """The current counters.
 
         Raises:
-            LookupError: The test has removed or replaced it.
+            LookupError: The test has removed or replaced the Service.
         """
         names = {str(backend.address): backend.name for backend in self.backends}
         return stats_of(str(self.key), self.views(), names)
 
     def views(self) -> list[PortFacts]:
-        """Return its Service ports as the status page shows them.
+        """Return the Service's ports as the status page shows them.
 
         Raises:
-            LookupError: The test has removed or replaced it.
+            LookupError: The test has removed or replaced the Service.
         """
         return [p for p in self._served().status().ports if p.plan.key.name.service == self.key]
 
@@ -187,7 +187,7 @@ class ServedService(abc.ABC):
     def decisions(self) -> Sequence[Decision]:
         """The last ended connections, oldest first: client, endpoint, bytes, time.
 
-        A Service that replaced another with the same name has only its own connections.
+        A Service that replaced another Service with the same name has only its own connections.
         """
         return self._proxy.decisions_of(self.key)
 
@@ -207,7 +207,7 @@ class ServedService(abc.ABC):
         self._control.add(type_, stream=stream, toxicity=toxicity, **attributes)
 
     def heal(self) -> None:
-        """Remove all its faults. Idempotent."""
+        """Remove all faults of the Service. Idempotent."""
         self._control.remove()
 
     @property
@@ -218,7 +218,7 @@ class ServedService(abc.ABC):
         return {names.get(address, str(address)): words for address, words in found.items()}
 
     def _served(self) -> ProxyCalls:
-        """Return its proxy; raises LookupError once it was removed or replaced."""
+        """Return the Service's proxy; raise LookupError if the Service was removed or replaced."""
         if self._is_removed:
             raise LookupError(f"{self.key} was removed or replaced")
         return self._proxy
@@ -227,7 +227,7 @@ class ServedService(abc.ABC):
         self._served().add_fault(self.key, type_, **arguments)
 
     def _remove_faults(self, **arguments: Any) -> None:
-        # A removed Service's faults end with it.
+        # A Service's faults are removed together with the Service.
         if not self._is_removed:
             self._proxy.remove_faults(self.key, **arguments)
 
@@ -239,13 +239,13 @@ class ServedService(abc.ABC):
     ) -> None:
         """Wait until a condition, called with this Service, holds.
 
-        A condition that raises AssertionError or OSError doesn't hold yet: a client may
-        meanwhile be refused or reset. This blocks its thread: a coroutine whose loop takes part in
-        the condition awaits ``asyncio.to_thread(web.eventually, condition)``.
+        A condition that raises AssertionError or OSError doesn't hold yet: a client may meanwhile
+        be refused or reset. The call blocks its thread: a coroutine whose event loop must run for
+        the condition to hold awaits ``asyncio.to_thread(web.eventually, condition)``.
 
         Raises:
             AssertionError: The condition doesn't hold after the timeout; the text has the counters.
-                TypeError: The condition isn't a function, or is a coroutine function.
+            TypeError: The condition isn't a function, or is a coroutine function.
         """
         if not callable(predicate):
             raise TypeError(f"eventually: expected a function of the Service, got {predicate!r}")
@@ -272,7 +272,7 @@ def _is_true(value: object) -> bool:
 
 
 def _blocked_loop() -> str:
-    """Return a sentence if this blocks an event loop; empty if none runs in this thread."""
+    """Return a sentence if the wait blocked an event loop; empty if none runs in this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

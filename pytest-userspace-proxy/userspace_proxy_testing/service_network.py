@@ -48,11 +48,10 @@ from .services import Services
 
 BACKEND_PORT = 8080
 _FIRST_CLUSTER_IP = 10
-# The number of pods that are created while the proxy starts, which takes longer; enough for most
-# tests.
+# The number of pods that are created while the proxy starts, which takes longer; most tests need no
+# more.
 _PODS_AT_START = 3
-# How long to wait for the end of a killed process, which ends within milliseconds, unless the
-# machine is busy.
+# The time limit for a killed process to exit, which takes milliseconds unless the machine is busy.
 _END_WITHIN_S = 3.0
 _POLL_S = 0.005
 
@@ -115,7 +114,7 @@ class ServiceNetwork(Services):
         """End the Services, the proxy and all namespaces. Idempotent.
 
         Raises:
-            AssertionError: Something of them is left.
+            AssertionError: A process or an object in the kernel is left.
         """
         process = self._process
         if not self.sandbox.nodes or process is None:
@@ -153,12 +152,12 @@ class ServiceNetwork(Services):
         return client
 
     def take_pod(self) -> Pod:
-        """Return an unused pod; :meth:`give_pod` gives it back."""
+        """Return an unused pod; :meth:`give_pod` returns it."""
         self._running()
         return self._idle.pop(0) if self._idle else self._add_pod()
 
     def give_pod(self, pod: Pod) -> None:
-        """Give back a pod, which a later backend may use."""
+        """Return a pod, so that a later backend can use it."""
         self._idle.append(pod)
 
     def open_socket(

@@ -1,4 +1,4 @@
-r"""Services for tests: a proxy in a thread, with backends that can die and return.
+r"""Services for tests: a proxy in a thread, with backends that can be stopped and restarted.
 
 ::
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class ServiceProxy(Services, RecordingProxy):
-    """A proxy whose Services have backends; the arguments are the same as for ``Proxy``."""
+    """A proxy whose Services have backends, with the arguments of ``Proxy``."""
 
     def __init__(self, **arguments: Any) -> None:
         self._is_without_steering = arguments.get("steering", "none") == "none"
@@ -56,7 +56,7 @@ class ServiceProxy(Services, RecordingProxy):
         """Return the names of Services, as seen from a namespace.
 
         Raises:
-            LookupError: No Service is in the namespace, so no short name would resolve.
+            LookupError: The namespace has no Service, so no short name would resolve.
         """
         found = RecordingProxy.names(self, namespace)
         self._check_used(namespace)
@@ -70,7 +70,7 @@ class ServiceProxy(Services, RecordingProxy):
 
     def _check_used(self, namespace: str) -> None:
         used = {service.key.namespace for service in self.services}
-        # The default namespace is always accepted: qualified names resolve there.
+        # The default namespace is always accepted, because qualified names resolve in it.
         if namespace not in {*used, "default"}:
             have = f"Services are in {', '.join(sorted(used))}" if used else "there is no Service"
             raise LookupError(f"no Service is in namespace {namespace}: {have}")
@@ -101,9 +101,9 @@ class ServiceProxy(Services, RecordingProxy):
         if cluster_ip is not None and ":" in cluster_ip:
             return BackendPlace("::1")
         if as_command(like) is not None:
-            # Most programs listen there by default.
+            # By default, most programs listen on this address.
             return BackendPlace()
-        # Endpoints take turns in address order, so addresses follow the list's order.
+        # Endpoints take turns in address order, so assign addresses in the list's order.
         return BackendPlace(f"127.0.{number // 250}.{number % 250 + 1}")
 
 

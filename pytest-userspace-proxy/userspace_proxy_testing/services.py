@@ -1,7 +1,7 @@
-"""A test's Services, each with backends that can die and return.
+"""A test's Services, each with backends that can be stopped and restarted.
 
-Rule 1: differences between a proxy in this process and one in a sandbox are in ``ProxyCalls`` and
-in the backends' places; the Services are the same.
+Rule 1: the differences between a proxy in this process and a proxy in a sandbox are in
+``ProxyCalls`` and in the backends' places; Services are the same in both.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Services:
         raise NotImplementedError
 
     def _backend_thread(self) -> LoopThread:
-        """Return the thread of backends in this process."""
+        """Return the thread in which backends of this process run."""
         raise NotImplementedError
 
     def _find_place(
@@ -83,7 +83,7 @@ class Services:
         """Serve a Service with backends; applied on return.
 
         Args:
-            name: Its name; a Service of the same name is removed first.
+            name: Its name; an existing Service with the same name is removed first.
             port: The port that clients dial; with ``service_proxy`` another port if unavailable.
             backends: Their number, or the kind of each: see the module ``backends``.
             namespace: Its namespace.
@@ -144,7 +144,7 @@ class Services:
         cluster_ip: str | None,
         namespace: str,
     ) -> list[Backend]:
-        """Return started backends; the stack gets the callbacks that end them."""
+        """Return started backends; callbacks that end them are added to the stack."""
         made = []
         for number, like in enumerate(likes, 1):
             backend = make_backend(
@@ -240,7 +240,7 @@ class ProxiedService(ServedService):
 
     @property
     def endpoints(self) -> list[SocketAddress]:
-        """The addresses that get its connections; assign addresses or backends, or none."""
+        """The addresses that get connections; assign addresses, backends or an empty list."""
         return list(self._endpoints)
 
     @endpoints.setter
@@ -253,9 +253,9 @@ class ProxiedService(ServedService):
         self._put(slices)
 
     def drain(self, backend: Backend) -> None:
-        """Make a backend terminate: its connections continue, and others get new ones.
+        """Make a backend terminate: its connections continue, but new clients go to other backends.
 
-        While no other backend is ready, it still gets new connections, as in Kubernetes (KEP-1669).
+        While no other backend is ready, it gets new connections, too, as in Kubernetes (KEP-1669).
 
         Raises:
             LookupError: The backend isn't in ``backends``, or gets no connections, or the Service
@@ -272,24 +272,24 @@ class ProxiedService(ServedService):
         self._put(self._slices(self._endpoints))
 
     def served_addresses(self) -> list[SocketAddress]:
-        """Return its own address."""
+        """Return the Service's own address."""
         if self.protocol != "TCP":
             return []
         try:
             return [self.address]
         except LookupError:
-            # The test has deleted it, or it couldn't be served.
+            # The test has deleted the Service, or it couldn't be served.
             return []
 
     def remove(self) -> None:
-        """Stop serving it, and end its backends. Idempotent."""
+        """Stop serving the Service, and end its backends. Idempotent."""
         try:
             self._handle.remove()
         finally:
             self.end_backends()
 
     def end_backends(self) -> None:
-        """End its backends without notifying the proxy. Idempotent."""
+        """End the Service's backends without notifying the proxy. Idempotent."""
         if not self._is_removed:
             self._is_removed, self._ended_at = True, Clocks.time()
         self._forget(self)

@@ -19,7 +19,7 @@ class ServiceStats:
     active: int
     """Open connections; a UDP flow is open until it has been idle for 30 s, or 120 s."""
     saved: int
-    """Connections that a dead endpoint would have broken, but that another one answered."""
+    """Connections that an endpoint failed to answer but another endpoint answered."""
     failures: int
     """Failed dials."""
     refused: int
@@ -58,7 +58,7 @@ def stats_of(service: str, ports: Sequence[PortFacts], names: Mapping[str, str])
 
     Args:
         ports: Its Service ports, of all families.
-        names: Backends' names by address.
+        names: The backends' names by address.
     """
     endpoints = [endpoint for port in ports for endpoint in port.endpoints]
     return ServiceStats(

@@ -1,1 +1,1 @@
-"""Tests with a real kube-apiserver and etcd, and modules that build and run those programs."""
+"""Tests with a real kube-apiserver and etcd, and modules that build and run these programs."""

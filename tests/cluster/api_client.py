@@ -19,21 +19,21 @@ from .credentials import ADMIN, token_of
 
 
 class Dialler(Protocol):
-    """Makes sockets that can reach the API server, as a ``Client`` does."""
+    """Creates sockets that can reach the API server, like a ``Client``."""
 
     def tcp(self) -> socket.socket:
         """Return a new TCP socket."""
 
 
 class Here:
-    """Makes sockets in this process's namespace, where the API server is."""
+    """Creates sockets in this process's namespace, where the API server listens."""
 
     def tcp(self) -> socket.socket:
         return socket.socket()
 
 
 class Api:
-    """The API server, used as its admin.
+    """Requests to the API server with the admin's token.
 
     Args:
         client: A client on the API server's node.
@@ -50,20 +50,20 @@ class Api:
         """Send a request; return its status, which is 2xx or 404.
 
         Raises:
-            AssertionError: The status is another one; with the API server's message.
+            AssertionError: The status is another one; the error contains the API server's message.
         """
         status, said = self.request(method, path, body)
         assert status < 300 or status == http.HTTPStatus.NOT_FOUND, f"{method} {path}: {said}"
         return status
 
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Send a request; return its status and the answer, a JSON object."""
+        """Send a request; return its status and the answer as a JSON object."""
         headers = {"Authorization": f"Bearer {token_of(ADMIN)}", "Content-Type": "application/json"}
         text = None if body is None else json.dumps(body)
         try:
             status, said = self._send(method, path, text, headers)
         except (OSError, http.client.HTTPException):
-            # The API server may have been restarted.
+            # The API server may have been restarted, which closes the connection.
             self.close()
             status, said = self._send(method, path, text, headers)
         return status, json.loads(said)

@@ -1,7 +1,7 @@
-"""The contract for reading all nodes' agents through an API server: the fake or a real one.
+"""The contract of an API server through which agents are read, for the fake and for a real one.
 
 A subclass provides the fixtures ``put``, which writes objects, ``client``, which has all rights,
-and ``stranger``, which has none.
+and ``stranger``, which has no rights.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def status_of(response: Response) -> tuple[int, str, str]:
 
 
 class ApiContract:
-    """The suite."""
+    """The tests of the contract."""
 
     @pytest.fixture
     async def pods(self, put: Put) -> list[str]:
-        """Write five agents' pods, and another one."""
+        """Write five agents' pods, and a pod with other labels."""
         agents = [f"agent-{number}" for number in range(5)]
         for name in agents:
             await put(pod(name, LABELS))
@@ -72,7 +72,7 @@ class ApiContract:
         assert await read_whole(client, PODS, query, found.extend) is None
         assert names_of(found) == pods
 
-    async def test_all_pages_of_a_list_show_one_revision(
+    async def test_all_pages_of_a_list_have_the_same_revision(
         self, client: ApiClient, put: Put, pods: list[str]
     ) -> None:
         found: list[bytes] = []
@@ -124,7 +124,7 @@ class ApiContract:
         assert status_of(response)[:2] == (403, "Forbidden")
 
     async def test_check_access_passes_for_an_authorized_user(self, client: ApiClient) -> None:
-        # check_access() opens the client again.
+        # check_access() opens the client again, so close it.
         await client.close()
         await check_access(client, "default", within_s=DEADLINE_S)
 

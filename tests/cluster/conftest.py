@@ -1,7 +1,7 @@
 """Fixtures: the programs that ``make build`` built, and a control plane on loopback.
 
-A test run has no network (``tests.loopback``), so it can't build programs whose sources have to be
-downloaded.
+A test run has no network (``tests.loopback``), so it can't build programs whose sources must be
+downloaded first.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from .tools import HELM, path_of
 BUILT_FOR_TEST_ALL = {
     "node_programs", "coredns_program", "image", "promtool", "helm",
 }  # fmt: skip
-"""Fixtures with programs that ``make test`` doesn't build."""
+"""Fixtures whose programs ``make test`` doesn't build."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests that require more than a control plane, except in ``make test-all``."""
+    """Skip tests that need more than a control plane, except in ``make test-all``."""
     for item in items:
         if not BUILT_FOR_TEST_ALL.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.long)
@@ -80,7 +80,7 @@ def _need(missing: list[build.Target]) -> None:
 
 
 def _is_root() -> bool:
-    """Return whether this user is real root, not root of a user namespace with one user."""
+    """Return whether this user is root outside of a user namespace."""
     users = sum(
         int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines()
     )
@@ -104,7 +104,7 @@ def _objects(control_plane: ControlPlane) -> set[tuple[str, str, str, str]]:
 
 @pytest.fixture(scope="session")
 def _shared(cluster_binaries: build.Binaries) -> Iterator[tuple[ControlPlane, Any]]:
-    """The control plane of all modules, which takes seconds to start, and its initial objects."""
+    """The control plane that all modules share, and its initial objects; it starts slowly."""
     with ControlPlane(cluster_binaries) as control_plane:
         yield control_plane, _objects(control_plane)
 
@@ -123,7 +123,7 @@ def control_plane(_shared: tuple[ControlPlane, Any]) -> Iterator[ControlPlane]:
     words = ("--force", "--wait=false", "--ignore-not-found", "-f", "-")
     if items:
         control_plane.kubectl("delete", *words, input=listed)
-    # There are no controllers, which would finalize a namespace.
+    # No controller runs that would finalize a namespace.
     for item in (item for item in items if item["kind"] == "Namespace"):
         path = f"/api/v1/namespaces/{item['metadata']['name']}/finalize"
         control_plane.kubectl("replace", "--raw", path, "-f", "-", input=json.dumps(item))

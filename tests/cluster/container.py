@@ -5,7 +5,7 @@
 
 Rule 1: only the rights in the manifest are granted: the capabilities, a read-only root,
 ``/proc/sys`` read-only, no new privileges, only the container's own environment variables.
-Rule 2: an unknown field that would change what is granted is an error.
+Rule 2: an unknown field that would change the granted rights is an error.
 Rule 3: no seccomp filter, cgroup or PID namespace is created; these need a real runtime.
 """
 
@@ -71,7 +71,7 @@ class Volumes:
         token: The token of the pod's ServiceAccount.
         ca: The API server's CA certificate, as PEM.
         node: The name of the pod's node.
-        service_host: The API server's address if the manifest sets none.
+        service_host: The API server's address, unless the manifest sets one.
         service_port: The API server's port.
     """
 
@@ -99,7 +99,7 @@ def start_container(
         pod: Its spec.
         image: The image of its container.
         volumes: The contents of its volumes.
-        where: The node's network namespace: ``hostNetwork`` is required.
+        where: The node's network namespace, because the pod must have ``hostNetwork``.
         folder: An empty folder, which the caller removes afterwards.
         log: The file for standard error.
         environment: Additional variables of the program.
@@ -135,8 +135,8 @@ def start_process(
     """Start a program in an image's root filesystem, read-only except for its mounts.
 
     Args:
-        mounts: For each: ``ro`` or ``rw``, the file or folder, and its mount point.
-        limits: As `privileges` returns them.
+        mounts: For each mount: ``ro`` or ``rw``, the file or folder, and its mount point.
+        limits: The result of `privileges`.
         where: Its network namespace.
         folder: A folder, which the caller removes afterwards.
         log: The file for standard output and standard error.
@@ -173,7 +173,7 @@ def _environment(container: Manifest, volumes: Volumes) -> dict[str, str]:
     }
     fields = {
         "spec.nodeName": volumes.node,
-        # No test looks this pod up by its name.
+        # No test looks up this pod by its name.
         "metadata.namespace": "kube-system",
         "metadata.name": f"userspace-proxy-{volumes.node}",
     }
@@ -214,7 +214,7 @@ def _mounts(pod: Manifest, container: Manifest, volumes: Volumes, folder: Path) 
             for item in items:
                 (place / item["path"]).write_text(data[item["key"]])
         elif volume["hostPath"].get("type") == "FileOrCreate":
-            # Not the machine's lock: the tests' namespaces don't share its rules.
+            # Not the machine's lock, because the tests' namespaces have their own rules.
             place.touch()
         elif volume["hostPath"].get("type") == "DirectoryOrCreate":
             place.mkdir()

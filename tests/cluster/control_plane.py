@@ -2,11 +2,10 @@
 
     kubectl, the agent under test ──TLS, token──▶ kube-apiserver ──Unix socket──▶ etcd ──▶ folder
 
-It allocates ClusterIPs and node ports, and validates objects, like every cluster's. There are no
+As in every cluster, it allocates ClusterIPs and node ports, and validates objects. There are no
 controllers: tests write EndpointSlices themselves.
 
-Rule 1: it writes only to one temporary folder, and starts only two processes; `stop` removes all of
-them.
+Rule 1: it writes only to one temporary folder and starts only two processes; `stop` removes both.
 Rule 2: every wait has a deadline, and its error shows the end of the server's log.
 """
 
@@ -38,9 +37,9 @@ from .credentials import (
 from .waiting import wait_for
 
 KUBECTL_DEADLINE_S = 110.0
-"""The timeout of one kubectl command; a usual one takes 0.1 s."""
+"""The timeout of one kubectl command, which usually takes 0.1 s."""
 NAMESPACE_PORT = 6443
-"""The API server's usual port, used in a network namespace, where no other program has it."""
+"""The API server's usual port, used in a network namespace, where it is free."""
 
 NODE_PROXIER_ROLE = Path(__file__).with_name("node-proxier.yaml")
 
@@ -56,12 +55,11 @@ class ControlPlane:
             so clients dial it.
         service_cidr: The range of ClusterIPs; two, separated by a comma, for dual stack, with the
             family of ``bind_address`` first.
-        apiserver_flags: Flags of kube-apiserver that override the default ones.
+        apiserver_flags: Flags of kube-apiserver that override the default flags.
         etcd_data: The folder of etcd's data, which then survive `stop`; None: the temporary folder.
-        users: Additional users beside `GROUPS`, each with a token and a kubeconfig, and their
-            group.
-        has_controllers: Whether pods will be created, so that each needs a service account; the
-            Service ``kubernetes`` gets its endpoints.
+        users: Users in addition to `GROUPS`, each with a token and a kubeconfig, and their group.
+        has_controllers: Whether controllers will create pods, which then need service accounts; the
+            API server adds endpoints to the Service ``kubernetes``.
     """
 
     def __init__(
@@ -104,26 +102,26 @@ class ControlPlane:
 
     @property
     def folder(self) -> Path:
-        """The temporary folder with ``etcd.log`` and ``kube-apiserver.log``; removed by `stop`."""
+        """The temporary folder, with ``etcd.log`` and ``kube-apiserver.log``; `stop` removes it."""
         if self._folder is None:
             raise ControlPlaneError("cannot use the control plane: it was not started (call start)")
         return self._folder
 
     @property
     def server(self) -> str:
-        """The API server's URL; `start_apiserver` keeps it."""
+        """The API server's URL, which a restart doesn't change."""
         is_v6 = isinstance(ip_address(self._bind_address), IPv6Address)
         host = f"[{self._bind_address}]" if is_v6 else self._bind_address
         return f"https://{host}:{self._port}"
 
     @property
     def ca_file(self) -> Path:
-        """The certificate that the API server generated for itself; it is its own CA."""
+        """The self-signed certificate that the API server generated; it is its own CA."""
         return self.folder / "pki" / "apiserver.crt"
 
     @property
     def kubectl_program(self) -> Path:
-        """The client that `kubectl` runs."""
+        """The path of kubectl."""
         return self._binaries.kubectl
 
     @property
@@ -139,12 +137,12 @@ class ControlPlane:
     def start(self) -> None:
         """Start both servers and return once the API server is ready.
 
-        It is ready when it says so and has created its own objects: the namespace ``default``, the
-        RBAC roles, and the Service ``kubernetes``.
+        It is ready when it reports so and has created its own objects: the namespace ``default``,
+        the RBAC roles, and the Service ``kubernetes``.
 
         Raises:
-            ControlPlaneError: A server exited, with the end of its log; nothing is left running.
-            DeadlineExceededError: It wasn't ready in time; nothing is left running.
+            ControlPlaneError: A server exited (with the end of its log); no process is left.
+            DeadlineExceededError: It wasn't ready in time. No process is left.
         """
         if self._folder is not None:
             raise ControlPlaneError("cannot start the control plane: it runs already")
@@ -174,8 +172,8 @@ class ControlPlane:
     def stop_apiserver(self) -> None:
         """Kill the API server; etcd keeps the data.
 
-        Idempotent. Clients see resets, then refused connections. After SIGTERM it would wait a
-        minute for watches.
+        Idempotent. Clients see resets, then refused connections. It gets SIGKILL, because after
+        SIGTERM it waits a minute for watches.
         """
         if self._apiserver is not None:
             self._apiserver.kill()
@@ -185,7 +183,7 @@ class ControlPlane:
         """Start the API server with the same data, address and certificate; wait until ready.
 
         Raises:
-            ControlPlaneError: It is already running, or it exited; with the end of its log.
+            ControlPlaneError: It is already running, or it exited (with the end of its log).
             DeadlineExceededError: It wasn't ready in time; it is stopped again.
         """
         if self._apiserver is not None:
@@ -214,15 +212,15 @@ class ControlPlane:
         """Run kubectl in the API server's namespace and return its output.
 
         Args:
-            args: Its arguments; its only configuration is this control plane's.
+            args: Its arguments; its only kubeconfig is the control plane's.
             input: Its standard input, for ``-f -``.
             check: False: a failure isn't an error, and standard error is appended.
             user: The user whose token it sends.
 
         Raises:
-            ControlPlaneError: It failed, with its output.
+            ControlPlaneError: It failed; the error contains its output.
         """
-        # kubectl's discovery cache is below HOME; the user's HTTP proxies can't reach this
+        # kubectl's discovery cache is below HOME. The user's HTTP proxies can't reach this
         # namespace.
         ours = {
             "KUBECONFIG": str(self.kubeconfig_for(user)),
@@ -254,7 +252,7 @@ class ControlPlane:
         """Create or update objects.
 
         Args:
-            namespace: The namespace of objects that have none; empty: ``default``.
+            namespace: The namespace of objects that don't name one; empty: ``default``.
         """
         where = ("--namespace", namespace) if namespace else ()
         items = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
@@ -270,7 +268,7 @@ class ControlPlane:
 
         Args:
             path: The file; an existing one is replaced.
-            token: A token, which the API server needn't know.
+            token: A token, valid or not.
             server: The URL to dial; None: the API server's own.
         """
         config = render_kubeconfig(server or self.server, self.ca_file.read_bytes(), token)
@@ -278,7 +276,7 @@ class ControlPlane:
         path.chmod(0o600)
 
     def grant_node_proxier(self) -> None:
-        """Grant ``userspace-proxy`` the rights of the node agent; wait until it has them."""
+        """Grant ``userspace-proxy`` the node agent's rights; return once they are in effect."""
         self.kubectl("apply", "-f", str(NODE_PROXIER_ROLE))
         question = ("auth", "can-i", "list", "endpointslices.discovery.k8s.io")
         wait_for(
@@ -289,8 +287,8 @@ class ControlPlane:
     def _reserve_port(self) -> None:
         """Choose the port and, outside a namespace, keep it from other programs.
 
-        The reserving socket never listens; kube-apiserver binds beside it (SO_REUSEPORT). So no
-        other program gets the port before the first start or between two starts.
+        The reserving socket never listens; kube-apiserver binds the same port (SO_REUSEPORT). No
+        other program can therefore get the port before the first start or between two starts.
         """
         if self._prefix:
             self._port = NAMESPACE_PORT
@@ -304,9 +302,8 @@ class ControlPlane:
     def _start_etcd(self) -> None:
         """Start etcd on a Unix socket, like Kubernetes' own integration tests.
 
-        Source:
-            test/integration/framework/etcd.go: the advertised address is never dialled, and
-            etcd takes no Unix socket for it.
+        Source: test/integration/framework/etcd.go: the advertised address is never dialled, and
+            etcd accepts no Unix socket for it.
         """
         self._etcd = Child(
             [
@@ -335,13 +332,13 @@ class ControlPlane:
         key = self.service_account_key
         no_controllers = [
             "--disable-admission-plugins=ServiceAccount",
-            # Prevents that the API server adds endpoints to the Service kubernetes.
+            # Otherwise the API server would add endpoints to the Service kubernetes.
             "--endpoint-reconciler-type=none",
         ]
         return [
             f"--etcd-servers=unix://{self._etcd_socket}",
             f"--bind-address={self._bind_address}",
-            # Otherwise the API server looks for a default route, which a namespace may lack.
+            # Otherwise the API server would look for a default route, which a namespace may lack.
             f"--advertise-address={self._bind_address}",
             f"--secure-port={self._port}",
             "--permit-port-sharing",
@@ -369,7 +366,7 @@ class ControlPlane:
         """Return whether the API server answers a GET with 200."""
         if not self._prefix:
             return serves_https(self._bind_address, self._port, path, self.ca_file, token_of(ADMIN))
-        # Uses kubectl, because this process's own sockets are in another namespace.
+        # kubectl is used because this process's own sockets are in another namespace.
         try:
             self.kubectl("get", "--raw", path, "--request-timeout=5s")
         except ControlPlaneError:

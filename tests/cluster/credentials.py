@@ -10,7 +10,7 @@ from collections.abc import Mapping
 ADMIN = "admin"
 NODE_PROXIER = "userspace-proxy"
 GROUPS = {ADMIN: "system:masters", NODE_PROXIER: ""}
-"""Users with a token, and their group: the admin has all rights, the other those of a role."""
+"""Users with a token, and their group: the admin has all rights, the other user a role's rights."""
 
 
 def token_of(user: str) -> str:
@@ -29,7 +29,7 @@ def render_kubeconfig(server: str, ca: bytes, token: str) -> str:
     Args:
         server: The URL to dial.
         ca: The certificate of the server or of its CA, as PEM.
-        token: A token, which the API server needn't know.
+        token: A token, valid or not.
     """
     cluster = {"server": server, "certificate-authority-data": base64.b64encode(ca).decode()}
     config = {

@@ -1,7 +1,8 @@
 """Parses a Dockerfile and its .dockerignore into steps for :mod:`.image`.
 
-Rule 1: steps are interpreted here; nothing is run or copied. Rule 2: an unknown instruction or form
-is an error: an image built from only a part of its Dockerfile would prove nothing.
+Rule 1: steps are only interpreted here, not run.
+Rule 2: an unknown instruction or form is an error: an image built from only a part of its
+Dockerfile would prove nothing.
 """
 
 from __future__ import annotations
@@ -57,18 +58,18 @@ class Stage:
 
 
 def read_dockerfile(text: str, arguments: Mapping[str, str] | None = None) -> list[Stage]:
-    """Return the stages of a Dockerfile in their order; the last one is the image.
+    """Return the stages of a Dockerfile in order; the last stage is the image.
 
     Args:
         text: The whole file.
         arguments: Values of ``--build-arg``, used for declared ARGs.
 
     Raises:
-        BuildError: It contains something unknown.
+        BuildError: It contains an unknown instruction or form.
     """
     given = arguments or {}
     stages: list[Stage] = []
-    # ARGs before the first FROM apply only to the names of base images.
+    # ARGs before the first FROM apply only to base image names.
     outside: dict[str, str] = {}
     for row in DockerfileParser(fileobj=BytesIO(text.encode())).structure:
         instruction, value = row["instruction"], row["value"]

@@ -2,11 +2,11 @@
 
     debian:trixie-slim ──mmdebstrap──▶ layer ──RUN, COPY──▶ layer ──▶ … ──▶ one root filesystem
 
-Each step is an overlay over those before it, run with chroot in its own mount namespace, and cached
-under a key derived from all that it depends on: a second build reuses unchanged layers.
+Each step is an overlay over the earlier steps, run with chroot in its own mount namespace. It is
+cached under a key derived from all its inputs, so a second build reuses unchanged layers.
 
 Rule 1: a layer gets its key as a name only when it is complete.
-Rule 2: it needs root, overlayfs, and access to packages for apt and pip.
+Rule 2: a build needs root, overlayfs, and access to packages for apt and pip.
 
 Can also be run: ``python -m tests.cluster.image root.tar`` writes the root filesystem, and prints
 the labels and the sizes of the layers, as a registry has them.
@@ -40,7 +40,7 @@ from .build import BuildError, Write, cache_root
 from .dockerfile import Copy, Run, Stage, files_of, read_dockerfile
 
 DEBIAN = re.compile(r"debian:(?P<suite>[a-z]+)-slim")
-"""Base images that can't be pulled here, and the Debian suite that replaces each, by mmdebstrap."""
+"""Base images that can't be pulled here; mmdebstrap replaces them by the Debian suite."""
 NOTHING = "scratch"
 """The empty base."""
 # debootstrap, which makes the official images, merges /usr. Otherwise apt would install the package
@@ -55,17 +55,17 @@ _SLIM = (
     "path-include=/usr/share/doc/*/copyright",
     "path-include=/usr/share/locale/locale.alias",
 )
-# Prevents apt from keeping downloads, as in the official images.
+# apt doesn't keep downloads, as in the official images.
 _APT = """\
 APT::Keep-Downloaded-Packages "false";
 Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 """
-# Suites whose package lists expire after a week, perhaps before a mirror has newer lists. Only
-# tests run in their roots; the lists' signatures are still verified.
+# The package lists of these suites expire after a week, perhaps before a mirror has newer ones.
+# Only tests run in these roots; the lists' signatures are still verified.
 _UNRELEASED = ("forky", "sid")
 _OLD_LISTS = 'Acquire::Check-Valid-Until "false"'
-# pip's index settings that a build gets; settings that are paths of this machine are omitted.
+# pip's index settings that are passed to a build; settings with paths of this machine are omitted.
 _PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT")
 _CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -75,11 +75,11 @@ _AGE_S = 14 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The size, in bytes, of one or several layers.
+    """The size of one or more layers in bytes.
 
     Args:
-        unpacked: As a tar.
-        compressed: As a gzipped tar, as registries store and send it.
+        unpacked: The size as a tar.
+        compressed: The size as a gzipped tar, the form in which registries store and send it.
     """
 
     unpacked: int
@@ -109,7 +109,7 @@ class Image:
     def mounted(self) -> Iterator[Path]:
         """Mount the root filesystem read-only within the block."""
         folder = Path(tempfile.mkdtemp(prefix="userspace-proxy-image-"))
-        # Without an upper folder, overlayfs requires two lower ones.
+        # Without an upper folder, overlayfs requires two lower folders.
         lower = [*reversed(self.layers), _empty_folder()]
         try:
             _do(["mount", "-t", "overlay", "overlay", "-o", f"lowerdir={_joined(lower)}", folder])
@@ -124,7 +124,7 @@ class Image:
         return [_size_of(layer) for layer in self.layers]
 
     def write_tar(self, path: Path) -> None:
-        """Write the whole root filesystem as one tar, like a layer of an image."""
+        """Write the whole root filesystem as one tar, like the layer of an image."""
         with self.mounted() as folder:
             _do(
                 [
@@ -151,7 +151,7 @@ def build_image(
         write: Called with the progress, a line per step that isn't cached.
 
     Raises:
-        BuildError: A step failed, with the end of its output.
+        BuildError: A step failed; the error contains the end of its output.
     """
     if os.geteuid() != 0:
         raise BuildError("cannot build the image: mounting needs root")
@@ -162,7 +162,7 @@ def build_image(
     cache = cache_root() / "image"
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
-        # One build at a time; the kernel releases the lock when its holder dies.
+        # Only one build runs at a time; the kernel releases the lock when its holder dies.
         fcntl.flock(lock, fcntl.LOCK_EX)
         for stage in stages:
             layers = built.get(stage.base) or (_base(stage.base, cache, write),)
@@ -174,7 +174,7 @@ def build_image(
 
 
 def _base(name: str, cache: Path, write: Write) -> Path:
-    """Return the layer that replaces an image of a registry."""
+    """Return the layer that replaces an image from a registry."""
     if name == NOTHING:
         folder = cache / _key(name)
         folder.mkdir(exist_ok=True)
@@ -182,7 +182,7 @@ def _base(name: str, cache: Path, write: Write) -> Path:
     known = DEBIAN.fullmatch(name)
     if known is None:
         raise BuildError(f"cannot begin with {name}: known are debian:SUITE-slim and {NOTHING}")
-    # An unreleased suite changes within weeks.
+    # An unreleased suite changes within weeks, so its layer expires.
     weeks = [str(int(time.time() / _AGE_S))] if known["suite"] in _UNRELEASED else []
     folder = cache / _key("base", platform.machine(), name, _MERGED_USR, *_SLIM, _APT, *weeks)
     if not folder.is_dir():
@@ -209,7 +209,7 @@ def _layer(
     built: Mapping[str, tuple[Path, ...]],
     write: Write,
 ) -> Path:
-    """Return the layer of one step on top of others, building it if it isn't cached."""
+    """Return the layer of a step on top of other layers, building it if it isn't cached."""
     if isinstance(step, Copy) and not step.stage:
         parts = [f"COPY {step}", *_digests(step, context, ignored)]
     else:
@@ -217,7 +217,7 @@ def _layer(
         parts = [f"{step} {stage}"]
     folder = below[-1].parent / _key(below[-1].name, *parts)
     if folder.is_dir():
-        # The time of use: cache eviction removes the least recently used layers.
+        # This records the time of use: cache eviction removes the least recently used layers.
         os.utime(folder)
         return folder
     with _unfinished(folder) as unfinished:
@@ -262,14 +262,13 @@ def mount_over(layers: Sequence[Path], merged: Path, *, upper: Path, work: Path)
     Args:
         layers: Its layers, the lowest first.
         upper: The folder for changes.
-        work: An empty folder beside it.
-    """
+        work: An empty folder next to it."""
     options = f"lowerdir={_joined(reversed(layers))},upperdir={upper},workdir={work}"
     return f'mount -t overlay overlay -o "{options}" "{merged}"'
 
 
 def environment() -> dict[str, str]:
-    """Return a command's environment in a root filesystem: package indexes, and little else."""
+    """Return a command's environment in a root filesystem: package indexes and little else."""
     seen = {"PATH": _PATH, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}
     seen |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     if any(name in os.environ for name in _CERTIFICATES):
@@ -278,7 +277,7 @@ def environment() -> dict[str, str]:
 
 
 def give_certificates(merged: Path) -> str:
-    """Return the command that copies the CA certificates that this machine's pip trusts, if any."""
+    """Return the command that copies the CA certificates trusted by this machine's pip, if any."""
     named = next((os.environ[name] for name in _CERTIFICATES if name in os.environ), "")
     return f'cp "{named}" "{merged}/run/certificates"' if named else ""
 
@@ -316,7 +315,7 @@ def _digests(step: Copy, context: Path, ignored: Sequence[str]) -> Iterator[str]
 def _size_of(layer: Path) -> Size:
     command = ["tar", "--create", "--numeric-owner", f"--directory={layer}", "."]
     unpacked = compressed = 0
-    # The compression level that registries' clients use, and gzip's header.
+    # The compression level of registries' clients, with a gzip header.
     gzip = zlib.compressobj(6, wbits=31)
     with subprocess.Popen(command, stdout=subprocess.PIPE) as tar:
         assert tar.stdout is not None
@@ -349,9 +348,9 @@ def _empty_folder() -> Path:
 
 @contextlib.contextmanager
 def _unfinished(folder: Path) -> Iterator[Path]:
-    """Yield a folder that gets its name when the block ends; if the block fails, it is removed."""
+    """Yield a folder; at the end of the block it gets its final name, or is removed on failure."""
     unfinished = Path(tempfile.mkdtemp(prefix=".layer-", dir=folder.parent))
-    # The top folder of a layer is the image's root, which all users may enter.
+    # All users must be able to enter the image's root, which is the top folder of a layer.
     unfinished.chmod(0o755)
     try:
         yield unfinished

@@ -1,6 +1,6 @@
 """kube-proxy in nftables mode on a sandbox's node, and its objects at the API server.
 
-It is the program that ``make cluster`` runs. It needs Debian's ``nft`` and an API server that has
+The program is the same as in ``make cluster``. It needs Debian's ``nft``, and an API server with
 its Node; its rules stay after it exits.
 """
 
@@ -40,7 +40,7 @@ def find_kube_proxy(write: Write = sys.stdout.write) -> Path:
 def kube_proxy_command(program: Path, node: SandboxNode, kubeconfig: Path) -> list[str]:
     """Return the command line for a node.
 
-    It contains the pod network, as with kubeadm: packets of pods keep their source address.
+    It contains the pod network, as with kubeadm, so packets of pods keep their source address.
     """
     return [
         str(program),
@@ -48,7 +48,7 @@ def kube_proxy_command(program: Path, node: SandboxNode, kubeconfig: Path) -> li
         f"--hostname-override={node.name}",
         f"--cluster-cidr={POD_CIDR}",
         "--proxy-mode=nftables",
-        # Leaves the machine's limits unchanged.
+        # This leaves the machine's conntrack limits unchanged.
         "--conntrack-max-per-core=0",
         f"--healthz-bind-address=0.0.0.0:{HEALTH}",
         "--metrics-bind-address=127.0.0.1:10249",
@@ -63,7 +63,7 @@ def kube_proxy_environment() -> dict[str, str]:
 def put_objects(
     control_plane: ControlPlane, node: SandboxNode, objects: Iterable[Mapping[str, Any]]
 ) -> None:
-    """Write a Node and other objects into an empty API server."""
+    """Write a Node and other objects to an empty API server."""
     address = {"type": "InternalIP", "address": str(node.ip)}
     node_object = made("Node", node.name)
     control_plane.apply(node_object, *objects)

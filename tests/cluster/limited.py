@@ -2,8 +2,8 @@
 
     limited.py --root=FOLDER --user=0 --add=net_admin,net_raw [--no-new-privs] -- PROGRAM ARGUMENT…
 
-Replaces setpriv, which would have to be in the root filesystem: outside, it would drop rights that
-chroot needs. It imports only Python's standard library, so that it also starts as another user.
+This program replaces setpriv, which would have to be in the root filesystem: outside, it would drop
+rights that chroot needs. It imports only the standard library, so that another user can start it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     os.chroot(given.root)
     os.chdir("/")
-    # The bounding set limits the program's capabilities. The kernel may not know the last ones.
+    # The bounding set limits the program's capabilities; the kernel may lack the newest ones.
     for capability in set(range(_LAST_CAPABILITY + 1)) - granted:
         libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     os.setgroups([])

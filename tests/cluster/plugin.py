@@ -1,4 +1,4 @@
-"""The kubectl plugin that runs this program, like its installed script."""
+"""Provides the kubectl plugin, which runs this program like its installed script."""
 
 from __future__ import annotations
 

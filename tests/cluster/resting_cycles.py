@@ -2,9 +2,10 @@
 
     python -m tests.cluster.resting_cycles --cycles=100
 
-Clients on both nodes dial in bursts. A pause ends about when the workload is scaled to zero,
-because a connection could be lost then. Each client sends a line, keeps its connection open for a
-while, and sends another line. The connection counts as lost if a line isn't echoed.
+Clients on both nodes dial in bursts. A pause between bursts ends about when the workload is scaled
+to zero, because a connection could be lost at that time. Each client sends a line, keeps its
+connection open for a while, and sends another line. If a line isn't echoed, the connection is
+lost.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ class Cycles:
     """The results of a run."""
 
     cycles: int = 0
-    """How often the workload was scaled to zero."""
+    """The number of times that the workload was scaled to zero."""
     served: int = 0
     lost: int = 0
     woke_s: list[float] = field(default_factory=list)
-    """Times from the SYN to the first byte, of clients that dialled while there was no pod."""
+    """Times from the SYN to the first byte, for clients that dialled while there was no pod."""
 
     def __str__(self) -> str:
         times = sorted(1000 * seconds for seconds in self.woke_s) or [0.0]
@@ -54,11 +55,11 @@ class Cycles:
 async def run_cycles(
     shop: Shop, cycles: int, idle_after_s: float, rng: random.Random, pause: Pause = pause
 ) -> Cycles:
-    """Load the Service until its workload has been scaled to zero that often."""
+    """Load the Service until its workload has been scaled to zero this many times."""
     found = Cycles()
     open_: set[asyncio.Task[None]] = set()
     while shop.controllers.ends < cycles:
-        # One to five clients at random moments, then none for about as long as scaling down takes.
+        # One to five clients dial at random moments, then none until about the scale-down.
         for _ in range(rng.randint(1, 5)):
             client = asyncio.create_task(_use(shop, rng, found, pause))
             open_.add(client)

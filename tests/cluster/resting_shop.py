@@ -5,12 +5,13 @@
                         ▼                                 │
                  kube-apiserver ──watch──▶ Controllers ───┘ writes the EndpointSlice
 
-Agents dial the pod on loopback by a detour, because the API server rejects slices with loopback
-addresses.
+Agents dial the pod on loopback through a detour, because the API server rejects slices with
+loopback addresses.
 
-Rule 1: a terminating pod resets its connections before its slice changes: if an agent is too late,
-a connection is lost. Rule 2: like Kubernetes' controllers, these follow the newest state: they
-don't see changes that are reverted within ``lag_s``.
+Rule 1: a terminating pod resets its connections before its slice changes, so a connection is lost
+if an agent is too late.
+Rule 2: like Kubernetes' controllers, ``Controllers`` follow the newest state, and don't see changes
+that are reverted within ``lag_s``.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def service(idle_after: str) -> Object:
 
 
 class Controllers:
-    """Run the Deployment: its controller, its kubelet, and the EndpointSlice controller.
+    """Runs the Deployment: its controller, its kubelet, and the EndpointSlice controller.
 
     Args:
         agents: The agents that must be able to dial the pod.
@@ -69,7 +70,7 @@ class Controllers:
         self._api = api
         self._agents = tuple(agents)
         self._pod: contextlib.AsyncExitStack | None = None
-        """Stops the pod; None while there is none."""
+        """Stops the pod; None if there is no pod."""
         self._version = ""
         self._wanted = 0
         self._has_changed = asyncio.Event()
@@ -117,7 +118,7 @@ class Controllers:
         await self._write_slice()
 
     async def close(self) -> None:
-        """Stop the pod, if there is one."""
+        """Stop the pod, if any."""
         if self._pod is not None:
             await self._pod.aclose()
         self._pod = None

@@ -1,4 +1,4 @@
-"""Rights of an account, as reported by the real API server's authorizer."""
+"""An account's rights, as reported by the real API server's authorizer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OF_EVERYBODY = {
     "create selfsubjectrulesreviews.authorization.k8s.io",
     "create selfsubjectreviews.authentication.k8s.io",
 }
-"""The rights of every account to query its own: system:basic-user."""
+"""The rights that every account has to query its own rights: system:basic-user."""
 
 
 def rights_of(
@@ -63,7 +63,7 @@ _MANIFEST = Path(__file__).parents[2] / "examples/deploy/wake.yaml"
 
 
 def grant_wake(control_plane: ControlPlane, namespace: str = "default") -> None:
-    """Create a namespace; grant the rights to scale its workloads and to share Leases."""
+    """Create a namespace; grant the rights to scale its workloads and to share its Leases."""
     text = _MANIFEST.read_text().replace("namespace: default", f"namespace: {namespace}")
     objects = [made("Namespace", namespace)]
     for item in yaml.safe_load_all(text):

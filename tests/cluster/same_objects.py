@@ -1,4 +1,4 @@
-"""Randomly drawn objects at a real API server, as the sources read them.
+"""Random objects at a real API server, as the sources read them.
 
 drawn ── create ──▶ API server ── get ──▶ stored ──▶ a file
   │                     └── list, watch ──▶ the agent's source, explain's reader
@@ -32,9 +32,9 @@ FOLDERS = {
 _EVERYWHERE = ("/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices", "/api/v1/nodes")
 SERVICE = {"apiVersion": "v1", "kind": "Service"}
 _OWN = "/api/v1/namespaces/default/services/kubernetes"
-"""The Service that an API server keeps itself: it is read, but not written."""
+"""The Service that an API server maintains itself: it is read, but not written."""
 _DEFAULTED = ("type", "ipFamilies", "clusterIPs", "ipFamilyPolicy", "externalTrafficPolicy")
-"""Fields of a Service that an API server derives from others if they are omitted."""
+"""Fields of a Service that an API server derives from other fields if they are omitted."""
 
 
 @st.composite
@@ -52,7 +52,7 @@ def written_objects(draw: st.DrawFn) -> list[Object]:
 def _never_left_out(spec: Object) -> tuple[str, ...]:
     """Return the fields that must be set, because an API server would allocate a random address.
 
-    It also rejects two addresses without a policy, which manifests accept as dual stack.
+    An API server also rejects two addresses without a policy, which manifests accept as dual stack.
     """
     if "clusterIP" not in spec:
         return ("type",)
@@ -64,7 +64,7 @@ class Kept:
     """Objects as an API server stored them."""
 
     accepted: list[Object]
-    """Accepted objects as they were sent; the API server's own ones as they are."""
+    """Accepted objects as they were sent; the API server's own objects as stored."""
     stored: list[Object]
     refused: list[tuple[Object, str]]
     """Rejected objects with the API server's message."""
@@ -75,7 +75,7 @@ class Objects:
 
     def __init__(self, control_plane: ControlPlane) -> None:
         self._control_plane = control_plane
-        # One event loop for all, because connections end some turns after their source is closed.
+        # One event loop for all tests: connections end some iterations after their source.
         self._runner = asyncio.Runner()
         self._api = Api(Here(), control_plane)
         for name in NAMESPACES:
@@ -87,7 +87,7 @@ class Objects:
         self._runner.close()
 
     def replace(self, objects: Sequence[Object]) -> Kept:
-        """Delete all objects of earlier tests, and create these."""
+        """Delete all objects of earlier tests, and create these objects."""
         self._remove_all()
         _, own = self._api.request("GET", _OWN)
         kept = Kept([own | SERVICE], [own | SERVICE], [])
@@ -106,7 +106,7 @@ class Objects:
                 assert status == http.HTTPStatus.OK, answer
             kept.accepted.append(item)
             kept.stored.append(answer | {key: item[key] for key in SERVICE})
-        # A list from memory, like the agent's first one, may be older than the last change.
+        # A list from memory, like the agent's first list, may be older than the last change.
         for path in _EVERYWHERE:
             self._api.request("GET", path)
         return kept

@@ -46,30 +46,30 @@ OF_POLICY = (
     "may not be in the link-local range",
     "should be a domain with at least two segments",
 )
-"""Messages about endpoints that policy excludes here, or that are for embedded proxies."""
+"""Messages about endpoints that policy excludes here, or that only embedded proxies accept."""
 OF_THE_CLUSTER = (
     "is not in the valid range",
     "not configured on this cluster",
     "not configured for dual-stack",
 )
-"""Messages about settings of this API server that others don't have."""
+"""Messages about settings of this API server that other API servers lack."""
 DIFFERENT = (
-    # A dry run skips the allocator, which would reject them.
+    # A dry run skips the allocator, which would reject these node ports.
     "ports.0.nodePort=-1",
     "ports.0.nodePort=65536",
-    # Excluded by policy with another reason; loopback is allowed for embedded proxies.
+    # Policy excludes these addresses for another reason; loopback is allowed for embedded proxies.
     "addresses=['127.0.0.1']",
     "addresses=['0.0.0.0']",
     "addresses=['224.0.0.1']",
     "addresses=['169.254.1.1']",
-    # No client could be served on that port.
+    # No client could be served on these ports.
     "ports.0.port=0",
     "ports.0.port=-1",
     "ports.0.port=65536",
     # Manifests don't parse unused fields, because there may be thousands of endpoints.
     "zone=5",
 )
-"""The last part of the names of variants that are expected to differ."""
+"""The endings of the names of variants that are expected to differ."""
 
 # fmt: off
 WORDS: tuple[Any, ...] = ("", None, "x", "Cluster", "Local", "None", 5, True, [], {})
@@ -171,7 +171,7 @@ Variant = tuple[str, dict[str, Any]]
 def variants(
     base: dict[str, Any], of: dict[str, tuple[Any, ...]], *path: str | int
 ) -> Iterator[Variant]:
-    """Yield variants of an object, each changed in one field of a container, with that field."""
+    """Yield variants of an object, each with one changed field, and their names."""
     for key, values in of.items():
         for value in values:
             made = copy.deepcopy(base)
@@ -205,14 +205,14 @@ def slices() -> Iterator[Variant]:
 
 
 def refused_reason(api: Api, item: dict[str, Any]) -> str:
-    """Return why an API server would reject an object; empty if it accepts it."""
+    """Return why the API server would reject an object; empty if it accepts the object."""
     path = f"{PATHS[item['kind']]}?dryRun=All&fieldValidation=Strict"
     status, answer = api.request("POST", path, item)
     return "" if status < http.HTTPStatus.BAD_REQUEST else str(answer["message"])
 
 
 def why_refused_here(item: dict[str, Any]) -> str:
-    """Return why a manifest rejects it; empty if it accepts it."""
+    """Return why this program rejects an object in a manifest; empty if it accepts the object."""
     return "; ".join(ManifestReader("web.json").read(json.dumps(item)).problems)
 
 
@@ -254,10 +254,10 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "count", [pytest.param(4, id="few"), pytest.param(40, id="many", marks=pytest.mark.long)]
 )
-def test_equal_objects_give_equal_plans_causes_and_texts_from_files_and_api_server(
+def test_equal_objects_yield_equal_plans_causes_and_texts_from_both_sources(
     stored_objects: Objects, count: int
 ) -> None:
-    # A failing example isn't shrunk: each example changes the server's objects.
+    # Without shrinking, because each example changes the server's objects.
     @settings(phases=[Phase.generate], max_examples=count)
     @given(written_objects())
     def is_same(objects: list[Object]) -> None:
@@ -273,11 +273,10 @@ def test_equal_objects_give_equal_plans_causes_and_texts_from_files_and_api_serv
             assert from_files.rejected == from_server.rejected == []
             assert {key: seen(from_files, key) for key in services} == expected
             assert from_files.facts == from_server.facts
-        # The plans also have the host names for DNS, so both sources have read the same objects.
+        # The plans include host names for DNS, which shows that both sources read the same objects.
         assert from_files.snapshot == stored_objects.all(with_headless=True).snapshot
         for key in services:
-            # Reading one Service omits other namespaces' Services, which may claim the same
-            # address.
+            # Reading one Service omits other namespaces' Services, which may use the same address.
             assert seen(stored_objects.one(key), key) == seen(of_one_service(kept.stored, key), key)
 
     is_same()

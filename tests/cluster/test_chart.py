@@ -58,8 +58,8 @@ def container_of(daemon_set: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def api_server(control_plane: ControlPlane) -> ControlPlane:
-    """An API server that has the kind PodMonitor and the namespace of the Leases."""
-    # A dry run of the Namespace doesn't create it for the objects in it.
+    """An API server with the kind PodMonitor and the namespace of the Leases."""
+    # Because of the dry run, the Namespace isn't created for the objects in it.
     control_plane.kubectl("create", "namespace", "userspace-proxy")
     control_plane.kubectl("apply", "-f", "-", input=POD_MONITORS)
     wait_for(
@@ -94,14 +94,14 @@ def test_the_api_server_accepts_every_object_of_a_set_of_values(
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_the_api_server_accepts_every_object_of_a_phase(
+def test_the_api_server_accepts_every_object_of_a_takeover_phase(
     api_server: ControlPlane, phase: str
 ) -> None:
     assert_accepted(api_server, kubeadm_phase(phase))
 
 
 def documented() -> Iterator[tuple[str, str]]:
-    """Yield a name for each documented command, and the command."""
+    """Yield each documented command, with a name."""
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text().replace("\\\n", " ")
         for number, found in enumerate(
@@ -276,7 +276,7 @@ WITH_ALL = (
     "--set=metrics.podMonitor.enabled=true",
     API_SERVER,
 )
-"""Values with which the templates use each of their values."""
+"""Values that make the templates use all values."""
 RELEASES = {
     "without-options": (API_SERVER, "--set=steering=iptables"),
     "canary": (*WITH_ALL, "--set=canary.name=try"),
@@ -304,7 +304,7 @@ def chart(tmp_path: Path) -> Path:
 
 
 def rendered(chart: Path, values: dict[str, Any]) -> dict[str, str]:
-    """Render each kind of release with these values instead of the chart's own."""
+    """Render each kind of release with these values in place of the chart's values."""
     (chart / "values.yaml").write_text(yaml.safe_dump(values))
     texts = {}
     for name, options in RELEASES.items():
@@ -331,7 +331,7 @@ def test_values_of_older_charts_render_with_newer_defaults(chart: Path) -> None:
     whole = rendered(chart, VALUES)
     assert all("kind: ConfigMap" in text for text in whole.values())
     for path in paths_of(VALUES):
-        # For Kubernetes' own objects, only null removes a default.
+        # For the fields of Kubernetes' own objects, only null removes a default.
         if path[0] not in ("resources", "nodeSelector"):
             assert rendered(chart, without(VALUES, path)) == whole, ".".join(path)
         else:
@@ -364,7 +364,7 @@ def test_a_canary_has_its_own_labels_ports_and_flags() -> None:
         "--healthz-bind-address=0.0.0.0:10356",
         "--metrics-bind-address=127.0.0.1:10349",
     ]
-    # kube-proxy serves the Service "kubernetes".
+    # The Service "kubernetes" is served by kube-proxy.
     names = [variable["name"] for variable in container["env"]]
     assert names == ["NODE_NAME", "POD_NAMESPACE", "POD_NAME"]
     assert set(objects["ConfigMap", name]["data"]) == {"config.conf"}
@@ -395,7 +395,7 @@ def test_only_local_steering_gets_the_capability_for_low_ports() -> None:
 
 
 def rights_of(daemon_set: Any) -> tuple[set[str], set[str], dict[str, bool]]:
-    """Return the capabilities, the host paths, and whether each is mounted read-only."""
+    """Return the capabilities, and the host paths with whether each is mounted read-only."""
     container = container_of(daemon_set)
     volumes = daemon_set["spec"]["template"]["spec"]["volumes"]
     paths = {v["name"]: v["hostPath"]["path"] for v in volumes if "hostPath" in v}
@@ -417,15 +417,15 @@ def test_socket_lb_adds_one_capability_and_two_host_paths(value: str, is_kubeadm
     without, more = rights(), rights(f"--set=socketLB={value}")
     assert more[0] - without[0] == {"BPF"}
     assert more[1] - without[1] == {"/sys/fs/cgroup", "/sys/fs/bpf"}
-    # Not at /sys/fs/cgroup, which has the container's own memory limit, nor below /sys/fs/bpf,
-    # where AppArmor's default profile denies containers all writes.
+    # The mount points are neither /sys/fs/cgroup, which has the container's own memory limit, nor
+    # below /sys/fs/bpf, where AppArmor's default profile denies containers all writes.
     assert {k: v for k, v in more[2].items() if k not in without[2]} == {
         "/host/sys/fs/cgroup": True,
         "/host/sys/fs/bpf": False,
     }
 
 
-def test_socket_lb_off_without_quotes_renders_the_defaults(tmp_path: Path) -> None:
+def test_an_unquoted_socket_lb_off_renders_the_defaults(tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
     values.write_text("socketLB: off\n")
     assert render(API_SERVER, f"--values={values}") == render(API_SERVER)
@@ -439,7 +439,7 @@ def test_socket_lb_values_become_agent_settings() -> None:
     assert (own["socketLB"], own["socketLBHostOnly"]) == ("required", True)
 
 
-def test_namespaces_to_wake_get_a_binding_and_the_agent_the_setting() -> None:
+def test_a_wake_namespace_gets_a_role_binding_and_an_agent_setting() -> None:
     objects = objects_of(render(f"--values={CHART / 'ci/wake-values.yaml'}"))
     text = objects["ConfigMap", "userspace-proxy"]["data"]["config.conf"]
     assert list(yaml.safe_load_all(text))[1]["allowWake"] is True
@@ -548,7 +548,7 @@ def test_the_original_phase_restores_the_kube_proxy_daemonset(
 ) -> None:
     (given,) = yaml.safe_load_all(KUBE_PROXY.read_text())
     assert objects_of(kubeadm_phase("original")) == {("DaemonSet", "kube-proxy"): given}
-    # The DaemonSet as the API server returns it, with additional fields.
+    # The API server returns the DaemonSet with additional fields.
     returned = tmp_path / "kube-proxy.json"
     returned.write_text(control_plane.kubectl("create", "-o", "json", "-f", str(KUBE_PROXY)))
     (written,) = objects_of(kubeadm_phase("original", returned)).values()

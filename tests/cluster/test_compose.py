@@ -30,7 +30,7 @@ from .waiting import wait_for
 
 FILE = ROOT / "docker-compose.yml"
 ASK = [sys.executable, "-m", "userspace_proxy_testing.sandbox.client"]
-# Addresses for services without one in the file; an engine would choose them.
+# Addresses that an engine would assign to services without one in the file.
 FREE_ADDRESSES = {"etcd": "10.213.0.2", "proxy": "10.213.0.3", "manifests": "10.213.0.4"}
 
 
@@ -102,7 +102,7 @@ def test_the_compose_proxy_has_the_daemon_sets_capabilities(composed: Any) -> No
 
 
 class World:
-    """The file's services, each in a network namespace of its own on one bridge."""
+    """The file's services, each in its own network namespace on one bridge."""
 
     def __init__(
         self,
@@ -167,14 +167,14 @@ class World:
         )  # fmt: skip
 
     def finish(self, name: str) -> None:
-        """Run a service until it exits, as required by service_completed_successfully."""
+        """Run a service until it exits, as service_completed_successfully requires."""
         assert self.start(name).wait(60) == 0, self.log(name)
 
     def log(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text()
 
     def ask(self, url: str) -> str:
-        """Return the response of a URL on the host; empty if nothing answers."""
+        """Return the response of a URL on the host; empty if there is no response."""
         return self.host.run([*ASK, "http", url], check=False).stdout
 
     def _mounts(self, name: str, service: Any) -> list[str]:
@@ -223,7 +223,7 @@ def test_the_compose_containers_serve_a_service_and_the_page(
             return {*said.stdout.split()} == {"backend-1", "backend-2", "backend-3"}
 
         wait_for("the Service's node port", answers, hint=lambda: world.log("proxy"))
-        # The Host header keeps the name that the browser dialled at the published port.
+        # The Host header contains the name that the browser dialled, with the published port.
         page = world.host.run(
             ["curl", "-s", "-H", "Accept: text/html", "--resolve",
              f"localhost:10249:{world.addresses['proxy']}", "http://localhost:10249/"],

@@ -82,7 +82,7 @@ def test_the_api_server_accepts_every_object_of_the_manifest(control_plane: Cont
     assert said.count("(server dry run)") == len(installed())
 
 
-def test_the_test_agent_has_the_same_role() -> None:
+def test_the_agent_in_tests_has_the_role_of_the_manifest() -> None:
     of_tests = next(yaml.safe_load_all(Path(__file__).with_name("node-proxier.yaml").read_text()))
     assert installed()["ClusterRole", "userspace-proxy"]["rules"] == of_tests["rules"]
 
@@ -105,7 +105,7 @@ def pod_of(objects: Mapping[tuple[str, str], Any], name: str) -> Any:
 
 
 class Node:
-    """A node with an API server and a serving pod; the agent runs from its image."""
+    """A node with an API server and a serving pod, whose agent runs from the image."""
 
     def __init__(self, sandbox: Sandbox, control_plane: ControlPlane, image: Image) -> None:
         self.sandbox = sandbox
@@ -135,7 +135,7 @@ class Node:
             status = agent.wait(30)
         assert status == 0, log.read_text()
         assert self.rules() == before
-        # A pod's /proc/sys is read-only, which is logged once, at INFO.
+        # A pod's /proc/sys is read-only, which the agent logs once, at INFO.
         said = [line for line in log.read_text().splitlines() if "depend on keep-alive" not in line]
         assert not re.search(
             "permission|not permitted|read-only|forbidden", "\n".join(said), re.IGNORECASE
@@ -165,14 +165,14 @@ class Node:
         return agent, log
 
     def rules(self) -> str:
-        """The node's rules of both kinds, without counters."""
+        """The node's iptables and nftables rules, without counters."""
         run = self.sandbox.node.run
         legacy = re.sub(r"(?m)^#.*\n| \[\d+:\d+\]", "", run(["iptables-legacy-save"]).stdout)
         chains = [line for line in legacy.splitlines() if line.startswith("-A")]
         return "\n".join([*chains, run(["nft", "list", "tables"]).stdout])
 
     def answers(self) -> bool:
-        """Return whether the Service answers a pod, by TCP and UDP."""
+        """Return whether the Service answers a pod over TCP and UDP."""
         by_tcp = self.client.run([*ASK, "http", "http://10.96.1.1/"], check=False).stdout
         by_udp = self.client.run([*ASK, "udp", "10.96.1.1:53", "hello"], check=False).stdout
         return by_tcp.strip() == "pod-a" and by_udp.startswith("pod-a")
@@ -193,7 +193,7 @@ def node(cluster_binaries: Binaries, image: Image) -> Iterator[Node]:
         objects = installed().items()
         text = yaml.safe_dump_all(one for (kind, _), one in objects if kind != "DaemonSet")
         control_plane.kubectl("apply", "-f", "-", input=text)
-        # Like kubeadm: kube-proxy's account is bound to the role that every cluster has.
+        # As with kubeadm, kube-proxy's account is bound to the role that every cluster has.
         control_plane.kubectl("-n", "kube-system", "create", "serviceaccount", "kube-proxy")
         control_plane.kubectl(
             "create", "clusterrolebinding", "kubeadm:node-proxier",
@@ -245,7 +245,7 @@ def test_a_rolling_update_fails_no_request(node: Node, tmp_path: Path) -> None:
         for port, protocol in PORTS
     ]
     new, new_log = node.start(pod, *config, tmp_path / "new")
-    # The old proxy is its container's first process: if it exited early, its workers would die.
+    # The old proxy is its container's first process: an early exit would kill its workers.
     assert old.wait(30) == 0, log.read_text()
     wait_for("the Service", node.answers)
     failed = [load.stop().failed for load in loads]

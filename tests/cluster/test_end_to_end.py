@@ -61,7 +61,7 @@ class Cluster:
 
     @property
     def clients(self) -> list[Host]:
-        """Clients in a pod, behind an unnumbered interface, on the node, and outside."""
+        """The clients: in a pod, behind an unnumbered interface, on the node, and outside."""
         return [self.client, self.unnumbered, self.sandbox.node, self.laptop]
 
     def start_agent(self) -> None:
@@ -107,12 +107,12 @@ class Cluster:
 
 
 def ask(client: Host, *words: str) -> list[str]:
-    """Return the answers to the dial tool's requests; empty if there are none."""
+    """Return the answers to the dial tool's requests; empty if there is none."""
     return client.run([*ASK, *words], check=False).stdout.splitlines()
 
 
 def served_by(client: Host, names: set[str]) -> None:
-    """Wait until exactly these pods answer a client, by TCP and UDP."""
+    """Wait until exactly these pods answer a client, over TCP and UDP."""
     count = str(2 * len(names))
 
     def web() -> bool:

@@ -48,7 +48,7 @@ def events(control_plane: ControlPlane, reason: str) -> list[dict[str, Any]]:
 
 
 async def eventually(control_plane: ControlPlane, reason: str, count: int) -> dict[str, Any]:
-    """Return the only Event of a reason, once its count has this value."""
+    """Return the only Event with a reason, once it has this count."""
 
     def there() -> bool:
         found = events(control_plane, reason)
@@ -59,7 +59,7 @@ async def eventually(control_plane: ControlPlane, reason: str, count: int) -> di
     return event
 
 
-async def test_a_repair_is_a_counted_event_on_the_node(
+async def test_repairs_are_reported_as_one_counted_event_of_the_node(
     control_plane: ControlPlane, source: KubernetesSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source._recorder._every_s = 0.1
@@ -115,5 +115,5 @@ async def test_check_requests_the_same_objects_as_a_source(control_plane: Contro
     said = await ask_server(kubeconfig=kubeconfig, master="", node_name=NODE, within_s=10.0)
     assert said.problems == ()
     assert said.version.startswith("v1.")
-    # The API server's own Service.
+    # The Service that the API server maintains itself.
     assert said.service_ips[0].startswith("10.96.")

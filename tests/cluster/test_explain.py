@@ -41,7 +41,7 @@ def service(name: str) -> Object:
 
 
 def explain(control_plane: ControlPlane, *words: str) -> tuple[int, str]:
-    """Run explain as that user, who may not query nodes; return exit status and output."""
+    """Run explain as a user without access to nodes; return exit status and output."""
     kubeconfig = f"--kubeconfig={control_plane.kubeconfig_for(NODE_PROXIER)}"
     done = subprocess.run(
         [*PROGRAM, "explain", *words, kubeconfig],

@@ -32,7 +32,7 @@ def root(image: Image) -> Iterator[Path]:
 
 
 def run_in(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a root filesystem that has the devices of a container."""
+    """Run a command in a root filesystem that has a container's devices."""
     script = 'mount --rbind /dev "$0/dev" && exec chroot "$0" /usr/bin/env -i "$@"'
     command = ["unshare", "--mount", "sh", "-c", script, str(root)]
     command += ["PATH=/usr/local/bin:/usr/bin:/usr/sbin", *words]
@@ -61,7 +61,7 @@ def test_image_labels_name_the_commit_and_the_repository() -> None:
     given = release_arguments()
     labels = read_dockerfile(text, given)[-1].labels
     prefix = "org.opencontainers.image."
-    # Source: the OCI image specification, annotations.md. There is no base image: no base.name.
+    # Source: the OCI image specification, annotations.md. No base image: no base.name.
     assert {name.removeprefix(prefix): value for name, value in labels.items()} == {
         "title": "userspace-proxy",
         "description": "A Service proxy for Kubernetes that carries every connection through "
@@ -183,7 +183,7 @@ def test_the_image_contains_compiled_bytecode(root: Path) -> None:
 
 
 def test_the_image_contains_a_shell_and_debugging_tools(root: Path) -> None:
-    # Checks files, because a runtime can't run busybox's built-in commands.
+    # Check the files, because a runtime can't execute busybox's built-in commands.
     there = {path.name for path in (*root.glob("usr/bin/*"), *root.glob("usr/sbin/*"))}
     tools = {"cat", "env", "find", "grep", "ip", "ls", "nslookup", "ps", "sh", "tail", "vi", "wget"}
     assert tools | {"nft", "iptables", "ip6tables", "iptables-save"} <= there

@@ -1,4 +1,4 @@
-"""Kubeconfigs and HTTP proxies: the same results as kubectl with the same files and variables."""
+"""Kubeconfigs and HTTP proxies: the results equal kubectl's for the same files and variables."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def kubectl(cluster_binaries: Binaries) -> str:
 
 
 class Server:
-    """An API server that records the user in requests."""
+    """An API server that records the user of each request."""
 
     def __init__(self, folder: Path) -> None:
         self.seen: list[list[tuple[str, str]]] = []
@@ -90,7 +90,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def theirs(kubectl: str, paths: Sequence[Path]) -> bool:
-    """Return whether kubectl sends a request."""
+    """Return whether kubectl sends a request with this kubeconfig."""
     command = [kubectl, "get", "--raw", "/x", "--request-timeout=10s"]
     listed = os.pathsep.join(map(str, paths))
     done = subprocess.run(
@@ -205,7 +205,7 @@ def test_a_kubeconfig_user_authenticates_as_with_kubectl(
 
 
 def _lower_keys(said: tuple[bool, list[list[tuple[str, str]]], Any]) -> object:
-    # The API server ignores the case of names.
+    # The API server ignores the case of header names.
     is_sent, seen, info = said
     return is_sent, [sorted((name.lower(), text) for name, text in one) for one in seen], info
 
@@ -294,7 +294,7 @@ def test_lists_are_merged_as_in_kubectl(kubectl: str, server: Server, tmp_path: 
 
 
 class FakeProxy:
-    """The HTTP proxy that the table names, in its own network; it records requests."""
+    """The HTTP proxy that the table names, in a network of its own; it records requests."""
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []
@@ -337,7 +337,7 @@ def _table() -> Iterator[tuple[str, dict[str, str], bool]]:
 
 
 @pytest.mark.long
-def test_kubectl_uses_the_same_http_proxies(kubectl: str) -> None:
+def test_http_proxies_are_selected_as_in_kubectl(kubectl: str) -> None:
     different = []
     with contextlib.closing(FakeProxy()) as proxy:
         for server, variables, expected in _table():

@@ -1,4 +1,4 @@
-"""Services of a real API server without controllers, served by Pods in a test."""
+"""Services of a real API server without controllers, served by Pods that the test runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMESPACE = "shop"
 
 @pytest.fixture
 def services(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The plugin's fixture, for a namespace that is empty after each test."""
+    """The plugin's fixture, for a namespace that is emptied after each test."""
     monkeypatch.setenv("NO_PROXY", "*")
     control_plane.apply(made("Namespace", NAMESPACE))
     with KubernetesServices(str(control_plane.kubeconfig)) as services:
@@ -88,7 +88,7 @@ def test_existing_pods_run_in_the_test_and_are_restored_afterwards(
     put_pod(control_plane, "web-a", {"name": "web", "containerPort": 80})
     put_pod(control_plane, "web-b", {"name": "web", "containerPort": 8080})
     put_pod(control_plane, "other", app="other")
-    # Like KWOK, which simulates kubelets.
+    # The Pod's state, in the form that KWOK, a simulator of kubelets, writes.
     elsewhere = {
         "phase": "Running",
         "podIP": "10.244.0.9",

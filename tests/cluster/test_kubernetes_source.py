@@ -1,4 +1,4 @@
-"""The Kubernetes source with a real kube-apiserver: the contract, and more than fakes can test."""
+"""The Kubernetes source with a real kube-apiserver: the contract, and what a fake can't test."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class RealCluster(HistoryCluster):
 def cluster(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealCluster]:
     monkeypatch.setenv("NO_PROXY", "*")
     yield RealCluster(control_plane)
-    # One request per kind; kubectl's --all sends one per object. Only the Service kubernetes, which
-    # the API server itself keeps, has the label provider.
+    # One request per kind, because kubectl's --all sends one per object. Only the Service
+    # kubernetes, which the API server maintains, has the label provider.
     for path in (
         "/api/v1/namespaces/default/services?labelSelector=%21provider",
         "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
@@ -84,11 +84,11 @@ def cluster(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 class TestContract(SourceContract):
-    """The contract of all API servers."""
+    """The contract that all API servers fulfil."""
 
 
 class TestHistory(HistoryContract):
-    """The contract about revisions of lists and watches."""
+    """The contract for revisions of lists and watches."""
 
 
 async def test_addresses_are_allocated_by_the_server(cluster: RealCluster) -> None:
@@ -114,7 +114,7 @@ async def test_a_list_of_many_services_is_complete(cluster: RealCluster, is_newe
     await cluster.put_all(*items)
     source = cluster.source()
     if is_newest:
-        # A server with a watch cache sends only the newest state in pages.
+        # With a watch cache, a server sends only the newest state in pages.
         source._reflectors[0]._position.list_expired()
     async with running(source) as published:
         first = await published.first()
@@ -134,7 +134,7 @@ async def test_expired_watches_resume_without_a_list(cluster: RealCluster) -> No
         assert source.status().restarts == 0
 
 
-async def test_a_compacted_revision_leads_to_a_new_list_without_a_gap(
+async def test_a_compacted_revision_causes_a_new_list_and_loses_no_change(
     cluster: RealCluster,
 ) -> None:
     await cluster.put(service())
@@ -142,8 +142,7 @@ async def test_a_compacted_revision_leads_to_a_new_list_without_a_gap(
     source = cluster.source()
     async with running(source) as published:
         await published.first()
-        # The source doesn't see this write, so its version is older than what the restarted server
-        # has.
+        # The source doesn't see this write, so its revision is older than the restarted server's.
         await cluster.kubectl("create", "configmap", "unrelated")
         await cluster.stop()
         await cluster.start()
@@ -162,7 +161,7 @@ async def test_the_problem_names_an_unreachable_server(cluster: RealCluster) -> 
         await cluster.stop()
         problem = f"cannot reach the API server at {source.location}: Connection refused"
         try:
-            # One problem for all kinds, once the connections to the former server have failed.
+            # All kinds share one problem, once connections to the former server have failed.
             await eventually("the problem", lambda: source.status().problems == (problem,))
         finally:
             await cluster.start()
@@ -200,11 +199,11 @@ async def test_an_unknown_token_is_reported_with_its_file(
                 f"(check the credentials in {kubeconfig})"
             ),
         )
-        # After a rejection by the server, a corrected kubeconfig is read again immediately.
+        # After the server has rejected the token, a corrected kubeconfig is read again at once.
         control_plane.write_kubeconfig(kubeconfig, token_of(ADMIN))
         await published.first()
 
 
 async def eventually(what: str, holds: Callable[[], bool]) -> None:
-    """Wait for a condition of which nothing notifies, while the event loop runs."""
+    """Poll a condition that sends no notification, while the event loop runs."""
     await asyncio.to_thread(wait_for, what, holds)

@@ -1,4 +1,4 @@
-"""The alerts of examples/monitoring: promtool accepts them, and they fire as intended.
+"""The alerts of examples/monitoring: promtool accepts them, and they fire when they should.
 
 promtool also accepts the queries of the dashboard and of docs/scale-to-zero.md.
 """
@@ -93,7 +93,7 @@ def promtool() -> Path:
 
 @pytest.fixture(scope="module")
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rules for Prometheus, without the operator's wrapping."""
+    """The rules for Prometheus, without the operator's wrapper."""
     path = tmp_path_factory.mktemp("monitoring") / "rules.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(RULES.read_text())["spec"]))
     return path
@@ -104,7 +104,7 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
 
 
 def unit_test(series: dict[str, str], firing: list[str]) -> dict[str, Any]:
-    """Return a promtool test: after two hours in one-minute steps, exactly these alerts fire."""
+    """Return a promtool test: after two hours in steps of a minute, exactly these alerts fire."""
     return {
         "interval": "1m",
         "input_series": [{"series": name, "values": values} for name, values in series.items()],

@@ -53,7 +53,7 @@ REVERSE = """
 """
 TYPES = ("A", "AAAA", "SRV", "CNAME", "TXT", "PTR", "MX", "SOA", "HTTPS")
 
-# CoreDNS answers NXDOMAIN, although the name has records of other types.
+# CoreDNS answers NXDOMAIN although the name has records of other types.
 EXCEPT = {"ns.dns.cluster.local. PTR"}
 
 
@@ -119,7 +119,7 @@ async def ask(address: tuple[str, int], name: str, type_: str) -> dns.message.Me
 
 
 def readable(answer: dns.message.Message) -> dict[str, Any]:
-    """Return what matters to clients in an answer, without the order and the SOA serial."""
+    """Return the parts of an answer that matter to clients, without order and SOA serial."""
     sections = {
         "answer": answer.answer,
         "authority": answer.authority,

@@ -37,7 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def granted(control_plane: ControlPlane) -> ControlPlane:
-    """The roles in the documentation, granted to the agents' user."""
+    """The documented roles, granted to the agents' user."""
     control_plane.grant_node_proxier()
     grant_wake(control_plane, NAMESPACE)
     return control_plane
@@ -45,7 +45,7 @@ def granted(control_plane: ControlPlane) -> ControlPlane:
 
 @pytest.fixture
 async def shop(granted: ControlPlane) -> AsyncIterator[Shop]:
-    # The previous test's holder is gone, and its Lease would expire only after a minute.
+    # The previous test's holder has stopped, but its Lease would expire only after a minute.
     granted.kubectl("delete", "leases", "--all", "--namespace=userspace-proxy")
     async with open_shop(granted, f"{IDLE_AFTER_S:g}s") as shop:
         yield shop
@@ -62,7 +62,7 @@ async def asleep(shop: Shop) -> bool:
 
 
 async def stays(shop: Shop, replicas: int) -> None:
-    """Check that nothing scales the workload for several times its idle-after period."""
+    """Check that the scale doesn't change for several times the idle-after period."""
     began = time.monotonic()
 
     async def is_over() -> bool:
@@ -82,7 +82,7 @@ async def wake(shop: Shop) -> None:
 def once_agreed(
     monkeypatch: pytest.MonkeyPatch, do: Callable[[], Awaitable[None]]
 ) -> Callable[[], Awaitable[bool]]:
-    """Call a function when all nodes first agree; return a check of whether it was called."""
+    """Call a function when all nodes first agree; return a check whether it was called."""
     done: list[Any] = []
     ask = holder_lease.HolderLease._ask
 
@@ -133,10 +133,10 @@ async def test_a_manually_chosen_scale_is_respected(shop: Shop) -> None:
     await until(lambda: asleep(shop))
 
 
-async def test_pods_stay_for_another_selecting_service_but_not_for_a_copied_annotation(
+async def test_a_second_selecting_service_keeps_pods_but_a_copied_annotation_does_not(
     shop: Shop,
 ) -> None:
-    """The workload's selector, as the API server has it, decides (issue 52)."""
+    """The workload's selector at the API server decides (issue 52)."""
     other: dict[str, Any] = {
         "metadata": {"name": "other"},
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},
@@ -158,7 +158,7 @@ async def test_pods_stay_for_another_selecting_service_but_not_for_a_copied_anno
     await shop.delete(f"{SERVICES}/other")
 
 
-async def test_a_client_arriving_during_a_scale_down_gets_the_next_pod(
+async def test_a_client_that_dials_during_a_scale_down_gets_the_next_pod(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clients: list[Connection] = []

@@ -28,7 +28,7 @@ OF_THE_RELEASE = {
 
 
 def commands_in(text: str) -> list[list[str]]:
-    """Return the documented kubectl commands that bind the roles, without the program name."""
+    """Return the documented kubectl commands that bind the roles, without ``kubectl``."""
     found = re.findall(r"kubectl ((?:-n \S+ )?create (?:cluster)?rolebinding .*)", text)
     return [command.replace("GROUP", GROUPS[0]).split() for command in found]
 

@@ -17,7 +17,7 @@ _PROMETHEUS = "github.com/prometheus/prometheus"
 _HELM = "helm.sh/helm/v3"
 _ACTIONLINT = "github.com/rhysd/actionlint"
 
-# promtool checks and tests alert rules. Service discovery, most of its code, is omitted.
+# promtool checks and tests alert rules. Service discovery, most of its code, is left out.
 PROMTOOL = Target(
     "promtool",
     f"{_PROMETHEUS}/cmd/promtool",
@@ -25,7 +25,7 @@ PROMTOOL = Target(
     _HERE / "prometheus",
     tags=("remove_all_sd",),
 )
-# The flags of helm's own Makefile.
+# The flags in helm's own Makefile.
 HELM = Target(
     "helm",
     f"{_HELM}/cmd/helm",

@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PAUSE_S = 0.02
-"""The pause between two checks: much shorter than a person notices, much longer than a check."""
+"""The pause between two checks: too short for a person to notice, and much longer than a check."""
 
 
 class DeadlineExceededError(AssertionError):
@@ -26,10 +26,11 @@ def wait_for(
     """Return the first truthy value of ``condition``, which is polled.
 
     Args:
-        what: Names the condition in the error: "cannot wait any longer for <what>". condition:
-        Called at least once, and once more after the deadline, so that a slow check doesn't miss a
-        condition that has become true. Its exceptions are passed on. deadline_s: Seconds until the
-        error. hint: Returns the end of the error message: the last observed state.
+        what: Names the condition in the error: "cannot wait any longer for <what>".
+        condition: Called at least once, and once more after the deadline, so that a slow check
+            doesn't miss a condition that has become true. Its exceptions are passed on.
+        deadline_s: Seconds until the error.
+        hint: Returns the end of the error message: the last observed state.
 
     Raises:
         DeadlineExceededError: The condition was still falsy at the deadline.

@@ -1,6 +1,6 @@
-"""Backends that speak enough of two databases' protocols to give a client an answer.
+"""Backends that speak enough of two databases' protocols to answer a client's query.
 
-Rule 1: each answers any query with the same text, and offers no encryption.
+Rule 1: each backend answers any query with the same text, and offers no encryption.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SSL, _GSS = 80877103, 80877104
 
 
 def redis(text: str) -> Serve:
-    """Return a backend that answers HELLO and GET as Redis does, and no other command."""
+    """Return a backend that answers only HELLO and GET, like Redis."""
     answers = {
         b"HELLO": b"%1\r\n$5\r\nproto\r\n:3\r\n",
         b"GET": f"${len(text)}\r\n{text}\r\n".encode(),

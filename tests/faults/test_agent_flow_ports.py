@@ -1,4 +1,4 @@
-"""UDP clients that send from more source ports than the node has ports for flows."""
+"""UDP clients whose source ports outnumber the node's ports for flows."""
 
 import contextlib
 
@@ -34,12 +34,12 @@ class World:
         testbed.serve(with_endpoints(SYSLOG, [str(sink.ip)]))
 
     def take_ports(self, count):
-        """Bind that many of the node's ports in another program."""
+        """Bind this many of the node's ports in another program."""
         for _ in range(count):
             self._stack.enter_context(self._node.udp()).bind(("", 0))
 
     def sends(self, client, count):
-        """Send a datagram from each of so many ports; return how many had to be sent again."""
+        """Send a datagram from each of many ports; return how many datagrams had to be repeated."""
         again = 0
         for number in range(count):
             text = f"{client} {number}".encode()

@@ -1,7 +1,7 @@
-"""Fuzzes all targets for a fixed time in all: ``make fuzz FUZZ_S=600 TARGETS="yaml http"``.
+"""Fuzzes all targets for a fixed total time: ``make fuzz FUZZ_S=600 TARGETS="yaml http"``.
 
-Inputs that reach new code are kept in ``.fuzz``, and the next run begins with them. The run
-ends with a table, and with status 1 if a target crashed; the input is in ``.fuzz/crashes``.
+Inputs that reach new code are kept in ``.fuzz``, and the next run starts with them. The run ends
+with a table, and with status 1 if a target crashed; the input is in ``.fuzz/crashes``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 FOUND = ROOT / ".fuzz"
 CORPUS = Path(__file__).parent / "corpus"
 FUZZ_S = 600.0
-# The slowest seed takes a tenth of a second.
+# The timeout of an input in seconds; the slowest seed takes a tenth of a second.
 _INPUT_S = 10
 _MEMORY_MB = 1024
 _INPUT_BYTES = 16 << 10
-# The time to import and instrument the package, and to replay known inputs on a busy machine.
+# Seconds to import and instrument the package and to replay known inputs on a busy machine.
 _START_S = 300.0
 
 
@@ -36,13 +36,13 @@ class Result:
     new: int
     """The number of inputs that reached new code."""
     crash: str
-    """The file with the input that crashed the target; empty if none did."""
+    """The file with the input that crashed the target; empty if there was no crash."""
     report: str
     """The last lines of the target's output."""
 
 
 def fuzz(target: str, seconds: float) -> Result:
-    """Fuzz a target in a process of its own."""
+    """Fuzz a target in its own process."""
     crashes = FOUND / "crashes"
     found = FOUND / target
     for folder in (crashes, found):

@@ -2,8 +2,8 @@
 
     seconds ≤ fixed + per byte · bytes      the minimum of several tries: a busy machine only adds
 
-Parsers hold the event loop, so an input that takes a second is an outage. A parser that is
-quadratic passes any test with small inputs: ``stretched`` makes them long.
+Parsers block the event loop, so an input that takes a second is an outage. A quadratic parser
+passes any test with small inputs, which ``stretched`` therefore lengthens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Bound(NamedTuple):
     per_byte_s: float = 20e-6
 
     def of(self, size: int) -> float:
-        """Return the limit in seconds for an input of so many bytes."""
+        """Return the limit in seconds for an input of this size."""
         return self.fixed_s + self.per_byte_s * size
 
 
@@ -45,7 +45,7 @@ def check_cost(parse: Callable[[bytes], object], data: bytes, bound: Bound = DEF
 
 
 def stretched(data: bytes, start: int, end: int) -> bytes:
-    """Return an input in which a part is repeated until it is long."""
+    """Return an input in which a part is repeated until the input is long."""
     part = data[start:end]
     count = max(1, (LONG_BYTES - len(data)) // max(1, len(part)))
     return data[:start] + part * count + data[end:]

@@ -8,9 +8,9 @@ from tests import loopback
 
 
 def main() -> None:
-    """Fuzz until a limit is reached or the target raises; exits the process."""
+    """Fuzz until a limit is reached or the target raises; exit the process."""
     loopback.enter()
-    # Imported inside the namespace, which only a process with one thread can enter.
+    # Import these inside the namespace, because only a process with one thread can enter it.
     import atheris
 
     with atheris.instrument_imports(

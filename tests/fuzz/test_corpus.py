@@ -1,4 +1,4 @@
-"""Each file of the corpus is parsed by its target; ``make fuzz`` begins with these files."""
+"""Each file of the corpus satisfies its target's contract; ``make fuzz`` starts with them."""
 
 import random
 from pathlib import Path
@@ -12,7 +12,7 @@ from .targets.api import drawn_objects
 CORPUS = Path(__file__).parent / "corpus"
 CORPUS_BYTES_MAX = 200_000
 STRETCHED = 6
-"""How many inputs are made from each file."""
+"""The number of inputs derived from each file."""
 FILES = sorted(path for path in CORPUS.rglob("*") if path.is_file())
 
 

@@ -1,1 +1,1 @@
-"""Tests the product on the kernels that users run, each in its own virtual machine."""
+"""Tests the product on users' kernels, each in its own virtual machine."""

@@ -2,9 +2,9 @@
 
     python -m tests.kernels [--parts=smoke,marked] [--jobs=2] [5.10 newest]
 
-Each kernel's results are in ``<cache>/kernels/results/LABEL-WAY.json``, and its machine's console
-and files are in the folder beside it. docs/kernels.md is generated from these files. Results of
-partial runs are in ``results/short``.
+Each kernel's results are in ``<cache>/kernels/results/LABEL-WAY.json``; the console and files of
+its machine are in the folder beside that file. docs/kernels.md is generated from these files.
+Results of partial runs are in ``results/short``.
 """
 # ruff: noqa: T201 - printing what it does is this program's interface.
 
@@ -38,7 +38,7 @@ _PYTEST = (
 
 
 def _tried_twice(what: str) -> str:
-    """Return a command that runs tests, and reruns failed ones one at a time."""
+    """Return a command that runs tests, and then reruns failed tests one at a time."""
     again = f"{_PYTEST} -n 0 --again --last-failed --last-failed-no-failures=none {what}"
     return (
         f"{_PYTEST} -n 2 --dist=loadscope {what}; found=$?; "
@@ -48,27 +48,27 @@ def _tried_twice(what: str) -> str:
 
 COMMANDS = {
     "smoke": "python -m tests.kernels.smoke /result",
-    # Importing the other modules takes a minute on an emulated processor.
+    # Only these modules, because importing the others takes a minute on an emulated processor.
     "marked": _tried_twice(
         "-m kernel $(grep --files-with-matches mark.kernel tests/node/test_*.py)"
     ),
     "full": _tried_twice("-m 'not long' tests/node"),
 }
-"""The parts, in this order; marked and full write their results to the same file."""
+"""The commands of the parts, in order; marked and full write their results to the same file."""
 EXPECTED = {"smoke": ("0",), "marked": ("0", "1"), "full": ("0", "1")}
-"""Exit statuses of commands whose file lists all failures."""
+"""The exit statuses of commands that have reported all failures in their file."""
 SECONDS = {"smoke": 1200.0, "marked": 2700.0, "full": 4 * 3600.0}
-"""The timeout of each part; emulated on an idle machine it takes half of that."""
+"""The timeout of each part in seconds; with emulation on an idle machine, it takes half of that."""
 
 
 def parts_of(kernel: Kernel, way: Way, labels: Collection[str]) -> tuple[str, ...]:
-    """Return the parts that run on a kernel unless parts are named.
+    """Return the parts that run on a kernel by default.
 
-    If the processor is emulated, User Mode Linux of the same version runs the tests, in a quarter
-    of the time.
+    If the processor is emulated, User Mode Linux of the same version runs the tests, which takes a
+    quarter of the time.
 
     Args:
-        labels: The labels of all kernels that run.
+        labels: The labels of all kernels in this run.
     """
     is_left = way.name == "tcg" and f"uml-{kernel.label}" in labels
     return ("smoke",) if is_left else ("smoke", "marked")
@@ -87,7 +87,7 @@ def named_parts(words: str) -> list[str]:
 
 
 def is_short(parts: Collection[str]) -> bool:
-    """Return whether a run is partial, so that it must not replace the results of a full one."""
+    """Return whether a run is partial, so that it must not replace the results of a full run."""
     return "smoke" not in parts or len(parts) == 1
 
 
@@ -97,7 +97,7 @@ def results_folder() -> Path:
 
 
 def results_of(kernel: Kernel, way: Way, folder: Path) -> dict[str, Any]:
-    """Return a machine's results from the files that it left, for each part that has run."""
+    """Return a machine's results, read from its files, for each part that has run."""
     smoke = _read(folder / "smoke.json", {"kernel": "", "arch": "", "lacks": {}, "smoke": []})
     nothing: dict[str, Any] = {"passed": 0, "failed": [], "second_tries": [], "left_out": []}
     tests = _read(folder / "tests.json", nothing)
@@ -125,11 +125,11 @@ def _read(path: Path, without: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_ready(kernel: Kernel) -> tuple[Unpacked, Way]:
-    """Return a kernel and the fastest way to start it here.
+    """Return a kernel, and the fastest way to start it on this machine.
 
     Raises:
         BuildError: The kernel can't be fetched or built.
-        MachineError: No way starts it.
+        MachineError: The kernel starts in no way.
     """
     if kernel.label in uml.LABELS:
         return uml.ensure_uml(kernel)
@@ -146,7 +146,7 @@ def try_kernel(
     began = time.monotonic()
     failed = _run(unpacked, root, parts, way, folder)
     results = results_of(kernel, way, folder)
-    # A machine that was ended early leaves no results, and those of an earlier run stay.
+    # A machine that was killed early leaves no results; the results of an earlier run are kept.
     if results["kernel"]:
         folder.with_name(f"{folder.name}.json").write_text(json.dumps(results, indent=1) + "\n")
     failed += problems(results)
@@ -157,7 +157,7 @@ def try_kernel(
 def _run(
     unpacked: Unpacked, root: Root, parts: Collection[str], way: Way, folder: Path
 ) -> list[str]:
-    """Run parts in a machine; return parts that failed without a result."""
+    """Run parts in a machine; return the parts that failed without results."""
     for old in folder.glob("*"):
         old.unlink()
     commands = [f"{COMMANDS[part]}; echo {part} $? >>/result/statuses" for part in parts]
@@ -188,16 +188,16 @@ def _print_summary(results: Mapping[str, Any], seconds: float) -> None:
 
 
 def end_machines(*_: object) -> None:
-    """Kill all child processes, for which threads wait, and exit."""
+    """Kill all child processes, for which threads are waiting, and exit."""
     for children in Path("/proc/self/task").glob("*/children"):
         for pid in children.read_text().split():
-            # Not SIGTERM: the parent process of a namespace blocks it.
+            # SIGKILL, because the parent process of a namespace blocks SIGTERM.
             os.kill(int(pid), signal.SIGKILL)
     sys.exit(1)
 
 
 def main(words: Sequence[str]) -> int:
-    """Test the kernels; return 1 if anything failed on one."""
+    """Test the kernels; return 1 if a test failed on any kernel."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernels")
     parser.add_argument("--jobs", type=int, default=2, help="machines at a time")
     parser.add_argument("--root", help="Debian's suite, for all kernels; default: each one's own")

@@ -2,9 +2,9 @@
 
     check --steering=X ──▶ exit 0 or 1     run --steering=X ──▶ a Service answers, or it exits
 
-Rule 1: a cell is fine if both agree; an exit has a reason that names the missing feature and a
-steering mode; ``auto`` serves, or exits.
-Rule 2: a start that neither serves nor exits retries, which is a fault.
+Rule 1: a cell is correct if both agree, and if the reason of an exit names the missing feature and
+a steering mode. ``auto`` serves or exits.
+Rule 2: a start that neither serves nor exits is a fault, because it retries.
 """
 # ruff: noqa: T201 - printing what it does is this program's interface.
 
@@ -29,13 +29,13 @@ from userspace_proxy.kernel.offers import NEEDS
 from .smoke import CLUSTER_IPS, PROGRAM, make_node, serve, write_manifests
 
 STEERINGS = ("auto", "nftables", "local", "none", "iptables")
-"""The last one loads tables, which would make auto prefer it."""
+"""iptables is last, because it loads tables that would make auto prefer it."""
 END_S = 10.0
-"""The CPU time within which a failing start exits: other programs may be busy, too."""
+"""CPU seconds within which a failing start must exit, because other programs may be busy, too."""
 _TIMES_CHECK = 4.0
-"""How many times longer than ``check`` it may take, and beyond ten seconds: more is sleep."""
+"""A failing start that takes longer than ten seconds and this multiple of ``check`` has slept."""
 _LIMIT_S = 120.0
-"""The timeout of a start on a busy machine, where Python starts several times slower, too."""
+"""The timeout of a start in seconds; on a busy machine, Python starts several times slower."""
 _STOP_S = 60.0
 
 
@@ -48,10 +48,10 @@ class Cell:
         steering: The flag's value.
         check: ``ok`` or ``error``.
         run: ``serves``, ``ends`` or ``retries``.
-        words: The reason of a failure; of ``check``, if ``run`` serves.
+        words: The reason of a failure: of ``check`` if ``run`` serves.
         seconds: CPU time from the start to the exit of the process.
-        lasted: The same in wall-clock time.
-        check_lasted: How long ``check`` took in wall-clock time.
+        lasted: The wall-clock time from the start to the exit.
+        check_lasted: The wall-clock time of ``check``.
     """
 
     without: str
@@ -64,7 +64,7 @@ class Cell:
     check_lasted: float
 
     def fault(self) -> str:
-        """Return the cell's fault; empty if it has none."""
+        """Return the fault of the cell; empty if there is none."""
         if (self.check == "ok") != (self.run == "serves"):
             return f"check says {self.check}, run {self.run}"
         if self.run == "retries":
@@ -117,11 +117,11 @@ def run(steering: str, flags: Sequence[str], log: Path) -> tuple[str, str, float
                 break
     finally:
         _stop(process)
-    return outcome, "" if outcome == "serves" else _last_words(log), round(_cpu_s() - used, 1)
+    return outcome, "" if outcome == "serves" else _last_log_line(log), round(_cpu_s() - used, 1)
 
 
 def _cpu_s() -> float:
-    """Return the CPU time of all processes that have ended."""
+    """Return the CPU time of all child processes that have exited."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -133,7 +133,7 @@ def _has_ended(process: subprocess.Popen[str], seconds: float) -> bool:
 
 
 def _address(process: subprocess.Popen[str]) -> tuple[str, int] | None:
-    """Return the address at which steering none serves the Service; None if it exited first."""
+    """Return the address at which steering none serves the Service; None if the proxy exited."""
     assert process.stdout is not None
     for line in process.stdout:
         said = json.loads(line)
@@ -159,7 +159,7 @@ def _stop(process: subprocess.Popen[str]) -> None:
         process.wait(_STOP_S)
 
 
-def _last_words(log: Path) -> str:
+def _last_log_line(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it said nothing"
 

@@ -16,7 +16,7 @@ def archive(files: Mapping[str, bytes], executable: Iterable[str] = ()) -> bytes
     """Return an archive with these files and their folders.
 
     Args:
-        files: Contents by path, which begins without a slash.
+        files: Contents by path, without a leading slash.
         executable: The paths of programs.
     """
     programs = {*executable}
@@ -32,7 +32,7 @@ def archive(files: Mapping[str, bytes], executable: Iterable[str] = ()) -> bytes
 
 
 def below(folder: Path, prefix: str) -> Iterator[tuple[str, bytes]]:
-    """Yield the files below a folder with their paths in an archive."""
+    """Yield the files below a folder, with their paths in an archive."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             yield f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes()

@@ -1,8 +1,8 @@
-"""The tested kernels, and how to get each from Debian: one row each in a table.
+"""The table of tested kernels, and how each is fetched from Debian.
 
-    apt-get download, by lists of its own ──▶ .deb ──▶ vmlinux, networking modules
+    apt-get download, with its own lists ──▶ .deb ──▶ vmlinux, networking modules
 
-Rule 1: nothing of this machine's apt changes: lists, state and cache are folders here.
+Rule 1: this machine's apt isn't changed: lists, state and cache are in folders of this module.
 Rule 2: downloads are cached by version; lists are fetched again once a day.
 """
 
@@ -26,7 +26,7 @@ from pathlib import Path
 from tests.cluster.build import BuildError, Write, cache_root, locked, step
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""Debian's architecture names by the kernel's."""
+"""Debian's architecture names, by the kernel's names."""
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _LISTS_S = 86_400.0
 
@@ -59,7 +59,7 @@ MODULES = (
     "kernel/drivers/net/bonding/",
     "kernel/drivers/net/wireguard/",
 )
-"""Prefixes of the modules' paths: all of networking, and no device drivers."""
+"""Prefixes of the modules' paths: all networking modules, but no drivers of hardware."""
 _NO_MODULES = tuple(
     f"kernel/net/{name}/"
     for name in (
@@ -81,8 +81,8 @@ class Kernel:
     """A row of the table.
 
     Args:
-        label: The name for users; ``newest`` is another version each month.
-        suites: Debian's suites; the first one with the highest version is used.
+        label: The name for users; ``newest`` changes its version each month.
+        suites: Debian's suites, of which the one with the highest version is used.
         root: The suite whose programs run on it.
     """
 
@@ -104,10 +104,10 @@ class Unpacked:
     """A kernel that can be started.
 
     Args:
-        release: As ``uname --kernel-release`` prints it.
+        release: The output of ``uname --kernel-release``.
         image: The file to start: on x86 an uncompressed ``vmlinux``, on arm64 an ``Image``.
         modules: A folder with ``modules.dep`` and, below ``kernel/``, uncompressed modules.
-        machine: As ``uname --machine`` prints it.
+        machine: The output of ``uname --machine``.
     """
 
     release: str
@@ -120,7 +120,7 @@ def _address_of(archive: str) -> str:
     """Return the address of this machine's apt source for an archive of Debian.
 
     Raises:
-        BuildError: There is none.
+        BuildError: No source is configured.
     """
     command = ["apt-get", "update", "--print-uris"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
@@ -131,7 +131,7 @@ def _address_of(archive: str) -> str:
 
 
 def chosen(labels: Sequence[str], table: Sequence[Kernel] = KERNELS) -> list[Kernel]:
-    """Return the kernels with these labels, in the table's order; all for no label.
+    """Return the kernels with these labels, in the table's order; without labels, all kernels.
 
     Raises:
         BuildError: A label doesn't exist.
@@ -153,7 +153,7 @@ def ensure_kernel(
         write: Called with the progress.
 
     Raises:
-        BuildError: It can't be fetched or unpacked.
+        BuildError: The kernel can't be fetched or unpacked.
     """
     folder = cache_root() / "kernels"
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def ensure_kernel(
 
 
 class _Apt:
-    """apt with its own folders, configured with only the suites of one kernel."""
+    """apt with its own folders, and only the suites of one kernel."""
 
     def __init__(self, folder: Path, kernel: Kernel, machine: str) -> None:
         if not shutil.which("apt-get"):
@@ -187,7 +187,7 @@ class _Apt:
             (folder / part).mkdir(parents=True, exist_ok=True)
         (folder / "status").touch()
         (folder / "list").write_text("".join(self._sources()))
-        # trixie-backports would have a lower priority than any other suite.
+        # By default, trixie-backports has a lower priority than other suites.
         (folder / "preferences").write_text("Package: *\nPin: release *\nPin-Priority: 500\n")
         (folder / "conf").write_text(f"""\
 Dir::Etc::SourceList "{folder}/list";
@@ -212,7 +212,7 @@ Acquire::Retries "3";
             yield f"deb {options} {_address_of(archive)} {suite} main\n"
 
     def update(self, write: Write) -> None:
-        """Fetch the lists, unless that was done today; without a network, old ones are used."""
+        """Fetch the lists, unless that was done today; without a network, keep the old lists."""
         stamp = self._folder / "updated"
         with contextlib.suppress(FileNotFoundError):
             if time.time() - stamp.stat().st_mtime < _LISTS_S:
@@ -227,7 +227,7 @@ Acquire::Retries "3";
             stamp.touch()
 
     def packages(self) -> list[tuple[str, str]]:
-        """Return the newest image, and the package with its modules since 7.3."""
+        """Return the newest image and, since 7.3, the package with its modules."""
         meta = f"linux-image-{self._architecture}"
         shown = self._show(meta)
         images = dependencies(shown, "image")
@@ -262,7 +262,7 @@ Acquire::Retries "3";
 
 
 def dependencies(shown: str, parts: str) -> list[str]:
-    """Return the packages of one kernel in a package's dependencies."""
+    """Return the packages of one kernel among a package's dependencies."""
     depends = re.search(r"^Depends: (.*)$", shown, re.MULTILINE)
     return re.findall(rf"\blinux-(?:{parts})-\d[^\s,]*", depends[1] if depends else "")
 
@@ -286,7 +286,7 @@ def _unpack(folder: Path) -> None:
             place = modules / name
             place.parent.mkdir(parents=True, exist_ok=True)
             if place.suffix == ".xz":
-                # Decompressing in the machine would take longer.
+                # Decompress the modules here, because it would take longer in the machine.
                 place.with_suffix("").write_bytes(lzma.decompress(path.read_bytes()))
             else:
                 shutil.copyfile(path, place)
@@ -299,7 +299,7 @@ def _unpack(folder: Path) -> None:
 
 
 def startable(image: bytes) -> bytes:
-    """Return the file that QEMU starts without firmware; for arm64 the unchanged image.
+    """Return the file that QEMU starts without firmware; for arm64, the unchanged image.
 
     Source: Documentation/arch/arm64/booting.rst.
     """
@@ -311,7 +311,7 @@ def uncompressed(image: bytes) -> bytes:
     """Return the vmlinux that a bzImage contains, whose boot protocol is at least 2.08.
 
     Raises:
-        BuildError: It isn't one, or its compression is unknown.
+        BuildError: The file isn't a bzImage, or its compression is unknown.
 
     Source: Documentation/arch/x86/boot.rst.
     """
@@ -326,7 +326,7 @@ def uncompressed(image: bytes) -> bytes:
     if payload.startswith(b"\x1f\x8b"):
         return zlib.decompressobj(wbits=31).decompress(payload)
     if payload.startswith(b"\x28\xb5\x2f\xfd"):
-        # The last four bytes are the size, which isn't a part of any compression format.
+        # The last four bytes are the size, which isn't part of any compression format.
         command = ["zstd", "--decompress", "--quiet", "--stdout"]
         return subprocess.run(command, input=payload[:-4], capture_output=True, check=True).stdout
     raise BuildError(f"cannot uncompress the kernel: unknown compression {payload[:4].hex()}")

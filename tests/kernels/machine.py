@@ -2,11 +2,11 @@
 
     kernel, initramfs (busybox, modules, command) ──▶ root ──▶ command ──▶ /result ──▶ disk
 
-Each way to run a kernel gets the same: an initramfs, the root's disk, which it must not change, and
-a disk for the results. Only the results are kept.
+Each way to run a kernel has the same inputs: an initramfs, the root's disk, which it must not
+change, and a disk for the results. Only the results are kept.
 
-Rule 1: a module that is left out doesn't exist in the machine.
-Rule 2: a machine ends with its command, at its deadline, or with this process.
+Rule 1: a module that was left out doesn't exist in the machine.
+Rule 2: a machine ends when its command exits, at its deadline, or when this process exits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .root import Root
 RESULT_BYTES = 64 << 20
 _GRACE_S = 20
 _PROOF_S = 30.0
-"""How long a usable way may take to start a kernel: it needs a few seconds."""
+"""Seconds within which a kernel must start for its way to be usable; a start takes a few."""
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -81,12 +81,12 @@ sleep 60
 
 
 class MachineError(Exception):
-    """A machine returned no results; the message has the end of its console."""
+    """A machine returned no results; the message contains the end of its console's output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disks:
-    """A kernel's names of the disks.
+    """A kernel's names for the disks.
 
     Args:
         root: The device of the root.
@@ -101,7 +101,7 @@ class Disks:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The inputs of a way to run a kernel.
+    """The inputs with which a way runs a kernel.
 
     Args:
         kernel: The kernel to start.
@@ -126,7 +126,7 @@ class Way:
 
     Args:
         name: Its name in the results: ``tcg``, ``kvm``, ``uml``.
-        disks: The kernel's names of the disks.
+        disks: The kernel's names for the disks.
         run: Runs a machine until it shuts down, or the seconds have passed.
     """
 
@@ -148,8 +148,8 @@ def run_machine(
 ) -> Path:
     """Run a shell command in ``/src`` on a kernel, and return the folder with its results.
 
-    The folder has the command's files of ``/result``, its exit status in ``exit``, 124 at the
-    deadline, and the console's output in ``console``.
+    The folder contains the command's files from ``/result``, its exit status in ``exit`` (124 if
+    the deadline passed), and the console's output in ``console``.
 
     Args:
         kernel: The kernel.
@@ -187,7 +187,7 @@ def prove(kernel: Unpacked, way: Way) -> None:
     """Start a kernel that prints a line and shuts down.
 
     Raises:
-        MachineError: It didn't within half a minute.
+        MachineError: The kernel didn't do so within half a minute.
     """
     with tempfile.TemporaryDirectory(prefix="userspace-proxy-proof-") as name:
         folder = Path(name)
@@ -216,7 +216,7 @@ def last_lines(console: Path, count: int = 15) -> str:
 
 
 def ends_with_parent() -> None:
-    """Kill this child process together with its parent."""
+    """Make the kernel kill this child process when its parent exits."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -247,7 +247,7 @@ def _initramfs(
 
 
 def _module(path: str) -> str:
-    """Return a module's name, as the kernel writes it, from its file."""
+    """Return a module's name, as the kernel spells it, from its file."""
     return Path(path).name.partition(".ko")[0].replace("-", "_")
 
 
@@ -258,7 +258,7 @@ def busybox() -> Path:
         BuildError: There is none.
     """
     for path in map(Path, ("/bin/busybox", "/usr/bin/busybox", "/usr/bin/busybox.static")):
-        # A dynamically linked program names its interpreter at the beginning of the file.
+        # A dynamically linked program names its interpreter near the start of the file.
         if path.exists() and b"/ld-" not in path.read_bytes()[:4096]:
             return path
     raise BuildError("cannot start a kernel: busybox-static is missing (make packages-kernels)")

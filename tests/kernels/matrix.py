@@ -2,8 +2,7 @@
 
     left out ──▶ machine without these modules ──▶ crippled.py there ──▶ matrix.json
 
-Uses User Mode Linux, whose modules are prepared once: it starts faster than a steering mode.
-"""
+The machines are User Mode Linux, which starts quickly, and whose modules are prepared once."""
 # ruff: noqa: T201 - printing what it does is this program's interface.
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ _TIMEOUT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Without:
-    """A kernel, and what is left out of it.
+    """A kernel, and the features that it lacks.
 
     Args:
-        name: The feature that users lack.
+        name: The name of the missing feature.
         modules: The missing modules.
         breaks: The steering modes that can't serve; all others must.
         arguments: Kernel arguments.
@@ -78,14 +77,14 @@ MATRIX = (
 )
 
 
-# Another build of an image may hold the lock for minutes.
+# The image is built once, because another build may hold the lock for minutes.
 _ready = functools.cache(ensure_uml)
 
 
 def try_kernel(
     without: Without, root: Root, target: Path, steerings: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the cells of a kernel, a mapping for each steering mode, from crippled.py.
+    """Return a kernel's cells from crippled.py, a mapping for each steering mode.
 
     Raises:
         BuildError: The kernel can't be built.
@@ -110,7 +109,7 @@ def try_kernel(
 
 
 def judged(cells: Sequence[dict[str, Any]], breaks: Collection[str]) -> list[dict[str, Any]]:
-    """Return a kernel's cells, with a fault for a steering mode that should serve but doesn't."""
+    """Return a kernel's cells; a steering mode that should serve but doesn't has a fault."""
     judged = []
     for cell in cells:
         serves, should = cell["run"] == "serves", cell["steering"] not in breaks
@@ -120,7 +119,7 @@ def judged(cells: Sequence[dict[str, Any]], breaks: Collection[str]) -> list[dic
 
 
 def table(cells: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a line for each kernel: its steering modes, and those that don't serve."""
+    """Return a line for each kernel with each steering mode's outcome, and a line per fault."""
     lines = [f"{'without':<46}" + "".join(f"{name:<10}" for name in STEERINGS)]
     for without in dict.fromkeys(cell["without"] for cell in cells):
         of_kernel = {cell["steering"]: cell for cell in cells if cell["without"] == without}
@@ -136,13 +135,13 @@ def table(cells: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def main(words: Sequence[str]) -> int:
-    """Test the matrix, write ``matrix.json`` into a folder, and print the table."""
+    """Test the matrix, write ``matrix.json`` to a folder, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernels.matrix")
     parser.add_argument("--target", type=Path, default=results_folder(), help="for the results")
     parser.add_argument("--without", action="append", help="a name; default: each")
     parser.add_argument("--steering", action="append", choices=STEERINGS, help="default: each")
     given = parser.parse_args(words)
-    # An exception stops started machines and unmounts file systems.
+    # SIGTERM raises an exception, which stops machines and unmounts file systems.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         root = ensure_root(WHOLE.root)

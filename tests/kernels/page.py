@@ -1,13 +1,13 @@
 """Writes the results of each kernel into docs/kernels.md.
 
-Run it as ``python -m tests.kernels.page FOLDER…``, with the folders of both kinds of results.
+Run it as ``python -m tests.kernels.page FOLDER…`` with the folders of both kinds of results.
 
     results of make kernels ──▶ a column for each kernel ─────┐
     matrix.json ──────────────▶ kernels without some part ────┼──▶ docs/kernels.md
     NEEDS ─────── make docs ──▶ what each part is for ────────┘
 
-Rule 1: the page has only results of tests that ran on a kernel.
-Rule 2: all skipped tests are listed, with the part that the kernel lacks.
+Rule 1: the page contains only results of tests that ran on a kernel.
+Rule 2: all skipped tests are listed, each with the part that the kernel lacks.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ MARKS = {"ok": "✓", "failed": "**✗**", "left out": "–"}
 USUAL_ARCH = "x86_64"
 NOT_RUN = ""
 SKIPPED = "Skipped: "
-"""The beginning of the reason of a test that was skipped for another reason than a missing part."""
+"""The prefix of the reason of a test that was skipped for another reason than a missing part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Smoke:
-    """An action of a new user."""
+    """An action that a new user would take."""
 
     what: str
     outcome: str
@@ -57,7 +57,7 @@ class Smoke:
 
     @property
     def feature(self) -> str:
-        """Its row: a steering mode, its kernel path, or the demo."""
+        """The row of the action: a steering mode, its kernel path, or the demo."""
         name, _, detail = self.what.partition(": ")
         row = name if name == "demo" else f"steering `{name}`"
         return f"kernel path, {row}" if detail.startswith("kernel path") else row
@@ -77,19 +77,19 @@ class Run:
     passed: int
     failed: Sequence[str]
     left_out: Sequence[tuple[str, str]]
-    """Parts that the kernel lacks, with skipped tests."""
+    """Parts that the kernel lacks, each with a skipped test."""
     second_tries: Sequence[str] = ()
-    """Tests that failed at first."""
+    """Tests that failed at first, and passed when they were run again."""
 
     @property
     def name(self) -> str:
-        """A unique name: most kernels are stock kernels of one kind of machine."""
+        """A unique name; it is short for stock kernels on the usual kind of machine."""
         more = [self.arch] * (self.arch != USUAL_ARCH) + ["UML"] * (not self.is_stock)
         return f"{self.label} ({', '.join(more)})" if more else self.label
 
     @property
     def version(self) -> tuple[int, ...]:
-        """The first two numbers, which a distribution doesn't change."""
+        """The first two numbers of the version, which a distribution doesn't change."""
         return tuple(int(number) for number in self.kernel.split("-")[0].split(".")[:2])
 
     @property
@@ -107,7 +107,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Crippled:
-    """One steering mode on a kernel without some part."""
+    """The results of one steering mode on a kernel that lacks some part."""
 
     without: str
     steering: str
@@ -123,7 +123,7 @@ class Crippled:
 
 
 def read_results(folders: Iterable[Path]) -> tuple[list[Run], list[Crippled]]:
-    """Return the runs, the oldest kernel first, and the results of crippled kernels.
+    """Return the runs, the oldest kernel first, and the results of kernels that lack a part.
 
     Raises:
         ValueError: No kernel has results.
@@ -163,7 +163,7 @@ def _run_of(document: Mapping[str, Any]) -> Run:
 
 def with_needs(page: str) -> str:
     """Return the page with the purpose of each part of the kernel: ``make docs``."""
-    # Parts whose lack breaks nothing yet are probed for later use.
+    # Parts without which nothing fails yet are only probed for later use.
     needs = ((name, need) for name, need in NEEDS.items() if need.fails)
     rows = [[name, need.fails, need.instead, need.brings] for name, need in needs]
     return replace_part(page, table(["part", "without it fails", "instead", "brought by"], rows))
@@ -197,7 +197,7 @@ def _columns(runs: Sequence[Run]) -> str:
 
 
 def _mark(outcomes: Container[str]) -> str:
-    """Return a mark for the worst of some outcomes."""
+    """Return a mark for the worst of several outcomes."""
     return next((MARKS[one] for one in ("failed", "ok", "left out") if one in outcomes), NOT_RUN)
 
 
@@ -280,7 +280,7 @@ def _loses(part: str) -> str:
 
 
 def _crippled(cells: Sequence[Crippled]) -> Iterator[str]:
-    """Yield a row per kernel, a column per steering mode, and the faults below."""
+    """Yield a row per kernel with a column per steering mode, and the faults below."""
     steerings = _first(cell.steering for cell in cells)
     seen = {(cell.without, cell.steering): cell for cell in cells}
     wrong = [cell for cell in cells if cell.is_wrong]

@@ -1,6 +1,6 @@
 """Runs stock kernels under QEMU: with KVM if a start proved that it works, otherwise with TCG.
 
-Rule 1: a device file proves nothing: on some machines /dev/kvm exists and runs no stock kernel.
+Rule 1: a device file proves nothing: on some machines, /dev/kvm exists but runs no stock kernel.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from .machine import Disks, Machine, MachineError, Way, ends_with_parent, last_l
 
 _DISKS = Disks("/dev/vda", "/dev/vdb", ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4"))
 _BOARDS = {"x86_64": ("pc", "ttyS0"), "aarch64": ("virt", "ttyAMA0")}
-"""QEMU's machine type with PCI, and its console."""
+"""QEMU's machine type with PCI, and the console's device."""
 _EMULATED = {"x86_64": "max,la57=off", "aarch64": "cortex-a72"}
 _ARGUMENTS = (
     "quiet",
     "panic=-1",
-    # Mitigations against other users of the processor take time, and there are none here.
+    # Mitigations against other users of the processor take time, and a machine has no other users.
     "mitigations=off",
     "nokaslr",
     "audit=0",
-    # Emulation keeps time, but has no clock source that the kernel trusts.
+    # The emulated clock source is accurate, but the kernel wouldn't trust it.
     "tsc=reliable",
     "no_timer_check",
     "random.trust_cpu=on",
@@ -44,7 +44,7 @@ def best_way(kernel: Unpacked, folder: Path) -> Way:
 
     Args:
         kernel: The kernel to try.
-        folder: The folder that caches the result until this machine reboots.
+        folder: The folder that keeps the result until this machine reboots.
     """
     booted = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     kept = folder / f"kvm-{booted}"
@@ -104,7 +104,7 @@ def _command(accelerator: str, machine: Machine) -> list[str]:
         "-append", " ".join([f"console={console}", *_ARGUMENTS, *machine.arguments]),
         "-serial", f"file:{machine.console}",
         "-device", "virtio-rng-pci",
-        # The root's disk is never written to, but other machines may lock it.
+        # No machine writes to the root's disk, but another machine may have locked it.
         "-drive",
         f"file={machine.root},format=raw,if=virtio,snapshot=on,cache=unsafe,file.locking=off",
         "-drive", f"file={machine.result},format=raw,if=virtio,cache=unsafe",

@@ -1,8 +1,8 @@
-"""Writes pytest's results in a machine, test by test, to ``tests.json`` in a folder.
+"""Writes pytest's results in a machine to ``tests.json`` in a folder, after each test.
 
-``pytest -p tests.kernels.recorder --record=/result``. After each test the file is complete, so a
-run that hits the deadline has results, too. With ``--again`` it keeps earlier results, and tests
-that pass now, on a machine that may have stalled before, are second tries.
+``pytest -p tests.kernels.recorder --record=/result``. The file is complete after each test, so a
+run that hits the deadline also has results. With ``--again``, earlier results are kept, and tests
+that pass now, because the machine no longer stalls, are second tries.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # With xdist, workers report to the process that was started.
+    # With xdist, only the main process records, to which workers report.
     if not hasattr(config, "workerinput"):
         folder, again = config.getoption("--record"), config.getoption("--again")
         config.pluginmanager.register(Recorder(folder, config, is_again=again))
@@ -33,7 +33,7 @@ class Recorder:
 
     Args:
         folder: The folder for the file, and for the output of failed tests.
-        is_again: Whether the file exists, and failed tests run again.
+        is_again: Whether this run repeats failed tests, so that the file exists.
     """
 
     def __init__(self, folder: Path, config: pytest.Config, *, is_again: bool = False) -> None:
@@ -48,13 +48,13 @@ class Recorder:
         self._seconds: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a test once: passed in its call, or failed or skipped in any phase."""
+        """Count a test once: as passed in its call, or as failed or skipped in any phase."""
         name = report.nodeid
         self._seconds[name] = round(self._seconds.get(name, 0.0) + report.duration, 1)
         if report.failed:
             self._failed.setdefault(name, report.longreprtext)
-            # A machine may shut down before its results are returned.
-            self._say(f"{name}, {report.when}: {last_words(report.longreprtext)}")
+            # Print this at once, because a machine may shut down before it returns results.
+            self._say(f"{name}, {report.when}: {error_line(report.longreprtext)}")
         elif report.skipped and isinstance(report.longrepr, tuple):
             reason = report.longrepr[2]
             self._left_out.append((reason.partition(LEFT_OUT)[2] or reason, name))
@@ -99,8 +99,8 @@ class Recorder:
         )
 
 
-def last_words(text: str) -> str:
-    """Return the line of a failure that has the error, or its last line."""
+def error_line(text: str) -> str:
+    """Return the line of a failure that contains the error, or its last line."""
     lines = [line for line in text.splitlines() if line.strip()]
     errors = [line.removeprefix("E").strip() for line in lines if line.startswith("E ")]
     return (errors or lines or ["no reason given"])[0]

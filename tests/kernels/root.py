@@ -22,11 +22,11 @@ from tests.tools.clones import ROOT, clone, git
 
 _HERE = Path(__file__).parent
 _PARTS = ("venv", "demo", "build", "node")
-"""Parts of tests/tools/prepare.sh whose programs tests/node needs."""
+"""Parts of tests/tools/prepare.sh that provide the programs for tests/node."""
 DISK_MB = 3000
-"""The maximum size of the root; the file is sparse."""
+"""The maximum size of the root in MB; the file is sparse."""
 # Nothing should be compiled in a machine, where Python may be ten times slower: neither modules,
-# which pip and Debian have compiled, nor assertions of tests, which pytest rewrites.
+# which pip and Debian have compiled, nor the tests, whose assertions pytest rewrites.
 _INSTALL = """
     set -eu
     cd /src
@@ -45,7 +45,7 @@ class Root:
 
     Args:
         suite: Debian's suite.
-        disk: An ext4 image; only copies that a machine discards may be changed.
+        disk: An ext4 image, which isn't changed; machines change only copies, and discard these.
     """
 
     suite: str
@@ -58,7 +58,7 @@ def ensure_root(suite: str, write: Write = sys.stdout.write) -> Root:
     Building requires root; using it doesn't.
 
     Raises:
-        BuildError: It can't be built here.
+        BuildError: The root can't be built here.
         CloneError: There are uncommitted changes.
     """
     folder = cache_root() / "kernels" / "roots"
@@ -71,7 +71,7 @@ def ensure_root(suite: str, write: Write = sys.stdout.write) -> Root:
             with step(f"making the root of Debian {suite}", write):
                 _make_disk(image, disk)
             for old in set(folder.glob(f"{suite}-*.ext4")) - {disk}:
-                # A machine that has the old disk open can still use it.
+                # A machine that has opened the old disk can still use it.
                 old.unlink()
     return Root(suite, disk)
 
@@ -94,7 +94,7 @@ def _build(context: Mapping[str, str], suite: str, write: Write) -> Image:
 
 
 def packages(prepare: str) -> list[str]:
-    """Return the names of Debian's packages in the table of prepare.sh, sorted."""
+    """Return the names of the Debian packages in the table of prepare.sh, sorted."""
     rows = (
         line.split()
         for line in prepare.partition("\ntable='\n")[2].partition("\n'\n")[0].splitlines()
@@ -134,7 +134,7 @@ def _make_disk(image: Image, disk: Path) -> None:
 
 
 def _script(image: Image, folder: Path, disk: Path) -> str:
-    """Return the script that installs the clone by the first argument, and writes all to a disk."""
+    """Return the script that installs the clone named by its first argument, and writes a disk."""
     merged = folder / "merged"
     mount = mount_over(image.layers, merged, upper=folder / "upper", work=folder / "work")
     return f"""

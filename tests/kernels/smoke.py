@@ -1,14 +1,13 @@
-"""Uses the product in a machine like a new user, and writes the results as rows of a JSON file.
+"""Uses the product in a machine as a new user would, and writes the results as rows of a JSON file.
 
     pod client ─┐            ┌─ pod a: TCP and UDP servers on port 8080
                 ├─ cni0, node ┤
     the node  ──┘            └─ pod b
 
-For each steering mode: ``run`` with manifests, a ClusterIP and a node port by TCP and UDP, from a
-pod and from the node, the kernel path for modes with rules, and ``status``; then the demo.
+For each steering mode: ``run`` with manifests; a ClusterIP and a node port over TCP and UDP, from a
+pod and from the node; the kernel path for modes with rules; and ``status``. Then the demo.
 
-Rule 1: it runs in the machine's initial network namespace, like on a node, and each pod has its
-own.
+Rule 1: it runs in the machine's initial network namespace, as on a node; each pod has its own.
 Rule 2: Python takes seconds to start on an emulated processor, so all clients and servers are
 threads of this process.
 """
@@ -41,11 +40,11 @@ PODS = {"client": "10.244.1.2", "a": "10.244.1.10", "b": "10.244.1.11"}
 PORT = 8080
 NODE_PORT = 30080
 READY_S = 600.0
-"""An emulated, busy processor takes minutes; waiting ends early if the process exits."""
+"""The timeout of a start in seconds, which takes minutes on a busy, emulated processor."""
 ANSWER_S = 60.0
 PROGRAM = ("userspace-proxy",)
 PARTS = ("auto", "nftables", "local", "none", "demo", "iptables")
-"""The last one loads tables, which would make auto prefer it."""
+"""iptables is last, because it loads tables that would make auto prefer it."""
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -79,7 +78,7 @@ CLUSTER_IPS = {"web": "10.96.0.10", "fast": "10.96.0.11"}
 
 
 class Failed(Exception):
-    """The message of a failed row."""
+    """A row has failed; the message is its reason."""
 
 
 class Rows:
@@ -89,7 +88,7 @@ class Rows:
         self.rows: list[dict[str, Any]] = []
 
     def attempt(self, what: str, act: Callable[[], object]) -> bool:
-        """Add a row with the outcome of a function, which fails by an exception."""
+        """Call a function, and add a row with its outcome; the function fails by an exception."""
         began = time.monotonic()
         words = ""
         try:
@@ -130,9 +129,9 @@ HOST = os.open("/proc/self/ns/net", os.O_RDONLY)
 
 
 def make_node() -> dict[str, Net]:
-    """Give this namespace a node's addresses and a bridge, and create the pods; return them."""
+    """Configure this namespace as a node with addresses and a bridge; return its new pods."""
     commands = [
-        # As Kubernetes requires of each node.
+        # Kubernetes requires this of each node.
         "modprobe br_netfilter",
         "sysctl -qw net.ipv4.ip_forward=1",
         "ip link add eth0 type dummy",
@@ -181,7 +180,7 @@ def serve(name: str, pod: Net) -> None:
 
 
 def ask(protocol: str, address: tuple[str, int], inside: Net | None = None) -> str:
-    """Return the name of the pod that answers on an address."""
+    """Return the name of the pod that answers at an address."""
     kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
     with inside or contextlib.nullcontext():
         sock = socket.socket(socket.AF_INET, kind)
@@ -216,7 +215,7 @@ class Proxy:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Start the proxy, and wait until it is ready."""
+        """Start the proxy; return once it is ready."""
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 self._command, stdout=subprocess.PIPE, stderr=log, text=True
@@ -226,12 +225,12 @@ class Proxy:
         ends = time.monotonic() + READY_S
         while time.monotonic() < ends:
             if self._process.poll() is not None:
-                raise Failed(f"it ended with {self._process.returncode}: {self.last_words()}")
+                raise Failed(f"it ended with {self._process.returncode}: {self.last_log_lines()}")
             with contextlib.suppress(OSError):
                 if read(10256, "/healthz")[0] == 200:
                     return
             time.sleep(0.2)  # noqa: TID251 - until a deadline
-        raise Failed(f"not ready after {READY_S:.0f} s: {self.last_words()}")
+        raise Failed(f"not ready after {READY_S:.0f} s: {self.last_log_lines()}")
 
     def _read_addresses(self) -> None:
         assert self._process is not None
@@ -242,7 +241,7 @@ class Proxy:
             self.addresses[said["service"], said["protocol"]] = (host, int(port))
 
     def stop(self) -> None:
-        """Stop the proxy like a service manager."""
+        """Stop the proxy as a service manager does."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGTERM)
@@ -252,15 +251,15 @@ class Proxy:
             self._process.kill()
             raise Failed("it didn't end within 60 s") from None
         if code:
-            raise Failed(f"it ended with {code}: {self.last_words()}")
+            raise Failed(f"it ended with {code}: {self.last_log_lines()}")
 
-    def last_words(self) -> str:
+    def last_log_lines(self) -> str:
         """Return the last lines of the proxy's log."""
         return " / ".join(self._log.read_text(errors="replace").splitlines()[-3:])
 
 
 def read(port: int, path: str) -> tuple[int, str]:
-    """Return status and body of an answer on the node's loopback."""
+    """Return the status and the body of a response on the node's loopback."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S)
     try:
         connection.request("GET", path)
@@ -271,7 +270,7 @@ def read(port: int, path: str) -> tuple[int, str]:
 
 
 def write_manifests(folder: Path, steering: str) -> Path:
-    """Write a Service, and one on the kernel path for steering modes that support it."""
+    """Write a Service and, for steering modes that support it, a Service on the kernel path."""
     target = folder / f"{steering}.yaml"
     fields = [("web", NODE_PORT, "")]
     if steering in RULES:
@@ -383,13 +382,13 @@ def try_demo(rows: Rows, folder: Path) -> None:
 
 
 def has_legacy_tables() -> bool:
-    """Return whether the kernel has legacy tables or their modules, without asking the product."""
+    """Return whether the kernel has legacy tables or their modules, without using the product."""
     command = ["modprobe", "--dry-run", "--quiet", "--all", "iptable_nat", "iptable_filter"]
     return subprocess.run(command, check=False).returncode == 0
 
 
 def main(words: Sequence[str]) -> int:
-    """Write ``smoke.json`` and the logs into a folder; each row has its outcome."""
+    """Write ``smoke.json`` and the logs to a folder; each row contains its outcome."""
     folder = Path(words[0])
     wanted = words[1:] or PARTS
     rows = Rows()

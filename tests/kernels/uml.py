@@ -2,7 +2,7 @@
 
     user_mode/Dockerfile ──▶ layers: linux, its libraries, modules ──chroot──▶ linux ubd0=copy,root
 
-Rule 1: only a start proves that it works on this processor, not the package.
+Rule 1: a built kernel may not work on this processor; only a start proves that it does.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ _DISKS = Disks("/dev/ubda", "/dev/ubdb", ())
 _ARGUMENTS = ("quiet", "panic=-1", "random.trust_cpu=on", "con=null", "con0=null,fd:1")
 
 _LIBRARIES = {"bullseye": "bookworm", "forky": "trixie"}
-"""The suites with the libraries for kernels of other suites."""
+"""The suites whose libraries are used with kernels from other suites."""
 WHOLE = Kernel("uml-6.1", ("bookworm",), "bookworm")
 KERNELS = (WHOLE, Kernel("uml-6.12", ("trixie",), "trixie"))
-"""Kernels with all networking features of a stock kernel, some of them built here."""
+"""Kernels with all networking features of a stock kernel; some of them are built here."""
 LABELS = frozenset(kernel.label for kernel in KERNELS)
 NO_INET = Kernel("uml-5.10", ("bullseye",), "bookworm")
 NO_INET_NO_LEGACY = Kernel("uml-7.2", ("forky",), "bookworm")
-"""Built as Debian's: it has no source of exactly these versions any more."""
+"""Built here as Debian built them, because Debian no longer has the source of these versions."""
 
 
 def ensure_uml(kernel: Kernel, write: Write = sys.stdout.write) -> tuple[Unpacked, Way]:
     """Return a kernel, after building it if it isn't cached, and the way to run it.
 
     Raises:
-        BuildError: It can't be fetched or built.
-        MachineError: It doesn't start on this machine.
+        BuildError: The kernel can't be fetched or built.
+        MachineError: The kernel doesn't start on this machine.
     """
     suite = kernel.suites[0]
     arguments = {"SUITE": _LIBRARIES.get(suite, suite), "PACKAGES": suite}
@@ -47,7 +47,7 @@ def ensure_uml(kernel: Kernel, write: Write = sys.stdout.write) -> tuple[Unpacke
     unpacked = Unpacked((made / "release").read_text().strip(), made / "linux", made / "modules")
     way = Way("uml", _DISKS, lambda machine, seconds: _run(image, machine, seconds))
     booted = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    # Only a success is cached.
+    # Only a successful start is cached.
     proof = cache_root() / "kernels" / f"uml-{booted}-{made.parent.name}"
     if not proof.exists():
         prove(unpacked, way)
@@ -110,7 +110,7 @@ def _command(machine: Machine) -> list[str]:
     return [
         "mem=2048M",
         "initrd=/tmp/initramfs",
-        # Writes go to a copy, which is a sparse file.
+        # Writes go to a copy in a sparse file.
         "ubd0=/tmp/copy/disk,/tmp/root",
         "ubd1=/tmp/result",
         *_ARGUMENTS,

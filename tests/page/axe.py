@@ -9,7 +9,7 @@ from playwright.async_api import Page
 
 
 async def violations_on(page: Page) -> list[str]:
-    """Return axe-core's violations on a page's current state, one line per element."""
+    """Return axe-core's violations in a page's current state, one line per element."""
     await page.evaluate(_script())
     found = await page.evaluate("axe.run({rules: {'target-size': {enabled: true}}})")
     return [

@@ -28,14 +28,14 @@ ARGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # Otherwise Chromium resolves its vendor's hosts by the machine's name servers.
+    # Otherwise, Chromium resolves its vendor's hosts by the machine's name servers.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE *.localhost",
 ]
 
 
 @pytest.fixture(autouse=True)
 def _stays_on_loopback() -> None:
-    """Don't check dials: Chromium can't be stopped from connecting to its vendor's servers.
+    """Don't check dials, because Chromium always tries to reach its vendor's servers.
 
     No packet is sent, because this process has only loopback.
     """
@@ -66,11 +66,11 @@ class Screen:
     url: str
     show: Callable[[StatusFacts], None]
     observing: Observing
-    """The connections that it shows."""
+    """The connections that the page shows."""
     errors: list[str]
 
     async def open(self, view: StatusFacts, path: str = "/?refresh=off") -> Page:
-        """Open a view; it doesn't update unless the path requests that."""
+        """Open a view; the page doesn't update unless the path requests that."""
         self.show(view)
         await self.page.goto(self.url + path)
         return self.page
@@ -78,7 +78,7 @@ class Screen:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    """One Chromium for all tests, with a profile that is deleted with it."""
+    """One Chromium for all tests, whose profile is deleted at the end."""
     path = require_chromium()
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=ARGS, headless=True)
@@ -98,11 +98,11 @@ class Tab(NamedTuple):
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def _window(browser: Browser) -> AsyncIterator[Tab]:
-    """A page for all tests: creating one takes longer than most of them."""
+    """A page for all tests, because creating a page takes longer than most tests."""
     page, errors = await (await browser.new_context()).new_page(), list[str]()
     page.on("console", lambda m: errors.append(m.text) if m.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
-    # A request still in progress when the page is left isn't an error.
+    # A request that is still open when the page is left isn't an error.
     page.on(
         "requestfailed", lambda r: None if r.failure == "net::ERR_ABORTED" else errors.append(r.url)
     )
@@ -112,7 +112,7 @@ async def _window(browser: Browser) -> AsyncIterator[Tab]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def tab(_window: Tab) -> AsyncIterator[Tab]:
-    """A reset page; fails if it reported any error."""
+    """A reset page; the test fails if the page reported any error."""
     page = _window.page
     await page.context.clear_cookies()
     await page.set_viewport_size({"width": 1280, "height": 900})
@@ -128,7 +128,7 @@ async def tab(_window: Tab) -> AsyncIterator[Tab]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def screen(tab: Tab) -> AsyncIterator[Screen]:
-    """A page of a running status server; fails if the page reported any error."""
+    """A page of a running status server; the test fails if the page reported any error."""
     shown: list[StatusFacts] = []
     observing = Observing(lambda: NOW)
     server = StatusServer(

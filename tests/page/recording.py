@@ -1,4 +1,4 @@
-"""Records the status page while a pod breaks, as an animated picture: ``make recording``.
+"""Records an animated picture of the status page while a pod breaks: ``make recording``.
 
     sandbox: client (traffic) ── node-1 (proxy) ── web-1…3, dns-1…2
     here: Chromium ◀── the page; one picture a second, with a line that says what happens
@@ -53,7 +53,7 @@ _CAPTION = """text => {
 
 @dataclass
 class Recording:
-    """The pictures of a page, and how long each is shown."""
+    """The pictures of a page, and the time for which each is shown."""
 
     page: Page
     pictures: list[Image.Image] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Recording:
         self.page.evaluate(_CAPTION, text)
 
     def take(self, *, shown_ms: int, seconds: int = 1) -> None:
-        """Take a picture in each of the next seconds; the page changes once a second."""
+        """Take a picture in each of the next seconds, because the page changes once a second."""
         for _ in range(seconds):
             before = self.page.locator("#figures").inner_text()
             self.page.wait_for_function(
@@ -89,7 +89,7 @@ class Recording:
 
 @contextlib.contextmanager
 def scene() -> Iterator[tuple[Tour, int]]:
-    """Run the demo's healthy Services with traffic; yield the pods' control, and the port."""
+    """Run the demo's healthy Services with traffic; yield the pods' control and the page's port."""
     with (
         page_socket(0) as page,
         tempfile.TemporaryDirectory(prefix="recording-") as name,
@@ -120,7 +120,7 @@ def scene() -> Iterator[tuple[Tour, int]]:
 
 
 def record(recording: Recording, tour: Tour) -> None:
-    """Break a pod, show the cause and the cost, and repair the pod."""
+    """Break a pod, show the cause and the effects, and repair the pod."""
     page = recording.page
     recording.caption("Four Services of a node, with 30 new connections a second.")
     recording.take(shown_ms=1300, seconds=2)

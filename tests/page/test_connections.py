@@ -1,4 +1,4 @@
-"""The page's panel that shows connections as they happen, in a real browser."""
+"""The page's panel that lists connections as they happen, in a real browser."""
 
 import pytest
 from playwright.async_api import expect
@@ -43,7 +43,7 @@ def one(**changes):
 
 
 async def opened(screen):
-    """Return a page whose connections are watched."""
+    """Return a page whose connections panel is open."""
     page = await screen.open(VIEW, "/")
     await page.get_by_role("button", name="Connections, live").click()
     await until(screen.observing.filters)
@@ -100,7 +100,7 @@ LONGEST = one(
     service=f"{LONG}/{LONG}:{LONG}",
     endpoint="[2001:db8:1234:5678:9abc:def0:1234:5678]:65535",
 )
-# In both tables: cells whose content is too wide, and cells that another one overlaps.
+# Returns cells of both tables whose content is too wide, or that overlap another cell.
 OVERLAPS = """
 () => {
   const isShown = (e) => e.closest("thead")?.offsetWidth !== 1;
@@ -190,7 +190,7 @@ async def test_the_connections_panel_has_a_bounded_number_of_rows(screen):
         screen.observing.deliver([one()] * 50)
         await until(lambda: not next(iter(screen.observing._watchers))._ring)
     await expect(rows(page)).to_have_count(200)
-    # Less than a screen follows the start of the list.
+    # The visible part is less than a screen below the start of the list.
     height = "document.querySelector('.connection-scroll').offsetHeight / innerHeight"
     assert await page.evaluate(height) < 1
 

@@ -1,4 +1,4 @@
-"""The dashboard of four nodes, of which all but one have a problem, in a real browser."""
+"""The dashboard of four nodes, three of which have a problem, in a real browser."""
 
 import re
 
@@ -36,7 +36,7 @@ PAGES = (
 
 
 class Shown:
-    """A dashboard, whose cluster a test changes."""
+    """A dashboard whose cluster a test changes."""
 
     def __init__(self):
         self.all_nodes = sick_cluster()
@@ -63,7 +63,7 @@ async def shown():
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def page(tab, shown):
-    """A page that was opened by its own address."""
+    """A page that was opened by its own URL."""
     await tab.page.goto(shown.once)
     assert tab.page.url == f"{shown.base}/"
     yield tab.page
@@ -109,7 +109,7 @@ async def test_a_change_is_shown_without_a_page_reload(page, shown):
     await expect(page.locator("#live")).to_have_text("live")
 
 
-async def test_an_ended_command_is_shown_on_the_page(page, shown, tab):
+async def test_the_page_shows_that_the_command_has_exited(page, shown, tab):
     await expect(page.locator("#live")).to_have_text("live")
     port = int(shown.base.rpartition(":")[2])
     await shown.server.close()
@@ -173,7 +173,7 @@ async def test_the_map_links_to_its_items(page, shown):
     await page.get_by_role("heading", level=1, name="shop/web").wait_for()
 
 
-async def test_without_scripts_everything_can_be_read_and_searched(browser, shown):
+async def test_all_content_is_readable_and_searchable_without_javascript(browser, shown):
     context = await browser.new_context(java_script_enabled=False)
     try:
         page = await context.new_page()

@@ -17,14 +17,14 @@ from userspace_proxy.model import DataPath
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-# A guard: after a slow count, the next one is delayed by twenty times as long.
+# Only a guard: after a slow count, the next count is delayed by twenty times its duration.
 SOON_MS = 30_000
 NODE, WEB = "10.1.0.1", ("10.96.0.10", 8080)
 
 
 @contextlib.contextmanager
 def threads_of_here():
-    """Make the loop start new threads: other tests' threads are in the browser's network."""
+    """Make the loop start new threads, because existing threads are in the browser's network."""
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor())
     try:
@@ -35,7 +35,7 @@ def threads_of_here():
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def proxy():
-    """A proxy in its own network; the page is served in the browser's."""
+    """A proxy in its own network, whose page is served in the browser's network."""
     admin = socket.create_server(("127.0.0.1", 0))
     node = Net("node")
     node.run(f"ip address add {NODE}/32 dev lo; ip route add 10.96.0.0/16 dev lo")
@@ -49,7 +49,7 @@ async def proxy():
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def endpoint(proxy):
-    """A server on the node, which is probed, too."""
+    """A server on the node, which the proxy also probes."""
 
     async def answer(_reader, writer):
         with contextlib.suppress(ConnectionError):

@@ -1,4 +1,4 @@
-"""The page follows the node's state, keys and typing, in a real browser."""
+"""The page follows the node's state, key presses and typed text, in a real browser."""
 
 import re
 from contextlib import AsyncExitStack
@@ -18,7 +18,7 @@ def row(page, name):
 
 
 async def shows(page, *names, timeout_s=5.0):
-    """Wait until exactly these Service ports of namespace shop are shown, in this order."""
+    """Wait until exactly these Service ports of namespace shop are shown, in order."""
     expected = [f"shop/{name}:http" for name in names]
     found = page.locator("tbody.port .name a")
     await expect(found).to_have_text(expected, timeout=timeout_s * 1000)
@@ -76,7 +76,7 @@ async def test_a_lost_connection_is_shown_and_re_established(screen):
     screen.errors.clear()
 
 
-async def test_a_page_without_updates_is_not_called_live(screen):
+async def test_a_page_without_updates_is_not_labelled_live(screen):
     page = await open_live(screen, make_view(make_port("web")))
     await page.evaluate("stream.onmessage = null; newsCame -= SILENT_MS")
     await page.get_by_text("no news").wait_for()
@@ -150,7 +150,7 @@ async def test_the_focus_follows_a_moving_row(screen):
     assert await page.locator("a:focus").inner_text() == "shop/cart:http"
 
 
-async def test_keys_turn_pages(screen):
+async def test_n_and_p_navigate_between_result_pages(screen):
     page = await open_live(screen, make_view(*(make_port(f"web-{n:03}") for n in range(250))))
     await page.keyboard.press("n")
     await page.get_by_text("page 2 of 3").wait_for()
@@ -193,7 +193,7 @@ async def test_a_hidden_page_closes_its_stream(screen):
     await shows(page, "cart")
 
 
-async def test_without_scripts_the_page_reloads_but_the_search_form_does_not(browser, screen):
+async def test_without_javascript_the_page_reloads_but_not_the_search_form(browser, screen):
     await screen.open(make_view(make_port("cart"), make_port("web")))
     async with await browser.new_context(java_script_enabled=False) as plain:
         page = await plain.new_page()
@@ -212,7 +212,7 @@ async def test_without_scripts_the_page_reloads_but_the_search_form_does_not(bro
         assert await page.get_by_role("link", name="new", exact=True).is_visible()
 
 
-async def test_without_scripts_a_link_expands_a_service(browser, screen):
+async def test_without_javascript_a_link_expands_a_service(browser, screen):
     await screen.open(make_troubled_view())
     async with await browser.new_context(java_script_enabled=False) as plain:
         page = await plain.new_page()

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
-# Every text on the page with the colours it is drawn in, as the WCAG computes contrast.
+# Returns the contrast of every text on the page, as WCAG computes it.
 CONTRASTS = """
 () => {
   const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
@@ -121,7 +121,7 @@ async def test_a_rejected_service_is_listed_with_its_file_and_remedy(screen):
     await page.get_by_text("live", exact=True).wait_for()
     found = page.get_by_role("region", name="Objects with a mistake")
     assert await found.is_hidden()
-    # A common remedy is shown once.
+    # A remedy that several causes share is shown once.
     remedy = "Objects that can't be read keep their last state"
     assert await page.get_by_text(remedy).count() == 1
     await page.get_by_role("link", name="night/zeroip", exact=True).click()
@@ -134,8 +134,8 @@ async def test_a_rejected_service_is_listed_with_its_file_and_remedy(screen):
     assert await page.get_by_text("see the mistake above").is_visible()
 
 
-# Text that is broken within a word or number: a line of its range begins where no space, hyphen,
-# slash, or group of an IPv6 address ends.
+# Returns text that is broken within a word or number, where no space, hyphen, slash, or group of an
+# IPv6 address ends.
 BROKEN = """
 () => {
   const found = [];
@@ -235,10 +235,10 @@ COUNTS = {
     "[tabindex]:not(.events ol, .connection-scroll)": 0,
     "script:not([src]), iframe, object, style": 0,
 }
-"""How many elements of a kind there are."""
+"""Returns the number of elements of a kind."""
 
 
-async def test_the_markup_is_valid_ids_are_unique_and_headings_skip_no_level(screen):
+async def test_markup_is_valid_with_unique_ids_and_no_skipped_heading_level(screen):
     page = await screen.open(make_troubled_view())
     assert {one: await page.locator(one).count() for one in COUNTS} == COUNTS
     ids = await page.eval_on_selector_all("[id]", "all => all.map(e => e.id)")
@@ -286,7 +286,7 @@ async def test_the_page_never_scrolls_horizontally(screen, view):
     for width in (320, 390, 768, 1280):
         await page.set_viewport_size({"width": width, "height": 844})
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
-        # Names in a line are truncated.
+        # Names that don't fit are truncated, so they aren't considered.
         wide = await page.eval_on_selector_all(
             "main *:not(.line > * *)",
             "all => all.filter(e => e.getBoundingClientRect().right > innerWidth + 1)"

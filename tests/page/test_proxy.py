@@ -54,7 +54,7 @@ async def flow(address):
         await ask(address)
 
 
-async def test_traffic_is_drawn_in_real_time(proxy, page):
+async def test_the_traffic_chart_is_updated_in_real_time(proxy, page):
     async with backend(b"one") as one:
         web = await proxy.add_service("web", port=8080, endpoints=[one])
         row = page.locator("tbody.port")
@@ -90,7 +90,7 @@ async def test_a_dead_endpoint_of_several_services_is_one_cause_and_one_event(pr
         causes = page.get_by_label("Causes of several Services").get_by_role("listitem")
         line = f"{say(refuses(dead), Form.SHORT)}: 3 Services, since "
         await expect(causes).to_contain_text(line, timeout=SOON_MS)
-        # The proxy may read its state between two of the dials.
+        # The proxy may read its state between two dials.
         events = page.locator(".events li").filter(has_text=str(dead))
         event = events.filter(has_text=": 3 Service ports")
         await expect(event).to_have_count(1, timeout=SOON_MS)

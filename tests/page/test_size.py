@@ -9,7 +9,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LARGEST_PAGE_BYTES = 200_000
 MOST_ELEMENTS = 4_000
-# Within one task of the browser, whose time depends on them.
+# The number of changes within one task of the browser, which determines the task's duration.
 MOST_CHANGES = 4_000
 
 COUNT_CHANGES = """
@@ -20,7 +20,7 @@ new MutationObserver((changes) => { mostChanges = Math.max(mostChanges, changes.
 
 
 def make_large_view(count, tick=0):
-    """Return a cluster in which a tenth of the Service ports carry traffic, by second."""
+    """Return a cluster in which a tenth of the Service ports carry traffic."""
     return make_view(
         *(
             make_port(
@@ -37,7 +37,7 @@ def make_large_view(count, tick=0):
 
 
 async def test_the_first_page_of_a_large_cluster_is_small(screen):
-    # The first paint takes 0.2 to 0.6 s, half of them below 0.3 s; its time depends on these two.
+    # The first paint takes 0.2 to 0.6 s, usually below 0.3 s, depending on these two figures.
     page = await screen.open(make_large_view(5000), "/")
     assert await page.get_by_text("5,000 Service ports, page 1 of 50").is_visible()
     assert len(await page.content()) < LARGEST_PAGE_BYTES

@@ -1,10 +1,10 @@
-"""The guarantees of a Service: one suite, run with manifests by each steering mode and path.
+"""The guarantees of a Service: one suite, run with manifests for each steering mode and path.
 
     tests/node/test_promises*.py ──▶ the classes here
 
-Each class is written from the description of upstream's e2e tests (``Source:``), and takes a
+Each class follows the description of upstream's e2e tests (``Source:``), and uses a
 :class:`~tests.promises.world.World`, which writes Services for the agent.
-tests/cluster/test_admission.py proves that a real API server's objects are read in the same way.
+tests/cluster/test_admission.py proves that a real API server's objects are read alike.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Session affinity: a client keeps its endpoint for the timeout in its Service's spec."""
+"""Session affinity: a client keeps its endpoint for the timeout in the Service's spec."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TIMEOUT_S = 1
 
 @contextlib.contextmanager
 def asking(world: World, at: Address) -> Iterator[dict[str, list[str]]]:
-    """Connect continuously by each protocol; yield lists of the pods that have answered."""
+    """Connect continuously with each protocol; yield lists of the pods that have answered."""
     seen: dict[str, list[str]] = {"TCP": [], "UDP": []}
     is_over = threading.Event()
 
@@ -66,7 +66,7 @@ class TestAffinity:
         spec = PINNED.but(
             name="awaited", ports=[Port(name="web"), Port(protocol="UDP", name="dns")]
         )
-        # Repeated, because only chance makes a client ask at the critical moment.
+        # This is repeated, because only by chance does a client connect at the critical moment.
         for _ in range(4):
             world.put(spec)
             with asking(world, spec.address) as seen:
@@ -88,8 +88,8 @@ class TestAffinity:
         world.put(SHORT.but(more=CLIENT_IP | config).at(*world.pods()))
         (first,) = world.all_of("pod", SHORT.address)
         seen = {first}
-        # Other clients use up turns, so the client's next endpoint differs; the kernel chooses at
-        # random.
+        # Other clients take turns in between, so the client's next endpoint differs; the kernel
+        # path chooses randomly.
         for _ in range(12):
             if seen == {first}:
                 after(TIMEOUT_S + 0.1)

@@ -1,4 +1,4 @@
-"""Annotations for open and waiting connections."""
+"""Annotations that affect open and waiting connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HELD_FLOWS = Spec(
     "held-flows", ["10.96.8.5", "fd00:10:96::85"], [Port(80, "UDP")], annotations={HOLD: "1m"}
 )
 REQUEST = b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
-# The proxy can close only connections that it relays, not connections on the kernel path.
+# The proxy can close only connections that it relays, but not connections on the kernel path.
 ON_USERSPACE = {PATH: "userspace"}
 ENDED = Spec("ended", ["10.96.8.1", "fd00:10:96::81"], annotations=ON_USERSPACE)
 FLOWING = Spec("leaving-flows", ["10.96.8.4"], [Port(80, "UDP")], annotations=ON_USERSPACE)
@@ -83,7 +83,7 @@ class TestConnections:
     def test_a_connection_waits_for_the_first_endpoint_with_hold(
         self, world: World, v6: bool
     ) -> None:
-        """Not part of Kubernetes; like OpenShift's unidler."""
+        """Not part of Kubernetes; like OpenShift's unidling."""
         world.put(HELD)
         asked = [client.dial((HELD.ips[v6], 80)) for client in world.testbed.clients.values()]
         for sock in asked:
@@ -111,7 +111,7 @@ class TestConnections:
         """Not part of Kubernetes; like HAProxy's maxconn."""
         world.put(LIMITED.at(*world.pods("one", v6=v6)))
         address = (LIMITED.ips[v6], 80)
-        # Each of the two workers opens at most one connection to the endpoint, so ten or more wait.
+        # Each of two workers opens at most one connection to the endpoint, so ten or more wait.
         dialled = [world.testbed["pod"].dial(address) for _ in range(12)]
         wait_for("some to wait", lambda: waiting(world, LIMITED) >= 10)
         for sock in dialled:
@@ -124,12 +124,12 @@ class TestConnections:
 
 
 def waiting(world: World, spec: Spec) -> int:
-    """Return how many clients wait for a Service."""
+    """Return the number of clients that wait for a Service."""
     return sum(port["waits"]["waiting"] for port in world.shown(spec.name))
 
 
 def wait_until_waiting(world: World, spec: Spec, count: int) -> None:
-    """Wait until so many clients wait for a Service."""
+    """Wait until this many clients wait for a Service."""
     wait_for(f"{count} to wait", lambda: waiting(world, spec) == count)
 
 

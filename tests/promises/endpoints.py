@@ -1,4 +1,4 @@
-"""Which endpoints get clients: unready and terminating ones, and the client itself."""
+"""Which endpoints get clients: unready endpoints, terminating endpoints, and the client itself."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REFUSAL_S = 3.0
 
 
 def leaving(ip: str, *, serving: bool = True) -> At:
-    """Return an endpoint of a pod that is being deleted, by default a serving one."""
+    """Return an endpoint of a pod that is being deleted; by default, it still serves."""
     return At(ip, ready=False, serving=serving, terminating=True)
 
 
@@ -100,16 +100,16 @@ class TestEndpoints:
 
     @pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
     @pytest.mark.parametrize("protocol", ["TCP", "UDP"])
-    def test_annotations_of_slices_are_weights_and_priorities(
+    def test_slice_annotations_set_weights_and_priorities(
         self, world: World, protocol: str, v6: bool
     ) -> None:
-        """Not part of Kubernetes; Cilium has weights, too."""
+        """Not part of Kubernetes; Cilium also has weights."""
         address = (PREFERRED.ips[v6], 80)
         one, two, three = ([At(ip)] for ip in world.pods(v6=v6))
         weighted = PREFERRED.but(slices=[one, two], preferences=[{WEIGHT: "500"}, {WEIGHT: "1"}])
         world.put(weighted)
-        # One of about 500 connections goes to the other endpoint: each worker's middle one, or a
-        # random one.
+        # One of about 500 connections goes to the other endpoint: at the middle of each worker's
+        # turns, or at random.
         said = world.counts("pod", address, protocol)
         assert said["one"] >= 0.8 * world.asks, said
         world.put(weighted.but(preferences=[{WEIGHT: "0"}, {}]))

@@ -43,7 +43,7 @@ class TestFamilies:
                 said = world.by_client((ip, 80), protocol)
                 assert said == dict.fromkeys(world.testbed.clients, who), (ip, protocol)
 
-    def test_a_dual_stack_node_port_is_reached_by_all_clients(self, world: World) -> None:
+    def test_a_dual_stack_node_port_is_reachable_from_all_clients(self, world: World) -> None:
         world.put(DUAL.at(*world.pods("one"), *world.pods("two", v6=True)))
         own4, own6 = world.ip("node-1"), world.ip("node-1", v6=True)
         said = {
@@ -61,7 +61,9 @@ class TestFamilies:
             said = world.by_client(EMPTY.address, protocol)
             assert said == dict.fromkeys(world.testbed.clients, "refused"), protocol
 
-    def test_a_family_without_endpoints_is_refused_and_the_other_served(self, world: World) -> None:
+    def test_a_family_without_endpoints_refuses_clients_while_the_other_serves(
+        self, world: World
+    ) -> None:
         world.put(DUAL.at(*world.pods("two", v6=True)))
         assert world.who("pod", (V4, 80)) == "refused"
         assert world.who("pod", (V6, 80)) == "two"

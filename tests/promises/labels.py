@@ -1,4 +1,4 @@
-"""The label that selects a Service's proxy, annotations for balancing, and restarts."""
+"""The label that selects a Service's proxy, annotations for balancing, and proxy restarts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .world import World, eventually
 
 LABELLED = Spec("labelled", ["10.96.7.1"], [Port(node_port=30150)], more={"type": "NodePort"})
 BALANCED = Spec("balanced", ["10.96.7.2"])
-# So many that each of two workers, which count separately, has some connections.
+# Enough connections that both workers, which count separately, have some.
 LONG_LIVED = 20
 RESTARTED = Spec(
     "restarted",
@@ -104,7 +104,7 @@ class TestLabels:
 
 
 def addresses(world: World) -> dict[tuple[str, int], str]:
-    """Return the addresses of the restarted Service, each with the pods that answer there."""
+    """Return the restarted Service's addresses, each with the pod that answers there."""
     v4, v6 = RESTARTED.ips
     return {
         (v4, 80): "one",
@@ -116,7 +116,7 @@ def addresses(world: World) -> dict[tuple[str, int], str]:
 
 
 def hold(world: World) -> str:
-    """Send a request on a connection that stays open; return the pod that answered."""
+    """Send a request on a connection that stays open; return the pod that answers."""
     made = world.testbed["pod"].dial(BALANCED.address)
     made.sendall(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n")
     answer = b""

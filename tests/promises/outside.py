@@ -1,4 +1,4 @@
-"""Addresses for clients outside the cluster: external IPs, load balancers' IPs, node ports."""
+"""Addresses for clients outside the cluster: external IPs, load balancer IPs, node ports."""
 
 from __future__ import annotations
 
@@ -84,13 +84,15 @@ class TestOutside:
         assert world.who("laptop", (world.ip("node-1"), 30130)) == "one"
         assert world.who("pod", RANGED.address) == "one"
 
-    def test_an_ingress_ip_of_mode_proxy_is_not_served_by_the_node(self, world: World) -> None:
+    def test_a_load_balancer_ip_with_ip_mode_proxy_is_not_served_by_the_node(
+        self, world: World
+    ) -> None:
         world.put(PROXIED.at(*world.pods("one")))
         assert world.who("laptop", ("203.0.113.23", 80)) == "one"
         assert not world.serves("laptop", ("203.0.113.22", 80))
         assert "203.0.113.22:80" not in world.agent.frontends("proxied")
 
-    def test_a_node_port_is_reached_by_all_clients(self, world: World) -> None:
+    def test_a_node_port_is_reachable_from_all_clients(self, world: World) -> None:
         """Source: e2e "should be able to create a functioning NodePort service"."""
         world.put(NODE_PORT.at(*world.pods("one")))
         everywhere = {name: [(world.ip("node-1"), 30132)] for name in world.testbed.clients}
@@ -105,7 +107,7 @@ class TestOutside:
         assert said == dict.fromkeys(said, "one")
 
     def test_a_node_port_used_by_a_daemon_is_served_after_its_exit(self, world: World) -> None:
-        """Source: e2e "should … node port collisions"; here, the Service waits for its port."""
+        """Source: e2e "should … node port collisions"; here, the Service waits for the port."""
         at = (world.ip("node-1"), DAEMON_PORT)
         daemon = world.testbed.node.serve("daemon", tcp=DAEMON_PORT)
         world.put(COLLIDING.at(*world.pods("one")))
@@ -116,7 +118,7 @@ class TestOutside:
             return " ".join(port["problem"] for port in world.shown("colliding"))
 
         assert str(DAEMON_PORT) in problem()
-        # The sockets of other processes are listed only every few seconds.
+        # The agent lists other processes' sockets only every few seconds.
         wait_for(
             "its name", lambda: f"(pid {daemon.pid})" in problem(), deadline_s=120.0, hint=problem
         )

@@ -36,7 +36,7 @@ CHECKED = EXTERNAL.but(
 
 
 def far(ip: str) -> At:
-    """Return an endpoint whose slice names another node."""
+    """Return an endpoint on another node."""
     return At(ip, node=ELSEWHERE)
 
 

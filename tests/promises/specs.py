@@ -42,12 +42,12 @@ class At:
     node: str = NODE
     ready: bool = True
     serving: bool | None = None
-    """None: the same as ``ready``."""
+    """None: the value of ``ready``."""
     terminating: bool = False
     zones: Sequence[str] = ()
-    """The zones of its topology hints."""
+    """The zones of the endpoint's topology hints."""
     nodes: Sequence[str] = ()
-    """The nodes of its topology hints."""
+    """The nodes of the endpoint's topology hints."""
 
     def as_object(self) -> Object:
         serving = self.ready if self.serving is None else self.serving
@@ -65,15 +65,15 @@ class Spec:
 
     name: str
     ips: Sequence[str] = ()
-    """Its cluster IPs, the primary family's first; empty for ExternalName."""
+    """Its cluster IPs, the primary family first; empty for ExternalName."""
     ports: Sequence[Port] = (Port(),)
     slices: Sequence[Sequence[At]] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields of its spec."""
+    """Further fields of the Service's spec."""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     preferences: Sequence[Mapping[str, str]] = ()
-    """Annotations of its slices, in the order of the slices."""
+    """Annotations of the slices, in the order of the slices."""
     ingress: Sequence[Mapping[str, str]] = ()
     """The addresses that the load balancer reported."""
 
@@ -83,7 +83,7 @@ class Spec:
         return self.ips[0], self.ports[0].number
 
     def at(self, *endpoints: At | str) -> Spec:
-        """Return a copy with these endpoints, a slice per family; a text is a ready endpoint."""
+        """Return a copy with these endpoints, a slice per family; a string is a ready endpoint."""
         ends = [At(e) if isinstance(e, str) else e for e in endpoints]
         by_family = ([e for e in ends if (":" in e.ip) is is_6] for is_6 in (False, True))
         return replace(self, slices=tuple(tuple(part) for part in by_family if part))
@@ -132,7 +132,7 @@ class Spec:
 
     @staticmethod
     def _port(port: Port) -> Object:
-        # Named target ports would require pods.
+        # Named target ports would require Pod objects.
         shown: Object = {"port": port.number, "protocol": port.protocol, "targetPort": port.target}
         if port.name:
             shown["name"] = port.name

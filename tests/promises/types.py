@@ -12,7 +12,7 @@ from .world import PODS, Address, World, eventually
 LB_IP = "203.0.113.10"
 NODE_PORT = 30100
 CHANGING = Spec("changing", ["10.96.2.1"])
-# Each change from one type to another occurs once.
+# The sequence contains each change from one type to another once.
 ALL_CHANGES = "CNCLCENLNELEC"
 SERVED_AT = {
     "C": {"cluster IP"},
@@ -79,7 +79,7 @@ class TestTypes:
             meanwhile=lambda: seen.append(world.who("pod", MANY.address)),
         )
         assert world.who("pod", MANY.address) == "one-new"
-        # Answers change from the old target to the new one once, and no client is refused.
+        # Answers change from the old to the new target once, and no client is refused.
         assert set(seen) <= {"one", "one-new"}
         assert seen == sorted(seen)
 
@@ -134,12 +134,12 @@ class TestNodes:
         on_nodes = (one(zones=near, nodes=[NODE]), two(zones=near, nodes=[ELSEWHERE]))
         world.put(HINTED.at(*on_nodes, three(zones=near, nodes=[ELSEWHERE])))
         assert seen() == {"one"}
-        # If one endpoint has no hint, the hints of all endpoints are ignored.
+        # If one endpoint lacks a hint, the hints of all endpoints are ignored.
         world.put(HINTED.at(one(zones=near), two(zones=far), three()))
         assert seen() == set(PODS)
 
 
 def health(world: World) -> tuple[int, bool]:
-    """Return status and ``nodeEligible`` of ``/healthz``."""
+    """Return the status and ``nodeEligible`` of ``/healthz``."""
     status, body = world.agent.read("/healthz", port=HEALTH)
     return status, json.loads(body)["nodeEligible"]

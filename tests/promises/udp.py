@@ -1,4 +1,4 @@
-"""UDP clients with a fixed source port: none stays at an endpoint that is gone."""
+"""UDP clients with a fixed source port leave endpoints that are gone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _numbers = itertools.count()
 
 
 def say(sock: socket.socket) -> str:
-    """Send from a socket that keeps its port; return the pod that answers, or the error."""
+    """Send a datagram from a fixed port; return the pod that answers, or the error."""
     text = f"question {next(_numbers)}".encode()
     sock.settimeout(0.1)
     try:
@@ -36,7 +36,7 @@ class TestUdp:
 
     @pytest.fixture
     def socks(self, world: World) -> list[socket.socket]:
-        """The sockets of all clients, which have already sent before any endpoint exists."""
+        """The sockets of all clients, which have sent datagrams before any endpoint exists."""
         world.put(FLOWING)
         ats: tuple[Address, ...] = (FLOWING.address, (world.ip("node-1"), 30160))
         socks = [world.udp(client, at) for client in world.testbed.clients for at in ats]

@@ -1,4 +1,4 @@
-"""A node with an agent, clients and pods, and a source that Services are written to.
+"""A node with an agent, clients and pods, and a source to which Services are written.
 
 World.put(Spec…) ──▶ manifests or API server ──▶ agent ──▶ applied ──▶ World.who(…)
 """
@@ -29,13 +29,13 @@ Ask = tuple[str, Address, str]
 """A client, the address that it dials, and the protocol."""
 
 CLUSTER_CIDR = "10.244.0.0/16,fd00:10:244::/56"
-# Includes addresses that must never be external IPs: the node's addresses, cluster IPs.
+# The ranges include addresses that must never be external IPs: node addresses, cluster IPs.
 EXTERNAL_IPS = "203.0.113.0/24,fd00:203:0:113::/64,192.0.2.0/24,10.96.20.0/24"
 FLAGS = (f"--cluster-cidr={CLUSTER_CIDR}", f"--allow-external-ips={EXTERNAL_IPS}")
 ASKS = 12
-# The kernel chooses at random each time: one of three endpoints is missed once in a million runs.
+# If the kernel chooses randomly, one of three endpoints is missed once in a million runs.
 ASKS_WHERE_DRAWN = 40
-# How long a client waits for an answer: a dropped packet is never answered.
+# The client's timeout in seconds, because a dropped packet is never answered.
 PATIENCE_S = 1.0
 PODS = ("one", "two", "three")
 INSIDE = ("pod", "node-1")
@@ -43,7 +43,7 @@ _MARK = Spec("mark", ["10.96.255.1"])
 
 
 class World(abc.ABC):
-    """One node whose agent reads Services from somewhere.
+    """One node whose agent reads Services from a source.
 
     Args:
         testbed: A testbed with the clients ``pod``, ``node-1`` and ``laptop``; its agent isn't
@@ -52,7 +52,7 @@ class World(abc.ABC):
 
     def __init__(self, testbed: Testbed) -> None:
         self.asks = ASKS
-        """How often a client connects when it should reach all endpoints."""
+        """How often a client connects in order to reach all endpoints."""
         self.testbed = testbed
         self.agent = testbed.agent
         self._marks = 0
@@ -63,7 +63,7 @@ class World(abc.ABC):
 
     @abc.abstractmethod
     def write(self, *specs: Spec) -> None:
-        """Add these Services, or replace those with the same names."""
+        """Add these Services, or replace Services with the same names."""
 
     @abc.abstractmethod
     def erase(self, *specs: Spec) -> None:
@@ -71,11 +71,11 @@ class World(abc.ABC):
 
     @abc.abstractmethod
     def write_node(self, node: Object) -> None:
-        """Add or replace this node's object."""
+        """Add or replace the agent's Node object."""
 
     @abc.abstractmethod
     def begin_node_deletion(self) -> None:
-        """Start to delete this node's object, which a finalizer keeps for now."""
+        """Start to delete the agent's Node object, which a finalizer keeps."""
 
     def put(self, *specs: Spec, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Write Services; call ``meanwhile`` repeatedly until they are applied."""
@@ -83,14 +83,14 @@ class World(abc.ABC):
         self.settle(meanwhile)
 
     def delete(self, *specs: Spec, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Delete Services; call ``meanwhile`` repeatedly until that is applied."""
+        """Delete Services; call ``meanwhile`` repeatedly until the deletion is applied."""
         self.erase(*specs)
         self.settle(meanwhile)
 
     def settle(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Wait until all that was written is applied, in kernel and workers.
+        """Wait until all writes are applied, in kernel and workers.
 
-        Gives a marker Service and its slice a new port: writes are applied in their order.
+        The port of a marker Service and its slice is changed, because writes are applied in order.
         """
         self._marks += 1
         number = self._marks
@@ -109,11 +109,11 @@ class World(abc.ABC):
             )
 
         wait_for("all to be in force", is_in_force, hint=self.agent.log)
-        # Workers answer this query only after they have handled all earlier commands.
+        # Workers answer this query only after all earlier commands.
         self.agent.status()
 
     def pods(self, *names: str, v6: bool = False) -> list[str]:
-        """Return the addresses of these pods, or of all three if none is named."""
+        """Return the addresses of these pods, or of all three pods if no name is given."""
         return [self.ip(name, v6=v6) for name in names or PODS]
 
     def ip(self, name: str, *, v6: bool = False) -> str:
@@ -131,7 +131,7 @@ class World(abc.ABC):
     ) -> str:
         """Return the pod that answers a client; or ``refused``, ``silence`` or ``unreachable``.
 
-        With ``leaves_nothing`` the client ends with an RST, so that the pod keeps no socket in
+        With ``leaves_nothing``, the client closes with a RST, so that the pod keeps no socket in
         TIME_WAIT, which may drop a later SYN from the same port to another Service address.
         """
         dialler = self.testbed[client]
@@ -170,13 +170,13 @@ class World(abc.ABC):
         return {name: who for (name, _, _), who in said.items()}
 
     def answers(self, asked: Iterable[Ask]) -> dict[Ask, str]:
-        """Return the pod that answers each request; all are sent at the same time."""
+        """Return the pod that answers each request; all requests are sent at the same time."""
         asks = tuple(asked)
         with ThreadPoolExecutor(len(asks)) as pool:
             return dict(zip(asks, pool.map(lambda one: self.who(*one), asks), strict=True))
 
     def udp(self, client: str, address: Address) -> socket.socket:
-        """Return a UDP socket that keeps its port; closed by :meth:`hang_up`."""
+        """Return a UDP socket that keeps its port; :meth:`hang_up` closes it."""
         return self.testbed[client].udp(address)
 
     def shown(self, name: str) -> list[dict[str, Any]]:
@@ -200,7 +200,7 @@ class World(abc.ABC):
 
 
 class ManifestWorld(World):
-    """A world whose agent reads one file, which is replaced atomically."""
+    """A world whose agent reads a manifest, which is replaced atomically."""
 
     def __init__(self, testbed: Testbed) -> None:
         super().__init__(testbed)
@@ -233,10 +233,10 @@ class ManifestWorld(World):
 
 
 def manifest_world(steering: str, *flags: str, asks: int = ASKS) -> Any:
-    """Return the fixture ``world`` of a module: a node whose agent reads a file.
+    """Return the fixture ``world`` of a module: a node whose agent reads a manifest.
 
     Args:
-        asks: As in :class:`World`.
+        asks: See :class:`World`.
     """
 
     @pytest.fixture(scope="module")
@@ -258,7 +258,7 @@ def _get(made: socket.socket) -> str:
 
 
 def eventually(what: str, expected: object, actual: Any, *, deadline_s: float = 120.0) -> None:
-    """Wait until ``actual()`` equals what is expected; an error shows the last value."""
+    """Wait until ``actual()`` equals the expected value; the error contains the last value."""
     seen: list[object] = [None]
 
     def is_so() -> bool:
@@ -269,6 +269,6 @@ def eventually(what: str, expected: object, actual: Any, *, deadline_s: float = 
 
 
 def after(seconds: float) -> None:
-    """Wait for so many seconds without any traffic, like an idle client."""
+    """Wait for this many seconds without any traffic, like an idle client."""
     until = time.monotonic() + seconds
     wait_for("time to pass", lambda: time.monotonic() >= until, deadline_s=seconds + 1)

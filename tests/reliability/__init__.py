@@ -1,4 +1,3 @@
-"""A matrix of faults: each row causes a real fault, and states how clients are affected.
+"""A matrix of faults: each row causes a real fault, and limits its effects on clients.
 
-See docs/reliability.md, which ``make faults`` generates, and CONTRIBUTING.md on how to add a row.
-"""
+``make faults`` generates docs/reliability.md; CONTRIBUTING.md describes how to add a row."""

@@ -1,6 +1,6 @@
 """Runs the matrix: ``python -m tests.reliability [--rows=PATTERN] [--jobs=N]``, ``make faults``.
 
-It writes docs/reliability.md, unless only some rows are run.
+It writes docs/reliability.md unless only some rows are selected.
 """
 # ruff: noqa: T201 - a program for a terminal.
 
@@ -32,7 +32,7 @@ from .row import Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 TRIES = 2
-"""As in ``make test``: a busy machine may miss a deadline that a row alone meets."""
+"""The number of tries, as in ``make test``: on a busy machine, a row may miss a deadline."""
 
 _ERRORS = (
     AssertionError,

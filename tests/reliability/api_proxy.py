@@ -1,11 +1,10 @@
-"""A proxy in front of a real API server, which answers in its place while a fault lasts.
+"""A proxy in front of a real API server that answers in the server's place during a fault.
 
     agent ──TLS, in the node's namespace──▶ ApiProxy ──TLS──▶ kube-apiserver
 
-It has the API server's certificate: without TLS, the agent would send no token, like kubectl. Each
-connection carries one request. A fault is a function of the request; its result replaces the
-server's response, or truncates it. Without a fault the server's bytes pass unchanged.
-"""
+It has the API server's certificate, because without TLS the agent, like kubectl, would send no
+token. Each connection carries one request. A fault is a function of the request; its result
+replaces or truncates the server's response. Otherwise, the server's bytes pass unchanged."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ class Request:
     """One request of the agent."""
 
     at_s: float
-    """Monotonic time."""
+    """Monotonic time in seconds."""
     method: str
     path: str
     """The path with its query."""
@@ -51,12 +50,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the agent receives instead of the server's response.
+    """A response that replaces or truncates the server's response.
 
     Args:
-        head: Sent first; empty: the server's own response is passed on.
-        passed: How many bytes of the server's response are passed on; None: all.
-        is_silent: Whether nothing more is sent while the connection stays open.
+        head: The bytes to send first; empty: the server's response is forwarded.
+        passed: The number of bytes of the server's response that are forwarded; None: all.
+        is_silent: Whether the connection then stays open without further bytes.
     """
 
     head: bytes = b""
@@ -65,11 +64,11 @@ class Answer:
 
 
 Fault = Callable[[Request], Answer | None]
-"""Returns the agent's response; None: the server's."""
+"""Returns the agent's response; None: the server's response."""
 
 
 class ApiProxy:
-    """Accepts connections in a namespace and passes requests on to a control plane.
+    """Accepts connections in a namespace, and forwards requests to a control plane.
 
     Args:
         sockets: Sockets of the agent's namespace.
@@ -107,7 +106,7 @@ class ApiProxy:
         self._is_silent = False
 
     def stalled(self) -> None:
-        """Stop passing on data on open and new connections during the block; close none of them."""
+        """Stop forwarding data on open and new connections, without closing them."""
         self._is_silent = True
 
     def break_off(self) -> None:
@@ -156,7 +155,7 @@ class ApiProxy:
         self._open.discard(client)
 
     def _pass(self, client: socket.socket, head: bytes, body: bytes, most: int | None) -> None:
-        """Pass a request on, and pass so many bytes of its response back."""
+        """Forward a request, and return this many bytes of its response."""
         address = (self._upstream.hostname or "", self._upstream.port or 443)
         with socket.create_connection(address, 30) as plain:
             server = self._context.wrap_socket(plain, server_hostname=address[0])
@@ -181,14 +180,14 @@ class ApiProxy:
         """Return whether the agent, or this proxy, has closed the connection."""
         if self._is_closed.is_set():
             return True
-        # A client sends a TLS alert before its FIN, so unread bytes prove nothing.
+        # A client sends a TLS alert before its FIN, so unread bytes don't prove that it is open.
         poll = select.poll()
         poll.register(client, select.POLLRDHUP)
         return bool(poll.poll(0))
 
 
 def respond(code: int, body: object, **headers: str) -> Answer:
-    """Return a whole response; text is sent as it is, anything else as JSON."""
+    """Return a whole response; bytes are sent as they are, other bodies as JSON."""
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
     fields = {"Content-Type": "application/json", "Content-Length": str(len(text)), **headers}
     named = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
@@ -198,20 +197,20 @@ def respond(code: int, body: object, **headers: str) -> Answer:
 
 
 def status(code: int, reason: str, message: str) -> dict[str, object]:
-    """Return a Status object, like the API server's."""
+    """Return a Status object in the form of the API server's."""
     body = {"kind": "Status", "status": "Failure", "code": code, "reason": reason}
     return {**body, "message": message}
 
 
 def _closing(head: bytes) -> bytes:
-    """Return a request's head that makes the server close after the response."""
+    """Return a request's head that makes the server close the connection after the response."""
     lines = head.rstrip(b"\r\n").split(b"\r\n")
     kept = [line for line in lines if not line.lower().startswith(b"connection:")]
     return b"\r\n".join([*kept, b"Connection: close", b"", b""])
 
 
 def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
-    """Return a request's head up to the empty line, and the received part of its body."""
+    """Return a request's head up to the empty line, and the part of its body received so far."""
     received = b""
     while b"\r\n\r\n" not in received and len(received) < _HEAD_MAX:
         if not (data := client.recv(1 << 14)):

@@ -1,10 +1,10 @@
-"""A node whose proxy reads a real API server, through a proxy that can replace its responses.
+"""A node whose agent reads a real API server, through a proxy that can replace the responses.
 
     row ──TLS──▶ kube-apiserver ◀──TLS── ApiProxy ◀──TLS, in the node's namespace── agent
                  one for all rows
 
-Rule 1: a row leaves the API server running, with the rig's Services and permissions.
-Rule 2: one row at a time uses the API server, so the rows' group is serial.
+Rule 1: at its end, a row leaves the API server running with the rig's Services and permissions.
+Rule 2: only one row at a time uses the API server, so the rows' group is serial.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PATHS = {
     "EndpointSlice": "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices",
 }
 WRITERS = 16
-# An API server usually writes its own endpoints; that of the tests doesn't.
+# An API server usually writes its own endpoints, but not in these tests.
 _KUBERNETES = {
     "apiVersion": "discovery.k8s.io/v1",
     "kind": "EndpointSlice",
@@ -51,7 +51,7 @@ _KUBERNETES = {
 
 @functools.cache
 def shared_control_plane() -> ControlPlane:
-    """Return the control plane of all rows, which runs until this process ends."""
+    """Return the control plane that all rows share, which runs until this process exits."""
     if missing := missing_targets():
         pytest.skip(f"no {', '.join(target.binary for target in missing)} (run: make build)")
     control_plane = ControlPlane(ensure_binaries())
@@ -60,7 +60,7 @@ def shared_control_plane() -> ControlPlane:
     control_plane.grant_node_proxier()
     api = Api(Here(), control_plane)
     api.put("/api/v1/namespaces", {"metadata": {"name": "shop"}})
-    # Otherwise the agent would report that its Node doesn't exist.
+    # Without a Node, the agent would report that its Node doesn't exist.
     api.put("/api/v1/nodes", {"metadata": {"name": "node-1"}})
     api.put("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", _KUBERNETES)
     api.close()
@@ -109,14 +109,14 @@ class ApiRig(Rig):
                 self.api.ask("DELETE", f"{PATHS[item['kind']]}/{item['metadata']['name']}")
 
     def create_many(self, services: Sequence[Service]) -> None:
-        """Create many Services and their slices, as fast as the server can."""
+        """Create many Services with their slices, as fast as the server accepts them."""
         items = [item for service in services for item in service.objects()]
         for item in items:
             item["metadata"].setdefault("labels", {})["many"] = ""
         self._post_all(items)
 
     def remove_many(self) -> None:
-        """Delete the objects of :meth:`create_many`, and wait until the agent has followed."""
+        """Delete the objects of :meth:`create_many`, and wait until the agent has removed them."""
         for path in PATHS.values():
             self.api.ask("DELETE", f"{path}?labelSelector=many")
         wanted = {"kubernetes", *(service.name for service in self.services())}
@@ -131,7 +131,7 @@ class ApiRig(Rig):
         self.wait_until_served(new)
 
     def remove_service(self) -> None:
-        """Remove a Service, and wait until it isn't served."""
+        """Remove a Service, and wait until it is no longer served."""
         self.remove(NEW)
         wait_for("its end", lambda: not self.is_served(NEW), hint=self.agent.log)
 

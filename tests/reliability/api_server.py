@@ -21,13 +21,13 @@ GROUP = Group("API server", is_serial=True)
 
 
 class LocalApiRig(ApiRig):
-    """An API rig with local steering: a recreated Service gets no new proxy port."""
+    """An API rig with local steering, in which a recreated Service keeps its proxy port."""
 
     steering = "local"
 
 
 class StateRig(ApiRig):
-    """The proxy stores its saved state on disk."""
+    """An API rig whose agent saves its state on disk."""
 
     @property
     def state(self) -> Path:
@@ -60,7 +60,7 @@ def evidence(problem: str) -> list[Evidence]:
 
 
 def settles(rig: ApiRig) -> None:
-    """Add and remove a Service, which proves that changes take effect again."""
+    """Add and remove a Service, to prove that changes take effect again."""
     rig.add_service()
     rig.remove_service()
 
@@ -138,7 +138,7 @@ def api_down_at_start_stateless(rig: ApiRig) -> Iterator[None]:
 
 
 def answers(fault: Fault) -> Callable[[ApiRig], Iterator[None]]:
-    """Return a fault: the API server gives these answers; then changes take effect again."""
+    """Return a fault with these answers of the API server; then changes take effect again."""
 
     def run(rig: ApiRig) -> Iterator[None]:
         rig.proxy.be(fault)
@@ -150,17 +150,17 @@ def answers(fault: Fault) -> Callable[[ApiRig], Iterator[None]]:
 
 
 def after_expiry(answer: Answer) -> Fault:
-    """Answer watches with 410, so that lists follow, and answer those as given."""
+    """Answer watches with 410, so that the agent lists again, and lists with the given answer."""
     return lambda request: GONE if request.is_watch else answer
 
 
 def all_requests(answer: Answer) -> Fault:
-    """Give every request the same answer."""
+    """Answer every request with the same answer."""
     return lambda _request: answer
 
 
 def only_watches(answer: Answer) -> Fault:
-    """Answer watches with the given answer; lists get the server's own response."""
+    """Answer watches with the given answer; lists get the server's response."""
     return lambda request: answer if request.is_watch else None
 
 
@@ -252,7 +252,7 @@ def api_token_rotated(rig: ApiRig) -> Iterator[None]:
     began = time.monotonic()
     rig.proxy.be(all_requests(respond(401, status(401, "Unauthorized", "Unauthorized"))))
     wait_for("a request with the old token", lambda: rig.proxy.since(began))
-    # From now on the server itself rejects the token in the file.
+    # From here on, the server itself rejects the token in the file.
     rig.proxy.repair()
     yield
     rig.write_kubeconfig(token_of(NODE_PROXIER))

@@ -1,4 +1,4 @@
-"""Rows about clients that are too many, too slow, have vanished, or spoof addresses."""
+"""Rows about clients that are too many, are too slow, have vanished, or spoof addresses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BUSY = "other Services' latency grows while clients keep all CPUs of the node bu
 
 
 class SinkRig(Rig):
-    """A rig with a third Service: its endpoint accepts connections, and never reads."""
+    """A rig with a third Service, whose endpoint accepts connections but never reads."""
 
     def prepare(self) -> None:
         pod = self.testbed.sandbox.add_pod("sink")
@@ -46,12 +46,12 @@ class SinkRig(Rig):
         return (*super().services(), replace(SINK, endpoints=(str(self.pod("sink").ip),)))
 
     def is_fault(self, problem: dict[str, Any]) -> bool:
-        """The third Service's endpoint never answers by design."""
+        """Exclude the third Service, whose endpoint never answers by design."""
         return SINK.name not in problem["port"]
 
 
 def note(rig: Rig, crowd: dict[str, int], what: str, *, may_fail: float = 0.0) -> None:
-    """Add the results of a crowd to the row."""
+    """Add a crowd's results to the row."""
     made, failed = crowd["made"], crowd["failed"]
     rig.figures.append(f"{made - failed:,} of {made:,} {what}")
     if failed > may_fail * made:
@@ -97,7 +97,7 @@ def clients_reset(rig: SinkRig) -> Iterator[None]:
 
 
 class SourceRig(SinkRig):
-    """The third Service's endpoint sends as many bytes as requested."""
+    """A rig in which the third Service's endpoint sends as many bytes as requested."""
 
     def prepare(self) -> None:
         self.testbed.sandbox.add_pod("sink").serve(None, source=SINK.target)
@@ -131,7 +131,7 @@ def clients_half_open(rig: Rig) -> Iterator[None]:
 
 
 class VanishingRig(SinkRig):
-    """A rig with a crowd's pod whose link and routes a row removes."""
+    """A rig with a crowd's pod, whose link and routes the row removes."""
 
     def prepare(self) -> None:
         super().prepare()
@@ -170,13 +170,13 @@ def clients_udp_flood(rig: UdpRig) -> Iterator[None]:
 
 
 class ThousandDescriptors(LimitedAgent):
-    """An agent with 1,000 descriptors, a limit that many service managers set."""
+    """An agent with 1,000 descriptors, which is the limit of many service managers."""
 
     limit = 1000
 
 
 class GreedyRig(SinkRig):
-    """A proxy with 1,000 descriptors."""
+    """A rig whose proxy has 1,000 descriptors."""
 
     flags = ("--workers=1",)
     agent_type = ThousandDescriptors

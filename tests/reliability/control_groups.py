@@ -1,4 +1,4 @@
-"""Limits the resources of the proxy's processes by a control group of this machine."""
+"""Limits the resources of the proxy's processes by a control group on this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NUMBERS = itertools.count()
 
 
 class ControlGroup:
-    """A control group with one controller; works with both versions of the kernel's interface.
+    """A control group with one controller, with either version of the kernel's interface.
 
     Args:
         controller: ``cpu``, ``memory`` or ``pids``.
@@ -25,7 +25,7 @@ class ControlGroup:
     def __init__(self, controller: str) -> None:
         tree = _ROOT / controller
         self.is_v1 = tree.is_dir()
-        # Below this process's group, whose limits still apply.
+        # The group is below this process's group, whose limits still apply.
         self._parent = _ROOT if not self.is_v1 else tree / _own_path(controller)
         self._folder = self._parent / f"userspace-proxy-{os.getpid()}-{next(_NUMBERS)}"
         try:
@@ -36,7 +36,7 @@ class ControlGroup:
             pytest.skip(f"cannot create a control group: {exc}")
 
     def add(self, pids: Iterable[int]) -> None:
-        """Move processes into the group; their children follow."""
+        """Move processes into the group; their later children are in it, too."""
         for pid in pids:
             self._write(self._folder, "cgroup.procs", str(pid))
 
@@ -51,22 +51,22 @@ class ControlGroup:
             self._write(self._folder, "cpu.max", f"{quota_us} {period_us}")
 
     def command(self, command: Iterable[str]) -> list[str]:
-        """Return a command that starts another one in the group."""
+        """Return a command that starts another command in the group."""
         script = 'echo $$ >"$0"; exec "$@"'
         return ["sh", "-ec", script, str(self._folder / "cgroup.procs"), *command]
 
     def limit_memory(self, count: int) -> None:
-        """Limit the group's memory to so many bytes."""
+        """Limit the group's memory to this many bytes."""
         name = "memory.limit_in_bytes" if self.is_v1 else "memory.max"
         self._write(self._folder, name, str(count))
 
     def used_memory(self) -> int:
-        """Return how many bytes are charged to the group."""
+        """Return the number of bytes charged to the group."""
         name = "memory.usage_in_bytes" if self.is_v1 else "memory.current"
         return int((self._folder / name).read_text())
 
     def killed_processes(self) -> int:
-        """Return how many processes the kernel has killed for lack of memory."""
+        """Return the number of processes that the kernel has killed for lack of memory."""
         name = "memory.oom_control" if self.is_v1 else "memory.events"
         lines = (self._folder / name).read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
@@ -86,7 +86,7 @@ class ControlGroup:
             try:
                 self._folder.rmdir()
             except OSError:
-                # A process has started or exited since the group was read.
+                # A process was started or has exited since the group was read.
                 return False
             return True
 
@@ -97,7 +97,7 @@ class ControlGroup:
 
 
 def _own_path(controller: str) -> str:
-    """Return the path of this process's group, without the leading slash."""
+    """Return the path of this process's group without the leading slash."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):

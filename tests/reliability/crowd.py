@@ -1,4 +1,4 @@
-"""Thousands of clients that misbehave: a program that runs in a client's namespace.
+"""A program that runs thousands of misbehaving clients in a namespace.
 
     storm COUNT IP PORT         connects, requests and reads, 500 at a time; prints JSON
     reset COUNT IP PORT         connects and resets, 500 at a time; prints JSON
@@ -24,14 +24,14 @@ from typing import Any
 
 AT_ONCE = 500
 TIMEOUT_S = 10.0
-# RFC 2544's benchmark range, which no sandbox uses.
+# The range for benchmarks (RFC 2544), which no sandbox uses.
 FIRST_SOURCE = int(ipaddress.IPv4Address("198.18.0.1"))
 RESET = struct.pack("ii", 1, 0)
 _SYN = 0x02
 
 
 async def connected(address: tuple[str, int]) -> socket.socket:
-    """Return a connected socket; raises OSError otherwise."""
+    """Return a connected socket; raise OSError if the connection fails."""
     sock = socket.socket()
     sock.setblocking(False)
     try:
@@ -44,7 +44,7 @@ async def connected(address: tuple[str, int]) -> socket.socket:
 
 
 async def ask(address: tuple[str, int]) -> None:
-    """Get one answer on a new connection."""
+    """Get one answer over a new connection."""
     loop = asyncio.get_running_loop()
     with await connected(address) as sock:
         async with asyncio.timeout(TIMEOUT_S):
@@ -57,13 +57,13 @@ async def ask(address: tuple[str, int]) -> None:
 
 
 async def reset(address: tuple[str, int]) -> None:
-    """Connect and close with a RST."""
+    """Connect, and close with a RST."""
     with await connected(address) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
 async def run_all(count: int, one: Callable[[], Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Call a function so many times, ``AT_ONCE`` at a time; return the results or errors' names."""
+    """Call a function this many times, ``AT_ONCE`` at a time; return results or errors' names."""
     limit = asyncio.Semaphore(AT_ONCE)
 
     async def run() -> Any:
@@ -85,8 +85,8 @@ async def crowd(kind: str, count: int, address: tuple[str, int], text: str) -> N
     for sock in held:
         if text:
             sock.send(text.encode())
-        # The exit of this process resets the connections, like that of a container with unread
-        # data.
+        # The exit of this process resets the connections, as does the exit of a container that has
+        # unread data.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     report(made=count, failed=len(failed), errors=sorted(set(failed)))
     if kind == "hold":
@@ -94,7 +94,7 @@ async def crowd(kind: str, count: int, address: tuple[str, int], text: str) -> N
 
 
 def spoof(kind: str, count: int, address: tuple[str, int]) -> None:
-    """Send one packet from each of so many addresses."""
+    """Send one packet from each of this many addresses."""
     protocol = {"spoofed-udp": socket.IPPROTO_UDP, "spoofed-syn": socket.IPPROTO_TCP}[kind]
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
         for number in range(count):
@@ -108,7 +108,7 @@ def packet(protocol: int, source: bytes, address: tuple[str, int]) -> bytes:
     target = socket.inet_aton(address[0])
     port = 1024 + source[3]
     if protocol == socket.IPPROTO_UDP:
-        # A checksum of 0 means none.
+        # A checksum of 0 means that there is none.
         body = struct.pack("!HHHH", port, address[1], 8 + len(b"flood"), 0) + b"flood"
     else:
         head = struct.pack("!HHIIBBHHH", port, address[1], 1, 0, 5 << 4, _SYN, 65535, 0, 0)

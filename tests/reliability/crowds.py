@@ -28,7 +28,7 @@ def run_crowd(client: Namespace, kind: str, count: int, address: tuple[str, int]
 def holding(
     client: Namespace, count: int, address: tuple[str, int], text: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """Hold connections on which nothing is read; yield the report, and close all at the end."""
+    """Hold connections on which nothing is read; yield the report, and finally close them all."""
     process = client.popen(
         [*_command("hold", count, address), text],
         stdin=subprocess.PIPE,

@@ -14,22 +14,22 @@ LIVENESS_S = 1.0
 
 
 class Observed(Protocol):
-    """What evidence is read from: the proxy's metrics, status and log."""
+    """The source of evidence: the proxy's metrics, status and log."""
 
     agent: Agent
 
     def log_lines(self) -> list[str]:
-        """Return the lines of the log since the fault began."""
+        """Return the log lines since the fault began."""
 
 
 class Evidence(Protocol):
     """A place where a fault shows."""
 
     def read(self, observed: Observed) -> object:
-        """Return the value before the fault, which :meth:`find` needs."""
+        """Return the value before the fault, which :meth:`find` requires."""
 
     def find(self, observed: Observed, before: object) -> str:
-        """Return the text for the table; empty while this place doesn't show the fault."""
+        """Return the text for the table; empty if the fault doesn't show here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Slower:
-    """A histogram that counts more observations above one of its bounds, in seconds."""
+    """A histogram in which more observations exceed one of its bounds, in seconds."""
 
     name: str
     bound: str
@@ -142,5 +142,5 @@ def read_metric(agent: Agent, name: str, labels: dict[str, str]) -> float:
         for sample in family.samples
         if sample.name in (wanted, f"{wanted}_total") and labels.items() <= sample.labels.items()
     ]
-    # The parser may also return integers.
+    # The parser may return integers, too.
     return float(sum(samples))

@@ -1,4 +1,4 @@
-"""The proxy's resources on its node, to compare before and after a fault."""
+"""The resources of the proxy and its node, compared before and after a fault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.node.processes import child_pids
 from .rig import Rig
 
 DESCRIPTORS = 40
-"""How many more descriptors may be open: workers keep pipes, and status pages are probed."""
+"""The permitted growth of descriptors: workers keep pipes, and status pages are probed."""
 THREADS = 4
 MIB = 1024 * 1024
 
@@ -28,15 +28,15 @@ class Footprint:
     memory_bytes: int
     """The proportional set size of all processes."""
     rules: tuple[str, ...]
-    """The number of lines of the node's rules, routes and listening sockets."""
+    """The lines of the node's rules, routes and listening sockets."""
 
     def leaks(self, before: Footprint, memory_mib: float, *, same_processes: bool) -> Iterator[str]:
         """Yield the resources that have grown.
 
         Args:
             before: The footprint before the fault.
-            memory_mib: How much memory may grow.
-            same_processes: Whether processes must not have been replaced.
+            memory_mib: The permitted growth of memory.
+            same_processes: Whether the processes must be the same.
         """
         if same_processes and self.pids != before.pids:
             yield f"processes {sorted(before.pids)} became {sorted(self.pids)}"
@@ -55,7 +55,7 @@ class Footprint:
             yield f"rules, routes or ports differ: {lines[:3]}"
 
     def grown_mib(self, before: Footprint) -> float:
-        """Return the growth of memory."""
+        """Return the growth of memory in MiB."""
         return (self.memory_bytes - before.memory_bytes) / MIB
 
 

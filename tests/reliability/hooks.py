@@ -37,13 +37,13 @@ NO_ROUTE = (
     "the program of a socket isn't told of an ICMP error that comes back within connect(): only a "
     "repeated SYN, after a second, ejects the endpoint"
 )
-# Of the 62 dials within the shortest fault; during the first second, every second dial gets the
+# Shares of the 62 dials during the shortest fault. In the first second, every other dial gets the
 # failed endpoint.
 TWO, A_SECOND = 2 / 62, 15 / 62
 
 
 class HookedRig(Rig):
-    """Both Services are on the kernel path, with their clients in the hooks' cgroup."""
+    """A rig with both Services on the kernel path, and their clients in the hooks' cgroup."""
 
     flags = ("--path=kernel", "--workers=1")
     agent_type = HookedAgent
@@ -59,7 +59,7 @@ class HookedRig(Rig):
         return self.agent.group.prefix
 
     def is_fault(self, problem: dict[str, Any]) -> bool:
-        """Failed dials are reported for a minute if no other endpoint was dialled."""
+        """Exclude failed dials, reported for a minute unless another endpoint was dialled."""
         return not problem["what"].startswith("Served by 2 endpoints now")
 
     def close(self) -> None:

@@ -69,13 +69,13 @@ class DualStackRig(Rig):
 
 
 class DualStackIptablesRig(DualStackRig):
-    """The same with iptables steering."""
+    """A dual-stack node with iptables steering."""
 
     steering = "iptables"
 
 
 class DualStackLocalRig(DualStackRig):
-    """The same with local steering."""
+    """A dual-stack node with local steering."""
 
     steering = "local"
 
@@ -99,17 +99,17 @@ REMOVALS = {
     "iptables-legacy -t nat -X UPROXY-PRE",
     "local": "nft delete table inet userspace-proxy/local",
 }
-# Rules are compared each second; on a busy machine, the repair takes another second.
+# The proxy compares rules each second; on a busy machine, the repair takes another second.
 REPAIRED = Limits(failed=0.5, other_failed=100, other_p99_ms=250, fault_s=2.0, back_s=2.0)
 REPAIR: list[Evidence] = [
     Metric("steering_repairs"),
-    LogLine("steering had drifted and was repaired"),
+    LogLine("steering rules had drifted and were repaired"),
 ]
 GAP = "until the repair, at most 2 s, new connections fail; open connections continue"
 
 
 def runs(script: str) -> Fault:
-    """Return a fault that a script on the node causes, and that the proxy itself repairs."""
+    """Return a fault caused by a script on the node, which the proxy itself repairs."""
 
     def fault(rig: Rig) -> Iterator[None]:
         rig.testbed.shell(script)
@@ -247,7 +247,7 @@ SWITCH_IPV6 = "for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo {} > $f;
 
 
 def ipv6_off_and_on(rig: Rig) -> Iterator[None]:
-    """Switch IPv6 off and on again; restore the addresses and routes that the kernel removed."""
+    """Disable and enable IPv6; restore the addresses and routes that the kernel removed."""
     addresses = rig.testbed.shell("ip -6 -o address show scope global").splitlines()
     routes = rig.testbed.shell("ip -6 route show").splitlines()
     rig.testbed.shell(SWITCH_IPV6.format(1))

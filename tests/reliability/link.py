@@ -1,4 +1,4 @@
-"""Puts the relay between a node and a pod, and sets the conditions of the link."""
+"""Puts the relay between a node and a pod, and sets the conditions of this link."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ANSWER_S = 20.0
 
 
 class Link:
-    """A link through the relay between a node and one of its pods, instead of the veth.
+    """A link between a node and one of its pods through the relay, instead of the veth.
 
     Args:
         node: The relay's node.

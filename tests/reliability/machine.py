@@ -1,4 +1,4 @@
-"""Rows about resources of the machine that are short for a while."""
+"""Rows about temporary shortages of the machine's resources."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def add_service(rig: Rig) -> None:
 
 
 def remove_service(rig: Rig) -> None:
-    """Remove a Service, and wait until it isn't served."""
+    """Remove a Service, and wait until it is no longer served."""
     rig.testbed.edit(*rig.services())
     wait_for("the end of the Service", lambda: not is_served(rig, NEW.address), hint=rig.agent.log)
 
 
 class OwnDiskAgent(Agent):
-    """An agent with its own mounts, including a small disk for its log and state."""
+    """An agent with its own mounts, among them a small disk for its log and state."""
 
     @property
     def command(self) -> list[str]:
@@ -124,7 +124,7 @@ def read_only_root(rig: OwnDiskRig) -> Iterator[None]:
 
 
 class PipedAgent(Agent):
-    """An agent whose log goes to a 4 KiB pipe, which a test may leave unread."""
+    """An agent whose log goes to a 4 KiB pipe that a test may leave unread."""
 
     def start(self, stderr: int | None = None) -> None:
         assert stderr is None
@@ -135,7 +135,7 @@ class PipedAgent(Agent):
         os.close(theirs)
 
     def log(self) -> str:
-        """Return the whole log, after reading what was written since the last call."""
+        """Return the whole log, after reading the output since the last call."""
         with self.log_path.open("ab") as file:
             while text := self.stderr.read():
                 file.write(text)
@@ -190,7 +190,7 @@ class ClockAgent(Agent):
         super().start(stderr)
 
     def set_clock(self, offset_s: int) -> None:
-        """Set the agent's clock ahead of the machine's by so many seconds."""
+        """Set the agent's clock ahead of the machine's clock by this many seconds."""
         draft = self._offset.with_suffix(".draft")
         draft.write_text(str(offset_s))
         draft.replace(self._offset)
@@ -300,7 +300,7 @@ def no_descriptors_control(rig: Rig) -> Iterator[None]:
 
 
 class LimitedAgent(Agent):
-    """An agent with few descriptors in each process."""
+    """An agent whose processes have few descriptors."""
 
     limit = 300
 

@@ -21,11 +21,11 @@ from .row import Row
 
 QUIET_S = 1.5
 EVIDENCE_S = 8.0
-"""How long a fault may take to show; then it is repaired."""
+"""Seconds within which a fault must show before it is repaired."""
 AFTERWARDS_S = 1.0
-"""How long the load continues after the proxy has recovered."""
+"""Seconds for which the load continues after the proxy has recovered."""
 PATIENCE = 3
-"""How many times longer than the limits the framework waits, so that it can report a figure."""
+"""How far beyond the limits the framework waits, as a multiple, so that it can report a figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +52,18 @@ class Measured:
     complaints: Sequence[str]
     """See :class:`Rig`."""
     is_second_try: bool = False
-    """Whether the row failed before, and was run a second time."""
+    """Whether the row failed at first, and was run again."""
 
     def problems(self) -> list[str]:
-        """Return which of the row's limits were exceeded, and how; empty if all hold."""
+        """Return how the row's limits were exceeded; empty if all limits hold."""
         return [*self.complaints, *self._costs(), *self._reports(), *self._recovery()]
 
     @property
     def other_limit_ms(self) -> float:
         """The limit of the other Service's p99.
 
-        At least twice the p99 of the same connections without the proxy, so that delays by the
-        machine's other programs don't count.
+        It is at least twice the p99 of the same connections without the proxy, so that delays by
+        the machine's other programs don't count.
         """
         slower = max(self.quiet.p99_ms, self.direct.p99_ms)
         return max(2 * slower, self.row.limits.other_p99_ms)
@@ -139,7 +139,7 @@ def measure(row: Row, folder: Path) -> Measured:
 
 def _quiet(rig: Rig) -> Outcome:
     loads: list[Load] = [rig.load_web(), rig.load_cart()]
-    # Excludes the first connections, because caches are still cold.
+    # The first connections are excluded, because caches are cold.
     pass_time(2 * QUIET_S)
     web, cart = (load.stop() for load in loads)
     assert not web.failed, f"the rig doesn't serve: {web.failed}\n{rig.agent.log()}"
@@ -147,7 +147,7 @@ def _quiet(rig: Rig) -> Outcome:
 
 
 def _watch(row: Row, rig: Rig, values: Sequence[object], start: float) -> list[str]:
-    """Wait while the fault lasts, and return the text of each piece of evidence."""
+    """Wait while the fault lasts; return the text of each piece of evidence."""
     shown = [""] * len(row.evidence)
 
     def look() -> bool:
@@ -181,7 +181,7 @@ def _recover(row: Row, rig: Rig, repair: float) -> float:
 
 
 def _settle(row: Row, rig: Rig, before: Footprint) -> Footprint:
-    """Return the footprint once it equals the earlier one, or that at the deadline."""
+    """Return the footprint once it equals the earlier footprint, or at the deadline."""
     limits, taken = row.limits, [take_footprint(rig)]
 
     def is_settled() -> bool:

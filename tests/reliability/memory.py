@@ -1,4 +1,4 @@
-"""Rows about memory: a limit that the kernel enforces by killing processes."""
+"""Rows about memory limits, which the kernel enforces by killing processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GROUP = Group("Memory")
 BULK = Service("bulk", "10.96.0.30", target=9000)
 READERS = 400
 MIB = 1024 * 1024
-# A stalled reader costs 0.2 to 0.25 MiB, so this suffices for 200.
+# A stalled reader costs 0.2 to 0.25 MiB, so this suffices for 200 readers.
 ROOM_BYTES = 48 * MIB
 AT_FIRST_BYTES = 1024 * MIB
 FOUND_S = 15.0
@@ -46,7 +46,7 @@ class MemoryRig(Rig):
         self.testbed.add_pods("bulk", source=BULK.target)
         self.agent.group = ControlGroup("memory")
         self.resources.callback(self.agent.group.close)
-        # Processes that start before the limit is set read it 10 s later.
+        # Processes that start before the limit is set read it only 10 s later.
         self.agent.group.limit_memory(AT_FIRST_BYTES)
 
     def start(self) -> None:

@@ -1,9 +1,9 @@
-"""Counts requests that fail while one of two endpoints fails, by path, and with kube-proxy.
+"""Counts requests that fail because one of two endpoints does, by path and for kube-proxy.
 
 Run it as ``python -m tests.reliability.path_failures``, as root or, without the paths with hooks,
 in ``unshare -Urn``; arguments are the paths to measure. It prints the table of docs/paths.md.
-kube-proxy and its API server are those of ``make cluster``; they are built if they are missing. The
-slices that it reads don't change, nor does this proxy's manifest.
+kube-proxy and its API server are the same as in ``make cluster``, and are built if they are
+missing. Neither kube-proxy's slices nor this proxy's manifest change.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ TARGET = 8080
 WEB = ("10.96.0.10", 80)
 KUBE_PROXY = "kube-proxy"
 HOOKS = "-sockets"
-"""The end of the name of a path with hooks."""
+"""The suffix of the name of a path with hooks."""
 PATHS = (KUBE_PROXY, "kernel", f"kernel{HOOKS}", "auto", f"auto{HOOKS}", "userspace")
-# A client retransmits a SYN after a second; earlier dials are in flight.
+# A client retransmits a SYN after a second, so earlier dials may be in flight.
 IN_FLIGHT_S = 1.5
 
 
 def kill(_testbed: Testbed, _pod: Pod, server: BackendProcess) -> None:
-    """Kill the endpoint's server, so that its kernel refuses clients."""
+    """Kill the endpoint's server, so that the kernel refuses clients."""
     server.stop()
 
 
@@ -116,7 +116,7 @@ def kube_proxy(testbed: Testbed, web: Service) -> Iterator[None]:
 def measure(path: str, fail: Fail) -> list[float]:
     """Return the start times of failed requests, in seconds since the endpoint's failure.
 
-    Measures again if other work delays the client so much that requests would fail.
+    The measurement is repeated if other programs delay the client so much that requests would fail.
     """
     for _ in range(TRIES):
         outcome, failed_at = measure_once(path, fail)
@@ -129,7 +129,7 @@ def measure(path: str, fail: Fail) -> list[float]:
 
 
 def measure_once(path: str, fail: Fail) -> tuple[Outcome, float]:
-    """Return the outcomes of requests, and when the endpoint failed (Unix time)."""
+    """Return the outcomes of requests, and the Unix time at which the endpoint failed."""
     kind = HookedAgent if path.endswith(HOOKS) else Agent
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -154,7 +154,7 @@ def measure_once(path: str, fail: Fail) -> tuple[Outcome, float]:
 
 
 def describe(found: Sequence[float]) -> str:
-    """Return how many requests failed, and how many of those after a proxy could have noticed."""
+    """Return the number of failed requests, and how many began after a proxy could have noticed."""
     if not found:
         return "0"
     later = sum(at > IN_FLIGHT_S for at in found)

@@ -109,20 +109,20 @@ class TwoNodesRig(Rig):
     rig=TwoNodesRig,
 )
 def node_gone(rig: TwoNodesRig) -> Iterator[None]:
-    # The router's end of the link: the node's own end would lose its routes.
+    # Set the router's end of the link down, because the node's own end would lose its routes.
     rig.testbed.sandbox.lan.configure(["link set node1 down"])
     yield
     rig.testbed.sandbox.lan.configure(["link set node1 up"])
 
 
 class FewPortsRig(Rig):
-    """A rig with one endpoint, and few ephemeral ports for the node's address that it sees."""
+    """A rig with one endpoint that sees the node's address, which has few ephemeral ports."""
 
     flags = ("--workers=2", "--preserve-client-address=never")
     web_pods = ("one",)
 
     def is_well(self) -> bool:
-        """Return whether only the shortage of ports is shown, which stays for a minute."""
+        """Return whether the only problem is the shortage of ports, which is shown for a minute."""
         with contextlib.suppress(OSError):
             problems = self.agent.status()["problems"]
             return all("no source port" in problem["what"] for problem in problems)
@@ -165,7 +165,7 @@ class UdpRig(Rig):
         self.dns = {name: self.pod(name).serve(None, udp=53) for name in self.web_pods}
 
     def count_answers(self, count: int) -> int:
-        """Return how many of so many queries, each from its own port, are answered."""
+        """Return how many of this many queries, each from its own port, are answered."""
         return sum(self._is_answered() for _ in range(count))
 
     def _is_answered(self) -> bool:
@@ -194,5 +194,5 @@ def udp_endpoint_refuses(rig: UdpRig) -> Iterator[None]:
         rig.complaints.append(f"{QUERIES - answered} UDP queries not answered")
     yield
     rig.dns["one"] = rig.pod("one").serve(None, udp=53)
-    # The page shows that a UDP Service works again once it has new flows.
+    # The page shows that a UDP Service works again only after new flows.
     rig.count_answers(QUERIES)

@@ -1,4 +1,4 @@
-"""Rows about the proxy's own processes: killed, stopped, restarted."""
+"""Rows about the proxy's own processes: killed, suspended, restarted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STARTED = LogLine("plan applied")
 RESTARTED = LogLine("the control process exited (signal 9), restarting it")
 KILLS = 4
 DRAINED_S = 30.0
-# The seconds from each start to the next kill; None: kill it once it serves.
+# Seconds from each start to the next kill; None: as soon as the proxy serves.
 LIVES_S = (None, 0.1, 0.2, 0.3, 0.4, None, 0.5, None)
 REPLACED = Limits(same_processes=False, log_lines=20)
 

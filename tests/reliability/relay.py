@@ -1,4 +1,4 @@
-"""A slow, lossy or cut link: forwards IP packets between two TUN devices, with a delay queue.
+"""Simulates a slow, lossy or cut link: forwards IP packets between two TUN devices.
 
     node ── near ──▶ Line ──▶ far ── pod
          ◀────────── Line ◀──
@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# From linux/if_tun.h.
+# Constants from linux/if_tun.h.
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x1, 0x1000
 _MAX_PACKET_BYTES = 65535
 _SEED = 14
@@ -37,13 +37,13 @@ class Conditions:
     loss: float = 0.0
     """The share of lost packets."""
     reordered: float = 0.0
-    """The share of packets with an extra delay of ``reordered_by_s``, so that later ones
-    overtake."""
+    """The share of packets that are delayed by another ``reordered_by_s``, so that later packets
+    overtake them."""
     reordered_by_s: float = 0.01
     bits_per_s: float = 0.0
-    """The rate of the link; 0 for unlimited."""
+    """The rate of the link; 0: unlimited."""
     queue_bytes: int = 100_000
-    """The size of the queue of a link with a rate; packets beyond it are dropped."""
+    """The size of the queue of a link with a rate; packets beyond that are dropped."""
     is_cut: bool = False
     """Whether all packets are lost."""
 
@@ -59,7 +59,7 @@ class Line:
         self._free_at = 0.0
 
     def push(self, packet: bytes, now: float) -> None:
-        """Add a packet to those in flight, unless the line drops it."""
+        """Add a packet to the packets in flight, unless the line drops it."""
         conditions = self.conditions
         if conditions.is_cut or self._random.random() < conditions.loss:
             return
@@ -76,7 +76,7 @@ class Line:
         heapq.heappush(self._under_way, (due, self._count, packet))
 
     def pop(self, now: float) -> Iterator[bytes]:
-        """Yield the packets that have arrived by now, in order of arrival."""
+        """Yield the packets that have arrived, in order of arrival."""
         while self._under_way and self._under_way[0][0] <= now:
             yield heapq.heappop(self._under_way)[2]
 
@@ -87,7 +87,7 @@ class Line:
 
 
 def open_tun(name: str) -> int:
-    """Create a TUN device in this namespace; it lasts as long as the descriptor."""
+    """Create a TUN device in this namespace, which exists as long as the descriptor is open."""
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     request = struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI)
     fcntl.ioctl(descriptor, _TUNSETIFF, request)
@@ -106,18 +106,18 @@ def receive(descriptor: int, line: Line) -> None:
 
 
 def deliver(descriptor: int, line: Line) -> None:
-    """Write arrived packets of a line to a device."""
+    """Write a line's arrived packets to a device."""
     for packet in line.pop(time.monotonic()):
         try:
             os.write(descriptor, packet)
         except OSError:
-            # The device is down, or its queue is full: a link loses packets.
+            # The device is down or its queue is full, so the packet is lost, as on a link.
             continue
 
 
 def relay(near: int, far: int, control: int) -> None:
     """Forward packets until the control descriptor is closed."""
-    # The line to the far end, and the line back.
+    # One line to the far end, and one back.
     lines = {near: (Line(), far), far: (Line(), near)}
     commands = b""
     while True:

@@ -24,7 +24,7 @@ HEAD = (
     "back after",
     "verdict",
 )
-# Each row has its own folder, with a different name each time.
+# Each row has its own folder, whose name differs in each run.
 _FOLDER = re.compile(r"/\S*/faults-\w{8}(?=/)")
 _REASONS = {
     "ConnectionResetError": "reset",
@@ -57,7 +57,7 @@ def page_of(
 
 
 def summary_of(results: Sequence[Measured], unmeasured: Sequence[str]) -> str:
-    """Return, as text, the number of rows, and how many of them hold."""
+    """Return the number of rows, and the number whose limits hold, as text."""
     failed = sum(bool(measured.problems()) for measured in results)
     partly = sum(bool(m.row.not_promised) and not m.problems() for m in results)
     parts = [f"{len(results) - failed - partly} hold"]
@@ -73,7 +73,7 @@ def summary_of(results: Sequence[Measured], unmeasured: Sequence[str]) -> str:
 def line_of(measured: Measured) -> tuple[str, ...]:
     """Return the cells of a row in the order of HEAD."""
     row = measured.row
-    # Only the kind of a problem or a log line: their texts contain the row's names.
+    # Only the kinds of problems and log lines, because their texts contain the row's names.
     kinds = [shown.partition(" “")[0].removeprefix("metric ") for shown in measured.shown if shown]
     return tuple(
         _FOLDER.sub("…", cell)
@@ -109,7 +109,7 @@ def describe(outcome: Outcome) -> str:
 
 
 def promises(results: Sequence[Measured]) -> Iterator[tuple[str, str, str]]:
-    """Yield each limit with the rows that test it and the worst figure."""
+    """Yield each limit with the rows that test it and the worst measured figure."""
     count = f"all {len(results)} rows"
     kept = [measured for measured in results if measured.row.limits.same_processes]
     yield (

@@ -27,7 +27,7 @@ WEB_RATE, CART_RATE = 25, 50
 
 
 class Rig:
-    """The system that a row breaks; subclasses change constants, or prepare more.
+    """The system that a row breaks; subclasses change constants, or do more preparation.
 
     Args:
         folder: An empty folder.
@@ -43,11 +43,11 @@ class Rig:
         self._folder = folder
         self._log_start = 0
         self.figures: list[str] = []
-        """Clients' results beyond the steady load, as text; rows append to it."""
+        """Results of clients outside the steady load, as text; rows append to it."""
         self.complaints: list[str] = []
-        """Violations of limits that a row measured itself."""
+        """Violations of limits that a row has measured itself."""
         self.gone: set[str] = set()
-        """Words in lines of rules and routes that a row removes permanently."""
+        """Words in the lines of rules and routes that a row removes permanently."""
         self.resources = contextlib.ExitStack()
         """Resources that are closed with the rig."""
         self.testbed = Testbed(
@@ -69,7 +69,7 @@ class Rig:
 
     @property
     def clients(self) -> tuple[str, ...]:
-        """Clients of the test bed; see its ``CLIENTS``."""
+        """The test bed's clients; see its ``CLIENTS``."""
         return ("pod", "laptop")
 
     @property
@@ -78,10 +78,10 @@ class Rig:
         return ()
 
     def prepare(self) -> None:
-        """Prepare what a subclass needs before the proxy starts."""
+        """Do a subclass's preparation before the proxy starts."""
 
     def start(self) -> None:
-        """Start the proxy, and wait until it serves."""
+        """Start the proxy; return once it serves."""
         self.testbed.serve(*self.services())
 
     def services(self) -> tuple[Service, ...]:
@@ -94,7 +94,7 @@ class Rig:
         return self.testbed.pod(name)
 
     def start_server(self, name: str, **ports: int) -> None:
-        """Start a pod's server, on the Services' target port unless others are given."""
+        """Start a pod's server, by default on the Services' target port."""
         self.servers[name] = self.pod(name).serve(None, **(ports or {"tcp": WEB.target}))
 
     def load_web(self) -> Load:
@@ -109,7 +109,7 @@ class Rig:
         return Load(self.other_client, log, CART.address, CART_RATE, prefix=self.client_prefix)
 
     def load_direct(self) -> Load:
-        """Start the same load directly on the other Service's endpoint, without the proxy."""
+        """Start the same load on the other Service's endpoint directly, without the proxy."""
         address = self.testbed.ip("three"), CART.target
         return Load(self.other_client, self._folder / "direct.log", address, CART_RATE)
 
@@ -122,15 +122,15 @@ class Rig:
         return False
 
     def is_fault(self, problem: dict[str, Any]) -> bool:
-        """Return whether a problem of ``/api/v1/status`` must end with the fault."""
+        """Return whether a problem of ``/api/v1/status`` must end together with the fault."""
         return True
 
     def begin_log(self) -> None:
-        """Let :meth:`log_lines` begin at the current end of the log."""
+        """Make :meth:`log_lines` begin at the current end of the log."""
         self._log_start = len(self.agent.log().splitlines())
 
     def log_lines(self) -> list[str]:
-        """Return the lines of the log since :meth:`begin_log`."""
+        """Return the log lines since :meth:`begin_log`."""
         return self.agent.log().splitlines()[self._log_start :]
 
     def close(self) -> None:

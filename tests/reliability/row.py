@@ -6,8 +6,8 @@
         yield                         ◀── the framework measures for ``Limits.fault_s``
         rig.start_server("one")       ◀── repair
 
-Rule 1: limits are the proxy's guarantees, which the page describes. A row for which a guarantee is
-impossible has weaker limits, and describes in ``not_promised`` what may happen.
+Rule 1: limits are the proxy's guarantees, which the page describes. If a guarantee is impossible,
+the row has weaker limits, and ``not_promised`` describes the possible effects.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from .rig import Rig
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest effects that a fault may have."""
+    """The maximum effects of a fault."""
 
     failed: float = 0.0
     """The share of the faulty Service's new connections that may fail."""
     slowest_s: float = 0.5
-    """The duration of the slowest successful connection of the faulty Service."""
+    """The maximum duration of a successful connection to the faulty Service."""
     other_failed: int = 0
-    """How many connections of the other Service may fail."""
+    """The number of connections to the other Service that may fail."""
     other_p99_ms: float = 50.0
-    """The limit of the other Service's p99, but at least twice its quiet value."""
+    """The maximum p99 of the other Service, but at least twice its value without the fault."""
     back_s: float = 5.0
-    """The time from the repair until no connection fails or waits, and ``Rig.is_well``."""
+    """Seconds from the repair until no connection fails or waits, and ``Rig.is_well`` is true."""
     log_lines: int = 10
-    """The number of log lines from the fault to the recovery."""
+    """The maximum number of log lines from the fault to the recovery."""
     settle_s: float = 15.0
-    """The time until descriptors, connections and memory are released."""
+    """Seconds until descriptors, connections and memory are released."""
     memory_mib: float = 12.0
-    """The growth of all processes after the fault."""
+    """The maximum memory growth of all processes after the fault."""
     fault_s: float = 2.5
     """The minimum duration of the fault in seconds."""
     same_processes: bool = True
     """False if the row kills processes, which are then replaced."""
 
     def promises(self) -> Iterator[str]:
-        """Yield the largest permitted effects on clients, and the longest duration, as text."""
+        """Yield the maximum permitted effects on clients, and the maximum duration, as text."""
         if self.failed < 1:
             yield f"{self.failed:.0%} fail" if self.failed else "none fails"
             yield f"slowest {self.slowest_s:g} s"
@@ -68,11 +68,11 @@ class Row:
     """The fault, as text; the first cell of the table."""
     limits: Limits
     evidence: Sequence[Evidence]
-    """Where an operator sees it while it lasts; at least a metric and a cause."""
+    """Where an operator sees the fault while it lasts: at least a metric and a cause."""
     fault: Callable[..., AbstractContextManager[None]]
     rig: type[Rig]
     not_promised: str = ""
-    """Effects on clients for which a guarantee is impossible; empty if there are none."""
+    """Effects on clients that can't be excluded; empty if there are none."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Group:
     name: str
     rows: list[Row] = field(default_factory=list)
     is_serial: bool = False
-    """Whether its rows share resources, so that only one runs at a time."""
+    """Whether the rows share resources, so that only one of them runs at a time."""
 
     def row(
         self,
@@ -96,7 +96,7 @@ class Group:
     ) -> Callable[[Callable[..., Iterator[None]]], Callable[..., Iterator[None]]]:
         """Add the decorated generator as a row; see :class:`Row` for the arguments.
 
-        The row's name is the generator's, with hyphens, unless one is given.
+        By default, the row's name is the generator's name, with hyphens.
         """
 
         def add(fault: Callable[..., Iterator[None]]) -> Callable[..., Iterator[None]]:

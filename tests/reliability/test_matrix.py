@@ -18,6 +18,6 @@ def test_a_fault_fails_at_most_the_documented_requests(row: Row, tmp_path: Path)
     assert measure(row, tmp_path).problems() == []
 
 
-def test_names_of_rows_are_unique() -> None:
+def test_row_names_are_unique() -> None:
     names = [row.name for row in ROWS]
     assert sorted(set(names)) == sorted(names)

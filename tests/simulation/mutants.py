@@ -29,7 +29,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
-from tests.tools.mirror import test_of
+from tests.tools.mirror import expected_test
 
 from .drawn_mutants import PRODUCT, DrawnMutant, draw, named
 from .equivalent_mutants import EQUIVALENT
@@ -141,7 +141,7 @@ def judge(half: str, label: str, seeds: int) -> Record:
     place = f"{path}:{mutant.change.line}"
     record: Record = {"half": half, "label": label, "place": place, "kind": mutant.change.kind}
     record |= {"old": old, "new": new, "by": "", "what": "", "unit_s": 0.0, "seeds_s": 0.0}
-    test = test_of(path)
+    test = expected_test(path)
     if (ROOT / test).exists():
         unit = _run(_MOST_UNIT_S, "-c", _UNIT_TESTS, label, str(test))
         record["unit_s"] = unit.cpu_s

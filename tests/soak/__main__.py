@@ -27,7 +27,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "soak.md"
 SOAK_S = 3600.0
 RATE = 250.0
 WARM_S = 5.0
-# The time for releasing descriptors, memory and conntrack entries; a UDP flow with several queries
+# Seconds for releasing descriptors, memory and conntrack entries; a UDP flow with several queries
 # is kept for two minutes.
 SETTLE_S = 150.0
 # Each check opens a connection, which is tracked for three seconds.
@@ -60,14 +60,14 @@ def soak(site: Site, seconds: float, rate: float, names: Sequence[str]) -> list[
             if time.monotonic() >= until:
                 break
     figures = [figures_of(side.stop_load(), made, side.kills) for side in site.sides]
-    # Only this proxy is judged, so only its resources are waited for.
+    # Only this proxy is judged, so the soak waits only for its resources.
     after = [_settled(site.ours, before[0]), _settled(site.theirs, None)]
     titles = [side.title for side in site.sides]
     return list(map(SideReport, titles, figures, before, after, memory))
 
 
 def _warm_up(site: Site, rate: float) -> None:
-    """Run the load for a moment, because resources that are opened once and kept aren't a leak."""
+    """Run the load for a moment: resources that are acquired once and kept aren't a leak."""
     for side in site.sides:
         side.start_load(rate)
     pass_time(WARM_S)
@@ -77,7 +77,7 @@ def _warm_up(site: Site, rate: float) -> None:
 
 
 def _settled(side: Side, before: Holdings | None) -> Holdings:
-    """Return a side's resources once they equal the earlier ones, or those at the deadline."""
+    """Return a side's resources once they equal the earlier resources, or at the deadline."""
     deadline = time.monotonic() + SETTLE_S
     while True:
         pass_time(SETTLE_EVERY_S)

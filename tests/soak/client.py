@@ -1,8 +1,8 @@
-"""A client that generates mixed load in a namespace, and prints each result, until SIGTERM.
+"""Generates mixed load in a namespace, and prints each result, until SIGTERM.
 
     start (Unix time)   seconds   kind   ok | the error   start of its connection
 
-It imports only the standard library. A request starts when it is due, even if earlier ones are
+It imports only the standard library. A request starts when it is due, even if earlier requests are
 open. The first argument is JSON, the address of each Service; the second is the number of new
 connections per second.
 """
@@ -19,14 +19,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-# A machine that starts an API server may be busy for seconds.
+# A request's timeout in seconds: an API server's start may keep the machine busy for some.
 TIMEOUT_S = 15.0
 RESEND_S = 1.0
 LARGE_BYTES = 1 << 20
 ABORT_AFTER_BYTES = 64 << 10
 KEPT_FOR_S = 3.0
 KEPT_EVERY_S = 0.1
-# The period of the pattern that backends' --source sends.
+# The period of the pattern that the backends' --source sends.
 PERIOD = 251
 PATTERN = bytes(range(PERIOD)) * (LARGE_BYTES // PERIOD + 2)
 
@@ -45,7 +45,7 @@ async def connected(at: Address) -> AsyncIterator[Streams]:
 
 
 async def short(at: Address) -> None:
-    """One HTTP request on a new connection."""
+    """Send one HTTP request on a new connection."""
     async with connected(at) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n")
         if b" 200 " not in (await reader.read())[:20]:
@@ -53,7 +53,7 @@ async def short(at: Address) -> None:
 
 
 async def large(at: Address) -> None:
-    """A megabyte, each byte of which is checked."""
+    """Read a megabyte, and check each byte."""
     async with connected(at) as (reader, writer):
         writer.write(b"%d\n" % LARGE_BYTES)
         if await reader.readexactly(LARGE_BYTES) != PATTERN[:LARGE_BYTES]:
@@ -61,7 +61,7 @@ async def large(at: Address) -> None:
 
 
 async def aborted(at: Address) -> None:
-    """A connection that the client resets in the middle of an answer."""
+    """Reset a connection in the middle of an answer."""
     async with connected(at) as (reader, writer):
         writer.write(b"%d\n" % LARGE_BYTES)
         await reader.readexactly(ABORT_AFTER_BYTES)
@@ -69,7 +69,7 @@ async def aborted(at: Address) -> None:
 
 
 async def datagram(at: Address) -> None:
-    """A query, which is repeated each second, like a resolver's."""
+    """Send a query, and repeat it each second, like a resolver."""
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         await loop.sock_connect(sock, at)
@@ -80,14 +80,14 @@ async def datagram(at: Address) -> None:
                     answer = await loop.sock_recv(sock, 100)
                 break
             except (TimeoutError, ConnectionRefusedError):
-                # An ICMP error, or no answer: the next query may be answered.
+                # An ICMP error arrived, or no answer: the next query may be answered.
                 await asyncio.sleep(RESEND_S / 10)  # noqa: TID251 - the rate
         if not answer.endswith(b"question"):
             raise ValueError
 
 
 async def kept(at: Address) -> None:
-    """Requests on one connection; each is printed, and the connection lasts a few seconds."""
+    """Send requests on one connection for a few seconds; print the outcome of each."""
     until, start = time.monotonic() + KEPT_FOR_S, time.time()
     streams: list[asyncio.StreamWriter] = []
 
@@ -113,7 +113,7 @@ async def kept(at: Address) -> None:
 
 
 async def answered(request: Awaitable[None]) -> bool:
-    """Wait for a request's completion; return True, unlike requests that fail."""
+    """Wait for a request's completion; return True, unlike a failed request."""
     await request
     return True
 
@@ -138,7 +138,7 @@ async def timed(kind: str, request: Awaitable[T], opened: float = 0.0) -> T | No
 
 
 class Load:
-    """Starts requests at their rates until SIGTERM, then waits for the open ones."""
+    """Starts requests at their rates until SIGTERM, then waits for open requests."""
 
     def __init__(self) -> None:
         self._open: set[asyncio.Task[object]] = set()
@@ -159,13 +159,13 @@ class Load:
             task = asyncio.ensure_future(request())
             self._open.add(task)
             task.add_done_callback(self._open.discard)
-            # Delays beyond a second aren't made up for.
+            # Requests that are more than a second late are skipped.
             due = max(due + 1 / rate, time.monotonic() - 1)
             await asyncio.sleep(max(0.0, due - time.monotonic()))  # noqa: TID251 - the rate
 
 
 async def main(addresses: dict[str, Address], rate: float) -> None:
-    """Generate all kinds of load on the Services."""
+    """Generate load of all kinds on the Services."""
     web, sticky, dns, source = (
         tuple(addresses[name]) for name in ("web", "sticky", "dns", "source")
     )
@@ -176,7 +176,7 @@ async def main(addresses: dict[str, Address], rate: float) -> None:
             (rate / 10, lambda: timed("UDP", datagram(dns))),
             (rate / 50, lambda: timed("large", large(source))),
             (rate / 50, lambda: timed("aborted", aborted(source))),
-            # Each connection lasts three seconds, so some are open at any time.
+            # Each connection lasts three seconds, so that some connections are always open.
             (rate / 50, lambda: kept(web)),
         ]
     )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from tests.reliability.footprint import MIB, Footprint
 
 MEMORY_MIB = 16.0
-"""How much memory may grow: workers and control process were replaced in between."""
+"""The permitted growth of memory; workers and control process were replaced in between."""
 CONNTRACK_IDLE = 20
-"""Conntrack entries of a node without load: those of its proxy, and probes."""
+"""The maximum number of conntrack entries without load: connections of the proxy, and probes."""
 
 __all__ = ["MIB", "Holdings"]
 
@@ -21,11 +21,11 @@ class Holdings:
 
     footprint: Footprint
     conntrack: int
-    """The number of the node's conntrack entries."""
+    """The number of conntrack entries on the node."""
 
     @property
     def is_idle(self) -> bool:
-        """Return whether nothing of a load is left."""
+        """Whether no connection of the load is left."""
         return not self.footprint.connections and self.conntrack <= CONNTRACK_IDLE
 
     def leaks(self, before: Holdings) -> Iterator[str]:

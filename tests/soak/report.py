@@ -16,9 +16,9 @@ from .requests import Figures, only_here
 
 PAGE = Path(__file__).with_name("page.md")
 SLOPE_MAX = 0.01
-"""The limit of memory growth over the last half."""
+"""The maximum growth of memory over the last half, as a fraction."""
 SAMPLES_MIN = 10
-"""The minimum number of samples: with fewer, a single page would be a slope."""
+"""The minimum number of samples; with fewer, a single memory page would look like growth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class SideReport:
     def slope(self) -> float | None:
         """The growth of memory over the last half, as a share; None for a short soak.
 
-        The median of the growth between any two rounds (Theil and Sen): if the processes of the
-        last rounds started with some MiB more or less, that isn't growth.
+        This is the median of the growth between any two rounds (Theil and Sen), because processes
+        may start with a few MiB more or less, which isn't growth.
         """
         half = self.memory[len(self.memory) // 2 :]
         if len(half) < SAMPLES_MIN // 2:

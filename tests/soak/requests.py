@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request: its start, duration, kind and outcome."""
+    """One request: start, duration, kind and outcome."""
 
     start: float
     seconds: float
@@ -18,7 +18,7 @@ class Request:
     outcome: str
     """``ok`` or the error."""
     opened: float
-    """When its connection was opened."""
+    """When the request's connection was opened."""
 
     @property
     def end(self) -> float:
@@ -31,7 +31,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change that was made to both sides, and its start."""
+    """A change that was made to both sides, with its start."""
 
     name: str
     start: float
@@ -39,7 +39,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """A worker's death, from before the signal until its sockets were closed; Unix time."""
+    """The killing of a worker, from before the signal until its sockets were closed; Unix time."""
 
     began: float
     ended: float
@@ -55,9 +55,9 @@ class Figures:
 
     made: int = 0
     failed: Counter[str] = field(default_factory=Counter)
-    """By kind and error: ``short: ConnectionResetError``."""
+    """Counts by kind and error: ``short: ConnectionResetError``."""
     cut: int = 0
-    """Requests that failed because their connection was open in a worker that was killed."""
+    """Requests that failed because the worker that relayed their connection was killed."""
     slowest_s: float = 0.0
 
 
@@ -74,8 +74,8 @@ def figures_of(
 
     Args:
         requests: The requests of one side.
-        changes: The changes in their order.
-        kills: The killed workers of that side.
+        changes: The changes in chronological order.
+        kills: The killed workers of the side.
     """
     found: defaultdict[str, Figures] = defaultdict(Figures)
     starts = [change.start for change in changes]
@@ -100,7 +100,7 @@ def only_here(ours: Mapping[str, Figures], theirs: Mapping[str, Figures]) -> Ite
     for name, figures in ours.items():
         there = {kind_of(what) for what in theirs.get(name, Figures()).failed}
         if name == ENDPOINT_DIES:
-            # Behind any proxy, open connections end when their endpoint does.
+            # Behind any proxy, open connections end with their endpoint.
             there |= ON_OPEN_CONNECTIONS
         for what, count in figures.failed.items():
             if kind_of(what) not in there:

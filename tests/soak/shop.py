@@ -1,7 +1,8 @@
 """The Services of a soak as API objects, and the pods that serve them.
 
 web      keep-alive and short connections; its pods are replaced one by one
-sticky ClientIP affinity dns UDP source large answers churn-N added and removed
+sticky   ClientIP affinity        dns      UDP
+source   large answers            churn-N  added and removed
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ ADDRESSES = {service.name: service.address for service in SERVICES}
 
 
 class Shop:
-    """The objects in the API server, and the pods behind them."""
+    """The objects at the API server, and the pods that serve them."""
 
     def __init__(self, api: Api, node: SandboxNode) -> None:
         self._api = api
@@ -58,7 +59,7 @@ class Shop:
         self._servers[name].stop()
 
     def begin_replacement(self) -> str:
-        """Replace the oldest pod of ``web``, like a rolling update; return the old pod."""
+        """Replace the oldest pod of ``web``, as a rolling update does; return the old pod."""
         old, self._spare = self.web.pop(0), self._spare
         self.web.append(self._spare)
         self._spare = old
@@ -66,7 +67,7 @@ class Shop:
         return old
 
     def churn(self) -> Iterator[None]:
-        """Add some Services, change and remove them; yield in between."""
+        """Add some Services, change them, and remove them; yield in between."""
         churned = [WEB.but(name=f"churn-{n}", ips=[f"10.96.1.{n}"]) for n in range(1, CHURNED)]
         for service in churned:
             self._api.put(_SERVICES, service.service())

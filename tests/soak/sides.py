@@ -32,7 +32,7 @@ READY_S = 60.0
 END_S = 60.0
 HEALTH = 10256
 CONNTRACK = "net/netfilter/nf_conntrack_"
-# Otherwise conntrack entries would stay for minutes after the load has ended.
+# Otherwise, conntrack entries would remain for minutes after the load has ended.
 CONNTRACK_S = {
     **dict.fromkeys(("tcp_timeout_time_wait", "tcp_timeout_close", "udp_timeout"), 3),
     **dict.fromkeys(("udp_timeout_stream", "tcp_timeout_fin_wait", "tcp_timeout_close_wait"), 3),
@@ -40,7 +40,7 @@ CONNTRACK_S = {
 
 
 class Side(abc.ABC):
-    """One proxy.
+    """One proxy and its node.
 
     Args:
         folder: An empty folder.
@@ -54,7 +54,7 @@ class Side(abc.ABC):
         folder.mkdir()
         self.client = node.add_pod(f"client-{node.name}")
         self.kills: list[Kill] = []
-        """Deaths of processes that relay connections."""
+        """When processes that relay connections were killed."""
         self._load: subprocess.Popen[str] | None = None
         self._sockets = Sockets(node)
         self._dialler = Client(self.client)
@@ -75,7 +75,7 @@ class Side(abc.ABC):
 
     @abc.abstractmethod
     def restart(self) -> None:
-        """Restart the proxy, as an upgrade does."""
+        """Restart the proxy as an upgrade does."""
 
     @abc.abstractmethod
     def crash(self) -> None:
@@ -128,13 +128,13 @@ class Side(abc.ABC):
         return memory_bytes(processes(self.pid))
 
     def shorten_conntrack(self) -> None:
-        """Make closed connections leave the node's conntrack table within seconds."""
+        """Make entries of closed connections leave the node's conntrack table within seconds."""
         self.node.configure(
             sysctls=[f"{CONNTRACK}{name}={seconds}" for name, seconds in CONNTRACK_S.items()]
         )
 
     def holdings(self) -> Holdings:
-        # Counted first, because the query for connections opens a connection, too.
+        # This count comes first, because the query for connections opens a connection, too.
         tracked = self.conntrack()
         return Holdings(footprint_of(self.pid, self.connections(), self.kernel()), tracked)
 
@@ -142,7 +142,7 @@ class Side(abc.ABC):
         return run_script(self.node, script, os.environ)
 
     def close(self) -> None:
-        """Stop programs outside the sandbox."""
+        """Stop the programs outside the sandbox."""
         self._dialler.close()
         self._sockets.close()
 
@@ -163,7 +163,7 @@ class UserspaceProxy(Side):
         self.agent.start_until_ready()
 
     def restart(self) -> None:
-        """The next process takes over, the previous one drains and exits."""
+        """Start the next process, which takes over; the previous process drains and exits."""
         old = self.agent.process
         assert old is not None
         self.agent.process = None
@@ -172,7 +172,7 @@ class UserspaceProxy(Side):
         assert status == 0, f"a relieved process ended with {status}\n{self.agent.log()}"
 
     def crash(self) -> None:
-        """Workers serve until the next process takes over, then they drain."""
+        """Kill the control process; workers serve until the next process takes over."""
         workers = child_pids(self.pid)
         self.agent.kill_control()
         self.agent.start_until_ready()
@@ -184,7 +184,7 @@ class UserspaceProxy(Side):
         end = os.pidfd_open(worker)
         began = time.time()
         os.kill(worker, signal.SIGKILL)
-        # On a busy machine, the worker may still accept connections for a while.
+        # On a busy machine, the worker may accept connections for a while after the signal.
         select.select([end], [], [])
         self.kills.append(Kill(began, time.time()))
         os.close(end)
@@ -222,7 +222,7 @@ class KubeProxy(Side):
         wait_for("a healthy kube-proxy", self.is_healthy, deadline_s=READY_S, hint=self._log)
 
     def restart(self) -> None:
-        """Restart the process; its rules stay in the meantime."""
+        """Restart the process, while its rules stay."""
         self._end(signal.SIGTERM)
         self.start()
 
@@ -236,7 +236,7 @@ class KubeProxy(Side):
         return self._process.pid
 
     def connections(self) -> int:
-        """Return 0: the kernel has the connections."""
+        """Return 0, because the kernel carries the connections."""
         return 0
 
     def _end(self, number: signal.Signals) -> None:

@@ -22,7 +22,7 @@ from .sides import KubeProxy, Side, UserspaceProxy
 
 # Longer than the client keeps a connection, as a pod's grace period should be.
 GRACE_S = 4.0
-# A dead endpoint stays in its slice until its readiness probe has failed.
+# A dead endpoint stays in its slice until the readiness probe has failed.
 DEAD_S = 2.0
 QUIET_S = 2.0
 
@@ -73,7 +73,7 @@ class Site:
 
     @property
     def changes(self) -> Mapping[str, Callable[[], object]]:
-        """All changes by name, in their order; each returns when it is complete."""
+        """All changes by name, in order; each change returns when it is complete."""
         return {
             "quiet": lambda: pass_time(QUIET_S),
             "rolling update": self._roll,

@@ -1,1 +1,1 @@
-"""Checks that make runs, and their tests."""
+"""Checks run by make, and their tests."""

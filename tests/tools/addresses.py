@@ -1,6 +1,6 @@
-"""The functions of ``hatch_build.py`` about the repository's address, for tools and tests.
+"""Provides the functions of ``hatch_build.py`` about the repository's URL to tools and tests.
 
-A build needs that file alone, and the test kit has a module of its name.
+A build must be able to run that file alone, and the test kit has a module of the same name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _FOUND = runpy.run_path(str(ROOT / "hatch_build.py"))
 
 LinksFrom = Callable[[str], Callable[[str], str]]
-"""Returns a function for a page that makes its links absolute."""
+"""Returns, for a page, a function that makes the page's links absolute."""
 
 repository: str = _FOUND["declared_repository"](ROOT)
 tag_of: Callable[[str], str] = _FOUND["tag_of"]

@@ -1,4 +1,4 @@
-"""Adds the URL of its section in docs/troubleshooting.md to each alert of examples/monitoring."""
+"""Adds to each alert of examples/monitoring the URL of its section in docs/troubleshooting.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .guide_page import ROOT, SOURCE, anchor
 
 RULES = ROOT / "examples" / "monitoring" / "prometheusrule.yaml"
 REASON = "{{ $labels.reason }}"
-"""The label that Prometheus replaces by a cause's code, which has a section of its own."""
+"""The label that Prometheus replaces by a cause's code; each code has its own section."""
 
 _ALERT = re.compile(r"^ +- alert: (\w+)\n(?:(?! +- alert: ).*\n)*", re.MULTILINE)
 _OLD = re.compile(r"^ +runbook_url: .*\n", re.MULTILINE)
@@ -23,7 +23,7 @@ _ANNOTATIONS = re.compile(r"^( +)annotations:\n", re.MULTILINE)
 
 
 def with_runbooks(text: str) -> str:
-    """Return the rules with a current ``runbook_url`` in each alert, otherwise unchanged."""
+    """Return the rules with a current ``runbook_url`` in each alert, and otherwise unchanged."""
     page = SOURCE.relative_to(ROOT).as_posix()
     address = links_from(page, repository, tag_of(__version__))
 

@@ -1,7 +1,7 @@
 """Generates docs/api.md's tables and docs/api.schema.json from the types of the answer.
 
-Descriptions are the docstrings of the types and the texts below their fields, or the help text in
-``/metrics`` for a number that has none.
+Descriptions are the docstrings of the types and of their fields, or, for a number without a
+docstring, its help text in ``/metrics``.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _MODULES = (
 )  # fmt: skip
 
 SHARED_FROM_WORDS = 5
-"""Fields with the same description, of at least as many words, are described at the first one."""
+"""Descriptions of at least this many words that several fields share are printed only once."""
 
 
 def make_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the status, parts of which other answers share."""
+    """Return the JSON Schema of the status, whose parts are shared with other answers."""
     root, parts = described((StatusFacts, ConnectionFacts, EdgesFacts, CauseFacts))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -56,10 +56,10 @@ def make_schema() -> dict[str, Any]:
 def described(
     written: Sequence[type], *more: ModuleType
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the first type's schema, and those of all types that it refers to, by name.
+    """Return the first type's schema, and the schemas of all types to which it refers, by name.
 
     Args:
-        more: Modules with types that aren't in the status.
+        more: Modules with types that aren't part of the status.
     """
     (root, *_), parts = msgspec.json.schema_components(
         written, ref_template=_REF, schema_hook=_schema_of
@@ -69,7 +69,7 @@ def described(
         if text := part.get("description"):
             part["description"] = _worded(text)
         for field, content in part.get("properties", {}).items():
-            # Defaults are for the code; an answer contains every field.
+            # Only the code needs the defaults, because an answer contains every field.
             content.pop("default", None)
             if text := descriptions[name].get(field):
                 content["description"] = _worded(text)
@@ -92,7 +92,7 @@ def _worded(text: str) -> str:
 
 
 def make_tables(schema: Mapping[str, Any]) -> str:
-    """Return a table of the fields of each object in a schema, the answer's first."""
+    """Return a table of the fields of each object in a schema, the answer's table first."""
     parts = schema["$defs"]
     first = schema["$ref"].rpartition("/")[2]
     return sections(parts, (first, *(name for name in parts if name != first)))
@@ -123,8 +123,8 @@ def _section(
     """Yield the lines about an object.
 
     Args:
-        known: The title of the first object with a field, by the field and its description;
-            its fields are added.
+        known: The title of the first object with each field, by field and description; this
+            object's fields are added.
     """
     title = _title(name)
     yield f"### {title}"
@@ -168,7 +168,7 @@ def _title(name: str) -> str:
 
 
 def _descriptions(modules: Iterable[ModuleType]) -> dict[str, dict[str, str]]:
-    """Return the texts below fields, by class and field."""
+    """Return the docstrings of fields, by class and field."""
     found: dict[str, dict[str, str]] = {}
     for module in modules:
         for node in ast.parse(inspect.getsource(module)).body:

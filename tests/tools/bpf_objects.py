@@ -3,8 +3,8 @@
     python -m tests.tools.bpf_objects           compiles all, and names those that differ
     python -m tests.tools.bpf_objects --write   compiles all, and replaces them
 
-Without debug information an object depends on neither folders nor the machine, but on the version
-of clang: it is Debian 12's, which doesn't change any more.
+Without debug information, an object depends neither on folders nor on the machine, but on the
+version of clang: it must be Debian 12's, which no longer changes.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = "clang-14"
-# Later versions of clang would use newer instructions by default.
+# By default, later versions of clang use newer instructions.
 FLAGS = (
     *("--target=bpf", "-mcpu=v2", "-O2", "-Wall", "-Werror"),
     *("-idirafter", f"/usr/include/{platform.machine()}-linux-gnu"),
 )
 Compile = Callable[[Path], bytes]
-"""Returns the object of a source."""
+"""Compiles a source; returns the object."""
 
 
 def sources(root: Path) -> list[Path]:
@@ -45,7 +45,7 @@ def compiled(source: Path) -> bytes:
 
 
 def problems(files: Sequence[Path], make: Compile) -> Iterator[str]:
-    """Yield a line for each object that differs from its compiled source."""
+    """Yield a line for each object that differs from the result of compiling its source."""
     for source in files:
         tracked = source.with_suffix(".o")
         if not tracked.exists():

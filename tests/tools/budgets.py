@@ -16,7 +16,7 @@ _ROW = re.compile(r"^\| ([^|]+) \| (`[^|]+`) \| ([\d,]+) \|$", re.MULTILINE)
 
 
 class Area(NamedTuple):
-    """Modules with a common budget."""
+    """Modules that share a budget."""
 
     name: str
     folders: tuple[str, ...]
@@ -34,7 +34,7 @@ def read_areas(text: str) -> list[Area]:
 
 
 def count_lines(areas: Iterable[Area], texts: Mapping[str, str]) -> Counter[str]:
-    """Return the lines of each area; a module in none is in "no area"."""
+    """Return the number of lines of each area; modules outside of all areas are in "no area"."""
     owners = {folder: area.name for area in areas for folder in area.folders}
     lines = Counter[str]()
     for path, text in texts.items():
@@ -45,7 +45,7 @@ def count_lines(areas: Iterable[Area], texts: Mapping[str, str]) -> Counter[str]
 
 
 def report(areas: Iterable[Area], lines: Mapping[str, int]) -> Iterator[str]:
-    """Yield a line for each area: its lines, and its budget."""
+    """Yield a line for each area, with its number of lines and its budget."""
     yield "lines of each area, and its budget:"
     for area in areas:
         yield f"  {lines.get(area.name, 0):7,} of {area.budget:7,}  {area.name}"

@@ -1,4 +1,4 @@
-"""Derives the chart's copies: the package's version, choices of settings, its own defaults."""
+"""Derives parts of the chart: the package's version, choices of settings, the chart's defaults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VALUES = CHART / "values.yaml"
 DEFAULTS = CHART / "templates/_defaults.tpl"
 
 SETTINGS = {"steering": "steering", "path": "path", "socketLB": "socket_lb"}
-"""Values that are choices of settings, with these; all other values are flags there."""
+"""Values with fixed choices, and the settings that define these; all other values are flags."""
 
 
 def metadata(text: str) -> str:
@@ -35,7 +35,7 @@ def schema(text: str) -> str:
         texts = list(get_args(choices[name]))
         parsed["properties"][value] = {
             "description": TABLE[name].help,
-            # YAML 1.1 reads off as false.
+            # YAML 1.1 parses an unquoted off as false.
             "enum": [*texts, False] if "off" in texts else texts,
             "default": getattr(Settings(), name),
         }
@@ -51,10 +51,10 @@ def defaults() -> str:
 
 
 def _filled(values: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the values that are filled in if they are missing.
+    """Return the values that the templates fill in if they are missing.
 
-    Kubernetes' own objects, such as resources, aren't: only ``null``, by which helm omits a value,
-    removes their defaults.
+    Objects of Kubernetes, such as resources, aren't filled in, because a user removes their
+    defaults by ``null``, with which helm omits a value.
     """
     filled = {}
     for name, value in values.items():

@@ -1,4 +1,4 @@
-"""Clones this repository's last commit, like a tag's, and builds its distributions."""
+"""Clones this repository's last commit like a tag's commit, and builds its distributions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ KIT = ROOT / "pytest-userspace-proxy"
 
 
 class CloneError(Exception):
-    """The clone would differ from a tag's; the message contains the cause."""
+    """The clone would differ from a tag's clone; the message contains the cause."""
 
 
 def clone(target: Path, root: Path = ROOT) -> None:
     """Clone the last commit into a folder that doesn't exist yet.
 
     Raises:
-        CloneError: A file was changed since then.
+        CloneError: A file has been changed since that commit.
     """
     if changed := git(root, "status", "--porcelain", "--untracked-files=no"):
         raise CloneError(f"cannot clone {root}: uncommitted changes (commit them):\n{changed}")
@@ -32,8 +32,8 @@ def committed_at(root: Path = ROOT) -> int:
 
 
 def git(root: Path, *words: str) -> str:
-    # In a root filesystem, the repository belongs to another user. A log of references contains the
-    # user's name, for which git resolves this machine's name by DNS.
+    # In a root filesystem, another user owns the repository. A reflog would contain the user's
+    # name, for which git would resolve this machine's name by DNS.
     options = (f"safe.directory={root}", "core.logAllRefUpdates=false")
     command = ["git", *(word for option in options for word in ("-c", option))]
     command += ["-C", str(root), *words]

@@ -1,10 +1,10 @@
-"""Checks coverage by unit tests: 95 % of the packages, 100 % of pure modules by their own test.
+"""Checks coverage by unit tests: 95 % of all packages, 100 % of pure modules by their own test.
 
     tests/unit/plan/test_plan.py ──covers 100 % of──▶ userspace_proxy/plan/plan.py
 
 Run it as ``python -m tests.tools.covered`` on the data that ``make coverage`` collects, in which
 each line is recorded with the test module that ran it (tests/unit/conftest.py). It prints one line
-per problem and exits with status 1 if there is one.
+per problem, and exits with status 1 if there are problems.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from coverage import Coverage
 
-from .mirror import KIT, PACKAGE, ROOT, TESTS, test_of
+from .mirror import KIT, PACKAGE, ROOT, TESTS, expected_test
 
 PURE = (
     *(PACKAGE / name for name in ("model", "cluster", "policy", "balance", "plan", "names")),
@@ -27,7 +27,7 @@ PURE = (
 """Packages and modules without I/O and clocks."""
 MIN_PERCENT = 95.0
 AT_IMPORT = ""
-"""The context of lines that run while pytest imports test modules."""
+"""The coverage context of lines that run while pytest imports test modules."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def problems(modules: Iterable[Module], *, min_percent: float = MIN_PERCENT) -> 
 
     Args:
         modules: All files of the packages.
-        min_percent: How many of all statements the tests must cover, in percent.
+        min_percent: The minimum percentage of all statements that the tests must cover.
     """
     statements = covered = 0
     for module in modules:
@@ -56,14 +56,14 @@ def problems(modules: Iterable[Module], *, min_percent: float = MIN_PERCENT) -> 
         covered += len(module.statements & module.covered)
         missing = module.statements - module.by_own_test
         if missing and any(map(module.path.is_relative_to, PURE)):
-            yield f"{module.path}: {test_of(module.path)} doesn't cover {ranges(missing)}"
+            yield f"{module.path}: {expected_test(module.path)} doesn't cover {ranges(missing)}"
     percent = 100 * covered / statements
     if percent < min_percent:
         yield f"all modules: {percent:.1f} % covered, at least {min_percent:g} %"
 
 
 def ranges(lines: Collection[int]) -> str:
-    """Return line numbers as text, consecutive ones as one range: ``lines 3, 7-9``."""
+    """Return line numbers as text, with ranges for consecutive numbers: ``lines 3, 7-9``."""
     found: list[list[int]] = []
     for line in sorted(lines):
         if found and found[-1][-1] == line - 1:
@@ -85,7 +85,7 @@ def read_modules(root: Path, measured: Coverage) -> Iterator[Module]:
     for file in sorted(file for package in TESTS for file in (root / package).rglob("*.py")):
         path = file.relative_to(root)
         _, statements, _, missing, _ = measured.analysis2(str(file))
-        data.set_query_contexts([f"^{AT_IMPORT}$", f"^{test_of(path).as_posix()}$"])
+        data.set_query_contexts([f"^{AT_IMPORT}$", f"^{expected_test(path).as_posix()}$"])
         own = data.lines(str(file)) or ()
         data.set_query_contexts(None)
         yield Module(

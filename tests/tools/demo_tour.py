@@ -2,8 +2,8 @@
 
     make demo ──ready──▶ the page ──▶ a command that it prints ──▶ Ctrl-C ──▶ the machine as before
 
-Rule 1: it is the first program on a machine, so it needs only the standard library.
-Rule 2: it runs in a PID namespace of its own (``fresh_roots``): all processes there are the demo's.
+Rule 1: this is the first program run on a machine, so it needs only the standard library.
+Rule 2: it runs in its own PID namespace (``fresh_roots``) with only the demo's processes.
 Rule 3: all waits have one deadline, after which running processes are reported.
 
 ``python3 -m tests.tools.demo_tour``, in a clone. It prints the demo's output, then the problems.
@@ -29,13 +29,13 @@ from pathlib import Path
 LAST_LINE = "ending the demo …"
 ANSWERS = 6
 FIRST_LINE_S = 1.0
-"""The time until a reader must see progress."""
+"""Seconds until a user must see progress."""
 DEADLINE_S = 600.0
-"""The deadline of the whole tour; installing takes up to two minutes on slow machines."""
+"""The deadline of the whole tour in seconds; installing takes two minutes on slow machines."""
 
 
 class _Demo:
-    """A running demo, whose lines are printed and kept.
+    """A running demo; its output is printed, and kept line by line.
 
     Args:
         command: The command, started as in a terminal: Ctrl-C signals each process of its group.
@@ -47,7 +47,7 @@ class _Demo:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
-        # A leftover of the demo may keep the pipe open forever.
+        # A thread, because a leftover of the demo may keep the pipe open forever.
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -94,7 +94,7 @@ def tour(command: Sequence[str], deadline_s: float = DEADLINE_S) -> Iterator[str
         yield from _use(demo)
         os.killpg(demo.process.pid, signal.SIGINT)
         ended = [*demo.lines(until_exit=True)]
-        # make also reports the signal that ended it.
+        # make also prints the signal that ended it.
         told = [line for line in ended if line and not line.startswith("make")]
         if told[-1:] != [LAST_LINE]:
             yield f"after Ctrl-C, {LAST_LINE!r} isn't its last line: {ended}"
@@ -133,7 +133,7 @@ def _traces() -> dict[str, set[str]]:
     """Return the traces that a program can leave on a machine, by kind."""
     git = ["git", "status", "--porcelain"]
     with contextlib.suppress(ChildProcessError):
-        # This process inherits orphans if it is the first of its namespace.
+        # This process adopts orphans if it is the first process of its namespace.
         while os.waitpid(-1, os.WNOHANG) != (0, 0):
             pass
     return {
@@ -164,7 +164,7 @@ def _left(before: dict[str, set[str]]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Make the tour; return 1 if there is a problem."""
+    """Run the tour; return 1 if there is a problem."""
     wrong = [*tour(["make", "demo"])]
     for line in wrong:
         print(f"error: {line}")

@@ -3,10 +3,10 @@
     clone 1 ──▶ wheel, source distribution ─────────────┐
     clone 2 ──▶ source distribution ──unpacked──▶ wheel ┴─▶ same bytes? ──twine check──▶ dist/
 
-The second build is in another folder and under another umask. Run it as
-``python -m tests.tools.distributions``.
+The second build uses another folder and another umask. Run it as ``python -m
+tests.tools.distributions``.
 
-Rule 1: the last commit is built, and its time is in the archives.
+Rule 1: the last commit is built, and its time becomes the time of the archives.
 """
 # ruff: noqa: T201 - printing what it built is this program's interface.
 
@@ -37,7 +37,7 @@ def build_all(folder: Path, root: Path = ROOT) -> list[Path]:
 
     Raises:
         CloneError: There are uncommitted changes.
-        DistributionError: A build fails, or the second one differs.
+        DistributionError: A build fails, or the second build differs from the first.
     """
     with tempfile.TemporaryDirectory(prefix="userspace-proxy-dist-") as name:
         work = Path(name)
@@ -81,7 +81,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def check(files: list[Path]) -> None:
-    """Check with twine that metadata are valid and an index can render the pages.
+    """Check with twine that the metadata is valid and an index can render the readmes.
 
     Raises:
         DistributionError: twine found a problem.
@@ -114,7 +114,7 @@ def _build(
 
 
 def main() -> int:
-    """Build into ``dist/``, whose older distributions are deleted; return the exit status."""
+    """Build into ``dist/``, from which older distributions are deleted; return the exit status."""
     DIST.mkdir(exist_ok=True)
     for path in (*DIST.glob("*.whl"), *DIST.glob("*.tar.gz")):
         path.unlink()

@@ -1,29 +1,30 @@
 """Reports the sizes of the packages, and checks the form of the code.
 
 Run it as ``python -m tests.tools.form``. It prints the longest modules and the largest subpackages
-of all packages, which is a question to their readers and breaks no rule. Then it prints one line
-per problem and exits with status 1 if there is one.
+of all packages for information; their size breaks no rule. Then it prints one line per problem, and
+exits with status 1 if there are problems.
 
 Rule 1: a function has at most 60 lines, in all packages, tests, benchmarks and examples. All lines
-count, docstrings too. It starts at its ``def``, so a table of cases in a decorator doesn't count.
-Rule 2: what a folder of the packages contains, modules and subfolders, doesn't import each other in
-a cycle. All modules below a subfolder count as the subfolder, and a folder's ``__init__`` as one of
-its modules, so no two modules import each other either. Imports for types and inside functions
-count. The node package's own ``__init__`` is exempt: it imports on first use.
+count, including docstrings. It starts at its ``def``, so a table of cases in a decorator doesn't
+count.
+Rule 2: the modules and subfolders of a folder don't import each other in a cycle. All modules below
+a subfolder count as the subfolder, and a folder's ``__init__`` counts as one of its modules, so no
+two modules import each other. Imports for types and inside functions count. The node package's own
+``__init__`` is exempt, because it imports on first use.
 Rule 3: background tasks are started in agent/rounds/tasks.py, which reports their failures, in
 status/accepting.py, whose tasks only pass a socket to the event loop, in the test kit's
 connections.py, whose tasks end with a connection of a test, or by a TaskGroup, which raises them.
 Rule 4: every exception class of the packages derives from UserspaceProxyError.
 Rule 5: a class name occurs once in all packages.
-Rule 6: an object has at most 25 attributes: those that the methods of its class and base classes
-set on ``self``. This is about classes with an ``__init__``; rows of data, such as dataclasses and
-named tuples, may have more.
+Rule 6: an object has at most 25 attributes, counted as set on ``self`` by the methods of its class
+and base classes. The rule is for classes with an ``__init__``; dataclasses and named tuples may
+have more.
 Rule 7: a match over members of an enum of the packages ends in ``case _: assert_never(…)``, so that
-mypy finds each one that lacks a new member. Modules in PARTLY treat all other members alike.
+mypy finds each match that lacks a new member. Modules in PARTLY treat all other members alike.
 Rule 8: tests run, compare values, and end: see ``tests_form``.
-Rule 9: an area of the project keeps its budget of lines: see ``budgets``.
-Rule 10: problems in NOT_YET are exempt until they are fixed; an entry that isn't needed is a
-problem. An entry with a number is needed for that number only, so it doesn't grow.
+Rule 9: an area of the project stays within its budget of lines: see ``budgets``.
+Rule 10: problems in NOT_YET are exempt until they are fixed. An unneeded entry is a problem. An
+entry with a number exempts only that number, so that the problem can't grow.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ FOLDERS = (*PACKAGES, "tests", "benchmarks", "examples")
 MAX_FUNCTION_LINES = 60
 MAX_ATTRIBUTES = 25
 REPORTED = 10
-"""How many modules, and how many subpackages, the report contains."""
+"""The number of modules, and of subpackages, in the report."""
 TASKS = (
     f"{PACKAGE}/agent/rounds/tasks.py",
     f"{PACKAGE}/status/accepting.py",
@@ -59,15 +60,15 @@ PARTLY: Mapping[str, str] = {
     f"{PACKAGE}/filters/rules.py": "what isn't read is unknown, and judged as such",
     f"{PACKAGE}/names/resolver.py": "a name has no record of other types, which clients ask for",
 }
-"""Modules whose matches are about some members of an enum, and the meaning of the others."""
+"""Modules whose matches cover only some members of an enum, and why."""
 _STARTERS = ("create_task", "ensure_future")
 
 
 Link = tuple[str, str]
-"""The names of a module and of one that it imports."""
+"""The names of a module and of a module that it imports."""
 
 NOT_YET: Mapping[str, str] = {}
-"""Problems that are yet to be fixed, without their line, and the reason."""
+"""Problems that remain to be fixed, without their line numbers, and the reason."""
 
 
 def parse_modules(root: Path, folders: Iterable[str]) -> Files:
@@ -100,7 +101,7 @@ def find_problems(parsed: Files, not_yet: Collection[str]) -> list[str]:
 
 
 def find_unneeded(parsed: Files) -> Iterator[str]:
-    """Yield the modules of PARTLY that aren't needed there."""
+    """Yield the modules in PARTLY that need no exemption."""
     package = {path: nodes for path, nodes in parsed.items() if package_of(path)}
     needed = {problem.path for problem in find_open_matches(package, ())}
     yield from (f"listed without need: {path}" for path in sorted(PARTLY.keys() - needed))
@@ -129,12 +130,12 @@ def report_sizes(root: Path) -> Iterator[str]:
 
 
 def package_of(path: str) -> str:
-    """Return the folder of the package that a file belongs to; empty for other files."""
+    """Return the folder of the package to which a file belongs; empty for other files."""
     return next((package for package in PACKAGES if path.startswith(f"{package}/")), "")
 
 
 def subpackage_of(path: str) -> str:
-    """Return the folder of the subpackage that a package's file belongs to, or the package's."""
+    """Return the folder of the subpackage, or else of the package, to which a file belongs."""
     package = package_of(path)
     member, below, _ = path.removeprefix(f"{package}/").partition("/")
     return f"{package}/{member}" if below else package
@@ -172,23 +173,22 @@ def find_import_cycles(files: Files) -> Iterator[Problem]:
 
 
 def siblings(path: str, other: str) -> tuple[str, str, str]:
-    """Return the innermost common folder of two files, and its members that contain them."""
+    """Return the innermost common folder of two files, and the members of it that contain them."""
     parts, others = path.split("/"), other.split("/")
     depth = next(n for n, part in enumerate(parts) if part != others[n])
     return "/".join(parts[:depth]), parts[depth], others[depth]
 
 
 def cycles_of(graph: dict[str, dict[str, Link]]) -> Iterator[list[Link]]:
-    """Yield the imports of each cycle in the order of the cycle, and remove one of them.
+    """Yield the imports of each cycle in order, and remove one of them from the graph.
 
     Args:
-        graph: For each member of a folder, the imported members, each with one of the imports.
-    """
+        graph: For each member of a folder, the imported members, each with one of the imports."""
     while True:
         try:
             TopologicalSorter(graph).prepare()
         except CycleError as error:
-            # Each member of the list is imported by the next one.
+            # Each member of the list is imported by the following member.
             cycle: list[str] = error.args[1][::-1]
             links = [graph[member][imported] for member, imported in pairwise(cycle)]
             first = links.index(min(links))
@@ -266,7 +266,7 @@ def is_exception(name: str) -> bool:
 
 
 def find_repeated_classes(files: Files) -> Iterator[Problem]:
-    """Yield each class whose name another class has, too."""
+    """Yield each class whose name is also the name of another class."""
     places: dict[str, list[tuple[str, int]]] = {}
     for path, node in classes_of(files):
         places.setdefault(node.name, []).append((path, node.lineno))
@@ -289,7 +289,7 @@ def find_wide_classes(files: Files) -> Iterator[Problem]:
 
 
 def find_open_matches(files: Files, partly: Collection[str]) -> Iterator[Problem]:
-    """Yield the matches over members of an enum that have a default, or none.
+    """Yield the matches over members of an enum that don't end in ``assert_never``.
 
     Args:
         partly: Like PARTLY.
@@ -314,7 +314,7 @@ def _is_enum(name: str) -> bool:
 
 
 def _owners_of(pattern: ast.pattern) -> Iterator[str]:
-    """Yield the classes of the constants with which a pattern compares its subject, or parts."""
+    """Yield the classes of the constants with which a pattern compares its subject or parts."""
     match pattern:
         case ast.MatchValue(ast.Attribute(ast.Name(name))):
             yield name
@@ -324,7 +324,7 @@ def _owners_of(pattern: ast.pattern) -> Iterator[str]:
 
 
 def attributes_of(node: ast.ClassDef) -> Iterator[str]:
-    """Yield the attributes that a class's own methods set, as often as they do."""
+    """Yield the attributes that a class's own methods set, once per assignment."""
     for part in ast.walk(node):
         match part:
             case ast.Attribute(ast.Name("self"), name, ast.Store()):
@@ -355,7 +355,7 @@ def classes_of(files: Files) -> Iterator[tuple[str, ast.ClassDef]]:
 
 def main() -> int:
     """Report and check this checkout; return the exit status."""
-    # Garbage collection over millions of syntax nodes would take longer than everything else.
+    # Garbage collection over millions of syntax nodes would take most of the time.
     gc.disable()
     for line in report_sizes(ROOT):
         sys.stdout.write(f"{line}\n")

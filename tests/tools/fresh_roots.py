@@ -1,14 +1,15 @@
-"""Runs commands as the first ones on minimal Debian systems: a clone, git, make and Python.
+"""Runs commands on fresh minimal Debian systems with only a clone, git, make and Python.
 
     debian:SUITE-slim ──Dockerfile here──▶ root ──clone of the last commit──▶ command, command, …
 
-Rule 1: a clone of the last commit runs, without this checkout's environment.
-Rule 2: the root and pip's downloads stay in the cache, without wheels that pip has built; all other
-files that a run writes below the root are removed.
+Rule 1: commands run in a clone of the last commit, without this checkout's environment.
+Rule 2: the root and pip's downloads stay in the cache, except for wheels that pip has built. All
+other files that a run writes below the root are removed.
 Rule 3: processes have their own PID namespace, which ends with the command.
 
 ``python -m tests.tools.fresh_roots --suite=trixie 'make test' 'make test'``; it needs root, like
-building the image. The commands of a root run one after another until one fails; each suite runs.
+building the image. The commands of a suite run one after another until one fails; then the next
+suite runs.
 """
 # ruff: noqa: T201 - printing what it does is this program's interface.
 
@@ -30,19 +31,19 @@ from tests.cluster.image import Image, build_image, environment, give_certificat
 from .clones import CloneError, clone
 
 SUITES = {"3.11": "bookworm", "3.13": "trixie", "3.14": "forky"}
-"""Debian's suites by their Python: oldstable, stable, testing."""
+"""Debian's suites by their Python version: oldstable, stable, testing."""
 
 _HERE = Path(__file__).parent
-# Not below /tmp, which tests may hide.
+# This isn't below /tmp, which tests may hide.
 _CLONE = "/src"
 
 
 def run_commands(suite: str, commands: Sequence[str]) -> str | None:
-    """Run shell commands in the clone in a new root; return the one that failed, or None.
+    """Run shell commands in a clone in a new root; return the command that failed, or None.
 
     Args:
         suite: One of ``SUITES``.
-        commands: Run in this order until one fails.
+        commands: The commands, run in order until one fails.
 
     Raises:
         BuildError: The root can't be built.
@@ -52,9 +53,9 @@ def run_commands(suite: str, commands: Sequence[str]) -> str | None:
     kept = cache_root() / "fresh-roots"
     fetched = kept / suite
     fetched.mkdir(parents=True, exist_ok=True)
-    # With a built wheel, a missing compiler would go unnoticed.
+    # If the wheel stayed in the cache, a missing compiler would go unnoticed.
     shutil.rmtree(fetched / "wheels", ignore_errors=True)
-    # Beside the image's layers: not every file system supports an overlay's upper folder.
+    # Beside the image's layers, because some file systems don't support overlays' upper folders.
     with tempfile.TemporaryDirectory(prefix="run-", dir=kept) as folder:
         for name in ("upper", "work", "tmp", "merged"):
             Path(folder, name).mkdir()
@@ -80,7 +81,7 @@ def run_commands(suite: str, commands: Sequence[str]) -> str | None:
 def _script(image: Image, folder: Path, fetched: Path) -> str:
     """Return the script that mounts the root and runs the first argument in it.
 
-    It uses pivot_root: in a chroot the kernel forbids user namespaces, which tests need.
+    It uses pivot_root, because the kernel forbids user namespaces in a chroot, and tests need them.
     """
     merged = folder / "merged"
     mount = mount_over(image.layers, merged, upper=folder / "upper", work=folder / "work")
@@ -107,12 +108,12 @@ def _script(image: Image, folder: Path, fetched: Path) -> str:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the commands in each root, and return 1 if any failed."""
+    """Run the commands in each root; return 1 if any failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.tools.fresh_roots")
     parser.add_argument("--suite", choices=SUITES.values(), action="append", help="default: each")
     parser.add_argument("commands", nargs="+", help="such as 'make test'")
     given = parser.parse_args(words)
-    # An exception stops processes and unmounts file systems.
+    # SIGTERM raises an exception, which stops processes and unmounts file systems.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     failed = []
     for suite in given.suite or SUITES.values():

@@ -1,4 +1,4 @@
-"""Writes the files that are generated from code: ``make docs``. A test finds outdated ones."""
+"""Writes the files that are generated from code: ``make docs``. A test finds outdated files."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FILES: Mapping[Path, Callable[[str], str]] = {
     alerts.RULES: alerts.with_runbooks,
     guide_page.PAGE: lambda _: guide_page.render(guide_page.SOURCE.read_text(encoding="utf-8")),
 }
-"""Functions that return a file's text, given its current text; some generate only a part."""
+"""Functions that return a file's new text, given its current text; some replace only a part."""
 
 
 def write(files: Mapping[Path, Callable[[str], str]]) -> None:
-    """Rewrite files, each from its current text."""
+    """Rewrite files, each given its current text."""
     for path, make in files.items():
         path.write_text(make(path.read_text(encoding="utf-8")), encoding="utf-8")
 

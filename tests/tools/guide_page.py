@@ -1,6 +1,6 @@
 """Generates the page that a proxy serves at /static/troubleshooting.html from the docs.
 
-Headings keep the anchors that they have in docs/troubleshooting.md: for a cause, its code.
+Headings have the same anchors as in docs/troubleshooting.md: a cause's code for its section.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def anchor(heading: str) -> str:
 
 
 def headings(text: str) -> list[str]:
-    """Return the anchors of all headings of a Markdown text, in their order."""
+    """Return the anchors of all headings of a Markdown text, in order."""
     return [anchor(line.lstrip("# ")) for line in text.splitlines() if line.startswith("#")]
 
 
@@ -53,7 +53,7 @@ def render(text: str) -> str:
     title = text.partition("\n")[0].lstrip("# ")
     body = MarkdownIt("commonmark").enable("table").render(text)
     body = _HEADING.sub(_with_anchor, body)
-    # Other pages aren't served, and the address may differ.
+    # Other pages aren't served, and the site's URL is unknown.
     body = _OTHER_PAGE.sub(_named, body)
     body = _OWN_PAGE.sub(r'<a href="../">\1</a>', body)
     body = body.replace("<table>", '<div class="wide"><table>').replace(

@@ -1,4 +1,4 @@
-"""An environment with the node's wheel and its dependencies, and a serving agent."""
+"""Provides an environment with the node's wheel and its dependencies, and a serving agent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from .clones import ROOT, build, run
 
 PAGE = "127.0.0.7:10249"
-"""Only this process and its children use its network namespace."""
+"""The agent's address; only this process and its children use its network namespace."""
 MANIFESTS = """\
 apiVersion: v1
 kind: Service
@@ -50,7 +50,7 @@ def install_node(folder: Path, without: Container[str] = (), also: Sequence[Path
     _link_locked_packages(site, without)
     projects = enumerate((ROOT, *also))
     wheels = [build("wheel", folder / f"wheel-{at}", project) for at, project in projects]
-    # Warnings of pip itself aren't about the package.
+    # pip's own warnings aren't about the package.
     pip = [
         "env",
         "--unset=PYTHONWARNINGS",
@@ -71,7 +71,7 @@ def _link_locked_packages(site: Path, without: Container[str]) -> None:
         try:
             found = distribution(name)
         except PackageNotFoundError:
-            # The package is for another platform.
+            # The package is only for other platforms.
             continue
         tops = {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "bin")}
         for top in tops - {"__pycache__"}:
@@ -80,7 +80,7 @@ def _link_locked_packages(site: Path, without: Container[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """An agent that serves one Service, which has one endpoint."""
+    """An agent that serves one Service with one endpoint."""
 
     address: tuple[str, int]
     """The Service's address."""
@@ -89,7 +89,7 @@ class Serving:
 
 @contextlib.contextmanager
 def backend() -> Iterator[int]:
-    """The port of a server that answers one client."""
+    """Yield the port of a server that answers one client."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -104,7 +104,7 @@ def backend() -> Iterator[int]:
 
 @contextlib.contextmanager
 def serving(program: Path, port: int, folder: Path) -> Iterator[Serving]:
-    """Run an agent whose Service has an endpoint on this port; it must exit with status 0."""
+    """Run an agent whose Service has an endpoint on this port; check that it exits with 0."""
     manifests, log = folder / "services.yaml", folder / "log"
     manifests.write_text(MANIFESTS % port)
     command = [

@@ -1,7 +1,7 @@
-"""Checks that git tracks no file that ``.gitignore`` lists, and none that is too large.
+"""Checks that git tracks no file that ``.gitignore`` lists, and no file that is too large.
 
-Run it as ``python -m tests.tools.litter``. It prints one line per problem and exits with status 1
-if there is one. Tests of the generators check that generated files are up to date.
+Run it as ``python -m tests.tools.litter``. It prints one line per problem, and exits with status 1
+if there are problems. Tests of the generators check that generated files are up to date.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BYTES_MAX = 500_000
 
 
 def problems(root: Path) -> Iterator[str]:
-    """Yield one line for each tracked file that shouldn't be.
+    """Yield one line for each tracked file that shouldn't be tracked.
 
     Raises:
         subprocess.CalledProcessError: The folder isn't a git checkout.

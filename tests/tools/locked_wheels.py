@@ -1,4 +1,4 @@
-"""Checks that each locked package has a wheel for each Python and machine that is supported.
+"""Checks that each locked package has a wheel for each supported Python and machine.
 
 A node has no compiler, so a package without a wheel couldn't be installed there, and no test on one
 kind of machine would notice. Run it as ``python -m tests.tools.locked_wheels``; it queries the

@@ -1,6 +1,6 @@
-"""Markdown that programs write: tables, and parts of a page between two markers.
+"""Writes Markdown: tables, and parts of a page between two markers.
 
-Text between markers isn't written by hand: `test_words` doesn't count it.
+`test_words` doesn't count text between markers, because it isn't written by hand.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def marked(part: str, target: str) -> str:
-    """Return a part of a page between markers with the target of `make` that writes it."""
+    """Return a part of a page between markers that name the target of `make` that writes it."""
     return f"{_BEGIN.format(target=target)}\n{part}\n\n{_END.format(target=target)}"
 
 
@@ -44,7 +44,7 @@ def without_marked(page: str) -> str:
 
 
 def replace_part(page: str, part: str, target: str = "docs") -> str:
-    """Return a page with this part between the markers of a target of `make`.
+    """Return a page with this part between the markers of its target of `make`.
 
     Raises:
         ValueError: The page has no markers.

@@ -4,13 +4,13 @@
     kubectl-userspace-proxy/userspace_proxy_kubectl/nodes/rows.py ◀──▶ tests/unit/nodes/test_rows.py
     pytest-userspace-proxy/userspace_proxy_testing/places.py      ◀──▶ tests/kit/test_places.py
 
-Run it as ``python -m tests.tools.mirror``. It prints one line per problem and exits with status 1
-if there is one.
+Run it as ``python -m tests.tools.mirror``. It prints one line per problem, and exits with status 1
+if there are problems.
 
-Rule 1: modules of two packages whose tests are in one folder have no test in common.
+Rule 1: two packages whose tests share a folder have no modules with the same test.
 Rule 2: a module whose tests can't be unit tests is listed in ELSEWHERE, with its test.
 Rule 3: a module without a test of its own is listed in UNTESTED, with the reason.
-Rule 4: an entry that isn't needed is a problem, too.
+Rule 4: an unneeded entry is also a problem.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ def missing(root: Path, elsewhere: Mapping[str, str], untested: Mapping[str, str
         p.relative_to(root) for unit in TESTS.values() for p in (root / unit).rglob("test_*.py")
     }
     for module in sorted(modules):
-        name, test = module.as_posix(), test_of(module)
+        name, test = module.as_posix(), expected_test(module)
         listed = [table for table in (elsewhere, untested) if name in table]
         if test in tests:
             if listed:
                 yield f"{name} is listed as an exception, but has {test.as_posix()}"
         elif not listed:
             yield f"{name} has no {test.as_posix()}"
-    tested = Counter(map(test_of, modules))
+    tested = Counter(map(expected_test, modules))
     for test in sorted(tests - tested.keys()):
         yield f"{test.as_posix()} has no module {' or '.join(modules_of(test))}"
     for test, count in sorted(tested.items()):
@@ -70,13 +70,13 @@ def missing(root: Path, elsewhere: Mapping[str, str], untested: Mapping[str, str
             yield f"{name} is listed as tested by {where}, which doesn't exist"
 
 
-def test_of(module: Path) -> Path:
+def expected_test(module: Path) -> Path:
     (package,) = (each for each in TESTS if module.is_relative_to(each))
     return TESTS[package] / module.relative_to(package).with_name(f"test_{module.name}")
 
 
 def modules_of(test: Path) -> Iterator[str]:
-    """Yield the modules that a test may belong to, by their paths."""
+    """Yield the paths of modules to which a test may belong."""
     for package, unit in TESTS.items():
         if test.is_relative_to(unit):
             module = test.relative_to(unit).with_name(test.name.removeprefix("test_"))

@@ -1,8 +1,8 @@
-"""Prints the section of CHANGELOG.md about a version, for the page of a release.
+"""Prints the section of a version in CHANGELOG.md, for the page of a release.
 
 Run it as ``python -m tests.tools.notes VERSION`` (0.1.0 or v0.1.0), or with ``--tag=v0.1.0`` to
-check first that the tag has this checkout's version. Then links point to the files of the tag,
-because a release's page has no folder for relative ones.
+check first that the tag has this checkout's version. With a tag, links point to the tag's files,
+because relative links don't work on a release's page.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class NoNotesError(Exception):
 
 
 def notes(changelog: str, version: str) -> str:
-    """Return the lines below the heading of a version, without those of the next one.
+    """Return the lines between the heading of a version and the next heading.
 
     Args:
         version: Without a leading ``v``.
 
     Raises:
-        NoNotesError: It has no heading for this version, or nothing below it.
+        NoNotesError: There is no heading for this version, or no text below it.
     """
     pattern = rf"^## {re.escape(version)}(?: - \S+)?$\n(.*?)(?=^## |\Z)"
     found = re.search(pattern, changelog, re.MULTILINE | re.DOTALL)

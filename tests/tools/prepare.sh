@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes sure that this machine has the programs that a command needs. Root on Debian gets those that
-# are missing. Anyone else gets their names and the one command that installs them; nothing changes.
+# Checks that this machine has the programs that a command needs. As root on Debian, it installs missing
+# programs; otherwise it only prints their names and the command that installs them.
 # usage: prepare.sh PART [FIRST]
-#   PART: venv, demo, build, node, test, long, kernels or objects: what is checked
-#   FIRST: a part of it: all that is installed for now
+#   PART: the checked part: venv, demo, build, node, test, long, kernels or objects
+#   FIRST: a part of PART, which is all that is installed for now
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3}
@@ -16,7 +16,7 @@ for command in apt-get dnf apk pacman; do
   if command -v "$command" >/dev/null; then manager=$command; break; fi
 done
 
-# Fails with the command that installs packages, as this user types it.
+# Fails, and prints the command with which this user installs packages.
 advise() {
   local what=$1 command
   shift
@@ -45,8 +45,8 @@ declare -A includes=(
   [kernels]="venv build kernels" [objects]="objects"
 )
 
-# What is needed, the part that needs it, and the packages with it, for each package manager; - if
-# it has none. python-iptables is a source package: it needs Python's headers beside a compiler.
+# The needed program, the part that needs it, and its package for each package manager (-: none).
+# python-iptables is a source package, which needs a compiler and Python's headers.
 table='
 needed          part   apt-get               dnf                           apk                      pacman
 ensurepip       venv   python3-venv          python3                       python3                  python
@@ -84,13 +84,13 @@ is_here() {
   case $1 in
     ensurepip) "$python" -c 'import ensurepip, venv' 2>/dev/null ;;
     Python.h) [ -e "$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h" ] ;;
-    # Those of busybox have few of the options.
+    # busybox's programs lack most options.
     ip) PATH="$PATH:/usr/sbin:/sbin" ip -V 2>/dev/null | grep -q iproute2 ;;
     unshare | nsenter) "$1" --version 2>/dev/null | grep -q util-linux ;;
     asm/types.h) [ -e "/usr/include/$(uname -m)-linux-gnu/asm/types.h" ] ;;
     debian-keyring) [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ;;
     qemu) command -v "qemu-system-$(uname -m)" >/dev/null ;;
-    # One with libraries can't start a kernel.
+    # A dynamically linked busybox can't run in an initramfs.
     busybox) grep -aq BusyBox "$(command -v busybox)" && ! ldd "$(command -v busybox)" >/dev/null 2>&1 ;;
     ps) ps --version 2>/dev/null | grep -q procps ;;
     *) PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null ;;
@@ -103,7 +103,7 @@ can_install=false
 [ "$(id -u)" -eq 0 ] && [ "$manager" = apt-get ] && can_install=true
 $can_install && wanted=${includes[$first]} || wanted=${includes[$part]}
 
-# Sets what is missing of the wanted parts: needs, their packages, and needs without a package here.
+# Sets the missing needs of the wanted parts, their packages, and the needs that have no package here.
 look() {
   missing=() packages=() without=()
   local needed of apt dnf apk pacman name
@@ -149,7 +149,7 @@ if [[ " $wanted " == *" build "* ]] && ! mkdir -p "$cache/userspace-proxy" 2>/de
 fi
 
 [ ${#missing[@]} -eq 0 ] && exit 0
-# One at a time: make may ask for two parts at once, and what one has installed the other needn't.
+# One process at a time: make may prepare two parts at once, whose packages overlap.
 exec 9<tests/tools/prepare.sh
 flock 9
 look

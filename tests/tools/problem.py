@@ -1,4 +1,4 @@
-"""The inputs and results of the checks of the code's form."""
+"""Defines the inputs and results of checks of the code's form."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ class Problem:
 
     @property
     def without_line(self) -> str:
-        """Return the problem without its line, as in NOT_YET."""
+        """Return the problem without its line number, in the form of NOT_YET."""
         return f"{self.path}: {self.what}"

@@ -1,6 +1,6 @@
 """Runs a command, and prints once a minute how long it has run.
 
-A user who sees nothing for a minute thinks that the command hangs. This module runs before anything
+Without output for a minute, a user assumes that the command hangs. This module runs before anything
 is installed, so it needs only the standard library.
 
 ``python3 tests/tools/progress.py COMMAND…``
@@ -23,11 +23,11 @@ EVERY_S = 60.0
 def run(command: Sequence[str], every_s: float = EVERY_S) -> int:
     """Run a command to its end; return its exit status, or 128 plus the signal that ended it.
 
-    Ctrl-C reaches the command by itself, because both are in one process group. SIGTERM is passed
-    on to all its descendants: a shell doesn't wait for its own child then.
+    Ctrl-C reaches the command directly, because both processes are in one process group. SIGTERM is
+    sent to all descendants, because a shell that gets it doesn't wait for its child.
     """
     began = time.monotonic()
-    # Passes on the descriptors of make's job server.
+    # The descriptors of make's job server are inherited.
     child = subprocess.Popen(command, close_fds=False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: _terminate(child.pid))
@@ -45,8 +45,7 @@ def run(command: Sequence[str], every_s: float = EVERY_S) -> int:
 def _terminate(pid: int) -> None:
     """Send SIGTERM to a process and its descendants, the oldest first.
 
-    A shell whose child exits before the shell gets the signal continues with its next command.
-    """
+    A shell whose child exits before the shell gets the signal would run its next command."""
     found = [pid]
     for one in found:
         for task in Path(f"/proc/{one}/task").glob("*/children"):

@@ -5,8 +5,8 @@
 
     userspace_proxy/plan/plan.py ──▶ tests/unit/plan/test_plan.py, ruff, mypy, form, mirror, layers
 
-It stops at the first failure, with status 1. A commit requires ``make test``: other tests may use a
-module, too.
+It stops at the first failure, with status 1. A commit requires ``make test``, because other tests
+may also use a module.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .mirror import ROOT, TESTS, test_of
+from .mirror import ROOT, TESTS, expected_test
 
 UNIT = (*TESTS.values(), Path("tests/tools"))
-"""Folders of tests that need nothing but this environment."""
+"""Folders of tests that need nothing beyond this environment."""
 
 
 def changed_files(root: Path, places: Sequence[str]) -> list[Path]:
-    """Return files with uncommitted changes, or all at some paths, sorted.
+    """Return files with uncommitted changes, or all files at some paths, sorted.
 
     Raises:
         subprocess.CalledProcessError: A path doesn't exist; git has printed that.
@@ -45,20 +45,20 @@ def git(root: Path, *arguments: str) -> str:
 
 
 def own_tests(root: Path, files: Sequence[Path]) -> list[Path]:
-    """Return the unit tests of files, which may be tests themselves, sorted."""
+    """Return the unit tests of files, sorted; a file may be a test itself."""
     found = set()
     for path in files:
         if path.suffix != ".py":
             continue
         if any(map(path.is_relative_to, TESTS)):
-            found.add(test_of(path))
+            found.add(expected_test(path))
         elif any(map(path.is_relative_to, UNIT)):
             found.add(path.with_name(f"test_{path.name.removeprefix('test_')}"))
     return sorted(path for path in found if (root / path).is_file())
 
 
 def commands(files: Sequence[Path], tests: Sequence[Path]) -> Iterator[list[str]]:
-    """Yield the command of each check, the fastest first."""
+    """Yield the command of each check, the fastest check first."""
     python, layers = sys.executable, Path(sys.executable).with_name("lint-imports")
     modules = [str(path) for path in files if path.suffix == ".py"]
     if modules:

@@ -1,6 +1,6 @@
-"""Generates the tables of docs/in-tests.md about the record of a failed test, from its types.
+"""Generates the tables of docs/in-tests.md about a failed test's record, from its types.
 
-Parts that the record shares with the status are links to docs/api.md.
+Parts that the record shares with the status link to docs/api.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PARTS = (
     decisions.Decision,
     decisions.FailedDial,
 )
-"""The record and the types that only it uses, from the outside to the inside."""
+"""The record and the types that only the record uses, from the outermost to the innermost."""
 
 
 def make_tables() -> str:
@@ -40,5 +40,5 @@ def make_tables() -> str:
 
 
 def make_page(page: str) -> str:
-    """Return docs/in-tests.md with tables that are up to date."""
+    """Return docs/in-tests.md with up-to-date tables."""
     return replace_part(page, make_tables())

@@ -5,7 +5,7 @@
 Run it as ``python -m tests.tools.sbom``: it writes ``dist/userspace-proxy-VERSION.cdx.json``.
 
 Rule 1: the same commit gives the same bytes.
-Rule 2: packages that only build the image aren't listed, though they are locked, too.
+Rule 2: packages that are only needed to build the image aren't listed, although they are locked.
 Rule 3: Debian's packages aren't listed: the image has their versions in dpkg's database.
 """
 # ruff: noqa: T201 - printing what it wrote is this program's interface.
@@ -50,18 +50,18 @@ _BY_PROJECT = f"{_OURS} (pyproject.toml)"
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """A package of a lock."""
+    """A package in a lock file."""
 
     name: str
     version: str
     hashes: tuple[str, ...]
-    """SHA-256 of each of its files."""
+    """The SHA-256 of each of the package's files."""
     needed_by: frozenset[str]
-    """Names of packages; ``_BY_PROJECT`` for the project's own requirements."""
+    """Names of the packages that require it; ``_BY_PROJECT`` for the project itself."""
 
 
 def image_python(dockerfile: str) -> str:
-    """Return the Python version of the image: that of its Debian suite."""
+    """Return the Python version of the image, which is the Python of its Debian suite."""
     (version,) = (v for v, suite in SUITES.items() if f"FROM debian:{suite}-slim" in dockerfile)
     return version
 
@@ -135,7 +135,7 @@ def make_bom(packages: Mapping[str, Locked], epoch: int, repository: str, author
 
 def _component(package: Locked) -> Component:
     purl = PackageURL("pypi", name=package.name, version=package.version)
-    # The machine decides which of its files is installed.
+    # Which file is installed depends on the machine.
     files = ExternalReference(
         type=ExternalReferenceType.DISTRIBUTION,
         url=XsUri(purl.to_string()),

@@ -1,12 +1,12 @@
-"""Keeps the ledger of tests that failed once and passed when run again.
+"""Records the tests that failed once and passed when they were run again.
 
     pytest.sh ──failed first──▶ ledger ◀──report── make test, its last lines
 
 Run it as ``python -m tests.tools.second_tries note PART`` after a part's first run, and as
 ``… report`` at the end of a run, which fails if more than ``ALLOWED`` tests are listed.
 
-Rule 1: a second try is never silent: each is a line of the ledger, and the goal is none.
-Rule 2: the ledger covers one run: ``make test`` begins with an empty one.
+Rule 1: a second try is never silent: each is a line of the ledger, and the goal is an empty ledger.
+Rule 2: the ledger covers one run: ``make test`` starts with an empty ledger.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pathlib import Path
 CACHE = Path(".pytest_cache")
 LEDGER = "second-tries"
 ALLOWED = 2
-"""More second tries in one run are a fault of the tests or the product, not of the machine."""
+"""More second tries in one run are caused by the tests or the product, not by the machine."""
 
 
 def failed_tests(part: str) -> list[str]:
-    """Return the ids of the tests of a part that failed in pytest's last run, sorted.
+    """Return the IDs of the tests of a part that failed in pytest's last run, sorted.
 
     Args:
         part: The part's name, and its folder in the cache.
@@ -36,7 +36,7 @@ def judge(tests: Sequence[str]) -> tuple[list[str], bool]:
     """Return the lines of a report, and whether the run may pass.
 
     Args:
-        tests: The entries of the ledger: a part and a test's id each.
+        tests: The entries of the ledger, each with a part and a test's ID.
     """
     if not tests:
         return ["no test needed a second try"], True

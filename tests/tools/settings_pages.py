@@ -1,6 +1,6 @@
 """Generates the tables of docs/configuration.md from the table of settings.
 
-They are the part between the page's markers; ``make docs`` writes it.
+The tables are between the page's markers, where ``make docs`` writes them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PAGE_WIDTH = 120
 
 # kube-proxy's flags without a field in its file.
 _FLAGS_ONLY = frozenset({"config", "master", "cleanup", "write-config-to"})
-# Older flags, read by the module ``flags``: each sets the port of an address that has its own flag.
+# Older flags, parsed by the module ``flags``; each sets the port of another flag's address.
 _PORTS = {"healthz-port": "healthz-bind-address", "metrics-port": "metrics-bind-address"}
 
 
@@ -44,7 +44,7 @@ def configuration() -> str:
 def used_flags() -> str:
     """Return the flags of kube-proxy that are in the tables of settings."""
     used = [row for row in TABLE.values() if row.kube_field or row.flag in _FLAGS_ONLY]
-    # If kube-proxy's name is an alias, the flag itself is this proxy's.
+    # If kube-proxy's flag is an alias, the flag itself is this proxy's.
     flags = [
         f"`--{flag}`"
         for row in used
@@ -61,7 +61,7 @@ def used_flags() -> str:
 
 
 def ignored() -> str:
-    """Return a table of kube-proxy's flags and fields without effect, by reason."""
+    """Return a table of kube-proxy's flags and fields that have no effect, by reason."""
     flags, fields = _by_reason(FLAGS, "--"), _by_reason(FIELDS, "")
     there = {row.reason: row.there for row in (*FLAGS.values(), *FIELDS.values())}
     rows = ((flags.get(why, ""), fields.get(why, ""), there[why], why) for why in there)
@@ -69,7 +69,7 @@ def ignored() -> str:
 
 
 def configuration_page(page: str) -> str:
-    """Return docs/configuration.md with tables that are up to date."""
+    """Return docs/configuration.md with up-to-date tables."""
     return replace_part(page, configuration())
 
 

@@ -2,12 +2,12 @@
 
     docs/, ARCHITECTURE.md, … ──▶ a copy whose links fit the site ──▶ zensical --strict ──▶ checked
 
-Rule 1: a page is written for readers of the checkout. Its links to other files of the checkout
-point to the repository, at the tag of the version.
-Rule 2: a dead link, a dead anchor, or a resource of another host fails the build.
-Rule 3: a build replaces its own version only. The folder ``site`` may contain older versions:
+Rule 1: pages are written for readers of the checkout. On the site, links to other files of the
+checkout point to the repository, at the tag of the version.
+Rule 2: a dead link, a dead anchor, or a resource on another host fails the build.
+Rule 3: a build replaces only its own version. The folder ``site`` may contain older versions:
 versions.json lists them for the site's selector, and ``site/index.html`` redirects to the newest
-one.
+version.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "docs/adr/README.md": DECISIONS,
 }
-"""Pages whose path on the site differs from that in docs/, by their paths in the checkout."""
+"""Pages with another path on the site than in docs/, by their paths in the checkout."""
 
 FILES = ("tests/tools/site.css", "userspace_proxy/status/static/icon-ok.svg")
-"""Files that the settings refer to, besides pages: the style, and the icon of the status page."""
+"""Files, besides pages, to which the settings refer: the style, and the status page's icon."""
 
 _FILE_LINK = re.compile(r"\[(?P<text>[^\[\]]+)\]\((?P<path>[^()\s#:]+)(?P<anchor>#[^()\s]*)?\)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[mK]")
@@ -59,8 +59,8 @@ def page_text(
     Args:
         text: The page, for readers of the checkout.
         path: Its path in the checkout.
-        links: Returns a function for a page that makes its links to other files absolute.
-        titles: Titles of pages by path; they replace file names as texts of links.
+        links: Returns, for a page, a function that makes links to other files absolute.
+        titles: Titles of pages by path, which replace file names as texts of links.
     """
     elsewhere, folder = links(path), dirname(path)
 
@@ -89,22 +89,22 @@ def _links(page: str) -> Callable[[str], str]:
 
 
 def _with_blank_lines(part: str) -> str:
-    """Return a part of a page with an empty line before each list, for the site's generator."""
+    """Return a part of a page with an empty line before each list, as the generator requires."""
     lines, before = [], "```"
     for number, line in enumerate(part.splitlines(keepends=True)):
         if _ITEM.match(line) and not (before[0].isspace() or _ITEM.match(before)):
             lines.append("\n")
         lines.append(line)
-        # The first line may be the rest of the line of the code before it.
+        # The first line may be the rest of the last code line before this part.
         if number or line != "\n":
             before = line
     return "".join(lines)
 
 
 def place_of(path: str) -> str:
-    """Return a file's path on the site; empty if it isn't there.
+    """Return a file's path on the site; empty if the file isn't on the site.
 
-    A missing file of docs/ has a path, too, to which the link is dead.
+    A missing file of docs/ also has a path, so that the dead link is detected.
     """
     if path == "docs/adr":
         return DECISIONS
@@ -117,12 +117,12 @@ def title_of(text: str) -> str:
 
 
 def stage(root: Path, folder: Path) -> None:
-    """Write the generator's input: the settings, and pages whose links fit the site."""
+    """Write the generator's input: the settings, and pages with links for the site."""
     docs = folder / "docs"
     shutil.copytree(root / "docs", docs)
     for path, place in ELSEWHERE.items():
         shutil.copy(root / path, docs / place)
-        # Remove the copy at its other path, if it is in docs/.
+        # Remove the copy at the original path, if the page is in docs/.
         (folder / path).unlink(missing_ok=True)
     for path in FILES:
         shutil.copy(root / path, docs)
@@ -152,7 +152,7 @@ def build(root: Path, target: Path) -> Iterator[str]:
             [*command, "-f", "mkdocs.yml"], cwd=folder, capture_output=True, text=True
         )
         if done.returncode != 0:
-            # zensical prints the problems, and raises an exception because there are some.
+            # zensical prints the problems; the exception only means that there are some.
             text = f"{done.stdout}{done.stderr.partition('Traceback')[0]}"
             yield f"zensical:\n{_COLOUR.sub('', text)}"
             return
@@ -164,7 +164,7 @@ def build(root: Path, target: Path) -> Iterator[str]:
 
 
 def write_versions(site: Path) -> None:
-    """Write the list of all versions in a folder, and the page that redirects to the newest."""
+    """Write the list of all versions in a folder, and a page that redirects to the newest."""
     names = (file.parent.name for file in site.glob("*/index.html"))
     versions = sorted(names, key=Version, reverse=True)
     listed = [{"version": each, "title": each, "aliases": []} for each in versions]

@@ -1,4 +1,4 @@
-"""Checks a built site: no link is dead, and nothing is loaded from another host.
+"""Checks a built site for dead links and for resources on other hosts.
 
 It parses the HTML, so it also checks pictures, files and raw HTML, unlike the generator.
 """
@@ -14,7 +14,7 @@ from posixpath import dirname, join, normpath
 from urllib.parse import unquote, urlsplit
 
 _LOADED = {"img": "src", "script": "src", "iframe": "src", "source": "src", "video": "src"}
-"""Attributes with an address that a browser loads without a click."""
+"""Attributes with a URL that a browser loads without a click."""
 
 _LOADED_LINKS = {"stylesheet", "icon", "preload", "modulepreload", "preconnect", "manifest"}
 _STYLE_URL = re.compile(r"url\(\s*['\"]?(https?:)?//")
@@ -50,7 +50,7 @@ class SitePage(HTMLParser):
 
 
 def problems(root: Path) -> Iterator[str]:
-    """Yield one line for each dead link, and for each resource of another host.
+    """Yield one line for each dead link, and for each resource on another host.
 
     Args:
         root: The folder of one version of the site.
@@ -59,7 +59,7 @@ def problems(root: Path) -> Iterator[str]:
     pages = {
         name: SitePage((root / name).read_text(encoding="utf-8"))
         for name in sorted(files)
-        # The links of 404.html are relative to the address that wasn't found.
+        # The links of 404.html are relative to the requested URL, which wasn't found.
         if name.endswith(".html") and name != "404.html"
     }
     for name, page in pages.items():
@@ -86,7 +86,7 @@ def _is_remote(address: str) -> bool:
 def _problem_of(
     page: str, address: str, files: set[str], pages: Mapping[str, SitePage]
 ) -> str | None:
-    """Return the problem with an address on a page; empty if there is none."""
+    """Return the problem with a URL on a page; empty if there is none."""
     parts = urlsplit(address)
     if parts.scheme == "data":
         return None

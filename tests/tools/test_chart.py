@@ -19,7 +19,7 @@ def test_a_chart_default_equals_the_default_of_its_setting(value: str, name: str
 @pytest.mark.parametrize(("value", "name"), SETTINGS.items())
 def test_the_setting_accepts_each_value_of_the_schema_enum(value: str, name: str) -> None:
     written = json.loads(schema(SCHEMA.read_text()))["properties"][value]["enum"]
-    # "off" without quotes is read as False.
+    # YAML parses an unquoted "off" as False.
     choices = [choice for choice in written if choice is not False]
     assert [TABLE[name].kind.parse(choice) for choice in choices] == choices
     assert TABLE[name].kind.name == "|".join(choices)
@@ -32,7 +32,7 @@ def test_the_schema_describes_exactly_the_charts_values() -> None:
 
 
 def test_each_template_starts_by_including_the_defaults() -> None:
-    # helm renders them with one map of values, so only the first one would fail without it.
+    # helm renders all templates with one map of values, so only the first would fail without it.
     rendered = [path for path in (CHART / "templates").iterdir() if path.name[0] != "_"]
     lines = {path.name: path.read_text().splitlines()[:2] for path in rendered}
     wanted = '{{- include "userspace-proxy.withDefaults" . }}'

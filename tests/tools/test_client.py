@@ -1,4 +1,4 @@
-"""kubectl's plugin works with only its own wheel and the node's.
+"""The kubectl plugin works with only its own wheel and the node's wheel.
 
 virtual environment: requirements.lock, two wheels ── explain, nodes ──▶ fake API server, agents
 """
@@ -62,7 +62,9 @@ async def ask(program: Path, cluster: Cluster, *words: str) -> tuple[int | None,
     return process.returncode, printed.decode()
 
 
-def test_the_testing_kit_is_not_installed(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plugin_does_not_install_the_test_kit(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
     code = "import importlib.util as u; print(u.find_spec('userspace_proxy_testing'))"
     assert run([str(program.with_name("python")), "-c", code], Path("/")) == "None\n"
@@ -80,7 +82,7 @@ async def test_status_and_explain_query_all_nodes_with_kubectls_kubeconfig(
     assert (status, shown.count("  ✓ node-")) == (0, 2)
 
 
-async def test_an_archive_is_written(program: Path, cluster: Cluster, tmp_path: Path) -> None:
+async def test_report_writes_an_archive(program: Path, cluster: Cluster, tmp_path: Path) -> None:
     path = tmp_path / "report.tar.gz"
     status, shown = await ask(program, cluster, "report", f"--file={path}")
     assert (status, path.is_file()) == (0, True)

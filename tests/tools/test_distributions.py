@@ -1,4 +1,4 @@
-"""Distributions are reproducible, or aren't released."""
+"""Distributions that aren't reproducible aren't released."""
 
 from __future__ import annotations
 

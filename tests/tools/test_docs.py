@@ -1,4 +1,4 @@
-"""Records, CONTRIBUTING's table and the commands of examples match the files."""
+"""Decision records, CONTRIBUTING's table and the examples' commands match the files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_each_decision_record_is_listed_exactly_once() -> None:
 
 
 @pytest.mark.parametrize("row", tuple(ROW.finditer(BY_SUBJECT)), ids=lambda row: row["number"])
-def test_a_row_has_its_records_number_and_a_short_summary(row: re.Match[str]) -> None:
+def test_an_index_row_has_its_records_number_and_a_short_summary(row: re.Match[str]) -> None:
     assert row["file"].startswith(f"{row['number']}-")
     assert len(row["holds"].split()) <= WORDS_MAX
 
@@ -64,11 +64,11 @@ SPECIMENS = {
     "a problem of the whole node": "SOURCE_AWAY|source-away",
 }
 SEARCHED = ("userspace_proxy/*.py", "README.md", "docs/*.md", ":!docs/adr", ":!docs/api.md")
-"""Pages that people write: docs/api.md is generated."""
+"""Handwritten pages; docs/api.md is generated."""
 
 
 def named_in(row: str) -> Iterator[Path]:
-    """Yield the files and folders that a row names, as ``docs/a.md``, ``model/`` or ``model.a``."""
+    """Yield the files and folders in a row, such as ``docs/a.md``, ``model/`` or ``model.a``."""
     for code in re.findall(r"`([^`\s]+)`", row):
         dotted = Path(code.replace(".", "/"))
         for path in (Path(code), PACKAGE / code, PACKAGE / dotted.with_suffix(".py")):
@@ -87,7 +87,7 @@ def test_the_listed_files_of_an_addition_match_the_code(addition: str) -> None:
 
 
 def _folders_of(path: Path) -> Sequence[Path]:
-    """Return the folders that represent a file: not its own if that only lists its exports."""
+    """Return the folders that represent a file; for an ``__init__``, only folders above its own."""
     return (path.parent if path.name == "__init__.py" else path).parents
 
 

@@ -1,4 +1,4 @@
-"""Generated files are up to date and complete: tables, pages, the schema, the alerts."""
+"""Generated files are up to date and complete: tables, pages, schema and alerts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_each_schema_reference_resolves_and_each_definition_is_used() -> None:
     schema = make_schema()
     text = msgspec.json.encode(schema).decode()
     names = {part.partition('"')[0] for part in text.split('"#/$defs/')[1:]}
-    # These two are separate answers.
+    # These two types are separate answers.
     assert names | {"ConnectionFacts", "EdgesFacts"} == schema["$defs"].keys()
 
 
@@ -97,7 +97,7 @@ def _files(tables: str) -> list[str]:
     return [line.split(" | ")[1] for line in tables.splitlines() if line.startswith("| `")]
 
 
-def test_each_record_type_has_a_table_and_each_field_a_description() -> None:
+def test_each_record_type_has_a_table_with_described_fields() -> None:
     text = make_tables()
     parts = {name for name in vars(record) if name.startswith("Recorded")}
     assert parts <= set(re.findall(r"(?m)^### (\w+)$", text))

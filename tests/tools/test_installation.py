@@ -1,7 +1,7 @@
 """No page, example or message installs these packages by their names from a package index.
 
-The names aren't registered there: another author could register them, and run code on nodes as
-root.
+The names aren't registered there, so anyone could register them and thereby run code as root on
+nodes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PLACES = (
 
 _CONTINUED = re.compile(r"\\\n[#\s]*")
 _INSTALL = re.compile(r"\b(?:pip[0-9.]*|pipx|uv)\b[^\n]*?\b(?:install|add|run)\b(?P<what>.*)")
-# Not a part of a path, a wheel's name or an address, and no option with a path.
+# Neither a part of a path, a wheel's name or a URL, nor an option with a path.
 _NAME = re.compile(
     r"(?<![\w./:@=-])(?:(?:kubectl|pytest)[-_.])?userspace[-_.]proxy(?![\w/:-]|\.\w| @ )",
     re.IGNORECASE,
@@ -39,9 +39,9 @@ _NODE_FOLDER = re.compile(r"(?<!\S)'?\.(?:\[|(?!\S))|git\+\w+:[^\s#]+(?!\S)")
 
 
 def installs_by_name(text: str) -> Iterator[str]:
-    """Yield the commands of a text that would install one of the packages from an index.
+    """Yield the commands in a text that would install one of these packages from an index.
 
-    Installing only the client's or the test kit's folder would fetch the proxy from there.
+    Installing only the plugin's or the test kit's folder would fetch the proxy from an index.
     """
     for found in _INSTALL.finditer(_CONTINUED.sub("", text)):
         what = found["what"]
@@ -78,5 +78,5 @@ def test_no_file_installs_a_package_by_name_from_an_index() -> None:
         "pip install 'git+https://REPOSITORY#subdirectory=pytest-userspace-proxy'",
     ],
 )
-def test_a_command_installing_the_package_by_name_is_detected(text: str) -> None:
+def test_a_command_that_installs_the_package_by_name_is_detected(text: str) -> None:
     assert list(installs_by_name(text))

@@ -1,4 +1,4 @@
-"""A package index's view of each distribution: addresses, classifiers, the readme."""
+"""A package index's view of each distribution: URLs, classifiers and the readme."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def addresses_in(text: str) -> list[str]:
 
 
 def shown(text: str, checkout: Path, folder: str) -> str:
-    """Return the readme of a checkout's distribution, with T for the tag."""
+    """Return the readme of a checkout's distribution, for the tag T."""
     (checkout / "userspace_proxy").mkdir()
     (checkout / "userspace_proxy/version.py").write_text('__version__ = "1.0"\n')
     (checkout / "pyproject.toml").write_text('[tool.userspace-proxy]\nrepository = "R"\n')

@@ -1,4 +1,4 @@
-"""A node works with only its own wheel: nothing on a node needs another one.
+"""A node works with only its own wheel: nothing on a node needs another wheel.
 
 virtual environment: requirements.lock, the wheel of userspace-proxy ── run, status, explain
 """

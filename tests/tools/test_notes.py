@@ -1,4 +1,4 @@
-"""The notes of a release are the CHANGELOG's section of its version."""
+"""The notes of a release are its version's section of the CHANGELOG."""
 
 from __future__ import annotations
 

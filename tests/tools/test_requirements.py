@@ -1,4 +1,4 @@
-"""Requirements in README and docs/in-tests.md from git or an archive, installed from a clone."""
+"""The requirements in README and docs/in-tests.md can be installed from a clone or an archive."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_a_pair_installs_both_distributions(
     pair: list[str], repository: Path, tmp_path: Path
 ) -> None:
     listed = tmp_path / "requirements.txt"
-    # A named requirement needs a host.
+    # A requirement with a name needs a host.
     address = repository.as_uri().replace("///", "//localhost/")
     listed.write_text("".join(f"{one.replace(published, address)}\n" for one in pair))
     command = [
         *("env", "--unset=PYTHONWARNINGS", sys.executable, "-m", "pip", "--quiet", "install"),
-        # Prevents downloads from an index: build tools and dependencies.
+        # Nothing is downloaded from an index, neither build tools nor dependencies.
         *("--no-index", "--no-deps", "--no-build-isolation", "--no-cache-dir"),
         *(
             "--disable-pip-version-check",

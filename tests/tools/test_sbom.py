@@ -1,4 +1,4 @@
-"""The list of packages that the image contains."""
+"""The list of the image's packages is complete."""
 
 from __future__ import annotations
 

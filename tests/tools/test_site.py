@@ -1,4 +1,4 @@
-"""The site has every page and version; the generator itself runs with ``make site`` only."""
+"""The site has every page and version; only ``make site`` runs the generator itself."""
 
 from __future__ import annotations
 

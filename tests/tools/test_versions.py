@@ -1,4 +1,4 @@
-"""Each file with the version has that of ``userspace_proxy/version.py``."""
+"""Each file that states the version has the version in ``userspace_proxy/version.py``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from userspace_proxy import __version__
 
 from .clones import ROOT, git
 
-# A release or a development version, in a chart's or Python's form.
+# A release or a development version, in the form of a chart or of Python.
 _VERSION = r"v?(\d+\.\d+\.\d+[\w.+-]*?)"
 STATEMENTS = {
     "image": rf"\buserspace-proxy:{_VERSION}(?=[\s\"'`]|$)",
@@ -44,7 +44,7 @@ def test_each_stated_version_equals_the_packages_version(
 
 
 def test_the_version_is_valid_for_a_chart_and_a_tag() -> None:
-    """SemVer without a suffix, which Python formats in the same way."""
+    """SemVer without a suffix, which Python's form doesn't change."""
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
 
 

@@ -1,4 +1,4 @@
-"""Each wheel equals the one built from its source distribution, and is complete."""
+"""Each wheel equals the wheel built from its source distribution, and is complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A node works without uvloop, as on machines for which it has no wheel."""
+"""A node works without uvloop, as on machines for which uvloop has no wheel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install_node(tmp_path_factory.mktemp("node"), without={"uvloop"})
 
 
-def test_on_asyncio_agent_and_worker_serve_and_log_their_loop(
+def test_agent_and_worker_serve_on_asyncio_and_log_their_event_loop(
     program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)

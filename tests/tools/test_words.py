@@ -1,6 +1,6 @@
-"""The pages stay short: a limit on the words that are written by hand.
+"""The pages stay short: the number of handwritten words is limited.
 
-Text that tools write between markers doesn't count, see `markdown.without_marked`.
+Generated text between markers doesn't count: see `markdown.without_marked`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ RECORDS = DOCS / "adr"
 ALL_MAX = 34_000
 RECORDS_MAX = 26_000
 RECORD_MAX = 600
-"""A record's page: the decision, the reason, measurements, and what was rejected."""
+"""A record is one page: the decision, the reason, measurements, and rejected alternatives."""
 FIRST_MAX = 900
-"""README, and the page for a first deployment: users read them before anything runs."""
+"""README and the page for a first deployment, which users read before anything runs."""
 SECTION_MAX = 150
-"""The section about a cause: users read it during an outage."""
+"""The section of a cause, which users read during an outage."""
 CHANGELOG_LINES_MAX = 80
 
 SECTIONS = {
@@ -38,7 +38,7 @@ SECTIONS = {
 
 
 def words_of(page: Path) -> int:
-    """Return how many words of a page were written by hand."""
+    """Return the number of handwritten words of a page."""
     return len(without_marked(page.read_text(encoding="utf-8")).split())
 
 

@@ -1,4 +1,4 @@
-"""The project's workflows break no rule."""
+"""The project's workflows violate no rule."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Checks that tests run and end, and what they compare; ``form`` prints the problems.
+"""Checks that tests run, end, and compare values; ``form`` prints the problems.
 
 Rule 1: a test isn't nested in another function, where pytest doesn't find it. A function that draws
-its arguments (``@given``) may be, if the outer one calls it.
+its arguments (``@given``) may be nested if the outer function calls it.
 Rule 2: a test compares causes, states and parameters. Sentences are on the pages of GOLDEN; only
 tests of users' output (READERS) may contain them.
 Rule 3: a test module starts processes by ``tests.processes.started``, which ends them, and code
 after a ``yield`` waits only with a time limit of its own: if a fixture's teardown hangs, the worker
 exits with all its remaining tests.
-Rule 4: nothing follows ``if __name__ == "__main__"``: it would be missing only when the module is
-run, which no test and no linter detects.
+Rule 4: nothing follows ``if __name__ == "__main__"``: such code would be missing only when the
+module is run, which neither tests nor linters detect.
 """
 
 from __future__ import annotations
@@ -35,10 +35,9 @@ READERS = (
     "tests/unit/check/test_finding.py",
 )
 """Tests of whole programs, of the page, and of code that writes or lists sentences. Errors of flags
-and files are sentences: they have no other form.
-"""
+and files have no other form than sentences."""
 WORDS_MIN = 5
-"""So many consecutive words are a part of a sentence; four occur in names of flags and errors."""
+"""This many consecutive words are part of a sentence; names of flags and errors have up to four."""
 _WORD = re.compile(r"[a-z']+")
 
 
@@ -62,7 +61,7 @@ def find_nested(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
 
 
 def find_late(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
-    """Yield definitions of a module after its main block."""
+    """Yield definitions that follow a module's main block."""
     for node in nodes[:1]:
         for block, later in pairwise(node.body if isinstance(node, ast.Module) else ()):
             if isinstance(block, ast.If) and ast.unparse(block.test).startswith("__name__ =="):
@@ -70,7 +69,7 @@ def find_late(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
 
 
 def find_endless(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
-    """Yield processes that nothing ends, and teardowns of fixtures that may hang."""
+    """Yield processes that aren't ended, and fixtures whose teardown may hang."""
     for node in nodes:
         match node:
             case ast.Call(ast.Name("Popen") | ast.Attribute(attr="Popen")) if "/test_" in path:
@@ -93,7 +92,7 @@ def _waits_after_yield(function: ast.AST) -> Iterator[ast.Call]:
 
 
 def has_sentence(nodes: Sequence[ast.AST], golden: str) -> bool:
-    """Return whether a text of a module has WORDS_MIN words in a row that the golden pages have.
+    """Return whether a text of a module has WORDS_MIN consecutive words of the golden pages.
 
     Args:
         golden: The golden pages' words, from :func:`words_of`.
@@ -109,7 +108,7 @@ def has_sentence(nodes: Sequence[ast.AST], golden: str) -> bool:
 
 
 def words_of(text: str) -> str:
-    """Return the words of a text, each with a blank on both sides."""
+    """Return the words of a text, each with a space on both sides."""
     return f" {' '.join(_WORD.findall(text.lower()))} "
 
 

@@ -3,11 +3,11 @@
     examples/pytest/test_shop.py ──▶ pytest_test_shop.py ─┐
     README.md, its Python blocks ──▶ README.py ───────────┴─▶ mypy --strict, pyright
 
-Run it as ``python -m tests.tools.typed_examples``. It prints what both report and exits with status
-1 if that isn't empty.
+Run it as ``python -m tests.tools.typed_examples``. It prints the reports of both, and exits with
+status 1 if there are any.
 
 Rule 1: the files are in a folder of their own, so that this project's settings don't apply.
-Rule 2: the blocks of a page become one file, whose line numbers are those of the page.
+Rule 2: the blocks of a page become one file with the page's line numbers.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def python_of(page: str) -> str:
 
 
 def problems(texts: Mapping[str, str]) -> Iterator[str]:
-    """Yield the type checkers' errors, and comments that would suppress them.
+    """Yield the type checkers' errors, and comments that would suppress errors.
 
     Args:
         texts: Python code by the path for problems.
@@ -75,7 +75,7 @@ def problems(texts: Mapping[str, str]) -> Iterator[str]:
 
 
 def _file_name(path: str) -> str:
-    """Return a unique name; a conftest keeps its name, by which it is imported."""
+    """Return a unique name; a conftest keeps its name, because it is imported by that name."""
     file = Path(path)
     if file.name == "conftest.py":
         return file.name
@@ -92,7 +92,7 @@ def _mypy(folder: Path) -> list[str]:
 
 
 def _pyright(folder: Path) -> list[str]:
-    # pyright's command checks for updates, and for a node on this machine.
+    # pyright's command would check for updates, and for Node.js on this machine.
     pyright, playwright = (_folder_of(package) for package in ("pyright", "playwright"))
     (folder / "pyrightconfig.json").write_text(
         json.dumps({"typeCheckingMode": "strict", "pythonVersion": "3.11"})

@@ -1,17 +1,16 @@
 """Checks the workflows in ``.github`` with actionlint, and by this project's rules.
 
-Run it as ``python -m tests.tools.workflows``. It prints one line per problem and exits with status
-1 if there is one.
+Run it as ``python -m tests.tools.workflows``. It prints one line per problem, and exits with status
+1 if there are problems.
 
 Rule 1: a workflow has no logic. A step runs one make target, which can be run on any machine, or is
 an action; only ``if: always()`` and ``needs`` control execution.
 Rule 2: a workflow names no host: registries are variables of the repository.
-Rule 3: an action is pinned by a commit's hash, with its version in a comment.
+Rule 3: an action is pinned to a commit's hash, with its version in a comment.
 Rule 4: a workflow may read the repository, and a job that needs more declares it. Each job has a
-deadline. A group of concurrency begins with its file's name: a called workflow that took its
-caller's would wait for itself.
-Rule 5: the Pythons of a job are among those of the classifiers, and the matrix ``python`` has all.
-"""
+deadline. A concurrency group begins with its file's name, because a called workflow with its
+caller's group would wait for itself.
+Rule 5: a job's Pythons are in the classifiers, and the matrix ``python`` has all of these."""
 
 from __future__ import annotations
 
@@ -52,7 +51,7 @@ def make_targets(makefile: str) -> set[str]:
 
 
 def pythons(pyproject: str) -> list[str]:
-    """Return the Pythons in a project's classifiers, in their order."""
+    """Return the Pythons in a project's classifiers, in order."""
     classifiers = tomllib.loads(pyproject)["project"]["classifiers"]
     return [found[1] for line in classifiers if (found := _CLASSIFIER.fullmatch(line))]
 
@@ -105,7 +104,7 @@ def _of_job(job: Job, targets: set[str], tested: Sequence[str]) -> Iterator[str]
 
 
 def _expanded(text: str, matrix: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Yield the text with each combination of the values of the matrix that it uses."""
+    """Yield the text with each combination of the matrix values that it uses."""
     used = [key for key in dict.fromkeys(_IN_MATRIX.findall(text)) if key in matrix]
     for values in itertools.product(*(matrix[key] for key in used)):
         expanded = text
@@ -126,7 +125,7 @@ def problems_of_project(root: Path) -> Iterator[str]:
 
 def lint(files: Sequence[Path]) -> bool:
     """Print actionlint's findings in workflows; return whether there are none."""
-    # Without optional programs, its findings are the same on all machines.
+    # Without optional programs, actionlint's findings are the same on all machines.
     command = [str(ensure(ACTIONLINT)), "-shellcheck=", "-pyflakes=", *map(str, files)]
     return subprocess.run(command, cwd=ROOT).returncode == 0
 

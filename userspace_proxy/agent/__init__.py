@@ -1,16 +1,16 @@
-"""Connects all packages: snapshot, plan, changes, listeners, steering, status.
+"""Connects all packages: source, plan, rounds, listeners, steering, status.
 
     source ──publish──▶ rounds: plan ▶ diff ▶ open ▶ steer ▶ close
                             │
     Agent ──────────────────┼── lock, supervision, drain, status servers
                             └── watchers
 
-Only this package, and the packages above it, depend on all shells.
+Only this package, and the packages above it, depend on all packages that do I/O.
 """
 
 from ..linux import require_linux
 
-# Check the platform before imports that need Linux: a failing import would name only one missing
+# Check the platform before imports that require Linux, whose errors would only name a missing
 # function.
 require_linux()
 

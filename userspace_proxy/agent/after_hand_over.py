@@ -1,4 +1,4 @@
-"""Ends a control process that gave up the node: at once, or when its workers have exited.
+"""Ends a control process that handed over the node: at once, or when its workers have exited.
 
     asked      ▶ executes a small program ─┬─ the next process reports that it serves
                                            │      ▶ waits for the workers, exits 0
@@ -7,11 +7,12 @@
 
 Rule 1: executing a program keeps the process alive: in a container, its exit would also kill the
 workers.
-Rule 2: taking the node back is the same as a start after a crash: the next process may have changed
-rules and sockets, and the saved state is in a file.
-Rule 3: the waiting program needs only the interpreter's standard library: an upgrade may have
-removed everything else.
-Rule 4: a process that got a signal to stop, before or while it waits, doesn't take the node back.
+Rule 2: taking the node back equals a start after a crash: the next process may have changed rules
+and sockets, and the saved state is in a file.
+Rule 3: the waiting program imports only the standard library: an upgrade may have removed
+everything else.
+Rule 4: a process that receives a signal to stop, before or while it waits, doesn't take the node
+back.
 
 Source: docs/adr/0026, docs/adr/0050.
 """
@@ -38,18 +39,18 @@ from .rounds.tasks import first_of, pause
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The environment variable that marks a process that takes the node back.
+# The environment variable that marks a process taking the node back.
 _MARK = "USERSPACE_PROXY_TAKES_BACK"
 # The prefix that hides Python's environment variables from the waiting program.
 _KEPT = "USERSPACE_PROXY_KEPT_"
-# The time limit for a trial start, which takes some 20 ms on an idle node.
+# The time limit for a trial start, which takes about 20 ms on an idle node.
 _START_S = 5.0
-# The pause between two attempts to start. An attempt that finds the lock held takes milliseconds;
-# workers wait 10 minutes.
+# The pause between two attempts to start. An attempt takes milliseconds if the lock is held, and
+# workers wait for 10 minutes.
 _AGAIN_S = 1.0
-# The program that waits. A second SIGTERM or SIGINT terminates it, and leaves the workers to the
-# next process; both signals are blocked until it handles them. It passes this process's inherited
-# descriptors on to the command.
+# The waiting program. A second SIGTERM or SIGINT terminates it, and leaves the workers to the next
+# process; both signals are blocked until the program handles them. It passes descriptors inherited
+# by this process on to the command.
 _WAIT = f"""\
 import os, signal, sys
 link = int(sys.argv[1])
@@ -91,19 +92,19 @@ while True:
 
 
 def leave() -> NoReturn:
-    """Exit without stopping the workers, which the next process finds."""
+    """Exit without stopping the workers, which the next process adopts."""
     _log.info("leaving the node to the next process, workers continue to serve")
     logging.shutdown()
     os._exit(0)
 
 
 def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = ()) -> NoReturn:
-    """Become a program that exits when the workers have exited.
+    """Execute a program that exits when the workers have exited.
 
     Args:
-        connection: The connection to the next process. If that process exits without a
-            report that it serves, this process takes the node back. None: another process already
-            serves the node.
+        connection: The connection to the next process. If that process exits before it reports that
+            it serves, this process takes the node back. None: another process already serves the
+            node.
         arrived: The stop signals that have arrived; after any of them, this process doesn't take
             the node back.
 
@@ -117,8 +118,8 @@ def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = 
     link = -1 if connection is None else connection.fileno()
     restore = contextlib.ExitStack()
     try:
-        # From here on, that program handles signals. This process still handles them if the program
-        # can't start, or if the kernel has already delivered a signal to another of its threads.
+        # From here on, the new program handles signals. This process still handles them if the
+        # program can't start, or the kernel has already delivered a signal to another thread.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         restore.callback(signal.pthread_sigmask, signal.SIG_SETMASK, blocked)
         _check_start([*command, "import os, signal, sys"], environment)
@@ -140,7 +141,7 @@ def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = 
 
 
 def _check_start(command: list[str], environment: dict[str, str]) -> None:
-    """Check that a program starts in the environment in which this process would execute it."""
+    """Check that a program starts in the given environment, before this process executes one."""
     done = subprocess.run(
         command,
         executable=RUNNING_INTERPRETER,
@@ -159,13 +160,13 @@ def _check_start(command: list[str], environment: dict[str, str]) -> None:
 def takes_back() -> bool:
     """Return whether this process must take back the node that it has handed over.
 
-    True only in the first call: programs that this process starts mustn't take the node back.
+    Only the first call returns True: programs that this process starts mustn't take the node back.
     """
     return os.environ.pop(_MARK, "") != ""
 
 
 def reap_children(loop: asyncio.AbstractEventLoop) -> None:
-    """Reap this process's previous workers when they exit; call this before starting new ones."""
+    """Reap this process's previous workers when they exit; call this before new ones start."""
     with contextlib.suppress(OSError):
         for pid in _child_pids():
             descriptor = os.pidfd_open(pid)
@@ -180,7 +181,7 @@ def has_children() -> bool:
 
 
 def _child_pids() -> list[int]:
-    """Return the PIDs of the children that the main thread has started and not yet reaped.
+    """Return the PIDs of children that the main thread has started and that aren't reaped yet.
 
     Raises:
         OSError: The kernel can't list the children.
@@ -197,8 +198,7 @@ async def start_while_workers_live(
 ) -> bool:
     """Take the node back as soon as no other process holds the lock.
 
-    If the lock's holder serves, it drains the workers. Any other holder exits soon, or is a
-    cleanup.
+    If the lock's holder serves, it drains the workers. Any other holder exits soon.
 
     Args:
         start: Takes the node back; called again if it raises LockHeld.

@@ -1,4 +1,4 @@
-"""The node's agent: serves the Services of one source until it is stopped.
+"""Runs the node's agent, which serves the Services of one source until it is stopped.
 
 start   lock ▶ plane ▶ steering ▶ node ▶ components, in the order of ``components_of``
 stop    connections drain, new ones are still served ▶ steering ends ▶ listeners close
@@ -55,22 +55,22 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# How long requests in progress may take at the end of a drain, when no connections are accepted.
+# The maximum time for open connections at the end of a drain, when no new ones are accepted.
 _WITHOUT_NEW_S = 1.0
 
 
 class Agent:
-    """Serves the Services of one source on this node.
+    """The agent that serves the Services of one source on this node.
 
-    It runs in the event loop that starts it, asyncio's or uvloop's.
+    The agent runs in the event loop that starts it, of asyncio or uvloop.
 
     Args:
         steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
             ``nftables``, ``iptables`` or ``auto``; or a :class:`.Steering` that the caller has
-            created; the agent then changes nothing else on the node.
+            created, besides which the agent changes nothing on the node.
         source: The source of Services.
         options: All other options.
-        kernel: The kernel's features; None: they are read at startup.
+        kernel: The kernel's features; None: read them at startup.
     """
 
     def __init__(
@@ -107,22 +107,23 @@ class Agent:
         await self.stop()
 
     async def start(self) -> None:
-        """Start to read and serve Services; :meth:`stop` undoes it.
+        """Start to read and serve Services, until :meth:`stop` is called.
 
         Returns before the first Services are read: see :meth:`settled`. An unavailable status
         address is reported as a problem by :meth:`status`.
 
         Raises:
-            SourceError: There is nothing to read Services from.
+            SourceError: The source's Services can't be read at all.
             LockHeld: Another proxy steers this node.
-            SteeringError: The steering can't work here; the message names a mode that would.
+            SteeringError: The steering can't work here; the message names a mode that can.
             ListenError: No port of this node is free, or the DNS address isn't available.
         """
         try:
             await self._start()
         except BaseException:
             await self._supervisor.stop()
-            # A process that takes the node back needs the kernel's state, as after a crash.
+            # Keep the kernel's state for a previous process that takes the node back, as after a
+            # crash.
             if not self._options.is_awaited():
                 await self._stop_client_addresses()
                 await self._stack.aclose()
@@ -140,17 +141,17 @@ class Agent:
         label = worker_label(options) if steering.name != "none" else None
         if label is not None:
             self._previous_workers = await adopt(label, stack)
-        # Start the workers first: their processes start while this one reads rules.
+        # Start the workers first, so that they start while this process reads rules.
         plane = self._plane = self._open_plane(steering, label)
         recovered = await steering.start()
         owners = OwnerSockets(self._previous_workers.kept if self._previous_workers else None)
         if steering.name != "none":
             if isinstance(self._wanted_steering, str):
                 await prepare_node(steering, options, stack, owners, kernel)
-                # A worker that ended before it handed over its sockets has closed its ports.
+                # If workers exited before they handed over their sockets, their ports are closed.
                 if self._previous_workers is None or not self._previous_workers.ports:
-                    # Rules already steer to these listeners, and the first plan takes a second or
-                    # two.
+                    # Open these listeners now: rules already steer to them, and the first plan
+                    # takes a second.
                     addresses = recovered_addresses(recovered, steering.bind, pool)
                     plane.recover(addresses, transparent=steering.needs_transparent)
             self._client_addresses = await start_client_addresses(
@@ -194,7 +195,7 @@ class Agent:
             asyncio.get_running_loop(),
             self._options.workers,
             self._options.tuning,
-            # Keep this component even if addresses can't be preserved yet: the kernel may allow it
+            # Keep the capability even if addresses can't be preserved yet: the kernel may allow it
             # later.
             keeps_net_raw=steering.name != "none" and self._options.preserves_client_address,
             label=label,
@@ -216,22 +217,22 @@ class Agent:
         return self._own.dns
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
-        """Undo :meth:`start`, and remove all kernel state of this proxy. Idempotent.
+        """Stop serving, and remove all kernel state of this proxy. Idempotent.
 
         Args:
             drain_s: Seconds until open connections are reset. New connections are served until
-                shortly before that: clients of a busy Service always open some.
+                shortly before then: clients of a busy Service always open some.
         """
         self._stopping.set()
         last_s = min(drain_s / 2, _WITHOUT_NEW_S)
         if self._plane is not None:
             await self._plane.idle(drain_s - last_s)
         await self._supervisor.stop()
-        # Stop steering first, so that no client is steered to a closed port. The remaining kernel
-        # state is removed last, because open connections need it.
+        # Stop steering first, so that no client is steered to a closed port. Remove the remaining
+        # kernel state last, because open connections depend on it.
         if self._steering is not None:
             await steer_nothing(self._steering)
-        # Before this process's first round, rules still steer clients to the previous workers.
+        # End the previous workers: before the first round, rules still steered clients to them.
         if self._previous_workers is not None:
             self._previous_workers.end()
         if self._core is not None:
@@ -246,7 +247,7 @@ class Agent:
         await self._stack.aclose()
 
     async def _wait_for_previous_workers(self) -> None:
-        """Wait until late workers have been asked to exit: nothing else makes them exit soon."""
+        """Wait until late workers have been told to exit: otherwise they would keep running."""
         previous_workers = self._previous_workers
         if previous_workers is not None and (
             left := await previous_workers.answered(LAST_ANSWER_S)
@@ -264,7 +265,7 @@ class Agent:
     async def is_awaited(self) -> bool:
         """Return whether the previous process takes the node back when this one exits.
 
-        After this call the agent no longer reports that it serves, so stop it in either case.
+        After this call the agent no longer reports that it serves, so the caller must stop it.
         """
         await self._supervisor.stop("hand-over")
         return self._options.is_awaited()

@@ -1,4 +1,4 @@
-"""Removes this program's state, and nothing else, from the kernel.
+"""Removes this program's state from the kernel, and nothing else.
 
 cleanup                             rules, routes and programs of all proxies, whatever their names
 cleanup --service-proxy-name NAME   only the state of the proxy with that name
@@ -41,7 +41,7 @@ def cleanup(settings: Settings) -> int:
     Raises:
         LockHeld: A proxy whose state would be removed runs on this node and would restore it.
             Nothing was removed.
-        SteeringError: The kernel refused, or some tables can't be read.
+        SteeringError: The kernel refused a change, or some tables can't be read.
     """
     return asyncio.run(_cleanup(settings.service_proxy_name, state_dir_of(settings.state_dir)))
 
@@ -56,7 +56,7 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
     if proxy_name:
         labels = {proxy_label(proxy_name)}
     else:
-        # Routes don't show which proxy added them, so any running proxy may own them.
+        # Include running proxies, as routes don't show which proxy added them.
         labels = {"", *tables, *chains, *replies, *GUARD_TABLES.labels_here(), *running_proxies()}
         labels |= program_labels()
     removed = _Removed()
@@ -68,8 +68,7 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
         if not proxy_name:
             removed.note(remove_local_routes(), part="routes")
         removed.note(_put_back_timeouts(state_dir, labels), part="conntrack timeout")
-        # Routes may remain without a table: the kernel removes a table when the process that owns
-        # it exits.
+        # Look for routes even without a table: the kernel removes a table when its owner exits.
         for label in sorted(labels & replies) if replies else [proxy_name]:
             with_replies = await _clean_up(ReplyRouting(label))
             removed.note(with_replies, part="reply routing", proxy_name=label)
@@ -88,7 +87,7 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
 
 
 class _Removed:
-    """Logs which parts were removed, each part once."""
+    """The log of removed parts, with one line for each."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -97,7 +96,10 @@ class _Removed:
         """Log a part if it existed."""
         if was_there:
             self.count += 1
-            _log.info("cleaned up", extra={name: text for name, text in fields.items() if text})
+            _log.info(
+                "cleaned up part of a proxy's state",
+                extra={name: text for name, text in fields.items() if text},
+            )
 
 
 async def _labels_of_chains() -> list[str]:
@@ -131,7 +133,7 @@ async def _clean_up(part: Steering | ReplyRouting) -> bool | None:
 
 
 def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> bool:
-    """Restore the timeout that a process has raised and recorded in a file, but not restored."""
+    """Restore a timeout that a process has raised, recorded in a file, and not restored."""
     timeouts = tracking_timeouts(0.0, state_dir, labels)
     timeouts.hold()
     return timeouts.put_back()

@@ -1,4 +1,4 @@
-"""Lists a proxy's components: a new watcher needs its own file and one line here."""
+"""Lists a proxy's components: a new watcher requires a file of its own and one line here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .watchers.tracking import TrackingWatch
 
 
 def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Component]:
-    """Yield the components of a proxy in start order; they close in reverse order.
+    """Yield the components of a proxy in start order; the agent closes them in reverse order.
 
     Args:
         shown: The facts that the status servers show.
@@ -41,7 +41,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield SyncComponent(sync, served_ports, steering)
     yield Scaling(core)
     yield EjectedEndpoints(plane, served_ports, steering, can_probe=options.dialer is None)
-    # This component precedes the status servers, whose imports are slow.
+    # Start the saved state before the status servers, whose imports are slow.
     yield last_state
     yield names_of_endpoints
     answers = KernelAnswers(steering, served_ports, read_forward_rules)
@@ -57,7 +57,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
         if core.client_addresses is not None:
             yield core.client_addresses
         if core.is_own_steering:
-            # A named proxy leaves the other Services to kube-proxy.
+            # If the proxy has a name, kube-proxy may serve all other Services.
             is_sole = not options.proxy_name
             yield FirewallWatch(steering.name, options.proxy_ports, is_sole=is_sole)
             yield answers
@@ -66,5 +66,5 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield SourceComponent(source, names_of_endpoints.publish)
     if options.ready_socket:
         yield ReadySocket(options.ready_socket, source, progress, plane)
-    # This component is last, so that an earlier failure leaves the node to the previous process.
+    # Relief is last, so that if another component fails, the previous process keeps the node.
     yield Relief(core.previous_workers, progress, plane, options)

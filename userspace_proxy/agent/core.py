@@ -1,4 +1,4 @@
-"""Creates and connects the parts that carry traffic, and the watchers that sync rounds query."""
+"""Creates and connects the objects that carry traffic, and the watchers that sync rounds query."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class Core:
-    """The objects that carry one proxy's traffic; they start before its components, close after.
+    """The objects that carry one proxy's traffic; they outlive its components.
 
     Args:
         recovered: Proxy ports that rules of an earlier run still point to.
@@ -43,8 +43,8 @@ class Core:
     source: Source
     steering: Steering
     is_own_steering: bool
-    """Whether the agent created the steering mechanism; if the caller did, nothing else is changed
-    on the node."""
+    """Whether the agent created the steering mechanism; otherwise, nothing else on the node is
+    changed."""
     previous_workers: PreviousWorkers | None
     plane: Plane
     client_addresses: ClientAddresses | None

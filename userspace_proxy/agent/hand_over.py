@@ -7,15 +7,15 @@
                     exits 0; without the report it takes the node back (``agent.after_hand_over``);
                     if the program can't start: answers with the cause, and keeps the node
                     SIGUSR1: exits 0 at once
-                    killed: the same, so that a crash needs no code of its own
+                    killed: the next process adopts the workers in the same way
 
-Rule 1: nothing is removed, so the next process finds rules, routes and sockets.
+Rule 1: nothing is removed, so the next process finds all rules, routes and sockets.
 Rule 2: the next process asks only after all checks that are possible without the node.
 Rule 3: a process that hands over doesn't exit: in a container its exit would also kill the workers.
-Executing another program releases everything it held: all its descriptors are close-on-exec.
-Rule 4: root isn't enough to get the node: in a container of the host's network it may have no
-capability, and mustn't terminate this process or get clients' data, so it must prove CAP_NET_ADMIN.
-In turn, the holder, and the process that opened the workers' sockets, prove the same capability.
+Executing another program closes all its descriptors, which are close-on-exec.
+Rule 4: being root doesn't suffice to take the node: in a container in the host's network, root may
+have no capability, and mustn't terminate this process or see clients' data. The next process must
+prove CAP_NET_ADMIN; so must the holder, and the process that opened the workers' sockets.
 
 Source: docs/adr/0026, 0050, 0053.
 """
@@ -56,22 +56,22 @@ _FromHolder = Prove | HandOverRefused | NodeHandedOver
 OVER, SERVES = frame(NodeHandedOver()), b"serves\n"
 _PROOF_HINTS = {
     errno.EPERM: "run as root and grant NET_ADMIN",
-    # Another process has bound the port ID, which is likely only if it has bound a great many.
+    # Another process has bound the random port ID, probably along with very many others.
     errno.EADDRINUSE: "try again: another process uses the netlink port ID chosen at random",
 }
-# How long to wait for the holder's answer: its event loop may be applying a large change, or many
-# processes may be asking.
+# The maximum wait for the holder's answer: its event loop may be applying a large change, or many
+# processes may be sending requests.
 _ANSWER_S = 10.0
 _PAUSE_S = 0.005
-# How long connections of a killed process's workers may last: as long as connections may be idle.
+# The drain time for workers of a killed process: as long as connections may be idle.
 CRASH_DRAIN_S = 24 * 3600.0
 _LOOK_S = 0.05
-# How long workers may take to reset their connections and exit.
+# The maximum time for workers to reset their connections and exit.
 END_S = 5.0
 
 
 class TakenOver:
-    """A node that another process has handed over; that process waits until this one serves.
+    """A node handed over by another process, which waits until this one serves.
 
     Args:
         pid: The other process's ID, 0 if it isn't visible.
@@ -83,7 +83,7 @@ class TakenOver:
         self._connection: socket.socket | None = connection
 
     def report_serving(self) -> None:
-        """Report that this process serves: the other one needn't take the node back. Idempotent."""
+        """Report that this process serves; the other won't take the node back. Idempotent."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with connection, contextlib.suppress(OSError):
@@ -111,8 +111,7 @@ async def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
     while found := connect_to_holder(proxy_name):
         sock, pid = found
         if not name_proofs.can_prove():
-            # Don't send the request: a proxy would refuse it, and the holder may be any process of
-            # this user.
+            # Don't send the request: a proxy would refuse it, and any process may be the holder.
             sock.close()
             raise _cannot_prove(pid, PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
         try:
@@ -131,7 +130,7 @@ async def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
                 f"cannot take over: userspace-proxy (pid {pid}) {answer}",
                 hint="end it with SIGUSR1, or kill it, to take over its workers",
             )
-        # Other processes filled the queue before this process could answer.
+        # The holder disconnected because others filled its queue before this process answered.
         await pause(_PAUSE_S)
     return None
 
@@ -148,10 +147,10 @@ async def _request(sock: Prover, within_s: float) -> socket.socket | str:
 
     Returns:
         Another descriptor of the connection once the node is handed over, or the holder's refusal;
-        empty if the holder disconnected to let another process ask.
+        empty if the holder disconnected in favour of another process.
 
     Raises:
-        TimeoutError: The answer takes too long.
+        TimeoutError: The holder doesn't answer in time.
         OSError: The proof fails.
     """
     answers = asyncio.Queue[socket.socket | str | OSError]()
@@ -189,7 +188,7 @@ def answer_requests(
     Args:
         lock: The held lock.
         hand_over: Called with the connection when a process with CAP_NET_ADMIN requests the node;
-            raises UserspaceProxyError if it fails. None: requests are refused.
+            raises UserspaceProxyError on failure. None: requests are refused.
     """
     assert lock.listener is not None
     log_limit = LogLimit()
@@ -218,7 +217,7 @@ async def adopt(label: str, stack: AsyncExitStack) -> PreviousWorkers | None:
     if not socks:
         return None
     previous_workers = PreviousWorkers(asyncio.get_running_loop(), socks)
-    # If this process fails to start, the workers keep waiting for another one.
+    # If this process fails to start, closing leaves the workers waiting for another process.
     stack.callback(previous_workers.close)
     count = await previous_workers.adopt()
     extra = {"workers": len(previous_workers), "sockets": count}
@@ -231,7 +230,7 @@ async def end_workers(label: str) -> bool:
     have_ended = False
     until = Clocks.monotonic() + END_S
     while socks := connect_to_workers(label):
-        # The next iteration asks late workers again.
+        # Late workers are told to exit again in the next iteration.
         with contextlib.closing(
             PreviousWorkers(asyncio.get_running_loop(), socks)
         ) as previous_workers:
@@ -239,7 +238,7 @@ async def end_workers(label: str) -> bool:
                 extra = {"count": len(socks)}
                 _log.error("workers did not exit in time, leaving them running", extra=extra)
                 break
-            # Workers obey only a process that has received their sockets.
+            # Adopt the sockets first: workers obey only a process that has received them.
             await previous_workers.adopt()
             previous_workers.end()
         have_ended = True
@@ -248,7 +247,7 @@ async def end_workers(label: str) -> bool:
 
 
 class Relief(Component):
-    """Takes over from the previous process, if there was one."""
+    """The take-over from the previous process, if there was one."""
 
     def __init__(
         self,
@@ -269,7 +268,7 @@ class Relief(Component):
     async def run(self) -> None:
         """Drain the previous workers once this process's workers serve all Services.
 
-        Before that, this process reports that it serves.
+        Just before the drain, this process reports that it serves.
         """
         options, previous_workers = self._options, self._previous_workers
         await self._progress.caught_up()

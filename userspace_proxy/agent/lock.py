@@ -1,12 +1,13 @@
-"""The node's lock: one proxy per network namespace and ``--service-proxy-name``.
+"""Implements the node's lock: one proxy per network namespace and ``--service-proxy-name``.
 
     userspace-proxy, userspace-proxy/NAME      the socket on which a proxy listens
-    userspace-proxy#…, userspace-proxy/NAME#…  the same, if another program has bound that name
+    userspace-proxy#…, userspace-proxy/NAME#…  instead, if another program has bound that name
 
 The lock is an abstract Unix socket (``kernel.abstract_sockets``), over which a process asks the
 holder to hand over the node (``agent.hand_over``).
 
-Rule 1: a proxy listens first and looks for others afterwards, so one of two detects the other.
+Rule 1: a proxy listens first and then searches for others, so at least one of two detects the
+other.
 Rule 2: a holder must prove its right to the name by CAP_NET_ADMIN (``kernel.name_proofs``).
 
 Source: ADR 0026, ADR 0053.
@@ -25,9 +26,9 @@ from ..kernel.net_admin_proof import Prover
 from ..steering import proxy_label
 
 _NAME = "\0userspace-proxy"
-# A lock's name as the kernel lists it.
+# The name of a lock as the kernel lists it.
 _SHOWN = r"@(userspace-proxy(?:/(?P<label>[A-Za-z0-9._~-]+))?(?:#[0-9a-f]+)?)"
-# How long to wait for room in the holder's accept queue, which other processes also use.
+# The maximum wait for room in the holder's accept queue, which other processes also use.
 _ROOM_S = 5.0
 
 
@@ -37,7 +38,7 @@ class NodeLock:
     Args:
         proxy_name: The ``--service-proxy-name``: proxies with different names steer different
             Services at the same time. None or empty: the unnamed proxy.
-        is_cleanup: Whether the lock is for a cleanup, not for a start; only the error differs.
+        is_cleanup: Whether the lock is taken for a cleanup; only the error differs.
     """
 
     def __init__(self, proxy_name: str | None = None, *, is_cleanup: bool = False) -> None:
@@ -48,14 +49,13 @@ class NodeLock:
         """The socket of the held lock, or None; accept its connections to keep room in the kernel's
         queue.
 
-        A process that only asks whether the lock is held has got its answer from the kernel by
-        then."""
+        A process that only checks whether the lock is held expects no answer."""
 
     def take(self) -> None:
         """Take the lock until :meth:`release`, or until this process exits.
 
         Raises:
-            LockHeld: Another proxy holds it; the message names its process.
+            LockHeld: Another proxy holds the lock; the message names its process.
         """
         mine, sock = self._open()
         try:
@@ -75,20 +75,20 @@ class NodeLock:
             self.listener = None
 
     def _open(self) -> tuple[str, ProvenSocket]:
-        """Bind the lock's name, or a random one if that is taken; return name and socket."""
+        """Bind the lock's name, or a random name if it is taken; return name and socket."""
         try:
             return self._name, ProvenSocket(self._name)
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE:
                 raise
         self._refuse(abstract_sockets.find_listeners([self._name]).values())
-        # No other program can predict this name, so none can bind it or take the sockets of its
+        # Other programs can't predict this name, so they can't bind it or the sockets of its
         # proofs.
         name = f"{self._name}#{secrets.token_hex(8)}"
         return name, ProvenSocket(name)
 
     def _refuse(self, pids: Iterable[int]) -> None:
-        """Raise LockHeld if any process is given, which is the lock's holder."""
+        """Raise LockHeld for the first of these processes, if any: the lock's holder."""
         for pid in pids:
             named = f" of the name {self._label}" if self._label else ""
             process = f" (pid {pid})" if pid else ""
@@ -101,7 +101,7 @@ class NodeLock:
             if name_proofs.can_prove():
                 hint = "start it with --take-over to relieve that one, or stop that one first"
             else:
-                # The holder may be any process of this user, not a proxy.
+                # The holder may be any process of this user, not necessarily a proxy.
                 hint = "stop it first, if it is one, or run with --steering=none"
             raise LockHeld(f"cannot start: another {running} steers this node", hint=hint)
 
@@ -117,7 +117,7 @@ def connect_to_holder(
 ) -> tuple[Prover, int] | None:
     """Return a connection to the lock's holder, and its pid; None if there is no holder.
 
-    The pid is 0 if its PID namespace isn't visible from here.
+    The pid is 0 if its PID namespace isn't visible to this process.
 
     Raises:
         LockHeld: The holder's queue stays full for ``within_s`` seconds.

@@ -1,6 +1,6 @@
 """Prepares a node for steering that changes its kernel: lock, refuse port, connection tracking.
 
-Each step registers how to undo it with the given exit stack. This module also checks and removes
+Each step registers its undo function with the given exit stack. This module also checks and removes
 the connect() hooks.
 """
 
@@ -52,14 +52,14 @@ from .watchers.socket_lb.hooked_connections import HookedConnections
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The number of attempts to clean up. Each waits a few seconds for another program's lock; a pod has
-# 30 s in total.
+# The number of attempts to clean up. Each waits a few seconds for another program's lock; a pod is
+# killed after 30 s.
 _CLEAN_UP_TRIES = 3
 
 
 def keep_owners(owners: OwnerSockets, plane: Plane) -> None:
-    """Let the workers keep the sockets that own nftables tables, for the next control process."""
-    # The callback is called in the thread that writes tables.
+    """Keep the sockets that own nftables tables in the workers, for the next control process."""
+    # Switch to the loop's thread: the callback is called in the thread that writes tables.
     in_loop = asyncio.get_running_loop().call_soon_threadsafe
     owners.follow(lambda name, sock: in_loop(plane.keep, name, sock))
 
@@ -74,8 +74,7 @@ def open_steering(
     """Create the steering mechanism; take the node's lock first if it changes the kernel.
 
     Args:
-        wanted: A steering mode, or a mechanism that the caller has created, which is returned as it
-            is.
+        wanted: A steering mode, or a mechanism created by the caller, which is returned unchanged.
         kernel: The kernel's features.
 
     Raises:
@@ -92,7 +91,7 @@ def open_steering(
         node_addresses=options.node_addresses,
     )
     hooks, own_namespace = hook_options(options), options.is_own_namespace
-    # A retry wouldn't help: these features don't appear later.
+    # Fail now, because missing kernel features won't appear later.
     check_kernel(wanted, kernel, own_namespace=own_namespace)
     check_hooks(wanted, hooks, kernel, own_namespace=own_namespace)
     if wanted != "none":
@@ -141,7 +140,7 @@ def _remove_hooks(proxy_name: str) -> None:
 
 
 def watch_kernel_path(core: Core, answers: KernelAnswers) -> Iterator[Component]:
-    """Yield the counters of connections that bypass the workers."""
+    """Yield the components that count connections that bypass the workers."""
     steering, served_ports = core.steering, core.served_ports
     yield KernelCounts(steering, served_ports)
     if isinstance(steering, HookedSteering) and (hooks := steering.hooks) is not None:
@@ -161,8 +160,8 @@ async def end_programs(
 
     Args:
         labels: The proxies' labels.
-        with_abandoned: Whether to remove the BPF programs of dead proxies of other network
-            namespaces, too.
+        with_abandoned: Whether to also remove the BPF programs of dead proxies in other network
+            namespaces.
     """
     for label in sorted(labels):
         if await end_workers(label):
@@ -183,7 +182,7 @@ async def prepare_node(
 ) -> None:
     """Remove leftovers of other steering modes, and keep open connections tracked.
 
-    Call it before the first listener opens: stale rules steer to proxy ports.
+    Call this before the first listener opens, because stale rules steer to proxy ports.
     """
     await _remove_leftovers(steering.name, options)
     if steering.bind is Bind.PROXY_PORT:
@@ -198,10 +197,10 @@ async def start_client_addresses(
     plane: Plane,
     kernel: KernelOffers,
 ) -> ClientAddresses | None:
-    """Start to preserve client addresses in a plane; None if the options don't ask for it.
+    """Start to preserve client addresses in a plane; None if the options don't request it.
 
-    If all Services should take the kernel path, preservation begins with the first Service that
-    doesn't. The caller removes the kernel state by ``clean_up``, after the drain.
+    With the kernel path for all Services, preservation begins with the first Service that can't
+    take it. The caller removes the kernel state by ``clean_up``, after the drain.
     """
     client_addresses = ClientAddresses(
         options.proxy_name or "", options.cluster_networks, owners, kernel
@@ -267,7 +266,7 @@ async def _remove_leftovers(steering: str, options: Options) -> None:
             "cannot check for rules left by other steering modes: %(cause)s", extra={"cause": cause}
         )
     for name in found.removed:
-        _log.info("removed rules left by another steering mode", extra={"steering": name})
+        _log.info("removed rules left by steering mode %(steering)s", extra={"steering": name})
 
 
 async def _hold_conntrack(
@@ -295,13 +294,14 @@ def tracking_timeouts(
 
 
 def _extend_timeouts(options: Options, stack: AsyncExitStack) -> None:
-    """Make the kernel translate half-closed connections for as long as they may stay open."""
+    """Extend conntrack's timeout to the time for which half-closed connections may stay open."""
     timeouts = tracking_timeouts(
         options.tuning.tcp_half_closed_s, options.state_dir, {proxy_label(options.proxy_name or "")}
     )
     stack.callback(timeouts.put_back)
     if cause := timeouts.hold():
         _log.info(
-            "cannot extend conntrack's timeout, half-closed connections depend on keep-alive",
+            "cannot extend conntrack's timeout, half-closed connections depend on keep-alive: "
+            "%(cause)s",
             extra={"cause": cause},
         )

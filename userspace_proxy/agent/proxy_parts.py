@@ -1,4 +1,4 @@
-"""The components of every proxy: workers, rounds and a source."""
+"""Defines the components of every proxy: workers, rounds and a source."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from .rounds.tasks import Supervisor, pause
 from .rounds.wall_clock import NEVER, WallClock
 from .view import show_totals
 
-# The time limit for the first snapshot; every source is faster. Without a snapshot, clients that
-# wait on recovered listeners should fail.
+# The time limit for the first snapshot; sources usually take far less. Without a snapshot, clients
+# that wait on recovered listeners should fail.
 FIRST_SNAPSHOT_S = 10.0
 
 
@@ -106,7 +106,7 @@ class SyncComponent(Component):
         facts.probes = facts_of_probes(self._served_ports)
 
     async def close(self) -> None:
-        """Show no steering mechanism from now on."""
+        """Stop showing the steering mechanism."""
         self._steering = None
 
 
@@ -114,7 +114,7 @@ class SourceComponent(Component):
     """The source of Services, which is read while the agent runs.
 
     Args:
-        publish: Takes its snapshots; None: the source isn't read yet.
+        publish: Receives the source's snapshots; None: the source isn't read.
     """
 
     def __init__(self, source: Source, publish: Callable[[Snapshot], None] | None = None) -> None:
@@ -138,7 +138,7 @@ class SourceComponent(Component):
 
 
 def facts_of_probes(served_ports: ServedPorts) -> ProbesFacts:
-    """Return the facts about the probes of endpoints that choose paths."""
+    """Return the facts about endpoint probes, which choose paths."""
     probes = served_ports.auto_paths.probes
     if not probes.is_open:
         return ProbesFacts()
@@ -163,7 +163,7 @@ def _facts_of_steering(steering: Steering | None, sync: SyncLoop) -> SteeringSta
 
 
 def _facts_of_sync(sync: SyncLoop, clock: WallClock, *, is_stopped: bool) -> SyncFacts:
-    """Return the facts about rounds; while the proxy drains, the loop is stopped on purpose."""
+    """Return the facts about rounds; ``is_stopped`` while the proxy drains, without rounds."""
     counters = sync.counters
     changes, in_force = counters.changes, counters.in_force
     return SyncFacts(
@@ -179,7 +179,7 @@ def _facts_of_sync(sync: SyncLoop, clock: WallClock, *, is_stopped: bool) -> Syn
         endpoint_changes=changes.endpoints,
         endpoint_changes_pending=changes.endpoints - in_force.endpoints,
         turned_s_ago=0.0 if is_stopped else sync.turned_s_ago,
-        # If rules drifted, the last round succeeded, but a later repair failed.
+        # If rules have drifted, the last round succeeded; the steering's facts show the problem.
         problem="" if sync.rules.has_drifted else sync.rules.problem,
     )
 

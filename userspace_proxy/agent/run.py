@@ -1,9 +1,9 @@
-"""The command ``run``: runs an :class:`Agent` until a signal or a failure.
+"""Implements the command ``run``, which runs an :class:`Agent` until a signal or a failure.
 
     settings ─▶ options, source, steering ─▶ Agent ─▶ SIGTERM, SIGINT ─▶ drain ─▶ exit 0
                                                └────▶ the source can't continue ─▶ exit 1
 
-The table of settings names the option of each setting.
+The table of settings maps each setting to its option.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from .signals import stop_on_signal
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The timeout of all requests together; a healthy API server answers within some 10 ms.
+# The timeout of all requests together; a healthy API server answers within about 10 ms.
 _ANSWER_S, _ASK_AGAIN_S = 5.0, 2.0
 
 
@@ -71,10 +71,9 @@ def run_agent(
         settings: The settings from flags and files.
         warnings: Warnings from reading the settings; logged once.
         check: Called in a thread once the proxy runs, with its steering mode; logs findings on this
-            node that affect steering. UserspaceProxyError, OSError and ValueError that it raises
-            are logged.
+            node that affect steering. UserspaceProxyError, OSError and ValueError are logged.
         dropped_log_lines: Returns the number of dropped log lines.
-        write_stdout: Prints addresses, if the settings ask for it.
+        write_stdout: Prints addresses, if the settings request it.
 
     Raises:
         UserspaceProxyError: The agent can't start or continue; the message contains the cause.
@@ -120,7 +119,7 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
         try:
             await agent.start()
         except LockHeld:
-            # Each attempt needs a new agent.
+            # An agent starts only once, so each attempt creates a new one.
             agent = Agent(settings.steering, source, options, kernel)
             raise
 
@@ -154,10 +153,10 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
 async def _make_way(
     settings: Settings, options: Options, source: Source, kernel: KernelOffers
 ) -> TakenOver | None:
-    """Ask the running proxy to hand over; None if that isn't wanted, or no proxy runs."""
+    """Ask the running proxy to hand over; None if no take-over is requested, or no proxy runs."""
     if not settings.take_over or settings.steering == "none":
         return None
-    # Checks that don't need the node should fail before the running proxy hands the node over.
+    # Run the checks that are possible before the running proxy hands over the node.
     for check in start_checks(settings, options, source, kernel, relieves=True).values():
         check()
     if not settings.manifests:
@@ -169,7 +168,7 @@ async def _make_way(
 
 
 async def _await_api_server(settings: Settings) -> None:
-    """Wait until the API server answers, or no proxy runs: a running one may still reach it."""
+    """Wait until the API server answers, or no proxy runs; a running proxy may still reach it."""
     from ..sources.kubernetes.permissions import ask_server
 
     waiting = LoggedCondition[str](
@@ -194,7 +193,7 @@ async def _await_api_server(settings: Settings) -> None:
 def start_checks(
     settings: Settings, options: Options, source: Source, kernel: KernelOffers, *, relieves: bool
 ) -> dict[str, Callable[[], None]]:
-    """Return the checks before startup, by topic; each raises UserspaceProxyError if it fails."""
+    """Return the checks before startup, by topic; each raises UserspaceProxyError on failure."""
     dns = settings.dns_bind_address
     return {
         "manifests" if settings.manifests else "API server": source.check,
@@ -218,13 +217,12 @@ def _succeeding(options: Options, taken: TakenOver | None, drain_s: float) -> Op
 def settle_memory() -> None:
     """Collect garbage once, and exempt surviving objects from later collections.
 
-    Call it after creating many objects. It takes 0.1 s for 10,000 Services. Without it, each full
-    collection would take as long, and one runs whenever the number of objects has grown by a
-    quarter.
+    Call this after creating many objects. The call takes 0.1 s for 10,000 Services. Otherwise each
+    full collection would take as long, whenever the number of objects has grown by a quarter.
     """
     gc.collect()
     gc.freeze()
-    # Only glibc has this function; other C libraries return memory on their own.
+    # Only glibc has this function; other C libraries return memory without it.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -269,11 +267,11 @@ def make_options(settings: Settings) -> Options:
     return replace(
         settings.as_options(Options),
         tuning=settings.as_options(Tuning),
-        # These values depend on this host or process, or on two settings.
+        # The following values depend on this host or process, or on two settings.
         node_name=settings.node_name,
         service_cidrs=settings.service_cluster_ip_range if settings.manifests else (),
         is_own_namespace=is_own_namespace(),
-        # A user who may write manifests may send clients to any address that this node reaches.
+        # Authors of manifests are trusted to send clients to any address that this node reaches.
         allow_node_endpoints=settings.allow_node_endpoints or bool(settings.manifests),
         workers=settings.workers or default_workers(),
         health=_bind(settings.healthz_bind_address, "--healthz-bind-address"),

@@ -2,7 +2,7 @@
 
     a first client waits ──▶ Waking
     each second ──▶ NodeLease: reports this node's demand; ends acknowledgements
-                ──▶ HolderLease: takes the free Lease; as its holder, sums demand and asks
+                ──▶ HolderLease: takes the free Lease; as its holder, sums demand and starts votes
     Lease of the holder, followed ──▶ both
 
 Rule 1: without a Service that names a workload, no Lease is read or written.
@@ -35,18 +35,18 @@ from .rounds.tasks import Supervisor, pause
 _log = FieldLogger("userspace_proxy.agent")
 
 _LOOK_S = 1.0
-# Scaling stops after no Service has named a workload for this long.
+# The interval of checks while no Service names a workload.
 _UNUSED_S = 5.0
-# The longest pause between retries. Even if the role of thousands of nodes doesn't permit Leases,
-# they don't load the server at this rate.
+# The longest pause between retries. At this rate, even thousands of nodes whose role forbids Leases
+# don't load the API server.
 _RETRY_S = 60.0
-# How long an acknowledgement of a vote may wait for dials in progress; clients would otherwise wait
-# too long.
+# The maximum wait of an acknowledgement for dials in progress; otherwise clients would wait too
+# long.
 _SETTLE_MAX_S = 5.0
 
 
 class Scaling(Component):
-    """One proxy's demand for workloads, reported to the Lease's holder."""
+    """One proxy's part in scaling: wakes workloads, reports demand to the Lease's holder."""
 
     def __init__(self, core: Core, *, clock: Callable[[], float] = Clocks.monotonic) -> None:
         options, served_ports, source = core.options, core.served_ports, core.source
@@ -87,7 +87,7 @@ class Scaling(Component):
 
 
 class _Resting:
-    """What one proxy contributes to scaling workloads to zero."""
+    """The contribution of one proxy to scaling workloads to zero."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class _Resting:
 
     @property
     def demand(self) -> Mapping[ServiceKey, int] | None:
-        """The demand of all nodes; None if it is unknown, or if no Service may be woken."""
+        """The demand of all nodes; None if it is unknown, or no Service names a workload."""
         return self._holder.demand if self._is_wanted() else None
 
     async def restore(self) -> None:
@@ -137,7 +137,7 @@ class _Resting:
         yield "rounds of the holder", lambda: self._repeat(self._follow)
 
     async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Repeat a step every second while a Service needs it, until cancelled."""
+        """Repeat a step every second while a Service names a workload, until cancelled."""
         failures = 0
         while True:
             if not self._is_wanted():
@@ -148,7 +148,7 @@ class _Resting:
                 await step()
             except UserspaceProxyError as exc:
                 self._condition.set(str(exc))
-                # Retry soon if the step worked for a while before it failed: a round may be in
+                # Retry soon if the step worked for a while before it failed: a vote may be in
                 # progress.
                 has_worked = self._clock() - began > _RETRY_S
                 failures = 0 if has_worked else failures + 1
@@ -159,13 +159,13 @@ class _Resting:
             await pause(backoff_s(failures + 1, _LOOK_S, _RETRY_S))
 
     async def _release(self) -> None:
-        """End expired acknowledgements, even if the server is unreachable or no Service is left."""
+        """End expired acknowledgements, even without an API server or any Service."""
         while True:
             self._cordons.release_late()
             await pause(_LOOK_S)
 
     async def _report(self) -> None:
-        """Report this node's demand, as of the workers' last reports."""
+        """Report this node's demand, according to the workers' last reports."""
         self._core.plane.settle()
         await self._node.look()
 
@@ -182,7 +182,7 @@ class _Resting:
         )
 
     def is_known(self) -> bool:
-        """Return whether all connections are counted here.
+        """Return whether this process counts all connections of the node.
 
         Workers of the previous process don't report, and their connections continue for a while.
         """

@@ -17,17 +17,19 @@ import logging
 import signal
 from collections.abc import Callable
 
-_log = logging.getLogger("userspace_proxy.agent")
+from ..log_fields import FieldLogger
+
+_log = FieldLogger("userspace_proxy.agent")
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
-# Signals that are ignored. By default they terminate the process; `cli.commands` ignores them until
-# they are handled here.
+# The ignored signals. By default they terminate the process; `cli.commands` ignores them until this
+# module handles them.
 _IGNORED = (signal.SIGHUP, signal.SIGUSR2)
 # Signals within this time count as one request: timeout(1) and some supervisors signal the child
-# and then its process group, 1 ms apart. A person needs longer to press Ctrl-C again.
+# and then its process group, 1 ms apart. A person takes longer to press Ctrl-C again.
 _SAME_REQUEST_S = 0.3
-# How many consecutive timers measure this time. On a busy machine, one timer can be late by more
-# than the whole time; a signal that arrives meanwhile is handled before the next timer.
+# The number of consecutive timers that measure this time. On a busy machine, one timer can be late
+# by more than the whole time; a signal that arrives meanwhile is handled before the next timer.
 _STEPS = 3
 
 
@@ -43,11 +45,11 @@ def stop_on_signal(
 
     Args:
         loop: The main thread's loop.
-        arrived: Gets the number of each SIGTERM and SIGINT immediately, even while the loop is
+        arrived: Receives the number of each SIGTERM and SIGINT immediately, even while the loop is
             busy.
         leave: Called upon SIGUSR1.
         end: Called with the exit status upon a second signal.
-        later: Calls a function after a time; None: the loop's ``call_later``.
+        later: Calls a function after a number of seconds; None: the loop's ``call_later``.
 
     Returns:
         An event that the first SIGTERM or SIGINT sets.
@@ -67,10 +69,10 @@ def stop_on_signal(
             take_step()
             return
         if steps <= _STEPS:
-            _log.info("repeated signal ignored", extra={"signal": number.name})
+            _log.info("repeated signal ignored: %(signal)s", extra={"signal": number.name})
             return
         _log.error(
-            "second signal, exiting at once: rules stay until the next start, or until cleanup",
+            "second signal (%(signal)s), exiting now: rules stay until the next start or cleanup",
             extra={"signal": number.name},
         )
         # Flush the log, because atexit handlers aren't run.
@@ -79,17 +81,16 @@ def stop_on_signal(
 
     for number in _STOP:
         loop.add_signal_handler(number, stop_or_end, number)
-        # This replaces the loop's empty handler: the loop gets signals through its wakeup
-        # descriptor.
+        # Replace the loop's empty handler: the loop receives signals through its wakeup descriptor.
         signal.signal(number, lambda number, _frame: arrived.append(number))
         signal.siginterrupt(number, False)
     loop.add_signal_handler(signal.SIGUSR1, leave)
     for number in _IGNORED:
         loop.add_signal_handler(number, _ignore, number)
-    # A process that takes the node back starts with these signals blocked (`take_back`).
+    # A process that takes the node back starts with these signals blocked (`after_hand_over`).
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
     return stop
 
 
 def _ignore(number: signal.Signals) -> None:
-    _log.info("signal ignored", extra={"signal": number.name})
+    _log.info("signal ignored: %(signal)s", extra={"signal": number.name})

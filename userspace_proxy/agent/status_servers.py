@@ -1,11 +1,11 @@
-"""Opens the status servers of one proxy, and keeps their contents up to date.
+"""Opens the status servers of one proxy, and updates their contents.
 
 Timeline, Observation ◀── sync loop, plane      StatusServer ──▶ refresh, status, health
                                  counters ──every 5 s──▲
 
-Rule 1: a proxy also serves without these servers: any user of a node may have bound their addresses
-first.
-Rule 2: an unavailable address is logged with the program that uses it, and again when the cause
+Rule 1: a proxy serves Services even without these servers, because any user of a node may have
+bound their addresses first.
+Rule 2: an unavailable address is logged with the program that uses it, and again if the cause
 changes.
 
 Source: kube-proxy tries both of its addresses again every 5 s (cmd/kube-proxy/app/server.go,
@@ -51,7 +51,7 @@ class _Address:
         self.bind = bind
         self.serve = serve
         self.cause = ""
-        """The error of the last attempt to open it."""
+        """The error of the last attempt to open the address."""
         self.condition = LoggedCondition[ListenError](
             _log,
             "cannot listen on a status address: %(cause)s",
@@ -63,7 +63,7 @@ class StatusAddresses:
     """The addresses of one proxy's status servers.
 
     Args:
-        wanted: Pairs of an address (None: not wanted) and the function that serves it, which may
+        wanted: Pairs of an address (None: disabled) and the function that serves it, which may
             raise ListenError.
     """
 
@@ -74,7 +74,7 @@ class StatusAddresses:
 
     @property
     def problems(self) -> tuple[ListenError, ...]:
-        """The errors of the addresses that aren't open."""
+        """The errors of addresses that aren't open."""
         return tuple(problem for address in self._missing for problem in address.condition.now)
 
     async def open(self) -> None:
@@ -120,7 +120,7 @@ class Shown:
     status: Callable[[], StatusFacts]
     """Returns all facts at this moment."""
     health: Callable[[], StatusFacts]
-    """Returns the same facts without Service ports."""
+    """Returns the facts without Service ports."""
     refresh: Callable[[], Awaitable[float]]
     """Updates the counters; awaited before each answer that contains counters."""
 
@@ -137,7 +137,7 @@ class PortCounters:
     async def take(self) -> Counted | None:
         """Return the counters at this moment; None if there are too many Service ports.
 
-        Workers are asked for reports: otherwise, all traffic since their last regular report would
+        Request reports from workers: otherwise, all traffic since their last regular report would
         appear as a burst when a page is opened.
 
         Cost: 1 µs for a Service port without traffic since the last call, 15 µs for any other.
@@ -199,11 +199,11 @@ class StatusServers(Component):
         self._addresses = StatusAddresses()
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Open the addresses; unavailable ones are retried."""
+        """Open the addresses, and retry unavailable ones until they are open."""
         options, sync, shown, own = self._options, self._sync, self._shown, self._own
         if options.admin is None and options.health is None:
             return
-        # aiohttp takes half a second to import.
+        # Import aiohttp only here, because the import takes half a second.
         from ..status.server import StatusServer
 
         timeline = Timeline(self._plane, shown.health)

@@ -56,8 +56,8 @@ from .rounds.served_ports import ServedPorts
 from .rounds.tasks import Pace
 from .rounds.wall_clock import NEVER, WallClock
 
-# A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage counts as
-# current for that long.
+# A closed connection occupies its source port in TIME_WAIT for a minute, so a shortage counts as
+# current for a minute.
 _RECENT_S = 60.0
 _NOTHING = CounterTable()
 _NAMES = counted_names(PortFigures)
@@ -78,9 +78,9 @@ def view_ports(
     The facts about an unchanged Service port are the same object as in the last call.
 
     Args:
-        plane: Its byte counters are updated if that is possible without waiting.
+        plane: The plane, whose counters are updated as far as that is possible without waiting.
         bind: Determines the words for a frontend's target.
-        clock: Its monotonic clock must be the one that the plane uses.
+        clock: The node's clocks; the monotonic clock must be the plane's.
     """
     plane.settle()
     clock.tick()
@@ -95,10 +95,10 @@ async def prepare_views(
 ) -> float:
     """Collect the facts about Service ports in steps, so that :func:`view_ports` can reuse most.
 
-    100,000 endpoints of one namespace take 0.4 s of the event loop.
+    For 100,000 endpoints of one namespace, this takes 0.4 s of the event loop.
 
     Returns:
-        The seconds it took, without the time of other tasks in between.
+        The duration in seconds, without other tasks in between.
     """
     plane.settle()
     clock.tick()
@@ -128,7 +128,7 @@ def show_totals(facts: StatusFacts, totals: Totals) -> None:
 def _show_counted(
     facts: PortFigures, counters: GroupCounters, waiting: Waiting, problem: str = ""
 ) -> None:
-    """Copy all counters except those of endpoints."""
+    """Copy all counters except the endpoints' counters."""
     for name in _NAMES:
         setattr(facts, name, getattr(counters, name))
     counted = {name: getattr(counters.waits, name) for name in _WAIT_NAMES}
@@ -140,7 +140,7 @@ def _times(durations: Durations) -> Times:
 
 
 def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults) -> PortFacts:
-    """Return the last view of a Service port if nothing has changed: making one takes 30 µs."""
+    """Return the last view of a Service port if nothing has changed, as making one takes 30 µs."""
     group, now = served.group, clock.now
     made_from = (
         clock.unix(0.0),
@@ -156,7 +156,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         [(each.address, each.is_serving) for each in served.listeners.values()],
         {endpoint: list(words) for endpoint, words in faults.items()} if faults else None,
     )
-    # Facts about ejections and waits contain durations, which change with time.
+    # Ejections and waits prevent reuse, because their facts contain durations.
     if served.shown is not None and not group.has_passing:
         view, before = served.shown
         if view.plan is served.plan and before == made_from and not becomes_past(view, clock):
@@ -222,7 +222,7 @@ def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tupl
 
 
 def turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, ...]:
-    """Return why clients of a Service port are dropped now, with counts; empty if none is."""
+    """Return why clients of a Service port are dropped now, with counts; may be empty."""
     admits = plan.serving.admits
     if admits is None:
         return ()
@@ -253,7 +253,7 @@ def view_endpoint(
 
     Args:
         ejected: Seconds until the probe of each ejected endpoint.
-        starting: Fractions of their shares that endpoints in slow start have.
+        starting: By endpoint in slow start, the fraction of its share.
     """
     address = verdict.address
     counters = group.read_counters(address)
@@ -291,7 +291,7 @@ def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> Fronten
     """
     shown = frontend
     if frontend.last and frontend not in served.plan.frontends:
-        # Each port of the range is a frontend: show one that isn't served, or any of them.
+        # Each port of the range is a frontend: show an unserved one, or else the first.
         each = [one for one in served.plan.frontends if frontend.has(one)]
         lacking = (f for f in each if f not in served.listeners or f in served.unsteered)
         frontend = next(lacking, each[0])

@@ -3,9 +3,9 @@
     AffinityTables     all affinity entries (pins) of a worker: a bounded number
     └─ AffinityTable   the entries of one Service port, least recently used first
 
-Rule 1: one Service port may fill the whole bound; at the bound the port with the most entries loses
-its least recently used ones (ADR 0015 does the same with connections).
-Rule 2: an entry never costs a search: tables are sorted by size, which changes by one at a time.
+Rule 1: a single Service port may use all entries. At the bound, the port with the most entries
+loses its least recently used entries (ADR 0015 does the same with connections).
+Rule 2: an eviction needs no search: tables are sorted by size, which changes by one at a time.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ AffinityEntry = tuple[str, SocketAddress, float]
 
 # The maximum number of entries: 32 MiB in each worker, for the clients of all its Service ports.
 MAX_ENTRIES = 131_072
-# The memory of an entry: up to 270 bytes (measured, IPv6).
+# The approximate memory of an entry: up to 270 bytes (measured, IPv6).
 ENTRY_BYTES = 256
-# The number of entries dropped in one step, which takes 10 ms.
+# The maximum number of entries dropped in one step, which takes 10 ms.
 _STEP_ENTRIES = 8192
 
 
@@ -32,7 +32,7 @@ class AffinityTables:
     """The affinity entries of all Service ports of one worker.
 
     Args:
-        max_entries: The bound; each entry beyond it evicts the least recently used one of the
+        max_entries: The bound; each entry beyond it evicts the least recently used entry of the
             largest table.
     """
 
@@ -46,14 +46,14 @@ class AffinityTables:
         return self._by_size.total
 
     def free(self, excess: int) -> int:
-        """Drop entries to free ``excess`` bytes, a few thousand at most; return the freed bytes."""
+        """Drop at most a few thousand entries to free ``excess`` bytes; return the freed bytes."""
         before = len(self)
         for _ in range(min(math.ceil(excess / ENTRY_BYTES), _STEP_ENTRIES, before)):
             self._forget_one()
         return (before - len(self)) * ENTRY_BYTES
 
     def join(self, service: str, user: object, timeout_s: float) -> AffinityTable:
-        """Return the table that a Service's ports share; it exists while one of them uses it."""
+        """Return the table that a Service's ports share, which exists while any port uses it."""
         if service not in self._shared:
             self._shared[service] = AffinityTable(timeout_s, self), set()
         table, users = self._shared[service]
@@ -61,7 +61,7 @@ class AffinityTables:
         return table
 
     def leave(self, service: str, user: object) -> None:
-        """Drop a shared table with its last user. Idempotent."""
+        """Remove a user of a shared table; drop the table with its last user. Idempotent."""
         table, users = self._shared.get(service, (None, set[object]()))
         users.discard(user)
         if table is not None and not users:
@@ -87,7 +87,7 @@ class AffinityTable:
 
     Args:
         timeout_s: Seconds from the last use until an entry expires.
-        tables: The worker's tables; None: there are no other tables.
+        tables: The worker's tables; None if there are no other tables.
     """
 
     def __init__(self, timeout_s: float, tables: AffinityTables | None = None) -> None:
@@ -107,10 +107,10 @@ class AffinityTable:
                 yield client, endpoint, max(0.0, now - used)
 
     def restore(self, entries: Iterable[AffinityEntry], now: float) -> None:
-        """Add a previous process's entries, last used first; a client's last used entry wins.
+        """Add a previous process's entries, last used first; a client's most recent entry counts.
 
-        The added entries count as used before all present ones, so several calls may follow each
-        other. One that replaces an older entry of its client counts as used after them.
+        Added entries count as used before all present entries, so further calls may add more. An
+        entry that replaces its client's older entry counts as used after all others.
         """
         for client, endpoint, age_s in entries:
             used = now - max(0.0, age_s)
@@ -120,8 +120,7 @@ class AffinityTable:
                 self._entries.move_to_end(client, last=False)
                 self._tables.changed(self)
             elif used > known[1]:
-                # Several previous processes have an entry of this client; another one's may be more
-                # recent.
+                # If several previous processes had an entry of the client, the latest counts.
                 self._entries[client] = (endpoint, used)
                 self._entries.move_to_end(client)
 
@@ -156,10 +155,10 @@ class AffinityTable:
             self._tables.changed(self)
 
     def forget_oldest(self) -> None:
-        """Drop the least recently used entry; the table mustn't be empty."""
+        """Drop the least recently used entry; the table must not be empty."""
         self._entries.popitem(last=False)
         if not self._entries:
-            # Frees the memory that a once large dictionary keeps.
+            # Free the memory that a formerly large dictionary keeps.
             self._entries.clear()
         self._tables.changed(self)
 

@@ -1,17 +1,16 @@
 """Picks an endpoint for each connection of one Service port.
 
-    client ─▶ pinned, and not ejected? ─▶ that one
+    client ─▶ pinned to an endpoint that isn't ejected? ─▶ the pinned endpoint
                     │ no
-                    └▶ the strategy, over endpoints that aren't ejected: of the first priority, or
-                       if none is left, of the next one
+                    └▶ the strategy, over endpoints that aren't ejected, of the first priority that
+                       has any
                               └▶ none left: in turn, whatever the strategy, over all endpoints that
-                                 weren't silent a moment ago (a dial is better than a refusal, if
-                                 it is quick)
+                                 weren't silent a moment ago (a quick dial is better than a refusal)
 
-Rule 1: within one connection no endpoint is picked twice, and at most TRIED_MAX are (``tried``).
-Rule 2: a pick pins the client at once, so that connections that begin at the same time use
-one endpoint; if that endpoint fails, the next pick pins the client to another one.
-Rule 3: a client that is pinned to a standby endpoint leaves it as soon as an endpoint of a better
+Rule 1: a connection tries no endpoint twice, and at most TRIED_MAX endpoints (``tried``).
+Rule 2: with affinity, a pick pins the client immediately, so that concurrent connections use the
+same endpoint; if that endpoint fails, the next pick pins the client to another endpoint.
+Rule 3: a client that is pinned to a standby endpoint is moved as soon as an endpoint of a better
 priority may be dialled.
 Rule 4: no pick iterates over all ejected endpoints (``priority_level``).
 """
@@ -43,10 +42,10 @@ from .weights import Weights
 TRIED_MAX = 16
 """The maximum number of endpoints dialled for one connection or flow. A failure ejects an endpoint
 for all clients, so later clients try others: with half of the endpoints dead, one client in 65,536
-tries only dead ones. Without this bound a client might dial thousands of dead endpoints."""
+tries only dead endpoints. Without this bound a client might dial thousands of dead endpoints."""
 
-# The number of ejected endpoints to check: the next in turn were dialled longest ago, so if that
-# many were silent a moment ago, so were the others.
+# The maximum number of ejected endpoints to check: the next endpoints in turn were dialled longest
+# ago, so if they were silent a moment ago, all others were as well.
 _LOOKS = 64
 _NO_STANDBYS: Mapping[SocketAddress, int] = MappingProxyType({})
 # Cost: all balancers that have ejected no endpoint yet share this object; nothing is added to it.
@@ -54,14 +53,14 @@ _NO_EJECTIONS = Ejections()
 
 
 class Balancer:
-    """The choice of endpoints for one Service port and family.
+    """The balancer of one Service port and family.
 
     Args:
         affinity_timeout_s: The timeout of ``sessionAffinity: ClientIP``; None without affinity.
         strategy: None for round robin.
-        standbys: Priorities of endpoints other than 0.
+        standbys: The priorities of endpoints whose priority isn't 0.
         weights: The strategy's weights; the balancer advances their slow start.
-        entries: The worker's affinity tables; this balancer adds one.
+        entries: The worker's affinity tables, to which this balancer adds a table.
         shares_as: The Service's name if its ports share affinity entries; empty otherwise.
     """
 
@@ -96,9 +95,9 @@ class Balancer:
         self.strategy: Strategy = strategy or RoundRobin(start)
         """The strategy of the first priority; may be replaced."""
         self.standby_strategies: Sequence[Strategy] = ()
-        """Strategies of the priorities after the first, each with its own turn. May be replaced;
-        a priority without one uses ``strategy``."""
-        # Empty weights are falsy, but may be filled later.
+        """Strategies of the priorities after the first, each with its own turn. May be replaced; a
+        priority without a strategy uses ``strategy``."""
+        # Compare with None: empty weights are falsy, but may be filled later.
         self._weights = Weights() if weights is None else weights
         self._is_plain = True
         """Whether there is neither affinity nor slow start."""
@@ -113,7 +112,7 @@ class Balancer:
         self._levels: Sequence[PriorityLevel] = ()
         """The levels in order of priority."""
         self._turn = 0
-        """The round-robin position among ejected endpoints, used when no others are left."""
+        """The round-robin position among ejected endpoints, used if no other endpoints are left."""
         self._first: Sequence[SocketAddress] = ()
         """The endpoints of the first priority."""
         self.update(
@@ -135,7 +134,7 @@ class Balancer:
         self.endpoints = endpoints
         self._usable = frozenset(endpoints)
         self._ejections.keep(self._usable)
-        # Use the last pick's ejections: later changes are reported relative to them.
+        # Use the ejections as of the last pick: later changes are reported relative to that state.
         out = self._ejections.out(-math.inf)
         self._levels = _levels(endpoints, self._usable, standbys, out)
         self._first = self._levels[0].endpoints
@@ -185,7 +184,7 @@ class Balancer:
     ) -> bool:
         """Return whether :meth:`pick` returns None only until an endpoint is below its limit.
 
-        An ejected endpoint counts, too, if no other is left, because clients are sent to it then.
+        If no other endpoint is left, ejected endpoints also count: clients are sent to them.
         """
         self._ejections.out(now)
         is_full = self.is_full
@@ -279,7 +278,7 @@ class Balancer:
         tried: Container[SocketAddress],
         out: Container[SocketAddress],
     ) -> SocketAddress | None:
-        """Return the endpoint that a client is pinned to, if it may be dialled now."""
+        """Return the endpoint to which a client is pinned, if it may be dialled now."""
         if self._affinity is None:
             return None
         pinned = self._affinity.lookup(client, self._usable, now)
@@ -341,7 +340,7 @@ def _levels(
 
 
 class _Either:
-    """The union of two containers, without building it."""
+    """A view of the union of two containers."""
 
     __slots__ = ("_a", "_b")
 

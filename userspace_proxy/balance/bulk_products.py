@@ -23,7 +23,7 @@ _FACTOR = 0x9E3779B97F4A7C15
 _INVERSE = pow(_FACTOR, -1, 1 << _BITS)
 _LANE_BITS = 2 * _BITS
 _LANE_BYTES = _LANE_BITS // 8
-# The number of factors up to which multiplying them one by one is faster.
+# The number of factors up to which multiplying one by one is faster.
 _FEW = 40
 
 
@@ -54,7 +54,7 @@ class Lanes:
         return array("Q", self._multiply(number).to_bytes(size, "little"))[::2]
 
     def highest(self, number: int) -> int:
-        """Return the highest product of ``number`` and any lane; there must be a lane."""
+        """Return the highest product of ``number`` and any lane; at least one lane is required."""
         if self._few is not None:
             return max([((number ^ each) * _FACTOR) & _MASK for each in self._few])
         left, guards, count = self._multiply(number), self._guards, self._count

@@ -1,17 +1,17 @@
-"""Pairs of a client and an endpoint: pairs in use, and pairs remembered for a minute."""
+"""Counts the pairs of a client and an endpoint in use, and remembers pairs for a minute."""
 
 from __future__ import annotations
 
 from ..model import SocketAddress
 
 PAIR_S = 60.0
-"""Seconds that a pair is kept: as long as TIME_WAIT lasts, during which a connection's ports aren't
+"""The seconds for which a pair is kept: as long as TIME_WAIT, in which a connection's ports aren't
 free (TCP_TIMEWAIT_LEN)."""
 MAX_PAIRS = 4096
 
 
 class PairCounts:
-    """Counts the connections, or flows, of each pair."""
+    """The number of connections, or flows, of each pair."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, SocketAddress], int] = {}

@@ -1,16 +1,16 @@
-"""Ejects endpoints for a while after failed dials: clients are sent to others.
+"""Ejects endpoints temporarily after failed dials, so that clients are sent to other endpoints.
 
     in use ──failed──▶ ejected 5 s ──time──▶ one probe ──answered──▶ in use
                           ▲                     │
                           └──── 10, 20, 40, 60 s ◀──failed
 
-Rule 1: a probe is one ordinary connection: until it has ended, no other client is sent to the
-endpoint.
-Rule 2: each client that dials a silent endpoint loses seconds. So even where no other endpoint is
-left to try, an ejected silent endpoint is dialled only once every QUIET_S (``is_quiet``).
+Rule 1: a probe is one ordinary connection: no other client is sent to the endpoint until the dial
+has succeeded or failed.
+Rule 2: each client that dials a silent endpoint loses seconds, so an ejected silent endpoint is
+dialled at most once every QUIET_S, even if no other endpoint is left (``is_quiet``).
 Rule 3: a probe that never reports blocks the endpoint only for PROBE_S.
-Rule 4: the ends of ejections are in a heap: otherwise, with thousands of dead endpoints, some due
-at any moment, each pick would check all of them.
+Rule 4: the ends of ejections are kept in a heap. Otherwise, each pick would check all dead
+endpoints, of which there may be thousands, with some due at any moment.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ QUIET_S = 1.0
 
 
 def lasts_s(times: int) -> float:
-    """Return the duration of the n-th ejection in a row without an answer in between."""
+    """Return the duration of the n-th consecutive ejection without an answer in between."""
     return backoff_s(times, FIRST_S, LONGEST_S)
 
 
@@ -50,8 +50,8 @@ class Ejections:
     """The ejected endpoints of one Service port.
 
     Args:
-        on_change: Called with True when clients may no longer use an endpoint, with False when they
-            may again.
+        on_change: Called with an endpoint, and with True when clients may no longer use it, or with
+            False when they may use it again.
     """
 
     __slots__ = "_ends", "_on_change", "_out", "ejected"
@@ -72,11 +72,11 @@ class Ejections:
 
         Args:
             now: Monotonic seconds.
-            is_silent: The endpoint didn't answer, as opposed to refusing.
+            is_silent: Whether the endpoint didn't answer, as opposed to refusing.
 
         Returns:
-            True if this begins an ejection or extends it; False for another failure of an
-            endpoint that is already ejected, as when many dials were pending.
+            True if this failure begins or extends an ejection; False for a further failure of an
+            endpoint that is already ejected, for example if several dials were pending.
         """
         known = self.ejected.get(endpoint)
         begins = known is None
@@ -123,7 +123,7 @@ class Ejections:
             self._put_out(endpoint, known.probe_until)
 
     def is_quiet(self, endpoint: SocketAddress, now: float) -> bool:
-        """Return whether a silent ejected endpoint was dialled, or failed, a moment ago."""
+        """Return whether a silent ejected endpoint was dialled, or failed, in the last QUIET_S."""
         known = self.ejected.get(endpoint)
         return known is not None and known.is_silent and now < known.quiet_until
 

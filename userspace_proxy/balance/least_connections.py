@@ -1,6 +1,6 @@
-"""Picks the endpoint with the fewest connections, absolute or per weight; ties in turn.
+"""Picks the endpoint with the fewest connections, in total or per weight; breaks ties in turn.
 
-Both strategies compare all endpoints for each connection: fine for hundreds, not for thousands.
+Both strategies compare all endpoints for each connection: fast for hundreds, not for thousands.
 
 Source: IPVS' lc and HAProxy's leastconn, both meant for long-lived connections; nginx's
     least_conn, which compares connections divided by weight.
@@ -16,7 +16,7 @@ from .weights import Weights
 
 
 class LeastConnections:
-    """Picks the endpoint with the fewest connections, ignoring weights.
+    """A strategy that picks the endpoint with the fewest connections, ignoring weights.
 
     Args:
         load: Returns how many connections an endpoint has, including pending dials.
@@ -47,11 +47,11 @@ class LeastConnections:
 
 
 class WeightedLeastConnections:
-    """Picks the fewest connections per weight; ties in turns proportional to the weights.
+    """A strategy that picks the endpoint with the fewest connections per weight; ties in turn.
 
     Args:
         load: See :class:`LeastConnections`.
-        start: How many turns among equally loaded endpoints are over.
+        start: The number of past turns among equally loaded endpoints.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class WeightedLeastConnections:
         self._start = start
         self._endpoints: Sequence[SocketAddress] = ()
         self._turns: dict[SocketAddress, float] = {}
-        """When each endpoint has its next turn."""
+        """The time of each endpoint's next turn."""
         self._time = 0.0
         """The time of the last turn."""
 

@@ -1,4 +1,4 @@
-"""Affinity entries that all ports of a Service share: each is for a pod, regardless of the port.
+"""Shares affinity entries among the ports of a Service: an entry pins a client to a pod.
 
     PodAffinity of port 5060 ──┐
     PodAffinity of port 10000 ─┴─▶ AffinityTables.join ─▶ one AffinityTable: client ─▶ pod
@@ -19,9 +19,9 @@ _ANY_PORT = 0
 
 
 class PodAffinity:
-    """The shared entries, as one Service port with its own endpoints sees them.
+    """A view of the shared entries for one Service port, which has its own endpoints.
 
-    It has the methods of :class:`.AffinityTable` that a balancer calls.
+    Implements the methods of :class:`.AffinityTable` that a balancer calls.
     """
 
     def __init__(self, name: str, timeout_s: float, tables: AffinityTables) -> None:
@@ -39,7 +39,7 @@ class PodAffinity:
         self._table.timeout_s = seconds
 
     def serve(self, endpoints: Collection[SocketAddress]) -> None:
-        """Store the port's endpoints; of several endpoints with one address, the first counts."""
+        """Store the port's endpoints; of several endpoints with one IP, the first counts."""
         self._pods = _Pods(endpoints)
 
     def lookup(

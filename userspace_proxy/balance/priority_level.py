@@ -1,4 +1,4 @@
-"""The endpoints of one priority, and the candidates that strategies choose from.
+"""Maintains the list of candidates of one priority, from which strategies choose.
 
     endpoints    A B C D E F …        as the plan lists them
     candidates   A   C D   F …        without most ejected endpoints
@@ -7,9 +7,9 @@
 Rule 1: a pick visits only candidates, so its cost doesn't depend on the number of ejected
 endpoints.
 Rule 2: building the list of candidates visits every endpoint, and weighted strategies rearrange
-each new list. So it is rebuilt only when a share of it is ejected, and for endpoints that have
-returned at most once per RELIST_S, unless the list is short.
-Rule 3: with few ejected endpoints all endpoints are candidates, in the plan's order.
+each new list, so the list is rebuilt only when a share of it is ejected, and for returned endpoints
+at most once per RELIST_S, unless the list is short.
+Rule 3: with few ejected endpoints, all endpoints are candidates, in the plan's order.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from typing import cast
 
 from ..model import SocketAddress
 
-# The number of ejected candidates, or their share of all, that a pick may skip: skipping one costs
-# up to 2 us (weights), rebuilding the list 1 us per candidate.
+# The number of ejected candidates, or their part of all candidates, that a pick may skip: skipping
+# a candidate costs up to 2 µs (with weights), rebuilding the list 1 µs per candidate.
 SKIPPED_MAX = 16
 _SKIPPED_PART = 32
-# The length of a short list: a missing endpoint matters, and a new list costs less than a dial.
+# The maximum length of a short list: each endpoint matters, and a new list is cheaper than a dial.
 SHORT = 64
 # How long a returned endpoint may be missing from a list that is longer than SHORT.
 RELIST_S = 1.0
 _NEVER = -math.inf
-# Cost: nearly all levels have no such endpoint, and share this empty dictionary.
+# Cost: nearly all levels have no ejected endpoint, and share this empty dictionary.
 _NONE = cast("dict[SocketAddress, None]", MappingProxyType({}))
 
 
@@ -78,7 +78,7 @@ class PriorityLevel:
         return len(self._out) == len(self.members)
 
     def change(self, endpoint: SocketAddress, *, is_out: bool) -> None:
-        """Record that clients may no longer use a member (``is_out``), or may again."""
+        """Record that clients may no longer use a member (``is_out``), or may use it again."""
         if self._out is _NONE:
             self._out, self._returned, self.skipped = {}, {}, {}
         if is_out:

@@ -1,4 +1,4 @@
-"""Picks a random endpoint, or the less loaded of two, with or without weights.
+"""Picks a random endpoint, or the less loaded of two endpoints, with or without weights.
 
 Source: kube-proxy's iptables rules (``--mode random``) and nftables rules (``numgen random``), for
     the first. M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001), for
@@ -30,7 +30,7 @@ class RandomNumbers(Protocol):
 def draw(
     endpoints: Sequence[SocketAddress], rng: RandomNumbers, *skips: Container[SocketAddress]
 ) -> SocketAddress | None:
-    """Return a random endpoint; None if all DRAWS draws met endpoints to skip."""
+    """Return a random endpoint; None if DRAWS draws found only endpoints to skip."""
     for _ in range(DRAWS):
         endpoint = endpoints[rng.randrange(len(endpoints))]
         if not any(endpoint in skip for skip in skips):
@@ -39,7 +39,7 @@ def draw(
 
 
 class RandomChoice:
-    """Gives every endpoint the same chance, independent of earlier picks."""
+    """A strategy that picks each endpoint with the same probability, whatever it picked before."""
 
     def __init__(self, rng: RandomNumbers) -> None:
         self._rng = rng
@@ -56,7 +56,7 @@ class RandomChoice:
 
 
 class PowerOfTwoChoices:
-    """Picks the less loaded of two random endpoints.
+    """A strategy that picks the less loaded of two random endpoints.
 
     Args:
         load: Returns how many connections an endpoint has, including pending dials.
@@ -84,12 +84,12 @@ class PowerOfTwoChoices:
         return other if self._load(other) < self._load(one) else one
 
 
-# Weights may be fractions during slow start; random numbers are integers.
+# The factor that makes weights integers, like random numbers: slow start yields fractions.
 _PARTS = 1000
 
 
 class _Draw:
-    """Draws from a list of endpoints that is reused until the weights change."""
+    """Weighted draws from a list of endpoints, prepared once until endpoints or weights change."""
 
     def __init__(self, weights: Weights, rng: RandomNumbers) -> None:
         self._weights = weights
@@ -108,7 +108,7 @@ class _Draw:
     def few(
         self, endpoints: Sequence[SocketAddress], skip: Container[SocketAddress], count: int
     ) -> list[SocketAddress]:
-        """Return up to two different endpoints; fewer if too many draws met endpoints to skip."""
+        """Return up to ``count`` different endpoints; fewer if too many draws must be skipped."""
         self.arrange(endpoints)
         drawn: list[int] = []
         for _ in range(DRAWS if len(endpoints) > DRAWS else 0):
@@ -123,7 +123,7 @@ class _Draw:
         return bisect_right(self._ends, self._rng.randrange(self._ends[-1]))
 
     def another(self, first: int) -> int:
-        """Return the index of an endpoint other than the first; there are at least two."""
+        """Draw the index of an endpoint other than ``first``; there must be at least two."""
         begin = self._ends[first - 1] if first else 0
         part = self._ends[first] - begin
         number = self._rng.randrange(self._ends[-1] - part)
@@ -131,7 +131,7 @@ class _Draw:
 
 
 class WeightedRandomChoice:
-    """Gives every endpoint a chance proportional to its weight, independent of earlier picks."""
+    """A strategy that picks each endpoint with a probability in proportion to its weight."""
 
     def __init__(self, weights: Weights, rng: RandomNumbers) -> None:
         self._draw = _Draw(weights, rng)
@@ -151,7 +151,7 @@ class WeightedRandomChoice:
 
 
 class WeightedPowerOfTwoChoices:
-    """Draws two endpoints by weight, and picks the one with fewer connections per weight.
+    """A strategy that draws two endpoints by weight, and picks the less loaded for its weight.
 
     Args:
         load: Returns how many connections an endpoint has, including pending dials.

@@ -1,4 +1,4 @@
-"""Round robin over the usable endpoints of one Service port, with weights or without.
+"""Picks the usable endpoints of one Service port by round robin, with or without weights.
 
 Weighted turns are spread evenly: weights 5 and 1 give a a a b a a, not a a a a a b.
 
@@ -26,9 +26,9 @@ _Turn = tuple[float, int, SocketAddress, float]
 
 
 class RoundRobin:
-    """Picks endpoints in turn.
+    """A strategy that picks endpoints in turn.
 
-    The turn is a position that updates keep, so a rolling update doesn't send every new
+    Updates of the endpoints keep the position, so a rolling update doesn't send every new
     connection to the first endpoint.
     """
 
@@ -55,7 +55,7 @@ class RoundRobin:
 
 
 class WeightedRoundRobin:
-    """Picks endpoints in turn, in proportion to their weights.
+    """A strategy that picks endpoints in turn, in proportion to their weights.
 
     Turns are kept across updates of endpoints and weights.
 
@@ -77,7 +77,7 @@ class WeightedRoundRobin:
         self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
         if not endpoints:
-            # The endpoints may return, and then keep their turns.
+            # Keep the turns: the endpoints may return.
             return None
         if endpoints is not self._endpoints or self._version != self._weights.version:
             self._arrange(endpoints)
@@ -99,7 +99,7 @@ class WeightedRoundRobin:
         return picked
 
     def _arrange(self, endpoints: Sequence[SocketAddress]) -> None:
-        """Plan turns for new endpoints or weights; the elapsed share of a stride is kept."""
+        """Plan turns for new endpoints or weights; keep the elapsed share of each stride."""
         known = {endpoint: (at, weight) for at, _, endpoint, weight in self._turns}
         self._endpoints, self._version = endpoints, self._weights.version
         self._turns = []

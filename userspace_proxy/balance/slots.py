@@ -3,9 +3,10 @@
     endpoint A draws slots  17  3 90 …      a slot belongs to the endpoint that draws it first:
     endpoint B draws slots   3 41 17 …      17 to A, 3 to B
 
-Rule 1: the slots that an endpoint draws, and their order, depend only on the endpoint. So if it is
-removed, only its own slots move, spread over all others; if it is added, slots move only to it.
-Rule 2: there are only a few slot counts, because another count moves nearly all clients.
+Rule 1: the slots that an endpoint draws, and their order, depend only on the endpoint. If an
+endpoint is removed, only its own slots move, spread over all other endpoints; if an endpoint is
+added, slots move only to that endpoint.
+Rule 2: there are only a few slot counts, because changing the count moves nearly all clients.
 Rule 3: the draws are part of the interface: changing them moves clients during an upgrade.
 
 This is rendezvous hashing, as in :mod:`.source_hash`, at a cost that hardly depends on the number
@@ -39,19 +40,19 @@ def fill_slots(
     """Return the endpoint of each slot; equal arguments give equal slots on all nodes.
 
     Args:
-        endpoints: The endpoints; at least one.
-        weights: Endpoints without an entry have the default; empty if all are equal.
-        is_coarse: Use as few slots as without weights.
+        endpoints: At least one endpoint.
+        weights: Endpoints without an entry have the default weight; empty if all are equal.
+        is_coarse: Whether to use as few slots as without weights.
     """
     count = count_slots(len(endpoints), is_weighted=bool(weights) and not is_coarse)
     return _fill(count, tuple((one, weights.get(one, DEFAULT_WEIGHT)) for one in endpoints))
 
 
-# A sync round asks for the same slots several times.
+# A sync round requests the same slots several times.
 @functools.lru_cache(maxsize=256)
 def _fill(count: int, weighted: tuple[tuple[SocketAddress, int], ...]) -> tuple[SocketAddress, ...]:
     of = dict(weighted)
-    # In one of 150 cases, no endpoint has drawn some slot by then, and the loop continues.
+    # In one of 150 cases, some slot hasn't been drawn by then, and the loop continues.
     until = count * (math.log(count) + 5) / sum(of.values())
     while True:
         owners = _first(of, count, until)
@@ -64,7 +65,7 @@ def count_slots(endpoints: int, *, is_weighted: bool) -> int:
     """Return the number of slots for a number of endpoints.
 
     Args:
-        is_weighted: The weights differ.
+        is_weighted: Whether the weights differ.
     """
     if is_weighted:
         # Small shares need many slots, and a changed weight must not change the slot count.
@@ -89,7 +90,7 @@ def _first(
 def _draws(
     endpoint: SocketAddress, weight: int, count: int, how_many: int
 ) -> Iterator[tuple[int, float]]:
-    """Yield the slots that an endpoint draws, with times: one draw per step of 1 / weight."""
+    """Yield the slots that an endpoint draws, each with its time: a draw per step of 1 / weight."""
     drawn = shake_128(str(endpoint).encode()).digest(how_many * _NUMBER_BYTES)
     for step, number in enumerate(struct.unpack(f"<{how_many}I", drawn)):
         # The lower bits choose the slot, all bits the moment within the step.

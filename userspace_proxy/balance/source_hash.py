@@ -1,10 +1,10 @@
-"""Picks an endpoint by the client's address, equally on every node and after a restart.
+"""Picks an endpoint by the client's address, identically on every node and after a restart.
 
     client ─▶ hash ─┬─ with the hash of endpoint A ─▶ 0.31
                     ├─ with the hash of endpoint B ─▶ 0.94   the highest number is picked
-                    └─ with the hash of endpoint C ─▶ 0.52   the next one if B is skipped
+                    └─ with the hash of endpoint C ─▶ 0.52   the next highest if B is skipped
 
-Rule 1: a number depends only on one client and one endpoint. So if an endpoint is removed, only its
+Rule 1: a number depends only on one client and one endpoint. If an endpoint is removed, only its
 own clients move, spread over all others; if an endpoint is added, clients move only to it.
 Rule 2: the hash is part of the interface: changing it moves clients during an upgrade.
 Rule 3: a client's first choices are cached in order, so a connection whose endpoints are all dead
@@ -30,26 +30,26 @@ from .weights import Weights
 
 CLIENTS_MAX = 16384
 """The number of clients with cached choices, at most 300 bytes each on average. With 10,000
-endpoints, the maximum of a plan, a choice takes 0.4 ms; with few different weights 0.6 ms, with as
-many as endpoints 3.3 ms. A change of the endpoints takes a worker 20 ms."""
+endpoints, the maximum of a plan, a choice takes 0.4 ms; with few distinct weights 0.6 ms, with
+distinct weights for all 3.3 ms. A change of the endpoints takes a worker 20 ms."""
 CHOICES_MAX = 8 * CLIENTS_MAX
 """The maximum number of cached choices of all clients, 8 bytes each."""
 CHOICES = (1, 24, 512)
-"""The choices cached per client; the next number applies if all of them are skipped. A connection
-dials 16 endpoints, and other clients have ejected one in 32: 24 are enough. A client that
-reconnects finds its first 16 ejected, then its first 32, until the candidates change: 512 are more
-than may be skipped of 10,000 (``SKIPPED_MAX``), unless nearly all are at their limit."""
+"""The number of choices cached per client; the next number applies if all are skipped. A connection
+dials 16 endpoints, and other clients have ejected one in 32: 24 choices are enough. A client that
+reconnects finds its first 16 choices ejected, then its first 32, until the candidates change: 512
+are more than may be skipped of 10,000 (``SKIPPED_MAX``), unless nearly all are at their limit."""
 
 _BITS = 64
-# The minimum number of endpoints per weight for handling weights separately, which takes 0.5 µs
-# each; with fewer endpoints, all are compared at 0.3 µs each.
+# The minimum number of endpoints per weight at which weights are handled separately, at 0.5 µs per
+# weight; otherwise all endpoints are compared, at 0.3 µs per endpoint.
 _ENDPOINTS_OF_WEIGHT = 4
 
 
 class SourceHash:
-    """Maps each client to one endpoint, in proportion to the weights.
+    """A strategy that maps each client to one endpoint, in proportion to the weights.
 
-    It has no round-robin position: all workers choose the same endpoint for a client.
+    Without a round-robin position, all workers choose the same endpoint for a client.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -58,7 +58,7 @@ class SourceHash:
         self._version = weights.version
         self._hashes: dict[SocketAddress, int] = {}
         self._endpoint_of: dict[int, SocketAddress] = {}
-        """The endpoints by their hashes, endpoints of equal weight together."""
+        """The endpoints by their hashes, grouped by weight."""
         self._lanes = Lanes(())
         """The hashes of ``_endpoint_of``."""
         self._by_weight: list[tuple[float, int]] = []
@@ -90,7 +90,7 @@ class SourceHash:
 
     def _arrange(self, endpoints: Sequence[SocketAddress]) -> None:
         self._endpoints, self._version = endpoints, self._weights.version
-        # Computing a hash takes longer than everything else about an endpoint.
+        # Reuse hashes: computing a hash takes longer than all other work for an endpoint.
         known = self._hashes
         self._hashes = {one: known.get(one) or _hash_of(str(one)) for one in endpoints}
         weight_of, rows = self._weights.of, iter(self._hashes)
@@ -130,8 +130,8 @@ class SourceHash:
             return heapq.nlargest(count, self._lanes.products(own))
         products: Sequence[int] = self._lanes.products(own)
         if len(products) > _ENDPOINTS_OF_WEIGHT * len(by_weight):
-            # Among equal weights the order is the same as without weights, so weights move few
-            # clients: only the highest products of each weight are compared by logarithm.
+            # Endpoints of equal weight keep the order that they have without weights, so weights
+            # move few clients: only the highest products of each weight are compared by logarithm.
             by_weight, products = _highest_of_each(count, by_weight, products)
         weights = (weight for weight, many in by_weight for _ in range(many))
         numbers = [

@@ -1,4 +1,4 @@
-"""Two sets of endpoints: one for clients inside the cluster, one for clients outside.
+"""Balances clients inside the cluster over one set of endpoints, other clients over another.
 
 Source: kube-proxy: with ``externalTrafficPolicy: Local`` pods and the node itself may use all
 endpoints, clients from outside only the endpoints of this node.
@@ -14,7 +14,7 @@ from .balancer import Balancer
 
 
 class SplitBalancer:
-    """Chooses one of two balancers by the client's address.
+    """A balancer that delegates to one of two balancers by the client's address.
 
     Args:
         inner: The balancer for clients inside the cluster.

@@ -1,4 +1,4 @@
-"""The contract of strategies, and two strategies that wrap others."""
+"""Defines the contract of strategies, and two strategies that wrap other strategies."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Protocol, cast
 from ..model import SocketAddress
 
 Skip = Container[SocketAddress] | None
-"""Endpoints that must not be picked; None for none."""
+"""Endpoints that must not be picked; None if all endpoints may be picked."""
 
 
 class Strategy(Protocol):
-    """Chooses one of several usable endpoints."""
+    """A method of choosing one of several usable endpoints."""
 
     def pick(
         self, endpoints: Sequence[SocketAddress], client: str = "", /, *, skip: Skip = None
@@ -22,12 +22,12 @@ class Strategy(Protocol):
         Args:
             endpoints: Usable endpoints in plan order; may be empty.
             client: The client's address.
-            skip: Endpoints already tried for this connection, or ejected; None for none.
+            skip: Endpoints already tried for this connection, or ejected; None if there are none.
         """
 
 
 class Limited:
-    """Applies another strategy to the endpoints below their limit.
+    """A strategy that applies another strategy to the endpoints below their limit.
 
     Args:
         strategy: The other strategy.
@@ -60,12 +60,12 @@ class _OrFull:
 
 
 class Preferred:
-    """Picks a given endpoint once, as soon as it may be picked; for tests that must reach it.
+    """A strategy that picks a given endpoint once, when possible; for tests that must reach it.
 
     Args:
         endpoint: The endpoint to pick.
         then: The strategy before and after that pick.
-        end: Called when the endpoint was picked.
+        end: Called when the endpoint is picked.
     """
 
     def __init__(self, endpoint: SocketAddress, then: Strategy, end: Callable[[], object]) -> None:

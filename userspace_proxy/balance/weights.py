@@ -1,4 +1,4 @@
-"""Each endpoint's share of new connections: its weight, reduced during slow start.
+"""Computes each endpoint's share of new connections: its weight, reduced during slow start.
 
 During slow start an endpoint's share grows to its full size:
 
@@ -8,7 +8,7 @@ During slow start an endpoint's share grows to its full size:
         └─┴──────┴───▶ time
                 seconds
 
-Shares are relative: the caller begins a slow start only where other endpoints can take the rest.
+Shares are relative: the caller begins slow start only if other endpoints can take the rest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import cast
 
 from ..model import DEFAULT_WEIGHT, SocketAddress
 
-# The lowest factor. Source: Envoy's min_weight_percent.
+# The factor at the start of slow start. Source: Envoy's min_weight_percent.
 FLOOR = 0.1
 # The number of steps of a slow start; each step costs a pass over all endpoints.
 _STEPS = 50
@@ -33,7 +33,7 @@ class SlowStart:
     """The endpoints of one Service port in slow start.
 
     Args:
-        seconds: The seconds until a share is full; 0: shares are full at once.
+        seconds: The duration of slow start; 0 for none.
     """
 
     __slots__ = "_began", "seconds"
@@ -53,7 +53,7 @@ class SlowStart:
             self.seconds = seconds
 
     def begin(self, endpoints: Iterable[SocketAddress], now: float) -> None:
-        """Begin slow start of new or recovered endpoints; monotonic seconds."""
+        """Begin slow start of new or recovered endpoints; ``now`` is in monotonic seconds."""
         if self.seconds:
             self._began = {**self._began, **dict.fromkeys(endpoints, now)}
 
@@ -71,11 +71,11 @@ class SlowStart:
 
 
 class Weights:
-    """The current weights of one Service port's endpoints; its strategies share them.
+    """The current weights of one Service port's endpoints, which its strategies share.
 
     Args:
         configured: Endpoints without an entry have the default weight.
-        slow_start_s: The seconds until endpoints get their full weight; 0: at once.
+        slow_start_s: The duration of slow start in seconds; 0 for none.
     """
 
     __slots__ = "_configured", "_due", "_shares", "_slow_start", "version"
@@ -108,7 +108,7 @@ class Weights:
         slow_start_s: float = 0.0,
         now: float = 0.0,
     ) -> None:
-        """Replace the constructor's arguments; monotonic seconds."""
+        """Replace the constructor's arguments; ``now`` is in monotonic seconds."""
         self._slow_start.change(slow_start_s, now)
         if self._shares and not slow_start_s:
             self._slow_start.keep(())
@@ -118,7 +118,7 @@ class Weights:
             self.version += 1
 
     def begin(self, endpoints: Iterable[SocketAddress], now: float) -> None:
-        """Begin slow start of new or recovered endpoints; monotonic seconds."""
+        """Begin slow start of new or recovered endpoints; ``now`` is in monotonic seconds."""
         self._slow_start.begin(endpoints, now)
         self._look(now)
 
@@ -132,7 +132,7 @@ class Weights:
             self._look(now)
 
     def of(self, endpoint: SocketAddress) -> float:
-        """Return an endpoint's weight now; more than 0."""
+        """Return an endpoint's current weight, which is more than 0."""
         weight = self._configured.get(endpoint, DEFAULT_WEIGHT)
         return weight * self._shares.get(endpoint, 1.0) if self._shares else weight
 

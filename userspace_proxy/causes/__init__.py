@@ -1,6 +1,6 @@
-"""The causes of failures: values, each declared once as a row with its texts."""
+"""Declares the causes of failures, each once, as a row with its texts."""
 
-# Importing any of these registers all rows, so that causes from other processes can be read.
+# Import all modules with rows: causes read from other processes refer to any row.
 from . import endpoints, names, notes, services, slices
 
 __all__ = ["endpoints", "names", "notes", "services", "slices"]

@@ -1,12 +1,12 @@
-"""A cause states why clients of a Service aren't served, or why an endpoint isn't used.
+"""Defines causes: why clients of a Service aren't served, or why an endpoint isn't used.
 
     code, declared once: its traits, which depend only on the name
       └ row, declared once: words, remedies ──called with typed parameters──▶ Cause ──say──▶ text
 
 Rule 1: a cause is a value: equal facts give equal causes. It contains no text: only ``say`` reads
 the texts of a row.
-Rule 2: a row is a function: its parameters are those of the cause, and its body returns the
-sentence. Other texts are templates, or functions with the same parameters.
+Rule 2: a row is a function: it has the parameters of the cause, and its body returns the sentence.
+Other texts are templates, or functions with the same parameters.
 Rule 3: the time of the cause, whether other clients are answered, and an endpoint's PROXY header
 are modifiers of a cause, not separate causes.
 Rule 4: what is special about a code is stated in its traits, never in lists of codes elsewhere.
@@ -24,7 +24,7 @@ _SLICES = "get endpointslices -n {namespace} -l kubernetes.io/service-name={name
 _SELECTOR = "edit service -n {namespace} {name}"
 
 NEWER_MAX = 100
-"""How many unknown codes in one answer are kept apart."""
+"""How many unknown codes in one answer are distinguished."""
 newer_codes: dict[str, CauseCode] = {}
 """The unknown codes of the answer being read; the reader clears them before the next answer."""
 
@@ -42,9 +42,9 @@ class Traits:
     is_of_now: bool = False
     """Whether the remedy inspects the current state."""
     is_dial: bool = False
-    """Whether it is the cause of a failed dial, so that it is counted per endpoint."""
+    """Whether the cause makes dials fail, so that it is counted for each endpoint."""
     is_slow: bool = False
-    """Whether such a dial fails only by a timeout."""
+    """Whether such dials fail only by a timeout."""
     serves: bool = False
     """Whether clients reach the endpoint anyway."""
     accepts: bool = False
@@ -52,7 +52,7 @@ class Traits:
     is_unanswered: bool = False
     """Whether clients leave without a byte: this is an observation, not a failure."""
     may_be_header: bool = False
-    """Whether a program that doesn't expect a PROXY header behaves in the same way."""
+    """Whether an unexpected PROXY header may cause the same behaviour."""
     is_of_address: bool = False
     """Whether some or all addresses of the Service port aren't served."""
     is_mistake: bool = False
@@ -64,7 +64,7 @@ class Traits:
     kubectl: str = ""
     """Arguments of the ``kubectl`` command that shows more; empty to get the pod by its address."""
     kubectl_of_pod: str = ""
-    """These arguments if the pod's name is known."""
+    """The arguments to use instead if the pod's name is known."""
     on_node: str = ""
     """A command that shows more, to run on the node."""
 
@@ -132,9 +132,9 @@ class CauseCode(enum.StrEnum):
     ENDPOINT_FAILS = "endpoint-fails", Traits(is_of_endpoint=True, is_of_now=True, is_dial=True)
     """A dial failed with an error for which there is no other code."""
     ENDPOINT_NOT_ALLOWED = "endpoint-not-allowed", Traits(kubectl=_SLICES)
-    """The endpoint's address is one of this node, or reserved (CVE-2021-25737)."""
+    """The endpoint's address is an address of this node, or reserved (CVE-2021-25737)."""
     NAME_NOT_ALLOWED = "name-not-allowed"
-    """The operator doesn't allow the name of an endpoint, or so many names."""
+    """The operator doesn't allow the name of an endpoint, or allows fewer names."""
     NAME_UNRESOLVED = "name-unresolved"
     """DNS has no address for the name of an endpoint, or no longer has one."""
     NO_SLICE = "no-slice", Traits(is_of_pods=True, kubectl=_SLICES)
@@ -155,7 +155,7 @@ class CauseCode(enum.StrEnum):
         "slice-orphaned",
         Traits(kubectl="get endpointslices -n {namespace} --show-labels"),
     )
-    """A slice refers to a nonexistent Service with a similar name, or to none."""
+    """A slice refers to a nonexistent Service with a similar name, or to no Service."""
     PORT_NAME_MISSING = (
         "port-name-missing",
         Traits(is_of_pods=True, kubectl=_SLICES, kubectl_of_pod=_SELECTOR),
@@ -210,8 +210,8 @@ class CauseCode(enum.StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> CauseCode:
-        """Return the code of a newer proxy, read from its JSON; it has no other name."""
-        # No proxy has more than NEWER_MAX codes: beyond that, only the sentences are kept.
+        """Return a code that only newer proxies declare, as read from their JSON."""
+        # Beyond NEWER_MAX unknown codes, which no proxy declares, only the sentences are kept.
         name = str(value) if value in newer_codes or len(newer_codes) < NEWER_MAX else ""
         code = newer_codes.get(name)
         if code is None:
@@ -223,7 +223,7 @@ class CauseCode(enum.StrEnum):
 
 _FAILS = CauseCode.ENDPOINT_FAILS
 DIAL_CAUSES = (*(one for one in CauseCode if one.traits.is_dial and one is not _FAILS), _FAILS)
-"""Why dials fail; the last code covers all other errors."""
+"""The causes of failed dials; the last code covers all other errors."""
 
 
 Param: TypeAlias = str | int | float | bool | tuple[str, ...]
@@ -245,7 +245,7 @@ class When(enum.StrEnum):
 
 
 class Parameters:
-    """The parameters of a function; binds values to them like a call, but without calling it."""
+    """The parameters of a function, to which values are bound as a call would bind them."""
 
     __slots__ = ("_defaults", "_function", "_rest", "names")
 
@@ -258,14 +258,14 @@ class Parameters:
         self._defaults = {**dict(given), **(function.__kwdefaults__ or {})}
         last_of = range(len(self.names) - len(self._defaults), len(self.names) + 1)
         values = tuple(self._defaults.values())
-        # A keyword-only parameter without a default is missing, however many values are given.
+        # Positional values can't fill a keyword-only parameter without a default.
         are_last = self.names[last_of[0] :] == tuple(self._defaults)
         self._rest = {n: values[n - last_of[0] :] for n in last_of} if are_last else {}
-        """The defaults of the remaining parameters, by how many values are given."""
+        """The defaults of the remaining parameters, by the number of given values."""
 
     def bound(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[object, ...]:
         """Return the values in the order of the parameters; raises TypeError if they don't fit."""
-        # Cost: a view of 10,000 Service ports calls this about as often, mostly without keyword
+        # Cost: a view of 10,000 Service ports calls this about 10,000 times, mostly without keyword
         # arguments.
         rest = None if kwargs else self._rest.get(len(args))
         if rest is not None:
@@ -291,7 +291,7 @@ class CauseRow(Generic[P]):
     """Whether the sentence begins with the object, so that ``words``, ``past`` and ``short`` omit
     it."""
     past: Text = ""
-    """The sentence in the past tense; empty if it is the same."""
+    """The sentence in the past tense; empty if it is the same sentence."""
     short: Text = ""
     """The sentence without suspected reasons; empty if it is the whole sentence."""
     hint: Text = ""
@@ -301,17 +301,17 @@ class CauseRow(Generic[P]):
     outside: Text = ""
     """The remedy for an endpoint by name, which isn't a pod: ``{host}``, ``{ip}``."""
     at_times: Text = ""
-    """The remedy if other clients are answered; empty if it is the same."""
+    """The remedy if other clients are answered; empty if it is the same remedy."""
     at_times_outside: Text = ""
     """The remedy for an endpoint by name that answers other clients."""
     is_of_slices: bool = False
     """Whether the cause is about a Service's slices, not its pods."""
     is_of_host: bool = False
-    """Whether all endpoints on a host that can't be reached have this cause."""
+    """Whether all endpoints on an unreachable host have this cause."""
     kubectl: str = ""
     """Arguments of the ``kubectl`` command that shows more; empty to use the code's arguments."""
     shared: Sequence[str] | None = None
-    """The parameters that identify the cause across Services. None: a cause about an endpoint is
+    """The parameters that identify the cause across Services. If None, a cause about an endpoint is
     identified by the endpoint, and any other cause belongs to its Service."""
     name: str = ""
     """The key; empty to use the function's name."""
@@ -371,17 +371,17 @@ class Cause:
 
     Args:
         params: The values of the row's parameters, in order.
-        when: The time at which it was seen.
+        when: When the cause was seen.
         answers_others: Whether the endpoint answers other clients, so that it fails intermittently.
-        host: The DNS name that resolved to the endpoint; empty: the endpoint is an address, as for
-            pods.
+        host: The DNS name that resolved to the endpoint; empty if the endpoint is listed by
+            address.
         has_header: Whether the endpoint receives a PROXY header first.
-        before: The endpoint's failure before this one; None: it had none.
-        more: Number of similar causes that aren't listed.
+        before: The endpoint's previous failure; None if it had none.
+        more: The number of similar causes that aren't listed.
         count: The number of occurrences; 0 for a state, which has no count.
-        within: The object that contains the object of the cause; empty: the Service.
-        first_at: Unix time at which it was first seen (in a plan: monotonic seconds); 0 if unknown.
-        last_at: Unix time at which it was last seen; 0 if unknown.
+        within: The object that contains the object of the cause; empty if that is the Service.
+        first_at: The Unix time of the first sighting (in a plan: monotonic seconds); 0 if unknown.
+        last_at: The Unix time of the last sighting; 0 if unknown.
     """
 
     __slots__ = (
@@ -414,7 +414,7 @@ class Cause:
         self.fact: tuple[object, ...] = (
             row.key, self.params, when, has_header, past, more, within,
         )  # fmt: skip
-        """What the sentence states, as a value: without the count and the remedy."""
+        """The statement of the sentence as a value, without the count and the remedy."""
         self._shared: tuple[object, ...] = ()
         self.written: object = None
         """The last serialised form, which is kept because most causes are written again
@@ -436,11 +436,11 @@ class Cause:
         # Cost: a page of ten thousand Services may group that many causes each time it is shown.
         if not self._shared:
             self._shared = (self.code, *[self.params[place][1] for place in places])
-        # The row is for a chain that may be to blame, and this cause names none.
+        # Causes of such a row are shared by chain, and this cause names no chain.
         return None if self._shared[-1] == "" else self._shared
 
     def get(self, name: str, default: Param = "") -> Param:
-        """Return a parameter, or the default if the row has none of this name."""
+        """Return a parameter, or the default if the row has no parameter of this name."""
         return next((value for known, value in self.params if known == name), default)
 
     def replace(self, **changes: Any) -> Cause:
@@ -486,17 +486,17 @@ def _make(row: CauseRow[...], params: Sequence[tuple[str, Param]], modifiers: An
 
 
 def _plain(value: object) -> Param:
-    """Return a parameter as JSON can express it; addresses and names of objects become text."""
+    """Convert a parameter to a JSON value; addresses and names of objects become text."""
     if isinstance(value, bool | int | float):
         return value
-    # The name of an object is an instance of a tuple subclass.
+    # Names of objects are instances of tuple subclasses.
     if isinstance(value, tuple | list) and type(value) in (tuple, list):
         return tuple(map(str, value))
     return str(value)
 
 
 def as_read(code: CauseCode, sentence: str = "", about: str = "", hint: str = "") -> Cause:
-    """Return a cause with the texts from another proxy, because this version lacks its row."""
+    """Return a cause with the texts from another proxy, whose row this version lacks."""
     return _row_as_read(code)(sentence, about, hint)
 
 
@@ -507,6 +507,6 @@ def _row_as_read(code: CauseCode) -> CauseRow[...]:
     return CauseRow(code, _as_read, about="{about}", hint=lambda hint, **_: hint, name=name)
 
 
-# Only a newer proxy knows the other parameters.
+# Ignore other parameters, which only a newer proxy declares.
 def _as_read(sentence: str, about: str, hint: str, **_: Param) -> str:
     return sentence

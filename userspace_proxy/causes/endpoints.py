@@ -2,11 +2,11 @@
 
     dial:        refused · silent, also a whole node · unreachable · no host · no route · another
         error
-    connection:  closed without a byte · no byte · a late one · cut off · packets lost
+    connection:  closed without a byte · no byte · late byte · cut off · packets lost
     clients:     some are denied, others answered
 
-Rule 1: a firewall that rejects packets can cause most failed dials: its RST looks like a host
-without a listener, and its ICMP errors look like those of hosts and routers.
+Rule 1: a firewall that rejects packets can cause most failed dials: its RSTs look like RSTs of a
+host without a listener, and its ICMP errors like errors of hosts and routers.
 ``tests/unit/explain/test_dial.py`` lists the errno for each.
 """
 
@@ -25,8 +25,8 @@ from .cause import Cause, CauseCode, CauseRow, P, Text, cause
 At: TypeAlias = SocketAddress | str
 
 UNANSWERED_S = 1
-"""Seconds without a byte. A client that leaves later has given up; an endpoint that closes earlier
-closes immediately."""
+"""Seconds without a byte: a client that leaves later has given up, and an endpoint that closes
+earlier has closed immediately."""
 UNANSWERED_FLOW_S = 2
 """Seconds without a datagram after which a UDP flow counts as unanswered. DNS servers may take a
 second for names that they must forward; most resolvers wait 5 s (resolv.conf(5), ``timeout``)."""
@@ -51,7 +51,7 @@ def _of_endpoint(code: CauseCode, **columns: Any) -> Callable[[Callable[P, str]]
 
 
 def _endpoint(code: CauseCode, name: str, says: str, **columns: Text | bool) -> CauseRow[[At]]:
-    """Return a row for how an endpoint behaves, with texts that need no other parameter."""
+    """Return a row about an endpoint's behaviour, with texts that need no other parameter."""
 
     def words(at: At) -> str:
         return says
@@ -309,7 +309,7 @@ _MEANINGS: Mapping[str, tuple[str, str]] = {
         "A firewall on this node or on the way rejects packets to the endpoint",
     ),
 }
-"""What errors mean beyond their texts, with remedies."""
+"""The meaning of errors beyond their texts, with remedies."""
 
 
 def _fails_hint(at: At, failure: str, error: str) -> str:
@@ -398,7 +398,7 @@ _LATE_PAST = "answered after its clients had left"
     "late, too",
 )
 def answers_late(at: At, waited_s: float) -> str:
-    """Clients leave before the first byte; the last one waited ``waited_s`` seconds."""
+    """Clients leave before the first byte; the last client waited ``waited_s`` seconds."""
     return f"answers after its clients have left: its first byte took {waited_s:.1f} s"
 
 
@@ -412,7 +412,7 @@ def answers_late(at: At, waited_s: float) -> str:
     "time-out",
 )
 def answers_at_end(at: At, waited_s: float) -> str:
-    """Clients leave before the first byte, which each time came right after they had left."""
+    """Clients leave before the first byte, which always arrives right after they have left."""
     what = "answers right after its clients have left, and not before"
     return f"{what}: its first byte took {waited_s:.1f} s"
 
@@ -504,7 +504,7 @@ not_to_endpoint = _endpoint(
     "not_to_endpoint",
     "acknowledges handshakes, but not what clients send",
     past="acknowledged handshakes, but not what clients sent",
-    # A full accept queue drops the last packet of the handshake, and those after it.
+    # A full accept queue drops the last packet of the handshake, and all later packets.
     hint=f"{_MTU}; so does a program that accepts no connections: `ss -ltn` in the pod "
     f"{_FULL_QUEUE}",
 )

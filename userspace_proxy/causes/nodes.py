@@ -14,7 +14,7 @@ def listed(names: Sequence[str], most: int = 2, total: int = 0) -> str:
     """Return ``node-7``, ``node-7 and node-9``, ``node-7, node-9 and 12 others``.
 
     Args:
-        most: The number of names to list; if one more is left, it is listed instead of counted.
+        most: The number of names to list; a single further name is listed instead of counted.
         total: The number of all names, if ``names`` are only the first ones.
     """
     count = max(total, len(names))
@@ -80,7 +80,7 @@ def other_settings(settings: tuple[str, ...]) -> str:
     "privileged and on the host network; `userspace-proxy check` there says which rules win",
 )
 def beside_kube_proxy(places: tuple[str, ...]) -> str:
-    """kube-proxy's rules are in the kernel, too."""
+    """The kernel also contains kube-proxy's rules."""
     return f"kube-proxy's rules are beside this proxy's: {listed(places, 3)}"
 
 
@@ -120,6 +120,6 @@ def own_clock_off(seconds: int, is_ahead: bool) -> str:
     "NetworkPolicy, a route or the overlay network",
 )
 def path_fails(endpoints: int, places: tuple[str, ...], count: int) -> str:
-    """Endpoints answer other nodes but not these; ``places`` are the nodes of the endpoints."""
+    """Endpoints answer other nodes but not these nodes; ``places`` are the endpoints' nodes."""
     where = f" on {listed(places, 2, count)}" if places else ""
     return f"{endpoints:,} endpoints{where} can't be reached from there; they answer other nodes"

@@ -1,6 +1,6 @@
-"""Rows for settings of users that have no effect: fields, annotations, parts of objects.
+"""Rows of causes for settings of users that have no effect: fields, annotations, objects.
 
-Parsers report most as :class:`~userspace_proxy.model.notes.Note`; policy finds the rest.
+Parsers report most of them as :class:`~userspace_proxy.model.notes.Note`; policy finds the rest.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ def wake_without_selector(workload: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def idle_without_wake(otherwise: str) -> str:
-    """Without the wake annotation, it isn't known which workload to scale."""
+    """Without the wake annotation, the workload to scale is unknown."""
     return f"annotation {DOMAIN}idle-after: no workload is named by {DOMAIN}wake: {otherwise}"
 
 
 @cause(CauseCode.NOT_FOLLOWED)
 def header_without_tcp() -> str:
-    """There is a PROXY header only for TCP."""
+    """A PROXY header is sent only over TCP."""
     return f"annotation {DOMAIN}proxy-protocol: no port is TCP: no header is sent"
 
 
@@ -266,7 +266,7 @@ def left_out_beside(service: str, ip: str) -> str:
 
 @cause(CauseCode.NOT_FOLLOWED)
 def node_port_named(path: str, number: str, owner: str) -> str:
-    """Another Service requests the node port, ``30080/TCP``; one of them is for health checks."""
+    """Two Services request one node port, ``30080/TCP``; one of the two is for health checks."""
     return f"{path}: {number} is already named by {owner}"
 
 

@@ -23,7 +23,7 @@ EXPECTS_NO_HEADER = (
     "This proxy sends a PROXY header before the client's bytes (annotation "
     f"{DOMAIN}proxy-protocol), which the program may not expect: let it, or remove the annotation. "
 )
-"""The first remedy if an endpoint gets a PROXY header, and its clients get no answer."""
+"""The first remedy if an endpoint receives a PROXY header, and its clients no answer."""
 
 
 class Form(enum.Enum):
@@ -75,7 +75,7 @@ def remedy(cause: Cause) -> str:
     """Return the remedy for a cause; empty if the sentence contains it."""
     before = cause.before
     if before is not None and before.code is CauseCode.ENDPOINT_UNREACHABLE:
-        # A router without a route back to a datagram's source can't report this.
+        # A router without a route back to the source can't report the endpoint as unreachable.
         return remedy(before.replace(host=cause.host))
     row = cause.row
     text = _written((row.outside if cause.host else "") or row.hint, cause, is_quoted=True)
@@ -91,7 +91,7 @@ def remedy(cause: Cause) -> str:
 
 
 def command(cause: Cause) -> str:
-    """Return the words after ``kubectl`` if the remedy is a command; otherwise empty."""
+    """Return the arguments of ``kubectl`` if the remedy is a command; otherwise an empty string."""
     return _written(cause.row.command, cause, is_quoted=True)
 
 
@@ -122,7 +122,7 @@ _POD_AT = "get pods -A -o wide --field-selector status.podIP={ip}"
 
 
 def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
-    """Return the arguments of the ``kubectl`` command that shows more, quoted; empty if none does.
+    """Return the quoted arguments of the ``kubectl`` command that shows more; empty without one.
 
     Args:
         service: The affected Service, ``namespace/name``.
@@ -140,7 +140,7 @@ def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
 
 
 def on_node(cause: Cause) -> str:
-    """Return the command that shows more on the node; empty if none does."""
+    """Return the command that shows more on the node; empty if there is none."""
     match str(cause.get("chain") or "").split(" ", 3):
         case ["legacy", family, table, name]:
             tool = "ip6tables-legacy" if family == "ip6" else "iptables-legacy"

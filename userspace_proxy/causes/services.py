@@ -54,7 +54,7 @@ def is_external_name(address: str = "") -> str:
 
 @cause(CauseCode.NOT_OURS, short="it is headless")
 def is_headless() -> str:
-    """The Service has no cluster IP because it asked for none."""
+    """The Service has no cluster IP because it requests none."""
     return "it is headless (clusterIP: None): clients reach its endpoints directly"
 
 
@@ -180,11 +180,11 @@ def _hint(problem: str, hint: str, chain: str) -> str:
 
 @cause(CauseCode.NOT_LISTENING, about=_chain, hint=_hint, shared=("chain",))
 def not_listening(problem: str, hint: str, chain: str = "") -> str:
-    """A frontend, or its proxy port, can't or mustn't be served.
+    """A frontend, or its proxy port, can't or must not be served.
 
     Args:
         problem: The message of the component that opens or steers it.
-        chain: Family, table and name of another program's chain that is the reason; or empty.
+        chain: The family, table and name of another program's chain, if it is the reason.
     """
     return problem
 
@@ -236,7 +236,7 @@ def first_notes(notes: Iterable[Cause]) -> tuple[Cause, ...]:
     hint="Correct it: an object that was valid before keeps its last form until then",
 )
 def rejected(of: str, line: str) -> str:
-    """An object of the Service, ``Service shop/web``, has a mistake; ``line`` has the place."""
+    """An object of the Service, ``Service shop/web``, has a mistake; ``line`` states the place."""
     return f"{of} is rejected: {line}"
 
 
@@ -296,7 +296,7 @@ def none_was_local() -> str:
     "from the networks there",
 )
 def no_proxy_header(client: str) -> str:
-    """Connections without a PROXY header were reset; ``client`` is the last one."""
+    """Connections without a PROXY header were reset; ``client`` is the last such client."""
     return f"connections without a PROXY header were reset, the last one of {client}"
 
 
@@ -307,5 +307,5 @@ def no_proxy_header(client: str) -> str:
     "Service whose endpoint or load balancer leads back to it",
 )
 def hop_limit_reached(client: str) -> str:
-    """Datagrams with an exhausted hop limit were dropped; ``client`` is the last one."""
+    """Datagrams with an exhausted hop limit were dropped; ``client`` is the last such client."""
     return f"datagrams were dropped because their hop limit was reached, the last one of {client}"

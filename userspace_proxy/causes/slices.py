@@ -61,7 +61,7 @@ def no_slice_nor_selector(service: ServiceKey | str, name: str) -> str:
     hint="Delete EndpointSlice {slice_}: its controller makes it anew, without the label",
 )
 def slice_headless(service: ServiceKey | str, slice_: SliceKey | str) -> str:
-    """The Service was headless, and its slice still has the label for that."""
+    """The Service was headless, and its slice still has the label of headless Services."""
     return (
         f"no EndpointSlice belongs to {service}: {slice_} has the label {LABEL_HEADLESS}, that of "
         "headless Services"
@@ -130,7 +130,7 @@ def names_from_elsewhere(slice_: str, namespace: str, is_mirrored: bool) -> str:
 
 
 def slice_elsewhere(key: ServiceKey, item: SliceKey) -> Cause:
-    """Return the cause for a slice in another namespace that names a Service of this one."""
+    """Return the cause for a slice in another namespace that names a Service of this namespace."""
     return names_from_elsewhere(_written(item), key.namespace, bool(mirrored_name(item)))
 
 
@@ -189,7 +189,7 @@ def other_protocol(port: str, protocol: str, others: tuple[str, ...], has_select
     hint="The port's name in the EndpointSlice (Endpoints) must be that in the Service",
 )
 def other_port_names(port: str, names: tuple[str, ...]) -> str:
-    """The endpoints' ports have other names; ``names`` are the first of these."""
+    """The endpoints' ports have other names; ``names`` are the first of these names."""
     shown = ", ".join(sorted(f'"{name}"' if name else "an unnamed one" for name in names))
     return f"its endpoints have no {_wanted(port)}; they have {shown}"
 
@@ -248,7 +248,7 @@ def none_ready(total: int, ended: int, pods: tuple[str, ...]) -> str:
 
     Args:
         ended: The number of endpoints that terminate and no longer serve.
-        pods: Arguments for kubectl to list the pods; empty: the Service has no selector.
+        pods: The arguments for kubectl to list the pods; empty if the Service has no selector.
     """
     if total == 1:
         if ended:
@@ -303,7 +303,7 @@ def _none_usable(total: int, reasons: tuple[str, ...]) -> str:
 
 @cause(CauseCode.NOT_LOCAL, hint=_USES_ALL)
 def none_local_nor_usable(total: int, reasons: tuple[str, ...], policy: str) -> str:
-    """No endpoint is usable, for several reasons; one is the policy."""
+    """No endpoint is usable, for several reasons, one of which is the policy."""
     return _none_usable(total, reasons)
 
 

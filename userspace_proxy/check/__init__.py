@@ -1,8 +1,8 @@
-"""The findings of ``userspace-proxy check`` about settings, Services and this node.
+"""Collects findings about settings, Services and this node for ``userspace-proxy check``.
 
-    settings ─▶ probes, each reads one thing ─▶ judges, pure ─▶ Finding: ok, warning or error
+    settings ─▶ probes, each of one subject ─▶ judges, pure ─▶ Finding: ok, warning or error
 
-Rule 1: a check never changes the kernel, not even by reading (a query may load a module).
+Rule 1: a check never changes the kernel, not even by queries that would load a module.
 Rule 2: a judge takes values and returns findings, so that it can be tested without a node.
 Rule 3: each warning and error states the problem, its place and the remedy.
 """

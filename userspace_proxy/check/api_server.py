@@ -1,6 +1,6 @@
 """Checks whether the API server answers, and permits the requests of ``run``.
 
-Permission to scale is granted per namespace, so a Service's status reports it if it is missing.
+Permission to scale is granted per namespace, so a Service's status reports if it is missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .finding import Finding, error, ok, reason, warning
 from .inputs import Inputs
 
 ANSWER_S = 5.0
-"""Timeout for all requests together; a healthy API server answers in about 10 ms."""
+"""The timeout for all requests together; a healthy API server answers in about 10 ms."""
 
 
 def look_at_server(settings: Settings, node_name: str) -> tuple[list[Finding], Inputs]:
@@ -60,7 +60,7 @@ def judge_server(
 
 
 def look_at_wake(settings: Settings, node_name: str) -> list[Finding]:
-    """Read the Leases by which nodes agree that a workload has no clients; nothing is written."""
+    """Read the Leases by which nodes agree that a workload has no clients; write nothing."""
     if not settings.allow_wake or settings.manifests:
         return []
     try:

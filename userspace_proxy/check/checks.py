@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -16,6 +15,7 @@ from ..kernel.offers import KernelOffers
 from ..kernel.own_namespace import is_own_namespace
 from ..kernel.privileges import read_sysctls
 from ..linux import bounded
+from ..log_fields import FieldLogger
 from ..plane import default_workers
 from ..steering import proxy_label
 from ..steering.kernel_view import KernelView, read_kernel
@@ -28,17 +28,17 @@ from .inputs import Inputs, judge_settings, look_at_manifests
 from .leftovers import judge_kube_proxy, judge_own
 from .offers import chosen, judge_path, look_at_steering
 
-_log = logging.getLogger("userspace_proxy.check")
+_log = FieldLogger("userspace_proxy.check")
 
 
 def check_settings(
     settings: Settings, warnings: Sequence[str], problem: ConfigError | None = None
 ) -> list[Finding]:
-    """Check everything that ``run`` would need with these settings.
+    """Check everything that ``run`` requires with these settings.
 
     Args:
         warnings: Warnings from reading the settings.
-        problem: Why the file can't be used; None if it can, or if there is none.
+        problem: Why the file can't be used; None if it can be used, or there is no file.
     """
     found = judge_settings(warnings, settings.config_file, problem)
     try:
@@ -122,12 +122,12 @@ def check_node(
 ) -> list[Finding]:
     """Check the node's own state that affects steering, except firewalls.
 
-    The agent calls this at startup, and watches firewalls continuously. It blocks for about 50
-    ms, and imports no large library.
+    The agent calls this function at startup, and watches firewalls continuously. The call blocks
+    for about 50 ms, and imports no large library.
 
     Args:
         steering: The steering mode that is, or would be, in use.
-        kernel: The result of :func:`read_kernel`; None: it is read now.
+        kernel: The result of :func:`read_kernel`; None: read the kernel now.
     """
     found = judge_path(settings.path, steering)
     if steering in ("none", ""):
@@ -150,7 +150,7 @@ def log_findings(settings: Settings, steering: str) -> None:
     for finding in check_node(settings, steering):
         if finding.mark is not Mark.OK:
             _log.warning(
-                "check found a problem",
+                "check found a problem: %(finding)s",
                 extra={
                     "topic": finding.topic,
                     "finding": finding.what,
@@ -161,7 +161,7 @@ def log_findings(settings: Settings, steering: str) -> None:
 
 
 def judge_running(proxies: dict[str, int], label: str, *, relieves: bool) -> list[Finding]:
-    """Report another running proxy with the same label: ``run`` takes over from it, or fails."""
+    """Report a running proxy with the same label, from which ``run`` takes over, or fails."""
     if label not in proxies:
         return []
     what = f"another userspace-proxy (pid {proxies[label]}) steers this node"

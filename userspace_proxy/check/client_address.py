@@ -33,7 +33,7 @@ def find_bridge_obstacles(
     try:
         links, routes = list_links_and_routes()
     except OSError:
-        # Other checks report unreadable links.
+        # Return nothing, because other checks report unreadable links.
         return ()
     bridges = ClientBridges()
     bridges.follow(links, find_networks(links, routes, cluster), read_bridge_filter())

@@ -1,4 +1,4 @@
-"""Defines a finding: the checked object, and the result."""
+"""Defines a finding: the subject and the result of a check."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class Finding:
 
 
 ok = partial(Finding, Mark.OK)
-"""Returns a finding without a problem."""
+"""Creates a finding without a problem."""
 warning = partial(Finding, Mark.WARNING)
-"""Returns a finding that may cause problems."""
+"""Creates a finding that may cause problems."""
 error = partial(Finding, Mark.ERROR)
-"""Returns a finding that prevents clients from being served."""
+"""Creates a finding that prevents clients from being served."""
 
 
 def reason(exc: UserspaceProxyError) -> str:
-    """Return an error's text on one line."""
+    """Return the text of an error on one line."""
     return " ".join(str(exc).split())
 
 

@@ -40,9 +40,9 @@ def look_at_firewalls(
 
 
 def _endpoints(kernel: KernelView, inputs: Inputs) -> Collection[SocketAddress]:
-    """Return the manifests' endpoints, or else an example behind each pod link and elsewhere."""
+    """Return the manifests' endpoints, or else example addresses on pod links and elsewhere."""
     if inputs.endpoints:
-        # Packets that are translated to this node aren't forwarded.
+        # Packets to this node's own addresses aren't forwarded.
         return [one for one in inputs.endpoints[:_ENDPOINTS_MAX] if not is_local(one.ip)]
     pods = (network for link in kernel.clients if not link.is_uplink for network in link.networks)
     return [SocketAddress(ip, 0) for ip in (*ANY_IP.values(), *(str(pod[0]) for pod in pods))]
@@ -59,7 +59,7 @@ def judge_firewalls(
     """Report chains that drop packets to the proxy, or on the kernel path to endpoints.
 
     Args:
-        endpoints: Destinations of forwarded packets; empty without any, or without the kernel path.
+        endpoints: Destinations of forwarded packets; empty if unknown, or without the kernel path.
         taken: Frontends whose packets other programs take.
         unfollowed: The rules that may take frontends' packets.
     """
@@ -82,7 +82,7 @@ def judge_firewalls(
     if kernel.unread:
         return found
     if not steered:
-        # nftables chains that packets pass earlier are traced for each frontend.
+        # ``unfollowed`` covers earlier nftables chains, which are traced for each frontend.
         unfollowed = [
             *unfollowed,
             *find_unfollowed({}, tables[1], "prerouting"),

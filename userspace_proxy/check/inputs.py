@@ -20,7 +20,7 @@ from ..sources.manifests import load_state
 from ..steering.selection import find_no_kernel_path
 from .finding import Finding, error, ok, reason, warning
 
-# The maximum number of named Services; others are counted: a cluster may have hundreds.
+# The maximum number of Services that a finding names; further Services are only counted.
 _NAMED_MAX = 5
 _WARNINGS_MAX = 20
 """The maximum number of warnings of one kind."""
@@ -28,7 +28,7 @@ _WARNINGS_MAX = 20
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The objects that would be served, if they are known."""
+    """The objects that ``run`` would serve, as far as they are known."""
 
     service_ports: int | None = None
     """The number of Service ports of both families; None if unknown."""
@@ -37,17 +37,17 @@ class Inputs:
     frontends: tuple[Frontend, ...] = ()
     """The addresses that clients would dial, if they are known."""
     endpoints: tuple[SocketAddress, ...] = ()
-    """Usable endpoints; empty if unknown."""
+    """The usable endpoints; empty if unknown."""
 
 
 def judge_settings(
     warnings: Sequence[str], config_file: str, problem: ConfigError | None = None
 ) -> list[Finding]:
-    """Report the problems that were found in the flags and the file.
+    """Report the problems found in the flags and the configuration file.
 
     Args:
         warnings: The reader's warnings.
-        config_file: The file's path; empty if there is none.
+        config_file: The file's path; empty without a file.
     """
     found = [warning("config", line, config_file) for line in warnings]
     if problem is not None:
@@ -94,7 +94,7 @@ def look_at_manifests(
 
 
 def judge_plan(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Finding]:
-    """Report Services that would get no listener, would refuse clients, or have notes."""
+    """Report Services without a listener, Services that would refuse clients, and notes."""
     found = [
         error(
             "manifests",
@@ -118,7 +118,7 @@ def judge_plan(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Findin
 
 
 def _refusing(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Finding]:
-    """Return a warning for each Service port and cause: only one if both families share it."""
+    """Return a warning for each Service port and cause, shared by both families if equal."""
     causes = {
         (port.key.name, port.cause): None
         for port in plan.ports.values()

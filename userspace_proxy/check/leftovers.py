@@ -1,9 +1,9 @@
 """Finds rules that kube-proxy or a dead userspace-proxy left in the kernel.
 
 The first rule that translates a connection decides its destination. This proxy's nftables chains
-run before others (priority -110, others at -100). Its legacy chains are first in their table, but
-an nftables chain of the same priority may run before the whole table, depending on which was
-created last.
+(priority -110) run before other chains (at -100). Its legacy chains are first in their table, but
+an nftables chain of the same priority may run before the whole table, depending on the order of
+their creation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def judge_kube_proxy(kernel: KernelView, steering: str, *, is_beside: bool) -> l
     """Report kube-proxy's rules, and whether they take precedence.
 
     Args:
-        is_beside: Whether this proxy serves only labelled Services, and kube-proxy the others.
+        is_beside: Whether this proxy serves only labelled Services, beside kube-proxy.
     """
     if steering in ("none", ""):
         return []
@@ -104,7 +104,7 @@ def _with_kube_chains(tables: Tables) -> Iterator[tuple[ChainTable, str]]:
 
 
 def judge_own(kernel: KernelView, running: Collection[str]) -> list[Finding]:
-    """Report rules of userspace-proxies whose labels aren't among the running ones."""
+    """Report rules of userspace-proxies whose labels no running proxy has."""
     places: dict[str, list[str]] = {}
     for name in kernel.inet_tables:
         kinds = (STEERING_TABLES, KERNEL_PATH_TABLES, GUARD_TABLES)

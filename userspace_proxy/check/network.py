@@ -19,9 +19,9 @@ SYSCTLS = (
     "net.netfilter.nf_conntrack_count",
     "net.netfilter.nf_conntrack_max",
 )
-# How full the conntrack table may get before a warning that new connections may soon be dropped.
+# The used share of the conntrack table from which a warning predicts dropped connections.
 _CONNTRACK_SHORT = 0.9
-# How long a closed connection keeps its source port. Source: TCP_TIMEWAIT_LEN of linux/tcp.h.
+# How long a closed connection occupies its source port. Source: TCP_TIMEWAIT_LEN of linux/tcp.h.
 _TIME_WAIT_S = 60
 
 
@@ -68,7 +68,7 @@ def judge_interfaces(
 def find_refusals(ips: Iterable[str]) -> dict[str, str]:
     """Return by address why programs on this node can't dial it, as the kernel reports.
 
-    The reason is empty if they can; an address is omitted if the kernel query fails.
+    The reason is empty if programs can dial the address; addresses whose query fails are omitted.
     """
     refusals = {}
     for ip in ips:
@@ -104,7 +104,7 @@ def sample_of(cidr: str) -> str:
 
 
 def judge_sysctls(values: Mapping[str, str]) -> list[Finding]:
-    """Report sysctls that matter; ``values`` is from :func:`read_sysctls`."""
+    """Report sysctls that affect the proxy; ``values`` is from :func:`read_sysctls`."""
     return [*_forwarding(values), *_source_ports(values), *_conntrack(values)]
 
 

@@ -1,6 +1,6 @@
 """Checks privileges, libraries and kernel features for steering, and reports ``auto``'s choice.
 
-Also checks the connect() hooks that ``--socket-lb`` requests.
+This module also checks the connect() hooks that ``--socket-lb`` requests.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .finding import Finding, error, ok, warning
 
 # Source: capabilities(7), include/uapi/linux/capability.h.
 _CAPABILITIES = {12: "NET_ADMIN", 13: "NET_RAW"}
-# A file that every cgroup except the root has. Source: cgroup-v2.rst.
+# A file in every cgroup except the root. Source: cgroup-v2.rst.
 _NOT_IN_THE_ROOT = "cgroup.events"
 _NAME_A_FOLDER = "mount the node's root of cgroup v2, as the chart's socketLB does"
 
@@ -39,17 +39,17 @@ class Offers:
     """The privileges, libraries and kernel features of this node."""
 
     capabilities: tuple[str, ...] = ()
-    """NET_ADMIN and NET_RAW, if this process has them."""
+    """Which of NET_ADMIN and NET_RAW this process has."""
     kernel: KernelOffers = LACKS_NOTHING
     lacks: Mapping[str, str] = field(default_factory=dict)
-    """Why steering modes don't work, by name; empty, or without the name, if the mode works. Local
-    steering is judged in a network namespace with other daemons."""
+    """By steering mode, why it doesn't work; empty or missing if it works. Local steering is judged
+    for a network namespace with other daemons."""
     legacy_tables: tuple[str, ...] = ()
     """Names of the legacy iptables tables in use, in either family."""
     is_in_kernel: bool = False
     """Whether the chosen steering lacks a kernel feature."""
     instead: str = ""
-    """Another steering than the chosen one that works here; empty if none does."""
+    """Another steering mode than the chosen mode that works here; empty if none does."""
     remedy: str = ""
     """The remedy if the chosen steering can't work, other than an installation."""
     sysctls: Mapping[str, str] = field(default_factory=dict)
@@ -124,10 +124,10 @@ def judge_offers(offers: Offers, wanted: str, taken: str, *, own_namespace: bool
 def look_at_hooks(
     wanted: HookOptions | None, taken: str, kernel: KernelOffers, names: Path | None = None
 ) -> list[Finding]:
-    """Find the cgroup for the hooks as ``run`` does; report it, or why there is none.
+    """Find the cgroup for the hooks as ``run`` does, and report it or the reason for its absence.
 
     Args:
-        wanted: The requested hooks; None if none are.
+        wanted: The requested hooks; None without a request.
         taken: The chosen steering; empty if none works here.
     """
     if wanted is None:
@@ -145,7 +145,7 @@ def look_at_hooks(
 
 
 def judge_place(place: HookPlace) -> list[Finding]:
-    """Report other BPF programs at the same hooks, and whose processes are translated."""
+    """Report other BPF programs at the hooks, and the processes whose dials are translated."""
     cgroup = str(place.cgroup)
     found = [warning("socket LB", one.what, one.where, one.hint) for one in place.others]
     if (place.cgroup / _NOT_IN_THE_ROOT).exists():
@@ -242,7 +242,7 @@ def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
 
 
 def _parts(offers: Offers) -> Iterator[Finding]:
-    """Report missing kernel features that the chosen steering can do without."""
+    """Report missing kernel features without which the chosen steering still works."""
     for lack in facts_of_kernel(offers.kernel).lacks:
         yield ok("kernel", lack.words, hint=lack.brings)
 

@@ -17,7 +17,7 @@ from .finding import Finding, error, ok, warning
 NODE_PORTS = (30000, 32767)
 _LOCAL = "net.ipv4.ip_local_port_range"
 _RESERVED = "net.ipv4.ip_local_reserved_ports"
-# The connections for which a medium-sized node should have room; each takes two descriptors.
+# The number of connections that a medium-sized node should support, with two descriptors each.
 _CONNECTIONS = 1000
 
 Span = tuple[int, int]
@@ -92,7 +92,7 @@ def judge_descriptors(
     """Report whether descriptors and proxy ports suffice.
 
     Args:
-        limit: The hard RLIMIT_NOFILE, as far as ``run`` uses it.
+        limit: The hard RLIMIT_NOFILE, bounded as in ``run``.
         service_ports: The number of Service ports of both families; None if unknown.
     """
     if service_ports is None:
@@ -124,7 +124,7 @@ def judge_descriptors(
 
 
 def find_holders(addresses: Iterable[tuple[str, ListenAddress | None]]) -> dict[str, PortHolder]:
-    """Return the programs that use addresses, by ``flag=address``.
+    """Return the programs that listen on the servers' addresses, by ``flag=address``.
 
     Args:
         addresses: Flags and addresses; None for a disabled server.
@@ -156,7 +156,7 @@ def judge_holders(holders: Mapping[str, PortHolder], own_pids: Sequence[int]) ->
 def find_range_holder(proxy_ports: Span) -> PortHolder | None:
     """Return a program that uses proxy ports if no proxy port is free; otherwise None.
 
-    This binds and closes a port, because bound ports without a listener aren't listed.
+    The check binds a port, because the kernel doesn't list bound ports without a listener.
     """
     first, last = proxy_ports
     free = RefusePort()
@@ -170,7 +170,7 @@ def find_range_holder(proxy_ports: Span) -> PortHolder | None:
         return None
     ports = range(first, last + 1)
     inodes = {held.inode for held in held_ports(Protocol.TCP) if held.port in ports}
-    # Return any owner: of a process with thousands of descriptors, only the lowest ones are read.
+    # Return any owner, because only the lowest descriptors of each process are searched.
     return next(iter(owners_of(inodes).values()), ANOTHER)
 
 

@@ -1,6 +1,6 @@
-"""The commands: parse arguments, call the package that does the work, and print its results.
+"""Runs commands: parses arguments, calls the package that does the work, and prints its results.
 
-Packages are imported when their command runs, so that ``--help`` and usage errors are instant.
+Packages are imported when a command uses them, so that ``--help`` and usage errors are instant.
 """
 
 from .commands import main

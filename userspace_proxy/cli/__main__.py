@@ -1,4 +1,4 @@
-"""``python -m userspace_proxy.cli``: the same as ``userspace-proxy``."""
+"""Runs the ``userspace-proxy`` command as ``python -m userspace_proxy.cli``."""
 
 import sys
 

@@ -1,6 +1,6 @@
 """Reads from the admin address of a running proxy, over plain HTTP.
 
-Rule 1: this client uses a plain socket, because aiohttp, which is for the API server, takes ten
+Rule 1: this client uses a plain socket, because aiohttp, which API server clients use, takes ten
 times as long to import.
 Rule 2: each error is one line with the address and the remedy.
 Rule 3: any process may listen there, so the size of an answer is limited, and on a default address
@@ -34,13 +34,13 @@ from ..status.http_answer import (
 from .command import PROGRAM, Given
 from .service_argument import NoSuchService
 
-# The timeout for an answer. The JSON of 10,000 Services takes about a second, more on a busy node.
+# The timeout for an answer. JSON for 10,000 Services takes about a second, more on a busy node.
 _TIMEOUT_S = 20.0
 
 
-# The maximum size of an answer, which protects memory; the JSON of 10,000 Services has 20 MB.
+# The maximum size of an answer, to limit memory; JSON for 10,000 Services has 20 MB.
 _MAX_BYTES = 512 * 1024 * 1024
-# How many characters of a server's error message are shown.
+# The number of characters of a server's error message that are shown.
 _MAX_SAID = 300
 
 
@@ -62,7 +62,7 @@ class NotAnswered(UserspaceProxyError):
 
 
 class AdminAddress:
-    """The address of a proxy's status server; each step of an answer has a deadline."""
+    """The address of a proxy's status server; each step of a request has a deadline."""
 
     def __init__(
         self, host: str, port: int, *, timeout_s: float = _TIMEOUT_S, is_named: bool = True
@@ -79,12 +79,12 @@ class AdminAddress:
         """Request one path.
 
         Args:
-            accept: The media type to request, and the only one that is accepted.
+            accept: The media type to request; other types are rejected.
             query: The values of the query string; empty values are omitted.
 
         Raises:
             NotAnswered: No proxy answers there.
-            ConfigError: The proxy doesn't understand the search.
+            ConfigError: The proxy rejects the search as invalid.
             NoSuchService: The proxy has no such Service or namespace.
             UserspaceProxyError: The proxy refuses to answer, or has another version.
         """
@@ -110,7 +110,7 @@ class AdminAddress:
         if answer.code == http.client.BAD_REQUEST and query.get("q"):
             raise ConfigError(f"--search: {said_in(body)}")
         if (status := answer.code) != http.client.OK:
-            # The error messages of the web server itself begin with the status code.
+            # The web server's own errors begin with the status code, unlike the proxy's errors.
             said = said_in(body).removeprefix(f"{status}").lstrip(": ")
             if status == http.client.INTERNAL_SERVER_ERROR:
                 said = f"{http.client.responses[status]}; see the proxy's log"
@@ -123,7 +123,7 @@ class AdminAddress:
     def asked(
         self, path: str, accept: str, query: Mapping[str, str], bounds: Bounds, timeout_s: float
     ) -> Iterator[tuple[HttpAnswer, Iterator[bytes]]]:
-        """Request a path; return the answer, and its body in pieces, some of which are empty.
+        """Request a path; return the answer, and its body in pieces, which may be empty.
 
         Args:
             timeout_s: The timeout of each step of an answer.
@@ -144,7 +144,7 @@ class AdminAddress:
             yield answer, pieces()
 
     def _believe(self, answer: HttpAnswer) -> None:
-        """Raise NotAnswered if the server is clearly not a trusted proxy."""
+        """Raise NotAnswered if the answer isn't from a proxy, or its user isn't trusted."""
         if not answer.is_of_proxy:
             raise NotAnswered(
                 f"no {PROGRAM} answers at {self}: another program does",
@@ -164,18 +164,18 @@ def _user_of_listener(ip: str, port: int) -> int | None:
         return None
     from ..kernel.netlink.socket_users import user_of
 
-    # For a socket without a peer, the kernel finds the listener.
+    # For a query without a peer, the kernel returns the listener.
     return user_of(SocketAddress(ip, port), SocketAddress("::" if ":" in ip else "0.0.0.0", 0))
 
 
 def said_in(body: bytes | bytearray) -> str:
-    """Return the beginning of a server's error message."""
+    """Return the beginning of the error message in a response."""
     text = body[:_MAX_SAID].decode("utf-8", "replace").strip()
     return f"{text}…" if len(body) > _MAX_SAID else text
 
 
 def find_admin(given: Given) -> AdminAddress:
-    """Return the address that the flags name: ``--server``, or the one in the settings.
+    """Return the address from ``--server``, or else from the settings.
 
     Raises:
         ConfigError: The address is invalid or disabled.
@@ -212,7 +212,7 @@ def parse_server(text: str) -> AdminAddress:
     """Parse ``127.0.0.1:10249``, ``[::1]:10249``, ``localhost``, ``:8080`` or ``http://…``.
 
     Raises:
-        ConfigError: The text has none of these forms.
+        ConfigError: The text doesn't have any of these forms.
     """
     default = AdminAddress("127.0.0.1", 10249)
     with contextlib.suppress(ValueError):

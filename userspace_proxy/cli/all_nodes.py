@@ -1,10 +1,10 @@
-"""Decides whether a command asks one proxy, or the agents of all nodes of a cluster.
+"""Decides whether a command queries one proxy, or the agents of all nodes of a cluster.
 
-    --server, --config ──────────────────▶ one proxy, at the address of its status page
+    --server, --config ──────────────────▶ one proxy, at its status address
     plugin of kubectl, or a kubeconfig ──▶ all nodes: the result of ``find_for_all_nodes``
 
 Rule 1: only the command line and kubeconfig decide, never the program that answers.
-Rule 2: imports are few, because each command reads these flags.
+Rule 2: this module imports little, because every command uses it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NODE_FLAGS = (
         "DURATION",
     ),
 )
-"""Flags that select the nodes to ask, and the time limit."""
+"""Flags that select the nodes to query, and the time limit."""
 KUBECONFIG = CommandFlag(
     "kubeconfig", "the cluster whose nodes are asked; as a plugin of kubectl, its own", "PATH"
 )
@@ -64,7 +64,7 @@ def settings_of(given: Given) -> Settings:
 
 
 def means_all_nodes(given: Given, settings: Settings) -> bool:
-    """Return whether the command asks all nodes instead of one proxy.
+    """Return whether the command queries all nodes instead of one proxy.
 
     Raises:
         ConfigError: The flags name both one proxy and nodes.
@@ -79,7 +79,7 @@ def means_all_nodes(given: Given, settings: Settings) -> bool:
 
 
 def asks_all_nodes(given: Given) -> bool:
-    """Return whether a command that doesn't accept ``run``'s flags asks all nodes.
+    """Return whether a command that doesn't accept ``run``'s flags queries all nodes.
 
     Raises:
         ConfigError: See :func:`means_all_nodes`.
@@ -88,7 +88,7 @@ def asks_all_nodes(given: Given) -> bool:
 
 
 def node_flags(given: Given, *, of_nodes: bool) -> tuple[str, ...]:
-    """Return the flags, as given, that choose the agents to ask.
+    """Return the given flags that choose the agents to query.
 
     Args:
         of_nodes: Whether to include the flags that choose nodes.

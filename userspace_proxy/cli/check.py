@@ -1,10 +1,10 @@
-"""``userspace-proxy check``: reports problems that ``run`` with the same flags would have.
+"""Runs ``userspace-proxy check``: reports problems that ``run`` with the same flags would have.
 
     warning  routes: programs on this node can't dial 10.96.0.0/12: … -> ip route add …
     ok       steering: auto chooses nftables: …
 
-It changes nothing. An unreadable file is a finding (exit 1), an invalid flag a usage error (exit
-2).
+The command changes nothing. An unreadable file is a finding (exit 1), an invalid flag a usage error
+(exit 2).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def check(given: Given) -> int:
-    """Print the findings; return the exit status, 1 if one is an error.
+    """Print the findings; return the exit status, 1 if any is an error.
 
     Raises:
         ConfigError: A flag is invalid.
@@ -42,7 +42,7 @@ def check(given: Given) -> int:
 
 
 def render_text(findings: Sequence[Finding], columns: int = 0) -> str:
-    """Return a line for each finding, and their counts; with 0 columns, don't wrap lines."""
+    """Return a line for each finding, and the counts; with 0 columns, lines aren't wrapped."""
     from ..model.quoting import printable
 
     counts = {mark: sum(f.mark == mark for f in findings) for mark in ("error", "warning", "ok")}
@@ -81,7 +81,7 @@ def _look(flags: Flags) -> list[Finding]:
 
 
 def _without_file(flags: Flags) -> Loaded:
-    """Return the settings from flags alone, so that everything else can still be checked.
+    """Return settings from flags alone, so that a broken file doesn't prevent other checks.
 
     Raises:
         ConfigError: The flags are invalid.

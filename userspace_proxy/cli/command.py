@@ -27,15 +27,15 @@ class CommandFlag:
     help: str
     """One sentence, without a full stop."""
     value: str = ""
-    """The flag's value: ``N``, ``PATH``, or choices, ``text|json``; empty for a switch."""
+    """The value's placeholder (``N``, ``PATH``) or choices (``text|json``); empty for a switch."""
     short: str = ""
     """The one-letter form; may be empty."""
     completes: str = ""
-    """The candidates of the command ``complete`` for the value; empty if there are none."""
+    """The kind of candidates that the command ``complete`` offers for the value; may be empty."""
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values to choose from; empty if they can't be listed."""
+        """The possible values; empty if they can't be listed."""
         words = self.value.split("|") if "|" in self.value else ()
         return tuple(word for word in words if not word.isupper())
 
@@ -48,7 +48,7 @@ class Given:
     """The command's own flags by name; a switch has the text ``true``."""
     arguments: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
-    """The given flags of ``run``, each as one word."""
+    """The given flags of ``run``, one word each."""
     command: str = ""
     """The name of the command; empty if there is none."""
     rest: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Given:
 
     @property
     def asks_version(self) -> bool:
-        """Whether the user asks only for the version: ``--version`` or kube-proxy's ``=raw``."""
+        """Whether the user requests only the version, by ``--version`` or kube-proxy's ``=raw``."""
         return self.values.get("version") == "raw" or self.is_on("version")
 
     def is_on(self, switch: str) -> bool:
@@ -93,15 +93,15 @@ class Command:
 
     name: str
     summary: str
-    """What the command does, in a few words, without a full stop."""
+    """A summary in a few words, without a full stop."""
     run: Callable[[Given], int]
     arguments: str = ""
-    """The arguments as in the usage line: ``[NAMESPACE/NAME]``; brackets mark an optional argument,
-    dots a repeatable one: ``[NAMESPACE/NAME...]``."""
+    """The arguments as in the usage line: brackets mark an optional argument, ``[NAMESPACE/NAME]``,
+    and dots a repeatable argument, ``[NAMESPACE/NAME...]``."""
     choices: tuple[str, ...] = ()
-    """The values of the argument; empty if they can't be listed."""
+    """The possible values of the argument; empty if they can't be listed."""
     completes: str = ""
-    """The candidates of the command ``complete`` for the arguments; empty if there are none."""
+    """The kind of candidates that the command ``complete`` offers for arguments; may be empty."""
     details: tuple[str, ...] = ()
     """Paragraphs for the command's help."""
     flags: tuple[CommandFlag, ...] = ()
@@ -113,14 +113,14 @@ class Command:
     takes_program: bool = False
     """Whether ``--`` and the words of another program may follow."""
     is_daemon: bool = False
-    """Whether signals that the agent ignores are ignored from the start of the program."""
+    """Whether SIGHUP, SIGUSR1 and SIGUSR2 are ignored from the start of the program."""
     reads_cluster: bool = False
-    """Whether the arguments always name Services of a cluster, whatever the flags are."""
+    """Whether the arguments name Services of a cluster, regardless of the flags."""
     runs_anywhere: bool = False
     """Whether the command also works on macOS and Windows, where a proxy can't run."""
     may_read_all: bool = False
-    """Whether it reads one proxy or all nodes, depending on its flags; ``run`` is for one proxy,
-    and the entry point for all nodes (``plugin_commands``)."""
+    """Whether the command queries one proxy or all nodes, depending on its flags; ``run`` queries
+    one proxy, and an entry point all nodes (``plugin_commands``)."""
 
     @property
     def usage(self) -> str:
@@ -133,7 +133,7 @@ class Command:
 
         Args:
             words: The words, without the program and the command.
-            called: The name of the command as the user wrote it; may be empty.
+            called: The command's name as typed by the user; may be empty.
 
         Raises:
             ConfigError: An unknown flag, a missing value, or too few or too many arguments.

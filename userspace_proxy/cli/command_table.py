@@ -1,7 +1,7 @@
-"""The table of this package's commands; help, completion and the man page derive from it.
+"""Lists this package's commands; help, completion and the man page derive from the table.
 
-To add a command, add a row here and a module that does the work, which is imported when it runs.
-For commands of other packages, see ``plugin_commands``.
+To add a command, add a row here, and a module that is imported when the command runs. For commands
+of other packages, see ``plugin_commands``.
 """
 
 from __future__ import annotations

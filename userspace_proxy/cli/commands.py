@@ -1,8 +1,8 @@
 """Finds the command in the arguments, runs it, and returns the exit status.
 
 Rule 1: flags without a command mean ``run``, so that kube-proxy's command line works.
-Rule 2: a UserspaceProxyError is one line on stderr; any other exception is a bug, and its
-traceback is shown.
+Rule 2: a UserspaceProxyError is printed on one line of stderr; any other exception is a bug, and is
+printed with its traceback.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SIMILAR_SIGNS = {"✓": "+", "✕": "x", "·": "-", "…": "...", "–": "-", "
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that the arguments state, by default those of ``sys.argv``.
+    """Run the command that the arguments name; by default, the arguments of ``sys.argv``.
 
     Returns:
         0 done (also after Ctrl-C), 1 failed, 2 wrong usage, 3 something needs attention.
@@ -96,7 +96,7 @@ def _complain(exc: UserspaceProxyError) -> None:
 
     said = " ".join(str(exc).split("\n"))
     line = f"error: {said}"
-    # print() would wait for a stalled reader of the log.
+    # Don't call print() while a log is set up: it would wait for a stalled reader of the log.
     if not write_behind_log(line):
         print(line, file=sys.stderr)
 
@@ -104,8 +104,8 @@ def _complain(exc: UserspaceProxyError) -> None:
 def _ignore_signals() -> None:
     """Ignore signals that shouldn't kill the process until ``agent.signals`` handles them.
 
-    Imports take half a second. SIGTERM and SIGINT keep their default action, because there is
-    nothing to remove yet.
+    Imports take half a second. SIGTERM and SIGINT keep their default action, because there is no
+    state to remove yet.
     """
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
@@ -114,7 +114,7 @@ def _ignore_signals() -> None:
 def _open_standard_streams() -> None:
     """Open /dev/null where stdin, stdout or stderr is closed.
 
-    Otherwise the next socket would get that descriptor, and with it the output. As in other
+    Otherwise the next socket would be assigned that descriptor, and receive the output. As in other
     programs, printing to a closed stdout fails with the kernel's error, because /dev/null is opened
     for reading only.
     """
@@ -128,7 +128,7 @@ def _open_standard_streams() -> None:
 
 
 def _is_output_broken() -> bool:
-    """Return whether writing to stdout fails; writes a line feed."""
+    """Return whether writing a line feed to stdout fails."""
     try:
         os.write(1, b"\n")
     except OSError:
@@ -142,7 +142,7 @@ def _discard_output() -> None:
 
 
 def _tolerate_encodings() -> None:
-    """Write ``?`` or the like for each character that the terminal's encoding lacks."""
+    """Write a similar character or ``?`` for each character that an encoding lacks."""
     codecs.register_error(_SIMILAR, _write_similar)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -151,10 +151,10 @@ def _tolerate_encodings() -> None:
 
 @contextlib.contextmanager
 def _printable_streams() -> Iterator[None]:
-    """Make all output in the block printable and free of secrets, including that of libraries."""
+    """Make all output in the block printable and free of secrets, even from libraries."""
     streams = sys.stdout, sys.stderr
     try:
-        # sys.stderr is None if stderr is closed.
+        # Keep None, which sys.stderr is if stderr is closed.
         sys.stdout, sys.stderr = (
             cast("TextIO", stream and PrintableStream(stream)) for stream in streams
         )
@@ -168,7 +168,7 @@ def _printable_streams() -> Iterator[None]:
 
 def _write_similar(error: UnicodeError) -> tuple[str, int]:
     if isinstance(error, UnicodeDecodeError):
-        # The stream may also be readable, such as a stream that a test captures.
+        # The handler is also called when a stream is read, such as a captured stream in a test.
         return "\ufffd", error.end
     assert isinstance(error, UnicodeEncodeError)
     lacking = error.object[error.start : error.end]

@@ -1,9 +1,8 @@
-"""The command ``complete``: prints the names that a shell offers for the word at the cursor.
+"""Runs the command ``complete``, which prints the names that a shell offers at the cursor.
 
     words of the command line ──▶ the proxy or cluster that they name ──▶ names, one per line
 
-Rule 1: if there is an error, no name is offered: a message would be written across the command
-line.
+Rule 1: if an error occurs, nothing is printed, because a message would garble the command line.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ if TYPE_CHECKING:
 
 # A placeholder for the incomplete word.
 _UNFINISHED = "unfinished"
-# The timeout for a request in seconds: the user's shell waits for it.
+# The timeout for a request in seconds, which is short because the user's shell waits for it.
 _SERVER_S = 3.0
-# The search qualifiers whose values are offered.
+# The search qualifiers that are offered only together with a value.
 _WITH_VALUES = ("is", "cause", "ns", "service")
 _JSON = "application/json"
 
@@ -40,7 +39,7 @@ def complete(given: Given, own: Mapping[str, Command]) -> int:
     """
     with contextlib.suppress(UserspaceProxyError):
         for name in sorted(set(_names(given.arguments[0], given.rest, own))):
-            # bash expands offered words, so only words without special characters are safe.
+            # Omit words with special characters, because bash would expand them.
             if shell_word(name) == name:
                 print(name)
     return DONE
@@ -62,7 +61,7 @@ def _names(kind: str, words: Sequence[str], own: Mapping[str, Command]) -> Itera
     if len(words) < 2:
         return
     command = find_command(words[0], own)
-    # The placeholder takes the place of a required argument, or of a flag's value.
+    # Without a placeholder, a required argument or a flag's value would be missing.
     line = _Typed(command, command.read_words([*words[1:-1], _UNFINISHED]), words[-1])
     match kind:
         case "search":
@@ -91,7 +90,7 @@ def _search_words(line: _Typed) -> Iterator[str]:
     from ..status.search import QUALIFIERS, STATES
 
     yield from (f"{name}:" for name in QUALIFIERS if name not in _WITH_VALUES)
-    # Search words contain no blanks.
+    # A search word can't contain a blank.
     yield from (f"is:{state}" for state in STATES if state and " " not in state)
     yield from (f"cause:{code}" for code in CauseCode)
     with contextlib.suppress(UserspaceProxyError):
@@ -125,7 +124,7 @@ def _of_cluster(line: _Typed, namespace: str) -> Iterator[Sequence[str]]:
     settings = _settings(line)
     kubeconfig = find(line.given, settings)
     if kubeconfig is not None:
-        # A credential plugin would prompt for a password on the command line.
+        # Otherwise a credential plugin would prompt for a password on the command line.
         kubeconfig = replace(kubeconfig, is_attended=False)
     reading = read_service_names(
         kubeconfig or "", settings.master, namespace=namespace, within_s=_SERVER_S

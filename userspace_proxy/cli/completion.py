@@ -1,8 +1,8 @@
 """Writes scripts that complete commands and flags in bash, zsh and fish.
 
-The scripts contain commands, flags and their values, from the tables of commands and settings. The
-command ``complete`` prints names of namespaces and Services, and search words. If there is no
-command, ``run`` is completed.
+The scripts contain commands, flags and values from the tables of commands and settings. For names
+of namespaces and Services, and for search words, they call the command ``complete``. A line without
+a command is completed like ``run``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ def _choices(command: Command, commands: Sequence[Command]) -> tuple[str, ...]:
 
 
 def _names(flag: CommandFlag) -> list[str]:
-    # A one-letter name is also its short form.
     short = [f"-{flag.short}"] if flag.short else []
     return [f"--{flag.name}", *short]
 
@@ -105,7 +104,7 @@ def _bash(commands: Sequence[Command]) -> Iterator[str]:
 
 def _bash_value(flag: CommandFlag) -> str:
     if flag.value == _PATH:
-        # Otherwise bash would add a blank after a folder's name.
+        # Without this option, bash would add a blank after a folder's name.
         return f"compopt -o filenames; {_offer('-f')}"
     if flag.completes:
         return f"_userspace_proxy_names {flag.completes}"
@@ -130,7 +129,7 @@ def _zsh(commands: Sequence[Command]) -> Iterator[str]:
     yield '    local -a typed=("${(@Q)words[1,CURRENT]}")'
     yield "    local -a commands=("
     for command in commands:
-        # In zsh, the name ends at the first colon.
+        # zsh reads the text before the first colon as the name.
         yield f"        {shlex.quote(f'{command.name}:{command.summary}')}"
     yield "    )"
     yield "    if (( CURRENT == 2 )) && [[ $words[2] != -* ]]; then"
@@ -157,7 +156,7 @@ def _zsh(commands: Sequence[Command]) -> Iterator[str]:
         yield "            ;;"
     yield "    esac"
     yield "}"
-    # zsh runs a file of $fpath as the function at the first completion.
+    # At the first completion, zsh runs the file from $fpath as the function itself.
     yield f'[[ $funcstack[1] == _{PROGRAM} ]] && _{PROGRAM} "$@"'
 
 
@@ -171,7 +170,7 @@ def _zsh_flag(flag: CommandFlag) -> Iterator[str]:
     value = f":value:{action}" if flag.value else ""
     names = _names(flag)
     for name in names:
-        # Each name excludes the others; long flags also accept their value after an equals sign.
+        # Each name excludes the flag's other name; a long name also accepts its value after "=".
         excluded = f"({' '.join(names)})" if len(names) > 1 else ""
         sign = "=" if value and name.startswith("--") else ""
         yield shlex.quote(f"{excluded}{name}{sign}[{text}]{value}")

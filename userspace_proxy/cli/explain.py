@@ -1,4 +1,4 @@
-"""``userspace-proxy explain``: follows the path of connections to one Service.
+"""Runs ``userspace-proxy explain``, which follows the path of connections to one Service.
 
 --manifests ───────▶ plan ──────────┐
 --kubeconfig ──────▶ plan, nodes ───┼──▶ steps ──▶ one sentence, next command
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from ..explain.dial import Dials
     from ..facts import PortFacts, StatusFacts
 
-# The maximum number of dialled endpoints: more would take longer than a user waits.
+# The maximum number of dialled endpoints: dialling more takes longer than a user waits.
 DIALLED_MAX = 64
-# The time limit for the API server: a healthy server answers the three or four requests in 0.1 s.
+# The time limit for the API server, which answers the three or four requests in 0.1 s if healthy.
 _SERVER_S = 15.0
 
 
@@ -43,14 +43,14 @@ class NodesAnswer(Protocol):
 
     @property
     def subject(self) -> Subject | None:
-        """The facts of the requested node; None for all nodes, or without an answer."""
+        """The facts of the requested node; None for all nodes, or if it didn't answer."""
 
     @property
     def worst(self) -> Subject | None:
-        """The facts of a node with the worst state; None if no node has answered."""
+        """The facts of a node with the worst state; None if no node answered."""
 
     def settings(self, name: str) -> Mapping[str, object]:
-        """Return an agent's settings, preferably of one with this ``service-proxy-name``."""
+        """Return an agent's settings, preferably of an agent with this ``service-proxy-name``."""
 
     def added_to(
         self, explanation: Explanation, planned: Sequence[PortFacts] | None, invocation: Invocation
@@ -74,19 +74,19 @@ class _Found:
     """The flags that name the source, and flags of ``run`` that affect its plan."""
     pods: tuple[PathStep, ...] | None = None
     planned: Sequence[PortFacts] | None = None
-    """The Service ports as planned from the API server; None unless it was asked."""
+    """The Service ports as planned from the API server; None if it wasn't queried."""
     name: str = ""
-    """The value of its label ``service-proxy-name`` in the API server."""
+    """The value of the Service's label ``service-proxy-name`` in the API server."""
     plan: Callable[[Settings], Subject] | None = None
-    """Plans the API server's objects for a proxy with given settings; None if it wasn't asked."""
+    """Plans the API server's objects for a proxy with given settings; None without objects."""
     on_nodes: NodesAnswer | None = None
-    """The answers of a cluster's agents; None unless agents were, or could be, asked."""
+    """The answers of a cluster's agents; None if no agents were queried."""
     is_elsewhere: bool = False
     """Whether the explanation is about another node."""
 
 
 def explain(given: Given) -> int:
-    """Print the steps; return the exit status, 3 if clients aren't served as they should be.
+    """Print the steps; return the exit status, 3 if clients aren't served properly.
 
     Raises:
         UserspaceProxyError: The Service doesn't exist, or the source can't be read.
@@ -102,7 +102,7 @@ def explain(given: Given) -> int:
     arguments = ServiceArguments(given, settings, reads_cluster=reads_cluster)
     names = arguments.names(given.arguments[0])
     found = _find_first(given, settings, names)
-    # What this machine can dial proves nothing about another node.
+    # Dials from this machine would prove nothing about another node.
     way = None if found.is_elsewhere else find_way(found.subject.node)
     dials = _dial(found.subject, way) if wants_dials and way is not None else None
     invocation = explaining.Invocation(
@@ -137,14 +137,14 @@ def _client(text: str) -> str:
 
 
 def _find_first(given: Given, settings: Settings, names: Sequence[str]) -> _Found:
-    """Return the first of these Services that exists, with the answers of nodes about it."""
+    """Return the first of these Services that exists, with nodes' answers about it."""
     asks_nodes = (
         settings.origins.get("manifests") != "flag" or given.is_on("pods")
     ) and means_all_nodes(given, settings)
     try:
         service, found = first_found(names, lambda name: _find(given, settings, name))
     except SourceError as exc:
-        # A user who may reach the agents may not be allowed to read Services.
+        # A user with access to the agents may lack permission to read Services.
         on_nodes = _ask_nodes(given, settings, names[0], instead=exc) if asks_nodes else None
         subject = None if on_nodes is None else on_nodes.subject or on_nodes.worst
         if on_nodes is None or subject is None or not subject.ports:
@@ -164,10 +164,10 @@ def _find_first(given: Given, settings: Settings, names: Sequence[str]) -> _Foun
 def _ask_nodes(
     given: Given, settings: Settings, service: str, *, instead: UserspaceProxyError | None = None
 ) -> NodesAnswer | None:
-    """Return the nodes' answers about a Service; if none can be asked, warn and return None.
+    """Return the nodes' answers about a Service; warn and return None without a client for nodes.
 
     Args:
-        instead: Why there is no plan, which is reported if nodes answer; None if there is a plan.
+        instead: Why there is no plan, to be reported if nodes answer; None if there is a plan.
     """
     from ..model.quoting import printable
 
@@ -221,7 +221,7 @@ def _find(given: Given, settings: Settings, service: str) -> _Found:
 
 
 def _as_given(found: _Found, given: Given) -> _Found:
-    """Return a plan's facts, with all given flags of ``run`` for the commands to print."""
+    """Return a plan's facts, with all given flags of ``run`` for the suggested commands."""
     left_out = {"--manifests", "--kubeconfig", "--master", *map(_name, found.asked)}
     others = (flag for flag in given.settings if _name(flag) not in left_out)
     return replace(found, asked=(*found.asked, *others))
@@ -238,7 +238,7 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     from ..policy import PolicyOptions
     from ..sources.manifests import load_state
 
-    # An author of manifests may send clients to any address that this node reaches.
+    # Authors of manifests are trusted to send clients to any address that this node reaches.
     options = replace(
         settings.as_options(PolicyOptions), node_name=settings.node_name, allow_node_endpoints=True
     )
@@ -258,7 +258,7 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
         rejected=state.rejected,
         problems=state.problems,
     )
-    # Manifests are mostly tried by an ordinary user, so without steering.
+    # Ordinary users usually test manifests without steering, so plan without it by default.
     is_open = settings.steering == "auto"
     status = plan(steering="none" if is_open else settings.steering)
     subject = _planned(status, service, settings.manifests)
@@ -277,7 +277,7 @@ def _in_cluster(given: Given, settings: Settings, service: str) -> _Found:
     from .running import run
 
     kubeconfig, with_pods = find(given, settings), given.is_on("pods")
-    # This machine needn't be a node.
+    # Don't default to this machine's name, because it needn't be a node.
     node = settings.hostname_override
     reader = OneServiceReader(kubeconfig=kubeconfig or "", master=settings.master, node_name=node)
     key = ServiceKey(*service.partition(":")[0].split("/", 1))
@@ -333,11 +333,10 @@ def _planned(status: StatusFacts, service: str, origin: str) -> Subject:
 def _dial(subject: Subject, way: tuple[str, ...]) -> Dials | None:
     """Dial the addresses and endpoints; None if the proxy's network can't be entered.
 
-    UDP is omitted: a client would have to send data.
+    UDP is omitted, because a dial would have to send data.
 
-    Endpoints that the proxy refuses are omitted, too: otherwise, anyone who may write
-    EndpointSlices could make this command dial programs of this machine, or the cloud's metadata
-    service.
+    Endpoints that the proxy refuses are also omitted: otherwise, any author of EndpointSlices could
+    make this command dial programs on this machine, or the cloud's metadata service.
     """
     from ..answering_child import ChildEnded
     from ..explain.dial import dial_by, with_hosts

@@ -1,14 +1,14 @@
-"""The first process of a container: starts the control process, and restarts it if it is killed.
+"""Runs as a container's first process: starts the control process, and restarts it if killed.
 
     first process ──▶ control process ──▶ workers
 
 When the first process of a PID namespace exits, the kernel kills all others. If that were the
-control process, a crash or an OOM kill would break every connection of the node. With this process,
-workers continue, and the next control process adopts them (ADR 0026).
+control process, its crash or OOM kill would break every connection of the node. With a separate
+first process, workers continue, and the next control process adopts them (ADR 0026).
 
-Rule 1: signals are passed to the control process, whose exit status is the container's. It is
-restarted only if a signal from elsewhere killed it: the kernel's SIGKILL, SIGSEGV.
-Rule 2: this process only waits for signals, so that it has no cause to fail.
+Rule 1: signals are passed to the control process, whose exit status is the container's. The control
+process is restarted only if another signal killed it, such as the kernel's SIGKILL or SIGSEGV.
+Rule 2: this process only waits for signals, so that it has no reason to fail.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from ..pacing import backoff_s
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _WAITED = (signal.SIGCHLD, *_STOP, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-# The minimum lifetime of a control process that has started: one that exits sooner may have failed
-# at startup. The first restart costs clients nothing; each further one is delayed twice as long as
-# the last.
+# A control process that exits before this age may have failed at startup. The first restart is
+# immediate, and the delay doubles with each further restart.
 _SOUND_S = 10.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
@@ -34,7 +33,7 @@ _LONGEST_PAUSE_S = 5.0
 def run_as_first(command: list[str]) -> int:
     """Run a command until it exits or is stopped; return its exit status.
 
-    Call it while only the main thread runs.
+    Call this while only the main thread runs.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
     early = 0
@@ -57,7 +56,7 @@ def _follow(child: int) -> tuple[int, bool]:
     """Forward signals to a child until it exits.
 
     Returns:
-        Its exit status, negative for a signal, and whether a stop was requested.
+        The exit status, negative for a signal, and whether a stop was requested.
     """
     is_stopping = False
     while True:

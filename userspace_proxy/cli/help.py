@@ -57,7 +57,7 @@ def command_help(command: Command) -> str:
 
 
 def exits_of(command: Command) -> list[tuple[int, str]]:
-    """Return a command's exit statuses with their meanings, including wrong usage."""
+    """Return a command's exit statuses and their meanings, including wrong usage."""
     return sorted([*command.exits, (WRONG_USAGE, "wrong usage")])
 
 

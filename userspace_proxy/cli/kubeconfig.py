@@ -31,15 +31,15 @@ def given_choices(given: Given) -> dict[str, str]:
 
 
 def means_cluster(given: Given, settings: Settings) -> bool:
-    """Return whether the command line names a cluster, as kubectl's does, instead of a proxy."""
+    """Return whether the command line names a cluster, like kubectl's, instead of a proxy."""
     flags = {name for name in ("kubeconfig", "master") if settings.origins.get(name) == "flag"}
     return bool(flags or given_choices(given)) or is_plugin(sys.argv)
 
 
 def flags_of(kubeconfig: Kubeconfig) -> dict[str, str]:
-    """Return the flags that make the same choice again, by name; they are valid for kubectl, too.
+    """Return the flags that select the same kubeconfig again, by name, also valid for kubectl.
 
-    No flag accepts several files; the environment names them for the next command, too.
+    No flag accepts several files, which the next command reads from the environment as well.
     """
     from ..sources.kubernetes.kubeconfig_files import read_kubeconfig
 
@@ -65,10 +65,10 @@ def context_namespace(given: Given, settings: Settings) -> str:
 
 
 def _check_missing(choices: Mapping[str, str], *, has_server: bool) -> None:
-    """Raise an error if a kubeconfig is needed, but there is none."""
+    """Raise a ConfigError if a kubeconfig is required but missing."""
     listed = os.environ.get("KUBECONFIG", "").strip(os.pathsep)
     problem = next((f"--{name}: there is no kubeconfig" for name in choices), "")
-    # In a pod, as in kubectl, the pod's own API server is used.
+    # In a pod, the pod's own API server is used, as in kubectl.
     if listed and not has_server and not os.environ.get("KUBERNETES_SERVICE_HOST"):
         problem = f"KUBECONFIG={listed}: no such file"
     if problem:

@@ -1,4 +1,4 @@
-"""Writes the log and stdout, each from a thread: a stalled reader never stops the program.
+"""Writes the log and stdout from threads, so that a stalled reader never stops the program.
 
     put() ──▶ queue, at most 1 MiB ──▶ thread ──write(2)──▶ stderr: a file, pipe, socket or terminal
 
@@ -6,8 +6,8 @@ Rule 1: ``put`` never waits. If the queue is full, the line is dropped and count
 room again, another line reports how many were dropped.
 Rule 2: stderr isn't made non-blocking, because O_NONBLOCK belongs to the open file, which other
 processes share.
-Rule 3: poll() before each write can't replace the thread: another writer of the pipe could fill it
-in between, and for files on a network, poll() always reports "ready".
+Rule 3: poll() before each write can't replace the thread: another writer could fill the pipe in
+between, and for files on a network, poll() always reports "ready".
 Rule 4: the thread is a daemon, and holds no lock while it writes, so it can't delay the exit.
 """
 
@@ -36,7 +36,7 @@ _STDOUT = 1
 class _Line(NamedTuple):
     data: bytes
     dropped: int
-    """The number of dropped lines that this line reports; 0 for a line of the log."""
+    """The number of dropped lines that this line reports; 0 for an ordinary line."""
 
 
 class LogWriter:
@@ -55,7 +55,7 @@ class LogWriter:
         max_queued_bytes: int = MAX_QUEUED_BYTES,
     ) -> None:
         self.dropped = 0
-        """How many lines were never written since the start."""
+        """The number of lines dropped since startup."""
         self._descriptor = descriptor
         self._describe_dropped = describe_dropped
         self._max_queued_bytes = max_queued_bytes
@@ -76,8 +76,8 @@ class LogWriter:
         """
         data = f"{printable(line)}\n".encode()
         with self._changed:
-            # After an overflow, half of the queue must become free; otherwise every second line
-            # would be a report.
+            # After an overflow, wait until half of the queue is free; otherwise every second line
+            # would report dropped lines.
             limit = self._max_queued_bytes // (2 if self._is_full else 1)
             self._is_full = self._queued_bytes + len(data) > limit
             if self._is_full:
@@ -103,7 +103,7 @@ class LogWriter:
         return not (self._queue or self._is_writing or self._owes_report())
 
     def _owes_report(self) -> bool:
-        # While writing fails, each report would cause another one.
+        # While writing fails, each report would be dropped, and cause another report.
         return bool(self._unreported) and not self._has_failed
 
     def _append(self, item: _Line) -> None:
@@ -128,7 +128,7 @@ class LogWriter:
                 self._changed.notify_all()
 
     def _take(self) -> list[_Line]:
-        """Return the next lines, as many as fit into one write; none after :meth:`close`."""
+        """Return the next lines, as many as fit into one write; empty once closed and drained."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._owes_report() or self._is_closed)
             if not self._queue and self._owes_report():
@@ -148,7 +148,7 @@ class LogWriter:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
             except BlockingIOError:
-                # Another process has set O_NONBLOCK.
+                # Wait for room, because another process has set O_NONBLOCK.
                 room = select.poll()
                 room.register(self._descriptor, select.POLLOUT)
                 room.poll()
@@ -163,7 +163,7 @@ async def write_stdout(text: str, descriptor: int = _STDOUT) -> None:
     Raises:
         OSError: The reader has closed the pipe.
     """
-    # Import this here, because commands that only write lines don't need it.
+    # Import asyncio here, because commands that only write lines don't use it.
     import asyncio
 
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The log on stderr: one record per line, as text for people or as JSON for machines.
+"""Writes the log to stderr: one record per line, as text for people or as JSON for machines.
 
     2026-11-20T09:18:03.123Z INFO connection ended: idle service=shop/web client=10.0.0.1:4242
     {"time":"2026-11-20T09:18:03.123Z","level":"INFO","logger":…,"message":…,"service":…}
@@ -24,10 +24,10 @@ from .log_writer import LogWriter
 DEBUG_VERBOSITY = 4
 
 _STDERR = 2
-# How long the exit waits for a slow reader of the log.
+# The maximum time for which the exit waits for a slow reader of the log.
 _FLUSH_S = 0.5
 
-# The attributes of every record; all others come from ``extra``.
+# The attributes of every record; all other attributes are from ``extra``.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # The fields of every JSON record; an ``extra`` of the same name mustn't replace them.
 _RESERVED = frozenset(("time", "level", "logger"))
@@ -53,7 +53,7 @@ def set_up_logging(form: str, verbosity: int, *, descriptor: int = _STDERR) -> L
         root.removeHandler(old)
         old.close()
     root.addHandler(handler)
-    # Libraries log only warnings: below that level they log tokens.
+    # Log only warnings of libraries, which log tokens at lower levels.
     root.setLevel(logging.WARNING)
     is_debug = verbosity >= DEBUG_VERBOSITY
     logging.getLogger("userspace_proxy").setLevel(logging.DEBUG if is_debug else logging.INFO)
@@ -63,7 +63,7 @@ def set_up_logging(form: str, verbosity: int, *, descriptor: int = _STDERR) -> L
 def write_behind_log(line: str) -> bool:
     """Write a line to stderr after the log; return False if no log is set up.
 
-    This doesn't wait for the reader.
+    The call doesn't wait for the reader.
     """
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Handler):
@@ -84,7 +84,7 @@ class _Handler(logging.Handler):
         try:
             line = self.format(record)
         except Exception as exc:  # noqa: BLE001 - a bad record must not stop its caller
-            # handleError would print to stderr, and might block there.
+            # handleError would print to stderr, which may block.
             line = f"bug: cannot format a log record of {record.name}: {exc!r}"
         self.writer.put(line)
 
@@ -110,7 +110,7 @@ class _Handler(logging.Handler):
 
 
 class TextFormatter(logging.Formatter):
-    """Formats time, level, message, and as ``key=value`` fields that the message doesn't show."""
+    """Formats time, level and message, then fields missing in the message as ``key=value``."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()

@@ -1,6 +1,6 @@
 """Writes the manual page, in roff with the macros of man(7).
 
-Rule 1: one function escapes text: backslashes, and characters that may not begin a line.
+Rule 1: one function escapes all text: backslashes, and control characters at the start of a line.
 """
 
 from __future__ import annotations
@@ -101,5 +101,5 @@ def _flag(flag: CommandFlag) -> Iterator[str]:
 def _text(text: str) -> str:
     """Escape a string; hyphens become minus signs, which can be copied into a shell."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq")
-    # roff would interpret a line that begins with one of these.
+    # roff would interpret a line that begins with one of these characters.
     return f"\\&{escaped}" if escaped[:1] in (".", "'") else escaped

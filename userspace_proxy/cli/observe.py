@@ -1,4 +1,4 @@
-"""The command ``observe``: one line for each connection of a running proxy, as it happens.
+"""Runs the command ``observe``, which prints a line for each connection of a running proxy.
 
     admin address ──lines of JSON──▶ line of text, or unchanged ──▶ terminal
 
@@ -26,11 +26,11 @@ from .service_argument import ServiceArguments, first_found
 from .terminal import EVERY_S, columns_of, wait, write_line
 
 PATH = "/api/v1/connections"
-# Seconds of silence after which the stream is abandoned; the proxy sends an empty line at least
-# every two seconds.
+# Seconds of silence after which the stream is closed; the proxy sends an empty line at least every
+# two seconds.
 _SILENT_S = 20.0
 # The maximum length of a line. A connection takes a few hundred bytes; a longer line is truncated,
-# and skipped like an unknown line of a newer proxy.
+# and skipped as invalid.
 _MAX_LINE_BYTES = 64 * 1024
 _REFUSAL_PIECES = 10
 
@@ -45,7 +45,7 @@ def observe(given: Given, *, wait: Callable[[float], object] = wait) -> int:
     query = query_of(given)
     admin = find_admin(given)
     is_json = given.values.get("output") == "json"
-    # Report errors that the stream doesn't report: another program or version, an unknown Service.
+    # Detect errors that the stream doesn't report: another program or version, an unknown Service.
     names = ServiceArguments(given).selected()
     query["service"], _ = first_found(
         names,
@@ -64,7 +64,7 @@ def observe(given: Given, *, wait: Callable[[float], object] = wait) -> int:
 
 
 def query_of(given: Given) -> dict[str, str]:
-    """Return the selection as a query; the proxy rejects invalid values."""
+    """Return the selection of connections as values of the query string."""
     query = {name: "yes" for name in ("failed", "saved") if given.is_on(name)}
     if slow := given.values.get("slow"):
         parsed("slow", slow, parse_duration)
@@ -101,7 +101,7 @@ def _show(line: bytes, stream: TextIO, *, is_json: bool) -> None:
         try:
             one = read_connection(line)
         except ValueError:
-            # The line is from a newer proxy.
+            # The line may be from a newer proxy.
             return
         write_line(stream, line_of(one, columns_of(stream)))
     stream.flush()

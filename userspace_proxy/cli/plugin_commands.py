@@ -1,8 +1,8 @@
-"""Finds a command by its name, in this package or in others.
+"""Finds a command by its name, in this package or another one.
 
 An entry point of the group ``userspace_proxy.commands`` has the command's name, and refers to its
-:class:`.Command`; one of ``userspace_proxy.for_all_nodes`` has the name of a command of this
-package, and refers to the function that does the same for all nodes of a cluster (``explain``: the
+:class:`.Command`. An entry point of ``userspace_proxy.for_all_nodes`` has the name of a command of
+this package, and refers to its equivalent for all nodes of a cluster (for ``explain``, to a
 function that returns their facts about a Service)::
 
     [project.entry-points."userspace_proxy.commands"]
@@ -40,7 +40,7 @@ class NotInstalled(ConfigError):
 
 
 def find_command(name: str, own: Mapping[str, Command]) -> Command:
-    """Return a command: one of this package, or one that another package adds.
+    """Return a command of this package, or one that another package adds.
 
     Raises:
         ConfigError: No such command exists, or it needs a package that isn't installed or can't be
@@ -61,7 +61,7 @@ def find_command(name: str, own: Mapping[str, Command]) -> Command:
 
 
 def all_commands(own: Mapping[str, Command]) -> Mapping[str, Command]:
-    """Return all commands by name: those of this package, then loadable ones of other packages."""
+    """Return all commands by name: first of this package, then loadable ones of other packages."""
     commands = dict(own)
     for name, entry in sorted(_entries(_COMMANDS).items()):
         if name not in own:

@@ -1,4 +1,4 @@
-"""Finds out how this program was started: by its name, as a kubectl plugin, or in a pod."""
+"""Determines how this program was started: by its name, as a kubectl plugin, or in a pod."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MODULE_FILE = "__main__.py"
 
 
 def is_plugin(argv: Sequence[str]) -> bool:
-    """Return whether kubectl runs this program; its users expect it to read the cluster."""
+    """Return whether kubectl runs this program, which its users expect to read the cluster."""
     return Path(argv[0]).name.startswith(_PLUGIN)
 
 
@@ -23,7 +23,7 @@ class ProgramStart:
     """How a process was started, so that the commands it prints can be pasted.
 
     The defaults describe this process. ``kubectl exec POD -- userspace-proxy`` becomes ``kubectl
-    exec -n NAMESPACE POD -- userspace-proxy``; others begin with the typed words.
+    exec -n NAMESPACE POD -- userspace-proxy``; other commands begin with the typed words.
     """
 
     argv: Sequence[str] = field(default_factory=lambda: sys.argv)
@@ -35,13 +35,13 @@ class ProgramStart:
 
     @property
     def program(self) -> tuple[str, ...]:
-        """The words that start the program again from its user's shell."""
+        """The words that start the program again from the user's shell."""
         return (*self._container(), *self._words())
 
     def _words(self) -> tuple[str, ...]:
         file = Path(self.argv[0])
         if is_plugin(self.argv):
-            # kubectl looks for an underscore where a user types a dash.
+            # kubectl maps a dash in the typed name to an underscore in the file's name.
             return ("kubectl", file.name.removeprefix(_PLUGIN).replace("_", "-"))
         if file.name == _MODULE_FILE:
             return tuple(self.orig_argv[: len(self.orig_argv) - len(self.argv[1:])])
@@ -52,8 +52,8 @@ class ProgramStart:
     def _container(self) -> tuple[str, ...]:
         """Return the command that runs a program in this container, if it is known.
 
-        The parent of a program that ``kubectl exec`` runs directly is outside the container; in a
-        shell there, the parent is the shell.
+        A program that ``kubectl exec`` runs directly has a parent outside the container; a program
+        run in a shell in the container has the shell as its parent.
         """
         pod = self.environment.get("POD_NAME")
         if self.parent or not pod:

@@ -1,4 +1,4 @@
-"""The commands ``run`` and ``cleanup``: read settings, set up the log and call the agent."""
+"""Runs the commands ``run`` and ``cleanup``: reads settings, sets up the log, calls the agent."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def run(given: Given) -> int:
         _warn(loaded.warnings)
         return cleanup(settings)
 
-    # Garbage collection takes a tenth of the time of imports, and of a start with thousands of
-    # Services, without finding anything.
+    # At startup, garbage collection would take a tenth of the time of imports, and of the first
+    # round with thousands of Services, and find no garbage.
     gc.disable()
     try:
         from ..agent.run import run_agent
@@ -56,7 +56,7 @@ def run(given: Given) -> int:
 
 
 def _log_findings(settings: Settings, steering: str) -> None:
-    # Imported only once the proxy runs.
+    # Import the checks only here, once the proxy runs.
     from ..check import log_findings
 
     log_findings(settings, steering)

@@ -1,4 +1,4 @@
-"""Runs a command's coroutine."""
+"""Runs a command's coroutine, whose result may be large."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
     """Run a coroutine; return its result, which may be large.
 
-    Source: Python 3.11, asyncio.Runner: before it returns, it formats the task's result as text.
+    asyncio.run() would format a large result as text. Source: asyncio.Runner of Python 3.11.
     """
     found: list[_T] = []
 

@@ -1,4 +1,4 @@
-"""Resolves the Services in a command's words, as users of kubectl write them.
+"""Resolves Services in a command's arguments, which may have the forms that kubectl accepts.
 
     web · shop/web · svc/web · shop · -n shop · -A · --context=prod ──▶ names, the likeliest first
     web.shop · web.shop.svc.cluster.local · http://web.shop:8080/x  ──▶ the Service of that name
@@ -6,7 +6,7 @@
 Rule 1: kubectl's meaning of a word comes first, then its meaning as a name: ``svc/web`` is Service
 web in the current namespace, or in a namespace called svc; ``shop`` is a Service in the current
 namespace, or a namespace.
-Rule 2: a kubeconfig is read only if a word, or a missing word, needs its namespace.
+Rule 2: a kubeconfig is read only if a word, or its absence, requires a namespace.
 Rule 3: a Service's name has no dot, so a word with a dot is a DNS name.
 """
 
@@ -40,7 +40,7 @@ FLAGS = (
     ),
     CommandFlag("all-namespaces", "Services of all namespaces", short="A"),
 )
-# The names of the kind Service in kubectl.
+# The names of the kind Service that kubectl accepts.
 KINDS = ("svc", "service", "services")
 _OTHER_KINDS = frozenset((
     "deploy", "deployment", "deployments", "po", "pod", "pods", "sts", "statefulset",
@@ -55,7 +55,7 @@ class NoSuchService(UserspaceProxyError):
 
 
 class ServiceArguments:
-    """The Services and namespaces that one command's arguments may mean.
+    """The Services and namespaces that the arguments of one command may name.
 
     Args:
         given: The command's parsed arguments.
@@ -74,7 +74,7 @@ class ServiceArguments:
 
     @cached_property
     def namespace(self) -> str:
-        """The current namespace; empty if none is selected, or all are.
+        """The current namespace; empty if none or all are selected.
 
         Raises:
             ConfigError: The namespace is invalid, or the flags name a missing kubeconfig.
@@ -102,14 +102,14 @@ class ServiceArguments:
         """Return ``namespace/name``, optionally ``:port``, or a namespace, the likeliest first.
 
         Raises:
-            ConfigError: The word can't name a Service, or its namespace isn't given.
+            ConfigError: The word can't name a Service, or the namespace is missing.
         """
         word = self._read_written(word)
         name, colon, _ = word.partition(":")
         parts = name.split("/")
         if not all(parts) or len(parts) > 2 or word.endswith(":"):
             raise _no_service(word)
-        # A namespace's name has no dot, but a kind's may: ``deployment.apps``.
+        # A namespace's name has no dot, but the name of a kind may: ``deployment.apps``.
         if len(parts) == 2 and (parts[0] in _OTHER_KINDS or "." in parts[0]):
             instead = f"write one that leads to it; {parts[1]} is the Service of that name"
             raise _no_service(word, instead)
@@ -127,7 +127,7 @@ class ServiceArguments:
         return f"{self.namespace or _DEFAULT}/{name}"
 
     def _read_written(self, word: str) -> str:
-        """Convert a DNS name or URL of a Service to ``namespace/name``; return other words as is.
+        """Convert a Service's DNS name or URL to ``namespace/name``; return other words unchanged.
 
         Raises:
             ConfigError: The word is an address, or another DNS name.
@@ -154,7 +154,7 @@ class ServiceArguments:
         return f"{namespace}/{name}{colon}{port}"
 
     def _search_for(self, address: str) -> str:
-        """Return the command that searches the same proxy or cluster for an address."""
+        """Return the command to search the same proxy or cluster for an address."""
         given = dict(word.removeprefix("--").split("=", 1) for word in self._given.settings)
         given |= self._given.values
         names = ("server", "config", "kubeconfig", *CHOICES)
@@ -170,7 +170,7 @@ def first_found(names: Sequence[str], ask: Callable[[str], _Answer]) -> tuple[st
     """Return the first name that exists, and the answer about it.
 
     Raises:
-        NoSuchService: None of the names exists; the error is about the first.
+        NoSuchService: None of the names exists; the error is about the first name.
     """
     missing = []
     for name in names:

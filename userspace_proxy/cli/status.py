@@ -1,4 +1,4 @@
-"""The commands ``status`` (one line per Service port, problems first) and ``top`` (rates).
+"""Runs the commands ``status`` (a line per Service port, problems first) and ``top`` (rates).
 
     admin address ──▶ text of the status page ──▶ terminal
 
@@ -48,7 +48,7 @@ def status(given: Given) -> int:
         watch(lambda: show_now(partial(ask, service)), sys.stdout)
     if form == "json":
         sys.stdout.write(answer.text)
-        # A namespace is shown together with the node.
+        # The answer about a namespace also contains the node's state.
         is_part = "/" in service or bool(query["q"])
         return _exit_status(_level_of(answer.body, service=service, is_part=is_part))
     write(sys.stdout, answer.text)
@@ -56,10 +56,10 @@ def status(given: Given) -> int:
 
 
 def top(given: Given) -> int:
-    """Show rates every second until Ctrl-C; only once if the output isn't a terminal.
+    """Show rates every second until Ctrl-C, or once if the output isn't a terminal.
 
     Raises:
-        UserspaceProxyError: No proxy answers the first request; later, top waits for one.
+        UserspaceProxyError: No proxy answers the first request; later, top waits for a proxy.
     """
     admin = find_admin(given)
     sort = given.values.get("sort", "rate")
@@ -73,16 +73,16 @@ def top(given: Given) -> int:
     if sys.stdout.isatty():
         watch(lambda: show_now(partial(ask, service)), sys.stdout)
     else:
-        # The rates cover the time since the first answer.
+        # Wait, because the rates cover the time since the previous answer.
         wait(EVERY_S)
         write(sys.stdout, ask(service).text)
     return DONE
 
 
 def show_now(ask: Callable[[], AdminAnswer]) -> str:
-    """Return the text to show now; while a proxy restarts, the error that none answers.
+    """Return the text to show; while a proxy restarts, the error that it doesn't answer.
 
-    A deleted Service may return, too.
+    Errors aren't raised, because the proxy or a deleted Service may reappear.
     """
     try:
         return ask().text
@@ -91,13 +91,13 @@ def show_now(ask: Callable[[], AdminAnswer]) -> str:
 
 
 def _width() -> dict[str, str]:
-    """Return the query for lines that fit the terminal; its size may have changed."""
+    """Return the query for lines that fit the terminal, whose size may have changed."""
     columns = columns_of(sys.stdout)
     return {"columns": str(columns)} if columns else {}
 
 
 def _level_of(body: bytes, *, service: str, is_part: bool) -> str:
-    """Return the worst level of an answer; if it covers only some Services, their worst level."""
+    """Return the answer's level or, for some of the Services, the worst level among them."""
     state = json.loads(body)
     if not is_part:
         return str(state["level"])

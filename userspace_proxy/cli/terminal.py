@@ -1,10 +1,10 @@
-"""Prints text to a terminal or a file: colours, and screens that are shown again and again.
+"""Prints text to a terminal or a file, with colours, and as screens that are refreshed.
 
 Rule 1: colours are added only on a terminal, and never with NO_COLOR (https://no-color.org).
-Rule 2: a terminal without escape sequences gets plain text: ``TERM=dumb``, and Windows' old
+Rule 2: text is plain on a terminal without escape sequences: ``TERM=dumb``, or Windows' old
 console.
-Rule 3: all output of a command passes a :class:`PrintableStream`; only this module bypasses it,
-with text that it has made printable itself.
+Rule 3: all output of a command passes a :class:`PrintableStream`; only this module bypasses the
+stream, with text that it has made printable itself.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ..model.quoting import printable_lines
 from ..status.wrapping import LEAST_COLUMNS
 
 COLUMNS_SHOWN = "USERSPACE_PROXY_COLUMNS"
-"""The environment variable in which a calling program states the columns of the terminal that will
-show the output."""
+"""The environment variable in which a calling program states the width of the terminal that shows
+the output."""
 EVERY_S = 1.0
 """Seconds between two screens."""
 
@@ -62,7 +62,7 @@ def _unescaped(stream: TextIO) -> TextIO:
 
 
 def wants_colours(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether text for a stream gets colours."""
+    """Return whether text for a stream is coloured."""
     return stream.isatty() and not environment.get("NO_COLOR") and not _is_dumb(environment)
 
 
@@ -104,7 +104,7 @@ def write(stream: TextIO, text: str) -> None:
 
 
 def write_line(stream: TextIO, text: str) -> None:
-    """Write a line, which isn't bold like the first line of a text."""
+    """Write a line, not in bold like the first line of a text."""
     line = printable_lines(f"{text}\n")
     coloured = add_colours(f"\n{line}").partition("\n")[2] if wants_colours(stream) else line
     _unescaped(stream).write(coloured)
@@ -124,8 +124,8 @@ def watch(
 ) -> None:
     """Show a text every second until Ctrl-C, which raises KeyboardInterrupt.
 
-    A terminal shows as much as fits, and at the end its previous content. Elsewhere, and on a
-    terminal without escape sequences, the texts are written one after another.
+    A terminal shows as much as fits, and its previous content at the end. To files, and terminals
+    without escape sequences, the texts are written one after another.
 
     Args:
         show: Returns the text; it ends with a newline.
@@ -148,7 +148,7 @@ def watch(
 
 
 def _is_dumb(environment: Mapping[str, str]) -> bool:
-    # Windows Terminal sets WT_SESSION; Git's and Cygwin's set TERM.
+    # Windows Terminal sets WT_SESSION; the terminals of Git and Cygwin set TERM.
     if sys.platform == "win32" and not environment.keys() & {"WT_SESSION", "TERM"}:
         return True
     return environment.get("TERM") == "dumb"

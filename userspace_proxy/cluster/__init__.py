@@ -1,4 +1,4 @@
-"""Keeps the source's latest objects, and returns immutable snapshots of them."""
+"""Stores the source's latest objects, and returns immutable snapshots of these."""
 
 from .persistent import PersistentMap, differing_keys
 from .slices import Slices

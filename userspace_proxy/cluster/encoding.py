@@ -1,11 +1,11 @@
 """Encodes a snapshot for the state on disk: JSON lines, compressed by gzip.
 
     {"format":…}                                        a number for its types (``type_digest``)
-    {"of":{…},"node":{…},"node_addresses":[…]}          the state's owner, and all but the Services
+    {"of":{…},"node":{…},"node_addresses":[…]}          the state's owner, and Nodes
     {"service":{…},"slices":[{…},…]}                    one line for each Service, in order
 
-Rule 1: a snapshot contains the parts of Services, EndpointSlices and Nodes that affect traffic, and
-so no Secrets.
+Rule 1: a snapshot contains no Secrets, only parts of Services, EndpointSlices and Nodes that affect
+traffic.
 Rule 2: gzip's CRC-32 detects an incomplete or damaged state; text from another program is validated
 like any input, so a decoded snapshot contains nothing invalid.
 Rule 3: equal snapshots are encoded as equal bytes.
@@ -33,16 +33,15 @@ from .store import ServiceState, Snapshot
 from .type_digest import digest
 
 TEXT_BYTES_MAX = 256 << 20
-"""The maximum size before compression: enough for 200,000 Services with three endpoints each."""
+"""The maximum size before compression, enough for 200,000 Services with three endpoints each."""
 
-# zlib's window size for gzip.
+# zlib's window size parameter for the gzip format.
 _GZIP = 31
 # The compression level: five times as fast as zlib's default, with a tenth more bytes.
 _LEVEL = 1
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _is_ipv4 = re.compile(rf"(?:{_BYTE}\.){{3}}{_BYTE}").fullmatch
-# How many Services, ports and endpoints are encoded without a pause, which takes 0.5 ms; other
-# threads run in between.
+# The number of Services, ports and endpoints that are encoded in 0.5 ms between two pauses.
 _BATCH = 600
 
 _CORRUPT = (ValueError, msgspec.MsgspecError, RecursionError)
@@ -75,7 +74,7 @@ class _Head:
 
 
 FORMAT = digest(_Head, ServiceState)
-"""The number of the format; it changes if a version changes one of these types."""
+"""The number of the format, which changes whenever one of these types changes."""
 _encoder = msgspec.json.Encoder()
 _version_decoder = msgspec.json.Decoder(_Version)
 _head_decoder = msgspec.json.Decoder(_Head)
@@ -83,7 +82,7 @@ _service_decoder = msgspec.json.Decoder(ServiceState)
 
 
 def encode_state(snapshot: Snapshot, owner: StateOwner) -> bytes:
-    """Encode a snapshot; takes about 0.2 s for 10,000 Services, so call it in a thread.
+    """Encode a snapshot; call this in a thread, as 10,000 Services take about 0.2 s.
 
     Raises:
         InputError: The snapshot is too large.
@@ -211,7 +210,7 @@ def _check_notes(notes: Iterable[Note]) -> None:
 
 def _check_ips(ips: Iterable[str]) -> None:
     for ip in ips:
-        # This check is ten times as fast as parsing, which matters for thousands of endpoints.
+        # Cost: the pattern is ten times as fast as parsing; there may be thousands of endpoints.
         if _is_ipv4(ip) is None and parse_ip(ip) != ip:
             raise ValueError(f"{ip!r} is not in canonical form")
 

@@ -1,7 +1,7 @@
-"""Decides to which addresses no name may resolve: those of nodes, pods and Services, and others.
+"""Decides which addresses names must not resolve to: addresses of the cluster, and reserved ones.
 
 Rule 1: an address that NAT64 translates is checked in both forms.
-Rule 2: changes of Services, Nodes, and this node's addresses are followed.
+Rule 2: decisions follow changes of Services, Nodes, and this node's addresses.
 Rule 3: in a cluster whose users write names, no name is looked up before the pod networks and the
 Nodes are known. There, a name has no endpoint of a family without a pod network.
 """
@@ -17,19 +17,19 @@ from ..model import IPFamily, Node, Service, contains
 from ..model.endpoint_names import NameState
 from ..model.reserved_addresses import behind_nat64, reserved_reason
 
-# The maximum number of cached answers: as many as a node's names may have addresses.
+# The maximum number of cached answers: as many as a node's names may have addresses in total.
 _OWN_MAX = 64_000
 
 
 class Forbidden(enum.StrEnum):
-    """Why no name may resolve to an address: what has it, on this node or in the cluster."""
+    """Why names must not resolve to an address: its owner, on this node or in the cluster."""
 
     PODS = "in the network of pods"
     SERVICES = "in the network of Services"
     SERVICE = "an address of a Service"
     THIS_NODE = "an address of this node"
     OF_BOTH = "an address of this node and of a Service"
-    """The address is this node's own, or one that the proxy has assigned for the Service."""
+    """The address is this node's own, or the proxy has assigned it to this node for the Service."""
     NODE = "an address of a Node"
 
 
@@ -43,7 +43,7 @@ class ClusterNetworks(NamedTuple):
 
 
 class ForbiddenAddresses:
-    """The addresses to which one proxy's names mustn't resolve.
+    """The addresses to which names in one proxy must not resolve.
 
     Args:
         is_own: Returns whether the kernel delivers packets to an address to this node itself.
@@ -55,13 +55,13 @@ class ForbiddenAddresses:
         self._own: dict[str, bool] = {}
         """Results of ``is_own`` since this node's addresses last changed."""
         self._services: Counter[str] = Counter()
-        """The number of Services with each address."""
+        """By address, the number of Services that have it."""
         self._node: Node | None = None
         self._nodes: frozenset[str] | None = None
 
     @property
     def unknown(self) -> NameState | None:
-        """Why no name may be looked up yet; None if names may be looked up."""
+        """The reason why names may not be looked up yet; None if they may."""
         if self.networks.is_shared and not self.networks.pods:
             return NameState.NETWORKS_UNKNOWN
         if self.networks.is_shared and self._nodes is None:
@@ -87,32 +87,32 @@ class ForbiddenAddresses:
         self._services.update(now)
         differing = {ip for ip in before.keys() | now.keys() if before[ip] != now[ip]}
         for ip in differing:
-            # The proxy itself may assign the address of a Service to this node.
+            # Query the kernel again: the proxy may have assigned the address to this node.
             self._own.pop(ip, None)
             if not self._services[ip]:
                 del self._services[ip]
         return differing
 
     def look_again(self) -> None:
-        """Forget the kernel's answers, because this node's addresses have changed."""
+        """Drop the kernel's answers, because this node's addresses have changed."""
         self._own.clear()
 
     def why(self, ip: str) -> str:
-        """Return why an address mustn't be dialled, as in :class:`Forbidden`; or empty."""
+        """Return why an address must not be dialled, as in :class:`Forbidden`, or empty."""
         why = reserved_reason(ip) or self._unknown_reason(ip) or self._ours_reason(ip)
         if not why and (inner := behind_nat64(ip)):
             why = reserved_reason(inner) or self._ours_reason(inner)
         return why
 
     def _unknown_reason(self, ip: str) -> str:
-        """Return a reason unless it is certain that an address doesn't belong to a pod."""
+        """Return a reason if the pod networks of the address's family are unknown."""
         family, networks = IPFamily.of(ip), self.networks
         if networks.is_shared and not any(IPFamily.of(n) is family for n in networks.pods):
             return f"of {family}, while --cluster-cidr has no {family} network"
         return ""
 
     def _ours_reason(self, ip: str) -> str:
-        """Return what has an address, on this node or in the cluster."""
+        """Return the owner of an address, on this node or in the cluster; empty if unknown."""
         networks, node = self.networks, self._node
         if contains((*networks.pods, *(node.pod_networks if node else ())), ip):
             return Forbidden.PODS

@@ -1,16 +1,16 @@
-"""Derives endpoints of Services by name: slices with the addresses from DNS.
+"""Derives slices with addresses from DNS for Services whose endpoints are DNS names.
 
     source ──snapshot──▶ EndpointsByName ──snapshot with slices of addresses──▶ rounds
     DNS ────lookups────▶ (host_table)         in turns: a Service takes about 50 µs
 
 Rule 1: a name is looked up only if the operator has allowed it or a parent domain.
 Rule 2: a forbidden address (``forbidden``) is never an endpoint, even if a name resolves to it.
-This is checked again when Services, Nodes or this node's addresses change. At each dial, the kernel
-is asked whether the address is this node's (``OwnAddressCheck``).
+Addresses are checked again when Services, Nodes or this node's addresses change. Each dial asks the
+kernel whether the address is this node's (``OwnAddressCheck``).
 Rule 3: a snapshot without names is passed on unchanged; otherwise the cost of a change depends only
 on the Services and names that change.
-Rule 4: a bug that one Service triggers removes only that Service's endpoints by name, and adds a
-note. The Service is derived again once it changes.
+Rule 4: a bug triggered by one Service removes only the endpoints by name of this Service, and adds
+a note. The Service is derived again once it changes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .persistent import PersistentMap, differing_keys
 from .store import ServiceState, Snapshot
 
 USES_MAX = 64
-"""The maximum number of names of a Service, counted once per slice: each may be 128 endpoints."""
+"""The maximum number of names per Service, counted once per slice; each may yield 128 endpoints."""
 _FORBIDDEN_SHOWN = 3
 _Services = Mapping[ServiceKey, ServiceState]
 _NOTHING: _Services = PersistentMap()
@@ -47,7 +47,7 @@ _R = TypeVar("_R")
 
 
 class EndpointsByName:
-    """Derives the slices of one proxy's Services from their names.
+    """Derives slices from the DNS names of one proxy's Services.
 
     Args:
         allowed: Names that may be looked up, including all names below them.
@@ -56,19 +56,19 @@ class EndpointsByName:
 
     def __init__(self, allowed: Sequence[str], forbidden: ForbiddenAddresses) -> None:
         self.hosts = HostTable()
-        """The names to look up."""
+        """The names to look up, with their addresses."""
         self._allowed = tuple(allowed)
         self._forbidden = forbidden
         self.last = Snapshot(_NOTHING)
-        """The result of the last turns that ended."""
+        """The result of the last call of :meth:`turns` that ended."""
         self._source = self.last
         self._changes = 0
-        """How many snapshots were caused by lookups alone."""
+        """The number of snapshots caused by lookups alone."""
         self._requests: dict[ServiceKey, NameRequest] = {}
         self._shares = NameShares()
         self._affected: set[ServiceKey] = set()
         self.bugs: dict[ServiceKey, str] = {}
-        """Services without endpoints by name because of an exception, with its text."""
+        """By Service, the text of the exception because of which it has no endpoints by name."""
         self._attempts = _GuardedSteps()
         """The steps of the current turns."""
 
@@ -79,14 +79,14 @@ class EndpointsByName:
         return self.last
 
     def turns(self, snapshot: Snapshot) -> Iterator[None]:
-        """Derive the slices in turns; :attr:`last` has them after the last turn.
+        """Derive the slices in turns; :attr:`last` contains them after the last turn.
 
-        Results of lookups that arrive between two turns may only be in the next snapshot. Call this
-        again only after the last turn.
+        Results of lookups that arrive between two turns may be missing until the next snapshot.
+        Call this again only after the last turn.
 
         Args:
-            snapshot: The source's snapshot; the same one again, to include the results of lookups
-                since then.
+            snapshot: The source's snapshot, or the previous one again, to include newer results of
+                lookups.
         """
         old, self._source, self._attempts = self._source, snapshot, _GuardedSteps()
         changed = differing_keys(old.services, snapshot.services)
@@ -118,7 +118,7 @@ class EndpointsByName:
         self._update(changed, gone, derived, is_other=snapshot is not old)
 
     def learn(self, host: str, lookup: Lookup, now: float) -> bool:
-        """Record the result of a lookup, as HostTable does; return whether the snapshot changes."""
+        """Record the result of a lookup; return whether the snapshot will change."""
         has_changed = self.hosts.learn(host, lookup, now)
         if has_changed:
             self._affected.update(self._shares.users.get(host, ()))
@@ -175,7 +175,7 @@ class EndpointsByName:
             used, unused = wanted[:room], wanted[room:]
             room -= len(used)
             unused += (endpoint for endpoint in item.named if endpoint.ip not in claimed)
-            # One of the names that aren't looked up is enough to report the reason.
+            # One unused name is enough to report why names aren't looked up.
             for endpoint in (*used, *unused[:1]):
                 names = claimed if endpoint in used else ()
                 for family in request.families:
@@ -224,7 +224,7 @@ class EndpointsByName:
         )
 
     def _share(self, affected: Collection[ServiceKey]) -> Generator[None, None, set[ServiceKey]]:
-        """Schedule lookups of these Services' names; return all affected Services."""
+        """Schedule lookups for affected Services; return these and Services with new shares."""
         asked: dict[ServiceKey, list[str]] = {}
         for key in sorted(affected):
             asked[key] = self._attempts.attempt(key, self._wanted, key) or []
@@ -244,7 +244,7 @@ class EndpointsByName:
         return {claim.service for claim in moved}.union(affected)
 
     def _seed(self, key: ServiceKey) -> None:
-        """Give a Service's names the addresses that they had in an earlier run."""
+        """Set the addresses of a Service's names to the addresses of an earlier run."""
         for host, item in self._requests[key].earlier:
             if host in self._shares.of(key):
                 self.hosts.seed(host, item.family, [e.ip for e in item.endpoints])
@@ -258,13 +258,13 @@ class EndpointsByName:
 
 
 def before_lookups(snapshot: Snapshot, allowed: Sequence[str]) -> Snapshot:
-    """Return a snapshot of manifests as it is before any name has been looked up."""
+    """Return a snapshot of manifests with the state before any name has been looked up."""
     nothing_forbidden = ForbiddenAddresses(ClusterNetworks(), lambda _: False)
     return EndpointsByName(allowed, nothing_forbidden).derive(snapshot)
 
 
 def _changed(have: _Services, put: _Services, gone: Collection[ServiceKey]) -> _Services:
-    """Return a copy of these Services after putting and removing some."""
+    """Return a copy of these Services with some replaced and some removed."""
     if not isinstance(have, PersistentMap):
         have = PersistentMap[ServiceKey, ServiceState]().changed(have)
     return have.changed(put, gone)
@@ -275,8 +275,7 @@ class _GuardedSteps:
 
     def __init__(self) -> None:
         self.raised: dict[ServiceKey, str] = {}
-        """The Services for which a step raised an exception, with the text and place of the
-        exception."""
+        """By Service, the text and place of an exception that a step raised."""
 
     def attempt(self, key: ServiceKey, step: Callable[[_T], _R], value: _T) -> _R | None:
         """Return the result of a step; None if it raised an exception."""

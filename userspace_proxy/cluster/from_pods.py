@@ -1,15 +1,15 @@
-"""Derives endpoints of Services with a selector from Pods; other Services keep their slices.
+"""Derives the endpoints of Services with a selector from Pods; other Services keep their slices.
 
     Services, Pods, slices ──▶ PodEndpoints ──settle()──▶ Store
 
 Rule 1: slices of a Service with a selector, whether written by a controller or a user, are ignored:
 its endpoints are its Pods.
 Rule 2: only Services whose own object or Pods have changed are derived again.
-Rule 3: an earlier run's endpoints stay until the Service's object has been read, because its
+Rule 3: endpoints of an earlier run stay until the Service's object has been read, because its
 selector is unknown until then. A Service that can't be read stays unchanged.
 Rule 4: the cost of a Pod's change depends on the Pods of all Services that select it, so the
-Services of a namespace share a maximum number of Pods. A Service that exceeds its share has no
-endpoints, but a note.
+Services of a namespace share a maximum number of Pods. A Service that exceeds its share gets a note
+instead of endpoints.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..shares import Shares
 from .store import Snapshot, Store
 
 PODS_MAX = 20_000
-"""The maximum number of Pods of a namespace, each counted once per Service; 5 µs each."""
+"""The maximum number of Pods of a namespace, each counted once per Service; a Pod takes 5 µs."""
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -40,7 +40,7 @@ _Label = tuple[str, str, str]
 
 
 class PodEndpoints:
-    """Keeps the slices in one store up to date with the Pods.
+    """The slices in one store, updated when Pods change.
 
     Args:
         with_headless: Also derive endpoints of headless Services, which only DNS uses.
@@ -51,12 +51,12 @@ class PodEndpoints:
         self._with_headless = with_headless
         self._services: dict[ServiceKey, tuple[Service, PodSelection]] = {}
         self._selecting: dict[_Label, set[ServiceKey]] = {}
-        """Services by the first label of their selector."""
+        """The keys of Services, by the first label of their selector."""
         self._pods: dict[PodKey, PodEndpoint] = {}
         self._labelled: dict[_Label, set[PodKey]] = {}
-        """Pods by each of their labels."""
+        """The keys of Pods, by each of their labels."""
         self._written: dict[SliceKey, EndpointSlice] = {}
-        """Slices read by the source."""
+        """The slices that the source has read."""
         self._written_for: dict[ServiceKey, set[SliceKey]] = {}
         self._in_store: dict[ServiceKey, set[SliceKey]] = {}
         self._affected: set[ServiceKey] = set()
@@ -82,7 +82,7 @@ class PodEndpoints:
         self._store.put_service(service)
 
     def delete_service(self, key: ServiceKey) -> None:
-        """Delete a Service here and from the store; no effect if it doesn't exist."""
+        """Delete a Service here and from the store, if it exists."""
         self._forget_service(key)
         self._store.delete_service(key)
 

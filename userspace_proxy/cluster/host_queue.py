@@ -2,12 +2,12 @@
 
     waiting, by time ──due──▶ ready, by namespace ──take──▶ under way ──give_back──▶
 
-Rule 1: names without an answer (new names, and names whose last lookup failed) have at most half of
-the slots: each may take five seconds, and other names mustn't wait for them.
-Rule 2: a namespace has at most half of the slots, with one reserved for names with an answer.
-Rule 3: namespaces take turns; within a namespace, names with an answer come first, then the order
-is by time.
-Rule 4: a name that several namespaces want is looked up at the first of their turns.
+Rule 1: names without an answer (new names, and names whose last lookup failed) use at most half of
+the slots: each lookup may take five seconds, and other names mustn't wait for them.
+Rule 2: a namespace uses at most half of the slots, including one only for names with an answer.
+Rule 3: namespaces take turns; within a namespace, names with an answer come first, then names that
+have been due for longer.
+Rule 4: a name that several namespaces use is looked up in the first turn of any of them.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class _UsedPlace(NamedTuple):
 
 
 class HostQueue:
-    """One proxy's names waiting for a lookup, or being looked up."""
+    """The names of one proxy that wait for a lookup, or are being looked up."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
         self._entries: dict[str, _QueuedHost] = {}
         self._waiting: list[tuple[float, _QueuedHost]] = []
-        """A heap of waiting entries, the next due first."""
+        """A heap of waiting entries, earliest due first."""
         self._ready: dict[str, list[_QueuedHost]] = {}
         """Heaps of due names, by namespace; namespaces are in the order of their turns."""
         self._places: dict[str, _UsedPlace] = {}
@@ -70,7 +70,7 @@ class HostQueue:
         self._entries.pop(host, None)
 
     def take(self, now: float) -> str | None:
-        """Return a due name that gets a slot until :meth:`give_back`; None if there is none."""
+        """Return a due name that occupies a slot until :meth:`give_back`, or None."""
         while self._waiting and self._waiting[0][0] <= now:
             _, due = heapq.heappop(self._waiting)
             for each in due.namespaces if self._is_valid(due) else ():
@@ -92,11 +92,11 @@ class HostQueue:
 
     @property
     def has_ready(self) -> bool:
-        """Whether a due name may have got no slot in the last :meth:`take`."""
+        """Whether the last :meth:`take` may have left a due name without a slot."""
         return bool(self._ready)
 
     def next_at(self) -> float | None:
-        """Return when the next name is due; None if names wait only for slots, or no name waits."""
+        """Return when the next name is due; None if no name waits, except for a slot."""
         while self._waiting and not self._is_valid(self._waiting[0][1]):
             heapq.heappop(self._waiting)
         return self._waiting[0][0] if self._waiting else None
@@ -105,7 +105,7 @@ class HostQueue:
         return self._entries.get(entry.host) is entry
 
     def _first(self) -> str | None:
-        """Return the next namespace whose first name can get a slot; None if there is none."""
+        """Return the next namespace with a free slot for its first name; None if none has one."""
         for namespace, heap in list(self._ready.items()):
             while heap and not self._is_valid(heap[0]):
                 heapq.heappop(heap)

@@ -1,12 +1,12 @@
-"""Decides when names are looked up, and keeps the addresses of each.
+"""Decides when names are looked up, and stores their addresses.
 
     want ──▶ due ──take──▶ under way ──learn──┬─ addresses ──TTL, 5–300 s──▶ due
                                               └─ none ──5 s, doubling to 60 s──▶ due
 
 Rule 1: a name that no longer resolves keeps its last addresses for an hour, whatever DNS answers,
-so that an outage of DNS, or a broken zone, doesn't take down a Service.
-Rule 2: a family for which no server has answered keeps its addresses while the other family has
-some; otherwise the answer is used.
+so that neither an outage of DNS nor a broken zone takes down a Service.
+Rule 2: an address family for which no server has answered keeps its addresses while the other
+family has addresses; otherwise the answer is used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ database may move within minutes."""
 RETRY_S, RETRY_MAX_S = 5.0, 60.0
 """The first and the longest wait after failures; RFC 8767 requires 30 s or more in the long run."""
 KEEP_S = 3600.0
-"""How long old addresses are kept. RFC 8767 allows days, but by then an address may belong to
+"""How long old addresses are kept. RFC 8767 allows days, but after days an address may belong to
 another customer of the cloud."""
 
 
@@ -37,24 +37,24 @@ class _Host:
     namespaces: tuple[str, ...] = ()
     """The namespaces whose Services use the name."""
     asked: tuple[IPFamily, ...] = ()
-    """The families that the last lookup was for."""
+    """The address families of the last lookup."""
     addresses: dict[IPFamily, tuple[str, ...]] = field(default_factory=dict)
     due_at: float | None = 0.0
     """When the next lookup is due, in monotonic seconds; None if one is in progress."""
     is_known: bool = False
     """Whether a lookup has been completed."""
     failures: int = 0
-    """How many consecutive lookups gave no address."""
+    """The number of consecutive lookups without an address."""
     why: str = ""
-    """Why the name has no addresses; empty if it has some."""
+    """Why the last lookup failed; empty if it didn't."""
     since: float = 0.0
-    """When the first of these lookups failed, in monotonic seconds."""
+    """When the first of the consecutive lookups failed, in monotonic seconds."""
     keep_until: float = 0.0
-    """Until when the name keeps its last addresses, in monotonic seconds."""
+    """Monotonic seconds until which the name keeps its last addresses."""
 
 
 class HostTable:
-    """One proxy's names; the caller passes the time, and does the lookups."""
+    """The names of one proxy; the caller passes the time, and looks up the names."""
 
     def __init__(self) -> None:
         self._hosts: dict[str, _Host] = {}
@@ -74,7 +74,7 @@ class HostTable:
             self._set_due(host, known, 0.0 if has_more else known.due_at)
 
     def seed(self, host: str, family: IPFamily, addresses: Sequence[str]) -> None:
-        """Give a wanted name addresses from an earlier run, unless some are known."""
+        """Set a wanted name's addresses from an earlier run, unless it has been looked up."""
         known = self._hosts[host]
         if not known.is_known and addresses:
             known.addresses.setdefault(family, tuple(addresses))
@@ -85,7 +85,7 @@ class HostTable:
         self._queue.remove(host)
 
     def take(self, now: float) -> tuple[str, tuple[IPFamily, ...]] | None:
-        """Return a due name that gets a slot until :meth:`learn`; None if there is none."""
+        """Return a due name that occupies a slot until :meth:`learn`, or None."""
         host = self._queue.take(now)
         if host is None:
             return None
@@ -94,7 +94,7 @@ class HostTable:
         return host, known.families
 
     def next_at(self) -> float | None:
-        """Return when the next name is due; None if names wait only for slots, or no name waits."""
+        """Return when the next name is due; None if no name waits, except for a slot."""
         return self._queue.next_at()
 
     @property
@@ -118,7 +118,7 @@ class HostTable:
             self._note_failure(known, lookup.why, now)
             wait_s = backoff_s(known.failures, RETRY_S, RETRY_MAX_S)
             if any(known.addresses.values()):
-                # Look the name up again when its last addresses expire, if not before.
+                # Look the name up again at the latest when its last addresses expire.
                 wait_s = min(wait_s, max(known.keep_until - now, 0.0))
         else:
             known.failures, known.why, known.since = 0, "", 0.0
@@ -137,7 +137,7 @@ class HostTable:
         return () if known is None else known.addresses.get(family, ())
 
     def problem(self, host: str) -> NameProblem | None:
-        """Return why a name has no addresses, or only old ones; None if it resolves."""
+        """Return why a name has no addresses, or only old addresses; None if it resolves."""
         known = self._hosts.get(host)
         has_addresses = known is not None and any(known.addresses.values())
         if known is None or not (known.is_known or has_addresses):

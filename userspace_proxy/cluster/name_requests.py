@@ -1,8 +1,8 @@
 """Reads which host names a Service requests as endpoints, in its annotation or in slices of names.
 
-Rule 1: the key of a derived slice contains a colon, which names of objects can't contain. So the
-state on disk shows which slices were derived, and from which names; they are read as slices of
-names.
+Rule 1: the key of a derived slice contains an @, which names of objects can't contain. The state on
+disk therefore shows which slices were derived from which names, and these are read back as slices
+of names.
 Rule 2: a name whose port the Service doesn't have is omitted, with a note.
 """
 
@@ -21,7 +21,8 @@ from ..model.quoting import quoted, shown
 from .slices import Slices
 from .store import ServiceState
 
-# A character that isn't in names, keys of Endpoints objects (``mirroring``) or keys of pods.
+# A character that occurs neither in names of objects nor in keys of Endpoints (``mirroring``) or
+# pods.
 _SEPARATOR = "@"
 ANNOTATION = f"{DOMAIN}endpoints"
 
@@ -46,10 +47,10 @@ class NameRequest(NamedTuple):
 
     @property
     def names(self) -> tuple[EndpointName, ...]:
-        """The first requested names with their ports, from the annotation and from slices."""
+        """The first requested names and their ports, from the annotation and from slices."""
         found = dict.fromkeys(self.state.service.handling.names)
         for item in self.named:
-            # Cost: a user's slice may have a thousand names and a hundred ports.
+            # Cost: stop early, as a user's slice may have a thousand names and a hundred ports.
             for port, endpoint in itertools.product(item.ports, item.named):
                 if len(found) >= NAMES_MAX:
                     return tuple(found)
@@ -83,7 +84,7 @@ def read_request(state: ServiceState) -> NameRequest | None:
             _add(named, _before_derivation(item, host_of(item)))
     notes: list[Note] = []
     if service.handling.names and not is_earlier:
-        # These keys can't be equal to those of slice objects.
+        # The keys can't equal keys of slice objects, because they contain the separator.
         named.update((made.key, made) for made in _of_annotation(service, notes))
     plain = _without(state, apart)
     if len(others := _other_notes(service)) < len(service.notes):
@@ -128,7 +129,7 @@ def _without(state: ServiceState, slices: Iterable[EndpointSlice]) -> Slices:
 
 
 def _add(named: dict[SliceKey, NameSlice], item: NameSlice) -> None:
-    """Merge a slice of names with an equal key; of equal names, the one with endpoints wins."""
+    """Merge a slice of names with an equal key; of equal names, entries with endpoints win."""
     before = named.get(item.key)
     if before is None:
         named[item.key] = item
@@ -157,7 +158,7 @@ def _before_derivation(item: EndpointSlice, host: str) -> NameSlice:
 
 
 def _of_annotation(service: Service, notes: list[Note]) -> Iterator[NameSlice]:
-    """Yield a slice of names for each port in an annotation; add notes on the others."""
+    """Yield a slice of names for each port in an annotation; add notes on unknown ports."""
     if service.selector:
         notes.append(NoteKind.NAMES_BESIDE_SELECTOR(ANNOTATION))
         return

@@ -1,4 +1,4 @@
-"""Decides which names of a Service are looked up: all, or an equal share per Service.
+"""Decides which names of a Service are looked up: all names, or an equal share per Service.
 
     names of each Service ──▶ shares.Shares ──▶ its first names are looked up
 
@@ -51,7 +51,7 @@ class NameShares:
     ) -> Generator[None, None, set[NameClaim]]:
         """Replace the names that some Services request; each turn handles one Service.
 
-        Returns the claims that are newly looked up, and those that no longer are.
+        Returns the claims whose names are newly looked up, or no longer looked up.
         """
         wanted = {key: tuple(dict.fromkeys(hosts))[:NAMES_MAX] for key, hosts in asked.items()}
         self._asked |= wanted

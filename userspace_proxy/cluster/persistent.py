@@ -1,4 +1,4 @@
-"""An immutable mapping, of which a changed copy shares nearly all content with the original.
+"""Provides an immutable mapping whose changed copies share nearly all content with the original.
 
     {a: 1, b: 2, c: 3}.changed({b: 4})      ┌ {a: 1} ┐ shared
                                             ├ {b: 4} ┘ copied: a 256th of all
@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, overload
 _PARTS = 256
 _MASK = _PARTS - 1
 
-# All mappings share one empty part, so that differing() skips parts that are empty in both.
+# All mappings share one empty part, so that differing() skips parts empty in both mappings.
 _EMPTY: tuple[dict[Any, Any], ...] = ({},) * _PARTS
 
 K = TypeVar("K", bound=tuple[Any, ...])
@@ -59,7 +59,7 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
         return made
 
     def differing(self, other: PersistentMap[K, V]) -> set[K]:
-        """Return the keys whose values aren't the same object in both."""
+        """Return the keys whose values in the two mappings aren't the same object."""
         found: set[K] = set()
         for mine, others in zip(self._parts, other._parts, strict=True):
             if mine is not others:
@@ -92,7 +92,7 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
 def differing_keys(have: Mapping[K, V], want: Mapping[K, V]) -> set[K]:
     """Return the keys whose values aren't the same object in both mappings.
 
-    This is cheap if one mapping was made from the other by :meth:`PersistentMap.changed`.
+    This is cheap if :meth:`PersistentMap.changed` made one mapping from the other.
     """
     if isinstance(have, PersistentMap) and isinstance(want, PersistentMap):
         return have.differing(want)

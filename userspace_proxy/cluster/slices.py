@@ -1,4 +1,4 @@
-"""The immutable slices of one Service, of which a changed copy shares nearly all content.
+"""Stores the slices of one Service immutably; a changed copy shares nearly all content.
 
     run: a-1 … a-9 │ run: b-1 … c-3 │ run: c-4 …      changed: one run is replaced
 
@@ -27,7 +27,7 @@ _NOTHING: Mapping[Callable[..., Any], Any] = {}
 
 
 class SliceRun:
-    """Consecutive slices; a slice that is larger than a run is a run of its own."""
+    """Consecutive slices; a slice larger than the maximum size forms a run of its own."""
 
     __slots__ = ("derived", "slices", "weight")
 
@@ -50,12 +50,12 @@ class SliceRun:
 class Slices(tuple[EndpointSlice, ...]):
     """The slices of one Service, in the order of their names."""
 
-    # Memory: most Services have one run, which is cheaper to create again than to keep.
+    # Cost: most Services have one run, which isn't stored: creating it again is cheap.
     _runs: Sequence[SliceRun] = ()
 
     @classmethod
     def of(cls, slices: Iterable[EndpointSlice]) -> Slices:
-        """Return slices, which must already be in order, as this type."""
+        """Return slices as this type; they must already be in order."""
         return slices if isinstance(slices, Slices) else cls._joined(_split(tuple(slices)))
 
     @classmethod
@@ -71,7 +71,7 @@ class Slices(tuple[EndpointSlice, ...]):
         return self._runs or _split(self)
 
     def changed(self, changes: Mapping[SliceKey, EndpointSlice | None]) -> Slices:
-        """Return a copy with slices put, or removed if None; this object if nothing changes.
+        """Return a copy with slices replaced, or removed if None; self if nothing changes.
 
         Slices to remove needn't exist, and an equal slice stays the same object.
         """
@@ -86,7 +86,8 @@ class Slices(tuple[EndpointSlice, ...]):
             differing = {
                 key: new
                 for key in by_run[at]
-                # Cost: comparing two slices takes as long as everything else together.
+                # Cost: check identity first, because comparing two slices takes as long as the
+                # rest.
                 if (new := changes[key]) is not (old := found.get(key)) and new != old
             }
             if not differing:
@@ -95,7 +96,7 @@ class Slices(tuple[EndpointSlice, ...]):
             found.update(differing)
             slices = [item for key in sorted(found) if (item := found[key]) is not None]
             end = at + 1
-            # Join a run that deletions have shrunk with the next one, to have few runs.
+            # Join a run that deletions have shrunk with the next run, to limit the number of runs.
             if sum(map(_weight, slices)) < _RUN_MAX // 4:
                 slices += _by_key(runs[end : end + 1]).values()
                 end += 1
@@ -105,7 +106,7 @@ class Slices(tuple[EndpointSlice, ...]):
     def differing(
         self, other: Iterable[EndpointSlice]
     ) -> Iterator[tuple[EndpointSlice | None, EndpointSlice | None]]:
-        """Yield pairs of slices that aren't the same object in both; None for a missing slice."""
+        """Yield the pairs of slices that aren't the same object; None for a missing slice."""
         others = Slices.of(other).runs
         shared = {*self.runs}.intersection(others)
         before, after = (_by_key(runs, shared) for runs in (self.runs, others))

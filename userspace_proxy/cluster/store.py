@@ -22,13 +22,13 @@ from .slices import NO_SLICES, Slices
 class ServiceState:
     """One Service and its slices, in the order of their names.
 
-    It stays the same object in all snapshots until the Service changes, so caches can compare
+    The object stays the same in all snapshots until the Service changes, so caches can compare
     states with ``is``.
     """
 
     service: Service
     slices: tuple[EndpointSlice, ...]
-    """The slices of the Service; in a store's snapshots, :class:`Slices`."""
+    """The slices of the Service; of type :class:`Slices` in a store's snapshots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Snapshot:
     """Slices of Services that don't exist, by Service, and slices without a Service. Only their
     keys are current."""
     revision: int = field(default=0, compare=False)
-    """A number that increases with every change; for logs and the status page."""
+    """A number that increases with every change, shown in logs and on the status page."""
 
 
 class Store:
@@ -58,7 +58,8 @@ class Store:
         self._node: Node | None = None
         self._node_addresses: frozenset[str] | None = None
         self._affected: dict[ServiceKey, dict[SliceKey, EndpointSlice | None]] = defaultdict(dict)
-        """Services changed since then, with their changed slices; None for a deleted slice."""
+        """Services changed since the last snapshot, with changed slices; None for a deleted
+        slice."""
         self._states: PersistentMap[ServiceKey, ServiceState] = PersistentMap()
         self._orphans: PersistentMap[ServiceKey, Slices] = PersistentMap()
         self._last = Snapshot(self._states, orphans=self._orphans)
@@ -66,7 +67,7 @@ class Store:
     def resume(self, snapshot: Snapshot) -> None:
         """Start with an earlier run's Services and Node addresses.
 
-        Call it only while the store is empty.
+        Call this only while the store is empty.
         """
         for key, state in snapshot.services.items():
             self._services[key] = state.service
@@ -85,7 +86,7 @@ class Store:
             self.put_service(service)
 
     def put_service(self, service: Service) -> None:
-        """Add a Service, or replace the one with its name."""
+        """Add a Service, or replace the Service of the same name."""
         old = self._services.get(service.key)
         if old is not service and old != service:
             self._services[service.key] = service
@@ -109,7 +110,7 @@ class Store:
             self.put_slice(item)
 
     def put_slice(self, item: EndpointSlice) -> None:
-        """Add a slice, or replace the one with its name, even if its Service changed."""
+        """Add a slice, or replace the slice of the same name, even of another Service."""
         old = self._slices.get(item.key)
         if old is item or old == item:
             return
@@ -143,7 +144,7 @@ class Store:
         self._note_orphans()
         others = self._node, self._node_addresses
         last = self._last
-        # Compare by identity, because there may be many orphans.
+        # Compare orphans by identity, because there may be many.
         is_other = others != (last.node, last.node_addresses) or self._orphans is not last.orphans
         if changed or is_other:
             put = {
@@ -163,7 +164,7 @@ class Store:
             key: self._slices_of[key]
             for key in named
             for old, new in self._orphans.get(key, NO_SLICES).differing(self._slices_of[key])
-            # Only added and removed slices matter, because only their keys are current.
+            # Changed slices don't matter, because only the keys of orphans are kept current.
             if old is None or new is None
         }
         drop = {key for key in self._affected if key in self._orphans and key not in named}
@@ -188,7 +189,7 @@ def differing_slices(
 
 
 def count_new(old: ServiceState | None, new: ServiceState | None) -> int:
-    """Return approximately how many slices, endpoints and ports only the second state has."""
+    """Return approximately how many slices, endpoints and ports are only in the second state."""
     known = set(Slices.of(old.slices).runs) if old is not None else ()
     runs = Slices.of(new.slices).runs if new is not None else ()
     return sum(run.weight for run in runs if run not in known)

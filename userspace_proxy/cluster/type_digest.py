@@ -1,4 +1,4 @@
-"""Computes a number for the JSON form of types, so that JSON of other types can be rejected.
+"""Computes a number for the JSON form of types, by which JSON of other types is rejected.
 
     class Port(NamedTuple):  number: int          ──▶ "[number:int]" ──SHA-256──▶ 48 bits
     @dataclass class Host:   ports: tuple[Port, ...]  "{ports:tuple[[number:int],...]}"

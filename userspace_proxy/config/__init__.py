@@ -1,4 +1,4 @@
-"""Settings: one table from which flags, help, files, docs and validation follow.
+"""Settings: one table from which flags, help, files, docs and validation are derived.
 
     flags.read_flags ──┐
     kubeproxy (file) ──┼──▶ load ──▶ Settings, warnings

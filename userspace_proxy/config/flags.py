@@ -1,7 +1,7 @@
 """Parses the flags of ``run``: this proxy's settings, and kube-proxy's other flags.
 
 Rule 1: every flag of kube-proxy is known, so its command line works here. A flag without effect
-gets a warning with the reason, even at its old default, because today's kube-proxy may reject it.
+causes a warning with the reason, even at its old default: today's kube-proxy may reject it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .kinds import BOOL
 from .settings import TABLE, Settings
 from .values import parse_port
 
-# kube-proxy's older flags for only the port; 0 disables the server.
+# kube-proxy's older flags, which set only the port; 0 disables the server.
 _PORT_FLAGS = {
     "healthz-port": "healthz_bind_address",
     "metrics-port": "metrics_bind_address",
@@ -120,7 +120,7 @@ def parsed(flag: str, text: str, parse: Callable[[str], Any]) -> Any:
     """Parse the text of a flag.
 
     Raises:
-        ConfigError: It is invalid; the message starts with the flag.
+        ConfigError: The text is invalid; the message starts with the flag.
     """
     try:
         return parse(text)
@@ -135,7 +135,7 @@ def split_words(
 
     Args:
         words: The command line without the program and the command.
-        flags: Whether a flag needs a value, by name without dashes; a switch gets ``true``.
+        flags: Whether a flag needs a value, by name without dashes; a switch's value is ``true``.
         command: The command, for the hint about an unknown flag.
 
     Raises:

@@ -22,14 +22,15 @@ _LABEL_VALUE = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])
 # The characters of a URL. Source: RFC 3986, section 2.
 _URL_TEXT = re.compile(r"[-A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%]+")
 # The maximum number of workers. With more, the kernel's SO_REUSEPORT groups become slow, and nodes
-# have no more cores to spare for a proxy.
+# can't spare more cores for a proxy.
 _WORKERS_MAX = 64
 
 
 def listen_address(default_port: int) -> Kind:
     """Return the kind for a server's listen address; ``disabled`` disables the server.
 
-    So does an empty string in a flag. In a file it means the default, because kubeadm writes it.
+    In a flag, an empty string also disables the server. In a file, it means the default, because
+    kubeadm writes it.
     """
     return Kind(
         "ADDRESS",
@@ -96,7 +97,7 @@ def _parse_server(text: str) -> str:
     if not text:
         return ""
     if "@" in text:
-        # This check is first: users who mustn't see a password may see settings and errors.
+        # Check this first: users who must not see a password may see settings and errors.
         raise ConfigError("a URL must not contain a password", hint="put it into the kubeconfig")
     url = text if "://" in text else f"https://{text}"
     try:

@@ -1,8 +1,8 @@
 """Lists the flags and fields of kube-proxy that have no effect here, with the reasons.
 
-They are from kube-proxy 1.25 (the last version with a userspace mode), 1.36, and for flags older
-versions, except those in :mod:`.settings`. Each has a kind, so that a wrong type is an error, and a
-reason, which is logged for every flag, and for a field unless kubeadm writes its value.
+They are the flags and fields of kube-proxy 1.25 (the last version with a userspace mode) and 1.36,
+and older flags, except those in :mod:`.settings`. Each has a kind, so that a wrong type is an
+error, and a reason, logged for each flag, and for each field whose value kubeadm doesn't write.
 
 Rule 1: a setting without effect in the modes from which clusters migrate has no effect here either,
 even if it could: it was never tried, and its old default may break clients (``udpIdleTimeout:
@@ -67,7 +67,7 @@ class IgnoredSetting:
     kind: Kind
     reason: str
     there: str
-    """Where the setting has an effect in kube-proxy: ``everywhere``, or in which modes."""
+    """Where the setting has an effect in kube-proxy: ``everywhere``, or in some modes."""
     harmless: tuple[object, ...] = ()
     """Values that request the actual behaviour, in addition to the kind's zero."""
 
@@ -149,7 +149,7 @@ FLAGS: dict[str, IgnoredSetting] = {
 """The ignored flags by name, without dashes."""
 
 FIELDS: dict[str, IgnoredSetting] = {
-    # kube-proxy no longer has the field, so it starts with any value.
+    # kube-proxy no longer has the field, so it accepts any value.
     **_rows(_UDP_FLOWS, ANY, "udpIdleTimeout", harmless=("0s",)),
     **_rows(_PROXY_PORTS, TEXT, "portRange", harmless=("0-0",)),
     **_rows(_API_RATE, NUMBER, "clientConnection.burst", "clientConnection.qps"),

@@ -17,7 +17,7 @@ from .values import PortRange, parse_bool, parse_port_range
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of value."""
+    """A kind of value, with its parsers, its writer and its name in help."""
 
     name: str
     """The kind's name in help and docs: ``DURATION``."""
@@ -40,7 +40,7 @@ class Kind:
         """Convert a value of a YAML document.
 
         Raises:
-            ConfigError: Its type is wrong, or it is invalid.
+            ConfigError: The value has the wrong type, or is invalid.
         """
         if isinstance(value, str) and self.accepts_text:
             return self.parse(value)

@@ -1,8 +1,8 @@
-"""Reads a ``--config`` file: kube-proxy's document and this program's own.
+"""Reads a ``--config`` file: kube-proxy's document and this program's document.
 
 Rule 1: in KubeProxyConfiguration, kubeadm's values for "not set" (``""``, ``0s``, null) mean the
-default; an unknown field or one without effect is a warning; a wrong type is an error. Values that
-only kube-proxy's second, lenient decoder accepts also cause a warning, and mean the same.
+default; an unknown field, or a field without effect, causes a warning; a wrong type is an error.
+Values that only kube-proxy's second, lenient decoder accepts cause a warning, but are accepted.
 Rule 2: in UserspaceProxyConfiguration a zero is a zero, and an unknown field is an error.
 """
 
@@ -25,7 +25,7 @@ from .settings import TABLE
 KUBE_PROXY = ("kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration")
 OWN = ("userspace-proxy.io/v1alpha1", "UserspaceProxyConfiguration")
 
-# The maximum size of the file. Usually it is from a ConfigMap, which has at most 1 MiB.
+# The maximum size of the file, which usually comes from a ConfigMap of at most 1 MiB.
 _BYTES_MAX = 16 << 20
 _KUBE_FIELDS = {row.kube_field: name for name, row in TABLE.items() if row.kube_field}
 _OWN_FIELDS = {row.own_field: name for name, row in TABLE.items() if row.own_field}
@@ -148,7 +148,7 @@ def _read_kube_proxy(document: Document, settings: FileSettings) -> None:
 def _leaves(
     document: Document, value: Mapping[str, Any], prefix: str, warnings: list[str]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield (path, value) of all known fields; unknown ones become warnings."""
+    """Yield (path, value) of all known fields; unknown fields become warnings."""
     for key, item in value.items():
         path = f"{prefix}{key}"
         if path in ("apiVersion", "kind"):

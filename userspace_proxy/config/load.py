@@ -17,13 +17,13 @@ from .flags import Flags, read_flags
 from .setting_table import Origin
 from .settings import TABLE, Settings
 
-# The flags that kube-proxy doesn't ignore beside a file. Source: its Options.Complete.
+# The flags that kube-proxy obeys even if there is a file. Source: kube-proxy's Options.Complete.
 _OBEYED_BESIDE_A_FILE = ("hostnameOverride", "logging.verbosity", "logging.format")
-# The settings of sync periods, which kube-proxy ignores in some modes. Source: its
-# Options.processV1Alpha1Flags and its conversion of v1alpha1.
+# The sync periods, which kube-proxy ignores in some modes. Source: kube-proxy's
+# Options.processV1Alpha1Flags and conversion of v1alpha1.
 _PERIODS = ("iptables_sync_period_s", "iptables_min_sync_period_s")
 _WITHOUT_PERIODS = {"flag": ("ipvs",), "file": ("ipvs", "nftables")}
-# Kubernetes' default --service-node-port-range, and Linux' ip_local_port_range above it.
+# The start of Kubernetes' default --service-node-port-range; Linux' ip_local_port_range follows it.
 _NODE_PORTS_FIRST = 30000
 
 
@@ -88,7 +88,7 @@ def _default_of_mode(
 ) -> Iterator[str]:
     """Apply the default of mode nftables for node ports, which excludes loopback addresses.
 
-    Not with manifests: the default means the Node's addresses, and they have no Node.
+    This doesn't apply to manifests, which may lack the Node whose addresses the default means.
     Source: kube-proxy's SetDefaults_KubeProxyConfiguration.
     """
     mode, name = values.get("proxy_mode"), "nodeport_addresses"
@@ -123,7 +123,7 @@ def _check(settings: Settings) -> None:
             hint="kube-proxy refuses that too",
         )
     health, metrics = settings.healthz_bind_address, settings.metrics_bind_address
-    # Port 0 means any free port, so two of them differ.
+    # Port 0 means any free port, so two such ports differ.
     if health is not None and health == metrics and health[-1] != 0:
         raise ConfigError(
             f"--healthz-bind-address and --metrics-bind-address are both {health}",
@@ -132,7 +132,7 @@ def _check(settings: Settings) -> None:
 
 
 def _overrides(flags: Flags, of_file: Mapping[str, Any]) -> Iterator[str]:
-    """Yield warnings about flags that kube-proxy would ignore beside its file."""
+    """Yield warnings about flags that kube-proxy would ignore because of its file."""
     defaults = Settings()
     for name, value in flags.values.items():
         field = TABLE[name].kube_field

@@ -50,13 +50,13 @@ class Setting:
     shown_default: str = ""
     """The default in words if its value isn't self-explanatory: ``none``."""
     no_effect: str = ""
-    """Why values other than the default have no effect; empty if they have."""
+    """Why values other than the default have no effect; empty if they do."""
     harmless: tuple[object, ...] = ()
     """Values that request the actual behaviour, so no warning is needed."""
     option: str = ""
     """The field of the proxy's options for the value; empty for the field of the same name."""
     convert: Callable[[Any], object] | None = None
-    """Converts the setting's value to the option's; None if they are equal."""
+    """Converts the setting's value to the option's value; None if both are equal."""
 
 
 def setting(default: Any, /, **row: Any) -> Any:

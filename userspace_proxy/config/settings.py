@@ -110,7 +110,7 @@ class Settings:
         False, kind=BOOL, topic=Topic.SOURCE, flag="allow-wake", own_field="allowWake",
         help="scale the workload that a Service names (annotation wake) from 0 to 1 while its "
         "clients wait, and from 1 to 0 once it has had none for a time (annotation idle-after); "
-        "takes permissions (chart value wake.namespaces)",
+        "requires permissions (chart value wake.namespaces)",
         why="a proxy changes nothing in the cluster unless it is asked to",
     )
     allow_endpoint_names: tuple[str, ...] = setting(
@@ -118,9 +118,9 @@ class Settings:
         own_field="allowEndpointNames",
         help="names that Services may have as endpoints (annotation endpoints, EndpointSlices of "
         "addressType FQDN), each with all names below it: example.com; they are looked up by the "
-        "DNS servers of this node. With an API server, names need --cluster-cidr, too",
+        "DNS servers of this node. With an API server, names also require --cluster-cidr",
         shown_default="none",
-        why="a user who can write a Service could have each node dial what a name leads to",
+        why="a user who can write a Service could make each node dial what a name resolves to",
     )
     service_cluster_ip_range: tuple[str, ...] = setting(
         ("10.96.0.0/12",), kind=SERVICE_CIDRS, topic=Topic.SOURCE,
@@ -146,14 +146,14 @@ class Settings:
     state_max_age_s: float = setting(
         86400.0, kind=duration(least_s=1.0), topic=Topic.SOURCE, flag="state-max-age",
         own_field="stateMaxAge",
-        help="the saved state isn't served if it was last current longer ago than that",
-        why="an API server is rarely down for a day, and addresses of pods are assigned again",
+        help="how long the saved state may be served after it was last current",
+        why="an API server is rarely down for a day, and addresses of pods are reused",
     )
     config_sync_period_s: float = setting(
         900.0, kind=duration(least_s=1.0, zero_means=900.0), topic=Topic.SOURCE,
         flag="config-sync-period", kube_field="configSyncPeriod",
         help="how often kube-proxy refreshes its configuration",
-        why="kube-proxy's",
+        why="kube-proxy's default",
         no_effect="each change is compared with the full state anyway",
     )
     hostname_override: str = setting(
@@ -165,9 +165,9 @@ class Settings:
     bind_address: str = setting(
         "0.0.0.0", kind=NODE_ADDRESS, topic=Topic.NODE, flag="bind-address",
         kube_field="bindAddress",
-        help="this node's primary address; its family is that of the servers' default addresses; "
-        "nothing is bound to it",
-        why="kube-proxy's",
+        help="this node's primary address; the servers' default addresses have its family; nothing "
+        "is bound to it",
+        why="kube-proxy's default",
         option="node_addresses", convert=lambda ip: () if ip in {"0.0.0.0", "::"} else (ip,),
     )
     cluster_cidr: tuple[str, ...] = setting(
@@ -186,7 +186,7 @@ class Settings:
         help="which pods count as internal clients for externalTrafficPolicy: with ClusterCIDR "
         "all pods of the cluster, with NodeCIDR the pods of this node, according to its Node "
         "object",
-        why="kube-proxy's",
+        why="kube-proxy's default",
         no_effect="BridgeInterface and InterfaceNamePrefix are treated as ClusterCIDR",
         harmless=("NodeCIDR",),
         option="only_own_pods", convert=lambda mode: mode == "NodeCIDR",
@@ -196,7 +196,7 @@ class Settings:
         kube_field="nodePortAddresses",
         help="CIDRs of the local addresses on which node ports are served; also primary, "
         "localhost, all",
-        shown_default="all local addresses; in mode nftables primary", why="kube-proxy's",
+        shown_default="all local addresses; in mode nftables primary", why="kube-proxy's default",
         option="node_port_networks",
     )
     allow_external_ips: tuple[str, ...] = setting(
@@ -211,8 +211,8 @@ class Settings:
         False, kind=BOOL, topic=Topic.NODE, flag="allow-node-endpoints",
         own_field="allowNodeEndpoints",
         help="serve endpoints at this node's own addresses that EndpointSlices of an API server "
-        "don't name as pods of this node (targetRef, nodeName), also beside default/kubernetes",
-        why="a user who can write a slice could lead pods to daemons that the node's firewall "
+        "don't name as pods of this node (targetRef, nodeName), not only for default/kubernetes",
+        why="a user who can write a slice could direct pods to daemons that the node's firewall "
         "closes to them: the proxy dials from the node",
     )
     connect_timeout_s: float = setting(
@@ -232,20 +232,20 @@ class Settings:
         86400.0, kind=duration(zero_means=86400.0, least_s=1.0), topic=Topic.CONNECTIONS,
         flag="conntrack-tcp-timeout-established", kube_field="conntrack.tcpEstablishedTimeout",
         help="how long a connection lives without a byte in either direction; 0: the default",
-        why="kube-proxy's, for conntrack's entries",
+        why="kube-proxy's default for conntrack's entries",
     )
     tcp_half_closed_s: float = setting(
         3600.0, kind=duration(zero_means=3600.0, least_s=1.0), topic=Topic.CONNECTIONS,
         flag="conntrack-tcp-timeout-close-wait", kube_field="conntrack.tcpCloseWaitTimeout",
-        help="the same for half-closed connections, here and, if conntrack's own timeout is "
-        "shorter, in conntrack; 0: the default",
-        why="kube-proxy's, for conntrack's entries",
+        help="how long a half-closed connection lives without a byte, here and, if conntrack's own "
+        "timeout is shorter, in conntrack; 0: the default",
+        why="kube-proxy's default for conntrack's entries",
     )
     udp_idle_s: float | None = setting(
         None, kind=duration(zero_means=None, least_s=0.001), topic=Topic.CONNECTIONS,
         flag="udp-idle-timeout", own_field="udpIdleTimeout",
         help="how long a UDP flow lives without a datagram; 0: the default",
-        shown_default="30s after one exchange, 120s after more", why="conntrack's",
+        shown_default="30s after one exchange, 120s after more", why="conntrack's defaults",
     )
     workers: int | None = setting(
         None, kind=WORKERS, topic=Topic.CONNECTIONS, flag="workers", own_field="workers",
@@ -264,7 +264,7 @@ class Settings:
         own_field="acceptProxyProtocol",
         help="networks of load balancers whose TCP connections begin with a header of the PROXY "
         "protocol, version 1 or 2, which announces the client's address",
-        shown_default="none", why="who sends such a header can claim any address",
+        shown_default="none", why="a client that sends such a header can claim any address",
         option="proxy_protocol_from",
     )
     steering: Literal["auto", "iptables", "nftables", "local", "none"] = setting(
@@ -276,8 +276,8 @@ class Settings:
     path: Literal["userspace", "kernel", "auto"] = setting(
         "userspace", kind=choice("userspace", "kernel", "auto"), topic=Topic.STEERING,
         flag="path", own_field="path",
-        help="how the bytes of Services travel whose annotation userspace-proxy.io/path doesn't "
-        "say: through the proxy, or by the kernel's address translation straight to an endpoint; "
+        help="how the bytes of Services without the annotation userspace-proxy.io/path travel: "
+        "through the proxy, or by the kernel's address translation straight to an endpoint; "
         "auto: by the kernel while all endpoints answer probes; kernel and auto need "
         "--steering=nftables",
         why="fail-over and counters need the proxy",
@@ -288,31 +288,31 @@ class Settings:
         kind=texts("PATH,...", choice("userspace", "kernel", "auto").parse),
         topic=Topic.STEERING, flag="allow-paths", own_field="allowPaths",
         help="the paths that the annotation userspace-proxy.io/path of a Service may choose; for "
-        "other Services --path decides. Without auto, no annotation can have this node probe "
+        "other Services --path decides. Without auto, no annotation can make this node probe "
         "endpoints",
-        why="probes have a budget in which Services have turns",
+        why="probes have a budget, and Services take turns",
         option="allowed_paths", convert=lambda paths: tuple(map(DataPath, paths)),
     )
     allow_port_ranges: Literal["cluster-ip", "all", "none"] = setting(
         "cluster-ip", kind=choice("cluster-ip", "all", "none"), topic=Topic.STEERING,
         flag="allow-port-ranges", own_field="allowPortRanges",
-        help="where the annotation userspace-proxy.io/port-ranges of a Service may have ranges of "
-        "ports served: at its ClusterIPs; at all its addresses, so also at external IPs and those "
-        "of load balancers, which it may share with others; or nowhere",
+        help="the addresses at which the annotation userspace-proxy.io/port-ranges of a Service "
+        "may open ranges of ports: its ClusterIPs; all its addresses, including external IPs and "
+        "IPs of load balancers, which it may share with other Services; or none",
         why="a ClusterIP is its Service's alone",
         option="port_ranges",
     )
     socket_lb: Literal["off", "auto", "required"] = setting(
         "off", kind=_SOCKET_LB, topic=Topic.STEERING,
         flag="socket-lb", own_field="socketLB",
-        help="translate what programs of this node dial on the kernel path at connect(), by BPF; "
-        "auto: if that works here, else by rules alone; required: or don't start",
+        help="translate connect() of this node's programs to frontends on the kernel path, by BPF; "
+        "auto: if that works here, otherwise only by rules; required: or don't start",
         why="takes CAP_BPF and the host's cgroup v2",
     )
     socket_lb_cgroup: str = setting(
         "", kind=PATH, topic=Topic.STEERING, flag="socket-lb-cgroup", own_field="socketLBCgroup",
-        help="the folder of cgroup v2 whose programs are meant, with all below it",
-        shown_default="its root", why="contains all programs of the node",
+        help="the cgroup v2 directory whose programs are covered, with all directories below it",
+        shown_default="the root", why="it contains all programs of the node",
     )
     socket_lb_host_only: bool = setting(
         False, kind=BOOL, topic=Topic.STEERING, flag="socket-lb-host-only",
@@ -324,21 +324,21 @@ class Settings:
     proxy_port_range: PortRange = setting(
         PROXY_PORTS, kind=port_range(PROXY_PORTS), topic=Topic.STEERING, flag="proxy-ports",
         own_field="proxyPorts",
-        help="local ports that are used as proxy ports: begin-end, begin+offset or one",
+        help="local ports that are used as proxy ports: begin-end, begin+offset or a single port",
         why="below node ports and ephemeral ports, room for 10,000 Service ports",
         option="proxy_ports",
     )
     take_over: bool = setting(
         False, kind=BOOL, topic=Topic.STEERING, flag="take-over", own_field="takeOver",
         help="take over the node from a running userspace-proxy, without a refused connection",
-        shown_default="a second one is refused",
+        shown_default="a second proxy is refused",
         why="two proxies on one node are a mistake more often than an upgrade",
     )
     iptables_sync_period_s: float = setting(
         30.0, kind=duration(least_s=1.0, zero_means=30.0), topic=Topic.STEERING,
         flag="iptables-sync-period", kube_field="iptables.syncPeriod",
         help="how often the rules in the kernel are compared in full",
-        why="kube-proxy's",
+        why="kube-proxy's default",
         no_effect="changes by other programs are noticed within a second, and all rules are "
         "compared every 30s",
     )
@@ -365,31 +365,31 @@ class Settings:
         SocketAddress("0.0.0.0", 10256), kind=listen_address(10256), topic=Topic.SERVERS,
         flag="healthz-bind-address", kube_field="healthzBindAddress",
         help="where /healthz and /livez answer; also fd://N, or disabled",
-        why="kube-proxy's, for both families; load balancers probe it",
+        why="kube-proxy's default, for both families; load balancers probe it",
     )
     ready_socket: str = setting(
         "", kind=PATH, topic=Topic.SERVERS, flag="ready-socket", own_field="readySocket",
         help="path of a Unix socket that answers nothing once this process serves what it has "
-        "read, else why it doesn't yet",
+        "read, and before that the reason why it doesn't yet",
         why="for the probe of a container: at the node's ports another process may answer",
     )
     metrics_bind_address: ListenAddress | None = setting(
         SocketAddress("127.0.0.1", 10249), kind=listen_address(10249), topic=Topic.SERVERS,
         flag="metrics-bind-address", kube_field="metricsBindAddress",
         help="where the status page and /metrics answer; also fd://N, or disabled",
-        why="kube-proxy's; the page reveals much, so only this node can reach it",
+        why="kube-proxy's default; the page reveals much, so only this node can reach it",
     )
     metrics_detail: Literal["node", "service", "endpoint"] = setting(
         "service", kind=choice("node", "service", "endpoint"), topic=Topic.SERVERS,
         flag="metrics-detail", own_field="metricsDetail",
-        help="how much /metrics has beside the sums of the node: nothing, the Service ports that "
-        "have had a client, or their endpoints, too",
+        help="what /metrics contains in addition to the sums of the node: nothing, the Service "
+        "ports that have had a client, or also their endpoints",
         why="as many series as Services that are used from this node",
     )
     dns_bind_address: SocketAddress | None = setting(
         None, kind=dns_address(), topic=Topic.SERVERS, flag="dns-bind-address",
         own_field="dnsBindAddress",
-        help="where names of Services are answered by DNS, as by a cluster's DNS; UDP and TCP",
+        help="address of a DNS server for names of Services, which answers as a cluster's DNS does",
         why="clusters have CoreDNS",
         option="dns",
     )
@@ -403,7 +403,7 @@ class Settings:
         CLUSTER_DOMAIN, kind=DOMAIN, topic=Topic.SERVERS, flag="cluster-domain",
         own_field="clusterDomain",
         help="the domain of the names of Services",
-        why="kubelet's and kubeadm's",
+        why="the default of kubelet and kubeadm",
     )
     print_addresses: Literal["disabled", "json"] = setting(
         "disabled", kind=choice("disabled", "json"), topic=Topic.SERVERS, flag="print-addresses",
@@ -425,8 +425,8 @@ class Settings:
     )
     connection_log: float = setting(
         0.0, kind=SHARE, topic=Topic.SERVERS, flag="connection-log", own_field="connectionLog",
-        help="the share of connections and UDP flows that are logged, one line each when it ends: "
-        "1 for all, 0.01 for one of a hundred",
+        help="the share of connections and UDP flows that are logged, one line each when they end: "
+        "1 for all, 0.01 for one in a hundred",
         shown_default="0", why="a line costs more CPU time than a short connection",
     )
     cleanup: bool = setting(
@@ -441,7 +441,7 @@ class Settings:
     )
     # fmt: on
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
-    """The origins of values by name; a missing name has its default."""
+    """The origins of values by name; a setting whose name is missing has its default."""
 
     @property
     def node_name(self) -> str:
@@ -480,7 +480,7 @@ class Settings:
         return "; ".join(filter(None, (" ".join(flags), file)))
 
     def beside(self, theirs: Mapping[str, object]) -> Settings:
-        """Return a copy in which another proxy's settings replace those not given, if known."""
+        """Return a copy in which another proxy's settings, if valid, replace the defaults."""
         taken = {}
         for name in TABLE.keys() & theirs.keys() - self.origins.keys():
             with suppress(ConfigError):

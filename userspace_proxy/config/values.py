@@ -1,8 +1,8 @@
 """Parses the text of settings: addresses, CIDRs, port ranges.
 
-The forms are those of kube-proxy's flags: ``10.0.0.1:10256``, ``[::]:10256``, ``17000-29999``,
-``17000+999``. IP addresses and networks are returned as text in canonical form. Other texts raise
-ConfigError: ``'abc' is not a port``.
+The forms are the same as for kube-proxy's flags: ``10.0.0.1:10256``, ``[::]:10256``,
+``17000-29999``, ``17000+999``. IP addresses and networks are returned as text in canonical form.
+Other texts raise ConfigError: ``'abc' is not a port``.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def parse_address(text: str) -> str:
 
 
 def parse_listen_address(text: str, default_port: int) -> ListenAddress | None:
-    """Parse a server's listen address; None for an empty string, which disables it.
+    """Parse a server's listen address; None for an empty string, which disables the server.
 
     Args:
         text: ``10.0.0.1``, ``10.0.0.1:10256``, ``:10256``, ``::``, ``[::]:10256`` or ``fd://3``.

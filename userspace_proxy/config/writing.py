@@ -1,4 +1,4 @@
-"""Writes settings as a ``--config`` file: kube-proxy's document and this program's own.
+"""Writes settings as a ``--config`` file: kube-proxy's document and this program's document.
 
 Reading the file yields the same settings. Each field has its help as a comment.
 """
@@ -27,7 +27,7 @@ kind: UserspaceProxyConfiguration
 
 
 def write_config(settings: Settings, path: str) -> None:
-    """Write settings to a file, replacing it.
+    """Write settings to a file; an existing file is replaced.
 
     Raises:
         ConfigError: The file can't be written.

@@ -1,11 +1,11 @@
-"""Listeners, TCP connections, UDP flows. Independent of Kubernetes and of the control process.
+"""Forwards TCP connections and UDP flows; depends neither on Kubernetes nor the control process.
 
     client ─▶ listener ─▶ EndpointGroup: its balancers pick ─▶ dial, next on failure ─▶ relay
                  │                                                                       │
                  └─────────────── one edge-triggered epoll (Engine, Reactor) ────────────┘
 
-There is no task, no transport and no stream on the traffic path: one epoll, nested in whatever
-event loop the caller runs, and raw non-blocking sockets.
+The traffic path uses no asyncio tasks, transports or streams, only non-blocking sockets and one
+epoll, which is nested in the caller's event loop.
 """
 
 from .dataplane import AnyListener, DataPlane

@@ -4,9 +4,9 @@
                         │ no                └── malformed, or not there in time ──▶ RST
                         └────────────────▶ dialled like any other connection
 
-Rule 1: only the header is read from the socket: later bytes wait in the kernel, as usual.
-Rule 2: a trusted peer must send a header: otherwise a client's own bytes could pass for one.
-Rule 3: a connection that ends without a byte isn't a client but a load balancer's port check.
+Rule 1: only the header is read from the socket; the bytes after it wait in the kernel, as usual.
+Rule 2: a trusted peer must send a header: otherwise a client's own bytes could pass for a header.
+Rule 3: a connection that ends without a byte counts as a load balancer's port check.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _log = FieldLogger("userspace_proxy.dataplane")
 # The time limit for a PROXY header. The specification asks for at least 3 s, so that a lost packet
 # can be resent.
 HEADER_S = 5.0
-# The maximum number of peers that are remembered. Load balancers have a handful of addresses each.
+# The maximum number of peers whose trust is cached; a load balancer has a handful of addresses.
 _MAX_KNOWN = 4096
 
 
 class AcceptedHeaders:
-    """The connections of one data plane whose header is yet to arrive."""
+    """The connections of one data plane whose PROXY header hasn't arrived yet."""
 
     def __init__(self, engine: Engine, trusted: Sequence[str]) -> None:
         self._engine = engine
@@ -55,7 +55,7 @@ class AcceptedHeaders:
         return len(self._deadlines)
 
     def expects_one_from(self, ip: str) -> bool:
-        """Return whether connections from an address begin with a header."""
+        """Return whether connections from an address must begin with a PROXY header."""
         is_trusted = self._known.get(ip)
         if is_trusted is None:
             if len(self._known) >= _MAX_KNOWN:
@@ -109,11 +109,11 @@ class AcceptedHeaders:
             self._take(connection, header)
             return True
         if not data:
-            # A connection that ends without data is a load balancer's port check.
+            # Rule 3: this is a load balancer's port check, which isn't an error.
             connection.finish(EndReason.COMPLETE, as_reset=True, by=EndedBy.CLIENT)
             return True
         if _has_ended(sock):
-            self._refuse(connection, "the connection ended before")
+            self._refuse(connection, "the connection ended before the header was complete")
             return True
         return False
 
@@ -124,7 +124,7 @@ class AcceptedHeaders:
             via = SocketAddress(connection.address[0], connection.address[1])
             connection.announced = Announced(via, header.destination)
             connection.address = header.source
-            # Replies to that address needn't return through this node.
+            # Replies to the announced address may bypass this node, so endpoints must not see it.
             connection.may_preserve = False
         connection.begin()
 
@@ -147,5 +147,5 @@ class AcceptedHeaders:
 
 
 def _has_ended(sock: _socket.socket) -> bool:
-    """Return whether the peer has sent its FIN, and so will send no more bytes."""
+    """Return whether the peer has sent its FIN: it will send no more bytes."""
     return tcp_info(sock).state == CLOSE_WAIT

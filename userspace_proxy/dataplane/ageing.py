@@ -1,16 +1,17 @@
-"""Sets keep-alive on long connections, and resets idle ones.
+"""Sets TCP keep-alive on long-lived connections, and resets idle ones.
 
     joined ──▶ first check: keep-alive on both sockets ──▶ nothing moved for idle_s ──▶ reset
                                                      └───▶ half-closed, for half_closed_s ──▶ reset
 
 Rule 1: a connection that ends before its first check costs nothing, not even a system call.
-Rule 2: a check is at most LOOK_S late; timeouts count from the first check that found no new bytes.
+Rule 2: connections are checked every LOOK_S; timeouts count from the last check with new bytes.
 Rule 3: checks are done in slices, so that thousands of connections don't block the loop.
-Rule 4: a stalled connection keeps no pipe: pipes are few, and connections without one must copy.
-Rule 5: a live reader may stall for idle_s; only a dead one is given up earlier.
+Rule 4: a stalled connection gives up its pipe: pipes are few, and without a pipe bytes are copied.
+Rule 5: a reader that is alive may stall for idle_s; only a dead reader is reset earlier.
 Rule 6: if the client sent the last bytes, the kernel is asked whether the endpoint acknowledges
-them: retransmissions to a vanished endpoint go on for a quarter of an hour.
-Rule 7: a connection whose endpoint sees the address of a deleted container is reset within 20 s.
+them: retransmissions to a vanished endpoint continue for a quarter of an hour.
+Rule 7: a connection whose endpoint sees a container's address is reset within 20 s of the
+container's deletion.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ from .tcp import TcpConnection
 from .tuning import Tuning
 
 LOOK_S = 4.5
-# The maximum number of connections checked at once, which takes about 0.3 ms.
+# The maximum number of connections checked per iteration of the loop: about 0.3 ms.
 _SLICE = 1024
 
-# A socket option that Python's socket module lacks; linux/tcp.h.
+# The value from linux/tcp.h, which Python's socket module lacks.
 TCP_RTO_MAX_MS = 44
 
-# The keep-alive options: a peer is probed after half a minute of silence, and given up 90 s later.
-# While bytes wait for the peer, the kernel gives up instead, after tcp_retries2 unanswered
-# retransmissions or window probes. TCP_USER_TIMEOUT isn't set: it also counts window probes that a
-# stalled reader answers (source: tcp_probe_timer() in net/ipv4/tcp_timer.c). Go, and so kube-proxy,
-# probes every 15 s. Load balancers forget a connection after minutes, and conntrack forgets a
-# half-closed one and its translation after one (kernel documentation, nf_conntrack-sysctl:
-# nf_conntrack_tcp_timeout_close_wait is 60 s): a probe, and another one if it is lost, must come
-# before.
+# Keep-alive: the kernel probes a peer after 30 s of silence, and gives it up 90 s later. While sent
+# bytes are unacknowledged, it gives up after tcp_retries2 unanswered retransmissions or window
+# probes instead. TCP_USER_TIMEOUT isn't set, because it also counts window probes that a stalled
+# reader answers (source: tcp_probe_timer() in net/ipv4/tcp_timer.c). Go, and so kube-proxy, probes
+# every 15 s. Probes also keep address translations alive: load balancers drop them after minutes
+# without packets, and conntrack drops a half-closed connection after 60 s
+# (nf_conntrack_tcp_timeout_close_wait, kernel documentation, nf_conntrack-sysctl), so that a second
+# probe is in time if the first is lost.
 _KEEPALIVE = (
     (_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 30),
@@ -51,32 +52,30 @@ _KEEPALIVE = (
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 6),
 )
 
-# The options for a local client whose address the endpoint sees. Once the client's container is
-# deleted, the endpoint can't reach it any more, and only this proxy can end the connection. The
-# client's kernel is this node's, and answers at once while the container has a link. A link may be
-# down for 12 s: the client is given up after 14 unanswered probes, one a second.
+# Keep-alive for a client on this node whose own address the endpoint sees. Once the client's
+# container is deleted, the endpoint can't reach it, and only this proxy can end the connection. The
+# client's kernel is this node's, which answers at once while the container has a link. The link may
+# be down for up to 12 s, so the client is given up after 14 unanswered probes, one a second.
 _LOCAL_CLIENT = (
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 4),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, 1),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 14),
-    # This limits the pause between retransmissions or window probes to 2 s; it is last because it
-    # needs Linux 6.15. Without it a client that stopped reading long ago is probed only every
-    # two minutes.
+    # The longest pause between retransmissions or window probes: 2 s, not two minutes as for a
+    # client that stopped reading long ago. It is last, because kernels before 6.15 reject it.
     (_socket.IPPROTO_TCP, TCP_RTO_MAX_MS, 2000),
 )
-# How long a connection is new, so that its client's location is checked again. A container may dial
-# up to a second before its route is listed, and the first check may come earlier, so the next two
-# repeat it.
+# How long each check looks up again whether a client is on this node: a container may dial up to a
+# second before its route is listed, so the first check may find no route.
 _NEW_S = 2 * LOOK_S
-# How long retransmissions or window probes must stay unanswered to prove that a peer is gone; the
-# kernel sends no keep-alive while data is unacknowledged. The first probe after an outage is sent
-# at 12.6 s, and the third check follows after 13.5 s; a reader that is only stalled answers. This
-# is a little less than three checks take, because timers may be early.
+# How long retransmissions or window probes must stay unanswered to prove that a client is gone
+# while data is unacknowledged: the kernel then sends no keep-alive. A reader that has only stalled
+# answers the first probe after an outage, which is sent at 12.6 s; the third check follows at 13.5
+# s. The value is a bit less than three intervals, because timers may be early.
 _GONE_S = 13.0
 
 
 class Ageing:
-    """Checks the open connections of one data plane."""
+    """The periodic checks of one data plane's open connections."""
 
     def __init__(
         self,
@@ -96,7 +95,7 @@ class Ageing:
         self._rest: Iterator[TcpConnection] = iter(())
 
     def start(self) -> None:
-        """Begin to check connections. Idempotent."""
+        """Start checking connections. Idempotent."""
         if self._timer is None:
             self._timer = self._loop.call_later(LOOK_S, self._begin)
 
@@ -106,7 +105,7 @@ class Ageing:
             self._timer = None
 
     def look_at(self, connection: TcpConnection, now: float) -> None:
-        """Check one connection, and maybe close it."""
+        """Check one connection, and reset it if it is idle or its client is gone."""
         up, down = connection.up, connection.down
         if up is None or down is None:
             return
@@ -123,8 +122,8 @@ class Ageing:
             )
         if connection.shows_local_client and (is_first or not was_known):
             keep_alive((up.source,), _LOCAL_CLIENT)
-        # Check this before comparing byte counts: an endpoint that keeps sending still fills the
-        # client's socket buffer, which looks like progress.
+        # Check this before byte counts: an endpoint that keeps sending fills the socket buffer of a
+        # gone client, which looks like progress.
         if connection.shows_local_client and _has_gone(up.source, seen, now):
             connection.abort(errno.ETIMEDOUT)
             return
@@ -161,7 +160,7 @@ class Ageing:
 def keep_alive(
     socks: Iterable[_socket.socket], options: Iterable[tuple[int, int, int]] = _KEEPALIVE
 ) -> None:
-    """Set the options; a socket whose peer has just gone takes none."""
+    """Set options on each socket, up to the first one that the kernel rejects."""
     for sock in socks:
         with contextlib.suppress(OSError):
             for level, option, value in options:

@@ -7,8 +7,8 @@
 
 Rule 1: a change keeps the round-robin position, and the affinity entries and ejections of remaining
 endpoints.
-Rule 2: each priority has its own position: trying all endpoints of one priority doesn't advance the
-position of the next.
+Rule 2: each priority has its own round-robin position: dialling all endpoints of one priority
+doesn't advance the position of the next.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Balancers:
 
     Args:
         serving: The initial value; :meth:`change` replaces it.
-        loads: The loads, which follow the same ``Serving``.
-        start: The position of the first turn.
+        loads: The loads of the same endpoints; :meth:`change` updates their limit.
+        start: The initial round-robin position.
         entries: The worker's affinity tables.
-        service: The Service's name, under which ports share affinity entries.
+        service: The name of the Service, whose ports may share affinity entries.
     """
 
     __slots__ = (
@@ -81,7 +81,7 @@ class Balancers:
         self.change(serving, 0.0)
 
     def change(self, serving: Serving, now: float) -> None:
-        """Apply a new ``Serving``; slow start of new endpoints begins now."""
+        """Apply a new ``Serving``; the slow start of new endpoints begins at ``now``."""
         old, self._serving, before = self._serving, serving, self.current
         inner, outer = (
             (before.inner, before.outer) if isinstance(before, SplitBalancer) else (before, None)
@@ -111,7 +111,7 @@ class Balancers:
             self._weights.begin(serving.newcomers(frozenset(old.all_endpoints)), now)
 
     def restart(self, endpoint: SocketAddress, now: float) -> None:
-        """Begin slow start of a recovered endpoint."""
+        """Begin the slow start of a recovered endpoint."""
         if self._weights.may_grow:
             others = frozenset(self._serving.all_endpoints) - {endpoint}
             self._weights.begin(self._serving.newcomers(others), now)
@@ -123,7 +123,7 @@ class Balancers:
         return self.current.serves(client, endpoint)
 
     def serves_everyone(self, endpoint: SocketAddress) -> bool:
-        """Return whether every client's new connections may use an endpoint."""
+        """Return whether new connections of all clients may use an endpoint."""
         balancer = self.current
         balancers = (
             (balancer.inner, balancer.outer) if isinstance(balancer, SplitBalancer) else (balancer,)
@@ -131,13 +131,13 @@ class Balancers:
         return all(each.serves("", endpoint) for each in balancers)
 
     def prefer(self, endpoint: SocketAddress) -> None:
-        """Send the next connection that may use this endpoint to it; affinity takes precedence."""
+        """Route the next connection that may use an endpoint to it; affinity takes precedence."""
         balancer = self.current.inner if isinstance(self.current, SplitBalancer) else self.current
         first, others = balancer.strategy, balancer.standby_strategies
 
         def end() -> None:
             balancer.strategy = first
-            # Priorities may have been added since.
+            # An update may have added priorities since.
             added = balancer.standby_strategies[len(others) :]
             balancer.standby_strategies = (*others, *added)
 
@@ -178,7 +178,7 @@ class Balancers:
         return self._service if self._serving.handling.shares_affinity else ""
 
     def _make_standby_strategies(self, kept: Sequence[Strategy]) -> Sequence[Strategy]:
-        """Return a strategy per priority after the first; reuses ``kept`` with its turns."""
+        """Return a strategy for each priority after the first; reuse ``kept``."""
         if not self._serving.standbys:
             return ()
         count = len({priority for _, priority in self._serving.standbys})
@@ -188,7 +188,7 @@ class Balancers:
         handling, loads = self._serving.handling, self._loads
         balance = handling.balance
         if loads.limit is not None and balance is Balance.ROUND_ROBIN:
-            # With limits, the freed place then goes to the endpoint with the most room.
+            # With limits, a new connection must go to the endpoint with the most room.
             balance = Balance.LEAST_CONNECTIONS
         strategy = make_strategy(balance, self._weights, loads.follow, self._start + handling.seed)
         return strategy if loads.limit is None else Limited(strategy, loads.is_full)
@@ -201,8 +201,8 @@ def make_strategy(
 
     Args:
         weights: If empty, the returned strategy ignores them.
-        loads: Returns the loads and starts counting them: call it only if needed.
-        start: The position of the first turn, and the seed of random choices.
+        loads: Returns the loads, and starts counting dials; called only if the strategy uses loads.
+        start: The initial round-robin position, or the seed of random choices.
     """
     # A random generator is created only if needed: its state takes 2.5 KiB.
     match balance:

@@ -1,11 +1,11 @@
-"""The system calls of the data plane's TCP, by descriptor.
+"""Makes the system calls for TCP traffic, on descriptors instead of socket objects.
 
     Reactor, Direction, TcpConnection … ──descriptor, number──▶ SystemCalls ──▶ kernel
                                                   ▲
                   a result, or an errno below 0 ──┘
 
-Rule 1: no call raises an error of the kernel: most reads end with EAGAIN, and an exception costs
-more than the call.
+Rule 1: calls on the traffic path return the kernel's errors and don't raise them: most reads end
+with EAGAIN, and an exception costs more than the call.
 Rule 2: a descriptor that this object has accepted or adopted is closed by :meth:`close` only.
 Rule 3: all reads fill one buffer, which the next read overwrites.
 """
@@ -22,7 +22,7 @@ from typing import Any
 from ..kernel.socket_options import set_transparent
 
 IS_COMPILED = False
-"""Whether this is the compiled form, ``calls.pyx``, as all of the data plane then is."""
+"""Whether the data plane is compiled; then ``calls.pyx`` replaces this module."""
 
 _BEGUN = 0, errno.EINPROGRESS
 _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
@@ -30,10 +30,10 @@ _SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
 class SystemCalls:
-    """The kernel, as one event loop calls it: its sockets, pipes and epoll.
+    """The sockets, pipes and epoll of one event loop.
 
     Args:
-        buffer_bytes: How much one read takes at most.
+        buffer_bytes: The maximum number of bytes per read.
     """
 
     __slots__ = "_epoll", "_socks", "buffer", "buffer_bytes"
@@ -41,12 +41,12 @@ class SystemCalls:
     def __init__(self, buffer_bytes: int) -> None:
         self.buffer_bytes = buffer_bytes
         self.buffer = memoryview(bytearray(buffer_bytes))
-        """The bytes that were read last."""
+        """The bytes of the last read."""
         self._epoll = select.epoll()
         self._socks: dict[int, _socket.socket] = {}
 
     def limit_buffer(self, count: int) -> None:
-        """Limit the number of bytes that each read takes."""
+        """Limit the number of bytes per read."""
         self.buffer_bytes = count
         self.buffer = memoryview(bytearray(count))
 
@@ -57,11 +57,11 @@ class SystemCalls:
         return fd
 
     def disown(self, fd: int) -> None:
-        """Leave an adopted socket to its owner, open. Idempotent."""
+        """Return an adopted socket to its owner, still open. Idempotent."""
         self._socks.pop(fd, None)
 
     def socket(self, fd: int) -> _socket.socket:
-        """Return the object of a socket, for calls that are seldom made; don't close it."""
+        """Return a descriptor's socket object, for infrequent calls; don't close it."""
         return self._socks[fd]
 
     def close(self, fd: int) -> None:
@@ -73,9 +73,9 @@ class SystemCalls:
             sock.close()
 
     def accept(self, listener: int) -> tuple[int, Any]:
-        """Return the next client's descriptor, non-blocking, and address; or an errno.
+        """Accept a client; return its non-blocking descriptor and its address, or an errno.
 
-        The address is as the socket module has it: IP address and port come first.
+        The address is the socket module's tuple: IP address and port come first.
         """
         listening = self._socks[listener]
         try:
@@ -88,7 +88,7 @@ class SystemCalls:
         return fd, address
 
     def receive(self, fd: int) -> int:
-        """Read into the buffer; return the number of bytes, 0 at the end."""
+        """Read into the buffer; return the number of bytes, 0 at the end of the stream."""
         try:
             return self._socks[fd].recv_into(self.buffer)
         except OSError as exc:
@@ -102,7 +102,7 @@ class SystemCalls:
             return _number(exc)
 
     def send_bytes(self, fd: int, data: memoryview) -> int:
-        """Send other bytes; return the number accepted."""
+        """Send bytes from outside the buffer; return the number accepted."""
         try:
             return self._socks[fd].send(data)
         except OSError as exc:
@@ -113,7 +113,7 @@ class SystemCalls:
         return memoryview(bytes(self.buffer[start:end]))
 
     def shut_down(self, fd: int) -> int:
-        """Send a FIN after the last byte; return 0."""
+        """Send a FIN after the last byte; return 0 or an errno."""
         try:
             self._socks[fd].shutdown(_socket.SHUT_WR)
         except OSError as exc:
@@ -121,7 +121,7 @@ class SystemCalls:
         return 0
 
     def set_option(self, fd: int, level: int, option: int, value: int) -> int:
-        """Set an option whose value is a number; return 0."""
+        """Set an integer option; return 0 or an errno."""
         try:
             self._socks[fd].setsockopt(level, option, value)
         except OSError as exc:
@@ -129,11 +129,11 @@ class SystemCalls:
         return 0
 
     def send_acks(self, fd: int) -> None:
-        """Undo ``sockets.hold_acks``: send the pending ACK, and leave later ones to the kernel."""
+        """Undo ``sockets.hold_acks``: send the pending ACK, and let the kernel time later ACKs."""
         self.set_option(fd, _socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 1)
 
     def open_stream(self, family: int) -> int:
-        """Return the descriptor of a new, non-blocking TCP socket; or an errno."""
+        """Open a non-blocking TCP socket; return its descriptor or an errno."""
         try:
             sock = _socket.socket(family, _STREAM)
         except OSError as exc:
@@ -141,9 +141,9 @@ class SystemCalls:
         return self.adopt(sock)
 
     def open_bound(self, family: int, ip: str, port: int, is_transparent: bool) -> int:
-        """Return the descriptor of a new TCP socket, non-blocking and bound; or an errno.
+        """Open a bound, non-blocking TCP socket; return its descriptor or an errno.
 
-        One port then serves a connection to each endpoint (SO_REUSEADDR).
+        With SO_REUSEADDR, one port can serve a connection to each endpoint.
 
         Args:
             ip: An address of this node, or with ``is_transparent`` of another host; empty: any
@@ -169,7 +169,7 @@ class SystemCalls:
         """Begin to connect a socket; return its descriptor, or close it and return an errno.
 
         Args:
-            holds_ack: See ``HeldAcks``.
+            holds_ack: Whether to hold back the ACK of the handshake: see ``HeldAcks``.
         """
         sock = self._socks[fd]
         if holds_ack:
@@ -181,11 +181,11 @@ class SystemCalls:
         return -number
 
     def take_error(self, fd: int) -> int:
-        """Return the errno of a socket's error, and clear it; 0 for none."""
+        """Return and clear a socket's pending error (SO_ERROR); 0 for none."""
         return self._socks[fd].getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
 
     def open_pipe(self, size: int) -> tuple[int, int]:
-        """Return the ends of a pipe of ``size`` bytes, to read and to write; or an errno, -1."""
+        """Open a pipe of ``size`` bytes; return its read and write ends, or an errno and -1."""
         try:
             read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as exc:
@@ -210,11 +210,11 @@ class SystemCalls:
         return os.read(fd, count)
 
     def epoll_descriptor(self) -> int:
-        """Return the descriptor that is readable while events wait."""
+        """Return the epoll's descriptor, which is readable while events wait."""
         return self._epoll.fileno()
 
     def watch(self, fd: int, events: int) -> int:
-        """Report a descriptor's events, including its current ones; return 0."""
+        """Report a descriptor's events, including current events; return 0 or an errno."""
         try:
             self._epoll.register(fd, events)
         except OSError as exc:
@@ -222,14 +222,14 @@ class SystemCalls:
         return 0
 
     def change_watch(self, fd: int, events: int) -> None:
-        """Report other events of a watched descriptor; current events are reported again."""
+        """Change the events of a watched descriptor; current events are reported again."""
         self._epoll.modify(fd, events)
 
     def unwatch(self, fd: int) -> None:
         self._epoll.unregister(fd)
 
     def wait(self, most: int) -> list[tuple[int, int]]:
-        """Return at most ``most`` descriptors with their events; doesn't block."""
+        """Return up to ``most`` descriptors with their events, without blocking."""
         return self._epoll.poll(0, most)
 
     def close_epoll(self) -> None:

@@ -1,4 +1,4 @@
-"""The compiled form of ``calls.py``, whose contract it has: libc's calls, without Python's objects.
+"""The compiled form of ``calls.py``, with the same contract: calls libc without Python objects.
 
 Rule 4: a socket that was accepted here gets a Python object only when :meth:`SystemCalls.socket` is
 called; the object then closes it.
@@ -78,12 +78,12 @@ cdef extern from "<unistd.h>" nogil:
 IS_COMPILED = True
 
 cdef enum:
-    # As many as the reactor asks for at most.
+    # The maximum that the reactor requests.
     MAX_EVENTS = 256
 
 
 cdef str write_ipv4(uint32_t address):
-    """Return an IPv4 address's text: inet_ntop, which calls printf, takes four times as long."""
+    """Return an IPv4 address as text; inet_ntop calls printf and takes four times as long."""
     cdef char text[16]
     cdef int shift, size = 0
     cdef uint32_t part
@@ -102,7 +102,7 @@ cdef str write_ipv4(uint32_t address):
 
 
 cdef uint32_t write_address(sockaddr_storage *to, int fd, str ip, int port) except? 0:
-    """Write a socket address, of any local address if the IP address is empty; return its size."""
+    """Write a socket address, the wildcard if ``ip`` is empty; return its size, 0 if invalid."""
     cdef sockaddr_in *four = <sockaddr_in *>to
     cdef sockaddr_in6 *six = <sockaddr_in6 *>to
     cdef int family
@@ -126,7 +126,7 @@ cdef uint32_t write_address(sockaddr_storage *to, int fd, str ip, int port) exce
 
 
 cdef class SystemCalls:
-    """The kernel, as one event loop calls it."""
+    """The sockets, pipes and epoll of one event loop."""
 
     def __init__(self, int buffer_bytes):
         self._socks = {}
@@ -142,11 +142,9 @@ cdef class SystemCalls:
     def limit_buffer(self, int count):
         store = bytearray(count)
         self.buffer = memoryview(store)
-        # The view keeps the bytes where they are.
+        # A bytearray with a view can't be resized, so the pointer stays valid.
         self._data = store
         self.buffer_bytes = count
-
-    # -- sockets ---------------------------------------------------------------
 
     cpdef int adopt(self, sock) except -1:
         cdef int fd = sock.fileno()
@@ -254,7 +252,7 @@ cdef class SystemCalls:
         if holds_ack:
             setsockopt(fd, 6, 12, &zero, sizeof(zero))
         if not size:
-            # One with a zone, such as fe80::1%eth0.
+            # inet_pton rejects an address with a zone, such as fe80::1%eth0.
             number = -self.socket(fd).connect_ex((ip, port))
         else:
             number = 0 if c_connect(fd, <sockaddr *>&to, size) == 0 else -errno
@@ -271,8 +269,6 @@ cdef class SystemCalls:
         cdef uint32_t size = sizeof(number)
         getsockopt(fd, SOL_SOCKET, SO_ERROR, &number, &size)
         return number
-
-    # -- pipes -----------------------------------------------------------------
 
     def open_pipe(self, int size):
         cdef int ends[2]
@@ -298,8 +294,6 @@ cdef class SystemCalls:
         if taken < 0:
             raise OSError(errno, "cannot read a pipe")
         return data[:taken]
-
-    # -- events ----------------------------------------------------------------
 
     def epoll_descriptor(self):
         return self._epoll

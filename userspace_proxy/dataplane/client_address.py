@@ -1,22 +1,22 @@
-"""Dials from the client's own address where replies return through this node, else from the node's.
+"""Dials from the client's address if replies return through this node, else from the node's.
 
     socket ── IP_TRANSPARENT ── bind (client, port) ── connect ──▶ endpoint
 
 Rule 1: eligibility is decided before the dial (``policy.locality``). A failed dial isn't repeated
 from this node's address: that would admit a client that a network policy denies.
-Rule 2: ports are outside the range from which the client's kernel chooses: the client may have
-dialled the same endpoint from the same port, and replies to one of these connections would reach
-the other.
-Rule 3: if the kernel denies such sockets, this node's address is used.
+Rule 2: source ports are outside the range from which the client's kernel chooses: if the client
+itself dialled the same endpoint from the same port, replies to one connection would reach the
+other.
+Rule 3: if the kernel denies transparent sockets, this node's address is used.
 Rule 4: one port serves a client's dials to all endpoints. A UDP port belongs to one process: it is
-bound without SO_REUSEADDR first, so no other process has it, and only flows to known, different
-endpoints share it (``ClientPorts``).
-Rule 5: before dialling an endpoint that was resolved by name, the kernel is asked whether its
-address is this node's (``cluster.from_names``); for other endpoints this costs one comparison.
-Rule 6: where all ports between a client and an endpoint are in use, this node's address is used
-(with TCP for a minute), but only if the endpoint has just answered that client at its own address:
-a client that a network policy denies can use up ports, too. A port in TIME_WAIT is in use unless
-both sides have TCP timestamps.
+first bound without SO_REUSEADDR, which fails if another process uses it, and only flows of this
+process to different endpoints share it (``ClientPorts``).
+Rule 5: an endpoint that was resolved by name isn't dialled if the kernel reports its address as
+this node's (``cluster.from_names``); for other endpoints this costs one comparison.
+Rule 6: if all ports between a client and an endpoint are in use, this node's address is used (for
+TCP, during a minute), but only if the endpoint has recently answered a dial from the client's
+address: otherwise a client could evade a network policy by using up ports. A port in TIME_WAIT is
+in use unless both sides have TCP timestamps.
 
 Source: ip(7), IP_TRANSPARENT; Documentation/networking/tproxy.rst; net/ipv4/udp.c,
 udp_lib_lport_inuse(): SO_REUSEADDR is read from both sockets when the second one binds;
@@ -46,10 +46,10 @@ from .sockets import family_of
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# The number of ports to try to bind, 4 µs each. The first is usually free; the others are random,
-# so with 90 % in use 97 % of dials find a free one.
+# The maximum number of ports that a dial tries to bind, 4 µs each. The first is usually free; the
+# others are random, so if 90 % are in use, 97 % of dials find a free one.
 _TRIES = 32
-# The ports to consider for a UDP flow, 0.1 µs each, including ports known to be in use.
+# The maximum number of ports considered for a UDP flow, 0.1 µs each, including used ports.
 _LOOKS = 64
 
 _DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
@@ -60,32 +60,33 @@ _NO_SUCH_SOCKET = (errno.EPERM, errno.EACCES, errno.ENOPROTOOPT, errno.EOPNOTSUP
 
 # How long dials are counted: as long as TIME_WAIT lasts (TCP_TIMEWAIT_LEN).
 _WINDOW_S = 60.0
-# An endpoint counts as busy once dials to it use this part of the source ports, a quarter: the
-# kernel tries ports of one parity first, and slows down once these are in use.
+# An endpoint counts as busy once dials to it use a quarter of the ephemeral ports: the kernel tries
+# ports of one parity first, and slows down once these are in use.
 _SHARE_OF_RANGE = 4
-# Whether each attempt binds a port. Four attempts do, because without TCP timestamps all four ports
-# may be in TIME_WAIT; the last one leaves the choice to the kernel, which fails if other programs
-# use its whole range.
+# Whether each attempt of a dial binds a port. Four attempts do, because without TCP timestamps a
+# port may be in TIME_WAIT; one leaves the choice to the kernel, which fails if other programs use
+# its whole range.
 _BOUND_FIRST = (True, True, True, True, False)
 _BOUND_LAST = _BOUND_FIRST[::-1]
 _MAX_ENDPOINTS = 4096
 
 
 class ClientPorts:
-    """The source ports of one process's sockets, which are used in turn, and UDP flows from each.
+    """The source ports of one process, which are used in turn, and the UDP flows from each port.
 
         (client, port) ──▶ the endpoints of flows from this address
 
-    A released port is reused only after all others. The kernel refuses a second TCP connection from
-    one port to an endpoint, but permits two UDP sockets between the same addresses, and one of them
-    gets all replies. So this process records its flows. ``first`` and ``last`` are inclusive.
+    A released port is reused only after all other ports. The kernel refuses a second TCP connection
+    from one port to an endpoint, but permits two UDP sockets between the same addresses, one of
+    which receives all replies, so this process records its flows. ``first`` and ``last`` are
+    inclusive.
     """
 
     def __init__(self, first: int = FIRST_PORT, last: int = LAST_PORT) -> None:
         self._first = first
         self._last = last
         self._port = random.randint(first, last)
-        # The endpoints are tuples: most ports have one, and a set takes four times the memory.
+        # Tuples, because most ports have one endpoint, and a set takes four times the memory.
         self._endpoints: dict[tuple[str, int], tuple[SocketAddress, ...]] = {}
 
     def next(self) -> int:
@@ -113,13 +114,13 @@ class ClientPorts:
 
 
 class NodeAddressDialer:
-    """Dials from this node's address, for one of ``processes`` data planes.
+    """The dialer that uses this node's address, for one of ``processes`` data planes.
 
-    The kernel chooses a port of the ephemeral range, which stays in TIME_WAIT for a minute. Once
-    half of the range is in use towards an endpoint, it tries thousands of ports per dial, which
-    blocks the loop: dials to all endpoints drop from 13,000 a second to 300. So endpoints with many
-    dials within a minute get one of ``ports``: a bound port can be reused at once in TIME_WAIT, if
-    both sides have TCP timestamps. Other dials save two calls.
+    Usually the kernel chooses an ephemeral port, which stays in TIME_WAIT for a minute. Once half
+    of the range is in use towards one endpoint, the kernel tries thousands of ports per dial, which
+    blocks the loop: dials to all endpoints drop from 13,000 a second to 300. Dials to endpoints
+    with many dials within a minute therefore bind one of ``ports``: a bound port in TIME_WAIT can
+    be reused at once if both sides have TCP timestamps. Other dials save two system calls.
 
     Source: net/ipv4/inet_hashtables.c, __inet_hash_connect(); net/ipv4/tcp_ipv4.c,
     tcp_twsk_unique().
@@ -137,7 +138,7 @@ class NodeAddressDialer:
     def dial(self, endpoint: SocketAddress, now: float, holds_ack: bool) -> int:
         """Dial an endpoint; for ``holds_ack`` see ``HeldAcks``.
 
-        Returns the descriptor of a TCP socket that connects, which the caller closes, or an errno
+        Returns the descriptor of a connecting TCP socket, which the caller closes, or an errno
         below 0; -EADDRNOTAVAIL if no port is free.
         """
         calls, family, found = self._calls, family_of(endpoint.ip), _NO_PORT
@@ -152,7 +153,7 @@ class NodeAddressDialer:
                     break
             elif not is_bound or -fd in EXHAUSTED_ERRNOS:
                 return fd
-            # The bound port can't be used: another program listens there.
+            # Another program listens on the bound port: try the next one.
         return found
 
     def _is_busy(self, endpoint: SocketAddress, now: float) -> bool:
@@ -179,7 +180,7 @@ class _Dialling(Protocol):
 
 
 class ClientAddressDialer:
-    """Dials from the addresses of one data plane's clients, with the given ports."""
+    """The dialer that uses the addresses of one data plane's clients where possible."""
 
     def __init__(
         self, calls: SystemCalls, ports: ClientPorts | None = None, processes: int = 1
@@ -189,13 +190,13 @@ class ClientAddressDialer:
         """Whether replies to client addresses are routed to this node."""
         self.locality = Locality()
         self.answered_flows = PairCounts()
-        """Flows from the client's address that the endpoint has answered."""
+        """Counts of flows from the client's address that the endpoint has answered."""
         self.open_connections = PairCounts()
-        """Open connections from the client's address that the endpoint has answered."""
+        """Counts of open connections from the client's address that the endpoint has answered."""
         self.ended_connections = Pairs()
         """Pairs with a connection from the client's address that ended within the last minute."""
         self._out_of_ports = Pairs()
-        """Pairs without a free TCP port within the last minute."""
+        """Pairs that had no free TCP port within the last minute."""
         self._ports = ports or ClientPorts()
         self._node_dialer = NodeAddressDialer(calls, self._ports, processes)
         self._has_failed = False
@@ -211,9 +212,9 @@ class ClientAddressDialer:
     ) -> int:
         """Dial from the client's address if possible, else from this node's; sets ``is_preserved``.
 
-        With ``may_preserve`` unset only this node's address is used; for ``holds_ack`` see
-        ``HeldAcks``. Returns the descriptor of a TCP socket that connects, which the caller
-        closes, or an errno below 0.
+        Without ``may_preserve``, only this node's address is used; for ``holds_ack`` see
+        ``HeldAcks``. Returns the descriptor of a connecting TCP socket, which the caller closes, or
+        an errno below 0.
         """
         client, group = dialling.address[0], dialling.group
         dialling.is_preserved = False
@@ -231,7 +232,7 @@ class ClientAddressDialer:
             except NoClientAddress:
                 return self._node_dialer.dial(endpoint, now, holds_ack)
             dialling.is_preserved = True
-            # Connections that ended within the last minute may hold ports in TIME_WAIT.
+            # See rule 6. The ports of recently ended connections may be in TIME_WAIT.
             if fd != _NO_PORT or not (
                 self.open_connections.has(client, endpoint)
                 or self.ended_connections.has(client, endpoint, now)
@@ -246,11 +247,11 @@ class ClientAddressDialer:
     def dial_flow_for(
         self, dialling: _Dialling, endpoint: SocketAddress, *, may_preserve: bool, now: float
     ) -> tuple[_socket.socket, int]:
-        """Connect a datagram socket as :meth:`dial_for` dials.
+        """Connect a datagram socket, with the source address that :meth:`dial_for` would use.
 
         Returns the socket and the result of ``connect_ex``; EADDRNOTAVAIL if no port was found. The
-        caller closes the socket, after :meth:`release` if it is connected. Raises OSError if the
-        kernel denies any socket.
+        caller closes the socket, after :meth:`release` if ``is_preserved``. Raises OSError if no
+        socket can be opened, or the endpoint was found by name and has an address of this node.
         """
         client, group = dialling.address[0], dialling.group
         dialling.is_preserved = False
@@ -279,14 +280,14 @@ class ClientAddressDialer:
         return sock, sock.connect_ex(at)
 
     def _is_misnamed(self, group: EndpointGroup, endpoint: SocketAddress) -> bool:
-        """Return whether an endpoint that was found by name has an address of this node."""
+        """Return whether an endpoint was found by name and has an address of this node."""
         by_name = group.serving.handling.found_by_name
         return endpoint.ip in by_name and self._own_addresses.has(endpoint.ip)
 
     def dial(self, client: str, endpoint: SocketAddress, holds_ack: bool) -> int:
         """Dial an endpoint from a client's address.
 
-        Returns the descriptor of a TCP socket that connects, which the caller closes, or an errno
+        Returns the descriptor of a connecting TCP socket, which the caller closes, or an errno
         below 0; -EADDRNOTAVAIL if no port was found. Raises NoClientAddress if the kernel denies a
         socket with the client's address.
         """
@@ -323,7 +324,7 @@ class ClientAddressDialer:
         self._ports.give(client, sock.getsockname()[1], endpoint)
 
     def _check_denial(self, client: str, number: int) -> None:
-        """Raise NoClientAddress, which is logged once, if an errno means that denial."""
+        """Raise NoClientAddress, and log it once, if the errno denies transparent sockets."""
         if number not in _NO_SUCH_SOCKET:
             return
         cause = os.strerror(number)
@@ -345,7 +346,7 @@ class ClientAddressDialer:
         return number
 
     def _bind_datagrams(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> int:
-        """Bind a free port, or share one of this process; return 0 if there is none."""
+        """Bind a free port, or a port of this process's other flows; return 0 if there is none."""
         ports, tries = self._ports, _TRIES
         for _ in range(_LOOKS):
             port = ports.next()

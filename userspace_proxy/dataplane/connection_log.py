@@ -4,8 +4,8 @@
                                                                    └▶ Watch: a live observer
 
 Rule 1: a connection that isn't recorded costs one attribute test at its end.
-Rule 2: a line never waits for its reader. Queues of lines are bounded; excess lines are dropped
-and counted (``plane.worker_main``, ``cli.log_writer``, ``plane.record_ring``).
+Rule 2: logging never blocks traffic: queues of lines are bounded, and excess lines are dropped and
+counted (``plane.worker_main``, ``cli.log_writer``, ``plane.record_ring``).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class Watch(Protocol):
     def has_room(
         self, prefixes: Collection[str], client_ip: str, *, is_plain: bool = False
     ) -> bool:
-        """Return whether another record fits; if not, count it as left out."""
+        """Return whether another record fits; if not, count it as omitted."""
 
     def put(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
         """Add a connection's record; ``frontend`` returns the address that the client dialled."""
 
 
 class ConnectionLog:
-    """Logs a share of the ends: 1 means all; ``draw`` returns numbers from 0 to below 1."""
+    """The log of a random ``share`` of all ends; ``draw`` returns numbers from 0 to below 1."""
 
     def __init__(
         self,
@@ -57,10 +57,10 @@ class ConnectionLog:
     def takes_next(
         self, prefixes: Collection[str], client_ip: str, *, is_plain: bool = False
     ) -> bool:
-        """Return whether to record an end, before its other fields are collected.
+        """Return whether to record an end; call it before collecting the record's other fields.
 
-        ``prefixes`` name its Service port. It is plain if its client was served at the first dial,
-        and it ended cleanly.
+        ``prefixes`` name the Service port. ``is_plain`` means that the first dial succeeded, and
+        that the connection or flow ended cleanly.
         """
         self._logs_next = (
             self._share > 0 and self._draw() < self._share and _log.isEnabledFor(logging.INFO)
@@ -70,12 +70,12 @@ class ConnectionLog:
         )
 
     def is_watched(self, prefixes: Collection[str], client_ip: str) -> bool:
-        """Return whether to record an event before the end, which isn't logged."""
+        """Return whether watchers record an event before the end; such events aren't logged."""
         self._logs_next = False
         return self._watch is not None and self._watch.has_room(prefixes, client_ip)
 
     def write(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
-        """Record an end or event; call after :meth:`takes_next` or :meth:`is_watched`.
+        """Record an end or an earlier event; call after :meth:`takes_next` or :meth:`is_watched`.
 
         Args:
             frontend: Returns the address that the client dialled, by a system call.

@@ -1,12 +1,12 @@
-"""The data plane of one event loop: its listeners, connections, flows and engine.
+"""Owns the listeners, connections and flows of one event loop, and their engine.
 
     DataPlane ─▶ TcpListener ─▶ TcpConnections ─▶ TcpConnection ─▶ Direction ─┐
               └▶ UdpListener ─▶ UdpFlows ─▶ UdpFlow ──────────────────────────┴▶ Engine
 
 Rule 1: everything here runs in the loop's thread.
-Rule 2: it opens no port. The owner of a listening socket opens a listener for it, and closes the
-listener before the socket refuses clients. No client is accepted that no endpoint can answer,
-unless its Service holds connections.
+Rule 2: the data plane opens no port. The owner of a listening socket opens a listener for it, and
+closes the listener before the socket refuses clients. A client that no endpoint can answer isn't
+accepted unless its Service holds connections.
 """
 
 from __future__ import annotations
@@ -27,17 +27,16 @@ from .tuning import Tuning
 from .udp import UdpListener
 from .udp_flows import UdpFlows
 
-# The maximum number of connections handled per iteration of the loop; this many take some tenths of
-# a millisecond.
+# The maximum number of connections handled per iteration of the loop: some tenths of a millisecond.
 _CONNECTIONS_PER_ITERATION = 512
 
 AnyListener = TcpListener | UdpListener
 
 
 class DataPlane:
-    """Carries the traffic of one event loop, asyncio's own or uvloop's.
+    """The data plane of one event loop, asyncio's or uvloop's.
 
-    A dialer replaces TCP's ``connect``; None: endpoints are dialled at their addresses.
+    A ``dialer`` replaces ``connect`` for TCP; with None, endpoints are dialled at their addresses.
     """
 
     def __init__(
@@ -59,8 +58,8 @@ class DataPlane:
     ) -> AnyListener:
         """Accept the clients of a listening socket, or receive from a bound UDP socket.
 
-        The socket is non-blocking; the caller closes it after :meth:`close_listener`. Raises
-        OSError if the epoll takes no more sockets.
+        The socket must be non-blocking; the caller closes it after :meth:`close_listener`. Raises
+        OSError if the epoll accepts no more sockets.
         """
         listener: AnyListener = (
             TcpListener(self.connections, group, sock, at)
@@ -79,9 +78,9 @@ class DataPlane:
             self.engine.descriptors.give(1)
 
     def preserve(self, removed: Iterable[str], added: Mapping[str, int], *, is_on: bool) -> None:
-        """Show endpoints client addresses where replies return through this node, if ``is_on``.
+        """Set whether endpoints see client addresses, and the networks by which this is decided.
 
-        Networks are added with their places, or removed: see ``policy.locality``.
+        Networks are added with their locations, or removed: see ``policy.locality``.
         """
         client_dialer = self.engine.client_dialer
         client_dialer.is_on = is_on
@@ -92,7 +91,7 @@ class DataPlane:
         self.engine.memory.watch(find)
 
     def settle(self) -> Iterator[None]:
-        """Update the counters, yielding after each slice: many connections take a long time."""
+        """Update the counters; yield after each slice, because there may be many connections."""
         rest = iter(list(self.connections.open))
         while part := list(islice(rest, _CONNECTIONS_PER_ITERATION)):
             for connection in part:
@@ -120,7 +119,7 @@ class DataPlane:
             self._drain_timer = self.engine.loop.call_later(seconds, end)
 
     def close(self) -> None:
-        """Reset every connection, end every flow; listening sockets stay open. Idempotent."""
+        """Reset all connections and end all flows; listening sockets stay open. Idempotent."""
         self._stop_drain_timer()
         self.connections.on_idle = None
         self.engine.descriptors.close()

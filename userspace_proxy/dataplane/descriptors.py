@@ -6,9 +6,9 @@ and leaves clients waiting in the kernel's queue.
 
 Rule 1: waiting callbacks are called when there is room, and a few times a second anyway: no event
 reports that other code has closed descriptors.
-Rule 2: a few descriptors are reserved for UDP flows, so connections can't block answers from DNS.
-Rule 3: when no descriptor has been released for a moment, connections are reset (``shares``), and
-while that continues no client waits again.
+Rule 2: a few descriptors are reserved for UDP flows, so that TCP connections can't block DNS.
+Rule 3: if no descriptor is released for half a second, connections are reset (``shares``); further
+resets within some seconds don't wait.
 Rule 4: while memory is short (``memory_pressure``), the number of connections is capped below that
 limit; the other rules stay the same.
 """
@@ -32,25 +32,25 @@ DESCRIPTORS = 2
 """Descriptors of one connection: the client's socket and the endpoint's."""
 # Descriptors for other code: log files, API connections, status requests, the embedding program.
 _RESERVE = 64
-# The descriptors that a pause must free, so that not every close wakes all listeners.
+# The number of free descriptors that ends a pause, so that not every close wakes all listeners.
 _RESUME_ROOM = 16
 # Seconds between two calls of waiting callbacks: seldom enough to cost nothing, often enough that
 # clients don't notice the wait.
 _RETRY_S = 0.25
-# A proxy is stalled after this long without a released descriptor; busy ones release many.
+# A pause this long without a released descriptor is a stall; a busy proxy releases many.
 _STALL_S = 0.5
-# The longest gap in a pause: callbacks without room are called, and wait again, every _RETRY_S.
+# Waits further apart belong to different pauses: in a pause, callbacks wait again each _RETRY_S.
 _PAUSE_GAP_S = 1.0
 # How long after a reset at the descriptor limit further resets don't wait for a stall.
 _SHEDDING_S = 5.0
-# The part of the descriptors that is reserved for UDP flows: a sixteenth.
+# The part of the descriptors that is reserved for UDP flows, a sixteenth.
 _FLOWS_PART = 16
 
 
 class Descriptors:
     """The descriptors of one data plane.
 
-    By default the limit is what the process has left, less a reserve, but at most
+    By default the limit is the process's unused descriptors, less a reserve, but at most
     :data:`~userspace_proxy.linux.DESCRIPTORS_MAX`.
     """
 
@@ -64,14 +64,14 @@ class Descriptors:
         self._held: int | None = None
         """The number of descriptors that connections may use while memory is short."""
         self.for_connections = 0
-        """The number that connections may use: all descriptors but the unused reserve for flows."""
+        """How many descriptors connections may use: all but the unused reserve for flows."""
         self._count_flows(0)
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: list[Callable[[], None]] = []
         self._log_limit = LogLimit()
         self._full_since: float | None = None
-        """When the first of the waiting callbacks was added."""
+        """When the current pause began; None without a pause."""
         self._waited_at = -math.inf
         """When the last waiting callback was added."""
         self._shedding_until = 0.0
@@ -89,7 +89,7 @@ class Descriptors:
         return self.in_use < self.limit
 
     def is_stalled(self, now: float) -> bool:
-        """Return whether callbacks have waited too long, or had a moment ago."""
+        """Return whether callbacks have waited too long, or connections were reset a moment ago."""
         if now < self._shedding_until:
             return True
         is_paused = now - self._waited_at <= _PAUSE_GAP_S
@@ -106,7 +106,7 @@ class Descriptors:
     def give(self, count: int) -> None:
         """Count ``count`` descriptors as free; calls the waiting callbacks if there is room."""
         self.in_use -= count
-        # This also ends a pause whose callbacks were called by the timer and found room.
+        # Don't check ``_waiting``: the timer's calls of the callbacks may already have found room.
         if self._full_since is not None and self.has_room(min(_RESUME_ROOM, self.limit // 4 + 1)):
             self._full_since = None
             self._resume()
@@ -122,7 +122,7 @@ class Descriptors:
         self.give(1)
 
     def hold(self, more: int | None) -> None:
-        """Cap the number in use at ``more`` above the current one; None removes the cap.
+        """Cap the descriptors in use at ``more`` above the current number; None removes the cap.
 
         The cap may be above the limit for connections. None also calls the waiting callbacks.
         """
@@ -133,8 +133,8 @@ class Descriptors:
             self._resume()
 
     def wait(self, resume: Callable[[], None], now: float) -> None:
-        """Call back once when there may be room again; without room, call :meth:`wait` again."""
-        # A memory shortage is logged where it is detected.
+        """Call ``resume`` once when there may be room; if there is none, it must wait again."""
+        # ``memory_pressure`` logs memory shortages itself.
         if self._held is None and self._log_limit.take(now):
             _log.warning(
                 "descriptor limit reached, accepting is paused",
@@ -154,7 +154,7 @@ class Descriptors:
         self._stop_timer()
 
     def _count_flows(self, more: int) -> None:
-        # The limit for connections is cached here, because each connection asks twice.
+        # Cost: the limit for connections is cached, because each connection reads it twice.
         self._flows += more
         most = self.limit - max(0, self.limit // _FLOWS_PART - self._flows)
         self.for_connections = most if self._held is None else min(most, self._held)

@@ -1,4 +1,4 @@
-"""The contract of dialers for endpoints without a local route: pods behind an API server.
+"""Defines dialers for endpoints that ``connect`` can't reach, such as pods behind an API server.
 
 TcpConnection ──dial(port, endpoint, opened)──▶ Dialer ──opened(socket)──▶ joined, as after connect
                        │                              └──opened(errno)───▶ the next endpoint
@@ -19,7 +19,7 @@ closes, or the errno of the failure."""
 
 
 class Dialer(Protocol):
-    """Dials endpoints for TCP clients by other means than ``connect``."""
+    """A way other than ``connect`` to dial endpoints for TCP clients."""
 
     def dial(
         self, service_port: str, endpoint: SocketAddress, opened: Opened
@@ -28,8 +28,8 @@ class Dialer(Protocol):
 
         Args:
             service_port: The label of the client's group, such as ``shop/web:http``. Another
-                Service port may have the same address for something else.
-            endpoint: As listed in the Service port.
+                Service port may use the same address for another purpose.
+            endpoint: The address that the Service port lists.
             opened: Called after this method has returned.
 
         Returns:

@@ -1,4 +1,4 @@
-"""One Service port on the data path: its endpoints, their counters, and waiting clients.
+"""Owns one Service port's state on the data path: endpoints, their counters, and waiting clients.
 
     EndpointGroup ─┬─ balancers: which endpoint the next connection uses
                    ├─ loads: how many connections endpoints have, and may have
@@ -6,7 +6,7 @@
                    ├─ waiting_room: clients that no endpoint can take
                    └─ counters (``CounterTable``)
 
-An update changes all of these, and ends the flows to endpoints that have left.
+An update changes all of these, and ends the flows to removed endpoints.
 """
 
 from __future__ import annotations
@@ -30,12 +30,11 @@ from .outcomes import Outcomes
 from .reactor import Reactor
 from .waiting_room import Waiting, WaitingRoom
 
-# The time after which a client has waited for its dial: shorter than clients wait for an answer
-# before they give up.
+# A client has waited if its dial began this long after its arrival; no client gives up so early.
 _WAITED_S = 0.3
-# How long clients may still dial a range that has changed: the rules follow a moment after the
-# workers, or seconds later if the kernel refuses them. After this time, a dialled port of the old
-# range may be the Service port's own.
+# How long clients may still dial a changed range: steering rules change a moment after the workers,
+# or seconds later if the kernel rejects them. After that, a dialled port of the old range may be
+# the Service port's own.
 _RULES_FOLLOW_S = 10.0
 # Cost: nearly all Service ports share this mapping.
 _NO_DETOURS: Mapping[SocketAddress, SocketAddress] = MappingProxyType({})
@@ -45,10 +44,10 @@ NONE_LEFT: Mapping[SocketAddress, float] = MappingProxyType({})
 class EndpointGroup(CounterTable):
     """The endpoints of one Service port, for its listeners and their connections.
 
-    Connections keep their group for life, so the counters of an endpoint that has left the plan
-    change until its last connection ends, and then stay in the sums.
+    A connection keeps its group until it ends, so the counters of a removed endpoint change until
+    its last connection has ended, and remain in the sums.
 
-    The label, the key as text, is for logs. ``start`` is the position of the first turn, and the
+    ``label`` is the key as text, for logs. ``start`` is the initial round-robin position, and the
     index of this process among ``processes``. ``entries`` are the engine's affinity tables.
     """
 
@@ -82,7 +81,7 @@ class EndpointGroup(CounterTable):
     ) -> None:
         super().__init__()
         self.key = key
-        # Cost: connections use these texts, and there are many more connections than groups.
+        # Cost: these texts are built once, here, because every connection uses them.
         self.label = str(key)
         self.reference = str(key.name)
         """The Service port's name without family and side."""
@@ -90,13 +89,13 @@ class EndpointGroup(CounterTable):
         self.serving = serving or Serving()
         """How clients are served, as of the last :meth:`update`."""
         self.left_ranges: tuple[DialledRange, ...] = ()
-        """The ranges before their last change, until :meth:`lately_left` finds that too old."""
+        """The ranges before their last change; empty once :meth:`lately_left` finds it too old."""
         self._ranges_left_at = 0.0
         self.detours: Mapping[SocketAddress, SocketAddress] = _NO_DETOURS
-        """Where endpoints are dialled instead; nearly always empty."""
+        """Addresses at which endpoints are dialled instead of their own; nearly always empty."""
         self.left_at = NONE_LEFT
-        """When endpoints were last left out. Recorded even if the Service doesn't ask for an end of
-        their connections: it may do so later (:meth:`note_left`)."""
+        """When endpoints last left. Recorded even if the Service doesn't end their connections,
+        because this setting may change later (:meth:`note_left`)."""
         self.loads = Loads(self, self.serving.handling, index=start, processes=processes)
         self.balancers = Balancers(
             self.serving, self.loads, start=start, entries=entries, service=str(key.name.service)
@@ -104,7 +103,7 @@ class EndpointGroup(CounterTable):
         self.outcomes = Outcomes(self.label, self, self.balancers, self._retry)
         self._detour()
         self.sends_at_once = False
-        """Whether bytes were sent at once to the last endpoint that answered."""
+        """Whether the last connection had bytes to send at its endpoint's answer (``HeldAcks``)."""
         self.waiting_room: WaitingRoom | None = None
         """The queue of waiting clients; None before the first client has waited."""
         self._processes = processes
@@ -115,9 +114,9 @@ class EndpointGroup(CounterTable):
     def update(self, serving: Serving, now: float = 0.0) -> frozenset[SocketAddress]:
         """Change how clients are served; TCP connections to removed endpoints continue, flows end.
 
-        Keeps the turn, and the affinity entries and ejections of remaining endpoints. Slow start of
-        new endpoints begins at ``now``. Returns the endpoints that have left for some or all
-        clients.
+        Keeps the round-robin position, and the affinity entries and ejections of remaining
+        endpoints. The slow start of new endpoints begins at ``now``. Returns the endpoints that
+        some or all clients may no longer use.
         """
         old, self.serving = self.serving, serving
         if old.ranges and old.ranges != serving.ranges:
@@ -147,7 +146,7 @@ class EndpointGroup(CounterTable):
                 callback(endpoints, begun_by)
 
     def lately_left(self, now: float) -> tuple[DialledRange, ...]:
-        """Return the ranges before their last change, while rules may still follow them."""
+        """Return the ranges before their last change, while steering rules may still use them."""
         if now - self._ranges_left_at >= _RULES_FOLLOW_S:
             self.left_ranges = ()
         return self.left_ranges
@@ -156,7 +155,7 @@ class EndpointGroup(CounterTable):
         return Waiting() if self.waiting_room is None else self.waiting_room.waiting(now)
 
     def open_waiting_room(self, reactor: Reactor, *, is_at_limit: bool) -> WaitingRoom | None:
-        """Return the waiting room for a client that no endpoint takes; None: refuse the client.
+        """Return the waiting room for a client that no endpoint can take; None: refuse the client.
 
         ``is_at_limit`` means that it waits for an endpoint at its limit.
         """
@@ -179,9 +178,9 @@ class EndpointGroup(CounterTable):
     def abort_counters_of(
         self, counters: EndpointCounters, accepted_at: float, dialled_at: float | None
     ) -> AbortCounters:
-        """Return the counters for a client that leaves before an answer.
+        """Return the counters to update if a client leaves before an answer.
 
-        The endpoint's counters, unless the endpoint answered others while this client waited.
+        Returns ``counters`` unless the endpoint answered other clients while this client waited.
         """
         has_waited = dialled_at is not None and dialled_at - accepted_at >= _WAITED_S
         is_answering = counters.ends.succeeded_at >= accepted_at
@@ -198,9 +197,10 @@ class EndpointGroup(CounterTable):
         return {e for e, counters in self.each_counters() if counters.active and e not in current}
 
     def note_left(self, left_at: Mapping[SocketAddress, float], dialled_since: float) -> None:
-        """Record when endpoints were left out, for endpoints that may still have connections.
+        """Record when endpoints left, for endpoints that may still have connections.
 
-        Endpoints left out since ``dialled_since`` may still be being dialled, without counters yet.
+        A dial to an endpoint that left after ``dialled_since`` may be in progress, without
+        counters.
         """
         current = frozenset(self.serving.all_endpoints)
         self.left_at = {
@@ -212,13 +212,13 @@ class EndpointGroup(CounterTable):
         } or NONE_LEFT
 
     def count_lost(self, sock: _socket.socket, before: int) -> int:
-        """Count the packets that the kernel dropped at a listening socket; return its counter.
+        """Count packets that the kernel dropped at a listening socket; return the kernel's counter.
 
-        Where only some clients are admitted, nearly all drops are packets of the others.
+        If only some clients are admitted, nearly all dropped packets come from other clients.
         """
         lost = packets_lost(sock)
         new = (lost - before) & 0xFFFFFFFF
-        # Cost: even adding 0 would cause a report.
+        # Cost: even adding 0 would mark the counters as changed, and cause a report.
         if new and self.serving.admits is None:
             self.counters.dropped_datagrams += new
         elif new:

@@ -1,6 +1,6 @@
-"""The resources that all traffic of one event loop shares: events, descriptors, memory, pipes.
+"""Owns the resources that all traffic of one event loop shares: epoll, descriptors, memory, pipes.
 
-Rule 1: it refers to no listener, connection or flow: these are in the layer above.
+Rule 1: the engine refers to no listener, connection or flow: these are in the layer above.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .tuning import Tuning
 
 
 class Engine:
-    """The engine of one event loop; the arguments are those of ``DataPlane``."""
+    """The shared resources of one event loop; takes the arguments of ``DataPlane``."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Engine:
         self.dialer = dialer
 
     def close(self) -> None:
-        """Stop delivering events; owners close their sockets. Idempotent."""
+        """Stop delivering events; owners close their own sockets. Idempotent."""
         self.memory.close()
         self.descriptors.close()
         self.pipes.close()

@@ -23,7 +23,7 @@ class Announced(NamedTuple):
     """The contents of a PROXY header besides the client's address."""
 
     via: SocketAddress
-    """The peer that sent it."""
+    """The peer that sent the header."""
     frontend: SocketAddress
     """The address that the client dialled at the peer."""
 
@@ -31,8 +31,8 @@ class Announced(NamedTuple):
 def dialled_at(client: _socket.socket) -> SocketAddress | None:
     """Return the address that the client of an accepted TCP socket dialled.
 
-    A redirected connection has a conntrack entry; without one it is the socket's own address. None
-    if the kernel doesn't report it.
+    A redirected connection has a conntrack entry, which contains the address; without an entry it
+    is the socket's own address. Returns None if the kernel reports neither.
     """
     is_ipv6 = client.family == _socket.AF_INET6
     try:

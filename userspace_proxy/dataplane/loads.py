@@ -1,4 +1,4 @@
-"""The connections of each endpoint of one Service port in this worker, and their limit.
+"""Counts the connections of each endpoint of one Service port in this worker, and limits them.
 
     load = open connections (``CounterTable``) + dials in progress
     limit = this worker's share of ``max-connections``
@@ -47,7 +47,7 @@ class Loads:
         self.change(handling)
 
     def change(self, handling: Handling) -> None:
-        """Change the limit; without one, dials aren't counted until a strategy asks for loads."""
+        """Change the limit; without one, dials aren't counted until a strategy requests loads."""
         self.limit = self._share_of(handling.max_connections)
         self.is_tracked = self.limit is not None
 
@@ -70,7 +70,7 @@ class Loads:
         self._dialling[endpoint] = self._dialling.get(endpoint, 0) + 1
 
     def dial_ended(self, endpoint: SocketAddress) -> None:
-        """Stop counting a counted dial, even if dials are no longer tracked."""
+        """Remove a counted dial; call this even if dials are no longer tracked."""
         self._dialling[endpoint] -= 1
         if not self._dialling[endpoint]:
             del self._dialling[endpoint]

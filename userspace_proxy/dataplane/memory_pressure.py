@@ -5,12 +5,12 @@
 
 At a cgroup's limit the kernel kills the process, and all its connections with it.
 
-Rule 1: it watches only when asked to, and reads usage only where there is a limit.
+Rule 1: usage is read only after :meth:`Memory.watch`, and only if there is a limit.
 Rule 2: usage is read four times a second, up to a hundred times while connections are accepted, and
-whenever stalled readers have filled a quarter of the room: 1,000 of them fill 100 MiB in 0.1 s.
+whenever stalled readers have filled a quarter of the free memory: 1,000 fill 100 MiB in 0.1 s.
 Rule 3: affinity entries (``sessionAffinity``) are dropped before connections are reset.
 Rule 4: connections are reset only while they hold more than a 64th of the limit (``spared``):
-where the rest of the process needs nearly all memory, resetting the last ones wouldn't help.
+if the rest of the process uses nearly all memory, resetting the last connections wouldn't help.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .descriptors import Descriptors
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
-# The share of a memory limit in use from which memory is short. The rest must fit what the kernel
+# Memory counts as short from this share of a limit: the rest must hold everything that the kernel
 # and Python allocate within a few milliseconds. The shortage ends at a lower mark, so that the
 # state doesn't flap with each connection.
 HIGH = 0.90
@@ -40,14 +40,13 @@ _EVERY_S = 0.25
 _AT_MOST_EVERY_S = 0.01
 # Seconds between two searches for a limit, which may be set later, for example by resizing the pod.
 _FIND_EVERY_S = 10.0
-# How long a past shortage is still shown: about the usual interval between two scrapes of the
-# metrics.
+# How long a past shortage is still reported: about the interval between two scrapes of the metrics.
 _RECENT_S = 10.0
 _ROOM_PART = 4
 _LEAST_BYTES = 64 * 1024
 # The shortest pause after shedding: the kernel frees the memory of closed sockets a moment later.
 _SETTLE_S = 0.05
-# The pause after shedding, as a multiple of its duration, which leaves time for traffic: looking at
+# The pause after shedding, as a multiple of its duration, which leaves time for traffic: checking
 # 100,000 connections takes a few tenths of a second.
 _SHED_PAUSES = 4
 
@@ -56,20 +55,19 @@ _M_MMAP_THRESHOLD = -3
 _MAPPED_BYTES = 32 * 1024
 
 Shed = Callable[[int, int, float], int]
-"""Takes bytes to free, bytes to spare, and the time; caps the number of connections, and resets
-some to free that many bytes, sparing the last. Returns how many were reset."""
+"""Caps the number of connections, and resets some. Takes the bytes to free, the bytes that
+connections may keep, and the time; returns the number of reset connections."""
 
 
 class MemoryState(NamedTuple):
-    """The usage of the nearest limit; all 0 without a limit."""
+    """The memory in use at the nearest limit; all fields are 0 without a limit."""
 
     used_bytes: int = 0
     limit_bytes: int = 0
     is_short: bool = False
     """Whether accepting is paused, except to replace other connections."""
     was_short: bool = False
-    """Whether memory is short, or was a moment ago: a brief shortage may fall between two
-    scrapes."""
+    """Whether memory is short, or was recently: a brief shortage may fall between two scrapes."""
 
 
 class Memory:
@@ -118,7 +116,7 @@ class Memory:
         return self.state.limit_bytes // _SPARED_PART
 
     def watch(self, find: Callable[[], Sequence[MemoryLimit]]) -> None:
-        """Begin to watch the limits that ``find`` returns."""
+        """Start watching the limits that ``find`` returns."""
         self.close()
         self._find, self._find_at = find, 0.0
         self._watch()
@@ -157,7 +155,7 @@ class Memory:
     def _estimate(self, now: float) -> None:
         used = [limit.estimate() for limit in self._limits]
         if any(u >= x.limit * HIGH for u, x in zip(used, self._limits, strict=True)):
-            # The estimate may include file cache.
+            # The estimate may include reclaimable file cache, which an exact reading leaves out.
             used = [limit.used() for limit in self._limits]
         self._judge(now, used)
 
@@ -222,7 +220,7 @@ class Memory:
 
 
 def _return_freed_memory() -> None:
-    """Return freed buffers of stalled readers to the kernel. Idempotent.
+    """Make malloc return freed buffers of stalled readers to the kernel. Idempotent.
 
     By default glibc raises its mmap threshold to the size of a freed block, so the next buffers of
     that size stay with the process (measured: 50 of 100 MiB).

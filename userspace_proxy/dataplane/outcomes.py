@@ -4,10 +4,10 @@
             ├─ for this client only ──▶ only counted
             └─ otherwise ──▶ ejected ──answered, here or in another worker──▶ back
 
-Rule 1: ejections and their ends are reported to other workers, except the ones learnt from them.
-Rule 2: a detour (a fault injection that dials an endpoint elsewhere) may fail without the endpoint
-failing: such a failure is reported as the detour's, and is forgotten with the detour.
-Rule 3: log lines per minute are bounded: the last one reports that others are left out.
+Rule 1: ejections and their ends are reported to other workers, unless another worker reported them.
+Rule 2: a detour (a fault injection that dials an endpoint elsewhere) may fail although the endpoint
+works: such a failure is reported as the detour's, and is forgotten when the detour ends.
+Rule 3: log lines per minute are bounded: the last one reports that further lines are omitted.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from .balancers import Balancers
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# The maximum of log lines per Service port and minute; the last one reports the omission.
+# The maximum number of log lines per Service port and minute.
 _EJECTION_LINES = 11
 
 
 class GroupNews(Protocol):
-    """Receives one worker's findings about a Service port for the other workers."""
+    """The receiver of one worker's findings about a Service port, for the other workers."""
 
     def ejected(self, endpoint: SocketAddress, *, is_silent: bool) -> None:
         """Report that a failed dial has ejected an endpoint, or prolonged its ejection."""
@@ -48,7 +48,7 @@ class GroupNews(Protocol):
 
 
 class _FailedDials:
-    """The state of a Service port with failed dials; other ports don't need it."""
+    """The state that only a Service port with failed dials needs."""
 
     __slots__ = ("ejection_lines", "return_lines", "returned_at", "shortage_lines")
 
@@ -94,7 +94,7 @@ class Outcomes:
         self.news: GroupNews | None = None
         """Receives this worker's findings."""
         self.detours: Container[SocketAddress] = ()
-        """Endpoints that are dialled elsewhere."""
+        """Endpoints with a detour."""
         self._failed_or_none: _FailedDials | None = None
 
     @property
@@ -104,7 +104,7 @@ class Outcomes:
         return self._failed_or_none
 
     def change(self, old: Serving, new: Serving) -> None:
-        """Forget endpoints that have left, and failures of endpoints with a new detour."""
+        """Forget endpoints that have left, and failures of endpoints whose detour has changed."""
         if self._failed_or_none is not None:
             for endpoint in frozenset(old.all_endpoints).difference(new.all_endpoints):
                 self._failed.returned_at.pop(endpoint, None)
@@ -127,7 +127,7 @@ class Outcomes:
 
         ``client`` is the dial's source address, empty for this node's own;
         ``is_client_specific`` means that the endpoint answers other clients,
-        ``may_be_client_specific`` that it may.
+        ``may_be_client_specific`` that it may answer them.
         """
         counters = self._table.counters_of(endpoint)
         is_silent = failed.failure is Failure.SILENT
@@ -143,14 +143,14 @@ class Outcomes:
             self._note_shortage(endpoint, failed, now, is_of_client=bool(client))
             return code
         if failure is Failure.RESET:
-            # The endpoint accepted the connection, whatever a dial from another address shows.
+            # Only an endpoint that accepted the connection resets it, whatever probes have shown.
             counters.ends.failed(now, failure)
             if client:
                 counters.exclusions.ended(client, now, failure, counters.ends.succeeded_at)
         if is_client_specific:
             return code
         dials = counters.dials
-        # Routers report only some undeliverable packets: silence in between is nothing new.
+        # Routers limit the rate of ICMP errors: silence after such an error is the same failure.
         is_reported = failure is Failure.SILENT and dials.part.failure in UNREACHABLE
         dials.dial_failed(now, dials.dial_failure if dials.is_on and is_reported else failed)
         if may_be_client_specific:
@@ -185,17 +185,17 @@ class Outcomes:
             self._note_return(endpoint, now)
 
     def has_returned_since(self, endpoint: SocketAddress, moment: float) -> bool:
-        """Return whether an ejection has ended since: an older dial's silence is outdated."""
+        """Return whether an ejection ended after ``moment``: older silence is outdated."""
         failed = self._failed_or_none
         return failed is not None and failed.returned_at.get(endpoint, moment) > moment
 
     def has_answered_since(self, endpoint: SocketAddress, moment: float) -> bool:
-        """Return whether another dial succeeded since: an older dial's silence ejects nothing."""
+        """Return whether a dial succeeded after ``moment``: older silence ejects nothing."""
         counters = self._table.find_counters(endpoint)
         return counters is not None and counters.dials.succeeded_at > moment
 
     def left_client_address(self, endpoint: SocketAddress, client: str, now: float) -> None:
-        """Count and log a dial from this node's address because no client port was free."""
+        """Count and log that a dial uses this node's address because no client port was free."""
         self._count_client_ports(now)
         fields = {
             "service": self._label,
@@ -206,7 +206,7 @@ class Outcomes:
         }
         if self._failed.shortage_lines.take(now):
             _log.warning(
-                "%(service)s: endpoint %(endpoint)s sees this node's address, not that of "
+                "%(service)s: endpoint %(endpoint)s sees this node's address instead of "
                 "%(client)s: %(cause)s",
                 extra=fields,
             )

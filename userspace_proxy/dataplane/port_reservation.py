@@ -1,8 +1,8 @@
 """Reserves UDP ports with a bound socket that receives no datagrams: the kernel refuses clients.
 
-A socket that is bound to an interface receives the datagrams of that interface only, and no
-interface ever has this number: the kernel finds no socket and answers with an ICMP port
-unreachable. Binding the port without an interface still fails for other programs.
+A socket that is bound to an interface index receives datagrams of that interface only. No interface
+has the index used here, so the kernel finds no socket for a datagram, and answers with an ICMP port
+unreachable. Other programs still can't bind the port without an interface.
 
 Source: net/ipv4/udp.c, udp_lib_lport_inuse() and compute_score(); net/core/sock.c,
     sock_bindtoindex_locked(), which takes no capability since Linux 5.7.
@@ -27,10 +27,10 @@ _NO_INTERFACE = 0x7FFFFFFF
 
 
 def get_nothing(sock: _socket.socket) -> None:
-    """Stop a bound UDP socket from receiving, keeping its port; undoing it takes CAP_NET_RAW.
+    """Stop a bound UDP socket from receiving, keeping its port; undoing this requires CAP_NET_RAW.
 
-    Bind it first, so that it also conflicts with daemons bound to an interface. Raises OSError if
-    the kernel is too old.
+    Bind the socket first: binding then fails if a daemon has bound the port on one interface.
+    Raises OSError if the kernel is too old.
     """
     sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
 

@@ -1,4 +1,4 @@
-"""Dials that test whether an endpoint's kernel answers, unnoticed by its program.
+"""Tests by dialling whether an endpoint's kernel answers, unnoticed by the program that listens.
 
     begin ──connect──▶ answered, refused, unreachable, silent until the deadline ──▶ ended
 
@@ -21,14 +21,14 @@ from .reactor import Reactor, Timeouts
 from .sockets import family_of
 
 Ended = Callable[[SocketAddress, DialFailure | None], None]
-"""Takes the endpoint and the failure; None means that it answered."""
+"""Takes the endpoint and the failure, or None if the endpoint answered."""
 
 _SILENT = DialFailure(Failure.SILENT, errno.ETIMEDOUT)
 _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 
 
 class ProbeDials:
-    """Dials in progress, at most one per endpoint.
+    """The dials in progress, at most one per endpoint.
 
     Args:
         ended: Called once for each dial, unless it failed at once or was stopped.

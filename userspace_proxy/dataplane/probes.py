@@ -1,14 +1,14 @@
-"""Decides if a dial from a client's address failed for all clients, or for this one only.
+"""Decides whether a dial from a client's address would fail for all clients, or only for this one.
 
     dial from the client's address failed ──▶ endpoint ejected ──▶ dial from this node's address
                                                   │ fails, too: it stays ejected
                                                   └ answered: the ejection ends, and for a minute
                                                     failures of this pair eject nothing
 
-A network policy that denies one client an endpoint looks like a dead endpoint to a dial from that
-client's address; it must not take the endpoint away from all other clients.
+If a network policy denies one client an endpoint, dials from that client's address fail as if the
+endpoint were dead; it must remain available to all other clients.
 
-Rule 1: a probe carries no bytes of the client: what is denied to the client stays denied.
+Rule 1: a probe carries no bytes of the client, so it can't bypass a network policy.
 Rule 2: one probe answers all requests that arrive while it is in progress, from several clients
 and from several Service ports that share the endpoint.
 """
@@ -37,19 +37,19 @@ class Probes:
         # Pairs last a minute: policies change rarely, and if the endpoint dies within that minute,
         # dials of other clients fail and eject it.
         self.pairs = Pairs()
-        """Clients and endpoints that answer all but these clients."""
+        """Pairs of a client and an endpoint that answers other clients, but not this one."""
         self._dials = ProbeDials(engine.reactor, engine.tuning.connect_timeout_s, self._ended)
 
     def is_denied(self, client: str, endpoint: SocketAddress, now: float) -> bool:
-        """Return whether a probe has shown that an endpoint answers all but this client."""
+        """Return whether a probe has shown that an endpoint answers others, but not this client."""
         return self.pairs.has(client, endpoint, now)
 
     def denied(
         self, group: EndpointGroup, client: str, endpoint: SocketAddress, failed: DialFailure
     ) -> None:
-        """Record a failed dial from the address of a client whose endpoint answers this node."""
+        """Record a failed dial from a client's address to an endpoint that answers this node."""
         now, denials = self._engine.reactor.now, group.counters_of(endpoint).denials
-        # Another client's failures long ago prove nothing about this client.
+        # Old failures of another client prove nothing about this client.
         if denials.part.client != client and now - denials.part.last_at >= PAIR_S:
             denials.end()
         denials.dial_failed(now, failed, client)
@@ -65,7 +65,7 @@ class Probes:
     def request(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
         """Dial an endpoint from this node's address; an answer ends its ejection from the group.
 
-        An endpoint that has left since its dial began isn't dialled: another pod may have its
+        An endpoint that has left since the failed dial isn't probed: another pod may have its
         address.
         """
         if endpoint not in group.serving.all_endpoints:
@@ -75,7 +75,7 @@ class Probes:
             if len(self._under_way) >= _MAX_UNDER_WAY or not self._engine.descriptors.has_room(1):
                 return
             if self._dials.begin(endpoint):
-                # This node has no route to it, may not use one, or is out of sockets.
+                # The probe failed at once: no permitted route to the endpoint, or no socket.
                 return
             self._engine.descriptors.take(1)
             requests = self._under_way[endpoint] = _Requests()
@@ -90,8 +90,8 @@ class Probes:
         requests = self._under_way.pop(endpoint)
         if failed is None:
             self._answered(endpoint, requests)
-        # Return the descriptor last: for clients that wait for descriptors, this may dial and probe
-        # at once.
+        # Release the descriptor last: this may resume clients that wait for descriptors, and their
+        # dials may request other probes at once.
         self._engine.descriptors.give(1)
 
     def _answered(self, endpoint: SocketAddress, requests: _Requests) -> None:

@@ -1,11 +1,11 @@
-"""One edge-triggered epoll, nested in the caller's event loop.
+"""Dispatches the events of one edge-triggered epoll, nested in the caller's event loop.
 
     loop ──epoll readable──▶ dispatch: events ▶ ready list ▶ late closes
                                  ▲                  │
                                  └──── call_soon ───┘   (handlers that stopped early)
 
-Rule 1: a handler that stops before EAGAIN puts itself on the ready list: an edge that was delivered
-and not read to the end is never reported again.
+Rule 1: a handler that stops before EAGAIN puts itself on the ready list: epoll doesn't repeat an
+edge after which the socket wasn't read to EAGAIN.
 Rule 2: a descriptor that handlers close during a dispatch is closed in the kernel only at the end
 of the dispatch, so no event of the same batch can reach a new socket with the same number.
 Rule 3: no call blocks here; deadlines are the loop's timers.
@@ -29,7 +29,7 @@ from .tuning import BUFFER_BYTES
 
 
 class Handler:
-    """Handles the epoll events of watched descriptors."""
+    """A handler of the epoll events of watched descriptors."""
 
     __slots__ = ()
 
@@ -39,7 +39,7 @@ class Handler:
 
 
 class Callback(Handler):
-    """Passes the events of one descriptor on to a function."""
+    """A handler that passes the events of one descriptor to a function."""
 
     __slots__ = ("_call",)
 
@@ -64,16 +64,16 @@ ET = select.EPOLLET
 # The maximum number of events per dispatch: a timer waits for at most this many events.
 _MAX_EVENTS = 256
 
-# The number of events from which a dispatch counts as long: it takes 0.3 ms. A connection takes at
+# The number of events from which a dispatch counts as long, about 0.3 ms. A connection needs at
 # least four dispatches.
 _MANY_EVENTS = 16
-# How long the loop counts as behind after such a dispatch: even a busy loop has some dispatches
-# with few events in between.
+# How long the loop counts as behind after a long dispatch: a busy loop has short dispatches in
+# between.
 _BEHIND_S = 0.002
 
 
 class Reactor:
-    """Delivers readiness events to handlers, in the thread of an event loop."""
+    """The epoll of one event loop, and the handlers of its events."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, *, clock: Callable[[], float] = Clocks.monotonic
@@ -87,7 +87,7 @@ class Reactor:
         self._behind_until = 0.0
         """The time until which connections count as waiting for the loop and not for a peer."""
         self.iterations = Durations(ITERATION_BOUNDS_S)
-        """How long dispatches took."""
+        """The durations of dispatches."""
         self.calls = SystemCalls(BUFFER_BYTES)
         self.buffer = self.calls.buffer
         """The buffer that handlers read into."""
@@ -105,7 +105,7 @@ class Reactor:
         self.now = self.clock()
 
     def is_behind(self, now: float) -> bool:
-        """Return whether connections wait for this loop, as a recent long dispatch shows."""
+        """Return whether a recent long dispatch shows that connections wait for this loop."""
         return now < self._behind_until
 
     def watch(self, fd: int, events: int, handler: Handler) -> int:
@@ -150,7 +150,7 @@ class Reactor:
         self.close_descriptor(self.calls.adopt(sock))
 
     def run_soon(self, callback: Callable[[], None]) -> None:
-        """Call back after the events that are waiting now."""
+        """Call a function once the events that are waiting now have been handled."""
         self._ready.append(callback)
         if not self._is_dispatching:
             self._schedule()
@@ -166,7 +166,7 @@ class Reactor:
         self.calls.close_epoll()
 
     def _schedule(self) -> None:
-        # Schedule only one dispatch: if two each scheduled the next, there would soon be three.
+        # Schedule at most one dispatch: each may schedule another, so they would multiply.
         if not self._is_scheduled:
             self._is_scheduled = True
             self.loop.call_soon(self._continue)
@@ -189,7 +189,7 @@ class Reactor:
                 if handler is not None:
                     try:
                         handler.on(fd, events)
-                    except Exception as exc:  # noqa: BLE001 - an edge lost is a connection lost
+                    except Exception as exc:  # noqa: BLE001 - it must not lose other events
                         self._report(exc, handler)
             if self._ready:
                 ready, self._ready = self._ready, []
@@ -223,9 +223,9 @@ _SHORTEST_S = 0.001
 
 
 class Timeouts:
-    """Calls ``expired`` for each item that isn't stopped within ``after_s`` seconds.
+    """Deadlines of items: ``expired`` is called for each item not stopped within ``after_s``.
 
-    All deadlines are equally long, so the oldest is due next: a deadline costs a dictionary entry,
+    All deadlines are equally long, so the oldest is due next. Each costs only a dictionary entry,
     and one timer of the loop serves all.
     """
 
@@ -267,19 +267,19 @@ class Timeouts:
         now = self._clock()
         try:
             for item, due in self._expiring(now):
-                # Another item's callback may have stopped or restarted this one.
+                # Another item's callback may have stopped or restarted this item.
                 if self.due.get(item) == due:
                     del self.due[item]
                     self._expired(item)
         finally:
-            # Start a timer only here: a new deadline may be much later than the next one.
+            # Start the timer after the callbacks, because deadlines that they start are due last.
             self._timer = None
             if self.due:
                 due = next(iter(self.due.values()))
                 self._timer = self._loop.call_later(max(_SHORTEST_S, due - now), self._fire)
 
     def _expiring(self, now: float) -> list[tuple[Any, float]]:
-        """Return all due items at once because finding a dictionary's head is slow."""
+        """Return all due items at once, because finding a dictionary's first entry is slow."""
         items: list[tuple[Any, float]] = []
         for item, due in self.due.items():
             if due > now:

@@ -1,4 +1,4 @@
-"""Redials after failed dials, for a bounded time in each turn of the event loop.
+"""Dials again after failed dials, for a bounded time in each turn of the event loop.
 
     a dial fails ──▶ queue of its Service port ──▶ one of each port in turn, until REDIALS or
                        ▲                           TURN_S in this turn of the loop, after all
@@ -6,8 +6,8 @@
                        │                                 │ all others, and failed redials
                        └─────────────────────────────────┘
 
-So other clients get their turns while all endpoints of some Service ports fail. First dials aren't
-counted: the pace of accepting bounds them.
+Other clients are served in time even while all endpoints of some Service ports fail. First dials
+aren't counted, because the rate of accepting bounds them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from collections.abc import Callable, Hashable
 from .reactor import Reactor
 
 # The maximum number of redials per turn. A failed dial costs 0.07 to 0.2 ms; a client's fail-over
-# to the last of its 16 endpoints fits into one turn, or two.
+# to the last of its 16 endpoints fits into one or two turns.
 REDIALS = 32
-# How long other events wait for redials. Some redials cost more: a choice by ``source-hash`` among
-# 10,000 endpoints takes up to 4 ms.
+# How long other events wait for redials. A single redial may take longer: a choice by
+# ``source-hash`` among 10,000 endpoints takes up to 4 ms.
 TURN_S = 0.002
 
 
 class Redials:
-    """All Service ports' clients waiting for a redial."""
+    """The clients of all Service ports that wait for a redial."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
@@ -35,7 +35,7 @@ class Redials:
         self._is_scheduled = False
 
     def add(self, port: Hashable, dial: Callable[[], None]) -> None:
-        """Dial for a client of a Service port in this turn of the loop, or in a later one."""
+        """Dial for a client of a Service port in this or a later turn of the loop."""
         self._waiting.setdefault(port, deque()).append(dial)
         self._schedule()
 

@@ -8,18 +8,18 @@
                         └▶ the sink is full: bytes stay in the pipe, and reading stops
 
 Rule 1: back-pressure: while bytes are pending nothing is read, so a stalled reader costs one buffer
-or one pipe and what the kernel keeps (``bound_buffers``), and the kernel stops its peer.
+or pipe besides the kernel's buffers (``bound_buffers``), and TCP's flow control stops the sender.
 Rule 2: the end of a direction (FIN) is passed on after its last byte, and closes only that
 direction: in many protocols the server answers after the client's FIN.
 Rule 3: a short read means that the socket is empty, unless a FIN (EPOLLRDHUP) or urgent data
-(EPOLLPRI) was announced: then the socket is read to EAGAIN, because no further edge will come. If
-only a FIN was announced, a short read has reached the FIN: the bytes are sent in one packet with
-it, without another read.
+(EPOLLPRI) was announced: then the socket is read to EAGAIN, because no further edge follows. If
+only a FIN was announced, a short read has reached the FIN, and the bytes are sent in one packet
+with it, without another read.
 Rule 4: the source is spliced only into an empty pipe, so EAGAIN never means a full pipe.
 Rule 5: splice never passes an urgent mark: at the mark it returns EAGAIN, or 0 if a FIN follows, or
-the error if a RST follows. So 0 or an error doesn't mean the end, and EAGAIN means an empty socket
-only if no urgent data was announced: a recv decides (source: tcp_read_sock() and tcp_splice_read()
-in net/ipv4/tcp.c).
+the error if a RST follows. So 0 or an error may not be the end, and EAGAIN after urgent data may
+not mean an empty socket: recv decides (source: tcp_read_sock() and tcp_splice_read() in
+net/ipv4/tcp.c).
 Rule 6: urgent data is read in line with other bytes (SO_OOBINLINE): the client's socket inherits
 the option from the listener; it is set on the endpoint's socket before the second read in a row.
 """
@@ -49,8 +49,8 @@ _END = epoll.RDHUP | epoll.HUP | _ERR
 
 
 # The kernel's limit on unsent bytes in a socket (TCP_NOTSENT_LOWAT). The socket becomes writable
-# below half of it, so each call can empty a full pipe. With 512 KiB each call moves little, and a
-# GB costs twice the CPU time (measured).
+# below half of this limit, so each call can empty a full pipe. With 512 KiB each call moves little,
+# and a GB costs twice the CPU time (measured).
 _UNSENT_BYTES = 2 * 1024 * 1024
 
 
@@ -63,7 +63,7 @@ class Seen:
     moving_at: float
     """When a check last found that bytes had moved."""
     unanswered_since: float | None = None
-    """The first of the latest unbroken series of checks that found the client not answering."""
+    """The time since which checks have found the client not answering; None while it answers."""
 
 
 class Relayed(Handler):
@@ -95,7 +95,7 @@ class Relayed(Handler):
     def ends(self, direction: Direction) -> None:
         """Record that the source's FIN or RST is announced, before its last bytes are read.
 
-        Called only where the client has sent the last bytes.
+        Called only if the client sent the last bytes.
         """
         raise NotImplementedError
 
@@ -104,7 +104,7 @@ class Relayed(Handler):
         raise NotImplementedError
 
     def abort(self, number: int) -> None:
-        """Reset both sides because of an errno; 0 if it isn't known. Idempotent."""
+        """Reset both sides because of a failure with errno ``number``, 0 if unknown. Idempotent."""
         raise NotImplementedError
 
 
@@ -155,7 +155,7 @@ class Direction(Handler):
         self.bytes_counted = 0
         """How many of the moved bytes are in the endpoint's counters."""
         self.pipe: Pipe | None = None
-        """The pipe that holds bulk in transit; None without any."""
+        """The pipe that holds bulk data in transit; None without a pipe."""
         self._in_pipe = 0
         """Bytes in the pipe."""
         self._is_bulk = False
@@ -164,25 +164,25 @@ class Direction(Handler):
         self.is_stuck = False
         """Whether bytes, in memory or in the pipe, wait for room in the sink."""
         self.wakes_other = False
-        """Whether the other direction is stuck, so that this source, its sink, must get room."""
+        """Whether the other direction waits until this source, which is its sink, has room."""
         self.reads_to_empty = False
-        """Whether a short read may leave bytes: an end or urgent data was announced."""
+        """Whether a short read may leave bytes, because an end or urgent data was announced."""
         self.has_fin = False
         """Whether only the FIN follows the readable bytes."""
         self.is_broken = False
         """Whether the end was a RST or another error: after a FIN no read reports it."""
         self.spliced_error = 0
-        """The errno that a splice has taken: no read reports it again; 0 for none."""
+        """The errno that a splice returned, which no read reports again; 0 for none."""
         self.is_ended = False
         """Whether the FIN has been passed on."""
         self.is_waiting_turn = False
         self.has_nodelay = False
         """Whether the sink has TCP_NODELAY; set only towards the endpoint."""
         self.seen: Seen | None = None
-        """The last findings, also about the connection to the endpoint; None before a check."""
+        """The last findings of ``Ageing``, kept in one direction; None before the first check."""
         self.is_stalled = False
-        """Whether the endpoint acknowledges nothing and was counted as stalled; only towards the
-        endpoint."""
+        """Whether the endpoint acknowledges nothing and was counted as stalled; False in the
+        direction to the client."""
 
     @property
     def source(self) -> _socket.socket:
@@ -214,7 +214,7 @@ class Direction(Handler):
             if connection.speaker is connection.up:
                 connection.ends(self)
             is_plain = not events & (_PRI | _ERR) and not self._has_urgent
-            # After a RST no FIN follows, so no bytes are held for one.
+            # After a RST no FIN follows, so no bytes are held back for it.
             self.has_fin = is_plain and not self.is_broken
             self.reads_to_empty = True
             if events & _ERR:
@@ -226,7 +226,7 @@ class Direction(Handler):
         elif events & (_IN | _PRI):
             self.pump()
 
-    def pump(self) -> None:  # noqa: C901 - each read would pay for a call
+    def pump(self) -> None:  # noqa: C901 - a call per read costs time
         """Move bytes until EAGAIN, a full sink, the end, an error, or ROUNDS reads."""
         if self.is_stuck or self.is_ended or self.is_waiting_turn:
             return
@@ -296,16 +296,16 @@ class Direction(Handler):
                 self.release()
                 return not self._has_urgent
             if count < 0:
-                # Release it before moving the rest, which may take another pipe and lose this one.
+                # Release the pipe first: moving the rest may take another pipe, and leak this one.
                 self.release()
                 if self.is_broken:
-                    # At an urgent mark splice returns the error, too, so bytes may follow.
+                    # At an urgent mark, splice returns the error although bytes may follow.
                     self.spliced_error = -count
                     return False
                 self.connection.abort(-count)
                 return True
             if count == 0:
-                # Either the end, or an urgent mark before the end.
+                # The source has ended, or a FIN follows an urgent mark.
                 self.release()
                 return False
             self._in_pipe = count
@@ -327,7 +327,7 @@ class Direction(Handler):
                 self.connection.abort(-sent)
                 return False
             if not sent:
-                # No kernel returns this, but it would block the loop forever.
+                # No known kernel returns 0, but if one did, this loop would never end.
                 self.is_stuck = True
                 self.connection.abort(0)
                 return False
@@ -368,10 +368,10 @@ class Direction(Handler):
         self._calls.set_option(self.source_fd, _socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
 
     def pump_last(self) -> None:
-        """Before a reset, move as many of the received bytes as the sink has room for.
+        """Move as many received bytes as the sink has room for, before a reset.
 
-        No FIN is passed on: once a send has reported the error, reads look like a clean end. An
-        event that announces urgent data may be missing.
+        No FIN is passed on: once a send has reported the error, reads return a clean end. Urgent
+        data is expected, because the event that announces it may not have been delivered.
         """
         self.reads_to_empty = self.is_broken = True
         self.has_fin = False
@@ -384,7 +384,7 @@ class Direction(Handler):
                 return
 
     def flush(self) -> None:
-        """Send pending bytes, now that the sink has room, and continue to read."""
+        """Send pending bytes, because the sink has room, and continue reading."""
         if self._in_pipe and self.pipe is not None:
             if self._drain_pipe(self.pipe):
                 self.is_stuck = False
@@ -410,7 +410,7 @@ class Direction(Handler):
     def _wait_for_room(self) -> None:
         self.is_stuck = True
         if self.is_broken:
-            # No end will be read while the sink is full; the reset has a deadline.
+            # The source isn't read to its end while the sink is full; a reset has a deadline.
             self.connection.abort(0)
         else:
             self.connection.sink_is_full(self)
@@ -431,19 +431,19 @@ def bound_buffers(calls: SystemCalls, sink: int) -> None:
         source ──▶ receive buffer ──▶ pipe ──▶ send queue ──▶ sink
                   tcp_rmem[2]        1 MiB    2 MiB unsent   (Linux alone: tcp_wmem[2])
 
-    Rule 1: only a direction that has moved bulk, or was stalled before, is bounded: only its
-    buffers have grown, and short connections cost no system call.
+    Rule 1: only a direction that has moved bulk data, or has stalled, is bounded: only its buffers
+    have grown, and short connections cost no system call.
     Rule 2: the receive buffer is left to the kernel: locking its size, whatever the size, cost 5 to
-    7 % of bulk (measured), and it has grown only if the reader was fast before it stalled.
-    Rule 3: sent bytes aren't bounded here: the sink's congestion window decides.
+    7 % of throughput (measured), and it has grown only if the reader was fast before.
+    Rule 3: bytes in flight aren't bounded here, but by the sink's congestion window.
     """
     calls.set_option(sink, _socket.IPPROTO_TCP, _socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
 
 PIPE_BYTES = 1024 * 1024
 
-# The time after which opening a pipe is retried. A small pipe is slower than copying, so bytes are
-# copied if the kernel denies a large one: other processes may have closed their pipes since.
+# The time after which opening a pipe is retried, because other processes may have closed theirs.
+# Until then bytes are copied: a smaller pipe, which the kernel may permit, is slower than copying.
 RETRY_S = 10.0
 
 _REFUSED = frozenset({-errno.EPERM, -errno.EMFILE, -errno.ENFILE, -errno.ENOMEM})
@@ -458,12 +458,12 @@ class Pipe:
 
 
 class PipePool:
-    """The pipes of one data plane, two descriptors each; with ``max_pipes`` 0 all is copied.
+    """The pipes of one data plane, two descriptors each; with ``max_pipes`` 0 all bytes are copied.
 
-    A direction takes a pipe when it has bulk to move, and returns it empty when its source is
-    drained. So a few pipes serve any number of connections, and an idle connection holds no pipe (a
-    proxy with two pipes per connection needs six descriptors per connection). Without a free pipe,
-    bytes are copied; nothing waits for a pipe. A pipe with bytes in it is closed, never reused.
+    A direction takes a pipe to move bulk data, and returns it empty when its source is drained, so
+    a few pipes serve any number of connections, and an idle connection holds none (with two pipes,
+    each connection would need six descriptors). Without a free pipe, bytes are copied; nothing
+    waits for a pipe. A pipe with bytes in it is closed, never reused.
     """
 
     def __init__(self, calls: SystemCalls, descriptors: Descriptors, max_pipes: int) -> None:
@@ -473,7 +473,7 @@ class PipePool:
         self._free: list[Pipe] = []
         self._retry_at = 0.0
         self.open_pipes = 0
-        """How many pipes exist, in use or free."""
+        """The number of pipes, in use or free."""
 
     def take(self, now: float) -> Pipe | None:
         """Return an empty pipe, or None if there is none; ``now`` is in monotonic seconds."""

@@ -1,16 +1,16 @@
-"""Ends connections to removed endpoints, where the Service asks for it.
+"""Ends connections to removed endpoints if the Service requests it.
 
     an update leaves an endpoint out ──▶ removal_s later ──▶ RST to both sides
                                      └── it returns earlier ──▶ nothing happens
 
 Rule 1: an endpoint has left if new connections may not use it: it was removed, isn't ready any
 more, or an endpoint of a better priority serves instead. The last such change counts.
-Rule 2: only connections dialled before the endpoint left end: later dials were intended.
-Rule 3: UDP flows end at once, except to a terminating endpoint that still serves: these end with
-the connections, or earlier, when the endpoint stops serving. As with connections, flows of clients
-that may still use the endpoint continue.
+Rule 2: only connections dialled before the endpoint left are reset: later dials were intended.
+Rule 3: UDP flows end at once, except flows to a terminating endpoint that still serves: they end
+with the connections, or earlier, when the endpoint stops serving. Like connections, flows of
+clients that may still use the endpoint continue.
 Rule 4: connections are checked in slices, so that thousands of them don't block the loop; they
-aren't checked at all if no Service asks for it.
+aren't checked at all if no Service requests this.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ..model.connection_ends import EndReason
 from .endpoint_group import NONE_LEFT, EndpointGroup
 from .tcp import TcpConnection
 
-# The maximum number of connections examined at once; a reset takes 20 µs.
+# The maximum number of connections checked per iteration of the loop; a reset takes 20 µs.
 _SLICE = 256
-# How much later a dial that is still in progress is checked again.
+# The delay after which a connection whose dial is still in progress is checked again.
 _AGAIN_S = 1.0
 
 _Pair = tuple[EndpointGroup, SocketAddress]
@@ -39,10 +39,10 @@ class _Left(NamedTuple):
 
 
 class Removals:
-    """The endpoints that have left, and when their connections end.
+    """The endpoints that have left, and the times at which their connections end.
 
     Args:
-        dials_s: The longest time that the dials for a client last.
+        dials_s: The maximum duration of all dials for one client.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Removals:
         """Endpoints whose connections end now."""
 
     def updated(self, group: EndpointGroup, left: Collection[SocketAddress]) -> None:
-        """Record which endpoints an update of a group has left out, and which have returned."""
+        """Record which endpoints an update of a group has removed, and which have returned."""
         seconds = group.serving.handling.removal_s
         if seconds is None and not (left or self._left):
             return
@@ -77,7 +77,7 @@ class Removals:
         if seconds is None:
             group.note_left(left_at, now - self._dials_s)
         else:
-            # Include former endpoints, because the Service may have asked for an end only now.
+            # Include endpoints removed earlier: this update may be the first to request an end.
             for endpoint in {*left_at, *group.former_endpoints()}:
                 if not group.balancers.serves_everyone(endpoint):
                     at, since = left_at.get(endpoint, now), known.get(endpoint, now)

@@ -3,8 +3,8 @@
     no room for half a second ──▶ the largest holder (``shares``) ──▶ its longest-idle ──▶ RST
     memory is short ──▶ affinity entries, then the largest buffers, then as above ──▶ RST
 
-Rule 1: the freed descriptors are for other clients: for a moment, new connections of a client above
-its share are reset, too, if it has the most. Otherwise a loop of connections through this proxy
+Rule 1: freed descriptors are for other clients, so for a moment, new connections of the largest
+holder are also reset if it exceeds its share. Otherwise a loop of connections through this proxy
 would never end: each reset would make room for the loop's next connection.
 Rule 2: while memory is short, there are no more connections than when the shortage began.
 """
@@ -28,7 +28,7 @@ from .tcp import TcpConnection
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# The time it takes to reset a loop's chain of thousands of connections.
+# How long new connections of the largest holder are reset, to end a loop of thousands of them.
 _PRESSING_S = 1.0
 
 
@@ -43,7 +43,7 @@ def held_bytes(connection: TcpConnection, *, counts_sockets: bool) -> int:
 
 
 class Shedding:
-    """Makes room among the open connections of one data plane."""
+    """The policy that selects open connections of one data plane, and resets them to make room."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Shedding:
         self._log_limit = LogLimit()
 
     def make_room(self, group: EndpointGroup, now: float) -> bool:
-        """After a stall, reset connections of the largest holder for a client of a group.
+        """After a stall, reset connections of the largest holder to admit a client of a group.
 
         Returns whether there will be room at the end of the dispatch.
         """
@@ -88,13 +88,13 @@ class Shedding:
     def free_memory(self, excess: int, spared: int, now: float) -> int:
         """Drop affinity entries, then reset connections, to free ``excess`` bytes.
 
-        No connection is admitted to replace a reset one. Connections may keep ``spared`` bytes.
-        Returns how many were reset.
+        Connections that are reset aren't replaced. Connections may keep ``spared`` bytes. Returns
+        how many were reset.
         """
         counts_sockets = self._memory.counts_sockets
-        # No waiting client takes the place of a reset one.
+        # Cap connections before resets, so that closing them admits no waiting clients.
         self._descriptors.hold(0)
-        # The next steps drop the remaining affinity entries.
+        # Remaining affinity entries count as freed, because the next calls drop them.
         excess -= self._entries.free(excess) + len(self._entries) * ENTRY_BYTES
         victims = choose_to_free(
             self._connections,

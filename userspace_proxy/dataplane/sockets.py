@@ -1,7 +1,7 @@
-"""Opens sockets with the options that the data plane needs, and resets them.
+"""Opens, stops and restarts listening sockets, with the options that the data plane needs.
 
-It uses plain ``_socket.socket`` objects: the wrapper class in ``socket`` builds enums and file
-objects that cost more than the system call (measured: about 3 µs per accept).
+They are plain ``_socket.socket`` objects: the wrapper class in ``socket`` creates enums and file
+objects, which cost more than the system call (measured: about 3 µs per accept).
 """
 
 from __future__ import annotations
@@ -55,9 +55,8 @@ def open_listening(
     this node doesn't have (yet), ``share`` other sockets of this user on the same port
     (SO_REUSEPORT). Only packets from the networks of ``admits`` are admitted; None: all.
 
-    ``transparent`` sets IP_TRANSPARENT, which takes NET_ADMIN or NET_RAW and which accepted sockets
-    inherit: only such sockets get steered packets, and they answer from an address that isn't
-    local.
+    ``transparent`` sets IP_TRANSPARENT (with CAP_NET_ADMIN or CAP_NET_RAW), which accepted sockets
+    inherit: only such sockets receive steered packets, and answer from an address that isn't local.
 
     Raises ListenError with the kernel's reason.
     """
@@ -92,9 +91,9 @@ def open_listening(
 
 
 def _listen(sock: _socket.socket, at: SocketAddress, *, freebind: bool) -> None:
-    # A restarted proxy binds its ports again while old connections linger.
+    # A restarted proxy must bind its ports again while old connections linger.
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-    # Accepted sockets inherit both: no system call for each.
+    # Accepted sockets inherit both options, so they need no system calls.
     sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
     if at.port:
@@ -121,14 +120,14 @@ def _receive(sock: _socket.socket, at: SocketAddress) -> None:
 
 
 def stop_listening(sock: _socket.socket, *, keeps_port: bool) -> None:
-    """Make a TCP socket refuse clients: the kernel sends RST, including to queued clients.
+    """Make a TCP socket refuse clients: the kernel sends a RST, also to queued clients.
 
     Idempotent; :func:`listen_again` undoes it.
 
     Args:
         sock: The socket, bound by number.
-        keeps_port: Whether no other socket may bind the port before then. Otherwise a socket with
-            SO_REUSEADDR may, even if other processes still have copies of this socket.
+        keeps_port: Whether no other socket may bind the port until ``listen_again``. Otherwise a
+            socket with SO_REUSEADDR may, even if other processes still have copies of this socket.
 
     Source: tcp(7) leaves it open; Linux's inet_shutdown disconnects a listening socket and keeps
         its bound port, and inet_csk_bind_conflict lets two sockets share a port on which neither
@@ -143,14 +142,14 @@ def stop_listening(sock: _socket.socket, *, keeps_port: bool) -> None:
 
 
 def listen_again(socks: Iterable[_socket.socket], at: SocketAddress) -> None:
-    """Make a port's TCP sockets listen again after :func:`stop_listening`, in this order.
+    """Make a port's TCP sockets listen again after :func:`stop_listening`, in the given order.
 
-    Raises ListenError if a socket can't; earlier sockets then listen.
+    Raises ListenError if a socket can't listen; earlier sockets then stay listening.
     """
     socks = tuple(socks)
     try:
-        # Set the option on all sockets first: they conflict with each other, and with accepted
-        # connections.
+        # Set the option on all sockets first: without it they conflict with each other, and with
+        # accepted connections.
         for sock in socks:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         for sock in socks:

@@ -1,4 +1,4 @@
-"""TCP connections: dials endpoints for a client until one answers, then relays between the two.
+"""Dials endpoints for a TCP client until one answers, then relays between client and endpoint.
 
     accepted ──begin──▶ dialling ──answered──▶ joined ──both FINs──▶ complete
                          │   ▲ │                 └──RST either way──▶ reset
@@ -12,13 +12,13 @@
 
 Rule 1: a client that can't be served gets a RST, never a clean end.
 Rule 2: a RST is passed on as a RST, after the bytes sent before it (``LateResets``).
-Rule 3: packets dominate the cost of a connection: a FIN travels with the bytes before it, and for a
-short time ACKs travel with the bytes after them (``HeldAcks``).
+Rule 3: packets dominate the cost of a connection, so a FIN travels with the bytes before it, and
+ACKs are held back for a short time to travel with the bytes after them (``HeldAcks``).
 Rule 4: the client's socket isn't read before an endpoint has answered, so fail-over loses no bytes:
 they wait in the kernel. While a client waits, only its FIN or RST is detected; if this process
 ends, the kernel resets the client.
-Rule 5: an endpoint that doesn't answer a client at its own address isn't dialled from this node's:
-a network policy would have no effect (``client_address``).
+Rule 5: an endpoint that doesn't answer a dial from the client's address isn't dialled from this
+node's address instead: that would bypass a network policy (``client_address``).
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ _DIAL_EVENTS = READ_EVENTS | epoll.OUT
 _FAILED = epoll.HUP | epoll.ERR
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
 _OUT, _RDHUP = epoll.OUT, epoll.RDHUP
-# The number of bytes that every path takes in one packet (RFC 9293, 3.7.1). Nagle's algorithm
+# The number of bytes that fit into one packet on every path (RFC 9293, 3.7.1). Nagle's algorithm
 # delays only later bytes, so a first send of no more than this needs no TCP_NODELAY.
 _ONE_PACKET_BYTES = 536
-# Before Python 3.12, accessing an enum member costs a function call; each connection needs some.
+# Before Python 3.12, accessing an enum member costs a function call: too much per connection.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 _COMPLETE = EndReason.COMPLETE
 
@@ -77,8 +77,7 @@ class ConnectionOwner:
     dial_deadlines: Timeouts
     client_deadlines: Timeouts
     openings: dict[TcpConnection, Callable[[], None]]
-    """Functions that cancel a dialer's dials in progress; empty if endpoints are dialled by
-    connect."""
+    """Functions that cancel a dialer's dials in progress; empty without a dialer."""
 
     def end_late(self, connection: TcpConnection) -> bool:
         """End a connection once its sent bytes have arrived; return False if none are in flight."""
@@ -92,7 +91,7 @@ class ConnectionOwner:
 class TcpConnection(Accounted):
     """One client's connection, and the dials for it, one after another.
 
-    It handles the events of the client's socket, and of the endpoint's until its first byte.
+    It handles the client's events, and the endpoint's events until the endpoint's first byte.
 
     Args:
         client: Descriptor of the client's socket, which the reactor's calls own; closed at the end.
@@ -113,11 +112,10 @@ class TcpConnection(Accounted):
         self.client_fd = client
         self.address = address
         self.announced: Announced | None = None
-        """What a PROXY header announced, if the address comes from one."""
+        """The contents of the PROXY header that the address comes from; None without a header."""
         self.is_closed = False
         self.may_preserve = True
-        """Whether endpoints may see the client's address: false if it is known to be this
-        node's."""
+        """Whether endpoints may see the client's address, unless routes rule that out."""
         self.started = reactor.now
         """When the client was accepted."""
         self.endpoint: SocketAddress | None = None
@@ -141,14 +139,14 @@ class TcpConnection(Accounted):
         self._is_counted = False
         """Whether the load of the endpoint includes the dial."""
         self._awaits_turn = False
-        """Whether ``_dial_again`` should dial: the waiting room hasn't resumed the client since."""
+        """Whether ``_dial_again`` should dial; False once the waiting room resumes the client."""
         self.up: Direction | None = None
         """Client to endpoint; None before an endpoint has answered and after the end."""
         self.down: Direction | None = None
         """Endpoint to client."""
         self.is_aborting = False
         self.exchange: ConnectionOutcome | None = None
-        """The facts by which the connection's end is judged; None before an endpoint's answer."""
+        """The facts by which the connection's end is judged; None before an endpoint answers."""
         self.speaker: Direction | None = None
 
     @property
@@ -157,7 +155,7 @@ class TcpConnection(Accounted):
 
     @property
     def client(self) -> _socket.socket:
-        """The client's socket, for calls that are seldom made."""
+        """The client's socket object, for infrequent calls."""
         return self.reactor.calls.socket(self.client_fd)
 
     @property
@@ -211,7 +209,7 @@ class TcpConnection(Accounted):
         return SocketAddress(endpoint.ip, endpoint.port + offset) if offset else endpoint
 
     def _choose_offset(self, dialled: SocketAddress) -> bool:
-        """Set the offset of the dialled port in its range; return False if it just left the range.
+        """Set the dialled port's offset in its range; return False if it has just left the range.
 
         Clients of other ports, such as node ports, get the endpoint's listed port.
         """
@@ -263,7 +261,7 @@ class TcpConnection(Accounted):
         self._awaits_turn = False
         self._end_dial()
         if self.endpoint_fd >= 0:
-            # The socket may have connected by now.
+            # If the socket has connected meanwhile, its endpoint must see a RST, not a clean end.
             reset_on_close(self._endpoint_socket)
             self._drop_socket()
         room = self.group.waiting_room
@@ -279,14 +277,14 @@ class TcpConnection(Accounted):
         """After a failed dial, dial the next endpoint on this Service port's turn."""
         self._dial_failed(failed)
         if self._is_closed_port(failed) and self.group.serving.affinity_timeout_s is not None:
-            # Don't dial another pod: its port would be another user's session.
+            # Don't dial another pod: with affinity, the port there is another user's session.
             self._refuse()
             return
         self._awaits_turn = True
         self.owner.engine.redials.add(self.group, self._dial_again)
 
     def _queues_up(self, room: WaitingRoom) -> bool:
-        """Queue a new client behind others waiting for endpoints at their limit."""
+        """Queue a new client behind others that wait for room; return whether it waits."""
         return room.is_queueing and not self.is_waiting and self._wait(is_at_limit=True)
 
     def _wait(self, *, is_at_limit: bool = False) -> bool:
@@ -328,7 +326,7 @@ class TcpConnection(Accounted):
         self.finish(cause, as_reset=True)
 
     def _pick_again(self) -> None:
-        """Pick once more after the loop has handled all events.
+        """Pick an endpoint once more after the loop has handled all events.
 
         If a client and the change that admits it have both arrived, the loop may handle the client
         first. ``call_soon`` is nested so that the loop polls again before the retry: its last poll
@@ -340,7 +338,7 @@ class TcpConnection(Accounted):
         loop.call_soon(loop.call_soon, self._dial_again)
 
     def _dial_again(self) -> None:
-        # If the client's deadline has passed by then, the waiting room resumes the client.
+        # A client whose deadline has passed is resumed by the waiting room instead.
         if self._awaits_turn:
             self._awaits_turn = False
             self.reactor.tick()
@@ -409,7 +407,7 @@ class TcpConnection(Accounted):
         self._dial_next(self._failure(number))
 
     def _end_dial(self) -> None:
-        """End the dial in progress, except for its socket. Idempotent."""
+        """End the dial in progress; its socket stays open. Idempotent."""
         owner = self.owner
         owner.dial_deadlines.due.pop(self, None)
         if owner.openings and (cancel := owner.openings.pop(self, None)):
@@ -436,14 +434,15 @@ class TcpConnection(Accounted):
         """End the dial in progress, if any; return False if the caller has nothing left to do."""
         self.reactor.tick()
         if self.endpoint_fd >= 0 and is_connected(self._endpoint_socket):
-            # The loop was delayed: the event is still to come, and until then the dial counts.
+            # The dial has succeeded, but the delayed loop hasn't handled its event yet.
             return False
         is_opening = self in self.owner.openings
         self._end_dial()
         if is_opening or self.endpoint_fd >= 0:
             self._drop_socket()
             assert self.began_at is not None, "a dial began before it is given up"
-            # If the dial began later, the client's deadline passed before the endpoint's.
+            # A later dial is cut short by the client's deadline, which isn't the endpoint's
+            # failure.
             if self.reactor.now - self.began_at >= self.owner.engine.tuning.connect_timeout_s:
                 self._dial_failed(self._failure(errno.ETIMEDOUT))
         if self.reactor.calls.take_error(self.client_fd):
@@ -456,7 +455,7 @@ class TcpConnection(Accounted):
         return dial_failure(number, self.endpoint.ip)
 
     def _is_closed_port(self, failed: DialFailure) -> bool:
-        """Return whether an endpoint refuses a port of a range, and may serve the others."""
+        """Return whether an endpoint refuses one port of a range, and may serve the other ports."""
         return bool(self._offset) and failed.failure is Failure.REFUSED
 
     def _dial_failed(self, failed: DialFailure) -> None:
@@ -468,7 +467,7 @@ class TcpConnection(Accounted):
             outcomes, is_over, is_answering = self.group.outcomes, False, False
             if failed.failure is Failure.SILENT and self.began_at is not None:
                 is_over = outcomes.has_returned_since(self.endpoint, self.began_at)
-                # With other endpoints left, one that answers only some dials is the worst choice.
+                # Eject an endpoint that answers only some dials, unless there is no other endpoint.
                 is_only = len(self.group.serving.all_endpoints) == 1
                 is_answering = is_only and outcomes.has_answered_since(self.endpoint, self.began_at)
             self.tried[self.endpoint] = outcomes.failed(
@@ -500,7 +499,7 @@ class TcpConnection(Accounted):
     def join(self, events: int) -> None:
         """Join the two sides, and move the client's first bytes at once.
 
-        The endpoint has answered; its socket has ``events``.
+        ``events`` are the current events of the endpoint's socket.
         """
         owner, reactor, group, fd = self.owner, self.reactor, self.group, self.endpoint_fd
         if reactor.watch(self.client_fd, READ_EVENTS, self) < 0:
@@ -555,7 +554,7 @@ class TcpConnection(Accounted):
             self.reactor.set_handler(down.source_fd, down)
 
     def _set_nodelay(self) -> None:
-        """Send the bytes for the endpoint that the kernel holds back; delay no later ones."""
+        """Send the bytes for the endpoint that Nagle's algorithm holds back, and turn it off."""
         up = self.up
         if up is not None and not up.has_nodelay:
             up.has_nodelay = True
@@ -572,7 +571,7 @@ class TcpConnection(Accounted):
         elif not up.wakes_other:
             up.wakes_other = True
             self.reactor.calls.change_watch(self.client_fd, READ_EVENTS | epoll.OUT)
-        # This may reset the connection.
+        # Call this last: it may reset the connection.
         self.owner.engine.memory.note(direction.waiting_bytes)
 
     def room_in(self, fd: int) -> None:
@@ -590,13 +589,13 @@ class TcpConnection(Accounted):
             exchange.has_unanswered_request = owes_answer(up, lasted_s, is_left=direction is up)
 
     def direction_ended(self, direction: Direction) -> None:
-        """Pass on the FIN of a direction; that of the second one by closing both sockets.
+        """Pass on the FIN of a direction; the second FIN is passed on by closing both sockets.
 
-        Then both FINs have been read, so nothing is unread.
+        At the second FIN nothing is unread, so the kernel doesn't turn the close into a RST.
         """
         up, down, exchange, now = self.up, self.down, self.exchange, self.reactor.now
         if direction.spliced_error:
-            # The RST looks like a FIN here.
+            # The splice has taken the error of a RST, so this read found a FIN.
             self.abort(direction.spliced_error)
             return
         direction.is_ended = True
@@ -607,7 +606,7 @@ class TcpConnection(Accounted):
             return
         is_second = up.is_ended and down.is_ended
         if not is_second and self.reactor.calls.shut_down(direction.sink_fd) < 0:
-            # The other side has gone, as its error event would report.
+            # The other side has gone; the event of its error may still follow.
             self.abort(0)
             return
         is_lost = direction is up and now - exchange.answered_at >= LOSS_S
@@ -619,7 +618,7 @@ class TcpConnection(Accounted):
             by = _BY_ENDPOINT if direction is up else _BY_CLIENT
             if exchange.first_byte_s is None:
                 self.owner.accounts.first_byte(self)
-            # The end should report whether a late answer has arrived.
+            # Delay the end until it is known whether a late answer has arrived.
             if direction is up or exchange.code is not LATE or not self.owner.end_late(self):
                 self.finish(_COMPLETE, as_reset=False, by=by)
         elif direction is down and not down.bytes_moved:
@@ -649,7 +648,7 @@ class TcpConnection(Accounted):
             end := end_if_reset(up, down, exchange, now, number or None, had_end)
         ):
             exchange.note_end(end, now)
-        # A reset drops bytes that Nagle's algorithm holds back.
+        # Send bytes that Nagle's algorithm holds back, because a reset would drop them.
         self._set_nodelay()
         if not self.owner.end_late(self):
             self.close()
@@ -657,7 +656,7 @@ class TcpConnection(Accounted):
     def idle_since(self, now: float) -> float:
         """Return when bytes last moved, as of the last check of ``Ageing``.
 
-        Before the first check it is when an endpoint answered: the client may have waited long.
+        Before the first check, it is the time of the endpoint's answer: the client may have waited.
         """
         up, down, exchange = self.up, self.down, self.exchange
         if up is None or down is None or exchange is None:

@@ -6,9 +6,9 @@
     client ──request──▶ proxy ──▶ endpoint: not a byte      client ──FIN or RST, 1 s later──▶ proxy
                                             └─ later: a byte ──▶ client: is it acknowledged?
 
-Rule 1: a connection calls each of these methods once, so the code behind them costs little.
-Rule 2: the facts that ``facts.connection_outcome`` judges an end by are read from its sockets. The
-kernel is asked last, and only if it may matter: each question is a system call.
+Rule 1: no method here is called for each read, so the cost of these methods matters little.
+Rule 2: the facts by which ``facts.connection_outcome`` judges an end are read from the sockets. The
+kernel is asked last, and only if its answer may matter: each question is a system call.
 Rule 3: a client that still reads after its FIN acknowledges a late byte; if it has closed its
 socket, its kernel answers with a RST, and acknowledges nothing.
 """
@@ -93,7 +93,7 @@ class TcpAccounts:
 
     def __init__(self, engine: Engine, probes: Probes) -> None:
         self._probes = probes
-        # The engine's log is replaced while connections are watched.
+        # Keep the engine and not its log, which is replaced while connections are watched.
         self._engine = engine
         self._calls = engine.calls
         self._client_dialer = engine.client_dialer
@@ -126,7 +126,7 @@ class TcpAccounts:
             self.note(connection, ConnectionEvent.SAVED)
 
     def first_byte(self, connection: Accounted) -> None:
-        """Record the endpoint's first byte, if it has arrived; a FIN may come with it."""
+        """Record the endpoint's first byte, if it has arrived, perhaps together with a FIN."""
         up, down, exchange = connection.up, connection.down, connection.exchange
         if up is None or down is None or exchange is None:
             return
@@ -147,7 +147,7 @@ class TcpAccounts:
         if exchange.first_byte_s is None:
             self.first_byte(connection)
         if exchange.first_byte_s is None:
-            # Don't use ``reactor.now``: there may have been no dispatch since the client left.
+            # ``reactor.now`` may be too old: there may have been no dispatch since the client left.
             now = connection.reactor.clock()
             if exchange.code is None and (end := end_if_given_up(up, exchange, now)):
                 exchange.note_end(end, now)
@@ -176,7 +176,7 @@ class TcpAccounts:
             dialer.ended_connections.note(client, at, connection.reactor.now)
 
     def note(self, connection: Accounted, event: ConnectionEvent) -> None:
-        """Record an event before the end, where connections are watched."""
+        """Record an event before the end if connections are watched."""
         log = self._engine.connection_log
         if log is not None and log.is_watched(connection.group.prefixes, connection.address[0]):
             log.write(_facts(connection, event, None, EndedBy.NONE), connection.frontend)
@@ -198,7 +198,8 @@ def _facts(
     tried = {connection.dialled(one): code for one, code in (connection.tried or {}).items()}
     is_clean = cause is _COMPLETE and up and down and up.is_ended and down.is_ended
     if is_clean and up and down and not down.bytes_moved and unacknowledged_bytes(up.sink):
-        # The endpoint sent its FIN before it had received the client's.
+        # The endpoint sent its FIN before it received the client's FIN, and so ended the
+        # connection.
         by = _BY_ENDPOINT
     return ConnectionFacts(
         event=event,
@@ -222,7 +223,7 @@ def _facts(
 
 
 def end_of_client(up: Direction, **known: Any) -> EndFacts:
-    """Return the facts of a client that has sent its FIN, and may still read, or has left."""
+    """Return the facts of a client that has sent its FIN and may still read, or that has left."""
     silent_s, unheard_s = silence(up.source)
     left_s = unheard_s if up.is_ended else 0.0
     return EndFacts(_BY_CLIENT, silent_s=silent_s, left_s=left_s, **known)
@@ -247,7 +248,7 @@ def end_if_lost(
     now: float,
     number: int | None = None,
 ) -> EndFacts | None:
-    """Return the facts of a client that left after a byte because packets were lost.
+    """Return the facts of a client that left after the first byte because packets were lost.
 
     Args:
         number: The errno with which the client's socket failed.
@@ -267,7 +268,7 @@ def end_if_reset(
     number: int | None,
     had_end: bool,
 ) -> EndFacts | None:
-    """Return the facts of a RST that no earlier event explains, or that the client sent.
+    """Return the facts of a RST that no earlier event explains, by the endpoint or the client.
 
     Args:
         number: The errno, if it is known.
@@ -290,7 +291,7 @@ def end_if_reset(
 
 
 def owes_answer(up: Direction, lasted_s: float, *, is_left: bool) -> bool:
-    """Return whether the endpoint owes an answer when a side ends after the client sent last.
+    """Return whether an answer is due when one side ends after the client sent the last bytes.
 
     Args:
         lasted_s: Seconds since the endpoint answered the dial.

@@ -1,4 +1,4 @@
-"""The open TCP connections of one data plane, their listeners and their deadlines.
+"""Owns the open TCP connections of one data plane, their listeners and their deadlines.
 
 TcpListener ──accept──▶ TcpConnections ─┬─ HeldAcks: ACKs that wait for data
                                         ├─ deadlines of dials and of clients
@@ -34,12 +34,12 @@ from .tcp import ConnectionOwner, TcpConnection
 from .tcp_accounts import TcpAccounts, has_arrived
 from .tuning import BATCH
 
-# How long ACKs are held: most short connections between pods end within a millisecond, the
-# resolution of uvloop's timers.
+# How long ACKs are held: most short connections between pods end within 1 ms, and uvloop's timers
+# have that resolution.
 HELD_S = 0.002
 
-# How long ACKs are held while the loop is behind: connections wait for the loop then, not for a
-# peer, and two more calls per connection would slow the loop.
+# How long ACKs are held while the loop is behind: connections then wait for the loop, not for a
+# peer, and two more calls per connection would slow the loop further.
 BEHIND_S = 0.02
 
 
@@ -51,12 +51,12 @@ class HeldAcks(Timeouts):
         answer ──▶ its ACK travels with the FIN
              └──▶ still open after HELD_S: ACKs are sent as on any other socket
 
-    Accepted sockets inherit held ACKs from the listening socket, without a system call each. The
-    ACK of the endpoint's handshake is held back if the last connection of the Service port had
-    bytes to send when its endpoint answered. If the client of this connection has sent none yet,
-    the ACK is sent immediately: until then the endpoint sees no connection, so a server that sends
-    first would wait. No ACK is held back for longer than HELD_S, or BEHIND_S while the loop is
-    behind: with Nagle's algorithm, a peer that writes twice sends the rest after the ACK.
+    Accepted sockets inherit the option from the listening socket, without a system call. The ACK of
+    the endpoint's handshake is held back if the last connection of the Service port had bytes to
+    send when its endpoint answered. If the client of this connection has sent none yet, the ACK is
+    sent immediately: until then the endpoint sees no connection, so a server that sends first would
+    wait. No ACK is held back for longer than HELD_S, or BEHIND_S while the loop is behind: a peer
+    with Nagle's algorithm that writes twice sends the rest only after the ACK.
 
     Source: net/ipv4/tcp.c, tcp_sock_set_quickack(); net/ipv4/tcp_input.c,
     tcp_rcv_synsent_state_process() for the handshake's ACK.
@@ -79,7 +79,7 @@ class HeldAcks(Timeouts):
 
 
 LIMIT_S = 60.0
-# Seconds between two checks, because no event reports that the last byte was acknowledged.
+# Seconds between two checks: no event reports that the last byte was acknowledged.
 _LOOK_S = 0.05
 
 
@@ -89,7 +89,7 @@ class _Waiting:
     began: float
     moved_at: float
     progress: tuple[int, int]
-    """Bytes sent to the sink, and bytes left: reads may add as many as are delivered."""
+    """Bytes sent to the sink, and bytes left: reads may add as many bytes as are delivered."""
 
 
 class LateResets:
@@ -115,17 +115,15 @@ class LateResets:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, connection: TcpConnection) -> bool:
-        """Wait for bytes to the side that is still connected; return False if there are none.
+        """Wait until the connected side has acknowledged its bytes; return False if none are left.
 
-        If nothing was reset, both sides have sent a FIN, the client first: the client gets the
-        endpoint's FIN.
+        Without a RST, both sides sent a FIN, the client first: the endpoint's FIN is passed on.
         """
         up, down, is_aborting = connection.up, connection.down, connection.is_aborting
         if not is_aborting:
             connection.reactor.calls.shut_down(connection.client_fd)
         for direction in (up, down) if is_aborting else (down,):
-            # After sending a FIN, an endpoint stays connected until it acknowledges the client's
-            # FIN.
+            # Await only bytes of a side that has gone, or of an endpoint that has sent its FIN.
             if direction is None or (is_aborting and is_connected(direction.source)):
                 continue
             left = _undelivered(direction)
@@ -151,7 +149,7 @@ class LateResets:
         reactor.set_handler(direction.sink_fd, _Flush(direction))
         reactor.calls.change_watch(direction.sink_fd, epoll.OUT | epoll.ET)
         if not connection.is_aborting:
-            # The source has sent its FIN: its later events don't change what the client gets.
+            # The source has sent its FIN: its later events don't affect the client.
             reactor.set_handler(direction.source_fd, _IGNORE)
         if self._timer is None:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
@@ -178,7 +176,7 @@ class LateResets:
 
 
 class _Flush(Handler):
-    """Flushes a direction when its sink has room."""
+    """A handler that flushes a direction when its sink has room."""
 
     __slots__ = ("_direction",)
 
@@ -191,7 +189,7 @@ class _Flush(Handler):
 
 
 class _Ignore(Handler):
-    """Ignores all events."""
+    """A handler that ignores all events."""
 
     __slots__ = ()
 
@@ -240,7 +238,7 @@ class TcpConnections(ConnectionOwner):
         self.late_resets = LateResets(loop, clock, tuning.reset_wait_s)
         trusted = tuning.proxy_protocol_from
         self.headers = AcceptedHeaders(engine, trusted) if trusted else None
-        """Connections whose PROXY header is awaited; None if no peer sends any."""
+        """Connections whose PROXY header is awaited; None if no peer is trusted to send one."""
         self.ageing = Ageing(loop, clock, tuning, self.open, self.client_dialer)
         self.removals = Removals(loop, clock, self.open, tuning.client_timeout_s)
         self.on_idle: Callable[[], None] | None = None
@@ -301,11 +299,11 @@ class TcpListener(Handler):
     """One listening, non-blocking socket; the caller closes it.
 
     Its queue is drained one batch at a time. At the limit of descriptors or memory nothing is
-    accepted, and clients wait in the kernel's queue until connections have ended, or the largest
-    holder's were reset (``shares``).
+    accepted, and clients wait in the kernel's queue until connections end, or connections of the
+    largest holder are reset (``shares``).
     """
 
-    # Cost: each Service port has a listener of its own.
+    # Cost: slots save memory, because each Service port has a listener.
     __slots__ = "_at", "_connections", "_engine", "_fd", "_is_closed", "_lost", "group", "sock"
 
     def __init__(
@@ -322,7 +320,7 @@ class TcpListener(Handler):
         self._at = at
         self._fd = self._engine.reactor.calls.adopt(sock)
         self._is_closed = False
-        # A new worker inherits the previous worker's socket, with the kernel's count.
+        # A new worker inherits the previous worker's socket with its count of lost packets.
         self._lost = packets_lost(sock)
         number = self._watch()
         if number < 0:
@@ -373,9 +371,9 @@ class TcpListener(Handler):
         for number in range(BATCH):
             if descriptors.in_use + DESCRIPTORS > descriptors.for_connections:
                 if number:
-                    # If another client waits, the socket is reported again.
+                    # If more clients wait, epoll reports the socket again.
                     return
-                # The connections just reset are closed at the end of the dispatch; that makes room.
+                # Sockets just reset are closed at the end of the dispatch, which makes room.
                 if not shedding.make_room(self.group, reactor.now):
                     self._pause()
                 return
@@ -384,13 +382,13 @@ class TcpListener(Handler):
                 if client == _NONE_WAITS:
                     return
                 if -client in EXHAUSTED_ERRNOS:
-                    # The embedding program's descriptors aren't counted here.
+                    # Descriptors that an embedding program uses aren't counted.
                     self._pause()
                     return
                 # The client has already gone (ECONNABORTED and the network errors of accept(2)).
                 continue
             connection = TcpConnection(connections, self.group, client, address)
-            # A local client that dials an address routed to this node also has it as its source.
+            # A local client that dials an address routed to this node also uses it as its source.
             is_self = address[0] == self._at.ip
             connection.may_preserve = keeps_clients and not is_self
             connections.began(connection)

@@ -1,37 +1,37 @@
-"""Constants of the data plane, each with its unit and reason."""
+"""Defines the constants and settings of the data plane, each with its unit and reason."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# The number of bytes per read: small enough to bound the unsent rest for a stalled reader, large
-# enough that system calls don't dominate bulk.
+# The number of bytes per read: small enough to bound the bytes queued for a stalled reader, large
+# enough that system calls don't dominate bulk transfers.
 BUFFER_BYTES = 256 * 1024
 
-# The number of reads of one direction before others get their turn: 2 MiB, at most a millisecond.
+# The number of reads of one direction before other handlers run: 2 MiB, at most a millisecond.
 ROUNDS = 8
 
-# The size from which a read is bulk, and splicing costs less than copying (measured; below it the
-# two extra calls cost more than the copies). It is less than a buffer, so that a second read
-# follows: see rule 6 in ``relay``.
+# The size from which a read counts as bulk data, and splicing costs less than copying (measured;
+# for less, the two extra calls cost more than the copies). It is less than a buffer, so that a
+# second read follows: see rule 6 in ``relay``.
 BULK_BYTES = 64 * 1024
 
-# Pipe fillings of one direction before others get their turn: up to 4 MiB, about 2 ms.
+# How often one direction fills its pipe before other handlers run: up to 4 MiB, about 2 ms.
 SPLICE_ROUNDS = 4
 
 # The maximum number of pipes. An unprivileged user may use 64 MiB for all pipes
-# (fs.pipe-user-pages-soft), beyond which F_SETPIPE_SZ fails; this is half of it, and leaves the
-# rest to other processes of the same user.
+# (fs.pipe-user-pages-soft), beyond which F_SETPIPE_SZ fails; this is half of that limit, and leaves
+# the rest to other processes of the same user.
 MAX_PIPES = 32
 
-# How often one direction may be read in a row before a reset: this moves more bytes than the kernel
+# The maximum number of turns of one direction before a reset: they move more bytes than the kernel
 # buffers per socket, unless tcp_rmem allows more than 16 MiB.
 LAST_TURNS = 8
 
-# Connections accepted, or datagrams received, per socket before others get their turn.
+# Connections accepted, or datagrams received, per socket before other handlers run.
 BATCH = 64
 
-# Dials of a UDP flow that fail at once, such as without a route, before others get their turn.
+# Dials of a UDP flow that fail at once, for example without a route, before other handlers run.
 DIALS = 8
 
 # The length of an accept queue; Linux limits it to net.core.somaxconn (4096 since 5.4).
@@ -40,7 +40,7 @@ BACKLOG = 4096
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """Settings that the operator or the embedding program makes."""
+    """Settings of the operator or of the embedding program."""
 
     connect_timeout_s: float = 1.0
     """Seconds of silence after which the next endpoint is tried: the kernel resends a SYN after one
@@ -55,28 +55,29 @@ class Tuning:
     (tcpCloseWaitTimeout)."""
     udp_idle_s: float | None = None
     """Seconds without a datagram after which a flow ends; None for conntrack's rule: 30 s after one
-    exchange, 120 s once it has gone back and forth."""
+    exchange, 120 s after several."""
     max_flows: int | None = None
-    """Limit of UDP flows; None for a quarter of the descriptors, and in all processes together no
-    more than half of the node's ephemeral ports: a flow at this node's address takes one."""
+    """The maximum number of UDP flows; None for a quarter of the descriptors, and in all processes
+    together no more than half of the node's ephemeral ports: a flow from this node's address uses
+    one."""
     processes: int = 1
     """How many processes share the node's ephemeral ports, this one included."""
     max_pipes: int = MAX_PIPES
-    """Pipes for bulk, of 1 MiB and two descriptors each; 0 copies everything."""
+    """Pipes for bulk data, of 1 MiB and two descriptors each; 0 copies everything."""
     descriptor_limit: int | None = None
-    """Descriptors that may be used; None for all that RLIMIT_NOFILE leaves."""
+    """Descriptors that may be used; None for the process's unused descriptors, less a reserve."""
 
     connection_log: float = 0.0
     """The share of connections and flows that are logged at their end; 1 means all."""
 
     proxy_protocol_from: tuple[str, ...] = ()
-    """Networks whose TCP connections begin with a PROXY header, which is read."""
+    """Networks from which TCP connections begin with a PROXY header."""
 
     @property
     def client_timeout_s(self) -> float:
         """Seconds from the first dial after which a client without an answer is reset.
 
-        Enough for three dials. The last endpoint left to try may be silent for all the remaining
-        time, so a dial survives the loss of a SYN or two.
+        This suffices for three dials. The dial of the last endpoint left to try may take all the
+        remaining time, and so survives the loss of one or two SYNs.
         """
         return 3 * self.connect_timeout_s

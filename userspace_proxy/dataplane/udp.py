@@ -1,4 +1,4 @@
-"""UDP: one receiving socket per listener, one connected socket per flow.
+"""Forwards UDP, with one receiving socket per listener and one connected socket per flow.
 
     client ──▶ listener's socket ──▶ flow (client, address dialled) ──▶ its own socket ──▶ endpoint
            ◀──  from the address at which the datagram arrived  ◀──────────────────────
@@ -8,13 +8,14 @@ conntrack, and clients with connected sockets, recognize it.
 Rule 2: an ICMP error is about an earlier datagram; it never costs a good datagram, outgoing or
 incoming.
 Rule 3: an endpoint that refuses is ejected, and a flow that it has not answered yet continues with
-another endpoint, first datagrams included.
+another endpoint, which receives the flow's first datagrams again.
 Rule 4: a refused dial from a client's own address ejects no endpoint: a network policy may refuse
 this client alone, and a probe from this node (``probes``) would need a datagram. The flow continues
-with another endpoint anyway. An absent host is absent for all clients (``udp_flows``).
+with another endpoint anyway. An absent host is absent for all clients, and is ejected
+(``udp_flows``).
 Rule 5: the hop limit (TTL) of a datagram is decremented, and at 0 the datagram is dropped, as by a
-router. So a loop of Services, through other nodes or a load balancer, ends for each datagram, even
-where it passes existing flows.
+router. So a datagram doesn't circulate forever in a loop of Services through other nodes or a load
+balancer, even through existing flows.
 """
 
 from __future__ import annotations
@@ -54,13 +55,14 @@ from .udp_flows import UdpFlows
 _log = FieldLogger("userspace_proxy.dataplane")
 
 # How much of a flow's first datagrams is kept until the endpoint has answered, to be sent to
-# another endpoint if it refuses: the A and AAAA queries that glibc sends at once, or a QUIC hello,
-# not a bulk transfer. A later refusal isn't about these any more.
+# another endpoint if it refuses: the A and AAAA queries that glibc sends together, or a QUIC hello,
+# not a bulk transfer. A refusal after _KEEP_S isn't about these datagrams.
 _KEEP_BYTES = 2048
 _KEEP_DATAGRAMS = 4
 _KEEP_S = 1.0
-# The time without a refusal after which an endpoint counts as present: ARP or neighbour discovery
-# has failed by then, after three requests, a second apart (arp(7): mcast_solicit, retrans_time_ms).
+# The time without a refusal after which an endpoint counts as present: if its host were absent, ARP
+# or neighbour discovery would have failed, after three requests, a second apart (arp(7):
+# mcast_solicit, retrans_time_ms).
 _ONE_WAY_S = 4.0
 
 
@@ -86,7 +88,7 @@ class UdpListener:
         self._turn = 0
         """The reactor's turn when the socket was last read."""
         self._had_more = False
-        # A new worker inherits the previous worker's socket, with the kernel's count.
+        # A new worker inherits the previous worker's socket with its count of lost packets.
         self._lost = packets_lost(sock)
         self._hop_log_limit = LogLimit()
         # Level-triggered: datagrams left after a batch are reported again.
@@ -103,7 +105,7 @@ class UdpListener:
         self.engine.reactor.unregister(self.sock)
 
     def hand_over(self, group: EndpointGroup) -> None:
-        """End the flows and serve another group; it also gets the waiting datagrams."""
+        """End the flows and serve another group, which also receives the waiting datagrams."""
         self._leave_group(EndReason.HANDED_OVER)
         self.group = group
         group.on_removed.append(self._endpoints_removed)
@@ -115,8 +117,8 @@ class UdpListener:
         self.group.on_removed.remove(self._endpoints_removed)
 
     def _on_readable(self, _events: int) -> None:
-        # A single datagram is mostly followed by a single one, so this avoids a read that finds the
-        # socket empty. A socket with more is reported again in the next dispatch.
+        # Most dispatches find one datagram: reading only one avoids a read that finds the socket
+        # empty. A socket with more is reported again in the next dispatch, which reads a batch.
         reactor = self.engine.reactor
         most = BATCH if self._had_more or reactor.turn - self._turn == 1 else 1
         self._turn = reactor.turn
@@ -147,7 +149,7 @@ class UdpListener:
             elif flow.hop_limit != ancillary[-1] and not self._limit_hops(flow, ancillary[-1]):
                 continue
             if flow.is_stream and flow.used > fresh and flow.sock is not None:
-                # The usual case: nothing to note. An error may be about an earlier datagram.
+                # The usual case, without bookkeeping. After an error, _pass_on sends again.
                 try:
                     flow.received_bytes += flow.sock.send(buffer[:count])
                     continue
@@ -238,7 +240,7 @@ class UdpListener:
     def _dial(self, flow: UdpFlow, endpoint: SocketAddress) -> DialFailure | None:
         """Connect a socket for a flow; return the failure, or None."""
         now, client_dialer = self.engine.reactor.now, self.engine.client_dialer
-        # A local client that dials an address routed to this node also has it as its source.
+        # A local client that dials an address routed to this node also uses it as its source.
         may_preserve = self.group.serving.handling.keeps_clients and flow.address[0] != self._at.ip
         try:
             sock, number = client_dialer.dial_flow_for(
@@ -302,7 +304,7 @@ class UdpListener:
         if age_s > _ONE_WAY_S:
             flow.kept = None
             if flow.endpoint is not None:
-                # Endpoints of one-way protocols never answer; not refusing is enough.
+                # Endpoints of one-way protocols never answer, so silence counts as success.
                 self.group.outcomes.answered(flow.endpoint, now)
         elif kept is not None and age_s <= _KEEP_S and len(kept) < _KEEP_DATAGRAMS:
             fits = len(payload) + sum(len(one.payload) for one in kept) <= _KEEP_BYTES
@@ -336,7 +338,7 @@ class UdpListener:
         if not kept or self.engine.reactor.now - flow.sent_since > _KEEP_S:
             self.end(flow, EndReason.REFUSED, EndedBy.ENDPOINT)
             return
-        # Waiting flows don't get the freed place: the endpoint would refuse them one after another
+        # The freed place isn't for waiting flows: the endpoint would refuse them one after another
         # without a pause. They retry every second.
         self._leave_endpoint(flow, makes_room=False)
         if self._connect(flow):
@@ -376,7 +378,7 @@ class UdpListener:
             flow.refused(refusal)
 
     def end(self, flow: UdpFlow, cause: EndReason, by: EndedBy = EndedBy.PROXY) -> None:
-        """End a flow; the client's next datagram opens a new one. Idempotent."""
+        """End a flow; the client's next datagram opens a new flow. Idempotent."""
         if flow.is_ended:
             return
         flow.is_ended = True
@@ -438,13 +440,13 @@ class UdpListener:
         cause: EndReason | None = None,
         by: EndedBy = EndedBy.NONE,
     ) -> None:
-        """Record an event before the end of a flow, where flows are watched."""
+        """Record an event before the end of a flow if flows are watched."""
         log = self.engine.connection_log
         if log is not None and log.is_watched(self.group.prefixes, flow.client_ip):
             log.write(self._facts(flow, event, cause, by), self._frontend)
 
     def _frontend(self) -> SocketAddress | None:
-        # On a wildcard address the kernel doesn't report which address was dialled.
+        # Rules may have translated the dialled address, which the kernel reports for TCP only.
         return None if is_wildcard(self._at.ip) else self._at
 
     def _facts(

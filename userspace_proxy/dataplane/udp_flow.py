@@ -1,4 +1,4 @@
-"""One UDP flow: a client at one address of a listener, and its socket to an endpoint."""
+"""Forwards the datagrams of one UDP flow, and detects whether its endpoint answers."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .tuning import BATCH
 
-# Errors that mean a refusal: by ICMP (icmp_err_convert in net/ipv4/icmp.c, and IPv6's), or by this
-# node's rules and routes (EPERM, EINVAL). Not EMSGSIZE: the kernel has learnt the path's MTU, and
-# the next datagram fits; nor ENOBUFS and ENOMEM, which are transient.
+# Errors that mean a refusal: by ICMP (icmp_err_convert in net/ipv4/icmp.c and its IPv6 equivalent),
+# or by this node's rules and routes (EPERM, EINVAL). EMSGSIZE isn't a refusal: the kernel has
+# learnt the path's MTU, and the next datagram fits. ENOBUFS and ENOMEM are transient.
 _NO_WAY = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 _REJECTED = {errno.EPERM, errno.EACCES, errno.ENOPROTOOPT}
 _OTHERS = {errno.ECONNREFUSED, errno.EINVAL, errno.ENONET, errno.EPROTO}
 REFUSALS = frozenset(_NO_WAY | _REJECTED | _OTHERS)
-# Transient errors, for example while a route changes or ARP gets no answer (RFC 1122, 4.2.3.9).
+# Errors that may be transient, for example while a route changes (RFC 1122, 4.2.3.9).
 _PASSING = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
 
-# How many datagrams are kept for a waiting flow, about twice as many as for others: some protocols
-# open with a burst.
+# How many datagrams are kept for a waiting flow, twice as many as for other flows: some protocols
+# begin with a burst.
 _HELD_DATAGRAMS = 8
 _HELD_BYTES = 16 * 1024
 
@@ -108,17 +108,18 @@ class UdpFlow:
         """The client's address, in the form that ``sendmsg`` takes."""
         self.client_ip = str(address[0])
         self.ancillary = ancillary
-        """Sets the source address of replies; empty if the listener has only one."""
+        """Ancillary data for the source address of replies; empty if the listener has one
+        address."""
         self.hop_limit = hop_limit
         """The hop limit of the client's last datagram."""
         self.endpoint: SocketAddress | None = None
         self.dialled_at = 0.0
-        """When that endpoint was chosen: later than the start if another one refused first."""
+        """When the endpoint was chosen: later than the start if another endpoint refused first."""
         self.sock: _socket.socket | None = None
         self.kept: list[Kept] | None = []
         """The flow's first datagrams; None once they must not be sent again."""
         self.answered_at = -math.inf
-        """When an answer was last noted."""
+        """When an answer was last recorded."""
         self.is_ended = False
         self.is_preserved = False
         """Whether the endpoint sees the client's own address."""
@@ -138,7 +139,7 @@ class UdpFlow:
         self.counted = (0, 0)
         """How many received and sent bytes are in the endpoint's counters."""
         self.conversation: Conversation | None = None
-        """The state of further answers; None until the second answer is noted."""
+        """The state of the answers after the first answer; None until it is needed."""
         self.tried: dict[SocketAddress, CauseCode] | None = None
         """Endpoints that refused, and why; most flows need no dict."""
 
@@ -163,8 +164,8 @@ class UdpFlow:
     def on_endpoint(self, events: int) -> None:
         """Send the endpoint's datagrams to the client; an error may mean that it refused.
 
-        The socket is level-triggered: most flows have one answer to read, so this avoids a read
-        that finds the socket empty; a socket with more is reported again and read to the end.
+        Most flows have one answer to read, so reading only one avoids a read that finds the socket
+        empty. A socket with more is reported again (level-triggered), and then read to the end.
         """
         listener = self.listener
         sock = self.sock
@@ -181,7 +182,7 @@ class UdpFlow:
                 count = sock.recv_into(buffer)
             except BlockingIOError:
                 if events & epoll.ERR:
-                    # The failed call has cleared the error, but not from the error queue.
+                    # A failed call has cleared the socket's error, but not the error queue.
                     refusal = refusal_of(sock, 0) or refusal
                 break
             except OSError as exc:
@@ -232,7 +233,7 @@ class UdpFlow:
             self._note_unanswered(counters)
 
     def hold(self, payload: memoryview) -> None:
-        """Keep one of the first datagrams while the flow waits; later ones are dropped."""
+        """Keep one of the first datagrams while the flow waits; drop later datagrams."""
         held = self.kept if self.kept is not None else []
         self.kept = held
         size = len(payload) + sum(len(one.payload) for one in held)
@@ -276,7 +277,7 @@ class UdpFlow:
         talk = self.conversation = self.conversation or Conversation()
         if not talk.is_unanswered:
             talk.is_unanswered = True
-            # Answers to later datagrams prove that the endpoint answers.
+            # The failure dates from the first datagram, so that any later answer outweighs it.
             counters.ended_unanswered(self.sent_since, Failure.NO_DATAGRAM)
 
     def _note_answer(self, now: float) -> None:
@@ -302,9 +303,10 @@ class UdpFlow:
                 client_dialer.answered_flows.add(self.address[0], self.endpoint)
 
 
-# The gap from which datagrams don't count as questions. A peer that only receives may answer as
-# late as 10 s, as WireGuard does. Keep-alives need no answer: WireGuard's are 25 s apart, IPsec's
-# 20 s, ICE's 15 s. Source: RFC 3948, 4; RFC 8445, 11; WireGuard 6.5.
+# When a conversation counts as stalled. Silence of _SILENT_S: a peer that only receives may answer
+# as late as 10 s, as WireGuard does. Datagrams more than _KEEP_ALIVE_S apart aren't questions,
+# because keep-alives need no answer: WireGuard's are 25 s apart, IPsec's 20 s, ICE's 15 s. Source:
+# RFC 3948, 4; RFC 8445, 11; WireGuard 6.5.
 _FURTHER_S = 2
 _LOOKS = 3
 _SILENT_S = 11.0
@@ -313,14 +315,14 @@ _KEEP_ALIVE_S = 12.0
 
 
 class Conversation:
-    """The state of one flow's answers besides the first one.
+    """The state of one flow's answers after the first answer.
 
     answered in 3 seconds ──▶ a conversation ──asked, nothing back: 3 checks, 12 s──▶ stalled
                                            ◀───────────── answered ────────────
 
-    Each report checks it; answers count by the second. A one-way stream may begin with answers (a
-    handshake), which take fewer seconds. Only a silence longer than any that the endpoint has
-    broken before counts as stalled.
+    Each report of counters checks the flow. Answers are counted by the second, because a one-way
+    stream may begin with several answers (a handshake) within less time. The flow counts as stalled
+    only after a silence much longer than any that the endpoint has broken before.
     """
 
     __slots__ = (
@@ -330,7 +332,7 @@ class Conversation:
 
     def __init__(self) -> None:
         self.further_seconds = 0
-        """Seconds in which answers arrived, without the second of the first one."""
+        """The number of seconds in which answers arrived, without the first second."""
         self.is_unanswered = False
         """Whether the endpoint was counted as not answering in time."""
         self.is_stalled = False
@@ -338,9 +340,9 @@ class Conversation:
         self._longest_s = 0.0
         """The longest silence that an answer has broken."""
         self._asked = 0
-        """The consecutive checks that found datagrams of the client, and none of the endpoint."""
+        """How many consecutive checks found datagrams of the client, but none of the endpoint."""
         self._silent_at = self._asked_at = 0.0
-        """When the first and the last of these checks were."""
+        """The times of the first and the last of these checks."""
 
     def look(self, now: float, *, is_asked: bool, is_answered: bool) -> None:
         """Record whether client and endpoint have sent datagrams since the last check."""

@@ -1,4 +1,4 @@
-"""The UDP flows of one data plane: their limit, idle timeout, and absent endpoints.
+"""Owns the UDP flows of one data plane: their limit, idle timeout, and checks for absent hosts.
 
     flow at the client's address ──3 s unanswered──▶ the kernel is asked: is the host there? ─┐
                                                      ▲──────── 10 s still unanswered ─────────┘
@@ -8,10 +8,10 @@ source, which is the client: the error never arrives at this proxy's socket.
 
 Rule 1: such a host, or the gateway to it, is absent for all clients. A network policy that denies
 one client doesn't make ARP or neighbour discovery fail.
-Rule 2: the kernel is asked only about endpoints of unanswered flows, of which one-way protocols
-have many: at most 100 times per call, some 5 ms. The rest is left to the next call, and flows
-that were checked before come last.
-Rule 3: questions concern the calling thread's network namespace.
+Rule 2: the kernel is asked only about endpoints of unanswered flows, at most 100 times per call
+(about 5 ms), because one-way protocols have many such flows. The next call continues with the
+remaining flows; flows that were checked before come last.
+Rule 3: the kernel answers for the network namespace of the calling thread.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _SWEEP_S = 1.0
 # (arp(7)). Only a later datagram without a refusal counts as a success of the endpoint (``udp``).
 WAIT_S = 3.0
 _QUESTIONS_MAX = 100
-# The interval between two checks of an endpoint's host, which may leave later. Its node's pods are
-# removed from EndpointSlices after 40 s or more (kube-controller-manager:
+# The interval between two checks of an endpoint's host, which may disappear later. Pods of a failed
+# node are removed from EndpointSlices only after 40 s or more (kube-controller-manager:
 # node-monitor-grace-period).
 AGAIN_S = 10.0
-# The part of the flows that ends if other programs leave no source port: a sixteenth, because a
-# datagram without a port is lost, so there should be few.
+# The part of the flows that ends if other programs leave no source port: a sixteenth, because each
+# flow that finds no port loses a datagram.
 _PORTS_PART = 16
 
 
@@ -106,7 +106,7 @@ class SilentFlows:
 
 
 class UdpFlows:
-    """All flows; uses the engine's descriptors and timers."""
+    """All UDP flows on one engine, within its limits of descriptors and memory."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -136,7 +136,7 @@ class UdpFlows:
         """End some flows from this node's address, so that flows after the newcomer get a port."""
         for _ in range(1 + len(self.table) // _PORTS_PART):
             first = self.table.first_to_go()
-            # The reactor closes sockets at the end of the dispatch: too late for this flow.
+            # The reactor closes sockets at the end of the dispatch, too late for the newcomer.
             if first is newcomer or first is None or first.is_preserved:
                 return
             _evict(first)
@@ -161,7 +161,7 @@ class UdpFlows:
 
 
 def _asked_ip(flow: UdpFlow) -> str:
-    """Return the address to ask the kernel about; empty if it isn't asked for this flow."""
+    """Return the address to check; empty if a flow needs no check."""
     return flow.endpoint.ip if flow.endpoint and not flow.has_answer else ""
 
 

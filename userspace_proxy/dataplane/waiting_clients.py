@@ -1,4 +1,4 @@
-"""The waiting clients, with the start and reason of each wait, and the client with most places.
+"""Orders the waiting clients of one waiting room, and finds the client with the most places.
 
     add ──▶ waits for any endpoint, or ``at_limit`` ──turn──▶ ``dialled`` ──remove──▶
               ▲                                                   │
@@ -8,9 +8,9 @@
     networks by number of places     3: {10.0.0.7}   2: {fd00::/64}   1: {10.0.0.8}
 
 Rule 1: a client is an IP address, as in ``shares``; each waiting connection has a place.
-Rule 2: a new place takes one from the client with the most places, if it has more than its share;
-otherwise from the largest client of the largest network (an IPv4 address, an IPv6 /64). Counts are
-updated with each change, so a new client costs no pass over a full room of 100,000.
+Rule 2: in a full room, a new place replaces a place of the largest client if that client exceeds
+its share, otherwise of the largest client of the largest network (an IPv4 address, an IPv6 /64).
+Each change updates the counts, so a new client costs no pass over a full room of 100,000.
 """
 
 from __future__ import annotations
@@ -81,18 +81,18 @@ class WaitingClients(Generic[W]):
         self._count(waiter.client_ip, -1)
 
     def waits_since(self) -> float | None:
-        """Return when the longest waiting place began to wait; None without places."""
+        """Return when the place that has waited longest began to wait; None without places."""
         return next(iter(self._since.values()), None)
 
     def overdue(self, due: float, most: int) -> list[W]:
-        """Return places, among the first ``most``, that have waited since ``due`` or longer."""
+        """Return the places among the first ``most`` that began to wait at ``due`` or earlier."""
         return [waiter for waiter, since in islice(self._since.items(), most) if since <= due]
 
     def to_end(self, newcomer: str) -> W:
-        """Return the place to end for a new place of a client.
+        """Return the place that must end to make room for a new client's place.
 
-        It is the oldest place of the client that must lose one; of clients with equally many
-        places, the one that has had that many for longest loses one. There must be a place.
+        It is the oldest place of the losing client; of clients with equally many places, the client
+        that reached this number first loses. There must be a place.
         """
         self._count(newcomer, 1)
         is_above = self._clients.most > client_share(len(self))

@@ -1,4 +1,4 @@
-"""Clients waiting until an endpoint can take them: one bounded queue per Service port and worker.
+"""Queues clients until an endpoint can take them: a bounded queue per Service port and worker.
 
     wait ─┬─▶ for an endpoint: none is usable, or all have failed ─┐
           │                                                        ├─its turn─▶ dialled ─▶ served
@@ -15,18 +15,18 @@ A pass gives waiting clients their turns, in order, as far as the allowance of d
     a client is served, its endpoint answered   WINDOW                     another one afterwards
     a flow is served, perhaps                   1 or more, if hopeful
     a connection ends, some wait for room       1 more, up to WINDOW       another one afterwards
-    one that is dialled leaves                  1 more
+    a dialled client leaves                     1 more
     a second has passed                         RETRIES or more            a new one, if it is over
 
 Rule 1: a client keeps its place, and its deadline, until an endpoint has answered it.
-Rule 2: few clients are dialled for at once; each answer lets more follow. So thousands of clients
-neither overrun an endpoint that has just started, nor delay clients of other Services.
-Rule 3: while endpoints fail, a few clients are dialled for each second: a recovered endpoint is
-found without a change of the cluster.
+Rule 2: only a few dials are in progress at once, and each answer permits more. So thousands of
+clients neither overload an endpoint that has just started, nor delay clients of other Services.
+Rule 3: while endpoints fail, a few dials are made each second: they find a recovered endpoint
+without a change of the cluster.
 Rule 4: work for all clients is done in batches, one per iteration of the loop.
 Rule 5: where all clients use the same endpoints, a client that finds them at their limit halts the
-pass, and gets the next turn: the clients behind it would find the same. Otherwise a hopeful pass
-goes on past clients without an endpoint: the endpoint that may serve can belong to a later client.
+pass, and gets the next turn: the clients behind it would find no room either. Otherwise a hopeful
+pass skips clients without an endpoint: the endpoint that may serve can belong to a later client.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ from .tuning import BATCH
 from .waiting_clients import WaitingClients
 
 # The maximum number of dials in progress. While 10,000 clients are served, iterations of the loop
-# then take up to 2 ms of CPU time (p99.9); with 16 they take 5 ms, and serving all clients is no
+# take up to 2 ms of CPU time (p99.9); with 16 dials they take 5 ms, and serving all clients is no
 # faster.
 WINDOW = 4
-# How many waiting clients are dialled for per second while endpoints fail: more than one, because a
-# network policy may deny some clients.
+# The number of dials per second while endpoints fail: more than one, as a network policy may deny
+# some clients.
 RETRIES = 4
 RETRY_S = 1.0
 # The minimum time between two long passes. If clients use different endpoints, a pass checks all
-# waiting clients for one that can be served, which takes 1 ms per hundred clients: too slow to
+# waiting clients for a client that can be served, which takes 1 ms per hundred clients: too slow to
 # repeat whenever a connection ends.
 PASS_S = 0.1
 
@@ -66,10 +66,10 @@ class Waiter(Protocol):
         """The client's IP address."""
 
     def resume(self) -> None:
-        """Dial for it; it then calls :meth:`WaitingRoom.wait`, ``served`` or ``left``."""
+        """Dial for the client, which then calls ``wait``, ``served`` or ``left``."""
 
     def end_wait(self, cause: EndReason) -> None:
-        """Refuse it; it then calls ``left``."""
+        """Refuse the client, which then calls ``left``."""
 
 
 class Waiting(NamedTuple):
@@ -90,11 +90,9 @@ class _Pass:
         """Clients that haven't had their turn yet, in order."""
         self.began = began
         self.is_hopeful = is_hopeful
-        """Whether endpoints may take clients: the pass has another reason than that time has
-        passed."""
+        """Whether endpoints may take clients: an event started the pass, not the timer."""
         self.was_overtaken = False
-        """Whether another pass follows because a client was answered since, or a connection has
-        ended."""
+        """Whether another pass follows: a client was answered or a connection ended meanwhile."""
 
 
 class WaitingRoom:
@@ -102,8 +100,9 @@ class WaitingRoom:
 
     Args:
         processes: How many workers share the bound, this one included.
-        hold: How long and how many may wait, in all workers together; None: no new clients.
-        is_uniform: Whether all clients use the same endpoints: if one finds none, no other does.
+        hold: How long clients may wait, and how many in all workers together; None admits no more.
+        is_uniform: Whether all clients use the same endpoints: if one client finds none, no other
+            client does.
     """
 
     def __init__(
@@ -151,7 +150,7 @@ class WaitingRoom:
 
         Args:
             waiter: The client.
-            since: When a client that was ``served`` first began to wait: it comes before others.
+            since: When a client that was ``served`` first began to wait: it precedes other clients.
             is_at_limit: Whether the client waits for an endpoint at its limit.
         """
         hold, clients = self._hold, self._clients
@@ -182,7 +181,7 @@ class WaitingRoom:
         self._schedule()
 
     def left(self, waiter: Waiter) -> None:
-        """Remove a closed client; if a dial for it was in progress, the next client gets one."""
+        """Remove a closed client; if a dial for it was in progress, dial for the next client."""
         if waiter in self._clients.dialled:
             self._allowance += 1
         self._remove(waiter)
@@ -193,9 +192,9 @@ class WaitingRoom:
         if self._clients.at_limit:
             self._allowance = min(WINDOW, self._allowance + 1)
             if self._pass.rest:
-                # All clients left in the pass may be gone, while others have begun to wait. More
-                # connections may have ended than dials are allowed: serving a client without proof
-                # frees a dial.
+                # Another pass must follow: the clients left in this one may all have gone, while
+                # others have begun to wait. It is hopeful, because more connections may have ended
+                # than the allowance counts.
                 self._pass.was_overtaken = self._pass.is_hopeful = True
             else:
                 self._pass_again()
@@ -222,7 +221,7 @@ class WaitingRoom:
                 if timer is not None:
                     timer.cancel()
             self._timer = self._next_pass = None
-            # The next pass may be far away, and clients that have left take memory.
+            # Clients that have left would take memory until the next pass, which may be far away.
             self._pass.rest.clear()
             self.lacks_endpoints = False
 
@@ -268,13 +267,13 @@ class WaitingRoom:
         self._schedule()
 
     def _drop_gone(self) -> None:
-        """Drop clients that need no turn any more from the head of the pass."""
+        """Drop clients that no longer need a turn from the head of the pass."""
         clients, rest = self._clients, self._pass.rest
         while rest and (rest[0] not in clients or rest[0] in clients.dialled):
             rest.popleft()
 
     def _go_on(self, waiter: Waiter) -> bool:
-        """Return whether to continue after a client's turn; a dial counts against the allowance."""
+        """Return whether the pass continues after a client's turn; restore an unused allowance."""
         clients = self._clients
         if waiter in clients.at_limit:
             self._allowance += 1
@@ -283,7 +282,7 @@ class WaitingRoom:
             return not self._is_uniform
         found_none = waiter in clients and waiter not in clients.dialled
         if found_none and self._pass.is_hopeful and not self._is_uniform:
-            # The recovered endpoint may serve other clients.
+            # The recovered endpoint may serve only other clients.
             self._allowance += 1
         return True
 

@@ -2,5 +2,5 @@
 
     facts ──▶ symptoms ──▶ rules, in order ──▶ verdict ──▶ sentence, remedy
 
-Pure code. All readers use these verdicts; none judges for itself.
+This package is pure code. All readers use its verdicts instead of judging for themselves.
 """

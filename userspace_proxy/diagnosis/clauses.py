@@ -1,4 +1,4 @@
-"""What is reported about a Service port besides causes: clauses, values that rows declare.
+"""Declares the clauses that are reported about a Service port, in addition to causes.
 
     row, declared once ──called with typed parameters──▶ Clause ──sentence_of──▶ "Served by …; …"
 
@@ -6,7 +6,7 @@
     some endpoints fail · clients wait · clients of the last minute
 
 Rule 1: a rule decides which clauses are reported, and in which order; their rows contain the text.
-No code inspects a text.
+No code inspects the text.
 Rule 2: details that change with time alone (ages, counts) are appended to the clause when it is
 shown.
 Rule 3: "served", and the present tense, require that clients were answered in the last minute.
@@ -32,7 +32,7 @@ from ..model.reading import LABEL_SERVICE_NAME
 P = ParamSpec("P")
 
 FEW = 2
-"""So few connections prove nothing: they may be new, and ``explain --probe`` sends nothing."""
+"""The number of connections up to which silence proves nothing: they may be new, or probes."""
 
 
 class Clause(NamedTuple):
@@ -83,13 +83,13 @@ class ClauseRow(Generic[P]):
     words: Callable[..., str]
     """Returns the text."""
     hint: str | Callable[..., str] = ""
-    """The remedy, if no cause determines one."""
+    """The remedy, unless a cause determines it."""
     planned: Callable[..., str] | None = None
     """Returns the text for a plan; None if the text is the same."""
     is_dated: bool = False
     """Whether the clause is about a moment whose age is shown."""
     states: bool = True
-    """Whether the clause states its cause, if it has one, with all details."""
+    """Whether the clause states its cause, if any, with all details."""
 
     @cached_property
     def _parameters(self) -> Parameters:
@@ -143,13 +143,13 @@ def joined(texts: Iterable[str]) -> str:
 
 @clause()
 def stated(cause: Cause) -> str:
-    """A cause with all details."""
+    """State a cause with all details."""
     return say(cause)
 
 
 @clause(states=False)
 def stated_in_short(cause: Cause) -> str:
-    """Another cause, without its suspected reasons."""
+    """State another cause, without its suspected reasons."""
     return say(cause, Form.SHORT)
 
 
@@ -170,7 +170,7 @@ def texts_of(clauses: Sequence[Clause], lead: Clause | None = None) -> list[str]
 
 
 def noun_of(protocol: str) -> str:
-    """Return the plural noun for clients' connections of a protocol."""
+    """Return the singular noun for clients' connections of a protocol."""
     return "flow" if protocol == "UDP" else "connection"
 
 
@@ -180,7 +180,7 @@ def by_endpoints(serving: int, standby: int) -> str:
 
 
 def and_standby(standby: int) -> str:
-    """Return the number of standby endpoints as the end of a clause; empty if none is."""
+    """Return the number of standby endpoints as the end of a clause; empty if there are none."""
     return f", {standby:,} on standby" if standby else ""
 
 
@@ -191,7 +191,7 @@ def waiting_clients(waiting: int, longest_s: float, protocol: str) -> str:
 
 
 def _counted(ended: int, total: int, noun: str) -> str:
-    """Return in words the share of connections (flows) to endpoints that ended in this way."""
+    """Return in words how many of all connections (flows) to endpoints ended in some way."""
     if ended < total:
         return f"the last {noun if ended == 1 else plural(ended, noun)}"
     return f"{ended:,} of {plural(total, noun)}"
@@ -199,25 +199,25 @@ def _counted(ended: int, total: int, noun: str) -> str:
 
 @clause()
 def not_served(state: PortState, place: str, cause: Cause) -> str:
-    """Addresses aren't steered to this proxy; ``place`` is empty if the cause names it."""
+    """State that addresses aren't steered here; ``place`` is empty if the cause names it."""
     where = f", not at {place}" if place else ""
     return f"{state.capitalize()}{where}: {say(cause)}"
 
 
 other_cause = before_cause("other_cause", "besides, ")
-"""Why clients would fail even if they reached the addresses of the Service."""
+"""States why clients would fail even if they reached the addresses of the Service."""
 
 
 @clause(planned=lambda cause: f"clients would be dropped: {say(cause)}")
 def dropped(cause: Cause) -> str:
-    """All clients are dropped."""
+    """State that all clients are dropped."""
     return f"clients are dropped: {say(cause)}"
 
 
 dropped_from_outside = before_cause(
     "dropped_from_outside", "clients from outside are dropped here: "
 )
-"""Only clients from outside are dropped, by design."""
+"""States that only clients from outside are dropped, by design."""
 
 
 def _refused(verb: str, cause: Cause | None) -> str:
@@ -227,37 +227,37 @@ def _refused(verb: str, cause: Cause | None) -> str:
 
 @clause(planned=lambda cause: _refused("would be", cause))
 def refused(cause: Cause | None) -> str:
-    """No endpoint may be used."""
+    """State that no endpoint may be used."""
     return _refused("are", cause)
 
 
 @clause()
 def not_looked_up(name: str) -> str:
-    """A plan doesn't resolve the names of endpoints; a running proxy does."""
+    """State that a plan doesn't resolve the names of endpoints, but a running proxy does."""
     return f"clients would be served once {name} is looked up"
 
 
 @clause()
 def would_wait(hold_s: float, cause: Cause) -> str:
-    """There is no endpoint, and no client waits."""
+    """State how long clients would wait for an endpoint, and why there is none."""
     return f"clients would wait for an endpoint for {format_seconds(hold_s)}: {say(cause)}"
 
 
 @clause()
 def waited_in_vain(count: int) -> str:
-    """No client that waited got an endpoint."""
+    """State that no waiting client got an endpoint."""
     return f"{plural(count, 'client')} waited, and none was served"
 
 
 @clause()
 def holding(waiting: int, longest_s: float, protocol: str) -> str:
-    """Clients wait; the reason follows."""
+    """State that clients wait; the reason follows."""
     return f"holding {waiting_clients(waiting, longest_s, protocol)}"
 
 
 @clause()
 def not_woken(problem: str) -> str:
-    """Why the workload for which clients wait wasn't scaled."""
+    """State why the workload that clients wait for wasn't scaled."""
     return problem
 
 
@@ -284,7 +284,7 @@ def _room_hint(*, is_silent: bool, **_: object) -> str:
 def at_limit(
     waiting: int, longest_s: float, protocol: str, limit: int, is_pinned: bool, is_silent: bool
 ) -> str:
-    """Clients wait for endpoints at their limit, or for the one to which affinity ties them."""
+    """State that clients wait for endpoints at their limit, or for their affinity's endpoint."""
     held = waiting_clients(waiting, longest_s, protocol)
     limit_words = plural(limit, noun_of(protocol))
     if is_pinned:
@@ -296,53 +296,53 @@ def at_limit(
 
 @clause(hint=_silent_hint)
 def nothing_back(protocol: str, connections: int, has_received: bool, has_header: bool) -> str:
-    """The endpoints have accepted connections but sent nothing."""
+    """State that the endpoints have accepted connections but sent nothing."""
     return "no byte has come back"
 
 
 fail = fixed("fail", "clients fail")
-"""No endpoint answers now."""
+"""States that no endpoint answers now."""
 
 
 failed_before = fixed("failed_before", "clients failed before")
-"""No endpoint answered a while ago, and none has been dialled since."""
+"""States that no endpoint answered a while ago, and that none has been dialled since."""
 
 
 @clause()
 def get_no_answer(are_some: bool = False) -> str:
-    """Some or all clients get no answer."""
+    """State that some or all clients get no answer."""
     return f"{'some clients' if are_some else 'clients'} get no answer"
 
 
 @clause()
 def got_no_answer(ended: int, total: int, protocol: str) -> str:
-    """Earlier, ``ended`` of all connections, or the last connections, got no answer."""
+    """State that ``ended`` of all earlier connections, or the last ones, got no answer."""
     return f"{_counted(ended, total, noun_of(protocol))} got no answer"
 
 
 @clause()
 def closed(count: int) -> str:
-    """Endpoints that never sent a byte closed connections."""
+    """State that endpoints that never sent a byte closed connections."""
     return f"no byte has come back in {plural(count, 'connection')}"
 
 
 only_one_fails = fixed("only_one_fails", "its only usable endpoint doesn't answer")
-"""The only endpoint fails without a known cause."""
+"""States that the only endpoint fails without a known cause."""
 
 
 one_fails = fixed("one_fails", "1 endpoint doesn't answer")
-"""One of several endpoints fails without a known cause."""
+"""States that one of several endpoints fails without a known cause."""
 
 
 @clause()
 def none_answers(count: int, is_past: bool) -> str:
-    """None of several endpoints answers, now or when they were last tried."""
+    """State that none of several endpoints answers, or answered when last tried."""
     return f"none of its {count:,} endpoints {'answered when last tried' if is_past else 'answers'}"
 
 
 @clause()
 def some_answer_not(now: int, past: int, total: int, are_all: bool = False) -> str:
-    """Some endpoints don't answer now, and others didn't answer when last tried."""
+    """State that some endpoints don't answer now, and others didn't when last tried."""
     of = f"its {total:,} endpoints" if are_all else plural(total, "endpoint")
     if not now:
         return f"{past:,} of {of} didn't answer when last tried"
@@ -353,13 +353,13 @@ def some_answer_not(now: int, past: int, total: int, are_all: bool = False) -> s
 
 @clause()
 def further_causes(count: int) -> str:
-    """There are more causes than the clauses state."""
+    """State the number of causes that no other clause states."""
     return plural(count, "further cause")
 
 
 @clause()
 def others_unused(left: int, reasons: tuple[tuple[int, str], ...], has_more: bool) -> str:
-    """Why the other endpoints aren't used: each reason with its number of endpoints."""
+    """State why other endpoints aren't used: each reason with its number of endpoints."""
     others = "the other one isn't" if left == 1 else f"the other {left:,} aren't"
     if len(reasons) == 1 and not has_more:
         return f"{others} used: {reasons[0][1]}"
@@ -369,25 +369,25 @@ def others_unused(left: int, reasons: tuple[tuple[int, str], ...], has_more: boo
 
 @clause()
 def no_byte_in_time(ended: int, total: int) -> str:
-    """``ended`` of all connections got no byte in time."""
+    """State that ``ended`` of all connections got no byte in time."""
     return f"{_counted(ended, total, 'connection')} got no byte in time"
 
 
 @clause()
 def no_datagram_in(ended: int, total: int) -> str:
-    """``ended`` of all flows got no datagram."""
+    """State that ``ended`` of all flows got no datagram."""
     return f"no datagram has come back in {_counted(ended, total, 'flow')}"
 
 
 @clause(states=False)
 def failed_otherwise_before(cause: Cause) -> str:
-    """The endpoint failed in another way before it became silent."""
+    """State how the endpoint failed before it became silent."""
     return say_before(cause)
 
 
 @clause()
 def were_reset(ended: int, total: int) -> str:
-    """Endpoints reset ``ended`` of all connections."""
+    """State that endpoints reset ``ended`` of all connections."""
     were = "was" if ended == 1 else "were"
     counted = _counted(ended, total, "connection")
     return f"{counted} {were} reset by the endpoint while or after it answered"
@@ -395,13 +395,13 @@ def were_reset(ended: int, total: int) -> str:
 
 @clause()
 def more_faults(count: int) -> str:
-    """There are more injected faults than the clauses state."""
+    """State the number of further endpoints with injected faults."""
     return f"{plural(count, 'more endpoint')} with faults on purpose"
 
 
 @clause()
 def others_serve(count: int, always: bool = True) -> str:
-    """All other endpoints serve clients."""
+    """State that all other endpoints serve clients."""
     one = count == 1
     what = "the other one serves" if one else f"the other {count:,} serve"
     return what if always else f"{what}, but not always"
@@ -409,36 +409,36 @@ def others_serve(count: int, always: bool = True) -> str:
 
 @clause()
 def others_untried(count: int) -> str:
-    """No client has dialled the other endpoints."""
+    """State that no client has dialled the other endpoints."""
     what = "the other one has" if count == 1 else f"the other {count:,} have"
     return f"{what} not been tried"
 
 
 @clause()
 def others_answered(count: int) -> str:
-    """The other endpoints answered last more than a minute ago."""
+    """State that the other endpoints last answered more than a minute ago."""
     what = "the other one" if count == 1 else f"the other {count:,}"
     return f"{what} answered before"
 
 
 may_be_reset = before_cause("may_be_reset", "clients may be reset: ")
-"""This node lacks something that new connections need."""
+"""States which resource this node lacks for new connections."""
 
 
 not_all_served = before_cause("not_all_served", "not all clients are served: ")
-"""Some clients are rejected because of their requests."""
+"""States that some clients are rejected because of their requests."""
 
 
 none_served = before_cause("none_served", "no client has been served: ")
-"""All clients are rejected because of their requests."""
+"""States that all clients are rejected because of their requests."""
 
 
 none_admitted = before_cause("none_admitted", "no client has been admitted: ")
-"""All clients are outside the admitted networks."""
+"""States that all clients are outside the admitted networks."""
 
 
 partly_served = before_cause("partly_served", "partly served: ")
-"""Some addresses aren't served."""
+"""States that some addresses aren't served."""
 
 
 def _would_be_served(serving: int, standby: int, is_now: bool) -> str:
@@ -447,38 +447,38 @@ def _would_be_served(serving: int, standby: int, is_now: bool) -> str:
 
 @clause(planned=_would_be_served)
 def served_by(serving: int, standby: int, is_now: bool = False) -> str:
-    """Clients were answered in the last minute; earlier ones may not have been."""
+    """State that clients were answered in the last minute; earlier clients may not have been."""
     return f"served by {by_endpoints(serving, standby)}{' now' if is_now else ''}"
 
 
 @clause()
 def ready(serving: int, standby: int, are_leaving: bool = False) -> str:
-    """Nothing proves that clients are answered; endpoints that terminate aren't called ready."""
+    """State only how many endpoints are usable; terminating endpoints aren't called ready."""
     return f"{'usable' if are_leaving else 'ready'}: {by_endpoints(serving, standby)}"
 
 
 @clause(is_dated=True)
 def none_answered_lately(has_kernel_path: bool = False) -> str:
-    """Clients were answered earlier; the kernel may send other clients to endpoints."""
+    """State that no client was answered lately; the kernel may send other clients to endpoints."""
     where = "on the userspace path " if has_kernel_path else ""
     return f"{where}no client has been answered in the last minute"
 
 
 @clause()
 def no_client_yet(has_failed: bool = False) -> str:
-    """No client has connected yet, or none was served."""
+    """State that no client has connected yet, or that no client was served."""
     return f"no client has {'been served' if has_failed else 'connected'} yet"
 
 
 @clause()
 def node_port_at(addresses: tuple[str, ...]) -> str:
-    """Only a few addresses serve the node port; clients of other addresses aren't seen."""
+    """State that only a few addresses serve the node port: clients of others aren't seen."""
     return f"node port at {' and '.join(addresses)}"
 
 
 @clause(hint=_silent_hint)
 def never_answered(protocol: str, connections: int, has_received: bool, has_header: bool) -> str:
-    """No connection (flow) has received an answer since the proxy started."""
+    """State that no connection (flow) has received an answer since the proxy started."""
     unit = "datagram" if protocol == "UDP" else "byte"
     made = f"({plural(connections, noun_of(protocol))})"
     if connections <= FEW:
@@ -489,7 +489,7 @@ def never_answered(protocol: str, connections: int, has_received: bool, has_head
 
 
 def _unseen_hint(serving: int, standby: int, service: str, protocol: str, shown: str) -> str:
-    # For UDP, a dial proves nothing.
+    # Suggest no probe for UDP: a dial proves nothing.
     if shown or protocol != "TCP":
         return ""
     dial = f"`userspace-proxy explain {shell_word(service)} --probe`"
@@ -498,11 +498,11 @@ def _unseen_hint(serving: int, standby: int, service: str, protocol: str, shown:
 
 @clause(hint=_unseen_hint)
 def led_by_kernel(serving: int, standby: int, service: str, protocol: str, shown: str) -> str:
-    """The kernel steers clients straight to endpoints, bypassing this proxy.
+    """State that the kernel steers clients straight to endpoints, bypassing this proxy.
 
     Args:
         service: ``shop/web``.
-        shown: What proves that endpoints accept connections; empty if nothing does.
+        shown: The evidence that endpoints accept connections; empty if there is none.
     """
     only = f": {shown} show only that connections are accepted" if shown else ""
     led = f"clients go through the kernel to {by_endpoints(serving, standby)}"
@@ -510,12 +510,12 @@ def led_by_kernel(serving: int, standby: int, service: str, protocol: str, shown
 
 
 because = before_cause("because", ": ")
-"""The reason is how the endpoints behave."""
+"""States a reason: the behaviour of an endpoint."""
 
 
 @clause()
 def at_former_endpoints(where: str) -> str:
-    """The endpoints of the clients are gone or not ready; ``where`` is ``at`` or ``from``."""
+    """State that the clients' endpoints are gone or not ready; ``where`` is ``at`` or ``from``."""
     return f", {where} endpoints that aren't used any more"
 
 
@@ -526,18 +526,18 @@ def _flaps_hint(count: int, namespace: str, service: str) -> str:
 
 @clause(hint=_flaps_hint)
 def because_of_flaps(count: int, namespace: str, service: str) -> str:
-    """At times there was no endpoint."""
+    """State that there was no endpoint at times."""
     return f": {_flaps(count)}"
 
 
 none_in_time = fixed("none_in_time", ": no endpoint took them in time")
-"""Clients waited for an endpoint."""
+"""States that clients waited for an endpoint."""
 
 
 were_at_limit = fixed(
     "were_at_limit", ": endpoints were at their limit on this node (max-connections)"
 )
-"""Clients waited for an endpoint below its limit; the limit may have been different then."""
+"""States that clients waited for an endpoint below its limit, which may differ now."""
 
 
 def _text(why: object) -> str:
@@ -550,13 +550,13 @@ def _flaps(count: int) -> str:
 
 @clause(hint=_flaps_hint)
 def flaps(count: int, namespace: str, service: str) -> str:
-    """The Service port repeatedly had no endpoint."""
+    """State that the Service port repeatedly had no endpoint."""
     return f"{_flaps(count)}; clients that came then were turned away"
 
 
 @clause()
 def flows_failed(failed: int, total: int, at_once: int, unanswered: int, why: object = None) -> str:
-    """UDP flows failed; some were refused, others got no answer."""
+    """State that UDP flows failed: some were refused, others got no answer."""
     each = f" ({at_once:,} at once, {unanswered:,} without an answer)" if unanswered else ""
     return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{each}{_text(why)}"
 
@@ -565,7 +565,7 @@ def flows_failed(failed: int, total: int, at_once: int, unanswered: int, why: ob
 def connections_failed(
     failed: int, total: int, parts: tuple[tuple[int, str], ...], why: object = None
 ) -> str:
-    """TCP connections failed; ``parts`` are the counts for each kind of failure."""
+    """State that TCP connections failed; ``parts`` are the counts for each kind of failure."""
     each = f" ({', '.join(f'{count:,} {how}' for count, how in parts)})" if parts else ""
     what = f"{failed:,} of {plural(total, 'connection')} failed in the last minute"
     return f"{what}{each}{_text(why)}"
@@ -573,28 +573,28 @@ def connections_failed(
 
 @clause()
 def clients_left(count: int, total: int, why: object = None) -> str:
-    """Clients left, perhaps on purpose: some abandon requests that they no longer need."""
+    """State that clients left, perhaps on purpose: some abandon requests that they don't need."""
     what = f"{count:,} of {plural(total, 'client')} left before an answer"
     return f"{what} in the last minute{_text(why)}"
 
 
 @clause()
 def flows_unanswered(count: int, total: int, why: object = None) -> str:
-    """Some UDP flows got no answer in time."""
+    """State that some UDP flows got no answer in time."""
     what = f"got no answer within {UNANSWERED_FLOW_S} s in the last minute"
     return f"{count:,} of {plural(total, 'flow')} {what}{_text(why)}"
 
 
 @clause()
 def flows_answered_late(count: int, total: int, why: object = None) -> str:
-    """Some UDP flows got their first answer too late."""
+    """State that some UDP flows got their first answer too late."""
     what = f"were answered only after more than {UNANSWERED_FLOW_S} s in the last minute"
     return f"{count:,} of {plural(total, 'flow')} {what}{_text(why)}"
 
 
 @clause()
 def saved_late(count: int, total: int, why: object = None) -> str:
-    """TCP connections were late because a silent endpoint was dialled first."""
+    """State that TCP connections were late because a silent endpoint was dialled first."""
     what = "were saved late in the last minute"
     return f"{count:,} of {plural(total, 'connection')} {what}{_text(why)}"
 
@@ -604,14 +604,14 @@ def saved_late(count: int, total: int, why: object = None) -> str:
     "them send keep-alives of their protocol more often"
 )
 def ended_idle(count: int, total: int) -> str:
-    """This proxy closed idle connections."""
+    """State that this proxy closed idle connections."""
     how = "in the last minute, idle for as long as --conntrack-tcp-timeout-established allows"
     return f"this proxy ended {count:,} of {plural(total, 'connection')} {how}"
 
 
 @clause()
 def ended_unanswered(count: int, total: int, why: object = None) -> str:
-    """Connections got answers, but were closed without an answer to the last request."""
+    """State that connections got answers, but not to the last request before the end."""
     what = "ended without an answer to the client's last words in the last minute"
     return f"{count:,} of {plural(total, 'connection')} {what}{_text(why)}"
 
@@ -624,7 +624,7 @@ def ended_unanswered(count: int, total: int, why: object = None) -> str:
 def stalled(
     count: int, total: int, protocol: str, address: str, endpoints: int, has_former: bool
 ) -> str:
-    """Open connections (flows) no longer get an answer.
+    """State that open connections (flows) no longer get an answer.
 
     Args:
         total: The number of open connections (flows).

@@ -1,6 +1,6 @@
 """Describes a Service port at a moment: adds ages, and how often causes were seen.
 
-A view doesn't change with time alone, so this is added when the view is shown.
+A view doesn't change with time alone, so ages and counts are added when the view is shown.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def sentence_at(
 
     Args:
         now: Unix time.
-        timed: Causes that get counts and times where the sentence states them.
-        above: The facts of causes already shown; the state's word then replaces the first clause.
+        timed: Causes whose counts and times are added where the sentence states them.
+        above: Facts of causes that are already shown; the state's word replaces their first clause.
     """
     state = port.state
     texts: list[str] = []
@@ -39,24 +39,24 @@ def sentence_at(
 
 
 def last_answer(port: PortFacts, now: float) -> str:
-    """Return when a client was last answered; empty if just now or never."""
+    """Return in words when a client was last answered; empty if that was just now, or never."""
     if not port.is_quiet:
         return ""
     return f"last answer {format_seconds(max(0.0, now - port.sent_at))} ago"
 
 
 def cause_at(cause: Cause, now: float, form: Form = Form.WHOLE) -> str:
-    """Return a cause as text with how often and when it was seen."""
+    """Return a cause as text, with the count and the time."""
     return f"{say(cause, form)}{times_of(cause, now)}"
 
 
 def times_of(cause: Cause, now: float) -> str:
-    """Return how often and when a cause was seen, in brackets; empty if it isn't counted."""
+    """Return the count and the time of a cause, in brackets; empty if it isn't counted."""
     return format_times(cause.count, cause.last_at, now)
 
 
 def and_mistakes(port: PortFacts) -> str:
-    """Return which settings of users have no effect, to append to the sentence; empty if none.
+    """Return the text about settings without effect, to append to the sentence; or empty.
 
     Only one of several mistakes is shown, here or in the sentence; the others are counted.
     """
@@ -71,7 +71,7 @@ def also(mistakes: Collection[Cause], stated: Collection[object]) -> str:
 
     Args:
         mistakes: Without duplicates.
-        stated: Facts of causes already shown.
+        stated: The facts of causes that are already shown.
     """
     others = [mistake for mistake in mistakes if mistake.fact not in stated]
     shown = f"; also: {say(others.pop(0))}" if others and len(others) == len(mistakes) else ""

@@ -36,17 +36,17 @@ from ..model.node_network import DroppedBy, Obstacle
 from ..policy import EndpointVerdict
 
 MANY_ENDS = 3
-"""After so many consecutive connections that an endpoint closes without a byte, or on which it
-sends none, it counts as failing: fewer are normal unless there were no others."""
+"""The number of consecutive connections without a byte after which an endpoint counts as failing:
+fewer are normal, unless there were no other connections."""
 _ENDS_AT_TIMES = 20
-"""The same for an endpoint that answers at times: one that closes half of the connections at random
-often closes three in a row, but so many only once in a million."""
+"""The same number for an endpoint that answers sometimes: an endpoint that closes half of its
+connections at random often closes three in a row, but twenty only once in a million."""
 DENIALS = 3
 DENIALS_S = 5.0
-"""How many dials of a client must fail in a row, and over how long, while this node's succeed, to
-prove a denial. Fewer fail by chance, or while a program starts."""
+"""How many dials of a client must fail in a row, over how many seconds, while this node's dials
+succeed, to prove a denial. Fewer fail by chance, or while a program starts."""
 _EXCLUSIONS = MANY_ENDS - 1
-"""How many such ends in a row prove it for one client, not counting the first one."""
+"""How many closed connections of one client, after the first one, prove an exclusion."""
 DENIED_PAST_S = 32.0
 """A denial counts as past after this many seconds without another denial.
 
@@ -61,7 +61,7 @@ class Clock(Protocol):
     """Monotonic seconds."""
 
     def unix(self, moment: float) -> float:
-        """Return the Unix time of a monotonic time in seconds; 0 if the latter is negative."""
+        """Return the Unix time of a monotonic time in seconds; 0 if that is negative."""
 
 
 def failure_of(
@@ -70,10 +70,10 @@ def failure_of(
     clock: Clock,
     obstacle: Obstacle | None = None,
 ) -> tuple[Cause | None, bool]:
-    """Return why an endpoint fails (None if it doesn't), and whether that was a while ago.
+    """Return why an endpoint fails (None if it doesn't), and whether it failed a while ago.
 
     Args:
-        obstacle: What blocks this node's packets to the endpoint; None: nothing is known.
+        obstacle: The obstacle to this node's packets to the endpoint; None: no obstacle is known.
     """
     cause = _failure(address, counters, clock, obstacle)
     if cause is None and counters.denials.is_on and not counters.connections:
@@ -94,7 +94,7 @@ def cause_of_endpoint(
     faults: Sequence[str] = (),
     has_header: bool = False,
 ) -> tuple[Cause | None, bool]:
-    """Return the result of :func:`failure_of`, with what the remedy depends on.
+    """Return the result of :func:`failure_of`, with the facts on which the remedy depends.
 
     Args:
         faults: Descriptions of injected faults, which must not look like failures.
@@ -116,7 +116,7 @@ def becomes_past(view: PortFacts, clock: Clock) -> bool:
 
 
 def is_quiet(view: PortFacts, clock: Clock) -> bool:
-    """Return whether no client was answered for a while."""
+    """Return whether no client has been answered for a minute, although clients were before."""
     is_known = view.sent_at > 0 and view.path is not DataPath.KERNEL
     return is_known and clock.unix(clock.now) - view.sent_at >= LAST_MINUTE_S
 
@@ -181,7 +181,7 @@ def _dials_in_a_row(
 
 
 def dial_cause(address: SocketAddress, dials: Streak) -> Cause:
-    """Return the cause of failed dials, from the last one."""
+    """Return the cause of failed dials, from the last failed dial."""
     return dial_failed(address, dials.part.failure, os.strerror(dials.part.number))
 
 
@@ -196,7 +196,7 @@ def end_cause(address: SocketAddress, failure: Failure) -> Cause:
 
 
 def cut_cause(address: SocketAddress, cuts: Streak) -> Cause:
-    """Return the cause of connections that ended after a byte, from the last recorded one."""
+    """Return the cause of connections that ended after a byte, from the last recorded failure."""
     if cuts.part.failure in LOSSES:
         return loses(address, cuts.part.failure, cuts.part.client, has_sent=True)
     return cuts_off(address)
@@ -226,9 +226,9 @@ def _comes_and_goes(streak: Streak) -> bool:
 def _left_at_once(ends: Streak) -> bool:
     """Return whether all clients left within a second, though the endpoint has answered others.
 
-    They then left for one reason, such as the end of their program. Clients that come one after
-    another each wait for 0.3 s or longer (``facts.connection_outcome``), so five of them leave over
-    more than a second.
+    In this case, they left for one reason, such as the end of their program. Clients that come one
+    after another each wait for 0.3 s or longer (``facts.connection_outcome``), so five of them
+    leave over more than a second.
     """
     is_left = ends.part.failure is Failure.UNANSWERED and ends.succeeded_at >= 0
     return is_left and ends.part.last_at - ends.part.first_at < UNANSWERED_S
@@ -242,10 +242,10 @@ def _many(ends: Streak, clock: Clock) -> int:
 
 
 def without_silence(port: PortFacts) -> Sequence[EndpointFacts]:
-    """Return the endpoints of a Service port; for UDP without causes that are mere silence.
+    """Return the endpoints of a Service port; for UDP, without causes that state only silence.
 
-    Until a datagram comes back, the protocol may have no answers, as with TCP. An endpoint that
-    failed in another way before keeps its cause.
+    Until a datagram comes back, the protocol may be one without answers, as with TCP. An endpoint
+    that failed in another way before keeps its cause.
     """
     causes = [endpoint.cause for endpoint in port.endpoints if endpoint.cause is not None]
     is_unheard = port.protocol == "UDP" and port.is_without_answer
@@ -255,7 +255,7 @@ def without_silence(port: PortFacts) -> Sequence[EndpointFacts]:
 
 
 def _is_silence(cause: Cause) -> bool:
-    # In the past tense, earlier failures aren't stated.
+    # A cause in the past tense doesn't state earlier failures.
     is_first = cause.before is None or cause.when is When.PAST
     return cause.code is CauseCode.ENDPOINT_SENDS_NOTHING and is_first
 

@@ -1,13 +1,13 @@
 """Groups causes that need attention into incidents: one cause is one incident.
 
-    states of Service ports ──cause.shared──▶ groups ──one node's that fail alike──▶ incidents
+    states of Service ports ──cause.shared──▶ groups ──merged if a node is gone──▶ incidents
 
 Rule 1: causes are grouped by the object that they are about: an endpoint that refuses connections
 of 35 Services is one incident. A cause that concerns only its Service is an incident of that
 Service.
 Rule 2: a node counts as failed only if several of its hosts fail as if the node were gone, and no
 endpoint on it has answered since.
-Rule 3: nothing is judged here, and each Service port is visited once, or twice if a node may be
+Rule 3: this module judges nothing, and visits each Service port once, or twice if a node may be
 gone.
 """
 
@@ -36,7 +36,7 @@ class Incidents:
 
     Args:
         view: All Service ports, with their states.
-        server: The user's flag for this proxy, repeated in commands; may be empty.
+        server: The value of the user's flag ``--server``, which commands repeat; may be empty.
     """
 
     def __init__(self, view: StatusFacts, server: str = "") -> None:
@@ -48,7 +48,7 @@ class Incidents:
         """The key of the node by the keys of its endpoints."""
         members = self._members
         for port in view.ports:
-            # Cost: nearly all of a page's ten thousand ports need no more than this.
+            # Cost: this check is enough for nearly all of a node's ten thousand ports.
             if port.state.level is not Level.OK:
                 for key, cause in _keyed(port):
                     members.setdefault(key, []).append((port, cause))
@@ -59,7 +59,7 @@ class Incidents:
         return self._made(self._members, least)
 
     def at(self, ports: Sequence[PortFacts], least: int = 1) -> tuple[IncidentFacts, ...]:
-        """Return incidents that affect at least ``least`` of some ports' Services; also sorted."""
+        """Return incidents that affect at least ``least`` of these ports' Services, also sorted."""
         if len(ports) == self._count or not self._members:
             return self.all(least)
         affected: dict[_Key, set[tuple[str, str]]] = {}
@@ -105,7 +105,7 @@ class Incidents:
         cause = _together(causes)
         if key in self._nodes.values():
             cause = _with_times(node_silent(str(key[-1])), causes)
-        # All causes whose key is an endpoint's contain its address.
+        # All causes that are grouped by endpoint contain the endpoint's address.
         about = causes if cause.row.shared is not None else causes[:1]
         endpoints = {str(at): None for one in about if (at := one.get("at"))}
         return IncidentFacts(
@@ -123,7 +123,7 @@ class Incidents:
         )
 
     def _command(self, cause: Cause, service: str) -> str:
-        # kubectl knows nothing about a host outside the cluster.
+        # kubectl can't show a host outside the cluster.
         words = kubectl_words(cause, service) if self._has_kubectl and not cause.host else ""
         if words:
             return f"kubectl {words}"
@@ -184,7 +184,7 @@ def _id(key: _Key) -> str:
 
 
 def _together(causes: Sequence[Cause]) -> Cause:
-    """Return a cause as last seen, with the counts from all Service ports added."""
+    """Return a cause as last seen, with counts summed over all Service ports."""
     if len(causes) == 1:
         return causes[0]
     last = max(causes, key=lambda cause: (cause.when is not When.PAST, cause.last_at))
@@ -214,7 +214,7 @@ def _endpoints(ports: Iterable[PortFacts]) -> Iterator[EndpointFacts]:
 
 
 def _has_answered(endpoint: EndpointFacts, since: float) -> bool:
-    """Return whether an endpoint's host has responded since then, even by refusing connections."""
+    """Return whether an endpoint's host has responded since a time, even by a refusal."""
     cause, answered = endpoint.cause, [endpoint.answered_at, endpoint.sent_at]
     if cause is not None:
         if cause.row.is_of_host:

@@ -1,7 +1,7 @@
 """Judges each Service port once per view, and formats the verdict.
 
     Service ports ──┬─▶ facts of other ports and of the source ──▶ rules ──▶ StateFacts
-                    │      sides: an endpoint answers the clients of another one
+                    │      sides: an endpoint answers the clients of another side
     source, checks ─┘      mistakes in objects, health checks that don't answer
 
 All readers use the result, so they agree.
@@ -39,7 +39,7 @@ _SLICES = ("EndpointSlice", "Endpoints")
 
 
 def judge(port: PortFacts) -> StateFacts:
-    """Return how a Service port is served, and why not."""
+    """Return whether clients of a Service port are served, and why not."""
     _, verdict = decide(port)
     return state_of(port, verdict)
 
@@ -58,7 +58,7 @@ def state_of(port: PortFacts, verdict: PortVerdict) -> StateFacts:
     if causes:
         hint, code = remedy(causes[0]), causes[0].code
     else:
-        # The deciding clause comes last.
+        # Search backwards, because the deciding clause comes last.
         hints = [clause.hint for clause in reversed(verdict.clauses)]
         hint, code = next(filter(None, hints), ""), None
     return StateFacts(verdict.level, verdict.state, joined(texts), causes, hint, code, clauses)
@@ -70,7 +70,7 @@ def _known(port: PortFacts, verdict: PortVerdict) -> tuple[Cause, ...]:
     endpoints = [endpoint.cause for endpoint in present_first(failed)] if failed else ()
     others = (port.cause, *endpoints, *denied(port), *port.client_mistakes, *port.notes)
     known: dict[object, Cause] = {}
-    # A note may equal the cause, which is already shown.
+    # Skip duplicates: a note may equal a cause that is already shown.
     for cause in (*verdict.causes, *others):
         if cause is not None:
             known.setdefault(cause.fact, cause)
@@ -84,10 +84,10 @@ def _stated(clause: Clause, places: Mapping[object, int]) -> tuple[int, ...]:
 
 
 class _Shown(NamedTuple):
-    """What is shown for a Service port in addition to its own facts."""
+    """The facts that are shown for a Service port in addition to its own facts."""
 
     cause: Cause | None
-    """Why clients of the port are refused: the port's own cause, or a better one."""
+    """Why clients of the port are refused: the port's own cause, or a more precise cause."""
     notes: tuple[Cause, ...] = ()
     of_endpoints: tuple[tuple[str, Cause], ...] = ()
     """Corrected causes of endpoints, by address."""
@@ -101,7 +101,7 @@ def diagnose(
 ) -> Sequence[PortFacts]:
     """Return Service ports with their states; a port is judged again only if its facts changed.
 
-    A port is copied if other facts show something about it.
+    A port is copied if facts about other objects change its cause, notes or endpoints.
     """
     answered = _answered(ports)
     notes = _notes(source.rejected, health_checks)
@@ -122,7 +122,7 @@ def diagnose(
         cause = port.cause
         if cause is not None and cause.code is CauseCode.NO_SLICE:
             cause = slices.get(key, cause)
-        # The cause of the port may contain the note.
+        # Omit notes that the cause of the port contains.
         own = tuple(note for note in notes.pop(key, ()) if not says(cause, note))
         of_endpoints = _of_one_side(port, answered)
         judged.append(_judged(port, _Shown(cause, own, of_endpoints), judge))
@@ -154,16 +154,16 @@ def _judged(port: PortFacts, shown: _Shown, judge: Judge) -> PortFacts:
         changed.endpoints = tuple(map(copy.copy, port.endpoints))
         for endpoint in changed.endpoints:
             endpoint.cause = causes.get(endpoint.address, endpoint.cause)
-    # Set the state on the original port, too, because the next status view reads it there.
+    # Also set the state on the original port, because the next status view reads it there.
     changed.state = port.state = judge(changed)
     port.judged = shown, changed
     return changed
 
 
 def _with_notes(notes: Sequence[Cause], own: Sequence[Cause]) -> tuple[Cause, ...]:
-    """Return the notes of a Service port, including those that the source has about it.
+    """Return the notes of a Service port, including the source's notes about it.
 
-    For some notes, the source also knows the place in the manifests.
+    A note of the source may contain the place in the manifests, and then replaces an equal note.
     """
     own = first_notes(own)
     placed = {note.replace(within="").fact for note in own if note.within}
@@ -171,7 +171,7 @@ def _with_notes(notes: Sequence[Cause], own: Sequence[Cause]) -> tuple[Cause, ..
 
 
 def _answered(ports: Sequence[PortFacts]) -> Mapping[_Key, float]:
-    """Return when each endpoint last answered a dial, by the side of the Service that dialled.
+    """Return when each endpoint of a Service with two sides last answered a dial of either side.
 
     The two sides dial from different addresses, so a firewall may drop one side only.
     """
@@ -202,7 +202,7 @@ def _of_one_side(port: PortFacts, answered: Mapping[_Key, float]) -> tuple[tuple
 
 
 def _answers_others(cause: Cause, answered_at: float) -> bool:
-    """Return whether an endpoint answered others recently, after this failure began."""
+    """Return whether an endpoint answered other clients recently, after this failure began."""
     if cause.code is not CauseCode.ENDPOINT_SILENT:
         return False
     return answered_at > cause.first_at and cause.last_at - answered_at < LAST_MINUTE_S
@@ -242,7 +242,7 @@ def cause_of(item: RejectedFacts) -> Cause:
 
 
 def _rejected_slices(items: Iterable[RejectedFacts]) -> dict[str, Cause]:
-    """Return the rejected slices by Service: each belongs to the Service, or may by its name."""
+    """Return the rejected slices by Service, to which they belong, or may belong by their names."""
     named: dict[str, Cause] = {}
     unnamed: dict[str, Cause] = {}
     for item in items:

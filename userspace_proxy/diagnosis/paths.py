@@ -1,4 +1,4 @@
-"""Describes which path new connections take, and why it isn't the kernel path."""
+"""Describes the path that new connections take, and problems in the kernel."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..policy import PathDecision
 UNKNOWN = "bytes and failures aren't known on this path"
 _IN_KERNEL = "the kernel leads its connections straight to endpoints, past this proxy"
 _BY_RULES = "rules lead them past this proxy; those of this node's programs are seen at their end"
-# From this share of entries in use on, there is a warning that new connections may soon be dropped;
-# the same as in `check`.
+# The share of entries in use from which on a warning is shown that new connections may soon be
+# dropped; `check` uses the same share.
 _TRACKING_SHORT = 0.9
 
 
@@ -30,18 +30,18 @@ class PathView(NamedTuple):
     why: str = ""
     """The reason, as a clause; empty for the default."""
     kernel_connections: int | None = None
-    """Connections (UDP: flows) that rules sent straight to endpoints since the start; None if that
+    """Connections (UDP: flows) that rules sent straight to endpoints since startup; None if that
     was never possible, or if they aren't counted."""
     socket_connections: int | None = None
-    """Connections that were translated at connect() since the start; None if that was never
+    """Connections that were translated at connect() since startup; None if that was never
     possible."""
     not_offloaded: Mapping[Frontend, str] = MappingProxyType({})
     """Frontends that aren't translated at connect(), each with the reason."""
     unanswered: Cause | None = None
-    """Why clients on the kernel path get no answer; None if they do, or none connected recently."""
+    """Why clients on the kernel path get no answer; None if none is known to fail."""
 
     def follow(self, chosen: PathDecision, at: float) -> PathView:
-        """Return the view after a path took effect, unless it was in effect before."""
+        """Return the view after a path took effect; an unchanged path keeps ``since``."""
         is_same = chosen.path is self.now
         since = self.since if is_same and self.since else at
         unanswered = self.unanswered if is_same else None
@@ -74,7 +74,7 @@ def format_path(path: str, why: str, since: float, now: float) -> str:
 
 
 def format_target(path: PathView, frontend: Frontend) -> str:
-    """Return which target serves a frontend's clients directly, and since when."""
+    """Return in words how the kernel sends a frontend's clients to endpoints."""
     led = "the kernel, straight to endpoints"
     if why := path.not_offloaded.get(frontend):
         return f"{led}: by rules, as {why}"
@@ -84,14 +84,14 @@ def format_target(path: PathView, frontend: Frontend) -> str:
 
 
 def unseen_reason(port: PortFacts) -> str:
-    """Return why connections of a Service port aren't seen; empty if their path is the proxy."""
+    """Return why connections of a Service port aren't seen; empty on the userspace path."""
     if port.path is not DataPath.KERNEL:
         return ""
     return _IN_KERNEL if port.socket_connections is None else _BY_RULES
 
 
 def format_counted(port: PortFacts) -> str:
-    """Return what is known about connections that the kernel sent straight to endpoints.
+    """Return how many connections the kernel sent straight to endpoints, as far as known.
 
     Returns: Clauses; empty if nothing is known.
     """
@@ -112,7 +112,7 @@ def format_counted(port: PortFacts) -> str:
 
 
 def problems_of_kernel(view: StatusFacts) -> Iterator[Problem]:
-    """Yield problems with the kernel's part: hooks, client addresses, connection tracking."""
+    """Yield problems in the kernel: hooks, client addresses, connection tracking."""
     if why := view.socket_lb.problem:
         yield Problem(
             Level.ATTENTION,

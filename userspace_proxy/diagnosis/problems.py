@@ -1,4 +1,4 @@
-"""Lists problems in plain words, worst first.
+"""Lists the problems of a view as sentences, the worst first.
 
     of the node   ── source, steering, rounds, descriptors ──┐
     of Services   ── refused, not served, not answering ─────┴─▶ Problem …
@@ -21,7 +21,7 @@ from .paths import problems_of_kernel
 # The share of descriptors in use from which on a warning is shown, so that an operator can raise
 # the limit before accepting has to pause.
 _DESCRIPTORS_SHORT = 0.9
-# How many changes in a minute are reported as a problem; a single change is usually a firewall
+# How many repairs in a minute are reported as a problem; a single repair usually follows a firewall
 # restart.
 _AGAIN = 3
 _CHANGED_BY = {
@@ -34,8 +34,7 @@ _CHANGED_BY = {
 }
 # How many problems of one kind are listed separately; more are merged into one.
 _ALIKE = 3
-# How long a failure must last to be reported: if a disk is full only briefly, an operator needn't
-# act.
+# How long saving must fail to be reported: a disk that is full only briefly needs no action.
 _NOT_KEPT_S = 60.0
 
 
@@ -53,7 +52,7 @@ class Summary:
     level: Level
     verdict: str
     problems: tuple[Problem, ...]
-    """Trouble first; within a level, the node's problems first, then Service ports by name."""
+    """Trouble first; within a level, problems of the node, then of Service ports, by name."""
 
 
 def summarise(view: StatusFacts, now: float) -> Summary:
@@ -78,7 +77,7 @@ def summarise(view: StatusFacts, now: float) -> Summary:
 
 
 def summarise_node(view: StatusFacts, now: float) -> Summary:
-    """Return the summary with only the node's problems; the page shows the others in their rows."""
+    """Return the summary with only the node's problems; the page shows other problems in rows."""
     node = problems_of_node(view, now)
     levels = [port.state.level for port in view.ports]
     on_ports = len(levels) - levels.count(Level.OK)
@@ -280,7 +279,7 @@ def _unserved(view: StatusFacts) -> Iterator[Problem]:
 
 
 def _conflicts(view: StatusFacts) -> Iterator[Problem]:
-    """Yield the Services that lost an address; many with the same reason become one problem."""
+    """Yield a problem for each Service that lost an address; many alike become one problem."""
     alike: dict[str, list[IgnoredFacts]] = {}
     for item in view.ignored:
         if item.is_conflict:
@@ -349,8 +348,8 @@ def _memory(view: StatusFacts) -> Problem:
 
 def late_s(sync: SyncFacts, now: float) -> float:
     """Return for how many seconds a late change has waited; 0 if no change is late."""
-    # The time of the last change isn't used either: if the clock is set back while the change is
-    # being applied, it seems newer than the round that applied it.
+    # Don't compare ``last_queued`` with ``last_done``: if the clock is set back while a change is
+    # being applied, the change seems newer than the round that applied it.
     since = sync.waiting_since
     waited_s = now - since if since else 0.0
     return waited_s if waited_s >= LATE_S else 0.0

@@ -1,16 +1,16 @@
-"""Rules that judge how clients of a Service port are served; the first rule that fits decides.
+"""Judges how clients of a Service port are served: the first rule that matches decides.
 
     listeners ──▶ usable endpoints ──▶ answering endpoints ──▶ the last minute ──▶ notes
 
-Rule 1: trouble means that this proxy, or a layer below it, is broken.
-Rule 2: attention means that a request of the cluster has no effect: a Service without a
-ready endpoint is refused on purpose, and many clusters always have one.
+Rule 1: trouble means that this proxy, its node, or all endpoints of a Service port fail.
+Rule 2: attention covers all other problems. A Service without a ready endpoint is no trouble: its
+clients are refused on purpose, and many clusters always have such Services.
 Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
 an endpoint: that is its purpose, and load balancers probe the node first.
 Rule 4: "served" requires that clients get an answer. If the kernel sends clients straight to
 endpoints, or no byte has come back, answers aren't visible: the state is "unknown".
-Rule 5: an endpoint that answers intermittently isn't a success either: clients of the last minute
-that got no answer count if they are many.
+Rule 5: an endpoint that answers intermittently isn't healthy: clients of the last minute that got
+no answer are reported if they are many.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from .symptoms import (
 )
 
 _REASONS_SHOWN = 3
-# With at most this share of resets, an endpoint still only closes connections: closing resets a
-# connection if the program hasn't read all data, which depends on timing.
+# With at most this many resets per close, an endpoint still only closes connections: a close resets
+# a connection if the program hasn't read all data, which depends on timing.
 _RESETS_PER_CLOSE = 2
 # The shortest wait at a limit that is reported: if a limit makes clients wait for less time, it
 # works as intended.
@@ -49,7 +49,7 @@ _ADDRESSES = 2
 
 
 class PortVerdict(NamedTuple):
-    """How a Service port's clients are served, as decided by the first rule that fits."""
+    """How a Service port's clients are served, as decided by the first rule that matches."""
 
     level: Level
     state: PortState
@@ -76,10 +76,10 @@ class Case:
             e for e in self.usable if e.ejected_for_s is not None or e.cause is not None
         ]
         self.all_fail = len(self.failing) == len(self.usable)
-        """Whether each usable endpoint failed when a client last tried it."""
+        """Whether each usable endpoint failed when a client last dialled it."""
         self.is_calm = not (port.stalled or any(port.last_minute.counts()[1:]))
         """Whether all clients of the last minute were answered in time."""
-        # Cost: nearly all rules for failing endpoints read these values.
+        # Cost: computed once, because nearly all rules for failing endpoints read these values.
         self.causes = [e.cause for e in self.failing if e.cause is not None]
         """The causes of failing endpoints, in the endpoints' order."""
         codes = {e.cause.code if e.cause is not None else None for e in self.failing}
@@ -107,7 +107,7 @@ class Case:
 
     @property
     def what_fails(self) -> Sequence[Clause]:
-        """If all endpoints fail: how they fail, and why the others aren't used."""
+        """The clauses about how all usable endpoints fail, and why other endpoints aren't used."""
         return [*_all_fail(self.failing), *_unused(self.port)]
 
 
@@ -115,14 +115,14 @@ Rule = Callable[[Case], PortVerdict | None]
 
 
 def not_served(case: Case) -> PortVerdict | None:
-    """Clients can't reach some or all of the addresses."""
+    """Report that clients can't reach some or all of the addresses."""
     port = case.port
     if not port.problem:
         return None
     missed = [frontend for frontend in port.frontends if not frontend.is_reached]
     is_partly = 0 < len(missed) < len(port.frontends)
     state = PortState.PARTLY_SERVED if is_partly else PortState.NOT_SERVED
-    # The problem of a listener names the address.
+    # The problem of a listener already names the address.
     place = _place(missed) if is_partly and port.is_unsteered else ""
     cause = not_listening(port.problem, port.hint, port.taken_by)
     other = other_cause(port)
@@ -151,7 +151,7 @@ def other_cause(port: PortFacts) -> Cause | None:
 
 
 def dropped_from_outside(case: Case) -> PortVerdict | None:
-    """Only other nodes have endpoints for clients from outside."""
+    """Report that only other nodes have endpoints for clients from outside."""
     port = case.port
     if not port.is_dropping or port.cause is None or port.admits == ():
         return None
@@ -159,7 +159,7 @@ def dropped_from_outside(case: Case) -> PortVerdict | None:
 
 
 def dropped(case: Case) -> PortVerdict | None:
-    """All clients' packets are dropped, because only other nodes have endpoints."""
+    """Report that all clients' packets are dropped, because only other nodes have endpoints."""
     port = case.port
     if not port.is_dropping or port.cause is None:
         return None
@@ -167,7 +167,7 @@ def dropped(case: Case) -> PortVerdict | None:
 
 
 def held_without_endpoint(case: Case) -> PortVerdict | None:
-    """Clients wait, or would wait, for an endpoint because there is none."""
+    """Report that clients wait, or would wait, because there is no endpoint."""
     port, waits = case.port, case.port.waits
     if not port.is_holding or port.hold_s is None or port.cause is None:
         return None
@@ -196,7 +196,7 @@ def _held(port: PortFacts, why: Sequence[Clause], known: Sequence[Cause]) -> Por
 
 
 def refused(case: Case) -> PortVerdict | None:
-    """No endpoint may be used."""
+    """Report that no endpoint may be used."""
     port = case.port
     if port.cause is None and case.usable:
         return None
@@ -205,7 +205,7 @@ def refused(case: Case) -> PortVerdict | None:
 
 
 def fault_on_purpose(case: Case) -> PortVerdict | None:
-    """Connections suffer injected faults."""
+    """Report injected faults."""
     causes = [endpoint.cause for endpoint in case.usable if endpoint.cause is not None]
     asked = [cause for cause in causes if cause.code is CauseCode.FAULT_ON_PURPOSE]
     if not asked:
@@ -217,7 +217,7 @@ def fault_on_purpose(case: Case) -> PortVerdict | None:
 
 
 def late_at_limit(case: Case) -> PortVerdict | None:
-    """Answers are late because clients wait for their turn."""
+    """Report that answers are late because clients wait for endpoints at their limit."""
     port = case.port
     is_limited = port.waits.waiting and port.max_connections is not None
     if not (case.all_fail and is_limited and case.only_code is CauseCode.ENDPOINT_ANSWERS_LATE):
@@ -226,14 +226,14 @@ def late_at_limit(case: Case) -> PortVerdict | None:
 
 
 def held_while_all_fail(case: Case) -> PortVerdict | None:
-    """Clients wait for an endpoint that answers."""
+    """Report that clients wait for an endpoint that answers."""
     if not (case.all_fail and case.port.waits.waiting):
         return None
     return _held(case.port, case.what_fails, case.causes)
 
 
 def some_are_denied(case: Case) -> PortVerdict | None:
-    """An endpoint answers this node or others, but not some clients."""
+    """Report an endpoint that ignores some clients, but answers this node or other clients."""
     if not case.all_fail:
         return None
     denials = [
@@ -243,14 +243,14 @@ def some_are_denied(case: Case) -> PortVerdict | None:
     ]
     if not denials:
         return None
-    # The endpoint answers other clients.
+    # If there are connections, the endpoint answers other clients.
     lead = said.get_no_answer(bool(case.port.connections))
     clauses = tuple(_why(case.failing, denials[0]))
     return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, clauses, (denials[0],), lead)
 
 
 def silent_to_some(case: Case) -> PortVerdict | None:
-    """Silent endpoints answer some clients: not all failures of the last minute are consecutive."""
+    """Report that silent endpoints answer some clients: their failures weren't consecutive."""
     if not (case.all_fail and case.are_silent):
         return None
     if case.is_flows:
@@ -261,7 +261,7 @@ def silent_to_some(case: Case) -> PortVerdict | None:
 
 
 def never_answered(case: Case) -> PortVerdict | None:
-    """No endpoint has sent a byte: this may be a protocol without answers (syslog, statsd)."""
+    """Report that no endpoint has sent a byte: the protocol may have no answers (syslog)."""
     if not (case.all_fail and case.port.is_without_answer):
         return None
     if case.is_flows and case.are_silent:
@@ -275,7 +275,7 @@ def never_answered(case: Case) -> PortVerdict | None:
 
 
 def failed_before(case: Case) -> PortVerdict | None:
-    """Endpoints that failed weren't dialled since; the next client shows if they have recovered."""
+    """Report failed endpoints that weren't dialled since, and may have recovered."""
     if not (case.all_fail and case.are_past):
         return None
     if case.are_silent:
@@ -286,7 +286,7 @@ def failed_before(case: Case) -> PortVerdict | None:
 
 
 def cut_off(case: Case) -> PortVerdict | None:
-    """Endpoints answer and then reset the connections."""
+    """Report that endpoints answer and then reset the connections."""
     if not (case.all_fail and case.only_code is CauseCode.ENDPOINT_CUTS_OFF):
         return None
     clauses = (said.were_reset(case.ended, case.connections),)
@@ -294,7 +294,7 @@ def cut_off(case: Case) -> PortVerdict | None:
 
 
 def unanswered(case: Case) -> PortVerdict | None:
-    """Clients leave without a byte, which is normal for some protocols, so it isn't a failure."""
+    """Report that clients leave without a byte, which is normal for some protocols."""
     if not (case.all_fail and case.are_silent):
         return None
     clauses = [said.no_byte_in_time(case.ended, case.connections), *case.what_fails]
@@ -305,7 +305,7 @@ def unanswered(case: Case) -> PortVerdict | None:
 
 
 def closed(case: Case) -> PortVerdict | None:
-    """Endpoints close connections, as a log collector closes idle ones, and reset none of them."""
+    """Report that endpoints close connections, as a log collector closes idle ones."""
     if not (case.all_fail and case.only_close):
         return None
     lead = said.get_no_answer()
@@ -313,7 +313,7 @@ def closed(case: Case) -> PortVerdict | None:
 
 
 def all_fail(case: Case) -> PortVerdict | None:
-    """No endpoint answers."""
+    """Report that no endpoint answers."""
     if not case.all_fail:
         return None
     many = many_failed(case.port, but=[cause.code for cause in case.causes])
@@ -337,7 +337,7 @@ def _only_closes(endpoint: EndpointFacts) -> bool:
 
 
 def unanswered_in_kernel(case: Case) -> PortVerdict | None:
-    """Clients on the kernel path get no answer, although this node gets one."""
+    """Report that clients on the kernel path get no answer, although this node does."""
     cause = case.port.unanswered
     if cause is None:
         return None
@@ -345,7 +345,7 @@ def unanswered_in_kernel(case: Case) -> PortVerdict | None:
 
 
 def lacks_ports(case: Case) -> PortVerdict | None:
-    """This node has no source port left."""
+    """Report that this node has no source port left."""
     if not case.port.is_out_of_ports:
         return None
     cause = out_of_ports()
@@ -353,7 +353,7 @@ def lacks_ports(case: Case) -> PortVerdict | None:
 
 
 def clients_are_mistaken(case: Case) -> PortVerdict | None:
-    """Clients are rejected because of their requests."""
+    """Report that clients are rejected because of their requests."""
     port = case.port
     if not port.client_mistakes:
         return None
@@ -368,7 +368,7 @@ def clients_are_mistaken(case: Case) -> PortVerdict | None:
 
 
 def some_fail(case: Case) -> PortVerdict | None:
-    """Some endpoints fail; one that denied a client a while ago has served others since."""
+    """Report that some endpoints fail, except after a denial a while ago (:func:`_has_denied`)."""
     port, failing = case.port, case.failing
     if all(map(_has_denied, failing)):
         return None
@@ -392,15 +392,14 @@ def some_fail(case: Case) -> PortVerdict | None:
 def _has_denied(endpoint: EndpointFacts) -> bool:
     """Return whether an endpoint denied a client a while ago, and others then served that client.
 
-    With ClientIP affinity they still serve the client, so the endpoint may not be dialled for
-    hours.
+    With ClientIP affinity, they keep serving the client: the endpoint may not be dialled for hours.
     """
     cause = endpoint.cause
     return endpoint.is_past and cause is not None and cause.code is CauseCode.ENDPOINT_DENIES
 
 
 def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> Sequence[Clause]:
-    """Return how many clients failed or wait for other reasons; empty if few did."""
+    """Return how many clients failed or wait for other reasons; empty if there are few."""
     if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
         return at_limit_clauses(port)
     cause = port.last_minute.cause
@@ -409,7 +408,7 @@ def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> Sequence[
 
 
 def at_limit(case: Case) -> PortVerdict | None:
-    """Clients wait for a long time for endpoints at their limit."""
+    """Report that clients wait for a long time for endpoints at their limit."""
     port = case.port
     if port.max_connections is None or port.waits.longest_s < _LONG_S:
         return None
@@ -417,7 +416,7 @@ def at_limit(case: Case) -> PortVerdict | None:
 
 
 def at_limit_clauses(port: PortFacts) -> Sequence[Clause]:
-    """Return the clauses that clients wait, and if so, that nothing comes back."""
+    """Return the clauses that clients wait and, for silent endpoints, that no byte came back."""
     waits = port.waits
     held = said.at_limit(
         waits.waiting,
@@ -436,7 +435,7 @@ def is_silent(port: PortFacts) -> bool:
 
 
 def lacks_client_ports(case: Case) -> PortVerdict | None:
-    """The address of a client has no port left."""
+    """Report that the address of a client has no port left."""
     if not case.port.is_out_of_client_ports:
         return None
     cause = out_of_client_ports()
@@ -444,31 +443,31 @@ def lacks_client_ports(case: Case) -> PortVerdict | None:
 
 
 def answers_are_missed(case: Case) -> PortVerdict | None:
-    """UDP clients, or clients of open connections, got no answer in the last minute."""
+    """Report UDP clients, or clients of open connections, without an answer lately."""
     lost = many_unanswered(case.port)
     return None if lost is None else _failed_lately(case.port, lost)
 
 
 def clients_failed(case: Case) -> PortVerdict | None:
-    """Clients of the last minute failed."""
+    """Report that clients of the last minute failed."""
     many = many_failed(case.port)
     return None if many is None else _failed_lately(case.port, *_now(case.port), many)
 
 
 def comes_and_goes(case: Case) -> PortVerdict | None:
-    """The Service port repeatedly had no endpoint."""
+    """Report that the Service port repeatedly had no endpoint."""
     flaps = many_flaps(case.port)
     return None if flaps is None else _failed_lately(case.port, *served_clauses(case.port), flaps)
 
 
 def answers_are_late(case: Case) -> PortVerdict | None:
-    """Connections were saved late, or this proxy closed idle ones."""
+    """Report that connections were saved late, or that this proxy closed idle ones."""
     late = many_saved_late(case.port) or many_idle(case.port)
     return None if late is None else _failed_lately(case.port, *_now(case.port), late)
 
 
 def last_words_unanswered(case: Case) -> PortVerdict | None:
-    """Connections ended without an answer to the client's last bytes."""
+    """Report connections that ended without an answer to the client's last bytes."""
     port, many = case.port, many_unanswered_requests(case.port)
     if many is None:
         return None
@@ -492,14 +491,14 @@ def _some(clause: Clause | None) -> Sequence[Clause]:
 
 
 def _now(port: PortFacts) -> Sequence[Clause]:
-    """Return the clauses that other clients are served now; empty if that isn't known."""
+    """Return the clause that other clients are served now; empty if that is unknown."""
     if _state_of(port) is not PortState.SERVED or port.is_quiet:
         return ()
     return (said.served_by(*_serving(port), is_now=True),)
 
 
 def none_admitted(case: Case) -> PortVerdict | None:
-    """Packets of all clients were dropped, because no client was in the admitted networks."""
+    """Report that all packets were dropped, because no client was in the admitted networks."""
     port = case.port
     is_counted = not port.is_unseen or port.kernel_connections is not None
     if port.admits is None or not is_counted or port.connections or port.kernel_connections:
@@ -514,7 +513,7 @@ def none_admitted(case: Case) -> PortVerdict | None:
 
 
 def lacks_addresses(case: Case) -> PortVerdict | None:
-    """Other Services have some of its addresses."""
+    """Report that other Services own some of the Service's addresses."""
     lost = [note for note in case.port.notes if note.code.traits.is_of_address]
     if not lost:
         return None
@@ -524,7 +523,7 @@ def lacks_addresses(case: Case) -> PortVerdict | None:
 
 
 def has_notes(case: Case) -> PortVerdict | None:
-    """A user's setting has no effect."""
+    """Report that a user's setting has no effect."""
     port = case.port
     notes = [note for note in port.notes if not note.code.traits.is_by_design]
     if not notes:
@@ -534,7 +533,7 @@ def has_notes(case: Case) -> PortVerdict | None:
 
 
 def about_to_lose_all(case: Case) -> PortVerdict | None:
-    """All endpoints terminate."""
+    """Report that all usable endpoints terminate."""
     port = case.port
     if not all(endpoint.state == EndpointState.TERMINATING for endpoint in case.usable):
         return None
@@ -544,9 +543,9 @@ def about_to_lose_all(case: Case) -> PortVerdict | None:
 
 
 def served(case: Case) -> PortVerdict | None:
-    """Nothing is wrong."""
+    """Report that nothing is wrong."""
     port = case.port
-    # On an address that is open to the internet, scanners are dropped all day.
+    # Denials aren't a problem: on a public address, scanners are dropped all day.
     past = [e.cause for e in port.endpoints if _has_denied(e) and e.cause is not None]
     as_intended = map(stated, (*denied(port), *past, *port.notes))
     return PortVerdict(Level.OK, _state_of(port), (*served_clauses(port), *as_intended))
@@ -570,23 +569,23 @@ def _serving(port: PortFacts) -> tuple[int, int]:
 def served_clauses(
     port: PortFacts, *, are_leaving: bool = False, shown: str = ""
 ) -> Sequence[Clause]:
-    """Return what is known about how clients of working endpoints are served.
+    """Return the clauses about clients of working endpoints: who serves them, if that is known.
 
     Args:
-        shown: What proves, besides probes, that endpoints accept connections; or empty.
+        shown: The evidence, other than probes, that endpoints accept connections; or empty.
     """
+    if port.is_without_answer:
+        silence, at = _of_silence(port), tuple(_node_ports(port))
+        if port.connections:
+            return (said.never_answered(*silence),)
+        failed = port.failed or port.failures or port.bad_headers or port.waits.total
+        places = (said.node_port_at(at),) if 0 < len(at) <= _ADDRESSES else ()
+        ready = said.ready(*_serving(port), are_leaving)
+        return (ready, said.no_client_yet(bool(failed)), *places)
     if port.is_unseen:
         service = f"{port.namespace}/{port.service}"
         shown = "probes" if port.is_probed else shown
         return (said.led_by_kernel(*_serving(port), service, port.protocol, shown),)
-    if port.is_without_answer and port.connections:
-        return (said.never_answered(*_of_silence(port)),)
-    if port.is_without_answer:
-        failed = port.failed or port.failures or port.bad_headers or port.waits.total
-        at = tuple(_node_ports(port))
-        places = (said.node_port_at(at),) if 0 < len(at) <= _ADDRESSES else ()
-        ready = said.ready(*_serving(port), are_leaving)
-        return (ready, said.no_client_yet(bool(failed)), *places)
     if port.is_quiet:
         quiet = said.none_answered_lately(bool(port.kernel_connections))
         return (said.ready(*_serving(port), are_leaving), quiet)
@@ -627,12 +626,12 @@ def _how_many_fail(
 
 
 def _why(failing: Sequence[EndpointFacts], most: Cause | None = None) -> Iterator[Clause]:
-    """Yield the most frequent cause in full, then an abbreviated one of the next kind.
+    """Yield the most frequent cause in full, then the next one in short form.
 
     Past causes count only if there are no others.
 
     Args:
-        most: The cause to yield first; None: the one seen most often.
+        most: The cause to yield first; None: the most frequent cause.
     """
     kinds = {most.code: most} if most is not None else {}
     for endpoint in present_first([one for one in failing if not one.is_past] or failing):
@@ -654,9 +653,9 @@ def _unused(port: PortFacts) -> Iterator[Clause]:
 
 
 def present_first(endpoints: Sequence[EndpointFacts]) -> Sequence[EndpointFacts]:
-    """Return endpoints, those with current causes first; the most failures first.
+    """Return endpoints with current causes before others, each group by number of failures.
 
-    Endpoints that fail fast are ejected, so clients most often get the slow failures.
+    Endpoints that fail fast are ejected, so clients most often see the slow failures.
     """
     return sorted(endpoints, key=lambda one: (one.is_past, -(one.cause.count if one.cause else 0)))
 
@@ -710,8 +709,7 @@ _GROUPS: Sequence[tuple[Callable[[Case], bool], Sequence[Rule]]] = (
     (_any, _SERVED),
 )
 RULES = tuple(rule for _, rules in _GROUPS for rule in rules)
-"""The rules in order: the first one that returns a verdict decides; the last one always returns
-one."""
+"""The rules in order: the first rule that returns a verdict decides; the last rule always does."""
 
 
 def decide(port: PortFacts) -> tuple[Rule, PortVerdict]:

@@ -1,11 +1,11 @@
-"""Finds clients that got no or a late answer in the last minute although others get answers.
+"""Finds clients without a timely answer in the last minute although others get answers.
 
     counts ──▶ Symptom: which clients fail, the share that is reported, with which endpoint
                   └──▶ "12 of 20 connections failed in the last minute: 10.244.0.9:8080 refused …"
 
-Rule 1: a few failures aren't reported; many are, regardless of the current state.
-Rule 2: a report stays until the number of failures has halved.
-Rule 3: the cause is the most frequent one, for the endpoint with which it occurred most often.
+Rule 1: a few failures aren't reported; many failures are, regardless of the current state.
+Rule 2: a report ends only once the share of failures has halved.
+Rule 3: the cause is of the most frequent kind, and of the endpoint with most of these failures.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ SILENT_SHARE = 0.1
 """The minimum share of flows to report, or of connections that clients leave or that break off: DNS
 servers answer some names late, and clients leave for their own reasons."""
 _ENDED = 10
-"""So many connections show how connections usually end."""
+"""The number of ended connections that shows how connections usually end."""
 _MANY_DENIALS = 10
-"""So many consecutive dials of clients fail while this node is answered: if half of all packets are
-lost, that happens by chance once in a thousand times."""
+"""The number of consecutive failed dials of clients that proves a denial while this node is
+answered: if half of all packets are lost, so many fail by chance once in a thousand times."""
 
 Endpoints = Iterable[tuple[EndpointVerdict, EndpointCounters]]
 _Failures = Iterator[tuple[Streak, EndpointVerdict]]
@@ -46,7 +46,7 @@ _Failures = Iterator[tuple[Streak, EndpointVerdict]]
 
 @dataclass(frozen=True, slots=True)
 class Symptom:
-    """A counter of the last minute (:class:`.MinuteCounts`)."""
+    """A kind of failure, counted by a counter of the last minute (:class:`.MinuteCounts`)."""
 
     name: str
     """The counter's name."""
@@ -54,8 +54,8 @@ class Symptom:
     """How such connections failed, in brackets after a sum; empty if they didn't fail."""
     share: float = SILENT_SHARE
     """The minimum share of all connections to report. ``SHARE``: the reason can only be an
-    endpoint, or the lack of one. Flows without an answer count like connections that clients
-    leave."""
+    endpoint, or the lack of an endpoint. Flows without an answer count like connections that
+    clients leave."""
     find: Callable[[Endpoints], _Failures] | None = None
     """Yields the last such failure of each endpoint; None if no endpoint is to blame."""
     cause: Callable[[EndpointVerdict, Streak], Cause] | None = None
@@ -74,7 +74,7 @@ def _dials_before(endpoints: Endpoints) -> _Failures:
 def _ended(endpoints: Endpoints) -> _Failures:
     """Yield connections (flows) without a byte that endpoints closed.
 
-    The last one is included, even if the endpoint hasn't answered since.
+    The last connection is included, even if the endpoint hasn't answered since.
     """
     for verdict, counters in endpoints:
         if has_excluded(counters.exclusions):
@@ -92,14 +92,14 @@ def _left(endpoints: Endpoints) -> _Failures:
 
 
 def _cuts(endpoints: Endpoints) -> _Failures:
-    """Yield connections that broke off after a byte, including the last one."""
+    """Yield connections that broke off after a byte, including the last connection."""
     for verdict, counters in endpoints:
         if counters.cuts.part.failures:
             yield counters.cuts, verdict
 
 
 def _late(endpoints: Endpoints) -> _Failures:
-    """Yield flows answered after two seconds, and causes of delayed connections."""
+    """Yield flows answered after two seconds, and failed dials that delayed connections."""
     for verdict, counters in endpoints:
         if counters.late and counters.ends.part.failure is Failure.NO_DATAGRAM:
             yield counters.ends, verdict
@@ -121,7 +121,7 @@ def _of_dial(verdict: EndpointVerdict, dials: Streak) -> Cause:
 def _of_end(verdict: EndpointVerdict, ends: Streak) -> Cause:
     if isinstance(ends, Exclusions):
         return _at_times(excludes(verdict.address, ends.part.client), verdict)
-    # An endpoint that has never answered doesn't answer any other client.
+    # An endpoint that has never answered doesn't answer other clients.
     has_answered = ends.succeeded_at >= 0
     cause = end_cause(verdict.address, ends.part.failure)
     return _at_times(cause, verdict, answers_others=has_answered)
@@ -175,10 +175,10 @@ def failed_last_minute(
 
     Args:
         endpoints: The usable endpoints.
-        failed_at: Returns the clients for which an endpoint failed, up to a moment; ``refused``
+        failed_at: Returns the counts of an endpoint's failed clients up to a moment; ``refused``
             counts its failed dials.
-        has_header: The endpoints receive a PROXY header.
-        was_many: As in the result.
+        has_header: Whether the endpoints receive a PROXY header.
+        was_many: See :class:`.LastMinuteFacts`.
     """
     counts = minute.counts()
     if not any(counts[1:]):
@@ -198,7 +198,7 @@ def failed_last_minute(
         return LastMinuteFacts(*counts, cause=cause, was_many=was_many, is_unusual=seldom)
     if symptom.find is None or symptom.cause is None:
         return LastMinuteFacts(*counts, was_many=was_many)
-    # Late connections failed with another endpoint than the one that counts them.
+    # A late connection failed with an endpoint other than the one that counts it.
     field = "refused" if name == "late" and not are_flows else name
     failures = [
         (getattr(failed_at(one.address, clock.now), field), streak.part.last_at, streak, one)
@@ -206,7 +206,7 @@ def failed_last_minute(
         if clock.now - streak.part.last_at < LAST_MINUTE_S
     ]
     if not failures:
-        # Clients are refused, too, while there is no endpoint.
+        # Clients are also refused while there is no endpoint.
         have_left = name != "refused" and not any(_has_failed(one, name) for _, one in endpoints)
         return LastMinuteFacts(*counts, was_many=was_many, have_left=have_left)
     count, last_at, streak, verdict = max(failures, key=itemgetter(0, 1))
@@ -217,9 +217,9 @@ def failed_last_minute(
 
 
 def _owe_seldom(minute: MinuteCounts, endpoints: Iterable[EndpointCounters]) -> bool:
-    """Return whether few earlier connections ended like this, so that this isn't the usual end.
+    """Return whether few earlier connections ended while an answer was due.
 
-    If clients send last, most connections end like this. For a new Service, few means half of them.
+    If clients send last, most connections end like this. For a new Service, few means at most half.
     """
     endpoints = tuple(endpoints)
     owed, ended = (
@@ -243,10 +243,10 @@ def _has_failed(counters: EndpointCounters, name: str) -> bool:
 
 
 def _main_symptom(minute: MinuteCounts, *, are_flows: bool) -> Symptom:
-    """Return the symptom that the cause explains: the most frequent one.
+    """Return the most frequent symptom, which the cause explains.
 
     Args:
-        are_flows: The clients are flows, whose port may be closed without an ICMP error.
+        are_flows: Whether the clients are flows, whose port may be closed without an ICMP error.
     """
     most = max(_FAILURES, key=lambda symptom: getattr(minute, symptom.name))
     if are_flows and most.name == "unanswered" and _are_refused_or_unanswered(minute):
@@ -266,7 +266,7 @@ def _are_mostly_late(minute: MinuteCounts) -> bool:
 def _are_refused_or_unanswered(minute: MinuteCounts) -> bool:
     """Return whether flows were refused while others got no answer for an unknown reason.
 
-    Not every datagram to a closed port gets an ICMP error, because these are rate-limited.
+    Not every datagram to a closed port gets an ICMP error, because ICMP errors are rate-limited.
     """
     return minute.refused >= LEAST and minute.unanswered > 0
 
@@ -284,7 +284,7 @@ def are_many(minute: LastMinuteFacts, count: int, total: int, share: float = SIL
 
 
 def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause | None:
-    """Return how many clients failed, with the cause; None if few did.
+    """Return how many clients failed, with the cause; None if there are few.
 
     Args:
         but: Causes already reported; for these, and without a cause, the result is None.
@@ -293,7 +293,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     if but and (minute.cause is None or minute.cause.code in but):
         return None
     if _are_mostly_late(minute):
-        # The cause is about late clients.
+        # The cause is about late clients, not about failed clients.
         why = None
     elif minute.queued and minute.queued == _most(minute):
         is_limited = port.max_connections is not None and port.usable
@@ -345,9 +345,9 @@ def _why(port: PortFacts, where: str = "at") -> Clause | None:
 
 
 def many_unanswered(port: PortFacts, in_a_row: int = 0) -> Clause | None:
-    """Return how many UDP flows got no or a late answer while others got one; None if few.
+    """Return how many UDP flows got no timely answer while others got answers; None if few.
 
-    Open connections (flows) that no longer get an answer are reported, too.
+    Also report open connections (flows) that no longer get an answer.
 
     Args:
         in_a_row: Flows that the failing endpoints haven't answered since the last answer. If these

@@ -1,4 +1,4 @@
-"""The proxy as an object for programs that embed it and add Services by calls.
+"""Provides the proxy as an object that programs embed, and to which they add Services by calls.
 
 ::
 
@@ -6,7 +6,7 @@
         web = await proxy.add_service("web", port=8080, endpoints=["127.0.0.1:8081"])
         reader, writer = await asyncio.open_connection(*web.address)
 
-With ``none`` steering it needs no privileges and starts no thread or process.
+With ``none`` steering, the proxy needs no privileges and starts no thread or process.
 """
 
 from .blocking import Proxy

@@ -1,8 +1,9 @@
-"""Validates the arguments of an embedded proxy: names, ports, endpoints; finds free addresses.
+"""Validates the arguments of an embedded proxy, and finds free addresses for Services.
 
 Rule 1: values that the API server would reject are rejected; the error names the argument, the
 value and the expected form.
-Rule 2: instances of subclasses of str and int become plain ones, which messages to workers require.
+Rule 2: instances of subclasses of str and int are converted to str and int, for messages to
+workers.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ _LOOPBACKS = 1 << 22
 
 
 def read_key(namespace: str, name: str) -> ServiceKey:
-    """Return the identity of a Service, or raise ValueError or TypeError."""
+    """Validate the identity of a Service, or raise ValueError or TypeError."""
     return ServiceKey(read_label(namespace, "namespace"), read_label(name, "name"))
 
 
 def read_label(text: str, argument: str) -> str:
-    """Return a namespace or a name, or raise ValueError or TypeError with the argument's name."""
+    """Validate a namespace or name, or raise ValueError or TypeError with the argument's name."""
     if not isinstance(text, str):
         raise TypeError(f"{argument}: expected a str, got {text!r}")
     try:
@@ -64,7 +65,7 @@ def read_label(text: str, argument: str) -> str:
 
 
 def read_port(port: int, protocol: str) -> ServicePort:
-    """Return a Service's only port, or raise ValueError or TypeError."""
+    """Validate a Service's only port, or raise ValueError or TypeError."""
     if not _is_int(port):
         raise TypeError(f"port: expected an int, got {port!r}")
     if not 1 <= port <= 65535:
@@ -75,7 +76,7 @@ def read_port(port: int, protocol: str) -> ServicePort:
 
 
 def read_affinity(seconds: int | None) -> int | None:
-    """Return the timeout of ClientIP affinity, or raise ValueError or TypeError."""
+    """Validate the timeout of ClientIP affinity, or raise ValueError or TypeError."""
     if seconds is None:
         return None
     if not _is_int(seconds):
@@ -89,26 +90,27 @@ class HandlingArguments(TypedDict, total=False):
     """Arguments that correspond to annotations of a Service; None: the default."""
 
     hold: str | None
-    """``60s`` or ``60s,1000``: how long connections wait while no endpoint can take them, and their
-    maximum number; None if they are refused."""
+    """``60s`` or ``60s,1000``: how long connections wait while no endpoint can accept them, and
+    their maximum number; None: they are refused."""
     slow_start: str | None
     """``30s``: the time in which a new or recovered endpoint reaches its share of connections;
     None for no slow start."""
     max_connections: int | str | None
-    """The maximum number of connections to one endpoint, at which new ones wait; None for no
+    """The maximum number of connections to one endpoint, at which new connections wait; None for no
     limit."""
     wake: str | None
-    """``deployment/web`` or ``statefulset/db``: the workload that waiting connections need; shown
-    as demand by ``/api/v1/demand`` and the metrics. Only a cluster's proxy can have it scaled."""
+    """``deployment/web`` or ``statefulset/db``: the workload that serves waiting connections;
+    ``/api/v1/demand`` and the metrics report its demand. Only a cluster's proxy can have it
+    scaled."""
     on_endpoint_removal: str | None
-    """``keep``, the default, or ``30s``: when connections to a removed endpoint are ended."""
+    """``keep``, the default, or ``30s``: when connections to a removed endpoint are closed."""
     path: str | None
-    """``kernel``, which is an error without ``nftables`` steering; ``auto``, which without it means
+    """``kernel``, an error unless the steering is ``nftables``; ``auto``, which otherwise means
     ``userspace``; None for the path of :class:`Options`."""
     port_ranges: str | None
-    """``8080=8080-8099``: other ports, each of which goes to the same port of the endpoint, shifted
+    """``8080=8080-8099``: further ports, each forwarded to the same port of the endpoint, shifted
     by the difference between the endpoint's port and ``port``. With ``none`` steering: at most 100
-    ports, of TCP. Faults apply to the endpoint's own port only."""
+    TCP ports. Faults apply only to the endpoint's own port."""
     proxy_protocol: str | None
     """``v1`` or ``v2``: TCP connections to endpoints begin with a header that names the client."""
 
@@ -116,7 +118,7 @@ class HandlingArguments(TypedDict, total=False):
 def read_handling(
     seed: int = 0, *, balance: str = Balance.ROUND_ROBIN, **others: Unpack[HandlingArguments]
 ) -> Handling:
-    """Parse the handling of connections, or raise ValueError or TypeError."""
+    """Parse arguments for the handling of connections, or raise ValueError or TypeError."""
     if not _is_int(seed):
         raise TypeError(f"seed: expected an int, got {seed!r}")
     if not 0 <= seed <= _SEED_MAX:
@@ -152,7 +154,7 @@ def check_names(names: Iterable[str], function: Callable[..., object]) -> None:
 
 
 def read_endpoint(endpoint: EndpointAddress) -> SocketAddress:
-    """Return the address of an endpoint, or raise ValueError or TypeError."""
+    """Parse the address of an endpoint, or raise ValueError or TypeError."""
     if isinstance(endpoint, str):
         _, scheme, rest = endpoint.partition("://")
         if scheme:
@@ -179,7 +181,7 @@ def make_slices(
     endpoints: Iterable[EndpointAddress],
     standby: Iterable[EndpointAddress] = (),
 ) -> list[EndpointSlice]:
-    """Return the slices of a one-port Service: one per family and port of its endpoints.
+    """Return the slices of a one-port Service, one slice per family and port of its endpoints.
 
     Args:
         endpoints: Endpoints, or a mapping from endpoints to weights.
@@ -187,8 +189,8 @@ def make_slices(
 
     Raises:
         ValueError: An endpoint isn't an address, is given twice, or is of a family that the Service
-            doesn't have; or a weight is out of range.
-        TypeError: An endpoint or a weight has another type, or ``endpoints`` is one text.
+            doesn't have; a weight is out of range.
+        TypeError: An endpoint or a weight has another type, or ``endpoints`` is a single string.
     """
     families = {SocketAddress(ip, 0).family for ip in service.cluster_ips}
     made: dict[SocketAddress, Endpoint] = {}

@@ -1,7 +1,7 @@
-"""``Proxy``, and the same for programs without an event loop.
+"""Provides ``Proxy``, and its blocking form for programs without an event loop.
 
-Each call wraps a method of ``embedded_proxy``, with its signature and
-docstring, and runs it in the proxy's thread.
+Each blocking method has the signature and docstring of a method in ``embedded_proxy``, which it
+runs in the proxy's thread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 
 class InThread(Generic[_O]):
-    """Calls methods of an object that lives in a proxy's thread."""
+    """The base of classes that call methods of an object in the thread of a proxy."""
 
     _thread: LoopThread
     _object: _O
@@ -61,7 +61,7 @@ def awaited(
 def entered(
     method: Callable[Concatenate[_O, _P], AbstractAsyncContextManager[_T]],
 ) -> Callable[Concatenate[InThread[Any], _P], AbstractContextManager[_T]]:
-    """Wrap an async context manager as one for `with`, entered and left in the proxy's thread."""
+    """Wrap an async context manager for use in `with`; it is entered in the proxy's thread."""
 
     @contextlib.contextmanager
     @wraps(method)
@@ -93,7 +93,7 @@ def _adding(
     def call(self: InThread[_O], /, *args: _P.args, **kwargs: _P.kwargs) -> BlockingService:
         return BlockingService(self._thread, add(self, *args, **kwargs))
 
-    # For help(), which would otherwise show the asynchronous handle.
+    # Without this, help() would show the asynchronous handle as the result.
     shown = signature(method).replace(return_annotation=BlockingService.__name__)
     vars(call)["__signature__"] = shown
     return call
@@ -138,22 +138,22 @@ class BlockingService(InThread[AddedService]):
 class BlockingProxy(InThread[EmbeddedProxy]):
     """A Service proxy in its own thread, with the methods of ``Proxy`` without ``await``.
 
-    ``with Proxy.in_thread() as proxy`` creates, starts and stops it. Any thread other than the
-    proxy's own may call its methods.
+    ``with Proxy.in_thread() as proxy`` creates, starts and stops such a proxy. Any thread other
+    than the proxy's own may call its methods.
 
     Args:
         arguments: The arguments of ``Proxy``.
     """
 
     proxy_class: ClassVar[type[EmbeddedProxy]] = EmbeddedProxy
-    """The class that runs in the thread. A subclass may name one with more methods, and expose them
-    with :func:`called` and :func:`awaited`."""
+    """The class that runs in the thread. A subclass may name a class with more methods, and expose
+    these with :func:`called` and :func:`awaited`."""
 
     def __init__(self, **arguments: Any) -> None:
         self._arguments = arguments
         self._thread = LoopThread()
         self._life = threading.RLock()
-        """The lock of starts and closes: calls from other threads wait for them."""
+        """Serializes :meth:`start` and :meth:`close` across threads."""
 
     def __repr__(self) -> str:
         if not self._thread.is_running:
@@ -173,9 +173,9 @@ class BlockingProxy(InThread[EmbeddedProxy]):
         self.close()
 
     def start(self) -> None:
-        """Start the thread, and the proxy in it; :meth:`close` undoes it.
+        """Start the thread and the proxy in it; :meth:`close` stops both.
 
-        Raises what ``Proxy.start`` raises.
+        Raises the same exceptions as ``Proxy.start``.
         """
         with self._life:
             if self._thread.is_running:
@@ -183,7 +183,8 @@ class BlockingProxy(InThread[EmbeddedProxy]):
             self._thread = LoopThread()
             try:
                 self._thread.start()
-                # The proxy's events belong to the loop in which it is created.
+                # Create the proxy in the thread, because its events belong to the loop that is
+                # running.
                 self._object = self._thread.do(lambda: self.proxy_class(**self._arguments))
                 self._thread.call(self._object.start())
             except BaseException:
@@ -243,8 +244,8 @@ class Proxy(EmbeddedProxy):
     ) -> BlockingProxy:
         """Return a proxy for programs without an event loop: ``with`` starts and stops it.
 
-        It has the same methods without ``await``, and runs in its own thread. The arguments are
-        those of :class:`Proxy`; a source must not be tied to another event loop.
+        The returned proxy has the same methods without ``await``, and runs in its own thread. For
+        arguments, see :class:`Proxy`; a source must not be tied to another event loop.
         """
         return BlockingProxy(steering=steering, source=source, options=options)
 
@@ -252,4 +253,4 @@ class Proxy(EmbeddedProxy):
         raise TypeError("Proxy: use `async with Proxy(…)`, or `with Proxy.in_thread(…)`")
 
     def __exit__(self, *_exc: object) -> None:
-        """Do nothing; without this method, `with` would fail before it calls ``__enter__``."""
+        """Do nothing; without this method, `with` would fail before calling ``__enter__``."""

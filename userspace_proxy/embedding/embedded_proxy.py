@@ -1,4 +1,4 @@
-"""The base of ``Proxy``: a proxy to which a program adds Services by calls, and their handles."""
+"""Defines the base of ``Proxy``, to which programs add Services by calls, and Services' handles."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 class EmbeddedProxy(Agent):
-    """A proxy whose Services are added by calls; takes the arguments of ``Proxy``."""
+    """A proxy whose Services are added by calls; for arguments, see ``Proxy``."""
 
     def __init__(
         self,
@@ -67,9 +67,9 @@ class EmbeddedProxy(Agent):
         memory = MemorySource()
         self._memory = memory if source is None else None
         self._services: dict[ServiceKey, tuple[Service, tuple[EndpointSlice, ...]]] = {}
-        """The Services that were put, with their slices."""
+        """The Services added by :meth:`put`, with their slices."""
         self._seed = secrets.token_hex(8)
-        """Makes its Services' addresses differ from other proxies'."""
+        """Makes the addresses of this proxy's Services differ from addresses of other proxies."""
         super().__init__(steering, source or memory, options or Options())
 
     def __repr__(self) -> str:
@@ -91,7 +91,7 @@ class EmbeddedProxy(Agent):
         seed: int = 0,
         **handling: Unpack[HandlingArguments],
     ) -> AddedService:
-        """Serve a Service, or replace the one of the same name; applied on return.
+        """Serve a Service, or replace the Service of the same name; applied on return.
 
         The handle of a replaced Service no longer has any effect.
 
@@ -101,12 +101,12 @@ class EmbeddedProxy(Agent):
             endpoints: ``ip:port``, ``[ip6]:port``, tuples of IP and port, or a mapping to weights.
                 Names instead of IPs (``db.example.com:5432``) are off by default:
                 ``Options(allow_endpoint_names=("example.com",))`` allows names below
-                ``example.com``. This machine's DNS servers resolve them after the return; they
-                never resolve to this machine or to reserved addresses: see docs/services.md.
+                ``example.com``. This machine's DNS servers resolve them after the return; addresses
+                of this machine and reserved addresses are ignored: see docs/services.md.
             standby: Endpoints that serve only while no other endpoint can.
             namespace: The Service's namespace.
             protocol: ``TCP`` or ``UDP``.
-            cluster_ip: The address that clients dial; None: one of 127.64.0.0/10.
+            cluster_ip: The address that clients dial; None: an address of 127.64.0.0/10.
             affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
             balance: How endpoints are chosen: a value of :class:`Balance`.
             seed: The same seed gives the same choices in each run.
@@ -114,13 +114,13 @@ class EmbeddedProxy(Agent):
 
         Returns:
             A handle with the ``address`` to dial: with ``none`` steering, its port differs from
-            ``port`` if that isn't available.
+            ``port`` if that port isn't available.
 
         Raises:
             ValueError: The proxy reads its Services elsewhere, or an argument is invalid here.
             TypeError: An argument has another type.
-            ListenError: It can't be served; ``status()`` shows why. The previous Service of its
-                name is served again.
+            ListenError: The Service can't be served; ``status()`` shows why. The previous Service
+                of this name is served again.
         """
         key = read_key(namespace, name)
         service = Service(
@@ -136,7 +136,7 @@ class EmbeddedProxy(Agent):
         return AddedService(self, service)
 
     def _check_path(self, service: Service) -> None:
-        """Raise a ValueError if a Service asks for a path or range of ports that it can't have."""
+        """Raise a ValueError if a Service requests a path or range of ports that it can't get."""
         handling = service.handling
         lacks = self._steering.no_kernel_path if self._steering is not None else {}
         family = SocketAddress(service.cluster_ips[0], 0).family
@@ -150,7 +150,7 @@ class EmbeddedProxy(Agent):
             raise ValueError(say(note))
 
     async def _replace(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
-        """Put a Service; if it can't be served, put the previous one again."""
+        """Serve a Service; if that fails, serve the previous Service again."""
         before = self._services.get(service.key)
         try:
             await self.put(service, slices)
@@ -163,7 +163,7 @@ class EmbeddedProxy(Agent):
             raise
 
     async def put(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
-        """Serve a Service made of model values, or replace the one of its name; applied on return.
+        """Serve a Service made of model values, or replace the previous one; applied on return.
 
         Args:
             service: The Service.
@@ -171,8 +171,8 @@ class EmbeddedProxy(Agent):
 
         Raises:
             ValueError: The proxy reads its Services elsewhere.
-            ListenError: It can't be served; ``status()`` shows why. Clients are refused, and it is
-                retried every second. Only DNS serves headless Services.
+            ListenError: The Service can't be served; ``status()`` shows why. Clients are refused,
+                and the proxy retries every second. Only DNS serves headless Services.
         """
         memory = self._embedded()
         _, before = self._services.get(service.key, (service, ()))
@@ -187,11 +187,11 @@ class EmbeddedProxy(Agent):
         self._raise_problem(service.key)
 
     def has_put(self, service: Service) -> bool:
-        """Return whether this object was put here, and not removed or replaced since."""
+        """Return whether :meth:`put` added this object, and it wasn't removed or replaced since."""
         return self._services.get(service.key, (None, ()))[0] is service
 
     async def delete(self, key: ServiceKey) -> None:
-        """Stop serving a Service that was put here; applied on return. Idempotent.
+        """Stop serving a Service that :meth:`put` added; applied on return. Idempotent.
 
         Raises:
             ValueError: The proxy reads its Services elsewhere.
@@ -208,7 +208,7 @@ class EmbeddedProxy(Agent):
     ) -> list[At]:
         """Return the endpoints of all ports of a Service, or only the endpoints at one address.
 
-        TCP and UDP of one address are two endpoints.
+        One address with TCP and UDP counts as two endpoints.
 
         Raises:
             LookupError: There is no such Service, or it has no such endpoint.
@@ -240,7 +240,7 @@ class EmbeddedProxy(Agent):
     ) -> None:
         """Redirect dials of a Service's endpoints to other addresses; applied on return.
 
-        The listener at such an address forwards connections to the endpoint, or replaces it; the
+        The listener at another address forwards connections to the endpoint or replaces it; the
         status page shows the endpoint with the reasons. Detours stay when the Service is removed.
 
         Args:
@@ -275,16 +275,16 @@ class EmbeddedProxy(Agent):
     ) -> AsyncIterator[list[ConnectionFacts]]:
         """Observe connections and UDP flows in a `with` block, as a list that grows.
 
-        It contains connections that ended, or were saved, held or refused, until 0.25 s ago; after
-        the block, those until the block ended. Open connections are missing. Each worker reports at
-        most 128 in 0.25 s for all blocks and streams together; the others are counted in records
-        with the event ``left-out``. The list keeps its last 4,096 records.
+        The list contains connections that ended, or were saved, held or refused, until 0.25 s ago;
+        after the block, until the block ended. Open connections are missing. Each worker reports at
+        most 128 in 0.25 s for all blocks and streams together; a record with the event ``left-out``
+        counts the others. The list keeps its last 4,096 records.
 
         Args:
             service: Only connections to a Service, a namespace, or ``namespace/name:port``.
             client: Only connections from this IP address.
-            failed: Only connections whose clients got no complete answer. Of ``failed``,
-                ``saved`` and ``slow_s``, one is enough.
+            failed: Only connections whose clients got no complete answer. Any of ``failed``,
+                ``saved`` and ``slow_s`` suffices.
             saved: Only connections whose first dial failed and that another endpoint answered. Each
                 has two records: ``saved`` at the answer, and ``ended``.
             slow_s: Only connections that waited at least this long for the first byte.
@@ -292,7 +292,7 @@ class EmbeddedProxy(Agent):
         Raises:
             LookupError: No port of such a Service is served.
             ValueError: An argument is invalid.
-            UserspaceProxyError: 64 different filters are in use already, including streams'.
+            UserspaceProxyError: 64 different filters are already in use, streams' filters included.
         """
         core, name = self._running(), str(service)
         wanted = ConnectionFilter(
@@ -323,7 +323,7 @@ class EmbeddedProxy(Agent):
         """
         wanted = self.endpoints_of(service, endpoint)[0].endpoint
         for served in self._ports_of(service):
-            # Each port of a Service has its own endpoints.
+            # Endpoints may differ between the ports of a Service.
             if self._plane is not None and wanted in {v.address for v in served.plan.verdicts}:
                 self._plane.prefer(served.group, wanted)
 
@@ -342,15 +342,15 @@ class EmbeddedProxy(Agent):
     def names(self, namespace: str = "default") -> ProcessNames:
         """Make this process resolve the names of Services, in a `with` block.
 
-        In the block, ``socket.getaddrinfo`` resolves them as in a pod of the namespace, and so do
-        requests, httpx and asyncio, but not uvloop and C libraries. With ``none`` steering it
-        returns the address and port on which a Service port answers.
+        In the block, ``socket.getaddrinfo`` resolves names as in a pod of the namespace, and so do
+        requests, httpx and asyncio, but not uvloop and C libraries. With ``none`` steering, the
+        result is the address and port on which a Service port answers.
         """
         return ProcessNames(self._lookups(namespace))
 
     def resolver(self, namespace: str = "default") -> ServiceResolver:
         """Return a resolver for aiohttp: ``TCPConnector(resolver=proxy.resolver())``."""
-        # aiohttp takes half a second to import.
+        # Import aiohttp only here, because the import takes half a second.
         from ..lookup.aiohttp_resolver import ServiceResolver
 
         return ServiceResolver(self._lookups(namespace))
@@ -377,7 +377,7 @@ class EmbeddedProxy(Agent):
         return self._memory
 
     def _raise_problem(self, key: ServiceKey) -> None:
-        """Raise why a Service is ignored, or why one of its ports isn't served."""
+        """Raise a ListenError if a Service is ignored, or one of its ports isn't served."""
         served_ports = self._ports_of(key)
         for served in served_ports:
             if served.problem:
@@ -439,8 +439,8 @@ class AddedService:
         Raises:
             ValueError: An endpoint isn't an address.
             TypeError: An endpoint has another type.
-            LookupError: The Service was removed, or replaced by another of its name.
-            ListenError: The Service can't be served now: clients are refused, and it is retried
+            LookupError: The Service was removed, or another Service of its name replaced it.
+            ListenError: The Service can't be served now: clients are refused, and the proxy retries
                 every second with these endpoints.
         """
         await self.put(make_slices(self._service, endpoints, standby))
@@ -449,7 +449,7 @@ class AddedService:
         """Replace the slices; applied on return.
 
         Raises:
-            LookupError: The Service was removed, or replaced by another of its name.
+            LookupError: The Service was removed, or another Service of its name replaced it.
             ListenError: See :meth:`set_endpoints`.
         """
         if not self._proxy.has_put(self._service):
@@ -459,7 +459,7 @@ class AddedService:
     async def remove(self) -> None:
         """Stop serving the Service; open connections continue. Idempotent.
 
-        A Service that has replaced it is not affected.
+        If another Service has replaced this one, that Service isn't affected.
         """
         if self._proxy.has_put(self._service):
             await self._proxy.delete(self.key)

@@ -1,4 +1,4 @@
-"""Runs an event loop in its own thread, for programs that have none."""
+"""Runs an event loop in its own thread, for programs without an event loop."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _FORKED = (
 class LoopThread:
     """An event loop that runs in a thread from :meth:`start` to :meth:`close`.
 
-    It is a daemon thread: the program may exit while it runs.
+    The program may exit while the thread runs, because it is a daemon thread.
     """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop
         self._lock = threading.Lock()
-        """Serializes calls and the end: a call submitted after the end would wait forever."""
+        """Serializes calls with the loop's end: a call submitted later would wait forever."""
         self._takes_calls = False
         self._thread = threading.Thread(target=self._run, name="userspace-proxy", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, once.
+        """Start the thread; call this once.
 
         Raises:
             UserspaceProxyError: A library has replaced threads, sockets or select.
         """
         require_own_threads()
         self._loop = asyncio.new_event_loop()
-        # A test may have frozen time in all threads.
+        # Use the real clock, because a test may have frozen time in all threads.
         self._loop.time = Clocks.monotonic  # type: ignore[method-assign]
         self._takes_calls = True
         self._pid = os.getpid()
@@ -63,7 +63,7 @@ class LoopThread:
         An exception in the calling thread, such as KeyboardInterrupt, cancels the coroutine.
 
         Raises:
-            RuntimeError: The loop is closed, or closes during the call, or this is its own thread.
+            RuntimeError: The loop is closed, closes during the call, or runs in the calling thread.
         """
         try:
             future = self._submit(coroutine)
@@ -83,14 +83,14 @@ class LoopThread:
     def _submit(self, coroutine: Coroutine[Any, Any, _T]) -> Future[_T]:
         self.check_caller()
         with self._lock:
-            # A forked process doesn't have the thread.
+            # Check the thread, which a forked process doesn't inherit.
             if self._takes_calls and self.is_running:
                 return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
             is_forked = self._takes_calls and self._pid != os.getpid()
         raise RuntimeError(_FORKED if is_forked else _NOT_RUNNING)
 
     def check_caller(self) -> None:
-        """Raise a RuntimeError if this is its own thread, which must not wait for itself."""
+        """Raise a RuntimeError in the loop's own thread, which must not wait for itself."""
         if threading.current_thread() is self._thread:
             raise RuntimeError("a blocking call in the proxy's own thread would wait for itself")
 
@@ -103,7 +103,7 @@ class LoopThread:
         return self.call(called())
 
     def close(self) -> None:
-        """End the loop and its thread, cancelling tasks that still run. Idempotent."""
+        """Stop the loop and its thread, and cancel tasks that still run. Idempotent."""
         with self._lock:
             if self._takes_calls and self.is_running:
                 self._loop.call_soon_threadsafe(self._loop.stop)
@@ -118,7 +118,7 @@ class LoopThread:
         finally:
             with self._lock:
                 self._takes_calls = False
-            # Calls that have just arrived become tasks in this iteration.
+            # Calls submitted just now become tasks in this iteration, and are cancelled below.
             self._loop.run_until_complete(asyncio.sleep(0))  # noqa: TID251 - yields once
             left = asyncio.all_tasks(self._loop)
             for task in left:

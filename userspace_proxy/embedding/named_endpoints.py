@@ -1,7 +1,7 @@
-"""Makes the slices of a Service whose endpoints a program passes by address or by DNS name.
+"""Makes the slices of a Service whose endpoints a program names by address or DNS name.
 
 Rule 1: a name is accepted only at or below a name that the options allow.
-Rule 2: everything else, such as weights, works as for endpoints by address.
+Rule 2: all other arguments, such as weights, work as for endpoints by address.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def make_all_slices(
         allowed: ``allow_endpoint_names`` of :class:`Options`.
 
     Raises:
-        ValueError: See ``make_slices``; or a name isn't allowed, or there are too many names.
+        ValueError: See ``make_slices``; also if a name isn't allowed, or there are too many names.
         TypeError: See ``make_slices``.
     """
     names = _NamedAmong(tuple(allowed))
@@ -36,25 +36,25 @@ def make_all_slices(
     slices = make_slices(service, addresses, other_addresses)
     if not names.hosts:
         return slices
-    # Leave out the family, because DNS decides.
+    # Remove the cluster IPs, because DNS decides the families.
     of_names = make_slices(replace(service, cluster_ips=()), named, other_named)
     return [*slices, *(names.named(item) for item in of_names)]
 
 
 class _NamedAmong:
-    """Replaces names among endpoints by placeholder addresses."""
+    """The DNS names among endpoints, which it replaces by placeholder addresses."""
 
     def __init__(self, allowed: tuple[str, ...]) -> None:
         self.hosts: dict[str, str] = {}
-        """Names by placeholder address, which is for documentation (RFC 5737)."""
+        """Names by placeholder, an address reserved for documentation (RFC 5737)."""
         self._allowed = allowed
         self._seen: dict[EndpointAddress, int] = {}
-        """Endpoints by name, and the id of the argument that contains them."""
+        """The id of the argument that contains an endpoint, by the endpoint's placeholder."""
 
     def split(
         self, endpoints: Iterable[EndpointAddress]
     ) -> tuple[Iterable[EndpointAddress], Iterable[EndpointAddress]]:
-        """Split endpoints into those with addresses, valid or not, and those with names."""
+        """Split endpoints into addresses, valid or not, and names."""
         if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
             return endpoints, ()
         found = [(endpoint, self._substitute(endpoint)) for endpoint in endpoints]
@@ -77,7 +77,7 @@ class _NamedAmong:
         return NameSlice.of(replace(item, key=key, endpoints=endpoints))
 
     def _substitute(self, endpoint: EndpointAddress) -> EndpointAddress | None:
-        """Return the placeholder and port for an endpoint by name; None if it isn't by name."""
+        """Return the placeholder and port of an endpoint; None if its host isn't a name."""
         if isinstance(endpoint, str):
             host, colon, port = endpoint.rpartition(":")
             if not colon:
@@ -108,7 +108,7 @@ class _NamedAmong:
         return f"{ip}:{port}"
 
     def _check_allowed(self, endpoint: EndpointAddress, name: str) -> None:
-        """Raise ValueError, with the option to set, unless a name may be looked up."""
+        """Raise ValueError unless a name may be looked up; the message names the option to set."""
         if is_below(name, self._allowed):
             return
         _, _, parent = name.partition(".")
@@ -121,6 +121,6 @@ class _NamedAmong:
 
 
 def _is_meant_as_name(host: str) -> bool:
-    """Return whether a host is meant as a name, possibly invalid, and not as an address."""
+    """Return whether a host is intended as a name, possibly invalid, and not as an address."""
     is_other = not host or host == "localhost" or any(mark in host for mark in ":/[]")
     return not is_other and not host.rpartition(".")[2].isdigit()

@@ -2,7 +2,7 @@
 
     running proxy, manifests or API server ──▶ Subject ──▶ steps ──▶ sentence, next command
 
-It changes nothing. Dials and requests for pods are made only if requested.
+This package changes nothing, and dials endpoints or requests pods only if the user asks for it.
 """
 
 from .explanation import Explanation, PathStep, Subject, read_subject, render_json, render_text

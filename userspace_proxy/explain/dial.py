@@ -11,11 +11,11 @@ duration matters. Neither kind of dial is visible to the listening program.
 
 A proxy in a container or a sandbox reaches endpoints that programs outside can't reach.
 
-Rule 1: the namespace is entered only if a worker with the reported pid is in it. So a proxy on
-another machine is mistaken for a local proxy only if both pid and inode match a process here.
-Rule 2: the answering program may lie, and name any process of this machine. So root never enters a
-user namespace, whose creator could trace the child, which is root elsewhere. Other users can enter
-only their own.
+Rule 1: the namespace is entered only if a worker with the reported pid is in it. A proxy on another
+machine is mistaken for a local proxy only if both pid and inode match a local process.
+Rule 2: the answering program may be malicious, and name any process of this machine. Root never
+enters a user namespace, whose creator could trace a child with root's privileges. Other users can
+enter only their own namespaces.
 """
 
 from __future__ import annotations
@@ -45,11 +45,10 @@ from ..model import SocketAddress
 from ..model.failures import BY_OWN_ROUTE, NO_ANSWER, dial_failure
 
 SILENCE_S = 3.0
-"""Seconds without an answer after which a dial fails: as long as a client of the proxy waits for
+"""Seconds after which a dial without an answer fails: as long as a client of the proxy waits for
 all endpoints together."""
 _AT_ONCE = 32
-# The time limit for all dials of a child process: about 3 s for each 32 addresses, plus the start
-# of an interpreter.
+# The time limit for all dials of a child: about 3 s per 32 addresses, and the interpreter's start.
 _ALL_WITHIN_S = 60.0
 _ENTER = "nsenter"
 
@@ -59,7 +58,7 @@ class DialResult:
     """The result of one dial."""
 
     seconds: float
-    """Seconds until the connection was open, or had failed."""
+    """Seconds until the connection was open, or the dial had failed."""
     cause: Cause | None = None
     """Why the dial failed; None if the address answered."""
     error: str = ""
@@ -75,7 +74,7 @@ Dials = Mapping[str, DialResult]
 def dial_all(addresses: Iterable[SocketAddress]) -> dict[str, DialResult]:
     """Dial addresses over TCP; return the results by address.
 
-    It blocks for about 3 s per 32 addresses at most.
+    The call blocks for at most about 3 s per 32 addresses.
     """
     wanted = list(dict.fromkeys(addresses))
     if not wanted:
@@ -94,7 +93,7 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
         try:
             sock.connect((address.ip, address.port))
         except OSError as exc:
-            # The timeout error after settimeout has no errno.
+            # The timeout error of a socket with a timeout has no errno.
             number = exc.errno or errno.ETIMEDOUT
             error = exc.strerror or os.strerror(number)
             seconds = Clocks.monotonic() - begin
@@ -110,7 +109,7 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
 def find_way(node: StatusFacts | None) -> tuple[str, ...] | None:
     """Return the command prefix that runs a program in the proxy's network namespace.
 
-    Empty if that is this process's namespace, or unknown; None if it can't be entered.
+    The prefix is empty if the namespace is this process's, or unknown; None: it can't be entered.
     """
     theirs = node.network_namespace if node is not None else 0
     if node is None or not theirs or theirs == network_namespace():
@@ -145,7 +144,7 @@ def dial_by(way: tuple[str, ...], addresses: Iterable[SocketAddress]) -> dict[st
 
 
 def with_hosts(ports: Iterable[PortFacts], dials: Dials) -> Dials:
-    """Return the dials; for endpoints by DNS name their remedies are about hosts, not pods."""
+    """Return the dials, with remedies about hosts, not pods, for endpoints given by DNS name."""
     hosts = {e.address: e.host for port in ports for e in port.endpoints if e.host}
     return {
         at: replace(result, cause=result.cause.replace(host=hosts[at]))

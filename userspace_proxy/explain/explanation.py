@@ -1,4 +1,4 @@
-"""An explanation of one Service: the steps of a connection's path, as text and as JSON.
+"""Renders the explanation of one Service, the steps of a connection's path, as text and as JSON.
 
     answer, or plan ──read_subject──▶ Subject: the facts about it
 
@@ -41,16 +41,16 @@ class Subject:
     node: StatusFacts | None = None
     """The proxy's facts; None if no proxy was asked."""
     rejected: Sequence[RejectedFacts] = ()
-    """Invalid objects about the Service, if no port shows the mistake."""
+    """Invalid objects that belong to the Service, if no port shows the mistake."""
     others_rejected: Sequence[RejectedFacts] = ()
-    """Invalid objects that aren't known to be about the Service."""
+    """Invalid objects that aren't known to belong to the Service."""
     on_node: Sequence[PortFacts] = ()
-    """The ports as a node would serve them, if the plan used ``none`` steering."""
+    """The ports as a node would serve them; set only for a plan with ``none`` steering."""
     port: str = ""
-    """The name or number of the port that was asked for; empty for all."""
+    """The name or number of the requested port; empty for all ports."""
 
     def dialled(self, address: str) -> str:
-        """Return what ``--probe`` dials: of a range, the port that was asked for, or empty."""
+        """Return the address that ``--probe`` dials: in a range, the requested port or none."""
         return at_port(address, self.port) if TO in address else address
 
 
@@ -60,7 +60,7 @@ def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: boo
     Args:
         status: An answer, which may contain other Services.
         service: ``namespace/name`` or ``namespace/name:port``.
-        is_live: Whether a running proxy gave the answer.
+        is_live: Whether a running proxy sent the answer.
     """
     part, (key, _, port) = status.only(service), service.partition(":")
     causes = [cause for port in part.ports for cause in port.state.causes]
@@ -85,13 +85,13 @@ class PathStep:
     """One step of the path, and whether connections pass it."""
 
     level: Level | None
-    """The level; None if connections don't pass by design, or clients show what happens."""
+    """The level; None if connections don't pass by design, or clients' results decide."""
     topic: str
     """The step's subject in one word: ``endpoints``."""
     what: str
     hint: str = ""
     details: tuple[tuple[Level | None, str], ...] = ()
-    """Lines below it, each with a level; None if it is unused by design."""
+    """The lines below the step and their levels; None for an object that is unused by design."""
     pod: str = ""
     """The name of the pod concerned; empty without a pod, or for several."""
     is_by_design: bool = False
@@ -99,12 +99,11 @@ class PathStep:
     causes: tuple[Cause, ...] = ()
     """The causes that the step states in full."""
     brief: str = ""
-    """The short text for when the sentence below contains the rest; empty if it is the same
-    text."""
+    """The text to show if the sentence below contains the rest; empty to show the full text."""
 
     @property
     def mark(self) -> Level | None:
-        """The displayed level; None for a neutral mark."""
+        """The level of the displayed mark; None for a neutral mark."""
         return None if self.is_by_design else self.level
 
 
@@ -119,7 +118,7 @@ class PathPart:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The working and failing steps of one Service."""
+    """The steps of connections to one Service, working or failing."""
 
     service: str
     origin: str

@@ -1,9 +1,9 @@
-"""Chooses the command to suggest next, based on why clients aren't served.
+"""Chooses the command to suggest next, given the cause why clients aren't served.
 
     --pods │ kubectl, by the cause's row or its code's Traits │ --probe │ a command on the node
 
-Rule 1: the command shows more than the explanation: never the same explanation or a summary. If no
-command does, there is none.
+Rule 1: the command shows more than the explanation: never the same explanation or a summary. If
+there is no such command, none is suggested.
 Rule 2: the command can be pasted: it starts with the words that started this program, names the
 same object, and asks the same cluster.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .explanation import Subject
 
 UNREPLIED = "conntrack -L marks UDP flows without an answer as [UNREPLIED]"
-# The source's flags that kubectl has, too, with kubectl's names.
+# The flags naming the source for which kubectl has an equivalent, and kubectl's names.
 _KUBECTL_FLAGS = {
     "--kubeconfig": "--kubeconfig",
     "--context": "--context",
@@ -35,14 +35,14 @@ _KUBECTL_FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """How the user ran this program: the next command repeats this with more flags."""
+    """The user's command line, which the next command repeats with more flags."""
 
     program: tuple[str, ...] = ("userspace-proxy",)
     """The words that start this program."""
     source: tuple[str, ...] = ()
     """The flags that name the source of the facts."""
     others: tuple[str, ...] = ()
-    """Flags that change the explained object, such as ``--from``."""
+    """Flags that change what is explained, such as ``--from``."""
     has_dialled: bool = False
     """Whether endpoints were dialled."""
     is_elsewhere: bool = False
@@ -75,7 +75,7 @@ def next_command(
 
     Args:
         cause: The cause to investigate; None without a problem.
-        pod: The name of the pod found to be the reason; empty if none was found.
+        pod: The name of the pod that causes the problem; empty if unknown.
     """
     if cause is not None and invocation.is_api:
         if not invocation.has_pods and cause.code.traits.is_of_pods and not cause.row.is_of_slices:

@@ -32,8 +32,7 @@ from ..policy.node_facts import make_facts, no_node_reason, options_with
 from ..status.answers import make_answer
 from ..status.selection import Selection
 
-# This machine need not be the node, so node ports are planned at the Node's addresses, or without a
-# Node only at these.
+# This machine need not be the node, so node ports are planned at the Node's addresses and these.
 _LOOPBACK = ("127.0.0.1", "::1")
 
 
@@ -46,7 +45,7 @@ def plan_status(
     rejected: Sequence[RejectedFacts] = (),
     problems: Sequence[str] = (),
 ) -> StatusFacts:
-    """Return the answer of ``/api/v1/status`` that a proxy with these Services would give.
+    """Return the answer that a proxy with these Services would send to ``/api/v1/status``.
 
     Args:
         steering: The proxy's steering; ``none`` allows endpoints on loopback and at ClusterIPs.
@@ -84,7 +83,7 @@ def _judge(port: PortFacts) -> StateFacts:
     port.planned = planned_of(verdict.clauses)
     state = state_of(port, verdict)
     if verdict.state is PortState.NOT_LOOKED_UP and port.cause is not None:
-        # For a plan, this cause is expected.
+        # A plan never resolves names, so the unresolved name isn't a problem.
         return StateFacts(state.level, state.word, state.sentence, hint=remedy(port.cause))
     return state
 
@@ -92,10 +91,10 @@ def _judge(port: PortFacts) -> StateFacts:
 def _decide(port: PortFacts) -> PortVerdict:
     cause = port.cause
     if cause is not None and cause.code is CauseCode.NAME_UNRESOLVED and not port.is_holding:
-        # A plan doesn't look up names: only a running proxy finds out whether clients are served.
+        # A plan doesn't look up names: only a running proxy knows whether clients are served.
         clause = not_looked_up(object_of(cause))
         return PortVerdict(Level.OK, PortState.NOT_LOOKED_UP, (clause,))
     _, verdict = decide(port)
     is_seen = verdict.state is PortState.UNKNOWN and not port.is_unseen
-    # A plan has no clients yet.
+    # A plan has no clients, so the port counts as served even without answers to clients.
     return verdict._replace(state=PortState.SERVED) if is_seen else verdict

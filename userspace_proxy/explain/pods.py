@@ -1,4 +1,4 @@
-"""Explains from its pods why a Service has no endpoint: labels, readiness, port names."""
+"""Explains why a Service has no endpoint, by its pods' labels, readiness and port names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = 10
 def judge_pods(
     service: Service, targets: Sequence[int | str], pods: Sequence[PodState], *, has_endpoints: bool
 ) -> list[PathStep]:
-    """Return the steps that a Service's pods explain.
+    """Return the steps about a Service's pods.
 
     Args:
         targets: The target ports: numbers, or names of container ports.
@@ -57,7 +57,7 @@ def judge_pods(
 
 
 def _no_pod(service: Service, others: Sequence[PodState]) -> PathStep:
-    """Return the step that no pod has the labels, naming the most similar pod."""
+    """Return the step for a selector that no pod matches, naming the most similar pod."""
     wanted = dict(service.selector)
     labels, namespace = selector_text(service), service.key.namespace
     what = f"No pod in {namespace} has the labels {labels}"

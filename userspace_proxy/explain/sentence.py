@@ -1,8 +1,8 @@
-"""Explains whether connections to a Service succeed: steps, a sentence and the next command.
+"""Explains whether connections to a Service succeed, by steps, a sentence and the next command.
 
 Rule 1: the worst step decides the sentence. Of equally bad steps, the first on the path decides;
-ports whose clients fail precede others, and notes are last. Problems of the Service itself precede
-problems of the node that may concern other Services.
+ports whose clients fail precede other ports, and notes are last. Problems of the Service itself
+precede problems of the node that may concern other Services.
 Rule 2: the present tense means that clients were answered in the last minute.
 """
 
@@ -30,7 +30,6 @@ from .steps import (
     clients_show,
     mistakes,
     node_steps,
-    policy_drops,
     port_steps,
 )
 
@@ -51,7 +50,7 @@ def explain(
         client: The address of a client; empty: any client.
         dials: Results of dials; None: none were requested.
         pods: The steps about the Service's pods; None: they weren't examined.
-        invocation: How the user ran the program; None: the default, for this machine's proxy.
+        invocation: How the user ran the program; None: the default, with this machine's proxy.
     """
     invocation = invocation or Invocation()
     family = "IPv6" if ":" in client else "IPv4"
@@ -100,7 +99,7 @@ def explain(
 
 
 def _title(port: PortFacts) -> str:
-    """Return the name with family and side, where these distinguish ports of that name."""
+    """Return a port's title with its family, and its side if it has one."""
     words = [port.family, *([port.side] if port.side else [])]
     return f"{port.title} ({', '.join(words)})"
 
@@ -131,7 +130,7 @@ def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | 
     """Return the step that decides the sentence, or None without a problem.
 
     Args:
-        ports: The Service's ports here, whose clients depend on the node's rules.
+        ports: The Service's ports on this node; without any, problems of the node rank last.
     """
     ranks = {_title(port): _rank(port) for port in ports}
 
@@ -147,7 +146,7 @@ def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | 
 
 
 def _as_shown(part: PathPart, worst: PathStep | None, invocation: Invocation) -> PathPart:
-    """Return a part with commands for the same cluster, in which only the worst step is brief."""
+    """Return a part with hints for the user's cluster, and a brief text only in the worst step."""
     steps = []
     for step in part.steps:
         words = next(filter(None, map(command, step.causes)), "")
@@ -157,7 +156,7 @@ def _as_shown(part: PathPart, worst: PathStep | None, invocation: Invocation) ->
 
 
 def _which(at: PortFacts | None, ports: Sequence[PortFacts]) -> str:
-    """Return the affected port, family or side if others are served; otherwise an empty string."""
+    """Return the affected port, family or side if others are served; otherwise empty."""
     if at is None or all(port is at or port.state.is_problem for port in ports):
         return ""
     names = [f"port {at.port}"] if any(port.port != at.port for port in ports) else []
@@ -205,7 +204,7 @@ def _mistakes(
 
 
 def _first(steps: Sequence[PathStep], topic: str) -> str:
-    """Return the first neutral step of a topic, as the end of a sentence; empty without one."""
+    """Return the first neutral step of a topic as the end of the sentence, or empty."""
     found = (step.what for step in steps if step.topic == topic and step.level is None)
     what = next(found, "")
     return f"; {what[0].lower()}{what[1:]}" if what else ""
@@ -228,10 +227,10 @@ def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
     ):
         served.append(no_client_yet().text)
     dropped = {port.turned_away[0]: False for port in ports if port.turned_away}
-    dropped |= {cause: True for port in ports if (cause := policy_drops(port))}
+    dropped |= {cause: True for port in ports if (cause := port.policy_drops)}
     outside = f"clients from outside {'would be' if subject.node is None else 'are'} dropped: "
     for cause, is_from_outside in dropped.items():
-        # A policy's cause states only the reason; a source range's also names the clients.
+        # The cause of a policy doesn't name the clients, unlike the cause of a source range.
         served.append(f"{outside if is_from_outside else ''}{cause_at(cause, subject.now)}")
     # Add the addresses that are served elsewhere by design.
     served += [say(one) for one in ports[0].notes if one.code.traits.is_by_design]
@@ -239,10 +238,7 @@ def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
 
 
 def _without_answer(ports: Sequence[PortFacts], subject: Subject) -> PortFacts | None:
-    """Return the port without any answer that the sentence is about.
-
-    None if the sentence is about all ports.
-    """
+    """Return the unanswered port that the sentence is about, or None if it is about all ports."""
     is_other = any(port.is_unseen or port.state.word.expected for port in ports)
     if is_other or subject.node is None:
         return None
@@ -250,13 +246,13 @@ def _without_answer(ports: Sequence[PortFacts], subject: Subject) -> PortFacts |
 
 
 def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Iterator[str]:
-    """Yield the number of serving endpoints, and whether any client has been served."""
+    """Yield the number of serving endpoints, and whether a client has been served."""
     led = [port for port in ports if port.is_unseen]
     about, shown = _without_answer(ports, subject), ""
     if led:
         about = min(led, key=lambda port: port.is_probed)
         used = [endpoint for port in led for endpoint in port.endpoints if endpoint.is_usable]
-        # A failed dial would decide the sentence.
+        # If the endpoints were dialled, no dial failed: a failure would decide the sentence.
         is_dialled = all(endpoint.address in dials for endpoint in used)
         shown = "dials from this machine" if is_dialled else ""
     elif all(port.is_without_answer or port.is_quiet for port in ports):

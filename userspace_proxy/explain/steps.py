@@ -3,15 +3,15 @@
     Service ─▶ node: source, rules, firewalls ─▶ each port: addresses, client, endpoints, dials
 
 Rule 1: causes are shown in their own words; this module only orders them.
-Rule 2: the effect of another program's chain on a Service is known only roughly. If its clients
-pass the chain, the chain isn't a problem for them, but may be a problem for other clients. A recent
-first byte proves that they pass; other clients prove nothing about the client that the user asked
-about.
-Rule 3: clients' experience decides, not this program's dial, which has another source address,
-sends nothing, and may fail for its own reasons. The dial decides if no client has dialled lately. A
-machine without a route to an address proves nothing, unless it is the proxy's node.
+Rule 2: the effect of another program's chain on a Service is known only roughly. If some clients
+pass the chain, it may still drop other clients' packets. A recent first byte proves that a client
+passes, but proves nothing about the client that the user asked about.
+Rule 3: clients' results decide, not this program's dial, which has another source address, sends
+nothing, and may fail for other reasons. The dial decides if no client has dialled lately. A machine
+without a route to an address proves nothing, unless it is the proxy's node.
 Rule 4: a dial proves only that connections are accepted (at a Service's address, by the proxy), not
-that requests are answered. If clients fail anyway, the step states it and isn't marked as good.
+that requests are answered. If clients fail anyway, the step states their failure and isn't marked
+ok.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ NOTE, FIREWALL, ADDRESS, SOURCE = "note", "firewall", "address", "source"
 """Topics of steps that the sentence treats differently from others."""
 _SERVICE, _DIAL = "service", "dial"
 _ON_NODE = "on a node (--steering other than none)"
-# The maximum number of shown endpoints: a Service may have a thousand; endpoints that don't serve
-# are shown first.
+# The maximum number of endpoints shown; endpoints that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
 
 
@@ -103,7 +102,7 @@ def node_steps(
 
 
 def _others_rejected(rejected: Sequence[RejectedFacts]) -> Iterator[PathStep]:
-    """Yield unreadable objects that may or may not be about the Service."""
+    """Yield invalid objects of other Services, or of unknown ones."""
     for what, is_about in (("Not read", False), ("Rejected, of no concern here", True)):
         if items := [item for item in rejected if is_known(item) is is_about]:
             more = f" (and {len(items) - 1:,} more)" if len(items) > 1 else ""
@@ -127,7 +126,7 @@ def _firewalls(
         whom = "of other clients" if is_passed else "to Services"
         what = f"Chain {one.chain} of another program may drop packets {whom}: {one.why}"
         yield PathStep(None if is_passed else Level.TROUBLE, FIREWALL, what, one.hint)
-    # The chain may drop packets to the address, or to an endpoint.
+    # A port's cause may blame a chain that isn't in the node's list.
     causes = [cause for port in ports for cause in port.state.causes]
     is_blamed = any(cause.get("chain") or cause.get("rule") for cause in causes)
     if not node.firewalls and not is_blamed and node.steering.name != "none":
@@ -144,7 +143,7 @@ def port_steps(
 ) -> Iterator[PathStep]:
     """Yield the steps about one of the Service's ports."""
     if dials is not None and port.protocol != "TCP":
-        # A TCP port may have the same address, or endpoints.
+        # Ignore dials of a TCP port that has the same address or endpoints.
         dials = {}
     for frontend in port.frontends:
         what = f"{frontend.address}/{port.protocol}, {frontend.kind}"
@@ -178,7 +177,7 @@ def _others(port: PortFacts, now: float) -> Iterator[PathStep]:
     """Yield the causes that neither the endpoints' step nor an endpoint's line states."""
     shown = {endpoint.cause.fact for endpoint in port.endpoints if endpoint.cause is not None}
     other = other_cause(port)
-    # A second cause has its own remedy.
+    # Show a second cause even if the sentence states it, because it has its own remedy.
     second = None if other is None else other.fact
     if port.is_dropping or _is_sentence(port):
         shown |= {cause.fact for cause in port.state.stated} - {second}
@@ -193,7 +192,7 @@ def _others(port: PortFacts, now: float) -> Iterator[PathStep]:
 
 
 def _is_sentence(port: PortFacts) -> bool:
-    """Return whether the step about a port's endpoints is the sentence about the port's state."""
+    """Return whether the step about a port's endpoints repeats the sentence about its state."""
     return port.state.level is not Level.OK or port.state.word.waits or port.state.word.expected
 
 
@@ -221,10 +220,10 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         details.append((Level.OK, f"and {total - len(details):,} more"))
     hint = port.state.hint
     if _is_sentence(port):
-        # Unlike an endpoint's cause, this cause has no line.
+        # The cause of the port has no line of its own, unlike the cause of an endpoint.
         what, stated = sentence_at(port, now, port.client_mistakes), tuple(port.state.stated)
         used = f"{port.serving:,} of {total:,} used" if total else ""
-        # The mark says that something isn't as it should be.
+        # The mark already shows that a served port has a problem.
         word = "" if used and port.state.word is PortState.SERVED else capitalised(port.state.word)
         return PathStep(
             _mark(port),
@@ -235,14 +234,14 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
             causes=stated,
             brief=": ".join(filter(None, (word, used))),
         )
-    if cause := policy_drops(port):
+    if cause := port.policy_drops:
         what = f"{port.state.sentence}{times_of(cause, now)}"
         return PathStep(None, "endpoints", what, hint, tuple(details))
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
     policies = filter(None, (port.policy, format_limit(port.max_connections)))
     used = f"{port.serving:,} of {total:,} used{and_standby(port.standby)}"
     what = f"{'; '.join((used, *policies))}{saved}"
-    # Notes have their own steps, and the next command dials.
+    # Omit the hint: notes have their own steps, and the next command dials endpoints.
     hint = "" if port.state.causes or port.is_unseen else hint
     return PathStep(port.mark, "endpoints", what, hint, tuple(details))
 
@@ -253,7 +252,7 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Lev
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:
         before = before_it_failed(endpoint, port.protocol)
-        # Most causes begin with the address, and possible reasons are stated above or below.
+        # Shorten the cause: it repeats the address, and other lines state possible reasons.
         is_said = _is_sentence(port) and any(c.row is endpoint.cause.row for c in port.state.stated)
         form = Form.SHORT_PREDICATE if is_said else Form.PREDICATE
         return level, f"{where}: {cause_at(endpoint.cause, now, form)}{before}"
@@ -269,9 +268,9 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Lev
 
 
 def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
-    """Return the behaviour of a failing endpoint before it failed; may be empty.
+    """Return how an endpoint behaved before it failed; may be empty.
 
-    A UDP flow needs no endpoint: only answers prove that the endpoint was there.
+    A UDP flow can open without an endpoint, so only answers prove that the endpoint worked.
     """
     if endpoint.cause is None or not endpoint.connections:
         return ""
@@ -281,14 +280,6 @@ def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
         return "; it answered before" if endpoint.has_sent else ""
     answered = "answered clients, and " if endpoint.has_sent else ""
     return f"; it {answered}accepted {plural(endpoint.connections, 'connection')} before"
-
-
-def policy_drops(port: PortFacts) -> Cause | None:
-    """Return why the traffic policy drops clients, with their number so far; None if it doesn't."""
-    if not port.is_dropping or port.cause is None:
-        return None
-    code = port.cause.code
-    return next((cause for cause in port.turned_away if cause.code is code), port.cause)
 
 
 def say_client(port: PortFacts, client: str) -> tuple[Level, str]:
@@ -346,7 +337,7 @@ def _dial_address(port: PortFacts, address: str, result: DialResult) -> PathStep
 
 
 def clients_show(endpoint: EndpointFacts, now: float) -> bool:
-    """Return whether connections of recent clients show if an endpoint answers."""
+    """Return whether recent clients' connections show if the endpoint answers."""
     if endpoint.cause is not None:
         return not endpoint.is_past
     return endpoint.answered_at > 0 and now - endpoint.answered_at < LAST_MINUTE_S

@@ -1,4 +1,4 @@
-"""The facts about a proxy, each declared once: figures, their counters, and what readers get."""
+"""Declares all facts about a proxy once: figures, their counters, and the fields of the JSON."""
 
 from .counters import (
     STREAKS,

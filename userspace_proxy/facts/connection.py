@@ -1,10 +1,10 @@
-"""The facts about one connection or flow, for the connection log and for watchers.
+"""Declares the facts about a connection or flow, for the connection log and for watchers.
 
-    dataplane ──ConnectionFacts──┬▶ connection log: at the end, a line
-                                 └▶ watchers: a line of JSON, of text, of the page
+    dataplane ──ConnectionFacts──┬▶ connection log: one line, at the end
+                                 └▶ watchers: a line of JSON or text, or a row of the page
 
-Rule 1: these are the fields of the JSON; fields are only added, and have defaults.
-Rule 2: the same :class:`ConnectionFilter` filters in workers and for each watcher.
+Rule 1: the JSON contains these fields; fields are only added, and have defaults.
+Rule 2: workers and watchers apply the same :class:`ConnectionFilter`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _Seconds = Annotated[float, msgspec.Meta(ge=-1e11, le=1e11)]
 # The maximum length of texts from workers, which aren't trusted: names and addresses are shorter.
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
 _DIALS_MAX = 64
-# How many filters are watched at the same time: more than there are streams.
+# The maximum number of filters that are watched at the same time: more than the number of streams.
 FILTERS_MAX = 64
 
 
@@ -59,7 +59,7 @@ _SOUND = frozenset(end for end in EndReason if end.is_sound)
 
 
 class PortFields(TypedDict, total=False):
-    """The fields that name the Service port of a record or an edge, if it has one."""
+    """The fields that name the Service port of a record or an edge; empty without one."""
 
     service: str
     namespace: str
@@ -88,7 +88,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     """One connection or flow at one moment: when it ended, or while it is open."""
 
     event: ConnectionEvent = ConnectionEvent.ENDED
-    """What the record reports."""
+    """The event that the record reports."""
     at: _Seconds = 0.0
     """Unix time of the event."""
     kind: _Text = "connection"
@@ -110,20 +110,19 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     frontend: _Text = ""
     """The dialled address; empty if unknown."""
     in_range: bool = False
-    """Whether the Service port is a range of ports, of which ``frontend`` has the dialled one."""
+    """Whether the Service port is a range of ports; ``frontend`` contains the dialled port."""
     via: _Text = ""
-    """The load balancer that sent the client's address in a PROXY header; empty if there was
-    none."""
+    """The load balancer that sent the client's address in a PROXY header; empty without one."""
     endpoint: _Text = ""
-    """The endpoint that answered; empty if none did."""
+    """The endpoint that answered; empty if no endpoint did."""
     source: _Text = ""
-    """Whose address the endpoint sees: the ``client``'s or the ``node``'s."""
+    """The owner of the address that the endpoint sees: ``client`` or ``node``."""
     dials: _Count = 0
     """The number of endpoints that were dialled."""
     failed: Annotated[tuple[FailedDialFacts, ...], msgspec.Meta(max_length=_DIALS_MAX)] = ()
     """The dialled endpoints that didn't answer, each with its cause."""
     waited_s: _Seconds = 0.0
-    """Seconds until an endpoint answered, or until now if none has."""
+    """Seconds until an endpoint answered, or until now if no endpoint has answered."""
     first_byte_s: _Seconds | None = None
     """Seconds until the endpoint's first byte, from its answer or the client's first byte,
     whichever came later; null before that byte."""
@@ -143,7 +142,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     """Why the client got no answer; null if it got one, or the reason is unknown."""
 
     def __post_init__(self) -> None:
-        # Workers set the code if only they know the reason: an endpoint accepted the connection.
+        # If an endpoint accepted the connection, only workers know the reason, and set the code.
         if self.code is not None or self.first_byte_s is not None:
             return
         if self.failed and self.endpoint in ("", self.failed[-1].endpoint):
@@ -153,7 +152,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def prefixes(self) -> Collection[str]:
-        """The names by which a filter selects its Service port; empty if it has none."""
+        """The names by which a filter selects the Service port; empty without a Service port."""
         return ServicePortName(self.namespace, self.name, self.port).prefixes if self.name else ()
 
     @property
@@ -162,7 +161,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def until_first_byte_s(self) -> float:
-        """How long the client waited for the first byte; until now if it still waits."""
+        """Seconds that the client waited for the first byte, or has waited if it still waits."""
         if self.first_byte_s is not None:
             return self.waited_s + self.first_byte_s
         return self.duration_s if self.received_bytes or not self.endpoint else self.waited_s
@@ -175,15 +174,15 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether the client sent bytes, but the endpoint didn't before the client left."""
-        # A datagram can be empty.
+        """Whether the client sent bytes, and left before the endpoint sent any."""
+        # A datagram can be empty, so a flow may have an answer without bytes.
         has_sent = self.sent_bytes > 0 or (self.kind == "flow" and self.first_byte_s is not None)
         is_late = self.code == CauseCode.ENDPOINT_ANSWERS_LATE
         return self.received_bytes > 0 and (is_late or not has_sent)
 
     @property
     def is_failed(self) -> bool:
-        """Whether the client visibly failed to get an answer.
+        """Whether the client got no answer, as far as the proxy can see.
 
         Some protocols have no answers (syslog): an endpoint that sends nothing has served its
         client if it received everything, including the FIN, and closed the connection without a
@@ -226,17 +225,17 @@ def failed_dials(
 
     Args:
         tried: The endpoints that failed; None: no endpoint failed.
-        answered: The endpoint that failed after it had answered; None if none did.
+        answered: The endpoint that failed after it had answered; None: no endpoint did.
     """
     failed = (tried or {}).items()
     return tuple(FailedDialFacts(str(one), code) for one, code in failed if one != answered)
 
 
 class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Selects the connections to watch, by client, Service and kind.
+    """A selection of connections to watch, by client, Service and kind.
 
     Raises:
-        ValueError: Workers, which get the filter, would reject a value.
+        ValueError: Workers, which receive the filter, would reject a value.
     """
 
     service: Annotated[str, msgspec.Meta(max_length=512)] = ""
@@ -244,7 +243,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
     client: Annotated[str, msgspec.Meta(max_length=64)] = ""
     """An IP address in canonical form; empty for all."""
     failed: bool = False
-    """Select failed connections of any of these kinds."""
+    """Select failed connections; a connection of any selected kind matches."""
     saved: bool = False
     """Select connections whose first dial failed and that another endpoint served."""
     slow_s: Annotated[float, msgspec.Meta(ge=0, le=1e11)] | None = None
@@ -298,7 +297,7 @@ _filter_types = get_type_hints(ConnectionFilter, include_extras=True)
 
 
 class LeftOut(NamedTuple):
-    """Connections that a filter may have selected, but for which there was no room."""
+    """The number of connections that a filter may select, but that didn't fit into a ring."""
 
     wanted: ConnectionFilter
     number: _Count

@@ -1,20 +1,20 @@
-"""Classifies how connections ended: the counter to increment, and the record's code.
+"""Classifies the ends of connections: which counter to increment, and the code of the record.
 
     asked ─┬─▶ first byte ───────────────▶ answered ─┬─▶ both ends, or a further answer is owed
            │                                  ▲      └─▶ RST of the endpoint, or packets lost: cut
            ├─▶ the client gives up ──byte──▶ late, until the client acknowledges it
            └─▶ FIN or RST of the endpoint: unanswered
 
-Rule 1: a client has given up if it sent something and then nothing for a second, or for less if the
-endpoint has answered others. A client that sends and leaves immediately needs no answer (syslog,
-graphite), nor does a client that keeps sending without an answer.
+Rule 1: a client has given up if it sent something and was then silent for a second, or for less
+time if the endpoint has answered other connections. A client that sends and leaves immediately
+needs no answer (syslog, graphite), nor does a client that keeps sending without an answer.
 Rule 2: an answer is owed if the client sent the last bytes, and either waited or saw the endpoint
 end the connection.
-Rule 3: a FIN doesn't show whether the client still reads, so a late byte may reach it. The failure
-is dated when the client closed its side, not when the late byte arrived.
-Rule 4: a late byte shows an order, not a reason. A slow endpoint answers at any time after the
-client's FIN; an endpoint that waits for the end of its input answers right after the FIN, each
-time.
+Rule 3: a FIN doesn't show whether the client still reads, so a late byte may still reach it. The
+failure is dated when the client closed its side, not when the late byte arrived.
+Rule 4: the order of a FIN and a late byte doesn't show the reason. A slow endpoint answers at any
+time after the client's FIN; an endpoint that waits for the end of its input always answers right
+after the FIN.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ _WAITED_S = 0.9
 """How long a client with a timeout of one second waits, counted from the endpoint's answer to the
 dial."""
 PATIENCE_S = 0.3
-"""How long a client waits before it leaves, if the endpoint has answered other clients."""
+"""How long a client that gives up has waited, if the endpoint has answered other clients."""
 _AWAITED_S = 0.1
-"""How late an awaited byte may arrive, unless the client left right after sending."""
+"""The minimum silence before a FIN if the client awaited an answer."""
 OWED_AFTER_S = {True: _WAITED_S, False: _AWAITED_S}
-"""How long the client's last bytes must be unanswered to count, by whether the client ends
-first."""
+"""How long the client's last bytes must be unanswered at the end to count, by whether the client
+ends the connection."""
 _FULL_S = 3.0
 """If an endpoint resets a connection with data that it hasn't read for this long, it was hung. Its
 client may have left before the reset: the client's FIN waits behind the unread data."""
 AT_END_S = 0.1
 """The maximum time between a client's FIN and the first byte that the FIN triggers: a round trip,
-and a busy node's scheduling delay. A slow answer rarely comes that soon, and not each time."""
+and a busy node's scheduling delay. A slow answer rarely arrives that soon, and not every time."""
 # Before Python 3.12, accessing an enum member costs a function call.
 LATE, LOST = CauseCode.ENDPOINT_ANSWERS_LATE, CauseCode.PACKETS_LOST
 _CLIENT = EndedBy.CLIENT
 
 
 class EndFacts(NamedTuple):
-    """The facts when a side ends a connection; facts irrelevant to that end keep their defaults."""
+    """The facts at the moment a side ends a connection; irrelevant facts keep their defaults."""
 
     by: EndedBy
     is_reset: bool = False
@@ -87,7 +87,7 @@ def classify(end: EndFacts) -> Failure | None:
         is_hung = not end.has_answer and end.is_full and end.asked_s >= _FULL_S
         failure = Failure.UNANSWERED if is_hung else Failure.RESET
         return None if end.has_answer and end.had_end else failure
-    # Later, the endpoint closes idle connections: clients may connect in advance and send nothing.
+    # An endpoint that closes later closes an idle connection: clients may connect in advance.
     is_due = end.has_asked or end.lasted_s < UNANSWERED_S
     return Failure.CLOSED if is_due and not end.has_answer else None
 
@@ -101,11 +101,11 @@ def has_given_up(end: EndFacts) -> bool:
 
 
 class ConnectionOutcome:
-    """What a client and the endpoint that answered the dial exchanged, and how it ended.
+    """The exchange between a client and the endpoint that answered its dial, and its end.
 
     Args:
         counters: The endpoint's counters.
-        abort_counters: Counts a client that leaves before an answer.
+        abort_counters: Counters for a client that leaves before an answer.
         client: The client's IP address.
         now: The time at which the endpoint answered the dial, in monotonic seconds.
     """
@@ -125,12 +125,12 @@ class ConnectionOutcome:
         """When the endpoint answered the dial, and when the client first sent something after
         that."""
         self.first_byte_s: float | None = None
-        """How long after ``asked_at`` the endpoint sent its first byte; None before that byte."""
+        """Seconds from ``asked_at`` to the endpoint's first byte; None before that byte."""
         self.code: CauseCode | None = None
         """Why the client got no answer, or only part of it; None if no failure is visible. A late
         byte may still reach the client."""
         self.is_failed = False
-        """Whether the connection counts as one whose client got no answer."""
+        """Whether the connection is counted as a client that got no answer."""
         self.has_unanswered_request = False
         """Whether another answer was due when the first side ended."""
         self.reset_as: tuple[EndReason, EndedBy] | None = None
@@ -143,7 +143,7 @@ class ConnectionOutcome:
             left: The facts when the client closed its side; None if it hasn't.
         """
         waited_s = self.first_byte_s = now - self.asked_at
-        # A client may half-close at once and still wait for the answer; how the connection ends
+        # A client may half-close at once and still wait for the answer; the end of the connection
         # shows whether it did.
         if left and (self.code or left.silent_s - left.left_s >= _AWAITED_S):
             self._note_late(now, waited_s, left.left_s)
@@ -179,7 +179,7 @@ class ConnectionOutcome:
         if failure is None:
             return
         self.is_failed = not (is_left and end.has_answer)
-        # If the endpoint was hung, that is counted below, as a client that left.
+        # A hung endpoint is counted below, like a client that left.
         if not is_left and failure not in LEFT:
             if end.is_reset:
                 counters.resets += 1

@@ -1,4 +1,4 @@
-"""Counters per endpoint and per Service port; all but ``GAUGES`` only grow.
+"""Declares the counters per endpoint and per Service port; all but ``GAUGES`` only grow.
 
 Their names come from the table of figures. Counters are incremented on the traffic path, so they
 are slots: incrementing a field of a msgspec Struct takes 1.5 times as long.
@@ -23,7 +23,7 @@ from .streak import Exclusions, Streak, StreakPart
 
 
 class Counters:
-    """Named counters that can be added up, and sent in the order of their names."""
+    """Named counters that can be summed, and sent as numbers in the order of their names."""
 
     __slots__: tuple[str, ...] = ()
     names: ClassVar[tuple[str, ...]] = ()
@@ -41,9 +41,9 @@ class Counters:
         return type(self)._get(self)  # noqa: SLF001 - its own
 
     def add(self, figures: Iterable[int]) -> None:
-        """Add numbers in the order of ``names``; raises ValueError if their count is wrong."""
+        """Add numbers in the order of ``names``; raise ValueError if their count is wrong."""
         for (part, last), figure in zip(self._places, figures, strict=True):
-            # Cost: most counters of most endpoints are 0.
+            # Cost: skip zeros, because most counters of most endpoints are 0.
             if figure:
                 counters = getattr(self, part) if part else self
                 setattr(counters, last, getattr(counters, last) + figure)
@@ -63,14 +63,14 @@ else:
     _EndpointSlots, _PortSlots, _WaitSlots = map(_slots, (Traffic, PortFigures, WaitCounts))
 
 STREAKS = "dials", "ends", "denials", "cuts", "exclusions"
-"""The streaks of failures of one endpoint."""
+"""The names of the failure streaks of one endpoint."""
 _succeeded_at = attrgetter(*(f"{name}.succeeded_at" for name in STREAKS))
 _parts_of = attrgetter(*(f"{name}.part" for name in STREAKS))
-# Cost: endpoints that never failed, or whose streaks weren't taken, share this value.
+# Cost: endpoints that never failed, or whose streaks weren't taken, share these values.
 _NO_SUCCESS = (Streak().succeeded_at,) * len(STREAKS)
 _NO_FAILURE = (Streak().part,) * len(STREAKS)
 _NOTHING_OPEN = (0,) * len(GAUGES)
-# The other counts of the last minute, which no endpoint's counters have.
+# The counts of the last minute that aren't counted per endpoint.
 _OTHERS = "queued", "removed", "idle", "flaps"
 _COUNTED_ELSEWHERE = (*counted_names(Traffic), *counted_names(PortFigures), *_OTHERS)
 _UNANSWERED = tuple(name for name in MINUTE_NAMES if name not in _COUNTED_ELSEWHERE)
@@ -86,7 +86,7 @@ _carried_of = attrgetter(*_CARRIED)
 
 
 class WaitCounters(_WaitSlots, Counters):
-    """How many clients of a Service port began to wait, and how many of these got no endpoint."""
+    """The numbers of a Service port's clients that began to wait, and that got no endpoint."""
 
     __slots__ = ()
     names = counted_names(WaitCounts)
@@ -117,7 +117,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.unanswered_requests = 0
         """Connections that ended while another answer was due."""
         self.dials = Streak()
-        """Failed dials, except those that failed because of this node."""
+        """Failed dials, except dials that failed because of this node."""
         self.ends = Streak()
         """Connections that the endpoint ended, as in ``resets`` and ``empty``, or that the client
         left; a first byte on another connection is a success."""
@@ -125,7 +125,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         """Dials from client addresses that failed although the endpoint answers this node; an
         answer to one of these clients is a success if this process still remembers the client."""
         self.cuts = Streak()
-        """Connections as in ``endpoint_aborts``; a connection that both sides close is a
+        """Connections counted in ``endpoint_aborts``; a connection that both sides close is a
         success."""
         self.exclusions = Exclusions()
         """Connections counted in ``unanswered`` of clients that the endpoint ignores while it
@@ -136,7 +136,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         self._parts: tuple[StreakPart, ...] = _NO_FAILURE
 
     def take(self) -> tuple[int, ...]:
-        """Return the counts since the last call; for ``GAUGES``, how they have changed."""
+        """Return the counts since the last call; for ``GAUGES``, the differences."""
         figures = self.figures()
         if self._open is _NOTHING_OPEN and not any(figures):
             return figures
@@ -150,7 +150,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         return tuple(new)
 
     def take_streaks(self) -> dict[str, StreakPart]:
-        """Return how the failure streaks have grown since the last call."""
+        """Return the additions to the failure streaks since the last call."""
         succeeded_at, parts = _succeeded_at(self), _parts_of(self)
         if succeeded_at == self._succeeded_at and parts == self._parts:
             return {}
@@ -191,7 +191,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.late += 1
 
     def was_cut(self, now: float, failure: Failure = Failure.RESET, client: str = "") -> None:
-        """Record a connection that the endpoint reset after it had sent bytes.
+        """Record a connection that was cut after the endpoint had sent bytes.
 
         Args:
             failure: One of ``model.failures.LOSSES`` if packets were lost and the client left.
@@ -219,10 +219,10 @@ _NOTHING_COUNTED = EndpointCounters()
 
 
 class AfterWait:
-    """Counts connections that the client leaves before an answer, after waiting for an endpoint.
+    """A counter of connections that clients leave before an answer, after a wait for an endpoint.
 
     It replaces an endpoint's counters in :mod:`.connection_outcome`, because these connections
-    don't count there.
+    don't count for an endpoint.
     """
 
     __slots__ = ("_table", "ends")
@@ -245,7 +245,7 @@ class AfterWait:
 
 
 AbortCounters: TypeAlias = EndpointCounters | AfterWait
-"""Counts a client that leaves before an answer."""
+"""Counters for clients that leave before an answer."""
 
 
 class GroupCounters(_PortSlots, Counters):
@@ -264,7 +264,7 @@ class GroupCounters(_PortSlots, Counters):
         for name in counted_names(PortFigures):
             setattr(self, name, 0)
         self.out_of_ports = 0
-        """How often this node's address had no free port for the endpoint."""
+        """How often this node's address had no free port for an endpoint."""
         self.out_of_client_ports = 0
         """Dials for which the client's address had no free port: they failed, or used this node's
         address."""
@@ -274,7 +274,7 @@ class GroupCounters(_PortSlots, Counters):
 
 
 class ClientMistake(enum.StrEnum):
-    """Why a request of a client was rejected; the values are names of causes."""
+    """Why a client's request was rejected; the values are codes of causes."""
 
     NO_PROXY_HEADER = CauseCode.NO_PROXY_HEADER.value
     HOP_LIMIT = CauseCode.HOP_LIMIT.value
@@ -296,7 +296,7 @@ class TakenCounts(NamedTuple):
 
 
 class CounterTable:
-    """All counters of one Service port, including those of its former endpoints."""
+    """All counters of one Service port, including the counters of its former endpoints."""
 
     __slots__ = (
         "_connect_times",
@@ -312,8 +312,8 @@ class CounterTable:
 
     def __init__(self) -> None:
         self.has_news = False
-        """Whether anything may have been counted since this was last cleared, except in counters
-        that callers hold."""
+        """Whether anything may have been counted since this flag was last cleared, except in
+        counters that callers hold."""
         self.out_of_ports_at = _NEVER
         """Monotonic seconds at which ``out_of_ports`` last grew."""
         self.out_of_client_ports_at = _NEVER
@@ -361,7 +361,7 @@ class CounterTable:
         return bool(is_of_all or self._per_endpoint or self._gone or self.client_mistakes)
 
     def counters_of(self, endpoint: SocketAddress) -> EndpointCounters:
-        """Return the counters of an endpoint; creates them if necessary."""
+        """Return the counters of an endpoint; create them if necessary."""
         self.has_news = True
         counters = self._per_endpoint.get(endpoint)
         if counters is None:
@@ -388,7 +388,7 @@ class CounterTable:
         self.mistakes_of(mistake).failed(now, client=client)
 
     def mistakes_of(self, mistake: ClientMistake) -> Streak:
-        """Return the streak of clients rejected for a mistake; creates it if necessary."""
+        """Return the streak of clients rejected for a mistake; create it if necessary."""
         self.has_news = True
         if mistake not in self.client_mistakes:
             self.client_mistakes = {**self.client_mistakes, mistake: Streak()}
@@ -404,14 +404,14 @@ class CounterTable:
         return taken
 
     def totals(self) -> EndpointCounters:
-        """Return the sums over all endpoints, including former ones."""
+        """Return the sums over all endpoints, including former endpoints."""
         sums = EndpointCounters()
         for counters in self._parts():
             sums.add(counters.figures())
         return sums
 
     def carried(self) -> Traffic:
-        """Return some of the figures in :meth:`totals`, at a fraction of the cost."""
+        """Return the figures of ``_CARRIED`` in :meth:`totals`, at a fraction of the cost."""
         sums = map(sum, zip(*map(_carried_of, self._parts()), strict=True))
         return Traffic(**dict(zip(_CARRIED, sums, strict=False)))
 
@@ -420,7 +420,7 @@ class CounterTable:
         return (*gone, *self._per_endpoint.values())
 
     def fold(self, current: Container[SocketAddress]) -> None:
-        """Add the counters of endpoints that are neither current nor in use to one sum."""
+        """Replace the counters of endpoints that are neither current nor in use by their sum."""
         for endpoint, counters in list(self._per_endpoint.items()):
             if endpoint not in current and counters.active == 0:
                 if self._gone is None:

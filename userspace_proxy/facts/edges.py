@@ -1,4 +1,4 @@
-"""Counts which client calls which Service: in workers, then summed in a bounded table.
+"""Counts which client calls which Service: workers report their counts to a bounded table.
 
     TcpConnection, UdpListener ──▶ CallCounts ──report──▶ Edges ──▶ JSON, page, metric
 
@@ -6,8 +6,8 @@ Rule 1: each connection and flow counts once, when it is accepted, whether or no
 connection whose client gets no answer counts as failed when it ends.
 Rule 2: an edge belongs to the pod that had the client's address at the time of the call, because
 addresses are reused. Calls that were made while no pod was known are a separate edge.
-Rule 3: clients determine how many edges there are, so both tables are bounded. What doesn't fit is
-one number, and a Service with many clients takes no more entries than its share.
+Rule 3: clients determine how many edges there are, so both tables are bounded. Calls that don't fit
+are one number, and a Service with many clients takes no more entries than its share.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ import msgspec
 from ..model import PortKey
 from .connection import port_fields
 
-# How many calls are kept between two reports, at most 5 s apart: as many as a busy node has new
-# clients.
+# The maximum number of entries between two reports, at most 5 s apart: a busy node's new clients.
 CALLS_MAX = 4096
 # The maximum number of edges per node: as many as a table on a page, or a metric, can show. A node
 # has 110 pods by default.
 EDGES_MAX = 500
 # The maximum number of edges per Service port: a load balancer may have any number of clients.
 EDGES_OF_A_PORT = 100
-# After this time without a call, another client may replace an edge. It also limits how many series
-# a metric has in a day.
+# After this time without a call, another client may replace an edge. This also limits how many
+# series a metric gets in a day.
 STALE_S = 3600.0
 _KEY_MAX = 1024
 
@@ -120,20 +119,20 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     port: str = ""
     """The port's name; may be empty."""
     connections: int = 0
-    """Connections and flows since the start, including refused ones."""
+    """Connections and flows since startup, including refused ones."""
     failed: int = 0
-    """How many of these ended without an answer to the client."""
+    """How many of them ended without an answer to the client."""
     last_at: float = 0.0
     """The Unix time of the last call that workers have reported."""
 
 
 class EdgesFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Which clients call which Services."""
+    """The edges: which clients call which Services."""
 
     edges: tuple[EdgeFacts, ...] = ()
     """The edges, the busiest first."""
     others: int = 0
-    """Connections and flows of clients that aren't in the table, or no longer are."""
+    """Connections and flows of clients that the table doesn't contain, or no longer contains."""
 
 
 class _Edge:
@@ -149,7 +148,7 @@ class Edges:
 
     def __init__(self) -> None:
         self._edges: dict[tuple[PortKey, str, str], _Edge] = {}
-        """The edges by Service port, address and pod; the edge that was used last is last."""
+        """The edges by Service port, address and pod; the most recently used edge is last."""
         self._of_port: Counter[PortKey] = Counter()
         self._others = 0
 
@@ -160,7 +159,7 @@ class Edges:
         now: float,
         pod_of: Callable[[str], str] = no_pod,
     ) -> None:
-        """Add a worker's calls up to a Unix time.
+        """Add the calls that a worker counted until ``now``, a Unix time.
 
         Args:
             pod_of: Returns the pod that has an address now; empty if none is known.

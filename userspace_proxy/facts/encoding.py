@@ -3,8 +3,8 @@
     StatusFacts ──encode_answer──▶ JSON ──read_answer──▶ StatusFacts
     Cause ──write_cause──▶ CauseFacts ──JSON──▶ CauseFacts ──read_cause──▶ Cause
 
-Rule 1: a cause from another version keeps the sentence of that proxy if this version has another
-sentence, or doesn't have the cause.
+Rule 1: a cause from another version keeps its sentence if this version would write a different one,
+or lacks the cause.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..secrets import without_users
 from .node import StatusFacts
 
 PARAMS_MAX = 64
-"""How many parameters of a cause are read at most; each takes a few hundred bytes."""
+"""The maximum number of parameters of a cause; each takes a few hundred bytes."""
 
 _COUNTED = ("count", "first_at", "last_at")
 _NOT_COUNTED = tuple(name for name in MODIFIERS if name not in _COUNTED)
@@ -105,7 +105,7 @@ def _as_written(facts: CauseFacts, params: Mapping[str, Any], counted: Mapping[s
 
 
 class _Modifiers(msgspec.Struct):
-    """What a cause's sentence depends on besides its parameters."""
+    """The values on which a cause's sentence depends, in addition to its parameters."""
 
     when: When = When.NOW
     answers_others: bool = False

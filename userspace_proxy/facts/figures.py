@@ -1,12 +1,12 @@
-"""The table of figures: each figure is declared once, for all code that counts, sends or shows it.
+"""Declares each figure once, in a table, for all code that counts, sends or shows it.
 
     workers ─── names ───▶ counters, reports          (``counted_names``)
     metrics ─── Figure ──▶ names, help, details       (``figures_of``)
     JSON, page, text, explain, docs/api.md ── fields
 
-Rule 1: each field is a figure; docs/api.md has its docstring, ``/metrics`` its ``help``.
+Rule 1: each field is a figure; docs/api.md contains its docstring, and ``/metrics`` its ``help``.
 Rule 2: the JSON and ``/metrics`` have the same order as the table.
-Rule 3: counters grow until the process exits; in ``/metrics`` this has no exception.
+Rule 3: counters only grow until the process exits, in ``/metrics`` without exception.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ endpoints."""
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """How ``/metrics`` shows a figure."""
+    """The presentation of a figure in ``/metrics``."""
 
     kind: Literal["counter", "gauge", "histogram"]
     metric: str
@@ -44,7 +44,7 @@ class Figure:
 def counter(
     metric: str, unit: str, help_: str, *, is_rare: bool = False, detail: Detail = "service"
 ) -> msgspec.Meta:
-    """Annotate a field as a figure that only grows; the arguments are Figure's."""
+    """Annotate a field as a figure that only grows; the arguments are fields of Figure."""
     return _figure(Figure("counter", metric, unit, help_, is_rare, detail))
 
 
@@ -68,8 +68,8 @@ class Times(msgspec.Struct, frozen=True, gc=False):
     bounds: tuple[float, ...] = ()
     """The upper bounds of the buckets in seconds, ascending."""
     counts: tuple[int, ...] = ()
-    """How many waits took at most each bound and longer than the one before; the last number counts
-    waits beyond all bounds."""
+    """The number of waits up to each bound that were longer than the previous bound; the last
+    number counts waits beyond all bounds."""
     seconds: float = 0.0
     """The sum of all waits, in seconds."""
 
@@ -78,7 +78,7 @@ NO_TIMES = Times()
 
 
 class Traffic(msgspec.Struct, kw_only=True):
-    """Figures of one endpoint, added up for a Service port and the node."""
+    """Figures of one endpoint, summed for a Service port and the node."""
 
     active: Annotated[
         int, gauge("connections_active", "connections", "Open connections (UDP: live flows)")
@@ -98,7 +98,7 @@ class Traffic(msgspec.Struct, kw_only=True):
         counter("connections", "connections", "Connections (UDP: flows) since the start"),
     ] = 0
     failures: int = 0
-    """Dials that failed; for a Service port, including those of former endpoints."""
+    """Dials that failed; for a Service port, including dials to former endpoints."""
     preserved: Annotated[
         int,
         counter(
@@ -206,15 +206,14 @@ class WaitingNow(WaitCounts):
             is_rare=True,
         ),
     ] = 0.0
-    """How long the connection that has waited longest has waited, in seconds; 0 if none
-    waits."""
+    """The longest time that a waiting connection has waited, in seconds; 0 if none waits."""
 
 
 class Waits(WaitingNow, kw_only=True, gc=False):
     """The clients that waited until an endpoint could take them."""
 
     problem: str = ""
-    """Why the workload for which clients wait wasn't scaled; empty if it was, or needn't be."""
+    """Why the workload that clients wait for wasn't scaled; empty if no scaling failed."""
 
 
 class TrafficByCause(Traffic, kw_only=True):
@@ -225,14 +224,14 @@ class TrafficByCause(Traffic, kw_only=True):
 
     @property
     def failed(self) -> int:
-        """Failures as people count them: failed dials, and clients that got no answer."""
+        """Failed dials, and clients that got no answer."""
         return self.failures + _failed_at_endpoints(self)
 
 
 class PortFigures(TrafficByCause, kw_only=True):
-    """Figures of one Service port, added up for the node.
+    """Figures of one Service port, summed for the node.
 
-    Workers count the integers of this class per Service port, and those of its bases per endpoint.
+    Workers count this class's integers per Service port, and its bases' integers per endpoint.
     """
 
     saved: Annotated[
@@ -363,11 +362,11 @@ class PortFigures(TrafficByCause, kw_only=True):
 def failed_clients(port: PortFigures, endpoints: Traffic) -> int:
     """Return the number of clients without an answer.
 
-    No endpoint answered, or the endpoint ended the connection, or the client left while it waited
-    for an endpoint or for a first byte.
+    It includes clients that no endpoint answered, that an endpoint disconnected, or that left while
+    they waited for an endpoint or a first byte.
 
     Args:
-        port: The figures of a Service port itself.
+        port: The figures of the Service port itself.
         endpoints: The sums over its endpoints.
     """
     return port.refused + port.waits.client_aborts + _failed_at_endpoints(endpoints)
@@ -380,7 +379,7 @@ def _failed_at_endpoints(endpoints: Traffic) -> int:
 
 @cache
 def counted_names(table: type[msgspec.Struct]) -> tuple[str, ...]:
-    """Return the integer fields that a table adds to those of its base class, in order."""
+    """Return the integer fields that a table adds to its base class, in order."""
     hints = get_type_hints(table)
     inherited = {
         name for base in table.__bases__ for name in getattr(base, "__struct_fields__", ())
@@ -404,4 +403,4 @@ def figures_of(table: type[msgspec.Struct]) -> Mapping[str, Figure]:
 
 
 GAUGES = tuple(name for name, figure in figures_of(Traffic).items() if figure.kind == "gauge")
-"""Figures of endpoints that may fall; a worker that exits would leave them behind."""
+"""Figures of endpoints that may decrease; when a worker exits, its part is subtracted."""

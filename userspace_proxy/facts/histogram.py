@@ -1,7 +1,7 @@
-"""Histograms of durations: loop iterations, dials, and waits for a first byte.
+"""Counts durations in histograms: loop iterations, dials, and waits for a first byte.
 
 Durations are counted on the traffic path, so counting creates no objects, and a short duration
-costs two additions. An iteration is one callback of this package: a dispatch of events, or of
+costs two additions. An iteration is one callback of the data plane: a dispatch of events, or of
 control messages.
 """
 
@@ -33,7 +33,7 @@ class Durations:
         self.seconds = 0.0
         """The sum of all durations, in seconds."""
         self._slow: list[int] | None = None
-        """The counts by bound; 0 for the first, which has the rest of ``count``; None if all are
+        """The counts by bound, without the first, which is the rest of ``count``; None if all are
         0."""
 
     def add(self, seconds: float) -> None:
@@ -52,7 +52,7 @@ class Durations:
         """Add the counts of another process, which have the same bounds."""
         for index, count in enumerate(counts):
             self.count += count
-            # Most counts are 0.
+            # Skip zeros, because most counts are 0.
             if index and count:
                 self._add_slow(index, count)
         self.seconds += seconds

@@ -1,17 +1,16 @@
-"""The clients of a Service port in the last minute: all, and those without a timely answer.
+"""Counts a Service port's clients in the last minute, and those that got no timely answer.
 
     workers ──by endpoint──▶ LastMinute ──▶ MinuteCounts ──why, where──▶ LastMinuteFacts (JSON)
                               └ parts of 5 s ──▶ sums of the last 12
 
-Counters since the start hide current events: ten failures among a million connections. The present
-state hides what happened just before: an endpoint that crashes repeatedly answers in between.
+Counters since startup hide current events, such as ten failures among a million connections. The
+present state hides recent events: an endpoint that crashes repeatedly answers in between.
 
-Rule 1: the fields are those of the JSON, and are summed; within a version, fields are only added.
-Rule 2: a part ends as a whole, so sums change slowly.
-Rule 3: memory is bounded: for a Service port without clients, only the loss of its last endpoint is
-kept.
-Rule 4: clients that leave count only if others left at another moment: when a client program stops,
-all its connections are closed together, whatever the endpoint does.
+Rule 1: the JSON contains these fields, which are summed; within a version, fields are only added.
+Rule 2: a part expires as a whole, so sums decrease only every 5 s.
+Rule 3: memory is bounded: a Service port without clients keeps only the loss of its last endpoint.
+Rule 4: clients that leave are counted only if other clients left at another moment: when a client
+program stops, all its connections are closed together, whatever the endpoint does.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from ..causes.cause import Cause
 from .figures import counted_names
 
 LAST_MINUTE_S = 60.0
-"""How long a failure, or a client's mistake, is recent: longer than the interval of probes to
+"""How long a failure or a client's mistake counts as recent: longer than the interval of probes to
 an endpoint that no client dials (``agent.watchers.ejected``)."""
 # The number of parts in the last minute, including the current one.
 _PARTS = 12
 _PART_S = LAST_MINUTE_S / _PARTS
-# The minimum time between two departures of clients that count separately: workers report a single
-# departure within milliseconds.
+# The minimum time between two separate departures of clients: workers report a single departure
+# within milliseconds.
 _APART_S = 1.0
 
 
@@ -41,9 +40,9 @@ class MinuteCounts(msgspec.Struct, frozen=True, gc=False):
     """Counts of the last minute, or of a part of it."""
 
     connections: int = 0
-    """Connections (flows), counted like those since the start, except those in ``queued``."""
+    """Connections (flows), counted as since startup, without the clients in ``queued``."""
     refused: int = 0
-    """Clients that no endpoint answered, except those in ``queued``."""
+    """Clients that no endpoint answered, without the clients in ``queued``."""
     unanswered: int = 0
     """Connections that the endpoint closed or reset before its first byte, and flows that got no
     answer for two seconds."""
@@ -58,7 +57,7 @@ class MinuteCounts(msgspec.Struct, frozen=True, gc=False):
     during the wait or after it."""
     late: int = 0
     """Flows whose first answer came after more than two seconds, which no other count includes, and
-    connections that were saved from a silent endpoint by another one."""
+    connections that another endpoint saved from a silent endpoint."""
     removed: int = 0
     """Connections reset because their endpoint was removed (``ended_by_removal``)."""
     idle: int = 0
@@ -79,16 +78,16 @@ _counts_of = attrgetter(*MINUTE_NAMES)
 
 
 class LastMinuteFacts(MinuteCounts, frozen=True, gc=False, kw_only=True):
-    """The last minute, if some clients got no answer or a late one, or endpoints flapped."""
+    """The last minute, if some clients got no answer or a late answer, or endpoints flapped."""
 
     cause: Cause | None = None
-    """Why most of them failed, from the last such failure of an endpoint that has answered since;
+    """Why most clients failed, from the last such failure of an endpoint that has answered since;
     null if unknown."""
     was_many: bool = False
-    """Whether the previous state was ``partly answering``: half of the share that starts this state
-    keeps it."""
+    """Whether the previous state was ``partly answering``: half of the share at which this state
+    begins is enough to keep it."""
     is_unusual: bool = False
-    """Whether ``unanswered_requests`` is unusual: before, few connections to these endpoints ended
+    """Whether ``unanswered_requests`` is unusual: few earlier connections to these endpoints ended
     like this."""
     have_left: bool = False
     """Whether the endpoints with most of the failures are no longer used: they were removed, or
@@ -133,7 +132,7 @@ class LastMinute:
             return _NOTHING
         oldest = int(now // _PART_S) - _PARTS
         sums = _sum(part for number, part in self._parts if number > oldest)
-        # Counts may have been taken back since then.
+        # A sum is negative if failures of an expired part were taken back since then.
         sums = MinuteCounts(*(max(0, count) for count in sums.counts()))
         if sum(now - at < LAST_MINUTE_S for at in self._left_at) < 2:
             sums = replace(sums, client_aborts=0)

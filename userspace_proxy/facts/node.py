@@ -1,10 +1,10 @@
-"""The facts about one proxy and its node, as in the JSON of ``/api/v1/status``.
+"""Declares the facts about one proxy and its node, as in the JSON of ``/api/v1/status``.
 
 Rule 1: as in ``port``, fields are only added, in the order of the JSON, and have defaults.
-Rule 2: the agent leaves ``now``, ``level``, ``verdict``, ``problems`` and ``incidents`` empty; an
-answer fills them in.
-Rule 3: a field that is annotated as a figure is a metric of the node: for a list its length, for a
-text whether it isn't empty.
+Rule 2: the agent leaves ``now``, ``level``, ``verdict``, ``problems`` and ``incidents`` empty; they
+are filled in for each answer.
+Rule 3: a field that is annotated as a figure is a metric of the node; the metric of a list is its
+length, and the metric of a text is 1 unless it is empty.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Problem(msgspec.Struct, frozen=True):
     family: str = ""
     side: str = ""
     code: CauseCode | None = None
-    """The code of its cause; None if it has none."""
+    """The code of its cause; None without a cause."""
     kind: str = ""
-    """Identifies a problem of the node without figures, so that it stays the same while the problem
+    """Identifies a problem of the node, without figures, so that it is constant while the problem
     lasts."""
 
 
@@ -62,18 +62,18 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
     waiting: int = 0
     """Clients of these Service ports that wait for an endpoint now."""
     last_minute: int = 0
-    """Clients of these Service ports that got no answer, or a late one, in the last minute."""
+    """Clients of these Service ports that got no answer, or a late answer, in the last minute."""
     failed: int = 0
-    """Clients of these Service ports that got no answer since the start."""
+    """Clients of these Service ports that got no answer since startup."""
     saved: int = 0
-    """Connections of these Service ports since the start that another endpoint answered, so that
-    their clients noticed nothing."""
+    """Connections of these Service ports since startup that another endpoint answered after a
+    failed dial, so that their clients noticed nothing."""
     command: str = ""
     """A command that shows more; empty if there is none."""
 
     @property
     def affected(self) -> str:
-        """What is affected, in words: ``12 endpoints of 9 Services``."""
+        """The affected endpoints and Services, in words: ``12 endpoints of 9 Services``."""
         services = plural(len(self.services), "Service")
         if len(self.endpoints) < 2:
             return services
@@ -136,12 +136,12 @@ class RejectedFacts(msgspec.Struct, frozen=True):
 
 
 class SourceFacts(msgspec.Struct, frozen=True):
-    """Where Services come from, and whether they can be read."""
+    """The source of Services, and whether it can be read."""
 
     kind: str = ""
     """``kubernetes``, ``manifests`` or ``memory``."""
     location: str = ""
-    """The API server's URL, or the path."""
+    """The API server's URL, or the path of the manifests."""
     is_synced: Annotated[
         bool, gauge("source_synced", "", "1 once everything has been read from the source")
     ] = False
@@ -183,9 +183,9 @@ class SteeringState(msgspec.Struct, frozen=True):
         int,
         counter("steering_helper_restarts", "restarts", "Helper processes restarted after a crash"),
     ] = 0
-    """How many helper processes have crashed and were replaced."""
+    """The number of helper processes that crashed and were replaced."""
     unguarded: str = ""
-    """Why another process could take the proxy's ports after a crash; empty if none could."""
+    """Why another process could take the proxy's ports after a crash; empty if no process could."""
 
 
 class SyncFacts(msgspec.Struct, frozen=True):
@@ -194,7 +194,7 @@ class SyncFacts(msgspec.Struct, frozen=True):
     rounds: Annotated[int, counter("sync_rounds", "rounds", "Rounds of plan, diff and apply")] = 0
     failures: Annotated[int, counter("sync_failures", "rounds", "Rounds that failed")] = 0
     partial_failures: int = 0
-    """Failed rounds that should have written only changes."""
+    """The number of failed rounds that should have written only changes."""
     last_s: float = 0.0
     """How long the last round took, in seconds."""
     last_queued: float = 0.0
@@ -205,11 +205,11 @@ class SyncFacts(msgspec.Struct, frozen=True):
     """When the oldest change that isn't applied yet arrived; 0 if none is pending. Health depends
     on it: ``last_queued`` stays recent while changes arrive, even if every round fails."""
     service_changes: int = 0
-    """How many Services have differed from the previous snapshot since the start."""
+    """How often a Service differed from the previous snapshot, since startup."""
     service_changes_pending: int = 0
     """Changed Services that aren't applied yet."""
     endpoint_changes: int = 0
-    """How many EndpointSlices have differed from the previous snapshot since the start."""
+    """How often an EndpointSlice differed from the previous snapshot, since startup."""
     endpoint_changes_pending: int = 0
     """Changed EndpointSlices that aren't applied yet."""
     turned_s_ago: float = 0.0
@@ -259,7 +259,7 @@ class BridgeFacts(msgspec.Struct, frozen=True):
     family: str = ""
     """The IP family, ``IPv4`` or ``IPv6``."""
     cause: str = ""
-    """Why endpoints on it don't see them."""
+    """Why endpoints on the bridge don't see client addresses."""
     hint: str = ""
     """The remedy."""
 
@@ -278,9 +278,9 @@ class ClientAddressFacts(msgspec.Struct, frozen=True):
     """Why endpoints see the node's address; empty if client addresses weren't requested, or are
     seen."""
     problem: str = ""
-    """What should be repaired, but can't be at the moment."""
+    """The fault that can't be repaired at the moment; empty if there is none."""
     repairs: int = 0
-    """The number of repairs since the start."""
+    """The number of repairs since startup."""
     bridges: Sequence[BridgeFacts] = ()
     """Bridges on which client addresses don't work while ``is_on``."""
 
@@ -324,10 +324,10 @@ class SocketLbFacts(msgspec.Struct, frozen=True):
     problem: Annotated[
         str, gauge("socket_lb_problems", "", "1 while connect() can't be translated everywhere")
     ] = ""
-    """Why the translation doesn't work, or not everywhere; where it doesn't, rules serve the
+    """Why the translation doesn't work, or not everywhere; the kernel path's rules serve other
     clients."""
     cgroup: str = ""
-    """The cgroup whose processes' connect() is translated."""
+    """The cgroup of the processes whose connect() calls are translated."""
     frontends: Annotated[
         int,
         gauge("socket_lb_frontends", "frontends", "Frontends at which connect() is translated"),
@@ -385,7 +385,7 @@ class ProbesFacts(msgspec.Struct, frozen=True):
     failed: Annotated[
         int, counter("path_probe_failures", "probes", "Of these, those without an answer")
     ] = 0
-    """How many probes the endpoint didn't answer."""
+    """The number of probes that endpoints didn't answer."""
 
 
 class KernelLackFacts(msgspec.Struct, frozen=True):
@@ -394,9 +394,9 @@ class KernelLackFacts(msgspec.Struct, frozen=True):
     part: str = ""
     """The feature's name."""
     fails: str = ""
-    """What fails without it."""
+    """The function that fails without it."""
     instead: str = ""
-    """What is used, or can be used, instead."""
+    """The substitute that is used, or can be used."""
     brings: str = ""
     """The modules, or the kernel option, that provide it."""
 
@@ -486,7 +486,7 @@ class HealthCheckFacts(msgspec.Struct, frozen=True):
 
 
 class Unencoded(BesideJson):
-    """Facts for other answers than the JSON of the status."""
+    """Facts for answers other than the JSON of the status."""
 
     __slots__ = ()
     demand: Mapping[ServiceKey, int] = MappingProxyType({})
@@ -497,11 +497,11 @@ class Unencoded(BesideJson):
     config: Sequence[tuple[str, object, str]] = ()
     """Settings for ``/configz``: name, value, origin (``default``, ``file``, ``flag``)."""
     given: str = ""
-    """Settings other than the defaults, as they were given: flags, and fields of the file."""
+    """Settings other than the defaults, as the user wrote them: flags, and fields of the file."""
     announcing: Sequence[str] = ()
     """Networks whose TCP connections begin with a PROXY header (``--accept-proxy-protocol``)."""
     digests: Sequence[Mapping[str, str]] = ()
-    """Digests of Services, ``namespace/name``, by bucket; ``plan`` has the buckets' digests."""
+    """Digests of Services, ``namespace/name``, by bucket; ``plan`` has digests of buckets."""
 
 
 class PlanFacts(msgspec.Struct, frozen=True):
@@ -510,7 +510,7 @@ class PlanFacts(msgspec.Struct, frozen=True):
     form: int = 0
     """Version of the digests; only equal versions can be compared."""
     digest: str = ""
-    """Digest of all Services; empty if there is none yet, or the source has no EndpointSlices."""
+    """Digest of all Services; empty before it is known, or if the source has no EndpointSlices."""
     services: int = 0
     """Number of Services in the digest."""
     buckets: Sequence[str] = ()
@@ -528,18 +528,18 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     verdict: str = ""
     """The state in one sentence."""
     problems: Sequence[Problem] = ()
-    """Sorted by level, trouble first; within a level the node's problems first, then Service ports
-    by name. Covers all Service ports, whichever were selected."""
+    """The problems of the node and of all Service ports, regardless of the selection: trouble
+    first; within a level, problems of the node, then of Service ports, by name."""
     incidents: Sequence[IncidentFacts] = ()
-    """The causes of Service ports that need attention, each once: the worst first, then those that
-    affect the most Services. Covers all Service ports, regardless of the selection; for a Service
-    or a namespace, only the causes that affect it."""
+    """The causes of Service ports that need attention, each once: the worst first, then the causes
+    that affect the most Services. They cover all Service ports, regardless of the selection; for a
+    Service or a namespace, only the causes that affect it."""
     version: str = ""
     """The proxy's version."""
     commit: str = ""
-    """The commit that it was built from, abbreviated; empty if unknown."""
+    """The commit that the proxy was built from, abbreviated; empty if unknown."""
     is_compiled: bool = False
-    """The data plane is compiled, as in the image."""
+    """Whether the data plane is compiled, as in the image."""
     node: str = ""
     """This node's name."""
     started: float = 0.0
@@ -547,21 +547,21 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     revision: int = 0
     """Revision of the applied snapshot; grows with each change."""
     source: SourceFacts = SourceFacts()
-    """Where Services come from."""
+    """The source of Services."""
     steering: SteeringState = SteeringState()
     """How traffic reaches the proxy."""
     sync: SyncFacts = SyncFacts()
     """The sync rounds."""
     last_state: LastStateFacts = LastStateFacts()
-    """The state that is kept for the next start."""
+    """The saved state, which is kept for the next start."""
     client_address: ClientAddressFacts = ClientAddressFacts()
-    """The client address that endpoints see."""
+    """Whether endpoints see client addresses, and why not."""
     tracking: TrackingFacts = TrackingFacts()
     """The kernel's connection tracking."""
     socket_lb: SocketLbFacts = SocketLbFacts()
     """The translation of connect() for this node's processes."""
     probes: ProbesFacts = ProbesFacts()
-    """The probes for all Services with the path ``auto``; all 0 without any."""
+    """The probes for all Services with the path ``auto``; all 0 without such Services."""
     firewalls: Sequence[FirewallFacts] = ()
     """Chains of other programs that drop packets to Services."""
     unserved: Sequence[UnservedFacts] = ()
@@ -572,13 +572,13 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     ] = ()
     """The selected Service ports: problems first, or in the order of ``sort``."""
     totals: TotalsFacts = msgspec.field(default_factory=TotalsFacts)
-    """Sums over all Service ports, including former ones."""
+    """Sums over all Service ports, including former Service ports."""
     ignored: Annotated[
         Sequence[IgnoredFacts], gauge("ignored", "", "Services and ports that get no listener")
     ] = ()
     """The selected Services and ports that aren't served."""
     health_checks: Sequence[HealthCheckFacts] = ()
-    """The selected health checks; those with a problem are first."""
+    """The selected health checks; health checks with a problem come first."""
     descriptors: Annotated[
         int, gauge("descriptors", "descriptors", "Descriptors in use by the data plane")
     ] = 0
@@ -607,7 +607,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     workers: Sequence[WorkerFacts] = ()
     """The processes that carry traffic."""
     worker_problems: Sequence[str] = ()
-    """The missing workers with reasons, one line each."""
+    """The missing workers, each with the reason, one line each."""
     dropped_log_lines: Annotated[
         int,
         counter(
@@ -622,7 +622,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     ] = True
     """Whether the node is eligible for traffic: false while its Node object is being deleted."""
     no_node: Cause | None = None
-    """States that the cluster has no Node with this node's name; null if it has, or if unknown."""
+    """Set if the cluster has no Node with this node's name; null if it has one, or if unknown."""
     network_namespace: int = 0
     """The inode of the proxy's network namespace (``/proc/PID/ns/net``); 0 if unknown."""
     kernel: KernelFacts = KernelFacts()
@@ -634,8 +634,8 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     settings: Mapping[str, Any] = msgspec.field(default_factory=dict)
     """Settings other than the defaults, by their names in ``/configz``."""
     kube_proxy: Sequence[str] = ()
-    """Where kube-proxy has rules, too; empty if nowhere, or if it serves other Services than this
-    proxy (``--service-proxy-name``)."""
+    """The places where kube-proxy also has rules; empty if there are none, or if it serves Services
+    other than this proxy's (``--service-proxy-name``)."""
     served: int = 0
     """Number of Service ports that are ok, which a summary omits."""
 
@@ -683,7 +683,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
             [item for item in self.ignored if item.is_conflict or item.service in also],
             [check for check in self.health_checks if check.problem or check.service in also],
         )
-        # Durations of iterations change all the time.
+        # Omit durations of iterations: they always change, so a stream would always contain them.
         part.workers = [
             msgspec.structs.replace(one, iterations=(), iterations_s=0.0) for one in self.workers
         ]

@@ -40,7 +40,7 @@ def in_order(plan: PortPlan) -> Sequence[Frontend]:
     """Sort frontends for display, without ports that are within a range of the same address."""
     shown, ranges = plan.frontends, [one for one in plan.frontends if one.last]
     for asked in plan.serving.ranges:
-        # The range's ports that are separate frontends.
+        # Find the ports of the range that are separate frontends.
         each = [one for one in plan.frontends if not one.last and asked.offset(*one.address)]
         ranges += [replace(one, port=asked.first, last=asked.last) for one in each[:1]]
     if ranges:
@@ -123,7 +123,7 @@ def facts_of_frontend(
     Args:
         target: The target in words; empty if no proxy runs.
         is_reached: Whether clients that dial it reach this proxy.
-        only_at: The address that clients must dial instead; empty if they can dial it.
+        only_at: The address that clients must dial instead; empty if they can dial the frontend.
     """
     return FrontendFacts(frontend.dialled, frontend.kind, target, is_reached, only_at)
 

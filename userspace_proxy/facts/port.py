@@ -1,11 +1,11 @@
-"""The facts about one Service port, for the JSON, the page, its text and the metrics.
+"""Declares the facts about one Service port, for the JSON, the page, the text and the metrics.
 
     plan ──facts_of_plan──▶ PortFacts ◀── frontends, endpoints, figures, path (agent), state (judge)
 
-Rule 1: these fields are the JSON's; within a version, fields are only added. All have defaults,
+Rule 1: the JSON has these fields; within a version, fields are only added. All have defaults,
 because ``explain`` also reads the JSON of older proxies.
 Rule 2: changed facts are replaced; facts are immutable once they are shown.
-Rule 3: the JSON has positional fields before keyword-only ones, and a base's before its own.
+Rule 3: in the JSON, positional fields precede keyword-only ones, and inherited fields come first.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ class EndpointVerdictFacts(TrafficByCause):
     code: CauseCode | None = None
     """Why the endpoint isn't used, as a code; null if it is ready or terminating."""
     weight: int = 0
-    """Its share of new connections, relative to the other weights; 0 if it gets none."""
+    """Its share of new connections, relative to other weights; 0 if it gets no new connections."""
     priority: int = 0
-    """0 is the highest; endpoints with higher numbers serve only if none with a lower one can."""
+    """0 is the highest priority; endpoints with a higher number serve only if no lower one can."""
     is_standby: bool = False
-    """Whether the endpoint is on standby: usable, but so is one with a lower priority number."""
+    """Whether the endpoint is on standby: usable, like another endpoint with a lower number."""
     starting: float | None = None
     """The fraction of its share during slow start, below 1; null if it has its full share."""
     preference: str = ""
@@ -117,7 +117,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
 
     @property
     def is_refused(self) -> bool:
-        """Whether the proxy never dials it: its address is reserved, or this node's."""
+        """Whether the proxy never dials it: its address is reserved, or belongs to this node."""
         return self.code is CauseCode.ENDPOINT_NOT_ALLOWED
 
     @property
@@ -135,7 +135,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
         """How well it serves; None if this node doesn't use it by design."""
         if self.is_usable:
             is_well = self.state in _READY and self.cause is None
-            # The last observation isn't a failure, or the failure is a past one.
+            # Clients that leave unanswered are an observation, not a failure.
             is_seen = self.cause is not None and self.cause.code.traits.is_unanswered
             fails = not (self.serves or self.is_past or is_seen)
             return Level.TROUBLE if fails else Level.OK if is_well else Level.ATTENTION
@@ -156,19 +156,19 @@ class ClauseFacts(msgspec.Struct, frozen=True, gc=False):
 
 
 class StateFacts(msgspec.Struct, frozen=True, gc=False):
-    """How the clients of a Service port are served."""
+    """The state of a Service port: how its clients are served."""
 
     level: Level = Level.OK
-    """``trouble``: this proxy, or something that it depends on, doesn't work; ``attention``: the
-    cluster asks for something that has no effect."""
+    """``trouble``: this proxy, or something that it depends on, doesn't work; ``attention``:
+    anything else that needs a look, such as a Service without usable endpoints."""
     word: PortState = PortState("")
-    """The state's word."""
+    """The state, as a word."""
     sentence: str = ""
     """The state and its reason, as a sentence."""
     causes: Sequence[Cause] = ()
     """Everything known to fail, or to have no effect; the first cause decides the state."""
     hint: str = ""
-    """The remedy for the first cause, or without a cause, how to find out more."""
+    """The remedy for the first cause; without a cause, how to find out more."""
     code: CauseCode | None = None
     """The first cause's code; null without a cause."""
     clauses: Sequence[ClauseFacts] = ()
@@ -182,7 +182,7 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_problem(self) -> bool:
-        """Whether some clients that should be served aren't."""
+        """Whether some clients that should be served aren't served."""
         return self.level is not Level.OK and not self.word.serves
 
 
@@ -200,8 +200,8 @@ class PortPlanFacts(PortFigures):
     protocol: str = ""
     """The protocol, ``TCP`` or ``UDP``."""
     side: str = ""
-    """Empty for all frontends, or for those inside the cluster; ``external`` or ``load balancer``
-    for frontends with a policy of their own."""
+    """Empty for all frontends, or for frontends inside the cluster; ``external`` or ``load
+    balancer`` for frontends with a policy of their own."""
     frontends: Sequence[FrontendFacts] = ()
     """The frontends, ClusterIPs first and node ports last."""
     endpoints: Sequence[EndpointFacts] = ()
@@ -212,13 +212,13 @@ class PortPlanFacts(PortFigures):
     """Whether some clients' packets are dropped, because only other nodes have endpoints for
     them."""
     policy: str = ""
-    """Which endpoints serve which clients, in words; empty if all serve all clients."""
+    """Which endpoints serve which clients, in words; empty if all endpoints serve all clients."""
     admits: Sequence[str] | None = None
-    """Networks whose clients are admitted; null if all are."""
+    """Networks whose clients are admitted; null if all clients are."""
     balance: str = ""
     """How endpoints are chosen, in words; empty for round robin."""
     slow_start_s: float = 0.0
-    """Seconds until a new endpoint gets its full share of connections; 0 if it gets it
+    """Seconds until a new endpoint gets its full share of connections; 0 if it gets all of it
     immediately."""
     max_connections: int | None = None
     """The maximum number of connections from this node to each endpoint; null for no limit."""
@@ -233,15 +233,15 @@ class PortPlanFacts(PortFigures):
     path_reason: str = ""
     """Why the path isn't the default, in words; empty for the default."""
     kernel_connections: int | None = None
-    """Connections (flows) since the start that rules sent straight to endpoints; null where that is
+    """Connections (flows) since startup that rules sent straight to endpoints; null where that is
     impossible, or they aren't counted. A few seconds old at most."""
     is_probed: bool = False
     """Whether probes of the endpoints choose the path: see ``probes``."""
     affinity_timeout_s: int | None = None
     """Timeout of ``sessionAffinity: ClientIP`` in seconds; null without affinity."""
     notes: Sequence[Cause] = ()
-    """The requests of this Service port that have no effect; a Service's first port also has the
-    notes of the Service and its EndpointSlices."""
+    """Settings of this Service port that have no effect; a Service's first port also has the notes
+    about the Service and its EndpointSlices."""
     problem: str = ""
     """Why the port isn't served although it should be; empty if it is."""
     hint: str = ""
@@ -269,7 +269,7 @@ class Planned(BesideJson):
     """Whether the problem is that no rules steer clients here; its text doesn't name the
     address."""
     planned = ""
-    """For a plan: the state that future clients would meet, as a clause."""
+    """For a plan: the state that clients would find, as a clause."""
     judged: tuple[object, PortFacts | None] | None = None
     """The other inputs of the port's verdict, and the copy of the facts with that verdict; None
     before it."""
@@ -281,12 +281,12 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     proxy_protocol: str | None = None
     """Version of the PROXY header sent to endpoints, ``v1`` or ``v2``; null if none is sent."""
     shared_number: str = ""
-    """``53/UDP`` if its Service has the number for another protocol, too; otherwise empty."""
+    """``53/UDP`` if its Service also has the number for another protocol; otherwise empty."""
     turned_away: Sequence[Cause] = ()
     """Clients that the kernel turned away, by cause; the counts are packets."""
     client_mistakes: Sequence[Cause] = ()
-    """Clients rejected because of their requests, by cause: in the last minute, or since the start
-    if no client has been served."""
+    """Clients rejected because of their requests, by cause: in the last minute, or since startup if
+    no client has been served."""
     is_out_of_ports: bool = False
     """Whether in the last minute no source port was left for an endpoint."""
     is_out_of_client_ports: bool = False
@@ -294,17 +294,16 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     last_minute: LastMinuteFacts = LastMinuteFacts()
     """Clients that got no answer in the last minute."""
     sent_at: float = 0.0
-    """Unix time at which an endpoint last sent a client something, a few seconds late at most; 0 if
+    """Unix time at which an endpoint last sent data to a client, at most a few seconds late; 0 if
     none ever did through the proxy."""
     is_quiet: bool = False
-    """Whether clients were answered before, but none in the last minute; false on the kernel path,
-    where that is unknown."""
+    """Whether clients were answered before, but no client in the last minute; false on the kernel
+    path, where that is unknown."""
     socket_connections: int | None = None
-    """Connections since the start that processes of this node opened and that were translated at
+    """Connections since startup that processes of this node opened and that were translated at
     connect(); null where that is impossible (``--socket-lb``)."""
     unanswered: Cause | None = None
-    """Why clients on the kernel path get no answer; null if they get one, or if no client came
-    lately."""
+    """Why clients on the kernel path get no answer; null if none is known to fail."""
     state: StateFacts = StateFacts()
     """How the port's clients are served."""
 
@@ -316,7 +315,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def number(self) -> str:
-        """The port number of its first frontend, ``80``; empty without one."""
+        """The port number of its first frontend, ``80``; empty without a frontend."""
         return port_of(self.frontends[0].address) if self.frontends else ""
 
     @property
@@ -326,7 +325,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
         return (service, self.name, *([f"{service}:{self.number}"] if self.number else ()))
 
     def has_number(self, name: str) -> bool:
-        """Return whether a name, ``shop/web:8001``, has a port that is within its range."""
+        """Return whether a name, such as ``shop/web:8001``, has a port in this port's range."""
         service, _, port = name.rpartition(":")
         is_own = service == f"{self.namespace}/{self.service}"
         return is_own and any(at_port(frontend.address, port) for frontend in self.frontends)
@@ -340,6 +339,14 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     def is_holding(self) -> bool:
         """Whether clients wait, because no node has a usable endpoint."""
         return self.hold_s is not None and self.cause is not None and not self.is_dropping
+
+    @property
+    def policy_drops(self) -> Cause | None:
+        """Why the traffic policy drops clients, with their number so far; None if it doesn't."""
+        if not self.is_dropping or self.cause is None:
+            return None
+        code = self.cause.code
+        return next((cause for cause in self.turned_away if cause.code is code), self.cause)
 
     @property
     def mark(self) -> Level | None:
@@ -380,7 +387,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def serving(self) -> int:
-        """Number of endpoints that serve this node's clients now: the figure that people see.
+        """Number of endpoints that serve this node's clients now: the figure that users see.
 
         Standby endpoints count once all others fail.
         """
@@ -399,7 +406,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
 
 class TotalsFacts(PortFigures, kw_only=True):
-    """Figures of all Service ports together, including former ones.
+    """Figures of all Service ports together, including former Service ports.
 
     The fields mean the same as in :class:`PortFacts`.
     """

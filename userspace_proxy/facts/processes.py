@@ -1,4 +1,4 @@
-"""The facts about the processes of one proxy: the workers, and the memory in use.
+"""Declares the facts about the processes of one proxy: the workers, and the memory in use.
 
 Rule 1: as in ``port``, fields are only added, in the JSON's order, and have defaults.
 """

@@ -1,4 +1,4 @@
-"""The states of Service ports, one row each with all properties of the state.
+"""Declares the states of Service ports, each as a row with all its properties.
 
 Rule 1: the value is the word in the JSON and on the page; a search finds it as ``is:`` and the word
 with dashes.
@@ -16,11 +16,10 @@ class PortState(enum.StrEnum):
 
     word: str
     serves: bool
-    """Whether clients are served, though perhaps less well than they could be, or nothing shows a
-    failure."""
+    """Whether clients are served, perhaps with restrictions, or no failure is visible."""
     neutral: str
-    """What the neutral mark means: no client is known to be answered, and none fails. Empty if the
-    state has another mark."""
+    """The meaning of the neutral mark, with which no client is known to be answered or to fail;
+    empty if the state has another mark."""
     waits: bool
     """Whether the sentence contains the number of waiting clients."""
     expected: bool

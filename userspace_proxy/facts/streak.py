@@ -1,4 +1,4 @@
-"""Streaks of failures: how many there were since the last success, with kinds and times.
+"""Counts failures since the last success, with their kinds and times.
 
     success ──▶ failure ──▶ failure ──▶ success: the streak is over
                 └ first_at           └ last_at, failure   └ succeeded_at
@@ -19,7 +19,7 @@ from ..model import DialFailure, Failure
 from .last_minute import LAST_MINUTE_S
 
 CLIENTS_MAX = 64
-"""How many clients are remembered per endpoint: an access rule rejects only a few."""
+"""The maximum number of clients remembered per endpoint: an access rule rejects only a few."""
 
 Moment: TypeAlias = Annotated[float, msgspec.Meta(ge=-1, le=1e11)]
 """Monotonic seconds; negative for never."""
@@ -28,18 +28,18 @@ _NEVER = -1.0
 
 
 class LateByte(NamedTuple):
-    """First bytes that came after their clients had left."""
+    """First bytes that arrived after their clients had left."""
 
     waited_s: Annotated[float, msgspec.Meta(ge=0, le=1e11)]
     """How long the last such byte took, in seconds."""
     is_at_end: bool
-    """Whether each such byte in the streak came right after the client's FIN."""
+    """Whether each such byte in the streak arrived right after the client's FIN."""
 
 
 class StreakPart(NamedTuple):
-    """What is added to a streak, within a process and in workers' reports.
+    """An addition to a streak, within a process or in a worker's report.
 
-    The bounds are for reports.
+    The bounds of fields are for reports, which aren't trusted.
     """
 
     succeeded_at: Moment = _NEVER
@@ -52,10 +52,10 @@ class StreakPart(NamedTuple):
     """The errno of a failed dial."""
     client: Annotated[str, msgspec.Meta(max_length=64, pattern="^[0-9a-zA-Z.:%_-]*$")] = ""
     late: LateByte | None = None
-    """What was last recorded about a late first byte; None if there was none."""
+    """The last record of a late first byte; None if there was none."""
 
     def since(self, before: StreakPart) -> StreakPart:
-        """Return what was added since an earlier state of the streak."""
+        """Return the part that was added since an earlier state of the streak."""
         is_same = self.first_at == before.first_at
         return self._replace(failures=self.failures - before.failures if is_same else self.failures)
 
@@ -85,8 +85,7 @@ class Streak:
         self.succeeded_at = _NEVER
         """Monotonic seconds of the last success; negative if there was none."""
         self.before_at = _NEVER
-        """When the last failure of the previous streak was, in monotonic seconds; negative if
-        unknown."""
+        """Monotonic seconds of the previous streak's last failure; negative if unknown."""
         # Cost: nearly all streaks are empty, and share this value.
         self.part = _NO_FAILURE
         """The failures, without the last success."""
@@ -121,14 +120,14 @@ class Streak:
         late: LateByte | None = None,
         number: int = 0,
     ) -> None:
-        """Record that the last failure persists, or more about it, without counting it again."""
+        """Record that the last failure persists, or add details, without counting it again."""
         if self.is_on:
             have = self.part
             last = StreakPart(_NEVER, 0, now, now, failure, number, client, late)
             self.part = have.followed_by(last, have.failures, have.first_at)
 
     def end(self) -> None:
-        """End the streak like a success, because connections go elsewhere now."""
+        """End the streak like a success, because connections are sent elsewhere now."""
         self.succeeded_at = max(self.succeeded_at, self.part.last_at)
 
     def whole(self) -> StreakPart:
@@ -153,14 +152,14 @@ class Streak:
 
 
 class Exclusions(Streak):
-    """Clients whose connections an endpoint always closes without a byte, while it answers others.
+    """Clients that an endpoint always disconnects without a byte, while it answers other clients.
 
         A ended ──▶ B answered ──▶ A ended ──▶ B answered ──▶ A ended     two in a row, of A
                                       └──▶ A answered: a success, as it ends connections by chance
 
     Rule 1: a connection counts if the endpoint has answered other clients since it closed the same
-    client's previous connection. So what matters is the client, not the time.
-    Rule 2: an answered client costs one check whether any client was excluded.
+    client's previous connection. So the failure depends on the client, not on the time.
+    Rule 2: an answer costs only the check whether any client was excluded.
     Rule 3: each process sees only some of a client's connections, and counts only these.
     """
 
@@ -169,14 +168,13 @@ class Exclusions(Streak):
     def __init__(self) -> None:
         super().__init__()
         self.clients: dict[str, float] | None = None
-        """When the endpoint last closed each client's connection, the latest one last; None if
-        never."""
+        """When the endpoint last closed each client's connection, in order; None if never."""
 
     def ended(self, client: str, now: float, failure: Failure, answered_at: float) -> None:
         """Record a connection that the endpoint closed without sending a byte.
 
         Args:
-            answered_at: When it last answered a connection, monotonic seconds.
+            answered_at: When the endpoint last answered a connection, in monotonic seconds.
         """
         if self.clients is None:
             self.clients = {}

@@ -132,7 +132,7 @@ def format_times(count: int, last_at: float, now: float) -> str:
 
 
 def capitalised(text: str) -> str:
-    """Return a string with its first letter in upper case; the rest stays as it is."""
+    """Return a string with its first letter in upper case, otherwise unchanged."""
     return text[:1].upper() + text[1:]
 
 

@@ -1,4 +1,4 @@
-"""Finds which packets of Services other programs' rules drop or translate; never changes rules.
+"""Finds other programs' rules that drop or translate packets of Services; never changes rules.
 
     reading ── netlink ─────────────┐                       ┌▶ frontends   packets to a frontend
     steering.iptables.read_legacy ──┴─▶ Chain ─▶ following ─┼▶ endpoints   to an endpoint, and back

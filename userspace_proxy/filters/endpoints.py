@@ -23,7 +23,7 @@ _SOURCE_NAT = 100
 
 
 def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress, protocol: Protocol) -> str:
-    """Return which chain drops or translates an endpoint's packets; empty if none does.
+    """Describe the chain that drops or translates an endpoint's packets; empty if none does.
 
     The text is a clause in which "it" is the endpoint.
     """

@@ -30,8 +30,8 @@ class Outcome(NamedTuple):
     """The possible outcomes for packets in a chain."""
 
     by: tuple[Chain, Step] | None = None
-    """The last rule that may translate the packets, or in a filter chain drop them, with the chain
-    that contains it; None if there is none."""
+    """The last rule that may translate the packets, or in a filter chain drop them, with its chain;
+    None if there is no such rule."""
     ends: bool = False
     """Whether packets may be accepted, queued, or in a nat chain dropped, before later rules."""
     back: bool = False
@@ -103,7 +103,7 @@ def follow(
 
 
 def find_drop(base: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> Drop | None:
-    """Return what in a filter chain certainly drops a packet; None if nothing does."""
+    """Return the rule or policy of a filter chain that certainly drops a packet, or None."""
     outcome = follow(base, chains, packet, "filter")
     if outcome.ends or not base.is_read or (outcome.back and base.policy != "drop"):
         return None
@@ -130,6 +130,6 @@ _ALL: Mapping[RuleVerdict, _Effect] = {
 _EFFECTS: Mapping[str, Mapping[RuleVerdict, _Effect]] = {
     "nat": {**_ALL, RuleVerdict.TRANSLATE: _TAKES},
     "filter": {**_ALL, **dict.fromkeys(DROPS, _TAKES)},
-    # Untracked packets aren't translated, either.
+    # The kernel doesn't translate untracked packets.
     "untracked": {**_ALL, RuleVerdict.NOTRACK: _TAKES},
 }

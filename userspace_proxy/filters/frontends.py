@@ -4,13 +4,13 @@
                 │ translate, or drop                            │ drop
 
 The kernel evaluates nat chains in order of priority, and applies the first translation. Chains of
-nftables steering have priority -110, before those of docker, firewalld, iptables and kube-proxy
+nftables steering have priority -110, before chains of docker, firewalld, iptables and kube-proxy
 (-100 and above); iptables steering uses the legacy tables' own chains, at -100. Of chains with the
 same priority, the one that was added last comes first (Linux 6.18), and the kernel doesn't show
 their order. So only a nat chain at or before this priority matters, and ordinary nodes have none
-before -100. All nat chains are evaluated at -100, so filter chains before that see a frontend's
-address, and later ones the proxy port. With local steering, packets keep the frontend's address up
-to the socket: all nat chains come first, and all filter chains on the way in see that address.
+before -100. All nat chains are evaluated at -100, so earlier filter chains see a frontend's
+address, and later filter chains the proxy port. With local steering, packets keep the frontend's
+address up to the socket: all nat chains come first, and all filter chains on the way in see it.
 
 Rule 1: packets count as dropped only if this is certain for pods and other hosts, as a firewall may
 legitimately deny some clients. Rules that may drop or translate packets are listed as not followed.
@@ -34,7 +34,7 @@ from .matches import Match
 from .packets import FirstPacket, may_be_first, number_of_ip
 from .reading import IsOwn, NftReader
 
-# The kernel's priority NF_IP_PRI_NAT_DST; the legacy tables' nat chains use it, too.
+# The kernel's priority NF_IP_PRI_NAT_DST, which the legacy tables' nat chains also use.
 ALL_NAT = -100
 _NAT_HOOKS = ("prerouting", "output")
 NEVER = 1 << 31
@@ -43,7 +43,7 @@ WAY_IN, _WAY_OUT_HOOKS = ("prerouting", "input"), ("output", "postrouting")
 
 
 class Translation(NamedTuple):
-    """How the proxy translates a frontend."""
+    """The proxy's translation of a frontend."""
 
     priority: int = NEVER
     """The priority of the proxy's chain that translates; NEVER if none does."""
@@ -62,7 +62,7 @@ _NOTHING = -1
 
 
 class EarlierChains:
-    """Finds chains that packets traverse before this proxy's, in this thread's network namespace.
+    """Other programs' chains before this proxy's chains, in this thread's network namespace.
 
     Args:
         translation_of: Returns a frontend's current translation.
@@ -98,7 +98,7 @@ class EarlierChains:
         return self._found
 
     def forget(self) -> None:
-        """Make the next check read the chains again, because frontends have changed."""
+        """Force the next check to read the chains again, because frontends have changed."""
         self._seen, self._found = _NOTHING, {}
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class EarlierChains:
         self._reader = None
 
     def unfollowed(self, frontends: Collection[Frontend]) -> list[str]:
-        """Describe the rules that may take packets of frontends, as the last check found them."""
+        """Describe the rules that may take packets of frontends, as of the last check."""
         found: dict[str, None] = {}
         for chain, chains in self._earlier:
             if not chain.is_read:
@@ -164,7 +164,7 @@ def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
 
 
 def _others(tables: Tables) -> Iterator[Chain]:
-    """Yield the chains of tables that get IP packets."""
+    """Yield the chains of tables that receive IP packets."""
     return (one for table in tables if table.families for one in tables[table].values())
 
 
@@ -173,9 +173,9 @@ def first_packets(
 ) -> Sequence[FirstPacket]:
     """Return a connection's first packets as a filter chain sees them.
 
-    These are the first packet from a pod or another host, and the first one from this node. Empty
-    if the chain sees neither, or only after DNAT to an endpoint. The packet from this node is
-    missing if the chain doesn't see it, or sees it with another address.
+    These are the first packet from a pod or another host, and the first packet from this node. The
+    result is empty if the chain sees neither, or only after DNAT to an endpoint. The packet from
+    this node is missing if the chain doesn't see it, or sees it with another address.
     """
     # Only this node's own programs can dial a loopback address.
     others = FirstPacket(frontend, is_own=is_loopback(frontend.ip))
@@ -195,8 +195,8 @@ def places_to_follow(
 ) -> Sequence[tuple[Frontend, Translation]]:
     """Return the frontends for which a chain must be followed.
 
-    These are all frontends whose packets it may take; if following all would take too long, only
-    frontends that its rules may mention.
+    These are all frontends whose packets the chain may take; if following all would take too long,
+    only frontends that the chain's rules may mention.
     """
     steps = [step for chain in chains.values() for step in chain.steps]
     if base.kind == "nat":
@@ -224,7 +224,7 @@ def places_to_follow(
 def explain_chain(
     chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, translation: Translation
 ) -> Taken | None:
-    """Return how a chain takes a frontend's packets, and the remedy; None if it takes none.
+    """Return how a chain takes a frontend's packets, and the remedy; None if it doesn't.
 
     Args:
         chain: The chain, with its rules.

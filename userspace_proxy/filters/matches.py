@@ -76,7 +76,7 @@ class Ports(NamedTuple):
 
 
 class Bits(NamedTuple):
-    """Flags of the TCP header: those in the mask must equal the value."""
+    """Flags of the TCP header: the flags in the mask must equal the value."""
 
     mask: int
     value: int
@@ -126,7 +126,7 @@ class Match:
 
     @functools.cached_property
     def versions(self) -> Mapping[int, bool]:
-        """The IP versions of the networks, each with whether a network contains all addresses."""
+        """The IP versions of the networks; True if a network contains all addresses."""
         found: dict[int, bool] = {}
         for one in self.networks:
             found[one.version] = found.get(one.version, False) or not one.prefixlen

@@ -90,7 +90,7 @@ def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:
     """Describe the rules at a hook that may drop packets of all clients.
 
     These have an unknown condition, or jump to a chain that couldn't be read. At the hook
-    ``forward``, a policy that drops packets is described too.
+    ``forward``, a policy that drops packets is also described.
     """
 
     def judge(base: Chain, chains: Chains, family: IPFamily) -> str | None:
@@ -116,7 +116,7 @@ def judged(
     hook: str,
     judge: Callable[[Chain, Chains, IPFamily], Judged | None],
 ) -> Iterator[Judged]:
-    """Yield what ``judge`` finds about chains at a hook, for the first IP family with a finding."""
+    """Yield a finding of ``judge`` for each chain at a hook, from the first IP family with one."""
     for tables in all_tables:
         for chain in base_chains(tables, kind="filter", hook=hook):
             families = chain.table.families

@@ -114,7 +114,7 @@ def _dialled_address(match: Match, packet: FirstPacket) -> bool | None:
 
 
 def _destination(match: Match, packet: FirstPacket) -> bool | None:
-    # Which address of this node it is depends on the interface.
+    # The destination is one of this node's addresses, depending on the interface.
     if packet.port or packet.is_answer or packet.frontend.ip in _ANY_IPS:
         return _has_any(match, packet)
     return match.has(number_of_ip(packet.frontend.ip))
@@ -210,8 +210,8 @@ _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     ),
     MatchField.WAY_OUT: _way_out,
     MatchField.TCP_FLAGS: _flags,
-    # The result depends on the listener's socket. Answers to this node's own dials go to sockets
-    # that aren't transparent.
+    # The result depends on the listener's socket. Answers to this node's own dials arrive at
+    # sockets that aren't transparent.
     MatchField.TRANSPARENT_SOCKET: lambda _match, packet: False if packet.is_answer else None,
 }
 

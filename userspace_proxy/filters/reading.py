@@ -48,7 +48,7 @@ _NUMBERS = {name: number for number, name in FAMILIES.items()}
 
 
 class NftReader:
-    """Reads chains in this thread's network namespace; not thread-safe.
+    """A reader of chains in this thread's network namespace; not thread-safe.
 
     Args:
         is_own: Selects tables whose chains are omitted.
@@ -60,8 +60,7 @@ class NftReader:
     def __init__(self, is_own: IsOwn) -> None:
         self._is_own = is_own
         self._ruleset = Ruleset()
-        # The sets that were read since the last listing of chains, by family and table, then by
-        # name.
+        # The sets read since the last listing of chains, by family and table, then by name.
         self._sets: dict[tuple[int, str], dict[str, ListedSet]] = {}
 
     def chains(self) -> Tables:
@@ -110,8 +109,8 @@ class NftReader:
     ) -> tuple[ListedSet | None, Sequence[ListedElement]]:
         """Return a set and its elements; None and no elements if the set can't be read.
 
-        Of more than :data:`ELEMENTS_MAX` elements, only the first ones are read: slightly more than
-        that maximum.
+        If the set has more than :data:`ELEMENTS_MAX` elements, only the first elements are read,
+        slightly more than that maximum.
         """
         place = family, table
         if place not in self._sets:
@@ -127,7 +126,7 @@ class NftReader:
         At most :data:`CHAINS_MAX` are returned: the chains reached by the fewest jumps.
 
         Args:
-            chains: The chains of its table, by name.
+            chains: The chains of the base chain's table, by name.
         """
         found: dict[str, Chain] = {}
         waiting = deque([base.name])
@@ -151,7 +150,7 @@ class NftReader:
 
 
 def read_chains(is_own: IsOwn, *hooks: str) -> Tables:
-    """Return other programs' chains; those at the given hooks with their rules."""
+    """Return other programs' chains, with rules for the chains at the given hooks."""
     reader = NftReader(is_own)
     try:
         tables = reader.chains()
@@ -177,7 +176,7 @@ ELEMENTS_MAX = 200
 """The maximum number of elements of a set that are compared: most handwritten rules have fewer.
 Each frontend is compared with each element."""
 _INTERVALS, _MAP = 0x4, 0x8
-# Supported sets have no flags but these, and those of anonymous or constant sets.
+# The flags that supported sets may have; 0x3 are the flags of anonymous and constant sets.
 _READ = 0x3 | _INTERVALS | _MAP
 
 
@@ -198,7 +197,7 @@ def write_out(
 
     Args:
         step: A rule with a :func:`set_of`.
-        looked_up: That set; None if it couldn't be read. Without it, or with an element for all
+        looked_up: The set; None if it couldn't be read. If it is None, or has an element for all
             other values (``*``) or an interface of unknown name, the condition is unknown.
         elements: All elements of the set, or more than :data:`ELEMENTS_MAX`.
     """

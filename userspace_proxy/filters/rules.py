@@ -70,7 +70,7 @@ _FIELDS: Mapping[tuple[str | int, ...], LoadedField] = {
     ("payload", 2, 13, 1): LoadedField(MatchField.TCP_FLAGS),
 }
 _NUMBERS = (*PORTS, MatchField.DIALLED_PORT, MatchField.PROTOCOL)
-# The name and the index of the loopback interface, which is each namespace's first.
+# The name and the index of the loopback interface, which is the first one in each namespace.
 _LOOPBACK = {True: b"lo\0", False: (1).to_bytes(4, sys.byteorder)}
 # An interface's name, in which a final asterisk matches any characters.
 _LINK = re.compile(r"[\w.@:-]+\*?")
@@ -240,7 +240,7 @@ def _dialled(address: bytes, mask: bytes) -> Condition:
 
 def _subject(name: str, found: dict[int, bytes]) -> LoadedField:
     if name == "socket":
-        # Here the register's attribute has the number that the key's attribute has elsewhere.
+        # In this expression, attribute 1 is the key; in the others, it is the register.
         return LoadedField() if number_in(found, 1) else LoadedField(MatchField.TRANSPARENT_SOCKET)
     place = (name, number_in(found, 2), number_in(found, 3), number_in(found, 4))
     return _FIELDS.get(place) or _FIELDS.get(place[:3], LoadedField())

@@ -1,4 +1,4 @@
-"""The node's kernel as values: links, addresses, routes, conntrack, nftables, port holders.
+"""Reads and changes kernel state of the node, as plain values: links, routes, conntrack, nftables.
 
     netlink/    requests and events; the only user of netlink sockets
     nf_tables/  tables, chains, sets and rules, over netlink

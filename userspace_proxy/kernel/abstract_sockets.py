@@ -1,15 +1,15 @@
-"""Abstract Unix sockets, through which processes of the proxy find each other.
+"""Opens abstract Unix sockets, through which processes of the proxy find and trust each other.
 
-Like rules and routes, they belong to a network namespace, which containers may share, and the
-kernel removes them with their process. Any user can bind any name, so a socket is trusted only if
-root, or this process's user, listens on it (SO_PEERCRED). That isn't sufficient, because root in a
-container may have no capabilities: the listener also proves that it has CAP_NET_ADMIN
+Like rules and routes, these sockets belong to a network namespace, which containers may share; the
+kernel removes a socket when its process exits. Any user can bind any name, so a socket is trusted
+only if root, or this process's user, listens on it (SO_PEERCRED). That isn't sufficient, because
+root in a container may have no capabilities: the listener also proves that it has CAP_NET_ADMIN
 (``name_proofs``), and so does a client whose request changes which process serves the node
 (``net_admin_proof``).
 
-Rule 1: other users choose names, too, so names are bytes whose content isn't trusted.
-Rule 2: other users can keep a listener's queue full. Then the kernel is asked for its owner, and
-the socket is trusted if the kernel reports none.
+Rule 1: other users also choose names, so names are bytes whose content isn't trusted.
+Rule 2: other users can keep a listener's queue full. If they do, the kernel is asked for the
+listener's owner, and the listener is trusted if the kernel doesn't report one.
 Rule 3: a process without CAP_NET_ADMIN can't prove its name, so such processes check only the user.
 
 Source: unix(7); net/unix/af_unix.c, init_peercred() at listen() and unix_seq_show().
@@ -40,7 +40,7 @@ queue takes more descriptors than a process has by default, and emptying it take
 # the socket may be bound but not listening yet.
 _ANSWER_S = 0.5
 _PAUSE_S = 0.002
-# The maximum number of connections accepted at once, which takes half a millisecond.
+# The maximum number of connections accepted per call, which takes half a millisecond.
 _ACCEPTED_A_TURN = 64
 
 
@@ -59,8 +59,8 @@ class ProvenSocket(socket.socket):
     def __init__(self, name: str) -> None:
         super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
         self.name_proofs: tuple[socket.socket, ...] = ()
-        """The sockets that prove the name; copies of the listener need copies of them. Empty
-        without CAP_NET_ADMIN."""
+        """The sockets that prove the name, to be copied together with the listener. Empty without
+        CAP_NET_ADMIN."""
         try:
             self.setblocking(False)
             self.name_proofs = name_proofs.open_name_proofs(name[1:].encode())
@@ -77,7 +77,7 @@ class ProvenSocket(socket.socket):
 
 
 def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
-    """Return where a pattern matches names of this network namespace's sockets: ``@NAME``.
+    """Return a pattern's matches in the names of this network namespace's sockets: ``@NAME``.
 
     Names that no process has proved are omitted. Accepted sockets have the name of their listener.
     """
@@ -92,7 +92,7 @@ def find_listeners(names: Iterable[str]) -> dict[str, int]:
     """Return the pid of the trusted process that listens on each name.
 
     The pid is 0 if the process isn't in a visible PID namespace, or if its queue stays full. Names
-    without a trusted listener are left out.
+    without a trusted listener are omitted.
     """
     found = dict[str, int]()
     for name, sock in connect_each(names, _ANSWER_S, listens_soon=True):
@@ -151,7 +151,7 @@ def connect(name: str) -> Prover:
             if _is_others(name):
                 raise _not_trusted(name) from None
             raise
-        # Check the peer only now: another process may have had the name before the connection.
+        # Check the peer after connecting: before that, another process may have owned the name.
         if not (is_trusted(sock) and _is_believed(name)):
             raise _not_trusted(name)
         stack.pop_all()
@@ -167,7 +167,7 @@ def _is_believed(name: str) -> bool:
 
 
 def _is_others(name: str) -> bool:
-    """Return whether a listener with a full queue certainly isn't trusted, by its owner."""
+    """Return whether the owner of a listener with a full queue is certainly not trusted."""
     if not _is_believed(name):
         return True
     try:

@@ -35,7 +35,7 @@ class BridgeEntries:
         Returns: The bridges that still exist.
         """
         wanted = sorted(bridges)
-        # Writing a correct entry again causes no event.
+        # Write all entries: the kernel sends no event for an entry that doesn't change.
         refused = self._change(rtnetlink.NEW_NEIGHBOUR, CREATE | REPLACE, wanted)
         missing = set()
         for number, code in refused.items():

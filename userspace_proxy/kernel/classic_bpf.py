@@ -1,4 +1,4 @@
-"""Classic BPF: short programs that the kernel runs on each packet or netlink event of a socket.
+"""Attaches classic BPF programs, which the kernel runs on each packet or netlink event of a socket.
 
 Source: linux/filter.h and linux/bpf_common.h; socket(7).
 """
@@ -24,9 +24,9 @@ SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 SO_ATTACH_REUSEPORT_CBPF = 51
 
 NETWORK_HEADER = 0xFFF00000
-"""The number to add to an offset from the network header, instead of the packet's data."""
+"""A term that makes an offset relative to the network header instead of the packet's data."""
 SOURCE_OFFSETS = {4: (12,), 6: (8, 12, 16, 20)}
-"""The offsets in that header of the source address's words, by IP version."""
+"""The offsets of the source address's words in the network header, by IP version."""
 
 # struct sock_filter.
 _INSTRUCTION = "=HBBI"
@@ -58,5 +58,5 @@ def attach_packed(sock: _socket.socket, option: int, code: bytes) -> None:
     """Attach a packed program, as :func:`attach` does."""
     buffer = ctypes.create_string_buffer(code, len(code))
     count = len(code) // struct.calcsize(_INSTRUCTION)
-    # The kernel copies the program before setsockopt returns.
+    # The kernel copies the program in this call, so the buffer needn't outlive it.
     sock.setsockopt(_socket.SOL_SOCKET, option, struct.pack("HP", count, ctypes.addressof(buffer)))

@@ -3,16 +3,16 @@
 The kernel evaluates rules only for the first packet of an entry; later packets follow the entry:
 
 - UDP: a client that keeps its source port would reach the old port, or bypass the proxy, forever.
-- TCP: a SYN that arrived while there was no rule bypassed the proxy. Its retransmissions do too,
-  and so does each new connection from that port, until two minutes after the last one. The same
-  applies to a SYN that was sent to an endpoint that doesn't answer, or to a listener whose filter
-  drops it. When an endpoint resets a connection before any FIN, as a killed endpoint does, the
-  entry also captures new connections from that port for ten seconds: a SYN doesn't replace it
+- TCP: a SYN that arrived before the rule existed bypasses the proxy, and so do its retransmissions
+  and each new connection from that port, until two minutes after the last SYN. The same applies to
+  a SYN that was sent to an endpoint that doesn't answer, or to a listener whose filter drops it.
+  When an endpoint resets a connection before any FIN, as a killed endpoint does, the entry also
+  captures new connections from that port for ten seconds: a SYN doesn't replace it
   (nf_conntrack_tcp_packet() in net/netfilter).
 
 Rule 1: call this module after the rules are applied: entries created afterwards are correct.
 Rule 2: a correct entry stays, so a client survives a restart of the proxy.
-Rule 3: an established TCP connection stays, too: it may work without the proxy, and once it is
+Rule 3: an established TCP connection also stays: it may work without the proxy, and once it is
 closed, the kernel evaluates the rules again.
 """
 
@@ -48,9 +48,9 @@ from .netlink.sockets import NETLINK_NETFILTER
 PROTOCOL_NUMBERS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
 
 _HINT = "modprobe nf_conntrack_netlink, grant NET_ADMIN, or run with --steering=none"
-# With more filters than this, one listing of all entries is used. Measured with 200,000 entries:
-# the kernel skips an entry in 0.4 µs per filter, and reading an entry takes 3.4 µs, so with more
-# filters, one listing of all entries is never slower.
+# With more filters, one listing of all entries is used, which is never slower. Measured with
+# 200,000 entries: the kernel skips an entry in 0.4 µs per filter, and reading an entry takes 3.4
+# µs.
 FULL_LISTING_ABOVE = 8
 # A port for a listing that should be empty: the port of RFC 1078, which no program uses.
 _UNUSED_PORT = 1
@@ -83,7 +83,7 @@ class Change(NamedTuple):
     choices: Collection[tuple[Collection[tuple[str, int]], Collection[str] | None]] = ()
     """Endpoints to which the rule may also point, or, if the frontend is no longer steered, may
     have pointed. Each group has the networks of the clients that may use it; None for all clients.
-    The first group that admits a client counts."""
+    The first group that admits a client applies."""
     here: Set[bytes] = frozenset()
     """The packed addresses of this node, because an entry that points to the port on another
     address is stale. Empty if they are unknown."""
@@ -94,7 +94,7 @@ class Change(NamedTuple):
 
 
 class Allowed:
-    """Where the UDP associations of one frontend may lead."""
+    """The targets to which entries of one frontend may lead."""
 
     def __init__(self, change: Change) -> None:
         self._before, self._now, self._here = change.before, change.now, change.here
@@ -105,7 +105,7 @@ class Allowed:
         ]
 
     def is_stale(self, entry: ConntrackEntry) -> bool:
-        """Return whether an association of this frontend goes where it may not go."""
+        """Return whether an entry of this frontend leads to a target that isn't allowed."""
         if self._now is None:
             led_there = any(leads_to(entry, port) for port in self._before)
             at = self._answered_from(entry)
@@ -138,9 +138,9 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
     These are UDP associations of steered frontends that point neither to the port nor to an
     endpoint; associations of frontends that are no longer steered, if they point to an old port or
     endpoint (another proxy on this node may steer the frontend now); and entries of unanswered SYNs
-    and of reset connections, if a new connection would go elsewhere. If a frontend is no longer
-    steered, the old port refuses its connections, so its TCP entries stay, unless that port may
-    serve others.
+    and of reset connections, if a new connection would be steered elsewhere. If a frontend is no
+    longer steered, the old port refuses its connections, so its TCP entries stay, unless another
+    frontend or program may use that port now.
 
     Returns: The number of stale entries.
 
@@ -154,7 +154,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
             if change.now is not None:
                 tcp.append(change)
             elif change.is_replaced:
-                # A SYN to an endpoint may belong to any other program.
+                # Ignore endpoints, because any other program may have sent a SYN to them.
                 tcp.append(change._replace(choices=()))
         elif change.now is not None or change.before:
             udp.append(change)
@@ -182,7 +182,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
 
 
 class ByDialled:
-    """Where entries may lead, by the address and port that clients dialled."""
+    """The allowed targets of entries, by the address and port that clients dialled."""
 
     def __init__(self, changes: Iterable[Change]) -> None:
         self._single: dict[bytes, Allowed] = {}
@@ -208,11 +208,11 @@ class _Ranges:
     def __init__(self) -> None:
         self._firsts: list[int] = []
         self._lasts: list[int] = []
-        """For each range, the highest last port of it and those before it."""
+        """For each range, the highest last port of this range and the ranges before it."""
         self._ranges: list[tuple[Range, Allowed]] = []
 
     def append(self, change: Change) -> None:
-        """Append a range that doesn't begin before the last one."""
+        """Append a range that doesn't begin before the last range."""
         last = change.range.last
         self._firsts.append(change.dialled.port)
         self._lasts.append(max(last, self._lasts[-1]) if self._lasts else last)
@@ -254,7 +254,7 @@ Leg = tuple[bytes, bytes]
 
 
 class Tracked(NamedTuple):
-    """How many entries of one protocol each leg has."""
+    """The number of entries of one protocol for each leg."""
 
     entries: Mapping[Leg, int]
     volumes: Mapping[Leg, Volume] | None
@@ -303,7 +303,7 @@ def connections_at(
 ) -> dict[SocketAddress, DialledBy]:
     """Return the tracked connections to these dialled addresses; blocks.
 
-    Connections that are translated to the proxy's own ports are left out.
+    Connections that are translated to the proxy's own ports are omitted.
 
     Args:
         endpoints: The packed endpoints of each address; one may be on this node.
@@ -314,7 +314,7 @@ def connections_at(
     """
     found = {pack_address(*dialled): (DialledBy({}, {}), to) for dialled, to in endpoints.items()}
     with _requests("list") as requests:
-        # Walking an empty table of the usual size takes 8 ms, whatever the filter.
+        # Filter only for a single address: each listing walks the table, 8 ms if empty.
         wanted = EntryFilter(protocol, *(next(iter(endpoints)) if len(endpoints) == 1 else ()))
         for entry in list_entries(requests, version, wanted):
             seen, leads_to = found.get(entry.dialled, (None, frozenset()))
@@ -328,7 +328,7 @@ def connections_at(
 
 
 def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Iterator[ConntrackEntry]:
-    """Yield the wanted entries, perhaps with others of the protocol; the caller consumes all."""
+    """Yield the wanted entries, perhaps with other entries of the protocol; consume all of them."""
     for block in requests.blocks(list_request(version, wanted)):
         # Cost: reading the entries of a block takes nine times as long as this check.
         if not wanted.are_reset or may_have_reset(block):

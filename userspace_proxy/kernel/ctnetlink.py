@@ -130,7 +130,7 @@ class ConntrackEntry(NamedTuple):
         return bool(self.status & IPS_SEEN_REPLY) and not self._tcp().startswith(_HALF_OPEN)
 
     def _tcp(self) -> bytes:
-        """Return what the kernel reports about a TCP connection; empty for UDP."""
+        """Return the kernel's attributes of a TCP connection; empty for UDP."""
         for kind, value in read_attributes(self.message, _BODY):
             if kind == CTA_PROTOINFO:
                 return dict(read_attributes(value)).get(CTA_PROTOINFO_TCP, b"")
@@ -153,7 +153,7 @@ class ConntrackEntry(NamedTuple):
 
 
 class EntryFilter(NamedTuple):
-    """Which entries to list; before Linux 5.8 the kernel lists all entries of the IP family."""
+    """A filter of entries; before Linux 5.8 the kernel lists all entries of the IP family."""
 
     protocol: int
     """IPPROTO_TCP or IPPROTO_UDP."""
@@ -162,9 +162,9 @@ class EntryFilter(NamedTuple):
     port: int = 0
     """The dialled port; 0 for any."""
     without: int = 0
-    """Status bits that entries mustn't have; ignored before Linux 5.15."""
+    """Status bits that entries must not have; ignored before Linux 5.15."""
     are_reset: bool = False
-    """Whether to skip most entries that aren't reset TCP connections; the kernel lists all."""
+    """Whether to skip most entries except reset TCP connections; the kernel lists all entries."""
 
 
 def pack_address(ip: str, port: int) -> bytes:
@@ -196,7 +196,7 @@ def list_request(version: int, wanted: EntryFilter) -> bytes:
         ip = attribute(CTA_IP_DST[4], pack_ip(wanted.ip))
         origin = attribute(CTA_TUPLE_IP | NESTED, ip) + origin
     body = attribute(CTA_TUPLE_ORIG | NESTED, origin)
-    # Only these flags are in host order.
+    # Unlike other attributes, these flags are in host order.
     body += attribute(
         CTA_FILTER | NESTED, attribute(CTA_FILTER_ORIG_FLAGS, struct.pack("=I", flags))
     )

@@ -51,4 +51,4 @@ class EphemeralPorts:
 
 
 EPHEMERAL = EphemeralPorts()
-"""The instance for this process."""
+"""The instance that all callers share."""

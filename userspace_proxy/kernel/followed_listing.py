@@ -5,8 +5,9 @@
 
 Rule 1: the first change is read immediately. While changes continue, there is at most one listing a
 second, and listing takes at most one eleventh of the time, so the thread is mostly idle.
-Rule 2: if the kernel refuses, the last listing is kept, and the next attempt is a second later.
-Rule 3: the network namespace is that of the thread that creates the object.
+Rule 2: if the kernel refuses, the last listing is kept, and the next attempt follows a second
+later.
+Rule 3: the network namespace of the thread that creates the object applies.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .node_listings import ANY, NodeListings
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# How long to wait after the first event for further ones, so that one listing covers all.
+# How long to wait after the first event for further events, so that one listing covers them all.
 _GATHER_S = 0.02
 # The pause after a listing: the minimum in seconds, and as a multiple of the listing's duration.
 _REST_S, _REST = 1.0, 10
@@ -40,7 +41,7 @@ class FollowedListing(Generic[Found]):
     """A listing of the kernel, kept current.
 
     Args:
-        what: What is listed, for messages: ``routes``.
+        what: The name of the listed items, for messages: ``routes``.
         groups: Multicast groups whose events report changes.
         read: Called by the constructor, and later in a thread.
         take: Called in the loop with each later listing.

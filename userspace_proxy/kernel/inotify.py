@@ -3,7 +3,7 @@
     watch(folder) ──▶ number;   read() ──▶ FileEvent(number, mask, name) …
 
 Rule 1: an event reports that something changed, not the result: read the folder.
-Rule 2: a watch follows its folder when that is renamed; a new folder at the old path isn't watched.
+Rule 2: a watch stays with a renamed folder; a new folder at the old path isn't watched.
 
 Source: inotify(7); docs/adr/0035.
 """
@@ -24,7 +24,7 @@ _READS_MAX = 64
 
 
 class What(enum.IntFlag):
-    """What happened to a watched folder, or to a file in it; the kernel's values."""
+    """Kinds of changes of a watched folder, or of a file in it; the kernel's values."""
 
     MODIFY = 0x2
     ATTRIB = 0x4
@@ -76,7 +76,7 @@ class Inotify:
     def watch(self, folder: str, mask: What) -> int:
         """Watch a folder's files, and whether the folder itself is renamed or deleted.
 
-        Returns: The watch descriptor; the same one if the folder is already watched.
+        Returns: The watch descriptor; the existing descriptor if the folder is already watched.
 
         Raises:
             OSError: ENOSPC if the user has too many watches (``fs.inotify.max_user_watches``).
@@ -119,7 +119,7 @@ def _parse(data: bytes) -> list[FileEvent]:
 
 @functools.cache
 def _libc() -> ctypes.CDLL:
-    # Load libc only now: manifests are also read on Windows, where CDLL(None) fails.
+    # Load libc on first use: manifests are also read on Windows, where CDLL(None) fails.
     return ctypes.CDLL(None, use_errno=True)
 
 

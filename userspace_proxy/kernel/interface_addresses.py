@@ -45,9 +45,9 @@ class NodeAddresses:
 
     current: tuple[str, ...]
     """Addresses of all interfaces and both families in canonical form, sorted as text, with
-    loopback. IPv6 link-local addresses are left out, because a client must name an interface to
-    dial them, and so are addresses on which the kernel doesn't answer yet (duplicate address
-    detection), and cluster IPs that other programs have assigned to interfaces."""
+    loopback. IPv6 link-local addresses are omitted, because a client must name an interface to dial
+    them, as are addresses on which the kernel doesn't answer yet (duplicate address detection), and
+    cluster IPs that other programs have assigned to interfaces."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -77,7 +77,7 @@ def list_addresses() -> tuple[str, ...]:
 def read_addresses(listings: NodeListings, since: float) -> tuple[tuple[str, ...], bool]:
     """List the addresses of a network namespace, as in :attr:`NodeAddresses.current`.
 
-    Returns: The addresses, and whether they include all changes up to that moment.
+    Returns: The addresses, and whether they include all changes up to ``since``.
     """
     listed = listings.addresses(since)
     lent = frozenset(map(_index, _LENDERS))
@@ -114,21 +114,21 @@ _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errn
 
 
 class OwnAddressCheck:
-    """Asks the kernel whether it would deliver packets for an address locally.
+    """A query that asks the kernel whether it would deliver packets to an address locally.
 
-    Unlike a list of interfaces' addresses, the routing table includes secondary addresses, local
-    routes to whole networks, broadcast addresses of links, and the latest changes. A query takes 8
-    µs. Source: rtnetlink(7), RTM_GETROUTE; ip-route(8) for the kinds of routes.
+    Unlike a list of addresses, the routing table includes secondary addresses, local routes to
+    whole networks, broadcast addresses of links, and the latest changes. A query takes 8 µs.
+    Source: rtnetlink(7), RTM_GETROUTE; ip-route(8) for the kinds of routes.
 
-    The network namespace is that of the first calling thread. The socket is closed together with
-    the object, which lives as long as a data plane.
+    The network namespace of the first calling thread applies. The socket is closed together with
+    the object, which exists as long as a data plane.
     """
 
     def __init__(self) -> None:
         self._requests: Requests | None = None
 
     def has(self, ip: str) -> bool:
-        """Return whether packets to an address stay on the node; True if the kernel is silent."""
+        """Return whether packets to an address stay on the node; True if that is unknown."""
         try:
             if self._requests is None:
                 self._requests = Requests.open(NETLINK_ROUTE)

@@ -1,10 +1,10 @@
-"""Finds interfaces that have no IPv4 address, and the addresses of the others.
+"""Finds interfaces that have no IPv4 address, and the addresses of the other interfaces.
 
-REDIRECT in PREROUTING sends a packet to its interface's address, and drops it if the interface has
-none, like the pod interfaces of Calico, Cilium and AWS.
+REDIRECT in PREROUTING translates to the address of the incoming interface, and drops the packet if
+this interface has no address, as with Calico, Cilium and AWS.
 
-Rule 1: reading takes a dump of all interfaces, so it happens only after netlink events, and while
-these continue, only as often as ``node_listings`` allows.
+Rule 1: reading requires a dump of all interfaces, so it happens only after netlink events, and
+while events continue, only as often as ``node_listings`` allows.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def without_ipv6(
 
 def _has_ipv6(conf: Path) -> bool:
     try:
-        # This runs every second; the first file nearly always decides.
+        # Cost: this runs every second, and the first file nearly always decides.
         return _is_zero(conf / "all/disable_ipv6") or any(
             _is_zero(interface / "disable_ipv6") for interface in conf.iterdir()
         )
@@ -93,7 +93,7 @@ def _has_ipv6(conf: Path) -> bool:
 
 
 class PreroutingAddress:
-    """Tracks the node's addresses, and chooses one for DNAT in PREROUTING if REDIRECT doesn't work.
+    """The address of this node for DNAT in PREROUTING, where REDIRECT doesn't work.
 
     Args:
         preferred: The node's own addresses, best first.
@@ -190,7 +190,7 @@ def list_interfaces() -> InterfaceView:
 def read_interfaces(listings: NodeListings, since: float) -> tuple[InterfaceView, bool]:
     """List the interfaces of a network namespace.
 
-    Returns: The interfaces, and whether they include all changes up to that moment.
+    Returns: The interfaces, and whether they include all changes up to ``since``.
     """
     links, listed = listings.links(since), listings.addresses(since)
     addresses = [address for address in listed.items if ":" not in address.ip]
@@ -240,7 +240,7 @@ def _lacks(listed: ListedLink, numbered: set[int]) -> bool:
     is_up = listed.flags & rtnetlink.UP and not listed.flags & rtnetlink.LOOPBACK
     if not is_up or listed.link.number in numbered:
         return False
-    # A bridge or bond receives the packets of its ports, but a VRF doesn't.
+    # Ports of a bridge or bond need no address: their packets arrive at the bridge or bond.
     return listed.port_kind in ("", "vrf")
 
 

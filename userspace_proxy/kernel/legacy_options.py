@@ -1,4 +1,4 @@
-"""Socket options that query the legacy tables without iptables.
+"""Queries the legacy tables of iptables by socket options, without the iptables programs.
 
 Source: include/uapi/linux/netfilter_ipv4/ip_tables.h and netfilter/x_tables.h.
 """

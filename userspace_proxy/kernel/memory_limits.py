@@ -1,4 +1,4 @@
-"""Finds the memory limits of this process, and reads how much of them is used.
+"""Finds the memory limits of this process, and reads the memory in use.
 
     cgroup v2   memory.max, memory.high    memory.current         less the file cache
     cgroup v1   memory.limit_in_bytes      memory.usage_in_bytes  less the file cache
@@ -31,7 +31,7 @@ class MemoryLimit(Protocol):
 
     @property
     def counts_sockets(self) -> bool:
-        """Whether the kernel's socket buffers are counted."""
+        """Whether the kernel's socket buffers count as used."""
 
     def used(self) -> int:
         """Return the number of bytes in use; 0 if it can't be read."""
@@ -99,7 +99,7 @@ class AddressSpace:
 def find_memory_limits(proc: Path = Path("/proc/self")) -> list[MemoryLimit]:
     """Return the limits of this process's cgroup and address space, if they have any."""
     found: list[MemoryLimit] = []
-    # If limits are equal, choose the outermost one, whose usage includes other cgroups.
+    # If limits are equal, choose the outermost cgroup, whose usage includes other cgroups.
     cgroups = [c for folder, names in _cgroups(proc) if (c := _limited(folder, names)) is not None]
     if cgroups:
         found.append(min(reversed(cgroups), key=lambda cgroup: cgroup.limit))
@@ -117,7 +117,7 @@ def _limited(folder: Path, names: _Names) -> CgroupMemory | None:
 
 
 def _cgroups(proc: Path) -> Iterator[tuple[Path, _Names]]:
-    """Return the cgroup that accounts for this process's memory, and its ancestors."""
+    """Yield the cgroup that accounts for this process's memory, then its ancestors."""
     for mount_root, mount_point, names in _mounts(proc):
         path = _path_of(proc, names)
         if path is None:

@@ -1,7 +1,7 @@
 """Proves to all processes in this network namespace that a process with CAP_NET_ADMIN chose a name.
 
     holder      open_name_proofs(name): two netlink sockets; port IDs and groups are a hash of it
-    any other   name in ProvenNames(): /proc/net/netlink shows both
+    others      name in ProvenNames(): /proc/net/netlink shows both sockets
 
 Only CAP_NET_ADMIN, in the user namespace that owns the network namespace, may subscribe a netlink
 socket to a group. So root without capabilities can't prove a name, and a check never waits for a
@@ -69,7 +69,7 @@ def can_prove() -> bool:
         OSError: No descriptor is left.
     """
     try:
-        # The kernel chooses the port ID.
+        # With port ID 0, the kernel chooses one.
         _open((0, 1 << _MARK)).close()
     except OSError as exc:
         if exc.errno in _NOT_ALLOWED:
@@ -108,6 +108,6 @@ def _name_proofs(name: bytes) -> list[NameProof]:
 
 
 def _name_proof(which: int, part: int) -> NameProof:
-    # With 0, the kernel would choose a port ID.
+    # With port ID 0, the kernel would choose one.
     number = part & 0xFFFFFFFF or 1
     return number, 1 << _MARK | which << _WHICH | (part >> 32 << _HASH) & 0xFFFFFFFF

@@ -6,10 +6,10 @@
 A dial times out after 1 to 3 s, usually before the kernel gives up and reports EHOSTUNREACH. The
 kernel deletes failed entries: in a large table within seconds.
 
-Rule 1: the table isn't listed: that takes 12 µs per entry, and in large clusters there are tens of
+Rule 1: the table isn't listed, because that takes 12 µs per entry, and large clusters have tens of
 thousands of entries (net.ipv4.neigh.default.gc_thresh3). Before Linux 5.0, the kernel can only list
-the table, so there is no answer.
-Rule 2: the network namespace is that of the calling thread.
+the table, so no host is reported as absent.
+Rule 2: the network namespace of the calling thread applies.
 
 Source: include/uapi/linux/neighbour.h; arp(7); neigh_periodic_work() in net/core/neighbour.c.
 """
@@ -46,13 +46,13 @@ def next_hop(ip: str) -> NextHop | None:
 
 
 def own_route_failure(failed: DialFailure, ip: str) -> DialFailure:
-    """Return why a dial failed; in the words of OWN_ROUTES if a route of this node is the reason.
+    """Return a dial's failure, or its counterpart in OWN_ROUTES if a route of this node caused it.
 
     The kernel is asked for the route, because a router may report the same errno by ICMP.
     """
     if failed.failure not in OWN_ROUTES:
         return failed
-    # An error of the socket itself, such as one from SELinux, isn't caused by a route.
+    # If the look-up succeeds, something else refused the dial, such as SELinux.
     with contextlib.suppress(OSError), Requests.open(NETLINK_ROUTE) as requests:
         try:
             requests.ask(rtnetlink.find_route(ip))

@@ -1,4 +1,4 @@
-"""Proves to a process of the same network namespace that another one has CAP_NET_ADMIN.
+"""Proves to a process of the same network namespace that another process has CAP_NET_ADMIN.
 
     prover     Prover(): its end of the connection, whose name is the hash of a secret
     verifier   open_challenge(): a netlink socket, whose copy is passed over the connection
@@ -11,8 +11,8 @@ CAP_NET_RAW, which containers often have, doesn't suffice, unlike for SO_MARK an
 and subscribing works in user namespaces, unlike SO_SNDBUFFORCE.
 
 Rule 1: the verifier opens the socket, so it belongs to the verifier's network namespace, and no
-other process has prepared it. The prover answers only if that namespace is its own: it may have the
-capability in other namespaces, too, and a process could relay challenges from there.
+other process has prepared it. The prover answers only if that namespace is its own: it may also
+have the capability in other namespaces, from which a process could relay challenges.
 Rule 2: the connection had its name before the challenge (``can_prove``), and a bound netlink socket
 keeps its port ID. So a process that relays the challenge to a privileged process proves nothing:
 the answer would be the secret of another name.
@@ -37,7 +37,7 @@ _NAME = b"\0userspace-proxy-next#"
 SECRET_BYTES, _PORT_ID_BYTES = 16, 4
 # The largest port ID of a netlink socket; 0 lets the kernel choose one.
 _MAX_PORT_ID = 2**31 - 1
-# NFNLGRP_NFTRACE: messages about traced packets, which are rare.
+# NFNLGRP_NFTRACE: any group would do, and messages about traced packets are rare.
 _GROUPS = 1 << 8
 # The ioctl that returns a descriptor of a socket's network namespace, which needs CAP_NET_ADMIN
 # there; since Linux 4.10.
@@ -66,7 +66,8 @@ class Prover(socket.socket):
 
         Raises:
             PermissionError: This process doesn't have CAP_NET_ADMIN.
-            OSError: The challenge has another network namespace, isn't the first, or is answered.
+            OSError: The challenge has another network namespace, isn't the first one, or is
+                answered.
         """
         if self._has_answered:
             raise OSError(errno.EPROTO, "it sends a second challenge")

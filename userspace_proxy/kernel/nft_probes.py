@@ -1,4 +1,4 @@
-"""Tables that try whether the kernel supports each expression of this proxy's rules.
+"""Defines tables that test whether the kernel supports each expression of this proxy's rules.
 
 Each table is its own transaction, named after the kernel part in ``offers.NEEDS`` that it needs.
 Together they contain every expression that this proxy writes

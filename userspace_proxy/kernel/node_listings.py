@@ -6,10 +6,10 @@
 Rule 1: listings are always complete, so a lost event does no harm; only messages that differ from
 the last listing are parsed, because parsing takes nearly all of the time.
 Rule 2: during constant changes, listing each kind is limited to 5 % of a CPU, or to once a second.
-In between, callers get the last listing, marked as not current, and ask again later.
+In between, callers receive the last listing, marked as not current, and ask again later.
 Rule 3: a listing that a change has interrupted is repeated. If every listing is interrupted,
-callers get the last complete listing, marked as not current.
-Rule 4: the network namespace is that of the thread that calls :meth:`NodeListings.here`.
+callers receive the last complete listing, marked as not current.
+Rule 4: the network namespace of the thread that calls :meth:`NodeListings.here` applies.
 
 Source: rtnetlink(7), include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h.
 """
@@ -96,8 +96,8 @@ class NodeListings:
         weakref.finalize(self, requests.close)
         self._clock = clock
         self._cpu_clock = cpu_clock
-        # A thread waits while another one lists: 25 ms for 10,000 addresses, and ten times as long
-        # if all listings are interrupted.
+        # A thread waits while another thread lists: 25 ms for 10,000 addresses, and ten times as
+        # long if all listings are interrupted.
         self._lock = threading.Lock()
         routes = tuple(map(rtnetlink.list_routes, FAMILIES.values()))
         addresses = (rtnetlink.list_addresses(),)

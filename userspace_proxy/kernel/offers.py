@@ -22,7 +22,7 @@ from .trials import Ask, try_nftables
 Trial = Callable[[Sequence[bytes]], int]
 """Lets the kernel check an nftables transaction; returns the errno of a refusal, or 0."""
 PartsTrial = Callable[[Sequence[str]], Mapping[str, int]]
-"""Tries other parts by name; returns the errno of a refusal, or 0, for each."""
+"""Tries parts outside nftables by name; returns the errno of a refusal, or 0, for each."""
 
 # Errors of a kernel that lacks a part; other errors, such as ENOMEM, don't show what it supports.
 LACKS = frozenset(
@@ -40,7 +40,7 @@ _FORBIDDEN = (errno.EPERM, errno.EACCES)
 
 
 class Need(NamedTuple):
-    """What doesn't work if a kernel part is missing."""
+    """The consequences of a missing kernel part."""
 
     fails: str
     """Features that don't work without the part; empty if there are none yet."""
@@ -49,7 +49,7 @@ class Need(NamedTuple):
     brings: str
     """The modules or the kernel option that provide the part."""
     within: str = ""
-    """The part on which this one depends."""
+    """The part on which this part depends."""
     trial: Ask | None = None
     """Tries the part; None if ``nft_probes`` or ``trials`` try it."""
 
@@ -195,11 +195,11 @@ class KernelOffers:
     """Parts that weren't tried, because nothing here depends on them."""
 
     def missing(self, names: Iterable[str] = tuple(NEEDS)) -> list[str]:
-        """Return the missing parts; a part within another missing part is replaced by that one."""
+        """Return the missing parts; a part that needs another missing part is replaced by it."""
         return list(dict.fromkeys(self._root(name) for name in names if name in self.lacks))
 
     def words(self, names: Iterable[str]) -> str:
-        """Describe which of these parts are missing; empty if none is."""
+        """Return a description of the missing parts among these; empty if none is missing."""
         lacks = [f"{name} ({NEEDS[name].brings})" for name in self.missing(names)]
         return f"this kernel lacks {', '.join(lacks)}" if lacks else ""
 
@@ -232,7 +232,7 @@ def read_kernel_offers(
 
     Args:
         try_out: Tries a transaction; the default asks the kernel.
-        try_others: The same for parts outside nftables.
+        try_others: Tries parts outside nftables; the default asks the kernel.
     """
     try_out, try_others = try_out or try_nftables, try_others or try_parts
     wanted = list(names)

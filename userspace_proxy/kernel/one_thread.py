@@ -1,4 +1,4 @@
-"""A thread for blocking calls, which run in order and in one network namespace."""
+"""Runs blocking calls in a thread, in order and in one network namespace."""
 
 from __future__ import annotations
 

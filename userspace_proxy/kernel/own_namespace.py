@@ -1,4 +1,4 @@
-"""Identifies namespaces of processes, and whether this process's was created for the proxy.
+"""Identifies namespaces of processes, and detects a network namespace created for the proxy.
 
 A program that creates a namespace for a proxy (demo, tests) passes the inode of the namespace in
 the environment. The inode matches only in that namespace, so an inherited variable has no effect in
@@ -41,4 +41,4 @@ def _shown(path: str) -> int:
 
 
 def _inode(path: str) -> int:
-    return os.stat(path).st_ino  # noqa: PTH116 - a magic link of the kernel's
+    return os.stat(path).st_ino  # noqa: PTH116 - a magic link in /proc

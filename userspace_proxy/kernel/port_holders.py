@@ -1,4 +1,4 @@
-"""Finds open connections, and which process uses a port of this node: ``nginx (pid 812)``.
+"""Finds open connections, and the process that uses a port of this node: ``nginx (pid 812)``.
 
     /proc/thread-self/net/{tcp,udp}{,6} ──inode──▶ /proc/*/fd ──pid──▶ /proc/PID/comm
 
@@ -97,7 +97,7 @@ def holders_at(
 ) -> Mapping[SocketAddress, PortHolder]:
     """Return the process whose socket occupies each address, as ``who_holds`` does.
 
-    Addresses that no socket occupies are left out.
+    Addresses that no socket occupies are omitted.
     """
     held = held_ports(protocol)
     found: dict[SocketAddress, int] = {}
@@ -115,7 +115,7 @@ def serves(held: HeldPort, port: int, family: IPFamily) -> bool:
 
 
 def _is_held(at: SocketAddress, held: HeldPort) -> bool:
-    """Return whether a socket occupies an address, so that no other one can be bound to it."""
+    """Return whether a socket occupies an address, so that no other socket can bind it."""
     if held.port != at.port:
         return False
     ip, own = ipaddress.ip_address(at.ip), _words(at.ip)
@@ -125,7 +125,7 @@ def _is_held(at: SocketAddress, held: HeldPort) -> bool:
 
 
 def _words(ip: str) -> str:
-    """Return an address in the form that /proc/net/tcp and the like have."""
+    """Return an address in the form of /proc/net/tcp and similar files."""
     packed = pack_ip(ip)
     words = struct.unpack(f"={len(packed) // 4}I", packed)
     return "".join(f"{word:08X}" for word in words)
@@ -185,7 +185,7 @@ def _read_table(protocol: Protocol, family: IPFamily) -> Iterator[HeldPort]:
         with (_NET / _FILES[protocol, family]).open(encoding="ascii") as table:
             next(table, None)
             for line in table:
-                # sl, local address, remote address, st, queues, timer, retransmits, uid,
+                # Columns: sl, local address, remote address, st, queues, timer, retransmits, uid,
                 # timeout, inode
                 fields = line.split(maxsplit=10)
                 if fields[3] == _STATES[protocol]:
@@ -208,9 +208,9 @@ def _families(ip: str, family: IPFamily) -> frozenset[IPFamily]:
 
 
 def _pids() -> list[int]:
-    """Return the pids: this process's, others in its network namespace, the rest; each in order.
+    """Return all pids: this process first, then its network namespace, then the rest; each sorted.
 
-    Mostly, a socket belongs to a process in its own network namespace.
+    A socket mostly belongs to a process in the socket's own network namespace.
     """
     own = os.getpid()
     here = network_namespace("thread-self")
@@ -224,7 +224,7 @@ def _pids() -> list[int]:
 def _descriptors(pid: int) -> Iterator[str]:
     folder = f"{_PROC}/{pid}/fd"
     try:
-        names = os.listdir(folder)  # noqa: PTH208 - as below.
+        names = os.listdir(folder)  # noqa: PTH208 - as below
     except OSError:
         return
     for name in names:

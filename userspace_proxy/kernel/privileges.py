@@ -9,9 +9,9 @@ from pathlib import Path
 # Source: capabilities(7), include/uapi/linux/capability.h.
 CAP_NET_ADMIN = 12
 USER_NAMESPACES = "user.max_user_namespaces"
-"""Every kernel with user namespaces has this sysctl."""
-# Sysctls that can forbid user namespaces, each with the value that forbids them and one that allows
-# them. Source: user_namespaces(7).
+"""A sysctl that every kernel with user namespaces has."""
+# Sysctls that can forbid user namespaces, each with the value that forbids them and a value that
+# allows them. Source: user_namespaces(7).
 SYSCTLS = {
     USER_NAMESPACES: ("0", "15000"),
     "kernel.unprivileged_userns_clone": ("0", "1"),
@@ -35,7 +35,7 @@ def has_net_admin() -> bool:
 def read_sysctls(
     names: Iterable[str] = tuple(SYSCTLS), proc_sys: Path = Path("/proc/sys")
 ) -> dict[str, str]:
-    """Return the values of those sysctls that exist in this kernel."""
+    """Return the values of the sysctls that exist in this kernel."""
     values = {}
     for name in names:
         with contextlib.suppress(OSError):

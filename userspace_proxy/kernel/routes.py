@@ -54,7 +54,7 @@ class NodeRoutes(Generic[Derived]):
         """The result of the last listing."""
 
     def look_at_settings(self) -> None:
-        """List again if br_netfilter's sysctls have changed; cheap: it reads two small files."""
+        """List again if br_netfilter's sysctls have changed; reads only two small files."""
         if not self._is_closed and read_bridge_filter() != self.now.bridge_filter:
             self._followed.look_again()
 
@@ -103,7 +103,7 @@ def read_links_and_routes(
 ) -> tuple[tuple[NodeLink, ...], tuple[NodeRoute, ...], bool]:
     """List the links of a network namespace, by interface index, and its routes, sorted.
 
-    Returns: Both, and whether they include all changes up to that moment.
+    Returns: Links, routes, and whether they include all changes up to ``since``.
     """
     links, routes = listings.links(since), listings.routes(since)
     is_current = links.is_current and routes.is_current

@@ -1,4 +1,4 @@
-"""Socket options and other socket functions that Python's socket module lacks.
+"""Provides socket options and other socket functions that Python's socket module lacks.
 
     ICMP "host unreachable", ARP without an answer ──▶ error queue ──▶ the errno of a refusal
 
@@ -58,7 +58,7 @@ def set_freebind(sock: _socket.socket) -> None:
 def set_transparent(sock: _socket.socket) -> None:
     """Let a socket bind to, and answer from, an address of another host.
 
-    Raises OSError without NET_ADMIN and NET_RAW. Source: ip_route_output_key_hash_rcu() in
+    Requires NET_ADMIN or NET_RAW, else raises OSError. Source: ip_route_output_key_hash_rcu() in
     net/ipv4/route.c, which looks up the source address of any other socket in the local table.
     """
     sock.setsockopt(*_TRANSPARENT[sock.family], 1)
@@ -121,7 +121,7 @@ _RECEIVED, _TO_SEND, _DROPS = 0, 5, 8
 
 
 def packets_lost(sock: _socket.socket) -> int:
-    """Return the number of packets for a socket that the kernel has dropped since its creation.
+    """Return how many packets for a socket the kernel has dropped since the socket's creation.
 
     These are packets that the source filter dropped, datagrams that didn't fit into the buffer,
     SYNs that didn't fit into the queue, and corrupt packets. The counter has 32 bits; reading it
@@ -179,10 +179,10 @@ def stay_unseen(sock: _socket.socket) -> None:
 
     With delayed ACKs, the last ACK of the handshake isn't sent immediately. A reset that is sent
     instead closes the connection in the peer's kernel, before ``accept``. Measured on Linux 6.18:
-    with both options, 0 of 50 dials were accepted; with only one of them, 50 of 50. After 200 ms
-    (measured; Linux' TCP_DELACK_MAX) the kernel sends the ACK, and a reset is too late.
+    with both options, 0 of 50 dials were accepted; with only one option, 50 of 50. After 200 ms
+    (measured; TCP_DELACK_MAX) the kernel sends the ACK, and a reset is too late.
 
-    Source: tcp(7), TCP_QUICKACK; Linux' tcp_rcv_synsent_state_process.
+    Source: tcp(7), TCP_QUICKACK; Linux's tcp_rcv_synsent_state_process.
     """
     reset_on_close(sock)
     if hasattr(socket, "TCP_QUICKACK"):
@@ -222,8 +222,8 @@ def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
         if level == _socket.IPPROTO_IP and kind == IP_PKTINFO:
             return IP_PKTINFO, data[4:8]
         if level == _socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
-            # A link-local address is ambiguous without its interface. REDIRECT translates to one if
-            # a pod's link has no other address.
+            # A link-local address is ambiguous without its interface. REDIRECT translates to a
+            # link-local address if a pod's link has no other.
             is_link_local = data[0] == 0xFE and data[1] & 0xC0 == 0x80
             return IPV6_PKTINFO, data[: 20 if is_link_local else 16]
     return None
@@ -254,11 +254,11 @@ class Destination(NamedTuple):
 
 
 class Destinations:
-    """The local addresses on which datagrams of one socket arrived; parsing one takes 0.4 µs."""
+    """The local addresses on which datagrams of one socket arrived, cached to avoid parsing."""
 
     def __init__(self) -> None:
         self.known: dict[AncillaryItem, Destination] = {}
-        """Destinations by the first item from the kernel; for others call :meth:`of`."""
+        """Destinations by the first item from the kernel; for unknown items call :meth:`of`."""
 
     def of(self, ancillary: Ancillary) -> Destination:
         """Return the destination of a datagram, and add it to :attr:`known`."""

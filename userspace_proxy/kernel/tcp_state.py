@@ -95,7 +95,7 @@ def _queued_bytes(sock: _socket.socket, request: int) -> int:
 _SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 LOSS_S = 0.9
 """The minimum duration of a connection that shows loss: the second retransmission in a row is 0.6 s
-after the first packet, and clients that wait for one second start counting earlier."""
+after the first packet, and a client that gives up after one second began to wait earlier."""
 _SENT_AGAIN = 2
 # An unacknowledged FIN counts as one byte.
 _FIN_BYTES = 1
@@ -158,5 +158,5 @@ def _has_gap(sock: _socket.socket) -> bool:
     if silence(sock)[0] < LOSS_S:
         return False
     used = sock.getsockopt(_socket.SOL_SOCKET, SO_MEMINFO, 4)
-    # A FIN also uses memory, and may have arrived since then.
+    # A FIN also uses memory, and may have arrived since the last data.
     return any(used[:4]) and not unread_bytes(sock) and tcp_info(sock).state in _EXPECTS_MORE

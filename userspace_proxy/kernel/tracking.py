@@ -8,11 +8,11 @@ Keep-alive prevents the silence if both sides answer; the timeout is for peers t
 whose answers are lost.
 
 Rule 1: the timeout is only raised: an administrator's longer timeout stays.
-Rule 2: the timeout is restored only if it still has this proxy's value: later changes by others
-stay.
+Rule 2: the timeout is restored only if it still has this proxy's value: later changes by other
+programs stay.
 Rule 3: the timeout is optional: if it can't be written, keep-alive must suffice.
-Rule 4: the previous value is saved on disk, if there is a folder, so that the proxy that takes
-over, or starts after a crash, can restore it. A value from before the last boot is ignored.
+Rule 4: the previous value is saved on disk, if there is a state folder, so that the proxy that
+takes over, or starts after a crash, can restore it. A value from before the last boot is ignored.
 Rule 5: proxies with different names share the timeout and the file: the last proxy to stop restores
 the timeout.
 
@@ -41,7 +41,7 @@ class TrackingTable(NamedTuple):
     limit: int = 0
     """The maximum number of entries; 0 if nothing is tracked."""
     drops: int = 0
-    """Packets dropped since boot for lack of an entry, mostly because the table was full."""
+    """Packets dropped since boot, mostly because the table was full."""
 
 
 def read_table(proc: Path = PROC) -> TrackingTable:
@@ -67,7 +67,7 @@ def _drops(proc: Path) -> int:
 
 
 _NAME = "net.netfilter.nf_conntrack_tcp_timeout_close_wait"
-# The sysctls, each file that of the network namespace of the thread that opens it.
+# The sysctls; each file shows the network namespace of the thread that opens it.
 _PROC_SYS = Path("/proc/sys")
 _BOOT = "kernel.random.boot_id"
 _UNKNOWN = "unknown"
@@ -83,7 +83,7 @@ class TrackingTimeouts:
 
     Args:
         half_closed_s: How long the proxy keeps a half-closed connection; rounded up.
-        file: Where to save the previous value; None: nowhere.
+        file: The file for the previous value; None doesn't save it.
         is_last: Returns whether no other proxy runs in this network namespace.
     """
 
@@ -127,7 +127,7 @@ class TrackingTimeouts:
         return ""
 
     def put_back(self) -> bool:
-        """Restore the timeout, unless others changed or need it; return whether it was restored.
+        """Restore the timeout unless another program changed or needs it; return whether restored.
 
         Idempotent.
         """
@@ -162,6 +162,6 @@ class TrackingTimeouts:
 
     def _write_note(self, text: str) -> None:
         if self._file is not None:
-            # Without the file, the timeout stays raised after a crash, for longer than necessary.
+            # The file is optional: without it, the timeout stays raised after a crash.
             with contextlib.suppress(OSError, StateFileError):
                 self._file.write(text.encode("ascii"), current_at=Clocks.time())

@@ -3,7 +3,7 @@
     nftables       the kernel checks a transaction, and discards it
     legacy tables  are read in a network namespace of their own, which creates them there; while
                    nothing has loaded their code, modprobe shows whether it could be loaded
-    others         a socket, a listing of nothing, or what the part's row in ``offers`` names
+    others         a socket, an empty listing, or the trial in the part's row of ``offers``
 
 Each trial returns the kernel's error number, or 0.
 
@@ -172,7 +172,7 @@ def _ask_for_tables(version: int) -> None:
 def _ask_for_option(version: int) -> None:
     """Query an option that the tables' code answers even where no table can exist."""
     with _or_loaded(_LEGACY_MODULES[version]), contextlib.suppress(FileNotFoundError):
-        # The tables' code is loaded, but the match is missing.
+        # FileNotFoundError: the tables' code is loaded, but the match is missing.
         ask_legacy(version, GET_REVISION_MATCH, SOCKET_REVISION)
 
 
@@ -193,7 +193,7 @@ def _ask_for_each_extension() -> None:
             try:
                 ask_legacy(4, option, revision_of(name))
             except OSError as exc:
-                # The kernel has the match, but in other revisions.
+                # The kernel has the extension, but in other revisions.
                 if exc.errno != errno.EPROTONOSUPPORT:
                     raise
 

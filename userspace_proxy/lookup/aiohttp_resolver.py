@@ -1,4 +1,4 @@
-"""A resolver for aiohttp's connector that resolves Service names."""
+"""Provides a resolver of Service names for aiohttp's connector."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from .dns_wire import AddressAnswer, MalformedMessage, Query, is_answer, is_trun
 
 TCP_BYTES_MAX = 65535
 ADDRESS_BYTES_MAX = 8192
-"""The maximum size of an answer by TCP that is read for addresses."""
+"""The maximum size of an answer over TCP to a query for addresses."""
 _UDP_BYTES_MAX = 65535
 _SKIPPED_MAX = 16
 _LENGTH = struct.Struct(">H")
@@ -50,7 +50,7 @@ async def ask_by_udp(server: SocketAddress, query: Query, seconds: float) -> byt
 async def ask_by_tcp(
     server: SocketAddress, query: Query, seconds: float, most: int = TCP_BYTES_MAX
 ) -> bytes:
-    """Return a server's answer to a query, at most ``most`` bytes.
+    """Return a server's answer to a query, of at most ``most`` bytes.
 
     Raises:
         TimeoutError, OSError: As for :func:`ask_by_udp`.
@@ -81,9 +81,9 @@ async def ask_for_addresses(server: SocketAddress, query: Query, seconds: float)
     """
     wire = await ask_by_udp(server, query, seconds)
     if is_truncated(wire):
-        # Some servers truncate in the middle of a record.
+        # Ignore an error, because some servers truncate in the middle of a record.
         with contextlib.suppress(MalformedMessage):
-            # That suffices: the response to the client has no room for more addresses.
+            # A truncated answer suffices: the response has no room for more addresses.
             if (answer := read_answer(wire, query)).addresses:
                 return answer
         wire = await ask_by_tcp(server, query, seconds, ADDRESS_BYTES_MAX)

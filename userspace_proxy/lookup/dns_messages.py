@@ -1,17 +1,17 @@
 """Answers DNS messages; converts bytes to bytes.
 
     query ──▶ ServiceNames ──▶ answer
-                  └── not a cluster name: the upstream server, or REFUSED
+                  └── other names: the upstream server, or REFUSED
 
 Rule 1: a message that isn't a query is never answered, so two servers can't answer each other.
 Rule 2: any message other than a single question of at most 512 bytes gets FORMERR, and its
-connection ends: a browser can send an HTTP request here, whose later bytes must not pass for a
+connection ends: a browser can send an HTTP request, of which later bytes must not be read as a
 query.
 Rule 3: messages between client and upstream server aren't parsed, except for ID and question. If
 the upstream server doesn't answer in time, the client gets SERVFAIL.
 Rule 4: a record that DNS can't carry (``externalName`` with a label of more than 63 bytes) causes
 SERVFAIL for that query, and a log line.
-Rule 5: the records of a set are shuffled, which balances clients that use only the first record.
+Rule 5: the records of a set are shuffled to balance clients that use only the first record.
 Rule 6: the first record that doesn't fit ends the message, which is marked as truncated if that
 record belongs to the answer or authority section. A record takes 1 to 3 µs.
 
@@ -69,7 +69,7 @@ UDP_BYTES_PLAIN = 512
 """The limit for a client without EDNS. Source: RFC 1035, section 4.2.1."""
 TCP_BYTES_MAX = 65535
 
-# The errors for which there is no usable answer; TimeoutError is an OSError.
+# The errors raised without a usable answer; TimeoutError is a subclass of OSError.
 _UNANSWERED = (OSError, EOFError, MalformedMessage)
 _INVALID = (OSError, ValueError, struct.error, MalformedMessage)
 _log = FieldLogger(__name__)
@@ -79,8 +79,8 @@ class Responder:
     """Answers messages for the Services of one proxy.
 
     Args:
-        names: Returns the current names; None before the first Services were read.
-        upstream: The server for all other names; None: these are refused.
+        names: Returns the current names; None until the first Services have been read.
+        upstream: The server for all other names; None: queries for these are refused.
         clock: Returns monotonic seconds, for the log.
     """
 
@@ -120,7 +120,7 @@ class Responder:
         return _failed(query, ResponseCode.SERVFAIL)
 
     def _respond(self, query: Query, size: int, *, is_udp: bool) -> bytes | Later:
-        """Return the response, or a function that looks it up or asks the upstream server."""
+        """Return the response, or a function that looks it up or queries the upstream server."""
         if query.opcode:
             return _failed(query, ResponseCode.NOTIMP)
         if query.class_ != CLASS_IN or query.type_number in TRANSFERS:
@@ -146,7 +146,7 @@ class Responder:
     async def _prepared(
         self, prepare: Callable[[], None], query: Query, size: int, *, is_udp: bool
     ) -> bytes | None:
-        """Return the response after slow work, during which the records may have changed."""
+        """Do slow work, and return the response; the records may have changed in between."""
         await asyncio.to_thread(prepare)
         try:
             answer = self._respond(query, size, is_udp=is_udp)
@@ -158,7 +158,7 @@ class Responder:
 async def _add_target(
     query: Query, answer: DnsAnswer, target: Query, upstream: SocketAddress, size: int
 ) -> bytes:
-    """Return the response with the addresses of its alias, without intermediate aliases."""
+    """Return the response with the addresses of the alias's target, without further aliases."""
     try:
         found = await ask_for_addresses(upstream, target, UPSTREAM_TIMEOUT_S)
     except _UNANSWERED:
@@ -214,7 +214,7 @@ def pick_for(type_: str, size: int) -> Pick:
 
 
 def encode(head: bytes, edns: bytes, name: str, answer: DnsAnswer, size: int) -> bytes:
-    """Return a response with as many of the records as fit.
+    """Return a response with as many records as fit.
 
     Args:
         head: The header and the question.

@@ -1,10 +1,10 @@
-"""A small DNS server on one address, over UDP and TCP.
+"""Serves DNS on one address, over UDP and TCP.
 
 Rule 1: a query for cluster names is answered immediately, without a task or a queue.
 Rule 2: forwarded queries are bounded: beyond the limit, datagrams are dropped.
-Rule 3: connections are bounded: at the limit the client with the most connections loses one, so no
-client can block the others' forwarded queries.
-Rule 4: a connection that sends nothing for a while, or doesn't read its answer, is closed.
+Rule 3: connections are bounded: at the limit, one connection of the client with the most is closed,
+so no client can block the forwarded queries of others.
+Rule 4: a connection is closed if its client sends nothing for a while, or doesn't read an answer.
 Rule 5: over TCP, where answers are large, each iteration of the event loop builds one answer, for
 one connection after the other.
 Rule 6: only the header of a message that is too long for a query is received, and a connection
@@ -43,13 +43,13 @@ class LastAnswer(NamedTuple):
 Answer = bytes | LastAnswer | Later | None
 """The answer to a message; None if the message isn't answered."""
 Respond = Callable[..., Answer]
-"""``Responder.respond``: takes a message and ``is_udp``."""
+""":meth:`.Responder.respond`, with its parameters: a message and ``is_udp``."""
 
 _Sender = tuple[str | Any, int]
 _Asked = tuple[Later, _Sender, asyncio.DatagramTransport]
 
 ELSEWHERE_MAX = 512
-"""The maximum number of queries forwarded at the same time; as many more wait."""
+"""The maximum number of concurrently forwarded queries; as many more queries wait."""
 _CONNECTIONS_MAX = 128
 _IDLE_S = 10.0
 _BACKLOG = 128
@@ -68,12 +68,12 @@ class DnsServer:
         self._stack = contextlib.AsyncExitStack()
         self._waiting: asyncio.Queue[_Asked] = asyncio.Queue(ELSEWHERE_MAX)
         self._connections: dict[asyncio.Task[Any], str] = {}
-        """The connections with their clients; the least recently answered one is first."""
+        """The clients of connections; the least recently answered connection is first."""
         self._answering: set[asyncio.Task[Any]] = set()
         self._turn = asyncio.Lock()
 
     async def open(self, address: SocketAddress) -> SocketAddress:
-        """Start listening, and return the address; port 0 means any free port.
+        """Start listening, and return the address; for port 0, the kernel chooses a free port.
 
         Raises:
             ListenError: The address isn't available.
@@ -81,7 +81,7 @@ class DnsServer:
         try:
             udp, tcp = _bind(address)
         except OSError as exc:
-            # Search in a thread, because this reads the descriptors of all processes.
+            # Search in a thread, because the search reads the descriptors of all processes.
             holder = await asyncio.to_thread(_holder_of, address, exc)
             raise _cannot_serve(address, exc, holder) from exc
         loop = asyncio.get_running_loop()
@@ -137,8 +137,7 @@ class DnsServer:
         self._make_room(client)
         try:
             self._connections[task] = client
-            # Cancellation is normal here, and Python 3.11 would log a traceback for each
-            # cancellation.
+            # Cancellation is normal here, but Python 3.11 would log a traceback for it.
             with contextlib.suppress(OSError, EOFError, TimeoutError, asyncio.CancelledError):
                 while await self._serve_one(task, reader, writer):
                     self._connections[task] = self._connections.pop(task)
@@ -178,12 +177,12 @@ class DnsServer:
         return not is_last
 
     def _make_room(self, client: str) -> None:
-        """At the limit, close the longest idle connection of the client that has the most."""
+        """At the limit, close the longest idle connection of the client with the most."""
         if len(self._connections) < _CONNECTIONS_MAX:
             return
         counts = Counter(self._connections.values())
         most = max(counts.values())
-        # A client that would have as many as the client with the most loses one of its own.
+        # If this client would have as many connections as that client, close one of its own.
         is_own = 0 < counts[client] >= most - 1
         candidates = [
             task
@@ -196,7 +195,7 @@ class DnsServer:
 
 
 async def _next_turn() -> None:
-    """Return in the next iteration of the event loop."""
+    """Wait until the next iteration of the event loop."""
     turn = asyncio.Event()
     asyncio.get_running_loop().call_soon(turn.set)
     await turn.wait()
@@ -217,7 +216,7 @@ class _Receiver(asyncio.DatagramProtocol):
 
 
 def check_address(address: SocketAddress, *, may_be_in_use: bool) -> None:
-    """Check whether a server could listen at an address, which ``may_be_in_use`` until it starts.
+    """Check whether a server could listen at an address; ``may_be_in_use`` ignores EADDRINUSE.
 
     Raises:
         ListenError: The address isn't available.
@@ -245,9 +244,9 @@ def _bind(address: SocketAddress) -> tuple[socket.socket, socket.socket]:
 
 
 def _holder_of(address: SocketAddress, exc: OSError) -> str:
-    """Return the process that has bound an address for UDP, or else TCP; empty if not found."""
+    """Return the process that has bound an address for UDP or else TCP; empty if not found."""
     if exc.errno == errno.EADDRINUSE:
-        # The address may be a host name.
+        # Ignore a host name, which isn't an address.
         with contextlib.suppress(ValueError):
             for protocol in (Protocol.UDP, Protocol.TCP):
                 for holder in holders_at([address], protocol).values():

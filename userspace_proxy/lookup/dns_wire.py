@@ -29,12 +29,12 @@ UDP_BYTES_MAX = 1232
 """The largest datagram that isn't fragmented. Source: DNS flag day 2020."""
 
 HEADER = struct.Struct(">HHHHHH")
-"""ID, flags, and the counts of questions, answers, authority and additional records."""
+"""The ID, the flags, and the counts of questions, answers, authority and additional records."""
 AFTER_NAME = struct.Struct(">HHIH")
-"""Type, class, TTL and length of the data."""
+"""The type, class and TTL of a record, and the length of its data."""
 TYPES = {"A": 1, "CNAME": 5, "SOA": 6, "PTR": 12, "TXT": 16, "AAAA": 28, "SRV": 33}
 TRANSFERS = (251, 252)
-"""IXFR and AXFR."""
+"""The query types IXFR and AXFR."""
 CLASS_IN = 1
 RESPONSE, AUTHORITATIVE, TRUNCATED = 0x8000, 0x0400, 0x0200
 RECURSION_DESIRED, RECURSION_AVAILABLE = 0x0100, 0x0080
@@ -54,7 +54,7 @@ _MALFORMED = (IndexError, struct.error)
 
 
 class ResponseCode(enum.IntEnum):
-    """The response codes that this proxy sends, or that it names in messages about servers."""
+    """The response codes that this proxy sends, or names in messages about servers."""
 
     NOERROR = 0
     FORMERR = 1
@@ -80,9 +80,9 @@ class Query(NamedTuple):
     question: bytes
     """The question as sent: name, type and class."""
     name: str
-    """Absolute, with a trailing dot; bytes outside ASCII as ``\\200``."""
+    """The absolute name, with a trailing dot; bytes outside ASCII as ``\\200``."""
     type: str
-    """``A``, ``SRV`` and so on; ``TYPE65280`` for an unknown type."""
+    """The type, such as ``A`` or ``SRV``; ``TYPE65280`` for an unknown type."""
     type_number: int
     class_: int
     payload: int | None
@@ -107,7 +107,7 @@ def read_query(wire: bytes) -> Query:
     """Parse a message that has a header and isn't a response.
 
     Raises:
-        MalformedMessage: It isn't a query, as Rule 1 defines it.
+        MalformedMessage: The message isn't a query as defined by Rule 1.
     """
     _, _, *counts, additional = HEADER.unpack_from(wire)
     if len(wire) > QUERY_BYTES_MAX or counts != [1, 0, 0] or additional > 1:
@@ -158,7 +158,7 @@ def _text_of_byte(byte: int) -> str:
 
 
 def encode_name(name: str) -> bytes:
-    """Return a name without escapes as bytes; a trailing dot makes no difference.
+    """Encode a name without escapes, with or without a trailing dot.
 
     Raises:
         MalformedMessage: The name isn't valid in DNS.
@@ -193,7 +193,7 @@ def make_query(number: int, name: str, type_: str) -> Query:
 
 
 def write_response(query: Query, code: ResponseCode, flags: int = 0) -> tuple[bytes, bytes]:
-    """Return a response without records: the bytes before the records, and those after."""
+    """Return a response without records: the bytes before the records, and the bytes after them."""
     number, asked, *_ = HEADER.unpack_from(query.wire)
     flags |= RESPONSE | asked & (_OPCODE | RECURSION_DESIRED) | code
     end = b"" if query.payload is None else _edns(QUERY_BYTES_MAX)
@@ -213,7 +213,7 @@ def is_message(wire: bytes) -> bool:
 
 
 def is_answer(wire: bytes, query: Query) -> bool:
-    """Return whether the bytes answer a query; an answer repeats the question."""
+    """Return whether the bytes answer a query, whose question an answer repeats."""
     if len(wire) < HEADER.size or wire[:2] != query.wire[:2]:
         return False
     _, flags, questions, *_ = HEADER.unpack_from(wire)

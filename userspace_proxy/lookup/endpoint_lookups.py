@@ -1,4 +1,4 @@
-"""Resolves the host names that are endpoints of Services, each when it is due.
+"""Resolves host names that are endpoints of Services, each when its lookup is due.
 
     source ──take──▶ follow: Services with the latest lookups of their names ──publish──▶
                        ▲ learnt                └─ wakes ─▶ work: a name that is due ─▶ ask DNS
@@ -6,8 +6,8 @@
 
 Rule 1: ``cluster.host_queue.PLACES`` tasks run :meth:`EndpointLookups.work`, so that many names
 are looked up at the same time.
-Rule 2: a failure is part of the result; a name becomes due again even after a bug. A bug that
-affects one Service is logged once.
+Rule 2: a failure is part of the result; a name becomes due again even after a bug. A bug is logged
+once for each Service that it affects.
 Rule 3: only :meth:`EndpointLookups.follow` derives and publishes snapshots, so these stay in order.
 """
 
@@ -35,9 +35,9 @@ _log = FieldLogger("userspace_proxy.agent")
 LookUp = Callable[[str, Sequence[IPFamily]], Awaitable[Lookup]]
 """Looks up the addresses of a name; a failure is part of the result."""
 Wait = Callable[[asyncio.Event, float], Awaitable[object]]
-"""Returns when an event is set, or after that many seconds."""
+"""Returns when the event is set, or after this number of seconds."""
 Turn = Callable[[], Awaitable[object]]
-"""Lets other tasks run, unless they ran a moment ago."""
+"""Yields to other tasks, unless they ran a moment ago."""
 
 
 class EndpointLookups:
@@ -47,7 +47,7 @@ class EndpointLookups:
         allowed, forbidden: See :class:`.EndpointsByName`.
         publish: Called with each derived snapshot.
         turn: Called between two Services.
-        look_up: Looks up a name; None: ask the DNS servers of this node.
+        look_up: Looks up a name; None: query the DNS servers of this node.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class EndpointLookups:
         self._wake = asyncio.Event()
         self._log_limit = LogLimit(SERVICE_LINES)
         self._bugs: dict[ServiceKey, str] = {}
-        """The bugs of the last derivation; only new ones are logged."""
+        """The bugs of the last derivation; only new bugs are logged."""
 
     @property
     def is_behind(self) -> bool:

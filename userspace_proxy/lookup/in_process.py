@@ -1,13 +1,13 @@
-"""Makes ``socket.getaddrinfo`` of this process resolve Service names.
+"""Replaces ``socket.getaddrinfo`` in this process by a function that resolves Service names.
 
-    getaddrinfo(host, port) ──▶ the innermost `with`, … the outermost ──none knows it──▶ original
+    getaddrinfo(host, port) ──▶ the innermost `with`, … the outermost ──not found──▶ original
 
 asyncio's event loop, requests, httpx, urllib3 and most other libraries call that function. C
 libraries (libpq), uvloop, and ``socket.connect`` with a name don't.
 
 Rule 1: the function is replaced while at least one `with` block is open, for all threads.
-Rule 2: if another library has replaced the function since then, its replacement stays. If that
-calls ours, and no block is open, ours only calls the original.
+Rule 2: if another library has replaced the function since then, its replacement stays. If it calls
+this module's function while no block is open, that function only calls the original.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LookedUp(Protocol):
 
     @property
     def elsewhere(self) -> str:
-        """A name to look up instead; may be empty."""
+        """The name to look up instead; empty unless the name is an alias."""
 
 
 class Names(Protocol):
@@ -123,7 +123,7 @@ def look_up(
     if found.elsewhere:
         return original(found.elsewhere, port, family, type_, proto, flags)
     infos: list[AddressInfo] = []
-    # On a machine with only a loopback interface, AI_ADDRCONFIG excludes even 127.0.0.0/8.
+    # With only a loopback interface, AI_ADDRCONFIG would exclude even addresses in 127.0.0.0/8.
     flags &= ~socket.AI_ADDRCONFIG
     for ip in _of_family(found.ips, family):
         infos += original(ip, port, family, type_, proto, flags)

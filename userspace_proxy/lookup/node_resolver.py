@@ -1,6 +1,6 @@
 """Resolves names through the DNS servers of this node; returns addresses with TTLs.
 
-    A, AAAA ──▶ server of resolv.conf ──▶ addresses, shortest TTL of them and of their aliases
+    A, AAAA ──▶ server of resolv.conf ──▶ addresses, the shortest TTL of these and their aliases
                       └ silent or failed: the next server, in two rounds
 
 Rule 1: names are absolute: neither the search list nor /etc/hosts is used.
@@ -28,7 +28,7 @@ from .dns_wire import MalformedMessage, ResponseCode, make_query, name_of_code
 RESOLV_CONF = Path("/etc/resolv.conf")
 LOOKUP_S = 5.0
 _TRY_S = 2.0
-# From resolv.conf(5): MAXNS, and the default of "attempts".
+# MAXNS, and the default of "attempts". Source: resolv.conf(5).
 _SERVERS_MAX, _ROUNDS = 3, 2
 _DEFAULT_SERVERS = ("127.0.0.1",)
 _TYPES = {IPFamily.IPV4: "A", IPFamily.IPV6: "AAAA"}
@@ -125,5 +125,5 @@ def _read_servers(lines: Iterable[str]) -> Iterable[str]:
             try:
                 yield parse_ip(rest[0])
             except ValueError:
-                # It is a link-local address with a zone, or not an address.
+                # Skip link-local addresses with a zone, and invalid addresses.
                 continue

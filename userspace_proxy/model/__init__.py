@@ -1,13 +1,13 @@
-"""The nouns: Services and their ports, frontends, endpoints, slices, nodes and their networks.
+"""Defines the nouns: Services, their ports, frontends, endpoints, slices, nodes, node networks.
 
-All are immutable values. Kubernetes objects are also converted here (``wire`` and ``reading``),
-because a noun includes the meaning of its missing and null fields.
+All nouns are immutable values. Kubernetes objects are also converted here (``wire`` and
+``reading``), because a noun includes the meaning of its missing and null fields.
 
 IP addresses are text in canonical form (``10.96.7.1``, ``fd00::1``), as in sockets, rules and logs;
 only :func:`parse_ip` creates them.
 
 Import ``serving``, ``wire`` and ``reading`` by their own names: they need msgspec, which ``--help``
-and programs without dependencies (a sandbox's) don't import.
+and programs without dependencies (in a sandbox) don't import.
 """
 
 from .addresses import (

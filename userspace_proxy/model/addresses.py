@@ -1,4 +1,4 @@
-"""Addresses that clients dial and that endpoints serve on, and networks; text in canonical form."""
+"""Defines the addresses of frontends and endpoints, and networks, as text in canonical form."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Protocol(enum.StrEnum):
 
 
 class IPFamily(enum.IntEnum):
-    """An IP version, with Kubernetes' name for it (``IPv4``)."""
+    """An IP version; its text is the name in Kubernetes (``IPv4``)."""
 
     IPV4 = 4
     IPV6 = 6
@@ -80,7 +80,7 @@ def ip_of(text: str) -> str:
 
 
 def port_of(text: str) -> str:
-    """Return the port in a :class:`SocketAddress`'s text; the whole text if it has none."""
+    """Return the port in a :class:`SocketAddress`'s text; the whole text if it has no port."""
     return text.rpartition(":")[2]
 
 
@@ -94,7 +94,7 @@ def at_port(text: str, port: str) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Frontend:
-    """An address, port or range of ports, and protocol that clients dial for a Service port."""
+    """The address, port or range of ports, and protocol that clients dial for a Service port."""
 
     ip: str
     port: int
@@ -139,7 +139,7 @@ def parse_ip(text: str, *, strict: bool = True) -> str:
             zeros as decimal and a mapped address as IPv4.
 
     Raises:
-        ValueError: Not an address, or one with a zone (``fe80::1%eth0``).
+        ValueError: The text isn't an address, or has a zone (``fe80::1%eth0``).
 
     Source: Kubernetes' strict IP validation (KEP-4858); else ParseIPSloppy of k8s.io/utils/net.
     """
@@ -223,7 +223,7 @@ def of_family(networks: Iterable[str], family: IPFamily) -> tuple[str, ...]:
 
 
 def intersect(some: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
-    """Return the intersection: networks nest, so it is the smaller of each overlapping pair."""
+    """Return the intersection: of each overlapping pair, the smaller network, as networks nest."""
     found: dict[str, None] = {}
     wide = [(text, parse_network(text)) for text in others]
     for text in some:

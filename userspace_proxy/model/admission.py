@@ -1,10 +1,10 @@
 """Validates Services of manifests as the API server would.
 
-``reading`` relies on that validation.
+``reading`` relies on this validation.
 
 Rule 1: an error is a :class:`FieldError` with the path of the field as written.
-Rule 2: whatever the API server accepts is accepted, except addresses that aren't in strict notation
-(KEP-4858).
+Rule 2: everything that the API server accepts is accepted, except addresses that aren't in strict
+notation (KEP-4858).
 Rule 3: fields that the API server sets may be missing. Two address families without an
 ``ipFamilyPolicy`` mean dual stack.
 

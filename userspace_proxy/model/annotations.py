@@ -1,7 +1,7 @@
-"""The annotations of Services, and of EndpointSlices, that this proxy follows.
+"""Parses the annotations of Services and EndpointSlices that this proxy supports.
 
 Rule 1: an invalid value has no effect and is reported as a note, a problem of the Service.
-Rule 2: an unknown annotation that was probably meant for this proxy (a typo) is reported likewise.
+Rule 2: an unknown annotation that was probably meant for this proxy (a typo) is also reported.
 Rule 3: a value longer than ``TEXT_MAX`` is invalid and isn't parsed.
 """
 
@@ -34,7 +34,7 @@ from .syntax import check_subdomain
 from .wire import FieldError
 
 DOMAIN = "userspace-proxy.io/"
-# The end of the domain may also be misspelt.
+# Match only the beginning of the domain, because its end may be misspelt.
 _PREFIX = "userspace-proxy"
 _COUNT = re.compile(r"\d{1,9}", re.ASCII)
 _UNKNOWN_NAMED_MAX = 5
@@ -42,14 +42,14 @@ TEXT_MAX = 4096
 """The maximum length of an annotation in characters: longer than any useful value.
 
 The API server accepts 256 KiB for all annotations of an object."""
-# The maximum wait, and slow start, in seconds: a client that has waited for an hour has given up.
+# The longest wait and the longest slow start, in seconds: after an hour, a client has given up.
 HOLD_MAX_S = 3600.0
 SLOW_START_MAX_S = 3600.0
 WITHOUT_SLOW_START = "it has no effect with balance source-hash"
 # The maximum number of clients in the annotation ``hold``: a worker has descriptors for that many
 # connections (``dataplane.descriptors``).
 HOLD_MAX = 100_000
-# The maximum of a connection limit: more connections than a node has.
+# The maximum connection limit: more connections than a node has.
 CONNECTIONS_MAX = 1_000_000
 # The maximum idle time before scaling to zero, in seconds. An autoscaler's cooldown takes minutes;
 # a day without clients isn't a mere pause.
@@ -232,7 +232,7 @@ def unknown_notes(
     others: Collection[str] = (),
     of_others: str = "",
 ) -> tuple[Note, ...]:
-    """Return a note for each annotation that was probably meant for this proxy.
+    """Return a note for each unsupported annotation that was probably meant for this proxy.
 
     Args:
         known: Keys that are supported on objects of this kind.
@@ -264,7 +264,7 @@ WEIGHT_MAX = 65535
 
 
 class Preference(NamedTuple):
-    """The requests in the annotations of a slice or an Endpoints object."""
+    """The settings in the annotations of a slice or an Endpoints object."""
 
     weight: int = DEFAULT_WEIGHT
     priority: int = 0

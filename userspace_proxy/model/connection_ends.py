@@ -1,4 +1,4 @@
-"""Why a connection ended, and which side ended it."""
+"""Defines why connections end, and which side ends them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ UNSERVED = frozenset(
 class EndedBy(enum.StrEnum):
     """The side that ended a connection: for a clean end, the side that sent its FIN first.
 
-    An endpoint that sent no byte was first unless its kernel had acknowledged the client's FIN.
+    An endpoint that sent no byte was first, unless its kernel had acknowledged the client's FIN.
     """
 
     NONE = ""

@@ -1,7 +1,7 @@
 """Cordons endpoints, which get no new clients, before their workload is scaled to zero.
 
 Rule 1: open connections and flows continue, regardless of ``on-endpoint-removal``.
-Rule 2: only endpoints that existed at the time are cordoned: new ones take clients.
+Rule 2: only endpoints that existed at the time are cordoned: new endpoints accept clients.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Cordoned:
         self._of: dict[ServiceKey, frozenset[SocketAddress]] = {}
 
     def set(self, service: ServiceKey, endpoints: Iterable[SocketAddress]) -> None:
-        """Replace the cordoned endpoints of a Service; with none, it is served as planned."""
+        """Replace the cordoned endpoints of a Service; without any, it is served as planned."""
         self._of[service] = frozenset(endpoints)
         if not self._of[service]:
             del self._of[service]
@@ -32,7 +32,7 @@ class Cordoned:
         return self._of.get(service, frozenset())
 
     def lead(self, service: ServiceKey, serving: Serving) -> Serving:
-        """Return the workers' ``Serving``: without cordoned endpoints, and usually unchanged."""
+        """Return a ``Serving`` without cordoned endpoints; it is usually unchanged."""
         cordoned = self._of.get(service)
         # Without ``hold``, clients would be refused instead of waiting.
         if not cordoned or serving.handling.hold is None:

@@ -2,7 +2,7 @@
 
     text ──▶ parts ──libyaml──▶ events ──composing──▶ Document: value, and the line of every field
 
-Each part is parsed alone, so after a change only the changed parts are parsed again.
+Each part is parsed separately, so after a change only the changed parts are parsed again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ _UNDECODED = re.compile("[\ud800-\udfff]+")
 _BLANKS = ("", " ", "\t", "\r", "\n")
 _BREAKS_OF_YAML = ("\x85", "\u2028", "\u2029")
 _BREAKS_OF_YAML_ESCAPED = {ord(each): f"\\u{ord(each):04x}" for each in _BREAKS_OF_YAML}
-# YAML's other line breaks, which count as lines, and directives, which belong to the next document.
+# Text that contains one of these isn't split: directives, which belong to the next document, and
+# YAML's other line breaks, which count as lines.
 _UNSPLIT = ("\n%", *_BREAKS_OF_YAML)
 
 
@@ -58,7 +59,7 @@ class Document:
     aliased_nodes: int = field(default=0, compare=False)
     """The number of values to which aliases refer, in this and all previous documents."""
     mistakes: tuple[TextError, ...] = field(default=(), compare=False)
-    """Duplicate keys, of which the last is used, and ambiguous values, sorted by line."""
+    """Duplicate keys (the last one is used) and ambiguous values, sorted by line."""
 
     @property
     def line(self) -> int:
@@ -85,7 +86,7 @@ class Document:
 def decode(data: bytes) -> str:
     """Return the text of a YAML or JSON file: UTF-8, or UTF-16 with a byte order mark.
 
-    Other bytes become a character that is reported as a mistake in any value.
+    All other bytes are replaced by a character that is reported as a mistake in any value.
 
     Source: YAML 1.2.2, section 5.2.
     """
@@ -105,7 +106,7 @@ class Part(NamedTuple):
 
 
 def split_documents(text: str) -> list[Part]:
-    """Split YAML or JSON text into its documents; the parts can be parsed one by one.
+    """Split YAML or JSON text into its documents, which can be parsed one by one.
 
     JSON objects may follow each other without ``---``, as in kubectl. Empty documents are omitted,
     which is 50 times as fast as parsing them.
@@ -138,7 +139,7 @@ def split_documents(text: str) -> list[Part]:
 
 
 def parse_documents(text: str, *, place: str) -> list[Document]:
-    """Read all documents of YAML or JSON text except empty ones.
+    """Return all documents of YAML or JSON text except empty ones.
 
     Raises:
         TextError: ``{place}:{line}: …``, always one line.
@@ -152,7 +153,7 @@ def parse_documents(text: str, *, place: str) -> list[Document]:
 def parse_until_error(
     text: str, *, place: str, lines_before: int = 0, aliased_nodes_max: int = ALIASED_NODES_MAX
 ) -> tuple[list[Document], TextError | None]:
-    """Like :func:`parse_documents`, but return the error with the documents before it.
+    """Parse like :func:`parse_documents`, but return the error with the documents before it.
 
     Args:
         lines_before: The number of lines before this part, added to line numbers in errors only.
@@ -242,7 +243,7 @@ def _join_surrogates(escape: re.Match[str]) -> str:
 def _unreadable(exc: yaml.reader.ReaderError, text: str) -> tuple[int, str]:
     """Return the line and the description of a character that YAML doesn't allow."""
     before = text[: exc.position]
-    if exc.encoding != "unicode":  # The C parser counts bytes, the Python one characters.
+    if exc.encoding != "unicode":  # The C parser counts bytes, the Python parser characters.
         before = text.encode()[: exc.position].decode(errors="ignore")
     return _line_after(before), f"not YAML: character U+{exc.character:04X}: {exc.reason}"
 
@@ -257,7 +258,7 @@ def _syntax_error(exc: yaml.MarkedYAMLError, text: str, place: str, lines_before
     if begun != line:
         context += f" begun in line {begun + lines_before}"
     words = ", ".join(" ".join(part.split()) for part in (context, exc.problem) if part)
-    # The parser calls a tab a "character that cannot start any token".
+    # Mention tabs: the parser calls a tab a "character that cannot start any token".
     written = lines[line - 1]
     indent = written[: len(written) - len(written.lstrip())]
     hint = "indent with spaces, not tabs" if "\t" in indent else ""

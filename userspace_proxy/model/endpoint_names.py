@@ -1,4 +1,4 @@
-"""Endpoints by DNS name: requests in objects, DNS answers, and slices derived from both.
+"""Defines endpoints by DNS name: names in objects, DNS answers, and slices derived from both.
 
     annotation of a Service ─┐
     slice of names (FQDN) ───┴─▶ NameSlice ──lookups (cluster.from_names)──▶ ResolvedSlice
@@ -83,7 +83,7 @@ class NameState(enum.Enum):
     FORBIDDEN = "forbidden"
     """One of the name's addresses must not be dialled."""
     NO_ADDRESS = "no address"
-    """The name has addresses, but none of this family."""
+    """The name has addresses, but no address of this family."""
 
 
 _NEVER_LOOKED_UP = (NameState.NOT_ALLOWED, NameState.NETWORKS_UNKNOWN, NameState.TOO_MANY)
@@ -96,7 +96,7 @@ class NameProblem:
     host: str
     state: NameState
     detail: str = ""
-    """The answer of DNS, or the address concerned, as a clause."""
+    """The DNS answer, or the address concerned, as a clause."""
     since: float = 0.0
     """Monotonic seconds at which the problem began; 0 if unknown."""
 
@@ -114,14 +114,14 @@ class ResolvedSlice(EndpointSlice):
 
 
 class Lookup(NamedTuple):
-    """The answer of DNS about one name."""
+    """The DNS answer for one name."""
 
     addresses: Mapping[IPFamily, tuple[str, ...]]
     """Sorted addresses by family; a family is missing if no server answered for it."""
     ttl_s: float = 0.0
     """How long the addresses are valid."""
     why: str = ""
-    """Why there is no address, as a clause; empty if there is one."""
+    """Why there is no address, as a clause; empty if there is an address."""
 
 
 def read_endpoint_names(text: str) -> tuple[EndpointName, ...]:
@@ -161,5 +161,5 @@ def read_host(text: str) -> str:
 
 
 def is_below(host: str, suffixes: tuple[str, ...]) -> bool:
-    """Return whether a name equals one of the suffixes or is a subdomain of one."""
+    """Return whether a name equals one of the suffixes or is a subdomain of a suffix."""
     return any(host == suffix or host.endswith(f".{suffix}") for suffix in suffixes)

@@ -1,4 +1,4 @@
-"""Endpoints, as EndpointSlices describe them."""
+"""Defines endpoints, as EndpointSlices describe them."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Endpoint:
     hinted_nodes: tuple[str, ...] = ()
     """``hints.forNodes``: the nodes whose clients should use it; may be empty."""
     hostname: str = ""
-    """Its DNS label below a headless Service's name; if empty, DNS derives one from the address."""
+    """Its DNS label below a headless Service's name; if empty, DNS derives it from the address."""
     weight: int = DEFAULT_WEIGHT
-    """The weight that sets its share of new connections; 0 if it gets none."""
+    """The weight that sets its share of new connections; 0 if it gets no new connections."""
     priority: int = 0
-    """0 is the highest; an endpoint is on standby while one with a lower number is usable."""
+    """0 is the highest priority; an endpoint is on standby while a lower number is usable."""
     pod: str = ""
     """Name of its pod, always valid because it becomes part of a URL; empty if names of pods aren't
     read, if it is unknown, or if the endpoint isn't a pod."""
@@ -61,7 +61,7 @@ class EndpointSlice:
 
     key: SliceKey
     service: ServiceKey
-    """The Service to which it belongs; the name is empty if the slice names none."""
+    """The Service to which it belongs; the name is empty if the slice names no Service."""
     family: IPFamily
     ports: tuple[SlicePort, ...]
     """The ports, sorted by name."""
@@ -75,8 +75,7 @@ class EndpointSlice:
     is_headless: bool = False
     """Whether the slice has the label of headless Services, so that no other Service uses it."""
     is_managed: bool = False
-    """Whether Kubernetes' controller manages it, by its label: then its endpoints are pods that
-    have run."""
+    """Whether its label names Kubernetes' controller, whose endpoints are pods that have run."""
 
     def __post_init__(self) -> None:
         """Sort the ports, so that slices with equal ports are equal."""

@@ -1,4 +1,4 @@
-"""The reasons why dials, connections and flows fail: one member per distinct meaning.
+"""Defines why dials, connections and flows fail: one member per distinct meaning.
 
     connect, send, recv ──errno──▶ dial_failure ──▶ DialFailure ──▶ counted, worded, acted on
                                                         ▲
@@ -91,8 +91,7 @@ class DialFailure(NamedTuple):
 UNREACHABLE = frozenset({Failure.HOST_UNREACHABLE, Failure.NET_UNREACHABLE, Failure.HOST_DOWN})
 """Failures that mean no host can be reached."""
 NO_ANSWER = frozenset({Failure.SILENT, Failure.HOST_UNREACHABLE})
-"""Failures when no host has the address: the dial timed out first, or the kernel gave up.
-"""
+"""Failures when no host has the address: the dial timed out first, or the kernel gave up."""
 SHORTAGES = frozenset({Failure.EXHAUSTED, Failure.OUT_OF_PORTS, Failure.OUT_OF_ALL_PORTS})
 """Failures caused by this node's lack of resources, not by the endpoint."""
 OWN_ROUTES: Mapping[Failure, Failure] = {

@@ -3,7 +3,8 @@
     value, struct ──▶ spec.selectr: unknown field (did you mean selector?)
                       spec.ports[0].port: expected int, got str
 
-The API server rejects both (``kubectl apply`` asks it to: ``--validate=strict``).
+The API server rejects both if the client requests it, as ``kubectl apply`` does by default
+(``--validate=strict``).
 
 Rule 1: a struct of ``wire`` defines which fields are read, and in ``IGNORED`` which others exist.
 """
@@ -33,7 +34,7 @@ _OF_ALL = frozenset({"apiVersion", "kind"})
 
 @dataclass(slots=True)
 class FieldErrors:
-    """Collects the errors of several checks of one object, so that all are reported at once.
+    """The errors of several checks of one object, which are reported together.
 
     Each ``with errors:`` contains one check.
     """

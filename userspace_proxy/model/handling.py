@@ -1,4 +1,4 @@
-"""The handling of a Service's connections: the defaults, or as its annotations request."""
+"""Defines the handling of a Service's connections: defaults, and settings of annotations."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class DataPath(enum.StrEnum):
     USERSPACE = "userspace"
     """Connections pass through the proxy."""
     KERNEL = "kernel"
-    """Straight to the endpoint, by address translation."""
+    """Connections are translated in the kernel, straight to the endpoint."""
     AUTO = "auto"
     """``kernel`` while all endpoints answer probes, else ``userspace``."""
 
@@ -75,28 +75,27 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Handling:
-    """The requests of a Service's annotations; passed unchanged to the data plane."""
+    """The settings of a Service's annotations, passed unchanged to the data plane."""
 
     balance: Balance = Balance.ROUND_ROBIN
     seed: int = 0
     """Where round robin starts, and the seed of random choices; only embedding sets it."""
     keeps_clients: bool = True
-    """Endpoints see client addresses, where replies return through this node."""
+    """Whether endpoints see client addresses, where replies return through this node."""
     hold: Hold | None = None
-    """Clients wait while no endpoint can take them; None if they are refused instead."""
+    """Limits for clients that wait while no endpoint can take them; None if they are refused."""
     slow_start_s: float = 0.0
-    """Seconds in which a new endpoint gets its full share of connections; 0 for no slow start."""
+    """Seconds until a new endpoint gets its full share of connections; 0 for no slow start."""
     max_connections: int | None = None
-    """The maximum connections from this node to an endpoint; others wait. None: unlimited."""
+    """The maximum connections from this node to an endpoint; more have to wait. None: no limit."""
     wake: Workload | None = None
     """The workload that runs the pods: waiting clients cause an Event, and scale it where
     allowed."""
     idle_after_s: float | None = None
-    """Seconds after the last client before ``wake`` is scaled to zero, where allowed. None: it
-    never is, and demand for it lasts by default."""
+    """Seconds after the last client before ``wake`` is scaled to zero, where allowed. None: it is
+    never scaled to zero, and demand for it lasts for the default time."""
     removal_s: float | None = None
-    """Seconds after which connections to a removed endpoint are ended; None if they aren't
-    ended."""
+    """Seconds after which connections to a removed endpoint are ended; None if they continue."""
     proxy_protocol: ProxyProtocol | None = None
     """The header at the start of TCP connections to endpoints; None for no header."""
     path: DataPath | None = None
@@ -104,7 +103,7 @@ class Handling:
     names: tuple[EndpointName, ...] = ()
     """Endpoints by DNS name, from the annotation and from slices."""
     found_by_name: tuple[str, ...] = ()
-    """Addresses of these names, sorted: each dial asks the kernel whether one is this node's."""
+    """Sorted addresses of these names: before a dial, the kernel is asked if one is this node's."""
     port_ranges: tuple[AskedRange, ...] = ()
     """Ranges of ports that clients may dial, each with the Service port that it contains."""
     shares_affinity: bool = False
@@ -117,7 +116,7 @@ class Handling:
         return self.hold or (None if self.max_connections is None else AT_LIMIT)
 
     def of(self, protocol: Protocol) -> Handling:
-        """Return the settings for ports of a protocol: only TCP has a PROXY header."""
+        """Return the settings for ports of a protocol: only TCP connections have a PROXY header."""
         if protocol is Protocol.TCP or self.proxy_protocol is None:
             return self
         return replace(self, proxy_protocol=None)

@@ -1,7 +1,7 @@
 """Reads YAML as kubectl reads its own files: only the first document, and lenient YAML 1.1.
 
 Rule 1: duplicate keys, keys that aren't text and other programs' tags are accepted. A file that
-people share between programs is read no more strictly here.
+several programs share is parsed no more strictly here.
 Rule 2: depth and aliases have the same limits as in ``yaml_builder``.
 
 Source: sigs.k8s.io/yaml, and kubectl 1.36 on the same texts.
@@ -36,7 +36,7 @@ def parse_first(text: str, *, place: str) -> Document | None:
 
 
 class _Lenient(Reader):
-    """Builds the values that kubectl would build."""
+    """A reader that builds the values that kubectl would build."""
 
     def _value_of(self, event: events.ScalarEvent, line: int) -> Any:
         tag = event.tag or ""

@@ -26,7 +26,7 @@ ANNOTATION_LEADER = "control-plane.alpha.kubernetes.io/leader"
 
 
 def not_mirrored_reason(wire: WireEndpoints) -> Note | None:
-    """Return why the control plane doesn't mirror an Endpoints object; None if it does mirror it.
+    """Return why the control plane doesn't mirror an Endpoints object; None if it does.
 
     Source: the endpointslicemirroring controller, skipMirror: objects with the label skip-mirror,
         and locks of old leader elections, are skipped.
@@ -43,7 +43,7 @@ def not_mirrored_reason(wire: WireEndpoints) -> Note | None:
 def left_out_reason(slices: Iterable[EndpointSlice], ips: Collection[str]) -> Note | None:
     """Return the note for an Endpoints object that is ignored because its Service has slices.
 
-    None if the slices contain all its addresses, as in a dump of a cluster.
+    The result is None if the slices contain all its addresses, as in a dump of a cluster.
 
     Args:
         slices: The slices that would mirror the object.

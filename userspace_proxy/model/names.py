@@ -1,4 +1,4 @@
-"""Identities of Services, their ports and slices."""
+"""Defines the identities of Services, their ports and slices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One node: its Node object, and its network as its kernel describes it.
+"""Defines one node: its Node object, and its network as its kernel describes it.
 
 ``policy`` derives other facts from it, such as the location of an address.
 """
@@ -35,7 +35,7 @@ class NodeLink(NamedTuple):
     number: int
     name: str
     kind: str
-    """As ``ip -details link`` shows it: ``veth``, ``bridge``; empty for hardware."""
+    """The kind, as ``ip -details link`` shows it: ``veth``, ``bridge``; empty for hardware."""
     master: int = 0
     """The index of the bridge that it is a port of; 0 for none."""
     calls_iptables: bool = False
@@ -59,11 +59,11 @@ class NodeRoute(NamedTuple):
     is_local: bool = False
     """Whether the route delivers packets to this node."""
     gateway_links: tuple[int, ...] = ()
-    """Where there are several next hops: the link of each that is a gateway."""
+    """For several next hops, the link of each next hop that is a gateway."""
 
 
 class NextHop(NamedTuple):
-    """Where a node sends packets to an address: to its host, or to a gateway."""
+    """The next hop of packets to an address: its host, or a gateway."""
 
     interface: str
     gateway: str = ""
@@ -94,7 +94,7 @@ hop, or they are dropped on their way out."""
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A chain of another program takes the packets of a frontend's clients."""
+    """A chain of another program that takes the packets of a frontend's clients."""
 
     what: str
     hint: str = ""

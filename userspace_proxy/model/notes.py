@@ -1,8 +1,8 @@
-"""Notes: fields and annotations without the intended effect, as a kind with parameters.
+"""Defines notes about fields and annotations without the intended effect.
 
     reader ──Note──▶ Service, slice ──causes.notes.cause_of──▶ Cause
 
-Rule 1: a note has no text; the row of its kind in ``causes.notes`` has it.
+Rule 1: a note is a kind with parameters; the row of the kind in ``causes.notes`` contains its text.
 Rule 2: the first parameter is the note's subject, such as an annotation's key.
 """
 
@@ -15,7 +15,7 @@ NoteParam: TypeAlias = str | int | tuple[str, ...]
 
 
 class NoteKind(enum.StrEnum):
-    """The names of the rows. Calling a kind with its row's parameters makes a note."""
+    """The names of rows in ``causes.notes``; a call with a row's parameters returns a note."""
 
     ANNOTATION_WRONG = "annotation_wrong"
     ANNOTATION_UNKNOWN = "annotation_unknown"

@@ -53,16 +53,16 @@ class PodEndpoint:
     key: PodKey
     labels: frozenset[tuple[str, str]]
     ips: tuple[str, ...]
-    """Its addresses, at most one per family; empty until it has one."""
+    """Its addresses, at most one per family; empty until it has an address."""
     is_ready: bool
-    """Whether its condition ``Ready`` is true; it may still be while the Pod terminates."""
+    """Whether its condition ``Ready`` is true; it may still be true while the Pod terminates."""
     is_terminating: bool
     has_ended: bool
     """Whether all its containers have terminated."""
     ports: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Port numbers of its containers by port name and protocol."""
     listens_at: Mapping[PodPort, int] = field(default_factory=dict)
-    """Other ports on which it listens instead: the annotation ``userspace-proxy.io/ports``."""
+    """The ports on which it listens instead, from the annotation ``userspace-proxy.io/ports``."""
     node: str = ""
     hostname: str = ""
     subdomain: str = ""
@@ -89,7 +89,7 @@ class PodSelection:
 
 
 def read_selection(wire: WireService) -> PodSelection:
-    """Read how a Service selects its endpoints; the API server has already set defaults."""
+    """Return how a Service selects its endpoints; the API server has already set defaults."""
     spec = wire.spec or WireServiceSpec()
     return PodSelection(
         tuple(
@@ -105,7 +105,7 @@ def read_pod(wire: WirePod) -> PodEndpoint:
     """Convert a Pod.
 
     Raises:
-        FieldError: It has no name, or its annotation is invalid.
+        FieldError: The Pod has no name, or its annotation is invalid.
     """
     spec, status = wire.spec or WirePodSpec(), wire.status or WirePodStatus()
     addresses = [item.ip for item in status.pod_ips or ()] or [status.pod_ip]
@@ -151,7 +151,7 @@ def derive_slices(
     for family in selection.families:
         if not any(family is other for other, _ in groups):
             groups[family, ()] = []
-    # API objects have no colon in their names.
+    # Names of API objects contain no colon, so these names can't collide with them.
     return tuple(
         EndpointSlice(
             SliceKey(service.key.namespace, f"{service.key.name}:pods-{number}"),
@@ -207,7 +207,7 @@ def _named_ports(spec: WirePodSpec) -> dict[tuple[str, str], int]:
 
 
 def _read_ports(text: str) -> dict[PodPort, int]:
-    """Read ``8080=37741,53/UDP=40001``."""
+    """Parse ``8080=37741,53/UDP=40001``."""
     ports: dict[PodPort, int] = {}
     for item in text.split(",") if text else ():
         port, _, wanted = item.strip().partition("=")

@@ -28,11 +28,11 @@ class PodState:
     port_names: tuple[str, ...]
     """The names of the containers' ports."""
     port_numbers: tuple[int, ...] = ()
-    """Every ``containerPort``; programs may listen on other ports, too."""
+    """Every ``containerPort``; programs may also listen on other ports."""
 
 
 def read_pods(items: Iterable[bytes]) -> tuple[PodState, ...]:
-    """Read the pods in the items of an API list, sorted by name.
+    """Return the pods in the items of an API list, sorted by name.
 
     Raises:
         FieldError: An item isn't a pod.
@@ -42,7 +42,7 @@ def read_pods(items: Iterable[bytes]) -> tuple[PodState, ...]:
 
 
 def state_of(wire: WirePod) -> PodState:
-    """Read one pod."""
+    """Convert a pod."""
     labels = {key: value or "" for key, value in (wire.metadata.labels or {}).items()}
     is_ready = wire.condition("Ready").status == "True" and not wire.metadata.deletion_timestamp
     containers = (wire.spec or WirePodSpec()).containers or []

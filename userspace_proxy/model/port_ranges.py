@@ -1,9 +1,9 @@
-"""Ranges of ports that clients dial for one Service port.
+"""Parses ranges of ports that clients dial for one Service port.
 
     annotation ──read_port_ranges──▶ AskedRange ──policy.port_ranges──▶ Frontend.last, DialledRange
 
-Rule 1: a range contains its Service port's number; each of its ports goes to the same port of the
-endpoint, shifted by the difference between ``targetPort`` and ``port``.
+Rule 1: a range contains its Service port's number; each of its ports is forwarded to the same port
+of the endpoint, shifted by the difference between ``targetPort`` and ``port``.
 """
 
 from __future__ import annotations

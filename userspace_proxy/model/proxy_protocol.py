@@ -23,7 +23,7 @@ from .handling import ProxyProtocol
 SERVICE_FIELD = 0xE5
 """The custom TLV type (2.2.7) that contains the Service port's name."""
 HEADER_BYTES = 4096
-"""The maximum length of an accepted header: with room for TLS certificate fields."""
+"""The maximum length of an accepted header, which leaves room for TLS certificate fields."""
 
 _TEXT = b"PROXY "
 _TEXT_BYTES = 107
@@ -49,7 +49,7 @@ class Header(NamedTuple):
     length: int
     """Length in bytes; the client's data follows."""
     source: SocketAddress | None
-    """The client's address; None if the header has none: then the connection's peer address
+    """The client's address; None if the header has none, so that the connection's peer address
     applies."""
     destination: SocketAddress | None
     """The address that the client dialled; None if ``source`` is None."""

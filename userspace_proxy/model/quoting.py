@@ -17,9 +17,9 @@ SHOWN_MAX = 100
 
 
 def quoted(value: object) -> str:
-    """Return a value as in Python, cut off after ``SHOWN_MAX`` characters with an ellipsis."""
+    """Return a value as ``repr`` does, truncated to ``SHOWN_MAX`` characters with an ellipsis."""
     if isinstance(value, str):
-        # The password in a truncated URL might not be recognised.
+        # Remove secrets first: the password in a truncated URL might not be recognised.
         value = without_secrets(value)
         return f"{value[:SHOWN_MAX]!r}{'…' if len(value) > SHOWN_MAX else ''}"
     text = repr(value)

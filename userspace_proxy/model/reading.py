@@ -4,8 +4,8 @@ Rule 1: the meaning of missing, null and unknown values is defined here, with it
 Rule 2: an invalid object raises :class:`FieldError` with the field's path; the caller adds the
 place (file and line, or a watch).
 Rule 3: an invalid part of a slice (one address of many) and an invalid address of a Service are
-omitted, because the API server has already admitted the object; there is a note in ``notes`` of the
-Service or the slice. Addresses may have any notation that kube-proxy reads.
+omitted, because the API server has already admitted the object; ``notes`` of the Service or the
+slice contains a note. Addresses may have any notation that kube-proxy reads.
 Rule 4: the API server doesn't validate ``targetRef``. A pod's name is used only if it is valid.
 """
 
@@ -42,7 +42,7 @@ LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 LABEL_HEADLESS = "service.kubernetes.io/headless"
 LABEL_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 CONTROLLER = "endpointslice-controller.k8s.io"
-"""Kubernetes' controller for pods, not the one that mirrors user-written Endpoints."""
+"""Kubernetes' controller for pods, not the controller that mirrors user-written Endpoints."""
 LABEL_ZONE = "topology.kubernetes.io/zone"
 ANNOTATION_TRIGGERED = "endpoints.kubernetes.io/last-change-trigger-time"
 TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
@@ -67,9 +67,9 @@ def read_slice(
         with_pods: Read pods' names, which port-forwards need, and note targets that can't be pods.
 
     Returns:
-        With addressType FQDN, a NameSlice. Without a Service (label ``kubernetes.io/service-name``)
-        the slice is empty; so is the slice of a headless Service, unless ``with_headless``, and
-        always if it has names.
+        With addressType FQDN, a NameSlice. A slice without a Service (label
+        ``kubernetes.io/service-name``) is empty, as is a headless Service's slice if it contains
+        names, or unless ``with_headless``.
 
     Raises:
         FieldError: A name is missing, or the address type is invalid.
@@ -192,7 +192,7 @@ def read_node(wire: WireNode) -> Node:
     """Convert a Node.
 
     Raises:
-        FieldError: It has no name.
+        FieldError: The Node has no name.
     """
     taints = (wire.spec and wire.spec.taints) or ()
     addresses = (wire.status and wire.status.addresses) or ()
@@ -224,7 +224,7 @@ def name_of(metadata: Metadata) -> str:
 
 def namespace_of(metadata: Metadata) -> str:
     """Return the namespace of an object, by default ``default``."""
-    # Intern the namespace, because thousands of objects have the same one.
+    # Intern the namespace, because thousands of objects have the same namespace.
     return intern(metadata.namespace or "default")
 
 

@@ -1,6 +1,6 @@
-"""Addresses that no endpoint may have in any cluster.
+"""Decides which addresses no endpoint may have in any cluster.
 
-A slice, or a name that someone else's DNS server resolves, could direct this node's dials to the
+A slice, or a name that a third party's DNS server resolves, could direct this node's dials to the
 node itself or to its cloud's metadata service, or bypass the IPv4 checks with an IPv6 form.
 
 Rule 1: one table applies to slices, manifests and names.
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from .addresses import pack_ip
 
-# The reserved networks with descriptions; if networks overlap, the first one's is used.
+# The reserved networks with descriptions; if networks overlap, the first description is used.
 _RESERVED: tuple[tuple[str, str], ...] = (
     # Source: the manuals of AWS, Azure, GCP, Oracle, Alibaba Cloud, Scaleway and Linode.
     ("169.254.169.254/32", "the metadata address of clouds"),
@@ -25,7 +25,7 @@ _RESERVED: tuple[tuple[str, str], ...] = (
     ("168.63.129.16/32", "the metadata address of a cloud"),
     ("192.0.0.192/32", "the metadata address of a cloud"),
     ("100.100.100.200/32", "the metadata address of a cloud"),
-    # The network also contains EKS Pod Identity, DNS and time. Source: the manual of Amazon VPC.
+    # Also the network of EKS Pod Identity, DNS and time. Source: the manual of Amazon VPC.
     ("fd00:ec2::/32", "the metadata address of a cloud"),
     ("fd00:c1::a9fe:a9fe/128", "the metadata address of a cloud"),
     ("fd00:42::42/128", "the metadata address of a cloud"),
@@ -67,7 +67,7 @@ class _Row(NamedTuple):
     """The value of the masked bits."""
     words: str
     is_for_names: bool
-    """Whether only DNS names must not resolve to it; other endpoints may have it."""
+    """Whether it is reserved only for DNS names; endpoints in slices may have it."""
 
     def contains(self, packed: bytes) -> bool:
         size = len(self.packed)

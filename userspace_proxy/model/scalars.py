@@ -36,14 +36,14 @@ _FLOAT_MAX = 10**308
 _MAY_BE_NUMBER = frozenset("0123456789+-.")
 
 INTEGER_BITS = 64
-"""Kubernetes objects contain no larger integers; a very long one would take Python minutes."""
+"""Kubernetes objects contain no larger integers; Python would parse a very long one for minutes."""
 
 
 def read_plain(text: str) -> Scalar:
-    """Return the value of an unquoted scalar as kubectl does, but don't guess.
+    """Return the value of an unquoted scalar as kubectl does, but reject ambiguous numbers.
 
     Raises:
-        InputError: A number with a leading zero, or one of more than 64 bits.
+        InputError: The number has a leading zero, or more than 64 bits.
     """
     if text in _WORDS:
         return _WORDS[text]

@@ -125,7 +125,7 @@ def _is_vip(ingress: WireIngress) -> bool:
 
 
 def _health_check_node_port(spec: WireServiceSpec) -> int:
-    """Return the port; 0 if the type or policy has none, as in kube-proxy."""
+    """Return the health check node port; 0 if the type or policy has none, as in kube-proxy."""
     if spec.type != ServiceType.LOAD_BALANCER or spec.external_traffic_policy != "Local":
         return 0
     port = spec.health_check_node_port or 0

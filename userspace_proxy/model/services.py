@@ -1,4 +1,4 @@
-"""Services and their ports."""
+"""Defines Services and their ports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ServicePort:
     """One port of a Service."""
 
     name: str
-    """May be empty if it is the only port."""
+    """The name; may be empty if it is the only port."""
     port: int
     protocol: str
     """The protocol in upper case; policy ignores all but TCP and UDP."""
@@ -63,7 +63,7 @@ class Service:
     is_external_local: bool = False
     """Whether it has ``externalTrafficPolicy: Local``."""
     handling: Handling = DEFAULT_HANDLING
-    """The requests of its annotations."""
+    """The settings of its annotations."""
     notes: tuple[Note, ...] = ()
     """Fields and annotations that have no effect."""
     proxy_name: str | None = None
@@ -79,5 +79,5 @@ class Service:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Its IP addresses, apart from the nodes'; may contain duplicates."""
+        """Its IP addresses, without node addresses; may contain duplicates."""
         return (*self.cluster_ips, *self.external_ips, *self.load_balancer_ips)

@@ -1,4 +1,4 @@
-"""The way in which clients of a Service port are served, as one immutable value."""
+"""Defines how clients of a Service port are served, as one immutable value."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
     endpoints: tuple[SocketAddress, ...] = ()
     """Usable endpoints, in round-robin order."""
     affinity_timeout_s: int | None = None
-    """Seconds of ClientIP affinity; None for none."""
+    """Seconds of ClientIP affinity; None for no affinity."""
     outside: tuple[SocketAddress, ...] | None = None
     """The endpoints for clients that aren't ``inside``; None if all clients share endpoints."""
     inside: tuple[str, ...] = ()
     """Networks of clients in the cluster."""
     admits: tuple[str, ...] | None = None
-    """Networks to admit packets from; others are dropped. None admits all, empty none."""
+    """Networks from which packets are admitted; None admits all packets, empty admits none."""
     handling: Handling = DEFAULT_HANDLING
     weights: tuple[tuple[SocketAddress, int], ...] = ()
     """Endpoints' weights; empty if all are equal."""
     standbys: tuple[tuple[SocketAddress, int], ...] = ()
     """Endpoints with a priority other than 0: dialled only while no endpoint with a lower number
-    can be."""
+    can be dialled."""
     leaving: tuple[SocketAddress, ...] = ()
     """Terminating endpoints that still serve: flows to them continue until the proxy closes
     connections to them."""
@@ -88,7 +88,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def first_endpoints(self) -> tuple[frozenset[SocketAddress], frozenset[SocketAddress]]:
-        """The endpoints inside and outside, except those on standby."""
+        """The endpoints for clients inside and outside, except standby endpoints."""
         inside, outside = self.first_of(self.endpoints), self.first_of(self.used_outside)
         return frozenset(inside), frozenset(outside)
 
@@ -103,7 +103,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
     def newcomers(self, before: Container[SocketAddress]) -> list[SocketAddress]:
         """Return the new endpoints whose priority already had an endpoint.
 
-        Only these can start slowly, because other endpoints take the rest of the connections.
+        Only these endpoints can start slowly, because others take the rest of the connections.
         """
         standbys = dict(self.standbys)
         shared = {standbys.get(e, 0) for e in self.all_endpoints if e in before}
@@ -112,7 +112,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def all_endpoints(self) -> tuple[SocketAddress, ...]:
-        """Every endpoint of any client."""
+        """The endpoints for all clients, inside and outside."""
         return tuple(dict.fromkeys((*self.endpoints, *(self.outside or ()))))
 
     def gone_in(self, new: Serving) -> frozenset[SocketAddress]:

@@ -6,13 +6,13 @@ import heapq
 from collections.abc import Iterable
 
 ALIKE = 0.6
-"""The similarity of ``selectr`` and ``selector``: the share of their letters that both have."""
+"""The minimum similarity of a suggestion: the share of letters that both words have."""
 NEARLY_EQUAL = 0.85
-"""A similarity: one letter of a seven-letter word is missing or wrong."""
+"""The similarity of two seven-letter words that differ in one letter."""
 COMPARED_MAX = 15_000
 """The maximum number of characters compared with a word, in 2 to 4 ms; other names are skipped."""
 _WORD_MAX = 253
-"""The maximum length of a host name; longer words are similar to none."""
+"""The maximum length of a host name; no name is similar to a longer word."""
 
 
 def did_you_mean(

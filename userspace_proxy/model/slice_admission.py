@@ -42,7 +42,7 @@ def check_slice(wire: WireEndpointSlice) -> None:
     """Check an EndpointSlice.
 
     Raises:
-        FieldError: With all errors for which the API server would reject it.
+        FieldError: All errors for which the API server would reject it.
     """
     errors = FieldErrors()
     with errors:
@@ -67,8 +67,8 @@ def check_slice_ports(
     """Check the ports of a slice or of an Endpoints object's subset.
 
     Args:
-        need_names: Each of several ports needs a name, as in an Endpoints object; in a slice, one
-            may be unnamed.
+        need_names: Whether each of several ports needs a name, as in an Endpoints object; in a
+            slice, one port may be unnamed.
     """
     _check_count(ports, path, PORTS_MAX)
     errors = FieldErrors()

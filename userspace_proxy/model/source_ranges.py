@@ -4,8 +4,8 @@ Rule 1: an invalid range admits no client; the other ranges still do. kube-proxy
 admits every client if it was the only range.
 Rule 2: white space, host bits, leading zeros and IPv4-mapped IPv6 are accepted, as API servers
 before 1.36 do.
-Rule 3: the old annotation has no effect, as in kube-proxy 1.36, and gets a note. Cloud providers
-apply it, but pods reach the load-balancer IP without the load balancer.
+Rule 3: the old annotation has no effect, as in kube-proxy 1.36, and is reported as a note. Cloud
+providers apply it, but pods reach the load-balancer IP without the load balancer.
 Rule 4: beyond ``RANGES_MAX`` ranges no client is admitted.
 
 Source: kube-proxy's newBaseServiceInfo and MapCIDRsByIPFamily; the annotation:
@@ -36,7 +36,7 @@ def read_source_ranges(
 ) -> tuple[tuple[str, ...], tuple[Note, ...]]:
     """Return the networks in canonical form, and notes.
 
-    No networks: all clients are admitted. If a range is invalid, or there are too many,
+    Without networks, all clients are admitted. If a range is invalid, or there are too many,
     :data:`NO_CLIENT` is included.
     """
     if not texts and (annotations.get(ANNOTATION_SOURCE_RANGES) or "").strip():
@@ -63,7 +63,7 @@ def parse_range(text: str, *, strict: bool = True) -> str:
             kube-proxy reads them as the lenient :func:`parse_ip` does.
 
     Raises:
-        ValueError: It isn't a network, or not in strict notation.
+        ValueError: The text isn't a network, or isn't in strict notation.
 
     Source: if not strict, ParseCIDRSloppy of k8s.io/utils/net, and the text of Go's net.IPNet.
     """

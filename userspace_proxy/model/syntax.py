@@ -35,7 +35,7 @@ def check_label(text: str, path: str) -> None:
 
 
 def check_subdomain(text: str, path: str) -> None:
-    """Check a DNS subdomain, which most objects' names are."""
+    """Check a DNS subdomain, such as the names of most objects."""
     what = "a DNS name: lower-case letters, digits, '-' and '.'"
     _check_form(text, path, _IS_SUBDOMAIN, SUBDOMAIN_MAX, what)
 
@@ -91,7 +91,7 @@ def check_target_port(port: int | str, path: str) -> None:
 
 
 def check_number(number: int, path: str) -> None:
-    """Check that a number is in a range, by default that of ports."""
+    """Check that a number is a port number."""
     if not 1 <= number <= 65535:
         raise FieldError(path, f"{number} is not in 1–65535")
 
@@ -112,7 +112,7 @@ def check_protocol(protocol: str | None, path: str) -> None:
 
 
 def check_port_name(name: str | None, count: int, names: set[str], path: str) -> None:
-    """Check one of ``count`` ports' names, and add it to ``names``; a single port needs none."""
+    """Check one of ``count`` ports' names, and add it to ``names``; a single port needs no name."""
     if not name:
         if count > 1:
             raise FieldError(path, "is missing: one of several ports needs a name")

@@ -3,8 +3,8 @@
 Errors about a key or item name its line.
 
 Rule 1: duplicates and ambiguous values are reported as mistakes with the line and a remedy, because
-a parser that guesses serves the wrong port. The caller decides whether a mistake matters: in
-skipped objects it doesn't. The value is the one that kubectl would read.
+a parser that guesses serves the wrong port. The caller decides whether a mistake matters: a mistake
+in a skipped object doesn't. The value is the one that kubectl would read.
 Rule 2: the length of the text bounds the work: depth and aliases are limited, and no function
 recurses.
 """
@@ -32,7 +32,7 @@ DOCUMENTS_MAX = 100_000
 TOO_MANY_DOCUMENTS = f"it has more than {DOCUMENTS_MAX:,} documents", "split the file"
 """The error for a text with more documents, and its remedy."""
 MISTAKES_MAX = 10_000
-"""The maximum number of mistakes in one document; a document with more is rejected."""
+"""The maximum number of mistakes in one document; a document with more mistakes is rejected."""
 NOT_UTF_8 = "\ufdd0"
 """Replaces bytes that aren't UTF-8: a Unicode noncharacter, which no valid text contains."""
 NOT_UTF_8_HERE = "it is not UTF-8 here", "save the file as UTF-8"
@@ -109,7 +109,7 @@ class _Open:
 
 
 class Reader:
-    """Reads the documents of one text.
+    """A reader of the documents of one text.
 
     Args:
         lines_before: The lines added to line numbers in errors, but not in values.
@@ -258,7 +258,7 @@ class Reader:
         elif key in here.children:
             first = line_at(here.children[key]) + self._lines_before
             self._note(line, f"key {quoted(key)} is given twice, first in line {first}", "", key)
-        # Objects share keys. A key that occurs once costs nothing: it is freed like any other text.
+        # Intern keys, because objects share them; a key that occurs once is freed like any text.
         here.key = key = sys.intern(key)
         here.children[key] = line
 
@@ -292,7 +292,7 @@ class Reader:
             else [(made.value, place)]
         )
         merged = here.merged = here.merged or set()
-        # If several mappings have a key, the first one counts.
+        # If several mappings contain a key, the first mapping's value is used.
         for value, source in reversed(sources):
             if not isinstance(value, dict) or isinstance(source, int):
                 self._note(line_at(source), "<< takes a mapping or a list of mappings")

@@ -1,4 +1,4 @@
-"""Resolves names of Services as cluster DNS does: values in, values out."""
+"""Resolves names of Services as cluster DNS does, without I/O."""
 
 from .host_addresses import NDOTS, FoundName, find_name, search_list
 from .index import NameIndex

@@ -1,4 +1,4 @@
-"""Finds the ports and ready endpoints of one Service without scanning all of them.
+"""Finds ports and ready endpoints of one Service by name, without a scan.
 
     _http._tcp ──▶ slices' ports of that name ──▶ endpoints × port numbers ──▶ each name and
     web-0      ──▶ endpoints of that label    ──▶ endpoints × port numbers     number once
@@ -22,13 +22,13 @@ from ..cluster import ServiceState, Slices
 from ..model import Endpoint, EndpointSlice, ServicePort, SlicePort
 from .question import hostname_of, keys_of_label
 
-# The maximum number of endpoints among which duplicates are removed, in 1 to 5 ms. Above it, an
-# endpoint may be listed several times, once per run of slices.
+# The maximum number of endpoints among which duplicates are removed, in 1 to 5 ms. If there are
+# more, an endpoint may be listed several times, once per run of slices.
 _COMPARED_MAX = 8_192
 AT_ONCE = 4_096
-"""The maximum number of endpoints, or ports, that are read at once for a question, in 5 ms."""
-# The maximum number of ports of slices for which names are found: two lists of 20,000 (a slice's
-# maximum), as there may be while target ports change. They take 0.2 s; 100 such lists took 8 s and
+"""The maximum number of endpoints or ports that a question reads without ``prepare``, in 5 ms."""
+# The maximum number of ports of slices that are indexed by name: two lists of 20,000 (a slice's
+# maximum), which may exist while target ports change. They take 0.2 s; 100 such lists took 8 s and
 # 0.3 GiB.
 _PORTS_MAX = 40_000
 # The minimum number of endpoints of a cached result: smaller results take about 10 µs to derive,
@@ -45,7 +45,7 @@ class Ready:
     """Ready endpoints of one run of slices, all with the same ports.
 
     Args:
-        ports_id: A digest of the ports; there may be 20,000 ports.
+        ports_id: A digest of the ports, of which there may be 20,000.
     """
 
     __slots__ = ("by_label", "each_name", "endpoints", "ips", "ports", "ports_id")
@@ -65,10 +65,10 @@ class Ready:
         self.each_name = list({each.hostname or each.ip: each for each in endpoints}.values())
         """One endpoint per name."""
         self.by_label: dict[str, Endpoint | Ready | list[Endpoint]] = {}
-        """Endpoints by lower-case hostname, or otherwise by address; :func:`read_run` fills it."""
+        """Endpoints by lower-case hostname, or else by address; filled by :func:`read_run`."""
 
     def labelled(self, key: str, label: str) -> Ready | None:
-        """Return the endpoints under a key of ``by_label``; None if their label is another one."""
+        """Return the endpoints under a key of ``by_label``; None if their label differs."""
         found = self.by_label[key]
         if not isinstance(found, Ready):
             some = [found] if isinstance(found, Endpoint) else found
@@ -81,7 +81,7 @@ class ReadyRun(NamedTuple):
 
     parts: Sequence[Ready]
     by_label: Mapping[str, Sequence[Ready]]
-    """The parts that contain endpoints with a key; empty if there is only one part."""
+    """By key, the parts that contain endpoints with this key; empty if there is only one part."""
 
 
 def read_run(slices: Sequence[EndpointSlice]) -> ReadyRun:
@@ -143,7 +143,7 @@ class Endpoints:
 
     @functools.cached_property
     def with_ports(self) -> Sequence[Endpoint]:
-        """The endpoints that have ports; each pair of name and address once."""
+        """The endpoints with ports, each pair of name and address once."""
         parts = [part.endpoints for one in self._groups if one.numbers for part in one.parts]
         return _each_once(parts, lambda each: (_name_of(each), each.ip))
 
@@ -182,7 +182,7 @@ class NamedEndpoints:
 
     def __init__(self, state: ServiceState) -> None:
         self.state = state
-        # The keys state whether the question has a name and a protocol.
+        # The outer keys state whether the question has a name and a protocol.
         self._ports: dict[tuple[bool, bool], Mapping[_Asked, Sequence[ServicePort]]] = {}
         self._by_number: dict[_Asked, Sequence[Sequence[ServicePort]]] = {}
         self._by_port: dict[tuple[bool, bool], _Groups] = {}
@@ -190,7 +190,7 @@ class NamedEndpoints:
         self._wholes: dict[bytes, SamePorts] = {}
 
     def is_ready(self, port: str, protocol: str, label: str) -> bool:
-        """Return whether a question takes a few milliseconds at most without ``prepare``."""
+        """Return whether a question takes at most a few milliseconds without ``prepare``."""
         runs = Slices.of(self.state.slices).runs
         new = (run.weight for run in runs if len(runs) > 1 and read_run not in run.derived)
         if sum(new) > AT_ONCE:
@@ -240,7 +240,7 @@ class NamedEndpoints:
         return self._of(label, [self._whole(one.ports_id)._replace(parts=[one]) for one in some])
 
     def _of(self, asked: str | _Asked, groups: Sequence[SamePorts]) -> Endpoints:
-        """Return the endpoints for a question; results are cached only for existing names."""
+        """Return the endpoints for a question; only results for existing names are cached."""
         found = self._found.get(asked)
         if found is None:
             found = Endpoints(groups)
@@ -256,7 +256,7 @@ class NamedEndpoints:
     def _groups(self) -> Mapping[bytes, tuple[list[Ready], Sequence[SlicePort]]]:
         """The ready endpoints of all slices, grouped by equal ports.
 
-        Beyond ``_PORTS_MAX`` ports, endpoints count as having none.
+        Beyond ``_PORTS_MAX`` ports, endpoints are treated as having no ports.
         """
         groups: dict[bytes, tuple[list[Ready], Sequence[SlicePort]]] = {}
         left = _PORTS_MAX
@@ -300,7 +300,7 @@ def _each_once(parts: Sequence[Sequence[_T]], identity: Callable[[_T], Hashable]
 
 
 def _numbered(groups: Sequence[SamePorts]) -> Sequence[tuple[Sequence[Endpoint], Sequence[int]]]:
-    """Return one endpoint per name, with the port numbers that no earlier group has for it."""
+    """Return one endpoint per name, with port numbers that no earlier group has for the name."""
     count = sum(len(part.each_name) * len(one.numbers) for one in groups for part in one.parts)
     if count > _COMPARED_MAX:
         return [(part.each_name, one.numbers) for one in groups for part in one.parts]
@@ -327,7 +327,7 @@ def _numbered(groups: Sequence[SamePorts]) -> Sequence[tuple[Sequence[Endpoint],
 
 
 def _by_port(ports: Sequence[_Port], form: tuple[bool, bool]) -> Mapping[_Asked, Sequence[_Port]]:
-    """Index ports by name and protocol, each empty if the form doesn't have it."""
+    """Index ports by name and protocol; ``form`` states whether the key contains each of them."""
     has_name, has_protocol = form
     found: dict[_Asked, list[_Port]] = {}
     for port in ports:

@@ -11,7 +11,7 @@ from .resolver import ServiceNames
 
 @dataclass(frozen=True, slots=True)
 class FoundName:
-    """A host name of the cluster, or an alias for a name outside the cluster."""
+    """A host name of the cluster; it may be an alias for a name outside the cluster."""
 
     name: str
     """The absolute name, with a trailing dot."""

@@ -1,9 +1,9 @@
-"""Indexes all Services: namespaces, and the names of addresses.
+"""Indexes all Services by key and namespace, and their names by address.
 
 Rule 1: an index is updated by the differences between snapshots, so the cost of a change depends
 only on the changed slices.
 Rule 2: names of addresses are indexed at the first reverse look-up, because few clients make one.
-Rule 3: slow work is done in a thread before the question: see :meth:`NameIndex.prepare`.
+Rule 3: slow work is done in a thread before a question is answered: see :meth:`NameIndex.prepare`.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ class NameIndex:
             return namespace in self._namespaces
 
     def names_of(self, snapshot: Snapshot, ip: str) -> list[str]:
-        """Return the names of an address, such as ``web.shop``: a Service's, or else endpoints'."""
+        """Return an address's names, such as ``web.shop``: of a Service, or else of endpoints."""
         with self._preparing:
             self._addresses.follow(snapshot)
             return self._addresses.names_of(ip)
 
     def has_addresses(self, snapshot: Snapshot) -> bool:
-        """Return whether :meth:`names_of` takes a few milliseconds at most without ``prepare``."""
+        """Return whether :meth:`names_of` takes at most a few milliseconds without ``prepare``."""
         return self._addresses.is_near(snapshot)
 
     def prepare(
@@ -83,14 +83,15 @@ class NameIndex:
 
 
 class _AddressIndex:
-    """The names of each address, and how often the address is listed."""
+    """The names of each address, and how often each name is listed."""
 
     def __init__(self) -> None:
         self._snapshot = _EMPTY
         self._of_services: dict[str, dict[str, int]] = {}
         self._of_endpoints: dict[str, dict[str, int]] = {}
         self._only: dict[str, str] = {}
-        """Names of addresses listed once, to save memory; ``.suffix`` for derived labels."""
+        """Names of addresses that are listed once, to save memory; ``.suffix`` for derived
+        labels."""
 
     def names_of(self, ip: str) -> list[str]:
         if services := self._of_services.get(ip):
@@ -101,7 +102,7 @@ class _AddressIndex:
         return list(dict.fromkeys(full))
 
     def is_near(self, snapshot: Snapshot) -> bool:
-        """Return whether a snapshot differs so little from the last one that an update is fast."""
+        """Return whether a snapshot differs so little from the last one that updates are fast."""
         left, before, now = AT_ONCE, self._snapshot.services, snapshot.services
         for key in differing_keys(before, now):
             left -= 1 + count_new(before.get(key), now.get(key))
@@ -139,5 +140,5 @@ class _AddressIndex:
 def _names(item: EndpointSlice | None, behind: str) -> Iterator[tuple[str, str]]:
     for endpoint in item.endpoints if item is not None else ():
         if endpoint.ready:
-            # Endpoints without a hostname share one string.
+            # Memory: endpoints without a hostname share one string.
             yield endpoint.ip, endpoint.hostname + behind

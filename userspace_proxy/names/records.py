@@ -1,4 +1,4 @@
-"""DNS records and answers as values; a record's data is the text of a zone file."""
+"""Defines DNS records and answers as values; a record's data is text as in a zone file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Code(enum.StrEnum):
     """The response code of an answer."""
 
     NOERROR = "NOERROR"
-    """The name exists; without records, it has none of this type."""
+    """The name exists; the answer has no records if none is of the requested type."""
     NXDOMAIN = "NXDOMAIN"
     """The name doesn't exist."""
     REFUSED = "REFUSED"
@@ -31,7 +31,7 @@ class Code(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record; as text, a line of a zone file."""
+    """One record; its text is a line of a zone file."""
 
     name: str
     """The absolute name, with a trailing dot."""

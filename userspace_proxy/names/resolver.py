@@ -3,8 +3,8 @@
     question ──▶ targets: addresses, ports and names ──▶ some or all ──▶ records ──▶ DnsAnswer
 
 Rule 1: for the same Services, an answer contains the same records as CoreDNS's.
-Rule 2: a namespace exists if a Service is in it, because a snapshot contains no namespaces.
-Rule 3: the cost of a question depends on the records that are picked, not on all records.
+Rule 2: a namespace exists if it contains a Service, as a snapshot has no Namespace objects.
+Rule 3: the cost of a question depends on the number of records picked, not on all records.
 
 Source: Kubernetes' DNS specification 1.1.0, and CoreDNS 1.15: plugin/kubernetes with ``pods
 insecure``, and plugin/backend_lookup.go.
@@ -38,7 +38,7 @@ from .targets import (
 CLUSTER_DOMAIN = "cluster.local"
 """The cluster domain that kubeadm uses by default."""
 TTL_S = 5
-"""CoreDNS's default, in seconds."""
+"""The TTL of records in seconds; CoreDNS's default."""
 
 _VERSION = "1.1.0"
 _VERSION_TTL_S = 28800
@@ -50,7 +50,7 @@ class ServiceNames:
 
     Args:
         domain: The cluster's domain.
-        dialled_address: Returns the address at which a cluster IP answers; None: its own.
+        dialled_address: Returns the address at which a cluster IP answers; None: that IP itself.
         index: An index shared with other snapshots; None: a new one.
     """
 
@@ -71,7 +71,7 @@ class ServiceNames:
 
         Args:
             name: The absolute name, with a trailing dot; records repeat it unchanged.
-            type_: ``A``, ``SRV`` and so on; names have no records of unknown types.
+            type_: A type, such as ``A`` or ``SRV``; names have no records of unknown types.
             pick: Chooses records if there are more than the caller can use.
         """
         lowered = name.lower()
@@ -126,7 +126,7 @@ class ServiceNames:
         return DnsAnswer(Code.NOERROR)
 
     def _targets(self, name: str, zone: str) -> Targets | None:
-        """Return a name's targets; empty if only names below it exist; None if none exists."""
+        """Return a name's targets; empty if only names below it exist, None if it doesn't exist."""
         if name == f"ns.dns.{zone}":
             return Targets()
         question = parse_question(name.removesuffix(zone).removesuffix("."))
@@ -150,12 +150,12 @@ class ServiceNames:
 
     @property
     def _endpoints_answer(self) -> bool:
-        """Whether clients reach pods at the pods' own addresses; the same for all Services."""
+        """Whether clients reach pods at the pods' own addresses; equal for all Services."""
         state = next(iter(self._snapshot.services.values()), None)
         return state is None or state.service.of_endpoints is None
 
     def _part(self, service: Service, key: ServiceKey, asked: tuple[str, str]) -> Targets | None:
-        """Return the targets of an endpoint that is a Service; None if it isn't ready."""
+        """Return the targets of a Service that is an endpoint of another; None if not ready."""
         index = self._index.of_service(self._snapshot, key)
         if key not in (service.of_endpoints or ()) or not index or not len(index.endpoints(*asked)):
             return None
@@ -213,7 +213,7 @@ class ServiceNames:
     def _follow(
         self, name: str, type_: RecordType, alias: str, pick: Pick, followed: frozenset[str]
     ) -> DnsAnswer:
-        """Return a CNAME with its target's addresses; only the CNAME for a target elsewhere."""
+        """Return a CNAME and its target's addresses, without these if the target is external."""
         cname = _cname(name, alias)
         host = alias.lower()
         if not _is_below(host, self._zone):
@@ -230,7 +230,7 @@ class ServiceNames:
     def _srv(self, name: str, targets: Targets, pick: Pick) -> DnsAnswer:
         count = targets.count_ports()
         chosen = pick(count)
-        # All targets have one priority and weight, which depends on the number of addresses.
+        # As in CoreDNS, all targets share one weight, which depends on the number of addresses.
         weight = max(1, 100 // max(1, len(targets)))
         ports = dict.fromkeys(itertools.chain.from_iterable(map(targets.ports_at, chosen)))
         records = tuple(

@@ -1,4 +1,4 @@
-"""The targets of a name: addresses and ports, created only when picked."""
+"""Lists the targets of a name: addresses and ports, created only when picked."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NamedAddress(NamedTuple):
 
 
 class Targets:
-    """The targets of a name; this base class is for a name below which other names exist."""
+    """The targets of a name; this base class is for a name that only has names below it."""
 
     alias: str = ""
     """The name for which this name is an alias; empty if it isn't an alias."""
@@ -45,11 +45,11 @@ class Targets:
         return 0
 
     def ports_at(self, position: int) -> Sequence[NamedPort]:
-        """Return the name and port at a position; several if ports answer at other addresses."""
+        """Return a position's name and port; several if ports answer at different addresses."""
         raise IndexError(position)
 
     def addresses(self, _pick: Pick) -> Sequence[NamedAddress]:
-        """Return addresses of the names that :meth:`ports_at` returns, as many as are picked."""
+        """Return as many addresses of the names from :meth:`ports_at` as ``pick`` picks."""
         return ()
 
     def ips(self, _pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
@@ -71,7 +71,7 @@ class Alias(Targets):
 
 
 class EndpointTargets(Targets):
-    """Endpoints of a Service, each with a name that others may share."""
+    """Endpoints of a Service, each with a name, which several may share."""
 
     def __init__(self, service_name: str, endpoints: Endpoints) -> None:
         self._service_name = service_name
@@ -100,7 +100,7 @@ class EndpointTargets(Targets):
 
 
 class PortTargets(Targets):
-    """The ports of a Service on all its cluster IPs, or on the addresses dialled instead of these.
+    """The ports of a Service on its cluster IPs, or on the addresses dialled instead of these.
 
     Args:
         ports: The ports, grouped by number.
@@ -135,7 +135,7 @@ class PortTargets(Targets):
         return [NamedAddress(self._owner, ip) for ip in self._all_ips(pick)]
 
     def ips(self, pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
-        """With a ``dialled_address``, return only the addresses of the first ports."""
+        """Return addresses; with a ``dialled_address``, only the addresses of the first ports."""
         return [ip for ip in self._all_ips(pick) if (":" in ip) is is_ipv6]
 
     def _all_ips(self, pick: Pick) -> Iterable[str]:
@@ -145,7 +145,7 @@ class PortTargets(Targets):
         return dict.fromkeys(ip for position in looked_up for ip, _ in self._at(position))
 
     def _at(self, position: int) -> Iterator[tuple[str, int]]:
-        """Yield the addresses to dial for the ports with one number."""
+        """Yield the addresses to dial for the ports at a position, which share one number."""
         for port, ip in itertools.product(self._ports[position], self._ips):
             if self._dialled_address is None or port.protocol not in Protocol.__members__:
                 yield ip, port.port
@@ -154,7 +154,7 @@ class PortTargets(Targets):
 
 
 class EachTargets(Targets):
-    """A Service whose endpoints are Services: one address for all, and a name for each."""
+    """A Service whose endpoints are Services: its own address, and a name for each endpoint."""
 
     def __init__(self, whole: Targets, parts: Sequence[Targets]) -> None:
         self._whole = whole
@@ -182,5 +182,5 @@ class EachTargets(Targets):
 
 
 def pod_target(owner: str, ip: str) -> Targets:
-    """Return the target for a pod's name: its address, with one port without a number."""
+    """Return the target for a pod's name: the pod's address, with a placeholder for a port."""
     return PortTargets(owner, [[ServicePort("", 0, "")]], 1, [ip], None)

@@ -1,4 +1,4 @@
-"""The desired state of the node, and the difference between two such states."""
+"""Plans the desired state of the node, and computes the changes between two plans."""
 
 from .plan import (
     HealthCheck,

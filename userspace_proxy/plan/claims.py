@@ -1,9 +1,9 @@
 """Computes the frontends that each Service claims, by its ports and their policies.
 
 Rule 1: values that all ports of a Service share are computed once, because a Service may have
-thousands of ports and of addresses.
+thousands of ports and addresses.
 Rule 2: the product of a Service's ports and addresses is limited, equally on all nodes. The first
-ports by name are served; the others have no plan, and share one cause. A range counts as a port.
+ports by name are served; the rest have no plan, and share one cause. A range counts as a port.
 Rule 3: external IPs have a separate limit: the more ports, the fewer external IPs are served.
 """
 
@@ -70,12 +70,12 @@ class ServiceClaims:
     """The claims of its ports, sorted by key."""
     ignored: tuple[IgnoredService, ...]
     own_ips: tuple[str, ...]
-    """Cluster and load-balancer IPs, even if they are ignored: these are never external IPs of
-    another Service."""
+    """Cluster and load-balancer IPs, even if the Service is ignored: such an IP is never another
+    Service's external IP."""
     notes: tuple[Cause, ...] = ()
     """Notes about all ports; notes about one port are in its claim."""
     cluster_ips: tuple[str, ...] = ()
-    """Cluster IPs on which only its ports serve; empty if another program may serve there."""
+    """Cluster IPs on which only this Service's ports serve; empty if other programs may serve."""
 
     def is_same(self, other: ServiceClaims | None) -> bool:
         """Return whether two claims are equal, including the kinds of their frontends."""
@@ -159,7 +159,7 @@ def _claims(
     """Yield one claim for each policy among the frontends of a family.
 
     Args:
-        noted: Notes about the entry for the port in the annotation.
+        noted: Notes about the port's entry in the annotation.
     """
     protocol = Protocol(port.protocol)
     name = ServicePortName(*service.key, port.name)
@@ -197,7 +197,7 @@ def _claims(
 def _ranges(
     served: ServedRange, protocol: Protocol, of_all: _Family, facts: NodeFacts
 ) -> Iterator[tuple[Frontend, Cause | None]]:
-    """Yield the range of a port on each address, and why it isn't served there."""
+    """Yield the range of a port on each address, and why it isn't served there, or None."""
     why = impossible_cause(served, protocol, of_all.family, facts)
     seen: set[str] = set()
     for kind, ip in of_all.addresses:
@@ -251,7 +251,7 @@ def _scope(service: Service, side: Side) -> Scope:
 def _admits(service: Service, family: IPFamily, facts: NodeFacts) -> tuple[str, ...] | None:
     """Return the source ranges of a family; None if all clients are admitted.
 
-    As in kube-proxy, ranges of one family don't restrict the other.
+    As in kube-proxy, ranges of one family don't restrict the other family.
 
     Source: kube-proxy's allowFromNode: if the ranges contain this node, packets from the
     load-balancer IP itself are admitted, because the node has that source address when it dials the
@@ -320,7 +320,7 @@ def families_of(service: Service) -> list[IPFamily]:
 
 
 def served_ports(service: Service) -> tuple[list[ServicePort], tuple[IgnoredService, ...]]:
-    """Return the first ports by name, up to the limit, and why the others are omitted."""
+    """Return the first ports by name, up to the limit, and why the other ports are omitted."""
     each, at_node_port = _weights(service)
     ports = [port for port in service.ports if port.protocol in Protocol.__members__]
     ports.sort(key=lambda port: port.name)
@@ -336,7 +336,7 @@ def served_ports(service: Service) -> tuple[list[ServicePort], tuple[IgnoredServ
 
 
 def unsupported_ports(service: Service) -> tuple[IgnoredService, ...]:
-    """Return the first ports with an unsupported protocol; the last item counts the others."""
+    """Return the first ports with an unsupported protocol; the last item counts further ports."""
     ports = [port for port in service.ports if port.protocol not in Protocol.__members__]
     found = [
         IgnoredService(service.key, _port_name(port), cause)
@@ -349,7 +349,7 @@ def unsupported_ports(service: Service) -> tuple[IgnoredService, ...]:
 
 
 def first_ignored(items: Sequence[IgnoredService]) -> tuple[IgnoredService, ...]:
-    """Return at most ``IGNORED_MAX`` items; the last item states the number of others."""
+    """Return at most ``IGNORED_MAX`` items; the last item states the number of omitted items."""
     if len(items) <= IGNORED_MAX:
         return tuple(items)
     last, more = items[IGNORED_MAX - 1], len(items) - IGNORED_MAX
@@ -363,7 +363,7 @@ def most_external_ips(service: Service) -> int:
 
 
 def count_frontends(service: Service, facts: NodeFacts) -> int:
-    """Return how many frontends a Service has; equal on all nodes with ranges in rules.
+    """Return how many frontends a Service has: the same on all nodes whose rules support ranges.
 
     A node port counts once per family, however many addresses a node has.
     """
@@ -395,7 +395,7 @@ def _count_ranges(
 
 
 def _weights(service: Service) -> tuple[int, int]:
-    """Return how many frontends a port has, and how many more with a node port."""
+    """Return how many frontends a port has, and how many more if it has a node port."""
     families = families_of(service)
     ips = (*service.cluster_ips, *service.load_balancer_ips)
     return sum(IPFamily.of(ip) in families for ip in ips), len(families)

@@ -1,4 +1,4 @@
-"""Detours: endpoints that are dialled elsewhere at the request of the embedding program.
+"""Stores detours: the embedding program redirects dials to endpoints to other addresses.
 
 Rule 1: an endpoint without a detour is dialled directly, and its Service port has no extra cost.
 """
@@ -49,7 +49,7 @@ class Detours:
         return {at.endpoint: words for at, words in reasons if at.protocol is plan.protocol}
 
     def lead(self, plan: PortPlan) -> Serving:
-        """Return the ``Serving`` for workers: the plan's with its detours, usually unchanged."""
+        """Return the plan's ``Serving`` with the detours of its endpoints, if there are any."""
         found = self._of.get(plan.key.name.service)
         if not found:
             return plan.serving

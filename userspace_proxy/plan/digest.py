@@ -1,12 +1,12 @@
-"""Computes digests of each Service's applied planning inputs, to compare nodes.
+"""Computes a digest of the applied inputs from which each Service is planned, to compare nodes.
 
     applied snapshot ──digest_of──▶ {namespace/name: 8 hex digits} ──▶ 64 buckets ──▶ one digest
 
 Rule 1: equal objects give equal digests on every node, whatever its settings, addresses and zone:
-inputs that depend on these (node ports' addresses, hints, zones, DNS names) are excluded. So
-digests cover what is planned from, not the planned Service ports, which differ between nodes.
+inputs that depend on these (node ports' addresses, hints, zones, DNS names) are excluded. Digests
+therefore cover the inputs of a plan, not the planned Service ports, which differ between nodes.
 Rule 2: a Service that no proxy serves has no digest.
-Rule 3: digests with another :data:`FORM` can't be compared: raise it if what they cover changes.
+Rule 3: digests with another :data:`FORM` can't be compared: increment it to cover other inputs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..model.handling import DEFAULT_HANDLING, Handling, Hold
 FORM = 2
 """The version of the digests."""
 BUCKETS = 64
-"""The number of buckets: if the Services of a node differ, only a few of 10,000 are read."""
+"""The number of buckets: to find the Services that differ, only a few of 10,000 are read."""
 
 _DIGEST_BYTES = 4
 # Fields that aren't compared: each node resolves DNS names itself, and only embedding sets a seed.
@@ -58,7 +58,7 @@ def digest_of(state: ServiceState) -> str:
 
 
 def digests_of(services: Mapping[ServiceKey, ServiceState]) -> dict[str, str]:
-    """Return the digests of Services, ``namespace/name``."""
+    """Return the digests of Services, by ``namespace/name``."""
     found = {str(key): digest_of(state) for key, state in services.items()}
     return {name: digest for name, digest in found.items() if digest}
 
@@ -77,22 +77,21 @@ def summary_of(digests: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
 
 
 class Digests:
-    """The digests of one proxy's Services, which follow its snapshots."""
+    """The digests of one proxy's Services, as of its latest snapshot."""
 
     def __init__(self) -> None:
         self._services: Mapping[ServiceKey, ServiceState] = PersistentMap()
         self.buckets: tuple[Mapping[str, str], ...] = ({},) * BUCKETS
-        """The digests by bucket; immutable, replaced by a change."""
+        """The digests by bucket; a change replaces the tuple instead of modifying it."""
         self.summary = summary_of({})
 
     def follow(self, services: Mapping[ServiceKey, ServiceState]) -> None:
-        """Update from another snapshot; the cost depends only on the differences."""
+        """Update the digests to a new snapshot; the cost depends only on the differences."""
         changed: dict[int, dict[str, str]] = {}
         for key in differing_keys(self._services, services):
             name, state = str(key), services.get(key)
             number = bucket_of(name)
             digest = "" if state is None else digest_of(state)
-            # The digest of this Service is unchanged.
             if digest == self.buckets[number].get(name, ""):
                 continue
             if number not in changed:
@@ -112,7 +111,7 @@ class Digests:
 
 
 def _asked_for(handling: Handling) -> list[tuple[str, object]]:
-    """Return fields that aren't default, so that a new annotation doesn't change other digests."""
+    """Return the fields that differ from their defaults: a new annotation keeps other digests."""
     if handling is DEFAULT_HANDLING:
         return []
     pairs = ((name, getattr(handling, name)) for name in _COMPARED)

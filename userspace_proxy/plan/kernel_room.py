@@ -1,9 +1,9 @@
 """Decides which Services are too large for the kernel path, and which need coarse weights.
 
     size of a Service ──▶ within its bounds? ──▶ room on the node? ──▶ kernel path
-                                └── no               └── no: the largest of the namespaces with
-                                                         the most ──▶ userspace path
-    exact weights ──▶ room for what they take more than coarse ones? ── no ──▶ coarse weights
+                                └── no               └── no: the largest Services of the largest
+                                                         namespaces ──▶ userspace path
+    exact weights ──▶ room for their additional elements? ── no ──▶ coarse weights
 
 :mod:`userspace_proxy.shares` divides the node's room for rules, for elements, and for exact
 weights.
@@ -26,7 +26,7 @@ from .claims import PortClaim
 ELEMENTS_MAX = 20_000
 """The maximum number of map elements of a Service: endpoints, or slots, per address and port.
 
-Changing all of them, as when the path switches, takes 0.1 s, during which other changes wait.
+Changing all of them, for example to switch the path, takes 0.1 s, while other changes wait.
 """
 RULES_MAX = 2_000
 """The maximum number of rules for one Service: 4 per endpoint with session affinity and 1 per
@@ -36,26 +36,26 @@ A change to one rule rewrites all of them, which takes 0.1 s."""
 NODE_ELEMENTS_MAX = 131_072
 """The maximum number of map elements for all Services of the node, with coarse weights.
 
-Each takes 100 bytes in the kernel, 330 in the process during a comparison, and 7 µs to write.
+Each takes 100 bytes in the kernel, 330 in this process during a comparison, and 7 µs to write.
 """
 NODE_EXACT_MAX = 65_536
-"""How many more elements exact weights may take: at most 16 ports with source-hash, or 300 with
-parts."""
+"""The maximum number of additional elements for exact weights: enough for 16 ports with
+source-hash, or 300 ports with parts."""
 RULE_ELEMENTS = 7
 """The number of elements that take as long to write as one rule."""
 NODE_RULES_MAX = 20_000
 """The maximum number of rules for all Services of the node.
 
-The kernel checks all of them in each transaction that adds or deletes a chain: 15 ms.
+The kernel checks all rules in each transaction that adds or deletes a chain, which takes 15 ms.
 """
 # The rules per endpoint with affinity, including the endpoint's chain, which takes as long as a
 # rule.
 _FOR_PINNED = 4
-# The other rules of a port: the chain and map by which its rules choose.
+# The other rules of a port: the chain and the map by which its rules choose endpoints.
 _FOR_CHOICE = 4
 # The elements of each frontend besides its endpoints: counter, forwarding, choice.
 _FOR_FRONTEND = 3
-# So many slots of source-hash take as long as one endpoint's share.
+# The number of slots of source-hash that cost as much as one endpoint.
 _SLOTS_FOR_ONE = 16
 
 
@@ -88,9 +88,9 @@ class KernelFit(NamedTuple):
     """Whether a Service fits on the kernel path, and with which weights."""
 
     obstacle: str = ""
-    """Why the Service can't be on the kernel path; empty if it can."""
+    """Why the Service can't take the kernel path; empty if it can."""
     coarse: str = ""
-    """Why the Service has coarse weights there; empty if it doesn't."""
+    """Why the Service has coarse weights on the kernel path; empty if it has exact weights."""
 
 
 FITS = KernelFit()
@@ -127,11 +127,11 @@ def kernel_size(
         coarse, drawn = _drawn(handling.balance, count, is_weighted=len(index.weights(*of)) > 1)
         if handling.balance is Balance.SOURCE_HASH:
             count = max(count, drawn // _SLOTS_FOR_ONE)
-        # Clients from outside may have other endpoints, and so a separate choice.
+        # Clients from outside may use other endpoints, and then need a separate choice.
         choices = len(claim.frontends) * (1 + (claim.scope is Scope.LOCAL_FROM_OUTSIDE))
         elements += coarse * choices
         exact += max(0, drawn - coarse) * choices
-        # A range has separate chains for each endpoint, as affinity has.
+        # Like affinity, a range needs a separate chain for each endpoint.
         spans = {(f.port, f.last) for f in claim.frontends if f.last}
         for has_chains in (has_affinity, *(True for _ in spans)):
             rules += count_rules(count, claim.admits, has_affinity=has_chains)
@@ -139,7 +139,7 @@ def kernel_size(
 
 
 def count_rules(endpoints: int, ranges: Sized | None, *, has_affinity: bool) -> int:
-    """Return how many rules a Service port needs, with one for each source range."""
+    """Return how many rules a Service port needs, including one for each source range."""
     return (_FOR_PINNED * endpoints if has_affinity else 0) + len(ranges or ())
 
 
@@ -150,7 +150,7 @@ def count_elements(choices: int, frontends: int, rules: int) -> int:
 
 
 def _asks(service: Service, facts: NodeFacts) -> bool:
-    """Return whether a Service requests the kernel path and is allowed to."""
+    """Return whether a Service requests the kernel path, and the request is allowed."""
     handling = service.handling
     if has_udp_range(service):
         return True
@@ -165,7 +165,7 @@ def _asks(service: Service, facts: NodeFacts) -> bool:
 
 
 def _drawn(balance: Balance, count: int, *, is_weighted: bool) -> tuple[int, int]:
-    """Return from how many elements a frontend draws, with coarse and with exact weights."""
+    """Return among how many elements a frontend chooses, with coarse and with exact weights."""
     if balance is Balance.SOURCE_HASH:
         exact = count_slots(count, is_weighted=is_weighted)
         return count_slots(count, is_weighted=False), exact
@@ -181,7 +181,7 @@ class KernelRoom:
         self._exact = Shares[ServiceKey](of_node=NODE_EXACT_MAX)
 
     def fit(self, key: ServiceKey, size: KernelSize) -> KernelFit:
-        """Return whether, and how, a Service of that size fits."""
+        """Return whether a Service of that size fits, and with which weights."""
         obstacle = size.excess
         if not obstacle and self._rules.is_left_out(key):
             obstacle = NO_RULES
@@ -209,9 +209,9 @@ class KernelRoom:
         )
 
     def elements(self, state: ServiceState, facts: NodeFacts) -> int:
-        """Estimate from a Service's slices how many elements a change of it may write.
+        """Estimate from a Service's slices how many elements a change to the Service may write.
 
-        A rule counts as the number of elements that take as long.
+        A rule counts as :data:`RULE_ELEMENTS`.
         """
         service, slices = state.service, Slices.of(state.slices)
         listed = slices.endpoint_count

@@ -3,10 +3,9 @@
 Service ──claims_of──▶ its ports with their frontends ──FrontendOwners──▶ one owner per frontend
 
 Rule 1: cluster IPs take precedence over load-balancer IPs and node ports, which precede external
-IPs; then the older Service wins, as in the API server's allocator; then the one whose name sorts
-first.
-Rule 2: an external IP is never another Service's cluster IP, whatever the port, and
-whichever proxy serves that Service.
+IPs; then the older Service wins, as in the API server's allocator; then the first Service by name.
+Rule 2: an external IP is never another Service's cluster or load-balancer IP, whatever the port,
+and whichever proxy serves that Service.
 Rule 3: the owner depends only on the claims, never on the order in which they arrived; the cost
 of a change depends only on its size, never on the number of claims.
 """
@@ -38,11 +37,11 @@ _NOTHING: Mapping[Frontend, Cause] = {}
 Address = TypeVar("Address", bound=Hashable)
 _Claimants = tuple[PortClaim, ...]
 _Touched = dict[tuple[Protocol, SocketAddress], _Claimants]
-"""The claimants of each address that a change affects, as before the change."""
+"""The claimants of each address that a change affects, as they were before the change."""
 
 
 class ServiceIndex(Generic[Address]):
-    """Services by address, IP or port number: nearly always one, sometimes all of them."""
+    """Services by address, IP or port number: nearly always one Service, sometimes all Services."""
 
     def __init__(self) -> None:
         self._services: dict[Address, tuple[ServiceKey] | set[ServiceKey]] = {}
@@ -56,7 +55,7 @@ class ServiceIndex(Generic[Address]):
 
     def add(self, addresses: Iterable[Address], service: ServiceKey) -> None:
         """Add a Service at these addresses; idempotent."""
-        # All addresses share one object: a set for each would take 200 bytes.
+        # All addresses share one object: a set for each address would take 200 bytes.
         alone = (service,)
         for address in addresses:
             have = self._services.setdefault(address, alone)
@@ -76,15 +75,14 @@ class ServiceIndex(Generic[Address]):
 
 
 class OwnershipChange(NamedTuple):
-    """How a change affects other Services."""
+    """The effects of a change on other Services."""
 
     addresses: set[SocketAddress]
-    """Addresses that became served, or no longer are."""
+    """Addresses that are newly served, or no longer served."""
     services: set[ServiceKey]
-    """Other Services of which the frontends, or the reasons for lost frontends, may have
-    changed."""
+    """Other Services whose frontends, or whose reasons for lost frontends, may have changed."""
     node_ports: set[int]
-    """Numbers that became node ports, or no longer are."""
+    """Port numbers that became node ports, or ceased to be node ports."""
     cluster_ips: set[str]
     """Cluster IPs whose Service in :attr:`FrontendOwners.cluster_ips` has changed."""
 
@@ -103,17 +101,17 @@ class FrontendOwners:
         self._claimants: dict[Protocol, dict[SocketAddress, _Claimants]] = {
             protocol: {} for protocol in Protocol
         }
-        """The eligible claims on an address; the first one owns it."""
+        """The eligible claims on an address; the first claim owns the address."""
         self._ranges = RangeOwners(_precedence)
         self._own_ips: ServiceIndex[str] = ServiceIndex()
-        """Services by cluster and load-balancer IP; two may claim the same IP."""
+        """Services by cluster and load-balancer IP; two Services may claim the same IP."""
         self._external_ip_claims: ServiceIndex[str] = ServiceIndex()
         self._lost: dict[PortKey, dict[Frontend, Cause]] = {}
         self.node_ports: dict[Protocol, Counter[int]] = {p: Counter() for p in Protocol}
         """The number of frontends of each node port."""
         self.cluster_ips: dict[str, ServiceKey] = {}
-        """The Service of each cluster IP on which only its ports serve; if there are several, the
-        first."""
+        """The Service of each cluster IP on which only its ports serve; of several, the first by
+        name."""
 
     def change(
         self, removed: Iterable[ServiceKey], claimed: Collection[ServiceClaims]
@@ -142,7 +140,7 @@ class FrontendOwners:
                 services.update(claim.key.name.service for claim in (*before, *now))
         cluster_ips = self._note_cluster_ips(ips)
         for place in self._ranges.take_affected():
-            # Endpoints with this IP may be in a range now, or no longer.
+            # Endpoints with this IP may have become part of a range, or ceased to be.
             cluster_ips.add(place.ip)
             for frontend, claim, holder in self._ranges.decide(place):
                 services.add(claim.key.name.service)
@@ -189,7 +187,7 @@ class FrontendOwners:
         return ServedAddresses(single, self._ranges, protocol) if self._ranges else single
 
     def one_by_one(self, frontends: Iterable[Frontend]) -> Iterator[Frontend]:
-        """Yield frontends, and each port of a range separately unless a single port has it."""
+        """Yield frontends, and the ports of ranges, except ports with frontends of their own."""
         for one in frontends:
             if not one.last:
                 yield one
@@ -267,7 +265,7 @@ class FrontendOwners:
                 del self._lost[claim.key]
 
     def _owner_of(self, ip: str, service: ServiceKey) -> ServiceKey | None:
-        """Return another Service that has an external IP as its own address; None if none has."""
+        """Return another Service that has an external IP as its own address, or None."""
         return min((owner for owner in self._own_ips[ip] if owner != service), default=None)
 
 

@@ -1,4 +1,4 @@
-"""The desired state of the node as one immutable value, and the changes between two states.
+"""Defines the desired state of the node as one immutable value, and compares two states.
 
 open     listeners of new Service ports, before any rule points to them
 update   endpoints, affinity, frontends; then all frontends are steered in one transaction
@@ -28,11 +28,11 @@ class PortPlan:
     verdicts: tuple[EndpointVerdict, ...]
     """The verdicts on all endpoints, sorted by address and port."""
     serving: Serving
-    """What workers get: the usable endpoints, and how to handle clients."""
+    """The usable endpoints, and how workers handle clients."""
     cause: Cause | None = None
     """Why clients are refused or dropped; None if an endpoint is usable."""
     notes: tuple[Cause, ...] = ()
-    """What this Service port requests without effect; the first port also has the notes of the
+    """Requests of this Service port that have no effect; the first port also has the notes of the
     Service and its slices."""
     scope: Scope = Scope.CLUSTER
     """The traffic policy that decided which endpoints are usable."""
@@ -41,7 +41,7 @@ class PortPlan:
     has_coarse_weights: bool = False
     """Whether the kernel path approximates the weights with few slots."""
     shared_number: int = 0
-    """The port's number if the Service has it for another protocol, too; otherwise 0."""
+    """The port's number if the Service also uses it for another protocol; otherwise 0."""
 
     @property
     def is_dropping(self) -> bool:
@@ -58,10 +58,10 @@ class IgnoredService:
     """The port's name or number; empty if the whole Service is ignored."""
     cause: Cause
     is_conflict: bool = False
-    """Whether it should be served, but can't be, for instance because another Service owns its
-    address."""
+    """Whether the Service or port should be served but can't be, for example because another
+    Service owns its address."""
     is_part: bool = False
-    """Whether the port is served on another address, and has a note about this one."""
+    """Whether the port is served on another address, and has a note about this address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Plan:
     ports: Mapping[PortKey, PortPlan]
     """The plans of Service ports, sorted by key."""
     ignored: tuple[IgnoredService, ...] = ()
-    """Services and ports that get no listener, sorted by Service and port."""
+    """Services and ports without a listener, sorted by Service and port."""
     health_checks: Mapping[ServiceKey, HealthCheck] = field(default_factory=dict)
     revision: int = field(default=0, compare=False)
     """The revision of the snapshot."""
@@ -93,7 +93,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class PlanChanges:
-    """How two plans differ; each tuple is sorted by key."""
+    """The changes from one plan to another; each tuple is sorted by key."""
 
     open: tuple[PortPlan, ...]
     update: tuple[PortPlan, ...]
@@ -105,7 +105,7 @@ class PlanChanges:
 
 
 def diff_plans(have: Plan, want: Plan) -> PlanChanges:
-    """Compare the applied plan with the desired one.
+    """Return the changes from the applied plan to the desired plan.
 
     A Service that is recreated between two plans keeps its proxy port and connections, because its
     key is the same. A port whose protocol changes is in both ``close`` and ``open``, because it
@@ -128,7 +128,7 @@ def diff_plans(have: Plan, want: Plan) -> PlanChanges:
 
 
 def new_conflicts(have: Plan, want: Plan) -> Collection[IgnoredService]:
-    """Return the new conflicts, one per Service, which may have many."""
+    """Return new conflicts, at most one for each Service, which may have many."""
     first: dict[ServiceKey, IgnoredService] = {}
     if have.ignored is not want.ignored:
         before = {item for item in have.ignored if item.is_conflict}

@@ -9,8 +9,8 @@ If only slices differ, only the changed endpoints are judged again.
 Rule 2: caching affects only the cost of a plan, never its content; the cost depends on the size of
 the change, not on the size of the cluster.
 Rule 3: when the facts change, all Services are planned again.
-Rule 4: a plan is made in turns, between which the caller may do other things. A turn takes as long
-as one Service port with its endpoints, or the claims of one Service.
+Rule 4: a plan is computed in turns, between which the caller may do other work. A turn takes as
+long as planning one Service port with its endpoints, or computing the claims of one Service.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Planner:
     def __init__(self, facts: NodeFacts) -> None:
         self.facts = facts
         self.planned_services = 0
-        """How many Services were planned since the start, including repetitions."""
+        """How many Services were planned since startup, including repetitions."""
         self._is_under_way = False
         self._forget()
 
@@ -96,16 +96,16 @@ class Planner:
         """Return the plan for a snapshot.
 
         Args:
-            facts: New facts; None: the facts of the last call.
+            facts: New facts; None to use the facts of the last call.
         """
         for _ in self.turns(snapshot, facts):
             pass
         return self.last
 
     def turns(self, snapshot: Snapshot, facts: NodeFacts | None = None) -> Iterator[None]:
-        """Make the plan for a snapshot in turns; :attr:`last` is that plan at their end.
+        """Compute the plan for a snapshot in turns; afterwards, :attr:`last` is that plan.
 
-        If the turns aren't completed, the next plan is made from scratch.
+        If the turns aren't completed, the next plan is computed from scratch.
         """
         if self._is_under_way or (facts is not None and facts != self.facts):
             self.facts = facts or self.facts
@@ -182,9 +182,9 @@ class Planner:
         return kernel_size(state.service, index, self._claims(state.service.key), self.facts)
 
     def kernel_elements(self, state: ServiceState) -> int:
-        """Return how many kernel path elements a change of a Service may write in one go.
+        """Return how many elements of the kernel path a change to a Service may write at once.
 
-        Returns None for a new Service, which enters the kernel path in turns.
+        Returns 0 for a new Service, which enters the kernel path in turns.
         """
         if state.service.key not in self._states:
             return 0
@@ -200,7 +200,7 @@ class Planner:
     def _change_orphans(
         self, orphaned: Mapping[ServiceKey, Slices]
     ) -> Generator[None, None, set[ServiceKey]]:
-        """Update the slices without a Service; return the Services that they may concern."""
+        """Update the slices without a Service; return the Services that the slices may concern."""
         found: set[ServiceKey] = set()
         if orphaned is self._orphaned:
             return found
@@ -221,7 +221,7 @@ class Planner:
     def _change_frontends(
         self, changed: Iterable[ServiceKey], gone: Iterable[ServiceKey]
     ) -> Generator[None, None, set[ServiceKey]]:
-        """Count frontends; return the other Services that became left out, or no longer are."""
+        """Count frontends; return other Services that are newly left out, or no longer left out."""
         counts = dict.fromkeys(gone, 0)
         for key in changed:
             count = count_frontends(self._states[key].service, self.facts)
@@ -242,7 +242,7 @@ class Planner:
         for key in changed:
             is_left_out = self._frontends.is_left_out(key)
             claims = claims_of(self._states[key].service, self.facts, is_left_out=is_left_out)
-            # A Service's claims rarely change.
+            # Skip unchanged claims, which are the usual case.
             if not claims.is_same(have.get(key)):
                 new.append(claims)
                 count += len(claims.ports)
@@ -269,7 +269,7 @@ class Planner:
             self._found_by_name.discard(key)
 
     def _with_endpoint(self, address: SocketAddress) -> Iterator[ServiceKey]:
-        """Yield the Services with an endpoint at an address, or endpoints with its IP and its port.
+        """Yield the Services with endpoints at an address, or with its IP and its port separately.
 
         An index by address would be larger than the index by IP, which ClusterIPs need anyway.
         """
@@ -301,10 +301,10 @@ class Planner:
     def _owned_ports(
         self, service: ServiceKey, ports: Sequence[PortPlan]
     ) -> Iterator[tuple[PortKey, PortPlan]]:
-        """Yield the ports that own a frontend, without the frontends that they lost.
+        """Yield the port plans that own a frontend, without their lost frontends.
 
-        The first port has the Service's notes, the first port of a family has the notes of its
-        slices, and the first of each Service port has the notes about its lost frontends.
+        The first plan has the Service's notes, the first plan of a family has the notes of its
+        slices, and the first plan of each Service port has the notes about its lost frontends.
         """
         families: set[IPFamily] = set()
         losses = self._losses(ports)
@@ -327,15 +327,15 @@ class Planner:
                 yield port.key, port
 
     def _owned(self, port: PortClaim | PortPlan) -> tuple[Frontend, ...]:
-        """Return the frontends of a port, without lost ones."""
+        """Return the frontends of a port, without lost frontends."""
         lost = self._owners.lost_by(port.key)
         return tuple(f for f in port.frontends if f not in lost) if lost else port.frontends
 
     def _losses(self, ports: Iterable[PortPlan]) -> dict[ServicePortName, dict[object, Cause]]:
-        """Return why each Service port lost addresses, by their kind and IP or number."""
+        """Return why each Service port lost addresses, by kind of address and IP or number."""
         losses: dict[ServicePortName, dict[object, Cause]] = {}
         for port in ports:
-            # Sorted, because the order of losses depends on earlier plans.
+            # Sort the losses, because their order depends on earlier plans.
             for frontend, cause in sorted(self._owners.lost_by(port.key).items()):
                 what, note = lost_address(frontend, cause)
                 losses.setdefault(port.key.name, {}).setdefault(what, note)
@@ -370,8 +370,8 @@ class Planner:
 def _earlier(
     old: ServiceState | None, planned: Sequence[PortPlan], doubtful_ips: Set[str]
 ) -> Earlier | None:
-    """Return the previous plan of a Service, from which changed endpoints can be judged."""
-    # Cost: the slices of a Service without ports to serve, such as a headless one, needn't be read.
+    """Return the inputs of a Service's previous plan; None if all endpoints must be judged."""
+    # Cost: don't read the slices of a Service without ports to serve, such as a headless Service.
     if old is None or not planned:
         return None
     ports = {port.key: port for port in planned}
@@ -394,7 +394,7 @@ def _update(
     changed: Iterable[ServiceKey],
     compute: Callable[[ServiceKey], _Value | None],
 ) -> bool:
-    """Compute the values of some Services again; return whether any has changed."""
+    """Compute the values of some Services again; return whether any value has changed."""
     differs = False
     for key in changed:
         old, new = values.pop(key, None), compute(key)

@@ -1,8 +1,8 @@
 """Plans the ports of one Service, and its health check node port.
 
-Rule 1: the endpoints and source ranges of all ports of a Service together are bounded. The first
-ports by name are served; the port that exceeds the bound, and all after it, refuse all clients:
-they have a cause, but no endpoints and no source ranges.
+Rule 1: the total of endpoints and source ranges of a Service's ports is bounded. The first ports by
+name are served; the port that exceeds the bound, and all later ports, refuse all clients: they have
+a cause, but no endpoints and no source ranges.
 """
 
 from __future__ import annotations
@@ -70,16 +70,16 @@ class Earlier(NamedTuple):
     """The inputs of a Service's previous plan."""
 
     had: EndpointIndex
-    """The index of the slices at that time."""
+    """The index of the slices from which the previous plan was made."""
     ports: Mapping[PortKey, PortPlan]
     doubtful_ips: Set[str]
-    """IPs at which endpoints became forbidden, or are allowed again."""
+    """IPs at which endpoints have become forbidden, or are allowed again."""
 
 
 def count_endpoints(index: EndpointIndex, claims: Iterable[PortClaim]) -> int:
     """Return the number of endpoints judged for a Service's claims, including repetitions.
 
-    Source ranges count, too: in a socket's filter, each takes 0.4 KiB of kernel memory.
+    Source ranges also count, because each takes 0.4 KiB of kernel memory in a socket's filter.
     """
     return sum(_count(index, claim) for claim in claims)
 
@@ -103,9 +103,9 @@ def plan_ports(
         claims: The Service's claims, in order.
         owners: The owned frontends and node ports; an endpoint with such an address is rejected.
         orphans: Slices that may have been meant for a Service without slices.
-        before: The previous plan's inputs; None: judge all endpoints.
-        is_left_out: The Service's namespace has too many endpoints.
-        kernel: Whether the Service can be on the kernel path.
+        before: The previous plan's inputs; None to judge all endpoints.
+        is_left_out: Whether the Service's namespace has too many endpoints.
+        kernel: Whether the Service fits on the kernel path.
     """
     left = 0 if is_left_out else ENDPOINTS_OF_SERVICE_MAX
     left_out_reason: Cause | None = None
@@ -168,7 +168,7 @@ def _usable(
     facts: NodeFacts,
     before: Earlier | None,
 ) -> Usable:
-    """Judge the endpoints of a claim; only the changed ones if possible."""
+    """Judge the endpoints of a claim; if possible, only the endpoints that changed."""
     port = PortName(claim.key.family, claim.port.name, claim.protocol)
     refusals = Refusals(
         facts,
@@ -203,9 +203,9 @@ def _plan_port(
     if refused := refused or overflow_reason(ranges, usable.serving):
         claim = _without_range(state.service, claim, refused)
         return _plan_port(state, index, claim, usable, facts, orphans, kernel)
-    # Only UDP flows need the leaving endpoints: without a removal delay they end at once.
+    # Only UDP flows need the leaving endpoints: without a removal delay, flows end immediately.
     has_leaving = claim.protocol is Protocol.UDP and handling.removal_s is not None
-    # Like other notes, this note is given once for all frontends of a family.
+    # Like other notes, this note is added once for all frontends of a family.
     is_first = claim.key.side is Side.ALL
     is_coarse = bool(
         kernel.coarse and path.path is not DataPath.USERSPACE and usable.serving.weights
@@ -256,7 +256,7 @@ def _asked_range(service: Service, claim: PortClaim) -> str:
 
 
 def _without_range(service: Service, claim: PortClaim, why: str) -> PortClaim:
-    """Return the claim of only the port itself, with the note why its range isn't served."""
+    """Return the claim without its range, with a note on why the range isn't served."""
     asked = _asked_range(service, claim)
     frontends = tuple([frontend for frontend in claim.frontends if not frontend.last])
     noted = (range_not_possible(asked, why),) if claim.key.side is Side.ALL else ()
@@ -272,7 +272,7 @@ def _path(
     *,
     is_udp_range: bool,
 ) -> tuple[PathDecision, str]:
-    """Return the path of a claim, and why no path can serve its range; empty if one can."""
+    """Return the path of a claim, and why no path can serve its range; empty if a path can."""
     handling = state.service.handling.of(claim.protocol)
     no_kernel_path = (
         (f"{NEEDS_PROXY} needs the proxy" if handling.found_by_name else "")
@@ -293,14 +293,14 @@ def _path(
 
 
 def _lacking(state: ServiceState, index: EndpointIndex, claim: PortClaim) -> tuple[Cause, ...]:
-    """Report that some pods lack a port that others have; hand-written slices may intend this."""
+    """Return a note if some pods lack a port; none for hand-written slices, which may intend it."""
     port, service = claim.port, state.service
     have, total = index.lacking(claim.key.family, port.name, claim.protocol)
     return (some_lack_port(port.name, have, total),) if have and service.selector else ()
 
 
 def slice_notes(state: ServiceState, family: IPFamily) -> tuple[Cause, ...]:
-    """Return notes about requests of the slices of a family that have no effect."""
+    """Return notes about requests in the slices of a family that have no effect."""
     slices = [item for item in state.slices if item.family is family and not item.is_headless]
     written = (cause_of_slice(note, item.key) for item in slices for note in item.notes)
     return first_notes(itertools.chain(name_notes(slices), written))
@@ -323,7 +323,7 @@ def _cause(
 
 
 def health_check_of(state: ServiceState, facts: NodeFacts) -> HealthCheck | None:
-    """Return the health check node port of a Service that has one.
+    """Return the health check node port of a Service; None if it has none.
 
     Source: Kubernetes' NeedsHealthCheck: only type LoadBalancer with ``externalTrafficPolicy:
         Local`` has one.
@@ -339,8 +339,8 @@ def health_check_of(state: ServiceState, facts: NodeFacts) -> HealthCheck | None
 def _inside(claim: PortClaim, facts: NodeFacts) -> tuple[str, ...]:
     """Return the networks of clients in the cluster.
 
-    They include the frontends: if a frontend is routed to this node, and a client on the node dials
-    it, the client has that address as its source.
+    The frontends are included: if a frontend is routed to this node, a client on the node that
+    dials the frontend uses that address as its source.
     """
     own = [own_network(frontend.ip) for frontend in claim.frontends]
     return tuple(dict.fromkeys((*facts.inside(claim.key.family), *own)))
@@ -355,5 +355,5 @@ def _admits(
     return inside if ranges is None else _intersect(ranges, inside)
 
 
-# All ports of a Service have the same arguments, and there may be thousands of ranges and ports.
+# Cached because a Service may have thousands of ports, which all pass the same thousands of ranges.
 _intersect = functools.lru_cache(maxsize=16)(intersect)

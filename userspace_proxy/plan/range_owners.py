@@ -1,9 +1,9 @@
-"""Decides which Service port owns a port range that several claim on one address.
+"""Decides which of several claims owns a range of ports on one address.
 
 Rule 1: ranges are assigned in the order of precedence of their claims. A range that overlaps an
-assigned one isn't served on that address; its Service port's own number may be.
-Rule 2: a range takes no port from a frontend with a single port: steering rules look these up
-first.
+assigned range isn't served on that address, but the Service port's own number may be.
+Rule 2: a frontend with a single port keeps the port even within a range, because steering rules
+look up single ports first.
 Rule 3: as for frontends, the owner depends only on the claims, never on their order of arrival.
 """
 
@@ -18,7 +18,7 @@ from .claims import PortClaim
 
 
 class RangeAddress(NamedTuple):
-    """Where ranges may overlap."""
+    """An IP address and a protocol, for which ranges may overlap."""
 
     protocol: Protocol
     ip: str
@@ -41,7 +41,7 @@ class _Given:
         self._by_first[frontend.port] = frontend, claim
 
     def find(self, first: int, last: int) -> PortClaim | None:
-        """Return the claim that has one of these ports; if several do, that of the highest port."""
+        """Return the claim whose range overlaps these ports; of several, the highest range wins."""
         before = bisect.bisect_right(self._firsts, last)
         if not before:
             return None
@@ -64,7 +64,7 @@ class RangeOwners:
         self._claims: dict[RangeAddress, dict[_Claimed, PortClaim]] = {}
         self._given: dict[RangeAddress, _Given] = {}
         self._holders: dict[RangeAddress, dict[_Claimed, PortKey | None]] = {}
-        """The decisions: for each claim, the Service port to which it lost."""
+        """The decisions: for each claim, the Service port to which it lost; None if it won."""
         self._affected: set[RangeAddress] = set()
 
     def __bool__(self) -> bool:
@@ -93,9 +93,9 @@ class RangeOwners:
         return affected
 
     def decide(self, place: RangeAddress) -> Iterator[tuple[Frontend, PortClaim, PortClaim | None]]:
-        """Yield the claims on an address that are new or now lose to another claim.
+        """Yield the claims on an address that are new, or that now lose to a different claim.
 
-        Each comes with the claim to which it lost, or None. Takes 5 µs per claim on the address.
+        Each claim is yielded with the claim to which it lost, or None. A call takes 5 µs per claim.
         """
         claims = self._claims.get(place)
         if claims is None:
@@ -113,13 +113,13 @@ class RangeOwners:
                 yield frontend, claim, lost_to
 
     def find(self, protocol: Protocol, address: SocketAddress) -> PortClaim | None:
-        """Return the claim that was given a range with this address and port."""
+        """Return the claim to which a range with this address and port was assigned."""
         given = self._given.get(RangeAddress(protocol, address.ip), _NOTHING)
         return given.find(address.port, address.port)
 
 
 class ServedAddresses(Collection[SocketAddress]):
-    """The addresses that a Service port serves, including those within ranges."""
+    """The addresses with an owner, including the addresses within ranges."""
 
     def __init__(
         self, single: Collection[SocketAddress], ranges: RangeOwners, protocol: Protocol

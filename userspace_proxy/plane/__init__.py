@@ -1,9 +1,9 @@
-"""The control half of the traffic: opens, keeps and hands over sockets, and commands workers.
+"""The control half of the data plane: it opens and hands over sockets, and commands workers.
 
     Plane ──Link──▶ Worker ── DataPlane
 
-A link connects to a child process without privileges, over a channel that passes sockets
-(SCM_RIGHTS), or to a worker in the caller's own loop, where commands are plain calls.
+A link connects the plane either to an unprivileged child process, over a channel that passes
+sockets (SCM_RIGHTS), or to a worker in the caller's event loop, where each command is a plain call.
 """
 
 from .group import Group, Totals

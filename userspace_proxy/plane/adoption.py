@@ -4,20 +4,20 @@
                     ──AffinityEntries, AffinityEntriesSent──▶ PreviousWorkers ──▶ new workers
                     ◀──Drain once the new workers serve──
 
-A worker makes this process prove CAP_NET_ADMIN before it hands over (``plane.authentication``).
+A worker hands over only after a proof of CAP_NET_ADMIN (``plane.authentication``).
 
-Rule 1: previous workers serve until they are ordered to drain. In between, old and new workers
+Rule 1: previous workers serve until they are ordered to drain. Until then, old and new workers
 accept from the same queues, so no client is refused, reset or left in a queue.
 Rule 2: a worker handles untrusted bytes, so its messages are checked: only listening (TCP) or bound
-(UDP) sockets of this network namespace are accepted, each only once, and as kept sockets only
+(UDP) sockets of this network namespace are accepted, and each only once; kept sockets must be
 netlink sockets for nftables.
-Rule 3: a previous worker may be of another version, so unknown messages are skipped.
+Rule 3: a previous worker may run another version, so unknown messages are skipped.
 Rule 4: a previous worker that doesn't answer in time is ordered to drain, or to exit, once it
 answers: until then it serves its clients as the previous control process ordered. If it disconnects
-before that, this process connects again: other processes took its slot (``authentication``), or its
-proof was late.
-Rule 5: sockets come first; only the drain waits for affinity entries, for a few seconds.
-Rule 6: reading from a worker is bounded, and ends with its last message.
+before that, this process connects again: other processes have taken this process's slot
+(``authentication``), or the proof was late.
+Rule 5: affinity entries arrive after the sockets; only the drain waits for them, a few seconds.
+Rule 6: the bytes read from a worker are bounded, and reading ends with its last message.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from .reuseport import order_left
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# The time limit for a worker's answer. Ten thousand sockets take 0.1 s; a worker may be busy, or
-# many processes may ask it.
+# The time limit for a worker's answer. Ten thousand sockets take 0.1 s, but a worker may be busy,
+# or many processes may connect to it.
 ANSWER_S = 4.0
-# How long to wait before the next attempt after a worker has closed the connection; the second
+# How long to wait before connecting again to a worker that has closed the connection; the second
 # value applies once nothing waits for the worker.
 _AGAIN_S, _LATE_AGAIN_S = 0.01, 1.0
 # The time limit for an answer when this process exits; its own workers have as long to report that
@@ -56,7 +56,7 @@ LAST_ANSWER_S = 2.0
 # How long affinity entries may take to arrive after the sockets; a worker stops sending them a
 # little earlier.
 PINS_S = 6.0
-# The maximum number of bytes read from a worker; a worker sends at most some 20 MB, nearly all of
+# The maximum number of bytes read from a worker; a worker sends at most about 20 MB, nearly all of
 # it affinity entries.
 _MAX_READ_BYTES = 32 * 1024 * 1024
 # The maximum size of a message. The largest messages are a thousand affinity entries, about 100 KB,
@@ -93,11 +93,11 @@ class PreviousWorkers:
         self._loop = loop
         self._workers = [_PreviousProcess(loop, sock, self) for sock in socks]
         self._max_sockets = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
-        """How many sockets all workers of the previous control process may have together."""
+        """How many sockets all workers of the previous control process may hand over together."""
         self._sockets: dict[_Key, list[tuple[int, socket.socket]]] = {}
         """The sockets by key, each with the index of the worker for which it was opened."""
         self._late = 0
-        """The number of these workers that haven't handed over all sockets."""
+        """The number of workers that haven't handed over all their sockets."""
         self._entries: dict[str, list[AffinityEntries]] = {}
         self._taken: set[str] = set()
         """The Service ports whose affinity entries have been taken."""
@@ -106,7 +106,7 @@ class PreviousWorkers:
         return len(self._workers)
 
     async def adopt(self, within_s: float = ANSWER_S) -> int:
-        """Get copies of the workers' sockets; return their number."""
+        """Receive copies of the workers' sockets; return the number of sockets."""
         if not self._workers:
             return 0
         await asyncio.wait([worker.handed_over for worker in self._workers], timeout=within_s)
@@ -152,7 +152,7 @@ class PreviousWorkers:
         found = self._sockets.pop((protocol, at), [])
         by_index = dict(found)
         if not found or len(by_index) < len(found):
-            # Workers of different control processes have different sockets.
+            # Workers of several control processes have separate sockets for the same index.
             return [sock for _, sock in found]
         if min(by_index) >= 0 and max(by_index) < len(found) + self._late:
             return [by_index.get(index) for index in range(len(found) + self._late)]
@@ -166,7 +166,7 @@ class PreviousWorkers:
 
     @property
     def entries_share(self) -> int:
-        """The maximum number of entries per worker: each new worker gets those of all."""
+        """The maximum number of entries per worker: a new worker receives all workers' entries."""
         return MAX_ENTRIES // len(self._workers)
 
     def limit_sockets(self) -> None:
@@ -176,7 +176,7 @@ class PreviousWorkers:
             most.distrust(f"{most.count} sockets")
 
     def add_entries(self, entries: AffinityEntries) -> None:
-        """Pass affinity entries on, or keep them until they are taken."""
+        """Pass affinity entries on, or store them until :meth:`take_entries`."""
         if entries.label in self._taken:
             self.on_entries(entries)
         else:
@@ -199,21 +199,21 @@ class PreviousWorkers:
         self.on_drain()
 
     def forget(self, worker: _PreviousProcess) -> None:
-        """Stop counting a worker that drains, or has exited. Idempotent."""
+        """Forget a worker that is draining, or has exited. Idempotent."""
         if worker in self._workers:
             self._workers.remove(worker)
 
     def end(self) -> None:
         """Order workers to reset their connections and exit, except those that drain.
 
-        Closes the same sockets as :meth:`drain`; a worker ignores orders until it has answered.
+        Closes the same sockets as :meth:`drain`. A late worker receives the order once it answers.
         """
         self._dismiss(End())
 
     async def answered(self, within_s: float) -> int:
-        """Wait until late workers have answered and got their order; return how many are left.
+        """Wait until late workers have answered and received their order; return how many are left.
 
-        Once this object is closed, these workers serve until another process controls them.
+        After :meth:`close`, the remaining workers serve until another process controls them.
         """
         if late := [worker.handed_over for worker in self._workers]:
             await asyncio.wait(late, timeout=within_s)
@@ -243,7 +243,7 @@ class PreviousWorkers:
 
 
 class _PreviousProcess:
-    """One previous worker."""
+    """One worker of the previous control process."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: Prover, owner: PreviousWorkers
@@ -251,7 +251,7 @@ class _PreviousProcess:
         self._loop = loop
         self._owner = owner
         self._entries = 0
-        """The number of affinity entries that it has sent."""
+        """The number of affinity entries that the worker has sent."""
         self._namespace = _namespace(sock)
         self.sockets: list[tuple[int, socket.socket]] = []
         """Each socket with the index of the worker for which it was opened."""
@@ -265,11 +265,11 @@ class _PreviousProcess:
         self._name = name.decode() if isinstance(name, bytes) else ""
         """The name of the worker's socket; empty if this process can't connect again."""
         self.is_late = False
-        """Whether the worker answered too late to be adopted: its sockets are closed on arrival,
-        and it is asked less often."""
+        """Whether it is too late to adopt further sockets, which are then closed on arrival. The
+        worker is also asked less often."""
         self._skipped = False
         self._order: Drain | End | None = None
-        """The order to send once it answers."""
+        """The order to send once the worker answers."""
         self._connect(sock)
 
     def close(self) -> None:
@@ -280,7 +280,7 @@ class _PreviousProcess:
         self._stop_reading()
 
     def dismiss(self, order: Drain | End) -> None:
-        """Send the worker its last order, now or once it has answered, is distrusted, or is lost.
+        """Send the worker its last order, now or once it has answered or been distrusted or lost.
 
         Only the first such order counts.
         """
@@ -289,7 +289,7 @@ class _PreviousProcess:
             self.channel.send(self._order)
 
     def _connect(self, sock: Prover) -> None:
-        """Ask for the worker's sockets over a new connection."""
+        """Request the worker's sockets over a new connection."""
         self.channel = Asker[FromWorker](
             self._loop,
             sock,
@@ -368,9 +368,9 @@ class _PreviousProcess:
             self._stop_reading()
 
     def distrust(self, cause: str) -> None:
-        """Stop reading, and close the worker's sockets; it may still get the order to drain."""
+        """Stop reading, and close the worker's sockets; the worker may still receive an order."""
         _log.error(
-            "not adopting a worker of the previous run, it exceeded a limit: %(cause)s",
+            "not adopting a worker of the previous run because it exceeded a limit: %(cause)s",
             extra={"cause": cause},
         )
         self._close_sockets()
@@ -416,7 +416,7 @@ class _PreviousProcess:
         if not self._skipped:
             self._skipped = True
             _log.warning(
-                "a worker of the previous run sent a message unknown to this version, skipped:"
+                "a worker of the previous run sent a message unknown to this version, skipping it:"
                 " %(cause)s",
                 extra={"cause": cause},
             )
@@ -435,7 +435,7 @@ class _PreviousProcess:
 
 
 def _key(sock: socket.socket) -> _Key | None:
-    """Return the protocol and address that a socket serves; None if it can't serve any."""
+    """Return the protocol and address that a socket serves; None if it can't serve clients."""
     with contextlib.suppress(OSError, KeyError):
         if sock.family not in (socket.AF_INET, socket.AF_INET6):
             return None

@@ -1,22 +1,22 @@
-"""Authenticates processes that ask over a Unix socket for a node, or for a worker's sockets.
+"""Authenticates processes that request a node, or a worker's sockets, over a Unix socket.
 
     Asker                                       Reception
     connects ─────────────────────────────────▶
              ◀── Prove, a netlink socket ───────
-             ─── HandOver, Proved ────────────▶  right: its connection is passed on
-             ◀── HandOverRefused ───────────────  wrong; anything else, or too late: closed
+             ─── HandOver, Proved ────────────▶  valid: its connection is passed on
+             ◀── HandOverRefused ───────────────  invalid; malformed, or too late: closed
 
-A process that has a worker's sockets gets the clients of all Services, and can read their data.
-Root in a container of the host's network may have no capability, and mustn't get the sockets, so
-being root isn't enough: a process must prove CAP_NET_ADMIN (``kernel.net_admin_proof``). Any
-process of root can connect, as often and as fast as it can, even without that capability.
+A process that holds a worker's sockets receives the clients of all Services, and can read their
+data. Being root isn't enough to receive the sockets: root in a container on the host's network may
+have no capabilities, so a process must prove CAP_NET_ADMIN (``kernel.net_admin_proof``). Any
+process of root can connect, as often and as fast as it likes, even without that capability.
 
-Rule 1: a process is challenged before it sends anything, so an idle process doesn't keep its slot;
-all it gets is the challenge, or the cause of a refusal.
-Rule 2: a process has few slots: one more connection closes its oldest one.
+Rule 1: a process is challenged as soon as it connects, so an idle process can't keep its slot;
+without a proof, it receives only the challenge, or the cause of a refusal.
+Rule 2: a process has few slots: a further connection closes its oldest connection.
 Rule 3: if all slots are taken, the oldest connection is closed once it has had time to answer.
 Until then, other processes wait in the kernel's queue.
-Rule 4: accepting takes a small share of the time, however many processes connect.
+Rule 4: accepting takes a small share of the CPU time, however many processes connect.
 Rule 5: only the bytes of the request and the proof are read: later bytes are for the caller.
 """
 
@@ -44,8 +44,8 @@ from .messages import HandOver, HandOverRefused, Prove, Proved, ToWorker
 # short time: a queue of 1,024 connections takes 1.3 s.
 PLACES = 24
 _PLACES_A_PROCESS = 2
-# The minimum time for which a process keeps a slot. It answers within milliseconds; if the node is
-# too busy, it tries again.
+# The minimum time for which a process keeps a slot. A process answers within milliseconds, or tries
+# again if the node is too busy.
 _ANSWER_S = 0.03
 # Seconds after which a process without a proof is disconnected, even if slots are free.
 _PROVE_S = 1.0
@@ -59,7 +59,7 @@ _REFUSAL_CHARS = 1000
 
 
 def frame(message: msgspec.Struct, sockets: int = 0) -> bytes:
-    """Return the frame of a message, for use where no channel is open."""
+    """Return the frame of a message, for connections without a channel."""
     return make_frame(msgspec.json.encode(message), sockets)
 
 
@@ -68,12 +68,12 @@ _PROOF_BYTES = len(frame(Proved(bytes(SECRET_BYTES))))
 
 
 class Asker(Channel[In, ToWorker]):
-    """A channel to a process with a :class:`Reception`; makes a request, and answers the challenge.
+    """A channel that requests sockets from a :class:`Reception`, and answers its challenge.
 
     Args:
         receive: Called with each further message and its sockets, which the callee closes.
         unproved: Called with the cause if the challenge can't be answered; the channel is closed.
-        more: See :class:`.Channel`.
+        more: Further arguments of :class:`.Channel`.
     """
 
     def __init__(
@@ -123,15 +123,15 @@ class _Guest:
     deadline: asyncio.TimerHandle
     challenge: socket.socket | None
     refusal: str
-    """Why the process isn't challenged."""
+    """Why the process isn't challenged; empty if it is."""
     said: bytes = b""
 
 
 class Reception:
-    """The processes that have connected to one listening socket.
+    """The processes that are connected to one listening socket, until they are authenticated.
 
     Args:
-        listener: The caller closes it, after this object.
+        listener: The listening socket, which the caller closes after this object.
         proved: Called with the connection of an authenticated process; the callee closes it, or
             raises UserspaceProxyError to refuse the process.
         refused: Called with the cause of each refusal.
@@ -151,7 +151,7 @@ class Reception:
         self._guests: dict[socket.socket, _Guest] = {}
         """The connected processes, the oldest first."""
         self._timer: asyncio.TimerHandle | None = None
-        """The timer that ends a pause."""
+        """The timer that ends a pause between two rounds of accepting."""
         self._resume()
 
     def __len__(self) -> int:
@@ -180,7 +180,7 @@ class Reception:
         self._timer = self._loop.call_later(_PAUSE_S, self._resume)
 
     def _admit(self, sock: socket.socket, now: float) -> None:
-        """Give a process a slot, and challenge it."""
+        """Assign a slot to a process, and challenge the process."""
         pid = abstract_sockets.peer(sock)[0]
         same = [each for each, guest in self._guests.items() if guest.pid == pid and pid]
         if len(same) >= _PLACES_A_PROCESS:
@@ -193,7 +193,7 @@ class Reception:
         self._loop.add_reader(sock.fileno(), self._read, sock)
 
     def _challenge(self, sock: socket.socket) -> tuple[socket.socket | None, str]:
-        """Return the challenge's socket; or None and the cause if it can't be challenged."""
+        """Challenge a process; return the challenge's socket, or None and the cause of failure."""
         if not net_admin_proof.can_prove(sock):
             return None, _NOT_PROVED
         challenge = None

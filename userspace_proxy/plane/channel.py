@@ -1,18 +1,17 @@
-"""Messages and sockets between two processes with event loops, encoded as in ``frames``.
+"""Passes messages and sockets between the event loops of two processes, encoded by ``frames``.
 
-Rule 1: no call blocks: messages that the other side hasn't read are queued, up to a bound; beyond
-it the other side counts as dead, and ``lost`` is called.
-Rule 2: messages are sent together in the next loop iteration. Each call wakes the other side, which
-is the largest cost of a message.
+Rule 1: no call blocks. Messages are queued while the other side doesn't read, up to a bound; beyond
+the bound, the other side counts as dead, and ``lost`` is called.
+Rule 2: messages are sent together, in the next loop iteration: each system call wakes the other
+side, which is the largest cost of a message.
 Rule 3: sockets arrive in the order of their messages: the kernel never merges the data of a call
 with sockets and the data of another call (unix(7)).
-Rule 4: a queued message whose socket was closed is dropped: another message reports the closing,
-and a side that never got the listener has nothing to close.
-Rule 5: a side that sends sockets without a message counts as dead, so that they don't accumulate.
-Rule 6: a message that may be large is encoded only when it is sent, so that it doesn't wait as
-bytes.
-Rule 7: a message that the other side would reject is dropped and logged: it mustn't make that side
-exit.
+Rule 4: a queued message whose socket was closed is dropped: a later message closes the listener,
+and has no effect if the other side never received the listener.
+Rule 5: a side that sends sockets without a message counts as dead: its sockets would accumulate.
+Rule 6: a message that may be large is encoded only when it is sent, so that the queue stays small.
+Rule 7: a message that is too large for the other side is dropped and logged, because a rejected
+message would make that side exit.
 """
 
 from __future__ import annotations
@@ -41,11 +40,10 @@ _log = FieldLogger("userspace_proxy.dataplane")
 # The maximum size of all waiting messages. A Service port takes about 300 bytes, so the queue has
 # room for more ports than a cluster has.
 MAX_WAITING_BYTES = 64 * 1024 * 1024
-# How many bytes a message counts for that isn't encoded yet: a closure and a record. The state of
-# the Service port to which it refers, or the previous state, is in this process's memory anyway,
-# however slow the other side is: at most two messages per Service port wait (``pending_changes``).
-# If the encoded sizes counted, the sum over all Service ports would exceed 64 MiB when a worker
-# starts.
+# The assumed size of a message that isn't encoded yet: a closure and a record. The state of its
+# Service port is in this process's memory anyway, and at most two messages per Service port wait
+# (``pending_changes``), however slow the other side is. The sum of the encoded sizes of all Service
+# ports would exceed 64 MiB when a worker starts.
 _LATER_BYTES = 300
 
 # The maximum size of a message. A change of a group takes up to 7.5 MiB: see MAX_GROUP_BYTES in
@@ -59,12 +57,12 @@ _READ_BYTES = 16 * 1024
 # buffer.
 _BATCH_BYTES = 64 * 1024
 # How long the channel reads before the loop continues: a worker that receives 10,000 Service ports
-# continues to serve its current ones.
+# serves clients in between.
 _READ_S = 0.005
 
 _Frame = bytes | memoryview
 _Waiting = tuple[_Frame | Callable[[], Any], "Sequence[HasFileno]"]
-"""A frame, or a function that returns its message, and the descriptors sent with it."""
+"""A frame, or a function that returns its message, and the descriptors to send with it."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -73,12 +71,12 @@ Out = TypeVar("Out")
 class Channel(Generic[In, Out]):
     """One end of a connected Unix stream socket; owns the socket.
 
-    Incoming messages have the type ``reads``, which msgspec validates. ``receive`` is called with
-    each message and its descriptors, which the callee closes; ``lost`` is called once, with an
-    empty string if the other side has exited or doesn't read, otherwise with what is wrong with its
-    message; ``read_for`` after each loop iteration that reads, with its duration in seconds. If
-    ``unknown`` is given, messages of other types are skipped, and ``unknown`` is called with what
-    is wrong. A frame longer than ``max_frame_bytes`` is malformed.
+    msgspec validates incoming messages against the type ``reads``. ``receive`` is called with each
+    message and its descriptors, which the callee closes. ``lost`` is called once: with an empty
+    string if the other side has exited or doesn't read, otherwise with the fault of its message.
+    ``read_for`` is called after each loop iteration that reads, with its duration in seconds. If
+    ``unknown`` is given, messages of other types are skipped, and ``unknown`` is called with the
+    fault. A frame longer than ``max_frame_bytes`` is malformed.
     """
 
     def __init__(
@@ -107,7 +105,7 @@ class Channel(Generic[In, Out]):
         self._unknown = unknown
         self._waiting: deque[_Waiting] = deque()
         self.waiting_bytes = 0
-        """Bytes that the other side hasn't read yet."""
+        """The number of queued bytes, which the socket has no room for yet."""
         self.read_bytes = 0
         """The number of received bytes."""
         self.is_stalled = False
@@ -119,9 +117,9 @@ class Channel(Generic[In, Out]):
         loop.add_reader(sock.fileno(), self._on_readable)
 
     def send(self, message: Out, *socks: HasFileno) -> None:
-        """Send a message and sockets, or other descriptors, soon or when there is room.
+        """Queue a message, with sockets or other descriptors.
 
-        The sockets stay open here; if they are closed before, the message is dropped.
+        Sending doesn't close the sockets. If the caller closes one before, the message is dropped.
         """
         if self._is_closed:
             return
@@ -129,12 +127,12 @@ class Channel(Generic[In, Out]):
             self._queue(frame, socks, len(frame))
 
     def send_later(self, make: Callable[[], Out]) -> None:
-        """Send the message that ``make`` returns when it is sent; the order is kept."""
+        """Queue a message, which ``make`` creates when it is sent; the order is kept."""
         if not self._is_closed:
             self._queue(make, (), _LATER_BYTES)
 
     def _frame(self, message: Out, sockets: int = 0) -> bytes:
-        """Encode a message; empty if the other side would reject it as malformed."""
+        """Return the frame of a message; empty if it is too large for the other side."""
         body = self._encode(message)
         if len(body) <= MAX_FRAME_BYTES:
             return make_frame(body, sockets)
@@ -154,9 +152,9 @@ class Channel(Generic[In, Out]):
             self._lose()
 
     def close(self) -> None:
-        """Send as much as there is room for, and close the socket. Idempotent.
+        """Send as many messages as the socket has room for, and close the socket. Idempotent.
 
-        Descriptors that have arrived unread are closed, too.
+        Descriptors that have arrived but weren't delivered are also closed.
         """
         if self._is_closed:
             return
@@ -169,9 +167,9 @@ class Channel(Generic[In, Out]):
         self._waiting.clear()
 
     def stop_reading(self) -> None:
-        """Stop reading, and detecting that the other side has exited. Idempotent.
+        """Stop reading, which also stops detecting the other side's exit. Idempotent.
 
-        Descriptors that have arrived unread are closed.
+        Descriptors that have arrived but weren't delivered are closed.
         """
         if self._is_reading:
             self._is_reading = False
@@ -188,7 +186,7 @@ class Channel(Generic[In, Out]):
         try:
             self._send_waiting()
         except BlockingIOError:
-            # The loop calls again when there is room.
+            # The loop calls this method again when there is room.
             return
         except OSError as exc:
             if isinstance(exc, ConnectionError):
@@ -215,7 +213,7 @@ class Channel(Generic[In, Out]):
                 self._waiting.appendleft((data[sent:], ()))
 
     def _take_batch(self) -> list[tuple[_Frame, Sequence[HasFileno]]]:
-        """Return the next messages for one call; drops messages whose sockets were closed."""
+        """Return the messages for the next call; drop messages whose sockets were closed."""
         batch: list[tuple[_Frame, Sequence[HasFileno]]] = []
         size = count = 0
         while self._waiting:

@@ -1,13 +1,13 @@
-"""Records when and why packets of clients were dropped: by source ranges, or a traffic policy.
+"""Records when, and by which source ranges or policy, packets of clients were dropped.
 
-    ranges A ──drops──▶ ranges B: these drops aren't by B ──10 s──▶ later drops are by B
-    ranges A ──drops──▶ no endpoint on this node, policy Local ──10 s──▶ drops are the policy's
+    ranges A ──▶ ranges B: new drops count for A ──10 s──▶ for B
+    ranges A ──▶ no endpoint on this node, policy Local: for A ──10 s──▶ for the policy
 
-Rule 1: drops that workers report after a change may be older than the change: until each worker has
-reported, drops aren't attributed to the current state. The next report is requested REPORT_S after
-the last one or somewhat later, and a busy worker takes a while to answer.
-Rule 2: a policy doesn't change the ranges, so when it drops packets, earlier drops aren't
-attributed to former ranges.
+Rule 1: drops reported after a change may be older than the change, so they are attributed to the
+previous state until each worker has had time to report: twice REPORT_S, because a report may be
+requested late, and a busy worker takes a while to answer.
+Rule 2: a traffic policy doesn't change the source ranges, so while it drops packets, earlier drops
+stay attributed to the current ranges.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class DropReason(enum.Enum):
     RANGES = "ranges"
     """The client is outside the current source ranges."""
     FORMER_RANGES = "former ranges"
-    """The client was outside the source ranges at the time."""
+    """The client was outside source ranges that have since been replaced."""
     POLICY = "policy"
     """Only other nodes had an endpoint, and the traffic policy was Local."""
 
@@ -41,7 +41,7 @@ class Dropped(NamedTuple):
     last_at: float
 
     def grown(self, count: int, now: float) -> Dropped:
-        """Return the drops with ``count`` more packets."""
+        """Return these drops with ``count`` more packets, reported at ``now``."""
         first_at = self.first_at if self.packets else now
         return Dropped(self.packets + count, first_at, now)
 
@@ -53,7 +53,7 @@ _REPORTED_S = 2 * REPORT_S
 
 
 class Denials:
-    """The drops of one Service port."""
+    """The dropped packets of one Service port."""
 
     __slots__ = "_before", "_changed_at", "_reason", "by", "ranges"
 
@@ -62,7 +62,7 @@ class Denials:
         self.by = _NONE_BY
         """The drops by reason."""
         self.ranges: Sequence[str] | None = None
-        """The last source ranges; None before there were any."""
+        """The latest source ranges; None if there were none so far."""
         self._reason: DropReason | None = None
         """The reason for current drops; None until a ``Serving`` drops packets."""
         self._before = DropReason.RANGES
@@ -70,7 +70,7 @@ class Denials:
         self._changed_at = _NEVER
 
     def change(self, serving: Serving, now: float) -> None:
-        """Update the drops after a change of ``Serving``; they stay if it admits all clients."""
+        """Apply a new ``Serving``; does nothing if the ``Serving`` admits all clients."""
         if serving.admits is None:
             return
         before = self._reason

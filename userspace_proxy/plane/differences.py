@@ -30,8 +30,8 @@ class _New:
 class Differences:
     """The unreported counts of one group.
 
-    Reports contain differences, so a worker's counts survive its death. Once nothing is left
-    (:attr:`is_at_rest`), this object may be replaced when the group has something to report.
+    Reports contain differences, so reported counts survive the worker's death. An object with
+    nothing left to report (:attr:`is_at_rest`) may be discarded; a new object replaces it later.
     """
 
     __slots__ = ("_before_update", "_group", "_had_passing", "_is_open", "_new")
@@ -40,16 +40,16 @@ class Differences:
         self._group = group
         self._new: dict[SocketAddress, _New] = {}
         self._is_open = False
-        """Whether a connection was open at the last check: it counts bytes without notifying the
-        group."""
+        """Whether a connection was open at the last check: open connections count bytes without
+        notifying the group."""
         self._before_update: dict[SocketAddress, EndpointCounters] = {}
         self._had_passing = False
-        """Whether the last report contained current state instead of differences: ejections,
-        waiting clients."""
+        """Whether the last report contained ejections or waiting clients, which are reported as the
+        current state instead of differences."""
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether nothing is open or left to report."""
+        """Whether no connection is open, and nothing is left to report."""
         return not (self._is_open or self._new or self._had_passing or self._group.has_news)
 
     def take(self) -> None:
@@ -59,16 +59,16 @@ class Differences:
             self._take(endpoint, counters)
 
     def begin_update(self) -> None:
-        """Collect the counts; call before counters may leave the group."""
+        """Collect the counts before an update, which may remove counters from the group."""
         self.take()
         self._before_update = dict(self._group.each_counters())
 
     def end_update(self) -> None:
         """Collect the final counts of endpoints that have left the group.
 
-        Call it after an update, and :meth:`begin_update` before it: the update ends UDP flows,
-        which are counted before the endpoint's counters are removed. An endpoint that returns
-        begins at 0.
+        Call :meth:`begin_update` before an update and this method after it: the update ends UDP
+        flows, and counts them before it removes an endpoint's counters. Counts of an endpoint that
+        returns begin at 0.
         """
         before, self._before_update = self._before_update, {}
         for endpoint, counters in before.items():

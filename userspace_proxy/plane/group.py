@@ -1,4 +1,4 @@
-"""A Service port in the control process: its messages, and the sums of the workers' reports."""
+"""Holds the state of a Service port in the control process, and sums the workers' reports."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from .messages import (
     OpenGroup,
 )
 
-# The maximum number of former endpoints of one group: as many as a Service port may have endpoints.
-# If a worker reports about any other endpoint, that is discarded.
+# The maximum number of former endpoints of a group: as many as a Service port may have endpoints.
+# Reports about unknown endpoints are discarded.
 KNOWN_MAX = 10_000
 
 Way = Literal["dials", "answers"]
 """The direction of a blocked path: from this node to an endpoint, or back."""
 
 _COUNTED = tuple(name for name in MINUTE_NAMES if name in EndpointCounters.names)
-# Each of these reads a figure from an endpoint's report: the gauges, which also fall; the bytes
-# that the endpoint has sent, its failed dials, and the figures of _COUNTED.
+# These functions select figures of an endpoint's report: the first selects the gauges, which may
+# also fall; the second the bytes that the endpoint has sent, its failed dials, and _COUNTED.
 _look_up_open = itemgetter(*map(EndpointCounters.names.index, GAUGES))
 _look_up = itemgetter(*map(EndpointCounters.names.index, ("sent_bytes", "failures", *_COUNTED)))
 _NO_SERVING = Serving()
@@ -60,7 +60,7 @@ V = TypeVar("V")
 
 @dataclass(slots=True)
 class GroupUpdate:
-    """How a worker's copy of a group must change; updated while the message waits."""
+    """A change to a worker's copy of a group; updated while the message waits."""
 
     group: int
     key: PortKey
@@ -111,34 +111,34 @@ class Group(CounterTable):
         self.revision = 0
         """Incremented whenever a figure, a failure or an ejection may have changed."""
         self.ended_workers = 0
-        """How many worker processes have exited; the counts that they hadn't reported are lost."""
+        """How many worker processes have exited, each of which lost its unreported counts."""
         self.denials = Denials()
-        """The dropped packets, with the reasons."""
+        """The dropped packets, by reason."""
         self.last_minute = LastMinute()
         """The clients of the last minute."""
         self._failed_at: dict[SocketAddress, LastMinute] = _NONE
         """The clients for which each endpoint failed; ``refused`` counts its failed dials."""
         self.sent_at = -1.0
-        """When an endpoint was last reported to have sent a client bytes, in monotonic seconds;
-        negative if none has."""
+        """When an endpoint was last reported to have sent bytes to a client, in monotonic seconds;
+        negative if no endpoint has."""
         self._former: tuple[SocketAddress, ...] = ()
         """Former endpoints, the latest one last: connections to an endpoint may outlive it."""
         self._open: dict[int, dict[SocketAddress, tuple[int, ...]]] = _NONE
-        """Open connections by worker, as in ``GAUGES``; subtracted when the worker dies."""
+        """The ``GAUGES`` of endpoints by worker; subtracted when the worker dies."""
         self._ejected: dict[int, dict[SocketAddress, float]] = _NONE
-        """The ejected endpoints by worker, with the monotonic seconds when a probe is due."""
+        """The ejected endpoints by worker, each with the monotonic time of its next probe."""
         self._waiting: dict[int, tuple[int, float]] = _NONE
-        """The number of waiting clients by worker, and since when the first one waits."""
+        """The number of waiting clients by worker, and when the first of them began to wait."""
         self._slow_start = SlowStart()
-        """The same slow start as in the workers."""
+        """A copy of the workers' slow start."""
         self._measured = _NOTHING_MEASURED
-        """The ``Serving`` that was measured last, and why it is too large."""
+        """The ``Serving`` that was measured last, and why it is too large; empty if it isn't."""
         self._obstacles: dict[tuple[SocketAddress, Way], Obstacle] = _NONE
         """Obstacles to packets for endpoints, or to their answers."""
 
     @property
     def label(self) -> str:
-        """The group's name in logs, and for workers of the previous process."""
+        """The group's name in logs, and in messages of previous workers."""
         return str(self.key)
 
     def opening(self) -> GroupUpdate:
@@ -223,7 +223,7 @@ class Group(CounterTable):
             counters.add(each.figures)
             new_bytes, new_failures, *clients = _look_up(each.figures)
             recent.append(clients)
-            # The first figure counts all clients.
+            # Skip the first figure, which counts all clients.
             if new_failures or any(clients[1:]):
                 failed = MinuteCounts(
                     **dict(zip(_COUNTED, clients, strict=True)), refused=new_failures
@@ -233,7 +233,7 @@ class Group(CounterTable):
                 self._failed_at[endpoint].add(failed, now)
             for name, part in each.streaks().items():
                 getattr(counters, name).add(part.not_after(now))
-            # An empty datagram is an answer, too; a byte for a client that has left isn't.
+            # An empty datagram is also an answer; a byte for a client that has left isn't.
             has_sent = new_bytes > 0 and not counters.ends.is_on
             self.sent_at = max(self.sent_at, now if has_sent else counters.ends.succeeded_at)
             before = open_of.pop(endpoint, _NOTHING_OPEN)
@@ -257,8 +257,7 @@ class Group(CounterTable):
     def _begin_counters(self, report: GroupReport) -> None:
         """Create the counters of known endpoints that don't have any yet.
 
-        Cost: their keys are the addresses in the plan, because the addresses in the report are
-        copies.
+        Cost: the keys are the objects in the plan, because the addresses in the report are copies.
         """
         new = [e.endpoint for e in report.endpoints if self.find_counters(e.endpoint) is None]
         if new:
@@ -314,7 +313,7 @@ class Group(CounterTable):
     def note_obstacle(
         self, endpoint: SocketAddress, obstacle: Obstacle | None, way: Way = "dials"
     ) -> None:
-        """Record the obstacle between this node and an endpoint; None if none is known.
+        """Record the obstacle between this node and an endpoint; None if no obstacle is known.
 
         Args:
             way: The direction; each direction has its own watcher.
@@ -326,15 +325,15 @@ class Group(CounterTable):
         self._obstacles = _with(self._obstacles, key, obstacle)
 
     def obstacle_to(self, endpoint: SocketAddress) -> Obstacle | None:
-        """Return the known obstacle to an endpoint's packets or answers; None if none is known."""
+        """Return the known obstacle to an endpoint's packets or answers; None if there is none."""
         if not self._obstacles:
-            # Cost: this is the usual case, checked for each endpoint of a view.
+            # Cost: return early in the usual case; a view calls this for each endpoint.
             return None
         dials, answers = (self._obstacles.get((endpoint, way)) for way in get_args(Way))
         return dials or answers
 
     def starting(self, now: float) -> Mapping[SocketAddress, float]:
-        """Return the fraction of its full share that each endpoint in slow start gets."""
+        """Return the endpoints in slow start, each with its fraction of the full share."""
         return self._slow_start.shares(now)
 
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
@@ -357,7 +356,7 @@ class Group(CounterTable):
 
 
 class Totals:
-    """The counts of all workers for all Service ports together, including removed ones.
+    """The counts of all workers for all Service ports together, including removed Service ports.
 
     The sums don't decrease when Service ports or endpoints are removed: metrics rely on that.
     """
@@ -365,7 +364,7 @@ class Totals:
     def __init__(self) -> None:
         self.counters = GroupCounters()
         self.endpoints = EndpointCounters()
-        """Sums over all endpoints; ``GAUGES`` are meaningless in them, as nothing is subtracted
+        """Sums over all endpoints; ``GAUGES`` are meaningless here, because nothing is subtracted
         when a worker exits."""
         self.connect_times = Durations(TIMES_BOUNDS_S)
         self.first_byte_times = Durations(TIMES_BOUNDS_S)
@@ -384,7 +383,7 @@ def _add_durations(durations: Durations, report: DurationReport | None) -> None:
 
 
 class FollowedEndpoint(Protocol):
-    """What a watcher knows about one endpoint of a group."""
+    """A watcher's record of one endpoint of a group."""
 
     group: Group
     endpoint: SocketAddress
@@ -424,7 +423,7 @@ class EndpointChanges(NamedTuple):
 
 
 def diff_endpoints(have: Sequence[SocketAddress], want: Sequence[SocketAddress]) -> EndpointChanges:
-    """Compare two lists without duplicates, in round-robin order.
+    """Return the changes between two lists without duplicates, in round-robin order.
 
     If the order of remaining endpoints differs, all endpoints are removed and added.
     """

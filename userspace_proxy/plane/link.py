@@ -1,4 +1,4 @@
-"""The link to a worker: in a process (``worker_process``) or in the caller's loop (here)."""
+"""Links the plane to a worker in the caller's loop; see ``worker_process`` for processes."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ class Link(Protocol):
 
     @property
     def pid(self) -> int:
-        """The ID of the worker's process; 0 without a process."""
+        """The process ID of the worker; 0 for a worker in the caller's loop."""
 
     def send(self, message: ToWorker, *socks: socket.socket) -> None:
         """Send a command; no effect if the worker has exited."""
 
     def send_later(self, make: Callable[[], ToWorker]) -> None:
-        """Send the command that ``make`` returns on its turn; the order is kept."""
+        """Queue a command, which ``make`` creates when it is sent; the order is kept."""
 
     def hang_up(self) -> None:
         """Make the worker exit, which resets its connections."""
 
     def look(self) -> float:
-        """Return for how many seconds the worker's loop could have iterated but didn't.
+        """Return the seconds charged to the worker because its loop didn't iterate.
 
-        Call it every ``watchdog.LOOK_S``; 0 for the caller's loop.
+        Call it every ``watchdog.LOOK_S``. The result is 0 for the caller's loop.
         """
 
     def kill(self) -> None:
         """Kill the worker immediately. Idempotent."""
 
     def close(self, within_s: float) -> None:
-        """Stop the worker, wait up to ``within_s``, and stop calling back. Idempotent."""
+        """Stop the worker, wait up to ``within_s``, and call no more callbacks. Idempotent."""
 
 
 class LocalLink:
-    """A worker in the caller's loop: commands and answers are calls.
+    """The link to a worker in the caller's loop: commands and answers are plain calls.
 
-    The worker uses the caller's sockets, and doesn't close them. Messages from it may arrive while
-    one is being sent.
+    The worker uses the caller's sockets, and doesn't close them. Messages from the worker may
+    arrive during :meth:`send`.
     """
 
     pid = 0
@@ -67,14 +67,14 @@ class LocalLink:
         self._worker.apply(message, *socks)
 
     def send_later(self, make: Callable[[], ToWorker]) -> None:
-        """Carry out the command immediately: its turn is now."""
+        """Carry out the command immediately: no other commands are queued."""
         self._worker.apply(make())
 
     def status(self) -> Status:
         return self._worker.status()
 
     def hang_up(self) -> None:
-        """Do nothing: :meth:`close` resets connections."""
+        """Do nothing: :meth:`close` resets the connections."""
 
     def look(self) -> float:
         return 0.0

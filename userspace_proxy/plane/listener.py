@@ -1,11 +1,11 @@
-"""One listener of the plane, its port, and its sockets: one per serving worker.
+"""Owns the port of a listener and its sockets, one for each worker that serves the listener.
 
 Rule 1: sockets are opened, and start to listen, in the order of the workers: with affinity the
 kernel chooses a socket by index.
-Rule 2: a worker's socket outlives the worker: its replacement gets the same socket, and the clients
-waiting in its queue.
-Rule 3: before several sockets share a port, one socket binds the port alone, to check that no other
-program has it.
+Rule 2: a worker's socket outlives the worker: the replacement receives the same socket, and the
+clients in its accept queue.
+Rule 3: before several sockets share a port, one socket binds the port exclusively, to check that no
+other program uses it.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from .group import Group
 from .messages import OpenListener
 
 RESERVE = 512
-"""How many descriptors everything except listeners may use: log files, API connections,
+"""The number of descriptors reserved for everything except listeners: log files, API connections,
 requests."""
 
 _OWED_NOTHING: Counter[int] = Counter()
 
 
 class ListeningSockets:
-    """The sockets of one listener, one for each of these workers, in this order.
+    """The sockets of one listener: one for each worker in ``workers``, in that order.
 
-    Options are passed to ``open_listening``. Sockets of the previous control process on this
-    address are reused, and new sockets fill the places that are None; surplus sockets are closed,
-    with the clients in their queues. Raises ListenError if the port can't be bound.
+    Options are passed to ``open_listening``. ``inherited`` contains sockets of the previous control
+    process on this address, which are reused: a new socket replaces each None, and surplus sockets
+    are closed, with the clients in their queues. Raises ListenError if the port can't be bound.
     """
 
-    # Cost: each Service port has one of these, and a Listener.
+    # Cost: each Service port has instances of this class and of Listener.
     __slots__ = (
         "_admits",
         "_by_client",
@@ -85,7 +85,8 @@ class ListeningSockets:
         self.socks: tuple[socket.socket, ...] = ()
         """One socket per worker; none while a UDP port refuses."""
         self._hold: socket.socket | None = None
-        """Reserves a UDP port that refuses clients; None if the kernel can't do that."""
+        """The socket that reserves a refusing UDP port; None if the kernel can't do that, or
+        otherwise."""
         self.at = at
         self._open()
 
@@ -97,7 +98,7 @@ class ListeningSockets:
         return dict(zip(self.workers, self.socks, strict=False))
 
     def choose(self, *, by_client: bool) -> None:
-        """Let the kernel choose a client's socket by the client's address, or at random."""
+        """Make the kernel choose a client's socket by the client's address, or at random."""
         if by_client != self._by_client:
             self._by_client = by_client
             self._choose()
@@ -126,14 +127,14 @@ class ListeningSockets:
             self._hold = hold_port(self.at, self.socks)
 
     def leave(self) -> None:
-        """Close the sockets of a UDP port whose clients are refused, and keep the port.
+        """Close the sockets of a refusing UDP port, but keep the port reserved.
 
-        Copies in workers of the previous control process stop receiving and sending: otherwise the
-        kernel would distribute clients to them, too.
+        Copies in workers of the previous control process stop receiving and sending, because the
+        kernel would otherwise distribute clients to these copies.
         """
         deaf = [sock for sock in self.socks if _gets_nothing(sock)]
         if self._hold is None and deaf:
-            # No other socket could be opened beside them, for instance without a free descriptor.
+            # No new socket could reserve the port, for example because no descriptor was free.
             self._keep(deaf[0])
         self._close_sockets()
 
@@ -146,7 +147,7 @@ class ListeningSockets:
             try:
                 listen_again(self.socks, self.at)
             except ListenError:
-                # Clients of a listening socket that no worker accepts from would wait.
+                # Clients would wait on a socket that listens, but from which no worker accepts.
                 self.refuse()
                 raise
             self._choose()
@@ -166,7 +167,7 @@ class ListeningSockets:
         self._end_hold()
 
     def _keep(self, sock: socket.socket) -> None:
-        """Reserve a UDP port with one of its own sockets, which needs no other descriptor."""
+        """Reserve a UDP port with one of its own sockets, which takes no further descriptor."""
         with contextlib.suppress(OSError):
             share(sock, is_shared=True)
             self._hold = sock
@@ -191,8 +192,8 @@ class ListeningSockets:
                 with wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
             socks, known = self._places(is_shared=is_shared), len(self._inherited)
-            # Open the sockets that replace those of late workers last: when a late worker closes
-            # its socket, the kernel gives its index to the socket that was opened last.
+            # Open the replacements of late workers' sockets last: when a late worker closes its
+            # socket, the kernel assigns the index to the socket that was opened last.
             for place in sorted(range(len(socks)), key=lambda n: (socks[n] is None, n < known)):
                 sock = socks[place] or self._open_one(at, is_shared=is_shared)
                 socks[place] = sock
@@ -208,7 +209,7 @@ class ListeningSockets:
                 if inherited is not None and inherited not in self.socks:
                     inherited.close()
             self._inherited = ()
-        # The address now has the port that the kernel chose.
+        # Replace port 0 by the port that the kernel chose.
         self.at = SocketAddress(at.ip, self.socks[0].getsockname()[1])
         self._choose()
 
@@ -225,9 +226,9 @@ class ListeningSockets:
         )
 
     def _places(self, *, is_shared: bool) -> list[socket.socket | None]:
-        """Return the inherited sockets for the workers, with the options of this listener.
+        """Return the inherited sockets in the order of the workers, with this listener's options.
 
-        None stands for a socket that must be opened. Raises ListenError.
+        None marks a socket that must be opened. Raises ListenError.
         """
         found, count = list(self._inherited), len(self.workers)
         if len(found) > count:
@@ -237,8 +238,7 @@ class ListeningSockets:
         try:
             for sock in filter(None, found):
                 if is_shared or self._protocol is Protocol.UDP:
-                    # A UDP port that was about to be refused is still held by the reserving socket,
-                    # so share it.
+                    # A UDP port that was about to refuse is still reserved by a socket: share it.
                     share(sock, is_shared=is_shared)
                 if self._transparent:
                     set_transparent(sock)
@@ -276,9 +276,9 @@ def _gets_nothing(sock: socket.socket) -> bool:
 
 
 def wrapped(sock: _socket.socket) -> socket.socket:
-    """Return the same socket as an object that can be sent to a worker."""
+    """Convert a low-level socket to an object that can be sent to a worker."""
     made = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
-    # Otherwise it would block in a program that has called socket.setdefaulttimeout.
+    # The socket would block if an embedding program has called socket.setdefaulttimeout.
     made.setblocking(False)
     return made
 
@@ -290,26 +290,25 @@ class Wanted(NamedTuple):
     addresses: Iterable[SocketAddress]
     """The first address that can be bound is used; port 0 means any free port."""
     freebind: bool = False
-    """Bind an address that this node doesn't have (yet)."""
+    """Whether to bind even an address that this node doesn't have (yet)."""
     transparent: bool = False
-    """Set IP_TRANSPARENT, which takes NET_ADMIN or NET_RAW."""
+    """Whether to set IP_TRANSPARENT, which requires CAP_NET_ADMIN or CAP_NET_RAW."""
 
 
 class Answer(NamedTuple):
-    """Which of a group's wanted listeners are open, by the caller's keys."""
+    """The open listeners of a group, and the errors of other listeners, by the caller's keys."""
 
     listeners: dict[Hashable, Listener]
-    """The open listeners; a listener that can't serve refuses."""
+    """The open listeners, including listeners that refuse because they can't serve."""
     errors: dict[Hashable, ListenError | None]
-    """Why the other listeners aren't open, or refuse clients; None if no address was left to
-    try."""
+    """Why a listener isn't open, or refuses clients; None if no address was left to try."""
 
 
 class Listener:
-    """One address that clients dial, served by one or several workers, or refusing.
+    """One address that clients dial, which workers serve or which refuses clients.
 
-    The caller identifies it by its key, and messages by its number. It owns its sockets, one per
-    serving worker.
+    The caller identifies a listener by its key, and messages by its number. A listener owns its
+    sockets, one per serving worker.
     """
 
     __slots__ = (
@@ -340,10 +339,10 @@ class Listener:
         self.protocol = protocol
         self.sockets = sockets
         self.workers = sockets.workers
-        """Indexes of the workers that serve it."""
+        """Indexes of the workers that serve the listener."""
         self.numbers = [number]
-        """The numbers under which workers may hold its sockets: its own, and those of a listener
-        whose port it took over."""
+        """The numbers under which workers may hold its sockets: its own number, and the numbers of
+        a listener whose port it took over."""
         self.address = sockets.at
         """The bound address, with the actual port."""
         self.is_serving = True
@@ -351,17 +350,17 @@ class Listener:
         self.is_closed = False
         self.closing = _OWED_NOTHING
         """The number of CloseListener confirmations that each worker still owes; a UDP port stays
-        in use until all have arrived. Replaced when it changes."""
+        in use until all have arrived. Replaced, never modified in place."""
 
     def opening(self, number: int) -> OpenListener:
         return OpenListener(number, self.group.number, self.protocol, self.address)
 
 
 class PortPool:
-    """The ports of a range, including both ends; the port that was freed or tried last comes last.
+    """The ports of an inclusive range; the port that was freed or tried last is offered last.
 
-    A taken port isn't offered until it is returned; only binding shows whether it is free in the
-    kernel. A search costs time per offered port: nothing if all are taken.
+    A taken port isn't offered until :meth:`give` returns it; only binding shows whether it is free
+    in the kernel. A search costs time per offered port, and nothing if all are taken.
     """
 
     def __init__(self, first: int, last: int) -> None:
@@ -374,7 +373,7 @@ class PortPool:
 
     @cached_property
     def _free(self) -> OrderedDict[int, None]:
-        """The free ports, created when first needed: 60,000 ports take a millisecond."""
+        """The free ports, created on first use: 60,000 ports take a millisecond."""
         return OrderedDict.fromkeys(range(self.first, self.last + 1))
 
     @property
@@ -382,10 +381,10 @@ class PortPool:
         return self._free.keys()
 
     def candidates(self, preferred: int | None = None) -> Iterator[int]:
-        """Yield each port that isn't taken once, the preferred port first.
+        """Yield each free port once, the preferred port first.
 
-        The caller takes the first port that it can bind. The next search begins after the ports
-        that were offered, because other programs use them.
+        The caller takes the first port that it can bind. The next search begins after the offered
+        ports, because other programs use the ports that the caller couldn't bind.
         """
         if preferred is not None and preferred in self._free:
             yield preferred
@@ -399,7 +398,7 @@ class PortPool:
         self._free.pop(port, None)
 
     def spare(self, ports: Iterable[int]) -> None:
-        """Offer these ports only where they are preferred; replaces those of the last call."""
+        """Offer these ports only as preferred ports; replaces the ports of the last call."""
         self._spared = frozenset(ports)
 
     def give(self, port: int) -> None:

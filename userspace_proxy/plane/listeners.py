@@ -1,15 +1,15 @@
-"""Owns the listeners of a plane: binds their sockets, and assigns them to workers.
+"""Owns the listeners of a plane: binds their sockets, and assigns the sockets to workers.
 
 Rule 1: sockets listen or refuse immediately; workers close a listener before its group loses its
-endpoints, and open it after the group has some.
+endpoints, and open it after the group has received endpoints.
 Rule 2: a refusing UDP port is reserved by a socket that receives nothing (``port_reservation``).
-Its serving sockets stay open until no worker of this or the previous control process has a copy, so
-that the port can serve again before that: with new sockets beside open copies, the kernel would
-choose by an order that differs from the workers' (``reuseport``).
-Rule 3: a listener has one socket per worker while descriptors are plentiful, otherwise a single
-one.
+Its serving sockets stay open until no worker of this or the previous control process has a copy, in
+case the port serves again earlier: if new sockets were opened beside open copies, the kernel's
+order of sockets would differ from the order of workers (``reuseport``).
+Rule 3: a listener has one socket per worker while descriptors are plentiful, otherwise one socket.
 Rule 4: while a worker is missing, a substitute serves its sockets (``substitutes``).
-Rule 5: a worker in the caller's loop answers while a message is sent, so state changes first.
+Rule 5: state is updated before a message is sent, because a worker in the caller's loop answers
+before the call returns.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from .adoption import PreviousWorkers
 
 Send = Callable[..., bool]
-"""Takes a worker's index, a message and its socket; returns False if no such worker runs."""
+"""Sends a message and its socket to a worker, by index; returns False if the worker is down."""
 
 
 class Listeners:
     """The listeners of one plane.
 
     ``limit`` is the number of descriptors that this process, and each of ``count`` workers, may
-    use. Sockets of previous workers (``previous_workers``) are used before new ones are opened.
+    use. Sockets of previous workers (``previous_workers``) are used before new sockets are opened.
     """
 
     def __init__(
@@ -58,35 +58,34 @@ class Listeners:
         self._by_group: dict[Group, tuple[Listener, ...]] = {}
         self._unwanted: dict[Listener, None] = {}
         self._leaving: dict[int, Listener] = {}
-        """UDP listeners that are closed, or that took over the port of a closed one, by the numbers
-        under which workers still hold their sockets."""
+        """UDP listeners that are closed, or that took over the port of a closed listener, by the
+        numbers under which workers still hold their sockets."""
         self._counts = [0] * count
         """The number of listeners per worker."""
         self._substitutes = Substitutes(self._counts, limit)
 
     def prepare(self, group: Group, serving: Serving, wanted: Mapping[Hashable, Wanted]) -> None:
-        """Make listeners begin to refuse or drop clients before workers know.
+        """Make listeners refuse or drop clients before workers receive the new ``Serving``.
 
-        The group still has its old :class:`Serving`, and some wanted listeners may belong to
+        Call it while the group has its old :class:`Serving`; some wanted listeners may belong to
         another group.
         """
         others = (self._by_key.get(key) for key in wanted)
         moving = [x for x in others if x is not None and x.group is not group]
         for listener in (*self._by_group.get(group, ()), *moving):
             if serving.is_refusing:
-                # Refuse first: a worker without an endpoint mustn't accept.
+                # Refuse first: a worker without an endpoint must not accept.
                 self._refuse(listener)
             elif listener.group.serving.admits is None or not serving.endpoints:
-                # Apply source ranges first, too: a client that should be dropped mustn't be reset.
+                # Apply source ranges first: a client outside the ranges must not be reset.
                 with contextlib.suppress(ListenError):
                     listener.sockets.admit(serving.admits)
 
     def follow(self, group: Group, wanted: Mapping[Hashable, Wanted]) -> Answer:
-        """Open missing listeners, take over those of other groups, and apply the ``Serving``.
+        """Open missing listeners, take over listeners of other groups, and apply the ``Serving``.
 
-        Call it after :meth:`prepare`, when workers have the group. A listener that can't serve
-        refuses. A listener that isn't wanted any more is also changed, until
-        :meth:`close_unwanted`.
+        Call it after :meth:`prepare`, once workers have received the group. A listener that can't
+        serve refuses. Unwanted listeners also follow the ``Serving`` until :meth:`close_unwanted`.
         """
         errors: dict[Hashable, ListenError | None] = {}
         before = self._by_group.setdefault(group, ())
@@ -112,24 +111,24 @@ class Listeners:
     def recover(
         self, wanted: Iterable[tuple[Protocol, SocketAddress]], *, transparent: bool
     ) -> None:
-        """Open sockets that listeners will take later."""
+        """Open sockets that listeners will take over later."""
         self.recovered.open(wanted, self._limit // 2, transparent=transparent)
 
     def previous_workers_drain(self) -> None:
-        """Close the sockets of refusing UDP ports of which the previous workers had copies."""
+        """Close the sockets of refusing UDP ports that previous workers served until now."""
         for listener in self._open.values():
             if not listener.is_serving:
                 self._release(listener)
 
     def close_unwanted(self) -> list[Listener]:
-        """Close the listeners that no group needs; return them."""
+        """Close and return the listeners that no group wants."""
         unwanted, self._unwanted = list(self._unwanted), {}
         for listener in unwanted:
             self._close(listener)
         return unwanted
 
     def close_group(self, group: Group) -> list[Listener]:
-        """Close the listeners of a group; return them. Idempotent."""
+        """Close and return the listeners of a group. Idempotent."""
         closed = list(self._by_group.pop(group, ()))
         for listener in closed:
             self._unwanted.pop(listener, None)
@@ -150,13 +149,13 @@ class Listeners:
         self.recovered.close()
 
     def send_all(self, worker: int) -> None:
-        """Open all listeners of a worker that has just started."""
+        """Send all open listeners to a worker that has just started."""
         for listener in self._open.values():
             if listener.is_serving:
                 self._send_opening(worker, listener, worker, listener.number)
 
     def substitute(self, missing: int, running: Sequence[int]) -> None:
-        """Let a running worker substitute for a missing one. Idempotent."""
+        """Assign a running worker as the substitute for a missing worker. Idempotent."""
         substitute = self._substitutes.begin(missing, running)
         if substitute is None:
             return
@@ -180,7 +179,7 @@ class Listeners:
         number = self._substitutes.listener(number)
         listener = self._open.get(number) or self._leaving.get(number)
         if listener is not None and worker in listener.closing:
-            # Subtraction drops zeros, so it is falsy when no worker owes a confirmation.
+            # Subtraction drops zeros, so ``closing`` is falsy once no worker owes a confirmation.
             listener.closing = listener.closing - Counter((worker,))
             self._release(listener)
 
@@ -268,7 +267,7 @@ class Listeners:
     def _inherit(
         self, protocol: Protocol, at: SocketAddress, serving: Serving
     ) -> Sequence[socket.socket | None]:
-        """Return an earlier run's sockets on an address: its workers' sockets or recovered ones."""
+        """Return an earlier run's sockets on an address: its workers' or recovered sockets."""
         handed_over = self._previous_workers.take(protocol, at) if self._previous_workers else ()
         return handed_over or self.recovered.take(protocol, at, serving)
 
@@ -277,16 +276,16 @@ class Listeners:
     ) -> Sequence[int]:
         """Return the workers that should serve one more listener: all or one.
 
-        A listener that takes over the sockets of an old one keeps the same workers.
+        A listener that takes over the sockets of an old listener keeps its workers.
 
-        Raises BoundError if listeners would take half of a worker's descriptors, or all of this
-        process's.
+        Raises BoundError if listeners would take half of a worker's descriptors, or all unreserved
+        descriptors of this process.
         """
         all_workers, have = range(len(self._counts)), sum(self._counts)
         chosen: Sequence[int] = ()
         if old is not None:
-            # Other listeners may have taken its place since it was closed; it can be opened with
-            # fewer sockets once workers have closed their copies.
+            # Other listeners may have used up its descriptors since it was closed. It can be opened
+            # with fewer sockets once workers have closed their copies.
             if have + len(old.workers) <= max(self._limit // 2, self._limit - RESERVE):
                 chosen = old.workers
         elif have + len(all_workers) <= self._limit // 2:
@@ -316,7 +315,7 @@ class Listeners:
     def _serve(self, listener: Listener) -> None:
         """Apply the ``Serving`` of a listener's group to the listener.
 
-        If that fails, the listener refuses, and ListenError is raised.
+        On failure, the listener refuses, and ListenError is raised.
         """
         serving, sockets = listener.group.serving, listener.sockets
         try:
@@ -355,7 +354,7 @@ class Listeners:
     def _open_in_workers(self, listener: Listener) -> None:
         """Send each serving worker its socket of the listener.
 
-        Raises ListenError if the worker is in the caller's loop, and its epoll is full.
+        Raises ListenError if the epoll of a worker in the caller's loop is full.
         """
         for worker, holder, number in self._holders(listener):
             try:
@@ -364,7 +363,7 @@ class Listeners:
                 raise cannot_listen(listener.address, listener.protocol, exc) from exc
 
     def _send_opening(self, worker: int, listener: Listener, holder: int, number: int) -> None:
-        """Send a worker or its substitute the worker's socket, if there is one."""
+        """Send the socket of a worker, if any, to the worker or its substitute."""
         sock = listener.sockets.by_worker.get(worker)
         if sock is not None:
             self._send(holder, listener.opening(number), sock)
@@ -379,7 +378,7 @@ class Listeners:
             listener.closing = listener.closing - Counter((holder,))
 
     def _holders(self, listener: Listener) -> Iterator[tuple[int, int, int]]:
-        """Yield (worker, holder, number) for each holder of a socket: worker or substitute."""
+        """Yield (worker, holder, number); a holder of a socket is the worker or its substitute."""
         for worker in listener.workers:
             for holder, number in self._substitutes.holders(worker, listener.number):
                 yield worker, holder, number

@@ -9,12 +9,12 @@ from .messages import Logged
 
 LOGGERS = ("userspace_proxy", "userspace_proxy.connections")
 
-# Attributes of every record; all others were passed as ``extra``.
+# The attributes that every record has; other attributes were passed as ``extra``.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class LogSender(logging.Handler):
-    """Sends each log record as a message."""
+    """A log handler that sends each record as a message."""
 
     def __init__(self, send: Callable[[Logged], None]) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def current_levels() -> dict[str, int]:
 
 
 def take_levels(levels: Mapping[str, int], handler: logging.Handler) -> None:
-    """Log at these levels, through only this handler."""
+    """Set the levels of loggers, and make ``handler`` the root logger's only handler."""
     root = logging.getLogger()
     root.handlers[:] = [handler]
     for name, level in levels.items():
@@ -55,7 +55,7 @@ def take_levels(levels: Mapping[str, int], handler: logging.Handler) -> None:
 
 
 def write_record(line: Logged) -> None:
-    """Log a worker's line in this process."""
+    """Log a worker's record in this process."""
     logger = logging.getLogger(line.logger if line.logger.startswith(LOGGERS[0]) else LOGGERS[0])
     if not logger.isEnabledFor(line.level):
         return

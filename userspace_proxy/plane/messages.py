@@ -1,16 +1,18 @@
-"""The messages between the control half and its workers.
+"""Defines the messages between control processes and workers.
 
-    control ──▶ worker   Start, Beat, Preserve, OpenGroup, ChangeGroup, CloseGroup, OpenListener,
-                         MoveListener, CloseListener, Ejected, Returned, Report, Observe, Drain
+    control ──▶ worker   Beat, Start, Keep, Preserve, OpenGroup, ChangeGroup, CloseGroup, Prefer,
+                         OpenListener, MoveListener, CloseListener, Ejected, Returned, Report,
+                         Observe, AffinityEntries, Drain, End
     worker  ──▶ control  Running, Counted, Observed, Called, ListenerClosed, Ejected, Returned,
                          WaitBegan, Logged, Drained
 
-    worker  ──▶ next control process   Prove, HandOverRefused, HandedOver, AffinityEntries,
-                                       AffinityEntriesSent
+    next control ──▶ worker   HandOver, Proved, Drain, End
+    worker ──▶ next control   Prove, HandOverRefused, HandedOver, AffinityEntries,
+                              AffinityEntriesSent
 
 Rule 1: a change contains only the changed fields, not the whole state.
-Rule 2: between processes messages are JSON, validated against these types: a worker handles
-untrusted bytes, so its messages aren't trusted. A worker in the caller's loop gets the values
+Rule 2: messages between processes are JSON, validated against these types: a worker handles
+untrusted bytes, so its messages aren't trusted. A worker in the caller's loop receives the objects
 themselves.
 """
 
@@ -38,59 +40,59 @@ from ..model.serving import Serving
 from ..policy.locality import Networks
 
 Count = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
-"""Limited to integers that every JSON parser can represent: workers aren't trusted."""
+"""An integer that every JSON parser can represent: workers aren't trusted."""
 
 REPORT_S = 5.0
-"""Workers report this often, so a worker that dies loses at most the counts of this time."""
+"""The seconds between two reports of a worker; a worker that dies loses its unreported counts."""
 MAX_GROUP_BYTES = 2_621_440
-"""The largest message that opens a group; a larger group isn't served.
+"""The maximum size of a message that opens a group; a larger group isn't served.
 
-10,000 IPv6 endpoints with weights, priorities and other endpoints for clients from outside take
-2.1 MB. A change removes old and adds new endpoints, each with an index: it takes at most three
+10,000 IPv6 endpoints with weights, priorities and other endpoints for clients from outside take 2.1
+MB. A change lists removed endpoints, and added endpoints with their indexes: it takes at most three
 times as much, which fits into a channel's frame (``channel.MAX_FRAME_BYTES``).
 """
 
 OBSERVED_MAX = 128
-"""How many connections a worker keeps between two Observe messages, which are a quarter of a second
-apart: more than a person can read, for less than 1 % of a core."""
+"""How many connections a worker records between two Observe messages, which are a quarter of a
+second apart: more than a person can read, for less than 1 % of a core."""
 
 _BOUNDS = len(TIMES_BOUNDS_S)
 
 
 def _as_many_as(counters: type[Counters]) -> msgspec.Meta:
-    """Return the constraint that a list has one number per counter."""
+    """Return the constraint that a list has one number for each counter."""
     return msgspec.Meta(min_length=len(counters.names), max_length=len(counters.names))
 
 
 class _Message(msgspec.Struct, tag=True, array_like=True, forbid_unknown_fields=True):
-    """A list whose first item is the name of the type."""
+    """A message, encoded as a list that begins with the name of its type."""
 
 
 class Start(_Message):
-    """The first message to a worker process, except Beat.
+    """The first message to a worker process after Beat.
 
-    It comes with the socket on which the worker waits for the next control process after this one
-    has exited, and with a proof of that socket's origin; without a socket the worker exits then.
+    Attached are the socket on which the worker waits for the next control process after this one
+    has exited, and proofs of that socket's origin. Without a socket, the worker exits instead.
     """
 
     worker: int
-    """The worker's index, from 0; also the start of its round robin."""
+    """The worker's index, from 0, at which its round robin begins."""
     tuning: Tuning
     log_levels: dict[str, int]
-    """Levels by logger."""
+    """Log levels by the names of loggers."""
     keeps_net_raw: bool = False
-    """Keep CAP_NET_RAW, to dial at client addresses."""
+    """Whether to keep CAP_NET_RAW, to dial from client addresses."""
 
 
 class Beat(_Message):
-    """Start heartbeats, which show the watchdog that the loop iterates; comes with an eventfd."""
+    """Start heartbeats on the attached eventfd, which show the watchdog that the loop iterates."""
 
 
 class Preserve(_Message):
     """Update the networks whose clients keep their address; see ``policy.locality``."""
 
     is_on: bool
-    """Whether clients keep their address at all; if not, the networks are empty."""
+    """Whether any client keeps its address; if not, no networks are left."""
     removed: list[str]
     added: Networks
 
@@ -111,27 +113,26 @@ class ChangeGroup(_Message):
     added: list[tuple[int, SocketAddress]]
     """Endpoints with their index in the new list, lowest first."""
     others: Serving | None = None
-    """Everything except the endpoints; None if nothing else has changed."""
+    """The ``Serving`` without endpoints; None if only the endpoints have changed."""
 
 
 class AffinityEntries(_Message):
-    """Affinity entries of a Service port, from a worker that hands over, for its replacement."""
+    """Affinity entries of a Service port, from a previous worker for the new workers."""
 
     label: str
     entries: list[AffinityEntry]
-    """Some of the entries, most recently used first; later messages contain entries that were used
-    earlier."""
+    """Some of the entries, most recently used first; later messages contain older entries."""
 
 
 class Prefer(_Message):
-    """Send the next connection of a Service port to an endpoint; for embedding."""
+    """Route the next connection of a Service port to an endpoint; for embedding."""
 
     group: int
     endpoint: SocketAddress
 
 
 class CloseGroup(_Message):
-    """Forget a Service port; open connections continue."""
+    """Stop serving a Service port; open connections continue."""
 
     group: int
 
@@ -146,20 +147,20 @@ class OpenListener(_Message):
 
 
 class MoveListener(_Message):
-    """Serve another group's clients; TCP connections continue, UDP flows end."""
+    """Move a listener to another group; TCP connections continue, UDP flows end."""
 
     listener: int
     group: int
 
 
 class CloseListener(_Message):
-    """Stop using the socket, and confirm that; TCP connections continue, UDP flows end."""
+    """Stop using a listener's socket, and confirm; TCP connections continue, UDP flows end."""
 
     listener: int
 
 
 class Ejected(_Message):
-    """Dials to an endpoint failed in the sending worker, or if sent to a worker, in another."""
+    """A worker has ejected an endpoint; the control process forwards this to other workers."""
 
     group: int
     endpoint: SocketAddress
@@ -167,7 +168,7 @@ class Ejected(_Message):
 
 
 class Returned(_Message):
-    """An ejected endpoint has answered the sender, or if it is sent to a worker, another one."""
+    """An ejected endpoint has answered a worker; forwarded to other workers like Ejected."""
 
     group: int
     endpoint: SocketAddress
@@ -182,15 +183,15 @@ class WaitBegan(_Message):
 class Report(_Message):
     """Answer with the counts since the last report.
 
-    One answer is for all reports that were requested before it was begun: a worker that lags
-    doesn't make one for each.
+    One answer covers all reports that were requested before the worker began the answer, so a
+    worker that lags catches up.
     """
 
     number: int
 
 
 class Observe(_Message):
-    """Answer with the observations since the last such message, and apply new filters.
+    """Answer with the observations since the last request, and apply new filters.
 
     Without filters, observation stops.
     """
@@ -200,29 +201,29 @@ class Observe(_Message):
 
 
 class Keep(_Message):
-    """Keep the socket of this message for the next control process."""
+    """Keep the attached socket for the next control process."""
 
     name: str
 
 
 class HandOver(_Message):
-    """Send copies of all sockets, and continue to serve; if a proof is required, after Proved."""
+    """Send copies of all sockets, after Proved if a proof is required; continue to serve."""
 
 
 class Proved(_Message):
-    """The answer to Prove, after HandOver."""
+    """The answer to Prove, sent after HandOver."""
 
     proof: bytes
 
 
 class Drain(_Message):
-    """Stop accepting, wait until connections have ended, reset the rest, and confirm that."""
+    """Stop accepting, wait for connections to end, reset the rest, and answer with Drained."""
 
     seconds: float
 
 
 class End(_Message):
-    """Reset all connections and exit; without it, workers outlive their control process."""
+    """Reset all connections and exit; without this order, workers outlive a control process."""
 
 
 class Running(_Message):
@@ -243,15 +244,15 @@ class Status(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     descriptor_limit: Count = 0
     is_accepting: bool = True
     iterations: list[Count] = []
-    """Loop iterations since the start by duration: see :data:`ITERATION_BOUNDS_S`."""
+    """The number of loop iterations since startup, by duration: see :data:`ITERATION_BOUNDS_S`."""
     iterations_s: float = 0.0
-    """The sum of their durations in seconds."""
+    """The total duration of these iterations, in seconds."""
     memory_bytes: Count = 0
-    """How much of the nearest memory limit is used, in bytes; 0 without a limit."""
+    """The memory that counts towards the nearest limit, in bytes; 0 without a limit."""
     memory_limit_bytes: Count = 0
     is_short_of_memory: bool = False
     was_short_of_memory: bool = False
-    """Whether memory is short, or was in the last seconds."""
+    """Whether memory is short, or was short in the last seconds."""
 
 
 class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -261,27 +262,27 @@ class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     figures: Annotated[tuple[Count, ...], _as_many_as(EndpointCounters)]
     """Figures in the order of :class:`EndpointCounters`."""
     dials: StreakPart | None = None
-    """The differences of failed dials; None if there are none."""
+    """Changes to the streak of failed dials; None if there are none."""
     ends: StreakPart | None = None
     denials: StreakPart | None = None
     cuts: StreakPart | None = None
     exclusions: StreakPart | None = None
 
     def streaks(self) -> dict[str, StreakPart]:
-        """Return the changed streaks of failures, by their names among ``STREAKS``."""
+        """Return the changed streaks of failures, by their names in ``STREAKS``."""
         parts = {name: getattr(self, name) for name in STREAKS}
         return {name: part for name, part in parts.items() if part is not None}
 
 
 class DurationReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """New :class:`Durations`; the last count is of those beyond all bounds."""
+    """New :class:`Durations`; the last count covers durations beyond all bounds."""
 
     counts: Annotated[list[Count], msgspec.Meta(min_length=_BOUNDS + 1, max_length=_BOUNDS + 1)]
     seconds: Annotated[float, msgspec.Meta(ge=0, le=1e11)]
 
 
 class WaitingReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The clients now waiting for an endpoint, with the fields of :class:`Waiting`."""
+    """The clients that wait for an endpoint now; the fields are described in ``Waiting``."""
 
     clients: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     longest_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)]
@@ -297,19 +298,19 @@ class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     ejected: list[tuple[SocketAddress, Annotated[float, msgspec.Meta(ge=0, le=1e9)]]] = []
     """All endpoints that are ejected now, each with the seconds until its next probe."""
     connect_times: DurationReport | None = None
-    """The differences of connect times; None if there are none."""
+    """New connect times; None if there are none."""
     first_byte_times: DurationReport | None = None
     waiting: WaitingReport | None = None
-    """The clients that wait; None if none do."""
+    """The clients that wait; None if no client waits."""
     client_mistakes: dict[ClientMistake, StreakPart] = {}
-    """The changed streaks of clients that were rejected because of their requests."""
+    """The changed streaks of rejected clients, by the mistake in their requests."""
 
 
 class Counted(_Message):
     """The answer to a :class:`Report`, or one part of it."""
 
     number: int
-    """The report's number, which also answers earlier reports; 0 if more parts follow."""
+    """The report's number, which also answers earlier requests; 0 if more parts follow."""
     groups: list[GroupReport]
     status: Status
 
@@ -323,7 +324,7 @@ class Observed(_Message):
 
 
 class Called(_Message):
-    """Clients' calls since the last report."""
+    """The calls that clients made since the last report."""
 
     calls: Annotated[list[Calls], msgspec.Meta(max_length=CALLS_MAX)]
     left_out: Count
@@ -341,32 +342,32 @@ class Prove(_Message):
 
 
 class HandOverRefused(_Message):
-    """The answer to HandOver, or to a proof, before the connection is closed."""
+    """The answer to a rejected HandOver or proof, before the connection is closed."""
 
     cause: str
 
 
 class NodeHandedOver(_Message):
-    """The answer of a control process to HandOver: its lock is free."""
+    """A control process's answer to HandOver: it has released its lock."""
 
 
 class HandedOver(_Message):
     """Copies of some of a worker's sockets; kept sockets come last, in the order of ``kept``."""
 
     worker: int
-    """The index of the worker whose sockets these are: the sender, or one for which it
+    """The index of the worker that owns these sockets: the sender, or a worker for which the sender
     substitutes."""
     kept: list[str]
     is_last: bool
-    """Whether this is the last such message."""
+    """Whether this is the sender's last HandedOver message."""
 
 
 class AffinityEntriesSent(_Message):
-    """No more affinity entries follow, nor any other messages."""
+    """The last message of a handover: all affinity entries were sent."""
 
 
 class Logged(_Message):
-    """A line that the control process should log."""
+    """A log record for the control process to write."""
 
     logger: str
     level: int
@@ -377,7 +378,7 @@ class Logged(_Message):
 
 
 class Drained(_Message):
-    """No connection is left; a worker process exits now."""
+    """The answer to Drain: no connection is left, and a worker process exits."""
 
     reset: Count
     """The number of connections that had to be reset."""

@@ -1,17 +1,17 @@
-"""Passes workers' observations of connections to watchers, with the names of clients.
+"""Passes workers' observations of connections to watchers, with the names of clients' pods.
 
     Observing ──filters, 4 times a second──▶ plane ──▶ workers
               ◀────── connections, calls of clients ──────┘
               ◀── pods by address ── the snapshot that rounds have taken
 
-Rule 1: without watchers, workers aren't asked, and only names of this node's pods are kept: workers
-report calls anyway, and nearly all their clients are such pods.
-Rule 2: a client's name is the pod that Kubernetes' controller lists for the client's address, with
-the pod's node. If only other slices list the pod, its name is marked. An address of a node, or of
-several pods, has no name: pods in the node's network share it.
-Rule 3: slices of another namespace can't remove or replace a pod's name: among a controller's
-slices, the first namespace that listed the address counts; in the first snapshot, that of the older
-Service.
+Rule 1: without watchers, workers aren't asked for observations, and only the names of this node's
+pods are kept: workers report calls anyway, and nearly all of their clients are pods of this node.
+Rule 2: a client is named after the pod that Kubernetes' controller lists for the client's address,
+with the pod's node. If only other slices list the pod, the name is marked. An address of a node, or
+of several pods, has no name, because pods in the host's network share it.
+Rule 3: slices of another namespace can't remove or replace a pod's name: among the controller's
+slices, the first namespace that listed the address counts; in the first snapshot, the namespace of
+the oldest Service counts.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ class Observers(Protocol):
         """Return the filters of all watchers, without duplicates."""
 
     def deliver(self, records: Sequence[ConnectionFacts], left_out: Iterable[LeftOut]) -> None:
-        """Pass on a worker's observations."""
+        """Pass a worker's observations to the watchers."""
 
     def add_calls(
         self, calls: Iterable[Calls], left_out: int, pod_of: Callable[[str], str]
     ) -> None:
-        """Add a worker's counts of clients' calls; the function names an address's pod."""
+        """Add a worker's counts of clients' calls; ``pod_of`` returns the pod of an address."""
 
 
 class Observation:
-    """Connects the plane of one proxy with its watchers.
+    """The connection between the plane of one proxy and its watchers.
 
     Args:
         latest: Returns the snapshot of the latest sync round; None before the first one.
@@ -71,12 +71,12 @@ class Observation:
         self._observing = observing
         self._latest = latest
         self._pods: PodNames | None = None
-        """The cluster's pods, while there are watchers."""
+        """The cluster's pods, while there are watchers; otherwise None."""
         self._own_pods = PodNames(node)
         plane.on_observed = self._take
 
     async def run(self) -> None:
-        """Request observations while something watches, until cancelled."""
+        """Request observations while there are watchers, until cancelled."""
         while True:
             await self._observing.is_on.wait()
             await self._find_pods()
@@ -87,7 +87,7 @@ class Observation:
             self._pods = None
 
     async def _find_pods(self) -> None:
-        """Find the cluster's pods unless they are already known; there may be many."""
+        """Index the cluster's pods in a thread, unless they are indexed: there may be many."""
         if self._pods is None and (snapshot := self._latest()) is not None:
             pods = PodNames()
             await asyncio.to_thread(pods.follow, snapshot)
@@ -121,17 +121,17 @@ class _Lister(NamedTuple):
 
 
 class PodNames:
-    """The pods of addresses, updated by the slices that differ between snapshots.
+    """The pods by address, updated from the slices that differ between snapshots.
 
     Args:
-        node: Keep only pods on this node or on an unknown node; empty: all.
+        node: Keep only pods on this node or on an unknown node; empty to keep all pods.
     """
 
     def __init__(self, node: str = "") -> None:
         self._node = node
         self._snapshot = Snapshot({})
         self._pods: dict[str, dict[_Lister, dict[str, int]]] = {}
-        """How often each pod is listed, by address and source, the first source first."""
+        """How often each pod is listed, by address and by source, in the order of first listing."""
 
     def of(self, snapshot: Snapshot, ip: str) -> str:
         """Return the pod of an address, ``namespace/name``; empty if unknown."""

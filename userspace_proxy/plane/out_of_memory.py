@@ -1,12 +1,12 @@
-"""Makes a worker process exit when it runs out of memory, before the control process does.
+"""Makes workers exit when out of memory, and makes the kernel kill them before their parent.
 
-A callback that fails half-way leaves a connection or an event unhandled: the process would spin on
-it, and log a traceback each time. The worker's replacement serves a tenth of a second later.
+A callback that fails half-way leaves a connection or an event unhandled: the process would spin,
+and log a traceback each time. A replacement serves a tenth of a second after the exit.
 
 Rule 1: the exit needs no memory: no log line, no cleanup. The control process logs the exit
 status, and the kernel resets the connections.
-Rule 2: every callback of the process is covered: the event loop reports exceptions in callbacks to
-its exception handler, and Python reports those that can't be raised to its unraisable hook.
+Rule 2: every callback of the process is covered: the event loop passes exceptions in callbacks to
+its exception handler, and Python passes exceptions that can't be raised to its unraisable hook.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ..kernel.memory_limits import CgroupMemory, find_memory_limits
 OUT_OF_MEMORY = errno.ENOMEM
 """The exit status after running out of memory."""
 
-# The score in thousandths of the memory limit: a worker is killed even if the control process uses
-# this much more.
+# The increase of oom_score_adj, in thousandths of the memory limit: the kernel kills a worker even
+# if the control process uses this much more memory.
 _SCORE = 300
 _MOST_SCORE = 1000
 
@@ -40,7 +40,7 @@ def be_killed_first(proc: Path = Path("/proc/self")) -> None:
     """Make the kernel kill this process instead of its parent at a cgroup's memory limit.
 
     Does nothing without such a limit: if the whole node is out of memory, another program is the
-    cause. Call it with the parent's privileges: only root may write root's files in /proc. Source:
+    cause. Call it before dropping privileges: only root may write root's files in /proc. Source:
     proc_pid_oom_score_adj(5); raising the score takes no capability.
     """
     if not any(isinstance(limit, CgroupMemory) for limit in find_memory_limits(proc)):

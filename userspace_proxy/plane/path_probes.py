@@ -1,11 +1,11 @@
-"""Probes endpoints by TCP for the choice of the path.
+"""Probes endpoints over TCP, to decide between the kernel path and the userspace path.
 
     schedule ──due──▶ connect ──answered, refused, unreachable, 1 s of silence──▶ note, next time
 
 Rule 1: there is no task per endpoint: one timer begins probes, and one epoll reports their results.
 Rule 2: the listening program never notices a probe: servers log, count and block clients that
 connect and send nothing.
-Rule 3: a shortage of this process or node proves nothing about an endpoint.
+Rule 3: a probe that fails for lack of local resources proves nothing about the endpoint.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from ..model.failures import SHORTAGES
 from .probe_schedule import ProbeSchedule
 
 Note = Callable[[SocketAddress, DialFailure | None], None]
-"""Takes an endpoint and the failure of its probe; None if the endpoint answered."""
+"""Called with an endpoint and the failure of its probe, or None if the endpoint answered."""
 
 DEADLINE_S = 1.0
 MAX_UNDER_WAY = 512
 """The maximum number of probes in progress. A namespace may use at most as many as it leaves to
-others, so a single namespace has 256."""
+other namespaces, so a single namespace uses up to 256."""
 
 
 class PathProbes:
-    """The probes of one proxy; it opens in the event loop that first adds an endpoint.
+    """The probes of one proxy, in the event loop in which the first endpoint is added.
 
     Args:
         note: Called with each result.
-        schedule: Decides when to probe; None: the default budget.
+        schedule: Decides when to probe; None for a schedule with the default budget.
     """
 
     def __init__(self, note: Note, schedule: ProbeSchedule | None = None) -> None:
@@ -48,14 +48,14 @@ class PathProbes:
         self._reactor: Reactor
         self._dials: ProbeDials
         self._timer: asyncio.Handle | None = None
-        """Begins the next probes."""
+        """The timer that begins the next probes."""
         self._timer_at = math.inf
         """When the timer fires, in seconds of the reactor's clock."""
         self._is_soon = False
         """Whether the timer fires in the next iteration of the loop."""
 
     def add(self, endpoint: SocketAddress, service: ServiceKey) -> None:
-        """Begin to probe a Service's endpoint; undo each call by one of :meth:`discard`."""
+        """Begin to probe a Service's endpoint; :meth:`discard` undoes one call."""
         if not self.is_open:
             self._reactor = Reactor(asyncio.get_running_loop())
             self._dials = ProbeDials(self._reactor, DEADLINE_S, self._ended)
@@ -64,7 +64,7 @@ class PathProbes:
         self._begin_soon()
 
     def discard(self, endpoint: SocketAddress, service: ServiceKey) -> None:
-        """Stop probing an endpoint for a Service; after the last call, ``note`` isn't called."""
+        """Undo one call of :meth:`add`; ``note`` isn't called once all calls are undone."""
         self.schedule.discard(endpoint, service)
         if endpoint not in self.schedule:
             self._dials.stop(endpoint)
@@ -93,7 +93,7 @@ class PathProbes:
         self._sleep(now)
 
     def _sleep(self, now: float) -> None:
-        """Set the timer to the next due probe, if that is earlier."""
+        """Move the timer to the next due probe if the probe is due earlier."""
         at = self.schedule.next_at(now)
         if at is not None and at < self._timer_at:
             if self._timer is not None:

@@ -5,14 +5,14 @@
     next change of A   └ stays       │                                     └ is merged into this
     next change of B                 └ is merged into this
 
-Rule 1: a change of a group is merged into the waiting one, unless one of the group's listeners has
-been closed or moved to another group since. The group may lose its endpoints next, and a worker
-without an endpoint mustn't accept. A group that receives a listener may be changed earlier: the
-later state is also correct for the listener.
-Rule 2: at most two changes of each group wait, however many of its listeners close. All changes
-after one that rule 1 keeps are merged; the group's clients may then be refused a moment too early.
-Rule 3: a group's messages don't affect the merging of other groups: workers don't depend on the
-order of changes of different groups.
+Rule 1: a change to a group is merged into the waiting change, unless one of the group's listeners
+has been closed or moved to another group since: the new change may remove the last endpoint, and a
+worker without an endpoint must not accept. A change may be merged across a listener that joins the
+group, because the later state is also correct for that listener.
+Rule 2: at most two changes to a group wait, however many of its listeners close: all changes after
+the change that rule 1 keeps are merged, so clients may be refused a moment too early.
+Rule 3: messages of one group don't affect the merging for other groups: workers don't depend on the
+order of changes to different groups.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from .messages import CloseListener, MoveListener, OpenListener, ToWorker
 
 
 class Merging:
-    """The changes that wait for one process."""
+    """The changes that wait to be sent to one worker process."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, GroupUpdate] = {}
-        """The change of each group that may still be updated."""
+        """The waiting change to each group, which may still be updated."""
         self._kept: dict[int, GroupUpdate] = {}
-        """An earlier change of each group, which must not be merged."""
+        """An earlier waiting change to a group, which must not be updated."""
         self._group_of: dict[int, int] = {}
         """The group of each listener of the process."""
 
     def add(self, update: GroupUpdate) -> Callable[[], ToWorker] | None:
-        """Return a function that makes the message when it is sent; None if merged."""
+        """Return a function that creates the message when it is sent; None if merged."""
         if (waiting := self._waiting.get(update.group)) is not None:
             waiting.new = update.new
             return None

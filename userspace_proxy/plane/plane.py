@@ -1,15 +1,15 @@
-"""The control half of the traffic: opens, keeps and hands over sockets, and commands workers.
+"""Owns a proxy's sockets, Service ports and workers, and sends the workers their commands.
 
     Plane ──OpenGroup, OpenListener + its socket, ChangeGroup …──▶ worker 0
           ──▶ worker 1 …
           ◀── Counted, ListenerClosed, Ejected …
 
-A worker is a process (the node agent), or lives in the caller's loop (embedding, demo, tests).
+A worker is a process (node agent), or runs in the caller's loop (embedding, demo, tests).
 
-Rule 1: sockets are opened, and listen or refuse, here and at once; workers then learn which
-endpoints to dial. So a listener accepts when :meth:`Plane.serve` returns, and clients of a slow or
-dead worker wait instead of being refused.
-Rule 2: only :meth:`Plane.refresh`, :meth:`Plane.idle` and :meth:`Plane.drain` await.
+Rule 1: this process opens the sockets, and makes them listen or refuse, before workers learn which
+endpoints to dial. A listener therefore accepts once :meth:`Plane.serve` returns, and clients of a
+slow or dead worker wait instead of being refused.
+Rule 2: only ``refresh``, ``serves``, ``idle`` and ``drain`` are coroutines.
 """
 
 from __future__ import annotations
@@ -58,23 +58,23 @@ if TYPE_CHECKING:
     from ..model import PortKey, Protocol, SocketAddress
     from .adoption import PreviousWorkers
 
-# How long a reader of counters waits for a busy worker.
+# How long :meth:`Plane.refresh` waits for the reports of busy workers.
 _REFRESH_S = 1.0
 # The interval between two checks for open connections.
 _LOOK_S = 0.1
-# How long a worker may take to report that it has drained, beyond the time for the drain itself.
+# The extra time, after the drain timeout, in which workers report that they have drained.
 _DRAINED_S = 2.0
-# How long workers may take to reset their connections once their channel is closed: a few
-# milliseconds, or, for a worker that is still starting, the rest of its startup.
+# How long workers may take to exit once their channel is closed. Resetting connections takes a few
+# milliseconds, but a worker that is still starting completes its startup first.
 _CLOSE_S = 1.0
-# How many listeners the caller's loop may always have, whatever the limit is.
+# The number of listeners that may always be opened in the caller's loop, whatever the limit.
 _FEW_LISTENERS = 32
 
 
 OnEjection = Callable[[Group, "SocketAddress", bool], None]
-"""Called with an endpoint that a worker has ejected, or with False once it has answered."""
+"""Called with an endpoint and True when a worker ejects it, or False once it answers again."""
 OnWaits = Callable[[Group], None]
-"""Called when the first client of a worker begins to wait for an endpoint."""
+"""Called with a group when the first client in a worker begins to wait for its endpoints."""
 OnObserved = Callable[[Observed | Called], None]
 """Called with a worker's observations, or with the calls of its clients."""
 
@@ -82,12 +82,12 @@ OnObserved = Callable[[Observed | Called], None]
 class Plane:
     """The listeners, Service ports and workers of one proxy.
 
-    Without a number of worker processes the caller's loop carries the traffic. The tuning applies
-    to each worker, but pipes and ephemeral ports are divided among workers. With ``keeps_net_raw``,
+    If ``workers`` is None, the caller's event loop carries the traffic. ``tuning`` applies to each
+    worker, but pipes and ephemeral ports are divided among the workers. With ``keeps_net_raw``,
     worker processes keep the capability to dial from client addresses. With a label, workers
-    continue to serve if this process dies, and the next proxy with this label finds them.
-    ``previous_workers`` are workers of the previous control process; the caller drains them. A
-    dialer replaces ``connect`` for TCP, in the caller's loop only.
+    continue to serve if this process dies, and the next proxy with this label adopts them. The
+    caller drains ``previous_workers``, the workers of the previous control process. A dialer
+    replaces ``connect`` for TCP, in the caller's loop only.
     """
 
     def __init__(
@@ -111,9 +111,9 @@ class Plane:
         self._groups: dict[int, Group] = {}
         self._numbers = 0
         self._networks: Networks | None = None
-        """See :meth:`preserve`."""
+        """The networks whose clients keep their address; see :meth:`preserve`."""
         self._timer: asyncio.TimerHandle | None = None
-        """The timer of the next check of the processes."""
+        """The timer for the next check of the worker processes."""
         tuning, count = tuning or Tuning(), workers or 1
         if workers is not None:
             # The kernel limits pipes per user, and all workers run as the same user.
@@ -139,12 +139,12 @@ class Plane:
             previous_workers.on_entries = self._send_all
             previous_workers.on_drain = self._listeners.previous_workers_drain
         self._kept: dict[str, socket.socket] = {}
-        """See :meth:`keep`."""
+        """The sockets that workers keep for the next control process, by name."""
 
     def start(self) -> None:
-        """Start the worker processes; the caller's own loop needs no start.
+        """Start the worker processes; does nothing if the caller's loop carries the traffic.
 
-        Returns before the processes run; listeners opened before they run accept later.
+        Returns before the processes run; until they do, clients of open listeners wait.
         """
         if self._local is None:
             for worker in self._workers:
@@ -152,21 +152,21 @@ class Plane:
             self._timer = self._loop.call_later(LOOK_S, self._watch)
 
     def open_group(self, key: PortKey) -> Group:
-        """Return a group for a Service port; :meth:`serve` announces the group to workers."""
+        """Return a new group for a Service port; :meth:`serve` sends the group to workers."""
         self._numbers += 1
         return Group(self._numbers, key)
 
     def serve(self, group: Group, serving: Serving, wanted: Mapping[Hashable, Wanted]) -> Answer:
-        """Apply a ``Serving`` to a Service port, with the wanted listeners by the caller's keys.
+        """Apply a ``Serving`` to a Service port, and open its wanted listeners.
 
-        Listeners serve, refuse or drop at once; open listeners stay open. Keys are unique in the
-        plane: reusing another group's key takes over its listener without effect on clients, unless
-        that group refused before. Open TCP connections stay with their group, UDP flows end, and
-        clients waiting to be accepted go to the new group. A listener whose key is no longer wanted
-        continues until :meth:`close_unwanted`.
+        Listeners serve, refuse or drop immediately; open listeners stay open. The caller chooses
+        the keys, which are unique in the plane: reusing the key of another group takes over its
+        listener, unnoticed by clients unless that group refused them. Open TCP connections then
+        stay with their group, UDP flows end, and the new group serves the clients in the accept
+        queue. A listener whose key is no longer wanted stays open until :meth:`close_unwanted`.
 
-        Returns the open listeners, and the reasons why others are closed or refuse. Call again to
-        retry. A group that is too large for a message to a worker refuses.
+        Returns the open listeners, and why other listeners are closed or refuse; call again to
+        retry. A group that is too large for a message to a worker refuses its clients.
         """
         if why := group.too_large_reason(serving):
             serving = Serving()
@@ -176,7 +176,7 @@ class Plane:
             group.change(serving, self._clock())
             self._update_all(group.opening())
             if self._previous_workers is not None:
-                # Send the changes to all workers first: a client may reach another worker now.
+                # Send the entries to all workers: a client may now reach a different worker.
                 for entries in self._previous_workers.take_entries(group.label):
                     self._send_all(entries)
         elif (change := group.change(serving, self._clock())) is not None:
@@ -190,10 +190,10 @@ class Plane:
     def recover(
         self, wanted: Iterable[tuple[Protocol, SocketAddress]], *, transparent: bool
     ) -> None:
-        """Let clients queue on addresses of an earlier run, whose listeners aren't known yet.
+        """Queue clients on addresses of an earlier run whose listeners aren't known yet.
 
-        A listener that :meth:`serve` opens there serves the waiting clients; call
-        :meth:`close_recovered` once all are open, and no client is steered to other addresses.
+        A listener that :meth:`serve` opens on such an address serves the queued clients. Call
+        :meth:`close_recovered` once all listeners are open and no rule steers clients to the rest.
 
         Args:
             transparent: See ``Wanted``.
@@ -202,25 +202,25 @@ class Plane:
 
     @property
     def has_recovered(self) -> bool:
-        """Whether clients wait, or may wait, on addresses without a known listener."""
+        """Whether clients may be queued on addresses without a known listener."""
         return bool(self._listeners.recovered)
 
     def close_recovered(self) -> None:
-        """Refuse clients of addresses without a listener, and reset waiting ones. Idempotent."""
+        """Close addresses without a listener: reset queued clients, refuse new ones. Idempotent."""
         self._listeners.recovered.close()
 
     def prefer(self, group: Group, endpoint: SocketAddress) -> None:
-        """Send the next connection of a group to an endpoint; only with one worker."""
+        """Route the next connection of a group to an endpoint; requires a single worker."""
         self._send_all(Prefer(group.number, endpoint))
 
     def close_unwanted(self) -> list[Listener]:
-        """Close the listeners that no group needs; return them."""
+        """Close and return the listeners that no group wants."""
         return self._listeners.close_unwanted()
 
     def close_group(self, group: Group) -> list[Listener]:
-        """Close a group's listeners, and forget it; return them. Idempotent.
+        """Remove a group; close and return its listeners. Idempotent.
 
-        Open TCP connections continue, UDP flows end. The group has no endpoint afterwards.
+        Open TCP connections continue, UDP flows end. Afterwards, the group has no endpoints.
         """
         closed = self._listeners.close_group(group)
         if self._groups.pop(group.number, None) is not None:
@@ -229,9 +229,9 @@ class Plane:
         return closed
 
     def preserve(self, networks: Networks | None) -> None:
-        """Make endpoints see client addresses where replies return through this node.
+        """Preserve client addresses where endpoints' replies return through this node.
 
-        Without networks, endpoints see this node's address.
+        If ``networks`` is None, endpoints see this node's address.
         """
         old, self._networks = self._networks or {}, networks
         new = networks or {}
@@ -242,8 +242,8 @@ class Plane:
     def keep(self, name: str, sock: socket.socket) -> None:
         """Store a copy of a socket in worker processes for the next control process.
 
-        That process finds it in ``PreviousWorkers.kept``. A worker in the caller's loop keeps none:
-        it doesn't outlive this process.
+        That process finds the copy in ``PreviousWorkers.kept``. A worker in the caller's loop keeps
+        no copy, because it doesn't outlive this process.
         """
         if self._local is not None:
             return
@@ -253,12 +253,12 @@ class Plane:
     def observe(self, filters: Sequence[ConnectionFilter]) -> None:
         """Request workers' observations, and apply new filters.
 
-        :attr:`on_observed` gets the observations. Without filters, observation stops.
+        :attr:`on_observed` is called with the observations. An empty list stops observation.
         """
         self._send_all(Observe(list(filters)))
 
     def settle(self) -> None:
-        """Update the counters as far as this is possible without waiting."""
+        """Update the counters as far as possible without waiting."""
         if self._local is not None:
             self._workers[0].ask()
 
@@ -308,7 +308,7 @@ class Plane:
         return all(worker.is_running for worker in self._workers)
 
     async def serves(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Wait until all workers have applied everything sent so far.
+        """Wait until all workers have applied every message sent so far.
 
         Args:
             wait: Awaited between two checks.
@@ -318,21 +318,21 @@ class Plane:
         await self.refresh()
 
     async def idle(self, within_s: float) -> None:
-        """Wait up to ``within_s`` until no TCP connection is open; clients are still served."""
+        """Wait up to ``within_s`` until no TCP connection is open; keep serving clients."""
         until, was_idle = self._clock() + within_s, False
         while (left := until - self._clock()) > 0:
             await self.refresh()
             is_idle = not self.state().connections
             if is_idle and was_idle:
                 return
-            # A worker may be about to accept a connection.
+            # Require two idle checks: a worker may be about to accept a connection.
             was_idle = is_idle
             await asyncio.wait([self._loop.create_future()], timeout=min(left, _LOOK_S))
 
     async def drain(self, seconds: float) -> int:
-        """Wait up to ``seconds`` until connections have ended; reset the rest, return their number.
+        """Wait up to ``seconds`` for connections to end; reset the rest, and return their number.
 
-        Close the groups first.
+        The caller closes the groups first.
         """
         draining = [worker.drain(seconds) for worker in self._workers]
         done, _ = await asyncio.wait(draining, timeout=seconds + _DRAINED_S)
@@ -354,9 +354,9 @@ class Plane:
         self._listeners.close_all()
 
     def receive(self, worker: int, message: FromWorker) -> None:
-        """Handle a worker's message about groups and listeners, or for the log."""
+        """Handle a worker's message about its groups, listeners, observations or log."""
         if isinstance(message, Counted):
-            # The worker has received all messages that were sent before the request.
+            # The worker has applied all earlier messages, so it serves its own listeners.
             self._listeners.end_substitute(worker)
             for report in message.groups:
                 self._totals.add(report)
@@ -386,7 +386,7 @@ class Plane:
             note(group, message.endpoint, isinstance(message, Ejected))
 
     def worker_began(self, worker: int) -> None:
-        """Send the whole state to a process that was just started."""
+        """Send the plane's whole state to a worker process that was just started."""
         for name, sock in self._kept.items():
             self._send(worker, Keep(name), sock)
         if self._networks is not None:
@@ -396,7 +396,7 @@ class Plane:
         self._listeners.send_all(worker)
 
     def worker_runs(self, worker: int) -> None:
-        """Record that a worker process runs; it hasn't opened its listeners yet."""
+        """Record that a worker process runs, although it hasn't opened its listeners yet."""
         self._workers[worker].ask()
         self._find_substitutes()
 
@@ -407,7 +407,7 @@ class Plane:
         self._find_substitutes()
 
     def _find_substitutes(self) -> None:
-        """Let running workers substitute for missing ones."""
+        """Assign running workers as substitutes for missing workers."""
         running = [worker.index for worker in self._workers if worker.is_running]
         for worker in self._workers:
             if worker.problem:

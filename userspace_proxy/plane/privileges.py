@@ -4,10 +4,10 @@
     root of a user namespace without it, or without CAP_SETUID  ▶ the same user, no capability
     any other user                                              ▶ the same user, no capability
 
-A worker that dials from client addresses keeps CAP_NET_RAW, without which the kernel denies sockets
-with another host's address (docs/adr/0070).
+A worker that dials from client addresses keeps CAP_NET_RAW, without which the kernel rejects
+sockets with another host's address (docs/adr/0070).
 
-Rule 1: all imports come first: another user may be unable to read files that root installed.
+Rule 1: all imports come first, because another user may be unable to read files of root.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import struct
 from pathlib import Path
 
 WORKER_ID = 65521
-"""The user and group of workers only: other processes of user nobody (65534) could send signals to
-workers and trace them, and use up their pipes.
+"""The user and group of workers, and of nothing else: as user nobody (65534), other programs could
+send signals to workers, trace them, and use up their pipes.
 
 Neither distributions nor systemd assign 65520 to 65533 (source: systemd.io/UIDS-GIDS, and Debian
-Policy 9.2.2), and images run as 65532 at most. It is below 65536, so user namespaces of the usual
-size map it."""
+Policy 9.2.2), and images run as 65532 at most. The ID is below 65536, so user namespaces of the
+usual size map it."""
 
 # Source: include/uapi/linux/prctl.h and capability.h.
 _PR_SET_KEEPCAPS = 8
@@ -40,7 +40,7 @@ def become_unprivileged(*, keeps_net_raw: bool = False) -> None:
     """Become WORKER_ID if the kernel permits, and drop all capabilities. Idempotent.
 
     ``keeps_net_raw`` keeps CAP_NET_RAW, if this process has it. Raises OSError if the kernel
-    refuses: having no worker is better than one with privileges.
+    refuses: no worker is better than a privileged worker.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     kept = 1 << CAP_NET_RAW & _permitted() if keeps_net_raw else 0

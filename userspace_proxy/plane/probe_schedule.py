@@ -1,13 +1,13 @@
-"""Schedules the probes that decide paths: chooses due endpoints, within a budget.
+"""Schedules the probes that decide paths: chooses which endpoints to probe, within a budget.
 
     every 1.5 s ──▶ due ──▶ a queue per Service ──namespaces, then Services, in turn──▶ begin
     begin ──answered──▶ 1.5 s
           └──silent───▶ 3, 6 … 30 s
 
-Rule 1: the budget bounds the probes that begin per second, whatever the number of endpoints.
-Rule 2: namespaces take turns, as do the Services of a namespace, and their endpoints. So endpoints
-wait only if their namespace, or their Service within it, uses more than its share. An endpoint that
-several Services share takes the first available turn.
+Rule 1: the budget limits how many probes begin per second, whatever the number of endpoints.
+Rule 2: namespaces take turns, as do the Services of a namespace and the endpoints of a Service. An
+endpoint therefore waits only if its namespace, or its Service within the namespace, uses more than
+its share. An endpoint that several Services share takes the first available turn.
 Rule 3: a namespace may have at most as many probes in progress as it leaves to other namespaces,
 and a Service as many as it leaves to other Services of its namespace.
 Rule 4: this module reads no clock and draws no random numbers: both are passed in.
@@ -29,14 +29,14 @@ EVERY_S = 1.5
 SILENT_S = 30.0
 """The longest average interval for a failing endpoint; each consecutive failure doubles the
 interval. 5,000 endpoints that never answer take a twelfth of the budget, and a recovery is noticed
-within 40 s, while the Service is served by the proxy."""
+within 40 s; until then, the Service takes the userspace path."""
 PER_SECOND = 2_000
-"""The maximum number of probes that begin in a second; one takes some 60 µs of a core."""
-# Intervals as multiples of the average: 2/3 to 4/3, drawn so that nodes don't probe in step.
+"""The maximum number of probes that begin in a second; a probe takes about 60 µs of a core."""
+# Intervals are drawn from 2/3 to 4/3 of the average, so that nodes don't probe in step.
 _LEAST, _SPREAD = 2 / 3, 2 / 3
-# Due probes within this time begin together, so that one timer serves several.
+# Probes that are due within this time begin together, so that one timer begins several probes.
 GAP_S = 0.01
-# The part of a second's budget that may begin at the same time after a pause.
+# The budget of this many seconds may be spent at once after a pause.
 _BURST_S = 0.05
 
 
@@ -48,11 +48,11 @@ class _Probed:
     """An endpoint that is probed."""
 
     failures: int = 0
-    """Failed probes in a row."""
+    """The number of consecutive failed probes."""
     services: Counter[ServiceKey] = field(default_factory=Counter)
-    """The Services with this endpoint, each with the number of its ports that have the endpoint."""
+    """The Services with this endpoint, each with the number of its ports that use the endpoint."""
     at: float | None = None
-    """When the next probe is due; None while it waits for a turn, or a probe is in progress."""
+    """When the next probe is due; None while the endpoint waits for a turn or is being probed."""
     turn_of: ServiceKey | None = None
     """The Service whose turn is used for the current probe."""
     began_at: float | None = None
@@ -65,7 +65,7 @@ class ProbeSchedule:
     """The probed endpoints, each with the time of its next probe.
 
     Args:
-        jitter: Returns a number from 0 up to 1.
+        jitter: Returns a number of at least 0 and less than 1.
         every_s: See ``EVERY_S``.
         per_second: See ``PER_SECOND``.
     """
@@ -82,10 +82,10 @@ class ProbeSchedule:
         self._every_s = every_s
         self._endpoints: dict[SocketAddress, _Probed] = {}
         self._heap: list[tuple[float, SocketAddress]] = []
-        """Endpoints that aren't due yet; may contain outdated times."""
+        """Endpoints that aren't due yet, by due time; entries with an outdated time are ignored."""
         self._queues: OrderedDict[str, OrderedDict[ServiceKey, _Queue]] = OrderedDict()
-        """Endpoints that wait for a turn, by namespace, in the queues of all their Services; no
-        queue is empty."""
+        """Endpoints that wait for a turn, by namespace and Service: each waits in the queues of all
+        its Services. No queue is empty."""
         self._under_way: Counter[ServiceKey | str] = Counter()
         """The number of probes in progress per Service, and per namespace."""
         self._burst = max(1.0, per_second * _BURST_S)
@@ -104,13 +104,13 @@ class ProbeSchedule:
 
     @property
     def interval_s(self) -> float:
-        """Average seconds between the last two probes of an answering endpoint; 0 if unknown."""
+        """The average seconds between an answering endpoint's last two probes; 0 if unknown."""
         return self._measured_s / self._measured if self._measured else 0.0
 
     def add(self, endpoint: SocketAddress, service: ServiceKey) -> None:
         """Begin to probe an endpoint of a Service; the first probe is due immediately.
 
-        Call once per port of the Service; undo each call by one of :meth:`discard`.
+        Call it once for each port of the Service; :meth:`discard` undoes one call.
         """
         known = self._endpoints.get(endpoint)
         if known is None:
@@ -137,9 +137,7 @@ class ProbeSchedule:
             self._measure(known, 0.0)
 
     def take(self, now: float, room: int) -> list[SocketAddress]:
-        """Return the endpoints to probe now.
-
-        :meth:`finished` sets the time of an endpoint's next probe.
+        """Return the endpoints to probe now; the caller calls :meth:`finished` for each of them.
 
         Args:
             room: The maximum number of endpoints to return.
@@ -166,7 +164,7 @@ class ProbeSchedule:
         return found
 
     def finished(self, endpoint: SocketAddress, now: float, *, has_failed: bool) -> None:
-        """Set the time of an endpoint's next probe; no effect if it is no longer probed."""
+        """Schedule the next probe of an endpoint; no effect if it is no longer probed."""
         known = self._endpoints.get(endpoint)
         if known is None:
             return
@@ -185,7 +183,7 @@ class ProbeSchedule:
         return max(self._heap[0][0], now + GAP_S) if self._heap else None
 
     def _next_service(self, namespace: str, room: int) -> ServiceKey | None:
-        """Return the namespace's Service whose turn it is; None if all have used their shares."""
+        """Return a namespace's Service whose turn is next; None if all have used their shares."""
         left = room - self._under_way[namespace]
         services = self._queues[namespace]
         for _ in range(len(services) if left > 0 else 0):
@@ -237,7 +235,7 @@ class ProbeSchedule:
             known.turn_of = None
 
     def _measure(self, known: _Probed, interval_s: float) -> None:
-        """Replace the measured interval of an endpoint."""
+        """Replace the measured interval of an endpoint; 0 removes it."""
         self._measured += bool(interval_s) - bool(known.measured_s)
         self._measured_s += interval_s - known.measured_s
         known.measured_s = interval_s

@@ -1,17 +1,17 @@
-"""The observations of one worker: a bounded ring, emptied whenever the control process asks.
+"""Records one worker's observations in a bounded ring, which the control process empties.
 
     TcpConnection, UdpListener ──▶ ConnectionLog ──▶ RecordRing ◀──Observe── control process
                                                          └────────Observed──▶
 
 Rule 1: records are sent only on request, so a worker never waits for a reader, and no queue grows
-for a reader that doesn't ask: if there are too many records, a record is only counted for each
-filter that may match it, before its fields are collected.
-Rule 2: a filter may fill the ring. Once it is full, the newest record of the filter with the most
-records gives way to a record of a filter with at least two fewer; a record that several filters
-match counts for the filter with the fewest. So filters without records reserve no room, and a
-filter that matches everything doesn't displace the records of other filters.
-Rule 3: the ring exists only while it is requested; without it a connection costs one attribute
-test.
+for an idle reader. A record that doesn't fit is only counted, for each filter that may match it,
+before its fields are collected.
+Rule 2: a single filter may fill the ring. Once the ring is full, a record of a filter with at least
+two fewer records replaces the newest record of the filter with the most; a record that several
+filters match counts for the filter with the fewest. Filters without records therefore reserve no
+room, and a filter that matches everything doesn't displace the records of other filters.
+Rule 3: connections are recorded only while observation is requested; otherwise a connection costs
+one attribute test.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _DROPS = {
 
 
 class Logging(Protocol):
-    """The engine to whose connection log the ring subscribes, such as the data plane's."""
+    """An engine to whose connection log the ring subscribes, such as the data plane's engine."""
 
     @property
     def tuning(self) -> Tuning:
@@ -64,7 +64,7 @@ class RecordRing(Watch):
     """The observations of one worker since the last request.
 
     Args:
-        engine: The engine whose connection log passes its records to this ring from now on.
+        engine: The engine whose connection log passes records to this ring while there are filters.
         clock: Returns the Unix time.
     """
 
@@ -83,7 +83,7 @@ class RecordRing(Watch):
         """A filter has room if fewer records than this count for it."""
 
     def observe(self, filters: Sequence[ConnectionFilter]) -> Observed:
-        """Observe connections that match any of these filters from now on; no filters stop this.
+        """Observe connections that match any of these filters; an empty list stops observation.
 
         Returns the observations since the last call.
         """
@@ -132,7 +132,7 @@ class RecordRing(Watch):
             self._limit = max(map(len, self._counted)) - 1
 
     def leave_out(self, prefixes: Collection[str], count: int) -> None:
-        """Count omitted connections of a Service port in each filter that matches it."""
+        """Count omitted connections of a Service port for each filter that matches the port."""
         for place, one in enumerate(self._filters):
             if one.takes_service(prefixes):
                 self._left_out[place] += count

@@ -1,12 +1,12 @@
-"""Sockets on ports that rules of an earlier run steer to, before their Services are known.
+"""Opens the ports to which rules of an earlier run steer, before their Services are known.
 
     crash ─▶ rules steer to closed ports: refused ─▶ open ─▶ clients queue ─▶ take ─▶ served
                                                        └─ not taken: close ─▶ refused
 
-Rule 1: nothing is accepted or received from them before they are taken.
-Rule 2: the kernel completes handshakes of any client, so a listener that admits or serves only some
+Rule 1: no client is accepted, and no datagram received, before a listener takes the socket.
+Rule 2: the kernel completes the handshake of any client, so a listener that refuses or restricts
 clients doesn't take over the queue, and waiting clients are reset.
-Rule 3: a port of another program is left out; it is reported once a listener wants it.
+Rule 3: a port that another program uses is skipped, and reported once a listener wants it.
 
 Source: docs/adr/0076.
 """
@@ -52,7 +52,7 @@ class RecoveredSockets:
     ) -> tuple[socket.socket, ...]:
         """Return the socket on an address, in a tuple, for a listener with this ``Serving``.
 
-        Empty if there is none. The caller closes the socket.
+        The tuple is empty if there is no usable socket. The caller closes the socket.
         """
         sock = self._sockets.pop((protocol, at), None)
         if sock is None:

@@ -19,7 +19,7 @@ SO_DETACH_REUSEPORT_BPF = 68
 
 
 def choose_by_client(sock: socket.socket, family: int, count: int) -> None:
-    """Send all connections, or datagrams, of a client to one of a group's ``count`` sockets.
+    """Make the kernel send all traffic of a client to one socket of a group of ``count``.
 
     The BPF program applies to this socket's group. Raises OSError if the kernel lacks the option.
     """
@@ -36,9 +36,9 @@ def choose_by_chance(sock: socket.socket) -> None:
 
 
 def order_left(places: Iterable[int]) -> list[int]:
-    """Return the former places of a group's remaining sockets, in the group's present order.
+    """Return the former indexes of a group's remaining sockets, in the current order.
 
-    If several sockets have left, their order matters: this assumes that lower places left first.
+    If several sockets have left, sockets with lower indexes are assumed to have left first.
     """
     have = set(places)
     moved = [place for place in sorted(have) if not 0 <= place < len(have)]
@@ -49,7 +49,7 @@ def _program(version: int, count: int) -> list[bpf.Instruction]:
     first, *others = bpf.SOURCE_OFFSETS[version]
     code = [(bpf.LOAD_WORD, bpf.NETWORK_HEADER + first)]
     for offset in others:
-        # XOR of all words, as any of them may differ between the IPv6 addresses of one node.
+        # XOR all words, because the IPv6 addresses of one node may differ in any of them.
         code += [(bpf.COPY_TO_X, 0), (bpf.LOAD_WORD, bpf.NETWORK_HEADER + offset), (bpf.XOR_X, 0)]
     code += [(bpf.MODULO, count), (bpf.RETURN_ACCUMULATOR, 0)]
     return [(operation, 0, 0, operand) for operation, operand in code]

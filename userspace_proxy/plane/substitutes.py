@@ -1,11 +1,11 @@
 """Chooses the substitute that serves the clients of a missing worker until its replacement runs.
 
-    worker 0 dies ──▶ begin(0): worker 1 gets worker 0's sockets, too
+    worker 0 dies ──▶ begin(0): worker 1 also receives worker 0's sockets
     its replacement has opened them ──▶ end(0): worker 1 closes its copies
 
-Rule 1: no queue is closed: the control process keeps each socket, and a substitute closes its copy
-after the replacement has opened its own.
-Rule 2: messages to a substitute have numbers below 0, which no listener has.
+Rule 1: no accept queue is lost: the control process keeps each socket open, and a substitute closes
+its copy after the replacement has opened its own copy.
+Rule 2: messages to a substitute identify listeners by numbers below 0, which no listener has.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Substitutes:
         self._by_missing: dict[int, int] = {}
 
     def begin(self, missing: int, running: Sequence[int]) -> int | None:
-        """Choose a running worker as the substitute of a missing one, and return it.
+        """Choose a running worker as the substitute for a missing worker, and return it.
 
-        Returns None if it has a substitute already, or if listeners would take more than half of
-        each worker's descriptors.
+        Returns None if the missing worker already has a substitute, no worker runs, or listeners
+        would take more than half of each worker's descriptors.
         """
         if missing in self._by_missing or not running:
             return None
@@ -53,7 +53,7 @@ class Substitutes:
         self._by_missing = kept
 
     def holders(self, worker: int, listener: int) -> Iterator[tuple[int, int]]:
-        """Yield a worker and its substitute, each with its number for the worker's listener."""
+        """Yield a worker and its substitute, if any, each with its number for the listener."""
         yield worker, listener
         if worker in self._by_missing:
             yield self._by_missing[worker], self.number(worker, listener)
@@ -64,7 +64,7 @@ class Substitutes:
 
     @staticmethod
     def missing(number: int, workers: int) -> int | None:
-        """Return the worker (of ``workers``) to which a substituted listener belongs, or None."""
+        """Return the worker whose listener a substitute holds; None for an own listener."""
         return None if number >= 0 else -number % workers
 
     def listener(self, number: int) -> int:

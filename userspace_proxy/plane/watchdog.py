@@ -1,12 +1,12 @@
-"""Detects worker processes that hang: their event loop doesn't iterate.
+"""Detects worker processes whose event loop has stopped iterating.
 
-    worker ── a beat every BEAT_S ──▶ eventfd ◀── a check every LOOK_S ── control process
+    worker ── a heartbeat every BEAT_S ──▶ eventfd ◀── a check every LOOK_S ── control process
 
-Rule 1: a worker that doesn't beat is charged LOOK_S for each check that finds it asleep or stopped,
-but only the CPU time that it used if it runs, or waits for a CPU or a disk: on a busy machine, or
-with a CPU limit, it is late but doesn't hang.
-Rule 2: checks are counted, not the time between them: while the control process itself is late or
-stopped, a worker isn't charged.
+Rule 1: each check without a heartbeat charges the worker LOOK_S if the worker sleeps or is stopped,
+but only its CPU time if it runs, or waits for a CPU or a disk: on a busy machine, or with a CPU
+limit, a worker is late but isn't hung.
+Rule 2: charges depend on the number of checks, not on the time between them: a worker isn't charged
+while the control process itself is late or stopped.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ import asyncio
 import os
 from pathlib import Path
 
-# The interval of heartbeats; with reports, an idle worker wakes up less than twice a second.
+# The seconds between heartbeats; with reports, an idle worker wakes up less than twice a second.
 BEAT_S = 0.6
 # The seconds between two checks of a worker. With HUNG_S, a worker that hangs is killed after 0.4
 # to 1.25 s. HAProxy's watchdog takes 2 s.
 LOOK_S = 0.25
-# A worker with this charge is considered hung.
+# The charge at which a running worker is considered hung.
 HUNG_S = 1.0
-# A starting worker with this charge is considered hung: it imports modules, perhaps from a cold
+# The charge at which a starting worker is considered hung: it imports modules, perhaps from a cold
 # disk.
 HUNG_IN_START_S = 10.0
 
 # R: runs or waits for a CPU; D: waits for a disk, where killing has no effect (proc_pid_stat(5)).
 _WAITS_OR_RUNS = "RD"
-# The share of the time that is charged if the process state is hidden (hidepid of proc(5)): then
-# waiting can't be distinguished from hanging.
+# The share of LOOK_S that is charged if hidepid (proc(5)) hides the process state, because waiting
+# can't be distinguished from hanging without it.
 _SHARE_WHEN_HIDDEN = 1 / 8
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class Watchdog:
-    """Watches one worker process; owns its eventfd, of which the worker has a copy."""
+    """The watchdog of one worker process; owns an eventfd, of which the worker has a copy."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
@@ -43,14 +43,14 @@ class Watchdog:
         self._cpu_s = 0.0
         """The worker's CPU time at the last check."""
         self._charged_s = 0.0
-        """Seconds charged since the last beat."""
+        """Seconds charged since the last heartbeat."""
 
     def fileno(self) -> int:
         """Return the descriptor to pass to the worker."""
         return self._beats
 
     def look(self, pid: int) -> float:
-        """Return the seconds charged to a process; call this every LOOK_S."""
+        """Check a process, and return the seconds charged to it; call this every LOOK_S."""
         charge_s = self._charge(pid)
         try:
             os.eventfd_read(self._beats)
@@ -67,9 +67,9 @@ class Watchdog:
             self._beats = -1
 
     def _charge(self, pid: int) -> float:
-        """Return what a check charges to a process that hasn't beaten."""
+        """Return the seconds that a check without a heartbeat charges to a process."""
         try:
-            # The process name before these fields may contain spaces and brackets.
+            # The process name before these fields may contain spaces and parentheses.
             fields = (self._proc / f"{pid}/stat").read_text("latin-1").rpartition(")")[2].split()
         except OSError:
             return LOOK_S * _SHARE_WHEN_HIDDEN
@@ -79,7 +79,7 @@ class Watchdog:
 
 
 class Heart:
-    """Beats in a worker while its event loop iterates; owns the eventfd."""
+    """The heartbeat of a worker, which its event loop sends; owns the worker's eventfd."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, beats: int) -> None:
         self._loop = loop

@@ -1,8 +1,9 @@
-"""A worker: a data plane that carries out commands and reports its counts.
+"""Carries out the control process's commands on a data plane, and reports its counts.
 
-Rule 1: a worker opens no port. It receives listening sockets, which it must close before they
-refuse clients.
-Rule 2: what a worker learns about an endpoint from failed dials is sent to the other workers.
+Rule 1: a worker opens no ports. It receives listening sockets; a UDP port refuses clients only once
+each worker has closed its copy.
+Rule 2: when a worker ejects an endpoint, or an ejected endpoint answers, the other workers are
+notified.
 """
 
 from __future__ import annotations
@@ -49,23 +50,21 @@ from .messages import (
 from .record_ring import RecordRing
 from .substitutes import Substitutes
 
-# The maximum number of groups that one iteration of the loop handles; they take some tenths of a
-# millisecond.
+# The maximum number of groups in a slice of a report, which takes some tenths of a millisecond.
 _GROUPS_PER_ITERATION = 256
-# Another group is added to a message while the message has fewer endpoints than this. That group
-# may report all its 10,000 endpoints, and report them as ejected, too: at most 300 bytes each,
-# which stays below ``channel.MAX_FRAME_BYTES``. Both processes need, and keep, 3 KB per endpoint:
-# 5,000 cost 10 MB.
+# A message is complete once it has this many endpoints. Its last group may report 10,000 endpoints,
+# and all of them as ejected: at most 300 bytes each, which stays below ``channel.MAX_FRAME_BYTES``.
+# Both processes need 3 KB of memory per endpoint, and keep it: 5,000 endpoints cost 10 MB.
 _ENDPOINTS_A_MESSAGE = 500
-# The maximum number of affinity entries in a message: about 60 bytes each; they take 2 ms.
+# The maximum number of affinity entries in a message, of about 60 bytes each; they take 2 ms.
 _ENTRIES_A_MESSAGE = 1000
-# How long a draining worker still relays replies to its UDP flows. It sends no more datagrams to
-# endpoints, because the next worker shares its sockets.
+# How long a draining worker still relays endpoints' replies to UDP clients. It no longer receives
+# datagrams from clients, because the next worker shares its sockets.
 _REPLIES_S = 2.0
 
 
 class _News:
-    """Sends what a worker learns about a group. Cost: each Service port has one of these."""
+    """The sender of one group's ejections and waits. Cost: one instance per Service port."""
 
     __slots__ = ("_number", "_send")
 
@@ -84,10 +83,10 @@ class _News:
 
 
 class Worker:
-    """One worker; it owns its data plane, and its round robin begins at its index.
+    """One worker, which owns its data plane; its round robin begins at its index.
 
-    In its own process a worker closes its sockets, and reports in slices, so that clients don't
-    wait; reports requested while one is being sent are merged. In the caller's loop the caller
+    A worker in its own process closes its sockets, and sends a report in slices, so that clients
+    don't wait; reports requested in the meantime are merged. In the caller's loop, the caller
     closes the sockets, and a report is sent before the command returns.
     """
 
@@ -105,16 +104,16 @@ class Worker:
         self._has_process = has_process
         self._groups: dict[int, EndpointGroup] = {}
         self._labelled: dict[str, int] = {}
-        """The last group opened under each label."""
+        """The number of the last group opened under each label."""
         self._differences: dict[int, Differences] = {}
-        """The unreported counts of groups with clients, ejections or news."""
+        """The unreported counts by group, only of groups with clients, ejections or changes."""
         self._listeners: dict[int, AnyListener] = {}
         self._ring = RecordRing(dataplane.engine)
         self._slices: Iterator[None] | None = None
         """The remaining slices of the current report."""
         self._asked = 0
-        """The last report requested while one is being sent, which answers all requests; 0 if none
-        was."""
+        """The number of the last report requested while another is being sent; its answer covers
+        all such requests. 0 without a request."""
         self._is_closed = False
         self._handlers: dict[type, Callable[[Any], None]] = {
             Preserve: lambda message: dataplane.preserve(
@@ -148,9 +147,9 @@ class Worker:
             self._handlers[type(message)](message)
 
     def listening(self) -> list[tuple[int, list[_socket.socket]]]:
-        """Return the served sockets by the index of their worker; they stay open here.
+        """Return the served sockets, grouped by the index of their worker; they stay open.
 
-        Sockets of workers for which it substitutes come first, its own last.
+        Sockets of workers for which this worker substitutes come first, its own sockets last.
         """
         processes = self._dataplane.engine.tuning.processes
         served: dict[int, list[_socket.socket]] = {}
@@ -162,7 +161,7 @@ class Worker:
         return [*served.items(), (self._index, own)]
 
     def entries(self) -> Iterator[AffinityEntries]:
-        """Yield the affinity entries: some of each Service port in turn, the last used first."""
+        """Yield batches of affinity entries: Service ports in turn, most recently used first."""
         now = self._dataplane.engine.clock()
         turns = deque(
             (group.label, group.balancers.current.entries(now))
@@ -291,7 +290,7 @@ class Worker:
         dataplane.engine.loop.call_later(replies_s, self._end_drain, rest_s)
 
     def _end_drain(self, seconds: float) -> None:
-        """Close the remaining listeners, and wait for TCP connections only."""
+        """Close the remaining listeners, and drain TCP connections."""
         for listener in self._listeners.values():
             self._close_socket(listener)
         self._listeners.clear()
@@ -307,9 +306,10 @@ class Worker:
             self._continue_report()
 
     def stop_reports(self) -> None:
-        """Cancel requested reports: the next control process isn't their reader.
+        """Cancel requested reports, and stop observations.
 
-        That one would reject a report with many endpoints as malformed. Observations stop, too.
+        The next control process didn't request the reports, and would reject a report with many
+        endpoints as malformed.
         """
         self._slices, self._asked = None, 0
         self._ring.observe(())
@@ -320,7 +320,7 @@ class Worker:
         if self._is_closed or self._slices is None:
             return
         began = Clocks.monotonic()
-        # Sending may show that the control process is gone, which stops all reports.
+        # Sending may detect that the control process has exited, which cancels all reports.
         if next(self._slices, self) is self:
             self._slices = None
         self.count_iteration(Clocks.monotonic() - began)
@@ -328,7 +328,7 @@ class Worker:
             self._dataplane.engine.loop.call_soon(self._continue_report)
 
     def count_iteration(self, seconds: float) -> None:
-        """Count a loop iteration outside the reactor together with the reactor's iterations."""
+        """Count work outside the reactor as another of the reactor's loop iterations."""
         self._dataplane.engine.reactor.iterations.add(seconds)
 
     def _differences_of(self, number: int, group: EndpointGroup) -> Differences | None:
@@ -352,7 +352,7 @@ class Worker:
         return report
 
     def _reporting(self, number: int) -> Iterator[None]:
-        """Send a report, one slice at a time: many connections and groups take a long time."""
+        """Send a report in slices: many connections and groups take a long time."""
         yield from self._dataplane.settle()
         now = self._dataplane.engine.clock()
         groups: list[GroupReport] = []

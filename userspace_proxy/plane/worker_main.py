@@ -1,12 +1,12 @@
-"""Runs a worker process: its channel, privileges, log and exit.
+"""Runs a worker process: sets up its channel, privileges and log, and decides when it exits.
 
     control process ──channel──▶ worker ◀──worker socket── next control process
 
-Rule 1: when the control process dies, the worker continues to serve, and waits for the next control
-process, which adopts its sockets and drains it (``plane.adoption``, ``plane.authentication``);
-without a socket for that, it exits.
-Rule 2: it ignores signals that are meant for the service: the control process handles them, and
-stops its workers.
+Rule 1: when the control process dies, the worker continues to serve until the next control process
+adopts its sockets and drains it (``plane.adoption``, ``plane.authentication``). A worker without a
+socket on which that process can connect exits.
+Rule 2: the worker ignores signals meant for the whole service: the control process handles them,
+and stops its workers.
 """
 
 from __future__ import annotations
@@ -51,10 +51,9 @@ from .privileges import become_unprivileged
 from .watchdog import Heart
 from .worker import Worker
 
-# The maximum size of waiting log lines; more lines are dropped, because the log can't keep up.
+# The maximum size of queued log lines; further lines are dropped: the log can't keep up.
 _MAX_LOG_WAITING_BYTES = 1024 * 1024
-# If at least this many groups were opened between two reports, that counts as a start; most of
-# their memory stays in use.
+# This many groups opened between two reports count as startup: most of their memory stays in use.
 _MANY_GROUPS = 256
 
 # How long a worker serves without a control process. A kubelet waits for up to 5 minutes before it
@@ -62,8 +61,8 @@ _MANY_GROUPS = 256
 ORPHAN_S = 600.0
 # The maximum number of sockets in one message to the next control process; the channel takes 253.
 _SOCKETS_A_MESSAGE = 200
-# How long affinity entries may be sent after the sockets; a full table takes half a second when
-# idle.
+# How long affinity entries may be sent after the sockets; an idle worker sends a full table in half
+# a second.
 PINS_S = 5.0
 # The maximum size of entries that the next control process hasn't read.
 _MAX_ENTRIES_WAITING_BYTES = 256 * 1024
@@ -74,7 +73,7 @@ _log = logging.getLogger("userspace_proxy.dataplane")
 
 
 def run_worker(descriptor: int) -> int:
-    """Carry traffic as commanded over a channel, until told to exit; return the exit status."""
+    """Run a worker that is commanded over a channel, until it exits; return the exit status."""
     stop = (signal.SIGINT, signal.SIGTERM)
     for number in (*stop, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
@@ -115,18 +114,18 @@ class WorkerMain:
         self._index = 0
         self._is_draining = False
         self._opened = 0
-        """Groups opened since the last report."""
+        """The number of groups opened since the last report."""
         self._dropped_lines = 0
-        """The number of log lines that were dropped since the last line was sent."""
+        """The number of log lines dropped since the last line was sent."""
         self._worker_socket: socket.socket | None = None
-        """The socket to which the next control process connects; None if none is expected."""
+        """The socket to which the next control process connects; None if it can't connect."""
         self._name_proofs: list[_socket.socket] = []
-        """Sockets that prove to that process that a control process opened this one."""
+        """Sockets that prove that a control process opened the worker socket."""
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._kept: dict[str, _socket.socket] = {}
         """Sockets kept for the next control process, by name."""
         self._reception: Reception | None = None
-        """Receives the next control process, while no process controls this worker."""
+        """Authenticates the next control process, while no process controls this worker."""
         self._entries_timer: asyncio.TimerHandle | None = None
         """The timer for the next batch of affinity entries."""
         self._channel = self._open_channel(sock)
@@ -160,13 +159,13 @@ class WorkerMain:
             self._apply(message, descriptors)
         except MemoryError:
             raise
-        except Exception:  # noqa: BLE001 - whatever it is, the plan isn't applied here
-            # The replacement gets the state that the control process has.
+        except Exception:  # noqa: BLE001 - any error leaves a command unapplied
+            # The control process starts a replacement, and sends it the whole state.
             _log.exception("worker failed to apply a command, exiting")
             self._end(1)
 
     def _on_lost(self, malformed: str) -> None:
-        """Wait for the next control process, unless this worker is draining."""
+        """Wait for the next control process if it can connect; otherwise exit unless draining."""
         self._stop_entries()
         if self._worker is not None:
             self._worker.stop_reports()
@@ -179,7 +178,7 @@ class WorkerMain:
             self._end(1)
 
     def _on_successor(self, sock: socket.socket) -> None:
-        # If that process dies before it has adopted the sockets, another one may follow.
+        # Keep the worker socket: if this process dies during the adoption, another may connect.
         self._stop_waiting()
         self._channel = self._open_channel(sock)
         self._on_message(HandOver(), [])
@@ -199,7 +198,7 @@ class WorkerMain:
         parts = [
             (index, socks[first : first + _SOCKETS_A_MESSAGE])
             for index, socks in self._worker.listening()
-            # Send one message even without sockets: kept sockets come with the last message.
+            # Send one message even without sockets: the last message carries the kept sockets.
             for first in range(0, max(1, len(socks)), _SOCKETS_A_MESSAGE)
         ]
         for left, (index, part) in enumerate(parts, 1 - len(parts)):
@@ -210,7 +209,7 @@ class WorkerMain:
         self._send_entries(self._worker.entries(), Clocks.monotonic() + PINS_S)
 
     def _send_entries(self, parts: Iterator[AffinityEntries], until: float) -> None:
-        """Send a batch of affinity entries if the last one has been read; send the rest later."""
+        """Send a batch of affinity entries if the channel has room; send the rest later."""
         began = Clocks.monotonic()
         has_room = self._channel.waiting_bytes < _MAX_ENTRIES_WAITING_BYTES
         part = next(parts, None) if has_room else None
@@ -267,7 +266,7 @@ class WorkerMain:
         if isinstance(message, OpenGroup):
             self._opened += 1
             if self._opened == _MANY_GROUPS:
-                # Otherwise each full collection would take longer, and make clients wait.
+                # Otherwise full garbage collections would traverse the groups, and delay clients.
                 gc.freeze()
                 self._opened = 0
         elif isinstance(message, Report):
@@ -278,7 +277,7 @@ class WorkerMain:
         take_levels(message.log_levels, LogSender(self._send_log))
         dataplane = DataPlane(self._loop, message.tuning)
         self._confine(keeps_net_raw=message.keeps_net_raw)
-        # Imported objects live as long as the process, so the collector needn't traverse them.
+        # Imported objects live as long as the process: exempt them from garbage collection.
         gc.collect()
         gc.freeze()
         dataplane.watch_memory(find_memory_limits)

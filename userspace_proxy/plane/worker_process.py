@@ -1,4 +1,4 @@
-"""Starts one worker process, and detects when it exits."""
+"""Starts one worker process, and detects its exit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .watchdog import Watchdog
 _log = FieldLogger("userspace_proxy.dataplane")
 
 _ENTRY = "userspace_proxy.plane.worker_main:run_worker"
-# The time limit for a worker to exit: it closes its channel, 10,000 listeners and its connections.
+# The time limit for a worker to close its channel, 10,000 listeners and its connections.
 END_WITHIN_S = 2.0
 
 
@@ -26,8 +26,8 @@ class WorkerProcess:
     """The link to a child process that runs :mod:`.worker_main`.
 
     ``ended`` is called once when the process has exited, with ``exit status 1``, ``signal 9`` or
-    ``exit status 12 (out of memory)``. ``entry`` gets the channel's descriptor. Raises OSError if
-    the process can't be started.
+    ``exit status 12 (out of memory)``. The process calls ``entry`` with the channel's descriptor.
+    Raises OSError if the process can't be started.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class WorkerProcess:
             until_started.pop_all()
         self.pid = self._process.pid
         self._deadline: asyncio.TimerHandle | None = None
-        """Kills a process that has closed the channel but doesn't exit."""
+        """The timer that kills a process that has closed the channel but doesn't exit."""
         self._channel = Channel[FromWorker, ToWorker](
             loop, connection, reads=FromWorker, receive=self._on_message, lost=self._on_lost
         )
@@ -71,7 +71,7 @@ class WorkerProcess:
         self._process.kill()
 
     def hang_up(self) -> None:
-        """Order the process to reset its connections and exit; a killed one can't reset any."""
+        """Order the process to reset its connections and exit; a killed process can't reset any."""
         self._channel.send(End())
         self._channel.close()
 
@@ -82,7 +82,7 @@ class WorkerProcess:
             self._forget()
 
     def _on_message(self, message: FromWorker, descriptors: list[int]) -> None:
-        # Workers send no descriptors.
+        # Workers send no descriptors to their control process, so close unexpected ones.
         for descriptor in descriptors:
             os.close(descriptor)
         self._receive(message)

@@ -1,10 +1,10 @@
-"""The abstract sockets by which a new control process finds the previous one's workers.
+"""Opens and finds the abstract sockets over which a control process adopts previous workers.
 
     userspace-proxy-worker#…, userspace-proxy-worker/LABEL#…    one listening socket per worker
 
-The control process opens them, so that they belong to root, or to its own user, and not to the user
-of the workers. It proves their origin, which workers can't, so no other process can pose as a
-worker. How the next control process proves its right to a worker's sockets: ``authentication``.
+The control process opens these sockets, so they belong to its own user, usually root, and not to
+the user of the workers. It proves their origin, which workers can't, so no other process can pose
+as a worker. ``authentication`` defines how the next control process proves its right to them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..kernel.abstract_sockets import ProvenSocket
 from ..kernel.net_admin_proof import Prover
 
 _NAME = "userspace-proxy-worker"
-# The length of the accept queue; a worker with a control process accepts no connections.
+# The length of the accept queue; a worker accepts only when its control process has exited.
 _QUEUE = abstract_sockets.QUEUE
 # How long to wait for room in a worker's accept queue, which other processes also use.
 _ROOM_S = 2.0
@@ -39,7 +39,7 @@ def open_worker_socket(label: str) -> ProvenSocket:
 
 
 def connect_to_workers(label: str) -> list[Prover]:
-    """Return a connection to each worker that a proxy of this label left; the caller closes them.
+    """Return a connection to each worker left by a proxy with this label; the caller closes it.
 
     A worker accepts the connection once its own control process is gone. Workers whose queues stay
     full are skipped.

@@ -1,11 +1,11 @@
-"""Starts, watches and replaces the workers of a plane, and asks them for reports.
+"""Starts, watches and replaces the workers of a plane, and requests their reports.
 
-Rule 1: a worker process that dies is replaced, and the replacement gets the whole state; so all
-messages to workers must follow from the plane's state.
-Rule 2: a process that hangs is killed (``watchdog``), and so replaced.
-Rule 3: for a slow worker, waiting changes of a group are merged (``pending_changes``), so the
+Rule 1: a worker process that dies is replaced, and the replacement receives the whole state, so
+every message to a worker must be derivable from the plane's state.
+Rule 2: a process that hangs is killed (``watchdog``) and replaced.
+Rule 3: changes to a group that wait for a slow worker are merged (``pending_changes``), so the
 number of groups limits the queue.
-Rule 4: a worker in the caller's loop isn't watched: it needs no timer.
+Rule 4: a worker in the caller's loop isn't watched, so it needs no timer.
 """
 
 from __future__ import annotations
@@ -44,14 +44,13 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# The minimum lifetime of a worker that has started: a process that exits sooner, or before it runs,
-# failed to start. The second consecutive failure causes a pause, and each further one doubles the
-# pause.
+# A worker process that exits sooner than this, or before it reports that it runs, has failed to
+# start. The second consecutive failure causes a pause, which each further failure doubles.
 _SOUND_S = 0.5
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 # The default maximum number of workers. Half of the cores are for clients and endpoints on the
-# node: on two cores, a second worker doubles the p99 and gains nothing (docs/benchmarks.md).
+# node: on two cores, a second worker doubles the p99 latency for no gain (docs/benchmarks.md).
 _MAX_DEFAULT_WORKERS = 4
 
 
@@ -70,17 +69,17 @@ class PlaneState:
     is_accepting: bool
     """Whether workers accept clients; False at the limit of descriptors or memory."""
     is_running: bool = True
-    """Whether a worker runs."""
+    """Whether any worker runs."""
     connections: int = 0
     """The number of open TCP connections."""
     workers: tuple[WorkerFacts, ...] = ()
-    """Worker processes; empty if the caller's loop carries the traffic."""
+    """Facts about worker processes; empty if the caller's loop carries the traffic."""
     problems: tuple[str, ...] = ()
     """The current problems, one line each."""
     memory: MemoryState = field(default_factory=MemoryState)
     """The memory of the worker that is nearest to its limit; short if any worker's memory is."""
     totals: Totals = field(default_factory=Totals)
-    """The totals themselves, not a copy."""
+    """The plane's own totals, not a copy."""
 
 
 class _SlotOwner(Protocol):
@@ -95,7 +94,7 @@ class _SlotOwner(Protocol):
 class WorkerSlot:
     """One worker of a plane: its local link, or the links of its successive processes.
 
-    The tuning and ``keeps_net_raw`` are passed to its processes.
+    ``tuning`` and ``keeps_net_raw`` are passed to each process.
     """
 
     def __init__(
@@ -112,10 +111,9 @@ class WorkerSlot:
         self.index = index
         self.tuning = tuning
         self.link: Link | None = None
-        """The link to its process; None while no process runs."""
+        """The link to the worker; None while no process runs."""
         self.is_running = False
-        """Whether the worker carries traffic: its process has sent a message since it was
-        started."""
+        """Whether the worker carries traffic: its process has reported that it runs."""
         self.restarts = 0
         self.hung = 0
         """How many processes hung and were replaced."""
@@ -123,7 +121,7 @@ class WorkerSlot:
         """The status as of the last report."""
         self.problem = ""
         self.asked: dict[int, asyncio.Future[None]] = {}
-        """The requested reports: the number of each, with the future of the answer."""
+        """The futures of requested reports, by the numbers of the reports."""
         self.drained: asyncio.Future[int] | None = None
         """Resolves to the number of connections that a drain had to reset."""
         self._merging = Merging()
@@ -141,16 +139,16 @@ class WorkerSlot:
         self._early_deaths = 0
         """How many processes in a row failed to start."""
         self._timer: asyncio.TimerHandle | None = None
-        """The timer of the next start."""
+        """The timer for the next start."""
 
     def start(self) -> None:
-        """Start a process; messages to it wait until it runs."""
-        # Embedding starts no process, and needn't import this module.
+        """Start a process; messages to the process wait until it runs."""
+        # Import the module only here: embedding starts no process.
         from .worker_process import WorkerProcess
 
         self._began = self._clock()
         try:
-            # Open the socket first: if this fails, a started process would wait for its first
+            # Open the socket first: if this failed later, a process would wait for its first
             # message.
             found_at = self._open_worker_socket()
             self.link = WorkerProcess(self._loop, receive=self.receive, ended=self._on_ended)
@@ -189,14 +187,14 @@ class WorkerSlot:
         return True
 
     def update(self, update: GroupUpdate) -> None:
-        """Send a change of a group; no effect if no worker runs."""
+        """Send a change to a group; no effect if no worker runs."""
         if self.link is None:
             return
         if (make := self._merging.add(update)) is not None:
             self.link.send_later(make)
 
     def ask(self) -> asyncio.Future[None]:
-        """Request a report; the future is done when it has arrived, or can't arrive any more."""
+        """Request a report; the future is done once the report has arrived, or can't arrive."""
         self._reports += 1
         self._next_report = self._clock() + REPORT_S
         waiting: asyncio.Future[None] = self._loop.create_future()
@@ -218,10 +216,10 @@ class WorkerSlot:
             self.ask()
 
     def drain(self, seconds: float) -> asyncio.Future[int]:
-        """Wait up to ``seconds`` until its connections have ended, then reset the rest.
+        """Drain the worker: wait up to ``seconds`` for connections to end, then reset the rest.
 
-        No replacement is started. Returns how many were reset; 0 for a process that dies while it
-        drains.
+        The future resolves to the number of reset connections, or to 0 if the process dies while it
+        drains. No replacement is started.
         """
         self._stop_timer()
         self.drained = self._loop.create_future()
@@ -286,8 +284,8 @@ class WorkerSlot:
         self.hung += self._is_hung
         if not self._is_hung:
             self._note_failure(f"worker {self.index} exited ({how}), restarting it")
-        # Report that the worker exited before starting it again, which takes a moment: substitutes
-        # serve its clients until then.
+        # Notify the owner before the restart, which takes a moment: a substitute serves the
+        # worker's clients until then.
         self._owner.worker_ended(self.index)
         self._early_deaths = 0 if is_sound else self._early_deaths + 1
         self._start_again()
@@ -308,7 +306,7 @@ class WorkerSlot:
             self.drained.set_result(reset)
 
     def _note_answer(self, number: int) -> None:
-        """Record the answer to a report and all earlier ones; ignore answers without a request."""
+        """Record the answer to a report and to all earlier reports; ignore unrequested answers."""
         while number in self.asked:
             waiting = self.asked.pop(next(iter(self.asked)))
             if not waiting.done():

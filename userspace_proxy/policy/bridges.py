@@ -41,7 +41,7 @@ class BridgeProblem(NamedTuple):
 
 
 def pod_bridges(links: Iterable[NodeLink], networks: Networks) -> dict[BridgeFamily, NodeLink]:
-    """Return the bridges that attach pods to this node, for each IP version that has a network."""
+    """Return the bridges that attach pods to this node, by bridge and IP version."""
     bridges = {link.number: link for link in links if link.kind == "bridge"}
     return {
         (location, 6 if ":" in text else 4): bridges[location]
@@ -53,7 +53,7 @@ def pod_bridges(links: Iterable[NodeLink], networks: Networks) -> dict[BridgeFam
 def find_bridge_problems(
     bridges: Mapping[BridgeFamily, NodeLink], links: Iterable[NodeLink], settings: BridgeFilter
 ) -> dict[BridgeFamily, BridgeProblem]:
-    """Return the bridges that can't deliver replies to this node, each with the reason."""
+    """Return the bridges that can't deliver replies to this node, with the reasons."""
     isolating = {link.master for link in links if link.is_isolated}
     found = {}
     for (number, version), bridge in bridges.items():
@@ -80,7 +80,7 @@ def _obstacle(bridge: NodeLink, version: int, settings: BridgeFilter) -> tuple[s
 
 
 def mark_filtered(networks: Networks, delivering: Iterable[BridgeFamily]) -> Networks:
-    """Return the networks; those on ``delivering`` bridges are marked as ``FILTERED_BRIDGE``."""
+    """Return the networks; networks on ``delivering`` bridges are marked as FILTERED_BRIDGE."""
     marked = set(delivering)
     if not marked:
         return networks

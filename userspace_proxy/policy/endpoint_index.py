@@ -28,7 +28,7 @@ class PortName(NamedTuple):
 
 
 class EndpointIndex:
-    """The slices of one Service.
+    """An index of the slices of one Service.
 
     Args:
         slices: All slices of the Service, of both families, in order. Slices with the label of
@@ -41,7 +41,7 @@ class EndpointIndex:
 
     @classmethod
     def in_turns(cls, slices: Sequence[EndpointSlice]) -> Generator[None, None, EndpointIndex]:
-        """Make an index, in one turn unless the slices have thousands of ports."""
+        """Create an index, in one turn unless the slices have thousands of ports."""
         index = cls(())
         yield from index._read(slices)
         return index
@@ -57,7 +57,7 @@ class EndpointIndex:
         """The ports by name, from slices with endpoints."""
         self._shown: dict[IPFamily, tuple[str, ...]] = {}
         self._unnumbered: dict[tuple[IPFamily, str], SliceKey] = {}
-        """Slices with endpoints whose port of this name has no number."""
+        """A slice with endpoints in which the port of this name has no number."""
         self._addresses: dict[IPFamily, int] = {}
         """The number of distinct addresses in the slices of a family."""
         self._weights: dict[SliceKey, set[int]] = {}
@@ -91,9 +91,9 @@ class EndpointIndex:
         return sum(len(item.endpoints) for _, item in self.found(family, name, protocol))
 
     def lacking(self, family: IPFamily, name: str, protocol: Protocol) -> tuple[int, int]:
-        """Return how many addresses have a Service port, and how many there are.
+        """Return how many addresses have a Service port, and how many addresses there are.
 
-        Both are 0 if all have it, which is found without reading the addresses.
+        Both are 0 if all addresses have the port, which is usually found without reading them.
         """
         found = [item for _, item in self.found(family, name, protocol)]
         if sum(len(item.endpoints) for item in found) >= self._listed[family]:
@@ -132,7 +132,7 @@ class EndpointIndex:
         return self._unnumbered.get((family, name))
 
     def first_names(self, family: IPFamily) -> tuple[str, ...]:
-        """Return the first ``NAMES_SHOWN`` names of ports, sorted; one of them may be empty."""
+        """Return the first ``NAMES_SHOWN`` port names in sorted order; a name may be empty."""
         if family not in self._shown:
             self._shown[family] = tuple(sorted(self._named[family])[:NAMES_SHOWN])
         return self._shown[family]

@@ -2,14 +2,14 @@
 
     new ──▶ young: 30 s idle ──the client sends after an answer──▶ stream: 120 s idle
 
-Rule 1: both classes are ordered by last use, so the next flow to expire is the first of a class,
-and nothing is scanned.
-Rule 2: a flow moves to the end of its class at most once a second, so it expires at most that late.
+Rule 1: the flows of each class are ordered by last use, so the next flow to expire is the first of
+its class, and no scan is needed.
+Rule 2: a flow moves to the end of its class at most once a second, so it may expire a second early.
 Rule 3: in a full table, the largest client above its share loses a flow; if no client is above its
-share, an IPv6 /64 with over half of the table does, then a Service port above its share, then any
-(``shares``). Young flows are evicted before streams, as conntrack's early drop spares assured
-entries, and the one that was idle for longest comes first.
-Rule 4: finding that flow needs no scan, because the flows of each holder are ordered, too.
+share, an IPv6 /64 with over half of the table loses a flow, then a Service port above its share,
+then any client (``shares``). Young flows are evicted before streams, as conntrack's early drop
+spares assured entries, and the longest idle flow is evicted first.
+Rule 4: finding that flow needs no scan, because the flows of each holder are also ordered.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ALL: Hashable = None
 
 
 class Flow(Protocol):
-    """What the table needs from a flow; the table sets the attributes."""
+    """A flow, as far as the table depends on it; the table sets the attributes."""
 
     holders: tuple[Hashable, ...]
     is_stream: bool
@@ -50,7 +50,7 @@ F = TypeVar("F", bound=Flow)
 
 
 class _Order(defaultdict[Hashable, OrderedDict[F, None]]):
-    """The flows of one class, by holder; those idle for longest come first."""
+    """The flows of one class, by holder; the longest idle flow comes first."""
 
     def add(self, flow: F) -> None:
         for holder in flow.holders:
@@ -66,7 +66,7 @@ class _Order(defaultdict[Hashable, OrderedDict[F, None]]):
 
 
 class FlowTable(Generic[F]):
-    """The flows of one data plane; ``idle_s`` is for both classes; None uses conntrack's two."""
+    """The flows of one data plane; ``idle_s`` applies to both classes, None means conntrack's."""
 
     def __init__(self, max_flows: int, idle_s: float | None = None) -> None:
         self.max_flows = max_flows
@@ -80,8 +80,8 @@ class FlowTable(Generic[F]):
             (share, dict[Hashable, None]())
             for share in (client_share(max_flows), of_service, of_service)
         ]
-        """The shares of clients, Service ports and networks, each with at most seven holders above
-        it."""
+        """The shares of clients, Service ports and networks, each with the holders above it, of
+        which there are at most seven."""
 
     def __len__(self) -> int:
         return len(self._young.get(_ALL, ())) + len(self._streams.get(_ALL, ()))
@@ -109,7 +109,7 @@ class FlowTable(Generic[F]):
             (self._streams if flow.is_stream else self._young).use(flow)
 
     def make_stream(self, flow: F, now: float) -> None:
-        """Make a flow a stream: the client has sent again after an answer."""
+        """Promote a flow to a stream: the client has sent again after an answer."""
         if not flow.is_stream:
             self._young.remove(flow)
             flow.is_stream = True
@@ -125,7 +125,7 @@ class FlowTable(Generic[F]):
         self._count(flow, -1)
 
     def first_to_go(self) -> F | None:
-        """Return the flow to evict for a new one; None if the table is empty."""
+        """Return the flow to evict for a new flow; None if the table is empty."""
         clients, services, networks = (above for _, above in self._above)
         above = clients or networks or services
         holder = max(above, key=self._counts.__getitem__, default=_ALL)
@@ -148,7 +148,7 @@ class FlowTable(Generic[F]):
         return due
 
     def _count(self, flow: F, more: int) -> None:
-        """Count a flow for its holders, and record which are above their shares now."""
+        """Count a flow for its holders, and record which holders are above their shares."""
         counts = self._counts
         for holder, (share, above) in zip(flow.holders[1:], self._above, strict=False):
             count = counts[holder] = counts.get(holder, 0) + more

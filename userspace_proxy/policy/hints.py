@@ -1,8 +1,8 @@
 """Decides from the hints in slices which endpoints are meant for this node.
 
-    node hints on all, and one for this node ──▶ those
-    else zone hints on all, and one for this zone ──▶ those
-    else ──▶ all
+    all endpoints have node hints, some for this node ──▶ endpoints for this node
+    else all have zone hints, some for this zone ──▶ endpoints for this zone
+    else ──▶ all endpoints
 
 Rule 1: hints choose among endpoints of equal priority, so they never prefer a lower priority.
 
@@ -28,7 +28,7 @@ def not_meant_reason(
         by_priority: Whether the endpoints may have different priorities.
 
     Returns:
-        None if hints don't decide. The function returns an empty string if the endpoint is meant.
+        None if hints don't decide. The function returns "" for an endpoint meant for this node.
     """
     if not by_priority:
         return _not_meant_reason(ready, facts)
@@ -47,7 +47,7 @@ def not_meant_reason(
 def _not_meant_reason(
     ready: Collection[Endpoint], facts: NodeFacts
 ) -> Callable[[Endpoint], str] | None:
-    """Return such a function for endpoints of one priority."""
+    """Return the function for endpoints of one priority."""
     if _decides(facts.node_name, (e.hinted_nodes for e in ready)):
         name = facts.node_name
         return lambda e: (
@@ -67,8 +67,7 @@ def _not_meant_reason(
 
 def _decides(own: str, hints: Iterable[Sequence[str]]) -> bool:
     is_named = False
-    # An endpoint without a hint disables all hints, and usually the first endpoint already has
-    # none.
+    # An endpoint without a hint disables all hints, and usually the first endpoint has none.
     for names in hints:
         if not (own and names):
             return False

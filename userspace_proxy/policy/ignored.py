@@ -21,7 +21,7 @@ from .facts import NodeFacts
 
 
 def ignored_reason(service: Service, facts: NodeFacts) -> Cause | None:
-    """Return why a Service gets no listener; None if this proxy serves it.
+    """Return why this proxy doesn't serve a Service; None if it does.
 
     Source: kube-proxy's ShouldSkipService, and the well-known labels
     service.kubernetes.io/service-proxy-name and service.kubernetes.io/headless.
@@ -44,10 +44,10 @@ def ignored_reason(service: Service, facts: NodeFacts) -> Cause | None:
 
 
 def own_address_reason(service: Service, facts: NodeFacts) -> Cause | None:
-    """Return the reason if a cluster IP can't be served because the node itself has the address.
+    """Return the cause if a cluster IP can't be served because this node owns the address.
 
     Clients that dial the node itself on the Service's ports would reach the Service. Without
-    steering this is intended: the proxy only listens, on loopback addresses, too.
+    steering, this is intended: the proxy only listens, even on loopback addresses.
     """
     if facts.allow_loopback_endpoints:
         return None
@@ -57,7 +57,7 @@ def own_address_reason(service: Service, facts: NodeFacts) -> Cause | None:
 
 
 def port_ignored_reason(port: ServicePort) -> Cause | None:
-    """Return why a port of a Service that is served gets no listener; None if it gets one."""
+    """Return why this proxy doesn't serve a port of a served Service; None if it does."""
     if port.protocol not in Protocol.__members__:
         return unsupported_protocol(port.protocol)
     return None

@@ -1,15 +1,15 @@
-"""Decides which connections may use the client's address: replies must return to this node.
+"""Decides which connections may use the client's address: replies must return through this node.
 
     client      endpoint            replies return through this node, because …
-    any         attached            … it is the endpoint's only way out; except where both are
-                                    attached to one link, unless that is a bridge whose packets
-                                    are filtered (``bridges``)
+    any         attached            … it is the endpoint's only route; but not if both are
+                                    attached to one link, unless the link is a bridge whose
+                                    packets are filtered (``bridges``)
     attached    elsewhere, routed   … the client's pod network is routed to this node
-    this node   any                 (it has the node's address anyway)
-    otherwise                       (they may use another route)
+    this node   any                 (the client has the node's address anyway)
+    otherwise                       (replies may take another route)
 
-Rule 1: routes decide, before the first packet. A failed dial proves nothing, because network
-policies drop packets, too.
+Rule 1: routes decide, before the first packet: a failed dial proves nothing, because network
+policies also drop packets.
 Rule 2: if in doubt, this node's address is used, because it always works.
 """
 
@@ -32,36 +32,33 @@ OUTSIDE = 0
 ROUTED = -2
 """An address in the pod network of another node."""
 FILTERED_BRIDGE = -3
-"""An address on a bridge whose replies are delivered to this node, even those to clients on the
+"""An address on a bridge whose replies are delivered to this node, even replies to clients on the
 bridge."""
 Location = int
-"""One of these four, or the index of the link to which an address is attached."""
+"""One of these four values, or the index of the link to which an address is attached."""
 
 # The kind of link whose other end is in a container.
 _CONTAINER = "veth"
-# Kinds of bridge ports for containers and virtual machines; ports of other kinds connect it to a
-# LAN.
+# Kinds of bridge ports for containers and virtual machines; other ports connect a bridge to a LAN.
 _PORTS = (_CONTAINER, "tun")
 _TUNNELS = ("gre", "ip6gre", "ip6tnl", "ipip", "sit", "vxlan", "geneve", "wireguard")
-# The bridge of Weave, which spans all nodes through a veth pair that looks like that of a
-# container.
+# The bridge of Weave, which spans all nodes through a veth pair that looks like a container's.
 _SPANNING = ("weave",)
 # How many addresses, and pairs of addresses, are cached: enough for the clients and endpoints of a
 # busy node.
 _CACHED = 16_384
 
 Networks = Mapping[str, Location]
-"""Locations by network in canonical form; the longest match decides, without a match it is
-OUTSIDE."""
+"""Locations by network in canonical form; the longest match decides, the default is OUTSIDE."""
 
 
 class PodLink(NamedTuple):
-    """A link behind which are only containers of this node, or other machines."""
+    """A link that leads only to containers of this node, or to other machines."""
 
     number: int
     name: str
     networks: tuple[Network, ...] = ()
-    """The networks that are routed to it; empty if none is known."""
+    """The networks that are routed to the link; empty if unknown."""
 
     @property
     def is_uplink(self) -> bool:
@@ -108,8 +105,7 @@ class Locality:
     def keeps_client(self, client: str, endpoint: str) -> bool:
         """Return whether a connection may use its client's address.
 
-        A pod's connection to itself mustn't: the pod's kernel would drop packets from its own
-        address.
+        A pod's connection to itself must not: its kernel would drop packets from its own address.
         """
         pair = client, endpoint
         kept = self._pairs.get(pair)
@@ -144,7 +140,7 @@ class Locality:
         except ValueError:
             return HERE
         if address.is_link_local or address.is_loopback or address.is_unspecified:
-            # What this address means depends on the link, or on this node.
+            # Such an address is valid only on its link, or on this node.
             return HERE
         bits, width = int(address), address.max_prefixlen
         for length in self._lengths[address.version]:
@@ -174,7 +170,7 @@ def may_keep(client: Location, endpoint: Location) -> bool:
 
 
 def is_attached(location: Location) -> bool:
-    """Return whether a location is that of a container on this node."""
+    """Return whether addresses at a location belong to containers on this node."""
     return location > OUTSIDE or location == FILTERED_BRIDGE
 
 
@@ -211,7 +207,7 @@ def find_networks(
 
 
 def find_pod_links(links: Iterable[NodeLink], routes: Iterable[NodeRoute]) -> tuple[PodLink, ...]:
-    """Return the links behind which only containers of this node are, sorted by index.
+    """Return the links that lead only to containers of this node, sorted by index.
 
     Args:
         routes: See :func:`find_networks`.
@@ -253,14 +249,14 @@ def _find_attaching(
 
 
 def _is_telling(network: Network) -> bool:
-    """Return whether a route to a network shows what is behind its link."""
+    """Return whether a route to a network shows which hosts are behind its link."""
     return network.prefixlen > 0 and not network.is_link_local
 
 
 def _attaching_links(
     links: Mapping[int, NodeLink], with_gateway: set[int], wide: set[int]
 ) -> set[int]:
-    """Return the links behind which only containers of this node are.
+    """Return the links that lead only to containers of this node.
 
     Args:
         with_gateway: Links to a gateway.

@@ -23,14 +23,13 @@ from ..model.endpoint_names import (
 from ..model.notes import Note, NoteKind
 
 NEEDS_PROXY = "an endpoint by name"
-"""Why a Service stays on the userspace path: the kernel can't check a resolved address before it
-dials."""
-# States that cause no note if the Service is served: they pass, or concern one family.
+"""Why a Service stays on the userspace path: only the proxy can check resolved addresses."""
+# Temporary states, and states of one family only, cause no note if the Service is served.
 _UNNOTED = (NameState.PENDING, NameState.NO_ADDRESS)
 
 
 def unserved_name_reason(state: ServiceState, port: ServicePort, family: IPFamily) -> Cause | None:
-    """Return why names give a Service port no endpoint; None if it doesn't use names."""
+    """Return why DNS names yield no endpoint for a Service port; None if it uses no names."""
     named = [item for item in state.slices if isinstance(item, ResolvedSlice | NameSlice)]
     if not named:
         if mistake := _mistake(state):
@@ -54,7 +53,7 @@ def unserved_name_reason(state: ServiceState, port: ServicePort, family: IPFamil
 
 
 def name_notes(slices: Iterable[EndpointSlice]) -> Iterable[Cause]:
-    """Return the problems of names, each once, even if other endpoints serve."""
+    """Return the problems with names, each once, even if other endpoints serve."""
     found = (
         problem
         for item in slices
@@ -67,8 +66,7 @@ def name_notes(slices: Iterable[EndpointSlice]) -> Iterable[Cause]:
 
 def needs_nodes(state: ServiceState) -> bool:
     """Return whether a Service's endpoints by name depend on the Nodes' addresses."""
-    # Until names are resolved again, the saved state contains only address slices, so check the
-    # handling, too.
+    # Also check the handling: saved state has only address slices until names are resolved again.
     return bool(state.service.handling.found_by_name) or any(
         isinstance(item, ResolvedSlice) and item.needs_nodes for item in state.slices
     )
@@ -86,7 +84,7 @@ def _mistake(state: ServiceState) -> Note | None:
     request = read_request(state)
     notes = (*own, *(request.notes if request is not None else ()))
     about = [note for note in notes if note.about == ANNOTATION]
-    # Notes on annotations that were probably meant to be this one.
+    # Notes on annotations that are probably misspellings of this annotation.
     misspelt = [note for note in notes if ANNOTATION in note.params]
     return next(iter((*about, *misspelt)), None)
 

@@ -50,7 +50,7 @@ def none_usable_reason(
     index: EndpointIndex,
     verdicts: Collection[EndpointVerdict],
 ) -> Cause:
-    """Return why no endpoint is usable; if policies differ, for clients from outside.
+    """Return why no endpoint is usable; if policies differ, by clients from outside.
 
     Args:
         index: The Service's slices.
@@ -126,20 +126,20 @@ def selector_text(service: Service, most: int | None = None) -> str:
     """Return a Service's selector in kubectl's syntax: ``app=web,tier=front``.
 
     Args:
-        most: The maximum number of labels to include; None: all.
+        most: The maximum number of labels to include; None for all.
     """
     return ",".join(f"{key}={value}" for key, value in service.selector[:most])
 
 
 def _pods_of(service: Service) -> tuple[str, ...]:
-    """Return kubectl's arguments for a Service's pods; if it has many labels, for its namespace."""
+    """Return kubectl's arguments for the pods of a Service, or of its namespace (long selector)."""
     text = selector_text(service, _TEXT_MAX)
     labels = ("-l", text) if len(text) <= _TEXT_MAX else ()
     return "pods", "-n", service.key.namespace, *labels
 
 
 def _selector_shown(service: Service) -> str:
-    """Return the beginning of the selector."""
-    # Read only some labels: there may be thousands, and this is done for thousands of ports.
+    """Return the selector, truncated if it is long."""
+    # Read only some labels: a Service may have thousands of labels, and thousands of ports.
     text = selector_text(service, _TEXT_MAX)
     return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}…"

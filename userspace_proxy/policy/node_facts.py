@@ -14,7 +14,7 @@ from ..model import Balance, IPFamily, Node, Protocol, ServiceKey
 from .facts import PRIMARY, NodeFacts
 from .options import PolicyOptions
 
-# The Service of the API servers, which kube-apiserver creates, and whose endpoints it updates.
+# kube-apiserver creates this Service, and updates its endpoints.
 API_SERVER = ServiceKey("default", "kubernetes")
 """The Service of the API servers."""
 _NO_NODE = Node("")
@@ -23,13 +23,13 @@ _OptionsT = TypeVar("_OptionsT", bound=PolicyOptions)
 _EVERYWHERE: Mapping[IPFamily | Balance | Protocol, str] = MappingProxyType({})
 
 
-# The node's addresses without steering: the proxy can be reached only by loopback.
+# Without steering, clients reach the proxy only on loopback addresses.
 ADDRESSES_WITHOUT_STEERING = ("127.0.0.1",)
 """This node's addresses with ``none`` steering."""
 
 
 def options_with(steering: str, options: _OptionsT) -> _OptionsT:
-    """Return the effective options with a given steering mode."""
+    """Return the effective options for a steering mode."""
     if steering != "none":
         return options
     # Only programs on this machine reach the proxy, and they reach the machine's addresses anyway.
@@ -42,10 +42,10 @@ def make_facts(
     addresses: Sequence[str],
     no_kernel_path: Mapping[IPFamily | Balance | Protocol, str] = _EVERYWHERE,
 ) -> NodeFacts:
-    """Return the current facts.
+    """Return the current facts about this node.
 
     Args:
-        snapshot: The snapshot; it may contain this node's Node and the API server's Service.
+        snapshot: May contain this node's Node object and the API server's Service.
         no_kernel_path: See :attr:`.Steering.no_kernel_path`.
     """
     node = snapshot.node or _NO_NODE
@@ -85,7 +85,7 @@ def no_node_reason(node: Node | None) -> Cause | None:
 
 
 def no_node_ports_reason(facts: NodeFacts) -> str:
-    """Return why no address of this node serves node ports; empty if one does."""
+    """Return why no address of this node serves node ports; empty if an address does."""
     if any(facts.node_port_addresses(family) for family in IPFamily):
         return ""
     if PRIMARY in facts.node_port_networks and not facts.primary_addresses:

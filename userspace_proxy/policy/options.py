@@ -1,4 +1,4 @@
-"""The options by which a proxy selects and serves Services; the agent's options extend them."""
+"""Defines the options on which a plan depends; the agent's options extend them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class PolicyOptions:
     node_name: str = ""
     """Name of this node in Kubernetes; empty without a cluster."""
     proxy_name: str | None = None
-    """Serve only Services with this ``service-proxy-name``; None: only Services without one."""
+    """Serve only Services with this ``service-proxy-name``; None for Services without the label."""
     node_addresses: tuple[str, ...] = ()
     """This node's own addresses, best first; if empty, the kernel is asked."""
     node_port_networks: tuple[str, ...] = ()
     """This node's addresses in these networks serve node ports; also ``primary``, ``localhost`` and
     ``all``; empty for all addresses."""
     external_ip_networks: tuple[str, ...] = ()
-    """External IPs in these networks are served; empty if none are (CVE-2020-8554)."""
+    """External IPs in these networks are served; empty to serve no external IP (CVE-2020-8554)."""
     cluster_networks: tuple[str, ...] = ()
     """The networks of this cluster's pods; empty if unknown."""
     only_own_pods: bool = False
@@ -31,11 +31,11 @@ class PolicyOptions:
     """Whether to accept endpoints on 127.0.0.0/8 and ::1, which is unsafe on nodes
     (CVE-2021-25737)."""
     allow_node_endpoints: bool = True
-    """Whether to accept any endpoint on this node's own addresses; if not, only its pods and API
-    servers."""
+    """Whether to accept any endpoint on this node's own addresses; otherwise, only its pods and API
+    servers are accepted."""
     path: DataPath = DataPath.USERSPACE
     """The path of Services without the annotation ``path``."""
     allowed_paths: tuple[DataPath, ...] = tuple(DataPath)
     """The paths that annotations may choose."""
     port_ranges: Literal["cluster-ip", "all", "none"] = "cluster-ip"
-    """For which addresses annotations may request port ranges."""
+    """The addresses for which annotations may request port ranges."""

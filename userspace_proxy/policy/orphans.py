@@ -1,17 +1,18 @@
 """Finds orphaned slices, which were probably meant for a Service without slices.
 
-Two names are similar if one letter is wrong, missing or extra, or two neighbours are swapped: then
-they share a variant, a name with at most one letter removed. So a search takes a few look-ups,
-however many names there are. Names are also similar if one is the other with a suffix (``landing``,
-``landing-v2``): a Service was renamed, but its hand-written slice wasn't.
+Two names are similar if one letter is wrong, missing or extra, or two adjacent letters are swapped.
+Such names share a variant, a name with at most one letter removed, so a search takes a few
+look-ups, however many names there are. Names are also similar if they differ only by a suffix
+(``landing``, ``landing-v2``): a Service was renamed, but its hand-written slice wasn't.
 
-A slice that names no Service was probably meant for the Service whose name is its prefix
-(``web-1``).
+A slice that names no Service was probably meant for the Service whose name is a prefix of the
+slice's name (``web-1``).
 
-Rule 1: the first ``ORPHANS_MAX`` names of Services in each namespace, sorted, are considered.
+Rule 1: the first ``ORPHANS_MAX`` Service names of each namespace, in sorted order, are considered.
 Rule 2: the cost of a change depends on the names that change, not on the number of names.
-Rule 3: a slice in another namespace concerns a Service only by its exact name. The cause names that
-slice, so it is shown only where all namespaces are shown, and never in an Event.
+Rule 3: a slice in another namespace is attributed to a Service only if it names the Service
+exactly. The cause contains the slice's name, so it is shown only where all namespaces are shown,
+and never in an Event.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ..model import ServiceKey, SliceKey
 
 ORPHANS_MAX = 200
 """How many names are considered per namespace: each has up to 64 variants, about 20 KB in all."""
-# The minimum length of a variant: if it had one letter, all names would be similar.
+# The minimum length of a variant: all names of two letters with a common letter would be similar.
 _VARIANT_MIN = 2
 
 _At = TypeVar("_At", bound=Hashable)
@@ -37,18 +38,18 @@ _Slices = Mapping[ServiceKey, Slices]
 
 
 class Orphans:
-    """Slices that name a Service that doesn't exist, or none, by the Service probably meant."""
+    """The slices that name a missing Service or no Service, by the Service probably meant."""
 
     def __init__(self) -> None:
         self._slices: _Slices = PersistentMap()
         self._names: dict[str, list[ServiceKey]] = {}
-        """Names by namespace, sorted."""
+        """The sorted names of each namespace."""
         self._by_name: dict[str, tuple[ServiceKey, ...]] = {}
         self._by_variant: dict[ServiceKey, tuple[ServiceKey, ...]] = {}
-        """The names that are considered, by variant."""
+        """The considered names, by variant."""
 
     def change(self, slices: _Slices) -> Generator[None, None, Callable[[ServiceKey], bool]]:
-        """Update from changed slices, in turns.
+        """Apply changes to slices, in turns.
 
         Returns: A function that returns whether the change may concern a Service.
         """
@@ -86,7 +87,7 @@ class Orphans:
         return concerns
 
     def meant_for(self, service: ServiceKey) -> Cause | None:
-        """Return the cause with a slice that was meant for a Service without slices, or None."""
+        """Return a cause that names a slice meant for a Service without slices, or None."""
         elsewhere = self._by_name.get(service.name)
         if elsewhere is not None:
             return slice_elsewhere(service, next(iter(self._slices[min(elsewhere)])).key)

@@ -1,6 +1,6 @@
-"""Decides which path the bytes of a Service port take: through the proxy, or by the kernel.
+"""Decides whether the traffic of a Service port takes the userspace path or the kernel path.
 
-annotation, where allowed ──▶ --path ──▶ needs the proxy? ──▶ can the steering? ──▶ path, and why
+annotation, if allowed, or --path ──▶ needs the proxy? ──▶ supported by steering? ──▶ path, reason
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ class PathDecision(NamedTuple):
     """The path of a Service port."""
 
     path: DataPath
-    """The path. ``AUTO``: probes decide while the port is served."""
+    """The path; with ``AUTO``, probes decide while the port is served."""
     why: str = ""
     """The reason, as a clause; empty for the default."""
     note: Cause | None = None
-    """Why the annotation has no effect; None if it has an effect."""
+    """Why the annotation has no effect; None if it has an effect, or is missing."""
 
 
-# How often kernel rules repeat an endpoint at most, to reflect its weight.
+# The maximum number of slots in kernel rules, which repeat endpoints to reflect their weights.
 PARTS_MAX = 256
 COARSE_PARTS = 32
 """The number of slots for coarse weights, in addition to one per endpoint."""
-# The balance modes that kernel rules support: they choose at random, or by a hash of the client's
+# The balance modes that kernel rules support, which choose at random or by a hash of the client's
 # address.
 _IN_KERNEL = (Balance.ROUND_ROBIN, Balance.RANDOM, Balance.SOURCE_HASH)
 DEFAULT_PATH = PathDecision(DataPath.USERSPACE)
@@ -49,8 +49,8 @@ def choose_path(
     Args:
         allowed: The paths that the annotation may choose.
         has_affinity: Whether the Service has session affinity.
-        weights: The weights of its usable endpoints; empty if all are equal.
-        default: ``--path``.
+        weights: The weights of the Service's usable endpoints; empty if all are equal.
+        default: The path without an annotation: ``--path``.
         no_kernel_path: Why there is no kernel path; empty if there is one.
     """
     asked = handling.path if handling.path in allowed else None
@@ -77,21 +77,21 @@ def choose_path(
 
 
 def in_parts(weights: Sequence[int]) -> list[int]:
-    """Reduce weights to the smallest numbers with the same proportions."""
+    """Reduce weights to the smallest integers with the same proportions."""
     divisor = math.gcd(*weights) or 1
     return [weight // divisor for weight in weights]
 
 
 def in_coarse_parts(parts: Sequence[int]) -> list[int]:
-    """Round weights to fewer slots, in nearly the same proportions; only 0 becomes 0."""
+    """Round weights to fewer slots in nearly the same proportions; only a weight of 0 becomes 0."""
     scale = min(1.0, COARSE_PARTS / max(1, sum(parts)))
     return [max(1, round(part * scale)) if part else 0 for part in parts]
 
 
 def _is_for_one_path(handling: Handling, *, has_affinity: bool) -> str:
-    """Return the setting by which each path picks other endpoints; empty if there is none.
+    """Return the setting for which the paths choose different endpoints; empty if there is none.
 
-    With such a setting, a switch of paths would move clients to other endpoints.
+    With such a setting, switching the path would move clients to other endpoints.
     """
     if has_affinity:
         return "session affinity with path auto"

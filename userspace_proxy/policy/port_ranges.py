@@ -1,12 +1,12 @@
-"""Decides which port ranges a Service gets, and which path they take.
+"""Decides which of the requested port ranges are served, and which path they take.
 
-    annotation ─▶ the port's range, by name ─▶ at this address? ─▶ can the steering? ─▶ frontends
+    annotation ─▶ the port's range, by name ─▶ at this address? ─▶ by this steering? ─▶ frontends
                   │ unknown, overlaps           │ not allowed         │ no
                   └──────────────┬──────────────┴─────────────────────┘
                                  ▼ a note; only the port itself is served
 
-Rule 1: UDP ports of a range are translated by the kernel, whatever the path of the Service: to see
-the port to which a datagram was sent, a socket needs a privilege that workers lack.
+Rule 1: the kernel translates the UDP ports of a range, whatever the path of the Service: a socket
+needs a privilege that workers lack to see the port to which a datagram was sent.
 Rule 2: if steering doesn't support ranges, each port of a short range has its own listener.
 """
 
@@ -36,11 +36,11 @@ from .path import PathDecision, choose_path
 WHY_UDP = "the kernel translates UDP ports of a range, whatever the path of the Service"
 WHY_SHARED = "its ports share affinity entries with a range of UDP ports"
 LISTENED_MAX = 100
-"""The maximum number of ports in a range whose ports all have listeners: each costs a descriptor
-per worker."""
+"""The maximum number of ports in a range in which each port has its own listener, which costs a
+descriptor per worker."""
 
 Span = tuple[int, int]
-"""The first and the last port."""
+"""The first and the last port, both included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,9 @@ NO_RANGES: Mapping[ServicePort, ServedRange] = {}
 def ranges_of(
     service: Service,
 ) -> tuple[Mapping[ServicePort, ServedRange], Mapping[ServicePort | None, Sequence[Cause]]]:
-    """Return the ranges of a Service's ports, and notes about requests that aren't followed.
+    """Return the ranges of a Service's ports, and notes about requests that can't be followed.
 
-    A note is for a port if its name or number is known; otherwise (None) for the Service.
+    The key of a note is the requested port, or None if the Service has no such port.
     """
     asked = service.handling.port_ranges
     if not asked:
@@ -126,7 +126,7 @@ def _overlapped(
 def _spans(
     port: ServicePort, one: AskedRange, found: Mapping[ServicePort, AskedRange]
 ) -> Iterator[Span]:
-    """Yield the ports of a range; for ``all``, the ports that no other range of the Service has."""
+    """Yield the ports of a range; for ``all``, the ports outside other ranges of the Service."""
     if not one.is_all:
         yield one.first, one.last
         return
@@ -164,8 +164,8 @@ def choose_range_path(
     """Return the path of a Service port, given its path without ranges.
 
     Args:
-        no_kernel_path: Why the port can't be on the kernel path; empty if it can.
-        is_udp_range: Whether it has a range of UDP ports, which no other path can serve.
+        no_kernel_path: Why the port can't take the kernel path; empty if it can.
+        is_udp_range: Whether the port has a range of UDP ports, which only the kernel can serve.
     """
     if path.path is DataPath.KERNEL:
         return path
@@ -199,7 +199,7 @@ def has_udp_range(service: Service) -> bool:
 
 
 def overflow_reason(ranges: Iterable[DialledRange], serving: Serving) -> str:
-    """Return the endpoint for which a range would exceed the valid port numbers; empty if none."""
+    """Return how a range would exceed the valid port numbers at an endpoint; empty if it fits."""
     for one in ranges:
         for endpoint in serving.all_endpoints:
             first, last = (n - one.number + endpoint.port for n in (one.first, one.last))

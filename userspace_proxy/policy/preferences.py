@@ -33,7 +33,7 @@ def read_preferences(
         usable: Some of the endpoints; may contain duplicates.
 
     Returns:
-        Both in the order of ``usable``; empty if all endpoints have the same value.
+        Both lists in the order of ``usable``; a list is empty if all values are the same.
     """
     weights = {address: endpoints[address].weight for address in usable}
     priorities = {address: endpoints[address].priority for address in usable}

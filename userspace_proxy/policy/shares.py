@@ -1,17 +1,17 @@
-"""Decides which client or group loses a connection when a shared limit is reached.
+"""Decides which client or Service port loses connections when a shared limit is reached.
 
     one client above an eighth ──▶ its connections to the Service port where it has the most
-    one Service port above half ─▶ its connections, for clients of other Service ports
-    otherwise ───────────────────▶ those of the largest network and, in it, of the largest client
+    one Service port above half ─▶ its connections, in favour of other Service ports
+    otherwise ───────────────────▶ connections of the largest client in the largest network
 
-Rule 1: below the limit a client or a Service port may hold all connections.
-Rule 2: at the limit a connection is reset so that a new one needn't wait; but never a new
-connection, or a client's only connection while it is in use.
-Rule 3: a Service port above its share replaces only its own connections.
-Rule 4: of a holder's connections, the one that was idle for longest is reset first.
-Rule 5: if memory is short, the client that holds the most loses its largest connections first.
-Rule 6: a client is an IP address. An IPv6 client may have a /64, and a node's pods may share one (a
-node's pod range is a /64 by default), so a /64 doesn't count as one client.
+Rule 1: below the limit, a single client or Service port may hold all connections.
+Rule 2: at the limit, connections are reset so that a new client needn't wait, but never a recent
+connection, or a client's only connection while that connection is in use.
+Rule 3: new clients of a Service port above its share replace only connections of that port.
+Rule 4: the connections of a client or Service port that have been idle longest are reset first.
+Rule 5: if memory is short, the client that uses the most loses its largest connections first.
+Rule 6: a client is an IP address. An IPv6 client may own a /64, but a /64 doesn't count as one
+client, because the pods of a node may share it (a node's pod range is a /64 by default).
 
 Clients are counted only at the limit, so that ordinary connections cost nothing.
 """
@@ -25,20 +25,19 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-# The shares of the limit that a client, and a Service port, may use, so that it takes at least
-# eight clients and two Service ports to use it up.
+# The shares of the limit that a client and a Service port may use: at least eight clients, or two
+# Service ports, are needed to exhaust it.
 _CLIENT_SHARE = 1 / 8
 _SERVICE_SHARE = 1 / 2
 # How many connections a client or a Service port may keep in any case: as many as a browser, a
-# resolver or a connection pool has.
+# resolver or a connection pool opens.
 _FEW = 16
-# The maximum cost of an idle connection (docs/benchmarks.md): less memory isn't worth a reset.
+# The maximum cost of an idle connection (docs/benchmarks.md): freeing less isn't worth a reset.
 CONNECTION_BYTES = 16 * 1024
-# With a smaller difference, buffers count as equal: then the connection that was idle for longest
-# is reset.
+# Buffers that differ by less count as equal: of such connections, the longest idle is reset.
 _EQUAL_BYTES = 64 * 1024
-# A younger connection isn't settled: twice the interval at which idle connections are found
-# (ageing.LOOK_S), so that a burst resets nothing.
+# A younger connection isn't reset, so that a burst resets nothing: twice the interval at which idle
+# connections are found (ageing.LOOK_S).
 _SETTLED_S = 10.0
 
 
@@ -51,7 +50,7 @@ class HasClient(Protocol):
 
 
 class Held(HasClient, Protocol):
-    """What this decision needs from a connection."""
+    """A connection, as far as this decision depends on it."""
 
     @property
     def group(self) -> Hashable:
@@ -77,12 +76,11 @@ class Eviction(NamedTuple, Generic[H]):
     group: Hashable
     """The Service port; None if the client has connections to several Service ports."""
     held: int
-    """How many connections that client has, or if there is none, that Service port."""
+    """The number of connections of the client, or without a client, of the Service port."""
     share: int
-    """The number that it may keep; above ``held`` if no client or Service port exceeds its share.
-    """
+    """The number of connections to keep; above ``held`` if no share is exceeded."""
     victims: list[H]
-    """The connections to reset, at least one; those idle for longest come first."""
+    """The connections to reset, at least one; a client's longest idle connections come first."""
 
 
 def client_share(places: int) -> int:
@@ -103,7 +101,7 @@ def network_of(client_ip: str) -> bytes | None:
 
 
 def choose(connections: Collection[H], newcomers: Hashable, now: float) -> Eviction[H] | None:
-    """Choose the connections to reset for a new one of a Service port; None if it must wait."""
+    """Choose connections to reset for a new client of a Service port; None if it must wait."""
     if not connections:
         return None
     batch, share = _batch(len(connections)), client_share(len(connections))
@@ -130,7 +128,7 @@ def choose_to_free(
     spared: int,
     now: float,
 ) -> list[H]:
-    """Choose the connections to reset to free memory; call again if that isn't enough.
+    """Choose connections to reset in order to free memory; call again to free more.
 
     Args:
         connections: All open connections.
@@ -175,7 +173,7 @@ def _choose_of_client(own: Collection[H], share: int, count: int, now: float) ->
 def _choose_within_shares(
     connections: Collection[H], clients: Counter[str], share: int, now: float
 ) -> Eviction[H] | None:
-    """Choose settled connections of the largest client in the network with the most."""
+    """Choose settled connections of the largest client in the largest network."""
     networks = {ip: network_of(ip) or ip for ip in clients}
     sizes: Counter[Hashable] = Counter()
     for ip, held in clients.items():
@@ -197,7 +195,7 @@ def _choose_within_shares(
 
 
 def _is_settled(connection: Held, now: float, *, is_only: bool) -> bool:
-    """Return whether a connection is old enough to reset; a client's only one must also be idle."""
+    """Return whether a connection is old enough or, if ``is_only``, has been idle long enough."""
     since = connection.idle_since(now) if is_only else connection.started
     return now - since >= _SETTLED_S
 

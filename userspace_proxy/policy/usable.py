@@ -1,14 +1,13 @@
 """Decides which endpoints a Service port can use on this node, and why it can't use others.
 
-slices of one family ──▶ every address once, up to a bound ──▶ without refused ones ──▶ by the
-scope: the ready endpoints, or if there are none, the serving and terminating ones ──▶ by priority,
-for the balancer
+slices of one family ──▶ unique addresses, up to a bound ──▶ without refused endpoints ──▶ by scope:
+ready endpoints, or else endpoints that terminate but still serve ──▶ by priority, for the balancer
 
 Rule 1: an endpoint with weight 0 isn't usable.
 Rule 2: endpoints of all priorities are usable: the balancer dials a standby if all endpoints with
-lower numbers fail. Hints choose among the endpoints of one priority.
-Rule 3: the endpoints omitted beyond the bound depend only on the endpoints, and with policy
-``Local`` on those of this node; so a client gets the same endpoint on all nodes.
+lower priority numbers fail. Hints choose among the endpoints of one priority.
+Rule 3: all nodes omit the same endpoints beyond the bound, so a client reaches the same endpoint
+through any node; only with policy ``Local`` does the choice depend on the node.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ from .preferences import NO_PREFERENCES, have_preferences, read_preferences
 ENDPOINTS_MAX = 10_000
 """The maximum number of endpoints of one Service port and family; the rest is omitted.
 
-These are two on each of the 5,000 nodes that Kubernetes supports. With weights, they need a message
-of 2 MB to each worker."""
+10,000 are two endpoints on each of the 5,000 nodes that Kubernetes supports. With weights, they
+take a message of 2 MB to each worker."""
 _by_number = operator.itemgetter(0, 1)
 
 _UnusableReason = Callable[[Endpoint], str]
@@ -53,11 +52,11 @@ _Packed = tuple[bytes, SocketAddress, Endpoint]
 
 
 NODE_ENDPOINT = "refused: this node's own address, and no pod of this node (--allow-node-endpoints)"
-"""Why an endpoint isn't used that may be a daemon of this node."""
+"""Why an endpoint on this node's address isn't used: it may be a daemon of the node."""
 
 
 class EndpointState(enum.StrEnum):
-    """Whether an endpoint can serve. If it is refused, or for other nodes, the state is a text."""
+    """The state of an endpoint, unless it is refused or meant for other nodes."""
 
     READY = "ready"
     PUBLISHED = "not ready, but published"
@@ -87,7 +86,7 @@ class EndpointVerdict:
 
     address: SocketAddress
     is_usable: bool
-    """Whether clients may use it: clients from outside, if their policy differs."""
+    """Whether clients may use the endpoint; clients from outside, if their policy differs."""
     reason: str
     """An :class:`EndpointState`, or the reason why the endpoint is refused or for other nodes."""
     node: str = ""
@@ -96,12 +95,11 @@ class EndpointVerdict:
     weight: int = DEFAULT_WEIGHT
     priority: int = 0
     is_standby: bool = False
-    """Whether the endpoint is on standby: endpoints with a lower priority number are usable,
-    too."""
+    """Whether the endpoint is on standby: other usable endpoints have a lower priority number."""
     host: str = ""
-    """The DNS name that resolved to it; empty if it is listed by address."""
+    """The DNS name that resolved to the address; empty if the slice lists the address."""
     pod: str = ""
-    """The pod's name, in the Service's namespace; empty if its slice names none."""
+    """The pod's name, in the Service's namespace; empty if the slice names no pod."""
 
     @property
     def is_leaving(self) -> bool:
@@ -110,7 +108,7 @@ class EndpointVerdict:
 
     @property
     def preference(self) -> str:
-        """Priority and weight in words; empty without them."""
+        """Priority and weight in words; empty if both are the defaults."""
         words = [f"priority {self.priority}"] if self.priority else []
         if self.is_standby:
             words = [f"on standby (priority {self.priority})"]
@@ -126,12 +124,12 @@ class Usable:
     verdicts: tuple[EndpointVerdict, ...]
     """The verdicts on all endpoints, sorted by address and port."""
     serving: Serving
-    """The usable endpoints, in the form for workers; without the Service's settings."""
+    """The usable endpoints, in the form for workers, without the Service's settings."""
     is_dropping: bool = False
-    """Whether some clients have no usable endpoint only because of the scope. Other nodes have
-    endpoints, so packets are dropped, not refused."""
+    """Whether some clients have no usable endpoint only because of the scope: other nodes have
+    endpoints, so their packets are dropped instead of refused."""
     are_all: bool = True
-    """Whether there were at most :data:`ENDPOINTS_MAX` endpoints; the rest has no verdict."""
+    """Whether all endpoints have a verdict: there were at most :data:`ENDPOINTS_MAX`."""
 
     @property
     def leaving(self) -> tuple[SocketAddress, ...]:
@@ -147,7 +145,7 @@ class Refusals:
     frontends: Collection[SocketAddress] = ()
     """The addresses that this proxy serves: dialling them would be a loop."""
     node_ports: Container[int] = ()
-    """All node ports of the protocol: on a node's address they are steered to a proxy again."""
+    """All node ports of the protocol; on a node's address, they are steered to a proxy again."""
     cluster_ips: Mapping[str, ServiceKey] = field(default_factory=dict)
     """Cluster IPs on which only the ports of these Services answer."""
     may_be_node: bool = True
@@ -209,7 +207,7 @@ def usable_endpoints(
 def _choose(
     endpoints: Collection[_Packed], unusable_reason: _UnusableReason | None = None
 ) -> tuple[SocketAddress, ...]:
-    """Return the ready endpoints for this node; if there are none, those that terminate."""
+    """Return the ready endpoints for this node, or if there are none, terminating endpoints."""
     ready = [a for _, a, e in endpoints if e.ready and not (unusable_reason and unusable_reason(e))]
     return tuple(ready or [a for _, a, e in endpoints if e.serving and e.terminating])
 
@@ -220,7 +218,7 @@ def _verdicts(
     refused: Mapping[SocketAddress, str],
     unusable_reason: _UnusableReason | None,
 ) -> tuple[EndpointVerdict, ...]:
-    # Cost: usually all are usable; looking up each one would take a tenth of a plan's time.
+    # Cost: usually all endpoints are usable, and look-ups would take a tenth of a plan's time.
     are_all = len(usable) == len(judged)
     is_usable = frozenset(() if are_all else usable).__contains__
     return tuple(
@@ -232,7 +230,7 @@ def _verdicts(
 
 
 def _with_standbys(verdicts: Collection[EndpointVerdict]) -> tuple[EndpointVerdict, ...]:
-    """Return the verdicts; endpoints of lower priority are marked as standby."""
+    """Return the verdicts, with endpoints of lower priority marked as standbys."""
     first = min((v.priority for v in verdicts if v.is_usable), default=0)
     return tuple(
         [replace(v, is_standby=True) if v.is_usable and v.priority > first else v for v in verdicts]
@@ -266,7 +264,7 @@ def count_local_ready(slices: Iterable[EndpointSlice], facts: NodeFacts) -> int:
 def _merge(
     listed: Iterable[tuple[SocketAddress, Endpoint]], facts: NodeFacts
 ) -> dict[SocketAddress, Endpoint]:
-    """Collect every address once; if slices disagree, the copy in better condition is used.
+    """Collect every address once; if slices disagree, use the copy in the better state.
 
     While an endpoint moves between slices, both list it for a moment, and the stale copy must not
     remove it. If a new pod has the address of a pod that still terminates, the new pod is used.
@@ -285,10 +283,10 @@ def _merge(
 def _bounded(
     merged: Mapping[SocketAddress, Endpoint], facts: NodeFacts, scope: Scope
 ) -> tuple[Mapping[SocketAddress, Endpoint], bool]:
-    """Return the endpoints up to the maximum, and whether these are all.
+    """Return at most ENDPOINTS_MAX endpoints, and whether no endpoint was omitted.
 
-    If the scope prefers them, this node's endpoints come first; then ready ones, then the first
-    priority, then low addresses.
+    This node's endpoints come first if the scope prefers them, then ready endpoints, then low
+    priority numbers, then low addresses.
     """
     if len(merged) <= ENDPOINTS_MAX:
         return merged, True
@@ -339,7 +337,7 @@ def _refused_reason(
 def judge_alone(
     address: SocketAddress, endpoint: Endpoint, refusals: Refusals, protocol: Protocol
 ) -> EndpointVerdict:
-    """Judge an endpoint that doesn't depend on others: it is used if it is ready."""
+    """Judge an endpoint that is used if it is ready, whatever the state of other endpoints."""
     why = _refused_reason(address, pack_ip(address.ip), endpoint, refusals, protocol)
     return _verdict(address, endpoint, None, why, is_usable=endpoint.ready and not why)
 

@@ -1,10 +1,10 @@
-"""Judges only those endpoints of a Service port that changed in its slices.
+"""Judges only the endpoints of a Service port that changed in its slices.
 
 old verdicts ──▶ without endpoints that left or changed ──▶ with new verdicts
 
-Rule 1: the result equals that of :func:`.usable_endpoints`, or is None if all endpoints must be
-judged: with hints, priorities and policies, endpoints depend on each other.
-Rule 2: only endpoints that changed cost more than one look-up.
+Rule 1: the result equals the result of :func:`.usable_endpoints`, or is None if all endpoints must
+be judged: hints, priorities and policies make endpoints depend on each other.
+Rule 2: an unchanged endpoint costs at most one look-up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .usable import ENDPOINTS_MAX, EndpointVerdict, Refusals, Usable, judge_alon
 
 # If a larger share of the endpoints has changed, judging all of them is as fast.
 _SHARE = 0.25
-# How many endpoints are searched for one that proves that no endpoint is preferred.
+# How many endpoints are examined to prove that no endpoint is preferred.
 _TRIES = 100
 
 _Listed = Sequence[tuple[SlicePort, EndpointSlice]]
@@ -35,7 +35,7 @@ def usable_after(
     refusals: Refusals,
     doubtful_ips: Set[str] = frozenset(),
 ) -> Usable | None:
-    """Judge the endpoints that changed; None if all must be judged.
+    """Judge the endpoints that changed; return None if all endpoints must be judged.
 
     Args:
         before: The verdicts on all endpoints of ``had``, for the scope ``Cluster``.
@@ -70,7 +70,7 @@ def usable_after(
 
 
 def _addresses(listed: _Listed, without: Set[int]) -> Iterator[tuple[SocketAddress, Endpoint]]:
-    """Yield the endpoints of slices, except the objects with these ids."""
+    """Yield the endpoints of slices, except slices with these object IDs."""
     for port, item in listed:
         if id(item) not in without:
             for endpoint in item.endpoints:
@@ -78,13 +78,13 @@ def _addresses(listed: _Listed, without: Set[int]) -> Iterator[tuple[SocketAddre
 
 
 def _are_listed(affected: Iterable[SocketAddress], unchanged: _Listed) -> bool:
-    """Return whether another slice lists one of the endpoints, so that the better copy is used."""
+    """Return whether an unchanged slice also lists an affected endpoint: the better copy counts."""
     ips = {address.ip for address in affected}
     return not all(ips.isdisjoint([e.ip for e in item.endpoints]) for _, item in unchanged)
 
 
 def _is_plain(before: Sequence[EndpointVerdict], unchanged: _Listed) -> bool:
-    """Return whether an endpoint proves that ready endpoints are used and hints are ignored."""
+    """Return whether an unchanged endpoint proves that ready endpoints are used without hints."""
     endpoints = _addresses(unchanged, frozenset())
     for address, endpoint in itertools.islice(endpoints, _TRIES):
         if endpoint.ready and not (endpoint.hinted_nodes or endpoint.hinted_zones):

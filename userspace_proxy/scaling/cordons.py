@@ -1,17 +1,18 @@
-"""Cordons Services: their current endpoints get no new clients from this node for some time.
+"""Cordons Services: this node sends no new clients to their current endpoints for some time.
 
     answer to a round ──▶ cordoned ──scaled to zero──▶ asleep ──its pods are gone──▶ served again
-                             │ not scaled, or                └──woken, and they stay──▶ served again
-                             └──time is up──▶ served again
+                             │ not scaled, or                └──woken, its pods stay──▶ served again
+                             └──expired──▶ served again
 
 Rule 1: a workload isn't woken while its pods may be about to terminate: a controller that sees both
-changes together keeps them, and clients would wait for a pod that never comes.
-Rule 2: pods of a workload that was scaled to zero serve again only if they still exist once it has
-a replica: until then, its controller may delete them at any moment.
-Rule 3: a terminating pod gets no client even after its acknowledgement has expired.
-Rule 4: an acknowledgement is on disk before the answer is sent, and the next process of this node
-restores it before its first listener. If a round has no effect, its acknowledgements are removed
-from disk. Those of earlier rounds stay, each with its own time, while their Services are cordoned.
+changes together keeps the cordoned pods, and clients would wait for a new pod until a timeout.
+Rule 2: pods of a workload that was scaled to zero serve again only if they still exist once the
+workload has a replica: until then, its controller may delete them at any moment.
+Rule 3: a terminating pod receives no client even after the acknowledgement has expired.
+Rule 4: an acknowledgement is written to disk before the answer is sent, and the next process of
+this node restores it before it opens a listener. The acknowledgements of a round without effect are
+removed from disk. Earlier acknowledgements stay, each with its own time, while their Services are
+cordoned.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ _log = FieldLogger("userspace_proxy.agent")
 CORDON_S = 20.0
 """How long an acknowledgement is valid: longer than the holder takes for a round and its update."""
 ENDS_S = 10.0
-"""How long a workload that was scaled to zero isn't woken while it has pods: its controller
-deletes them within a second, or a few if it is busy."""
+"""How long a workload that was scaled to zero isn't woken while it has pods: its controller deletes
+the pods within a second, or within a few seconds if it is busy."""
 
 
 class _Cordon(NamedTuple):
@@ -45,7 +46,7 @@ class _Cordon(NamedTuple):
     number: str
     """The round's number."""
     until: float
-    """Monotonic seconds until which the Service is cordoned."""
+    """When the cordon expires, in monotonic seconds."""
 
 
 @dataclass(slots=True)
@@ -53,7 +54,7 @@ class _Sleep:
     """A Service whose workload was scaled to zero."""
 
     since: float
-    """Monotonic seconds when the workload was scaled."""
+    """When the workload was scaled, in monotonic seconds."""
     is_woken: bool = False
     """Whether the workload has a replica again, and its pods have stayed."""
 
@@ -68,7 +69,7 @@ class _KeptCordon(NamedTuple):
 
 
 class Cordons:
-    """The acknowledgements of one node; a file hands them to the next process."""
+    """The acknowledgements of one node, stored in a file for the next process."""
 
     def __init__(
         self,
@@ -143,11 +144,11 @@ class Cordons:
         try:
             await self._write(kept)
         except UserspaceProxyError as exc:
-            text = "cannot remove finished acknowledgements, a restart restores them: %(cause)s"
+            text = "cannot remove ended cordons from disk, so a restart restores them: %(cause)s"
             _log.warning(text, extra={"cause": str(exc)})
 
     def cordon(self, service: ServiceKey, number: str, until: float) -> None:
-        """Send no client to a Service's endpoints until the round is over, or its time is up."""
+        """Send no clients to a Service's endpoints until the round is over, or until ``until``."""
         self._served_ports.cordon(service, is_cordoned=True)
         self._asleep.pop(service, None)
         self._cordons[service] = _Cordon(number, until)
@@ -173,7 +174,7 @@ class Cordons:
         self._served_ports.cordon(service, is_cordoned=False)
 
     def release_late(self) -> None:
-        """Uncordon Services whose endpoints have all left, or whose time is up.
+        """Uncordon Services whose endpoints have all left, or whose cordon has expired.
 
         Call it about once a second, even while requests to the API server fail.
         """
@@ -182,7 +183,7 @@ class Cordons:
                 self.release(service)
 
     def are_pods_ending(self, workload: WorkloadKey) -> bool:
-        """Return whether a workload's pods may be about to end, so it mustn't be woken yet."""
+        """Return whether a workload's pods may be about to terminate, which forbids waking it."""
         for service in self._services_of(workload):
             sleep = self._asleep.get(service)
             is_recent = sleep is None or self._clock() - sleep.since < ENDS_S
@@ -191,7 +192,7 @@ class Cordons:
         return False
 
     def note_woken(self, workload: WorkloadKey) -> None:
-        """Record that a workload has a replica; after the second call its pods count as staying."""
+        """Record that a workload has a replica; after two calls, its pods count as staying."""
         for service in self._services_of(workload):
             sleep = self._asleep.get(service)
             if sleep is not None and self._is_ready(service):
@@ -231,7 +232,7 @@ class Cordons:
                 # Endpoints that have disappeared may be listed again before the round is over.
                 return False
             return are_gone or self._is_ready(service)
-        # If no port names a workload, the workload is no longer woken.
+        # Nothing wakes a workload that no port names.
         return are_gone or not any(map(workload_of, ports))
 
     def _is_ready(self, service: ServiceKey) -> bool:
@@ -250,7 +251,7 @@ def _latest(kept: dict[ServiceKey, _KeptCordon]) -> tuple[str, frozenset[Service
 def _encode(
     kept: dict[ServiceKey, _KeptCordon], endpoints: Mapping[ServiceKey, Iterable[SocketAddress]]
 ) -> bytes:
-    """Return a file's content, with the time of the latest round.
+    """Return a file's content; the time of the latest round is stored separately.
 
     Versions without the field ``earlier`` read only the latest round.
     """

@@ -2,16 +2,16 @@
 
     Leases of nodes ──▶ sums ──▶ Lease of the holder, which all nodes follow
     no demand, for idle-after ──▶ the source reads the workload ──▶ round: all nodes vote
-    ──▶ all have answered that they have no clients and hold new ones ──▶ scaled to zero
+    ──▶ all have answered that they have no clients and hold new clients ──▶ scaled to zero
 
-Rule 1: the Lease's holder asks; all nodes of the cluster must answer, otherwise the workload counts
-as busy.
+Rule 1: the Lease's holder requests a vote, and all nodes of the cluster must answer; otherwise, the
+workload counts as busy.
 Rule 2: a Lease that wasn't renewed for DURATION_S, by this node's own clock, is free.
-Rule 3: nodes vote on the Services that name a workload and may have it scaled (``rights``); any
-other Service that selects its pods keeps it running. A Service that names it without the right to
-do so has no effect.
+Rule 3: nodes vote on the Services that name a workload and may scale it (``rights``); any other
+Service that selects the workload's pods keeps it running. A Service that names the workload without
+the right to scale it has no effect.
 Rule 4: workloads are scaled one at a time, namespaces in turn; a workload that can't be scaled to
-zero is checked again after its idle-after, or AGAIN_MAX_S.
+zero is checked again after its idle-after, or after AGAIN_MAX_S if that is shorter.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ TOO_OLD_S = 2.5 * BEAT_S
 _LOOK_S, _LOOK_FOR_EACH_S = 2.0, 0.01
 # The interval between two lists of Nodes, which are large.
 _NODES_S, _NODES_FOR_EACH_S = 60.0, 0.1
-# The time limit for the answers of all nodes; their work takes a second.
+# The time limit for the answers of all nodes, each of which takes a second.
 _ANSWERS_S, _ANSWERS_EVERY_S = 8.0, 0.25
 AGAIN_MAX_S = 60.0
 
@@ -71,7 +71,7 @@ class _Known:
 
     version: str
     changed_at: float
-    """Monotonic seconds when this process first saw that version."""
+    """When this process first read that version, in monotonic seconds."""
     report: NodeReport
 
 
@@ -81,7 +81,7 @@ class _ScaleDownAttempt:
 
     workload: Workload
     ports: Collection[Served]
-    """Ports of Services that name the workload; once its labels are known, that may scale it."""
+    """Ports of Services that name the workload, and once its labels are known, may scale it."""
     round: Vote = field(default_factory=lambda: Vote(str(uuid.uuid4()), ()))
     """The vote on the Services that may scale it."""
     labels: Labels = field(default_factory=dict)
@@ -125,8 +125,8 @@ class HolderLease:
         """The Lease as last read or written."""
         self._changed_at = clock()
         self._vote_counts = self._shown = VoteCounts()
-        """The counts that this process writes as the holder, and those that the holder has
-        written."""
+        """The counts that this process writes as the holder, and the counts in the current
+        Lease."""
         self._known: dict[str, _Known] = {}
         self._nodes: frozenset[str] = frozenset()
         self._nodes_at = self._looked_at = float("-inf")
@@ -149,7 +149,7 @@ class HolderLease:
     def demand(self) -> Mapping[ServiceKey, int] | None:
         """The demand of all nodes for each Service that holds connections; None if unknown.
 
-        While the demand of a node is unknown, each Service that the node may serve has some demand.
+        While the demand of a node is unknown, each Service has a demand of at least 1.
         """
         if self._lease is None or self._clock() - self._changed_at >= DURATION_S:
             return None
@@ -202,7 +202,7 @@ class HolderLease:
         """Write the Lease as its holder; return whether this process holds it now.
 
         Args:
-            lease: A free Lease; None: the Lease that this process holds.
+            lease: A free Lease; None for the Lease that this process holds.
         """
         if lease is None and self.is_held:
             lease = self._lease
@@ -230,7 +230,7 @@ class HolderLease:
         self._known = known
 
     async def _add_up(self, now: float) -> None:
-        """Publish the sums if they differ from the last ones."""
+        """Add up demand; write the sums if other Services have it, or another node is unknown."""
         await self._list(now)
         if now - self._nodes_at >= max(_NODES_S, _NODES_FOR_EACH_S * len(self._nodes)):
             self._nodes, self._nodes_at = await self._leases.nodes(), now
@@ -249,12 +249,12 @@ class HolderLease:
             self._vote_counts = before._replace(demand=dict(sums))
 
     def _asked(self, now: float) -> frozenset[str]:
-        """Return all Nodes, and proxies that report without a Node, or with a newer Node."""
+        """Return all Nodes, and recently reporting nodes that aren't among the listed Nodes."""
         recent = (n for n, known in self._known.items() if now - known.changed_at < TOO_OLD_S)
         return self._nodes.union(recent)
 
     def _unknown(self, now: float) -> frozenset[str]:
-        """Return the nodes that haven't reported recently."""
+        """Return the nodes whose last report is missing, outdated or without demand."""
         return frozenset(
             node
             for node in self._asked(now)
@@ -275,7 +275,7 @@ class HolderLease:
         named = {port.plan.key.name.service for ports in workloads.values() for port in ports}
         self._awake_reasons = {key: why for key, why in self._awake_reasons.items() if key in named}
         due: list[WorkloadKey] = []
-        # Workloads that were never tried come first, then those that have been due for longest.
+        # Workloads that were never tried come first, then workloads that have been due for longest.
         for key in sorted(workloads, key=lambda key: self._again_at.get(key, 0.0)):
             ports = [port for port in workloads[key] if not self._has_demand(port)]
             if not _may_scale_down(ports):
@@ -294,7 +294,7 @@ class HolderLease:
 
         async def agree() -> bool:
             nonlocal scale_down
-            # From now on, the update may be made even if this process is interrupted.
+            # From here on, the update may take place even if this process is interrupted.
             scale_down = ScaleDown(
                 is_asleep=await self._ask(asking.round) and not self._other_user(asking)
             )
@@ -305,7 +305,7 @@ class HolderLease:
                 *key, lambda labels: self._refusal_reason(asking, labels), agree
             )
         except BaseException:
-            # An error mustn't mask the cancellation; if this fails, the acknowledgements expire.
+            # An error must not mask the cancellation; if this write fails, acknowledgements expire.
             with contextlib.suppress(SourceError):
                 await self._end(asking.round, is_asleep=scale_down.is_asleep)
             raise
@@ -388,7 +388,10 @@ class HolderLease:
                 self._awake_reasons[service] = why
                 if why not in logged:
                     logged.add(why)
-                    _log.warning("%(service)s: %(cause)s", extra={"service": service, "cause": why})
+                    fields = {"service": service, "cause": why}
+                    _log.warning(
+                        "%(service)s: workload not scaled to zero: %(cause)s", extra=fields
+                    )
                 self._source.record(Happening("StaysAwake", "Sleep", f"{why}.", service))
 
 
@@ -402,7 +405,7 @@ def _demand_of(service: ServiceKey, vote_counts: VoteCounts) -> int:
 
 
 def _may_scale_down(ports: Collection[Served]) -> bool:
-    """Return whether a Service of the workload requests scaling, and a pod of it is ready.
+    """Return whether a Service of a workload requests scaling, and one of its pods is ready.
 
     While the only pod is being replaced, nodes don't know the next pod yet, and would send clients
     to it.
@@ -412,6 +415,6 @@ def _may_scale_down(ports: Collection[Served]) -> bool:
 
 
 def _idle_after_s(ports: Collection[Served]) -> float:
-    """Return the longest idle-after of a workload's Service ports; AGAIN_MAX_S if it has none."""
+    """Return the longest idle-after of a workload's Service ports; AGAIN_MAX_S without ports."""
     times = (port.plan.serving.handling.idle_after_s or 0.0 for port in ports)
     return max(times, default=AGAIN_MAX_S)

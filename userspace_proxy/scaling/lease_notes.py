@@ -1,4 +1,4 @@
-"""The annotations by which proxies exchange demand and votes through Leases.
+"""Defines the annotations of Leases by which proxies exchange demand and votes.
 
     Lease of a node      demand    each Service's demand for pods; absent: unknown
                          answer    to the last round: cordoned Services without clients
@@ -22,9 +22,9 @@ from ..sources.base import Lease
 
 NODE_PREFIX = "node."
 HOLDER = "holder"
-# An object's annotations have 256 KiB in all.
+# Kubernetes limits the annotations of an object to 256 KiB in total.
 DEMAND_BYTES_MAX = 128 << 10
-"""The maximum size of the demand in one Lease in bytes: room for some 3,000 Services; beyond 1,800
+"""The maximum size of the demand in one Lease in bytes: room for about 3,000 Services; beyond 1,800
 namespaces with the longest names, all demand is unknown."""
 ROUND_BYTES_MAX = 32 << 10
 """The maximum size of the Services of a round in bytes: 250 Services with the longest names."""
@@ -53,7 +53,7 @@ class NodeReport(NamedTuple):
     """The contents of a node's Lease."""
 
     demand: Mapping[ServiceKey, int] | None = None
-    """The demand, without Services that have none; None if unknown."""
+    """The demand of the Services that have any; None if unknown."""
     answer: NodeAnswer = NodeAnswer()
 
 
@@ -61,7 +61,7 @@ class VoteCounts(NamedTuple):
     """The contents of the holder's Lease."""
 
     demand: Mapping[ServiceKey, int] | None = None
-    """The demand of all nodes, without Services that have none; None if unknown."""
+    """The demand of all nodes for the Services that have any; None if unknown."""
     unknown: str = ""
     """A node whose demand is unknown, and may be any number; empty if the demand of all nodes is
     known."""

@@ -1,14 +1,14 @@
 """Reports this node's demand to the other nodes, and answers the holder's rounds.
 
-    demand ──at once between 0 and more; otherwise every 30 to 60 s──▶ Lease of this node
+    demand ──at once if it begins or ends, otherwise every 30 to 60 s──▶ Lease of this node
     round ──▶ read counters ──▶ cordon Services without clients
           ──▶ workers have answered, and dials in progress have ended ──▶ read counters again
           ──▶ answer ──▶ new clients wait
 
-Rule 1: an answer acknowledges a cordon: until the round is over or the answer expires, the
-endpoints concerned get no client from this node (``cordons``).
+Rule 1: an answer acknowledges a cordon: until the round is over or the answer expires, this node
+sends no client to the cordoned endpoints (``cordons``).
 Rule 2: a node that doesn't know its demand omits it, and other nodes count it as busy.
-Rule 3: if a write of an answer fails, it may have succeeded anyway: the acknowledgement holds.
+Rule 3: an answer may have been written even if the request failed, so the acknowledgement holds.
 """
 
 from __future__ import annotations
@@ -124,11 +124,11 @@ class NodeLease:
             notes = write_report(NodeReport(demand, self._answer))
             written = replace(lease, holder=self._leases.node_name, notes=notes)
             self._lease = await self._leases.write(written)
-            # The result is None if another process of this node has written the Lease, too.
+            # The result is None if another process of this node has also written the Lease.
             self._written = None if self._lease is None else (demand, self._clock())
 
     async def _cordon(self, asked: Vote) -> frozenset[ServiceKey]:
-        """Cordon Services without clients, and return the Services that still have none."""
+        """Cordon Services without clients; return the Services that still have no clients."""
         if not await self._count():
             return frozenset()
         until = self._clock() + CORDON_S
@@ -144,7 +144,7 @@ class NodeLease:
 
     async def _settle(self) -> bool:
         """Wait for dials in progress; return whether all clients are counted afterwards."""
-        # A busy worker continues to dial until it has applied the cordon; then it answers.
+        # A busy worker continues to dial until it has applied the cordon, and answers afterwards.
         if not await self._count():
             return False
         await self._pause(self._settle_s)

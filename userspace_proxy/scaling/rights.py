@@ -1,15 +1,15 @@
 """Decides which Services may scale a workload: only Services that select its pods.
 
-    labels that all pods of the workload have ─┬─▶ Services that name it: which may scale it
-                                               └─▶ all others that select it: they keep it running
+    labels of all pods of a workload ─┬─▶ which Services that name the workload may scale it
+                                      └─▶ which other Services select it, and keep it running
 
 Rule 1: a Service selects a workload if it has a selector, and the workload's pod labels match it.
 Naming a workload (annotation ``wake``) doesn't give the right to scale it.
-Rule 2: endpoints also count: a Service whose endpoints are the workload's pods keeps it running,
-regardless of its selector. A Service of another namespace doesn't: its tenant can't select these
-pods, and listed them at its own risk.
-Rule 3: the clients of a headless Service aren't counted anywhere. With the same ``wake``, its owner
-has declared these clients irrelevant.
+Rule 2: endpoints also count: a Service whose endpoints are the workload's pods keeps the workload
+running, whatever its selector. A Service of another namespace doesn't, because it can't select
+these pods, and its tenant listed them at their own risk.
+Rule 3: no proxy counts the clients of a headless Service. If the headless Service has the same
+``wake``, its owner has declared these clients irrelevant.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def other_user(
     """Return which other Service keeps a workload running; empty if none does.
 
     Args:
-        asked: The Services that all nodes vote on; at least one.
+        asked: The Services on which all nodes vote; at least one.
     """
     namespace = next(iter(asked)).namespace
     for key, state in services.items():
@@ -76,7 +76,7 @@ def other_user(
         elif service.namespace == namespace:
             others.append(port)
     for port in others:
-        # Scaling to zero cuts a pod's other ports, too, so comparing IP addresses is enough.
+        # Compare only IP addresses: scaling to zero also removes a pod's other ports.
         if not own.isdisjoint(verdict.address.ip for verdict in port.plan.verdicts):
             return _leads_there(port.plan.key.name.service)
     return ""

@@ -1,4 +1,4 @@
-"""The protocols by which scaling uses the agent's served Service ports."""
+"""Defines the protocols by which scaling uses the agent's served Service ports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ServedByName(Protocol):
     cordoned: Cordoned
 
     def __iter__(self) -> Iterator[Served]:
-        """Yield each of them."""
+        """Yield each served Service port."""
 
     @property
     def holding(self) -> Collection[Served]:
@@ -47,7 +47,7 @@ class ServedByName(Protocol):
 
 
 def workload_of(served: Served) -> WorkloadKey | None:
-    """Return the workload that a port's Service names."""
+    """Return the workload that a port's Service names, if any."""
     name, wake = served.plan.key.name, served.plan.serving.handling.wake
     return None if wake is None else (name.service.namespace, wake)
 

@@ -1,13 +1,13 @@
 """Measures each Service's demand for pods, for the metric, JSON, Events and scaling.
 
     demand = waiting clients + open connections + live flows
-             at least 1 until idle-after, or RECENT_S, has passed since the last of them
+             at least 1 until idle-after, or RECENT_S, has passed since the last client
 
-Rule 1: new endpoints count as use, so pods stay for that time after they are scaled or replaced. So
-do all endpoints after a restart, or after a worker's crash, when past use is unknown or unreported.
-A worker without endpoints served no client.
-Rule 2: only Services that hold connections are followed: without pods, other Services refuse
-clients, which isn't demand.
+Rule 1: new endpoints count as use, so pods stay for that time after they are scaled or replaced.
+All endpoints count as use after a restart, or after the crash of a worker with endpoints, because
+past use is unknown or unreported.
+Rule 2: only Services that hold connections have demand: without pods, other Services refuse
+clients.
 Rule 3: the cost of a check depends on the changes; unchanged Service ports cost next to nothing.
 """
 
@@ -31,11 +31,11 @@ class _Use:
     """The last observation of a Service port."""
 
     used_at: float
-    """Monotonic seconds."""
+    """When the port was last used, in monotonic seconds."""
     revision: int = -1
     traffic: tuple[int, ...] = ()
     ended_workers: int = 0
-    """The number of ended workers at the last check at which it had endpoints."""
+    """The number of ended workers at the last check that found endpoints."""
     active: int = 0
     endpoints: frozenset[SocketAddress] = frozenset()
 
@@ -53,7 +53,7 @@ class Usage:
     def demand(self) -> Mapping[ServiceKey, int]:
         """Return the demand of each Service that holds connections, 0 included.
 
-        It is as current as the workers' reports.
+        The demand is as current as the workers' reports.
         """
         now = self._clock()
         counts: dict[ServiceKey, int] = defaultdict(int)

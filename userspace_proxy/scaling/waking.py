@@ -1,17 +1,17 @@
 """Scales workloads from zero while clients of their Services wait for an endpoint.
 
     a first client waits ──▶ Waking ──▶ Event NeedPods, repeated each minute
-                                  └──▶ its workload is scaled from zero, where that is allowed
+                                  └──▶ its workload is scaled from zero, if that is allowed
 
 ``usage`` defines demand and how long it lasts.
 
 Rule 1: only Services that name a workload (annotation ``wake``) cause Events and are scaled.
-Rule 2: attempts to scale run one at a time, so they share a connection to the API server; each ends
-after 5 s. Attempts are ``_APART_S`` apart, and namespaces take turns.
-Rule 3: no workload is woken while its pods may be about to end (``cordons``).
-Rule 4: while a workload's Services get no endpoint, each attempt doubles the time until the next.
+Rule 2: attempts to scale run one at a time, so they share a connection to the API server; each
+attempt ends after 5 s. Attempts are ``_APART_S`` apart, and namespaces take turns.
+Rule 3: no workload is woken while its pods may be about to terminate (``cordons``).
+Rule 4: while a workload's Services have no endpoint, each attempt doubles the time to the next.
 Rule 5: only a Service that selects the workload's pods may have it scaled (``rights``). Attempts
-for other Services are kept apart, so they delay none of the former.
+for other Services are counted separately, so they don't delay attempts that are allowed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LOOK_S = 1.0
 # The interval while the pods of a workload that was scaled to zero are terminating.
 _ENDING_S = 0.1
 # The interval between the starts of two attempts, each of at most two requests: 12 requests a
-# second. With 4 Events a second a node makes 16 requests, however many workloads are needed.
+# second, and 16 with Events, however many workloads are needed.
 _APART_S = 1 / 6
 # The interval between the first two attempts to scale a workload whose clients still wait.
 _AGAIN_S = 5.0
@@ -57,7 +57,7 @@ class _Need:
     ports: dict[Served, None]
     """Its Service ports whose clients have waited, the latest last."""
     waited_at: float
-    """Monotonic seconds when a client was last known to wait."""
+    """When a client was last known to wait, in monotonic seconds."""
     noted_at: float | None = None
     """When the last Event was recorded."""
 
@@ -92,9 +92,9 @@ class _Attempts:
     number: int = 0
     """The number of consecutive attempts; at most 1 once a Service has had an endpoint."""
     last_at: float = 0.0
-    """Monotonic seconds when the last attempt began."""
+    """When the last attempt began, in monotonic seconds."""
     problem: str = ""
-    """Why the last attempt failed."""
+    """Why the last attempt failed; empty if it succeeded."""
 
     @property
     def again_s(self) -> float:
@@ -110,7 +110,7 @@ _NEVER = _Attempts()
 
 
 class Waking:
-    """The clients of one proxy waiting for pods.
+    """The clients of one proxy that wait for pods.
 
     Args:
         plane: Reports clients that begin to wait.
@@ -147,9 +147,9 @@ class Waking:
         self._look_took_s = 0.0
         """Seconds that the last check took to find due workloads."""
         self._next_at = 0.0
-        """Monotonic seconds before which no attempt is made."""
+        """When the next attempt may begin, in monotonic seconds."""
         self._waits_for_ends = False
-        """The pods of a needed workload are about to terminate."""
+        """Whether the pods of a needed workload are about to terminate."""
         self._news = asyncio.Event()
         plane.on_waits = self._note
 
@@ -159,7 +159,7 @@ class Waking:
             began = self._clock()
             await self.look()
             if self._look_took_s:
-                # Clients that begin to wait during a check share the next one.
+                # Clients that begin to wait during a check share the next check.
                 await self._pause(self._look_took_s)
             next_at = began + (_ENDING_S if self._waits_for_ends else _LOOK_S)
             rest_s = max(0.0, next_at - self._clock()) if self._needs else None
@@ -170,7 +170,7 @@ class Waking:
                 continue
 
     def hurry(self, service: ServiceKey) -> None:
-        """Make the next attempt for a Service at once: its workload was just scaled to zero."""
+        """Make the next attempt for a Service immediately: its workload was just scaled to zero."""
         if (need := self._needs.get(service)) is not None:
             for served in need.ports:
                 if (claim := self._claim_of(served)) is not None:
@@ -205,7 +205,7 @@ class Waking:
         return _Claim(*workload, selector_of(self._services(), served.plan.key.name.service))
 
     def _follow(self, now: float) -> dict[_Claim, list[Served]]:
-        """Update which clients wait, and return the claims to scale for them."""
+        """Update the waiting clients; return the claims to scale for them, each with its ports."""
         due: dict[_Claim, list[Served]] = {}
         self._waits_for_ends = False
         for service, need in list(self._needs.items()):

@@ -4,8 +4,8 @@
     files ───────────▶ manifests ──┼──▶ snapshots, through one contract (``base``)
     calls ───────────▶ memory ─────┘
 
-Importing this package imports neither kubernetes_asyncio nor aiohttp nor PyYAML. Modules for
-manifests are imported on first use.
+Importing this package doesn't import kubernetes_asyncio, aiohttp or PyYAML. Modules for manifests
+are imported on first use.
 """
 
 from __future__ import annotations

@@ -29,10 +29,10 @@ from ..facts import RejectedFacts
 from ..model import ServiceKey, Workload
 
 Pause = Callable[[float], Awaitable[None]]
-"""Returns after the given seconds; tests pass one that they control."""
+"""Returns after a number of seconds; tests pass a function that they control."""
 pause: Pause = asyncio.sleep  # noqa: TID251 - polling, and waits before a retry
 Publish = Callable[[Snapshot], None]
-"""Takes a snapshot; cheap, never raises; called in the event loop's thread."""
+"""Accepts a snapshot; cheap, never raises; called in the event loop's thread."""
 DURATION_S = 45
 """Seconds after which a holder that hasn't renewed its Lease has lost it."""
 
@@ -62,30 +62,30 @@ class SourceStatus:
     is_current: bool = False
     """Whether the last published snapshot is up to date, as far as is known."""
     behind_s: float = 0.0
-    """Seconds for which a part of it hasn't been updated; 0.0 if it is current."""
+    """Seconds for which a part of the snapshot hasn't been updated; 0.0 if it is current."""
     problems: tuple[str, ...] = ()
     """One line per problem, with place and remedy."""
     restarts: int = 0
-    """How many watches had to be followed by a list."""
+    """The number of watches that had to be replaced by a new list."""
     rejected: tuple[RejectedFacts, ...] = ()
-    """The problems of single objects."""
+    """The problems of individual objects."""
 
 
 class ScaleDown(NamedTuple):
     """The result of an attempt to scale a workload to zero."""
 
     is_asleep: bool = False
-    """Whether it was scaled from one replica to zero, or may have been because the response was
-    lost."""
+    """Whether the workload was scaled from one replica to zero, or may have been because the
+    response was lost."""
     reason: str = ""
-    """The remedy for the user; empty if clients need the workload, or another user has scaled
-    it."""
+    """The reason why it wasn't scaled; empty if clients need the workload, or another user has
+    scaled it."""
 
 
 Labels = Mapping[str, str]
 May = Callable[[Labels], str | None]
-"""Returns None if a workload may be scaled whose pods all have at least these labels; otherwise the
-reason with a remedy, empty if that was reported already."""
+"""Returns None if a workload whose pods all have at least these labels may be scaled; otherwise the
+reason with a remedy, or an empty string if the reason was already reported."""
 Agree = Callable[[], Awaitable[bool]]
 """Returns whether all nodes agree that a workload has no clients."""
 
@@ -96,11 +96,11 @@ class Lease:
 
     name: str
     holder: str = ""
-    """The proxy that holds it; empty if none does."""
+    """The proxy that holds the Lease; empty if no proxy does."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Annotations of this proxy, without their domain."""
     version: str = ""
-    """The Lease's resourceVersion; empty if no Lease exists yet."""
+    """The Lease's resourceVersion; empty if the Lease doesn't exist yet."""
 
 
 class Leases(abc.ABC):
@@ -125,7 +125,7 @@ class Leases(abc.ABC):
     def follow(self, name: str) -> AsyncIterator[Lease]:
         """Yield the current Lease, and again after each change, until the server ends the watch.
 
-        Also raises SourceError if the server is silent for too long.
+        It also raises SourceError if the server is silent for too long.
         """
 
     @abc.abstractmethod
@@ -134,7 +134,7 @@ class Leases(abc.ABC):
 
 
 class Source(abc.ABC):
-    """Provides Services and the objects that belong to them."""
+    """A provider of Services and the objects that belong to them."""
 
     kind: str
     """``kubernetes``, ``manifests`` or ``memory``."""
@@ -143,7 +143,7 @@ class Source(abc.ABC):
 
     @property
     def identity(self) -> str:
-        """Identifies the cluster or folder without sending a request; valid after :meth:`check`."""
+        """The identity of the cluster or folder, known without a request after :meth:`check`."""
         return self.location
 
     def check(self) -> None:  # noqa: B027 - most sources can always begin
@@ -168,7 +168,7 @@ class Source(abc.ABC):
         Args:
             may: Called first, with the known labels of its pods.
 
-        Returns: Why that failed, with the remedy; empty if it has replicas now.
+        Returns: Why that failed, with the remedy; empty if the workload has replicas now.
         """
         return f"{workload} can't be scaled: Services are read from {self.kind}, not from a cluster"
 

@@ -10,7 +10,7 @@ from .base import Publish, Source, SourceStatus
 
 
 class MemorySource(Source):
-    """Publishes each change immediately, and earlier changes when ``run`` begins.
+    """A source that publishes each change immediately, and earlier changes when ``run`` begins.
 
     Call all methods in the event loop's thread.
     """
@@ -34,7 +34,7 @@ class MemorySource(Source):
         return SourceStatus(is_synced=self._publish is not None)
 
     def put_service(self, service: Service) -> None:
-        """Add a Service, or replace the one with its name."""
+        """Add a Service, or replace the Service of the same name."""
         self._store.put_service(service)
         self._changed()
 
@@ -44,7 +44,7 @@ class MemorySource(Source):
         self._changed()
 
     def put_slice(self, item: EndpointSlice) -> None:
-        """Add a slice, or replace the one with its name."""
+        """Add a slice, or replace the slice of the same name."""
         self._store.put_slice(item)
         self._changed()
 

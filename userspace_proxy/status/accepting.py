@@ -1,12 +1,12 @@
 """Accepts connections to the status servers, even when the process is out of descriptors.
 
     listening socket ──▶ Accepting ──▶ LimitedServer
-                            └─ Reserve: descriptors that are closed so that a connection gets one
+                            └─ Reserve: spare descriptors, closed when a connection needs one
 
 Rule 1: probes are answered even without a free descriptor, so that the kubelet doesn't kill a
 node's proxy because of a shortage that a restart wouldn't end.
-Rule 2: once half of the reserve is in use, each new connection closes the oldest one. So a flood is
-worked off as fast as connections close, and a probe behind it waits milliseconds.
+Rule 2: once half of the reserve is in use, each new connection closes the oldest one, so a flood is
+worked off as fast as connections close, and a probe waits only milliseconds.
 Rule 3: when a connection closes, the reserve is refilled first.
 """
 
@@ -29,12 +29,12 @@ _RETRY_S = 0.1
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 _NO_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
 # How many connections are accepted before other callbacks run. A connection is answered a few
-# iterations of the loop later; even at the smallest limit, 32, it isn't the oldest by then.
+# iterations of the loop later. Even at the smallest limit, 32, it isn't the oldest one by then.
 _AT_ONCE = 4
 
 
 class Reserve:
-    """A few descriptors for the connections of one or more servers."""
+    """Spare descriptors for the connections of one or more servers."""
 
     def __init__(self, size: int = RESERVED) -> None:
         self._size = size
@@ -44,7 +44,7 @@ class Reserve:
         return len(self._held)
 
     def fill(self) -> None:
-        """Open as many of the missing descriptors as are available; idempotent."""
+        """Open the missing descriptors, as many as are available; idempotent."""
         while len(self._held) < self._size:
             try:
                 self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
@@ -52,7 +52,7 @@ class Reserve:
                 return
 
     def lend(self) -> bool:
-        """Close a descriptor for the next call that needs one; False if none is left."""
+        """Close a descriptor, to free it for the next call; return False if none is left."""
         if not self._held:
             return False
         os.close(self._held.pop())
@@ -65,10 +65,10 @@ class Reserve:
 
 
 class Accepting:
-    """Accepts the connections of one listening socket.
+    """An acceptor of the connections of one listening socket.
 
-    Without free descriptors, asyncio's own server stops accepting for a second, and uvloop's server
-    closes the waiting connections.
+    It replaces the event loops' own servers: without free descriptors, asyncio's server stops
+    accepting for a second, and uvloop's server closes the waiting connections.
 
     Args:
         server: Creates the protocol of each connection.
@@ -120,8 +120,8 @@ class Accepting:
             self._start(sock)
             if is_lent and len(self._reserve) < _ENOUGH:
                 if self._server.make_room():
-                    # The descriptor of a closed connection is free after a few iterations of the
-                    # loop.
+                    # The descriptor of a closed connection is free only after a few iterations of
+                    # the loop.
                     self._pause()
                 return
 
@@ -135,7 +135,7 @@ class Accepting:
     def _started(self, task: asyncio.Task[object]) -> None:
         self._starting.discard(task)
         if not task.cancelled():
-            # A connection that was already closed isn't an error of this server.
+            # Retrieve the exception, so that asyncio doesn't log it: the client has disconnected.
             task.exception()
 
     def _refill_soon(self) -> None:

@@ -1,4 +1,4 @@
-"""Parses the options of ``/api/v1/status``: which part, how often, whether compressed.
+"""Parses the options of ``/api/v1/status``: the requested part, the interval, the compression.
 
 ?view=summary&also=shop/web&watch&every=10
 
@@ -25,18 +25,18 @@ from .sampling import PERIOD_S
 SUMMARY_EVERY_S = 5.0
 """The interval of a summary's lines in seconds: workers report this often anyway."""
 EVERY_MAX_S = 30.0
-"""The longest interval in seconds; idle connections aren't closed that soon."""
+"""The longest interval in seconds, shorter than usual timeouts of idle connections."""
 # The maximum number of values of ``also``: as many Services as a reader can display at once.
 _ALSO_MAX = 100
 _LEVEL = 1
-# zlib's number for gzip.
+# Selects the gzip format in zlib.
 _WBITS = 31
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _GZIP_HEADERS = MappingProxyType({"Content-Encoding": "gzip"})
 
 Write = Callable[[bytes], bytes]
-"""Converts the next part to the bytes that are sent."""
+"""Converts the next part of a stream to the bytes that are sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def headers_for(is_gzip: bool) -> Mapping[str, str]:
 
 
 def compressed(body: bytes, is_gzip: bool) -> bytes:
-    """Return a whole answer, compressed or not."""
+    """Return a complete answer, compressed or not."""
     return gzip.compress(body, _LEVEL, mtime=0) if is_gzip else body
 
 

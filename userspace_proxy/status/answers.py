@@ -1,4 +1,4 @@
-"""Renders the JSON responses: ``/api/v1/status``, the facts themselves, and ``/configz``."""
+"""Renders the JSON of ``/api/v1/status``, ``/api/v1/plan`` and ``/configz``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def render_status(
 def make_answer(
     view: StatusFacts, *, now: float, selection: Selection, whole: StatusFacts | None = None
 ) -> StatusFacts:
-    """Return the answer that :func:`render_status` writes."""
+    """Return the answer that :func:`render_status` encodes."""
     chosen = select(view, selection)
     summary = summarise(view, now)
     known = Incidents(whole or view)

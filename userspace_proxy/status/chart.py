@@ -1,8 +1,8 @@
-"""Draws the last minute, or ten minutes, of a Service port as paths of a small SVG image.
+"""Draws the traffic of a Service port in the last minute or ten minutes as paths of an SVG image.
 
 The shaded area shows bytes per second, the line connections per second, each scaled to its own
-maximum. A mark at the bottom shows a step with saved connections, or with failed clients. Time that
-wasn't measured is a gap. The ten-minute chart includes the time and figures of each step.
+maximum. A mark at the bottom shows a step with saved connections or failed clients. Time that
+wasn't measured is shown as a gap. The ten-minute chart includes the time and figures of each step.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Sparkline:
 
 
 def draw(series: Curves) -> Sparkline:
-    """Draw a series."""
+    """Return the paths that show a series."""
     octets = [a + b for a, b in zip(series.received_bytes, series.sent_bytes, strict=True)]
     return Sparkline(
         area="".join(f"{curve}V{HEIGHT}H{start}z" for start, curve in _curves(octets)),
@@ -62,7 +62,7 @@ def _curves(values: Sequence[float]) -> Iterator[tuple[int, str]]:
 
 
 def _outline(heights: Sequence[int]) -> str:
-    """Return a path of relative steps, without points within a flat line."""
+    """Return a path of relative steps, without the inner points of flat lines."""
     last = len(heights) - 1
     if not last:
         return f"h{STEP // 2}"
@@ -77,7 +77,7 @@ def _outline(heights: Sequence[int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One ten-second step."""
+    """One ten-second step of a chart."""
 
     x: int
     """The horizontal position at which the step begins."""

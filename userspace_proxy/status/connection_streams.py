@@ -1,7 +1,7 @@
 """Serves ``/api/v1/connections``: the clients of Services, or with ``watch`` each connection.
 
     Observing ──▶ Watcher ──┬─▶ lines of JSON, for programs and the command ``observe``
-                            └─▶ events with words, for the page
+                            └─▶ events with text, for the page
 
 Rule 1: ``stream`` decides how many streams may be open, and which one is closed at the limit.
 Rule 2: a line is one connection; after two seconds without a connection, an empty line tests
@@ -30,7 +30,7 @@ from .sampling import RenderThread
 from .stream import OpenStreams
 
 _QUIET_S = 2.0
-# The maximum number of rows per event: a browser gets four events per second.
+# The maximum number of rows per event: a browser receives four events per second.
 ROWS_AT_ONCE = 50
 EDGES_SHOWN = 20
 
@@ -51,7 +51,7 @@ class ConnectionStreams:
         self._thread = RenderThread()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Return the table of clients, or the stream of connections with ``watch``."""
+        """Return the table of clients or, with ``watch``, the stream of connections."""
         asked, view = read_filter(request.query), await self._take()
         wanted = await self._thread.work(lambda: _found(view, asked))
         if "watch" not in request.query or request.method != "GET":
@@ -85,7 +85,7 @@ class _Watched:
         self._first = first
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """Yield lines of JSON, starting with past connections."""
+        """Yield lines of JSON, beginning with Service ports whose connections can't be observed."""
         async for records in self._records():
             yield b"".join(map(encode_answer, records)) or b"\n"
 
@@ -108,7 +108,7 @@ class _Watched:
 
 
 def read_filter(query: Mapping[str, str]) -> ConnectionFilter:
-    """Parse which connections a request selects.
+    """Parse the filter of connections in a query.
 
     Raises:
         HTTPBadRequest: A value is invalid.
@@ -134,9 +134,9 @@ def _slow_s(text: str) -> float:
 
 
 def _found(view: StatusFacts, wanted: ConnectionFilter) -> ConnectionFilter:
-    """Return the filter with the name of its port; raise if there is no such port. Slow."""
+    """Return the filter with its port as a name; raise if there is no such port. Slow."""
     if ":" in wanted.service:
-        # The user may give the number of a port, but connections have its name.
+        # The user may give the number of a port, but records of connections contain its name.
         port = next(iter(view.only(wanted.service).ports), None)
         wanted = wanted.of(port.name) if port else wanted
     is_known = any(wanted.takes_service(port.plan.key.name.prefixes) for port in view.ports)

@@ -1,12 +1,12 @@
-"""Formats one connection, in the same words for the terminal and the page.
+"""Formats a connection as text, in the same words for the terminal and the page.
 
       ✓ 09:18:03.123 shop/cart-1 → shop/web:http → 10.244.0.3:8080: 78 B in, 1.2 kB out, first byte
                      after 0.8 ms; complete, by the client, after 3.1 ms
 
 Rule 1: as in ``text``, a line begins with two blanks and a mark: ✕ for failed connections; ! for
-connections that were saved or wait, whose client left before an endpoint answered, or got no
+connections that were saved or wait, or whose client left before an endpoint answered or got no
 answer; · for notes about the stream itself.
-Rule 2: a text contains no control characters, because its words come from workers and clusters.
+Rule 2: control characters are escaped, because names and causes come from workers and clusters.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def level_of(one: ConnectionFacts) -> Level | None:
 
 
 def line_of(one: ConnectionFacts, columns: int = 0, node: str = "") -> str:
-    """Return a connection's line without the line end; ``node`` is the node that carries it.
+    """Return the line about a connection, without a newline; ``node`` is the node that carries it.
 
-    A line longer than ``columns`` is wrapped, unless this is 0.
+    A line longer than ``columns`` is wrapped; 0: no limit.
     """
     level = level_of(one)
     mark = IGNORED_MARK if level is None else MARKS[level]
@@ -61,7 +61,7 @@ def _service(one: ConnectionFacts) -> str:
 
 
 def rest_of(one: ConnectionFacts) -> str:
-    """Return everything except client, Service port, endpoint and time."""
+    """Return the rest of the line: failed dials, bytes, times, and how the connection ended."""
     match one.event:
         case ConnectionEvent.ENDED | ConnectionEvent.REFUSED:
             parts = [*_dials(one), *_bytes(one)]
@@ -86,7 +86,7 @@ def end_of(one: ConnectionFacts) -> str:
     if not one.ended_by:
         return ""
     word = "refused: " if one.event is ConnectionEvent.REFUSED else ""
-    # The code of a failed dial is shown next to the dial.
+    # The cause of a failed dial is already shown next to the dial.
     code = f" ({one.code})" if one.code and not one.failed else ""
     return f"{word}{one.cause}{code}, by the {one.ended_by}, after {_seconds(one.duration_s)}"
 
@@ -126,7 +126,7 @@ def _bytes(one: ConnectionFacts) -> list[str]:
     parts = [f"{format_bytes(one.received_bytes)} in", f"{format_bytes(one.sent_bytes)} out"]
     if one.waited_s >= 0.001:
         parts.append(f"answered after {_seconds(one.waited_s)}")
-    # The figure by which filters select slow connections.
+    # Show the figure by which filters select slow connections.
     if one.first_byte_s is not None:
         parts.append(f"first byte after {_seconds(one.until_first_byte_s)}")
     elif one.received_bytes and not one.sent_bytes:

@@ -1,20 +1,20 @@
 """Limits the connections of a status server, in number and in time.
 
     listening socket ──▶ LimitedServer ──▶ StatusConnection ──▶ aiohttp's protocol
-                                               └─ ConnectionLimit: which one ends at the limit
+                                               └─ ConnectionLimit: closes the oldest at the limit
 
 Rule 1: at a limit the oldest connection is closed, not the new one, so a flood of connections
-doesn't block probes: a probe is answered before the limit's number of other connections has been
-accepted (``accepting`` takes a few at a time). Slower requests may be cut off during a flood.
+doesn't block probes: a probe is answered before enough newer connections are accepted to close its
+connection (``accepting`` accepts a few at a time). Slower requests may be cut off during a flood.
 Rule 2: at a limit shared by several servers, the server with the most connections loses its oldest
 one.
 Rule 3: each connection has a deadline, so its descriptor is freed whatever the client does.
-Rule 4: an answer is written in chunks, as fast as its client reads it. The sum of answers that
-clients haven't read is limited: at the limit, the connections that read the oldest answers are
+Rule 4: an answer is written in chunks, as fast as its client reads it. The total size of answers
+that clients haven't read is limited: at the limit, the connections that read the oldest answers are
 closed. Answers to probes are smaller than a chunk and aren't counted.
 
-Connections of the data plane last long, so it resets connections by shares of clients and Services
-(``policy.shares``); here, an answer takes milliseconds, and clients repeat requests.
+The data plane, whose connections last long, instead resets connections by shares of clients and
+Services (``policy.shares``). Here, an answer takes milliseconds, and clients repeat requests.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ MAX_CONNECTIONS = 128
 # The time limit for a connection's first request. A probe sends its request immediately; the
 # kubelet's own timeout is 1 s by default.
 FIRST_REQUEST_S = 2.0
-# The time limit for a request with its answer. The largest answer, the metrics of 10,000 Services,
+# The time limit for a request and its answer. The largest answer, the metrics of 10,000 Services,
 # takes a few seconds.
 REQUEST_S = 60.0
 # The size of a chunk: as many bytes as a transport buffers before it pauses its writer.
 CHUNK_BYTES = 64 * 1024
 # How many bytes all clients of a server together may leave unread. The JSON of 10,000 Services with
-# 20 endpoints each takes 75 MiB, their metrics less. A few clients read both at a time; no other
-# answer needs more than a chunk.
+# 20 endpoints each takes 75 MiB, and their metrics less. A few clients may read both at a time;
+# other answers fit into a chunk.
 UNREAD_BYTES = 128 * 1024 * 1024
 
 CallLater = Callable[[float, Callable[[], object]], asyncio.TimerHandle]
@@ -48,7 +48,7 @@ CallLater = Callable[[float, Callable[[], object]], asyncio.TimerHandle]
 
 
 class ConnectionLimit:
-    """At most ``limit`` simultaneous connections.
+    """A limit on simultaneous connections and on the size of unread answers.
 
     Args:
         unread_bytes: The maximum size of all answers that are being written.
@@ -123,7 +123,7 @@ class StatusConnection(asyncio.Protocol):
     """One connection to a status server, in front of aiohttp's protocol.
 
     Args:
-        limits: The limits that count the connection; the first one is that of its server.
+        limits: The limits that count the connection; the first one belongs to its server.
         first_request_s: Seconds until the head of the first request is complete.
         request_s: Seconds from a request until the next one, or until the connection is closed.
         call_later: Starts deadlines.
@@ -139,7 +139,7 @@ class StatusConnection(asyncio.Protocol):
         call_later: CallLater,
     ) -> None:
         self.on_end: Callable[[], object] | None = None
-        """Called once when the connection was closed."""
+        """Called once, when the connection has been closed."""
         self._handler = handler
         self._limits = limits
         self._first_request_s = first_request_s
@@ -153,7 +153,7 @@ class StatusConnection(asyncio.Protocol):
         return self._limits[0]
 
     def note_request(self) -> None:
-        """Restart the deadline: there was a request, or the client reads more of the answer."""
+        """Restart the deadline after a request, or after the client has read more of an answer."""
         self._end_in(self._request_s)
 
     def end(self) -> None:
@@ -201,12 +201,12 @@ class StatusConnection(asyncio.Protocol):
 
 
 class LimitedServer:
-    """The protocol factory of an asyncio server: aiohttp's, within limits.
+    """A protocol factory of an asyncio server that adds limits to aiohttp's factory.
 
     Args:
         server: Creates aiohttp's protocol for each connection.
-        limits: The limits of each connection. The first one is this server's; others may be shared.
-        first_request_s: Seconds that a client has for its first request.
+        limits: The limits of each connection. The first one is its own; others may be shared.
+        first_request_s: Seconds within which a client must send its first request.
         request_s: Seconds for a request, its answer and the pause after it.
         call_later: Starts deadlines; None: the loop's ``call_later``.
     """
@@ -240,7 +240,7 @@ class LimitedServer:
 
 
 def note_request(request: web.Request) -> None:
-    """Restart the deadline of a connection: a request has arrived, or its client reads more."""
+    """Restart the deadline of a request's connection (:meth:`StatusConnection.note_request`)."""
     connection = _connection_of(request)
     if connection is not None:
         connection.note_request()
@@ -259,7 +259,7 @@ async def send(request: web.Request, response: web.StreamResponse) -> web.Stream
         return response
     stream = web.StreamResponse(status=response.status, headers=response.headers)
     stream.content_length = len(body)
-    # If the connection was closed, aiohttp will notice that, too.
+    # aiohttp itself detects that the connection was closed.
     with contextlib.suppress(ConnectionResetError):
         await stream.prepare(request)
         await write(request, stream, body)

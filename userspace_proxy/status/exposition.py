@@ -2,7 +2,7 @@
 
     Family ── name, labels as text, value ──▶ Prometheus' text format, or OpenMetrics
 
-prometheus_client formats the labels of each sample again, which takes 6 µs per series. Here, labels
+prometheus_client formats the labels of every sample anew, which takes 6 µs per series. Here, labels
 are formatted once for all metrics of a Service port, and a series takes 0.3 µs.
 """
 
@@ -55,8 +55,8 @@ class Buckets(NamedTuple):
     bounds: Sequence[float]
     """Upper bounds, ascending, without infinity."""
     counts: Sequence[int]
-    """How many observations are between each bound and the one before, then how many above all
-    bounds."""
+    """The number of observations between each bound and the previous bound, then the number above
+    all bounds."""
     total: float
     """The sum of all observations."""
 
@@ -77,7 +77,7 @@ def _bucket_samples(series: Buckets) -> Iterator[tuple[str, float]]:
 
 
 def labels_text(names: Sequence[str], values: Sequence[str]) -> str:
-    """Return labels in braces, without empty values, which mean the same as missing labels."""
+    """Return labels in braces, without empty labels, which Prometheus treats as missing."""
     pairs = [f'{n}="{label_value(v)}"' for n, v in zip(names, values, strict=True) if v]
     return f"{{{','.join(pairs)}}}" if pairs else ""
 
@@ -105,7 +105,7 @@ def write_families(families: Iterable[Family], *, open_metrics: bool) -> bytes:
 
 
 def _number(value: float) -> float | str:
-    """Return a number that is formatted as text; ``True`` becomes 1."""
+    """Return a value whose ``str`` is in Prometheus' format; ``True`` becomes 1."""
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else f"{'+' if value > 0 else '-'}Inf"
     return +value

@@ -4,15 +4,15 @@
     node        node_…, the sums over all; service_port_problem          a few hundred
     service     and Service ports that have had a client                 six for each
                 service_ignored                                          one for each
-    endpoint    and endpoints that have been dialled; endpoints of all;  six for each endpoint,
+    endpoint    and dialled endpoints; all endpoints by state;           six for each endpoint,
                 how long clients of each Service port waited             28 for each Service port
 
 Rule 1: a series never appears twice, because Prometheus would discard the whole scrape.
 Rule 2: labels are names from the plan, so their number is limited by the size of the cluster. Only
-:func:`edge_family` has clients as labels, as many as its bounded table (``facts.edges``).
-Rule 3: the node's sums exist from the start, at 0, so that Prometheus sees the first increment of
-each; alerts use them. The series of a Service port appear with its first client, rare ones once
-they aren't 0: most Services of a cluster never have a client on this node.
+:func:`edge_family` has clients as labels; its table bounds their number (``facts.edges``).
+Rule 3: the node's sums, which alerts use, exist from startup, at 0, so that Prometheus sees the
+first increment of each. The series of a Service port appear with its first client, and rare series
+once they aren't 0: most Services of a cluster never have a client on this node.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PORT_LABELS = ("namespace", "service", "port", "protocol", "family", "side")
 """``side`` is set only for frontends that have their own policy; sums over a Service port are
 correct without it."""
 ENDPOINT_STATES = ("ready", "not_ready", "terminating", "ejected", "refused", "not_used")
-"""``not_used``: traffic policy or hints keep this node's clients away."""
+"""``not_used``: traffic policy or hints exclude the endpoint for this node's clients."""
 _CLIENT_LABELS = ("namespace", "service", "port", "client")
 
 # The figures that are single numbers, by name.
@@ -59,7 +59,7 @@ _FAILURES = "Dials that failed, by cause"
 
 
 def families_of(view: StatusFacts, detail: Detail) -> Iterator[Family]:
-    """Return every metric of a view, one family at a time."""
+    """Yield all metric families of a view."""
     yield from node_families(view)
     yield from _families("node_", _SCALARS, {"": view.totals})
     known = view.totals.failures_by_cause
@@ -83,7 +83,7 @@ def families_of(view: StatusFacts, detail: Detail) -> Iterator[Family]:
 def state_label(endpoint: EndpointFacts) -> str:
     """Return the :data:`ENDPOINT_STATES` value under which an endpoint is counted.
 
-    Its own state may contain a refusal's cause, but a label must come from a short list.
+    ``endpoint.state`` may contain the cause of a refusal, but a label's values must be few.
     """
     if endpoint.is_usable and endpoint.ejected_for_s is not None:
         return "ejected"
@@ -146,7 +146,7 @@ def _families(
     """Yield the families of a table, with a value per row; zeros of rare families are omitted."""
     for name, figure in table.items():
         value = attrgetter(name)
-        # Make a list: a generator that is read later would use the variables of a later series.
+        # Make a list: a generator that is read later would use a later iteration's variables.
         samples = [(labels, value(row)) for labels, row in rows.items()]
         if figure.is_rare and prefix != "node_":
             samples = [sample for sample in samples if sample[1]]
@@ -154,7 +154,7 @@ def _families(
 
 
 def _waits(prefix: str, rows: Mapping[str, PortFigures]) -> Iterator[Family]:
-    """Return how long TCP clients waited, as histograms."""
+    """Yield histograms of how long TCP clients waited."""
     for name, figure in figures_of(PortFigures).items():
         if figure.kind == "histogram":
             value = attrgetter(name)
@@ -179,7 +179,7 @@ def _sums(causes: Iterable[Cause]) -> Mapping[CauseCode, int]:
 
 
 def _by_cause(name: str, text: str, rows: Mapping[str, Mapping[CauseCode, int]]) -> Family:
-    """Return a counter with a series for each cause that a row has."""
+    """Return a counter with a series for each row and cause."""
     samples = [
         (f'{labels[:-1]},cause="{cause}"}}' if labels else f'{{cause="{cause}"}}', count)
         for labels, counts in rows.items()
@@ -258,14 +258,14 @@ def path_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
         [
             (labels, port.kernel_connections)
             for labels, port in ports.items()
-            # Like the other counters of a port, this one is shown once the port had a client.
+            # Like a port's other counters, this counter is shown once the port has had a client.
             if port.kernel_connections
         ],
     )
 
 
 def edge_family(edges: EdgesFacts) -> Family:
-    """Return a series per client and Service port; IP families and sides are added up."""
+    """Return a series per client and Service port, summed over IP families and sides."""
     counts: Counter[str] = Counter()
     for edge in edges.edges:
         names = edge.namespace, edge.name, edge.port, edge.client_pod or edge.client
@@ -285,7 +285,7 @@ def demand_of(view: StatusFacts) -> Mapping[ServiceKey, int]:
 
 
 def render_demand(view: StatusFacts) -> bytes:
-    """Return the demand as JSON, by namespace and name: of this node, and of all if known.
+    """Return the demand on this node, and on all nodes if known, as JSON by namespace and name.
 
     Source: KEDA's scaler ``metrics-api`` reads a number by a path, here ``cluster.shop.web``. A
     missing path is an error, after which KEDA changes nothing.

@@ -8,7 +8,7 @@
 
 Rule 1: ``/livez`` never requests a restart that can't help, because a restart breaks every
 connection of the node. A proxy is alive while it waits for the API server, while the kernel rejects
-its rules, and while its node is being deleted, but not with a stuck sync loop.
+its rules, and while its node is being deleted, but not while its sync loop is stuck.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from datetime import UTC, datetime
 from ..diagnosis.problems import late_s
 from ..facts import StatusFacts
 
-# If an iteration of the sync loop, normally a second, takes longer than this, the loop is stuck.
+# The time after which the sync loop, which normally iterates every second, is considered stuck.
 STUCK_S = 60.0
 
-# Go's zero time, which kube-proxy shows before its first round.
+# Go's zero time, which kube-proxy shows before its first sync.
 NEVER = "0001-01-01T00:00:00Z"
 _FAMILIES = ("IPv4", "IPv6")
 
@@ -35,7 +35,7 @@ class HealthAnswer:
     status: int
     """The status code, 200 or 503."""
     body: bytes
-    """The body, JSON."""
+    """The body, as JSON."""
 
 
 def answer_healthz(view: StatusFacts, now: float) -> HealthAnswer:
@@ -45,14 +45,14 @@ def answer_healthz(view: StatusFacts, now: float) -> HealthAnswer:
         view: The current state.
         now: Unix time, as in all functions of this module.
 
-    Source: kubernetes/kubernetes pkg/proxy/healthcheck/proxy_health.go of 1.36. But before
-    the first sync kube-proxy answers 200 and this proxy 503, so that load balancers wait.
+    Source: kubernetes/kubernetes pkg/proxy/healthcheck/proxy_health.go of 1.36. Before the first
+    sync, kube-proxy answers 200, but this proxy answers 503, so that load balancers wait.
     """
     is_healthy = (
         view.is_ready
         and view.node_is_eligible
         and is_working(view, now)
-        # Probes still get through while the kernel drops all other new connections.
+        # Probes may still get through while the kernel drops most new connections.
         and not view.tracking.is_dropping
     )
     return _answer(view, now, is_healthy=is_healthy, extra={"nodeEligible": view.node_is_eligible})
@@ -61,8 +61,8 @@ def answer_healthz(view: StatusFacts, now: float) -> HealthAnswer:
 def answer_livez(view: StatusFacts, now: float) -> HealthAnswer:
     """Report whether the sync loop of this process iterates.
 
-    Source: as above, and KEP-3836. kube-proxy's also fails if a change is late, but restarting
-    kube-proxy doesn't break connections.
+    Source: as for :func:`answer_healthz`, and KEP-3836. kube-proxy's ``/livez`` also fails if a
+    change is late, but restarting kube-proxy doesn't break connections.
     """
     return _answer(view, now, is_healthy=view.sync.turned_s_ago < STUCK_S, extra={})
 
@@ -70,7 +70,7 @@ def answer_livez(view: StatusFacts, now: float) -> HealthAnswer:
 def is_working(view: StatusFacts, now: float) -> bool:
     """Return whether changes take effect in time, regardless of the Node's state.
 
-    Source: kube-proxy's ProxyHealth.Healthy, which its health check node ports report, too.
+    Source: kube-proxy's ProxyHealth.Healthy, which its health check node ports also report.
     """
     return late_s(view.sync, now) == 0
 

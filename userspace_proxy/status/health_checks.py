@@ -5,8 +5,8 @@
 
 A Service of type LoadBalancer with ``externalTrafficPolicy: Local`` has such a port.
 
-Rule 1: all ports share one HTTP application; the dialled port identifies the Service. 1,000
-Services with two sockets each are opened in 0.1 s (measured).
+Rule 1: all ports share one HTTP application; the dialled port identifies the Service. The ports of
+1,000 Services, with two sockets each, are opened in 0.1 s (measured).
 Rule 2: a port that can't be opened is a problem of its Service only, and is retried.
 Rule 3: the state of the Node object is ignored: a node that is being deleted may receive clients
 while it has endpoints.
@@ -74,13 +74,13 @@ class HealthCheckPorts:
         self._runner: web.AppRunner | None = None
         self._limit = ConnectionLimit(MAX_CONNECTIONS)
         self._limits: dict[int, ConnectionLimit] = {}
-        """The limit of each port over all addresses."""
+        """The limit of each port, shared by all addresses."""
         self._reserve = Reserve()
         self._log_limit = LogLimit(SERVICE_LINES)
 
     @property
     def problems(self) -> Mapping[ServiceKey, str]:
-        """Why Services' health checks aren't served on some or all addresses; one line each."""
+        """Why a Service's health check isn't served on some or all addresses, in one line."""
         return self._problems
 
     async def apply(
@@ -92,7 +92,7 @@ class HealthCheckPorts:
 
         Args:
             checks: The health checks; at most one per Service.
-            addresses: The node's addresses that are served; None: all addresses.
+            addresses: The node's addresses to listen on; None: all addresses.
         """
         self._checks, problems = self._assign(checks)
         ips = _WILDCARDS if addresses is None else tuple(addresses)
@@ -149,7 +149,7 @@ class HealthCheckPorts:
         return assigned, problems
 
     async def _open(self, at: SocketAddress) -> str:
-        """Open one listener; return why that failed, or an empty string."""
+        """Open one listener; return the error as text, or an empty string."""
         try:
             sock = listen(socket.AF_INET6 if ":" in at.ip else socket.AF_INET, at, is_v6_only=True)
         except OSError as exc:
@@ -166,7 +166,8 @@ class HealthCheckPorts:
         return ""
 
     async def _holder_of(self, at: SocketAddress) -> str:
-        # The search reads the descriptors of all processes, and the port is retried every second.
+        # Cache the result: the search reads the descriptors of all processes, and the port is
+        # retried every second.
         if at not in self._holders:
             self._holders[at] = await asyncio.to_thread(self._who_holds, *at)
         return self._holders[at]

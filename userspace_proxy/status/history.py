@@ -1,4 +1,4 @@
-"""Records each Service port's traffic: the last minute by seconds, ten minutes by ten seconds.
+"""Records the traffic of Service ports: a minute in steps of 1 s, ten minutes in steps of 10 s.
 
     page, streams ──views, one a second────────┐
     agent ──────────counters, every 5 seconds──┴▶ History ─▶ rates, sparklines, charts
@@ -8,8 +8,8 @@ client that was counted as failed got a late answer.
 Rule 2: a sample covers the time since the previous one, up to ``COVERED_S``. Time that isn't
 covered is a gap, as is the time before a Service port was first seen.
 Rule 3: memory is bounded. A Service port with traffic takes about 4 kB until ten minutes after its
-last traffic, any other a small object. Ten minutes are kept for at most ``KEPT_MAX`` Service ports,
-and the agent doesn't sample more (16 MB).
+last traffic, any other port only a small object. Ten minutes are kept for at most ``KEPT_MAX``
+ports, which takes 16 MB, and the agent samples no more.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import NamedTuple
 from ..facts import PortFacts
 
 STEPS = 60
-"""Values per series: seconds of the last minute, or steps of ten minutes."""
+"""Values per series: seconds of the last minute, or steps of the last ten minutes."""
 LONG_STEP_S = 10.0
-"""The length of a step of the ten minutes."""
+"""The length of a step of the ten-minute series."""
 KEPT_MAX = 4_000
 """With more Service ports than this, at most a minute is kept, and nothing while no page is
 open."""
@@ -38,7 +38,7 @@ _AVERAGED = 3
 
 
 class Figures(NamedTuple):
-    """Counters of a Service port, how they have grown, or rates per second."""
+    """Counters of a Service port, their increases, or rates per second."""
 
     connections: float = 0
     received_bytes: float = 0
@@ -50,12 +50,12 @@ class Figures(NamedTuple):
 
 
 def added(parts: Iterable[Figures]) -> Figures:
-    """Return the sums of figures."""
+    """Return the sum of each figure."""
     return Figures(*map(sum, zip(Figures(), *parts, strict=True)))
 
 
 class Curves(NamedTuple):
-    """60 rates per figure, the oldest first; nan where it wasn't measured."""
+    """60 rates per figure, the oldest first; nan for steps that weren't measured."""
 
     connections: Sequence[float]
     received_bytes: Sequence[float]
@@ -65,7 +65,7 @@ class Curves(NamedTuple):
 
 
 Counted = Sequence[tuple[Hashable, Figures]]
-"""The counters of all Service ports at one moment, each with its key."""
+"""The counters of all Service ports at one moment, with their keys."""
 
 _NOTHING = Figures()
 _GAP = math.nan
@@ -143,7 +143,7 @@ class _Scale:
         return bool(self._covered[self.tick % STEPS])
 
     def note(self, samples: Counted, at: float, *, is_covered: bool) -> None:
-        """Add a sample; if this step already has one, record only gaps."""
+        """Add a sample; if this step already has a sample, record at most a gap."""
         if not self.tick:
             self._began = at
         elapsed_s = at - self.at
@@ -225,11 +225,11 @@ class History:
         return self._at - self._long.at
 
     def note(self, ports: Iterable[PortFacts], at: float) -> None:
-        """Add a sample at monotonic seconds."""
+        """Add a sample that was taken at the monotonic time ``at``."""
         self.record([(port.plan.key, Figures(*_figures_of(port))) for port in ports], at)
 
     def record(self, samples: Counted, at: float) -> None:
-        """Add a sample of all Service ports by their counters, at monotonic seconds."""
+        """Add a sample of all Service ports' counters at the monotonic time ``at``."""
         is_covered = at - self._at <= COVERED_S
         self._at = at
         self._minute.note(samples, at, is_covered=is_covered)
@@ -247,7 +247,7 @@ class History:
         return self._minute.series(key)
 
     def ten_minutes(self, key: Hashable | None = None) -> Curves | None:
-        """Return the last ten minutes in the same way; values are averages over ten seconds."""
+        """Return the last ten minutes, like :meth:`minute`; values are ten-second averages."""
         return self._long.series(key)
 
     def is_busy(self, key: Hashable) -> bool:

@@ -1,11 +1,11 @@
-"""Parses the answer of a status server over HTTP/1.0, for any transport of bytes.
+"""Parses a status server's HTTP/1.0 answer, from the bytes of any transport.
 
     GET … HTTP/1.0 ──▶ socket, port-forward ──▶ head ──▶ body ──gunzip──▶ pieces of PIECE_BYTES
 
-Rule 1: an answer ends at its Content-Length or the end of its gzip member. A port-forward reports a
-closed connection a second late, so that is used only for an answer that has neither.
+Rule 1: an answer ends at its Content-Length or the end of its gzip member. A port-forward reports
+the end of a connection a second late, which is used only for an answer that has neither.
 Rule 2: the number of bytes is bounded, before and after decompression, and everything takes at most
-linear time, because any process may be at the other end.
+linear time, because any process may have sent the answer.
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ class Bounds:
     """The maximum numbers of bytes that are read from an answer."""
 
     wire: int = 16 << 20
-    """The number of bytes as they arrive; 0 for no limit, as for a stream without an end."""
+    """The number of bytes on the wire; 0 for no limit, as for an endless stream."""
     body: int = ANSWER_BYTES
     """The number of bytes after decompression; 0 for no limit."""
 
 
 class HttpAnswer:
-    """One answer as it arrives; feed all bytes to it."""
+    """One answer, parsed from the bytes that :meth:`feed` receives."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.code = 0
-        """The status; 0 until the head is complete."""
+        """The status code; 0 until the head is complete."""
         self.headers = Message()
         self.is_complete = False
         self._bounds = bounds
@@ -87,13 +87,13 @@ class HttpAnswer:
         return self.headers.get("Server") == PROGRAM
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield pieces of the body that are complete now; the caller must take all of them.
+        """Yield the next pieces of the body; the caller must exhaust the iterator.
 
         Args:
             data: Received bytes; empty: the connection was closed.
 
         Raises:
-            Unreadable: It isn't an answer, or ends early.
+            Unreadable: The bytes aren't an answer of a proxy, or end early.
             TooLarge: The answer exceeds its bounds.
         """
         if not data:

@@ -14,7 +14,7 @@ from ..causes.say import Form, say
 from ..facts import IncidentFacts
 from ..facts.units import format_times, plural
 
-# From this age on, a time of day alone could be yesterday's.
+# From this age on, the date is shown, because a time of day could be yesterday's.
 _DAY_S = 12 * 3600.0
 
 
@@ -24,7 +24,7 @@ def time_of_day(at: float) -> str:
 
 
 def cause_of(incident: IncidentFacts) -> Cause:
-    """Return the cause of an incident; every incident of this version has one."""
+    """Return the cause of an incident; every incident of this version has a cause."""
     assert incident.cause is not None
     return incident.cause
 
@@ -38,13 +38,13 @@ def since(incident: IncidentFacts, now: float) -> str:
 
 def headline(incident: IncidentFacts, now: float) -> str:
     """Return an incident in one line: the cause, its effect, and when it began."""
-    # The cause isn't capitalised, because many causes begin with the name of something.
+    # The cause isn't capitalised, because many causes begin with a name.
     what = say(cause_of(incident), Form.SHORT)
     return f"{what}: {', '.join(filter(None, (incident.affected, since(incident, now))))}"
 
 
 def client_effects(incident: IncidentFacts, now: float) -> Iterator[str]:
-    """Yield the effects on clients as clauses; none if nothing was counted."""
+    """Yield the effects on clients as clauses; nothing if nothing was counted."""
     cause = cause_of(incident)
     if times := format_times(cause.count, cause.last_at, now):
         yield f"seen {times.strip(' ()')}"
@@ -62,7 +62,7 @@ def names_in_line(incident: IncidentFacts, columns: int) -> str:
     for count, name in enumerate(others):
         more = f" and {len(others) - count:,} more"
         wider = f"{shown}, {name}"
-        # If others follow, their number needs room, too.
+        # Unless this is the last name, leave room for the number of others.
         if len(wider) + (len(more) if count + 1 < len(others) else 0) > columns:
             return f"{shown}{more}"
         shown = wider

@@ -1,7 +1,7 @@
-"""Counts the connections on the kernel path on request: ``/api/v1/kernel-path``.
+"""Counts the connections on the kernel path, for ``/api/v1/kernel-path``.
 
-Rule 1: connection tracking is listed on request, never every second: a busy node's 200,000 entries
-take about half a second in a thread.
+Rule 1: conntrack entries are listed only on request, because the 200,000 entries of a busy node
+take about half a second, in a thread.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def _row(port: PortFacts, tracked: Tracked) -> dict[str, object]:
 
 
 def legs_of_ranges(ranges: Iterable[DialledRange], tracked: Tracked) -> dict[bytes, list[Leg]]:
-    """Return the legs that begin on ports of ranges, by the listed address of the endpoint."""
+    """Return the legs whose dialled port is in a range, by the endpoint's listed address."""
     found: dict[bytes, list[Leg]] = {}
     for one in ranges:
         ip = pack_address(one.ip, 0)[:-2]
         for dialled, endpoint in tracked.entries:
             offset = int.from_bytes(dialled[-2:], "big") - one.number
-            # The port number of the Service port has a separate frontend.
+            # The Service port's own number isn't in the range: it has a separate frontend.
             if dialled[:-2] == ip and offset and one.first <= one.number + offset <= one.last:
                 port = (int.from_bytes(endpoint[-2:], "big") - offset) % (1 << 16)
                 listed = endpoint[:-2] + port.to_bytes(2, "big")

@@ -23,8 +23,8 @@ async def open_socket(bind: ListenAt, *, what: str, flag: str) -> socket.socket:
     On 0.0.0.0, as on ``::``, it listens on every address of both families, as in Go.
 
     Args:
-        what: The purpose, for the error: ``health checks``.
-        flag: The flag that chooses the address, for the error.
+        what: The purpose for the error message, such as ``health checks``.
+        flag: The flag that sets the address, for the error message.
 
     Raises:
         ListenError: The address isn't available.
@@ -38,7 +38,7 @@ async def open_socket(bind: ListenAt, *, what: str, flag: str) -> socket.socket:
             return sock
         return listen(*await _resolve(host, port))
     except OSError as exc:
-        # A resolver's error also has its text in strerror, but it has no errno.
+        # A resolver's error also has a strerror, but no errno of a system call.
         cause = exc.strerror or str(exc)
         raise ListenError(
             f"cannot serve {what} on {SocketAddress(host, port)}: {cause}",

@@ -1,6 +1,6 @@
-"""Creates the template environment for a proxy's page and the pages of all nodes.
+"""Creates the template environment for the pages of one proxy and of all nodes.
 
-Rule 1: the text of values is made in ``units`` and ``say``; templates only lay it out.
+Rule 1: values are formatted in ``units`` and ``say``; templates only lay out the text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .search import QUALIFIERS
 
 REFRESH_S = 5
 NAMES_SHOWN = 200
-"""How many nodes that have seen an incident are named."""
+"""The maximum number of nodes that are listed as having seen an incident."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Affected:
     """The meaning of a neutral mark."""
     tag: str = ""
     word: str = ""
-    """The state in words; empty if there is nothing to say."""
+    """The state in words; empty if there is nothing to report."""
 
 
 def make_environment(

@@ -1,4 +1,4 @@
-"""Renders the metrics page: with kube-proxy's metric names where they exist.
+"""Renders the metrics page, with kube-proxy's metric names where they exist.
 
 observe() in the loop ──▶ SyncMetrics ──┐ copied
 StatusFacts, immutable ─────────────────┼──▶ render_metrics(), in a thread
@@ -25,7 +25,7 @@ from .families import families_of
 
 # kube-proxy's buckets: ExponentialBuckets(0.001, 2, 15), 1 ms to 16 s.
 SYNC_BUCKETS_S = tuple(0.001 * 2**step for step in range(15))
-# The buckets are kube-proxy's, too: 0.25 s to 5 min.
+# kube-proxy's buckets, 0.25 s to 5 min.
 PROGRAMMING_BUCKETS_S = (
     *(0.25, 0.5),
     *map(float, range(1, 60)),
@@ -54,7 +54,7 @@ class _Histogram:
 
 
 class SyncMetrics:
-    """Histograms of how long sync rounds took, and how long it took until changes took effect."""
+    """Histograms of the duration of sync rounds, and of the delay until changes took effect."""
 
     def __init__(self) -> None:
         text = "Time that one round of plan, diff and apply took"
@@ -77,7 +77,7 @@ class SyncMetrics:
 
         Args:
             is_full: Whether the round compared everything, not only changes.
-            programmed_s: How long it took until each slice took effect.
+            programmed_s: Seconds until each slice took effect.
         """
         self._all.observe(duration_s)
         (self._full if is_full else self._partial).observe(duration_s)
@@ -148,7 +148,7 @@ def render_metrics(
 ) -> MetricsPage:
     """Render all metrics.
 
-    Call it in a thread, one at a time. It reads only its arguments and /proc.
+    Call it in a thread, one call at a time. It reads only its arguments and /proc.
 
     Args:
         view: The current state.

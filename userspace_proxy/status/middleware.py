@@ -1,4 +1,4 @@
-"""The HTTP application of a status server, and the middleware for its requests and responses.
+"""Creates the HTTP application of a status server, with middleware for requests and responses.
 
 request ──▶ time to answer ──▶ Host allowed? ──▶ handler ──▶ headers ──▶ answer
 """
@@ -27,7 +27,7 @@ HEADERS = {
     ),
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
-    # aiohttp would send its own version and Python's.
+    # By default, aiohttp sends its version and Python's.
     "Server": PROGRAM,
     "X-Content-Type-Options": "nosniff",
 }
@@ -65,7 +65,7 @@ class Middleware:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         hosts = request.headers.getall("Host", [])
-        # A request without Host is HTTP/1.0, which browsers don't use.
+        # Allow a request without Host: it is HTTP/1.0, which browsers don't use.
         is_own = hosts == [self._own_host]
         if self._loopback_only and not is_own and not all(map(is_loopback_host, hosts)):
             return web.Response(
@@ -104,7 +104,7 @@ def make_runner(middleware: Middleware, routes: Iterable[web.AbstractRouteDef]) 
 
 
 def serve_static(*packages: str) -> web.RouteDef:
-    """Return the route of the files in these packages' folders ``static``."""
+    """Return the route of the files in the ``static`` folders of these packages."""
     folders = [resources.files(package) / "static" for package in packages]
     files = {file.name: file for folder in folders for file in folder.iterdir()}
 

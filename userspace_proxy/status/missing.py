@@ -1,4 +1,4 @@
-"""Formats the error for a Service that doesn't exist, and suggests a similar one."""
+"""Formats the error for a Service that doesn't exist, and suggests similar names."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def say_meant(key: str, names: Iterable[str], *, may_be_unread: bool = False) ->
 
 
 def _say_refused_range(ports: Iterable[PortFacts], wanted: str) -> str:
-    """Return why a range that contains a number isn't served, to end a sentence; or empty."""
+    """Return a sentence's end: why a range with this port isn't served; empty if none has it."""
     if not wanted.isdecimal() or len(wanted) > len(str(PORT_MAX)):
         return ""
     for note in (note for port in ports for note in port.notes):
@@ -102,7 +102,7 @@ def _say_refused_range(ports: Iterable[PortFacts], wanted: str) -> str:
 
 
 def _numbered(port: PortFacts) -> str:
-    """Return ``80 (http)``; empty for a port without an address."""
+    """Return a port as ``80 (http)``; without an address, only its name, which may be empty."""
     named = f" ({port.port})" if port.port else ""
     return f"{port.number}{named}" if port.number else port.port
 
@@ -117,15 +117,15 @@ def _listed(words: Sequence[str], last: str) -> str:
 
 
 def is_known(item: RejectedFacts) -> bool:
-    """Return whether an invalid object, or the Services concerned, are known."""
+    """Return whether an invalid object or the Services that it concerns are known."""
     return bool(item.object or item.services)
 
 
 def _say_unread(source: SourceFacts, name: str) -> str:
-    """Return the end of a sentence if the Service may be in an unreadable file; otherwise empty.
+    """Return the end of a sentence: that an unreadable file may contain the Service; or empty.
 
     Args:
-        name: The Service's name; a file whose name contains it is the likeliest.
+        name: The Service's name; a problem with a file whose name contains it comes first.
     """
     known = {item.line for item in source.rejected if is_known(item)}
     problems = [line for line in source.problems if line not in known]

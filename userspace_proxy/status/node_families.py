@@ -1,4 +1,4 @@
-"""Maps a status view to the metrics of the node as a whole, and kube-proxy's."""
+"""Maps a status view to the metrics of the whole node, including kube-proxy's metrics."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _FIGURES = _node_figures()
 def node_families(view: StatusFacts) -> Iterator[Family]:
     """Yield the metrics whose number doesn't depend on the size of the cluster.
 
-    Only health check node ports have a series per Service.
+    Health check node ports are the exception: they have a series per Service.
     """
     build = {"version": view.version, "node": view.node}
     yield info(f"{PREFIX}build", "Version and node of this proxy", build)
@@ -84,7 +84,7 @@ def node_families(view: StatusFacts) -> Iterator[Family]:
 
 
 def _figures(view: StatusFacts) -> Iterator[Family]:
-    """Yield the facts that are figures: for a list its length, for a text whether it isn't empty.
+    """Yield the facts that are figures: lists as their length, texts as 1 unless they are empty.
 
     An unknown figure has no series.
     """
@@ -103,8 +103,8 @@ def _figures(view: StatusFacts) -> Iterator[Family]:
 def _kube_proxy_families(view: StatusFacts) -> Iterator[Family]:
     """Yield kube-proxy's metrics, so that its alerts and dashboards keep working.
 
-    kube-proxy labels them by IP family since 1.34, because it has one loop per family. A round of
-    this proxy covers both; for queries with sum or max, that makes no difference.
+    kube-proxy has labelled them by IP family since 1.34, because it has one loop per family. A
+    round of this proxy covers both families, which makes no difference to queries with sum or max.
 
     Source: kubernetes/kubernetes pkg/proxy/metrics/metrics.go.
     """
@@ -175,7 +175,7 @@ def _problems(view: StatusFacts) -> Family:
 
 
 def _worker_families(view: StatusFacts) -> Iterator[Family]:
-    """Yield the metrics of each worker process; nothing without workers."""
+    """Yield the metrics of each worker process, if there are any workers."""
     if not view.workers:
         return
     workers = {f'{{worker="{worker.index}"}}': worker for worker in view.workers}

@@ -1,4 +1,4 @@
-"""Lets watchers see connections, and keeps the table of clients and the Services that they call.
+"""Delivers connections to watchers, and keeps the table of clients and the Services they call.
 
     workers ──a few times a second──▶ Observing ──▶ Watcher: a bounded ring ──▶ stream ──▶ client
                                           └──────▶ Edges
@@ -37,8 +37,7 @@ RING = 4096
 LEFT_OUT = "too many at a time"
 # A worker doesn't classify connections for which its ring has no room.
 _OF_ANY_KIND = f"{LEFT_OUT}; not all of them may have failed, been saved or slow"
-# How many Service ports whose connections can't be observed are named at the start of a stream: a
-# terminal page.
+# A stream begins with at most this many Service ports whose connections can't be observed.
 _UNSEEN_MAX = 10
 
 
@@ -56,7 +55,7 @@ class Watcher:
         self._news = asyncio.Event()
 
     def put(self, records: Iterable[ConnectionFacts], left_out: int = 0) -> None:
-        """Add the records that its filter selects, dropping the oldest if necessary."""
+        """Add the records that the filter selects; a full ring drops its oldest records."""
         self._left_out += left_out
         for one in records:
             if self.wanted.takes(one):
@@ -68,9 +67,9 @@ class Watcher:
             self._news.set()
 
     async def take(self, within_s: float) -> list[ConnectionFacts]:
-        """Wait for records, at most ``within_s``; return them, the oldest first.
+        """Wait up to ``within_s`` seconds for records, and return them, the oldest first.
 
-        The last record states how many were dropped.
+        If records were dropped, the last record states how many.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
@@ -90,14 +89,14 @@ class Watcher:
 
 
 class Collector(Watcher):
-    """A watcher that keeps its connections in a list, from which the oldest are dropped."""
+    """A watcher that keeps the newest connections in a list."""
 
     def __init__(self, wanted: ConnectionFilter) -> None:
         super().__init__(wanted)
         self.records: list[ConnectionFacts] = []
 
     def put(self, records: Iterable[ConnectionFacts], left_out: int = 0) -> None:
-        """Part of Watcher: appends records to the list immediately."""
+        """Append the records that the filter selects to the list."""
         super().put(records, left_out)
         self.records += self._take()
         del self.records[:-RING]
@@ -156,12 +155,12 @@ class Observing:
         """Add the calls that a worker has counted.
 
         Args:
-            pod_of: Returns the pod that has an address now, ``namespace/name``, or an empty string.
+            pod_of: Returns the pod that has an address now, as ``namespace/name``; or empty.
         """
         self._edges.add(calls, left_out, self._clock(), pod_of)
 
     def edges(self, wanted: ConnectionFilter) -> EdgesFacts:
-        """Return which clients call which Services, limited to those that a filter selects."""
+        """Return the edges of the Services that a filter selects: which clients call them."""
         return self._edges.facts(wanted.takes_service)
 
 
@@ -169,8 +168,8 @@ def unseen(view: StatusFacts, wanted: ConnectionFilter, now: float) -> Iterator[
     """Yield a record with the reason for each Service port whose connections bypass the proxy.
 
     Such connections take the kernel path, or the kernel refuses or drops them because no endpoint
-    is usable. Only ports with connections that the filter might select are named; if no connection
-    can match, all ports are.
+    is usable. Only ports with connections that the filter might select are named; all ports are
+    named if no connection can match.
     """
     ports = [port for port in view.ports if wanted.takes_service(port.plan.key.name.prefixes)]
     whys = ((port, _never_reason(port, wanted, view.announcing)) for port in ports)
@@ -227,7 +226,7 @@ def _never_reason(port: PortFacts, wanted: ConnectionFilter, announcing: Sequenc
 def _may_be_announced(port: PortFacts, announcing: Sequence[str]) -> bool:
     """Return whether a load balancer that sends PROXY headers can dial a Service port.
 
-    The clients may have any address, because their packets come from the load balancer's address.
+    Clients of such a load balancer may have any address, because packets come from its address.
     """
     if port.protocol == "UDP":
         return False

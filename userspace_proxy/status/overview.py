@@ -2,8 +2,8 @@
 
     shop ■■■▲■■✕■■   kube-system ■·   team-7 ·······
 
-Cells of the same kind are one run of text, so that ten thousand cells are cheap to draw. A cell's
-shape has the same meaning as its colour.
+Adjacent cells of the same kind are one run of text, so that ten thousand cells are cheap to draw. A
+cell's shape has the same meaning as its colour.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from itertools import groupby
 from ..facts import WORST_FIRST, Level, PortFacts
 from .history import History
 
-# Up to _LARGE cells are drawn large, and _DENSE or more small.
+# Up to _LARGE cells are drawn large, and _DENSE cells or more are drawn small.
 _LARGE = 150
 _DENSE = 1500
-# With at most this many cells, each cell with a problem is a link; with more, these cells form
-# runs, too.
+# Cells with a problem are links if there are at most this many; otherwise, they also form runs.
 _LINKED = 1000
 SHAPES = {"busy": "■", "idle": "▫", "unused": "·", Level.ATTENTION: "▲", Level.TROUBLE: "✖"}
 _WORST_FIRST = (*WORST_FIRST, None)
@@ -27,7 +26,7 @@ _WORST_FIRST = (*WORST_FIRST, None)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Cells of one kind."""
+    """Adjacent cells of one kind."""
 
     kind: str
     """The kind of cell, a key of ``SHAPES``."""

@@ -1,4 +1,4 @@
-"""Renders a view, or one incident of it, as HTML, whole or in parts, bounded in size.
+"""Renders a view, or one of its incidents, as HTML of bounded size, whole or in parts.
 
     view, history ──▶ Page ──▶ parts, one for each element ──┬─▶ the whole page
                                                              └─▶ what changed (``stream``)
@@ -6,9 +6,9 @@
 Rule 1: each part has one template, so the page that a browser loads and the parts that it updates
 can't differ.
 Rule 2: a page has at most ``PORTS_A_PAGE`` Service ports, whatever the size of the cluster.
-Rule 3: the page about an incident shows one moment, and needs no script.
-Rule 4: without scripts, a page that reloads itself has no input field, because its content would be
-lost.
+Rule 3: the page about an incident shows the state at one moment, and needs no script.
+Rule 4: without scripts, a page that reloads itself has no input field, because a reload would
+discard the input.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ PARTS = (
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What the templates show."""
+    """The content that the templates show."""
 
     view: StatusFacts
     level: Level
@@ -80,7 +80,7 @@ class Page:
     chosen: Chosen
     ignored: tuple[IgnoredFacts, ...]
     health_checks: tuple[HealthCheckFacts, ...]
-    """The health checks that are shown, out of those that the search selects."""
+    """The first of the health checks that the search selects."""
     more_health_checks: int
     selection: Selection
     part: ListPart[PortFacts]
@@ -174,7 +174,7 @@ def build_page(sample: Sample, selection: Selection) -> Page:
                 now=now,
                 link=selection.toggled(id_),
                 incident=_incident_of(one, known, said),
-                # If there is a single result, it is expanded.
+                # A single search result is expanded.
                 is_open=(id_ in selection.open) is not (is_alone and bool(selection.q)),
                 is_alone=is_alone,
             )
@@ -210,7 +210,7 @@ def _incident_of(port: PortFacts, known: Incidents, said: Collection[str]) -> st
     """Return the path of the incident with a Service port's cause; empty if there is none.
 
     Args:
-        said: The ids of the incidents that are listed above.
+        said: The ids of the incidents that the page lists.
     """
     ids = known.ids(port) if said else {}
     first = ids.get(port.state.causes[0].fact) if ids else None
@@ -218,7 +218,7 @@ def _incident_of(port: PortFacts, known: Incidents, said: Collection[str]) -> st
 
 
 def _breakable(address: str) -> Markup:
-    """Return an address that may break between groups of an IPv6 address, and after a scheme."""
+    """Return an address with line breaks allowed between IPv6 groups and after a scheme."""
     text = escape(address).replace("//", Markup("//<wbr>"))
     return text.replace(":", Markup(":<wbr>")) if "[" in address else text
 
@@ -242,7 +242,7 @@ def _template(name: str) -> Template:
 
 
 def render_template(name: str, **content: object) -> bytes:
-    """Return one of the templates with some content, in UTF-8."""
+    """Render a template in UTF-8."""
     return _encoded(_template(name).render(content))
 
 
@@ -297,6 +297,6 @@ def _affected(port: PortFacts) -> Affected:
 
 
 def _link_to(port: PortFacts) -> str:
-    """Return the address of the page about the Service."""
+    """Return the link to a port's Service, relative to the page about an incident."""
     link = Selection().link(q=f"service:{port.namespace}/{port.service}")
     return f"../{link.removeprefix('./')}"

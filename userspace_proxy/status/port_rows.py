@@ -1,6 +1,6 @@
 """Builds the row of a Service port of one proxy, and its details when expanded.
 
-Rule 1: words and figures are made here and in ``units``; templates only lay them out.
+Rule 1: words and figures are formatted here and in ``units``; templates only lay them out.
 Rule 2: an expanded row has at most ``ENDPOINTS_SHOWN`` endpoints, and states how many it omits; a
 single row shows more.
 """
@@ -22,8 +22,8 @@ from .history import History
 from .rows import DOTS_SHOWN, Row, figures_of
 from .selection import row_id
 
-# How many endpoints an expanded row shows: a full page of such rows is about 1 MB of HTML. The page
-# about a single port shows more.
+# The maximum number of endpoints in an expanded row: a full page of such rows is about 1 MB of
+# HTML. The page about a single port shows more.
 ENDPOINTS_SHOWN = 20
 ENDPOINTS_SHOWN_ALONE = 1000
 FRONTENDS_SHOWN = 20
@@ -37,7 +37,7 @@ class EndpointRow:
 
     endpoint: EndpointFacts
     level: Level | None
-    """The endpoint's level; None if this node leaves it out by design."""
+    """The endpoint's level; None if this node doesn't use the endpoint by design."""
     state: str
     share: int
     """The endpoint's percentage of the Service port's connections."""
@@ -52,22 +52,22 @@ class Expanded:
     """When a client was last answered, in words; empty if that was a moment ago, or never."""
     endpoints: tuple[EndpointRow, ...]
     more_endpoints: str
-    """How many endpoints are omitted, in words; empty if none is."""
+    """How many endpoints are omitted, in words; empty if none are."""
     frontends: Sequence[FrontendFacts]
     more_frontends: int
     admits: str
-    """The networks that are admitted, in words; empty if all or none are."""
+    """The admitted networks, in words; empty if all or none are admitted."""
     path: str
-    """The path of new connections, since when and why, in words; empty for the default path."""
+    """The path of new connections, its age and its reason, in words; empty for the default path."""
     counted: str
-    """What is known about connections that the kernel sent straight to endpoints; empty if
-    nothing."""
+    """How many connections the kernel sent straight to endpoints, as far as known, in words; or
+    empty."""
     connect: str
     """How long clients waited until an endpoint answered, in words; empty if unknown."""
     first_byte: str
     """How long the endpoint took to send its first byte, in words; empty if unknown."""
     chart: Chart | None
-    """The chart of its traffic; None if there was none."""
+    """The chart of its traffic; None without traffic."""
 
 
 def make_row(
@@ -85,9 +85,9 @@ def make_row(
     Args:
         now: Unix time.
         link: The link of its name.
-        incident: The page that states its cause, or empty.
+        incident: The link of the page that states its cause; or empty.
         is_open: Whether it is expanded.
-        is_alone: Whether it is the only one on the page, so that it may be long.
+        is_alone: Whether it is the only row on the page, which may be longer.
     """
     key, state = port.plan.key, port.state
     minute = history.minute(key)

@@ -1,11 +1,11 @@
-"""The rows of Service ports, for one proxy or for all nodes, and their columns.
+"""Defines the rows of Service ports, for one proxy or for all nodes, and their columns.
 
     one proxy ──PortFacts───▶ port_rows ─────────┐
                                                  ├─▶ Row ──▶ row.html
     all nodes ──MergedPort──▶ nodes.dashboard ───┘
 
-Rule 1: a new figure is a row of ``FIGURES``, from which its heading, its cell and its order follow,
-on the page of one proxy and of all nodes.
+Rule 1: a figure is declared as a row of ``FIGURES``, from which its heading, its cell and its order
+follow, on the page of one proxy and on the page of all nodes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .chart import Sparkline
 from .history import Figures
 
 DOTS_SHOWN = 6
-# How many letters of namespace and name fit into their column on a screen of 1280 px.
+# How many characters of namespace and name fit into their column on a screen of 1280 px.
 NAME_SHOWN = 28
 _ALWAYS = ("name", "address", "endpoints", "state")
 
@@ -34,10 +34,10 @@ class FigureColumn:
     write: Callable[[float], str]
     is_rate: bool = False
     moves: bool = False
-    """Whether the figure counts objects that are open now: where it is zero, a sentence may use its
+    """Whether the figure is a rate or counts open objects: where it is zero, a sentence may use its
     space."""
     colour: str = ""
-    """A class of the style sheet, used for values other than 0."""
+    """A CSS class, used for values other than 0."""
     title: str = ""
     """What is counted, for places where the total is shown."""
 
@@ -86,7 +86,7 @@ class Row:
     id: str
     level: Level
     mark: Level | None
-    """The level of the mark, for all readers; None for a neutral mark."""
+    """The level that the mark shows; None for a neutral mark."""
     neutral: str
     """The meaning of a neutral mark."""
     namespace: str
@@ -120,7 +120,7 @@ class Row:
     minute: str = ""
     """The failures of the last minute, in words; empty if there were none."""
     nodes: str = ""
-    """The number of nodes on which it is ok, and the number of all nodes with it."""
+    """The number of nodes on which the port is ok, and the number of all nodes that have it."""
     is_folded: bool | None = None
     """Whether the row is collapsed; None if it can't be expanded."""
     detail: object = None
@@ -133,7 +133,7 @@ class Row:
 
     @property
     def namespace_room(self) -> str:
-        """A class of the style sheet that keeps the beginning of the name visible; or empty."""
+        """A CSS class that keeps the beginning of the name visible; or empty."""
         name = f"{self.namespace}/{self.service}{f':{self.port}' if self.port else ''}"
         if len(self.namespace) + len(name) <= NAME_SHOWN:
             return ""
@@ -158,8 +158,8 @@ class Columns(tuple[str, ...]):
 def columns_of(rows: Iterable[Row], sort: str) -> Columns:
     """Return the columns of these rows, including the column by which they are sorted.
 
-    If the figures of a column are all zero, causes get its space. A rate is shown for a minute
-    after it has become zero, so that columns don't come and go.
+    A column whose figures are all zero is omitted, which leaves its space to causes. A rate is
+    shown for a minute after it has become zero, so that columns don't flicker.
     """
     shown = {*_ALWAYS, sort.removeprefix("-")}
     for row in rows:

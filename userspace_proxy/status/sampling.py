@@ -7,7 +7,7 @@
 
 Rule 1: all streams share samples, and requests share recent ones: the number of streams doesn't
 affect the cost of sampling, and requests don't affect when streams get a sample.
-Rule 2: while no samples are taken, the history gets only counters, without views.
+Rule 2: while no samples are taken, the history records only counters, without views.
 Rule 3: samples take at most a quarter of a CPU, however many Services there are.
 """
 
@@ -30,17 +30,18 @@ _T = TypeVar("_T")
 
 PERIOD_S = 1.0
 SHARE = 0.25
-"""The share of the event loop's time that views on request may take, and as much for samples."""
-# The interval at which workers report anyway.
+"""The share of the event loop's time that views for requests may take; samples may take the
+same."""
+# The interval of workers' reports.
 _RECORD_S = 5.0
 _FOLLOWED_S = 60.0
-# How old a sample may be that a request gets: a reader doesn't notice the delay.
+# The maximum age of a sample that a request gets: a reader doesn't notice the delay.
 _RECENT_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a page is made from."""
+    """The data that a page is rendered from."""
 
     view: StatusFacts
     now: float
@@ -49,11 +50,11 @@ class Sample:
     events: Sequence[Event] = ()
     """Events, the newest first."""
     is_followed: bool = False
-    """Whether the sample before was taken less than a minute earlier."""
+    """Whether the previous sample was taken less than a minute earlier."""
 
 
 class RenderThread:
-    """Calls functions in a thread, one at a time.
+    """A thread in which functions are called, one at a time.
 
     Each call holds the GIL for a fraction of a second, and a flood of requests mustn't start a
     flood of threads.
@@ -65,8 +66,8 @@ class RenderThread:
     async def work(self, render: Callable[[], _T]) -> _T:
         """Call a function in the thread.
 
-        If the caller is cancelled, this raises only once the function has returned: a thread can't
-        be stopped.
+        If the caller is cancelled, ``CancelledError`` is raised only once the function has
+        returned, because a thread can't be stopped.
         """
         async with self._working:
             thread = asyncio.get_running_loop().run_in_executor(None, render)
@@ -89,8 +90,8 @@ class Sampler:
         take: Returns the current view.
         events: Returns the node's events, the newest first.
         unix: Returns the Unix time.
-        clock: Monotonic seconds.
-        pause: Waits for that many seconds.
+        clock: Returns monotonic seconds.
+        pause: Waits for a number of seconds.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class Sampler:
         self._taken_at = float("-inf")
         self._count = 0
         self._shown = 0
-        """The number of the last sample that streams got."""
+        """The number of the last sample that streams received."""
         self._pacing = Pacing(SHARE, PERIOD_S)
         """The pace of samples for streams."""
         # One sample is taken at a time, and all waiting callers share it.
@@ -131,7 +132,7 @@ class Sampler:
         """Wait until the next sample is due; return its number and the sample.
 
         Args:
-            count: The number of the caller's last sample; 0 if it has none: it gets a sample
+            count: The number of the caller's last sample; with 0, it has none, and gets a sample
                 immediately, like a request.
         """
         if not count:
@@ -160,7 +161,7 @@ class Sampler:
                 await self.work(partial(self._history.record, samples, self._clock()))
 
     async def _sample(self) -> Sample:
-        """Take a sample; if a sample for streams is due, use it for them, too."""
+        """Take a sample, which streams also get if their next sample is due."""
         began = self._clock()
         is_followed = began - self._taken_at < _FOLLOWED_S
         view = await self._take()
@@ -186,18 +187,19 @@ async def _is_closed() -> StatusFacts:
 
 
 class FreshViews:
-    """The views of one proxy for its requests, in the event loop.
+    """The views of one proxy, taken for requests in the event loop.
 
-    A view is taken after its requests arrived, so it contains everything before them. However many
-    requests there are, views take no more than their share: a view of ten thousand Services takes a
-    fraction of a second, during which no probe is answered and no change is applied.
+    A view is taken after its requests arrived, so it contains everything that happened before.
+    However many requests there are, views take no more than their share: a view of ten thousand
+    Services takes a fraction of a second, during which no probe is answered and no change is
+    applied.
 
     Args:
         view: Returns the current state.
         refresh: Awaited before ``view``, to fetch counters from workers; returns how many seconds
             of the event loop it took, if these count towards the share.
-        clock: Monotonic seconds.
-        pause: Waits for that many seconds.
+        clock: Returns monotonic seconds.
+        pause: Waits for a number of seconds.
     """
 
     def __init__(

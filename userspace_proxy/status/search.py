@@ -1,4 +1,4 @@
-"""Parses and applies the page's and the JSON's searches: words and qualifiers that all must match.
+"""Parses and applies searches of the page and the JSON: words and qualifiers that must all match.
 
     web node:node-1 is:refused -cause:not-ready
 
@@ -76,7 +76,7 @@ class Search:
 
     @property
     def unknown(self) -> str:
-        """An error about the first unknown state, with the most similar; empty if all exist."""
+        """An error about the first unknown state, with a similar state; empty if all are known."""
         for term in self.terms:
             if term.key == "is" and not any(state.startswith(term.text) for state in STATES):
                 known = ", ".join(filter(None, STATES))
@@ -85,7 +85,7 @@ class Search:
         return ""
 
     def matches_port(self, port: PortFacts, *, is_busy: bool) -> bool:
-        """Return whether a Service port matches; ``is_busy`` is whether it has traffic now."""
+        """Return whether a Service port matches; ``is_busy`` means that it has traffic now."""
         return self._matches(lambda key: _texts_of_port(port, key, self.terms, is_busy=is_busy))
 
     def matches_ignored(self, item: IgnoredFacts) -> bool:
@@ -101,7 +101,7 @@ class Search:
     def matches_rejected(self, item: RejectedFacts) -> bool:
         """Return whether an invalid object matches, by the Services concerned."""
         names = tuple(filter(None, (*item.services, f"{item.namespace}/{item.name}".strip("/"))))
-        # The ports of a Service that can't be read are unknown.
+        # The ports of a Service that can't be read are unknown, so any port matches.
         wanted = (term.text for term in self.terms if term.key == "service")
         ports = [text for text in wanted if text.partition(":")[0] in map(str.lower, names)]
         texts = {
@@ -140,7 +140,7 @@ def _term(word: str) -> Term | None:
     word = word[is_excluded:]
     key, colon, text = word.partition(":")
     if colon and key in QUALIFIERS:
-        # While a qualifier is being typed, it doesn't select anything yet.
+        # Ignore a qualifier without a value, which is still being typed.
         return Term(key, text, is_excluded) if text else None
     return Term("", word, is_excluded)
 
@@ -148,7 +148,7 @@ def _term(word: str) -> Term | None:
 def _texts_of_port(
     port: PortFacts, key: str, terms: Iterable[Term], *, is_busy: bool
 ) -> Iterable[str]:
-    """Return a property of a Service port; a range has each of its ports that a term mentions."""
+    """Return one property of a Service port as texts; a range has each port that a term names."""
     state = port.state
     match key:
         case "is":

@@ -1,4 +1,4 @@
-"""The Service ports that a request selects: a search, an order, a page, and expanded rows."""
+"""Selects the Service ports for a request: by a search, an order, a page, and expanded rows."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ SORTS: dict[str, _Order] = {
 
 
 def with_query(path: str, query: Mapping[str, object]) -> str:
-    """Return an address with those values of a query that aren't empty."""
+    """Return an address with a query string of all values that aren't empty."""
     given = {name: str(value) for name, value in query.items() if value}
-    # An address can't contain surrogates, and no name contains one.
+    # Replace surrogates, which an address can't contain; no name contains one.
     return f"{path}?{urlencode(given, safe=',:/', errors='replace')}" if given else path
 
 
@@ -74,7 +74,7 @@ class Selection:
 
     @classmethod
     def parse(cls, query: Mapping[str, str], path: str = "./") -> Selection:
-        """Read a query string; invalid values mean the default."""
+        """Parse a query; an invalid value becomes the default."""
         page = query.get("page", "")
         sort = query.get("sort", "")
         opened = dict.fromkeys(part for part in query.get("open", "").split(",") if part)
@@ -105,7 +105,7 @@ class Selection:
 
     def sorted_by(self, column: str) -> str:
         """Return the address of the page sorted by a column, or in the opposite direction."""
-        # Large figures are the interesting ones.
+        # Sort figures in descending order first, because the largest ones matter most.
         first = column if column in ("state", "name", "address") else f"-{column}"
         second = first[1:] if first.startswith("-") else f"-{first}"
         return self.link(sort=second if self.sort == first else first, page=1)
@@ -151,14 +151,14 @@ class Chosen:
     rejected: tuple[RejectedFacts, ...]
     """Objects with a mistake; empty unless the search selects some."""
     health_checks: tuple[HealthCheckFacts, ...]
-    """The health checks: those with a problem first, then by Service."""
+    """Health checks with a problem first, each group by Service."""
 
 
 def select(view: StatusFacts, selection: Selection, history: History = IDLE) -> Chosen:
     """Return the part of a view that a request selects."""
     search = Search.parse(selection.q)
     ports = list(view.ports)
-    # Cost: searching takes a tenth of the page of ten thousand Services.
+    # Cost: with ten thousand Services, a search takes a tenth of the page's time.
     if search.terms:
         ports = [
             port
@@ -185,7 +185,7 @@ def row_id(key: PortKey) -> str:
 
 
 def id_of(words: Iterable[str]) -> str:
-    """Return the id of a row, derived from its identifying words."""
+    """Return the id of a row, derived from the words that identify it."""
     name = "\n".join(words).encode("utf-8", "surrogatepass")
     return "p" + hashlib.blake2s(name, digest_size=6).hexdigest()
 

@@ -1,14 +1,14 @@
-"""The two HTTP servers of a proxy: one for load balancers, one for operators and scrapers.
+"""Runs the two HTTP servers of a proxy: one for load balancers, one for operators and scrapers.
 
     0.0.0.0:10256    /healthz /livez                      for clients that reach the node
     127.0.0.1:10249  / /incidents/… /stream /metrics /configz /api/v1/…   for clients on the node
 
-Rule 1: the view is built in the event loop, and rendered in a thread: for ten thousand Services
-this takes about a second, during which connections are served.
-Rule 2: no request changes anything: only GET and HEAD, no state-changing form, no cookie.
-Rule 3: requests waiting for the same view or answer share it, so a flood of requests occupies
-neither the event loop nor memory for each. One answer of each kind (page, text, JSON, metrics) is
-made at a time, so a flood of searches delays only its own kind.
+Rule 1: the view is built in the event loop, and rendered in a thread: for ten thousand Services,
+rendering takes about a second, during which connections are served.
+Rule 2: no request changes anything: there are no methods other than GET and HEAD, and no cookies.
+Rule 3: requests waiting for the same view or answer share it, so a flood of requests doesn't
+multiply the use of CPU and memory. One answer of each kind (page, text, JSON, metrics) is made at a
+time, so a flood of searches delays only answers of its kind.
 Rule 4: on loopback, only requests to a loopback name are answered (DNS rebinding).
 """
 
@@ -62,7 +62,7 @@ from .wrapping import LEAST_COLUMNS
 
 
 class StatusServer:
-    """Shows the state of one proxy.
+    """The servers that show the state of one proxy.
 
     Args:
         view: Returns the current state; called in the event loop, once per request.
@@ -87,7 +87,7 @@ class StatusServer:
         observing: Observing | None = None,
     ) -> None:
         self.sync = SyncMetrics()
-        """How long sync rounds took; the agent adds to it."""
+        """The durations of sync rounds, which the agent adds."""
         self._health = health or view
         self._views = FreshViews(view, refresh)
         self._metrics_detail = metrics_detail
@@ -97,7 +97,7 @@ class StatusServer:
         self._streams = Streams(self._sampler)
         self._observing = observing or Observing()
         self._connections = ConnectionStreams(self._observing, self._views.take)
-        # The answer for 10,000 Services takes a few seconds and up to 75 MiB.
+        # Waiting requests share an answer: 10,000 Services take a few seconds and up to 75 MiB.
         self._pages: SingleFlight[MetricsPage] = SingleFlight()
         self._answers: SingleFlight[bytes] = SingleFlight()
         self._parts: SingleFlight[StatusFacts] = SingleFlight()
@@ -198,7 +198,7 @@ class StatusServer:
             return await self._text(request)
         selection = Selection.parse(request.query)
         if service := request.query.get("service", ""):
-            # The search field, links and streams use only searches.
+            # Redirect to the equivalent search, which the search field, links and streams use.
             qualifier = "service" if "/" in service else "ns"
             link = selection.link(q=f"{qualifier}:{service} {selection.q}".strip())
             return web.Response(status=302, headers={"Location": link})
@@ -294,7 +294,7 @@ class StatusServer:
             return await self._streams.json(request, service, form)
 
         def render(view: StatusFacts, now: float) -> bytes:
-            # `explain` shows why a rejected Service isn't in the view.
+            # Also answer for a rejected Service: `explain` shows why it isn't in the view.
             part = view.only(service) if view.source.rejected_of(service) else _part(view, service)
             answer = make_answer(part, now=now, selection=selection, whole=view)
             return compressed(encode_answer(form.of(answer)), form.is_gzip)
@@ -349,10 +349,10 @@ class StatusServer:
 
 
 def _part(view: StatusFacts, service: str) -> StatusFacts:
-    """Return the part of a view about a Service or namespace, or all. Call it in a thread.
+    """Return a view's part about a Service or namespace, or the whole view. Call it in a thread.
 
     Raises:
-        HTTPNotFound: The Service doesn't exist, or the namespace has none.
+        HTTPNotFound: The Service doesn't exist, or the namespace has no Services.
     """
     part = view.only(service) if service else view
     if service and not part.ports and not part.ignored:
@@ -361,13 +361,13 @@ def _part(view: StatusFacts, service: str) -> StatusFacts:
 
 
 def _columns(text: str) -> int:
-    """Return the terminal width in a query; 0 if it has none."""
+    """Parse the terminal width in a query; return 0 if it has none."""
     is_number = text.isascii() and text.isdigit() and len(text) < 5
     return max(int(text), LEAST_COLUMNS) if is_number else 0
 
 
 def _strictly_selected(query: Mapping[str, str]) -> Selection:
-    """Return the selection of a search that must be valid; the page's may still be being typed.
+    """Parse a selection whose search must be valid; on the page, a search may be incomplete.
 
     Raises:
         HTTPBadRequest: The search contains an unknown state.

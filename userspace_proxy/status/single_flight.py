@@ -1,6 +1,6 @@
-"""Lets requests waiting for the same result share it (singleflight).
+"""Shares one result among the requests that wait for it (singleflight).
 
-    requests ──▶ those waiting for the same key ──▶ made once, one key at a time ──▶ shared by all
+    requests ──▶ grouped by key ──▶ one result at a time ──▶ shared by the group
 
 Rule 1: a result is made after its requests arrived, so it contains everything that happened before.
 Rule 2: a waiting request holds only its place in the queue.
@@ -26,7 +26,7 @@ class _Flight(Generic[_T]):
 
 
 class SingleFlight(Generic[_T]):
-    """Computes one result at a time, and shares it among the requests that wait for it."""
+    """A computation of one result at a time, which the requests that wait for it share."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
@@ -35,7 +35,7 @@ class SingleFlight(Generic[_T]):
     async def get(self, key: Hashable, make: Callable[[], Awaitable[_T]]) -> _T:
         """Return the result of one waiting request's ``make`` for this key.
 
-        If that raises, only this request fails, and the next one's ``make`` is called.
+        If that raises, only this request fails, and the next request's ``make`` is called.
         """
         flight = self._waiting.setdefault(key, _Flight())
         async with self._turn:

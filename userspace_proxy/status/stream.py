@@ -1,13 +1,13 @@
-"""Streams updates of a page, and of its JSON, that contain only the changes.
+"""Streams updates of a page and of its JSON, which contain only changes.
 
-    sample ─┬▶ parts of the page for one selection ─▶ those that the client lacks ─▶ events
+    sample ─┬▶ parts of the page for one selection ─▶ parts that the client lacks ─▶ events
             └▶ answer of the JSON for one selection ─▶ its changes ─▶ lines
 
 Rule 1: the first message contains everything, so a client that reconnects is up to date.
 Rule 2: a client that reads slowly gets fewer updates; at most one message is queued for it.
 Rule 3: at the limit of streams, the oldest stream of the client with the most streams is closed for
-a client that then still has fewer; otherwise the new stream is refused. A client is a user of this
-node, or an address.
+a client that has at least two fewer; otherwise the new stream is refused. A client is a user of
+this node, or an address.
 Rule 4: a stream lasts while its client reads. Where connections are limited, streams are closed
 before connections that wait for an answer, and the client reconnects.
 Rule 5: a stream with an interval, which readers of many nodes request, takes at most a hundredth of
@@ -56,7 +56,7 @@ _SHARE = 0.01
 
 
 class Sent:
-    """What one client has received."""
+    """The parts that one client has received."""
 
     def __init__(self) -> None:
         self._parts: Parts | None = None
@@ -86,7 +86,7 @@ class OpenStreams:
     async def send_events(
         self, request: web.Request, events: AsyncIterator[bytes]
     ) -> web.StreamResponse:
-        """Send a page's updates, as ``send``."""
+        """Send the updates of a page, like :meth:`send`."""
         first = b"retry: %d\n\n" % _RETRY_MS
         return await self.send(request, "text/event-stream", events, first=first)
 
@@ -99,7 +99,7 @@ class OpenStreams:
         headers: Mapping[str, str] = NO_HEADERS,
         first: bytes = b"",
     ) -> web.StreamResponse:
-        """Send messages until the client disconnects; refuse if there are too many streams.
+        """Send messages until the client disconnects; refuse the request at the limit of streams.
 
         Args:
             first: Sent immediately.
@@ -215,7 +215,7 @@ class Streams:
 
 
 def pause_after(cpu_s: float, every_s: float) -> float:
-    """Return the pause of a stream with an interval after a message that took that CPU time."""
+    """Return the pause after a message that took ``cpu_s``, for a stream with an interval."""
     return Pacing(_SHARE, every_s, EVERY_MAX_S).wait_s(cpu_s)
 
 

@@ -4,13 +4,13 @@
       ✕ shop/flaky  10.96.0.30:80  0 of 1  Clients fail: 10.244.0.9:80 is unreachable: no host has …
       ✓ shop/web    10.96.0.10:80  3 of 3  13 open, 70 conn/s, 1.2 MB/s
 
-and the rates of the busiest Service ports, for the command ``top``.
+It also renders the rates of the busiest Service ports, for the command ``top``.
 
-Rule 1: a line about something begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served,
-· not served by design, or because there is no endpoint for which clients would wait, or not known
-to be served (``PortFacts.neutral_reason``). Programs that add colours use only these marks.
-Rule 2: problems come first: those of the node, then causes that affect several Services, which the
-lines of the Services don't repeat, then problems of Service ports.
+Rule 1: a line about an object begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served,
+· not served by design, without an endpoint but also without waiting clients, or not known to be
+served (``PortFacts.neutral_reason``). Programs that add colours use only these marks.
+Rule 2: problems come first: problems of the node, causes that affect several Services, which the
+lines of the Services don't repeat, and problems of Service ports, in this order.
 Rule 3: the sentences are the same as on the page: this module only lays them out.
 """
 
@@ -60,21 +60,20 @@ IGNORED_MARK = MARKS[None]
 # The width up to which columns are aligned: longer names and addresses shift only the rest of their
 # line.
 WIDEST = 44
-# How much room names leave: for a cause, or for ``1,200 open``, which is on the left of the
-# traffic.
+# The columns that names leave for a cause, or for ``1,200 open``, the first part of the traffic.
 _CAUSE, _TRAFFIC = 30, 10
 
 
 _ALL = Selection()
 _RATES = ("OPEN", "CONN/S", "IN/S", "OUT/S", "SAVED/S", "FAILED/S")
-# How many rows ``top`` shows at most: no screen has more lines.
+# The maximum number of rows of ``top``: no screen has more lines.
 TOP_SHOWN = 200
-# How many problems of the node with the same remedy are shown. If only one more is left, it is
-# shown, too: a line that counts the rest would take as much space.
+# How many problems of the node with the same remedy are shown. If only one is left, it is also
+# shown: a line that counts the rest would take as much space.
 _ALIKE_SHOWN = 3
 # How many causes that affect several Services are shown; each takes several lines.
 INCIDENTS_SHOWN = 5
-# The width of these lines if the terminal's width is unknown.
+# The assumed width of the terminal if it is unknown.
 _USUAL_COLUMNS = 80
 # How many reasons are shown for Services ignored by design.
 _REASONS_SHOWN = 3
@@ -101,11 +100,11 @@ class TextLine:
     below: tuple[str, ...] = ()
     mark: str = ""
     shorter: tuple[str, ...] = ()
-    """A shorter text for the last cell, used if that is too long."""
+    """Shorter texts for the last cell, used if that is too long."""
 
 
 def prefers_text(accept: str, user_agent: str) -> bool:
-    """Return whether a client wants text rather than HTML.
+    """Return whether a client prefers text to HTML.
 
     It does if it accepts text/plain by name and not text/html, or if it is a program for terminals
     that doesn't ask for HTML.
@@ -133,11 +132,11 @@ def render_text(
     Args:
         selection: The Service ports and ignored Services, with their order; the page number is
             ignored.
-        is_wide: Show the addresses and endpoints of each Service port, and ignored Services.
-        has_node: Show the problems of the node.
+        is_wide: Whether to show the addresses and endpoints of Service ports, and ignored Services.
+        has_node: Whether to show the problems of the node.
         columns: The width of the terminal; 0: unlimited.
-        incidents: The incidents of all Service ports if the view has only some of these; None: it
-            has all.
+        incidents: The incidents of all Service ports, for a view that has only some of the ports;
+            None: it has all of them.
     """
     chosen = select(view, selection, history)
     known = incidents or Incidents(view)
@@ -314,7 +313,7 @@ def _kernel_lines(view: StatusFacts, columns: int) -> Iterator[str]:
 def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[TextLine]:
     # A Service whose address is taken has its own line.
     problems = (p for p in problems_of_node(view, now) if p.code is not CauseCode.ADDRESS_TAKEN)
-    # Each mistake in manifests has the same remedy.
+    # Group problems by remedy: all mistakes in manifests have the same remedy.
     for (level, hint), same in itertools.groupby(problems, lambda p: (p.level, p.hint)):
         texts = [problem.what for problem in same]
         if not is_full and len(texts) > _ALIKE_SHOWN + 1:
@@ -335,7 +334,7 @@ def _incident_lines(
 def incident_lines(
     incident: IncidentFacts, what: str, command: str, now: float, columns: int, *, is_full: bool
 ) -> Iterator[str]:
-    """Yield the block of a cause that affects several Services, or only some nodes.
+    """Yield the lines about a cause that affects several Services, or only some nodes.
 
     Args:
         what: The first line.
@@ -423,9 +422,9 @@ def _traffic(port: PortFacts, now: float, history: History) -> Sequence[str]:
 
 
 def _moved(port: PortFacts) -> str:
-    """Return the address to dial if the proxy doesn't listen on the Service's; empty otherwise.
+    """Return the address to dial if the proxy doesn't listen on the Service's own; or empty.
 
-    With ``none`` steering another program may hold the address, and answer there.
+    With ``none`` steering, another program may listen on the Service's address.
     """
     only_at = port.frontends[0].only_at if port.frontends else ""
     return f", only at {only_at}" if only_at else ""
@@ -482,9 +481,9 @@ def _ignored_line(item: IgnoredFacts) -> TextLine:
 
 
 def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
-    """Return how many Services or ports are ignored by design, and the usual reasons."""
+    """Return how many Services or ports are ignored by design, and the most frequent reasons."""
     words = plural(len(ignored), "Service or port", "Services or ports")
-    # This omits the effect of the reason on clients.
+    # The short form omits the effect on clients.
     reasons = (say(item.cause, Form.SHORT) for item in ignored)
     shown = collections.Counter(reasons).most_common(_REASONS_SHOWN)
     parts = [f"{reason} ({count:,})" for reason, count in shown]
@@ -496,7 +495,8 @@ def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
 def formatted(lines: Sequence[TextLine], columns: int) -> Iterator[str]:
     """Yield the lines with their cells in columns; the last cell has the remaining width.
 
-    Counts are truncated first. If a name leaves no room for the other cells, it is on its own line.
+    A last cell that is too long is replaced by its shorter form. If a name leaves no room for the
+    other cells, it is on its own line.
     """
     cells_of = list(zip(*(line.cells for line in lines), strict=True))[:-1]
     widths = [max((len(c) for c in column if len(c) <= WIDEST), default=0) for column in cells_of]

@@ -1,10 +1,10 @@
 """Derives the events of a node; the page shows the newest.
 
-Rule 1: an event is one sentence about one moment. Something that lasts, such as an endpoint that
+Rule 1: an event is one sentence about one moment. A lasting condition, such as an endpoint that
 refuses connections, is one event until it is over, while its counts grow.
 Rule 2: the effect of one endpoint on several Service ports is one event, if it happens at about the
 same time, or lasts.
-Rule 3: ``problems`` formats a problem of the node; when it is over, that is also an event.
+Rule 3: ``problems`` formats the problems of the node; the end of a problem is also an event.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def joined(events: Iterable[Event]) -> Sequence[Event]:
 
 
 def _one_of(group: Sequence[Event]) -> Event:
-    """Merge a group of Service ports' events into one, which began with the oldest."""
+    """Merge a group of Service ports' events into one event with the time of the oldest."""
     if len(group) == 1:
         return group[0]
     what = f"{group[-1].what}: {plural(len(group), 'Service port')}"
@@ -71,7 +71,7 @@ def _one_of(group: Sequence[Event]) -> Event:
 
 
 def compare_views(before: StatusFacts, after: StatusFacts, now: float) -> Iterator[Event]:
-    """Yield the node's events between two views; ``now`` is the Unix time of the later one."""
+    """Yield the node's events between two views; ``now`` is the Unix time of the later view."""
     was, is_now = _problems(before, now), _problems(after, now)
     for key in is_now.keys() - was.keys():
         yield Event(now, is_now[key].level, is_now[key].what)

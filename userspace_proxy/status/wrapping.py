@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 LEAST_COLUMNS = 40
 """The minimum width of lines: the terminals of phones have about as many columns."""
-# The minimum width of a text's column; if it is narrower, the text continues below its line
+# The minimum width of a text's column; if less room is left, the text begins on the line below
 # instead.
 _LEAST_TEXT = 32
 _BELOW = " " * 6
@@ -41,5 +41,5 @@ def placed(head: str, text: str, columns: int) -> Iterator[str]:
 
 
 def placed_remedy(head: str, text: str, columns: int) -> Iterator[str]:
-    """Yield the lines of a remedy: a sentence, or a command, which begins in lower case."""
+    """Yield the lines of a remedy; a command, which begins in lower case, isn't wrapped."""
     yield from placed(head, text, 0 if text[:1].islower() else columns)

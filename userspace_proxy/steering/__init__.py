@@ -1,4 +1,4 @@
-"""Brings traffic for a frontend to its listener: by rules, by routes, or not at all.
+"""Steers a frontend's traffic to its listener: by rules, by routes, or not at all.
 
 ``base`` defines the contract, and ``programmer`` implements what the mechanisms that change the
 kernel share; :func:`make_steering` returns the mechanism for a name.

@@ -5,10 +5,10 @@
           ◀─recovered ports────────────────────────── start()
 
 Rule 1: a steering mechanism changes only kernel objects with this proxy's name.
-Rule 2: ``apply`` gets the complete desired state; its cost depends on the difference.
-Rule 3: when ``apply`` or ``change`` returns, the whole change is applied; if it raises, none of it.
-A frontend that the kernel refuses individually (its family is disabled, another program has its
-route) is omitted and listed in ``unsteered``.
+Rule 2: ``apply`` receives the complete desired state; its cost depends on the size of the change.
+Rule 3: ``apply`` and ``change`` either apply the whole change, or raise and apply none of it.
+A frontend that the kernel refuses individually, because its family is disabled or another program
+has its route, is omitted and listed in ``unsteered``.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class KernelTarget:
     port: int | Refusal
     """The proxy port, or REFUSE, for clients that match no choice."""
     choices: tuple[EndpointChoice, ...] = ()
-    """The first choice whose networks contain the client is used. UDP flows to other endpoints
-    end."""
+    """The first choice whose networks contain the client is used. UDP flows to other endpoints are
+    ended."""
     affinity: Affinity | None = None
     is_on: bool = True
     """Whether new connections are translated; otherwise all are steered to the proxy port."""
@@ -95,7 +95,7 @@ Target = int | Refusal | KernelTarget
 
 
 class Bind(enum.Enum):
-    """Where a steering mechanism binds its listeners."""
+    """The addresses on which a steering mechanism binds its listeners."""
 
     PROXY_PORT = "proxy port"
     """One listener per Service port and family on the wildcard address, in the proxy port range."""
@@ -103,7 +103,7 @@ class Bind(enum.Enum):
     """One listener per frontend, on the frontend's own address and port."""
     LOOPBACK = "loopback"
     """One listener per frontend: on the frontend's own address if that is a loopback address,
-    otherwise on 127.0.0.1 or ::1. If its port is unavailable, a free one is used."""
+    otherwise on 127.0.0.1 or ::1. If its port is unavailable, a free port is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class SteeringFacts:
     node_addresses: tuple[str, ...] = ()
     """The node's addresses, best first; addresses that no interface has are ignored."""
     proxy_name: str = ""
-    """The proxy's ``--service-proxy-name``, which distinguishes its rules from those of other
+    """The proxy's ``--service-proxy-name``, which distinguishes its rules from the rules of other
     proxies."""
 
 
@@ -129,7 +129,7 @@ Targets = dict[Frontend, Target]
 def merge_change(
     applied: Targets | None, changed: Mapping[Frontend, Target], gone: Collection[Frontend]
 ) -> Targets:
-    """Merge a change into the applied targets, in place; return these.
+    """Merge a change into the applied targets in place, and return them.
 
     Raises:
         SteeringError: ``apply`` hasn't been called.
@@ -167,7 +167,7 @@ def _render_target(target: Target) -> str:
 
 
 class Steering(abc.ABC):
-    """Brings the packets of frontends to their listeners."""
+    """A mechanism that steers frontends' packets to their listeners."""
 
     name: str
     """The value of ``--steering``."""
@@ -177,7 +177,7 @@ class Steering(abc.ABC):
     NET_RAW, because steered packets are admitted only to such sockets."""
     unguarded = ""
     """Why steered packets are admitted to any socket, even another program's; empty if they aren't.
-    Known after the first ``apply``. Source: docs/adr/0013."""
+    The first ``apply`` sets it. Source: docs/adr/0013."""
 
     no_kernel_path: Mapping[IPFamily | Balance | Protocol, str] = MappingProxyType(
         {
@@ -189,8 +189,8 @@ class Steering(abc.ABC):
         }
     )
     """The families and balancing strategies for which no :class:`KernelTarget` is accepted, with
-    the reasons. For ``nftables`` known after :meth:`start`, and updated by :meth:`repair`. For TCP,
-    the reason why port ranges aren't steered to a proxy port, so that each port is a frontend."""
+    the reasons. For ``nftables``, :meth:`start` sets and :meth:`repair` updates them. The entry for
+    TCP is why port ranges aren't steered to one proxy port, so that each port is a frontend."""
 
     unsteered: Mapping[Frontend, str | Taken] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the
@@ -208,8 +208,8 @@ class Steering(abc.ABC):
         """Prepare, and read the state that an earlier run of this proxy left in the kernel.
 
         Returns: The proxy port to which each frontend's rules still point, so that the caller can
-            listen on it again; 0 for refused frontends. With Bind.FRONTEND, served frontends' own
-            ports.
+            listen on it again; 0 for refused frontends. With Bind.FRONTEND, served frontends map to
+            their own ports.
 
         Raises:
             SteeringError: A library, a privilege or a kernel part is missing.
@@ -218,14 +218,14 @@ class Steering(abc.ABC):
 
     @abc.abstractmethod
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Make the kernel steer exactly these frontends; idempotent.
+        """Steer exactly these frontends; idempotent.
 
         When this returns, stale UDP associations of frontends with a new target are removed, so a
         client that keeps its source port reaches the new target.
 
         Raises:
             SteeringError: The kernel refused the change; the old state is unchanged. If the first
-                ``apply`` fails, some frontends may already point to endpoints, so repeat it.
+                ``apply`` fails, some frontends may already point to endpoints, so call it again.
         """
 
     @abc.abstractmethod
@@ -236,7 +236,7 @@ class Steering(abc.ABC):
         UDP associations may point to old targets.
 
         Args:
-            changed: New frontends, and frontends with a new target; unchanged ones are allowed.
+            changed: New or changed frontends, with their targets; unchanged frontends are allowed.
             gone: Frontends to stop steering, unless they are in ``changed``; unsteered frontends
                 are allowed.
 
@@ -249,8 +249,8 @@ class Steering(abc.ABC):
     async def forget_stale(self) -> None:  # noqa: B027 - most have nothing to do
         """Remove the conntrack entries that a :meth:`change` has made stale. Idempotent.
 
-        It is separate because the kernel may search its whole table for tens of milliseconds, and
-        health check ports don't wait for that. :meth:`repair` retries and reports failures.
+        It is separate from ``change`` because the kernel may search its whole table for tens of
+        milliseconds, and health check ports don't wait for that. :meth:`repair` retries failures.
         """
 
     @abc.abstractmethod
@@ -270,15 +270,15 @@ class Steering(abc.ABC):
             doesn't count connections.
 
         Raises:
-            SteeringError: The kernel doesn't list the counters.
+            SteeringError: The kernel failed to list the counters.
         """
         return None
 
     def dropping_chain(self, _endpoint: SocketAddress, _protocol: Protocol) -> str:
-        """Return which chain of another program drops packets to an endpoint, or its answers.
+        """Return the chain of another program that drops packets to an endpoint, or its replies.
 
-        The text ends a sentence, and is as of the last :meth:`repair`; empty if no chain certainly
-        drops them.
+        The text completes a sentence, and is as of the last :meth:`repair`; it is empty unless a
+        chain certainly drops them.
         """
         return ""
 
@@ -299,7 +299,7 @@ class Steering(abc.ABC):
 
 
 class NoSteering(Steering):
-    """Records targets for the status page only: clients dial the listeners on loopback.
+    """No steering: targets are only recorded for the status page, and clients dial loopback.
 
     For embedding in a program or test suite: it needs no privileges, rules or routes.
     """

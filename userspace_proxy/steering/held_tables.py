@@ -1,4 +1,4 @@
-"""Holds nftables tables besides steering's; the kernel removes them when this process exits.
+"""Owns nftables tables other than steering tables; the kernel removes them with this process.
 
     ConntrackHold   keeps connection tracking enabled while another program flushes all rules
     Untracked       admits connections to the status ports while the conntrack table is full
@@ -29,7 +29,7 @@ class HeldTable:
     """A table that this process owns, in the network namespace of the process's new threads.
 
     Args:
-        kernel: The parts that the kernel supports.
+        kernel: The features of the kernel.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ def _fill_hold(table: TableWriter) -> None:
     """Add a chain and a rule that keep connection tracking enabled.
 
     A single nat chain enables all four hooks at which the kernel translates; the chain's rule,
-    which has no verdict, enables tracking. Only a connection's first packet traverses it.
+    which has no verdict, enables tracking. Only a connection's first packet traverses the chain.
     """
     table.add_base_chain("tracking", "nat", PREROUTING, _HOLD_PRIORITY)
     table.add_rule("tracking", x.match(x.CT_STATE, 0, mask=x.STATE_INVALID, op=x.NOT_EQUAL))
@@ -95,8 +95,8 @@ class Untracked(HeldTable):
         with this:  SYN ──▶ notrack ──▶ /livez answers, the page and the metrics show the full table
 
     Rule 1: this table exists only while the conntrack table is full. A firewall that admits new and
-    established packets drops untracked ones, which are neither. It would admit tracked packets, but
-    while the conntrack table is full these are dropped anyway.
+    established packets drops untracked packets, which are neither. It would admit tracked packets,
+    but while the conntrack table is full, these are dropped anyway.
     Rule 2: it covers only packets from and to this node's own addresses, because forwarded packets
     may be translated.
 

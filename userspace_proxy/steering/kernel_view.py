@@ -22,7 +22,7 @@ class KernelView:
     """The rules of other programs, and the interfaces."""
 
     nft: Tables = field(default_factory=dict)
-    """All nftables chains; only those that packets reach from the requested hooks have rules."""
+    """All nftables chains; only chains that packets reach from the requested hooks have rules."""
     legacy_nat: Tables = field(default_factory=dict)
     legacy_filter: Tables = field(default_factory=dict)
     links: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class KernelView:
     clients: tuple[PodLink, ...] = ()
     """The links on which clients' packets arrive."""
     unread: tuple[str, ...] = ()
-    """For each thing that couldn't be read, one line with the reason."""
+    """One line for each part that couldn't be read, with the reason."""
     is_nft_read: bool = True
     inet_tables: tuple[str, ...] = ()
     """Names of all nftables tables of the ``inet`` family, including this program's."""

@@ -1,4 +1,4 @@
-"""Names that distinguish one proxy's rules and lock from those of other proxies on the node.
+"""Names that distinguish the rules and locks of different proxies on a node.
 
     --service-proxy-name        chains                 lock                       nftables table
     (none)                      UPROXY-PRE, …          userspace-proxy            the lock's name
@@ -11,7 +11,7 @@ are unambiguous: a suffix contains no hyphen, and a label no slash.
 Chains of the iptables trees have six characters after the prefix, directly followed by the label
 (``UPROXY-Od3f9acanary``), because there is no room for a hyphen.
 
-All other modules use the chain names of the first line; the proxy's label is added when names are
+All other modules use the chain names in the first row; the proxy's label is added when names are
 sent to the kernel, and removed when they are read.
 
 Rule 1: chains and tables of other proxies are neither read, nor repaired, nor removed.
@@ -27,11 +27,11 @@ from typing import NamedTuple
 from ..filters.chains import ChainTable
 from ..kernel.nf_tables import list_tables
 
-# The beginning of each chain's name. A word in capitals follows; then, for a named proxy, a hyphen
-# and the label.
+# The beginning of each chain's name. Outside the trees, a word in capitals follows, and for a named
+# proxy, a hyphen and the label.
 PREFIX = "UPROXY-"
-# The maximum length of a label: the kernel allows 28 characters, which include the prefix, five
-# letters and a hyphen.
+# The maximum length of a label: the kernel allows 28 characters, which include the prefix and six
+# more characters.
 LABEL_MAX = 15
 _READABLE = 6
 _HASH_DIGITS = 8
@@ -67,7 +67,7 @@ def owner_number(proxy_name: str) -> int:
     label = proxy_label(proxy_name)
     if not label:
         return 0
-    # The result is higher than the metrics that people and daemons usually choose (below 10,000).
+    # The result is higher than the route metrics that people and daemons usually choose (< 10,000).
     return _NUMBERED | int.from_bytes(hashlib.sha256(label.encode()).digest()[:3], "big")
 
 
@@ -165,8 +165,8 @@ class ChainNames:
     def known(self, name: str) -> str:
         """Return this program's name for a chain in the kernel.
 
-        The name of another proxy's chain is put in brackets, so that the chain counts as another
-        program's.
+        The name of another proxy's chain is put in brackets, so that the chain counts as a chain of
+        another program.
         """
         match = _match(name)
         if match is None:

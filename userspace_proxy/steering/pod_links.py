@@ -1,7 +1,7 @@
 """Tracks the links of this node behind which there are only containers of this node.
 
 Rule 1: events only trigger a read; links and routes are always read in full.
-Rule 2: the network namespace is that of the thread that creates the object.
+Rule 2: an object works in the network namespace of the thread that creates it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _GROUPS = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDR
 def read_client_links() -> tuple[PodLink, ...]:
     """Return the links on which clients' packets arrive: links of pods, then uplinks.
 
-    Empty if the kernel doesn't list them.
+    The result is empty if the kernel fails to list them.
     """
     try:
         with explained("list this node's links"):
@@ -33,10 +33,10 @@ def read_client_links() -> tuple[PodLink, ...]:
 
 
 class PodLinks:
-    """The links of this thread's network namespace.
+    """The pod links in this thread's network namespace.
 
     Raises:
-        SteeringError: The kernel doesn't list them.
+        SteeringError: The kernel can't be queried for links.
     """
 
     def __init__(self) -> None:

@@ -78,7 +78,7 @@ class Programmer(abc.ABC):
     def start(self) -> Ports: ...
 
     def apply(self, ports: Ports) -> None:
-        """Apply the desired ports; keeps the dictionary, so the caller mustn't change it."""
+        """Apply the desired ports; the dictionary is kept, so the caller mustn't change it."""
         if self._applied is not None:
             self.change({**dict.fromkeys(self._applied.keys() - ports.keys()), **ports})
             return
@@ -115,7 +115,7 @@ class Programmer(abc.ABC):
         return 0 if self._applied is None else self._repair()
 
     def look_at_others(self) -> None:
-        """Read other programs' chains that come before this proxy's; called after a repair."""
+        """Read other programs' chains that precede this proxy's chains; called after a repair."""
         self._taken_earlier = self._earlier.look((self._applied or {}).keys())
 
     @abc.abstractmethod
@@ -137,7 +137,7 @@ class Programmer(abc.ABC):
 
     @abc.abstractmethod
     def _restore(self, affected: Affected, before: Affected) -> None:
-        """Undo a refused change, of which any steps may have been applied."""
+        """Undo a refused change; any of its steps may have been applied."""
 
     @abc.abstractmethod
     def _repair(self) -> int: ...
@@ -158,19 +158,19 @@ class NatProgrammer(Programmer):
         self._lost: set[IPFamily] = set()
         """Families that have lost an address since stale entries were last recorded."""
         self._left: dict[tuple[IPFamily, int | None], set[Frontend]] = {}
-        """TCP frontends by the proxy port to which they pointed, until a frontend points there
-        again."""
+        """TCP frontends by the proxy port to which they were steered, until a frontend is steered
+        to that port again."""
         self._replaced: set[Frontend] = set()
         """The frontends of :attr:`_stale` whose former port may serve other frontends."""
 
     def _note_stale(self, before: Affected) -> None:
         """Record the frontends whose conntrack entries may point to a wrong port after a change.
 
-        For TCP these are unanswered SYNs, whatever their target: they bypassed the proxy, or a
-        listener dropped them, by its filter or because its queue was full. If one of the ports has
-        no listener, the kernel refuses them there anyway. So the listing, which takes 10 ms, is
-        postponed until the port serves another Service port: soon, if the range is nearly
-        exhausted.
+        TCP entries are unanswered SYNs, whatever their target: they bypassed the proxy, or a
+        listener dropped them, by its filter or because its queue was full. If the old or the new
+        port has no listener, the kernel refuses the SYNs there anyway. In that case, the listing,
+        which takes 10 ms, is postponed until the port serves another Service port, which is soon if
+        the range is nearly exhausted.
         """
         applied, without = self._applied or {}, {None, 0, self._facts.refuse_port}
         for frontend, port in before.items():
@@ -206,7 +206,7 @@ class NatProgrammer(Programmer):
             self._stale[frontend] = known if port is None else known | {port}
 
     def _note_earlier(self, led: Ports) -> None:
-        """Record before the first apply that frontends' connections may go anywhere.
+        """Record before the first apply that frontends' connections may have any destination.
 
         Args:
             led: The frontends' current ports, from an earlier run, or from a failed first apply
@@ -219,7 +219,7 @@ class NatProgrammer(Programmer):
     def _choose_ip(self) -> str:
         """Choose the address for DNAT; record the families of removed addresses.
 
-        REDIRECT has also translated flows to an address of their interface, where they would go
+        Flows that REDIRECT translated to a removed address of their interface would be sent there
         forever.
         """
         to_ip = self._address.choose(self._to_ip)
@@ -234,7 +234,7 @@ class NatProgrammer(Programmer):
         """Return the port to which entries of a frontend may point; None if it isn't steered.
 
         Entries that point to the refuse port are from refused clients; if there are endpoints now,
-        these clients may get an endpoint.
+        these clients may be served.
         """
         port = (self._applied or {}).get(frontend)
         return 0 if port == self._facts.refuse_port and self._choices(frontend) else port
@@ -243,8 +243,8 @@ class NatProgrammer(Programmer):
         """Remove conntrack entries that were created before the frontends' current rules."""
         ports = self._applied or {}
         if self._lost:
-            # Record frontends only once a change is applied: a refused change would have steered
-            # other ones.
+            # Record frontends only once a change is applied, because a refused change would have
+            # steered other frontends.
             self._note_led((f, None) for f in ports if f.family in self._lost)
             self._lost = set()
         if not self._stale:
@@ -326,7 +326,7 @@ def forget_entries(
     """Remove the stale conntrack entries of frontends.
 
     Raises:
-        SteeringError: The kernel doesn't list or remove entries.
+        SteeringError: The kernel failed to list or remove entries.
     """
     for family in IPFamily:
         changes = [change_of(frontend) for frontend in frontends if frontend.family is family]
@@ -341,7 +341,7 @@ Result = TypeVar("Result")
 class ProgrammedSteering(Steering, Generic[Kind]):
     """A steering mechanism whose methods all call a programmer in one thread.
 
-    Its network namespace is that of the first thread that calls it.
+    It works in the network namespace of the first thread that calls it.
     """
 
     def __init__(self, facts: SteeringFacts, make: Callable[[], Kind]) -> None:
@@ -435,10 +435,10 @@ class ReleasedPorts(Generic[Port]):
 
         packet ─▶ nat, old rules: to port 36001 ─▶ guard, new rules: 36001 isn't guarded ─▶ socket
 
-    A packet that was translated by the old rules may arrive at the new guard. If the guard let go
-    of a port together with its last frontend, any program that has bound it by then, such as after
-    a crash of the proxy, would receive that client's packets. Ports are in the form that the guard
-    rules use.
+    A packet that was translated by the old rules may arrive at the new guard. If the guard released
+    a port together with its last frontend, a program that has bound the port by then, for example
+    after a crash of the proxy, would receive the client's packets. Ports are in the form that the
+    guard rules use.
     """
 
     def __init__(self) -> None:
@@ -454,10 +454,10 @@ class ReleasedPorts(Generic[Port]):
 
     @contextlib.contextmanager
     def end_round(self) -> Iterator[set[Port]]:
-        """Yield the ports that no longer need a guard; each repair calls it once.
+        """Yield the ports that no longer need a guard; call it once per repair.
 
         Call it after the comparison, so that removing the ports doesn't count as drift. If the
-        ``with`` block raises, they stay guarded.
+        ``with`` block raises, the ports stay guarded.
         """
         ended = self._earlier - self._recent
         self._earlier, self._recent = self._recent, set()

@@ -1,4 +1,4 @@
-"""Creates a steering mechanism by name, resolves ``auto``, and removes what other modes left.
+"""Creates a steering mechanism by name, resolves ``auto``, and removes leftovers of other modes.
 
 Rule 1: a mechanism that isn't used needs no library, helper or table.
 Rule 2: leftovers are removed before the first listener opens, because stale rules point to proxy
@@ -59,7 +59,7 @@ def make_steering(
         kernel: The features of the kernel.
 
     Raises:
-        SteeringError: The mode doesn't exist, or none works here (``auto``).
+        SteeringError: There is no such mode, or no mode works here (``auto``).
     """
     match choose(name, kernel, own_namespace=own_namespace):
         case "iptables":
@@ -81,7 +81,7 @@ def check_steering(name: str, kernel: KernelOffers, *, own_namespace: bool) -> N
     """Check whether a value of ``--steering`` can work here.
 
     Raises:
-        SteeringError: The mode can't work, or none can (``auto``).
+        SteeringError: The mode can't work here, or no mode can (``auto``).
     """
     chosen = choose(name, kernel, own_namespace=own_namespace)
     lacks = lacks_of(kernel, own_namespace=own_namespace).get(chosen, "")
@@ -90,7 +90,7 @@ def check_steering(name: str, kernel: KernelOffers, *, own_namespace: bool) -> N
 
 
 def check_kernel(name: str, kernel: KernelOffers, *, own_namespace: bool) -> None:
-    """Check whether the kernel supports a steering mode, with trial requests.
+    """Check by trial requests whether the kernel supports a steering mode.
 
     Raises:
         SteeringError: The kernel lacks something that steering needs, so startup would fail.
@@ -100,7 +100,7 @@ def check_kernel(name: str, kernel: KernelOffers, *, own_namespace: bool) -> Non
 
 
 def kernel_lacks(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
-    """Describe the parts that a steering mode needs and this kernel lacks; empty if none."""
+    """Describe the parts that a steering mode needs and this kernel lacks; empty if it has all."""
     parts = () if name == "local" and own_namespace else _PARTS.get(name, ())
     return kernel.words(parts)
 
@@ -134,7 +134,7 @@ def lacks_of(kernel: KernelOffers, *, own_namespace: bool) -> dict[str, str]:
 
 
 def choose(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
-    """Return a steering mode's name; for ``auto``, that of the best mode that can work here.
+    """Return a steering mode's name; for ``auto``, the name of the best mode that can work here.
 
     Raises:
         SteeringError: No mode can work here.
@@ -152,12 +152,12 @@ def choose_by(lacks: Mapping[str, str], *, has_legacy: bool, hint: str) -> str:
 
     Args:
         lacks: The missing requirements of each mode; empty if it can work.
-        hint: The hint if none can work.
+        hint: The hint if no mode can work.
 
     Raises:
-        SteeringError: None can work.
+        SteeringError: No mode can work.
     """
-    # Prefer the mechanism that the node already uses: rules in two are hard to follow.
+    # Prefer the mechanism that the node already uses: rules in two mechanisms are hard to follow.
     order = ("iptables", "nftables") if has_legacy else ("nftables", "iptables")
     for candidate in order:
         if not lacks[candidate]:
@@ -191,7 +191,7 @@ def has_legacy_tables() -> bool:
 
 
 def iptables_lacks(kernel: KernelOffers) -> str:
-    """Return what this node lacks for ``iptables`` steering; empty if it can work."""
+    """Return what ``iptables`` steering lacks on this node; empty if it can work."""
     lacks = [] if has_python_iptables() else ["python-iptables is missing"]
     lacks += [f"{program} is missing" for program in missing_programs()]
     if not has_net_admin():
@@ -216,7 +216,7 @@ _HasLeft = Callable[[str], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What :func:`remove_leftovers` has found of other steering modes."""
+    """The leftovers of other steering modes, as found by :func:`remove_leftovers`."""
 
     removed: tuple[str, ...]
     """The steering modes whose leftovers were removed."""

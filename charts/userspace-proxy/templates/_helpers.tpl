@@ -99,7 +99,7 @@ startupProbe:
         sys.exit(probed.makefile().read() or None)
   periodSeconds: 2
   timeoutSeconds: 5
-  # A day, as long as the saved state is served: a restart brings no API server, and would end it.
+  # A day, for which saved state is served without an API server; a restart would end that service.
   failureThreshold: 43200
 livenessProbe:
   httpGet:

@@ -1,1 +1,1 @@
-"""The commands of this package, and the parts of ``userspace-proxy``'s commands for all nodes."""
+"""The commands of this package, and the all-nodes variants of ``userspace-proxy``'s commands."""

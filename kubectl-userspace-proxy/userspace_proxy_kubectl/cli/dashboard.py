@@ -2,7 +2,7 @@
 
     kubeconfig ──▶ reader ──▶ AllNodes ──▶ Dashboard ◀── the browser
 
-Rule 1: the browser is opened once a node has answered, or the reason why none does is known, so a
+Rule 1: the browser is opened only after a node has answered or the command knows why none did, so a
 user without rights gets an error instead of an empty page.
 Rule 2: a browser that runs in this terminal isn't opened.
 """
@@ -91,7 +91,7 @@ def _port(given: Given) -> int:
 
 
 def _cluster(given: Given, settings: Settings) -> str:
-    """Return the kubeconfig context, the user's name for the cluster; empty without one."""
+    """Return the name of the kubeconfig context; empty without a kubeconfig."""
     from userspace_proxy.sources.kubernetes.kubeconfig_files import read_kubeconfig
 
     kubeconfig = find(given, settings)

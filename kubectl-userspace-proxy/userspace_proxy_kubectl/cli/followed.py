@@ -3,7 +3,7 @@
     agents ──▶ first answers, with their number so far ──▶ page
            └─▶ changes, in a thread ──▶ page, each second
 
-Rule 1: the answers of nodes that are in time are shown without waiting for other nodes.
+Rule 1: answers that have arrived are shown without waiting for other nodes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     ShowPart = Callable[[AllNodes], None]
 
-# If a read was shorter than this, a second read may follow, which takes as long.
+# If the first read took less than this, a second read, which takes as long, may follow.
 _SHORT_S = 2.5
 _CLEAR_LINE = "\r\x1b[K"
 
@@ -49,8 +49,8 @@ def read_once(
 
     Args:
         also: Services to read completely, ``namespace/name``.
-        show: Called with the answers at once; streams of nodes that don't answer end a second
-            later.
+        show: Called before the streams are closed, which takes a second for nodes that don't
+            answer.
 
     Raises:
         UserspaceProxyError: No agent can be found or reached.
@@ -68,8 +68,8 @@ def read_once(
 async def _look(reader: NodesReader, also: Sequence[str]) -> tuple[AllNodes, Sequence[str]]:
     """Return the first answers, and the Services that were read completely.
 
-    Summaries don't contain Service ports that are served, so they lack the nodes that a failing
-    endpoint still answers. A second read asks for them if the first one was short.
+    Summaries omit Service ports that are served, so they don't show which nodes a failing endpoint
+    still answers. If the first read was short, a second one requests these ports.
     """
     from ..nodes.merged import services_to_ask
 
@@ -85,7 +85,7 @@ async def _look(reader: NodesReader, also: Sequence[str]) -> tuple[AllNodes, Seq
 class FollowedNodes:
     """The answers of all nodes while a command shows them; a context manager.
 
-    A thread reads the answers, because output waits for the terminal.
+    A thread reads the answers, because output blocks on the terminal.
     """
 
     def __init__(self, given: Given, settings: Settings, also: Sequence[str] = ()) -> None:
@@ -99,7 +99,7 @@ class FollowedNodes:
         self._reading: Future[None] | None = None
 
     def __enter__(self) -> FollowedNodes:
-        """Return with the first answers.
+        """Start reading, and wait for the first answers.
 
         Raises:
             UserspaceProxyError: No agent can be found or reached.
@@ -117,7 +117,7 @@ class FollowedNodes:
     def __exit__(self, *_exc: object) -> None:
         self._is_stopping = True
         if self._stop is not None:
-            # The event loop may have stopped and been closed.
+            # The event loop may already be closed.
             with contextlib.suppress(RuntimeError):
                 self._stop()
         self._executor.shutdown()
@@ -147,14 +147,14 @@ class FollowedNodes:
             problems = {one.node: one.problem for one in self._now.answers}
             async for now in reader.follow(also=also):
                 all_nodes = _with_problems(now, problems)
-                # The first answers contain more until each node has answered again.
+                # Until each node has answered again, the first answers are more complete.
                 has_begun = has_begun or not any(map(_is_asked, all_nodes.answers))
                 if has_begun:
                     self._now = all_nodes
 
 
 def _with_problems(all_nodes: AllNodes, problems: dict[str, Cause | None]) -> AllNodes:
-    """Return nodes with the earlier problems of those that haven't been asked yet by this reader.
+    """Return all nodes; a node that this reader hasn't asked yet keeps its earlier problem.
 
     Args:
         problems: Problems by node; the problem of a node is removed once the node has been asked.
@@ -178,7 +178,7 @@ def _is_asked(answer: AgentAnswer) -> bool:
 @contextlib.contextmanager
 def _progress() -> Iterator[ShowPart | None]:
     """Show on a terminal the number of nodes that have answered."""
-    # The text written here is this program's own, and the terminal must interpret it.
+    # The terminal must interpret this text, which contains nothing from agents.
     stream = getattr(sys.stderr, "unescaped", sys.stderr)
     if stream is None or not stream.isatty():
         yield None

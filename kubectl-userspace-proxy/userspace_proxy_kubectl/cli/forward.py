@@ -64,7 +64,7 @@ def forward(given: Given) -> int:
         raise ConfigError("cannot forward: there is no kubeconfig", hint="give --kubeconfig=FILE")
     set_up_logging(settings.log_format, settings.verbosity)
     if "verbosity" not in settings.origins:
-        # Changes are printed instead.
+        # Changes are printed by this command, so they needn't be logged.
         logging.getLogger("userspace_proxy").setLevel(logging.WARNING)
     wanted, namespace = wanted_services(given, settings)
     address = wanted_address(given)
@@ -93,7 +93,7 @@ def wanted_services(given: Given, settings: Settings) -> tuple[frozenset[Service
     """
     arguments = ServiceArguments(given, settings, reads_cluster=True)
     for word in given.arguments:
-        # kubectl's ports: 8080, 8080:80, :http.
+        # Port arguments as kubectl accepts them: 8080, 8080:80, :http.
         if word.isdecimal() or (":" in word and "://" not in word):
             raise ConfigError(
                 f"{word!r} is not a Service",
@@ -113,7 +113,7 @@ def wanted_address(given: Given) -> str:
     """Return the common address of all Services; empty if each has its own.
 
     Raises:
-        ConfigError: It isn't a loopback address.
+        ConfigError: The given address isn't a loopback address.
     """
     text = given.values.get("address", "")
     address = "127.0.0.1" if text == "localhost" else text
@@ -190,7 +190,7 @@ def left_out_of(proxy: Proxy, source: ForwardSource) -> Iterator[tuple[str, str]
             yield _name(ServiceKey.read(item.service), item.port), say(item.cause)
     for view in proxy.status().ports:
         for note in view.notes:
-            # Only notes about port ranges name the requested port.
+            # Only notes about port ranges contain a requested port.
             if note.get("asked"):
                 yield _name(view.plan.key.name.service, view.plan.key.name.port), say(note)
 
@@ -211,7 +211,7 @@ def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
     for at, holder in holders_at(wanted).items():
         is_named = holder.name and holder.pid
         who = f"{holder.name}, pid {holder.pid}" if is_named else str(holder)
-        # Another Service was assigned the port first, such as 8080 instead of 80.
+        # The holder may be another forwarded Service, such as one with 8080 instead of 80.
         first = own.get(str(at))
         yield f"{at} is that of {first} until this ends" if first else f"{at} is taken by {who}"
 
@@ -262,7 +262,7 @@ class ForwardedPort:
     name: str
     """``web.shop:80``, with the port's number in the cluster."""
     address: str
-    """The address on which it answers; may be empty."""
+    """The address on which the port is served; may be empty."""
     pods: int = 0
     problem: str = ""
     """Why the port isn't served, or refuses clients."""

@@ -78,7 +78,7 @@ def top_of_all(given: Given) -> int:
         if sys.stdout.isatty():
             watch(lambda: _text(page(*recent.add(following.now))), sys.stdout)
         else:
-            # Agents with little traffic report rarely: there may be no report in a second, or two.
+            # Agents with little traffic report rarely: a second may contain no report, or two.
             wait(_AVERAGED_S * EVERY_S)
             write(sys.stdout, _text(page(*recent.add(following.now))))
     return DONE
@@ -93,8 +93,8 @@ def _show(
     """Show a page, once or every second.
 
     Args:
-        names: What the page may be about: names of Services or namespaces, the likeliest first.
-        page_of: Returns the page, once there are answers.
+        names: Names of Services or namespaces that the page may be about, the most likely first.
+        page_of: Renders the page from the answers.
     """
     also = services_among(names)
     if given.is_on("watch"):

@@ -31,7 +31,7 @@ from .nodes import existing, services_among
 if TYPE_CHECKING:
     from ..nodes.reader import NodeLine
 
-# The maximum number of remembered reports: a hostile agent may name any number of Services.
+# The maximum number of remembered reports: a hostile agent may send any number of Service names.
 _SAID_MAX = 10_000
 
 

@@ -4,9 +4,9 @@
                         └─▶ headless: one more for each name of its endpoints: ``web-0.web``
                             its endpoints, each of one family, that are pods ──▶ ForwardTarget
 
-Rule 1: an address depends only on the Service's name and the cluster, so it is stable. Anyone can
-find a name that hashes to another Service's address: the older Service keeps it. If all Services
-share one address, the older one keeps the port.
+Rule 1: an address depends only on the Service's name and the cluster, so it is stable. A user can
+choose a name that hashes to another Service's address: the older Service keeps the address. If all
+Services share one address, the older Service keeps the port.
 Rule 2: traffic policies and hints concern nodes, and this machine isn't a node: all endpoints may
 be used from here.
 Rule 3: an address is dialled as the pod that its own Service lists for it. Another Service may list
@@ -91,7 +91,7 @@ class Forwardable:
         if missing := sorted(self._wanted - self._seen.keys()):
             names = [*map(str, self._seen)]
             known = [self._seen[key].service for key in self._wanted & self._seen.keys()]
-            # Accepts kubectl's words, svc/web http.
+            # As for kubectl, the user may have given a port as a second argument: svc/web http.
             ports = {port.name for service in known for port in service.ports}
             for key in missing:
                 meant = "; all ports are forwarded" if key.name in ports else ""
@@ -100,7 +100,7 @@ class Forwardable:
         return found
 
     def follow(self, snapshot: Snapshot) -> Snapshot:
-        """Return a snapshot's Services as served here."""
+        """Update the Services, and return the snapshot that this machine serves."""
         changed = differing_keys(self._seen, snapshot.services)
         if self._wanted:
             changed &= self._wanted
@@ -117,7 +117,7 @@ class Forwardable:
         return self._store.snapshot()
 
     def second_port(self, frontend: Frontend) -> int:
-        """Return the port that replaces a privileged one; 0 if none does."""
+        """Return the port that replaces a privileged one; 0 if there is none."""
         port = frontend.port + _UNPRIVILEGED
         is_taken = any(port in one for one in self._numbers.get(frontend.ip, {}).values())
         return port if frontend.port < _PRIVILEGED_BELOW and not is_taken else 0

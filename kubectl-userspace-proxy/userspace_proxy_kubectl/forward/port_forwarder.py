@@ -2,14 +2,14 @@
 
     TcpConnection ◀── a TCP connection on loopback ──▶ relay ◀── PodStream ──▶ API server ──▶ pod
 
-Rule 1: a dial succeeds once the pod has answered, so a client isn't affected by a pod that is gone
-or refuses: another endpoint is dialled.
+Rule 1: a dial succeeds only after the pod has accepted it, so a pod that is gone or refuses doesn't
+affect a client: another endpoint is dialled.
 Rule 2: a stream has no half-close. A client's FIN isn't forwarded at once: the answer still
 arrives, and once the pod has been silent for a few seconds, both directions are closed.
 Rule 3: the client gets a RST if the stream breaks, and a FIN if the pod closes it.
-Rule 4: load balancers close idle connections despite TCP keepalives, so open streams send pings.
-Rule 5: while this machine is suspended, watches may lose their connections, so they are restarted
-afterwards.
+Rule 4: load balancers close idle connections despite TCP keepalives, so streams carry pings.
+Rule 5: watches may lose their connections while this machine is suspended, so they are restarted
+when it resumes.
 
 The relay here isn't ``dataplane.relay``: a stream is WebSocket frames, perhaps within TLS, not a
 socket, and this relay gives the data plane the socket that it needs.
@@ -46,11 +46,11 @@ HALF_CLOSED_S = 5.0
 PING_S = 5.0
 """Seconds between pings on an open stream; load balancers' limits usually start at 20."""
 
-# If a pause of PING_S takes this long, the machine must have been suspended; a busy machine is late
-# by only a few seconds.
+# If the clock advances this much during a pause of PING_S, the machine was suspended; a busy
+# machine is late by only a few seconds.
 _SLEPT_S = 3 * PING_S
 _READ_BYTES = 1 << 16
-# The timeout for a connection on loopback, whose ends the kernel completes at once.
+# The timeout for a connection over loopback, which the kernel completes at once.
 _LOOPBACK_S = 5.0
 
 
@@ -83,7 +83,7 @@ class PortForwarder:
         self._log_limit = LogLimit()
 
     async def run(self) -> None:
-        """Relay connections until cancelled, which resets them."""
+        """Relay connections until cancelled; cancelling resets them."""
         async with asyncio.TaskGroup() as group:
             self._group = group
             try:
@@ -99,7 +99,7 @@ class PortForwarder:
         self, service_port: str, endpoint: SocketAddress, opened: Opened
     ) -> Callable[[], None]:
         pods, group = self._pods().get(service_port, {}), self._group
-        # A port other than the endpoint's own belongs to a range.
+        # A port that isn't the endpoint's own belongs to a port range.
         at_ip = (
             own._replace(port=endpoint.port) for at, own in pods.items() if at.ip == endpoint.ip
         )

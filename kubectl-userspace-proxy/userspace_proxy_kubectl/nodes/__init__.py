@@ -2,5 +2,5 @@
 
     pods of the release ──port-forward──▶ answers of agents ──▶ AllNodes ──▶ table, verdicts, matrix
 
-No further component runs in the cluster: the user's own rights reach each agent's loopback.
+No other component runs in the cluster: port-forwards, with the user's rights, reach the agents.
 """

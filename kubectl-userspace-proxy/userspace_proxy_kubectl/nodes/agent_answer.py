@@ -15,12 +15,12 @@ from userspace_proxy.facts import StatusFacts
 
 from ..port_forward import ForwardTarget
 
-# A clock that is being slewed may be half a second off its own start time: tolerate that.
+# Slewing the node's clock may make an agent's age appear to shrink by this much.
 _SLEWED_S = 1.0
 
 
 class AgentRun(NamedTuple):
-    """The run in which an agent has counted, in Unix times of the node's clock."""
+    """An agent's start, and the time of its answer, in Unix times of the node's clock."""
 
     started: float
     now: float
@@ -28,8 +28,8 @@ class AgentRun(NamedTuple):
     def since(self, was: AgentRun) -> tuple[bool, float]:
         """Return whether an earlier answer is of the same run, and the seconds counted since then.
 
-        The agent's age shows that, because setting the node's clock moves both times. If the agent
-        was restarted in between, the seconds count from its start.
+        The runs are compared by the agent's age, because setting the node's clock changes both
+        times. If the agent was restarted in between, the seconds count from its start.
         """
         age, before = self.now - self.started, was.now - was.started
         is_same = age >= before - _SLEWED_S
@@ -51,7 +51,7 @@ class AgentAnswer:
     asked_at: float = 0.0
     """This machine's Unix time when the answer was requested; 0 without an answer."""
     answered_at: float = 0.0
-    """This machine's Unix time when its first byte arrived; 0 without an answer."""
+    """This machine's Unix time when the answer's first byte arrived; 0 without an answer."""
     is_summary: bool = False
     """Whether ``status.ports`` omits served Service ports."""
     behind: tuple[str, ...] = ()

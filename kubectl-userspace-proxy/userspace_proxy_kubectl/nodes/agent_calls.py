@@ -37,18 +37,18 @@ SLOW_S = 0.5
 """The seconds after which an agent without an answer gives up its slot."""
 
 FIRST_GAP_S = 10.0
-"""The assumed interval of an agent's lines in seconds, until it is known."""
+"""The interval of an agent's lines that is assumed before the first two lines, in seconds."""
 
 ANSWER = Bounds()
 _STREAM = Bounds(wire=0, body=0)
-# The maximum number of lines and bytes per second; elements count as the bytes that they usually
-# have. A proxy sends one line of changes per second, which takes 1 % of a core, and one line for
-# each connection.
+# The maximum number of lines and bytes per second; list elements count with their usual size. A
+# proxy sends one line of changes per second, which takes 1 % of a core, and one line for each
+# connection.
 _CHANGES_PER_S = 4, 2 << 20
 _LINES_PER_S = 10_000, 8 << 20
 # An agent counts as lost after it has been silent for this multiple of its usual gap.
 _GAPS = 4
-# The maximum size of lines that are parsed in the event loop, because a thread would take longer.
+# Lines up to this size are parsed in the event loop, because a thread would take longer.
 _INLINE_BYTES = 64 << 10
 _TEXT_MAX = 300
 _How = TypeVar("_How")
@@ -80,7 +80,7 @@ class Limits:
 
     @contextlib.asynccontextmanager
     async def opening(self) -> AsyncIterator[None]:
-        """Hold a slot among the agents being opened, for a limited time."""
+        """Hold a slot for opening an agent's stream, for a limited time."""
         await self._opening.acquire()
         places = [self._opening.release]
 
@@ -121,13 +121,13 @@ class AgentCalls:
         """Return an answer's body.
 
         Raises:
-            PortForwardError, Unreadable, TooLarge, OtherStatus: There is no usable answer.
+            PortForwardError, Unreadable, TooLarge, OtherStatus: No usable answer arrived.
         """
         async with self._asked(to, path, bounds) as pieces:
             return b"".join([piece async for piece in pieces])
 
     async def read(self, to: ForwardTarget, path: str, kind: type[_T], bounds: Bounds) -> _T:
-        """Return an answer of another kind; raises the same errors as :meth:`body`."""
+        """Return an answer of another type; raises the same errors as :meth:`body`."""
         body = await self.body(to, path, bounds)
         return await self._parsed(Allowance(bounds.body).decode, body, kind)
 
@@ -156,7 +156,7 @@ class AgentCalls:
                 body.clear()
                 waits(True)
                 status = await self._parsed(read_whole_line, line, Allowance(bounds.body))
-                # Closing takes another round trip.
+                # Close the stream only after parsing, because closing takes another round trip.
                 await turn.aclose()
         return Read(status, asked_at, answered_at)
 
@@ -171,8 +171,8 @@ class AgentCalls:
             silent_s: The maximum silence after that; longer for an agent whose lines are rare.
 
         Raises:
-            PortForwardError, Unreadable, TooLarge, OtherStatus: The stream ended. TimeoutError: No
-            line arrived in time.
+            PortForwardError, Unreadable, TooLarge, OtherStatus: The stream ended.
+            TimeoutError: No line arrived in time.
         """
         loop = asyncio.get_running_loop()
         last: Read | None = None
@@ -201,7 +201,7 @@ class AgentCalls:
     async def lines(
         self, to: ForwardTarget, path: str, *, first_s: float, silent_s: float
     ) -> AsyncGenerator[bytes, None]:
-        """Yield a stream's lines; an empty line comes first, when the stream has begun.
+        """Yield a stream's lines; the first line is empty, once the stream has begun.
 
         Args:
             first_s: Timeout of the stream's start.
@@ -233,10 +233,10 @@ class AgentCalls:
             return Read(await self._parsed(read_whole_line, line, allowance), *at)
         now = self._unix()
         if not line:
-            # The answer's clock reading is as old as the last line.
+            # Nothing has changed: the node's clock reading is still the last line's.
             return Read(last.status, last.asked_at, now)
         status = await self._parsed(partial(read_change, last.status), line, allowance)
-        # The answer was written between the last line's arrival and its own.
+        # The agent wrote this answer after it had sent the previous line.
         return Read(status, last.answered_at, now)
 
     def _asked(
@@ -272,7 +272,7 @@ async def _lines(
 
 
 class _Beat:
-    """The deadline of an agent's next line: on large nodes, lines are up to half a minute apart."""
+    """The deadline of an agent's next line: on large nodes, lines may be half a minute apart."""
 
     def __init__(self, least_s: float) -> None:
         self._least_s = least_s
@@ -280,7 +280,7 @@ class _Beat:
         self._last_at = 0.0
 
     def next_end(self, now: float) -> float:
-        """Record a line, and return the deadline of the one after it."""
+        """Record a line, and return the next line's deadline."""
         if self._last_at:
             gap_s = now - self._last_at
             self._gap_s = gap_s if self._gap_s == FIRST_GAP_S else max(gap_s, self._gap_s)
@@ -313,7 +313,7 @@ def cause_of_failure(exc: UserspaceProxyError, namespace: str, node_state: str =
     Args:
         exc: The exception raised by a call.
         namespace: The agent's namespace.
-        node_state: Why the Node isn't ready; empty if it is, or if unknown.
+        node_state: Why the Node isn't ready; empty if it is ready, or unknown.
     """
     text = " ".join(str(exc).split())[:_TEXT_MAX]
     match exc:
@@ -348,7 +348,7 @@ async def ask(
 ) -> AsyncGenerator[bytes, None]:
     """Send a request to an agent, and yield the body as it arrives, after an empty first piece.
 
-    The empty piece comes with the answer's first byte. The event loop runs between any two pieces.
+    The empty piece marks the answer's first byte. The event loop runs between any two pieces.
     The caller closes the generator.
 
     Raises:

@@ -47,7 +47,7 @@ def no_answer(where: str, seconds: float, node_state: str = "") -> str:
     hint="Give more time with --timeout, or name nodes with --node",
 )
 def not_asked(seconds: float) -> str:
-    """The deadline passed before the agent was asked: other agents used up the time."""
+    """The deadline passed before the agent was asked, because other agents used up the time."""
     return f"not asked within {seconds:g} s, as other nodes answered slowly"
 
 

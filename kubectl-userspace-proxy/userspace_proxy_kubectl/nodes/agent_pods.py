@@ -1,8 +1,8 @@
-"""Finds the agents among pods, the port of their page, and which agent of a node to ask.
+"""Finds the agents among pods, and decides which agent of a node is asked, and on which port.
 
 Rule 1: an agent uses its node's network namespace; other pods with the same labels aren't agents.
 Rule 2: agents on a node are ordered: an agent comes first if it runs and isn't terminating, serves
-the Services of the wanted name (a canary's name, otherwise none), is ready, and is the newest.
+Services of the wanted name (a canary's, otherwise none), is ready, and is the newest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..port_forward import ForwardTarget
 from .placement import Placement
 
 PORT = 10249
-"""The page's default port, the same as of kube-proxy's metrics."""
+"""The page's default port, which is also kube-proxy's metrics port."""
 
 _PORT_FLAG = "--metrics-bind-address"
 _NAME_FLAG = "--service-proxy-name"
@@ -41,7 +41,7 @@ class AgentPod:
     node: str
     """The node's name; empty before the pod is scheduled."""
     created: str = ""
-    """The API server's timestamp, which sorts by time."""
+    """The API server's timestamp, whose text sorts by time."""
     is_running: bool = False
     is_ready: bool = False
     is_ending: bool = False
@@ -50,9 +50,9 @@ class AgentPod:
     takes_over: bool = False
     """Whether the pod has the flag of the chart's agents."""
     reason: str = ""
-    """Why it doesn't run, in the cluster's words; empty if it runs."""
+    """Why the pod doesn't run, in the cluster's words; empty if it runs."""
     placement: Placement = field(default_factory=Placement)
-    """The nodes that its DaemonSet targets, if the pod shows that."""
+    """The nodes that the pod's DaemonSet targets, if the pod shows that."""
 
 
 def read_agent(item: bytes) -> AgentPod | None:
@@ -89,7 +89,7 @@ def _runs(name: str | None, statuses: Sequence[WireContainerStatus] | None) -> b
 
 
 def _last_value(words: Sequence[str], flag: str) -> str:
-    """Return the last value of a flag, which is the effective one; empty without the flag."""
+    """Return the last value of a flag, which is the effective one; empty if the flag is absent."""
     value = ""
     for word, after in zip(words, [*words[1:], ""], strict=True):
         name, equals, given = word.partition("=")
@@ -111,7 +111,7 @@ def by_node(agents: Iterable[AgentPod], name: str = "") -> Mapping[str, tuple[Ag
         return not agent.is_running, agent.is_ending, agent.serves_name != name, not agent.is_ready
 
     found: dict[str, list[AgentPod]] = {}
-    # Sorting is stable, so agents are sorted by both keys: the newest comes first.
+    # Sorting is stable, so among equally ranked agents the newest is first.
     for agent in sorted(agents, key=lambda one: one.created, reverse=True):
         if agent.node:
             found.setdefault(agent.node, []).append(agent)
@@ -119,9 +119,9 @@ def by_node(agents: Iterable[AgentPod], name: str = "") -> Mapping[str, tuple[Ag
 
 
 def serving(pods: Sequence[AgentPod]) -> tuple[ForwardTarget, ...]:
-    """Return the agents that compete on a node: the asked agent, and its rivals.
+    """Return the agents that serve the same Services on a node, the asked agent first.
 
-    A terminating agent only lets connections finish, and a canary serves other Services.
+    A terminating agent only waits for connections to end, and a canary serves other Services.
 
     Args:
         pods: The result of :func:`by_node`.

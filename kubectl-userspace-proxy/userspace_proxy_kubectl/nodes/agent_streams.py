@@ -22,7 +22,7 @@ from .discovery import Finder
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 """Pauses before a stream is reopened; the last one is repeated."""
 SILENT_S = 10.0
-"""How long an agent that sends every second may be silent before it counts as gone, in seconds."""
+"""The maximum silence in seconds of an agent that sends every second, before it counts as gone."""
 OTHERS_S = 300.0
 """Seconds between lists of all Nodes; pods are watched."""
 

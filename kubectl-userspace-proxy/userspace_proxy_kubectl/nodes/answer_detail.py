@@ -3,7 +3,8 @@
     6 MiB of JSON each, 36 MiB all together ──▶ ``decoding``: 12 bytes of memory per byte of JSON
 
 Rule 1: whole answers are requested while nodes are few and answers small; a node whose answer is
-too large is asked for a summary, and once several are too large, all nodes are.
+too large is asked for a summary. Once several answers are too large, all nodes are asked for
+summaries.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SUMMARY_FROM = 100
 WHOLE_BYTES = 36 << 20
 """The maximum number of bytes of all whole answers together."""
 ALSO_MAX = 100
-"""The maximum number of Services that a request names: its line may have 8 KiB."""
+"""The maximum number of Services in a request: its request line may have 8 KiB."""
 
 _STATUS = "/api/v1/status"
 
@@ -60,9 +61,9 @@ class Asking:
         self._too_large: set[str] = set()
         """Nodes whose whole answers are too large."""
         self._reduced: set[str] = set()
-        """Nodes with too large answers that have sent a summary."""
+        """Nodes with too large answers whose summaries have arrived."""
         self.refused: PortForwardError | None = None
-        """The error if the API server denies port-forwards."""
+        """The error with which the API server denied port-forwards; None if it didn't."""
 
     def mode(self, node: str, count: int) -> AskingMode:
         """Return how to ask a node's agent now.
@@ -70,7 +71,7 @@ class Asking:
         Args:
             count: The number of nodes.
         """
-        # One large answer doesn't change the mode for other nodes: it may be large for any reason.
+        # A large answer doesn't change the mode for other nodes unless many answers are large.
         are_many = len(self._reduced) > max(1, count // 10)
         is_summary = node in self._too_large or are_many or count > SUMMARY_FROM
         query = []
@@ -83,7 +84,7 @@ class Asking:
         return AskingMode(is_summary, path, Bounds(body=body))
 
     def reduce(self, node: str, mode: AskingMode) -> bool:
-        """Ask a node for summaries because its answer is too large; False if that was a summary."""
+        """Request summaries from a node from now on; return False if its answer was a summary."""
         self._too_large.add(node)
         return not mode.is_summary
 
@@ -100,7 +101,7 @@ class Asking:
         answers.fail(node, cause_of_failure(exc, to.namespace, answers.state_of(node)))
 
     def fail_late(self, answers: Answers, node: str, to: ForwardTarget, seconds: float) -> None:
-        """Record that a node hasn't answered in time, or has been silent for that long."""
+        """Record that a node hasn't answered within some seconds, or has fallen silent."""
         has_answered = answers.nodes[node].status is not None if node in answers.nodes else False
         row = agent_causes.gone_silent if has_answered else agent_causes.no_answer
         answers.fail(node, row(to.namespace, seconds, answers.state_of(node)))
@@ -166,7 +167,7 @@ class Answers:
         return bool(news)
 
     def state_of(self, node: str) -> str:
-        """Return why a Node isn't ready; empty if it is, or if unknown."""
+        """Return why a Node isn't ready; empty if it is ready, or unknown."""
         state = (self._found.nodes or {}).get(node)
         return state.reason if state is not None else ""
 

@@ -22,7 +22,7 @@ from .words import format_endpoint, format_finding, format_incident, format_port
 
 
 def status_to_json(merged: Merged) -> bytes:
-    """Return the verdicts over all nodes, and the nodes, as a line of JSON."""
+    """Return all nodes' verdicts, and the nodes, as a line of JSON."""
     total = len(merged.answered)
     return _encoded(
         {

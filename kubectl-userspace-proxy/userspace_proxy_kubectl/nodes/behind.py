@@ -1,11 +1,11 @@
-"""Finds nodes whose plan lags behind the API server, and the Services concerned.
+"""Finds nodes whose plan lags behind the API server, and the affected Services.
 
     digest of a node ──differs──▶ buckets that differ ──asked──▶ digests of their Services
                                          for more than BEHIND_S ──▶ behind
 
 Rule 1: a node is behind in a Service only if its digest differed at two comparisons BEHIND_S apart,
 and the API server's contents stayed the same between them: this machine may lag, too.
-Rule 2: a node isn't asked if its digest was valid a moment ago: its answer may be just as old.
+Rule 2: a node isn't asked if its digest was valid a moment ago, because its answer may be that old.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Behind:
         )
 
     def _turn(self, node: str) -> int:
-        """Return a node's turn: comparisons that have begun are finished first."""
+        """Return a node's rank: comparisons that have begun are finished first."""
         known = self._differences.get(node)
         return 1 if known is None else 0 if known else 2
 
@@ -131,7 +131,7 @@ class Behind:
             async with asyncio.timeout(_ANSWER_S):
                 plan = await self._calls.read(to, f"{_PLAN}?{query}", NodePlan, _BOUNDS)
         except (UserspaceProxyError, TimeoutError):
-            # A node without an answer already has a cause.
+            # Drop the comparison: a node without an answer already has a cause.
             self._differences.pop(node, None)
             return
         if plan.form == FORM:

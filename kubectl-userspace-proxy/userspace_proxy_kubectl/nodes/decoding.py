@@ -1,13 +1,13 @@
-"""Decodes nodes' answers within limits: estimates the cost before, and measures it after.
+"""Decodes nodes' answers within limits: estimates the cost before decoding, and measures it after.
 
     bytes ──most_of──▶ may they be decoded? ──▶ value ──checked──▶ may it be kept, and shown?
 
-That is a whole answer, or a line of changes since the last one (``status.stream.Changes``).
+The bytes are a whole answer, or a line of changes (``status.stream.Changes``).
 
 Rule 1: everything that nodes send is decoded here, as their agents may be hostile.
 Rule 2: even an empty object may decode to the largest value of its type, so objects, lists and
 elements are counted, not only bytes. The time is proportional to their number.
-Rule 3: a number can be shown and summed: it is within the range that JSON parsers agree upon, and
+Rule 3: numbers can be shown and summed: they are within the range on which JSON parsers agree, and
 times are within the range of calendars.
 
 Source: RFC 8259, 6 (numbers up to 2^53 are interoperable).
@@ -38,16 +38,16 @@ ELEMENT_BYTES = 100
 CHARACTER_BYTES = 4
 """The size of a character of non-ASCII text in bytes."""
 CAUSE_BYTES = 600
-"""The cost of a cause beyond its object, as bytes: 20 µs to read, and 2 µs for each parameter."""
+"""The cost of a cause beyond its object, as bytes: 20 µs to read it, and 2 µs per parameter."""
 PORT_BYTES = 2000
 """The cost of a Service port beyond its memory, as bytes: 35 µs to merge and show it. An element of
 a list costs ELEMENT_BYTES beyond its memory, for 1 to 2 µs."""
 DECODED_PER_BYTE = 12
-"""The maximum number of decoded bytes per byte of the answer's limit; proxies' answers have 11."""
+"""The maximum number of decoded bytes per byte of the answer's limit; proxies' answers need 11."""
 KEPT_PER_BYTE = 4
-"""The maximum number of kept bytes per byte of the limit; answers have 2.4, or 3.6 if all Services
+"""The maximum number of kept bytes per byte of the limit; answers need 2.4, or 3.6 if all Services
 fail."""
-# The share of a processor for one node's changes; a proxy's changes take a hundredth.
+# The share of a processor for one node's changes; a proxy's changes take one percent.
 _SHARE = 0.1
 
 _NUMBER_MAX = 1 << 53
@@ -60,16 +60,16 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class Allowance:
-    """The memory that one answer may take, and has taken so far."""
+    """The memory that one answer may take, and the memory that it has taken so far."""
 
     body: int
-    """The maximum size of its JSON in bytes."""
+    """The maximum size of the answer's JSON in bytes."""
     used: int = 0
     """The memory taken by decoded values; for a stream, by all lines since it was measured."""
     pacing: Pacing = field(default_factory=lambda: Pacing(_SHARE))
     """Decides when the next change may be read."""
     _causes: int = 0
-    """The memory taken by the causes that were read; it also bounds the time for them."""
+    """The memory taken by the causes that were read, which also bounds the time for reading."""
 
     def decode(self, line: bytes, kind: type[_T]) -> _T:
         """Decode an answer or a line of it.
@@ -97,7 +97,7 @@ class Allowance:
         return read
 
     def measure(self, value: object) -> None:
-        """Measure an answer that was put together from lines, if the lines may have added too much.
+        """Measure an answer that was assembled from lines, if it may have grown too large.
 
         Raises:
             TooLarge: It takes too much memory.
@@ -172,7 +172,7 @@ def read_whole_line(line: bytes, allowance: Allowance) -> StatusFacts:
 
     Raises:
         ValueError: It isn't a proxy's answer.
-        TooLarge: It takes too much.
+        TooLarge: It takes too much memory.
     """
     status = allowance.decode(line, StatusFacts)
     if not status.version:
@@ -185,7 +185,7 @@ def read_change(before: StatusFacts, line: bytes, allowance: Allowance) -> Statu
 
     Raises:
         ValueError: It isn't a proxy's answer.
-        TooLarge: It takes too much.
+        TooLarge: It takes too much memory.
     """
     began = Clocks.monotonic()
     given = msgspec.structs.asdict(allowance.decode(line, _Change))

@@ -1,4 +1,4 @@
-"""Finds differences between a node's service and the API server's objects.
+"""Finds differences between the Services that a node serves and the API server's objects.
 
     planned from the API server ──┐
     answer of a node ─────────────┴──▶ PlanDifference for each Service port ──▶ words
@@ -31,7 +31,7 @@ _NODE_PORT = "NodePort"
 
 @dataclass(frozen=True, slots=True)
 class PlanDifference:
-    """How one Service port differs; equal on nodes that lag behind alike."""
+    """How one Service port differs from its plan; equal on nodes that lack the same changes."""
 
     port: str
     """``shop/web:http (IPv4)``."""
@@ -60,7 +60,7 @@ class PlanDifference:
 def differences(
     planned: Sequence[PortFacts], there: Sequence[PortFacts]
 ) -> tuple[PlanDifference, ...]:
-    """Return the differences in a node's service.
+    """Return how a Service on a node differs from its plan.
 
     Args:
         planned: One Service's ports, planned from the API server's objects.

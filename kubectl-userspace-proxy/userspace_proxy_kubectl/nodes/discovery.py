@@ -42,7 +42,7 @@ WATCH_S = 300.0
 """Seconds after which a watch of pods is ended, and pods are listed again."""
 
 _AGAIN_S = 2.0
-# The seconds of silence to tolerate beyond the timeout that was requested from the server.
+# The silence in seconds that is tolerated beyond the timeout requested from the server.
 _SILENCE_S = 30.0
 
 
@@ -56,8 +56,8 @@ class Where:
     nodes: frozenset[str] = frozenset()
     """The nodes whose agents are requested; empty for all nodes."""
     name: str = ""
-    """The proxy name to look for if a node has several agents; empty for the agent of Services
-    without a name."""
+    """The proxy name of the agent to select if a node has several agents; empty for the agent that
+    serves Services without a proxy name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Finder:
         self.found = FoundAgents()
         """The last result."""
         self.has_others = False
-        """Whether Nodes and DaemonSets were requested."""
+        """Whether Nodes and DaemonSets have been requested."""
 
     async def pods(self) -> FoundAgents:
         """List the pods, and return the agents found so far.
@@ -149,7 +149,7 @@ class Finder:
                 async for found in self._watch():
                     yield found
             except (UserspaceProxyError, TimeoutError):
-                # Keep the known agents; their answers will show this failure, too.
+                # Keep the known agents; if the API server fails, their answers will show that, too.
                 pass
             await self._pause(_AGAIN_S)
             try:

@@ -1,14 +1,14 @@
 """One endpoint seen by all nodes: which nodes tried it, with which results.
 
     all that tried it fail         ──▶ the endpoint fails
-    some hear nothing from it,
+    some receive nothing,
     while it answers others        ──▶ the path from these nodes
     some fail otherwise, or before ──▶ the endpoint, which comes and goes
     only one has tried             ──▶ unknown
 
 Rule 1: a node has tried an endpoint if it dialled the endpoint, got an answer from it, or has a
 cause for it.
-Rule 2: an answer is a byte that came back: without a byte or a cause, the result is unknown.
+Rule 2: an answer is a byte from the endpoint: without a byte or a cause, the result is unknown.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _CLOCKS_DIFFER_S = 2.0
 _OF_PATHS = frozenset(
     (CauseCode.ENDPOINT_SILENT, CauseCode.ENDPOINT_UNREACHABLE, CauseCode.ENDPOINT_NO_HOST)
 )
-"""If a node has one of these causes, it hears nothing from the endpoint itself."""
+"""If a node has one of these causes, it has received nothing from the endpoint."""
 
 
 class Extent(enum.StrEnum):
     """Where the fault lies."""
 
     NONE = "none"
-    """Nothing fails, or the fault doesn't concern an endpoint."""
+    """Nothing fails, or the fault isn't about an endpoint."""
     ENDPOINT = "endpoint"
-    """At least two nodes tried it, and all that did have the same cause."""
+    """At least two nodes tried the endpoint, and all of them have the same cause."""
     PATH = "path"
-    """The endpoint answers some nodes while others hear nothing from it."""
+    """The endpoint answers some nodes while others receive nothing from it."""
     SOME = "some nodes"
     """The endpoint answers some nodes, but refuses others or closes their connections, perhaps
     earlier."""
@@ -50,15 +50,15 @@ class MergedEndpoint:
 
     address: str
     host: str
-    """The DNS name by which it was found; empty if it is an address."""
+    """The DNS name from which the endpoint was resolved; empty if it is given as an address."""
     pod: str
     """The pod's name; empty if unknown."""
     node: str
-    """The node that it runs on; empty if unknown."""
+    """The node on which the endpoint runs; empty if unknown."""
     usable: int
     tried: tuple[str, ...]
     answered: tuple[str, ...]
-    """The nodes that tried it, got an answer and have no cause."""
+    """The nodes that tried the endpoint, got an answer and have no cause."""
     extent: Extent
     failing: tuple[tuple[Cause, tuple[str, ...]], ...]
     """The causes with their nodes; the cause on most nodes first."""
@@ -69,7 +69,7 @@ class MergedEndpoint:
 
     @property
     def level(self) -> Level | None:
-        """How well it serves; None if it isn't known to answer or fail for any node."""
+        """How well the endpoint serves; None if no node is known to be answered or failed."""
         if self.failing:
             return Level.ATTENTION if self.answered else Level.TROUBLE
         return Level.OK if self.answered else None
@@ -115,12 +115,12 @@ def has_tried(endpoint: EndpointFacts) -> bool:
 
 
 def same_cause(cause: Cause) -> object:
-    """Return a key that is equal for the same cause on several nodes."""
+    """Return a key that is equal if several nodes have the same cause."""
     return cause.shared or cause.fact
 
 
 def seen_together(causes: Sequence[Cause]) -> Cause:
-    """Return a cause as last seen, with all nodes' counts added."""
+    """Merge a cause of several nodes: as seen last, with their counts added."""
     last = max(causes, key=lambda cause: (cause.when is not When.PAST, cause.last_at))
     firsts = [cause.first_at for cause in causes if cause.first_at]
     return last.replace(

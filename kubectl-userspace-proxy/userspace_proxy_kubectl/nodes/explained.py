@@ -3,7 +3,7 @@
     planned from the API server ─▶ Explanation ──┬─▶ Explanation with a part about the nodes
     answers of agents ─▶ merged, differences ────┘
 
-Rule 1: if clients on nodes are served worse than planned, the nodes decide the sentence.
+Rule 1: if clients on nodes are served worse than planned, the sentence is about the nodes.
 Rule 2: a node counts as different from the plan only after it has lagged for a while; its answer
 shows the difference.
 """
@@ -77,7 +77,7 @@ def with_nodes(
 
 
 def _unproved(step: PathStep) -> PathStep:
-    """Return a step of the plan; where an endpoint fails, being listed as ready isn't a success."""
+    """Return a step without OK marks for endpoints: some fail although they are listed as ready."""
     if step.topic != _ENDPOINTS:
         return step
     details = tuple((None if one is Level.OK else one, says) for one, says in step.details)
@@ -103,7 +103,7 @@ def behind_steps(
 
     Args:
         service: ``namespace/name``, optionally with ``:port``.
-        planned: Its Service ports, planned from API objects; None if those can't be read.
+        planned: Its Service ports, planned from API objects; None if the objects can't be read.
     """
     key = service.partition(":")[0]
     known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]
@@ -135,7 +135,7 @@ def behind_steps(
 
 
 def _is_compared(answer: AgentAnswer) -> bool:
-    """Return whether an agent publishes the data for comparing its plan."""
+    """Return whether an agent publishes the digests with which its plan is compared."""
     plan = answer.status.plan if answer.status is not None else None
     return plan is not None and plan.form == FORM and bool(plan.digest)
 
@@ -174,7 +174,7 @@ def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathSte
 
 
 def _cause(port: MergedPort) -> Cause | None:
-    """Return the worst nodes' first cause."""
+    """Return the first cause on the nodes with the worst state."""
     return next((cause for group in port.groups for cause in group.causes), None)
 
 
@@ -202,7 +202,7 @@ def _sentence(merged: Merged, explanation: Explanation, unserved: MergedPort | N
     """Return the sentence if both the plan and all nodes are healthy.
 
     Args:
-        unserved: The first Service port of which some clients got no answer.
+        unserved: The first Service port some of whose clients got no answer.
     """
     if not merged.ports:
         return explanation.sentence

@@ -3,8 +3,8 @@
     answers ──each alone──▶ no answer, no API server, problems of its own ──┐ the same of several
             ──compared────▶ behind, versions, settings, clocks            ──┴▶ nodes: one finding
 
-Rule 1: a finding is a cause with the nodes that it applies to.
-Rule 2: a value is usual if most nodes have it. Without a majority no value is unusual: names and
+Rule 1: a finding is a cause with the nodes to which it applies.
+Rule 2: a value is usual if most nodes have it. Without a majority, no value is unusual: names and
 addresses differ by design.
 """
 
@@ -41,7 +41,7 @@ from .agent_answer import AgentAnswer, AllNodes
 CLOCK_OFF_S = 2.0
 """If the clocks of two nodes differ by more than this, in seconds, their times can't be
 compared."""
-# The maximum number of problems taken from an answer, which may contain any number.
+# The maximum number of problems taken from one answer, which may contain any number.
 _PROBLEMS_MAX = 5
 _NAMED = 3
 # Settings that naturally differ between nodes: their own names, addresses and files.
@@ -57,9 +57,9 @@ class NodeFinding:
     level: Level
     cause: Cause
     nodes: tuple[str, ...] = ()
-    """The nodes concerned, by name; empty for this tool's machine."""
+    """The affected nodes, by name; empty for this tool's machine."""
     services: tuple[str, ...] = ()
-    """The Services concerned, by name; empty if none."""
+    """The affected Services, by name; empty if none."""
 
 
 class OtherSetting(NamedTuple):
@@ -85,7 +85,7 @@ def findings_of(all_nodes: AllNodes, settings: OtherSettings) -> tuple[NodeFindi
         *_behind(known),
         *_together((*_versions(known), *_settings(settings))),
         *_clocks(known),
-        # Agents' own claims come last within their level.
+        # Within a level, problems that agents report themselves come last.
         *_together((one.node, said) for one in known for said in _problems(one)),
     ]
     findings.sort(key=lambda one: (WORST_FIRST.index(one.level), -len(one.nodes)))
@@ -93,12 +93,12 @@ def findings_of(all_nodes: AllNodes, settings: OtherSettings) -> tuple[NodeFindi
 
 
 def _answers(answer: AgentAnswer) -> bool:
-    """Return whether a node's agent answers now; the last answer may be older."""
+    """Return whether a node's agent answers now; its last answer may be old."""
     return answer.status is not None and answer.problem is None
 
 
 def usual(values: Iterable[Value]) -> Value | None:
-    """Return the value that more than half have; None if there is none."""
+    """Return the value that more than half of the nodes have; None without a majority."""
     counts = Counter(values)
     for value, count in counts.most_common(1):
         return value if 2 * count > counts.total() else None
@@ -152,7 +152,7 @@ def _reads_badly(status: StatusFacts) -> bool:
 
 
 def clock_of(answer: AgentAnswer) -> tuple[float, float] | None:
-    """Return how far a node's clock is ahead of this machine's, and how uncertain that is.
+    """Return how far a node's clock is ahead of this machine's clock, and the uncertainty.
 
     None: unknown.
     """
@@ -167,7 +167,7 @@ class _Said(NamedTuple):
     """A finding about one node."""
 
     same: object
-    """A key that is equal for equal findings about other nodes."""
+    """A key by which equal findings about several nodes are merged."""
     level: Level
     cause: Cause
 
@@ -258,7 +258,7 @@ def _behind(known: Sequence[AgentAnswer]) -> Iterator[NodeFinding]:
 
 
 def _clocks(known: Sequence[AgentAnswer]) -> Iterator[NodeFinding]:
-    """Yield nodes whose clocks are off; if most are off equally, it is this machine's clock."""
+    """Yield nodes whose clocks are off; if most are off equally, this machine's clock is wrong."""
     off = {answer.node: one for answer in known if (one := clock_of(answer)) is not None}
     shift = 0.0
     for sign in (1, -1):

@@ -1,8 +1,8 @@
-"""Computes the traffic of Service ports between two moments, over all nodes.
+"""Computes the traffic of Service ports between two moments, summed over all nodes.
 
 Rule 1: a node's figures are compared with its own earlier figures, so a node that returns after a
 gap doesn't appear to have carried all traffic at once.
-Rule 2: for an agent that was restarted in between, the figures since its start count.
+Rule 2: if an agent was restarted in between, only its figures since the restart count.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ ORDERS: dict[str, Callable[[MergedPort, Rates], Any]] = {
 
 
 def in_order(ports: Iterable[MergedPort], sort: str, rates: Rates) -> list[MergedPort]:
-    """Return Service ports in an order; equal ones are sorted by name.
+    """Return Service ports in a sort order; equal ones are sorted by name.
 
     Args:
-        sort: A key of ``ORDERS``, with ``-`` before it in descending order.
+        sort: A key of ``ORDERS``; a leading ``-`` means descending order.
     """
     order = ORDERS[sort.removeprefix("-")]
     by_name = sorted(ports, key=lambda one: one.key)

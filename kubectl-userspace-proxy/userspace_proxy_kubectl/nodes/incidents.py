@@ -4,7 +4,7 @@
     failures of several endpoints that only the same few nodes see ──────────────────────▶ one
 
 Rule 1: grouping, and when a node counts as failed, follow the rules of one node, applied to all
-nodes' Service ports. So a dead node is one incident, with the same id as on each node's page.
+nodes' Service ports. A dead node is one incident, with the same id as on each node's page.
 Rule 2: if some nodes can't reach endpoints that others reach, the nodes are at fault, not the
 endpoints.
 """
@@ -36,8 +36,8 @@ from .endpoints import (
     seen_together,
 )
 
-# How many endpoints must fail together before the path to them is blamed: with fewer, the endpoints
-# are as likely to be the reason.
+# The number of endpoints that must fail together before the path to them is blamed: with fewer, the
+# endpoints themselves are as likely to be at fault.
 _PATHS = 3
 _PLACES = 2
 _EXPLAIN = "kubectl userspace-proxy explain"
@@ -51,18 +51,18 @@ class MergedIncident:
     """The incident as on a single node, with all nodes' figures; its ports are the cluster's."""
     nodes: tuple[str, ...]
     tried: int
-    """The number of nodes that tried its endpoints; 0 if it isn't about endpoints."""
+    """The number of nodes that tried the endpoints; 0 if the incident isn't about endpoints."""
     answered: int
-    """The number of these nodes that were answered, and see no fault."""
+    """The number of these nodes that got an answer and see no fault."""
     extent: Extent
     left_out: int
     """The number of nodes whose summaries don't show whether they tried the endpoints."""
     keys: frozenset[object]
-    """The keys of its causes, from ``same_cause``."""
+    """The keys of the incident's causes, from ``same_cause``."""
 
     @property
     def command(self) -> str:
-        """A shell command that shows more; it says so if it must run on the node."""
+        """A shell command that shows more; a comment in it states if it must run on the node."""
         service, node = self.incident.services[0], shell_word(self.nodes[0])
         if self.extent is Extent.PATH:
             return f"{_EXPLAIN} {shell_word(service)} --node={node}"
@@ -80,7 +80,7 @@ class MergedIncident:
 
 @dataclass(slots=True)
 class _SeenOn:
-    """The known facts about an incident beyond its cause."""
+    """Facts about an incident that aren't in its cause."""
 
     nodes: dict[str, None] = field(default_factory=dict)
     ports: set[tuple[str, ...]] = field(default_factory=set)
@@ -100,8 +100,8 @@ def incidents_of(
     grouped = Incidents(StatusFacts(ports=[port for _, port in on_nodes]))
     seen: dict[str, _SeenOn] = defaultdict(_SeenOn)
     of_services: dict[object, str] = {}
-    # If a node reports a cause for an endpoint, the Service's own cause on that node isn't a
-    # separate incident.
+    # If a node reports a cause for an endpoint, its own cause for the Service isn't a separate
+    # incident.
     others: list[tuple[object, str]] = []
     for node, port in on_nodes:
         # Cost: nearly all ports are healthy.
@@ -131,7 +131,7 @@ def incidents_of(
 
 
 class _Reach:
-    """Which nodes tried which endpoints, over all Services."""
+    """Which nodes have tried which endpoints, over all Services."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class _Reach:
         self._listed: Mapping[str, set[str]] = {at: set() for at in addresses}
         self.tried: Mapping[str, set[str]] = {at: set() for at in addresses}
         self.failed: Mapping[str, set[str]] = {at: set() for at in addresses}
-        """The nodes that tried but got no answer, for any reason."""
+        """The nodes that tried but got no answer, whatever the reason."""
         self.answers: Mapping[str, dict[str, float]] = {at: {} for at in addresses}
         """When the endpoints last answered other nodes."""
         self.causes: Mapping[str, list[Cause | None]] = {at: [] for at in addresses}
@@ -165,7 +165,7 @@ class _Reach:
                         self.answers[endpoint.address][node] = last
 
     def left_out(self, addresses: Iterable[str]) -> int:
-        """Return the number of summaries that omit all Service ports with some endpoints."""
+        """Return the number of summaries that list no Service port with any of these endpoints."""
         if not self._summaries:
             return 0
         listed = set[str]().union(*(self._listed[at] for at in addresses))

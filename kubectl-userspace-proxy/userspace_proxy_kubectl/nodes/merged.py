@@ -91,12 +91,12 @@ class MergedPort:
     """The port's facts by node, from the answers that contain it."""
     level: Level
     groups: tuple[NodeGroup, ...]
-    """The nodes on which it isn't ok: the worst group first, then the largest."""
+    """The nodes on which the port isn't ok: the worst group first, then the largest."""
     served: int
     neutral: tuple[tuple[str, int], ...]
-    """The nodes that serve it without evidence of an answered client: why, and how many."""
+    """Why nodes that serve the port have no evidence of an answered client, and how many."""
     left_out: int
-    """The number of nodes that serve it, but whose summaries omit it."""
+    """The number of nodes that serve the port, but whose summaries omit it."""
     missing: tuple[str, ...]
 
     @property
@@ -119,14 +119,14 @@ class MergedPort:
 
     @property
     def proven(self) -> int:
-        """The number of nodes that serve it with evidence of an answered client."""
+        """The number of nodes that serve the port and have evidence of an answered client."""
         return self.served - sum(count for _, count in self.neutral)
 
     @property
     def mark(self) -> Level | None:
         """The level for all readers, or None for a neutral mark.
 
-        It is neutral if no node's clients are known to be answered, or some aren't.
+        It is neutral if no clients are known to be answered, or some are known not to be.
         """
         if self.level is not Level.OK:
             return self.level
@@ -143,7 +143,7 @@ class MergedPort:
 
     @property
     def hint(self) -> str:
-        """What to do about failing clients without a cause; empty if none fail, or unknown."""
+        """The remedy if clients fail without a cause; empty if none fail, or there is no remedy."""
         nodes = self.groups[0].nodes if self.groups else self.unserved
         has_cause = any(group.causes for group in self.groups)
         return "" if has_cause else next((self.members[one].state.hint for one in nodes), "")
@@ -160,7 +160,7 @@ class MergedPort:
 
     @property
     def causes_of_endpoints(self) -> frozenset[object]:
-        """The keys of its endpoints' causes, from ``same_cause``."""
+        """The keys of the causes of the port's endpoints, from ``same_cause``."""
         return frozenset(same_cause(cause) for one in self.endpoints for cause, _ in one.failing)
 
 
@@ -175,8 +175,8 @@ class Merged:
     has_nodes: bool
     """Whether nodes without an agent are known."""
     ports: tuple[MergedPort, ...]
-    """The ports, the worst first, then by name; from summaries only ports that aren't ok somewhere.
-    """
+    """The ports, the worst first, then by name; summaries contribute only ports that aren't ok
+    somewhere."""
     healthy: int
     """The number of other Service ports, which are ok on all nodes that have them."""
     incidents: tuple[MergedIncident, ...]
@@ -193,7 +193,7 @@ class Merged:
 
     @property
     def mark(self) -> Level | None:
-        """The level for all readers; None if nothing is faulty, but nothing known to be healthy."""
+        """The level for all readers; None if nothing is faulty or known to be healthy."""
         if self.level is not Level.OK or not self.ports:
             return self.level
         return mark_of(self.ports, more=self.healthy)
@@ -209,7 +209,7 @@ class Merged:
         return frozenset(port.key.of_service for port in self.ports if port.level is not Level.OK)
 
     def of_service(self, service: str) -> Merged:
-        """Return the part about a Service, one of its ports (by name or number), or a namespace."""
+        """Return only a Service, one of its ports (by name or number), or a namespace."""
         if "/" in service:
             ports = [port for port in self.ports if service in port.first.names]
         else:
@@ -225,7 +225,7 @@ class Merged:
 def mark_of(ports: Collection[MergedPort], *, more: int = 0) -> Level | None:
     """Return the worst level of some Service ports, or None for a neutral mark.
 
-    It is neutral if no port is known to be healthy, or some other one has failing clients.
+    It is neutral if no port is known to be healthy, or a neutral port has failing clients.
 
     Args:
         more: The number of other ports, which are healthy.
@@ -240,7 +240,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
     """Merge all nodes.
 
     Args:
-        before: All nodes a few seconds ago, for measuring in between; None: unknown.
+        before: All nodes a few seconds ago, from which rates are computed; None: unknown.
     """
     all_nodes = replace(all_nodes, answers=tuple(with_unanswered(all_nodes.answers)))
     known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]
@@ -267,9 +267,9 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
 
 
 def services_to_ask(all_nodes: AllNodes) -> tuple[str, ...]:
-    """Return Services for which summaries don't suffice, first those on the most nodes.
+    """Return Services for which summaries don't suffice, ordered by number of nodes.
 
-    They aren't ok on some node: other nodes show whether their endpoints answer anyone.
+    They aren't ok on some node: only other nodes show whether their endpoints answer at all.
     """
     found = Counter(
         f"{port.namespace}/{port.service}"
@@ -294,7 +294,7 @@ def _by_port(
             found.setdefault(key, {})[answer.node] = port
     if not all_nodes.digests or len(known) < 2:
         return found
-    # A Service that only one agent has, and the API server doesn't, affects only the agent's row.
+    # A Service that only one agent reports, and the API server lacks, affects only the agent's row.
     return {
         key: members
         for key, members in found.items()
@@ -324,8 +324,8 @@ def _merged(
             continue
         if not (answer.is_summary and answer.status is not None and answer.status.served):
             missing.append(answer.node)
-        # If the node lags behind in the Service, its summary doesn't show whether it serves the
-        # Service.
+        # If the node lags behind in the Service, the summary doesn't show whether the node serves
+        # it.
         elif key.of_service not in answer.behind:
             left_out += 1
     groups = [_group(same) for same in found.values()]
@@ -364,7 +364,7 @@ def _group(same: Sequence[_UnhealthyNode]) -> NodeGroup:
 
 
 def _has_files(known: Sequence[AgentAnswer], members: Mapping[str, PortFacts]) -> bool:
-    """Return whether the Service is from manifests, and so unknown to the API server."""
+    """Return whether a node reads manifests, so that the API server doesn't know its Services."""
     return any(
         one.status is not None and one.node in members and one.status.source.kind != "kubernetes"
         for one in known
@@ -376,7 +376,7 @@ def _summaries(known: Sequence[AgentAnswer]) -> frozenset[str]:
 
 
 def _usual_count(known: Sequence[AgentAnswer]) -> int:
-    """Return the usual number of Service ports on a node; a wrong count doesn't matter."""
+    """Return the usual number of Service ports on a node, which needn't be exact."""
     counts = [
         one.status.served + sum(port.state.level is not Level.OK for port in one.status.ports)
         for one in known

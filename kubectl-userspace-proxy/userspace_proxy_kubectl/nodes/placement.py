@@ -1,4 +1,4 @@
-"""Decides where a DaemonSet runs pods, so that exactly the nodes that lack a pod are reported.
+"""Decides on which nodes a DaemonSet should run a pod, so that nodes without one are reported.
 
 Rule 1: the decision matches the DaemonSet controller's: node selector, required node affinity, and
 taints that aren't tolerated.
@@ -51,7 +51,7 @@ class Placement:
     terms: tuple[WireAffinityTerm, ...] = ()
     """The terms of the required node affinity; may be empty."""
     wanted: int | None = None
-    """The number of nodes that its controller has counted; None if unknown."""
+    """The number of nodes counted by the DaemonSet controller; None if unknown."""
 
     def includes(self, node: NodeState) -> bool:
         """Return whether a node should have a pod."""
@@ -69,7 +69,7 @@ class Placement:
 def _tolerates(one: WireToleration, taint: WireTaint) -> bool:
     if (one.effect and one.effect != taint.effect) or (one.key and one.key != taint.key):
         return False
-    # The value may be omitted.
+    # The value may be missing.
     is_equal = bool(one.key) and (one.value or "") == (taint.value or "")
     return one.operator == "Exists" or is_equal
 
@@ -101,7 +101,7 @@ class NodeState:
     labels: Mapping[str, str | None] = field(default_factory=dict)
     taints: tuple[WireTaint, ...] = ()
     reason: str = ""
-    """The reason why it isn't ready, in the cluster's words; empty if it is ready."""
+    """The reason why the node isn't ready, in the cluster's words; empty if it is ready."""
 
     @property
     def is_virtual(self) -> bool:
@@ -146,7 +146,7 @@ def read_daemon_set(item: bytes) -> Placement:
         spec.node_selector or {},
         tuple(spec.tolerations or ()),
         tuple((required and required.node_selector_terms) or ()),
-        # The controller counts only after it has observed the object.
+        # The controller's count is valid only once it has observed the object.
         status.desired_number_scheduled if status.observed_generation else None,
     )
 
@@ -154,11 +154,11 @@ def read_daemon_set(item: bytes) -> Placement:
 def lacking(
     nodes: Iterable[NodeState], placements: Sequence[Placement], have: Iterable[str]
 ) -> tuple[str, ...]:
-    """Return nodes that should have a pod but have none, by name.
+    """Return nodes that should have a pod but lack one, by name.
 
     Args:
         placements: One for each DaemonSet.
-        have: The nodes that have a pod, running or not.
+        have: The nodes with a pod, running or not.
     """
     having = frozenset(have)
     counts = [one.wanted for one in placements if one.wanted is not None]

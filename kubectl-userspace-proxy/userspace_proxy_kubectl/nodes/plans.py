@@ -2,9 +2,9 @@
 
     Services, EndpointSlices ──list, watch──▶ Store ──▶ Digests ◀──compared── agents
 
-Rule 1: objects are read as agents read them, but with the user's rights; without, there are no
-digests.
-Rule 2: an unreadable object is omitted: agents keep the last version that they could read.
+Rule 1: objects are read as agents read them, but with the user's rights. A user without these
+rights gets no digests.
+Rule 2: an unreadable object is omitted, because agents keep the last version that they could read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from userspace_proxy.sources.kubernetes.resources import SERVICES, SLICES, Resou
 from userspace_proxy.sources.kubernetes.shares import ObjectShares
 
 _KEPT = 1000
-"""The number of former digests to remember."""
+"""The number of former digests that are kept."""
 
 
 class Plans:
@@ -69,7 +69,7 @@ class Plans:
         """Former digests of all Services, each with the time until which it was valid."""
         self._merged: Mapping[str, str] | None = None
         self.ready = asyncio.Event()
-        """Set once there are digests, or there certainly won't be any."""
+        """Set once digests exist, or can't be computed."""
         self.planned_at = 0.0
         """Unix time at which the digests were last computed; 0 if there are none."""
 
@@ -88,7 +88,7 @@ class Plans:
 
     @property
     def unread(self) -> frozenset[str]:
-        """Services with parts that can't be read here."""
+        """Services that have an unreadable object."""
         rejected = (one for cache in self._caches for one in cache.rejected.values())
         return frozenset(name for one in rejected for name in one.services)
 
@@ -116,7 +116,7 @@ class Plans:
     async def _update(self) -> None:
         before = self.summary[0] if self.planned_at else ""
         services = self._store.snapshot().services
-        # The first run takes a fraction of a second for 10,000 Services.
+        # The first computation takes a fraction of a second for 10,000 Services.
         await asyncio.to_thread(self._digests.follow, services)
         if before and before != self.summary[0]:
             self._former.append((before, self._clock()))

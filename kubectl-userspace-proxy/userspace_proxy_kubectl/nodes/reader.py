@@ -4,8 +4,8 @@
     Plans ──digests──▶   └── Behind: nodes whose plan differs from the API server's objects
 
 Rule 1: the first answers of all nodes share a deadline; a node that misses it gets a cause instead.
-Rule 2: a node can affect only its own answer. Only failures common to all nodes raise an error:
-that pods can't be listed, or port-forwards aren't permitted.
+Rule 2: a node can affect only its own answer. An error is raised only if pods can't be listed or
+port-forwards aren't permitted, which affects all nodes.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from .discovery import Finder, Where
 from .plans import Plans
 
 FIRST_S = 4.0
-"""Seconds for the first answers of a usual cluster; with the start of a command, five."""
+"""Seconds allowed for the first answers; the start of a command takes another second."""
 NODES_PER_S = 100
-"""The deadline grows by a second for so many nodes: the reader is busy for that long."""
+"""The deadline grows by one second per this many nodes, which keep the reader busy that long."""
 
 PAGE = Bounds(body=4 << 20)
-"""The limits of a node's answer to a page's request: a Service with 8,000 endpoints."""
+"""The limits of a node's answer to a page's request, enough for a Service with 8,000 endpoints."""
 
 Show = Callable[[AllNodes], object]
 
@@ -54,11 +54,11 @@ _LINES_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class NodeLine:
-    """A line sent by an agent, or the reason why there are none for a while."""
+    """A line sent by an agent, or the reason why its stream broke."""
 
     node: str
     line: bytes = b""
-    """The line; empty when the agent's stream has begun, and with a problem."""
+    """The line; empty when the agent's stream has begun, or if there is a problem."""
     problem: Cause | None = None
     """Why the agent's stream broke; it is reopened."""
 
@@ -84,7 +84,7 @@ class NodesReader:
     ) -> None:
         self.client = client
         self.now = AllNodes()
-        """The known nodes: as of :meth:`follow`, otherwise of the last :meth:`first`."""
+        """The known nodes: from :meth:`follow`, otherwise from the last :meth:`first`."""
         self._where = where or Where()
         self._timeout_s = timeout_s
         self._with_plans = with_plans
@@ -116,12 +116,12 @@ class NodesReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # The caller's error isn't passed to the task group, because no task has failed.
+        # An error of the caller isn't passed to the task group, because no task has failed.
         await self._stack.aclose()
 
     @property
     def agents(self) -> Mapping[str, tuple[ForwardTarget, ...]]:
-        """The running agent pods of each node, starting with the one that is asked."""
+        """The running agent pods of each node; the first one is asked."""
         pods = self._finder.found.agents
         return {
             node: tuple(pod.target for pod in found if pod.is_running)
@@ -244,7 +244,7 @@ class NodesReader:
             UserspaceProxyError: See :meth:`first`.
         """
         await self._wanted(nodes)
-        # An agent's lines wait in its stream until the queue has room.
+        # While the queue is full, an agent's lines wait in its stream.
         queue: asyncio.Queue[NodeLine] = asyncio.Queue(_LINES_MAX)
         streams: dict[tuple[str, ForwardTarget], asyncio.Task[None]] = {}
 
@@ -337,7 +337,7 @@ class NodesReader:
                     await is_last.wait()
 
     async def _wanted(self, nodes: Collection[str]) -> Mapping[str, ForwardTarget]:
-        """Return the agents to ask for some nodes, or for all if no names are given."""
+        """Return the agents to ask on some nodes, or on all nodes if no names are given."""
         if not self.agents:
             await self._found()
             self._finder.check()
@@ -393,7 +393,7 @@ class NodesReader:
             tries += 1
 
     async def _check(self, answers: Answers, asking: Asking) -> None:
-        """Raise an error if the answers show one that concerns all nodes."""
+        """Raise an error if the answers show a failure that affects all nodes."""
         has_none = answers.is_settled() and not any(one.status for one in answers.nodes.values())
         if asking.refused is not None and has_none:
             namespace, words = self._where.namespace, str(asking.refused)

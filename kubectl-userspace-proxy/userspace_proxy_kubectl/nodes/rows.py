@@ -22,14 +22,14 @@ from .sums import NOTHING, Sums, of_port
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """One node."""
+    """One node's row."""
 
     node: str
     level: Level
     findings: tuple[NodeFinding, ...]
-    """The findings about the node, the worst first; including why it has no answer."""
+    """The findings about the node, the worst first, including the reason for a missing answer."""
     incidents: tuple[MergedIncident, ...]
-    """The incidents that it sees but most other nodes don't, the worst first."""
+    """The incidents that this node but not most others see, the worst first."""
     has_answer: bool
     agents: tuple[ForwardTarget, ...] = ()
     version: str = ""
@@ -38,7 +38,7 @@ class NodeRow:
     """The settings that differ from most nodes, by name."""
     steering: str = ""
     path: str = ""
-    """The data path for Services that don't choose a path."""
+    """The data path for Services that don't select a path."""
     plan_age_s: float | None = None
     """Seconds since the whole plan was last applied; None if it never was."""
     revision: int = 0
@@ -56,7 +56,7 @@ class NodeRow:
 
     @property
     def mark(self) -> Level | None:
-        """The level for all readers; None if the node is healthy, but some Services aren't."""
+        """The level for all readers; None if the node is healthy but some Services aren't."""
         return None if self.level is Level.OK and self.unhealthy else self.level
 
 
@@ -73,7 +73,7 @@ def rows_of(
         findings: The result of ``findings_of``.
         incidents: The result of ``incidents_of``.
         settings: The result of ``other_settings_of``.
-        before: All nodes a few seconds ago, for measuring in between; None: unknown.
+        before: All nodes a few seconds ago, from which rates are computed; None: unknown.
     """
     said: dict[str, list[NodeFinding]] = {}
     for finding in findings:
@@ -102,7 +102,7 @@ def rows_of(
 
 
 def is_of_nodes(incident: MergedIncident, answered: int) -> bool:
-    """Return whether the few nodes that see an incident are at fault, as other nodes don't see it.
+    """Return whether an incident is the fault of the few nodes that see it.
 
     Args:
         answered: The number of nodes with an answer.

@@ -59,7 +59,7 @@ def found_in(merged: Merged, search: Search) -> Merged:
 
 
 def _samples(port: MergedPort) -> Iterator[PortFacts]:
-    """Yield one node's facts per state of a Service port: other nodes differ only in figures.
+    """Yield the facts of one node per state of a Service port: other nodes differ only in figures.
 
     Cost: for 100 nodes with 2,000 Service ports, 0.02 s instead of 2 s.
     """
@@ -89,7 +89,7 @@ def missing_reason(all_nodes: AllNodes, name: str) -> str:
     services -= ignored - served
     if is_named or name in services or name in namespaces:
         return ""
-    # Summaries omit a healthy namespace, but include a Service that the request names.
+    # Summaries omit healthy namespaces, but include a Service that the request names.
     if all_nodes.digests is None and "/" not in name and _have_left_out(all_nodes):
         return ""
     return say_missing(_known(answers, sorted(services)), name)

@@ -1,4 +1,4 @@
-"""Sums of several nodes' figures, which ``decoding`` has bounded; ignores negative figures."""
+"""Sums up figures of several nodes, which ``decoding`` has bounded; ignores negative figures."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Sums(NamedTuple):
     active: int = 0
     """Open connections, or live flows."""
     connections: int = 0
-    """Connections since the agents' starts; the following figures, too."""
+    """Connections since the agents' starts, like the following figures."""
     failed: int = 0
-    """Clients without an answer; for endpoints, failed dials are added."""
+    """Clients without an answer; endpoints also count failed dials."""
     refused: int = 0
     saved: int = 0
     received_bytes: int = 0
@@ -26,7 +26,7 @@ class Sums(NamedTuple):
     waiting: int = 0
     """Clients now waiting for an endpoint."""
     kernel_connections: int = 0
-    """Connections that the kernel sent straight to endpoints, if they were counted."""
+    """Connections that the kernel sent straight to endpoints, where it counts them."""
 
 
 NOTHING = Sums()
@@ -69,7 +69,7 @@ def of_endpoint(endpoint: EndpointFacts) -> Sums:
 
 
 def since(now: Sums, before: Sums) -> Sums:
-    """Return what was counted in between; 0 for figures that decreased, as after a restart."""
+    """Return the figures counted in between; 0 for figures that decreased, as after a restart."""
     return Sums(*(max(0, new - old) for new, old in zip(now, before, strict=True)))
 
 

@@ -6,10 +6,10 @@
           shop/web, shop/cart and 2 more
       ✕ shop/web:http  10.96.0.10:80  refused on node-7 and node-31 (2 of 120): …; served on 118
 
-Rule 1: a line about an object begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served.
-Rule 2: nodes are first, then causes that affect several Services or only some nodes, which the
-lines of Service ports don't repeat, then Service ports.
-Rule 3: agents may send any text: each line is made printable, and each list has a bound.
+Rule 1: a line about an object begins with two spaces and a mark: ✕ trouble, ! attention, ✓ served.
+Rule 2: nodes come first, then causes that affect several Services or only some nodes, and last
+Service ports, whose lines don't repeat these causes.
+Rule 3: agents may send any text, so each line is made printable, and each list is bounded.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _FINDINGS_SHOWN = 8
 # The maximum number of Service ports that are listed; a single agent may claim any number.
 _PORTS_SHOWN = 10_000
 _ENDPOINTS_SHOWN = 50
-# A finding about at most this many nodes is printed in their rows; a finding about more nodes is
+# A finding about at most this many nodes is printed in the rows of these nodes; other findings are
 # printed once.
 _ALIKE = 3
 _BELOW = "      "
@@ -67,7 +67,7 @@ _NODE_HEADINGS = (
     "NODE", "VERSION", "STEERING", "PATH", "PLAN", "BEHIND", "NOT OK", "OPEN", "CONN", "FAILED",
     "CPU", "MEMORY",
 )  # fmt: skip
-# The columns that are omitted if the terminal is too narrow, in this order.
+# The columns that are omitted if the terminal is too narrow, in the order of omission.
 _LEAST = ("CONN", "PATH", "STEERING", "VERSION", "FAILED", "OPEN")
 
 
@@ -146,7 +146,7 @@ def render_top(
 
 
 def _row_lines(row: NodeRow, merged: Merged, columns: int) -> Iterator[str]:
-    """Yield the lines below a node's row: findings about few nodes, and incidents."""
+    """Yield the lines below a node's row: incidents, and findings about few nodes."""
     for finding in row.findings:
         if len(finding.nodes) <= _ALIKE:
             alone = NodeFinding(finding.level, finding.cause)
@@ -174,7 +174,7 @@ def _header(merged: Merged) -> str:
 
 
 def _namespace_lines(merged: Merged, columns: int) -> Iterator[str]:
-    """Yield the line that only one namespace is shown, with other namespaces' problems."""
+    """Yield a line stating that only one namespace is shown, and how many problems others have."""
     if not merged.namespace:
         return
     what = f"namespace {shown(merged.namespace)}"

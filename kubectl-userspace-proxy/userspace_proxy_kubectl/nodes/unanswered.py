@@ -1,4 +1,4 @@
-"""UDP flows that an endpoint leaves unanswered on some nodes while it answers others.
+"""Detects endpoints that leave UDP flows of some nodes unanswered while they answer other nodes.
 
     node-1, node-2: answered ──┐
     node-3: nothing came back ─┴▶ node-3: "sends no datagram back", a cause as of its own agent
@@ -24,7 +24,7 @@ from .endpoints import last_answer
 
 
 def with_unanswered(answers: Sequence[AgentAnswer]) -> Sequence[AgentAnswer]:
-    """Return answers in which nodes that get no datagram while others do have a cause for that."""
+    """Add a cause to nodes that get no datagram from an endpoint while other nodes do."""
     known = [one.status for one in answers if one.status is not None and one.problem is None]
     udp = [port for status in known for port in status.ports if port.protocol == "UDP"]
     answering = {_at(port, one) for port in udp for one in port.endpoints if last_answer(one)}
@@ -47,7 +47,7 @@ def _at(port: PortFacts, endpoint: EndpointFacts) -> object:
 
 
 def _judged(port: PortFacts, answering: set[object]) -> PortFacts:
-    """Return the facts with a cause for each endpoint that is silent on this node alone."""
+    """Return the facts with a cause for each endpoint that is silent only towards this node."""
     if port.state.word is not PortState.UNKNOWN:
         return port
     causes: list[Cause] = []

@@ -1,4 +1,4 @@
-"""Sentences about all nodes: which are affected, which aren't, and which are unknown.
+"""Renders sentences about all nodes: which nodes are affected, which aren't, which are unknown.
 
     refused on node-7 and node-31 (2 of 120): 10.244.3.9:8080 refuses connections; served on 118
     only node-7 can't reach 10.244.3.9:80: it does not answer; the other 117 that tried are answered
@@ -26,27 +26,27 @@ from .findings import NodeFinding
 from .incidents import MergedIncident
 from .merged import Merged, MergedPort, NodeGroup
 
-# The maximum number of causes in a text: a Service port's text is bounded.
+# The maximum number of causes in a Service port's text, so that the text is bounded.
 _CAUSES = 2
 _STATES = 3
-# The maximum length of a text from an agent, which may be of any length.
+# The maximum length of an agent's text in a sentence; agents may send longer texts.
 _LONGEST = 400
 
 
 class _Counts(NamedTuple):
-    """How many nodes tried an endpoint, and with which result."""
+    """The number of nodes that tried an endpoint, by result."""
 
     tried: int
     answered: int
     left_out: int
-    """The number of nodes that don't show whether they tried it."""
+    """The number of nodes whose answers don't show whether they tried it."""
 
 
 def on_nodes(nodes: Sequence[str], total: int) -> str:
     """Return ``on node-7 and node-31 (2 of 120)``, ``on all 120 nodes``.
 
     Args:
-        total: How many nodes have an answer.
+        total: The number of nodes with an answer.
     """
     if len(nodes) >= total > 1:
         return f"on {_all(total)}"
@@ -121,7 +121,7 @@ def format_incident(one: MergedIncident, now: float, total: int) -> str:
 
 
 def _evidence(port: MergedPort, why: str, total: int) -> str:
-    """Return how clients were served where a Service port has a neutral mark; empty if unknown.
+    """Return how clients were served on nodes where a Service port has a neutral mark.
 
     Args:
         why: The reason for the mark.
@@ -140,7 +140,7 @@ def _evidence(port: MergedPort, why: str, total: int) -> str:
 
 
 def _by_state(port: MergedPort, total: int, above: Collection[object]) -> Iterator[str]:
-    """Yield a clause per state that isn't ok, with its nodes and causes."""
+    """Yield a clause for each state that isn't ok, with its nodes and causes."""
     found: dict[tuple[Level, str], list[NodeGroup]] = {}
     for group in port.groups:
         found.setdefault((group.level, group.state.word), []).append(group)
@@ -171,7 +171,7 @@ def _causes(
     left = [same for same in causes if same not in above]
     left.sort(key=lambda same: -nodes[same])
     endpoints = port.endpoints if left else ()
-    # If all nodes tried the endpoint, the text needn't mention that.
+    # If all nodes tried the endpoint, the text doesn't mention that.
     by_address = {one.address: one for one in endpoints if _is_uneven(one, port)}
     texts: dict[str, None] = {}
     for same in left:
@@ -188,7 +188,7 @@ def _causes(
 
 
 def _is_uneven(endpoint: MergedEndpoint, port: MergedPort) -> bool:
-    """Return whether to state which nodes tried an endpoint, which must be known."""
+    """Return whether the text must state which nodes tried an endpoint."""
     if endpoint.extent in (Extent.PATH, Extent.SOME):
         return True
     is_known = bool(endpoint.failing) and not endpoint.left_out
@@ -196,7 +196,7 @@ def _is_uneven(endpoint: MergedEndpoint, port: MergedPort) -> bool:
 
 
 def _seen(cause: Cause, nodes: Sequence[str], counts: _Counts, at: str, extent: Extent) -> str:
-    """Return an endpoint's fault, and the nodes that see it among those that tried the endpoint."""
+    """Return an endpoint's fault, the nodes that see it, and how many nodes are answered."""
     tried, answered, left_out = counts
     are_all = len(nodes) + answered == tried and not left_out
     if not answered:

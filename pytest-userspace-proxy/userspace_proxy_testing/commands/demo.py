@@ -4,7 +4,7 @@
     sandbox: client ── node-1 (userspace-proxy run --steering=local) ── web-1…3, dns-1…2, broken
              (traffic)
 
-Everything except the page's socket is in namespaces that end with this process.
+Everything except the page's socket is in namespaces that are removed when this process ends.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def demo(given: Given) -> int:
         try:
             _show(page, folder, stop, began, stack)
         except SandboxError:
-            # Ctrl-C also ends a command that is setting up the sandbox.
+            # Ctrl-C also ends the commands that set up the sandbox.
             if not stop.is_set:
                 raise
         print("\nending the demo …", flush=True)
@@ -116,7 +116,7 @@ def _show(
 class _StopOnSignal:
     """Lets Ctrl-C, SIGTERM and the end of a child end a poll on its descriptor.
 
-    Signals become bytes on a socket, so none is lost between a check and a poll.
+    Signals become bytes on a socket, so no signal is lost between a check and a poll.
     """
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ class _StopOnSignal:
         return self._woken.fileno()
 
     def clear(self) -> None:
-        """Discard signals: the caller has checked everything."""
+        """Discard signals, because the caller has checked everything."""
         with contextlib.suppress(BlockingIOError):
             self._woken.recv(64)
 
@@ -154,17 +154,17 @@ def _add_pods(sandbox: Sandbox, tour: Tour) -> dict[str, Pod]:
         tour.serve(pods[name], tcp=8080)
     for name in DNS_PODS:
         tour.serve(pods[name], udp=5353)
-    # A pod on node-2, reachable from node-1.
+    # A pod on node-2, which node-1 can reach.
     far = sandbox.add_pod("far")
     far.serve("web-4", tcp=8080)
     give_address(sandbox, far, ELSEWHERE)
-    # A port without a server refuses connections, like a crashed container.
+    # Nothing listens on this port, so connections are refused, as by a crashed container.
     pods["broken"].serve(reset=RESETTING, silent=SILENT)
     return pods
 
 
 def _write_manifests(folder: Path, addresses: Mapping[str, str]) -> Path:
-    """Write the manifests into a new folder, and return it."""
+    """Write the manifests into a new folder; return the folder."""
     manifests = folder / "manifests"
     manifests.mkdir()
     (manifests / "shop.yaml").write_text(manifests_for(addresses))
@@ -173,7 +173,7 @@ def _write_manifests(folder: Path, addresses: Mapping[str, str]) -> Path:
 
 
 def _write_scripts(folder: Path, sandbox: Sandbox, client: Pod) -> None:
-    """Write the scripts ``pod`` and ``node``, which run a command there, ``ask``, and this program.
+    """Write scripts: ``pod`` and ``node``, which run a command there, ``ask``, and this program.
 
     This program needn't be in PATH.
     """
@@ -181,7 +181,7 @@ def _write_scripts(folder: Path, sandbox: Sandbox, client: Pod) -> None:
         ("pod", client.prefix),
         ("node", sandbox.node.prefix),
         ("ask", (*client.prefix, sys.executable, "-m", "userspace_proxy_testing.sandbox.client")),
-        # The folder by which clients find the running demo.
+        # The folder in which clients find the running demo.
         (
             "userspace-proxy",
             ("env", f"TMPDIR={folder.parent}", sys.executable, "-m", "userspace_proxy"),

@@ -1,6 +1,6 @@
 """The demo's broken Services, with one mistake each, for ``explain`` and the page.
 
-The Services are text, formatted for people who fix them; the tests of causes use objects
+The Services are YAML text, for users to fix; the tests of causes use objects
 (``tests/node/broken_services.py``).
 """
 
@@ -59,7 +59,7 @@ class BrokenService:
     """The cause that the proxy should report."""
     cluster_ip: str
     spec: str = ""
-    """More lines of the spec, each preceded by a newline."""
+    """More lines of the spec, each with a leading newline."""
     status: str = ""
     port: str = "port: 80"
     slice_namespace: str = NAMESPACE
@@ -68,7 +68,7 @@ class BrokenService:
     slice_port: str = "port: 8080"
     endpoint: str = _GOOD
     dialled: str = ""
-    """The address at which clients notice the mistake; empty: the cluster IP."""
+    """The address at which clients experience the mistake; empty: the cluster IP."""
 
 
 _BALANCED = "\n  type: LoadBalancer\n  loadBalancerSourceRanges: [198.51.100.0/24]"

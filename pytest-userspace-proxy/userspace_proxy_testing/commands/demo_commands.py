@@ -1,4 +1,4 @@
-"""Commands for a running demo, such as ``break web-2``, from its terminal or another command.
+"""Runs commands for a running demo, such as ``break web-2``, from its terminal or another process.
 
     its terminal ──a line──▶ Commands ◀──a connection── userspace-proxy demo break web-2
                                 │
@@ -34,9 +34,9 @@ FOLDER_PREFIX = "userspace-proxy-demo-"
 _SOCKET = "commands"
 _LINE_BYTES = 1024
 _TIMEOUT_S = 30.0
-# The timeout for a client, which sends its line at once.
+# The timeout for a client, which is expected to send its line at once.
 _CLIENT_S = 2.0
-# The interval at which a demo checks whether it is back in the foreground and reads commands again.
+# The interval at which a demo in the background checks whether it may read commands again.
 _BACKGROUND_MS = 1000
 _PROMPT = "demo> "
 _DONE, _FAILED = "+", "-"
@@ -115,7 +115,7 @@ class Tour:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment for a command whose output appears on this terminal, if any."""
+    """Return the environment for a command whose output is shown on this terminal, if any."""
     if not sys.stdout.isatty():
         return dict(os.environ)
     return {**os.environ, COLUMNS_SHOWN: str(shutil.get_terminal_size().columns)}
@@ -207,7 +207,7 @@ class Commands:
         return self._terminal is not None and os.tcgetpgrp(self._terminal) == os.getpgrp()
 
     def _read_terminal(self, terminal: int) -> None:
-        # A terminal yields whole lines.
+        # In canonical mode, a terminal returns whole lines.
         line = os.read(terminal, _LINE_BYTES).decode(errors="replace")
         if not line:
             self._terminal = None
@@ -217,7 +217,7 @@ class Commands:
         self.show_prompt()
 
     def _answer(self) -> None:
-        # A client that has left or is silent loses only its own command.
+        # A client that has left or is silent affects only its own command.
         with contextlib.suppress(OSError):
             connection, _ = self._listener.accept()
             with connection:

@@ -3,9 +3,9 @@
     sandbox: client (the command) ── node-1 (userspace-proxy run --steering=local, DNS)
                                         └── a pod for each endpoint of the manifests
 
-The command reaches Services at their ClusterIPs and by DNS at their names, and the proxy's page
-where ``status`` and ``explain`` expect it. Everything is in namespaces that end with this process;
-the machine's own network isn't changed.
+The command reaches Services at their ClusterIPs and by DNS at their names, and the proxy's page at
+the address that ``status`` and ``explain`` expect. Everything is in namespaces that are removed
+when this process ends; the machine's own network isn't changed.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from .sandbox_proxy import (
     wait_until_ready,
 )
 
-# The pods' networks: addresses for benchmarks (RFC 2544), which manifests don't contain.
+# The pods' networks, from the benchmarking range (RFC 2544), which manifests don't use.
 POD_CIDR = "198.18.0.0/16,fd00:198:18::/56"
 _SHOWN = 20
-"""The number of printed lines about unserved Services."""
+"""The maximum number of printed lines about unserved Services."""
 _KINDS = {Protocol.TCP: "tcp", Protocol.UDP: "udp"}
 
 
@@ -85,7 +85,7 @@ def sandbox(given: Given) -> int:
         _add_endpoints(box, snapshot, own, client)
         log = folder / "proxy.log"
         flags = [f"--dns-bind-address={box.node.ip}:53"]
-        # The command may be both client and endpoint of a connection, at different addresses.
+        # A command that is both client and endpoint of a connection can't keep its client address.
         flags += ["--preserve-client-address=never"] if own else []
         proxy = stack.enter_context(running_proxy(box, page, manifests, log, *flags, health=health))
         wait_until_ready(health.getsockname()[1], proxy, log, lambda: False)
@@ -95,7 +95,7 @@ def sandbox(given: Given) -> int:
 
 def unserved(snapshot: Snapshot) -> Iterator[str]:
     """Yield a line for each unserved Service port, with cause and remedy."""
-    # A sandbox's proxy doesn't look up names.
+    # A sandbox's proxy doesn't resolve endpoints that are names.
     snapshot = before_lookups(snapshot, ())
     status = plan_status(
         snapshot, PolicyOptions(node_name=NODE), now=Clocks.time(), steering="local"
@@ -144,7 +144,7 @@ def _add_endpoints(
     """Start a pod with backends for each address of a ready endpoint.
 
     Args:
-        own: Services whose endpoints' addresses the client gets.
+        own: Services whose endpoints' addresses are assigned to the client.
     """
     owned = {e.ip for item in _slices(snapshot) if item.service in own for e in item.endpoints}
     for ip in sorted(owned):
@@ -174,12 +174,12 @@ def _slices(snapshot: Snapshot) -> Iterator[EndpointSlice]:
 
 
 def _name(item: EndpointSlice, endpoint: Endpoint) -> str:
-    """Return the text that an endpoint's backends answer."""
+    """Return the text with which an endpoint's backends answer."""
     return endpoint.hostname or f"{item.service.name}-{endpoint.ip.replace('.', '-')}"
 
 
 def _run(argv: list[str]) -> int:
-    """Run a command in the foreground; it gets Ctrl-C itself, and SIGTERM from here."""
+    """Run a command in the foreground; the terminal sends it Ctrl-C, and this process SIGTERM."""
     process = subprocess.Popen(argv, env=without_proxies())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())

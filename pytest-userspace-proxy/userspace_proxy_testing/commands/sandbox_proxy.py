@@ -21,14 +21,14 @@ from ..sandbox.environment import without_proxies
 NODE = "node-1"
 """The proxy's node name."""
 PAGE_PORT = 10249
-# A program that sends a listening socket of the namespace to its parent process.
+# A program that opens a listening socket in its namespace and sends it to its parent process.
 _OPEN = """
 import socket, sys
 listener = socket.create_server(("127.0.0.1", int(sys.argv[2])), backlog=128)
 socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"."], [listener.fileno()])
 """
-# How long to wait until the proxy is ready. The start takes a minute on a busy, emulated processor;
-# an exit is noticed at once.
+# The time limit for the proxy's start, which takes a minute on a busy, emulated processor; an exit
+# is detected at once.
 _READY_S = 180.0
 _POLL_S = 0.02
 _STOP_S = 10.0
@@ -79,7 +79,7 @@ def page_socket_in(pod: Pod) -> socket.socket:
 
 
 def give_address(sandbox: Sandbox, pod: Pod, ip: str) -> None:
-    """Add an address to a pod, with a route on the node."""
+    """Assign an address to a pod, with a route on the node."""
     length, via = (128, pod.ip6) if ":" in ip else (32, pod.ip)
     pod.configure([f"addr add {ip}/{length} dev lo"])
     sandbox.node.configure([f"route add {ip}/{length} via {via}"])
@@ -129,7 +129,7 @@ def running_proxy(
             stderr=stream,
             env={**without_proxies(), **own_namespace_environment(sandbox.node.pid)},
             pass_fds=[one.fileno() for one in inherited],
-            # This protects the proxy from Ctrl-C; SIGTERM stops it.
+            # In its own session, the proxy doesn't get Ctrl-C; SIGTERM stops it.
             start_new_session=True,
         )
         try:
@@ -153,9 +153,9 @@ def wait_until_ready(
         is_over: Ends the wait when it returns True.
 
     Raises:
-        SandboxError: The proxy ended, or takes too long.
+        SandboxError: The proxy exited, or isn't ready in time.
     """
-    # This process holds the page's socket, too, so a request isn't refused after the proxy's end.
+    # This process holds the page's socket, too, so requests aren't refused after the proxy's exit.
     page = AdminAddress("127.0.0.1", port, timeout_s=1.0)
     deadline = Clocks.monotonic() + _READY_S
     while not is_over():

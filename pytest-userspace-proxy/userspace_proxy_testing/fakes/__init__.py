@@ -2,7 +2,7 @@
 
 ``steering.FakeSteering`` steers in memory and passes the contract suite of the real steering modes;
 ``api_server.FakeApiServer`` serves Services, EndpointSlices, Pods and Nodes over HTTP as
-kube-apiserver does, faults included; ``api_objects`` contains its objects and their history.
+kube-apiserver does, including faults; ``api_objects`` contains its objects and their history.
 ``agents.FakeAgents`` are the agents of a thousand nodes behind it, with the answers of
-``agent_answers``, including hostile ones, and the facts of ``agent_status``.
+``agent_answers``, some of them hostile, and the facts of ``agent_status``.
 """

@@ -1,9 +1,9 @@
-"""Answers of fake agents: a proxy's, an older proxy's, and hostile ones.
+"""Answers of fake agents: a proxy's answers, an older proxy's, and hostile answers.
 
     FakeAgent(facts) ──change──▶ /api/v1/status, whole, as a summary, or each change of it
     HOSTILE["huge"]() ─────────▶ answers that must not harm a reader of many nodes
 
-Rule 1: only the test triggers events: a stream gets a line for each :meth:`FakeAgent.change`.
+Rule 1: only the test triggers events: a stream sends a line for each :meth:`FakeAgent.change`.
 Rule 2: a hostile answer is cheap for this process, however expensive for its reader.
 """
 
@@ -26,7 +26,7 @@ from .port_forward import Send
 
 STATUS, PLAN = "/api/v1/status", "/api/v1/plan"
 _GZIP_WBITS = 31
-"""zlib's window size for gzip."""
+"""zlib's window size that selects the gzip format."""
 
 
 class FakeAgent:
@@ -48,7 +48,7 @@ class FakeAgent:
         self.digests = digests
         """The digests; None: the agent lacks the page of its plan."""
         self.requests: list[AgentRequest] = []
-        """All requests."""
+        """All requests so far."""
         self._facts = facts
         self._pages = pages or {}
         self._changes = 0
@@ -60,7 +60,7 @@ class FakeAgent:
         return self._facts
 
     def change(self, facts: StatusFacts) -> None:
-        """Change the answer; each stream gets a line, an empty one if nothing differs."""
+        """Change the answer; each stream sends a line, which is empty if nothing differs."""
         self._facts = facts
         self._changes += 1
         self._changed.set()
@@ -108,7 +108,7 @@ class FakeAgent:
 
 
 class _Body:
-    """A body without a length, compressed and chunked if the client accepts that."""
+    """A body of unknown length, compressed and chunked if the client accepts that."""
 
     def __init__(self, request: AgentRequest, send: Send) -> None:
         self._send = send
@@ -143,7 +143,7 @@ async def _send_whole(
 
 
 def fixed(body: bytes, code: int = 200, **headers: str) -> Answer:
-    """Return a constant answer; header names have ``_`` for ``-``."""
+    """Return a constant answer; header names are written with ``_`` instead of ``-``."""
 
     async def answer(_request: AgentRequest, send: Send) -> None:
         given = {"Content_Type": "application/json", "Content_Length": str(len(body)), **headers}
@@ -153,7 +153,7 @@ def fixed(body: bytes, code: int = 200, **headers: str) -> Answer:
 
 
 def endless(start: bytes, part: bytes, *, every_s: float = 0.0, pause: Pause = pause) -> Answer:
-    """Return an endless answer: a start, then the same part repeatedly.
+    """Return an endless answer: a start, then the same part over and over.
 
     Args:
         every_s: Seconds between parts; 0: as fast as the client reads.
@@ -169,7 +169,7 @@ def endless(start: bytes, part: bytes, *, every_s: float = 0.0, pause: Pause = p
 
 
 def slow_drip(every_s: float = 0.05) -> Answer:
-    """Return an answer whose body arrives byte by byte and is never complete."""
+    """Return an answer whose body arrives byte by byte and never ends."""
     start = response_head(200, Content_Type="application/json", Content_Length=str(1 << 20))
     return endless(start + b'{"node": "', b"x", every_s=every_s)
 
@@ -192,7 +192,7 @@ def gzip_bomb(size_bytes: int = 1 << 30) -> Answer:
     """Return a compressed answer that grows a thousandfold when unpacked."""
     packer = zlib.compressobj(9, wbits=-15)
     part = packer.compress(b" " * (1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
-    # Source: RFC 1952, a header without a name.
+    # Source: RFC 1952, a header without a file name.
     packed = b"\x1f\x8b\x08" + bytes(6) + b"\xff" + part * (size_bytes >> 20)
     return fixed(packed, Content_Encoding="gzip")
 
@@ -211,11 +211,11 @@ TRICKS: Sequence[str] = (
     "\u202egnp.exe\u2066\r\nlevel: ok\n\x9b31m",
     "'\"`$(id);|&\x00\\",
 )
-"""Strings that a terminal or browser would execute, and strings that forge lines."""
+"""Strings that a terminal or browser would interpret, and strings that fake further lines."""
 
 
 def forged(facts: StatusFacts, trick: str) -> StatusFacts:
-    """Return facts with a string from TRICKS in every field that people read."""
+    """Return facts with a string from TRICKS in every field that is shown to people."""
     ports = [
         msgspec.structs.replace(
             port,

@@ -79,7 +79,7 @@ def _endpoint(number: int, namespace: str, nodes: Sequence[str]) -> Object:
 def status_of(
     objects: Sequence[Object], node: str, *, now: float = NOW, version: str = "0.1.0"
 ) -> StatusFacts:
-    """Return the answer of an agent that planned these objects and had no client yet."""
+    """Return the answer of an agent that has planned these objects and had no client yet."""
     snapshot = _snapshot_of(objects)
     facts = plan_status(snapshot, PolicyOptions(node_name=node), now=now, steering="nftables")
     facts.version = version
@@ -90,7 +90,7 @@ def status_of(
 
 
 def plan_digests(objects: Sequence[Object]) -> dict[str, str]:
-    """Return the digests of an agent that planned these objects, by ``namespace/name``."""
+    """Return the digests of an agent that has planned these objects, by ``namespace/name``."""
     return digests_of(_snapshot_of(objects).services)
 
 

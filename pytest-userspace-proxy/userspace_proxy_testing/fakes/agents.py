@@ -1,9 +1,9 @@
-"""Agents of many nodes behind a fake API server, as a reader of all nodes sees them.
+"""Agents of many nodes behind a fake API server, for tests of programs that read all nodes.
 
     add("node-1", FakeAgent(facts)) ──▶ Node, pod of the DaemonSet ──port-forward──▶ HTTP answers
 
 The objects match the chart's DaemonSet: labels, host network, arguments. An agent needs no socket,
-so there may be a thousand.
+so a test can have a thousand.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class AgentRequest:
     method: str
     path: str
     query: Mapping[str, Sequence[str]]
-    """The values of each name; a name without a value has an empty one."""
+    """The query's values by name; a name without a value has an empty value."""
     headers: Mapping[str, str]
     """Header values, keyed by lower-case name."""
     is_chunked: bool
@@ -60,9 +60,9 @@ class FakeAgents:
     """The agents of one release.
 
     Args:
-        api: Receives the Nodes and pods, and forwards to them.
+        api: The API server, which gets the Nodes and pods, and forwards to the pods.
         release: The release's name; the default is the chart's.
-        port: The port of the agents' status page; if not the default, it is in their arguments.
+        port: The port of the agents' status page; they have a flag for it unless it is the default.
         serves: The name of the Services that a canary serves; empty: Services without a name.
     """
 
@@ -83,7 +83,7 @@ class FakeAgents:
         self._pods: dict[str, list[str]] = {}
 
     def put_node(self, name: str) -> None:
-        """Add a Node, which needn't have an agent."""
+        """Add a Node, without an agent."""
         self._api.put(node_object(name))
 
     def add(
@@ -129,7 +129,7 @@ class FakeAgents:
         self._pods[node] = []
 
     def passed_bytes(self, node: str) -> int:
-        """Return the bytes of port-forwards to a node's agents, in both directions."""
+        """Return the number of bytes that port-forwards to a node's agents have carried."""
         passed = self._api.pods.passed_bytes
         return sum(passed[f"{self._namespace}/{name}"] for name in self._pods[node])
 
@@ -202,7 +202,7 @@ def serve_http(answer: Answer) -> Serve:
 
 
 def response_head(code: int, **headers: str) -> bytes:
-    """Return an answer's status line and headers, after which the connection ends.
+    """Return an answer's status line and headers, which announce that the connection will close.
 
     Args:
         headers: By name, with ``_`` for ``-``.

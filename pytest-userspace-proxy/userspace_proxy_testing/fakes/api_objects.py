@@ -3,7 +3,7 @@
     put, delete ──▶ objects at a resourceVersion ──▶ lists, in pages
               └──▶ history ──▶ events since a resourceVersion, unless forgotten
 
-This module does no I/O: it maps values to values.
+This module does no I/O.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _Key = tuple[str, str, str]
 
 
 class Expired(UserspaceProxyError):
-    """The requested history has expired; 410 Gone."""
+    """The requested history is no longer available; 410 Gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class WatchEvent:
 
     @property
     def line(self) -> bytes:
-        """The event as sent by a watch."""
+        """The event as a watch sends it."""
         return json.dumps({"type": self.type, "object": self.object}).encode() + b"\n"
 
 
@@ -54,11 +54,11 @@ class ObjectFilter:
 
     resource: str
     name: str = ""
-    """The name of the only object (``fieldSelector``); empty: all objects."""
+    """The name of the only matching object (``fieldSelector``); empty: any."""
     namespace: str = ""
-    """The only namespace, from the path; empty: all."""
+    """The only matching namespace, from the path; empty: any."""
     labels: tuple[tuple[str, str], ...] = ()
-    """Labels that all objects have (``labelSelector``)."""
+    """Labels that a matching object has (``labelSelector``)."""
 
     def matches(self, resource: str, item: Object) -> bool:
         """Return whether an object is selected."""
@@ -78,7 +78,7 @@ class ListPage:
     revision: int
     items: list[Object]
     token: str = ""
-    """The continue token; empty at the end."""
+    """The continue token; empty on the last page."""
 
 
 class FakeObjects:
@@ -93,7 +93,7 @@ class FakeObjects:
         """The remaining pages of lists, by continue token."""
 
     def put(self, item: Object) -> WatchEvent:
-        """Add an object, or replace the one with its kind and name.
+        """Add an object, or replace the object with the same kind and name.
 
         Raises:
             KeyError: The kind isn't in ``KINDS``, or the object has no name.

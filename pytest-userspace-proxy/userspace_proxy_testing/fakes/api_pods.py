@@ -1,6 +1,6 @@
 """Handles the fake API server's writes of Pods, as kube-apiserver does.
 
-This module does no I/O: values in, values out.
+This module does no I/O.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DELETE = "$deleteFromPrimitiveList/"
 def write_pod(
     method: str, before: Object | None, body: Mapping[str, Any], *, uid: str
 ) -> tuple[int, Object | None]:
-    """Return the response's status, and the Pod afterwards; None: it is gone.
+    """Return the response's status, and the Pod after the write; None: it is gone.
 
     Args:
         method: ``POST``, ``PATCH`` (a strategic merge patch) or ``DELETE``.
@@ -67,7 +67,7 @@ def _patched(pod: Object, patch: Mapping[str, Any]) -> Object | None:
 def _deleted(pod: Object, options: Mapping[str, Any]) -> Object | None:
     """Return a Pod after a deletion request; None: it was removed.
 
-    It stays while it has a finalizer, or a node whose kubelet must end it.
+    A Pod stays while it has a finalizer, or a node whose kubelet must terminate it.
     """
     is_running = bool((pod.get("spec") or {}).get("nodeName"))
     if pod["metadata"].get("finalizers") or (is_running and options.get("gracePeriodSeconds") != 0):

@@ -3,13 +3,13 @@
     test ──put, delete──▶ objects ──HTTP──▶ lists, watches ──▶ client
          ──refuse, forget, break …──────────┘
 
-To clients it behaves like kube-apiserver: resourceVersions, pages with continue tokens, bookmarks,
-410 for forgotten revisions, 504 for lists of future ones, Status objects for errors. It validates
-and allocates nothing.
+To clients, it behaves like kube-apiserver: resourceVersions, pages with continue tokens, bookmarks,
+410 for forgotten revisions, 504 for lists of future revisions, Status objects for errors. It
+validates and allocates nothing.
 
 Rule 1: ``requests`` contains all requests as text, one line each.
 Rule 2: only the test triggers bookmarks, ends, silence and errors.
-Rule 3: it belongs to the event loop in which it was started.
+Rule 3: a server belongs to the event loop in which it was started.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Watch:
     transport: asyncio.Transport | None
     since: int = 0
     lines: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
-    """Lines to send; an empty one ends the watch."""
+    """Lines to send; an empty line ends the watch."""
 
 
 @dataclass(slots=True)
@@ -71,12 +71,12 @@ class _Refusal:
 async def _end_quietly(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """End the request of a client that left; a real server doesn't report that, either."""
+    """End the request of a client that has left, without an error, like a real server."""
     try:
         return await handler(request)
     except* ConnectionError:
         pass
-    # aiohttp requires an answer, and drops it because the connection is closed.
+    # aiohttp requires a response, which it drops because the connection is closed.
     return web.Response()
 
 
@@ -88,7 +88,7 @@ class FakeApiServer:
         has_watch_cache: Send lists from a resourceVersion in one page regardless of the limit, like
             kube-apiserver; False: send every list in pages.
         port: The port to listen on; 0: any free port.
-        tls: Makes the server's URL https; clients send credentials only then.
+        tls: Makes the server serve HTTPS; clients send credentials only then.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class FakeApiServer:
             self._runner = None
 
     def put(self, item: Object) -> str:
-        """Add an object, or replace the one with its kind and name; return its resourceVersion.
+        """Add an object, or replace the object of that kind and name; return its resourceVersion.
 
         Raises:
             KeyError: The kind isn't in ``PATHS``, or the object has no name.
@@ -231,7 +231,7 @@ class FakeApiServer:
                 self._send(watch, line)
 
     def be_silent(self, is_silent: bool = True) -> None:
-        """Stop sending to watches, or start again; watches lose the events in between."""
+        """Stop or resume sending to watches; the events in between are lost."""
         self._is_silent = is_silent
 
     def end_watches(self) -> None:
@@ -251,7 +251,7 @@ class FakeApiServer:
         """Wait for a condition, which is checked after each request and change of watches.
 
         Raises:
-            TimeoutError: The condition didn't hold in time; the text contains all requests.
+            TimeoutError: The condition didn't hold in time; the message contains all requests.
         """
         try:
             async with asyncio.timeout(deadline_s), self._changed:
@@ -422,8 +422,8 @@ class FakeApiServer:
             return _status(410, "Expired", str(exc))
         revision = str(page.revision)
         if query.get("limit") and "resourceVersionMatch" not in query:
-            # In kube-apiserver, a limit without a match means exactly that state, so a watch
-            # from there may be too late again.
+            # In kube-apiserver, a limit without resourceVersionMatch requests exactly that
+            # revision, so a watch from it may be too late again.
             # Source: Kubernetes API concepts, "resourceVersion parameter".
             asked = query.get("resourceVersion", "0")
             revision = revision if asked in ("", "0") else asked

@@ -3,9 +3,9 @@
     client ──GET …/pods/web-1/portforward?ports=80──▶ FakePods ─┬─connect──▶ an address of the test
                                                                 └─call─────▶ a function of the test
 
-To clients it behaves like API server, kubelet and containerd together: the port arrives on both
+To clients, it behaves like API server, kubelet and containerd together: the port arrives on both
 channels before the pod is dialled; a message is delivered once the pod has answered, and until then
-no later frame is read; the reason of a failed dial is text on the error channel, then the end.
+no later frame is read; if a dial fails, the error channel carries the reason, and the stream ends.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Serve = Callable[[asyncio.StreamReader, Send], Awaitable[None]]
 
 
 class FakePods:
-    """Running pods; all other pods are gone."""
+    """Running pods; no other pods exist."""
 
     def __init__(self) -> None:
         self.reports_late = False
-        """Whether the reason of a failed dial follows the first pong, as with CRI-O."""
+        """Whether the error text of a failed dial follows the first pong, as with CRI-O."""
         self.dialled: list[str] = []
-        """Requested ports, such as ``default/web-1:80``, including failures."""
+        """All requested ports, such as ``default/web-1:80``, including failed requests."""
         self.forbidden: set[str] = set()
         """Pods whose ports this user may not forward, such as ``default/web-1``."""
         self.passed_bytes: Counter[str] = Counter()
@@ -56,12 +56,12 @@ class FakePods:
         ports: Mapping[int, SocketAddress | Serve],
         namespace: str = "default",
     ) -> None:
-        """Start a pod, or change the servers of its ports; other ports refuse."""
+        """Start a pod, or change the servers of its ports; its other ports refuse."""
         self._ports[f"{namespace}/{name}"] = ports
 
     @property
     def open(self) -> int:
-        """The number of open streams that reached their pod."""
+        """The number of open streams that have reached their pod."""
         return len(self._open)
 
     def kill(self, name: str, namespace: str = "default") -> None:
@@ -148,8 +148,8 @@ class _PodEnd:
     """The target of a stream.
 
     Args:
-        down: Passes on the pod's bytes until its end.
-        take: Passes the client's bytes to the pod.
+        down: Forwards the pod's bytes until their end.
+        take: Forwards the client's bytes to the pod.
         close: Ends the connection to the pod.
     """
 
@@ -163,7 +163,7 @@ class _PodEnd:
 
 
 class _Stream:
-    """One port-forward; its frames are counted."""
+    """One port-forward, whose frames are counted."""
 
     def __init__(self, socket: web.WebSocketResponse, count: Callable[[int], None]) -> None:
         self._socket = socket
@@ -180,8 +180,8 @@ class _Stream:
     async def send_end(self, error: str = "") -> None:
         """Send the pod's end, or why its connection broke.
 
-        It doesn't use ``close``: while another task receives, that doesn't wait for the client's
-        close, and closing a socket with unread frames is a reset, so the client may lose bytes.
+        It doesn't use ``close``, which doesn't wait for the client's close while another task
+        receives. Closing a socket with unread frames resets it, so the client could lose bytes.
         """
         if error:
             await self.send(_ERROR + f"error forwarding port: {error}".encode())
@@ -194,7 +194,7 @@ class _Stream:
                 return
 
     async def relay(self, pod: _PodEnd) -> None:
-        """Pass bytes on until the client has closed the stream."""
+        """Forward bytes until the client has closed the stream."""
         async with asyncio.TaskGroup() as tasks:
             down = tasks.create_task(_run(pod.down))
             async for message in self._socket:

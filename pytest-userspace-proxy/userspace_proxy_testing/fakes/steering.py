@@ -1,4 +1,4 @@
-"""In-memory steering with the same contract and text, without privileges."""
+"""In-memory steering with the contract and text of real steering, without privileges."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class FakeSteering(Steering):
     """Steering whose kernel is a dictionary.
 
     Args:
-        taken: Frontends that another program steers, with its name: ``unsteered`` lists them. Read
-            by each ``apply``, ``change`` and ``repair``.
-        kernel: The applied state; pass it to a second fake to simulate a restart.
+        taken: Frontends that another program steers, with the program's name: ``unsteered`` lists
+            them. Each ``apply``, ``change`` and ``repair`` reads them.
+        kernel: The applied state; a second fake with the same state simulates a restart.
     """
 
     name = "fake"
@@ -32,12 +32,12 @@ class FakeSteering(Steering):
         self.facts = facts or SteeringFacts()
         self.bind = bind
         self.kernel: dict[Frontend, Target] = {} if kernel is None else kernel
-        """The applied state; change it to simulate drift."""
+        """The applied state; a test may change it to simulate drift."""
         self.programmed = 0
-        """The total number of frontends in calls of ``apply`` and ``change``."""
+        """The number of frontends in all calls of ``apply`` and ``change``."""
         self.fails_with: SteeringError | None = None
-        """The error that ``apply``, ``change`` and ``kernel_connections`` raise, without a change;
-        None: they succeed."""
+        """The error that ``apply``, ``change`` and ``kernel_connections`` raise without changing
+        anything; None: they succeed."""
         self.counted: Mapping[Frontend, int] | None = None
         """The result of ``kernel_connections``."""
         self._taken = taken if taken is not None else {}

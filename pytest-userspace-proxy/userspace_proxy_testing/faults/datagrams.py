@@ -1,7 +1,7 @@
 """A UDP server on loopback that forwards datagrams to one endpoint, with faults.
 
-Each client has its own socket towards the endpoint: a flow, which ends when idle or when another
-client needs its place.
+Each client has a flow, with its own socket to the endpoint. A flow ends when it is idle, or when
+another client's flow replaces it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .toxics import DOWNSTREAM, UPSTREAM, Latency, Loss, NamedToxic, Reorder
 _HOST = "127.0.0.1"
 _DATAGRAM_BYTES_MAX = 65535
 # How long idle flows are kept: as long as the data plane keeps flows with traffic in both
-# directions (nf_conntrack).
+# directions, like nf_conntrack.
 IDLE_S = 120.0
 # The maximum number of flows, each of which takes a descriptor of the control process.
 _FLOWS_MAX = 1000
@@ -42,17 +42,17 @@ class FaultDatagrams:
     def __init__(self, upstream: SocketAddress, *, seed: int = 0, idle_s: float = IDLE_S) -> None:
         self.upstream = upstream
         self.toxics: tuple[NamedToxic, ...] = ()
-        """The toxics, in the order of application."""
+        """The toxics, in the order in which they are applied."""
         self._chance = random.Random(seed)
         self._loop = asyncio.get_running_loop()
         self._idle_s = idle_s
         self._flows: OrderedDict[_Client, _Flow] = OrderedDict()
-        """Flows, the longest idle first."""
+        """Flows, the flow that has been idle longest first."""
         self._expiry: asyncio.TimerHandle | None = None
         self._socket = _open(SocketAddress(_HOST, 0))
         self._socket.bind((_HOST, 0))
         self.address = SocketAddress(*self._socket.getsockname()[:2])
-        """The address to which clients send."""
+        """The address that is dialled instead of the endpoint."""
         self._loop.add_reader(self._socket.fileno(), self._receive)
 
     def set_toxics(self, toxics: Sequence[NamedToxic]) -> None:
@@ -70,7 +70,7 @@ class FaultDatagrams:
             self._end_first()
 
     def affect(self, way: _Direction, data: bytes, send: _Send) -> None:
-        """Send a datagram now, later, after the next one, or never."""
+        """Send a datagram at once, later, after the next datagram, or never."""
         toxics = [named for named in self.toxics if named.stream == way.stream]
         hit = [named.toxic for named in toxics if way.chance.random() < named.toxicity]
         delay_s = 0.0
@@ -147,10 +147,10 @@ class _Direction:
     stream: str
     chance: random.Random
     held: list[bytes] = field(default_factory=list)
-    """Datagrams waiting for the next one."""
+    """Datagrams to be sent after the next datagram."""
 
     def is_hit(self, percent: int) -> bool:
-        """Draw whether a fault with this percentage hits the datagram."""
+        """Draw whether a fault of this percentage affects the datagram."""
         return self.chance.random() * 100 < percent
 
 
@@ -177,7 +177,7 @@ class _Flow:
         self._owner.affect(self._up, data, self._send_up)
 
     def close(self) -> None:
-        """Close its socket."""
+        """Close the flow's socket."""
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
 
@@ -185,8 +185,7 @@ class _Flow:
         try:
             self._socket.send(data)
         except OSError:
-            # The flow has been closed, or an earlier datagram was refused, which a client wouldn't
-            # see.
+            # The flow was closed, or an earlier datagram was refused, which a client can't detect.
             return
 
     def _receive(self) -> None:

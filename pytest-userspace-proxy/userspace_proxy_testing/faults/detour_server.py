@@ -30,13 +30,13 @@ class Mode(enum.StrEnum):
     """The treatment of clients that connect."""
 
     PASS = "pass"
-    """Clients are forwarded through the toxics."""
+    """Clients' connections are forwarded through the toxics."""
     REFUSE = "refuse"
     """Clients are refused, because nothing listens."""
     SILENT = "silent"
     """Clients' SYNs get no answer."""
     HALF_OPEN = "half_open"
-    """Clients are accepted, then nothing happens."""
+    """Clients are accepted, but no byte is read or sent."""
 
 
 class FaultServer:
@@ -51,9 +51,9 @@ class FaultServer:
     def __init__(self, upstream: SocketAddress, *, seed: int = 0) -> None:
         self.upstream = upstream
         self.toxics: tuple[NamedToxic, ...] = ()
-        """The toxics, in the order of application; see :meth:`set_toxics`."""
+        """The toxics, in the order in which they are applied; see :meth:`set_toxics`."""
         self.first_resets = FirstResets(0)
-        """The number of next clients to reset, and the moment of the reset."""
+        """How many of the next clients are reset, and at which moment."""
         self._mode = Mode.PASS
         self._chance = random.Random(seed)
         self._loop = asyncio.get_running_loop()
@@ -62,12 +62,12 @@ class FaultServer:
         self._fillers: list[socket.socket] = []
         self._listener = _bound(SocketAddress(_HOST, 0))
         self.address = SocketAddress(*self._listener.getsockname()[:2])
-        """The address to which clients connect."""
+        """The address that is dialled instead of the endpoint."""
         self._listen()
 
     @property
     def mode(self) -> Mode:
-        """The treatment of clients that connect."""
+        """How clients that connect are treated."""
         return self._mode
 
     def set_mode(self, mode: Mode) -> None:
@@ -78,7 +78,7 @@ class FaultServer:
             self._listen()
 
     def set_toxics(self, toxics: Sequence[NamedToxic]) -> None:
-        """Replace the toxics, for open connections, too."""
+        """Replace the toxics of new and open connections."""
         self.toxics = tuple(toxics)
         for stream in self._streams:
             stream.change()
@@ -107,7 +107,7 @@ class FaultServer:
         self._loop.add_reader(self._listener.fileno(), self._accept)
 
     def _fill(self) -> None:
-        """Fill the listener's queue so that further SYNs get no answer."""
+        """Fill the listener's queue, so that further SYNs aren't answered."""
         for _ in range(2):
             filler = socket.socket()
             filler.setblocking(False)
@@ -133,7 +133,7 @@ class FaultServer:
         first = self.first_resets
         if first.count:
             self.first_resets = FirstResets(first.count - 1, first.at_connect)
-            # The endpoint doesn't receive the request.
+            # The toxic applies upstream, so the endpoint doesn't receive the request.
             toxic = NamedToxic(FAIL_FIRST, UPSTREAM, ResetPeer(at_connect=first.at_connect))
             await self._pass_on(reader, writer, chance, [toxic])
         elif self._mode is Mode.HALF_OPEN:
@@ -148,7 +148,7 @@ class FaultServer:
         chance: random.Random,
         own: Sequence[NamedToxic] = (),
     ) -> None:
-        """Forward a connection; ``own`` toxics apply before the endpoint's."""
+        """Forward a connection; ``own`` toxics are applied before the endpoint's toxics."""
         try:
             other_reader, other_writer = await asyncio.open_connection(*self.upstream)
         except OSError:

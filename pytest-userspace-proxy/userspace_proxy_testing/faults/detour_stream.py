@@ -2,12 +2,12 @@
 
     source ──read──▶ queue of chunks with the time of their arrival ──toxics──▶ sink
 
-Rule 1: a chunk's delay starts at its arrival, so a latency doesn't lower the rate.
-Rule 2: toxics may change while a connection is open: the new toxics apply to the next chunk, and
-waits of old ones end.
+Rule 1: a chunk's delay starts at its arrival, so latency doesn't lower the rate.
+Rule 2: toxics may change while a connection is open: new toxics apply from the next chunk on, and
+waits that old toxics caused end.
 Rule 3: toxicity is drawn once per connection and toxic, independent of other draws.
-Rule 4: a reset waits for the client's first byte or end, unless it comes at the connect. So a
-client sees a reset, not a failed connect, regardless of its speed. Until then bytes are forwarded.
+Rule 4: unless a reset is configured for the connect, it waits for the client's first byte or FIN,
+so that even a slow client sees a reset, not a failed connect. Until then, bytes are forwarded.
 
 Unlike the data plane's relay (``dataplane.relay``), which splices and never holds back bytes that
 it may send, this module delays, cuts or drops each chunk, at the rates of tests.
@@ -36,19 +36,19 @@ from .toxics import (
 _CHUNK_BYTES = 32 * 1024
 # The maximum number of queued chunks, as in toxiproxy's latency toxic.
 _CHUNKS = 1024
-# The duration of a part: at a low rate, toxiproxy sends bytes in parts of a tenth of a second.
+# The duration of a part in seconds: at a low rate, toxiproxy sends parts of a tenth of a second.
 _PART_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     data: bytes
-    """The bytes; empty: the end of the stream."""
+    """The bytes; empty at the end of the stream."""
     arrived: float
 
 
 class ClientSide:
-    """Whether a connection's client has sent a byte or its end.
+    """Whether a connection's client has sent a byte or its FIN.
 
     Args:
         source: The stream from the client.
@@ -58,10 +58,10 @@ class ClientSide:
         self.has_begun = False
         self._source = source
         self.streams: Sequence[FaultyStream] = ()
-        """Both directions; they re-examine their toxics once the client has begun."""
+        """Both directions, which re-evaluate their toxics once the client has begun."""
 
     def note_read(self, source: asyncio.StreamReader) -> None:
-        """Record a read, from the client or from the endpoint."""
+        """Record a read from the client's or the endpoint's stream."""
         if source is self._source and not self.has_begun:
             self.has_begun = True
             for stream in self.streams:
@@ -73,7 +73,7 @@ class FaultyStream:
 
     Args:
         toxics: Returns this direction's current toxics.
-        client: The state of the connection's client, shared by both directions.
+        client: The state of the connection's client, which both directions share.
         abort: Ends the connection; with True, by a reset.
     """
 
@@ -93,7 +93,7 @@ class FaultyStream:
         self._client = client
         self._abort = abort
         self._chance = chance
-        # Chunk boundaries depend on timing, and with them the number of draws for jitter.
+        # A separate generator, because jitter makes a number of draws that depends on timing.
         self._share = random.Random(chance.random())
         self._drawn: dict[NamedToxic, bool] = {}
         self._queue: asyncio.Queue[_Chunk | None] = asyncio.Queue(_CHUNKS)
@@ -114,15 +114,15 @@ class FaultyStream:
                 reading.cancel()
 
     def change(self) -> None:
-        """Re-examine the toxics, which have changed."""
+        """Re-evaluate the toxics, which have changed."""
         self._changed.set()
         self._changed = asyncio.Event()
-        # Without this, an idle connection wouldn't see a reset.
+        # An idle connection wouldn't notice a reset otherwise.
         with contextlib.suppress(asyncio.QueueFull):
             self._queue.put_nowait(None)
 
     def note_client(self) -> None:
-        """Re-examine a reset waiting for the client's first byte; other waits continue."""
+        """Re-evaluate a reset that waits for the client's first byte; other waits continue."""
         if any(isinstance(toxic, ResetPeer) for toxic in self._active()):
             self.change()
 
@@ -142,7 +142,7 @@ class FaultyStream:
         self._abort(True)
 
     def _drops(self) -> bool:
-        """Return whether arriving bytes are lost."""
+        """Return whether bytes that arrive are dropped."""
         return any(isinstance(toxic, Timeout) for toxic in self._active())
 
     async def _write(self) -> None:
@@ -150,7 +150,7 @@ class FaultyStream:
             while await self._may_go_on():
                 chunk = await self._queue.get()
                 if self._ends():
-                    # The chunk arrived together with the connection's end, and is lost.
+                    # A toxic now ends the connection, so the chunk is dropped.
                     continue
                 if chunk is not None and not await (
                     self._pass(chunk) if chunk.data else self._end()
@@ -158,12 +158,12 @@ class FaultyStream:
                     return
 
     async def _may_go_on(self) -> bool:
-        """Wait while nothing is forwarded; return False once the connection has ended."""
+        """Wait while nothing may be forwarded; return False once the connection has ended."""
         while True:
             ends = self._ends()
             if not ends:
                 if self._is_over and self._queue.empty():
-                    # The chunk with the end was lost, too.
+                    # The end of the stream was dropped, too, so add it again.
                     self._queue.put_nowait(_Chunk(b"", self._clock()))
                 return True
             if self._is_over and self._drops():
@@ -180,7 +180,7 @@ class FaultyStream:
             self._lose()
 
     def _ends(self) -> list[ResetPeer | Timeout]:
-        """Return the toxics that end the connection, now or after a delay."""
+        """Return the toxics that end the connection, at once or after a delay."""
         return [
             toxic
             for toxic in self._active()
@@ -208,7 +208,7 @@ class FaultyStream:
         return True
 
     async def _send_slowly(self, piece: bytes, toxics: Sequence[object]) -> bool:
-        """Send a piece in parts at the lowest rate; the rest at once if toxics change."""
+        """Send a piece in parts at the lowest rate; if the toxics change, send the rest at once."""
         rates = [toxic.rate * 1000 for toxic in toxics if isinstance(toxic, Bandwidth)]
         rate, left = min(rates, default=None), piece
         while rate is not None and left:
@@ -238,7 +238,7 @@ class FaultyStream:
         for toxic in self._active():
             if isinstance(toxic, SlowClose):
                 await self._wait(toxic.delay / 1000)
-        # The other direction may have reset it: uvloop then raises, asyncio doesn't.
+        # If the other direction has reset the connection, uvloop raises here, unlike asyncio.
         if self._sink.can_write_eof() and not self._sink.is_closing():
             self._sink.write_eof()
         return False
@@ -267,7 +267,7 @@ class FaultyStream:
         return True
 
     def _active(self) -> list[object]:
-        """Return the toxics that now affect this connection."""
+        """Return the toxics that affect this connection now."""
         return [named.toxic for named in self._toxics() if self._is_drawn(named)]
 
     def _is_drawn(self, named: NamedToxic) -> bool:

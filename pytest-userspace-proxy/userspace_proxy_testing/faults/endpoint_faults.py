@@ -1,8 +1,8 @@
-"""The active faults, by Service and endpoint.
+"""Keeps the active faults, by Service and endpoint.
 
     add ─▶ a server on loopback for the endpoint ─▶ Proxy.detour: it is dialled instead
 
-Rule 1: an endpoint without a fault is dialled directly; its server closes with the last fault.
+Rule 1: an endpoint without a fault is dialled directly; its server closes with its last fault.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class EndpointFaults:
         """Remove all faults of an endpoint or of a Service. Idempotent.
 
         Args:
-            protocol: Remove only faults of this protocol; None: of both.
+            protocol: Remove only faults of this protocol; None: of TCP and UDP.
         """
         servers = self._servers.get(service, {})
         for at in list(servers):
@@ -117,12 +117,12 @@ class EndpointFaults:
     ) -> None:
         """Replace an endpoint's toxics.
 
-        Connections use a server even without toxics, so that later toxics affect them.
+        Even without toxics, connections pass through a server, so that later toxics affect them.
         """
         self._server(service, endpoint, is_udp=protocol is Protocol.UDP).set_toxics(toxics)
 
     def drop_connections(self, service: ServiceKey) -> None:
-        """Reset the open connections of a Service that use a server."""
+        """Reset a Service's open connections that pass through a server."""
         for server in self._servers.get(service, {}).values():
             if isinstance(server, FaultServer):
                 server.drop_connections()
@@ -146,7 +146,7 @@ class EndpointFaults:
         at = At(Protocol.UDP if is_udp else Protocol.TCP, endpoint)
         server = servers.get(at)
         if server is None:
-            # With equal seeds, a fault that hits the first endpoint would always hit the next.
+            # With equal seeds, a fault that hits the first endpoint would always hit the next one.
             make, seed = FaultDatagrams if is_udp else FaultServer, len(servers)
             server = make(endpoint, seed=seed)
             servers[at] = server

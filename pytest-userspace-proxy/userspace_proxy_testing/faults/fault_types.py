@@ -1,4 +1,4 @@
-"""The types of injected faults: toxics, and faults that a toxic can't express."""
+"""Defines the types of injected faults: toxics, and faults that a toxic can't express."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .toxics import TYPES, UDP_TYPES, Toxic
 
 FAIL_FIRST = "fail_first"
 LISTENER_TYPES = ("refuse", "silent", "half_open", FAIL_FIRST)
-"""Faults before the first forwarded byte; TCP only."""
+"""Faults that act before the first byte is forwarded; TCP only."""
 _TYPES_OF = {
     Protocol.TCP: (*TYPES, *LISTENER_TYPES),
     Protocol.UDP: tuple(UDP_TYPES),
@@ -22,12 +22,12 @@ _TYPES_OF = {
 
 
 def protocols_of(type_: str) -> frozenset[Protocol]:
-    """Return the protocols that support such a fault."""
+    """Return the protocols that support a fault of this type."""
     return frozenset(protocol for protocol, known in _TYPES_OF.items() if type_ in known)
 
 
 def check_type(type_: str, protocol: Protocol) -> None:
-    """Raise ConfigError unless the protocol supports such a fault."""
+    """Raise ConfigError unless the protocol supports a fault of this type."""
     if not isinstance(type_, str):
         raise TypeError(f"fault: expected a name such as 'latency', got {type_!r}")
     known = _TYPES_OF[protocol]
@@ -42,15 +42,15 @@ def check_type(type_: str, protocol: Protocol) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FirstResets:
-    """The number of next connections to reset, and the moment of the reset."""
+    """How many of the next connections are reset, and at which moment."""
 
     count: int
     at_connect: bool = False
-    """Whether clients are reset at the connect, not at their first byte."""
+    """Whether clients are reset at the connect, instead of at their first byte."""
 
 
 def check_listener_fault(type_: str, attributes: Mapping[str, object]) -> FirstResets | None:
-    """Parse the attributes of ``fail_first``; return None for other ``LISTENER_TYPES``.
+    """Parse the attributes of ``fail_first``; return None for other types of listener faults.
 
     Raises:
         ConfigError: An attribute is missing, unknown or invalid.
@@ -74,7 +74,7 @@ def check_listener_fault(type_: str, attributes: Mapping[str, object]) -> FirstR
 def check_given(toxic: Toxic, attributes: Mapping[str, object]) -> None:
     """Raise ConfigError if a test gave none of the attributes that a fault needs.
 
-    toxiproxy's clients may do so: there, a missing attribute is 0.
+    Clients of toxiproxy's API may omit attributes, which are then 0.
     """
     needed = toxic.NEEDED
     if needed and attributes.keys().isdisjoint(needed):

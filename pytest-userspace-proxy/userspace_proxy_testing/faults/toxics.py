@@ -1,4 +1,4 @@
-"""Toxics as values: their effect on one direction's bytes, by toxiproxy's names.
+"""Defines toxics as values: their effect on one direction's bytes, with toxiproxy's names.
 
 As in toxiproxy, times are in milliseconds and rates in KB/s; a slicer's delay is in microseconds.
 """
@@ -25,7 +25,7 @@ class Toxic:
 
     TYPE: ClassVar[str] = ""
     NEEDED: ClassVar[Sequence[str]] = ()
-    """A test must set one of these: without any, the toxic has no effect or stops all bytes."""
+    """At least one of these must be set: otherwise the toxic has no effect or drops all bytes."""
 
     def attributes(self) -> dict[str, int]:
         """Return the attributes by name."""
@@ -53,7 +53,7 @@ class Bandwidth(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class SlowClose(Toxic):
-    """Forwards the end after ``delay``."""
+    """Delays the end of the stream by ``delay``."""
 
     TYPE = "slow_close"
     NEEDED = ("delay",)
@@ -62,7 +62,7 @@ class SlowClose(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class Timeout(Toxic):
-    """Drops all bytes, and closes the connection after ``timeout``; 0: never."""
+    """Drops all bytes, and closes the connection after ``timeout``, or never if it is 0."""
 
     TYPE = "timeout"
     timeout: int = 0
@@ -70,7 +70,7 @@ class Timeout(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class ResetPeer(Toxic):
-    """Resets the connection ``timeout`` after the client's first byte; 0: at once.
+    """Resets the connection ``timeout`` after the client's first byte, or at once if it is 0.
 
     With ``at_connect``, the time starts when the connection is accepted.
     """
@@ -102,7 +102,7 @@ class LimitData(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class Loss(Toxic):
-    """Loses ``percent`` of datagrams; UDP only."""
+    """Drops ``percent`` of datagrams; UDP only."""
 
     TYPE = "loss"
     NEEDED = ("percent",)
@@ -111,7 +111,7 @@ class Loss(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class Reorder(Toxic):
-    """Sends ``percent`` of datagrams after the next one; UDP only."""
+    """Sends ``percent`` of datagrams after the following datagram; UDP only."""
 
     TYPE = "reorder"
     NEEDED = ("percent",)
@@ -134,7 +134,7 @@ class NamedToxic:
     """``upstream``: client to endpoint; ``downstream``: endpoint to client."""
     toxic: Toxic
     toxicity: float = 1.0
-    """The share of affected connections."""
+    """The share of connections that the toxic affects."""
 
 
 def read_toxic(
@@ -149,9 +149,9 @@ def read_toxic(
     """Parse a toxic.
 
     Args:
-        attributes: Values by name; missing ones are 0.
+        attributes: Values by name; missing values are 0.
         name: Empty: ``type_stream``, as in toxiproxy.
-        types: The toxics that the protocol supports.
+        types: The types of toxics that the protocol supports.
 
     Raises:
         ConfigError: A type, attribute or value is invalid.

@@ -1,8 +1,8 @@
-"""toxiproxy's HTTP API, for its clients (Go, Ruby, Node, Python, …).
+"""Serves toxiproxy's HTTP API to toxiproxy's clients (Go, Ruby, Node, Python, …).
 
-Rule 1: requests that a web page can make a browser send are refused: any page in a browser on this
-machine can reach a loopback address.
-Rule 2: changes are serialised, so none sees another one half done.
+Rule 1: requests that a web page can cause a browser to send are refused, because any page in a
+browser on this machine can reach a loopback address.
+Rule 2: changes are serialised, so no change sees another change half done.
 
 Source: toxiproxy's README (HTTP API), and api.go for statuses and the form of errors.
 """
@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class ProxyInfo:
-    """A proxy in toxiproxy's terms, with a listener and an upstream: a Service here."""
+    """A proxy in toxiproxy's terms: a listener and an upstream; here, a Service."""
 
     name: str
     listen: str
@@ -43,7 +43,7 @@ class ProxyInfo:
 
 
 class ToxiproxyServices(Protocol):
-    """The Services behind the API, by toxiproxy's names."""
+    """The Services behind the API, with toxiproxy's names."""
 
     def all(self) -> Sequence[ProxyInfo]:
         """Return all Services."""
@@ -54,7 +54,7 @@ class ToxiproxyServices(Protocol):
     async def update(
         self, name: str, listen: str | None, upstream: str | None, enabled: bool | None
     ) -> None:
-        """Change the arguments that aren't None."""
+        """Change the proxy; arguments that are None stay as they are."""
 
     async def delete(self, name: str) -> None:
         """Stop serving a Service."""
@@ -63,7 +63,7 @@ class ToxiproxyServices(Protocol):
         """Return whether a Service already has these addresses."""
 
     def set_toxic(self, name: str, toxic: NamedToxic) -> None:
-        """Add a toxic, or replace the toxic of its name."""
+        """Add a toxic, or replace the toxic with the same name."""
 
     def remove_toxic(self, name: str, toxic: str) -> None:
         """Remove a toxic."""
@@ -88,7 +88,7 @@ class ToxiproxyApi:
         self._server: asyncio.Server | None = None
 
     async def serve(self, bind: tuple[str, int]) -> tuple[str, int]:
-        """Serve the API until :meth:`close`, and return the address; port 0 is any free one.
+        """Serve the API until :meth:`close`, and return the address; port 0 is any free port.
 
         Raises:
             ListenError: The address isn't available.
@@ -115,8 +115,8 @@ class ToxiproxyApi:
 
     @web.middleware
     async def _refuse_browsers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        # Some browsers let scripts set User-Agent, but none lets them set Host, so both are
-        # checked.
+        # In some browsers, scripts can set User-Agent, but no browser lets them set Host, so both
+        # headers are checked.
         if request.headers.get("User-Agent", "").startswith("Mozilla/"):
             return web.Response(text="User agent not allowed\n", status=403)
         hosts = request.headers.getall("Host", [])
@@ -152,7 +152,7 @@ class ToxiproxyApi:
         """Return a handler that turns errors into toxiproxy's responses."""
 
         async def answer(request: web.Request) -> web.Response:
-            # Read first, so that a client that sends it slowly doesn't block others' changes.
+            # Read the body first, so that a client that sends it slowly doesn't block changes.
             await request.read()
             try:
                 if request.method == "GET":
@@ -188,7 +188,7 @@ class ToxiproxyApi:
         return _json(_proxy(await self._made(wanted)), status=201)
 
     async def _populate(self, request: web.Request) -> web.Response:
-        """Create proxies; an existing one is replaced if its addresses differ, else kept."""
+        """Create proxies; an existing proxy is replaced if its addresses differ, otherwise kept."""
         bodies = enumerate(await _body(request, list), 1)
         made = []
         for wanted in [_read_proxy(body, f" at proxy {number}") for number, body in bodies]:

@@ -1,4 +1,4 @@
-"""toxiproxy's HTTP API for an embedded proxy, whose Services are toxiproxy's proxies."""
+"""Implements toxiproxy's API for an embedded proxy: each of toxiproxy's proxies is a Service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .toxiproxy import ProxyInfo, ToxiproxyApi
 
 _NAMESPACE = "toxiproxy"
 _ANY = ("", "localhost", "0.0.0.0", "[::]")
-# toxiproxy accepts any name; most contain underscores, which a Service's can't.
+# toxiproxy accepts any name, and most contain underscores, which Service names can't.
 _NOT_IN_LABELS = re.compile(r"[^a-z0-9-]+")
 
 
@@ -51,7 +51,7 @@ async def serve_toxiproxy(
 
 
 class ToxiproxyProxies:
-    """Implements :class:`.ToxiproxyServices`; clients can change only Services that they made."""
+    """Implements :class:`.ToxiproxyServices`; clients can change only Services that they create."""
 
     def __init__(self, proxy: EmbeddedProxy, faults: EndpointFaults) -> None:
         self._proxy = proxy
@@ -137,7 +137,7 @@ class ToxiproxyProxies:
         return made
 
     def _lead_through_server(self, made: _Made) -> None:
-        """Route connections through a server, so that later toxics affect them."""
+        """Route connections through a server even if there is no toxic yet."""
         key, toxics = made.service.key, list(made.toxics.values())
         self._faults.set_toxics(key, made.endpoint, Protocol.TCP, toxics)
 
@@ -148,13 +148,13 @@ def _label(name: str, number: int) -> str:
 
 
 def _as_ip(listen: str) -> str:
-    """Return the address to listen on: loopback instead of all addresses."""
+    """Return the address to listen on: loopback if all addresses were requested."""
     host, _, port = listen.rpartition(":")
     return f"127.0.0.1:{port}" if host in _ANY else listen
 
 
 async def _resolved(upstream: str, listen: SocketAddress) -> SocketAddress:
-    """Return an upstream's first address; a name is resolved only once, here.
+    """Return an upstream's first address; a name is resolved only here.
 
     Raises:
         ValueError: The name is unknown, or not of the listener's family.

@@ -22,9 +22,9 @@ For ``userspace-proxy demo``, this project's tests and yours::
       routed 10.244.0.2    bridge    bridge            unnumbered 10.244.0.3
                            .130      .131
 
-Everything has an IPv6 address as well (``address_plan.py``). Clients beyond the node have
-routes to 10.96.0.0/12 and 203.0.113.0/24 through it. Processes in a namespace are killed
-when it closes or when this process dies.
+All hosts have an IPv6 address as well (``address_plan.py``). Clients beyond the node have routes to
+10.96.0.0/12 and 203.0.113.0/24 through it. Processes in a namespace are killed when the namespace
+closes or this process dies.
 """
 
 from __future__ import annotations

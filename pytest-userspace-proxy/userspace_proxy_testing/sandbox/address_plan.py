@@ -29,9 +29,9 @@ LOAD_BALANCER_CIDR = "203.0.113.0/24,fd00:203:0:113::/64"
 NODE_CIDR = "192.0.2.0/24,fd00:192:0:2::/64"
 OUTSIDE_CIDR = "198.51.100.0/24,fd00:198:51:100::/64"
 
-# The LAN's router has a /24's last non-broadcast address, far from nodes and clients.
+# The LAN's router has the last usable address of a /24, far from nodes and clients.
 ROUTER = 254
-# A node's share of the pod range: the defaults of kube-controller-manager's --node-cidr-mask-size.
+# A node's share of the pod range: the default of kube-controller-manager's --node-cidr-mask-size.
 NODE_PREFIX = {4: 24, 6: 64}
 
 
@@ -58,9 +58,9 @@ class PodRanges(NamedTuple):
 
     whole: tuple[Network, ...]
     routed: tuple[Network, ...]
-    """The range for pods with their own link; the first address is their gateway."""
+    """The range for pods that have their own link; its first address is their gateway."""
     bridged: tuple[Network, ...]
-    """The range for pods on the bridge, which has the first address."""
+    """The range for pods on the bridge, which has its first address."""
 
 
 def plan_addresses(pod_cidr: str, service_cidr: str) -> AddressPlan:
@@ -100,7 +100,7 @@ def nth(ranges: Sequence[Network], index: int) -> tuple[Address, ...]:
     """Return the address number ``index`` of each range.
 
     Raises:
-        SandboxError: A range has no such address, or it is the broadcast address.
+        SandboxError: A range has no such address, or the address is the broadcast address.
     """
     for network in ranges:
         if index >= network.num_addresses - 1:

@@ -13,10 +13,10 @@ from userspace_proxy.errors import SandboxError
 
 from .holder import read_line
 
-# How long to wait until a backend is ready. It starts in less than 0.1 s, or longer while other
-# tests use the machine.
+# The time limit for a backend's start, which takes less than 0.1 s, or longer while other tests use
+# the machine.
 READY_TIMEOUT_S = 20.0
-# How long to wait for a backend's end: one that prints anything but "ready" is about to exit.
+# The time limit for a backend's exit: a backend that prints anything but "ready" is about to exit.
 END_TIMEOUT_S = 2.0
 
 PROGRAM = Path(__file__).with_name("backends.py")
@@ -29,7 +29,7 @@ class BackendProcess:
         popen: Starts a command in the namespace, as :meth:`.Namespace.popen`.
         where: The namespace's name, for errors.
         name: The text of its answers.
-        ports: Ports by kind; ``udp_echo`` means the flag ``--udp-echo``.
+        ports: Ports by kind; the kind ``udp_echo`` becomes the flag ``--udp-echo``.
 
     Raises:
         SandboxError: The backend can't listen there, or the kind doesn't exist.
@@ -61,12 +61,12 @@ class BackendProcess:
         return self._process.pid
 
     def stop(self) -> None:
-        """Kill it, so that the kernel refuses its clients; idempotent."""
+        """Kill the process, so that the kernel refuses its clients; idempotent."""
         self._process.kill()
         self._process.wait()
 
     def pause(self) -> None:
-        """Suspend it: the kernel still accepts connections, but they get no answer."""
+        """Suspend the process: the kernel still accepts connections, but clients get no answer."""
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -105,8 +105,8 @@ class BackendProcess:
 def backend_command(name: str, ports: Mapping[str, int | Sequence[int]]) -> tuple[str, ...]:
     """Return the command that serves these ports.
 
-    It runs the program by path and without site packages: that halves the start time, and the
-    package needn't be importable.
+    The command runs the program by path and without site packages, which halves the start time and
+    doesn't require an importable package.
     """
     flags: list[str] = []
     for kind, numbers in ports.items():

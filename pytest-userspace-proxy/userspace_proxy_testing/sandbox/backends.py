@@ -3,18 +3,18 @@
     --tcp PORT       HTTP/1.1: answers every request with the name, and X-Client-Address
     --echo PORT      returns the received bytes, and the FIN
     --sum PORT       after the client's FIN: the SHA-256 and the number of the received bytes
-    --source PORT    for each line ``N``: N bytes, of which number i is i % 251
+    --source PORT    for each line ``N``: N bytes; byte number i is i % 251
     --reset PORT     resets the connection after its first byte
     --close PORT     closes the connection after its first byte
     --silent PORT    answers no SYN, so that dials time out
     --udp PORT       answers ``name: `` and the datagram, cut to the maximum size
     --udp-echo PORT  returns the datagram
 
-Each flag may be given more than once. Prints ``ready`` when all ports are open.
-SIGUSR1 makes HTTP answers slow, SIGUSR2 fast again.
+Each flag may be repeated. The program prints ``ready`` when all ports are open. SIGUSR1 makes HTTP
+answers slow, SIGUSR2 makes them fast again.
 
-Rule 1: one thread per connection and blocking sockets, so that the kernel's events (a
-        FIN, a reset, a full buffer) reach the other side unchanged.
+Rule 1: each connection has a thread with a blocking socket, so that the kernel's events (a FIN, a
+        reset, a full buffer) reach the other side unchanged.
 Rule 2: only fast modules of the standard library are imported: a backend starts in 0.03 s.
 """
 
@@ -36,7 +36,7 @@ MAX_DATAGRAM_BYTES = 65507
 RETRY_S = 0.05
 SLOW_S = 0.7
 PERIOD = 251
-# A prime period reveals data that is lost, duplicated, or moved by a power of two.
+# A prime period reveals data that was lost, duplicated, or moved by a power of two.
 PATTERN = bytes(range(PERIOD)) * 1024
 
 # The value from linux/in.h, for which Python 3.11 has no name.
@@ -44,12 +44,12 @@ IP_PKTINFO = 8
 
 Server = Callable[[socket.socket, str], None]
 
-# This is set while answers are slow.
+# Set while answers are slow.
 slow = threading.Event()
 
 
 def serve_http(connection: socket.socket, name: str) -> None:
-    """Answer requests until one asks to close; bodies are ignored."""
+    """Answer requests until a request asks to close the connection; request bodies are ignored."""
     client = client_address(connection)
     stream = connection.makefile("rb")
     while request := stream.readline(MAX_HEAD_BYTES):
@@ -96,7 +96,7 @@ def serve_echo(connection: socket.socket, _name: str) -> None:
 
 
 def serve_sum(connection: socket.socket, _name: str) -> None:
-    """Answer after the client's FIN."""
+    """Answer with hash and length after the client's FIN."""
     import hashlib
 
     digest, count = hashlib.sha256(), 0
@@ -181,7 +181,7 @@ def fill_backlog(listener: socket.socket) -> socket.socket:
 
 
 def answer_datagrams(sock: socket.socket, prefix: bytes) -> None:
-    """Answer each datagram from the address that it was sent to."""
+    """Answer each datagram from the address to which it was sent."""
     while True:
         payload, control, _, client = sock.recvmsg(MAX_DATAGRAM_BYTES, 256)
         answer = (prefix + payload)[:MAX_DATAGRAM_BYTES]
@@ -192,14 +192,14 @@ def answer_datagrams(sock: socket.socket, prefix: bytes) -> None:
 def reply_from(level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:
     """Return the control message for answering from a datagram's destination address."""
     if level == socket.IPPROTO_IP:
-        # in_pktinfo: interface, local address, destination; interface 0 lets routing choose.
+        # in_pktinfo: interface, local address, destination; for interface 0, routing decides.
         return level, kind, struct.pack("=I4s4s", 0, data[4:8], bytes(4))
     # in6_pktinfo: address, interface; a link-local address needs the latter.
     return level, kind, data if data[:2] == b"\xfe\x80" else data[:16] + bytes(4)
 
 
 def open_sockets(kind: int, port: int, address: str, backlog: int) -> list[socket.socket]:
-    """Open a port on one address, or on all of both families if ``address`` is empty.
+    """Open a port on one address, or on all addresses of both families if ``address`` is empty.
 
     Raises:
         OSError: The port can't be opened; ``filename`` contains address and port.
@@ -286,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    # Blocking keeps a signal that arrives before this thread waits; other threads inherit it.
+    # Block signals, so that a signal waits until this thread does; other threads inherit the mask.
     numbers = {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     kept: list[socket.socket] = []

@@ -4,7 +4,7 @@
     tcp HOST:PORT [TEXT]               send TEXT and a FIN, print the answer
     udp HOST:PORT TEXT [--count N]     send TEXT, print the answer, with one socket
 
-One line per answer. Exit status 1 and one line if there is none.
+Prints one line per answer. Without an answer, prints the cause in one line and exits with status 1.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def get(url: str, count: int, timeout_s: float) -> Iterator[str]:
 def fetch(
     url: str, sock: socket.socket, headers: Mapping[str, str] | None = None
 ) -> tuple[http.client.HTTPResponse, bytes]:
-    """GET a URL over a connection, and close that; return the response with its body read.
+    """GET a URL over a connection, then close it; return the response with its body read.
 
     Raises:
         OSError, HTTPException: The connection ended before the answer.
@@ -57,7 +57,7 @@ def talk(address: tuple[str, int], text: str | None, timeout_s: float) -> Iterat
             yield f"connected to {join(address)}"
             return
         connection.sendall(f"{text}\n".encode())
-        # This fails after a reset, which the next read reports.
+        # After a reset this call fails; the next read reports the reset.
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_WR)
         with connection.makefile("rb") as stream:
@@ -88,13 +88,13 @@ def split(text: str) -> tuple[str, int]:
 
 
 def join(address: tuple[str, int]) -> str:
-    """Return an address as ``split`` parses it."""
+    """Return an address in the form that ``split`` parses."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def url(text: str) -> str:
-    """Check a URL.
+    """Return the URL if it is valid.
 
     Raises:
         argparse.ArgumentTypeError: The URL isn't ``http://``.
@@ -141,7 +141,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def plan(options: argparse.Namespace) -> tuple[str, Callable[[], Iterator[str]]]:
-    """Return the address for messages, and the function that dials it."""
+    """Return the address as text for messages, and the function that dials it."""
     if options.command == "http":
         return options.url, lambda: get(options.url, options.count, options.timeout)
     where = f"{join(options.address)}/{options.command.upper()}"
@@ -151,7 +151,7 @@ def plan(options: argparse.Namespace) -> tuple[str, Callable[[], Iterator[str]]]
 
 
 def explain(exc: Exception, timeout_s: float) -> str:
-    """Return the cause, in the kernel's words if possible."""
+    """Return the cause of an error, in the kernel's words if possible."""
     if isinstance(exc, TimeoutError) and exc.errno is None:
         return f"no answer after {timeout_s:g} s"
     if isinstance(exc, OSError) and exc.strerror:
@@ -160,7 +160,7 @@ def explain(exc: Exception, timeout_s: float) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Dial, print the answers, return the exit status."""
+    """Dial, print the answers, and return the exit status."""
     options = parse(argv)
     where, dial = plan(options)
     try:

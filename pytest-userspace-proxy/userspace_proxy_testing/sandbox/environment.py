@@ -1,4 +1,4 @@
-"""The environment of programs in a network without uplink: it contains no HTTP proxies."""
+"""The environment of programs in a network without uplink, without variables for HTTP proxies."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 _KINDS = ("http", "https", "ftp", "all", "no", "socks", "socks5", "ws", "wss", "rsync")
 PROXY_VARIABLES = frozenset(f"{kind}_proxy" for kind in _KINDS)
-"""Lower-case names; programs also read them in upper case."""
+"""Lower-case names of the variables; programs also read them in upper case."""
 
 
 def without_proxies(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return an environment without variables for HTTP proxies, which can't be reached.
 
-    If a program needs one anyway, set it with ``env`` in its command, or in the environment that
-    you pass.
+    If a program needs such a variable anyway, set it with ``env`` in its command, or in the
+    environment that you pass.
     """
     return {name: text for name, text in environment.items() if name.lower() not in PROXY_VARIABLES}

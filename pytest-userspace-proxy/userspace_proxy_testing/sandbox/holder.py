@@ -1,13 +1,13 @@
-"""The process that keeps one network namespace alive, and ends with its owner.
+"""Runs the process that keeps one network namespace alive and exits when its owner does.
 
     owner ──pipe──▶ holder (sh, then the reaper, which waits for the pipe's end) ──▶ namespace gone
 
-Rule 1: the owner never writes to the pipe; its end is the only message. The kernel closes it
+Rule 1: the owner never writes to the pipe; its end is the only message. The kernel closes the pipe
 whenever the owner dies, so ``close`` and SIGKILL have the same effect.
 Rule 2: no other process may hold the write end: it is closed on exec and after fork.
 Rule 3: the holder leads its own session, so Ctrl-C doesn't end namespaces that the owner still
         needs.
-Rule 4: it needs no file to end: interpreter and checkout may have been removed.
+Rule 4: the holder reads no file when it ends: interpreter and checkout may have been removed.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from userspace_proxy.kernel.privileges import read_sysctls
 
 from .privileges import explain_refusal, tool_path
 
-# How long to wait for the start, and for the end. Creating a namespace takes milliseconds; only a
+# The time limits for the start and the end. Creating a namespace takes milliseconds; only a
 # swapping machine approaches these limits.
 START_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 10.0
 
 REAPER = Path(__file__).with_name("reaper.py")
 
-# Arguments: NAME=VALUE, with NAME a path under /proc/sys.
+# Arguments: NAME=VALUE, where NAME is a path under /proc/sys.
 SET_SYSCTLS = 'for s do echo "${s#*=}" >"/proc/sys/${s%%=*}" || exit; done'
-# Arguments: the interpreter, the reaper, the owner's namespace, then sysctls. After "ready" the
+# Arguments: the interpreter, the reaper, the owner's namespace, then sysctls. After "ready", the
 # owner closes its end of stdout, which must not stop the holder.
 HOLD = f"""\
 python=$1 reaper=$2 spared=$3; shift 3
@@ -153,9 +153,9 @@ class Holder:
 
 
 def read_line(descriptor: int, timeout_s: float) -> str:
-    """Return the first line from a pipe, without its end.
+    """Return the first line from a pipe, without its line feed.
 
-    The line ends early if the pipe ends or is silent for ``timeout_s`` seconds.
+    The line is incomplete if the pipe ends or is silent for ``timeout_s`` seconds.
     """
     line = b""
     readable = select.poll()
@@ -172,7 +172,7 @@ _live: weakref.WeakSet[Holder] = weakref.WeakSet()
 
 
 def _forget_in_child() -> None:
-    """Close the pipes in a forked child, which would keep the namespaces alive."""
+    """Close the pipes in a forked child; they would keep the namespaces alive."""
     for holder in tuple(_live):
         holder.drop_pipe()
 

@@ -1,4 +1,4 @@
-"""The ``ip`` commands and sysctls that connect a new namespace.
+"""Generates the ``ip`` commands and sysctls that connect a new namespace.
 
 Every link is a veth pair. The *near* end is in the existing namespace (a node, or the LAN), the
 *far* end is ``eth0`` of the new one.
@@ -20,7 +20,7 @@ Mode = Literal["routed", "bridge", "unnumbered"]
 BRIDGE = "cni0"
 LAN_BRIDGE = "lan0"
 UPLINK = "uplink"
-# Calico's gateways: the host end answers by proxy ARP, or has them as link-local addresses.
+# Calico's gateways: the host end answers ARP for the first, and has the second as its own.
 UNNUMBERED_GATEWAYS = {4: "169.254.1.1", 6: "fe80::1"}
 DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 
@@ -41,7 +41,7 @@ class FarRoute(NamedTuple):
 
 
 class Wiring(NamedTuple):
-    """The link of one new namespace; ``near`` is applied first, as it creates the link."""
+    """The link of one new namespace; ``near`` is applied first, because it creates the link."""
 
     near: tuple[str, ...]
     far: tuple[str, ...]
@@ -95,7 +95,7 @@ def unnumbered_pod(near: str, pod: FarEnd, node: Sequence[Address]) -> Wiring:
             FarRoute(UNNUMBERED_GATEWAYS[4], "dev eth0"),
             *(FarRoute(DEFAULT[v], f"via {UNNUMBERED_GATEWAYS[v]} dev eth0") for v in families),
         ),
-        # By default the kernel delays a proxied ARP answer by up to 0.8 s.
+        # By default, the kernel delays a proxied ARP answer by up to 0.8 s.
         near_sysctls=(
             f"net/ipv4/conf/{near}/proxy_arp=1",
             f"net/ipv4/neigh/{near}/proxy_delay=0",
@@ -148,7 +148,7 @@ def lan_sysctls(plan: AddressPlan) -> list[str]:
     """Return the settings with which the router gives up on ``uplink`` after 10 ms.
 
     An unreachable route would be worse: the kernel sends five such errors, then one per second, and
-    TCP handles an error that arrives while it is sending only 1 s later.
+    TCP delays its reaction to an error by 1 s if the error arrives while TCP is sending.
     """
     return [
         f"net/ipv{network.version}/neigh/{UPLINK}/{setting}"
@@ -180,7 +180,7 @@ def node(
 
 
 def outside(near: str, far: FarEnd, plan: AddressPlan, *, via: Sequence[Address]) -> Wiring:
-    """Link a client to the LAN; it reaches Services through the node ``via``, and no pods."""
+    """Link a client to the LAN; it reaches Services through the node ``via``, but no pods."""
     on_link = (*plan.outside, *plan.nodes)
     through = by_family(plan.steered_outside(), via)
     return Wiring(
@@ -194,7 +194,7 @@ def outside(near: str, far: FarEnd, plan: AddressPlan, *, via: Sequence[Address]
 
 
 def to_node(pods: Sequence[Network], addresses: Sequence[Address]) -> list[str]:
-    """Return the lines with which one node reaches another's pods."""
+    """Return the lines by which one node reaches another node's pods."""
     return [f"route replace {pod} via {node}" for pod, node in by_family(pods, addresses)]
 
 
@@ -210,14 +210,14 @@ def _eth0(addresses: Sequence[Address]) -> tuple[str, ...]:
 
 
 def _own_address(address: Address) -> str:
-    # Without a prefix, so that the kernel adds no routes. Even with duplicate detection off, an
-    # IPv6 address can't be bound for a moment, except with nodad.
+    # The address has no prefix, so that the kernel adds no routes. Even with duplicate detection
+    # off, an IPv6 address can't be bound for a moment, except with nodad.
     return f"address add {address} dev eth0{' nodad' if address.version == 6 else ''}"
 
 
 def _new_bridge(name: str, mac: str) -> tuple[str, ...]:
-    # Without its own MAC, a bridge takes the lowest of its ports', so adding or removing a port
-    # breaks neighbours' entries; snooping may delay IPv6 neighbour discovery.
+    # Without its own MAC, a bridge takes the lowest MAC of its ports, so adding or removing a port
+    # breaks neighbours' entries. Snooping may delay IPv6 neighbour discovery.
     return (
         f"link add {name} address {mac} type bridge mcast_snooping 0",
         f"link set {name} up",

@@ -31,11 +31,11 @@ Pipe = int | IO[str] | IO[bytes] | None
 class Namespace:
     """One network namespace with a name, kept until ``close``.
 
-    All its processes are killed when it closes, and when the process that created it dies.
+    All its processes are killed when it closes, or when the process that created it dies.
 
     Args:
         name: For messages; backends answer with it.
-        holder: Keeps it alive; closed with it.
+        holder: Keeps the namespace alive; closed together with it.
     """
 
     def __init__(self, name: str, holder: Holder) -> None:
@@ -49,19 +49,19 @@ class Namespace:
 
     @property
     def pid(self) -> int:
-        """A process inside, for ``nsenter -t`` and ``ip link set … netns``."""
+        """A process in the namespace, for ``nsenter -t`` and ``ip link set … netns``."""
         return self._holder.pid
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """The command prefix that runs a command inside, in the same directory as the same user.
+        """The prefix that runs a command in the namespace, in the same directory as the same user.
 
-        It execs the command, so the process keeps its pid and receives signals.
+        The prefix execs the command, so the process keeps its PID and receives signals.
         """
         return self._holder.enter()
 
     def prefix_with_files(self, files: Mapping[str, Path]) -> tuple[str, ...]:
-        """Return a prefix whose command sees substitutes for some files.
+        """Return a prefix whose command sees substitutes in place of some files.
 
         Args:
             files: Substitutes by path, as ``{"/etc/resolv.conf": mine}``; both must exist.
@@ -79,14 +79,14 @@ class Namespace:
         env: Mapping[str, str] | None = None,
         files: Mapping[str, Path] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside, and return its output and status; like ``subprocess.run``.
+        """Run a command in the namespace; return its output and status, like ``subprocess.run``.
 
         Args:
             env: None: this process's, without variables for HTTP proxies.
             files: As for :meth:`prefix_with_files`.
 
         Raises:
-            SandboxError: It failed (the message has its last line of output), or took too long.
+            SandboxError: It failed (the message contains its last output line), or took too long.
             TypeError: ``argv`` is a single text.
         """
         if isinstance(argv, str):
@@ -127,7 +127,7 @@ class Namespace:
         pass_fds: Sequence[int] = (),
         start_new_session: bool = False,
     ) -> subprocess.Popen[str]:
-        """Start a command inside, like ``subprocess.Popen`` with text streams.
+        """Start a command in the namespace, like ``subprocess.Popen`` with text streams.
 
         The caller closes the pipes; the process is killed when the namespace closes.
         """
@@ -148,26 +148,26 @@ class Namespace:
         return process
 
     def serve(self, name: str | None = None, **ports: int | Sequence[int]) -> BackendProcess:
-        """Start a backend inside; it listens when this returns.
+        """Start a backend in the namespace; it listens on return.
 
         Args:
             name: The text of its answers; None for the namespace's name.
             ports: Ports by kind, as in ``backends.py``: ``tcp=8080, udp_echo=[7, 8]``.
 
         Raises:
-            SandboxError: It can't listen there, or the kind doesn't exist.
+            SandboxError: The backend can't listen there, or the kind doesn't exist.
         """
         return BackendProcess(self.popen, self.name, name or self.name, ports)
 
     def configure(self, lines: Iterable[str] = (), sysctls: Sequence[str] = ()) -> None:
-        """Change links, addresses, routes, then sysctls.
+        """Change links, addresses and routes, then sysctls.
 
         Args:
             lines: Commands of ``ip`` without the word ``ip``.
             sysctls: Such as ``net/ipv4/ip_forward=1``.
 
         Raises:
-            SandboxError: The kernel refused one; the rest wasn't applied.
+            SandboxError: The kernel refused a change; the remaining changes weren't applied.
         """
         text = list(lines)
         done = subprocess.run(
@@ -183,7 +183,7 @@ class Namespace:
             raise explain_batch(self.name, text, done.stderr)
 
     def close(self) -> None:
-        """Kill all processes inside and remove the namespace; idempotent."""
+        """Kill all processes in the namespace and remove it; idempotent."""
         close_all([self])
 
     def __enter__(self) -> Self:
@@ -193,7 +193,7 @@ class Namespace:
         self.close()
 
     def release(self) -> None:
-        """Begin to close; ``wait`` completes it. Idempotent."""
+        """Begin to close; ``wait`` completes the close. Idempotent."""
         self.closed = True
         for process in self._started:
             if process.poll() is None:
@@ -201,7 +201,7 @@ class Namespace:
         self._holder.release()
 
     def wait(self) -> None:
-        """Wait until no process is inside; idempotent."""
+        """Wait until the namespace has no processes; idempotent."""
         self._holder.wait()
         for process in self._started:
             process.wait()
@@ -209,7 +209,7 @@ class Namespace:
 
 
 def close_all(namespaces: Sequence[Namespace]) -> None:
-    """Close namespaces concurrently, which is faster."""
+    """Close namespaces concurrently, which is faster than one by one."""
     for namespace in namespaces:
         namespace.release()
     for namespace in namespaces:

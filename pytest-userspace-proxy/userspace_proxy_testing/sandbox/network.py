@@ -23,8 +23,8 @@ from .namespace import Namespace, close_all
 from .node import Host, Pod, SandboxNode
 from .privileges import needs_user_namespace, require_tools, tool_path
 
-# Namespaces inherit some IPv4 settings from the machine, so all that affect a proxy are set. An
-# ICMP error suppressed by a rate limit would turn a refusal into a timeout.
+# Namespaces inherit some IPv4 settings from the machine, so all settings that affect a proxy are
+# set. A rate limit that suppresses an ICMP error would turn a refusal into a timeout.
 IPV4_SYSCTLS = (
     "net/ipv4/conf/all/rp_filter=0",
     "net/ipv4/conf/default/rp_filter=0",
@@ -114,7 +114,7 @@ class Sandbox:
         return self
 
     def add_node(self, name: str | None = None) -> SandboxNode:
-        """Start another node, whose pods reach those of the other nodes.
+        """Start another node, whose pods and other nodes' pods reach each other.
 
         Args:
             name: None for ``node-2`` and so on.
@@ -133,7 +133,7 @@ class Sandbox:
         wiring = links.node(
             f"node{index}", node.far_end(), self._plan, pods=ranges.whole, router=self._router()
         )
-        # The router needs routes to pods in order to send them ICMP errors.
+        # The router needs routes to pods to send them ICMP errors.
         self.lan.configure((*wiring.near, *links.to_node(ranges.whole, addresses)))
         node.configure(wiring.far_lines())
         for other in self.nodes[:-1]:
@@ -148,8 +148,8 @@ class Sandbox:
     def add_outside(self, name: str, via: SandboxNode | None = None) -> Host:
         """Start a client beyond the nodes, on another subnet.
 
-        It reaches nodes directly, Services and load balancers' addresses through a node, and no
-        pods.
+        The client reaches nodes directly, Services and load balancers' addresses through a node,
+        and no pods.
 
         Args:
             via: The node for Services; None for the first.

@@ -19,7 +19,7 @@ MakeHolder = Callable[[], Holder]
 
 
 class Host(Namespace):
-    """A namespace with addresses: ``ip``, and ``ip6`` if kernel and ranges have IPv6."""
+    """A namespace with addresses: ``ip``, and ``ip6`` if the kernel and the ranges have IPv6."""
 
     def __init__(self, name: str, holder: Holder, addresses: Sequence[Address]) -> None:
         super().__init__(name, holder)
@@ -57,15 +57,15 @@ class Pod(Host):
         self._routes: tuple[links.FarRoute, ...] = ()
 
     def connect(self, wiring: links.Wiring) -> None:
-        """Configure the far end of the pod's link; the near end exists."""
+        """Configure the far end of the pod's link, whose near end exists."""
         self._routes = wiring.routes
         self.configure(wiring.far_lines())
 
     def drop_traffic(self) -> None:
         """Make the pod silent: its clients get no answer, not even a refusal. Idempotent.
 
-        Its routes become blackholes, so no packet leaves it except answers to ARP and neighbour
-        discovery, which need no route. Packets to it arrive.
+        Its routes become blackholes, so no packet leaves the pod except answers to ARP and
+        neighbour discovery, which need no route. Packets to the pod still arrive.
         """
         self.configure(route.blackhole() for route in reversed(self._routes))
         self.drops_traffic = True
@@ -104,8 +104,8 @@ class SandboxNode(Host):
         """Start a pod.
 
         Args:
-            name: The name, also the text of its backends' answers. A closed pod's name may be
-                reused, with another address.
+            name: The name, which is also the text of its backends' answers. The name of a closed
+                pod may be reused; the new pod has another address.
             mode: ``routed``: a veth with the gateway's address at the node's end.
                 ``bridge``: a port of ``cni0``, with hairpin. ``unnumbered``: a veth whose end
                 at the node has no IPv4 address and answers ARP for the gateway 169.254.1.1,

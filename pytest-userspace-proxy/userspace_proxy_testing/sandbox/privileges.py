@@ -10,7 +10,7 @@ from userspace_proxy.errors import SandboxError
 from userspace_proxy.kernel.privileges import CAP_NET_ADMIN, forbidding
 from userspace_proxy.linux import require_own_files
 
-# Directories to append to PATH: Debian has ip in /usr/sbin, which an unprivileged user's PATH may
+# Directories appended to PATH: Debian has ip in /usr/sbin, which an unprivileged user's PATH may
 # lack.
 SBIN = "/usr/sbin:/sbin"
 TOOLS = {"unshare": "util-linux", "nsenter": "util-linux", "ip": "iproute2"}
@@ -45,7 +45,7 @@ def needs_user_namespace(capabilities: int) -> bool:
 
 
 def explain_refusal(said: str, *, rootless: bool, sysctls: Mapping[str, str]) -> SandboxError:
-    """Return the error for a namespace that could not be created.
+    """Return the error to raise if a namespace couldn't be created.
 
     Args:
         said: The tool's output, such as ``unshare: unshare failed: Operation not permitted``.

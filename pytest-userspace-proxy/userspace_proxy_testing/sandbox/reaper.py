@@ -1,12 +1,12 @@
-"""Kills every other process in its own network namespace, then ends.
+"""Kills all other processes in its own network namespace, then exits.
 
-A namespace's holder becomes this program (holder.py), which waits until the sandbox's owner closes
-the namespace or dies. It is run by path, without the package.
+A namespace's holder (holder.py) execs this program, which waits until the sandbox's owner closes
+the namespace or dies. The program is run by path, without the package.
 
-Rule 1: its argument is the owner's namespace, in which it kills nothing.
-Rule 2: a process is signalled only through a descriptor opened before its namespace was read, so a
-        reused pid is never hit.
-Rule 3: it repeats until no process is left, because a dying process may have forked.
+Rule 1: the argument is the owner's namespace, in which no process is killed.
+Rule 2: a process is signalled only through a descriptor that was opened before its namespace was
+        read, so a reused PID is never hit.
+Rule 3: killing is repeated until no process is left, because a dying process may have forked.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import signal
 import sys
 import time
 
-# How long killed processes may take to end; a process that remains longer hangs in the kernel.
+# The time limit for killed processes to exit; a process that remains longer hangs in the kernel.
 DEADLINE_S = 5.0
 
 
 def members(namespace: str, proc: str = "/proc") -> list[int]:
-    """Return the pids in a network namespace, without this process.
+    """Return the PIDs in a network namespace, without this process.
 
     Args:
         namespace: The link ``ns/net`` of its processes, such as ``net:[4026531840]``.
@@ -56,13 +56,13 @@ def kill(pid: int, namespace: str) -> int | None:
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             return descriptor
     except OSError:
-        pass  # The process has ended, or may not be killed.
+        pass  # The process has exited, or this process may not kill it.
     os.close(descriptor)
     return None
 
 
 def reap(namespace: str) -> None:
-    """Kill all processes of a namespace and wait until they have ended."""
+    """Kill all processes of a namespace and wait until they have exited."""
     end = time.monotonic() + DEADLINE_S
     while time.monotonic() < end:
         dying = [d for d in (kill(pid, namespace) for pid in members(namespace)) if d is not None]

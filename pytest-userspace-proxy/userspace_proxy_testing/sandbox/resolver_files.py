@@ -12,7 +12,7 @@ _NSSWITCH = Path("/etc/nsswitch.conf")
 
 
 def write_resolver_files(folder: Path, server: str, namespace: str) -> Mapping[str, Path]:
-    """Write files that make programs resolve names through a DNS server, like a namespace's pod.
+    """Write files with which programs resolve names through a DNS server, as in a namespace's pod.
 
     Args:
         folder: The folder for the files.
@@ -26,7 +26,7 @@ def write_resolver_files(folder: Path, server: str, namespace: str) -> Mapping[s
     resolv.write_text(f"nameserver {server}\nsearch {search}\noptions ndots:{NDOTS}\n")
     files = {_RESOLV_CONF: resolv}
     if _NSSWITCH.exists():
-        # systemd's module would query a service of the machine, not the server above.
+        # systemd's module would query the machine's resolved, instead of the server above.
         lines = _NSSWITCH.read_text().splitlines()
         kept = [line for line in lines if not line.startswith("hosts:")]
         (folder / "nsswitch.conf").write_text("\n".join([*kept, "hosts: files dns", ""]))

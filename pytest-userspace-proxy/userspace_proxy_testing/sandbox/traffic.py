@@ -3,9 +3,9 @@
     http://10.96.0.10/=12     GET, with a new connection each time
     udp://10.96.0.53:53=4     one datagram from a new socket
 
-RATE is the average number of requests per second; it rises and falls over a minute, differently for
-each target. Slow or failing requests don't delay later ones; failures are ignored. Runs until a
-signal ends it.
+RATE is the average number of requests per second; the rate rises and falls over a minute,
+differently for each target. Slow or failing requests don't delay later requests, and failures are
+ignored. The program runs until a signal ends it.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ async def keep_requesting(to: Target, phase: float) -> None:
 
 
 async def request(to: Target) -> None:
-    """Send one request and read its answer; ignores errors and timeouts."""
+    """Send one request and read its answer; ignore errors and timeouts."""
     with contextlib.suppress(OSError):
         async with asyncio.timeout(TIMEOUT_S):
             await (_get(to) if to.protocol == "http" else _ask(to))
@@ -97,7 +97,7 @@ async def _get(to: Target) -> None:
 
 
 class _Answer(asyncio.DatagramProtocol):
-    """Completes a future with the first datagram, or the first error."""
+    """Completes a future at the first datagram or the first error."""
 
     def __init__(self, arrived: asyncio.Future[None]) -> None:
         self._arrived = arrived

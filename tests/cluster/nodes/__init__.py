@@ -7,5 +7,5 @@
        └─ node-3   …
 
 There is no uplink and no registry: the images are built here and imported. Everything ends with the
-process that started it, even if that is killed.
+process that started the cluster, even if that process is killed.
 """

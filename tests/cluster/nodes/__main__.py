@@ -1,7 +1,7 @@
-"""``make cluster`` and ``make cluster-down``: a cluster that runs until it is taken down.
+"""``make cluster`` and ``make cluster-down``: start a cluster in the background, and stop it.
 
 up ──starts──▶ serve (in the background, runs the cluster) ──▶ up prints how to use it
-down ──SIGTERM──▶ serve takes all down, and exits
+down ──SIGTERM──▶ serve stops the cluster, and exits
 """
 # ruff: noqa: T201 - printing is this program's interface.
 
@@ -28,7 +28,7 @@ from .proxies import PROXIES, REPOSITORY
 UP_DEADLINE_S = 300.0
 DOWN_DEADLINE_S = 120.0
 KUBEADM = "kubeadm"
-"""kube-proxy as kubeadm deploys it, and this proxy's image on every node for a takeover."""
+"""kube-proxy as kubeadm deploys it; every node also has this proxy's image, for a takeover."""
 
 
 def main() -> int:
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def state() -> Path:
-    """Return the folder where ``up`` and ``down`` find the running cluster."""
+    """Return the folder in which ``up`` and ``down`` find the running cluster."""
     return cache_root() / "running"
 
 
@@ -64,7 +64,7 @@ def build(options: argparse.Namespace) -> int:
 
 
 def up(options: argparse.Namespace) -> int:
-    """Start a cluster in the background; return when it is ready."""
+    """Start a cluster in the background; return once it is ready."""
     build(options)
     assert _running() is None, "a cluster is up already (make cluster-down takes it down)"
     _tidy_up()
@@ -100,7 +100,7 @@ def up(options: argparse.Namespace) -> int:
 
 
 def down(_options: argparse.Namespace) -> int:
-    """Take the running cluster down; return when nothing is left of it."""
+    """Stop the running cluster; return once nothing of it is left."""
     pid = _running()
     if pid is None:
         print("no cluster is up")
@@ -150,13 +150,13 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _leave(_number: int, _frame: object) -> None:
-    """Raise SystemExit during a wait, so that open resources are closed."""
+    """Raise SystemExit during a wait, so that context managers clean up."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit
 
 
 def write_wrappers(cluster: Cluster, folder: Path) -> None:
-    """Write commands for people: kubectl in the world's namespace, and a shell on a node."""
+    """Write commands for users: kubectl in the world's namespace, and a shell on a node."""
     for name, target in (
         ("kubeconfig", cluster.control_plane.kubeconfig),
         ("control-plane", cluster.control_plane.folder),
@@ -181,7 +181,7 @@ def _write_script(path: Path, text: str) -> None:
 
 
 def _running() -> int | None:
-    """Return the process that runs the cluster, if there is one."""
+    """Return the process that runs the cluster, if any."""
     try:
         pid = int((state() / "pid").read_text())
         words = Path(f"/proc/{pid}/cmdline").read_bytes()

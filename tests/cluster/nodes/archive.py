@@ -1,4 +1,4 @@
-"""Writes images as archives for containerd: layers, a configuration, a list of names.
+"""Writes images as archives for containerd: layers, a configuration and a list of names.
 
 folder, files ──▶ layer.tar ──┐
 entrypoint ────▶ config.json ─┴─▶ manifest.json ──▶ <name>.tar   (docker-archive)
@@ -17,14 +17,14 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A whole folder, or some files by their path in the image, or both."""
+    """A whole folder, or some files by their paths in the image, or both."""
 
     folder: Path | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
-    """Symbolic links: path and target."""
+    """Symbolic links, as path and target."""
     folders: Sequence[str] = ()
-    """Empty folders that all users may write to."""
+    """Empty folders to which all users may write."""
 
     def write(self, path: Path) -> str:
         """Write the layer as a tar; return the tar's SHA-256 in hexadecimal."""
@@ -50,7 +50,7 @@ class Image:
     """The layers, names and configuration of an image."""
 
     names: Sequence[str]
-    """Names with registry and tag; one image may have many."""
+    """Names with registry and tag; one image may have several."""
     layers: Sequence[Layer]
     entrypoint: Sequence[str] = ()
     command: Sequence[str] = ()
@@ -59,7 +59,7 @@ class Image:
 
 
 def write_archive(path: Path, images: Sequence[Image], architecture: str) -> None:
-    """Write one archive with all these images; a layer that images share is included once."""
+    """Write one archive with all these images; a shared layer is included once."""
     written: dict[int, tuple[str, str]] = {}
     manifest = []
     with tarfile.open(path, "w") as archive:
@@ -101,5 +101,5 @@ def _add_bytes(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _as_root(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Make root the owner, and omit devices: a container has its own."""
+    """Make root the owner, and omit devices, because a container has its own devices."""
     return None if info.ischr() or info.isblk() else info

@@ -2,7 +2,7 @@
 
 pod with prober.py ──log──▶ attempts ──between two moments──▶ Toll
 
-Other clients send datagrams, or requests on connections that they keep; each request counts like a
+Other clients send datagrams, or requests on persistent connections; each request counts like a
 connection.
 """
 
@@ -27,16 +27,16 @@ NETEXEC = {
     "args": ["netexec", "--http-port=8080"],
     "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
 }
-"""A server: it answers its pod's name to HTTP on port 8080, and to datagrams on 8081."""
+"""A server that answers its pod's name, to HTTP on port 8080, and to datagrams on port 8081."""
 PROBER = Path(__file__).with_name("prober.py")
 RATE = 25
 """Requests per second of a client: four clients open a hundred new connections."""
 TIMEOUT_S = 15.0
-"""Lost packets get no answer at all; a busy machine takes seconds for an answer."""
+"""Longer than an answer takes on a busy machine, which is seconds; lost packets get no answer."""
 LATE_S = 0.9
 """A connection that took this long lost its first packet: the kernel retransmits after a second."""
 SETTLE_S = TIMEOUT_S + 1.0
-"""After this time an attempt is in the log: a bit longer than the prober's timeout."""
+"""The time after which an attempt is in the log: a bit longer than the prober's timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +82,13 @@ class Toll:
     made: int
     failed: Counter[str]
     late: int
-    """Connections that succeeded only after the kernel had retransmitted a packet."""
+    """Connections that succeeded, but only after the kernel had retransmitted a packet."""
     outage_s: float
-    """The longest time without an answered connection of a client."""
+    """The longest time in which no connection of a client was answered."""
 
     @property
     def lost(self) -> int:
-        """How many connections failed."""
+        """The number of failed connections."""
         return self.failed.total()
 
     def __str__(self) -> str:
@@ -117,7 +117,7 @@ class Clients:
 
         Args:
             since: Unix time.
-            until: Unix time; waits until all attempts before it have ended.
+            until: Unix time; the call waits until all attempts that began before have ended.
             node: Only this node's clients.
             kind: Only clients of this kind.
         """
@@ -131,7 +131,7 @@ class Clients:
         return toll_of(runs, since, until)
 
     def wait_for_the_first(self) -> None:
-        """Wait until each client has connected, successfully or not."""
+        """Wait until each client has made its first connection, successful or not."""
         for client in self._clients:
             logs = partial(self._cluster.kubectl, "logs", client.name)
             wait_for(f"the first attempt of {client.name}", logs, deadline_s=60)
@@ -152,7 +152,7 @@ def read_attempts(log: str) -> Iterator[Attempt]:
 
 
 def toll_of(runs: Sequence[Sequence[Attempt]], since: float, until: float) -> Toll:
-    """Return the failures among some clients' attempts between two moments."""
+    """Return the failures among clients' attempts between two moments."""
     attempts = list(itertools.chain.from_iterable(runs))
     return Toll(
         made=len(attempts),
@@ -164,7 +164,7 @@ def toll_of(runs: Sequence[Sequence[Attempt]], since: float, until: float) -> To
 
 def _outage(run: Sequence[Attempt], since: float, until: float) -> float:
     answered = sorted(attempt.end for attempt in run if attempt.outcome == "ok")
-    # An attempt within the period may be answered only after it.
+    # An attempt within the period may be answered after its end.
     moments = [since, *answered, max(until, answered[-1] if answered else until)]
     return max(later - earlier for earlier, later in itertools.pairwise(moments))
 

@@ -3,8 +3,8 @@
     world ── control plane ── containerd, images ── kubelets ── proxies ── every node is ready
 
 Rule 1: long steps are started on all nodes before waiting for the first.
-Rule 2: nothing is left: processes, mounts and networks end with the world, then the control groups
-and the folder are removed.
+Rule 2: nothing is left: processes, mounts and networks end with the world. After that, the control
+groups and the folder are removed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .proxies import KUBE_PROXY_USER, Proxy, Start
 from .world import Holder, make_world
 
 READY_DEADLINE_S = 180.0
-"""Three nodes take ten seconds on two idle cores."""
+"""Seconds; three nodes take ten on two idle cores."""
 STOP_DEADLINE_S = 60.0
 MAX_NODES = 200
 
@@ -52,11 +52,11 @@ class Cluster:
 
     Args:
         images: The archive with all images.
-        proxy: The Service proxy; None for none.
+        proxy: The Service proxy; None: the cluster has none.
         nodes: The number of nodes, up to `MAX_NODES`.
         zones: The number of zones over which nodes are distributed.
         cni: The plugin that connects pods: ``bridge`` or ``ptp``.
-        families: The families of nodes, pods and Services, the primary one first.
+        families: The families of nodes, pods and Services, the primary family first.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class Cluster:
 
     @property
     def folder(self) -> Path:
-        """The temporary folder with a folder per node and all logs; removed by `stop`."""
+        """The temporary folder, with a folder per node and all logs; `stop` removes it."""
         assert self._folder is not None, "the cluster was not started"
         return self._folder
 
     @property
     def world(self) -> Holder:
-        """The namespaces around all nodes, from which nodes, pods and API server can be reached."""
+        """The outer namespaces, from which nodes, pods and the API server can be reached."""
         assert self._world is not None, "the cluster was not started"
         return self._world
 
@@ -122,7 +122,7 @@ class Cluster:
         """Start everything; return when every node is ready and every proxy is healthy.
 
         Raises:
-            AssertionError: A program didn't start; nothing is left running.
+            AssertionError: A program didn't start; everything has been stopped.
         """
         self._folder = Path(tempfile.mkdtemp(prefix="userspace-proxy-cluster-"))
         try:
@@ -159,7 +159,7 @@ class Cluster:
         self._finish_imports([node.begin_import(archive) for node in self.nodes])
 
     def start_proxies(self, proxy: Proxy) -> None:
-        """Start a Service proxy on every node and wait until all are healthy."""
+        """Start a Service proxy on every node, and wait until all proxies are healthy."""
         kubeconfig = self.control_plane.kubeconfig_for(proxy.user)
         for node in self.nodes:
             start = Start(node.site, self.programs, kubeconfig)
@@ -189,7 +189,7 @@ class Cluster:
             apiserver_flags=[
                 "--authorization-mode=Node",
                 "--allow-privileged",
-                # Node names can't be resolved here.
+                # Node names can't be resolved in the world.
                 "--kubelet-preferred-address-types=InternalIP",
             ],
             users=users | {KUBE_PROXY_USER: ""},

@@ -1,7 +1,7 @@
-"""Cluster DNS: CoreDNS beside the API server, reached by pods through the Service kube-dns.
+"""Runs cluster DNS: CoreDNS next to the API server, reached through the Service kube-dns.
 
-The Service has no selector and its EndpointSlices are written by hand, so every DNS query of a pod
-is relayed over UDP by the proxy under test.
+The Service has no selector, and its EndpointSlices are written by hand, so the proxy under test
+relays every DNS query that a pod sends over UDP.
 """
 
 from __future__ import annotations

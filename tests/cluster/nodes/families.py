@@ -2,8 +2,8 @@
 
     FAMILIES   ipv4 (IPV4)   ipv6 (IPV6)   dual (IPV4, IPV6)
 
-A cluster's families are a tuple, the primary one first. All ranges exist in the cluster's
-namespaces only, which have no uplink; those of IPv6 are unique local addresses (RFC 4193).
+A cluster's families are a tuple, the primary family first. All ranges exist only in the cluster's
+namespaces, which have no uplink; the IPv6 ranges are unique local addresses (RFC 4193).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Family:
     """One IP family, and the address ranges of clusters that have this family."""
 
     name: str
-    """Its name in ``ipFamilies`` and ``addressType``."""
+    """The family's name in ``ipFamilies`` and ``addressType``."""
     lan: IPNetwork
     """The network between the nodes."""
     pods: IPNetwork
@@ -29,12 +29,12 @@ class Family:
     """The prefix length of a node's part of the pod network."""
     services: IPNetwork
     external_ips: IPNetwork
-    """The documentation range from which upstream's tests use an external IP."""
+    """The documentation range from which upstream's tests take an external IP."""
     everything: IPNetwork
     loopback: str
-    """The loopback address in a URL."""
+    """The loopback address in a form for URLs."""
     forwarding: str
-    """The sysctl that turns a namespace into a router."""
+    """The sysctl that makes a namespace a router."""
 
     @property
     def world(self) -> IPAddress:
@@ -48,7 +48,7 @@ class Family:
 
     @property
     def wildcard(self) -> IPAddress:
-        """The wildcard address of servers."""
+        """The wildcard address on which servers listen."""
         return self.everything[0]
 
     def node(self, number: int) -> IPAddress:

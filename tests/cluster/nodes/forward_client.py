@@ -1,4 +1,4 @@
-"""A client of `forward` in the world, which makes requests on demand and prints the results.
+"""A client of `forward` in the world, which sends requests on demand and prints the results.
 
 stdin:   {"dns": [IP, PORT], "name": NAME}       ──▶ [IP, PORT], from SRV and A records
          {"at": [IP, PORT], "count": N}          ──▶ N answers, each a pod's name or an error
@@ -16,7 +16,7 @@ DEADLINE_S = 120.0
 
 
 def main() -> None:
-    """Answer each line of standard input with a line of standard output."""
+    """Answer each line of standard input by a line on standard output."""
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)  # noqa: T201
 
@@ -43,7 +43,7 @@ def look_up(server: str, port: int, name: str) -> tuple[str, int]:
 
 
 def get(ip: str, port: int, path: str) -> str:
-    """Return the body of an answer, or ``error: …``; each request is a new connection."""
+    """Return the body of a response, or ``error: …``; each request uses a new connection."""
     connection = http.client.HTTPConnection(ip, port, timeout=DEADLINE_S)
     try:
         connection.request("GET", path)

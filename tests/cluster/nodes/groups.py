@@ -4,9 +4,10 @@
       ├─ programs                      containerd, kubelet, the proxy
       └─ k8s.io/…                      containers
 
-runc creates a container's group below the root that it sees, so the group is mounted over the root.
-If there is only version 2, the node also has a cgroup namespace, like a node of kind, because its
-programs use the paths in /proc. With version 1 a cgroup namespace would hide the other trees.
+runc creates a container's group below the root that it sees, so the node's group is mounted over
+the root. If only version 2 is mounted, the node also has a cgroup namespace, like a node of kind,
+because its programs use the paths in /proc. With version 1, a cgroup namespace would hide the other
+trees.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from pathlib import Path
 
 from tests.hooked import PROGRAMS, entering, root_of_v2
 
-# The folder of all trees with cgroup version 1, or of the single tree with version 2.
+# With cgroup version 1, the folder of all trees; with version 2, the single tree.
 CGROUPS = Path("/sys/fs/cgroup")
-# The group that containerd uses for the containers of a kubelet that creates no groups itself.
+# The group in which containerd puts containers if kubelet creates no groups.
 GROUP = "k8s.io"
 MOUNTED = Path("/run/cgroup")
-"""The mount point on the node: a path that no other namespace has, because that could be the
+"""The mount point on the node, a path that no other namespace has: otherwise it might be the
 machine's root group."""
 
 
 class NodeGroup:
-    """The group of a node.
+    """A node's control group.
 
     Args:
         folder: The node's folder.
@@ -41,14 +42,16 @@ class NodeGroup:
     def make(self) -> None:
         (self.folder / PROGRAMS).mkdir(parents=True)
         if self._is_alone:
-            # As runc does for the groups below: containers have limits.
+            # Enable the controllers, as runc does in the groups below: containers have limits.
             for parent in (self.root, self.folder.parent):
                 for controller in (parent / "cgroup.controllers").read_text().split():
                     with suppress(OSError):
                         (parent / "cgroup.subtree_control").write_text(f"+{controller}")
 
     def enter_root(self) -> tuple[str, ...]:
-        """Return the prefix for the command that creates the node's namespaces; it execs that."""
+        """Return the prefix that moves the command that creates the node's namespaces into the
+        group.
+        """
         return entering(self.folder)
 
     @property
@@ -57,7 +60,7 @@ class NodeGroup:
         return ["--cgroup"] if self._is_alone else []
 
     def leave_root(self, pid: int) -> None:
-        """Move the only process out of the root: a group with child groups can't have any."""
+        """Move the only process out of the root, as a group with child groups can't contain any."""
         (self.folder / PROGRAMS / "cgroup.procs").write_text(str(pid))
 
     def remove(self) -> None:
@@ -69,11 +72,11 @@ class NodeGroup:
         for folder in (self.folder / PROGRAMS, self.folder):
             with suppress(FileNotFoundError):
                 folder.rmdir()
-        # Other nodes' groups may exist.
+        # The parent also contains other nodes' groups.
         with suppress(OSError):
             self.folder.parent.rmdir()
 
     @property
     def _is_alone(self) -> bool:
-        """Whether only version 2 is mounted."""
+        """Whether only cgroup version 2 is mounted."""
         return self.root == CGROUPS

@@ -1,4 +1,4 @@
-"""The images of the cluster, which are built here, because there is no registry.
+"""Builds the images of the cluster, because there is no registry.
 
 Upstream's tests use a dozen images; agnhost replaces all but two of them.
 """
@@ -24,7 +24,7 @@ PAUSE = f"{REGISTRY}/pause:3.10.2"
 E2E = f"{REGISTRY}/e2e-test-images"
 # From `e2e.test --list-images` v1.36.3: the images that sig-network's tests start.
 AGNHOST_NAMES = (f"{E2E}/agnhost:2.63.0", f"{E2E}/agnhost:2.55")
-# These images have no entrypoint: the pod's command is run.
+# These images have no entrypoint, so pods specify a command.
 SHELL_NAMES = (
     f"{E2E}/busybox:1.36.1-1",
     f"{E2E}/busybox:1.37.0-1",
@@ -35,7 +35,7 @@ WEB_NAMES = (f"{E2E}/nginx:1.15-4", f"{E2E}/nginx:1.27-0")
 REGRESSION = f"{E2E}/regression-issue-74839:1.4"
 KUBE_PROXY = f"{REGISTRY}/kube-proxy:v1.36.3"
 OURS = "userspace-proxy:0.1.0"
-"""This proxy's image as the chart names it."""
+"""This proxy's image, under the name that the chart uses."""
 KUBE_PROXY_PLACE = "usr/local/bin/kube-proxy"
 
 
@@ -63,7 +63,7 @@ def ensure_images(programs: Programs, write: Write = sys.stdout.write) -> Path:
 def ensure_own_image(write: Write = sys.stdout.write) -> Path:
     """Return the archive with this proxy's image, after building it if its sources have changed.
 
-    It includes the image of pods' sandboxes, so pods need no other one.
+    It includes the image of pods' sandboxes, so pods need no other image.
 
     Raises:
         BuildError: Like `build_image`.
@@ -75,7 +75,7 @@ def ensure_own_image(write: Write = sys.stdout.write) -> Path:
     digest.update((HERE / "pause.c").read_bytes())
     archive = folder / f"{digest.hexdigest()[:12]}.tar"
     if not archive.is_file():
-        # Only the newest archive is kept: the others were built from older sources.
+        # Keep only the newest archive, because the others were built from older sources.
         for older in folder.iterdir():
             older.unlink()
         _write_own(archive, built)

@@ -1,4 +1,4 @@
-"""kube-proxy as kubeadm deploys it: ServiceAccount, role binding, ConfigMap, DaemonSet.
+"""Deploys kube-proxy as kubeadm does: ServiceAccount, role binding, ConfigMap, DaemonSet.
 
 Other tests compare the chart's objects with these. As in kind's nodes, which are containers,
 kube-proxy leaves the conntrack limit unchanged.
@@ -15,7 +15,7 @@ from .families import IPV4, listed
 HERE = Path(__file__).parent
 DAEMON_SET = HERE.parent / "kubeadm-kube-proxy.yaml"
 CONFIG_MAP = HERE.parents[1] / "unit/config/kubeadm-1.36.yaml"
-# The address and the mode in that file.
+# The server's address and the mode in CONFIG_MAP.
 _SERVER = "https://192.0.2.10:6443"
 _MODE = 'mode: ""'
 _NO_LIMIT = ("maxPerCore: null", "maxPerCore: 0")
@@ -24,7 +24,7 @@ NAMESPACE = "kube-system"
 
 
 def deploy(cluster: Cluster, mode: str = "") -> None:
-    """Deploy kube-proxy on every node, and return when it is ready there.
+    """Deploy kube-proxy on every node; return once it is ready there.
 
     Args:
         cluster: A cluster without a Service proxy.
@@ -48,7 +48,7 @@ def deploy(cluster: Cluster, mode: str = "") -> None:
 
 
 def wait_for_rollout(cluster: Cluster, daemon_set: str, within_s: int = 100) -> None:
-    """Wait until a DaemonSet of kube-system has its newest pods ready on every node."""
+    """Wait until the newest pods of a DaemonSet in kube-system are ready on every node."""
     rollout = ("rollout", "status", "daemonset", daemon_set, f"--timeout={within_s}s")
     cluster.kubectl("-n", NAMESPACE, *rollout)
 

@@ -22,9 +22,9 @@ from .world import Holder, add_route, make_node
 CLUSTER_DOMAIN = "cluster.local"
 ZONE = "topology.kubernetes.io/zone"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
-# The proxy lets open connections finish for five seconds.
+# Longer than the five seconds for which the proxy lets open connections finish.
 STOP_DEADLINE_S = 30.0
-# Folders below a node's; both have an entry for each container ID.
+# Folders below a node's folder; both have an entry for each container ID.
 _CONTAINERS = (
     "lib/containerd/io.containerd.grpc.v1.cri/containers",
     "lib/containerd/io.containerd.grpc.v1.cri/sandboxes",
@@ -33,7 +33,7 @@ _CONTAINERS = (
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The name, zone and addresses of a node."""
+    """A node's name, zone and addresses."""
 
     number: int
     """The node's number, from 1."""
@@ -56,7 +56,7 @@ class Site:
         return [family.node_pods(self.number) for family in self.families]
 
     def document(self) -> dict[str, object]:
-        """Return the Node object; kubelet would create the same without the pod network."""
+        """Return the Node object, which is what kubelet would create, with the pod network."""
         labels = {ZONE: self.zone, "kubernetes.io/hostname": self.name}
         pods = list(map(str, self.pods))
         return made("Node", self.name, {"podCIDR": pods[0], "podCIDRs": pods}, labels=labels)
@@ -69,7 +69,7 @@ class ClusterNode:
         site: Its name and addresses.
         world: The namespaces around it.
         programs: Its programs.
-        folder: Its folder, which exists, and to which the node writes logs and all other files.
+        folder: Its existing folder, to which the node writes logs and all other files.
         cni: The plugin that connects pods: ``bridge`` or ``ptp``.
     """
 
@@ -90,7 +90,7 @@ class ClusterNode:
         self._write_configurations()
 
     def start_containerd(self) -> None:
-        """Start containerd; it answers once its socket exists."""
+        """Start containerd, which answers once its socket exists."""
         self._start(self._programs["containerd"], "--config", self.folder / "containerd.toml")
 
     def has_containerd(self) -> bool:
@@ -121,7 +121,7 @@ class ClusterNode:
     def start_proxy(
         self, command: Sequence[str | Path], environment: Mapping[str, str] | None = None
     ) -> None:
-        """Start the Service proxy; none may run yet."""
+        """Start the Service proxy; no proxy may be running yet."""
         assert self._proxy is None, f"{self.site.name} has a proxy already"
         words = [f"{name}={value}" for name, value in (environment or {}).items()]
         entered = [*self._enter(), "env", *words]
@@ -133,18 +133,18 @@ class ClusterNode:
         return self._proxy
 
     def check(self) -> None:
-        """Raise AssertionError with the end of a log if a program that should run has exited."""
+        """Raise AssertionError with the end of a program's log if it has exited but should run."""
         check_alive(self._children, self.site.name)
         check_alive([self._proxy] if self._proxy else [], self.site.name)
 
     def close(self) -> None:
-        """Forget the node's processes, which end with the world."""
+        """Forget the node's processes, which exit with the world."""
         for child in [*self._children, *([self._proxy] if self._proxy else [])]:
             child.kill()
         self.holder.close()
 
     def _ctr(self, *arguments: str | Path) -> list[str | Path]:
-        """Return the command that queries this node's containerd for kubelet's containers."""
+        """Return the command that queries this node's containerd about kubelet's containers."""
         where = ["--address", CONTAINERD_SOCKET, "--namespace", "k8s.io"]
         return [*self.holder.enter(), self._programs["ctr"], *where, *arguments]
 
@@ -182,13 +182,13 @@ class ClusterNode:
             "clusterDNS": [self._dns],
             "clusterDomain": CLUSTER_DOMAIN,
             "resolvConf": str(self.folder / "resolv.conf"),
-            # Works with both cgroup versions, and needs no cgroup tree of its own.
+            # The driver works with both cgroup versions, and needs no cgroup tree of its own.
             "cgroupDriver": "cgroupfs",
             "cgroupsPerQOS": False,
             "enforceNodeAllocatable": [],
             "failCgroupV1": False,
             "failSwapOn": False,
-            # The machine's disk is shared: pods mustn't be evicted because other programs fill it.
+            # The machine's disk is shared, so pods mustn't be evicted when other programs fill it.
             "evictionHard": {"memory.available": "1Mi", "nodefs.available": "0%"},
             "imageGCHighThresholdPercent": 100,
             "volumePluginDir": "/var/lib/kubelet/volume-plugins",
@@ -235,7 +235,7 @@ SystemdCgroup = false
 
 
 def remove_cgroups(folder: Path) -> bool:
-    """Remove the control groups of a node's pods; return False while one is still in use."""
+    """Remove the control groups of a node's pods; return False while a group is still in use."""
     ids = [entry.name for place in _CONTAINERS for entry in (folder / place).glob("*")]
     own = NodeGroup(folder)
     parents = [own.folder / GROUP, *(tree / GROUP for tree in CGROUPS.iterdir())]
@@ -247,7 +247,7 @@ def remove_cgroups(folder: Path) -> bool:
         except OSError:
             return False
     for parent in filter(Path.is_dir, parents):
-        # Another node's containers may exist.
+        # The parent also contains other nodes' containers.
         with suppress(OSError):
             parent.rmdir()
     try:
@@ -258,7 +258,7 @@ def remove_cgroups(folder: Path) -> bool:
 
 
 def check_alive(children: Sequence[Child], where: str) -> None:
-    """Raise AssertionError with the end of a log if any of the processes has exited."""
+    """Raise AssertionError if a process has exited; the error contains the end of its log."""
     for child in children:
         if child.status is not None:
             what = f"{child.log.stem} on {where} ended with status {child.status}"

@@ -4,13 +4,13 @@
 
     prober.py HOST PORT RATE [KIND [TIMEOUT_S]]
 
-Runs in a pod, whose command line contains this text: it imports only the standard library. TCP:
-each time a new connection, an HTTP request, and its whole answer. UDP: a datagram from a new port,
-and an answer. kept-TCP and kept-UDP: a few connections or sockets send requests in turn; the first
-of them stays, the others are replaced when they are old, and each is replaced after a failure.
-These sockets send an unanswered datagram again. Each attempt starts when it is due, even if earlier
-attempts are still open; a kept connection sends again when it has its answer. After SIGTERM no more
-attempts start, and the process exits after the last open one.
+Runs in a pod whose command line contains this text, so it imports only the standard library. TCP:
+an HTTP request and its whole answer on a new connection. UDP: a datagram from a new port, and an
+answer. kept-TCP and kept-UDP: a few connections or sockets send requests in turn; the first of them
+is kept, the others are replaced when they are old, and each is replaced after a failure. These
+sockets repeat an unanswered datagram. Each attempt starts when it is due, even if earlier attempts
+are still open; a kept connection sends again once it has its answer. After SIGTERM, no more
+attempts start, and the process exits after the last open attempt.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Coroutine, Iterator
 
 TIMEOUT_S = 5.0
 AGAIN_S = 1.0
-# Lifetimes of kept connections: one stays; the others differ, so that their ages always differ.
+# Lifetimes of kept connections in seconds: one stays, and the others always differ in age.
 LIVES_S = (math.inf, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 21.0)
 
 
@@ -43,7 +43,7 @@ async def connect(host: str, port: int) -> None:
 
 
 async def ask(host: str, port: int) -> None:
-    """Send a datagram, receive one."""
+    """Send a datagram, and receive a datagram."""
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
@@ -53,7 +53,7 @@ async def ask(host: str, port: int) -> None:
 
 
 class Kept:
-    """A connection, or a socket for datagrams, that sends many requests one after the other.
+    """A connection, or a UDP socket, that sends many requests one after the other.
 
     Args:
         protocol: ``TCP`` or ``UDP``.
@@ -115,7 +115,7 @@ async def _ask_by_http(sock: socket.socket) -> None:
 
 
 async def _ask_until_answered(sock: socket.socket, number: int) -> None:
-    """Send a datagram again each second, like a resolver; answers end with the request's number."""
+    """Repeat a datagram each second until the answer with its number arrives."""
     loop = asyncio.get_running_loop()
     while True:
         await loop.sock_sendall(sock, b"echo %d" % number)
@@ -129,7 +129,7 @@ async def _ask_until_answered(sock: socket.socket, number: int) -> None:
 
 
 def requests(host: str, port: int, kind: str) -> Iterator[Coroutine[None, None, None] | None]:
-    """Yield a function per request, which sends it; None if the kept connection is busy."""
+    """Yield a function for each request; None while the kept connection is busy."""
     prefix, _, protocol = kind.rpartition("-")
     if not prefix:
         while True:
@@ -150,7 +150,7 @@ async def probe(request: Coroutine[None, None, None], timeout_s: float) -> None:
 
 
 async def main(host: str, port: int, rate: float, kind: str, timeout_s: float) -> None:
-    """Send requests at this rate until SIGTERM."""
+    """Send requests at the given rate until SIGTERM."""
     probes: set[asyncio.Task[None]] = set()
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)

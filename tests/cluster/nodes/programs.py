@@ -1,6 +1,6 @@
 """The programs of a node, built from Go modules into the cache of the control plane's binaries.
 
-runc is Debian's: it is the only program that needs a C library, and the packaged one suffices.
+runc is Debian's, because it is the only program that needs a C library, and the package suffices.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def ensure_programs(write: Write = sys.stdout.write, *, with_upstream: bool = Fa
 
     Args:
         write: As for `build.ensure_binaries`.
-        with_upstream: Include upstream's tests and their runner.
+        with_upstream: Whether to include upstream's tests and their runner.
 
     Raises:
         NoGoError: A program is missing, and there is no Go to build it.
@@ -105,7 +105,7 @@ def ensure_program(name: str, write: Write = sys.stdout.write) -> Path:
     """Return a program other than runc, after building it if it is missing.
 
     Raises:
-        NoGoError: It is missing, and there is no Go to build it.
+        NoGoError: The program is missing, and there is no Go to build it.
         BuildError: Go failed.
     """
     folder = programs_folder()

@@ -1,6 +1,6 @@
 """A cluster's Service proxies: this proxy by steering and path, kube-proxy by mode.
 
-Nodes can have different ones, as during a migration from kube-proxy.
+Nodes can have different proxies, as during a migration from kube-proxy.
 """
 
 from __future__ import annotations
@@ -43,30 +43,30 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A Service proxy for each node."""
+    """A Service proxy that runs on each node."""
 
     title: str
     """Its title in a report."""
     user: str
-    """The user of its kubeconfig."""
+    """The user in its kubeconfig."""
     command: Callable[[Start], Sequence[str | Path]]
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def _ours(steering: str, path: str = "userspace", *, has_hooks: bool = False) -> Proxy:
     def command(start: Start) -> list[str | Path]:
-        # kube-proxy serves every external IP; this proxy only those of allowed networks.
+        # kube-proxy serves every external IP, this proxy only external IPs in allowed networks.
         external_ips = listed(family.external_ips for family in start.site.families)
         flags = [
             *start.common(),
             f"--steering={steering}",
             f"--path={path}",
             f"--allow-external-ips={external_ips}",
-            # As in upstream: a pod of another node that dials a node port doesn't count as inside.
+            # As in upstream's clusters, a pod of another node that dials a node port isn't local.
             "--detect-local-mode=NodeCIDR",
-            # The nodes share this machine's folders.
+            # The nodes share this machine's folders, so state isn't saved.
             "--state-dir=",
-            # Has no effect without the role of examples/deploy/wake.yaml.
+            # Without the role of examples/deploy/wake.yaml, this has no effect.
             "--allow-wake",
             *(flags_for(MOUNTED) if has_hooks else ()),
         ]
@@ -83,7 +83,7 @@ def _ours(steering: str, path: str = "userspace", *, has_hooks: bool = False) ->
 
 def _kube_proxy(mode: str) -> Proxy:
     def command(start: Start) -> list[str | Path]:
-        # The machine's conntrack limit mustn't be changed, and can't be changed from here.
+        # The machine's conntrack limit must not be changed, and nodes can't change it.
         flags = [*start.common(), f"--proxy-mode={mode}", "--conntrack-max-per-core=0"]
         return [start.programs["kube-proxy"], *flags]
 
@@ -91,14 +91,14 @@ def _kube_proxy(mode: str) -> Proxy:
 
 
 def _mixed(*proxies: Proxy) -> Proxy:
-    """Return a proxy that uses the first one on the first node, and so on, in turn."""
+    """Return a proxy that runs the given proxies on the nodes in turn."""
 
     def command(start: Start) -> Sequence[str | Path]:
         return proxies[(start.site.number - 1) % len(proxies)].command(start)
 
     titles = "; ".join(proxy.title for proxy in proxies)
     environment = {name: value for proxy in proxies for name, value in proxy.environment.items()}
-    # kube-proxy's role has all rights that this proxy needs: a takeover keeps it.
+    # kube-proxy's role includes all rights of this proxy, because a takeover keeps the role.
     return Proxy(f"mixed: {titles}", KUBE_PROXY_USER, command, environment)
 
 

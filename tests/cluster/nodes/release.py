@@ -3,9 +3,9 @@
     agent ──7443──▶ world: redirected ──6443──▶ API server ◀──6443── kubelet, kubectl
            × cut
 
-Rule 1: agents have a port of the API server that nothing else uses, so an agent can be cut off from
-it while the node's kubelet still forwards ports. Rule 2: packets are dropped in the world, between
-nodes, where no agent can see the rule.
+Rule 1: agents use a port of the API server that nothing else uses, so an agent can be cut off while
+the node's kubelet still forwards ports.
+Rule 2: packets are dropped in the world, between nodes, where no agent can see the rule.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _PRIORITY = {
 }
 _SCOPES = {"matchExpressions": [_PRIORITY]}
 _QUOTA = made("ResourceQuota", _NO_MORE, {"hard": {"pods": "0"}, "scopeSelector": _SCOPES})
-"""A quota for pods with the chart's priority."""
+"""A quota that admits no pod with the chart's priority."""
 _HELD_S = 3600
-"""How long new agents must be ready before a held update continues: longer than tests run."""
+"""Seconds for which new agents must be ready before a held update continues: longer than a test."""
 
 _RULES = f"""\
 table ip {TABLE} {{
@@ -70,7 +70,7 @@ table ip {TABLE} {{
 
 
 def deploy(cluster: Cluster, *values: str) -> None:
-    """Deploy the chart on every node; the caller waits for it.
+    """Deploy the chart on every node; the caller waits for its rollout.
 
     Args:
         cluster: A cluster without a Service proxy, and with the image.
@@ -92,14 +92,14 @@ def wait_until_ready(cluster: Cluster) -> None:
 
 @contextmanager
 def cut_off(cluster: Cluster, node: ClusterNode) -> Iterator[None]:
-    """Silently drop packets from a node's agent to the API server."""
+    """Drop packets from a node's agent to the API server silently."""
     with _element(cluster, "cut", str(node.site.ips[0])):
         yield
 
 
 @contextmanager
 def losing(cluster: Cluster, node: ClusterNode, endpoint: IPv4Address) -> Iterator[None]:
-    """Drop packets of a node and its pods to an endpoint on another node."""
+    """Drop packets from a node and its pods to an endpoint on another node."""
     sources = (node.site.ips[0], node.site.pods[0])
     with _element(cluster, "lost", ", ".join(f"{source} . {endpoint}" for source in sources)):
         yield
@@ -107,7 +107,7 @@ def losing(cluster: Cluster, node: ClusterNode, endpoint: IPv4Address) -> Iterat
 
 @contextmanager
 def stopped(node: ClusterNode) -> Iterator[None]:
-    """Suspend a node's control process, as a debugger does; its workers continue."""
+    """Suspend a node's control process, as a debugger does, while its workers continue."""
     first = find_agent(node, PROGRAM)
     assert first is not None, f"there is no agent on {node.site.name}"
     (pid,) = child_pids(first)
@@ -121,7 +121,7 @@ def stopped(node: ClusterNode) -> Iterator[None]:
 
 @contextmanager
 def without_agent(cluster: Cluster, node: ClusterNode) -> Iterator[None]:
-    """Remove the agent's pod from a node, and prevent a new one until the block ends."""
+    """Delete the agent's pod on a node, and prevent a new pod until the block ends."""
     in_system = ("-n", NAMESPACE)
     cluster.control_plane.apply(_QUOTA, namespace=NAMESPACE)
     try:
@@ -143,7 +143,7 @@ def without_agent(cluster: Cluster, node: ClusterNode) -> Iterator[None]:
 
 @contextmanager
 def updating(cluster: Cluster) -> Iterator[None]:
-    """Update all agents; the old ones run beside the new ones until the block ends.
+    """Update all agents; old agents run beside the new agents until the block ends.
 
     The caller waits for the update's end.
 
@@ -168,7 +168,7 @@ def updating(cluster: Cluster) -> Iterator[None]:
 
 
 def agents(cluster: Cluster, node: ClusterNode) -> list[str]:
-    """Return the names of the agents' pods of a node."""
+    """Return the names of a node's agent pods."""
     said = cluster.kubectl(
         *("-n", NAMESPACE, "get", "pods", f"--selector=app.kubernetes.io/name={NAME}"),
         *(f"--field-selector=spec.nodeName={node.site.name}", "--output=name"),
@@ -187,7 +187,7 @@ def _element(cluster: Cluster, name: str, element: str) -> Iterator[None]:
 
 
 def find_agent(node: ClusterNode, program: str) -> int | None:
-    """Return the first process of the agent's container on a node; None if it has none.
+    """Return the first process of the agent's container on a node; None if there is none.
 
     Args:
         program: The path of the container's entrypoint.

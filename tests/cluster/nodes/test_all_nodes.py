@@ -3,7 +3,7 @@
     kubectl userspace-proxy ──▶ API server ──port-forward──▶ kubelet, containerd ──▶ agent's page
 
 There are only two tests, because each worker of a parallel run would create its own cluster for
-another one.
+another test.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ WEB = "default/web"
 ADDRESS, PORT = "10.96.7.7", 80
 RATE = 5
 WITHIN_S = 5.0
-"""The time from the command to its answer, in which each fault is named."""
+"""Seconds in which a command must name each fault."""
 SCREEN_LINES = 24
 VIEWPORT: ViewportSize = {"width": 1280, "height": 900}
 FIRST_SCREEN = """() => {
@@ -64,11 +64,11 @@ FIRST_SCREEN = """() => {
 }"""
 """Returns the text of a page that is visible without scrolling."""
 TIMEOUT = "--timeout=2s"
-"""The timeout of first answers, which a stopped agent uses up; the rest is Python's start."""
+"""The timeout of first answers, which a suspended agent uses up; the rest is Python's start."""
 VALUES = (
     "--set=steering=nftables",
     "--set=view.create=true",
-    # Otherwise a rolling update takes a minute per node.
+    # With the default, a rolling update would take a minute per node.
     "--set=minReadySeconds=4",
     "--set=updateStrategy.rollingUpdate.maxSurge=3",
 )
@@ -131,7 +131,7 @@ class Stage:
         return IPv4Address(self.cluster.kubectl(*words))
 
     def is_served(self) -> bool:
-        """Return whether no problem is shown, and each node's clients are answered."""
+        """Return whether no problem is shown and each node's clients are answered."""
         screen = self.ask("status")
         return bool(re.search(rf"✓ {WEB} .* served on all 3 nodes", screen.text)) and not (
             re.search("[✕!]", screen.text)
@@ -163,7 +163,7 @@ def stage(
 
 
 def rights_of_a_person(cluster: Cluster, folder: Path) -> dict[str, str]:
-    """Return the environment of a user who has the chart's roles for people, and the plugin."""
+    """Return the environment of a user with the chart's roles for people, and with the plugin."""
     write_plugin(folder)
     account = {"kind": "ServiceAccount", "name": PERSON, "namespace": "default"}
     bindings = []
@@ -200,7 +200,7 @@ def client(node: ClusterNode) -> Child:
 def assert_named(stage: Stage, *words: str, causes: Sequence[str]) -> None:
     """Assert that a command shows these texts on its first screen, in time.
 
-    It is repeated if it takes too long, because other programs use this machine, too.
+    The command is repeated if it takes too long, because other programs also use this machine.
     """
     seen: list[Screen] = []
 
@@ -246,7 +246,7 @@ def test_three_faults_on_three_nodes_appear_on_the_first_screen_within_five_seco
                 "does not answer" in losing.holder.run("curl", "-s", "--noproxy", "*", its_page)
             ),
         )
-        # After a minute its agent itself reports that it can't read.
+        # After a minute, the agent itself reports that it can't read from the API server.
         cut_off = "behind the API server by more than 2 s: default/late|reading from the API server"
         causes = (
             rf"node-1\b[^\n]*\s+(?:{cut_off})",

@@ -1,4 +1,4 @@
-"""`forward` with a real API server, kubelet and containerd: names, balancing, failover."""
+"""`forward` with a real API server, kubelet and containerd: names, balancing and failover."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Forward:
         self.child = Child([*command, kubeconfig], self.log, cluster.world.enter_network())
 
     def shows(self, pattern: str) -> re.Match[str]:
-        """Return the match of a pattern in the command's output once there is one."""
+        """Return the match of a pattern in the command's output, once there is a match."""
         return self.child.wait_for_output(pattern)
 
     @property
@@ -125,7 +125,7 @@ def pods(cluster: Cluster) -> dict[str, str]:
     }
 
 
-def test_a_service_is_reached_by_name_and_at_the_printed_address(
+def test_a_service_is_reachable_by_name_and_at_the_printed_address(
     cluster: Cluster, client: Client, forward: Forward
 ) -> None:
     names = set(pods(cluster))
@@ -150,11 +150,11 @@ def crash_pod(cluster: Cluster, client: Client, name: str) -> None:
 
 
 # A kubelet opens a stream to a pod that has just crashed, and reports only later that nothing
-# listens: a request sent in the meantime is lost.
+# listens, so a request sent in the meantime is lost.
 @pytest.mark.parametrize(
     ("end", "most"), [(delete_pod, 0), (crash_pod, 1)], ids=["deleted", "crashed"]
 )
-def test_a_dying_pod_fails_only_its_request_in_progress(
+def test_a_dying_pod_fails_only_its_request_in_flight(
     cluster: Cluster,
     client: Client,
     forward: Forward,

@@ -1,10 +1,10 @@
-"""Clients don't notice that the DaemonSet replaces kube-proxy, changes paths, or hands back.
+"""Clients don't notice a takeover from kube-proxy, a change of paths, or the way back.
 
     web on three nodes ◀── 100 new connections a second, datagrams, kept connections ── pods, hosts
     kube-proxy ──rollout restart──▶ kube-proxy ──take-over──▶ this ──standby, original──▶ kube-proxy
                                                        userspace ◀──▶ kernel
 
-The commands are those of docs/first-deployment.md, in its order.
+The commands are from docs/first-deployment.md, in its order.
 """
 # ruff: noqa: T201 - the figures are for docs/install.md.
 
@@ -59,14 +59,14 @@ KUBE_PROXY = "/usr/local/bin/kube-proxy"
 """The command that kubeadm's DaemonSet starts, which is also in this proxy's image."""
 ROLLOUT_S = 45.0
 PAUSE_S = 10.0
-"""The pause after each change, in which a loss may show."""
+"""The pause after each change, during which losses are counted."""
 GRANTED = {"CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 OUTAGE_S = 3.0
 SECCOMP_FILTER = "2"
 
 
 Cost = Mapping[str, Toll]
-"""Failures by the kind of clients."""
+"""Failures by the kind of client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Stage:
         self.cluster.kubectl("-n", kubeadm.NAMESPACE, *command)
 
     def costs(self, *changes: Callable[[], None]) -> list[Cost]:
-        """Make changes in this order; return the failed requests from each change to the next."""
+        """Make changes in order; return the failures between each change and the next."""
         moments = []
         for change in changes:
             moments.append(now())
@@ -110,7 +110,7 @@ class Stage:
         self.system("delete", "daemonset", "kube-proxy-cleanup")
 
     def give_back(self) -> None:
-        """Replace this proxy by kube-proxy."""
+        """Replace this proxy by the original kube-proxy."""
         self.apply_changed("standby")
         self.settle("kube-proxy-standby")
         self.apply_changed("original")
@@ -118,10 +118,10 @@ class Stage:
         self.system("delete", "daemonset", "kube-proxy-standby")
 
     def change_path(self, path: str, *, is_ours: bool = True) -> None:
-        """Move new connections to another path; open ones stay on theirs.
+        """Move new connections to another path; open connections stay on their path.
 
         Args:
-            is_ours: Whether this proxy serves, and applies it immediately.
+            is_ours: Whether this proxy serves the nodes, so that the change is applied immediately.
         """
         services = ("services", "--all", "--all-namespaces")
         self.cluster.kubectl("annotate", *services, "--overwrite", f"{PATH}={path}")
@@ -134,7 +134,7 @@ class Stage:
         )
 
     def wait_for_the_end_of_connections(self) -> None:
-        """Wait until no connection is relayed by this proxy's workers."""
+        """Wait until this proxy's workers relay no connection."""
         wait_for(
             "connections in userspace to end",
             lambda: not any(port["active"] for port in self._ports() if port["protocol"] == "TCP"),
@@ -168,7 +168,7 @@ class Stage:
         )
 
     def watch(self) -> None:
-        """Wait for as long as a rollout once took that checked the wrong pods."""
+        """Wait for longer than a rollout takes, because the rollout must not happen."""
         until = now() + ROLLOUT_S
         wait_for("what a rollout would do", lambda: now() > until)
 
@@ -219,7 +219,7 @@ def stage(
         cluster.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
         clients = Clients(cluster, CLIENTS)
         clients.wait_for_the_first()
-        # The first connections were made before the Service had endpoints.
+        # The first connections failed, because the Service had no endpoints yet.
         wait_for("all connections to succeed", lambda: _is_quiet(clients), deadline_s=60)
         yield Stage(cluster, clients)
 
@@ -229,7 +229,7 @@ def lost(cost: Cost, kinds: Collection[str] = ()) -> int:
 
 
 def report(changes: str, costs: Sequence[Cost]) -> str:
-    """Return a line for each change and kind of clients."""
+    """Return a line for each change and kind of client."""
     return "".join(
         f"\n{change}, {kind}: {toll}"
         for change, cost in zip(changes.split(", "), costs, strict=True)
@@ -246,7 +246,7 @@ def test_takeover_upgrade_and_hand_back_lose_no_more_connections_than_a_restart(
     figures = report("restarted, taken over, upgraded, given back", costs)
     print(figures)
     assert lost(over) <= lost(restart), figures
-    # Kept connections that workers relay end with the workers.
+    # Kept connections relayed by workers end when the workers exit.
     assert lost(upgrade, UNKEPT) <= lost(restart, UNKEPT), figures
     assert lost(back, UNKEPT) <= lost(restart, UNKEPT), figures
 
@@ -318,7 +318,7 @@ def test_a_node_is_handed_over_only_after_the_next_proxy_serves(stage: Stage) ->
     figures = report("slow, upgrade, path, back, repaired, standby", costs)
     print(figures)
     assert ready == 0, "a kube-proxy that can't read is no standby"
-    # A datagram may be in flight while rules change, as in a restart.
+    # A datagram may be in flight while the rules change, as in a restart.
     assert not any(lost(cost, ("TCP", "kept-TCP")) for cost in costs), figures
     stage.give_back()
     stage.change_path("userspace", is_ours=False)
@@ -340,7 +340,7 @@ def test_switching_paths_and_leaving_the_kernel_path_lose_no_connections(stage: 
 
 @pytest.fixture(scope="module")
 def taken_over(stage: Stage) -> Stage:
-    """The same cluster after this proxy has taken over."""
+    """The same cluster, with this proxy after its takeover."""
     stage.take_over()
     stage.change_path("userspace")
     return stage
@@ -366,7 +366,7 @@ def test_the_pods_are_healthy_with_only_the_granted_capabilities(taken_over: Sta
 
 def test_a_killed_agent_interrupts_its_node_for_less_than_three_seconds(taken_over: Stage) -> None:
     node = taken_over.cluster.nodes[0]
-    # Connections that were open when it died began a little earlier.
+    # Count connections that were open when the agent died, which began earlier.
     agent, began = _agent(node), now() - 1
     os.kill(agent, signal.SIGKILL)
     wait_for(
@@ -381,7 +381,7 @@ def test_a_killed_agent_interrupts_its_node_for_less_than_three_seconds(taken_ov
 
 
 def _is_quiet(clients: Clients) -> bool:
-    """Return whether the next second has no failures."""
+    """Return whether there are no failures in the next second."""
     since = now()
     return clients.toll(since, since + 1).lost == 0
 

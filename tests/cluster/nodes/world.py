@@ -3,11 +3,11 @@
     world    bridge "lan" 172.30.0.1 ──veth──▶ node-1  172.30.0.11   pods 10.244.1.0/24
              route to each node's pods ──veth─▶ node-2  172.30.0.12   pods 10.244.2.0/24
 
-The same with IPv6 addresses, in a cluster that has them (`families`).
+In a cluster with IPv6, there are the same links with IPv6 addresses (`families`).
 
 Rule 1: the world has a PID namespace; when its first process exits, the kernel kills all others,
 which also removes their mounts and network namespaces.
-Rule 2: that first process dies with this process, even if this process is killed.
+Rule 2: the first process dies with this process, even if this process is killed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ START_DEADLINE_S = 30.0
 STOP_DEADLINE_S = 30.0
 # The first process of a PID namespace inherits orphans, and must reap them.
 HOLD = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
-# kubelet would set these sysctls for the whole machine; it reads these files instead, which have
-# the values that it wants.
+# kubelet would set these sysctls for the whole machine, so it gets files with the expected values
+# instead.
 KUBELET_SYSCTLS = {
     "vm/overcommit_memory": 1,
     "vm/panic_on_oom": 0,
@@ -44,7 +44,7 @@ KUBELET_SYSCTLS = {
 
 
 class Holder:
-    """The first process of namespaces, and commands that enter them.
+    """The first process in new namespaces, and commands that enter them.
 
     Args:
         name: Its host name.
@@ -64,7 +64,7 @@ class Holder:
         self.pid = wait_for(is_ready, self._find, deadline_s=START_DEADLINE_S)
 
     def enter(self) -> tuple[str, ...]:
-        """Return the command prefix that runs a program in all of the namespaces."""
+        """Return the prefix that runs a program in all of the namespaces."""
         names = ("--mount", "--uts", "--net", "--pid", "--cgroup")
         return ("nsenter", f"--target={self.pid}", *names, "--")
 
@@ -76,7 +76,7 @@ class Holder:
         """Run a command to its end; return its output.
 
         Raises:
-            AssertionError: It failed, with its output.
+            AssertionError: It failed; the error contains its output.
         """
         done = subprocess.run(
             [*self.enter(), *command], input=input, capture_output=True, text=True
@@ -88,7 +88,7 @@ class Holder:
     def close(self) -> None:
         """Kill the first process; return when it has exited.
 
-        Idempotent. If it has a PID namespace, the kernel kills all others there first.
+        Idempotent. If it has a PID namespace, the kernel kills all other processes there first.
         """
         if self._child.status is None:
             with suppress(ProcessLookupError):
@@ -96,7 +96,7 @@ class Holder:
             self._child.wait(STOP_DEADLINE_S)
 
     def _find(self) -> int | None:
-        """Return the PID of the process that holds the namespaces, once these are set up."""
+        """Return the PID of the process that holds the namespaces, once they are set up."""
         if self._child.status is not None:
             raise AssertionError(f"cannot make {self.name}: {self._child.log_tail()}")
         pid = self._child.pid
@@ -105,7 +105,7 @@ class Holder:
                 pid = int(children[0])
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
-            # A command of the script may have exited.
+            # A command of the script may have failed.
             return None
         return pid if words[0] == sys.executable.encode() and HOLD.encode() in words else None
 
@@ -133,8 +133,8 @@ def make_node(
 ) -> Holder:
     """Create the namespaces of a node and connect it to the bridge.
 
-    The node has its own /run and /sys/fs/bpf, and /var/lib and /var/log, which are in the folder.
-    Its control group must exist, and is mounted for it.
+    The node has its own /run and /sys/fs/bpf. Its /var/lib and /var/log are in the folder. Its
+    control group must exist, and is mounted.
     """
     flags = ("--net", "--uts", "--mount", *group.namespaces)
     node = Holder(name, folder, flags, (*world.enter(), *group.enter_root()))
@@ -159,7 +159,7 @@ def make_node(
         node,
         *(_address(family, family.node(number), "eth0") for family in families),
         "link set eth0 up",
-        # Without this route a connection from the node to a Service would fail before rules apply.
+        # Without this route, the node's connections to Services would fail before any rule applies.
         *(f"route add {family.everything} via {family.world}" for family in families),
     )
     _forward(node, families)
@@ -171,7 +171,7 @@ def add_route(holder: Holder, pods: IPNetwork, node: IPAddress) -> None:
     _configure(holder, f"route add {pods} via {node}")
 
 
-# Mounts for everything that a node's programs write outside the node's folder.
+# Mounts over all folders outside the node's folder to which its programs write.
 _MOUNTS = """\
 set -e
 mkdir -p "$1/lib" "$1/log"
@@ -190,7 +190,7 @@ def _configure(holder: Holder, *lines: str) -> None:
 
 
 def _address(family: Family, ip: IPAddress, link: str) -> str:
-    # Until duplicate address detection ends, an IPv6 address can't be used: one or two seconds.
+    # An IPv6 address can be used only after duplicate address detection: one or two seconds.
     options = " nodad" if ip.version == 6 else ""
     return f"addr add {ip}/{family.lan.prefixlen} dev {link}{options}"
 

@@ -59,7 +59,7 @@ def clusters_of(groups: Collection[str], families: Collection[str]) -> Iterator[
 
 
 def write_page(*new: Run) -> None:
-    """Rewrite docs/conformance.md with runs that replace those of the same columns."""
+    """Write runs into docs/conformance.md; a run replaces the earlier run in its column."""
     runs = {_name(run): run for run in (*read_runs(PAGE.read_text()), *new)}
     PAGE.write_text(render(runs.values()))
     print(f"written: {PAGE.relative_to(REPOSITORY)}")
@@ -70,7 +70,7 @@ def _name(run: Run) -> str:
 
 
 def _run(proxy: str, group: str, families: str, cni: str) -> int:
-    """Run one group in one kind of cluster; return how many tests failed."""
+    """Run one group in one kind of cluster; return the number of failed tests."""
     folder = cache_root() / "conformance" / run_name(proxy, group, families, cni)
     folder.mkdir(parents=True, exist_ok=True)
     run = run_group(proxy, group, families, cni, folder)

@@ -1,7 +1,7 @@
 """Selects groups from upstream's seven thousand tests, and the clusters that they need.
 
-No group has tests that take an hour, or need ssh to nodes, a cloud's load balancer, SCTP, or a
-feature that is off by default.
+No group has tests that take an hour, or that need ssh to nodes, a cloud's load balancer, SCTP, or a
+feature that is disabled by default.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Group:
     title: str
     """Its title in a report."""
     tests: Sequence[str]
-    """The beginnings of test names after ``[sig-network]``, or whole names."""
+    """Prefixes of test names after ``[sig-network]``, or whole names."""
     nodes: int
     processes: int
-    """How many tests run in parallel."""
+    """The number of tests that run in parallel."""
     families: Sequence[str] = ("ipv4",)
     """Keys of `FAMILIES`: the clusters in which the group runs."""
     skip: Sequence[str] = SKIP
-    """Parts of the names of excluded tests."""
+    """Substrings of the names of excluded tests."""
 
     @property
     def focus(self) -> str:
@@ -67,19 +67,19 @@ GROUPS = {
         nodes=6,
         processes=5,
     ),
-    # Tests that need a real kubelet, its plugins and controllers; the other guarantees of Services
-    # are in tests/promises, which run in seconds with a real API server.
+    # Tests that need a real kubelet, its plugins and controllers. The other guarantees of Services
+    # are tested in tests/promises, in seconds, with a real API server.
     "ci": Group(
         "A choice for every change",
         [
-            # With a CNI plugin's addresses and routes.
+            # Uses the addresses and routes of a CNI plugin.
             "Services should preserve source pod IP for traffic thru service cluster IP",
-            # The kubelet stops one pod and starts another, visible to controllers.
+            # The kubelet stops a pod and starts another pod, and controllers see both.
             "Conntrack should be able to preserve UDP traffic when server pod cycles for a "
             "NodePort service",
-            # CoreDNS through its Service, by TCP and UDP, from several pods.
+            # Uses CoreDNS through its Service, over TCP and UDP, from several pods.
             "DNS should provide DNS for services",
-            # The proxy's rules together with those of the portmap plugin.
+            # Uses the proxy's rules together with the rules of the portmap plugin.
             "HostPort validates",
         ],
         nodes=3,
@@ -90,7 +90,7 @@ GROUPS = {
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 _IT = re.compile(r"^\[It\] (\[sig-network\] .*)$")
-# The reason that a test wasn't selected; a test that skips itself has another reason.
+# The reason of tests that weren't selected; tests that skip themselves report other reasons.
 _NOT_CHOSEN = "skipped"
 
 
@@ -104,7 +104,7 @@ class Result:
     """``passed``, ``failed`` or ``skipped``."""
     seconds: float
     reason: str
-    """Why it failed or was skipped, in one line; empty if it passed."""
+    """Why the test failed or was skipped, in one line; empty if it passed."""
 
 
 def read_results(report: Path) -> list[Result]:

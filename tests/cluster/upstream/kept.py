@@ -71,7 +71,7 @@ def _read_table(part: str, listed: dict[str, Sequence[str]]) -> Iterator[Run]:
 
 
 def _read_passed(part: str, listed: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    """Return the tests that a part lists, or those of the part to which it refers."""
+    """Return the tests that a part lists, or the tests of the part to which it refers."""
     _, _, rest = part.partition(EVERYWHERE)
     if rest.startswith(f" {THOSE_OF}"):
         return listed[rest.splitlines()[0].removeprefix(f" {THOSE_OF}").removesuffix(".")]

@@ -32,13 +32,13 @@ COLUMNS = (
     "local",
     "mixed",
 )
-"""Keys of `PROXIES`, in the order of the columns; each has a column for each of `CNIS`."""
+"""Keys of `PROXIES` in the order of the columns; each has one column per key of `CNIS`."""
 VERSION, KUBERNETES, CNI = "version", "Kubernetes", "pods connected by"
 COUNT, DURATION = "**passed**", "duration"
-"""The titles of the first rows; the others are tests."""
+"""The headings of the first rows; the other rows are tests."""
 EVERYWHERE, THOSE_OF = "Passed in every column:", "those listed below the table "
 Column = tuple[str, str]
-"""A key of `PROXIES` and one of `CNIS`."""
+"""A key of `PROXIES` and a key of `CNIS`."""
 MARKS = {PASSED: "✓", FAILED: "**✗**", SKIPPED: "–"}
 # Two tests differ only in their provider.
 _LABEL = re.compile(r" \[(?!Provider:)[^\]]*\]")
@@ -74,7 +74,7 @@ def _render_table(
     """Return a table and the text below it.
 
     Args:
-        listed: The heading of each list of tests, by these tests; this table's is added.
+        listed: The heading of each list of tests, by the tests in it; this table's list is added.
     """
     columns = [column for column in product(COLUMNS, CNIS) if column in runs]
     results = {c: {plain(one.name): one for one in runs[c].results} for c in columns}
@@ -120,7 +120,7 @@ def _findings(
     columns: Sequence[Column],
     results: Mapping[Column, Mapping[str, Result]],
 ) -> Iterator[str]:
-    """Yield a line for each test that didn't pass in every column."""
+    """Yield a line for each test that didn't pass in all columns."""
     for name in names:
         found = {column: results[column][name] for column in columns if name in results[column]}
         missed = {column: result for column, result in found.items() if result.outcome != PASSED}
@@ -138,6 +138,6 @@ def _listed(columns: Iterable[Column]) -> str:
 
 
 def plain(name: str) -> str:
-    """Return a test's name without the group's prefix, and without the labels at the end."""
+    """Return a test's name without the group's prefix and without the labels at its end."""
     plain = _LABEL.sub("", name.removeprefix("[sig-network] "))
     return plain.replace("|", "/")

@@ -22,9 +22,9 @@ from .groups import FAILED, GROUPS, PASSED, Group, Result, read_results
 REASONS = {
     r"\[Provider:GCE\]": "Asks for Google's DNS servers, which no machine has but theirs.",
 }
-"""Why a test can't pass, or proves nothing, in one sentence; by an expression for its name; for
-this proxy and kube-proxy."""
-# No group takes half of this time, even with a proxy that does nothing.
+"""Why a test can't pass or proves nothing, in one sentence, by a pattern of its name; for both
+proxies."""
+# No group takes half as long, even with a proxy that does nothing.
 TIMEOUT_S = 3600
 
 
@@ -42,7 +42,7 @@ class Run:
     """The tested version of the proxy: a commit or a release."""
     kubernetes: str
     cni: str
-    """The plugin that connected pods."""
+    """The plugin that connected the pods."""
     seconds: float
     results: tuple[Result, ...]
 
@@ -58,7 +58,7 @@ class Run:
 def run_group(
     proxy: str, name: str, families: str, cni: str, folder: Path, write: Write = sys.stdout.write
 ) -> Run:
-    """Create a cluster, run the tests, take it down.
+    """Create a cluster, run the tests, and stop the cluster.
 
     Args:
         proxy: A key of `PROXIES`.
@@ -98,7 +98,7 @@ def run_group(
 
 
 def explain(result: Result) -> Result:
-    """Replace upstream's reason by the one in REASONS that matches the test, if any."""
+    """Replace upstream's reason by the reason in REASONS that matches the test, if any."""
     if result.outcome == PASSED:
         return result
     whys = (why for what, why in REASONS.items() if re.search(what, result.name))
@@ -109,7 +109,7 @@ def run_tests(cluster: Cluster, programs: Programs, group: Group, folder: Path) 
     """Run a group's tests in a ready cluster; return their results.
 
     Raises:
-        AssertionError: There is no report; with the end of ginkgo's output.
+        AssertionError: There is no report; the error contains the end of ginkgo's output.
     """
     kubeconfig = cluster.control_plane.kubeconfig
     output, report = folder / "output.log", folder / "junit.xml"

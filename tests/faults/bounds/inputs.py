@@ -1,4 +1,4 @@
-"""The largest inputs that a namespace may have, and the queries of its users."""
+"""The largest inputs that a namespace can have, and its users' queries."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TENANT = "tenant"
 OF_A_SLICE = 1000
 """The maximum number of endpoints in a slice that the API server admits."""
 PORTION = 500
-"""How many objects an API server accepts from one client in EVERY_S."""
+"""The number of objects that an API server accepts from one client in EVERY_S."""
 _VIPS, _POD_IPS = IPv4Address("10.97.0.0"), IPv4Address("10.128.0.0")
 _DNS = ("127.0.0.1", 53)
 _A, _PTR = 1, 12
@@ -40,11 +40,11 @@ class Input:
     objects: Callable[[], list[Object]] = list
     """Objects that exist when the agent starts."""
     later: Callable[[], list[Object]] = list
-    """Objects that are written together while the other namespace is measured."""
+    """Objects that are written together during the measurement."""
     changes: Callable[[], Iterator[Sequence[Object]]] = lambda: iter(())
-    """Objects that are written one after the other during the measurement."""
+    """Objects that are written one after another during the measurement."""
     question: Callable[[Node], Callable[[], object]] = lambda _: lambda: None
-    """Returns the query that is repeated."""
+    """Returns the query that users repeat."""
     flags: Sequence[str] = field(default=())
 
 
@@ -181,7 +181,7 @@ def _watches_calls(node: Node) -> Callable[[], object]:
 
 
 def _served(ports: int, endpoints: int) -> list[Object]:
-    """Return as many Services as a namespace's endpoints admit, plus one."""
+    """Return as many Services as one namespace's endpoints allow, plus one."""
     slices = endpoints // OF_A_SLICE
     objects = []
     for n in range(ENDPOINTS_OF_NAMESPACE_MAX // (ports * endpoints) + 1):
@@ -262,7 +262,7 @@ def _portions(objects: list[Object], size: int) -> Iterator[Sequence[Object]]:
 
 
 def _pinned(services: int, first_pod: int) -> list[Object]:
-    """Return slices of Services with affinity, as many as the node's rules admit."""
+    """Return slices of Services with affinity, as many as the node's rules allow."""
     pods = NODE_RULES_MAX // services // 4
     return [
         endpoint_slice(f"s{n}", 0, _pods(n * (pods + 1) + first_pod, pods)) for n in range(services)

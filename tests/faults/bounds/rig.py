@@ -1,9 +1,9 @@
-"""Measures the cost of one namespace's objects to others: a node, its agent and an API server.
+"""Measures what one namespace's objects cost others, on a node with an agent and an API server.
 
     tenant's objects, changes, questions ──▶ agent ◀── another namespace's change, /livez
 
-Rule 1: times don't include the time for which the agent's control process waited for a processor,
-which the kernel counts, because other programs cause it.
+Rule 1: times exclude the time for which the agent's control process waited for a processor, as
+counted by the kernel, because other programs cause it.
 Rule 2: the baseline is the same agent without the tenant's objects.
 """
 
@@ -28,27 +28,27 @@ Object = dict[str, Any]
 
 OTHERS = Service("others", "10.96.0.10")
 EVERY_S = 0.25
-"""The interval of the tenant's changes, and of its queries."""
+"""The interval of the tenant's changes and queries."""
 CHANGES = 16
-"""The number of changes of the other namespace, while the tenant changes its objects."""
+"""The number of changes of the other namespace during the measurement."""
 LIVEZ_S = 1.0
-"""The kubelet's timeout."""
+"""The timeout of the kubelet's probe."""
 
 
 class Costs(NamedTuple):
-    """Delays, failures and memory that others notice."""
+    """Delays, failures and memory that affect others."""
 
     delay_s: float
-    """The longest time until a change of the other namespace moved its clients."""
+    """The longest time from a change of the other namespace until clients noticed."""
     silence_s: float
-    """The longest time until ``/livez`` answered."""
+    """The longest time for an answer of ``/livez``."""
     failed_in_a_row: int
-    """How many answers of ``/livez`` in a row exceeded the kubelet's timeout."""
+    """The number of consecutive answers of ``/livez`` that exceeded the kubelet's timeout."""
     memory_mib: float
     """The idle memory of the control process."""
 
     def beyond(self, quiet: Costs) -> Costs:
-        """Return these costs minus those of a node without the tenant."""
+        """Return these costs minus the costs of a node without the tenant."""
         return Costs(
             self.delay_s - quiet.delay_s,
             self.silence_s - quiet.silence_s,
@@ -75,7 +75,7 @@ class Node:
         self._answers: list[float] = []
 
     def start(self, objects: Iterable[Object]) -> None:
-        """Start the node with another namespace's Service and these objects."""
+        """Start the node with these objects and another namespace's Service."""
         others = with_endpoints(OTHERS, self._pods[:1])
         self.api.start_with([*others.objects(), *objects])
         self.agent.start_until_ready()
@@ -88,7 +88,7 @@ class Node:
     ) -> Costs:
         """Measure the other namespace while the tenant adds and changes objects, and queries."""
         delays: list[float] = []
-        # Wait until the work of the start is done.
+        # Wait until the start is complete.
         self._change(1)
         memory = self._memory_mib()
         with (
@@ -135,11 +135,11 @@ class Node:
             sock.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
             answer = sock.recv(4096)
         took = self._clock() - began
-        # There is no answer if the agent closed the connection to make room for another client.
+        # There is no answer if the agent closed the connection to admit another client.
         self._answers.append(took if b" 200 " in answer else max(took, 2 * LIVEZ_S))
 
     def _clock(self) -> float:
-        """Return the clock in seconds, less the agent's time waiting for a processor."""
+        """Return the clock in seconds, less the time for which the agent waited for a processor."""
         text = Path(f"/proc/{self.agent.pid}/schedstat").read_text()
         return time.monotonic() - int(text.split()[1]) / 1e9
 

@@ -1,9 +1,9 @@
-"""The cost model: each quantity that input can make grow, with its bound, cost and share.
+"""The cost model: each quantity that grows with input, with its bound, cost and share.
 
-docs/security.md's tables are made from these rows (``make docs``), and the test walks through the
-rows and puts a namespace at the bound of each that has an input.
+The tables of docs/security.md are generated from these rows (``make docs``). For each row with an
+input, the test puts a namespace at the row's bound.
 
-Rule 1: a bound limits the unit that has the cost, and is the constant that the code compares.
+Rule 1: a bound limits the unit that causes the cost, and is the constant in the code.
 Rule 2: costs are given per unit, as measured on the machine of docs/benchmarks.md.
 """
 
@@ -51,18 +51,18 @@ from .inputs import Input
 
 @dataclass(frozen=True)
 class Row:
-    """One quantity that input makes grow, and its bound."""
+    """A quantity that grows with input, and its bound."""
 
     grows: str
     bound: str
     """The bound with its unit."""
     share: str
-    """Who shares the bound."""
+    """The objects that share the bound."""
     costs: str
     """The cost of one unit."""
     at_the_bound: str
     largest: Sequence[Input] = ()
-    """The largest inputs of one namespace; empty if another test proves the bound."""
+    """The largest inputs of one namespace; empty if another test checks the bound."""
 
 
 _MANY = "[too-many-endpoints](troubleshooting.md#too-many-endpoints), an Event; "

@@ -1,4 +1,4 @@
-"""A namespace at its bounds has little effect on other namespaces and the kubelet's probe."""
+"""A namespace at its bounds has little effect on other namespaces and on the kubelet's probe."""
 
 import pytest
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.long, pytest.mark.netns]
 DELAY_S = 0.25
 MEMORY_MIB = 64
 ATTEMPTS = 3
-"""Other programs of the machine may cause one or two failures, which exceed a bound each."""
+"""The number of attempts: the machine's other programs may cause one or two failures."""
 
 
 def measure(folder, given: inputs.Input) -> Costs:
@@ -36,7 +36,7 @@ def quiet(tmp_path_factory):
 
 
 def excess(costs: Costs) -> str:
-    """Return the costs to others that exceed a row's limits; empty if none does."""
+    """Return the costs that exceed a row's limits; empty if no cost does."""
     parts = []
     if costs.delay_s > DELAY_S:
         parts.append(f"changes of others {costs.delay_s:.2f} s later")
@@ -50,7 +50,7 @@ def excess(costs: Costs) -> str:
 
 
 @pytest.mark.parametrize("largest", WALKED, ids=lambda one: one.name.replace(" ", "-"))
-def test_a_full_namespace_hardly_affects_other_namespaces(largest: inputs.Input, quiet, tmp_path):
+def test_a_namespace_at_its_bounds_hardly_affects_others(largest: inputs.Input, quiet, tmp_path):
     found = []
     for attempt in range(ATTEMPTS):
         costs = measure(tmp_path / str(attempt), largest).beyond(quiet)

@@ -1,4 +1,4 @@
-"""Runs the unit tests' rigs on both event loops, for tests of faults."""
+"""Runs the unit tests' rigs on both event loops, for fault tests."""
 
 from tests.unit.dataplane.conftest import build, pytest_asyncio_loop_factories, rig, timers
 

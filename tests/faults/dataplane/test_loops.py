@@ -1,4 +1,4 @@
-"""Endpoints that lead back to the proxy through another one."""
+"""Endpoints that lead back to the proxy through another proxy."""
 
 from tests.unit.dataplane.waiting import until
 from userspace_proxy.dataplane import Tuning
@@ -7,7 +7,7 @@ LIMIT = 200
 
 
 async def test_a_loop_through_another_proxy_ends_and_leaves_room_for_other_clients(build):
-    """Neither proxy can see the loop: a load balancer may be between them."""
+    """Neither proxy can detect the loop, because a load balancer may be between them."""
     rig = build(Tuning(descriptor_limit=LIMIT))
     pod = rig.endpoint()
     there = build(Tuning(descriptor_limit=LIMIT))

@@ -1,4 +1,4 @@
-"""Urgent data (MSG_OOB) at any position of a stream arrives, in order and with the FIN."""
+"""Urgent data (MSG_OOB) at any position of a stream arrives in order and with the FIN."""
 
 import asyncio
 import hashlib
@@ -21,7 +21,7 @@ PIPES = pytest.mark.parametrize("pipes", [32, 0], ids=["spliced", "copied"])
 
 
 async def joined(rig, sender):
-    """Return both ends of a connection, the sender first, and the stream's direction."""
+    """Return both ends of a connection, the sender's end first, and the stream's direction."""
     pod = rig.endpoint()
     client, server = await rig.pair(rig.service(pod.address), pod)
     await until(lambda: all(c.up for c in rig.connections.open), "the dial is answered")
@@ -32,7 +32,7 @@ async def joined(rig, sender):
 
 
 async def joined_after(rig, sender, send):
-    """Call ``send`` with the sender before the proxy joins the two legs; return both ends."""
+    """Call ``send`` with the sender before the proxy joins the legs; return both ends."""
     pod = rig.endpoint()
     if sender == "client":
         client = rig.keep(Peer(socket.create_connection(rig.service(pod.address).address)))
@@ -61,7 +61,7 @@ async def send_mark(peer):
 
 
 async def check(sends, hears, data, *, ends):
-    """Check that all of the data arrives, and a FIN or an answer after it."""
+    """Check that all data arrives, followed by a FIN or an answer."""
     if ends:
         got = await hears.read_all()
     else:

@@ -1,4 +1,4 @@
-"""All targets by name, with the time that an input of each may take."""
+"""All targets by name, with the bound on their CPU time."""
 
 from __future__ import annotations
 
@@ -51,4 +51,4 @@ _CHECKS: Mapping[str, Callable[[bytes], None]] = {
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     name: functools.partial(check_cost, check) for name, check in _CHECKS.items()
 }
-"""Each raises if the parser breaks its contract or exceeds the time for the input's length."""
+"""Functions that raise if the parser breaks its contract or exceeds its CPU time."""

@@ -1,4 +1,4 @@
-"""Agents' answers over port-forwards: HTTP, then their JSON."""
+"""Targets for agents' answers over port-forwards: HTTP, then JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BOUNDS = Bounds(wire=1 << 20, body=2 << 20)
 
 
 def check_agent_http(data: bytes) -> None:
-    """The first byte is the size of the parts that arrive; the body stays within its bound."""
+    """Check that a body stays within its bound; the first byte is the size of the chunks."""
     size = 1 + data[0] if data else 1
     answer, body = HttpAnswer(_BOUNDS), 0
     with contextlib.suppress(Unreadable, TooLarge):
@@ -30,7 +30,7 @@ def check_agent_http(data: bytes) -> None:
 
 
 def check_agent_lines(data: bytes) -> None:
-    """Each line is an answer, a change of one, or rejected; parsed lines can be encoded again."""
+    """Check that each line is an answer, a change or rejected, and can be encoded again."""
     for line in data.split(b"\n"):
         with contextlib.suppress(ValueError, TooLarge):
             encode_answer(read_whole_line(line, Allowance(_BOUNDS.body)))

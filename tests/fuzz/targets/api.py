@@ -1,4 +1,4 @@
-"""Objects of the API server and lines of its watches, and the plan for them."""
+"""Targets for the API server's objects and watches, and for the plan of these objects."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RESOURCES = (SERVICES, SLICES, this_node("node-1"))
 
 
 class Cluster:
-    """The objects that were parsed so far, and their plan."""
+    """The objects parsed so far, and their plan."""
 
     def __init__(self) -> None:
         self.store = Store()
@@ -50,7 +50,7 @@ class Cluster:
         self.planner = Planner(FACTS)
 
     def check(self) -> None:
-        """Check that a plan from scratch is the same, and that each problem is one line."""
+        """Check that a plan from scratch is equal, and that each problem is one line."""
         snapshot = self.store.snapshot()
         plan = self.planner.plan(snapshot)
         again = Planner(FACTS).plan(snapshot)
@@ -62,7 +62,7 @@ class Cluster:
 
 
 def check_objects(data: bytes) -> None:
-    """Objects, one per line; the first byte of a line selects its kind."""
+    """Check objects, one per line; the first byte of a line selects the kind."""
     cluster = Cluster()
     for line in data.split(b"\n"):
         if line:
@@ -74,7 +74,7 @@ def check_objects(data: bytes) -> None:
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn.OBJECTS)
 def drawn_objects(objects: list[tuple[int, dict[str, Any]]]) -> None:
-    """Valid objects with unusual values: manifests accept only what the API accepts too."""
+    """Check that the sources accept valid objects with unusual values that manifests accept."""
     cluster = Cluster()
     for number, item in objects:
         written = json.dumps(item)
@@ -90,12 +90,12 @@ def drawn_objects(objects: list[tuple[int, dict[str, Any]]]) -> None:
 
 
 def check_drawn_objects(data: bytes) -> None:
-    """Like :func:`drawn_objects`, drawn from these bytes."""
+    """Run :func:`drawn_objects` with objects drawn from these bytes."""
     drawn_objects.hypothesis.fuzz_one_input(data)
 
 
 def check_list(data: bytes) -> None:
-    """A list's items don't depend on its chunks, and are those of the JSON."""
+    """Check that a list's items don't depend on its chunks, and equal the JSON's items."""
     found = [_items_of(data, part) for part in (1, 7, 1 << 20)]
     assert found[0] == found[1] == found[2]
     if found[0] is not None:
@@ -104,7 +104,7 @@ def check_list(data: bytes) -> None:
 
 
 def _items_of(data: bytes, part: int) -> list[bytes] | None:
-    """Return the items of a list that arrives in chunks; None if it is rejected."""
+    """Return the items of a list that arrives in chunks; None if the list is rejected."""
     body = ListBody(value_bytes_max=10_000)
     items: list[bytes] = []
     try:
@@ -117,7 +117,7 @@ def _items_of(data: bytes, part: int) -> list[bytes] | None:
 
 
 def check_watch(data: bytes) -> None:
-    """A watch that sends these bytes in two chunks, and ends."""
+    """Check a watch that sends these bytes in two chunks, and ends."""
     cut = len(data) // 2
     client = _Watched([data[:cut], data[cut:]])
     cluster = Cluster()

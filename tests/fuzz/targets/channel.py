@@ -1,9 +1,8 @@
-"""Frames between a worker and its control process, or the next one.
+"""Targets for frames between a worker and its control process, or a later control process.
 
     data = step …       step = kind (1 byte), descriptors (1), length (2), that many bytes
 
-A step sends its bytes as they are, or, if its kind is odd, as a well-formed frame, with as many
-descriptors.
+A step sends its bytes and descriptors: unchanged, or, if its kind is odd, as a well-formed frame.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _DESCRIPTORS_MAX = 4
 
 
 class Loop:
-    """The event loop of a channel: the target calls its reader."""
+    """The event loop of a channel, whose reader the target calls."""
 
     def __init__(self) -> None:
         self.readers: dict[int, Callable[[], None]] = {}
@@ -40,17 +39,17 @@ class Loop:
 
 
 def check_channel(data: bytes) -> None:
-    """A worker's frames, read by its control process or by the next one, which adopts it."""
+    """Check a worker's frames, as a control process reads them."""
     _check(data, FromWorker)
 
 
 def check_worker_channel(data: bytes) -> None:
-    """A control process's frames, read by its worker or by one that it adopts."""
+    """Check a control process's frames, as a worker reads them."""
     _check(data, ToWorker)
 
 
 def _check(data: bytes, reads: Any) -> None:
-    """Messages have their type, a bad one closes the channel once, and no descriptor leaks."""
+    """Check that messages have a type, one error closes the channel, and no descriptor leaks."""
     before = _open_descriptors()
     received: list[Any] = []
     losses: list[str] = []

@@ -1,4 +1,4 @@
-"""DNS messages: queries of any client, and a server's answers about an endpoint's name."""
+"""Targets for DNS messages: clients' queries, and a server's answers about endpoint names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def responder() -> Responder:
 
 
 def check_dns_query(data: bytes) -> None:
-    """An answer has the query's ID and fits."""
+    """Check that an answer has the query's ID and fits."""
     for is_udp in (True, False):
         answer = responder().respond(data, is_udp=is_udp)
         wire = answer.wire if isinstance(answer, LastAnswer) else answer
@@ -41,7 +41,7 @@ def check_dns_query(data: bytes) -> None:
 
 
 def check_dns_answer(data: bytes) -> None:
-    """The bytes as an answer and as its records: the number of addresses is bounded."""
+    """Check the bytes as an answer and as records: the number of addresses is bounded."""
     _check_answer(data)
     head = HEADER.pack(4711, _FLAGS, 1, int.from_bytes(data[:2], "big"), 0, 0)
     wire = head + QUERY.question + data[2:]

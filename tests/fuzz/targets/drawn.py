@@ -1,4 +1,4 @@
-"""Draws Services, EndpointSlices and Nodes with usual, unusual and wrong values."""
+"""Draws Services, EndpointSlices and Nodes with usual, unusual and invalid values."""
 
 from __future__ import annotations
 
@@ -133,4 +133,4 @@ OBJECTS = st.lists(
     ),
     max_size=4,
 )
-"""Each kind's objects with the number of its resource."""
+"""Each kind's objects, with the index of its resource."""

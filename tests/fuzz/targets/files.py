@@ -1,4 +1,4 @@
-"""Files that people write: YAML and JSON, manifests, configuration, kubeconfigs."""
+"""Targets for files that people write: YAML and JSON, manifests, configuration, kubeconfigs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLACE = "file.yaml"
 
 
 def check_yaml(data: bytes) -> None:
-    """Line numbers exist in the text, and JSON has the same meaning as for other parsers."""
+    """Check that line numbers exist in the text, and that JSON is parsed as by other parsers."""
     if (text := _text(data)) is None:
         return
     try:
@@ -52,7 +52,7 @@ def check_yaml(data: bytes) -> None:
 
 
 def check_manifest(data: bytes) -> None:
-    """Each problem is one line with its position, and reading the file again gives the same."""
+    """Check that each problem is one line with a position, and that reading is repeatable."""
     if (text := _text(data)) is None:
         return
     reader = ManifestReader(PLACE)
@@ -64,7 +64,7 @@ def check_manifest(data: bytes) -> None:
 
 
 def check_config(data: bytes) -> None:
-    """A parsed configuration can be written and read again with the same settings."""
+    """Check that a parsed configuration can be written and read again with equal settings."""
     if (text := _text(data)) is None:
         return
     try:
@@ -81,9 +81,9 @@ def check_config(data: bytes) -> None:
 
 
 def check_kubeconfig(data: bytes) -> None:
-    """A kubeconfig gives a server and how to connect to it, or one line with the problem.
+    """Check that a kubeconfig yields a server and its credentials, or one line with the problem.
 
-    A line with two section signs begins another file of the list.
+    A line with two section signs separates the files of a list.
     """
     try:
         files = []
@@ -109,7 +109,7 @@ def check_kubeconfig(data: bytes) -> None:
 
 
 def check_no_proxy(data: bytes) -> None:
-    """Proxies of the environment are valid, or the problem is one line."""
+    """Check that the proxies in the environment are valid, or that the problem is one line."""
     texts = data.decode(errors="replace").split("\0")
     names = ("HTTPS_PROXY", "NO_PROXY", "https_proxy", "no_proxy")
     environment = dict(zip(names, texts, strict=False))
@@ -124,7 +124,7 @@ def check_no_proxy(data: bytes) -> None:
 
 
 def _text(data: bytes) -> str | None:
-    """Return the text of a file; None if its reader rejects it."""
+    """Return the text of a file; None if the file's reader rejects it."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -140,7 +140,7 @@ def _check_line(problem: str, text: str) -> None:
 
 
 def _lines(text: str) -> int:
-    # YAML counts the end of the text as a line, and ends lines at a lone CR, too.
+    # YAML counts the end of the text as a line, and also ends lines at a lone CR.
     return len(text.splitlines()) + 1
 
 
@@ -150,20 +150,20 @@ def _refuse(word: str) -> None:
 
 def _in_64_bits(text: str) -> int | float:
     number = int(text)
-    # Go reads a larger number as a float.
+    # Go parses a larger number as a float.
     return number if abs(number) < 1 << 64 else _finite(text)
 
 
 def _finite(text: str) -> float:
     number = float(text)
-    # YAML, for kubectl, reads it as text, and JSON rejects it.
+    # YAML, as read by kubectl, parses infinity as text, and JSON rejects it.
     if math.isinf(number):
         _refuse(text)
     return number
 
 
 def _without_merge(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a mapping; reject what YAML reads differently: merges and repeated keys."""
+    """Return a mapping; reject merge keys and repeated keys, which YAML reads differently."""
     made = dict(pairs)
     if "<<" in made or len(made) < len(pairs):
         raise ValueError("YAML differs from JSON here")

@@ -1,4 +1,4 @@
-"""Bytes from any client to the status ports; the first byte selects the port."""
+"""Target for any client's bytes to the status ports; the first byte selects the port."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ANSWER_S = 5.0
 
 
 class Servers:
-    """Both status servers in an event loop of their own, and the bugs that they logged."""
+    """Both status servers in their own event loop, and the bugs that they logged."""
 
     def __init__(self) -> None:
         self.bugs: list[Any] = []
@@ -30,7 +30,7 @@ class Servers:
         self._loop.run_until_complete(self._server.serve_health(("127.0.0.1", 0)))
 
     def answer(self, which: int, request: bytes) -> bytes:
-        """Return all that a server sends to a client that sends these bytes and a FIN."""
+        """Return all bytes that a server sends to a client that sends these bytes and a FIN."""
         return self._loop.run_until_complete(self._answer(which, request))
 
     async def _answer(self, which: int, request: bytes) -> bytes:
@@ -50,12 +50,12 @@ class Servers:
 
 @functools.cache
 def servers() -> Servers:
-    """Return the servers; they serve until the process ends."""
+    """Return the servers, which run until the process exits."""
     return Servers()
 
 
 def check_http(data: bytes) -> None:
-    """A client gets HTTP answers, no internal server error, and then a FIN."""
+    """Check that a client gets HTTP answers, no internal server error, and then a FIN."""
     if not data:
         return
     answer = servers().answer(data[0], data[1:])

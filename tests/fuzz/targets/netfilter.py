@@ -1,4 +1,4 @@
-"""Listings of the kernel's packet filters: conntrack, nf_tables, the legacy tables as text."""
+"""Targets for the kernel's packet filters: conntrack, nf_tables, the legacy tables as text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from userspace_proxy.steering.iptables.legacy_table import edits_between, parse_
 
 
 def check_conntrack(data: bytes) -> None:
-    """Addresses are of the entry's family, and the request that deletes the entry is valid."""
+    """Check that addresses have the entry's family, and that the deletion request is valid."""
     for version, size in ((4, 6), (6, 18)):
         for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
             for entry in ctnetlink.read_entries(data, version, protocol):
@@ -35,7 +35,7 @@ def check_conntrack(data: bytes) -> None:
 
 
 def check_nf_tables(data: bytes) -> None:
-    """A malformed message is an OSError; a rule has conditions and at most one verdict."""
+    """Check that a malformed message raises OSError, and that a rule has at most one verdict."""
     for message in read_messages(data):
         with contextlib.suppress(OSError):
             _check(message)
@@ -58,7 +58,7 @@ def _check(message: Message) -> None:
 
 
 def check_legacy_save(data: bytes) -> None:
-    """Chains that are written as edits are parsed as the same chains."""
+    """Check that chains written as edits are parsed as the same chains."""
     text = data.decode(errors="surrogateescape")
     try:
         chains = parse_table(text, str)

@@ -1,4 +1,4 @@
-"""PROXY headers from a load balancer, or from a program that pretends to be one."""
+"""Target for PROXY headers from a load balancer, or from a program that pretends to be one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from userspace_proxy.model.proxy_protocol import (
 
 
 def check_proxy_header(data: bytes) -> None:
-    """A header is parsed as soon as it is complete, and is one that this proxy could write."""
+    """Check that a header is parsed once complete, and that this proxy could have written it."""
     header = _read(data)
     if header is None:
         return

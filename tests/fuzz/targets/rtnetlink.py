@@ -1,4 +1,4 @@
-"""Datagrams of rtnetlink: links, addresses, routes, rules."""
+"""Target for rtnetlink datagrams: links, addresses, routes, rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from userspace_proxy.kernel.netlink.messages import Message, is_last, read_messa
 
 
 def check_rtnetlink(data: bytes) -> None:
-    """A malformed message is an OSError, and everything else has values of the right form."""
+    """Check that a malformed message raises OSError, and that parsed values are well-formed."""
     with contextlib.suppress(OSError):
         is_last(data)
     for message in read_messages(data):

@@ -1,4 +1,4 @@
-"""The saved state on disk; the first byte selects whether the rest is compressed already."""
+"""Target for the saved state on disk; the first byte selects whether the rest is compressed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OWNER = StateOwner("manifests", "/etc/services", "node-1", "")
 
 
 def check_last_state(data: bytes) -> None:
-    """A state is one of this proxy and is encoded identically, or the problem is one line."""
+    """Check that a valid state is encoded identically, or that the problem is one line."""
     content = data[1:] if data[:1] == b"\0" else gzip.compress(data[1:])
     try:
         snapshot = decode_state(content, OWNER)

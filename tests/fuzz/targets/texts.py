@@ -1,4 +1,4 @@
-"""Annotations' values, as users write them."""
+"""Target for the values of annotations, as users write them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from userspace_proxy.model.notes import Note
 from userspace_proxy.model.source_ranges import read_source_ranges
 
 NOTE_MAX = 2000
-"""The longest note, in characters: cut text, each character escaped as ten, and all known words."""
+"""The longest note: truncated text, ten characters for each character, and all known words."""
 
 
 def check_annotations(data: bytes) -> None:
-    """The text is each annotation's value, a truncated value, and a key; each note is one line."""
+    """Check a text as each annotation's value, truncated value and key: a note is one line."""
     text = data.decode(errors="replace")
     for each in (text, text[:TEXT_MAX]):
         _check_notes(read_handling({one.key: each for one in ANNOTATIONS})[1])
@@ -31,7 +31,7 @@ def check_annotations(data: bytes) -> None:
         _check_notes(read_source_ranges([each], {})[1])
         _check_notes(read_handling({f"{ANNOTATION_WEIGHT}{each}": "1"})[1])
     for one in ANNOTATIONS:
-        # Time is linear even for text that isn't parsed.
+        # The time must be linear even for text that isn't parsed.
         _read(one.read, text)
 
 

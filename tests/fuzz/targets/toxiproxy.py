@@ -1,4 +1,4 @@
-"""Bodies of requests to toxiproxy's API; the first byte selects the request."""
+"""Target for request bodies to toxiproxy's API; the first byte selects the request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ANSWER_S = 5.0
 
 
 class Server:
-    """The API for Services that only record changes, in an event loop of its own."""
+    """The API for Services that only record changes, in its own event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -30,7 +30,7 @@ class Server:
         )
 
     def answer(self, which: int, body: bytes) -> bytes:
-        """Return the answer to a request with a body, while one Service with a toxic exists."""
+        """Return the response to a request with a body, while one Service with a toxic exists."""
         return self._loop.run_until_complete(self._answer(which, body))
 
     async def _answer(self, which: int, body: bytes) -> bytes:
@@ -58,12 +58,12 @@ async def _send(writer: asyncio.StreamWriter, request: str, body: bytes, more: s
 
 @functools.cache
 def server() -> Server:
-    """Return the server; it serves until the process ends."""
+    """Return the server, which runs until the process exits."""
     return Server()
 
 
 def check_toxiproxy(data: bytes) -> None:
-    """A body is a change, or gets a client error."""
+    """Check that a body causes a change or a client error."""
     if not data:
         return
     answer = server().answer(data[0], data[1:])

@@ -22,7 +22,7 @@ def call_never(_seconds, step):
     pass
 
 async def main():
-    logging.basicConfig(stream=sys.stdout, format="%(message)s %(signal)s", level=logging.INFO)
+    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
     leave = lambda: (print("left", flush=True), os._exit(0))
     later = {"enough": call_at_once, "none": call_never}.get(sys.argv[1])
     signals._SAME_REQUEST_S = 0.03
@@ -64,7 +64,7 @@ def start():
 def test_a_signal_without_a_handler_is_logged_and_ignored(start, number):
     process = start()
     process.send_signal(number)
-    assert process.stdout.readline() == f"signal ignored {number.name}\n"
+    assert process.stdout.readline() == f"signal ignored: {number.name}\n"
     assert process.poll() is None
 
 
@@ -84,14 +84,13 @@ def test_the_first_signal_stops_gracefully_and_the_second_immediately(start, fir
     process.send_signal(second)
     assert process.wait(DEADLINE_S) == 128 + second
     assert process.stdout.read() == (
-        "second signal, exiting at once: rules stay until the next start, or until cleanup "
-        f"{second.name}\n"
+        f"second signal ({second.name}), exiting now: rules stay until the next start or cleanup\n"
     )
 
 
 def test_a_repeated_signal_of_a_supervisor_counts_once(start):
     process = start("none")
-    for said in ("stopping", "repeated signal ignored SIGTERM"):
+    for said in ("stopping", "repeated signal ignored: SIGTERM"):
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == f"{said}\n"
     assert process.poll() is None
@@ -100,7 +99,7 @@ def test_a_repeated_signal_of_a_supervisor_counts_once(start):
 def test_a_repeated_signal_delivered_late_does_not_count_twice(start):
     process = start("little")
     process.send_signal(signal.SIGTERM)
-    for said in ("stopping", "repeated signal ignored SIGTERM"):
+    for said in ("stopping", "repeated signal ignored: SIGTERM"):
         assert process.stdout.readline() == f"{said}\n"
 
     def has_ended():

@@ -111,7 +111,7 @@ async def test_a_peer_closing_within_its_header_is_reset(rig, pod, caplog):
     await peer.send(HEADER[:20])
     await until(lambda: len(rig.connections.headers) == 1)
     peer.finish()
-    await refused(rig, peer, web, caplog, "the connection ended before")
+    await refused(rig, peer, web, caplog, "the connection ended before the header was complete")
 
 
 async def test_a_port_check_that_sends_no_byte_is_not_reported(rig, pod, caplog):

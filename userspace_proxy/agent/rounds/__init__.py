@@ -1,4 +1,4 @@
-"""The steps of a sync round: plan, diff, listeners, steering, and the paths that probes choose.
+"""Performs the steps of a sync round: plan, diff, listeners, steering, and paths by probes.
 
     snapshot ──▶ SyncLoop ─┬▶ Planning ──▶ ServedPorts ──▶ plane
                     ▲      │                 │ ▲   └─ node ports, shares of listeners
@@ -6,5 +6,5 @@
                     │      └▶ Rules ◀─ what differs ──▶ steering
                     └── NodeFacts, Options
 
-This package doesn't depend on the watchers and the status, which read it.
+This package doesn't depend on the watchers and the status, which depend on it.
 """

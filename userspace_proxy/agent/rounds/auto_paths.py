@@ -3,11 +3,11 @@
     probe ─▶ endpoint is fit? ─▶ all endpoints of a Service port are ─▶ kernel
                                  one isn't, or wasn't probed yet     ─▶ userspace
 
-Rule 1: an endpoint is unfit from its first failed probe until PASSES probes in a row have passed.
+Rule 1: an endpoint is unfit from its first failed probe until PASSES consecutive probes passed.
 Rule 2: endpoints are probed once, however many Service ports share them.
 Rule 3: a UDP Service port can't be probed: the kernel carries it while it has endpoints.
-Rule 4: if a Service port has left the kernel path because its clients got no answer, only the
-watcher that detected this lets it return.
+Rule 4: if a Service port has left the kernel path because its clients got no answer, it returns
+only when the watcher that detected the failure decides so.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class _Endpoint:
     """The probe results of an endpoint."""
 
     passes: int = 0
-    """Passed probes in a row."""
+    """The number of consecutive passed probes."""
     wanted: int = 1
-    """The number of passes until the endpoint is fit."""
+    """The number of consecutive passed probes from which the endpoint is fit."""
     failed: DialFailure | None = None
     """The error of the last failed probe; None once the endpoint is fit."""
     ports: dict[PortKey, None] = field(default_factory=dict)
@@ -62,16 +62,16 @@ class AutoPaths:
 
     def __init__(self, make_probes: Callable[[Note], PathProbes] = PathProbes) -> None:
         self.on_change: Callable[[], None] = lambda: None
-        """Called when :meth:`take` has changes."""
+        """Called when :meth:`take` would return changes."""
         self.probes = make_probes(self.note)
         self._endpoints: dict[SocketAddress, _Endpoint] = {}
         self._ports: dict[PortKey, _Port] = {}
         self._changed: dict[PortKey, None] = {}
         self._unanswered: dict[PortKey, Cause] = {}
-        """Why clients got no answer on the kernel path, by the Service ports that left it."""
+        """By Service port that left the kernel path, why its clients got no answer."""
 
     def follow(self, plan: PortPlan) -> PathDecision:
-        """Return the path of a Service port; if that is ``auto``, begin to probe its endpoints."""
+        """Return the path of a Service port; for ``auto``, begin to probe its endpoints."""
         if plan.path.path is not DataPath.AUTO:
             self.forget(plan.key)
             return plan.path
@@ -88,17 +88,17 @@ class AutoPaths:
         return self._choose(plan.key)
 
     def leave_kernel(self, key: PortKey, cause: Cause) -> None:
-        """Send the clients of a Service port with path ``auto`` through the proxy for now.
+        """Move a Service port with path ``auto`` to the userspace path until further notice.
 
         Args:
-            cause: Why they get no answer on the kernel path.
+            cause: Why its clients get no answer on the kernel path.
         """
         self._unanswered[key] = cause
         self._changed[key] = None
         self.on_change()
 
     def return_to_kernel(self, key: PortKey) -> None:
-        """Let probes decide the path again. Idempotent."""
+        """Choose the path by probes again. Idempotent."""
         if self._unanswered.pop(key, None) is not None:
             self._changed[key] = None
             self.on_change()
@@ -116,7 +116,7 @@ class AutoPaths:
                 self._unwatch(endpoint, key, port)
 
     def take(self) -> dict[PortKey, PathDecision]:
-        """Return the path decisions that have changed since the last call, in path or reason."""
+        """Return the path decisions whose path or reason has changed since the last call."""
         changed, self._changed = self._changed, {}
         return {key: self._choose(key) for key in changed}
 
@@ -138,7 +138,7 @@ class AutoPaths:
                 port.unfit.pop(endpoint, None)
             else:
                 port.unfit[endpoint] = None
-            # While other endpoints aren't probed yet, one answer changes nothing.
+            # A first answer changes nothing while other endpoints haven't been probed.
             if not port.unfit or before or failed:
                 self._changed[key] = None
         if self._changed:

@@ -3,12 +3,12 @@
     newest snapshot ──▶ differences ──┬─▶ the snapshot of this round
                                       └─▶ waiting: these Services stay as planned before
 
-Rule 1: a round takes one turn's worth of changes from each namespace, and at least one Service, the
-longest waiting first. So a Service waits for at most one turn of each other namespace.
-Rule 2: after a long turn a namespace waits as long as the turn took, and twice as long whenever
-more has changed during the wait. Services with few endpoints are exempt.
-Rule 3: removed ports and addresses never wait, nor do changed source ranges: another Service may
-get the addresses, and a client may have to be kept out. Additions wait like endpoints.
+Rule 1: a round takes changes from each namespace up to the length of a turn, and at least one
+Service, the longest waiting first. A Service waits for at most one turn of each other namespace.
+Rule 2: after a long turn a namespace waits as long as the turn took; the wait doubles if more has
+changed during it. Services with few endpoints are exempt.
+Rule 3: removed ports and addresses never wait, nor do changed source ranges: another Service may be
+assigned the addresses, and a client may no longer be admitted. Additions wait like endpoints.
 Rule 4: durations are computed from sizes, so that the order is reproducible.
 """
 
@@ -25,13 +25,13 @@ from ...model import Service, ServiceKey
 from ...plan.bounds import ENDPOINTS_OF_SERVICE_MAX
 from ...turns import Turns
 
-# The time of a round on a slow core, including listeners and workers: per endpoint (with
-# preferences, hints or a policy), and per port.
+# The time that a round takes on a slow core, including listeners and workers, per endpoint (with
+# preferences, hints or a policy) and per port.
 _ENDPOINT_S = 1e-5
 _PORT_S = 1e-4
-# The additional time for a new port, whose listener is opened.
+# The additional time for a new port, which includes opening its listener.
 _OPEN_S = 2e-4
-# The time that a round takes per slice of any size: the plan reads it, in 1 µs on a fast core.
+# The time that a round takes per slice, regardless of its size; planning takes 1 µs on a fast core.
 _SLICE_S = 2e-6
 # The time that a round takes per element of the kernel path, including its slots.
 _ELEMENT_S = 1e-5
@@ -46,7 +46,7 @@ class ChangeTurns:
 
     Args:
         clock: Returns monotonic seconds.
-        elements: Returns how many kernel path elements a Service's change may write.
+        elements: Returns the number of kernel path elements that a Service's change may write.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ChangeTurns:
         self.elements = elements
         self._turns = Turns[str]()
         self._waiting: dict[ServiceKey, float] = {}
-        """The waiting Services, with the monotonic time from which they may be taken."""
+        """The waiting Services, and the monotonic time from which a round may take them."""
 
     @property
     def waiting(self) -> Container[ServiceKey]:
@@ -66,11 +66,11 @@ class ChangeTurns:
 
     @property
     def next_in_s(self) -> float:
-        """Seconds until a waiting Service may be taken; infinite if none waits."""
+        """Seconds until a round may take a waiting Service; infinite if none waits."""
         return min(self._waiting.values(), default=math.inf) - self._clock()
 
     def take(self, have: Snapshot | None, want: Snapshot) -> Snapshot:
-        """Return a snapshot with only the changes whose turn it is; all changes if none must wait.
+        """Return a snapshot with only the changes whose turn it is; all changes if none waits.
 
         Args:
             have: The snapshot of the last round; None before the first round.
@@ -94,7 +94,7 @@ class ChangeTurns:
     def _that_wait(
         self, have: Snapshot, want: Snapshot, now: float
     ) -> Iterator[tuple[ServiceKey, float]]:
-        """Yield the waiting Services, and until when each waits; record the turns of all others."""
+        """Yield each waiting Service and the end of its wait; record the turns of others."""
         changed = differing_keys(have.services, want.services)
         first = [key for key in self._waiting if key in changed]
         left: dict[str, float] = defaultdict(lambda: _TURN_S)
@@ -117,7 +117,7 @@ class ChangeTurns:
                 left[namespace] -= cost_s
                 if cost_s >= _LEAST_S:
                     took[namespace] += cost_s
-        # Call this once for all Services: it visits each namespace that has had a turn.
+        # Call forget() once for all Services, because it visits each namespace that has had a turn.
         self._turns.forget(now)
         for namespace, took_s in took.items():
             self._turns.took(namespace, took_s, now)
@@ -131,13 +131,13 @@ def _cost_s(old: ServiceState | None, state: ServiceState) -> float:
     slices = Slices.of(state.slices)
     endpoints = max(1, ports) * slices.endpoint_count
     judged_s = _ENDPOINT_S * min(endpoints, ENDPOINTS_OF_SERVICE_MAX)
-    # The time of a port includes one address of each family.
+    # The time per port already includes one address of each family.
     ports_s = _PORT_S * ports + _OPEN_S * max(0, new_ports)
     return ports_s * max(1, addresses // 2) + _SLICE_S * len(slices) + judged_s
 
 
 def _without_what_left(state: ServiceState, new: Service) -> ServiceState:
-    """Return a waiting Service without the addresses that another one may get meanwhile."""
+    """Return a waiting Service without the addresses that other Services may get meanwhile."""
     old = state.service
     if new.proxy_name != old.proxy_name:
         return ServiceState(new, ())

@@ -1,4 +1,4 @@
-"""Counts the changes that have arrived or are applied, as kube-proxy's ``…_changes_total`` do.
+"""Counts changes that have arrived or are applied, like kube-proxy's ``…_changes_total``.
 
 snapshot ─▶ add ─▶ begin, with the changes in turn ─ a round ─▶ end ─▶ announce
                            settled, in_force_after, round_after ◀┘
@@ -19,11 +19,11 @@ from .change_turns import ChangeTurns
 
 
 class ChangeCounts(NamedTuple):
-    """Counts objects that were added, changed or removed."""
+    """The numbers of objects that were added, changed or removed."""
 
     services: int = 0
     endpoints: int = 0
-    """EndpointSlices."""
+    """The number of EndpointSlices."""
 
     def plus(self, more: ChangeCounts) -> ChangeCounts:
         return ChangeCounts(self.services + more.services, self.endpoints + more.endpoints)
@@ -32,7 +32,7 @@ class ChangeCounts(NamedTuple):
         return ChangeCounts(self.services - fewer.services, self.endpoints - fewer.endpoints)
 
 
-# The maximum number of trigger times kept: they accumulate while the kernel refuses changes.
+# The maximum number of stored trigger times, which accumulate while the kernel refuses changes.
 _TRIGGERS_MAX = 10_000
 NO_CHANGES = ChangeCounts()
 
@@ -44,19 +44,19 @@ class SyncCounters:
     rounds: int = 0
     failures: int = 0
     partial_failures: int = 0
-    """How many of these rounds should have written only the changes."""
+    """The number of failed rounds that would have written only changes."""
     repairs: int = 0
     repaired_at: tuple[float, ...] = ()
-    """When repairs were made in the last minute, and perhaps earlier, in monotonic seconds."""
+    """The times of repairs in the last minute, perhaps also earlier ones, in monotonic seconds."""
     last_s: float = 0.0
     last_queued: float = 0.0
     last_done: float = 0.0
     waiting_since: float = 0.0
-    """When the oldest change that isn't applied yet arrived, or, for a change of the node, its
-    first round began; 0 if none waits. All three are monotonic seconds: the system's clock may be
+    """When the oldest unapplied change arrived or, for a change of the node, when its first round
+    began; 0 without such a change. All three times are monotonic, because the system's clock may be
     set."""
     changes: ChangeCounts = NO_CHANGES
-    """Changes that arrived since the start."""
+    """The number of changes that have arrived since startup."""
     in_force: ChangeCounts = NO_CHANGES
     """The number of applied changes."""
 
@@ -66,42 +66,42 @@ class Batch(NamedTuple):
 
     snapshot: Snapshot
     newest: Snapshot
-    """The snapshot including the changes waiting for their turns."""
+    """The snapshot with all changes, including those waiting for their turn."""
     arrived: ChangeCounts
-    """All changes that had arrived when the round began."""
+    """The number of changes that had arrived when the round began."""
     triggers: int
-    """The number of times to take from :class:`Triggers`."""
+    """The number of trigger times to take from :class:`Triggers`."""
     began: float
     """When the round began, in seconds of ``time.perf_counter``."""
 
 
 class Progress:
-    """One proxy's newest snapshot and its applied snapshot.
+    """The newest and the applied snapshot of one proxy.
 
     Args:
-        turns: Decides which changes wait; None: a new one.
+        turns: Decides which changes wait; None: a new instance.
     """
 
     def __init__(self, counters: SyncCounters, turns: ChangeTurns | None = None) -> None:
         self.latest: Snapshot | None = None
-        """The newest snapshot, perhaps not applied yet; None before the first."""
+        """The newest snapshot, perhaps not applied yet; None before the first one."""
         self.in_force: Snapshot | None = None
-        """The applied snapshot; None before the first."""
+        """The applied snapshot; None before the first one."""
         self.is_expecting: Callable[[], bool] = lambda: False
-        """Returns whether a newer snapshot is being made; :meth:`announce` follows."""
+        """Returns whether a newer snapshot is being derived; :meth:`announce` follows."""
         self._counters = counters
         self._turns = turns if turns is not None else ChangeTurns()
         self._taken: Snapshot | None = None
         self._seen: Snapshot | None = None
         """The newest snapshot when the last successful round began."""
         self._arrived = 0.0
-        """When the first snapshot since the current round began arrived; 0 if none has arrived."""
+        """When the first snapshot during the current round arrived; 0 if none has arrived."""
         self._triggers = Triggers(Clocks.time())
         self._done = asyncio.Condition()
 
     @property
     def taken(self) -> Snapshot | None:
-        """The snapshot of the last round; before the first round the newest snapshot, or None."""
+        """The snapshot of the last round; before the first round, the newest snapshot or None."""
         return self._taken or self.latest
 
     @property
@@ -110,7 +110,7 @@ class Progress:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the newest snapshot isn't applied yet, apart from changes awaiting their turn."""
+        """Whether the newest snapshot isn't applied yet, except changes waiting for their turn."""
         return self._seen is not self.latest
 
     @property
@@ -124,7 +124,7 @@ class Progress:
         return node is not None and node.is_being_deleted
 
     def add(self, snapshot: Snapshot) -> bool:
-        """Store the newest snapshot; return whether it differs from the last one."""
+        """Store the newest snapshot; return whether it differs from the previous one."""
         if snapshot is self.latest:
             return False
         counters = self._counters
@@ -144,7 +144,7 @@ class Progress:
         arrived, triggers = self._counters.changes, len(self._triggers)
         newest = self.latest
         self._taken = self._turns.take(self._taken, newest)
-        # From now on, the changes whose turn it is, and changes of the node, wait for the kernel.
+        # From now on, the changes of this round, and changes of the node, wait for the kernel.
         counters = self._counters
         counters.waiting_since = counters.waiting_since or Clocks.monotonic()
         return Batch(self._taken, newest, arrived, triggers, time.perf_counter())
@@ -152,7 +152,7 @@ class Progress:
     def end(self, batch: Batch) -> list[float]:
         """Record that a round is applied; call :meth:`announce` next.
 
-        Returns the seconds from each slice's trigger until it was applied.
+        Returns, for each slice, the seconds from its trigger until it was applied.
         """
         self.in_force, self._seen = batch.snapshot, batch.newest
         counters = self._counters
@@ -197,11 +197,11 @@ class Progress:
 
 
 def count_changes(have: Snapshot | None, want: Snapshot) -> ChangeCounts:
-    """Count the objects that differ between two snapshots: an object counts once."""
+    """Count the objects that differ between two snapshots, each object once."""
     services = endpoints = 0
     for old, new in _differing(have, want):
         services += (old and old.service) != (new and new.service)
-        # A store keeps the object of a slice unless the slice changes.
+        # Compare slices by identity: a store keeps the object of an unchanged slice.
         endpoints += sum(1 for _ in differing_slices(old, new))
     return ChangeCounts(services, endpoints)
 
@@ -210,7 +210,7 @@ class Triggers:
     """The trigger times (changes of pods and Services) of slices that aren't applied yet.
 
     Args:
-        started: Unix time when this process started; earlier changes would measure another process.
+        started: Unix time when this process started; delays of earlier changes aren't its own.
 
     Source: kube-proxy, EndpointsChangeTracker (pkg/proxy/endpointschangetracker.go of 1.36).
     """
@@ -223,7 +223,7 @@ class Triggers:
         return len(self._times)
 
     def note(self, have: Snapshot | None, want: Snapshot) -> None:
-        """Record the trigger times of slices that only the second snapshot has."""
+        """Record the trigger times of slices that are only in the second snapshot."""
         for old, new in _differing(have, want):
             self._times += [
                 (item.triggered_at, item.service)
@@ -235,7 +235,7 @@ class Triggers:
     def take(
         self, count: int, now: float, waiting: Container[ServiceKey] = frozenset()
     ) -> list[float]:
-        """Drop the times of changes that are now applied; return their delays in seconds.
+        """Remove the times of changes that are now applied; return their delays in seconds.
 
         Args:
             waiting: Services whose changes aren't applied yet.

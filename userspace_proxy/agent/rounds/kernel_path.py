@@ -1,8 +1,8 @@
 """Derives the kernel's choices of endpoints, and the clients of each choice, from a plan.
 
 Rule 1: clients that match no choice are steered to the proxy port, whose socket drops or refuses
-them, as on the userspace path. A UDP range always refuses them: a socket doesn't see the dialled
-port.
+them, as on the userspace path. A UDP range always refuses them, because a socket doesn't see the
+dialled port.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def kernel_targets(
     found: dict[Frontend, Target] = {}
     for frontend, target in targets.items():
         found[frontend] = REFUSE if frontend.is_udp_range else target
-        # Clients of a loopback address have a loopback address, which can't leave the node.
+        # Clients that dial a loopback address have a loopback address, which can't leave the node.
         if isinstance(target, Refusal | KernelTarget) or is_loopback(frontend.ip):
             continue
         if choices or not frontend.is_udp_range:
@@ -51,7 +51,7 @@ def kernel_targets(
 
 
 def _affinity(plan: PortPlan, timeout_s: int) -> Affinity:
-    """Return a Service port's affinity; its range's or Service's ports may share its entries."""
+    """Return a Service port's affinity; ports of its range or Service may share the entries."""
     serving, key = plan.serving, plan.key
     if not serving.handling.shares_affinity:
         return Affinity(str(key), timeout_s, is_of_pods=bool(serving.ranges))
@@ -59,13 +59,13 @@ def _affinity(plan: PortPlan, timeout_s: int) -> Affinity:
     return Affinity(f"{of_service} (all ports)", timeout_s, is_of_pods=True)
 
 
-# All ports of a range have the same endpoints, whose ports are at the same distance from them.
+# Cached, because all frontends of a port range have equal choices and the same distance.
 @functools.lru_cache(maxsize=256)
 def _moved(choices: tuple[EndpointChoice, ...], by: int) -> tuple[EndpointChoice, ...]:
-    """Return the choices of a port range, with the endpoints' ports for the range's first port.
+    """Return the choices of a port range, with endpoints' ports for the first port of the range.
 
     Args:
-        by: The distance of the first port from the Service port.
+        by: The distance from the Service port to the first port.
     """
     return tuple(
         EndpointChoice(tuple([SocketAddress(ip, port + by) for ip, port in endpoints]), networks)
@@ -80,7 +80,7 @@ def choices_of(
 
     Args:
         is_coarse: Weights are approximated with few slots.
-        is_in_kernel: If False, the choices contain each endpoint once, regardless of weights.
+        is_in_kernel: If False, a choice contains each endpoint once, regardless of weights.
     """
     weights = dict(serving.weights)
     for endpoints, networks in _usable(serving):
@@ -104,7 +104,7 @@ def endpoints_of(serving: Serving) -> Iterator[SocketAddress]:
 def _usable(
     serving: Serving,
 ) -> Iterator[tuple[tuple[SocketAddress, ...], tuple[str, ...] | None]]:
-    """Yield non-empty sets of endpoints with the networks of the clients that may use them."""
+    """Yield non-empty sets of endpoints, and the networks of clients that may use them."""
     admits, inside = serving.admits, serving.inside
     of = [(serving.endpoints, admits)]
     if serving.outside is not None:

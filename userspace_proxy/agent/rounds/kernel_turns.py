@@ -3,9 +3,8 @@
     plan, probes ──KERNEL──▶ waiting, by namespace ──turns of TURN_ELEMENTS──▶ kernel path
                               └── meanwhile: the userspace path
 
-Rule 1: leaving never waits: clients may fail until it has left.
-Rule 2: a waiting Service port keeps its UDP flows on the kernel path, such as flows of an earlier
-run.
+Rule 1: a Service port leaves the kernel path without waiting, because its clients may be failing.
+Rule 2: a waiting Service port's UDP flows, perhaps of an earlier run, stay on the kernel path.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from ...turns import Turns
 from .served_port import ServedPort
 
 TURN_ELEMENTS = 4_096
-"""How many elements one change adds at most, unless a single Service port has more; other ports
-wait 30 ms."""
+"""The maximum number of elements that one change adds, unless one Service port has more; other
+ports wait for 30 ms."""
 WAITS = PathDecision(DataPath.USERSPACE, "it is about to enter the kernel path, in its turn")
 
 
@@ -30,7 +29,7 @@ class KernelTurns:
     def __init__(self) -> None:
         self._turns = Turns[str]()
         self.waiting: dict[ServedPort, tuple[PathDecision, bool]] = {}
-        """The queued ports, each with the wanted path, and whether probes have chosen it."""
+        """The queued ports, each with its wanted path, and whether probes have chosen the path."""
 
     def choose(self, served: ServedPort, wanted: PathDecision, *, is_switch: bool = False) -> None:
         """Set a Service port's path, or queue the port for its turn to enter the kernel path."""
@@ -45,7 +44,7 @@ class KernelTurns:
         self.waiting.pop(served, None)
 
     def take(self, *, may_enter: bool) -> Iterator[tuple[ServedPort, bool]]:
-        """Let the next ports enter the kernel path; yield each with whether probes chose it."""
+        """Move the next ports to the kernel path; yield each, and whether probes chose its path."""
         left, waiting = TURN_ELEMENTS, tuple(self.waiting) if may_enter else ()
         for served in self._turns.order(waiting, lambda one: one.plan.key.name.namespace):
             wanted, is_switch = self.waiting.pop(served)

@@ -23,8 +23,7 @@ from ...steering import Bind
 _WILDCARD = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 
-# How many ports that other programs use may be skipped per second, over all Service ports. Skipping
-# so many takes some 10 ms.
+# The maximum number of ports in use that are skipped per second, which takes about 10 ms.
 _TRIES = 256
 
 HELD_HINT = "stop that process, or give the Service another port"
@@ -34,8 +33,8 @@ class ListenAddresses:
     """The addresses of one proxy's listeners.
 
     Args:
-        transparent: Whether steering needs transparent sockets.
-        holder: Returns a program that uses one of these ports; empty if none does.
+        transparent: Whether the steering requires transparent sockets.
+        holder: Returns a program that uses one of these ports; empty if there is none.
         second_port: See ``Options``.
     """
 
@@ -54,10 +53,10 @@ class ListenAddresses:
         self._holder = holder
         self._second_port = second_port
         self._tries = _TRIES
-        """How many used ports may still be skipped before :meth:`start_over`."""
+        """The number of used ports that may still be skipped before :meth:`start_over`."""
         self._skipped = 0
-        """How many ports in a row were skipped since a listener was last opened or closed, or since
-        no Service port lacked one."""
+        """The number of ports skipped since a listener was last opened or closed, or since no
+        Service port lacked a listener."""
 
     def start_over(self, *, is_short: bool) -> None:
         """Allow used ports to be skipped again.
@@ -72,12 +71,12 @@ class ListenAddresses:
     def wanted(
         self, plan: PortPlan, preferred: Mapping[Frontend, int], *, may_open: bool = True
     ) -> dict[Hashable, Wanted]:
-        """Return the listeners of a Service port, by frontend or with one key for its proxy port.
+        """Return a Service port's wanted listeners, by frontend or by a key for its proxy port.
 
         Args:
-            plan: The plan, which has a frontend.
+            plan: The plan, with at least one frontend.
             preferred: Proxy ports to try first, by frontend.
-            may_open: If False, open listeners are kept or taken over, and no other one is opened.
+            may_open: If False, open listeners are kept or taken over, but none is opened.
         """
         wanted = self._wanted(plan, preferred)
         return wanted if may_open else {k: w._replace(addresses=()) for k, w in wanted.items()}
@@ -90,7 +89,7 @@ class ListenAddresses:
             }
         if self._bind is Bind.LOOPBACK:
             return {f: Wanted(plan.protocol, self._on_loopback(plan, f)) for f in plan.frontends}
-        # A preferred port is 0 if it must not be used.
+        # A preferred port of 0 means that the recovered port must not be used.
         port = next((at for f in plan.frontends if (at := preferred.get(f))), None)
         addresses = self._in_range(_WILDCARD[plan.frontends[0].family], port)
         return {_proxy_port(plan): Wanted(plan.protocol, addresses, transparent=self._transparent)}
@@ -120,7 +119,7 @@ class ListenAddresses:
 
         Args:
             key: A key of :meth:`wanted`.
-            why: The error at the last address; None: there was no address to try.
+            why: The error at the last address; None: no address could be tried.
         """
         has_own = self._bind is Bind.FRONTEND or _is_in_range(plan, key)
         if why is not None and not _is_taken(why):
@@ -147,7 +146,7 @@ class ListenAddresses:
         )
 
     def _on_loopback(self, plan: PortPlan, frontend: Frontend) -> Iterator[SocketAddress]:
-        """Yield the loopback addresses to try: the frontend's own if it is one, then proxy ports.
+        """Yield loopback addresses to try: the frontend's own if possible, then proxy ports.
 
         The frontend's own port may be below ip_unprivileged_port_start, or in use.
         """
@@ -163,9 +162,9 @@ class ListenAddresses:
         yield from self._in_range(ip, None)
 
     def _in_range(self, ip: str, preferred: int | None) -> Iterator[SocketAddress]:
-        """Yield proxy ports to try; when the caller asks for the next one, the last one was in use.
+        """Yield proxy ports to try; a request for the next port means that the last one was in use.
 
-        A preferred port is always tried: clients are steered there, and this proxy may hold it.
+        A preferred port is always tried: clients are steered to it, and this proxy may hold it.
         """
         is_preferred = preferred is not None and preferred in self._pool.free
         candidates = self._pool.candidates(preferred)
@@ -182,7 +181,7 @@ def recovered_addresses(
     """Return the listen addresses of an earlier run to which rules still steer clients.
 
     Args:
-        recovered: As :meth:`.Steering.start` returns it.
+        recovered: The frontends with their ports, from :meth:`.Steering.start`.
     """
     if bind is Bind.FRONTEND:
         return [(frontend.protocol, frontend.address) for frontend in recovered]
@@ -194,7 +193,7 @@ def recovered_addresses(
 
 
 def _is_in_range(plan: PortPlan, key: Hashable) -> bool:
-    """Return whether a frontend is a port of a port range, which can't listen on another port."""
+    """Return whether a frontend is part of a port range, and can't listen on another port."""
     ranges = plan.serving.ranges
     return isinstance(key, Frontend) and any(one.offset(*key.address) for one in ranges)
 
@@ -229,7 +228,7 @@ class HasListeners(typing.Protocol):
 
 
 class ListenerIndex:
-    """The listeners of served ports by frontend, to find one without a search.
+    """An index of the listeners of served ports by frontend.
 
     Any thread may read it.
     """
@@ -246,7 +245,7 @@ class ListenerIndex:
     ) -> dict[Frontend, Listener]:
         """Replace the listeners of a Service port, by frontend; without new listeners, remove them.
 
-        Frontends that another Service port has taken over stay with that port.
+        Frontends that another Service port has taken over keep that port's listeners.
 
         Returns:
             The Service port's own listeners from now on.

@@ -1,14 +1,14 @@
-"""Decides which Service port gets, and which gives up, a listener at the listener limit.
+"""Decides, at the listener limit, which Service port gets a listener and which gives one up.
 
-    one namespace above an eighth ──▶ it gives up listeners, for namespaces below an eighth
+    one namespace above an eighth ──▶ gives up listeners, for namespaces below an eighth
     in it, one Service above an eighth ──▶ also for its own Services below an eighth
 
-Rule 1: below the limit, a namespace or a Service may have all listeners.
-Rule 2: a freed listener goes to the namespace, and in it to the Service, with the fewest.
-Rule 3: the Service with the most gives up the Service port that was opened last, with all its
-listeners. Its clients are refused from then on; its open connections continue.
-Rule 4: a giver keeps at least an eighth, so a Service port that would fall below it keeps its
-listeners. Only receivers below an eighth get any. So listeners don't move back and forth.
+Rule 1: below the limit, a namespace or Service may use any number of listeners.
+Rule 2: a freed listener goes to the namespace, and in it to the Service, with the fewest listeners.
+Rule 3: the Service with the most listeners gives up its last opened Service port, with all
+listeners of that port. Its clients are refused from then on; its open connections continue.
+Rule 4: a giver keeps at least an eighth: no Service port is given up if that would leave less. Only
+receivers below an eighth get listeners. Listeners therefore don't move back and forth.
 
 Shares are computed as for connections (ADR 0015), with namespaces instead of clients.
 """
@@ -59,7 +59,7 @@ class ListenerShares:
         return waiting.of(of.name.service, of) > 0
 
     def hold(self, key: PortKey, listeners: int) -> None:
-        """Record how many listeners a Service port has."""
+        """Record the number of listeners of a Service port."""
         self._held.put(key, listeners)
 
     def wait(self, key: PortKey) -> None:
@@ -67,7 +67,7 @@ class ListenerShares:
         self._waiting.put(key, 1)
 
     def end(self, key: PortKey) -> None:
-        """Record that a Service port no longer lacks a listener, or is gone. Idempotent."""
+        """Record that a Service port no longer lacks a listener, or was removed. Idempotent."""
         self._waiting.put(key, 0)
 
     def next_waiting(self) -> PortKey | None:
@@ -82,7 +82,7 @@ class ListenerShares:
     def givers(self) -> Iterator[PortKey]:
         """Yield Service ports that should give up their listeners for waiting Service ports.
 
-        The caller records that a port has no listeners before it takes the next port.
+        Before the next iteration, the caller records that the yielded port has no listeners.
         """
         share = client_share(self._held.services.total)
         for within, count in self._receivers(share):
@@ -96,7 +96,7 @@ class ListenerShares:
                     return
 
     def excess(self, key: PortKey) -> str:
-        """Return why a Service port may get no more listeners; empty if it may."""
+        """Return why a Service port may not get more listeners; empty if it may."""
         held, service = self._held, key.name.service
         total = held.services.total
         for scope, count in (
@@ -108,9 +108,9 @@ class ListenerShares:
         return ""
 
     def _receivers(self, share: int) -> Iterator[tuple[str, int]]:
-        """Yield where to find givers (a namespace, or empty for all), and how many ports need one.
+        """Yield namespaces in which to find givers, and the number of ports that need one.
 
-        For a Service below its share, that is its namespace; for a namespace below its share, all.
+        The namespace is a Service's own, or empty (all) for a namespace below its share.
         """
         held, waiting = self._held, self._waiting
         namespaces, services = held.namespaces.of_group, held.services.of_group
@@ -128,7 +128,7 @@ class ListenerShares:
 
         Args:
             within: The namespace in which a Service has too many listeners; empty: a namespace has
-                too many.
+                too many listeners.
         """
         held = self._held
         largest = iter([("", 0)]) if within else _largest_first(held.namespaces.of_group)
@@ -145,7 +145,7 @@ class ListenerShares:
 
 def _largest_first(amounts: dict[K, int]) -> Iterator[tuple[K, int]]:
     """Yield amounts, largest first; among equal amounts, the newest first."""
-    # Cost: callers nearly always take only the first amount, so the rest isn't sorted.
+    # Cost: callers nearly always take only the first amount, so don't sort the rest for it.
     if amounts:
         yield max(reversed(amounts.items()), key=lambda item: item[1])
         yield from sorted(amounts.items(), key=lambda item: item[1])[-2::-1]

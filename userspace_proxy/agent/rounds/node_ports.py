@@ -1,19 +1,20 @@
 """Reserves node ports and the refuse port, so that rules never capture a daemon's traffic.
 
-Rule-based steering redirects a node port's packets to a proxy port, without a listener on the
-node port itself. A daemon that holds the node port, or binds it later, would go unnoticed. So the
-agent binds a socket there:
+Rule-based steering redirects a node port's packets to a proxy port, without a listener on the node
+port itself. A daemon that holds the node port, or binds it later, would go unnoticed. The agent
+therefore binds a socket to it:
 
-- TCP: the socket is bound but doesn't listen, so the kernel refuses clients that bypass the rules,
-  as on an unused port.
-- UDP: such a socket would swallow datagrams that bypass the rules, so it receives nothing
-  (``dataplane.port_reservation``), and the kernel refuses the clients.
+- TCP: the bound socket doesn't listen, so the kernel refuses clients that bypass the rules, as on
+  an unused port.
+- UDP: a bound socket would swallow datagrams that bypass the rules, so it is bound to a missing
+  interface (``dataplane.port_reservation``), and the kernel refuses the clients.
 
 Rule 1: a port counts as held if a process waits for clients on it, even on a single address.
-Rule 2: otherwise the proxy takes the port, even if binding fails because of connections that use or
-used its number, a lack of descriptors, or a missing privilege. Binding is retried.
-Rule 3: a port that rules of an earlier run still redirect was the proxy's when that run ended. A
-process that listens there bound it later; it gets no clients, because rules come first.
+Rule 2: otherwise the proxy takes the port, even if binding fails because connections use or used
+its number, or for lack of descriptors or privileges. Binding is retried.
+Rule 3: a port that rules of an earlier run still redirect belonged to the proxy when that run
+ended. A process that listens on the port bound it later, and gets no clients: rules take
+precedence.
 
 Source: net/ipv4/inet_connection_sock.c, inet_bind_conflict().
 """
@@ -37,13 +38,13 @@ _log = FieldLogger("userspace_proxy.agent")
 
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 # The minimum interval of searches in seconds: searching the descriptors of all processes takes up
-# to 0.25 s on a busy node, and only people read the result.
+# to 0.25 s on a busy node, and the result is only shown.
 LOOK_EVERY_S = 10.0
-# How many ports are retried at once, which takes 1 ms if a privilege is missing for all of them.
+# The number of ports retried at once, which takes 1 ms if a privilege is missing for all ports.
 _BOUND_AGAIN = 100
-# The kernel's default range of ephemeral ports: daemons and Services have no fixed ports in it.
+# The kernel's default range of ephemeral ports, which holds no fixed ports of daemons and Services.
 _ELSEWHERE = range(32768, 61000)
-# TCP over IPv4 is tried first: if it fails, nothing else is tried.
+# The order in which sockets are bound: if TCP over IPv4 fails, no other is tried.
 _REFUSING = [(protocol, family) for family in IPFamily for protocol in Protocol]
 
 
@@ -61,10 +62,10 @@ class NodePortReservations:
     def __init__(self) -> None:
         self._held: dict[NodePort, socket.socket] = {}
         self._unbound: dict[NodePort, None] = {}
-        """Ports that the proxy may use although it couldn't bind them (Rules 2 and 3); the one
+        """Ports that the proxy may use although it couldn't bind them (Rules 2 and 3); the port
         tried last is at the end."""
         self._claimed: set[NodePort] = set()
-        """The ports that Rule 3 describes."""
+        """The ports that rules of an earlier run redirect (Rule 3)."""
         self._uses: Counter[NodePort] = Counter()
         """The number of Service ports that use each node port."""
         self._unused: set[NodePort] = set()
@@ -79,11 +80,11 @@ class NodePortReservations:
         """Reserve a node port; idempotent.
 
         Args:
-            port: The proxy keeps it until it is released.
+            port: The node port, which the proxy keeps until :meth:`release`.
             now: Monotonic seconds; processes are searched at most every :data:`LOOK_EVERY_S`.
 
         Returns:
-            Empty if the proxy has the port; otherwise the reason, in one line.
+            Empty if the proxy may use the port; otherwise the reason why not, in one line.
         """
         if port in self._held:
             return ""
@@ -111,7 +112,7 @@ class NodePortReservations:
             self._held[port] = sock
 
     def bind_again(self) -> None:
-        """Try to bind some of the ports that couldn't be bound; call it once a second."""
+        """Try again to bind some of the ports that couldn't be bound; call this once a second."""
         for port in list(itertools.islice(self._unbound, _BOUND_AGAIN)):
             self._keep(port, hold_port(port))
 
@@ -137,7 +138,7 @@ class NodePortReservations:
             sock.close()
 
     def count_uses(self, before: Set[NodePort], now: Set[NodePort]) -> None:
-        """Record which node ports a Service port used before, and uses now."""
+        """Record the node ports that a Service port used before, and uses now."""
         self._uses.update(now - before)
         for port in before - now:
             self._unused.add(port)
@@ -161,7 +162,7 @@ class NodePortReservations:
     ) -> str:
         """Return a process that listens on one of these ports: ``nginx (pid 812)``.
 
-        The ports needn't be node ports. Returns an empty string if there is no such process.
+        The ports needn't be node ports. An empty string means that there is no such process.
         """
         holders = [
             held for held in held_ports(protocol) if held.port in ports and family in held.families
@@ -173,7 +174,7 @@ class NodePortReservations:
         looked = self._looked.get(protocol)
         is_due = looked is None or now - looked >= LOOK_EVERY_S
         if is_due:
-            # Look up all owners at once: a process that holds one node port may hold a hundred.
+            # Look up all owners at once, because a process may hold a hundred node ports.
             self._owners[protocol] = owners_of({held.inode for held in held_ports(protocol)})
             self._looked[protocol] = now
         owners = self._owners[protocol]
@@ -197,7 +198,7 @@ def hold_port(key: NodePort) -> socket.socket | None:
             sock = stack.enter_context(socket.socket(family, _KINDS[key.protocol]))
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # Don't set SO_REUSEADDR: if both sockets had it, they could share the port.
+            # Don't set SO_REUSEADDR: if a daemon's socket also set it, both could share the port.
             sock.bind(("", key.port))
             if key.protocol is Protocol.UDP:
                 get_nothing(sock)
@@ -208,11 +209,11 @@ def hold_port(key: NodePort) -> socket.socket | None:
 
 
 class RefusePort:
-    """The refuse port of one proxy: at the end of the proxy port range, if a port is free there.
+    """The refuse port of one proxy, from the end of the proxy port range if a port is free there.
 
-    It is a reserved local port without a listener, for both protocols and families. For TCP the
-    kernel answers clients with a RST. For UDP it is a socket that receives nothing: rules reject
-    datagrams that are steered there, and the kernel rejects all other datagrams.
+    The port is reserved without a listener, for both protocols and families. For TCP the kernel
+    answers clients with a RST. The UDP socket receives nothing: rules reject datagrams that are
+    steered to the port, and the kernel rejects all other datagrams.
     """
 
     def __init__(self) -> None:
@@ -224,10 +225,10 @@ class RefusePort:
         """Reserve the highest free port of the range, and return it.
 
         If other programs use the whole range, a port of 32768–60999 is taken: any user can bind
-        unprivileged ports, and that mustn't keep a proxy from starting.
+        unprivileged ports, which mustn't prevent a proxy from starting.
 
         Raises:
-            ListenError: No port is free there either.
+            ListenError: No port in either range is free.
         """
         families = [family for family in IPFamily if _has_family(family)]
         for port in itertools.chain(range(last, first - 1, -1), reversed(_ELSEWHERE)):
@@ -254,7 +255,7 @@ class RefusePort:
 
 
 def _has_family(family: IPFamily) -> bool:
-    """Return whether this node has an IP family; IPv6 may be switched off."""
+    """Return whether this node supports an IP family; IPv6 may be disabled."""
     kind = socket.AF_INET6 if family is IPFamily.IPV6 else socket.AF_INET
     try:
         with socket.socket(kind, socket.SOCK_DGRAM) as probe:

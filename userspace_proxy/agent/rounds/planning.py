@@ -1,10 +1,10 @@
-"""Plans snapshots and applies them to the listeners: the steps of a round before steering.
+"""Plans snapshots, and applies the plans to the listeners: a round's steps before steering.
 
     snapshot, node facts ─▶ plan ─▶ differences ─▶ listeners open, change, retire ─▶ reports
 
-Rule 1: a Service port gets the proxy port that its old rules point to, and until the first round is
-applied no other Service port gets it. Nor does a Service port get a port on which the previous
-process's workers serve another Service port, or to which old rules steer the clients of several.
+Rule 1: a Service port keeps the proxy port that its old rules point to, and until the first round
+is applied no other Service port gets it. No Service port gets a port on which the previous
+process's workers serve another Service port, or to which old rules steer clients of several.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _log = FieldLogger("userspace_proxy.agent")
 
 
 class Planning:
-    """The plan that one proxy's listeners follow, and its replacement by the next plan.
+    """The plan that one proxy's listeners follow, and its replacement by newer plans.
 
     Args:
         recovered: Proxy ports that rules of an earlier run still point to.
-        facts: Returns the current node facts for a plan; None: use the planner's facts.
-        prepare: Called with the coming changes, before any of them is served.
-        report: Called with events for the cluster's users.
+        facts: Returns the current node facts for a plan; None: the planner's facts are used.
+        prepare: Called with the coming changes before they are applied.
+        report: Called with events for users of the cluster.
         want_nodes: Called with whether the plan depends on all Nodes' addresses.
         ports_of_others: Returns the proxy ports on which the previous process's workers serve.
     """
@@ -55,10 +55,9 @@ class Planning:
         self.plan = Plan.empty()
         """The plan that is applied to the listeners."""
         self.turned = 0.0
-        """When planning, or a change of listeners, last yielded to other tasks, in monotonic
-        seconds."""
+        """Monotonic seconds when planning, or changing listeners, last yielded to other tasks."""
         self.on_plan: Callable[[Plan, PlanChanges], None] = lambda _before, _changes: None
-        """Called with the applied plan and its coming changes."""
+        """Called with the applied plan, and the changes to the next plan."""
         self.kernel_elements = planner.kernel_elements
         self._planner = planner
         self._served_ports = served_ports
@@ -74,7 +73,7 @@ class Planning:
         self._conflict_lines = LogLimit(SERVICE_LINES)
 
     async def follow(self, snapshot: Snapshot) -> PlanChanges:
-        """Plan a snapshot, and apply the plan to the listeners; the rules must follow."""
+        """Plan a snapshot, and apply the plan to listeners; the caller then updates rules."""
         plan = await self._make(snapshot)
         self._want_nodes(self._planner.needs_node_addresses)
         changes = diff_plans(self.plan, plan)
@@ -89,15 +88,15 @@ class Planning:
         return changes
 
     def end_recovery(self) -> None:
-        """Record that no rule of an earlier run is left; call it after each round."""
-        # Close unclaimed listeners of the earlier run only now: until this round, its rules could
-        # still send clients to them.
+        """Record that no rule of an earlier run is left; call this after each round."""
+        # Close unclaimed listeners of the earlier run only now: until this round, old rules could
+        # still steer clients to them.
         self._served_ports.close_recovered()
         self._recovered.clear()
         self.spare_ports()
 
     def spare_ports(self) -> None:
-        """Reserve the proxy ports that may be another Service's; call it once a second."""
+        """Reserve proxy ports that may belong to another Service; call this once a second."""
         # Until the first round is applied, old rules point to these ports, even for removed
         # Services. If another Service got such a port, it would receive their clients, and its own
         # clients would reach the endpoints that the previous process's workers serve there.
@@ -120,8 +119,7 @@ class Planning:
         for port in changes.update:
             self._served_ports.update(port)
             await pace.turn()
-        # Service ports with recovered proxy ports go first, so that no other Service port takes
-        # these.
+        # Open Service ports with recovered proxy ports first, so that no other port takes these.
         known, preferred = self._recovered.keys(), _of_one_owner(self._recovered, plan)
         for port in sorted(changes.open, key=lambda p: not (known & set(p.frontends))):
             self._served_ports.open(port, preferred)
@@ -148,11 +146,11 @@ class Planning:
 
 
 def _of_one_owner(recovered: Mapping[Frontend, int], plan: Plan) -> Mapping[Frontend, int]:
-    """Return the recovered ports, with 0 where the port may have been another Service's.
+    """Return the recovered ports, with 0 where the port may have belonged to another Service.
 
-    Services may have exchanged addresses since that run, or one may have a removed Service's
-    addresses: it would get the other's clients until rules follow, which may fail for long. So a
-    Service port is identified by its cluster IP, which it keeps for life, or else by its node port.
+    Services may have exchanged addresses since the earlier run, or use addresses of a removed
+    Service, whose clients they would receive until the rules are updated, which may fail for long.
+    A Service port is therefore recognised by its immutable cluster IP, or else by its node port.
     """
     owners: dict[tuple[Protocol, int], set[ServicePortName]] = defaultdict(set)
     telling: set[Frontend] = set()
@@ -176,7 +174,7 @@ def _told_by(frontends: Collection[Frontend]) -> Collection[Frontend]:
 
 
 def _left_out(before: Plan, changes: PlanChanges) -> Iterator[Happening]:
-    """Yield events for Service ports, or Services, with more endpoints than the maximum."""
+    """Yield events for Service ports and Services with more endpoints than the maximum."""
     reported: set[tuple[ServiceKey, Cause]] = set()
     for port in (*changes.open, *changes.update):
         old, service = before.ports.get(port.key), port.key.name.service
@@ -188,7 +186,7 @@ def _left_out(before: Plan, changes: PlanChanges) -> Iterator[Happening]:
         cause = port.cause
         if cause is None or cause.code is not CauseCode.TOO_MANY_ENDPOINTS:
             continue
-        # Thousands of ports of a Service may share one cause.
+        # Report a cause once per Service, because thousands of its ports may share the cause.
         is_new = old is None or old.cause != cause
         if is_new and (service, cause) not in reported:
             reported.add((service, cause))

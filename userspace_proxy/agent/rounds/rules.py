@@ -2,7 +2,7 @@
 
 follow ──▶ differences ──▶ applied
                 │ the kernel refuses: the old rules stay
-                └──▶ next time, everything
+                └──▶ next time: all rules
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Rules:
     """The rules that steer the frontends of one proxy's Service ports.
 
     Args:
-        steering: Started by the caller.
-        counters: Count failures and repairs.
-        report: Called with events for the cluster's users.
+        steering: The steering mechanism, which the caller has started.
+        counters: The counters of failures and repairs.
+        report: Called with events for users of the cluster.
     """
 
     def __init__(
@@ -46,43 +46,43 @@ class Rules:
     ) -> None:
         self._condition = LoggedCondition[str](
             _log,
-            "steering failed, the old state stays in effect: %(cause)s",
-            "steering recovered",
+            "cannot apply steering rules, the kernel keeps its current rules: %(cause)s",
+            "steering rules applied again",
             level=logging.ERROR,
         )
         self.has_drifted = False
-        """Whether another program has changed the rules, and they can't be repaired."""
+        """Whether another program has changed the rules, and repairing them has failed."""
         self.are_in_force = False
         """Whether the last change succeeded, so that the next change can be incremental."""
         self.on_switch: Callable[[Sequence[ServedPort]], None] = lambda _ports: None
-        """Called with the Service ports whose path probes have changed."""
+        """Called with the Service ports whose path was changed by probes."""
         self._steering = steering
         self._steered = served_ports.steered
         self._counters = counters
         self._report = report
         self._has_steered = False
-        """Whether rules were applied, so that they may need repair."""
+        """Whether rules have been applied, which may require repair."""
         self._switch_lines = LogLimit(_SWITCH_LINES)
 
     @property
     def problem(self) -> str:
-        """Why the kernel's rules lag behind the plan; empty if they don't."""
+        """Why the kernel's rules differ from the plan; empty if they don't."""
         return str(self._condition)
 
     async def follow(self) -> bool:
         """Steer the frontends of the served ports to their listeners, or to endpoints.
 
         Returns:
-            Whether that succeeded; if not, call it again.
+            Whether steering succeeded; otherwise, call this method again.
 
         Raises:
-            SteeringError: The kernel lacks something that the first rules need.
+            SteeringError: The kernel lacks a feature that the first rules require.
         """
         change = self._steered.change()
         if change or not self.are_in_force:
             try:
                 if self.are_in_force:
-                    # An incremental change doesn't rewrite rules that have drifted.
+                    # An incremental change doesn't repair rules that have drifted.
                     await self._steering.change(change.changed, change.gone)
                 else:
                     await self._steering.apply(self._steered.targets())
@@ -122,7 +122,7 @@ class Rules:
         if count:
             self._counters.repairs += count
             self._counters.repaired_at = (*self._counters.repaired_at[-59:], Clocks.monotonic())
-            _log.warning("steering had drifted and was repaired", extra={"rules": count})
+            _log.warning("steering rules had drifted and were repaired", extra={"rules": count})
             what = "1 rule or frontend" if count == 1 else f"{count} rules and frontends"
             note = f"{what} of {name} steering had been changed by another program; repaired"
             self._report(Happening("SteeringRepaired", "Repair", note))

@@ -1,4 +1,4 @@
-"""A served Service port, and the steering changes that served ports need.
+"""Represents served Service ports, and computes the steering changes that they require.
 
 listeners, plan, path ─▶ ServedPort.targets ──differ from ServedPort.steered──▶ Steered.change
                                                                   applied ──▶ Steered.mark
@@ -33,37 +33,36 @@ _ALL_STEERED: Mapping[Frontend, str | Taken] = {}
 
 @dataclass(slots=True, eq=False)
 class ServedPort:
-    """A served Service port with its group, listeners and problem."""
+    """A served Service port, with its group, listeners and problem."""
 
     plan: PortPlan
     group: Group
     listeners: dict[Frontend, Listener] = field(default_factory=dict)
-    """Listeners by frontend; with proxy ports all frontends share one."""
+    """Listeners by frontend; with proxy ports, all frontends share one listener."""
     not_listening: ListenError | None = None
-    """Why a listener or node port isn't available; None once all are available, and rules steer to
-    them."""
+    """Why a listener or node port isn't available; None once all are available and steered to."""
     is_listening_again: bool = False
     """Whether all listeners are available again, but rules don't steer to them yet."""
     unsteered: Mapping[Frontend, str | Taken] = field(default_factory=lambda: _ALL_STEERED)
-    """Frontends that can't be steered, with the causes."""
+    """The frontends that can't be steered, with the causes."""
     held_by_others: frozenset[Frontend] = NOT_HELD
-    """Node ports that a daemon of the node uses, and keeps."""
+    """The node ports that a daemon on the node uses, and keeps."""
     steered: Mapping[Frontend, Target] = field(default_factory=lambda: _NOTHING)
-    """The targets to which the rules steer its frontends."""
+    """The targets to which the rules steer the port's frontends."""
     shown: tuple[PortFacts, object] | None = None
-    """The last view of this port, and what it was made from besides the plan."""
+    """The last view of this port, and the values other than the plan from which it was made."""
     wake_problem: str = ""
-    """Why the workload for which its clients wait wasn't scaled; empty if it was, or needn't be."""
+    """Why the workload for which clients wait wasn't scaled; empty without such a failure."""
     path: PathView = paths.DEFAULT
     """The current path of new connections."""
     chosen: PathDecision = DEFAULT_PATH
     """The path of new connections after the next change of the rules."""
     was_in_kernel: bool = False
-    """Whether UDP flows may still go straight to endpoints."""
+    """Whether the kernel may still forward UDP flows straight to endpoints."""
     chosen_from: tuple[PortPlan, bool, tuple[EndpointChoice, ...]] | None = None
-    """What the last choices were made from: the plan, whether for the kernel; and the choices."""
+    """The plan of the last choices, whether they are for the kernel path, and the choices."""
     is_retired: bool = False
-    """Whether the port closes once nothing is steered to it."""
+    """Whether the port is to be closed once nothing is steered to it."""
 
     @property
     def is_unsteered(self) -> bool:
@@ -72,7 +71,7 @@ class ServedPort:
 
     @property
     def problem(self) -> str:
-        """Why the port isn't served, or not on every frontend; empty if it is."""
+        """Why the port isn't served on all frontends; empty if it is."""
         if self.not_listening is not None:
             return self.not_listening.message
         first = self._first_unsteered
@@ -80,13 +79,13 @@ class ServedPort:
 
     @property
     def taken_by(self) -> str:
-        """The other program's chain that causes the problem; empty if something else causes it."""
+        """The chain of another program that causes the problem; empty if the cause is different."""
         first = self._first_unsteered
         return first.chain if isinstance(first, Taken) else ""
 
     @property
     def hint(self) -> str:
-        """How to solve the problem; empty if unknown."""
+        """The remedy of the problem; empty if unknown."""
         if self.not_listening is not None:
             return self.not_listening.hint
         first = self._first_unsteered
@@ -105,7 +104,7 @@ class ServedPort:
                 listener = self.listeners.get(frontend)
                 serves = listener is not None and listener.is_serving
                 if frontend.is_udp_range:
-                    # A listener doesn't see the dialled port.
+                    # A listener doesn't see which port of a range was dialled.
                     serves = serves and self.chosen.path is DataPath.KERNEL
                 targets[frontend] = listener.address.port if listener and serves else REFUSE
         if self.was_in_kernel:
@@ -114,7 +113,7 @@ class ServedPort:
         return targets
 
     def choices(self) -> tuple[EndpointChoice, ...]:
-        """Return the kernel's choices, made once per plan because filling slots may take 12 ms."""
+        """Return the kernel's choices, cached per plan because filling slots may take 12 ms."""
         of = self.plan, self.chosen.path is DataPath.KERNEL
         if self.chosen_from is None or any(map(operator.is_not, of, self.chosen_from)):
             is_coarse = self.plan.has_coarse_weights
@@ -123,7 +122,7 @@ class ServedPort:
         return self.chosen_from[2]
 
     def choose_path(self, wanted: PathDecision) -> None:
-        """Choose a path. The listeners stay for clients to which the kernel gives no endpoint."""
+        """Choose a path. Listeners stay open for clients that match no kernel choice."""
         self.chosen = wanted
         self.was_in_kernel |= wanted.path is DataPath.KERNEL
         if wanted.path is self.path.now:
@@ -136,17 +135,17 @@ class SteeringChange(NamedTuple):
     changed: Mapping[Frontend, Target]
     gone: frozenset[Frontend]
     targets: tuple[tuple[ServedPort, Mapping[Frontend, Target]], ...]
-    """All targets of each Service port for which some may differ."""
+    """All targets of each Service port of which some may differ."""
 
     def __bool__(self) -> bool:
         return bool(self.changed or self.gone)
 
 
 class Steered:
-    """The targets of one proxy's frontends, and which of them must change.
+    """The targets of one proxy's frontends, and the required changes.
 
     Args:
-        served: All served ports; another object updates it.
+        served: All served ports; the caller updates the mapping.
         end_problem: Called with a Service port once clients are steered to its listeners again.
     """
 
@@ -158,9 +157,9 @@ class Steered:
         self._served = served
         self._end_problem = end_problem
         self._affected: dict[ServedPort, None] = {}
-        """Ports whose wanted targets may differ from those in the rules."""
+        """The ports whose wanted targets may differ from the targets in the rules."""
         self._switching: dict[ServedPort, DataPath] = {}
-        """Ports for which probes have chosen another path, with the path before."""
+        """The ports for which probes have chosen another path, with the previous path."""
         self._unsteered: Mapping[Frontend, str | Taken] = {}
 
     def touch(self, served: ServedPort) -> None:
@@ -180,7 +179,7 @@ class Steered:
         }
 
     def change(self) -> SteeringChange:
-        """Return how the wanted targets differ from those in the rules."""
+        """Return how the wanted targets differ from the targets in the rules."""
         changed: dict[Frontend, Target] = {}
         gone: set[Frontend] = set()
         affected = tuple([(served, served.targets()) for served in self._affected])
@@ -190,9 +189,9 @@ class Steered:
         return SteeringChange(changed, frozenset(gone - changed.keys()), affected)
 
     def mark(self, change: SteeringChange) -> list[ServedPort]:
-        """Record that a change is applied; call this before anything else changes.
+        """Record that a change is applied; call this before any other change.
 
-        Returns the ports whose path has changed because of probes.
+        Returns the ports whose path was changed by probes.
         """
         for served, targets in change.targets:
             served.steered = targets
@@ -212,7 +211,7 @@ class Steered:
         for served in self._served.values():
             if not differing.isdisjoint(served.plan.frontends):
                 self.show_unsteered(served)
-        # Log one line for all frontends: a disabled family may have thousands.
+        # Log one line for all frontends, because a disabled family may have thousands.
         news = sorted({f for f, _ in unsteered.items() - before.items()}, key=str)
         if news:
             extra = {"frontends": len(news), "cause": str(unsteered[news[0]])}

@@ -1,13 +1,12 @@
-"""The served Service ports, whose listeners follow the plan.
+"""Maintains the served Service ports, whose listeners follow the plan.
 
-Rule 1: a listener that can't be opened is a problem of its Service port alone: it is logged and
-retried, and the frontend refuses.
-Rule 2: no method awaits: a change is one step of the loop, so traffic sees either the old or the
-new state.
-Rule 3: a Service port that takes over a frontend also takes over its listener and the queued
-clients: no client is refused while a policy, or the owner of an address, changes.
-Rule 4: the cost of a round depends on how many Service ports have changed, not on how many there
-are.
+Rule 1: a listener that can't be opened is a problem only of its Service port: the failure is
+logged, opening is retried, and the frontend refuses clients.
+Rule 2: no method awaits: a change is one step of the event loop, so traffic sees either the old or
+the new state.
+Rule 3: a Service port that takes over a frontend also takes over its listener with the queued
+clients, so no client is refused while a policy or the owner of an address changes.
+Rule 4: the cost of a round depends on the changed Service ports, not on their total number.
 Rule 5: Service ports that lack a common resource take turns, in the order of ``listener_shares``.
 """
 
@@ -36,7 +35,7 @@ class ServedPorts:
     """The Service ports that one proxy serves.
 
     Args:
-        transparent: Whether steering needs transparent sockets.
+        transparent: Whether the steering requires transparent sockets.
         second_port: See ``Options``.
     """
 
@@ -68,7 +67,7 @@ class ServedPorts:
         self._by_service: dict[ServiceKey, dict[PortKey, ServedPort]] = {}
         self._retired: list[ServedPort] = []
         self._giving_up: set[ServedPort] = set()
-        """Ports that give up their listeners to other ports, once nothing is steered to these
+        """The ports that give up their listeners to other ports, once nothing is steered to these
         listeners."""
         self.shortages = Shortages()
         """The ports waiting for a listener."""
@@ -92,7 +91,7 @@ class ServedPorts:
         return self._by_group.get(group)
 
     def of_service(self, service: ServiceKey) -> Collection[ServedPort]:
-        """Return a Service's served ports; none if there is no such Service."""
+        """Return a Service's served ports; empty if it has none."""
         return tuple(self._by_service.get(service, {}).values())
 
     @property
@@ -111,7 +110,7 @@ class ServedPorts:
             preferred: Proxy ports that rules of an earlier run point to, as
                 :meth:`.Steering.start` returns them.
         """
-        # The port is already open if a bug interrupted a round, which is then repeated.
+        # The port may already be open, if a bug has interrupted a round that is now repeated.
         self.retire(plan.key)
         served = ServedPort(plan, self._plane.open_group(plan.key))
         self._served[plan.key] = self._by_group[served.group] = served
@@ -154,9 +153,9 @@ class ServedPorts:
     def cordon(self, service: ServiceKey, *, is_cordoned: bool) -> None:
         """Cordon the current endpoints of a Service, or uncordon them.
 
-        Applied on return. Open connections continue, new clients wait, and endpoints added later
-        take them. Terminating and unready endpoints are cordoned, too: otherwise clients would use
-        them once no other is left, or once they are ready.
+        Applied on return. Open connections continue; new clients wait, and are served by endpoints
+        added later. Terminating and unready endpoints are also cordoned: otherwise clients would
+        use them once no other is left, or once they are ready.
         """
         ports = self.of_service(service)
         present = (verdict.address for served in ports for verdict in served.plan.verdicts)
@@ -184,13 +183,13 @@ class ServedPorts:
         self._kernel_turns.forget(served)
 
     def close_recovered(self) -> None:
-        """Close an earlier run's listeners that no Service port uses, refusing waiting clients."""
+        """Close unused listeners of an earlier run; their waiting clients are refused."""
         self._plane.close_recovered()
 
     def close_retired(self) -> None:
         """Close the listeners that no Service port has taken over; open connections continue.
 
-        Call it once nothing is steered to them.
+        Call this once nothing is steered to these listeners.
         """
         self._reservations.release_unused()
         retired, self._retired = self._retired, []
@@ -201,7 +200,7 @@ class ServedPorts:
         self._giving_up.clear()
 
     def switch_paths(self, *, may_enter: bool = True) -> None:
-        """Choose paths by probe results, and by the turns to enter the kernel path."""
+        """Choose paths by probe results, and by the turns for entering the kernel path."""
         for key, wanted in self.auto_paths.take().items():
             served = self._served[key]
             if wanted.path is DataPath.USERSPACE and wanted.path is not served.chosen.path:
@@ -217,7 +216,7 @@ class ServedPorts:
     def retry(self) -> Iterator[bool]:
         """Retry failed listeners; yield after each step whether something has changed.
 
-        It stops at the first Service port that still lacks a common resource.
+        Iteration stops at the first Service port that still lacks a common resource.
         """
         shares = self.shortages.shares
         self._addresses.start_over(is_short=shares.next_waiting() is not None)
@@ -236,7 +235,7 @@ class ServedPorts:
             yield True
 
     def _serve_again(self, served: ServedPort, *, is_turn: bool = False) -> bool:
-        """Open missing listeners of a port, or close those given up; return whether any changed."""
+        """Open a port's missing listeners, or give its listeners up; return whether any changed."""
         held = served.held_by_others
         self._touch(served, served.plan.frontends, served.plan.frontends)
         self._serve(served, {}, is_turn=is_turn)
@@ -260,7 +259,7 @@ class ServedPorts:
         self.steered.show_unsteered(served)
         error = self._take_node_ports(served)
         plan, before = served.plan, set(served.listeners.values())
-        # No other Service port gets a preferred port.
+        # A Service port needn't wait for its preferred port, which no other Service port gets.
         is_turn |= not self.shortages.shares.others_wait(plan.key)
         is_turn |= any(f in preferred for f in plan.frontends)
         is_left_to_others = not before and served.held_by_others.issuperset(plan.frontends)
@@ -278,8 +277,7 @@ class ServedPorts:
         self._addresses.take(now - before)
         self.shortages.shares.hold(plan.key, len(now))
         for key, why in answer.errors.items():
-            # An open listener that refuses clients already has its address, so the error isn't
-            # about opening the address.
+            # If the listener is open, and refuses clients, the error isn't about opening it.
             is_open = why is not None and key in answer.listeners
             error = why if is_open else self._addresses.explain(plan, key, why)
         waits = gives_up or (not is_turn and None in answer.errors.values())
@@ -289,7 +287,7 @@ class ServedPorts:
         return self._reservations.holder(protocol, family, ports, now=self._clock())
 
     def _take_node_ports(self, served: ServedPort) -> ListenError | None:
-        """Reserve the node ports whose packets are steered; return why one isn't available."""
+        """Reserve the node ports that rules redirect; return why one isn't available."""
         if self._bind is not Bind.PROXY_PORT:
             return None
         held = self._reservations.take_all(served.plan.frontends, now=self._clock())

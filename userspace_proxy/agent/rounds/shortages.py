@@ -1,4 +1,4 @@
-"""Tracks Service ports that can't be served; logs one line for all that lack a common resource.
+"""Tracks Service ports that can't be served; logs one line for all ports in a common shortage.
 
 listeners of a Service port ─▶ ListenProblems ─┬─ lack a common resource: Shortages, in turn
                                                └─ have a problem of their own: incomplete
@@ -25,20 +25,19 @@ class Shortages:
     def __init__(self) -> None:
         self.shares = ListenerShares()
         self.on_excess: Callable[[ServiceKey, str], None] = lambda _service, _cause: None
-        """Called with a Service that lacks listeners because it, or its namespace, has the most."""
+        """Called with a Service that lacks listeners because it or its namespace has too many."""
         self.can_share = False
-        """Whether listeners that another port gives up would help: a limit of this proxy is
-        reached."""
+        """Whether a limit of this proxy is reached, so that other ports' listeners would help."""
         self._cause, self._hint = "", ""
         """The cause and hint of the latest shortage."""
         self._keys: set[PortKey] = set()
         self._told: set[ServiceKey] = set()
-        """Services for which ``on_excess`` was called, and that have lacked listeners since."""
+        """The Services for which ``on_excess`` was called, and that have lacked listeners since."""
         self._log_limit = LogLimit()
         self.lines = LogLimit(SERVICE_LINES)
         """The limit of log lines about Service ports with their own problems."""
         self._served_again = 0
-        """Service ports that are open again while others still lack something."""
+        """The number of Service ports that are open again while others are still waiting."""
 
     def note(self, key: PortKey, error: ListenError | None, *, now: float) -> ListenError:
         """Queue a Service port for its turn; return the error for the missing resource.
@@ -46,7 +45,7 @@ class Shortages:
         Logs one line a minute for all waiting ports.
 
         Args:
-            error: None if opening wasn't tried because other ports wait for the same resource.
+            error: None if opening wasn't tried, as other ports wait for the same resource.
         """
         if error is not None:
             self.can_share = isinstance(error, BoundError)
@@ -68,18 +67,18 @@ class Shortages:
         return lack
 
     def lacks_nothing(self, key: PortKey) -> None:
-        """Record that a port doesn't wait: it has listeners, is gone, or has its own problem."""
+        """Record that a port isn't waiting: it is served, was removed, or has its own problem."""
         self.shares.end(key)
         if not self.shares.is_waiting(key.name.service):
             self._told.discard(key.name.service)
 
     def end(self, key: PortKey, *, served_at: float | None) -> None:
-        """Record that a Service port lacks nothing, and log that it is served again.
+        """Record that a Service port no longer lacks listeners, and log that it is served again.
 
-        The last port of a shortage logs a line for all; a port with its own problem logs its own.
+        One line is logged for all ports of a shortage, and one for each port with its own problem.
 
         Args:
-            served_at: Monotonic seconds when the port opened; None: the port is gone.
+            served_at: Monotonic seconds when the port opened; None: the port was removed.
         """
         if key not in self._keys:
             if served_at is not None and self.lines.take(served_at):
@@ -94,7 +93,7 @@ class Shortages:
 
 
 class ListenProblems:
-    """The Service ports of one proxy that are served on none, or only some, of their frontends.
+    """The Service ports of one proxy that aren't served on all of their frontends.
 
     Args:
         shortages: The ports waiting for their turn.
@@ -102,7 +101,7 @@ class ListenProblems:
 
     def __init__(self, shortages: Shortages, clock: Callable[[], float]) -> None:
         self.incomplete: dict[PortKey, ServedPort] = {}
-        """Ports with unavailable listeners or node ports, except shortages."""
+        """The ports with unavailable listeners or node ports, except in a shortage."""
         self._shortages = shortages
         self._clock = clock
 
@@ -110,10 +109,10 @@ class ListenProblems:
         """Record the problem of a Service port, and log it if it is new.
 
         Args:
-            waits: Whether the port has no listener because it waits for its turn.
+            waits: Whether the port has no listener because it is waiting for its turn.
         """
         key, shortages = served.plan.key, self._shortages
-        # The problem ends with :meth:`end`: until then clients are refused.
+        # The problem remains until :meth:`end` is called: until then, clients are refused.
         served.is_listening_again = error is None and not waits and served.not_listening is not None
         if waits or (error is not None and is_shortage(error)):
             lacks = None if waits else error
@@ -132,7 +131,7 @@ class ListenProblems:
             self.incomplete[key] = served
 
     def end(self, served: ServedPort) -> None:
-        """Forget a problem and log that it is over; clients are steered to the listeners now."""
+        """Forget a problem, and log that it is over: clients are steered to the listeners."""
         self._shortages.end(served.plan.key, served_at=self._clock())
         served.not_listening, served.is_listening_again = None, False
         self.incomplete.pop(served.plan.key, None)
@@ -144,7 +143,7 @@ class ListenProblems:
 
 
 def is_shortage(error: ListenError) -> bool:
-    """Return whether an error's cause affects this process, and so all its Service ports."""
+    """Return whether an error's cause affects this process, and therefore all its Service ports."""
     cause = error.__cause__
     return isinstance(error, ShortageError) or (
         isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)

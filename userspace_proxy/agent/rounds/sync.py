@@ -1,11 +1,11 @@
-"""The sync loop: newest snapshot, plan, diff and apply, in the right order.
+"""Runs the sync loop: newest snapshot, plan, diff and apply, in the right order.
 
     open listeners ─▶ steer in one transaction ─▶ forget stale flows ─▶ applied ──▶ close listeners
       Planning          Rules                       Rules                Progress    ServedPorts
 
 Rule 1: a frontend is steered to a proxy port only while its listener accepts.
-Rule 2: snapshots that arrive during a round are handled together in the next round, as far as it is
-the turn of their changes.
+Rule 2: snapshots that arrive during a round are handled together in the next round, except changes
+that wait for their turn.
 Rule 3: a failed round leaves the previous state unchanged, and is retried.
 """
 
@@ -30,23 +30,23 @@ from .tasks import Pace
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The interval of repairs. Legacy tables send no event when another program changes them, so this
-# repairs a flush within two seconds.
+# The interval of repairs. Legacy tables send no event when another program changes them; with this
+# interval, a flush is repaired within two seconds.
 REPAIR_S = 1.0
-# Seconds until the retry after a failure; other programs hold their lock for a shorter time.
+# Seconds until the retry after a failure; other programs hold the xtables lock for less time.
 RETRY_S = 1.0
 
 
 class SyncLoop:
-    """Makes the node match the newest snapshot.
+    """The loop that makes the node match the newest snapshot.
 
     Args:
-        planning: The planning, with the plan that the listeners follow.
-        steering: Started by the caller.
-        min_period_s: Seconds between the beginnings of two rounds, so that many changes share one
-            round.
-        check_health: Serves a plan's health check node ports; also called each second, to retry.
-        report: Called with events for the cluster's users.
+        planning: The current plan, and its replacement.
+        steering: The steering mechanism, which the caller has started.
+        min_period_s: The minimum number of seconds between the starts of two rounds, which then
+            share changes.
+        check_health: Serves a plan's health check node ports; also called every second to retry.
+        report: Called with events for users of the cluster.
     """
 
     def __init__(
@@ -62,26 +62,26 @@ class SyncLoop:
         self.planning = planning
         self.counters = SyncCounters()
         self.progress = Progress(self.counters, ChangeTurns(elements=planning.kernel_elements))
-        """The newest snapshot and the applied one."""
+        """The newest and the applied snapshot."""
         self.rules = Rules(steering, served_ports, self.counters, report)
-        """Writes the steering rules, and keeps their problem."""
+        """Writes the steering rules, and stores their problem."""
         self.on_round: Callable[[float, bool, Sequence[float]], None] = lambda *_: None
-        """Called after each successful round: with its duration in seconds, whether everything was
-        compared, and for each slice how long it took to be applied."""
+        """Called after each successful round with its duration in seconds, whether all rules were
+        compared, and the seconds until each slice was applied."""
         self._served_ports = served_ports
         self._min_period_s = min_period_s
         self._check_health = check_health or _nothing
         self._owes_round = False
         """Whether the node has changed since the last successful round."""
         self._is_unfinished = False
-        """Whether the last round failed. Its changes may have arrived before the previous round."""
+        """Whether the last round failed; its changes may be older than the previous round."""
         self._owes_paths = False
         served_ports.auto_paths.on_change = self._look_at_paths
         self._turned = Clocks.monotonic()
         self._wake = asyncio.Event()
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Store the newest snapshot; a round follows."""
+        """Store the newest snapshot, and start a round."""
         if self.progress.add(snapshot):
             self._wake.set()
 
@@ -103,8 +103,8 @@ class SyncLoop:
     def turned_s_ago(self) -> float:
         """Seconds since the loop last began an iteration, or a turn within an iteration.
 
-        That is at most about a second, unless the loop is stuck. An iteration counts even if the
-        kernel refuses its round.
+        The value stays below about a second unless the loop is stuck. An iteration counts even if
+        the kernel refuses its round.
         """
         return Clocks.monotonic() - max(self._turned, self.planning.turned)
 
@@ -119,7 +119,7 @@ class SyncLoop:
         look_at = loop.time() + REPAIR_S
         while True:
             self._note_turn()
-            # A failed round also leaves the loop behind.
+            # The loop is also behind after a failed round.
             is_behind = self._is_behind
             until_look_s = RETRY_S if is_behind else look_at - loop.time()
             is_due = await self._woken(min(until_look_s, self.progress.next_turn_in_s))
@@ -128,7 +128,8 @@ class SyncLoop:
                 await self._switch_paths()
                 is_due = self._is_behind or self.progress.next_turn_in_s <= 0
             if not is_behind and loop.time() >= look_at:
-                # Repair even while changes keep arriving: a flush shouldn't last until they stop.
+                # Repair even while changes keep arriving, so that a flush doesn't last until they
+                # stop.
                 look_at = loop.time() + REPAIR_S
                 if await self._retry():
                     self._owes_round = is_due = True
@@ -148,7 +149,7 @@ class SyncLoop:
             await self._round()
 
     async def _woken(self, within_s: float) -> bool:
-        """Wait for a snapshot or other news; return False if none arrived in time."""
+        """Wait until the loop is woken; return False if it wasn't woken in time."""
         # Don't use wait_for: before Python 3.12, a cancellation is lost if it arrives together with
         # a wake.
         try:
@@ -162,7 +163,7 @@ class SyncLoop:
         self._turned = Clocks.monotonic()
 
     async def _retry(self) -> bool:
-        """Retry failed listeners; return whether something has changed."""
+        """Retry failed listeners; return whether any changed."""
         pace, has_changed = Pace(self._note_turn), False
         self.planning.spare_ports()
         for is_change in self._served_ports.retry():
@@ -171,10 +172,10 @@ class SyncLoop:
         return has_changed
 
     async def _switch_paths(self, *, may_enter: bool = True) -> None:
-        """Switch to the paths that probes chose, without a round, because clients are failing."""
+        """Switch to paths that probes chose, without a round, because clients are failing."""
         self._owes_paths = False
         self._wake.clear()
-        # If the rules aren't applied, the next round switches the paths.
+        # If the rules aren't applied, the next round also switches the paths.
         if self.rules.are_in_force:
             self._served_ports.switch_paths(may_enter=may_enter)
             self._owes_round |= not await self.rules.follow()
@@ -187,14 +188,14 @@ class SyncLoop:
         self._is_unfinished = True
         is_full = not self.rules.are_in_force
         changes = await self.planning.follow(batch.snapshot)
-        # Ports that wait for the kernel path have just had a turn, or get one next.
+        # Don't enter the kernel path twice in a row: pending paths get the next turn.
         self._served_ports.switch_paths(may_enter=not self._owes_paths)
         if not await self.rules.follow():
             return
         await self._check_health(self.plan)
         self.planning.end_recovery()
-        # Delete stale conntrack entries before the round counts as applied and listeners close:
-        # existing flows may still be translated to them.
+        # Delete stale conntrack entries before the round counts as applied and listeners close,
+        # because existing flows may still be translated to closing listeners.
         await self.rules.forget_stale()
         programmed_s = self.progress.end(batch)
         self._is_unfinished = False
@@ -206,7 +207,7 @@ class SyncLoop:
         self._served_ports.close_retired()
 
     def _log_round(self, snapshot: Snapshot, changes: PlanChanges) -> None:
-        # Frequent changes cause ten rounds a second; only the first one is worth a line.
+        # Frequent changes cause ten rounds a second, so only the first round is logged at INFO.
         _log.log(
             logging.INFO if self.counters.rounds == 1 else logging.DEBUG,
             "plan applied",

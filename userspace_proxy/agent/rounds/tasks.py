@@ -1,4 +1,4 @@
-"""Background tasks whose failures are always reported; no other module of the agent starts a task.
+"""Runs background tasks, and reports their failures; no other module of the agent starts tasks.
 
 A task that raises a :class:`UserspaceProxyError` stops the proxy: the caller of
 :meth:`Supervisor.failed` receives it. Any other exception is a bug: it is logged with its
@@ -8,27 +8,27 @@ traceback, and the task restarts after a pause, unless it should run only once.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from ...clocks import Clocks
 from ...errors import UserspaceProxyError
+from ...log_fields import FieldLogger
 from ...pacing import Pacing
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 _T = TypeVar("_T")
 
-# The pause before a failed task restarts: long enough that a recurring bug doesn't flood the log.
+# The pause before a failed task restarts, so that a recurring bug doesn't flood the log.
 _RESTART_S = 1.0
-# Seconds after which a task that still runs is cancelled again; cleaning up takes far less.
+# Seconds after which a task that still runs is cancelled again; cleaning up takes far less time.
 _CANCEL_AGAIN_S = 10.0
 # The share of a thread's time that readings may take.
 _READING_SHARE = 0.05
 READING_S = 1.0
-"""How old a reading may be when it is requested, unless readings take longer than their share."""
-# How long a round may block the event loop: a delay of 10 ms doesn't harm connections.
+"""The maximum age of a reading in seconds, unless readings take longer than their share."""
+# The time for which a round may block the event loop: connections tolerate a delay of 10 ms.
 _TURN_S = 0.01
 
 
@@ -37,7 +37,7 @@ class Supervisor:
 
     def __init__(self) -> None:
         self.failure: UserspaceProxyError | None = None
-        """The error with which a task stopped the proxy; None so far."""
+        """The error with which a task stopped the proxy; None without such an error."""
         self._tasks: list[asyncio.Task[None]] = []
         self._has_failed = asyncio.Event()
 
@@ -48,21 +48,20 @@ class Supervisor:
 
         Args:
             run: Called again after a bug.
-            restarts: If False, it isn't called again.
+            restarts: If False, ``run`` isn't called again.
         """
         self._tasks.append(asyncio.create_task(self._guard(name, run, restarts), name=name))
 
     async def failed(self) -> UserspaceProxyError:
-        """Wait until a task raises a UserspaceProxyError, and return the error."""
+        """Wait for a UserspaceProxyError raised by a task, and return the error."""
         while self.failure is None:
             await self._has_failed.wait()
         return self.failure
 
     async def stop(self, name: str | None = None) -> None:
-        """Cancel all tasks, or those with one name, and wait until they are done; idempotent.
+        """Cancel all tasks, or tasks with one name, and wait until they are done; idempotent.
 
-        An error in a task's clean-up may replace its cancellation, so that the task continues; it
-        is then cancelled again.
+        An error in a task's clean-up may replace its cancellation. Such a task is cancelled again.
         """
         tasks = {task for task in self._tasks if name in (None, task.get_name())}
         self._tasks = [task for task in self._tasks if task not in tasks]
@@ -71,7 +70,9 @@ class Supervisor:
                 task.cancel()
             _, tasks = await asyncio.wait(tasks, timeout=_CANCEL_AGAIN_S)
             for task in tasks:
-                _log.warning("bug: a background task did not end", extra={"task": task.get_name()})
+                _log.warning(
+                    "bug: background task did not end: %(task)s", extra={"task": task.get_name()}
+                )
 
     async def _guard(self, name: str, run: Callable[[], Awaitable[None]], restarts: bool) -> None:
         while True:
@@ -84,7 +85,8 @@ class Supervisor:
                 return
             except Exception:
                 _log.exception(
-                    "bug: a background task failed", extra={"task": name, "restarts": restarts}
+                    "bug: background task failed: %(task)s",
+                    extra={"task": name, "restarts": restarts},
                 )
             if not restarts:
                 return
@@ -94,7 +96,7 @@ class Supervisor:
 async def first_of(*awaitables: Awaitable[_T]) -> _T:
     """Wait until one awaitable is done, cancel the others, and return or raise its outcome.
 
-    If several are done, the first argument's outcome counts.
+    If several are done, the outcome of the first of these arguments counts.
     """
     futures = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
@@ -107,7 +109,7 @@ async def first_of(*awaitables: Awaitable[_T]) -> _T:
 
 
 async def pause(seconds: float) -> None:
-    """Sleep; the agent waits for time to pass only by this function."""
+    """Sleep; the agent calls no other function to wait for time to pass."""
     await asyncio.sleep(seconds)  # noqa: TID251 - the back-off itself
 
 
@@ -115,7 +117,7 @@ class Pace:
     """Yields to the loop's other tasks during a long round.
 
     Args:
-        on_turn: Called at each turn, to show that the work goes on.
+        on_turn: Called at each turn, to show progress.
     """
 
     def __init__(
@@ -128,7 +130,7 @@ class Pace:
         self._until = clock() + _TURN_S
 
     async def turn(self) -> None:
-        """Yield to other tasks if this task has blocked the loop for long."""
+        """Yield to other tasks if this task has blocked the loop for too long."""
         self._on_turn()
         if self._clock() >= self._until:
             await pause(0)
@@ -136,7 +138,7 @@ class Pace:
 
 
 class SharedReading:
-    """A reading on request; requests that arrive at the same time or shortly after share it."""
+    """A reading on request, which concurrent and slightly later requests share."""
 
     def __init__(self, read: Callable[[], Awaitable[None]], clock: Callable[[], float]) -> None:
         self._read = read
@@ -145,7 +147,7 @@ class SharedReading:
         self._reading = asyncio.Lock()
 
     async def refresh(self) -> None:
-        """Read, unless the last reading is recent."""
+        """Read unless the last reading is recent."""
         async with self._reading:
             began = self._clock()
             if began < self._pacing.due:

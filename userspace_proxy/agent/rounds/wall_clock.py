@@ -17,7 +17,7 @@ _TOLERANCE_S = 0.5
 
 
 class WallClock:
-    """A node's two clocks.
+    """The monotonic clock and the Unix clock of a node.
 
     Args:
         monotonic: Returns seconds; the same in all processes of a node.
@@ -43,5 +43,5 @@ class WallClock:
             self._offset = offset
 
     def unix(self, moment: float) -> float:
-        """Return the Unix time of a monotonic time in seconds; 0 for a negative one: never."""
+        """Return the Unix time of a monotonic time in seconds; 0 for a negative time (never)."""
         return round(moment + self._offset, 3) if moment >= 0 else 0.0

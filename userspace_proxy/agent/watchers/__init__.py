@@ -1,1 +1,1 @@
-"""The watchers, which run beside the rounds: each watches and reports one aspect of the node."""
+"""Contains the watchers, which run beside the rounds; each reports one aspect of the node."""

@@ -1,19 +1,19 @@
 """Decides whether endpoints see client addresses, and configures the data plane accordingly.
 
     kernel: ReplyRouting ──catches replies──▶ sockets of the data plane
-    NodeRoutes ──links──▶ do they return here?
+    NodeRoutes ──links──▶ do replies return here?
                ──links, routes──▶ policy.locality ──networks──▶ Plane.preserve
 
-Rule 1: where this is impossible, connections use this node's address, and the page shows the
-reason.
+Rule 1: where endpoints can't see client addresses, connections use this node's address, and the
+page shows the reason.
 Rule 2: kernel state is removed last, after the drain; if replies no longer return through this
 node, open connections keep their addresses.
 Rule 3: families are independent: a disabled family doesn't affect the other.
 Rule 4: with ``--path=kernel``, preservation begins with the first Service port that the proxy
-serves. It makes packets pass routing rules and a chain, so a UDP exchange on the kernel path is 8 %
-slower.
+serves. With preservation, packets pass routing rules and a chain, so a UDP exchange on the kernel
+path is 8 % slower.
 Rule 5: sysctls change without an event, so they are read at every repair: if packets on a bridge
-are no longer filtered, dials go unanswered until then.
+are no longer filtered, dials aren't answered until the next repair.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from .client_bridges import ClientBridges
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The interval of repairs, including those of the steering rules: routes that another program
-# flushes are restored within two seconds.
+# The interval of repairs, as for steering rules: routes that another program flushes are restored
+# within two seconds.
 REPAIR_S = 1.0
-# The kernel may permit a refused operation later: a module was loaded, or memory was freed.
+# The kernel may permit a refused operation later, for example after a module was loaded.
 RETRY_S = 30.0
-# An interface that Cilium creates. With most settings, Cilium's programs send pods' replies past
+# An interface created by Cilium. With most settings, Cilium's programs make pods' replies bypass
 # this node's network stack.
 _PAST_THE_STACK = "cilium_host"
 
@@ -58,7 +58,7 @@ class ClientAddresses(Component):
 
     Args:
         proxy_name: The proxy's ``--service-proxy-name``; empty without one.
-        cluster: ``--cluster-cidr``.
+        cluster: The value of ``--cluster-cidr``.
         owners: The owners of tables in the kernel.
         kernel: The kernel's features.
     """
@@ -72,7 +72,7 @@ class ClientAddresses(Component):
     ) -> None:
         self.repairs = 0
         self.problem = ""
-        """Why a repair failed; empty if the last one succeeded."""
+        """Why the last repair failed; empty if it succeeded."""
         self._cluster = tuple(cluster)
         self._replies = ReplyRouting(proxy_name, owners, kernel)
         self._routes: NodeRoutes[Networks] | None = None
@@ -83,7 +83,7 @@ class ClientAddresses(Component):
         self._obstacle = ""
         self._plane: Plane | None = None
         self._networks: Networks | None = None
-        """The networks that were sent to the plane."""
+        """The networks last sent to the plane."""
         self._condition = LoggedCondition[str](
             _log,
             "endpoints see this node's address, not the client's: %(cause)s",
@@ -97,11 +97,11 @@ class ClientAddresses(Component):
 
     @property
     def reason(self) -> str:
-        """Why no client's address is preserved; empty if some are, or will be once it begins."""
+        """Why no client's address is preserved; empty if addresses are, or will be, preserved."""
         return (self._obstacle or self._refusal) if self._has_started.is_set() else ""
 
     async def begin(self) -> None:
-        """Start to catch replies in the kernel; if that fails, :attr:`reason` says why."""
+        """Start to catch replies in the kernel; on failure, :attr:`reason` contains the cause."""
         await self._catch()
         if self._obstacle:
             await self.leave_nothing()
@@ -109,7 +109,7 @@ class ClientAddresses(Component):
         self._update()
 
     async def prepare(self, changes: PlanChanges) -> None:
-        """Begin before a Service port is served that doesn't take the kernel path."""
+        """Begin before the first Service port is served that doesn't take the kernel path."""
         if self._has_started.is_set():
             return
         if any(port.path.path is not DataPath.KERNEL for port in (*changes.open, *changes.update)):
@@ -132,7 +132,7 @@ class ClientAddresses(Component):
         )
 
     async def leave_nothing(self) -> None:
-        """Remove the kernel state that an earlier run left behind, if this run doesn't use it."""
+        """Remove kernel state that an earlier run left behind and this run doesn't use."""
         with contextlib.suppress(SteeringError):
             await self._replies.clean_up()
 
@@ -158,13 +158,13 @@ class ClientAddresses(Component):
                 self._has_news.clear()
 
     async def clean_up(self) -> None:
-        """Remove the kernel state; open connections that need it break. Idempotent.
+        """Remove the kernel state; open connections that depend on it break. Idempotent.
 
         Raises:
-            SteeringError: The kernel refused.
+            SteeringError: The kernel refused the removal.
         """
         if self._refusal:
-            # If the kernel has refused, it refuses the removal, too, or there is nothing to remove.
+            # If the kernel refused to add state, nothing was added, or its removal is also refused.
             await self.leave_nothing()
         else:
             await self._replies.clean_up()
@@ -175,7 +175,7 @@ class ClientAddresses(Component):
         await self._replies.close()
 
     async def _catch(self) -> None:
-        """Watch routes, and catch replies if they return through this node."""
+        """Watch routes, and catch replies in the kernel if they return through this node."""
         if self._routes is None:
             loop = asyncio.get_running_loop()
             try:
@@ -214,7 +214,7 @@ class ClientAddresses(Component):
             self._update()
 
     def _update(self) -> None:
-        """Pass changed networks to the plane, and log which address endpoints see now."""
+        """Pass changed networks to the plane, and log which address endpoints now see."""
         if self._plane is None or not self._has_started.is_set():
             return
         cause, without_ipv6 = self.reason or self.problem, self._replies.without_ipv6

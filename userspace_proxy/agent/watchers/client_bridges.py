@@ -5,7 +5,7 @@
 
 Rule 1: the networks of a bridge are marked only while the kernel delivers replies on that bridge to
 this proxy.
-Rule 2: an obstacle is logged once, and again if it returns.
+Rule 2: an obstacle is logged once, and again if it reappears.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ClientBridges:
         self._settings: dict[BridgeFamily, BridgeProblem] = {}
         self._delivering: frozenset[int] = frozenset()
         self._existing: frozenset[int] = frozenset()
-        """Bridges on which a forwarding entry has an effect."""
+        """The bridges on which a forwarding entry has an effect."""
         self._refusal = ""
         self._condition = LoggedCondition[BridgeProblem](
             _log,
@@ -52,16 +52,16 @@ class ClientBridges:
 
     @property
     def wanted(self) -> frozenset[int]:
-        """Bridges whose settings allow replies to be delivered here, for at least one IP version.
+        """The bridges whose settings allow delivery of replies here, for at least one IP version.
 
-        Includes bridges whose settings allowed it earlier, because connections on them may be open.
+        Includes bridges whose settings allowed delivery earlier and may have open connections.
         """
         able = frozenset(number for number, _ in self._bridges.keys() - self._settings.keys())
         return able | (self._delivering & self._existing)
 
     @property
     def obstacles(self) -> tuple[BridgeProblem, ...]:
-        """Why endpoints on bridges don't see clients' addresses, by bridge and IP version."""
+        """Why endpoints on bridges don't see client addresses, by bridge and IP version."""
         found = dict(self._settings)
         if self._refusal:
             for family, bridge in self._bridges.items():
@@ -84,15 +84,15 @@ class ClientBridges:
 
         Args:
             delivering: The bridges' interface indexes.
-            refusal: Why the kernel permits delivery on no bridge; empty if it permits delivery.
+            refusal: Why the kernel rejects delivery on all bridges; empty if it permits delivery.
         """
         self._delivering, self._refusal = frozenset(delivering), refusal
 
     def mark(self, networks: Networks) -> Networks:
-        """Return all networks, marking those on bridges that deliver replies here."""
+        """Return all networks, and mark networks of bridges that deliver replies here."""
         families = self._bridges.keys() - self._settings.keys()
         return mark_filtered(networks, (f for f in families if f[0] in self._delivering))
 
     def log_obstacles(self) -> None:
-        """Log obstacles that are new since the last call, or that the last obstacle is gone."""
+        """Log obstacles that are new since the last call, or the end of the last obstacle."""
         self._condition.set(*self.obstacles)

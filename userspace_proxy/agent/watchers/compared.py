@@ -4,8 +4,8 @@
     /proc of the proxy and workers ─┼─▶ facts
     settings ───────────────────────┘
 
-Rule 1: digests are updated and /proc is read on request, never by a timer; digests in a thread,
-because the first digests of 10,000 Services take a fraction of a second.
+Rule 1: digests are updated and /proc is read on request, never by a timer. Digests are computed in
+a thread, because the first digests of 10,000 Services take a fraction of a second.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Compared(Component):
-    """The facts by which readers compare all nodes.
+    """The facts by which readers compare nodes.
 
     Args:
         source: The kind of the Services' source.
@@ -48,8 +48,7 @@ class Compared(Component):
         self._plane = plane
         self._digests = Digests()
         settings = differing_settings(options)
-        # Other sources, and endpoints from Pods, aren't objects that all nodes read in the same
-        # form.
+        # Plans are comparable only if all nodes read the same objects from an API server.
         from_pods = bool(settings.get("endpoints_from_pods"))
         self._is_comparable = source == "kubernetes" and not from_pods
         self._plan = PlanFacts()
@@ -84,7 +83,7 @@ class Compared(Component):
         return ProcessFacts(round(cpu_s, 2), sum(memory for _, memory in looks.values()))
 
     def _look(self, pid: int) -> tuple[float, int] | None:
-        """Return a process's CPU seconds and bytes of memory; None if /proc hides the process."""
+        """Return a process's CPU seconds and memory in bytes; None if /proc hides the process."""
         try:
             # The process name before these fields may contain spaces and brackets.
             text = (self._proc / f"{pid}/stat").read_text("latin-1")
@@ -100,7 +99,7 @@ def differing_settings(options: Options) -> dict[str, object]:
     """Return the settings that differ from their defaults, with values as in ``/configz``."""
     if not options.config:
         return {}
-    # A program that embeds the proxy has no settings.
+    # Import settings only here, because a program that embeds the proxy has none.
     from ...config import Settings
 
     defaults = {name: value for name, value, _ in Settings().as_rows()}

@@ -1,27 +1,26 @@
-"""Watches failing endpoints: ejected ones that no client dials, and silent ones of UDP.
+"""Watches failing endpoints: ejected endpoints that no client dials, and silent UDP endpoints.
 
     ejected ──10 s without a dial──▶ probed ──answered──▶ the workers' ejections end
        │                                └──failed──▶ the failure is current
        └──a dial met silence──▶ the kernel is asked: does any host answer for the next hop?
     UDP clients of the last minute got no answer ──▶ which chain drops packets to the endpoint?
 
-With ClientIP affinity, or a source hash, clients may keep to other endpoints for hours: a recovered
-endpoint would go unnoticed, and an old failure would be shown as current.
+With ClientIP affinity or a source hash, clients may stay with other endpoints for hours: the
+recovery of an endpoint would go unnoticed, and an old failure would be shown as current.
 
 Rule 1: an endpoint that clients dial isn't probed: a dial proves more than a probe.
-Rule 2: a probe ends an ejection and never prolongs one. A network policy may reject this node, the
-source of a probe, while it admits clients at their own addresses.
+Rule 2: a probe may end an ejection, and never prolongs it. A network policy may reject this node,
+the source of a probe, while it admits clients at their own addresses.
 Rule 3: a probe proves nothing for an endpoint that accepts connections and resets them, nor for
-UDP, where a probe would have to be a datagram. Texts about such endpoints state when the failure
-was seen.
-Rule 4: an endpoint that was resolved by name isn't probed: only workers check that the address
+UDP, where a probe would have to send a datagram. Texts about such endpoints state when they failed.
+Rule 4: an endpoint resolved by DNS name isn't probed, because only workers check that the address
 isn't this node's.
-Rule 5: the kernel is asked only about failed dials that met silence, in turns. The kernel soon
-forgets that it didn't find a host, so "no host answered for the next hop" counts as true until the
-next dial; if a worker has detected it, only the next hop is looked up.
-Rule 6: of UDP only Service ports whose clients got no answer in the last minute are checked. A
-check asks at most ``QUESTIONS_MAX`` times for each kind, first about the endpoints that were
-checked longest ago.
+Rule 5: the kernel is queried only about dials that met silence, in turns. It soon forgets that it
+didn't find a host, so "no host answered for the next hop" counts as true until the next dial; if a
+worker has detected this, only the next hop is looked up.
+Rule 6: a UDP Service port is checked only if clients got no answer in the last minute. A check
+makes at most ``QUESTIONS_MAX`` queries of each kind, first about the endpoints that were checked
+longest ago.
 """
 
 from __future__ import annotations
@@ -47,17 +46,15 @@ from ..rounds.tasks import Supervisor, pause
 
 _LOOK_S = 1.0
 QUIET_S = 10.0
-"""Seconds without a client's dial before a probe: twice the first ejection, which a dial ends."""
+"""Seconds without a client's dial before a probe: twice the duration of the first ejection."""
 FOLLOWED_MAX = 1_000
-"""How many endpoints are checked; the others are left to their clients. Checking these takes 1
-ms."""
+"""The maximum number of checked endpoints, which takes 1 ms; others depend on clients' dials."""
 QUESTIONS_MAX = 100
-"""The maximum number of questions to the kernel per check: 5 ms."""
-# The failures after which the kernel's neighbours and routes are checked. REFUSED is one of them
+"""The maximum number of queries to the kernel per check, which take 5 ms."""
+# The failures after which the kernel's neighbours and routes are queried. REFUSED is included
 # because a rule that rejects outgoing packets sometimes answers a dial.
 _ASKED = NO_ANSWER | {Failure.NO_HOST, Failure.REFUSED}
-# The worker number in this process's messages, which are for all workers; no worker has this
-# number.
+# The worker number in messages of this process, which are for all workers; no worker has it.
 _NO_WORKER = -1
 
 
@@ -72,18 +69,18 @@ class _Ejected:
     serving: Serving | None = None
     """The last ``Serving`` that listed the endpoint."""
     probed_for: ServiceKey | None = None
-    """The Service for which it is probed; None if it isn't probed."""
+    """The Service for which the endpoint is probed; None if it isn't probed."""
     asked_at: float = 0.0
-    """Monotonic seconds when the kernel was last asked about it."""
+    """Monotonic seconds when the kernel was last queried about the endpoint."""
     absent_at: float = 0.0
     """Monotonic seconds of the last failed dial whose next hop is known to be absent."""
 
 
 class EjectedEndpoints(Component):
-    """The ejected endpoints of one proxy, and the silent ones of UDP.
+    """The ejected endpoints and the silent UDP endpoints of one proxy.
 
     Args:
-        plane: Reports ejections, and takes the answers of probes.
+        plane: Reports ejections, and receives the answers of probes.
         can_probe: Whether endpoints are dialled by address.
         absent_hop: Returns the next hop to an address if no host answers for that hop.
         next_hop: Returns the next hop to an address.
@@ -110,11 +107,10 @@ class EjectedEndpoints(Component):
         self._next_hop = next_hop
         self._followed: dict[tuple[int, SocketAddress], _Ejected] = {}
         self._probed: dict[SocketAddress, dict[int, _Ejected]] = {}
-        """The probed endpoints, by the number of their group."""
+        """The probed endpoints, by address and the number of their group."""
         self._probes = make_probes(self.note)
         self._silent_asked_at: dict[tuple[Group, SocketAddress], float] = {}
-        """When silent endpoints were last checked, in monotonic seconds; endpoints never checked
-        are missing."""
+        """By silent endpoint, the monotonic seconds of its last check; missing before the first."""
         plane.on_ejection.append(self._note_ejection)
 
     async def start(self, supervisor: Supervisor) -> None:
@@ -159,7 +155,7 @@ class EjectedEndpoints(Component):
                 one.group.revision += 1
             elif dials.part.failure is not Failure.RESET:
                 dials.succeeded_at = now
-                # As after an answer to a worker, this also ends the ejection in this object.
+                # Like an answer to a worker, this also ends the ejection in ``_followed``.
                 self._plane.receive(_NO_WORKER, Returned(number_of_group, endpoint))
 
     def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:
@@ -198,7 +194,7 @@ class EjectedEndpoints(Component):
         """Record an obstacle between this node and an endpoint: an absent host, or a rule."""
         dials = one.group.counters_of(one.endpoint).dials
         hop = None
-        # A refusal proves that packets leave this node, unless it was forged by a rule.
+        # A refusal proves that packets leave this node, unless a rule forged it.
         if dials.part.failure is not Failure.REFUSED:
             ask = self._next_hop if dials.part.failure is Failure.NO_HOST else self._absent_hop
             hop = ask(one.endpoint.ip)
@@ -208,14 +204,14 @@ class EjectedEndpoints(Component):
         one.group.note_obstacle(one.endpoint, DroppedBy(chain) if chain else hop)
 
     def _dropped_by(self, group: Group, endpoint: SocketAddress) -> str:
-        """Return which chain drops this node's packets to an endpoint; empty if none does."""
+        """Return the chain that drops this node's packets to an endpoint; empty if none does."""
         served = self._served_ports.of_group(group)
         return (
             "" if served is None else self._steering.dropping_chain(endpoint, served.plan.protocol)
         )
 
     def _look_at_silent(self, now: float) -> None:
-        """Record which chain drops packets of silent endpoints, and which endpoints answer."""
+        """Record which chains drop packets of silent endpoints, and which endpoints answer."""
         silent = [
             (served.group, endpoint)
             for served in self._served_ports.of_udp

@@ -1,7 +1,7 @@
 """Resolves host names that Services have as endpoints, and passes the addresses to the rounds.
 
     source ──▶ lookups (``lookup.endpoint_lookups``), in turns ──▶ rounds
-    kernel ──addresses of this node──▶ checked again ──▶ rounds
+    kernel ──addresses of this node──▶ addresses checked again ──▶ rounds
 
 Without ``--allow-endpoint-names`` nothing is looked up.
 """
@@ -26,7 +26,7 @@ class EndpointNames(Component):
     """The host names that the Services of one proxy have as endpoints.
 
     Args:
-        publish: Takes the derived snapshots, instead of the rounds.
+        publish: Receives the derived snapshots, instead of the rounds.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class EndpointNames(Component):
             for number in range(PLACES):
                 supervisor.start(f"endpoint names {number}", self._lookups.work)
         if (last := self._progress.latest) is not None:
-            # This may be the saved state on disk, with names that are no longer allowed.
+            # The snapshot may be the saved state on disk, with names that are no longer allowed.
             self._lookups.take(last)
             await self._lookups.derive()
         supervisor.start("endpoints by name", self._lookups.follow)

@@ -1,8 +1,9 @@
-"""Watches the rules of other programs: firewalls that drop packets steered here, and kube-proxy's.
+"""Watches other programs' rules: firewalls that drop steered packets, and rules of kube-proxy.
 
-Another table may drop packets that this proxy's table accepts. It is reported with a rule that
-solves the problem. kube-proxy's rules may coexist with this proxy's, as after its removal:
-``check`` reports which rules win; this watcher only reports that they exist.
+Another table may drop packets that this proxy's table accepts. Such a table is reported with a rule
+that solves the problem. kube-proxy's rules may coexist with this proxy's rules, for example after
+its removal: ``check`` reports which rules take precedence; this watcher only reports their
+existence.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ _log = FieldLogger("userspace_proxy.agent")
 LOOK_EVERY_S = 60.0
 # The interval of checks of nftables' generation number; a check costs 30 µs.
 _CHECK_EVERY_S = 0.5
-# The share of a CPU that reading firewall rules may take: one reading takes some 10 ms, and seconds
-# if there are 100,000 rules. This program's own changes cause readings, too.
+# The share of a CPU that reading firewall rules may take: one reading takes about 10 ms, or seconds
+# with 100,000 rules. This program's own changes also cause readings.
 _SHARE = 0.02
 # The interval for the legacy ``nat`` table, in which this program may have 100,000 rules.
 _NAT_EVERY_S = 300.0
@@ -86,13 +87,13 @@ class FirewallWatch(Component):
         facts.kube_proxy = self._kube_proxy
 
     async def run(self) -> None:
-        """Read the rules now, after changes of nftables and every minute, until cancelled."""
+        """Read the rules now, after each change of nftables and every minute, until cancelled."""
         while True:
             await self.look_if_due(Clocks.monotonic())
             await pause(_CHECK_EVERY_S)
 
     async def look_if_due(self, now: float) -> None:
-        """Read the rules after a minute or a change, but use at most 2 % of a CPU."""
+        """Read the rules after a minute or a change, using at most 2 % of a CPU."""
         if now < self._pacing.due:
             return
         generation = await self._thread.run(self._generation)
@@ -128,8 +129,8 @@ class FirewallWatch(Component):
 def read_forward_rules() -> Callable[[SocketAddress, Protocol], Firewall | None]:
     """Read the rules for forwarded packets, and return a function that finds a dropping chain.
 
-    The function returns None if no chain certainly drops packets forwarded to an endpoint, or its
-    answers. Reading blocks.
+    The function returns None unless a chain certainly drops packets forwarded to an endpoint, or
+    the endpoint's answers. Reading blocks.
 
     Raises:
         SteeringError: The privilege to read rules is missing.
@@ -138,7 +139,7 @@ def read_forward_rules() -> Callable[[SocketAddress, Protocol], Firewall | None]
     tables, links = (kernel.nft, kernel.legacy_filter), kernel.clients
 
     def find(endpoint: SocketAddress, protocol: Protocol) -> Firewall | None:
-        # Packets that are translated to this node aren't forwarded.
+        # Packets to this node's own addresses aren't forwarded.
         is_here = is_local(endpoint.ip)
         found = () if is_here else find_forward_firewalls(*tables, endpoint, protocol, links)
         return next(iter(found), None)

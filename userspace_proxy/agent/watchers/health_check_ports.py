@@ -34,7 +34,7 @@ class HealthChecks(Component):
         if self._ports is None:
             if not plan.health_checks:
                 return
-            # aiohttp takes half a second to import, and few proxies have such a Service.
+            # Import aiohttp here: it takes half a second, and few proxies have such a Service.
             from ...status.health_checks import HealthCheckPorts
 
             self._ports = HealthCheckPorts(
@@ -58,7 +58,7 @@ class HealthChecks(Component):
 
 
 def facts_of_checks(plan: Plan, problems: Mapping[ServiceKey, str]) -> tuple[HealthCheckFacts, ...]:
-    """Return a plan's health check node ports as facts; ``problems`` says why some don't answer."""
+    """Return a plan's health check node ports as facts, with problems by Service."""
     return tuple(
         HealthCheckFacts(str(key), check.port, check.local_endpoints, problems.get(key, ""))
         for key, check in sorted(plan.health_checks.items())

@@ -1,16 +1,16 @@
-"""Monitors the kernel path: whether clients that it sends to endpoints get answers.
+"""Monitors whether clients on the kernel path get answers from endpoints.
 
     counters of rules ── connections that began ──┐
-    connection tracking ── answered connections ──┼─▶ no answer ─▶ does this node get one? ─▶ cause
+    connection tracking ── answered connections ──┼─▶ no answer ─▶ is this node answered? ─▶ cause
     this node ── its dials without an answer ─────┘                which chain drops them?
 
 Nothing else reveals a firewall that drops forwarded packets: rules translate and count connections
-before it, and this node's probes don't pass it.
+before the firewall, and this node's probes don't pass it.
 
-Rule 1: Service ports with path ``auto`` leave the kernel path, those with ``kernel`` show the
+Rule 1: Service ports with path ``auto`` leave the kernel path; ports with path ``kernel`` show the
 cause. Other programs' rules are read only to name the cause.
 Rule 2: if endpoints don't answer this node either, the path isn't at fault. UDP can't be probed, so
-its clients count only where a chain certainly drops their packets.
+UDP clients count only if a chain certainly drops their packets.
 Rule 3: connections of this node itself aren't forwarded, and don't count.
 Rule 4: a check takes 0.2 % of a core on average, however many connections are tracked.
 """
@@ -54,30 +54,30 @@ _log = FieldLogger("userspace_proxy.agent")
 
 EVERY_S = 2.0
 _SHARE = 0.002
-# Each pause pays for this multiple of the last check's CPU time, so that the owed CPU time shrinks
-# with each check.
+# Each pause makes up for this multiple of the last check's CPU time, so that the owed CPU time
+# shrinks with each check.
 _PAYS = 1.5
 BURST_S = 0.1
-"""CPU time that may be owed while the cause of missing answers is undecided."""
+"""Seconds of CPU time that may be owed while the cause of missing answers is undecided."""
 _COUNT_S = 4e-6
 """Seconds to read and compare one counter."""
 LOST_MIN = 3
-"""Fewer unanswered connections prove nothing if no chain is known to drop them. While a client's
-packets are dropped, each of its SYNs counts, because the kernel keeps no entry: three in three
-seconds."""
+"""The minimum number of unanswered connections that prove a failure if no chain is known to drop
+them. While a client's packets are dropped, the kernel keeps no entry, so each SYN counts: three in
+three seconds."""
 GRACE_S = 2.0
-"""How long connections may go unanswered."""
+"""Seconds within which an answer may still arrive."""
 PROBES_S = 1.5
 """The time limit of a probe."""
 AGAIN_S = 30.0
 """The interval at which endpoints are probed while clients still get no answer."""
 RETRY_S, RETRY_MAX_S = 60.0, 3600.0
-"""Seconds until ``auto`` tries the kernel path again if no chain is known to drop packets; doubles
+"""Seconds until ``auto`` tries the kernel path again if no chain is known to drop packets, doubling
 each time."""
 PROBED_MAX = 16
 """The maximum number of probed endpoints of a Service port."""
 KNOWN_MAX = 20_000
-"""If a frontend has more clients than this, they aren't remembered, and it counts as answered."""
+"""If a frontend has more clients, they aren't stored, and the frontend counts as answered."""
 
 STALE_S = 9.0
 """Entries of reset connections last ten seconds. After a pause longer than this, a check only
@@ -85,10 +85,10 @@ records the current state, and another check follows."""
 # The tolerance for times: the kernel reports whole seconds.
 _JITTER_S = 1.0
 AHEAD_MAX = 64
-"""How many connections may begin between reading the counters and reading the entries."""
+"""The maximum number of connections that begin between reading the counters and the entries."""
 
 Rules = Callable[[SocketAddress, Protocol], Firewall | None]
-"""Returns which chain drops packets forwarded to an endpoint; None if none certainly does."""
+"""Returns the chain that drops packets forwarded to an endpoint; None unless that is certain."""
 
 
 @dataclass(slots=True, eq=False)
@@ -96,25 +96,25 @@ class _Traffic:
     """The forwarded connections of a frontend, or this node's reported dials of a Service port."""
 
     begun: int = 0
-    """Connections begun, as counted by the kernel."""
+    """The number of connections begun, as counted by the kernel."""
     known: Mapping[int, int] = field(default_factory=dict)
-    """Tracked connections as of the last check that were answered, or that this node made."""
+    """Tracked connections at the last check that were answered, or that this node opened."""
     known_at: float = 0.0
     ahead: int = 0
-    """Tracked connections that are counted only in the next reading of the counter."""
+    """The number of tracked connections that only the next reading of the counter includes."""
     lost: int = 0
-    """How many connections got no answer since the last one that did."""
+    """The number of unanswered connections since the last answered one."""
     since: float = 0.0
-    """When the first unanswered connection was seen, in monotonic seconds."""
+    """When the first of these connections was seen, in monotonic seconds."""
     last: float = 0.0
     answered_at: float = 0.0
-    """When a reported dial was last answered, perhaps a dial by a program on this node."""
+    """When a reported dial was last answered, in monotonic seconds."""
 
     def compare(self, begun: int | None, tracked: DialledBy, now: float) -> None:
-        """Compare the number of connections since the last check with the tracked connections.
+        """Compare the connections begun since the last check with the tracked connections.
 
         Args:
-            begun: None if the last check was too long ago.
+            begun: The number of connections begun; None if the last check was too long ago.
         """
         answered, own = self._new(tracked.answered, now), self._new(tracked.own, now)
         missing = 0 if begun is None else begun - answered - own - self.ahead
@@ -137,7 +137,7 @@ class _Traffic:
         )
 
     def lose(self, count: int, now: float) -> None:
-        """Count unanswered connections."""
+        """Add to the number of unanswered connections."""
         if count > 0:
             if not self.is_recent(now):
                 self.lost, self.since = 0, now
@@ -153,7 +153,7 @@ class _Traffic:
 
     @property
     def is_telling(self) -> bool:
-        """Whether too many connections are unanswered for chance, and none was answered."""
+        """Whether too many connections are unanswered to be chance, and none was answered."""
         return self.lost >= LOST_MIN and self.answered_at <= self.since
 
 
@@ -165,17 +165,17 @@ class _Doubt:
     answering: list[SocketAddress] = field(default_factory=list)
     has_failed: bool = False
     until: float = 0.0
-    """When to decide again, in monotonic seconds."""
+    """When to decide the cause again, in monotonic seconds."""
 
 
 @dataclass(slots=True, eq=False)
 class _Away:
-    """Why a Service port with path ``auto`` has left the kernel path, and when it returns."""
+    """The reason why a Service port with path ``auto`` left the kernel path, and the return."""
 
     has_chain: bool
     """Whether a chain drops packets of all clients."""
     times: int
-    """How often in a row it has left the kernel path."""
+    """The number of consecutive times that the port has left the kernel path."""
     until: float
     """When the port returns if no chain is known to drop packets, in monotonic seconds."""
 
@@ -205,14 +205,14 @@ class KernelAnswers(Component):
         self._clock = clock
         self._thread = OneThread("kernel answers")
         self._owed_s = 0.0
-        """CPU time that the next pauses must make up for."""
+        """Seconds of CPU time for which the next pauses must make up."""
         self._used_s = 0.0
-        """CPU time of the thread at the last check."""
+        """The thread's CPU seconds at the last check."""
         self._is_undecided = False
-        """Whether clients recently got no answer, and the cause is still unknown."""
+        """Whether clients recently got no answer, and the cause is still undecided."""
         self._looked_at = 0.0
         self._is_stale = True
-        """Whether the last check came long after the one before it."""
+        """Whether the last check was long after the previous one."""
         self._suspects = Suspects(self._note_probe, make_probes)
         self._has_probed = asyncio.Event()
         self._traffic: dict[Frontend | ServedPort, _Traffic] = {}
@@ -241,8 +241,7 @@ class KernelAnswers(Component):
                 self._owed_s += self._used_s - before_s
             is_urgent = self._is_undecided and self._owed_s < BURST_S
             is_urgent |= self._is_stale
-            # Don't pay for all owed time in one pause: a firewall may appear or disappear
-            # meanwhile.
+            # Don't make up for all owed time in one pause: a firewall may change meanwhile.
             due_s = min(self._owed_s, _PAYS * (self._owed_s - owed_s))
             pause_s = EVERY_S if is_urgent else Pacing(_SHARE, EVERY_S).wait_s(due_s)
             await pause(pause_s)
@@ -260,7 +259,7 @@ class KernelAnswers(Component):
             traffic.answered_at = now
 
     async def look(self) -> None:
-        """Compare how many connections began and were answered, and act on the result."""
+        """Compare the numbers of begun and answered connections, and act on the result."""
         in_kernel = [one for one in self._served_ports if one.path.now is DataPath.KERNEL]
         try:
             await self._compare(in_kernel)
@@ -274,7 +273,7 @@ class KernelAnswers(Component):
                 for served in returning:
                     await self._return(served, rules)
         except (SteeringError, OSError) as exc:
-            # The next repair fails, too, and reports it.
+            # The next repair will also fail, and report the error.
             _log.debug(
                 "cannot check whether endpoints answer on the kernel path: %(cause)s",
                 extra={"cause": str(exc)},
@@ -289,7 +288,7 @@ class KernelAnswers(Component):
 
     async def _compare(self, in_kernel: Iterable[ServedPort]) -> None:
         """Find the frontends whose new connections went unanswered."""
-        # Leave out port ranges: the port that a client dialled isn't known here.
+        # Omit port ranges, because the dialled port is unknown here.
         serving = {
             f: one.plan.serving for one in in_kernel for f in one.plan.frontends if not f.last
         }
@@ -322,7 +321,7 @@ class KernelAnswers(Component):
         return (self._traffic[one] for one in kinds if one in self._traffic)
 
     def _is_doubted(self, served: ServedPort) -> bool:
-        """Return whether to decide now why clients get no answer."""
+        """Return whether to decide now why a Service port's clients get no answer."""
         doubt = self._doubts.get(served)
         if not self._silent(served):
             self._doubts.pop(served, None)
@@ -335,7 +334,7 @@ class KernelAnswers(Component):
         self._has_probed.set()
         for served in doubted:
             doubt = self._doubts[served] = _Doubt(set())
-            # For UDP, a dial proves nothing.
+            # Probe only TCP, because a UDP dial would prove nothing.
             if served.plan.protocol is Protocol.TCP:
                 doubt.waiting |= {*islice(endpoints_of(served.plan.serving), PROBED_MAX)}
             for endpoint in tuple(doubt.waiting):
@@ -355,7 +354,7 @@ class KernelAnswers(Component):
             self._has_probed.set()
 
     async def _decide(self, served: ServedPort, rules: Rules) -> None:
-        """Decide why clients get no answer, after probes of the endpoints."""
+        """Decide why clients get no answer, given the results of probes."""
         doubt, silent, plan = self._doubts[served], self._silent(served), served.plan
         now, is_tcp = self._clock(), plan.protocol is Protocol.TCP
         asked = iter(doubt.answering) if is_tcp else endpoints_of(plan.serving)
@@ -365,10 +364,10 @@ class KernelAnswers(Component):
             return
         ask = partial(rules, endpoint, plan.protocol)
         by = await self._thread.run(ask)
-        # With several endpoints, clients may by chance have got only failing ones.
+        # If some endpoints fail, clients may by chance have been sent only to these.
         is_telling = is_tcp and not doubt.has_failed and any(one.is_telling for one in silent)
         is_known = by is not None or is_telling
-        # More clients may come until the next check.
+        # If the cause is unknown, decide again soon, because more clients may fail until then.
         doubt.until = now + (AGAIN_S if is_known else GRACE_S)
         if not is_known:
             return
@@ -387,7 +386,7 @@ class KernelAnswers(Component):
         return is_out and (away.has_chain or self._clock() >= away.until)
 
     async def _return(self, served: ServedPort, rules: Rules) -> None:
-        """Let a Service port return to the kernel path unless its packets are still dropped."""
+        """Return a Service port to the kernel path unless its packets are still dropped."""
         away = self._away[served]
         if served.is_retired or served.plan.path.path is not DataPath.AUTO:
             del self._away[served]
@@ -404,7 +403,7 @@ def list_tracked(wanted: Mapping[Frontend, Serving]) -> dict[Frontend, DialledBy
     """Return the tracked connections of frontends; blocks.
 
     Raises:
-        SteeringError: The kernel doesn't list them.
+        SteeringError: The kernel can't list the connections.
     """
     here = {pack_ip(one.ip) for one in NodeListings.here().addresses(ANY).items if one.ip}
     by_kind: defaultdict[tuple[int, int], dict[SocketAddress, Set[bytes]]] = defaultdict(dict)

@@ -1,10 +1,10 @@
-"""Counts the connections that the kernel sends straight to endpoints, per Service port.
+"""Counts the connections that the kernel forwards straight to endpoints, per Service port.
 
     metrics, page, JSON ──refresh──▶ steering reads the kernel's counters ──▶ ServedPort.path
 
 Rule 1: counters are read on request, never by a timer.
-Rule 2: readings take at most a twentieth of a thread's time, however many Services there are;
-a reading for 10,000 takes 20 to 30 ms.
+Rule 2: readings take at most a twentieth of a thread's time, regardless of the number of Services;
+a reading for 10,000 Services takes 20 to 30 ms.
 Rule 3: growth since the last reading counts for the Service port that has the frontend now.
 """
 
@@ -35,8 +35,8 @@ class KernelCounts(Component):
         clock: Callable[[], float] = Clocks.monotonic,
     ) -> None:
         self.total: int | None = None
-        """The connections of all Service ports; None if they aren't counted. Those of removed ports
-        since the last reading are missing."""
+        """The connections of all Service ports; None if they aren't counted. Connections of removed
+        ports since the last reading are missing."""
         self._steering = steering
         self._served_ports = served_ports
         self._before: Mapping[Frontend, int] = {}
@@ -53,10 +53,10 @@ class KernelCounts(Component):
             async with asyncio.timeout(_WAIT_S):
                 counts = await self._steering.kernel_connections()
         except SteeringError:
-            # The next repair fails, too, and reports it.
+            # The next repair will also fail, and report the error.
             return
         except TimeoutError:
-            # The steering thread is busy with rules, so the last counts are shown.
+            # Show the last counts, because the steering thread is busy with rules.
             return
         if counts is None:
             self._forget()

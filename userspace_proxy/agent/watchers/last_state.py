@@ -5,7 +5,7 @@
 
 Rule 1: a snapshot of the source always replaces the saved state.
 Rule 2: only an applied state is written: the next run doesn't serve a state that this node refused.
-Rule 3: if the file can't be read or written, that causes one log line, and never stops the proxy.
+Rule 3: failing to read or write the file causes one log line, and never stops the proxy.
 """
 
 from __future__ import annotations
@@ -34,16 +34,15 @@ _log = FieldLogger("userspace_proxy.agent")
 
 CONFIRM_S = 60.0
 """The interval in seconds at which an unchanged state is recorded as current."""
-# How long to wait for further changes before the state is written.
+# The wait for further changes before the state is written.
 _PERIOD_S = 5.0
-# The maximum average rate of writes. A large cluster changes all the time: this amounts to 9 GB a
-# day.
+# The maximum average rate of writes: 9 GB a day in a large cluster, which changes all the time.
 _BYTES_PER_S = 100_000
 _RETRY_S = 30.0
-# How long stopping waits for the last write: the disk may be slow or hang.
+# The maximum time for the last write when the proxy stops: the disk may be slow or hang.
 _STOP_S = 2.0
-# How long the source waits for the first round, which takes a second with 10,000 Services. If the
-# kernel refuses the round, the source starts after this time anyway.
+# The maximum wait of the source for the first round, which takes a second with 10,000 Services. If
+# the kernel refuses the round, the source starts after this time anyway.
 _HEAD_START_S = 3.0
 
 
@@ -51,7 +50,7 @@ class LastState(Component):
     """The saved state of one proxy.
 
     Args:
-        source: The source of Services; not running yet.
+        source: The source of Services, which isn't running yet.
         options: The options, with the folder; without a folder, nothing is read or written.
     """
 
@@ -73,13 +72,13 @@ class LastState(Component):
         self._clock = clock
         self._pause = pause
         self._served_at = 0.0
-        """When the saved state that is served was current; 0 if none is served."""
+        """Unix time at which the served saved state was current; 0 if none is served."""
         self._kept: Snapshot | None = None
         """The snapshot that the file contains."""
         self._data = b""
         """The content of the file."""
         self._known_at = 0.0
-        """When the applied state was last known to equal the source's state."""
+        """Unix time at which the applied state was last known to equal the source's state."""
         self._condition = LoggedCondition[str](
             _log,
             "the state is not saved to disk: %(cause)s",
@@ -105,16 +104,16 @@ class LastState(Component):
         supervisor.start("saved state", self.run)
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Publish a snapshot of the source, which ends serving the saved state."""
+        """Publish a snapshot of the source, and stop serving the saved state."""
         if self._served_at:
             self._served_at = 0.0
             _log.info("received current state from the source, no longer serving the saved state")
-        # Some objects may be older: while one kind is listed, the watch of another may have failed.
+        # Some objects may be older: one kind's watch may have failed while another was listed.
         self._known_at = self._clock() - self._source.status().behind_s
         self._sync.publish(snapshot)
 
     async def serve(self) -> None:
-        """Publish the saved state, and wait a while until it is served."""
+        """Publish the saved state, and wait until it is served, for a limited time."""
         if self._file is None or not await self._publish(self._file):
             return
         with contextlib.suppress(TimeoutError):
@@ -124,7 +123,7 @@ class LastState(Component):
             self._source.resume(self._kept)
 
     async def run(self) -> None:
-        """Keep the applied state on disk, until cancelled."""
+        """Save the applied state to disk after each change, until cancelled."""
         if self._file is None:
             return
         try:
@@ -136,7 +135,7 @@ class LastState(Component):
             await self._save_at_stop(self._file)
 
     async def _publish(self, file: StateFile) -> bool:
-        """Publish the state in the file if it is usable; return whether it is."""
+        """Publish the state in the file if it is usable; return whether it was published."""
         try:
             found = await asyncio.to_thread(self._read, file)
         except UserspaceProxyError as exc:
@@ -173,11 +172,11 @@ class LastState(Component):
             raise StateFileError(f"cannot use {file.path}: {exc}") from exc
 
     def _age_s(self, current_at: float) -> float:
-        # The clock may have been wrong when this proxy started.
+        # The age would be negative if the clock was set back.
         return max(0.0, self._clock() - current_at)
 
     async def _next_in_force(self) -> Snapshot | None:
-        """Return the next applied snapshot; None if there is none for a while."""
+        """Return the next applied snapshot; None if no other snapshot is applied for a while."""
         try:
             async with asyncio.timeout(CONFIRM_S):
                 return await self._sync.progress.in_force_after(self._kept)
@@ -185,7 +184,7 @@ class LastState(Component):
             return None
 
     async def _save(self, file: StateFile, snapshot: Snapshot | None) -> None:
-        """Write a snapshot; for None, record that the file is still current, if the source is."""
+        """Write a snapshot; for None, record that the file is still current if the source is."""
         is_current = self._source.status().is_current
         if snapshot is None and (self._kept is None or not is_current):
             return
@@ -193,8 +192,7 @@ class LastState(Component):
             self._known_at = self._clock()
         try:
             if snapshot is not None:
-                # A write may be late because the disk was full, or because a change waited for
-                # further changes.
+                # Record when the state was current: the write may be late, as after a full disk.
                 self._data = await asyncio.to_thread(self._write, file, snapshot, self._known_at)
                 self._kept = snapshot
             else:

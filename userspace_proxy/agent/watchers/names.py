@@ -1,4 +1,4 @@
-"""Resolves the names of one proxy's Services: for this process, for aiohttp, and by DNS."""
+"""Resolves the names of one proxy's Services for this process, for aiohttp, and by DNS."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class _NamesOfSnapshot(NamedTuple):
 
 
 class ProxyNames:
-    """The names of one proxy's Services; may be used by any thread.
+    """The names of one proxy's Services; any thread may use the object.
 
     Args:
-        progress: The snapshots, which contain the Services.
+        progress: The progress of rounds, whose snapshots contain the Services.
         listeners: The Services' addresses, if they don't answer on their cluster IPs.
         options: The options, with the cluster's domain.
     """
@@ -50,7 +50,7 @@ class ProxyNames:
         return frontend.address if listener is None else listener.address
 
     def current(self) -> ServiceNames | None:
-        """Return the names of the Services in the rounds' snapshot; None before the first."""
+        """Return the names of the Services in the rounds' snapshot; None without a snapshot."""
         made = self._make()
         return None if made is None else made.plain
 
@@ -74,12 +74,12 @@ class ProxyNames:
         return last
 
     def search(self, namespace: str) -> NamesInNamespace:
-        """Return the names for programs in a namespace, which may use short names."""
+        """Return the names for programs in a namespace, including short names."""
         return NamesInNamespace(self, search_list(namespace, self._domain))
 
 
 class NamesInNamespace:
-    """The names for a program with a search list of domains; may be used by any thread."""
+    """The names for a program with a search list of domains; any thread may use the object."""
 
     def __init__(self, names: ProxyNames, search: Sequence[str]) -> None:
         self._names = names
@@ -87,7 +87,7 @@ class NamesInNamespace:
 
     def find(self, host: str) -> FoundName | None:
         """Look up a host name; None for a name outside the cluster's domain."""
-        # Even before Services are read, names below the domain aren't looked up elsewhere.
+        # Names below the domain aren't looked up elsewhere, even before Services are read.
         names = self._names.current() or self._names.none()
         return find_name(names, host, self._search)
 
@@ -98,7 +98,7 @@ class NamesInNamespace:
 
 
 class NamesByDns(Component):
-    """Answers DNS queries if the options ask for it, and records its address in ``own``."""
+    """The DNS server, if the options enable it; it records its address in ``own``."""
 
     def __init__(self, names: ProxyNames, options: Options, own: OwnAddresses) -> None:
         self._names = names
@@ -107,7 +107,7 @@ class NamesByDns(Component):
         self._server: DnsServer | None = None
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Open the address.
+        """Open the DNS address.
 
         Raises:
             ListenError: The address isn't available.

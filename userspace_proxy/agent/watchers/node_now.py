@@ -1,4 +1,4 @@
-"""Provides the facts about this node that plans need, and follows its addresses."""
+"""Provides the facts about this node for plans, and follows changes of its addresses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _log = FieldLogger("userspace_proxy.agent")
 
 
 class NodeNow(Component):
-    """The current state of the node."""
+    """The state of the node on which plans depend."""
 
     def __init__(self, steering: Steering, options: Options) -> None:
         self.on_change: Callable[[], None] = lambda: None
@@ -38,7 +38,7 @@ class NodeNow(Component):
         self._addresses: NodeAddresses | None = None
         self._no_node = LoggedCondition[Cause](
             _log,
-            "%(cause)s",
+            "this node has no Node object: %(cause)s",
             "this node's Node object exists",
             fields=lambda cause: {"cause": say(cause)},
         )

@@ -1,9 +1,9 @@
-"""Prints the addresses of Service ports as lines of JSON, for the program that started this one.
+"""Prints the addresses of Service ports as lines of JSON, for the parent process.
 
     rounds ──▶ applied Service ports ──differences from what was printed──▶ one line each
 
-Rule 1: a stalled reader delays nothing: while a line is being written, changes are collected; the
-next lines contain the differences since then.
+Rule 1: a stalled reader delays nothing else: while a line is being written, changes are collected,
+and the next lines contain the differences since then.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = FieldLogger("userspace_proxy.agent")
 def dialled_address(served: ServedPort, bind: Bind) -> SocketAddress | None:
     """Return the address that clients of a Service port dial; None if it isn't served.
 
-    It is the cluster IP, or with ``none`` steering the address of its listener.
+    The address is the cluster IP or, with ``none`` steering, the listener's address.
     """
     frontends = served.plan.frontends
     frontend = next((f for f in frontends if f.kind is FrontendKind.CLUSTER_IP), frontends[0])
@@ -54,7 +54,7 @@ def changed_lines(before: Mapping[PortKey, str], now: Mapping[PortKey, str]) -> 
 
 
 class AddressPrinter(Component):
-    """Prints the addresses of one proxy's Services, and each change of them."""
+    """The printer of the addresses of one proxy's Services, and of their changes."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class AddressPrinter(Component):
         supervisor.start("addresses", self.run)
 
     async def run(self) -> None:
-        """Print until cancelled, or until nothing reads the output any more."""
+        """Print until cancelled, or until the reader of the output is gone."""
         printed: Mapping[PortKey, str] = {}
         rounds = 0
         while True:

@@ -1,14 +1,15 @@
-"""Answers over a Unix socket whether this process serves its source's Services, or why it doesn't.
+"""Answers over a Unix socket whether this process serves its source's Services, or why not.
 
     probe in the container ── connects ──▶ nothing: it serves
                                            a line:  why it doesn't serve yet
 
-In the node's network, another process may answer on this proxy's ports: kube-proxy until it is
-removed, or the previous process. A socket in the container's own file system belongs to this
-process alone, so a rollout that probes it stops if a pod doesn't serve.
+In the node's network, another process may answer on this proxy's ports: kube-proxy until its
+removal, or the previous process. A socket in the container's own file system belongs only to this
+process, so a rollout that probes the socket stops if a pod doesn't serve.
 
-Rule 1: the saved state isn't enough: an unreadable source should stop a rollout.
-Rule 2: once it serves, the answer stays: a source that fails later isn't a reason for a restart.
+Rule 1: serving the saved state doesn't suffice: an unreadable source should stop a rollout.
+Rule 2: once this process serves, the answer never changes: a source that fails later isn't a reason
+for a restart.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ _LOOK_S = 0.1
 
 
 class ReadySocket(Component):
-    """The socket of one proxy.
+    """The socket on which one proxy answers probes.
 
     Args:
-        path: An existing file is replaced: a killed process leaves its socket.
+        path: The path; an existing file is replaced, because a killed process leaves its socket.
     """
 
     def __init__(

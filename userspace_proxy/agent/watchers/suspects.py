@@ -1,10 +1,10 @@
-"""Checks by probes whether an endpoint that failed a client's dial fails for this node, too.
+"""Checks by probes whether an endpoint to which a client's dial failed also fails for this node.
 
     a client's dial failed ──▶ a probe at once, in turn ──answered──▶ the client alone is affected
                                                         └─failed────▶ the endpoint fails for all
 
-Any program can make its own dials fail: by its source address, its TTL or its own firewall. So a
-failed dial doesn't affect other clients until a probe has failed.
+Any program can make its own dials fail: by its source address, its TTL or its own firewall. A
+failed dial therefore doesn't affect other clients until a probe has failed.
 
 Rule 1: one probe covers all dials that failed before it completed.
 Rule 2: at most ``PER_SECOND`` probes begin in a second; namespaces of Services take turns.
@@ -22,26 +22,25 @@ from ...plane.probe_schedule import ProbeSchedule
 from ..rounds.served_port import ServedPort
 
 PER_SECOND = 100
-"""The maximum number of probes that begin in a second. They use less than 1 % of a core, whatever
-clients do."""
+"""The maximum number of probes that begin in a second, which take less than 1 % of a core."""
 
 
 @dataclass(slots=True, eq=False)
 class Suspect:
-    """A suspected endpoint of one Service port, until its probe completes."""
+    """A suspected endpoint of one Service port, while its probe is pending."""
 
     served: ServedPort
     endpoint: SocketAddress
     failure: Failure
     """The failure of the last dial."""
     service: ServiceKey
-    """The Service for which it is probed."""
+    """The Service for which the endpoint is probed."""
     failures: int = 1
     """The number of failed dials."""
 
 
 def make_probes(note: Note) -> PathProbes:
-    """Return the prober of suspected endpoints."""
+    """Return the object that probes suspected endpoints."""
     return PathProbes(note, ProbeSchedule(random.random, per_second=PER_SECOND))
 
 

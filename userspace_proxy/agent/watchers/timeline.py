@@ -1,4 +1,4 @@
-"""Records events: endpoints fail and return, Services lose their endpoints, problems.
+"""Records events: endpoints fail and recover, Services lose their endpoints, problems appear.
 
     plane ──ejected, returned──┐
     sync loop ──plan changes───┼──▶ Timeline ──▶ the newest events, for the page
@@ -30,15 +30,15 @@ from ..rounds.served_port import ServedPort
 from ..rounds.tasks import pause
 from ..rounds.wall_clock import WallClock
 
-# The maximum number of events kept: several times the number shown, because events that many
+# The maximum number of stored events: several times the number shown, because events that many
 # Service ports share are shown as one event.
 KEPT = 500
-# The maximum number of events for one kind of change in a round; beyond it, they become one event.
+# The maximum number of events for one kind of change in a round; more become one event.
 _EACH = 5
 _PERIOD_S = 1.0
 # The maximum number of outages that are tracked individually: checking them takes milliseconds.
 OUTAGES_MAX = 1_000
-# How often workers are asked for the cause of an outage; a worker that has died never answers.
+# The maximum number of requests for the cause of an outage; a dead worker never answers.
 _ASKED_MAX = 3
 
 
@@ -53,9 +53,9 @@ class _Outage:
     serving: Serving | None = None
     """The last ``Serving`` that contained the endpoint."""
     cause: Cause | None = None
-    """The cause as in the state of its Service port; None until it is reported."""
+    """The cause as in the state of the Service port; None until workers report it."""
     asked: int = 0
-    """How often workers were asked for the cause."""
+    """The number of requests to workers for the cause."""
     returned_at: float = 0.0
     saved: int | None = None
     """Connections saved during the outage; None while it lasts."""
@@ -76,7 +76,7 @@ class Timeline:
     """The newest events of one proxy.
 
     Args:
-        plane: Reports ejections and returns of endpoints.
+        plane: Reports when endpoints are ejected, and when they recover.
         view: Returns the state of the node, without its Service ports.
         clocks: The node's clocks; None: the real clocks.
     """
@@ -91,19 +91,19 @@ class Timeline:
         self._view = view
         self._clocks = clocks or WallClock()
         self._events: deque[Event | _Outage] = deque(maxlen=KEPT)
-        """The events and outages. Their times are monotonic, because the system's clock may be
-        set."""
+        """The events and outages, with monotonic times, because the system's clock may be set."""
         self._outages: dict[tuple[int, SocketAddress], _Outage] = {}
         """The current outages, at most ``OUTAGES_MAX``."""
         self._has_more = False
-        """Whether there are more outages than are tracked; set until half of these have ended."""
+        """Whether there are more outages than are tracked; true until half of the tracked ones
+        end."""
         self._left: dict[PortKey, None] = {}
         """Service ports that left the kernel path because of a probe, at most ``OUTAGES_MAX``."""
         self._last = view()
         plane.on_ejection.append(self._note_ejection)
 
     def events(self) -> Sequence[Event]:
-        """Return the events, the newest first."""
+        """Return the events, newest first."""
         events = (one.event() if isinstance(one, _Outage) else one for one in self._events)
         return joined(replace(one, at=self._clocks.unix(one.at)) for one in events)
 
@@ -112,7 +112,7 @@ class Timeline:
         return self._clocks.now
 
     def note_plan(self, before: Plan, changes: PlanChanges) -> None:
-        """Record which Service ports lose all endpoints, or have endpoints again."""
+        """Record which Service ports lost all endpoints, or have endpoints again."""
         lost: list[PortPlan] = []
         regained: list[PortPlan] = []
         for port in changes.update:
@@ -125,8 +125,8 @@ class Timeline:
     def note_switches(self, switched: Sequence[ServedPort]) -> None:
         """Record which Service ports take another path because of probes."""
         left = [one for one in switched if one.path.now is DataPath.USERSPACE]
-        # A port that moves to the kernel path because its endpoints changed never left it because
-        # of a failed probe, so no return is reported.
+        # Report the return only of ports that left the kernel path because of a failed probe: other
+        # ports move to it because their endpoints changed.
         back = [
             one
             for one in switched
@@ -155,7 +155,7 @@ class Timeline:
         for key in keys_of_removed(self._outages):
             self._end(self._outages.pop(key))
         if self._must_ask():
-            # On their own, workers report only every few seconds.
+            # Without a request, workers report only every few seconds.
             await self._plane.refresh()
         self._clocks.tick()
         for key, outage in list(self._outages.items()):
@@ -166,7 +166,7 @@ class Timeline:
         self._has_more &= len(self._outages) > OUTAGES_MAX // 2
 
     def _word(self, outage: _Outage) -> None:
-        """Set an outage's cause from the state of its Service port."""
+        """Set an outage's cause from the current state of its Service port."""
         group, endpoint = outage.group, outage.endpoint
         counters = group.counters_of(endpoint)
         is_over = outage.returned_at and outage.cause is not None
@@ -175,7 +175,7 @@ class Timeline:
             outage.cause, _ = failure_of(endpoint, counters, self._clocks, obstacle)
 
     def _must_ask(self) -> bool:
-        """Return whether workers may know a cause of an outage that they haven't reported."""
+        """Return whether workers may know the cause of an outage that is still unreported."""
         must_ask = False
         for outage in self._outages.values():
             if outage.returned_at:

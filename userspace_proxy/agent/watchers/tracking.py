@@ -1,9 +1,9 @@
-"""Watches how full the connection tracking table is.
+"""Watches whether the connection tracking table is full.
 
-While it is full, the kernel silently drops the first packet of every new connection, to Services
-and elsewhere; open connections go on. The table belongs to the kernel, so it is only reported, not
-changed. While it is full, the status ports are exempt from tracking, so that metrics and probes
-still work (``steering.held_tables``).
+While the table is full, the kernel silently drops the first packet of every new connection, to
+Services and elsewhere; open connections continue. The table's limit is the node's, so it is only
+reported, not changed. While packets are dropped, the status ports are exempt from tracking, so that
+metrics and probes still work (``steering.held_tables``).
 
 Source: net/netfilter/nf_conntrack_core.c, __nf_conntrack_alloc() and resolve_normal_ct().
 """
@@ -26,8 +26,8 @@ from ..rounds.tasks import Supervisor, pause
 _log = FieldLogger("userspace_proxy.agent")
 
 LOOK_EVERY_S = 1.0
-# The share of conntrack entries in use from which the table counts as full. Entries that end are
-# replaced immediately, so a full table rarely has its last entry in use when it is read.
+# The share of conntrack entries in use from which the table counts as full. Ended entries are
+# replaced immediately, so the last entry of a full table is rarely in use when the table is read.
 _FULL = 0.99
 # The share of conntrack entries in use below which the table no longer counts as full: lower than
 # _FULL, so that a table at its limit isn't reported repeatedly.
@@ -43,12 +43,12 @@ def exempt_ports(
 
 
 class TrackingWatch(Component):
-    """Reports that the conntrack table is full, or no longer is.
+    """Reports when the conntrack table becomes full, and when it is no longer full.
 
     Args:
-        report: Called with events for the cluster's users.
-        own: The proxy's addresses, with the status ports, which are exempt while the
-            kernel drops packets; None: they aren't exempt.
+        report: Called with events for users of the cluster.
+        own: The proxy's addresses, whose ports are exempt while packets are dropped; None: no
+            ports.
         kernel: The kernel's features.
     """
 
@@ -78,7 +78,7 @@ class TrackingWatch(Component):
         replaced."""
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Begin to watch; the status servers were started before."""
+        """Start to watch; call this after the status servers have started."""
         if self._own is not None:
             self._untracked = exempt_ports(self._own, self._proxy_name, self._kernel)
         supervisor.start("tracking", self.run)
@@ -106,7 +106,7 @@ class TrackingWatch(Component):
         self.table = table
         share = table.entries / table.limit if table.limit else 0.0
         if share >= _FULL:
-            # Drops that were counted before the first check may be old.
+            # Ignore drops counted before the first check, which may be old.
             self.is_dropping |= bool(before.limit) and table.drops > before.drops
             self._note_full(table)
         elif self.is_full and share < _ROOM:

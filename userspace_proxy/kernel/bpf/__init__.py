@@ -1,4 +1,4 @@
-"""BPF programs and maps: parses compiled objects, and makes the calls that load them.
+"""Parses compiled BPF objects, loads their programs and maps, and attaches the programs.
 
     objects   what clang compiled: maps, programs, references between them (pure)
     calls     bpf(2): maps, programs, links to a cgroup, pins, elements

@@ -123,13 +123,13 @@ def load_program(section: str, code: bytes) -> int:
         code: Instructions, with the descriptors of maps.
 
     Raises:
-        OSError: With the verifier's reason.
+        OSError: The kernel refused the program; includes the verifier's reason.
     """
     try:
         return _load(section, code)
     except OSError as exc:
         if exc.errno == errno.EPERM:
-            # This process may not load programs.
+            # This process may not load programs, so the verifier hasn't run.
             raise
         log = ctypes.create_string_buffer(_LOG_BYTES)
         try:
@@ -176,13 +176,13 @@ def attach(section: str, program: int, cgroup: int) -> int:
     Args:
         section: A key of ``KINDS``.
         program: A descriptor.
-        cgroup: A descriptor of a cgroup v2 directory; its descendants are covered, too.
+        cgroup: A descriptor of a cgroup v2 directory; its descendants are also covered.
     """
     return _call(_LINK_CREATE, _LINK_FIELDS.pack(program, cgroup, KINDS[section].attach, 0))
 
 
 def replace_program(link: int, program: int) -> None:
-    """Atomically replace the program of a link with one of the same kind."""
+    """Atomically replace the program of a link with another program of the same kind."""
     _call(_LINK_UPDATE, _LINK_FIELDS.pack(link, program, 0, 0))
 
 
@@ -233,7 +233,7 @@ def map_info(table: int) -> MapSpec:
 
 
 def memory_of(table: int) -> int:
-    """Return the bytes that the kernel counts for a map; before Linux 6.4, those of a full map."""
+    """Return the bytes that the kernel counts for a map; before Linux 6.4, as if it were full."""
     for line in Path(f"/proc/self/fdinfo/{table}").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == "memlock":
@@ -262,13 +262,13 @@ def update(descriptor: int, key: bytes, value: bytes) -> None:
         except OSError as exc:
             if exc.errno != errno.ENOMEM or tries == _TRIES:
                 raise
-            time.sleep(_REFILL_S)  # noqa: TID251 - nothing tells when there is memory again
+            time.sleep(_REFILL_S)  # noqa: TID251 - no event reports free memory
         else:
             return
 
 
 def lookup(descriptor: int, key: bytes, value_bytes: int) -> bytes | None:
-    """Return one element, or None; in a per-CPU map, the values of all possible CPUs."""
+    """Return an element's value or None; in a per-CPU map, the values of all possible CPUs."""
     value = ctypes.create_string_buffer(value_bytes)
     return value.raw if _element(_LOOKUP, descriptor, key, value) else None
 
@@ -279,10 +279,10 @@ def delete(descriptor: int, key: bytes) -> bool:
 
 
 def update_batch(descriptor: int, keys: bytes, values: bytes, count: int) -> None:
-    """Set many elements; 30,000 take 10 to 20 ms. If one fails, earlier ones stay set.
+    """Set many elements; 30,000 take 10 to 20 ms. If an element fails, earlier elements stay set.
 
     From Linux 6.1 on, each CPU has a small reserve of memory for elements, which is refilled after
-    a moment; a batch may use it up sooner.
+    a moment; a batch may exhaust it before that.
     """
     key, value = (ctypes.create_string_buffer(x, len(x)) for x in (keys, values))
     key_bytes, value_bytes = len(keys) // count, len(values) // count
@@ -299,11 +299,11 @@ def update_batch(descriptor: int, keys: bytes, values: bytes, count: int) -> Non
         if tries > _TRIES:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         if batch.is_at_end:
-            time.sleep(_REFILL_S)  # noqa: TID251 - nothing tells when there is memory again
+            time.sleep(_REFILL_S)  # noqa: TID251 - no event reports free memory
 
 
 def delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
-    """Remove many elements; missing ones are skipped."""
+    """Remove many elements; missing elements are skipped."""
     if not keys:
         return
     packed = ctypes.create_string_buffer(b"".join(keys))
@@ -311,18 +311,18 @@ def delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
     while done < len(keys):
         where = begin + done * len(keys[0])
         batch = _Batch(_DELETE_BATCH, descriptor, 0, 0, where, 0, len(keys) - done)
-        # The kernel stops at the first missing key.
+        # The kernel stops at the first missing key: skip it.
         done += batch.count + batch.is_at_end
 
 
 def elements(descriptor: int, spec: MapSpec) -> list[tuple[bytes, bytes]]:
-    """Return all elements of a hash map; those that change meanwhile may be missing or doubled.
+    """Return all elements of a hash map; if they change meanwhile, some may be missing or doubled.
 
     Args:
-        spec: How the map was created.
+        spec: The type and sizes of the map.
     """
     found: list[tuple[bytes, bytes]] = []
-    # A batch contains whole buckets, which are never large.
+    # A batch contains whole buckets, which are never large, so this size suffices.
     count = min(spec.entries, _BATCH)
     keys, values = (
         ctypes.create_string_buffer(size * count) for size in (spec.key_bytes, spec.value_bytes)
@@ -442,7 +442,7 @@ def _call_in(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
     """Call bpf(2) with attributes into which the kernel writes its answer."""
     number = _NUMBER.get(platform.machine())
     if number is None:
-        # The machine may have the call, but under an unknown number.
+        # Don't raise ENOSYS: the machine may have the call, under a number that isn't known here.
         unknown = f"cannot call bpf(2): its number on {platform.machine()} isn't known"
         raise PermissionError(errno.EPERM, unknown)
     result = int(_libc.syscall(number, command, attributes, len(attributes)))

@@ -32,7 +32,7 @@ _BY_DESCRIPTOR = 1 << 4
 
 
 class HookKind(NamedTuple):
-    """The kernel's numbers for a type of program, and for where it is attached."""
+    """The kernel's numbers for a program type and an attach type."""
 
     program: int
     attach: int
@@ -47,11 +47,11 @@ KINDS: Mapping[str, HookKind] = {
     "cgroup/sock_release": HookKind(9, 34),
     "sockops": HookKind(13, 3),
 }
-"""The names of sections that are programs, and their kinds."""
+"""The section names of programs, with the kind of each program."""
 
 
 class MapSpec(NamedTuple):
-    """How to create a map; the type is a value of ``enum bpf_map_type``."""
+    """The type and sizes of a map; the type is a value of ``enum bpf_map_type``."""
 
     type: int
     key_bytes: int
@@ -69,7 +69,7 @@ class MapReference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One program, whose maps don't exist yet."""
+    """One program, whose maps aren't created yet."""
 
     section: str
     """A key of :data:`KINDS`."""
@@ -140,7 +140,7 @@ class _Elf:
         maps = {
             name: MapSpec(*_MAP.unpack_from(self._sections[where].body, offset))
             for name, where, offset in self._symbols
-            # Other numbers aren't sections: they mark the file's own symbol, or an undefined one.
+            # Other numbers aren't sections: they mark undefined symbols, or the file's symbol.
             if 0 < where < len(self._sections) and self._sections[where].name == _MAPS
         }
         programs = [

@@ -3,8 +3,8 @@
 Rule 1: there is one reader, and only it advances the read position.
 Rule 2: a record is read once its writer has committed it; records after it wait until then.
 
-The kernel writes a record before it marks it as committed. Between two reads here, more time passes
-than that over which a processor reorders accesses, so no barriers are needed.
+The kernel writes a record before it marks the record as committed. No memory barriers are needed,
+because two reads here are further apart in time than accesses that a processor reorders.
 
 Source: Documentation/bpf/ringbuf.rst; kernel/bpf/ringbuf.c.
 """

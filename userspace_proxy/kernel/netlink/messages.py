@@ -54,7 +54,7 @@ class Message(NamedTuple):
 
 
 def checked(read: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
-    """Make a parsing function obey rule 3; costs 0.1 µs per call."""
+    """Make a parsing function follow rule 3; costs 0.1 µs per call."""
 
     @functools.wraps(read)
     def read_checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Value:
@@ -95,7 +95,7 @@ def read_attributes(body: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 def attribute(kind: int, value: bytes) -> bytes:
-    """Return an attribute; the kind of a nested one includes :data:`NESTED`."""
+    """Return an attribute; the kind of a nested attribute includes :data:`NESTED`."""
     size = ATTRIBUTE.size + len(value)
     return ATTRIBUTE.pack(size, kind) + value + bytes(-size % 4)
 
@@ -166,7 +166,7 @@ def number_of(block: bytes) -> int:
 
 
 def is_last(block: bytes) -> bool:
-    """Return whether a datagram is the last one of a listing.
+    """Return whether a datagram ends a listing.
 
     Raises:
         OSError: The kernel refused or aborted the listing.
@@ -185,7 +185,7 @@ def error_of(body: bytes) -> int:
 
 
 def kind_of_refused(body: bytes) -> int:
-    """Return the kind of the refused message from the body of ERROR; 0 if that is missing."""
+    """Return the kind of the refused message from the body of ERROR; 0 if the body lacks it."""
     about = _CODE.size + HEADER.size
     return int(HEADER.unpack_from(body, _CODE.size)[1]) if len(body) >= about else 0
 

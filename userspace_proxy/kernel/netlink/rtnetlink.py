@@ -1,6 +1,6 @@
 """Encodes and parses rtnetlink's links, addresses, routes, rules and bridge entries.
 
-Rule 1: only bytes in, bytes out.
+Rule 1: this module only converts bytes.
 Rule 2: a route's attributes are parsed on demand, because there may be ten thousand routes.
 
 Source: rtnetlink(7); include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, fib_rules.h,
@@ -80,7 +80,7 @@ class ListedLink(NamedTuple):
 
     link: NodeLink
     flags: int
-    """:data:`UP` and others."""
+    """Bits such as :data:`UP`."""
     port_kind: str
     """The kind of the interface's master, such as ``bridge`` or ``bond``; empty without one."""
 
@@ -101,9 +101,9 @@ class ListedRoute(NamedTuple):
     family: int
     prefix_length: int
     protocol: int
-    """The number of the program that created it."""
+    """The protocol number of the program that created the route."""
     kind: int
-    """:data:`UNICAST`, :data:`LOCAL` and others."""
+    """A number such as :data:`UNICAST` or :data:`LOCAL`."""
     short_table: int
     packed: bytes
 
@@ -124,7 +124,7 @@ class ListedRoute(NamedTuple):
             metric,
             ip_of(found.get(_SOURCE, b"")),
             bool(found.keys() & {*_GATEWAYS, _MULTIPATH}),
-            # RTA_VIA contains the number of a family, then a gateway of that family.
+            # RTA_VIA contains an address family, then a gateway of that family.
             ip_of(found.get(_GATEWAY, b"") or found.get(_VIA, b"")[2:]),
             tuple(_links_to_gateways(found.get(_MULTIPATH, b""))),
         )
@@ -171,17 +171,17 @@ class RoutingRule(NamedTuple):
 
     family: int
     action: int
-    """:data:`LOOK_UP` and others."""
+    """A number such as :data:`LOOK_UP`."""
     priority: int = 0
     table: int = 0
     protocol: int = 0
-    """The number of the program that created it."""
+    """The protocol number of the program that created the rule."""
     mark: int = 0
     """The bits that must be set in a packet's mark."""
     in_interface: str = ""
     """The incoming interface."""
     target: int = 0
-    """The priority of the rule to which a goto goes."""
+    """The priority of the rule at which a goto continues."""
 
 
 def _links_to_gateways(hops: bytes) -> Iterator[int]:
@@ -197,7 +197,7 @@ def _links_to_gateways(hops: bytes) -> Iterator[int]:
 
 def list_links() -> bytes:
     """Return the request for all links."""
-    # Statistics are a third of the listing, and differ every time.
+    # Omit statistics, which are a third of the listing, and differ every time.
     wanted = attribute(_WANTED, U32.pack(_WITHOUT_STATISTICS))
     return request(GET_LINK, DUMP, _LINK.pack(0, 0, 0, 0, 0, 0) + wanted)
 
@@ -208,7 +208,7 @@ def list_addresses(family: int = socket.AF_UNSPEC) -> bytes:
 
 
 def list_routes(family: int, *, table: int = 0, kind: int = 0) -> bytes:
-    """Return the request for routes; kernels before 4.20 return those of all tables and kinds."""
+    """Return the request for routes; kernels before 4.20 ignore ``table`` and ``kind``."""
     limit = attribute(_TABLE, U32.pack(table)) if table else b""
     return request(GET_ROUTE, DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, kind, 0) + limit)
 

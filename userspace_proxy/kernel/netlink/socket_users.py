@@ -59,7 +59,7 @@ def user_of_listener(name: bytes) -> int | None:
     A socket belongs to the user that opened it.
 
     Args:
-        name: An abstract name begins with a zero byte.
+        name: The name; an abstract name begins with a zero byte.
 
     Raises:
         OSError: The kernel doesn't report the user: before Linux 5.3, or without unix_diag.

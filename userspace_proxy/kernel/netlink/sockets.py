@@ -1,4 +1,4 @@
-"""Netlink sockets: Requests sends requests, Events receives events.
+"""Sends netlink requests and receives their answers, and receives netlink events.
 
     Requests ── request, number ──▶ kernel ── answers with that number ──▶ Requests
                                     kernel ── events, or "some were lost" ──▶ Events
@@ -87,7 +87,7 @@ class Refused(NamedTuple):
 
 
 class Requests:
-    """Sends requests to one kernel subsystem; every call blocks until it is done.
+    """A socket for requests to one kernel subsystem; every call blocks until it is done.
 
     All methods raise an OSError if the kernel refuses or doesn't answer.
 
@@ -108,7 +108,7 @@ class Requests:
         """
         sock = _open(protocol)
         for option in (CAP_ACK, STRICT_CHECK):
-            # Both options only reduce work; kernels before 4.20 don't have the second one.
+            # Both options only reduce work; kernels before 4.20 lack STRICT_CHECK.
             with contextlib.suppress(OSError):
                 sock.setsockopt(SOL_NETLINK, option, 1)
         return cls(sock)
@@ -123,7 +123,7 @@ class Requests:
         return int(self._socket.getsockname()[0])
 
     def list_all(self, request: bytes) -> list[Message]:
-        """Return the replies to a dump request (NLM_F_DUMP); EBUSY if they keep changing."""
+        """Return the replies to a dump request (NLM_F_DUMP); raise EBUSY if they keep changing."""
         for _ in range(LISTINGS):
             found, is_whole = self.list_once(request)
             if is_whole:
@@ -143,7 +143,7 @@ class Requests:
         return found[:-1], not any(one.flags & INTERRUPTED for one in found)
 
     def list_supported(self, request: bytes) -> list[Message]:
-        """Like :meth:`list_all`, but empty if the kernel lacks support, for example for IPv6."""
+        """Return the result of :meth:`list_all`; empty if the kernel lacks support (IPv6)."""
         try:
             return self.list_all(request)
         except OSError as exc:
@@ -171,7 +171,7 @@ class Requests:
         return answer
 
     def change(self, requests: Iterable[bytes]) -> list[tuple[int, int]]:
-        """Make independent changes in order; return the index and errno of each refused one."""
+        """Make independent changes in order; return the index and errno of each refused change."""
         refused: list[tuple[int, int]] = []
         waiting = list(requests)
         for start in range(0, len(waiting), BATCH):
@@ -240,7 +240,7 @@ class Requests:
         while left_s > 0:
             self._socket.settimeout(left_s)
             try:
-                # Don't block: other processes may read copies of this socket.
+                # Don't block: another process may have read the datagram through its copy.
                 block = self._socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
             except TimeoutError:
                 break
@@ -272,7 +272,7 @@ class EventBatch(NamedTuple):
 
 
 class Events:
-    """Receives events about changes in this thread's network namespace; never blocks.
+    """A subscription to events about changes in this thread's network namespace; never blocks.
 
     Args:
         protocol: See :meth:`Requests.open`.
@@ -305,7 +305,7 @@ class Events:
         self._socket.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, group)
 
     def filter(self, program: Sequence[Instruction]) -> None:
-        """Replace the filter for relevant events; an empty one passes all events."""
+        """Replace the filter for relevant events; an empty filter passes all events."""
         if program:
             attach(self._socket, SO_ATTACH_FILTER, program)
         else:
@@ -336,7 +336,7 @@ class RouteSockets(contextlib.ExitStack):
 
     Args:
         groups: See :class:`Events`.
-        event_filter: By default all events pass.
+        event_filter: Returns the filter; by default all events pass.
 
     Raises:
         OSError: No sockets are available.
@@ -357,8 +357,8 @@ class RouteSockets(contextlib.ExitStack):
 def is_for_netfilter(sock: socket.socket) -> bool:
     """Return whether requests over a socket are sent to the kernel's netfilter.
 
-    Otherwise, a process could answer instead of the kernel: check each socket that another process
-    has passed.
+    Otherwise, a process could answer instead of the kernel: check each socket received from another
+    process.
     """
     return (sock.family, sock.proto) == (socket.AF_NETLINK, NETLINK_NETFILTER)
 

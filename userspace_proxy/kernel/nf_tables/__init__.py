@@ -8,7 +8,7 @@
     kept_table    KeptTable: such a table, kept equal to its contents
     owned         OwnedTable: a table that ends with this process
 
-No library is used, so other programs' sets do no harm that an installed library couldn't parse
+No library is used, because an installed library may fail to parse other programs' sets
 (docs/adr/0012).
 
 Rule 1: a rule, chain or set is written so that ``nft list table`` prints it.

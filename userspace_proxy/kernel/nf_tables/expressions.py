@@ -7,7 +7,7 @@ A rule is a concatenation of expressions; for a packet, the first failed test en
 
 Rule 1: before a header's field, test its protocol, except in a table of that protocol: ``IPV4 +
 match(IP_DADDR, …)``, ``TCP + match(TCP_FLAGS, …)``.
-Rule 2: each expression uses registers from 1 on, unless it is given another.
+Rule 2: each expression uses registers from 1 on, unless the caller passes another register.
 
 Source: include/uapi/linux/netfilter/nf_tables.h; the output of ``nft --debug=netlink``; for key
 types nftables' include/datatype.h.
@@ -153,7 +153,7 @@ TCP_FLAGS = _payload(_TRANSPORT, 13, 1)
 DADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 2))
 """The type of the destination address according to the node's routes: ``fib daddr type``."""
 SADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 1))
-"""The type of the source address, likewise."""
+"""The type of the source address according to the node's routes: ``fib saddr type``."""
 LOCAL = 2
 """A value of :data:`DADDR_TYPE`: one of this node's own addresses (RTN_LOCAL)."""
 FRAGMENT = Field(
@@ -217,14 +217,14 @@ def look_up(fields: Sequence[Field], name: str, register: int = 1) -> bytes:
     """Continue if a map contains the fields as a key; put its value into a register.
 
     Args:
-        register: The register for the value, 1 to 4. The key also uses the following ones.
+        register: The register for the value, 1 to 4. The key also uses the following registers.
     """
     attributes = text(LOOKUP_SET, name) + number(2, register) + number(3, register)
     return _load_key(fields, register) + expression("lookup", attributes)
 
 
 def load_slots(fields: Sequence[Field], first: int) -> bytes:
-    """Load fields into consecutive slots, from a given one on; each field begins in a new slot."""
+    """Load fields into consecutive slots, from ``first`` on; each field begins in a new slot."""
     return _load_key(fields, 1, first * _SLOT_BYTES)
 
 
@@ -391,7 +391,7 @@ def _load_key(fields: Sequence[Field], register: int, offset: int = 0) -> bytes:
     """Load fields as one key; each field begins at a multiple of four bytes."""
     loads, offset = [], (register - 1) * 16 + offset
     for field in fields:
-        # A register of 16 bytes has a number, and each of its four quarters has another one.
+        # A register of 16 bytes has a number, and each of its four quarters has its own.
         at = 8 + offset // 4 if offset % 16 else 1 + offset // 16
         loads.append(load(field, at))
         offset += field.width + -field.width % 4

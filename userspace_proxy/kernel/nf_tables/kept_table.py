@@ -58,7 +58,8 @@ class KeptTable(NftTable):
         elements: Returns the desired elements, each once.
         family: The table's family.
         sock: A copy of another process's socket that owns the table; closed with the object.
-        is_owned: Whether this process may own it; if not, an owned table is another program's.
+        is_owned: Whether this process may own the table; if not, an owned table belongs to another
+            program.
 
     Raises:
         SteeringError: A privilege or a kernel part is missing.
@@ -121,7 +122,7 @@ class KeptTable(NftTable):
         added: Iterable[SetElement],
         before_repair: Callable[[], None] = lambda: None,
     ) -> Repair:
-        """Write a difference of elements; if another program has changed the table, repair it all.
+        """Write a difference of elements; repair the table if another program has changed it.
 
         Args:
             before_repair: Called before a repair, which may write the whole table.
@@ -152,7 +153,7 @@ class KeptTable(NftTable):
 
         Args:
             gone: Names of the chains that the steps delete.
-            new: Names of the chains that they add, in that order.
+            new: Names of the chains that the steps add, in that order.
 
         Raises:
             SteeringError: The kernel refused; nothing has changed.
@@ -184,7 +185,7 @@ class KeptTable(NftTable):
                 self._note_unconfirmed(removed, added)
             raise
         self._is_right = True
-        # Include elements that an earlier call may have written, whose answer was lost.
+        # Include elements that an earlier call, whose answer was lost, may have written.
         earlier = self._may_be_added - added
         repair = Repair(count, removed | self._may_be_removed, added | earlier, earlier)
         self._may_be_removed, self._may_be_added = set(), set()
@@ -195,7 +196,7 @@ class KeptTable(NftTable):
     ) -> tuple[set[SetElement], set[SetElement], tuple[Definition, ...] | None]:
         """Return elements to remove, elements to add, and the definitions: None without a table.
 
-        Memory: only one copy of the elements is made, of which there may be 200,000.
+        Memory: there may be 200,000 elements, so only one copy of them is made.
         """
         listing = self.read()
         removed = listing.elements_of(self._sets) if listing else set()
@@ -265,8 +266,8 @@ class KeptTable(NftTable):
     def _note_written(self, read: Callable[[], tuple[Definition, ...] | None]) -> None:
         """Read back the result of a transaction.
 
-        The transaction is applied, so it hasn't failed if the kernel can't list the table now: then
-        the next comparison rewrites the table.
+        The transaction has been applied, so a failure to list the table isn't an error: the next
+        comparison rewrites the table.
         """
         self._written, self._is_unread = None, True
         # Retry, because rewriting the whole table would end the session affinity of all clients.

@@ -59,7 +59,7 @@ class Listing:
     """A table as the kernel lists it."""
 
     is_owned: bool
-    """Whether a socket owns the table, of this process or another one."""
+    """Whether a socket of this process or of another process owns the table."""
     definitions: tuple[Definition, ...]
     """Everything but the elements."""
     elements: Mapping[str, Elements] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class NftTable:
         return self._ruleset.sock
 
     def pair_with(self, other: NftTable) -> None:
-        """Let neither table receive events of this program's changes to the other: too many."""
+        """Make both tables ignore the many events of this program's changes to either table."""
         self._watches.append(other._watch)
         other._watches.append(self._watch)
 
@@ -146,7 +146,7 @@ class NftTable:
             elements={
                 one.name: self._ruleset.elements(family, name, one.name)
                 for one in sets
-                # Packets add the elements of dynamic sets.
+                # Skip dynamic sets: packets add their elements, not this program.
                 if (elements_of is None or one.name in elements_of) and not one.flags & DYNAMIC_SET
             },
         )
@@ -204,7 +204,7 @@ class NftTable:
                 for step in steps:
                     self._commit(step)
             except NftablesError as exc:
-                # The steps before the refused one have been applied.
+                # The steps before the refused step have been applied.
                 exc.is_certain = False
                 self._watch.doubt()
                 raise
@@ -266,7 +266,7 @@ def _all_but_changes_of(sender: int) -> list[bpf.Instruction]:
 
 
 class TableWatch:
-    """Watches a table in this thread's network namespace.
+    """A watch on one table in this thread's network namespace.
 
     Args:
         ruleset: Provides the generation; its owner closes it.

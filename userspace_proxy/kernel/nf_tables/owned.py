@@ -1,4 +1,4 @@
-"""Keeps tables that only this process can change, and that the kernel removes when it exits.
+"""Keeps tables that only this process can change, and that the kernel removes at its exit.
 
 A table belongs to the socket that created it. ``nft flush ruleset`` skips it, and the kernel
 removes it even after ``kill -9``, unless another process keeps a copy of the socket. Through this
@@ -38,7 +38,7 @@ class OwnerSockets:
         self._keep: Keep = lambda _name, _sock: None
 
     def follow(self, keep: Keep) -> None:
-        """Call ``keep`` with each name and socket, including later ones, in any thread."""
+        """Call ``keep``, in any thread, with each name and socket, now and as sockets are added."""
         self._keep = keep
         for name, sock in list(self._current.items()):
             keep(name, sock)
@@ -49,7 +49,7 @@ class OwnerSockets:
         if sock is not None:
             with contextlib.suppress(OSError):
                 for _ in range(_UNREAD_MAX):
-                    # If another process makes its copy blocking, this socket becomes blocking too.
+                    # Copies of a socket share its blocking mode, which another process may change.
                     sock.recv(_UNREAD_BYTES, socket.MSG_DONTWAIT)
         return sock
 
@@ -111,7 +111,7 @@ class OwnedTable:
     def close(self) -> None:
         """Remove the table, unless the kernel lacks owners, and close the sockets; idempotent."""
         if self._is_owned:
-            # Other processes may keep copies of the socket.
+            # Closing isn't enough if other processes keep copies of the socket.
             self._is_owned = False
             table = self._table.writer()
             table.delete()
@@ -121,7 +121,8 @@ class OwnedTable:
 
     def _create(self, is_owned: bool) -> Steps:
         table = self._table.writer()
-        # Some kernels don't support owners. The second attempt has no owner, unless one is needed.
+        # Some kernels don't support owners. The second attempt has no owner, unless ``needs_owner``
+        # is set.
         table.create(is_owned=is_owned or self._needs_owner, was_owned=self._is_owned)
         self._fill(table)
         return [table.messages]

@@ -67,7 +67,7 @@ _SET_SHAPE = (4, 5, 6, 7)
 
 
 class ListedTable(NamedTuple):
-    """A table."""
+    """A table as the kernel lists it."""
 
     family: int
     name: str
@@ -119,7 +119,7 @@ class Expression(NamedTuple):
 
 
 class ListedRule(NamedTuple):
-    """A rule."""
+    """A rule as the kernel lists it."""
 
     chain: str
     packed: bytes
@@ -199,7 +199,7 @@ def read_elements(message: Message) -> Iterator[tuple[bytes, bytes]]:
 
 @checked
 def list_elements(message: Message) -> list[ListedElement]:
-    """Return the elements of a message in full."""
+    """Return the elements in a message, including interval ends and verdicts."""
     listed = read_all(message.body, _HEADER_BYTES).get(ELEMENTS, b"")
     found = (read_all(packed) for kind, packed in read_attributes(listed) if kind == LIST_ELEMENT)
     return [

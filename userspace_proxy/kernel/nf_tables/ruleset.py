@@ -127,11 +127,11 @@ class Ruleset:
         return number_in(read_all(answer.body, 4), 1)
 
     def tables(self, family: int = reader.ANY_FAMILY) -> list[ListedTable]:
-        """Return all tables, or those of a family."""
+        """Return all tables, or only a family's tables."""
         return self._list(reader.read_table, reader.GET_TABLE, family)
 
     def chains(self, family: int = reader.ANY_FAMILY) -> list[ListedChain]:
-        """Return all chains, or those of a family's tables."""
+        """Return all chains, or only the chains of a family's tables."""
         return self._list(reader.read_chain, reader.GET_CHAIN, family)
 
     def rules(self, family: int, table: str, chain: str = "") -> list[ListedRule]:
@@ -191,7 +191,7 @@ class Ruleset:
         self._send(messages, request(_END, 0, _FRAME))
 
     def try_out(self, messages: Sequence[bytes]) -> None:
-        """Raise an NftablesError if the kernel would refuse these changes; makes none of them."""
+        """Raise an NftablesError if the kernel would refuse these changes; change nothing."""
         # The kernel discards a transaction without an end.
         self._send(messages, b"")
 

@@ -71,7 +71,7 @@ SetElement = tuple[str, bytes, bytes]
 
 
 class TableWriter:
-    """Collects the changes of one table."""
+    """The collected changes of one table."""
 
     def __init__(self, name: str, family: int = INET) -> None:
         self.messages: list[bytes] = []
@@ -180,7 +180,7 @@ class TableWriter:
         self._elements(NEW_ELEMENT, text(SET_NAME, name), elements)
 
     def delete_elements(self, name: str, keys: Iterable[bytes]) -> None:
-        """Delete elements of a set or map; the kernel refuses a missing one."""
+        """Delete elements of a set or map; the kernel refuses a missing key."""
         self._elements(DELETE_ELEMENT, text(SET_NAME, name), dict.fromkeys(keys, b""))
 
     def change_elements(
@@ -244,7 +244,7 @@ class Verdict(bytes):
 
 
 class Interval(bytes):
-    """The key of an interval: the interval's first key, and the key after its last one."""
+    """The key of an interval: the interval's first key, followed by its last key (inclusive)."""
 
     @property
     def first(self) -> bytes:

@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from yarl import URL
 
 CONNECT_S = 15.0
-"""Seconds for TCP and TLS; client-go gives each dial 30 s."""
+"""Seconds for TCP and TLS; client-go allows 30 s for each dial."""
 RESPONSE_S = 75.0
-"""Seconds until a response starts, and between two parts. The server itself gives up after 60 s
+"""Seconds until a response starts, and between two parts. The server's own timeout is 60 s
 (--request-timeout)."""
 WATCHES_ANEW_S = 10.0
 """The minimum interval in seconds between restarts of all watches, so that they count as healthy in
@@ -61,7 +61,7 @@ _GOODBYE_S = 1.0
 # EOF.
 _TURNS_TO_CLOSE = 50
 # The size of aiohttp's buffer. In one step, aiohttp reads twice this size, decompresses this size,
-# or takes a chunk per 16 bytes of it: 4,096 chunks of one byte take 10 ms.
+# or processes a chunk per 16 bytes of this size: 4,096 chunks of one byte take 10 ms.
 _BUFFER_BYTES = 64 << 10
 # Socket options that detect within a minute that a peer is gone, even while nothing is sent.
 _KEEPALIVE = tuple(
@@ -180,7 +180,7 @@ class ApiClient:
         from aiohttp import ClientSession, DummyCookieJar, TCPConnector, TraceConfig
 
         proxy = self._proxy_in_use = self.credentials.proxy
-        # The number of connections isn't limited, because each port-forward has its own.
+        # The number of connections isn't limited: each port-forward requires its own connection.
         options: dict[str, Any] = {"socket_factory": self._open_socket, "limit": 0}
         if proxy is not None and proxy.is_socks:
             from .socks import SocksConnector
@@ -190,7 +190,7 @@ class ApiClient:
             connector = TCPConnector(**options)
         trace = TraceConfig()
         trace.on_request_redirect.append(_refuse_redirect)
-        # With trust_env, aiohttp would also read passwords from .netrc. A cookie may belong to a
+        # With trust_env, aiohttp would also read passwords from .netrc. A cookie might belong to a
         # session of an earlier kubeconfig's user.
         self._session = ClientSession(
             connector=connector,
@@ -201,7 +201,7 @@ class ApiClient:
         )
 
     async def _reopen(self) -> None:
-        """Reconnect through the current proxy; open streams, such as watches, break off."""
+        """Reconnect through the current proxy; this interrupts open streams, such as watches."""
         before = self._session
         self._open_session()
         if before is not None:
@@ -244,10 +244,10 @@ class ApiClient:
             self._watches.discard(response)
 
     def doubt_watches(self) -> None:
-        """Break off all watches, because an answer of the server contradicts them; rate-limited.
+        """Interrupt all watches, because a response of the server contradicts them; rate-limited.
 
         Watches may be silent because their connections are dead, for instance after a laptop was
-        suspended, so pooled connections aren't reused, either.
+        suspended. For this reason, pooled connections aren't reused.
         """
         now = self._clock()
         if now - self._watches_anew_at >= WATCHES_ANEW_S:
@@ -345,7 +345,7 @@ class ApiClient:
         proxy = self._proxy_in_use
         configuration = self.credentials.configuration
         # Connections are pooled by their TLS context: new certificates cause new connections, while
-        # open watches keep theirs.
+        # open watches keep their connections.
         return {
             "headers": headers,
             "ssl": self._tls,
@@ -439,7 +439,7 @@ class LineTooLong(UserspaceProxyError):
 
 
 class LineSplitter:
-    """Splits chunks into lines, and keeps the start of the next line."""
+    """A splitter of chunks into lines, which keeps the start of the next line."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

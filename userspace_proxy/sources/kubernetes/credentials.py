@@ -1,13 +1,13 @@
-"""The API server's address and the credentials for it: a kubeconfig, ``--master``, or the pod's.
+"""The API server's address and the credentials for it: of a kubeconfig, ``--master`` or this pod.
 
     kubeconfig ─▶ ClientConfig ─┐
     pod ────────────────────────┼─▶ kubernetes-asyncio's Configuration ─▶ host, header, TLS files
     --master ───────────────────┘   and the proxy on the way
 
 Rule 1: tokens and files are reloaded while the program runs: before a request if a minute has
-passed since the last reload, and immediately after a 401. Bound tokens live for an hour. A plugin
-runs again before its credential expires.
-Rule 2: an error at startup is fatal (SourceError); a later one is a TransportError, and is
+passed since the last reload, and immediately after a 401. Bound tokens are valid for an hour. A
+plugin runs again before its credential expires.
+Rule 2: an error at startup is fatal (SourceError); a later error is a TransportError, and is
 retried.
 """
 
@@ -44,8 +44,7 @@ _VALIDITY = re.compile(
 )
 
 REFRESH_S = 60.0
-"""Seconds after which tokens and files are reloaded, as kubernetes-asyncio does for those of a
-pod."""
+"""Seconds after which tokens and files are reloaded, as kubernetes-asyncio does in a pod."""
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 # The maximum size of a token: API servers don't accept longer headers.
@@ -130,7 +129,7 @@ class _Loaded:
     async def ask_plugin(
         self, clock: Callable[[], float], *, is_attended: bool, is_refused: bool = False
     ) -> None:
-        """Use the credential of the plugin, if one is configured; run the plugin if that is due."""
+        """Use the credential of the plugin, if one is configured; run the plugin if due."""
         if self.config is None or self.config.user.plugin is None:
             return
         plugin, cluster = self.config.user.plugin, self.config.cluster
@@ -149,12 +148,12 @@ class _Loaded:
 
 
 class Credentials:
-    """The address of an API server, and how to authenticate to it.
+    """The address of an API server, and the credentials for it.
 
     Args:
         kubeconfig: Kubeconfig files; may be empty.
-        master: The server's URL, overriding the kubeconfig's; without a kubeconfig no credentials
-            are sent to it. If both are empty: this pod's server.
+        master: The server's URL, which overrides the kubeconfig's URL; without a kubeconfig, no
+            credentials are sent to it. If both are empty: this pod's server.
         service_account: The folder with a pod's token and the server's certificate authority.
         clock: Returns seconds since 1970.
 
@@ -191,14 +190,14 @@ class Credentials:
 
     @property
     def location(self) -> str:
-        """The server's URL; before :meth:`load`, its origin."""
+        """The server's URL; before :meth:`load`, ``--master``, the kubeconfig, or this pod."""
         if self.configuration is not None:
             return str(self.configuration.host)
         return self._master or str(self._kubeconfig or "the API server of this pod")
 
     @property
     def cluster(self) -> str:
-        """The server with its certificate authority; valid after :meth:`check`."""
+        """The server's URL and its certificate authority; valid after :meth:`check`."""
         server = self._config.cluster.server if self._config else self._master or self.location
         authority = self._authority()
         if not authority:
@@ -267,10 +266,10 @@ class Credentials:
             self._checked = read_kubeconfig(self._kubeconfig, server=self._master)
 
     async def load(self, now: float) -> None:
-        """Load everything for the first time; runs a plugin.
+        """Load everything for the first time; this may run a plugin.
 
         Raises:
-            SourceError: Loading failed; with cause and remedy.
+            SourceError: Loading failed; the message states the cause and the remedy.
         """
         self._library = import_library()
         try:
@@ -295,13 +294,13 @@ class Credentials:
             self._state.files.close()
 
     async def refresh(self, now: float, *, is_refused: bool = False) -> None:
-        """Reload tokens and files, and run a plugin, if that is due.
+        """Reload tokens and files, and run a plugin, if due.
 
         Args:
             is_refused: Whether the server has just returned 401, so that reloading is due.
 
         Raises:
-            TransportError: They can't be read; the old credentials remain in use.
+            TransportError: A token or file can't be read; the old credentials remain in use.
         """
         try:
             if is_refused or now - self._refreshed_s >= REFRESH_S:

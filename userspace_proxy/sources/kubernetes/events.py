@@ -4,9 +4,9 @@
 
 Rule 1: each series causes at most one request a minute, however often it occurs, so a series sent
 within the last minute isn't dropped.
-Rule 2: the number of series is limited, per namespace and in total. If there is no room, the series
-of the same, or the largest, namespace that has been quiet for longest is dropped; if no series may
-be dropped, the new one is.
+Rule 2: the number of series is limited, per namespace and in total. At a limit, the series that has
+been quiet for longest is dropped, from the same namespace or from the namespace with the most
+series; if no series may be dropped, the new series is dropped.
 Rule 3: namespaces take turns.
 
 Source: events.k8s.io/v1; client-go's tools/events, which ends a series after 6 minutes.
@@ -29,11 +29,11 @@ from .api_paths import join
 EVERY_S = 60.0
 SERIES_END_S = 360.0
 NAMESPACE_MAX = 50
-"""The maximum number of series per namespace, so that it causes less than one request per
+"""The maximum number of series per namespace, so that a namespace causes less than one request per
 second."""
 SERIES_MAX = 500
-"""The maximum number of series: more than there are requests in a minute, so that one may always be
-dropped."""
+"""The maximum number of series: more than there are requests in a minute, so that there is always a
+series that may be dropped."""
 APART_S = 0.25
 """Seconds between two requests of a node."""
 CONTROLLER = "userspace-proxy"
@@ -100,7 +100,7 @@ class Correlator:
         return (series for _, series in order)
 
     def next_due_s(self, now: float) -> float | None:
-        """Return the seconds until a series is due; None if none is."""
+        """Return the seconds until a series is due; None if every occurrence was sent."""
         owed = [series.not_before for series in self._series.values() if series.is_owed]
         return max(0.0, min(owed) - now) if owed else None
 

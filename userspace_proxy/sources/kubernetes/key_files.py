@@ -1,4 +1,4 @@
-"""Keeps certificates and keys in files, because OpenSSL accepts only files.
+"""Stores certificates and keys in files, because OpenSSL accepts only files.
 
 These are memory files (memfd_create), which OpenSSL opens by their paths in /proc/self/fd: files in
 a folder would remain after a crash. Systems other than Linux use :class:`TemporaryFiles`.
@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 
 class TemporaryFiles:
-    """Files in a folder that only this user may enter, which remain after a crash."""
+    """Files in a folder that only this user may access, which remain after a crash."""
 
     def __init__(self) -> None:
         self._folder = TemporaryDirectory(prefix="userspace-proxy-")
@@ -38,7 +38,7 @@ class MemoryFiles:
     def put(self, name: str, content: bytes) -> str:
         """Return the path of a file with this content, which replaces an earlier file of that name.
 
-        While the content is the same, so are the file and its path.
+        The file and its path stay the same while the content does.
         """
         have, descriptor = self._files.get(name, (None, -1))
         if have != content:

@@ -2,8 +2,8 @@
 
     text of each file ──▶ merged by name ──▶ context ──▶ cluster, user ──▶ ClientConfig
 
-Rule 1: kubeconfigs are read as by client-go. Only the chosen context, cluster and user are checked,
-so entries of other programs are harmless.
+Rule 1: kubeconfigs are read as client-go reads them. Only the chosen context, cluster and user are
+checked, so entries of other programs are harmless.
 Rule 2: an unknown field of the user is an error, because it may change the identity of requests.
 Rule 3: credentials are sent only over https, as by client-go; impersonation is sent in any case.
 
@@ -81,12 +81,12 @@ class ExecPlugin:
 
 @dataclass(frozen=True, slots=True)
 class KubeCluster:
-    """How to reach a server."""
+    """The address of a server, and the settings for connections to it."""
 
     server: str
     """The URL without a final slash."""
     written: str
-    """The URL as the file has it."""
+    """The URL as written in the file."""
     authority: Content = Content()
     tls_server_name: str = ""
     is_insecure: bool = False
@@ -118,7 +118,7 @@ class KubeUser:
     plugin: ExecPlugin | None = None
     """Used if there are no other credentials."""
     expires: float | None = None
-    """When the token expires, in seconds since 1970; None if unknown."""
+    """The token's expiry time, in seconds since 1970; None if unknown."""
     impersonation: tuple[tuple[str, str], ...] = ()
     """Impersonation headers."""
 
@@ -181,8 +181,7 @@ def read_client_config(
         server: Overrides the cluster's server, whose ``tls-server-name`` is then ignored.
 
     Raises:
-        SourceError: The files name no server, or can't be used; the message has file, line and
-            field.
+        SourceError: The files name no server, or can't be used; the message states where.
     """
     merged = _Merged(files)
     name, named_by = context, None
@@ -279,7 +278,7 @@ class _Part:
         return SourceError(f"cannot use kubeconfig {text}", hint=hint)
 
     def place_of(self, key: str) -> str:
-        """Return file, line and path of a field; without a field, those of this mapping."""
+        """Return the file, line and path of a field, or of this mapping if the key is empty."""
         path = ".".join(filter(None, (self.path, key)))
         document = self.file.document
         place = f"{self.file.place}:{document.line_of(path)}" if document else self.file.place
@@ -507,7 +506,7 @@ def _without_nul(entry: _Part, key: str, texts: tuple[str, ...]) -> tuple[str, .
 
 
 def _of_provider(entry: _Part, *, has_plugin: bool) -> tuple[str, float | None]:
-    """Return the token of an auth provider, and when it expires."""
+    """Return the token of an auth provider, and its expiry time."""
     name = entry.text("name")
     if has_plugin:
         raise entry.wrong("name", "is given together with exec", hint="remove one of them")

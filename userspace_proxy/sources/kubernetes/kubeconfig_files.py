@@ -65,7 +65,7 @@ def find_kubeconfig(environment: Mapping[str, str] = os.environ) -> Kubeconfig |
 
 
 def _may_exist(path: str) -> bool:
-    """Return whether a file exists, or can't be checked: then reading it fails with a reason."""
+    """Return whether a file exists; True if it can't be checked: reading it reports the reason."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -80,7 +80,7 @@ def read_kubeconfig(kubeconfig: Kubeconfig, *, server: str = "") -> ClientConfig
 
     Args:
         kubeconfig: The files, and the entries to choose.
-        server: The server's URL, overriding the cluster's.
+        server: The server's URL, which overrides the cluster's server.
 
     Raises:
         SourceError: The files can't be read or used.

@@ -1,6 +1,6 @@
 """Reads and writes Leases of coordination.k8s.io, in a separate namespace.
 
-Rule 1: only Leases with this proxy's label are read, so others in the namespace are ignored.
+Rule 1: only Leases with this proxy's label are read, so other Leases in the namespace are ignored.
 Rule 2: a node's Lease is owned by the Node object, and the API server removes both together.
 """
 
@@ -27,8 +27,8 @@ NAMESPACE = "userspace-proxy"
 kube-system."""
 _PATH = join("/apis/coordination.k8s.io/v1/namespaces", NAMESPACE, "leases")
 _LABEL = f"{DOMAIN}leases-of"
-# How long a watch lasts, and the silence after which it is ended. The holder renews its Lease
-# several times in this time.
+# The duration of a watch, and the silence after which it is ended. Within this time, the holder
+# renews its Lease several times.
 _WATCH_S = 300
 _SILENCE_S = 330.0
 _ANSWER_S = 5.0
@@ -82,7 +82,7 @@ class KubernetesLeases(Leases):
             "labelSelector": f"{_LABEL}={self._label}",
             "limit": str(_LEASE_PAGE),
             # The server's cache suffices: a write that is based on a stale version fails, and each
-            # node's answer names its round.
+            # node's acknowledgement names its round.
             "resourceVersion": "0",
         }
         return await self._items(_PATH, query, self._read_item)

@@ -26,7 +26,7 @@ _BLANKS = re.compile(rb"[ \t\r\n]*")
 
 
 class _Next(enum.Enum):
-    """What comes next in the body."""
+    """The element that is expected next in the body."""
 
     LIST = "the list"
     FIRST_KEY = "a key, or the end of the list"
@@ -56,7 +56,7 @@ _AFTER_CUT = {
     _Next.FIRST_KEY: _Next.COLON,
     _Next.KEY: _Next.COLON,
     _Next.VALUE: _Next.AFTER_VALUE,
-    # null, which Go writes for an empty list.
+    # The value is null, which Go writes for an empty list.
     _Next.ITEMS: _Next.AFTER_VALUE,
     _Next.FIRST_ITEM: _Next.AFTER_ITEM,
     _Next.ITEM: _Next.AFTER_ITEM,
@@ -100,7 +100,7 @@ class ListBody:
         return items
 
     def _cut(self, items: list[bytes]) -> int:
-        """Split off complete items; return where the rest begins."""
+        """Split off complete items; return the start of the rest."""
         rest, at = self._rest, 0
         with memoryview(rest) as view:
             while (at := _blanks_end(rest, at)) < len(rest):

@@ -36,7 +36,7 @@ async def read_page(
     """Read one page; return its metadata, or the response if it isn't a list.
 
     Raises:
-        TransportError: There is no response, or it broke off, or was silent for RESPONSE_S.
+        TransportError: There is no response, or it was interrupted, or silent for RESPONSE_S.
         FieldError: The body isn't a valid list; earlier items were taken.
     """
     async with client.stream(path, query) as stream:
@@ -65,7 +65,7 @@ async def read_whole(
     *,
     within_s: float = LIST_S,
 ) -> Response | None:
-    """Read a list page by page; return the first response that isn't 200, if any.
+    """Read a list page by page; return the first response whose code isn't 200, if any.
 
     Raises:
         TransportError: See :func:`read_page`, or the list is incomplete after ``within_s`` seconds.

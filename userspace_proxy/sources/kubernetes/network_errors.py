@@ -10,7 +10,7 @@ import ssl
 def describe(exc: BaseException) -> str:
     """Return the reason for a failed request, on one line.
 
-    aiohttp wraps the system's errors, some of them twice; the innermost is the most precise.
+    aiohttp wraps the system's errors, some of them twice; the innermost error is the most precise.
     """
     from aiohttp import ClientHttpProxyError, ClientPayloadError, ServerDisconnectedError
 
@@ -29,7 +29,7 @@ def describe(exc: BaseException) -> str:
         if isinstance(cause, TimeoutError) and not cause.errno:
             return "no response in time"
         if isinstance(cause, OSError) and cause.errno:
-            # asyncio's text contains the address, but it is the only text for Windows' numbers.
+            # asyncio's text contains the address, but is the only text for Windows' error numbers.
             text = cause.strerror if getattr(cause, "winerror", None) else None
             return text or os.strerror(cause.errno)
     if isinstance(exc, ClientPayloadError):

@@ -38,7 +38,7 @@ class _Forbidden(TransportError):
 
 
 class NodeAddressLister:
-    """Lists the addresses of all Nodes for as long as they are wanted.
+    """A lister of all Nodes' addresses, which is active while they are wanted.
 
     Args:
         take: Called with the addresses from each list, and with None when they are unknown.
@@ -105,14 +105,14 @@ class NodeAddressLister:
 
 
 async def describe_missing(client: ApiClient, name: str) -> Node:
-    """Describe a missing Node, with similar names if Nodes can be listed."""
+    """Return a description of a missing Node, with similar names if Nodes can be listed."""
     names: list[str] = []
 
     def take(items: Sequence[bytes]) -> None:
         names.extend(decode(item, WireHead).metadata.name or "" for item in items)
 
     with contextlib.suppress(TransportError, FieldError):
-        # The limit keeps the response below some 8 MiB: with a wrong node name in a DaemonSet, all
+        # The limit keeps the response below about 8 MiB: with a wrong node name in a DaemonSet, all
         # its pods send this request.
         await read_page(client, "/api/v1/nodes", {"limit": "500"}, take)
     return Node(name, is_missing=True, similar=similar_hosts(name, names))

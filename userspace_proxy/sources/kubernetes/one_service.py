@@ -71,7 +71,7 @@ def list_refused(client: ApiClient, what: str, response: Response) -> str:
 
 
 class OneServiceReader:
-    """Reads one Service from one API server.
+    """A reader of one Service from one API server.
 
     The arguments are the same as for KubernetesSource.
     """
@@ -123,7 +123,7 @@ class OneServiceReader:
         return OneService(self._client.url, snapshot, next(iter(targets), ()), pods)
 
     async def _read_elsewhere(self, key: ServiceKey, named: Mapping[str, str]) -> None:
-        """Read slices in other namespaces, and whether a Service is in them: both or neither."""
+        """Read Services and slices of this name in other namespaces; use both lists or neither."""
         others: list[bytes] = []
         name = {"fieldSelector": f"metadata.name={key.name}"}
         if await self._ask(SERVICES, SERVICES.path, name, others.extend) is not None:
@@ -153,7 +153,7 @@ class OneServiceReader:
     async def _ask(
         self, resource: Resource, path: str, query: Mapping[str, str], take: Take
     ) -> Response | None:
-        """Read a list; return the first response that isn't 200, if any."""
+        """Read a list; return the first response whose code isn't 200, if any."""
         try:
             return await read_whole(self._client, path, query, take)
         except FieldError as exc:
@@ -176,7 +176,7 @@ def _targets_of(item: bytes) -> tuple[int | str, ...]:
 async def read_service_names(
     kubeconfig: str | Kubeconfig, master: str, *, namespace: str, within_s: float
 ) -> list[ServiceKey]:
-    """Return the Services of a namespace, or of all namespaces if it is empty.
+    """Return the Services of a namespace, or of all namespaces if the name is empty.
 
     Args: kubeconfig, master: As for KubernetesSource.
         within_s: The time limit for the server.

@@ -5,7 +5,7 @@
 
 Rule 1: if a user is at the terminal, a plugin may use it to prompt, without a time limit. Otherwise
 it has its own session and a time limit, after which it is killed with its children; a daemon that
-it starts, such as a cache, leaves the group by setsid().
+the plugin starts, such as a cache, leaves the group by setsid().
 Rule 2: a cancelled request doesn't stop a plugin: a person may be typing, and other requests wait
 for it.
 Rule 3: if a run before the credential expires fails, the credential is used until it expires.
@@ -61,7 +61,7 @@ class PluginError(UserspaceProxyError):
 
 @dataclass(frozen=True, slots=True)
 class PluginCredential:
-    """What a plugin returned: a token, a certificate with its key, or both."""
+    """A credential that a plugin returned: a token, a certificate with its key, or both."""
 
     token: str
     certificate: bytes
@@ -69,7 +69,7 @@ class PluginCredential:
     obtained: float
     """Seconds since 1970."""
     expires: float | None
-    """Seconds since 1970; None if it is valid until the server rejects it."""
+    """Seconds since 1970; None if the credential is valid until the server rejects it."""
 
     def is_due(self, now: float) -> bool:
         if self.expires is None:
@@ -100,7 +100,7 @@ async def plugin_credential(
     refused: PluginCredential | None = None,
     clock: Callable[[], float] = Clocks.time,
 ) -> PluginCredential:
-    """Return a plugin's credential; runs the plugin only if there is no valid one.
+    """Return a plugin's credential; run the plugin only if there is no valid credential.
 
     Args:
         plugin: The plugin.
@@ -169,7 +169,7 @@ async def run_plugin(
     Args:
         plugin: The plugin.
         cluster: The cluster information for the plugin.
-        within_s: Seconds until it is killed; None: no limit, because a user is at the terminal.
+        within_s: Seconds until the plugin is killed; None: no limit, for a user at the terminal.
         clock: Returns seconds since 1970.
 
     Raises:
@@ -182,7 +182,7 @@ async def run_plugin(
     if plugin.mode == "Always" and not is_interactive:
         raise PluginError(f"exec: {shown} needs a terminal (interactiveMode is Always)")
     environment = _environment(plugin, cluster, is_interactive=is_interactive)
-    # Search this program's PATH, as client-go does, not the plugin's.
+    # Search this program's PATH, as client-go does, rather than the plugin's PATH.
     program = shutil.which(plugin.command) or plugin.command
     try:
         process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""Keeps the position in the API server's history of one kind, and chooses the next request.
+"""Tracks the position in the API server's history of one kind, and chooses the next request.
 
     start ──list at "0"──▶ page … page ──▶ watch from there ──▶ events, bookmarks ──┐
              ▲    410 while paging: in one piece, newest        ▲                   │
@@ -44,7 +44,7 @@ class Position:
         self._continue = ""
         self.needs_list = True
         self.restarts = 0
-        """How many watches had to be followed by a list."""
+        """The number of watches that had to be replaced by a new list."""
 
     def list_query(self) -> dict[str, str]:
         if self._continue:
@@ -103,8 +103,8 @@ class Position:
     def check_query(self) -> dict[str, str]:
         """Return the query for a list of at most one object, not older than the last seen state.
 
-        The answer shows whether the server has that state. A watch doesn't: from a state newer than
-        the server's, it is silent until the server reaches that state (kube-apiserver 1.36).
+        The response shows whether the server has that state. A watch doesn't: from a state that the
+        server hasn't reached yet, it is silent until then (kube-apiserver 1.36).
         """
         return {
             "fieldSelector": "metadata.name=kubernetes",
@@ -116,8 +116,8 @@ class Position:
     def advance(self, resource_version: str | None) -> bool:
         """Record the resourceVersion of an event or bookmark.
 
-        Returns: False if it is older than the last one because etcd was restored: then list the
-        newest state.
+        Returns: False if it is older than the last version, because etcd was restored; list the
+        newest state next.
 
         Source: KEP-5504, versions can be compared as numbers.
         """

@@ -48,7 +48,7 @@ class WebProxy:
     user: str | None
     """User and password as in the URL; None if there are none."""
     origin: str
-    """Where the setting is from: a variable, or a place in a kubeconfig."""
+    """The source of the setting: a variable, or a place in a kubeconfig."""
 
     @property
     def is_socks(self) -> bool:
@@ -83,7 +83,7 @@ def choose_proxy(
     Args:
         server: The server's URL.
         proxy_url: The URL in the kubeconfig, which takes precedence; may be empty.
-        place: Where in the kubeconfig the URL is.
+        place: The place of the URL in the kubeconfig.
 
     Raises:
         SourceError: The URL is invalid, or its scheme isn't supported.
@@ -105,7 +105,7 @@ _HINT = "write it as http://10.0.0.1:3128"
 
 
 def proxy_of_environment(server: str, environment: Mapping[str, str]) -> WebProxy | None:
-    """Return the proxy for a server that the environment sets.
+    """Return the proxy that the environment sets for a server; None if it sets none.
 
     Raises:
         SourceError: The scheme isn't supported, or this is a CGI program, so that the variable may

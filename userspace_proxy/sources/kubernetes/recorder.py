@@ -1,9 +1,9 @@
 """Sends Kubernetes Events.
 
-Rule 1: no code waits for an Event, and if sending fails, that has no other effect.
+Rule 1: no code waits for an Event, and a failure to send it has no other effect.
 Rule 2: requests are ``APART_S`` apart, and namespaces take turns.
-Rule 3: a missing permission to write Events is logged once, and retried rarely; a role may permit
-only some namespaces, so each namespace that forbids Events is silenced separately.
+Rule 3: a missing permission to write Events is logged once, and requests are retried rarely; a role
+may permit only some namespaces, so each namespace that forbids Events is silenced separately.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _log = logging.getLogger("userspace_proxy.sources")
 # The pause after a response that forbids an Event. The role may be changed; until then, requests
 # would only fill the server's log.
 FORBIDDEN_S = 600.0
-# The text of a 403 from the server's NamespaceLifecycle plugin: the role is fine, but the namespace
-# is being deleted.
+# The text of a 403 from the server's NamespaceLifecycle plugin: the role is sufficient, but the
+# namespace is being deleted.
 _TERMINATING = "because it is being terminated"
 _MERGE = "application/merge-patch+json"
 
@@ -61,7 +61,7 @@ class Recorder:
         self._offset = Clocks.time() - clock()
         self._correlator = Correlator()
         self._silent_until: dict[str, float] = {}
-        """When to try a path again, by path."""
+        """The time at which a path is tried again, by path."""
         self._has_logged_forbidden = False
         self._wake = asyncio.Event()
 
@@ -106,8 +106,7 @@ class Recorder:
         if response.code < 300:
             series.sent = count
         elif response.code == 409:
-            # An earlier request that seemed to fail has created the Event, with the count at that
-            # time.
+            # An earlier request that seemed to fail created the Event, with the count at that time.
             series.sent = max(series.sent, 1)
         elif response.code == 403 and _TERMINATING in cause_of(response):
             series.sent = count
@@ -118,7 +117,7 @@ class Recorder:
             series.name = ""
         elif response.code < 500 and response.code != 429:
             series.sent = count
-            _log.warning("Event was rejected", extra={"cause": cause_of(response)})
+            _log.warning("API server rejected an Event", extra={"cause": cause_of(response)})
         return True
 
     async def _ask(self, series: Series) -> Response:
@@ -131,14 +130,14 @@ class Recorder:
         uid = self._node_name if service is None else self._uid_of(service)
         event = new_event(series, self._node_name, uid)
         response = await self._client.send("POST", path, event, content_type="application/json")
-        # The series gets its name only now: if there is no response, the same Event is sent again,
-        # and 409 means that it exists.
+        # Set the series' name only now: if there is no response, the same Event is sent again, and
+        # 409 means that it exists.
         if response.code < 300 or response.code == 409:
             series.name = event["metadata"]["name"]
         return response
 
     def _forbidden(self, series: Series, response: Response) -> float:
-        """Stop sending to a path that forbids Events; return when to retry."""
+        """Stop sending to a path that forbids Events; return the time of the next attempt."""
         now = self._now()
         past = [path for path, until in self._silent_until.items() if until <= now]
         for path in past:

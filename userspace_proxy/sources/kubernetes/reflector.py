@@ -6,11 +6,11 @@
 
 Rule 1: no failure of server or network stops the reflector; each is reported as a problem until the
 next list or watch succeeds.
-Rule 2: a watch that lasted long enough is followed by the next one immediately; a watch that shows
-that history went back during an outage is followed by a list; any other one by a wait, which grows
-while nothing is received.
+Rule 2: a watch that lasted long enough is followed by the next watch immediately; a watch that
+shows that history went back during an outage is followed by a list; any other watch is followed by
+a wait, which grows while nothing is received.
 Rule 3: large input is processed in parts, and the event loop runs in between.
-Rule 4: a list has a deadline, and a slow one is reported as a problem while it lasts.
+Rule 4: a list has a deadline, and a slow list is reported as a problem while it lasts.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ CAP_S = 5.0
 RETRY_AFTER_MAX_S = 32.0
 """The maximum wait that a server can request: kube-apiserver's ``maxRetryAfter`` of APF."""
 _WENT_BACK = "its history went back, as after a restore of etcd"
-# How late a watch may end: servers end it to the second, so if it ends later, the network was down
-# in between.
+# The maximum delay of a watch's end: servers end a watch to the second, so if it ends later, the
+# network was down in between.
 _ON_TIME_S = 1.0
 # The minimum time that restoring etcd takes: stopping all API servers, restoring and starting them
 # again takes longer.
@@ -68,14 +68,14 @@ class Timing:
     """Limits, in seconds."""
 
     watch_s: float = 300.0
-    """The server ends a watch after one to two times this, as client-go requests."""
+    """The server ends a watch after one to two times this duration, as client-go requests."""
     silence_s: float = 150.0
-    """After so many seconds of silence a watch is ended: as long as two missed bookmarks, as after
-    the first one, a server sends one a minute."""
+    """A watch is ended after this silence, in which two bookmarks were missed: after the first
+    bookmark, a server sends one a minute."""
     silence_over_s: float = 30.0
-    """How much longer than requested a watch without bookmarks may last: the first bookmark of an
-    unchanged resource took two minutes (kube-apiserver 1.36), and none is guaranteed. Within a
-    minute, TCP keep-alive detects that the whole machine is gone."""
+    """The extra time for a watch without bookmarks: the first bookmark of an unchanged resource
+    took two minutes (kube-apiserver 1.36), and none is guaranteed. Within a minute, TCP keep-alive
+    detects that the whole machine is gone."""
     healthy_s: float = 5.0
     """A watch that lasted this long is restarted immediately."""
     list_s: float = LIST_S
@@ -87,7 +87,7 @@ class Timing:
 
 
 class Reflector:
-    """Lists and watches one resource into a cache.
+    """A task that lists and watches one resource into a cache.
 
     Args:
         changed: Called after the cache or ``problem`` may have changed.
@@ -124,16 +124,16 @@ class Reflector:
         self._has_events = False
         self._has_answered = False
         self._known_at = _UNKNOWN
-        """When the server certainly had the last seen state; unknown after a watch that didn't end
-        on time, and after a wait, because history may have gone back."""
+        """The last time at which the server certainly had the last seen state; unknown after a wait
+        or a watch that didn't end on time, because history may have gone back."""
         self._is_invalid = False
         """Whether the last watch began and then failed; this isn't an outage, because the next
-        watch may fail, too."""
+        watch may also fail."""
         self._lists_at_once = False
         """Whether the last watch has shown that history went back during an outage."""
         self._watched_s = 0.0
         self._cuts = 0
-        """The number of consecutive watches that broke off early, without an event."""
+        """The number of consecutive watches that were interrupted early, without an event."""
         self._end_log_limit = LogLimit()
         self.is_listed = False
         """Whether everything was read at least once."""
@@ -142,11 +142,11 @@ class Reflector:
         self.problem = ""
         """Why the last list or watch failed; empty if it succeeded."""
         self.problem_since = 0.0
-        """When the problem began, by the reflector's clock."""
+        """The time at which the problem began, by the reflector's clock."""
 
     @property
     def restarts(self) -> int:
-        """How many watches had to be followed by a list."""
+        """The number of watches that had to be replaced by a new list."""
         return self._position.restarts
 
     async def run(self) -> None:
@@ -230,7 +230,7 @@ class Reflector:
             self._position.list_expired()
         elif response.code >= 500 or response.code == 429:
             return self._rejected("watch", response), False
-        # A watch reports other errors, such as a missing permission, too. But another server may
+        # A watch also reports other errors, such as a missing permission. But another server may
         # not return this error, so ask again after the watch.
         return None, response.code == 200
 
@@ -302,7 +302,7 @@ class Reflector:
             self._note_success()
             try:
                 failure = await self._follow(stream, requested_s)
-                # This watch didn't break off early.
+                # This watch wasn't interrupted.
                 self._cuts = 0
                 ended = self._clock()
                 is_on_time = abs(ended - begun - int(requested_s)) <= _ON_TIME_S
@@ -381,7 +381,7 @@ class Reflector:
         return RequestFailure(f"the API server at {self._client.url} ended a watch: {cause}")
 
     def _cut_off(self, reason: str, after_s: float) -> RequestFailure | None:
-        """Handle a watch that broke off, which is a problem only if the next one does, too."""
+        """Handle an interrupted watch; only consecutive interruptions are a problem."""
         if self._has_events or after_s >= self._timing.healthy_s:
             self._cuts = 0
             return None

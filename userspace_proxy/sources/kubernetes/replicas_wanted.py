@@ -24,7 +24,7 @@ _PERCENT = re.compile(r"\d{1,9}%", re.ASCII)
 
 
 def autoscaler_of(workload: Workload, autoscalers: Iterable[WireAutoscaler]) -> str:
-    """Return which HorizontalPodAutoscaler prevents scaling to zero; empty if none does.
+    """Describe the HorizontalPodAutoscaler that prevents scaling to zero; empty if none does.
 
     Source: autoscaling/v2: ``minReplicas`` is 1 unless set.
     """
@@ -40,7 +40,7 @@ def autoscaler_of(workload: Workload, autoscalers: Iterable[WireAutoscaler]) -> 
 
 
 def budget_of(labels: Mapping[str, str], budgets: Iterable[WireBudget]) -> str:
-    """Return which PodDisruptionBudget requires the last replica; empty if none does.
+    """Describe the PodDisruptionBudget that requires the last replica; empty if none does.
 
     Args:
         labels: Labels that all pods of the workload have.
@@ -102,7 +102,7 @@ def _blocking_field(spec: WireBudgetSpec) -> str:
 
 
 def _count(value: int | str) -> int:
-    """Return how many pods a number, or a percentage of one pod, means."""
+    """Return the number of pods for a number, or for a percentage of one pod."""
     if isinstance(value, int):
         return value
     return 0 if _PERCENT.fullmatch(value) and not int(value[:-1]) else 1
@@ -111,7 +111,7 @@ def _count(value: int | str) -> int:
 def _may_match(selector: WireSelector | None, labels: Mapping[str, str]) -> bool:
     """Return whether a budget's selector may match pods that have at least these labels.
 
-    Source: policy/v1: an empty selector matches all pods, and a missing one none.
+    Source: policy/v1: an empty selector matches all pods, and a missing selector no pods.
     """
     if selector is None:
         return False

@@ -1,9 +1,9 @@
 """Defines the resources to read, and a cache that keeps the objects of one resource in the store.
 
-Rule 1: an object that can't be read is a separate problem: its last valid version stays, and so do
+Rule 1: an object that can't be read is a separate problem: its last valid version stays, as do all
 other objects.
-Rule 2: a list is applied as a difference: equal objects stay the same, and objects that aren't in
-the whole list are deleted at its end.
+Rule 2: a list is applied as a difference: equal objects stay the same, and objects that the whole
+list doesn't contain are deleted at its end.
 Rule 3: objects beyond a namespace's share are omitted and counted (``shares``).
 """
 
@@ -117,7 +117,7 @@ def _weigh_pod(wire: WirePod) -> int:
     return _weight(wire.metadata.labels, containers, ips, *ports)
 
 
-# Unlike kube-proxy, this also lists Services and slices that get no listener (headless, or of
+# Unlike kube-proxy, this also lists Services and slices that have no listener (headless, or of
 # another service proxy): the status page shows why they have none.
 SERVICES = Resource(
     kind="Service",
@@ -164,7 +164,7 @@ SLICES = slices()
 
 
 def inside(resource: Resource, namespace: str) -> Resource:
-    """Restrict a resource to one namespace; empty for all."""
+    """Restrict a resource to one namespace; an empty name means all namespaces."""
     if not namespace:
         return resource
     start, _, name = resource.path.rpartition("/")
@@ -215,7 +215,7 @@ def this_node(name: str) -> Resource:
 
 
 class ResourceCache:
-    """Keeps one resource's objects in a store.
+    """A cache that keeps one resource's objects in a store.
 
     Args:
         shares: The share of each namespace.
@@ -234,10 +234,10 @@ class ResourceCache:
         self.rejected: dict[Key, RejectedFacts] = {}
         """Objects that can't be read."""
         self._rejected_keys: list[Key] = []
-        """Their keys, sorted: there may be a great many, and each change reads the first ones."""
+        """The sorted keys of :attr:`rejected`, of which each change reads only the first ones."""
 
     def resume(self, keys: Iterable[Key]) -> None:
-        """Record which objects an earlier run left in the store."""
+        """Record the objects that an earlier run left in the store."""
         for key in keys:
             self._shares.keep((key[0], key[1]))
 
@@ -359,7 +359,7 @@ def _rejected(kind: str, metadata: Metadata, problem: str) -> RejectedFacts:
 
 
 def metadata_of(item: Any) -> Metadata:
-    """Return an object's metadata; empty if not even that can be read."""
+    """Return an object's metadata; empty if it can't be read."""
     try:
         return decode(item, WireHead).metadata
     except FieldError:

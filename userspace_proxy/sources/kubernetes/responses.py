@@ -19,7 +19,7 @@ header."""
 
 
 class TransportError(UserspaceProxyError):
-    """There was no complete response; the text is the cause."""
+    """A failure to receive a complete response; the text is the cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class RequestFailure:
-    """Why a list or watch failed."""
+    """The reason why a list or watch failed."""
 
     text: str
     retry_after_s: float = 0.0
@@ -56,8 +56,8 @@ def cause_of(response: Response) -> str:
 def is_expired(code: int, status: WireStatus) -> bool:
     """Return whether the server doesn't have the requested state.
 
-    Source: 410 Gone; and 504 with "Too large resource version" if the server's state is
-    older than the last one seen, permanently if etcd was restored from a backup.
+    Source: 410 Gone; and 504 with "Too large resource version" if the server's state is older than
+    the last seen state, permanently if etcd was restored from a backup.
     """
     too_large = "Too large resource version" in (status.message or "")
     return code == 410 or status.reason in ("Expired", "Gone") or too_large
@@ -66,7 +66,7 @@ def is_expired(code: int, status: WireStatus) -> bool:
 def rejected(
     url: str, verb: str, kind: str, response: Response, *, credentials: str
 ) -> RequestFailure:
-    """Describe a response that isn't 200.
+    """Describe a response whose code isn't 200.
 
     Args:
         verb: The requested verb, such as ``list``.
@@ -119,7 +119,7 @@ def invalid(url: str, resource: str, problem: str) -> RequestFailure:
 
 
 def cut_off(url: str, resource: str, cause: str) -> RequestFailure:
-    """Describe watches that repeatedly break off before their first event."""
+    """Describe watches that are repeatedly interrupted before their first event."""
     return RequestFailure(
         f"watches of {resource} from {url} break off at once: {cause} "
         "(check proxies and load balancers in front of it)"

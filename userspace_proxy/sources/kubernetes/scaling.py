@@ -1,19 +1,19 @@
 """Scales a workload from zero to one replica, and from one to zero.
 
-    from zero: scale ──▶ the Services that ask for it may ──▶ update of the version that was read
-    to zero: scale ──▶ they may ──▶ HorizontalPodAutoscalers, PodDisruptionBudgets: nothing else
-    asks for a replica ──▶ all nodes agree ──▶ update of the version that was read
+    from zero: read scale ──▶ its Services may scale it ──▶ update the version that was read
+    to zero: read scale ──▶ its Services may scale it ──▶ no HorizontalPodAutoscaler and no
+    PodDisruptionBudget requires a replica ──▶ all nodes agree ──▶ update the version that was read
 
 Rule 1: only the subresource ``scale`` is written, and only 0 → 1 and 1 → 0. Any other number of
 replicas is the decision of another user.
-Rule 2: an update names the version that was read before nodes were asked. So if several nodes see
+Rule 2: an update names the version that was read before nodes were asked. If several nodes see
 demand at the same time, only one of them scales, and the server refuses an update if the workload
 has been scaled since.
 Rule 3: an object that can't be read counts as requiring a replica.
-Rule 4: an update to zero without a response may have been made. It is sent again, because only one
-update of a version succeeds; if there is no response again, the workload counts as scaled, so that
-no client dials a pod that may be terminating. The same applies to a gateway's errors: the server
-may still process the update.
+Rule 4: an update to zero without a response may have been applied. It is sent again, because only
+one update of a version succeeds; if there is no response again, the workload counts as scaled, so
+that no client dials a pod that may be terminating. The same applies to a gateway's errors: the
+server may still process the update.
 Rule 5: after two failures, the scale is read to find the result.
 Rule 6: the labels in the updated scale decide whether a Service may scale it (``May``).
 
@@ -41,7 +41,7 @@ from .responses import Response, TransportError, cause_of
 _log = FieldLogger("userspace_proxy.sources")
 
 _ANSWER_S = 5.0
-# How long the update may be repeated and its result read: acknowledgements of nodes expire soon.
+# The time limit for repeating the update or reading its result: acknowledgements expire soon.
 _AGAIN_S = 2.0
 _SILENT = "no answer in time"
 # Errors of a gateway that may have passed the update on.
@@ -111,7 +111,7 @@ async def _put_asleep(
     path, resource = _scale_of(namespace, workload)
     fields = {"workload": str(workload), "namespace": namespace}
     was_sent = may_be_made = False
-    # Nodes hold connections at most for as long as this takes.
+    # Nodes hold connections for at most as long as this takes.
     for within_s in (_ANSWER_S, _AGAIN_S):
         try:
             async with asyncio.timeout(within_s):
@@ -125,7 +125,7 @@ async def _put_asleep(
             may_be_made = True
         else:
             if response.code == 200:
-                text = "scaled %(namespace)s %(workload)s from 1 to 0: no client uses it"
+                text = "scaled %(workload)s in %(namespace)s from 1 to 0: no client uses it"
                 _log.info(text, extra=fields)
                 return ScaleDown(is_asleep=True)
             fields["cause"] = cause = _refused(response, resource, namespace)
@@ -150,7 +150,7 @@ async def _put_asleep(
 async def _other_wish(
     client: ApiClient, namespace: str, workload: Workload, scale: Mapping[str, Any]
 ) -> str:
-    """Return the object that requires a replica; empty if none does."""
+    """Describe the object that requires a replica; empty if no object does."""
     autoscalers = await _list(client, namespace, *_AUTOSCALERS, WireAutoscaler)
     if why := autoscaler_of(workload, autoscalers):
         return why

@@ -7,7 +7,7 @@ Rule 1: a kept object stays as long as it fits, so in a full namespace, events a
 change which objects are used.
 Rule 2: a full namespace accepts no more objects until an eighth of its share is free. Objects that
 are left out are only counted: a list finds them again.
-Rule 3: namespaces don't share anything.
+Rule 3: namespaces don't affect each other.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ SHARE_BYTES = 48 << 20
 """The share of one namespace and kind: 7,500 Services with one port, or 190,000 endpoints."""
 OBJECT_BYTES = 1024
 SERVICE_BYTES = 5 * 1024
-"""How much more memory a Service takes: its plan, a listener, its status."""
+"""The additional memory for a Service: its plan, a listener, its status."""
 PART_BYTES = 256
 """The maximum memory of an endpoint, a port, a pair in a selector, or an address."""
 NAME_BYTES = 64
-"""How many characters of an endpoint's names PART_BYTES includes."""
+"""The number of characters of an endpoint's names that PART_BYTES includes."""
 
 
 class Excess(NamedTuple):

@@ -2,7 +2,7 @@
 
     TCP to the proxy ──▶ greeting, perhaps a password ──▶ CONNECT name:port ──▶ TLS, HTTP
 
-Rule 1: the proxy resolves names, as for Go programs, because this machine may not be able to.
+Rule 1: the proxy resolves names, as for Go programs, because this machine may be unable to.
 Rule 2: one private method of aiohttp is replaced; ``test_socks`` runs it with a proxy.
 
 Source: RFC 1928, RFC 1929.
@@ -39,11 +39,11 @@ _PROBLEMS = {
 
 
 class SocksConnector(TCPConnector):
-    """Opens connections through a proxy.
+    """A connector that opens connections through a proxy.
 
     Args:
         proxy: The proxy.
-        socket_factory: Returns the socket of an address.
+        socket_factory: Returns a new socket for an address.
         options: Options of TCPConnector.
     """
 
@@ -98,7 +98,7 @@ class SocksConnector(TCPConnector):
         raise problem or OSError("it has no address")
 
     async def _ask(self, sock: socket.socket, host: str, port: int) -> None:
-        """Make the proxy connect a socket to a host.
+        """Ask the proxy to connect to a host.
 
         Raises:
             ConnectionError: The proxy refuses; the text is the reason.
@@ -159,7 +159,7 @@ def _number(port: int) -> bytes:
 
 
 class _NoResolver(AbstractResolver):
-    """Returns a dummy address, because the proxy resolves names."""
+    """A resolver that returns a dummy address, because the proxy resolves names."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET

@@ -37,26 +37,26 @@ from .shares import SHARE_BYTES, ObjectShares
 _log = logging.getLogger("userspace_proxy.sources")
 
 OBJECT_PROBLEMS_MAX = 20
-"""The maximum number of objects that can't be read to list; the rest is counted."""
+"""The maximum number of listed objects that can't be read; further objects are only counted."""
 
 
 class KubernetesSource(Source):
-    """Lists and watches Services, EndpointSlices and this node's object.
+    """A source that lists and watches Services, EndpointSlices and this node's object.
 
-    If the Node doesn't exist, as at a node's first boot, snapshots contain it as missing.
+    If the Node doesn't exist, as during a node's first boot, snapshots contain it as missing.
 
     Args:
         kubeconfig: A kubeconfig file, or several; empty: none.
-        master: The server's URL, overriding the kubeconfig's. If both are empty: this pod's server,
-            with its service account.
+        master: The server's URL, which overrides the kubeconfig's URL. If both are empty: this
+            pod's server, with its service account.
         node_name: This node's name; empty: no Node is watched.
         with_headless: Also read EndpointSlices of headless Services, which only DNS uses.
         endpoints_from_pods: Also read Pods, and derive the endpoints of Services with a selector
             from them, as controllers would; their EndpointSlices are ignored.
         with_pods: Read the names of endpoints' pods.
-        namespace: The only namespace to read; empty: all.
+        namespace: The only namespace to read; empty: all namespaces.
         service_account: The folder with a pod's token and the server's certificate authority.
-        share_bytes: How many bytes one kind's objects may take in each namespace.
+        share_bytes: The maximum memory of one kind's objects in each namespace, in bytes.
     """
 
     kind = "kubernetes"
@@ -117,9 +117,9 @@ class KubernetesSource(Source):
         self._rejected: tuple[RejectedFacts, ...] = ()
         self._clock = clock
         self._logged_at: dict[str, float] = {}
-        """When each problem of the last minute was logged."""
+        """The time at which each problem of the last minute was logged."""
         self._in_log: frozenset[str] = frozenset()
-        """Problems that were logged, and whose end wasn't."""
+        """Problems that were logged, but whose end wasn't logged yet."""
 
     @property
     def identity(self) -> str:
@@ -137,7 +137,7 @@ class KubernetesSource(Source):
             self._pods.resume(snapshot)
 
     async def run(self, publish: Publish) -> None:
-        """Part of Source.
+        """Read and publish until cancelled; see :meth:`.Source.run`.
 
         Raises:
             SourceError: The kubeconfig, or the pod's service account, can't be used.
@@ -212,7 +212,7 @@ class KubernetesSource(Source):
                 self._changed()
 
     def _recovered(self) -> None:
-        """Retry all reflectors, because one has reached the server again."""
+        """Wake all reflectors, because one of them has reached the server again."""
         for reflector in self._reflectors:
             reflector.wake()
 
@@ -227,8 +227,8 @@ class KubernetesSource(Source):
         if self._publish is None:
             return
         self._report()
-        # The Node is optional: without permission to read it, Services are served, and continue to
-        # be if the next response about it is another error.
+        # The Node is optional: without permission to read it, Services are served, even if the next
+        # response about it is another error.
         required, node = self._reflectors[: self._required], self._reflectors[self._required :]
         if not all(reflector.is_listed for reflector in required):
             return
@@ -247,11 +247,11 @@ class KubernetesSource(Source):
 
     def _report(self) -> None:
         self._rejected = (*self._left_out(), *self._unread())
-        # A cause that affects all resources is one line.
+        # Report a cause that affects all resources as one line.
         lines = dict.fromkeys(r.problem for r in self._reflectors if r.problem)
         problems = (*lines, *(item.line for item in self._rejected))
         now = self._clock()
-        # The problem of a watch that repeatedly breaks off begins and ends each time.
+        # The problem of a watch that is repeatedly interrupted begins and ends each time.
         recent = {line: at for line, at in self._logged_at.items() if now - at < EVERY_S}
         news = [line for line in problems if line not in self._in_log and line not in recent]
         for line in news:

@@ -98,7 +98,7 @@ def _allocate(
     ranges: Ranges,
     ips: dict[ServiceKey, str],
 ) -> list[Problem]:
-    """Allocate addresses of one family, other than those in manifests."""
+    """Allocate addresses of one family that aren't in manifests."""
     if family in ranges:
         problem = f"spec.clusterIP: no address is left in {ranges[family].cidr}"
         allocated = ranges[family].pool.allocate(wanting, taken=set(ips.values()))

@@ -48,7 +48,7 @@ class _Folder:
 
 
 class FileEvents:
-    """Watches the files and links of manifests under one path; not thread-safe; must be closed."""
+    """A watch of manifests' files and links under one path; not thread-safe; must be closed."""
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)
@@ -56,14 +56,14 @@ class FileEvents:
         self._folders: dict[int, _Folder] = {}
         """Folders by the number of their watch."""
         self.problem = ""
-        """Why some files can't be watched; empty if all are."""
+        """Why some files can't be watched; empty if all can be watched."""
         self.writing: set[str] = set()
         """Paths of manifests that a program has changed but not closed yet."""
         self.has_heard = False
         """Whether an event about a manifest was read; the caller resets this."""
 
     def follow(self, links: Iterable[str]) -> bool:
-        """Watch the current folders of the path and its links; return whether any is new."""
+        """Watch the current folders of the path and its links; return whether a folder is new."""
         self.problem = ""
         try:
             self._inotify = self._inotify or Inotify()
@@ -109,7 +109,7 @@ class FileEvents:
                     self.problem = _problem(f"inotify: {path}", exc)
 
     def take(self) -> bool:
-        """Read the events since the last call; return whether one is about a manifest."""
+        """Read the events since the last call; return whether any concerns a manifest."""
         is_about_us = False
         for event in self._inotify.read() if self._inotify else ():
             if self._note(event):
@@ -135,7 +135,7 @@ class FileEvents:
         return True
 
     async def wait(self, timer: Awaitable[None]) -> None:
-        """Return when a timer ends, or earlier on an event about a manifest."""
+        """Return when a timer ends, or earlier if an event concerns a manifest."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_ended(timer)), group.create_task(self._heard())]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Finds manifest files, and reads changed ones.
+"""Finds manifest files, and reads changed files.
 
     look() ──stat all──▶ same as in the last look? ──▶ read ──▶ Look(texts, gone, problems)
                          └─ no: it is being written; look again soon
@@ -31,7 +31,7 @@ UNSETTLED_LOOKS_MAX = 200
 
 _NO_FILE = "it is a pipe, a socket or a device (write a file there, or a link to one)"
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
-# The flag for opening a file without blocking. Windows, where `explain` reads manifests, too, has
+# The flag for opening a file without blocking. Windows, where `explain` also reads manifests, has
 # neither this flag nor pipes in folders.
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
@@ -85,7 +85,7 @@ class FileWatch:
         return self._read(found, found, problems)
 
     def check(self) -> None:
-        """Raise SourceError as :meth:`first_look` does."""
+        """Raise SourceError if :meth:`first_look` would."""
         self._list_all()
 
     def _list_all(self) -> tuple[dict[str, Fingerprint], dict[str, str]]:
@@ -135,7 +135,7 @@ class FileWatch:
         return name in self._changing and self._changing[name][0] == seen
 
     def _looks(self, name: str) -> int:
-        """Return for how many checks a file has been changing."""
+        """Return the number of checks since a file began to change."""
         return self._changing[name][1] if name in self._changing else 0
 
     def _read(

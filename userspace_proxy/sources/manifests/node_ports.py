@@ -7,7 +7,7 @@ Rule 1: ports of a Service with the same number (DNS: 53/TCP, 53/UDP) share a no
 Rule 2: two Services may name the same number for different protocols. The API server's allocator,
 which ignores protocols, refuses that, but on a node it isn't a conflict.
 Rule 3: a health check node port is a TCP port, and not a frontend in the plan: if its number is
-also named elsewhere, the first in the order of manifests gets it.
+also named elsewhere, the first Service in the order of manifests gets it.
 
 Source: the API server's initNodePorts and allocHealthCheckNodePort.
 """
@@ -37,7 +37,7 @@ class _Field(NamedTuple):
     name: str
     """The name under which a number is allocated."""
     number: int
-    """The number given here, or by a port with the same number; 0 if there is none."""
+    """The node port given here, or at a port with the same number; 0 if there is none."""
     protocol: str
     is_wanted: bool
     is_health: bool = False
@@ -117,7 +117,7 @@ def _number(
     allocated: Mapping[str, int],
     notes: list[Note],
 ) -> int:
-    """Return the number for a field; 0 without one, with a note if the Service should have it."""
+    """Return the number for a field, or 0, with a note if the Service should have a number."""
     if field.number:
         owner, is_health = owners[field.number, field.protocol]
         if owner == service.key or not (is_health or field.is_health):

@@ -6,7 +6,7 @@
 Rule 1: every problem is one line with file, line and field, and all problems are found at once.
 Rule 2: an object with a problem is left out, and the file's other objects are used, as if each were
 sent to an API server. For unsupported objects, only the kind matters.
-Rule 3: of duplicate keys in labels or annotations the last wins, as in kubectl, with a finding.
+Rule 3: the last of duplicate keys in labels or annotations wins, as in kubectl; this is a finding.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class MirroredEndpoints:
     service: ServiceKey
     slices: tuple[EndpointSlice, ...]
     none_reason: Note | None = None
-    """Why there are no slices, although it may have endpoints."""
+    """Why there are no slices, although the object may have endpoints."""
 
 
 ManifestObject = WrittenService | EndpointSlice | MirroredEndpoints | Node
@@ -63,7 +63,7 @@ _TEMPLATE = "a template: read what `helm template` or `envsubst` makes of it"
 _NOTHING: Mapping[str, int] = {}
 _LABELS = ("metadata.labels", "metadata.annotations")
 _KEYS = frozenset(("kind", "metadata", "spec"))
-"""Fields that each object has, at least one, unlike kustomization.yaml, Chart.yaml, values.yaml,
+"""Fields of which each object has at least one, unlike kustomization.yaml, Chart.yaml, values.yaml,
 package.json and .sops.yaml in repositories."""
 
 Identity = tuple[str, str]
@@ -138,12 +138,12 @@ class _Read(NamedTuple):
 
 
 class ManifestReader:
-    """Reads the texts of one file; parts unchanged since the last text aren't parsed again."""
+    """A reader of one file's texts, which parses only parts that changed since the last text."""
 
     def __init__(self, place: str) -> None:
         self._place = place
         self._parts: dict[bytes, _Read] = {}
-        """Parts without line numbers in messages, by a digest of their text: 10,000 take 16 MB."""
+        """Parts without line numbers in messages, by a digest of their text: 16 MB for 10,000."""
 
     def read(self, text: str) -> FileObjects:
         """Read YAML or JSON text."""
@@ -292,7 +292,7 @@ class _WrittenObject:
 
     @property
     def about(self) -> tuple[ObjectKey, str]:
-        """The object's key and its Service; empty parts couldn't be read."""
+        """The object's key and its Service; parts that can't be read are empty."""
         kind, name = self.text("kind") or self.default_kind, self.text("metadata", "name")
         namespace = self.text("metadata", "namespace") or "default"
         if not kind or not name:
@@ -337,7 +337,7 @@ _Reader = Callable[[Any], list[tuple[str, ManifestObject]]]
 
 
 def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
-    """Return the kind of an object, and how to read it; None for an unsupported kind.
+    """Return the kind of an object, and its reader; None for an unsupported kind.
 
     Raises:
         FieldError: The kind is missing, misspelt, or of an unsupported version.
@@ -371,7 +371,7 @@ def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
 
 
 def _named(value: Any) -> Any:
-    """Give a unique name to an object that leaves its name to the API server."""
+    """Return an object with a unique name if its name is left to the API server."""
     metadata = value.get("metadata")
     if not isinstance(metadata, dict) or metadata.get("name"):
         return value

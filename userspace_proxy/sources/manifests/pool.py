@@ -2,10 +2,10 @@
 
     name ──hash──▶ a value of the upper band ──taken?──▶ the next one …──▶ the lower band
 
-Rule 1: values in manifests are taken; other names get their values in alphabetical order.
-Rule 2: a name gets the same value on every node and after every restart, because nothing else
-matters. A new name changes the value of an older one only if their hashes collide and the new name
-sorts first (ADR 0077).
+Rule 1: values in manifests are taken; other names are assigned values in alphabetical order.
+Rule 2: a name has the same value on every node and after every restart, because the value depends
+only on the manifests. A new name changes the value of an older name only if their hashes collide
+and the new name sorts first (ADR 0077).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Pool(Generic[Value]):
 
     count: int
     low: int
-    """How many values at the start are reserved for users, and allocated last."""
+    """The number of values at the start that are reserved for users, and allocated last."""
     value_at: Callable[[int], Value]
     """Returns the value for a number from 0 to ``count`` - 1."""
 
@@ -43,13 +43,13 @@ class Pool(Generic[Value]):
             candidates = self._candidates(name, len(used) + 1)
             value = next((value for value in candidates if value not in used), None)
             if value is None:
-                break  # Later names don't get a value, either: the set of used values only grows.
+                break  # No later name gets a value, because the set of used values only grows.
             allocated[name] = value
             used.add(value)
         return allocated
 
     def _candidates(self, name: str, most: int) -> Iterator[Value]:
-        """Yield the upper band's values, beginning at the name's hash, then the lower band's."""
+        """Yield the values of the upper band, from the name's hash on, then of the lower band."""
         high = self.count - self.low
         start = _number_of(name) % high
         for step in range(min(high, most)):
@@ -64,9 +64,9 @@ def _number_of(name: str) -> int:
 
 
 def low_band(count: int, *, share: int, most: int) -> int:
-    """Return how many of ``count`` values are reserved for users.
+    """Return the number of values, out of ``count``, that are reserved for users.
 
-    In a range of at most 16 there is none, otherwise one in ``share``, but 16 to ``most``.
+    0 for at most 16 values; otherwise one in ``share``, but at least 16 and at most ``most``.
 
     Source: KEP-3070 for cluster IPs, KEP-3668 for node ports: min(max(16, count / share), most).
     """

@@ -25,7 +25,7 @@ from .state import ManifestState
 _log = logging.getLogger("userspace_proxy.sources")
 
 POLL_S = 0.5
-"""Seconds between two checks without events. A check of 500 files costs 2 ms."""
+"""Seconds between two checks without events. A check of 500 files takes 2 ms."""
 QUIET_POLL_S = 5.0
 """Seconds between two checks with events, in case some are lost."""
 SETTLE_S = 0.05
@@ -35,7 +35,7 @@ SERVICE_CIDRS = ("10.96.0.0/16",)
 
 
 class ManifestSource(Source):
-    """Reads Service, EndpointSlice, Endpoints and Node objects from files.
+    """A source that reads Service, EndpointSlice, Endpoints and Node objects from files.
 
     Args:
         path: A file, or a folder with ``*.yaml``, ``*.yml`` and ``*.json`` files.
@@ -74,7 +74,7 @@ class ManifestSource(Source):
         """Whether the last change was found although no event reported it."""
         self._is_synced = False
         self._unread_since: float | None = None
-        """Since when files have been unreadable; None if all can be read."""
+        """The time at which files became unreadable; None if all files can be read."""
         self._deafness = LoggedCondition[str](
             _log,
             "cannot watch manifests, polling them",
@@ -105,7 +105,7 @@ class ManifestSource(Source):
         self._state.resume(snapshot)
 
     async def run(self, publish: Publish) -> None:
-        """Part of Source.
+        """Read and publish until cancelled; see :meth:`.Source.run`.
 
         Raises:
             SourceError: The path doesn't exist. If it vanishes later, ``status`` reports the
@@ -154,7 +154,7 @@ class ManifestSource(Source):
         return self._events.follow(self._files.links) or look.is_settling
 
     def _report(self) -> None:
-        """Log new problems, and that the last one is over."""
+        """Log new problems, and the end of the last problem."""
         self._deafness.set(self._events.problem)
         self._condition.set(*self._state.problems, path=self.location)
         self._findings.set(*self._state.findings)

@@ -4,8 +4,8 @@
 
 Rule 1: while a file has a problem, its objects aren't removed: an object broken by an edit, even in
 its name, keeps its last valid form.
-Rule 2: of two objects with the same name, the first one is used, by file name and place in the
-file.
+Rule 2: of two objects with the same name, the first one is used, in the order of file names and of
+places in the file.
 Rule 3: endpoints in slices take precedence over an Endpoints object of the same Service.
 Rule 4: addresses and node ports are allocated as the API server does, but depend only on the
 manifests, not on earlier allocations (ADR 0077).
@@ -33,7 +33,7 @@ from .written import WrittenService
 
 @dataclass(slots=True)
 class _File:
-    """One file."""
+    """The objects and problems of one file."""
 
     reader: ManifestReader
     read: FileObjects = field(default_factory=FileObjects)
@@ -53,7 +53,7 @@ class _File:
 class ManifestState:
     """The objects and problems of all files; not thread-safe.
 
-    Arguments and exceptions are those of ManifestSource.
+    The arguments and exceptions are the same as for ManifestSource.
     """
 
     def __init__(self, *, node_name: str, service_cidrs: Sequence[str]) -> None:
@@ -121,7 +121,7 @@ class ManifestState:
                     problem = f"{what} is already defined in {earlier.place}"
                     services = tuple(_services_of(found))
                     conflicts.append(RejectedFacts.at(found.place, problem, services=services))
-        # A broken object never replaces a valid one in another file.
+        # A broken object never replaces a valid object in another file.
         for file in self._in_order():
             for found in file.kept:
                 first.setdefault(found.identity, found)
@@ -160,7 +160,7 @@ class ManifestState:
             key = item.service.key
             parts = (item, cluster_ips[key], node_ports.get(key), unmirrored.get(key))
             old = self._served.get(key)
-            # An edit leaves most Services unchanged.
+            # Cost: an edit leaves most Services unchanged.
             served[key] = old if old is not None and old[0] == parts else (parts, _join(*parts))
         self._served = served
         return [service for _, service in served.values()]

@@ -40,13 +40,13 @@ class WrittenService:
         return service.type is ServiceType.LOAD_BALANCER and service.is_external_local
 
     def wanted_families(self, configured: Collection[IPFamily]) -> tuple[IPFamily, ...]:
-        """Return the families of the addresses, in order; empty if it gets no address.
+        """Return the families of the addresses, in order; empty if the Service has no address.
 
         Args:
             configured: The families with a range, the default first.
 
-        Source: the API server's initIPFamilyFields: the families in the manifest, otherwise those
-        of its addresses, otherwise the default; and the other family if two are requested.
+        Source: the API server's initIPFamilyFields: the families in the manifest, otherwise the
+        families of its addresses, otherwise the default; and the other family if two are requested.
         """
         service = self.service
         if service.is_headless or service.type is ServiceType.EXTERNAL_NAME:

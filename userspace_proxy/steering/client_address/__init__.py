@@ -1,10 +1,10 @@
-"""Delivers endpoints' replies to clients' addresses to this proxy, in any steering mode.
+"""Delivers to this proxy the replies that endpoints send to clients' addresses.
 
     reply_routing  nftables tables that mark and divert replies  (ADR 0070)
     routes         policy routing that delivers marked packets locally
 
-``policy.locality`` decides for which clients the address is preserved, ``dataplane.client_address``
-dials, and ``agent.watchers.client_address`` connects the three.
+It works in any steering mode. ``policy.locality`` decides for which clients the address is
+preserved, ``dataplane.client_address`` dials, and ``agent.watchers.client_address`` connects them.
 """
 
 from .reply_routing import ReplyRouting

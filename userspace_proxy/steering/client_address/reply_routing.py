@@ -1,4 +1,4 @@
-"""Delivers endpoints' replies to this proxy if its sockets use the clients' addresses.
+"""Delivers endpoints' replies to this proxy's sockets that use clients' addresses.
 
     socket bound to the client's address ──▶ endpoint
            ▲                                    │ replies to the client, through this node
@@ -16,8 +16,8 @@ node's address instead. The same applies if only the IPv6 parts can't be install
 has disabled IPv6.
 Rule 2: open connections need all parts, so the parts are removed after the last connection has
 ended.
-Rule 3: routes that a killed run left are kept, and missing ones are added; a table that it left is
-recreated.
+Rule 3: routes that a killed process left are kept, and missing routes are added; a table that it
+left is recreated.
 Rule 4: sockets on the wildcard address are ignored: otherwise another program's transparent
 listener (TPROXY) would receive the packets between pods.
 
@@ -50,14 +50,14 @@ BRIDGE_PRIORITY = 10
 
 
 class BridgeDelivery:
-    """Delivers replies to this node's sockets if endpoint and client are on the same bridge.
+    """Delivery of replies to this node's sockets if endpoint and client are on the same bridge.
 
         endpoint ──▶ bridge ──▶ table inet (br_netfilter): mark, to our MAC ──▶ table bridge
                                                                                      │
         socket bound to the client's address ◀── table local ◀── for this host ◀─────┘
 
     Without it, a bridge sends such packets directly to the client. In br_netfilter, the rules of
-    :class:`ReplyRouting` mark packets that have a socket here; these rules see the bridge as the
+    :class:`ReplyRouting` mark packets for sockets of this node; these rules see the bridge as the
     interface. The ``bridge`` table is evaluated afterwards.
 
     The MAC is a constant. Each of these bridges has it in its forwarding database as a local
@@ -89,7 +89,7 @@ class BridgeDelivery:
         return self._entries.put_right(bridges)
 
     def close(self) -> None:
-        """Close the sockets, which removes the table unless the kernel lacks owners."""
+        """Close the sockets; this removes the table, unless the kernel has no table owners."""
         self._entries.close()
         self._table.close()
 
@@ -127,12 +127,12 @@ PRIORITY = -99
 class ReplyRouting:
     """The reply table, routing rules and routes of one proxy.
 
-    Its network namespace is that of the first thread that calls it.
+    It works in the network namespace of the first thread that calls it.
 
     Args:
         proxy_name: The proxy's ``--service-proxy-name``; empty without one.
-        owners: The owners of the tables.
-        offers: The parts that the kernel supports.
+        owners: The sockets that own the tables.
+        offers: The features of the kernel.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class ReplyRouting:
         self.bridges: frozenset[int] = frozenset()
         """The bridges with delivery to clients on the same bridge, as of the last call."""
         self.without_bridges = ""
-        """Why no bridge can have delivery; empty if it is possible."""
+        """Why no bridge can have delivery; empty if delivery is possible."""
 
     async def start(self, bridges: Iterable[int] = ()) -> str:
         """Install all parts; return why that failed, or an empty string. Idempotent.
@@ -171,7 +171,7 @@ class ReplyRouting:
 
         Args:
             bridges: Interface indexes of the bridges that need delivery to clients on the same
-                bridge; :attr:`bridges` contains those on which it works.
+                bridge; :attr:`bridges` contains the bridges on which delivery works.
 
         Returns:
             The number of missing or different objects.
@@ -187,7 +187,7 @@ class ReplyRouting:
         return count
 
     async def clean_up(self) -> bool:
-        """Remove this proxy's parts, and unused routes; return whether any existed.
+        """Remove this proxy's objects, and unused routes; return whether any existed.
 
         Idempotent; may be called without ``start``.
         """
@@ -260,7 +260,7 @@ class _Kernel:
         write_table(table, self._diverted)
 
     def _deliver(self, bridges: frozenset[int]) -> int:
-        """Add delivery to bridges; return the number of changes that other programs made."""
+        """Enable delivery on bridges; return the number of changes that other programs made."""
         count, self.bridges = 0, frozenset()
         try:
             if self._delivery is None:
@@ -283,12 +283,12 @@ def write_table(table: TableWriter, bridges: Iterable[int] = ()) -> None:
 
     Ports are checked first, which saves other packets the search for a socket; most of a node's
     packets pass only the first rule. ICMP errors have no ports; the kernel finds their socket by
-    the packet that they quote. Without them, a dial from a client's address wouldn't see refusals,
-    and a connection wouldn't learn of a smaller MTU.
+    the packet that they quote. Without a rule for them, a dial from a client's address wouldn't see
+    refusals, and a connection wouldn't learn of a smaller MTU.
 
-    No rule jumps to ``defragment``. The kernel reassembles fragments before all chains while a rule
-    has ``tproxy``; otherwise it does so only where connections are tracked, and a fragment without
-    ports has no socket.
+    No rule jumps to ``defragment``: while any rule contains ``tproxy``, the kernel reassembles
+    fragments before all chains. Otherwise it does so only where connections are tracked, and a
+    fragment without ports matches no socket.
     """
     table.add_chain("defragment")
     table.add_rule("defragment", x.UDP + x.tproxy(1))
@@ -296,7 +296,7 @@ def write_table(table: TableWriter, bridges: Iterable[int] = ()) -> None:
     table.add_base_chain("prerouting", "filter", PREROUTING, PRIORITY)
     marked = (
         x.match(x.SOCKET_TRANSPARENT, 1)
-        # This also excludes sockets in TIME_WAIT: clients that dial from their ports get answers.
+        # This also excludes sockets in TIME_WAIT: clients that dial from their ports get replies.
         + x.match(x.SOCKET_WILDCARD, 0)
         + x.set_bits(x.MARK, MARK)
         + x.verdict(x.GOTO, "divert")

@@ -11,11 +11,11 @@ Rule 3: all proxies of a node share the rules and routes: the last proxy removes
 
 Why rule 118: reverse-path checks look up the route to a packet's source, and some of these look-ups
 use the mark. In table 11800 every address is local, so the packet would be dropped. Such checks are
-the kernel's own with ``src_valid_mark``, which WireGuard's tools enable, and, for both IP versions,
-rules with ``fib saddr . mark . iif oif missing drop``, such as firewalld's. These look-ups have
-``lo`` as the incoming interface.
+the kernel's own check with ``src_valid_mark``, which WireGuard's tools enable, and, for both IP
+versions, rules with ``fib saddr . mark . iif oif missing drop``, such as firewalld's rule. These
+look-ups have ``lo`` as the incoming interface.
 
-Source: net/ipv4/fib_frontend.c, net/ipv6/netfilter/nft_fib_ipv6.c; both were measured.
+Source: net/ipv4/fib_frontend.c, net/ipv6/netfilter/nft_fib_ipv6.c; both verified by experiment.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from ...kernel.netlink.sockets import NETLINK_ROUTE
 
 PROTOCOL = rtnetlink.REPLY_ROUTING
 # A bit of the mark that other programs don't use: kube-proxy and kubelet use 0x4000 and 0x8000,
-# Calico, Tailscale and Weave some of 0xffff0000, the portmap plugin 0x2000, Cilium 0x0f00, Istio
-# 0x0fff, AWS 0x80.
+# Calico, Tailscale and Weave use bits of 0xffff0000, the portmap plugin 0x2000, Cilium 0x0f00,
+# Istio 0x0fff, and AWS 0x80.
 MARK = 0x1000
 TABLE = 11800
-# The priorities are before the rules of AWS's plugin (512), and after those of the kernel (0).
+# These priorities are after the kernel's first rule (0), and before the rules of AWS's CNI (512).
 SKIP, MARKED, GO_ON = 118, 119, 120
 _V4, _V6 = FAMILIES[4], FAMILIES[6]
 _ROUTES = {
@@ -51,7 +51,7 @@ _ROUTES = {
     _V6: LocalRoute("::/0", table=TABLE),
 }
 
-# The rules, which are added in reverse order because a goto needs its target.
+# The rules are added in this order, because a goto needs an existing target.
 RULES = (
     RoutingRule(_V4, DO_NOTHING, GO_ON, protocol=PROTOCOL),
     RoutingRule(_V4, GO_TO, SKIP, protocol=PROTOCOL, mark=MARK, in_interface="lo", target=GO_ON),
@@ -70,7 +70,7 @@ class ReplyRoutes:
         with explained("open a netlink socket"):
             self._requests = Requests.open(NETLINK_ROUTE)
         self.without_ipv6 = ""
-        """Why IPv6 has no routes, as of the last :meth:`put_right`; empty if it has."""
+        """Why IPv6 routes are missing, as of the last :meth:`put_right`; empty if they exist."""
 
     def put_right(self) -> int:
         """Add missing parts; return their number. A refusal of IPv6 isn't an error."""
@@ -99,7 +99,7 @@ class ReplyRoutes:
         self._requests.close()
 
     def _add(self, family: int) -> int:
-        # Add the route first: without IPv6 the kernel refuses it, so that no rule is left behind.
+        # Add the route first: a kernel without IPv6 refuses it, so that no rule is left behind.
         flags = CREATE | EXCL
         count = family not in self._routed()
         if count:

@@ -2,8 +2,8 @@
 
     guard for old and new ports ─▶ nat ─▶ stale conntrack entries     later: guard for new ports
 
-A port is guarded from before its first packet until after its last (``ReleasedPorts``). Once new
-rules are applied, conntrack entries that older rules created are removed.
+A port is guarded from before its first packet until after its last packet (``ReleasedPorts``). Once
+new rules are applied, conntrack entries that older rules created are removed.
 
 Rule 1: answers aren't written to standard output, which python-iptables replaces with a pipe while
 it creates a rule.
@@ -48,7 +48,7 @@ from .rules import (
 from .small_edits import SmallEdits
 
 # The agent calls repair every second. The tables' size and layout reveal added and removed rules;
-# only a full comparison finds a rule that was replaced with another one of the same size.
+# only a full comparison finds a rule that was replaced with another rule of the same size.
 FULL_COMPARISON_EVERY = 30
 
 
@@ -76,7 +76,7 @@ def main(descriptor: int, version: int, parent: int) -> int:
 
 
 class RequestServer:
-    """Converts requests to calls of a programmer, and the results to answers."""
+    """An adapter between JSON requests and a programmer's methods."""
 
     def __init__(self, version: int) -> None:
         self._version = version
@@ -120,7 +120,7 @@ class RequestServer:
 
 
 class LegacyProgrammer(NatProgrammer):
-    """Programs the iptables rules of one IP family.
+    """The programmer of one IP family's iptables rules.
 
     Raises:
         SteeringError: A library, a privilege or a kernel part is missing.
@@ -141,7 +141,7 @@ class LegacyProgrammer(NatProgrammer):
 
     @cached_property
     def checks_sockets(self) -> bool:
-        """Whether the guard can distinguish this proxy's sockets from those of other programs."""
+        """Whether the guard can distinguish this proxy's sockets from other programs' sockets."""
         return self._tables.would_accept(FILTER, SOCKET_CHECK)
 
     def start(self) -> Ports:
@@ -222,7 +222,7 @@ class LegacyProgrammer(NatProgrammer):
         self._put_rules()
 
     def _follow_address(self) -> bool:
-        """Rebuild rules that depend on interfaces, if they must change; return whether they did."""
+        """Rebuild rules that depend on interfaces if necessary; return whether they changed."""
         to_ip = self._choose_ip()
         # Only IPv4 needs an address; see PreroutingAddress.
         if self._version == 6 or to_ip == self._to_ip:
@@ -255,7 +255,7 @@ class LegacyProgrammer(NatProgrammer):
             self._note_led((self._applied or {}).items())
 
     def _refuse_ports_in_force(self) -> set[int]:
-        """Return the refuse ports of the kernel's rules: an earlier run may have used its own."""
+        """Return the refuse ports in the kernel's rules: an earlier run may have used another."""
         chains = self._filter.read()
         lines = (line for chain in GUARDS.values() for line in chains.get(chain, ()))
         ports = (read_refuse_port(line, is_ipv6=self._version == 6) for line in lines)

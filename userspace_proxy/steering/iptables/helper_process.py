@@ -20,9 +20,9 @@ from ...pacing import backoff_s
 from ..programmer import Affected
 
 _ENTRY = "userspace_proxy.steering.iptables.helper:main"
-# The time limit for an answer: ten times the duration for 10,000 Services.
+# The time limit for an answer: ten times as long as 10,000 Services take.
 ANSWER_WITHIN_S = 60.0
-# The pause after the second consecutive helper that exited without an answer; each further one
+# The pause after the second consecutive helper that exited without an answer; each further exit
 # doubles it. The agent sends requests every second, and starting a helper takes 0.2 s of CPU time.
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
@@ -33,7 +33,7 @@ class HelperEnded(SteeringError):
 
 
 class HelperProcess:
-    """A helper for one IP family; the first request starts it, and a later one restarts it."""
+    """A helper for one IP family; a request starts it if it isn't running."""
 
     def __init__(self, version: int) -> None:
         self.version = version
@@ -140,7 +140,7 @@ class HelperProcess:
 
 
 Row = tuple[str, str, int, int, int | None]
-"""A frontend's address, protocol and port, and its target port."""
+"""A frontend's address, protocol, port and last port, and its target port."""
 
 
 def as_rows(ports: Affected) -> list[Row]:

@@ -35,7 +35,7 @@ from ...kernel.port_holders import named_process
 
 _MULTI = "xtables-legacy-multi"
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
-# Folders that may be missing in the PATH of services started by systemd.
+# Folders that may be missing from the PATH of services started by systemd.
 MORE_PATHS = ("/usr/sbin", "/sbin")
 # The time limit for a command; 10,000 Services take 0.2 s.
 _RUN_WITHIN_S = 30.0
@@ -111,7 +111,7 @@ class LegacyTables:
         return done.decode(errors="surrogateescape")
 
     def restore(self, table: str, edits: Iterable[str], lock: int) -> None:
-        """Make edits in one commit; ``lock`` is the descriptor of the held xtables lock.
+        """Apply edits in one commit; ``lock`` is the descriptor of the held xtables lock.
 
         Raises:
             SteeringError: An edit was refused; nothing has changed.
@@ -122,7 +122,7 @@ class LegacyTables:
             raise SteeringError(f"cannot change the iptables table {table}: {exc.message}") from exc
 
     def would_accept(self, table: str, edits: Iterable[str]) -> bool:
-        """Return whether the program and the kernel would accept these edits; makes none."""
+        """Return whether the program and the kernel would accept these edits; apply none."""
         try:
             self._run_restore(table, edits, None)
         except SteeringError:
@@ -146,7 +146,7 @@ class LegacyTables:
 
 
 def tables_in_use(version: int) -> list[str]:
-    """Return an IP family's legacy tables that are in use in this thread's network namespace."""
+    """Return the legacy tables of an IP family in use in this thread's network namespace."""
     try:
         return (_NET / _TABLE_NAMES[version]).read_text(encoding="ascii").split()
     except FileNotFoundError:

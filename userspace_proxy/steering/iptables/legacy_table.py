@@ -1,13 +1,13 @@
-"""Keeps this proxy's chains, and the jumps to them, in one legacy table.
+"""Maintains this proxy's chains, and the jumps to them, in one legacy table.
 
     -A UPROXY-OUT -d 10.96.7.1/32 …        ──▶ chain "UPROXY-OUT", line "-d 10.96.7.1/32 …"
     applied chains, desired chains         ──▶ edits: ":CHAIN - [0:0]", "-A CHAIN LINE", …
 
-Rule 1: the state is read from the kernel, and compared as text: this proxy's lines have
-the form that ``iptables-save`` prints. While the table's size and layout are those after the last
-write, that write is still in the table.
+Rule 1: the state is read from the kernel, and compared as text: this proxy's lines have the form
+that ``iptables-save`` prints. While the table's size and layout are as after the last write, that
+write is assumed to be intact.
 Rule 2: edits are lines as ``iptables-restore --noflush`` accepts them. Rules are removed by their
-text, never by their number, which another program's rule may have by then.
+text, never by their number, which may be another program's rule by then.
 Rule 3: a change is one commit under the xtables lock: all or nothing.
 Rule 4: the jumps precede the rules of other programs. The jumps are moved before another program's
 rule only once. If the rule then returns to the first position, it stays there, because two programs
@@ -39,12 +39,12 @@ _OUR_CHAIN = re.compile(rf"(?<!\S){PREFIX}\S+")
 
 @dataclass(frozen=True, slots=True)
 class TableDifference:
-    """How a table differs from its desired state; falsy if it doesn't."""
+    """The difference between a table and its desired state; falsy if there is none."""
 
     count: int = 0
     """The number of rules and jumps that are missing, surplus or out of order."""
     lines: Lines = ()
-    """The rules that were counted, without the jumps."""
+    """The rules that differ, without the jumps."""
     has_other_jumps: bool = False
     """Whether a jump differs: without the jump to it, a chain has no effect."""
     edits: Lines = ()
@@ -81,7 +81,7 @@ class LegacyTable:
         return parse_table(self._tables.save(self.name), self._names.known)
 
     def forget(self) -> None:
-        """Make the next change compare the whole table, even if its size is unchanged."""
+        """Force the next change to compare the whole table, even if its size is unchanged."""
         self._in_force = None
 
     def put(self, chains: Chains, jumps: Sequence[BuiltInJump]) -> TableDifference:
@@ -89,13 +89,13 @@ class LegacyTable:
 
         Args:
             chains: All chains of this proxy; this object keeps them, so don't modify them.
-            jumps: In the order in which packets should pass them.
+            jumps: The jumps, in the order in which packets should pass them.
 
         Returns:
             How the table differed; no difference if only the desired chains had changed.
 
         Raises:
-            SteeringError: The kernel refused; the old state is unchanged.
+            SteeringError: The kernel refused the edits; the old state is unchanged.
         """
         try:
             difference = self._put(chains, jumps)
@@ -128,13 +128,13 @@ class LegacyTable:
             return self._write_compared(compare_all, lock)
 
     def _edits_since(self, chains: Chains, jumps: Sequence[BuiltInJump]) -> list[str] | None:
-        """Return the edits since the last write; None if the kernel may no longer have it."""
+        """Return the edits since the last write; None if that write may have been undone."""
         if self._in_force is None or jumps != self._jumps or self.info() != self._info:
             return None
         return list(edits_between(self._in_force, chains))
 
     def _could_edit(self, edits: Sequence[str], chains: Chains, lock: int) -> bool:
-        """Apply edits to the last written state; return False if the kernel doesn't have it."""
+        """Apply edits to the last written state; return False if the kernel's state differs."""
         named = self._named(edits)
         try:
             if are_few(len(edits), sum(map(len, chains.values()))):
@@ -142,8 +142,7 @@ class LegacyTable:
             else:
                 self._tables.restore(self.name, named, lock)
         except SteeringError:
-            # Another program has replaced a rule with one of the same size: a full comparison finds
-            # that.
+            # Another program replaced a rule with one of the same size; a full comparison finds it.
             return False
         return True
 
@@ -257,7 +256,7 @@ def split_target(line: str) -> tuple[str, str]:
 
 
 def target_of(line: str) -> str:
-    """Return a line's target or chain; empty for a rule without a target, which only counts."""
+    """Return a line's target or chain; empty for a rule without a target, such as a counter."""
     words = split_target(line)[1].split()
     return words[1] if words else ""
 

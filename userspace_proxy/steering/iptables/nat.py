@@ -1,8 +1,8 @@
-"""Lays out the chains of the nat table, which bring packets to the proxy ports; pure.
+"""Lays out the chains of the nat table, which send packets to the proxy ports; pure.
 
     PREROUTING ─▶ UPROXY-PRE ─▶ ┐
                                 ├ UPROXY-O…   a tree of chains with REDIRECT rules
-    OUTPUT ─────▶ UPROXY-OUT ─▶ ┘ UPROXY-R…   then one for ranges of ports
+    OUTPUT ─────▶ UPROXY-OUT ─▶ ┘ UPROXY-R…   then a tree for port ranges
 
     ROOT     -d 10.96.0.0/16 -j 8…          a jump's condition covers all rules behind it, so other
     8…       -d 10.96.0.0/18 -j 9…          packets leave after the root's four rules
@@ -14,15 +14,15 @@ While PREROUTING needs DNAT, it has trees of its own: UPROXY-P… and UPROXY-Q�
 A rule's key is its address, protocol and port as one number; a chain is a prefix of keys. A chain
 of more than LEAF rules is divided by the next bits, and common prefixes are skipped, so the tree
 suits Services in a /16 or a /112, scattered addresses, and ten thousand node ports on one address.
-A packet passes at most a few dozen rules. The tree of ranges is divided only by addresses, so a
-packet passes all ranges on its destination address.
+A packet passes at most a few dozen rules. The tree for port ranges is divided only by addresses, so
+a packet passes all ranges of its destination address.
 
 Rule 1: the layout depends only on the rules, not on the order of changes.
-Rule 2: the lines of a chain are sorted, so equal rules give equal chains. In the first two
-chains, ranges of ports come last: single ports take precedence.
+Rule 2: the lines of a chain are sorted, so equal rules give equal chains. In the first two chains,
+rules for port ranges come last, so that single ports take precedence.
 Rule 3: a chain's name contains its level, and jumps go only to deeper levels, so a collision of two
-names is harmless: the chain then contains the lines of both. Its probability is one in a million
-for two chains of a level, and one half for a level of a thousand chains.
+names is harmless: one chain then contains the lines of both chains. Its probability is one in a
+million for two chains of a level, and one half for a level of a thousand chains.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class _TreeChains:
 
 
 class TreeChange(NamedTuple):
-    """How chains change when rules change."""
+    """The lines that a change of rules removes and adds."""
 
     removed: set[ChainLine]
     added: set[ChainLine]
@@ -183,7 +183,7 @@ class Tree:
         return self._rules.values()
 
     def lines(self) -> Iterator[ChainLine]:
-        """Yield every line of every chain; chains come in the order of addresses."""
+        """Yield every line of every chain; the chains are in the order of their addresses."""
         return self._below(0, len(self._keys), 0, ROOT)
 
     def change(self, gone: Iterable[Frontend], added: Iterable[NatRule]) -> TreeChange:
@@ -218,7 +218,7 @@ class Tree:
         while True:
             others = stop - start - (key in self._rules)
             if others <= LEAF:
-                # This key is the reason why the chain is, or would be, divided.
+                # This key alone may determine whether the chain is divided.
                 yield from self._below(start, stop, level, chain)
                 return
             if key >> self._behind(level) != self._keys[start] >> self._behind(level):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ...model import Frontend, Protocol, pack_ip
 from ..names import PREFIX as PREFIX
 
-# For a named proxy, the label is added (names). The first two chains jump to the tree of chains.
+# The chains' names, without a named proxy's label. The first two jump to the tree of chains.
 PRE = "UPROXY-PRE"
 OUT = "UPROXY-OUT"
 TCP = "UPROXY-TCP"
@@ -160,7 +160,7 @@ _STEERED = "-m conntrack --ctstate DNAT"
 _TO_ANY = "-m socket --nowildcard"
 _TO_PRIVILEGED = "-m socket --transparent --nowildcard"
 # The match for packets after the SYN. It isn't "! --syn", which would also admit a SYN with FIN or
-# RST; only Linux drops such packets.
+# RST, and rely on the kernel's own stack to drop it.
 _LATER_PACKETS = "-p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT"
 # Edits that are accepted only if the kernel and iptables can look up sockets.
 SOCKET_CHECK = (f":{TCP} - [0:0]", f"-A {TCP} -p tcp {_TO_PRIVILEGED} -j ACCEPT")
@@ -182,7 +182,7 @@ def make_guard(
     is_ipv6: bool = False,
     checks_sockets: bool = True,
 ) -> PortGuard:
-    """Return the guard for ports.
+    """Return the rules that guard ports.
 
     Steered packets are admitted only to transparent sockets, which require a privilege, because
     after a crash any process may listen on the ports. TCP without a socket is also admitted: the
@@ -191,8 +191,7 @@ def make_guard(
     Every packet that the node receives passes the jumps, and every packet of a connection passes
     the first rule, so these determine the cost.
 
-    - The jumps check the range of ports; other packets, like the answers of endpoints, enter no
-      chain.
+    - The jumps check the range of ports; other packets, such as endpoints' answers, enter no chain.
     - For TCP only the SYN is checked, because every connection begins with a SYN: the kernel's own
       stack refuses other segments.
     - UDP has no such packet, so every packet is checked.

@@ -1,7 +1,7 @@
-"""Makes a few edits of a legacy table with python-iptables, which no other module imports.
+"""Applies a few edits to a legacy table with python-iptables, which no other module imports.
 
-Many edits go to ``iptables-restore`` instead. Here, each edit takes 0.5 ms, and the table is read
-and committed once for all edits.
+Many edits are passed to ``iptables-restore`` instead. Here, each edit takes 0.5 ms, and the table
+is read and committed once for all edits.
 
 Rule 1: edits are lines for rules that this proxy writes, as ``iptables-restore`` accepts them.
 Rule 2: all edits are applied by one commit, or none.
@@ -35,9 +35,9 @@ def are_few(edits: int, rules: int) -> bool:
 
 
 def _import_iptc() -> Any:
-    """Import python-iptables without letting it run programs to find its library.
+    """Import python-iptables, but prevent it from running programs to find its library.
 
-    It searches with ldconfig, gcc and ld unless the folder is given, and loads setuptools if that
+    It searches with ldconfig, gcc and ld unless the folder is set, and loads setuptools if that
     replaces distutils: this takes 0.36 s of CPU time instead of 0.07 s. Source: iptc/util.py.
     """
     sys.modules.setdefault("distutils", None)  # type: ignore[arg-type]
@@ -48,7 +48,7 @@ def _import_iptc() -> Any:
 
 
 class SmallEdits:
-    """Edits the tables of one IP family.
+    """An editor for the tables of one IP family.
 
     Raises:
         SteeringError: python-iptables or a library of iptables is missing.
@@ -68,7 +68,7 @@ class SmallEdits:
         self._table_type.existing_table_names.update(dict.fromkeys(_UNTOUCHED, False))
 
     def make(self, table: str, edits: Sequence[str]) -> None:
-        """Make edits in one commit; the caller holds the xtables lock.
+        """Apply edits in one commit; the caller holds the xtables lock.
 
         Raises:
             SteeringError: An edit was refused; nothing has changed.

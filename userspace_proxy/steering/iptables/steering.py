@@ -72,7 +72,7 @@ class IptablesProgrammer(Programmer):
         self._families: set[IPFamily] = set()
         """IPv4, and IPv6 if this or an earlier run has rules; empty before :meth:`start`."""
         self._informed: set[IPFamily] = set()
-        """The families whose helper has got the desired state."""
+        """The families whose helper has received the desired state."""
         self._unguarded = ""
         self._without_ipv6: dict[Frontend, str] = {}
 
@@ -174,7 +174,7 @@ class IptablesProgrammer(Programmer):
         return [f for f in IPFamily if f in self._informed or _may_have_rules(f)]
 
     def _send(self, family: IPFamily, affected: Affected) -> None:
-        """Send a change to a helper, or the whole state if it may lack the previous one."""
+        """Send a change to a helper, or the whole state if the helper may lack the old state."""
         if self._is_informed(family):
             try:
                 self._ask(family, "change", ports=as_rows(affected))

@@ -1,6 +1,6 @@
-"""The guards, which route addresses to this node, and reject everything but frontends on them.
+"""The guards, which route addresses here, and reject traffic to them that isn't for a frontend.
 
-    local 10.96.7.1 dev lo table local proto 117 src NODE        one per address
+    local 10.96.7.1 dev lo table local proto 117 src NODE        one route per address
     table inet userspace-proxy/local                             admits frontends
 
 Rule 1: an address is guarded before it is routed here, and loses its route before its guard: the
@@ -70,18 +70,18 @@ class LocalGuard(abc.ABC):
     def put_right(self) -> int:
         """Compare all kernel state with the desired state, and repair differences.
 
-        Refused networks are retried; then ``desired.refused`` contains those that the kernel still
-        refuses.
+        Refused networks are retried; afterwards, ``desired.refused`` contains the networks that the
+        kernel still refuses.
 
         Returns: The number of differences, without refused networks.
 
         Raises:
-            SteeringError: The kernel refused a step; others may be applied.
+            SteeringError: The kernel refused a step; other steps may be applied.
         """
 
     @abc.abstractmethod
     def look(self) -> Callable[[Frontend], bool]:
-        """Read the kernel's state; return a check of whether it is as desired for a frontend."""
+        """Read the kernel's state; return a function that checks this state for a frontend."""
 
     @abc.abstractmethod
     def clean_up(self) -> None:
@@ -100,7 +100,7 @@ class LocalGuard(abc.ABC):
 
 
 class NoGuard(LocalGuard):
-    """Refuses frontends that need a route, so only the node's own addresses are served."""
+    """The guard without NET_ADMIN: it refuses frontends that need a route."""
 
     def change(self, change: StateChange) -> None:
         self.put_right()
@@ -270,7 +270,7 @@ class NftGuard(OpenGuard):
 
 
 def missing(kernel: KernelOffers, *, own_namespace: bool) -> str:
-    """Return the requirements of local steering that this node lacks; empty if it can work.
+    """Return what prevents local steering on this node; empty if nothing does.
 
     Frontends on loopback addresses have no requirements.
 

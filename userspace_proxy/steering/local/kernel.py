@@ -244,7 +244,7 @@ def is_present(proxy_name: str) -> bool:
 
 
 def remove_routes() -> int:
-    """Remove the routes of all proxies, whatever their names; return the number. Idempotent."""
+    """Remove the routes of all proxies, whatever their names; return their number. Idempotent."""
     with closing(RoutingTables()) as tables:
         routes = sorted(tables.local_table().ours)
         tables.change(removed=routes)

@@ -1,16 +1,16 @@
-"""Keeps routes and guard in the kernel equal to the desired state.
+"""Synchronizes routes and guard in the kernel with the desired state.
 
     difference ─▶ guard
     refused, or changed by others ─▶ kernel read in full ─▶ differences
 
-Open connections need a route for their packets, so a removed TCP frontend lingers until it has no
-open connection, and new connections are refused. So does a frontend of an earlier run, because that
-run's workers may still serve its connections.
+Open connections need a route for their packets, so a removed TCP frontend lingers, and refuses new
+connections, until it has no open connection. Frontends of an earlier run also linger, because that
+run's workers may still serve connections.
 
 A flow that another steering mode or program has translated bypasses the listener because of its
 conntrack entry, so such entries of new frontends are removed.
 
-Rule 1: unless another program has changed the kernel's state, it is the last written state.
+Rule 1: unless another program has changed it, the kernel's state is the last written state.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from .desired import REFUSED, DesiredState
 from .guard import make_guard
 from .kernel import RoutingTables
 
-# The agent calls repair every second. Most changes that end a refusal cause no event, such as that
-# of a sysctl, or of a route that isn't local.
+# The agent calls repair every second. Most changes that end a refusal cause no event, for example a
+# change of a sysctl, or of a route that isn't local.
 RETRY_EVERY = 10
 
 
 class LocalSteering(ProgrammedSteering["LocalProgrammer"]):
-    """Routes frontends to this node, where their listeners are bound.
+    """Steering by routes to this node, where the frontends' listeners are bound.
 
     Args:
         own_namespace: Whether the network namespace was created for this proxy.
@@ -269,7 +269,7 @@ class LocalProgrammer(Programmer):
         return count
 
     def _choose_sources(self) -> None:
-        """Choose the source addresses for clients on this node; keep one while it exists."""
+        """Choose the source addresses for clients on this node; keep a source while it exists."""
         addresses = self._tables.sources()
         for family in IPFamily:
             candidates = [

@@ -1,4 +1,4 @@
-"""The chains that choose an endpoint, as messages.
+"""The chains that choose an endpoint, as netlink messages.
 
     choose-1-of-3-ip         counts, draws a number, translates to its endpoint; shared
     hash-4-of-128-ip         the same, but the client's address decides the number
@@ -35,7 +35,7 @@ from ..base import Affinity, KernelTarget
 from .rules import DIALLED, IS_FAMILY
 
 # The maximum number of affinity entries, each of which takes about 100 bytes of kernel memory.
-# Beyond it, further clients have no affinity.
+# Once it is reached, further clients have no affinity.
 PINS_MAX = 1 << 18
 # The seed of the hash. It differs from other programs' seeds, because behind a load balancer with
 # the same hash only a few slots would be used.
@@ -83,7 +83,7 @@ class Chooser(NamedTuple):
     """Whether the client's address, not chance, decides the choice, as in
     :class:`.KernelTarget`."""
     span: tuple[int, int] | None = None
-    """The first and last port of a range, whose endpoints have the port for the first one."""
+    """The first and last port of a range; the first one maps to the endpoints' port."""
 
 
 class ChooserChain(NamedTuple):
@@ -160,7 +160,7 @@ def _add_endpoint(
 def write_without_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[bytes]:
     """Return the messages that delete an unused chooser's chains."""
     writer = TableWriter(table)
-    # First flush the chain whose rules jump to the others.
+    # First flush the chain whose rules jump to the other chains.
     for name in chains_of(chooser, chain):
         writer.flush_chain(name)
     for name in chains_of(chooser, chain):
@@ -262,8 +262,8 @@ def shifts(first: int, last: int, offset: int) -> Iterator[Shift]:
     """Yield subranges that ``to_first + port % (to_last - to_first + 1)`` shifts correctly.
 
     For a shift upwards, the divisor is larger than all ports. For a shift downwards, it is at most
-    the first port of a subrange and more than half of its last one, so that each port divided by it
-    gives 1.
+    the first port of a subrange and more than half of its last port, so that the quotient of each
+    port is 1.
     """
     if offset >= 0:
         yield Shift(first, last, offset, offset + last)
@@ -278,7 +278,7 @@ def shifts(first: int, last: int, offset: int) -> Iterator[Shift]:
 def _translations(endpoint: SocketAddress, span: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
     """Yield the conditions and the translations of a range to an endpoint.
 
-    The range's first port maps to the endpoint's port, the second one to the next, and so on.
+    The range's first port maps to the endpoint's port, the second port to the next, and so on.
     """
     to = x.put_slot(pack_ip(endpoint.ip), _ENDPOINT)
     at, family = _ENDPOINT + _width(endpoint.family), _AF[endpoint.family]

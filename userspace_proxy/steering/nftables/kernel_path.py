@@ -1,6 +1,6 @@
-"""Keeps the nftables table of the kernel path, which is created once a frontend needs it.
+"""Maintains the nftables table of the kernel path, which is created once a frontend needs it.
 
-Rule 1: packets traverse this table before that of proxy ports, which steers all other connections.
+Rule 1: packets traverse this table first; the table of proxy ports steers all other connections.
 Rule 2: a refused transaction changes nothing.
 """
 
@@ -69,7 +69,7 @@ class KernelPath:
             opened.pop_all()
         self._rules = KernelRules()
         self._numbers: frozenset[int] = frozenset()
-        """Elements for the links behind which only containers of this node are."""
+        """The indexes of links behind which there are only containers of this node."""
         self._exists = False
         self._has_counters = True
         self._counts = Counts()
@@ -79,7 +79,7 @@ class KernelPath:
         """The result of the next :meth:`take_repaired`."""
 
     def pair_with(self, ports: NftTable) -> None:
-        """Let this table and the table of proxy ports ignore events of each other's changes."""
+        """Make this table and the table of proxy ports ignore events of each other's changes."""
         self._table.pair_with(ports)
 
     def load(
@@ -158,12 +158,11 @@ class KernelPath:
         self._exists = True
 
     def _remove_unused(self, choosers: Mapping[Chooser, ChooserChain]) -> None:
-        """Remove the chains of ranges to which no element points.
+        """Remove the chains of ranges that no element references.
 
-        This takes a transaction of its own: while a transaction takes effect, packets still find
-        the old elements of intervals, and would go through the empty chains to the proxy port.
-        Source: nf_tables_commit() in net/netfilter/nf_tables_api.c, where nft_set_commit_update()
-        is last.
+        This requires its own transaction: during the commit, packets still match the old elements
+        of intervals, and would pass the empty chains to the proxy port. Source: nf_tables_commit()
+        in net/netfilter/nf_tables_api.c, where nft_set_commit_update() is last.
         """
         steps = [write_without_chooser(self._table.name, *one) for one in choosers.items()]
         if steps:
@@ -182,8 +181,8 @@ class KernelPath:
     def take_repaired(self) -> dict[Frontend, tuple[SocketAddress, ...]]:
         """Return the frontends that were repaired since the last call.
 
-        The frontends' connections may lead anywhere. Each frontend has the endpoints to which it
-        wrongly pointed, because another program or a refused change had added them.
+        Each frontend has the endpoints to which it wrongly pointed, because another program or a
+        refused change had added them. The frontends' connections may have any destination.
         """
         repaired, self._repaired = self._repaired, {}
         return repaired
@@ -191,8 +190,8 @@ class KernelPath:
     def _put_right(self) -> int:
         """Repair differences from the last write; return their number.
 
-        Affinity entries stay unless rules differ: another program's transaction during one of this
-        proxy's isn't a reason to rewrite the whole table.
+        Affinity entries stay unless rules differ: a concurrent transaction of another program isn't
+        a reason to rewrite the whole table.
         """
         if self._table.is_known():
             return 0
@@ -200,8 +199,8 @@ class KernelPath:
         try:
             repair = self._table.put_right()
         except SteeringError:
-            # If the table was rewritten, read its counters before they exceed their old values:
-            # then the reset would go unnoticed.
+            # If the table was rewritten, read its counters before they exceed their old values,
+            # because the reset would go unnoticed after that.
             self._keep_counts()
             raise
         self._note_repair(repair)
@@ -219,7 +218,7 @@ class KernelPath:
         as long as it is steered.
 
         Raises:
-            SteeringError: The kernel doesn't list the counters.
+            SteeringError: The kernel failed to list the counters.
         """
         if self._exists:
             self._read_counts()
@@ -279,7 +278,7 @@ class KernelPath:
             self._read_counts()
 
     def _note_repair(self, repair: Repair) -> None:
-        # Counters that an earlier call wrote may have been read since: they don't begin anew.
+        # Counters that an earlier call wrote may have been read since then; they don't restart.
         keys = {(name, key) for name, key, _ in repair.added - repair.earlier}
         counted = self._rules.counted
         self._counts.begin_anew(counted[key] for key in keys & counted.keys())

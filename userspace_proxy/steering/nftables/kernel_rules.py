@@ -8,9 +8,9 @@
     pins4       10.1.0.2 . 7          affinity: clients and their endpoints; rules write it
 
 Rule 1: this module doesn't access the kernel; it converts values.
-Rule 2: a frontend consists only of elements. Chains exist once per chooser (number of endpoints,
-clients' networks), so the cost of a change doesn't grow with the number of Services. With session
-affinity, each Service port has its own chains, one for each endpoint.
+Rule 2: a frontend is represented by elements only. Chains exist once per chooser (number of
+endpoints, clients' networks), so the cost of a change doesn't grow with the number of Services.
+With session affinity, each Service port has its own chains, one for each endpoint.
 Rule 3: connections that these rules don't translate continue to the proxy port.
 Rule 4: nft 1.0.6 (Debian 12) must be able to list the rules. It aborts if a key contains the value
 of a map, or if a rule stores such a value.
@@ -52,10 +52,9 @@ from .choosers import (
 )
 from .rules import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, PARTS, frontend_key, read_frontend
 
-# The priorities: before the chains that steer to proxy ports, and before other programs'
-# masquerading.
+# The priorities precede the chains that steer to proxy ports, and other programs' masquerading.
 NAT_PRIORITY, SOURCE_PRIORITY = -111, 90
-# The priority is after all rules for single ports, which take precedence over ranges.
+# This priority follows all rules for single ports, which take precedence over ranges.
 RANGE_PRIORITY = -109
 LINKS, SAME_LINK = "links", "same_link"
 _BY_CLIENT = {
@@ -68,8 +67,8 @@ _NUMBER_BYTES = 4
 
 SetKey = tuple[str, bytes]
 """A set's name and the key of an element."""
-# The sets. Their elements are removed in this order and added in the reverse order, so that a
-# look-up finds all of a frontend's elements or none.
+# The sets' elements are removed in this order and added in the reverse order, so that a look-up
+# finds all of a frontend's elements or none.
 SETS = (
     *(
         name
@@ -115,7 +114,7 @@ class KernelRules:
         """The elements that count; they stay when their frontends leave the kernel path."""
         self.choosers: dict[Chooser, ChooserChain] = {}
         self._uses: Counter[Chooser] = Counter()
-        # Don't reuse numbers early: affinity entries may still contain those of removed endpoints.
+        # Don't reuse numbers early: affinity entries may still contain removed endpoints' numbers.
         self._numbers = Numbers(1)
         self._by_affinity: dict[tuple[str, IPFamily], dict[Chooser, ChooserChain]] = {}
         """The choosers by affinity name; no entry is empty."""
@@ -123,7 +122,7 @@ class KernelRules:
     def difference(
         self, affected: Mapping[Frontend, KernelTarget | None], gone: Iterable[Frontend] = ()
     ) -> Difference:
-        """Return the writes that give some frontends new targets.
+        """Return the change that sets the new targets of some frontends.
 
         Args:
             affected: The new targets; None for a frontend that isn't on the kernel path.
@@ -223,7 +222,7 @@ class KernelRules:
 def _of_pods(
     had: Mapping[SocketAddress, int], endpoints: Iterable[SocketAddress]
 ) -> dict[SocketAddress, int]:
-    """Return each endpoint's old number, or else its address's; other endpoints are omitted."""
+    """Return each endpoint's old number, or its address's old number; omit other endpoints."""
     found = {endpoint: had[endpoint] for endpoint in endpoints if endpoint in had}
     known = {endpoint.ip for endpoint in found}
     numbers = {e.ip: number for e, number in had.items() if e.ip not in known}
@@ -398,7 +397,7 @@ NUMBERS_END = 1 << 32
 
 
 class Numbers:
-    """Assigns 32-bit numbers in a cycle, skipping numbers in use.
+    """An allocator of 32-bit numbers in a cycle, which skips numbers in use.
 
         in use  ├──────┤         ├───┤  ├──────────┤
         given            ▶▶▶▶▶▶▶▶     ▶             ▶▶▶▶▶▶▶▶ the end, then from the first again

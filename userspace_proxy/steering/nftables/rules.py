@@ -33,7 +33,7 @@ from ...kernel.nf_tables.reader import Expression
 from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING, Interval, SetElement
 from ...model import Frontend, IPFamily, Protocol, pack_ip
 
-# The priority is before other programs' filters, which might drop packets to be refused.
+# The priority precedes other programs' filters, which might drop packets that should be refused.
 FILTER_PRIORITY = -10
 _PROTOCOLS = {int(number): protocol for protocol, number in PROTOCOL_NUMBERS.items()}
 ADDRESS = {IPFamily.IPV4: IPV4_ADDR, IPFamily.IPV6: IPV6_ADDR}
@@ -44,11 +44,10 @@ FRONTEND: Mapping[IPFamily, KeyType] = {
 }
 """The key type of frontends: ``10.96.7.1 . tcp . 80``."""
 PARTS = {family: (ADDRESS[family], INET_PROTO, INET_SERVICE) for family in IPFamily}
-"""The types of these keys' components."""
+"""The types of the components of a frontend's key."""
 # A protocol and a port, each padded to four bytes.
 _PORT = struct.Struct(">B3xH2x")
 
-# Common parts of the rules.
 IS_FAMILY = {IPFamily.IPV4: x.IPV4, IPFamily.IPV6: x.IPV6}
 DIALLED = {
     IPFamily.IPV4: (x.IP_DADDR, x.L4PROTO, x.DPORT),
@@ -56,15 +55,15 @@ DIALLED = {
 }
 # The match for a SYN. It isn't "tcp flags syn", which doesn't match a SYN with FIN or RST.
 SYN = x.TCP + x.match(x.TCP_FLAGS, 0x02, mask=0x12)
-# Without a socket, the expression doesn't match, and the kernel's own stack refuses the packet.
+# If there is no socket, the expression doesn't match, and the kernel's stack refuses the packet.
 TO_OTHER_SOCKET = x.match(x.SOCKET_TRANSPARENT, 0)
 
 MAPS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
 RANGE_MAPS = {IPFamily.IPV4: "ranges4", IPFamily.IPV6: "ranges6"}
 ALL_MAPS = (*MAPS.values(), *RANGE_MAPS.values())
 GUARDED = "guarded"
-# The sets. Their elements are removed in this order and added in the reverse order, so that a port
-# is guarded before the first frontend is steered to it.
+# The sets' elements are removed in this order and added in the reverse order, so that a port is
+# guarded before the first frontend is steered to it.
 SETS = (*ALL_MAPS, GUARDED)
 NAT_CHAINS = ("prerouting", "output")
 RANGE_CHAINS = ("prerouting_ranges", "output_ranges")
@@ -72,7 +71,7 @@ RANGE_CHAINS = ("prerouting_ranges", "output_ranges")
 # kernel evaluates chains in order of priority and applies the first translation, so these chains
 # take precedence over kube-proxy's leftovers.
 NAT_PRIORITY = -110
-# The priority is after that of the kernel path's ranges, which is after all rules for single ports.
+# This priority follows the kernel path's ranges, which follow all rules for single ports.
 RANGE_PRIORITY = -108
 
 # When nft loads a saved ruleset, it requires this match in a rule that translates ports.
@@ -120,7 +119,7 @@ class Shape(NamedTuple):
 
 
 class ElementChanges(NamedTuple):
-    """Elements to remove and to add; an element with a changed value is in both."""
+    """Elements to remove and to add; an element with a changed value is in both sets."""
 
     removed: set[SetElement]
     added: set[SetElement]
@@ -175,7 +174,7 @@ def guard_elements(keys: Iterable[bytes]) -> set[SetElement]:
 
 
 def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> set[SetElement]:
-    """Return the elements of all sets; a rule guards the refuse port, instead of an element."""
+    """Return the elements of all sets; a rule, not an element, guards the refuse port."""
     steered = {frontend_element(frontend, port) for frontend, port in ports.items()}
     return steered | guard_elements(count_uses(ports, refuse_port))
 
@@ -192,7 +191,7 @@ def differing_frontends(
     uses: Mapping[bytes, int],
     refuse_port: int,
 ) -> tuple[ElementChanges, dict[bytes, int]]:
-    """Return the changes to all sets by which these frontends get new ports.
+    """Return the changes to all sets that steer these frontends to new ports.
 
     Ports that no frontend uses any longer stay guarded.
 
@@ -256,14 +255,14 @@ def write_prerouting(shape: Shape) -> list[bytes]:
 def read_ports(
     elements: Iterable[SetElement], maps: Iterable[str] = ALL_MAPS
 ) -> dict[Frontend, int]:
-    """Return the frontends' ports in the elements of these maps, as :func:`each_port` does."""
+    """Return the ports of the frontends in these maps' elements; see :func:`each_port`."""
     return dict(each_port(elements, maps))
 
 
 def each_port(
     elements: Iterable[SetElement], maps: Iterable[str] = ALL_MAPS
 ) -> Iterator[tuple[Frontend, int]]:
-    """Yield the frontends and ports in these maps' elements; a frontend may occur in several.
+    """Yield the frontends and ports in these maps' elements; a frontend may occur in several maps.
 
     Elements that this proxy never writes are skipped.
     """
@@ -300,8 +299,8 @@ def _add_guard(table: TableWriter, shape: Shape) -> None:
 
     Only the SYN of TCP is checked, because every connection begins with it: the kernel's own stack
     refuses other segments. UDP has no such packet, so every packet is checked. All other packets
-    cost one set look-up: its key has two parts, because a set of ports alone would be a bitmap,
-    into which inserting 10,000 ports takes the kernel half a second (measured).
+    cost one set look-up. The set's key has two parts, because a set of ports alone would be a
+    bitmap, and inserting 10,000 ports into a bitmap takes the kernel half a second (measured).
 
     Steered packets are admitted only to transparent sockets, which require a privilege that this
     proxy has, because after a crash any process may listen on the ports. Packets to another

@@ -56,12 +56,12 @@ from .rules import (
     write_table,
 )
 
-# Stands for the unknown port of a frontend that was translated to endpoints.
+# A placeholder for the unknown port of a frontend that was translated to endpoints.
 _NO_PORT = 0
 
 
 def missing(kernel: KernelOffers) -> str:
-    """Return what this node lacks for ``nftables`` steering; empty if it can work."""
+    """Return what ``nftables`` steering lacks on this node; empty if it can work."""
     return kernel.obstacle(FOR_NFTABLES, "nftables")
 
 
@@ -76,7 +76,7 @@ def find_no_kernel_path(kernel: KernelOffers) -> dict[IPFamily | Balance | Proto
 
 
 class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
-    """Maps frontends to ports in one table of this proxy, and to endpoints in another.
+    """Steering by two tables: one maps frontends to ports, the other maps them to endpoints.
 
     Args:
         kernel: The features of the kernel.
@@ -128,7 +128,7 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
         return await self._do(lambda programmer: programmer.kernel_connections())
 
     async def _look_at_forwarding(self) -> None:
-        """Read the forwarding sysctls, which change without an event, such as by a CNI plugin."""
+        """Read the forwarding sysctls, which CNI plugins, for example, change without an event."""
         kernel = self._kernel
         self.no_kernel_path = await self._do(lambda _programmer: find_no_kernel_path(kernel))
 
@@ -160,8 +160,8 @@ class NftablesProgrammer(NatProgrammer):
         self._targets: dict[Frontend, KernelTarget] = {}
         """The desired targets of frontends that are, or were, on the kernel path."""
         self._ended: dict[Frontend, tuple[EndpointChoice, ...]] = {}
-        """Former endpoints of frontends, until the flows to them have been ended: of an earlier
-        target, an earlier run, or a refused change."""
+        """Former endpoints of frontends, from an earlier target, an earlier run or a refused
+        change, until the flows to these endpoints have been ended."""
 
     def unguarded(self) -> str:
         return "" if self._table.is_complete else "this kernel has no nft_socket"
@@ -181,7 +181,7 @@ class NftablesProgrammer(NatProgrammer):
         return {f: 0 if port in refuse_ports else port for f, port in ports.items()}
 
     def apply_all(self, ports: Ports, targets: dict[Frontend, KernelTarget]) -> None:
-        """Make the kernel steer exactly these frontends; those in ``targets`` to endpoints."""
+        """Steer exactly these frontends; translate the frontends in ``targets`` to endpoints."""
         if self._applied is not None:
             gone = dict.fromkeys(self._applied.keys() - ports.keys())
             self.change_all({**gone, **ports}, targets)
@@ -228,7 +228,7 @@ class NftablesProgrammer(NatProgrammer):
         ports = read_ports(
             listing.elements_of(SETS), [m for m in ALL_MAPS if is_looked_up(listing, m)]
         )
-        # Until the first apply, the refuse port is that of the earlier run.
+        # Until the first apply, the earlier run's refuse port is in use.
         refused = refuse_port_of(listing)
         return {f: self._refuse_port if port == refused else port for f, port in ports.items()}
 
@@ -314,8 +314,8 @@ class NftablesProgrammer(NatProgrammer):
         """
         for frontend, target in before.items():
             if target is None:
-                # Clients were refused before. If they still are, because no choice admits them, the
-                # frontend's port hasn't changed.
+                # Clients were refused before. If they are still refused, because no choice admits
+                # them, the frontend's port hasn't changed.
                 if frontend.protocol is Protocol.UDP and affected[frontend] == self._refuse_port:
                     self._note_led([(frontend, self._refuse_port)])
                 continue
@@ -332,8 +332,8 @@ class NftablesProgrammer(NatProgrammer):
     def _note_left(self, left: Mapping[Frontend, tuple[SocketAddress, ...]]) -> None:
         """Record the endpoints to which an earlier run, or a refused first apply, sent clients.
 
-        The entries of flows of frontends that are no longer steered are removed, and those of
-        unanswered SYNs to former endpoints.
+        So :meth:`forget_stale` also removes the entries of flows of frontends that are no longer
+        steered, and of unanswered SYNs to former endpoints.
         """
         for frontend, endpoints in left.items():
             self._note_led([(frontend, _NO_PORT)])
@@ -365,7 +365,7 @@ class NftablesProgrammer(NatProgrammer):
     def _note_repair(self, repair: Repair) -> None:
         """Record frontends whose elements were missing or wrong for a while.
 
-        Their connections may lead anywhere.
+        Meanwhile, their connections may have been translated to any destination.
         """
         self._note_led((frontend, None) for frontend, _ in each_port(repair.added))
         self._note_led(each_port(repair.removed))

@@ -1,14 +1,14 @@
-"""Translates connect() of this node's programs by BPF, before the kernel path's rules.
+"""Translates this node's connect() calls by BPF, before packets reach the kernel path's rules.
 
     socket_lb     programs that redirect connect() from a frontend to an endpoint (C)
     socket_maps   the bytes in these programs' maps; pure
     desired       which frontends are translated, and the map elements for them; pure
     programs      programs, maps and links, and their names in bpffs
-    hooks         what a proxy does with them
+    hooks         loads, updates and repairs one proxy's programs and maps
     steering      `nftables` steering with hooks
 
-Rule 1: rules steer all frontends, even those that hooks translate. So hooks translate only
-frontends whose endpoints any client may use, and if hooks fail, nothing else breaks.
+Rule 1: rules steer all frontends, including the frontends that hooks translate, so if hooks fail,
+nothing else breaks. Hooks translate only frontends whose endpoints any client may use.
 Rule 2: an endpoint's number is never reused, so no entry points to a wrong endpoint.
 """
 

@@ -3,8 +3,8 @@
     frontend ─▶ service: number, slots ─▶ slot 0 … n ─▶ endpoint: address, number ─▶ counters
                                       └─▶ by the endpoint's number, for clients with affinity
 
-Rule 1: a service never changes. For new slots there is a new service, to which frontends are
-switched one by one, each atomically.
+Rule 1: a service never changes. New slots require a new service, to which frontends are switched
+one by one, each atomically.
 Rule 2: an endpoint of a Service port keeps its number and counters while it belongs to the port, or
 a connection to it is open. The number is never reused.
 Rule 3: choices by the client's address aren't offloaded: at connect(), the socket may have no
@@ -81,7 +81,7 @@ def _addresses_reason(frontend: Frontend, endpoints: Iterable[SocketAddress]) ->
 
 
 def spread(endpoints: Collection[SocketAddress]) -> tuple[SocketAddress, ...]:
-    """Return endpoints in an order that distributes repeated ones evenly."""
+    """Return endpoints in an order that distributes repeated endpoints evenly."""
     shares = dict.fromkeys(endpoints, 0.0)
     if len(shares) == len(endpoints):
         return tuple(endpoints)
@@ -150,7 +150,7 @@ class Edits:
     removed: dict[str, list[bytes]] = field(default_factory=dict)
     readmitted: list[bytes] = field(default_factory=list)
     """Removed endpoints, whose ejection for all clients must be removed. Their ejections for
-    network namespaces stay until they are evicted, because the numbers aren't reused."""
+    network namespaces are harmless, because numbers aren't reused, and stay until evicted."""
 
 
 @dataclass(slots=True)
@@ -160,7 +160,7 @@ class _Number:
     """The number of services that have the endpoint."""
 
 
-# The key of affinity includes the IP family, because otherwise the affinity entry of a dual-stack
+# An affinity's key includes the IP family, because otherwise the affinity entry of a dual-stack
 # client would alternate.
 _OfAffinity = tuple[str, IPFamily]
 
@@ -179,7 +179,7 @@ class DesiredHooks:
     """The desired state, and the numbers assigned for it.
 
     Args:
-        room: How many elements fit.
+        room: The maximum numbers of elements.
     """
 
     def __init__(self, room: Room) -> None:
@@ -188,7 +188,7 @@ class DesiredHooks:
         self.at: dict[int, At] = {}
         """Endpoints with counters, by number."""
         self.next_number = 1
-        """The first of the numbers that no endpoint or affinity has had yet."""
+        """The next number to assign to an endpoint or an affinity."""
         self._room = room
         self._last_service = 0
         self._found: dict[SocketAddress, FoundService] = {}
@@ -198,8 +198,8 @@ class DesiredHooks:
         self._used: set[int] = set()
         self._numbers: dict[At, _Number] = {}
         self._without_service: dict[int, None] = {}
-        """Removed endpoints that may have open connections, by number; those that
-        :meth:`next_without_service` returned last come last."""
+        """Removed endpoints that may have open connections, by number; :meth:`next_without_service`
+        moves the numbers that it returns to the end."""
         self._affinities: dict[_OfAffinity, _Number] = {}
 
     @property
@@ -230,8 +230,8 @@ class DesiredHooks:
     def leaving(self, affected: Mapping[Frontend, Target | None]) -> dict[Frontend, Target | None]:
         """Return the new targets of frontends whose translation must end before the rules change.
 
-        These exclude frontends that only leave the kernel path: until the rules point to the proxy,
-        hooks can avoid failing endpoints, which rules can't.
+        Frontends that only leave the kernel path are excluded: until the rules steer to the proxy,
+        hooks can avoid failing endpoints, but rules can't.
         """
         return {
             frontend: target
@@ -283,7 +283,7 @@ class DesiredHooks:
         return len(self._without_service)
 
     def next_without_service(self, count: int) -> list[int]:
-        """Return numbers of removed endpoints; the next call returns others, if there are more."""
+        """Return numbers of removed endpoints; successive calls cycle through all of them."""
         numbers = list(islice(self._without_service, count))
         for number in numbers:
             del self._without_service[number]

@@ -1,8 +1,8 @@
-"""Finds which permission or mount is missing for BPF programs at connect() on this node.
+"""Determines which permission or mount BPF programs at connect() lack on this node.
 
     capabilities ─▶ bpf(2) ─▶ locked memory ─▶ a folder of cgroup v2 ─▶ a mount of bpffs
 
-If an item is missing, later ones aren't checked.
+If an item is missing, later items aren't checked.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from ...kernel.privileges import CAP_NET_ADMIN, effective_capabilities
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE, _CAP_BPF = 21, 24, 39
 _ARRAY = 2
 LOCKED_BYTES = 128 << 20
-"""The required locked memory in bytes: more than all maps together have with 10,000 Services."""
+"""The required locked memory in bytes: more than all maps use with 10,000 Services."""
 
 
 class Lack(NamedTuple):
-    """Why BPF programs at connect() can't work here."""
+    """A reason why BPF programs at connect() can't work here."""
 
     what: str
     hint: str
@@ -99,8 +99,8 @@ def read_rights(kernel: KernelOffers, cgroup: Path | None, names: Path | None) -
 
     Args:
         kernel: The features of the kernel; the parts for connect hooks must have been tried.
-        cgroup: The cgroup v2 directory for the programs; None: there is none.
-        names: The mount of bpffs; None: there is none.
+        cgroup: The cgroup v2 directory for the programs; None if there is none.
+        names: The mount of bpffs; None if there is none.
     """
     capabilities = effective_capabilities()
     is_read_only = bool(names and os.statvfs(names).f_flag & os.ST_RDONLY)

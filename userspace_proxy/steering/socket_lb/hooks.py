@@ -8,10 +8,10 @@ Rule 1: failures are recorded, and the next repair compares the maps and writes 
 callers needn't handle failures.
 Rule 2: programs stop translating if their term isn't renewed, so after a crash, rules steer all
 clients.
-Rule 3: a client whose endpoint has just died gets the error of its dial: a hook can't try another
-endpoint. Further clients in its network namespace get other endpoints for 5 s. If dials fail after
-that, the time is doubled, up to 60 s. All clients get other endpoints once a probe of the control
-process has also failed (``HookedConnections``).
+Rule 3: if an endpoint has just died, a client's dial fails: a hook can't try another endpoint.
+Further clients in its network namespace are sent to other endpoints for 5 s. If dials fail after
+that, the time is doubled, up to 60 s. All clients are sent to other endpoints once a probe of the
+control process has also failed (``HookedConnections``).
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ _log = FieldLogger("userspace_proxy.steering")
 # The share of a thread's time that comparisons may take. Comparing all elements takes 40 ms with
 # 10,000 Services.
 _SHARE = 0.025
-# How many removed endpoints are kept while connections to them are open, and how many are checked
-# per second, in turn; a check takes 5 µs.
+# The maximum number of removed endpoints that are kept while connections to them are open, and the
+# number that is checked per second, in turn; a check takes 5 µs.
 _LEFT_MAX, _LEFT_EACH = 16_384, 1_024
 
 
@@ -100,8 +100,8 @@ class SocketEvent(NamedTuple):
 class Hooks:
     """One proxy's programs and maps.
 
-    Methods that change them must be called in one thread; methods that read, from ``counts`` on, in
-    any thread.
+    Methods that change these must be called in one thread; methods that only read, from ``counts``
+    on, in any thread.
 
     Args:
         kernel: The features of the kernel.
@@ -126,7 +126,7 @@ class Hooks:
         self._settings_lock = threading.Lock()
         self._is_attached = False
         self._is_begun = False
-        """Whether there was a first state."""
+        """Whether the first state was accepted."""
         self._first: dict[Frontend, Target] | None = None
         """The first state, kept while the elements of an earlier process can't be read."""
         self._is_unsure = False
@@ -137,14 +137,14 @@ class Hooks:
         self._problem_lines = LogLimit()
         self._repairs = 0
         self._attached: Sequence[tuple[str, int, bool]] = ()
-        """Programs that were attached at the last check, including those of other proxies."""
+        """Programs that were attached at the last check, including other proxies' programs."""
         self._others: Sequence[OtherHook] = ()
         self._other_lines = LogLimit(SERVICE_LINES)
         self.inherited: Mapping[At, DialCounts] = {}
-        """The counts of an earlier process; known once there was a first state."""
+        """The counts of an earlier process; set once the first state is accepted."""
 
     def start(self) -> None:
-        """Load and attach programs, replacing those of an earlier run and taking over its maps.
+        """Load and attach programs; replace an earlier run's programs, and take over its maps.
 
         Raises:
             SteeringError: The programs can't work here; all of them are removed.
@@ -174,16 +174,16 @@ class Hooks:
                 self._lead_first(dict(wanted))
 
     def leave_all_but(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Stop translating frontends that aren't among these, or can't be offloaded now."""
+        """Stop translating all other frontends, and frontends that can't be offloaded now."""
         self.leave({**dict.fromkeys(self._desired.hooked()), **wanted})
 
     def leave(self, affected: Mapping[Frontend, Target | None]) -> None:
-        """Of these frontends, stop translating those that must not be offloaded."""
+        """Stop translating frontends whose new targets must not be offloaded."""
         if leaving := self._desired.leaving(affected):
             self.change(leaving)
 
     def change(self, affected: Mapping[Frontend, Target | None]) -> None:
-        """Give some frontends new targets; None for a frontend that is no longer steered."""
+        """Set new targets for some frontends; None for a frontend that is no longer steered."""
         with self._noting_problems():
             if self._first is None:
                 self._write(self._desired.change(affected))
@@ -228,11 +228,11 @@ class Hooks:
     def counts(self) -> Mapping[At, DialCounts]:
         """Return the results of dials, by Service port and endpoint.
 
-        Removed endpoints are included until the last connection to them ends. Until then the
-        numbers never decrease; they continue those of an earlier process.
+        Removed endpoints are included until the last connection to them ends. Until then the counts
+        never decrease; they continue an earlier process's counts.
         """
         found = self._counts_in(self._elements(COUNTERS))
-        # New endpoints may also be the reason for the difference; the next comparison handles both.
+        # New endpoints also cause a difference; the next comparison handles both cases.
         self._lacks_counters = len(found) < len(self._desired.at)
         return found
 
@@ -245,7 +245,7 @@ class Hooks:
 
     @property
     def event_descriptor(self) -> int:
-        """The descriptor that is readable while there are events."""
+        """The descriptor that is readable while events are pending."""
         return self._running().maps["events"]
 
     def take_events(self) -> list[SocketEvent]:
@@ -257,8 +257,8 @@ class Hooks:
     def ejected(self) -> Mapping[At, float]:
         """Return the endpoints that are ejected in all network namespaces.
 
-        Each one comes with the seconds until a dial will serve as a probe; 0 if the next dial does,
-        or a probe is in progress.
+        An endpoint's value is the number of seconds until a dial serves as a probe; 0 if the next
+        dial does, or if a probe is in progress.
         """
         now, found = time.monotonic_ns(), {}
         for key, value in self._elements("ejected"):
@@ -510,7 +510,7 @@ class Hooks:
 
 
 class HookPlace(NamedTuple):
-    """Where hooks can be attached."""
+    """A place where hooks can be attached."""
 
     cgroup: Path
     names: Path

@@ -4,7 +4,7 @@
                    └── the name under which it, or a link that runs it, is pinned    needs CAP_BPF
 
     connect()  ─▶ each program may replace the address, and the next program sees the new address
-    sock_ops   ─▶ each program sets the events for which all of them are called
+    sock_ops   ─▶ each program sets the events for which all programs are called
 
 Cilium and Calico translate Services there: two programs can't both translate an address.
 
@@ -23,7 +23,7 @@ from typing import NamedTuple
 from ...kernel.bpf import calls
 
 SECTIONS = ("cgroup/connect4", "cgroup/connect6", "sockops")
-"""Hooks at which another program can interfere with the proxy's own."""
+"""Hooks at which another program can interfere with the proxy's programs."""
 # The maximum number of pins that are searched. Cilium has a few hundred pins on a node with a few
 # hundred pods.
 _PINS_MAX = 4096
@@ -53,8 +53,8 @@ class Hook(NamedTuple):
     pin: str
     """The path of the program's pin in the mount of bpffs; empty if it isn't pinned there."""
     is_sole: bool = False
-    """Whether it was attached without BPF_F_ALLOW_MULTI, so that the kernel attaches no other
-    one."""
+    """Whether the program was attached without BPF_F_ALLOW_MULTI, so that the kernel attaches no
+    other program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class OtherHook:
     """A program of another proxy, or an unknown program."""
 
     what: str
-    """What the program does, or may do."""
+    """The actual or possible effect of the program."""
     where: str
     """The program's name, id, and hook."""
     hint: str
@@ -116,7 +116,7 @@ def _pins(names: Path) -> Iterator[tuple[int, str]]:
 
 
 def judge_hooks(hooks: Iterable[Hook], own: Collection[int] = ()) -> list[OtherHook]:
-    """Return how other programs affect the proxy's hooks, Service translators first.
+    """Return the effects of other programs on the proxy's hooks, Service translators first.
 
     Args:
         own: The ids of this proxy's programs. Programs pinned by any userspace-proxy are also
@@ -127,7 +127,7 @@ def judge_hooks(hooks: Iterable[Hook], own: Collection[int] = ()) -> list[OtherH
         if hook.program not in own and not hook.pin.startswith(f"{OWN_PINS}/"):
             others.setdefault(hook.program, []).append(hook)
     found = list(_judge(others.values()))
-    # Programs with the same effect that exclude hooks become one finding.
+    # Merge programs that exclude hooks by the same effect into one finding.
     replacements = {one.what: one for one in reversed(found) if one.replaces}
     return [*replacements.values(), *(one for one in found if not one.replaces)]
 

@@ -32,8 +32,8 @@ from .socket_maps import FIELDS, SETTINGS_KEY, DialSettings
 
 _OBJECT = Path(__file__).with_name("socket_lb.bpf.o")
 TERM_NS = 60 * 10**9
-"""How long programs translate if no process renews their term. Starting a process takes a few
-seconds, or a minute if crashes delay it."""
+"""The programs' term: they stop translating unless a process renews it. Starting a process takes a
+few seconds, or a minute if crashes delay it."""
 # The directory of a proxy without a name; no proxy can have this name.
 _WITHOUT_NAME = "_"
 # Programs that follow connections are attached before programs that translate dials.
@@ -59,7 +59,7 @@ class Programs:
         self._links: dict[str, int] = {}
 
     def load(self) -> None:
-        """Open or create the maps, and load the programs; attaches nothing."""
+        """Open or create the maps, and load the programs, without attaching them."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         parts = read_object(_OBJECT.read_bytes())
         with calls.as_locked_memory():
@@ -73,7 +73,7 @@ class Programs:
         self._programs = calls.load_object(parts, self.maps)
 
     def attach(self) -> None:
-        """Attach the programs, replacing those of an earlier run; remove that run's other links."""
+        """Attach the programs, or put them into an earlier run's links; remove its other links."""
         for section in sorted(self._programs, key=_ORDER.index):
             path = self._paths[section] = self._folder / section.rpartition("/")[2]
             found = None
@@ -192,8 +192,8 @@ def remove_hooks(proxy_name: str, names: Path | None = None) -> bool:
 def remove_abandoned_hooks(names: Path | None = None) -> list[str]:
     """Detach and remove hooks left by proxies of network namespaces that no longer exist.
 
-    Whether another namespace exists can't be checked, and namespace numbers are reused. But a
-    running proxy always renews its term, so hooks whose term has expired are abandoned.
+    This process can't check whether another namespace exists, and namespace numbers are reused. But
+    a running proxy always renews its term, so hooks whose term has expired are abandoned.
 
     Args:
         names: The mount of bpffs; None: search for it.
@@ -255,12 +255,12 @@ def _remove_all(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     for path in sorted(folder.iterdir(), key=lambda path: "connect" not in path.name):
         if "-" not in path.name:
-            # A process that hands over to this one also has a descriptor, so detach the link.
+            # The process that hands over to this one also has a descriptor: detach the link first.
             with contextlib.suppress(OSError):
                 _end(calls.pinned(path))
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        # A parent folder may contain other proxies' pins, and then isn't removed.
+        # A parent folder that contains other proxies' pins isn't removed.
         for empty in (folder, folder.parent, folder.parent.parent):
             empty.rmdir()
 
@@ -294,7 +294,7 @@ class _Mount(NamedTuple):
 
 
 def find_cgroup(named: str = "", mounts: Path = _MOUNTS) -> Path | None:
-    """Return the named directory, or the topmost one mounted as cgroup v2; None if there is none.
+    """Return the named directory, or the topmost mount of cgroup v2; None if there is none.
 
     Cgroup v2 may be mounted next to version 1, and in a container next to the container's own
     subtree. Source: proc_pid_mountinfo(5); cgroup_namespaces(7).
@@ -312,7 +312,7 @@ def find_bpffs(mounts: Path = _MOUNTS) -> Path | None:
 
 
 def _depth(root: PurePosixPath) -> int:
-    """Return the depth of a root below that of this cgroup namespace; negative if it is above."""
+    """Return a root's depth below the root of this cgroup namespace; negative if it is above."""
     return sum(-1 if part == _UP else 1 for part in root.parts if part != "/")
 
 
@@ -324,5 +324,5 @@ def _mounted(mounts: Path) -> Iterator[_Mount]:
 
 
 def _plain(text: str) -> str:
-    """Return a path with the kernel's octal escapes, such as those of spaces, decoded."""
+    """Return a path with the kernel's octal escapes, for example of spaces, decoded."""
     return text.encode().decode("unicode_escape").encode("latin-1").decode(errors="replace")

@@ -1,20 +1,20 @@
 /*
- * Socket-level load balancing: connect() to a frontend becomes connect() to one of its endpoints,
- * before there is a packet; what becomes of the connection is counted, and an endpoint that fails a
- * dial is left out for a while (as userspace_proxy/balance/ejection.py does it).
+ * Socket-level load balancing: redirects connect() from a frontend to one of its endpoints, before a
+ * packet is sent; counts the results of connections; and ejects an endpoint for a while if a dial to
+ * it fails (as userspace_proxy/balance/ejection.py does).
  *
- *     connect4, connect6          choose an endpoint, and keep in the socket what was dialled
- *     getpeername4, getpeername6  say what was dialled
- *     sock_release                notes that the client closes the socket
+ *     connect4, connect6          choose an endpoint, and store the dialled address in the socket
+ *     getpeername4, getpeername6  return the dialled address
+ *     sock_release                records that the client closed the socket
  *     sockops                     SYN sent ─▶ established, refused, SYN repeated ─▶ ended
  *
- * The control process writes frontends, slots, counters and settings; socket_maps.py has the same
- * structures. What isn't in frontends is left to the rules of the node.
+ * The control process writes frontends, slots, counters and settings; socket_maps.py defines the same
+ * structures. Dials to addresses that aren't in frontends are left to the node's rules.
  *
- * Without CAP_PERFMON, Linux before 6.7 refuses writes of less than 64 bits to the stack where it
- * remembers a value. So whatever is on the stack here is a 64-bit word. Addresses and ports are as
- * the kernel has them, in network order: an address is two words, and one of IPv4 is the low half
- * of the second.
+ * Without CAP_PERFMON, Linux before 6.7 refuses writes of less than 64 bits to the stack where the
+ * verifier tracks a value, so every value on the stack is a 64-bit word. Addresses and ports are in
+ * network byte order, as in the kernel: an address is two words, and an IPv4 address is the low half
+ * of the second word.
  */
 #include <linux/bpf.h>
 #include <stdbool.h>
@@ -37,12 +37,12 @@ HELPER(__u32, random, get_prandom_u32, void);
 
 enum { STREAM = 1, TCP = 6, INET = 2 };
 #define MAPPED 0xffff0000U /* The third of four words of ::ffff:0:0/96. */
-#define PINNED 0x80000000U /* Part of a slot's key: the rest is an endpoint's number. */
+#define PINNED 0x80000000U /* A flag in a slot's key: the other bits are an endpoint's number. */
 #define SECOND_NS 1000000000ULL
 enum { FIRST_S = 5, LONGEST_S = 60, PROBE_S = 3, RANDOM_TRIES = 4, TRIES = 12 };
-enum { REPORTS = 64 }; /* Of failed dials, by each network namespace in a second. */
+enum { REPORTS = 64 }; /* The failed dials that a network namespace may report in a second. */
 
-enum kind { PROBED, REFUSED, UNANSWERED, RETURNED, CONNECTION }; /* Of ejections, and events. */
+enum kind { PROBED, REFUSED, UNANSWERED, RETURNED, CONNECTION }; /* For ejections and events. */
 enum state { NOT_FOLLOWED, TRANSLATED, DIALLED, REPEATED, ESTABLISHED };
 enum result { WAS_REFUSED = 1, WAS_UNANSWERED, WAS_GIVEN_UP, WAS_SERVED };
 
@@ -51,7 +51,7 @@ struct service { __u32 number, slots, affinity, timeout_s; };
 struct endpoint { struct address at; __u64 number; };
 struct pin { __u64 endpoint, last_ns; };
 struct client { __u64 netns, affinity; };
-/* Which clients leave an endpoint out: those of a network namespace, or, with 0, all. */
+/* The clients for which an endpoint is ejected: those in a network namespace; 0: all clients. */
 struct scope { __u64 endpoint, netns; };
 struct ejection { __u64 until_ns, times, kind; };
 struct counts {
@@ -62,15 +62,15 @@ struct connection {
 	struct address dialled;
 	__u64 endpoint, netns, state, since_ns, waited_ns, received, is_closed;
 };
-/* Once its term has ended, nothing looks after the maps any more, and all is left to the rules. */
+/* Once the term has expired, no process maintains the maps, and all dials are left to the rules. */
 struct settings { __u64 host_only, host_netns, observing, next_number, valid_until_ns; };
 struct event {
-	__u64 kind, endpoint, at_ns, ns; /* How long a connection took. */
+	__u64 kind, endpoint, at_ns, ns; /* ns is the connection's duration. */
 	struct address client, dialled;
 	__u64 waited_ns, received, sent, result, tcp_state;
 };
 
-/* As MapSpec of objects.py. */
+/* The same fields as MapSpec in objects.py. */
 struct map { __u32 type, key_bytes, value_bytes, entries, flags; };
 MAP(frontends4, BPF_MAP_TYPE_HASH, 8, sizeof(struct service), 65536, BPF_F_NO_PREALLOC);
 MAP(frontends6, BPF_MAP_TYPE_HASH, sizeof(struct address), sizeof(struct service), 65536,
@@ -98,7 +98,7 @@ INLINE void begin_probe(struct scope *scope, __u64 now)
 	ejection->until_ns = now + PROBE_S * SECOND_NS;
 }
 
-/* Whether a client may dial an endpoint; if that was ejected until now, this dial is its probe. */
+/* Returns whether a client may dial an endpoint; after an ejection, this dial becomes a probe. */
 INLINE bool may_dial(__u64 number, __u64 netns)
 {
 	struct scope all = {number, 0}, own = {number, netns};
@@ -115,7 +115,7 @@ INLINE bool may_dial(__u64 number, __u64 netns)
 	return true;
 }
 
-/* Returns the key of a slot. If all that are tried are ejected, the first one: never none. */
+/* Returns the key of a slot; if all endpoints that it tries are ejected, the key of the first. */
 INLINE __u64 any_slot(__u64 base, __u64 count, __u64 netns)
 {
 	__u64 first = base | random() % count, key = first;
@@ -129,7 +129,7 @@ INLINE __u64 any_slot(__u64 base, __u64 count, __u64 netns)
 	return first;
 }
 
-/* Whether a client has a pin to an endpoint that it may dial. */
+/* Returns whether a client has a pin to an endpoint that it may dial. */
 INLINE bool pinned(struct client *client, __u64 base, __u64 timeout_s, struct endpoint *found)
 {
 	struct pin *pin = lookup(&pins, client);
@@ -146,7 +146,7 @@ INLINE bool pinned(struct client *client, __u64 base, __u64 timeout_s, struct en
 	return true;
 }
 
-/* Finds the endpoint that a dial leads to; false if it is left to the rules. */
+/* Chooses the endpoint for a dial; returns false if the dial is left to the rules. */
 INLINE bool choose(struct service *service, __u64 netns, struct endpoint *found)
 {
 	__u64 base = (__u64)service->number << 32, count = service->slots, only = 0;
@@ -172,8 +172,8 @@ INLINE bool choose(struct service *service, __u64 netns, struct endpoint *found)
 }
 
 /*
- * Replaces the address that is dialled by an endpoint's, and keeps it; false if it stays. There is
- * no pointer in the result: where Linux 5.10 mistrusts branches, it refuses a second look at one.
+ * Replaces the dialled address with an endpoint's, and stores the former; false if it is unchanged.
+ * The result isn't a pointer: where Linux 5.10 mistrusts branches, it refuses a second look at one.
  */
 INLINE bool lead(struct bpf_sock_addr *dial, struct service *service, struct address *to)
 {
@@ -184,7 +184,7 @@ INLINE bool lead(struct bpf_sock_addr *dial, struct service *service, struct add
 	struct connection *kept = kept_of(&connections, dial->sk, 0, create);
 	if (!kept)
 		return false;
-	/* Of a socket that was disconnected, and had dialled a frontend before. */
+	/* The socket may have dialled a frontend before, and been disconnected. */
 	kept->state = NOT_FOLLOWED;
 	if (!is_ours)
 		return false;
@@ -249,8 +249,8 @@ PART("cgroup/getpeername6") int getpeername6(struct bpf_sock_addr *peer)
 }
 
 /*
- * A client that closes its socket before there is an answer is no failure. Without this program
- * that looks like an ICMP error, as a disconnection (AF_UNSPEC, shutdown) before an answer does.
+ * A client that closes its socket before an answer arrives is no failure. Without this program, that
+ * would look like an ICMP error, as a disconnection (AF_UNSPEC, shutdown) before an answer does.
  */
 PART("cgroup/sock_release") int sock_release(struct bpf_sock *sk)
 {
@@ -260,10 +260,10 @@ PART("cgroup/sock_release") int sock_release(struct bpf_sock *sk)
 	return 1;
 }
 
-/* Returns whether there was room. */
+/* Sends an event; returns whether the ring had room. */
 INLINE bool report(struct bpf_sock_ops *ops, struct connection *kept, struct event *event)
 {
-	/* Of this context, two words of 32 bits may not be read as one of 64. */
+	/* In this context, two 32-bit words must not be read as one 64-bit word. */
 	volatile __u32 *ip = ops->local_ip6;
 	event->endpoint = kept->endpoint;
 	event->dialled = kept->dialled;
@@ -277,7 +277,7 @@ INLINE bool report(struct bpf_sock_ops *ops, struct connection *kept, struct eve
 	return !send(&events, event, sizeof *event, 0);
 }
 
-/* Whether a network namespace may report one more failed dial; no endpoint has the number 0. */
+/* Returns whether a network namespace may report another failed dial; no endpoint has number 0. */
 INLINE bool may_report(__u64 netns, __u64 now)
 {
 	struct scope key = {0, netns};
@@ -291,9 +291,9 @@ INLINE bool may_report(__u64 netns, __u64 now)
 }
 
 /*
- * Ejects an endpoint after a failed dial, for longer if that was a probe, and for the clients of one
- * network namespace alone: any program can have its own dials fail. Whether an endpoint fails for
- * all, the control process finds out.
+ * Ejects an endpoint after a failed dial, for longer if that was a probe. This affects only clients
+ * in one network namespace, because any program can make its own dials fail. The control process
+ * determines whether the endpoint fails for all clients.
  */
 INLINE void eject(struct bpf_sock_ops *ops, struct connection *kept, __u64 kind, __u64 now)
 {
@@ -319,7 +319,7 @@ INLINE void eject(struct bpf_sock_ops *ops, struct connection *kept, __u64 kind,
 		report(ops, kept, &event);
 }
 
-/* An answer ends what the client's namespace has found, and what holds for all. */
+/* An answer ends the endpoint's ejections: for the client's network namespace, and for all. */
 INLINE void readmit(struct bpf_sock_ops *ops, struct connection *kept, __u64 now)
 {
 	struct scope all = {kept->endpoint, 0}, own = {kept->endpoint, kept->netns};
@@ -332,8 +332,8 @@ INLINE void readmit(struct bpf_sock_ops *ops, struct connection *kept, __u64 now
 }
 
 /*
- * Bounds as TIMES_BOUNDS_S of facts/histogram.py. The empty instruction keeps the additions apart:
- * without CAP_PERFMON there may be none at an offset that depends on the branch.
+ * The bounds are TIMES_BOUNDS_S of facts/histogram.py. The empty instruction keeps the additions
+ * separate: without CAP_PERFMON, the offset of an addition must not depend on the branch.
  */
 #define UP_TO(limit_us, bucket) \
 	if (us <= limit_us) { \
@@ -351,8 +351,8 @@ INLINE void add_latency(struct counts *counts, __u64 ns)
 }
 
 /*
- * TCP counts the SYN and each FIN as a byte. The last state tells which FINs there were; after
- * FIN_WAIT2, where the kernel may not wait for the endpoint's, whether there was anything since.
+ * TCP counts the SYN and each FIN as a byte. The last state shows which FINs were exchanged; after
+ * FIN_WAIT2, where the kernel may not wait for the endpoint's FIN, later bytes show whether it came.
  */
 INLINE void count_bytes(struct bpf_sock_ops *ops, struct connection *kept, struct event *event)
 {
@@ -410,14 +410,14 @@ PART("sockops") int followed(struct bpf_sock_ops *ops)
 	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
 		kept->state = DIALLED;
 		kept->since_ns = now_ns();
-		/* What other programs have asked for stays. */
+		/* Keep the callbacks that other programs have requested. */
 		ask_for(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTO_CB_FLAG |
 				     BPF_SOCK_OPS_STATE_CB_FLAG);
 		return 1;
 	}
 	if (becomes == BPF_TCP_FIN_WAIT2)
 		kept->received = ops->bytes_received;
-	/* Without counters the control process doesn't know the endpoint any more. */
+	/* Without counters, the control process no longer knows the endpoint. */
 	struct counts *counts = lookup(&counters, &number);
 	if (!counts || state == TRANSLATED)
 		return 1;
@@ -431,7 +431,7 @@ PART("sockops") int followed(struct bpf_sock_ops *ops)
 		add_latency(counts, kept->waited_ns);
 		readmit(ops, kept, now);
 	} else if (op == BPF_SOCK_OPS_RTO_CB && state == DIALLED) {
-		/* The endpoint is silent. It may still answer. */
+		/* The endpoint hasn't answered yet, but still may. */
 		kept->state = REPEATED;
 		ADD(counts->unanswered, 1);
 		eject(ops, kept, UNANSWERED, now_ns());

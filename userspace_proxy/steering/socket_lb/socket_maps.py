@@ -8,8 +8,9 @@
     settings                 number_key(0), of 4 bytes → DialSettings
     events                   RingEvent
 
-Rule 1: an address is two words, as in the kernel's memory; an IPv4 address is half of the second.
-Rule 2: times are those of ``time.monotonic_ns``.
+Rule 1: an address is two words, as in the kernel's memory; an IPv4 address is half of the second
+word.
+Rule 2: times are values of ``time.monotonic_ns``.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 
 class FrontendValue(NamedTuple):
-    """A frontend's number of slots, and its affinity."""
+    """A frontend's service, its number of slots, and its affinity."""
 
     number: int
     """The number of the service, by which keys identify the frontend's slots; below 2^32."""
@@ -85,8 +86,8 @@ class DialCounts(NamedTuple):
     given_up: int = 0
     """Dials whose client closed the socket before an answer arrived."""
     ended: int = 0
-    """Established connections that were closed; all fields below but the latency are counted
-    then."""
+    """Established connections that have been closed; the fields below, except for the latency, are
+    updated at that time."""
     received: int = 0
     """Bytes from the endpoint."""
     sent: int = 0
@@ -116,7 +117,7 @@ class EventKind(enum.IntEnum):
     """The kind of an event; the first three are also reasons to eject an endpoint."""
 
     PROBED = 0
-    """Not an event: an ejection has expired, and the dial in progress will end or prolong it."""
+    """Not an event: an ejection has expired, and the dial in progress will end or extend it."""
     REFUSED = 1
     UNANSWERED = 2
     RETURNED = 3
@@ -127,7 +128,7 @@ class EjectionScope(NamedTuple):
     """An ejected endpoint, and the clients for which it is ejected."""
 
     endpoint: int
-    """The endpoint's number; under 0, programs count the failed dials of a network namespace."""
+    """The endpoint's number; with 0, programs count the failed dials of a network namespace."""
     netns: int = 0
     """The cookie of the clients' network namespace; 0 if the control process ejected it for all
     clients."""
@@ -168,7 +169,7 @@ class DialSettings(NamedTuple):
     observing: int = 0
     """If 1, each closed connection is reported as an event."""
     next_number: int = 1
-    """The lowest number that no endpoint has had yet; programs don't read it."""
+    """The next number to assign to an endpoint; programs don't read it."""
     valid_until_ns: int = 2**64 - 1
     """The time after which no dial is offloaded; 0 until the settings are written."""
 
@@ -203,7 +204,7 @@ class RingEvent(NamedTuple):
     ns: int
     """The connection's duration, including its dial."""
     client: SocketAddress
-    """The client of the connection that caused the event; incomplete if not bound yet."""
+    """The client of the connection that caused the event; incomplete if it isn't bound yet."""
     frontend: SocketAddress
     waited_ns: int
     """The time until the connection was established, or failed."""

@@ -35,7 +35,7 @@ class HookedSteering(NftablesSteering):
     ) -> None:
         super().__init__(facts, kernel)
         self.hooks: Hooks | None = None
-        """The hooks in use; None if they don't work here, or no longer do."""
+        """The hooks in use; None if they can't work here, or were removed."""
         self._options = options
         self._loaded = Hooks(options, facts.proxy_name, kernel)
         self._hooks_thread = OneThread("socket-lb")
@@ -103,7 +103,7 @@ def make_hooked_steering(
     own_namespace: bool = False,
     kernel: KernelOffers = LACKS_NOTHING,
 ) -> Steering:
-    """Like :func:`.make_steering`, but the mechanism has hooks if it has a kernel path.
+    """Return the mechanism as :func:`.make_steering` does, with hooks if it has a kernel path.
 
     Args:
         hooks: If None, connect() isn't translated.
@@ -119,7 +119,7 @@ def make_hooked_steering(
 def check_hooks(
     name: str, hooks: HookOptions | None, kernel: KernelOffers, *, own_namespace: bool
 ) -> None:
-    """If translating connect() is required, check that it is possible; changes nothing.
+    """Check that translating connect() is possible, if it is required; this changes nothing.
 
     Raises:
         SteeringError: It isn't possible, so startup would fail.

@@ -21,7 +21,7 @@ from userspace_proxy.facts import Level
 SERVICES_MAX = 30
 CLIENTS_MAX = 40
 ENDPOINTS_MAX = 60
-# The maximum length of a label; longer names are truncated, and their titles are complete.
+# The maximum length of a label; longer names are shortened, and their titles contain them in full.
 _LABEL_MAX = 38
 _ROW = 28
 _TOP = 34
@@ -39,9 +39,9 @@ class Item:
 
     name: str
     link: str = ""
-    """The address of its page; empty if it has none."""
+    """The URL of the item's page; empty if there is none."""
     level: Level | None = None
-    """The level of its state; None if its state is unknown."""
+    """The level of the item's state; None if the state is unknown."""
     title: str = ""
     x: int = 0
     y: int = 0
@@ -49,7 +49,7 @@ class Item:
 
     @property
     def label(self) -> str:
-        """The name; if it is long, its beginning and end, in which a Deployment's pods differ."""
+        """The name, cut in the middle if it is long: a Deployment's pods differ at the end."""
         if len(self.name) <= _LABEL_MAX:
             return self.name
         half = _LABEL_MAX // 2
@@ -64,7 +64,7 @@ class Line:
     end: str
     """Names of the items at both ends, in neighbouring columns."""
     calls: int
-    """The number of connections; more make a thicker line."""
+    """The number of connections, which determines the thickness of the line."""
     level: Level | None = Level.OK
     """The level of the calls; None if no call was tried."""
     title: str = ""
@@ -78,7 +78,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Calling:
-    """All items that may be shown; in each column, the most important ones first."""
+    """All items that may be shown; in each column, the most important items first."""
 
     clients: Sequence[Item]
     services: Sequence[Item]
@@ -102,7 +102,7 @@ class CallMap:
 
 
 def place(all_: Calling) -> CallMap:
-    """Return the map of as many items as fit."""
+    """Return the map of the items that fit."""
     services = all_.services[:SERVICES_MAX]
     chosen = {item.name for item in services}
     calls = [line for line in all_.calls if line.end in chosen]

@@ -2,10 +2,9 @@
 
     Edges of each node ──▶ calls, a row for each client and Service port, the busiest first
 
-Rule 1: a client is its pod if a node knows it, otherwise its address; the counts of several nodes
-are one row.
-Rule 2: nodes bound their tables, so this table is also bounded; the calls that nodes omitted are
-counted.
+Rule 1: a client is identified by its pod if a node knows the pod, otherwise by its address; the
+counts of several nodes are added to one row.
+Rule 2: nodes bound their tables, so this table is bounded, too; calls omitted by nodes are counted.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ class ClientCalls:
     port: str
     """The Service port, as in ``EdgeFacts.service``."""
     connections: int
-    """The connections since the proxies' start, including refused ones."""
+    """The connections since the proxies' start, including refused connections."""
     failed: int
     """The number of these connections without an answer to the client."""
     last_at: float
-    """Unix time of the last one."""
+    """Unix time of the last connection."""
     nodes: tuple[str, ...]
     service: str
     """``namespace/name``."""
@@ -61,7 +60,7 @@ class AllCalls:
 
 
 def add_up(edges: Mapping[str, EdgesFacts]) -> AllCalls:
-    """Return the calls of all nodes together.
+    """Return the calls, summed over all nodes.
 
     Args:
         edges: The edges of each node, by its name.

@@ -1,16 +1,15 @@
-"""Decides which requests the dashboard answers: only those of its user's browser.
+"""Decides which requests the dashboard answers: only requests of its user's browser.
 
     http://127.0.0.1:10299/?secret=…, once ──302─────────▶ http://NAME.localhost:10299/?secret=…
     http://NAME.localhost:10299/?secret=…  ──302, cookie─▶ http://NAME.localhost:10299/
     anything without the cookie            ──403─────────▶ one line
 
 Rule 1: every user of a machine can connect to its loopback, so a request needs the secret, or the
-cookie that a request with the secret received.
-Rule 2: the address with which the browser is started works only once, because all users of the
-machine can briefly see it in the list of processes. The printed address works while the command
-runs.
-Rule 3: browsers send a cookie to all ports of a host, so its host has a random name that no other
-server has. A user whose browser can't resolve the name can open 127.0.0.1 with the secret.
+cookie that the answer to the secret has set.
+Rule 2: the URL with which the browser is started works only once, because all users of the machine
+can briefly see it in the list of processes. The printed URL works while the command runs.
+Rule 3: browsers send a cookie to all ports of a host, so this server's host has a random name. A
+user whose browser can't resolve the name can open 127.0.0.1 with the secret.
 Rule 4: requests by a page of another origin are rejected by ``Origin`` and ``Sec-Fetch-Site``,
 although browsers send the cookie if that page is on another port of this machine. A link on another
 site can be followed: the first answer is 403, because browsers withhold the cookie, and contains
@@ -52,16 +51,16 @@ class Entry:
         self._is_used = False
 
     def printed(self, path: str) -> str:
-        """Return the address of a page for a person."""
+        """Return the URL of a page, to be printed for the user."""
         return f"http://{self.host}{path}{'&' if '?' in path else '?'}{_SECRET}={self._secret}"
 
     def once(self, path: str) -> str:
-        """Return the address of a page that a browser is started with."""
+        """Return the single-use URL of a page, with which a browser is started."""
         return f"http://{HOST}:{self.host.rpartition(':')[2]}{path}?{_SECRET}={self._once}"
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Pass a request on if its client may read the answer."""
+        """Pass a request on if its client is allowed to read the answer."""
         if _is_foreign(request):
             return web.Response(status=403, text=_FOREIGN)
         given = request.query.get(_SECRET)
@@ -111,9 +110,9 @@ def _is_foreign(request: web.Request) -> bool:
 
 
 def _without_secret(request: web.Request) -> str:
-    """Return the address of a request on this server, without its secret."""
+    """Return the URL of a request on this server, without its secret."""
     url = request.rel_url.without_query_params(_SECRET)
-    # Two slashes would begin the name of another host.
+    # A URL that begins with two slashes names another host.
     return "/" + str(url).lstrip("/\\")
 
 
@@ -121,8 +120,8 @@ def _refusal(request: web.Request) -> web.Response:
     accept, agent = (request.headers.get(name, "") for name in ("Accept", "User-Agent"))
     if prefers_text(accept, agent) or "text/html" not in accept:
         return web.Response(status=403, text=f"{_WORDS} '{COMMAND}', and {_AGAIN}\n")
-    # A link on this page is followed with the cookie; a browser withholds it at first if the link
-    # was on a page of another site.
+    # A browser sends the cookie for a link on this page, but not at first for a link on a page of
+    # another site.
     body = f'{_WORDS} <code>{COMMAND}</code>, and <a href="">{_AGAIN}</a>.'
     return web.Response(
         status=403,

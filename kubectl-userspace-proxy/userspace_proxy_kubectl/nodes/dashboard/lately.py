@@ -2,8 +2,8 @@
 
     each view ──growth since the last──▶ Lately ──Minute──▶ pages
 
-Rule 1: the chart has the rates of a proxy's page, so its steps are rounded to seconds; failed and
-saved clients are counted.
+Rule 1: the chart shows the same rates as a proxy's page, so its steps are rounded to seconds;
+failed and saved clients are counted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MINUTE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """The traffic of one Service port, or of all together, in the last minute."""
+    """The traffic of one Service port, or of all Service ports together, in the last minute."""
 
     picture: Sparkline | None = None
     """The chart of the minute; None if there was no traffic."""
@@ -57,7 +57,7 @@ class Lately:
         self._carried: dict[MergedKey, Figures] = {}
         """Traffic since the first sample."""
         self._wrong: deque[tuple[float, Mapping[MergedKey, Figures]]] = deque()
-        """The times of samples with failed or saved clients, and the Service ports concerned."""
+        """The times of samples with failed or saved clients, and the affected Service ports."""
 
     def note(
         self, keys: Iterable[MergedKey], growth: Mapping[MergedKey, Figures], at: float
@@ -69,7 +69,7 @@ class Lately:
             growth: The counts since the last sample.
         """
         if at - self._at > COVERED_S:
-            # No page was open, so this traffic may be older than a minute.
+            # No page was open since the last sample, so this traffic may be older than a minute.
             growth = {}
             self._wrong.clear()
             self._since = at
@@ -88,11 +88,11 @@ class Lately:
         return self._history.has_rates
 
     def rates(self, key: MergedKey | None = None) -> Figures:
-        """Return the current rates of a Service port; with key None, of all ports together."""
+        """Return the current rates of a Service port; with key None, of all Service ports."""
         return self._history.rates(key)
 
     def minute(self, key: MergedKey | None = None) -> Minute:
-        """Return the last minute of a Service port; with key None, of all ports together."""
+        """Return the last minute of a Service port; with key None, of all Service ports."""
         curves = self._history.minute(key)
         found = added(
             one

@@ -3,11 +3,10 @@
     reader ──latest──▶ AllNodes ──merge──▶ ClusterLook ─────────▶ pages
            ◀──ask───── a Service's whole facts, calls ◀─── pages that need them
 
-Rule 1: no merging or requests happen while no page is open, and simultaneous requests share a
-result.
+Rule 1: while no page is open, nothing is merged or requested. Simultaneous requests share a result.
 Rule 2: merging takes at most a quarter of a processor, regardless of the number of nodes.
-Rule 3: the answer that a node gives for a page is trusted no more than any other: unreadable
-answers are omitted.
+Rule 3: answers requested for a page are trusted no more than other answers: unreadable answers are
+omitted.
 """
 
 from __future__ import annotations
@@ -40,14 +39,15 @@ from .lately import Lately
 from .look import ClusterLook
 
 Ask: TypeAlias = Callable[[str, Sequence[str]], Awaitable[Mapping[str, bytes | Cause]]]
-"""Requests a path from some nodes; returns each agent's answer, or the reason why there is none."""
+"""Sends a request to some nodes; returns each agent's answer, or the reason why there is none."""
 
 _T = TypeVar("_T")
 
 # The maximum number of nodes whose tables of clients are read: a table has up to 500 rows, so more
 # tables would be many megabytes.
 CALLS_OF_NODES_MAX = 100
-# How long an answer is reused: each request is a port-forward, and ten per second are enough.
+# The time for which an answer is reused: each request is a port-forward, and ten per second are
+# enough.
 _FRESH_S = 4.0
 _FRESH_OF_NODE_S = 0.1
 _SHARE = 0.25
@@ -94,7 +94,7 @@ class Live:
         """The answers to the requests of pages, by path, with their times of arrival."""
 
     async def look(self) -> ClusterLook:
-        """Return all nodes with their latest answers, which may be a moment old."""
+        """Return all nodes with their latest answers, up to a moment old."""
         async with self._merging:
             all_nodes, began = self._latest(), self._clock()
             look = self._look
@@ -155,7 +155,8 @@ class Live:
             try:
                 answers = await self._ask(path, nodes)
             except UserspaceProxyError:
-                # Raise it as for the reader's own caller: the reader has lost its rights.
+                # The reader reports this error itself, such as lost rights; this page lacks the
+                # answers.
                 answers = {}
             known = await asyncio.to_thread(read, answers)
             self._answers.pop(path, None)
@@ -167,7 +168,7 @@ class Live:
         return await asking.get(path, make)
 
     def _before(self, now: AllNodes, at: float) -> AllNodes | None:
-        """Return earlier answers for comparison, and store the current ones."""
+        """Return earlier answers for comparison, and store the current answers."""
         while len(self._marks) > 1 and at - self._marks[1][0] >= _BEFORE_S:
             del self._marks[0]
         before = self._marks[0][1] if self._marks else None
@@ -179,7 +180,7 @@ class Live:
 def _about(answer: AgentAnswer, service: str, found: Mapping[str, StatusFacts]) -> AgentAnswer:
     """Return a node's answer about one Service, with the ports that its summary omits.
 
-    A summary is newer: the ports that it omits are served now, regardless of earlier facts.
+    The summary is newer than the facts, so earlier faults of ports that it omits are dropped.
     """
     status = answer.status
     if status is None:
@@ -209,7 +210,7 @@ def _read_calls(answers: Mapping[str, bytes | Cause]) -> AllCalls:
 
 
 def _decoded(answers: Mapping[str, bytes | Cause], kind: type[_T]) -> dict[str, _T]:
-    """Return the nodes' answers, without unreadable ones."""
+    """Return the nodes' answers, without unreadable answers."""
     read = {}
     for node, body in answers.items():
         if isinstance(body, bytes):

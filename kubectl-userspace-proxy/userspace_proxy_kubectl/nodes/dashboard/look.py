@@ -1,6 +1,6 @@
-"""The options that a request can have, what pages are made from, and the addresses of pages.
+"""Parameters of requests, the data from which pages are made, and the URLs of pages.
 
-Rule 1: the path and query of an address determine the page, so it can be shared.
+Rule 1: a URL's path and query determine the page, so it can be shared.
 Rule 2: names are quoted, because agents may send any name.
 """
 
@@ -18,37 +18,37 @@ from .lately import Lately
 
 
 def service_link(service: str) -> str:
-    """Return the address of the page about a Service, ``namespace/name``."""
+    """Return the URL of the page about a Service, ``namespace/name``."""
     namespace, name = ServiceKey.read(service)
     return f"/services/{_quoted(namespace)}/{_quoted(name)}"
 
 
 def node_link(node: str) -> str:
-    """Return the address of the page about a node."""
+    """Return the URL of the page about a node."""
     return f"/nodes/{_quoted(node)}"
 
 
 def incident_link(id_: str) -> str:
-    """Return the address of the page about an incident."""
+    """Return the URL of the page about an incident."""
     return f"/incidents/{_quoted(id_)}"
 
 
 def _quoted(name: str) -> str:
-    # A browser would resolve a segment that consists of dots.
+    # A browser would resolve a path segment that consists of dots.
     text = quote(name, safe="", errors="replace")
     return text.replace(".", "%2E") if not text.strip(".") else text
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterLook:
-    """All nodes at one moment, prepared for pages."""
+    """The data of all nodes at one moment, from which pages are made."""
 
     all_nodes: AllNodes
     merged: Merged
     now: float
     """Unix time of this machine."""
     cluster: str = ""
-    """The user's name for the cluster."""
+    """The kubeconfig context, which names the cluster for the user."""
     lately: Lately = field(default_factory=Lately)
 
 

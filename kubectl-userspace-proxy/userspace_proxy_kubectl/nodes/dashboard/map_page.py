@@ -1,7 +1,6 @@
 """Renders the map of calls: clients, Services, endpoints.
 
-Rule 1: the calls are those that nodes have counted; the endpoints are those in their plans, even
-without a call.
+Rule 1: nodes have counted the calls; endpoints in their plans are shown even without a call.
 Rule 2: a search shows the Services that match, and the Services of matching clients and endpoints.
 """
 
@@ -74,8 +73,7 @@ def calling_of(ports: Iterable[MergedPort], calls: AllCalls, q: str) -> Calling:
                 endpoints[endpoint.address] = _endpoint(endpoint, line.level)
             lines.append(line)
         serving.append(_merged(lines))
-    # The busiest client and the first endpoint of each Service come before the second ones of any
-    # Service.
+    # The busiest client and first endpoint of each Service precede second clients and endpoints.
     clients = dict.fromkeys(line.start for line in _in_turn(calling))
     ends = dict.fromkeys(line.end for line in _in_turn(serving))
     return Calling(
@@ -137,7 +135,7 @@ def _endpoint(endpoint: MergedEndpoint, level: Level | None) -> Item:
 
 
 def _merged(lines: Iterable[Line]) -> list[Line]:
-    """Return one line for several Service ports of a Service that go to the same address."""
+    """Return the lines; of several lines with equal ends, keep only the worst."""
     found: dict[tuple[str, str], Line] = {}
     for line in lines:
         key = line.start, line.end

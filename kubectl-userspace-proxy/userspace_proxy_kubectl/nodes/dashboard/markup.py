@@ -3,7 +3,7 @@
     head and content ──▶ state, main, age ──┬─▶ the whole page
                                             └─▶ changes (``userspace_proxy.status.stream``)
 
-Rule 1: all that agents send is text: it is escaped, characters that hide or reverse text are
+Rule 1: everything that agents send is text: it is escaped, characters that hide or reverse text are
 written as in JSON, and long strings are truncated.
 """
 

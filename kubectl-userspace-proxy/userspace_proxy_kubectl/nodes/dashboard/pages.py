@@ -1,7 +1,7 @@
-"""Renders all pages except for the pages of Services and the map.
+"""Renders all pages except the pages of Services and the map.
 
 Rule 1: a page is bounded in size: a list has pages, or states how many items it omits.
-Rule 2: the sentences are from ``nodes.words``; this module only selects and counts.
+Rule 2: sentences come from ``nodes.words``; this module only selects and counts.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def head(
 
 
 def verdict(merged: Merged) -> str:
-    """Return the state of the cluster in a line."""
+    """Return the state of the cluster in one line."""
     silent = len(merged.nodes) - len(merged.answered)
     answers = f"{silent:,} without an answer." if silent else "All have answered."
     unhealthy = merged.unhealthy_services
@@ -243,7 +243,7 @@ def verdict(merged: Merged) -> str:
 
 
 def say_calls(calls: AllCalls, merged: Merged) -> str:
-    """Return which calls a list contains, and which it omits."""
+    """Return a sentence that states which calls a list contains and which it omits."""
     words = f"Counted by {plural(calls.nodes, 'node')} since their proxies' start."
     if len(merged.answered) > calls.nodes:
         words += (
@@ -309,12 +309,12 @@ def _row(port: MergedPort, look: ClusterLook) -> Row:
 
 
 def _is_sound(endpoint: MergedEndpoint) -> bool:
-    """Return whether an endpoint is usable, and answers some node or fails for none."""
+    """Return whether an endpoint is usable, and answers a node or fails on none."""
     return bool(endpoint.usable) and (bool(endpoint.answered) or not endpoint.failing)
 
 
 def _opens(q: str, found: Sequence[MergedPort], merged: Merged) -> str:
-    """Return the Service that a search names if it isn't listed but may exist; empty otherwise."""
+    """Return the Service that a search names if it isn't listed but may exist; otherwise empty."""
     is_name = re.fullmatch(r"[^\s:/]+/[^\s:/]+", q) is not None
     return q if merged.healthy and is_name and not found else ""
 

@@ -1,7 +1,7 @@
 """The dashboard's HTTP server, on the loopback of the user's machine.
 
-    / /nodes /nodes/… /services/… /incidents /incidents/… /connections /map /static/…
-    /stream before each of these but the last: what changes of that page, as server-sent events
+    / /nodes /nodes/… /services/… /incidents /incidents/… /connections /map /static/… /stream before
+    each of these except the last: the page's changes, as server-sent events
 
 Rule 1: as for a proxy's page, no request changes anything (GET and HEAD), only requests to a
 loopback name are answered, and requests waiting for the same page share it.
@@ -54,25 +54,25 @@ from .service_page import render_service
 USUAL_PORT = 10299
 """The first port that is tried."""
 
-# Browsers resolve names in ``localhost`` themselves, except for Safari, which asks the system.
+# Browsers resolve names in ``localhost`` themselves, except Safari, which asks the system.
 _IS_NAMED = sys.platform != "darwin"
 
 Page: TypeAlias = tuple[Parts, int]
 """The parts of a page, and the HTTP status of the answer."""
 _Names: TypeAlias = Mapping[str, str]
-"""The names in the path of a page's address."""
+"""The names in the path of a page's URL."""
 _Maker: TypeAlias = Callable[[Live, Selection, _Names], Awaitable[Page]]
-# The prefix that turns the address of a page into the address of its stream.
+# The prefix that turns the URL of a page into the URL of its stream.
 _STREAM = "/stream"
 
 
 class Addresses(NamedTuple):
-    """The addresses at which a browser begins."""
+    """The URLs at which a browser begins."""
 
     printed: str
-    """The address for the user, which works as long as the server runs."""
+    """The URL for the user, which works as long as the server runs."""
     once: str
-    """The address for the browser that this program opens; works once."""
+    """The URL for the browser that this program opens; it works once."""
 
 
 class Dashboard:
@@ -85,8 +85,8 @@ class Dashboard:
     def __init__(self, live: Live) -> None:
         self._live = live
         self._pages: dict[str, SingleFlight[Page]] = {}
-        """Pages that are being made, by kind: a page that asks nodes delays only pages of its
-        kind."""
+        """Pages that are being rendered, by kind: a page that asks nodes delays only pages of its
+        own kind."""
         self._streams = OpenStreams()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -96,7 +96,7 @@ class Dashboard:
 
         Args:
             port: 0: the default port, or any free port if that one is taken.
-            path: The page to which the returned addresses point.
+            path: The page to which the returned URLs point.
 
         Raises:
             ListenError: The port isn't available.
@@ -169,7 +169,7 @@ class Dashboard:
 
 
 def _plain(render: Callable[[ClusterLook, Selection], Parts]) -> _Maker:
-    """Return the maker of a page that needs only the latest answers."""
+    """Return the renderer of a page that needs only the latest answers."""
 
     async def make(live: Live, asked: Selection, _: _Names) -> Page:
         return await asyncio.to_thread(render, await live.look(), asked), 200
@@ -178,7 +178,7 @@ def _plain(render: Callable[[ClusterLook, Selection], Parts]) -> _Maker:
 
 
 def _with_calls(render: Callable[[ClusterLook, AllCalls, Selection], Parts]) -> _Maker:
-    """Return the maker of a page that also needs the clients' calls."""
+    """Return the renderer of a page that also needs the clients' calls."""
 
     async def make(live: Live, asked: Selection, _: _Names) -> Page:
         look, calls = await live.look(), await live.calls()

@@ -42,7 +42,7 @@ FRONTENDS_SHOWN = 8
 
 
 class CellState(enum.Enum):
-    """What a node got from an endpoint: words, mark, style class, words of the legend.
+    """A node's result at an endpoint: text, mark, style class, text of the legend.
 
     UNANSWERED: the node tried the endpoint without a failure, and no counted answer came back.
     NOT_USED: the endpoint isn't ready, or isn't used for this node's clients. UNKNOWN: the node
@@ -61,7 +61,7 @@ class CellState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """An endpoint, as the head of a column."""
+    """An endpoint, as a column heading."""
 
     endpoint: MergedEndpoint
     is_failing: bool
@@ -81,7 +81,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class MatrixRow:
-    """One node, with its result for each endpoint."""
+    """A node's row of results, one for each endpoint."""
 
     node: str
     facts: PortFacts | None
@@ -94,7 +94,7 @@ class MatrixRow:
 
     @property
     def connect(self) -> str:
-        """How long clients waited for an answer, measured for all endpoints; may be empty."""
+        """How long clients waited for an answer, over all endpoints; may be empty."""
         return "" if self.facts is None else format_waits(self.facts.connect_times)
 
     @property
@@ -127,7 +127,7 @@ def render_service(
 
     Args:
         look: The nodes, limited to the Service.
-        calls: The calls of the Service, or of more Services.
+        calls: Calls, among them the Service's calls.
     """
     merged = look.merged.of_service(service)
     if not merged.ports:

@@ -1,7 +1,7 @@
 """Reads the last lines of agents' logs through the API server.
 
-Rule 1: each log, all logs together, and the time for them are bounded. Logs are requested in the
-given order, in which agents with problems come first.
+Rule 1: the size of each log, of all logs together, and the time for reading them are bounded. Logs
+are requested in the given order, in which agents with problems are first.
 Rule 2: a log that is denied for one agent isn't requested for other agents in its namespace.
 """
 
@@ -21,13 +21,13 @@ from ...port_forward import ForwardTarget
 
 LINES = 500
 LOG_BYTES = 256 << 10
-"""The maximum size of an agent's log, of which the end is kept."""
+"""The maximum size of an agent's log, of which only the end is kept."""
 ALL_BYTES = 32 << 20
 WITHIN_S = 60.0
 """Seconds for all logs."""
 _AT_ONCE = 8
-# The number of bytes to request: the server counts from the start of the last lines, so more bytes
-# are requested than kept.
+# The server applies this limit from the start of the last lines, so more bytes are requested than
+# kept.
 _ASKED_BYTES = 1 << 20
 
 
@@ -42,7 +42,7 @@ class AgentLog:
 
 
 async def read_logs(client: ApiClient, agents: Sequence[ForwardTarget]) -> list[AgentLog]:
-    """Return the logs of agents, in the same order; a failure is a value."""
+    """Return agents' logs, in the same order; for an unreadable log, the reason."""
     reading = _Reading(client)
     found = [AgentLog(agent, problem=f"not read within {WITHIN_S:g} s") for agent in agents]
     waiting = iter(range(len(agents)))
@@ -64,7 +64,7 @@ class _Reading:
         self._client = client
         self._left_bytes = ALL_BYTES
         self._denied: dict[str, str] = {}
-        """Why a namespace's logs may not be read."""
+        """Why the logs of a namespace may not be read."""
 
     async def read(self, agent: ForwardTarget) -> AgentLog:
         if problem := self._denied.get(agent.namespace):
@@ -82,7 +82,7 @@ class _Reading:
         if response.code != 200:
             problem = " ".join(cause_of(response).split())
             if response.code in (401, 403):
-                # The server's message names the pod, but applies to all pods of the namespace.
+                # The server's message names one pod, but applies to all pods of the namespace.
                 problem = f"this user may not get pods/log in namespace {agent.namespace}"
                 self._denied[agent.namespace] = problem
             return AgentLog(agent, problem=problem)

@@ -1,8 +1,8 @@
-"""Writes files into one tar.gz, which appears complete or not at all.
+"""Writes files into one tar.gz, which appears either complete or not at all.
 
-Rule 1: only the user can read it (on Windows: anyone with access to the folder).
+Rule 1: only the user can read the archive (on Windows: anyone with access to the folder).
 Rule 2: an existing file is replaced only on request, and only by a complete archive.
-Rule 3: it contains nothing about this machine: no user, no file time.
+Rule 3: the archive contains no user name or file time of this machine.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def write_archive(
         ArchiveError: It exists, or can't be written; nothing is left behind.
     """
     try:
-        # Only this user may read the file: mode 0600.
+        # Mode 0600: only this user may read the file.
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     except OSError as exc:
         raise ArchiveError(f"cannot write {path}: {exc.strerror}") from exc
@@ -77,12 +77,12 @@ def write_archive(
 def _publish(part: Path, path: Path) -> None:
     """Rename a file to its final name; raises FileExistsError if that is taken."""
     try:
-        # A rename would replace a file that another program has created since the check.
+        # A rename would replace a file that another program has created since the check above.
         os.link(part, path)
     except FileExistsError:
         raise
     except OSError:
-        # The file system doesn't support links.
+        # The file system doesn't support hard links.
         if os.path.lexists(path):
             raise FileExistsError from None
         part.rename(path)

@@ -2,7 +2,7 @@
 
     Material ──each text made safe──▶ values ──▶ nodes.txt, nodes/*, logs/*, services/*, README.txt
 
-Rule 1: the lists of contents and of missing parts are written last, so they are complete.
+Rule 1: the lists of files and of missing parts are written last, so they are complete.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LISTS = 2
 
 @dataclass(slots=True)
 class _Listing:
-    """Lists the files once all are made."""
+    """Lists the files, once all of them are written."""
 
     files: list[tuple[str, int, str]] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Contents:
 
     @property
     def missing(self) -> Sequence[Missing]:
-        """The missing parts, as worded in the archive; complete once all files are consumed."""
+        """The missing parts, in the words of the archive; complete once all files are consumed."""
         return self._listing.missing
 
     @property
@@ -142,7 +142,7 @@ class Contents:
             if not one.text:
                 continue
             pod = self._scrubber.name(one.agent.pod, "pod")
-            # Remove secrets first, from the whole text: a key may span lines, names don't.
+            # Remove secrets before splitting the text into lines: a key may span several lines.
             lines = self._scrubber.secrets.remove(one.text).splitlines()
             text = "\n".join(map(self._scrubber.text, lines))
             path = self._path("logs/log-", pod, ".txt")
@@ -209,7 +209,7 @@ NEVER = (
 
 
 def _in_new_order(all_nodes: AllNodes, *, has_new_names: bool) -> AllNodes:
-    """Return nodes sorted by their new names: the hidden names' order would reveal something."""
+    """Return nodes sorted by their new names: an order by hidden names would reveal something."""
     if not has_new_names:
         return all_nodes
     answers = sorted(all_nodes.answers, key=lambda one: one.node)
@@ -239,7 +239,7 @@ def _json(value: Any) -> bytes:
 
 
 def listed(missing: Iterable[Missing], most: int = 10) -> Iterator[str]:
-    """Yield a line for each of the first missing parts."""
+    """Yield a line for each missing part, up to a limit."""
     found = list(missing)
     for one in found[:most]:
         yield f"missing: {one.what}: {one.why}"

@@ -3,7 +3,7 @@
     reader ──first──▶ AllNodes ──gather──▶ Material: answers, logs, objects, missing parts
 
 Rule 1: the numbers of Services, logs and Service ports are bounded, as is the time for them.
-Rule 2: a failing part never fails the whole: it is listed as missing, with the reason.
+Rule 2: a part that can't be read doesn't fail the report: it is listed as missing, with the reason.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .pseudonyms import Pseudonyms
 from .scrubbing import Scrubber
 
 SERVICES_MAX = 100
-"""The maximum number of Services whose objects are read; those that most nodes don't serve come
+"""The maximum number of Services whose objects are read; Services that most nodes don't serve come
 first."""
 PORTS_MAX = 50_000
 """The maximum number of Service ports in whole answers, at 3 kB each; other answers become
@@ -59,7 +59,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """The gathered material, as its authors wrote it."""
+    """The gathered material, before secrets and names are removed."""
 
     all_nodes: AllNodes
     made_at: float
@@ -70,7 +70,7 @@ class Material:
 
 
 def unserved(all_nodes: AllNodes) -> list[str]:
-    """Return Services that some node doesn't serve as it should; those on most nodes first."""
+    """Return Services that a node doesn't serve as it should, ordered by number of such nodes."""
     counts: Counter[str] = Counter()
     for answer in all_nodes.answers:
         status = answer.status or StatusFacts()
@@ -95,7 +95,7 @@ async def make_scrubber(client: ApiClient, key: bytes | None) -> tuple[Scrubber,
 
 
 def pseudonyms_of(url: str, key: bytes) -> Pseudonyms:
-    """Return pseudonyms that include the API server's host."""
+    """Return pseudonyms that cover the API server's host."""
     pseudonyms = Pseudonyms(key)
     host = urlsplit(url).hostname
     pseudonyms.learn("host", [host] if host else [])
@@ -108,7 +108,7 @@ async def gather(
     """Read a report's material other than agents' answers.
 
     Args:
-        unknown: Why not all names to hide are known: logs are then left out.
+        unknown: Why some names to hide are unknown: logs are then left out.
     """
     services, (shown, cut) = unserved(all_nodes), _cut(all_nodes)
     missing = [
@@ -142,7 +142,7 @@ async def gather(
 
 
 def _cut(all_nodes: AllNodes) -> tuple[AllNodes, int]:
-    """Summarise the answers that don't fit; return all answers, and the number of summaries."""
+    """Reduce answers that don't fit to summaries; return all answers, and how many were reduced."""
     whole: list[str] = []
     left = PORTS_MAX
     for one in sorted(all_nodes.answers, key=lambda one: not _is_ill(one)):
@@ -202,7 +202,7 @@ def _without_logs(logs: Sequence[AgentLog]) -> Iterator[Missing]:
 
 
 async def learn_all(client: ApiClient, pseudonyms: Pseudonyms) -> str:
-    """List and learn all names, so that an anonymous report hides them everywhere.
+    """Learn all names by listing them, so that an anonymous report hides them everywhere.
 
     Returns:
         Why some names can't be listed, or an empty string.

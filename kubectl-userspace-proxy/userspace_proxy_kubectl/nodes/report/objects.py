@@ -1,9 +1,9 @@
-"""Services' objects in a report: which are read, and which fields are included.
+"""Decides which objects and fields of Services a report contains.
 
 Rule 1: fields are listed here one by one, with the treatment of their texts. Other fields aren't
 included: managedFields, owners, and annotations of other programs (kubectl's contains the whole
 manifest).
-Rule 2: only lists are requested, so the rights for reading all nodes suffice.
+Rule 2: only lists are requested, so the rights that reading all nodes requires suffice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .scrubbing import Scrubber
 WITHIN_S = 20.0
 """Seconds for one Service's objects."""
 OBJECTS_MAX = 101
-"""The maximum number of objects of a Service and its slices: enough for 10,000 endpoints."""
+"""The maximum number of objects per Service, with its slices: enough for 10,000 endpoints."""
 OBJECTS_BYTES = 1 << 20
 """The maximum size of one Service's objects in bytes, as sent by the API server."""
 
@@ -65,7 +65,7 @@ async def read_objects(client: ApiClient, service: str) -> ServiceObjects:
 
 
 class _Items:
-    """Objects kept from lists."""
+    """The objects that are kept from lists."""
 
     def __init__(self) -> None:
         self.items: list[Mapping[str, Any]] = []
@@ -82,7 +82,7 @@ class _Items:
 
 
 async def _read(client: ApiClient, namespace: str, name: str, taken: _Items) -> str:
-    """Read the lists; return why one is incomplete, or an empty string."""
+    """Read the lists; return why a list is incomplete, or an empty string."""
     try:
         async with asyncio.timeout(WITHIN_S):
             for start, kind, query in (
@@ -126,7 +126,7 @@ def safe_object(item: Mapping[str, Any], scrubber: Scrubber) -> dict[str, Any]:
 
 
 def learn_names(item: Mapping[str, Any], scrubber: Scrubber) -> None:
-    """Learn an object's names; call it before any name is hidden."""
+    """Register an object's names; to be called before the first name is hidden."""
     if scrubber.pseudonyms is not None:
         safe_object(item, scrubber)
         scrubber.learn(None)
@@ -147,7 +147,7 @@ def _taken(fields: Fields, value: Any, scrubber: Scrubber) -> Any:
 
 
 def _each(take: Take) -> Take:
-    """Return a function that applies another one to a scalar, or to each item of a list."""
+    """Return a function that applies another function to a scalar, or to each item of a list."""
 
     def taken(scrubber: Scrubber, value: Any) -> Any:
         if isinstance(value, list):

@@ -1,9 +1,9 @@
-"""Stable pseudonyms for names and addresses, even within sentences and log lines.
+"""Replaces names and addresses by stable pseudonyms, even within sentences and log lines.
 
     shop/web: 10.244.3.9:8080 refuses ──▶ namespace-k3f9t2/service-m1x8d0: 10.87.201.66:8080 refuses
 
-Rule 1: within an archive a name always has the same pseudonym; the key is random and not kept, so
-names can't be found by trying.
+Rule 1: within an archive, a name always has the same pseudonym. The key is random and discarded, so
+names can't be found by trying candidates.
 Rule 2: structure is preserved: ports, families, the kind of an address (loopback, private, public,
 …) and networks: addresses with a common prefix have pseudonyms with a prefix of the same length.
 Rule 3: a word is hidden if it is a learned name, begins with one (``web-7d9f8-x2x4z``), or has the
@@ -36,8 +36,8 @@ _NAME_BYTES = 5
 # Source: RFC 1035, names of DNS, and Kubernetes' object names.
 _NAME_MAX = 253
 _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
-# The minimum length of a learned name for which longer words are hidden, too: any word starts with
-# some letter.
+# The minimum length of a learned name that also hides longer words beginning with it: a single
+# letter would hide most words.
 _START_MIN = 2
 
 _PART = re.compile(
@@ -64,9 +64,9 @@ _KINDS = {
     "daemonset": "workload", "deployment": "workload", "node": "node", "pod": "pod",
     "service": "service", "statefulset": "workload", "svc": "service",
 }  # fmt: skip
-"""The words before a slash and a name, with the prefixes of the pseudonyms of such names."""
+"""Words that precede a slash and a name, with the prefixes of the pseudonyms of such names."""
 _DASHED = re.compile(r"(?<!\d)\d{1,3}(?:-\d{1,3}){3}(?!\d)", re.ASCII)
-# Source: k8s.io/apimachinery, pkg/util/rand: the letters of generated names.
+# Source: k8s.io/apimachinery, pkg/util/rand: the alphabet of generated names.
 _OF_POD = re.compile(r"(?=[a-z0-9-]*\d)[a-z][a-z0-9-]*-[bcdfghjklmnpqrstvwxz2456789]{5}")
 _HOST = re.compile(r"(?:[A-Za-z0-9_-]+\.)+[A-Za-z][A-Za-z-]+")
 _NO_HOSTS = ("kubernetes.io", "k8s.io", "userspace-proxy.io")
@@ -77,7 +77,7 @@ _FILES = frozenset(
 )
 _NO_HOST_STARTS = ("net.", "kernel.", "userspace_proxy.")
 
-# The first bits of these addresses show their kind, so they are kept.
+# The leading bits of these addresses show their kind, so they are kept.
 _KINDS_4 = tuple(
     ipaddress.IPv4Network(text)
     for text in (
@@ -104,7 +104,7 @@ class Pseudonyms:
     """One archive's pseudonyms.
 
     Args:
-        key: Random; its owner can find names by trying.
+        key: Random; its owner can find names by trying candidates.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -114,12 +114,12 @@ class Pseudonyms:
         self._names: dict[str, str] = {}
         """The pseudonyms so far."""
         self._taken: set[str] = set()
-        # Cost: 24 hashes for an address of 10.0.0.0/8.
+        # Cost: an address in 10.0.0.0/8 takes 24 hashes.
         self.address = functools.lru_cache(maxsize=1 << 16)(self._of_address)
         """Return the pseudonym of an address or network; other strings are returned as they are."""
 
     def learn(self, kind: str, names: Iterable[str]) -> None:
-        """Register names to hide; if a name has several kinds, the first is used.
+        """Register names to hide; if a name has several kinds, the first kind is used.
 
         Args:
             kind: The start of the pseudonyms: ``namespace``, ``service``, ``pod``, ….
@@ -130,7 +130,7 @@ class Pseudonyms:
                 self._kinds[key] = kind
 
     def name(self, text: str, kind: str) -> str:
-        """Return a name's pseudonym, regardless of its form; an empty name stays."""
+        """Return a name's pseudonym, whatever the name's form; an empty name stays."""
         if not text or text.lower() in KEPT:
             return text
         self.learn(kind, [text])
@@ -153,7 +153,7 @@ class Pseudonyms:
         if not slash:
             return str(hidden)
         network = ipaddress.ip_network((hidden, length), strict=False)
-        # Hosts in a network are also written like this: 10.0.0.7/8.
+        # A host in a network is also written as 10.0.0.7/8.
         is_network = (
             ipaddress.ip_network((address, length), strict=False).network_address == address
         )
@@ -162,7 +162,7 @@ class Pseudonyms:
     def hide(self, text: str) -> str:
         """Return a string with each name and address replaced.
 
-        Call it only once for a string: it would replace the addresses in its result again.
+        Call this only once for a string, because pseudonyms of addresses would be replaced again.
         """
         return _PART.sub(self._part, text)
 
@@ -184,7 +184,7 @@ class Pseudonyms:
         return self._word(text)
 
     def _pair(self, text: str) -> str:
-        """Return a Service or pod with its namespace, even a former one; or two other words."""
+        """Return the replacement of a Service or pod with its namespace, or of two other words."""
         namespace, _, name = text.partition("/")
         bare = name.rstrip(".-")
         is_named = not namespace.isdigit() and not bare.isdigit() and len(bare) > 1
@@ -218,7 +218,7 @@ class Pseudonyms:
         )
 
     def _dotted(self, word: str) -> str:
-        """Return a dotted name: a cluster's DNS name by its parts, other hosts as a whole."""
+        """Replace a dotted name: a cluster's DNS name part by part, another host as a whole."""
         key = word.lower()
         parts = key.split(".")
         is_other = parts[-1] in _FILES or key.startswith(_NO_HOST_STARTS)
@@ -234,7 +234,7 @@ class Pseudonyms:
         return ".".join(self._word(part) for part in word.split("."))
 
     def _label(self, part: str) -> str:
-        """Return a label of a DNS name; in it, unknown words count as names, too."""
+        """Replace a label of a DNS name, in which unknown words also count as names."""
         if part.isdigit() or not part:
             return part
         if _DASHED.fullmatch(part):
@@ -282,7 +282,7 @@ class Pseudonyms:
         return hidden
 
     def _scrambled(self, address: _Address, kept: int) -> _Address:
-        """Return an address with the same first bits; each other bit depends on those before it."""
+        """Return an address with the same first bits; other bits depend on the bits before them."""
         size = address.max_prefixlen
         number = result = int(address)
         for place in range(kept, size):

@@ -1,10 +1,10 @@
-"""Makes values safe for an archive by treating every string in them, according to types.
+"""Makes values safe for an archive: treats each string in them according to its field's type.
 
     AllNodes ──each text: secrets removed, names replaced──▶ AllNodes of the same form
 
 Rule 1: tables and sentences derived from the result need no further treatment.
-Rule 2: fields with this program's own words stay: a Service may have the same name.
-Rule 3: hashes of names become keyed hashes, equal for equal ones.
+Rule 2: fields with this program's own words stay, because a Service's name may be one of the words.
+Rule 3: equal hashes of names become equal keyed hashes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _KEYED_BY_WORDS = frozenset({"settings"})
 
 
 class Scrubber:
-    """Makes each string safe.
+    """Makes strings safe for an archive.
 
     Args:
         pseudonyms: None: names and addresses stay.
@@ -67,7 +67,7 @@ class Scrubber:
     def __init__(self, secrets: Secrets, pseudonyms: Pseudonyms | None = None) -> None:
         self.secrets = secrets
         self.pseudonyms = pseudonyms
-        # Cost: a hundred nodes' answers contain the same million strings.
+        # Cost: the answers of a hundred nodes contain the same strings, a million in all.
         self._short = functools.lru_cache(maxsize=1 << 17)(self._safe)
         self._short_word = functools.lru_cache(maxsize=1 << 12)(secrets.remove)
 
@@ -89,14 +89,14 @@ class Scrubber:
         return text if self.pseudonyms is None else self.pseudonyms.name(text, kind)
 
     def learn(self, value: object) -> None:
-        """Learn a value's names, before any string is changed."""
+        """Register the names in a value, before any string is changed."""
         if self.pseudonyms is not None:
             for kind, name in _names_in(value, ""):
                 self.pseudonyms.learn(kind, [name])
             self._short.cache_clear()
 
     def learn_from(self, text: str) -> None:
-        """Learn the names in a string that their form reveals."""
+        """Register the names that a string's form reveals."""
         if self.pseudonyms is not None:
             self.pseudonyms.hide(text)
             self._short.cache_clear()
@@ -161,11 +161,11 @@ def _field(value: object, name: str) -> str:
 
 
 def _names_in(value: Any, field: str) -> list[tuple[str, str]]:
-    """Return a value's names, each preceded by its kind."""
+    """Yield a value's names, each with its kind."""
     if isinstance(value, str):
         if kind := _NAMES.get(field):
             namespace, slash, name = value.rpartition("/")
-            # The field contains both, as ``shop/web``.
+            # The field contains namespace and name, as ``shop/web``.
             return [(kind, name), ("namespace", namespace)] if slash else [(kind, value)]
         if field in _SERVICES:
             namespace, _, name = value.partition("/")

@@ -154,8 +154,9 @@ async def test_repairs_and_failed_repairs_of_drift_are_reported(start, caplog):
         if r.levelname != "INFO" and r.name == "userspace_proxy.agent"
     ]
     assert messages == [
-        "steering had drifted and was repaired",
-        "steering failed, the old state stays in effect: cannot commit: Operation not permitted",
+        "steering rules had drifted and were repaired",
+        "cannot apply steering rules, the kernel keeps its current rules: "
+        "cannot commit: Operation not permitted",
     ]
 
 
@@ -172,6 +173,7 @@ async def test_a_change_of_another_frontend_does_not_end_unrepaired_drift(start,
     await until(lambda: not loop.rules.has_drifted)
     said = [r.getMessage() for r in caplog.records if "steering" in r.getMessage()]
     assert said == [
-        "steering failed, the old state stays in effect: cannot commit: Operation not permitted",
-        "steering recovered",
+        "cannot apply steering rules, the kernel keeps its current rules: "
+        "cannot commit: Operation not permitted",
+        "steering rules applied again",
     ]

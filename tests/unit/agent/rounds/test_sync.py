@@ -52,7 +52,7 @@ async def test_a_rejected_change_is_retried_and_the_old_state_stays_applied(star
     assert steering.kernel == {}
     assert not is_listening(port)
     assert loop.rules.problem == ""
-    assert sum(r.message.startswith("steering failed") for r in caplog.records) == 1
+    assert sum(r.message.startswith("cannot apply steering rules") for r in caplog.records) == 1
 
 
 async def test_drift_is_repaired_while_changes_keep_arriving(start):

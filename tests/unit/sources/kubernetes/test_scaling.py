@@ -206,7 +206,7 @@ async def test_one_replica_is_scaled_to_zero_after_all_nodes_agree(shop, caplog)
     caplog.set_level(logging.INFO)
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
     assert (shop.replicas, shop.asked) == (0, 1)
-    assert "scaled shop deployment/web from 1 to 0" in caplog.text
+    assert "scaled deployment/web in shop from 1 to 0" in caplog.text
 
 
 async def test_without_agreement_no_scale_is_written(shop):

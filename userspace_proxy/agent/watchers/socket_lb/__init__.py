@@ -1,1 +1,1 @@
-"""Reports connections of this node's programs that connect() hooks have translated."""
+"""Reports connections of programs on this node that connect() hooks have translated."""

@@ -1,15 +1,15 @@
-"""Adds the connections of this node's programs to the facts, as the connect() hooks report them.
+"""Adds connections of this node's programs, reported by the connect() hooks, to the facts.
 
     counters ◀──refresh, each few seconds── HookedConnections ──as a worker's report──▶ Group, Plane
       │  ring ────events, at once─────────────────┘
       └────┴─ a failed dial ─▶ Suspects ─a probe fails, too─▶ ejected for all; AutoPaths: userspace
     observing ◀── a record at the end of each connection, while something watches
 
-Rule 1: what the hooks find has the same facts, texts and consequences as on the userspace path: the
-reports are processed in the same way. Workers apply the hooks' ejections for their own later
-clients.
+Rule 1: the hooks' reports are processed like workers' reports, so they lead to the same facts,
+texts and consequences as on the userspace path. Workers apply the hooks' ejections to their own
+later clients.
 Rule 2: reading the counters takes at most a twentieth of a thread's time.
-Rule 3: an answer to a client, a worker or a probe ends an ejection for all.
+Rule 3: an answer to a client, a worker or a probe ends an ejection for all clients.
 Rule 4: a client's failed dial is counted, but has no other consequence until a probe has failed.
 Rule 5: events are lost while the ring is full. The next reading shows failed dials and ejections;
 for closed connections, the BPF programs count the missing records.
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The worker number of reports from the hooks; no worker has this number.
+# The worker number in reports from the hooks, which no worker has.
 _HOOKS = -2
 _EVENT_OF = {Failure.REFUSED: EventKind.REFUSED, Failure.SILENT: EventKind.UNANSWERED}
 _FAILURE_OF = {event: failure for failure, event in _EVENT_OF.items()}
@@ -62,9 +62,9 @@ class _ByRules(NamedTuple):
     """The frontends of one Service port that aren't offloaded to the hooks."""
 
     made_from: object
-    """A value that differs if the frontends may have changed."""
+    """A value that changes whenever the frontends may change."""
     frontends: Mapping[Frontend, str]
-    """The reason for each frontend."""
+    """The frontends, with the reason for each."""
     has_others: bool
 
 
@@ -120,9 +120,9 @@ class HookedConnections(Component):
                 lambda: (reports.compare(hooks.counts(), hooks.inherited), hooks.ejected())
             )
         except OSError:
-            # The next repair fails, too, and reports it.
+            # The next repair will also fail, and report the error.
             return
-        # An event that arrived after the counters were listed is newer.
+        # If an event arrived after the counters were listed, the listed ejections are outdated.
         known = ejected if news == reports.news else None
         served = {one.group.number: one for one in self._served_ports}
         groups = {one.group.key: one.group for one in served.values()}
@@ -144,10 +144,10 @@ class HookedConnections(Component):
         self._plane.receive(_HOOKS, Counted(0, [report], _NO_STATUS))
 
     def _show_paths(self, new: Mapping[int, int]) -> None:
-        """Record which frontends aren't offloaded, and count the connections of the others.
+        """Record which frontends aren't offloaded, and count the connections of offloaded ones.
 
         Args:
-            new: Connections since the last call, by the numbers of groups.
+            new: The numbers of connections since the last call, by the groups' numbers.
         """
         state, before, self._left = self._hooks.state, self._left, {}
         hooked = (state.is_attached, state.problem, state.frontends)
@@ -188,10 +188,10 @@ class HookedConnections(Component):
                 self._suspects.add(served, event.endpoint, _FAILURE_OF[event.seen.kind])
 
     def _note_probe(self, suspect: Suspect, failed: DialFailure | None) -> None:
-        """Handle the result of probing an endpoint that failed a client's dial."""
+        """Handle the result of probing an endpoint to which a client's dial failed."""
         served, endpoint = suspect.served, suspect.endpoint
         key = served.group.key
-        # The endpoint may have been removed during the probe.
+        # Ignore the result if the endpoint was removed during the probe.
         if served.is_retired or endpoint not in endpoints_of(served.plan.serving):
             return
         if failed is not None:
@@ -206,7 +206,7 @@ class HookedConnections(Component):
                 self._note_return(served, endpoint, self._clock())
 
     def _note_failure(self, suspect: Suspect, failed: DialFailure, until: float) -> None:
-        """Record that an endpoint is ejected for all clients, or that its ejection is prolonged."""
+        """Record that an endpoint is ejected for all clients, or the ejection is prolonged."""
         served, endpoint = suspect.served, suspect.endpoint
         group, is_silent = served.group, failed.failure is Failure.SILENT
         if is_silent and absent_hop(endpoint.ip):
@@ -238,7 +238,7 @@ class HookedConnections(Component):
             self._send(self._reports.readmitted(group, endpoint, self._clock()))
 
     async def _follow(self) -> None:
-        """Handle events; while something watches, closed connections are among them."""
+        """Handle events, which include closed connections while something watches."""
         loop, descriptor = asyncio.get_running_loop(), self._hooks.event_descriptor
         loop.add_reader(descriptor, self._take_events)
         try:

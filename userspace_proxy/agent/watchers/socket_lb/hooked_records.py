@@ -1,4 +1,4 @@
-"""Makes records of connections that the connect() hooks have translated, for watchers.
+"""Creates records of connections that the connect() hooks have translated, for observers.
 
     hooks ──the end of a connection── Records ──ConnectionFacts──▶ RecordRing ──▶ observers
                                                       └──────────▶ connection log
@@ -30,7 +30,7 @@ from ....steering.socket_lb.socket_maps import Result
 if TYPE_CHECKING:
     from ....steering.socket_lb.hooks import SocketEvent
 
-# The states of linux/tcp.h: the state before the close shows which side sent its FIN first.
+# The states in linux/tcp.h: the last state before the close shows which side sent its FIN first.
 _FIN_WAIT1, _FIN_WAIT2, _TIME_WAIT, _CLOSE_WAIT, _LAST_ACK, _CLOSING = 4, 5, 6, 8, 9, 11
 _BY_CLIENT = frozenset({_FIN_WAIT1, _FIN_WAIT2, _TIME_WAIT, _CLOSING})
 _BY_ENDPOINT = frozenset({_CLOSE_WAIT, _LAST_ACK})
@@ -52,7 +52,7 @@ class Records:
         self.tuning = tuning
         share = tuning.connection_log
         self.are_logged = share > 0
-        """Whether records are wanted even if nothing watches them."""
+        """Whether records are created even if nothing observes them."""
         self.connection_log = ConnectionLog(share) if share else None
         self._ring = RecordRing(self)
 
@@ -63,7 +63,7 @@ class Records:
     def note(self, event: SocketEvent) -> None:
         """Record that a connection was closed, or that a dial got no answer."""
         log, port, seen = self.connection_log, event.name.name, event.seen
-        # The hooks don't see whether the answer was complete.
+        # The hooks can't detect whether the answer was complete.
         is_plain = seen.result is Result.SERVED and seen.received > 0
         if log is not None and log.takes_next(port.prefixes, seen.client.ip, is_plain=is_plain):
             log.write(_facts(event), lambda: seen.frontend)
@@ -100,7 +100,7 @@ def _facts(event: SocketEvent) -> ConnectionFacts:
 
 
 def _ended_by(state: int) -> EndedBy:
-    """Return which side sent its FIN first; a reset without a FIN may be from either side."""
+    """Return the side that sent its FIN first; a reset without a FIN may be from either side."""
     if state in _BY_CLIENT:
         return EndedBy.CLIENT
     return EndedBy.ENDPOINT if state in _BY_ENDPOINT else EndedBy.NONE

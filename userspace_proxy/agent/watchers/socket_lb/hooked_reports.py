@@ -8,7 +8,7 @@ first.
 Rule 2: counters have no times: failures without an event happened after the last reading, and an
 ejected endpoint failed last. For other endpoints, such failures belong to no streak: all endpoints
 of their client are ejected, or the ring had no room for the event.
-Rule 3: an earlier process's counts aren't reported again, except open connections.
+Rule 3: counts of an earlier process aren't reported again, except open connections.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Failing:
     """The failures of one endpoint of one Service port, as reported by events."""
 
     noted: int = 0
-    """Failed dials that counters haven't shown yet."""
+    """The number of failed dials that the counters haven't shown yet."""
     failed: DialFailure = UNANSWERED
     """The last failure."""
     at: float = _NEVER
@@ -52,7 +52,7 @@ _NEVER_FAILED = _Failing()
 
 
 class _Change(NamedTuple):
-    """The counters of one endpoint at the last check, and now; None if they weren't counted."""
+    """The counters of one endpoint at the last check, and now; None if they were removed."""
 
     endpoint: SocketAddress
     before: DialCounts
@@ -60,7 +60,7 @@ class _Change(NamedTuple):
 
 
 class Unreported(NamedTuple):
-    """Failed dials, for which no event arrived, of an endpoint that isn't ejected."""
+    """Failed dials without an event, of an endpoint that isn't ejected."""
 
     endpoint: SocketAddress
     failure: Failure
@@ -78,21 +78,21 @@ class News(NamedTuple):
 
 
 class _Growth(NamedTuple):
-    """How an endpoint's counters have changed."""
+    """The change of an endpoint's counters."""
 
     endpoint: SocketAddress
     counts: DialCounts
     """The differences of the counters."""
     dials: StreakPart | None = None
     unreported: int = 0
-    """Failed dials that belong to no streak, and have no event."""
+    """The number of failed dials that belong to no streak, and have no event."""
 
     def report(self) -> EndpointReport:
-        """Return the report that a worker would make of this."""
+        """Return the report that a worker would send for this change."""
         new, counters = self.counts, EndpointCounters()
         counters.connections = counters.preserved = new.established
         counters.active = new.established - new.ended
-        # The counters are from the client's view: bytes sent by the endpoint are "received".
+        # The hooks count from the client's view: bytes sent by the endpoint are "received".
         counters.received_bytes, counters.sent_bytes = new.sent, new.received
         counters.failures = new.refused + new.unanswered
         setattr(counters, _COUNTER_OF[REFUSED], new.refused)
@@ -106,7 +106,7 @@ class _Growth(NamedTuple):
 
 
 class Reports:
-    """What one proxy's hooks have counted and not reported yet.
+    """The counts of one proxy's hooks that haven't been reported yet.
 
     Args:
         now: Monotonic seconds.
@@ -118,16 +118,16 @@ class Reports:
         self._failing: dict[At, _Failing] = {}
         self._looked_at = now
         self._ejected: dict[PortKey, dict[SocketAddress, float]] = {}
-        """The ejected endpoints by Service port, with the monotonic seconds at which a dial is a
+        """The ejected endpoints by Service port, with the monotonic seconds from which a dial is a
         probe."""
         self.news = 0
-        """How many ejections began or ended during one check."""
+        """The number of ejections that began or ended, by which a check detects news."""
 
     def is_ejected(self, name: PortKey, endpoint: SocketAddress) -> bool:
         return endpoint in self._ejected.get(name, ())
 
     def noted(self, name: PortKey, endpoint: SocketAddress) -> None:
-        """Leave a failed dial to :meth:`failed`, without which the dial belongs to no streak."""
+        """Record a failed dial that :meth:`failed` may report; else it belongs to no streak."""
         self._failing.setdefault((name, endpoint), _Failing()).noted += 1
 
     def failed(
@@ -142,9 +142,9 @@ class Reports:
         """Return the report of failed dials that have ejected an endpoint for all clients.
 
         Args:
-            count: How many dials failed; each was :meth:`noted`, or is :class:`Unreported`.
+            count: The number of failed dials; each was :meth:`noted`, or is :class:`Unreported`.
             at: Monotonic seconds when the dials failed.
-            until: Monotonic seconds when the next dial is a probe.
+            until: Monotonic seconds from which the next dial is a probe.
         """
         failing = self._failing.setdefault((group.key, endpoint), _Failing())
         self.news += 1
@@ -198,7 +198,7 @@ class Reports:
             ejected: All ejected endpoints, with the seconds until a dial is a probe; None: the
                 ejections that events have reported.
             groups: The groups by the names of their Service ports.
-            now: Monotonic seconds when both were read.
+            now: Monotonic seconds when the changes and ejections were read.
         """
         before, since, self._looked_at = self._ejected, self._looked_at, now
         if ejected is not None:
@@ -230,7 +230,7 @@ class Reports:
         if counts is None:
             del self._counts[at]
             self._failing.pop(at, None)
-            # The hooks won't report when connections that are still open close.
+            # The hooks won't report the end of connections that are still open.
             return _Growth(endpoint, _NOTHING._replace(ended=_open(before)))
         self._counts[at] = counts
         if counts.established < before.established:
@@ -259,7 +259,7 @@ class Reports:
 
     def _report(self, group: Group, new: Sequence[_Growth], now: float) -> GroupReport:
         figures = GroupCounters()
-        # For these clients, the hooks try no other endpoint.
+        # These clients were refused, because the hooks try no other endpoint.
         figures.refused = sum(one.counts.refused + one.counts.unanswered for one in new)
         buckets = [sum(counts) for counts in zip(*(one.counts.buckets for one in new), strict=True)]
         seconds = sum(one.counts.latency_ns for one in new) / 1e9

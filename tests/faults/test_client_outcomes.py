@@ -1,4 +1,4 @@
-"""What clients get while an endpoint has a fault: each cell of the table in docs/in-tests.md."""
+"""Clients' outcomes while an endpoint has a fault: each cell of the table in docs/in-tests.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from . import small_databases
 PAGE = Path(__file__).parents[2] / "docs/in-tests.md"
 PATIENCE_S = 60.0
 SHORT_S = 0.02
-"""The read timeout of clients where a row expects no bytes."""
+"""The read timeout of clients in rows that expect no bytes."""
 BODY = "x" * 1000
 ANSWER = "answer"
 FEW, MANY = 3, 200
@@ -89,7 +89,7 @@ def by_psycopg(web, timeout_s):
 
 def by_redis(web, timeout_s):
     redis = pytest.importorskip("redis", reason="redis is not installed")
-    # The default number of retries, without the delays.
+    # The default number of retries, but without delays.
     retry = redis.retry.Retry(redis.backoff.NoBackoff(), 3)
     host, port = web.address
     with redis.Redis(host, port, socket_timeout=timeout_s, retry=retry) as client:
@@ -107,9 +107,9 @@ CLIENTS = {
     "redis": by_redis,
 }
 BACKENDS = {"psycopg": small_databases.postgres(BODY), "redis": small_databases.redis(BODY)}
-"""The backends of these clients; all others use an HTTP server."""
+"""The backends of these clients; all other clients use an HTTP server."""
 LONG_TIMEOUTS = {"psycopg"}
-"""Clients whose timeout is at least two seconds."""
+"""Clients whose timeout must be at least two seconds."""
 
 
 def outcome(client, web, timeout_s):

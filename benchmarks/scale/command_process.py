@@ -1,10 +1,10 @@
 """Helper processes in the namespaces, which read commands line by line.
 
-    we ──{"do": "…", …}──▶ hand ──{"result": …} or {"error": "…"}──▶ we
+    benchmark ──{"do": "…", …}──▶ CommandProcess ──{"result": …} or {"error": "…"}──▶ benchmark
 
-A socket belongs to the namespace in which it was made, and a thread of ours would share the
-interpreter with whatever measures. CLOCK_MONOTONIC is the machine's, so their times and ours
-can be subtracted.
+A socket belongs to the namespace in which it was created, and a thread of the benchmark would share
+the interpreter with the measurement. CLOCK_MONOTONIC is the same in all processes, so times of
+different processes can be compared.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any
 from userspace_proxy.errors import SandboxError
 from userspace_proxy_testing.sandbox import Namespace
 
-Deed = Callable[..., Any]
+Command = Callable[..., Any]
 
 
-class HandFailed(SandboxError):
+class CommandFailed(SandboxError):
     """A helper's command failed."""
 
 
-class Hand:
+class CommandProcess:
     """One helper process in a namespace.
 
     Args:
-        where: The namespace; the process ends with it.
-        module: What it runs, by ``serve``.
+        where: The namespace; the process ends when the namespace closes.
+        module: The module that it runs, whose ``main`` calls ``serve``.
         words: The module's arguments.
     """
 
@@ -47,21 +47,21 @@ class Hand:
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self._process.stdin.flush()
         except OSError as exc:
-            raise HandFailed(f"cannot {do}: {self.name} is gone") from exc
+            raise CommandFailed(f"cannot {do}: {self.name} is gone") from exc
 
     def finish(self) -> Any:
-        """Wait for the result. Commands have their own deadlines.
+        """Wait for the result; there is no timeout, because commands have deadlines.
 
         Raises:
-            HandFailed: It says that it can't.
+            CommandFailed: The command failed, or the process is gone.
         """
         assert self._process.stdout is not None, "it was opened with a pipe"
         line = self._process.stdout.readline()
         if not line:
-            raise HandFailed(f"{self.name} is gone")
+            raise CommandFailed(f"{self.name} is gone")
         answer = json.loads(line)
         if "error" in answer:
-            raise HandFailed(answer["error"])
+            raise CommandFailed(answer["error"])
         return answer["result"]
 
     def do(self, do: str, **arguments: Any) -> Any:
@@ -77,12 +77,12 @@ class Hand:
         self._process.wait()
 
 
-def serve(deeds: Mapping[str, Deed]) -> None:
-    """Run the commands of standard input, until it ends."""
+def serve(commands: Mapping[str, Command]) -> None:
+    """Run the commands from standard input until it ends."""
     for line in sys.stdin:
         words = json.loads(line)
         try:
-            answer = {"result": deeds[words.pop("do")](**words)}
+            answer = {"result": commands[words.pop("do")](**words)}
         except Exception as exc:  # noqa: BLE001 - the caller gets any error as a reply
             answer = {"error": f"{type(exc).__name__}: {exc}"}
         print(json.dumps(answer), flush=True)
