@@ -17,7 +17,7 @@ from ..model.samples import ALICE, BOB, CAROL, POD_A, POD_B
         pytest.param(BOB, {POD_A, POD_B}, 1.0, None, id="never-seen"),
     ],
 )
-def test_a_lookup_returns_a_remembered_usable_endpoint(client, usable, now, expected):
+def test_a_lookup_returns_the_clients_endpoint_if_it_is_usable(client, usable, now, expected):
     table = AffinityTable(timeout_s=10800)
     table.remember(ALICE, POD_A, now=0.0)
     assert table.lookup(client, usable, now) == expected
@@ -30,7 +30,7 @@ def test_looking_up_an_affinity_entry_does_not_prolong_the_entry():
     assert table.lookup(ALICE, {POD_A}, now=60.0) is None
 
 
-def test_a_new_client_replaces_the_least_recently_used():
+def test_a_new_client_replaces_the_least_recently_used_affinity_entry():
     table = AffinityTable(timeout_s=60, tables=AffinityTables(2))
     table.remember(ALICE, POD_A, now=0.0)
     table.remember(BOB, POD_A, now=1.0)
@@ -166,7 +166,7 @@ def test_a_single_call_of_free_evicts_only_part_of_many_affinity_entries():
     assert len(table) > 0
 
 
-def test_a_shared_table_exists_while_a_port_uses_it():
+def test_a_shared_affinity_table_exists_while_a_port_uses_it():
     tables = AffinityTables()
     table = tables.join("shop/sip", "a port", 60)
     assert tables.join("shop/sip", "another port", 60) is table

@@ -47,7 +47,7 @@ def offered(capsys):
         ("names", [], []),
     ],
 )
-def test_completed_names_come_from_the_proxy(kind, words, expected, serve_view, offered):
+def test_names_are_completed_from_the_proxys_services(kind, words, expected, serve_view, offered):
     server = serve_view(VIEW)
     typed = [*words[:1], server, *words[1:]] if words else []
     assert offered(kind, *typed) == expected

@@ -133,7 +133,7 @@ def test_ports_dropping_outside_clients_are_counted_without_being_problems():
     assert verdict == "No problems. 3 Service ports served, 1 of them not for outside clients."
 
 
-def test_a_problem_names_its_side_of_the_split():
+def test_the_problem_of_one_side_of_a_service_port_names_the_side():
     _, outside = make_two_sides()
     (problem,) = summarise(make_view(replace(outside, problem="in use")), NOW).problems
     assert (problem.port, problem.side) == ("shop/front:http", "external")

@@ -77,7 +77,7 @@ def test_the_last_failed_endpoint_is_the_cause_of_recent_failures():
     assert found(MinuteCounts(), refused) == LastMinuteFacts()
 
 
-def test_a_client_failing_while_this_node_is_answered_is_the_latest_failure():
+def test_a_clients_failed_dial_counts_as_the_latest_failure_of_its_endpoint():
     _, counters = one = returned(5.0)
     counters.denials.failed(8.0, Failure.SILENT, "10.244.0.123")
     assert found(MinuteCounts(8, 12), one).cause == lately_of(silent(POD), 12, 8.0)

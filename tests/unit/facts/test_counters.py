@@ -122,7 +122,7 @@ def test_counters_are_taken_once_and_gauges_as_differences():
     assert dict(zip(counters.names, counters.take(), strict=True))["active"] == -1
 
 
-def test_new_failure_streaks_are_taken_once():
+def test_new_streaks_of_failures_are_taken_only_once():
     counters = EndpointCounters()
     assert counters.take_streaks() == {}
     counters.ends.failed(5.0, Failure.CLOSED)
@@ -135,7 +135,7 @@ def test_new_failure_streaks_are_taken_once():
     assert counters.take_streaks() == {}
 
 
-def test_group_counters_are_taken_once():
+def test_counters_of_a_group_are_taken_only_once():
     table = CounterTable()
     assert table.take() == (None, None, None, {})
     table.counters.aborts_after_wait = 2

@@ -51,7 +51,7 @@ NUMGEN = KernelLackFacts("numgen", "the kernel path", "the proxy", "modprobe nft
         (KernelFacts("6.18", [NUMGEN], ["nat"]), "no permission to try 1 of its parts"),
     ],
 )
-def test_the_kernels_text_states_the_untested_features(kernel, words):
+def test_the_text_about_the_kernel_states_the_untested_features(kernel, words):
     assert kernel.words == words
 
 
@@ -80,7 +80,7 @@ def make_status():
         ({"config": ()}, "userspace-proxy 0.1.0"),
     ],
 )
-def test_the_programs_text_contains_version_commit_and_given_flags(facts, words):
+def test_the_text_about_the_program_contains_version_commit_and_flags(facts, words):
     status = StatusFacts()
     status.version, status.config = "0.1.0", [("steering", "none", "flag")]
     for name, value in facts.items():

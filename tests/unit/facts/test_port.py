@@ -89,7 +89,7 @@ def test_clients_wait_without_usable_endpoints_unless_dropped():
     assert not PortFacts(cause=CAUSE, hold_s=3.0, is_dropping=True).is_holding
 
 
-def test_usable_endpoints_are_counted():
+def test_usable_counts_the_usable_endpoints_of_a_port():
     assert PortFacts(endpoints=[EndpointFacts(is_usable=True), EndpointFacts()]).usable == 1
 
 

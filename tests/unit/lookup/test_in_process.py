@@ -43,13 +43,13 @@ def test_getaddrinfo_returns_only_addresses_of_the_requested_family():
             socket.getaddrinfo("v4", 1, socket.AF_INET6)
 
 
-def test_the_canonical_name_is_absolute():
+def test_the_canonical_name_of_a_service_is_absolute():
     with ProcessNames(ShopNames()):
         (info,) = socket.getaddrinfo("v4", 1, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
     assert info[3] == "v4.shop.svc.cluster.local"
 
 
-def test_flags_for_configured_addresses_do_not_exclude_loopback():
+def test_the_flag_ai_addrconfig_does_not_exclude_loopback():
     with ProcessNames(ShopNames()):
         found = addresses("v4", 80, socket.AF_INET, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
     assert found == [("127.64.0.11", 8000)]

@@ -210,7 +210,7 @@ def test_an_intersection_contains_exactly_the_shared_addresses(some, others, ip)
         pytest.param("::/0", False, id="other-family"),
     ],
 )
-def test_is_within_is_true_for_a_network_inside_another(inner, expected):
+def test_is_within_is_true_if_a_network_contains_the_other(inner, expected):
     assert is_within(inner, ("192.0.2.0/24", "10.0.0.0/8")) is expected
 
 

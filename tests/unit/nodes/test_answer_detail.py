@@ -175,7 +175,7 @@ def test_nodes_are_unknown_if_they_cannot_be_listed(unasked):
     assert unasked.all_nodes(None).has_nodes
 
 
-def test_a_failure_keeps_the_last_response_until_the_next(unasked):
+def test_after_a_failure_the_last_response_is_kept_until_the_next_response(unasked):
     unasked.take(found(pod()))
     assert not unasked.is_settled()
     unasked.put("node-1", READ, is_summary=False)

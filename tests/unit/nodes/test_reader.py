@@ -53,7 +53,7 @@ async def test_the_reader_returns_a_response_or_a_problem_for_every_node(agents,
     assert first.agents == (agent_on("node-1"),)
 
 
-async def test_only_named_nodes_are_queried(api, agents, reader_of):
+async def test_only_the_nodes_named_by_the_user_are_queried(api, agents, reader_of):
     for name in ("node-1", "node-2"):
         agents.add(name, FakeAgent(status(name)))
     found = await read(reader_of(Where(nodes=frozenset({"node-2", "node-9"}))))

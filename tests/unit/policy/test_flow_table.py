@@ -154,7 +154,7 @@ def test_marking_a_flow_as_a_stream_again_does_not_prolong_the_flow():
     assert table.expired(121.0) == [alice]
 
 
-def test_a_removed_flow_leaves_no_state_in_the_table_in_either_class():
+def test_a_removed_flow_of_either_class_leaves_no_state_in_the_table():
     before = kept_by(FlowTable(10))
     table, (alice, bob) = table_of(ALICE, BOB)
     table.make_stream(bob, 2.0)

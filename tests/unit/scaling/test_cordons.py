@@ -176,7 +176,7 @@ async def test_a_file_dated_in_the_future_does_not_prolong_an_acknowledgement(no
         b'{"round": "7", "endpoints": {}, "earlier": {"shop/web": 7}}',
     ],
 )
-async def test_an_unreadable_file_is_read_as_without_acknowledgements(node, make, data):
+async def test_no_acknowledgement_is_restored_from_an_unreadable_file(node, make, data):
     again, answer = await restart(node, make, File(data, node.world.now))
     assert answer == ("", frozenset())
     assert again.endpoints == [POD]

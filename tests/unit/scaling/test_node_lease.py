@@ -86,7 +86,7 @@ async def test_a_lease_written_by_another_process_is_read_again(node):
     assert report_of(node).demand == {}
 
 
-async def test_a_node_that_acknowledged_sends_clients_to_no_endpoint(node):
+async def test_a_node_that_acknowledged_a_vote_sends_clients_to_no_endpoint(node):
     await node.lease.follow(ROUND)
     assert report_of(node).answer == ("7", {WEB})
     assert node.endpoints == []
@@ -119,7 +119,7 @@ async def test_a_node_votes_no_if_a_dial_succeeds_during_the_vote(node):
     assert node.endpoints == [POD]
 
 
-async def test_pending_dials_are_awaited_after_workers_stop_dialling(node):
+async def test_a_node_waits_for_pending_dials_after_its_workers_stop_dialling(node):
     seen = []
 
     async def refresh():

@@ -90,7 +90,7 @@ def test_a_chunk_is_compressed_using_earlier_chunks():
     assert len(send(line)) < 32
 
 
-def test_clients_without_gzip_get_the_bytes_unchanged():
+def test_the_bytes_for_clients_that_do_not_accept_gzip_are_unchanged():
     send = flushed_parts(is_gzip=False)
     assert [send(line) for line in LINES] == list(LINES)
     assert compressed(LINES[0], is_gzip=False) == LINES[0]

@@ -141,7 +141,7 @@ async def test_the_client_table_is_returned_without_the_watch_parameter():
             assert (await response.json())["edges"] == []
 
 
-async def test_observation_stops_when_the_last_reader_leaves():
+async def test_observation_stops_when_the_last_connection_stream_ends():
     async with serving() as served:
         async with served.get("?watch") as response:
             await served.watched(response)

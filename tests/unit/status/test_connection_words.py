@@ -121,7 +121,7 @@ WAY = "10.244.0.7:41234 → shop/web:http"
         ),
     ],
 )
-def test_a_line_describes_the_events_of_a_connection(record, line):
+def test_the_line_of_a_connection_describes_its_events(record, line):
     assert line_of(record) == line
 
 

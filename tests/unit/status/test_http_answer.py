@@ -129,7 +129,7 @@ def test_a_gzip_stream_is_decompressed_on_arrival():
     assert not answer.is_complete
 
 
-def test_a_request_names_its_host_and_accepts_gzip():
+def test_an_http_request_contains_the_host_and_accepts_gzip():
     request = request_for(
         "/api/v1/status?watch", "127.0.0.1:10349", accept="text/plain", takes_gzip=True
     )

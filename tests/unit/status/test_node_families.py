@@ -90,7 +90,7 @@ def test_each_node_figure_has_one_metric():
             assert names.count(f"userspace_proxy_{figure.metric}") == 1, field
 
 
-def test_counted_kernel_path_connections_have_a_node_total():
+def test_the_node_total_of_kernel_path_connections_exists_only_if_counted():
     name = "node_kernel_path_connections_total"
     view = make_view(totals=TotalsFacts(kernel_connections=0))
     assert value(view, f"userspace_proxy_{name}") == 0

@@ -42,7 +42,7 @@ async def test_a_watcher_receives_matching_connections():
         assert await watcher.take(10.0) == [WEB]
 
 
-async def test_take_returns_an_empty_list_after_a_timeout():
+async def test_a_watcher_without_connections_takes_an_empty_list_after_a_timeout():
     assert await Watcher(ALL).take(0.001) == []
 
 

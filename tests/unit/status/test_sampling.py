@@ -155,7 +155,7 @@ async def test_counters_are_recorded_without_watchers():
     )
 
 
-async def test_the_sampler_records_nothing_while_views_are_taken():
+async def test_counters_are_not_recorded_while_views_are_taken():
     proxy = Proxy()
 
     async def pause(seconds):
@@ -237,7 +237,7 @@ async def test_waiting_requests_share_a_view_taken_after_their_arrival():
     assert (len(views), id(first) in views, len(proxy.taken_at)) == (2, False, 3)
 
 
-async def test_take_after_close_raises_an_error():
+async def test_taking_a_view_after_close_raises_an_error():
     proxy = ProxyOfRequests()
     proxy.views.close()
     with pytest.raises(RuntimeError, match="is closed"):

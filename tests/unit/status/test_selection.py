@@ -47,7 +47,7 @@ def test_invalid_objects_are_shown_only_in_a_search():
     assert select(view, Selection()).rejected == ()
 
 
-def test_problems_are_sorted_first_then_names():
+def test_rows_are_sorted_by_problem_first_and_by_name_second():
     assert names() == ["cart", "kube-dns", "web"]
 
 

@@ -179,7 +179,7 @@ def is_open(sock):
         return False
 
 
-async def test_an_unknown_state_is_rejected_except_on_the_page():
+async def test_an_unknown_state_is_rejected_in_all_formats_except_the_page():
     async with serving(make_troubled_view()) as client:
         for path in ("/?q=is:refusd", "/api/v1/status?q=is:refusd"):
             response, text = await client.ask(path, Accept="text/plain")
@@ -247,7 +247,7 @@ async def test_a_rejected_service_returns_404_with_its_mistake():
 @pytest.mark.parametrize(
     ("service", "search"), [("shop/cart", "service:shop/cart"), ("kube-system", "ns:kube-system")]
 )
-async def test_a_browser_requesting_a_service_is_redirected_to_the_search_for_it(service, search):
+async def test_a_browser_that_requests_a_service_is_redirected_to_a_search(service, search):
     async with serving(make_troubled_view()) as client:
         response, text = await client.ask(f"/?service={service}&refresh=off", Accept="text/html")
         assert (str(response.url.query_string), response.history[0].status) == (

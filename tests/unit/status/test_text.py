@@ -99,7 +99,7 @@ def test_the_overall_level_is_the_worst_of_all_lines(view, level):
         (10, True, 10, "Source: m/shop.yaml:9: no"),
     ],
 )
-def test_node_problems_with_the_same_remedy_share_it_and_three_lines(count, is_wide, shown, last):
+def test_node_problems_with_the_same_remedy_are_limited_to_three_lines(count, is_wide, shown, last):
     problems = [f"m/shop.yaml:{line}: no" for line in range(count)]
     source = SourceFacts("manifests", "m", is_synced=True, problems=problems)
     view = make_view(make_port(), source=source)

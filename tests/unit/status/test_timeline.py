@@ -62,7 +62,7 @@ def test_repaired_rules_are_reported_as_an_event():
     )
 
 
-def test_saved_connections_are_included_in_an_events_text():
+def test_the_text_of_an_event_includes_saved_connections():
     assert Event(NOW, Level.OK, "a").text == "a"
     assert Event(NOW, Level.OK, "a", saved=1).text == "a; 1 connection saved"
     assert Event(NOW, Level.OK, "a", saved=12).text == "a; 12 connections saved"

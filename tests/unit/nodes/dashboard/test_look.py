@@ -51,6 +51,6 @@ def test_agent_provided_names_are_quoted_in_links(name, path):
     assert node_link(name) == path
 
 
-def test_a_query_omits_empty_values():
+def test_the_query_of_a_url_omits_empty_values():
     assert with_query("/map", {"q": "", "page": 0}) == "/map"
     assert with_query("/map", {"q": "shop/web a&b", "page": 2}) == "/map?q=shop/web+a%26b&page=2"

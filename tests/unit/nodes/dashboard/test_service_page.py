@@ -123,7 +123,7 @@ def test_an_unknown_service_has_no_page():
     assert page_of("shop/none") is None
 
 
-def test_a_large_matrix_is_truncated_and_states_the_omitted_number():
+def test_a_large_matrix_is_truncated_and_counts_omitted_nodes_and_endpoints():
     sick = [an_endpoint(f"10.244.1.{n}:80", silent(f"10.244.1.{n}:80")) for n in range(1, 61)]
     first = an_answer("node-0000", [a_port("web", *sick)])
     all_nodes = AllNodes(
