@@ -74,7 +74,7 @@ def test_a_kernel_without_socket_lookup_is_reported(part, taken, module):
     assert not any(line.startswith(begin) for line in lines(without, taken, taken))
 
 
-def test_a_kernel_lacking_local_steering_is_an_error_unless_the_proxy_owns_the_namespace():
+def test_missing_local_steering_is_an_error_unless_the_proxy_owns_the_namespace():
     works = {"instead": "nftables", "remedy": "--steering=nftables works here"}
     offers = Offers(ALL, lacks={"local": "it needs nftables"}, **works)
     *_, found = judge_offers(offers, "local", "local", own_namespace=False)

@@ -134,7 +134,7 @@ def test_an_unresponsive_node_is_counted():
     assert last_part(one)[0].what == "1 of 2 nodes answered"
 
 
-def test_a_service_with_unanswered_flows_has_a_remedy_and_a_command_for_an_affected_node():
+def test_unanswered_flows_have_a_remedy_and_a_command_for_an_affected_node():
     all_nodes = nodes(*(answer(n, flows("web", unanswered=9)) for n in ("node-1", "node-2")))
     merged = merge(all_nodes)
     (port,) = merged.ports
