@@ -1,1 +1,1 @@
-"""The tests: unit, node, cluster, page and faults; CONTRIBUTING states what belongs where."""
+"""All tests; CONTRIBUTING states which folder contains which kind of test."""

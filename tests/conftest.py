@@ -33,7 +33,7 @@ MAY_BE_SKIPPED = {
 
 
 ENDS_WITHIN_S = 90.0
-"""How long a test may run after its timeout has passed, and a teardown after its start."""
+"""How long a test may run past its timeout, and a teardown in total."""
 
 _STDERR = pytest.StashKey[int]()
 
@@ -41,7 +41,7 @@ _STDERR = pytest.StashKey[int]()
 def pytest_configure(config: pytest.Config) -> None:
     """Cut this process off from all networks; each worker of xdist calls this, too.
 
-    What tests write can be read by users that they become, whatever the umask is outside.
+    The umask makes files that tests write readable by other users, as whom some tests run.
     """
     os.umask(0o022)
     try:
@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> Generator[None, None, None]:
     """End this process if the timeout doesn't end the test.
 
-    A test on uvloop would wait forever: uvloop only logs what the handler of a signal raises.
+    A test on uvloop would wait forever, because uvloop only logs exceptions of signal handlers.
     """
     faulthandler.dump_traceback_later(
         settings.timeout + ENDS_WITHIN_S, exit=True, file=item.config.stash[_STDERR]
@@ -83,7 +83,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests on asyncio's own loop ``long``: agents and workers run on uvloop."""
+    """Mark tests on asyncio's own loop as ``long``, because the product runs on uvloop."""
     for item in items:
         callspec = getattr(item, "callspec", None)
         if callspec is not None and "asyncio" in callspec.id.split("-"):
@@ -92,13 +92,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test that needs a feature that this kernel lacks."""
+    """Skip a test that requires a feature that this kernel lacks."""
     for part in sorted(kernel_needs.parts_needed(item)):
         kernel_needs.need(part)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List the tests that were skipped for this kernel."""
+    """List the tests that were skipped because this kernel lacks a feature."""
     if rows := kernel_needs.table(terminalreporter.stats.get("skipped", ())):
         terminalreporter.section(f"left out on Linux {platform.release()}")
         for row in rows:
@@ -106,9 +106,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Exclude the collected tests from garbage collection, because they stay until the end.
+    """Exclude the collected tests, which are never freed, from garbage collection.
 
-    Otherwise a full collection takes 0.3 s, and each test of the data plane needs two.
+    Otherwise a full collection takes 0.3 s, and each test of the data plane runs two.
     """
     gc.collect()
     gc.freeze()
@@ -121,9 +121,9 @@ def _unroutable() -> list[int]:
 
 @pytest.fixture(autouse=True)
 def _stays_on_loopback(_unroutable: list[int]) -> Iterator[None]:
-    """Fail a test that dials or sends to an address beyond loopback, although no packet leaves.
+    """Fail a test that dials or sends to an address beyond loopback, even though no packet leaves.
 
-    The attempts of a shared fixture count for the next test.
+    Attempts in a shared fixture count towards the next test.
     """
     yield
     seen = _unroutable.pop()
@@ -162,7 +162,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def _forbid_skips(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Turn a skip into a failure with CI=true."""
+    """Turn a skip into a failure if CI=true."""
     if os.environ.get("CI") != "true" or not report.skipped or hasattr(report, "wasxfail"):
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr

@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def descriptors_left(count: int) -> Iterator[None]:
-    """Limit this process to so many more descriptors within the block."""
+    """Limit this process to this number of further descriptors within the block."""
     taken = open_descriptors()
     free = (number for number in itertools.count() if str(number) not in taken)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -23,6 +23,6 @@ def descriptors_left(count: int) -> Iterator[None]:
 
 
 def open_descriptors() -> set[str]:
-    """Return the numbers of this process's descriptors, without the one that lists them."""
+    """Return this process's descriptors, except the descriptor that lists them."""
     found = {one.name for one in Path("/proc/self/fd").iterdir()}
     return {name for name in found if Path(f"/proc/self/fd/{name}").exists()}

@@ -1,4 +1,4 @@
-"""A DNS server whose records a test changes: in the test's event loop, or as a process.
+"""A DNS server whose records a test changes, in the test's event loop or as a process.
 
     python -m tests.dns_zone IP FILE        answers on port 53 with the records of a JSON file
 
@@ -40,12 +40,12 @@ class Zone:
         """The response code of all answers."""
         self.is_silent = False
         self.is_truncating = False
-        """Whether UDP responses are marked as truncated."""
+        """Whether all UDP responses are marked as truncated."""
         self.sets_in_truncated = 0
-        """How many record sets a truncated response contains."""
+        """The number of record sets in a truncated response."""
 
     def respond(self, wire: bytes, *, is_udp: bool) -> bytes | None:
-        """Answer a query: the callback of a DnsServer."""
+        """Answer a query, as the callback of a DnsServer."""
         query = dns.message.from_wire(wire)
         question = query.question[0]
         name, kind = question.name.to_text().rstrip("."), dns.rdatatype.to_text(question.rdtype)

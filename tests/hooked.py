@@ -1,11 +1,11 @@
 """A separate cgroup for the processes whose connect() a proxy may translate.
 
-    /sys/fs/cgroup/…            cgroup v2, also where it is mounted beside v1
-      └─ userspace-proxy-…      --socket-lb-cgroup: hooks see only what is below it
+    /sys/fs/cgroup/…            cgroup v2, even if mounted beside v1
+      └─ userspace-proxy-…      --socket-lb-cgroup: hooks affect only processes below it
            └─ programs          the processes
 
-Rule 1: no hook is ever attached to the root, which has all processes of this machine.
-Rule 2: processes are in a leaf, so that the group itself can have children with controllers.
+Rule 1: no hook is ever attached to the root, which contains all processes of this machine.
+Rule 2: processes are in a leaf, so that the group can have children with controllers.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from userspace_proxy.steering.socket_lb.programs import find_cgroup
 from userspace_proxy_testing.sandbox import SandboxNode
 
 PROGRAMS = "programs"
-"""The leaf of a group."""
+"""The name of the leaf of a group."""
 CLOSE_S = 20.0
 
 
 class HookedGroup:
-    """A new group, until it is closed; also a context manager.
+    """A new group, which exists until it is closed; also a context manager.
 
     Args:
         name: A name that is unique in this process.
-        root: A mount of cgroup v2; None: the existing one.
+        root: A mount point of cgroup v2; None: the existing mount point.
 
     Raises:
         OSError: This kernel has no cgroup v2, or this process may not create a group there.
@@ -66,7 +66,7 @@ class HookedGroup:
             except FileNotFoundError:
                 continue
             except OSError:
-                # A process is about to exit.
+                # A killed process hasn't exited yet.
                 return False
         return True
 
@@ -100,7 +100,7 @@ def root_of_v2() -> Path:
 
 
 def missing_feature() -> str:
-    """Return why hooks can't be attached here; empty if they can."""
+    """Return the reason why hooks can't be attached here; empty if they can."""
     if any(try_parts(["connect hooks"]).values()):
         return "hooks of connect() need root, outside a user namespace"
     try:
@@ -111,7 +111,7 @@ def missing_feature() -> str:
 
 
 def with_own_names(command: Sequence[str]) -> list[str]:
-    """Return a command that execs another one in a mount namespace with its own bpffs for pins."""
+    """Return a command that execs ``command`` in a mount namespace with its own bpffs."""
     script = 'mount -t bpf bpf /sys/fs/bpf; exec "$@"'
     return ["unshare", "--mount", "sh", "-ec", script, "with-own-names", *command]
 
@@ -122,9 +122,9 @@ def flags_for(group: Path) -> tuple[str, ...]:
 
 
 class HookedAgent(Agent):
-    """An agent with hooks, which translate dials of its group's processes.
+    """An agent with hooks that translate dials by processes of its group.
 
-    The caller closes the group.
+    The caller must close the group.
     """
 
     def __init__(

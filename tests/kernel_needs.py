@@ -1,10 +1,10 @@
-"""The kernel features that tests need, by their names in the product.
+"""The kernel features that tests require, by their names in the product.
 
     @pytest.mark.needs("legacy tables")     on a test, a module or a parameter
     need("legacy tables")                   in a fixture
 
 On a kernel that lacks a feature, these tests are skipped, and listed at the end of the run. In CI
-(CI=true, see conftest.py) they fail: its kernel is the reference, which lacks nothing.
+(CI=true, see conftest.py) they fail, because the reference kernel has all features.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from userspace_proxy.kernel.offers import FOR_IPTABLES, FOR_NFTABLES, NEEDS, rea
 LEFT_OUT = "this kernel lacks "
 
 KERNEL_ONCE = (4, pytest.param(6, marks=pytest.mark.kernel))
-"""Families for a test that takes minutes on an emulated kernel: there, one of them is enough."""
+"""Families for a slow test, of which only one is run on an emulated kernel."""
 
 
 def _has_ipv6() -> bool:
@@ -36,7 +36,7 @@ BY_STEERING = {
     "iptables": (*FOR_IPTABLES, *(["legacy tables of IPv6"] if HAS_IPV6 else [])),
     "nftables": FOR_NFTABLES,
 }
-"""The features that steering modes need; test nodes are dual-stack: both legacy tables."""
+"""The features that steering modes require on test nodes, which are dual-stack."""
 
 
 def need(part: str) -> None:
@@ -48,7 +48,7 @@ def need(part: str) -> None:
 
 
 def parts_needed(item: pytest.Item) -> set[str]:
-    """Return the features in a test's marks, and the features that its steering mode needs."""
+    """Return the features that a test requires by its marks and by its steering mode."""
     parts = {part for mark in item.iter_markers("needs") for part in mark.args}
     if item.get_closest_marker("netns") and (callspec := getattr(item, "callspec", None)):
         steerings = BY_STEERING.keys() & {v for v in callspec.params.values() if isinstance(v, str)}

@@ -5,7 +5,7 @@
 Rule 1: no test may send a packet to a machine that the project doesn't own, so pytest doesn't
 start if no namespace can be created.
 Rule 2: each process of a run has its own namespace, so all ports are free.
-Rule 3: no test may try to send one, either: the kernel counts packets and dials without a route,
+Rule 3: no test may try to send such a packet: the kernel counts packets and dials without a route,
 and a test that increases the count fails. Namespaces that tests create have counts of their own.
 """
 
@@ -31,11 +31,11 @@ class NoNamespaceError(RuntimeError):
 def enter() -> None:
     """Move this process to a new network namespace and set its loopback up.
 
-    Without root it creates a user namespace, too, in which the process is root, as
-    ``unshare -Urn`` does; that requires a process with one thread.
+    Without root, this call also creates a user namespace in which the process is root, as
+    ``unshare -Urn`` does, which requires that the process has only one thread.
 
     Raises:
-        NoNamespaceError: The kernel forbids both.
+        NoNamespaceError: The kernel forbids both kinds of namespaces.
     """
     uid, gid = os.geteuid(), os.getegid()
     if _unshare(_CLONE_NEWNET) != _SUCCESS:

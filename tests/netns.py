@@ -3,9 +3,9 @@
 A socket belongs to the namespace in which it was created, so a test opens it inside ``with net:``
 and uses it anywhere. Every wait has a deadline of :data:`DEADLINE_S`.
 
-``sandbox.Namespace`` is for processes: one keeps it alive, and closing it kills all of them. Here
-the code under test runs in this process, and a namespace without a process is created in a fifth of
-the time (16 ms, most of it for ``ip link``).
+``sandbox.Namespace`` is for processes: a process keeps it alive, and closing it kills all of its
+processes. Here the code under test runs in this process, and a namespace without a process is
+created in a fifth of the time (16 ms, mostly for ``ip link``).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Net:
         self.run("ip link set lo up")
 
     def run(self, command: str) -> str:
-        """Run a shell command here; return its output."""
+        """Run a shell command in the namespace; return its output."""
         done = subprocess.run(
             ["nsenter", f"--net=/proc/self/fd/{self.fd}", *script(command)],
             pass_fds=[self.fd],

@@ -1,4 +1,4 @@
-"""Processes of tests; none outlives its test."""
+"""Starts processes that don't outlive their test."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 def started(
     command: Sequence[str | Path], *, stdin: Any = PIPE, stdout: Any = PIPE, **options: Any
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start a command with text pipes; at the end, kill its whole process group.
+    """Start a command with text pipes; at the end of the block, kill its process group.
 
-    Don't wait for an EOF on the pipes, because a process that has left the group can hold their
+    Don't wait for an EOF on the pipes, because a process that has left the group can hold the
     other ends.
     """
     options |= {"stdin": stdin, "stdout": stdout, "text": True, "start_new_session": True}

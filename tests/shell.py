@@ -1,7 +1,7 @@
-"""Shell scripts of tests, and Python programs that other programs start by their paths.
+"""Builds shell scripts, and Python programs that other programs start by path.
 
-The proxy under test also takes the lock of the legacy tables, and programs that edit these tables
-fail while it is held. With ``-w`` they wait, so scripts here always use it.
+The proxy under test also acquires the lock of the legacy tables, and programs that edit these
+tables fail while it is held. With ``-w`` they wait, so scripts here always use this flag.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 _LOCK_DEADLINE_S = 60
-# Only bash allows a dash in a function name.
+# Only bash allows a hyphen in a function name.
 _WAITING = "\n".join(
     f'{program}() {{ command {program} -w {_LOCK_DEADLINE_S} "$@"; }}'
     for ip in ("iptables", "ip6tables")
@@ -20,7 +20,7 @@ _WAITING = "\n".join(
 
 
 def script(text: str) -> list[str]:
-    """Return the command that runs a script, which ends at the first command that fails."""
+    """Return the command that runs a script up to the first command that fails."""
     return ["bash", "-ec", f"{_WAITING}\n{text}"]
 
 
@@ -28,6 +28,6 @@ def write_program(path: Path, text: str) -> None:
     """Write an executable Python program."""
     code = path.with_name(f"{path.name}.py")
     code.write_text(text)
-    # The kernel doesn't accept an interpreter path with a space.
+    # A shebang can't contain an interpreter path with a space, so sh executes the interpreter.
     path.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, str(code)])} "$@"\n')
     path.chmod(0o755)

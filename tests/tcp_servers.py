@@ -1,8 +1,8 @@
-"""TCP servers that live as long as a block of a test.
+"""Runs TCP servers for the duration of a block.
 
-Rule 1: leaving the block closes the server and its connections and ends its handlers, whatever
-happened in the block. ``async with await asyncio.start_server(…)`` doesn't: from Python 3.12 on it
-waits for open connections, so a test that fails there would hang.
+Rule 1: leaving the block closes the server and its connections and ends its handlers, even after
+an exception. ``async with await asyncio.start_server(…)`` waits for open connections from Python
+3.12 on, so that a failing test would hang.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def serving(
         handle: Called with a connection's reader and writer; when it returns, the connection is
             closed.
         ip: The address to listen on.
-        port: 0 for a free one.
+        port: The port to listen on; 0 for any free port.
         options: Passed to ``asyncio.start_server``.
     """
     handlers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
@@ -38,8 +38,7 @@ async def serving(
         assert task is not None
         handlers[task] = writer
         try:
-            # Don't raise: the caller that cancels the handler expects no exception, and Python 3.11
-            # logs it.
+            # Suppress the exception of a cancelled handler, because Python 3.11 would log it.
             with contextlib.suppress(asyncio.CancelledError):
                 await handle(reader, writer)
         finally:

@@ -1,4 +1,4 @@
-"""Whether tests may create processes and sockets of other users."""
+"""Determines whether tests may create processes and sockets of other users."""
 
 from __future__ import annotations
 

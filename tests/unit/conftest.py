@@ -1,4 +1,4 @@
-"""Fixtures for both event loops and a network namespace; coverage by test module."""
+"""Fixtures for both event loops and a network namespace, and coverage by test module."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ IN_BOTH_LOOPS = [
     pytest.mark.asyncio(loop_factories=tuple(LOOPS)),
     pytest.mark.timeout(60),
 ]
-"""Marks a module whose tests run in both kinds of event loop."""
+"""The marks of a module whose tests run in both kinds of event loop."""
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
-    """Run all other tests only in asyncio's loop, without the loop's name in their ids."""
+    """Run unmarked tests only in asyncio's loop, without the loop's name in their ids."""
     marker = item.get_closest_marker("asyncio")
     is_in_both = marker is not None and "loop_factories" in marker.kwargs
     return LOOPS if is_in_both else {"default": asyncio.new_event_loop}
@@ -50,7 +50,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
 
 @pytest.fixture(params=LOOPS.values(), ids=LOOPS)
 def run(request):
-    """Run a coroutine in each kind of event loop."""
+    """Return a function that runs a coroutine, for each kind of event loop."""
 
     def run(main):
         with asyncio.Runner(loop_factory=request.param) as runner:

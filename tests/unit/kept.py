@@ -1,4 +1,4 @@
-"""Counts the elements that an object keeps, so that a test detects leaks."""
+"""Counts the elements in an object's containers, by which tests detect leaks."""
 
 from __future__ import annotations
 

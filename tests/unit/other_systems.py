@@ -1,12 +1,12 @@
-"""Removes from a new Python process all names that Python lacks on macOS or Windows.
+"""Removes all names from a new Python process that Python lacks on macOS or Windows.
 
     python -c "from tests.unit.other_systems import become; become('darwin'); …"
 
-The names of a module on each system come from typeshed, which mypy contains.
+The names of each system are read from typeshed, which mypy contains.
 
-Rule 1: standard library modules that differ by system are imported before the removal: they stay
-Linux's, and only the names that other modules see change.
-Rule 2: third-party packages are imported after the removal: they must work without these names.
+Rule 1: standard library modules that differ by system are imported before the removal: they keep
+their behaviour on Linux, and only the names that other modules see are removed.
+Rule 2: third-party packages are imported after the removal, and must work without these names.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 SYSTEMS = {"darwin": "Darwin", "win32": "Windows"}
-"""The systems' names in ``platform``, by their names in ``sys.platform``."""
+"""The name of each system in ``platform``, by its name in ``sys.platform``."""
 MODULES = ("errno", "mmap", "os", "select", "signal", "socket", "time")
-"""The modules that have other names on other systems."""
+"""The modules that contain other names on other systems."""
 UNIX_MODULES = (
     *("crypt", "curses", "fcntl", "grp", "nis", "ossaudiodev", "posix", "pty", "pwd"),
     *("readline", "resource", "spwd", "syslog", "termios", "tty"),
 )
-"""Windows lacks all of these, macOS some. Both lack all here: no code may depend on them."""
+"""Modules that Windows lacks. macOS has some, on which the code may not depend either."""
 _OF_LINUX = (
     *("asyncio", "asyncio.subprocess", "concurrent.futures.thread", "ctypes.util", "getpass"),
     *("http.client", "logging.handlers", "mimetypes", "multiprocessing", "platform", "shutil"),
@@ -53,18 +53,18 @@ _OF_LINUX = (
 def become(system: str) -> None:
     """Remove all names that another system lacks; call this first, in a new process."""
     lacking = {name: lacks(name, system) for name in MODULES}
-    # The event loop would choose another selector; socket has already imported this module.
+    # Reload selectors, which is already imported, so that the event loop uses another selector.
     _remove("select", lacking.pop("select"))
     importlib.reload(selectors)
     for name in _OF_LINUX:
         importlib.import_module(name)
-    # The kind of loop is decided when the first loop is created.
+    # asyncio selects the kind of loop when it creates the first loop.
     sys.modules["asyncio"].new_event_loop().close()
-    # The name of the module's file depends on the system.
+    # The name of the file with these variables depends on the system.
     sysconfig.get_config_vars()
     for name, lacked in lacking.items():
         _remove(name, lacked)
-    # These are decided when a module is imported.
+    # These modules set such variables when they are imported.
     tempfile._O_TMPFILE_WORKS = False
     subprocess._HAVE_POSIX_SPAWN_CLOSEFROM = False
     os.process_cpu_count = os.cpu_count
@@ -109,12 +109,12 @@ def _behave_as_windows() -> None:
     # Windows has no socketpair(2), so Python connects two sockets.
     socket.socketpair = _connected_pair
     select.select = functools.partial(_select, select.select)
-    # Folders are removed by name, not by descriptor.
+    # On Windows, shutil removes folders by name, not by descriptor.
     shutil._use_fd_functions = False
     shutil._rmtree_impl = shutil._rmtree_unsafe
-    # Source: Python 3.12's shutil.which, which asks whether the current folder is searched first.
+    # Source: shutil.which in Python 3.12 asks whether to search the current folder first.
     shutil._winapi = SimpleNamespace(NeedCurrentDirectoryForExePath=lambda _name: True)
-    # No stream is a Windows console here.
+    # No stream of the tests is a Windows console.
     io._WindowsConsoleIO = type("_WindowsConsoleIO", (io.RawIOBase,), {})
     ssl.enum_certificates = lambda _store: []
     ctypes.CDLL = functools.partial(_load_library, ctypes.CDLL)  # type: ignore[misc,assignment]

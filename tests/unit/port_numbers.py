@@ -1,4 +1,4 @@
-"""Port numbers for tests that bind them, and whether a port has a listener."""
+"""Provides port numbers for tests, and detects listeners."""
 
 import itertools
 import os
@@ -13,7 +13,7 @@ _NUMBERS = itertools.cycle(random.Random(16).sample(range(12000, 16900), 4900))
 
 
 def free_port(protocol=Protocol.TCP, family=IPFamily.IPV4):
-    """Return an unused number, a new one each time, outside the ephemeral range."""
+    """Return a different unused port number on each call, outside the ephemeral range."""
     kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
     af = socket.AF_INET6 if family is IPFamily.IPV6 else socket.AF_INET
     for port in itertools.islice(_NUMBERS, 200):
@@ -27,9 +27,9 @@ def free_port(protocol=Protocol.TCP, family=IPFamily.IPV4):
 
 
 def is_listening(port, ip="127.0.0.1"):
-    """Return whether an IPv4 address has a listener, without dialling it.
+    """Return whether an IPv4 address has a listener, without dialling this address.
 
-    A real dial would make the proxy dial an endpoint, which has a documentation address here.
+    A dial would make the proxy dial an endpoint, which has a documentation address in tests.
     """
     # Source: proc_net_tcp.txt; addresses are hexadecimal in the machine's byte order.
     places = {f"{socket.inet_aton(at)[::-1].hex().upper()}:{port:04X}" for at in (ip, "0.0.0.0")}
@@ -38,12 +38,12 @@ def is_listening(port, ip="127.0.0.1"):
 
 
 def own_name():
-    """Return this process's name, as in reports of the process that holds a port."""
+    """Return this process's name as in reports about which process holds a port."""
     name = Path("/proc/self/comm").read_text(encoding="utf-8").strip()
     return f"{name} (pid {os.getpid()})"
 
 
 def look_no_further_than(server, monkeypatch):
-    """Make a search for the process that owns a socket stop at this one's descriptor."""
+    """Limit the search for a socket's process to descriptors up to this server's."""
     numbers = sorted(int(path.name) for path in Path("/proc/self/fd").iterdir())
     monkeypatch.setattr(port_holders, "OF_PROCESS_MAX", numbers.index(server.fileno()) + 1)

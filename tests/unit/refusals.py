@@ -1,4 +1,4 @@
-"""The errors of parsers, for tests of where they are reported; parsers' tests compare the text."""
+"""Provides parser errors for tests of reports; the parsers' own tests compare their text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from userspace_proxy.errors import UserspaceProxyError
 
 
 def why(read: Callable[..., object], *args: object) -> str:
-    """Return the message with which a parser or check rejects these arguments."""
+    """Return the error message of a parser or check that rejects these arguments."""
     with pytest.raises((UserspaceProxyError, ValueError)) as caught:
         read(*args)
     return str(caught.value)

@@ -42,7 +42,7 @@ def leave(descriptor, status):
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    """Start children that run a function of the program; end them after the test."""
+    """Return a function that starts children, which end after the test."""
     (tmp_path / "program.py").write_text(PROGRAM, encoding="ascii")
     monkeypatch.syspath_prepend(tmp_path)
     children = []

@@ -45,7 +45,7 @@ def test_a_child_can_be_started_by_another_command(tmp_path, monkeypatch):
 
 @pytest.fixture(params=["in-place", "gone", "replaced"])
 def executable(request, tmp_path, monkeypatch):
-    """The interpreter's file, as an in-place upgrade may leave it."""
+    """Change the interpreter's file as an in-place upgrade may do."""
     if request.param == "in-place":
         return
     path = tmp_path / "python"
@@ -67,7 +67,7 @@ def test_a_child_runs_the_interpreter_of_this_process(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("executable")
-def test_modules_in_the_current_directory_are_not_imported(tmp_path, monkeypatch):
+def test_a_child_imports_no_modules_from_the_current_directory(tmp_path, monkeypatch):
     (tmp_path / "intruder.py").write_text("def main(_): return 0\n", encoding="ascii")
     monkeypatch.chdir(tmp_path)
     with tempfile.TemporaryFile() as errors:

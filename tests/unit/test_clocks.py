@@ -1,4 +1,4 @@
-"""Clocks that keep running when a test freezes time."""
+"""Tests of clocks that keep running when a test freezes time."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ITS_OWN = {
     Path(clocks.__file__),
     ROOT / "pytest-userspace-proxy/userspace_proxy_testing/sandbox/reaper.py",
 }
-"""Modules that may read clocks: the clocks, and a program that runs without the package."""
+"""Modules that may read the time: ``clocks``, and a program that can't import it."""
 
 
 @pytest.fixture
 def frozen(monkeypatch):
-    """Replace freezegun, and freeze time during the imports of the test."""
+    """Replace freezegun, and freeze the time in which the test imports ``clocks``."""
     api = types.ModuleType("freezegun.api")
     api.real_monotonic, api.real_time = time.monotonic, time.time
     monkeypatch.setitem(sys.modules, "freezegun.api", api)

@@ -1,4 +1,4 @@
-"""An error is one line with its remedy."""
+"""Tests of errors, each of which is one line with its remedy."""
 
 import ast
 import builtins
@@ -20,19 +20,19 @@ BUILT_IN = {
 }
 
 
-def test_the_hint_follows_the_message():
+def test_the_hint_of_an_error_follows_its_message():
     error = ListenError("cannot listen on 192.0.2.1:80/TCP", hint="see ss -lntup")
     assert str(error) == "cannot listen on 192.0.2.1:80/TCP (see ss -lntup)"
     assert (error.message, error.hint) == ("cannot listen on 192.0.2.1:80/TCP", "see ss -lntup")
 
 
-def test_the_cause_ends_the_message_and_is_available_separately():
+def test_the_cause_ends_an_errors_message_and_is_available_separately():
     error = ListenError("cannot listen on 192.0.2.1:80/TCP", cause="in use", hint="see ss -lntup")
     assert error.message == "cannot listen on 192.0.2.1:80/TCP: in use"
     assert (error.cause, error.hint) == ("in use", "see ss -lntup")
 
 
-def test_an_error_without_a_hint_is_only_its_message():
+def test_the_text_of_an_error_without_a_hint_is_its_message():
     assert str(ListenError("cannot listen")) == "cannot listen"
 
 
@@ -66,7 +66,7 @@ def test_the_hint_of_a_shortage_matches_its_cause(number, words):
     assert ("RLIMIT_NOFILE" in shortage_hint(number)) == (number == errno.EMFILE)
 
 
-def test_other_errnos_are_not_a_shortage():
+def test_an_errno_that_is_no_shortage_has_no_hint():
     assert shortage_hint(errno.EADDRINUSE) == shortage_hint(None) == ""
 
 

@@ -13,7 +13,7 @@ def ends():
         yield one, other
 
 
-def test_messages_arrive_separately(ends):
+def test_frames_are_received_one_by_one(ends):
     ours, theirs = ends
     send_frame(ours, b"one")
     send_frame(ours, b"")

@@ -17,7 +17,7 @@ from userspace_proxy.hosts import is_loopback_address, is_loopback_host
         " localhost ",
     ],
 )
-def test_loopback_names_are_allowed(header):
+def test_host_headers_of_loopback_are_accepted(header):
     assert is_loopback_host(header)
 
 
@@ -42,11 +42,11 @@ def test_loopback_names_are_allowed(header):
         "localhost/..",
     ],
 )
-def test_names_other_than_loopback_are_rejected(header):
+def test_host_headers_other_than_loopback_are_rejected(header):
     assert not is_loopback_host(header)
 
 
-def test_a_loopback_name_is_not_taken_for_an_address():
+def test_is_loopback_address_is_false_for_names_and_other_addresses():
     assert is_loopback_address("127.0.0.1")
     assert is_loopback_address("::1")
     assert not is_loopback_address("localhost")

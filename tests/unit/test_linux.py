@@ -1,4 +1,4 @@
-"""Commands and pytest on macOS and Windows, in processes without what Python lacks there."""
+"""Tests of commands and pytest in processes that imitate Python on macOS and Windows."""
 
 import asyncio
 import base64
@@ -59,12 +59,12 @@ pytestmark = pytest.mark.parametrize("system", SYSTEMS)
 
 @pytest.fixture(autouse=True)
 def same_start(monkeypatch):
-    """Run commands here under the program name of :func:`python`, because they print it."""
+    """Set the program name, which commands print, to the name that :func:`python` uses."""
     monkeypatch.setattr(sys, "argv", ["-c"])
 
 
 def python(system, code, *words, **environment):
-    """Run code in a Python that looks like another system's."""
+    """Run code in a Python process that imitates another system."""
     command = [sys.executable, "-c", BECOME.format(system=system) + code, *words]
     env = {**os.environ, **environment}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
@@ -84,7 +84,7 @@ def test_the_open_file_limit_is_raised_as_far_as_the_system_allows(system):
 
 @pytest.fixture
 async def running():
-    """Run an embedded proxy with a Service; return ``--server=…``."""
+    """Run an embedded proxy with a Service; yield its flag ``--server=…``."""
     async with Proxy(options=Options(admin=("127.0.0.1", 0))) as proxy:
         await proxy.add_service("web", port=8080, endpoints=["127.0.0.1:8081"])
         ip, port = proxy.admin_address
@@ -93,7 +93,7 @@ async def running():
 
 @pytest.fixture
 def kubeconfig(tmp_path):
-    """Write a kubeconfig that contains a certificate, and a plugin."""
+    """Return a function that writes a kubeconfig with a certificate and a user."""
 
     def write(url, **user):
         authority = base64.b64encode(certificates.API_TEST.encode()).decode()
@@ -124,7 +124,7 @@ def test_missing_features_include_those_of_each_platform(system):
     assert ({"AF_UNIX", "SO_REUSEPORT", "SIGUSR1", "geteuid"} <= windows) is (system == "win32")
 
 
-def test_the_package_can_be_imported(system):
+def test_the_package_can_be_imported_without_linux_modules(system):
     code = "import userspace_proxy, select, fcntl"
     done = python(system, code)
     assert done.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'fcntl'"
@@ -170,13 +170,13 @@ async def test_explain_reads_manifests_on_every_platform(words, system, capsys):
     assert await run(system, *words) == (status, capsys.readouterr().out)
 
 
-async def test_endpoints_in_manifests_are_dialled(system):
+async def test_explain_dials_endpoints_in_manifests_on_every_platform(system):
     status, out = await run(system, "explain", "shop/web", f"--manifests={EXAMPLES}", "--probe")
     assert status == 3
     assert "127.0.0.1:8081" in out
 
 
-async def test_a_running_proxy_can_be_queried(system, running):
+async def test_status_and_explain_query_a_running_proxy_on_every_platform(system, running):
     status, out = await run(system, "status", running)
     assert status == 0
     assert "default/web" in out
@@ -193,14 +193,14 @@ async def test_top_shows_the_rates_of_a_running_proxy(system, running):
     assert "default/web" in out
 
 
-def test_an_error_is_reported_in_one_line(system):
+def test_errors_are_reported_in_one_line_on_every_platform(system):
     done = python(system, COMMAND, "status", "--server=127.0.0.1:1")
     assert done.returncode == 1
     assert done.stderr.startswith("error: no userspace-proxy answers at 127.0.0.1:1: ")
     assert done.stderr.count("\n") == 1
 
 
-# Windows reads pipes of child processes in another way, which these tests can't imitate.
+# Windows reads pipes of child processes differently, so only darwin runs a credential plugin.
 VERSION = "client.authentication.k8s.io/v1beta1"
 PLUGINS = {
     "darwin": {"exec": {"apiVersion": VERSION, "command": "./plugin"}},
@@ -240,7 +240,7 @@ async def test_explain_reads_a_cluster_on_every_platform(system, kubeconfig, tls
             given = (*words, kubeconfig(api.url, **PLUGINS[system]))
             _, out = await run(system, *given, TMPDIR=str(tmp_path))
             assert "node-1" in out or "default/web" in out
-    # The temporary file with the certificate was removed.
+    # The command has removed its temporary file with the certificate.
     assert {path.name for path in tmp_path.iterdir()} == {"config", "plugin"}
 
 
@@ -257,7 +257,7 @@ async def test_report_writes_an_archive_on_every_platform(system, kubeconfig, tm
 
 
 LOADED = ("-p", "userspace_proxy_testing.plugin", "-p", "no:cacheprovider")
-# Other pytest plugins may need modules that the system lacks.
+# Other pytest plugins may import modules that the system lacks.
 PYTEST = f"""
 import os, sys
 os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
@@ -277,7 +277,7 @@ NEEDS_LINUX = "userspace-proxy runs on Linux only: Python on {} has no epoll (us
 
 @pytest.fixture
 def run_pytest(pytester):
-    """Run test files in a Python that looks like another system's."""
+    """Return a function that runs test files in a Python process imitating another system."""
 
     def run(system, *arguments, **files):
         pytester.makepyfile(**files)
@@ -286,7 +286,7 @@ def run_pytest(pytester):
     return run
 
 
-def test_a_line_at_collection_states_why_tests_are_skipped(system, run_pytest):
+def test_pytest_states_at_collection_why_tests_of_the_proxy_are_skipped(system, run_pytest):
     result = run_pytest(system, "-rs", **FILES)
     result.assert_outcomes(passed=1, skipped=3)
     why = NEEDS_LINUX.format(system)
@@ -302,7 +302,7 @@ def test_a_line_at_collection_states_why_tests_are_skipped(system, run_pytest):
         pytest.param(["-o", "service_proxy_require=true"], id="ini"),
     ],
 )
-def test_skips_can_be_turned_into_collection_errors(system, arguments, run_pytest):
+def test_a_pytest_flag_turns_skips_into_collection_errors(system, arguments, run_pytest):
     result = run_pytest(system, *arguments, **FILES)
     result.assert_outcomes(errors=2)
     why = NEEDS_LINUX.format(system)
@@ -314,13 +314,13 @@ def test_skips_can_be_turned_into_collection_errors(system, arguments, run_pytes
     result.stdout.no_fnmatch_line("*are skipped*")
 
 
-def test_a_pytest_run_without_the_proxy_passes(system, run_pytest):
+def test_a_pytest_run_without_tests_of_the_proxy_passes(system, run_pytest):
     result = run_pytest(system, "--service-proxy-require", test_it=FILES["test_other"])
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*Linux*")
 
 
-async def test_all_nodes_are_shown_in_a_browser(system, tmp_path):
+async def test_the_dashboard_of_all_nodes_is_served_on_every_platform(system, tmp_path):
     async with cluster_at(tmp_path / "config") as cluster:
         cluster.add("node-1")
         process = await asyncio.create_subprocess_exec(

@@ -15,7 +15,7 @@ def test_a_message_includes_the_fields_named_in_its_text(caplog):
     assert (record.name, record.levelname) == ("userspace_proxy.agent", "WARNING")
 
 
-def test_a_text_without_fields_is_logged_unchanged(caplog):
+def test_a_log_text_without_fields_is_logged_unchanged(caplog):
     caplog.set_level(logging.INFO)
     log.info("stopped")
     log.info("all of 100 % is used")

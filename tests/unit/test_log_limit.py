@@ -1,4 +1,4 @@
-"""When a line about a lasting condition may be logged."""
+"""Tests of how often a line about a lasting condition may be logged."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from userspace_proxy.log_limit import LogLimit
 
 
 @pytest.mark.parametrize("start", [0.0, 5.0, 1e6], ids=["boot", "soon-after", "long-after"])
-def test_the_first_line_is_always_written(start):
+def test_the_first_line_about_a_condition_may_always_be_logged(start):
     assert LogLimit().take(start)
 
 
-def test_a_second_line_is_written_only_after_a_minute():
+def test_a_second_line_about_a_condition_may_be_logged_after_a_minute():
     limit = LogLimit()
     assert [limit.take(now) for now in (100.0, 101.0, 159.9, 160.0, 219.9, 220.0)] == [
         *(True, False, False),

@@ -1,4 +1,4 @@
-"""A condition is logged once when it begins, once for each new cause, and once when it ends."""
+"""Tests of logging a condition's begin, each new cause, and its end."""
 
 import logging
 
@@ -13,7 +13,7 @@ BEGINS, ENDS = "nothing is kept: %(cause)s", "all is kept again"
 
 @pytest.fixture
 def lines(caplog):
-    """Return a function that lists the records so far: level and message."""
+    """Return a function that lists the level and message of each record so far."""
     caplog.set_level(logging.INFO)
     return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
 
@@ -27,7 +27,7 @@ def test_the_start_and_end_of_a_condition_are_logged_once_each(lines):
     assert lines() == [("WARNING", "nothing is kept: disk full"), ("INFO", ENDS)]
 
 
-def test_a_different_cause_is_logged(lines):
+def test_a_condition_with_a_different_cause_is_logged_again(lines):
     condition = LoggedCondition[str](LOG, BEGINS, ENDS)
     condition.set("disk full")
     condition.set("read-only")
@@ -46,7 +46,7 @@ def test_each_new_cause_and_the_end_of_the_last_cause_are_logged(lines):
     assert [line for _, line in lines()] == ["nothing is kept: a", "nothing is kept: b", ENDS]
 
 
-def test_a_recurring_problem_is_logged_again(lines):
+def test_a_condition_that_recurs_is_logged_again(lines):
     condition = LoggedCondition[str](LOG, BEGINS)
     condition.set("a")
     condition.clear()
@@ -77,7 +77,7 @@ def test_a_condition_has_its_own_level_and_fields(caplog):
 
 
 @pytest.mark.parametrize("log", [LOG, logging.getLogger("plain")], ids=["fields", "plain"])
-def test_the_record_shows_the_location_of_the_call(log, caplog):
+def test_a_record_about_a_condition_shows_the_location_of_the_call(log, caplog):
     caplog.set_level(logging.INFO)
     condition = LoggedCondition[str](log, "begins", "ends")
     for end in (condition.set, condition.clear):

@@ -1,4 +1,4 @@
-"""The event loop of new processes, and servers that close while a client connects."""
+"""Tests of choosing an event loop, and of servers that close while a client connects."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def of_tests() -> Served:
 
 @pytest.fixture
 def new_garbage():
-    """Exclude existing objects from garbage collection, so that it finds only new garbage."""
+    """Exclude existing objects from garbage collection, which then finds only new garbage."""
     gc.collect()
     gc.freeze()
 

@@ -1,4 +1,4 @@
-"""Shares of time, and delays that double."""
+"""Tests of limiting work to a share of the time, and of delays that double."""
 
 import pytest
 

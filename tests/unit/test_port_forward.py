@@ -1,4 +1,4 @@
-"""Streams to pods through the fake API server."""
+"""Tests of streams to pods through a fake API server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def client(api):
 
 @asynccontextmanager
 async def pod(api, handle, name="web-1"):
-    """Run a pod whose port 80 is served by a function."""
+    """Run a pod with a function that serves port 80."""
 
     async def serve(reader, writer):
         with suppress(ConnectionError):
@@ -53,7 +53,7 @@ async def pod(api, handle, name="web-1"):
 
 
 async def silent(_reader, _writer):
-    """Keep the stream open without an answer."""
+    """Keep the stream open without sending anything."""
 
 
 async def problem_of(client, to=WEB):
@@ -82,7 +82,7 @@ async def test_bytes_are_forwarded_in_both_directions(api, client):
     assert api.pods.dialled == ["default/web-1:80"]
 
 
-async def test_much_data_arrives_in_order(api, client):
+async def test_two_mebibytes_arrive_in_order(api, client):
     sent = bytes(range(256)) * 8192
 
     async def echo(reader, writer):
@@ -109,7 +109,7 @@ async def test_an_oversized_message_closes_the_stream(api, client, monkeypatch):
             await open_stream(client, WEB)
 
 
-async def test_a_greeting_from_the_pod_is_received(api, client):
+async def test_bytes_that_the_pod_sends_first_are_received(api, client):
     async def greet(_reader, writer):
         writer.write(b"220 ready")
         await writer.drain()
@@ -188,7 +188,7 @@ async def test_an_unreachable_api_server_is_reported(api, client):
 async def test_a_pod_name_cannot_change_the_request_path(api, client, to, path):
     problem = await problem_of(client, to)
     assert str(problem) == f'{to}: pods "{to.pod}" not found'
-    # The first request opens a WebSocket, the second asks for the reason without one.
+    # The first request opens a WebSocket, and the second reads the error without a WebSocket.
     assert api.requests == [f"GET /api/v1/namespaces/{path}/portforward?ports=80"] * 2
 
 

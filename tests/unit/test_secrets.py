@@ -37,7 +37,7 @@ JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
         pytest.param("x q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA= y", "x  y", id="random"),
     ],
 )
-def test_likely_secrets_are_removed(text, left):
+def test_values_that_are_probably_secrets_are_removed(text, left):
     removed = Secrets("mine-own-token").remove(text)
     assert removed.replace(REMOVED, "") == left
     assert REMOVED in removed
@@ -52,7 +52,7 @@ ALONE = (
     *("credentials", "creds", "REDIS_AUTH", "auth", "bearer", "session", "session_id"),
     *("JSESSIONID", "PHPSESSID", "pw", "rootPw", "sig", "jwt"),
 )
-"""Names that are also ordinary words."""
+"""Names of secret settings that are also ordinary words."""
 FORMS = (
     *("{}=hunter2x", '{}="hunter2x"', "export {}=hunter2x;", "?a=1&{}=hunter2x", "{} = hunter2x"),
     *("--{} hunter2x", "--{}=hunter2x", "{}: hunter2x", "{}:\n  hunter2x", "{}: |\n  hunter2x"),
@@ -100,7 +100,7 @@ def test_words_resembling_a_secrets_name_are_kept(name, form):
         "the image nginx:1.27@sha256:0123abcd, credentials: of the file, auth: 403 Forbidden",
     ],
 )
-def test_texts_without_secrets_are_kept(text):
+def test_texts_without_secrets_are_not_changed(text):
     assert Secrets().remove(text) == text
     assert without_secrets(text) == text
 
@@ -140,7 +140,7 @@ def test_known_secrets_are_removed(text, left):
         "/home/me/.kube/EKS_Prod_Cluster_2024_Frankfurt_Admin.yaml",
     ],
 )
-def test_names_equal_to_harmless_secrets_are_kept(text):
+def test_words_and_names_equal_to_a_harmless_secret_are_kept(text):
     assert Secrets("default").remove_certain(text) == text
 
 
@@ -151,7 +151,7 @@ def test_only_the_newest_credentials_are_remembered():
     assert secrets.remove_certain("credential-1 credential-99") == f"credential-1 {REMOVED}"
 
 
-def test_json_stays_valid_without_users():
+def test_removing_users_from_urls_keeps_json_valid():
     value = {"what": "http://me:p@host:1 fails", "é": "a@b", "other": "https://host"}
     body = without_users(json.dumps(value, ensure_ascii=False).encode())
     assert json.loads(body) == {**value, "what": f"http://{REMOVED}@host:1 fails"}

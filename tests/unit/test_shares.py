@@ -1,4 +1,4 @@
-"""Shares: which holders of a limited resource get less than they request."""
+"""Tests of which holders of a limited resource get less than they request."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from userspace_proxy.shares import Amounts, BySize, Shares
 
 
 class One(NamedTuple):
-    """A holder."""
+    """A holder of a share."""
 
     namespace: str
     name: str
@@ -42,7 +42,7 @@ def text_of(holders):
         pytest.param({"of_node": 9, "of_namespace": 4}, "a/x=2 a/y=9 b/x=4", "a/y", id="both"),
     ],
 )
-def test_the_smallest_amounts_come_first_and_namespaces_share_equally(bounds, wanted, left_out):
+def test_the_smallest_amounts_are_first_and_namespaces_share_equally(bounds, wanted, left_out):
     shares = Shares(**bounds)
     assert text_of(shares.change(amounts(wanted))) == left_out
     assert text_of(one for one in amounts(wanted) if shares.is_left_out(one)) == left_out
@@ -85,7 +85,7 @@ BOUNDS = st.fixed_dictionaries({}, optional=dict.fromkeys(("of_namespace", "of_n
 
 @settings(max_examples=200)
 @given(BOUNDS, st.booleans(), CHANGES)
-# One namespace's change ends the shortage of all.
+# A change in one namespace ends the shortage of all namespaces.
 @example({"of_node": 9}, False, [{HOLDERS[0]: 6, HOLDERS[3]: 6}, {HOLDERS[3]: 0}])
 def test_shares_depend_only_on_current_amounts(bounds, are_divisible, steps):
     shares = Shares(**bounds, are_divisible=are_divisible)

@@ -1,4 +1,4 @@
-"""The file of the saved state: replaced atomically, and read only if it can be trusted."""
+"""Tests of the saved state's file, which is replaced atomically and read only if trusted."""
 
 import os
 import resource
@@ -29,7 +29,7 @@ def cause(call, *arguments, **more):
     return str(caught.value)
 
 
-def test_the_file_name_contains_the_proxys_name(tmp_path):
+def test_the_name_of_the_state_file_contains_the_proxys_name(tmp_path):
     folder = str(tmp_path)
     assert file_of_proxy(folder, "state.json.gz", "").path == tmp_path / "state.json.gz"
     named = file_of_proxy(folder, "state.json.gz", "canary").path
@@ -44,13 +44,13 @@ def test_a_written_state_round_trips_with_its_time(file):
     assert file.read() == (b"second", NOW + 5)
 
 
-def test_only_this_user_can_access_the_file(file):
+def test_only_this_user_can_access_the_state_file(file):
     file.write(b"state", current_at=NOW)
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.path.parent.stat().st_mode) == 0o700
 
 
-def test_an_unchanged_state_can_be_confirmed(file):
+def test_an_unchanged_state_can_be_confirmed_without_writing_it_again(file):
     file.write(b"state", current_at=NOW)
     inode = file.path.stat().st_ino
     file.confirm(NOW + 60)
@@ -73,7 +73,7 @@ def test_a_failed_write_keeps_the_old_content_and_leaves_no_file(file):
     assert list(file.path.parent.iterdir()) == [file.path]
 
 
-def test_a_file_left_by_a_crash_is_replaced(file):
+def test_a_temporary_file_left_by_a_crash_is_replaced(file):
     file.write(b"state", current_at=NOW)
     (file.path.parent / "state.json.gz.new").write_bytes(b"half")
     file.write(b"whole", current_at=NOW)
@@ -97,7 +97,7 @@ def test_a_directory_that_cannot_be_created_is_an_error(tmp_path):
 
 
 def test_an_oversized_state_is_neither_written_nor_read(file):
-    """The previous state stays."""
+    """The file keeps the previous state."""
     file.write(b"state", current_at=NOW)
     twice = bytes(2 * FILE_BYTES_MAX)
     assert "the state is larger than 64 MiB" in cause(file.write, twice, current_at=NOW)
@@ -126,7 +126,7 @@ def test_an_untrusted_state_file_is_not_read(file, put, why):
     assert cause(file.read) == f"cannot use {file.path}: {why}"
 
 
-def test_another_users_file_is_not_read(file, monkeypatch):
+def test_a_state_file_of_another_user_is_not_read(file, monkeypatch):
     file.write(b"state", current_at=NOW)
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)

@@ -1,4 +1,4 @@
-"""Turns: which party is next, however much the other parties request."""
+"""Tests of which party has the next turn, regardless of how much others request."""
 
 from operator import itemgetter
 
@@ -13,7 +13,7 @@ def order(given, **waiting):
     return "".join(one for _, one in given.order(items, itemgetter(0)))
 
 
-def test_every_party_takes_a_turn_before_any_second_turn():
+def test_every_party_has_a_turn_before_any_party_has_a_second():
     assert order(Turns(), a="123", b="x", c="yz") == "1xy2z3"
 
 
@@ -23,13 +23,13 @@ def test_the_party_waiting_longest_is_next():
     assert order(given, b="y", a="2", c="z") == "z2y"
 
 
-def test_a_value_that_is_not_taken_does_not_use_up_a_turn():
+def test_a_value_that_is_not_taken_uses_up_no_turn():
     given = Turns()
     assert next(given.order("axb", str)) == "a"
     assert order(given, a="2", x="3", b="4") == "342"
 
 
-def test_a_bounded_number_of_parties_is_remembered(monkeypatch):
+def test_only_a_bounded_number_of_parties_is_remembered(monkeypatch):
     monkeypatch.setattr(turns, "PARTIES_MAX", 2)
     given = Turns()
     assert order(given, a="1", b="2", c="3") == "123"

@@ -1,4 +1,4 @@
-"""The rights that an API server grants, by access reviews."""
+"""Tests of reading a user's rights by the API server's access reviews."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ async def problem_of(client, namespace="shop", within_s=30.0):
     return str(caught.value)
 
 
-async def test_a_user_with_all_permissions_passes(client):
+async def test_the_access_check_accepts_a_user_with_all_permissions(client):
     await check_access(client, "shop", within_s=30)
 
 
-async def test_all_missing_permissions_are_listed(api, client):
+async def test_the_access_check_lists_all_missing_permissions(api, client):
     api.denied |= {"watch services", "create pods/portforward"}
     assert await problem_of(client) == (
         f"the API server at {api.url} doesn't allow this user to watch services, create "
@@ -102,7 +102,7 @@ ROLE = "--role=userspace-proxy-view"
         ),
     ],
 )
-def test_the_suggested_command_can_be_pasted(user, command):
+def test_the_suggested_command_names_and_quotes_the_user(user, command):
     assert grant_command(user, "kube-system") == command
 
 
@@ -117,7 +117,7 @@ async def test_the_error_names_the_user_reported_by_the_server(api, client):
     assert error.hint.endswith(" --user=alice")
 
 
-async def test_a_server_reporting_no_user_is_accepted(api, client):
+async def test_the_error_is_reported_if_the_server_does_not_reveal_the_user(api, client):
     api.refuse("selfsubjectreviews", 404)
     await client.open()
     error = await lacks_rights(client, "list pods", "net", "no")

@@ -1,4 +1,4 @@
-"""The version, with the commit if it is known."""
+"""Tests of the version text, which contains the commit if known."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_commit_recorded_by_the_build_is_shown(package):
 def test_the_commit_of_a_checkout_is_shown(package):
     git = ["git", "-C", str(package.parent), "-c", "user.name=a", "-c", "user.email=a@b.test"]
     subprocess.run([*git, "init", "-q"], check=True)
-    # The repository has no commit yet.
+    # This new repository has no commit.
     assert words_of(package) == __version__
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "First"], check=True)
     done = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Affinity entries: when a client has an entry, and when the client loses it."""
+"""Tests of adding, expiring, evicting and restoring affinity entries."""
 
 import pytest
 
@@ -17,20 +17,20 @@ from ..model.samples import ALICE, BOB, CAROL, POD_A, POD_B
         pytest.param(BOB, {POD_A, POD_B}, 1.0, None, id="never-seen"),
     ],
 )
-def test_a_lookup_returns_a_remembered_usable_endpoint(client, usable, now, expected):
+def test_a_lookup_returns_the_clients_endpoint_if_it_is_usable(client, usable, now, expected):
     table = AffinityTable(timeout_s=10800)
     table.remember(ALICE, POD_A, now=0.0)
     assert table.lookup(client, usable, now) == expected
 
 
-def test_a_lookup_does_not_count_as_a_use():
+def test_looking_up_an_affinity_entry_does_not_prolong_the_entry():
     table = AffinityTable(timeout_s=60)
     table.remember(ALICE, POD_A, now=0.0)
     assert table.lookup(ALICE, {POD_A}, now=59.0) == POD_A
     assert table.lookup(ALICE, {POD_A}, now=60.0) is None
 
 
-def test_a_new_client_replaces_the_least_recently_used():
+def test_a_new_client_replaces_the_least_recently_used_affinity_entry():
     table = AffinityTable(timeout_s=60, tables=AffinityTables(2))
     table.remember(ALICE, POD_A, now=0.0)
     table.remember(BOB, POD_A, now=1.0)
@@ -44,7 +44,7 @@ def test_affinity_entries_of_a_previous_process_expire_from_their_last_use():
     former, table = AffinityTable(timeout_s=60), AffinityTable(timeout_s=60)
     former.remember(ALICE, POD_A, now=1000.0)
     former.remember(BOB, POD_A, now=1010.0)
-    # BOB has connected to this process since then.
+    # BOB has connected to this process in the meantime.
     table.remember(BOB, POD_B, now=5.0)
     table.restore(former.each(now=1020.0), now=10.0)
     usable = {POD_A, POD_B}
@@ -55,7 +55,7 @@ def test_affinity_entries_of_a_previous_process_expire_from_their_last_use():
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_most_recently_used_entry_of_two_previous_processes_is_kept(order):
-    """A process may have an old entry, although the client has since moved to another endpoint."""
+    """A process may hold an outdated entry of a client that moved to another endpoint."""
     table = AffinityTable(timeout_s=60)
     for entries in [[(ALICE, POD_A, 30.0)], [(ALICE, POD_B, 10.0)]][::order]:
         table.restore(entries, now=0.0)
@@ -147,7 +147,7 @@ def test_forgotten_affinity_entries_free_capacity(tables, large):
     assert len(small) == 6
 
 
-def test_memory_is_freed_from_the_largest_tables(tables, large):
+def test_free_evicts_entries_from_the_largest_affinity_tables(tables, large):
     small = AffinityTable(60, tables)
     small.remember(ALICE, POD_B, now=0.0)
     assert tables.free(2 * ENTRY_BYTES + 1) == 3 * ENTRY_BYTES
@@ -157,7 +157,7 @@ def test_memory_is_freed_from_the_largest_tables(tables, large):
     assert len(tables) == len(large) == len(small) == 0
 
 
-def test_one_step_frees_only_part_of_many_entries():
+def test_a_single_call_of_free_evicts_only_part_of_many_affinity_entries():
     tables = AffinityTables()
     table = AffinityTable(60, tables)
     for n in range(10_000):
@@ -166,7 +166,7 @@ def test_one_step_frees_only_part_of_many_entries():
     assert len(table) > 0
 
 
-def test_a_shared_table_exists_while_a_port_uses_it():
+def test_a_shared_affinity_table_exists_while_a_port_uses_it():
     tables = AffinityTables()
     table = tables.join("shop/sip", "a port", 60)
     assert tables.join("shop/sip", "another port", 60) is table

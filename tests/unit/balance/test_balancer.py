@@ -1,4 +1,4 @@
-"""The combination of affinity, ejection and turns."""
+"""Tests of affinity, ejection and strategies in combination."""
 
 import pytest
 from hypothesis import given
@@ -41,12 +41,12 @@ class TestTurns:
             client = data.draw(st.sampled_from([ALICE, BOB]))
             tried = connect(balancer, client, float(now), dead)
             assert len(tried) == len(set(tried))
-            # Fail-over ends only with an answer or when no endpoint is left.
+            # Fail-over ends only if an endpoint answers or all endpoints were tried.
             assert tried[-1] not in dead or set(tried) == set(PODS) == dead
 
 
 class Counted(SocketAddress):
-    """An endpoint; the class counts the accesses to all endpoints."""
+    """An endpoint; the class counts how often endpoints are hashed."""
 
     looks = 0
 
@@ -63,7 +63,7 @@ class TestManyDeadEndpoints:
         assert len(tried) == TRIED_MAX
         assert not balancer.has_more(ALICE, 0.0, tried=tried)
         assert balancer.has_more(ALICE, 0.0, tried=tried[1:])
-        # The endpoints that the first client tried are skipped for the next one.
+        # The second client tries only endpoints that the first client hasn't tried.
         assert set(connect(balancer, BOB, 0.0, dead=pods)) == set(pods) - set(tried)
 
     @pytest.mark.parametrize("is_weighted", [False, True], ids=["plain", "weighted"])
@@ -78,7 +78,7 @@ class TestManyDeadEndpoints:
             balancer.failed(pod, number / 1000)
         picked = balancer.pick(ALICE, 2.0)
         Counted.looks = 0
-        # During these picks ejections end, and those endpoints are picked and fail again.
+        # During these picks, ejections end, and the readmitted endpoints fail again.
         for number in range(100):
             tried = connect(balancer, f"10.0.0.{number}", 4.9 + number / 1000, dead=pods[live:])
             assert not live or tried[-1] is picked
@@ -108,7 +108,7 @@ class TestEjection:
         assert balancer.has_more(BOB, 2.0, tried=[POD_B])
         assert balancer.pick(BOB, 2.0, tried=[POD_B]) == POD_A
 
-    def test_a_late_report_of_a_removed_endpoint_is_ignored(self):
+    def test_a_late_result_of_a_removed_endpoint_is_ignored(self):
         balancer = Balancer(PODS, affinity_timeout_s=60)
         balancer.update((POD_B,), affinity_timeout_s=60)
         assert not balancer.failed(POD_A, 0.0)
@@ -136,13 +136,13 @@ class TestAffinity:
         balancer = Balancer(PODS, affinity_timeout_s=60)
         assert [balancer.pick(ALICE, 0.0) for _ in range(3)] == [POD_A] * 3
 
-    def test_affinity_does_not_retry_a_tried_endpoint(self):
+    def test_an_affinity_entry_does_not_select_an_already_tried_endpoint(self):
         balancer = Balancer(PODS, affinity_timeout_s=10800)
         connect(balancer, ALICE, 0.0)
-        # The endpoint was tried but not ejected, which happens if its source ports run out.
+        # If its source ports run out, an endpoint is tried but not ejected.
         assert balancer.pick(ALICE, 1.0, tried=[POD_A]) == POD_B
 
-    def test_a_client_leaves_an_endpoint_that_failed_for_another_client(self):
+    def test_a_client_with_affinity_leaves_an_endpoint_ejected_by_another_client(self):
         balancer = Balancer((POD_A, POD_B), affinity_timeout_s=10800)
         connect(balancer, ALICE, 0.0)
         balancer.failed(POD_A, 1.0)
@@ -186,7 +186,7 @@ def test_without_affinity_there_are_no_affinity_entries():
 
 
 class TestStandby:
-    """POD_A has the first priority, POD_B and POD_C are on standby."""
+    """Tests in which POD_A has the first priority, and POD_B and POD_C are on standby."""
 
     def balancer(self, **options):
         return Balancer(PODS, standbys={POD_B: 1, POD_C: 2}, **options)
@@ -200,7 +200,7 @@ class TestStandby:
         connect(balancer, ALICE, 0.0, dead={POD_A})
         assert [connect(balancer, BOB, now, dead={POD_A}) for now in (1.0, 2.0)] == [[POD_B]] * 2
 
-    def test_a_single_connection_probes_the_first_priority_endpoint_and_traffic_returns(self):
+    def test_one_connection_probes_the_first_priority_before_traffic_returns(self):
         balancer = self.balancer()
         connect(balancer, ALICE, 0.0, dead={POD_A})
         assert connect(balancer, ALICE, 5.0, dead={POD_A}) == [POD_A, POD_B]
@@ -245,7 +245,7 @@ def test_a_first_priority_endpoint_serves_even_if_ejected():
 
 class TestLimits:
     def limited(self, *full, **options):
-        """Return a balancer of three endpoints; the given ones are at their limit."""
+        """Return a balancer of three endpoints, of which these are at their limit."""
         balancer = Balancer(PODS, strategy=Limited(RoundRobin(), full.__contains__), **options)
         balancer.is_full = full.__contains__
         return balancer

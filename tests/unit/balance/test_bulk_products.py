@@ -1,4 +1,4 @@
-"""Products of thousands of numbers that are computed together equal the single products."""
+"""Tests that products computed together equal the products computed one by one."""
 
 import random
 
@@ -25,7 +25,7 @@ def test_bulk_products_equal_the_products_of_each_number(number, others):
 
 
 @pytest.mark.parametrize("count", [1, 2, 40, 41, 42, 63, 64, 65, 127, 129, 1_000, 10_000])
-def test_any_count_of_numbers_has_correct_products_and_maximum(count):
+def test_bulk_products_and_their_maximum_are_correct_for_any_count(count):
     draw = random.Random(count)
     others = [draw.getrandbits(64) for _ in range(count)]
     lanes = Lanes(others)

@@ -1,4 +1,4 @@
-"""Facts about a client and an endpoint are kept for a minute, for a bounded number of pairs."""
+"""Tests of remembering a bounded number of client–endpoint pairs for a minute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ALICE, BOB = "10.1.0.1", "10.1.0.2"
 POD_A, POD_B = SocketAddress("10.0.0.1", 80), SocketAddress("10.0.0.2", 80)
 
 
-def test_a_pair_is_remembered_for_a_minute_since_the_last_note():
+def test_a_pair_is_remembered_for_a_minute_after_the_last_note():
     pairs = Pairs()
     pairs.note(ALICE, POD_A, 0)
     assert pairs.has(ALICE, POD_A, 59.9)
@@ -19,7 +19,7 @@ def test_a_pair_is_remembered_for_a_minute_since_the_last_note():
     assert pairs.until == {}
 
 
-def test_a_counted_pair_exists_until_its_last_removal():
+def test_a_counted_client_endpoint_pair_exists_until_its_last_removal():
     counts = PairCounts()
     for _ in range(2):
         counts.add(ALICE, POD_A)
@@ -32,14 +32,14 @@ def test_a_counted_pair_exists_until_its_last_removal():
     assert counts._counts == {}
 
 
-def test_pairs_differ_by_client_and_endpoint():
+def test_pairs_with_another_client_or_endpoint_are_different():
     pairs = Pairs()
     pairs.note(ALICE, POD_A, 0)
     assert not pairs.has(BOB, POD_A, 0)
     assert not pairs.has(ALICE, POD_B, 0)
 
 
-def test_the_oldest_pair_is_forgotten_at_the_limit():
+def test_the_oldest_client_endpoint_pair_is_forgotten_at_the_limit():
     pairs = Pairs()
     for number in range(4096):
         pairs.note(str(number), POD_A, 0)

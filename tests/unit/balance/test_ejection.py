@@ -1,4 +1,4 @@
-"""Ejections: how long they last, how they end, and which connection probes."""
+"""Tests of how long ejections last, how they end, and which connection is a probe."""
 
 from importlib.resources import files
 
@@ -11,7 +11,7 @@ from ..model.samples import POD_A, POD_B
 
 @pytest.fixture
 def ejections():
-    """POD_A is ejected at 0 s, until 5 s."""
+    """Ejections in which POD_A is ejected from 0 s to 5 s."""
     ejections = Ejections()
     ejections.failed(POD_A, now=0.0)
     return ejections
@@ -105,7 +105,7 @@ def test_left_s_returns_the_remaining_time_of_the_requested_endpoints(ejections)
     assert ejections.left_s([POD_B], now=6.0) == {POD_B: 1.0}
 
 
-def test_a_silent_endpoint_is_quiet_for_a_second_after_each_failure_and_dial():
+def test_a_silent_endpoint_is_skipped_for_a_second_after_each_failure_or_dial():
     ejections = Ejections()
     assert not ejections.is_quiet(POD_A, now=0.0)
     ejections.failed(POD_A, now=0.0, is_silent=True)
@@ -120,7 +120,7 @@ def test_a_silent_endpoint_is_quiet_for_a_second_after_each_failure_and_dial():
     assert not ejections.is_quiet(POD_A, now=4.9)
 
 
-def test_a_refusing_endpoint_is_not_quiet(ejections):
+def test_an_endpoint_that_refuses_is_not_marked_as_silent(ejections):
     assert not ejections.is_quiet(POD_A, now=0.0)
     ejections.failed(POD_A, now=0.5, is_silent=True)
     assert ejections.is_quiet(POD_A, now=0.5)

@@ -1,4 +1,4 @@
-"""The least loaded endpoint, and turns among equally loaded ones."""
+"""Tests of picking the least loaded endpoint, in turns if several are equally loaded."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ PODS = (POD_A, POD_B, POD_C)
 
 
 def under(start=0, **loads):
-    """Return a strategy for these loads, by default 0: ``under(a=1)``."""
+    """Return a strategy for endpoints with these loads, by default 0: ``under(a=1)``."""
     by_pod = {pod: loads.get(name, 0) for name, pod in zip("abc", PODS, strict=True)}
     return LeastConnections(by_pod.__getitem__, start)
 
@@ -68,7 +68,7 @@ def test_the_picked_endpoint_has_the_fewest_connections(loads, start, data):
 
 
 @given(loads=st.lists(st.integers(0, 9), min_size=1, max_size=6), count=st.integers(0, 40))
-def test_new_long_connections_even_out_unequal_loads(loads, count):
+def test_new_connections_never_raise_the_maximum_while_loads_are_unequal(loads, count):
     load = Counter({POD_A._replace(port=port): load for port, load in enumerate(loads)})
     endpoints, before = list(load), max(loads)
     strategy = LeastConnections(load.__getitem__)
@@ -108,7 +108,7 @@ def test_idle_endpoints_take_turns_by_weight():
     assert Counter(strategy.pick(PODS) for _ in range(60)) == {POD_A: 10, POD_B: 20, POD_C: 30}
 
 
-def test_turns_among_equals_begin_at_the_given_position():
+def test_turns_among_equally_loaded_endpoints_begin_at_the_start_position():
     equal = Weights(dict.fromkeys(PODS, 7))
     strategy = WeightedLeastConnections(lambda _: 0, equal, start=5)
     assert [strategy.pick(PODS) for _ in range(2)] == [POD_C, POD_A]

@@ -1,4 +1,4 @@
-"""Affinity entries that the ports of a Service share."""
+"""Tests of affinity entries that the ports of a Service share."""
 
 from userspace_proxy.balance import AffinityTables, Balancer
 from userspace_proxy.balance.pod_affinity import PodAffinity

@@ -43,7 +43,7 @@ def test_endpoints_ejected_before_the_level_was_built_are_skipped():
     assert level_of(100, set(PODS)).is_out
 
 
-def test_a_returning_endpoint_of_a_short_list_is_usable_immediately():
+def test_a_readmitted_endpoint_of_a_short_list_is_a_candidate_immediately():
     level = level_of(1000, set(PODS[: 1001 - SHORT]))
     assert len(level.candidates(0.0)) < SHORT
     for returned in PODS[:2]:
@@ -51,7 +51,7 @@ def test_a_returning_endpoint_of_a_short_list_is_usable_immediately():
         assert returned in level.candidates(0.0)
 
 
-def test_returning_endpoints_of_a_long_list_are_added_once_a_second():
+def test_readmitted_endpoints_of_a_long_list_are_added_once_a_second():
     level = level_of(1000, set(PODS[:500]))
     for now, returned in ((10.0, PODS[0]), (11.0, PODS[1])):
         level.change(returned, is_out=False)

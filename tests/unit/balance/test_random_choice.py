@@ -1,4 +1,4 @@
-"""Random choices of one endpoint, or of the less loaded one of two, with or without weights."""
+"""Tests of random choice and power of two choices, with and without weights."""
 
 import random
 from collections import Counter
@@ -29,24 +29,24 @@ PODS = (POD_A, POD_B, POD_C)
         pytest.param(PODS, {POD_B}, {POD_A, POD_C}, id="one-skipped"),
     ],
 )
-def test_only_unskipped_endpoints_are_picked(endpoints, skip, expected):
+def test_a_random_choice_picks_no_skipped_endpoint(endpoints, skip, expected):
     strategy = RandomChoice(random.Random(7))
     assert {strategy.pick(endpoints, skip=skip) for _ in range(50)} == expected
 
 
-def test_every_endpoint_has_the_same_probability():
+def test_a_random_choice_picks_each_endpoint_with_equal_probability():
     strategy = RandomChoice(random.Random(7))
     picked = Counter(strategy.pick(PODS) for _ in range(3000))
     assert all(900 < count < 1100 for count in picked.values())
 
 
-def test_equal_seeds_give_equal_choices():
+def test_random_choices_with_equal_seeds_are_equal():
     first, second = (RandomChoice(random.Random(7)) for _ in range(2))
     assert [first.pick(PODS) for _ in range(50)] == [second.pick(PODS) for _ in range(50)]
 
 
 @pytest.mark.parametrize("left", [1, 20])
-def test_among_many_endpoints_only_unskipped_ones_are_picked(left):
+def test_a_random_choice_among_many_endpoints_picks_no_skipped_endpoint(left):
     strategy, many = RandomChoice(random.Random(7)), [POD_A._replace(port=n) for n in range(40)]
     picked = {strategy.pick(many, skip=set(many[left:])) for _ in range(1000)}
     assert picked == set(many[:left])
@@ -82,7 +82,7 @@ def test_the_less_loaded_of_two_drawn_endpoints_is_picked(drawn, busy, expected)
     assert strategy.pick(PODS) == expected
 
 
-def test_two_different_endpoints_are_drawn():
+def test_power_of_two_choices_draws_two_different_endpoints():
     lots = Lots(1, 1)
     seen = []
     PowerOfTwoChoices(lambda pod: seen.append(pod) or 0, lots).pick(PODS)
@@ -104,7 +104,7 @@ def test_without_two_candidates_no_random_number_is_drawn(endpoints, skip, expec
 
 
 @given(seed=st.integers(), loads=st.lists(st.integers(0, 99), min_size=2, max_size=8, unique=True))
-def test_the_busiest_endpoint_is_never_picked(seed, loads):
+def test_power_of_two_choices_never_picks_the_most_loaded_endpoint(seed, loads):
     by_pod = {POD_A._replace(port=port): load for port, load in enumerate(loads)}
     strategy = PowerOfTwoChoices(by_pod.__getitem__, random.Random(seed))
     busiest = max(by_pod, key=by_pod.__getitem__)
@@ -112,7 +112,7 @@ def test_the_busiest_endpoint_is_never_picked(seed, loads):
 
 
 @pytest.mark.parametrize("left", [1, 2, 20])
-def test_among_many_endpoints_unskipped_ones_are_picked_by_load(left):
+def test_power_of_two_choices_among_many_endpoints_picks_no_skipped_one(left):
     many = [POD_A._replace(port=number) for number in range(40)]
     strategy = PowerOfTwoChoices(lambda pod: pod == many[0], random.Random(7))
     picked = {strategy.pick(many, skip=set(many[left:])) for _ in range(1000)}
@@ -131,13 +131,13 @@ class EachNumber:
 
 
 def test_each_endpoint_is_picked_in_proportion_to_its_weight():
-    # A step that is prime visits all numbers below 6,000.
+    # A prime step visits all numbers below 6,000.
     strategy = WeightedRandomChoice(Weights({POD_A: 1, POD_B: 2, POD_C: 3}), EachNumber(7))
     counts = Counter(strategy.pick(PODS) for _ in range(6000))
     assert counts == {POD_A: 1000, POD_B: 2000, POD_C: 3000}
 
 
-def test_new_weights_take_effect_immediately():
+def test_new_weights_affect_a_random_choice_immediately():
     weights = Weights({POD_A: 1, POD_B: 65535})
     strategy = WeightedRandomChoice(weights, EachNumber(999_983))
     assert Counter(strategy.pick(PODS[:2]) for _ in range(60)) == {POD_B: 60}
@@ -152,7 +152,7 @@ def test_new_weights_take_effect_immediately():
         WeightedPowerOfTwoChoices(lambda _: 0, Weights({POD_A: 5}), EachNumber(7919)),
     ],
 )
-def test_skipped_endpoints_are_not_picked(strategy):
+def test_a_weighted_random_choice_picks_no_skipped_endpoint(strategy):
     assert {strategy.pick(PODS, skip={POD_B}) for _ in range(500)} == {POD_A, POD_C}
     assert strategy.pick(PODS, skip={POD_A, POD_B}) == POD_C
     assert strategy.pick(PODS, skip=PODS) is None
@@ -175,7 +175,7 @@ def test_idle_endpoints_are_picked_by_weight():
 
 
 @pytest.mark.parametrize("heavy", PODS)
-def test_two_distinct_endpoints_are_compared(heavy):
+def test_weighted_power_of_two_choices_compares_two_distinct_endpoints(heavy):
     loads = {pod: 9 if pod is heavy else 0 for pod in PODS}
     weights = Weights({pod: 65535 if pod is heavy else 60000 for pod in PODS})
     strategy = WeightedPowerOfTwoChoices(loads.__getitem__, weights, EachNumber(7_654_321))
@@ -183,7 +183,7 @@ def test_two_distinct_endpoints_are_compared(heavy):
 
 
 @pytest.mark.parametrize("left", [1, 2, 20])
-def test_among_many_endpoints_unskipped_ones_are_picked_by_weight(left):
+def test_weighted_choices_among_many_endpoints_pick_no_skipped_one(left):
     many = [POD_A._replace(port=number) for number in range(40)]
     weights, skip = Weights({many[0]: 1}), set(many[left:])
     by_chance = WeightedRandomChoice(weights, EachNumber(7919))

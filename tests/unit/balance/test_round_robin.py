@@ -1,4 +1,4 @@
-"""Round robin: strict order, the kept position, and fair shares."""
+"""Tests of the order, the position and the shares of round robin."""
 
 from collections import Counter
 
@@ -32,7 +32,7 @@ def test_when_all_endpoints_are_skipped_pick_returns_none(endpoints, skip):
     assert RoundRobin().pick(endpoints, skip=skip) is None
 
 
-def test_a_pick_without_a_result_does_not_advance_the_position():
+def test_a_pick_that_returns_none_does_not_advance_the_round_robin():
     turns = RoundRobin(1)
     turns.pick(PODS, skip=PODS)
     assert turns.pick(PODS) == POD_B
@@ -65,7 +65,7 @@ def picks_by_weight(strategy, count, endpoints=PODS, skip=None):
     return [strategy.pick(endpoints, skip=skip) for _ in range(count)]
 
 
-def test_turns_are_spread_evenly():
+def test_turns_of_unequal_weights_are_spread_evenly():
     a, b = POD_A, POD_B
     assert picks_by_weight(turns_of(5, 1), 12, (POD_A, POD_B)) == [
         a,
@@ -83,12 +83,12 @@ def test_turns_are_spread_evenly():
     ]
 
 
-def test_equal_weights_take_turns_in_order():
+def test_endpoints_with_equal_weights_take_turns_in_order():
     assert picks_by_weight(turns_of(7, 7, 7), 6) == [*PODS, *PODS]
 
 
 @pytest.mark.parametrize("start", [2, 5])
-def test_round_robin_begins_at_the_given_position(start):
+def test_round_robin_begins_at_the_start_position(start):
     assert picks_by_weight(turns_of(7, 7, 7, start=start), 2) == [POD_C, POD_A]
 
 
@@ -97,7 +97,7 @@ def test_without_endpoints_pick_returns_none():
     assert picks_by_weight(turns_of(1, 2, 3), 1, skip=PODS) == [None]
 
 
-def test_a_skipped_endpoint_does_not_catch_up():
+def test_an_endpoint_skipped_for_some_time_gets_no_additional_turns():
     strategy = turns_of(1, 1)
     picks_by_weight(strategy, 100, (POD_A, POD_B), skip={POD_A})
     assert picks_by_weight(strategy, 100, (POD_A, POD_B)).count(POD_A) <= 51
@@ -132,11 +132,11 @@ WEIGHTS = st.lists(st.integers(1, 65535), min_size=1, max_size=3)
 
 
 @given(WEIGHTS, st.integers(1, 300), st.integers(0, 5))
-def test_shares_match_the_weights_after_any_number_of_picks(weights, count, start):
+def test_shares_of_turns_match_the_weights_after_any_number_of_picks(weights, count, start):
     pods = PODS[: len(weights)]
     counts = Counter(picks_by_weight(turns_of(*weights, start=start), count, pods))
     for pod, weight in zip(pods, weights, strict=True):
-        # Webster's method deviates from the quota by less than one, except in rare cases.
+        # Webster's method deviates from the quota by one or more only in rare cases.
         assert abs(counts[pod] - count * weight / sum(weights)) < 2
 
 

@@ -1,4 +1,4 @@
-"""Slots have the same endpoints on each node; a change moves few of them."""
+"""Tests that slots are the same on each node, and that a change moves few of them."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ PODS = tuple(SocketAddress(f"10.244.1.{number}", 8080) for number in range(10))
 
 
 def moved(before, after):
-    """Return the old and the new endpoint of each slot that has changed."""
+    """Return the old and the new endpoint of each changed slot."""
     return [(one, other) for one, other in zip(before, after, strict=True) if one != other]
 
 
@@ -44,7 +44,7 @@ def test_the_number_of_slots_grows_in_a_few_steps(endpoints, slots):
     assert set(found) == set(pods)
 
 
-def test_slots_are_spread_evenly():
+def test_slots_are_spread_evenly_over_endpoints():
     counts = Counter(fill_slots(PODS, {}))
     assert all(7 <= counts[pod] <= 19 for pod in PODS)
 
@@ -62,7 +62,7 @@ def test_adding_an_endpoint_moves_slots_only_to_the_new_endpoint():
     assert {other for _, other in moved(before, after)} == {PODS[0]}
 
 
-def test_shares_match_even_small_weights():
+def test_shares_of_slots_match_even_small_weights():
     counts = Counter(fill_slots(PODS[:3], {PODS[0]: 300, PODS[1]: 97, PODS[2]: 3}))
     assert counts.total() == 4096
     assert abs(counts[PODS[0]] - 3072) < 100
@@ -75,8 +75,8 @@ def test_a_growing_weight_moves_slots_only_to_its_endpoint():
     assert {other for _, other in moved(before, after)} == {PODS[2]}
 
 
-def test_draws_continue_until_each_slot_has_an_endpoint():
-    # With this endpoint, the usual number of draws leaves a slot empty.
+def test_slots_are_drawn_until_each_slot_has_an_endpoint():
+    # For this endpoint, the usual number of draws leaves a slot empty.
     lonely = SocketAddress("10.244.3.123", 8080)
     assert fill_slots((lonely,), {}) == (lonely,) * 128
 

@@ -1,4 +1,4 @@
-"""A client gets the same endpoint on each node; a change moves few clients."""
+"""Tests that a client has the same endpoint on each node, and that a change moves few."""
 
 import math
 from collections import Counter
@@ -32,7 +32,7 @@ def test_hash_choices_are_stable_across_versions():
     assert picked == [POD_B, POD_B, POD_B, POD_A, POD_C, POD_C]
 
 
-def test_all_workers_and_nodes_make_the_same_choice():
+def test_a_source_hash_does_not_depend_on_instance_or_order_of_endpoints():
     assert choices(PODS) == choices(PODS)
     assert choices(PODS) == choices(reversed(PODS))
 
@@ -54,7 +54,7 @@ def test_endpoints_are_chosen_in_the_order_of_their_weighted_hashes(weights, cli
         skipped.add(pod)
 
 
-def test_clients_are_spread_evenly():
+def test_clients_are_spread_evenly_over_endpoints():
     counts = Counter(choices(PODS).values())
     # The standard deviation is 30.
     assert all(abs(counts[pod] - 1000) < 150 for pod in PODS)
@@ -77,7 +77,7 @@ def test_adding_an_endpoint_moves_clients_only_to_the_new_endpoint():
 
 
 class Skipped:
-    """A set of endpoints to skip, which counts look-ups."""
+    """A set of endpoints to skip, which counts membership tests."""
 
     def __init__(self, endpoints):
         self.endpoints, self.asked = frozenset(endpoints), 0
@@ -101,7 +101,7 @@ def test_a_known_client_uses_its_cached_choices():
         assert skipped.asked <= CHOICES[1]
 
 
-def test_beyond_the_cached_choices_all_endpoints_are_considered():
+def test_endpoints_beyond_a_clients_cached_choices_can_be_picked():
     pods = tuple(SocketAddress(f"10.{n >> 8}.{n & 255}.1", 80) for n in range(600))
     strategy = SourceHash(Weights())
     assert strategy.pick(pods, ALICE, skip={*pods} - {*pods[77:78]}) == pods[77]
@@ -117,7 +117,7 @@ def test_beyond_the_cached_choices_all_endpoints_are_considered():
 
 @pytest.fixture
 def hashed(monkeypatch):
-    """The hashed texts in order; a client occurs once per scan of all endpoints."""
+    """The hashed texts in order, in which a client occurs once per pass over all endpoints."""
     texts = []
 
     def count(text):
@@ -129,7 +129,7 @@ def hashed(monkeypatch):
 
 
 @pytest.mark.parametrize("weight", [None, 7], ids=["plain", "weights"])
-def test_a_client_of_dead_endpoints_costs_two_passes_over_all(hashed, weight):
+def test_picks_for_a_client_of_dead_endpoints_hash_all_endpoints_only_twice(hashed, weight):
     pods = tuple(SocketAddress(f"10.{n >> 8}.{n & 255}.1", 80) for n in range(2_000))
     weights = Weights({} if weight is None else {pods[0]: weight})
     balancer = Balancer(pods, strategy=SourceHash(weights), weights=weights)
@@ -143,7 +143,7 @@ def test_a_client_of_dead_endpoints_costs_two_passes_over_all(hashed, weight):
         assert hashed.count(client) == 2
 
 
-def test_a_reconnecting_client_costs_one_further_pass_until_candidates_change(hashed):
+def test_picks_for_a_reconnecting_client_hash_all_endpoints_once_more(hashed):
     pods = tuple(SocketAddress(f"10.{n >> 8}.{n & 255}.1", 80) for n in range(10_000))
     balancer = Balancer(pods, strategy=SourceHash(Weights()))
     balancer.pick(ALICE, 0.0)
@@ -155,7 +155,7 @@ def test_a_reconnecting_client_costs_one_further_pass_until_candidates_change(ha
     assert hashed.count(ALICE) == len(CHOICES)
 
 
-def test_a_change_hashes_only_new_endpoints(hashed):
+def test_a_change_of_endpoints_hashes_only_the_new_endpoints(hashed):
     strategy = SourceHash(Weights())
     strategy.pick(PODS[1:], ALICE)
     hashed.clear()
@@ -169,7 +169,7 @@ def test_without_endpoints_pick_returns_none():
     assert strategy.pick(PODS, ALICE, skip=PODS) is None
 
 
-def test_shares_match_the_weights():
+def test_clients_are_distributed_in_proportion_to_weights():
     counts = Counter(choices(PODS[:2], {PODS[0]: 300, PODS[1]: 100}).values())
     assert abs(counts[PODS[0]] - 7500) < 220
 
@@ -189,14 +189,14 @@ def test_new_weights_apply_to_known_clients():
     assert strategy.pick((POD_A, POD_B), ALICE) == POD_A
 
 
-def test_a_bounded_number_of_clients_is_remembered():
+def test_the_number_of_clients_with_cached_choices_is_bounded():
     strategy, pods = SourceHash(Weights()), (POD_A, POD_B)
     for number in range(CLIENTS_MAX + 10):
         strategy.pick(pods, str(number))
     assert len(strategy._remembered) == 10
 
 
-def test_a_bounded_number_of_choices_is_remembered():
+def test_the_total_number_of_cached_choices_is_bounded():
     strategy, most = SourceHash(Weights()), CHOICES_MAX // CHOICES[1]
     pods = tuple(SocketAddress(f"10.1.{n}.1", 80) for n in range(CHOICES[1] + 1))
     for number in range(2 * most):

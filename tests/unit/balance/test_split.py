@@ -1,4 +1,4 @@
-"""Clients inside and outside, each with separate endpoints."""
+"""Tests of a balancer with separate endpoints for clients inside and outside."""
 
 import ipaddress
 
@@ -50,12 +50,12 @@ def test_a_side_without_endpoints_does_not_affect_the_other():
     assert (both.pick(INSIDE, 0.0), both.pick(OUTSIDE, 0.0)) == (POD_A, None)
 
 
-def test_tried_endpoints_are_skipped():
+def test_tried_endpoints_are_skipped_on_each_side():
     assert split().pick(INSIDE, 0.0, tried={POD_A}) == POD_B
     assert split().pick(OUTSIDE, 0.0, tried={POD_C}) is None
 
 
-def test_each_side_has_more_endpoints_until_its_own_were_tried():
+def test_has_more_is_true_until_all_endpoints_of_the_clients_side_were_tried():
     both = split()
     assert both.has_more(INSIDE, 0.0, tried={POD_A, POD_C})
     assert not both.has_more(INSIDE, 0.0, tried={POD_A, POD_B})
@@ -104,7 +104,7 @@ def test_restored_affinity_entries_go_to_the_side_of_the_clients_address():
 
 
 @pytest.mark.parametrize(("client", "serving"), [(INSIDE, POD_A), (OUTSIDE, POD_C)])
-def test_an_endpoint_serves_the_clients_of_its_side(client, serving):
+def test_serves_is_true_only_for_endpoints_of_the_clients_side(client, serving):
     balancer = split()
     assert [pod for pod in (POD_A, POD_C) if balancer.serves(client, pod)] == [serving]
 

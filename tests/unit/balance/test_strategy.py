@@ -1,4 +1,4 @@
-"""Strategies that change another strategy's pick."""
+"""Tests of strategies that wrap another strategy."""
 
 from userspace_proxy.balance import Balancer, LeastConnections, Limited, Preferred, RoundRobin
 
@@ -31,7 +31,7 @@ def test_the_wrapped_strategy_chooses_among_endpoints_below_their_limit():
     assert strategy.pick(ALL) is None
 
 
-def test_the_preferred_endpoint_is_picked_once_before_the_turn_continues():
+def test_the_preferred_endpoint_is_picked_once_before_the_usual_turns():
     balancer = Balancer(ALL)
     then = balancer.strategy
     assert balancer.pick(ALICE, 0.0) == POD_A

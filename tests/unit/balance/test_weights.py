@@ -12,7 +12,7 @@ def test_endpoints_without_a_weight_have_the_default_weight():
     assert not Weights()
 
 
-def test_the_version_increases_only_with_a_change():
+def test_the_version_of_weights_increases_only_with_a_change():
     weights = Weights({POD_A: 5})
     weights.configure({POD_A: 5})
     assert weights.version == 0
@@ -41,7 +41,7 @@ def test_disabling_slow_start_restores_full_weights_immediately():
     assert not weights
 
 
-def test_a_removed_endpoint_is_forgotten():
+def test_the_slow_start_of_a_removed_endpoint_does_not_affect_its_weight():
     weights = Weights({}, 50.0)
     weights.begin([POD_A], 100.0)
     weights.keep([POD_B])
@@ -53,7 +53,7 @@ def test_a_removed_endpoint_is_forgotten():
     ("seconds", "share"),
     [(0.0, 0.1), (1.0, 0.1), (5.0, 0.5), (9.0, 0.9), (10.0, None), (99.0, None)],
 )
-def test_a_share_grows_linearly_from_a_floor_until_full(seconds, share):
+def test_the_share_in_slow_start_grows_linearly_from_a_floor_until_full(seconds, share):
     start = SlowStart(10.0)
     start.begin([POD_A], 100.0)
     assert start.shares(100.0 + seconds).get(POD_A) == share
@@ -69,7 +69,7 @@ def test_a_full_share_stays_full_when_slow_start_is_lengthened():
 
 
 @pytest.mark.parametrize("is_asked", [False, True])
-def test_a_fully_grown_weight_stays_full_with_or_without_picks(is_asked):
+def test_a_weight_stays_full_after_slow_start_with_or_without_picks(is_asked):
     configured = {POD_A: 2, POD_B: 3}
     weights = Weights(configured, 4.0)
     weights.begin([POD_A], 0.0)
@@ -94,7 +94,7 @@ def test_the_slow_start_of_a_removed_endpoint_is_forgotten():
     assert start.shares(5.0) == {POD_B: 0.5}
 
 
-def test_without_a_slow_start_time_shares_are_full():
+def test_all_shares_are_full_without_a_slow_start_time():
     start = SlowStart()
     start.begin([POD_A], 0.0)
     assert not start

@@ -1,8 +1,8 @@
-"""Notes with any text, for tests that don't depend on it."""
+"""Builds notes for tests that don't depend on the text of notes."""
 
 from userspace_proxy.causes.cause import Cause, CauseCode, as_read
 
 
 def a_note(words: str) -> Cause:
-    """Return a note as it is read from the JSON of another version of this proxy."""
+    """Return a note as if it was decoded from another proxy version's JSON."""
     return as_read(CauseCode.NOT_FOLLOWED, words)

@@ -1,4 +1,4 @@
-"""Causes as values, and the rows that make them."""
+"""Tests of causes as values, and of the rows that create them."""
 
 import pickle
 import re
@@ -39,11 +39,11 @@ UNSTATED = {
     "last_at": 5.0,
 }
 CHANGES = {**STATED, **UNSTATED}
-# The verdict on one endpoint, and problems of the node, have no row.
+# This code occurs only in the verdict on a single endpoint.
 WITHOUT_A_ROW = {CauseCode.NOT_FOR_THIS_NODE}
 
 
-def test_codes_are_lower_case_with_dashes():
+def test_cause_codes_are_lower_case_with_dashes():
     assert all(code == code.lower().replace("_", "-") for code in CauseCode)
     assert all(code.name == code.value.upper().replace("-", "_") for code in CauseCode)
 
@@ -69,7 +69,7 @@ def test_cause_codes_and_sections_of_the_docs_match():
     assert re.findall(r"^### (\S+)$", causes, re.MULTILINE) == [*CauseCode]
 
 
-def test_the_last_dial_cause_is_the_one_for_all_other_errors():
+def test_the_last_dial_cause_covers_all_other_errors():
     assert {*DIAL_CAUSES} == {code for code in CauseCode if code.traits.is_dial}
     assert DIAL_CAUSES[-1] is CauseCode.ENDPOINT_FAILS
 
@@ -80,12 +80,12 @@ def test_codes_of_unanswered_connections_imply_an_accepted_connection(code):
 
 
 @pytest.mark.parametrize("code", CauseCode)
-def test_commands_contain_only_known_placeholders(code):
+def test_suggested_commands_contain_only_known_placeholders(code):
     for words in (code.traits.kubectl, code.traits.kubectl_of_pod, code.traits.on_node):
         assert {*re.findall(r"\{(\w*)\}", words)} <= {"namespace", "name", "pod", "ip"}
 
 
-def test_each_code_has_a_row_or_is_listed_without_one():
+def test_each_cause_code_has_a_row_or_is_a_listed_exception():
     assert {cause.code for cause in SAMPLES} == {*CauseCode} - WITHOUT_A_ROW
 
 
@@ -113,7 +113,7 @@ def test_a_different_modifier_makes_a_different_cause(name):
     assert changed.replace(**{name: usual}) == REFUSES
 
 
-def test_a_fact_depends_only_on_the_content_of_its_sentence():
+def test_a_causes_fact_depends_only_on_what_its_sentence_states():
     assert REFUSES.replace(**UNSTATED).fact == REFUSES.fact
     for name, value in STATED.items():
         assert REFUSES.replace(**{name: value}).fact != REFUSES.fact
@@ -138,17 +138,17 @@ def test_a_cause_has_its_rows_code_and_json_parameters():
         pytest.param((), {"client": "203.0.113.7"}, id="unknown-in-place-of-another"),
     ],
 )
-def test_a_row_rejects_unknown_parameters(args, named):
+def test_a_cause_row_rejects_unknown_parameters(args, named):
     with pytest.raises(TypeError):
         refuses(*args, **named)
 
 
-def test_replace_rejects_parameters():
+def test_replace_cannot_change_the_parameters_of_a_cause():
     with pytest.raises(TypeError):
         REFUSES.replace(at="[fd00::8]:8080")
 
 
-def test_two_rows_cannot_have_the_same_name():
+def test_two_cause_rows_cannot_have_the_same_name():
     with pytest.raises(ValueError, match="two causes are called refuses"):
         cause(CauseCode.NOT_READY)(refuses.words)
     assert ROWS["refuses"] is refuses

@@ -1,4 +1,4 @@
-"""The row with which each failure is reported."""
+"""Tests of which row reports which failure of a dial."""
 
 import errno
 import os
@@ -93,13 +93,13 @@ def test_only_over_ipv6_eacces_means_prohibited_by_a_firewall():
 )
 def test_a_failure_determined_by_the_kernel_has_its_own_row(failure, row):
     assert dial_failed(POD, failure, "Key was rejected by service") == row(POD)
-    # An errno alone may come from a router's ICMP error, so it must not select this row.
+    # The errno alone must not select this row, because a router's ICMP error also sets it.
     assert failure in {Failure.NO_HOST, *OWN_ROUTES.values()}
     assert failure not in {dial_failure(number, POD.ip).failure for number in REFUSALS}
 
 
 @pytest.mark.parametrize("failure", Failure)
-def test_a_failed_dial_has_the_code_from_the_table(failure):
+def test_the_cause_of_a_failed_dial_has_the_code_of_its_failure(failure):
     assert dial_failed(POD, failure, "").code is DIAL_CODES[failure]
     assert DIAL_CODES[failure].traits.is_dial
 
@@ -139,7 +139,7 @@ def test_a_connection_closed_without_a_byte_has_a_code(failure, code):
         pytest.param(Failure.NOT_TO_CLIENT, True, not_to_client(ALICE), id="client"),
     ],
 )
-def test_a_loss_has_the_row_of_its_side_and_direction(failure, has_sent, cause):
+def test_lost_packets_have_a_row_for_each_side_and_direction(failure, has_sent, cause):
     assert loses(POD, failure, ALICE, has_sent=has_sent) == cause
 
 

@@ -1,4 +1,4 @@
-"""The texts about endpoints by name."""
+"""Tests of the texts about endpoints by name."""
 
 from userspace_proxy.causes import names
 

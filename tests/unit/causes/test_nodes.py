@@ -20,17 +20,17 @@ ABCDE = ("a", "b", "c", "d", "e")
         (tuple(map(str, range(2_000))), "0, 1 and 1,998 others"),
     ],
 )
-def test_up_to_three_names_are_listed_and_the_rest_of_more_names_is_counted(names, words):
+def test_three_names_are_listed_and_of_more_names_all_but_two_are_counted(names, words):
     assert listed(names) == words
 
 
-def test_names_beyond_the_limit_are_counted():
+def test_omitted_names_are_counted():
     assert listed(("a", "b"), 2, 3) == "a, b and 1 other"
     assert listed(("a",), 2, 5) == "a and 4 others"
     assert listed(ABCDE[:3], 3, 14) == "a, b, c and 11 others"
 
 
-def test_causes_on_nodes_name_the_nodes():
+def test_the_text_of_a_cause_starts_with_the_affected_nodes():
     cause = behind(("shop/web",), 1).replace(within=listed(("node-7", "node-9")))
     assert say(cause) == "node-7 and node-9: behind the API server by more than 2 s: shop/web"
 

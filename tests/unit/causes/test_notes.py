@@ -1,4 +1,4 @@
-"""Each kind of note has a row with its text, which ``words.txt`` contains."""
+"""Tests of the rows for notes, whose texts ``words.txt`` contains."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from . import words
 
 
 @pytest.mark.parametrize("kind", NoteKind)
-def test_each_note_kind_names_the_row_of_a_mistake(kind):
+def test_each_kind_of_note_has_a_row_whose_code_is_a_mistake(kind):
     assert ROWS[kind].code.traits.is_mistake
 
 

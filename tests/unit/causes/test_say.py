@@ -1,4 +1,4 @@
-"""The texts of all causes are as recorded; tense, form and modifiers change them."""
+"""Tests of rendering causes in each tense and form, and with modifiers."""
 
 import re
 
@@ -64,12 +64,12 @@ def test_names_in_suggested_commands_are_shell_quoted(cause):
             assert "$" not in re.sub("'.*?'", "", command)
 
 
-def test_each_row_has_a_sample_on_the_page():
+def test_each_cause_row_has_a_sample_on_the_recorded_page():
     assert {sample.row.key for sample in SAMPLES} == ROWS.keys()
 
 
 @pytest.mark.parametrize("cause", SAMPLES, ids=lambda cause: str(cause.row))
-def test_templates_contain_only_known_placeholders(cause):
+def test_templates_of_texts_contain_only_known_placeholders(cause):
     row, named = cause.row, dict(cause.params)
     for column in ("about", "past", "short", "hint", "outside", "at_times", "at_times_outside"):
         text = getattr(row, column)
@@ -139,7 +139,7 @@ def test_in_the_past_tense_the_short_form_equals_the_full_form():
     assert say(past, Form.PREDICATE) == "refused connections when it was last tried"
 
 
-def test_similar_causes_are_counted_except_in_the_short_form():
+def test_the_text_of_a_cause_counts_similar_ones_except_in_short_form():
     cause = is_headless().replace(more=1_200)
     assert say(cause) == f"{say(is_headless())}; 1,200 more like this are not listed"
     assert say(cause, Form.SHORT) == "it is headless"

@@ -1,4 +1,4 @@
-"""The findings about a Service."""
+"""Tests of the texts about a Service."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The texts about a Service's slices."""
+"""Tests of the texts about a Service's slices."""
 
 from userspace_proxy.causes import slices
 

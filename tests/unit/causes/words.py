@@ -1,6 +1,6 @@
-"""Writes the texts of all causes on one page, so that they can be read together.
+"""Writes the texts of all causes to one page, on which they can be proof-read.
 
-    a sample of each row, several where its text depends on parameters ──▶ words.txt
+    samples of each row, several if its text depends on parameters ──▶ words.txt
 
 A test compares the page. To record intended changes: ``python -m tests.unit.causes.words``.
 """
@@ -279,13 +279,13 @@ SAMPLES = (
     nodes.path_fails(34, ("node-3",), 1),
     nodes.path_fails(3, (), 0),
 )
-"""Causes of all rows, in the order of the page."""
+"""Sample causes of all rows, in the order of the page."""
 
 
 def texts_of(cause: Cause) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Yield each text of a cause: its label, the text, and the texts from which it must differ.
+    """Yield a label, a text of the cause, and texts from which it must differ.
 
-    The page omits a text that is empty or equals one of those.
+    The page omits a text that is empty or equals one from which it must differ.
     """
     now, usual = say(cause), remedy(cause)
     outside, at_times = cause.replace(host=HOST), cause.replace(answers_others=True)

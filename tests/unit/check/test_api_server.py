@@ -1,4 +1,4 @@
-"""Whether the API server permits reads, including those of the Leases for scaling to zero."""
+"""Tests of checking whether the API server permits all reads, also of Leases for scaling."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ MISSING = Node("a", is_missing=True, similar=("a.b",))
         ({"node": MISSING}, "Services and EndpointSlices"),
     ],
 )
-def test_readable_kinds_are_reported_as_ok(options, kinds):
+def test_kinds_that_can_be_read_are_reported_as_ok(options, kinds):
     first = judge_server(URL, (), "v1.36.3", **options)[0]
     assert str(first) == f"ok       API server: {kinds} can be read (Kubernetes v1.36.3) [{URL}]"
 
@@ -49,7 +49,7 @@ async def look(api, **settings):
     return [str(each) for each in await asyncio.to_thread(look_at_wake, found, "node-1")]
 
 
-async def test_readable_leases_are_ok(api):
+async def test_leases_that_can_be_read_are_reported_as_ok(api):
     assert await look(api) == [
         "ok       wake: Leases of the namespace userspace-proxy can be read [0 now]"
     ]
@@ -67,7 +67,7 @@ async def test_the_api_server_is_not_queried_if_scaling_is_impossible():
     assert look_at_wake(Settings(manifests="shop", allow_wake=True), "node-1") == []
 
 
-async def test_an_unreachable_server_is_an_error(api):
+async def test_an_unreachable_api_server_is_an_error(api):
     await api.stop()
     (line,) = await look(api)
     assert line.startswith("error    wake: cannot reach the API server")

@@ -1,4 +1,4 @@
-"""The findings that a run of the check collects, in their order."""
+"""Tests of which findings the check collects, and in which order."""
 
 import socket
 
@@ -50,7 +50,7 @@ NODE = ["kube-proxy", "kernel", "ports", "firewall", "client addresses"]
     ("steering", "expected"),
     [
         pytest.param("nftables", [*INPUT, *STEERING, *NODE, "routes", "limits"], id="nftables"),
-        # The `local` mode itself creates routes to ClusterIPs.
+        # In `local` mode, routes to ClusterIPs aren't checked, because the proxy creates them.
         pytest.param("local", [*INPUT, *STEERING, *NODE, "limits"], id="local"),
         pytest.param("none", [*INPUT, "steering", "limits"], id="none"),
     ],
@@ -65,11 +65,11 @@ def test_required_hooks_are_checked_after_steering(node, manifests, tmp_path):
     hooks = {"socket_lb": "required", "socket_lb_cgroup": str(tmp_path)}
     found = check_settings(Settings(manifests=manifests, steering="nftables", **hooks), ())
     assert topics(found)[: len(INPUT) + len(STEERING) + 1] == [*INPUT, *STEERING, "socket LB"]
-    # The directory isn't a cgroup v2, or the test lacks the right to attach hooks.
+    # The directory is no cgroup v2, or the test has no permission to attach hooks.
     assert [f.mark for f in found if f.topic == "socket LB"] == [Mark.ERROR]
 
 
-def test_findings_about_client_addresses_require_their_preservation(node, manifests):
+def test_client_addresses_are_checked_only_if_they_are_preserved(node, manifests):
     settings = Settings(manifests=manifests, steering="nftables", preserve_client_address="never")
     assert "client addresses" not in topics(check_settings(settings, ()))
 
@@ -103,7 +103,7 @@ def test_a_running_proxy_of_the_same_name_is_an_error(node, manifests, changed, 
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1:53", "in use"])
-def test_an_unbindable_dns_address_is_an_error(node, manifests, address):
+def test_a_dns_address_that_cannot_be_bound_is_an_error(node, manifests, address):
     with socket.create_server(("127.0.0.1", 0)) as used:
         ip, port = used.getsockname() if address == "in use" else ("192.0.2.1", 53)
         dns = SocketAddress(ip, port)
@@ -111,7 +111,7 @@ def test_an_unbindable_dns_address_is_an_error(node, manifests, address):
     assert [(f.mark, f.topic) for f in found if f.topic == "dns"] == [("error", "dns")]
 
 
-def test_the_agents_own_check_skips_firewalls_and_does_nothing_without_steering(node):
+def test_the_agents_check_skips_firewalls_and_checks_nothing_without_steering(node):
     assert check_node(Settings(), "none") == []
     assert topics(check_node(Settings(), "nftables")) == ["kube-proxy", "kernel", "ports"]
 

@@ -21,7 +21,7 @@ def test_the_reason_for_unpreserved_client_addresses_has_a_remedy():
     assert "--preserve-client-address=never" in found.hint
 
 
-def test_preserved_client_addresses_are_ok():
+def test_preserved_client_addresses_are_reported_as_ok():
     (found,) = judge_client_address("", [])
     assert (found.mark, found.topic) == ("ok", "client addresses")
 

@@ -36,7 +36,7 @@ def test_a_finding_is_printed_with_its_location_and_remedy():
         pytest.param([error("a", "b"), warning("a", "b")], Mark.ERROR, id="error"),
     ],
 )
-def test_the_worst_finding_sets_the_result(findings, mark):
+def test_the_worst_finding_determines_the_result(findings, mark):
     assert worst(findings) is mark
 
 
@@ -46,14 +46,14 @@ PORTS = (17000, 29999)
 
 
 def offers(taken="nftables", wanted="nftables", **found):
-    """Return the findings for a process without privileges, which can't try anything."""
+    """Return the findings of a process without the privileges to try steering modes."""
     lacks = dict.fromkeys(("nftables", "iptables", "local"), DENIED)
     known = Offers(lacks=lacks, **found)
     return judge_offers(known, wanted, taken, own_namespace=False)
 
 
-# Each sentence of an "ok" finding, as in the source: the question that it answers, and a check in
-# which that question has no answer; None: it only repeats a setting or names a missing part.
+# By sentence of an "ok" finding, as in the source: the question that it answers, and a check which
+# can't answer that question. None: the sentence only repeats a setting or names a missing part.
 QUESTIONS = {
     "{kinds} can be read{known}": (
         "sources.kubernetes.permissions.ask_server",
@@ -139,7 +139,7 @@ QUESTIONS = {
 
 
 def sentences(node):
-    """Yield the texts of an argument; placeholders stay in braces."""
+    """Yield the possible texts of an argument, with placeholders in braces."""
     match node:
         case ast.IfExp():
             yield from (*sentences(node.body), *sentences(node.orelse))
@@ -158,7 +158,7 @@ def calls_of_ok():
                 yield from sentences(node.args[1]) if node.func.id == "ok" else ()
 
 
-def test_the_sentence_of_each_ok_finding_is_listed_with_its_question():
+def test_each_ok_finding_is_listed_with_the_question_that_it_answers():
     assert sorted(calls_of_ok()) == sorted(QUESTIONS)
 
 

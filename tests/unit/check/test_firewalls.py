@@ -38,7 +38,7 @@ def test_dropped_endpoint_replies_are_an_error_with_a_rule(steering):
     )
 
 
-def test_with_local_steering_packets_are_not_translated():
+def test_the_rule_for_local_steering_admits_untranslated_packets():
     kernel = KernelView(nft=firewall(OPEN, nft("accept", "ct status dnat"), policy="drop"))
     (found,) = judge_firewalls(kernel, "local", PORTS)
     assert (found.mark, found.hint) == (
@@ -76,7 +76,7 @@ ANSWERS = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
         ),
     ],
 )
-def test_the_remedy_is_in_the_syntax_of_the_tables_tool(table, hint):
+def test_a_suggested_rule_has_the_syntax_of_the_tables_tool(table, hint):
     chains = firewall(nft("drop"), table=table)
     kernel = KernelView(legacy_filter=chains) if table.is_legacy else KernelView(nft=chains)
     assert [f.hint for f in judge_firewalls(kernel, "nftables", PORTS)] == [hint]

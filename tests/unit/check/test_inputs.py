@@ -37,7 +37,7 @@ def test_warnings_of_the_settings_are_reported_with_the_file():
     assert judge_settings([], "")[0].what == "flags are valid"
 
 
-def test_settings_with_an_unusable_file_are_not_called_valid():
+def test_settings_with_an_unusable_file_are_not_reported_as_valid():
     problem = ConfigError("cannot read --config=x", hint="check the path")
     found = judge_settings(["unknown flag"], "", problem)
     assert [str(f) for f in found] == [
@@ -93,7 +93,7 @@ def findings_of(tmp_path, text):
 
 
 def warning(what, cause, line=1):
-    """Return the finding that reports a cause."""
+    """Return the text of the warning about a cause."""
     hint = remedy(cause)
     found = f"warning  manifests: {what}: {say(cause)} [web.yaml:{line}]"
     return f"{found} -> {hint}" if hint else found

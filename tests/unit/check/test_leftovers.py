@@ -37,7 +37,7 @@ def test_effective_leftovers_are_errors_and_ineffective_leftovers_warnings(kerne
     assert "kube-proxy --cleanup" in found.hint
 
 
-def test_chains_that_only_resemble_kube_proxys_are_ignored():
+def test_chains_with_names_similar_to_kube_proxys_chains_are_ignored():
     kernel = KernelView(
         nft=table(NAT, "KUBE-MARK-MASQ", "KUBE-POSTROUTING", "KUBE-KUBELET-CANARY")
         | table(ChainTable("inet", "mine"), "KUBE-SERVICES")

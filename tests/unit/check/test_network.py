@@ -23,7 +23,7 @@ def test_interfaces_without_an_address_are_reported_only_for_steering_by_rules()
     assert judge_interfaces(None, "iptables", ["10.96.0.0/12"]) == []
 
 
-def test_an_ipv6_cluster_needs_no_ipv4_address():
+def test_an_ipv6_cluster_requires_no_ipv4_addresses_on_interfaces():
     view = InterfaceView(("cni0", "eth0"))
     assert judge_interfaces(view, "nftables", ["fd00:10:96::1"]) == []
     assert [f.mark for f in judge_interfaces(view, "nftables", ["fd00:10:96::1", "10.96.0.1"])] == [
@@ -35,11 +35,11 @@ def test_an_ipv6_cluster_needs_no_ipv4_address():
     ("cidr", "ip"),
     [("10.96.0.0/12", "10.96.0.1"), ("10.96.0.10", "10.96.0.10"), ("fd00::/112", "fd00::1")],
 )
-def test_a_range_is_tested_with_its_first_address(cidr, ip):
+def test_the_route_to_a_cidr_is_tested_with_its_first_address(cidr, ip):
     assert sample_of(cidr) == ip
 
 
-def test_a_range_without_a_route_is_reported_with_a_command():
+def test_a_cidr_without_a_route_is_reported_with_a_command():
     found = judge_routes(
         ["10.96.0.0/12", "fd00::/112"], {"fd00::1": "Network is unreachable", "10.96.0.1": ""}
     )

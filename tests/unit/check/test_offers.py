@@ -52,7 +52,7 @@ def lines(offers, wanted, taken, *, own_namespace=False):
         (Offers(ALL), "local", True, "this network namespace was created for the proxy"),
     ],
 )
-def test_the_choice_of_auto_is_explained(offers, taken, own_namespace, why):
+def test_the_steering_mode_that_auto_chooses_is_explained(offers, taken, own_namespace, why):
     last = lines(offers, "auto", taken, own_namespace=own_namespace)[-1]
     assert last == f"ok steering: auto chooses {taken}: {why}"
 
@@ -74,7 +74,7 @@ def test_a_kernel_without_socket_lookup_is_reported(part, taken, module):
     assert not any(line.startswith(begin) for line in lines(without, taken, taken))
 
 
-def test_a_kernel_lacking_local_steering_is_an_error_unless_the_proxy_owns_the_namespace():
+def test_missing_local_steering_is_an_error_unless_the_proxy_owns_the_namespace():
     works = {"instead": "nftables", "remedy": "--steering=nftables works here"}
     offers = Offers(ALL, lacks={"local": "it needs nftables"}, **works)
     *_, found = judge_offers(offers, "local", "local", own_namespace=False)
@@ -87,7 +87,7 @@ def test_a_kernel_lacking_local_steering_is_an_error_unless_the_proxy_owns_the_n
     )
 
 
-def test_having_no_working_steering_mode_is_an_error_with_all_reasons():
+def test_if_no_steering_mode_works_the_error_contains_all_reasons():
     offers = Offers((), lacks={"nftables": "no library", "iptables": "NET_ADMIN is missing"})
     assert lines(offers, "auto", "")[-1] == (
         "error steering: auto finds no working steering: nftables: no library; iptables: "
@@ -110,7 +110,7 @@ def test_without_privileges_user_namespaces_are_checked():
     )
 
 
-def test_mode_none_requires_nothing():
+def test_steering_mode_none_requires_no_kernel_feature():
     assert lines(Offers(), "none", "none") == [
         "ok steering: none: clients dial loopback addresses, no privilege is needed"
     ]
@@ -140,7 +140,7 @@ def test_a_missing_kernel_feature_is_named_with_its_alternative():
     )
 
 
-def test_the_remedy_names_a_steering_mode_that_works():
+def test_the_remedy_names_another_steering_mode_only_if_that_mode_works():
     works = {"instead": "nftables", "remedy": "--steering=nftables works here"}
     offers = Offers(ALL, lacks={"iptables": "python-iptables is missing"}, **works)
     *_, found = judge_offers(offers, "iptables", "iptables", own_namespace=False)
@@ -170,13 +170,13 @@ def hooks(value):
     return HookOptions(is_required=value == "required")
 
 
-def test_disabled_hooks_require_nothing():
+def test_disabled_hooks_have_no_findings():
     assert look_at_hooks(None, "nftables", LACKS_NOTHING) == []
 
 
 @pytest.mark.parametrize(("value", "mark"), MARKS.items())
 @pytest.mark.parametrize("taken", ["iptables", ""])
-def test_other_steering_modes_do_not_support_hooks(value, mark, taken):
+def test_hooks_are_reported_as_unsupported_in_other_steering_modes(value, mark, taken):
     (found,) = look_at_hooks(hooks(value), taken, LACKS_NOTHING)
     assert found.mark == mark
     assert found.what.startswith(f"--socket-lb={value} has no effect: steering ")

@@ -96,7 +96,7 @@ def test_a_proxy_address_used_by_another_program_is_an_error():
     assert judge_holders({"--x=1:2": PortHolder("python", 812)}, [812]) == []
 
 
-def test_a_range_fully_used_by_other_programs_is_an_error():
+def test_a_proxy_port_range_used_up_by_other_programs_is_an_error():
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
         holder = find_range_holder((port, port))
@@ -118,6 +118,6 @@ def test_a_program_holding_any_port_of_the_range_is_named(monkeypatch):
         assert str(find_range_holder((27520, 27522))) == own_name()
 
 
-def test_a_range_with_a_free_port_has_no_finding():
+def test_a_proxy_port_range_with_a_free_port_has_no_finding():
     assert find_range_holder((29000, 29999)) is None
     assert judge_range_holder(None, (29000, 29999), []) == []

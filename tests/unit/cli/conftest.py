@@ -1,4 +1,4 @@
-"""Undoes the commands' changes of logging after each test, and serves views to commands."""
+"""Fixtures that restore logging after a test, replace commands, and serve views to them."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ _NAMES = ("", "userspace_proxy", "userspace_proxy.connections")
 
 @pytest.fixture
 def clean_logging():
-    """Restore the handlers and levels that existed before the test."""
+    """Restore the log handlers and levels after the test."""
     root = logging.getLogger()
     handlers = root.handlers[:]
     levels = {name: logging.getLogger(name).level for name in _NAMES}
@@ -30,7 +30,7 @@ def clean_logging():
 
 @pytest.fixture
 def substitutes(monkeypatch):
-    """Replace the functions behind the commands; return the list of their calls' arguments."""
+    """Replace the functions that commands call; return the list of recorded calls."""
     calls = []
 
     def substitute(module, function, outcome):
@@ -55,7 +55,7 @@ def substitutes(monkeypatch):
 
 @pytest.fixture
 def serve_view():
-    """Serve views on loopback, each in a thread; the fixture's function returns ``--server=…``."""
+    """Return a function that serves a view on loopback and returns its flag ``--server=…``."""
     with contextlib.ExitStack() as stack:
         yield lambda view: f"--server=127.0.0.1:{stack.enter_context(_serving(view))}"
 
@@ -69,7 +69,7 @@ async def cluster(monkeypatch, tmp_path):
 
 
 class Terminal(io.StringIO):
-    """The output that was sent to a terminal."""
+    """An output stream that claims to be a terminal."""
 
     def isatty(self):
         return True
@@ -77,7 +77,7 @@ class Terminal(io.StringIO):
 
 @contextlib.contextmanager
 def _serving(view):
-    """Serve a view, or the result of a function for each request."""
+    """Serve a view, or a function's result for each request; yield the port."""
     server = StatusServer(view if callable(view) else lambda: view, clock=lambda: NOW)
     thread = LoopThread()
     thread.start()

@@ -1,4 +1,4 @@
-"""A cluster for the commands that query agents: the fake API server, and agents behind it."""
+"""A cluster for commands that query agents: a fake API server with agents behind it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DB = make_port("db", namespace="cart")
 REFUSED = make_port(
     "web", frontends=(ADDRESS,), endpoints=(make_endpoint(A, cause=refuses(A)), make_endpoint(B))
 )
-"""The Service WEB with one failing endpoint."""
+"""The Service port WEB with one failing endpoint."""
 POD = "shop/cart-7d9f8b6c5d-x2x9z"
 ENDED = ConnectionFacts(
     at=NOW,
@@ -57,7 +57,7 @@ class Cluster:
         self.agents = FakeAgents(api)
 
     def add(self, node: str, *ports: PortFacts, **changes: object) -> FakeAgent:
-        """Add a node whose agent serves these Service ports, or web and db."""
+        """Add a node whose agent serves these Service ports, by default web and db."""
         agent = FakeAgent(status_of(node, *ports, **changes))
         self.agents.add(node, agent)
         return agent

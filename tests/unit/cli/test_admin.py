@@ -32,7 +32,7 @@ from userspace_proxy.errors import ConfigError, UserspaceProxyError
         ("http://127.0.0.1:41000/", "127.0.0.1:41000"),
     ],
 )
-def test_a_server_can_be_given_as_an_address_or_a_url(text, expected):
+def test_the_server_flag_accepts_an_address_or_a_url(text, expected):
     assert str(parse_server(text)) == expected
 
 
@@ -51,12 +51,12 @@ def test_an_invalid_server_address_is_rejected(text):
         (["--metrics-bind-address=192.0.2.1"], "192.0.2.1:10249"),
     ],
 )
-def test_the_status_address_follows_the_proxys_settings(words, expected):
+def test_commands_query_the_status_address_that_the_settings_define(words, expected):
     assert str(address_of(load_settings(words).settings)) == expected
     assert str(find_admin(Given({}, settings=tuple(words)))) == expected
 
 
-def test_the_proxys_configuration_file_sets_the_address(tmp_path):
+def test_commands_read_the_status_address_from_the_configuration_file(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(
         "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n"
@@ -74,7 +74,7 @@ def test_a_disabled_status_page_cannot_be_queried(bound):
         address_of(settings)
 
 
-def test_a_response_contains_the_text_and_the_level(serve_view):
+def test_a_status_response_contains_the_text_and_the_level(serve_view):
     admin = parse_server(serve_view(make_calm_view()).removeprefix("--server="))
     answer = admin.get("/", accept="text/plain", service="shop/web")
     assert answer.body.startswith(b"node-a  nftables  2 Service ports")
@@ -93,7 +93,7 @@ def test_a_connection_error_includes_the_address_and_the_remedy():
 
 @pytest.fixture
 def other_server():
-    """Start servers on loopback that respond as the test needs."""
+    """Return a function that starts a loopback server with a fixed response."""
     servers = []
 
     def start(status=200, body=b"hello", **headers):
@@ -121,7 +121,7 @@ def test_another_program_at_the_address_is_not_mistaken_for_a_proxy(other_server
         other_server(Server="nginx").get("/", accept="text/plain")
 
 
-def test_an_endless_response_is_cut_off(other_server, monkeypatch):
+def test_a_response_above_the_size_limit_is_rejected(other_server, monkeypatch):
     monkeypatch.setattr(admin, "_MAX_BYTES", 100)
     with pytest.raises(NotAnswered, match="has more than 100 bytes"):
         other_server(200, b"x" * 101, Server="userspace-proxy").get("/", accept="text/plain")
@@ -183,14 +183,12 @@ def test_a_non_text_response_is_attributed_to_another_version(other_server):
         pytest.param(405, b"405: Method Not Allowed", "405 Method Not Allowed", id="a-refusal"),
     ],
 )
-def test_a_web_servers_error_page_adds_nothing_to_the_reported_status(
-    other_server, status, body, said
-):
+def test_a_generic_error_page_is_reported_only_by_its_status(other_server, status, body, said):
     admin = other_server(status, body, Server="userspace-proxy")
     with pytest.raises(UserspaceProxyError) as caught:
         admin.get("/", accept="text/plain")
     assert str(caught.value) == f"cannot read / at {admin}: {said}"
 
 
-def test_the_default_address_is_the_default_setting():
+def test_the_default_server_address_equals_the_default_setting():
     assert str(parse_server("127.0.0.1")) == str(address_of(Settings()))

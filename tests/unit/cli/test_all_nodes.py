@@ -28,7 +28,7 @@ def given(*words, command="status"):
     ],
 )
 @pytest.mark.parametrize("command", ["status", "top", "observe"])
-def test_the_program_and_its_flags_decide_between_one_proxy_and_all_nodes(
+def test_program_and_flags_select_one_proxy_or_all_nodes(
     command, program, words, is_all, monkeypatch
 ):
     monkeypatch.setattr("sys.argv", [program])

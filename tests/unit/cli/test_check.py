@@ -1,4 +1,4 @@
-"""The command check in steering mode ``none``, which needs no kernel feature."""
+"""Tests of the command check in steering mode ``none``, which requires no kernel feature."""
 
 import json
 
@@ -15,7 +15,7 @@ spec: {clusterIP: 10.96.0.10, ports: [{port: 80}]}
 QUIET = ("--steering=none", "--healthz-bind-address=", "--metrics-bind-address=127.0.0.1:0")
 
 
-def test_each_finding_is_a_line_and_the_last_line_is_a_summary():
+def test_check_prints_a_line_for_each_finding_and_a_summary():
     assert render_text([ok("config", "understood"), warning("ports", "taken", "", "sysctl")]) == (
         "ok       config: understood\nwarning  ports: taken -> sysctl\n0 error, 1 warning, 1 ok"
     )
@@ -45,7 +45,7 @@ def test_control_characters_in_a_name_are_not_printed():
     assert text.splitlines()[0] == "warning  manifests: \\u001b[2Ja\\nok  b: not YAML"
 
 
-def test_errors_set_exit_status_1(tmp_path, capsys):
+def test_check_exits_with_status_1_if_a_finding_is_an_error(tmp_path, capsys):
     path = tmp_path / "web.yaml"
     path.write_text(SERVICE)
     assert main(["check", f"--manifests={path}", *QUIET]) == 0

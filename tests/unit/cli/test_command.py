@@ -87,7 +87,7 @@ def test_a_switch_can_be_set_to_a_boolean(text, expected):
     assert Given({"watch": text}).is_on("watch") is expected
 
 
-def test_an_absent_switch_is_off():
+def test_a_switch_that_is_not_given_is_off():
     assert Given({}).is_on("watch") is False
 
 

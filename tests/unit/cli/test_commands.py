@@ -50,7 +50,7 @@ def test_the_port_argument_is_passed_to_demo(words, port, substitutes):
         ),
     ],
 )
-def test_wrong_usage_is_reported_in_one_line_with_status_2(words, message, capsys):
+def test_a_usage_error_is_reported_in_one_line_with_status_2(words, message, capsys):
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"error: {message}\n")
@@ -67,12 +67,12 @@ def test_wrong_usage_is_reported_in_one_line_with_status_2(words, message, capsy
         pytest.param(KeyboardInterrupt(), 0, "", id="ctrl-c"),
     ],
 )  # fmt: skip
-def test_the_outcome_of_a_command_becomes_its_exit_status(
+def test_an_outcome_determines_exit_status_and_error_line(
     outcome, status, err, substitutes, clean_logging, capfd
 ):
     substitutes(outcome)
     assert main([]) == status
-    # Flush the handlers, as happens at exit.
+    # At exit, logging flushes its handlers.
     for handler in logging.getLogger().handlers:
         handler.flush()
     assert capfd.readouterr().err == err
@@ -107,7 +107,7 @@ def python(code, **streams):
     return subprocess.run([sys.executable, "-c", code], text=True, timeout=30, **streams)
 
 
-def test_arguments_default_to_the_command_line():
+def test_main_reads_the_command_line_by_default():
     done = subprocess.run(
         [sys.executable, "-m", "userspace_proxy.cli", "--version"],
         capture_output=True,
@@ -144,7 +144,7 @@ def test_a_closed_pipe_is_not_an_error():
     ],
 )
 @pytest.mark.parametrize("word", ["--version", "man"], ids=["short", "long"])
-def test_an_output_error_is_reported_in_one_line(redirection, error, word):
+def test_a_failed_write_to_stdout_is_reported_in_one_line(redirection, error, word):
     command = [sys.executable, "-m", "userspace_proxy.cli", word]
     script = ["sh", "-c", f'exec "$@" {redirection}', "sh"]
     done = subprocess.run([*script, *command], stderr=subprocess.PIPE, text=True, timeout=60)
@@ -152,15 +152,15 @@ def test_an_output_error_is_reported_in_one_line(redirection, error, word):
     assert (done.returncode, done.stderr) == (1, line)
 
 
-def test_an_unrelated_os_error_is_an_unexpected_exception(substitutes, clean_logging, capsys):
+def test_an_os_error_not_caused_by_output_has_a_traceback(substitutes, clean_logging, capsys):
     substitutes(OSError(9, "Bad file descriptor"))
     with pytest.raises(SystemExit, match="1"):
         main([])
     assert capsys.readouterr().err.startswith("Traceback")
 
 
-def test_invalid_bytes_can_be_read_back_from_an_output_stream(monkeypatch, capsys):
-    """pytest captures a test's output in such a stream."""
+def test_invalid_bytes_read_back_from_a_configured_stream_are_replaced(monkeypatch, capsys):
+    """When pytest captures output, stdout is a stream that can be read back."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     monkeypatch.setattr(sys, "stdout", stream)
     assert main(["--version"]) == 0
@@ -186,7 +186,7 @@ def test_a_terminal_without_unicode_gets_ascii_replacements():
 
 
 def test_closed_standard_streams_become_dev_null(tmp_path):
-    """Otherwise the next socket would get descriptor 1 or 2, and every printed line."""
+    """Otherwise the next socket would get descriptor 1 or 2 and receive all output."""
     script = (
         "import os, sys; from userspace_proxy.cli import main; status = main(['help']); "
         "streams = [os.readlink(f'/proc/self/fd/{n}') for n in range(3)]; "
@@ -216,7 +216,7 @@ sys.exit(main(["run", "--version"]))
 
 
 @pytest.mark.parametrize("name", ["HUP", "USR1", "USR2"])
-def test_a_signal_without_a_handler_is_ignored_during_imports(name):
+def test_a_signal_that_arrives_during_imports_is_ignored(name):
     program = IMPORTING % (name, name)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""The completions for the word at a shell's cursor."""
+"""Tests of completing the word at a shell's cursor."""
 
 import asyncio
 
@@ -47,13 +47,13 @@ def offered(capsys):
         ("names", [], []),
     ],
 )
-def test_completed_names_come_from_the_proxy(kind, words, expected, serve_view, offered):
+def test_names_are_completed_from_the_proxys_services(kind, words, expected, serve_view, offered):
     server = serve_view(VIEW)
     typed = [*words[:1], server, *words[1:]] if words else []
     assert offered(kind, *typed) == expected
 
 
-def test_names_that_a_shell_would_expand_are_not_offered(serve_view, offered):
+def test_names_that_a_shell_would_expand_are_not_completed(serve_view, offered):
     server = serve_view(make_view(make_port("$(reboot)"), make_port("web")))
     assert offered("services", "explain", server, "") == ["shop/web"]
 

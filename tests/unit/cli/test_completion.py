@@ -1,4 +1,4 @@
-"""The completion scripts contain every command and flag; bash runs its script."""
+"""Tests of the completion scripts; bash runs the script that was made for it."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ BASH = completion_script("bash", ALL)
 
 
 def complete(*words):
-    """Return what bash offers for the last word, calling the function as bash does."""
+    """Return bash's completions of the last word."""
     split = [part for word in words for part in re.split("([=:])", word) if part or not word]
     line = " ".join(words)
     script = (
@@ -72,7 +72,7 @@ def test_bash_offers_names_from_the_proxy_given_on_the_line(serve_view):
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        # The completion replaces only the text after the last colon.
+        # A completion replaces only the part of the word after the last colon.
         pytest.param(["status", "-q", "is:refu"], ["refused"], id="state"),
         pytest.param(["top", "--search=cause:endpoint-ref"], ["endpoint-refuses"], id="cause"),
         pytest.param(["top", "--search=no"], ["node:"], id="qualifier"),
@@ -83,7 +83,7 @@ def test_bash_offers_search_qualifiers_and_values(words, offered):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_names_are_offered_in_each_shell(shell):
+def test_the_script_for_each_shell_completes_names(shell):
     calls = {
         "bash": "_userspace_proxy_names {}",
         "zsh": "_userspace-proxy_names {}",

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def add_sick_nodes(cluster):
-    """Add three nodes with a different problem each, and one without an agent."""
+    """Add three nodes, each with a different problem, and a node without an agent."""
     for answer in sick_cluster().answers:
         if answer.status is None:
             cluster.agents.put_node(answer.node)
@@ -31,7 +31,7 @@ def add_sick_nodes(cluster):
 
 
 class Opened:
-    """The page in the browser that the command has opened."""
+    """The browser window that the command has opened."""
 
     def __init__(self, address, session, task):
         self.address, self.task = address, task
@@ -81,13 +81,13 @@ async def until_said(window, path, words):
     return page
 
 
-async def test_nodes_appear_as_they_respond(tmp_path, capsys):
+async def test_nodes_appear_on_the_dashboard_as_they_respond(tmp_path, capsys):
     async with cluster_at(tmp_path / "config") as cluster:
         add_sick_nodes(cluster)
         async with running(cluster) as window:
             printed = capsys.readouterr().out
             assert printed.startswith("all nodes of prod: http://")
-            # Other users can see a browser's arguments, so the secret in them works only once.
+            # Other users can see a browser's arguments, which contain a single-use secret.
             (secret,) = re.findall(r"\?secret=(\S+)", printed)
             assert secret not in window.address
             page = await until_said(window, "/", "3 of 4 nodes answered")
@@ -110,7 +110,7 @@ async def test_a_hostile_response_affects_only_its_nodes_row(name, tmp_path):
             assert not re.search("<script>|<img|\x1b|\u202e", page)
 
 
-async def test_missing_permissions_are_an_error_and_no_browser_opens(tmp_path):
+async def test_the_dashboard_fails_without_permission_and_opens_no_browser(tmp_path):
     async with cluster_at(tmp_path / "config") as cluster:
         add_sick_nodes(cluster)
         cluster.api.denied = {"list pods"}
@@ -137,11 +137,11 @@ async def test_without_a_context_the_cluster_is_identified_by_its_server(tmp_pat
         ("win32", {}, True),
     ],
 )
-def test_a_browser_is_opened_only_with_a_graphical_display(platform, environment, has_one):
+def test_a_browser_opens_only_with_a_graphical_display(platform, environment, has_one):
     assert has_screen(platform, environment) is has_one
 
 
 @pytest.mark.parametrize("port", ["x", "-1", "65536", "٣"])
-def test_an_invalid_port_is_rejected(port, capsys):
+def test_an_invalid_dashboard_port_is_rejected(port, capsys):
     assert main(["dashboard", f"--port={port}"]) == 2
     assert "is not a port" in capsys.readouterr().err

@@ -127,7 +127,7 @@ def test_endpoint_names_in_manifests_are_evaluated_with_the_flags(flags, tmp_pat
     assert f"Clients are refused: db.example.com {said}." in capsys.readouterr().out
 
 
-def test_an_allowed_endpoint_name_in_manifests_is_accepted(tmp_path, capsys):
+def test_explain_plans_an_endpoint_name_that_a_flag_allows(tmp_path, capsys):
     path = tmp_path / "db.yaml"
     path.write_text(DB)
     flags = [f"--manifests={path}", "--allow-endpoint-names=example.com"]
@@ -240,7 +240,7 @@ def test_invalid_arguments_of_explain_are_reported_in_one_line(
     assert capsys.readouterr().err == f"error: {message}\n"
 
 
-def test_a_problem_in_another_file_may_explain_a_missing_service(manifests, tmp_path, capsys):
+def test_the_error_for_a_missing_service_names_an_unreadable_file(manifests, tmp_path, capsys):
     flag = manifests()
     (tmp_path / "other.yaml").write_text("{")
     assert main(["explain", "shop/web", f"--manifests={tmp_path}"]) == 0

@@ -39,7 +39,7 @@ async def test_explain_shows_the_plan_and_all_nodes_responses(three, cluster, ca
     assert "Clients would be served by 2 endpoints; served on all 3 nodes." in lines
 
 
-async def test_a_deviating_node_determines_the_verdict(three, cluster, capsys):
+async def test_a_node_that_deviates_from_the_plan_determines_the_verdict(three, cluster, capsys):
     three["node-2"].change(status_of("node-2", REFUSED, DB))
     assert await cluster.run("explain", "web") == 3
     *_, sentence, following = capsys.readouterr().out.splitlines()

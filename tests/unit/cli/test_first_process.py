@@ -1,4 +1,4 @@
-"""The first process of a container, run as a child process, with scripts as its control process."""
+"""Tests of a container's first process, with scripts in place of the control process."""
 
 import contextlib
 import os
@@ -16,14 +16,14 @@ from userspace_proxy.cli import first_process
 first_process._FIRST_PAUSE_S = float(sys.argv[1])
 sys.exit(first_process.run_as_first([sys.executable, "-c", *sys.argv[2:]]))
 """
-# A file counts the starts, so that a script can behave differently the second time.
+# Each start appends a byte to a file, whose size the tests read.
 STARTS = "import os, signal, sys; os.write(os.open(sys.argv[1], 1 | 64 | 1024), b'.')\n"
 AGAIN = "error: the control process exited (signal 9), restarting it\n"
 
 
 @pytest.fixture
 def start(tmp_path):
-    """Return a function that starts a first process and waits until it has started a script."""
+    """Return a function that starts a first process, which runs a script."""
     stack = contextlib.ExitStack()
 
     def start(script, *, pause_s="0", stderr=PIPE):
@@ -36,12 +36,12 @@ def start(tmp_path):
 
 @pytest.fixture
 def starts(tmp_path):
-    """Return how often the script was started."""
+    """Return a function that counts the starts of the script."""
     return lambda: len((tmp_path / "starts").read_bytes())
 
 
 @pytest.mark.parametrize("status", [0, 1, 2])
-def test_an_exit_status_is_returned_without_a_restart(start, starts, status):
+def test_a_control_process_that_exits_is_not_restarted(start, starts, status):
     first = start(f"sys.exit({status})")
     assert first.wait(30) == status
     assert starts() == 1
@@ -56,7 +56,7 @@ def test_a_killed_control_process_is_restarted(start, starts):
     assert first.stderr.read() == 3 * AGAIN
 
 
-def test_two_early_exits_cause_a_pause_that_a_stop_interrupts(start, starts):
+def test_a_pause_after_two_early_exits_is_interrupted_by_a_stop(start, starts):
     first = start("os.kill(os.getpid(), signal.SIGKILL)", pause_s="1000")
     assert [first.stderr.readline() for _ in range(2)] == [AGAIN, AGAIN]
     first.terminate()
@@ -65,7 +65,7 @@ def test_two_early_exits_cause_a_pause_that_a_stop_interrupts(start, starts):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
-def test_signals_are_forwarded(start, starts, number):
+def test_signals_are_forwarded_to_the_control_process(start, starts, number):
     first = start(
         f"signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}]); print('ready', flush=True)\n"
         f"sys.exit(5 if signal.sigwait([{int(number)}]) == {int(number)} else 6)"

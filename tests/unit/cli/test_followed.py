@@ -57,7 +57,7 @@ async def test_a_terminal_shows_how_many_nodes_have_responded(cluster, monkeypat
     assert terminal.getvalue().endswith("\r\x1b[K")
 
 
-async def test_a_second_read_fetches_the_service_ports_omitted_by_summaries(cluster):
+async def test_service_ports_omitted_by_summaries_are_fetched_by_a_second_read(cluster):
     nodes = [f"node-{number}" for number in range(101)]
     agents = [cluster.add(node) for node in nodes]
     agents[7].change(status_of("node-7", REFUSED))
@@ -80,7 +80,7 @@ async def test_service_ports_of_a_second_read_stay_while_nodes_are_followed(clus
         await asyncio.to_thread(followed.__exit__)
 
 
-async def test_changes_are_followed_until_closed(cluster):
+async def test_nodes_are_followed_until_the_command_ends(cluster):
     agent = cluster.add("node-1")
     words = given(cluster)
 
@@ -143,7 +143,7 @@ async def test_a_cluster_without_agents_is_an_error(cluster):
 GIVEN = NODES.read_words([])
 
 
-def test_a_zero_timeout_is_rejected():
+def test_a_timeout_of_zero_is_rejected():
     with pytest.raises(ConfigError, match="--timeout"):
         open_reader(NODES.read_words(["--timeout=0s"]), settings_of(GIVEN))
 

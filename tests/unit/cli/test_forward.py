@@ -1,4 +1,4 @@
-"""``userspace-proxy forward`` as a process, in front of a fake API server."""
+"""Tests of ``userspace-proxy forward`` as a process, with a fake API server."""
 
 import asyncio
 import contextlib
@@ -41,7 +41,7 @@ UDP = {"name": "udp", "port": 53, "protocol": "UDP"}
 
 
 class Forward:
-    """The process, and its output."""
+    """A running ``forward`` and its output."""
 
     def __init__(self, process):
         self.process = process
@@ -58,7 +58,7 @@ class Forward:
                 return line.split()
 
     async def end(self):
-        """Wait for the exit; return the status and stderr."""
+        """Wait until the process exits; return its status and stderr."""
         async with asyncio.timeout(DEADLINE_S):
             _, said = await self.process.communicate()
         return self.process.returncode, said.decode()
@@ -77,7 +77,7 @@ async def forwarding(*words, prefix=()):
     process = await asyncio.create_subprocess_exec(
         *prefix,
         sys.executable,
-        # On a busy machine, opening the first stream may be slow.
+        # Opening the first stream may be slow on a busy machine.
         *("-m", "userspace_proxy", "forward", "--connect-timeout=20s", *words),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -202,7 +202,7 @@ async def test_without_privileges_pod_names_also_use_substitute_ports(pods):
 
 
 @pytest.mark.long
-async def test_a_denied_permission_is_reported_in_one_line(pods):
+async def test_forward_reports_a_missing_permission_in_one_line(pods):
     pods.api.denied.add("create pods/portforward")
     async with forwarding(f"--master={pods.api.url}", "-A") as running:
         status, said = await running.end()
@@ -222,7 +222,7 @@ async def test_services_of_several_namespaces_are_read_cluster_wide(pods):
 
 
 class Served:
-    """A proxy with one Service port that has no endpoint."""
+    """A proxy with one Service port, which has no endpoints."""
 
     def __init__(self):
         self.port = facts_of_plan(the_port(samples.service()), (), ())
@@ -286,12 +286,12 @@ def of_cart(tmp_path):
         pytest.param(["shop/db"], {"all-namespaces": "true"}, ["shop/db"], "", id="one-of-all"),
     ],
 )
-def test_arguments_select_the_forwarded_services(words, flags, wanted, namespace, of_cart):
+def test_the_arguments_of_forward_select_services(words, flags, wanted, namespace, of_cart):
     found = wanted_services(Given(flags, tuple(words)), of_cart)
     assert found == ({ServiceKey(*name.split("/")) for name in wanted}, namespace)
 
 
-def test_all_services_can_share_an_ipv4_loopback_address():
+def test_the_address_flag_of_forward_accepts_only_ipv4_loopback_addresses():
     asked = [wanted_address(Given({"address": text})) for text in ("", "127.0.0.1", "localhost")]
     assert asked == ["", "127.0.0.1", "127.0.0.1"]
     for text in ("0.0.0.0", "::1", "192.0.2.1", "here"):
@@ -300,12 +300,12 @@ def test_all_services_can_share_an_ipv4_loopback_address():
 
 
 @pytest.mark.parametrize("port", ["8080:80", "8080", ":http", "web:80"])
-def test_a_local_port_cannot_be_chosen(port, of_cart):
+def test_a_local_port_in_the_arguments_of_forward_is_rejected(port, of_cart):
     with pytest.raises(ConfigError, match=f"'{port}' is not a Service \\(all ports"):
         wanted_services(Given({}, ("web", port)), of_cart)
 
 
-def test_explicit_settings_override_the_defaults_of_forward():
+def test_explicit_flags_override_the_defaults_of_forward():
     source = ForwardSource(kubeconfig="", master="http://127.0.0.1:1")
     plain = make_options(Settings(), source)
     assert plain.tuning.connect_timeout_s == 5
@@ -344,11 +344,11 @@ def test_the_table_shows_names_addresses_and_services_not_forwarded():
     )
 
 
-def test_without_services_no_table_is_printed():
+def test_forward_prints_no_table_without_services():
     assert render_start({}, [], head="none", dns="dns") == "none\ndns\nCtrl-C ends it\n"
 
 
-def test_a_long_reason_wraps_within_its_column():
+def test_a_long_reason_wraps_within_its_column_of_the_table():
     reason = "no pod with an address was found for selector app=wbe,tier=front"
     text = render_start(by_name(WEB), [("db.shop", reason)], head="h", dns="d", columns=60)
     assert text.splitlines()[3:6] == [
@@ -370,7 +370,7 @@ def test_each_change_of_forwarded_ports_is_printed():
     ]
 
 
-def test_a_newly_omitted_port_is_printed():
+def test_forward_prints_each_newly_unforwarded_port():
     udp, sctp = ("a:1/UDP", "TCP only"), ("a:2/SCTP", "TCP only")
     assert list(render_left_out([udp], [udp, sctp])) == ["  a:2/SCTP is not forwarded: TCP only"]
 
@@ -416,6 +416,6 @@ async def test_forward_reports_which_process_holds_the_dns_port(pods):
     "flag",
     ["--bind-address=0.0.0.0", "--workers=9", "--steering=nftables", "--proxy-ports=5000-5100"],
 )
-def test_flags_meant_for_other_machines_are_rejected(flag):
+def test_flags_without_effect_in_forward_are_rejected(flag):
     with pytest.raises(ConfigError, match=f"{flag.partition('=')[0]} has no effect in forward"):
         forward(Given({}, ("web",), settings=(flag,)))

@@ -1,4 +1,4 @@
-"""The kubeconfig that a user's command reads."""
+"""Tests of which kubeconfig a user's command reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from userspace_proxy.sources.kubernetes.kubeconfig_files import Kubeconfig
 
 @pytest.fixture(autouse=True)
 def listed(monkeypatch, tmp_path):
-    """The path of a kubeconfig that the environment names."""
+    """The kubeconfig files that the environment variable KUBECONFIG lists."""
     path = tmp_path / "config"
     path.touch()
     monkeypatch.setenv("KUBECONFIG", f"{path}:/more")
@@ -62,7 +62,7 @@ def test_missing_kubeconfig_files_are_named_if_all_are_missing(monkeypatch):
     assert find() is None
 
 
-def test_flags_of_selects_the_same_kubeconfig_entries_again(tmp_path):
+def test_the_flags_of_a_kubeconfig_select_the_same_entries_again(tmp_path):
     one = Kubeconfig(("/mine",), context="c", user="u")
     assert kubeconfig.flags_of(one) == {"kubeconfig": "/mine", "context": "c", "user": "u"}
     path = tmp_path / "whole"

@@ -25,18 +25,18 @@ print("queued", flush=True)
 
 @pytest.fixture
 def pipe():
-    """A pipe that holds 4 KiB: its reading and its writing end."""
+    """The read end and the write end of a pipe with a capacity of 4 KiB."""
     ours, theirs = os.pipe()
     fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
     yield ours, theirs
     for descriptor in (ours, theirs):
-        # The test may have closed it.
+        # The test may have closed this descriptor.
         with contextlib.suppress(OSError):
             os.close(descriptor)
 
 
 def socketpair():
-    """Return the ends of a socket pair, which is what journald gives a service."""
+    """Return the ends of a socket pair; stderr of a systemd service is a socket of journald."""
     return [sock.detach() for sock in socket.socketpair()]
 
 
@@ -48,7 +48,7 @@ def stack():
 
 @pytest.fixture
 def make():
-    """Make writers whose threads end with the test."""
+    """Return a function that creates log writers, whose threads end with the test."""
     made = []
 
     def make(descriptor, **more):
@@ -62,7 +62,7 @@ def make():
 
 
 def read_until(descriptor, end):
-    """Read lines up to and including this one."""
+    """Read and return lines up to and including ``end``."""
     text = ""
     while not text.endswith(f"{end}\n"):
         text += os.read(descriptor, 65536).decode()
@@ -70,7 +70,7 @@ def read_until(descriptor, end):
 
 
 def reported(lines):
-    """Return how many dropped lines the reports among these lines count in total."""
+    """Return the total number of dropped lines that these lines report."""
     return sum(int(line.split()[0]) for line in lines if line.endswith(" dropped"))
 
 
@@ -91,7 +91,7 @@ def test_a_stalled_reader_does_not_block_and_gets_a_count_of_dropped_lines(pipe,
     dropped = writer.dropped
     assert dropped >= 100 - 4 - 4 - 10, "a pipe, a write and a queue"
     lines, text = [], ""
-    # A writer that starts late may report in two parts, with lines between and after them.
+    # If its thread starts late, the writer may report the dropped lines in two parts.
     while reported(lines) + lines.count(LINE) < 100:
         text += os.read(ours, 65536).decode()
         lines = text.splitlines()
@@ -101,7 +101,7 @@ def test_a_stalled_reader_does_not_block_and_gets_a_count_of_dropped_lines(pipe,
     assert writer.dropped == dropped
 
 
-def test_the_count_is_written_in_place_of_the_dropped_lines(pipe, make):
+def test_the_count_of_dropped_lines_is_written_in_their_place(pipe, make):
     ours, theirs = pipe
     writer = make(theirs, max_queued_bytes=10_000)
     for _ in range(100):
@@ -163,7 +163,7 @@ def test_a_descriptor_made_nonblocking_by_another_process_loses_no_lines(pipe, m
 
 
 @pytest.mark.parametrize("broken", ["closed", "/dev/full"])
-def test_unwritable_lines_are_counted(broken, make):
+def test_log_lines_that_cannot_be_written_are_counted(broken, make):
     if broken == "closed":
         ours, descriptor = os.pipe()
         os.close(ours)
@@ -181,7 +181,7 @@ def test_the_count_of_lost_lines_is_written_once_the_file_is_writable(tmp_path, 
     full = os.open("/dev/full", os.O_WRONLY)
     writer = make(full)
     for _ in range(3):
-        # Each line after the first is lost together with a report of the lines lost before it.
+        # From the second line on, each line is lost together with a report of lost lines.
         writer.put("lost")
         assert writer.flush(WITHIN_S)
     with (tmp_path / "log").open("w") as freed:
@@ -201,7 +201,7 @@ def test_lines_of_any_length_and_encoding_are_written(tmp_path, make):
     assert (tmp_path / "log").read_text() == f"{'x' * 100_000}\n\\udcff grün\n"
 
 
-async def test_a_slow_reader_receives_the_whole_text(pipe):
+async def test_a_slow_reader_receives_the_whole_output(pipe):
     reader, writer = pipe
     text = "x" * 300_000
     writing = asyncio.create_task(write_stdout(text, writer))
@@ -212,7 +212,7 @@ async def test_a_slow_reader_receives_the_whole_text(pipe):
     assert read.decode() == text
 
 
-async def test_the_loop_continues_while_the_reader_stalls(pipe):
+async def test_the_event_loop_continues_while_the_reader_stalls(pipe):
     reader, writer = pipe
     writing = asyncio.create_task(write_stdout("x" * 300_000, writer))
     done, _ = await asyncio.wait([writing], timeout=0.05)
@@ -220,14 +220,14 @@ async def test_the_loop_continues_while_the_reader_stalls(pipe):
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
-    # The thread keeps writing; no later report is needed.
+    # The thread writes the rest, although the task was cancelled.
     left = 300_000
     while left:
         left -= len(await asyncio.to_thread(os.read, reader, 65536))
     assert not left
 
 
-async def test_a_closed_reader_is_an_error(pipe):
+async def test_writing_to_a_pipe_without_a_reader_raises_an_error(pipe):
     reader, writer = pipe
     os.close(reader)
     with pytest.raises(BrokenPipeError):

@@ -8,7 +8,7 @@ import pytest
 from userspace_proxy.cli.logs import set_up_logging, write_behind_log
 
 AT = 1795166283.123456
-"""This is 2026-11-20T09:18:03.123Z."""
+"""The Unix time of 2026-11-20T09:18:03.123Z."""
 
 
 class Stderr:
@@ -26,7 +26,7 @@ class Stderr:
 
 @pytest.fixture
 def make_stderr():
-    """Make files that replace stderr."""
+    """Return a function that creates files in place of stderr."""
     made = []
 
     def make():
@@ -46,7 +46,7 @@ def stderr(make_stderr):
 
 @pytest.fixture
 def logged(clean_logging, make_stderr):
-    """Log one record in a format; return the output."""
+    """Return a function that logs one record in a format and returns the output."""
 
     def log(form, message, *args, verbosity=0, name="userspace_proxy.test", exc=None, **fields):
         stderr = make_stderr()
@@ -81,7 +81,7 @@ def test_a_text_line_omits_fields_already_in_the_message(logged):
     assert json.loads(logged("json", "shop/web: left", **fields))["service"] == "shop/web"
 
 
-def test_a_text_line_keeps_fields_that_match_only_part_of_a_word(logged):
+def test_a_text_line_keeps_a_field_that_only_occurs_within_a_word(logged):
     line = logged("text", "credential plugin wrote to stderr", plugin="plug", text="to")
     assert line.endswith("stderr plugin=plug\n")
 
@@ -183,7 +183,7 @@ def test_setting_up_logging_again_replaces_the_previous_setup(clean_logging, mak
     assert second.text(new).count("once") == 1
 
 
-def test_a_line_written_after_the_log_follows_all_records(clean_logging, stderr):
+def test_a_line_written_behind_the_log_follows_all_log_records(clean_logging, stderr):
     log = set_up_logging("text", 0, descriptor=stderr.descriptor)
     logging.getLogger("userspace_proxy").info("logged")
     assert write_behind_log("error: last")

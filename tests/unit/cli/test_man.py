@@ -26,7 +26,7 @@ def test_the_manual_page_has_the_standard_sections():
     ]  # fmt: skip
 
 
-def test_only_intended_roff_macros_begin_a_line():
+def test_text_in_the_manual_page_never_begins_a_roff_macro():
     macros = {line.split()[0] for line in PAGE.splitlines() if line[:1] in (".", "'")}
     assert macros == {".TH", ".SH", ".SS", ".TP", ".PP", ".B", ".br"}
 

@@ -19,7 +19,7 @@ THREE = ("node-1", "node-2", "node-3")
 
 @pytest.fixture
 def three(cluster):
-    """The agents, by name, of three nodes that serve the same Services."""
+    """The agents of three nodes that serve the same Services, by node."""
     return {node: cluster.add(node) for node in THREE}
 
 
@@ -29,7 +29,7 @@ async def test_the_exit_status_is_0_if_all_nodes_serve_every_service(words, thre
     assert capsys.readouterr().out.startswith("3 nodes")
 
 
-async def test_deviating_nodes_are_named(three, cluster, capsys):
+async def test_status_names_the_nodes_that_deviate_from_the_others(three, cluster, capsys):
     three["node-2"].change(status_of("node-2", REFUSED, DB))
     assert await cluster.run("status") == 3
     out = capsys.readouterr().out

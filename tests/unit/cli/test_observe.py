@@ -25,12 +25,12 @@ from .nodes_world import ENDED, POD
 
 
 class Stopped(Exception):
-    """Raised at the end of the first stream."""
+    """Raised when the first stream ends, to stop the command."""
 
 
 @pytest.fixture
 def proxy():
-    """The address of a proxy that shows one connection to the first observer, and then stops."""
+    """The port of a proxy that sends one connection to the first observer and stops."""
     filters, serving = [], []
     observing = Observing()
     server = StatusServer(make_calm_view, clock=lambda: NOW, observing=observing)
@@ -135,7 +135,7 @@ def test_a_proxy_with_too_many_readers_is_reported_in_one_line(serve_view, capsy
     assert error.endswith(": 1 pages are open already; close one of them.\n")
 
 
-def test_a_truncated_line_is_not_shown():
+def test_a_connection_line_cut_off_by_the_end_of_the_stream_is_not_shown():
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve():

@@ -28,7 +28,7 @@ def line_of(one):
 
 
 class ObservedAgent(FakeAgent):
-    """An agent that shows a few connections to each observer, and may end the stream afterwards."""
+    """An agent that sends these connections to each observer, and may end the stream."""
 
     def __init__(self, node, *connections, ends=False):
         super().__init__(status_of(node))
@@ -140,6 +140,6 @@ async def test_a_replacement_agent_is_followed(cluster, capsys):
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_value_rejected_by_all_agents_is_rejected_immediately(cluster, capsys):
+async def test_observe_fails_immediately_if_all_agents_reject_a_flags_value(cluster, capsys):
     assert await cluster.run("observe", "--slow=often") == 2
     assert "--slow" in capsys.readouterr().err

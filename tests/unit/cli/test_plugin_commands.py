@@ -1,4 +1,4 @@
-"""Commands and flags that other packages add, with an installed package made for the test."""
+"""Tests of commands that other packages add, with a package installed for the test."""
 
 import sys
 
@@ -25,7 +25,7 @@ greet = made_for_this_test:GREET
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """Install only one package, which has commands of its own."""
+    """Install one package that adds commands, and hide all others."""
     (tmp_path / "made_for_this_test.py").write_text(MODULE)
     info = tmp_path / "made_for_this_test-1.dist-info"
     info.mkdir()
@@ -103,7 +103,7 @@ def test_a_command_for_all_nodes_names_the_package_to_install(command, installed
     )
 
 
-def test_a_command_for_all_nodes_is_found_by_its_entry_point(installed):
+def test_a_command_for_all_nodes_is_found_by_an_entry_point(installed):
     (installed / "entry_points.txt").write_text(
         "[userspace_proxy.for_all_nodes]\nstatus = made_for_this_test:MODULE\n"
     )

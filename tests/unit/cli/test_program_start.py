@@ -18,11 +18,11 @@ def installed(tmp_path):
     return file
 
 
-def test_a_program_in_path_is_shown_by_its_name(installed):
+def test_suggested_commands_name_a_program_in_path_without_its_directory(installed):
     assert program(str(installed), "explain", PATH=str(installed.parent)) == "userspace-proxy"
 
 
-def test_a_program_outside_path_is_shown_as_typed(installed, tmp_path):
+def test_suggested_commands_name_a_program_outside_path_as_typed(installed, tmp_path):
     (tmp_path / "other").mkdir()
     assert program(str(installed), "explain", PATH=str(tmp_path / "other")) == str(installed)
     another = tmp_path / "other" / "userspace-proxy"
@@ -31,19 +31,19 @@ def test_a_program_outside_path_is_shown_as_typed(installed, tmp_path):
 
 
 @pytest.mark.parametrize("words", [(), ("explain", "shop/web", "--probe")])
-def test_a_module_is_shown_as_python_m(words):
+def test_suggested_commands_run_a_module_with_python_m(words):
     orig = (".venv/bin/python", "-X", "dev", "-m", "userspace_proxy", *words)
     shown = program("/src/userspace_proxy/__main__.py", *words, orig_argv=orig)
     assert shown == ".venv/bin/python -X dev -m userspace_proxy"
 
 
-def test_a_kubectl_plugin_is_shown_as_a_kubectl_command():
+def test_suggested_commands_run_the_plugin_as_a_kubectl_command():
     assert program("/usr/bin/kubectl-userspace_proxy", "explain") == "kubectl userspace-proxy"
     assert is_plugin(("/usr/bin/kubectl-userspace_proxy",))
     assert not is_plugin(("/usr/bin/userspace-proxy",))
 
 
-def test_kubectl_exec_is_repeated_for_the_named_pod():
+def test_suggested_commands_run_kubectl_exec_in_the_same_pod():
     shown = program("userspace-proxy", "explain", parent=0, **POD)
     assert shown == "kubectl exec -n kube-system proxy-x7 -- userspace-proxy"
     assert program("userspace-proxy", "status", parent=0, POD_NAME="a") == (
@@ -55,5 +55,5 @@ def test_commands_suggested_inside_the_container_omit_kubectl():
     assert program("userspace-proxy", "explain", parent=17, **POD) == "userspace-proxy"
 
 
-def test_without_a_pod_name_kubectl_exec_is_omitted():
+def test_suggested_commands_omit_kubectl_exec_without_a_pod_name():
     assert program("userspace-proxy", "explain", parent=0) == "userspace-proxy"

@@ -65,7 +65,7 @@ async def test_an_existing_file_is_replaced_only_on_request(cluster: Cluster, tm
     requests = len(cluster.api.requests)
     assert await cluster.run("report", "-f", "a.tar.gz") == 2
     assert "--file: a.tar.gz exists (give another name, or --overwrite)" in capsys.readouterr().err
-    # No request was sent before.
+    # The existing file was detected before the first request.
     assert (path.read_text(), len(cluster.api.requests)) == ("mine", requests)
     assert await cluster.run("report", "-f", "a.tar.gz", "--overwrite") == 0
     assert texts_of(path)

@@ -1,4 +1,4 @@
-"""The commands run and cleanup, with substitutes for the functions that they call."""
+"""Tests of the commands run and cleanup, with substitutes for the functions they call."""
 
 import gc
 import sys

@@ -1,4 +1,4 @@
-"""The coroutine that a command awaits."""
+"""Tests of running a command's coroutine."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from userspace_proxy.cli.running import run
 
 
 class Large:
-    """A result whose repr must not be computed."""
+    """A result whose repr must not be computed, because it would be as large as the result."""
 
     def __repr__(self):
         raise AssertionError("it takes as much memory again")

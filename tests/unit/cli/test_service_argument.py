@@ -1,4 +1,4 @@
-"""The meaning of a command's arguments, as users of kubectl write them."""
+"""Tests of parsing a command's Service argument, written as for kubectl."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from userspace_proxy.errors import ConfigError, SourceError
 
 @pytest.fixture
 def kubeconfig(tmp_path, monkeypatch):
-    """A kubeconfig whose current context has the namespace shop; another context has none."""
+    """A kubeconfig whose current context has the namespace shop, and another context none."""
     path = tmp_path / "config"
     path.write_text(
         "current-context: a\n"

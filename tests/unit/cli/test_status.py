@@ -43,7 +43,7 @@ def test_the_exit_status_reports_whether_something_needs_attention(
 
 
 @pytest.mark.parametrize("words", [["status"], ["status", "-o", "wide"], ["top"]])
-def test_lines_fit_the_terminal_width(words, serve_view, capsys, monkeypatch):
+def test_lines_of_status_and_top_fit_the_terminal_width(words, serve_view, capsys, monkeypatch):
     server = serve_view(make_view(make_port("web", problem=LONG), make_port("a" * 25)))
     main([*words, server])
     assert max(map(len, capsys.readouterr().out.splitlines())) > 90
@@ -52,7 +52,7 @@ def test_lines_fit_the_terminal_width(words, serve_view, capsys, monkeypatch):
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
-def test_printed_commands_query_the_same_proxy(serve_view, capsys):
+def test_suggested_commands_query_the_same_proxy(serve_view, capsys):
     at = "10.244.0.9:8080"
     dead = (make_endpoint(at, cause=refuses(at)),)
     ports = [make_port(name, endpoints=dead) for name in ("a", "b")]
@@ -110,7 +110,7 @@ def test_a_nonexistent_service_is_reported_in_one_line_with_status_1(serve_view,
 
 
 class Watched(io.StringIO):
-    """The output of a watching command, which Ctrl-C ends once a text was printed often enough."""
+    """An output stream that simulates Ctrl-C once a text was printed a number of times."""
 
     def __init__(self, text, count=1, *, is_terminal=False):
         super().__init__()
@@ -126,7 +126,7 @@ class Watched(io.StringIO):
 
 
 class Changing:
-    """A view that changes."""
+    """Returns a calm view twice, and another view from the third call on."""
 
     def __init__(self, last=None):
         self.asked = 0

@@ -8,7 +8,7 @@ from userspace_proxy_kubectl.cli.table import DASHBOARD, FORWARD, NODES, REPORT
 ALL = (DASHBOARD, FORWARD, NODES, REPORT)
 
 
-def test_this_packages_commands_are_registered():
+def test_the_plugins_commands_are_registered():
     commands = all_commands(COMMANDS)
     assert [commands[command.name] for command in ALL] == [*ALL]
 

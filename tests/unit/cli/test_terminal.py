@@ -38,7 +38,7 @@ def test_marks_are_coloured_and_the_first_line_is_bold():
         pytest.param(io.StringIO(), {}, False, id="file"),
     ],
 )
-def test_only_a_terminal_gets_colours(stream, environment, expected):
+def test_only_output_to_a_terminal_is_coloured(stream, environment, expected):
     assert wants_colours(stream, environment) is expected
 
 
@@ -69,7 +69,7 @@ def test_a_windows_console_without_ansi_gets_plain_text(environment, expected, m
     assert wants_colours(Terminal(), environment) is expected
 
 
-def test_a_file_gets_the_text_unchanged():
+def test_text_is_written_to_a_file_unchanged():
     stream = io.StringIO()
     write(stream, TEXT)
     assert stream.getvalue() == TEXT
@@ -83,12 +83,12 @@ def test_a_file_gets_the_text_unchanged():
         pytest.param("aaaaaaaaaaaaaaa\nb\nc\n", "aaaaaaaaaaaaaaa\n  … 2 more lines", id="wrapped"),
     ],
 )
-def test_lines_beyond_the_screen_are_counted(text, expected):
+def test_lines_that_do_not_fit_the_screen_are_counted(text, expected):
     assert fit(text, 10, 4) == expected
 
 
 class Wait:
-    """Raises KeyboardInterrupt at its last call, as Ctrl-C does."""
+    """A wait that raises KeyboardInterrupt at its last call, as Ctrl-C does."""
 
     def __init__(self, times):
         self.left = times
@@ -122,7 +122,7 @@ HOSTILE = "a\tb\n  ✕ x\x1b]52;c;eA==\x07\x9b2J\u202e\n"
 ESCAPED = "a\tb\n  ✕ x\\u001b]52;c;eA==\\u0007\\u009b2J\\u202e\n"
 
 
-def test_all_output_is_printable():
+def test_unprintable_characters_in_output_are_escaped():
     stream = io.StringIO()
     print(HOSTILE, end="", file=PrintableStream(stream))
     PrintableStream(stream).writelines([HOSTILE])
@@ -137,7 +137,7 @@ def test_colours_survive_escaping(wrap):
     assert "\x1b[31m✕" in terminal.getvalue()
 
 
-def test_write_line_does_not_make_the_first_line_a_heading():
+def test_write_line_does_not_print_the_first_line_in_bold():
     terminal = Terminal()
     write_line(PrintableStream(terminal), "  ✕ \x1b[2J")
     assert terminal.getvalue() == "  \x1b[31m✕\x1b[0m \\u001b[2J\n"

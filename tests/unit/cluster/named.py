@@ -1,4 +1,4 @@
-"""Services with endpoints by name; the test answers the name lookups."""
+"""Services with endpoints by name, whose look-ups the test answers."""
 
 from userspace_proxy.cluster import Snapshot, Store
 from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
@@ -18,7 +18,7 @@ DB = "db.example.com"
 
 
 class Proxy:
-    """The store of a source, and the snapshots derived from it."""
+    """The store of a source, and the snapshot that is derived from it."""
 
     def __init__(self, *allowed, networks=NETWORKS):
         self.store = Store()
@@ -45,7 +45,7 @@ class Proxy:
         self.snapshot = self.endpoints.derive(self.source)
 
     def answer(self, *ips, host=DB, lookup=None):
-        """Answer the next lookup."""
+        """Answer the next look-up."""
         self.now += 1000
         taken, families = self.endpoints.hosts.take(self.now)
         assert taken == host

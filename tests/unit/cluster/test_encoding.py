@@ -1,4 +1,4 @@
-"""The format of the state on disk: decoding inverts encoding, and anything else is rejected."""
+"""Tests of encoding and decoding the saved state, and of rejecting all other data."""
 
 import json
 import re
@@ -123,7 +123,7 @@ def test_equal_snapshots_encode_to_equal_bytes():
 
 
 def test_the_encoding_matches_the_golden_text():
-    """The format is lines of JSON: version; owner and all but Services; one line per Service."""
+    """The lines of JSON contain the version, all facts except Services, and each Service."""
     text = zlib.decompress(encode_state(snapshot(2), OWNER), wbits=31).decode()
     version, head, *services = map(json.loads, text.splitlines())
     assert version == {"format": FORMAT}
@@ -160,7 +160,7 @@ def test_the_state_of_another_proxy_is_rejected(field, other, cause):
     [
         (b"", "it is corrupt: Input data was truncated"),
         (b"[]\n", "it is corrupt: Expected `object`, got `array`"),
-        # An earlier numbering of formats ended with 12.
+        # Formats up to 12 were used by an earlier numbering.
         (b'{"format":11}\n', f"its format is 11, and this version reads {FORMAT}"),
         (BEGIN + b"{}\n", "it is corrupt: Object missing required field `of`"),
         (BEGIN + b'{"of":{"source":"\xff"}}', "it is corrupt: "),
@@ -246,14 +246,14 @@ def test_a_truncated_state_is_rejected(data):
 @given(st.data())
 def test_a_corrupted_byte_does_not_decode_to_another_state(data):
     whole = bytearray(encode_state(snapshot(), OWNER))
-    # The first ten bytes are gzip's header, most of which has no effect.
+    # The first ten bytes are the gzip header, most of which has no effect.
     at = data.draw(st.integers(10, len(whole) - 1))
     whole[at] ^= data.draw(st.integers(1, 255))
     try:
         found = decode_state(bytes(whole), OWNER)
     except InputError:
         return
-    # The last bits of the compressed text are padding, so a change there has no effect.
+    # A changed bit in the padding at the end of the compressed text has no effect.
     assert found == snapshot()
 
 
@@ -274,7 +274,7 @@ def test_the_size_of_a_state_is_limited(monkeypatch):
 @pytest.mark.long
 @pytest.mark.parametrize("most", ["endpoints", "ports", "slice-ports"])
 def test_encoding_an_oversized_state_has_a_low_memory_peak(most):
-    """This holds even if a few Services make up most of the state."""
+    """A few large Services make up most of the state."""
     (usual,) = snapshot().services.values()
     (of_two,) = usual.slices
     large = {

@@ -123,7 +123,7 @@ def test_in_a_shared_cluster_pod_and_node_networks_must_be_known(networks, nodes
         ("10.244.0.0/16", "2001:db8::1", "of IPv6, while --cluster-cidr has no IPv6 network"),
         ("fd00:10:244::/56", "203.0.113.1", "of IPv4, while --cluster-cidr has no IPv4 network"),
         ("10.244.0.0/16", "203.0.113.1", ""),
-        # DNS64 in an IPv6-only cluster.
+        # The cluster is IPv6-only, with DNS64.
         ("fd00:10:244::/56", "64:ff9b::cb00:7101", ""),
     ],
 )

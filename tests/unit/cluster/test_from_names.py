@@ -1,4 +1,4 @@
-"""Endpoints by name, from the snapshots of a source and the answers of DNS."""
+"""Tests of deriving endpoints by name from a source's snapshots and DNS responses."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def proxy():
     return made
 
 
-def test_all_addresses_of_a_name_become_endpoints(proxy):
+def test_all_addresses_of_an_endpoint_name_become_endpoints(proxy):
     assert proxy.problems() == [(NameState.PENDING, "")]
     proxy.answer("203.0.113.1", "203.0.113.2")
     (item,) = proxy.state().slices
@@ -64,7 +64,7 @@ def test_before_the_first_lookup_a_name_is_shown_as_pending(proxy):
     assert before.services == proxy.snapshot.services
 
 
-def test_equal_lookups_create_no_snapshot(proxy):
+def test_a_lookup_with_an_equal_result_creates_no_snapshot(proxy):
     proxy.answer("203.0.113.1")
     before = proxy.snapshot
     proxy.answer("203.0.113.1")
@@ -259,7 +259,7 @@ def test_address_slices_are_kept_beside_resolved_names(proxy):
     proxy.derive()
     proxy.answer("203.0.113.1")
     assert proxy.ips() == ["192.0.2.1", "203.0.113.1"]
-    # Only for these addresses, the data plane asks the kernel whether they belong to this node.
+    # The data plane checks only these addresses against the addresses of the node.
     assert proxy.state().service.handling.found_by_name == ("203.0.113.1",)
 
 
@@ -290,7 +290,7 @@ def test_after_a_restart_the_saved_addresses_are_used(proxy):
     assert again.problems() == []
     again.answer(lookup=GONE)
     assert again.ips() == ["203.0.113.1"]
-    # The source still has the Service without slices, and lookups of its names continue.
+    # The source lists the Service without slices, and look-ups of its names continue.
     again.put()
     again.derive()
     assert again.ips() == ["203.0.113.1"]
@@ -354,7 +354,7 @@ BAD = ServiceKey("shop", "bad")
 
 
 class Unanswerable(set):
-    """This node's addresses; a lookup of one of them raises."""
+    """This node's addresses; checking whether they contain one of them raises an exception."""
 
     def __contains__(self, ip):
         if super().__contains__(ip):
@@ -376,7 +376,7 @@ def buggy():
     return made
 
 
-def test_a_failing_service_has_no_endpoints_by_name_and_other_services_do(buggy):
+def test_an_exception_in_one_service_affects_only_its_endpoints_by_name(buggy):
     item = EndpointSlice(SliceKey("shop", "a"), BAD, V4, (), (Endpoint("192.0.2.1"),))
     buggy.store.put_slice(item)
     for _ in range(3):

@@ -117,7 +117,7 @@ def test_a_slice_can_be_relabelled_for_another_service():
     assert (cluster.ips("a"), cluster.ips("b")) == (["192.0.2.7"], [])
 
 
-def test_a_deleted_service_leaves_nothing_in_the_store(cluster):
+def test_a_deleted_service_leaves_no_state_in_the_store(cluster):
     cluster.pods.put_pod(pod())
     assert cluster.ips() == ["10.244.0.3"]
     cluster.pods.delete_service(ServiceKey("shop", "web"))
@@ -148,7 +148,7 @@ def test_a_pod_change_leaves_other_services_the_same_objects(cluster):
 
 
 def resumed(cluster: Cluster) -> Cluster:
-    """Return the cluster of a later run, with the objects that this run has saved."""
+    """Return a cluster of a later run, which resumes from this run's saved objects."""
     cluster.pods.settle()
     old = cluster.store.snapshot()
     again = Cluster()
@@ -168,7 +168,7 @@ def test_endpoints_of_a_previous_run_are_replaced_by_the_current_pods(cluster):
 def test_after_a_restart_an_unreadable_service_keeps_its_endpoints(cluster):
     cluster.pods.put_pod(pod())
     again = resumed(cluster)
-    # The Service's own object can't be read, so it isn't put into the store.
+    # In the later run, the Service object is unreadable and isn't added to the store.
     again.pods.put_pod(pod())
     assert again.ips() == ["10.244.0.3"]
     again.pods.put_service(service(), TO_8080)
@@ -226,7 +226,7 @@ def _apply(cluster, what, name, value):
 
 
 def test_the_pods_of_a_namespaces_services_are_bounded(monkeypatch):
-    """Otherwise a patch of one of 2,000 Pods of 200 Services blocks the event loop for 1.7 s."""
+    """A patch of one of 2,000 Pods of 200 Services once blocked the event loop for 1.7 s."""
     monkeypatch.setattr(from_pods, "PODS_MAX", 3)
     cluster = Cluster()
     for name, app in (("web", "web"), ("again", "web"), ("db", "db")):

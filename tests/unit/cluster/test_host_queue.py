@@ -1,4 +1,4 @@
-"""Lookup slots, which namespaces get in turns."""
+"""Tests of look-up slots, which namespaces get in turns."""
 
 import pytest
 
@@ -39,7 +39,7 @@ def test_requeuing_a_name_replaces_its_due_time(queue):
     assert take_all(queue, NOW + 5) == ["a"]
 
 
-def test_a_removed_name_is_not_taken(queue):
+def test_a_removed_name_is_not_taken_from_the_queue(queue):
     put(queue, "a", "b")
     queue.remove("a")
     queue.remove("a")
@@ -83,7 +83,7 @@ def test_a_name_waits_for_a_released_slot(queue):
     assert take_all(queue) == ["a4"]
 
 
-def test_namespaces_take_turns(queue):
+def test_namespaces_take_turns_at_lookup_slots(queue):
     for letter in "abc":
         put(queue, *names(letter), namespaces=[letter], is_doubtful=True)
     taken, seen = take_all(queue), []

@@ -18,7 +18,7 @@ GONE = Lookup({V4: ()}, why="no such name")
 
 
 class Clock:
-    """Monotonic seconds; Unix time is a million seconds more."""
+    """A clock of monotonic seconds; Unix time is a million seconds later."""
 
     def __init__(self):
         self.now = 100.0
@@ -135,14 +135,14 @@ def test_a_family_that_is_no_longer_requested_has_no_addresses(clock):
     assert clock.table.addresses(DB, V6) == ()
 
 
-def test_a_forgotten_name_is_not_resolved(clock):
+def test_a_forgotten_name_is_not_looked_up(clock):
     clock.table.forget(DB)
     assert clock.table.take(clock.now) is None
     assert clock.table.addresses(DB, V4) == ()
     assert clock.table.problem(DB).state is NameState.PENDING
 
 
-def test_a_response_for_a_forgotten_name_only_frees_its_slot(clock):
+def test_a_response_for_a_forgotten_name_has_no_effect_on_a_later_lookup(clock):
     clock.table.take(clock.now)
     clock.table.forget(DB)
     assert not clock.table.learn(DB, found(), clock.now)
@@ -160,7 +160,7 @@ def test_addresses_of_an_earlier_run_are_used_until_the_first_response(clock):
     assert clock.table.addresses(DB, V4) == ONE
 
 
-def test_a_due_name_is_ready_until_taken(clock):
+def test_a_due_name_is_offered_until_it_is_taken(clock):
     clock.table.want("db2.example.com", [V4], ["shop"])
     assert clock.table.take(clock.now) is not None
     assert clock.table.has_ready

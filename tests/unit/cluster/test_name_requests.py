@@ -143,14 +143,14 @@ def test_slices_derived_by_a_previous_run_are_read_as_their_originals():
     assert list(found.earlier) == [("db.example.com", first), ("a.test", second)]
 
 
-def test_a_name_gets_its_weight_from_the_family_with_an_endpoint():
+def test_an_endpoint_name_has_the_weight_of_the_family_with_an_endpoint():
     of_4 = item("db-x@db.example.com@4")
     of_6 = item("db-x@db.example.com@6", Endpoint("2001:db8::1", weight=7))
     (named,) = request(of_4, of_6, of=service(DB)).named
     assert named.named == (Endpoint("db.example.com", weight=7),)
 
 
-def test_without_names_a_service_keeps_its_address_slices():
+def test_a_service_without_endpoint_names_keeps_its_address_slices():
     plain, earlier = item(), item("db@db.example.com@4", Endpoint("203.0.113.1"))
     named = NameSlice.of(item("db-y"))
     left = without_names(ServiceState(service(DB), (plain, named, earlier)), "a bug")

@@ -1,4 +1,4 @@
-"""Which names are looked up if there are too many."""
+"""Tests of which names are looked up if there are too many."""
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ WEB = ServiceKey("web", "db")
 
 
 def change(shares, asked):
-    """Run all turns of a change at once; return its result."""
+    """Run all turns of a change, and return its result."""
     turns = shares.turns(asked)
     while True:
         try:
@@ -49,7 +49,7 @@ def test_below_the_limits_all_names_are_resolved(shares):
     assert change(shares, {A: names(2)}) == set()
 
 
-def test_unused_names_are_not_resolved(shares):
+def test_names_without_a_service_are_no_longer_resolved(shares):
     change(shares, {A: names(2), WEB: names(1)})
     assert change(shares, {A: names(1)}) == {NameClaim(A, "db-1.example.com")}
     assert change(shares, {A: [], WEB: []}) == {

@@ -1,4 +1,4 @@
-"""A persistent mapping, which shares unchanged parts."""
+"""Tests of a persistent mapping, whose versions share unchanged parts."""
 
 import copy
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from userspace_proxy.cluster import PersistentMap, differing_keys
 
 KEYS = [("shop", str(n)) for n in range(600)]
-"""More keys than the mapping has parts, so some share a part."""
+"""More keys than the mapping has parts, so that some keys share a part."""
 
 SOME = st.dictionaries(st.sampled_from(KEYS), st.integers(0, 3), max_size=30)
 CHANGES = st.lists(st.tuples(SOME, st.lists(st.sampled_from(KEYS), max_size=30)), max_size=6)
@@ -31,7 +31,7 @@ def test_a_persistent_map_equals_a_dictionary_after_the_same_changes(changes):
 
 
 @given(CHANGES)
-def test_differing_keys_are_the_keys_with_different_objects(changes):
+def test_differing_keys_returns_the_keys_with_different_objects(changes):
     maps, plain = [PersistentMap()], [{}]
     for put, drop in changes:
         fresh = {key: [value] for key, value in put.items()}

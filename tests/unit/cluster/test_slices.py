@@ -1,4 +1,4 @@
-"""The slices of a Service: a change copies only a few runs, however many slices there are."""
+"""Tests of the slices of a Service, of which a change copies only a few runs."""
 
 import random
 
@@ -25,7 +25,7 @@ CHANGES = st.dictionaries(
 
 
 @given(st.lists(CHANGES, max_size=20), st.sampled_from([4, 8, 512]))
-def test_slices_equal_a_dictionary_after_the_same_changes(changes, most):
+def test_slices_of_a_service_equal_a_dictionary_after_the_same_changes(changes, most):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("userspace_proxy.cluster.slices._RUN_MAX", most)
         expected, slices = {}, NO_SLICES
@@ -56,7 +56,7 @@ def test_changing_one_of_many_slices_visits_few_others(endpoints):
     assert len(changed.runs) <= 1.1 * len(slices.runs)
 
 
-def test_runs_shrunk_by_deletions_are_merged():
+def test_runs_of_slices_that_deletions_have_shrunk_are_merged():
     numbers = list(range(20_000))
     slices = of(*numbers)
     random.Random(1).shuffle(numbers)
@@ -66,7 +66,7 @@ def test_runs_shrunk_by_deletions_are_merged():
     assert len(slices.runs) <= 2
 
 
-def test_derived_results_are_cached_only_if_there_are_several_runs():
+def test_results_derived_from_slices_are_cached_only_for_several_runs():
     few, many = of(1), of(*range(600))
     assert few.derive(list)[0] is not few.derive(list)[0]
     assert many.derive(list)[0] is many.derive(list)[0]

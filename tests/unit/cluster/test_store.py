@@ -1,4 +1,4 @@
-"""The store: each change of a source becomes a snapshot."""
+"""Tests of the store, which creates a snapshot for each change of a source."""
 
 import copy
 import dataclasses
@@ -139,7 +139,7 @@ def test_an_unchanged_object_in_a_list_stays_the_same_object(store):
     assert [new is old for new, old in zip(after, before, strict=True)] == [True, False]
 
 
-def test_a_slice_moved_to_another_service_leaves_the_old_one(store):
+def test_a_slice_relabelled_for_another_service_is_removed_from_the_old_one(store):
     store.put_slice(slice_of("192.0.2.1", of=WEB))
     services = store.snapshot().services
     assert services[CART].slices == ()
@@ -194,7 +194,7 @@ OPERATIONS = st.one_of(
 
 
 def change(state, name, value):
-    """Apply a change to a model of the store's state: plain dicts (services, slices, node)."""
+    """Apply a change to a model of the store: a list of two dicts and the node."""
     services, slices, _ = state
     kept = {"service": services, "slice": slices}.get(name.rpartition("_")[2].removesuffix("s"))
     if name == "set_node":
@@ -217,7 +217,7 @@ def store_from_scratch(services, slices, node):
 
 
 def comparable(snapshot):
-    """Return a snapshot without its orphaned slices, and their keys: only these are up to date."""
+    """Return a snapshot without orphaned slices, whose contents may be outdated, and their keys."""
     keys = {key: [item.key for item in items] for key, items in snapshot.orphans.items()}
     return dataclasses.replace(snapshot, orphans={}), keys
 
@@ -249,7 +249,7 @@ def test_unchanged_objects_of_a_previous_run_keep_their_identity(store):
     assert snapshot.node is None
 
 
-def test_differing_slices_are_counted_with_their_endpoints():
+def test_differing_slices_returns_the_slices_that_changed():
     one, two = slice_of("10.0.0.1"), slice_of("10.0.0.1", "10.0.0.2")
     before, after = (ServiceState(service(), Slices([item])) for item in (one, two))
     assert list(differing_slices(before, after)) == [(one, two)]

@@ -57,7 +57,7 @@ def test_a_type_is_described_by_its_field_names_and_types(kind, text):
     assert describe(kind) == text
 
 
-def test_the_digest_is_the_same_in_all_python_versions():
+def test_the_digest_of_a_type_is_the_same_in_all_python_versions():
     assert digest(Thing, Place) == 41760835980832
 
 
@@ -71,7 +71,7 @@ def test_the_digest_is_the_same_in_all_python_versions():
         pytest.param([("name", str), ("size", int | None)], id="none"),
     ],
 )
-def test_a_different_field_changes_the_digest(fields):
+def test_a_different_field_changes_the_digest_of_a_type(fields):
     before = make_dataclass("Thing", [("name", str), ("size", int)])
     assert digest(make_dataclass("Thing", fields)) != digest(before)
 

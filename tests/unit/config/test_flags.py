@@ -93,7 +93,7 @@ def test_an_invalid_flag_is_reported_in_one_sentence(words, message):
     assert str(caught.value) == message
 
 
-def test_an_empty_value_means_the_default_for_kube_proxys_flags():
+def test_an_empty_value_of_a_kube_proxy_flag_means_the_default():
     flags = read_flags(["--bind-address=", "--detect-local-mode=", "--hostname-override="])
     assert flags.values == {"hostname_override": ""}
     for flag in ("--steering=", "--v="):
@@ -148,7 +148,7 @@ FLAGS = {
         pytest.param(["--v=1", "--v=2"], [("v", "1"), ("v", "2")], [], id="repeated"),
     ],
 )
-def test_arguments_are_split_as_by_pflag(words, given, others):
+def test_arguments_are_split_as_pflag_splits_them(words, given, others):
     assert split_words(words, FLAGS) == (given, others)
 
 
@@ -173,5 +173,5 @@ def test_an_invalid_argument_is_rejected_with_a_remedy(words, message):
     assert str(caught.value) == message
 
 
-def test_the_old_name_of_the_cleanup_flag_works():
+def test_the_deprecated_flag_cleanup_iptables_means_cleanup():
     assert read_flags(["--cleanup-iptables"]).values == {"cleanup": True}

@@ -49,7 +49,7 @@ HEALTH = listen_address(10256)
         pytest.param(JOINED_CIDRS, "", (), id="no-cidr"),
     ],
 )
-def test_a_value_is_parsed(kind, value, read):
+def test_a_setting_value_is_parsed_by_its_form(kind, value, read):
     assert kind.read(value) == read
 
 
@@ -90,7 +90,7 @@ def test_an_invalid_node_name_is_rejected(value):
         (HEALTH, 10256, "10256 (a number) is not text such as 0.0.0.0:10256"),
     ],
 )
-def test_an_impossible_value_is_rejected(kind, value, message):
+def test_an_impossible_setting_value_is_rejected(kind, value, message):
     with pytest.raises(ConfigError) as caught:
         kind.read(value)
     assert str(caught.value) == message

@@ -77,7 +77,7 @@ FIELDS_OF_1_36 = _words("""
 """)
 ALL_FIELDS = sorted({*FIELDS_OF_1_25, *FIELDS_OF_1_36})
 
-# A valid value for each kind of flag; a number suits most.
+# Valid values for flags that don't accept a number.
 VALUES = {
     "bind-address": "10.0.0.1",
     "cluster-cidr": "10.244.0.0/16",
@@ -95,7 +95,7 @@ VALUES = {
 }
 
 
-# --help and --version are parsed with the command.
+# --help and --version are parsed as flags of the command.
 @pytest.mark.parametrize("flag", sorted({*ALL} - {"help", "version"}))
 def test_every_flag_of_kube_proxy_is_accepted(flag):
     row = FLAGS.get(flag)
@@ -106,7 +106,7 @@ def test_every_flag_of_kube_proxy_is_accepted(flag):
     read_flags([f"--{flag}={value}"])
 
 
-def test_the_known_fields_are_exactly_kube_proxys():
+def test_the_known_fields_equal_the_fields_of_kube_proxys_configuration():
     settings = {row.kube_field for row in TABLE.values() if row.kube_field}
     assert sorted(settings | set(FIELDS)) == ALL_FIELDS
 
@@ -131,7 +131,5 @@ def test_no_field_is_both_a_setting_and_ignored():
         pytest.param(FIELDS["logging.options.json.infoBufferSize"], "0", True, id="zero-as-text"),
     ],
 )
-def test_an_ignored_setting_that_requests_the_existing_behaviour_is_harmless(
-    row, value, is_harmless
-):
+def test_an_ignored_setting_is_harmless_if_it_requests_existing_behaviour(row, value, is_harmless):
     assert row.is_harmless(value) is is_harmless

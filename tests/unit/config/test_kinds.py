@@ -112,7 +112,7 @@ def test_a_value_other_than_a_whole_number_is_rejected(text):
         (COUNT, 3, "3"),
     ],
 )
-def test_a_value_is_written_in_its_flags_form(kind, value, text):
+def test_a_value_is_written_in_the_form_of_its_flag(kind, value, text):
     assert kind.write_text(value) == text
     assert kind.parse(text) == value
 
@@ -131,7 +131,7 @@ def test_a_zero_duration_counts_as_unset():
     assert kind.is_unset(kind.read("0s"))
 
 
-def test_control_characters_are_rejected():
+def test_control_characters_in_a_setting_are_rejected():
     with pytest.raises(ConfigError) as caught:
         TEXT.parse("node\n1")
     assert str(caught.value) == "'node\\n1' contains unprintable characters"
@@ -142,5 +142,5 @@ def test_a_value_other_than_a_number_is_rejected():
         NUMBER.parse("fast")
 
 
-def test_null_is_named_in_the_error():
+def test_an_error_for_a_wrong_type_names_null():
     assert str(wrong_type(None, "text")) == "null is not text"

@@ -14,7 +14,7 @@ OURS = "apiVersion: userspace-proxy.io/v1alpha1\nkind: UserspaceProxyConfigurati
 
 
 def kubeadms(version):
-    """Return the kube-proxy configuration file of kubeadm's ConfigMap."""
+    """Return the kube-proxy configuration in kubeadm's ConfigMap."""
     path = HERE / f"kubeadm-{version}.yaml"
     (config_map,) = parse_documents(path.read_text(encoding="utf-8"), place=path.name)
     return config_map.value["data"]["config.conf"]
@@ -74,13 +74,13 @@ def test_a_kube_proxy_field_becomes_a_setting(text, name, value):
         "udpIdleTimeout:\nclientConnection:\n  kubeconfig:",
     ],
 )
-def test_zero_values_mean_the_default(text):
+def test_zero_values_in_kube_proxys_configuration_mean_the_default(text):
     config = read(KUBE, text)
     assert config.values == {}
     assert config.warnings == []
 
 
-def test_disabled_is_not_a_zero_value():
+def test_the_address_disabled_is_not_treated_as_a_zero_value():
     assert read(KUBE, "healthzBindAddress: disabled").values == {"healthz_bind_address": None}
 
 
@@ -239,7 +239,7 @@ def test_an_oversized_file_is_not_parsed(tmp_path):
         read_config_file(str(path))
 
 
-def test_null_is_the_zero_value_of_its_type():
+def test_null_in_kube_proxys_configuration_is_the_zero_value_of_its_type():
     assert read(KUBE, "featureGates: {A: null}").values == {"feature_gates": (("A", False),)}
 
 
@@ -312,7 +312,7 @@ def test_input_accepted_only_by_kube_proxys_lenient_parser_is_a_warning(text, va
     assert config.warnings == [warning]
 
 
-def test_booleans_are_parsed_as_by_kube_proxy():
+def test_booleans_are_parsed_as_kube_proxy_parses_them():
     config = read(KUBE, "enableProfiling: on\niptables: {masqueradeAll: No}")
     assert config.warnings == ["c.yaml: ignored enableProfiling: there is no profiling server"]
 

@@ -10,7 +10,7 @@ HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfigurati
 
 @pytest.fixture
 def config(tmp_path):
-    """Write a KubeProxyConfiguration; return the flag that names it."""
+    """Return a function that writes a KubeProxyConfiguration and returns its flag."""
 
     def write(text):
         path = tmp_path / "config.conf"
@@ -44,7 +44,7 @@ def test_a_flag_overridden_by_kube_proxys_file_is_reported(config):
         pytest.param([], (), id="none"),
     ],
 )
-def test_node_port_addresses_default_to_those_of_kube_proxys_mode(words, addresses):
+def test_node_port_addresses_have_the_default_of_kube_proxys_mode(words, addresses):
     assert load_settings(words).settings.nodeport_addresses == addresses
 
 
@@ -83,7 +83,7 @@ def test_a_sync_period_of_another_mode_has_no_effect(config):
         ),
     ],
 )
-def test_servers_listen_on_the_family_of_the_bind_address(words, healthz, metrics):
+def test_status_servers_listen_on_the_family_of_the_bind_address(words, healthz, metrics):
     settings = load_settings(words).settings
     assert str(settings.healthz_bind_address) == healthz
     assert str(settings.metrics_bind_address) == metrics
@@ -143,7 +143,7 @@ def test_a_setting_without_effect_is_a_warning(words, warnings):
     assert load_settings(words).warnings == warnings
 
 
-def test_a_mode_without_effect_is_reported_with_its_line_in_the_file(config):
+def test_a_proxy_mode_without_effect_is_reported_with_its_line(config):
     flag = config("mode: iptables\n")
     place = flag.removeprefix("--config=")
     assert load_settings([flag]).warnings == (

@@ -11,7 +11,7 @@ class Few:
     plain: str = ""
 
 
-def test_rows_follow_the_order_of_fields_and_skip_fields_without_a_row():
+def test_setting_rows_have_the_order_of_fields_and_skip_fields_without_a_row():
     assert [(name, row.flag) for name, row in rows_of(Few).items()] == [
         ("first", "first"),
         ("second", "second"),

@@ -50,7 +50,7 @@ def test_each_default_is_valid_for_its_flag(name):
 
 
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.kind is not BOOL])
-def test_a_default_has_a_documented_reason(name):
+def test_the_default_of_a_setting_has_a_documented_reason(name):
     assert TABLE[name].why or TABLE[name].shown_default
 
 
@@ -79,7 +79,7 @@ class Few:
     workload: str = "none"
 
 
-def test_as_options_uses_settings_by_name_and_defaults_otherwise():
+def test_as_options_copies_settings_by_name_and_keeps_other_defaults():
     at = SocketAddress("127.0.0.1", 5353)
     assert Settings(drain_s=10.0, dns_bind_address=at).as_options(Few) == Few(10.0, at, None)
 
@@ -96,12 +96,12 @@ def test_as_options_uses_settings_by_name_and_defaults_otherwise():
         ({"preserve_client_address": "never"}, "preserves_client_address", False),
     ],
 )
-def test_a_row_converts_its_value(settings, option, value):
+def test_a_setting_row_converts_its_value_for_an_option(settings, option, value):
     wanted = dataclasses.make_dataclass("One", [option])
     assert getattr(Settings(**settings).as_options(wanted), option) == value
 
 
-def test_beside_takes_unset_settings_from_another_proxy():
+def test_beside_adopts_another_proxys_settings_unless_set_explicitly():
     words = ["--service-proxy-name=try", "--cluster-cidr=10.244.0.0/16", "--allow-paths=kernel"]
     words += ["--nodeport-addresses=primary", "--allow-external-ips=192.0.2.0/24"]
     theirs = load_settings([*words, "--path=kernel", "--udp-idle-timeout=1m"]).settings

@@ -71,7 +71,7 @@ def test_an_inherited_socket_prints_as_written():
     assert str(InheritedSocket(3)) == "fd://3"
 
 
-def test_port_0_is_accepted():
+def test_port_zero_is_a_valid_port():
     assert parse_port("0") == 0
 
 
@@ -119,7 +119,7 @@ def test_an_invalid_network_is_rejected(text, message):
         ("0-0", None),
     ],
 )
-def test_a_port_range_is_parsed_as_by_kube_proxy(text, ports):
+def test_a_port_range_is_parsed_as_kube_proxy_parses_ranges(text, ports):
     assert parse_port_range(text) == ports
 
 

@@ -1,4 +1,4 @@
-"""Service ports in the order of the rules, each with its deciding rule and expected clauses."""
+"""Service ports in the order of the rules, each with its deciding rule and its clauses."""
 
 from typing import NamedTuple
 
@@ -88,7 +88,7 @@ FAILED = LastMinuteFacts(12, unanswered=4, cause=LOST)
 
 
 class Expected(NamedTuple):
-    """The rule that decides a Service port, and the expected clauses, the leading one first."""
+    """The expected verdict on a Service port: its deciding rule and its clauses, in order."""
 
     rule: Rule
     level: Level
@@ -132,11 +132,11 @@ USUAL = {
     rules.about_to_lose_all: (ATTENTION, PortState.SERVED),
     rules.served: (OK, PortState.SERVED),
 }
-"""The usual level and state of a Service port that a rule decides."""
+"""By rule: the usual level and state of the Service ports that it decides."""
 
 
 def case(name, rule, *clauses, level=None, state=None, **changes):
-    """Return a case: a Service port with these facts, its rule and its clauses."""
+    """Return a case: the facts about a Service port, its deciding rule and its clauses."""
     of_rule = USUAL[rule]
     told = Expected(rule, level or of_rule[0], state or of_rule[1], [*clauses], changes)
     return pytest.param(told, id=name)
@@ -409,7 +409,7 @@ FLOWS = [
 
 
 def stalled(name, counts, open_, clause, rule=rules.answers_are_missed, **changes):
-    """Return a case in which this many connections per endpoint have stalled."""
+    """Return a case with these numbers of stalled connections per endpoint."""
     endpoints = [
         make_endpoint(f"10.244.1.{n}:80", stalled=count) for n, count in enumerate(counts, 7)
     ]

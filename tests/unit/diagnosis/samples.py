@@ -1,4 +1,4 @@
-"""Endpoints, clocks and verdicts that several test modules share."""
+"""Builds endpoints, clocks and verdicts for several test modules."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def at(now: float) -> WallClock:
 
 
 def failing(cause: Cause, **facts: object) -> EndpointFacts:
-    """Return a usable endpoint with a cause, at the cause's address."""
+    """Return a usable but failing endpoint at the address in its cause."""
     return make_endpoint(str(cause.get("at")), cause=cause, **facts)
 
 
 def told_of(port: PortFacts) -> tuple[Rule, list[Clause]]:
-    """Return the deciding rule and the clauses, the leading clause first."""
+    """Return the deciding rule and the clauses, of which the leading clause is the first."""
     first = next(rule for rule in RULES if rule(Case(port)) is not None)
     rule, verdict = decide(port)
     assert rule is first
@@ -39,7 +39,7 @@ def told_of(port: PortFacts) -> tuple[Rule, list[Clause]]:
 
 
 def lately_of(cause: Cause, count: int = 0, at: float = 0.0, *, others: bool = True) -> Cause:
-    """Return a cause of the last minute, at a monotonic time; its endpoint answers others, too."""
+    """Return a cause of the last minute; by default, its endpoint also answers other clients."""
     last_at = 1000.0 + at if at else 0.0
     return cause.replace(when=When.LAST_MINUTE, answers_others=others, count=count, last_at=last_at)
 
@@ -52,7 +52,7 @@ def counted(counters: EndpointCounters, address: SocketAddress = POD) -> Counted
 def returned(
     at: float, failure: Failure = Failure.REFUSED, address: SocketAddress = POD
 ) -> Counted:
-    """Return an endpoint whose dials failed until this time, and then succeeded."""
+    """Return an endpoint whose dials failed until this time and succeeded afterwards."""
     counters = EndpointCounters()
     counters.dials.failed(at, failure)
     counters.dials.succeeded_at = at + 0.1
@@ -60,14 +60,14 @@ def returned(
 
 
 def ended(at: float, failure: Failure = Failure.RESET, address: SocketAddress = POD) -> Counted:
-    """Return an endpoint that ended a connection without a byte, and answers other clients."""
+    """Return an endpoint that ended a connection without sending a byte."""
     counters = EndpointCounters()
     counters.ended_unanswered(at, failure)
     return counted(counters, address)
 
 
 def cut(at: float, failure: Failure = Failure.RESET, address: SocketAddress = POD) -> Counted:
-    """Return an endpoint that ended a connection after a byte."""
+    """Return an endpoint that aborted a connection after its first byte."""
     counters = EndpointCounters()
     counters.was_cut(at, failure, CLIENT)
     return counted(counters, address)

@@ -45,7 +45,7 @@ def test_names_in_suggested_commands_are_quoted():
     assert "='$(b)' " in flaps
 
 
-def test_equal_arguments_give_equal_clauses():
+def test_clauses_of_equal_arguments_are_equal():
     assert waiting(2) == waiting(count=2) == waiting(2, "") != waiting(3)
     assert hash(waiting(2)) == hash(waiting(2, why=""))
     assert failed() != waiting(2)
@@ -58,7 +58,7 @@ def test_a_clause_requires_the_parameters_of_its_row(give):
         give()
 
 
-def test_fixed_and_before_cause_make_rows_without_a_function():
+def test_fixed_and_before_cause_create_clause_rows():
     assert (fixed("fail", "clients fail")().text, str(fixed("fail", ""))) == (
         "clients fail", "fail",
     )  # fmt: skip
@@ -81,11 +81,11 @@ def test_a_clause_lists_the_causes_stated_in_full():
     assert stated(REFUSES).causes == (REFUSES,)
     assert failed(REFUSES, why=stated(SILENT)).causes == (REFUSES, SILENT)
     assert waiting(2).causes == ()
-    # A cause that is stated only in part isn't listed.
+    # A cause whose text is stated only in part isn't listed.
     assert stated_in_short(REFUSES).causes == failed(why=because(REFUSES)).causes == ()
 
 
-def test_causes_are_stated_with_their_own_texts():
+def test_a_clause_states_a_cause_with_the_causes_own_text():
     past = REFUSES.replace(when=When.PAST)
     assert (stated(past).text, stated_in_short(REFUSES).text) == (
         say(past),
@@ -103,7 +103,7 @@ def test_clauses_are_joined_to_a_capitalized_sentence():
     assert joined([]) == ""
 
 
-def test_each_clause_has_a_sample():
+def test_each_clause_row_has_a_sample():
     assert {sample.row for sample in words.SAMPLES} == set(words.ROWS)
 
 

@@ -40,18 +40,18 @@ def test_clients_answered_only_earlier_are_in_the_past_tense_with_the_age(change
     assert last_answer(port, NOW) == "last answer 28 min ago"
 
 
-def test_the_age_follows_its_clause():
+def test_the_age_of_the_last_answer_follows_its_clause():
     port = make_port(notes=(A,), **QUIET)
     assert sentence_at(port, NOW).endswith(f" (last answer 28 min ago); {say(A)}")
 
 
-def test_a_recent_response_has_no_age():
+def test_the_age_of_a_recent_answer_is_omitted():
     port = make_port(sent_at=NOW - 2)
     assert sentence_at(port, NOW) == "Served by 2 endpoints"
     assert last_answer(port, NOW) == ""
 
 
-def test_an_age_is_not_negative_after_the_clock_is_set_back():
+def test_the_age_of_an_answer_is_not_negative_if_the_clock_was_set_back():
     assert last_answer(make_port(is_quiet=True, sent_at=NOW + 5), NOW) == "last answer 0 ms ago"
 
 
@@ -88,7 +88,7 @@ def test_the_count_and_last_time_of_a_cause_follow_its_text(cause, times):
         pytest.param([A, B, C], [B], "; 2 further notes", id="beside-one-that-is-said"),
     ],
 )
-def test_only_one_of_several_mistakes_is_shown(notes, stated, shown):
+def test_a_sentence_shows_only_one_of_several_mistakes(notes, stated, shown):
     assert also(notes, {cause.fact for cause in stated}) == shown
 
 
@@ -97,7 +97,7 @@ def test_mistakes_follow_a_sentence_that_states_another_cause():
     assert and_mistakes(port) == "; also: a is unknown; 1 further note"
     # The sentence already states the first note.
     assert and_mistakes(make_port(notes=(A, B))) == "; 1 further note"
-    # Addresses that aren't served on purpose are part of the state, not a mistake.
+    # Addresses that are deliberately not served are part of the state, not a mistake.
     off = external_ip_off("203.0.113.7", "external IPs are off")
     assert and_mistakes(make_port(notes=(off,))) == ""
 

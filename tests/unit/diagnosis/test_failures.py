@@ -64,7 +64,7 @@ def past(cause):
 
 
 def seen(cause, count, first, last):
-    """Return a cause with its number of occurrences and their times."""
+    """Return a cause with a count and the times of its first and last occurrence."""
     return cause.replace(count=count, first_at=1000.0 + first, last_at=1000.0 + last)
 
 
@@ -93,7 +93,7 @@ def test_a_dial_failure_older_than_a_minute_is_in_the_past_tense(counters):
     fail(counters)
     now, _ = failure_of(POD, counters, at(5.0))
     assert failure_of(POD, counters, at(5.0 + LAST_MINUTE_S)) == (past(now), True)
-    # A probe also confirms the failure.
+    # A failed probe confirms the failure, which stays in the present tense.
     counters.dials.still_fails(5.0 + LAST_MINUTE_S, Failure.REFUSED)
     assert failure_of(POD, counters, at(5.0 + LAST_MINUTE_S))[1] is False
 
@@ -176,10 +176,10 @@ def test_an_endpoint_that_has_answered_is_not_blamed_for_clients_leaving_soon(co
     assert failure_of(POD, counters, at(5.0))[0] is not None, "it has never answered"
     counters.ends.succeeded_at = 0.5
     assert failure_of(POD, counters, at(5.0)) == NOTHING
-    # A client has waited without an answer since the endpoint's last success.
+    # One client has waited without an answer since the endpoint's last success.
     counters.ends.failed(3.0, UNANSWERED)
     assert failure_of(POD, counters, at(5.0))[0].count == 4
-    # The endpoint has ended these connections.
+    # The endpoint, not the client, ended these connections.
     counters.ends.succeeded_at = 4.0
     for ended_at in (4.1, 4.2, 4.3):
         counters.ends.failed(ended_at)
@@ -215,7 +215,7 @@ def test_a_first_byte_after_clients_have_left_is_reported_with_its_delay(counter
     counters.connections = 3
     counters.ends.failed(1.0, UNANSWERED)
     counters.ends.still_fails(2.0, UNANSWERED, late=LateByte(2.5, is_at_end=False))
-    # These clients haven't been answered yet.
+    # These clients are still unanswered.
     counters.ends.failed(3.0, UNANSWERED)
     counters.ends.failed(4.0, UNANSWERED)
     assert failure_of(POD, counters, at(5.0)) == (seen(answers_late(POD, 2.5), 3, 1.0, 4.0), False)
@@ -263,7 +263,7 @@ def test_an_endpoint_intermittently_answering_a_client_does_not_deny_it(counters
     counters.denials.succeeded_at = 6.0
     deny(counters, 7.0, *range(8, 66))
     assert failure_of(POD, counters, at(65.9)) == NOTHING
-    # No dial from that client has been answered since then.
+    # Since then, the endpoint has answered no dial of this client.
     deny(counters, 6.0 + LAST_MINUTE_S)
     denied = seen(denies(POD, "10.244.0.123"), 60, 7.0, 66.0)
     assert failure_of(POD, counters, at(6.0 + LAST_MINUTE_S)) == (denied, False)
@@ -298,7 +298,7 @@ def test_the_only_client_with_a_streak_of_failures_is_named(counters, failure):
     assert cause == seen(excludes(POD, "10.244.3.7"), 20, 3.0, 3.0)
     port = make_port(endpoints=(failing(cause, connections=90),))
     assert told_of(port) == (rules.some_are_denied, [said.get_no_answer(True), stated(cause)])
-    # The last failure is the first one of its client.
+    # The last failure is the first failure of its client.
     counters.ended_unanswered(3.5, failure, "10.244.3.9")
     assert failure_of(POD, counters, at(4.0))[0].row is resets
 
@@ -360,7 +360,7 @@ def test_packets_lost_by_a_client_are_not_an_endpoint_failure(counters):
     assert failure_of(POD, counters, at(3.0)) == NOTHING
 
 
-def test_a_failure_becomes_past_once_and_only_after_its_time_limit():
+def test_becomes_past_is_true_once_after_a_failures_time_limit():
     failed = failing(seen(refuses(POD), 1, 5.0, 5.0))
     view = make_port(endpoints=(failed,))
     assert not becomes_past(view, at(5.0 + LAST_MINUTE_S - 1))
@@ -372,7 +372,7 @@ def test_a_failure_becomes_past_once_and_only_after_its_time_limit():
     assert not becomes_past(view, at(5.0 + LAST_MINUTE_S))
 
 
-def test_a_view_becomes_quiet_once_after_an_unanswered_minute():
+def test_becomes_past_is_true_once_after_a_minute_without_an_answer():
     view = make_port(sent_at=1005.0)
     assert not becomes_past(view, at(5.0 + LAST_MINUTE_S - 1))
     assert becomes_past(view, at(5.0 + LAST_MINUTE_S))
@@ -395,7 +395,7 @@ def mute_port(*causes, **facts):
     return make_port(endpoints=endpoints, **{**UDP, "sent_bytes": 0, **facts})
 
 
-def test_udp_endpoints_that_never_reply_may_be_receive_only():
+def test_udp_endpoints_that_never_reply_are_not_reported_as_failing():
     first, _ = endpoints = without_silence(mute_port(MUTE, None))
     assert [endpoint.cause for endpoint in endpoints] == [None, None]
     assert (first.is_past, first.level) == (False, Level.OK)
@@ -411,7 +411,7 @@ def test_udp_endpoints_that_never_reply_may_be_receive_only():
         pytest.param([None], {}, id="none"),
     ],
 )
-def test_causes_other_than_silence_are_kept_for_udp(causes, facts):
+def test_causes_other_than_silence_of_udp_endpoints_are_kept(causes, facts):
     port = mute_port(*causes, **facts)
     assert [endpoint.cause for endpoint in without_silence(port)] == causes
 

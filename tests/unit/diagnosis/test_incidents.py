@@ -29,7 +29,7 @@ KUBECTL = "status.podIP=10.244.0.9"
 
 
 def port_with(name, *causes, **changes):
-    """Return a Service port with an endpoint for each cause, and one that serves."""
+    """Return a Service port with a failing endpoint for each cause and one that serves."""
     endpoints = (*(failing(cause) for cause in causes), WELL)
     return make_port(name, endpoints=endpoints, **changes)
 
@@ -40,7 +40,7 @@ def on(node, cause, **facts):
 
 
 def taken_by(chain, name):
-    """Return a Service port whose clients a chain of another program intercepts."""
+    """Return a Service port whose clients another program's chain intercepts."""
     port = make_port(name, problem=f"{name} is taken")
     port.taken_by = chain
     port.state = judge(port)
@@ -52,7 +52,7 @@ def seen(cause, first_at=100.0, last_at=110.0, count=3):
 
 
 def services_by_cause(*ports):
-    """Return the Services of each incident, by cause without times."""
+    """Return the Services of each incident, by its cause without times."""
     incidents = Incidents(make_view(*ports)).all()
     plain = {"count": 0, "first_at": 0.0, "last_at": 0.0}
     return [(one.cause.replace(**plain), tuple(one.services)) for one in incidents]
@@ -67,7 +67,7 @@ def test_a_failing_endpoint_is_one_incident_of_all_affected_services():
     assert one.command.endswith(KUBECTL)
 
 
-def test_additional_facts_about_an_endpoint_do_not_split_its_incident():
+def test_causes_differing_only_in_additional_facts_are_one_incident():
     was_open = seen(refuses(POD, was_open=True), first_at=90.0, last_at=130.0)
     past = seen(refuses(POD), last_at=140.0).replace(when=When.PAST)
     causes = (past, was_open, seen(refuses(POD)), refuses(POD))
@@ -84,7 +84,7 @@ def test_each_cause_is_a_separate_incident():
     assert sorted(services for _, services in others) == [("shop/both",), ("shop/x",)]
 
 
-def test_causes_that_several_services_share_are_one_incident_each():
+def test_each_cause_shared_by_several_services_is_one_incident():
     rule = "a chain drops them"
     ports = [
         *(taken_by("ip nat KUBE", name) for name in ("a", "b")),
@@ -113,7 +113,7 @@ def test_causes_that_several_services_share_are_one_incident_each():
         pytest.param({"notes": (slow_start_unused(),)}, id="a-note"),
     ],
 )
-def test_equal_causes_within_services_are_separate_incidents(changes):
+def test_a_cause_specific_to_a_service_is_a_separate_incident(changes):
     ports = [make_port(name, **changes) for name in ("a", "b")]
     found = Incidents(make_view(*ports)).all()
     assert sorted(one.services for one in found) == [["shop/a"], ["shop/b"]]

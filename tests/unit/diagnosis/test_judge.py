@@ -1,4 +1,4 @@
-"""Each Service port is judged once, from all facts; all outputs show that state."""
+"""Tests that each Service port is judged once, from all facts, for all outputs."""
 
 import pytest
 
@@ -64,7 +64,7 @@ def test_each_cause_is_listed_once_with_the_deciding_one_first():
     assert (state.code, state.hint) == (CauseCode.NOT_LISTENING, "stop it")
 
 
-def test_a_served_port_has_no_causes():
+def test_a_port_with_a_ready_endpoint_has_no_causes():
     state = judge(make_port(endpoints=(READY,)))
     assert (state.causes, state.code, state.hint, state.is_problem) == ((), None, "", False)
 
@@ -91,7 +91,7 @@ def test_a_clause_with_a_reason_states_the_reasons_cause():
     assert state.stated == [minute.cause]
 
 
-def test_without_a_cause_a_clause_has_the_remedy():
+def test_a_verdict_without_a_cause_has_the_remedy_of_its_clause():
     minute = replace(make_port().last_minute, connections=8, flaps=3)
     state = judge(make_port(endpoints=(READY,), last_minute=minute))
     assert (state.code, state.hint) == (None, said.flaps(3, "shop", "web").hint)
@@ -110,7 +110,7 @@ def test_clients_outside_the_source_ranges_are_reported_but_not_as_a_problem():
     state = judge(make_port(endpoints=(READY,), turned_away=(denied, before)))
     assert (state.level, state.causes, state.is_problem) == (Level.OK, (denied, before), False)
     assert state.stated == [denied, before]
-    # If the policy drops clients now, the port's own cause already states this.
+    # If the policy drops clients now, the cause of the port already states this.
     elsewhere = none_local(1, 0, "node-b", "externalTrafficPolicy")
     both = {"is_dropping": True, "turned_away": (elsewhere.replace(count=2), denied)}
     assert judge(make_port(cause=elsewhere, **both)).causes == (elsewhere, denied)
@@ -198,7 +198,7 @@ def test_a_slice_with_a_service_label_takes_precedence():
         pytest.param(("Service", "shop", "web-1"), True, id="another-kind"),
     ],
 )
-def test_unrelated_rejected_objects_change_nothing(item, is_empty):
+def test_unrelated_rejected_objects_do_not_affect_a_port(item, is_empty):
     port = empty() if is_empty else make_port()
     (same,) = given(port, rejected=[rejected_as(*item)])
     assert same is port
@@ -256,7 +256,7 @@ def test_an_unserved_health_check_gets_a_note_on_its_service():
     assert same is cart
 
 
-def test_a_planned_port_keeps_its_planners_judgement():
+def test_a_given_judge_determines_the_state_of_a_port():
     planned = StateFacts(Level.OK, PortState.SERVED)
     source = SourceFacts(rejected=[rejected_as("Service", "shop", "web", WEB)])
     (port,) = diagnose([make_port()], source, judge=lambda port: planned)
@@ -276,7 +276,7 @@ TIMED_OUT = silent(POD).replace(count=46, first_at=NOW - 90, last_at=NOW)
 
 
 def two_sides(cause=TIMED_OUT, *, seconds_ago=1.0, inside=None, **changes):
-    """Return both sides of a Service port: clients inside were answered, those outside weren't."""
+    """Return both sides of a Service port, of which only the inside has answered clients."""
     answers = make_endpoint(POD, answered_at=NOW - seconds_ago, cause=inside)
     fails = failing(cause, **changes)
     return (
@@ -316,14 +316,14 @@ def test_an_endpoint_counts_as_answering_other_clients_only_with_evidence(change
     assert all(a is b for a, b in zip(given(*ports), ports, strict=True))
 
 
-def test_a_side_is_not_combined_with_ports_of_other_services_or_families():
+def test_only_two_sides_of_the_same_port_and_family_are_judged_together():
     inside, outside = two_sides()
     ports = (inside, replace(outside, service="other"), replace(outside, family="IPv6"))
     assert all(a is b for a, b in zip(given(*ports), ports, strict=True))
     assert given(inside)[0] is inside
 
 
-def test_working_endpoints_are_not_copied():
+def test_endpoints_without_a_failure_are_not_copied():
     inside, outside = two_sides()
     changed = given(inside, outside)[1]
     assert changed.endpoints[1] == outside.endpoints[1]
@@ -332,7 +332,7 @@ def test_working_endpoints_are_not_copied():
 
 
 class Counting:
-    """A judge that records which Service ports it has judged."""
+    """A judge that records the Service ports that it judges."""
 
     def __init__(self):
         self.judged = []
@@ -362,21 +362,21 @@ def test_each_service_port_is_evaluated_once_until_it_changes():
     again = shown(mistake(1))
     assert counting.judged == []
     assert all(a is b for a, b in zip(again, first, strict=True))
-    # Another mistake of the Service is only a note on its first port.
+    # Another mistake in the Service only adds a note to its first port.
     other = shown(mistake(2))
     assert counting.judged == [(inside.name, inside.side)]
     assert [a is b for a, b in zip(other, first, strict=True)] == [True, False, True]
-    # Only facts that were created again are judged again.
+    # Only a port with new facts is judged again.
     ports[0] = make_port("cart")
     assert shown(mistake(2))[0] is ports[0]
     assert counting.judged == [(cart.name, cart.side)]
-    # Without the mistake, the port's own facts decide everything.
+    # Without the mistake, only the facts of the port determine its state.
     assert shown(SourceFacts())[1] is inside
     assert counting.judged == [(inside.name, inside.side)]
     assert inside.state.causes == ()
 
 
-def test_a_copy_does_not_keep_earlier_copies():
+def test_a_judged_copy_of_a_port_does_not_keep_earlier_copies():
     port = make_port()
     copies = [diagnose([port], mistake(number))[0] for number in range(9)]
     assert [len(copy.notes) for copy in copies] == [1] * 9, "each has the last mistake alone"

@@ -52,7 +52,7 @@ def test_a_path_is_written_into_the_facts_of_its_port():
     assert (facts.past_workers, facts.unanswered) == (9, None)
 
 
-def test_unanswered_clients_are_reported_only_on_the_kernel_path():
+def test_clients_unanswered_in_the_kernel_are_reported_only_on_the_kernel_path():
     silent = PathView(DataPath.KERNEL, unanswered=silent_to_some("10.244.1.2:80"))
     for path, unanswered in ((DataPath.KERNEL, silent.unanswered), (DataPath.USERSPACE, None)):
         assert silent.follow(PathDecision(path, "auto"), 110.0).unanswered == unanswered
@@ -66,7 +66,7 @@ def test_unanswered_clients_are_reported_only_on_the_kernel_path():
         pytest.param({"path": KERNEL, "socket_connections": 0}, "rules lead them", id="hooks"),
     ],
 )
-def test_the_reason_why_connections_are_unseen_depends_on_the_path(facts, reason):
+def test_the_reason_why_connections_are_unobservable_depends_on_the_path(facts, reason):
     text = unseen_reason(replace(make_port(), **facts))
     assert text.startswith(reason)
     assert bool(text) is bool(reason)
@@ -112,6 +112,6 @@ def test_each_failure_of_the_kernel_is_one_problem(facts, level, kind):
     assert (problem.level, problem.kind) == (level, kind)
 
 
-def test_a_table_below_nine_tenths_is_not_reported():
+def test_a_conntrack_table_below_nine_tenths_is_not_reported():
     view = make_view(tracking=TrackingFacts(entries=89, limit=100))
     assert not [*problems_of_kernel(view)]

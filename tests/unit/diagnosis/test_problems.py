@@ -29,8 +29,8 @@ from .words import NODES
 HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 
 
-def test_many_services_with_addresses_in_use_are_one_problem():
-    """Otherwise 25 equal lines would fill the first screen of the page."""
+def test_addresses_in_use_of_many_services_are_one_problem():
+    """Otherwise 25 similar lines would fill the first screen of the page."""
     causes = [held_by(f"10.96.0.{n}:80", "shop/web") for n in range(25)]
     taken = [
         make_ignored(f"shop/s{n:02}", "80", one, is_conflict=True) for n, one in enumerate(causes)
@@ -43,7 +43,7 @@ def test_many_services_with_addresses_in_use_are_one_problem():
     assert "and 20 more Services are not served, as others have their addresses" in text
 
 
-def test_node_wide_causes_have_codes():
+def test_codes_of_node_returns_the_codes_of_node_problems():
     assert codes_of_node(make_calm_view()) == frozenset()
     chain = FirewallFacts("inet evil in", "rule tcp dport 80 reject")
     assert codes_of_node(make_view(firewalls=(chain,))) == {CauseCode.FIREWALL_DROPS}
@@ -59,11 +59,11 @@ def test_node_wide_causes_have_codes():
         pytest.param(SyncFacts(last_queued=NOW - 190, last_done=NOW - 180), 0, id="in-force"),
     ],
 )
-def test_a_change_is_late_until_applied(sync, waited_s):
+def test_the_delay_of_a_change_ends_once_the_change_is_applied(sync, waited_s):
     assert late_s(sync, NOW) == waited_s
 
 
-def test_a_ports_problem_includes_its_remedy():
+def test_the_problem_of_a_port_includes_its_remedy():
     view = make_view(make_port(problem=HELD_BY, hint="stop nginx"))
     (problem,) = summarise(view, NOW).problems
     assert (problem.what, problem.hint) == (f"Not served: {HELD_BY}", "stop nginx")
@@ -99,7 +99,7 @@ def test_while_the_proxy_starts_problems_are_not_counted():
     assert summary.verdict == "Starting. 1 problem on this node."
 
 
-def test_a_single_problem_is_counted_in_the_singular():
+def test_a_single_problem_is_stated_in_the_singular():
     view = make_view(make_port(), steering=SteeringState("iptables", problem="lost"))
     assert summarise(view, NOW).verdict == "1 problem on this node."
 
@@ -114,7 +114,7 @@ def test_a_proxy_without_workers_is_not_shown_as_draining():
     assert summarise(view, NOW).verdict == "2 problems on this node."
 
 
-def test_an_address_in_use_is_reported_but_another_proxys_service_is_not():
+def test_an_address_in_use_is_a_problem_but_another_proxys_service_is_none():
     taken = held_by("10.96.0.1:80/TCP", "shop/cart")
     view = make_view(
         ignored=(
@@ -133,7 +133,7 @@ def test_ports_dropping_outside_clients_are_counted_without_being_problems():
     assert verdict == "No problems. 3 Service ports served, 1 of them not for outside clients."
 
 
-def test_a_problem_names_its_side_of_the_split():
+def test_the_problem_of_one_side_of_a_service_port_names_the_side():
     _, outside = make_two_sides()
     (problem,) = summarise(make_view(replace(outside, problem="in use")), NOW).problems
     assert (problem.port, problem.side) == ("shop/front:http", "external")

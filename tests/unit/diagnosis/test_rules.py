@@ -1,4 +1,4 @@
-"""The rule that decides how one Service port is served, and its clauses."""
+"""Tests of which rule decides the state of a Service port, and of the clauses."""
 
 import pytest
 
@@ -65,7 +65,7 @@ def test_a_port_with_a_denying_endpoint_needs_attention(expected):
 
 
 @pytest.mark.parametrize("expected", cases.STALLED)
-def test_stalled_connections_are_reported_while_open(expected):
+def test_stalled_connections_are_reported_with_a_remedy_while_open(expected):
     assert check(expected).state.hint == expected.clauses[0].hint
 
 
@@ -73,7 +73,7 @@ def test_stalled_connections_are_reported_while_open(expected):
 def test_clients_rejected_for_their_requests_need_attention(expected):
     state = check(expected).state
     assert (state.is_problem, state.causes) == (True, expected.changes["client_mistakes"])
-    # Endpoints that fail take precedence.
+    # A failing endpoint takes precedence over rejected clients.
     port = make_port(**{**expected.changes, "endpoints": (EJECTED,)})
     assert told_of(port)[0] is rules.all_fail
     assert port.state.causes[1:] == expected.changes["client_mistakes"]
@@ -94,7 +94,7 @@ def test_few_unanswered_connections_have_no_remedy(expected):
     assert (port.mark, port.state.hint) == (None, "")
 
 
-def test_each_rule_matches_some_service_port():
+def test_each_rule_decides_at_least_one_case():
     groups = (cases.CASES, cases.DENIALS, cases.MISTAKES, cases.LEFT, cases.FLOWS)
     assert {one.values[0].rule for group in groups for one in group} == set(RULES)
     order = [RULES.index(one.values[0].rule) for one in cases.CASES]
@@ -119,7 +119,7 @@ def test_addresses_intercepted_by_a_chain_are_named(missed, place):
     port.is_unsteered = True
     (clause,) = told_of(port)[1]
     assert clause.params["place"] == place
-    # The problem of a listener contains the address.
+    # The text of a listener's problem contains the address.
     port.is_unsteered = False
     (clause,) = told_of(port)[1]
     assert not clause.params["place"]
@@ -141,11 +141,11 @@ def test_the_cause_names_the_chain_that_intercepts_the_packets():
         pytest.param({"is_dropping": True}, id="dropped-on-this-node-by-design"),
     ],
 )
-def test_behaviour_by_design_is_not_reported_as_another_cause(changes):
+def test_a_further_cause_requires_a_problem_and_refused_clients(changes):
     assert other_cause(make_port(**{"problem": HELD_BY, "cause": NO_NAME, **changes})) is None
 
 
-def test_dropping_all_clients_is_reported_as_another_cause():
+def test_dropping_all_clients_is_reported_as_a_further_cause():
     dropping = {"is_dropping": True, "admits": (), "cause": NO_NAME}
     assert other_cause(make_port(problem=HELD_BY, **dropping)) is NO_NAME
 
@@ -245,7 +245,7 @@ def test_a_service_without_clients_lists_its_node_port_addresses(ips, places):
         pytest.param(UDP, "", False, id="udp"),
     ],
 )
-def test_without_probes_a_dial_verifies_tcp_on_the_kernel_path(changes, shown, has_remedy):
+def test_the_remedy_for_unprobed_tcp_on_the_kernel_path_is_a_dial(changes, shown, has_remedy):
     port = make_port(endpoints=(READY,), path=IN_KERNEL, **changes)
     clause = said.led_by_kernel(1, 0, "shop/web", port.protocol, shown)
     assert told_of(port) == (rules.served, [clause])

@@ -54,12 +54,12 @@ SENT = {"connections": 99, "sent_bytes": 5}
 
 
 def found(minute, *endpoints, now=9.0, **changes):
-    """Return the symptom of the last minute's clients, and why most of them failed."""
+    """Return the counts of the last minute with the cause for which most clients failed."""
     return failed_last_minute(minute, iter(endpoints), at(now), **changes)
 
 
 def served(minute, *endpoints, **changes):
-    """Return a Service port with clients of the last minute."""
+    """Return a served Service port with these counts of the last minute."""
     return make_port(endpoints=endpoints or (READY,), last_minute=minute, **changes)
 
 
@@ -69,7 +69,7 @@ def test_the_last_failed_endpoint_is_the_cause_of_recent_failures():
     never = counted(EndpointCounters(), OTHER)
     facts = found(minute, before, refused, never)
     assert facts == LastMinuteFacts(8, 12, cause=lately_of(refuses(POD), 12, 5.0))
-    # It isn't the cause if it is in the past, or if another endpoint fails now.
+    # Neither a failure older than a minute nor an endpoint that still fails is the cause.
     assert found(minute, refused, now=5.0 + LAST_MINUTE_S).cause is None
     failing_now = EndpointCounters()
     failing_now.dials.failed(5.0, Failure.REFUSED)
@@ -77,7 +77,7 @@ def test_the_last_failed_endpoint_is_the_cause_of_recent_failures():
     assert found(MinuteCounts(), refused) == LastMinuteFacts()
 
 
-def test_a_client_failing_while_this_node_is_answered_is_the_latest_failure():
+def test_a_clients_failed_dial_counts_as_the_latest_failure_of_its_endpoint():
     _, counters = one = returned(5.0)
     counters.denials.failed(8.0, Failure.SILENT, "10.244.0.123")
     assert found(MinuteCounts(8, 12), one).cause == lately_of(silent(POD), 12, 8.0)
@@ -100,7 +100,7 @@ def test_the_last_failed_endpoint_is_the_cause_of_unanswered_connections(failure
     (_, counters) = answering = ended(5.0, failure)
     counters.ends.succeeded_at = 5.1
     assert found(minute, answering).cause == lately_of(resets(POD), 12, 5.0)
-    # An endpoint that a client left isn't the cause, nor is a failure that is older than a minute.
+    # Neither an endpoint that a client left nor a failure older than a minute is the cause.
     left = ended(8.0, Failure.UNANSWERED, OTHER)
     assert found(minute, left, returned(5.0)).cause is None
     assert found(minute, ended(5.0), now=5.0 + LAST_MINUTE_S).cause is None
@@ -130,7 +130,7 @@ def test_the_only_client_with_unanswered_connections_is_named():
     assert left == lately_of(sends_nothing(POD), 12, 8.0)
 
 
-def test_the_last_endpoint_is_the_cause_of_clients_that_left():
+def test_the_last_endpoint_that_clients_left_is_the_cause():
     left, reset = ended(4.0, Failure.UNANSWERED), ended(5.0, Failure.RESET, OTHER)
     cause = found(MinuteCounts(20, 1, 2, 12), reset, left).cause
     assert cause == lately_of(sends_nothing(POD), 12, 4.0, others=False)
@@ -138,7 +138,7 @@ def test_the_last_endpoint_is_the_cause_of_clients_that_left():
     assert facts == LastMinuteFacts(20, 0, 0, 12, have_left=True)
 
 
-def test_connections_cut_off_midway_are_not_a_success():
+def test_connections_cut_off_after_the_first_byte_count_as_failed():
     minute = found(MinuteCounts(40, 0, 0, 2, 8), ended(7.0), cut(5.0))
     assert minute == LastMinuteFacts(40, 0, 0, 2, 8, cause=lately_of(cuts_off(POD), 8, 5.0))
     failed = said.connections_failed(10, 40, (), said.because(minute.cause))
@@ -157,7 +157,7 @@ def test_lost_packets_are_attributed_to_the_unreached_side():
 
 
 @pytest.mark.parametrize("kind", ["unanswered", "client_aborts", "endpoint_aborts", "late"])
-def test_removed_endpoints_are_not_suspected_of_serving(kind):
+def test_failures_unexplained_by_present_endpoints_point_to_removed_ones(kind):
     minute, answering = MinuteCounts(20, **{kind: 12}), EndpointCounters()
     others = (counted(answering),)
     facts = found(minute, *others)
@@ -167,7 +167,7 @@ def test_removed_endpoints_are_not_suspected_of_serving(kind):
     else:
         setattr(answering, kind, 1)
     assert not found(minute, *others, now=90.0).have_left
-    # These clients may have had no endpoint, or no room.
+    # Refused and queued clients may have had no endpoint at all.
     assert not found(MinuteCounts(20, refused=12), *others).have_left
     assert not found(MinuteCounts(20, queued=12), *others).have_left
     port = served(LastMinuteFacts(20, unanswered=12, have_left=True))
@@ -235,7 +235,7 @@ WHY = lately_of(refuses("10.244.1.8:8080"))
         pytest.param((81, 0, 0, 0, 8), {}, None, id="a-small-share-cut"),
     ],
 )
-def test_clients_that_failed_in_the_last_minute_are_not_a_success(counts, changes, shown):
+def test_failed_clients_of_the_last_minute_are_reported_if_many(counts, changes, shown):
     port = served(LastMinuteFacts(*counts, cause=WHY), **changes)
     rule, told = told_of(port)
     if shown is None:
@@ -249,7 +249,7 @@ def test_clients_that_failed_in_the_last_minute_are_not_a_success(counts, change
     assert (port.state.causes, port.state.is_problem) == ((WHY,), False)
 
 
-def test_client_failures_are_counted_by_kind():
+def test_failed_connections_are_reported_by_kind():
     parts = (
         (4, "not connected"),
         (5, "ended without an answer"),
@@ -258,7 +258,7 @@ def test_client_failures_are_counted_by_kind():
     )
     failed = many_failed(served(LastMinuteFacts(100, 4, 5, 6, 7)))
     assert failed == said.connections_failed(22, 104, parts)
-    # If the proxy reset connections, its setting is the reason.
+    # For connections that the proxy reset, the setting is the reason.
     removed = (8, "reset as their endpoint had left: on-endpoint-removal")
     failed = many_failed(served(LastMinuteFacts(20, removed=8)))
     assert failed == said.connections_failed(8, 20, (removed,))
@@ -286,7 +286,7 @@ def test_clients_that_waited_are_shown_with_the_reason(most, changes, row):
         why = said.because(minute.cause)
         failed = said.connections_failed(26, 40, parts, why)
         assert many_failed(replace(port, last_minute=minute)) == failed
-        # Without an endpoint, the limit isn't the reason.
+        # Without an endpoint, clients don't wait because of the limit.
         port = make_port(endpoints=(), handling=handling, last_minute=LastMinuteFacts(0, queued=5))
         assert many_failed(port) == said.connections_failed(5, 5, (), said.none_in_time())
 
@@ -315,10 +315,10 @@ def test_repeatedly_ejected_and_readmitted_endpoints_are_reported():
     assert many_flaps(served(minute)) == flaps
     assert served(minute).state.hint == flaps.hint
     assert many_flaps(served(found(MinuteCounts(8, flaps=2)))) is None, "a rollout"
-    # Failed clients are explained by the flaps.
+    # The flaps explain failed clients.
     both = found(MinuteCounts(8, 12, flaps=30), returned(5.0))
     assert (both.cause.count, both.flaps) == (12, 30)
-    # Refused clients may have had no endpoint, so flaps don't explain them.
+    # Flaps don't explain refused clients, which may have had no endpoint.
     refused = served(found(MinuteCounts(60, 40, flaps=9)))
     assert many_failed(refused) == said.connections_failed(
         40, 100, (), said.because_of_flaps(9, "shop", "web")
@@ -377,7 +377,7 @@ def test_flows_to_an_intermittently_closed_port_are_refused_or_unanswered():
     assert facts.cause == lately_of(refuses(POD), 5, 4.0)
     clause = said.flows_failed(18, 40, 5, 13, said.because(facts.cause))
     assert told_of(served(facts, **UDP)) == (rules.answers_are_missed, [clause])
-    # For TCP connections it is known which of the two failed.
+    # For TCP, refused and unanswered connections are distinguished.
     assert found(MinuteCounts(40, 5, 13), ended(5.0), refused).cause.row is resets
 
 
@@ -387,7 +387,7 @@ def test_stalled_open_flows_take_precedence_over_flows_of_the_last_minute():
     assert many_unanswered(port) == said.stalled(2, 4, "UDP", READY.address, 1, has_former=False)
 
 
-def test_clients_that_left_are_not_reported_as_failed():
+def test_clients_that_leave_early_are_not_reported_as_failed():
     port = served(LastMinuteFacts(30, client_aborts=4), READY)
     assert many_failed(port) == said.clients_left(4, 30)
     assert many_failed(port, but=[CauseCode.ENDPOINT_REFUSES]) is None, "nothing shows why"
@@ -414,7 +414,7 @@ def test_a_late_endpoint_is_not_blamed_for_another_endpoints_resets():
 
 
 def ended_so(owed, connections=99):
-    """Return an endpoint with connections that ended without an answer to the last request."""
+    """Return an endpoint with connections whose last request was unanswered."""
     counters = EndpointCounters()
     counters.unanswered_requests, counters.connections = owed, connections
     return counted(counters)

@@ -1,6 +1,6 @@
-"""Writes the texts of all clauses, and of a node's problems, on one page, ``words.txt``.
+"""Writes the texts of all clauses and of a node's problems to one page, ``words.txt``.
 
-Its diff shows the effect of a change.
+The diff of the page shows the effect of a change.
 
 ``python -m tests.unit.diagnosis.words`` writes it again.
 """
@@ -166,7 +166,7 @@ NODES = [
     {"node_is_eligible": False},
     {"no_node": no_node("node-7", ())},
 ]
-"""Facts, each of which alone causes a problem on a healthy node."""
+"""Facts, each of which is a problem on an otherwise healthy node."""
 KERNEL, WEB = DataPath.KERNEL, Frontend("10.96.0.1", 80, Protocol.TCP)
 PATHS = [
     (PathView(KERNEL, kernel_connections=0), "TCP"),
@@ -187,7 +187,7 @@ ROWS = [row for row in vars(said).values() if isinstance(row, ClauseRow)]
 
 
 def lines_of(row):
-    """Yield the page's part about a row."""
+    """Yield the lines about a row."""
     yield f"{row}"
     for sample in (sample for sample in SAMPLES if sample.row is row):
         yield f"  {sample.text}"
@@ -198,7 +198,7 @@ def lines_of(row):
 
 
 def problems():
-    """Yield the page's part about problems of a node."""
+    """Yield the lines about problems of a node."""
     yield "problems of the node"
     for changes in NODES:
         for problem in problems_of_node(make_view(**changes), NOW):
@@ -208,7 +208,7 @@ def problems():
 
 
 def paths():
-    """Yield the page's part about the paths of Service ports."""
+    """Yield the lines about the paths of Service ports."""
     yield "paths"
     for path, protocol in PATHS:
         yield f"  {path.now}, by {format_target(path, WEB)}"
@@ -219,7 +219,7 @@ def paths():
 
 
 def page():
-    """Return the page."""
+    """Return the whole page."""
     lines = [line for row in dict.fromkeys(ROWS) for line in lines_of(row)]
     return "".join(f"{line}\n" for line in (*lines, *problems(), *paths()))
 

@@ -1,4 +1,4 @@
-"""Arguments of an embedded proxy: accepted values, and the errors for all others."""
+"""Tests of arguments of an embedded proxy: accepted values, and errors for all others."""
 
 import re
 from dataclasses import replace
@@ -62,7 +62,7 @@ def test_an_invalid_port_is_an_error(port, protocol, error, words):
         read_port(port, protocol)
 
 
-def test_affinity_is_parsed():
+def test_an_affinity_timeout_is_accepted_in_seconds():
     assert [read_affinity(seconds) for seconds in (None, 1, 86400)] == [None, 1, 86400]
 
 
@@ -74,7 +74,7 @@ def test_affinity_is_parsed():
         pytest.param(1.5, TypeError, "expected an int or None, got 1.5", id="float"),
     ],
 )
-def test_invalid_affinity_is_an_error(seconds, error, words):
+def test_an_invalid_affinity_timeout_is_an_error(seconds, error, words):
     with pytest.raises(error, match=re.escape(words)):
         read_affinity(seconds)
 
@@ -107,7 +107,7 @@ def test_an_invalid_balance_argument_is_an_error(balance, seed, error, words):
         read_handling(seed, balance=balance)
 
 
-def test_other_arguments_are_parsed_like_annotations():
+def test_arguments_for_annotations_are_parsed_like_annotations():
     assert read_handling(hold="60s,16") == Handling(hold=Hold(60, 16))
     assert read_handling(slow_start="30s") == Handling(slow_start_s=30.0)
     assert read_handling(hold=None, on_endpoint_removal="30s") == Handling(removal_s=30.0)
@@ -232,7 +232,7 @@ class Number(int):
     pass
 
 
-def test_str_and_int_subclasses_become_plain_str_and_int():
+def test_arguments_of_str_and_int_subclasses_become_plain_str_and_int():
     port, key = read_port(Number(80), Text("TCP")), read_key(Text("shop"), Text("web"))
     (made,) = make_slices(service("web", "10.0.0.1"), {(Text("1.1.1.1"), Number(80)): Number(3)})
     texts = [port.protocol, *key, made.endpoints[0].ip]

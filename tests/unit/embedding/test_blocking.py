@@ -1,4 +1,4 @@
-"""The embedded proxy without an event loop."""
+"""Tests of the embedded proxy in programs without an event loop."""
 
 import errno
 import inspect
@@ -60,7 +60,7 @@ def test_observed_connections_are_returned_as_a_list(one):
         assert (len(seen), [str(each.event) for each in failed]) == (2, ["refused"])
 
 
-def test_the_blocking_proxy_serves_like_the_proxy_without_await(one):
+def test_the_blocking_proxy_has_the_calls_of_the_proxy_without_await(one):
     with Proxy.in_thread() as proxy:
         web = proxy.add_service("web", port=8080, endpoints=[one])
         assert ask(web.address) == b"one"
@@ -154,7 +154,7 @@ def test_a_function_in_the_proxy_thread_cannot_close_the_proxy():
 
 
 PAIRS = [(BlockingProxy, EmbeddedProxy), (BlockingService, AddedService)]
-# These methods are for a node's process and other parts of the proxy; start creates the thread.
+# The blocking proxy lacks these methods, which are for other parts of the proxy, and start().
 OTHERS = {"abandon", "admin_address", "at_end", "has_put"}
 OTHERS |= {"is_awaited", "start"}
 
@@ -173,7 +173,7 @@ def test_each_blocking_call_has_the_proxys_signature_and_docstring(blocking, emb
 
 def test_help_shows_the_arguments_and_result_of_a_call():
     shown = " ".join(re.sub("['|]", "", pydoc.plain(pydoc.render_doc(BlockingProxy))).split())
-    # The help has one line or several, depending on Python's version.
+    # The number of lines depends on the version of Python.
     assert re.search(r"add_service\( ?self, name: str, \*, port: int, ", shown)
     assert "-> BlockingService" in shown
     assert "choose_next(self, service: ServiceKey, endpoint: EndpointAddress)" in shown

@@ -1,4 +1,4 @@
-"""Services that a program adds by calls, on asyncio and on uvloop, without privileges."""
+"""Tests of Services that an unprivileged program adds by calls, on asyncio and uvloop."""
 
 import asyncio
 import contextlib
@@ -41,7 +41,7 @@ async def test_each_service_keeps_its_requested_port():
         assert web.address.ip.startswith("127.")
 
 
-async def test_a_port_in_use_is_replaced_by_a_free_port():
+async def test_a_service_whose_port_is_in_use_is_served_on_a_free_port():
     with socket.create_server(("127.99.1.1", 8080)):
         async with backend(b"one") as one, Proxy() as proxy:
             web = await proxy.add_service(
@@ -200,7 +200,7 @@ async def test_an_address_held_by_another_proxy_is_not_shared():
 
 async def test_a_replaced_service_keeps_its_address():
     async with backend(b"one") as one, Proxy() as proxy:
-        # A handle has the address of the Service that currently has the name.
+        # Read the address now: later, this handle returns the replacement's address.
         before = (await proxy.add_service("web", port=8080)).address
         after = await proxy.add_service("web", port=8080, endpoints=[one])
         assert after.address == before
@@ -378,7 +378,7 @@ async def test_a_handle_shows_its_services_address_and_number_of_endpoints():
         assert repr(web) == "<Service default/web, not served>"
 
 
-async def test_a_standby_serves_while_the_others_fail_and_weights_apply():
+async def test_standbys_and_weights_of_an_embedded_service_take_effect():
     async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
         db = await proxy.add_service("db", port=5432, endpoints=[one], standby=[two])
         assert [await ask(db.address) for _ in range(4)] == [b"one"] * 4

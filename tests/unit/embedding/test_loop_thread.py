@@ -1,4 +1,4 @@
-"""An event loop in a thread."""
+"""Tests of calls into an event loop that runs in a thread."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ def thread():
     thread.close()
 
 
-def test_results_and_exceptions_return_to_the_caller(thread):
+def test_calls_in_the_loop_thread_return_results_and_raise_exceptions(thread):
     async def fails():
         raise LookupError("no such thing")
 
@@ -27,7 +27,7 @@ def test_results_and_exceptions_return_to_the_caller(thread):
         thread.call(fails())
 
 
-def test_all_calls_run_in_the_loop_thread(thread):
+def test_all_calls_run_in_the_thread_of_the_event_loop(thread):
     names = {thread.do(lambda: threading.current_thread().name) for _ in range(3)}
     assert names == {"userspace-proxy"}
 
@@ -71,7 +71,7 @@ def test_calls_during_close_raise_an_error(thread):
         except RuntimeError as exc:
             errors.append(str(exc))
 
-    # They are daemons, because a thread that waits forever would keep this process from exiting.
+    # A thread that waits forever would prevent the exit of this process, unless it's a daemon.
     callers = [threading.Thread(target=call_until_the_end, daemon=True) for _ in range(3)]
     for caller in callers:
         caller.start()

@@ -32,7 +32,7 @@ def named(endpoints, standby=(), allowed=ALLOWED):
     return [item for item in slices if isinstance(item, NameSlice)]
 
 
-def test_names_and_addresses_can_be_mixed():
+def test_endpoints_by_name_and_by_address_can_be_mixed():
     plain, names = make_all_slices(DB, ["192.0.2.1:80", ("DB.example.com.", 5432)], (), ALLOWED)
     assert plain.endpoints == (Endpoint("192.0.2.1"),)
     assert names.named == (Endpoint("db.example.com"),)
@@ -136,7 +136,7 @@ def test_endpoints_other_than_a_list_are_rejected(endpoints):
         named(endpoints)
 
 
-async def test_names_are_disabled_by_default():
+async def test_endpoint_names_are_disabled_by_default():
     async with Proxy() as proxy:
         with pytest.raises(ValueError, match="this proxy looks up no names: pass Options"):
             await proxy.add_service("db", port=5432, endpoints=["db.example.com:5432"])

@@ -1,4 +1,4 @@
-"""Services to explain, as in a proxy's JSON."""
+"""Builds Services to explain, as in a proxy's JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from userspace_proxy.status.answers import render_status
 def make_subject(
     *ports: PortFacts, service: str = "shop/web", is_live: bool = True, **changes: Any
 ) -> Subject:
-    """Return the facts about a view's Service; by default with one port, which is served."""
+    """Return the facts about a Service, by default with one served port."""
     view = make_view(*(ports or (make_port(),)), **changes)
     view.ports = diagnose(view.ports, view.source, view.health_checks)
     status = read_answer(render_status(view, now=NOW))
@@ -28,7 +28,7 @@ def make_subject(
 
 
 def make_dead_endpoint(address: str, **changes: Any) -> EndpointFacts:
-    """Return an endpoint that refused two dials, the last of them three seconds ago."""
+    """Return an endpoint that refused two dials, the last one three seconds ago."""
     number = errno.ECONNREFUSED
     cause = replace(
         dial_failed(make_address(address), Failure.REFUSED, os.strerror(number)),

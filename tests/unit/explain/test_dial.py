@@ -44,7 +44,7 @@ def test_a_probe_dial_leaves_nothing_in_the_accept_queue(listener):
         assert peer == client.getsockname()
 
 
-def test_a_port_without_a_listener_refuses():
+def test_a_port_without_a_listener_refuses_the_dial():
     result = dial(SocketAddress("127.0.0.1", free_port()))
     assert result.cause is not None
     assert result.cause.code is CauseCode.ENDPOINT_REFUSES
@@ -60,7 +60,7 @@ def test_a_dial_to_a_silent_endpoint_times_out(listener):
     assert {cause.code for cause in causes} == {CauseCode.ENDPOINT_SILENT}
 
 
-def test_each_address_is_dialled_once(listener):
+def test_explain_dials_each_address_once(listener):
     at, dead = address_of(listener), SocketAddress("127.0.0.1", free_port())
     results = dial_all([at, dead, at])
     assert {address: result.cause is None for address, result in results.items()} == {
@@ -95,14 +95,14 @@ REJECTIONS = [
 
 
 def rejecting(number):
-    """Return the address of a listener to which packets are rejected in this way."""
+    """Return the address of a listener to which a rule rejects packets in this way."""
     family = REJECTIONS[number][0]
     return SocketAddress("127.0.0.1" if family == "ip" else "::1", 9000 + number)
 
 
 @pytest.fixture(scope="module")
 def rejected():
-    """The results of simultaneous dials to all addresses: ICMP errors during connect() get lost."""
+    """The results of simultaneous dials; an ICMP error that arrives during connect() is lost."""
     net = Net("rejecting")
     rules = [
         f"nft add rule {family} t c tcp dport {rejecting(number).port} reject with {how}"
@@ -131,7 +131,7 @@ def test_a_firewall_rejection_has_a_cause_mentioning_firewalls(rejected, number)
     assert "firewall" in (remedy(result.cause) if code is FAILS else say(result.cause))
 
 
-def test_a_missing_route_is_the_cause():
+def test_a_missing_route_is_the_cause_of_a_failed_dial():
     net = Net("node")
     with net:
         result = dial(SocketAddress("10.98.0.5", 80))
@@ -148,7 +148,7 @@ def test_a_missing_route_is_the_cause():
     ],
 )
 @pytest.mark.parametrize("ip", ["10.98.0.5", "fd00:98::5"], ids=["ipv4", "ipv6"])
-def test_an_unreachable_or_prohibiting_route_is_the_cause(ip, kind, error, cause):
+def test_an_unreachable_or_prohibit_route_is_the_cause_of_a_failed_dial(ip, kind, error, cause):
     net = Net("node")
     with net:
         net.run(f"ip route add {kind} {ip}")
@@ -201,19 +201,19 @@ def test_an_open_port_accepts_and_a_closed_port_refuses_the_dial(there, worker):
     assert [one.has_no_route for one in results.values()] == [False, False, True]
 
 
-def test_without_a_namespace_to_enter_dials_are_made_locally():
+def test_endpoints_are_dialled_locally_without_a_namespace_to_enter():
     at = SocketAddress("127.0.0.1", free_port())
     assert dial_by((), [at])[str(at)].cause.code is CauseCode.ENDPOINT_REFUSES
 
 
-def test_a_worker_in_a_third_network_namespace_gives_no_way_to_enter(worker):
+def test_a_worker_in_another_namespace_than_the_proxy_is_not_entered(worker):
     with contextlib.closing(Net("elsewhere")) as elsewhere:
         inode = os.fstat(elsewhere.fd).st_ino
         assert find_way(view_of(worker.pid, inode)) is None
 
 
-def test_root_enters_no_user_namespace(monkeypatch):
-    """The creator of that user namespace could trace the child."""
+def test_root_enters_only_the_network_namespace_of_the_proxy(monkeypatch):
+    """The creator of a user namespace could trace a child in it."""
     command = ["unshare", "-Urn", "sh", "-c", "ip link set lo up; echo; exec cat"]
     with started(command) as worker:
         worker.stdout.readline()
@@ -226,7 +226,7 @@ def test_root_enters_no_user_namespace(monkeypatch):
         assert find_way(shown)[2:] == ("--user", "--preserve-credentials", "--net", "--")
 
 
-def test_a_worker_that_has_exited_since_is_an_error(worker):
+def test_a_worker_that_has_exited_is_an_error(worker):
     way = find_way(view_of(worker.pid, network_namespace(worker.pid)))
     worker.stdin.close()
     worker.wait(30)

@@ -38,7 +38,7 @@ def test_a_step_whose_behaviour_is_by_design_has_a_neutral_mark(is_by_design, ma
 
 
 def test_a_fact_and_its_remedy_are_shown_once():
-    """Both an earlier client's dial and the dial of explain failed with the same cause."""
+    """An earlier client's dial and the dial of explain failed with the same cause."""
     at = make_address("10.244.1.8:80")
     failed = DialResult(0.001, dial_failed(at, Failure.REFUSED, "refused"), "refused")
     dials = {"10.96.7.118:80": DialResult(0.001), "10.244.1.8:80": failed}
@@ -48,7 +48,7 @@ def test_a_fact_and_its_remedy_are_shown_once():
 
 
 @pytest.mark.parametrize("columns", [40, 80])
-def test_text_fits_the_terminal_except_for_the_command_to_paste(columns):
+def test_lines_fit_the_terminal_except_for_the_suggested_command(columns):
     explanation = explain(make_subject(DEAD))
     *lines, last = render_text(explanation, columns=columns).splitlines()
     assert last == f"next: {explanation.next}"

@@ -1,4 +1,4 @@
-"""The next command is on the page of texts; these are the negative cases."""
+"""Tests of when no next command is suggested; ``words.txt`` contains the others."""
 
 import shlex
 from dataclasses import replace
@@ -13,7 +13,7 @@ from .subjects import make_subject
 from .words import DEAD, FROM_FILES, LIVE, PLANNED, is_on_the_page
 
 
-def test_the_next_command_differs_from_the_one_just_run():
+def test_the_next_command_differs_from_the_command_just_run():
     for cause in (None, *(as_read(code, "?", "10.0.0.1:80") for code in CauseCode)):
         for subject in (LIVE, FROM_FILES, PLANNED):
             for source in ((), ("--kubeconfig=k",), ("--manifests=m",)):

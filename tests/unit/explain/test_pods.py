@@ -43,7 +43,7 @@ def test_a_target_port_need_not_be_listed_by_a_container(numbers):
     assert step.level is Level.OK
 
 
-def test_unready_pods_among_many_are_listed():
+def test_only_unready_pods_are_listed_among_many():
     (step,) = judge(*(pod(f"web-{number}") for number in range(10)), pod("web-10", "it crashes"))
     assert step.details == ((Level.ATTENTION, "web-10: it crashes"),)
 

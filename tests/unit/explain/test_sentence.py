@@ -1,4 +1,4 @@
-"""The sentence of an explanation: the step that decides it, and the additions."""
+"""Tests of an explanation's sentence: the deciding step, and additions."""
 
 import pytest
 
@@ -85,7 +85,7 @@ def test_source_problems_are_stated_only_if_they_may_concern_the_service(changes
     assert explain(make_subject(make_port(**changes), **node)).sentence.endswith(sentence)
 
 
-def test_titles_of_ports_with_equal_numbers_contain_the_protocol():
+def test_ports_with_equal_numbers_have_titles_with_their_protocols():
     udp = make_port("dns", port="dns", protocol=Protocol.UDP, shared_number=53)
     tcp = make_port("dns", port="dns-tcp", shared_number=53, problem="its port is taken")
     explanation = explain(make_subject(udp, tcp, service="shop/dns"))

@@ -1,4 +1,4 @@
-"""The steps of an explanation: how levels are decided, and which facts aren't repeated."""
+"""Tests of the steps of an explanation: their levels, and facts that aren't repeated."""
 
 import errno
 import os
@@ -83,7 +83,7 @@ def test_earlier_behaviour_is_derived_from_the_endpoints_counters(endpoint, prot
     assert bool(words) is bool(said)
 
 
-def test_an_identical_service_on_a_node_has_no_note():
+def test_a_service_planned_identically_on_another_node_has_no_note():
     subject = on_node(make_endpoint(POD), there=make_port(endpoints=(make_endpoint(POD),)))
     assert [*node_notes(subject.ports[0], subject)] == []
 
@@ -110,7 +110,7 @@ def test_a_client_is_admitted_by_its_network(port, client, level):
 
 
 @pytest.mark.parametrize("title", ["steps", "dials"])
-def test_the_recorded_page_contains_the_section(title):
+def test_the_recorded_page_contains_each_section_of_explanations(title):
     assert is_on_the_page(title)
 
 
@@ -248,7 +248,7 @@ def test_an_address_that_clients_dial_is_not_judged_by_local_dials(changes):
     assert steps_of(explanation, "dial")[0].level is None
 
 
-def test_the_reason_clients_are_refused_precedes_a_refused_dial():
+def test_the_reason_why_clients_are_refused_precedes_a_refused_dial():
     port = make_port(endpoints=(), reason="it has no endpoints", connections=0)
     explanation = explain(make_subject(port), dials=dials(**{"10.96.7.118:80": False}))
     assert explanation.sentence == port.state.sentence

@@ -1,4 +1,4 @@
-"""Writes the output of explain on one page, ``words.txt``, whose diff shows a change's effect.
+"""Writes the output of explain to one page, ``words.txt``, whose diff shows a change's effect.
 
 ``python -m tests.unit.explain.words`` writes it again. Each part shows a step only once.
 """
@@ -102,7 +102,7 @@ UNROUTED = DialResult(
 
 
 def failing(cause: Cause, **figures: Any) -> EndpointFacts:
-    """Return an endpoint that fails."""
+    """Return an endpoint that fails with this cause."""
     return make_endpoint(POD, **{"connections": 20, **figures}, cause=cause)
 
 
@@ -126,14 +126,14 @@ def rejecting(
     service: str = "shop/web",
     **changes: Any,
 ) -> Subject:
-    """Return a Service whose source has an object with a mistake."""
+    """Return a Service whose source has rejected an object with a mistake."""
     item = RejectedFacts("m/a.yaml:3: name: missing", what, *details, **changes)
     source = SourceFacts("m", "m", is_synced=True, problems=(item.line,), rejected=(item,))
     return make_subject(port or make_port(), service=service, source=source)
 
 
 def on_node(*endpoints: EndpointFacts, there: PortFacts) -> Subject:
-    """Return a planned Service that would have other endpoints on another node."""
+    """Return a planned Service whose plan for another node is ``there``."""
     subject = make_subject(make_port(endpoints=endpoints), is_live=False)
     _, verdict = decide(there)
     there.planned = planned_of(verdict.clauses)
@@ -141,7 +141,7 @@ def on_node(*endpoints: EndpointFacts, there: PortFacts) -> Subject:
 
 
 def dialled(*endpoints: EndpointFacts, is_live: bool = True, **results: DialResult) -> Explanation:
-    """Explain endpoints of which the first one is dialled; by default it refuses."""
+    """Explain a Service after a dial to its first endpoint, which refuses by default."""
     subject = make_subject(make_port(endpoints=endpoints), is_live=is_live)
     dials = with_hosts(subject.ports, {POD: results.get("of_pod", REFUSED)})
     return explain(subject, dials=dials)
@@ -318,7 +318,7 @@ def pod(
     ports: tuple[str, ...] = ("http",),
     labels: tuple[tuple[str, str], ...] = (("app", "web"),),
 ) -> PodState:
-    """Return a pod; a pod with a reason isn't ready."""
+    """Return a pod, which is unready if a reason is given."""
     return PodState(name, labels, not reason, reason, ports, (8080,))
 
 
@@ -344,7 +344,7 @@ _PODS: Mapping[str, tuple[tuple[PodState, ...], tuple[int | str, ...], bool]] = 
 
 
 def of_steps() -> Iterator[tuple[str, Explanation]]:
-    """Yield explanations from the proxy's facts alone."""
+    """Yield explanations that contain only the proxy's facts."""
     for name, subject in _SUBJECTS.items():
         yield name, explain(subject)
     front, ranges = two_sides(), make_subject(make_port(admits=("192.0.2.0/24",)))
@@ -446,7 +446,7 @@ NEXT: Mapping[str, tuple[Cause | None, Subject, Mapping[str, Any]]] = {
     ),
     "quoted": (None, LIVE, {"program": ("/opt/a b/userspace-proxy",)}),
 }
-"""The inputs that select the next command: the cause, the Service, and the command's arguments."""
+"""Inputs that select the next command: a cause, a Service and the command's arguments."""
 
 
 def _lines(cases: Iterator[tuple[str, Explanation]]) -> Iterator[str]:
@@ -471,7 +471,7 @@ def of_commands() -> Iterator[str]:
 
 
 def parts() -> dict[str, str]:
-    """Return the parts of the page, by their titles."""
+    """Return the parts of the page by title."""
     lines = {
         "steps": _lines(of_steps()),
         "dials": _lines(of_dials()),
@@ -482,7 +482,7 @@ def parts() -> dict[str, str]:
 
 
 def is_on_the_page(title: str) -> bool:
-    """Compare a part; if a change is intended: ``python -m tests.unit.explain.words``."""
+    """Check a part of the page; to record changes: ``python -m tests.unit.explain.words``."""
     return f"{parts()[title]}\n" in WORDS.read_text(encoding="utf-8")
 
 

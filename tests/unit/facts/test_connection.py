@@ -40,7 +40,7 @@ def served(**changes):
 
 
 def flow(**changes):
-    """Return a flow that its endpoint answered and then refused."""
+    """Return a flow whose endpoint answered and later refused a datagram."""
     return served(**{"kind": "flow", "cause": "refused", "ended_by": EndedBy.ENDPOINT} | changes)
 
 
@@ -79,7 +79,7 @@ def flow(**changes):
         pytest.param(served(sent_bytes=0, kind="flow"), False, id="one-way-datagrams"),
     ],
 )
-def test_a_connection_counts_as_failed_if_its_client_got_no_complete_response(one, is_failed):
+def test_a_connection_without_a_complete_response_counts_as_failed(one, is_failed):
     assert one.is_failed is is_failed
 
 
@@ -116,7 +116,7 @@ def test_time_to_first_byte_includes_the_connect_time(one, seconds):
         ("default/web", False),
     ],
 )
-def test_a_service_is_selected_by_namespace_name_or_port(service, taken):
+def test_a_filter_selects_a_service_by_namespace_name_or_port(service, taken):
     wanted = ConnectionFilter(service=service)
     assert wanted.takes(served()) is taken
     assert wanted.takes(served(**port_fields(EXTERNAL_V6))) is taken
@@ -127,14 +127,14 @@ def test_a_service_is_selected_by_namespace_name_or_port(service, taken):
     ("client", "ip"),
     [("10.244.0.7:41234", "10.244.0.7"), ("[fd00::7]:41234", "fd00::7")],
 )
-def test_a_client_is_selected_by_its_ip_without_the_port(client, ip):
+def test_a_filter_selects_a_client_by_its_ip_without_the_port(client, ip):
     one = served(client=client)
     assert one.client_ip == ip
     assert ConnectionFilter(client=ip).takes(one)
     assert not ConnectionFilter(client="10.244.0.8").takes(one)
 
 
-def test_a_filter_can_be_applied_to_another_service():
+def test_a_filter_can_be_copied_for_another_service():
     wanted = ConnectionFilter(service="shop/web:80", failed=True)
     assert wanted.of("shop/web:http") == ConnectionFilter(service="shop/web:http", failed=True)
 
@@ -146,7 +146,7 @@ def test_a_filter_with_several_kinds_selects_connections_of_any_of_them():
     assert not ConnectionFilter(failed=True, service="other").takes(failed)
 
 
-def test_slow_selects_connections_that_waited_at_least_as_long():
+def test_the_filter_slow_selects_connections_that_waited_at_least_as_long():
     slow = ConnectionFilter(slow_s=0.003)
     assert slow.takes(served())
     assert not slow.takes(served(first_byte_s=0.0015))
@@ -175,7 +175,7 @@ def test_a_client_that_leaves_is_not_counted_as_refused():
     assert ending(EndedBy.PROXY, is_served=True) is ConnectionEvent.ENDED
 
 
-def test_failed_dials_are_in_order_with_their_causes():
+def test_failed_dials_have_causes_and_exclude_the_answering_endpoint():
     assert failed_dials(None) == ()
     tried = {SocketAddress("10.244.0.9", 80): CauseCode.ENDPOINT_REFUSES}
     assert failed_dials(tried) == (DEAD,)
@@ -183,7 +183,7 @@ def test_failed_dials_are_in_order_with_their_causes():
     assert str(DEAD) == "10.244.0.9:80 endpoint-refuses"
 
 
-def test_a_log_line_has_texts_and_rounded_seconds():
+def test_a_connections_log_fields_are_texts_and_rounded_seconds():
     fields = served(failed=(DEAD,), waited_s=0.0000004, first_byte_s=None).log_fields()
     assert (fields["failed"], fields["waited_s"]) == ("10.244.0.9:80 endpoint-refuses", 0.0)
     assert fields["first_byte_s"] is None
@@ -191,7 +191,7 @@ def test_a_log_line_has_texts_and_rounded_seconds():
 
 
 @pytest.mark.parametrize("line", [b"", b"[]", b'{"sent_bytes":-1}', b'{"event":"other"}'])
-def test_unparseable_lines_are_an_error(line):
+def test_an_invalid_connection_record_raises_a_decode_error(line):
     with pytest.raises(msgspec.DecodeError):
         read_connection(line)
 
@@ -207,7 +207,7 @@ def test_unparseable_lines_are_an_error(line):
         pytest.param(flow(sent_bytes=0, first_byte_s=None), True, id="no-datagram"),
     ],
 )
-def test_a_response_counts_only_if_the_client_received_it_in_time(one, is_unanswered):
+def test_a_response_counts_only_if_it_reached_the_client_in_time(one, is_unanswered):
     assert one.is_unanswered is is_unanswered
 
 

@@ -74,7 +74,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("end", "failure", "counted"), CASES.values(), ids=CASES)
-def test_an_end_is_classified_by_its_history_and_counted_once(end, failure, counted):
+def test_a_connections_end_is_classified_and_counted_once(end, failure, counted):
     assert classify(end) is failure
     counters = EndpointCounters()
     talk = exchange(counters)
@@ -90,7 +90,7 @@ def test_an_end_is_classified_by_its_history_and_counted_once(end, failure, coun
     assert counters.cuts.part.client == (ALICE if end.lost and end.has_answer else "")
 
 
-def test_after_a_wait_only_clients_that_leave_are_counted_separately():
+def test_after_a_wait_only_leaving_clients_are_counted_apart_from_endpoints():
     counters, after_wait = EndpointCounters(), AfterWait(CounterTable())
     for end, counts in [(ended(), (0, 1)), (given_up(), (1, 1))]:
         exchange(counters, after_wait).note_end(end, 5.0)
@@ -107,7 +107,7 @@ def test_an_unanswered_request_is_counted_unless_another_failure_was_counted(cod
 
 
 @pytest.mark.parametrize("end", [None, left(0.5, 0.45)])
-def test_an_awaited_or_barely_late_byte_is_a_success(end):
+def test_a_first_byte_in_time_or_barely_late_counts_as_success(end):
     counters = EndpointCounters()
     counters.exclusions.ended(ALICE, 4.0, Failure.CLOSED, -1.0)
     talk = exchange(counters)
@@ -116,7 +116,7 @@ def test_an_awaited_or_barely_late_byte_is_a_success(end):
     assert counters.exclusions.succeeded_at == 5.0
 
 
-def test_a_late_byte_right_after_the_clients_end_is_marked_as_triggered_by_it():
+def test_a_byte_just_after_the_clients_fin_is_marked_as_triggered_by_it():
     for left_s, is_at_end in [(0.0, True), (AT_END_S, False), (1.5, False)]:
         counters = EndpointCounters()
         ends, talk = counters.ends, exchange(counters)
@@ -129,7 +129,7 @@ def test_a_late_byte_right_after_the_clients_end_is_marked_as_triggered_by_it():
         assert (ends.is_on, talk.code, counters.client_aborts) == (False, None, 0)
 
 
-def test_late_bytes_count_as_slow_after_the_first_slow_byte_of_a_streak():
+def test_the_mark_of_the_first_slow_byte_applies_to_its_whole_streak():
     counters = EndpointCounters()
     ends = counters.ends
     for waited_s, left_s, is_at_end in [(2.0, 0.0, True), (2.5, 0.5, False), (3.0, 0.0, False)]:

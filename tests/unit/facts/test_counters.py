@@ -17,7 +17,7 @@ from userspace_proxy.model import Failure, SocketAddress
 
 
 @pytest.mark.parametrize("kind", [EndpointCounters, GroupCounters])
-def test_every_counter_is_summed(kind):
+def test_every_counter_of_two_tables_is_summed(kind):
     total, more = kind(), kind()
     numbers = range(1, len(kind.names) + 1)
     more.add(numbers)
@@ -26,13 +26,13 @@ def test_every_counter_is_summed(kind):
     assert list(total.figures()) == [2 * n for n in numbers]
 
 
-def test_each_figure_in_the_table_is_counted():
+def test_each_figure_in_the_table_has_a_counter():
     assert set(counted_names(Traffic)) <= set(EndpointCounters.names)
     waits = {f"waits.{name}" for name in counted_names(WaitCounts)}
     assert {*counted_names(PortFigures), *waits} <= set(GroupCounters.names)
 
 
-def test_add_rejects_the_wrong_number_of_values():
+def test_adding_the_wrong_number_of_counter_values_is_an_error():
     with pytest.raises(ValueError, match="longer"):
         GroupCounters().add([1] * (len(GroupCounters.names) + 1))
 
@@ -64,7 +64,7 @@ def test_a_late_answered_flow_no_longer_counts_as_unanswered():
     assert (counters.unanswered, counters.late, counters.ends.part.failures) == (0, 1, 1)
 
 
-def test_a_client_unanswered_only_by_this_endpoint_is_identified():
+def test_an_endpoint_records_a_client_that_only_it_leaves_unanswered():
     counters = EndpointCounters()
     for now in (1.0, 3.0):
         counters.ended_unanswered(now, Failure.CLOSED, "192.0.2.7")
@@ -75,7 +75,7 @@ def test_a_client_unanswered_only_by_this_endpoint_is_identified():
     assert [*counters.exclusions.clients] == ["192.0.2.7"]
 
 
-def test_a_client_leaving_after_its_wait_is_counted_separately():
+def test_a_client_that_leaves_after_a_wait_is_counted_separately():
     table = CounterTable()
     after_wait = AfterWait(table)
     after_wait.ended_unanswered(1.0, Failure.UNANSWERED, "192.0.2.7")
@@ -83,7 +83,7 @@ def test_a_client_leaving_after_its_wait_is_counted_separately():
     assert after_wait.ends.is_on
 
 
-def test_an_endpoint_without_counts_has_no_counters():
+def test_counters_of_an_endpoint_are_created_on_first_use():
     table, pod = CounterTable(), SocketAddress("10.0.0.1", 80)
     assert table.find_counters(pod) is None
     counters = table.counters_of(pod)
@@ -108,7 +108,7 @@ def test_counts_of_a_removed_endpoint_stay_in_the_totals():
     assert (table.totals().connections, table.totals().active) == (6, 1)
 
 
-def test_counts_are_taken_once_and_gauges_are_taken_as_differences():
+def test_counters_are_taken_once_and_gauges_as_differences():
     counters = EndpointCounters()
     assert not any(counters.take())
     counters.connections = counters.active = 3
@@ -122,7 +122,7 @@ def test_counts_are_taken_once_and_gauges_are_taken_as_differences():
     assert dict(zip(counters.names, counters.take(), strict=True))["active"] == -1
 
 
-def test_new_failure_streaks_are_taken_once():
+def test_new_streaks_of_failures_are_taken_only_once():
     counters = EndpointCounters()
     assert counters.take_streaks() == {}
     counters.ends.failed(5.0, Failure.CLOSED)
@@ -135,7 +135,7 @@ def test_new_failure_streaks_are_taken_once():
     assert counters.take_streaks() == {}
 
 
-def test_group_counters_are_taken_once():
+def test_counters_of_a_group_are_taken_only_once():
     table = CounterTable()
     assert table.take() == (None, None, None, {})
     table.counters.aborts_after_wait = 2
@@ -148,7 +148,7 @@ def test_group_counters_are_taken_once():
     assert table.take() == (None, None, None, {})
 
 
-def test_a_cut_connection_is_counted_with_its_client():
+def test_an_aborted_connection_is_counted_with_its_client():
     counters = EndpointCounters()
     counters.was_cut(5.0, client="192.0.2.7")
     assert (counters.endpoint_aborts, counters.cuts.part.client) == (1, "192.0.2.7")
@@ -167,7 +167,7 @@ def test_a_client_mistake_has_the_name_of_its_cause():
     assert {CauseCode(one).name for one in ClientMistake} == set(ClientMistake.__members__)
 
 
-def test_carried_traffic_sums_current_and_removed_endpoints():
+def test_total_traffic_includes_current_and_removed_endpoints():
     table, pod = CounterTable(), SocketAddress("10.244.0.7", 80)
     for n, endpoint in enumerate((pod, SocketAddress("10.244.0.9", 80)), start=1):
         table.counters_of(endpoint).connections = n

@@ -18,7 +18,7 @@ WEB, DB = port_key("shop/web:http"), port_key("shop/db")
 
 
 class Group:
-    """The attributes of a Service port's group that CallCounts needs."""
+    """The attributes of an endpoint group that CallCounts requires."""
 
     def __init__(self, key):
         self.key = key
@@ -79,7 +79,7 @@ def test_calls_beyond_a_full_table_are_counted_together():
     assert (len(calls), calls[0].number, left_out) == (CALLS_MAX, 2, 3)
 
 
-def test_the_table_lists_the_busiest_clients_first_with_their_pods():
+def test_the_client_table_lists_the_busiest_clients_first_with_pods():
     edges, pod_of = Edges(), {ALICE: "shop/cart-1", BOB: ""}.__getitem__
     edges.add([Calls(WEB, BOB, 1), Calls(WEB, ALICE, 2)], 0, 10.0, pod_of)
     edges.add([Calls(WEB, ALICE, 3)], 4, 12.0, pod_of)
@@ -103,7 +103,7 @@ def test_calls_belong_to_the_pod_that_had_the_address_at_the_time():
     ]
 
 
-def test_only_selected_services_are_shown():
+def test_the_client_table_contains_only_the_selected_services():
     edges = Edges()
     edges.add([Calls(WEB, BOB, 1), Calls(DB, BOB, 1)], 0, 10.0)
     shown = edges.facts(lambda prefixes: "shop/web" in prefixes).edges
@@ -130,7 +130,7 @@ def test_a_flood_of_clients_evicts_entries_only_once(monkeypatch):
 @pytest.mark.parametrize(
     ("service", "most"), [("shop/web:http", EDGES_OF_A_PORT), ("shop/{}", EDGES_MAX)]
 )
-def test_the_longest_inactive_client_is_evicted(service, most, monkeypatch):
+def test_the_longest_inactive_client_is_evicted_from_a_full_table(service, most, monkeypatch):
     edges, keys = Edges(), [port_key(service.format(n)) for n in range(most)]
     edges.add([Calls(key, str(n), 2) for n, key in enumerate(keys)], 0, 10.0)
     edges.add([Calls(keys[0], "0", 1)], 0, 20.0)
@@ -156,7 +156,7 @@ def test_evicting_an_entry_also_lowers_the_count_of_its_service_port(monkeypatch
     assert rows(edges) == [(ALICE, WEB, 1)]
 
 
-def test_an_overlong_name_is_rejected():
+def test_a_call_count_with_an_overlong_service_name_is_rejected():
     sent = msgspec.json.encode(Calls(WEB, ALICE, 1)).replace(b"web", b"w" * 1100)
     with pytest.raises(msgspec.ValidationError, match="more than 1024 characters"):
         msgspec.json.decode(sent, type=Calls)

@@ -70,7 +70,7 @@ def read(**fields):
 
 
 def words_of(cause):
-    """Return the fields of a cause that the JSON of all versions contains."""
+    """Return the fields of a cause that every version writes to its JSON."""
     counted = cause.count, cause.first_at, cause.last_at
     return (str(cause.code), say(cause), object_of(cause), remedy(cause), *counted)
 
@@ -115,12 +115,12 @@ def test_the_parameters_and_nesting_of_a_cause_are_bounded():
     chain = silent(AT)
     for _ in range(20):
         chain = silent(AT).replace(before=chain)
-    # The decoded cause is another value, but has the same text.
+    # The decoded cause isn't equal to the original, but has the same text.
     read = through_json(chain)
     assert (read.before, say(read)) == (None, say(chain))
 
 
-def test_an_encoded_cause_is_cached_but_not_for_a_changed_copy():
+def test_an_encoded_cause_is_cached_but_a_changed_copy_is_encoded_again():
     cause = resets(AT)
     assert write_cause(cause) is write_cause(cause)
     again = cause.replace(count=5)
@@ -186,7 +186,7 @@ def test_an_unknown_cause_keeps_the_other_proxys_text(written_by):
         pytest.param({"at": AT, "before": {"code": 5}}, id="failure-without-a-code"),
     ],
 )
-def test_unfitting_parameters_leave_the_text_as_written(params):
+def test_a_cause_with_invalid_parameters_keeps_its_received_text(params):
     cause = read(**{**REFUSES, "params": params})
     assert words_of(cause) == words_of(refuses(AT).replace(count=2))
     assert cause.row is not refuses
@@ -202,7 +202,7 @@ def test_unfitting_parameters_leave_the_text_as_written(params):
         pytest.param({"params": {"at": AT, "host": "db.example.com"}}, id="host"),
     ],
 )
-def test_text_that_differs_from_the_parameters_text_is_kept(changes):
+def test_a_received_text_that_differs_from_the_rows_text_is_kept(changes):
     fields = {**REFUSES, **changes}
     cause = read(**fields)
     assert words_of(cause) == tuple(fields[name] for name in ("code", *WORDS))
@@ -216,7 +216,7 @@ def test_the_text_of_a_newer_code_survives_rewriting():
     assert words_of(through_json(past)) == words_of(past)
 
 
-def test_absent_fields_are_empty():
+def test_absent_fields_of_a_cause_are_read_as_empty():
     assert words_of(read(code="not-ready")) == ("not-ready", "", "", "", 0, 0.0, 0.0)
     assert read_cause(CauseFacts(CauseCode.NOT_READY)) == as_read(CauseCode.NOT_READY)
 
@@ -235,7 +235,7 @@ def test_a_parameter_with_a_default_may_be_absent():
 @pytest.mark.parametrize(
     "carry", [to_json, lambda value: from_json(type(value), {})], ids=["written", "read"]
 )
-def test_an_unsupported_type_is_neither_written_nor_read(carry):
+def test_a_value_of_an_unsupported_type_cannot_be_encoded_or_decoded(carry):
     with pytest.raises(TypeError, match="complex is unsupported"):
         carry(1j)
 

@@ -19,7 +19,7 @@ from userspace_proxy.facts.figures import NO_TIMES
 EVERY = figures_of(PortFigures)
 
 
-def test_each_number_is_counted_once():
+def test_the_names_of_counted_figures_contain_no_duplicates():
     assert counted_names(Traffic)[:3] == ("active", "stalled", "connections")
     assert counted_names(PortFigures)[:3] == ("saved", "refused", "denied")
     assert counted_names(WaitCounts) == ("total", "timeouts", "overflows", "client_aborts")
@@ -69,5 +69,5 @@ def test_figures_start_at_zero():
     )
 
 
-def test_only_active_and_stalled_are_gauges():
+def test_of_all_figures_only_active_and_stalled_are_gauges():
     assert GAUGES == ("active", "stalled")

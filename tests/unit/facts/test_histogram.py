@@ -19,7 +19,7 @@ def test_a_duration_is_counted_at_the_first_bound_not_exceeded(seconds, place):
     assert [index for index, count in enumerate(durations.counts()) if count] == [place]
 
 
-def test_counts_and_seconds_cover_all_durations():
+def test_a_histogram_counts_and_sums_all_durations():
     durations = Durations(ITERATION_BOUNDS_S)
     for seconds in (0.0005, 0.25, 0.0005, 3.0):
         durations.add(seconds)

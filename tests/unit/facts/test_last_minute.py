@@ -11,7 +11,7 @@ def last():
     return LastMinute()
 
 
-def test_without_failed_clients_there_is_nothing_to_report(last):
+def test_the_last_minute_without_failed_clients_reports_nothing(last):
     assert last.failing(0.0) == NOTHING
     last.add(MinuteCounts(1000, 0), 3.0)
     last.add(MinuteCounts(0, 0), 4.0)
@@ -36,7 +36,7 @@ def test_a_failure_revoked_later_is_not_counted(last):
     assert last.failing(64.0) == MinuteCounts(1, 0, 0, 0, 1)
 
 
-def test_client_aborts_count_only_if_they_happen_at_different_times(last):
+def test_client_aborts_count_only_if_they_occur_at_different_times(last):
     last.add(MinuteCounts(4, client_aborts=3), 1.0)
     assert last.failing(30.0) == NOTHING
     last.add(MinuteCounts(2, 1), 4.0)

@@ -51,7 +51,7 @@ NUMGEN = KernelLackFacts("numgen", "the kernel path", "the proxy", "modprobe nft
         (KernelFacts("6.18", [NUMGEN], ["nat"]), "no permission to try 1 of its parts"),
     ],
 )
-def test_the_kernels_text_states_the_untested_features(kernel, words):
+def test_the_text_about_the_kernel_states_the_untested_features(kernel, words):
     assert kernel.words == words
 
 
@@ -80,7 +80,7 @@ def make_status():
         ({"config": ()}, "userspace-proxy 0.1.0"),
     ],
 )
-def test_the_programs_text_contains_version_commit_and_given_flags(facts, words):
+def test_the_text_about_the_program_contains_version_commit_and_flags(facts, words):
     status = StatusFacts()
     status.version, status.config = "0.1.0", [("steering", "none", "flag")]
     for name, value in facts.items():
@@ -118,7 +118,7 @@ def test_fields_without_a_value_are_absent_from_the_json():
     assert b'"plan"' not in msgspec.json.encode(status.ports[0], enc_hook=to_json)
 
 
-def test_missing_and_additional_fields_of_other_versions_are_accepted():
+def test_a_status_with_missing_and_unknown_fields_is_accepted():
     status = msgspec.json.decode(b'{"source":{"kind":"memory","x":1},"y":[]}', type=StatusFacts)
     assert status == StatusFacts(source=SourceFacts("memory"))
 
@@ -147,7 +147,7 @@ def test_a_mistake_contains_place_and_problem_separately_and_as_one_line():
     assert (mistake.kind, mistake.namespace, mistake.name) == WEB_OBJECT
 
 
-def test_a_mistake_stays_equal_when_assigned_to_other_services():
+def test_a_mistake_reassigned_to_its_original_services_is_equal():
     mistake = RejectedFacts.at(
         "a.yaml:1", "no port", ObjectKey("EndpointSlice", "shop", "x"), ("shop/web",)
     )
@@ -156,7 +156,7 @@ def test_a_mistake_stays_equal_when_assigned_to_other_services():
     assert other.about(mistake.services, ()) == mistake
 
 
-def test_mistakes_are_selected_by_service_or_port_name():
+def test_mistakes_in_objects_are_selected_by_service_or_port_name():
     about_web = RejectedFacts.at("a.yaml:1", "no port", WEB_OBJECT, ("shop/web",))
     source = SourceFacts(rejected=(about_web, RejectedFacts("a.yaml:9: is no YAML")))
     for name, found in (("shop/web", [about_web]), ("shop/web:http", [about_web]), ("shop/we", [])):
@@ -191,7 +191,7 @@ def test_a_summary_contains_the_requested_services():
 
 
 def test_a_summary_includes_ports_without_any_endpoint_reply():
-    """Otherwise a UDP Service without any reply is shown as served in a summary of all nodes."""
+    """Otherwise a summary of all nodes shows a UDP Service without any reply as served."""
     silent = diagnose(
         [make_port("dns", protocol="UDP", connections=71, sent_bytes=0)], SourceFacts()
     )

@@ -87,7 +87,7 @@ def test_only_a_balance_other_than_the_default_is_shown(handling, expected):
         ),
     ],
 )
-def test_a_policy_is_formatted_in_words(scope, expected):
+def test_a_traffic_policy_is_formatted_in_words(scope, expected):
     assert facts_of(scope=scope).policy == expected
 
 
@@ -116,7 +116,7 @@ def test_a_port_served_on_another_address_is_not_listed_as_ignored():
     assert facts_of_ignored([lost]) == []
 
 
-def test_probes_select_the_path_only_for_tcp_with_endpoints():
+def test_path_auto_is_probed_only_for_tcp_ports_with_endpoints():
     auto = PathDecision(DataPath.AUTO)
     assert is_probed(make_plan(path=auto))
     assert not is_probed(make_plan(path=auto, serving=Serving()))
@@ -151,7 +151,7 @@ def test_a_range_is_shown_without_the_ports_inside_it():
     alone = single, other, elsewhere
     assert in_order(make_plan(frontends=(*alone, ports))) == [other, elsewhere, ports]
     assert facts_of_frontend(ports).address == "10.96.0.1:9000–20000"
-    # Each port is a frontend, except for one port that belongs to another Service port.
+    # Each port has its own frontend, except 9001, which belongs to another Service port.
     each = [replace(single, port=port) for port in range(9000, 20001) if port != 9001]
     serving = Serving((POD,), ranges=(DialledRange("10.96.0.1", 9000, 20000, 10000),))
     plan = make_plan(frontends=(other, elsewhere, *each), serving=serving)

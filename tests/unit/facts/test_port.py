@@ -43,7 +43,7 @@ def test_a_port_matches_its_service_its_name_and_its_number():
         ("shop/sip", False),
     ],
 )
-def test_a_range_contains_the_numbers_inside_it(name, has):
+def test_a_port_matches_the_numbers_within_its_range(name, has):
     frontends = FrontendFacts("[fd00::1]:1–99"), FrontendFacts("[fd00::1]:10000–20000")
     port = PortFacts("shop", "sip", "rtp", frontends=frontends)
     assert port.has_number(name) is has
@@ -89,7 +89,7 @@ def test_clients_wait_without_usable_endpoints_unless_dropped():
     assert not PortFacts(cause=CAUSE, hold_s=3.0, is_dropping=True).is_holding
 
 
-def test_usable_endpoints_are_counted():
+def test_usable_counts_the_usable_endpoints_of_a_port():
     assert PortFacts(endpoints=[EndpointFacts(is_usable=True), EndpointFacts()]).usable == 1
 
 
@@ -147,7 +147,7 @@ def test_a_standby_endpoint_counts_as_serving_once_all_others_fail():
     assert PortFacts(endpoints=[failing, standby]).serving == 1
 
 
-def test_the_default_path_has_no_connections_or_reason_to_show():
+def test_has_default_path_is_false_with_a_reason_or_kernel_connections():
     assert PortFacts(kernel_connections=0).has_default_path
     assert not PortFacts(path=DataPath.KERNEL).has_default_path
     assert not PortFacts(path_reason="its annotation").has_default_path
@@ -165,7 +165,7 @@ def test_the_default_path_has_no_connections_or_reason_to_show():
         ((Level.ATTENTION, PortState.DROPPED), Level.ATTENTION, ""),
     ],
 )
-def test_a_neutral_mark_has_a_reason(facts, mark, why):
+def test_a_port_with_a_neutral_mark_has_a_reason(facts, mark, why):
     port = PortFacts(state=StateFacts(*facts))
     assert (port.mark, port.neutral_reason) == (mark, why)
 
@@ -213,6 +213,6 @@ def test_pickling_keeps_facts_that_the_json_omits():
     assert (copied, copied.plan) == (facts, "of the port")
 
 
-def test_the_worst_of_no_levels_is_ok():
+def test_worst_returns_the_most_severe_level_or_ok_for_none():
     assert worst([]) is Level.OK
     assert worst([Level.OK, Level.ATTENTION]) is Level.ATTENTION

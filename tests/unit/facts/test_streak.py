@@ -17,13 +17,13 @@ def streak_of(*failures, succeeded_at=-1.0):
     return streak
 
 
-def test_a_streak_part_from_the_future_is_dated_now():
+def test_times_of_a_streak_in_the_future_are_set_to_the_present():
     part = StreakPart(9.0, 2, 3.0, 8.0, Failure.REFUSED)
     assert part.not_after(5.0) == StreakPart(5.0, 2, 3.0, 5.0, Failure.REFUSED)
     assert part.not_after(9.0) == part
 
 
-def test_a_streak_can_be_ended_without_a_success():
+def test_a_streak_of_failures_can_be_ended_without_a_success():
     streak = streak_of((1.0, Failure.REFUSED), (2.0, Failure.REFUSED))
     streak.end()
     assert not streak.is_on
@@ -31,18 +31,18 @@ def test_a_streak_can_be_ended_without_a_success():
     assert (streak.part.failures, streak.part.first_at) == (1, 3.0)
 
 
-def test_a_merged_streak_that_is_already_over_keeps_its_last_failure():
+def test_a_merged_streak_that_has_ended_keeps_its_last_failure():
     streak = streak_of((1.0, Failure.SILENT), succeeded_at=0.0)
     streak.add(StreakPart(8.0, 6, 2.0, 7.0, Failure.REFUSED))
     assert (streak.is_on, streak.part.last_at, streak.part.failure) == (False, 7.0, Failure.REFUSED)
-    # This part comes from another process, and is older.
+    # This older part comes from another process.
     streak.add(StreakPart(-1.0, 2, 3.0, 6.0, Failure.SILENT))
     assert (streak.part.last_at, streak.part.failure) == (7.0, Failure.REFUSED)
     streak.failed(9.0)
     assert (streak.is_on, streak.part.failures, streak.part.first_at) == (True, 1, 9.0)
 
 
-def test_before_at_is_the_end_of_the_previous_streak():
+def test_before_at_is_the_time_of_the_previous_streaks_last_failure():
     streak = streak_of((1.0, Failure.SILENT), (2.0, Failure.SILENT), succeeded_at=0.0)
     assert streak.before_at < 0
     streak.add(StreakPart(3.0, 1, 4.0, 4.0, Failure.RESET))

@@ -92,7 +92,7 @@ def test_an_infinite_rate_is_shown_as_unknown():
         (Times((), (3,)), "unknown (median), unknown (99 %)"),
     ],
 )
-def test_waits_are_formatted(times, expected):
+def test_a_histogram_of_durations_is_formatted_as_median_and_99th_percentile(times, expected):
     assert format_waits(times) == expected
 
 
@@ -123,12 +123,12 @@ def test_counts_are_abbreviated(count, expected):
         pytest.param(2, 101.0, " (2 times, last 0 ms ago)", id="by-a-clock-that-is-ahead"),
     ],
 )
-def test_times_are_formatted_with_count_and_age(count, last_at, expected):
+def test_an_occurrence_count_is_formatted_with_the_age_of_the_last_one(count, last_at, expected):
     assert format_times(count, last_at, 100.0) == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), [("", ""), ("a List", "A List"), ("é", "É")])
-def test_the_first_letter_is_capitalized(text, expected):
+def test_only_the_first_letter_of_a_sentence_is_capitalized(text, expected):
     assert capitalised(text) == expected
 
 

@@ -1,4 +1,4 @@
-"""Chains of other programs that keep packets from endpoints, or replies from clients."""
+"""Tests of finding other programs' chains that drop packets to or from endpoints."""
 
 from contextlib import closing
 from dataclasses import replace

@@ -34,14 +34,14 @@ ALL = nft("translate")
         pytest.param([nft("jump x"), TO_WEB], {"x": [nft("jump x")]}, True, id="circle"),
     ],
 )
-def test_rules_are_evaluated_in_order(steps, others, expected):
+def test_rules_are_evaluated_in_order_across_jumps_and_returns(steps, others, expected):
     chains = {name: Chain(EVIL, name, steps=tuple(s)) for name, s in others.items()}
     base = Chain(EVIL, "pre", "nat", "prerouting", -150, steps=tuple(steps))
     outcome = follow(base, chains, FirstPacket(WEB), "nat")
     assert outcome.is_certain is expected
 
 
-def test_a_rule_for_a_local_port_certainly_matches_only_a_node_port():
+def test_a_rule_for_local_addresses_certainly_matches_only_node_ports():
     base = Chain(EVIL, "pre", "nat", "prerouting", -150, steps=(nft("translate", HERE),))
     assert follow(base, {}, FirstPacket(NODE_PORT), "nat").is_certain
     assert follow(base, {}, FirstPacket(WEB), "nat").is_certain is False

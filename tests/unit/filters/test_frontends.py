@@ -61,12 +61,12 @@ NAT = "type nat hook prerouting priority -150;"
         ),
     ],
 )
-def test_only_other_programs_chains_traversed_by_first_packets_count(table, chain, is_earlier):
+def test_chains_that_first_packets_traverse_earlier_are_listed(table, chain, is_earlier):
     tables = {table: {"chain": Chain(table, "chain", *chain)}}
     assert bool(list(chains_before(tables, -110))) == is_earlier
 
 
-def test_at_the_chain_limit_the_first_chains_are_evaluated(node, tmp_path):
+def test_above_the_chain_limit_only_the_first_chains_of_a_table_are_evaluated(node, tmp_path):
     here, beyond, others = (f"10.96.7.{number}" for number in (1, 2, 3))
     last = 2 * CHAINS_MAX - 1
     translated = {0: here, last: beyond}
@@ -286,7 +286,7 @@ def test_if_the_proxy_translates_nothing_no_priority_is_suggested():
     assert " drops packets to it; accept " in str(cause)
 
 
-def test_other_frontends_are_checked_after_a_change(node):
+def test_after_forget_chains_are_evaluated_for_new_frontends(node):
     node.run(f"nft 'table ip evil {{ chain pre {{ {NAT} tcp dport 80 redirect to 9; }}; }}'")
     with closing(EarlierChains(translation_of, is_own_table)) as earlier:
         assert earlier.look([]) == {}
@@ -317,10 +317,10 @@ TRANSLATED = (PROXIED, Translation(ALL_NAT, 36001), Translation())
 
 @pytest.mark.parametrize("rules", [pytest.param(rules, id=name) for name, rules in USUAL.items()])
 @pytest.mark.parametrize("translation", TRANSLATED)
-def test_common_rulesets_are_not_reported(node, rules, translation):
+def test_common_harmless_rulesets_are_not_reported(node, rules, translation):
     node.run(PODS)
     node.run(rules)
-    # In local mode, packets aren't translated, and firewalld accepts them.
+    # Without translation, packets have no conntrack status dnat, which firewalld accepts.
     is_rejected = "firewalld" in rules and translation == Translation()
     with closing(EarlierChains(lambda _one: translation, is_own_table)) as earlier:
         found = earlier.look([WEB, WEB_6, LOOPBACK, NODE_PORT])

@@ -5,7 +5,7 @@ from userspace_proxy.filters.kube_proxy import find_kube_proxy, kube_proxy_chain
 
 
 def tables_of(**chains):
-    """Return tables, named ``family_name``, with chains."""
+    """Return tables with chains; each argument is named ``family_name`` for its table."""
     named = {read(table): names for table, names in chains.items()}
     return {table: {name: Chain(table, name) for name in names} for table, names in named.items()}
 
@@ -41,7 +41,7 @@ def test_kube_proxy_is_found_by_its_own_tables_chains_and_links(nft, legacy, lin
     assert find_kube_proxy(tables_of(**nft), tables_of(**legacy), links) == places
 
 
-def test_the_entry_chain_is_listed_first():
+def test_the_entry_chain_of_kube_proxy_is_listed_first():
     tables = tables_of(ip_nat=["KUBE-EXT-A", "KUBE-SVC-B", "KUBE-SERVICES"], ip_raw=["x"])
     assert [*kube_proxy_chains(tables)] == [
         (ChainTable("ip", "nat"), ["KUBE-SERVICES", "KUBE-EXT-A", "KUBE-SVC-B"])

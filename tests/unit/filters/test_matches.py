@@ -37,11 +37,11 @@ def test_conditions_are_shown_in_the_syntax_of_nft(text):
     assert in_words(conditions(text)) == text
 
 
-def test_flags_are_shown_with_their_mask():
+def test_a_condition_on_tcp_flags_is_shown_with_its_mask():
     assert in_words(conditions("tcp flags 18 != 2")) == "tcp flags != 0x2 / 0x12"
 
 
-def test_a_match_contains_its_ports_or_addresses():
+def test_has_is_true_for_the_ports_or_addresses_of_a_match():
     ports = Match(MatchField.DESTINATION_PORT, (Ports(22, 22), Ports(80, 90)))
     assert [port for port in (21, 22, 23, 79, 80, 90, 91) if ports.has(port)] == [22, 80, 90]
     (listed,) = conditions("ip daddr 10.96.7.1/32,10.97.0.0/16")
@@ -65,11 +65,11 @@ def test_ipv6_and_ipv4_addresses_have_distinct_numbers():
         ("ip6 daddr fd00::/8", {6: False}),
     ],
 )
-def test_a_condition_lists_the_families_it_covers_completely(text, versions):
+def test_a_condition_lists_the_families_that_it_matches_completely(text, versions):
     (listed,) = conditions(text)
     assert listed.versions == versions
 
 
-def test_dnat_is_a_conntrack_state_or_a_status():
+def test_the_conntrack_state_dnat_is_parsed_as_a_status():
     assert states(["dnat"]) == conditions("ct status dnat")[0]
     assert states(["established", "dnat"]) == conditions("ct state established,dnat")[0]

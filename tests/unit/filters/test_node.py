@@ -1,4 +1,4 @@
-"""Chains of other programs that drop packets that are steered to the proxy."""
+"""Tests of finding other programs' chains that drop packets steered to the proxy."""
 
 from dataclasses import replace
 from ipaddress import ip_network
@@ -21,7 +21,7 @@ INPUT = Chain(FILTER, "INPUT", "filter", "input", policy="drop")
 PORTS = (17000, 29999)
 
 
-def test_a_dropping_chain_is_reported_with_a_rule_that_admits_the_packets():
+def test_a_chain_that_drops_steered_packets_is_reported_with_an_admitting_rule():
     tables = {INPUT.table: {INPUT.name: INPUT}}
     assert find_firewalls(tables, {}, "nftables", PORTS) == [
         Firewall(
@@ -34,7 +34,7 @@ def test_a_dropping_chain_is_reported_with_a_rule_that_admits_the_packets():
     ]
 
 
-def test_foreign_names_are_quoted_in_a_rule():
+def test_names_of_other_programs_are_quoted_in_a_suggested_rule():
     chain = replace(INPUT, table=ChainTable("ip", "$(a)"), name="b c")
     (found,) = find_firewalls({chain.table: {chain.name: chain}}, {}, "nftables", PORTS)
     assert found.hint.startswith("nft insert rule ip '$(a)' 'b c' ct status dnat accept; ")
@@ -54,7 +54,7 @@ def test_a_chain_is_reported_with_the_family_of_dropped_packets(table, family):
     assert found.family is family
 
 
-def test_without_steering_no_firewall_is_reported():
+def test_no_firewall_is_reported_without_steering():
     assert find_firewalls({INPUT.table: {INPUT.name: INPUT}}, {}, "none", PORTS) == []
 
 
@@ -84,7 +84,7 @@ def test_this_proxys_legacy_chains_accept_clients_but_not_replies():
         pytest.param([nft("accept", "tcp dport 22")], "drop", "its policy is drop", id="policy"),
     ],
 )
-def test_a_firewall_is_found_only_if_it_certainly_drops_steered_packets(steps, policy, expected):
+def test_a_firewall_is_reported_only_if_it_certainly_drops_steered_packets(steps, policy, expected):
     opens = nft("accept", "ct state established")
     zone = Chain(FILTER, "zone", steps=(nft("accept", "tcp dport 22"), nft("drop")))
     chain = replace(INPUT, policy=policy, steps=(opens, *steps))
@@ -95,7 +95,7 @@ def test_a_firewall_is_found_only_if_it_certainly_drops_steered_packets(steps, p
 LISTED = "ip saddr 10.244.0.0/16,198.51.100.0/24: accept"
 
 
-# Calico's chains, without irrelevant rules.
+# The chains of Calico, without irrelevant rules.
 CALICO = {
     "cali-wl-to-host": ["jump cali-from-wl-dispatch", "drop"],
     "cali-from-wl-dispatch": ["iifname cali1: goto cali-fw", "iifname cali2: goto cali-fw", "drop"],

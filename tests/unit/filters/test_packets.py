@@ -49,7 +49,7 @@ def meets(text, packet):
         pytest.param("tcp dport 81", WEB, False, id="another-port"),
     ],
 )
-def test_a_condition_matches_or_fails_or_depends_on_the_client(condition, frontend, expected):
+def test_a_condition_matches_all_or_some_or_no_clients(condition, frontend, expected):
     assert meets(condition, FirstPacket(frontend)) is expected
 
 
@@ -101,7 +101,7 @@ def test_a_translated_packet_has_the_proxy_port_and_a_node_address(condition, be
         pytest.param("tcp flags 16 != 0", False, True, id="ack"),
     ],
 )
-def test_the_first_tcp_packet_is_a_syn(condition, first, answer):
+def test_the_first_packet_of_tcp_matches_only_conditions_on_a_syn(condition, first, answer):
     assert meets(condition, FirstPacket(WEB)) is first
     assert meets(condition, FirstPacket(WEB, is_answer=True)) is answer
     assert meets(condition, FirstPacket(Frontend("10.96.7.1", 80, Protocol.UDP))) is False
@@ -130,12 +130,12 @@ def test_a_reply_goes_from_the_dialled_address_to_an_unprivileged_port(condition
     assert meets(condition, FirstPacket(WEB, is_answer=True)) is expected
 
 
-def test_the_client_port_is_unknown():
+def test_a_condition_on_the_client_port_may_match():
     assert meets("tcp sport 80", FirstPacket(WEB)) is None
     assert meets("udp sport 80", FirstPacket(WEB)) is False
 
 
-def test_the_client_source_address_is_unknown():
+def test_a_condition_on_the_client_address_may_match():
     for condition in ("ip saddr 10.244.0.0/16", "ip saddr != 10.244.0.0/16", "iifname eth1"):
         assert meets(condition, FirstPacket(WEB)) is None
 
@@ -200,7 +200,7 @@ def test_packets_of_local_programs_arrive_through_loopback():
         pytest.param("tcp dport 80 …", False, id="not-understood"),
     ],
 )
-def test_a_rule_for_some_clients_does_not_match_all_first_packets(condition, expected):
+def test_may_be_first_is_false_for_conditions_on_only_some_clients(condition, expected):
     assert may_be_first(conditions(condition)) is expected
 
 
@@ -244,6 +244,6 @@ def test_a_forwarded_packet_has_the_endpoints_address_and_both_interfaces(condit
         pytest.param("iifname eth0", None, id="a-link"),
     ],
 )
-def test_a_packet_of_an_unknown_frontend_matches_only_what_all_packets_match(condition, expected):
+def test_a_packet_of_any_frontend_certainly_matches_only_general_conditions(condition, expected):
     anything = FirstPacket(Frontend(ANY_IP[IPFamily.IPV4], 0, Protocol.TCP), is_other=True)
     assert meets(condition, anything) is expected

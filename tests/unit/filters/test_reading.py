@@ -70,7 +70,7 @@ def test_a_removed_chain_has_no_rules(node, reader):
     assert reader.with_steps(chain).steps == ()
 
 
-def test_anonymous_sets_are_read(node, reader):
+def test_the_elements_of_anonymous_sets_are_read(node, reader):
     node.run(
         "nft 'table inet firewall { set ports { type inet_service; elements = { 22 }; }; "
         "chain zone { }; chain input { "
@@ -114,7 +114,7 @@ NAMED = """nft '
     }'"""
 
 
-def test_named_sets_that_change_with_the_generation_are_read(node, reader):
+def test_named_sets_that_change_only_with_the_generation_are_read(node, reader):
     node.run(NAMED)
     chain = reader.with_steps(reader.chains()[OF_FIREWALL]["input"])
     ipv4 = "meta nfproto ipv4"
@@ -165,7 +165,7 @@ def test_only_chains_for_packets_to_this_node_are_read_with_their_rules(node):
 
 
 def test_too_many_chains_of_one_program_do_not_hide_other_programs_chains(node, tmp_path):
-    """This holds for programs before and after the one with many chains."""
+    """The other programs' tables precede and follow the table with many chains."""
     numbers = range(2 * CHAINS_MAX)
     chains = "".join(f"chain c{n} {{ jump d{n}; }}; chain d{n} {{ drop; }}; " for n in numbers)
     jumps = "; ".join(f"jump c{n}" for n in numbers)
@@ -222,7 +222,7 @@ def test_each_verdict_of_a_map_becomes_a_rule():
     ]
 
 
-def test_an_interval_ends_before_the_next_element():
+def test_an_interval_of_a_set_ends_before_the_next_element():
     elements = [
         element(0, is_end=True),
         element(22),
@@ -238,7 +238,7 @@ def test_an_interval_ends_before_the_next_element():
     ]
 
 
-def test_addresses_become_networks_and_can_be_combined_with_ports():
+def test_addresses_of_a_set_become_networks_with_or_without_ports():
     web, ten = bytes([10, 96, 7, 1]), bytes([10, 96, 0, 0])
     named = nft("drop", "ip daddr @__set0")
     hosts = [ListedElement(web, False, b""), ListedElement(ten, False, b"")]
@@ -303,5 +303,5 @@ def test_an_empty_set_matches_no_packet():
     assert written(nft("drop", "ip saddr != @__set0"), 0) == [nft("drop")]
 
 
-def test_a_rule_without_a_set_has_nothing_to_inline():
+def test_a_rule_without_a_set_is_not_expanded():
     assert list(write_out(nft("accept", "tcp dport 80"), None, [])) == []

@@ -1,4 +1,4 @@
-"""Rules as text; tests/node/test_check.py has rules that ``nft`` and ``iptables-nft`` make."""
+"""Tests of parsing rules; tests/node/test_check.py parses rules of nft and iptables-nft."""
 
 import ipaddress
 import struct
@@ -43,24 +43,24 @@ BEYOND_DADDR = x._payload(1, 16, 8)
 
 
 def xtables(kind, name, data):
-    """Return a match or target of iptables."""
+    """Return an expression with a match or target of iptables."""
     return x.expression(kind, text(1, name) + attribute(3, data))
 
 
 def multiport(*ports, spans):
-    """Return the match xt_multiport_v1; ``spans`` has a 1 for each port that begins a range."""
+    """Return the data of xt_multiport_v1; ``spans`` has a 1 for each first port of a range."""
     fields = (*ports, *(0,) * (15 - len(ports)), *spans, *(0,) * (15 - len(spans)))
     return struct.pack("=BB15H15BB", 1, len(ports), *fields, 0)
 
 
 def conntrack(states, *, is_inverted=False):
-    """Return iptables' match ``conntrack --ctstate``; see xt_conntrack_mtinfo3."""
+    """Return the match ``conntrack --ctstate`` of iptables; see xt_conntrack_mtinfo3."""
     data = bytes(146) + struct.pack("=3H", 1, int(is_inverted), states) + bytes(10)
     return x.expression("match", text(1, "conntrack") + attribute(3, data))
 
 
 def dialled(address="", mask=b"", ports=(), *, is_inverted=False):
-    """Return iptables' match ``conntrack --ctorigdst --ctorigdstport``."""
+    """Return the match ``conntrack --ctorigdst --ctorigdstport`` of iptables."""
     packed = ipaddress.ip_address(address).packed.ljust(16, bytes(1)) if address else bytes(16)
     flags = (bool(address) << 3) | (bool(ports) << 9)
     first, last = ports or (0, 0)

@@ -1,4 +1,4 @@
-"""Harmless rulesets, as other programs usually write them, and links of pods."""
+"""Harmless rulesets as other programs create them, and links of pods."""
 
 from ipaddress import ip_network
 
@@ -21,7 +21,7 @@ def chains(
     policy: str = "accept",
     table: ChainTable = FILTER,
 ) -> Tables:
-    """Return a base chain on a hook, and the chains that its rules jump to."""
+    """Return tables with a base chain on a hook and the chains to which its rules jump."""
     base = Chain(table, hook.upper(), "filter", hook, policy=policy, steps=(*map(read, rules),))
     led = (Chain(table, name, steps=(*map(read, lines),)) for name, lines in others.items())
     return {table: {base.name: base, **{one.name: one for one in led}}}

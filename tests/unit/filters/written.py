@@ -35,19 +35,19 @@ _ANY = "|".join(_READ)
 
 
 def nft(verdict: str = "", text: str = "") -> Step:
-    """Return a rule: ``nft("jump x", "tcp dport 80 ct state new")``."""
+    """Return a rule with a verdict: ``nft("jump x", "tcp dport 80 ct state new")``."""
     word, _, target = verdict.partition(" ")
     return Step(RuleVerdict(word), conditions(text), target)
 
 
 def read(line: str) -> Step:
-    """Return a rule that is written as ``condition: verdict``."""
+    """Parse a rule in the form ``condition: verdict``."""
     text, _, verdict = line.rpartition(": ")
     return nft(verdict, text)
 
 
 def conditions(text: str) -> tuple[Condition, ...]:
-    """Return conditions; ``…`` marks a condition that the filter can't parse."""
+    """Parse conditions; ``…`` stands for a condition that the product can't parse."""
     found: list[Condition] = []
     while text := text.strip():
         for pattern, make in _CONDITIONS:

@@ -1,4 +1,4 @@
-"""Pods behind a fake API server, with the test's own servers, and the objects around them."""
+"""Runs pods as servers behind a fake API server, and builds their Services and slices."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def endpoint_slice(*endpoints, name="web", namespace="shop", family="IPv4", port
 
 
 def headless(name, *slices):
-    """Return a headless Service with the ports of these slices, and the slices with its label."""
+    """Return a headless Service with the ports of these slices, and the labelled slices."""
     for item in slices:
         item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
     ports = [{"name": port["name"], "port": port["port"]} for port in slices[0]["ports"]]
@@ -50,7 +50,7 @@ def named(pod, ip, **conditions):
 
 
 class Pods:
-    """The pods web-1, web-2 … of a Service shop/web, with the addresses 10.244.0.1, 10.244.0.2 …"""
+    """The pods web-1, web-2 … of the Service shop/web, at 10.244.0.1, 10.244.0.2 …"""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The Services of a cluster that can be forwarded, their addresses and their pods."""
+"""Tests of which Services of a cluster are forwarded, their addresses and their pods."""
 
 import json
 
@@ -23,7 +23,7 @@ UDP = {"name": "dns", "port": 53, "protocol": "UDP"}
 
 
 class World:
-    """A cluster that a test changes, and the Services that are forwarded from it."""
+    """A cluster that a test changes, and the Services forwarded from this cluster."""
 
     def __init__(self, *wanted, address=""):
         self.store = Store()
@@ -68,7 +68,7 @@ def test_a_forwarded_service_gets_a_loopback_address_and_known_pods():
     assert world.forwardable.left_out == []
 
 
-def test_all_services_can_share_an_address():
+def test_all_forwarded_services_can_share_one_address():
     world = World(address="127.0.0.1")
     db = service("db", ports=[{"name": "http", "port": 8080}])
     world.put(service(), db, endpoint_slice(endpoint("web-1", "10.244.0.1")))
@@ -106,7 +106,7 @@ def test_endpoint_conditions_and_session_affinity_are_preserved():
     assert [each.ready for each in there.slices[0].endpoints] == [False]
 
 
-def test_a_privileged_port_has_a_substitute():
+def test_a_privileged_port_has_a_substitute_unless_a_port_has_that_number():
     ports = [{"name": str(port), "port": port} for port in (80, 443, 8443, 9000)]
     world = World().put(service(ports=ports))
     (ip,) = world.web.service.cluster_ips
@@ -115,11 +115,11 @@ def test_a_privileged_port_has_a_substitute():
         world.forwardable.second_port(Frontend(ip, port, Protocol.TCP))
         for port in (80, 443, 8443, 9000)
     ]
-    # 8443 is another port of the Service.
+    # 8443, the substitute for 443, is another port of the Service.
     assert seconds == [8080, 0, 0, 0]
 
 
-def test_two_services_have_two_stable_addresses():
+def test_two_forwarded_services_have_two_stable_addresses():
     world = World().put(service(), service("db"))
     first = {key: state.service.cluster_ips for key, state in world.snapshot.services.items()}
     world.put(service(ports=[{**TCP, "port": 81}]))
@@ -139,7 +139,7 @@ def test_two_services_have_two_stable_addresses():
         pytest.param({"clusterIP": "None", "ports": []}, "it has no ports", id="no-ports"),
     ],
 )
-def test_an_unforwardable_service_has_a_reason(spec, reason):
+def test_a_service_that_cannot_be_forwarded_is_listed_with_the_reason(spec, reason):
     world = World().put(service(**{"clusterIPs": None, **spec}))
     assert dict(world.snapshot.services) == {}
     assert world.forwardable.left_out == [NotForwarded(WEB, "", reason)]
@@ -179,13 +179,13 @@ def test_an_endpoint_with_an_invalid_pod_is_omitted_with_the_reason():
     assert world.web.slices[0].notes[0].about == invalid
 
 
-def test_a_headless_service_also_gets_an_address():
+def test_a_forwarded_headless_service_has_an_address():
     item = endpoint_slice(endpoint("web-1", "10.244.0.1"))
     item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
     world = World().put(service(clusterIP="None", clusterIPs=["None"]), item)
     assert len(world.web.service.cluster_ips) == 1
     assert not world.web.service.is_headless
-    # The plan ignores slices of a headless Service.
+    # The plan would ignore slices that are marked as headless.
     assert [item.is_headless for item in world.web.slices] == [False]
     assert world.endpoints == {"10.244.0.1"}
 
@@ -201,7 +201,7 @@ def test_a_slice_with_the_headless_label_is_not_forwarded_for_another_service():
 
 
 @pytest.mark.parametrize("families", [("IPv4", "IPv6"), ("IPv6",)], ids="+".join)
-def test_a_pod_with_one_or_two_families_is_one_endpoint(families):
+def test_a_pod_with_addresses_of_one_or_two_families_is_one_endpoint(families):
     ips = {"IPv4": "10.244.0.1", "IPv6": "fd00::1"}
     slices = [endpoint_slice(endpoint("web-1", ips[one]), family=one) for one in families]
     world = World().put(service(), *slices)
@@ -210,7 +210,7 @@ def test_a_pod_with_one_or_two_families_is_one_endpoint(families):
     assert [pod.pod for pod in world.web_pods.values()] == ["web-1"]
 
 
-def test_a_pod_with_only_an_ipv6_address_is_also_an_endpoint():
+def test_a_pod_with_only_an_ipv6_address_is_an_endpoint():
     only = named("web-2", "fd00::2")
     slices = [
         endpoint_slice(named("web-1", "10.244.0.1")),
@@ -225,7 +225,7 @@ def test_a_pod_with_only_an_ipv6_address_is_also_an_endpoint():
     }
 
 
-def test_added_and_removed_pods_are_followed():
+def test_forwarded_endpoints_follow_added_and_removed_pods():
     world = World().put(service(), endpoint_slice(endpoint("web-1", "10.244.0.1")))
     world.put(endpoint_slice(endpoint("web-2", "10.244.0.2")))
     assert world.endpoints == {"10.244.0.2"}
@@ -238,7 +238,7 @@ def test_added_and_removed_pods_are_followed():
     assert world.forwardable.pods == {}
 
 
-# Its address hashes to the same number as that of shop/web.
+# The hash of this key selects the same address as the hash of shop/web.
 SAME = ServiceKey("tenant", "e4947804")
 
 
@@ -380,7 +380,7 @@ def test_a_privileged_port_of_a_pod_name_has_a_substitute(numbers, second):
     [
         ({"ready": False}, False),
         ({"ready": False, "serving": True, "terminating": True}, False),
-        # The EndpointSlice controller writes this with publishNotReadyAddresses.
+        # With publishNotReadyAddresses, the EndpointSlice controller writes such conditions.
         ({"ready": True, "serving": False}, True),
     ],
     ids=str,
@@ -391,7 +391,7 @@ def test_a_pod_name_exists_while_its_pod_is_ready_or_published(conditions, exist
     assert len(names_of(world, "ledger-1.ledger.shop.svc")) == exists
     srv = names_of(world, "_db._tcp.ledger.shop.svc", "SRV")
     assert ("0 50 7199 ledger-1.ledger.shop.svc.cluster.local." in srv) == exists
-    # Until the pod is ready, the pod's name keeps its address, which refuses clients.
+    # Until the pod is ready, its name keeps an address, which refuses clients.
     (ip,) = world.snapshot.services[ServiceKey("shop", "ledger-1.ledger")].service.cluster_ips
     world = world.put(*headless("ledger", ledger_slice(ready, named("ledger-1", "10.44.2.5"))))
     assert names_of(world, "ledger-1.ledger.shop.svc") == [ip]

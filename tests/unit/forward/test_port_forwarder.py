@@ -1,4 +1,4 @@
-"""Dials through the fake API server's port-forwards, and the connections that follow."""
+"""Tests of dials through port-forwards of a fake API server, and of their connections."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ def nothing_of_this_machine(monkeypatch):
 
 
 class Rig:
-    """A running forwarder, and a pod of the test."""
+    """A running forwarder and a pod that the test serves."""
 
     def __init__(self, api, stack):
         self.api = api
@@ -40,7 +40,7 @@ class Rig:
         self._stack = stack
 
     async def serve(self, handle, url="", **options):
-        """Start a pod with a handler, and a forwarder."""
+        """Start a pod with this handler, and a forwarder."""
         pod = await self.pods.start(handle)
         self.client = ApiClient(Credentials(master=url or self.api.url))
         await self.client.open()
@@ -58,17 +58,17 @@ class Rig:
         await asyncio.gather(self.run, return_exceptions=True)
 
     async def dial(self, endpoint=WEB, service_port="shop/web:http"):
-        """Return the outcome of a dial."""
+        """Dial, and return a socket or an errno."""
         loop = asyncio.get_running_loop()
         while True:
             outcome = loop.create_future()
             self.forwarder.dial(service_port, endpoint, outcome.set_result)
-            # The forwarder's loop may not be running yet.
+            # Dials fail with EHOSTUNREACH until the forwarder's loop runs.
             if (found := await outcome) != errno.EHOSTUNREACH or self.api.pods.dialled:
                 return found
 
     async def connect(self):
-        """Dial successfully, and return the streams."""
+        """Dial, check the success, and return the streams."""
         sock = await self.dial()
         assert isinstance(sock, socket.socket)
         reader, writer = await asyncio.open_connection(sock=sock)
@@ -199,7 +199,7 @@ async def test_an_abandoned_dial_leaves_no_stream(rig):
     assert outcomes == []
 
 
-async def test_stop_resets_connections(rig):
+async def test_stopping_the_forwarder_resets_connections(rig):
     await rig.serve(silent)
     reader, _ = await rig.connect()
     await rig.stop()
@@ -234,7 +234,7 @@ async def test_a_dead_pod_fails_the_dial_and_is_logged_once(rig, caplog):
     assert lines[0].startswith("port-forward failed: pod shop/web-1, port 8080: ")
 
 
-async def test_running_out_of_descriptors_is_the_outcome_of_the_dial(rig, monkeypatch):
+async def test_a_dial_without_a_free_descriptor_fails_with_emfile(rig, monkeypatch):
     await rig.serve(silent)
     await rig.connect()
 
@@ -255,7 +255,7 @@ async def test_an_idle_stream_survives_a_load_balancers_idle_limit(rig):
         await rig.serve(echo_once, url=balancer.url, pause=balancer.pause)
         reader, writer = await rig.connect()
         for _ in range(12):
-            # Both are waiting: the stream for its next ping, the forwarder for its next check.
+            # The stream waits for its next ping, and the forwarder for its next check.
             await until(lambda: balancer.pauses == 2)
             balancer.pass_time(PING_S)
             await until(lambda: not balancer.idle_s, "a ping passes")

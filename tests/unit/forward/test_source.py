@@ -1,4 +1,4 @@
-"""The Services of a fake API server, whose pods are dialled through its port-forwards."""
+"""Tests of a proxy that dials pods through port-forwards of a fake API server."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from .pods import Pods, endpoint, endpoint_slice, service
 
 WEB = ServiceKey("shop", "web")
 EVIL = ServiceKey("tenant", "evil")
-# No test depends on this timeout, and a busy machine may be slow.
+# The timeout is long, because no test depends on it and the machine may be busy.
 PATIENT = Tuning(connect_timeout_s=20)
 
 
@@ -40,7 +40,7 @@ async def pods():
 
 @contextlib.asynccontextmanager
 async def forwarding(api, **more):
-    """A proxy for the fake API server's Services, once they are applied."""
+    """Run a proxy for the Services of the fake API server; yield once they are applied."""
     source = ForwardSource(kubeconfig="", master=api.url, **more)
     options = source.options(Options(tuning=PATIENT))
     async with Proxy(source=source, options=options) as proxy:
@@ -58,7 +58,7 @@ async def test_connections_are_balanced_over_pods(pods):
     assert [answers.count(name) for name in names] == [2, 2]
 
 
-async def test_a_program_without_an_event_loop_is_served(pods):
+async def test_a_forward_source_serves_a_program_without_an_event_loop(pods):
     await pods.start()
 
     def ask_by_name():
@@ -76,7 +76,7 @@ async def test_a_terminating_pod_fails_no_connection(pods, end):
     first, second = await pods.start(), await pods.start()
     async with forwarding(pods.api) as (_, proxy):
         address = proxy.address_of(WEB, "http")
-        # The EndpointSlice still lists the pod, as in a real cluster for a while.
+        # As in a real cluster, the EndpointSlice lists the pod for some more time.
         if end == "is gone":
             pods.api.pods.kill(first, "shop")
         else:
@@ -101,7 +101,7 @@ async def test_a_slice_in_another_namespace_gets_no_clients(pods):
                 assert answers == {expected}
 
 
-async def test_new_pods_and_services_are_followed(pods):
+async def test_connections_reach_new_pods_and_not_removed_services(pods):
     first = await pods.start()
     async with forwarding(pods.api) as (source, proxy):
         source.published.clear()
@@ -118,7 +118,7 @@ async def test_new_pods_and_services_are_followed(pods):
 
 
 async def test_replacement_pods_are_served_even_if_watches_are_silent(pods):
-    """After a laptop's sleep, a NAT has forgotten the watches, and the pods are new."""
+    """While a laptop sleeps, a NAT drops its watches, and pods are replaced."""
     api, old = pods.api, await pods.start()
     async with forwarding(api) as (source, proxy):
         address = proxy.address_of(WEB, "http")
@@ -136,7 +136,7 @@ async def test_replacement_pods_are_served_even_if_watches_are_silent(pods):
         await source.published.wait()
         await proxy.settled()
         assert await ask(address) == new.encode()
-        # All dials share a new watch and a check of the server's version, without a list.
+        # All failed dials share one new watch and one request for the version, without a list.
         again = [each for each in api.requests[before:] if "/endpointslices" in each]
         assert ["watch=1" in each for each in again] == [True, False]
         assert "limit=1&" in again[1]
@@ -153,7 +153,7 @@ async def test_only_requested_services_are_read_and_served(pods):
     assert all("/namespaces/shop/" in request for request in lists)
 
 
-async def test_losing_the_api_server_does_not_affect_served_services(pods):
+async def test_losing_the_api_server_does_not_affect_forwarded_services(pods):
     await pods.start()
     async with forwarding(pods.api) as (source, proxy):
         address = proxy.address_of(WEB, "http")
@@ -166,14 +166,14 @@ async def test_losing_the_api_server_does_not_affect_served_services(pods):
         assert await ask(address) == b"web-1"
 
 
-async def test_unusable_credentials_end_the_proxy():
+async def test_unusable_credentials_end_a_forwarding_proxy():
     source = ForwardSource(kubeconfig="", master="ftp://example.invalid")
     async with Proxy(source=source, options=source.options()) as proxy:
         assert "ftp://example.invalid: it is not an http(s) URL" in str(await proxy.failed())
 
 
 @pytest.mark.parametrize("right", ["create pods/portforward", "list endpointslices"])
-async def test_a_missing_permission_is_reported(pods, right):
+async def test_check_access_raises_an_error_for_a_missing_permission(pods, right):
     pods.api.denied.add(right)
     source = ForwardSource(kubeconfig="", master=pods.api.url, namespace="shop")
     with pytest.raises(SourceError, match=f"doesn't allow this user to {right} in namespace shop"):

@@ -1,4 +1,4 @@
-"""Names of two Services, for look-ups."""
+"""Provides the names of three Services for look-ups."""
 
 from tests.unit.model.samples import service
 from userspace_proxy.cluster import Store
@@ -7,7 +7,7 @@ from userspace_proxy.names import ServiceNames, find_name, search_list
 
 
 def shop():
-    """Return the names of the Services web, v4 and db of the namespace shop."""
+    """Return the names of the Services web, v4 and db in the namespace shop."""
     store = Store()
     store.put_service(service(ServiceKey("shop", "web"), cluster_ips=("127.64.0.10", "::1")))
     store.put_service(service(ServiceKey("shop", "v4"), cluster_ips=("127.64.0.11",)))
@@ -24,7 +24,7 @@ def shop():
 
 
 class ShopNames:
-    """Look-ups from a program in the namespace shop; port 80 is served on port 8000."""
+    """Look-ups by a program in the namespace shop; TCP port 80 is served on port 8000."""
 
     def __init__(self, names=None):
         self._names = names or shop()

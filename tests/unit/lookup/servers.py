@@ -1,4 +1,4 @@
-"""DNS servers that run for one block of a test."""
+"""Runs DNS servers for the duration of a block."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from userspace_proxy.model import SocketAddress
 
 @contextlib.asynccontextmanager
 async def serving(respond, ip="127.0.0.1"):
-    """Serve a function's answers over UDP and TCP, and yield the address."""
+    """Serve a function's responses over UDP and TCP; yield the address."""
     server = DnsServer(respond)
     address = await server.open(SocketAddress(ip, 0))
     running = asyncio.ensure_future(server.run())

@@ -1,4 +1,4 @@
-"""aiohttp resolves names of Services, and uses the ports that serve them."""
+"""Tests of the aiohttp resolver, which returns the addresses and actual ports of Services."""
 
 import socket
 
@@ -32,14 +32,14 @@ async def test_a_service_resolves_to_its_address_and_actual_port(resolver):
     assert found["family"] == socket.AF_INET
 
 
-async def test_both_families_are_resolved(resolver):
+async def test_addresses_of_both_families_are_resolved(resolver):
     found = await resolver.resolve("web", 8080, socket.AF_UNSPEC)
     assert [item["host"] for item in found] == ["127.64.0.10", "::1"]
 
 
 @pytest.mark.parametrize("host", ["localhost", "db"])
-async def test_other_names_are_resolved_by_the_default_resolver(resolver, host):
-    # In a namespace with only loopback, aiohttp's flags (AI_ADDRCONFIG) let no name resolve.
+async def test_names_of_no_service_are_resolved_by_the_default_resolver(resolver, host):
+    # With only loopback, AI_ADDRCONFIG, which aiohttp sets, makes all look-ups fail.
     with ProcessNames(Localhost()):
         found = await resolver.resolve(host, 5432)
     assert [(item["host"], item["port"]) for item in found] == [("127.0.0.1", 5432)]

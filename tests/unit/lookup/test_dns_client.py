@@ -1,4 +1,4 @@
-"""Queries to real servers on loopback."""
+"""Tests of queries to real DNS servers on loopback."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ WAIT_S = 60.0
 
 
 def answer(*ips, is_truncated=False, number=4711):
-    """Return an answer with a record for each address."""
+    """Return a response with a record for each address."""
     flags = 0x8380 if is_truncated else 0x8180
     records = [b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 30, 4) + socket.inet_aton(ip) for ip in ips]
     head = struct.pack(">HHHHHH", number, flags, 1, len(records), 0, 0)
@@ -25,7 +25,7 @@ def answer(*ips, is_truncated=False, number=4711):
 
 
 def answering(by_udp, by_tcp=None, **options):
-    """Serve one answer per protocol."""
+    """Return a handler with a fixed response for each protocol."""
     return serving(lambda _wire, *, is_udp: by_udp if is_udp else by_tcp, **options)
 
 
@@ -62,7 +62,7 @@ async def test_a_tcp_response_with_another_id_is_rejected():
 
 @pytest.fixture
 async def datagrams():
-    """A server's socket, on which the test sends replies to its client."""
+    """A server's socket, from which the test sends datagrams to the client."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.setblocking(False)
@@ -90,11 +90,11 @@ async def test_a_server_sending_only_unrelated_datagrams_times_out(datagrams):
         await asyncio.gather(asked, send_all(datagrams, *[b"x"] * 100))
 
 
-async def test_an_unreachable_server_is_an_error():
+async def test_an_unreachable_dns_server_is_an_error():
     with pytest.raises(OSError, match="refused"):
         await ask_by_udp(SocketAddress("127.0.0.1", 1), QUERY, WAIT_S)
 
 
-async def test_a_server_may_have_an_ipv6_address():
+async def test_a_dns_server_with_an_ipv6_address_can_be_queried():
     async with answering(answer(), ip="::1") as address:
         assert await ask_by_udp(address, QUERY, WAIT_S) == answer()

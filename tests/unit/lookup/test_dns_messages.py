@@ -1,4 +1,4 @@
-"""Answers to DNS messages, as bytes."""
+"""Tests of the responses to DNS messages, as bytes."""
 
 import asyncio
 import struct
@@ -73,17 +73,17 @@ async def test_queries_of_unusual_classes_and_types_get_the_expected_response_co
     assert await code(dns.message.make_query(name, type_, class_)) == expected
 
 
-async def test_queries_before_the_first_snapshot_return_servfail():
+async def test_a_query_before_the_first_snapshot_returns_servfail():
     assert await code(dns.message.make_query(NAME, "A"), names=lambda: None) == "SERVFAIL"
 
 
-async def test_other_opcodes_return_notimp():
+async def test_a_query_with_an_unknown_opcode_returns_notimp():
     query = dns.message.make_query(NAME, "A")
     query.set_opcode(dns.opcode.STATUS)
     assert await code(query) == "NOTIMP"
 
 
-async def test_two_questions_return_formerr():
+async def test_a_query_with_two_questions_returns_formerr():
     query = dns.message.make_query(NAME, "A")
     query.question *= 2
     query.question[1] = dns.rrset.RRset(query.question[0].name, 1, 28)
@@ -144,14 +144,14 @@ WIRE = dns.message.make_query(NAME, "A", use_edns=True, want_dnssec=True).to_wir
         ),
     )
 )
-def test_any_message_is_handled_without_an_exception(wire):
+def test_an_arbitrary_message_is_handled_without_an_exception(wire):
     found = Responder(shop).respond(wire, is_udp=True)
     found = found.wire if isinstance(found, LastAnswer) else found
     assert found is None or found[:2] == wire[:2]
 
 
 @given(st.lists(st.binary(min_size=1, max_size=63), max_size=3))
-def test_any_label_can_be_queried(labels):
+def test_a_query_for_labels_of_arbitrary_bytes_is_answered(labels):
     name = dns.name.Name([*labels, b"web", b"shop", b"svc", b"cluster", b"local", b""])
     query = dns.message.make_query(name, "A")
     found = asyncio.run(answer(query))
@@ -203,7 +203,7 @@ async def test_a_tcp_response_contains_all_ports_of_both_families_if_they_fit(co
     ],
 )
 async def test_an_expensive_query_is_prepared_in_a_thread(name, type_, found):
-    """With 400,000 endpoints, a query blocked the event loop for 1.7 s."""
+    """A query for a Service with 400,000 endpoints once blocked the event loop for 1.7 s."""
     store, names = Store(), NameIndex()
     web = ServiceKey("shop", "web")
     store.put_service(service(web, cluster_ips=(), is_headless=True))
@@ -221,7 +221,7 @@ async def test_an_expensive_query_is_prepared_in_a_thread(name, type_, found):
 
 
 class Counted:
-    """Names of a headless Service with 200,000 endpoints, of which few may be read."""
+    """Names of a headless Service with 200,000 endpoints; it counts the records it creates."""
 
     def __init__(self):
         self.made = 0
@@ -281,7 +281,7 @@ async def upstream():
 
 
 @pytest.mark.parametrize("name", ["localhost", "9.9.9.9.in-addr.arpa"])
-async def test_other_names_are_forwarded_to_the_upstream_server(upstream, name):
+async def test_names_outside_the_cluster_are_forwarded_to_the_upstream_server(upstream, name):
     found = await answer(dns.message.make_query(name, "PTR"), upstream=upstream)
     assert [str(rrset) for rrset in found.answer] == [
         f"{name}. 60 IN CNAME real.example.",
@@ -321,7 +321,7 @@ async def test_an_upstream_response_to_another_question_is_rejected(upstream, mo
     assert await code(query, upstream=upstream) == "SERVFAIL"
 
 
-async def test_the_target_of_an_external_name_is_resolved_upstream(upstream):
+async def test_the_target_of_an_external_name_service_is_resolved_upstream(upstream):
     query = dns.message.make_query("db.shop.svc.cluster.local", "A")
     found = await answer(query, upstream=upstream)
     assert [str(rrset) for rrset in found.answer] == [
@@ -339,13 +339,13 @@ async def test_an_external_name_without_an_upstream_response_returns_a_cname():
     ]
 
 
-async def test_without_a_reachable_upstream_server_other_names_return_servfail(upstream):
+async def test_names_outside_the_cluster_return_servfail_without_upstream(upstream):
     nobody = SocketAddress("127.0.0.1", 1)
     assert await code(dns.message.make_query("example.com", "A"), upstream=nobody) == "SERVFAIL"
 
 
 def far():
-    """Return the names of a Service in which a label is too long for DNS."""
+    """Return names of two ExternalName Services; a label of one target is too long for DNS."""
     store = Store()
     for name, host in (("far", f"{'a' * 126}.example"), ("near", "near.example")):
         given = service(ServiceKey("shop", name), (), (), type=ServiceType.EXTERNAL_NAME)
@@ -416,7 +416,7 @@ def test_encoded_records_equal_their_zone_file_text(type_, data, name):
     assert [rrset.to_text() for rrset in found.answer] == [expected.to_text()]
 
 
-def test_all_sections_share_compressed_names():
+def test_names_are_compressed_across_all_sections_of_a_message():
     to = [f"db-{i}.{HOST}" for i in range(3)]
     found = encoded(
         *(record("SRV", f"0 33 80 {each}") for each in to),
@@ -431,7 +431,7 @@ def test_all_sections_share_compressed_names():
 
 
 @pytest.mark.parametrize(("size", "fitting"), [(UDP, 74), (512, 29), (TCP, 4093)])
-def test_records_that_fit_are_sent_and_omitting_any_sets_the_truncation_flag(size, fitting):
+def test_all_fitting_records_are_sent_and_omitted_ones_set_the_tc_flag(size, fitting):
     found = encoded(*addresses(fitting), size=size)
     assert (len(found.answer[0]), found.flags & dns.flags.TC) == (fitting, 0)
     found = encoded(*addresses(fitting + 1), size=size)
@@ -457,7 +457,7 @@ def test_a_partial_response_is_marked_as_truncated():
     assert encoded(*addresses(1), is_partial=True).flags & dns.flags.TC
 
 
-def test_names_late_in_a_long_message_are_not_compressed():
+def test_names_beyond_the_range_of_compression_pointers_are_not_compressed():
     names = [f"a{i}.b{i}.example.com." for i in range(2000)]
     found = encoded(*(record("CNAME", each, f"x.{each}") for each in names), size=TCP)
     answered = texts(found.answer)
@@ -490,7 +490,7 @@ def test_a_record_that_dns_cannot_encode_raises_an_error(type_, data, error):
 
 @pytest.mark.parametrize("size", [512, UDP, TCP])
 @pytest.mark.parametrize("type_", ["A", "AAAA", "SRV", "PTR"])
-def test_a_pick_is_bounded_by_the_message_size_and_can_include_any_record(type_, size):
+def test_a_random_pick_is_bounded_by_the_message_size_and_reaches_any_record(type_, size):
     pick = pick_for(type_, size)
     most = size // 16 + 1
     assert len(pick(1_000_000)) == len(set(pick(1_000_000))) <= most
@@ -504,7 +504,7 @@ def test_a_pick_is_bounded_by_the_message_size_and_can_include_any_record(type_,
     ("type_", "data"),
     [("A", "10.0.0.1"), ("AAAA", "::1"), ("SRV", "0 1 80 w.s.svc.x.")],
 )
-def test_a_pick_includes_more_records_than_fit(type_, data):
+def test_a_random_pick_contains_more_records_than_fit_the_message(type_, data):
     count = len(pick_for(type_, UDP)(1_000_000))
     found = encoded(*[record(type_, data, "w.s.svc.x.")] * count, name="w.s.svc.x.")
     assert found.flags & dns.flags.TC

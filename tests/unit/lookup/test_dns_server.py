@@ -1,4 +1,4 @@
-"""A DNS server on a loopback port, over UDP and TCP."""
+"""Tests of a DNS server on a loopback port, over UDP and TCP."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ ANY = SocketAddress("127.0.0.1", 0)
 
 
 def echo(data, *, is_udp):
-    """Return the data and the protocol; delay ``later``, refuse ``refuse``."""
+    """Return the data and the protocol; delay ``later``, and reject ``refuse``."""
     answer = data + (b" udp" if is_udp else b" tcp") if data else None
 
     async def later():
@@ -63,7 +63,7 @@ async def test_udp_queries_are_answered(address):
     assert await ask_udp(address, b"one") == b"one udp"
 
 
-async def test_a_deferred_response_is_sent_later(address):
+async def test_a_deferred_response_is_sent_once_it_is_complete(address):
     assert await ask_udp(address, b"later") == b"later udp"
     reader, writer = await asyncio.open_connection(*address)
     assert await ask_tcp(reader, writer, b"later") == b"later tcp"
@@ -130,13 +130,13 @@ async def test_a_rejected_message_closes_the_connection_without_reading_more():
     await server.close()
 
 
-async def test_a_rejected_datagram_gets_a_response(address):
+async def test_a_rejected_datagram_is_answered_with_an_error(address):
     assert await ask_udp(address, b"refuse") == b"no"
 
 
 @pytest.fixture
 async def connect():
-    """Return a function that connects to an address from a client address."""
+    """Return a function that connects from a client address to the server."""
     opened = []
 
     async def connect(address, client="127.0.0.1"):
@@ -151,7 +151,7 @@ async def connect():
 
 
 async def is_open(connection):
-    """Return whether a connection answers; False if it was closed."""
+    """Return True if the server answers on a connection, False if it was closed."""
     try:
         return await ask_tcp(*connection, b"one") == b"one tcp"
     except (EOFError, ConnectionError):
@@ -220,13 +220,13 @@ async def test_a_half_closed_client_gets_the_complete_response(connect):
     await server.close()
 
 
-async def test_an_unanswered_datagram_is_dropped(address):
+async def test_a_datagram_without_a_response_does_not_affect_the_next(address):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.sendto(b"", tuple(address))
     assert await ask_udp(address, b"next") == b"next udp"
 
 
-async def test_an_open_connection_does_not_block_closing():
+async def test_closing_the_server_closes_open_connections():
     server = DnsServer(echo)
     address = await server.open(SocketAddress("127.0.0.1", 0))
     reader, writer = await asyncio.open_connection(*address)
@@ -263,7 +263,7 @@ async def test_an_address_in_use_given_by_host_name_is_an_error_without_its_hold
         await DnsServer(echo).open(SocketAddress("localhost", address.port))
 
 
-def test_the_address_is_checked_before_startup():
+def test_check_address_reports_an_address_that_cannot_be_opened():
     check_address(SocketAddress("127.0.0.1", 0), may_be_in_use=False)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as used:
         used.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Messages as bytes, compared with those of dnspython."""
+"""Tests of DNS messages as bytes, with dnspython as the reference."""
 
 import struct
 
@@ -31,11 +31,11 @@ DB = "db.example.com"
 QUERY = make_query(4711, DB, "A")
 LONG_NAME = b"\1a" * 115 + b"\0"
 STEP = Bound(fixed_s=0.005, per_byte_s=2e-6)
-"""CPU time: at most 7 ms for 1 KiB. dnspython needs 0.15 s for 512 such bytes, 4 s for 8 KiB."""
+"""CPU time: at most 7 ms for 1 KiB. dnspython uses 0.15 s for 512 bytes and 4 s for 8 KiB."""
 
 
 def answered(*lines, query=QUERY, code=0):
-    """Return an answer with these lines of a zone file."""
+    """Return a response with these lines of a zone file."""
     response = dns.message.make_response(dns.message.from_wire(query.wire))
     response.set_rcode(code)
     for line in lines:
@@ -46,7 +46,7 @@ def answered(*lines, query=QUERY, code=0):
 
 
 def raw_answer(*records):
-    """Return an answer with records as bytes."""
+    """Return a response with records given as bytes."""
     head = QUERY.wire[:2] + struct.pack(">HHHHH", 0x8180, 1, len(records), 0, 0)
     return head + QUERY.question + b"".join(records)
 
@@ -78,7 +78,7 @@ def test_dnspython_parses_a_written_query():
 
 
 @given(st.binary(max_size=600).map(lambda rest: QUERY.wire[:12] + rest))
-def test_any_query_is_parsed_or_malformed(wire):
+def test_an_arbitrary_query_is_parsed_or_rejected_as_malformed(wire):
     try:
         query = read_query(wire)
     except MalformedMessage:
@@ -87,7 +87,7 @@ def test_any_query_is_parsed_or_malformed(wire):
 
 
 @pytest.mark.parametrize("name", [".", "", "com.", DB, f"{DB}.", "_sip.x", f"{'a' * 63}.example"])
-def test_a_name_is_encoded_as_by_dnspython(name):
+def test_a_name_is_encoded_as_dnspython_encodes_names(name):
     assert encode_name(name) == dns.name.from_text(name or ".").to_wire()
 
 
@@ -120,7 +120,7 @@ def test_a_response_with_an_error_code_has_no_addresses(code):
     assert read_answer(answered(f"{DB}. 5 A 203.0.113.1", code=code), QUERY) == AddressAnswer(code)
 
 
-def test_response_codes_have_names():
+def test_a_dns_response_code_is_formatted_as_its_name_if_known():
     assert (name_of_code(2), name_of_code(9)) == ("SERVFAIL", "code 9")
 
 
@@ -152,7 +152,7 @@ def test_a_malformed_response_is_an_error(record):
 
 
 @given(st.binary(max_size=200), st.integers(0, 65535))
-def test_any_response_is_parsed_or_malformed(rest, count):
+def test_an_arbitrary_response_is_parsed_or_rejected_as_malformed(rest, count):
     wire = raw_answer() + rest
     wire = wire[:6] + struct.pack(">H", count) + wire[8:]
     try:
@@ -189,7 +189,7 @@ def test_a_response_stripped_of_its_records_is_marked_as_truncated():
 
 
 LONG = raw_record(b"\xc0\x0c", 5, LONG_NAME)
-"""The first record; others point to its name."""
+"""The first record, to whose name the other records point."""
 TO_LONG = struct.pack(">H", 0xC000 + 12 + len(QUERY.question) + 12)
 
 
@@ -220,7 +220,7 @@ def filled(shape, size):
 
 @pytest.mark.parametrize("size", [512, 1232, 8192, 65535])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_response_parsing_time_is_at_most_linear(shape, size):
+def test_parsing_a_dns_response_takes_at_most_linear_time(shape, size):
     def read(wire):
         try:
             return read_answer(wire, QUERY)
@@ -232,7 +232,7 @@ def test_response_parsing_time_is_at_most_linear(shape, size):
 
 @pytest.mark.parametrize("size", [512, 1232, 16384, 65535])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_a_query_with_records_is_rejected_quickly(shape, size):
+def test_a_query_with_many_records_is_rejected_in_bounded_time(shape, size):
     wire = filled(shape, size)
     query = wire[:2] + b"\1\0" + wire[4:]
     check_cost(lambda data: Responder(lambda: None).respond(data, is_udp=False), query, STEP)

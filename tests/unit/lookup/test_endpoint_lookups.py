@@ -1,4 +1,4 @@
-"""Look-ups of endpoints' names, with the test's own clock, and the resulting snapshots."""
+"""Tests of looking up endpoints' names, with a clock that the test advances."""
 
 import asyncio
 import logging
@@ -22,11 +22,11 @@ DB = "db.example.com"
 SILENT_S = 5.0
 GONE = Lookup({V4: ()}, why="no such name")
 UNANSWERABLE = "203.0.113.66"
-"""For this address, the check whether it is the node's own raises."""
+"""The check for the node's own addresses raises an exception for this address."""
 
 
 class Rig:
-    """The look-ups of some workers, with answers and a clock that the test controls."""
+    """Endpoint look-ups with responses and a clock that the test controls."""
 
     def __init__(self, look_up=None):
         self.published = None
@@ -39,11 +39,11 @@ class Rig:
         self.most_under_way = self.under_way = 0
         self.gate = None
         self.gates = {}
-        """The gates of single names."""
+        """By name: an event that its look-up awaits."""
         self.silent = ""
-        """The prefix of names for which no server answers."""
+        """The prefix of names whose look-ups time out."""
         self.turns = 0
-        """How many look-ups had to wait for their turn."""
+        """The number of updates that had to wait for their turn."""
         self.turning = asyncio.Event()
         self.turning.set()
         self.waits = []
@@ -110,7 +110,7 @@ class Rig:
         self.moved = asyncio.Event()
 
     async def pass_by(self, seconds):
-        """Advance the clock in small steps, and let everything that becomes due happen."""
+        """Advance the clock in small steps, and run everything that becomes due."""
         until = self.now + seconds
         while self.now < until:
             self.advance(0.25)
@@ -193,7 +193,7 @@ async def test_services_are_updated_in_turns_and_a_newer_snapshot_is_picked_up()
 
 
 async def follow(rig, ip):
-    """Let a name resolve to another address; return how long its publication takes."""
+    """Change the address of a name; return the seconds until it is published."""
     rig.answers[DB] = Lookup({V4: (ip,)}, 5)
     began = rig.now
     while ip not in rig.ips() and rig.now < began + 60:
@@ -202,14 +202,14 @@ async def follow(rig, ip):
 
 
 async def put_silent(rig):
-    """Put 96 names in a namespace, for which no server answers."""
+    """Add six Services with 96 endpoint names whose look-ups time out."""
     rig.silent = "s"
     for n in range(6):
         await rig.put(*(f"s{n}-{m}.example.com" for m in range(16)), name=f"silent{n}")
 
 
 @pytest.mark.parametrize("namespace", ["other", "shop"])
-async def test_a_service_follows_its_name_within_ten_seconds_despite_silent_names(namespace):
+async def test_a_changed_name_is_published_within_ten_seconds_despite_silent_ones(namespace):
     async with Rig() as rig:
         await rig.put(DB, namespace=namespace)
         await follow(rig, "203.0.113.1")
@@ -217,12 +217,12 @@ async def test_a_service_follows_its_name_within_ten_seconds_despite_silent_name
         late = []
         for change in range(2, 22):
             late.append(await follow(rig, f"203.0.113.{change}"))
-            # The changes come at varying times of the silent names' look-ups.
+            # This pause varies the phase between the changes and the silent names' look-ups.
             await rig.pass_by(7.5)
     assert max(late) <= 10
 
 
-async def test_a_released_lookup_slot_may_admit_two_names():
+async def test_a_released_lookup_slot_can_admit_a_name_of_each_namespace():
     async with Rig() as rig:
         for host, ttl_s in (("a1.example.com", 5), ("a2.example.com", 10)):
             rig.answers[host] = Lookup({V4: ("203.0.113.1",)}, ttl_s)
@@ -234,7 +234,7 @@ async def test_a_released_lookup_slot_may_admit_two_names():
         held = [*failing, *(f"{host}.example.com" for host in ("a1", "a2", "b", "c"))]
         rig.gates = {host: asyncio.Event() for host in held}
         await rig.pass_by(10)
-        # Four names have no answer; with a1, namespace a has four look-ups, so a2 and c wait.
+        # s0 to s2, b and a1 are being looked up, four of them in namespace a: a2 and c wait.
         await rig.put("c.example.com", namespace="c")
         await rig.pass_by(1)
         assert len(rig.asked) == 11

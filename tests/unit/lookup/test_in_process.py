@@ -1,4 +1,4 @@
-"""Names of Services that socket.getaddrinfo resolves in this process."""
+"""Tests of resolving names of Services by socket.getaddrinfo in this process."""
 
 import asyncio
 import socket
@@ -20,13 +20,13 @@ def addresses(*arguments, **options):
 
 
 @pytest.mark.parametrize("host", ["v4", "v4.shop", b"v4.shop.svc", "v4.shop.svc.cluster.local"])
-def test_names_are_resolved_only_within_the_block(host):
+def test_getaddrinfo_is_replaced_only_within_the_block(host):
     with ProcessNames(ShopNames()):
         assert addresses(host, 8080, type=socket.SOCK_STREAM) == [("127.64.0.11", 8080)]
     assert socket.getaddrinfo is ORIGINAL
 
 
-def test_the_port_is_replaced_by_the_service_ports_actual_port():
+def test_the_ports_of_a_service_are_replaced_by_their_actual_ports():
     with ProcessNames(ShopNames()):
         assert addresses("v4", "http", type=socket.SOCK_STREAM) == [("127.64.0.11", 8000)]
         assert addresses("v4", 80, type=socket.SOCK_DGRAM) == [("127.64.0.11", 80)]
@@ -43,13 +43,13 @@ def test_getaddrinfo_returns_only_addresses_of_the_requested_family():
             socket.getaddrinfo("v4", 1, socket.AF_INET6)
 
 
-def test_the_canonical_name_is_absolute():
+def test_the_canonical_name_of_a_service_is_absolute():
     with ProcessNames(ShopNames()):
         (info,) = socket.getaddrinfo("v4", 1, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
     assert info[3] == "v4.shop.svc.cluster.local"
 
 
-def test_flags_for_configured_addresses_do_not_exclude_loopback():
+def test_the_flag_ai_addrconfig_does_not_exclude_loopback():
     with ProcessNames(ShopNames()):
         found = addresses("v4", 80, socket.AF_INET, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
     assert found == [("127.64.0.11", 8000)]
@@ -68,7 +68,7 @@ def test_a_nonexistent_service_is_not_looked_up_elsewhere():
 
 
 @pytest.mark.parametrize("host", [None, "127.0.0.1", "::1", "fe80::1%lo", "localhost"])
-def test_addresses_and_other_names_use_the_original_getaddrinfo(host):
+def test_addresses_and_names_of_no_service_use_the_original_getaddrinfo(host):
     with ProcessNames(ShopNames()):
         found = addresses(host, 80, type=socket.SOCK_STREAM)
     assert found == [info[4] for info in ORIGINAL(host, 80, type=socket.SOCK_STREAM)]

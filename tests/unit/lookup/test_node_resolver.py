@@ -1,4 +1,4 @@
-"""Lookups by a real DNS server on loopback."""
+"""Tests of look-ups at a real DNS server on loopback."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ DB = "db.example.com"
 
 
 class Server:
-    """A zone, its server, and a resolver of a node whose resolv.conf contains the server."""
+    """A zone, its server, and the resolver of a node whose resolv.conf lists the server."""
 
     def __init__(self, folder, port, zone):
         self.zone = zone
@@ -38,7 +38,7 @@ async def server(tmp_path):
         yield Server(tmp_path, address.port, zone)
 
 
-async def test_both_families_are_looked_up(server):
+async def test_addresses_of_both_families_are_looked_up(server):
     server.zone.records = {
         f"{DB} A": [30, "203.0.113.2", "203.0.113.1"],
         f"{DB} AAAA": [20, "2001:DB8::1"],
@@ -76,7 +76,7 @@ async def test_a_name_too_long_for_dns_is_not_queried(server):
     assert server.zone.asked == []
 
 
-async def test_a_failing_server_is_named(server):
+async def test_a_failed_lookup_names_the_dns_server_and_its_response_code(server):
     server.zone.code = dns.rcode.SERVFAIL
     assert await server.look_up() == Lookup({}, why="server 127.0.0.1 answers SERVFAIL")
     assert len(server.zone.asked) == 2
@@ -88,7 +88,7 @@ async def test_after_a_failure_the_next_server_is_queried(server):
     assert (await server.look_up()).addresses == {V4: ("203.0.113.1",)}
 
 
-async def test_a_silent_server_is_a_failed_lookup(server, monkeypatch):
+async def test_a_lookup_at_a_silent_server_fails(server, monkeypatch):
     monkeypatch.setattr(node_resolver, "_TRY_S", 0.05)
     server.zone.is_silent = True
     assert await server.look_up() == Lookup({}, why="server 127.0.0.1 does not answer")

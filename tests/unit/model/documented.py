@@ -1,7 +1,7 @@
-"""The fields in docs/services.md, in the API and in wire.py.
+"""Reads which fields docs/services.md, the Kubernetes API and wire.py have.
 
-The API's fields come from kubernetes-asyncio's generated models. Their source is read, not
-imported, because an import takes 1.2 s.
+The API's fields come from kubernetes-asyncio's generated models. Their source is parsed, because
+importing them takes 1.2 s.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ KINDS = {
     "Node": ("V1Node", WireNode),
 }
 METADATA = "Metadata of all of them"
-# These fields identify the kind of an object, and metadata has a section of its own.
+# The page has no rows for these fields: two identify a kind, and metadata has its own section.
 _OF_ALL = ("apiVersion", "kind", "metadata")
-# Lists have this field, objects don't.
+# Only lists have this field.
 _OF_LISTS = ("continue",)
 _ROW = re.compile(
     r"^\|(?P<names>[^|]+)\|(?:[^|]+\|)?\s*(?P<word>supported|ignored)\s*\|(?P<why>.+)\|"
@@ -79,13 +79,13 @@ def named_values() -> set[str]:
 
 
 def fields_of(kind: str) -> dict[str, str]:
-    """Return ``supported`` or ``ignored`` for each field of an API kind, by wire.py.
+    """Return ``supported`` or ``ignored`` for each field of an API kind, according to wire.py.
 
     Args:
         kind: A section of the page.
 
     Raises:
-        ValueError: wire.py has a field that the API lacks, or lacks one.
+        ValueError: The fields in wire.py differ from the fields in the API.
     """
     if kind == METADATA:
         return dict(_walk("V1ObjectMeta", Metadata, "metadata."))
@@ -117,7 +117,7 @@ def _walk(api_type: str, struct: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _struct_in(type_: object) -> type[msgspec.Struct] | None:
-    """Return the struct in ``Struct | None`` or ``list[Struct] | None``, if there is one."""
+    """Return the struct in ``Struct | None`` or ``list[Struct] | None``, if any."""
     if isinstance(type_, types.GenericAlias | types.UnionType):
         return next(filter(None, map(_struct_in, typing.get_args(type_))), None)
     return type_ if isinstance(type_, type) and issubclass(type_, msgspec.Struct) else None

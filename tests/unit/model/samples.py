@@ -1,4 +1,4 @@
-"""The names and objects that tests of the pure core use, and short ways to make them."""
+"""Names and objects for tests of the pure packages, and functions that build more."""
 
 from userspace_proxy.model import (
     Endpoint,
@@ -36,12 +36,12 @@ GONE = {"ready": False, "serving": False, "terminating": True}
 
 
 def service(key=CART, ports=(HTTP,), cluster_ips=(CART_IP,), **fields):
-    """Return a Service; the default has one TCP port."""
+    """Return a Service, by default with one TCP port."""
     return Service(key, tuple(ports), cluster_ips=tuple(cluster_ips), **fields)
 
 
 def slice_of(*endpoints, key="cart-1", of=CART, ports=(HTTP_TARGET,), family=IPFamily.IPV4):
-    """Make a slice; an endpoint given as text is a ready one."""
+    """Return a slice; an IP address as an endpoint means a ready endpoint."""
     return EndpointSlice(
         SliceKey(of.namespace, key),
         of,

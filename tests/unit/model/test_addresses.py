@@ -1,4 +1,4 @@
-"""Addresses: reading, printing and sorting them."""
+"""Tests of parsing, printing and sorting addresses."""
 
 import ipaddress
 
@@ -55,7 +55,7 @@ def test_an_address_is_canonicalized(text, canonical):
         pytest.param("fe80::1%eth0", None, id="zone"),
     ],
 )
-def test_stored_addresses_are_read_as_by_kube_proxy(text, canonical):
+def test_stored_addresses_are_parsed_as_kube_proxy_parses_them(text, canonical):
     if canonical is None:
         with pytest.raises(ValueError, match=r"is not an IP address|has a zone"):
             parse_ip(text, strict=False)
@@ -90,7 +90,7 @@ def test_an_address_is_packed_to_its_bytes(ip):
     assert IPFamily.of(canonical) == ip.version
 
 
-def test_packed_addresses_sort_numerically():
+def test_packed_addresses_are_sorted_numerically():
     ips = ["192.0.2.10", "192.0.2.9", "192.0.2.101"]
     assert sorted(ips, key=pack_ip) == ["192.0.2.9", "192.0.2.10", "192.0.2.101"]
 
@@ -147,7 +147,7 @@ def test_a_frontend_has_an_address_a_protocol_and_a_kind():
         pytest.param((), "192.0.2.1", False, id="no-network"),
     ],
 )
-def test_contains_checks_whether_a_network_includes_an_address(networks, ip, expected):
+def test_contains_is_true_if_any_of_the_networks_includes_the_address(networks, ip, expected):
     assert contains(networks, ip) is expected
 
 
@@ -158,7 +158,7 @@ def test_contains_checks_whether_a_network_includes_an_address(networks, ip, exp
         pytest.param("2001:db8::1", "2001:db8::1/128", id="ipv6"),
     ],
 )
-def test_own_network_is_the_single_address_network(ip, expected):
+def test_own_network_returns_a_network_with_only_the_address(ip, expected):
     assert own_network(ip) == expected
 
 
@@ -179,11 +179,11 @@ def test_networks_of_a_family_keep_their_order():
         pytest.param((), ("10.0.0.0/8",), (), id="nothing"),
     ],
 )
-def test_the_intersection_is_the_smaller_of_each_pair(some, others, expected):
+def test_the_intersection_contains_the_smaller_of_two_overlapping_networks(some, others, expected):
     assert intersect(some, others) == expected
 
 
-# Few bits, so that networks overlap.
+# All networks are in one /24, so that many of them overlap.
 IPS = st.integers(0, 255).map(lambda n: ipaddress.ip_address(0x0A000000 + n))
 NETWORKS = st.lists(
     st.builds(
@@ -210,7 +210,7 @@ def test_an_intersection_contains_exactly_the_shared_addresses(some, others, ip)
         pytest.param("::/0", False, id="other-family"),
     ],
 )
-def test_a_network_inside_one_of_the_others_is_recognized(inner, expected):
+def test_is_within_is_true_if_a_network_contains_the_other(inner, expected):
     assert is_within(inner, ("192.0.2.0/24", "10.0.0.0/8")) is expected
 
 
@@ -218,7 +218,7 @@ def test_a_network_inside_one_of_the_others_is_recognized(inner, expected):
     ("ip", "expected"),
     [("127.0.0.9", True), ("::1", True), ("10.127.0.1", False), ("::12", False)],
 )
-def test_only_loopback_addresses_are_recognized_as_such(ip, expected):
+def test_is_loopback_is_true_only_for_loopback_addresses(ip, expected):
     assert is_loopback(ip) is expected
 
 
@@ -232,7 +232,7 @@ def test_only_loopback_addresses_are_recognized_as_such(ip, expected):
         ("", False),
     ],
 )
-def test_a_name_is_not_an_address(text, expected):
+def test_is_ip_is_true_only_for_a_plain_address(text, expected):
     assert is_ip(text) is expected
 
 

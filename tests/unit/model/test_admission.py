@@ -1,4 +1,4 @@
-"""Services that are rejected, as an API server would reject them."""
+"""Tests that Services are rejected as an API server would reject them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def refusal(wire: WireService) -> str:
         with_ingress({"ip": "192.0.2.1", "ipMode": "Proxy"}, {"hostname": "lb.example"}),
     ],
 )
-def test_valid_services_pass(wire):
+def test_valid_services_are_accepted(wire):
     check_service(wire)
 
 
@@ -255,7 +255,7 @@ def test_an_invalid_service_is_rejected_and_its_field_named(wire, problem):
         ("ipFamilyPolicy", "SingleStack, PreferDualStack, RequireDualStack"),
     ],
 )
-def test_an_unknown_value_is_rejected_with_the_allowed_values(field, words):
+def test_an_unknown_value_in_a_service_is_rejected_with_the_allowed_values(field, words):
     spec = {"type": "NodePort", field: "local"}
     assert refusal(service(HTTP, **spec)) == f"spec.{field}: 'local' is not one of {words}"
 
@@ -275,7 +275,7 @@ def test_an_unknown_value_is_rejected_with_the_allowed_values(field, words):
         (with_ingress({"ip": "192.0.2.1"}, type="NodePort"), "status.loadBalancer.ingress"),
     ],
 )
-def test_some_fields_require_type_load_balancer(wire, field):
+def test_fields_for_load_balancers_require_type_load_balancer(wire, field):
     assert refusal(wire) == f"{field}: may only be used with type LoadBalancer"
 
 

@@ -1,4 +1,4 @@
-"""The reasons why connections end, and the side that ends them."""
+"""Tests of the reasons why connections end, and of the side that ends them."""
 
 from userspace_proxy.model.connection_ends import EndReason
 

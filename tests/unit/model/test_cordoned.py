@@ -15,14 +15,14 @@ def cordoned(*endpoints):
     return cordoned
 
 
-def test_cordoned_endpoints_get_no_clients_and_others_do():
+def test_cordoned_endpoints_get_no_clients_and_other_endpoints_do():
     weights = ((POD_A, 3), (POD_B, 1))
     serving = Serving((POD_A, POD_B), outside=(POD_A,), weights=weights, handling=HOLDING)
     led = cordoned(POD_A).lead(WEB, serving)
     assert (led.endpoints, led.outside, led.weights) == ((POD_B,), (), ((POD_B, 1),))
 
 
-def test_a_service_without_hold_is_served_as_planned():
+def test_cordons_have_no_effect_on_a_service_without_hold():
     serving = Serving((POD_A,))
     assert cordoned(POD_A).lead(WEB, serving) is serving
 

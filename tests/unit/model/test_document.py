@@ -1,4 +1,4 @@
-"""Reading text into values that know their line, and the errors for invalid text."""
+"""Tests of parsing text into values with line numbers, and of errors for invalid text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WEB = dedent("""\
     """)
 
 
-# The fixture below may be shared by all examples of a test.
+# All examples of a test may share the function-scoped fixture below.
 for_each_loader = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30
 )
@@ -95,7 +95,7 @@ def test_line_numbers_continue_across_documents_and_empty_ones_are_omitted():
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", "---\n", "~", "\ufeff"])
-def test_a_text_without_documents_yields_an_empty_list(text):
+def test_a_yaml_text_without_documents_yields_an_empty_list(text):
     assert parse_documents(text, place="x") == []
 
 
@@ -112,7 +112,7 @@ def test_json_is_parsed_like_yaml(text):
 
 
 def test_json_may_be_indented_with_tabs(monkeypatch):
-    monkeypatch.setattr(document, "_Loader", yaml.CSafeLoader)  # yaml.SafeLoader can't parse it.
+    monkeypatch.setattr(document, "_Loader", yaml.CSafeLoader)  # yaml.SafeLoader rejects tabs.
     assert read('{\n\t"a": {\n\t\t"b": 1\n\t}\n}\n').value == {"a": {"b": 1}}
 
 
@@ -120,7 +120,7 @@ def test_json_surrogate_pairs_are_decoded():
     assert read(json.dumps({"a": "\\ud83d 🐍 \\"})).value == {"a": "\\ud83d 🐍 \\"}
 
 
-# YAML rejects DEL everywhere, JSON accepts it in strings.
+# YAML rejects DEL everywhere, but JSON accepts it in strings.
 texts = st.text(
     alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"), max_size=40
 )
@@ -145,7 +145,7 @@ def test_written_json_round_trips(loader, value):
 
 @for_each_loader
 @given(text=st.text(alphabet=st.sampled_from("ab:-[]{},&*<|>?!'\"#%@ \t\n\r0129.~\\\x00\ud800é")))
-def test_any_text_is_parsed_or_rejected_in_one_line(loader, text):
+def test_arbitrary_yaml_is_parsed_or_rejected_in_one_line(loader, text):
     try:
         documents = parse_documents(text, place="web.yaml")
         problem_text = "web.yaml:1: "
@@ -264,7 +264,7 @@ def test_the_number_of_documents_is_limited(monkeypatch, start):
         pytest.param("a: 1\x85---\nb: 1\n---\nc: 1\n", id="next-line"),
     ],
 )
-def test_an_unsplittable_text_is_a_single_part(text):
+def test_a_text_that_cannot_be_split_safely_is_a_single_part(text):
     assert parts_of(text) == [(text, 0)]
 
 
@@ -279,7 +279,7 @@ def test_an_unsplittable_text_is_a_single_part(text):
         "a: x\n --- y\n---\nb: 'x\n\n ---\n  y'\n",
     ],
 )
-def test_split_parts_yield_the_documents_and_lines_of_the_whole(text):
+def test_a_split_text_has_the_same_documents_and_line_numbers(text):
     whole = parse_documents(text, place="x")
     parts = [
         (document.value, part.lines_before + document.line)

@@ -26,7 +26,7 @@ NONE, FORMS = "is not a duration", "write 30s, 250ms or 1m30s"
         (" 3s ", 3.0),
     ],
 )
-def test_a_duration_is_parsed_in_gos_notation(text, seconds):
+def test_a_duration_in_gos_notation_is_parsed(text, seconds):
     assert parse_duration(text) == seconds
 
 

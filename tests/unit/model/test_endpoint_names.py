@@ -18,20 +18,20 @@ from userspace_proxy.model.notes import NoteKind
 from ..refusals import why
 
 
-def test_an_annotation_lists_names_with_their_ports():
+def test_an_annotation_lists_endpoint_names_with_their_ports():
     assert read_endpoint_names("db.example.com:5432, DB2.example.com.:5433") == (
         EndpointName("db.example.com", 5432),
         EndpointName("db2.example.com", 5433),
     )
 
 
-def test_a_name_may_be_limited_to_one_service_port():
+def test_an_endpoint_name_may_be_limited_to_one_service_port():
     assert read_endpoint_names("sql=db.example.com:5432") == (
         EndpointName("db.example.com", 5432, "sql"),
     )
 
 
-def test_a_repeated_name_counts_once():
+def test_a_repeated_endpoint_name_is_read_once():
     assert len(read_endpoint_names("a.example.com:1,a.example.com:1")) == 1
 
 
@@ -50,7 +50,7 @@ def test_a_repeated_name_counts_once():
         pytest.param("db exam.com:80", why(read_host, "db exam.com"), id="blank"),
     ],
 )
-def test_an_invalid_name_is_reported_in_one_line(text, error):
+def test_an_invalid_endpoint_name_is_reported_in_one_line(text, error):
     with pytest.raises(ConfigError) as raised:
         read_endpoint_names(text)
     assert str(raised.value).endswith(error)
@@ -67,20 +67,20 @@ def test_an_invalid_name_is_reported_in_one_line(text, error):
         pytest.param("a.example.com:1,,", "", id="empty"),
     ],
 )
-def test_an_item_without_host_or_port_is_rejected_with_a_hint(text, item):
+def test_an_endpoint_name_without_host_or_port_is_rejected_with_a_hint(text, item):
     with pytest.raises(ConfigError) as raised:
         read_endpoint_names(text)
     assert raised.value.message.startswith(f"{item!r} is not ")
     assert raised.value.hint == "write HOST:PORT"
 
 
-def test_too_many_names_are_an_error():
+def test_too_many_endpoint_names_are_an_error():
     text = ",".join(f"db{n}.example.com:1" for n in range(NAMES_MAX + 1))
     with pytest.raises(ConfigError, match="it has 17 items, and at most 16 are looked up"):
         read_endpoint_names(text)
 
 
-def test_a_name_of_the_maximum_length_is_parsed():
+def test_an_endpoint_name_of_the_maximum_length_is_accepted():
     name = ".".join(["a" * 63] * 3 + ["b" * 61])
     assert read_host(f"{name}.") == name
 
@@ -96,11 +96,11 @@ def test_a_name_of_the_maximum_length_is_parsed():
         ("com", False),
     ],
 )
-def test_a_suffix_matches_only_at_a_label_boundary(host, is_allowed):
+def test_an_allowed_domain_matches_only_whole_labels(host, is_allowed):
     assert is_below(host, ("example.com",)) is is_allowed
 
 
-def test_a_name_slice_keeps_everything_except_its_endpoints():
+def test_a_name_slice_has_names_in_place_of_endpoints():
     item = EndpointSlice(
         SliceKey("shop", "db-x"),
         ServiceKey("shop", "db"),
@@ -131,7 +131,7 @@ def test_a_name_slice_keeps_everything_except_its_endpoints():
         ((NameState.TOO_MANY,), False),
     ],
 )
-def test_saved_host_names_need_the_nodes_unless_they_may_not_be_looked_up(states, needs_nodes):
+def test_a_name_slice_requires_known_nodes_unless_its_names_are_rejected(states, needs_nodes):
     item = ResolvedSlice(
         SliceKey("shop", "db-x"),
         ServiceKey("shop", "db"),

@@ -1,4 +1,4 @@
-"""Endpoints whose optional fields are missing."""
+"""Tests of endpoints without optional fields, and of comparing slices."""
 
 from userspace_proxy.model import Endpoint, SlicePort
 

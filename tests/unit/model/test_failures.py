@@ -33,23 +33,23 @@ IPV4, IPV6 = "10.244.0.9", "fd00::9"
         ([errno.ENONET, errno.EIO, 4095, 0], Failure.OTHER),
     ],
 )
-def test_each_errno_of_a_dial_has_one_failure_and_keeps_its_text(numbers, failure):
+def test_each_errno_of_a_failed_dial_maps_to_one_failure_and_is_kept(numbers, failure):
     for number in numbers:
         assert dial_failure(number, IPV4) == dial_failure(number, IPV6) == (failure, number)
 
 
-def test_eacces_has_a_different_meaning_for_ipv6():
+def test_eacces_over_ipv6_maps_to_a_different_failure():
     assert dial_failure(errno.EACCES, IPV4) == (Failure.NO_ACCESS, errno.EACCES)
     assert dial_failure(errno.EACCES, IPV6) == (Failure.ADMIN_PROHIBITED, errno.EACCES)
 
 
-def test_no_errno_maps_to_failures_detected_by_the_proxy():
+def test_no_errno_maps_to_a_failure_that_the_proxy_detects_itself():
     read = {dial_failure(number, ip).failure for number in range(4096) for ip in (IPV4, IPV6)}
     assert read.isdisjoint(LEFT | BY_OWN_ROUTE)
     assert read.isdisjoint({Failure.NO_HOST, Failure.CLOSED, Failure.NO_DATAGRAM})
 
 
-def test_failure_kinds_are_disjoint():
+def test_sets_of_failures_are_disjoint_where_rules_require_it():
     assert not SHORTAGES & BY_OWN_ROUTE
     assert not SHORTAGES & LEFT
     assert not BY_OWN_ROUTE & OWN_ROUTES.keys()

@@ -1,4 +1,4 @@
-"""Unknown fields, and values of a wrong type."""
+"""Tests of unknown fields and of values with a wrong type."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from userspace_proxy.model.wire import FieldError, WireEndpointSlice, WireNode, 
 
 
 def accept(_wire: object) -> None:
-    """Report no error."""
+    """Accept any object."""
 
 
 def errors_of(value: Any, type_: Any = WireService, check: Any = accept) -> list[str]:
@@ -69,7 +69,7 @@ def test_unknown_fields_are_errors_with_suggestions(value, errors):
     assert errors_of(value) == errors
 
 
-def test_the_kind_field_is_accepted_only_at_the_top_level():
+def test_the_field_kind_is_accepted_only_at_the_top_level():
     assert errors_of(service(kind="x")) == ["spec.kind: unknown field"]
 
 
@@ -147,7 +147,7 @@ def test_errors_of_several_checks_are_joined():
     assert [str(other) for other in caught.value.others] == ["b: is missing", "c: is missing"]
 
 
-def test_other_exceptions_are_not_collected():
+def test_exceptions_other_than_field_errors_are_not_collected():
     errors = FieldErrors()
     with pytest.raises(ZeroDivisionError), errors:
         _ = 1 // 0

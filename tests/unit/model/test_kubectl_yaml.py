@@ -1,4 +1,4 @@
-"""Scalars as kubectl parses them; the values are those that kubectl 1.36 passed on."""
+"""Tests that YAML is parsed as kubectl parses it; the expected values are from kubectl 1.36."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def value_of(text: str) -> object:
     return document.value if document else None
 
 
-def test_a_document_is_parsed_as_by_kubectl():
+def test_a_document_is_parsed_as_kubectl_parses_it():
     text = (
         "{a: 0644, b: yes, 1: 12:30, d: 2020-01-01, e: 0x10, f: 1_000, g: 1.50, h: 0o17, i: ~,"
         ' j: 1e3, k: .5, l: "0644", m: y, n: off, o: 0b11, true: q, p: [1, {x: 2}],'

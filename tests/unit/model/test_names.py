@@ -1,4 +1,4 @@
-"""Identities, and their text."""
+"""Tests of the keys of objects, Services and Service ports."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_a_service_port_name_contains_its_service():
     assert ServicePortName("shop", "cart", "http").service == ServiceKey("shop", "cart")
 
 
-def test_keys_sort_by_namespace_then_name_then_port():
+def test_keys_are_sorted_by_namespace_name_and_port():
     names = [
         ServicePortName("shop", "web", ""),
         ServicePortName("shop", "cart", "http"),

@@ -1,4 +1,4 @@
-"""The Node, and links, routes, next hops and bridge settings of a node."""
+"""Tests of the values that describe a node and its network."""
 
 from userspace_proxy.model import Node, Taken
 from userspace_proxy.model.node_network import NodeRoute

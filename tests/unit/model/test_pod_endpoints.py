@@ -29,7 +29,7 @@ HTTP = PodSelection((TargetPort("http", "TCP", "web"),), (IPFamily.IPV4,))
 
 
 def pod(name="web-1", ip="10.244.0.3", *, conditions=(READY,), ports=(), **fields):
-    """Read a Pod; the default is ready."""
+    """Return a Pod, by default a ready one."""
     metadata = {"name": name, "namespace": "shop", **fields.pop("metadata", {})}
     status = {"podIP": ip, "conditions": list(conditions), **fields.pop("status", {})}
     spec = {"containers": [{"ports": list(ports)}], **fields.pop("spec", {})}
@@ -46,7 +46,7 @@ DNS_PORT = {"name": "dns", "containerPort": 5, "protocol": "UDP"}
 
 
 def addresses(slices):
-    """Return the addresses to which clients of the port http could be sent."""
+    """Return the endpoint addresses of the port http."""
     return [
         str(SocketAddress(endpoint.ip, port.port))
         for item in slices
@@ -56,7 +56,7 @@ def addresses(slices):
     ]
 
 
-def test_a_pod_is_parsed():
+def test_a_pods_labels_ports_addresses_and_conditions_are_read():
     read = pod(
         ports=[WEB_PORT, {"containerPort": 9}, DNS_PORT],
         metadata={"labels": {"app": "web", "empty": None}},
@@ -197,7 +197,7 @@ def test_a_pods_hostname_requires_its_subdomain_to_be_the_service():
     assert [e.hostname for e in item.endpoints] == [""]
 
 
-def test_a_service_without_a_spec_selects_no_pods():
+def test_a_service_without_a_selector_selects_no_pods():
     assert selection() == PodSelection((), (IPFamily.IPV4,))
     assert read_selection(decode(b"{}", WireService)) == selection()
 

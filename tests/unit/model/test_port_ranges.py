@@ -1,4 +1,4 @@
-"""The annotation with ranges of ports: accepted and rejected values."""
+"""Tests of accepted and rejected values of the annotation for port ranges."""
 
 import pytest
 
@@ -81,5 +81,5 @@ def test_a_range_is_formatted_as_requested():
         ("10.96.0.2", 15000, None),
     ],
 )
-def test_offset_is_the_distance_from_the_service_port(ip, port, offset):
+def test_the_offset_of_a_port_in_a_range_is_relative_to_the_service_port(ip, port, offset):
     assert DialledRange("10.96.0.1", 10000, 20000, 15000).offset(ip, port) == offset

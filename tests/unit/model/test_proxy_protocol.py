@@ -1,4 +1,4 @@
-"""The header of the PROXY protocol; the examples are the specification's."""
+"""Tests of PROXY protocol headers, with examples from the specification."""
 
 import socket
 
@@ -47,12 +47,12 @@ BINARY = SIGNATURE + bytes.fromhex("21 11 000c c0000201 cb007107 9c40 0050")
         (V2, (CLIENT, None), SIGNATURE + bytes.fromhex("21 00 0010 e5 000d") + b"shop/web:http"),
     ],
 )
-def test_a_header_contains_the_client_and_the_dialled_address(version, addresses, header):
+def test_a_proxy_header_contains_the_client_and_the_dialled_address(version, addresses, header):
     assert write_header(version, *addresses, "shop/web:http") == header
 
 
 @pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", SIGNATURE + bytes.fromhex("20 00 0000")])
-def test_a_health_check_header_names_no_client(header):
+def test_the_proxy_header_of_a_health_check_contains_no_client(header):
     assert read_header(header) == Header(len(header), None, None)
 
 
@@ -78,12 +78,12 @@ def test_a_health_check_header_names_no_client(header):
         pytest.param(SIGNATURE + bytes.fromhex("21 12 0000"), Header(16, None, None), id="UDP"),
     ],
 )
-def test_bytes_after_a_header_are_left_unread(data, expected):
+def test_bytes_after_a_proxy_header_are_left_unread(data, expected):
     assert read_header(data) == expected
 
 
 @pytest.mark.parametrize("header", [TEXT, BINARY])
-def test_every_prefix_of_a_header_is_incomplete_not_malformed(header):
+def test_every_prefix_of_a_proxy_header_counts_as_incomplete(header):
     assert [read_header(header[:count]) for count in range(len(header))] == [None] * len(header)
 
 
@@ -115,7 +115,7 @@ def test_every_prefix_of_a_header_is_incomplete_not_malformed(header):
         (SIGNATURE + bytes.fromhex("21 11 0ff1"), "it has 4097 bytes, more than 4096"),
     ],
 )
-def test_a_malformed_header_is_rejected_at_its_first_invalid_byte(data, problem):
+def test_a_malformed_proxy_header_is_rejected_at_its_first_invalid_byte(data, problem):
     with pytest.raises(MalformedHeader) as caught:
         read_header(data)
     assert str(caught.value) == problem
@@ -139,14 +139,14 @@ addresses = st.one_of(
 
 
 @given(st.sampled_from(ProxyProtocol), addresses, st.binary(max_size=20))
-def test_a_written_header_can_be_read_back(version, addresses, rest):
+def test_a_proxy_header_round_trips(version, addresses, rest):
     header = write_header(version, *addresses, "shop/web")
     assert read_header(header + rest) == Header(len(header), *addresses)
     assert len(header) <= HEADER_BYTES
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_a_header_or_incomplete_or_malformed(data):
+def test_arbitrary_bytes_are_a_complete_incomplete_or_malformed_header(data):
     for prefix in (b"", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21\x11"):
         try:
             header = read_header(prefix + data)

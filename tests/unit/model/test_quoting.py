@@ -1,4 +1,4 @@
-"""Text of objects in messages."""
+"""Tests of quoting text from objects in messages and commands."""
 
 import json
 import subprocess
@@ -57,7 +57,7 @@ def test_control_and_invisible_characters_are_escaped(text, shown):
 
 
 @pytest.mark.parametrize("write", [quoted, printable, printable_lines])
-def test_secrets_are_masked(write):
+def test_secrets_in_quoted_text_are_masked(write):
     assert "hunter" not in write(f"http://me:hunter{'r' * SHOWN_MAX}@proxy:3128")
 
 

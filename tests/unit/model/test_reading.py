@@ -1,4 +1,4 @@
-"""How missing, null, unknown and impossible fields of a slice or a node are read."""
+"""Tests of reading slices and nodes with missing, null, unknown or impossible fields."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def the_endpoint(**fields):
 
 
 class TestSlice:
-    def test_a_plain_slice_belongs_to_its_labels_service(self):
+    def test_a_slice_belongs_to_the_service_in_its_label(self):
         item = a_slice()
         assert (item.key, item.service) == (SliceKey("shop", "cart-x7"), CART)
         assert item.family is IPFamily.IPV4
@@ -88,7 +88,7 @@ class TestSlice:
         assert (endpoint.hinted_zones, endpoint.hinted_nodes) == (zones, nodes)
 
     @pytest.mark.parametrize("zones", [["a"], ["a", "b"]])
-    def test_equal_hints_share_an_object(self, zones):
+    def test_endpoints_with_equal_hints_share_one_object_in_memory(self, zones):
         hints = {"forZones": [{"name": zone} for zone in zones]}
         assert the_endpoint(hints=hints).hinted_zones is the_endpoint(hints=hints).hinted_zones
 
@@ -102,7 +102,7 @@ class TestSlice:
         assert item.endpoints == (Endpoint("2001:db8::1"),)
 
     @pytest.mark.parametrize("address", ["010.244.000.005", "::ffff:10.244.0.5"])
-    def test_a_stored_slices_address_is_read_as_by_kube_proxy(self, address):
+    def test_a_stored_slices_address_is_parsed_as_kube_proxy_parses_it(self, address):
         item = a_slice(endpoints=[{"addresses": [address]}])
         assert (item.endpoints, item.notes) == ((Endpoint("10.244.0.5"),), ())
 
@@ -143,7 +143,7 @@ class TestSlice:
         assert item.unnumbered == (("any",) if port["name"] == "any" else ())
 
     @pytest.mark.parametrize("field", ["endpoints", "ports"])
-    def test_null_lists_are_read_as_empty(self, field):
+    def test_lists_that_are_null_are_read_as_empty(self, field):
         assert getattr(a_slice(**{field: None}), field) == ()
 
     @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ class TestSlice:
         assert note.about.startswith(f"endpoints[1].targetRef.{problem}")
         assert a_slice(endpoints=[good, bad]).notes == ()
 
-    def test_in_an_invalid_namespace_target_references_are_dropped(self):
+    def test_target_references_in_an_invalid_namespace_are_dropped_with_a_note(self):
         metadata = {"name": "x", "namespace": "..", "labels": {LABEL: "cart"}}
         target = {"kind": "Pod", "name": "web-7"}
         endpoints = [{"addresses": ["192.0.2.1"], "targetRef": target}]
@@ -293,7 +293,7 @@ class TestSlice:
             ({"metadata": {"labels": {LABEL: "cart"}}}, "metadata.name: is missing"),
         ],
     )
-    def test_an_impossible_value_is_rejected_with_its_field(self, fields, problem):
+    def test_an_impossible_value_is_rejected_and_its_field_reported(self, fields, problem):
         with pytest.raises(FieldError) as caught:
             a_slice(**fields)
         assert str(caught.value) == problem

@@ -1,4 +1,4 @@
-"""Reserved ranges: the first and last address of each, and the reason against it."""
+"""Tests of the first and last address of each reserved range."""
 
 import ipaddress
 
@@ -84,7 +84,7 @@ def is_in(ip, networks):
 
 
 @given(IPS)
-def test_only_reserved_addresses_are_rejected_and_cluster_ones_only_for_names(ip):
+def test_addresses_in_reserved_networks_are_rejected_as_endpoints(ip):
     inner = behind_nat64(ip) or ip
     assert bool(reserved_reason(ip)) == is_in(ip, [*NETWORKS, *OF_CLUSTERS])
     assert bool(no_endpoint_reason(pack_ip(ip))) == (is_in(ip, NETWORKS) or is_in(inner, NETWORKS))
@@ -96,5 +96,5 @@ def test_a_nat64_address_contains_the_ipv4_address_in_its_last_bytes():
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "64:ff9b:1::7f00:1", "2001:db8::1"])
-def test_nat64_applies_only_to_its_own_prefix(ip):
+def test_an_address_outside_the_nat64_prefix_contains_no_ipv4_address(ip):
     assert behind_nat64(ip) == ""

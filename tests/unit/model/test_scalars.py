@@ -1,4 +1,4 @@
-"""The value of a plain YAML scalar."""
+"""Tests of parsing plain YAML scalars."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from userspace_proxy.model.scalars import read_as_yaml_1_1, read_plain
         ("0b11", 3),
     ],
 )
-def test_a_scalar_is_parsed_as_by_kubectl(text, value):
+def test_a_scalar_is_parsed_as_kubectl_parses_it(text, value):
     read = read_plain(text)
     assert (read, type(read)) == (value, type(value))
 
@@ -73,7 +73,7 @@ def test_a_scalar_is_parsed_as_by_kubectl(text, value):
         "v1",
     ],
 )
-def test_other_scalars_are_text(text):
+def test_plain_scalars_that_match_no_other_type_are_text(text):
     assert read_plain(text) == text
 
 
@@ -104,7 +104,7 @@ def test_ambiguous_numbers_are_errors(text, problem, hint):
 
 
 @given(text=st.text(alphabet="0123456789+-._exo:~ntfalsru"))
-def test_any_scalar_is_parsed_or_rejected(text):
+def test_arbitrary_text_is_parsed_as_a_scalar_or_rejected(text):
     try:
         read = read_plain(text)
     except InputError as exc:

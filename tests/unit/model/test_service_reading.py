@@ -1,4 +1,4 @@
-"""How missing, null, unknown and impossible fields of a Service are read."""
+"""Tests of reading Services with missing, null, unknown or impossible fields."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def a_service(*, labels=None, annotations=None, status=None, created=None, **spe
     return read_service(convert(wire, WireService))
 
 
-def test_a_plain_service_has_name_address_and_tcp_ports():
+def test_a_service_has_name_address_and_tcp_ports_by_default():
     assert a_service() == Service(CART, (HTTP,), cluster_ips=(CART_IP,))
 
 
@@ -145,7 +145,7 @@ def test_traffic_policies_are_read(spec, local):
         ),
     ],
 )
-def test_labels_are_read(labels, proxy_name, has_headless_label):
+def test_labels_of_a_service_are_read(labels, proxy_name, has_headless_label):
     service = a_service(labels=labels)
     assert (service.proxy_name, service.has_headless_label) == (proxy_name, has_headless_label)
 
@@ -254,7 +254,7 @@ def test_an_invalid_address_gets_a_note_and_drops_only_that_address():
         ),
     ],
 )
-def test_an_impossible_value_is_rejected_with_its_field(spec, problem):
+def test_an_impossible_value_is_rejected_and_its_field_reported(spec, problem):
     with pytest.raises(FieldError) as caught:
         a_service(**spec)
     assert str(caught.value) == problem

@@ -1,4 +1,4 @@
-"""Services as values."""
+"""Tests of Services as values."""
 
 import dataclasses
 

@@ -22,7 +22,7 @@ PARTNERS = ("203.0.113.0/24",)
         pytest.param(Serving([POD_A], admits=()), False, id="all-are-dropped-despite-an-endpoint"),
     ],
 )
-def test_clients_are_refused_without_endpoints_unless_dropped(serving, is_refusing):
+def test_clients_without_an_endpoint_are_refused_unless_dropped_or_held(serving, is_refusing):
     assert serving.is_refusing == is_refusing
 
 
@@ -33,7 +33,7 @@ def test_clients_without_a_local_endpoint_are_dropped_by_policy():
     assert not Serving(outside=(), admits=("10.0.0.0/8",)).is_dropping
 
 
-def test_handled_keeps_the_endpoints_and_sets_the_client_handling():
+def test_handled_changes_the_client_handling_but_no_endpoints():
     usable = Serving(
         (POD_A, POD_B), outside=(POD_A,), weights=((POD_A, 5),), standbys=((POD_B, 1),)
     )
@@ -101,7 +101,7 @@ def test_newcomers_are_new_endpoints_beside_others_of_their_priority(serving, be
     assert serving.newcomers(before) == expected
 
 
-def test_endpoints_no_longer_usable_from_either_side_are_gone():
+def test_an_endpoint_no_longer_usable_from_a_side_is_gone():
     both = Serving((POD_A, POD_B))
     assert both.gone_in(Serving((POD_B,))) == {POD_A}
     assert both.gone_in(Serving((POD_A, POD_B), outside=(POD_B,), inside=("10.0.0.0/8",))) == {
@@ -111,7 +111,7 @@ def test_endpoints_no_longer_usable_from_either_side_are_gone():
     assert both.gone_in(both) == frozenset()
 
 
-def test_moving_inside_networks_removes_endpoints_unusable_from_that_side():
+def test_changed_inside_networks_make_endpoints_usable_only_inside_gone():
     split = Serving((POD_A, POD_B), outside=(POD_B,), inside=("10.0.0.0/8",))
     assert split.gone_in(replace(split, inside=("10.1.0.0/16",))) == {POD_A}
 
@@ -124,5 +124,5 @@ def test_moving_inside_networks_removes_endpoints_unusable_from_that_side():
         pytest.param(Serving((POD_A,), outside=()), False, id="with-sides"),
     ],
 )
-def test_serving_is_uniform_without_affinity_and_sides(serving, is_uniform):
+def test_serving_is_uniform_only_without_affinity_and_sides(serving, is_uniform):
     assert serving.is_uniform is is_uniform

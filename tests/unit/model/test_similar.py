@@ -1,4 +1,4 @@
-"""Suggestions for misspelt names."""
+"""Tests of suggestions for misspelt names."""
 
 from __future__ import annotations
 

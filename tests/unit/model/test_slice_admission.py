@@ -1,4 +1,4 @@
-"""EndpointSlices that are rejected, as an API server would reject them."""
+"""Tests that EndpointSlices are rejected as an API server would reject them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def hinted(**hints: object) -> dict[str, object]:
         endpoint_slice(endpoints=[{"addresses": ["10.244.1.7"]}] * 1000),
     ],
 )
-def test_valid_slices_pass(wire):
+def test_valid_slices_are_accepted(wire):
     check_slice(wire)
 
 

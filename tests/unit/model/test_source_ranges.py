@@ -1,4 +1,4 @@
-"""The clients that a load-balancer IP admits."""
+"""Tests of reading which clients a load-balancer IP admits."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_lenient_notation_is_an_error_in_strict_mode(text, problem):
         pytest.param([], None, False, id="null"),
     ],
 )
-def test_the_old_annotation_is_ignored_as_by_kube_proxy(texts, value, is_noted):
+def test_the_source_ranges_annotation_has_no_effect_as_in_kube_proxy(texts, value, is_noted):
     networks, notes = read_source_ranges(texts, {ANNOTATION_SOURCE_RANGES: value})
     assert networks == tuple(texts)
     assert notes == is_noted * (NoteKind.RANGES_IN_ANNOTATION(),)

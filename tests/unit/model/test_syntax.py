@@ -1,4 +1,4 @@
-"""The syntax of values."""
+"""Tests of syntax checks on single values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from userspace_proxy.model.wire import FieldError
         (check_label_value, ["", "A_b.c-1"], ["-a", "a b", "a" * 64]),
     ],
 )
-def test_dns_names_are_validated(check, good, bad):
+def test_dns_names_are_checked_as_the_api_server_checks_them(check, good, bad):
     for text in good:
         check(text, "x")
     for text in bad:
@@ -78,7 +78,7 @@ def test_addresses_reaching_no_other_machine_are_rejected(ip, kind):
 
 
 @pytest.mark.parametrize("ip", ["192.0.2.1", "239.1.1.1", "ff05::1", "2001:db8::1", "10.0.0.1"])
-def test_other_addresses_are_accepted_as_by_the_api_server(ip):
+def test_addresses_accepted_by_the_api_server_are_accepted(ip):
     assert check_common_address(ip, "x") == ip
 
 
@@ -104,7 +104,7 @@ def test_unqualified_names_are_rejected(name):
 
 
 @pytest.mark.parametrize("port", [0, 1, 65535, "", "web", "web-1", "a1", "a" * 15])
-def test_target_ports_are_accepted(port):
+def test_valid_target_ports_are_accepted(port):
     check_target_port(port, "p")
 
 
@@ -118,6 +118,6 @@ def test_target_ports_are_accepted(port):
         ("a" * 16, "at most 15"),
     ],
 )
-def test_other_target_ports_are_rejected(port, end):
+def test_invalid_target_ports_are_rejected_with_the_reason(port, end):
     with pytest.raises(FieldError, match=f"^p: {port!r} is not .*{end}$"):
         check_target_port(port, "p")

@@ -1,4 +1,4 @@
-"""Decoding objects of the API server, and the errors for invalid ones."""
+"""Tests of decoding API objects, and of errors for invalid ones."""
 
 import json
 import subprocess
@@ -129,7 +129,7 @@ def _without_nulls(value):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, METADATA])
-def test_the_page_on_services_has_a_row_for_each_field(kind):
+def test_the_services_page_has_a_row_for_each_field(kind):
     fields = fields_of(kind)
     rows = documented()[kind]
     if kind == METADATA:
@@ -137,7 +137,7 @@ def test_the_page_on_services_has_a_row_for_each_field(kind):
     assert rows == fields
 
 
-def test_the_page_on_services_names_the_labels_and_annotations_read():
+def test_the_services_page_lists_all_labels_and_annotations_that_are_read():
     rows = documented()[METADATA]
     names = {name for name in rows if not name.startswith("metadata.")}
     assert named_values() <= names
@@ -176,7 +176,7 @@ for _ in range(300):
 
 
 def test_several_threads_can_use_a_type_for_the_first_time_concurrently():
-    # This runs in a subprocess, because a failure ends the process with SIGSEGV.
+    # A failure would end the process with SIGSEGV, so the test runs in a subprocess.
     assert subprocess.run([sys.executable, "-c", FIRST_USES], check=False).returncode == 0
 
 
@@ -196,7 +196,7 @@ def test_several_threads_can_use_a_type_for_the_first_time_concurrently():
         (b"", None),
     ],
 )
-def test_a_values_size_excludes_following_bytes(text, size):
+def test_the_size_of_a_json_value_excludes_following_bytes(text, size):
     assert value_size(memoryview(text)) == size
 
 
@@ -208,7 +208,7 @@ def test_a_malformed_json_value_raises_an_error(text):
 
 def test_a_too_deeply_nested_value_raises_an_error_before_python_3_14():
     text = memoryview(b"[" * 100_000 + b"1")
-    # Python 3.14 checks the remaining stack, which is large enough.
+    # Python 3.14 limits recursion by the remaining stack, which suffices for this depth.
     if sys.version_info >= (3, 14):
         assert value_size(text) is None
     else:
@@ -216,7 +216,7 @@ def test_a_too_deeply_nested_value_raises_an_error_before_python_3_14():
             value_size(text)
 
 
-def test_a_missing_pod_condition_is_empty():
+def test_a_condition_missing_from_a_pod_is_returned_as_empty():
     pod = msgspec.convert({"status": {"conditions": [{"type": "Ready"}]}}, WirePod)
     assert [pod.condition(name).type for name in ("Ready", "Other")] == ["Ready", None]
     assert WirePod().condition("Ready") == WireCondition()

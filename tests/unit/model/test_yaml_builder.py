@@ -1,4 +1,4 @@
-"""Building values and places: aliases, merge keys, and rejected documents."""
+"""Tests of building values with line numbers from YAML, and of rejected documents."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ def read(text: str) -> Document:
 
 
 def problem_of(text: str) -> str:
-    """Return the first mistake, or the reason why the text is rejected as a whole."""
+    """Return the first mistake, or the reason for which the whole text is rejected."""
     try:
         return str(read(text).mistakes[0])
     except InputError as exc:
         return str(exc)
 
 
-def test_an_alias_has_the_value_of_its_anchor_and_its_own_line():
+def test_a_yaml_alias_has_its_anchors_value_and_its_own_line():
     web = read("a: &ports\n  - port: 80\nb: *ports\n&n c: 7\nd: *n\n")
     assert web.value == {"a": [{"port": 80}], "b": [{"port": 80}], "c": 7, "d": "c"}
     assert [web.line_of(p) for p in ("b", "b[0].port", "d")] == [3, 2, 5]
 
 
-def test_an_alias_can_be_a_key():
+def test_a_yaml_alias_can_be_a_key():
     assert read("a: &k web\n*k : 1\n").value == {"a": "web", "web": 1}
 
 
-def test_merge_keys_add_only_missing_keys():
+def test_yaml_merge_keys_add_only_missing_keys():
     text = """\
         - &web {port: 80, name: web}
         - &tls
@@ -122,7 +122,7 @@ def test_a_yaml_tag_sets_the_type_of_a_quoted_scalar():
     assert document.mistakes == ()
 
 
-def test_a_mistake_has_the_path_of_its_container_or_key():
+def test_a_yaml_mistake_has_the_path_of_its_container_or_key():
     text = "items:\n- {a: 1}\n- spec: {b: 012, c: 1, c: 2}\n- {7: 1}\n"
     assert [one.path for one in read(text).mistakes] == [
         "items[1].spec.b",
@@ -131,13 +131,13 @@ def test_a_mistake_has_the_path_of_its_container_or_key():
     ]
 
 
-def test_each_document_has_its_own_mistakes():
+def test_each_yaml_document_has_its_own_mistakes():
     first, second = parse_documents("a: 012\n---\nb: 1\n", place="web.yaml")
     assert len(first.mistakes) == 1
     assert second.mistakes == ()
 
 
-def test_a_document_consisting_of_mistakes_is_rejected():
+def test_a_yaml_document_with_too_many_mistakes_is_rejected():
     text = "[" + "012, " * 10_002 + "]"
     assert problem_of(text).startswith(
         "web.yaml:1: [10000]: there are more than 10,000 such mistakes"

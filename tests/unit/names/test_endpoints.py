@@ -1,4 +1,4 @@
-"""Ports and endpoints of one Service, selected by a name's labels."""
+"""Tests of selecting ports and endpoints of a Service by the labels of a name."""
 
 import pytest
 
@@ -55,7 +55,7 @@ def test_two_ports_with_the_same_number_are_counted_twice_but_listed_once():
 
 
 def test_endpoints_with_too_many_ports_count_as_having_no_ports():
-    """With 100 lists of 20,000 ports, a query took 8 s of the control process."""
+    """With 100 lists of 20,000 ports, a query once blocked the control process for 8 s."""
 
     def of_20_000(number):
         ports = tuple(SlicePort(f"p{i}", i + number, "TCP") for i in range(1, 20_001))
@@ -73,7 +73,7 @@ def test_endpoints_with_too_many_ports_count_as_having_no_ports():
     assert list(found.labelled("10-0-0-5").ips(is_ipv6=False)) == ["10.0.0.5"]
 
 
-def test_only_large_label_results_are_cached(monkeypatch):
+def test_only_large_results_for_a_label_are_cached(monkeypatch):
     found = index(slice_of(*(Endpoint(f"10.0.0.{i}", hostname=f"w{i // 2}") for i in range(3))))
     monkeypatch.setattr(endpoints, "_REMEMBERED_FROM", 2)
     assert [found.labelled(each) is found.labelled(each) for each in ("w0", "w1")] == [True, False]
@@ -130,7 +130,7 @@ def test_endpoints_are_selected_by_hostname_or_address():
     found = index(*slices)
     labelled = found.labelled("web-0")
     assert list(labelled.ips(is_ipv6=False)) == ["10.0.0.1", "10.0.0.2"]
-    # The names' case differs.
+    # Upper and lower case are equivalent in names.
     assert pairs(labelled) == [("10.0.0.1", 8080), ("10.0.0.2", 8080), ("10.0.0.1", 5353)]
     assert pairs(found.labelled("10-0-0-3")) == [("10.0.0.3", 8080)]
     assert not len(found.labelled("10-0-0-1"))
@@ -154,7 +154,7 @@ def test_ports_of_a_service_are_selected_by_name_and_protocol():
     assert list(found.ports("dns", "tcp")) == []
 
 
-def test_ports_with_the_same_number_are_grouped():
+def test_ports_of_a_service_with_the_same_number_are_grouped():
     tcp, udp, web = (ServicePort("dns-tcp", 53, "TCP"), ServicePort("dns", 53, "UDP"),
         ServicePort("web", 80, "TCP"))  # fmt: skip
     found = index(ports=(tcp, web, udp))
@@ -171,7 +171,7 @@ def test_above_the_limit_duplicate_addresses_are_removed_only_per_slice(monkeypa
     assert list(Endpoints([SamePorts(twice[:1], [80], 1)]).ips(is_ipv6=False)) == [web.ip, other.ip]
 
 
-def test_expensive_queries_are_prepared_in_advance(monkeypatch):
+def test_expensive_queries_require_preparation_before_they_are_answered(monkeypatch):
     monkeypatch.setattr(endpoints, "AT_ONCE", 600)
     listed = (slice_of(*(f"10.{n}.0.{i}" for i in range(250)), key=f"s{n}") for n in "123")
     found = NamedEndpoints(ServiceState(service(), Slices.of(listed)))

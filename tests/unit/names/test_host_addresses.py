@@ -1,4 +1,4 @@
-"""Host names, looked up as by programs in a pod."""
+"""Tests of looking up host names as a program in a pod does."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_a_nonexistent_name_in_the_cluster_domain_is_not_looked_up_elsewhere(hos
 
 
 @pytest.mark.parametrize("host", ["localhost", "www.example.com", "pending"])
-def test_other_names_are_not_cluster_names(host):
+def test_find_returns_none_for_names_outside_the_cluster(host):
     assert find(host) is None
 
 

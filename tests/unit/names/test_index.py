@@ -1,4 +1,4 @@
-"""Indexes of namespaces and addresses are updated by the differences of snapshots."""
+"""Tests of updating indexes of namespaces and addresses by snapshot differences."""
 
 import random
 
@@ -82,7 +82,7 @@ def test_after_any_changes_addresses_have_the_same_names_as_in_a_new_index():
             assert set(names.names_of(snapshot, ip)) == set(fresh.names_of(snapshot, ip))
 
 
-def test_a_changed_slice_causes_no_read_of_other_slices(monkeypatch):
+def test_a_changed_slice_is_indexed_without_reading_other_slices(monkeypatch):
     looked_at, original = [], index._names
 
     def names_in(item, behind):

@@ -1,4 +1,4 @@
-"""The labels of a name below the cluster's domain."""
+"""Tests of parsing the labels of a name below the cluster domain."""
 
 import ipaddress
 
@@ -41,7 +41,7 @@ def test_a_service_name_is_parsed_into_its_key():
 
 
 @pytest.mark.parametrize("name", ["com", "web.shop", "a.b.c.d.shop.svc", "web..svc"])
-def test_other_names_are_rejected(name):
+def test_parse_question_returns_none_for_names_of_no_object(name):
     assert parse_question(name) is None
 
 
@@ -86,11 +86,11 @@ def test_a_reverse_name_maps_to_its_address(ip):
         pytest.param("10.0.ip6.arpa.", id="not-a-digit"),
     ],
 )
-def test_other_reverse_names_map_to_no_address(name):
+def test_an_invalid_reverse_name_maps_to_no_address(name):
     assert address_of(name) is None
 
 
-def test_a_label_may_be_a_hostname_or_an_address():
+def test_a_label_is_read_as_a_hostname_and_as_an_address():
     assert keys_of_label("10-0-0-1") >= {"10-0-0-1", "10.0.0.1"}
     assert "fd00::7" in keys_of_label("fd00--7")
     assert "fd00::" in keys_of_label("fd00--0")

@@ -1,4 +1,4 @@
-"""The text of a record is a line of a zone file."""
+"""Tests of a record's text, a line of a zone file."""
 
 from userspace_proxy.names import Record, RecordType
 

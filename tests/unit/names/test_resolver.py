@@ -1,4 +1,4 @@
-"""Answers for the names of Services; tests/cluster compares them with CoreDNS'."""
+"""Tests of responses for names of Services; tests/cluster compares them with CoreDNS."""
 
 import pytest
 
@@ -168,12 +168,12 @@ def test_a_nonexistent_name_returns_nxdomain_with_the_soa(name, type_):
     assert [str(record.type) for record in answer.authority] == ["SOA"]
 
 
-def test_names_outside_the_cluster_are_refused():
+def test_a_query_for_a_name_outside_the_cluster_is_refused():
     answer = ask("www.example.com.")
     assert (answer.code, answer.is_authoritative) == (Code.REFUSED, False)
 
 
-def test_a_record_repeats_the_name_as_queried():
+def test_a_record_has_its_name_in_the_case_of_the_query():
     (record,) = ask("Web.Shop.svc").records
     assert str(record) == "Web.Shop.svc.cluster.local. 5 IN A 10.96.0.10"
 
@@ -232,7 +232,7 @@ def test_a_port_of_an_unsupported_protocol_keeps_its_number():
 
 
 def many():
-    """Return names of a headless Service and one with a cluster IP, with 300 of each part."""
+    """Return names of Services with 300 ports, 300 endpoints, or 300 names of one address."""
     store, number = Store(), 300
     ports = [ServicePort(f"p{i}", i + 1, "TCP") for i in range(number)]
     store.put_service(service(key("ports"), ports, ("10.96.0.10",)))
@@ -258,7 +258,7 @@ def many():
         pytest.param("1.1.1.10.in-addr.arpa.", "PTR", 2, id="names-of-an-address"),
     ],
 )  # fmt: skip
-def test_only_picked_records_are_created(name, type_, expected):
+def test_only_the_picked_records_are_created(name, type_, expected):
     asked = []
 
     def pick(count):
@@ -281,7 +281,7 @@ def test_the_cost_of_a_query_does_not_grow_with_the_service(monkeypatch):
 
 
 def first(most):
-    """Return a pick of at most this many."""
+    """Return a pick function that selects the first records, at most this many."""
     return lambda count: range(min(count, most))
 
 
@@ -299,7 +299,7 @@ def texts(records):
 
 
 def test_a_port_with_two_protocols_has_one_srv_record():
-    """The pick chose among ports, so an answer with all records was marked as truncated."""
+    """The pick once chose among ports, so that complete responses were marked as truncated."""
     both = [ServicePort(f"{p}-{i}".lower(), i, p) for p in ("TCP", "UDP") for i in (53, 80)]
     found = srv(("10.96.0.10", "fd00:96::10"), both, (), 2)
     assert [record.data for record in found.records] == [
@@ -384,7 +384,7 @@ def test_an_overlong_cname_chain_has_no_address():
 
 
 def forwarded():
-    """A Service whose endpoints are Services, one of which has no ready endpoint."""
+    """Return a snapshot of a Service whose endpoints are Services, one without a ready pod."""
     store = Store()
     parts = (key("db-0.db"), key("db-1.db"))
     store.put_service(service(key("db"), (HTTP,), ("127.0.0.5",), of_endpoints=parts))
@@ -428,7 +428,7 @@ def test_names_resolve_to_local_addresses_if_pods_are_unreachable(name, type_, e
     ],
 )
 def test_a_changed_slice_rereads_few_endpoints(name, type_, monkeypatch):
-    """With 100,000 endpoints, a query took 0.45 s."""
+    """With 100,000 endpoints, a query once took 0.45 s."""
     store, names, read = Store(), NameIndex(), []
     store.put_service(service(key("db"), (), (), is_headless=True))
 

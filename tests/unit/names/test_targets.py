@@ -1,4 +1,4 @@
-"""The targets of a name; each is created only when it is picked."""
+"""Tests of the targets of a name, each of which is created only when it is picked."""
 
 import pytest
 
@@ -73,8 +73,8 @@ def test_only_as_many_ports_as_picked_are_resolved():
     assert reached == [7, 1, 2, 3]
 
 
-def test_equal_port_queries_have_equal_responses():
-    """With a random pick of ports, a port on another address was in some answers only."""
+def test_equal_queries_for_ports_have_equal_responses():
+    """With a random pick of ports, only some responses contained a port on another address."""
 
     def dialled_address(frontend):
         return SocketAddress(f"127.0.0.{1 + (frontend.port == 90)}", frontend.port)
@@ -95,7 +95,7 @@ def test_each_endpoint_target_has_its_own_name():
     assert targets.ips(range, is_ipv6=True) == ["fd00::2"]
 
 
-def test_a_service_of_services_has_one_address_and_a_name_per_part():
+def test_a_service_whose_endpoints_are_services_has_a_name_for_each_endpoint():
     whole = PortTargets("db.", PORTS[:1], 1, ["127.0.0.5"], None)
     parts = [PortTargets(f"db-{i}.db.", PORTS[:1], 1, [f"127.0.0.{6 + i}"], None) for i in (0, 1)]
     targets = EachTargets(whole, parts)

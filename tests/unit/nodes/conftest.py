@@ -1,4 +1,4 @@
-"""A fake API server with agents behind it, and readers of those agents."""
+"""Fixtures: a fake API server with agents behind it, and readers of these agents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..dataplane.waiting import until
 
 @pytest.fixture(autouse=True)
 def nothing_of_this_machine(monkeypatch):
-    """Dial the fake directly, and skip the machine's certificates, which take 56 ms to load."""
+    """Use neither a proxy nor the machine's certificates, which take 56 ms to load."""
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
     monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")
@@ -39,7 +39,7 @@ def streams(api):
     """Return a function that waits until exactly this many streams to agents are open."""
 
     async def streams(count):
-        # Shorter than SILENT_S, after which forgotten streams end, too.
+        # This deadline is below SILENT_S, after which a leaked stream would end by itself.
         async with asyncio.timeout(8):
             await until(lambda: api.pods.open == count)
 
@@ -56,7 +56,7 @@ async def client(api):
 
 @pytest.fixture
 def reader_of(api):
-    """Return readers of the fake that never pause."""
+    """Return a function that creates readers of the fake API server's agents."""
 
     def reader_of(*args, **options):
         options = {"with_plans": False, **options}

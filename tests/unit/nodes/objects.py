@@ -1,4 +1,4 @@
-"""Pods, DaemonSets and Nodes as JSON of the API."""
+"""Builds Pods, DaemonSets and Nodes as JSON of the Kubernetes API."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def node(name, *, taints=(), ready="True", **labels):
 
 
 def written(item):
-    """Return an object as the JSON that the API server sends."""
+    """Encode an object as the API server does."""
     return json.dumps(item).encode()

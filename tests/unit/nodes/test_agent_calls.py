@@ -1,4 +1,4 @@
-"""Many agents are queried concurrently, within limits."""
+"""Tests of concurrent queries to agents, within limits."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ async def first_of(calls, pod, bounds=module.ANSWER):
         return await anext(changes)
 
 
-async def test_a_slow_agent_gives_up_its_slot():
+async def test_a_slow_agent_loses_its_request_slot_after_a_timeout():
     limits, has_begun, have_all = Limits(slow_s=0.01), [], asyncio.Event()
 
     async def open_for_ever(number):
@@ -56,7 +56,7 @@ async def test_a_slow_agent_gives_up_its_slot():
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_slot_released_by_timeout_is_not_released_twice():
+async def test_a_request_slot_released_by_a_timeout_is_not_released_twice():
     limits = Limits(slow_s=0.0)
     for _ in range(3):
         async with limits.opening():
@@ -137,7 +137,7 @@ async def test_an_empty_line_confirms_the_last_status(agents, client):
     assert again.answered_at > first.answered_at
 
 
-async def test_clock_of_a_stream_uses_the_age_of_its_last_line(agents, client):
+async def test_the_clock_difference_of_a_stream_accounts_for_its_last_lines_age(agents, client):
     agent = FakeAgent(replace(STATUS, now=1000.0))
     pod = agents.add("node-1", agent)
     unix = [1000.0]
@@ -155,7 +155,7 @@ async def test_clock_of_a_stream_uses_the_age_of_its_last_line(agents, client):
 
 
 @pytest.mark.parametrize("part", [b"\n" * 1000, b" " * 1_000_000, b"{}," * 100_000])
-async def test_an_excessive_stream_is_closed(agents, client, part):
+async def test_a_stream_that_exceeds_the_limits_is_closed(agents, client, part):
     pod = agents.add("node-1", endless(HEAD + b'{"version": "1"}\n', part))
     changes = AgentCalls(client).changes(
         target(pod), "/api/v1/status?watch", Bounds(), first_s=30, silent_s=30
@@ -165,8 +165,8 @@ async def test_an_excessive_stream_is_closed(agents, client, part):
             pass
 
 
-async def test_after_each_change_a_stream_waits_nine_times_as_long_as_parsing_took(agents, client):
-    # Parsing a change takes so long that the next line arrives before it is done.
+async def test_parsing_the_changes_of_a_stream_uses_a_limited_share_of_the_time(agents, client):
+    # Parsing one change takes so long that the next line arrives in the meantime.
     change = b'{"ports": [' + b",".join([b"{}"] * 5_000) + b"]}\n"
 
     async def send_changes(request, send):
@@ -264,6 +264,6 @@ async def test_an_error_status_is_reported_with_the_beginning_of_its_text(agents
     assert raised.value.text == "x" * 200
 
 
-async def test_a_404_of_kube_proxy_is_recognized_as_another_program(agents, client):
+async def test_a_404_response_of_kube_proxy_is_attributed_to_another_program(agents, client):
     with pytest.raises(Unreadable, match="another program answers at that port"):
         await asked(agents, client, fixed(b"404 page not found", 404))

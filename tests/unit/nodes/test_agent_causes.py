@@ -1,4 +1,4 @@
-"""The reasons why the agent of a node has no answer."""
+"""Tests of the causes for which the agent of a node has no response."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The pods that are agents, their ports, and the pod of a node that is queried."""
+"""Tests of which pods are agents, their ports, and the pod that is queried on a node."""
 
 import pytest
 
@@ -58,7 +58,7 @@ def test_the_reason_why_a_pod_is_unscheduled_is_returned():
     assert (found.node, found.reason) == ("", "it is not scheduled: too few cpu")
 
 
-def test_reasons_are_truncated():
+def test_the_reason_why_an_agent_is_not_running_is_truncated():
     state = {"waiting": {"reason": "Error", "message": "x" * 100_000}}
     status = {"name": "userspace-proxy", "ready": False, "state": state}
     found = agent(status={"phase": "Running", "containerStatuses": [status]})
@@ -98,7 +98,7 @@ def test_the_serving_agent_of_several_is_queried_first():
     assert by_node(agents, "new")["node-1"][0].target.pod == "canary"
 
 
-def test_a_canary_and_a_terminating_agent_are_not_rivals():
+def test_a_canary_and_a_terminating_agent_do_not_count_as_a_second_agent():
     ready = pod()
     items = {
         "canary": pod(args=["--service-proxy-name=new"]),

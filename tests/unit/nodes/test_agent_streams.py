@@ -1,4 +1,4 @@
-"""Streams of agents that stall or end, or whose pods change."""
+"""Tests of streams that stall or end, and of agents whose pods change."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ STATUS = status_of([], "node-1")
 
 @pytest.fixture
 async def follow(client):
-    """Return a function that runs a Following, which retries when the test allows it."""
+    """Return a function that runs a Following, whose retries the test permits one by one."""
     answers, changed, waits = Answers(Where()), asyncio.Event(), []
     may_go = asyncio.Semaphore(0)
 
@@ -66,12 +66,12 @@ async def test_after_each_failure_the_retry_delay_grows(agents, follow):
     async with follow() as (_, until, waits, may_go):
         for _ in range(20):
             may_go.release()
-        # Lists of nodes and pods are retried after other delays.
+        # Lists of nodes and pods have other retry delays.
         await until(lambda: waits.count(PAUSES_S[-1]) == 2)
         assert [wait for wait in waits if wait in PAUSES_S] == [*PAUSES_S, PAUSES_S[-1]]
 
 
-async def test_a_response_resets_the_backoff(agents, follow):
+async def test_a_response_resets_the_retry_delay_of_a_stream(agents, follow):
     agents.add("node-1", fixed(encode_answer(STATUS), Content_Type="application/x-ndjson"))
     async with follow() as (_, until, waits, may_go):
         for _ in range(20):
@@ -87,7 +87,7 @@ async def test_an_agent_that_never_responds_times_out(agents, follow):
         assert problem(answers).row.key == "no_answer"
 
 
-async def test_a_stalled_stream_is_detected(agents, follow, monkeypatch):
+async def test_a_stream_without_messages_is_reported_as_silent(agents, follow, monkeypatch):
     monkeypatch.setattr(agent_streams, "SILENT_S", 0.1)
     monkeypatch.setattr(agent_calls, "FIRST_GAP_S", 0.01)
     agents.add("node-1", FakeAgent(STATUS))

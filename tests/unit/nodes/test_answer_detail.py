@@ -1,4 +1,4 @@
-"""When agents are asked for summaries, and how failures are recorded."""
+"""Tests of when agents are queried for summaries, and how failures are recorded."""
 
 import errno
 
@@ -125,7 +125,7 @@ def test_forbidden_port_forwards_are_recorded(answers):
     assert asking.refused is refused
 
 
-def test_a_late_response_and_a_stalled_stream_are_different_problems(answers):
+def test_a_late_response_and_a_stalled_stream_have_different_causes(answers):
     asking = Asking()
     asking.fail_late(answers, "node-1", TO, 5.0)
     assert only(answers).problem == agent_causes.no_answer("kube-system", 5.0)
@@ -154,7 +154,7 @@ def unasked():
     return Answers(Where())
 
 
-def test_each_node_has_a_response_or_a_cause(unasked):
+def test_each_node_has_a_response_or_a_cause_for_its_absence(unasked):
     waiting = pod("two", "node-2", status={"phase": "Pending"})
     nodes = [node(f"node-{number}") for number in (1, 2, 3)]
     unasked.take(found(pod("one", "node-1"), waiting, nodes=nodes))
@@ -175,7 +175,7 @@ def test_nodes_are_unknown_if_they_cannot_be_listed(unasked):
     assert unasked.all_nodes(None).has_nodes
 
 
-def test_a_failure_keeps_the_last_response_until_the_next(unasked):
+def test_after_a_failure_the_last_response_is_kept_until_the_next_response(unasked):
     unasked.take(found(pod()))
     assert not unasked.is_settled()
     unasked.put("node-1", READ, is_summary=False)
@@ -194,7 +194,7 @@ def test_an_agent_that_runs_again_is_queried_again(unasked):
     assert unasked.all_nodes(None).answers[0].problem is None
 
 
-def test_a_response_of_a_removed_node_has_no_effect(unasked):
+def test_a_response_from_a_removed_node_has_no_effect(unasked):
     unasked.take(found(pod()))
     unasked.take(found())
     unasked.put("node-1", READ, is_summary=False)

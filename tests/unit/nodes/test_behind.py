@@ -1,4 +1,4 @@
-"""The nodes whose plan differs from the API server's state, by two checks."""
+"""Tests of finding nodes whose plan differs from the API server's state in two checks."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ STATUS = status_of([], "node-1")
 
 
 class OwnPlans(SimpleNamespace):
-    """The plans from this machine's own reading."""
+    """The digests of the plans that this machine makes of the API server's objects."""
 
     planned_at, unread, former = 1.0, frozenset(), ()
 
@@ -31,7 +31,7 @@ class OwnPlans(SimpleNamespace):
 
 
 class Nodes:
-    """Nodes with their plans; it counts the requests to them."""
+    """A cluster of nodes with plans, which records the requests to each node."""
 
     def __init__(self):
         self.plans = {}
@@ -70,7 +70,7 @@ def plans():
 
 @pytest.fixture
 def look(nodes, plans):
-    """Return a function that checks after some time, and returns the nodes that are behind."""
+    """Return a function that advances the clock, checks, and returns the nodes behind."""
     now = [100.0]
     behind = Behind(nodes, plans, clock=lambda: now[0])
 
@@ -121,14 +121,14 @@ async def test_a_change_of_the_api_objects_restarts_the_comparison(nodes, plans,
     assert await look(BEHIND_S) == ({"node-1": ("shop/web",)}, True)
 
 
-async def test_a_node_whose_plan_was_current_recently_is_not_queried(nodes, plans, look):
+async def test_a_node_whose_plan_was_recently_current_is_not_queried(nodes, plans, look):
     nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
     plans.former = (summary_of(nodes.plans["node-1"])[0],)
     assert await look() == ({}, True)
     assert nodes.asked == []
 
 
-async def test_unreadable_services_are_omitted(nodes, plans, look):
+async def test_a_service_unreadable_for_this_machine_is_not_compared(nodes, plans, look):
     nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
     plans.unread = frozenset({"shop/web"})
     await look()
@@ -142,12 +142,12 @@ async def test_an_agent_with_another_digest_form_cannot_be_compared(nodes, look,
     assert nodes.asked == []
 
 
-async def test_without_own_digests_plans_are_not_compared(nodes, plans, look):
+async def test_plans_are_not_compared_before_this_machine_has_digests(nodes, plans, look):
     nodes.plans["node-1"], plans.planned_at = {}, 0.0
     assert await look() == ({}, True)
 
 
-async def test_each_comparison_queries_a_few_nodes_starting_with_differing_ones(nodes, look):
+async def test_a_comparison_queries_a_few_nodes_starting_with_the_differing_ones(nodes, look):
     for number in range(ASKED_MAX + 5):
         nodes.plans[f"node-{number:02}"] = {**OURS, "shop/web": "old"}
     await look()

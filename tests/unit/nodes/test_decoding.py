@@ -1,4 +1,4 @@
-"""Data from nodes is counted before it is decoded, and measured before it is kept."""
+"""Tests of the limits on decoding and keeping the responses of nodes."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ from userspace_proxy_kubectl.nodes.decoding import (
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 
 MEMORY_MAX = 200 << 20
-"""The limit of a laptop's memory for the answers of nodes."""
+"""The memory that all responses of nodes may use on a laptop, in bytes."""
 
 _PORTS = '{"version": "1", "ports": [%s]}'
 _SETTINGS = '{"version": "1", "settings": {"a": [%s]}}'
@@ -66,11 +66,11 @@ HOSTILE = {
     "digests": (NodePlan, '{"digests": {%s}}', '"%x": ""'),
     "connection": (ConnectionFacts, '{"unknown": [%s]}', "{}"),
 }
-"""By name: the decoded type, its JSON, and the item that can be repeated in it."""
+"""By name: the decoded type, a template of its JSON, and the item to repeat in it."""
 
 
 def hostile(name, size):
-    """Return a hostile answer of about this size."""
+    """Return the type and JSON of a hostile response of about this size."""
     kind, around, item = HOSTILE[name]
     many = max(1, size // (len(item) + 2))
     items = (item % number if "%" in item else item for number in range(many))
@@ -86,7 +86,7 @@ def test_decoding_a_response_stays_within_the_estimated_memory(name):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert value is not None
-    # A growing dict briefly needs the old and the new table.
+    # While a dict grows, its old and its new table exist at once.
     assert peak <= 1.25 * most_of(line) + 100_000
 
 
@@ -108,7 +108,7 @@ def test_a_hostile_response_is_rejected_or_kept_within_the_allowance(name):
 
 
 def test_decoding_hostile_responses_uses_bounded_memory():
-    """Each answer of empty objects is as large as a reader decodes at most."""
+    """The responses of empty objects are about as large as the limit allows."""
     script = (
         "import resource, sys\n"
         "from tests.unit.nodes.test_decoding import HOSTILE, hostile\n"
@@ -154,7 +154,7 @@ def test_a_response_is_measured_once_its_estimated_size_exceeds_the_allowance():
         allowance.measure(msgspec.structs.replace(status, node="x" * 4000))
 
 
-def test_the_limit_of_new_codes_applies_to_each_line_of_a_stream():
+def test_the_limit_of_unknown_cause_codes_applies_to_each_line_of_a_stream():
     allowance = Allowance(5000)
     for number in range(2 * NEWER_MAX):
         line = _PORTS % '{"notes": [{"code": "code-%d"}]}' % number
@@ -162,7 +162,7 @@ def test_the_limit_of_new_codes_applies_to_each_line_of_a_stream():
         assert cause.code == f"code-{number}"
 
 
-def test_times_inside_mappings_are_checked():
+def test_out_of_range_times_inside_mappings_are_rejected():
     for part in ('"settings": {"at": -1}', '"ports": [{"notes": [{"params": {"at": 1e11}}]}]'):
         with pytest.raises(ValueError, match="a time in it is out of range"):
             Allowance(10_000).decode(b'{"version": "1", %s}' % part.encode(), StatusFacts)

@@ -1,4 +1,4 @@
-"""Agents of a fake cluster are found by their labels, and so are Nodes without one."""
+"""Tests of finding agents by their labels, and nodes without an agent."""
 
 import asyncio
 import contextlib
@@ -107,7 +107,7 @@ async def test_nodes_are_unknown_without_the_right_to_list_them(api, finder_of):
     assert (found.nodes, names(found)) == (None, ("node-1",))
 
 
-async def test_forbidden_pod_lists_are_an_error_with_the_command(api, finder_of):
+async def test_a_forbidden_pod_list_is_an_error_with_the_command_granting_access(api, finder_of):
     api.denied = {"list pods"}
     with pytest.raises(SourceError, match=r"doesn't allow test to list pods .* rolebinding"):
         await finder_of().pods()
@@ -139,7 +139,7 @@ async def test_added_removed_and_changed_agents_are_followed(api, finder_of):
         assert list((await anext(following)).agents) == ["node-2"]
 
 
-async def test_after_a_watch_pods_are_listed_again(api, finder_of):
+async def test_pods_are_listed_again_after_a_watch_ends(api, finder_of):
     api.put(pod("one", "node-1"))
     finder = finder_of()
     await finder.pods()

@@ -34,8 +34,8 @@ SILENT = silent(POD).replace(first_at=SINCE)
         pytest.param((), 1, (NOW,), Extent.SOME, id="it-is-not-ready"),
     ],
 )
-def test_the_extent_of_a_fault_depends_on_the_dialling_nodes(causes, unhealthy, answers, extent):
-    """Users searched healthy nodes because a flapping endpoint was reported as unreachable."""
+def test_the_extent_of_a_fault_depends_on_the_answered_nodes(causes, unhealthy, answers, extent):
+    """A flapping endpoint, reported as unreachable, made users search healthy nodes."""
     assert extent_of(causes, unhealthy, answers) is extent
 
 
@@ -81,7 +81,7 @@ def test_an_endpoint_lists_the_nodes_that_dialled_it_with_results():
 
 
 def test_an_endpoint_shows_the_name_of_its_pod():
-    """Users on call saw only addresses, and had to look up the pods with kubectl."""
+    """With only addresses, users on call had to look up the pods with kubectl."""
     members = {"a": web(untried()), "b": web(answering(pod="web-7d9-x2x"))}
     (one,) = endpoints_of(members)
     assert one.pod == "web-7d9-x2x"
@@ -96,7 +96,7 @@ def test_failing_endpoints_are_listed_first():
     assert [one.address for one in endpoints_of(members)] == [POD, OTHER]
 
 
-def test_additional_facts_do_not_distinguish_causes_of_an_endpoint():
+def test_causes_with_the_same_code_and_endpoint_are_the_same_cause():
     assert same_cause(refuses(POD)) == same_cause(refuses(POD, was_open=True))
     assert same_cause(refuses(POD)) != same_cause(refuses(OTHER))
     assert same_cause(refuses(POD)) != same_cause(silent(POD))

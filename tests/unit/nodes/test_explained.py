@@ -70,7 +70,7 @@ def test_a_node_serving_worse_than_planned_determines_verdict_and_next_command()
     assert one.next == f"kubectl {kubectl_words(refuses(A), 'shop/web')}"
     (clients,) = [step for step in last_part(one) if step.topic == "clients"]
     assert clients.hint == remedy(refuses(A))
-    # The endpoint below has the cause and its text.
+    # The cause is printed at the endpoint, below.
     assert str(A) not in clients.what
     assert next(words for level, words in clients.details if level is not Level.OK).startswith(A)
 
@@ -134,7 +134,7 @@ def test_an_unresponsive_node_is_counted():
     assert last_part(one)[0].what == "1 of 2 nodes answered"
 
 
-def test_a_service_with_unanswered_flows_has_a_remedy_and_a_command_for_an_affected_node():
+def test_unanswered_flows_have_a_remedy_and_a_command_for_an_affected_node():
     all_nodes = nodes(*(answer(n, flows("web", unanswered=9)) for n in ("node-1", "node-2")))
     merged = merge(all_nodes)
     (port,) = merged.ports

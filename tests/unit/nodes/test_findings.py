@@ -42,12 +42,12 @@ def test_nodes_unresponsive_for_the_same_reason_are_one_finding():
     ]
 
 
-def test_a_node_without_an_agent_needs_only_attention():
+def test_a_node_without_an_agent_is_a_finding_of_level_attention():
     (one,) = findings_in(all_of(without_answer("a", agents=())))
     assert one.level is Level.ATTENTION
 
 
-def test_the_last_response_of_an_unresponsive_node_adds_no_finding():
+def test_an_unresponsive_nodes_last_response_adds_no_finding():
     firewalls = (FirewallFacts("ip filter in", "policy drop", "Add a rule"),)
     old = answer_of("a", source=CUT_OFF, firewalls=firewalls, problem=PROBLEM)
     assert said(old) == [(PROBLEM, ("a",))]
@@ -67,7 +67,7 @@ def test_nodes_are_not_compared_with_a_former_agents_response():
     assert other_settings_of([former, *others]) == {}
 
 
-def test_two_agents_on_a_node_are_named():
+def test_two_serving_agents_on_a_node_are_named():
     agents = (agent_on("a"), agent_on("a", "other"))
     names = ("kube-system/userspace-proxy-a", "kube-system/other-a")
     assert said(answer_of("a", agents=agents)) == [(several_agents(names), ("a",))]
@@ -107,7 +107,7 @@ def test_equal_problems_of_several_nodes_are_one_finding():
     assert (one.level, one.nodes, remedy(one.cause)) == (Level.TROUBLE, ("a", "b"), "Add a rule")
 
 
-def test_only_the_first_of_many_problems_of_an_agent_are_listed_and_last():
+def test_many_problems_of_one_agent_are_truncated_and_listed_last():
     many = tuple(FirewallFacts(f"ip filter c{number}", "x") for number in range(99))
     found = said(answer_of("a", firewalls=many), without_answer("b"))
     assert found[0] == (PROBLEM, ("b",))
@@ -182,7 +182,7 @@ def test_a_shared_clock_offset_of_most_nodes_is_attributed_to_this_machine(by, i
     assert found == [(clock_off(30, is_ahead=is_ahead), ("d",)), own]
 
 
-def test_the_usual_value_is_held_by_more_than_half():
+def test_a_setting_is_usual_if_more_than_half_of_the_nodes_have_it():
     assert usual(["a", "a", "b"]) == "a"
     assert usual(["a", "b"]) is None
     assert usual([]) is None

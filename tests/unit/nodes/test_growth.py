@@ -27,14 +27,14 @@ def test_counters_without_a_previous_value_add_nothing_to_a_rate():
     assert rates_of(first, merged_of()) == {}
 
 
-def test_a_stopped_clock_yields_no_rate():
+def test_a_nodes_stopped_clock_yields_no_rate():
     assert rates_of(at(NOW, 200), at(NOW, 100)).popitem()[1] == Figures()
     later = at(NOW + 1, 200, started=[NOW + 9])
     assert rates_of(later, at(NOW, 100)).popitem()[1] == Figures()
 
 
 @pytest.mark.parametrize("set_by", [5.0, -5.0, 1e9])
-def test_setting_a_clock_does_not_count_as_a_restart(set_by):
+def test_setting_an_agents_clock_does_not_count_as_a_restart(set_by):
     before = at(NOW, 100)
     now = at(NOW + 4 + set_by, 140, started=NOW - 1000 + set_by)
     assert list(growth_of(now, before).values()) == [Figures(connections=40)]
@@ -69,6 +69,6 @@ def test_sort_orders_cover_every_column_of_a_proxys_page():
         pytest.param("-open", ["cart", "search", "web", "quiet"], id="open"),
     ],
 )
-def test_equal_ports_are_sorted_by_name(sort, names):
+def test_ports_with_equal_figures_are_sorted_by_name(sort, names):
     found = in_order(PORTS[::-1], sort, RATES.__getitem__)
     assert [port.key.service for port in found] == names

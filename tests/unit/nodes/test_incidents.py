@@ -31,7 +31,7 @@ def test_an_endpoint_failing_on_several_nodes_is_one_incident():
     assert one.incident.id == alone.id
 
 
-def test_a_services_cause_includes_nodes_that_know_an_endpoints_cause():
+def test_a_cause_of_a_service_includes_nodes_with_a_cause_of_its_endpoint():
     unready = {"state": "not ready", "is_usable": False}
     cause = none_ready(1, 0, ("pods",))
     past = failing(refuses(POD).replace(when=When.PAST), is_past=True, **unready)
@@ -51,12 +51,12 @@ def test_a_fault_on_some_of_the_dialling_nodes_is_a_path_fault():
     assert (one.nodes, one.tried, one.answered, one.extent) == (("a",), 3, 2, Extent.PATH)
 
 
-def test_a_node_served_through_another_service_has_dialled_the_endpoint():
+def test_a_node_that_dials_an_endpoint_for_another_service_has_dialled_it():
     (one,) = incidents_of([{"a": web(failing(silent(POD)))}, {"b": web(answering(), name="api")}])
     assert (one.tried, one.answered, one.extent) == (2, 1, Extent.PATH)
 
 
-def test_a_fault_seen_by_the_only_dialling_node_has_extent_one():
+def test_a_fault_has_extent_one_if_only_one_node_has_dialled():
     (one,) = incidents_of([{"a": web(failing(silent(POD))), "b": web(untried(POD))}])
     assert (one.tried, one.answered, one.extent) == (1, 0, Extent.ONE)
 
@@ -128,7 +128,7 @@ def test_the_incident_affecting_the_most_nodes_comes_first():
     assert next(one.nodes for one in found if one.incident.level == "trouble") == ("a", "b", "c")
 
 
-def test_a_service_cause_has_no_endpoint_extent():
+def test_a_cause_of_a_service_without_an_endpoint_has_no_extent():
     ports = {node: web(name="cart", problem="in use") for node in "ab"}
     (one,) = incidents_of([ports])
     assert (one.tried, one.answered, one.extent) == (0, 0, Extent.NONE)

@@ -71,7 +71,7 @@ def test_a_lagging_node_with_a_summary_does_not_count_as_serving():
 
 
 @pytest.mark.parametrize("facts", [{}, {"is_summary": True, "served": 0}])
-def test_a_node_that_serves_nothing_or_sent_a_complete_response_lacks_the_port(facts):
+def test_a_node_with_a_complete_or_an_empty_response_lacks_an_unlisted_port(facts):
     port = one_port(answer_of("a", SICK), answer_of("b", **facts))
     assert (port.served, port.missing) == (0, ("b",))
 
@@ -129,7 +129,7 @@ def test_ports_are_sorted_by_severity_and_affected_nodes():
     assert (merged.level, merged.unhealthy) == (Level.TROUBLE, 3)
 
 
-def test_a_service_reported_by_a_single_agent_is_not_listed():
+def test_a_service_known_to_one_agent_but_not_the_api_server_is_not_listed():
     made_up = web(failing(refuses(OTHER)), name="zzz")
     answers = answer_of("a", FINE, made_up), answer_of("b", FINE)
     names = [port.key.service for port in merged_of(*answers, digests={"shop/web": "1"}).ports]
@@ -142,7 +142,7 @@ def test_a_service_reported_by_a_single_agent_is_not_listed():
     assert len(merged_of(files, answers[1], digests={"shop/web": "1"}).ports) == 2
 
 
-def test_a_name_too_long_for_a_service_is_omitted():
+def test_a_service_with_too_long_a_name_is_omitted():
     longest = web(answering(), name="x" * 253)
     merged = merged_of(answer_of("a", longest, web(answering(), name="x" * 254)))
     assert [port.key.service for port in merged.ports] == ["x" * 253]

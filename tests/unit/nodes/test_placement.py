@@ -1,4 +1,4 @@
-"""The nodes that a DaemonSet selects, as its controller does."""
+"""Tests of selecting the nodes of a DaemonSet as its controller does."""
 
 import pytest
 
@@ -102,7 +102,7 @@ def test_targeted_nodes_without_a_pod_are_listed():
     assert lacking(nodes, [], ["node-1"]) == ()
 
 
-def test_no_node_lacks_an_agent_beyond_the_daemon_sets_desired_number():
+def test_no_node_lacks_an_agent_if_the_daemon_sets_desired_number_is_running():
     nodes = [state(name) for name in ("node-1", "node-2")]
     assert lacking(nodes, [daemon_set(wanted=1)], ["node-1"]) == ()
     assert lacking(nodes, [daemon_set(wanted=2)], ["node-1"]) == ("node-2",)

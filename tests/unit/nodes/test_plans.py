@@ -1,4 +1,4 @@
-"""Digests of the contents of a fake API server."""
+"""Tests of the digests of Services in a fake API server."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ def put(api):
 
 
 async def changed(plans, before):
-    """Return after the watch has delivered a change."""
+    """Wait until the watch has delivered a change."""
     async with asyncio.timeout(30):
         while plans.summary[0] == before:
             await pause(0.01)
@@ -50,7 +50,7 @@ async def test_each_service_has_a_digest_that_changes_with_its_endpoints(api, cl
 
 
 @pytest.mark.usefixtures("put")
-async def test_previous_digests_are_remembered_for_a_while(api, client):
+async def test_previous_digests_are_remembered_for_a_limited_time(api, client):
     now = [100.0]
     async with running(Plans(client, clock=lambda: now[0])) as plans:
         digest = plans.summary[0]

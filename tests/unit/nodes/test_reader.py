@@ -1,4 +1,4 @@
-"""All nodes are read through a fake API server, even if some of them misbehave."""
+"""Tests of reading all nodes through a fake API server while some agents misbehave."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from .views import agent_on
 
 OBJECTS = service_objects(3)
 STATUS = status_of(OBJECTS, "node-1")
-# Only agents without an answer use up the short deadline; the long one is for slow machines.
+# Only unresponsive agents use up the short deadline; the long one allows for slow machines.
 SHORT_S, LONG_S = 3.0, 30.0
 NO_ANSWER = ("silent", "slow-drip")
 
@@ -53,7 +53,7 @@ async def test_the_reader_returns_a_response_or_a_problem_for_every_node(agents,
     assert first.agents == (agent_on("node-1"),)
 
 
-async def test_only_named_nodes_are_queried(api, agents, reader_of):
+async def test_only_the_nodes_named_by_the_user_are_queried(api, agents, reader_of):
     for name in ("node-1", "node-2"):
         agents.add(name, FakeAgent(status(name)))
     found = await read(reader_of(Where(nodes=frozenset({"node-2", "node-9"}))))
@@ -83,7 +83,7 @@ async def test_comparing_plans_ends_once_all_nodes_have_answered(agents, reader_
     assert found.digests is not None
 
 
-async def test_partial_results_are_shown(streams, agents, reader_of):
+async def test_the_reader_shows_partial_results(streams, agents, reader_of):
     shown = []
     agents.add("node-1", FakeAgent(status("node-1")))
     agents.add("silent", HOSTILE["silent"]())
@@ -105,7 +105,7 @@ async def test_a_node_whose_pod_has_vanished_has_a_cause(api, agents, reader_of)
     assert problems(found) == {"node-1": "forward_failed", "node-2": ""}
 
 
-async def test_forbidden_port_forwards_are_an_error_with_the_command(api, agents, reader_of):
+async def test_a_forbidden_port_forward_is_an_error_with_a_command(api, agents, reader_of):
     agents.add("node-1", FakeAgent(status("node-1")))
     api.denied = {"create pods/portforward"}
     with pytest.raises(SourceError, match=r"allow test to forward ports of pods .* rolebinding"):
@@ -245,7 +245,7 @@ async def until(following, condition):
 
 @pytest.fixture
 async def quick(reader_of):
-    """Return a reader with short pauses between its results and before its retries."""
+    """Return a reader with short pauses between results and before retries."""
 
     async def short(_seconds):
         await asyncio.sleep(0.01)  # noqa: TID251 - the place of a longer pause
@@ -254,7 +254,7 @@ async def quick(reader_of):
         yield reader
 
 
-async def test_status_changes_of_nodes_are_followed(streams, agents, quick):
+async def test_status_changes_of_all_nodes_are_followed(streams, agents, quick):
     agent = FakeAgent(status("node-1"))
     agents.add("node-1", agent)
     async with contextlib.aclosing(quick.follow()) as following:
@@ -282,7 +282,7 @@ async def test_a_broken_stream_has_a_cause_until_reopened(api, agents, quick):
         await until(following, lambda found: found.answers[0].problem is None)
 
 
-async def test_a_rolling_update_moves_to_the_new_agent(agents, quick):
+async def test_a_rolling_update_switches_to_the_new_agents_stream(agents, quick):
     agents.add("node-1", FakeAgent(status("node-1", version="old")))
     async with contextlib.aclosing(quick.follow()) as following:
         await until(following, lambda found: found.answers[0].status is not None)
@@ -304,7 +304,7 @@ async def test_a_replaced_pods_agent_is_found_despite_silent_watches(api, agents
         await until(following, lambda found: found.answers[0].status.version == "new")
 
 
-async def test_an_endless_stream_affects_only_its_own_row(agents, quick):
+async def test_an_endless_stream_affects_only_its_own_node(agents, quick):
     head = response_head(200, Content_Type="application/x-ndjson")
     line = b'{"version": "1"}\n'
     agents.add("node-1", FakeAgent(status("node-1")))

@@ -102,7 +102,7 @@ def test_nodes_are_sorted_by_their_worst_finding_or_incident():
     assert by_name["node-1"].unhealthy == 1
 
 
-def test_an_endpoint_unreachable_from_most_nodes_affects_no_nodes_level():
+def test_an_endpoint_unreachable_from_most_nodes_changes_the_level_of_no_node():
     sick, fine = web(failing(silent(POD))), web(answering())
     merged = merged_of(answer_of("a", sick), answer_of("b", sick), answer_of("c", fine))
     assert {row.level for row in merged.rows} == {Level.OK}

@@ -27,14 +27,14 @@ def names_of(merged):
 TWO = AllNodes((answer("node-1", WEB, DB), answer("node-2", BROKEN, DB)))
 
 
-def test_a_service_or_namespace_is_selected():
+def test_a_subset_contains_the_ports_of_one_service_or_namespace():
     assert names_of(part_of(merge(TWO), "shop/web")) == ["shop/web:http"]
     assert names_of(part_of(merge(TWO), "cart")) == ["cart/db:http"]
     assert len(part_of(merge(TWO), "").ports) == 2
 
 
 def test_a_namespaces_status_counts_other_namespaces_problems():
-    """The context's namespace looked healthy while nine Services of another namespace failed."""
+    """Users saw a healthy namespace while nine Services of another namespace failed."""
     merged = merge(TWO)
     assert render_status(part_of(merged, "cart")).body.decode().splitlines()[1] == (
         "namespace cart; 1 Service of another namespace needs attention: -A"
@@ -75,7 +75,7 @@ def test_a_search_selects_ports_that_match_on_any_node():
         pytest.param("night", "", id="a-namespace-of-ignored-ones"),
     ],
 )
-def test_a_requested_name_gets_a_reason_only_if_it_is_not_served(name, words):
+def test_a_requested_name_has_a_reason_only_if_it_is_not_served(name, words):
     ignored = make_ignored("shop/headless", "", "no ClusterIP")
     others = [make_ignored(name, "", "of another") for name in ("shop/canary", "night/canary")]
     others.append(make_ignored("shop/summed", "sctp", "SCTP"))

@@ -11,12 +11,12 @@ from userspace_proxy_kubectl.nodes.sums import (
 from .views import answering
 
 
-def test_counters_of_nodes_are_summed():
+def test_counters_of_all_nodes_are_summed():
     assert added([Sums(1, 10), Sums(2, 20, failed=3)]) == Sums(3, 30, failed=3)
     assert added([]) == NOTHING
 
 
-def test_sums_are_read_from_a_service_port_and_from_an_endpoint():
+def test_sums_contain_the_counters_of_a_service_port_or_an_endpoint():
     port = PortFacts(active=1, connections=2, refused=3, saved=4, waits=Waits(waiting=5))
     assert of_port(port) == Sums(1, 2, failed=3, refused=3, saved=4, waiting=5)
     endpoint = answering(failures=2, connections=9, sent_bytes=7)

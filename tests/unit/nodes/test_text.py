@@ -142,7 +142,7 @@ MOST, LATEST = 2**53, 9_999_999_999.0
 
 
 def hostile(node):
-    """Return an answer with every anomaly that ``decoding`` accepts."""
+    """Return a response with every anomaly that decoding accepts."""
     cause = silent(BAD).replace(count=-MOST, first_at=LATEST, last_at=LATEST)
     port = web(answering())
     state = msgspec.structs.replace(
@@ -197,7 +197,7 @@ def test_a_hostile_response_affects_only_its_own_row():
     merged = merge(nodes, nodes)
     assert [port.key.name for port in merged.ports] == ["shop/web:http"]
     assert {row.node for row in merged.rows if row.level is not Level.OK} == {"bad"}
-    # Without digests, its Service ports count, but they sort last among those of the same level.
+    # Without digests, the hostile node's Service ports are listed last within their level.
     merged = merge(all_of(*fine, hostile("bad")), nodes)
     texts = [
         render(merged, **options)

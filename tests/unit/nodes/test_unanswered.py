@@ -46,7 +46,7 @@ def test_a_few_unanswered_flows_are_not_reported():
     assert port.groups == ()
 
 
-def test_causes_known_to_a_node_are_kept():
+def test_known_causes_of_an_endpoint_are_not_replaced_by_unanswered_flows():
     sick = web(failing(silent(POD), unanswered_flows=9), protocol="UDP")
     given = [answer_of("a", sick), answer_of("b", flows()), without_answer("c")]
     assert with_unanswered(given) == given

@@ -36,11 +36,11 @@ def test_the_texts_about_all_nodes_match_the_recorded_page():
         ),
     ],
 )
-def test_many_nodes_are_counted(nodes, total, words):
+def test_nodes_in_a_text_are_named_or_counted(nodes, total, words):
     assert on_nodes(nodes, total) == words
 
 
-def test_a_finding_starts_with_its_nodes():
+def test_the_text_of_a_finding_starts_with_its_nodes():
     cause = as_read(CauseCode(""), "no answer")
     assert format_finding(NodeFinding(Level.TROUBLE, cause, ("a", "b"))) == "a and b: no answer"
     assert format_finding(NodeFinding(Level.TROUBLE, cause)) == "no answer"

@@ -1,4 +1,4 @@
-"""Answers of nodes, as decoded from their agents, and a cluster with many problems."""
+"""Builds decoded responses of nodes, and a cluster with many problems."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def answer_of(node: str, *ports: PortFacts, **changes: Any) -> AgentAnswer:
     """Return the answer of a node, decoded from JSON.
 
     Args:
-        changes: Fields of the answer, the agent's ``now``, or fields of the facts.
+        changes: Fields of the answer or of the facts, or the agent's ``now``.
     """
     own = {name: changes.pop(name) for name in AgentAnswer.__slots__ if name in changes}
     now = changes.pop("now", NOW)
@@ -54,38 +54,38 @@ def answer_of(node: str, *ports: PortFacts, **changes: Any) -> AgentAnswer:
 
 
 def without_answer(node: str, problem: Cause = PROBLEM, **changes: Any) -> AgentAnswer:
-    """Return a node that doesn't answer."""
+    """Return the answer of an unresponsive node."""
     return AgentAnswer(node, **{"agents": (agent_on(node),), "problem": problem, **changes})
 
 
 def all_of(*answers: AgentAnswer, **changes: Any) -> AllNodes:
-    """Return these answers as those of all nodes."""
+    """Return a cluster that consists of these nodes' answers."""
     return AllNodes(answers, **changes)
 
 
 def answering(address: str = POD, **facts: Any) -> EndpointFacts:
-    """Return an endpoint that answers the node."""
+    """Return an endpoint that has answered the node's clients."""
     known = {"connections": 3, "answered_at": NOW - 5, "sent_at": NOW - 5, "sent_bytes": 10}
     return make_endpoint(address, **{**known, **facts})
 
 
 def failing(cause: Cause, **facts: Any) -> EndpointFacts:
-    """Return an endpoint with a cause, at the cause's address."""
+    """Return a failing endpoint at the address in its cause."""
     return make_endpoint(str(cause.get("at")), cause=cause, **facts)
 
 
 def untried(address: str = POD, **facts: Any) -> EndpointFacts:
-    """Return an endpoint that the node hasn't tried."""
+    """Return an endpoint that the node hasn't dialled."""
     return make_endpoint(address, **facts)
 
 
 def web(*endpoints: EndpointFacts, name: str = "web", **changes: Any) -> PortFacts:
-    """Return a Service port with these endpoints, which has just answered clients."""
+    """Return a Service port with these endpoints, whose clients were just answered."""
     return make_port(name, endpoints=endpoints, **{"sent_at": NOW - 1, **changes})
 
 
 def flows(name: str = "dns", *, unanswered: int = 0, address: str = POD) -> PortFacts:
-    """Return a UDP Service port whose flows are answered, or one with only unanswered flows."""
+    """Return a UDP Service port whose flows are all answered, or all unanswered."""
     endpoint = answering(address)
     if unanswered:
         endpoint = untried(address, connections=unanswered, unanswered_flows=unanswered)
@@ -94,12 +94,12 @@ def flows(name: str = "dns", *, unanswered: int = 0, address: str = POD) -> Port
 
 
 def merged_of(*answers: AgentAnswer, **changes: Any) -> Merged:
-    """Return the merged answers."""
+    """Merge these answers."""
     return merge(all_of(*answers, **changes))
 
 
 def one_port(*answers: AgentAnswer) -> MergedPort:
-    """Return the only merged Service port of these answers."""
+    """Merge these answers, and return their only Service port."""
     (port,) = merged_of(*answers).ports
     return port
 
@@ -131,7 +131,7 @@ def make_sick_cluster() -> AllNodes:
 
 
 def at(now, *counts, started=NOW - 1000, **facts):
-    """Return all nodes at this time, each with this many counted connections."""
+    """Return all nodes at this time, each with one of these connection counts."""
     answers = [
         answer_of(f"n{number}", web(answering(), connections=count, **facts), now=now, started=at_)
         for number, (count, at_) in enumerate(

@@ -1,4 +1,4 @@
-"""Writes the texts about all nodes on one page, ``words.txt``, whose diff shows a change's effect.
+"""Writes all texts about several nodes to ``words.txt``, whose diff shows a change's effect.
 
 ``python -m tests.unit.nodes.words`` writes it again.
 """
@@ -66,14 +66,14 @@ SEEN: dict[str, tuple[EndpointFacts, ...]] = {
     "no dial fails": (failing(sends_nothing(POD)), answering(), answering()),
     "some clients are denied": (failing(denies(POD, "10.1.1.1")), answering(), answering()),
 }
-"""One endpoint, as several nodes see it."""
+"""Views of one endpoint by several nodes."""
 
 
 def nodes_with(*endpoints: EndpointFacts, summaries: int = 0) -> AllNodes:
-    """Return nodes that see the first endpoint of a Service port in these states.
+    """Return nodes on which the first endpoint of a Service port has these states.
 
     Args:
-        summaries: How many more nodes leave the Service port out, because they serve it.
+        summaries: The number of further nodes, whose summaries omit the Service port as ok.
     """
     return all_of(
         *(
@@ -107,7 +107,7 @@ def make_ports() -> AllNodes:
 
 
 def make_unanswered() -> AllNodes:
-    """Return Service ports whose clients get no answer on some nodes, although nothing fails."""
+    """Return Service ports with unanswered clients on some nodes but without a failed dial."""
     away = web(
         untried(state="not on this node", is_usable=False),
         name="local",

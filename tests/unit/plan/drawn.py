@@ -1,4 +1,4 @@
-"""Services, slices and facts for property tests, from few values so that they overlap."""
+"""Draws Services, slices and facts for property tests, from few values, so that they overlap."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ FACTS = NodeFacts(
     external_ip_networks=("198.51.100.0/24",),
     cluster_networks=("192.0.2.0/24",),
 )
-"""Facts that allow everything."""
+"""The facts of a node on which everything is allowed."""
 
 ALL_FACTS = st.builds(
     replace,
@@ -62,7 +62,7 @@ SERVICES = st.builds(
     is_internal_local=st.booleans(),
     is_external_local=st.booleans(),
 )
-"""They share few addresses: several claim one, as a cluster IP or an external one."""
+"""Services with few addresses, so that several claim one as a cluster IP or external IP."""
 
 ENDPOINTS = st.builds(
     lambda conditions, ip, node, zones: Endpoint(ip, node=node, hinted_zones=zones, **conditions),
@@ -82,7 +82,7 @@ SLICES = st.builds(
     st.sampled_from(["a", "b"]),
     KEYS,
 )
-"""Port 80 on some of their addresses is a frontend of a Service, or becomes one."""
+"""Slices in which some endpoints are, or may become, frontends of a Service."""
 
 
 def in_two_orders(services):

@@ -1,4 +1,4 @@
-"""Short ways to plan, and to read a plan."""
+"""Plans objects, and reads a plan, in one call each."""
 
 from dataclasses import replace
 
@@ -10,12 +10,12 @@ from userspace_proxy.policy import NodeFacts
 
 
 def snapshot_of(*things):
-    """Make a snapshot of Services and slices."""
+    """Return a snapshot of Services and slices."""
     return store_of(*things).snapshot()
 
 
 def store_of(*things):
-    """Make a store that holds Services and slices."""
+    """Return a store that contains Services and slices."""
     store = Store()
     for thing in things:
         say(store, thing)
@@ -36,7 +36,7 @@ def plan_of(*things, **facts):
 
 
 def the_port(*things, **facts):
-    """Plan objects that result in one port; return that port."""
+    """Plan objects, and return the only planned port."""
     (port,) = plan_of(*things, **facts).ports.values()
     return port
 
@@ -47,5 +47,5 @@ def frontends(plan):
 
 
 def with_serving(port, **changes):
-    """Return a port's plan with a changed serving."""
+    """Return a port's plan with changed fields in its ``serving``."""
     return replace(port, serving=msgspec.structs.replace(port.serving, **changes))

@@ -1,4 +1,4 @@
-"""The Services that are left out because their namespace has too many endpoints or frontends."""
+"""Tests of which Services are omitted from a namespace with too many endpoints or frontends."""
 
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.model import ServiceKey, ServicePort

@@ -1,4 +1,4 @@
-"""The claims of Services, by their ports and policies."""
+"""Tests of which frontends a Service claims, by its ports and policies."""
 
 from dataclasses import replace
 
@@ -324,7 +324,7 @@ def test_addresses_of_an_unserved_family_get_one_note_each():
     assert notes(replace(given, cluster_ips=(CART_IP_V6, CART_IP))) == []
 
 
-def test_many_notes_of_a_service_do_not_hide_address_notes():
+def test_notes_on_addresses_are_kept_beside_many_notes_on_a_service():
     given = service(
         notes=tuple(NoteKind.NAMES_BUG(f"bug {number}") for number in range(100)),
         external_ips=tuple(f"198.18.0.{number}" for number in range(100)),
@@ -354,7 +354,7 @@ def test_an_address_with_two_kinds_is_claimed_once_with_the_stricter_kind():
     ]
 
 
-def test_claims_differing_only_in_a_frontends_kind_are_different():
+def test_claims_with_frontends_of_different_kinds_are_not_the_same():
     external, balanced = claims(
         service(external_ips=(EXTERNAL_IP,)), service(load_balancer_ips=(EXTERNAL_IP,))
     )
@@ -365,7 +365,7 @@ def test_claims_differing_only_in_a_frontends_kind_are_different():
 
 
 class Looks(tuple):
-    """Networks that count their look-ups."""
+    """Networks that count how often they are evaluated."""
 
     count = 0
 
@@ -457,13 +457,13 @@ def test_omitted_ports_are_not_claimed():
     assert [item.port for item in made.ignored] == ["p10000", "diameter"]
 
 
-def test_external_ips_count_only_if_enabled():
+def test_external_ips_count_towards_frontends_only_if_allowed():
     given = service(external_ips=("203.0.113.9",))
     assert count_frontends(given, OF_EXTERNAL_IPS) == 2
     assert count_frontends(given, NodeFacts()) == 1
 
 
-def test_a_range_counts_as_one_port():
+def test_a_port_range_counts_as_one_additional_port():
     ranges = tuple(AskedRange(f"p{n:05}", 1, 99) for n in range(50))
     given = service(
         ports=ports(9_990),

@@ -1,4 +1,4 @@
-"""Endpoints that are dialled through another address."""
+"""Tests of endpoints that are dialled through another address."""
 
 from userspace_proxy.model import (
     IPFamily,
@@ -24,7 +24,7 @@ def test_without_a_detour_workers_get_the_plans_serving_object():
     assert detours.faults_of(PLAN) == {}
 
 
-def test_only_detours_of_the_ports_protocol_apply():
+def test_a_port_uses_only_detours_of_its_own_protocol():
     detours = Detours()
     detours.set(WEB, {At(protocol, POD): ELSEWHERE for protocol in Protocol}, dict)
     assert detours.lead(PLAN) == PLAN.serving.detoured(((POD, ELSEWHERE),))
@@ -32,7 +32,7 @@ def test_only_detours_of_the_ports_protocol_apply():
     assert detours.lead(PLAN).detours == ()
 
 
-def test_faults_are_read_on_demand_and_end_with_their_detour():
+def test_injected_faults_are_read_on_demand_until_their_detour_ends():
     detours, words = Detours(), ["refuse"]
     why = {At(Protocol.TCP, POD): words, At(Protocol.UDP, POD): ["loss"]}
     detours.set(WEB, dict.fromkeys(why, ELSEWHERE), lambda: why)

@@ -1,4 +1,4 @@
-"""Digests of Services: they depend on what all nodes share, and on nothing else."""
+"""Tests that the digest of a Service depends only on facts that all nodes share."""
 
 from dataclasses import replace
 
@@ -53,7 +53,7 @@ def digest(service=SERVICE, *slices):
     return digest_of(ServiceState(service, slices or (a_slice(FIRST, SECOND),)))
 
 
-def test_a_digest_is_stable_for_its_form():
+def test_a_digest_stays_the_same_in_versions_with_the_same_form():
     """If this fails, raise FORM, because other versions of the agent compute other digests."""
     assert digest() == "f6dbfe59"
     asked = replace(SERVICE, handling=Handling(max_connections=5), affinity_timeout_s=60)

@@ -1,4 +1,4 @@
-"""The Services that are too large for the kernel path."""
+"""Tests of which Services are too large for the kernel path."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def test_too_many_endpoints_with_affinity_keep_a_service_on_userspace_with_a_not
         pytest.param(6, DataPath.USERSPACE, id="beyond"),
     ],
 )
-def test_endpoints_count_per_port_and_all_ports_share_a_path(count, path):
+def test_endpoints_are_counted_per_port_and_all_ports_share_a_path(count, path):
     ports = [ServicePort(f"p{n}", 80 + n, "TCP") for n in range(count)]
     targets = [SlicePort(f"p{n}", 8080 + n, "TCP") for n in range(count)]
     plan = plan_of(service(ports=ports, **PINNED), slice_of(*ips(100), ports=targets))
     assert [port.path.path for port in plan.ports.values()] == [path] * count
 
 
-def test_without_affinity_endpoints_count_per_address():
+def test_endpoints_without_affinity_are_counted_per_address():
     slices = slice_of(*ips(ELEMENTS_MAX // 2))
     assert the_port(service(handling=KERNEL), slices).path.path is DataPath.KERNEL
     wide = {"external_ips": ("203.0.113.1", "203.0.113.2")}
@@ -103,11 +103,11 @@ def test_without_affinity_endpoints_count_per_address():
         pytest.param({}, KernelSize(), id="userspace"),
     ],
 )
-def test_slots_count_instead_of_endpoints_and_only_for_the_kernel_path(more, counted):
+def test_the_kernel_size_counts_slots_instead_of_endpoints_for_source_hash(more, counted):
     assert size(service(**more), slice_of(*ips(3))) == counted
 
 
-def test_weights_count_as_their_maximum_number_of_slots():
+def test_weighted_endpoints_count_as_their_maximum_number_of_slots():
     slices = slice_of(*ips(3), Endpoint("192.0.2.9", weight=7))
     assert size(service(handling=KERNEL), slices) == KernelSize(36, 0, 256 - 36)
     assert size(service(handling=HASHED), slices) == KernelSize(128, 0, 4096 - 128)
@@ -132,7 +132,7 @@ def test_a_family_without_the_kernel_path_counts_as_zero():
     assert size(given, *slices, no_kernel_path={IPFamily.IPV4: "off"}) == KernelSize(1, 4)
 
 
-def test_source_ranges_count_per_port():
+def test_source_ranges_are_counted_for_each_port():
     ports = [ServicePort(f"p{n}", 80 + n, "TCP") for n in range(3)]
     targets = [SlicePort(f"p{n}", 8080 + n, "TCP") for n in range(3)]
     given = service(
@@ -164,7 +164,7 @@ def test_at_the_node_limit_the_last_services_of_an_oversized_namespace_are_omitt
     assert room.change({keys[0]: KernelSize()}) == {keys[2]}
 
 
-def test_an_oversized_service_uses_no_room(monkeypatch):
+def test_a_service_too_large_for_the_kernel_path_uses_no_room(monkeypatch):
     monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_EXACT_MAX", 20)
     room, large = KernelRoom(), KernelSize(10, 0, ELEMENTS_MAX)
     other, fitting = ServiceKey("shop", "other"), KernelSize(10, 0, 20)
@@ -190,7 +190,7 @@ def test_without_room_for_exact_weights_a_service_gets_coarse_weights_and_a_note
     assert len(choice.endpoints) == parts
 
 
-def test_a_service_without_room_is_replanned_once_there_is_room(monkeypatch):
+def test_a_service_without_kernel_room_is_replanned_once_room_is_free(monkeypatch):
     monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_RULES_MAX", 20)
     other = ServiceKey("shop", "other")
     store = store_of(
@@ -223,7 +223,7 @@ def test_a_service_without_room_is_replanned_once_there_is_room(monkeypatch):
         pytest.param(HASHED, 100, 2 * (3 + 128), id="slots"),
     ],
 )
-def test_a_change_may_write_all_elements_of_its_service(handling, weight, elements):
+def test_elements_returns_how_many_kernel_elements_a_change_may_write(handling, weight, elements):
     given = service(handling=handling, external_ips=("203.0.113.1",))
     slices = (slice_of(POD_A.ip), slice_of(Endpoint("192.0.2.9", weight=weight), key="other"))
     store = store_of(given, *slices)
@@ -235,7 +235,7 @@ def test_a_change_may_write_all_elements_of_its_service(handling, weight, elemen
     assert planner.kernel_elements(state) == elements
 
 
-def test_rules_count_as_the_number_of_elements_taking_equal_time():
+def test_a_kernel_rule_counts_as_the_elements_that_take_equal_time():
     slices = (slice_of(POD_A.ip, "192.0.2.9"),)
     ranges = {"load_balancer_source_ranges": ("203.0.113.0/24",)}
     pinned, limited = (
@@ -246,7 +246,7 @@ def test_rules_count_as_the_number_of_elements_taking_equal_time():
     assert limited == 2 + 3 + RULE_ELEMENTS * (1 + 4)
 
 
-def test_without_endpoints_or_with_coarse_weights_a_change_writes_less(monkeypatch):
+def test_fewer_elements_are_counted_without_endpoints_or_exact_weights(monkeypatch):
     monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_EXACT_MAX", 20)
     weighted = slice_of(Endpoint("192.0.2.9", weight=7)), slice_of(POD_A.ip, key="other")
     room = KernelRoom()
@@ -264,5 +264,5 @@ def test_a_udp_range_requires_the_kernel_path_and_has_rules_per_endpoint():
     listed = slice_of(*ips(3), ports=[SlicePort("dns", 53, "UDP")])
     assert size(service(ports=[dns]), listed) == NO_SIZE
     found = size(given, listed)
-    # The port and the range count separately.
+    # The port and its range are counted separately.
     assert (found.elements, found.rules) == (6, 12)

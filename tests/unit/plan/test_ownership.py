@@ -1,4 +1,4 @@
-"""The owner of an address that several Services claim."""
+"""Tests of which Service owns an address that several Services claim."""
 
 from itertools import permutations
 from typing import NamedTuple
@@ -49,7 +49,7 @@ from .test_claims import (
 
 
 class Settled(NamedTuple):
-    """The owner of each frontend, and each claim's losses with their reasons."""
+    """The owner of each frontend, and the frontends that each claim lost, with the cause."""
 
     holders: dict[Frontend, PortClaim]
     lost: dict[PortKey, dict[Frontend, Cause]]
@@ -81,7 +81,7 @@ def settled(owners):
 
 
 def lost(owners):
-    """Return the reasons for each port's losses."""
+    """Return the causes for which each port lost frontends."""
     return {str(key): list(items.values()) for key, items in owners.lost.items()}
 
 
@@ -94,7 +94,7 @@ def lost(owners):
         pytest.param("", "", "shop/cart:http", id="of-unknown-age-by-name"),
     ],
 )
-def test_an_address_belongs_to_the_older_service_then_by_name(cart, web, holder):
+def test_a_contested_address_belongs_to_the_older_service_or_the_first_by_name(cart, web, holder):
     both = claims(service(CART, created=cart), service(WEB, created=web))
     for order in (both, both[::-1]):
         owners = settle(order)
@@ -102,7 +102,7 @@ def test_an_address_belongs_to_the_older_service_then_by_name(cart, web, holder)
         assert {str(key) for key in owners.lost} == {"shop/cart:http", "shop/web:http"} - {holder}
 
 
-def test_only_the_contested_address_is_lost():
+def test_a_service_loses_only_the_contested_address():
     both = claims(service(CART), service(WEB, cluster_ips=(CART_IP, WEB_IP)))
     owners = settle(both)
     assert str(owners.holders[Frontend(WEB_IP, 80, Protocol.TCP)].key) == "shop/web:http"
@@ -213,7 +213,7 @@ def served_by(owners):
 
 
 def others_who_differ(before, now):
-    """Return the Services that own or lose other frontends than before."""
+    """Return the Services whose owned or lost frontends have changed."""
     frontends = before.holders.keys() | now.holders.keys()
     holders = [(before.holders.get(f), now.holders.get(f)) for f in frontends]
     keys = {c.key for old, new in holders if old is not new for c in (old, new) if c is not None}
@@ -236,7 +236,7 @@ CHANGES = st.lists(st.tuples(st.booleans(), st.sets(st.sampled_from("abc")), KEY
 
 
 @drawn(CHANGES)
-def test_an_index_contains_the_added_and_not_discarded_services(changes):
+def test_a_service_index_contains_added_but_not_discarded_services(changes):
     index, expected = ServiceIndex(), {}
     for comes, places, key in changes:
         (index.add if comes else index.discard)(places, key)
@@ -248,7 +248,7 @@ def test_an_index_contains_the_added_and_not_discarded_services(changes):
     }
 
 
-def test_the_addresses_of_a_single_service_share_one_object():
+def test_in_an_index_addresses_of_a_single_service_share_one_object():
     index = ServiceIndex()
     index.add(["a", "b"], CART)
     assert index["a"] is index["b"]
@@ -277,7 +277,7 @@ def test_the_cost_of_a_new_cluster_ip_does_not_depend_on_endpoint_ports(monkeypa
     assert looked_up[0] == looked_up[1] > 0
 
 
-def test_the_effects_of_several_changes_accumulate():
+def test_the_effects_of_several_ownership_changes_are_merged():
     till = ServiceKey("shop", "till")
     owners, moved = FrontendOwners(), OwnershipChange(set(), set(), set(), set())
     moved.add(owners.change((), claims(service(CART), service(till, cluster_ips=(WEB_IP,)))))
@@ -287,7 +287,7 @@ def test_the_effects_of_several_changes_accumulate():
     assert moved.cluster_ips == {CART_IP, WEB_IP}
 
 
-def test_nothing_is_kept_of_removed_services():
+def test_removed_services_leave_no_state_in_the_owner_table():
     owners = FrontendOwners()
     both = (service(one, (NODE_PORT,), external_ips=(EXTERNAL_IP,)) for one in (WEB, CART))
     owners.change((), claims(*both))

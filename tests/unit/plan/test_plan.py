@@ -1,4 +1,4 @@
-"""Plans and their keys as values, and the changes from one plan to another."""
+"""Tests of plans and their keys as values, and of the changes between two plans."""
 
 from dataclasses import replace
 
@@ -46,11 +46,11 @@ KEY = PortKey(HTTP, IPFamily.IPV4)
         (PortKey(HTTP, IPFamily.IPV6, Side.LOAD_BALANCER), "shop/cart:http (IPv6, load balancer)"),
     ],
 )
-def test_a_key_prints_the_service_port_and_non_default_attributes(key, text):
+def test_a_port_key_prints_the_service_port_and_non_default_attributes(key, text):
     assert str(key) == text
 
 
-def test_keys_sort_by_service_port_then_family():
+def test_port_keys_are_sorted_by_service_port_and_family():
     keys = [
         PortKey(name, family) for name in (HTTP, HTTP._replace(port="web")) for family in (4, 6)
     ]
@@ -80,7 +80,7 @@ OUTSIDE = Serving((POD_A,), outside=(), admits=("10.0.0.0/8",))
         pytest.param(Serving(admits=()), none_ready(1, 0, ()), True, id="all-clients"),
     ],
 )
-def test_a_port_drops_when_only_other_nodes_have_endpoints(serving, cause, is_dropping):
+def test_a_port_drops_clients_if_only_other_nodes_have_endpoints(serving, cause, is_dropping):
     port = PortPlan(KEY, Protocol.TCP, (), (), serving, cause)
     assert port.is_dropping is is_dropping
 

@@ -1,4 +1,4 @@
-"""The planner, which makes plans from snapshots."""
+"""Tests of the planner, which makes plans from snapshots."""
 
 import copy
 from dataclasses import replace
@@ -54,7 +54,7 @@ OURS = "refused: it is an address that this proxy serves"
 
 
 class TestManyPorts:
-    def test_a_plan_abandoned_between_turns_is_followed_by_a_complete_one(self):
+    def test_planning_that_is_abandoned_between_turns_can_be_restarted(self):
         store, planner = store_of(service(), slice_of(POD_A.ip)), Planner(NodeFacts())
         planner.plan(store.snapshot())
         store.put_service(service(WEB, cluster_ips=(WEB_IP,)))
@@ -66,7 +66,7 @@ class TestManyPorts:
                 next(abandoned)
             assert planner.plan(store.snapshot()) == Planner(NodeFacts()).plan(store.snapshot())
 
-    def test_a_plan_of_many_ports_takes_a_turn_per_port(self):
+    def test_planning_many_ports_takes_a_turn_per_port(self):
         ports = [ServicePort(f"p{number}", number, "TCP") for number in range(1, 3_001)]
         services = [
             service(ServiceKey("shop", f"s{n}"), ports, (f"198.51.100.{n}",)) for n in range(2)
@@ -119,7 +119,7 @@ class TestOrphans:
         assert self.cause(planner, store) is None
         assert planner.planned_services == planned
 
-    def test_a_deleted_service_is_forgotten(self):
+    def test_a_deleted_service_is_not_planned_when_a_slice_naming_it_appears(self):
         store, planner = store_of(service(WEB)), Planner(NodeFacts())
         assert self.cause(planner, store) is CauseCode.NO_SLICE
         store.delete_service(WEB)
@@ -180,7 +180,7 @@ class TestIgnored:
 
 
 class TestEndpointsThatPointAtFrontends:
-    """An endpoint that is a frontend of this proxy would make a loop."""
+    """Dialling an endpoint that is a frontend of this proxy would create a loop."""
 
     AT_WEB = slice_of(WEB_IP, ports=(SlicePort("http", 80, "TCP"),))
     OTHERS = slice_of(*(f"10.1.0.{n}" for n in range(1, 9)), ports=AT_WEB.ports, key="cart-2")
@@ -224,7 +224,7 @@ class TestEndpointsAtNodePorts:
         store = store_of(service(), self.NODE_PORTS, service(WEB, udp, cluster_ips=(WEB_IP,)))
         assert set(self.reasons(Planner(NodeFacts()), store)) == {"ready"}
 
-    def test_the_verdict_changes_as_the_node_port_appears_and_disappears(self):
+    def test_a_verdict_changes_as_a_node_port_is_added_and_removed(self):
         store, planner = store_of(service(), self.NODE_PORTS), Planner(NodeFacts())
         seen = [self.reasons(planner, store).count("ready")]
         needed = [planner.needs_node_addresses]
@@ -238,8 +238,8 @@ class TestEndpointsAtNodePorts:
         assert seen == [3, 1, 3]
         assert needed == [False, True, False]
 
-    def test_the_verdict_for_an_endpoint_on_another_node_also_changes(self):
-        # Here the plan doesn't depend on this node's addresses.
+    def test_a_new_node_port_rejects_endpoints_at_that_port_of_other_nodes(self):
+        # This plan doesn't depend on the addresses of this node.
         elsewhere = slice_of(self.THERE, ports=(SlicePort("http", 30080, "TCP"),))
         store, planner = store_of(service(), elsewhere), Planner(NodeFacts())
         seen = self.reasons(planner, store)
@@ -343,7 +343,7 @@ class TestWhatIsKept:
         planner.plan(store.snapshot(), facts)
         assert planner.planned_services == 2 + planned
 
-    def test_node_facts_apply_until_replaced(self, store):
+    def test_the_planner_keeps_node_facts_until_replaced(self, store):
         planner = Planner(NodeFacts())
         planner.plan(store.snapshot(), NodeFacts(proxy_name="mesh"))
         assert planner.plan(store.snapshot()).ports == {}
@@ -378,7 +378,7 @@ class TestWhatIsKept:
         rows = [item.cause.row for item in planner.plan(store.snapshot()).ignored]
         assert (rows, worded) == ([counting] * 21, [])
 
-    def test_only_planned_services_have_kernel_path_elements(self):
+    def test_a_service_has_kernel_path_elements_only_once_planned(self):
         kernel = service(handling=Handling(path=DataPath.KERNEL))
         store, planner = store_of(kernel, slice_of(POD_A.ip)), Planner(NodeFacts())
         state = store.snapshot().services[CART]
@@ -413,7 +413,7 @@ def test_equal_snapshots_give_equal_plans(rounds):
         other_way_round = Snapshot(dict(reversed([*snapshot.services.items()])), snapshot.node)
         plan, anew = planner.plan(snapshot, facts), Planner(facts).plan(other_way_round)
         assert plan == anew
-        # The reprs are equal, so the order is the same too.
+        # Equal reprs prove that the order is also the same.
         assert repr((plan.ports, plan.health_checks)) == repr((anew.ports, anew.health_checks))
 
 
@@ -437,7 +437,7 @@ class TestRangesWithoutRules:
     IP = "192.0.2.100"
 
     def ranged(self, name, asked, **fields):
-        """Return a Service with port 80 and a range, which also has a load balancer's address."""
+        """Return a Service with port 80, a range and a load-balancer IP."""
         return service(
             ServiceKey("shop", name),
             load_balancer_ips=(self.IP,),
@@ -446,7 +446,7 @@ class TestRangesWithoutRules:
         )
 
     def ports_of(self, plan, name):
-        """Return the ports on the load balancer's address."""
+        """Return the numbers of a Service's frontends on the load-balancer IP."""
         (port,) = (port for key, port in plan.ports.items() if key.name.name == name)
         assert not any(frontend.last for frontend in port.frontends)
         return {frontend.port for frontend in port.frontends if frontend.ip == self.IP}
@@ -471,6 +471,6 @@ class TestRangesWithoutRules:
         store.delete_service(CART)
         assert self.ports_of(planner.plan(store.snapshot()), "web") == whole
 
-    def test_the_first_frontend_is_the_service_port_itself(self):
+    def test_the_first_frontend_of_a_range_is_the_service_port_itself(self):
         port = the_port(self.ranged("web", (1, 100)), no_kernel_path={Protocol.TCP: "it has none"})
         assert port.frontends[0].port == 80

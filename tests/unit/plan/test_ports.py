@@ -1,4 +1,4 @@
-"""The plan of one Service port, and the health check node port of its Service."""
+"""Tests of the plan of one Service port and its Service's health check node port."""
 
 from dataclasses import replace
 
@@ -163,7 +163,7 @@ class TestOnePort:
         assert beyond.cause == too_many_at_all_ports(CART, 20)
 
     def test_source_ranges_count_per_port_and_ports_beyond_the_limit_refuse(self, monkeypatch):
-        """Each socket needs kernel memory for them: 1,300 ranges on 1,000 ports took 0.5 GiB."""
+        """Each socket has a filter in kernel memory: 1,300 ranges on 1,000 ports took 0.5 GiB."""
         monkeypatch.setattr("userspace_proxy.plan.ports.ENDPOINTS_OF_SERVICE_MAX", 10)
         given = service(
             ports=[ServicePort(f"p{n}", 80 + n, "TCP") for n in range(3)],
@@ -190,7 +190,7 @@ class TestOnePort:
         plan = plan_of(given, *both, **allowed)
         assert [bool(port.serving.endpoints) for port in plan.ports.values()] == [True, True, False]
 
-    def test_a_service_beyond_its_namespaces_limit_has_that_cause(self, monkeypatch):
+    def test_a_service_beyond_its_namespaces_limit_has_the_limit_as_its_cause(self, monkeypatch):
         monkeypatch.setattr("userspace_proxy.plan.planner.ENDPOINTS_OF_NAMESPACE_MAX", 1)
         given = service(ports=(HTTP, ServicePort("unlisted", 81, "TCP")))
         plan = plan_of(given, slice_of(POD_A.ip, POD_B.ip))
@@ -234,7 +234,7 @@ class TestOnePort:
 
 
 HERE = {"node_name": "node-1", "addresses": ("192.0.2.10",), "cluster_networks": ("10.1.0.0/16",)}
-# The load balancer's address is inside: with local routes, clients on this node use it.
+# The load-balancer IP is inside: with local routes, clients on this node may dial from it.
 INSIDE = ("10.1.0.0/16", "127.0.0.0/8", "192.0.2.10/32", "203.0.113.8/32")
 EXTERNAL = service(
     load_balancer_ips=("203.0.113.8",), type=ServiceType.LOAD_BALANCER, is_external_local=True
@@ -245,7 +245,7 @@ IDLE_POD = Endpoint(POD_C.ip, node="node-1", **NOT_READY)
 
 
 class TestPolicies:
-    """The endpoints that clients get, and the clients that are refused or dropped."""
+    """Tests of traffic policies: usable endpoints, and clients that are refused or dropped."""
 
     def side(self, side, given, *endpoints):
         plan = plan_of(given, slice_of(*endpoints), **HERE)
@@ -260,7 +260,9 @@ class TestPolicies:
             pytest.param([], (), None, True, id="none-refuse"),
         ],
     )
-    def test_internal_local_uses_local_endpoints(self, endpoints, usable, admits, is_refusing):
+    def test_internal_policy_local_allows_only_local_endpoints(
+        self, endpoints, usable, admits, is_refusing
+    ):
         port = self.side(Side.ALL, service(is_internal_local=True), *endpoints)
         assert port.serving == Serving(usable, admits=admits)
         assert port.serving.is_refusing is is_refusing
@@ -275,7 +277,7 @@ class TestPolicies:
             pytest.param([IDLE_POD], (), (), None, id="none-refuse-all"),
         ],
     )
-    def test_external_local_policy_splits_outside_clients(self, endpoints, usable, outside, admits):
+    def test_external_policy_local_splits_outside_clients(self, endpoints, usable, outside, admits):
         port = self.side(Side.EXTERNAL, EXTERNAL, *endpoints)
         assert port.serving == Serving(usable, outside=outside, inside=INSIDE, admits=admits)
         assert port.serving.is_refusing is (not usable)
@@ -288,7 +290,7 @@ class TestPolicies:
         assert the_port(given, slice_of(LOCAL_POD), **HERE, no_node=missing).cause is None
         assert the_port(given, **HERE, no_node=missing).cause not in (None, missing)
 
-    def test_external_local_does_not_affect_the_cluster_ip(self):
+    def test_external_traffic_policy_local_does_not_affect_the_cluster_ip(self):
         port = self.side(Side.ALL, EXTERNAL, OTHER_POD)
         assert port.serving == Serving((POD_B,))
 
@@ -302,7 +304,7 @@ class TestPolicies:
             pytest.param([], ("203.0.113.0/24",), ("203.0.113.0/24",), id="refuse-clients-in-them"),
         ],
     )
-    def test_source_ranges_combine_with_external_local(self, endpoints, ranges, admits):
+    def test_source_ranges_combine_with_external_policy_local(self, endpoints, ranges, admits):
         given = replace(EXTERNAL, load_balancer_source_ranges=ranges)
         port = self.side(Side.LOAD_BALANCER, given, *endpoints)
         assert port.serving.admits == admits
@@ -337,7 +339,7 @@ class TestPolicies:
         assert counts == [1, 0, 1]
         assert planner.plan(store.snapshot()).health_checks == {}
 
-    def test_a_changed_policy_takes_effect(self):
+    def test_a_changed_external_traffic_policy_takes_effect(self):
         store, planner = store_of(EXTERNAL, slice_of(OTHER_POD)), Planner(NodeFacts(**HERE))
         sides = [[str(key.side) for key in planner.plan(store.snapshot()).ports]]
         store.put_service(replace(EXTERNAL, is_external_local=False))
@@ -424,7 +426,7 @@ def test_a_port_is_served_without_an_invalid_range(target, asked, facts, why):
         ),
     ],
 )
-def test_settings_ignored_by_a_udp_range_get_one_note(asked, lost):
+def test_settings_that_a_udp_range_ignores_get_a_single_note(asked, lost):
     given = service(
         ports=[ServicePort("dns", 53, "UDP"), ServicePort("dns-tcp", 53, "TCP")],
         handling=Handling(port_ranges=(AskedRange("53", 50, 60),), **asked),

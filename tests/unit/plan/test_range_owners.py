@@ -1,4 +1,4 @@
-"""The owner of a port of an address where the ranges of several Services overlap."""
+"""Tests of which Service owns a port where ranges of several Services overlap."""
 
 import time
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ def steered(owners, claims) -> dict[tuple[str, str, int], str]:
         for port in range(frontend.port, max(frontend.port, frontend.last) + 1):
             at = frontend.ip, str(frontend.protocol), port
             if frontend.last:
-                # Ranges don't overlap, because no kernel map accepts that.
+                # Served ranges must not overlap, because a kernel map rejects overlaps.
                 assert not found.get(at, "single").startswith("range")
                 found[at] = f"range {key.name}"
             elif not found.get(at, "range").startswith("single"):
@@ -79,7 +79,7 @@ def steered(owners, claims) -> dict[tuple[str, str, int], str]:
 
 
 def model(services) -> dict[tuple[str, str, int], str]:
-    """Return the same by the documented rules of ranges, applied literally."""
+    """Return the owner of each port by applying the documented rules of ranges literally."""
     given_ranges: dict[tuple[str, str], list[tuple[int, int]]] = {}
     found: dict[tuple[str, str, int], str] = {}
     by_age = sorted(services, key=lambda one: (one.created, one.key))
@@ -175,12 +175,12 @@ def test_a_change_affects_only_services_with_changed_ranges():
     assert owners.change((), [claims_of(OLDER, FACTS)]).services == {YOUNGER.key}
     (lost,) = owners.lost_by(owners.claims[YOUNGER.key].ports[0].key).values()
     assert lost.get("holder") == "shop/older:a"
-    # A claim that is added again is decided again.
+    # Adding a claim again evaluates its ranges again.
     assert owners.change((), [claims_of(YOUNGER, FACTS)]).services == set()
     assert owners.lost_by(owners.claims[YOUNGER.key].ports[0].key)
 
 
-def test_only_served_ranges_contain_service_addresses():
+def test_only_addresses_in_served_ranges_are_service_addresses():
     owners, _ = owners_of(OLDER, YOUNGER)
     served = owners.served(Protocol.UDP)
     assert [SocketAddress(SHARED_IP, n) in served for n in (10, 11, 12)] == [True, False, True]
@@ -224,6 +224,6 @@ def test_discarding_an_unknown_claim_has_no_effect():
     assert claim.key == PortKey(ServicePortName("shop", "older", "a"), IPFamily.IPV4, Side.ALL)
 
 
-def test_text_is_not_contained_in_the_served_addresses():
+def test_served_addresses_do_not_contain_an_address_as_text():
     owners, _ = owners_of(OLDER)
     assert "192.0.2.100:5" not in owners.served(Protocol.UDP)

@@ -1,4 +1,4 @@
-"""Short ways to judge endpoints, and to read the verdicts."""
+"""Judges endpoints, and reads the verdicts, in one call each."""
 
 from userspace_proxy.model import IPFamily, Protocol
 from userspace_proxy.policy import (
@@ -23,7 +23,7 @@ def judge(
     may_be_node=True,
     **facts,
 ):
-    """Judge the endpoints of one Service port; the default is TCP ``http``."""
+    """Judge the endpoints of one Service port, by default TCP ``http``."""
     refusals = Refusals(NodeFacts(**facts), frontends, node_ports, cluster_ips or {}, may_be_node)
     return usable_endpoints(
         EndpointIndex(slices), PortName(family, port, protocol), refusals, scope

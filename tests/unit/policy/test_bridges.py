@@ -1,4 +1,4 @@
-"""The bridges on which replies to clients on the same bridge can be delivered to this node."""
+"""Tests of which bridges deliver replies to clients on the same bridge to this node."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_bridges_with_pod_networks_are_found_by_ip_version():
     assert pod_bridges([BRIDGE, PORT], {"10.1.0.0/24": HERE}) == {}
 
 
-def test_sysctls_are_evaluated_for_each_ip_version():
+def test_bridge_sysctls_are_evaluated_for_each_ip_version():
     assert obstacles(ON) == {}
     assert obstacles(BridgeFilter(True, True, False)) == {
         (CNI0, 6): BridgeProblem(
@@ -79,17 +79,19 @@ def test_a_bridges_own_option_has_the_same_effect_as_the_sysctl():
         ),
     ],
 )
-def test_an_obstacle_has_a_cause_and_a_remedy_if_one_exists(settings, bridge, port, cause, hint):
+def test_the_problem_of_a_bridge_has_a_cause_and_a_remedy_if_any(
+    settings, bridge, port, cause, hint
+):
     found = obstacles(settings, bridge, port)
     assert found[CNI0, 4] == BridgeProblem("cni0", 4, cause, hint)
 
 
-def test_an_obstacle_is_formatted_as_a_sentence():
+def test_the_problem_of_a_bridge_is_formatted_as_a_sentence():
     found = obstacles(BridgeFilter())[CNI0, 4]
     said = "bridge cni0, IPv4: the kernel module br_netfilter isn't loaded (modprobe br_netfilter)"
     assert str(found) == said
 
 
-def test_only_networks_of_delivering_bridges_are_marked():
+def test_only_networks_on_bridges_that_deliver_replies_are_marked():
     assert mark_filtered(NETWORKS, [(CNI0, 4)]) == NETWORKS | {"10.1.0.0/24": FILTERED_BRIDGE}
     assert mark_filtered(NETWORKS, []) == NETWORKS

@@ -1,4 +1,4 @@
-"""The addresses of a Service's slices that serve each of its ports."""
+"""Tests of indexing a Service's endpoint addresses by port."""
 
 from dataclasses import replace
 
@@ -39,7 +39,7 @@ def test_a_service_port_without_a_matching_slice_port_has_no_addresses(family, n
     assert index.count(family, name, protocol) == 0
 
 
-def test_addresses_are_listed_in_slice_order():
+def test_endpoint_addresses_are_listed_in_the_order_of_their_slices():
     slices = [slice_of(POD_B.ip), slice_of(POD_A.ip, POD_B.ip, key="cart-2")]
     index = EndpointIndex(slices)
     found = [address for address, _ in index.addresses(V4, "http", Protocol.TCP)]
@@ -70,7 +70,7 @@ def test_slices_with_an_unnumbered_port_and_endpoints_are_found():
 
 
 class Ports(tuple):
-    """A slice's ports, which count their reads."""
+    """The ports of a slice; the class counts how often they are read."""
 
     reads = 0
 
@@ -104,7 +104,7 @@ def test_a_service_port_has_the_weights_from_all_its_slices():
     assert index.weights(V6, "dns", Protocol.UDP) == set()
 
 
-def test_slices_with_many_ports_are_read_in_turns():
+def test_slices_with_many_ports_are_read_one_per_turn():
     ports = tuple(SlicePort(f"p{number}", number, "TCP") for number in range(1, 20_001))
     slices = [slice_of(f"192.0.2.{number}", key=f"s{number}", ports=ports) for number in range(5)]
     read = []

@@ -1,4 +1,4 @@
-"""The node's addresses that serve node ports, and the clients that count as inside."""
+"""Tests of node port addresses, and of which clients count as inside."""
 
 import pytest
 
@@ -82,6 +82,6 @@ def test_without_a_cluster_network_pods_are_outside():
     assert NodeFacts(addresses=(NODE_IP,)).inside(V4) == ("127.0.0.0/8", "192.0.2.10/32")
 
 
-def test_without_range_rules_ports_of_ranges_are_listed():
+def test_ports_of_a_range_are_listed_if_the_kernel_path_lacks_tcp():
     facts = (NodeFacts(no_kernel_path={key: "no"}) for key in (Protocol.TCP, V4))
     assert [one.lists_ports for one in facts] == [True, False]

@@ -8,7 +8,7 @@ from ..kept import kept_by
 
 
 class Flow:
-    """A value in a flow table."""
+    """A flow in a flow table."""
 
     holders = ()
     is_stream = False
@@ -27,7 +27,7 @@ ALICE, BOB, CAROL = "alice", "bob", "carol"
 
 
 def table_of(*names, max_flows=10, idle_s=None):
-    """Return a table to which one flow was added each second from 0 on, and its flows."""
+    """Return a table and its flows, of which one was added each second, the first at 0 s."""
     table = FlowTable(max_flows, idle_s)
     flows = [Flow(name) for name in names]
     for now, flow in enumerate(flows):
@@ -52,14 +52,14 @@ def test_a_flow_expires_after_its_idle_timeout(is_stream, idle_s, lasts):
     assert table.expired(lasts) == [flow]
 
 
-def test_activity_prolongs_a_flow():
+def test_activity_restarts_the_idle_timeout_of_a_flow():
     table, (alice, bob) = table_of(ALICE, BOB)
     table.use(alice, 20.0)
     assert table.expired(31.0) == [bob]
     assert table.expired(50.0) == [bob, alice]
 
 
-def test_a_use_within_a_second_of_the_last_one_does_not_reorder_a_flow():
+def test_a_second_use_within_a_second_does_not_reorder_a_flow():
     table, (alice, _bob) = table_of(ALICE, BOB)
     table.use(alice, 0.9)
     assert table.first_to_go() is alice
@@ -94,7 +94,7 @@ def test_a_client_above_its_share_is_evicted_first(is_stream):
     for number in range(83):
         assert table.first_to_go().name == f"flood {number}"
         table.remove(table.first_to_go())
-    # The remaining sixteen are its share, so the flow that has been idle longest goes next.
+    # BOB's remaining sixteen flows are within his share: the longest idle flow is the next.
     assert table.first_to_go() is alice
 
 
@@ -108,7 +108,7 @@ def test_the_largest_clients_flow_is_evicted_even_if_recently_used():
         first = table.first_to_go()
         assert (first.client_ip, first.name) == (BOB, f"flood {number}")
         table.remove(first)
-    # Both have twenty, and the one that has exceeded its share for longer loses a flow.
+    # Both have twenty flows: the client that exceeded its share first loses a flow.
     assert table.first_to_go().client_ip == CAROL
 
 
@@ -146,7 +146,7 @@ def test_a_service_above_its_share_is_evicted_first():
     assert table.first_to_go() is alice
 
 
-def test_a_stream_that_is_made_a_stream_again_is_not_prolonged():
+def test_marking_a_flow_as_a_stream_again_does_not_prolong_the_flow():
     table, (alice,) = table_of(ALICE)
     table.make_stream(alice, 1.0)
     table.make_stream(alice, 50.0)
@@ -154,7 +154,7 @@ def test_a_stream_that_is_made_a_stream_again_is_not_prolonged():
     assert table.expired(121.0) == [alice]
 
 
-def test_a_removed_flow_leaves_the_table_in_any_class():
+def test_a_removed_flow_of_either_class_leaves_no_state_in_the_table():
     before = kept_by(FlowTable(10))
     table, (alice, bob) = table_of(ALICE, BOB)
     table.make_stream(bob, 2.0)
@@ -166,7 +166,7 @@ def test_a_removed_flow_leaves_the_table_in_any_class():
     assert table.expired(1e9) == []
 
 
-def test_the_table_is_full_at_its_limit():
+def test_a_flow_table_is_full_at_its_limit():
     table, _ = table_of(ALICE, BOB, max_flows=3)
     assert not table.is_full
     table.add(Flow(CAROL), 3.0)

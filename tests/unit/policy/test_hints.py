@@ -1,4 +1,4 @@
-"""The endpoints that hints assign to this node."""
+"""Tests of which endpoints hints assign to this node."""
 
 import pytest
 
@@ -100,7 +100,7 @@ def test_a_verdict_names_the_zone_or_node_in_an_endpoints_hint(hints, words):
     assert reasons(judged) == words
 
 
-def test_local_policies_ignore_hints():
+def test_local_traffic_policies_ignore_topology_hints():
     item = slice_of(
         Endpoint(A, node="node-1", hinted_zones=("west",)),
         Endpoint(B, node="node-2", hinted_zones=("east",)),
@@ -110,7 +110,7 @@ def test_local_policies_ignore_hints():
     assert ([a.ip for a in from_outside.serving.outside], usable_ips(from_outside)) == ([A], [B])
 
 
-def test_without_conclusive_hints_no_reason_is_returned():
+def test_not_meant_reason_returns_none_without_conclusive_hints():
     assert not_meant_reason([endpoint(A)], NodeFacts(**HERE)) is None
     assert not_meant_reason([], NodeFacts(**HERE)) is None
 

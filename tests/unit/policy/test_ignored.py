@@ -1,4 +1,4 @@
-"""The Services that this proxy serves, and the reasons why it ignores others."""
+"""Tests of which Services this proxy ignores, and for which reasons."""
 
 import pytest
 
@@ -42,7 +42,7 @@ MESH = NodeFacts(proxy_name="mesh")
         pytest.param(service(proxy_name=""), NodeFacts(proxy_name=""), id="empty-label-and-name"),
     ],
 )
-def test_a_service_for_this_proxy_is_not_ignored(given, facts):
+def test_a_service_assigned_to_this_proxy_is_not_ignored(given, facts):
     assert ignored_reason(given, facts) is None
 
 
@@ -67,7 +67,7 @@ def test_a_service_for_this_proxy_is_not_ignored(given, facts):
         (service(proxy_name="mesh", is_headless=True), EVERYBODYS, of_other_proxy("mesh")),
     ],
 )
-def test_a_service_for_another_proxy_is_ignored_with_the_reason(given, facts, reason):
+def test_a_service_not_assigned_to_this_proxy_is_ignored_with_the_reason(given, facts, reason):
     assert ignored_reason(given, facts) == reason
 
 

@@ -1,4 +1,4 @@
-"""The connections that may use the client's own address, as a decision table."""
+"""Tests of which connections may use the client's own address, as a decision table."""
 
 import pytest
 
@@ -82,7 +82,7 @@ ROUTES = (
 )
 def test_the_client_address_is_kept_if_replies_return_through_this_node(client, endpoint, keeps):
     locality = Locality(find_networks(LINKS, ROUTES, ()))
-    # The first result is computed, the second one comes from the cache.
+    # The first result is computed, the second is from the cache.
     assert [locality.keeps_client(client, endpoint) for _ in range(2)] == [keeps, keeps]
 
 
@@ -122,7 +122,7 @@ def test_the_cluster_range_distinguishes_pods_from_machines_behind_a_gateway(clu
         pytest.param([NodeLink(9, "wg0", "wireguard")], id="tunnel"),
     ],
 )
-def test_a_link_that_may_lead_to_other_machines_counts_as_outside_or_routed(links):
+def test_networks_on_links_to_other_machines_are_outside_or_routed(links):
     place = find_networks(links, [NodeRoute("10.9.0.0/24", 9)], ())["10.9.0.0/24"]
     assert place in (OUTSIDE, ROUTED)
 
@@ -160,7 +160,7 @@ def test_a_link_of_a_route_with_several_gateways_is_not_a_pod_link():
     ],
 )
 def test_a_veth_has_attached_addresses_and_a_bridge_attached_networks(kind, network, place):
-    """A node that is itself a container reaches its LANs through veths."""
+    """If a node is itself a container, it reaches its LANs through veths."""
     routes = (NodeRoute(network, 9), NodeRoute("fe80::/64", 9))
     assert find_networks([NodeLink(9, "second", kind)], routes, ())[network] == place
 
@@ -171,7 +171,7 @@ def test_a_veth_with_a_network_has_no_attached_single_address():
     assert set(find_networks(links, routes, ()).values()) == {OUTSIDE}
 
 
-def test_a_change_takes_effect_immediately_despite_the_cache():
+def test_a_change_of_networks_takes_effect_immediately_despite_the_cache():
     locality = Locality({"10.9.0.2/32": 9})
     assert locality.keeps_client(LAPTOP, "10.9.0.2")
     locality.change(["10.9.0.2/32"], {})
@@ -204,7 +204,7 @@ def test_incremental_changes_give_the_same_locality_as_a_single_change():
 
 
 @pytest.mark.pure
-def test_addresses_beyond_the_cache_size_get_the_same_results(monkeypatch):
+def test_addresses_beyond_the_cache_size_have_the_same_locality(monkeypatch):
     monkeypatch.setattr(module, "_CACHED", 2)
     locality = Locality({"10.9.0.0/24": 9})
     endpoints = [f"10.{n}.0.{m}" for n in (9, 8) for m in range(5)]
@@ -214,7 +214,7 @@ def test_addresses_beyond_the_cache_size_get_the_same_results(monkeypatch):
     assert answers == ([True] * 5 + [False] * 5) * 2
 
 
-def test_the_cost_of_a_change_does_not_depend_on_other_networks(monkeypatch):
+def test_a_change_of_locality_parses_only_the_changed_networks(monkeypatch):
     networks = {f"10.{n // 256}.{n % 256}.0/24": ROUTED for n in range(10_000)}
     locality = Locality(networks)
     read = []

@@ -93,7 +93,7 @@ SELECTOR = (("app", "db"),)
 
 
 @pytest.mark.parametrize("note", [UNREAD, MISSPELT])
-def test_an_unreadable_annotation_is_the_cause(note):
+def test_an_unreadable_endpoints_annotation_is_the_cause(note):
     assert why(names=(), notes=(ANOTHER, note)) == cause_of(note)
 
 
@@ -128,7 +128,7 @@ def test_a_name_slice_without_names_is_ignored():
     assert why(slice_of(NameSlice), names=()) is None
 
 
-def test_only_problems_of_the_ports_family_count():
+def test_only_name_problems_of_the_ports_family_are_reported():
     problem = NameProblem(HOST, NameState.NO_ADDRESS, "IPv6")
     assert why(resolved(), resolved(problem, family=V6)) is None
     assert why(resolved(), resolved(problem, family=V6), family=V6) is not None

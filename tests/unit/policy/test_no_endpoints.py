@@ -1,4 +1,4 @@
-"""The reasons why a Service port has no usable endpoint: a cause for each mistake."""
+"""Tests of the cause for which a Service port has no usable endpoint."""
 
 from dataclasses import replace
 
@@ -60,7 +60,7 @@ UNNAMED = replace(HTTP, name="")
 
 
 def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
-    """Return the reason why no endpoint of the slices is usable on node-1."""
+    """Return the cause for which no endpoint of the slices is usable on node-1."""
     of, index = of or service(), EndpointIndex(slices)
     at = PortName(family, port.name, Protocol(port.protocol))
     usable = usable_endpoints(index, at, Refusals(NodeFacts(node_name=HERE)), scope)
@@ -79,7 +79,7 @@ def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
         ),
     ],
 )
-def test_a_missing_slice_is_the_cause(of, cause):
+def test_a_missing_slice_is_the_cause_of_no_endpoints(of, cause):
     assert why(of=of) == cause
 
 
@@ -88,11 +88,11 @@ def test_a_long_selector_is_truncated_in_sentences():
     empty, missing = why(slice_of(), of=of), why(of=of)
     assert max(len(text) for text in (say(empty), remedy(empty), remedy(missing))) < 400
     assert say(empty).endswith("…")
-    # A command with a truncated selector would list other pods.
+    # The command has no selector, because a truncated one would list other pods.
     assert remedy(empty).endswith("pods -n shop")
 
 
-def test_a_slice_with_the_headless_label_is_the_cause():
+def test_a_slice_with_the_headless_label_is_the_cause_of_no_endpoints():
     """kube-proxy also ignores such a slice, even if it has endpoints."""
     item = replace(slice_of(POD_A.ip), is_headless=True)
     assert why(item) == slice_headless(CART, item.key)
@@ -117,7 +117,7 @@ def test_a_port_with_only_slices_of_the_other_family_names_that_family():
         ),
     ],
 )
-def test_empty_slices_are_the_cause(of, slices, cause):
+def test_empty_slices_are_the_cause_of_no_endpoints(of, slices, cause):
     assert why(*slices, of=of) == cause
 
 
@@ -134,11 +134,11 @@ def test_empty_slices_are_the_cause(of, slices, cause):
             other_protocol,
             {"protocol": "UDP", "others": ("TCP",)},
         ),
-        # The EndpointSlice controller omits a port whose target it doesn't find.
+        # The EndpointSlice controller omits a port if the pod lacks its target port.
         (HTTP, [], no_port, {}),
     ],
 )
-def test_endpoints_without_the_service_port_are_the_cause(port, targets, row, params, selector):
+def test_a_port_missing_from_all_endpoints_is_the_cause(port, targets, row, params, selector):
     ports = tuple(SlicePort(name, 8080, protocol) for name, protocol in targets)
     source = {} if row is other_port_names else {"has_selector": bool(selector)}
     cause = why(slice_of(A, ports=ports), port=port, of=service(selector=selector))
@@ -146,7 +146,7 @@ def test_endpoints_without_the_service_port_are_the_cause(port, targets, row, pa
 
 
 @pytest.mark.parametrize("port", [HTTP, UNNAMED], ids=["named", "unnamed"])
-def test_an_unnumbered_endpoint_port_is_the_cause(port):
+def test_an_unnumbered_port_is_the_cause_of_no_endpoints(port):
     unnumbered = replace(slice_of(A, ports=()), unnumbered=(port.name,))
     assert why(unnumbered, port=port) == port_unnumbered(CART, port.name, unnumbered.key)
     elsewhere = replace(unnumbered, family=IPFamily.IPV6, endpoints=())
@@ -200,7 +200,7 @@ def test_an_unnumbered_endpoint_port_is_the_cause(port):
         ),
     ],
 )
-def test_unusable_endpoints_are_the_cause(endpoints, scope, cause):
+def test_unusable_endpoints_are_counted_by_reason_in_the_cause(endpoints, scope, cause):
     assert why(slice_of(*endpoints), scope=scope, of=service(selector=WEB)) == cause
 
 
@@ -208,7 +208,7 @@ def test_without_a_selector_no_command_lists_unready_pods():
     assert why(slice_of(Endpoint(A, **NOT_READY))) == none_ready(1, 0, ())
 
 
-def test_the_cause_has_all_reasons_as_parameters():
+def test_the_cause_of_unusable_endpoints_contains_all_their_reasons():
     pods = [POD_A._replace(port=1 + n) for n in range(9)]
     verdicts = [EndpointVerdict(pod, False, f"refused: {pod.port}") for pod in pods]
     index = EndpointIndex(())

@@ -1,4 +1,4 @@
-"""The node facts: from options, the Node object, interfaces, the API server."""
+"""Tests of node facts from options, the Node object, interfaces and the API server."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def facts_of(snapshot=None, addresses=(), **options):
 
 
 def cluster(node=None, **endpoints):
-    """Return a snapshot with the API server's Service, and a slice for each name."""
+    """Return a snapshot with the API server's Service and a slice for each name."""
     store = Store()
     store.set_node(node)
     store.put_service(Service(API_SERVER, ()))
@@ -90,7 +90,7 @@ def test_the_bind_address_is_the_primary_address_of_its_family():
         (None, (), ""),
     ],
 )
-def test_missing_node_port_addresses_have_a_reason(node, networks, reason):
+def test_the_reason_why_a_node_has_no_node_port_address_is_returned(node, networks, reason):
     facts = facts_of(cluster(node), ["127.0.0.1", "192.0.2.10"], node_port_networks=networks)
     assert no_node_ports_reason(facts) == reason
 

@@ -1,4 +1,4 @@
-"""Slices that name one Service but were meant for another."""
+"""Tests of slices that name one Service but were meant for another."""
 
 import pytest
 from hypothesis import given
@@ -21,14 +21,14 @@ def of_keys(*keys):
 
 
 def orphans(**slices):
-    """Return orphans by the Service that they name, written as ``namespace__name``."""
+    """Return orphans; each argument is the Service that a slice names, ``namespace__name``."""
     made = Orphans()
     change(made, {ServiceKey(*k.split("__")): of_keys(SliceKey(*v)) for k, v in slices.items()})
     return made
 
 
 def change(orphans, slices):
-    """Apply a change of orphans; return its test for affected Services, and the number of turns."""
+    """Apply a change; return the predicate for affected Services and the number of turns."""
     turns, count = orphans.change(slices), 0
     while True:
         try:
@@ -39,7 +39,7 @@ def change(orphans, slices):
 
 
 def concerned(name, *services):
-    """Return the Services that a slice with this Service name in the namespace shop may concern."""
+    """Return the Services that a slice in the namespace shop with this name may affect."""
     concerns, _ = change(Orphans(), {ServiceKey("shop", name): of_keys(SliceKey("shop", "x"))})
     return [service for service in services if concerns(service)]
 
@@ -58,7 +58,7 @@ def test_a_slice_naming_a_similar_service_is_a_candidate():
     assert cause == slice_orphaned(WEB, SliceKey("shop", "web-x"), "wbe")
 
 
-def test_an_equal_name_in_another_namespace_is_preferred_to_a_similar_name():
+def test_a_service_of_equal_name_is_suggested_before_one_of_a_similar_name():
     both = orphans(shop__wbe=("shop", "web-x"), shopp__web=("shopp", "web-y"))
     assert both.meant_for(WEB).code is CauseCode.SLICE_ELSEWHERE
 
@@ -79,7 +79,7 @@ def test_an_unlabelled_slice_prefixed_with_the_service_name_is_a_candidate(name)
     assert concerns(WEB)
 
 
-def test_an_unchanged_unlabelled_slice_affects_no_service():
+def test_only_changed_unlabelled_slices_affect_services():
     some = Orphans()
     change(some, nameless("web-1", "cart-1"))
     concerns, _ = change(some, nameless("web-1"))
@@ -110,7 +110,7 @@ def test_a_slice_naming_a_similar_service_is_preferred_to_an_unlabelled_one():
         pytest.param("shopweb", False, id="other-order"),
     ],
 )
-def test_only_names_differing_by_one_letter_or_a_swap_are_similar(named, is_similar):
+def test_service_names_that_differ_by_one_letter_or_a_swap_are_similar(named, is_similar):
     some = orphans(**{f"shop__{named}": ("shop", "web-x")})
     shop = ServiceKey("shop", "webshop")
     assert (concerned(named, shop) == [shop]) is is_similar
@@ -127,9 +127,9 @@ def test_only_names_differing_by_one_letter_or_a_swap_are_similar(named, is_simi
         pytest.param("landing", "landing-page-v2", False, id="two-parts"),
     ],
 )
-def test_names_differing_by_a_suffix_are_similar(named, service, is_similar):
+def test_service_names_that_differ_by_a_suffix_are_similar(named, service, is_similar):
     some, key = orphans(**{f"shop__{named}": ("shop", "web-x")}), ServiceKey("shop", service)
-    # concerned() may yield more Services; planning these again has no effect.
+    # concerned() may yield further Services, for which planning again has no effect.
     assert key in concerned(named, key) or not is_similar
     assert (some.meant_for(key) is not None) is is_similar
     elsewhere = ServiceKey("other", service)
@@ -137,7 +137,7 @@ def test_names_differing_by_a_suffix_are_similar(named, service, is_similar):
     assert some.meant_for(elsewhere) is None
 
 
-def test_names_of_one_or_two_letters_are_not_similar():
+def test_service_names_of_one_or_two_letters_are_not_similar():
     keys = [ServiceKey("shop", name) for name in ("b", "dc", "d")]
     some = orphans(shop__a=("shop", "a-x"), shop__db=("shop", "db-x"))
     assert concerned("a", *keys) == concerned("db", *keys) == []

@@ -1,4 +1,4 @@
-"""The path of a Service's ports, and the reason."""
+"""Tests of which path the ports of a Service use, and why."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_by_default_connections_use_the_userspace_path():
         ),
     ],
 )
-def test_the_annotation_takes_precedence_over_the_flag(handling, default, path, why):
+def test_the_path_annotation_takes_precedence_over_the_flag(handling, default, path, why):
     assert choose_path(handling, default, "") == (path, why, None)
 
 
@@ -46,7 +46,7 @@ def test_the_annotation_takes_precedence_over_the_flag(handling, default, path, 
         pytest.param(DEFAULT_HANDLING, DataPath.AUTO, "--path=auto is the default", id="default"),
     ],
 )
-def test_auto_lets_probes_choose_the_path(handling, default, why):
+def test_path_auto_requires_probes_to_choose_the_path(handling, default, why):
     assert choose_path(handling, default, "") == (DataPath.AUTO, why, None)
 
 
@@ -66,7 +66,7 @@ def test_a_disallowed_annotation_gets_a_note_and_has_no_effect(default, why):
     assert choose_path(DEFAULT_HANDLING, DataPath.AUTO, "", allowed=()).note is None
 
 
-def test_session_affinity_keeps_auto_on_userspace():
+def test_path_auto_keeps_session_affinity_on_the_userspace_path():
     chosen = choose_path(Handling(path=DataPath.AUTO), DataPath.USERSPACE, "", has_affinity=True)
     why = "session affinity with path auto needs the proxy"
     assert chosen == (DataPath.USERSPACE, why, None)
@@ -98,13 +98,13 @@ def test_balancing_at_random_or_by_source_hash_permits_the_kernel_path(balance):
     assert chosen.path is DataPath.KERNEL
 
 
-def test_source_hash_differs_between_the_paths_so_auto_stays_on_userspace():
+def test_path_auto_keeps_source_hash_on_the_userspace_path():
     asked = Handling(path=DataPath.AUTO, balance=Balance.SOURCE_HASH)
     why = "balance source-hash with path auto needs the proxy"
     assert choose_path(asked, DataPath.USERSPACE, "") == (DataPath.USERSPACE, why, None)
 
 
-def test_a_steering_mode_without_a_kernel_path_is_the_reason():
+def test_a_steering_mode_without_kernel_path_is_the_reason_for_userspace():
     chosen = choose_path(ASKED, DataPath.USERSPACE, "it needs --steering=nftables")
     assert (chosen.path, chosen.why) == (DataPath.USERSPACE, "it needs --steering=nftables")
     assert chosen.note is not None

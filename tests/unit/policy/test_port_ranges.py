@@ -1,4 +1,4 @@
-"""The ranges that a Service gets, their addresses, and their path."""
+"""Tests of the port ranges of a Service, their addresses, and their path."""
 
 from dataclasses import replace
 
@@ -84,7 +84,7 @@ def spans(text, *ports):
         ),
     ],
 )
-def test_a_port_gets_the_range_containing_it(text, found):
+def test_a_service_port_has_the_range_that_contains_its_number(text, found):
     assert spans(text) == (found, [])
 
 
@@ -113,7 +113,7 @@ def test_an_ignored_range_has_a_note_on_its_port(text, port, note):
     assert spans(text)[1] == [(port, note)]
 
 
-def test_node_ports_have_no_range():
+def test_a_node_port_has_no_range_and_gets_a_note():
     found, notes = spans("rtp=10000-20000", NODE_PORT)
     assert found == {"rtp": ((10000, 20000),)}
     assert notes == [("rtp", range_without_node_port("rtp=10000-20000", 30000))]
@@ -154,7 +154,7 @@ RANGE = "rtp=10000-20000"
         ("none", FrontendKind.CLUSTER_IP, RANGE, range_not_allowed(RANGE, IP, "none")),
     ],
 )
-def test_the_operator_determines_which_addresses_serve_ranges(allowed, kind, text, why):
+def test_a_flag_determines_which_kinds_of_addresses_serve_ranges(allowed, kind, text, why):
     one = ranges_of(asking(text))[0][RTP]
     assert one.cause_at(kind, IP, NodeFacts(port_ranges=allowed)) == why
 
@@ -233,7 +233,7 @@ HOLDS = {"handling": {"shares_affinity": True, "hold": Hold(9.0)}, "affinity_tim
         pytest.param(HOLDS, True, DataPath.KERNEL, WHY_UDP, id="udp-of-one-that-holds"),
     ],
 )
-def test_udp_ranges_determine_the_path(fields, is_udp_range, path, why):
+def test_a_udp_range_puts_its_port_on_the_kernel_path(fields, is_udp_range, path, why):
     asked = asking("rtp=10000-20000", **fields)
     chosen = choose_range_path(asked, DEFAULT_PATH, "", is_udp_range=is_udp_range)
     assert (chosen.path, chosen.why) == (path, why)

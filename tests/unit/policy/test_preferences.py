@@ -1,4 +1,4 @@
-"""The effect of weights and priorities on usable endpoints."""
+"""Tests of the effect of weights and priorities on usable endpoints."""
 
 from userspace_proxy.model import Endpoint
 from userspace_proxy.model.serving import Serving
@@ -11,7 +11,7 @@ A, B, C = POD_A.ip, POD_B.ip, POD_C.ip
 
 
 def preferring(**fields):
-    """Return endpoints with these values of fields: ``preferring(weight=(5, 0))``."""
+    """Return an endpoint for each value of the fields: ``preferring(weight=(5, 0))``."""
     columns = [[(name, value) for value in values] for name, values in fields.items()]
     return [
         Endpoint(ip, **dict(row))
@@ -51,12 +51,12 @@ class TestPriorities:
         assert usable.serving.standbys == ((POD_A, 1), (POD_C, 2))
         assert [v.is_standby for v in usable.verdicts] == [True, False, True]
 
-    def test_the_next_priority_is_used_if_no_first_priority_endpoint_is_ready(self):
+    def test_the_next_priority_is_used_if_no_endpoint_of_the_first_is_ready(self):
         usable = judge(slice_of(*preferring(priority=(0, 1), ready=(False, True))))
         assert usable.serving == Serving((POD_B,))
         assert [v.is_standby for v in usable.verdicts] == [False, False]
 
-    def test_a_ready_later_priority_endpoint_precedes_a_terminating_first_priority(self):
+    def test_a_ready_standby_precedes_a_terminating_first_priority_endpoint(self):
         active, standby = Endpoint(A, **TERMINATING), Endpoint(B, priority=1)
         assert usable_ips(judge(slice_of(active, standby))) == [B]
 

@@ -25,12 +25,12 @@ class Connection:
 
 
 def held(count, client_ip, group, **others):
-    """Return this many connections of one client, each less idle than the one before."""
+    """Return this many connections of one client, from the longest idle to the least idle."""
     return [Connection(client_ip, group, count - n, **others) for n in range(count)]
 
 
 def crowd(count, group, *, each=1, ip="10.1.{}.{}", **others):
-    """Return connections of many clients with a few connections each."""
+    """Return this many connections, of clients with ``each`` connections."""
     return [
         c
         for n in range(count // each)
@@ -39,7 +39,7 @@ def crowd(count, group, *, each=1, ip="10.1.{}.{}", **others):
 
 
 def in_use(count, group, **others):
-    """Return one connection that is in use for each of many clients."""
+    """Return one connection without idle time for each of many clients."""
     return [Connection(c.client_ip, c.group, 0.0) for c in crowd(count, group, **others)]
 
 
@@ -80,12 +80,12 @@ def test_connections_of_the_largest_client_or_service_are_reset(connections, new
     assert choose(connections, newcomers, NOW)[:4] == expected
 
 
-def test_the_largest_holders_longest_idle_connections_are_reset_first():
+def test_the_longest_idle_connections_of_the_largest_holder_are_reset_first():
     mine, others = held(100, ALICE, WEB), held(30, BOB, DB)
     assert choose(mine + others, CART, NOW).victims == mine[:8]
 
 
-def test_a_64th_of_very_many_connections_is_reset_at_a_time():
+def test_at_the_limit_a_64th_of_very_many_connections_is_reset():
     assert len(choose(held(6400, ALICE, WEB), CART, NOW).victims) == 100
 
 
@@ -102,7 +102,7 @@ def test_a_flood_of_many_services_leaves_a_few_connections_to_each():
 
 
 @pytest.mark.parametrize("idle", [100.0, 0.0], ids=["idle", "in-use"])
-def test_the_largest_client_within_its_share_loses_connections(idle):
+def test_the_largest_client_loses_connections_even_within_its_share(idle):
     largest = [Connection(ALICE, WEB, idle) for _ in range(5)]
     others = [
         *crowd(120, WEB, each=4),
@@ -114,7 +114,7 @@ def test_the_largest_client_within_its_share_loses_connections(idle):
     assert (eviction.client, eviction.held) == (ALICE, 5)
 
 
-def test_a_newcomer_to_a_flooded_service_replaces_its_own_connection():
+def test_a_new_connection_to_a_flooded_service_replaces_one_of_its_client():
     mine = held(3, ALICE, WEB)
     eviction = choose(crowd(300, WEB, each=2) + mine + held(40, BOB, DB), WEB, NOW)
     assert eviction.victims == mine[:2]
@@ -136,23 +136,23 @@ def test_with_one_connection_per_client_the_longest_idle_is_reset():
         ),
     ],
 )
-def test_a_newcomer_waits_if_no_connection_may_be_reset(connections):
+def test_a_new_connection_waits_if_no_connection_may_be_reset(connections):
     assert choose(connections, CART, NOW) is None
 
 
 def test_a_64_network_of_ipv6_clients_counts_as_one_client():
-    """A single host may have a whole /64."""
+    """A single host may own a whole /64."""
     network = in_use(100, WEB, ip="2001:db8::{}:{}") + in_use(100, CART, ip="2001:db8::1:{}:{}")
     eviction = choose(network + crowd(180, DB, each=4), CART, NOW)
     assert {network_of(c.client_ip) for c in eviction.victims} == {network_of("2001:db8::")}
 
 
-def test_new_connections_of_a_network_do_not_displace_others():
+def test_new_connections_of_a_client_network_do_not_displace_its_others():
     network = crowd(200, WEB, ip="2001:db8::{}:{}", age=1.0)
     assert choose(network + crowd(200, DB, each=4), CART, NOW) is None
 
 
-def test_within_a_network_the_address_with_the_most_loses_connections():
+def test_the_address_with_the_most_connections_of_a_network_loses_some():
     """The pods of a node may share a /64."""
     greedy = held(40, "2001:db8::a:1", WEB)
     pods = crowd(140, WEB, each=2, ip="2001:db8::{}:{}") + crowd(180, DB, each=10)
@@ -167,7 +167,7 @@ def test_within_a_network_the_address_with_the_most_loses_connections():
         pytest.param("fe80::1%lo", "fe80::2", True, id="link-local"),
     ],
 )
-def test_an_ipv6_network_is_a_64_prefix(one, other, is_same):
+def test_the_client_network_of_an_ipv6_address_is_its_64_prefix(one, other, is_same):
     assert (network_of(one) == network_of(other)) == is_same
 
 
@@ -176,7 +176,7 @@ def test_an_ipv4_address_has_no_client_network():
 
 
 def to_free(connections, buffers, excess, spared=0):
-    """Return the connections that are reset to free this many bytes."""
+    """Return which connections are reset to free this many bytes."""
     return choose_to_free(
         connections, lambda c: buffers.get(c, 0), excess=excess, spared=spared, now=NOW
     )
@@ -214,7 +214,7 @@ def test_connections_with_buffers_are_closed_before_idle_connections():
     ]
 
 
-def test_to_free_spares_the_memory_that_connections_may_hold():
+def test_to_free_leaves_the_permitted_memory_to_connections():
     connections = held(4, ALICE, WEB)
     buffers = dict.fromkeys(connections, MIB)
     assert to_free(connections, buffers, 10 * MIB, spared=3 * MIB) == connections[:2]

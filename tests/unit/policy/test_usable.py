@@ -1,4 +1,4 @@
-"""The endpoints that may serve, and the texts for each endpoint and for none."""
+"""Tests of which endpoints are usable, and of the reason in each verdict."""
 
 from itertools import permutations
 
@@ -46,7 +46,7 @@ LOOPBACK, METADATA = "refused: a loopback address", "the metadata address of clo
         ),
     ],
 )
-def test_ready_endpoints_are_usable_or_else_serving_terminating_ones(conditions, usable, words):
+def test_serving_terminating_endpoints_are_usable_if_none_is_ready(conditions, usable, words):
     endpoints = [Endpoint(ip, **c) for ip, c in zip((A, B, C), conditions, strict=False)]
     judged = judge(slice_of(*endpoints))
     assert list(judged.serving.endpoints) == usable
@@ -66,7 +66,7 @@ def test_endpoints_are_sorted_numerically():
     ]
 
 
-def test_an_endpoint_in_two_slices_counts_once():
+def test_an_endpoint_in_two_slices_is_listed_once():
     judged = judge(slice_of(A, B), slice_of(B, C, key="cart-2"))
     assert judged.serving.endpoints == (POD_A, POD_B, POD_C)
 
@@ -111,7 +111,7 @@ def test_an_endpoint_with_an_internal_address_is_rejected(ip, reason):
 @pytest.mark.parametrize(
     "ip", ["240.0.0.1", "fec0::1", "64:ff9b::808:808", "192.168.0.1", "fd12::1"]
 )
-def test_an_address_usable_in_clusters_is_allowed(ip):
+def test_an_address_that_a_cluster_may_use_is_allowed_as_an_endpoint(ip):
     judged = judge(slice_of(ip, family=IPFamily.of(ip)), family=IPFamily.of(ip))
     assert [address.ip for address in judged.serving.endpoints] == [ip]
 
@@ -124,7 +124,7 @@ def test_an_address_usable_in_clusters_is_allowed(ip):
         pytest.param("169.254.0.1", "refused: a link-local address", id="nothing-else"),
     ],
 )
-def test_an_option_allows_loopback_endpoints_for_embedding(ip, expected):
+def test_an_option_for_embedded_proxies_allows_loopback_endpoints(ip, expected):
     family = IPFamily.of(ip)
     item = slice_of(ip, family=family)
     assert reasons(judge(item, family=family, allow_loopback_endpoints=True)) == [expected]
@@ -195,7 +195,7 @@ def test_a_node_without_a_name_has_no_own_pods():
     assert reasons(judged) == [NODE_ENDPOINT]
 
 
-def test_if_slices_disagree_about_the_node_this_node_is_used():
+def test_if_slices_disagree_about_an_endpoints_node_this_node_is_used():
     copies = [slice_of(Endpoint(A, node=node), key=node) for node in ("node-1", "node-2")]
     for order in permutations(copies):
         judged = judge(*order, scope=Scope.LOCAL, node_name="node-1")
@@ -209,7 +209,7 @@ def test_if_slices_disagree_about_the_node_this_node_is_used():
         pytest.param({"serving": True}, "ready", id="serving-alone"),
         pytest.param({"terminating": True}, "ready", id="ready-missing-and-terminating"),
         pytest.param({"ready": False}, "not ready", id="not-ready-and-serving-missing"),
-        # The controller writes this with publishNotReadyAddresses.
+        # With publishNotReadyAddresses, the controller writes such conditions.
         pytest.param({"serving": False}, "not ready, but published", id="published"),
     ],
 )
@@ -249,7 +249,7 @@ HERE, THERE = "node-1", "node-2"
     ],
 )
 class TestLocalScopes:
-    def test_local_scope_uses_this_nodes_endpoints_and_drops_if_only_others_have_some(
+    def test_local_scope_drops_clients_if_only_other_nodes_have_endpoints(
         self, endpoints, local, cluster, is_dropping
     ):
         judged = judge(slice_of(*endpoints), scope=Scope.LOCAL, node_name=HERE)
@@ -291,7 +291,7 @@ def test_health_checks_do_not_count_endpoints_without_a_port():
     assert count_local_ready(slices, NodeFacts(node_name=HERE)) == 1
 
 
-def test_a_dual_stack_pod_counts_once():
+def test_health_checks_count_an_endpoint_in_several_slices_once():
     v6 = slice_of(on(HERE, "2001:db8::1"), key="cart-6", family=IPFamily.IPV6)
     slices = [slice_of(on(HERE, A)), slice_of(on(HERE, A), on(HERE, B), key="cart-2"), v6]
     assert count_local_ready(slices, NodeFacts(node_name=HERE)) == 2
@@ -332,7 +332,7 @@ def test_a_verdict_describes_preferences_in_words(fields, expected):
         pytest.param(Scope.LOCAL, ["10.0.0.9"], id="with-Local-also-this-nodes"),
     ],
 )
-def test_at_the_limit_ready_and_local_endpoints_are_kept(monkeypatch, scope, expected):
+def test_at_the_endpoint_limit_ready_and_local_endpoints_are_kept(monkeypatch, scope, expected):
     monkeypatch.setattr("userspace_proxy.policy.usable.ENDPOINTS_MAX", 2)
     endpoints = (
         Endpoint("10.0.0.1", ready=False),

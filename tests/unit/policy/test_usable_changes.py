@@ -1,4 +1,4 @@
-"""Judging the difference gives the same verdicts as judging all endpoints, or None."""
+"""Tests that judging only the changed endpoints equals judging all, or returns None."""
 
 import operator
 from dataclasses import replace
@@ -29,11 +29,11 @@ REFUSALS = Refusals(
 )
 IPS = [f"192.0.2.{n}" for n in range(1, 60)]
 MANY = [Endpoint(ip) for ip in IPS[10:]]
-"""Enough endpoints for a few changes to count as few."""
+"""So many endpoints that a handful of changes is judged alone."""
 
 
 def versions(*rounds):
-    """Return the indexes of a Service's slices, one for each round."""
+    """Return an index of a Service's slices for each round."""
     store, found = Store(), []
     store.put_service(service())
     for slices in rounds:
@@ -43,7 +43,7 @@ def versions(*rounds):
 
 
 def judge_changes(had, has, refusals=REFUSALS):
-    """Judge the second index by its difference from the first; None: that isn't possible."""
+    """Judge the second index by its difference from the first; return None if impossible."""
     before = usable_endpoints(had, PORT, refusals).verdicts
     return usable_after(before, had, has, PORT, refusals)
 

@@ -1,4 +1,4 @@
-"""Service ports for the tests of scaling."""
+"""Fixtures that create Service ports for the tests of scaling."""
 
 from ..agent.conftest import make, plane
 

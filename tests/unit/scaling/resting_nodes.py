@@ -1,4 +1,4 @@
-"""Nodes whose proxies share in-memory Leases, for the tests of scaling to zero."""
+"""Nodes whose proxies share in-memory Leases, for tests of scaling to zero."""
 
 from userspace_proxy.model import (
     Handling,
@@ -59,7 +59,7 @@ class Sleeper(MemorySource):
 
 
 class Node:
-    """One node: its Service ports, and its part of the Leases."""
+    """One node: its Service ports, its Lease, and a holder that may take the shared Lease."""
 
     def __init__(self, name, world, make, first_port, file=None):
         self.name = name
@@ -69,7 +69,7 @@ class Node:
         self.source = Sleeper()
         self.is_known = True
         self.is_silent = False
-        """Whether it ignores the holder's Lease."""
+        """Whether the node ignores the holder's Lease."""
         self.hurried = []
         self.on_settle = None
         self.cordons = Cordons(self.served_ports, file, clock=world.clock, wall_clock=world.clock)
@@ -97,7 +97,7 @@ class Node:
         )
 
     async def _refresh(self):
-        """Do nothing: counters are always current here."""
+        """Do nothing, because counters are always current in these tests."""
 
     async def _settle(self, seconds):
         assert seconds == 1.0
@@ -125,11 +125,11 @@ class Node:
         return [endpoint.ip for endpoint in self.served.group.serving.endpoints]
 
     def report(self, clients=0, **counted):
-        """Report waiting clients, and counters of the pod, as a worker."""
+        """Report waiting clients and counters of the pod, as a worker does."""
         report_to(self.served.group, self.world.now, clients, POD, **counted)
 
     async def step(self):
-        """Do everything that is due, except the holder's part."""
+        """Run all due work of the node, except the holder's."""
         self.cordons.release_late()
         await self.lease.look()
         lease = self.world.store.leases.get(HOLDER)
@@ -139,7 +139,7 @@ class Node:
 
 
 class World:
-    """Some nodes, and a shared clock."""
+    """Several nodes with a shared clock."""
 
     def __init__(self, make, *names):
         self.now = 100.0
@@ -152,13 +152,13 @@ class World:
         return self.now
 
     async def pause(self, seconds):
-        """Let the other nodes run while the holder waits for them."""
+        """Advance the clock and run all nodes, while the holder waits for their votes."""
         self.now += seconds
         for node in self.nodes:
             await node.step()
 
     async def run(self, seconds):
-        """Do everything that is due in each second."""
+        """Advance the clock second by second, and run all due work."""
         for _ in range(int(seconds)):
             self.now += 1.0
             for node in self.nodes:

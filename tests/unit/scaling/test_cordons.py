@@ -1,4 +1,4 @@
-"""Acknowledgements of one node: the endpoints that get no clients, and for how long."""
+"""Tests of which endpoints a node's acknowledgements cordon, and for how long."""
 
 import json
 
@@ -21,7 +21,7 @@ AWAKE = Vote("7", (), is_over=True)
 
 @pytest.fixture
 async def node(make):
-    """A node that has acknowledged that its Service's pod gets no client."""
+    """A node that has acknowledged a vote: its Service's pod gets no clients."""
     (node,) = World(make, "node-1").nodes
     node.cordons.cordon(WEB, "7", node.world.now + CORDON_S)
     return node
@@ -33,7 +33,7 @@ def pass_time(node, seconds):
 
 
 class File:
-    """The file that the previous process has written."""
+    """The file in which a process stores acknowledgements for the next process."""
 
     def __init__(self, data=b"", written_at=0.0):
         self.content = StateBytes(data, written_at) if data else None
@@ -54,7 +54,7 @@ async def restart(node, make, file):
 
 @pytest.fixture
 async def kept(node):
-    """The file in which the node saves its acknowledgement."""
+    """The file in which the node has stored its acknowledgement."""
     file = node.cordons._file = File()
     await node.cordons.keep("7")
     return file
@@ -71,7 +71,7 @@ async def test_the_next_process_keeps_an_acknowledgement_until_it_expires(node, 
     assert sorted(again.endpoints) == [POD, OTHER_POD]
 
 
-async def test_a_service_missing_after_a_restart_is_forgotten_after_its_cordon(node, kept, make):
+async def test_a_cordon_of_a_missing_service_is_forgotten_at_its_end(node, kept, make):
     again = Node("node-1", node.world, make, 27900, kept)
     await again.cordons.restore()
     pass_time(again, CORDON_S)
@@ -86,7 +86,7 @@ async def test_the_next_process_ignores_an_expired_acknowledgement(node, kept, m
     assert again.endpoints == [POD]
 
 
-async def test_a_failed_deletion_of_a_finished_acknowledgement_is_logged_once(node, kept, caplog):
+async def test_a_failed_deletion_of_an_expired_acknowledgement_is_logged_once(node, kept, caplog):
     def write(_data, *, current_at):
         raise UserspaceProxyError("cannot write cordons.json: disk full")
 
@@ -100,7 +100,7 @@ async def test_a_failed_deletion_of_a_finished_acknowledgement_is_logged_once(no
 
 @pytest.fixture
 async def two_rounds(node, kept):
-    """The same file after a second vote, 5 s later, about another Service."""
+    """The file after a second vote, 5 s later, about another Service."""
     node.serve(OTHER_POD, name="api", ip="10.96.0.2", handling=ASLEEP_WHEN_IDLE)
     node.cordons.end(ASLEEP)
     await node.cordons.forget_ended()
@@ -176,7 +176,7 @@ async def test_a_file_dated_in_the_future_does_not_prolong_an_acknowledgement(no
         b'{"round": "7", "endpoints": {}, "earlier": {"shop/web": 7}}',
     ],
 )
-async def test_an_unreadable_file_contains_no_acknowledgement(node, make, data):
+async def test_no_acknowledgement_is_restored_from_an_unreadable_file(node, make, data):
     again, answer = await restart(node, make, File(data, node.world.now))
     assert answer == ("", frozenset())
     assert again.endpoints == [POD]
@@ -223,7 +223,7 @@ async def test_terminating_pods_do_not_delay_a_wake(node, is_asleep):
     assert not node.cordons.are_pods_ending(WEB_WORKLOAD)
 
 
-async def test_surviving_pods_get_clients_when_the_workload_is_scaled_up_again(node):
+async def test_surviving_pods_get_clients_once_the_workload_is_scaled_up_again(node):
     node.cordons.note_woken(WEB_WORKLOAD)
     node.cordons.note_woken(WEB_WORKLOAD)
     assert node.endpoints == [], "it always had one"

@@ -1,4 +1,4 @@
-"""The holder of the Lease: it adds up demand, and all nodes vote on workloads to scale to zero."""
+"""Tests of the Lease's holder, which sums demand and starts votes on scaling to zero."""
 
 import asyncio
 import dataclasses
@@ -69,7 +69,7 @@ async def test_an_idle_connection_on_one_node_keeps_the_workload_until_closed(wo
     assert world.slept == ["shop deployment/web"]
 
 
-async def test_a_client_arriving_before_its_nodes_vote_keeps_the_workload(world):
+async def test_a_client_that_arrives_before_its_nodes_vote_keeps_the_workload(world):
     quick = world.nodes[1]
     quick.on_settle = lambda: quick.report(active=1, connections=1)
     await world.run(IDLE_AFTER_S + 30)
@@ -77,7 +77,7 @@ async def test_a_client_arriving_before_its_nodes_vote_keeps_the_workload(world)
     assert [node.endpoints for node in world.nodes] == [[POD], [POD]]
 
 
-async def test_a_client_arriving_after_its_nodes_vote_waits_for_the_next_pod(world):
+async def test_a_client_that_arrives_after_its_nodes_vote_waits_for_the_next_pod(world):
     late = world.nodes[1]
     scale_down = late.source.scale_down
 
@@ -115,7 +115,7 @@ async def test_a_node_without_a_report_counts_as_busy(world):
     assert world.slept == ["shop deployment/web"]
 
 
-async def test_a_proxy_without_a_node_object_counts_while_reporting(world):
+async def test_demand_of_a_proxy_without_a_node_object_counts_while_it_reports(world):
     busy = world.nodes[1]
     world.store.nodes.remove(busy.name)
     busy.report(active=1, connections=1)
@@ -137,7 +137,7 @@ async def test_a_node_joining_during_a_round_must_also_vote(world):
 
 
 def late(world, write):
-    """Delay a node's first report until a vote has begun."""
+    """Return a write function that delays a node's first report until a vote has begun."""
 
     async def write_later(lease):
         if HOLDER not in world.store.leases or world.vote_counts.round is None:
@@ -155,7 +155,7 @@ async def test_a_node_with_unknown_connections_counts_as_busy(world):
 
 
 @pytest.mark.parametrize(("namespace", "slept"), [("evil", 1), ("shop", 0)])
-async def test_omitted_demand_keeps_only_its_own_namespace_awake(world, namespace, slept):
+async def test_demand_omitted_from_a_report_keeps_only_its_namespace_awake(world, namespace, slept):
     """Source: issue 74."""
     lease = world.nodes[1].lease
     own, many = lease._demand, {ServiceKey(namespace, f"{i:063}"): 1 for i in range(2200)}
@@ -218,7 +218,7 @@ async def test_a_holder_whose_lease_was_taken_stops_holding(world):
     assert holder != "node-9"
 
 
-async def test_all_nodes_read_the_demand_sums(world):
+async def test_all_nodes_read_the_sums_of_demand_from_the_lease(world):
     one, other = world.nodes
     one.report(active=2, connections=2)
     other.report(clients=3)
@@ -263,7 +263,7 @@ async def test_a_workload_scaled_during_the_vote_is_not_cordoned(world):
     assert world.vote_counts.round.services == ()
 
 
-async def test_an_interrupted_scale_down_may_have_taken_effect(world):
+async def test_after_an_interrupted_scale_down_endpoints_stay_cordoned(world):
     async def scale_down(_namespace, _workload, may, agree):
         assert may(LABELS) is None
         assert await agree()
@@ -293,7 +293,7 @@ async def test_only_services_with_the_annotation_are_scaled_to_zero(world, handl
     assert sum(node.source.asked for node in world.nodes) == 0
 
 
-async def test_all_services_of_a_workload_must_have_no_clients(world):
+async def test_a_workload_is_scaled_to_zero_only_if_none_of_its_services_has_clients(world):
     other = world.nodes[1]
     for node in world.nodes:
         node.serve(POD, name="api", ip="10.96.0.2", handling=ASLEEP_WHEN_IDLE)
@@ -369,7 +369,7 @@ async def test_a_service_not_selecting_the_pods_scales_no_workload_to_zero(world
 
 
 @strangers
-async def test_a_copied_annotation_only_causes_a_note(world, selector):
+async def test_a_copied_workload_annotation_only_causes_an_event(world, selector):
     """The other Service's clients neither keep the workload awake nor wait."""
     for node in world.nodes:
         node.serve("192.0.2.2", name="api", ip="10.96.0.2", selector=selector)
@@ -396,7 +396,7 @@ ANYWHERE = {"cluster_ips": (), "is_headless": True}
     ],
 )
 async def test_an_unserved_service_selecting_the_pods_keeps_the_workload_awake(world, fields):
-    """Issue 52: the proxy doesn't see that Service's clients."""
+    """Issue 52: the proxy doesn't see the clients of that Service."""
     for node in world.nodes:
         node.cluster.store.put_service(replace(service("api", "10.96.0.2"), **fields))
     await world.run(IDLE_AFTER_S + 200)
@@ -451,7 +451,7 @@ async def test_a_service_in_another_namespace_does_not_keep_the_workload_awake(w
     assert world.slept == ["shop deployment/web"]
 
 
-async def test_an_unscalable_workload_does_not_block_others(world):
+async def test_a_workload_that_cannot_be_scaled_does_not_block_others(world):
     first, tried = Handling(hold=Hold(60.0), wake=WORKLOAD, idle_after_s=1.0), []
     second = dataclasses.replace(first, wake=Workload(WorkloadKind.DEPLOYMENT, "api"))
 
@@ -492,7 +492,7 @@ async def test_many_workloads_of_one_namespace_do_not_block_others(world):
     assert tried[:2] == ["shop", "tenant"]
 
 
-async def test_votes_read_too_late_are_ignored(world):
+async def test_votes_that_are_read_too_late_do_not_count(world):
     for node in world.nodes:
         lists = node.holder._leases.read_all
 
@@ -510,7 +510,7 @@ async def test_votes_read_too_late_are_ignored(world):
 
 
 def answered_at_once(world, write):
-    """Let all nodes answer a vote before the holder's write returns."""
+    """Return a write function after which all nodes have answered the holder's vote."""
 
     async def write_and_answer(lease):
         written = await write(lease)
@@ -522,14 +522,14 @@ def answered_at_once(world, write):
     return write_and_answer
 
 
-async def test_a_workload_without_pods_is_not_scaled_to_zero_again(world):
+async def test_a_workload_without_pods_is_not_scaled_to_zero(world):
     for node in world.nodes:
         node.serve()
     await world.run(IDLE_AFTER_S + 100)
     assert sum(node.source.asked for node in world.nodes) == 0
 
 
-async def test_a_server_failure_is_raised_to_the_caller(world):
+async def test_a_failure_of_the_api_server_is_raised_to_the_caller(world):
     await world.run(10)
     world.store.failure = "the server is down"
     world.now += 20

@@ -1,4 +1,4 @@
-"""The proxies' notes for each other: decoding inverts encoding, unreadable notes are unknown."""
+"""Tests of encoding and decoding the notes in Leases; unreadable notes mean unknown."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_vote_counts_survive_a_round_trip_through_the_lease(vote_counts):
     )
 
 
-def test_services_without_demand_are_omitted():
+def test_services_without_demand_are_omitted_from_reports():
     assert read_report(
         Lease("node.a", notes=write_report(NodeReport({WEB: 0, API: 2})))
     ).demand == {API: 2}
@@ -59,7 +59,7 @@ def test_services_without_demand_are_omitted():
 @pytest.mark.parametrize(
     "text", ["", "[]", "7", "{", '{"web": 1}', '{"shop/web": "many"}', '{"a/b/c": 1}', "null"]
 )
-def test_unreadable_demand_is_unknown(text):
+def test_unreadable_demand_is_read_as_unknown(text):
     assert read_report(Lease("node.a", notes={"demand": text})).demand is None
     assert read_counts(Lease("holder", notes={"demand": text})).demand is None
 
@@ -69,7 +69,7 @@ def demand_of(namespace, count, letters):
 
 
 BOUND = DEMAND_BYTES_MAX // len('"tenant/7777777777": 1, ')
-"""The maximum number of Services whose names have ten letters."""
+"""The maximum number of Services with ten-letter names that fit."""
 FULL = demand_of("tenant", BOUND - 10, 10)
 LONG = 63
 
@@ -103,7 +103,7 @@ LONG = 63
     [(NodeReport, write_report, read_report), (VoteCounts, write_counts, read_counts)],
     ids=["node", "sums"],
 )
-def test_if_demand_does_not_fit_that_of_the_largest_namespaces_is_unknown(
+def test_demand_of_the_largest_namespaces_is_unknown_if_not_all_demand_fits(
     kind, write, read, demand, unknown
 ):
     notes = write(kind(demand | {WEB: 3}))

@@ -1,4 +1,4 @@
-"""A node's Lease: when it is written, and what an answer to the holder acknowledges."""
+"""Tests of when a node writes its Lease, and of its votes and acknowledgements."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ ROUND = Vote("7", (WEB,))
 
 @pytest.fixture
 async def node(make):
-    """A node that has had no client for as long as its Service's idle-after."""
+    """A node without clients for the time idle-after of its Service."""
     (node,) = World(make, "node-1").nodes
     await node.lease.look()
     node.world.now += IDLE_AFTER_S
@@ -35,7 +35,7 @@ def writes(node):
     return len(node.world.store.writes)
 
 
-async def test_starting_or_ending_demand_is_written_immediately(node):
+async def test_the_start_and_end_of_demand_are_written_immediately(node):
     assert report_of(node).demand == {}
     node.report(active=1, connections=1)
     node.world.now += 1
@@ -86,14 +86,14 @@ async def test_a_lease_written_by_another_process_is_read_again(node):
     assert report_of(node).demand == {}
 
 
-async def test_a_node_that_acknowledged_sends_clients_to_no_endpoint(node):
+async def test_a_node_that_acknowledged_a_vote_sends_clients_to_no_endpoint(node):
     await node.lease.follow(ROUND)
     assert report_of(node).answer == ("7", {WEB})
     assert node.endpoints == []
     assert node.served.plan.serving.all_endpoints
 
 
-async def test_a_round_is_voted_on_once(node):
+async def test_a_node_votes_on_a_round_only_once(node):
     await node.lease.follow(ROUND)
     before = writes(node)
     await node.lease.follow(ROUND)
@@ -119,7 +119,7 @@ async def test_a_node_votes_no_if_a_dial_succeeds_during_the_vote(node):
     assert node.endpoints == [POD]
 
 
-async def test_pending_dials_are_awaited_after_workers_stop_dialling(node):
+async def test_a_node_waits_for_pending_dials_after_its_workers_stop_dialling(node):
     seen = []
 
     async def refresh():
@@ -145,12 +145,12 @@ async def test_a_node_votes_no_if_a_worker_may_still_dial_the_endpoint(node):
     assert node.endpoints == [POD]
 
 
-async def test_a_service_not_served_on_this_node_makes_the_vote_no(node):
+async def test_a_node_votes_no_on_a_service_that_it_does_not_serve(node):
     await node.lease.follow(Vote("7", (ServiceKey("shop", "unknown"),)))
     assert report_of(node).answer == ("7", frozenset())
 
 
-async def test_a_worker_that_does_not_report_makes_the_vote_no(node):
+async def test_a_node_votes_no_if_a_worker_does_not_report(node):
     async def refresh():
         await asyncio.Event().wait()
 
@@ -167,7 +167,7 @@ async def test_clients_are_served_again_when_a_round_fails(node, over):
     assert node.hurried == []
 
 
-async def test_a_possibly_written_acknowledgement_holds_until_it_expires(node):
+async def test_an_acknowledgement_whose_write_may_have_failed_lasts_until_expiry(node):
     node.world.store.failure = "the server is down"
     with pytest.raises(SourceError):
         await node.lease.follow(ROUND)
@@ -177,7 +177,7 @@ async def test_a_possibly_written_acknowledgement_holds_until_it_expires(node):
     assert node.endpoints == [POD]
 
 
-async def test_a_process_keeps_the_previous_processs_acknowledgements(node, make, tmp_path):
+async def test_a_process_restores_the_previous_acknowledgements(node, make, tmp_path):
     file = StateFile(tmp_path / "cordons.json")
     node.cordons._file = file
     await node.lease.follow(ROUND)
@@ -194,7 +194,7 @@ async def test_a_process_keeps_the_previous_processs_acknowledgements(node, make
 
 
 @pytest.mark.parametrize("over", [None, Vote("7", (), is_over=True)], ids=["gone", "over"])
-async def test_a_process_keeps_no_acknowledgement_of_a_failed_round(node, make, tmp_path, over):
+async def test_a_process_restores_no_acknowledgement_of_a_failed_round(node, make, tmp_path, over):
     file = node.cordons._file = StateFile(tmp_path / "cordons.json")
     await node.lease.follow(ROUND)
     await node.lease.follow(over)
@@ -204,7 +204,7 @@ async def test_a_process_keeps_no_acknowledgement_of_a_failed_round(node, make, 
     assert again.endpoints == [POD]
 
 
-async def test_an_acknowledgement_is_not_given_if_it_cannot_be_stored(node, tmp_path):
+async def test_a_node_does_not_acknowledge_a_vote_that_it_cannot_store(node, tmp_path):
     (tmp_path / "file").touch()
     node.cordons._file = StateFile(tmp_path / "file" / "cordons.json")
     with pytest.raises(UserspaceProxyError):
@@ -225,7 +225,7 @@ async def test_waiting_clients_wake_a_workload_right_after_it_is_scaled_to_zero(
     assert report_of(node).answer == ("7", frozenset()), "the promise is fulfilled"
 
 
-async def test_another_round_does_not_end_an_acknowledgement(node):
+async def test_the_end_of_another_round_does_not_end_an_acknowledgement(node):
     await node.lease.follow(ROUND)
     await node.lease.follow(Vote("8", (ServiceKey("shop", "api"),)))
     await node.lease.follow(Vote("8", (), is_over=True))

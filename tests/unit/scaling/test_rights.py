@@ -1,4 +1,4 @@
-"""The Services that may scale a workload."""
+"""Tests of which Services may scale a workload."""
 
 import pytest
 
@@ -40,5 +40,5 @@ def test_an_external_name_service_selects_no_pods(fields, selector):
     assert selector_of(services, WEB) == selector
 
 
-def test_a_deleted_service_selects_no_pods():
+def test_the_selector_of_a_deleted_service_is_empty():
     assert selector_of({}, WEB) == ()

@@ -1,4 +1,4 @@
-"""The agent's objects satisfy the interface that scaling needs."""
+"""Tests that the agent's objects satisfy the protocol of scaling."""
 
 from userspace_proxy.model import Handling, SocketAddress, Workload, WorkloadKind
 from userspace_proxy.scaling.served import Served, ServedByName, ready_endpoints, workload_of
@@ -21,7 +21,7 @@ def test_the_agents_service_ports_satisfy_the_scaling_protocol(make):
     assert all(hasattr(served, name) for name in needed(Served))
 
 
-def test_a_service_may_name_a_workload_in_its_namespace(make):
+def test_workload_of_returns_the_workload_that_a_service_names(make):
     served_ports, web = make(Bind.PROXY_PORT), Workload(WorkloadKind.DEPLOYMENT, "web")
     served_ports.follow(Cluster().serve("web", "10.96.0.1", handling=Handling(wake=web)))
     (served,) = served_ports
@@ -31,7 +31,7 @@ def test_a_service_may_name_a_workload_in_its_namespace(make):
     assert workload_of(served) is None
 
 
-def test_a_terminating_endpoint_is_not_ready(make):
+def test_a_terminating_endpoint_is_not_reported_to_scaling_as_ready(make):
     served_ports, cluster = make(Bind.PROXY_PORT), Cluster()
     served_ports.follow(cluster.serve("web", "10.96.0.1", "192.0.2.1"))
     (served,) = served_ports

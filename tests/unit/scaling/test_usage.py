@@ -1,4 +1,4 @@
-"""Demand: what counts as use of a Service, and for how long."""
+"""Tests of what counts as use of a Service, and how long demand lasts."""
 
 import pytest
 
@@ -15,7 +15,7 @@ HOLDING = Handling(hold=Hold(60.0))
 
 
 class Used:
-    """The Service shop/web, and workers' reports about its clients."""
+    """The Service shop/web, about whose clients a worker reports."""
 
     def __init__(self, served_ports):
         self.now = 100.0
@@ -50,7 +50,7 @@ def test_a_service_without_pods_and_clients_has_no_demand(used):
     assert used.demand_after(0) == 0
 
 
-def test_waiting_clients_and_open_connections_are_summed(used):
+def test_demand_is_the_sum_of_waiting_clients_and_open_connections(used):
     used.serve(POD_A)
     used.report(clients=3, active=2, connections=2)
     assert used.demand_after(0) == 5
@@ -77,14 +77,14 @@ def test_traffic_between_two_checks_counts_as_demand(used, counted):
     assert used.demand_after(RECENT_S) == 0
 
 
-def test_a_newly_waiting_client_counts_before_a_workers_report(used):
+def test_a_newly_waiting_client_counts_before_its_worker_reports(used):
     used.serve()
     used.usage.note(used.served)
     assert used.demand_after(RECENT_S - 1) == 1
     assert used.demand_after(1) == 0
 
 
-def test_recent_use_counts_for_as_long_as_idle_after(used):
+def test_demand_lasts_for_idle_after_from_the_last_use(used):
     used.serve(POD_A, handling=Handling(hold=Hold(60.0), idle_after_s=600.0))
     assert used.demand_after(0) == 1
     assert used.demand_after(599) == 1
@@ -100,7 +100,7 @@ def test_an_exited_worker_counts_as_recent_use(used):
     assert used.demand_after(RECENT_S) == 0
 
 
-def test_an_exited_worker_is_not_use_of_a_service_without_pods(used):
+def test_an_exited_worker_does_not_count_as_use_of_a_service_without_pods(used):
     used.serve()
     used.served.group.worker_ended(0)
     assert used.demand_after(0) == 0
@@ -129,7 +129,7 @@ def test_services_without_hold_have_no_demand(used):
     assert used.usage._seen == {}
 
 
-def test_look_tracks_clients_between_demand_reads(used):
+def test_look_records_use_between_two_reads_of_demand(used):
     used.serve(POD_A)
     used.report(active=1, connections=1)
     used.usage.look()

@@ -1,4 +1,4 @@
-"""The effect of clients that wait for pods on the cluster."""
+"""Tests of waking workloads whose clients wait for pods."""
 
 import asyncio
 import dataclasses
@@ -44,7 +44,7 @@ ASLEEP = Handling(hold=Hold(60.0), wake=WORKLOAD)
 
 
 class Recording(MemorySource):
-    """A source that records its calls, and returns a test's answers."""
+    """A source that records calls and returns the answer of the test."""
 
     def __init__(self):
         super().__init__()
@@ -69,7 +69,7 @@ class Recording(MemorySource):
 
 
 class Rig:
-    """The Service shop/web without endpoints, and waiting clients, as reported by a worker."""
+    """The Service shop/web without endpoints, for which a worker reports waiting clients."""
 
     def __init__(self, plane, served_ports):
         self.plane = plane
@@ -106,7 +106,7 @@ class Rig:
         )
 
     def sleep(self):
-        """Scale the workload to zero, after all nodes have agreed."""
+        """Scale the workload to zero, as after a unanimous vote."""
         self.cordons.cordon(WEB, "7", self.now + 20)
         assert self.cordons.end(Vote("7", (WEB,), is_over=True)) == [WEB]
 
@@ -124,7 +124,7 @@ class Rig:
         self.plane.receive(0, WaitBegan(self.served.group.number))
 
     def begin_many(self, count, workload="other-{}"):
-        """Add this many other Services, whose clients wait for over a minute each."""
+        """Add this many other Services, each with a waiting client."""
         for number in range(count):
             name = Workload(WorkloadKind.DEPLOYMENT, workload.format(number))
             ip = f"10.97.{number // 250}.{number % 250 + 1}"
@@ -161,7 +161,7 @@ class Rig:
 
 
 async def ended(task):
-    """Cancel a task, and wait until it has ended."""
+    """Cancel a task and wait for its end."""
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -203,7 +203,7 @@ async def test_while_clients_wait_an_event_is_recorded_each_minute(rig):
     assert len(rig.source.happenings) == 2
 
 
-async def test_a_workload_that_served_clients_in_between_is_retried_after_5_s(rig):
+async def test_a_workload_that_served_clients_after_failed_wakes_is_retried_after_5_s(rig):
     rig.begin()
     rig.report(1)
     for _ in range(36):
@@ -219,7 +219,7 @@ async def test_a_workload_that_served_clients_in_between_is_retried_after_5_s(ri
     assert len(rig.source.woken) == 5
 
 
-async def test_arriving_and_leaving_clients_do_not_shorten_the_retry_delay(rig):
+async def test_clients_that_arrive_and_leave_do_not_shorten_the_retry_delay(rig):
     rig.source.answer = "cannot scale deployment/web: forbidden"
     for _ in range(75):
         rig.begin()
@@ -243,7 +243,7 @@ async def test_clients_of_a_service_with_endpoints_wake_no_workload(rig):
     assert not rig.source.happenings
 
 
-async def test_without_a_workload_there_is_demand_but_no_wake(rig):
+async def test_a_service_that_names_no_workload_has_demand_but_is_not_woken(rig):
     rig.serve(handling=Handling(hold=Hold(60.0)))
     rig.begin()
     await rig.look_after(0)
@@ -264,7 +264,7 @@ async def test_a_wake_without_permission_causes_only_an_event_and_a_problem(rig)
     )
 
 
-async def test_an_unscalable_workload_is_reported_until_scaled(rig):
+async def test_a_workload_that_cannot_be_scaled_is_reported_until_it_can(rig):
     rig.source.answer = "cannot scale deployment/web: forbidden"
     rig.begin()
     rig.report(1)
@@ -289,7 +289,7 @@ async def test_hundreds_of_unscalable_workloads_are_retried_one_at_a_time(rig):
 
 @pytest.mark.parametrize("count", [1, 3000])
 async def test_the_first_client_in_another_namespace_does_not_wait_for_many_services(rig, count):
-    """Issue 52: it waited for over a minute."""
+    """Issue 52: such a client waited for over a minute."""
     rig.source.answer = "cannot scale it: forbidden"
     rig.begin_many(count)
     await rig.look_after(0)
@@ -322,8 +322,8 @@ async def test_a_service_not_selecting_the_pods_wakes_no_workload(rig, selector)
     assert rig.served.wake_problem == refusal_reason(selector, WORKLOAD, rig.source.labels)
 
 
-async def test_a_copied_annotation_does_not_delay_the_service_selecting_the_pods(rig):
-    """Its first attempt doesn't wait for the other Service, and they share no wake problem."""
+async def test_a_copied_workload_annotation_does_not_delay_the_selecting_service(rig):
+    """The other Service delays no attempt, and its wake problem isn't shared."""
     selector = (("app", "api"),)
     rig.serve(selector=selector)
     rig.begin()
@@ -338,7 +338,7 @@ async def test_a_copied_annotation_does_not_delay_the_service_selecting_the_pods
     assert (problems["other-0"], problems["web"]) == ("", why)
 
 
-async def test_services_of_a_workload_share_attempts_and_failures(rig):
+async def test_services_of_one_workload_share_wake_attempts_and_failures(rig):
     rig.source.answer = "cannot scale deployment/web: forbidden"
     rig.begin_many(3, workload="web")
     await rig.look_after(0)
@@ -349,7 +349,7 @@ async def test_services_of_a_workload_share_attempts_and_failures(rig):
     assert problems.count("") == 1, "no client waits there"
 
 
-async def test_new_demand_precedes_workloads_already_tried(rig):
+async def test_new_demand_takes_precedence_over_workloads_already_tried(rig):
     rig.source.answer = "cannot scale it: forbidden"
     rig.begin_many(6)
     await rig.look_after(0)
@@ -400,7 +400,7 @@ async def test_a_port_without_endpoints_wakes_the_workload_although_another_has_
     assert rig.source.woken == ["shop deployment/web"]
 
 
-async def test_nothing_is_kept_of_clients_that_have_left(rig):
+async def test_clients_that_have_left_leave_no_state(rig):
     rig.usage.note(rig.served)
     before = kept_by(rig.waking)
     rig.begin()
@@ -418,20 +418,20 @@ async def test_a_removed_service_is_not_woken(rig):
     assert not rig.source.woken
 
 
-async def test_clients_of_an_unknown_group_are_ignored(rig):
+async def test_waiting_clients_of_an_unknown_group_are_ignored(rig):
     rig.plane.on_waits(rig.plane.open_group(port_key("shop/other")))
     await rig.look_after(0)
     assert rig.usage.demand() == {WEB: 0}
 
 
-async def test_a_new_client_wakes_a_workload_without_waiting_for_a_timer(rig):
+async def test_a_new_client_wakes_a_workload_immediately(rig):
     task = asyncio.ensure_future(rig.waking.run())
     rig.begin()
     await until(lambda: rig.source.woken)
     await ended(task)
 
 
-async def test_during_a_vote_the_workload_is_not_woken(rig):
+async def test_a_workload_is_not_woken_during_a_vote_on_its_scale_down(rig):
     rig.serve(POD)
     rig.cordons.cordon(WEB, "7", rig.now + 20)
     rig.begin()
@@ -505,7 +505,7 @@ async def test_after_scaling_to_zero_the_next_wake_is_not_delayed(rig):
     rig.waking.hurry(ServiceKey("shop", "unknown"))
 
 
-async def test_clients_arriving_during_a_long_check_share_the_next_check(rig):
+async def test_clients_that_arrive_during_a_long_check_share_the_next_check(rig):
     looks, pauses, over = [], [], asyncio.Event()
 
     def services():

@@ -1,4 +1,4 @@
-"""Renders one node with all features in every format, and compares the bytes with recorded ones.
+"""Renders a node with all features in every format and compares the bytes with a recording.
 
     an artificial node ──▶ JSON, metrics, page, text, top, explain ──▶ recorded_bytes/
 
@@ -86,7 +86,7 @@ from .views import (
 
 RECORDED = Path(__file__).parent / "recorded_bytes"
 METERED = {"orders", "front", "log", "idle", "fast", "uncounted", "back", "admin", "cart"}
-"""The Services whose metrics are recorded; those of the other Services have no further kinds."""
+"""The Services whose metrics are recorded; the other Services add no kind of series."""
 
 _TIMES = Times((0.001, 0.01, 1.0), (9, 5, 0, 2), 3.25)
 _FIRST_BYTES = Times((0.001, 0.01, 1.0), (1, 0, 0, 0), 0.0005)
@@ -196,7 +196,7 @@ def _orders() -> PortFacts:
 
 
 def _others() -> Iterator[PortFacts]:
-    """Yield Service ports: one per path, one with ``hold``, one for UDP, one without an address."""
+    """Yield Service ports on each path, with ``hold``, with UDP, and without an address."""
     choice = PathDecision(DataPath.AUTO, "its annotation")
     in_kernel = PathView(DataPath.KERNEL, NOW - 600, "probes are answered", 1_234)
     yield replace(make_port("fast", path=choice), path=in_kernel)
@@ -217,7 +217,7 @@ def _others() -> Iterator[PortFacts]:
 
 
 def _small() -> Iterator[PortFacts]:
-    """Yield Service ports of a second node, in states that the first node doesn't have."""
+    """Yield Service ports of a second node, in states that the first node lacks."""
     yield make_port("quiet", is_quiet=True, sent_at=NOW - 28 * 60)
     yield make_port("mute", connections=7, received_bytes=0, sent_bytes=0)
     for protocol, name in ((Protocol.UDP, "dns"), (Protocol.TCP, "dns-tcp")):
@@ -290,7 +290,7 @@ def make_rich_view() -> StatusFacts:
 
 
 def _history(view: StatusFacts) -> History:
-    """Return three seconds, in each of which one Service port carried more than before."""
+    """Return a history of three seconds in which the counters of one Service port grow."""
     history = History()
     for second in range(3):
         growing = make_port(
@@ -347,7 +347,7 @@ def _rendered(view: StatusFacts) -> Iterator[tuple[str, bytes]]:
 
 
 def _metrics(view: StatusFacts) -> Iterator[tuple[str, bytes]]:
-    """Yield, for each level of detail, the metrics that the previous level doesn't contain."""
+    """Yield the metrics that each level of detail adds to the previous level."""
     before = b""
     for detail in ("node", "service", "endpoint"):
         text = write_families(families_of(view, detail), open_metrics=False)
@@ -356,7 +356,7 @@ def _metrics(view: StatusFacts) -> Iterator[tuple[str, bytes]]:
 
 
 def _rows_of_each_kind(view: StatusFacts) -> Iterator[str]:
-    """Yield the rows to expand; the details of other rows have no further kinds of lines."""
+    """Yield the rows to expand; the details of the other rows add no kind of line."""
     expanded = {"orders", "idle", "fast", "back", "full", "web"}
     for port in view.ports:
         key = port.plan.key
@@ -365,7 +365,7 @@ def _rows_of_each_kind(view: StatusFacts) -> Iterator[str]:
 
 
 def _lines_beside(page: bytes, other: bytes) -> bytes:
-    """Return the lines of another page that this page lacks."""
+    """Return the lines of ``other`` that ``page`` lacks."""
     known = set(page.splitlines())
     return b"\n".join(line for line in other.splitlines() if line not in known)
 

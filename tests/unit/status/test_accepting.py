@@ -1,4 +1,4 @@
-"""Connections to a process that has no descriptor left."""
+"""Tests with connections to a process that has no free descriptor."""
 
 import asyncio
 import contextlib
@@ -21,14 +21,14 @@ from ..kept import kept_by
 WAIT_S = 10.0
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CLIENTS = 3 * RESERVED
-# All of them wait in the kernel's queue, in front of the probe.
+# The kernel's accept queue holds all of these connections ahead of the probe's.
 FLOOD = 100
-# The kubelet's default is 1 s. Without this feature, a probe waits even longer than this limit.
+# The kubelet's default timeout is 1 s. Without reserved descriptors, a probe waits longer than 5 s.
 PROBE_S = 5.0
 
 
 async def answer(request):
-    """Answer whether a descriptor is free, which the data plane would use immediately."""
+    """Respond with whether a descriptor is free; the data plane would use it immediately."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
         text = "a descriptor is free"
@@ -41,7 +41,7 @@ async def answer(request):
 
 @pytest.fixture
 async def both():
-    """Two ports of a server that share a reserve; their connections stay open."""
+    """The addresses of two ports of a server, which share a reserve and keep connections open."""
     server, reserve = web.Server(answer), Reserve()
     ports = []
     for _ in range(2):
@@ -63,7 +63,7 @@ def accepting(both):
 
 @pytest.fixture
 def clients():
-    """Sockets that were opened before the process ran out of descriptors."""
+    """Client sockets, opened before the process runs out of descriptors."""
     clients = [socket.socket() for _ in range(CLIENTS)]
     for client in clients:
         client.setblocking(False)
@@ -74,7 +74,7 @@ def clients():
 
 @pytest.fixture
 def flood():
-    """Further sockets, for clients that send nothing."""
+    """Sockets of clients that connect but send nothing."""
     flood = [socket.socket() for _ in range(FLOOD)]
     for client in flood:
         client.setblocking(False)
@@ -85,7 +85,7 @@ def flood():
 
 @contextlib.contextmanager
 def no_descriptor():
-    """Use up all descriptors, in a running loop, because uvloop opens some when it starts."""
+    """Use up all descriptors; the event loop must run already, because uvloop opens some."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
     taken = []
@@ -130,7 +130,7 @@ async def test_silent_connections_are_closed_when_the_reserve_is_empty(accepting
         assert await ask(last, accepting)
 
 
-async def test_probes_within_a_flood_are_served_in_time(accepting, flood, clients):
+async def test_every_probe_among_flooding_connections_is_answered(accepting, flood, clients):
     probes = clients[:10]
     for number, client in enumerate(flood):
         client.connect_ex(accepting)
@@ -142,7 +142,7 @@ async def test_probes_within_a_flood_are_served_in_time(accepting, flood, client
     assert answers == ["a descriptor is free"] * 10
 
 
-async def test_a_probe_is_served_during_a_flood(accepting, flood, clients):
+async def test_a_probe_is_answered_in_time_during_a_flood(accepting, flood, clients):
     probe = clients[0]
     with no_descriptor():
         for client in flood:
@@ -157,7 +157,7 @@ async def test_a_flood_on_one_port_leaves_descriptors_for_other_ports_probes(bot
         for client in flood:
             client.connect_ex(flooded)
         async with asyncio.timeout(WAIT_S):
-            # The oldest connections are closed; as many as the reserve has could stay open.
+            # Only as many connections as the reserve has descriptors can stay open.
             for client in flood[:-RESERVED]:
                 assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
         assert await ask(clients[0], probed)
@@ -173,7 +173,7 @@ class WithoutMemory(socket.socket):
         raise OSError(errno.ENOBUFS, "No buffer space available")
 
 
-async def test_when_memory_is_short_accept_is_retried_a_few_times_a_second(clients):
+async def test_accept_is_retried_at_a_limited_rate_while_the_kernel_lacks_memory(clients):
     sock = WithoutMemory(fileno=listen(socket.AF_INET, ("127.0.0.1", 0)).detach())
     limited = LimitedServer(web.Server(answer), ConnectionLimit(MAX_CONNECTIONS_PER_PORT))
     accepting = Accepting(limited, sock, Reserve())
@@ -183,7 +183,7 @@ async def test_when_memory_is_short_accept_is_retried_a_few_times_a_second(clien
     accepting.close()
 
 
-async def test_an_ended_connection_and_a_closed_port_leave_no_state(clients):
+async def test_a_closed_connection_leaves_no_state_and_a_closed_port_refuses_clients(clients):
     server, reserve = web.Server(answer), Reserve()
     sock = listen(socket.AF_INET, ("127.0.0.1", 0))
     accepting = Accepting(LimitedServer(server, ConnectionLimit(8)), sock, reserve)

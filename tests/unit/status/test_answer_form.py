@@ -34,7 +34,7 @@ def test_a_summary_includes_requested_services():
     assert len(form.of(make_calm_view()).ports) < len(make_calm_view().ports)
 
 
-def test_the_number_of_requested_services_is_limited():
+def test_a_summary_includes_at_most_a_hundred_requested_services():
     many = (("also", f"shop/service-{number}") for number in range(1000))
     assert len(read(("view", "summary"), *many).also) == 100
 
@@ -75,7 +75,7 @@ LINES = (b'{"now":1}\n', b"\n", b'{"now":2}\n')
     ("accepted", "is_gzip"),
     [("gzip, deflate", True), ("GZIP", True), ("br", False), ("", False)],
 )
-def test_gzip_is_used_only_for_accepting_clients(accepted, is_gzip):
+def test_gzip_is_used_only_for_clients_that_accept_it(accepted, is_gzip):
     assert accepts_gzip({"Accept-Encoding": accepted} if accepted else {}) is is_gzip
 
 
@@ -90,7 +90,7 @@ def test_a_chunk_is_compressed_using_earlier_chunks():
     assert len(send(line)) < 32
 
 
-def test_clients_without_gzip_get_the_bytes_unchanged():
+def test_the_bytes_for_clients_that_do_not_accept_gzip_are_unchanged():
     send = flushed_parts(is_gzip=False)
     assert [send(line) for line in LINES] == list(LINES)
     assert compressed(LINES[0], is_gzip=False) == LINES[0]

@@ -7,7 +7,7 @@ KEY = make_port("web").plan.key
 
 
 def carried(*samples):
-    """Return a history with a sample every ten seconds."""
+    """Return a history with these values, sampled every ten seconds."""
     history = History()
     for n, changes in enumerate(samples):
         history.note((make_port("web", **changes),), 500.0 + 10 * n)
@@ -65,7 +65,7 @@ def test_seconds_with_saved_or_failed_clients_are_marked():
     assert picture.failed == "M4 13v5"
 
 
-def test_a_gap_separates_curves():
+def test_a_chart_has_no_line_across_a_gap():
     gap = float("nan")
     picture = drawn(6, connections=[2, 1, gap, gap, 2, gap], received_bytes=[4, 4, gap, 4, 4, 4])
     assert picture.line == "M0 2l2 8M8 2h1"

@@ -41,7 +41,7 @@ WEB, CART = (
 
 
 class Served:
-    """A status server, and a client session."""
+    """A running status server and a client session."""
 
     def __init__(self, session, url, observing):
         self.session = session
@@ -79,7 +79,7 @@ async def serving(view=VIEW, detail="service"):
 
 
 @pytest.mark.parametrize("service", ["shop/web", "shop/web:http", "shop/web:80"])
-async def test_a_line_contains_a_matching_connection(service):
+async def test_a_connection_stream_sends_a_line_for_each_matching_connection(service):
     async with serving() as served, served.get(f"?watch&service={service}") as response:
         assert response.content_type == "application/x-ndjson"
         await served.watched(response)
@@ -93,14 +93,14 @@ async def test_without_connections_empty_lines_are_sent_periodically():
             assert [await response.content.readline() for _ in range(2)] == [b"\n", b"\n"]
 
 
-async def test_unobservable_connections_are_reported_first():
+async def test_a_connection_stream_starts_with_the_unobservable_service_ports():
     view = make_view(make_port("web", path=PathDecision(DataPath.KERNEL)))
     async with serving(view) as served, served.get("?watch") as response:
         one = read_connection(await served.line(response))
         assert (one.event, one.service) == (ConnectionEvent.UNSEEN, "shop/web:http")
 
 
-async def test_the_page_receives_row_texts_and_the_client_table():
+async def test_the_pages_event_stream_contains_rows_and_the_client_table():
     async with serving() as served:
         served.observing.add_calls(
             [Calls(port_key("shop/web:http"), f"10.0.0.{n}", 1) for n in range(30)], 0
@@ -118,7 +118,7 @@ async def test_the_page_receives_row_texts_and_the_client_table():
             assert (note["level"], note["cells"][4][:22]) == ("", "3 connections left out")
 
 
-async def test_without_watch_the_client_table_is_returned():
+async def test_the_client_table_is_returned_without_the_watch_parameter():
     async with serving() as served:
         served.observing.add_calls([Calls(port_key("shop/web:http"), "10.0.0.7", 3)], 2)
         async with served.get() as response:
@@ -141,7 +141,7 @@ async def test_without_watch_the_client_table_is_returned():
             assert (await response.json())["edges"] == []
 
 
-async def test_observation_stops_when_the_last_reader_leaves():
+async def test_observation_stops_when_the_last_connection_stream_ends():
     async with serving() as served:
         async with served.get("?watch") as response:
             await served.watched(response)
@@ -210,13 +210,13 @@ async def test_too_many_filters_are_reported_in_one_line_with_limit_and_remedy()
             assert response.status == 200
 
 
-async def test_other_web_sites_cannot_open_a_stream():
+async def test_a_cross_site_request_cannot_open_a_connection_stream():
     site = {"Sec-Fetch-Site": "cross-site"}
     async with serving() as served, served.get("?watch", **site) as response:
         assert response.status == 403
 
 
-async def test_only_the_most_detailed_metrics_include_clients():
+async def test_metrics_include_clients_only_at_endpoint_detail():
     for detail, has_clients in (("service", False), ("endpoint", True)):
         async with serving(detail=detail) as served:
             async with served.session.get(f"{served.url}/metrics") as response:
@@ -224,7 +224,7 @@ async def test_only_the_most_detailed_metrics_include_clients():
             assert ("userspace_proxy_client_connections_total{" in text) is has_clients
 
 
-def test_a_filter_is_parsed_from_the_query():
+def test_a_connection_filter_is_parsed_from_the_query():
     wanted = read_filter({"service": "shop", "from": "10.0.0.7", "slow": "1.5s", "failed": "yes"})
     assert (wanted.service, wanted.client, wanted.slow_s) == ("shop", "10.0.0.7", 1.5)
     assert (wanted.failed, wanted.saved) == (True, False)

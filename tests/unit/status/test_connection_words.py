@@ -121,7 +121,7 @@ WAY = "10.244.0.7:41234 → shop/web:http"
         ),
     ],
 )
-def test_a_line_describes_the_events_of_a_connection(record, line):
+def test_the_line_of_a_connection_describes_its_events(record, line):
     assert line_of(record) == line
 
 
@@ -143,13 +143,13 @@ def test_a_line_wraps_below_its_own_text_on_80_columns():
         pytest.param({"first_byte_s": None, "sent_bytes": 0}, "no byte in 3.1 s", id="no-byte"),
     ],
 )
-def test_a_slow_connections_line_contains_the_duration_that_was_slow(fields, shown):
+def test_the_line_of_a_slow_connection_shows_which_duration_was_long(fields, shown):
     slow = one(**fields)
     assert ConnectionFilter(slow_s=1.0).takes(slow)
     assert shown in line_of(slow)
 
 
-def test_a_line_may_contain_the_node_name():
+def test_the_line_of_a_connection_can_contain_the_node_name():
     line, of_node = line_of(one()), line_of(one(), node="node-7")
     assert "123 node-7 " in of_node
     assert of_node.replace("node-7 ", "") == line
@@ -158,7 +158,7 @@ def test_a_line_may_contain_the_node_name():
     assert max(map(len, lines)) <= 60
 
 
-def test_a_fitting_line_is_not_wrapped():
+def test_a_line_that_fits_the_terminal_is_not_wrapped():
     held = one(ConnectionEvent.HELD, endpoint="", **NOT_ENDED)
     assert line_of(held, 80) == line_of(held)
 
@@ -177,18 +177,18 @@ def test_the_level_of_a_connection_follows_from_its_outcome():
     assert level_of(one(ConnectionEvent.LEFT_OUT)) is None
 
 
-def test_a_connection_without_an_endpoint_reply_needs_attention():
+def test_a_connection_without_a_reply_from_an_endpoint_has_level_attention():
     left = one(endpoint="", cause="left", received_bytes=0, sent_bytes=0, first_byte_s=None)
     assert level_of(left) is Level.ATTENTION
     flow = one(kind="flow", failed=(DEAD,), sent_bytes=0, first_byte_s=None, cause="idle")
     assert level_of(flow) is Level.ATTENTION
 
 
-def test_a_response_after_the_client_left_has_the_level_trouble():
+def test_a_connection_answered_after_its_client_left_has_level_trouble():
     assert level_of(one(code=CauseCode.ENDPOINT_ANSWERS_LATE)) is Level.TROUBLE
 
 
-def test_a_connection_with_bytes_in_only_one_direction_needs_attention():
+def test_a_connection_with_bytes_in_only_one_direction_has_level_attention():
     # The endpoint may have no answer to send (syslog), or may hang.
     assert level_of(one(sent_bytes=0, first_byte_s=None)) is Level.ATTENTION
     assert level_of(one(kind="flow", sent_bytes=0, first_byte_s=None)) is Level.ATTENTION

@@ -20,14 +20,14 @@ from userspace_proxy.status.connections import (
 from ..kept import kept_by
 
 WAIT_S = 10.0
-# This is more than the buffers of both sockets.
+# This size exceeds the buffers of both sockets.
 LARGE = 12 * 1024 * 1024
 
 
 class Limited:
-    """A server with limits; it answers a request for ``/held`` once ``release`` is set.
+    """A server with limits, which answers a request for ``/held`` once ``release`` is set.
 
-    Each path below ``/large/`` has its own answer object.
+    All requests for one path below ``/large/`` share a response body.
     """
 
     def __init__(self, *limits, **deadlines):
@@ -88,7 +88,7 @@ class Limited:
 
 
 class Clock:
-    """Seconds that a test advances, and the deadlines that pass."""
+    """A clock that a test advances, and which calls the timers that expire."""
 
     def __init__(self):
         self.now = 1000.0
@@ -111,7 +111,7 @@ class Clock:
 
 
 class Timer:
-    """A deadline of the clock."""
+    """A timer of the clock."""
 
     def __init__(self, when, callback):
         self.when = when
@@ -146,7 +146,7 @@ async def is_reset(streams):
 
 
 async def has(limit, count):
-    """Wait until a limit counts this many connections: the server lags behind its clients."""
+    """Wait until the limit counts this many connections, because the server reacts late."""
     async with asyncio.timeout(WAIT_S):
         while len(limit) != count:
             turn = asyncio.Event()
@@ -199,7 +199,7 @@ async def test_all_ports_share_a_connection_limit():
         assert await ask(new)
 
 
-async def test_at_the_shared_limit_the_port_with_the_most_loses_a_connection():
+async def test_at_the_shared_limit_the_port_with_the_most_connections_loses_one():
     shared = ConnectionLimit(4)
     async with Limited(ConnectionLimit(5), shared) as limited:
         await limited.listen(ConnectionLimit(5), shared)
@@ -275,7 +275,7 @@ async def is_kept_open(streams):
 
 
 async def ask_large(limited, name):
-    """Request a large answer, and read only its head; return the streams."""
+    """Request a large response, read only its head, and return the streams."""
     streams = await limited.connect()
     send_request(streams[1], f"/large/{name}")
     async with asyncio.timeout(WAIT_S):
@@ -329,7 +329,7 @@ async def is_cut(streams):
         return False
 
 
-async def test_a_shared_response_counts_once_and_a_read_response_not_at_all():
+async def test_unread_bytes_count_a_shared_response_once_and_exclude_a_read_one():
     async with Limited(ConnectionLimit(16, unread_bytes=2 * LARGE)) as limited:
         read = await ask_large(limited, "read")
         assert await is_complete(read)
@@ -340,7 +340,7 @@ async def test_a_shared_response_counts_once_and_a_read_response_not_at_all():
         assert await ask(read)
 
 
-async def test_responses_that_have_been_read_leave_room_for_others():
+async def test_fully_read_responses_do_not_count_towards_the_unread_limit():
     limit = ConnectionLimit(16, unread_bytes=2 * LARGE)
     before = kept_by(limit)
     async with Limited(limit) as limited:
@@ -353,6 +353,6 @@ async def test_responses_that_have_been_read_leave_room_for_others():
     assert kept_by(limit) == before
 
 
-async def test_a_response_larger_than_the_unread_limit_is_written():
+async def test_a_response_larger_than_the_unread_limit_is_still_sent():
     async with Limited(ConnectionLimit(16, unread_bytes=1)) as limited:
         assert await is_complete(await ask_large(limited, "a"))

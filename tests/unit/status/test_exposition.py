@@ -16,7 +16,7 @@ def text(*families, open_metrics=False):
     return write_families(families, open_metrics=open_metrics).decode()
 
 
-def test_a_counter_has_its_suffix_in_help_and_type_but_not_in_openmetrics():
+def test_help_and_type_of_a_counter_include_the_suffix_except_in_openmetrics():
     clients = counter("clients", "Clients since the start", [('{node="a"}', 3)])
     assert text(clients) == (
         "# HELP clients_total Clients since the start\n"

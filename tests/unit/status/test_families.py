@@ -39,7 +39,7 @@ WEB = {
 
 
 def samples(view, detail="endpoint"):
-    # The list makes all families exist before the first one is read.
+    # The list builds all families before the first one is read.
     return read_samples(list(families_of(view, detail)))
 
 
@@ -48,7 +48,7 @@ def value(view, name, *, detail="endpoint", **labels):
 
 
 def names(view, detail):
-    """Return the names of a Service port's series."""
+    """Return the names of the Service ports' series at this level of detail."""
     return {name for name, labels in samples(view, detail) if "service" in dict(labels)}
 
 
@@ -127,11 +127,11 @@ def test_a_service_ignored_by_design_is_not_reported_as_a_problem():
         pytest.param(make_endpoint("a", "meant for zone north", False), "not_used", id="by-hints"),
     ],
 )
-def test_the_state_label_is_from_a_fixed_set(endpoint, expected):
+def test_the_state_label_has_a_fixed_set_of_values(endpoint, expected):
     assert state_label(endpoint) == expected
 
 
-def test_the_metrics_that_autoscalers_need_exist_only_from_service_detail_on():
+def test_metrics_for_autoscalers_require_service_detail():
     view = make_view(make_port(handling=Handling(hold=Hold(60.0))))
     needed = {
         "userspace_proxy_demand",
@@ -215,7 +215,7 @@ def edge(client, key, connections, pod=""):
     return EdgeFacts(client=client, client_pod=pod, connections=connections, **port)
 
 
-def test_each_client_has_a_connection_series_and_the_rest_share_one():
+def test_each_listed_client_has_a_series_and_all_other_clients_share_one():
     edges = EdgesFacts(
         edges=(
             edge("10.0.0.7", port_key("shop/web:http"), 5, "shop/cart-1"),
@@ -233,7 +233,7 @@ def test_each_client_has_a_connection_series_and_the_rest_share_one():
     ]
 
 
-def test_without_clients_the_series_of_other_clients_is_0():
+def test_the_series_for_other_clients_is_zero_without_clients():
     text = write_families([edge_family(EdgesFacts())], open_metrics=False).decode()
     assert text.endswith('{client="other"} 0\n')
 
@@ -246,11 +246,11 @@ def holding_view():
     return make_view(*ports, demand={ServiceKey("shop", "web"): 3})
 
 
-def test_demand_of_services_with_hold_is_reported_even_if_zero():
+def test_the_demand_of_a_service_with_hold_is_reported_even_if_zero():
     assert demand_of(holding_view()) == {ServiceKey("shop", "api"): 0, ServiceKey("shop", "web"): 3}
 
 
-def test_known_cluster_wide_demand_sums_are_included():
+def test_the_demand_response_includes_known_cluster_wide_sums():
     one = holding_view()
     one.cluster_demand = {ServiceKey("shop", "web"): 7, ServiceKey("live", "api"): 0}
     assert json.loads(render_demand(one)) == {

@@ -34,7 +34,7 @@ def test_healthz_has_kube_proxys_fields_and_time_format():
     }
 
 
-def test_before_the_first_round_healthz_contains_no_status_of_a_family():
+def test_healthz_has_no_status_of_a_family_before_the_first_sync_round():
     body = json.loads(answer_healthz(make_view(sync=SyncFacts(), is_ready=False), NOW).body)
     assert body == {
         "lastUpdated": NEVER,
@@ -71,7 +71,7 @@ def test_health_check_ports_depend_only_on_sync_rounds(changes, expected):
     assert is_working(make_view(**changes), NOW) is expected
 
 
-def test_last_updated_is_the_last_sync_round_while_unhealthy():
+def test_while_unhealthy_last_updated_is_the_time_of_the_last_sync_round():
     answer = answer_healthz(view_with(waiting_since=NOW - 100), NOW)
     assert json.loads(answer.body)["lastUpdated"] == go_time(NOW - 600)
 
@@ -111,12 +111,12 @@ def test_healthz_and_livez_return_the_expected_status(changes, healthz, livez):
         pytest.param({"waiting_since": NOW + 3600}, 0, id="clock-was-set-back"),
     ],
 )
-def test_the_delay_counts_from_the_oldest_change_that_waits(sync, expected):
+def test_the_sync_delay_is_measured_from_the_oldest_pending_change(sync, expected):
     assert late_s(replace(SyncFacts(), **sync), NOW) == expected
 
 
 @pytest.mark.parametrize("unix", [0.0, float("nan"), float("inf"), 1e30])
-def test_a_missing_time_is_gos_zero_time(unix):
+def test_a_missing_time_is_encoded_as_gos_zero_time(unix):
     assert go_time(unix) == NEVER
 
 
@@ -128,5 +128,5 @@ def test_a_missing_time_is_gos_zero_time(unix):
         pytest.param(1_763_600_010.0, "2025-11-20T00:53:30Z", id="ends-in-a-nought"),
     ],
 )
-def test_a_time_is_formatted_as_by_go(unix, expected):
+def test_times_are_formatted_as_go_formats_them(unix, expected):
     assert go_time(unix) == expected

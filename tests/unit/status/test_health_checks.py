@@ -1,4 +1,4 @@
-"""Health check node ports, over real HTTP."""
+"""Tests of health check node ports over real HTTP."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ def free_ports(count=1):
 
 @pytest.fixture
 def health():
-    """Return the proxy's own health, which a test changes."""
+    """Return the health of the proxy, which a test can change."""
     return {"is_healthy": True}
 
 
@@ -52,7 +52,7 @@ async def ask():
         yield ask
 
 
-async def test_the_response_has_kube_proxys_fields_and_headers(ports, ask):
+async def test_a_health_check_response_has_kube_proxys_fields_and_headers(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 3)], HERE)
     response, text = await ask(port)
@@ -77,7 +77,7 @@ async def test_the_response_has_kube_proxys_fields_and_headers(ports, ask):
         pytest.param(0, False, 503, id="neither"),
     ],
 )
-async def test_the_status_depends_on_local_endpoints_and_proxy_health(
+async def test_the_health_check_status_depends_on_local_endpoints_and_the_proxy(
     ports, ask, health, local_endpoints, is_healthy, status
 ):
     (port,) = free_ports()
@@ -90,13 +90,13 @@ async def test_the_status_depends_on_local_endpoints_and_proxy_health(
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/a/b?c=d", "//"])
-async def test_any_path_is_served(ports, ask, path):
+async def test_a_health_check_port_answers_any_path(ports, ask, path):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     assert (await ask(port, path))[0].status == 200
 
 
-async def test_any_method_is_served_and_a_head_response_has_no_body(ports, ask):
+async def test_a_health_check_port_answers_any_method_and_head_without_a_body(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     assert (await ask(port, method="POST"))[0].status == 200
@@ -104,7 +104,7 @@ async def test_any_method_is_served_and_a_head_response_has_no_body(ports, ask):
     assert (response.status, text) == (200, "")
 
 
-async def test_a_changed_count_is_served_immediately(ports, ask):
+async def test_a_changed_endpoint_count_is_reported_immediately(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 2)], HERE)
     await ports.apply([HealthCheck(WEB, port, 0)], HERE)
@@ -112,7 +112,7 @@ async def test_a_changed_count_is_served_immediately(ports, ask):
     assert (response.status, json.loads(text)["localEndpoints"]) == (503, 0)
 
 
-async def test_a_port_moving_to_another_service_stays_open(ports, ask):
+async def test_a_health_check_port_that_moves_to_another_service_stays_open(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     waiting = socket.create_connection(("127.0.0.1", port))
@@ -123,7 +123,7 @@ async def test_a_port_moving_to_another_service_stays_open(ports, ask):
     assert b'"name": "cart"' in answer
 
 
-async def test_clients_of_a_removed_service_are_refused(ports, ask):
+async def test_health_checks_of_a_removed_service_are_refused(ports, ask):
     one, two = free_ports(2)
     await ports.apply([HealthCheck(WEB, one, 1), HealthCheck(CART, two, 1)], HERE)
     await ports.apply([HealthCheck(CART, two, 1)], HERE)
@@ -132,7 +132,7 @@ async def test_clients_of_a_removed_service_are_refused(ports, ask):
     assert (await ask(two))[0].status == 200
 
 
-async def test_a_client_connected_before_the_services_removal_gets_404(ports):
+async def test_a_client_that_connected_before_the_services_removal_gets_404(ports):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -142,7 +142,7 @@ async def test_a_client_connected_before_the_services_removal_gets_404(ports):
     writer.close()
 
 
-async def test_a_port_in_use_is_reported_for_its_service_until_free(ports, ask):
+async def test_a_health_check_port_in_use_is_reported_until_it_is_free(ports, ask):
     (free,) = free_ports()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -155,7 +155,7 @@ async def test_a_port_in_use_is_reported_for_its_service_until_free(ports, ask):
     assert (await ask(port))[0].status == 200
 
 
-async def test_a_port_in_use_is_reported_with_its_holder():
+async def test_a_health_check_port_in_use_is_reported_with_its_holder():
     asked = []
 
     def who_holds(ip, port):
@@ -178,7 +178,7 @@ async def test_a_port_in_use_is_reported_with_its_holder():
     await ports.close()
 
 
-async def test_a_problem_is_logged_once(ports, caplog):
+async def test_an_unavailable_health_check_port_is_logged_only_once(ports, caplog):
     caplog.set_level("INFO")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -201,7 +201,7 @@ async def test_log_lines_about_a_constantly_changing_service_are_limited(ports, 
     assert len(caplog.records) == 20
 
 
-async def test_the_current_owner_keeps_a_contested_port(ports, ask):
+async def test_the_current_owner_keeps_a_contested_health_check_port(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     await ports.apply([HealthCheck(WEB, port, 1), HealthCheck(CART, port, 1)], HERE)
@@ -213,14 +213,14 @@ async def test_the_current_owner_keeps_a_contested_port(ports, ask):
     assert json.loads((await ask(port))[1])["service"]["name"] == "cart"
 
 
-async def test_without_configured_addresses_both_families_are_served(ports, ask):
+async def test_without_node_port_addresses_health_checks_listen_on_both_families(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)])
     assert (await ask(port))[0].status == 200
     assert (await ask(port, ip="[::1]"))[0].status == 200
 
 
-async def test_listeners_follow_the_node_port_addresses(ports, ask):
+async def test_health_check_listeners_follow_the_node_port_addresses(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], ("127.0.0.2",))
     assert (await ask(port, ip="127.0.0.2"))[0].status == 200
@@ -230,7 +230,7 @@ async def test_listeners_follow_the_node_port_addresses(ports, ask):
         await ask(port, ip="127.0.0.2")
 
 
-async def test_an_address_missing_from_the_node_does_not_affect_others(ports, ask):
+async def test_a_node_port_address_missing_from_the_node_does_not_affect_others(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], ("192.0.2.1", "127.0.0.1"))
     assert list(ports.problems) == [WEB]
@@ -244,7 +244,7 @@ async def test_a_missing_node_port_address_is_reported(ports):
     assert "--nodeport-addresses" in ports.problems[WEB]
 
 
-async def test_hundreds_of_services_share_a_server(ports, ask):
+async def test_hundreds_of_health_check_ports_share_a_server(ports, ask):
     numbers = free_ports(300)
     await ports.apply([HealthCheck(ServiceKey("shop", f"s{n}"), n, 1) for n in numbers], HERE)
     assert ports.problems == {}
@@ -262,7 +262,7 @@ async def test_close_is_idempotent_and_closes_all_listeners(ports, ask):
         await ask(port)
 
 
-async def test_a_flood_on_one_services_port_spares_other_services_connections(ports, ask):
+async def test_a_flood_on_one_health_check_port_spares_the_connections_of_others(ports, ask):
     one, two = free_ports(2)
     await ports.apply([HealthCheck(WEB, one, 1), HealthCheck(CART, two, 1)], HERE)
     with contextlib.ExitStack() as stack:
@@ -275,8 +275,8 @@ async def test_a_flood_on_one_services_port_spares_other_services_connections(po
         assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200"))
 
 
-async def test_floods_on_many_services_ports_spare_another_services_connections(ports, ask):
-    """Together they would exceed the limit of all health checks."""
+async def test_floods_on_many_health_check_ports_spare_the_connections_of_another(ports, ask):
+    """Together, the floods exceed the limit that all health checks share."""
     quiet, last, *flooded = free_ports(MAX_CONNECTIONS // MAX_CONNECTIONS_PER_PORT + 2)
     checks = [HealthCheck(ServiceKey("shop", f"web-{n}"), n, 1) for n in (last, *flooded)]
     await ports.apply([HealthCheck(CART, quiet, 1), *checks], HERE)
@@ -289,7 +289,7 @@ async def test_floods_on_many_services_ports_spare_another_services_connections(
 
         for port in flooded:
             await flood(port)
-        # It can't connect earlier, because its first request must arrive within 2 s.
+        # The client connects last, because the server expects its first request within 2 s.
         waiting = stack.enter_context(socket.create_connection(("127.0.0.1", quiet)))
         await flood(last)
         waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -297,14 +297,14 @@ async def test_floods_on_many_services_ports_spare_another_services_connections(
         assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200"))
 
 
-async def test_the_addresses_of_a_services_port_share_a_limit(ports, ask):
+async def test_all_addresses_of_a_health_check_port_share_a_connection_limit(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], ["127.0.0.1", "127.0.0.2"])
     elsewhere = ("127.0.0.3", 0)
     with contextlib.ExitStack() as stack:
         connect = functools.partial(socket.create_connection, source_address=elsewhere)
         oldest = stack.enter_context(connect(("127.0.0.1", port)))
-        # When the connection after it has an answer, the oldest connection has been accepted.
+        # A response to a later connection proves that the oldest one was accepted.
         assert (await ask(port))[0].status == 200
         for _ in range(MAX_CONNECTIONS_PER_PORT):
             stack.enter_context(connect(("127.0.0.2", port)))

@@ -22,7 +22,7 @@ def port(connections=0, received=0, sent=0, **changes):
 
 
 def noted(*samples, step_s=1.0):
-    """Return a history with a sample per step, each with a number of connections."""
+    """Return a history with these numbers of connections, one sample per step."""
     history = History()
     for n, connections in enumerate(samples):
         history.note((port(connections),), 500.0 + n * step_s)
@@ -55,7 +55,7 @@ def test_rates_are_averaged_over_three_seconds():
     assert noted(0, 30, 30, 30, 30).rates(KEY).connections == 0
 
 
-def test_the_last_minute_is_kept_oldest_first():
+def test_rates_of_the_last_minute_are_ordered_from_oldest_to_newest():
     history = noted(*range(100, 0, -1), *range(200))
     minute = history.minute(KEY)
     assert len(minute.connections) == STEPS
@@ -68,7 +68,7 @@ def test_traffic_older_than_a_minute_is_forgotten():
     assert noted(0, 7, *[7] * STEPS).minute(KEY) is None
 
 
-def test_seconds_without_traffic_in_between_are_zero():
+def test_seconds_between_samples_with_traffic_have_a_rate_of_zero():
     history = noted(0, 7, *[7] * (STEPS - 10), 9)
     minute = history.minute(KEY)
     assert [value for value in minute.connections if value > 0] == [7.0, 2.0]
@@ -125,7 +125,7 @@ def test_ten_minutes_are_kept_in_steps_of_ten_seconds():
     assert history.ten_minutes() == series
 
 
-def test_a_gap_within_a_step_is_a_gap_in_the_ten_minutes():
+def test_a_gap_within_a_ten_second_step_makes_the_whole_step_a_gap():
     history = noted(*range(0, 100, 10), step_s=5.0)
     history.note((port(1000),), 565.0)
     history.note((port(1010),), 570.0)
@@ -137,7 +137,7 @@ def test_a_service_port_idle_for_ten_minutes_uses_no_memory():
     assert getsizeof(pickle.dumps(idle)) < getsizeof(pickle.dumps(busy)) / 2
 
 
-def test_with_too_many_service_ports_only_a_minute_is_kept():
+def test_with_too_many_service_ports_only_a_minute_of_history_is_kept():
     keys = [make_port(f"web-{n}").plan.key for n in range(KEPT_MAX + 1)]
     history = History()
     for n in range(6):

@@ -1,4 +1,4 @@
-"""One HTTP response, in pieces of any size, within limits."""
+"""Tests of reading an HTTP response in pieces of any size, within limits."""
 
 import gzip
 import zlib
@@ -22,7 +22,7 @@ PACKED = gzip.compress(BODY)
 
 
 def read(data, *, step=0, bounds=ANSWER):
-    """Feed bytes in pieces; return the answer and its body."""
+    """Feed bytes in pieces; return the response and its body."""
     answer, body = HttpAnswer(bounds), b""
     for at in range(0, len(data), step or len(data)):
         body += b"".join(answer.feed(data[at : at + (step or len(data))]))
@@ -42,7 +42,7 @@ def read(data, *, step=0, bounds=ANSWER):
         ),
     ],
 )
-def test_a_response_ends_with_its_length_or_its_gzip_stream(headers, sent, step):
+def test_a_response_ends_at_its_content_length_or_with_its_gzip_stream(headers, sent, step):
     answer, body = read(OK + headers + b"\r\n" + sent + b"and more", step=step)
     assert (answer.code, answer.is_complete, body) == (200, True, BODY)
 
@@ -63,7 +63,7 @@ def test_a_response_without_a_length_ends_with_the_connection():
         pytest.param(OK + b"Content-Encoding: gzip\r\n\r\n" + PACKED[:-9], id="in-gzip"),
     ],
 )
-def test_a_response_cut_short_is_unreadable(data):
+def test_a_truncated_response_is_unreadable(data):
     answer = HttpAnswer(Bounds())
     if data:
         list(answer.feed(data))
@@ -103,13 +103,13 @@ def test_a_malformed_response_is_unreadable(data):
         pytest.param(OK + b"\r\n" + b"x" * 1001, id="bytes"),
     ],
 )
-def test_received_bytes_are_bounded(data):
+def test_the_size_of_a_received_response_is_bounded(data):
     with pytest.raises(TooLarge) as raised:
         read(data, bounds=Bounds(wire=1000))
     assert raised.value.bytes_max == 1000
 
 
-def test_decompressed_bytes_are_bounded_and_unpacked_in_pieces():
+def test_a_gzip_bomb_is_decompressed_in_pieces_up_to_a_limit():
     packer = zlib.compressobj(9, wbits=31)
     bomb = packer.compress(bytes(64 << 20)) + packer.flush()
     answer, pieces = HttpAnswer(Bounds(body=1 << 20)), []
@@ -120,7 +120,7 @@ def test_decompressed_bytes_are_bounded_and_unpacked_in_pieces():
     assert max(pieces) == PIECE_BYTES
 
 
-def test_a_gzip_stream_is_read_on_arrival():
+def test_a_gzip_stream_is_decompressed_on_arrival():
     packer, answer = zlib.compressobj(wbits=31), HttpAnswer(Bounds(wire=0, body=0))
     list(answer.feed(OK + b"Content-Encoding: gzip\r\n\r\n"))
     for line in (b"one\n", b"two\n"):
@@ -129,7 +129,7 @@ def test_a_gzip_stream_is_read_on_arrival():
     assert not answer.is_complete
 
 
-def test_a_request_names_its_host_and_accepts_gzip():
+def test_an_http_request_contains_the_host_and_accepts_gzip():
     request = request_for(
         "/api/v1/status?watch", "127.0.0.1:10349", accept="text/plain", takes_gzip=True
     )

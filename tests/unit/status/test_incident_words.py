@@ -50,7 +50,7 @@ def test_a_cause_describing_a_state_has_no_time():
     assert list(client_effects(state, AT)) == []
 
 
-def test_a_start_on_an_earlier_day_includes_the_date():
+def test_the_start_of_an_incident_on_an_earlier_day_includes_the_date():
     assert since(incident(), AT + 86_400) == "since 01 Jul 14:02"
 
 
@@ -63,7 +63,7 @@ def test_effects_on_clients_are_described_in_words():
     assert failed.startswith("2 clients got no answer ")
 
 
-def test_as_many_names_as_fit_are_shown():
+def test_an_incident_shows_as_many_service_names_as_fit():
     assert names_in_line(incident(), 40) == "shop/web-0, shop/web-1 and 33 more"
     assert names_in_line(incident(), 1) == "shop/web-0 and 34 more"
     assert names_in_line(incident(services=NAMES[:3]), 34) == "shop/web-0, shop/web-1, shop/web-2"

@@ -1,4 +1,4 @@
-"""Traffic on the kernel path as JSON; tests/node counts real connections."""
+"""Tests of the JSON about kernel-path traffic; tests/node counts real connections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENTRIES = {(WEB, FIRST): 3, (OTHER, FIRST): 1, (WEB, STRANGER): 7}
 
 
 def shown(tracked):
-    """Return the answer about a Service with two addresses, and how many listings it needed."""
+    """Return the response about a Service with two addresses, and the number of listings."""
     frontends = tuple(make_frontend(f"10.96.7.{n}:80", "ClusterIP", "") for n in (1, 2))
     endpoints = (make_endpoint("10.244.1.2:8080"), make_endpoint("10.244.1.3:8080"))
     port = make_port(frontends=frontends, endpoints=endpoints)

@@ -27,7 +27,7 @@ async def test_a_wildcard_address_listens_on_both_families(bind):
             socket.create_connection((host, port), timeout=1).close()
 
 
-async def test_a_host_name_is_resolved():
+async def test_a_host_name_in_a_listen_address_is_resolved():
     with await open_here(("localhost", 0)) as sock:
         assert address_of(sock)[0] in {"127.0.0.1", "::1"}
 

@@ -10,18 +10,18 @@ def written(template, finalize=None, **content):
     return make_environment(loader, finalize).get_template("one").render(content)
 
 
-def test_filters_format_figures_and_escape_names():
+def test_template_filters_format_figures_and_names_are_escaped():
     assert written("{{ n|count }}, {{ n|plural('node') }}, {{ 90|seconds }}", n=1) == (
         "1, 1 node, 1 min"
     )
     assert written("{{ name }}", name="<b>") == "&lt;b&gt;"
 
 
-def test_a_finalizer_changes_every_written_value():
+def test_a_template_finalizer_is_applied_to_every_inserted_value():
     assert written("{{ name }}", lambda value: str(value).upper(), name="a<b") == "A&lt;B"
 
 
-def test_parts_are_inserted_as_markup():
+def test_rendered_parts_are_inserted_into_a_template_without_escaping():
     parts = Parts("t", Level.OK, {"main": "<p>a</p>"}, "12:00:00")
     assert parts.markup == {"main": Markup("<p>a</p>")}
     assert written("{{ html.main }}", html=parts.markup) == "<p>a</p>"

@@ -47,7 +47,7 @@ def test_openmetrics_is_served_on_request():
     assert {"userspace_proxy_connections", "kubeproxy_sync_proxy_rules_duration_seconds"} <= names
 
 
-def test_rounds_are_counted_in_kube_proxys_buckets():
+def test_sync_rounds_are_counted_in_kube_proxys_buckets():
     sync = SyncMetrics()
     for duration_s in (0.0005, 0.001, 0.0011, 20.0):
         sync.observe(duration_s, is_full=False)
@@ -60,7 +60,7 @@ def test_rounds_are_counted_in_kube_proxys_buckets():
     assert found[f"{name}_sum",] == pytest.approx(20.0026)
 
 
-def test_full_and_partial_rounds_are_counted_separately():
+def test_full_and_partial_sync_rounds_are_counted_separately():
     sync = SyncMetrics()
     sync.observe(0.5, is_full=True)
     sync.observe(0.01, is_full=False)
@@ -106,7 +106,7 @@ def test_metrics_of_the_process_are_included():
     assert {"process_open_fds", "process_resident_memory_bytes", "python_info"} <= names
 
 
-def test_unusual_names_are_preserved():
+def test_label_values_with_special_characters_are_preserved():
     strange = 'we"b\\\n{}'
     page = render(make_view(make_port(strange)))
     assert (
@@ -115,7 +115,7 @@ def test_unusual_names_are_preserved():
     ) in values(page)
 
 
-def test_a_page_is_compressed_for_an_accepting_scraper():
+def test_the_metrics_are_compressed_for_a_scraper_that_accepts_gzip():
     plain = render(make_troubled_view())
     packed = render(make_troubled_view(), accept_encoding="deflate, gzip;q=0.9")
     assert (packed.headers["Content-Encoding"], "Content-Encoding" in plain.headers) == (

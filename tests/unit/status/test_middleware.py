@@ -28,7 +28,7 @@ def test_only_unexpected_exceptions_are_logged(error, is_logged):
     assert bool(http_logger().filter(record_of(error))) is is_logged
 
 
-def test_the_filter_is_installed_once():
+def test_the_log_filter_of_aiohttp_is_installed_only_once():
     assert http_logger() is http_logger()
     assert len(http_logger().filters) == 1
 

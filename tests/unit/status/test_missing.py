@@ -23,7 +23,7 @@ def test_a_nonexistent_service_is_reported_with_the_nearest_name():
     assert say_missing(view, "x\n/y") == "there is no Service x\\n/y"
 
 
-def test_a_nonexistent_service_may_be_among_unreadable_objects():
+def test_the_error_for_a_nonexistent_service_mentions_unreadable_objects():
     lines = ("a.yaml:1: no port", "a.yaml:6: not YAML", "b.yaml:1: taken", "cannot read c.yaml")
     rejected = (
         RejectedFacts(lines[0], "Service shop/a"),
@@ -47,7 +47,7 @@ def test_the_most_likely_unreadable_file_is_named_for_a_nonexistent_service():
     )
 
 
-def test_a_rejected_service_may_be_suggested():
+def test_the_name_of_a_rejected_service_is_suggested():
     line = "a.yaml:4: metadata.name: 'Upsilon_Web' is wrong"
     rejected = RejectedFacts(line, "Service y/Upsilon_Web", services=("y/Upsilon_Web",))
     source = SourceFacts(problems=(line,), rejected=(rejected,))
@@ -94,7 +94,7 @@ def test_several_similar_services_are_suggested():
     assert say_missing(view, "shop/web-3").endswith("(did you mean shop/web-2 or shop/web-1?)")
 
 
-def test_a_namespace_may_be_suggested():
+def test_a_nonexistent_service_named_like_a_namespace_suggests_the_namespace():
     view = make_view(make_port("web"))
     missing = "there is no Service default"
     assert say_missing(view, "default/shop") == f"{missing}/shop; shop is a namespace"

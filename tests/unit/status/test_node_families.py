@@ -29,7 +29,7 @@ def test_node_families_have_the_kind_stated_in_the_figures_table():
         f"userspace_proxy_{figure.metric}": figure.kind
         for table in tables
         for name, figure in table.items()
-        # The other totals are sums of the Service ports' figures.
+        # All other totals are sums over Service ports, which have metrics of their own.
         if not name.startswith("totals.") or name == "totals.kernel_connections"
     }
     assert {"counter", "gauge"} <= set(figures.values())
@@ -90,7 +90,7 @@ def test_each_node_figure_has_one_metric():
             assert names.count(f"userspace_proxy_{figure.metric}") == 1, field
 
 
-def test_counted_kernel_path_connections_have_a_node_total():
+def test_the_node_total_of_kernel_path_connections_exists_only_if_counted():
     name = "node_kernel_path_connections_total"
     view = make_view(totals=TotalsFacts(kernel_connections=0))
     assert value(view, f"userspace_proxy_{name}") == 0

@@ -35,14 +35,14 @@ WEB, DB = (
 )
 
 
-async def test_a_watcher_gets_matching_connections():
+async def test_a_watcher_receives_matching_connections():
     observing = Observing()
     with observing.watch(Watcher(ConnectionFilter(service="shop/web"))) as watcher:
         observing.deliver([WEB, DB])
         assert await watcher.take(10.0) == [WEB]
 
 
-async def test_take_returns_an_empty_list_after_a_timeout():
+async def test_a_watcher_without_connections_takes_an_empty_list_after_a_timeout():
     assert await Watcher(ALL).take(0.001) == []
 
 
@@ -66,7 +66,7 @@ async def test_a_slow_watcher_loses_the_oldest_records_and_gets_their_number():
     assert await watcher.take(10.0) == [WEB]
 
 
-async def test_a_watcher_is_notified_only_of_omissions_that_may_match():
+async def test_a_watcher_is_notified_only_of_omitted_connections_that_may_match():
     observing, web, failed = Observing(), ConnectionFilter(service="shop/web"), FAILED
     with observing.watch(Watcher(web)) as of_web, observing.watch(Watcher(failed)) as of_failed:
         observing.deliver([], [LeftOut(ALL, 9), LeftOut(failed, 3)])

@@ -48,7 +48,7 @@ def test_states_are_counted_in_order_of_severity():
     )
 
 
-def test_a_port_not_known_to_be_served_is_neither_ok_nor_a_problem():
+def test_a_port_of_unknown_state_counts_as_neither_ok_nor_unhealthy():
     unseen = replace(make_port("b"), path=PathView(DataPath.KERNEL))
     dropped = make_port("c", is_dropping=True, reason="none is on this node")
     overview = overview_of(make_port("a"), unseen, dropped)

@@ -187,7 +187,7 @@ def test_a_single_result_is_expanded_until_collapsed():
     assert [row.detail is not None for row in build(view, q="web", open=(key,)).rows] == [False]
 
 
-def test_the_page_consists_of_its_parts():
+def test_each_streamed_part_of_the_page_occurs_in_the_whole_page():
     view = make_troubled_view()
     parts = render_parts(build(view, q="cart"))
     whole = render(view, q="cart")

@@ -69,7 +69,7 @@ def test_the_sorted_column_is_always_shown():
     assert columns(IDLE, sort="out") == (*ALWAYS, "in", "out")
 
 
-def test_a_new_figure_appears_in_the_table(monkeypatch):
+def test_a_figure_added_to_the_declaration_appears_in_the_table(monkeypatch):
     sample = FigureColumn("refused", "turned away", str, colour="bad")
     monkeypatch.setitem(rows.FIGURES, "away", sample)
     port = replace(IDLE, refused=7)

@@ -12,7 +12,7 @@ from .views import make_port, make_view
 
 
 class Proxy:
-    """A proxy whose samples take time, and a clock that pauses advance."""
+    """A proxy whose samples take time, and whose clock advances during pauses."""
 
     def __init__(self, cost_s=0.0):
         self.now = 1000.0
@@ -28,11 +28,11 @@ class Proxy:
     async def pause(self, seconds):
         before = self.now
         await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=0)
-        # Another stream may have paused in the meantime.
+        # Another stream may have advanced the clock in the meantime.
         self.now = max(self.now, before + seconds)
 
 
-async def test_requests_share_a_sample_for_a_moment():
+async def test_concurrent_requests_share_a_sample_and_later_ones_get_a_new_one():
     proxy = Proxy(cost_s=0.25)
     samples = await asyncio.gather(*(proxy.sampler.look() for _ in range(10)))
     assert {sample.view.ports[0].connections for sample in samples} == {1}
@@ -40,7 +40,7 @@ async def test_requests_share_a_sample_for_a_moment():
     assert (await proxy.sampler.look()).view.ports[0].connections == 2
 
 
-async def test_a_requests_sample_does_not_wake_streams_early():
+async def test_a_sample_for_a_request_does_not_wake_streams_early():
     proxy = Proxy()
     count, _ = await proxy.sampler.after(0)
     proxy.now += 0.5
@@ -50,7 +50,7 @@ async def test_a_requests_sample_does_not_wake_streams_early():
     assert proxy.taken_at == [1000.0, 1000.5, 1001.0]
 
 
-async def test_streams_reuse_a_requests_sample_when_one_is_due():
+async def test_streams_reuse_the_sample_of_a_request_if_a_sample_is_due():
     proxy = Proxy()
     count, _ = await proxy.sampler.after(0)
     proxy.now += 1.5
@@ -93,7 +93,7 @@ async def test_a_cancelled_stream_does_not_stop_the_samples_of_other_streams():
     assert (await second)[0] == count + 1
 
 
-async def test_work_runs_in_a_thread_without_overlap():
+async def test_work_runs_in_a_thread_one_call_at_a_time():
     sampler, running, most = Proxy().sampler, [], []
 
     def work():
@@ -135,7 +135,7 @@ def counted(connections):
 
 
 async def record(proxy, *samples):
-    """Record these samples, one every five seconds."""
+    """Record these samples at intervals of five seconds."""
     left = list(samples)
 
     async def counters():
@@ -155,7 +155,7 @@ async def test_counters_are_recorded_without_watchers():
     )
 
 
-async def test_the_sampler_records_nothing_while_views_are_taken():
+async def test_counters_are_not_recorded_while_views_are_taken():
     proxy = Proxy()
 
     async def pause(seconds):
@@ -182,7 +182,7 @@ async def test_samples_count_as_followed_if_requested_less_than_a_minute_apart()
 
 
 class ProxyOfRequests:
-    """A proxy whose views take some time, which passes while a request waits."""
+    """A proxy whose views take time, and whose clock advances while a request waits."""
 
     def __init__(self, view_s=0.0, refresh_s=0.0, counted_s=None):
         self.now, self.view_s, self.refresh_s = 1000.0, view_s, refresh_s
@@ -205,7 +205,7 @@ class ProxyOfRequests:
         self.now += seconds
 
 
-async def test_views_use_a_limited_share_of_the_time():
+async def test_taking_views_uses_a_limited_share_of_the_time():
     proxy = ProxyOfRequests(view_s=0.1, refresh_s=0.02)
     for _ in range(50):
         await proxy.views.take()
@@ -220,7 +220,7 @@ async def test_refresh_time_on_the_event_loop_counts_towards_the_share():
     assert proxy.pauses == [pytest.approx(0.4 / SHARE - 0.4)] * 19
 
 
-async def test_a_view_requested_later_is_taken_immediately():
+async def test_a_request_after_the_pause_gets_a_view_immediately():
     proxy = ProxyOfRequests(view_s=0.1)
     await proxy.views.take()
     proxy.now += 0.1 / SHARE
@@ -233,11 +233,11 @@ async def test_waiting_requests_share_a_view_taken_after_their_arrival():
     first = await proxy.views.take()
     waiting = [asyncio.create_task(proxy.views.take()) for _ in range(100)]
     views = {id(view) for view in await asyncio.gather(*waiting)}
-    # The first request's view has begun when the others arrive.
+    # The first waiting request starts a view before the other 99 arrive.
     assert (len(views), id(first) in views, len(proxy.taken_at)) == (2, False, 3)
 
 
-async def test_take_after_close_raises_an_error():
+async def test_taking_a_view_after_close_raises_an_error():
     proxy = ProxyOfRequests()
     proxy.views.close()
     with pytest.raises(RuntimeError, match="is closed"):

@@ -93,14 +93,14 @@ def test_a_search_matches_the_expected_ports(text, expected):
 
 
 @pytest.mark.parametrize("word", ["served", "serv", "not-served", "not"])
-def test_a_state_is_matched_by_its_prefix(word):
+def test_a_search_matches_a_state_by_its_prefix(word):
     is_late = word.startswith("not")
     for port, is_found in ((LATE, is_late), (DNS, not is_late)):
         assert Search.parse(f"is:{word}").matches_port(port, is_busy=False) is is_found
 
 
-def test_a_plain_word_matches_anywhere_in_a_state():
-    # Only the state of LATE contains this word, in "trouble".
+def test_a_plain_search_word_matches_anywhere_in_a_state():
+    # Only the words for the state of LATE contain "trouble".
     assert Search.parse("rouble").matches_port(LATE, is_busy=False)
     assert not Search.parse("-rouble").matches_port(LATE, is_busy=False)
     assert not Search.parse("is:rouble").matches_port(LATE, is_busy=False)
@@ -133,7 +133,7 @@ def test_long_searches_are_truncated():
 
 
 def test_a_row_with_many_endpoints_is_read_once_for_all_words(monkeypatch):
-    """With 67 words and 10,000 Service ports, a search took 16 s."""
+    """A search of 10,000 Service ports for 67 words once took 16 s."""
     read = []
     texts = search._texts_of_port
     monkeypatch.setattr(
@@ -162,5 +162,5 @@ def test_every_state_of_a_port_can_be_searched():
         ("is:xyzzy", "there is no state is:xyzzy (one of served, unknown, partly-"),
     ],
 )
-def test_an_unknown_state_is_reported(text, unknown):
+def test_an_unknown_state_in_a_search_is_reported(text, unknown):
     assert Search.parse(text).unknown.startswith(unknown)

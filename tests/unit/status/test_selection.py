@@ -47,7 +47,7 @@ def test_invalid_objects_are_shown_only_in_a_search():
     assert select(view, Selection()).rejected == ()
 
 
-def test_problems_are_sorted_first_then_names():
+def test_rows_are_sorted_by_problem_first_and_by_name_second():
     assert names() == ["cart", "kube-dns", "web"]
 
 
@@ -63,14 +63,14 @@ def test_problems_are_sorted_first_then_names():
         pytest.param("address", ["cart", "kube-dns", "web"], id="numbers-of-an-address"),
     ],
 )
-def test_each_column_can_be_sorted(sort, expected):
+def test_rows_can_be_sorted_by_each_column(sort, expected):
     assert names(sort=sort) == expected
 
 
 @pytest.mark.parametrize(
     ("sort", "field"), [("-rate", "connections"), ("-in", "received_bytes"), ("-out", "sent_bytes")]
 )
-def test_rates_can_be_sorted(sort, field):
+def test_rows_can_be_sorted_by_rate(sort, field):
     history = History()
     history.note((WEB, CART, DNS), 100.0)
     more = replace(WEB, **{field: getattr(WEB, field) + 100})
@@ -110,7 +110,7 @@ def test_at_most_a_page_of_rows_is_expanded():
     assert len(Selection.parse({"open": many}).open) == 100
 
 
-def test_links_preserve_the_other_parts_of_the_selection():
+def test_links_on_the_page_preserve_the_other_query_parameters():
     selection = Selection("a&b", "-rate", 3, ("pa",), refresh=False)
     assert selection.link() == "./?q=a%26b&sort=-rate&page=3&open=pa&refresh=off"
     assert selection.link(page=4) == "./?q=a%26b&sort=-rate&page=4&open=pa&refresh=off"
@@ -137,12 +137,12 @@ def test_the_link_of_a_sorted_column_reverses_its_direction(sort, column, expect
     assert Selection(sort=sort, page=3).sorted_by(column) == expected
 
 
-def test_every_column_can_be_sorted_in_both_directions():
+def test_rows_can_be_sorted_by_every_column_in_both_directions():
     for column in SORTS:
         assert sorted(names(sort=column)) == sorted(names(sort=f"-{column}"))
 
 
-def test_names_can_be_sorted_in_descending_order():
+def test_rows_can_be_sorted_by_name_in_descending_order():
     assert names(sort="-name") == names(sort="name")[::-1] != names(sort="name")
 
 

@@ -163,7 +163,7 @@ async def test_during_a_flood_probes_are_served_and_the_newest_connections_stay_
             flood = [stack.enter_context(socket.socket()) for _ in range(2 * MAX_CONNECTIONS)]
             for sock in flood:
                 sock.setblocking(False)
-                # One after another: a full accept queue would drop SYNs for half a minute.
+                # Connect one at a time: a full accept queue would drop SYNs for half a minute.
                 await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", client.health))
             assert (await client.ask("/healthz", port=client.health))[0].status == 200
             await until(lambda: [*map(is_open, flood)].count(True) == MAX_CONNECTIONS - 1)
@@ -179,7 +179,7 @@ def is_open(sock):
         return False
 
 
-async def test_an_unknown_state_is_rejected_except_on_the_page():
+async def test_an_unknown_state_is_rejected_in_all_formats_except_the_page():
     async with serving(make_troubled_view()) as client:
         for path in ("/?q=is:refusd", "/api/v1/status?q=is:refusd"):
             response, text = await client.ask(path, Accept="text/plain")
@@ -247,7 +247,7 @@ async def test_a_rejected_service_returns_404_with_its_mistake():
 @pytest.mark.parametrize(
     ("service", "search"), [("shop/cart", "service:shop/cart"), ("kube-system", "ns:kube-system")]
 )
-async def test_a_browser_requesting_a_service_is_redirected_to_the_search_for_it(service, search):
+async def test_a_browser_that_requests_a_service_is_redirected_to_a_search(service, search):
     async with serving(make_troubled_view()) as client:
         response, text = await client.ask(f"/?service={service}&refresh=off", Accept="text/html")
         assert (str(response.url.query_string), response.history[0].status) == (
@@ -312,7 +312,7 @@ async def test_a_flood_of_searches_does_not_delay_other_kinds_of_requests(accept
             for n in range(searches):
                 tasks.create_task(ask(client, f"/?q=web{n}"))
             await until(lambda: len(rendered) == before + 1)
-            # When these are answered, the other searches have arrived.
+            # Once these requests are answered, all searches have arrived.
             for _ in range(5):
                 await client.ask("/livez")
             tasks.create_task(ask(client, "/metrics"))
@@ -328,7 +328,7 @@ async def test_a_flood_of_searches_does_not_delay_other_kinds_of_requests(accept
         pytest.param({"node_is_eligible": False}, 503, 200, id="node-leaves"),
     ],
 )
-async def test_both_servers_serve_probes(changes, healthz, livez):
+async def test_both_status_servers_answer_probes(changes, healthz, livez):
     async with serving(make_view(**changes)) as client:
         for port in (client.admin, client.health):
             response, text = await client.ask("/healthz", port=port)
@@ -346,7 +346,7 @@ async def test_the_health_port_serves_only_probes(path):
         assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
-async def test_probes_use_the_cheaper_view():
+async def test_probes_are_answered_from_the_health_view_without_services():
     def everything():
         raise AssertionError("a probe asked for every Service")
 
@@ -359,7 +359,7 @@ async def test_probes_use_the_cheaper_view():
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
-async def test_only_get_and_head_are_allowed(method):
+async def test_only_the_methods_get_and_head_are_allowed(method):
     async with serving(make_view()) as client:
         response, _ = await client.ask("/", method=method)
         assert response.status == 405
@@ -373,7 +373,7 @@ async def test_a_head_response_has_headers_and_no_body():
 
 
 @pytest.mark.parametrize("path", [*ADMIN_PATHS, "/nowhere"])
-async def test_a_foreign_host_is_rejected_on_loopback(path):
+async def test_an_unknown_host_header_is_rejected_on_loopback(path):
     async with serving(make_troubled_view()) as client:
         response, text = await client.ask(path, Host="evil.example")
         assert response.status == 403
@@ -382,19 +382,19 @@ async def test_a_foreign_host_is_rejected_on_loopback(path):
 
 
 @pytest.mark.parametrize("host", ["localhost:10249", "127.0.0.1", "[::1]:8080"])
-async def test_a_loopback_host_is_allowed(host):
+async def test_a_loopback_host_header_is_accepted(host):
     async with serving(make_view()) as client:
         response, _ = await client.ask("/", Host=host)
         assert response.status == 200
 
 
-async def test_a_load_balancer_may_probe_under_any_host():
+async def test_a_load_balancers_probe_is_answered_for_any_host_header():
     async with serving(make_view()) as client:
         response, _ = await client.ask("/healthz", port=client.health, Host="lb.example")
         assert response.status == 200
 
 
-async def test_a_probe_closes_its_connection():
+async def test_the_connection_of_a_probe_is_closed_after_the_response():
     async with serving(make_view()) as client:
         response, _ = await client.ask("/healthz", port=client.health)
         assert response.headers["Connection"] == "close"
@@ -409,7 +409,7 @@ async def test_unknown_static_files_return_404(path):
 @pytest.mark.parametrize(
     "query", ["?page=-1", "?page=1e9", "?show=%00", "?q=%FF%FE", "?q=" + "x" * 5000, "?q=a&q=b"]
 )
-async def test_unusual_queries_are_served(query):
+async def test_a_query_with_malformed_parameters_is_answered(query):
     async with serving(make_view(make_port())) as client:
         assert (await client.ask(f"/{query}"))[0].status == 200
         assert (await client.ask(f"/api/v1/status{query}"))[0].status == 200
@@ -459,7 +459,7 @@ async def test_close_closes_all_sockets_and_is_idempotent():
         await asyncio.open_connection(*address)
 
 
-async def test_other_protocols_are_rejected_without_a_log_line(caplog):
+async def test_requests_of_other_protocols_are_rejected_without_a_log_line(caplog):
     async with serving(make_view()) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.health)
         writer.write(b"\x16\x03\x01\x00\xa5 hello\r\n\r\n")

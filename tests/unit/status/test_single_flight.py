@@ -6,7 +6,7 @@ from userspace_proxy.status.single_flight import SingleFlight
 
 
 class Making:
-    """Returns a new object for each call, once ``go`` is set."""
+    """A computation that returns a new object once ``go`` is set."""
 
     def __init__(self):
         self.calls = 0

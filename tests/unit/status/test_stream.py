@@ -32,14 +32,14 @@ def message(sent, **changes):
     return message
 
 
-def test_the_first_message_contains_everything():
+def test_the_first_message_of_a_page_stream_contains_all_parts_and_rows():
     assert message(Sent()) == (
         {"title": "OK", "level": "ok", "html": {"a": "1", "b": "2"}, "rows": ["a"]}
     )
     assert message(Sent(), rows=())["rows"] == []
 
 
-def test_later_messages_contain_only_changes():
+def test_later_messages_of_a_page_stream_contain_only_changes():
     sent = Sent()
     message(sent)
     assert message(sent) == {}
@@ -97,7 +97,7 @@ async def watching(view):
         await server.close()
 
 
-async def test_only_the_parts_that_changed_are_sent():
+async def test_a_page_stream_sends_only_the_changed_parts():
     async with watching(make_view(make_port("cart"), make_port("web"))) as watcher:
         async with watcher.open() as response:
             assert response.content_type == "text/event-stream"
@@ -112,7 +112,7 @@ async def test_only_the_parts_that_changed_are_sent():
         assert "ignored" not in second["html"]
 
 
-async def test_a_stream_contains_only_the_selected_rows():
+async def test_a_page_stream_contains_only_the_selected_rows():
     async with watching(make_troubled_view()) as watcher, watcher.open("?q=cart") as response:
         first = await watcher.next(response)
     assert len(first["rows"]) == 1
@@ -170,7 +170,7 @@ async def test_at_the_limit_the_client_with_the_most_streams_loses_its_oldest():
 
 
 async def has_ended(response):
-    """Read a stream to its end, which may be inside a chunk."""
+    """Read a stream to its end, which may be in the middle of a chunk."""
     try:
         await response.read()
     except aiohttp.ClientError:
@@ -179,7 +179,7 @@ async def has_ended(response):
 
 
 @pytest.mark.parametrize("path", ["/stream", "/api/v1/status?watch"])
-async def test_other_web_sites_cannot_open_streams(path):
+async def test_a_cross_site_request_cannot_open_a_page_stream(path):
     async with watching(make_view()) as watcher:
         async with watcher.get(path, headers={"Sec-Fetch-Site": "cross-site"}) as response:
             assert response.status == 403
@@ -188,7 +188,7 @@ async def test_other_web_sites_cannot_open_streams(path):
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST"])
-async def test_only_get_can_open_a_stream(method):
+async def test_a_stream_can_be_opened_only_with_get(method):
     async with watching(make_view()) as watcher:
         assert (await watcher.ask("/stream", method)).status == 405
 
@@ -201,7 +201,7 @@ async def next_line(response):
                 return json.loads(text)
 
 
-async def test_the_json_can_be_watched():
+async def test_a_watch_sends_the_json_and_later_its_changes():
     async with (
         watching(make_view(make_port("web"), make_port("cart"))) as watcher,
         watcher.get("/api/v1/status?watch&service=shop/web") as response,
@@ -301,14 +301,14 @@ class Client:
 WEB, CART = make_port("web"), make_port("cart")
 
 
-def test_a_line_is_empty_if_only_the_time_has_changed():
+def test_a_line_of_a_json_watch_is_empty_if_only_the_time_has_changed():
     client = Client()
     client.see(WEB, CART)
     assert client.see(WEB, CART) is None
     assert client.see(replace(WEB), CART) is None
 
 
-def test_later_lines_contain_only_changes():
+def test_later_lines_of_a_json_watch_contain_only_changes():
     client = Client()
     client.see(WEB, CART)
     line = client.see(replace(WEB, refused=3), CART, revision=4712)

@@ -99,7 +99,7 @@ def test_the_overall_level_is_the_worst_of_all_lines(view, level):
         (10, True, 10, "Source: m/shop.yaml:9: no"),
     ],
 )
-def test_node_problems_with_the_same_remedy_share_it_and_three_lines(count, is_wide, shown, last):
+def test_node_problems_with_the_same_remedy_are_limited_to_three_lines(count, is_wide, shown, last):
     problems = [f"m/shop.yaml:{line}: no" for line in range(count)]
     source = SourceFacts("manifests", "m", is_synced=True, problems=problems)
     view = make_view(make_port(), source=source)
@@ -143,7 +143,7 @@ def test_lines_fit_the_terminal_without_losing_words(columns):
     for options in ({}, {"is_wide": True}):
         lines = lines_of(view, columns=columns, **options)
         long = [line for line in lines if len(line) > columns]
-        # Names, addresses and figures are never wrapped.
+        # A name, an address or a figure is never broken.
         assert not [line for line in long if line[-1] not in "0123456789"]
         whole = " ".join("\n".join(lines_of(view, **options)).split())
         shown = " ".join("\n".join(lines).split())
@@ -200,7 +200,7 @@ def test_top_fits_the_terminal_and_a_long_name_has_its_own_line():
 
 
 def busy_history(*ports):
-    """Return a history of ports; the first one carried 20 connections in two seconds."""
+    """Return a history in which the first port has 20 connections in two seconds."""
     history = History()
     history.note(ports, 10.0)
     first = ports[0]

@@ -16,7 +16,7 @@ def source(*problems):
     return SourceFacts("kubernetes", "https://k", is_synced=True, problems=problems)
 
 
-def test_equal_views_have_no_events():
+def test_two_equal_views_yield_no_events():
     assert events(CALM, CALM) == []
 
 
@@ -36,7 +36,7 @@ def test_a_problem_with_changing_figures_stays_the_same_event():
     assert events(replace(CALM, descriptors=19_000), replace(CALM, descriptors=19_999)) == []
 
 
-def test_problems_of_service_ports_are_omitted():
+def test_the_timeline_omits_problems_of_service_ports():
     refused = make_port("cart", endpoints=(), reason="it has no endpoints")
     assert events(make_view(), make_view(refused)) == []
 
@@ -62,7 +62,7 @@ def test_repaired_rules_are_reported_as_an_event():
     )
 
 
-def test_saved_connections_are_included_in_an_events_text():
+def test_the_text_of_an_event_includes_saved_connections():
     assert Event(NOW, Level.OK, "a").text == "a"
     assert Event(NOW, Level.OK, "a", saved=1).text == "a; 1 connection saved"
     assert Event(NOW, Level.OK, "a", saved=12).text == "a; 12 connections saved"

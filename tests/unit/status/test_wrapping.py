@@ -6,7 +6,7 @@ WORDS = "no route to 10.244.0.9: that address does not exist, or its node is dow
 
 
 @pytest.mark.parametrize("columns", [0, 80])
-def test_a_fitting_text_stays_on_one_line(columns):
+def test_a_text_that_fits_the_width_stays_on_one_line(columns):
     assert list(placed("  ! ", WORDS, columns)) == [f"  ! {WORDS}"]
 
 

@@ -1,4 +1,4 @@
-"""Views to show: a node without problems, and one with every kind of problem."""
+"""Builds views of a node without problems and of a node with every kind of problem."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def make_address(text: str) -> SocketAddress:
 
 
 def replace(item, **changes):
-    """Return a copy with changed fields; a Service port is judged again."""
+    """Return a copy with changed fields; the verdict of a Service port is computed again."""
     if isinstance(item, Cause):
         return item.replace(**changes)
     if not isinstance(item, msgspec.Struct):
@@ -104,7 +104,7 @@ def make_endpoint(
 
 
 def make_standby(address: str) -> EndpointFacts:
-    """Return an endpoint of the second priority, on standby for a usable one of the first."""
+    """Return an endpoint of priority 1, on standby for a usable endpoint of priority 0."""
     verdict = EndpointVerdict(make_address(address), True, "ready", priority=1, is_standby=True)
     return facts_of_verdict(verdict)
 
@@ -128,7 +128,7 @@ def make_frontend(
 def make_ignored(
     service: str, port: str, reason: str | Cause, *, is_conflict: bool = False
 ) -> IgnoredFacts:
-    """Return a Service, given as ``namespace/name``, that gets no listener."""
+    """Return an ignored Service, given as ``namespace/name``."""
     cause = reason
     if not isinstance(reason, Cause) and is_conflict:
         cause = as_read(CauseCode.ADDRESS_TAKEN, reason, "", "Give one of them another address")
@@ -198,7 +198,7 @@ def make_port(
     """Return a Service port that is served by two ready endpoints.
 
     Args:
-        changes: Fields of plan, traffic or view; ``reason`` and ``notes`` may be sentences.
+        changes: Fields of plan, traffic or view; ``reason`` and ``notes`` may be plain text.
     """
     number = sum(map(ord, name)) % 200
     if frontends is None:
@@ -263,7 +263,7 @@ def make_view(*ports: PortFacts, **changes: object) -> StatusFacts:
 
 
 def make_calm_view() -> StatusFacts:
-    """Return a small cluster without problems that has all kinds of Services."""
+    """Return the view of a small cluster that has Services of all kinds and no problem."""
     dns = make_port(
         "kube-dns",
         namespace="kube-system",
@@ -311,7 +311,7 @@ def make_calm_view() -> StatusFacts:
 
 
 def make_two_sides() -> tuple[PortFacts, PortFacts]:
-    """Return a Service port that drops outside clients because this node has no endpoint."""
+    """Return a Service's two sides; outside clients are dropped for lack of a local endpoint."""
     front = make_port("front", handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     outside = make_port(
         "front",

@@ -1,4 +1,4 @@
-"""Clusters to show: a healthy one, and one with an unhealthy endpoint, link and node."""
+"""Builds a healthy cluster, and one with an unhealthy endpoint, path and node."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SEEN = {"count": 12, "first_at": NOW - 900, "last_at": NOW - 2}
 
 
 def an_endpoint(address: str, cause: Cause | None = None):
-    """Return an endpoint that has served; with a cause, it fails."""
+    """Return an endpoint that serves, or that fails with a cause."""
     node = f"node-{address.split('.')[2]}"
     if cause is not None:
         return make_endpoint(address, node=node, failures=12, cause=cause.replace(**_SEEN))
@@ -64,7 +64,7 @@ def ports_of(node: str) -> Sequence[PortFacts]:
 
 
 def an_answer(node: str, ports: Sequence[PortFacts], **facts: object) -> AgentAnswer:
-    """Return a node's answer, decoded as if it came from the node's agent."""
+    """Return a node's answer with these Service ports, decoded from JSON."""
     view = make_view(*ports, **{"node": node, "totals": TOTALS, **facts})
     view.ports = diagnose(view.ports, view.source, view.health_checks)
     return AgentAnswer(
@@ -77,19 +77,19 @@ def an_answer(node: str, ports: Sequence[PortFacts], **facts: object) -> AgentAn
 
 
 def read(view: StatusFacts) -> StatusFacts:
-    """Return a node's facts as another machine decodes them."""
+    """Encode a node's facts as its agent does, and return them decoded."""
     return read_answer(render_status(view, now=NOW))
 
 
 def a_silent_node(node: str) -> AgentAnswer:
-    """Return a node without an answer."""
+    """Return the answer of an unresponsive node."""
     agents = (ForwardTarget("kube-system", f"userspace-proxy-{node}", 10249),)
     why = as_read(CauseCode.SOURCE_AWAY, "the agent has not answered within 5 s")
     return AgentAnswer(node, agents, problem=why)
 
 
 def sick_cluster() -> AllNodes:
-    """Return four nodes, all but one of which have a problem."""
+    """Return four nodes, of which three have a problem."""
     answers = [an_answer(node, ports_of(node)) for node in ("node-1", "node-2", "node-3")]
     return AllNodes((*answers, a_silent_node("node-4")))
 
@@ -121,7 +121,7 @@ def look_at(all_nodes: AllNodes, cluster: str = "prod") -> ClusterLook:
 
 
 def edges(*rows: tuple[str, str, str, int], others: int = 0) -> bytes:
-    """Return an answer about connections: address, pod, Service port and number of each edge."""
+    """Return JSON about edges, each a client's address and pod, a Service port, and a count."""
     facts = EdgesFacts(
         edges=tuple(
             EdgeFacts(
@@ -154,7 +154,7 @@ CALLS = {
 
 
 def live_of(all_nodes: AllNodes, calls: Mapping[str, bytes] = CALLS) -> Live:
-    """Return the live data that the pages of these nodes show."""
+    """Return the live data from which the pages about these nodes are rendered."""
 
     async def ask(path: str, nodes: Sequence[str]) -> Mapping[str, bytes | Cause]:
         assert path.startswith("/api/v1/connections")
@@ -164,7 +164,7 @@ def live_of(all_nodes: AllNodes, calls: Mapping[str, bytes] = CALLS) -> Live:
 
 
 def calls_of(answers: Mapping[str, bytes]) -> AllCalls:
-    """Return the client → Service pairs that the nodes report."""
+    """Return the sum of the client → Service pairs in these responses of nodes."""
     return add_up({n: msgspec.json.decode(b, type=EdgesFacts) for n, b in answers.items()})
 
 
@@ -174,7 +174,7 @@ def all_calls() -> AllCalls:
 
 
 def summaries_of(all_nodes: AllNodes) -> AllNodes:
-    """Return the same nodes with summaries, as in large clusters."""
+    """Return these nodes with summaries instead of complete responses, as in large clusters."""
     return dataclasses.replace(all_nodes, answers=tuple(map(_summary, all_nodes.answers)))
 
 

@@ -18,11 +18,11 @@ class _Loopback(AbstractResolver):
         return [found]
 
     async def close(self) -> None:
-        """Do nothing: this resolver holds no resources."""
+        """Do nothing, because this resolver holds no resources."""
 
 
 def browsing() -> aiohttp.ClientSession:
-    """Return a session that resolves names and keeps cookies like a browser."""
+    """Return a session that, like a browser, resolves ``*.localhost`` and keeps cookies."""
     connector = aiohttp.TCPConnector(resolver=_Loopback(), family=socket.AF_INET)
     jar = aiohttp.CookieJar(unsafe=True)
     return aiohttp.ClientSession(connector=connector, cookie_jar=jar)

@@ -31,14 +31,14 @@ def test_clients_services_and_endpoints_are_three_columns():
     assert [words for _, words in drawn.heads] == ["Clients", "Services", "Endpoints"]
 
 
-def test_lines_start_and_end_at_their_items():
+def test_lines_of_the_call_map_start_and_end_at_their_items():
     drawn = place(a_chain(1))
     client, service, _ = drawn.items
     assert drawn.lines[0].path.startswith(f"M300 {client.y}C")
     assert drawn.lines[0].path.endswith(f" {service.x} {service.y}")
 
 
-def test_more_connections_draw_a_thicker_line_up_to_a_limit():
+def test_a_line_with_more_connections_is_thicker_up_to_a_limit():
     calling = a_chain(3)
     calls = [Line(f"c-{n:03}", f"s-{n:03}", 10 ** (9 * n)) for n in range(3)]
     drawn = place(Calling(calling.clients, calling.services, (), calls, ()))
@@ -47,14 +47,14 @@ def test_more_connections_draw_a_thicker_line_up_to_a_limit():
     assert widths[-1] == 6.0
 
 
-def test_connected_items_are_placed_at_similar_heights():
+def test_connected_items_of_the_call_map_are_placed_at_similar_heights():
     clients, services = items("c", 3), items("s", 3)
     crossed = [Line("c-000", "s-002", 1), Line("c-001", "s-001", 1), Line("c-002", "s-000", 1)]
     drawn = place(Calling(clients, services, (), crossed, ()))
     assert [one.label for one in drawn.items[:3]] == ["c-002", "c-001", "c-000"]
 
 
-def test_the_drawn_map_is_bounded_and_counts_omitted_items():
+def test_the_number_of_drawn_items_is_bounded_and_omitted_items_are_counted():
     calling = a_chain(100)
     more = items("x", 200)
     calls = [*calling.calls, *(Line(one.name, "s-000", 1) for one in more)]
@@ -65,7 +65,7 @@ def test_the_drawn_map_is_bounded_and_counts_omitted_items():
         )
     )
     assert len(drawn.items) == CLIENTS_MAX + SERVICES_MAX + ENDPOINTS_MAX
-    # Clients of hidden Services don't count as left out.
+    # A client that only calls omitted Services isn't counted as omitted.
     assert drawn.left_out == {
         "client": SERVICES_MAX + 200 - CLIENTS_MAX,
         "Service": 100 - SERVICES_MAX,
@@ -80,7 +80,7 @@ def test_a_long_name_is_shortened_and_keeps_its_end():
     assert drawn.items[0].label.endswith("…me-7d9fbc6b58-x2x9z")
 
 
-def test_an_empty_map_is_drawn():
+def test_a_call_map_without_items_has_a_height():
     drawn = place(Calling((), (), (), (), ()))
     assert (drawn.items, drawn.lines, drawn.left_out) == ((), (), {})
     assert drawn.height > 0

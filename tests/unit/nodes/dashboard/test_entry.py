@@ -160,7 +160,7 @@ async def test_a_cross_origin_page_gets_no_response_even_with_the_cookie(headers
         await window.ask(window.printed)
         response, text = await window.ask("/", **headers)
         assert (response.status, "node-1" in text) == (403, False)
-        # An origin that isn't the page's own can't try secrets either.
+        # A cross-origin page can't try secrets either.
         assert (await window.ask(window.printed, **headers))[0].status == 403
 
 
@@ -170,7 +170,7 @@ async def test_a_link_from_another_site_can_be_followed():
         navigating = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
         response, _ = await window.ask("/nodes", Sec_Fetch_Site="cross-site", **navigating)
         assert response.status == 200
-        # A browser omits the cookie at first, but sends it when it follows a link of the page.
+        # A browser omits the SameSite cookie at first, but sends it for links within the page.
         window._session.cookie_jar.clear()
         _, text = await window.ask("/nodes", Sec_Fetch_Site="cross-site", **navigating)
         assert '<a href="">' in text

@@ -30,7 +30,7 @@ def test_clients_during_a_gap_in_sampling_are_not_counted():
     assert lately.minute().words == ""
 
 
-def test_the_span_covers_only_the_samples_since_the_last_gap():
+def test_the_charted_span_covers_only_the_samples_since_the_last_gap():
     lately = Lately()
     for at in (0.0, 14.0):
         lately.note([WEB], {WEB: Figures(failed=3)}, at)

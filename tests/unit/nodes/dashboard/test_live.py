@@ -18,7 +18,7 @@ from .clusters import CALLS, calm_cluster, edges, shown, sick_cluster, summaries
 
 
 class Cluster:
-    """Nodes whose answers change, and which count their requests."""
+    """Nodes whose responses change, and which record requests."""
 
     def __init__(self, all_nodes, answers=CALLS):
         self.now, self.answers = all_nodes, answers
@@ -47,7 +47,7 @@ async def test_new_responses_are_merged_after_a_delay():
     assert (await cluster.live.look()).merged.level is Level.OK
 
 
-async def test_a_minute_contains_the_growth_between_views():
+async def test_the_last_minute_contains_the_growth_between_responses():
     def counted(passed, **counts):
         facts = web(answering(), connections=9, **counts)
         return all_of(answer_of("n", facts, now=NOW + passed, started=NOW - 1000))
@@ -75,7 +75,7 @@ async def test_only_the_most_recent_answers_about_services_are_kept():
     assert len(cluster.asked) == 21
 
 
-async def test_clients_are_queried_at_most_once_in_a_few_seconds():
+async def test_client_tables_are_queried_at_most_once_in_a_few_seconds():
     cluster = Cluster(sick_cluster())
     for _ in range(3):
         assert len((await cluster.live.calls()).calls) == 6
@@ -87,7 +87,7 @@ async def test_clients_are_queried_at_most_once_in_a_few_seconds():
     ]
 
 
-async def test_pages_are_shown_even_if_further_requests_are_forbidden():
+async def test_pages_are_shown_although_requests_for_details_are_forbidden():
     cluster = Cluster(summaries_of(sick_cluster()), refuse)
     assert (await cluster.live.calls()).calls == ()
     assert len((await cluster.live.look_at("shop/cart")).merged.ports) == 1
@@ -97,13 +97,13 @@ def refuse(_path):
     raise SourceError("no rights")
 
 
-async def test_no_node_is_queried_for_connections_until_one_has_answered():
+async def test_client_tables_are_not_queried_before_a_nodes_first_status():
     cluster = Cluster(AllNodes())
     assert (await cluster.live.calls()).calls == ()
     assert cluster.asked == []
 
 
-async def test_clients_are_queried_on_only_some_of_many_nodes():
+async def test_client_tables_of_only_some_of_many_nodes_are_queried():
     cluster = Cluster(calm_cluster(CALLS_OF_NODES_MAX + 20))
     await cluster.live.calls()
     ((_, nodes),) = cluster.asked
@@ -164,14 +164,14 @@ async def test_many_nodes_are_queried_less_often():
         assert len(cluster.asked) == asked
 
 
-async def test_an_unreadable_complete_response_does_not_replace_a_summary():
+async def test_an_unreadable_complete_response_does_not_replace_the_summary():
     cluster = Cluster(summaries_of(sick_cluster()), {"node-1": b"no json"})
     look = await cluster.live.look_at("shop/cart")
     (port,) = look.merged.ports
     assert set(port.members) == {"node-2"}
 
 
-async def test_complete_responses_need_no_further_request():
+async def test_a_services_page_sends_no_request_if_all_responses_are_complete():
     cluster = Cluster(sick_cluster())
     look = await cluster.live.look_at("shop/web")
     assert [port.key.service for port in look.merged.ports] == ["web"]

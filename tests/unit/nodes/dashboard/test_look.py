@@ -21,7 +21,7 @@ def test_a_selections_url_round_trips():
         pytest.param(9, [4], 5, 5, id="past-the-end"),
     ],
 )
-def test_a_list_is_paginated(page, items, first, last):
+def test_a_list_is_divided_into_pages(page, items, first, last):
     part = part_of(range(5), page, 2)
     assert list(part.items) == items
     assert (part.first, part.last, part.pages, part.total) == (first, last, 3, 5)
@@ -32,7 +32,7 @@ def test_an_empty_list_has_one_page():
     assert (part.page, part.pages, part.first, part.last) == (1, 1, 0, 0)
 
 
-def test_all_search_words_must_match():
+def test_a_search_matches_only_if_all_its_words_match():
     assert has_words("NODE 1.2", ["node-1", "1.2.3"])
     assert not has_words("node 1.4", ["node-1", "1.2.3"])
     assert has_words("", [])
@@ -51,6 +51,6 @@ def test_agent_provided_names_are_quoted_in_links(name, path):
     assert node_link(name) == path
 
 
-def test_a_query_omits_empty_values():
+def test_the_query_of_a_url_omits_empty_values():
     assert with_query("/map", {"q": "", "page": 0}) == "/map"
     assert with_query("/map", {"q": "shop/web a&b", "page": 2}) == "/map?q=shop/web+a%26b&page=2"

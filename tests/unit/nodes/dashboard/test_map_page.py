@@ -36,7 +36,7 @@ def test_services_with_problems_come_first_followed_by_the_busiest():
     ]
 
 
-def test_each_services_busiest_client_precedes_second_clients():
+def test_the_busiest_clients_of_all_services_precede_their_second_clients():
     clients = [item.name for item in the_map().clients]
     assert clients[:3] == ["shop/jobs-1", "10.244.1.21", "shop/front-5d9"]
 
@@ -56,7 +56,7 @@ def test_items_link_to_their_pages():
     assert "5 clients, 4 Services, 7 endpoints" in page
 
 
-def test_marks_and_lines_differ_in_shape_and_colour():
+def test_marks_of_the_call_map_differ_in_shape_and_lines_in_class():
     page = shown(render_map(LOOK, all_calls(), Selection(path="/map")))
     marks = re.findall(r'class="mark"[^>]*>(.)<', page)
     assert {"■", "▲", "✖"} == set(marks)

@@ -13,7 +13,7 @@ def a_page(words):
     return page_of(parts, asked).decode()
 
 
-def test_text_from_agents_is_escaped_and_visible():
+def test_text_from_agents_is_escaped_but_stays_visible():
     page = a_page(HOSTILE)
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;\\u001b[31m\\u202e&#34;" in page

@@ -64,12 +64,12 @@ def test_a_healthy_cluster_is_reported_without_problems():
     assert verdict(CALM.merged).startswith("All have answered.")
 
 
-def test_a_page_is_shown_before_the_first_response():
+def test_the_overview_is_shown_before_the_first_response():
     page = overview(look_at(AllNodes()))
     assert "No node has a Service yet." in page
 
 
-def test_a_search_keeps_only_matching_services():
+def test_a_search_on_the_overview_lists_only_matching_services():
     page = overview(SICK, q="endpoint:10.244.3.9")
     assert "1 Service port found." in page
     assert names_on(SICK, q="endpoint:10.244.3.9") == ["shop/web:http"]
@@ -90,11 +90,11 @@ def test_the_overview_search_matches_as_on_a_proxys_page(q, services):
     assert sorted(re.findall(r'href="/services/shop/(\w+)"', page)) == services
 
 
-def test_an_unknown_state_is_reported():
+def test_an_unknown_state_in_a_search_is_reported():
     assert "there is no state is:refusd" in overview(SICK, q="is:refusd")
 
 
-def test_the_table_is_sorted_as_selected():
+def test_the_table_of_services_is_sorted_by_the_selected_column():
     names = sorted(str(port.key) for port in SICK.merged.ports)
     assert names_on(SICK, sort="name") == names
     assert names_on(SICK, sort="-name") == names[::-1]
@@ -155,7 +155,7 @@ def test_an_unresponsive_nodes_page_hides_its_earlier_values():
     assert "nftables" not in page
 
 
-def test_causes_are_listed_and_have_pages():
+def test_each_listed_cause_has_its_own_page():
     parts = render_incidents(SICK, Selection(path="/incidents"))
     page = shown(parts)
     ids = re.findall(r'href="/incidents/([0-9a-f]+)"', page)
@@ -186,7 +186,7 @@ def test_pages_reload_without_scripts_unless_refresh_is_off(refresh):
     page = page_of(render_overview(CALM, asked), asked).decode()
     meta = '<noscript><meta http-equiv="refresh" content="5"></noscript>'
     assert (meta in page) is refresh
-    # A reload would lose typed text, so the search is hidden.
+    # The search field is hidden, because a reload would lose the typed text.
     assert ('role="search" method="get" action="/" hidden' in page) is refresh
 
 
@@ -203,7 +203,7 @@ def test_the_overview_shows_times_in_local_time():
     assert shown in overview(CALM)
 
 
-def test_a_service_is_ok_only_on_nodes_whose_clients_are_known_to_be_answered():
+def test_a_service_counts_as_ok_only_on_nodes_where_a_client_was_answered():
     quiet = web(untried(), **QUIET)
     words = overview(look_at(AllNodes((answer_of("a", web(answering())), answer_of("b", quiet)))))
     assert " 1/2 " in words

@@ -65,7 +65,7 @@ async def test_text_from_an_agent_is_escaped_on_every_page():
 
 
 @pytest.mark.parametrize("path", ["/api/v1/status", "/static/none.js", "/static/..%2fserver.py"])
-async def test_an_unknown_path_returns_404(path):
+async def test_an_unknown_path_of_the_dashboard_returns_404(path):
     async with opened() as window:
         await window.ask(window.printed)
         assert (await window.ask(path))[0].status == 404
@@ -81,9 +81,9 @@ async def test_pages_have_an_event_stream_of_changes(path):
             assert (response.status, response.content_type) == (200, "text/event-stream")
             first, second = [await window.event(response) for _ in range(2)]
         assert {*first["html"]} == {"state", "main", "age"}
-        # The ages in both differ.
+        # Page and message differ only in ages, which are numbers.
         assert re.sub(r"\d", "", first["html"]["state"]) in re.sub(r"\d", "", page)
-        # Only the time has changed.
+        # The second message contains only changed times.
         assert {*second} <= {"at", "html"}
         assert {*second.get("html", {})} <= {"age", "main"}
 

@@ -78,7 +78,7 @@ def test_an_unhealthy_node_is_shown_as_a_failing_row():
     assert "endpoint failing" not in shown(page)
 
 
-def test_an_unhealthy_path_is_shown_as_a_failing_cell_with_text():
+def test_a_fault_on_a_path_is_shown_as_a_failing_cell_with_text():
     page = page_of("shop/cart")
     assert rows_of(page)["node-2"] == ["failing"]
     assert rows_of(page)["node-1"] == ["answers"]
@@ -101,7 +101,7 @@ def test_unanswered_clients_have_a_remedy_without_a_cause():
     assert NO_DATAGRAM_HINT not in html.unescape(words_of(page_of("shop/quiet")))
 
 
-def test_an_untried_endpoint_is_shown_as_not_tried():
+def test_an_endpoint_that_a_node_has_not_dialled_is_shown_as_not_tried():
     assert rows_of(page_of("shop/quiet"))["node-1"] == ["not tried"]
 
 
@@ -113,7 +113,7 @@ def test_an_excluded_endpoint_is_shown_as_not_used():
     assert sorted(rows_of(page_of("shop/web", all_nodes))["node-1"]) == ["answers", "not used"]
 
 
-def test_a_services_clients_are_listed():
+def test_the_page_of_a_service_lists_its_clients():
     said = words_of(page_of("shop/web"))
     assert "shop/front-5d9" in said
     assert "shop/jobs-1" not in said
@@ -123,7 +123,7 @@ def test_an_unknown_service_has_no_page():
     assert page_of("shop/none") is None
 
 
-def test_a_large_matrix_is_truncated_and_states_the_omitted_number():
+def test_a_large_matrix_is_truncated_and_counts_omitted_nodes_and_endpoints():
     sick = [an_endpoint(f"10.244.1.{n}:80", silent(f"10.244.1.{n}:80")) for n in range(1, 61)]
     first = an_answer("node-0000", [a_port("web", *sick)])
     all_nodes = AllNodes(

@@ -11,7 +11,7 @@ def targets(api, *logs):
     return [ForwardTarget("kube-system", pod, 10249) for pod in pods]
 
 
-async def test_logs_have_the_order_of_the_agents(api, client):
+async def test_logs_are_returned_in_the_order_of_the_agents(api, client):
     agents = targets(api, *(f"line of {i}\n" for i in range(30)))
     found = await read_logs(client, agents)
     assert found == [AgentLog(agent, f"line of {i}\n") for i, agent in enumerate(agents)]
@@ -44,14 +44,14 @@ async def test_the_total_size_of_logs_is_bounded(api, client, monkeypatch):
     assert "the logs of others" in found[-1].problem
 
 
-async def test_vanished_pods_affect_only_their_own_log(api, client):
+async def test_a_vanished_pod_affects_only_its_own_log(api, client):
     (agent,) = targets(api, "x\n")
     gone = ForwardTarget("kube-system", "gone", 10249)
     found = await read_logs(client, [gone, agent])
     assert found == [AgentLog(gone, problem='pods "gone" not found'), AgentLog(agent, "x\n")]
 
 
-async def test_slow_logs_are_reported_as_missing(api, client, monkeypatch):
+async def test_a_log_not_read_within_the_timeout_is_reported_as_missing(api, client, monkeypatch):
     monkeypatch.setattr(agent_logs, "WITHIN_S", 0.0)
     (found,) = await read_logs(client, targets(api, "x\n"))
     assert found.problem == "not read within 0 s"

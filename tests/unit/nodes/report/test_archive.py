@@ -32,7 +32,7 @@ def test_an_archive_contains_no_facts_about_the_creating_machine(tmp_path):
     with tarfile.open(path) as archive:
         for one in archive:
             assert (one.uid, one.gid, one.uname, one.gname, one.mtime) == (0, 0, "", "", NOW)
-    # If the gzip header had a name, it would be that of the temporary file.
+    # A file name in the gzip header would be the name of the temporary file.
     assert (tmp_path / "a.tar.gz").read_bytes() == (tmp_path / "b.tar.gz").read_bytes()
 
 

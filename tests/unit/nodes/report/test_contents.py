@@ -1,4 +1,4 @@
-"""The files of a report, with secrets in every field that others can write."""
+"""Tests of a report's files, with secrets in every field that users can write."""
 
 import json
 import re
@@ -130,7 +130,7 @@ def test_no_file_contains_a_secret(pseudonyms):
 def test_an_anonymous_report_contains_no_names_or_addresses():
     contents = made(Pseudonyms(KEY))
     text = b"\n".join(file.path.encode() + file.body for file in contents.files()).decode()
-    # Pseudonyms such as service-k3f9t contain letters, so they don't match.
+    # Pseudonyms such as service-k3f9t contain letters and don't match.
     numbered = r"(?:team|service|pod)-\d+\b"
     names = r"alpha|beta|acme|10\.96\.0\.\d|10\.128\.0\.\d|x2x4z"
     assert re.findall(rf"(?<![\w.])(?:{numbered}|{names})", text) == []

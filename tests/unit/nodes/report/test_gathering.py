@@ -64,7 +64,7 @@ async def test_gathering_reads_affected_services_logs_and_the_server_version(cli
     nodes = AllNodes((answer("b", unhealthy()), answer("a", unhealthy("service-2"))))
     found = await gather(client, nodes, made_at=NOW)
     assert [one.service for one in found.objects] == ["team-2/service-2"]
-    # The logs of the node with a problem come first.
+    # The logs of the node with a problem precede the others.
     assert [one.text for one in found.logs] == ["log of a\n", "log of b\n"]
     assert found.server_version == {"gitVersion": "v1.36.3"}
     assert found.missing == []
@@ -168,11 +168,11 @@ async def test_names_of_all_objects_are_collected(api, client):
 
 
 @pytest.mark.parametrize("kind", ["nodes", "services", "endpointslices"])
-async def test_learn_all_reports_a_forbidden_listing(api, client, kind):
+async def test_learn_all_returns_the_reason_why_a_list_is_forbidden(api, client, kind):
     api.denied = {f"list {kind}"}
     assert (await learn_all(client, Pseudonyms(b"key"))).startswith(f"{kind} is forbidden")
 
 
-async def test_learn_all_reports_an_unreachable_api_server(api, client):
+async def test_learn_all_returns_that_the_api_server_is_unreachable(api, client):
     await api.stop()
     assert "refused" in await learn_all(client, Pseudonyms(b"key"))

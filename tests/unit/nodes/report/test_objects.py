@@ -61,7 +61,7 @@ def test_only_allowed_fields_are_included():
 
 
 @pytest.mark.parametrize("item", [SERVICE, SLICE], ids=["service", "slice"])
-def test_names_in_any_format_are_hidden(item):
+def test_names_in_services_and_their_slices_are_hidden(item):
     scrubber = Scrubber(Secrets(), Pseudonyms(b"key"))
     learn_names(item, scrubber)
     text = json.dumps(safe_object(item, scrubber))

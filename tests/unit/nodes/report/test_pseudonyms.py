@@ -28,7 +28,7 @@ def test_a_name_has_the_same_pseudonym_everywhere(names):
     assert [one.partition("-")[0] for one in (shop, web, node)] == ["namespace", "service", "node"]
 
 
-def test_another_archive_has_other_pseudonyms(names):
+def test_two_archives_have_different_pseudonyms_for_the_same_name(names):
     others = Pseudonyms(b"another key")
     others.learn("service", ["web"])
     assert others.hide("web 10.0.0.1") != names.hide("web 10.0.0.1")
@@ -68,7 +68,7 @@ def test_text_shaped_like_a_name_is_hidden(names, text):
         "127.0.0.1:10249, [::1]:80, 0.0.0.0:10256, :::80, 169.254.169.254",
     ],
 )
-def test_unrelated_words_are_kept(names, text):
+def test_words_that_identify_no_object_are_not_replaced_by_pseudonyms(names, text):
     assert names.hide(text) == text
 
 
@@ -124,7 +124,7 @@ def test_the_users_home_directory_name_is_hidden(names, home):
     assert hidden == f"cannot read {home.format(names.name('alice', 'user'))}"
 
 
-def test_a_removed_service_also_has_a_single_pseudonym(names):
+def test_a_removed_service_has_the_same_pseudonym_everywhere(names):
     hidden = names.hide("acme/zeta: removed; zeta in acme is gone")
     namespace, service = hidden.partition(":")[0].split("/")
     assert hidden == f"{namespace}/{service}: removed; {service} in {namespace} is gone"

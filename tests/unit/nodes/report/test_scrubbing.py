@@ -55,7 +55,7 @@ def test_states_protocols_and_families_are_kept(scrubber, rich):
     assert read_answer(encode_answer(hidden)) == hidden
 
 
-def test_the_programs_own_words_are_kept_even_if_they_are_service_names(scrubber):
+def test_the_programs_own_words_are_kept_even_if_an_object_has_such_a_name(scrubber):
     status = StatusFacts(steering=SteeringState("nftables"), version="0.1.0", node="nftables")
     scrubber.learn(status)
     hidden = scrubber.value(status)
