@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -25,8 +27,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture
-def node() -> Iterator[Net]:
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Net]:
     """A network namespace that the test's thread has entered."""
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
     net = Net("node")
     with net:
         yield net
@@ -57,3 +60,16 @@ def run(request):
             return runner.run(asyncio.wait_for(main, 60))
 
     return run
+
+
+@pytest.fixture
+def clean_logging() -> Iterator[None]:
+    """Restore the handlers and levels that existed before the test."""
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    names = ("", "userspace_proxy", "userspace_proxy.connections")
+    levels = {name: logging.getLogger(name).level for name in names}
+    yield
+    root.handlers[:] = handlers
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
