@@ -1,11 +1,11 @@
-"""Fixtures for both event loops and a network namespace; coverage by test module."""
+"""Fixtures for event loops, a network namespace and a fake API server; coverage by module."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,9 @@ import uvloop
 
 from tests.netns import Net
 from userspace_proxy.loops import LoopFactory
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -34,6 +37,28 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Net]:
     with net:
         yield net
     net.close()
+
+
+@pytest.fixture
+def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dial fakes directly, and skip the machine's certificates, which take 56 ms to load."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
+    monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")
+
+
+@pytest.fixture
+async def api(nothing_of_this_machine: None) -> AsyncIterator[FakeApiServer]:
+    async with FakeApiServer() as api:
+        yield api
+
+
+@pytest.fixture
+async def client(api: FakeApiServer) -> AsyncIterator[ApiClient]:
+    client = ApiClient(Credentials(master=api.url))
+    await client.open()
+    yield client
+    await client.close()
 
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
