@@ -180,9 +180,6 @@ def test_a_dial_without_a_local_route_does_not_hide_the_cause():
     assert f"; {say(denied)}" in explanation.sentence
 
 
-HANGS = replace(sends_nothing(AT), count=3, last_at=NOW - 2)
-
-
 def dialled(*endpoints, **changes):
     """Explain a Service whose first endpoint refuses a dial."""
     subject = make_subject(make_port(endpoints=endpoints, **changes))

@@ -31,10 +31,6 @@ def said(*answers):
     return [(finding.cause, finding.nodes) for finding in findings_in(all_of(*answers))]
 
 
-def test_healthy_nodes_with_equal_settings_have_no_findings():
-    assert said(answer_of("a"), answer_of("b")) == []
-
-
 def test_a_node_without_an_agent_needs_only_attention():
     (one,) = findings_in(all_of(without_answer("a", agents=())))
     assert one.level is Level.ATTENTION
