@@ -165,12 +165,6 @@ def text_of(html):
     return " ".join(re.sub(r"<[^>]+>", " ", html).split())
 
 
-def test_health_checks_with_a_problem_come_first():
-    checks = (make_health_check("a/a", 31000, 1), make_health_check("b/b", 31001, 1, "in use"))
-    page = build(make_view(health_checks=checks))
-    assert [view.service for view in page.health_checks] == ["b/b", "a/a"]
-
-
 def test_only_the_first_of_many_health_checks_are_shown():
     checks = tuple(make_health_check(f"a/b{n:03}", 31000 + n, 1) for n in range(150))
     page = build(make_view(health_checks=checks))

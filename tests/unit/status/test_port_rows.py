@@ -6,7 +6,7 @@ from userspace_proxy.status.history import History
 from userspace_proxy.status.port_rows import ENDPOINTS_SHOWN, make_row
 from userspace_proxy.status.rows import DOTS_SHOWN
 
-from .views import make_endpoint, make_frontend, make_port, replace
+from .views import make_endpoint, make_frontend, make_port
 
 NOW = 1000.0
 
@@ -83,17 +83,6 @@ def test_only_the_first_of_many_networks_are_named():
     many = tuple(f"192.0.2.{n}/32" for n in range(20))
     detail = row_of(make_port(admits=many)).detail
     assert detail.admits.endswith("192.0.2.7/32 and 12 more networks")
-
-
-def test_a_row_shows_the_rates_and_the_last_minutes_sparkline():
-    port, history = make_port("web"), History()
-    assert row_of(port, history).sparkline is None
-    history.note((port,), 100.0)
-    more = replace(port, connections=port.connections + 6)
-    history.note((more,), 101.0)
-    row = row_of(port, history)
-    assert row.figures["rate"] == 6
-    assert row.sparkline.line == "M118 2h1"
 
 
 @pytest.mark.parametrize(
