@@ -11,31 +11,13 @@ import pytest
 from tests.tcp_servers import serving
 from userspace_proxy.kernel.socket_options import reset
 from userspace_proxy.sources.kubernetes import client as client_module
-from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy_kubectl.port_forward import (
     ForwardTarget,
     PortForwardError,
     open_stream,
 )
-from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 WEB = ForwardTarget("default", "web-1", 80)
-
-
-@pytest.fixture
-async def api(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    async with FakeApiServer() as api:
-        yield api
-
-
-@pytest.fixture
-async def client(api):
-    client = ApiClient(Credentials(master=api.url))
-    await client.open()
-    yield client
-    await client.close()
 
 
 @asynccontextmanager

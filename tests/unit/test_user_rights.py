@@ -9,18 +9,11 @@ from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.responses import Response
 from userspace_proxy_kubectl.user_rights import check_access, grant_command, lacks_rights
-from userspace_proxy_testing.fakes.api_server import FakeApiServer
-
-
-@pytest.fixture
-async def api(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    async with FakeApiServer() as api:
-        yield api
 
 
 @pytest.fixture
 async def client(api):
+    """A client that isn't open yet."""
     client = ApiClient(Credentials(master=api.url))
     yield client
     await client.close()

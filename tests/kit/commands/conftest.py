@@ -1,3 +1,4 @@
-from tests.unit.cli.conftest import clean_logging, serve_view
+from tests.unit.cli.conftest import serve_view
+from tests.unit.conftest import clean_logging
 
 __all__ = ["clean_logging", "serve_view"]

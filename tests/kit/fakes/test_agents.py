@@ -8,36 +8,15 @@ import pytest
 
 from tests.unit.dataplane.waiting import until
 from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy_kubectl.port_forward import (
     ForwardTarget,
     open_stream,
 )
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE, fixed
 from userspace_proxy_testing.fakes.agents import AgentRequest, FakeAgents
-from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 DEADLINE_S = 60.0
 GET = b"GET /api/v1/status HTTP/1.0\r\nHost: localhost\r\n\r\n"
-
-
-@pytest.fixture(autouse=True)
-def nothing_of_this_machine(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-
-
-@pytest.fixture
-async def api():
-    async with FakeApiServer() as api:
-        yield api
-
-
-@pytest.fixture
-async def client(api):
-    client = ApiClient(Credentials(master=api.url))
-    await client.open()
-    yield client
-    await client.close()
 
 
 async def ask(client: ApiClient, pod: str, port: int = 10249) -> bytes:

@@ -11,17 +11,11 @@ import pytest
 from tests.cluster.api_contract import ApiContract
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
-from userspace_proxy_testing.fakes.api_server import PATHS, FakeApiServer
+from userspace_proxy_testing.fakes.api_server import PATHS
 
 SERVICES = "/api/v1/services"
 WEB = {"kind": "Service", "metadata": {"name": "web"}}
 DEADLINE_S = 120.0
-
-
-@pytest.fixture
-async def api():
-    async with FakeApiServer() as api:
-        yield api
 
 
 @pytest.fixture

@@ -16,12 +16,6 @@ EIGHTY = struct.pack("<H", 80)
 
 
 @pytest.fixture
-async def api():
-    async with FakeApiServer() as api:
-        yield api
-
-
-@pytest.fixture
 async def session(api):
     async with aiohttp.ClientSession(api.url) as session:
         yield session

@@ -74,13 +74,13 @@ async def test_a_used_up_fault_is_no_longer_listed(rig):
     assert rig.faults.of(WEB) == {}
 
 
-async def test_each_fault_type_is_accepted_only_for_supported_protocols(rig):
+async def test_a_share_of_datagrams_is_listed_in_words(rig):
     rig.add("latency", service=DNS, protocol=Protocol.UDP, latency=5, toxicity=0.5)
     words = ["latency(latency=5) downstream for 50% of datagrams"]
     assert rig.faults.of(DNS) == {At(Protocol.UDP, ONE): words}
 
 
-async def test_an_unknown_fault_type_is_rejected_with_a_suggestion(rig):
+async def test_a_fault_replaces_the_earlier_fault_of_its_name(rig):
     rig.add("latency", latency=10)
     rig.add("latency", latency=20)
     rig.add("latency", latency=30, name="more")
@@ -93,12 +93,8 @@ async def test_an_unknown_fault_type_is_rejected_with_a_suggestion(rig):
 async def test_udp_has_its_own_fault_types(rig):
     rig.add("loss", service=DNS, protocol=Protocol.UDP, percent=50)
     assert rig.faults.of(DNS) == {At(Protocol.UDP, ONE): ["loss(percent=50) downstream"]}
-    with pytest.raises(ConfigError, match=r"there is no fault 'los'.*did you mean loss"):
-        rig.add("los", service=DNS, protocol=Protocol.UDP)
     with pytest.raises(ConfigError, match="fault refuse is for TCP only"):
         rig.add("refuse", service=DNS, protocol=Protocol.UDP)
-    with pytest.raises(ConfigError, match="fault loss is for UDP only"):
-        rig.add("loss", percent=50)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +102,6 @@ async def test_udp_has_its_own_fault_types(rig):
     [
         pytest.param("latancy", {}, "did you mean latency", id="type"),
         pytest.param("refuse", {"count": 1}, "it takes none", id="too-many"),
-        pytest.param("fail_first", {}, "give count=N", id="missing"),
-        pytest.param("fail_first", {"count": 0}, "0 is not a whole number from 1", id="zero"),
         pytest.param("latency", {}, r"no latency or jitter is given \(give lat", id="without"),
         pytest.param("latency", {"latancy": 5}, "did you mean latency", id="attribute"),
         pytest.param("refuse", {"stream": "upstream"}, "it has no stream, toxicity", id="stream"),

@@ -111,11 +111,6 @@ def test_a_toxic_is_parsed(given, toxic):
             "percent: 101 is not a whole number from 0 to 100",
             id="percent",
         ),
-        pytest.param(
-            {"type_": "reset_peer", "attributes": {"at_connect": 1}},
-            "at_connect: 1 is not true or false",
-            id="true-or-false",
-        ),
     ],
 )
 def test_an_invalid_toxic_is_an_error(given, words):

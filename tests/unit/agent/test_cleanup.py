@@ -5,7 +5,6 @@ import logging
 
 import pytest
 
-from tests.netns import Net
 from userspace_proxy.agent.cleanup import cleanup
 from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.config import Settings
@@ -22,16 +21,6 @@ from userspace_proxy.steering import (
 
 WEB = Frontend("10.96.0.10", 80, Protocol.TCP)
 CANARY = Settings(service_proxy_name="canary")
-
-
-@pytest.fixture
-def node(tmp_path, monkeypatch):
-    """A network namespace that the test's thread has entered."""
-    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
-    node = Net("node")
-    with node:
-        yield node
-    node.close()
 
 
 def leave_behind(steering, name="", target=17000):

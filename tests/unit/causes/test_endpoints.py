@@ -22,12 +22,8 @@ from userspace_proxy.causes.endpoints import (
     not_to_client,
     not_to_endpoint,
     prohibited,
-    refuses,
-    resets,
     route_prohibits,
     route_unreachable,
-    silent,
-    unreachable,
 )
 from userspace_proxy.causes.say import remedy
 from userspace_proxy.dataplane.udp_flow import REFUSALS
@@ -43,21 +39,6 @@ ALICE = "203.0.113.7"
 
 def failed_with(number, at=POD):
     return dial_failed(at, dial_failure(number, at.ip).failure, os.strerror(number))
-
-
-@pytest.mark.parametrize(
-    ("number", "row"),
-    [
-        (errno.ECONNREFUSED, refuses),
-        (errno.ETIMEDOUT, silent),
-        (errno.EHOSTUNREACH, unreachable),
-        (errno.ENETUNREACH, unreachable),
-        (errno.EHOSTDOWN, unreachable),
-        (errno.ECONNRESET, resets),
-    ],
-)
-def test_a_failed_dial_has_the_row_of_its_errno(number, row):
-    assert failed_with(number) == row(POD)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from userspace_proxy.causes.endpoints import (
     answers_late,
     cuts_off,
     denies,
-    excludes,
     no_datagram,
     no_host,
     node_silent,
@@ -27,7 +26,7 @@ from userspace_proxy.causes.say import (
     remedy,
     say,
 )
-from userspace_proxy.causes.services import is_headless, not_listening, own_address, source_denied
+from userspace_proxy.causes.services import is_headless, not_listening, source_denied
 from userspace_proxy.causes.slices import none_undrained, selects_no_pod
 from userspace_proxy.model import SocketAddress, ip_of
 
@@ -85,58 +84,10 @@ def test_templates_of_texts_contain_only_known_placeholders(cause):
         assert not text.endswith(".")
 
 
-@pytest.mark.parametrize(
-    ("cause", "lately", "comma"),
-    [
-        (refuses(POD), "10.244.1.8:8080 refused connections", ""),
-        (no_host(POD, "eth0"), "no host answered for 10.244.1.8 on eth0", ""),
-        (denies(POD, ALICE), f"10.244.1.8:8080 answered this node, but not {ALICE}", ","),
-        (
-            excludes(POD, ALICE),
-            f"10.244.1.8:8080 ended connections of {ALICE} without a byte, and answered others",
-            ",",
-        ),
-    ],
-    ids=lambda value: str(getattr(value, "row", "")),
-)
-def test_recent_causes_are_in_the_past_tense_and_older_causes_state_when(cause, lately, comma):
-    assert say(cause.replace(when=When.LAST_MINUTE)) == lately
-    past = cause.replace(when=When.PAST)
-    assert say(past) == f"{lately}{comma} when it was last tried"
-    assert remedy(past) == remedy(cause)
-
-
-@pytest.mark.parametrize(
-    ("cause", "short", "predicate"),
-    [
-        pytest.param(
-            refuses(POD),
-            "10.244.1.8:8080 refuses connections",
-            "refuses connections: nothing listens on port 8080 there, or a firewall rejects them",
-            id="both",
-        ),
-        pytest.param(
-            is_headless(),
-            "it is headless",
-            "it is headless (clusterIP: None): clients reach its endpoints directly",
-            id="no-object",
-        ),
-        pytest.param(
-            own_address("10.96.0.9"),
-            "its clusterIP 10.96.0.9 is an address of this node",
-            "its clusterIP 10.96.0.9 is an address of this node",
-            id="object-not-first",
-        ),
-    ],
-)
-def test_a_cause_has_a_short_form_and_a_predicate(cause, short, predicate):
-    assert (say(cause, Form.SHORT), say(cause, Form.PREDICATE)) == (short, predicate)
-
-
-def test_in_the_past_tense_the_short_form_equals_the_full_form():
-    past = refuses(POD).replace(when=When.PAST)
-    assert say(past, Form.SHORT) == say(past)
-    assert say(past, Form.PREDICATE) == "refused connections when it was last tried"
+def test_the_time_of_a_past_denial_is_separated_from_the_client():
+    past = denies(POD, ALICE).replace(when=When.PAST)
+    assert say(past).endswith(f"but not {ALICE}, when it was last tried")
+    assert remedy(past) == remedy(denies(POD, ALICE))
 
 
 def test_the_text_of_a_cause_counts_similar_ones_except_in_short_form():

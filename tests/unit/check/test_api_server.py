@@ -7,7 +7,6 @@ import pytest
 from userspace_proxy.check.api_server import judge_server, look_at_wake
 from userspace_proxy.config import Settings
 from userspace_proxy.model import Node
-from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 URL = "https://192.0.2.1"
 MISSING = Node("a", is_missing=True, similar=("a.b",))
@@ -35,13 +34,6 @@ def test_a_missing_node_object_is_a_warning():
 def test_each_denied_request_is_an_error():
     found = judge_server(URL, ("no services", "no nodes"), "")
     assert [f"{f.mark}: {f.what}" for f in found] == ["error: no services", "error: no nodes"]
-
-
-@pytest.fixture
-async def api(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    async with FakeApiServer() as api:
-        yield api
 
 
 async def look(api, **settings):

@@ -4,7 +4,6 @@ import socket
 
 import pytest
 
-from tests.netns import Net
 from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.check.checks import check_node, check_settings, log_findings
 from userspace_proxy.check.finding import Mark
@@ -19,16 +18,6 @@ kind: Service
 metadata: {name: web, namespace: shop}
 spec: {clusterIP: 10.96.0.10, ports: [{port: 80}]}
 """
-
-
-@pytest.fixture
-def node(tmp_path, monkeypatch):
-    """A network namespace that the test's thread has entered."""
-    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
-    node = Net("node")
-    with node:
-        yield node
-    node.close()
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""Fixtures that restore logging after a test, replace commands, and serve views to them."""
+"""Replaces the functions behind commands, and serves views and a cluster to commands."""
 
 import contextlib
 import io
-import logging
 import sys
 from types import ModuleType
 
@@ -12,20 +11,6 @@ from tests.unit.cli.nodes_world import cluster_at
 from tests.unit.status.views import NOW
 from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.status.server import StatusServer
-
-_NAMES = ("", "userspace_proxy", "userspace_proxy.connections")
-
-
-@pytest.fixture
-def clean_logging():
-    """Restore the log handlers and levels after the test."""
-    root = logging.getLogger()
-    handlers = root.handlers[:]
-    levels = {name: logging.getLogger(name).level for name in _NAMES}
-    yield
-    root.handlers[:] = handlers
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture

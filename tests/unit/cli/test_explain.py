@@ -17,7 +17,6 @@ from userspace_proxy.cli import main
 from userspace_proxy.cli.explain import DIALLED_MAX
 from userspace_proxy.facts import FrontendFacts
 from userspace_proxy.kernel.own_namespace import network_namespace
-from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 WEB = """\
 apiVersion: v1
@@ -260,13 +259,6 @@ def test_control_characters_in_a_file_name_are_escaped(manifests, tmp_path, caps
 
 async def run(*words):
     return await asyncio.to_thread(main, ["explain", *words])
-
-
-@pytest.fixture
-async def api(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    async with FakeApiServer() as api:
-        yield api
 
 
 async def test_a_cluster_is_explained_without_a_proxy(api, capsys):

@@ -1,10 +1,8 @@
 import pytest
 
-from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import refuses, silent
-from userspace_proxy.causes.say import Form, say
+from userspace_proxy.causes.say import say
 from userspace_proxy.diagnosis.clauses import (
-    ClauseRow,
     because_of_flaps,
     before_cause,
     clause,
@@ -66,32 +64,12 @@ def test_fixed_and_before_cause_create_clause_rows():
     assert (other.text, other.causes) == (f"besides, {say(REFUSES)}", (REFUSES,))
 
 
-def test_a_clause_has_the_text_the_planned_text_and_the_remedy_of_its_row():
-    assert (waiting(2).text, waiting(2).planned, waiting(2).hint) == (
-        "2 wait", "2 would wait", "Wait",
-    )  # fmt: skip
-    assert (because("x").planned, because("x").hint) == (": x", "Ask x")
-    assert failed().hint == ""
-    assert [isinstance(row, ClauseRow) and row.is_dated for row in (waiting, failed)] == [
-        False, True,
-    ]  # fmt: skip
-
-
 def test_a_clause_lists_the_causes_stated_in_full():
     assert stated(REFUSES).causes == (REFUSES,)
     assert failed(REFUSES, why=stated(SILENT)).causes == (REFUSES, SILENT)
     assert waiting(2).causes == ()
     # A cause whose text is stated only in part isn't listed.
     assert stated_in_short(REFUSES).causes == failed(why=because(REFUSES)).causes == ()
-
-
-def test_a_clause_states_a_cause_with_the_causes_own_text():
-    past = REFUSES.replace(when=When.PAST)
-    assert (stated(past).text, stated_in_short(REFUSES).text) == (
-        say(past),
-        say(REFUSES, Form.SHORT),
-    )
-    assert stated(REFUSES).text != stated_in_short(REFUSES).text
 
 
 def test_clauses_are_joined_to_a_capitalized_sentence():

@@ -5,16 +5,14 @@ from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.say import Form, say
 from userspace_proxy.causes.services import external_ip_off
-from userspace_proxy.diagnosis.clauses import none_answered_lately, none_answers, ready
+from userspace_proxy.diagnosis.clauses import none_answers
 from userspace_proxy.diagnosis.dated import (
-    also,
     and_mistakes,
     cause_at,
     last_answer,
     sentence_at,
     times_of,
 )
-from userspace_proxy.facts import Level, PortState
 
 from ..status.views import NOW, make_port, replace
 from .samples import POD, READY, failing
@@ -22,22 +20,6 @@ from .samples import POD, READY, failing
 QUIET = {"is_quiet": True, "sent_at": NOW - 28 * 60}
 REFUSES = refuses(POD).replace(count=9, last_at=NOW - 3)
 A, B, C = map(a_note, ("a is unknown", "b is unknown", "c is unknown"))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        pytest.param({}, id="userspace"),
-        pytest.param({"kernel_connections": 3}, id="others-in-the-kernel"),
-    ],
-)
-def test_clients_answered_only_earlier_are_in_the_past_tense_with_the_age(changes):
-    port = make_port(**QUIET, **changes)
-    assert (port.mark, port.state.word) == (Level.OK, PortState.SERVED)
-    clauses = [ready(2, 0), none_answered_lately(has_kernel_path=bool(changes))]
-    assert [one.text for one in port.state.clauses] == [one.text for one in clauses]
-    assert sentence_at(port, NOW) == f"{port.state.sentence} (last answer 28 min ago)"
-    assert last_answer(port, NOW) == "last answer 28 min ago"
 
 
 def test_the_age_of_the_last_answer_follows_its_clause():
@@ -76,20 +58,6 @@ def test_the_count_and_last_time_of_a_cause_follow_its_text(cause, times):
     assert cause_at(cause, NOW) == f"{say(cause)}{times}"
     past = cause.replace(when=When.PAST)
     assert cause_at(past, NOW, Form.SHORT) == f"{say(past, Form.SHORT)}{times}"
-
-
-@pytest.mark.parametrize(
-    ("notes", "stated", "shown"),
-    [
-        pytest.param([], [], "", id="none"),
-        pytest.param([A], [], "; also: a is unknown", id="one"),
-        pytest.param([A], [A], "", id="one-that-is-said"),
-        pytest.param([A, B], [], "; also: a is unknown; 1 further note", id="two"),
-        pytest.param([A, B, C], [B], "; 2 further notes", id="beside-one-that-is-said"),
-    ],
-)
-def test_a_sentence_shows_only_one_of_several_mistakes(notes, stated, shown):
-    assert also(notes, {cause.fact for cause in stated}) == shown
 
 
 def test_mistakes_follow_a_sentence_that_states_another_cause():

@@ -25,7 +25,6 @@ from .samples import failing
 POD, OTHER = "10.244.0.9:8080", "10.244.0.8:8080"
 WELL = make_endpoint("10.244.1.1:8080", answered_at=1.0)
 FILES = SourceFacts("manifests", "m", is_synced=True)
-KUBECTL = "status.podIP=10.244.0.9"
 
 
 def port_with(name, *causes, **changes):
@@ -51,22 +50,6 @@ def seen(cause, first_at=100.0, last_at=110.0, count=3):
     return cause.replace(first_at=first_at, last_at=last_at, count=count)
 
 
-def services_by_cause(*ports):
-    """Return the Services of each incident, by its cause without times."""
-    incidents = Incidents(make_view(*ports)).all()
-    plain = {"count": 0, "first_at": 0.0, "last_at": 0.0}
-    return [(one.cause.replace(**plain), tuple(one.services)) for one in incidents]
-
-
-def test_a_failing_endpoint_is_one_incident_of_all_affected_services():
-    ports = [port_with(f"web-{number}", seen(refuses(POD), count=2)) for number in range(35)]
-    (one,) = Incidents(make_view(*ports, make_port("calm"))).all()
-    assert (len(one.services), one.ports, one.endpoints) == (35, 35, (POD,))
-    assert one.cause == seen(refuses(POD), count=70)
-    assert (one.level, one.affected) == (Level.ATTENTION, "35 Services")
-    assert one.command.endswith(KUBECTL)
-
-
 def test_causes_differing_only_in_additional_facts_are_one_incident():
     was_open = seen(refuses(POD, was_open=True), first_at=90.0, last_at=130.0)
     past = seen(refuses(POD), last_at=140.0).replace(when=When.PAST)
@@ -74,14 +57,6 @@ def test_causes_differing_only_in_additional_facts_are_one_incident():
     ports = [port_with(name, cause) for name, cause in zip("abcd", causes, strict=True)]
     (one,) = Incidents(make_view(*ports)).all()
     assert one.cause == refuses(POD, was_open=True).replace(count=9, first_at=90.0, last_at=140.0)
-
-
-def test_each_cause_is_a_separate_incident():
-    two = port_with("both", refuses(POD), refuses(OTHER))
-    ports = [two, port_with("one", refuses(POD)), port_with("x", silent(POD))]
-    first, *others = services_by_cause(*ports)
-    assert first == (refuses(POD), ("shop/both", "shop/one"))
-    assert sorted(services for _, services in others) == [("shop/both",), ("shop/x",)]
 
 
 def test_each_cause_shared_by_several_services_is_one_incident():

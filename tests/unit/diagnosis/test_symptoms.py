@@ -6,7 +6,6 @@ from userspace_proxy.causes.endpoints import (
     cuts_off,
     denies,
     excludes,
-    no_datagram,
     not_to_client,
     not_to_endpoint,
     owes_answers,
@@ -324,15 +323,6 @@ def test_repeatedly_ejected_and_readmitted_endpoints_are_reported():
         40, 100, (), said.because_of_flaps(9, "shop", "web")
     )
     assert refused.state.hint == flaps.hint
-
-
-def test_unanswered_flows_are_shown_with_their_endpoint_and_the_remedy():
-    stalled = ended(5.0, Failure.NO_DATAGRAM)
-    minute = found(MinuteCounts(12, 0, 9), stalled)
-    assert minute.cause == lately_of(no_datagram(POD), 9, 5.0, others=False)
-    port = served(minute, **UDP)
-    assert many_unanswered(port) == said.flows_unanswered(9, 12, said.because(minute.cause))
-    assert port.state.hint == remedy(minute.cause)
 
 
 def test_late_udp_replies_are_not_reported_as_missing():

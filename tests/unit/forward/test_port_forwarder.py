@@ -23,12 +23,7 @@ from .pods import PORT, Pods
 WEB = SocketAddress("10.244.0.1", PORT)
 GONE = SocketAddress("10.244.0.9", PORT)
 
-
-@pytest.fixture(autouse=True)
-def nothing_of_this_machine(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
-    monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")
+pytestmark = pytest.mark.usefixtures("nothing_of_this_machine")
 
 
 class Rig:

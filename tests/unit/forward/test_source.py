@@ -22,12 +22,7 @@ EVIL = ServiceKey("tenant", "evil")
 # The timeout is long, because no test depends on it and the machine may be busy.
 PATIENT = Tuning(connect_timeout_s=20)
 
-
-@pytest.fixture(autouse=True)
-def nothing_of_this_machine(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
-    monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")
+pytestmark = pytest.mark.usefixtures("nothing_of_this_machine")
 
 
 @pytest.fixture

@@ -82,11 +82,6 @@ def test_unreadable_yaml_is_reported_in_a_single_line(text, problem):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_a_byte_order_mark_determines_the_encoding(encoding):
-    assert value_of(decode("ä: 1".encode(encoding))) == {"ä": 1}
-
-
 def test_an_invalid_utf_8_byte_in_a_comment_is_ignored():
     assert value_of(decode(b"# gar\xe7on\na: 1\n")) == {"a": 1}
     with pytest.raises(InputError, match=r"^k:2: b: it is not UTF-8 here"):

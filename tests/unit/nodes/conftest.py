@@ -10,23 +10,8 @@ from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy_kubectl.nodes.reader import NodesReader
 from userspace_proxy_testing.fakes.agents import FakeAgents
-from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..dataplane.waiting import until
-
-
-@pytest.fixture(autouse=True)
-def nothing_of_this_machine(monkeypatch):
-    """Use neither a proxy nor the machine's certificates, which take 56 ms to load."""
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
-    monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")
-
-
-@pytest.fixture
-async def api():
-    async with FakeApiServer() as api:
-        yield api
 
 
 @pytest.fixture
@@ -44,14 +29,6 @@ def streams(api):
             await until(lambda: api.pods.open == count)
 
     return streams
-
-
-@pytest.fixture
-async def client(api):
-    client = ApiClient(Credentials(master=api.url))
-    await client.open()
-    yield client
-    await client.close()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from userspace_proxy.causes.nodes import (
     several_agents,
     source_fails,
 )
-from userspace_proxy.causes.say import remedy, say
+from userspace_proxy.causes.say import say
 from userspace_proxy.facts import FirewallFacts, LastStateFacts, Level, RejectedFacts, SourceFacts
 from userspace_proxy_kubectl.nodes.findings import (
     OtherSetting,
@@ -29,17 +29,6 @@ def findings_in(all_nodes):
 
 def said(*answers):
     return [(finding.cause, finding.nodes) for finding in findings_in(all_of(*answers))]
-
-
-def test_healthy_nodes_with_equal_settings_have_no_findings():
-    assert said(answer_of("a"), answer_of("b")) == []
-
-
-def test_nodes_unresponsive_for_the_same_reason_are_one_finding():
-    found = findings_in(all_of(without_answer("a"), without_answer("b"), answer_of("c")))
-    assert [(one.level, one.cause, one.nodes) for one in found] == [
-        (Level.TROUBLE, PROBLEM, ("a", "b"))
-    ]
 
 
 def test_a_node_without_an_agent_is_a_finding_of_level_attention():
@@ -96,15 +85,6 @@ def test_rejected_objects_do_not_mark_an_agent_as_cut_off():
     assert (one.nodes, say(one.cause)) == (("a", "b"), f"Source: {rejected.line}")
     (one,) = findings_in(all_of(answer_of("c", source=SourceFacts("manifests", problems=("x",)))))
     assert say(one.cause) == "Source: x"
-
-
-def test_equal_problems_of_several_nodes_are_one_finding():
-    firewalls = FirewallFacts("ip filter in", "policy drop", "Add a rule")
-    found = findings_in(
-        all_of(*(answer_of(n, firewalls=(firewalls,)) for n in "ab"), answer_of("c"))
-    )
-    (one,) = found
-    assert (one.level, one.nodes, remedy(one.cause)) == (Level.TROUBLE, ("a", "b"), "Add a rule")
 
 
 def test_many_problems_of_one_agent_are_truncated_and_listed_last():

@@ -1,7 +1,7 @@
 import pytest
 
 from userspace_proxy.causes.cause import When
-from userspace_proxy.causes.endpoints import node_silent, refuses, silent
+from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.causes.nodes import path_fails
 from userspace_proxy.causes.say import kubectl_words
 from userspace_proxy.causes.slices import none_ready
@@ -40,22 +40,6 @@ def test_a_cause_of_a_service_includes_nodes_with_a_cause_of_its_endpoint():
     assert found["none_ready"] == ("a", "b")
 
 
-def test_a_fault_on_some_of_the_dialling_nodes_is_a_path_fault():
-    members = {
-        "a": web(failing(silent(POD))),
-        "b": web(answering(POD)),
-        "c": web(answering(POD)),
-        "d": web(untried(POD)),
-    }
-    (one,) = incidents_of([members])
-    assert (one.nodes, one.tried, one.answered, one.extent) == (("a",), 3, 2, Extent.PATH)
-
-
-def test_a_node_that_dials_an_endpoint_for_another_service_has_dialled_it():
-    (one,) = incidents_of([{"a": web(failing(silent(POD)))}, {"b": web(answering(), name="api")}])
-    assert (one.tried, one.answered, one.extent) == (2, 1, Extent.PATH)
-
-
 def test_a_fault_has_extent_one_if_only_one_node_has_dialled():
     (one,) = incidents_of([{"a": web(failing(silent(POD))), "b": web(untried(POD))}])
     assert (one.tried, one.answered, one.extent) == (1, 0, Extent.ONE)
@@ -66,17 +50,6 @@ def test_a_node_with_a_summary_does_not_count_as_having_dialled():
     of_service = web(name="x", problem="in use")
     found = incidents_of([members, {"c": of_service}], {"b", "c", "d"})
     assert {one.extent: one.left_out for one in found} == {Extent.ENDPOINT: 2, Extent.NONE: 0}
-
-
-def test_a_dead_node_is_one_incident_even_if_each_node_dialled_one_endpoint():
-    members = {
-        node: web(failing(silent(at).replace(**SEEN), node="node-3"), answering(OTHER))
-        for node, at in zip("abc", PODS, strict=False)
-    }
-    (one,) = incidents_of([members])
-    assert one.cause.row is node_silent("node-3").row
-    assert (one.nodes, one.tried, one.answered) == (("a", "b", "c"), 3, 0)
-    assert [*one.incident.endpoints] == PODS[:3]
 
 
 def test_a_node_with_an_answering_endpoint_is_not_dead():
@@ -106,33 +79,6 @@ def test_a_node_unable_to_reach_several_endpoints_is_one_incident():
     served = web(failing(silent(PODS[0]).replace(**SEEN)), answering(OTHER))
     (one,) = incidents_of([{**ways[0], "a": served}, *ways[1:]])
     assert one.incident.level == "trouble", "the worst of its endpoints"
-
-
-def test_endpoints_unreachable_from_most_nodes_are_separate_incidents():
-    ways = [
-        {
-            "a": web(failing(refuses(at)), name=f"s{at[9]}"),
-            "b": web(failing(refuses(at)), name=f"s{at[9]}"),
-            "c": web(answering(at), name=f"s{at[9]}"),
-        }
-        for at in PODS
-    ]
-    assert len(incidents_of(ways)) == 5
-
-
-def test_the_incident_affecting_the_most_nodes_comes_first():
-    of_one = {"a": web(failing(refuses(POD)), name="x", problem="in use")}
-    of_two = {node: web(failing(refuses(OTHER))) for node in "ab"}
-    of_three = {node: web(failing(refuses(PODS[0])), name="y") for node in "abc"}
-    found = incidents_of([of_one, of_two, of_three])
-    assert next(one.nodes for one in found if one.incident.level == "trouble") == ("a", "b", "c")
-
-
-def test_a_cause_of_a_service_without_an_endpoint_has_no_extent():
-    ports = {node: web(name="cart", problem="in use") for node in "ab"}
-    (one,) = incidents_of([ports])
-    assert (one.tried, one.answered, one.extent) == (0, 0, Extent.NONE)
-    assert one.nodes == ("a", "b")
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,8 @@ from userspace_proxy_kubectl.nodes.merged import (
 
 from .views import (
     NOW,
-    ON_OTHERS,
     OTHER,
     POD,
-    QUIET,
     all_of,
     answer_of,
     answering,
@@ -203,15 +201,3 @@ def test_merging_takes_linear_time():
 
     assert calls(40, 5) < 2.2 * calls(20, 5)
     assert calls(20, 10) < 2.2 * calls(20, 5)
-
-
-def test_a_mark_is_not_ok_if_clients_of_one_node_are_unanswered():
-    lost = web(
-        untried(is_usable=False),
-        cause=ON_OTHERS,
-        is_dropping=True,
-        turned_away=[ON_OTHERS.replace(count=7)],
-        **QUIET,
-    )
-    port = one_port(answer_of("a", FINE), answer_of("b", lost))
-    assert (port.level, port.mark, [*port.unserved]) == (Level.OK, None, ["b"])

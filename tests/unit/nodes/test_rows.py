@@ -4,7 +4,6 @@ from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.facts import Level, SyncFacts, TotalsFacts
 from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.facts.processes import ProcessFacts
-from userspace_proxy_kubectl.nodes.findings import OtherSetting
 from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.sums import Sums
 
@@ -16,7 +15,6 @@ from .views import (
     answer_of,
     answering,
     failing,
-    make_sick_cluster,
     merged_of,
     web,
     without_answer,
@@ -81,25 +79,6 @@ def test_cpu_use_is_computed_since_the_agents_last_response():
 def test_a_summarys_row_counts_omitted_ports():
     row = row_of(answer_of("a", web(failing(refuses(POD))), is_summary=True, served=199))
     assert (row.ports, row.unhealthy) == (200, 1)
-
-
-def test_nodes_are_sorted_by_their_worst_finding_or_incident():
-    rows = merge(make_sick_cluster()).rows
-    assert [(row.node, str(row.level)) for row in rows] == [
-        ("node-7", "trouble"),
-        ("node-2", "trouble"),
-        ("node-5", "trouble"),
-        ("node-6", "trouble"),
-        ("node-8", "attention"),
-        ("node-4", "attention"),
-        ("node-1", "ok"),
-        ("node-3", "ok"),
-    ]
-    by_name = {row.node: row for row in rows}
-    assert not by_name["node-7"].has_answer
-    assert by_name["node-4"].settings == {"steering": OtherSetting("iptables", "")}
-    assert [one.nodes for one in by_name["node-6"].incidents] == [("node-6",)]
-    assert by_name["node-1"].unhealthy == 1
 
 
 def test_an_endpoint_unreachable_from_most_nodes_changes_the_level_of_no_node():

@@ -1,8 +1,6 @@
 import msgspec
-import pytest
 
 from userspace_proxy.causes.endpoints import refuses, silent
-from userspace_proxy.causes.say import say
 from userspace_proxy.facts import (
     FirewallFacts,
     IncidentFacts,
@@ -14,10 +12,8 @@ from userspace_proxy.facts import (
 )
 from userspace_proxy.facts.processes import ProcessFacts
 from userspace_proxy_kubectl.nodes.as_json import nodes_to_json, status_to_json
-from userspace_proxy_kubectl.nodes.endpoints import Extent
 from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.text import render_nodes, render_status, render_top
-from userspace_proxy_kubectl.nodes.words import format_incident
 
 from .views import (
     NOW,
@@ -42,21 +38,6 @@ def lines_of(text):
 def shown_rates(merged, before, **options):
     _, heading, *rows = lines_of(render_top(merged, before, **options))
     return heading.split(), [row.split() for row in rows]
-
-
-@pytest.mark.parametrize("render", [render_status, render_nodes])
-def test_the_first_screen_lists_every_unhealthy_node_with_its_cause(render):
-    merged = merge(make_sick_cluster())
-    text = render(merged, columns=100)
-    screen = "\n".join(lines_of(text)[:24])
-    assert text.level is Level.TROUBLE
-    (way,) = (one for one in merged.incidents if one.extent is Extent.PATH)
-    said = [say(finding.cause) for finding in merged.findings if finding.level is Level.TROUBLE]
-    assert len(said) == 3
-    for words in (*said, format_incident(way, NOW, 6), "no agent runs there"):
-        assert words in " ".join(screen.split())
-    for node in (2, 4, 5, 6, 7, 8):
-        assert f"node-{node}" in screen
 
 
 def test_a_finding_about_many_nodes_is_printed_once_above_the_table():

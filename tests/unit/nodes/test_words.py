@@ -1,19 +1,13 @@
 import pytest
 
 from userspace_proxy.causes.cause import CauseCode, as_read
-from userspace_proxy.causes.endpoints import silent
 from userspace_proxy.facts import Level
-from userspace_proxy_kubectl.nodes.endpoints import same_cause
 from userspace_proxy_kubectl.nodes.findings import NodeFinding
-from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.words import (
     format_finding,
-    format_incident,
-    format_port,
     on_nodes,
 )
 
-from .views import NOW, POD, answer_of, answering, failing, make_sick_cluster, merged_of, web
 from .words import WORDS, page
 
 
@@ -22,49 +16,18 @@ def test_the_texts_about_all_nodes_match_the_recorded_page():
     assert [*page()] == recorded, "if that is intended: python -m tests.unit.nodes.words"
 
 
+def test_an_agents_text_is_truncated():
+    cause = as_read(CauseCode(""), "x" * 10_000)
+    assert len(format_finding(NodeFinding(Level.TROUBLE, cause))) < 500
+
+
 @pytest.mark.parametrize(
     ("nodes", "total", "words"),
     [
         (["a"], 1, "on a"),
         (["a"], 9, "on a (1 of 9)"),
-        (["a", "b"], 2, "on both nodes"),
-        (["a", "b", "c"], 3, "on all 3 nodes"),
-        (
-            [str(number) for number in range(2_000)],
-            3_000,
-            "on 0, 1 and 1,998 others (2,000 of 3,000)",
-        ),
+        ([str(n) for n in range(2_000)], 3_000, "on 0, 1 and 1,998 others (2,000 of 3,000)"),
     ],
 )
 def test_nodes_in_a_text_are_named_or_counted(nodes, total, words):
     assert on_nodes(nodes, total) == words
-
-
-def test_the_text_of_a_finding_starts_with_its_nodes():
-    cause = as_read(CauseCode(""), "no answer")
-    assert format_finding(NodeFinding(Level.TROUBLE, cause, ("a", "b"))) == "a and b: no answer"
-    assert format_finding(NodeFinding(Level.TROUBLE, cause)) == "no answer"
-
-
-def test_format_port_omits_already_printed_causes():
-    merged = merge(make_sick_cluster())
-    (port,) = merged.of_service("shop/api").ports
-    assert POD in format_port(port, merged)
-    said = {same_cause(silent(POD))}
-    assert (
-        format_port(port, merged, said) == f"not answering {on_nodes(['node-6'], 6)}; served on 5"
-    )
-
-
-def test_an_incident_lists_or_counts_its_services():
-    sick = failing(silent(POD))
-    merged = merged_of(
-        answer_of("a", web(sick), web(sick, name="api")), answer_of("b", web(answering()))
-    )
-    (one,) = merged.incidents
-    assert format_incident(one, NOW, 2).endswith(": 2 Services")
-
-
-def test_an_agents_text_is_truncated():
-    cause = as_read(CauseCode(""), "x" * 10_000)
-    assert len(format_finding(NodeFinding(Level.TROUBLE, cause))) < 500

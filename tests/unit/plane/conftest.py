@@ -3,14 +3,12 @@
 import asyncio
 import contextlib
 import gc
-import logging
 from collections.abc import Callable
 
 import pytest
 import pytest_asyncio
 import uvloop
 
-from userspace_proxy.plane.log_sender import LOGGERS
 from userspace_proxy.plane.messages import Running
 
 from ..dataplane.peers import TcpEndpoint
@@ -88,22 +86,10 @@ async def pool(make):
 
 
 @pytest.fixture
-def clean_logging(monkeypatch):
-    """Undo the changes to logging that a worker in this process makes."""
+async def idle(clean_logging, monkeypatch):
+    """A worker that hasn't received a message yet."""
     # A worker freezes all objects of its process, with the garbage of earlier tests.
     monkeypatch.setattr(gc, "freeze", lambda: None)
-    root = logging.getLogger()
-    handlers = root.handlers[:]
-    levels = {name: logging.getLogger(name).level for name in LOGGERS}
-    yield
-    root.handlers[:] = handlers
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-
-
-@pytest.fixture
-async def idle(clean_logging):
-    """A worker that hasn't received a message yet."""
     before = open_sockets()
     control = Control()
     yield control

@@ -45,16 +45,6 @@ def test_the_status_contains_the_saved_states_age_only_while_it_is_served(served
     }
 
 
-def test_the_status_omits_settings():
-    assert "config" not in status(make_calm_view())
-
-
-def test_a_selection_narrows_the_ports_but_not_the_verdict():
-    answer = status(make_troubled_view(), q="cart")
-    assert [port["service"] for port in answer["ports"]] == ["cart"]
-    assert answer["verdict"] == "4 problems on this node. 6 of 10 Service ports need attention."
-
-
 def test_infinity_is_encoded_as_null():
     odd = make_endpoint("10.0.0.1:1", "ready", True, ejected_for_s=float("inf"))
     answer = status(make_view(make_port(endpoints=(odd,))))

@@ -17,7 +17,6 @@ from userspace_proxy.status.connection_words import (
     edge_cells,
     level_of,
     line_of,
-    time_of_day,
 )
 
 AT = time.mktime((2026, 11, 20, 9, 18, 3, 0, 0, -1)) + 0.123
@@ -223,7 +222,3 @@ def test_the_client_table_lists_the_busiest_clients_and_sums_the_others():
         ["others", "", "20", ""],
     ]
     assert edge_cells(EdgesFacts(edges=(named,)), 2) == [["shop/cart-1", "a/b", "2,000", "3"]]
-
-
-def test_the_time_of_day_includes_milliseconds():
-    assert time_of_day(AT) == "09:18:03.123"

@@ -10,7 +10,6 @@ from userspace_proxy.facts.edges import EdgeFacts, EdgesFacts
 from userspace_proxy.model import DataPath, Handling, Hold, IPFamily, ServiceKey
 from userspace_proxy.status.exposition import write_families
 from userspace_proxy.status.families import (
-    demand_of,
     edge_family,
     families_of,
     path_families,
@@ -23,7 +22,6 @@ from .recorded import changed
 from .views import (
     make_calm_view,
     make_endpoint,
-    make_ignored,
     make_port,
     make_view,
     replace,
@@ -71,26 +69,9 @@ def test_a_service_port_not_serving_its_clients_has_a_problem_series(changes, re
     assert found == {tuple(sorted({**WEB, "reason": reason}.items())): 1}
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        pytest.param(
-            {"reason": "1 not on this node", "outside": ()}, id="outside-dropped-on-purpose"
-        ),
-        pytest.param({"is_out_of_client_ports": True}, id="out-of-client-ports"),
-    ],
-)
-def test_a_service_port_serving_its_clients_has_no_problem_series(changes):
-    assert "userspace_proxy_service_port_problem" not in names(
-        make_view(make_port(**changes)), "node"
-    )
-
-
-def test_a_service_whose_address_is_in_use_has_a_problem_series():
-    view = make_view(ignored=(make_ignored("shop/cart", "80", "taken", is_conflict=True),))
-    where = {"namespace": "shop", "service": "cart", "port": "80", "reason": "address-taken"}
-    assert value(view, "userspace_proxy_service_port_problem", **where) == 1
-    assert "userspace_proxy_service_ignored" not in names(view, "service")
+def test_a_service_port_out_of_client_ports_has_no_problem_series():
+    view = make_view(make_port(is_out_of_client_ports=True))
+    assert "userspace_proxy_service_port_problem" not in names(view, "node")
 
 
 def test_rejected_clients_are_counted_by_cause():
@@ -102,44 +83,9 @@ def test_rejected_clients_are_counted_by_cause():
     assert value(view, "userspace_proxy_node_packets_denied_total") is not None
 
 
-def test_a_service_ignored_by_design_is_not_reported_as_a_problem():
-    view = make_view(ignored=(make_ignored("shop/db", "", "it is headless"),))
-    where = {"namespace": "shop", "service": "db", "reason": "not-ours"}
-    assert value(view, "userspace_proxy_service_ignored", **where) == 1
-    assert "userspace_proxy_service_port_problem" not in names(view, "service")
-    assert "userspace_proxy_service_ignored" not in names(view, "node")
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "expected"),
-    [
-        pytest.param(make_endpoint("a", "ready", True), "ready", id="ready"),
-        pytest.param(make_endpoint("a", "not ready", False), "not_ready", id="not-ready"),
-        pytest.param(make_endpoint("a", "terminating", True), "terminating", id="terminating"),
-        pytest.param(
-            make_endpoint("a", "terminating, not serving", False), "terminating", id="not-serving"
-        ),
-        pytest.param(make_endpoint("a", "ready", True, ejected_for_s=0.0), "ejected", id="ejected"),
-        pytest.param(
-            make_endpoint("a", "refused: a link-local address", False), "refused", id="refused"
-        ),
-        pytest.param(make_endpoint("a", "not on this node", False), "not_used", id="elsewhere"),
-        pytest.param(make_endpoint("a", "meant for zone north", False), "not_used", id="by-hints"),
-    ],
-)
-def test_the_state_label_has_a_fixed_set_of_values(endpoint, expected):
-    assert state_label(endpoint) == expected
-
-
-def test_metrics_for_autoscalers_require_service_detail():
-    view = make_view(make_port(handling=Handling(hold=Hold(60.0))))
-    needed = {
-        "userspace_proxy_demand",
-        "userspace_proxy_connections_active",
-        "userspace_proxy_connections_total",
-    }
-    assert needed <= names(view, "service")
-    assert not needed & names(view, "node")
+def test_an_endpoint_that_no_longer_serves_counts_as_terminating():
+    endpoint = make_endpoint("a", "terminating, not serving", False)
+    assert state_label(endpoint) == "terminating"
 
 
 IDLE = dict.fromkeys(("active", "connections", "received_bytes", "sent_bytes"), 0)
@@ -163,12 +109,6 @@ def test_the_counters_of_a_service_port_appear_together(counted):
     for name in ("connections", "received_bytes", "connections_refused"):
         full = f"userspace_proxy_{name}_total"
         assert value(view, full, detail="service", **WEB) == (name.endswith(counted)), name
-
-
-def test_rare_counters_are_omitted_while_zero():
-    evicted = "userspace_proxy_connections_evicted_total"
-    assert evicted not in names(make_view(make_port()), "endpoint")
-    assert evicted in names(make_view(make_port(evicted=1)), "service")
 
 
 def test_no_series_is_duplicated_even_if_the_view_repeats_itself():
@@ -244,10 +184,6 @@ HOLDING = Handling(hold=Hold(60.0))
 def holding_view():
     ports = (make_port("web", handling=HOLDING), make_port("api", handling=HOLDING), make_port("b"))
     return make_view(*ports, demand={ServiceKey("shop", "web"): 3})
-
-
-def test_the_demand_of_a_service_with_hold_is_reported_even_if_zero():
-    assert demand_of(holding_view()) == {ServiceKey("shop", "api"): 0, ServiceKey("shop", "web"): 3}
 
 
 def test_the_demand_response_includes_known_cluster_wide_sums():

@@ -28,17 +28,6 @@ def test_cells_are_grouped_by_namespace_and_sorted_by_name():
     assert [(area.count, area.unhealthy) for area in overview.areas] == [(1, 0), (3, 2)]
 
 
-def test_equal_cells_form_a_run_and_problems_are_named():
-    (area,) = overview_of(CART, *(make_port(f"web-{n}") for n in range(50))).areas
-    first, second = area.runs
-    assert (first.port, first.says, first.cells) == (
-        "shop/cart:http",
-        "shop/cart:http: refused",
-        "▲",
-    )
-    assert (second.port, second.cells) == ("", "■" * 50)
-
-
 def test_states_are_counted_in_order_of_severity():
     counts = overview_of(make_port("a"), make_port("b"), CART, DEAD).counts
     assert counts == (

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from userspace_proxy.causes.endpoints import refuses, silent
-from userspace_proxy.causes.say import Form, kubectl_words, say
+from userspace_proxy.causes.say import kubectl_words
 from userspace_proxy.causes.slices import selects_no_pod
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.facts import Level, SourceFacts
@@ -165,12 +165,6 @@ def text_of(html):
     return " ".join(re.sub(r"<[^>]+>", " ", html).split())
 
 
-def test_health_checks_with_a_problem_come_first():
-    checks = (make_health_check("a/a", 31000, 1), make_health_check("b/b", 31001, 1, "in use"))
-    page = build(make_view(health_checks=checks))
-    assert [view.service for view in page.health_checks] == ["b/b", "a/a"]
-
-
 def test_only_the_first_of_many_health_checks_are_shown():
     checks = tuple(make_health_check(f"a/b{n:03}", 31000 + n, 1) for n in range(150))
     page = build(make_view(health_checks=checks))
@@ -221,27 +215,6 @@ def make_failing(*names, dead=("10.244.0.9:80",)):
     causes = [refuses(at).replace(count=2, first_at=NOW - 9, last_at=NOW - 2) for at in dead]
     failing = tuple(make_endpoint(str(one.get("at")), cause=one) for one in causes)
     return [make_port(name, endpoints=failing) for name in names]
-
-
-def test_a_cause_of_several_services_is_one_line_linked_from_rows():
-    alone = make_failing("c", dead=("10.244.0.8:80",))
-    page = build(make_view(*make_failing("a", "b"), *alone, make_port()))
-    (incident,) = page.incidents
-    links = [row.words_link for row in page.rows]
-    assert links[:2] == [f"incidents/{incident.id}"] * 2
-    assert not any(links[2:])
-    text = render(page.view)
-    assert text.count(f'href="incidents/{incident.id}"') == 3
-    assert text.count(f"{say(incident.cause, Form.SHORT)}: 2 Services, since") == 1
-    words = text_of(text)
-    assert words.count(" not answering ") == 2 + 1
-
-
-def test_a_single_services_cause_is_shown_in_its_row():
-    view = make_view(*make_failing("a", "b"))
-    assert not build(make_view(*make_failing("a"))).incidents
-    assert not any(row.words_link for row in build(view, q="shop/a").rows)
-    assert ">endpoint-refuses<" in render(view, q="shop/a")
 
 
 def test_only_the_first_of_many_shared_causes_are_shown():

@@ -1,14 +1,12 @@
 import pytest
 
 from userspace_proxy.causes.endpoints import resets
-from userspace_proxy.diagnosis.paths import PathView
-from userspace_proxy.facts import Level, Times
-from userspace_proxy.model import DataPath
+from userspace_proxy.facts import Level
 from userspace_proxy.status.history import History
 from userspace_proxy.status.port_rows import ENDPOINTS_SHOWN, make_row
 from userspace_proxy.status.rows import DOTS_SHOWN
 
-from .views import make_address, make_endpoint, make_frontend, make_port, make_standby, replace
+from .views import make_endpoint, make_frontend, make_port
 
 NOW = 1000.0
 
@@ -25,34 +23,12 @@ def endpoints(count, state="ready"):
 @pytest.mark.parametrize(
     ("endpoint", "level", "words"),
     [
-        pytest.param(make_endpoint("a", "ready", True), Level.OK, "ready", id="ready"),
         pytest.param(make_endpoint("a", "ready", False), None, "ready, not used", id="policy"),
-        pytest.param(
-            make_endpoint("a", "not on this node", False),
-            None,
-            "not on this node",
-            id="elsewhere",
-        ),
-        pytest.param(
-            make_endpoint("a", "not ready", False), Level.ATTENTION, "not ready", id="not-ready"
-        ),
         pytest.param(
             make_endpoint("a", "not ready, but published", True),
             Level.OK,
             "not ready, but published",
             id="published",
-        ),
-        pytest.param(
-            make_endpoint("a", "terminating", True),
-            Level.ATTENTION,
-            "terminating, still serving",
-            id="terminating-but-serving",
-        ),
-        pytest.param(
-            make_endpoint("a", "ready", True, ejected_for_s=12.4),
-            Level.TROUBLE,
-            "ejected for 12 s",
-            id="ejected",
         ),
         pytest.param(
             make_endpoint("a", "ready", True, ejected_for_s=-1.0),
@@ -66,13 +42,6 @@ def endpoints(count, state="ready"):
             "not ready",
             id="gone-while-ejected",
         ),
-        pytest.param(
-            make_endpoint("a", cause=resets(make_address("10.1.0.1:80"))),
-            Level.TROUBLE,
-            "ready, but connections fail",
-            id="resets",
-        ),
-        pytest.param(make_standby("a"), Level.OK, "ready, on standby (priority 1)", id="standby"),
     ],
 )
 def test_an_endpoint_shows_its_state(endpoint, level, words):
@@ -114,54 +83,6 @@ def test_only_the_first_of_many_networks_are_named():
     many = tuple(f"192.0.2.{n}/32" for n in range(20))
     detail = row_of(make_port(admits=many)).detail
     assert detail.admits.endswith("192.0.2.7/32 and 12 more networks")
-
-
-def test_each_endpoint_shows_its_share_of_the_connections():
-    three = [make_endpoint(f"10.1.0.{n}:80", connections=n * 100) for n in range(3)]
-    detail = row_of(make_port(endpoints=tuple(three))).detail
-    assert [row.share for row in detail.endpoints] == [0, 33, 67]
-
-
-def test_a_row_shows_the_rates_and_the_last_minutes_sparkline():
-    port, history = make_port("web"), History()
-    assert row_of(port, history).sparkline is None
-    history.note((port,), 100.0)
-    more = replace(port, connections=port.connections + 6)
-    history.note((more,), 101.0)
-    row = row_of(port, history)
-    assert row.figures["rate"] == 6
-    assert row.sparkline.line == "M118 2h1"
-
-
-def test_connect_times_are_shown_if_measured():
-    times = Times((0.001, 0.01), (90, 9, 1), 0.2)
-    detail = row_of(make_port("web", connect_times=times)).detail
-    assert detail.connect == "≤ 1 ms (median), ≤ 10 ms (99 %)"
-    assert detail.first_byte == ""
-
-
-def test_a_row_shows_the_first_address():
-    assert row_of(make_port("web")).address.startswith("10.96.7.")
-    assert row_of(make_port("web", frontends=())).address == ""
-
-
-def test_a_non_default_path_is_shown():
-    assert row_of(make_port()).detail.path == ""
-    port = replace(make_port(), path=PathView(DataPath.KERNEL, NOW - 180))
-    assert row_of(port).detail.path == "kernel for 3 min"
-    port = replace(make_port(), path=PathView(why="hold needs the proxy"))
-    assert row_of(port).detail.path == "userspace: hold needs the proxy"
-
-
-def test_connections_on_the_kernel_path_are_described_in_words():
-    port = replace(make_port(), path=PathView(DataPath.KERNEL, kernel_connections=3))
-    assert row_of(port).detail.counted.startswith("3 connections since the start; ")
-    assert row_of(make_port()).detail.counted == ""
-
-
-def test_a_row_shows_the_age_of_the_last_response():
-    assert row_of(make_port(sent_at=NOW - 90, is_quiet=True)).detail.last == "last answer 1 min ago"
-    assert row_of(make_port(sent_at=NOW - 2)).detail.last == ""
 
 
 @pytest.mark.parametrize(

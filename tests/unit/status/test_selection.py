@@ -142,10 +142,6 @@ def test_rows_can_be_sorted_by_every_column_in_both_directions():
         assert sorted(names(sort=column)) == sorted(names(sort=f"-{column}"))
 
 
-def test_rows_can_be_sorted_by_name_in_descending_order():
-    assert names(sort="-name") == names(sort="name")[::-1] != names(sort="name")
-
-
 def test_rows_have_unique_and_stable_ids():
     keys = [port.plan.key for port in VIEW.ports]
     assert len({row_id(key) for key in keys}) == 3

@@ -60,14 +60,6 @@ def test_services_ignored_by_design_are_counted_by_reason():
     )
 
 
-def test_a_problem_of_an_idle_port_shows_the_age_of_the_last_response():
-    port = make_port(is_quiet=True, sent_at=NOW - 61, notes=("its mode isn't followed",))
-    *_, quiet, note = port.state.clauses
-    assert lines_of(make_view(port))[1].endswith(
-        f"{quiet.text} (last answer 1 min ago); {note.text}"
-    )
-
-
 @pytest.mark.parametrize(
     ("view", "level"),
     [
@@ -306,12 +298,6 @@ def test_a_cause_shared_by_many_services_is_printed_once_on_the_first_screen():
     rows = [line for line in lines if "shop/broken" in line][1:]
     assert len(rows) == 35
     assert all(row.endswith("  1 of 2  Partly answering") for row in rows)
-
-
-def test_a_single_services_cause_is_printed_in_its_line():
-    lines = lines_of(make_broken_view(dead=1, calm=1))
-    assert [say(DEAD, Form.SHORT) in line for line in lines] == [False, True, False]
-    assert "shop/broken-0" in lines[1]
 
 
 def test_a_service_shows_its_own_cause_beside_a_shared_cause():

@@ -3,21 +3,8 @@
 import subprocess
 import sys
 
-import pytest
-
-from tests.netns import Net
 from userspace_proxy.filters.chains import ChainTable
 from userspace_proxy.steering.kernel_view import KernelView, read_kernel
-
-
-@pytest.fixture
-def node(tmp_path, monkeypatch):
-    """A network namespace that the test's thread has entered."""
-    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
-    node = Net("node")
-    with node:
-        yield node
-    node.close()
 
 
 def test_a_new_namespace_has_a_loopback_interface_and_no_rules(node):

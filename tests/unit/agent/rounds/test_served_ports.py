@@ -312,16 +312,6 @@ async def test_a_node_port_used_by_another_program_is_steered_once_freed(make, p
         bound(protocol, port)
 
 
-async def test_a_changed_node_port_is_released_and_the_new_one_reserved(make):
-    first, second = free_port(), free_port()
-    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
-    for port in (first, second):
-        served_ports.follow(cluster.serve("web", "10.96.0.1", POD, node_port=port))
-    bound(Protocol.TCP, first).close()
-    with pytest.raises(OSError, match="in use"):
-        bound(Protocol.TCP, second)
-
-
 async def test_a_node_port_moves_to_another_service_without_a_gap(make):
     port, cluster, served_ports = free_port(), Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD, node_port=port))

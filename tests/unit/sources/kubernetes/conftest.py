@@ -1,14 +1,12 @@
-"""Fixtures: a fake API server, and sources that read it without pauses."""
+"""Sources that read the fake API server without pauses."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 
 from userspace_proxy.sources.kubernetes import KubernetesSource
-from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.reflector import Timing
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
@@ -16,25 +14,8 @@ QUICK = Timing(backoff_base_s=0.001, backoff_cap_s=0.002)
 
 
 @pytest.fixture(autouse=True)
-def nothing_of_this_machine(monkeypatch):
-    """Dial the fake directly, and skip the machine's certificates, which take 56 ms to load."""
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
-    monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[FakeApiServer]:
-    async with FakeApiServer() as api:
-        yield api
-
-
-@pytest.fixture
-async def client(api: FakeApiServer) -> AsyncIterator[ApiClient]:
-    client = ApiClient(Credentials(master=api.url))
-    await client.open()
-    yield client
-    await client.close()
+def always(nothing_of_this_machine: None) -> None:
+    """Also for tests without the fake."""
 
 
 @pytest.fixture

@@ -29,15 +29,6 @@ ASKED = (
 )
 
 
-async def test_a_list_from_the_watch_cache_is_followed_by_a_watch_at_its_revision(api):
-    api.put(service())
-    async with reflecting(api) as reflection:
-        await reflection.watching()
-        assert api.requests == [LIST.format(0), WATCH.format(1001)]
-        assert reflection.names == ["web"]
-        assert reflection.problems == []
-
-
 async def test_expired_pages_are_followed_by_an_unpaginated_list(api):
     api.has_watch_cache = False
     for n in range(600):

@@ -9,8 +9,6 @@ import pytest
 
 from userspace_proxy.model import IPFamily, Node, Service, ServiceKey, ServicePort, SliceKey
 from userspace_proxy.model.notes import NoteKind
-from userspace_proxy.model.source_ranges import ANNOTATION_SOURCE_RANGES as RANGES
-from userspace_proxy.model.source_ranges import parse_range
 from userspace_proxy.model.syntax import check_address, check_family
 from userspace_proxy.sources.manifests import objects
 from userspace_proxy.sources.manifests.objects import (
@@ -159,19 +157,6 @@ def test_a_slice_without_a_service_is_accepted_with_a_finding():
         (SERVICE.replace("80", "70000"), "web.yaml:9: spec.ports[0].port: 70000 is not in 1–65535"),
         (SERVICE.replace("80", '"80"'), "web.yaml:9: spec.ports[0].port: expected int, got str"),
         (SERVICE.replace("name: web", "uid: web"), "web.yaml:3: metadata.name: is missing"),
-        (
-            SERVICE.replace(
-                "spec:",
-                f"  annotations:\n    {RANGES}: 10.0.0.0\nspec:\n  type: LoadBalancer",
-            ),
-            f"web.yaml:7: metadata.annotations.{RANGES}: {why(parse_range, '10.0.0.0')}",
-        ),
-        (
-            SERVICE.replace("80", "80\n      nodePort: 70000").replace(
-                "spec:", "spec:\n  type: NodePort"
-            ),
-            "web.yaml:11: spec.ports[0].nodePort: 70000 is not in 1–65535",
-        ),
         ("kind: Service\nspec: {a: [}\n", "web.yaml:2: not YAML: while parsing a flow"),
         ("kind: Service", "web.yaml:1: apiVersion: is missing"),
         ("apiVersion: v1\nmetadata: {name: web}", "web.yaml:1: kind: is missing"),
