@@ -43,7 +43,7 @@ PASSED_BY = ConntrackEntry(CLIENT, DNS, DNS, b"")
         pytest.param(PASSED_BY, 36002, False, id="made-before-the-rule"),
     ],
 )
-def test_a_conntrack_entry_leads_only_to_the_port_of_its_translation(association, port, expected):
+def test_a_conntrack_entry_leads_to_a_port_only_if_translated_to_it(association, port, expected):
     assert leads_to(association, port) is expected
 
 
@@ -57,7 +57,7 @@ def test_a_conntrack_entry_leads_only_to_the_port_of_its_translation(association
         pytest.param(IPS_SEEN_REPLY | IPS_DST_NAT, 8, 4, True, id="reset-after-a-fin"),
     ],
 )
-def test_a_connection_is_answered_after_a_reply_unless_reset(status, state, flags, expected):
+def test_an_entry_counts_as_answered_after_a_reply_unless_reset(status, state, flags, expected):
     parts = attribute(1, bytes([state])) + attribute(5, bytes([flags, 0]))
     tcp = attribute(4 | NESTED, attribute(1 | NESTED, parts))
     said = bytes(20) + struct.pack("=HH", 8, 3) + status.to_bytes(4, "big") + tcp

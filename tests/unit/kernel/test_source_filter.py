@@ -1,4 +1,4 @@
-"""The packets that a filter admits, in an interpreter of its program and on real sockets."""
+"""The packets that a filter admits, by interpreting its program and on real sockets."""
 
 import contextlib
 import errno
@@ -238,7 +238,7 @@ def test_a_rejected_filter_is_an_error_with_a_remedy(number, hint):
 
 
 def test_the_kernel_recognizes_the_attach_filter_option(stack):
-    """Python's socket module lacks a constant for it."""
+    """Python's socket module has no constant for this option."""
     sock = stack.enter_context(socket.socket())
     with pytest.raises(OSError, match="Invalid argument"):
         sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, b"")

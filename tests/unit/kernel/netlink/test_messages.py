@@ -123,7 +123,7 @@ def test_a_too_short_message_raises_a_malformed_message_error():
         first_byte(b"")
 
 
-def test_numbers_are_in_network_order():
+def test_numbers_are_encoded_in_network_byte_order():
     assert number(2, 16) == bytes.fromhex("08000200 00000010")
     assert number(2, -110) == bytes.fromhex("08000200 ffffff92")
 
@@ -135,7 +135,7 @@ def test_attribute_values_round_trip():
     assert number_in(read_all(found[3]), 1) == 7
 
 
-def test_missing_attributes_are_0_or_empty():
+def test_missing_attributes_are_read_as_0_or_an_empty_string():
     assert (number_in({}, 1), text_in({}, 1)) == (0, "")
 
 

@@ -1,4 +1,4 @@
-"""Listings as the bytes that kernel 6.18 sends."""
+"""Parsing nftables listings from the bytes that kernel 6.18 sends."""
 
 import sys
 
@@ -32,7 +32,7 @@ def chain(family, *, hook=None, priority=0, policy=None):
     return reader.read_chain(Message(0xA03, 0, 1, body))
 
 
-def test_a_table_is_parsed():
+def test_the_family_name_and_flags_of_a_table_are_parsed():
     (message,) = read_messages(TABLE)
     assert reader.read_table(message) == (1, "userspace-proxy", 0)
 
@@ -75,7 +75,7 @@ def test_the_interval_end_and_the_verdict_of_a_set_element_are_read():
 
 
 @pytest.mark.parametrize("read", [reader.read_table, reader.read_chain])
-def test_a_message_without_a_family_is_an_error(read):
+def test_an_nftables_message_without_a_family_is_an_error(read):
     with pytest.raises(OSError, match="malformed message"):
         read(Message(0xA00, 0, 1, b""))
 
@@ -103,7 +103,7 @@ def test_element_counters_are_read_with_their_keys():
 
 
 @pytest.mark.parametrize("size", [0, 3, 500])
-def test_an_element_of_an_impossible_size_is_malformed(size):
+def test_an_element_of_an_impossible_size_is_rejected_as_malformed(size):
     element = bytearray(counted(with_counter(7)).body)
     element[8:10] = size.to_bytes(2, sys.byteorder)
     with pytest.raises(OSError, match="malformed"):

@@ -35,7 +35,7 @@ def test_elements_exceeding_an_attribute_are_split_into_several_messages():
     assert dict(one for message in messages(table) for one in read_elements(message)) == many
 
 
-def test_elements_of_a_verdict_map_can_have_values_of_different_lengths():
+def test_a_verdict_map_may_contain_values_of_different_lengths():
     table = w.TableWriter("ours")
     many = {n.to_bytes(16, "big"): w.goto_chain("x" * (1 + n % 9)) for n in range(2000)}
     table.change_elements(["m"], (), {("m", key, value) for key, value in many.items()})
@@ -74,7 +74,7 @@ def test_an_anonymous_set_precedes_its_rule():
     assert dict(read_elements(made[1])) == {b"\6": b"", b"\x11": b""}
 
 
-def test_sets_of_different_writers_have_different_ids():
+def test_equally_named_sets_of_different_writers_have_different_ids():
     writers = [w.TableWriter("ours"), w.TableWriter("ours")]
     for table in writers:
         table.add_map("same", x.INET_PROTO, x.INET_SERVICE)
