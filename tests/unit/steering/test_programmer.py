@@ -22,7 +22,7 @@ DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
 
 
 class InMemory(Programmer):
-    """Writes one frontend after the other, and fails at the refused ones."""
+    """A programmer that writes frontends to a dict, and fails at those in ``refused``."""
 
     def __init__(self):
         super().__init__()
@@ -68,7 +68,7 @@ def programmer():
     return InMemory()
 
 
-def test_a_later_apply_writes_only_differences(programmer):
+def test_a_repeated_apply_writes_only_the_differences(programmer):
     programmer.apply({WEB: 36001, DNS: 36002})
     programmer.apply({WEB: 36003, CART: 36004})
     assert programmer.writes[1:] == [{WEB: 36003, CART: 36004, DNS: None}]
@@ -134,7 +134,7 @@ async def test_without_a_refuse_port_a_refused_frontend_is_an_error(programmer):
         await steering.apply({WEB: 36001, CART: REFUSE})
 
 
-async def test_the_programmers_findings_are_available_after_each_call(programmer):
+async def test_the_programmers_findings_are_published_after_each_call(programmer):
     steering = ByPort(SteeringFacts(refuse_port=35999), lambda: programmer)
     programmer.unsteered = lambda: {WEB: "translated by another program"}
     programmer.unguarded = lambda: "no sockets here"

@@ -33,7 +33,7 @@ def test_auto_chooses_local_in_the_proxys_own_namespace():
 
 
 @pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
-async def test_a_missing_kernel_path_is_reported_before_startup(node, name):
+async def test_the_prediction_of_a_missing_kernel_path_equals_the_started_steerings(node, name):
     node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=0")
     steering = make_steering(name, FACTS)
     await steering.start()
@@ -130,7 +130,7 @@ def test_a_kernel_without_legacy_tables_suggests_nftables():
     assert selection.choose("auto", kernel, own_namespace=False) == "nftables"
 
 
-def test_without_conntrack_netlink_only_local_works():
+def test_without_conntrack_netlink_only_local_steering_works():
     kernel = KernelOffers({"conntrack netlink": errno.EINVAL})
     with pytest.raises(SteeringError) as caught:
         selection.choose("auto", kernel, own_namespace=False)

@@ -37,7 +37,7 @@ def ask(node):
     helper.close()
 
 
-def test_rules_are_applied_changed_and_removed(node, ask):
+def test_a_helper_applies_changes_and_removes_rules(node, ask):
     assert ask("start") == []
     ask("apply", {WEB: 36001})
     ask("change", {WEB: 36003, DNS: 35999})
@@ -50,7 +50,7 @@ def test_rules_are_applied_changed_and_removed(node, ask):
     assert "UPROXY" not in node.run("iptables-legacy-save")
 
 
-def test_a_range_is_a_single_rule_after_single_port_rules(node, ask):
+def test_a_port_range_is_a_single_rule_after_all_single_port_rules(node, ask):
     data = replace(DATA, ip=WEB.ip)
     others = [replace(DATA, port=port, last=port + 9) for port in range(100, 300, 10)]
     ask("apply", {data: 36001})
@@ -108,7 +108,7 @@ def test_drift_of_the_same_size_is_repaired_by_the_full_comparison(node, ask):
     assert from_rows(ask("in_force")) == {WEB: 36001}
 
 
-def test_flows_translated_to_a_removed_address_are_ended(node, ask):
+def test_flows_translated_to_a_removed_node_address_are_ended(node, ask):
     def flows():
         with node:
             return conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries.total()

@@ -78,7 +78,7 @@ def test_a_jump_round_trips_as_text(jump, text):
         "-d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 1 --random",
     ],
 )
-def test_foreign_lines_are_not_parsed_as_rules(text):
+def test_rule_lines_of_other_programs_are_not_parsed(text):
     assert NatRule.parse(text) is None
     assert Jump.parse(text) is None
 
@@ -140,12 +140,12 @@ def test_ipv6_uses_icmp6_port_unreachable():
     assert as_text(guard).count("icmp6-port-unreachable") == 3
 
 
-def test_a_guard_rule_contains_fifteen_ports_and_a_range_counts_as_two():
+def test_a_guard_rule_matches_up_to_fifteen_ports_and_a_range_counts_as_two():
     scattered = [36000 + 2 * i for i in range(14)] + [36101, 36102, 36200]
     lines = make_guard({"tcp": scattered}, refuse_port=0, checks_sockets=False).chains["UPROXY-TCP"]
     ports = [line.split()[5] for line in lines if "-j REJECT" in line]
     assert ports == [",".join(map(str, scattered[:14])), "36101:36102,36200"]
 
 
-def test_without_ports_there_is_no_guard():
+def test_without_proxy_ports_no_guard_rules_are_generated():
     assert as_text(make_guard({"tcp": []}, refuse_port=0)) == ""

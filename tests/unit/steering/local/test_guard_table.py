@@ -62,7 +62,7 @@ def test_the_table_has_a_set_per_kind_and_family_and_two_chains():
 
 
 @pytest.mark.parametrize(("ranges", "expected"), [((), 2), (("10.96.0.0/16", "fd00::/112"), 4)])
-def test_single_addresses_and_ranges_jump_to_the_guard(ranges, expected):
+def test_the_input_chain_jumps_to_the_guard_for_single_addresses_and_ranges(ranges, expected):
     assert len(rules(write_guard("ours", ranges), "input")) == expected
 
 

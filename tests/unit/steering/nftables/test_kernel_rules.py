@@ -138,7 +138,7 @@ def test_a_frontend_off_the_kernel_path_keeps_only_its_counter():
     assert (names, rules.choosers) == (["counted4", "counted6"], {})
 
 
-def test_equal_targets_make_no_difference():
+def test_unchanged_targets_result_in_no_differences():
     assert not loaded().difference({WEB: BOTH, CART: None}).targets
 
 
@@ -207,7 +207,7 @@ def test_frontends_with_the_same_affinity_name_share_their_entries():
     assert len(rules.choosers) == 2
 
 
-def test_numbers_wrap_around_and_skip_those_in_use():
+def test_endpoint_numbers_wrap_around_and_skip_numbers_in_use():
     rules = KernelRules()
     rules.accept(rules.difference({WEB: pinned(A, B)}))
     kept = rules.choosers[chooser_of(WEB, pinned(A, B))]
@@ -222,7 +222,7 @@ def test_numbers_wrap_around_and_skip_those_in_use():
 
 
 class Walked(dict):
-    """Choosers, which count iterations over all of them."""
+    """A dict of choosers that counts how often all of them are visited."""
 
     walks = 0
 
@@ -242,12 +242,12 @@ def test_a_change_with_affinity_does_not_visit_other_services():
     assert len(pins_of(rules, pinned(A, B))) == 2
 
 
-def test_numbers_are_consecutive_and_not_reused():
+def test_endpoint_numbers_are_consecutive_and_not_reused():
     numbers = Numbers(1)
     assert [numbers.take(count, list) for count in (1, 3, 1)] == [1, 2, 5]
 
 
-def test_wrapped_numbers_fill_gaps_between_used_ranges():
+def test_after_wrapping_numbers_fill_gaps_between_ranges_in_use():
     used = [range(8, 11), range(2, 4), range(4, 5)]
     numbers = Numbers(NUMBERS_END - 4)
     numbers._first = 1
@@ -257,7 +257,7 @@ def test_wrapped_numbers_fill_gaps_between_used_ranges():
     assert [numbers.take(1, lambda: used) for _ in range(5)] == [1, 5, 6, 7, 11]
 
 
-def test_without_a_gap_taking_numbers_is_an_error():
+def test_taking_a_number_while_all_are_in_use_is_an_error():
     numbers = Numbers(NUMBERS_END)
     with pytest.raises(SteeringError, match="all numbers are in use"):
         numbers.take(1, lambda: [range(NUMBERS_END)])
@@ -302,7 +302,7 @@ def test_ports_sharing_affinity_have_a_number_per_pod():
     assert (of_single[A], of_single[B]) == (of_range[A_RTP], of_range[B_RTP])
 
 
-def test_several_endpoints_at_the_same_address_have_separate_numbers():
+def test_endpoints_with_one_address_and_different_ports_have_separate_numbers():
     rules = KernelRules()
     second = SocketAddress(A.ip, A.port + 1)
     target = KernelTarget(1, (EndpointChoice((A, second)),), SIP_PODS)

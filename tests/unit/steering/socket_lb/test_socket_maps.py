@@ -61,7 +61,7 @@ def test_a_slot_key_contains_the_service_and_an_index_or_endpoint() -> None:
         pytest.param(DialSettings(1, 2, 1, 4, 5), struct.pack("=5Q", 1, 2, 1, 4, 5), id="settings"),
     ],
 )
-def test_values_match_the_programs_structures(value: Value, packed: bytes) -> None:
+def test_map_values_have_the_layout_of_the_bpf_structures(value: Value, packed: bytes) -> None:
     assert value.pack() == packed
     assert type(value).unpack(packed) == value
 
