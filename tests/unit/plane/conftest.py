@@ -90,7 +90,7 @@ async def pool(make):
 @pytest.fixture
 def clean_logging(monkeypatch):
     """Undo the changes to logging that a worker in this process makes."""
-    # A worker freezes all objects of its process, with the garbage of earlier tests.
+    # A worker freezes all objects of its process, including the garbage of earlier tests.
     monkeypatch.setattr(gc, "freeze", lambda: None)
     root = logging.getLogger()
     handlers = root.handlers[:]

@@ -89,7 +89,7 @@ def test_ejections_are_reported_and_their_end_is_reported_once(group, difference
 
 
 def test_connections_ended_by_their_endpoints_removal_are_reported(group, differences):
-    """UDP flows are counted like this, just before the group drops the endpoint's counters."""
+    """The end of a UDP flow is counted just before the group drops the endpoint's counters."""
 
     def end_flows(removed, _begun_by):
         for endpoint in removed:
@@ -103,7 +103,7 @@ def test_connections_ended_by_their_endpoints_removal_are_reported(group, differ
     assert report(differences).endpoints == [endpoint_report(A, active=-1, sent_bytes=9)]
 
 
-def test_differences_are_not_at_rest_while_an_endpoint_has_open_connections(group, differences):
+def test_differences_are_kept_while_an_endpoint_has_open_connections(group, differences):
     counters = group.counters_of(A)
     counters.active = 1
     assert report(differences).endpoints == [endpoint_report(A, active=1)]
@@ -142,7 +142,7 @@ class Sums(RuleBasedStateMachine):
         self.shared.change(Serving(tuple(PODS)))
         self.flows = {(group, pod): 0 for group in self.groups for pod in PODS}
         self.stayed = set(PODS)
-        """Removed endpoints may still be in use in one process and be forgotten in the other."""
+        """Endpoints never removed; other ones may be forgotten in only one of the processes."""
         self.now = 0.0
 
     def followed(self):
@@ -174,7 +174,7 @@ class Sums(RuleBasedStateMachine):
     @rule(endpoint=pods)
     def a_connection_ends(self, endpoint):
         for group in self.groups:
-            # The flow still has its counters.
+            # The counters of a removed endpoint may be forgotten.
             counters = group.find_counters(endpoint)
             if counters is not None and counters.active > self.flows[group, endpoint]:
                 counters.active -= 1

@@ -75,7 +75,7 @@ async def test_after_a_handover_open_connections_continue_and_new_ones_use_the_o
     assert await server.read() == b"still here"
 
 
-async def test_a_udp_client_moves_with_its_handed_over_listener(rig):
+async def test_a_udp_client_reaches_the_new_group_after_its_listener_is_handed_over(rig):
     old, new = rig.udp_peer(), rig.udp_peer()
     dns = rig.udp_service(old.address)
     client = rig.udp_client(dns)
@@ -94,7 +94,7 @@ async def test_a_listener_handed_to_a_group_without_admitted_clients_drops_packe
     assert await serves(client, pod)
 
 
-async def test_tcp_without_endpoints_refuses_and_later_serves_on_the_same_port(rig):
+async def test_a_tcp_port_that_refused_without_endpoints_serves_again(rig):
     web, pod = rig.service(), rig.endpoint()
     address = web.address
     for _ in range(2):
@@ -107,7 +107,7 @@ async def test_tcp_without_endpoints_refuses_and_later_serves_on_the_same_port(r
     assert web.address == address
 
 
-async def test_udp_that_briefly_refuses_continues_to_serve(rig):
+async def test_a_udp_port_that_briefly_refuses_serves_again(rig):
     pod, dns, client = rig.udp_served()
     for _ in range(20):
         rig.update(dns)
@@ -191,7 +191,7 @@ async def test_after_a_refresh_udp_counters_equal_the_transferred_bytes(rig):
     assert (totals.received_bytes, totals.sent_bytes) == (5, 2)
 
 
-async def test_the_planes_state_contains_the_descriptors_in_use(rig):
+async def test_the_state_of_a_plane_contains_the_number_of_open_descriptors(rig):
     await rig.plane.refresh()
     before = rig.plane.state()
     assert before.is_accepting

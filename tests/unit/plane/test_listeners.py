@@ -59,7 +59,7 @@ class Workers:
         return Group(self.numbers, port_key("shop/web:http"))
 
     def serve(self, group, wanted, *endpoints, **others):
-        """Do the same as a plane, without the messages about groups."""
+        """Serve a group as a plane does, without messages about the group."""
         serving = Serving(endpoints, **others)
         self.listeners.prepare(group, serving, wanted)
         group.change(serving)
@@ -148,7 +148,7 @@ def test_a_listener_wanted_again_is_not_closed(workers, is_own):
     assert not listener.is_closed
 
 
-def test_an_open_listener_follows_a_change_of_its_services_affinity(workers):
+def test_an_open_listener_applies_a_change_of_its_services_affinity(workers):
     group, wanted, listener = workers.open(UDP, POD_A)
     socks = listener.sockets.socks
     # The worker is chosen by the client's address: 127.0.0.1 is odd.
@@ -184,7 +184,7 @@ def test_an_address_missing_from_the_machine_stops_the_search_for_a_port(workers
     assert tried == [27000]
 
 
-def test_without_an_address_there_is_neither_a_listener_nor_an_error(workers):
+def test_a_wanted_listener_without_addresses_is_neither_opened_nor_an_error(workers):
     answer = workers.serve(workers.group(), {"web": Wanted(TCP, ())}, POD_A)
     assert answer == ({}, {"web": None})
 
@@ -280,7 +280,7 @@ def test_a_udp_port_closed_while_refusing_serves_after_reopening(workers, is_at_
         UdpPeer(port=listener.address.port)
 
 
-def test_without_room_a_closed_udp_port_is_not_taken_over(workers):
+def test_a_closed_udp_port_is_not_reused_while_descriptors_are_short(workers):
     workers.listeners = Listeners(2, 8, workers.send)
     group, _, listener = workers.open(UDP, POD_A)
     workers.listeners.close_group(group)
@@ -292,7 +292,7 @@ def test_without_room_a_closed_udp_port_is_not_taken_over(workers):
     assert sum(workers.listeners._counts) == 4
 
 
-def test_an_exited_worker_holds_no_listener(workers):
+def test_a_closed_udp_port_is_released_when_its_last_worker_exits(workers):
     group, wanted, listener = workers.open(UDP, POD_A)
     for endpoints in ((), (POD_A,), ()):
         workers.serve(group, wanted, *endpoints)

@@ -28,7 +28,7 @@ def put(store, *pods, name="web", namespace="shop", node="node-1", created="", i
     return store.snapshot()
 
 
-def test_an_address_has_the_pod_named_in_a_slice():
+def test_the_pod_of_an_address_is_the_target_named_in_its_slice():
     store, names = Store(), PodNames()
     snapshot = put(store, ("10.244.0.7", "web-7"), ("10.244.0.8", ""))
     assert names.of(snapshot, "10.244.0.7") == "shop/web-7"
@@ -49,7 +49,7 @@ def test_pod_names_follow_changes():
     assert names.of(store.snapshot(), "10.244.0.7") == ""
 
 
-def test_a_node_address_has_no_pod():
+def test_a_nodes_address_is_attributed_to_no_pod():
     snapshot = put(Store(), ("192.0.2.1", "web-7"))
     own = replace(snapshot, node=Node("node-1", addresses=("192.0.2.1",)))
     others = replace(snapshot, node_addresses=frozenset({"192.0.2.1"}))
@@ -97,7 +97,7 @@ def test_slices_in_other_namespaces_cannot_replace_or_remove_a_pod_name(evil, ex
 
 
 @pytest.mark.parametrize("how", [{"is_managed": False}, {"node": ""}])
-def test_a_pod_without_controller_or_node_is_marked_with_its_namespace(how):
+def test_a_pod_name_in_a_slice_without_controller_or_node_name_is_marked(how):
     snapshot = put(Store(), FORGED, namespace="evil", **how)
     assert PodNames().of(snapshot, FORGED[0]) == "evil/batch-of-evil (listed by evil)"
 

@@ -87,7 +87,7 @@ def test_with_a_memory_limit_a_worker_is_killed_before_its_parent(proc, inherite
     assert (proc / "oom_score_adj").read_text() == score
 
 
-def test_without_a_memory_limit_a_worker_is_killed_like_its_parent(proc):
+def test_without_a_memory_limit_a_worker_has_its_parents_oom_score(proc):
     (proc / "memory.max").write_text("max\n")
     be_killed_first(proc)
     assert (proc / "oom_score_adj").read_text() == "0\n"

@@ -112,7 +112,7 @@ def test_ipv6_clients_are_distinguished_by_their_full_address():
 
 
 @pytest.mark.parametrize("left", range(4))
-def test_the_last_socket_takes_a_closed_sockets_index(share, left):
+def test_the_last_socket_takes_over_the_index_of_a_closed_socket(share, left):
     sharers = share("127.0.0.1", 4)
     sharers.socks[left].close()
     order = order_left({0, 1, 2, 3} - {left})
@@ -122,7 +122,7 @@ def test_the_last_socket_takes_a_closed_sockets_index(share, left):
         assert sharers.who_hears(client) == int.from_bytes(socket.inet_aton(client), "big") % 3
 
 
-def test_unknown_socket_positions_are_ordered_arbitrarily():
+def test_sockets_with_unknown_positions_are_all_ordered():
     assert sorted(order_left([-5, 1, 10**12])) == [-5, 1, 10**12]
     assert order_left([]) == []
 

@@ -138,7 +138,7 @@ async def test_udp_is_refused_even_if_a_worker_dies_before_closing_its_socket(po
 
 
 @pytest.mark.long
-async def test_from_the_second_early_death_on_restart_pauses_double(pool):
+async def test_after_repeated_early_exits_the_pause_before_a_restart_doubles(pool):
     await dies_of_its_start(pool, 1)
     for times, pause_s in enumerate((0.1, 0.2, 0.4), start=2):
         await pool.is_restarted(0, times - 1)
@@ -201,7 +201,7 @@ async def test_a_refresh_does_not_wait_for_a_dying_worker(pool):
     os.kill(pid, signal.SIGKILL)
     await refreshing
     await pool.is_restarted(0, times=1)
-    # The successor doesn't owe the killed worker's report, for which it would wait forever.
+    # No report is expected from the successor: it would never send the killed worker's report.
     await until(lambda: pool.workers[0].asked == {})
 
 
@@ -273,7 +273,7 @@ async def test_an_endpoint_found_dead_by_one_worker_is_not_dialled_by_others(mak
     while not web.group.totals().failures:
         await pool.pair(web, pod)
         await pool.plane.refresh()
-    # The first worker's result is sent to the second worker before that one answers.
+    # The first worker's result is sent to the second worker before the second one answers.
     await pool.plane.refresh()
     for _ in range(20):
         await pool.pair(web, pod)
@@ -282,7 +282,7 @@ async def test_an_endpoint_found_dead_by_one_worker_is_not_dialled_by_others(mak
     assert set(web.group.ejected(pool.timers.now)) == {dead}
 
 
-def test_the_default_is_one_worker_per_two_cores_up_to_four():
+def test_the_default_number_of_workers_is_half_the_cores_up_to_four():
     assert default_workers() == max(1, min(4, len(os.sched_getaffinity(0)) // 2))
 
 
