@@ -1,4 +1,4 @@
-"""The same objects through each source, and the resulting plans and texts of ``explain``."""
+"""Reads the same objects through each source, and renders their plans and ``explain``'s texts."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ QUICK = Timing(backoff_base_s=0.001, backoff_cap_s=0.002)
 
 @pytest.fixture(autouse=True)
 def nothing_of_this_machine(monkeypatch):
-    """Dial the fake directly, and skip the machine's certificates, which take 56 ms to load."""
+    """Dial the fake directly, and don't load the machine's certificates, which takes 56 ms."""
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
     monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")

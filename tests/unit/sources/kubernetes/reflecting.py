@@ -50,7 +50,7 @@ class CountingClient(ApiClient):
 
 @dataclass
 class Reflection:
-    """A running reflector, and what it did."""
+    """A running reflector, and a record of its requests, pauses and problems."""
 
     api: FakeApiServer
     client: CountingClient

@@ -1,4 +1,4 @@
-"""The kubeconfigs that are read, and how often."""
+"""Finding kubeconfig files, merging them, and reading each only once."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_documents_accepted_by_kubectl_are_read(path, end):
     assert server_in(path) == "https://a.test"
 
 
-def test_a_pipe_is_read_only_once(tmp_path):
+def test_a_kubeconfig_in_a_pipe_is_read_only_once(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
     writer = threading.Thread(target=path.write_text, args=(TEXT,), daemon=True)
@@ -70,7 +70,7 @@ def test_a_pipe_is_read_only_once(tmp_path):
     writer.join()
 
 
-def test_missing_files_in_a_list_are_skipped(path):
+def test_missing_files_in_the_kubeconfig_variable_are_skipped(path):
     found = find_kubeconfig({"KUBECONFIG": f":/missing:{path}:{path}:"})
     assert found == Kubeconfig(("/missing", str(path)), may_be_missing=True)
     assert read_kubeconfig(found).cluster.server == "https://a.test"

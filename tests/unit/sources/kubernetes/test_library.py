@@ -29,7 +29,7 @@ def test_importing_the_sources_imports_no_client_library():
     ) == ["False", "0"]
 
 
-def test_the_used_modules_are_imported_without_the_models_and_leave_no_trace():
+def test_the_light_import_loads_no_models_and_adds_nothing_to_sys_modules():
     assert run(
         "from userspace_proxy.sources.kubernetes.library import import_library",
         "library = import_library()",

@@ -77,7 +77,7 @@ async def test_a_forbidden_namespace_is_an_error_with_a_remedy(api):
         await read(api)
 
 
-async def test_a_named_node_is_read(api):
+async def test_the_node_with_the_given_name_is_read(api):
     api.put(service())
     api.put(node("alice"))
     found = (await read(api, node_name="alice")).snapshot.node

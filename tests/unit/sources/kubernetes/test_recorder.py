@@ -134,7 +134,7 @@ async def test_a_terminating_namespace_gets_no_events_and_no_warning(api, record
     assert not caplog.records
 
 
-async def test_an_event_with_a_lost_response_still_counts(api, recorder):
+async def test_an_event_whose_response_was_lost_counts_as_sent(api, recorder):
     recorder.record(REPAIRED)
     recorder.record(REPAIRED)
     api.refuse("events", 409, message="already exists")
@@ -145,7 +145,7 @@ async def test_an_event_with_a_lost_response_still_counts(api, recorder):
 
 
 async def test_an_event_with_a_lost_response_is_posted_again_under_its_name(api, client):
-    """A patch of an Event that didn't exist got 404, so the Event was posted two minutes late."""
+    """A patch of a nonexistent Event would fail with 404, and delay the Event by two minutes."""
     posted = []
 
     class Lossy:

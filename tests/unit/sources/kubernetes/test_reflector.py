@@ -78,7 +78,7 @@ async def test_a_rejected_list_is_reported_and_retried(api, code, message, probl
         assert reflection.problems == [problem, ""]
         assert reflection.waits == [0.8, 1.6, 3.2]
         assert not reflection.reflector.is_forbidden
-        # No retry is waiting any more.
+        # Without a pending retry, wake() does nothing.
         reflection.reflector.wake()
 
 
@@ -152,7 +152,7 @@ class Stalled:
         return b""
 
 
-async def test_events_are_applied_and_the_next_watch_continues_after_the_last_event(api):
+async def test_watch_events_are_applied_and_the_next_watch_continues_after_them(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.put(service("web"))
@@ -301,7 +301,7 @@ async def test_a_server_restored_after_an_outage_is_listed_without_another_delay
         assert reflection.waits == [0.8, 1.6, 3.2, 5.0]
 
 
-async def test_inconsistent_servers_are_listed_again_only_after_a_delay(api):
+async def test_a_server_that_contradicts_its_list_is_listed_again_after_a_delay(api):
     api.refuse("services", 410, reason="Expired", message="too old", after=2)
     async with reflecting(api) as reflection:
 
@@ -456,7 +456,7 @@ async def test_a_watch_cut_by_a_load_balancer_while_idle_misses_no_changes(api):
         assert it.waits == []
 
 
-async def test_watches_cut_within_their_first_event_are_reported_until_one_succeeds(api):
+async def test_watches_cut_within_their_first_event_are_reported_until_one_delivers(api):
     async with reflecting(api) as reflection:
         for count in (2, 3):
             await reflection.watching(requests=count)
@@ -473,7 +473,7 @@ async def test_watches_cut_within_their_first_event_are_reported_until_one_succe
         assert reflection.waits == [0.8, 1.6, 0.8]
 
 
-async def test_cuts_separated_by_an_orderly_end_or_an_event_are_not_a_problem(api):
+async def test_cut_watches_separated_by_an_orderly_end_or_an_event_are_not_a_problem(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.break_watches()
@@ -541,7 +541,7 @@ async def test_a_watch_without_bookmarks_for_too_long_is_closed(api):
         assert reflection.problems == []
 
 
-async def test_a_watch_not_expecting_bookmarks_may_be_silent_until_its_end(api):
+async def test_a_watch_that_ends_before_its_first_bookmark_is_due_may_be_silent(api):
     timing = Timing(watch_s=0.02, silence_over_s=0.03, silence_s=0.0)
     async with reflecting(api, timing) as reflection:
         await reflection.watching()

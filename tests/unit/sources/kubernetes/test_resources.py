@@ -110,7 +110,7 @@ def test_an_invalid_object_is_reported_and_its_last_valid_version_kept(
     assert services.rejected == {}
 
 
-def test_a_problem_ends_with_the_deletion_of_its_object(services):
+def test_the_problem_of_a_deleted_object_is_removed(services):
     bad = raw(service(ports=[{"port": 0}]))
     put(services, bad)
     delete(services, bad)
@@ -191,7 +191,7 @@ def test_a_resource_is_listed_in_one_or_all_namespaces():
     assert inside(SERVICES, "a/../b").path == "/api/v1/namespaces/a%2F..%2Fb/services"
 
 
-def test_this_nodes_object_is_selected_by_name_and_removed_by_an_empty_list(store):
+def test_this_nodes_object_is_selected_by_name_and_an_empty_list_removes_it(store):
     nodes = ResourceCache(this_node("alice"), store)
     assert nodes.resource.query == {"fieldSelector": "metadata.name=alice"}
     alice = json.dumps(node()).encode()
@@ -264,7 +264,7 @@ def test_an_object_that_grew_too_large_is_no_longer_served(store):
     assert [left_out.objects for _, left_out in services.left_out()] == [1]
 
 
-def test_unreadable_objects_have_their_own_limit(store):
+def test_the_number_of_recorded_unreadable_objects_is_limited_separately(store):
     services = crowd(store)
     for n in range(80):
         put(services, raw(service(f"web-{n:02}", ports="http")))
@@ -290,7 +290,7 @@ def test_an_objects_size_counts_only_its_stored_fields(store, resource, item, le
         assert sum(left_out.objects for _, left_out in cache.left_out()) == 1 - kept
 
 
-def test_an_endpoints_names_count_only_beyond_the_included_size(store):
+def test_the_names_of_an_endpoint_count_only_beyond_their_included_size(store):
     item = endpoint_slice("10.0.0.1")
     item["endpoints"][0] |= {"nodeName": "n" * NAME_BYTES, "hostname": ""}
     usual = OBJECT_BYTES + 2 * PART_BYTES

@@ -1,4 +1,4 @@
-"""Addresses for Services that don't specify one."""
+"""Allocation of cluster IPs for Services that don't specify them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def allocate(cidrs, *services: WrittenService) -> dict[str, tuple[str, ...]]:
     return {key.name: ips for key, ips in allocated.items()}
 
 
-def test_a_cluster_ip_is_the_same_after_a_restart():
+def test_an_allocated_cluster_ip_is_the_same_after_a_restart():
     before = allocate(["10.96.0.0/16"], service())
     after = allocate(["10.96.0.0/16"], service("cart"), service())
     assert after["web"] == before["web"] == ("10.96.67.208",)

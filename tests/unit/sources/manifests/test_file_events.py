@@ -37,7 +37,7 @@ def follow():
         events.close()
 
 
-def test_a_problem_ends_when_the_files_can_be_watched(folder):
+def test_the_problem_of_unwatchable_files_ends_once_they_can_be_watched(folder):
     events = FileEvents(folder)
     before = open_descriptors()
     with descriptors_left(0):
@@ -206,7 +206,7 @@ def test_lost_events_are_reported_as_one_event(folder, follow):
         assert not events.take()
 
 
-async def test_waiting_ends_with_an_event_or_the_timer(folder, follow):
+async def test_waiting_for_file_events_ends_with_an_event_or_the_timer(folder, follow):
     events = follow(folder)
     timer = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""The objects and mistakes in the text of one file."""
+"""Parsing the text of one manifest into objects, problems and findings."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_lists_are_read_as_their_items():
     ]
 
 
-def test_an_empty_list_is_accepted():
+def test_an_empty_list_in_a_manifest_is_accepted():
     assert read("{apiVersion: v1, kind: List, items: []}") == FileObjects()
     assert read("{apiVersion: v1, kind: ServiceList, items: null}") == FileObjects()
 
@@ -125,7 +125,7 @@ def test_json_is_read_like_yaml():
     assert read_json == read(SERVICE)
 
 
-def test_other_kinds_are_ignored_and_reported_once():
+def test_unsupported_kinds_are_ignored_and_each_kind_is_reported_once():
     text = """\
         {apiVersion: apps/v1, kind: Deployment, metadata: {name: web}}
         ---
@@ -212,7 +212,7 @@ def test_a_slice_without_a_service_is_accepted_with_a_finding():
         ),
     ],
 )
-def test_a_problem_names_file_line_and_field(text, problem):
+def test_a_problem_in_a_manifest_names_its_file_line_and_field(text, problem):
     assert problem_of(text).startswith(problem)
 
 
@@ -346,7 +346,7 @@ def test_the_last_of_duplicate_labels_or_annotations_is_used_with_a_finding(text
     assert found.findings == (f"web.yaml:{finding}",)
 
 
-def test_a_findings_line_follows_an_edit_above():
+def test_the_line_of_a_finding_is_updated_by_an_edit_above():
     reader = ManifestReader("web.yaml")
     text = "---\n" + with_metadata("labels: {a: x, a: z}")
     assert reader.read(text).findings == (f"web.yaml:6: metadata.labels: {TWICE.format(6)}",)
@@ -357,7 +357,7 @@ def test_a_findings_line_follows_an_edit_above():
     "written",
     ["namespace: a", "labels: {null: x}", "labels: {<<: 5}", "uid: {a: 1, a: 1}"],
 )
-def test_mistakes_in_other_metadata_are_problems(written):
+def test_other_mistakes_in_metadata_are_problems(written):
     found = read(with_metadata(written))
     assert (found.objects, len(found.problems), found.findings) == ((), 1, ())
 
@@ -425,7 +425,7 @@ def test_a_problem_names_the_affected_service(text, rejected):
     assert (first.object, first.services) == rejected
 
 
-def test_only_some_of_many_problems_are_listed():
+def test_only_the_first_100_problems_of_a_file_are_listed():
     content = read("---\n".join(["kind: Node\n"] * 103))
     assert len(content.problems) == 101
     assert content.problems[-1] == "web.yaml:201: 3 more problems from here on"
@@ -454,7 +454,7 @@ def test_aliases_of_all_documents_share_a_limit():
         assert (problem in first, problem in second, problem in third) == (False, False, True)
 
 
-def test_leader_election_locks_yield_no_slice():
+def test_endpoints_used_for_leader_election_are_not_mirrored_to_a_slice():
     lock = ENDPOINTS.replace(
         "{name: cart}", "{name: cart, annotations: {control-plane.alpha.kubernetes.io/leader: x}}"
     )

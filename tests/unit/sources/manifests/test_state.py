@@ -71,7 +71,7 @@ def services_of_problems(state: ManifestState) -> list[tuple[str, ...]]:
     return [tuple(item.services) for item in state.rejected]
 
 
-def test_an_unparsable_part_affects_the_services_it_contained(state):
+def test_an_unparsable_part_of_a_file_affects_the_services_it_contained(state):
     state.take(Look({"a.yaml": service() + service("cart")}))
     state.take(Look({"a.yaml": service("cart") + "kind: ["}))
     assert services_of_problems(state) == [("shop/web",)]
