@@ -164,7 +164,7 @@ async def test_an_endpoint_shows_the_cause_of_failed_dials_since_its_last_succes
     assert view.saved == 2
 
 
-async def test_an_endpoint_that_closes_every_connection_without_a_byte_is_shown_as_such(plane):
+async def test_the_cause_of_connections_closed_without_a_byte_is_shown_at_the_endpoint(plane):
     (port,) = served_ports = web(plane, POD_A)
     (pod,) = port.plan.serving.endpoints
     counters = port.group.counters_of(pod)
@@ -445,7 +445,7 @@ async def test_a_frontend_held_by_another_program_or_not_steered_is_not_reached(
     assert leads_to(served_ports) == ("held by another program", False)
 
 
-async def test_a_listener_bound_to_the_frontends_address_is_shown_as_such(make):
+async def test_a_listener_bound_to_the_frontends_address_is_the_shown_target(make):
     served_ports = make(Bind.LOOPBACK)
     served_ports.follow(Cluster().serve("web", WEB.ip, POD_A))
     (served,) = served_ports

@@ -216,7 +216,7 @@ class TestSending:
         return build(TRUSTED)
 
     @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-    async def test_an_endpoint_gets_the_header_before_the_clients_bytes(self, rig, ip):
+    async def test_an_endpoint_receives_the_header_before_the_clients_bytes(self, rig, ip):
         pod = rig.endpoint(ip)
         web = rig.service(pod.address, at=ip, handling=Handling(proxy_protocol=V1))
         client, server = await rig.pair(web, pod)

@@ -143,7 +143,7 @@ def seen(server, kind, sock):
 
 @KINDS
 @pytest.mark.parametrize(("client", "pod"), [(ALICE, POD), (ALICE_6, POD_6)], ids=["v4", "v6"])
-def test_a_preserved_client_address_gets_a_port_outside_the_ephemeral_range(
+def test_a_preserved_client_address_uses_a_port_outside_the_ephemeral_range(
     server, kind, client, pod
 ):
     listener, at = server(kind, pod)
@@ -431,7 +431,7 @@ def are_ours(from_node, listening, count, now=0.0):
     return [source_port(from_node, listening, now) in OURS for _ in range(count)]
 
 
-def test_an_endpoint_with_many_dials_gets_explicitly_bound_ports(from_node, listening):
+def test_an_endpoint_with_many_dials_is_dialled_from_explicitly_bound_ports(from_node, listening):
     assert are_ours(from_node, listening, EASY + 2) == [False] * EASY + [True] * 2
 
 
@@ -450,7 +450,7 @@ def test_ports_in_time_wait_are_reused(from_node, listening):
     assert sorted(used) == sorted([*OURS] * 3)
 
 
-def test_an_endpoint_counts_as_busy_until_it_gets_few_dials_for_a_minute(from_node, listening):
+def test_an_endpoint_counts_as_busy_until_its_dials_are_few_for_a_minute(from_node, listening):
     are_ours(from_node, listening, EASY + 1, now=0.0)
     assert are_ours(from_node, listening, 1, now=60.0) == [True]
     assert are_ours(from_node, listening, 1, now=120.0) == [False]

@@ -129,7 +129,7 @@ def test_a_limit_exceeding_memory_is_reduced(limit, expected):
     assert bounded(limit) == expected
 
 
-def test_hold_limits_further_descriptors_until_it_is_lifted(loop, caplog):
+def test_a_descriptor_limit_set_by_hold_applies_until_it_is_lifted(loop, caplog):
     descriptors, called = Descriptors(loop, 100), []
     descriptors.take(40)
     descriptors.hold(4)
@@ -146,7 +146,7 @@ def test_hold_limits_further_descriptors_until_it_is_lifted(loop, caplog):
     assert descriptors.has_room(54)
 
 
-def test_a_lasting_pause_becomes_a_stall(loop):
+def test_a_lasting_pause_counts_as_a_stall(loop):
     descriptors = Descriptors(loop, 10)
     descriptors.take(10)
     for _ in range(2):

@@ -34,7 +34,7 @@ def pairs():
         sock.close()
 
 
-async def test_a_socket_ready_at_registration_gets_its_event(reactor, pairs):
+async def test_an_event_is_delivered_for_a_socket_ready_at_registration(reactor, pairs):
     ours, theirs = pairs()
     theirs.send(b"hello")
     heard = []
@@ -71,7 +71,7 @@ async def test_a_handler_can_be_replaced(reactor, pairs):
     await until(lambda: heard == ["new"])
 
 
-async def test_an_unregistered_socket_stays_open_and_gets_no_events(reactor, pairs):
+async def test_an_unregistered_socket_stays_open_and_receives_no_events(reactor, pairs):
     ours, theirs = pairs()
     heard = []
     reactor.register(ours, epoll.IN, heard.append)
@@ -83,7 +83,7 @@ async def test_an_unregistered_socket_stays_open_and_gets_no_events(reactor, pai
     assert ours.recv(9) == b"hello"
 
 
-async def test_a_socket_closed_by_another_handler_gets_no_event_of_the_same_batch(reactor, pairs):
+async def test_a_socket_closed_by_another_handler_receives_no_event_of_its_batch(reactor, pairs):
     """A new socket that reuses the descriptor number doesn't get the event either."""
     (first, theirs), (second, others) = pairs(), pairs()
     heard = []

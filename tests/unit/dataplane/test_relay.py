@@ -228,7 +228,7 @@ def small_turns(rig, monkeypatch):
 
 
 @SIDES
-async def test_a_bulk_transfer_lets_other_connections_take_turns(rig, small_turns, first):
+async def test_a_bulk_transfer_does_not_starve_other_connections(rig, small_turns, first):
     sends, hears = await rig.both_ends(first)
     client, server = await rig.both_ends(first)
     bulk = sends.fill()
@@ -605,7 +605,7 @@ async def test_a_reset_detected_by_a_bulk_write_returns_the_pipe(rig, first):
 
 
 @SIDES
-async def test_spliced_bulk_data_lets_other_connections_take_turns(rig, first, monkeypatch):
+async def test_spliced_bulk_data_does_not_starve_other_connections(rig, first, monkeypatch):
     monkeypatch.setattr(relay, "PIPE_BYTES", 65536)
     sends, hears = await rig.both_ends(first)
     client, server = await rig.both_ends(first)

@@ -76,7 +76,7 @@ async def test_idle_connections_of_one_client_make_room_for_another_service(at_t
     assert (line.client, line.service, line.connections) == ("127.0.0.1", "shop/web:http", 27)
 
 
-async def test_other_clients_do_not_wait_during_one_clients_flood(at_the_limit):
+async def test_a_flooding_client_does_not_make_other_clients_wait(at_the_limit):
     rig = at_the_limit.rig
     await at_the_limit.fill()
     more = [await rig.client(at_the_limit.web) for _ in range(27)]
@@ -111,9 +111,7 @@ async def test_a_client_flooding_several_services_is_served_by_none_of_them(at_t
             assert await rig.resets_a_client(service)
 
 
-async def test_among_small_clients_the_one_with_the_most_connections_loses_one(
-    at_the_limit, caplog
-):
+async def test_among_small_clients_the_largest_loses_a_connection(at_the_limit, caplog):
     caplog.set_level(logging.WARNING)
     rig, services = at_the_limit.rig, (at_the_limit.web, at_the_limit.cart)
     for number in range(27):

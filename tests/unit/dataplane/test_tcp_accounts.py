@@ -177,7 +177,7 @@ async def test_a_response_after_the_clients_close_does_not_count_as_an_answer(
 
 
 @pytest.mark.parametrize("is_with_end", [False, True])
-async def test_a_half_closed_client_still_gets_a_late_response(rig, is_with_end):
+async def test_a_half_closed_client_still_receives_a_late_response(rig, is_with_end):
     client, server, counters = await ask_and_wait(rig)
     client.finish()
     assert await server.read() == b""
@@ -192,7 +192,7 @@ async def test_a_half_closed_client_still_gets_a_late_response(rig, is_with_end)
 
 
 @pytest.mark.parametrize("is_with_end", [False, True])
-async def test_a_client_that_half_closes_after_its_request_gets_its_response(rig, is_with_end):
+async def test_a_client_that_half_closes_after_its_request_receives_its_response(rig, is_with_end):
     client, server, counters = await connect(rig)
     await client.send(b"question")
     client.finish()

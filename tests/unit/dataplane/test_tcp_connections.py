@@ -335,7 +335,7 @@ async def test_a_server_writing_twice_waits_only_for_the_ack_delay(frozen, timer
     assert await best_wait(attempt, KERNEL_S / 2) < KERNEL_S / 2
 
 
-async def test_a_lasting_connection_gets_quick_acks_again_on_both_sides(frozen, timers):
+async def test_quick_acks_are_restored_on_both_sides_of_a_lasting_connection(frozen, timers):
     pod = frozen.endpoint()
     asks(frozen, frozen.service(pod.address))
     connection = await joined(frozen)
@@ -347,7 +347,7 @@ async def test_a_lasting_connection_gets_quick_acks_again_on_both_sides(frozen, 
     assert not frozen.connections.held_acks
 
 
-async def test_a_dialling_connection_also_gets_quick_acks(frozen, timers):
+async def test_quick_acks_are_restored_on_a_connection_that_is_still_dialling(frozen, timers):
     web = frozen.service(frozen.silent())
     web.group.sends_at_once = True
     asks(frozen, web, b"question")
@@ -493,7 +493,7 @@ async def test_a_reader_that_stays_stalled_is_reset_after_its_timeout(
 
 @SIDES
 @PIPES
-async def test_a_slow_reader_gets_all_bytes_acknowledged_by_the_proxys_kernel(
+async def test_a_slow_reader_receives_all_bytes_acknowledged_by_the_proxys_kernel(
     build, timers, first, pipes
 ):
     rig = build(Tuning(max_pipes=pipes), timers.clock, timers)

@@ -92,7 +92,7 @@ async def test_more_datagrams_than_a_batch_all_arrive(rig):
     assert [await client.receive() for _ in many] == many
 
 
-async def test_a_datagram_too_large_for_the_endpoints_family_is_dropped_alone(rig):
+async def test_a_datagram_too_large_for_the_endpoints_family_does_not_end_its_flow(rig):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address, at="::1")
     client = rig.udp_client(dns, "::1")

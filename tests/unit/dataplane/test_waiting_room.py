@@ -43,7 +43,7 @@ async def test_only_the_last_sixteen_of_a_hundred_waiting_clients_are_served_in_
     assert count_waiting(web) == 0
 
 
-async def test_in_a_full_room_the_client_with_the_most_waits_loses_its_oldest(rig):
+async def test_in_a_full_waiting_room_the_client_with_the_most_waits_loses_its_oldest(rig):
     web = rig.service(handling=Handling(hold=Hold(60, 16)))
     lone = await rig.client(web, source="127.0.0.2")
     await until(lambda: waited(web) == 1)
@@ -158,7 +158,7 @@ async def test_a_recovered_endpoint_serves_clients_queued_behind_others(timed, t
     assert await (await pod.accept()).read() == b"ping"
 
 
-async def test_waiting_clients_are_redialled_each_second_even_if_earlier_ones_left(timed, timers):
+async def test_waiting_clients_are_redialled_each_second_if_earlier_clients_left(timed, timers):
     gone = timed.keep(RefusingEndpoint(socket.SOCK_STREAM))
     web = timed.service(gone.address, **HOLD)
     clients = await waiting(timed, web, RETRIES + 1)
@@ -174,7 +174,7 @@ async def test_waiting_clients_are_redialled_each_second_even_if_earlier_ones_le
         await pod.accept()
 
 
-async def test_a_new_endpoint_gets_only_one_client_until_it_answers(rig):
+async def test_a_new_endpoint_is_dialled_for_only_one_client_until_it_answers(rig):
     web = rig.service(**HOLD)
     await waiting(rig, web, 3 * WINDOW)
     rig.update(web, rig.silent(), **HOLD)
@@ -460,7 +460,7 @@ async def test_clients_leaving_before_their_turn_free_their_memory(timed):
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 64])
-async def test_above_the_maximum_the_client_with_the_most_waits_loses_its_own(rig, workers):
+async def test_above_the_maximum_the_client_with_the_most_waits_loses_a_wait(rig, workers):
     hold = Hold(60, HOLD_MAX)
     room = WaitingRoom(rig.engine.reactor, workers, CounterTable(), hold)
     most = -(-hold.connections // workers)

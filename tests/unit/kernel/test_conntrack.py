@@ -191,7 +191,7 @@ def test_the_change_of_a_single_port_takes_precedence_over_the_change_of_a_range
     assert found.find(pack_address("10.96.0.22", 20007)) is None
 
 
-def test_a_port_in_overlapping_old_and_new_ranges_uses_the_current_one():
+def test_a_port_in_overlapping_old_and_new_ranges_uses_the_current_range():
     ip = "10.96.0.21"
 
     def ranged(first, last, now, besides=()):

@@ -198,7 +198,7 @@ async def test_an_open_connection_continues_after_its_client_is_no_longer_admitt
     assert await server.read() == b"still here"
 
 
-def test_too_many_networks_are_an_error_and_the_old_filter_stays(stack):
+def test_too_many_networks_are_an_error_and_the_old_filter_stays_attached(stack):
     sock = listening(stack, UDP, admits=[f"{ALICE}/32"])
     too_many = [f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000)]
     with pytest.raises(OSError, match="too many source ranges"):

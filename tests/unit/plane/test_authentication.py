@@ -174,7 +174,7 @@ async def test_a_malformed_proof_is_rejected(orphan):
     await candidate.hear(HandOverRefused)
 
 
-async def test_silent_and_broken_candidates_do_not_block_others(orphan):
+async def test_silent_and_broken_candidates_do_not_block_other_candidates(orphan):
     silent = [Candidate(orphan, await connected()) for _ in range(40)]
     await until(lambda: silent[0].is_lost, "the end of the first one's connection")
     silent[-1].sock.send(struct.pack(">IB", 2**31, 0))
@@ -182,7 +182,7 @@ async def test_silent_and_broken_candidates_do_not_block_others(orphan):
     await test_a_candidate_that_proves_the_capability_is_accepted(orphan)
 
 
-async def test_candidates_that_prove_nothing_do_not_block_others(orphan):
+async def test_candidates_without_a_proof_do_not_block_other_candidates(orphan):
     for _ in range(40):
         stranger = Candidate(orphan, await connected())
         stranger.channel.send(HandOver())

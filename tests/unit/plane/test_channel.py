@@ -250,7 +250,7 @@ def test_sockets_of_a_partial_message_are_closed_with_the_channel(make):
 
 
 @pytest.mark.parametrize("is_later", [False, True], ids=["messages", "messages-for-later"])
-def test_a_peer_that_does_not_read_counts_as_lost_without_affecting_others(make, ends, is_later):
+def test_a_peer_that_does_not_read_counts_as_lost_and_other_peers_continue(make, ends, is_later):
     slow, _ = make()
     sender, receiver = ends
     size = channels._LATER_BYTES if is_later else len(encode(LONG))

@@ -58,7 +58,7 @@ async def test_no_client_is_refused_while_a_listener_is_handed_over(rig):
             assert await server.read() == b"question"
 
 
-async def test_after_a_handover_open_connections_continue_and_new_ones_use_the_other_group(rig):
+async def test_after_a_handover_only_new_connections_use_the_other_group(rig):
     old, new = rig.endpoint(), rig.endpoint()
     web = rig.service(old.address)
     client, server = await rig.pair(web, old)
@@ -117,7 +117,7 @@ async def test_a_udp_port_that_briefly_refuses_serves_again(rig):
     assert await is_refused(client)
 
 
-async def test_new_connections_follow_the_endpoints_and_open_ones_continue(rig):
+async def test_a_change_of_endpoints_affects_only_new_connections(rig):
     old, new = rig.endpoint(), rig.endpoint()
     web = rig.service(old.address)
     client = await rig.client(web)

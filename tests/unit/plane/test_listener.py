@@ -102,7 +102,7 @@ async def test_clients_queued_on_sockets_of_the_previous_process_are_kept(share,
 
 
 @BOTH
-def test_additional_workers_get_new_sockets(share, protocol):
+def test_new_sockets_are_opened_for_additional_workers(share, protocol):
     before = share(protocol, workers=(0,))
     after = share(protocol, at=before.at, workers=(0, 1), inherited=copies_of(before))
     assert {address_of(sock) for sock in after.by_worker.values()} == {before.at}
@@ -378,7 +378,7 @@ def test_reopened_udp_sockets_admit_only_their_source_ranges(share):
     assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
 
 
-def test_rejected_source_ranges_are_an_error_each_time_and_the_old_ones_stay(share):
+def test_rejected_source_ranges_are_an_error_each_time_and_the_old_ranges_stay(share):
     sockets = share(UDP, admits=["127.0.0.2/32"])
     too_many = [f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000)]
     for _ in range(2):
@@ -441,7 +441,7 @@ def test_a_preferred_port_outside_the_range_or_in_use_is_not_a_candidate():
     assert list(pool.candidates(preferred=6)) == [5]
 
 
-def test_a_released_port_is_reused_after_all_others():
+def test_a_released_port_is_reused_after_all_other_ports():
     pool = PortPool(5, 7)
     assert [take_next(pool), take_next(pool)] == [5, 6]
     pool.give(5)

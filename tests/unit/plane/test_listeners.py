@@ -108,7 +108,7 @@ def test_a_refusing_listener_is_closed_in_the_workers(workers, protocol):
 
 
 @BOTH
-def test_a_new_worker_gets_all_serving_listeners(workers, protocol):
+def test_a_new_worker_receives_all_serving_listeners(workers, protocol):
     for endpoints in ((POD_A,), ()):
         workers.open(protocol, *endpoints)
     workers.listeners.send_all(1)
@@ -189,7 +189,7 @@ def test_a_wanted_listener_without_addresses_is_neither_opened_nor_an_error(work
     assert answer == ({}, {"web": None})
 
 
-async def test_a_client_queued_on_a_recovered_port_goes_to_the_first_worker(workers):
+async def test_a_client_queued_on_a_recovered_port_is_accepted_by_the_first_worker(workers):
     at = SocketAddress("127.0.0.1", free_port())
     workers.listeners.recover([(TCP, at)], transparent=False)
     with contextlib.closing(await dial(at)) as client:

@@ -31,7 +31,7 @@ def pods_of(rig, protocol, count=2):
     return [rig.endpoint() if protocol is TCP else rig.udp_peer() for _ in range(count)]
 
 
-async def test_a_service_too_large_for_a_worker_is_rejected_without_affecting_others(rig):
+async def test_a_service_too_large_for_a_worker_is_rejected_and_other_services_served(rig):
     (pod,) = pods_of(rig, TCP, 1)
     web, other = rig.service(pod.address), rig.service(pod.address)
     endpoints = tuple(SocketAddress(f"2001:db8::{n:04x}", 8080) for n in range(60_000))
@@ -150,7 +150,7 @@ async def test_too_many_source_ranges_are_an_error_and_clients_are_refused(rig, 
 
 
 @BOTH
-async def test_internal_and_external_clients_get_different_endpoints(rig, protocol):
+async def test_internal_and_external_clients_reach_different_endpoints(rig, protocol):
     pods = pods_of(rig, protocol)
     inner, outer = (pod.address for pod in pods)
     split = {"outside": [outer], "inside": ALICE_ALONE}
@@ -229,7 +229,7 @@ async def test_idle_returns_after_its_timeout(own_rig):
     web.close()
 
 
-async def test_close_resets_connections_and_refuses_new_ones(own_rig):
+async def test_close_resets_open_connections_and_refuses_new_clients(own_rig):
     rig, pod = own_rig, own_rig.endpoint()
     web, dns = rig.service(pod.address), rig.udp_service(rig.udp_peer().address)
     client = await rig.client(web)

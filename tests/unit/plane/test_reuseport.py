@@ -92,7 +92,7 @@ def test_the_clients_address_selects_the_socket_index(share):
     }
 
 
-def test_an_ipv6_client_always_gets_the_same_socket(share):
+def test_an_ipv6_client_always_reaches_the_same_socket(share):
     sharers = share("::1", 3)
     sharers.choose_by_client()
     # The only non-zero word of ::1 is the last one, and it is 1.
@@ -122,7 +122,7 @@ def test_the_last_socket_takes_over_the_index_of_a_closed_socket(share, left):
         assert sharers.who_hears(client) == int.from_bytes(socket.inet_aton(client), "big") % 3
 
 
-def test_sockets_with_unknown_positions_are_all_ordered():
+def test_sockets_with_unknown_positions_are_ordered_without_a_loss():
     assert sorted(order_left([-5, 1, 10**12])) == [-5, 1, 10**12]
     assert order_left([]) == []
 

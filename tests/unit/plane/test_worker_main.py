@@ -120,7 +120,7 @@ def handed_over(control):
     return [message for message in control.got if isinstance(message, kinds)]
 
 
-async def test_the_next_process_gets_sockets_first_and_affinity_entries_in_turns(
+async def test_a_successor_receives_sockets_first_and_affinity_entries_in_turns(
     control, monkeypatch
 ):
     monkeypatch.setattr(worker, "_ENTRIES_A_MESSAGE", 1)
@@ -138,7 +138,7 @@ async def test_the_next_process_gets_sockets_first_and_affinity_entries_in_turns
     ]
 
 
-async def test_a_successor_gets_a_missing_workers_sockets_under_its_index(idle):
+async def test_a_successor_receives_a_missing_workers_sockets_with_its_index(idle):
     idle.start(1, processes=3)
     at = idle.serve(POD)
     idle.send(OpenListener(-(LISTENER * 3 + 2), GROUP, Protocol.TCP, at), idle.sock)

@@ -50,7 +50,7 @@ async def test_with_affinity_a_client_keeps_an_endpoint_across_workers(pool, pro
         assert min(await pool.open_connections()) > 0
 
 
-async def test_all_readers_waiting_for_a_slow_worker_get_its_next_report(make):
+async def test_all_readers_that_wait_for_a_slow_worker_receive_its_next_report(make):
     pool = await make(1)
     pool.serve([pool.endpoint()])
     (slot,), (pid,) = pool.workers, pool.pids
@@ -74,7 +74,7 @@ async def test_clients_dialling_while_a_worker_is_dead_wait_and_are_served(pool)
     await pool.is_restarted(0, times=1)
 
 
-async def test_a_restarted_worker_keeps_its_sockets_and_others_keep_their_affinity_entries(pool):
+async def test_a_restarted_worker_keeps_its_sockets_and_the_others_affinity_entries(pool):
     pods = pool.pods(3)
     web = pool.serve(pods, affinity_timeout_s=60)
     places = {client: await pool.place_of(web, pods, client) for client in CLIENTS}
@@ -264,7 +264,7 @@ async def test_killing_the_control_process_ends_its_workers_and_frees_the_ports(
 
 
 @pytest.mark.parametrize("kind", ["refusing", "silent"])
-async def test_an_endpoint_found_dead_by_one_worker_is_not_dialled_by_others(make, kind):
+async def test_an_endpoint_ejected_by_one_worker_is_not_dialled_by_other_workers(make, kind):
     pool = await make(tuning=Tuning(connect_timeout_s=0.2))
     pod = pool.endpoint()
     dead = getattr(pool, kind)()

@@ -46,7 +46,7 @@ async def test_a_memory_source_scales_no_workload_and_has_no_leases():
 # Failing examples aren't shrunk, because each one starts several servers.
 @settings(phases=[Phase.generate])
 @given(OBJECTS)
-def test_equal_objects_give_equal_plans_causes_and_texts_from_each_source(objects):
+def test_equal_objects_result_in_equal_plans_causes_and_texts_from_each_source(objects):
     from_files = of_manifests(objects)
     services = [*from_files.snapshot.services]
     expected = {key: seen(from_files, key) for key in services}

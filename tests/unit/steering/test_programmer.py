@@ -183,7 +183,7 @@ def test_a_range_excludes_ports_of_other_frontends():
     assert ranges_among([WEB], [new]) == {}
 
 
-def test_a_range_within_an_old_range_does_not_exclude_others():
+def test_a_range_within_an_old_range_does_not_exclude_other_ranges():
     ip = "10.96.0.21"
     old = Frontend(ip, 100, Protocol.UDP, last=200)
     spans = ((90, 99), (100, 110), (120, 130), (195, 205), (210, 220))

@@ -138,7 +138,7 @@ def test_without_conntrack_netlink_only_local_steering_works():
     selection.check_kernel("local", kernel, own_namespace=False)
 
 
-def test_the_remedy_names_mode_none_if_no_other_mode_works(monkeypatch):
+def test_the_remedy_names_mode_none_if_no_other_mode_is_supported(monkeypatch):
     neither = KernelOffers(dict.fromkeys(("inet tables", "legacy tables"), errno.EOPNOTSUPP))
     assert selection.remedy("auto", neither) == "only --steering=none works here"
     assert selection.remedy("local", neither) == "only --steering=none works here"

@@ -146,7 +146,7 @@ def test_all_endpoints_must_answer_probes(auto):
     assert auto.take()[WEB.key].path is DataPath.KERNEL
 
 
-def test_a_different_error_changes_the_reason_and_a_repeated_one_does_not(auto):
+def test_only_a_different_error_changes_the_reason(auto):
     auto.follow(WEB)
     auto.note(A, REFUSED)
     auto.take()

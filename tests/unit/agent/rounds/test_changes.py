@@ -151,7 +151,7 @@ async def test_a_waiting_change_is_not_applied_while_other_changes_are():
     assert (counters.in_force, progress.next_turn_in_s) == ((1, 3), math.inf)
 
 
-async def test_a_change_that_has_got_its_turn_counts_as_waiting_until_applied():
+async def test_a_change_whose_turn_has_come_counts_as_waiting_until_applied():
     counters, now = SyncCounters(), [0.0]
     progress = with_a_change_that_waits(counters, lambda: now[0])
     assert counters.waiting_since == 0

@@ -54,7 +54,7 @@ async def test_affinity_rules_count_as_several_elements(make, monkeypatch):
     assert len(in_kernel(served_ports)) == 2
 
 
-async def test_with_may_enter_false_no_service_port_enters_the_kernel_path(make, monkeypatch):
+async def test_no_service_port_enters_the_kernel_path_while_may_enter_is_false(make, monkeypatch):
     monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 1)
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(serve(cluster, 3, KERNEL))

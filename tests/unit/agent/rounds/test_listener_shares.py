@@ -52,7 +52,7 @@ def give(shares):
     return given
 
 
-def test_the_namespace_with_the_most_listeners_gives_up_its_newest():
+def test_the_namespace_with_the_most_listeners_loses_its_newest_listeners():
     shares = holding(shop_web=3, tenant_small=1, tenant_big=20, other_x=16)
     shares.wait(key("shop", "cart"))
     shares.wait(key("new", "web"))
@@ -85,7 +85,7 @@ def test_a_port_with_more_listeners_than_the_excess_keeps_them():
     assert give(shares) == []
 
 
-def test_within_a_namespace_no_service_gives_up_more_than_its_excess():
+def test_within_a_namespace_no_service_loses_more_listeners_than_its_excess():
     shares = holding(shop_big=SHARE - 2, shop_web=SHARE - 2, shop_x=1, shop_y=1)
     shares.hold(key("shop", "big", "many"), 5)
     shares.wait(key("shop", "cart"))
@@ -197,7 +197,7 @@ def few(request, make, plane):
     return make(Bind.PROXY_PORT, CountingPool(27800, 27800 + 4 * PORTS))
 
 
-async def test_a_service_with_twice_the_ports_gives_up_one_listener_to_each_new_service(few):
+async def test_a_service_with_twice_the_ports_loses_one_listener_to_each_new_service(few):
     cluster, told = Cluster(), []
     few.shortages.on_excess = lambda service, cause: told.append((str(service), cause))
     settle(few, cluster.serve("tenant", "big", 2 * PORTS))

@@ -174,7 +174,7 @@ async def test_only_many_remote_clients_without_any_answer_are_reported(node, be
     assert node.port.unanswered is None
 
 
-async def test_endpoints_failing_this_node_too_are_not_blamed_on_the_path(node):
+async def test_unanswered_clients_are_not_reported_if_their_endpoint_fails_this_node(node):
     node.probe, node.chain = REFUSED, CHAIN
     await node.fail()
     assert node.port.unanswered is None

@@ -113,7 +113,7 @@ def test_a_datagram_without_a_header_has_no_sequence_number():
     assert raised.value.errno == errno.EBADMSG
 
 
-def test_a_too_short_message_raises_a_malformed_message_error():
+def test_a_message_that_is_too_short_raises_a_malformed_message_error():
     @checked
     def first_byte(body):
         return body[0]

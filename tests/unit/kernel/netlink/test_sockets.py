@@ -157,7 +157,7 @@ def test_route_sockets_list_links():
 
 
 @pytest.mark.parametrize("left", [0, 1], ids=["none", "one"])
-def test_running_out_of_descriptors_raises_the_kernels_error_and_leaks_none(left):
+def test_running_out_of_descriptors_is_an_error_and_leaks_no_descriptor(left):
     free = os.dup(0)
     os.close(free)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

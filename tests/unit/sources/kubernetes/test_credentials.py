@@ -317,7 +317,7 @@ async def test_credentials_in_use_are_removed_from_texts(tmp_path, monkeypatch):
     assert "1" not in without_secrets(secrets.replace("of%", "me:of%"))
 
 
-async def test_the_proxy_comes_from_the_kubeconfig_or_the_environment(tmp_path, monkeypatch):
+async def test_the_proxy_is_read_from_the_kubeconfig_or_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
     direct = await loaded(kubeconfig=kubeconfig(tmp_path, "{}"))

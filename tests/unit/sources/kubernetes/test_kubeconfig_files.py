@@ -119,7 +119,7 @@ def test_a_directory_or_an_impossible_path_is_reported_in_one_line(tmp_path, pat
     assert problem_of(Kubeconfig((f"{tmp_path}{path}",))).startswith("cannot read kubeconfig ")
 
 
-def test_a_user_without_a_home_directory_is_reported_in_one_line():
+def test_a_missing_home_directory_is_reported_in_one_line():
     assert "cannot read kubeconfig ~no-such-user/config: " in problem_of(
         Kubeconfig(("~no-such-user/config",))
     )

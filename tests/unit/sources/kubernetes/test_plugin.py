@@ -89,7 +89,7 @@ async def test_a_plugins_output_may_be_yaml(run):
 
 
 @pytest.mark.parametrize("cluster", [None, {"server": "https://api.test", "config": {"a": 1}}])
-async def test_a_plugin_gets_its_arguments_environment_and_exec_info(run, tmp_path, cluster):
+async def test_a_plugin_receives_its_arguments_environment_and_exec_info(run, tmp_path, cluster):
     script = f"""
 import json, os, pathlib, sys
 said = [sys.argv[1:], os.environ["EXTRA"], json.loads(os.environ["KUBERNETES_EXEC_INFO"])]
@@ -295,7 +295,7 @@ print(json.dumps({{"apiVersion": {VERSION!r}, "status": {{"token": code}}}}))
     assert "token ABCD" in run_at_terminal(write(script, mode="Always"), b"ABCD\n")
 
 
-def test_at_a_terminal_a_plugin_that_never_prompts_gets_no_input(write):
+def test_at_a_terminal_a_plugin_that_never_prompts_receives_no_input(write):
     script = f"""
 import json, os, sys
 sys.stderr.write("please wait")

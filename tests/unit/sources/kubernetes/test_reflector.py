@@ -433,7 +433,7 @@ async def test_a_rejected_watch_is_reported_and_continues_from_its_version(api):
         assert reflection.reflector.problem_since == 60
 
 
-async def test_a_broken_watch_is_not_reported_if_the_next_one_succeeds(api):
+async def test_a_broken_watch_is_not_reported_if_the_next_watch_succeeds(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.now_s = 60

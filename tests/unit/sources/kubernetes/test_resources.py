@@ -74,7 +74,7 @@ def test_objects_of_an_interrupted_list_are_deleted_by_the_next_list(store, serv
     assert names(store) == ["web"]
 
 
-def test_a_list_deletes_missing_objects_and_keeps_equal_ones(store, services):
+def test_a_list_deletes_missing_objects_and_keeps_unchanged_objects(store, services):
     for name in ("web", "cart"):
         put(services, raw(service(name)))
     before = store.snapshot().services[WEB]
@@ -174,7 +174,7 @@ def test_slices_with_the_headless_label_are_read_even_with_endpoints_from_pods(s
 
 
 @pytest.mark.parametrize(("name", "notes"), [("web-7", 0), ("..", 1)])
-def test_invalid_pod_references_get_a_note_only_if_pods_are_needed(store, name, notes):
+def test_invalid_pod_references_are_noted_only_if_pods_are_needed(store, name, notes):
     put(ResourceCache(SERVICES, store), raw(service()))
     item = endpoint_slice("10.244.1.7")
     item["endpoints"][0]["targetRef"] = {"kind": "Pod", "name": name}
@@ -185,7 +185,7 @@ def test_invalid_pod_references_get_a_note_only_if_pods_are_needed(store, name, 
         assert len(read.notes) == with_pods * notes
 
 
-def test_a_resource_is_listed_in_one_or_all_namespaces():
+def test_a_resource_is_listed_in_one_namespace_or_in_all_namespaces():
     assert inside(SERVICES, "").path == "/api/v1/services"
     assert inside(SERVICES, "shop").path == "/api/v1/namespaces/shop/services"
     assert inside(SERVICES, "a/../b").path == "/api/v1/namespaces/a%2F..%2Fb/services"

@@ -104,7 +104,7 @@ def test_an_address_of_each_requested_family_is_allocated(cidrs, written, ips):
     assert problems == []
 
 
-def test_a_family_without_a_range_is_reported_and_the_other_is_served():
+def test_a_family_without_a_range_is_reported_and_the_other_family_is_served():
     web = service(policy="RequireDualStack")
     allocated, [(key, problem)] = allocate_cluster_ips([web], open_ranges(BOTH[:1]))
     assert allocated == {web.service.key: ("10.96.67.208",)}

@@ -362,7 +362,7 @@ def test_other_mistakes_in_metadata_are_problems(written):
     assert (found.objects, len(found.problems), found.findings) == ((), 1, ())
 
 
-def test_a_list_item_with_a_mistake_does_not_affect_the_others():
+def test_a_list_item_with_a_mistake_does_not_affect_other_items():
     text = """
 apiVersion: v1
 kind: List

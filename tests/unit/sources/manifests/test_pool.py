@@ -25,7 +25,7 @@ def test_a_value_that_is_in_use_moves_only_the_name_it_was_allocated_to():
     assert after == {**before, "b": before["b"] + 1}
 
 
-def test_the_first_of_two_colliding_names_gets_the_value():
+def test_the_first_of_two_colliding_names_is_allocated_the_value():
     # With 23 names and 100 values, some collide (the birthday paradox).
     names_of: dict[int, list[str]] = {}
     for name in (f"name-{n:02}" for n in range(23)):

@@ -191,7 +191,7 @@ def test_endpoints_objects_are_used_only_without_slices(state):
     assert state.snapshot.services[WEB].service.notes == (), "as in a dump of a cluster"
 
 
-def test_a_service_without_slices_gets_a_note_about_unmirrored_endpoints(state):
+def test_a_service_without_slices_has_a_note_about_unmirrored_endpoints(state):
     skipped = endpoints("10.244.1.7").replace(
         "{name: web,", '{name: web, labels: {endpointslice.kubernetes.io/skip-mirror: "true"},'
     )

@@ -111,7 +111,7 @@ PORTS = st.dictionaries(
 
 
 @given(changes=st.lists(PORTS, max_size=5))
-def test_incremental_changes_give_the_same_state_as_a_single_change(changes):
+def test_incremental_changes_result_in_the_same_state_as_a_single_change(changes):
     desired, outcome = DesiredState(), {}
     networks, admitted = set(), set()
     for affected in changes:

@@ -44,7 +44,7 @@ def test_frontends_are_read_from_their_elements():
     assert set(read_frontends(elements)) == {WEB, DNS_6}
 
 
-def test_elements_are_removed_before_others_are_added():
+def test_elements_are_removed_before_new_elements_are_added():
     old, new = all_elements(["10.96.7.1/32"], [WEB]), all_elements(["fd00:96::a/128"], [DNS_6])
     table = TableWriter("ours")
     table.change_elements(SETS, old, new)

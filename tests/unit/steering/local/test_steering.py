@@ -61,9 +61,7 @@ async def steering(make):
     await steering.close()
 
 
-async def test_udp_frontends_are_removed_immediately_and_idle_tcp_ones_at_the_next_repair(
-    node, steering
-):
+async def test_udp_frontends_are_removed_immediately_and_idle_tcp_frontends_later(node, steering):
     await steering.apply({WEB: 80, DNS: 53})
     await steering.change({}, [WEB, DNS])
     assert await steering.render() == ""

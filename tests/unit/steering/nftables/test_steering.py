@@ -138,7 +138,7 @@ def lead_as_outside(node, frontend, port):
         nft add rule ip client output {protocol} dport {frontend.port} dnat to 10.1.0.1:{port}""")
 
 
-def test_running_out_of_descriptors_leaks_none(node):
+def test_running_out_of_descriptors_leaks_no_descriptor(node):
     # Otherwise the garbage of earlier tests might be collected during this test.
     gc.collect()
     before = open_descriptors()

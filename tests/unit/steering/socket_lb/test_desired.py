@@ -151,7 +151,7 @@ def test_service_ports_have_separate_numbers_for_the_same_endpoint():
     assert desired.number_of(("shop/cart", A)) == cart.number
 
 
-def test_a_change_gives_the_frontend_a_new_service_with_the_same_numbers():
+def test_a_changed_frontend_has_a_new_service_with_the_same_endpoint_numbers():
     desired = hooks()
     desired.replace({WEB: to(A, B), CART: to(A, name="shop/cart")})
     before, slots = led(desired, WEB)
@@ -282,7 +282,7 @@ def test_numbers_and_services_of_an_earlier_process_are_kept():
     assert desired.next_number == earlier.next_number
 
 
-def test_an_adopted_service_that_has_changed_gets_unused_numbers():
+def test_an_adopted_service_that_has_changed_is_assigned_unused_numbers():
     earlier = hooks()
     earlier.replace({WEB: to(A, B), CART: to(A, name="shop/cart")})
     desired = hooks()

@@ -131,7 +131,7 @@ def test_cgroup_v2_is_found_beside_version_1(mounts):
     assert find_bpffs(mounts(HYBRID)) == Path("/sys/fs/bpf")
 
 
-def test_in_a_container_the_nodes_cgroup_is_preferred_to_its_own(mounts):
+def test_in_a_container_the_nodes_cgroup_is_preferred_to_the_containers_cgroup(mounts):
     assert find_cgroup(mounts=mounts(CONTAINER)) == Path("/host/sys/fs/cgroup")
     assert find_bpffs(mounts(CONTAINER)) == Path("/host/sys/fs/b pf")
 

@@ -24,7 +24,7 @@ LACKS_BPF = KernelOffers({"connect hooks": errno.EINVAL})
 LACK = "cannot translate connect(): this kernel lacks connect hooks"
 
 
-async def test_optional_hooks_that_fail_leave_all_clients_to_the_rules(node, caplog):
+async def test_if_optional_hooks_fail_all_clients_are_steered_by_rules(node, caplog):
     steering = HookedSteering(FACTS, HookOptions(), LACKS_BPF)
     await steering.start()
     assert steering.hooks is None

@@ -115,7 +115,7 @@ def test_a_groups_ejections_come_from_its_last_report(rig):
     assert not rig.dials.is_on
 
 
-def test_an_ejection_ends_once_the_hooks_no_longer_have_it(rig):
+def test_an_ejection_ends_once_the_hooks_no_longer_report_it(rig):
     rig.ejected = {AT: 3.0}
     rig.look(refused=1)
     rig.ejected = {}
