@@ -143,7 +143,7 @@ def test_an_entry_to_an_endpoint_on_the_proxy_ports_number_is_not_stale():
 
 
 @pytest.mark.parametrize(("content", "expected"), [("1\n", True), ("0\n", False), (None, False)])
-def test_byte_accounting_is_read_from_a_sysctl(tmp_path, content, expected):
+def test_conntrack_byte_accounting_is_read_from_a_sysctl(tmp_path, content, expected):
     setting = tmp_path / "nf_conntrack_acct"
     if content is not None:
         setting.write_text(content)

@@ -94,7 +94,7 @@ def test_only_entries_of_the_requested_protocol_are_read():
     assert [entry.message for entry in read(block, protocol=TCP)] == [WEB]
 
 
-def test_entries_with_another_layout_are_skipped():
+def test_conntrack_entries_with_another_layout_are_skipped():
     ping = DNS.replace(b"\x06\0\x02\0\x9c\x40", b"\x06\0\x04\0\x9c\x40")
     short = struct.pack("=IH", 40, 0x100) + DNS[6:40]
     assert read(ping + DNS_6 + DNS + short) == read(DNS)

@@ -176,7 +176,7 @@ def test_a_listing_denied_by_the_kernel_keeps_its_values_and_is_retried(watched,
     assert watched.taken == [2]
 
 
-def test_after_close_nothing_is_read_or_reported(watched):
+def test_after_close_no_listing_is_reported_or_read_again(watched):
     watched.change()
     watched.loop.run_timer()
     watched.followed.close()

@@ -27,7 +27,7 @@ def read(inotify: Inotify) -> list[tuple[What, str]]:
     return [(event.mask, event.name) for event in inotify.read()]
 
 
-def test_created_moved_and_deleted_names_are_reported(inotify, tmp_path):
+def test_the_names_of_created_moved_and_deleted_files_are_reported(inotify, tmp_path):
     inotify.watch(str(tmp_path), NAMES)
     (tmp_path / "web.yaml").write_text("")
     (tmp_path / "web.yaml").rename(tmp_path / "größe.yaml")

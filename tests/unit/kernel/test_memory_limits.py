@@ -88,7 +88,7 @@ def test_cgroup_v1_includes_child_groups_and_excludes_sockets(machine):
         pytest.param({"max": "max"}, {"max": 300, "high": 250}, (250, 20), id="throttled-first"),
     ],
 )
-def test_the_lowest_limit_of_a_cgroup_and_its_ancestors_applies(machine, outer, inner, expected):
+def test_the_lowest_memory_limit_of_all_ancestor_cgroups_applies(machine, outer, inner, expected):
     machine.mount_v2("/slice/service")
     machine.cgroup("slice", current=50, **outer)
     machine.cgroup("slice/service", current=20, **inner)
@@ -127,7 +127,7 @@ def test_an_unlimited_cgroup_yields_no_limit(machine):
     assert machine.limits() == []
 
 
-def test_without_proc_no_limits_are_found(tmp_path):
+def test_without_proc_no_memory_limits_are_found(tmp_path):
     assert find_memory_limits(tmp_path) == []
 
 

@@ -307,7 +307,7 @@ def test_the_hop_limit_of_a_datagram_is_read():
     assert hops_left(HOPS) == 64
 
 
-def test_beyond_the_cache_size_destinations_are_still_correct():
+def test_more_destinations_than_the_cache_holds_are_still_read_correctly():
     destinations = Destinations()
     for number in range(2 * _MAX_KNOWN):
         own = socket.inet_aton(f"10.0.{number >> 8}.{number & 255}")

@@ -66,7 +66,7 @@ def test_a_timeout_later_set_by_another_program_is_not_restored(setting, tmp_pat
     assert setting.read_text() == "7200\n"
 
 
-def test_the_timeout_is_restored_only_once(setting, tmp_path):
+def test_the_conntrack_timeout_is_restored_only_once(setting, tmp_path):
     timeouts = TrackingTimeouts(3600.0, proc_sys=tmp_path)
     timeouts.hold()
     timeouts.put_back()
@@ -112,7 +112,7 @@ def process(tmp_path, note):
 
 
 @pytest.mark.parametrize("wanted", [1800.0, 3600.0, 7200.0])
-def test_the_next_process_restores_the_raised_timeout(setting, process, wanted):
+def test_the_next_process_restores_the_raised_conntrack_timeout(setting, process, wanted):
     process(3600.0).hold()
     successor = process(wanted)
     assert successor.hold() == ""
@@ -126,7 +126,7 @@ def test_the_next_process_restores_the_raised_timeout(setting, process, wanted):
     assert setting.read_text() == "3600\n", "the note counts once"
 
 
-def test_the_last_of_several_proxies_restores_the_timeout(setting, process):
+def test_the_last_of_several_proxies_restores_the_conntrack_timeout(setting, process):
     first, second = process(3600.0, is_last=False), process(3600.0)
     first.hold()
     second.hold()
@@ -136,7 +136,7 @@ def test_the_last_of_several_proxies_restores_the_timeout(setting, process):
     assert setting.read_text() == "60\n"
 
 
-def test_a_saved_timeout_is_ignored_after_the_sysctl_was_changed(setting, process):
+def test_a_saved_conntrack_timeout_is_ignored_after_the_sysctl_was_changed(setting, process):
     process(3600.0).hold()
     setting.write_text("120\n")
     successor = process(3600.0)
@@ -145,7 +145,7 @@ def test_a_saved_timeout_is_ignored_after_the_sysctl_was_changed(setting, proces
     assert setting.read_text() == "120\n"
 
 
-def test_a_saved_timeout_of_an_earlier_boot_is_ignored(setting, process, boot):
+def test_a_saved_conntrack_timeout_of_an_earlier_boot_is_ignored(setting, process, boot):
     process(3600.0).hold()
     boot.write_text("two\n")
     successor = process(3600.0)
@@ -155,7 +155,7 @@ def test_a_saved_timeout_of_an_earlier_boot_is_ignored(setting, process, boot):
 
 
 @pytest.mark.parametrize("noted", ["", "unknown 3600", "unknown 3600 sixty", "unknown 1 2 3"])
-def test_an_invalid_saved_timeout_is_ignored(setting, process, note, noted):
+def test_an_invalid_saved_conntrack_timeout_is_ignored(setting, process, note, noted):
     setting.write_text("3600\n")
     note.write(noted.encode(), current_at=0.0)
     timeouts = process(3600.0)
@@ -164,7 +164,7 @@ def test_an_invalid_saved_timeout_is_ignored(setting, process, note, noted):
     assert setting.read_text() == "3600\n"
 
 
-def test_the_timeout_is_raised_even_if_its_old_value_cannot_be_saved(setting, process, tmp_path):
+def test_a_timeout_is_raised_even_if_its_old_value_cannot_be_saved(setting, process, tmp_path):
     (tmp_path / "file").write_text("")
     timeouts = process(3600.0, file=StateFile(tmp_path / "file" / "folder" / "note"))
     assert timeouts.hold() == ""

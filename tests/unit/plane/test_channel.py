@@ -296,7 +296,7 @@ def test_received_sockets_that_no_message_claims_are_closed(make):
 
 
 @pytest.mark.parametrize("is_rude", [False, True], ids=["eof", "unread-data"])
-def test_the_peers_close_is_reported_once(make, is_rude):
+def test_the_close_of_a_channel_by_its_peer_is_reported_once(make, is_rude):
     end, theirs = make()
     if is_rude:
         end.channel.send(Report(1))

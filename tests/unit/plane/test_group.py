@@ -291,7 +291,7 @@ def test_unanswered_connections_are_summed_over_endpoints_and_workers(group):
     assert group.last_minute.failing(12.0) == MinuteCounts(10, 0, 4, 3, 1)
 
 
-def test_clients_that_gave_up_waiting_are_counted_separately(group):
+def test_clients_that_failed_while_waiting_are_counted_separately(group):
     counted = {
         "waits.timeouts": 1,
         "waits.overflows": 2,

@@ -36,7 +36,7 @@ def test_the_pod_of_an_address_is_the_target_named_in_its_slice():
     assert names.of(snapshot, "10.244.0.9") == ""
 
 
-def test_pod_names_follow_changes():
+def test_the_pod_name_of_an_address_follows_changes_of_slices():
     store, names = Store(), PodNames()
     names.of(put(store, ("10.244.0.7", "web-7")), "10.244.0.7")
     put(store, ("10.244.0.7", "web-7"), name="api")

@@ -128,7 +128,7 @@ def test_sockets_with_unknown_positions_are_ordered_without_a_loss():
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-def test_without_a_program_one_client_reaches_all_sockets(share, ip):
+def test_without_a_selection_program_one_client_reaches_all_sockets(share, ip):
     sharers = share(ip, 2)
     sharers.choose_by_client()
     choose_by_chance(sharers.socks[0])

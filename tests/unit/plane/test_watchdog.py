@@ -68,7 +68,7 @@ def test_a_running_process_is_charged_its_cpu_time(process, state):
     assert process.looks(state, 10, cpu_s=0.1) == pytest.approx(1.0)
 
 
-def test_a_heartbeat_clears_the_charge(process):
+def test_a_heartbeat_clears_the_time_charged_to_a_process(process):
     process.looks("S", 4)
     process.beats()
     assert process.looks("S") == 0.0

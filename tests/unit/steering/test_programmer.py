@@ -75,7 +75,7 @@ def test_a_repeated_apply_writes_only_the_differences(programmer):
     assert programmer.kernel == {WEB: 36003, CART: 36004}
 
 
-def test_an_unchanged_port_is_not_written(programmer):
+def test_the_unchanged_port_of_a_frontend_is_not_written(programmer):
     programmer.apply({WEB: 36001})
     programmer.change({WEB: 36001, CART: None})
     programmer.apply({WEB: 36001})

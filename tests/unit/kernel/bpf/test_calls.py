@@ -55,7 +55,7 @@ def test_btf_contains_an_integer_and_a_structure_as_large_as_a_map_value() -> No
     assert struct.unpack_from("=III", types, 40) == (3, 4 << 24, 24)
 
 
-def test_programs_are_not_loaded_on_unknown_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bpf_programs_do_not_load_on_unknown_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "pdp11")
     with pytest.raises(PermissionError, match="on pdp11 isn't known") as raised:
         load_program("sockops", b"")

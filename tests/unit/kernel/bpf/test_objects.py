@@ -27,7 +27,7 @@ def changed(before: bytes, after: bytes) -> bytes:
     return COMPILED.replace(before, after)
 
 
-def test_maps_have_the_sizes_declared_in_the_source() -> None:
+def test_bpf_maps_have_the_sizes_declared_in_the_source() -> None:
     assert parsed().maps == {
         "endpoints": MapSpec(type=1, key_bytes=8, value_bytes=8, entries=16),
         "counts": MapSpec(type=1, key_bytes=8, value_bytes=24, entries=16),
@@ -66,7 +66,7 @@ def test_map_descriptors_are_inserted_into_a_program() -> None:
         pytest.param(COMPILED[:-200], "unpack_from requires a buffer", id="cut"),
     ],
 )
-def test_an_invalid_object_file_raises_an_error(data: bytes, message: str) -> None:
+def test_an_invalid_bpf_object_file_raises_an_error(data: bytes, message: str) -> None:
     with pytest.raises(ObjectError, match=message):
         read_object(data)
 

@@ -56,7 +56,7 @@ def ring(written: Written) -> Iterator[Ring]:
     ring.close()
 
 
-def test_records_are_read_once_in_order(written: Written, ring: Ring) -> None:
+def test_ring_buffer_records_are_read_once_in_order(written: Written, ring: Ring) -> None:
     assert ring.take() == []
     written.write(b"one")
     written.write(b"longer than a word")

@@ -21,11 +21,11 @@ def read(block: bytes) -> list[RulesetEvent | None]:
     return [read_event(message) for message in read_messages(block)]
 
 
-def test_an_event_names_its_table():
+def test_the_table_of_an_nftables_event_is_parsed():
     assert read(NEW_TABLE) == [RulesetEvent(1, "userspace-proxy")]
 
 
-def test_a_transaction_ends_with_the_rulesets_generation():
+def test_the_last_event_of_a_transaction_contains_the_ruleset_generation():
     assert read(NEW_TABLE + NEW_GENERATION)[1:] == [RulesetEvent(0, "", 2)]
 
 

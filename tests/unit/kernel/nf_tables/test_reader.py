@@ -53,7 +53,7 @@ def test_an_unknown_hook_is_shown_by_its_number():
     assert chain(1, hook=77).hook == "77"
 
 
-def test_verdicts_are_listed_as_written_and_missing_keys_are_empty():
+def test_verdicts_are_read_as_written_and_a_catch_all_element_has_an_empty_key():
     verdict = goto_chain("choose")
     element = nested(1, nested(1, text(1, "key")) + nested(2, nested(2, verdict)))
     catch_all = nested(1, number(3, 2))

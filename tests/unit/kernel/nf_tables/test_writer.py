@@ -12,13 +12,13 @@ def messages(table):
     return [message for block in table.messages for message in read_messages(block)]
 
 
-def test_a_table_is_replaced_even_if_it_does_not_exist():
+def test_a_table_that_does_not_exist_can_be_replaced():
     table = w.TableWriter("ours")
     table.create()
     assert [one.kind for one in messages(table)] == [w.NEW_TABLE, w.DELETE_TABLE, w.NEW_TABLE]
 
 
-def test_chains_have_their_hook_and_priority():
+def test_base_chains_are_written_with_their_hook_and_priority():
     table = w.TableWriter("ours", w.BRIDGE)
     table.add_base_chain("input", "filter", w.INPUT, -10)
     (chain,) = map(read_chain, messages(table))

@@ -558,7 +558,7 @@ async def test_a_proxy_url_changed_in_the_kubeconfig_is_used_after_a_minute(tmp_
 
 
 @pytest.mark.parametrize("start", ["", "/k8s/clusters/c%2Fa", "/k8s/ä/"])
-async def test_a_path_is_sent_unchanged(start):
+async def test_the_path_of_a_request_is_sent_unchanged(start):
     async with answering() as (port, lines):
         client = ApiClient(Credentials(master=f"http://127.0.0.1:{port}{start}"))
         await client.open()

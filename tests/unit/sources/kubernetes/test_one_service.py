@@ -104,7 +104,7 @@ async def test_without_matching_pods_the_whole_namespaces_pods_are_read(api):
     assert (await read(api)).pods == ()
 
 
-async def test_forbidden_pods_are_an_error(api):
+async def test_a_forbidden_list_of_pods_is_an_error(api):
     api.put(service(selector={"app": "web"}))
     api.refuse("pods", 403, message="pods is forbidden")
     with pytest.raises(SourceError, match="refuses to list pods: pods is forbidden"):

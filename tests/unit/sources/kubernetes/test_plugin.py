@@ -328,18 +328,18 @@ async def shared(plugin, *, now=NOW, **more):
     return await plugin_credential(plugin, None, is_attended=False, clock=lambda: now, **more)
 
 
-async def test_simultaneous_and_later_callers_share_a_single_run(counted):
+async def test_simultaneous_and_later_callers_share_a_single_plugin_run(counted):
     plugin = counted()
     credentials = await asyncio.gather(*(shared(plugin) for _ in range(3)))
     assert {c.token for c in (*credentials, await shared(plugin))} == {"token-1"}
 
 
-def test_a_later_event_loop_shares_the_credential(counted):
+def test_a_plugins_credential_is_shared_with_later_event_loops(counted):
     plugin = counted()
     assert [asyncio.run(shared(plugin)).token for _ in range(2)] == ["token-1"] * 2
 
 
-async def test_a_rejected_credential_is_replaced_once(counted):
+async def test_a_rejected_credential_of_a_plugin_is_replaced_once(counted):
     plugin = counted()
     first = await shared(plugin)
     second = await shared(plugin, refused=first)
@@ -373,7 +373,7 @@ async def test_an_abandoned_request_does_not_end_a_shared_run(counted):
     assert (await shared(plugin)).token == "token-1"
 
 
-async def test_a_failed_run_is_retried(write, counted):
+async def test_a_failed_run_of_a_plugin_is_retried(write, counted):
     failing = write("raise SystemExit(3)")
     with pytest.raises(PluginError, match="ended with 3"):
         await shared(failing)

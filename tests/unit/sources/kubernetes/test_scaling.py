@@ -123,7 +123,7 @@ async def test_a_workload_at_zero_is_scaled_to_one(shop, workload, path, caplog)
     assert f"scaled {workload} in shop from 0 to 1" in caplog.text
 
 
-async def test_a_workload_with_replicas_stays_unchanged(shop):
+async def test_waking_a_workload_that_has_replicas_changes_nothing(shop):
     shop.replicas = 3
     assert await wake(shop) == ""
     assert (shop.replicas, shop.version) == (3, 1)
@@ -229,7 +229,7 @@ async def test_a_workload_scaled_during_the_vote_stays_unchanged(shop, replicas)
     assert shop.replicas == replicas
 
 
-async def test_an_autoscalers_minimum_is_respected(shop):
+async def test_a_workload_is_not_scaled_below_its_autoscalers_minimum(shop):
     target = {"kind": "Deployment", "name": "web"}
     shop.autoscalers = [{"metadata": {"name": "hpa"}, "spec": {"scaleTargetRef": target}}]
     why = "deployment/web stays at one replica: HorizontalPodAutoscaler hpa has minReplicas 1"

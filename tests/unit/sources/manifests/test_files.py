@@ -92,7 +92,7 @@ def test_a_directory_being_refilled_keeps_its_files(folder, watch):
     assert (names(look), look.gone, look.is_settling) == (["cart.yaml"], frozenset(), False)
 
 
-def test_links_among_the_files_are_listed(folder, watch):
+def test_symbolic_links_among_the_manifests_are_listed(folder, watch):
     (folder / "cart.yaml").symlink_to("web.yaml")
     watch.look()
     assert watch.links == {str(folder / "cart.yaml")}

@@ -13,7 +13,7 @@ def pool(count: int, low: int = 0) -> Pool[int]:
     return Pool(count, low, lambda number: number)
 
 
-def test_values_depend_only_on_the_names_and_not_on_their_order():
+def test_allocated_values_depend_only_on_the_names_and_not_on_their_order():
     allocated = pool(1000).allocate("abc", taken=())
     assert pool(1000).allocate("cba", taken=()) == allocated
     assert pool(1000).allocate("abcdefgh", taken=()).items() >= allocated.items()

@@ -47,7 +47,7 @@ def cluster_ip(snapshot: Snapshot) -> str:
     return ",".join(snapshot.services[WEB].service.cluster_ips)
 
 
-async def test_files_are_published_and_edits_follow(web):
+async def test_services_of_manifests_are_published_at_startup_and_after_edits(web):
     async with running(source_of(web.parent)) as published:
         assert cluster_ip(await published.first()) == "10.96.7.1"
         web.write_text(SERVICE.replace("10.96.7.1", "10.96.7.2"))

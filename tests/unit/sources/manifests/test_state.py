@@ -101,13 +101,13 @@ def test_a_slice_losing_its_service_label_is_treated_as_by_an_api_server(state):
     assert (of, orphan.key) == (ServiceKey("shop", ""), SliceKey("shop", "web-1"))
 
 
-def test_a_duplicate_slice_without_a_service_is_attributed_to_no_service(state):
+def test_the_problem_of_a_duplicate_slice_without_a_service_affects_no_service(state):
     text = without_service(endpoint_slice("10.244.1.7"))
     state.take(Look({"a.yaml": text, "b.yaml": text}))
     assert services_of_problems(state) == [()]
 
 
-def test_a_duplicate_slice_is_attributed_to_its_service(state):
+def test_the_problem_of_a_duplicate_slice_is_attributed_to_its_service(state):
     state.take(Look({"a.yaml": service() + endpoint_slice("10.244.1.7")}))
     state.take(Look({"b.yaml": service() + endpoint_slice("10.244.1.8")}))
     assert services_of_problems(state) == [("shop/web",), ("shop/web",)]

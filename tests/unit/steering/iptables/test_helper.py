@@ -82,7 +82,7 @@ def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend_is_re
 
 
 @pytest.mark.parametrize("before", [0, FULL_COMPARISON_EVERY - 2], ids=["others", "in-full"])
-def test_the_expiry_of_a_guard_is_not_drift(node, ask, before):
+def test_the_expiry_of_a_guard_does_not_count_as_drift(node, ask, before):
     ask("apply", {WEB: 36001})
     assert [ask("repair") for _ in range(before)] == [0] * before
     ask("change", {WEB: 36003})
@@ -101,7 +101,7 @@ def test_drift_visible_in_the_tables_size_is_repaired_immediately(node, ask):
     assert [ask("repair"), ask("repair")] == [1, 0]
 
 
-def test_drift_of_the_same_size_is_repaired_by_the_full_comparison(node, ask):
+def test_drift_that_keeps_the_table_size_is_repaired_by_the_full_comparison(node, ask):
     ask("apply", {WEB: 36001})
     node.run("iptables-legacy -t nat -R UPROXY-PRE 1 -d 10.96.7.9 -p tcp --dport 80 -j REDIRECT")
     assert sum(ask("repair") for _ in range(FULL_COMPARISON_EVERY)) > 0

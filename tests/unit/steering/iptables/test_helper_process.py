@@ -42,7 +42,7 @@ def test_a_helper_exiting_without_a_reply_is_an_error_with_its_last_line(helper)
     assert helper.is_new
 
 
-def test_close_is_idempotent(helper):
+def test_a_helper_process_can_be_closed_twice(helper):
     helper.close()
     helper.close()
     assert helper.pid is None

@@ -97,7 +97,7 @@ def test_the_frontend_of_a_nat_rule_is_its_destination():
     assert rule.frontend == Frontend("10.96.7.1", 80, Protocol.TCP)
 
 
-def test_the_guard_rejects_ports_in_use():
+def test_the_guard_rejects_untranslated_connections_to_proxy_ports():
     guard = make_guard({"tcp": [36003, 36001, 36002], "udp": [36009]}, refuse_port=35999)
     assert as_text(guard) == dedent("""\
         -A INPUT -p tcp -m tcp --dport 35999:36003 -j UPROXY-TCP
@@ -115,7 +115,7 @@ def test_the_guard_rejects_ports_in_use():
     """)  # noqa: E501
 
 
-def test_the_guard_checks_the_whole_range_and_rejects_only_ports_in_use():
+def test_the_guard_matches_the_whole_port_range_and_rejects_only_ports_in_use():
     guard = make_guard({"tcp": [36005]}, refuse_port=0, proxy_ports=(36000, 36999))
     assert as_text(guard) == dedent("""\
         -A INPUT -p tcp -m tcp --dport 36000:36999 -j UPROXY-TCP

@@ -70,7 +70,7 @@ def test_a_frontend_address_has_a_route_that_identifies_the_proxy(guard, tables,
     assert tables.items == {TO_WEB}
 
 
-def test_differences_are_counted_and_corrected(guard, tables, desired):
+def test_route_differences_are_counted_and_corrected(guard, tables, desired):
     desired.change({WEB: 80})
     theirs = LocalRoute("10.96.7.9/32", metric=OWNER + 1)
     tables.items |= {TO_CART, theirs}

@@ -30,7 +30,7 @@ BY_HASH = replace(BOTH, by_client=True)
 TABLE = "inet userspace-proxy/paths"
 
 
-def test_the_table_is_created_with_the_first_frontend(node, path):
+def test_the_kernel_path_table_is_created_with_its_first_frontend(node, path):
     path.load({})
     assert node.run("nft list tables") == ""
     assert path.repair() == 0
@@ -286,7 +286,7 @@ def test_connections_are_counted_per_frontend_without_drift(node, path, dial):
     assert "counter packets 3" in node.run(f"nft list set {TABLE} counted4")
 
 
-def test_counts_survive_endpoint_and_path_changes_and_rewrites(node, path, dial):
+def test_connection_counts_survive_endpoint_and_path_changes_and_rewrites(node, path, dial):
     web, cart, six = SERVICES
     path.load(BOTH_FAMILIES)
     dial(web, 3)
@@ -312,7 +312,7 @@ def test_counts_survive_endpoint_and_path_changes_and_rewrites(node, path, dial)
     assert path.connections() == {web: 1, cart: 0, six: 0}
 
 
-def test_counts_survive_a_rewrite_caused_by_a_rejected_link(node, path, dial, monkeypatch):
+def test_connection_counts_survive_a_rewrite_after_a_rejected_link(node, path, dial, monkeypatch):
     web, *_ = SERVICES
     path.load(BOTH_FAMILIES)
     dial(web, 3)
@@ -344,7 +344,7 @@ def test_a_frontend_with_an_undone_first_change_has_no_counter(node, path, dial,
     assert path.connections() == {web: 0, cart: 1}
 
 
-def test_counts_are_continued_after_an_undone_removal(path, dial):
+def test_connection_counts_continue_after_an_undone_removal(path, dial):
     web, cart, six = SERVICES
     path.load(BOTH_FAMILIES)
     dial(web, 3)
@@ -383,7 +383,7 @@ def test_counters_written_by_a_call_with_a_lost_answer_are_counted_once(
     assert path.connections()[web] == 3 + more
 
 
-def test_counts_of_another_run_are_not_adopted(path, dial):
+def test_connection_counts_of_another_run_are_not_adopted(path, dial):
     web, *_ = SERVICES
     path.load(BOTH_FAMILIES)
     dial(web, 3)
@@ -536,7 +536,7 @@ def test_a_change_reads_no_rules_of_other_services_and_is_not_drift(node, path, 
 DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
 
 
-def test_increases_of_a_counter_are_added():
+def test_increases_of_a_counter_are_added_to_the_connection_count():
     counts = Counts()
     for number in (3, 3, 7):
         counts.note(WEB, number)
@@ -557,7 +557,7 @@ def test_a_reset_counter_adds_its_whole_value():
     assert counts.totals == {WEB: 14, CART: 5}
 
 
-def test_a_removed_frontend_restarts_at_zero():
+def test_the_connection_count_of_a_removed_frontend_restarts_at_zero():
     counts = Counts()
     counts.note(WEB, 7)
     counts.forget([WEB, CART])

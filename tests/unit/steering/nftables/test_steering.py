@@ -222,7 +222,7 @@ async def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend
     assert is_guarded()
 
 
-async def test_the_expiry_of_a_guard_is_not_drift(node, steering, monkeypatch):
+async def test_the_expiry_of_a_guard_does_not_count_as_drift(node, steering, monkeypatch):
     await steering.apply({WEB: 36001})
     await steering.change({WEB: 36002}, ())
     assert await steering.repair() == 0
@@ -287,7 +287,7 @@ async def test_ports_set_by_another_program_count_as_stale(node, steering):
     assert await steering._do(stale_after_restoring) == {WEB: {6666}, DNS: {7777}}
 
 
-async def test_all_former_ports_of_a_removed_frontend_are_remembered(node, steering):
+async def test_all_former_ports_of_a_removed_frontend_count_as_stale(node, steering):
     await steering.apply({DNS: 36001})
     node.run(
         f"nft 'delete element {MAP} {{ 10.96.0.10 . udp . 53 }};"
@@ -298,14 +298,14 @@ async def test_all_former_ports_of_a_removed_frontend_are_remembered(node, steer
     assert await steering._do(lambda programmer: programmer._stale) == {DNS: {36001, 36002}}
 
 
-async def test_all_ports_written_by_several_attempts_are_remembered(steering):
+async def test_all_ports_written_by_several_attempts_count_as_stale(steering):
     await steering.apply({})
     removed = all_elements({DNS: 36001}, 0) | all_elements({DNS: 36002}, 0)
     await steering._do(lambda programmer: programmer._note_repair(Repair(removed=removed)))
     assert await steering._do(lambda programmer: programmer._stale) == {DNS: {36001, 36002}}
 
 
-async def test_a_quickly_returning_frontend_remembers_its_former_endpoints(node, steering):
+async def test_former_targets_of_a_quickly_returning_frontend_count_as_stale(node, steering):
     await steering.apply({WEB: to_endpoint("10.244.1.2")})
     await steering.change({}, [WEB])
     await steering.change({WEB: 36003}, ())

@@ -210,7 +210,7 @@ def test_removed_endpoints_are_returned_in_turns_for_a_check():
     assert desired.next_without_service(2) == [looked[2]]
 
 
-def test_a_forgotten_number_is_never_reused():
+def test_a_forgotten_endpoint_number_is_never_reused():
     desired = hooks()
     desired.replace({WEB: to(A, B)})
     gone = desired.number_of(("shop/web", B))
@@ -265,7 +265,7 @@ def found_of(desired, *frontends):
     return found, services, desired.next_number
 
 
-def test_numbers_and_services_of_an_earlier_process_are_kept():
+def test_endpoint_numbers_and_services_of_an_earlier_process_are_kept():
     earlier = hooks()
     wanted = {
         WEB: to(A, B, affinity=PINNED),

@@ -77,7 +77,7 @@ def test_the_maps_of_the_bpf_programs_fit_into_the_requested_locked_memory() -> 
     assert 64 << 20 < elements + buckets < LOCKED_BYTES
 
 
-def test_reading_rights_leaves_limits_unchanged(tmp_path: Path) -> None:
+def test_reading_the_rights_of_a_process_leaves_its_limits_unchanged(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     rights = read_rights(LACKS_NOTHING, None, tmp_path)
     assert resource.getrlimit(resource.RLIMIT_MEMLOCK) == before
