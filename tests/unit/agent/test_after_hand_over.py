@@ -59,7 +59,7 @@ def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(hold
 
 
 def test_a_process_takes_the_node_back_if_its_successor_exits_before_serving(holder):
-    """It runs with its original command and environment, the second time, too."""
+    """Each time, the process runs with its original command and environment."""
     for _ in range(2):
         taken = take_over()
         assert taken.is_awaited()

@@ -171,7 +171,7 @@ async def test_the_cause_of_connections_closed_without_a_byte_is_shown_at_the_en
     counters.connections, counters.resets, counters.empty = 9, 1, 2
 
     def cause():
-        # Each report of a worker does this.
+        # Each report of a worker changes the revision.
         port.group.revision += 1
         (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
         (endpoint,) = view.endpoints

@@ -96,7 +96,7 @@ def test_changed_inside_networks_apply_to_the_next_pick(group):
     assert [picks(group, 1, client)[0] for client in (ALICE, POD_CLIENT)] == [POD_A, POD_B]
 
 
-def test_weights_determine_shares_and_can_change():
+def test_weights_determine_the_shares_of_endpoints_and_can_change():
     group = EndpointGroup(
         port_key("shop/web:http"), Serving((POD_A, POD_B), weights=((POD_A, 400),))
     )
@@ -211,7 +211,7 @@ SLOWLY = Handling(slow_start_s=50.0)
 
 
 def shares_of(group, endpoint, *moments, count=110):
-    """Return how many of this many connections an endpoint gets at each time."""
+    """Return how many of ``count`` connections an endpoint receives at each of these times."""
     return [
         sum(group.balancers.current.pick(ALICE, now) == endpoint for _ in range(count))
         for now in moments

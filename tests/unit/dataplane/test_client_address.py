@@ -1,4 +1,4 @@
-"""Dialling from clients' addresses, and from this node's if that isn't possible."""
+"""Dialling from clients' addresses, or from this node's address if that isn't possible."""
 
 import asyncio
 import contextlib
@@ -381,7 +381,7 @@ def test_releasing_an_unknown_flow_does_nothing(few_ports):
     assert few_ports.endpoints(ALICE, 61000) == (POD_DNS,)
 
 
-# How many dials an endpoint gets from ports that the kernel chooses: a quarter of the ephemeral
+# The number of dials to an endpoint from ports that the kernel chooses: a quarter of the ephemeral
 # range, which has 16 ports in these tests.
 EASY = 4
 OURS = range(61000, 61004)

@@ -255,7 +255,7 @@ async def test_without_the_setting_no_connections_are_logged(build, lines):
     assert lines() == []
 
 
-def test_an_event_before_the_end_is_not_logged(lines):
+def test_an_event_before_the_end_of_a_connection_is_not_logged(lines):
     log = ConnectionLog(1, watch=Records())
     assert log.takes_next(*WHOSE)
     assert log.is_watched(*WHOSE)

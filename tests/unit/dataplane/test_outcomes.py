@@ -115,7 +115,7 @@ def test_the_only_client_whose_dials_are_reset_is_named(group):
     assert (exclusions.part.failures, exclusions.part.client) == (1, ALICE)
 
 
-def test_a_shortage_is_logged_once_a_minute(group, caplog):
+def test_a_shortage_of_descriptors_is_logged_once_a_minute(group, caplog):
     for now in (0.0, 1.0, 59.0, 60.0):
         group.outcomes.failed(POD_A, dial_failure(errno.EMFILE, POD_A.ip), now)
     assert len(caplog.records) == 2

@@ -188,7 +188,7 @@ async def test_a_memory_shortage_resets_only_stalled_readers(timed, timers):
     limit.used_mib = 199
     timers.advance(0.25)
     assert timed.engine.memory.is_short
-    # A connection that holds up to 1/64 of the limit is spared; this may be the last one.
+    # A connection that holds up to 1/64 of the limit is spared, so the last one may stay open.
     counters = web.group.counters
     assert len(readers) - 1 <= counters.evicted_for_memory == counters.evicted
     assert len(timed.connections) == 4 - counters.evicted
@@ -276,7 +276,7 @@ async def test_during_a_memory_shortage_a_flooding_client_is_reset(timed, timers
     limit.used_mib = 0
     timers.advance(0.25)
     assert await timed.resets_a_client(web)
-    # Eight connections made room, and two were new ones of the client.
+    # Eight connections made room, and two were new connections of the client.
     assert web.group.counters.evicted_for_memory == before + 10
 
 

@@ -264,7 +264,7 @@ async def test_a_dial_after_the_ack_delay_delays_no_ack(frozen, timers):
 
 
 async def best_wait(attempt, limit_s):
-    """Return the shortest time of some attempts, or the first one below the limit."""
+    """Return the shortest time of some attempts, or the first time below the limit."""
     took = []
     while len(took) < ATTEMPTS:
         took.append(await attempt())
@@ -525,7 +525,7 @@ async def test_a_slow_reader_is_reset_after_a_minute(timed, timers, first):
     assert LIMIT_S <= timers.now - began < LIMIT_S + 5
 
 
-async def test_moved_bytes_count_as_progress_even_if_as_many_remain(timed, timers):
+async def test_forwarded_bytes_count_as_progress_even_if_as_many_remain(timed, timers):
     resets, _ = await timed.both_ends("client")
     await reset_behind(timed, resets, bytes(MORE_THAN_IS_TAKEN))
     (waiting,) = timed.connections.late_resets.waiting.values()

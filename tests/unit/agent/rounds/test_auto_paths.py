@@ -132,7 +132,7 @@ def test_after_a_failure_two_answered_probes_in_a_row_restore_the_kernel_path(au
     assert auto.follow(WEB).path is DataPath.USERSPACE, "each failure wants two answers"
 
 
-def test_all_endpoints_must_answer_probes(auto):
+def test_a_port_returns_to_the_kernel_path_once_all_endpoints_answer_probes(auto):
     auto.follow(WEB)
     answer(auto, A, B)
     auto.note(A, REFUSED)

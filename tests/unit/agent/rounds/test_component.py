@@ -1,4 +1,4 @@
-"""A component gets only the dependencies that it needs."""
+"""A component receives only the dependencies that it needs."""
 
 from userspace_proxy.agent.rounds.component import Component
 from userspace_proxy.agent.rounds.tasks import Supervisor

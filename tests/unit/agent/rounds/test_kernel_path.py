@@ -1,4 +1,4 @@
-"""The endpoints among which the kernel chooses, and the clients that get its choice."""
+"""The endpoints among which the kernel path chooses, and the clients to which it applies."""
 
 from dataclasses import replace
 
