@@ -1,4 +1,4 @@
-"""Which addresses in a listing belong to the node; tests/node follows their changes."""
+"""The addresses in a listing that belong to the node; tests/node changes addresses."""
 
 import asyncio
 import ipaddress

@@ -12,7 +12,7 @@ from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.node_network import NextHop
 
 HOP = NextHop("eth9")
-# The other end is up, but doesn't answer ARP.
+# The other end of the link is up, but doesn't answer ARP requests.
 LINK = (
     "ip link add eth9 type veth peer name far9; ip link set eth9 up; ip link set far9 up; "
     "sysctl -qw net.ipv4.conf.far9.arp_ignore=8; ip address add 10.99.0.1/24 dev eth9"

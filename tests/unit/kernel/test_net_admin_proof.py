@@ -88,7 +88,7 @@ def numbers_in_names():
 
 
 def test_the_challenges_port_id_cannot_be_bound_in_advance(connect, challenge):
-    """Any user can bind a port ID without a multicast group; this needs no capability."""
+    """Any user can bind a port ID; only joining a multicast group requires the capability."""
     prover, verifier = connect()
     strangers = []
     try:

@@ -1,4 +1,4 @@
-"""The process that holds a port, with real sockets and processes."""
+"""Finding the process that holds a port, with real sockets and processes."""
 
 import contextlib
 import os

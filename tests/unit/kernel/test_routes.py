@@ -1,4 +1,4 @@
-"""Links and routes of a node, from the kernel."""
+"""Links and routes of a node, as listed by a real kernel."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ RETRANSMITS, PROBES = 2, 3
 
 
 class Ends:
-    """A connection: the proxy's socket, and the peer's."""
+    """A connection: the proxy's socket, and the peer's socket."""
 
     def __init__(self, stack):
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))

@@ -44,7 +44,7 @@ def netlink_socket(protocol=NETLINK_NETFILTER):
 
 @pytest.fixture
 async def orphan(idle):
-    """A worker that can outlive its control process, and keeps a socket for the next one."""
+    """A worker that can outlive its control process, and keeps a socket for its successor."""
     with open_worker_socket(LABEL) as worker_socket, netlink_socket() as kept:
         idle.send(Start(3, Tuning(), {}), worker_socket, *worker_socket.name_proofs)
         idle.send(Keep("a table"), kept)
@@ -193,7 +193,7 @@ async def test_a_drain_ends_an_orphan_with_its_last_connection(orphan):
     previous_workers.drain(60.0)
     assert not previous_workers.ports
     waiting = orphan.keep(await dial(at))
-    # Its listener is closed, but all copies of the socket share the queue.
+    # The worker's listener is closed, but all copies of the socket share the queue.
     await until(lambda: not orphan.main._worker._listeners, "a drain")
     sock.setblocking(False)
     accepted = []
@@ -251,7 +251,7 @@ async def test_an_orphan_survives_its_successors_death(orphan):
 
 
 class Renamed(msgspec.Struct, tag=True, array_like=True):
-    """A message as another version may send it."""
+    """A message that only another version of the proxy knows."""
 
     text: str
 

@@ -142,11 +142,11 @@ class Sums(RuleBasedStateMachine):
         self.shared.change(Serving(tuple(PODS)))
         self.flows = {(group, pod): 0 for group in self.groups for pod in PODS}
         self.stayed = set(PODS)
-        """Endpoints never removed; other ones may be forgotten in only one of the processes."""
+        """Endpoints that were never removed; a process may have forgotten the other endpoints."""
         self.now = 0.0
 
     def followed(self):
-        """Return the differences, if there can be any, like a worker."""
+        """Return the differences, which a worker creates once the group has news; else None."""
         if self.differences is None and self.group.has_news:
             self.differences = Differences(self.group)
         return self.differences
@@ -250,7 +250,7 @@ class Sums(RuleBasedStateMachine):
 
 
 class SeldomReported(Sums):
-    """The same machine, but it reports only at the end."""
+    """The same state machine, but it reports only at the end."""
 
     the_sums_are_what_was_counted = failures_in_a_row_are_those_of_the_worker = None
 

@@ -90,7 +90,7 @@ async def test_a_listener_handed_to_a_group_without_admitted_clients_drops_packe
     client = rig.keep(Peer(socket.socket()))
     client.sock.connect_ex(web.address)
     hand_over(rig, web, pod.address)
-    # Its SYN was dropped; the kernel retransmits it after a second.
+    # The client's SYN was dropped; the kernel retransmits it after a second.
     assert await serves(client, pod)
 
 
@@ -152,7 +152,7 @@ async def test_a_closed_udp_listener_refuses_datagrams(rig):
 @pytest.mark.parametrize("is_refusing", [False, True], ids=["serving", "refusing"])
 @pytest.mark.parametrize("protocol", list(Protocol))
 async def test_a_closed_services_port_can_be_reused_immediately(rig, protocol, is_refusing):
-    """This happens if a Service is deleted and created again with the same address."""
+    """For example, a Service is deleted and created again with the same address."""
     pods = [rig.endpoint() if protocol is TCP else rig.udp_peer() for _ in range(2)]
     old = rig.service(pods[0].address, protocol=protocol)
     if is_refusing:

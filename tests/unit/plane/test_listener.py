@@ -347,7 +347,7 @@ def test_a_udp_listener_that_refuses_only_briefly_keeps_its_sockets(share):
     sockets.refuse()
     sockets.serve()
     assert [os.fstat(sock.fileno()).st_ino for sock in sockets.by_worker.values()] == inodes
-    # If they were shut down, they would always be readable.
+    # If the sockets were shut down, they would always be readable.
     assert select.select(sockets.by_worker.values(), [], [], 0) == ([], [], [])
 
 

@@ -311,7 +311,7 @@ def test_closing_a_listener_does_not_wait_for_a_dead_worker(workers):
 
 
 def test_a_worker_may_respond_while_a_message_is_being_sent(workers):
-    """A worker in the caller's loop does this."""
+    """A worker in the caller's loop responds immediately."""
     group, wanted, listener = workers.open(UDP, POD_A)
 
     def send(worker, message, *_socks):
@@ -361,7 +361,7 @@ def test_a_worker_that_cannot_watch_a_socket_opens_no_listener(workers):
 
 @pytest.mark.parametrize("protocol", list(Protocol))
 async def test_a_worker_accepts_clients_only_while_it_has_endpoints(make, protocol):
-    """This holds even if it reads a change late: listeners are closed first and opened last."""
+    """Even if the worker reads changes late, listeners are closed first and opened last."""
     pool, sent = await make(1), []
     pods = pool.pods(1, protocol)
     web = pool.serve(pods, protocol=protocol)

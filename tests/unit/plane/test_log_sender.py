@@ -50,7 +50,7 @@ def test_a_forwarded_log_line_contains_its_traceback(sent):
 
 def test_a_log_record_that_cannot_be_formatted_is_sent_as_an_error(sent, capsys):
     logger, lines = sent
-    # Call the handler directly, because the logger would also call pytest's own, which fails.
+    # Call the handler directly, because the logger would also call pytest's handler, which fails.
     (handler,) = logger.handlers
     handler.handle(logger.makeRecord(LOGGER, logging.WARNING, "f.py", 1, "%d", ("text",), None))
     (line,) = lines

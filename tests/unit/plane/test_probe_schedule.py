@@ -24,7 +24,7 @@ def add(schedule, service, *endpoints):
 
 
 def probe_all(schedule, until, *, refusing=(), silent=()):
-    """Return the times of each endpoint's probes; only those of silent endpoints take time: 1 s."""
+    """Return the times of each endpoint's probes; those of silent endpoints take 1 s, others 0 s."""
     begun = {endpoint: [] for endpoint in schedule._endpoints}
     silent, ends, now = set(silent), [], 0.0
     while now < until:
@@ -127,7 +127,7 @@ def test_a_large_service_does_not_delay_probes_of_an_endpoint_that_it_shares(sch
 
 
 def begin_all(schedule, until):
-    """Return the endpoints whose probes begin in this time if none of them finishes."""
+    """Return the endpoints whose probes begin in this time if no probe finishes."""
     found = []
     for step in range(int(until * 10)):
         found += schedule.take(step / 10, ROOM - len(found))

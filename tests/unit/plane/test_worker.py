@@ -1,4 +1,4 @@
-"""A worker over its channel; test_link.py also has one in its plane's loop."""
+"""A worker commanded over its channel; test_link.py also tests workers in the plane's loop."""
 
 import asyncio
 import contextlib

@@ -25,12 +25,12 @@ def error(code: int, number: int = 1) -> bytes:
 
 
 def done(number: int = 1, *, code: int = 0, flags: int = MULTI) -> bytes:
-    """Return the end of a listing."""
+    """Return the message that ends a listing."""
     return message(DONE, struct.pack("=i", -code), number=number, flags=flags)
 
 
 class Kernel:
-    """A socket pair: one end belongs to Requests, the other one sends these datagrams."""
+    """A socket pair: one end belongs to Requests, the other end sends these datagrams."""
 
     def __init__(self, *datagrams: bytes) -> None:
         asking, self._answering = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

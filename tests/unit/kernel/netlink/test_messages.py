@@ -1,4 +1,4 @@
-"""Messages and attributes as bytes; tests of the parsers use real messages of the kernel."""
+"""Encoding and parsing netlink messages and their attributes."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_a_goto_verdict_contains_its_target_chain():
 def test_the_fields_of_a_key_are_aligned_to_four_bytes():
     key = x.joined(x.IPV4_ADDR, x.INET_PROTO, x.INET_SERVICE)
     assert key.width == 12
-    # nft 1.0.6 has this number for "ipv4_addr . inet_proto . inet_service".
+    # The type number that nft 1.0.6 uses for "ipv4_addr . inet_proto . inet_service".
     assert key.number == 0x730D
 
 

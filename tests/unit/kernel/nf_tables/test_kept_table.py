@@ -1,4 +1,4 @@
-"""How a table keeps its contents, in a real kernel."""
+"""Keeping the contents of an nftables table in a real kernel."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def meanwhile(node, monkeypatch):
 
 
 def test_concurrent_changes_of_other_tables_are_not_drift(table, contents, meanwhile):
-    """If they counted as drift, the table would be rewritten after a write."""
+    """If these changes counted as drift, the table would be rewritten after each write."""
     meanwhile("add table inet others", "delete table inet others")
     table.write_all()
     assert table.is_known()

@@ -1,4 +1,4 @@
-"""Messages of changes, parsed back; tests/node applies them to a kernel."""
+"""Changes of a table as messages, parsed back; tests/node applies them to a kernel."""
 
 import pytest
 

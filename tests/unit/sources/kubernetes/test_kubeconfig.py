@@ -1,4 +1,4 @@
-"""Values of kubeconfigs, compared with kubectl 1.36's for the same files.
+"""Values of kubeconfigs, which equal the values that kubectl 1.36 reads from the same files.
 
 ``tests/cluster/test_kubeconfig.py`` runs kubectl itself.
 """

@@ -1,4 +1,4 @@
-"""Reading one Service and its pods, with the fake."""
+"""Reading one Service and its pods from the fake API server."""
 
 from __future__ import annotations
 

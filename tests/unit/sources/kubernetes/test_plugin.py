@@ -1,4 +1,4 @@
-"""Exec plugins as real processes: their output, and how they are ended."""
+"""Exec plugins as real processes: their output, credentials and termination."""
 
 from __future__ import annotations
 

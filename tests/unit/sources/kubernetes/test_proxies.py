@@ -1,4 +1,4 @@
-"""The choice of a proxy; ``tests/cluster/test_kubeconfig.py`` tries the same table with kubectl."""
+"""Choosing a proxy; ``tests/cluster/test_kubeconfig.py`` runs kubectl on the same table."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ async def test_repeatedly_ending_watches_are_logged_once_a_minute(api, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.sources")
     async with reflecting(api) as reflection:
         await reflection.watching()
-        # Each time, the watch fails, a list follows, and then the next watch.
+        # Each time, the watch fails and is followed by a list and the next watch.
         for now_s, requests in ((0, 5), (30, 8), (61, 11)):
             reflection.now_s = now_s
             api.forget()
@@ -386,7 +386,7 @@ async def test_a_server_with_an_older_history_is_listed_at_its_newest_state(api,
     async with reflecting(api) as reflection:
         await reflection.watching()
         assert reflection.names == ["gone", "web"]
-        # The watches miss it, because they follow a history that the server no longer has.
+        # The watches miss this change, because they follow a history that the server no longer has.
         api.be_silent()
         api.delete("Service", "gone")
         api.be_silent(is_silent=False)
@@ -448,7 +448,7 @@ async def test_a_watch_cut_by_a_load_balancer_while_idle_misses_no_changes(api):
         await it.watching()
         it.now_s = 20
         balancer.pass_time(20)
-        # The watch that was just cut doesn't deliver it.
+        # The watch that was just cut doesn't deliver this change.
         api.put(service("web"))
         await it.until(lambda: it.names == ["web"])
         assert it.requests == [LIST.format(0), WATCH.format(1000), WATCH.format(1000)]

@@ -178,7 +178,7 @@ async def test_a_nonexistent_workload_is_reported(shop):
 
 @pytest.mark.parametrize("body", ["<html>", "[]", '{"spec": 1}', '{"spec": {"replicas": "1"}}'])
 async def test_a_response_other_than_a_scale_is_reported(shop, body):
-    """A server in front of the API server may send it."""
+    """A server in front of the API server may send such a response."""
     shop.refuse("GET", SCALE, 200, body)
     assert await wake(shop) == (
         "cannot read the scale of deployment/web: the response isn't a Scale"

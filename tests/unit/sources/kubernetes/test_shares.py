@@ -1,4 +1,4 @@
-"""The objects of a namespace that are kept, and those that are omitted."""
+"""The shares of namespaces, which limit how many objects are kept."""
 
 from __future__ import annotations
 

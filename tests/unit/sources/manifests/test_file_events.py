@@ -1,4 +1,4 @@
-"""The events that wake the source: real files, links and folders."""
+"""The events that wake the source, with real files, links and directories."""
 
 from __future__ import annotations
 

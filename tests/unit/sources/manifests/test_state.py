@@ -1,4 +1,4 @@
-"""The combined content of all files."""
+"""The combined content of all manifests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests to a helper process, and its answers."""
+"""Requests to an iptables helper, which changes a real kernel."""
 
 from __future__ import annotations
 

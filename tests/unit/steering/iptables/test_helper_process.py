@@ -66,7 +66,7 @@ def test_a_helper_exiting_after_an_answer_is_restarted_without_a_pause(helper):
     for _ in range(2):
         with pytest.raises(HelperEnded):
             helper.ask({"do": "start"})
-        # Its answer may be that it lacks a privilege.
+        # The answer may be an error about a missing privilege.
         with contextlib.suppress(SteeringError):
             helper.ask({"do": "labels", "facts": FACTS})
         assert helper.pid is not None

@@ -1,4 +1,4 @@
-"""The table as messages, parsed back; tests/node compares it with ``nft``'s output."""
+"""The guard's table as messages, parsed back; tests/node compares it with ``nft``'s output."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_the_programs_own_changes_and_unrelated_routes_are_not_reported(node, ta
 
 
 def test_changes_of_pod_links_do_not_overflow_the_event_queue(node, tables):
-    """Each change of a link has an event of 2 KiB, and the queue holds 208 (#52)."""
+    """Each change of a link causes an event of 2 KiB, and the queue holds 208 events (#52)."""
     tables.changes()
     node.run("ip link add v0 type veth")
     flips = "\n".join(f"link set v0 mtu {1400 + turn % 2}" for turn in range(500))

@@ -1,4 +1,4 @@
-"""How the kernel path's table keeps its contents, in a real kernel."""
+"""Keeping the contents of the kernel path's table in a real kernel."""
 
 from __future__ import annotations
 
@@ -298,7 +298,7 @@ def test_connection_counts_survive_endpoint_and_path_changes_and_rewrites(node, 
     dial(web)
     node.run(f"nft flush map {TABLE} choices4")
     assert path.repair() > 0
-    # This exceeds the old count, because a restarted counter isn't always lower.
+    # The new count exceeds the old count: a restarted counter isn't always lower.
     dial(web, 9)
     assert path.connections() == {web: 14, cart: 0, six: 0}
     node.run("nft flush ruleset")
@@ -320,7 +320,7 @@ def test_connection_counts_survive_a_rewrite_after_a_rejected_link(node, path, d
     commit, calls = Ruleset.commit, count(1)
 
     def refuse_twice(ruleset, messages):
-        # The first call adds only the element, the second one repairs all differences.
+        # The first call adds only the element, the second call repairs all differences.
         if next(calls) <= 2:
             raise NftablesError(errno.ENOMEM, 0)
         commit(ruleset, messages)

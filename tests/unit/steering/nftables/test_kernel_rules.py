@@ -83,7 +83,7 @@ def test_a_change_stays_small_with_many_services_sharing_a_chain():
     change = rules.difference({one: KernelTarget(1, (EndpointChoice((B, B)),))})
     assert (len(change.removed), len(change.added), change.new_choosers) == (1, 1, {})
     change = rules.difference({one: None})
-    # These are the frontend's two elements, and one for each endpoint.
+    # These are the frontend's two elements, and one element for each endpoint.
     assert (len(change.removed), change.added, change.gone_choosers) == (4, set(), {})
     # The fifth element counts connections; it is removed when no rule uses it any more.
     assert len(rules.difference({one: None}, [one]).removed) == 5

@@ -580,7 +580,7 @@ async def test_flows_translated_to_a_removed_interface_address_end(
     ip = "fd00::2/128" if version == 6 else "10.1.0.1/32"
     node.run(f"ip address add {ip} dev lo")
     await steering.apply({frontend: 36002})
-    # REDIRECT does this to a client outside of this node.
+    # This rule translates flows as REDIRECT does for clients outside this node.
     kind, to = ("ip6", "[fd00::2]") if version == 6 else ("ip", "10.1.0.1")
     node.run(rf"""
         nft add table {kind} client

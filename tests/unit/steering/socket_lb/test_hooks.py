@@ -1,4 +1,4 @@
-"""Hooks that aren't started or can't be; tests/node shows their effect in the kernel."""
+"""Hooks that aren't or can't be started; tests/node tests their effect in the kernel."""
 
 import errno
 

@@ -1,4 +1,4 @@
-"""Judging other programs' hooks; tests/node/test_other_hooks.py reads those of a real cgroup."""
+"""Judging hooks of other programs; tests/node/test_other_hooks.py reads a real cgroup's hooks."""
 
 from __future__ import annotations
 
