@@ -150,7 +150,7 @@ async def test_connections_of_old_workers_are_unknown_until_drained(proxy):
     assert proxy.component._resting.is_known()
 
 
-async def test_without_old_workers_all_connections_are_known(proxy):
+async def test_without_previous_workers_all_connections_are_known(proxy):
     await proxy.start(PreviousWorkers())
     assert proxy.component._resting.is_known()
 

@@ -206,7 +206,7 @@ async def test_rejected_clients_are_reported_with_their_count(plane):
     assert turned_away() == (3, (denied.replace(count=3, first_at=1005.0, last_at=1007.0),))
 
 
-async def test_unanswered_flows_are_shown_and_become_past_after_a_minute(plane):
+async def test_unanswered_flows_are_shown_as_past_after_a_minute(plane):
     dns = Cluster().serve("dns", "10.96.0.1", POD_A, protocol="UDP")
     (port,) = served_ports = served(plane, Bind.PROXY_PORT, dns)
     figures, asked = GroupCounters().figures(), EndpointCounters()

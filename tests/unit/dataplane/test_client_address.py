@@ -254,7 +254,7 @@ def test_a_free_port_is_found_among_many_in_use(server):
         sock.close()
 
 
-def test_flows_to_different_endpoints_share_a_port_and_flows_to_one_endpoint_do_not(server, dialer):
+def test_only_flows_to_different_endpoints_share_a_source_port(server, dialer):
     first, second = server(UDP)[1], server(UDP, OTHER_POD)[1]
     dialled = [dial(dialer, UDP, ALICE, at) for at in (first, second, first)]
     assert [number for _, number in dialled] == [0, 0, errno.EADDRNOTAVAIL]

@@ -113,7 +113,7 @@ async def test_by_default_connections_continue_and_no_timer_is_set(rig, timers):
     assert await served.server.read() == b"still here"
 
 
-async def test_a_service_can_enable_and_disable_removal_later(rig, timers):
+async def test_a_service_can_enable_and_disable_the_removal_of_connections_later(rig, timers):
     served = Served(rig, Handling())
     await served.connect()
     served.update(served.second, handling=Handling())

@@ -100,7 +100,7 @@ async def test_waiting_clients_are_reset_when_their_service_is_deleted(rig, reas
     assert count_waiting(web) == 0
 
 
-async def test_a_connection_that_waited_ends_with_a_fin(rig):
+async def test_a_connection_whose_client_waited_ends_with_a_fin(rig):
     web = rig.service(**HOLD)
     (client,) = await waiting(rig, web, 1)
     pod = rig.endpoint()

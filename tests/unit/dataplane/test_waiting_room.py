@@ -267,7 +267,7 @@ async def test_a_freed_slot_is_not_kept_for_a_departed_client(timed, timers):
     assert await (await pod.accept()).read() == b"next"
 
 
-async def test_with_only_a_limit_clients_wait_for_a_minute(timed, timers):
+async def test_with_a_limit_but_without_hold_clients_wait_for_a_minute(timed, timers):
     _pod, web, _ = await at_its_limit(timed)
     (client,) = await waiting(timed, web, 1)
     timers.advance(59.9)
@@ -276,7 +276,7 @@ async def test_with_only_a_limit_clients_wait_for_a_minute(timed, timers):
     assert await client.was_reset()
 
 
-async def test_with_only_a_limit_clients_without_an_endpoint_are_refused(rig):
+async def test_with_a_limit_but_without_hold_clients_without_an_endpoint_are_refused(rig):
     _pod, web, _ = await at_its_limit(rig)
     clients = await waiting(rig, web, 3 * WINDOW)
     rig.update(web, **limited(1))
@@ -471,7 +471,7 @@ async def test_above_the_maximum_the_client_with_the_most_waits_loses_a_wait(rig
         room.left(client)
 
 
-async def test_clients_with_individual_endpoints_are_not_all_retried_after_each_end(timed, timers):
+async def test_the_end_of_a_connection_does_not_retry_each_waiting_client(timed, timers):
     hold = Hold(60)
     room = WaitingRoom(timed.engine.reactor, 1, CounterTable(), hold, is_uniform=False)
     clients = [Blocked(room) for _ in range(2 * BATCH)]

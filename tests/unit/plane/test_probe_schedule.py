@@ -24,7 +24,7 @@ def add(schedule, service, *endpoints):
 
 
 def probe_all(schedule, until, *, refusing=(), silent=()):
-    """Return the times of each endpoint's probes; those of silent endpoints take 1 s, others 0 s."""
+    """Return the times of each endpoint's probes; a probe of a silent endpoint takes 1 s."""
     begun = {endpoint: [] for endpoint in schedule._endpoints}
     silent, ends, now = set(silent), [], 0.0
     while now < until:

@@ -74,7 +74,7 @@ async def test_clients_dialling_while_a_worker_is_dead_wait_and_are_served(pool)
     await pool.is_restarted(0, times=1)
 
 
-async def test_a_restarted_worker_keeps_its_sockets_and_the_others_affinity_entries(pool):
+async def test_a_restarted_workers_sockets_and_other_workers_affinity_entries_are_kept(pool):
     pods = pool.pods(3)
     web = pool.serve(pods, affinity_timeout_s=60)
     places = {client: await pool.place_of(web, pods, client) for client in CLIENTS}

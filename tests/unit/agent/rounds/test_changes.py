@@ -136,7 +136,7 @@ def with_a_change_that_waits(counters: SyncCounters, clock: Callable[[], float])
     return progress
 
 
-async def test_a_waiting_change_is_not_applied_while_other_changes_are():
+async def test_a_waiting_change_is_not_applied_together_with_other_changes():
     counters, now = SyncCounters(), [0.0]
     progress = with_a_change_that_waits(counters, lambda: now[0])
     assert (progress.is_behind, progress.in_force is progress.latest) == (False, False)

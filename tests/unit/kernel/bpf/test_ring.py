@@ -65,7 +65,7 @@ def test_ring_buffer_records_are_read_once_in_order(written: Written, ring: Ring
     assert ring.take() == []
 
 
-def test_an_unfinished_record_delays_later_records(written: Written, ring: Ring) -> None:
+def test_an_unfinished_ring_record_delays_later_records(written: Written, ring: Ring) -> None:
     written.write(b"one")
     begin = written.write(b"two", BUSY)
     written.write(b"three")
@@ -75,7 +75,7 @@ def test_an_unfinished_record_delays_later_records(written: Written, ring: Ring)
     assert ring.take() == [b"two", b"three"]
 
 
-def test_a_discarded_record_is_skipped(written: Written, ring: Ring) -> None:
+def test_a_discarded_ring_buffer_record_is_skipped(written: Written, ring: Ring) -> None:
     written.write(b"dropped", DISCARDED)
     written.write(b"kept")
     assert ring.take() == [b"kept"]

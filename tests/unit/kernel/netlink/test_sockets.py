@@ -149,7 +149,7 @@ def test_without_changes_no_request_is_sent():
         assert kernel.requests.change([]) == []
 
 
-def test_route_sockets_list_links():
+def test_a_route_netlink_socket_lists_links():
     with RouteSockets([rtnetlink.GROUP_LINK]) as route:
         listed = route.requests.list_all(rtnetlink.list_links())
         assert not route.events.read()

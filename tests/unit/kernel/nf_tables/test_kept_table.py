@@ -339,7 +339,7 @@ def test_out_of_memory_or_permission_denied_keeps_the_optional_part(table, refus
     assert table.is_complete
 
 
-def test_after_a_lost_reply_the_table_is_compared(table, contents, monkeypatch):
+def test_after_a_lost_reply_the_table_is_compared_with_the_kernel(table, contents, monkeypatch):
     table.write_all()
     with monkeypatch.context() as memory:
         memory.setattr(Requests, "_receive", no_buffers)

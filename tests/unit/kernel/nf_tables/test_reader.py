@@ -37,14 +37,14 @@ def test_the_family_name_and_flags_of_a_table_are_parsed():
     assert reader.read_table(message) == (1, "userspace-proxy", 0)
 
 
-def test_a_base_chain_has_a_hook_and_a_policy():
+def test_the_hook_and_policy_of_a_base_chain_are_parsed():
     found = chain(2, hook=1, priority=-10, policy=0)
     assert (found.kind, found.hook, found.priority) == ("filter", "input", -10)
     assert found.policy == "drop"
     assert chain(2, hook=0, policy=1).policy == "accept"
 
 
-def test_a_regular_chain_has_no_hook():
+def test_a_regular_chain_is_parsed_without_a_hook():
     found = chain(2)
     assert (found.kind, found.hook, found.policy) == ("", "", "accept")
 

@@ -509,7 +509,7 @@ async def test_an_error_event_is_reported_until_the_next_watch_succeeds(api):
         ),
     ],
 )
-async def test_an_invalid_line_is_reported_and_followed_by_a_list(api, line, problem):
+async def test_an_invalid_watch_line_is_reported_and_followed_by_a_list(api, line, problem):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.send("services", line)

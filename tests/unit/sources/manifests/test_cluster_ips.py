@@ -60,7 +60,7 @@ def test_a_full_range_leaves_some_services_without_an_address():
         pytest.param("10.96.0.0", "is a single address", id="no-length"),
     ],
 )
-def test_an_invalid_range_is_rejected(cidr, words):
+def test_an_invalid_cluster_ip_range_is_rejected(cidr, words):
     with pytest.raises(ConfigError, match=words) as caught:
         ClusterIPRange(cidr)
     assert caught.value.hint == "write a range as 10.96.0.0/16"
@@ -75,7 +75,7 @@ def test_an_invalid_range_is_rejected(cidr, words):
         ),
     ],
 )
-def test_missing_and_incompatible_ranges_are_rejected(cidrs, words):
+def test_missing_and_incompatible_cluster_ip_ranges_are_rejected(cidrs, words):
     with pytest.raises(ConfigError, match=words):
         open_ranges(cidrs)
 

@@ -431,7 +431,7 @@ def test_only_the_first_100_problems_of_a_file_are_listed():
     assert content.problems[-1] == "web.yaml:201: 3 more problems from here on"
 
 
-def test_a_reread_text_has_current_line_numbers():
+def test_objects_of_an_edited_manifest_have_current_line_numbers():
     reader = ManifestReader("web.yaml")
     pod = "{apiVersion: v1, kind: Pod}\n"
     before = reader.read("---\n".join((SERVICE, SLICE, pod)))

@@ -150,13 +150,13 @@ def is_free(path) -> bool:
     return True
 
 
-def test_the_lock_is_held_inside_the_block_and_released_afterwards(path):
+def test_the_xtables_lock_is_held_inside_the_block_and_released_afterwards(path):
     with xtables_lock():
         assert not is_free(path)
     assert is_free(path)
 
 
-def test_an_error_inside_the_block_releases_the_lock(path):
+def test_an_error_while_the_xtables_lock_is_held_releases_it(path):
     with pytest.raises(ZeroDivisionError), xtables_lock():
         raise ZeroDivisionError
     assert is_free(path)

@@ -153,7 +153,7 @@ def kind_of_guard(*, own_namespace, kernel=LACKS_NOTHING):
         return type(guard).__name__
 
 
-def test_with_nftables_the_guard_uses_a_table(node):
+def test_the_local_guard_uses_nftables_if_the_kernel_supports_it(node):
     assert {kind_of_guard(own_namespace=own) for own in (True, False)} == {"NftGuard"}
     assert {missing(LACKS_NOTHING, own_namespace=own) for own in (True, False)} == {""}
 

@@ -701,7 +701,7 @@ async def test_a_syn_entry_to_a_lost_address_is_removed_even_if_a_change_is_reje
     assert count_flows(node, socket.IPPROTO_TCP) == 0
 
 
-async def test_ipv6_frontends_have_a_cause_if_ipv6_is_disabled(node, steering):
+async def test_ipv6_frontends_are_unsteered_with_a_cause_if_ipv6_is_disabled(node, steering):
     web_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
     node.run("echo 1 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6")
     await steering.apply({WEB: 36001, web_6: 36001})
