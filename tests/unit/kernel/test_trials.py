@@ -81,7 +81,7 @@ def test_legacy_tables_in_loadable_modules_count_as_present(monkeypatch, modprob
         pytest.param("install /bin/false", errno.ENOPROTOOPT, id="forbidden"),
     ],
 )
-def test_a_module_can_be_loaded_if_its_file_exists(monkeypatch, modprobe, says, answer):
+def test_a_kernel_module_can_be_loaded_if_its_file_exists(monkeypatch, modprobe, says, answer):
     modprobe(0, says)
     monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
     assert try_parts(["legacy tables"]) == {"legacy tables": answer}
@@ -107,7 +107,7 @@ def test_legacy_tables_without_a_loadable_module_count_as_missing(monkeypatch, m
     assert try_parts(["legacy tables"]) == {"legacy tables": errno.ENOPROTOOPT}
 
 
-def test_in_a_user_namespace_modules_cannot_be_loaded(monkeypatch, modprobe):
+def test_in_a_user_namespace_kernel_modules_cannot_be_loaded(monkeypatch, modprobe):
     modprobe(0)
     monkeypatch.setattr(trials, "user_namespace", lambda: 4026532001)
     monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
@@ -124,7 +124,7 @@ def test_without_proc_the_legacy_tables_count_as_present(monkeypatch):
 @pytest.mark.parametrize(
     ("code", "answer"), [(errno.EPROTONOSUPPORT, 0), (errno.ENOENT, errno.ENOENT)]
 )
-def test_an_extension_with_any_revision_is_accepted_by_default(monkeypatch, code, answer):
+def test_an_iptables_extension_with_any_revision_is_accepted_by_default(monkeypatch, code, answer):
     monkeypatch.setattr(trials, "ask_legacy", refusing(code))
     assert try_parts(["legacy extensions"]) == {"legacy extensions": answer}
 

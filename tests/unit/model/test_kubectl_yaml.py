@@ -83,7 +83,7 @@ def test_unreadable_yaml_is_reported_in_a_single_line(text, problem):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_a_byte_order_mark_determines_the_encoding(encoding):
+def test_a_byte_order_mark_determines_the_encoding_of_a_kubeconfig(encoding):
     assert value_of(decode("ä: 1".encode(encoding))) == {"ä": 1}
 
 

@@ -294,7 +294,7 @@ async def test_only_the_two_newest_connections_of_a_process_stay_open(desk):
     assert len(desk.reception) == 2
 
 
-async def test_each_invisible_process_has_its_own_slots(desk, invisible):
+async def test_each_process_of_another_pid_namespace_has_its_own_slots(desk, invisible):
     desk.connect(4)
     await desk.accepted(4)
     assert desk.dismissed == []

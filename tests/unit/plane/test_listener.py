@@ -234,7 +234,7 @@ async def test_while_tcp_refuses_no_other_program_can_bind_the_port(share, worke
         assert copy.fileno() >= 0
 
 
-async def test_a_refusal_resets_queued_clients(share):
+async def test_a_listener_that_starts_to_refuse_resets_queued_clients(share):
     sockets = share()
     waiting = [await dial(sockets.at) for _ in range(4)]
     sockets.refuse()

@@ -97,7 +97,7 @@ def test_opening_and_closing_a_listener_is_sent_to_every_worker(workers, protoco
 
 
 @BOTH
-def test_a_refusing_listener_is_closed_in_the_workers(workers, protocol):
+def test_workers_close_a_listener_that_starts_to_refuse(workers, protocol):
     group, wanted, listener = workers.open(protocol, POD_A)
     for _ in range(2):
         workers.serve(group, wanted)

@@ -60,7 +60,7 @@ def test_a_nodes_address_is_attributed_to_no_pod():
     ]
 
 
-def test_pods_on_other_nodes_have_no_name():
+def test_pods_on_other_nodes_are_not_named():
     store, names = Store(), PodNames("node-1")
     on = {"10.244.0.7": "node-1", "10.244.0.8": "node-2", "10.244.0.9": ""}
     endpoints = tuple(Endpoint(ip, node=node, pod=f"web-{ip[-1]}") for ip, node in on.items())

@@ -57,7 +57,7 @@ def test_a_memory_error_ends_the_process_immediately_without_logging(loop, failu
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("failure", ["loop.call_soon(fail)", "loop.call_soon(FailsAtItsEnd)"])
-def test_another_exception_is_logged_and_the_process_continues(loop, failure):
+def test_an_exception_other_than_a_memory_error_is_logged_without_an_exit(loop, failure):
     done = run(loop, failure, "ValueError('a bug')")
     assert done.returncode == 0
     assert "ValueError: a bug" in done.stderr

@@ -246,7 +246,7 @@ async def test_a_waiting_flow_is_observed(rig):
         ([ConnectionFilter(failed=True, slow_s=1.0)], True),
     ],
 )
-async def test_fields_are_collected_only_if_a_filter_may_match(rig, filters, takes):
+async def test_record_fields_are_collected_only_if_a_filter_may_match(rig, filters, takes):
     ring = RecordRing(rig.engine)
     ring.observe(filters)
     assert ring.has_room(WEB.name.prefixes, ALICE, is_plain=True) is takes

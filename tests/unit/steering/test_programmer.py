@@ -170,7 +170,7 @@ def test_a_port_with_a_failed_guard_removal_is_kept():
     assert [end_round(released), end_round(released)] == [set(), {36001}]
 
 
-def test_a_range_excludes_ports_of_other_frontends():
+def test_a_range_frontend_excludes_ports_of_other_frontends():
     old = Frontend("10.96.0.21", 100, Protocol.UDP, last=200)
     new = Frontend("10.96.0.21", 150, Protocol.UDP, last=250)
     single = Frontend("10.96.0.21", 120, Protocol.UDP)

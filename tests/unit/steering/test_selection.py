@@ -23,7 +23,7 @@ WITHOUT_NFTABLES = KernelOffers({"nf_tables": errno.EPROTONOSUPPORT})
 
 
 @pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
-def test_a_name_selects_the_steering_mode(name):
+def test_the_name_of_a_steering_mode_selects_its_class(name):
     assert make_steering(name, FACTS).name == name
 
 
@@ -146,7 +146,7 @@ def test_the_remedy_names_mode_none_if_no_other_mode_is_supported(monkeypatch):
     assert selection.remedy("auto", neither).startswith("run as root or grant NET_ADMIN")
 
 
-def test_local_requires_nftables_only_beside_other_daemons():
+def test_local_steering_requires_nftables_only_beside_other_daemons():
     selection.check_kernel("local", WITHOUT_NFTABLES, own_namespace=True)
     with pytest.raises(SteeringError, match="cannot steer by local: this kernel lacks nf_tables"):
         selection.check_kernel("local", WITHOUT_NFTABLES, own_namespace=False)

@@ -304,7 +304,7 @@ def test_a_listing_can_be_limited_to_the_elements_of_some_sets(table, sets, foun
     assert listing.elements_of(["ports"]) == set(found)
 
 
-def test_forgotten_rules_are_rewritten(table, contents, printed):
+def test_after_forget_the_rules_of_a_table_are_rewritten(table, contents, printed):
     table.write_all()
     contents.chain(x.UDP + x.verdict(x.DROP))
     assert table.put_right().count == 0

@@ -29,7 +29,7 @@ def test_the_last_event_of_a_transaction_contains_the_ruleset_generation():
     assert read(NEW_TABLE + NEW_GENERATION)[1:] == [RulesetEvent(0, "", 2)]
 
 
-def test_messages_of_other_subsystems_are_ignored():
+def test_messages_of_other_netlink_subsystems_are_ignored():
     conntrack = NEW_TABLE[:5] + b"\x01" + NEW_TABLE[6:]
     assert read(conntrack) == [None]
 

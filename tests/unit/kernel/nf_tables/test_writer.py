@@ -96,7 +96,7 @@ def test_an_interval_set_describes_the_fields_of_its_keys():
 
 
 @pytest.mark.parametrize("value", [b"", b"\x8c\xa1", w.goto_chain("to")])
-def test_intervals_round_trip(value):
+def test_nftables_intervals_round_trip(value):
     table = w.TableWriter("ours")
     many = {
         w.Interval(n.to_bytes(12, "big") + (n + 9).to_bytes(12, "big")): value for n in range(3000)

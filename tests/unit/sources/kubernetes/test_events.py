@@ -121,7 +121,7 @@ def test_a_series_that_restarts_within_a_minute_of_a_request_still_waits():
     assert "web-0" in names
 
 
-def test_namespaces_take_turns_for_events():
+def test_namespaces_take_turns_to_send_events():
     correlator = Correlator()
     for number in range(3):
         correlator.note(of("shop", f"web-{number}"), NOW)

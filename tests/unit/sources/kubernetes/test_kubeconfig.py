@@ -147,7 +147,7 @@ def test_an_invalid_kubeconfig_is_rejected_with_its_line(old, new, problem):
     assert problem_of(GOOD.replace(old, new)).startswith(problem)
 
 
-def test_an_empty_file_has_no_current_context():
+def test_an_empty_kubeconfig_has_no_current_context():
     assert problem_of("") == (
         "file0: current-context: is missing (give --context=NAME: there are none)"
     )

@@ -50,13 +50,13 @@ def test_a_relative_path_is_resolved_to_an_absolute_directory(path, monkeypatch)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_byte_order_mark_determines_the_encoding(path, encoding):
+def test_a_byte_order_mark_determines_the_encoding_of_a_kubeconfig(path, encoding):
     path.write_text(TEXT, encoding=encoding)
     assert server_in(path) == "https://a.test"
 
 
 @pytest.mark.parametrize("end", ["---\n", "---\n[}", "\x20\r\n", "current-context: a\n", "# x"])
-def test_documents_accepted_by_kubectl_are_read(path, end):
+def test_kubeconfigs_accepted_by_kubectl_are_read(path, end):
     path.write_text(TEXT + end)
     assert server_in(path) == "https://a.test"
 
@@ -81,7 +81,7 @@ def test_missing_files_in_the_kubeconfig_variable_are_skipped(path):
     )
 
 
-def test_the_default_file_is_in_the_home_directory(tmp_path):
+def test_the_default_kubeconfig_is_in_the_home_directory(tmp_path):
     home = {"HOME": str(tmp_path)}
     assert find_kubeconfig(home) is None
     default = tmp_path / ".kube" / "config"
@@ -133,7 +133,7 @@ def test_the_fingerprint_of_a_file_changes_with_its_modification_time(path):
     assert fingerprint(str(path)) != before
 
 
-def test_an_empty_file_is_reported_as_empty(tmp_path):
+def test_an_empty_kubeconfig_is_reported_as_empty(tmp_path):
     path = tmp_path / "config"
     path.write_text("# nothing\n")
     with pytest.raises(SourceError, match="config: it is empty"):

@@ -103,7 +103,7 @@ print({ANSWER!r})
     assert said == [["--cluster", "7"], "more", asked, ""]
 
 
-def test_the_cluster_info_for_a_plugin_equals_kubectls(tmp_path):
+def test_a_plugin_receives_the_same_cluster_info_as_from_kubectl(tmp_path):
     """tests/cluster/test_kubeconfig.py compares this with kubectl itself."""
     (tmp_path / "ca.crt").write_text("authority")
     server = "https://api.test/"

@@ -220,7 +220,7 @@ async def test_waiting_for_file_events_ends_with_an_event_or_the_timer(folder, f
     await asyncio.wait_for(events.wait(ends()), 60)
 
 
-async def test_an_event_before_the_wait_ends_it(folder, follow):
+async def test_a_file_event_before_the_wait_ends_the_wait(folder, follow):
     events = follow(folder)
     (folder / "web.yaml").write_text("web 2")
     await asyncio.wait_for(events.wait(asyncio.Event().wait()), 60)

@@ -72,7 +72,7 @@ def problem_of(text: str) -> str:
     return problem
 
 
-def test_each_kind_is_read_with_file_and_line():
+def test_objects_of_each_kind_are_read_with_their_file_and_line():
     read_all = read("---\n".join((SERVICE, SLICE, ENDPOINTS, NODE)))
     assert read_all.problems == read_all.ignored == ()
     assert [(f.kind, f.key, f.place) for f in read_all.objects] == [
@@ -91,7 +91,7 @@ def test_each_kind_is_read_with_file_and_line():
     assert node == Node("alice")
 
 
-def test_lists_are_read_as_their_items():
+def test_objects_of_kind_list_are_read_as_their_items():
     text = """\
         apiVersion: v1
         kind: List
@@ -114,7 +114,7 @@ def test_an_empty_list_in_a_manifest_is_accepted():
     assert read("{apiVersion: v1, kind: ServiceList, items: null}") == FileObjects()
 
 
-def test_json_is_read_like_yaml():
+def test_json_manifests_are_read_like_yaml():
     service = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -254,7 +254,7 @@ spec: {defaultMode: 0640, tag: !!binary aGk=}
         pytest.param("80", "#@ values.port", 9, id="of-ytt"),
     ],
 )
-def test_a_template_is_reported_as_a_template(old, new, line):
+def test_an_unrendered_template_is_reported_as_a_template(old, new, line):
     (problem,) = read(SERVICE.replace(old, new)).problems
     assert problem.startswith(f"web.yaml:{line}: ")
     assert problem.endswith("(a template: read what `helm template` or `envsubst` makes of it)")

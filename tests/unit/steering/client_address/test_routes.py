@@ -30,7 +30,7 @@ def test_missing_reply_rules_and_routes_are_added(node, routes):
     assert node.run(SHOW) == before
 
 
-def test_remove_keeps_rules_of_other_programs(node, routes):
+def test_removing_the_proxys_rules_keeps_rules_of_other_programs(node, routes):
     node.run("ip rule add fwmark 0x1 lookup 11800 pref 50")
     before = node.run("ip rule; ip -6 rule")
     routes.put_right()

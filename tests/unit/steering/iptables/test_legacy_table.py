@@ -255,7 +255,7 @@ def test_a_rejected_change_keeps_the_old_rules_and_causes_a_full_comparison(kern
     assert lines(kernel) == IN_FORCE | {PRE: (CART,), OUT: (CART,)}
 
 
-def test_remove_keeps_rules_of_other_programs(kernel, nat):
+def test_removing_the_proxys_rules_keeps_rules_of_other_programs(kernel, nat):
     kernel.chains["OTHERS"] = ["-j UPROXY-O1abcd", "-j RETURN"]
     kernel.chains["UPROXY-O1abcd"] = []
     nat.put({**CHAINS, "UPROXY-O1abcd": (WEB,)}, NAT_JUMPS)
@@ -292,7 +292,7 @@ def test_a_table_is_parsed_into_chains_with_this_programs_names():
     }
 
 
-def test_line_separators_in_a_comment_do_not_end_the_line():
+def test_line_separators_in_a_comment_do_not_end_a_rule_line():
     rule = '-m comment --comment "one\x0b-A two\u2028three" -j ACCEPT'
     assert parse_table(f":INPUT ACCEPT [0:0]\n-A INPUT {rule}\n", str) == {"INPUT": (rule,)}
 

@@ -222,7 +222,7 @@ def random_rule(version: int) -> NatRule:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_a_changed_tree_equals_a_new_layout(version):
+def test_a_changed_tree_equals_a_newly_built_tree(version):
     tree, rules, places = Tree(version), {}, set()
     for _ in range(400):
         gone = DICE.sample(sorted(rules), min(len(rules), DICE.randrange(4)))

@@ -128,7 +128,7 @@ def test_the_guard_matches_the_whole_port_range_and_rejects_only_ports_in_use():
     """)  # noqa: E501
 
 
-def test_without_socket_lookup_the_guard_omits_that_check():
+def test_without_socket_lookup_the_guard_omits_the_socket_check():
     ports = {"tcp": [36001], "udp": [36002]}
     guard = make_guard(ports, refuse_port=35999, checks_sockets=False)
     assert "socket" not in as_text(guard)

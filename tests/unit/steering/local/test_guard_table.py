@@ -53,7 +53,7 @@ def test_elements_are_removed_before_new_elements_are_added():
     assert kinds.count(DELETE_ELEMENT) == 2
 
 
-def test_the_table_has_a_set_per_kind_and_family_and_two_chains():
+def test_the_guard_table_has_a_set_per_kind_and_family_and_two_chains():
     made = messages(write_guard("ours", ()))
     sets = [reader.read_set(one).name for one in made if one.kind == NEW_SET]
     chains = [reader.read_chain(one).name for one in made if one.kind == NEW_CHAIN]
@@ -66,7 +66,7 @@ def test_the_input_chain_jumps_to_the_guard_for_single_addresses_and_ranges(rang
     assert len(rules(write_guard("ours", ranges), "input")) == expected
 
 
-def test_without_socket_lookup_the_guard_omits_that_check():
+def test_without_socket_lookup_the_guard_omits_the_socket_check():
     with_sockets = rules(write_guard("ours", ()), "guard")
     without = rules(write_guard("ours", (), checks_sockets=False), "guard")
     assert [rule for rule in with_sockets if "socket" not in rule] == without

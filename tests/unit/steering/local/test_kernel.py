@@ -21,7 +21,7 @@ def tables(node):
         yield tables
 
 
-def test_routes_are_listed_as_added(node, tables):
+def test_local_routes_are_listed_as_they_were_added(node, tables):
     node.run("ip address add 10.1.0.1/24 dev lo")
     assert tables.change(added=[TO_WEB, TO_WEB_6]) == {}
     table = tables.local_table()

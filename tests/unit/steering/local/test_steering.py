@@ -205,7 +205,7 @@ async def test_an_address_assigned_to_the_node_is_no_longer_routed(node, steerin
     assert "10.96.7.1" in node.run("ip route show table local proto 117")
 
 
-async def test_without_socket_lookup_the_guard_omits_that_check(node, steering, monkeypatch):
+async def test_without_socket_lookup_the_guard_omits_the_socket_check(node, steering, monkeypatch):
     monkeypatch.setattr(guard_table, "TO_OTHER_SOCKET", expression("no_such_expression"))
     await steering.apply({WEB: 80})
     assert await steering.render() == "TCP 10.96.7.1:80 -> :80"

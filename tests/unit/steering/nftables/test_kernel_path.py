@@ -275,7 +275,7 @@ BOTH_FAMILIES = {
 }
 
 
-def test_connections_are_counted_per_frontend_without_drift(node, path, dial):
+def test_kernel_path_connections_are_counted_per_frontend_without_drift(node, path, dial):
     web, cart, six = SERVICES
     path.load(BOTH_FAMILIES)
     assert path.connections() == dict.fromkeys(SERVICES, 0)

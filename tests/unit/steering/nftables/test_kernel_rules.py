@@ -161,7 +161,7 @@ def test_elements_are_removed_frontend_first_and_added_frontend_last():
     assert [one.kind == writer.DELETE_ELEMENT for one in messages] == [True] * 8 + [False] * 8
 
 
-def test_the_table_has_a_set_of_links_and_chains_for_all_hooks():
+def test_the_kernel_path_table_has_a_set_of_links_and_chains_for_all_hooks():
     blocks = write_table("t", has_counters=True)
     messages = [m for block in blocks for m in read_messages(block)]
     chains = {reader.read_chain(m).hook for m in messages if m.kind == writer.NEW_CHAIN}
@@ -289,7 +289,7 @@ def test_a_range_round_trips_as_an_element_of_each_set():
     assert read_endpoints(elements) == {RTP: (A_RTP, B_RTP)}
 
 
-def test_ports_sharing_affinity_have_a_number_per_pod():
+def test_ports_that_share_affinity_have_one_number_for_each_pod():
     rules = KernelRules()
     single = KernelTarget(1, (EndpointChoice((A, B)),), SIP_PODS)
     ranged = KernelTarget(2, (EndpointChoice((B_RTP, A_RTP)),), SIP_PODS)

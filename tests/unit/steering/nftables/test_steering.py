@@ -270,7 +270,7 @@ async def test_a_rejected_kernel_path_change_leaves_proxy_ports_unchanged(steeri
     assert await steering.repair() == 0
 
 
-async def test_without_socket_lookup_the_guard_omits_that_check(node, steering, monkeypatch):
+async def test_without_socket_lookup_the_guard_omits_the_socket_check(node, steering, monkeypatch):
     monkeypatch.setattr(rules, "TO_OTHER_SOCKET", expression("no_such_expression"))
     await steering.apply({WEB: 36001})
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"

@@ -59,7 +59,7 @@ def test_each_network_namespace_has_its_own_bpffs_directory(tmp_path):
     other.close()
 
 
-def test_labels_are_derived_from_directory_names(tmp_path):
+def test_proxy_labels_are_derived_from_the_names_of_pin_directories(tmp_path):
     assert hooked_labels(tmp_path) == []
     for name in ("", "v1.2", "canary"):
         folder_of(tmp_path, names.proxy_label(name)).mkdir(parents=True)

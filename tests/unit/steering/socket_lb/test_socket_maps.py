@@ -66,7 +66,7 @@ def test_map_values_have_the_layout_of_the_bpf_structures(value: Value, packed: 
     assert type(value).unpack(packed) == value
 
 
-def test_an_event_contains_the_client_and_the_dialled_address() -> None:
+def test_a_hook_event_contains_the_client_and_the_dialled_address() -> None:
     mapped = bytes(10) + b"\xff\xff\n\0\0\2" + b"\x80\0" + bytes(6)
     record = struct.pack("=4Q24s24s5Q", 4, 5, 60, 50, mapped, RAW_IPV4, 40, 300, 200, 4, 9)
     assert RingEvent.unpack(record) == RingEvent(
