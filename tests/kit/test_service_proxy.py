@@ -114,7 +114,7 @@ def test_a_draining_backend_keeps_its_connections_but_receives_no_new_clients(pr
         web.eventually(lambda web: web.stats["web-1"].connections == 2)
 
 
-def test_endpoints_can_be_assigned(proxy):
+def test_the_endpoints_of_a_service_can_be_assigned(proxy):
     web = proxy.service("web", backends=2)
     web.endpoints = [web.backends[1].address]
     assert [get(web) for _ in range(2)] == ["web-2"] * 2

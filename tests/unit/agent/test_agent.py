@@ -111,7 +111,7 @@ async def test_stop_closes_ports_before_removing_kernel_state_and_reports_leftov
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-async def test_old_workers_are_ended_only_after_steering_has_been_applied(
+async def test_previous_workers_are_ended_only_after_steering_has_been_applied(
     monkeypatch, caplog, is_late
 ):
     monkeypatch.setattr(agents, "LAST_ANSWER_S", 0.01)

@@ -107,7 +107,7 @@ async def test_a_changes_wait_starts_at_its_arrival(start):
     assert loop.counters.waiting_since == 0
 
 
-async def test_a_snapshot_arriving_during_a_round_takes_effect_in_the_next():
+async def test_a_snapshot_arriving_during_a_round_takes_effect_in_the_next_round():
     cluster, counters = Cluster(), SyncCounters()
     progress = Progress(counters)
     assert progress.begin() is None

@@ -59,7 +59,7 @@ def test_the_namespace_with_the_most_listeners_loses_its_newest_listeners():
     assert give(shares) == ["tenant/big:p19", "tenant/big:p18"]
 
 
-def test_redistribution_keeps_givers_at_and_receivers_below_their_share():
+def test_redistribution_stops_when_the_giver_or_the_receiver_has_its_share():
     shares = holding(shop_web=SHARE - 2, tenant_big=SHARE + 9, other_x=SHARE)
     for port in range(5):
         shares.wait(key("shop", "cart", port))
@@ -135,7 +135,7 @@ def test_a_service_is_waiting_until_all_its_ports_are_served():
         ),
     ],
 )
-def test_the_excess_is_computed_for_the_service_or_its_namespace(held, expected):
+def test_the_excess_of_listeners_is_computed_for_a_service_or_its_namespace(held, expected):
     assert holding(**held).excess(key("shop", "web", 99)) == expected
 
 

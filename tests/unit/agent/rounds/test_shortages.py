@@ -89,7 +89,7 @@ def test_recovery_lines_are_limited_to_twenty_a_minute(lines):
     assert lines() == ["shop/cart:http: Service port is served again"] * 41
 
 
-def test_running_out_of_a_common_resource_is_a_shortage():
+def test_running_out_of_a_common_resource_counts_as_a_shortage():
     error = ListenError("x")
     error.__cause__ = OSError(errno.EMFILE, "Too many open files")
     taken = ListenError("x")

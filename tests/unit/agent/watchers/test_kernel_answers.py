@@ -249,7 +249,7 @@ async def test_unanswered_clients_are_reported_as_soon_after_an_answer_as_initia
     assert node.port.unanswered == NOT_KNOWN
 
 
-async def test_clients_before_a_switch_to_userspace_no_longer_count_after_it(node):
+async def test_unanswered_clients_before_a_switch_to_userspace_are_forgotten(node):
     await node.look()
     await node.look(LOST_MIN)
     for path in (DataPath.USERSPACE, DataPath.KERNEL):
