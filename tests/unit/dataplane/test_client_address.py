@@ -263,7 +263,7 @@ def test_only_flows_to_different_endpoints_share_a_source_port(server, dialer):
         sock.close()
 
 
-def test_a_released_port_is_reused(server, dialer):
+def test_a_released_source_port_is_reused(server, dialer):
     _, at = server(UDP)
     for _ in range(2):
         sock, number = dial(dialer, UDP, ALICE, at)
@@ -357,7 +357,7 @@ def few_ports():
     return ClientPorts(61000, 61002)
 
 
-def test_ports_are_allocated_round_robin(few_ports):
+def test_source_ports_are_allocated_round_robin(few_ports):
     first = [few_ports.next() for _ in range(3)]
     assert sorted(first) == [61000, 61001, 61002]
     assert [few_ports.next() for _ in range(3)] == first

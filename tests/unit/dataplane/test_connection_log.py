@@ -248,7 +248,7 @@ async def test_a_flow_is_logged_with_the_cause_and_the_side_that_ended_it(build,
     assert [line.failed for line in lines()] == ["", "", f"{dead} endpoint-refuses", ""]
 
 
-async def test_without_the_setting_no_connections_are_logged(build, lines):
+async def test_without_the_connection_log_setting_no_connections_are_logged(build, lines):
     rig = build()
     assert rig.engine.connection_log is None
     assert await rig.resets_a_client(rig.service(rig.refusing()))

@@ -134,7 +134,7 @@ def test_a_shortage_of_client_ports_is_counted_separately_and_logged_with_the_re
     assert "tcp_timestamps=1" in record.hint
 
 
-def test_only_this_workers_observations_are_reported_to_others(group):
+def test_only_this_workers_observations_are_reported_to_other_workers(group):
     reports = []
     group.outcomes.news = News(reports)
     group.outcomes.failed(POD_A, dial_failure(errno.ETIMEDOUT, POD_A.ip), 0.0)

@@ -198,7 +198,7 @@ async def test_connections_of_inside_clients_survive_a_removal_for_outside_clien
     assert await served.server.read() == b"still here"
 
 
-async def test_an_endpoint_removed_outside_first_later_loses_inside_clients(rig, timers):
+async def test_an_endpoint_removed_for_outside_clients_may_later_lose_inside_clients(rig, timers):
     sides = {"outside": (), "inside": ("127.0.0.0/8",)}
     served = Served(rig, AFTER_30_S)
     served.update(served.first, **sides)

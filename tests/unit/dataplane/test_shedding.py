@@ -236,7 +236,7 @@ async def test_evicting_affinity_entries_in_steps_spares_connections(timed, time
     assert len(timed.connections) == 20
 
 
-async def test_during_a_memory_shortage_new_clients_replace_others(timed, timers):
+async def test_during_a_memory_shortage_new_clients_replace_other_clients(timed, timers):
     pod = timed.endpoint()
     web, cart = (timed.service(pod.address) for _ in range(2))
     limit = Limit(100)

@@ -144,7 +144,7 @@ async def test_a_recovered_endpoint_serves_all_waiting_clients_without_an_update
     assert web.group.counters.refused == 0
 
 
-async def test_a_recovered_endpoint_serves_clients_queued_behind_others(timed, timers):
+async def test_a_recovered_endpoint_serves_clients_queued_behind_other_clients(timed, timers):
     gone = timed.keep(RefusingEndpoint(socket.SOCK_STREAM))
     web = timed.service(gone.address, outside=(), inside=("127.0.0.2/32",), **HOLD)
     await waiting(timed, web, 3 * WINDOW)
