@@ -39,7 +39,7 @@ def bodies(answer):
     return parts
 
 
-async def test_a_handler_gets_the_request_and_its_result_is_sent():
+async def test_a_handler_receives_the_request_and_its_result_is_sent():
     seen = []
 
     def handler(request):
@@ -144,7 +144,7 @@ async def test_an_invalid_request_is_rejected(sent):
         pytest.param(b"GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab", id="half-a-body"),
     ],
 )
-async def test_an_incomplete_request_gets_no_response(sent):
+async def test_an_incomplete_request_is_not_answered(sent):
     assert await talk(lambda _: "hello", sent) == b""
 
 

@@ -52,7 +52,7 @@ def test_a_pod_of_another_name_is_rejected_as_a_backend(cluster, services):
         web.pods = {"web-1": None, "web-2": web.pods["web-1"]}
 
 
-def test_an_unready_or_terminating_pod_gets_no_new_connections(cluster, services):
+def test_an_unready_or_terminating_pod_receives_no_new_connections(cluster, services):
     cluster.put_service()
     web = services["shop/web"]
     web.pods = {"web-1": None, "web-2": None, "web-3": None}

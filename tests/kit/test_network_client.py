@@ -8,7 +8,7 @@ from userspace_proxy.errors import SandboxError
 from userspace_proxy_testing.backends import echo
 
 
-def test_a_client_gets_urls_by_address_and_by_name(network):
+def test_a_client_requests_urls_by_address_and_by_name(network):
     def page(request):
         return 404, f"no {request.path} for {request.headers['x-user']}"
 

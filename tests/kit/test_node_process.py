@@ -51,7 +51,7 @@ def test_looking_up_an_unknown_name_fails(process):
         process.look_up("web.shop.svc.cluster.local", 80, TCP, "default")
 
 
-def test_concurrent_calls_from_several_threads_get_their_own_results(sandbox, process):
+def test_concurrent_calls_from_several_threads_return_their_own_results(sandbox, process):
     def ask(number):
         name = f"web-{number}"
         web = process.add_service(name, port=80, cluster_ip=f"10.96.1.{number + 1}")

@@ -54,7 +54,7 @@ def test_it_answers(service_network):
 """
 
 
-def test_a_test_gets_a_network_without_privileges(pytester, monkeypatch):
+def test_the_fixture_provides_a_network_without_privileges(pytester, monkeypatch):
     with readable_runtime() as (prefix, python, env), readable_folder() as folder:
         (folder / "test_it.py").write_text(NETWORK)
         monkeypatch.chdir(folder)

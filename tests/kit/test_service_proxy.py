@@ -96,7 +96,7 @@ def test_only_clients_accepted_by_the_proxy_are_counted_as_refused(proxy):
     assert (none.stats.refused, stopped.stats.refused) == (0, 1)
 
 
-def test_a_draining_backend_keeps_connections_but_gets_no_new_ones(proxy):
+def test_a_draining_backend_keeps_its_connections_but_receives_no_new_clients(proxy):
     web = proxy.service("web", backends=[echo, echo])
     with socket.create_connection(web.address, timeout=60) as open_one:
         open_one.sendall(b"a")
@@ -114,7 +114,7 @@ def test_a_draining_backend_keeps_connections_but_gets_no_new_ones(proxy):
         web.eventually(lambda web: web.stats["web-1"].connections == 2)
 
 
-def test_endpoints_can_be_assigned(proxy):
+def test_the_endpoints_of_a_service_can_be_assigned(proxy):
     web = proxy.service("web", backends=2)
     web.endpoints = [web.backends[1].address]
     assert [get(web) for _ in range(2)] == ["web-2"] * 2
@@ -153,7 +153,7 @@ def test_a_fault_at_an_unknown_endpoint_is_an_error(proxy):
         proxy.add_fault(web.key, "refuse", endpoint="127.0.0.1:1")
 
 
-def test_a_service_replaces_an_earlier_one_with_the_same_name(proxy):
+def test_a_service_replaces_an_earlier_service_with_the_same_name(proxy):
     first = proxy.service("web", backends=1)
     second = proxy.service("web", backends=2)
     assert refuses(first.backends[0].address)
@@ -266,7 +266,7 @@ def test_the_unittest_example_runs_without_pytest(tmp_path, page):
     assert "ResourceWarning" not in ran.stderr
 
 
-def test_the_documented_interpreter_session_works():
+def test_the_documented_interpreter_session_prints_the_documented_output():
     page = "pytest-userspace-proxy/README.md"
     (session,) = examples(page, "pycon", "ServiceProxy")
     parsed = doctest.DocTestParser().get_doctest(session, {}, page, None, 0)

@@ -169,7 +169,7 @@ class SteeringContract:
         assert await steering.render() == "UDP 10.96.0.10:53 -> :36002"
         assert await steering.repair() == 0
 
-    async def test_a_change_before_the_first_apply_is_an_error(self, steering):
+    async def test_changing_the_steering_before_the_first_apply_is_an_error(self, steering):
         with pytest.raises(SteeringError, match="no steering was applied before"):
             await steering.change({WEB: 36001}, ())
         assert await steering.render() == ""

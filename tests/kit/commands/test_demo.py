@@ -260,7 +260,7 @@ def connections(demo):
     }
 
 
-def test_background_traffic_keeps_the_numbers_moving(demo):
+def test_background_traffic_increases_the_connection_counts(demo):
     before = connections(demo)
     assert before.keys() == {"web", "cart", "flaky", "api", "dns"}
     wait_for("traffic", lambda: all(connections(demo)[name] > n for name, n in before.items()))

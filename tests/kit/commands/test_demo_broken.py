@@ -88,7 +88,7 @@ def test_the_load_balancer_address_admits_only_its_source_range(plan):
     assert admitted == {("198.51.100.0/24",)}
 
 
-def test_traffic_dials_every_broken_service():
+def test_background_traffic_dials_every_broken_service():
     targets = [target(text) for text in broken_traffic()]
     assert [to.host for to in targets] == [
         service.dialled or service.cluster_ip for service in BROKEN_SERVICES

@@ -60,7 +60,7 @@ def listening(folder):
         os.close(end)
 
 
-def test_a_command_from_another_terminal_gets_a_reply(folder):
+def test_a_command_from_another_terminal_is_answered(folder):
     with listening(folder):
         assert send_command(["break", "web-2"]) == "did break web-2"
         assert send_command(["heal"]) == "did heal"

@@ -74,7 +74,7 @@ async def test_a_watch_begins_after_its_version_and_continues(api, client):
         assert await response.content.readline() == b""
 
 
-async def test_a_watch_from_a_compacted_version_gets_a_gone_error(api, client):
+async def test_a_watch_from_a_compacted_version_is_rejected_as_gone(api, client):
     api.forget()
     async with client.get(SERVICES, params={"watch": "1", "resourceVersion": "1000"}) as response:
         event = json.loads(await response.content.readline())

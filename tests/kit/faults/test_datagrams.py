@@ -130,7 +130,7 @@ async def echoing(**settings):
         yield faults, exchange
 
 
-async def test_an_idle_flow_is_closed_and_its_client_gets_a_new_flow():
+async def test_an_idle_flow_is_closed_and_its_client_starts_a_new_flow():
     async with echoing(idle_s=0.05) as (faults, exchange):
         client = await exchange()
         flows = []

@@ -163,7 +163,7 @@ async def test_a_direction_may_be_in_upper_case(call):
     assert await call("POST", "/proxies/web/toxics", given) == (200, SLOW)
 
 
-async def test_clients_get_toxiproxys_status_codes(call):
+async def test_responses_have_toxiproxys_status_codes(call):
     assert await call("GET", "/version") == (200, {"version": "2.9.0"})
     assert (await call("POST", "/proxies", WEB))[0] == 201
     assert (await call("POST", "/proxies/web/toxics", SLOW))[0] == 200

@@ -30,7 +30,7 @@ def answer(server, sent):
             return stream.read()
 
 
-def test_each_request_on_a_connection_gets_the_backends_name():
+def test_each_request_on_a_connection_is_answered_with_the_backends_name():
     got = answer(serve_http, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
     assert got.count(b"HTTP/1.1 200 OK\r\n") == 2
     assert got.endswith(b"\r\n\r\nweb-1\n")

@@ -41,7 +41,7 @@ def test_an_invalid_command_line_exits_with_status_2(argv, capsys):
     assert "error:" in capsys.readouterr().err
 
 
-def test_messages_name_address_and_protocol():
+def test_client_messages_name_the_address_and_protocol():
     where, _ = plan(parse(["udp", "[fd00::1]:53", "question"]))
     assert where == "[fd00::1]:53/UDP"
 

@@ -20,7 +20,7 @@ def proc(tmp_path):
     return str(tmp_path)
 
 
-def test_members_are_all_other_processes_of_the_namespace(proc):
+def test_members_of_a_namespace_are_all_its_other_processes(proc):
     assert sorted(members("net:[2]", proc)) == [7, 8]
 
 

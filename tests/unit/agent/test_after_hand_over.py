@@ -58,8 +58,8 @@ def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(hold
     assert holder.wait(20) == 0
 
 
-def test_a_process_takes_the_node_back_if_the_next_one_exits_before_serving(holder):
-    """It runs with its original command and environment, the second time, too."""
+def test_a_process_takes_the_node_back_if_its_successor_exits_before_serving(holder):
+    """Each time, the process runs with its original command and environment."""
     for _ in range(2):
         taken = take_over()
         assert taken.is_awaited()

@@ -30,7 +30,7 @@ from .samples import endpoints, service
 pytestmark = IN_BOTH_LOOPS
 
 
-async def test_settled_raises_if_the_proxy_stops_before_a_snapshot():
+async def test_settled_raises_an_error_if_the_proxy_stops_before_a_snapshot():
     proxy = Proxy(source=Silent())
     await proxy.start()
     waiting = asyncio.ensure_future(proxy.settled())
@@ -86,7 +86,7 @@ def routing(monkeypatch):
 
 
 @pytest.mark.parametrize("fails", ["nothing", "steering", "routing"])
-async def test_stop_closes_ports_then_removes_kernel_state_and_reports_what_is_left(routing, fails):
+async def test_stop_closes_ports_before_removing_kernel_state_and_reports_leftovers(routing, fails):
     error = SteeringError("cannot commit: Device or resource busy")
 
     class Watched(FakeSteering):
@@ -111,7 +111,7 @@ async def test_stop_closes_ports_then_removes_kernel_state_and_reports_what_is_l
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-async def test_old_workers_are_ended_only_after_steering_has_been_applied(
+async def test_previous_workers_are_ended_only_after_steering_has_been_applied(
     monkeypatch, caplog, is_late
 ):
     monkeypatch.setattr(agents, "LAST_ANSWER_S", 0.01)

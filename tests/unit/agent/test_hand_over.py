@@ -204,7 +204,7 @@ async def test_a_netlink_port_in_use_is_not_reported_as_missing_net_admin(ask, m
             await asking
 
 
-async def test_the_next_process_reconnects_after_losing_its_connection(ask, lock):
+async def test_a_successor_reconnects_after_losing_its_connection(ask, lock):
     asking, sock = await ask()
     with net_admin_proof.open_challenge() as challenge:
         challenge_by(sock, challenge)
@@ -218,7 +218,7 @@ async def test_the_next_process_reconnects_after_losing_its_connection(ask, lock
     assert taken.pid == os.getpid()
 
 
-async def test_the_next_process_gives_up_after_repeated_disconnects(lock, monkeypatch):
+async def test_a_successor_aborts_the_takeover_after_repeated_disconnects(lock, monkeypatch):
     monkeypatch.setattr(hand_over, "_ANSWER_S", 0.1)
     asking = asyncio.create_task(ask_to_hand_over("a"))
 

@@ -126,7 +126,7 @@ async def test_the_demand_sum_is_hidden_once_no_service_names_a_workload(proxy):
     assert proxy.shown == {WEB: 1}
 
 
-async def test_a_failed_step_is_retried_soon(proxy, monkeypatch, caplog):
+async def test_a_failed_step_of_scaling_is_retried_soon(proxy, monkeypatch, caplog):
     monkeypatch.setattr(scaling, "_RETRY_S", 3600.0)
     caplog.set_level(logging.INFO)
     await proxy.serve()
@@ -137,7 +137,7 @@ async def test_a_failed_step_is_retried_soon(proxy, monkeypatch, caplog):
     await until(lambda: "workloads are scaled to zero again" in caplog.text)
 
 
-async def test_connections_of_old_workers_are_unknown_until_drained(proxy):
+async def test_connections_of_previous_workers_are_unknown_until_drained(proxy):
     old = PreviousWorkers(["worker"])
     await proxy.serve()
     await proxy.start(old)
@@ -150,7 +150,7 @@ async def test_connections_of_old_workers_are_unknown_until_drained(proxy):
     assert proxy.component._resting.is_known()
 
 
-async def test_without_old_workers_all_connections_are_known(proxy):
+async def test_without_previous_workers_all_connections_are_known(proxy):
     await proxy.start(PreviousWorkers())
     assert proxy.component._resting.is_known()
 

@@ -164,14 +164,14 @@ async def test_an_endpoint_shows_the_cause_of_failed_dials_since_its_last_succes
     assert view.saved == 2
 
 
-async def test_an_endpoint_that_closes_every_connection_without_a_byte_is_shown_as_such(plane):
+async def test_the_cause_of_connections_closed_without_a_byte_is_shown_at_the_endpoint(plane):
     (port,) = served_ports = web(plane, POD_A)
     (pod,) = port.plan.serving.endpoints
     counters = port.group.counters_of(pod)
     counters.connections, counters.resets, counters.empty = 9, 1, 2
 
     def cause():
-        # Each report of a worker does this.
+        # Each report of a worker changes the revision.
         port.group.revision += 1
         (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
         (endpoint,) = view.endpoints
@@ -206,7 +206,7 @@ async def test_rejected_clients_are_reported_with_their_count(plane):
     assert turned_away() == (3, (denied.replace(count=3, first_at=1005.0, last_at=1007.0),))
 
 
-async def test_unanswered_flows_are_shown_and_become_past_after_a_minute(plane):
+async def test_unanswered_flows_are_shown_as_past_after_a_minute(plane):
     dns = Cluster().serve("dns", "10.96.0.1", POD_A, protocol="UDP")
     (port,) = served_ports = served(plane, Bind.PROXY_PORT, dns)
     figures, asked = GroupCounters().figures(), EndpointCounters()
@@ -445,7 +445,7 @@ async def test_a_frontend_held_by_another_program_or_not_steered_is_not_reached(
     assert leads_to(served_ports) == ("held by another program", False)
 
 
-async def test_a_listener_bound_to_the_frontends_address_is_shown_as_such(make):
+async def test_a_listener_bound_to_the_frontends_address_is_the_shown_target(make):
     served_ports = make(Bind.LOOPBACK)
     served_ports.follow(Cluster().serve("web", WEB.ip, POD_A))
     (served,) = served_ports

@@ -89,7 +89,7 @@ async def end_all(rig: Rig, actors: Sequence[Actor]) -> None:
 
 
 def assert_equal_or_told(first: Actor, second: Actor) -> None:
-    """Fail unless each end received all that the other one sent, or saw a reset."""
+    """Fail unless each end received all bytes that the other end sent, or saw a reset."""
     for one, other in ((first, second), (second, first)):
         assert one.heard == other.data[: len(one.heard)]
         if not (one.has_reset or other.has_reset):

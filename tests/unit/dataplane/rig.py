@@ -227,7 +227,7 @@ class Rig:
         return ends
 
     async def both_ends(self, first: str = "client") -> tuple[Peer, Peer]:
-        """Return both ends of a connection; the one that acts first comes first."""
+        """Return both ends of a connection; the end that acts first is the first."""
         pod = self.endpoint()
         client, server = await self.joined(self.service(pod.address), pod)
         return (client, server) if first == "client" else (server, client)

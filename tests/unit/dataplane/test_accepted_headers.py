@@ -36,7 +36,7 @@ def pod(rig):
 
 
 @pytest.mark.parametrize("pieces", [1, 2, len(HEADER)])
-async def test_a_header_from_a_trusted_peer_names_the_client(rig, pod, timers, caplog, pieces):
+async def test_a_trusted_peers_proxy_header_names_the_client(rig, pod, timers, caplog, pieces):
     caplog.set_level(logging.INFO, LOGGER)
     peer = await rig.client(rig.service(pod.address), source=PEER)
     size = -(-len(HEADER) // pieces)
@@ -59,7 +59,7 @@ async def test_a_header_from_a_trusted_peer_names_the_client(rig, pod, timers, c
     assert (line.received_bytes, line.source, line.cause) == (8, "node", "complete")
 
 
-async def test_a_header_without_an_address_makes_the_peer_the_client(rig, pod):
+async def test_the_peer_is_the_client_if_its_proxy_header_has_no_address(rig, pod):
     peer = await rig.client(rig.service(pod.address), source=PEER)
     await peer.send(b"PROXY UNKNOWN\r\nquestion")
     assert await (await pod.accept()).read() == b"question"
@@ -67,7 +67,7 @@ async def test_a_header_without_an_address_makes_the_peer_the_client(rig, pod):
     assert (connection.client_ip, connection.announced) == (PEER, None)
 
 
-async def test_a_header_from_an_untrusted_peer_is_forwarded_as_data(rig, pod):
+async def test_a_proxy_header_from_an_untrusted_peer_is_forwarded_as_data(rig, pod):
     client, server = await rig.pair(rig.service(pod.address), pod)
     await client.send(HEADER)
     assert await server.read() == HEADER
@@ -95,7 +95,7 @@ async def refused(rig, peer, web, caplog, cause, others=0):
     assert warning.getMessage() == f"shop/web:http: no valid PROXY header from 127.0.0.2: {cause}"
 
 
-async def test_a_connection_without_a_header_is_reset_and_counted(rig, pod, caplog):
+async def test_a_connection_without_a_proxy_header_is_reset_and_counted(rig, pod, caplog):
     caplog.set_level(logging.INFO)
     web = rig.service(pod.address)
     peer = await rig.client(web, source=PEER)
@@ -104,7 +104,7 @@ async def test_a_connection_without_a_header_is_reset_and_counted(rig, pod, capl
     assert pod.accept_now() is None
 
 
-async def test_a_peer_closing_within_its_header_is_reset(rig, pod, caplog):
+async def test_a_peer_that_closes_within_its_proxy_header_is_reset(rig, pod, caplog):
     caplog.set_level(logging.INFO)
     web = rig.service(pod.address)
     peer = await rig.client(web, source=PEER)
@@ -123,7 +123,7 @@ async def test_a_port_check_that_sends_no_byte_is_not_reported(rig, pod, caplog)
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
-async def test_bytes_of_a_header_do_not_extend_its_deadline(rig, pod, timers, caplog):
+async def test_bytes_of_a_proxy_header_do_not_extend_its_deadline(rig, pod, timers, caplog):
     caplog.set_level(logging.INFO)
     web = rig.service(pod.address)
     peer = await rig.client(web, source=PEER)
@@ -137,7 +137,7 @@ async def test_bytes_of_a_header_do_not_extend_its_deadline(rig, pod, timers, ca
     await refused(rig, peer, web, caplog, "none within 5 s")
 
 
-async def test_bytes_after_a_header_are_kept_while_the_client_waits(rig, pod):
+async def test_bytes_after_a_proxy_header_are_kept_while_the_client_waits(rig, pod):
     web = rig.service(**HOLD)
     peer = await rig.client(web, source=PEER)
     await peer.send(HEADER + b"question")
@@ -148,7 +148,7 @@ async def test_bytes_after_a_header_are_kept_while_the_client_waits(rig, pod):
     assert connection.client_ip == "198.51.100.9"
 
 
-async def test_a_reset_within_a_header_is_attributed_to_the_client(rig, pod, caplog):
+async def test_a_reset_within_a_proxy_header_is_attributed_to_the_client(rig, pod, caplog):
     caplog.set_level(logging.INFO, LOGGER)
     peer = await rig.client(rig.service(pod.address), source=PEER)
     await until(lambda: len(rig.connections.headers) == 1)
@@ -174,7 +174,7 @@ async def test_a_peer_that_epoll_rejects_is_refused_and_counted_as_a_shortage(
     assert (counters.refused, counters.shortages, counters.bad_headers) == (1, 1, 0)
 
 
-async def test_trusted_addresses_stay_trusted_beyond_the_cache_size(rig, pod):
+async def test_trusted_addresses_stay_trusted_after_they_are_evicted_from_the_cache(rig, pod):
     headers = rig.connections.headers
     for number in range(2 * _MAX_KNOWN):
         assert not headers.expects_one_from(f"10.0.{number >> 8}.{number & 255}")
@@ -195,7 +195,7 @@ async def test_trusted_addresses_stay_trusted_beyond_the_cache_size(rig, pod):
         ),
     ],
 )
-async def test_a_peer_with_an_oversized_header_is_reset_and_others_are_served(
+async def test_a_peer_with_an_oversized_proxy_header_is_reset_and_others_are_served(
     rig, pod, caplog, header, cause
 ):
     caplog.set_level(logging.INFO)
@@ -216,7 +216,7 @@ class TestSending:
         return build(TRUSTED)
 
     @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-    async def test_an_endpoint_gets_the_header_before_the_clients_bytes(self, rig, ip):
+    async def test_an_endpoint_receives_the_proxy_header_before_the_clients_bytes(self, rig, ip):
         pod = rig.endpoint(ip)
         web = rig.service(pod.address, at=ip, handling=Handling(proxy_protocol=V1))
         client, server = await rig.pair(web, pod)
@@ -228,7 +228,7 @@ class TestSending:
         await server.send(b"answer")
         assert await client.read() == b"answer"
 
-    async def test_a_header_is_sent_together_with_the_clients_bytes(self, rig):
+    async def test_a_proxy_header_is_sent_together_with_the_clients_bytes(self, rig):
         pod = rig.endpoint()
         handling = Handling(proxy_protocol=V2)
         web = rig.service(rig.silent(), pod.address, handling=handling)
@@ -249,7 +249,7 @@ class TestSending:
         await peer.send(HEADER + b"question")
         assert await (await pod.accept()).read() == HEADER + b"question"
 
-    async def test_a_large_first_message_follows_its_header(self, rig):
+    async def test_a_large_first_message_follows_the_proxy_header(self, rig):
         pod = rig.endpoint()
         web = rig.service(rig.silent(), pod.address, handling=Handling(proxy_protocol=V1))
         client = await rig.client(web)

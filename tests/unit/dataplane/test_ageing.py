@@ -250,7 +250,7 @@ async def test_the_idle_timeout_does_not_apply_to_dials(rig):
     dialling.close()
 
 
-async def test_checks_run_in_batches_and_stop_with_the_last_connection(rig, monkeypatch):
+async def test_connection_checks_run_in_batches_and_stop_with_the_last_connection(rig, monkeypatch):
     monkeypatch.setattr(ageing, "LOOK_S", 0.01)
     monkeypatch.setattr(ageing, "_SLICE", 2)
     ends = [await joined(rig) for _ in range(5)]

@@ -41,7 +41,7 @@ def test_a_change_of_balance_keeps_affinity_entries_and_ejections(group):
 
 
 @pytest.mark.parametrize("balance", [one for one in Balance if one is not Balance.SOURCE_HASH])
-def test_equal_seeds_give_equal_choices_and_different_seeds_do_not(balance):
+def test_only_equal_seeds_result_in_equal_choices(balance):
     pods = [POD_A, POD_B, POD_C]
 
     def chosen(seed):
@@ -96,7 +96,7 @@ def test_changed_inside_networks_apply_to_the_next_pick(group):
     assert [picks(group, 1, client)[0] for client in (ALICE, POD_CLIENT)] == [POD_A, POD_B]
 
 
-def test_weights_determine_shares_and_can_change():
+def test_weights_determine_the_shares_of_endpoints_and_can_change():
     group = EndpointGroup(
         port_key("shop/web:http"), Serving((POD_A, POD_B), weights=((POD_A, 400),))
     )
@@ -211,7 +211,7 @@ SLOWLY = Handling(slow_start_s=50.0)
 
 
 def shares_of(group, endpoint, *moments, count=110):
-    """Return how many of this many connections an endpoint gets at each time."""
+    """Return how many of ``count`` connections an endpoint receives at each of these times."""
     return [
         sum(group.balancers.current.pick(ALICE, now) == endpoint for _ in range(count))
         for now in moments
@@ -219,7 +219,7 @@ def shares_of(group, endpoint, *moments, count=110):
 
 
 @pytest.mark.parametrize("balance", [Balance.ROUND_ROBIN, Balance.RANDOM])
-def test_a_new_endpoint_gets_a_slow_start(balance):
+def test_slow_start_applies_to_a_new_endpoint(balance):
     handling = Handling(balance=balance, slow_start_s=50.0)
     group = EndpointGroup(port_key("shop/web:http"), Serving((POD_A,), handling=handling))
     group.update(Serving((POD_A, POD_B), handling=handling), 100.0)
@@ -230,7 +230,7 @@ def test_a_new_endpoint_gets_a_slow_start(balance):
     assert abs(last - 55) <= leeway
 
 
-def test_a_recovered_endpoint_gets_a_slow_start():
+def test_slow_start_applies_to_a_recovered_endpoint():
     group = EndpointGroup(port_key("shop/web:http"), Serving((POD_A, POD_B), handling=SLOWLY))
     group.outcomes.failed(POD_B, dial_failure(errno.ECONNREFUSED, POD_B.ip), 0.0)
     group.outcomes.answered(POD_B, 100.0)
@@ -250,7 +250,7 @@ def test_slow_start_applies_to_least_connections():
     assert abs(group.counters_of(POD_B).active - 4) <= 1, "A has ten times as many"
 
 
-def test_new_endpoints_get_full_shares_if_no_previous_endpoint_remains():
+def test_new_endpoints_have_full_shares_if_no_previous_endpoint_remains():
     group = EndpointGroup(port_key("shop/web:http"), Serving((POD_C,), handling=SLOWLY))
     group.update(Serving((POD_A, POD_B), handling=SLOWLY), 100.0)
     assert shares_of(group, POD_B, 100.0) == [55]

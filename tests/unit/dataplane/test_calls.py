@@ -1,4 +1,4 @@
-"""Tests that need a real kernel; ``tests/simulation/test_calls_contract.py`` has the others."""
+"""System calls on a real kernel; ``tests/simulation/test_calls_contract.py`` has other tests."""
 
 import ast
 import contextlib
@@ -35,7 +35,7 @@ def calls():
     calls.close_epoll()
 
 
-def test_a_failed_call_returns_the_negative_errno(calls):
+def test_a_failed_system_call_returns_the_negative_errno(calls):
     kernel, fd = calls
     assert kernel.receive(fd) == -errno.ENOTCONN
     assert kernel.shut_down(fd) == -errno.ENOTCONN

@@ -1,4 +1,4 @@
-"""Dialling from clients' addresses, and from this node's if that isn't possible."""
+"""Dialling from clients' addresses, or from this node's address if that isn't possible."""
 
 import asyncio
 import contextlib
@@ -143,7 +143,7 @@ def seen(server, kind, sock):
 
 @KINDS
 @pytest.mark.parametrize(("client", "pod"), [(ALICE, POD), (ALICE_6, POD_6)], ids=["v4", "v6"])
-def test_a_preserved_client_address_gets_a_port_outside_the_ephemeral_range(
+def test_a_preserved_client_address_uses_a_port_outside_the_ephemeral_range(
     server, kind, client, pod
 ):
     listener, at = server(kind, pod)
@@ -254,7 +254,7 @@ def test_a_free_port_is_found_among_many_in_use(server):
         sock.close()
 
 
-def test_flows_to_different_endpoints_share_a_port_and_flows_to_one_endpoint_do_not(server, dialer):
+def test_only_flows_to_different_endpoints_share_a_source_port(server, dialer):
     first, second = server(UDP)[1], server(UDP, OTHER_POD)[1]
     dialled = [dial(dialer, UDP, ALICE, at) for at in (first, second, first)]
     assert [number for _, number in dialled] == [0, 0, errno.EADDRNOTAVAIL]
@@ -263,7 +263,7 @@ def test_flows_to_different_endpoints_share_a_port_and_flows_to_one_endpoint_do_
         sock.close()
 
 
-def test_a_released_port_is_reused(server, dialer):
+def test_a_released_source_port_is_reused(server, dialer):
     _, at = server(UDP)
     for _ in range(2):
         sock, number = dial(dialer, UDP, ALICE, at)
@@ -358,7 +358,7 @@ def few_ports():
     return ClientPorts(61000, 61002)
 
 
-def test_ports_are_allocated_round_robin(few_ports):
+def test_source_ports_are_allocated_round_robin(few_ports):
     first = [few_ports.next() for _ in range(3)]
     assert sorted(first) == [61000, 61001, 61002]
     assert [few_ports.next() for _ in range(3)] == first
@@ -382,7 +382,7 @@ def test_releasing_an_unknown_flow_does_nothing(few_ports):
     assert few_ports.endpoints(ALICE, 61000) == (POD_DNS,)
 
 
-# How many dials an endpoint gets from ports that the kernel chooses: a quarter of the ephemeral
+# The number of dials to an endpoint from ports that the kernel chooses: a quarter of the ephemeral
 # range, which has 16 ports in these tests.
 EASY = 4
 OURS = range(61000, 61004)
@@ -432,7 +432,7 @@ def are_ours(from_node, listening, count, now=0.0):
     return [source_port(from_node, listening, now) in OURS for _ in range(count)]
 
 
-def test_an_endpoint_with_many_dials_gets_explicitly_bound_ports(from_node, listening):
+def test_an_endpoint_with_many_dials_is_dialled_from_explicitly_bound_ports(from_node, listening):
     assert are_ours(from_node, listening, EASY + 2) == [False] * EASY + [True] * 2
 
 
@@ -451,7 +451,7 @@ def test_ports_in_time_wait_are_reused(from_node, listening):
     assert sorted(used) == sorted([*OURS] * 3)
 
 
-def test_an_endpoint_counts_as_busy_until_it_gets_few_dials_for_a_minute(from_node, listening):
+def test_an_endpoint_counts_as_busy_until_its_dials_are_few_for_a_minute(from_node, listening):
     are_ours(from_node, listening, EASY + 1, now=0.0)
     assert are_ours(from_node, listening, 1, now=60.0) == [True]
     assert are_ours(from_node, listening, 1, now=120.0) == [False]

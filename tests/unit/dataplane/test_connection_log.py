@@ -248,14 +248,14 @@ async def test_a_flow_is_logged_with_the_cause_and_the_side_that_ended_it(build,
     assert [line.failed for line in lines()] == ["", "", f"{dead} endpoint-refuses", ""]
 
 
-async def test_without_the_setting_no_connections_are_logged(build, lines):
+async def test_without_the_connection_log_setting_no_connections_are_logged(build, lines):
     rig = build()
     assert rig.engine.connection_log is None
     assert await rig.resets_a_client(rig.service(rig.refusing()))
     assert lines() == []
 
 
-def test_an_event_before_the_end_is_not_logged(lines):
+def test_an_event_before_the_end_of_a_connection_is_not_logged(lines):
     log = ConnectionLog(1, watch=Records())
     assert log.takes_next(*WHOSE)
     assert log.is_watched(*WHOSE)

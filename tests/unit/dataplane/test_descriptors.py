@@ -103,7 +103,7 @@ def test_the_descriptor_limit_is_logged_once_a_minute(loop, caplog):
     assert (caplog.records[0].limit, caplog.records[0].in_use) == (10, 0)
 
 
-def test_the_limit_is_the_process_limit_minus_a_reserve(loop):
+def test_the_descriptor_limit_is_the_process_limit_minus_a_reserve(loop):
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     assert soft - 600 < Descriptors(loop).limit < soft - 64
 
@@ -125,11 +125,11 @@ def test_the_soft_limit_is_raised_to_the_hard_limit():
         pytest.param(resource.RLIM_INFINITY, 262_144, id="infinity"),
     ],
 )
-def test_a_limit_exceeding_memory_is_reduced(limit, expected):
+def test_a_descriptor_limit_that_exceeds_memory_is_reduced(limit, expected):
     assert bounded(limit) == expected
 
 
-def test_hold_limits_further_descriptors_until_it_is_lifted(loop, caplog):
+def test_a_descriptor_limit_set_by_hold_applies_until_it_is_lifted(loop, caplog):
     descriptors, called = Descriptors(loop, 100), []
     descriptors.take(40)
     descriptors.hold(4)
@@ -146,7 +146,7 @@ def test_hold_limits_further_descriptors_until_it_is_lifted(loop, caplog):
     assert descriptors.has_room(54)
 
 
-def test_a_lasting_pause_becomes_a_stall(loop):
+def test_a_lasting_pause_counts_as_a_stall(loop):
     descriptors = Descriptors(loop, 10)
     descriptors.take(10)
     for _ in range(2):
@@ -170,7 +170,7 @@ def test_a_pause_followed_by_room_does_not_count_towards_a_later_stall(loop):
 
 
 def test_an_old_pause_without_a_release_does_not_cause_a_stall(loop):
-    """Otherwise, an hour later, the first client over the limit would cause another one's reset."""
+    """Otherwise, an hour later, the first client over the limit would cause a reset at once."""
     descriptors = Descriptors(loop, 10)
     descriptors.take(10)
     # This is the pause of a failed dial, or of a listener that has since been closed.

@@ -54,7 +54,7 @@ def test_both_sides_of_a_split_share_the_load_counts(group):
         pytest.param(2, 3, [1, 1, 1], id="at-least-one"),
     ],
 )
-def test_worker_processes_share_a_limit(limit, processes, shares):
+def test_worker_processes_share_the_connection_limit_of_an_endpoint(limit, processes, shares):
     groups = [
         EndpointGroup(port_key("shop/web"), limited(limit), start=index, processes=processes)
         for index in range(processes)

@@ -47,7 +47,7 @@ def test_unwatched_memory_is_not_read_and_sets_no_timer():
     assert (memory.state, memory.due, loop.waiting) == (MemoryState(), math.inf, 0)
 
 
-def test_below_the_threshold_nothing_is_shed():
+def test_below_the_memory_threshold_no_connections_are_shed():
     watched = Watched(179)
     watched.loop.advance(10.0)
     assert watched.memory.state == (179 * MIB, 200 * MIB, False, False)
@@ -83,7 +83,7 @@ def test_connections_are_shed_immediately_if_usage_grows_and_later_if_it_is_stab
     assert [excess for excess, _ in watched.shed] == [10, 11]
 
 
-def test_a_shortage_ends_below_90_percent_if_connections_hold_little():
+def test_a_memory_shortage_ends_below_90_percent_if_connections_hold_little():
     watched = Watched(185)
     watched.use(182)
     assert watched.memory.is_short
@@ -93,7 +93,7 @@ def test_a_shortage_ends_below_90_percent_if_connections_hold_little():
     assert not watched.memory.is_short
 
 
-def test_usage_is_read_early_once_stalled_readers_hold_a_quarter_of_the_headroom():
+def test_usage_is_read_early_if_stalled_readers_hold_a_quarter_of_the_headroom():
     watched = Watched(100)
     # The usage is 80 MiB below the threshold.
     for _ in range(19):
@@ -112,7 +112,7 @@ def test_memory_usage_is_read_at_most_a_hundred_times_a_second():
     assert watched.limit.estimates == 2
 
 
-def test_file_cache_does_not_cause_a_shortage():
+def test_file_cache_does_not_cause_a_memory_shortage():
     watched = Watched(100)
     watched.limit.cache_mib = 95
     watched.loop.now += 0.1
@@ -135,7 +135,7 @@ def test_added_and_removed_memory_limits_are_detected():
     assert watched.memory.is_short
 
 
-def test_the_tightest_of_several_limits_counts():
+def test_the_tightest_of_several_memory_limits_applies():
     watched = Watched(100)
     watched.found = [watched.limit, Limit(150), Limit(120)]
     watched.loop.advance(10.0)

@@ -115,7 +115,7 @@ def test_the_only_client_whose_dials_are_reset_is_named(group):
     assert (exclusions.part.failures, exclusions.part.client) == (1, ALICE)
 
 
-def test_a_shortage_is_logged_once_a_minute(group, caplog):
+def test_a_shortage_of_descriptors_is_logged_once_a_minute(group, caplog):
     for now in (0.0, 1.0, 59.0, 60.0):
         group.outcomes.failed(POD_A, dial_failure(errno.EMFILE, POD_A.ip), now)
     assert len(caplog.records) == 2
@@ -134,7 +134,7 @@ def test_a_shortage_of_client_ports_is_counted_separately_and_logged_with_the_re
     assert "tcp_timestamps=1" in record.hint
 
 
-def test_only_this_workers_observations_are_reported_to_others(group):
+def test_only_this_workers_observations_are_reported_to_other_workers(group):
     reports = []
     group.outcomes.news = News(reports)
     group.outcomes.failed(POD_A, dial_failure(errno.ETIMEDOUT, POD_A.ip), 0.0)

@@ -34,7 +34,7 @@ def pairs():
         sock.close()
 
 
-async def test_a_socket_ready_at_registration_gets_its_event(reactor, pairs):
+async def test_an_event_is_delivered_for_a_socket_ready_at_registration(reactor, pairs):
     ours, theirs = pairs()
     theirs.send(b"hello")
     heard = []
@@ -71,7 +71,7 @@ async def test_a_handler_can_be_replaced(reactor, pairs):
     await until(lambda: heard == ["new"])
 
 
-async def test_an_unregistered_socket_stays_open_and_gets_no_events(reactor, pairs):
+async def test_an_unregistered_socket_stays_open_and_receives_no_events(reactor, pairs):
     ours, theirs = pairs()
     heard = []
     reactor.register(ours, epoll.IN, heard.append)
@@ -83,8 +83,8 @@ async def test_an_unregistered_socket_stays_open_and_gets_no_events(reactor, pai
     assert ours.recv(9) == b"hello"
 
 
-async def test_a_socket_closed_by_another_handler_gets_no_event_of_the_same_batch(reactor, pairs):
-    """A new socket that reuses the descriptor number doesn't get the event either."""
+async def test_a_socket_closed_by_another_handler_receives_no_event_of_its_batch(reactor, pairs):
+    """A new socket that reuses the descriptor number doesn't receive the event either."""
     (first, theirs), (second, others) = pairs(), pairs()
     heard = []
     new = []
@@ -151,7 +151,7 @@ async def test_a_callback_that_reschedules_itself_does_not_starve_the_loop(react
     assert len(gone_on) <= 4 * 200
 
 
-async def test_a_failing_handler_is_reported_and_the_others_continue(reactor, pairs):
+async def test_a_failing_handler_is_reported_and_other_handlers_continue(reactor, pairs):
     reported = []
     asyncio.get_running_loop().set_exception_handler(
         lambda _loop, context: reported.append(str(context["exception"]))
@@ -192,7 +192,7 @@ async def test_events_carry_the_time_of_their_dispatch(pairs):
     reactor.close()
 
 
-async def test_loop_turns_are_counted(reactor, pairs):
+async def test_iterations_of_the_event_loop_are_counted(reactor, pairs):
     ours, theirs = pairs()
     turns_seen = []
     reactor.register(ours, epoll.IN, lambda _events: turns_seen.append(reactor.turn))
@@ -326,7 +326,7 @@ def test_a_single_timer_serves_all_timeouts(timeouts, loop):
     assert loop.waiting == 1
 
 
-def test_a_failing_callback_does_not_delay_the_others(loop):
+def test_a_failing_timeout_callback_does_not_delay_other_callbacks(loop):
     expired = []
 
     def fail_for_alice(item):

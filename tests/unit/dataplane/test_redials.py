@@ -69,7 +69,7 @@ async def test_service_ports_take_turns_and_share_the_limit(dials):
     assert dials.per_turn() == [2, REDIALS]
 
 
-async def test_a_client_that_fails_again_goes_to_the_end_of_the_queue(dials):
+async def test_a_client_that_fails_again_moves_to_the_end_of_the_queue(dials):
     def fail():
         dials.dial("fails")
         if len(dials.made) < 2:

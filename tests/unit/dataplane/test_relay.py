@@ -228,14 +228,14 @@ def small_turns(rig, monkeypatch):
 
 
 @SIDES
-async def test_a_bulk_transfer_lets_other_connections_take_turns(rig, small_turns, first):
+async def test_a_bulk_transfer_does_not_starve_other_connections(rig, small_turns, first):
     sends, hears = await rig.both_ends(first)
     client, server = await rig.both_ends(first)
     bulk = sends.fill()
     assert client.send_some(b"question") == 8
     rig.engine.reactor._dispatch()
     assert server.sock.recv(9) == b"question"
-    # One turn was for its event, the other one for its continuation.
+    # One turn was for the event, the other for the continuation of the transfer.
     assert sorted(rig.bytes_moved()) == [0, 0, 8, 2 * TURN_BYTES]
     sends.finish()
     assert len(await hears.read_all()) == bulk
@@ -275,7 +275,7 @@ async def test_urgent_data_before_a_reset_keeps_its_position(rig):
     server.sock.send(b"!", socket.MSG_OOB)
     server.send_some(b"bye")
     server.reset()
-    # The event was reported before the reset, so sending "hello" gets the error first.
+    # The event was reported before the reset, so sending "hello" reports the error first.
     connection._on_dialling(epoll.OUT)
     assert await client.read_exactly(4) == b"!bye"
 
@@ -387,7 +387,7 @@ async def test_stalled_readers_hold_bounded_memory_while_others_run(build, first
     assert max(map(unsent_bytes, stalled)) <= MOST_BYTES
 
 
-async def test_short_messages_do_not_make_the_proxy_bound_the_buffers(rig, monkeypatch):
+async def test_socket_buffers_are_not_bounded_for_short_messages(rig, monkeypatch):
     bounded = []
     monkeypatch.setattr(
         "userspace_proxy.dataplane.relay.bound_buffers", lambda *ends: bounded.append(ends)
@@ -605,7 +605,7 @@ async def test_a_reset_detected_by_a_bulk_write_returns_the_pipe(rig, first):
 
 
 @SIDES
-async def test_spliced_bulk_data_lets_other_connections_take_turns(rig, first, monkeypatch):
+async def test_spliced_bulk_data_does_not_starve_other_connections(rig, first, monkeypatch):
     monkeypatch.setattr(relay, "PIPE_BYTES", 65536)
     sends, hears = await rig.both_ends(first)
     client, server = await rig.both_ends(first)

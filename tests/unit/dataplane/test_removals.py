@@ -113,7 +113,7 @@ async def test_by_default_connections_continue_and_no_timer_is_set(rig, timers):
     assert await served.server.read() == b"still here"
 
 
-async def test_a_service_can_enable_and_disable_removal_later(rig, timers):
+async def test_a_service_can_enable_and_disable_the_removal_of_connections_later(rig, timers):
     served = Served(rig, Handling())
     await served.connect()
     served.update(served.second, handling=Handling())
@@ -198,7 +198,7 @@ async def test_connections_of_inside_clients_survive_a_removal_for_outside_clien
     assert await served.server.read() == b"still here"
 
 
-async def test_an_endpoint_removed_outside_first_later_loses_inside_clients(rig, timers):
+async def test_an_endpoint_removed_for_outside_clients_may_later_lose_inside_clients(rig, timers):
     sides = {"outside": (), "inside": ("127.0.0.0/8",)}
     served = Served(rig, AFTER_30_S)
     served.update(served.first, **sides)

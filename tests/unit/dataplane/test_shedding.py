@@ -76,7 +76,7 @@ async def test_idle_connections_of_one_client_make_room_for_another_service(at_t
     assert (line.client, line.service, line.connections) == ("127.0.0.1", "shop/web:http", 27)
 
 
-async def test_other_clients_do_not_wait_during_one_clients_flood(at_the_limit):
+async def test_a_flooding_client_does_not_make_other_clients_wait(at_the_limit):
     rig = at_the_limit.rig
     await at_the_limit.fill()
     more = [await rig.client(at_the_limit.web) for _ in range(27)]
@@ -111,9 +111,7 @@ async def test_a_client_flooding_several_services_is_served_by_none_of_them(at_t
             assert await rig.resets_a_client(service)
 
 
-async def test_among_small_clients_the_one_with_the_most_connections_loses_one(
-    at_the_limit, caplog
-):
+async def test_among_small_clients_the_largest_loses_a_connection(at_the_limit, caplog):
     caplog.set_level(logging.WARNING)
     rig, services = at_the_limit.rig, (at_the_limit.web, at_the_limit.cart)
     for number in range(27):
@@ -190,7 +188,7 @@ async def test_a_memory_shortage_resets_only_stalled_readers(timed, timers):
     limit.used_mib = 199
     timers.advance(0.25)
     assert timed.engine.memory.is_short
-    # A connection that holds up to 1/64 of the limit is spared; this may be the last one.
+    # A connection that holds up to 1/64 of the limit is spared, so the last one may stay open.
     counters = web.group.counters
     assert len(readers) - 1 <= counters.evicted_for_memory == counters.evicted
     assert len(timed.connections) == 4 - counters.evicted
@@ -238,7 +236,7 @@ async def test_evicting_affinity_entries_in_steps_spares_connections(timed, time
     assert len(timed.connections) == 20
 
 
-async def test_during_a_memory_shortage_new_clients_replace_others(timed, timers):
+async def test_during_a_memory_shortage_new_clients_replace_other_clients(timed, timers):
     pod = timed.endpoint()
     web, cart = (timed.service(pod.address) for _ in range(2))
     limit = Limit(100)
@@ -278,7 +276,7 @@ async def test_during_a_memory_shortage_a_flooding_client_is_reset(timed, timers
     limit.used_mib = 0
     timers.advance(0.25)
     assert await timed.resets_a_client(web)
-    # Eight connections made room, and two were new ones of the client.
+    # Eight connections made room, and two were new connections of the client.
     assert web.group.counters.evicted_for_memory == before + 10
 
 

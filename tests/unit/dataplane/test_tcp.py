@@ -447,7 +447,7 @@ async def test_a_client_of_a_port_recently_removed_from_its_range_is_reset(rig):
     assert await rig.resets_a_client(web)
 
 
-async def test_a_client_of_a_port_removed_from_its_range_long_ago_gets_the_listed_port(rig):
+async def test_a_client_of_a_port_long_removed_from_its_range_reaches_the_listed_port(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address)
     web.group.update(range_of(web, [pod.address]))
@@ -458,7 +458,7 @@ async def test_a_client_of_a_port_removed_from_its_range_long_ago_gets_the_liste
     assert not web.group.left_ranges
 
 
-async def test_a_client_of_a_port_outside_the_ranges_gets_the_listed_port(rig):
+async def test_a_client_of_a_port_outside_the_ranges_reaches_the_listed_port(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address)
     beside = DialledRange(web.address.ip, web.address.port + 1, web.address.port + 9, 1)

@@ -1,4 +1,4 @@
-"""How a Service port's connections are counted and judged by their answers."""
+"""How the connections of a Service port are counted, and classified by their answers."""
 
 import logging
 import socket
@@ -64,7 +64,7 @@ async def is_silent(rig, seconds=0.95):
 
 
 async def ask_and_wait(rig, seconds=0.95):
-    """Return what :func:`connect` returns, after the client's question and a second of silence."""
+    """Connect, ask a question and be silent for a second; return the result of :func:`connect`."""
     client, server, counters = await connect(rig)
     await client.send(b"question")
     assert await server.read() == b"question"
@@ -77,7 +77,7 @@ async def ended(rig):
 
 
 def noted(rig, counters):
-    """Return the length and the failure of the unanswered streak, as the next report has them."""
+    """Return the length and the failure of the unanswered streak from the next report."""
     rig.settle()
     ends = counters.ends
     return (ends.part.failures, ends.part.failure) if ends.is_on else (0, 0)
@@ -177,7 +177,7 @@ async def test_a_response_after_the_clients_close_does_not_count_as_an_answer(
 
 
 @pytest.mark.parametrize("is_with_end", [False, True])
-async def test_a_half_closed_client_still_gets_a_late_response(rig, is_with_end):
+async def test_a_half_closed_client_still_receives_a_late_response(rig, is_with_end):
     client, server, counters = await ask_and_wait(rig)
     client.finish()
     assert await server.read() == b""
@@ -192,7 +192,7 @@ async def test_a_half_closed_client_still_gets_a_late_response(rig, is_with_end)
 
 
 @pytest.mark.parametrize("is_with_end", [False, True])
-async def test_a_client_that_half_closes_after_its_request_gets_its_response(rig, is_with_end):
+async def test_a_client_that_half_closes_after_its_request_receives_its_response(rig, is_with_end):
     client, server, counters = await connect(rig)
     await client.send(b"question")
     client.finish()

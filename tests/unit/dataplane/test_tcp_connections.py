@@ -100,7 +100,7 @@ async def test_waiting_clients_are_reset_when_their_service_is_deleted(rig, reas
     assert count_waiting(web) == 0
 
 
-async def test_a_connection_that_waited_ends_with_a_fin(rig):
+async def test_a_connection_whose_client_waited_ends_with_a_fin(rig):
     web = rig.service(**HOLD)
     (client,) = await waiting(rig, web, 1)
     pod = rig.endpoint()
@@ -264,7 +264,7 @@ async def test_a_dial_after_the_ack_delay_delays_no_ack(frozen, timers):
 
 
 async def best_wait(attempt, limit_s):
-    """Return the shortest time of some attempts, or the first one below the limit."""
+    """Return the shortest time of some attempts, or the first time below the limit."""
     took = []
     while len(took) < ATTEMPTS:
         took.append(await attempt())
@@ -335,7 +335,7 @@ async def test_a_server_writing_twice_waits_only_for_the_ack_delay(frozen, timer
     assert await best_wait(attempt, KERNEL_S / 2) < KERNEL_S / 2
 
 
-async def test_a_lasting_connection_gets_quick_acks_again_on_both_sides(frozen, timers):
+async def test_quick_acks_are_restored_on_both_sides_of_a_lasting_connection(frozen, timers):
     pod = frozen.endpoint()
     asks(frozen, frozen.service(pod.address))
     connection = await joined(frozen)
@@ -347,7 +347,7 @@ async def test_a_lasting_connection_gets_quick_acks_again_on_both_sides(frozen, 
     assert not frozen.connections.held_acks
 
 
-async def test_a_dialling_connection_also_gets_quick_acks(frozen, timers):
+async def test_quick_acks_are_restored_on_a_connection_that_is_still_dialling(frozen, timers):
     web = frozen.service(frozen.silent())
     web.group.sends_at_once = True
     asks(frozen, web, b"question")
@@ -493,7 +493,7 @@ async def test_a_reader_that_stays_stalled_is_reset_after_its_timeout(
 
 @SIDES
 @PIPES
-async def test_a_slow_reader_gets_all_bytes_acknowledged_by_the_proxys_kernel(
+async def test_a_slow_reader_receives_all_bytes_acknowledged_by_the_proxys_kernel(
     build, timers, first, pipes
 ):
     rig = build(Tuning(max_pipes=pipes), timers.clock, timers)
@@ -525,7 +525,7 @@ async def test_a_slow_reader_is_reset_after_a_minute(timed, timers, first):
     assert LIMIT_S <= timers.now - began < LIMIT_S + 5
 
 
-async def test_moved_bytes_count_as_progress_even_if_as_many_remain(timed, timers):
+async def test_forwarded_bytes_count_as_progress_even_if_as_many_remain(timed, timers):
     resets, _ = await timed.both_ends("client")
     await reset_behind(timed, resets, bytes(MORE_THAN_IS_TAKEN))
     (waiting,) = timed.connections.late_resets.waiting.values()

@@ -39,7 +39,7 @@ async def test_a_datagram_of_any_size_passes_in_both_directions(rig, ip, size):
     await exchange(client, pod, bytes(size), bytes(size))
 
 
-async def test_client_and_endpoint_can_have_different_families(rig):
+async def test_client_and_endpoint_may_have_different_ip_families(rig):
     pod = rig.udp_peer("::1")
     await exchange(rig.udp_client(rig.udp_service(pod.address)), pod)
 
@@ -80,7 +80,7 @@ async def test_flows_keep_their_endpoints(rig):
     assert dns.group.totals().connections == 3
 
 
-async def test_more_datagrams_than_a_batch_all_arrive(rig):
+async def test_all_datagrams_arrive_if_more_than_a_batch_are_sent(rig):
     pod, _, client = rig.udp_served()
     proxy = await exchange(client, pod)
     many = [str(number).encode() for number in range(2 * BATCH + 1)]
@@ -92,7 +92,7 @@ async def test_more_datagrams_than_a_batch_all_arrive(rig):
     assert [await client.receive() for _ in many] == many
 
 
-async def test_a_datagram_too_large_for_the_endpoints_family_is_dropped_alone(rig):
+async def test_a_datagram_too_large_for_the_endpoints_family_does_not_end_its_flow(rig):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address, at="::1")
     client = rig.udp_client(dns, "::1")
@@ -129,7 +129,7 @@ class CountedReads:
         return self._sock.recv_into(buffer)
 
 
-async def test_a_reply_takes_one_read(rig):
+async def test_each_udp_reply_is_read_by_a_single_system_call(rig):
     pod, _, client = rig.udp_served()
     await exchange(client, pod)
     flow = rig.flow
@@ -139,7 +139,7 @@ async def test_a_reply_takes_one_read(rig):
     assert flow.sock.reads == 3
 
 
-async def test_many_datagrams_are_read_in_two_turns(rig):
+async def test_a_batch_of_datagrams_is_read_in_two_iterations_of_the_event_loop(rig):
     pod, _, client = rig.udp_served()
     proxy = await exchange(client, pod)
     for _ in range(BATCH):
@@ -273,7 +273,7 @@ async def test_the_hop_limit_ends_a_loop_of_services(rig):
 
 
 async def test_the_hop_limit_ends_a_loop_of_existing_flows(rig):
-    """This happens if a flow gets the port of an ended flow that is known as a client."""
+    """This happens if a flow reuses the port of an ended flow that is known as a client."""
     dns = rig.udp_service(UNREACHABLE)
     rig.update(dns, dns.address)
     client = rig.udp_client(dns)

@@ -29,7 +29,7 @@ def test_the_oldest_wait_of_the_client_with_the_most_waits_is_evicted():
     assert waiting.to_end("new") is places[3]
 
 
-def test_a_client_that_would_have_the_most_waits_evicts_its_own():
+def test_a_client_that_would_have_the_most_waits_evicts_its_own_wait():
     waiting, places = filled("one", "two", "one", "two")
     assert waiting.to_end("two") is places[1]
 

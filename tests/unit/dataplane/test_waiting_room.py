@@ -43,7 +43,7 @@ async def test_only_the_last_sixteen_of_a_hundred_waiting_clients_are_served_in_
     assert count_waiting(web) == 0
 
 
-async def test_in_a_full_room_the_client_with_the_most_waits_loses_its_oldest(rig):
+async def test_in_a_full_waiting_room_the_client_with_the_most_waits_loses_its_oldest(rig):
     web = rig.service(handling=Handling(hold=Hold(60, 16)))
     lone = await rig.client(web, source="127.0.0.2")
     await until(lambda: waited(web) == 1)
@@ -144,7 +144,7 @@ async def test_a_recovered_endpoint_serves_all_waiting_clients_without_an_update
     assert web.group.counters.refused == 0
 
 
-async def test_a_recovered_endpoint_serves_clients_queued_behind_others(timed, timers):
+async def test_a_recovered_endpoint_serves_clients_queued_behind_other_clients(timed, timers):
     gone = timed.keep(RefusingEndpoint(socket.SOCK_STREAM))
     web = timed.service(gone.address, outside=(), inside=("127.0.0.2/32",), **HOLD)
     await waiting(timed, web, 3 * WINDOW)
@@ -158,7 +158,7 @@ async def test_a_recovered_endpoint_serves_clients_queued_behind_others(timed, t
     assert await (await pod.accept()).read() == b"ping"
 
 
-async def test_waiting_clients_are_redialled_each_second_even_if_earlier_ones_left(timed, timers):
+async def test_waiting_clients_are_redialled_each_second_if_earlier_clients_left(timed, timers):
     gone = timed.keep(RefusingEndpoint(socket.SOCK_STREAM))
     web = timed.service(gone.address, **HOLD)
     clients = await waiting(timed, web, RETRIES + 1)
@@ -174,7 +174,7 @@ async def test_waiting_clients_are_redialled_each_second_even_if_earlier_ones_le
         await pod.accept()
 
 
-async def test_a_new_endpoint_gets_only_one_client_until_it_answers(rig):
+async def test_a_new_endpoint_is_dialled_for_only_one_client_until_it_answers(rig):
     web = rig.service(**HOLD)
     await waiting(rig, web, 3 * WINDOW)
     rig.update(web, rig.silent(), **HOLD)
@@ -267,7 +267,7 @@ async def test_a_freed_slot_is_not_kept_for_a_departed_client(timed, timers):
     assert await (await pod.accept()).read() == b"next"
 
 
-async def test_with_only_a_limit_clients_wait_for_a_minute(timed, timers):
+async def test_with_a_limit_but_without_hold_clients_wait_for_a_minute(timed, timers):
     _pod, web, _ = await at_its_limit(timed)
     (client,) = await waiting(timed, web, 1)
     timers.advance(59.9)
@@ -276,7 +276,7 @@ async def test_with_only_a_limit_clients_wait_for_a_minute(timed, timers):
     assert await client.was_reset()
 
 
-async def test_with_only_a_limit_clients_without_an_endpoint_are_refused(rig):
+async def test_with_a_limit_but_without_hold_clients_without_an_endpoint_are_refused(rig):
     _pod, web, _ = await at_its_limit(rig)
     clients = await waiting(rig, web, 3 * WINDOW)
     rig.update(web, **limited(1))
@@ -460,7 +460,7 @@ async def test_clients_leaving_before_their_turn_free_their_memory(timed):
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 64])
-async def test_above_the_maximum_the_client_with_the_most_waits_loses_its_own(rig, workers):
+async def test_above_the_maximum_the_client_with_the_most_waits_loses_a_wait(rig, workers):
     hold = Hold(60, HOLD_MAX)
     room = WaitingRoom(rig.engine.reactor, workers, CounterTable(), hold)
     most = -(-hold.connections // workers)
@@ -471,7 +471,7 @@ async def test_above_the_maximum_the_client_with_the_most_waits_loses_its_own(ri
         room.left(client)
 
 
-async def test_clients_with_individual_endpoints_are_not_all_retried_after_each_end(timed, timers):
+async def test_the_end_of_a_connection_does_not_retry_each_waiting_client(timed, timers):
     hold = Hold(60)
     room = WaitingRoom(timed.engine.reactor, 1, CounterTable(), hold, is_uniform=False)
     clients = [Blocked(room) for _ in range(2 * BATCH)]

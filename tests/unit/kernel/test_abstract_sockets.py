@@ -24,14 +24,14 @@ def listener():
 
 @pytest.fixture
 def unvouched():
-    """A listener without a proof socket, as root without CAP_NET_ADMIN would have it."""
+    """A listener without a proof socket, as root without CAP_NET_ADMIN would open it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.bind(NAME)
         sock.listen(1)
         yield sock
 
 
-def test_a_listener_is_listed_and_found(listener):
+def test_an_abstract_socket_listener_is_listed_and_found(listener):
     shown = [m[1] for m in abstract_sockets.shown_names(f"@({re.escape(NAME[1:])})")]
     assert shown == [NAME[1:].encode()]
     assert abstract_sockets.find_listeners([NAME]) == {NAME: os.getpid()}
@@ -57,21 +57,21 @@ def test_a_process_that_cannot_create_proofs_trusts_listeners_of_its_own_user(un
     assert run_without_capabilities(WITHOUT_CAPABILITIES) == "{b' @userspace-proxy-test'}\n"
 
 
-def test_a_name_in_use_leaves_no_proof_socket(unvouched):
+def test_listening_on_a_name_in_use_leaves_no_proof_socket(unvouched):
     with pytest.raises(OSError, match="Address already in use"):
         ProvenSocket(NAME)
     with pytest.raises(PermissionError):
         abstract_sockets.connect(NAME)
 
 
-def test_a_name_without_a_listener_is_omitted():
+def test_a_socket_name_without_a_listener_is_omitted():
     with ProvenSocket(NAME):
         assert abstract_sockets.find_listeners([NAME]) == {}
     with pytest.raises(ConnectionRefusedError):
         abstract_sockets.connect(NAME)
 
 
-def test_both_ends_identify_each_other(listener):
+def test_both_ends_of_a_connection_identify_their_peers(listener):
     with abstract_sockets.connect(NAME) as client, listener.accept()[0] as server:
         assert abstract_sockets.is_trusted(server)
         assert abstract_sockets.peer(client) == (os.getpid(), os.geteuid())
@@ -124,7 +124,7 @@ def test_another_users_listener_with_a_full_queue_is_ignored(full, monkeypatch):
         abstract_sockets.connect(NAME)
 
 
-def test_a_listener_with_a_full_queue_is_trusted_if_its_owner_is_unknown(full, monkeypatch):
+def test_a_listener_with_a_full_queue_and_an_unknown_owner_is_trusted(full, monkeypatch):
     def refuse(_name):
         raise OSError(errno.ENOENT, "no unix_diag")
 

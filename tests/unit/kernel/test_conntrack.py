@@ -43,7 +43,7 @@ PASSED_BY = ConntrackEntry(CLIENT, DNS, DNS, b"")
         pytest.param(PASSED_BY, 36002, False, id="made-before-the-rule"),
     ],
 )
-def test_a_conntrack_entry_leads_only_to_the_port_of_its_translation(association, port, expected):
+def test_a_conntrack_entry_leads_to_a_port_only_if_translated_to_it(association, port, expected):
     assert leads_to(association, port) is expected
 
 
@@ -57,7 +57,7 @@ def test_a_conntrack_entry_leads_only_to_the_port_of_its_translation(association
         pytest.param(IPS_SEEN_REPLY | IPS_DST_NAT, 8, 4, True, id="reset-after-a-fin"),
     ],
 )
-def test_a_connection_is_answered_after_a_reply_unless_reset(status, state, flags, expected):
+def test_an_entry_counts_as_answered_after_a_reply_unless_reset(status, state, flags, expected):
     parts = attribute(1, bytes([state])) + attribute(5, bytes([flags, 0]))
     tcp = attribute(4 | NESTED, attribute(1 | NESTED, parts))
     said = bytes(20) + struct.pack("=HH", 8, 3) + status.to_bytes(4, "big") + tcp
@@ -143,7 +143,7 @@ def test_an_entry_to_an_endpoint_on_the_proxy_ports_number_is_not_stale():
 
 
 @pytest.mark.parametrize(("content", "expected"), [("1\n", True), ("0\n", False), (None, False)])
-def test_byte_accounting_is_read_from_a_sysctl(tmp_path, content, expected):
+def test_conntrack_byte_accounting_is_read_from_a_sysctl(tmp_path, content, expected):
     setting = tmp_path / "nf_conntrack_acct"
     if content is not None:
         setting.write_text(content)
@@ -191,7 +191,7 @@ def test_the_change_of_a_single_port_takes_precedence_over_the_change_of_a_range
     assert found.find(pack_address("10.96.0.22", 20007)) is None
 
 
-def test_a_port_in_overlapping_old_and_new_ranges_uses_the_current_one():
+def test_a_port_in_overlapping_old_and_new_ranges_uses_the_current_range():
     ip = "10.96.0.21"
 
     def ranged(first, last, now, besides=()):

@@ -1,4 +1,4 @@
-"""Conntrack messages, from and for kernel 6.18."""
+"""Encoding requests about conntrack entries, and parsing the replies of kernel 6.18."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def read(block: bytes, version: int = 4, protocol: int = UDP) -> list[ConntrackE
         ),
     ],
 )
-def test_an_entry_has_the_client_the_dialled_address_and_the_reply_source(
+def test_the_client_dialled_address_and_reply_source_of_an_entry_are_parsed(
     message, version, protocol, addresses
 ):
     (entry,) = read(message, version, protocol)
@@ -94,7 +94,7 @@ def test_only_entries_of_the_requested_protocol_are_read():
     assert [entry.message for entry in read(block, protocol=TCP)] == [WEB]
 
 
-def test_entries_with_another_layout_are_skipped():
+def test_conntrack_entries_with_another_layout_are_skipped():
     ping = DNS.replace(b"\x06\0\x02\0\x9c\x40", b"\x06\0\x04\0\x9c\x40")
     short = struct.pack("=IH", 40, 0x100) + DNS[6:40]
     assert read(ping + DNS_6 + DNS + short) == read(DNS)
@@ -172,7 +172,7 @@ def test_a_list_request_is_encoded_as_by_libnetfilter(version, wanted, body):
 
 def test_a_truncated_status_is_an_error():
     (entry,) = read_entries(DNS, 4, UDP)
-    # The length says that only one of the attribute's four bytes is present.
+    # The length covers only one of the attribute's four bytes.
     cut = entry._replace(message=entry.message.replace(b"\x08\0\x03\0", b"\x05\0\x03\0"))
     with pytest.raises(OSError, match="malformed message"):
         assert cut.status

@@ -25,11 +25,11 @@ def test_ports_inside_the_kernels_range_are_ephemeral(told, port, is_one):
     assert EphemeralPorts(told).includes(port, now=0.0) is is_one
 
 
-def test_the_ephemeral_ports_are_counted(told):
+def test_the_ports_of_the_ephemeral_range_are_counted(told):
     assert EphemeralPorts(told).count(now=0.0) == 28_232
 
 
-def test_a_changed_range_is_reread_after_ten_seconds(told):
+def test_a_changed_ephemeral_range_is_reread_after_ten_seconds(told):
     ports = EphemeralPorts(told)
     assert not ports.includes(8080, now=100.0)
     told.write_text("1024 65535")

@@ -1,4 +1,4 @@
-"""How often, and in which thread, a listing of the kernel is read again; the clock is fake."""
+"""When, and in which thread, a listing of the kernel is read again; the clock is fake."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def watched():
     watched.node.close()
 
 
-def test_the_first_change_is_read_immediately_in_the_thread(watched):
+def test_the_first_change_is_read_after_20_ms_in_the_reader_thread(watched):
     assert watched.followed.first == 1
     watched.change()
     assert watched.loop.run_timer() == pytest.approx(0.02)
@@ -125,7 +125,7 @@ def test_the_first_change_is_read_immediately_in_the_thread(watched):
     assert watched.loop.timers == []
 
 
-def test_constant_changes_cause_one_reading_per_second(watched):
+def test_constant_changes_cause_one_listing_per_second(watched):
     waited = []
     for _ in range(3):
         watched.change()
@@ -159,7 +159,7 @@ def test_an_outdated_listing_is_used_and_reread(watched):
     watched.end_reading()
     assert watched.taken == [2, 3]
     assert watched.loop.timers == []
-    # The second reading asks for the same changes as the first.
+    # The second reading requests the same changes as the first reading.
     assert watched.read[1] == watched.read[2]
 
 
@@ -176,7 +176,7 @@ def test_a_listing_denied_by_the_kernel_keeps_its_values_and_is_retried(watched,
     assert watched.taken == [2]
 
 
-def test_after_close_nothing_is_read_or_reported(watched):
+def test_after_close_no_listing_is_reported_or_read_again(watched):
     watched.change()
     watched.loop.run_timer()
     watched.followed.close()

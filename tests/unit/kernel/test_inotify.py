@@ -1,4 +1,4 @@
-"""Events of real folders."""
+"""Inotify events of real directories."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read(inotify: Inotify) -> list[tuple[What, str]]:
     return [(event.mask, event.name) for event in inotify.read()]
 
 
-def test_created_moved_and_deleted_names_are_reported(inotify, tmp_path):
+def test_the_names_of_created_moved_and_deleted_files_are_reported(inotify, tmp_path):
     inotify.watch(str(tmp_path), NAMES)
     (tmp_path / "web.yaml").write_text("")
     (tmp_path / "web.yaml").rename(tmp_path / "größe.yaml")
@@ -105,7 +105,7 @@ def test_only_directories_can_be_watched(inotify, tmp_path):
         ("max_inotify_instances", "OSError: [Errno 24] Too many open files"),
     ],
 )
-def test_a_user_at_the_watch_limit_gets_an_error(limit, problem, tmp_path):
+def test_exceeding_an_inotify_limit_raises_the_kernels_error(limit, problem, tmp_path):
     # A new user namespace has its own limit.
     script = f'echo 0 > /proc/sys/user/{limit}; exec "$@"'
     command = [sys.executable, "-c", WATCH, str(tmp_path)]

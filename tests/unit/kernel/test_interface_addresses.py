@@ -1,4 +1,4 @@
-"""Which addresses in a listing belong to the node; tests/node follows their changes."""
+"""The addresses in a listing that belong to the node; tests/node changes addresses."""
 
 import asyncio
 import ipaddress
@@ -67,12 +67,12 @@ def test_addresses_assigned_to_the_node_for_services_are_omitted(monkeypatch):
     assert read(address(local="10.96.0.10"), address(local="10.1.0.1", link=2)) == ("10.1.0.1",)
 
 
-def test_addresses_are_sorted_and_unique():
+def test_listed_addresses_are_sorted_and_unique():
     found = read(address(peer="10.2.0.1"), address(peer="10.1.0.1"), address(peer="10.2.0.1"))
     assert found == ("10.1.0.1", "10.2.0.1")
 
 
-def test_a_refusal_by_the_kernel_is_an_error():
+def test_a_rejected_listing_of_addresses_is_an_error():
     with Kernel(error(1)) as kernel, pytest.raises(PermissionError):
         read_addresses(NodeListings(kernel.requests), 0.0)
 

@@ -17,7 +17,7 @@ from userspace_proxy.model import Frontend, IPFamily, Protocol
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
-# This check passes with each address, because no family's list is empty.
+# As ``is_there``, bool accepts every address.
 ALL_THERE = bool
 VIEW = InterfaceView(addresses=("192.0.2.10", "198.51.100.20"))
 
@@ -94,7 +94,7 @@ def test_a_failure_to_open_the_second_socket_leaks_no_descriptor(node):
         ("10.1.0.1/32", "add 10.1.0.2/32", set()),
     ],
 )
-def test_families_of_lost_addresses_are_reported_once(node, before, now, families):
+def test_the_family_of_a_lost_address_is_reported_once(node, before, now, families):
     node.run(f"ip link set lo up; ip address add {before} dev lo")
     address = PreroutingAddress(())
     assert (address.choose(""), address.take_lost()) == ("", set())
@@ -105,11 +105,11 @@ def test_families_of_lost_addresses_are_reported_once(node, before, now, familie
     address.close()
 
 
-def test_lost_addresses_are_reported_after_lost_events(node):
+def test_after_lost_events_addresses_of_both_families_count_as_lost(node):
     node.run("ip link set lo up")
     address = PreroutingAddress(())
     assert (address.choose(""), address.take_lost()) == ("", set())
-    # The loss of these link-local addresses isn't reported itself, as tested above.
+    # Without lost events, the loss of link-local addresses isn't reported, as tested above.
     node.run(
         "for word in add del; do for n in $(seq 1000); do "
         "echo address $word fe80::$n/128 dev lo; done; done | ip -batch -"

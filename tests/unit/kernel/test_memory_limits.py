@@ -11,10 +11,10 @@ NONE_IN_V1 = 9223372036854771712
 
 
 class Machine:
-    """A folder with the files that the kernel has in /proc and /sys/fs/cgroup.
+    """A directory with fake files of /proc and /sys/fs/cgroup.
 
     Args:
-        folder: An empty folder.
+        folder: An empty directory.
     """
 
     def __init__(self, folder):
@@ -88,7 +88,7 @@ def test_cgroup_v1_includes_child_groups_and_excludes_sockets(machine):
         pytest.param({"max": "max"}, {"max": 300, "high": 250}, (250, 20), id="throttled-first"),
     ],
 )
-def test_the_lowest_limit_of_a_cgroup_and_its_ancestors_applies(machine, outer, inner, expected):
+def test_the_lowest_memory_limit_of_all_ancestor_cgroups_applies(machine, outer, inner, expected):
     machine.mount_v2("/slice/service")
     machine.cgroup("slice", current=50, **outer)
     machine.cgroup("slice/service", current=20, **inner)
@@ -115,7 +115,7 @@ def test_a_cgroup_path_of_another_namespace_is_ignored(machine, path):
 
 
 def test_an_unreadable_cgroup_path_is_ignored(machine):
-    # A worker finds such a path if the mount is below a folder that only root can enter.
+    # A worker encounters such a path if the mount is below a directory that only root may enter.
     machine.mount_v2(f"/{'long' * 100}")
     machine.cgroup("", max=200, current=20)
     assert machine.limits() == [(200, 20)]
@@ -127,11 +127,11 @@ def test_an_unlimited_cgroup_yields_no_limit(machine):
     assert machine.limits() == []
 
 
-def test_without_proc_no_limits_are_found(tmp_path):
+def test_without_proc_no_memory_limits_are_found(tmp_path):
     assert find_memory_limits(tmp_path) == []
 
 
-def test_removed_files_read_as_zero(machine):
+def test_memory_usage_reads_as_zero_once_the_cgroup_files_are_removed(machine):
     machine.mount_v2("/")
     machine.cgroup("", max=200, current=20)
     (limit,) = find_memory_limits(machine.proc)
@@ -139,7 +139,7 @@ def test_removed_files_read_as_zero(machine):
     assert limit.used() == limit.estimate() == 0
 
 
-def test_the_address_space_limit_is_found(tmp_path):
+def test_the_limit_of_the_address_space_is_found(tmp_path):
     code = (
         "import resource; from pathlib import Path;"
         "from userspace_proxy.kernel.memory_limits import find_memory_limits;"
@@ -154,6 +154,6 @@ def test_the_address_space_limit_is_found(tmp_path):
     assert 64 * MIB <= int(grown) < 66 * MIB
 
 
-def test_the_address_space_usage_is_estimated_exactly():
+def test_the_estimate_of_address_space_usage_is_exact():
     limit = AddressSpace(900 * MIB)
     assert limit.estimate() == limit.used() > resource.getpagesize()

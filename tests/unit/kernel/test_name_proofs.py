@@ -74,7 +74,7 @@ def test_a_proof_number_in_use_is_an_error():
 
 @pytest.mark.parametrize("part", [0, 2**64 - 1])
 @pytest.mark.parametrize("which", [0, 1])
-def test_the_kernel_shows_name_proofs_with_extreme_hash_values(which, part):
+def test_name_proofs_with_extreme_hash_values_are_listed_by_the_kernel(which, part):
     name_proof = name_proofs._name_proof(which, part)
     with name_proofs._open(name_proof) as sock:
         assert sock.getsockname() == name_proof

@@ -12,7 +12,7 @@ from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.node_network import NextHop
 
 HOP = NextHop("eth9")
-# The other end is up, but doesn't answer ARP.
+# The other end of the link is up, but doesn't answer ARP requests.
 LINK = (
     "ip link add eth9 type veth peer name far9; ip link set eth9 up; ip link set far9 up; "
     "sysctl -qw net.ipv4.conf.far9.arp_ignore=8; ip address add 10.99.0.1/24 dev eth9"
@@ -47,7 +47,7 @@ def test_an_absent_next_hop_is_looked_up_on_the_link_of_its_route(node):
         sock.sendto(b"question", ("10.99.0.77", 53))
     asked = ("10.99.0.77", "10.99.0.8", "10.99.0.78", "10.98.0.1", "10.97.0.1")
     assert [ip for ip in asked if absent_hop(ip)] == ["10.99.0.77"]
-    # The kernel had forgotten addresses on the same link.
+    # The next hop doesn't depend on neighbour entries, which this removes.
     node.run("ip neighbour flush dev eth9 nud incomplete nud failed")
     assert [next_hop(ip) for ip in asked] == [HOP, HOP, HOP, NextHop("eth9", "10.99.0.8"), None]
 
@@ -72,13 +72,13 @@ def test_a_kernel_that_only_lists_neighbours_reports_no_absent_host(node, monkey
     with node.udp() as sock:
         sock.sendto(b"question", ("10.99.0.77", 53))
     assert absent_hop("10.99.0.77") == HOP
-    # Linux 4.20 answers this request like one of an unknown type.
+    # Linux 4.20 answers this request like a request of an unknown type.
     monkeypatch.setattr(rtnetlink, "find_neighbour", lambda *_: rtnetlink.request(4000, 0, b""))
     assert absent_hop("10.99.0.77") is None
 
 
 @pytest.mark.parametrize("ip", ["10.97.0.1", "fd00:97::1"])
-def test_only_errors_that_this_nodes_routes_explain_are_attributed_to_them(node, ip):
+def test_dial_errors_are_attributed_to_the_nodes_routes_only_if_routes_cause_them(node, ip):
     version = "-6" if ":" in ip else "-4"
     numbers = errno.ENETUNREACH, errno.EACCES, errno.EHOSTUNREACH, errno.ECONNREFUSED
     failed = [dial_failure(number, ip) for number in numbers]

@@ -88,7 +88,7 @@ def numbers_in_names():
 
 
 def test_the_challenges_port_id_cannot_be_bound_in_advance(connect, challenge):
-    """Any user can bind a port ID without a multicast group; this needs no capability."""
+    """Any user can bind a port ID; only joining a multicast group requires the capability."""
     prover, verifier = connect()
     strangers = []
     try:
@@ -119,7 +119,7 @@ def test_a_challenge_bound_by_another_process_is_not_answered(connect, challenge
 
 
 def test_a_challenge_from_another_network_namespace_is_not_answered(listener, challenge):
-    """In that namespace, another process can take the name of a prover in this one."""
+    """Another process can bind a prover's socket name in the other namespace."""
     elsewhere = Net("elsewhere")
     with elsewhere:
         prover = Prover()

@@ -28,7 +28,7 @@ from userspace_proxy.steering.nftables import kernel_rules, rules
 from userspace_proxy.steering.nftables.choosers import Chooser, ChooserChain, write_chooser
 
 _FAMILY_BYTES = 4
-# The attributes that select the data or the action of an expression: NFTA_META_KEY and so on.
+# The attributes that select the data or the action of an expression, such as NFTA_META_KEY.
 _SELECTORS = {
     "meta": (2,), "ct": (2, 3), "socket": (1,), "fib": (2, 3), "payload": (2,), "exthdr": (2,),
     "reject": (1,), "nat": (1, 2), "redir": (), "masq": (3,), "lookup": (5,), "dynset": (3,),

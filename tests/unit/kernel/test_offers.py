@@ -27,7 +27,7 @@ def kernel_without(name: bytes, code: int) -> Callable[[Sequence[bytes]], int]:
 
 
 def answering(code: int) -> Callable[[Sequence[str]], Mapping[str, int]]:
-    """Return the probe of a kernel that gives the same result for all features except nftables'."""
+    """Return a probe with the same result for all features except those of nftables."""
     return lambda names: dict.fromkeys(names, code)
 
 
@@ -47,7 +47,7 @@ def answering(code: int) -> Callable[[Sequence[str]], Mapping[str, int]]:
         (b"dynset\0", "sets"),
     ],
 )
-def test_a_feature_is_missing_if_the_kernel_rejects_its_expression(expression, part):
+def test_a_feature_counts_as_missing_if_the_kernel_rejects_its_expression(expression, part):
     trial = kernel_without(b"\1\0" + expression, errno.ENOENT)
     assert part in read_kernel_offers(try_out=trial, try_others=answering(0)).lacks
 
@@ -102,7 +102,7 @@ def test_only_requested_features_are_probed():
     assert tried == ["IPv6", "sock_diag"]
 
 
-def test_the_text_names_the_modules_providing_a_feature():
+def test_the_message_about_a_missing_feature_names_its_kernel_modules():
     found = read_kernel_offers(
         ("legacy tables", "IPv6"),
         try_others=lambda _names: {"legacy tables": errno.ENOPROTOOPT},
@@ -120,7 +120,7 @@ def test_probes_run_after_their_dependencies():
             assert names.index(need.within) < names.index(name)
 
 
-def test_this_kernel_lacks_no_feature_and_probing_leaves_no_state_behind(node):
+def test_probing_finds_all_features_here_and_leaves_no_tables_behind(node):
     assert read_kernel_offers().lacks == {}
     assert node.run("nft list tables") == ""
     assert node.run("cat /proc/net/ip_tables_names /proc/net/ip6_tables_names") == ""
@@ -132,7 +132,7 @@ def test_every_feature_is_probed_exactly_once():
 
 
 @pytest.mark.parametrize("what", ["try_out", "generation"])
-def test_an_unsupported_error_is_a_missing_feature(node, monkeypatch, what):
+def test_an_error_for_an_unsupported_operation_means_a_missing_feature(node, monkeypatch, what):
     def refuse(*_args):
         if what == "try_out":
             raise NftablesError(errno.EOPNOTSUPP, NEW_TABLE)

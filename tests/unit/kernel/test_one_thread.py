@@ -3,7 +3,7 @@ import threading
 from userspace_proxy.kernel.one_thread import InOneThread, OneThread
 
 
-async def test_all_calls_run_in_one_other_thread():
+async def test_all_calls_run_in_the_same_worker_thread():
     thread = OneThread("steering")
     threads = {await thread.run(threading.get_ident) for _ in range(3)}
     thread.close()
@@ -11,7 +11,7 @@ async def test_all_calls_run_in_one_other_thread():
     assert threading.get_ident() not in threads
 
 
-async def test_a_thread_starts_with_the_first_call_and_restarts_after_close():
+async def test_the_thread_starts_with_the_first_call_and_restarts_after_close():
     thread = OneThread("steering")
     assert not thread.has_begun
     for _ in range(2):

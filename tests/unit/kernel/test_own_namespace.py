@@ -10,19 +10,19 @@ from userspace_proxy.kernel.own_namespace import (
 )
 
 
-def test_without_the_variable_a_namespace_is_not_owned(monkeypatch):
+def test_without_the_environment_variable_a_namespace_is_not_owned(monkeypatch):
     for name in own_namespace_environment(os.getpid()):
         monkeypatch.delenv(name, raising=False)
     assert not is_own_namespace()
 
 
-def test_the_namespace_in_the_variable_is_owned(monkeypatch):
+def test_the_namespace_in_the_environment_variable_is_owned(monkeypatch):
     for name, value in own_namespace_environment(os.getpid()).items():
         monkeypatch.setenv(name, value)
     assert is_own_namespace()
 
 
-def test_another_inode_in_the_variable_does_not_match(monkeypatch):
+def test_with_another_inode_in_the_variable_a_namespace_is_not_owned(monkeypatch):
     for name in own_namespace_environment(os.getpid()):
         monkeypatch.setenv(name, "1")
     assert not is_own_namespace()

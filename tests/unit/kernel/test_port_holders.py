@@ -1,4 +1,4 @@
-"""The process that holds a port, with real sockets and processes."""
+"""Finding the process that holds a port, with real sockets and processes."""
 
 import contextlib
 import os
@@ -76,7 +76,7 @@ def own():
         pytest.param(V6, UDP, "::", IPFamily.IPV4, id="ipv4-clients-of-a-udp6-socket"),
     ],
 )
-def test_the_process_holding_a_port_is_named(daemon, family, kind, ip, asked):
+def test_the_process_that_holds_a_port_is_identified(daemon, family, kind, ip, asked):
     process, port = daemon(family, kind, ip, *(["0"] if ip == "::" else []))
     protocol = Protocol.TCP if kind == TCP else Protocol.UDP
     assert who_holds(protocol, port, asked) == named(process)
@@ -93,7 +93,7 @@ def test_tcp_and_udp_are_searched_separately(daemon):
     assert who_holds(Protocol.UDP, port, IPFamily.IPV4) is None
 
 
-def test_an_exited_process_has_no_name(daemon):
+def test_a_port_of_an_exited_process_has_no_holder(daemon):
     process, port = daemon(V4, TCP, "127.0.0.1")
     process.kill()
     process.wait(30)
@@ -156,7 +156,7 @@ def test_without_sockets_no_owners_are_found():
         (V6, "::ffff:127.0.0.3", ("127.0.0.3", "0.0.0.0", "::"), ("127.0.0.4", "::1")),
     ],
 )
-def test_a_socket_holds_the_addresses_it_blocks_for_others(daemon, kind, family, ip, held, free):
+def test_a_socket_holds_the_addresses_that_others_cannot_bind(daemon, kind, family, ip, held, free):
     process, port = daemon(family, kind, ip)
     protocol = Protocol.TCP if kind == TCP else Protocol.UDP
     addresses = [SocketAddress(each, port) for each in (*held, *free)]

@@ -1,4 +1,4 @@
-"""The capability that rules need, and sysctls that restrict user namespaces."""
+"""Detecting CAP_NET_ADMIN, and sysctls that restrict user namespaces."""
 
 import subprocess
 import sys

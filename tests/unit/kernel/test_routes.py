@@ -1,4 +1,4 @@
-"""Links and routes of a node, from the kernel."""
+"""Links and routes of a node, as listed by a real kernel."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_links_and_routes_are_listed(node):
         ("fd00:3::/64", ("fd00:9::7", "fd00:9::8")),
     ],
 )
-def test_a_multipath_route_has_the_interfaces_of_its_gateways(node, network, gateways):
+def test_a_multipath_route_contains_the_interfaces_of_its_gateways(node, network, gateways):
     hops = " ".join(f"nexthop via {ip}" for ip in gateways)
     node.run(f"""
         ip address add fd00:9::1/64 dev br0 nodad
@@ -186,7 +186,7 @@ def networks_of(links, routes):
     return {route.network for route in routes}
 
 
-def test_derived_values_are_computed_in_another_thread(node):
+def test_values_derived_from_changed_routes_are_computed_in_another_thread(node):
     """The constructor does the first listing, so values are available immediately."""
     seen = []
 

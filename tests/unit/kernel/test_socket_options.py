@@ -125,7 +125,7 @@ def test_the_peer_sees_a_reset_and_a_second_reset_is_ignored(run):
 
 
 @pytest.mark.parametrize("is_undone", [False, True])
-def test_close_sends_a_reset_unless_revoked(is_undone):
+def test_reset_on_close_sends_a_reset_unless_revoked(is_undone):
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())
         accepted, _ = server.accept()
@@ -177,7 +177,7 @@ def node():
 
 
 def error_of(node, ip, *, hops=64):
-    """Return the error that a datagram to a port without a listener gets."""
+    """Return the socket error that a datagram to a port without a listener causes."""
     with node.udp() as sock:
         keep_icmp_errors(sock)
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
@@ -275,7 +275,7 @@ def test_a_reply_has_the_destination_as_its_source_on_any_interface(local, ancil
     assert reply_from(local) == ancillary
 
 
-def test_a_destination_is_keyed_by_address_not_interface():
+def test_the_key_of_a_destination_ignores_the_interface():
     destinations = Destinations()
     other_interface = (*ARRIVED_V4[:2], bytes(4) + ARRIVED_V4[2][4:])
     first = destinations.of([ARRIVED_V4])
@@ -307,7 +307,7 @@ def test_the_hop_limit_of_a_datagram_is_read():
     assert hops_left(HOPS) == 64
 
 
-def test_beyond_the_cache_size_destinations_are_still_correct():
+def test_more_destinations_than_the_cache_holds_are_still_read_correctly():
     destinations = Destinations()
     for number in range(2 * _MAX_KNOWN):
         own = socket.inet_aton(f"10.0.{number >> 8}.{number & 255}")

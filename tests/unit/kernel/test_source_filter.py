@@ -1,4 +1,4 @@
-"""The packets that a filter admits, in an interpreter of its program and on real sockets."""
+"""The packets that a filter admits, by interpreting its program and on real sockets."""
 
 import contextlib
 import errno
@@ -198,7 +198,7 @@ async def test_an_open_connection_continues_after_its_client_is_no_longer_admitt
     assert await server.read() == b"still here"
 
 
-def test_too_many_networks_are_an_error_and_the_old_filter_stays(stack):
+def test_too_many_networks_are_an_error_and_the_old_filter_stays_attached(stack):
     sock = listening(stack, UDP, admits=[f"{ALICE}/32"])
     too_many = [f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000)]
     with pytest.raises(OSError, match="too many source ranges"):
@@ -238,7 +238,7 @@ def test_a_rejected_filter_is_an_error_with_a_remedy(number, hint):
 
 
 def test_the_kernel_recognizes_the_attach_filter_option(stack):
-    """Python's socket module lacks a constant for it."""
+    """Python's socket module has no constant for this option."""
     sock = stack.enter_context(socket.socket())
     with pytest.raises(OSError, match="Invalid argument"):
         sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, b"")

@@ -28,7 +28,7 @@ from userspace_proxy.model.connection_ends import EndedBy
 ESTABLISHED = 1
 
 
-def test_is_connected_is_true_after_the_handshake():
+def test_a_socket_is_connected_after_the_handshake():
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
         assert not is_connected(client)
         client.connect(server.getsockname())
@@ -66,7 +66,7 @@ def test_the_time_since_a_fin_is_measured_even_after_a_reset():
             assert 0.05 <= silence(receiver)[1] <= time.monotonic() - ended + 0.05
 
 
-def test_since_sent_s_counts_from_the_last_sent_data():
+def test_the_time_since_the_last_sent_data_is_measured():
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as asking,
@@ -123,7 +123,7 @@ RETRANSMITS, PROBES = 2, 3
 
 
 class Ends:
-    """A connection: the proxy's socket, and the peer's."""
+    """A connection: the proxy's socket, and the peer's socket."""
 
     def __init__(self, stack):
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -170,7 +170,7 @@ def made():
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_packets_to_a_client_that_acknowledges_no_response_bytes_count_as_lost(made, how):
+def test_packets_count_as_lost_if_the_client_acknowledges_no_response_bytes(made, how):
     client, endpoint = made
     drop(client.other, LARGE)
     client.ours.send(b"a" * 3000)
@@ -286,7 +286,7 @@ def test_an_unacknowledged_fin_does_not_count_as_packet_loss(made):
         ("both", None, ("reset", EndedBy.CLIENT)),
     ],
 )
-def test_a_reset_is_attributed_to_the_side_that_left_or_the_client_if_both(
+def test_a_reset_is_attributed_to_its_sender_or_the_client_if_both_sent_one(
     made, gone, number, shown
 ):
     client, endpoint = made

@@ -55,14 +55,14 @@ def modprobe(monkeypatch, tmp_path):
         pytest.param(errno.EPERM, errno.EPERM, id="not-allowed"),
     ],
 )
-def test_without_a_namespace_legacy_tables_are_probed_by_a_socket_option(monkeypatch, code, answer):
+def test_without_unshare_legacy_tables_are_probed_by_a_socket_option(monkeypatch, code, answer):
     monkeypatch.setattr(trials, "_libc", SimpleNamespace(unshare=lambda _flags: -1))
     monkeypatch.setattr(trials, "_MODPROBE", trials.Path("/nonexistent"))
     monkeypatch.setattr(trials, "ask_legacy", refusing(code) if code else lambda *_: b"")
     assert try_parts(TABLES) == dict.fromkeys(TABLES, answer)
 
 
-def test_loadable_legacy_tables_are_not_missing(monkeypatch, modprobe):
+def test_legacy_tables_in_loadable_modules_count_as_present(monkeypatch, modprobe):
     noted = modprobe(0)
     monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
     assert try_parts((*TABLES, "legacy extensions")) == {
@@ -81,13 +81,13 @@ def test_loadable_legacy_tables_are_not_missing(monkeypatch, modprobe):
         pytest.param("install /bin/false", errno.ENOPROTOOPT, id="forbidden"),
     ],
 )
-def test_a_module_can_be_loaded_if_its_file_exists(monkeypatch, modprobe, says, answer):
+def test_a_kernel_module_can_be_loaded_if_its_file_exists(monkeypatch, modprobe, says, answer):
     modprobe(0, says)
     monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
     assert try_parts(["legacy tables"]) == {"legacy tables": answer}
 
 
-def test_only_loaded_tables_are_read(monkeypatch, modprobe, tmp_path):
+def test_only_legacy_tables_in_loaded_modules_are_probed(monkeypatch, modprobe, tmp_path):
     modprobe(0)
     read = []
     monkeypatch.setattr(trials, "_MODULES", tmp_path)
@@ -98,7 +98,7 @@ def test_only_loaded_tables_are_read(monkeypatch, modprobe, tmp_path):
     assert read == [4, 4]
 
 
-def test_tables_without_a_loadable_module_are_missing(monkeypatch, modprobe):
+def test_legacy_tables_without_a_loadable_module_count_as_missing(monkeypatch, modprobe):
     modprobe(1)
     monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
     assert try_parts(["legacy tables"]) == {"legacy tables": errno.ENOPROTOOPT}
@@ -107,14 +107,14 @@ def test_tables_without_a_loadable_module_are_missing(monkeypatch, modprobe):
     assert try_parts(["legacy tables"]) == {"legacy tables": errno.ENOPROTOOPT}
 
 
-def test_in_a_user_namespace_modules_cannot_be_loaded(monkeypatch, modprobe):
+def test_in_a_user_namespace_kernel_modules_cannot_be_loaded(monkeypatch, modprobe):
     modprobe(0)
     monkeypatch.setattr(trials, "user_namespace", lambda: 4026532001)
     monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
     assert try_parts(["legacy tables"]) == {"legacy tables": errno.ENOPROTOOPT}
 
 
-def test_without_proc_tables_are_not_missing(monkeypatch):
+def test_without_proc_the_legacy_tables_count_as_present(monkeypatch):
     monkeypatch.setattr(trials, "_MODULES", trials.Path("/nonexistent"))
     monkeypatch.setattr(trials, "effective_capabilities", refusing(errno.ENOENT))
     monkeypatch.setattr(trials, "ask_legacy", lambda *_: b"")
@@ -124,12 +124,12 @@ def test_without_proc_tables_are_not_missing(monkeypatch):
 @pytest.mark.parametrize(
     ("code", "answer"), [(errno.EPROTONOSUPPORT, 0), (errno.ENOENT, errno.ENOENT)]
 )
-def test_an_extension_with_any_revision_is_accepted_by_default(monkeypatch, code, answer):
+def test_an_iptables_extension_with_any_revision_is_accepted_by_default(monkeypatch, code, answer):
     monkeypatch.setattr(trials, "ask_legacy", refusing(code))
     assert try_parts(["legacy extensions"]) == {"legacy extensions": answer}
 
 
-def test_the_kernels_extensions_are_probed(node, monkeypatch):
+def test_a_missing_legacy_extension_is_detected(node, monkeypatch):
     assert try_parts(["legacy extensions"]) == {"legacy extensions": 0}
     monkeypatch.setattr(trials, "_LEGACY_TARGETS", (b"NO-SUCH-TARGET",))
     assert try_parts(["legacy extensions"]) == {"legacy extensions": errno.ENOENT}
@@ -149,7 +149,7 @@ def test_the_legacy_socket_match_requires_its_revision(monkeypatch, modprobe, co
     assert try_parts(["legacy socket match"]) == {"legacy socket match": answer}
 
 
-def test_an_exception_in_a_probe_is_not_a_result(monkeypatch):
+def test_an_unexpected_exception_in_a_probe_is_raised(monkeypatch):
     def break_off(*_args):
         raise struct.error("too short")
 
@@ -171,20 +171,20 @@ def test_without_ipv6_an_ipv6_socket_fails_to_open(monkeypatch):
 
 
 @pytest.mark.parametrize("part", ["socket filters", "reuseport filters"])
-def test_a_filter_rejected_by_the_kernel_is_missing(monkeypatch, part):
+def test_socket_filters_count_as_missing_if_the_kernel_rejects_the_probe(monkeypatch, part):
     # 0xFFFF isn't a valid instruction code.
     monkeypatch.setattr(trials, "_PASS", [(0xFFFF, 0, 0, 0)])
     assert try_parts([part]) == {part: errno.EINVAL}
 
 
-def test_socket_namespaces_are_missing_without_their_option(monkeypatch):
+def test_namespaces_of_sockets_count_as_missing_without_their_option(monkeypatch):
     monkeypatch.setattr(trials, "SO_NETNS_COOKIE", 0x7FFF)
     part = "namespaces of sockets"
     assert try_parts([part]) == {part: errno.ENOPROTOOPT}
 
 
 @pytest.mark.parametrize("part", ["conntrack netlink", "sock_diag"])
-def test_a_netlink_feature_is_missing_if_its_request_is_rejected(monkeypatch, part):
+def test_a_netlink_feature_counts_as_missing_if_its_request_is_rejected(monkeypatch, part):
     monkeypatch.setattr(Requests, "ask", refusing(errno.EINVAL))
     monkeypatch.setattr(Requests, "list_all", refusing(errno.ENOENT))
     assert try_parts([part])[part] in (errno.EINVAL, errno.ENOENT)
@@ -198,7 +198,7 @@ def test_sock_diag_destroy_is_probed_without_a_socket(monkeypatch, code, answer)
     assert try_parts(["sock_diag destroy"]) == {"sock_diag destroy": answer}
 
 
-def test_the_destroy_probe_matches_no_socket(node):
+def test_the_sock_diag_destroy_probe_matches_no_socket(node):
     with Requests.open(trials.NETLINK_SOCK_DIAG) as requests:
         ended = trials.request(trials._DESTROY, 0, trials._NO_CONNECTION)
         assert requests.change([ended]) == [(0, errno.ENOENT)]

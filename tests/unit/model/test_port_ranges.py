@@ -51,7 +51,7 @@ def test_a_range_of_all_ports_is_recognized_in_any_notation():
         pytest.param(",".join(f"p{n}=1-2" for n in range(RANGES_MAX + 1)), id="too-many"),
     ],
 )
-def test_an_invalid_range_is_rejected(text):
+def test_an_invalid_cluster_ip_range_is_rejected(text):
     with pytest.raises(ConfigError):
         read_port_ranges(text)
 

@@ -9,13 +9,13 @@ from userspace_proxy.plane.messages import HandedOver, ToWorker
 
 
 async def next_at(worker_socket):
-    """Return the next connection to a worker socket."""
+    """Accept and return the next connection to a worker socket."""
     accepting = asyncio.get_running_loop().sock_accept(worker_socket)
     return (await asyncio.wait_for(accepting, 60.0))[0]
 
 
 class Compromised:
-    """A worker that hands over anything; the receiver must check it."""
+    """A worker that hands over arbitrary sockets, which the receiver must check."""
 
     def __init__(self, keep, previous_workers=None, theirs=None):
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""A worker in this process, commanded over a channel as by the control process."""
+"""A worker in this process, and the channel over which tests command it."""
 
 import asyncio
 import logging

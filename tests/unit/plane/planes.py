@@ -25,7 +25,7 @@ def make_plane(workers):
 
 
 class SharedRig(Rig):
-    """A rig in a data plane that is shared, so it closes what it has opened."""
+    """A rig in a shared data plane, which closes the groups that it has opened."""
 
     def service(self, *endpoints, **kwargs):
         service = super().service(*endpoints, **kwargs)

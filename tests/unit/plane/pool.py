@@ -25,7 +25,7 @@ def is_gone(pid):
 class Pool(Rig):
     """A rig whose plane has real workers; the test advances its timers.
 
-    With ``is_watching``, time passes by itself and the watchdogs run.
+    With ``is_watching``, the timers run in real time and the watchdogs are active.
     """
 
     def __init__(self, count, tuning=None, *, is_watching=False):

@@ -44,7 +44,7 @@ def netlink_socket(protocol=NETLINK_NETFILTER):
 
 @pytest.fixture
 async def orphan(idle):
-    """A worker that can outlive its control process, and keeps a socket for the next one."""
+    """A worker that can outlive its control process, and keeps a socket for its successor."""
     with open_worker_socket(LABEL) as worker_socket, netlink_socket() as kept:
         idle.send(Start(3, Tuning(), {}), worker_socket, *worker_socket.name_proofs)
         idle.send(Keep("a table"), kept)
@@ -108,7 +108,7 @@ async def worker(idle):
     return Compromised(idle.keep)
 
 
-async def test_late_affinity_entries_are_forwarded(worker):
+async def test_affinity_entries_that_arrive_after_adoption_are_passed_on(worker):
     late = []
     worker.previous_workers.on_entries = late.append
     worker.hand_over(is_last=True)
@@ -122,7 +122,7 @@ async def test_late_affinity_entries_are_forwarded(worker):
     assert worker.previous_workers.take_entries("shop/other") == [other]
 
 
-async def test_sockets_are_in_the_order_of_worker_indexes(idle, worker):
+async def test_adopted_sockets_are_in_the_order_of_worker_indexes(idle, worker):
     first = idle.keep(socket.create_server(("127.0.0.1", 0), reuse_port=True))
     at = SocketAddress(*first.getsockname())
     second = idle.keep(socket.create_server((at.ip, at.port), reuse_port=True))
@@ -146,7 +146,7 @@ def shared(keep, count):
 
 
 @pytest.mark.parametrize("place", range(3))
-async def test_a_late_worker_keeps_its_index(idle, place):
+async def test_the_index_of_a_late_worker_stays_empty_in_the_adopted_sockets(idle, place):
     loop, ends = asyncio.get_running_loop(), [socket.socketpair() for _ in range(2)]
     previous_workers = idle.keep(PreviousWorkers(loop, [ours for ours, _ in ends]))
     late, worker = (Compromised(idle.keep, previous_workers, theirs) for _, theirs in ends)
@@ -193,7 +193,7 @@ async def test_a_drain_ends_an_orphan_with_its_last_connection(orphan):
     previous_workers.drain(60.0)
     assert not previous_workers.ports
     waiting = orphan.keep(await dial(at))
-    # Its listener is closed, but all copies of the socket share the queue.
+    # The worker's listener is closed, but all copies of the socket share the queue.
     await until(lambda: not orphan.main._worker._listeners, "a drain")
     sock.setblocking(False)
     accepted = []
@@ -213,7 +213,7 @@ async def test_a_drain_ends_an_orphan_with_its_last_connection(orphan):
     assert await orphan.main.ended == 0
 
 
-async def test_an_orphan_exits_unless_a_successor_is_connected(orphan, monkeypatch):
+async def test_an_orphan_exits_after_a_timeout_unless_a_successor_is_connected(orphan, monkeypatch):
     monkeypatch.setattr(worker_main, "ORPHAN_S", 0.05)
     previous_workers, _ = await adopt(orphan)
     loop = asyncio.get_running_loop()
@@ -251,7 +251,7 @@ async def test_an_orphan_survives_its_successors_death(orphan):
 
 
 class Renamed(msgspec.Struct, tag=True, array_like=True):
-    """A message as another version may send it."""
+    """A message that only another version of the proxy knows."""
 
     text: str
 
@@ -263,7 +263,7 @@ def elsewhere():
     net.close()
 
 
-async def test_only_sockets_serving_in_this_namespace_are_adopted(idle, elsewhere, caplog, worker):
+async def test_only_serving_sockets_of_this_namespace_are_adopted(idle, elsewhere, caplog, worker):
     with contextlib.ExitStack() as stack:
 
         def opened(*args):
@@ -299,7 +299,7 @@ async def test_only_nftables_netlink_sockets_of_this_namespace_are_kept(elsewher
         assert list(worker.previous_workers.kept) == ["good"]
 
 
-async def test_messages_of_another_version_are_skipped_and_logged_once(caplog, worker):
+async def test_messages_unknown_to_this_version_are_skipped_and_logged_once(caplog, worker):
     with socket.create_server(("127.0.0.1", 0)) as good:
         for _ in range(2):
             worker.channel.send(Renamed(""), good)
@@ -331,8 +331,8 @@ async def test_a_worker_sending_a_second_challenge_is_dropped(idle, caplog):
 
 
 @pytest.mark.parametrize("command", ["drain", "end"])
-async def test_a_worker_that_answers_late_obeys_later_commands(orphan, command):
-    """It obeys only a process that has proved itself, so it would serve alone for minutes."""
+async def test_a_worker_that_answers_after_adoption_still_obeys_commands(orphan, command):
+    """A worker obeys only a proven process; without one it would serve alone for minutes."""
     orphan.channel.close()
     previous_workers = orphan.keep(
         PreviousWorkers(asyncio.get_running_loop(), connect_to_workers(LABEL))
@@ -343,7 +343,7 @@ async def test_a_worker_that_answers_late_obeys_later_commands(orphan, command):
     assert await previous_workers.answered(60.0) == 0
 
 
-async def test_a_late_draining_worker_drains_even_if_its_successor_exits(worker):
+async def test_a_late_worker_ordered_to_drain_drains_even_if_its_successor_exits(worker):
     await worker.previous_workers.adopt(0.0)
     worker.previous_workers.drain(5.0)
     worker.previous_workers.end()
@@ -354,7 +354,7 @@ async def test_a_late_draining_worker_drains_even_if_its_successor_exits(worker)
 
 
 @pytest.mark.parametrize("change", ["answers", "ends"])
-async def test_a_late_worker_counts_until_drained_or_ended(change, worker):
+async def test_a_late_worker_is_counted_until_it_is_drained_or_lost(change, worker):
     previous_workers = worker.previous_workers
     await previous_workers.adopt(0.0)
     previous_workers.drain(5.0)
@@ -367,8 +367,8 @@ async def test_a_late_worker_counts_until_drained_or_ended(change, worker):
     await until(lambda: not previous_workers, "the end of the last predecessor")
 
 
-async def test_a_port_handed_over_by_a_late_worker_is_not_kept(worker):
-    """This process couldn't bind its own listener to the port."""
+async def test_sockets_handed_over_by_a_late_worker_are_closed(worker):
+    """If they stayed open, this process couldn't bind its own listener to the port."""
     await worker.previous_workers.adopt(0.0)
     with socket.create_server(("127.0.0.1", 0)) as theirs:
         at = theirs.getsockname()
@@ -381,7 +381,7 @@ def open_descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def test_a_worker_sending_too_many_sockets_is_not_adopted_and_other_workers_are(idle, caplog):
+async def test_a_worker_sending_too_many_sockets_is_dropped_and_others_are_adopted(idle, caplog):
     idle.channel.close()
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as stack:
@@ -426,8 +426,8 @@ async def test_the_bytes_read_from_one_worker_are_limited(caplog, message, worke
     assert line.cause == "more than 33554432 bytes"
 
 
-async def test_a_report_for_an_old_control_process_does_not_reach_the_next(orphan, monkeypatch):
-    """To the next process, a report of many endpoints would be malformed, so it wouldn't drain."""
+async def test_a_report_for_a_previous_control_process_is_discarded(orphan, monkeypatch):
+    """The next process would reject a large report as malformed, and couldn't drain the worker."""
     monkeypatch.setattr(adoption, "_MAX_FRAME_BYTES", 60)
     monkeypatch.setattr(worker_main, "_MAX_ENTRIES_WAITING_BYTES", 0)
     main, channel = orphan.main, orphan.main._channel
@@ -456,7 +456,7 @@ async def listening(idle):
         yield worker_socket, idle.keep(PreviousWorkers(loop, connect_to_workers(LABEL)))
 
 
-async def test_the_next_process_reconnects_if_the_previous_worker_hangs_up(idle, listening):
+async def test_a_successor_reconnects_to_a_previous_worker_that_hangs_up(idle, listening):
     worker_socket, previous_workers = listening
     adopting = asyncio.create_task(previous_workers.adopt(60.0))
     worker_socket.accept()[0].close()
@@ -473,8 +473,8 @@ async def test_a_successor_does_not_reconnect_to_an_exited_worker(listening):
     assert await previous_workers.adopt(60.0) == 0
 
 
-async def test_a_worker_that_hangs_up_late_is_drained(idle, listening, monkeypatch):
-    """A worker that was stopped missed its deadline for the proof: issue 33."""
+async def test_a_worker_that_hangs_up_after_adoption_is_drained(idle, listening, monkeypatch):
+    """Issue 33: a stopped worker missed its deadline for the proof."""
     monkeypatch.setattr(adoption, "_LATE_AGAIN_S", 0.01)
     worker_socket, previous_workers = listening
     stopped = worker_socket.accept()[0]

@@ -1,4 +1,4 @@
-"""Processes that ask an orphan for its sockets; some of them connect repeatedly."""
+"""Processes that request an orphan's sockets, including hostile and silent processes."""
 
 import asyncio
 import contextlib
@@ -105,7 +105,7 @@ async def test_a_candidate_that_proves_the_capability_is_accepted(orphan):
 @pytest.mark.parametrize(
     "message", [HandOver(), Proved(b""), Proved(b"0123456789abcdef"), Drain(0.0)]
 )
-async def test_an_unproven_candidate_gets_nothing_and_others_are_served(
+async def test_an_unproven_candidate_receives_nothing_and_others_are_served(
     orphan, message, monkeypatch
 ):
     monkeypatch.setattr(authentication, "_PROVE_S", 0.1)
@@ -145,8 +145,8 @@ async def test_a_process_cannot_reuse_another_processs_proof(orphan):
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-async def test_a_request_a_proof_and_commands_may_arrive_together(orphan, is_late):
-    """This holds even if the worker was too busy to read them before the deadline."""
+async def test_a_request_a_proof_and_commands_may_arrive_in_one_read(orphan, is_late):
+    """The worker may have been too busy to read them before the deadline."""
     candidate = Candidate(orphan)
     await candidate.hear(Prove)
     proof = candidate.sock.answer(candidate.challenges[0])
@@ -174,7 +174,7 @@ async def test_a_malformed_proof_is_rejected(orphan):
     await candidate.hear(HandOverRefused)
 
 
-async def test_silent_and_broken_candidates_do_not_block_others(orphan):
+async def test_silent_and_broken_candidates_do_not_block_other_candidates(orphan):
     silent = [Candidate(orphan, await connected()) for _ in range(40)]
     await until(lambda: silent[0].is_lost, "the end of the first one's connection")
     silent[-1].sock.send(struct.pack(">IB", 2**31, 0))
@@ -182,7 +182,7 @@ async def test_silent_and_broken_candidates_do_not_block_others(orphan):
     await test_a_candidate_that_proves_the_capability_is_accepted(orphan)
 
 
-async def test_candidates_that_prove_nothing_do_not_block_others(orphan):
+async def test_candidates_without_a_proof_do_not_block_other_candidates(orphan):
     for _ in range(40):
         stranger = Candidate(orphan, await connected())
         stranger.channel.send(HandOver())
@@ -205,7 +205,7 @@ async def test_a_candidate_that_cannot_be_challenged_is_dropped(orphan, monkeypa
     await until(lambda: stranger.is_lost, "the end of the stranger's connection")
 
 
-async def test_another_users_process_takes_no_slot(orphan, monkeypatch):
+async def test_a_process_of_another_user_occupies_no_candidate_slot(orphan, monkeypatch):
     silent = [Candidate(orphan, await connected()) for _ in range(2)]
     for one in silent:
         await one.hear(Prove)
@@ -217,7 +217,7 @@ async def test_another_users_process_takes_no_slot(orphan, monkeypatch):
     assert not any(one.is_lost for one in silent)
 
 
-async def test_another_users_process_is_not_a_candidate(orphan, monkeypatch):
+async def test_a_process_of_another_user_is_disconnected_without_a_challenge(orphan, monkeypatch):
     (sock,) = connect_to_workers(LABEL)
     monkeypatch.setattr(abstract_sockets, "is_trusted", lambda _sock: False)
     stranger = Candidate(orphan, sock)
@@ -282,19 +282,19 @@ async def desk(monkeypatch):
 
 @pytest.fixture
 def invisible(monkeypatch):
-    """Processes of other PID namespaces, which can't be told apart."""
+    """Processes of other PID namespaces, which can't be distinguished."""
     monkeypatch.setattr(abstract_sockets, "peer", lambda _sock: (0, os.geteuid()))
     monkeypatch.setattr(authentication, "PLACES", 4)
 
 
-async def test_only_the_newest_connections_of_a_process_have_slots(desk):
+async def test_only_the_two_newest_connections_of_a_process_stay_open(desk):
     desk.connect(5)
     await desk.accepted(5)
     assert desk.dismissed == [0, 1, 2]
     assert len(desk.reception) == 2
 
 
-async def test_each_invisible_process_has_its_own_slots(desk, invisible):
+async def test_each_process_of_another_pid_namespace_has_its_own_slots(desk, invisible):
     desk.connect(4)
     await desk.accepted(4)
     assert desk.dismissed == []
@@ -321,7 +321,7 @@ async def test_a_candidate_that_times_out_makes_way_for_waiting_candidates(
     assert desk.dismissed == [0, 1]
 
 
-async def test_only_a_few_candidates_are_accepted_per_turn(desk):
+async def test_few_candidates_are_accepted_in_one_iteration_of_the_event_loop(desk):
     desk.connect(40)
     await desk.accepted(40)
     assert max(desk.turns) == authentication._ACCEPTED_A_TURN
@@ -332,7 +332,7 @@ async def test_a_closed_reception_dismisses_all_candidates_and_accepts_none(
     desk, pauses, monkeypatch
 ):
     if pauses:
-        # A pause that is over before the test checks isn't repeated.
+        # A shorter pause might end before the check below, and isn't repeated.
         monkeypatch.setattr(authentication, "_PAUSE_S", 60.0)
     desk.connect(1)
     await desk.accepted(1)

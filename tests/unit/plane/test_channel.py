@@ -250,7 +250,7 @@ def test_sockets_of_a_partial_message_are_closed_with_the_channel(make):
 
 
 @pytest.mark.parametrize("is_later", [False, True], ids=["messages", "messages-for-later"])
-def test_a_peer_that_does_not_read_is_lost_without_affecting_others(make, ends, is_later):
+def test_a_peer_that_does_not_read_counts_as_lost_and_other_peers_continue(make, ends, is_later):
     slow, _ = make()
     sender, receiver = ends
     size = channels._LATER_BYTES if is_later else len(encode(LONG))
@@ -284,7 +284,7 @@ def test_a_malformed_message_closes_the_channel(make, nonsense):
     assert not end.loop.readers
 
 
-def test_unclaimed_sockets_do_not_accumulate(make):
+def test_received_sockets_that_no_message_claims_are_closed(make):
     end, theirs = make()
     before = open_sockets()
     with socket.socket() as sock:
@@ -296,7 +296,7 @@ def test_unclaimed_sockets_do_not_accumulate(make):
 
 
 @pytest.mark.parametrize("is_rude", [False, True], ids=["eof", "unread-data"])
-def test_the_peers_close_is_reported_once(make, is_rude):
+def test_the_close_of_a_channel_by_its_peer_is_reported_once(make, is_rude):
     end, theirs = make()
     if is_rude:
         end.channel.send(Report(1))
@@ -327,7 +327,7 @@ def test_closing_a_channel_sends_the_queued_messages(make):
     assert take_all_until_eof(theirs) == frames(Report(1), Report(2))
 
 
-def test_messages_of_one_iteration_share_system_calls_as_far_as_sockets_fit(make):
+def test_queued_messages_share_a_system_call_up_to_the_descriptor_limit(make):
     end, theirs = make()
     with socket.socket() as sock:
         for number in range(300):

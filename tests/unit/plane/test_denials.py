@@ -30,7 +30,7 @@ def dropped(denials):
     return {reason: drops for reason, drops in denials.by.items() if drops is not NONE}
 
 
-def test_the_first_and_last_drop_are_recorded():
+def test_the_times_of_the_first_and_last_dropped_packet_are_recorded():
     assert dropped(make_denials()) == {RANGES: Dropped(3, 5.0, 7.0)}
 
 
@@ -44,7 +44,7 @@ def test_a_change_of_ranges_attributes_earlier_drops_to_the_former_ranges():
     assert dropped(denials) == {FORMER: Dropped(7, 5.0, LATER)}
 
 
-def test_a_report_soon_after_a_change_counts_as_before_it():
+def test_drops_reported_soon_after_a_change_are_attributed_to_the_former_ranges():
     denials = make_denials()
     denials.change(B, 10.0)
     denials.add(4, 10.0 + REPORT_S / 2)
@@ -67,13 +67,13 @@ def test_without_a_local_endpoint_drops_are_attributed_to_the_policy():
     assert dropped(denials) == {POLICY: Dropped(3, 5.0, 7.0)}
 
 
-def test_losing_and_regaining_the_last_local_endpoint_keeps_the_ranges():
+def test_losing_the_last_local_endpoint_keeps_drops_attributed_to_the_ranges():
     denials = make_denials()
     denials.change(ONLY_ELSEWHERE, 10.0)
     # This client was dropped by the ranges, before the change.
     denials.add(1, 11.0)
     denials.add(5, LATER)
-    # The cluster's networks changed, the ranges didn't.
+    # Only the cluster's networks changed, not the ranges.
     denials.change(Serving((POD,), outside=(), admits=("10.0.0.0/9",)), LATER)
     denials.change(A, LATER)
     denials.add(1, LATER + 1.0)

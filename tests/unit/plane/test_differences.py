@@ -89,7 +89,7 @@ def test_ejections_are_reported_and_their_end_is_reported_once(group, difference
 
 
 def test_connections_ended_by_their_endpoints_removal_are_reported(group, differences):
-    """UDP flows are counted like this, just before the group drops the endpoint's counters."""
+    """The end of a UDP flow is counted just before the group drops the endpoint's counters."""
 
     def end_flows(removed, _begun_by):
         for endpoint in removed:
@@ -103,7 +103,7 @@ def test_connections_ended_by_their_endpoints_removal_are_reported(group, differ
     assert report(differences).endpoints == [endpoint_report(A, active=-1, sent_bytes=9)]
 
 
-def test_differences_are_not_at_rest_while_an_endpoint_has_open_connections(group, differences):
+def test_differences_are_kept_while_an_endpoint_has_open_connections(group, differences):
     counters = group.counters_of(A)
     counters.active = 1
     assert report(differences).endpoints == [endpoint_report(A, active=1)]
@@ -142,11 +142,11 @@ class Sums(RuleBasedStateMachine):
         self.shared.change(Serving(tuple(PODS)))
         self.flows = {(group, pod): 0 for group in self.groups for pod in PODS}
         self.stayed = set(PODS)
-        """Removed endpoints may still be in use in one process and be forgotten in the other."""
+        """Endpoints that were never removed; a process may have forgotten the other endpoints."""
         self.now = 0.0
 
     def followed(self):
-        """Return the differences, if there can be any, like a worker."""
+        """Return the differences, which a worker creates once the group has news; else None."""
         if self.differences is None and self.group.has_news:
             self.differences = Differences(self.group)
         return self.differences
@@ -174,7 +174,7 @@ class Sums(RuleBasedStateMachine):
     @rule(endpoint=pods)
     def a_connection_ends(self, endpoint):
         for group in self.groups:
-            # The flow still has its counters.
+            # The counters of a removed endpoint may be forgotten.
             counters = group.find_counters(endpoint)
             if counters is not None and counters.active > self.flows[group, endpoint]:
                 counters.active -= 1
@@ -250,7 +250,7 @@ class Sums(RuleBasedStateMachine):
 
 
 class SeldomReported(Sums):
-    """The same machine, but it reports only at the end."""
+    """The same state machine, but it reports only at the end."""
 
     the_sums_are_what_was_counted = failures_in_a_row_are_those_of_the_worker = None
 

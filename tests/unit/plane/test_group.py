@@ -92,7 +92,7 @@ def test_a_change_message_contains_only_changed_endpoints(group, serving, remove
         pytest.param({"admits": (), "handling": Handling(keeps_clients=False)}, id="several"),
     ],
 )
-def test_a_non_endpoint_change_is_sent_without_endpoints(group, others):
+def test_a_change_of_options_is_sent_without_endpoints(group, others):
     changed = replace(SERVING, **others)
     message = group.change(changed).message()
     assert message == ChangeGroup(7, [], [], replace(changed, endpoints=()))
@@ -112,7 +112,7 @@ def largest(count):
     return Serving(endpoints, outside=endpoints, weights=numbers, standbys=numbers)
 
 
-def test_the_maximum_number_of_endpoints_in_a_plan_is_not_too_large_for_a_worker(group):
+def test_a_worker_accepts_a_group_with_the_maximum_number_of_endpoints(group):
     assert group.too_large_reason(largest(ENDPOINTS_MAX)) == ""
     assert "a worker process takes 2,621,440" in group.too_large_reason(largest(2 * ENDPOINTS_MAX))
 
@@ -126,7 +126,7 @@ def test_the_size_of_an_unchanged_state_is_not_measured_again(group, monkeypatch
     assert measured == [fits, other, huge, fits]
 
 
-def test_any_change_between_allowed_group_sizes_fits_into_a_frame(group):
+def test_any_change_of_a_group_of_allowed_size_fits_into_a_frame(group):
     # The texts are as short as possible, and in reverse order, so that indexes dominate the size.
     endpoints = tuple(SocketAddress(f"::{n:x}", 1) for n in range(65536))
     group.change(Serving(endpoints))
@@ -135,7 +135,7 @@ def test_any_change_between_allowed_group_sizes_fits_into_a_frame(group):
     assert change / opening < MAX_FRAME_BYTES / MAX_GROUP_BYTES
 
 
-def test_counters_of_an_endpoint_serving_only_outside_clients_continue(group):
+def test_an_endpoint_that_serves_only_outside_clients_is_counted(group):
     group.change(Serving((POD_A,), outside=(POD_B,)))
     group.add(ONE, group_report(endpoint_report(POD_B, connections=1), ejected=[(POD_B, 5.0)]), 0.0)
     assert group.counters_of(POD_B).connections == 1
@@ -184,7 +184,7 @@ def test_the_most_recently_removed_endpoints_are_remembered(group):
     assert {group.counters_of(pod).connections for pod in present} == {1}
 
 
-def test_endpoint_counters_are_keyed_by_the_plans_address_object(group):
+def test_endpoint_counters_share_the_address_objects_of_the_plan(group):
     read = SocketAddress(POD_A.ip, POD_A.port)
     group.add(ONE, group_report(endpoint_report(read, connections=1)), 0.0)
     assert [each for each, _ in group.each_counters() if each is POD_A] == [POD_A]
@@ -249,7 +249,7 @@ def test_an_endpoint_that_has_answered_since_is_not_shown_as_ejected(group):
     assert group.ejected(100.0) == {}, "which each worker ejected because of the failure of ONE"
 
 
-def test_the_last_source_port_shortage_has_a_time(group):
+def test_the_time_of_the_last_source_port_shortage_is_recorded(group):
     group.add(0, group_report(out_of_ports=2), 5.0)
     group.add(1, group_report(out_of_client_ports=1), 6.0)
     group.add(1, group_report(evicted=3), 7.0)
@@ -269,7 +269,7 @@ def test_the_last_response_time_covers_all_endpoints_and_connections(group):
     assert group.sent_at == 19.0
 
 
-def test_a_byte_after_the_clients_departure_is_not_a_response(group):
+def test_a_byte_after_the_client_closed_does_not_count_as_a_response(group):
     ends = StreakPart(-1.0, 1, 6.0, 6.0, Failure.UNANSWERED)
     report = replace(endpoint_report(POD_A, connections=1, sent_bytes=9), ends=ends)
     group.add(0, group_report(report), 8.0)
@@ -291,7 +291,7 @@ def test_unanswered_connections_are_summed_over_endpoints_and_workers(group):
     assert group.last_minute.failing(12.0) == MinuteCounts(10, 0, 4, 3, 1)
 
 
-def test_clients_that_gave_up_waiting_are_counted_separately(group):
+def test_clients_that_failed_while_waiting_are_counted_separately(group):
     counted = {
         "waits.timeouts": 1,
         "waits.overflows": 2,
@@ -309,7 +309,7 @@ def test_connections_reset_after_their_endpoints_removal_are_counted(group):
     assert group.last_minute.failing(5.0) == MinuteCounts(connections=9, removed=4, idle=2)
 
 
-def test_denied_clients_are_counted_under_the_source_ranges_at_that_time(group):
+def test_denied_clients_are_attributed_to_the_source_ranges_that_denied_them(group):
     group.change(Serving((POD_A,), admits=("192.0.2.0/24",)), 1.0)
     group.add(0, group_report(denied=2), 7.0)
     group.change(Serving((POD_A,), admits=("198.51.100.0/24",)), 8.0)
@@ -331,12 +331,12 @@ def applied(changes, have):
 
 
 @given(some_pods, some_pods)
-def test_applying_the_difference_yields_the_other_list(have, want):
+def test_applying_the_difference_of_two_lists_to_the_first_yields_the_second(have, want):
     assert applied(diff_endpoints(have, want), have) == want
 
 
 @given(some_pods)
-def test_equal_lists_have_no_differences(have):
+def test_equal_endpoint_lists_have_no_differences(have):
     assert diff_endpoints(have, list(have)) == ([], [])
 
 
@@ -349,7 +349,7 @@ def test_a_single_added_or_removed_endpoint_is_the_only_difference(endpoints, da
     assert diff_endpoints(others, endpoints) == EndpointChanges([], [(place, one)])
 
 
-def test_waiting_clients_are_summed_until_none_waits_or_their_worker_ends(group):
+def test_waiting_clients_are_summed_over_running_workers(group):
     assert group.waiting(100.0) == Waiting()
     group.add(ONE, group_report(waiting=WaitingReport(2, 5.0)), 100.0)
     group.add(TWO, group_report(waiting=WaitingReport(3, 1.0)), 100.0)
@@ -385,7 +385,7 @@ def make_report(group, *, refused, connections):
     return GroupReport(group, counters.figures(), endpoints, [], times)
 
 
-def test_totals_sum_the_counters_of_all_groups_and_endpoints():
+def test_totals_add_up_the_counters_of_all_groups_and_endpoints():
     totals = Totals()
     totals.add(make_report(1, refused=3, connections=5))
     totals.add(make_report(2, refused=4, connections=1))

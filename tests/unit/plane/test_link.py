@@ -58,7 +58,7 @@ async def test_no_client_is_refused_while_a_listener_is_handed_over(rig):
             assert await server.read() == b"question"
 
 
-async def test_after_a_handover_open_connections_continue_and_new_ones_use_the_other_group(rig):
+async def test_after_a_handover_only_new_connections_use_the_other_group(rig):
     old, new = rig.endpoint(), rig.endpoint()
     web = rig.service(old.address)
     client, server = await rig.pair(web, old)
@@ -75,7 +75,7 @@ async def test_after_a_handover_open_connections_continue_and_new_ones_use_the_o
     assert await server.read() == b"still here"
 
 
-async def test_a_udp_client_moves_with_its_handed_over_listener(rig):
+async def test_a_udp_client_reaches_the_new_group_after_its_listener_is_handed_over(rig):
     old, new = rig.udp_peer(), rig.udp_peer()
     dns = rig.udp_service(old.address)
     client = rig.udp_client(dns)
@@ -90,11 +90,11 @@ async def test_a_listener_handed_to_a_group_without_admitted_clients_drops_packe
     client = rig.keep(Peer(socket.socket()))
     client.sock.connect_ex(web.address)
     hand_over(rig, web, pod.address)
-    # Its SYN was dropped; the kernel retransmits it after a second.
+    # The client's SYN was dropped; the kernel retransmits it after a second.
     assert await serves(client, pod)
 
 
-async def test_tcp_without_endpoints_refuses_and_later_serves_on_the_same_port(rig):
+async def test_a_tcp_port_that_refused_without_endpoints_serves_again(rig):
     web, pod = rig.service(), rig.endpoint()
     address = web.address
     for _ in range(2):
@@ -107,7 +107,7 @@ async def test_tcp_without_endpoints_refuses_and_later_serves_on_the_same_port(r
     assert web.address == address
 
 
-async def test_udp_that_briefly_refuses_continues_to_serve(rig):
+async def test_a_udp_port_that_briefly_refuses_serves_again(rig):
     pod, dns, client = rig.udp_served()
     for _ in range(20):
         rig.update(dns)
@@ -117,7 +117,7 @@ async def test_udp_that_briefly_refuses_continues_to_serve(rig):
     assert await is_refused(client)
 
 
-async def test_new_connections_follow_the_endpoints_and_open_ones_continue(rig):
+async def test_a_change_of_endpoints_affects_only_new_connections(rig):
     old, new = rig.endpoint(), rig.endpoint()
     web = rig.service(old.address)
     client = await rig.client(web)
@@ -152,7 +152,7 @@ async def test_a_closed_udp_listener_refuses_datagrams(rig):
 @pytest.mark.parametrize("is_refusing", [False, True], ids=["serving", "refusing"])
 @pytest.mark.parametrize("protocol", list(Protocol))
 async def test_a_closed_services_port_can_be_reused_immediately(rig, protocol, is_refusing):
-    """This happens if a Service is deleted and created again with the same address."""
+    """For example, a Service is deleted and created again with the same address."""
     pods = [rig.endpoint() if protocol is TCP else rig.udp_peer() for _ in range(2)]
     old = rig.service(pods[0].address, protocol=protocol)
     if is_refusing:
@@ -191,7 +191,7 @@ async def test_after_a_refresh_udp_counters_equal_the_transferred_bytes(rig):
     assert (totals.received_bytes, totals.sent_bytes) == (5, 2)
 
 
-async def test_the_planes_state_contains_the_descriptors_in_use(rig):
+async def test_the_state_of_a_plane_contains_the_number_of_open_descriptors(rig):
     await rig.plane.refresh()
     before = rig.plane.state()
     assert before.is_accepting

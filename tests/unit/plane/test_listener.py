@@ -80,12 +80,12 @@ def accept_all(sock):
 
 
 def copies_of(sockets):
-    """Return the copies that the next control process gets."""
+    """Return the copies of sockets that the next control process receives."""
     return [socket.socket(fileno=os.dup(sock.fileno())) for sock in sockets.by_worker.values()]
 
 
 @pytest.mark.parametrize("count", [1, 2])
-async def test_the_sockets_of_the_previous_process_keep_their_queues(share, count):
+async def test_clients_queued_on_sockets_of_the_previous_process_are_kept(share, count):
     before = share(workers=range(count))
     waiting = [await dial(before.at, source=client) for client in CLIENTS]
     with contextlib.ExitStack() as stack:
@@ -102,7 +102,7 @@ async def test_the_sockets_of_the_previous_process_keep_their_queues(share, coun
 
 
 @BOTH
-def test_additional_workers_get_new_sockets(share, protocol):
+def test_new_sockets_are_opened_for_additional_workers(share, protocol):
     before = share(protocol, workers=(0,))
     after = share(protocol, at=before.at, workers=(0, 1), inherited=copies_of(before))
     assert {address_of(sock) for sock in after.by_worker.values()} == {before.at}
@@ -110,7 +110,7 @@ def test_additional_workers_get_new_sockets(share, protocol):
 
 
 def by_address(count):
-    """Return each client's worker by its address."""
+    """Return the worker that the kernel chooses for each client by its address."""
     return {client: int.from_bytes(socket.inet_aton(client), "big") % count for client in CLIENTS}
 
 
@@ -180,8 +180,8 @@ async def test_udp_sockets_opened_beside_inherited_copies_keep_the_order(share, 
     assert await whom_clients_reach(sockets, UDP) == by_address(2)
 
 
-def test_a_udp_socket_about_to_refuse_is_no_longer_shared(share):
-    """The previous process has exited before its worker closed its copy."""
+def test_an_inherited_udp_socket_that_was_about_to_refuse_is_replaced(share):
+    """The previous process has exited before its worker closed its copy of the socket."""
     before = share(UDP, workers=(0,))
     copies = copies_of(before)
     before.refuse()
@@ -234,7 +234,7 @@ async def test_while_tcp_refuses_no_other_program_can_bind_the_port(share, worke
         assert copy.fileno() >= 0
 
 
-async def test_a_refusal_resets_queued_clients(share):
+async def test_a_listener_that_starts_to_refuse_resets_queued_clients(share):
     sockets = share()
     waiting = [await dial(sockets.at) for _ in range(4)]
     sockets.refuse()
@@ -243,7 +243,7 @@ async def test_a_refusal_resets_queued_clients(share):
             assert await peer.was_reset()
 
 
-async def test_clients_keep_their_worker_after_a_refusal(share):
+async def test_clients_keep_their_worker_after_a_listener_refused_in_between(share):
     sockets = share(workers=(0, 1, 2))
     sockets.choose(by_client=True)
     before = {client: await who_is_reached(sockets, client) for client in CLIENTS}
@@ -253,7 +253,7 @@ async def test_clients_keep_their_worker_after_a_refusal(share):
     assert {client: await who_is_reached(sockets, client) for client in CLIENTS} == before
 
 
-async def test_the_socket_choice_may_change_while_refusing(share):
+async def test_the_choice_of_sockets_can_change_while_a_listener_refuses(share):
     sockets = share()
     sockets.refuse()
     sockets.choose(by_client=True)
@@ -341,13 +341,13 @@ def received(sock):
     return got
 
 
-def test_a_udp_listener_that_soon_serves_again_keeps_its_sockets(share):
+def test_a_udp_listener_that_refuses_only_briefly_keeps_its_sockets(share):
     sockets = share(UDP)
     inodes = [os.fstat(sock.fileno()).st_ino for sock in sockets.by_worker.values()]
     sockets.refuse()
     sockets.serve()
     assert [os.fstat(sock.fileno()).st_ino for sock in sockets.by_worker.values()] == inodes
-    # If they were shut down, they would always be readable.
+    # If the sockets were shut down, they would always be readable.
     assert select.select(sockets.by_worker.values(), [], [], 0) == ([], [], [])
 
 
@@ -378,7 +378,7 @@ def test_reopened_udp_sockets_admit_only_their_source_ranges(share):
     assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
 
 
-def test_rejected_source_ranges_are_an_error_each_time_and_the_old_ones_stay(share):
+def test_rejected_source_ranges_are_an_error_each_time_and_the_old_ranges_stay(share):
     sockets = share(UDP, admits=["127.0.0.2/32"])
     too_many = [f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000)]
     for _ in range(2):
@@ -387,7 +387,7 @@ def test_rejected_source_ranges_are_an_error_each_time_and_the_old_ones_stay(sha
     assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
 
 
-async def test_if_one_socket_fails_to_listen_all_keep_refusing(share):
+async def test_if_one_socket_fails_to_listen_all_sockets_continue_to_refuse(share):
     sockets = share()
     sockets.refuse()
     # A connected socket can't listen; the first socket can.
@@ -441,7 +441,7 @@ def test_a_preferred_port_outside_the_range_or_in_use_is_not_a_candidate():
     assert list(pool.candidates(preferred=6)) == [5]
 
 
-def test_a_released_port_is_reused_after_all_others():
+def test_a_released_port_is_reused_after_all_other_ports():
     pool = PortPool(5, 7)
     assert [take_next(pool), take_next(pool)] == [5, 6]
     pool.give(5)
@@ -456,7 +456,7 @@ def test_a_full_pool_has_no_candidates():
     assert not pool.free
 
 
-def test_spared_ports_are_offered_only_if_preferred():
+def test_spared_ports_are_candidates_only_if_preferred():
     pool = PortPool(5, 7)
     pool.spare([5, 6])
     assert list(pool.candidates()) == [7]
@@ -465,6 +465,6 @@ def test_spared_ports_are_offered_only_if_preferred():
     assert list(pool.candidates()) == [5, 6, 7]
 
 
-def test_a_port_pool_contains_the_ports_of_its_range():
+def test_a_port_pool_contains_only_integer_ports_of_its_range():
     pool = PortPool(5, 6)
     assert [port in pool for port in (4, 5, 6, 7, "5")] == [False, True, True, False, False]

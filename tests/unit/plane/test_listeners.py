@@ -59,7 +59,7 @@ class Workers:
         return Group(self.numbers, port_key("shop/web:http"))
 
     def serve(self, group, wanted, *endpoints, **others):
-        """Do the same as a plane, without the messages about groups."""
+        """Serve a group as a plane does, without messages about the group."""
         serving = Serving(endpoints, **others)
         self.listeners.prepare(group, serving, wanted)
         group.change(serving)
@@ -97,7 +97,7 @@ def test_opening_and_closing_a_listener_is_sent_to_every_worker(workers, protoco
 
 
 @BOTH
-def test_a_refusing_listener_is_closed_in_the_workers(workers, protocol):
+def test_workers_close_a_listener_that_starts_to_refuse(workers, protocol):
     group, wanted, listener = workers.open(protocol, POD_A)
     for _ in range(2):
         workers.serve(group, wanted)
@@ -108,7 +108,7 @@ def test_a_refusing_listener_is_closed_in_the_workers(workers, protocol):
 
 
 @BOTH
-def test_a_new_worker_gets_all_serving_listeners(workers, protocol):
+def test_a_new_worker_receives_all_serving_listeners(workers, protocol):
     for endpoints in ((POD_A,), ()):
         workers.open(protocol, *endpoints)
     workers.listeners.send_all(1)
@@ -148,7 +148,7 @@ def test_a_listener_wanted_again_is_not_closed(workers, is_own):
     assert not listener.is_closed
 
 
-def test_an_open_listener_follows_a_change_of_its_services_affinity(workers):
+def test_an_open_listener_applies_a_change_of_its_services_affinity(workers):
     group, wanted, listener = workers.open(UDP, POD_A)
     socks = listener.sockets.socks
     # The worker is chosen by the client's address: 127.0.0.1 is odd.
@@ -184,12 +184,12 @@ def test_an_address_missing_from_the_machine_stops_the_search_for_a_port(workers
     assert tried == [27000]
 
 
-def test_without_an_address_there_is_neither_a_listener_nor_an_error(workers):
+def test_a_wanted_listener_without_addresses_is_neither_opened_nor_an_error(workers):
     answer = workers.serve(workers.group(), {"web": Wanted(TCP, ())}, POD_A)
     assert answer == ({}, {"web": None})
 
 
-async def test_a_client_queued_on_a_recovered_port_goes_to_the_first_worker(workers):
+async def test_a_client_queued_on_a_recovered_port_is_accepted_by_the_first_worker(workers):
     at = SocketAddress("127.0.0.1", free_port())
     workers.listeners.recover([(TCP, at)], transparent=False)
     with contextlib.closing(await dial(at)) as client:
@@ -280,7 +280,7 @@ def test_a_udp_port_closed_while_refusing_serves_after_reopening(workers, is_at_
         UdpPeer(port=listener.address.port)
 
 
-def test_without_room_a_closed_udp_port_is_not_taken_over(workers):
+def test_a_closed_udp_port_is_not_reused_while_descriptors_are_short(workers):
     workers.listeners = Listeners(2, 8, workers.send)
     group, _, listener = workers.open(UDP, POD_A)
     workers.listeners.close_group(group)
@@ -292,7 +292,7 @@ def test_without_room_a_closed_udp_port_is_not_taken_over(workers):
     assert sum(workers.listeners._counts) == 4
 
 
-def test_an_exited_worker_holds_no_listener(workers):
+def test_a_closed_udp_port_is_released_when_its_last_worker_exits(workers):
     group, wanted, listener = workers.open(UDP, POD_A)
     for endpoints in ((), (POD_A,), ()):
         workers.serve(group, wanted, *endpoints)
@@ -311,7 +311,7 @@ def test_closing_a_listener_does_not_wait_for_a_dead_worker(workers):
 
 
 def test_a_worker_may_respond_while_a_message_is_being_sent(workers):
-    """A worker in the caller's loop does this."""
+    """A worker in the caller's loop responds immediately."""
     group, wanted, listener = workers.open(UDP, POD_A)
 
     def send(worker, message, *_socks):
@@ -361,7 +361,7 @@ def test_a_worker_that_cannot_watch_a_socket_opens_no_listener(workers):
 
 @pytest.mark.parametrize("protocol", list(Protocol))
 async def test_a_worker_accepts_clients_only_while_it_has_endpoints(make, protocol):
-    """This holds even if it reads a change late: listeners are closed first and opened last."""
+    """Even if the worker reads changes late, listeners are closed first and opened last."""
     pool, sent = await make(1), []
     pods = pool.pods(1, protocol)
     web = pool.serve(pods, protocol=protocol)

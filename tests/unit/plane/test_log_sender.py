@@ -30,7 +30,7 @@ def sent():
     logger.removeHandler(handler)
 
 
-def test_a_sent_line_carries_its_text_level_and_fields(sent):
+def test_a_forwarded_log_line_contains_its_message_level_and_fields(sent):
     logger, lines = sent
     logger.warning("flow %s", "ended", extra={"endpoint": POD, "count": 3, "cause": None})
     (line,) = lines
@@ -39,7 +39,7 @@ def test_a_sent_line_carries_its_text_level_and_fields(sent):
     assert line.traceback == ""
 
 
-def test_a_sent_line_carries_its_traceback(sent):
+def test_a_forwarded_log_line_contains_its_traceback(sent):
     logger, lines = sent
     try:
         {}["nobody"]
@@ -48,9 +48,9 @@ def test_a_sent_line_carries_its_traceback(sent):
     assert lines[0].traceback.endswith("KeyError: 'nobody'")
 
 
-def test_an_unformattable_record_is_sent_as_an_error(sent, capsys):
+def test_a_log_record_that_cannot_be_formatted_is_sent_as_an_error(sent, capsys):
     logger, lines = sent
-    # Call the handler directly, because the logger would also call pytest's own, which fails.
+    # Call the handler directly, because the logger would also call pytest's handler, which fails.
     (handler,) = logger.handlers
     handler.handle(logger.makeRecord(LOGGER, logging.WARNING, "f.py", 1, "%d", ("text",), None))
     (line,) = lines
@@ -67,17 +67,17 @@ def test_a_workers_line_is_logged_as_if_local(caplog):
     assert (record.created, record.endpoint) == (1_700_000_000.5, "10.0.0.1:80")
 
 
-def test_a_forwarded_traceback_is_written(caplog):
+def test_a_forwarded_traceback_is_logged(caplog):
     write_record(replace(logged(), traceback="Traceback: it broke"))
     assert "Traceback: it broke" in caplog.text
 
 
-def test_percent_signs_in_a_line_are_literal(caplog):
+def test_percent_signs_in_a_forwarded_line_are_literal(caplog):
     write_record(logged(message="100 %s %d%"))
     assert caplog.messages == ["100 %s %d%"]
 
 
-def test_a_line_below_the_log_level_is_not_written(caplog):
+def test_a_forwarded_line_below_the_log_level_is_not_logged(caplog):
     caplog.set_level(logging.ERROR, logger=LOGGER)
     write_record(logged())
     assert caplog.records == []
@@ -105,7 +105,7 @@ def test_a_worker_adopts_the_control_processs_log_levels(clean_logging):
     assert [line.message for line in lines] == ["told"]
 
 
-def test_running_out_of_memory_is_not_an_error_of_the_record(sent):
+def test_a_memory_error_while_formatting_a_log_record_is_raised(sent):
     class NeedsMemory:
         def __str__(self):
             raise MemoryError

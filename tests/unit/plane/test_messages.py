@@ -65,7 +65,7 @@ def test_a_message_round_trips_through_its_encoding(message):
     assert msgspec.json.decode(encode(message), type=ALL) == message
 
 
-def test_changing_one_endpoint_takes_less_than_100_bytes():
+def test_a_message_that_changes_one_endpoint_has_less_than_100_bytes():
     assert len(encode(ChangeGroup(4711, [POD_A], [(2500, POD_B)]))) < 100
     assert len(encode(Ejected(4711, POD_A, True))) < 50
 
@@ -79,7 +79,7 @@ def in_a_report(dials):
 
 
 @pytest.mark.parametrize("count", [len(TIMES_BOUNDS_S), len(TIMES_BOUNDS_S) + 2])
-def test_durations_need_one_count_more_than_bounds(count):
+def test_a_duration_report_with_a_wrong_number_of_counts_is_rejected(count):
     report = GroupReport(3, NO_FIGURES, [], [], DurationReport([0] * count, 0.0))
     with pytest.raises(ValueError):  # noqa: PT011 - any is expected
         msgspec.json.decode(encode(Counted(9, [report], Status())), type=FromWorker)
@@ -133,7 +133,7 @@ def test_a_malformed_message_is_rejected(data):
         msgspec.json.decode(data, type=FromWorker)
 
 
-def test_messages_are_encoded_as_plain_json():
+def test_messages_are_encoded_as_json_arrays_of_name_and_values():
     assert encode(Drain(1.5)) == b'["Drain",1.5]'
     assert encode(OpenGroup(3, port_key("shop/web:http"), SPLIT)) == (
         b'["OpenGroup",3,[["shop","web","http"],4,""],{"endpoints":[["10.0.0.1",80]],"outside":[],'

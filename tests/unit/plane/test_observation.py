@@ -28,7 +28,7 @@ def put(store, *pods, name="web", namespace="shop", node="node-1", created="", i
     return store.snapshot()
 
 
-def test_an_address_has_the_pod_named_in_a_slice():
+def test_the_pod_of_an_address_is_the_target_named_in_its_slice():
     store, names = Store(), PodNames()
     snapshot = put(store, ("10.244.0.7", "web-7"), ("10.244.0.8", ""))
     assert names.of(snapshot, "10.244.0.7") == "shop/web-7"
@@ -36,7 +36,7 @@ def test_an_address_has_the_pod_named_in_a_slice():
     assert names.of(snapshot, "10.244.0.9") == ""
 
 
-def test_pod_names_follow_changes():
+def test_the_pod_name_of_an_address_follows_changes_of_slices():
     store, names = Store(), PodNames()
     names.of(put(store, ("10.244.0.7", "web-7")), "10.244.0.7")
     put(store, ("10.244.0.7", "web-7"), name="api")
@@ -49,7 +49,7 @@ def test_pod_names_follow_changes():
     assert names.of(store.snapshot(), "10.244.0.7") == ""
 
 
-def test_a_node_address_has_no_pod():
+def test_a_nodes_address_is_attributed_to_no_pod():
     snapshot = put(Store(), ("192.0.2.1", "web-7"))
     own = replace(snapshot, node=Node("node-1", addresses=("192.0.2.1",)))
     others = replace(snapshot, node_addresses=frozenset({"192.0.2.1"}))
@@ -60,7 +60,7 @@ def test_a_node_address_has_no_pod():
     ]
 
 
-def test_pods_on_other_nodes_have_no_name():
+def test_pods_on_other_nodes_are_not_named():
     store, names = Store(), PodNames("node-1")
     on = {"10.244.0.7": "node-1", "10.244.0.8": "node-2", "10.244.0.9": ""}
     endpoints = tuple(Endpoint(ip, node=node, pod=f"web-{ip[-1]}") for ip, node in on.items())
@@ -97,7 +97,7 @@ def test_slices_in_other_namespaces_cannot_replace_or_remove_a_pod_name(evil, ex
 
 
 @pytest.mark.parametrize("how", [{"is_managed": False}, {"node": ""}])
-def test_a_pod_without_controller_or_node_is_marked_with_its_namespace(how):
+def test_a_pod_name_in_a_slice_without_controller_or_node_name_is_marked(how):
     snapshot = put(Store(), FORGED, namespace="evil", **how)
     assert PodNames().of(snapshot, FORGED[0]) == "evil/batch-of-evil (listed by evil)"
 

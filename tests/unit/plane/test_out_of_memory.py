@@ -57,7 +57,7 @@ def test_a_memory_error_ends_the_process_immediately_without_logging(loop, failu
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("failure", ["loop.call_soon(fail)", "loop.call_soon(FailsAtItsEnd)"])
-def test_another_exception_is_logged_and_the_process_continues(loop, failure):
+def test_an_exception_other_than_a_memory_error_is_logged_without_an_exit(loop, failure):
     done = run(loop, failure, "ValueError('a bug')")
     assert done.returncode == 0
     assert "ValueError: a bug" in done.stderr
@@ -87,7 +87,7 @@ def test_with_a_memory_limit_a_worker_is_killed_before_its_parent(proc, inherite
     assert (proc / "oom_score_adj").read_text() == score
 
 
-def test_without_a_memory_limit_a_worker_is_killed_like_its_parent(proc):
+def test_without_a_memory_limit_a_worker_has_its_parents_oom_score(proc):
     (proc / "memory.max").write_text("max\n")
     be_killed_first(proc)
     assert (proc / "oom_score_adj").read_text() == "0\n"

@@ -56,7 +56,7 @@ async def test_a_listening_endpoint_is_probed_repeatedly_and_accepts_no_connecti
         with socket.create_connection(endpoint) as client:
             accepted, peer = server.accept()
             accepted.close()
-            # It is the first in the queue, so the answered probes left no connection there.
+            # This client is the first in the accept queue, so the probes left no connection there.
             assert peer[:2] == client.getsockname()[:2]
     assert (probes.sent, probes.failed) == (len(noted), 0)
 

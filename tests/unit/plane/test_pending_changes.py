@@ -103,7 +103,7 @@ async def test_listener_messages_of_one_group_do_not_stop_merging_of_other_group
     ]
 
 
-async def test_a_group_keeps_its_endpoints_until_its_listener_has_moved(slow):
+async def test_a_group_loses_its_endpoints_only_after_its_listener_has_moved(slow):
     web, taking = open_group(slow, 1, 7), open_group(slow, 2)
     change(slow, web, PODS[1])
     change(slow, taking, PODS[1])
@@ -126,7 +126,7 @@ async def test_a_group_keeps_its_endpoints_until_its_listener_has_moved(slow):
     ]
 
 
-async def test_however_many_listeners_close_at_most_two_changes_of_a_group_wait(slow):
+async def test_at_most_two_changes_of_a_group_are_queued_however_many_listeners_close(slow):
     web = open_group(slow, 1, *range(100))
     for listener in range(100):
         change(slow, web, PODS[1 + listener % 4])

@@ -31,7 +31,7 @@ def pods_of(rig, protocol, count=2):
     return [rig.endpoint() if protocol is TCP else rig.udp_peer() for _ in range(count)]
 
 
-async def test_a_service_too_large_for_a_worker_is_rejected_without_affecting_others(rig):
+async def test_a_service_too_large_for_a_worker_is_rejected_and_other_services_served(rig):
     (pod,) = pods_of(rig, TCP, 1)
     web, other = rig.service(pod.address), rig.service(pod.address)
     endpoints = tuple(SocketAddress(f"2001:db8::{n:04x}", 8080) for n in range(60_000))
@@ -79,7 +79,7 @@ async def test_drops_before_a_listeners_move_are_counted_for_the_former_group(ri
 
 
 @BOTH
-async def test_a_port_drops_serves_and_refuses_as_its_service_changes(rig, protocol):
+async def test_a_port_drops_serves_or_refuses_clients_as_its_service_changes(rig, protocol):
     pods = pods_of(rig, protocol, 1)
     web = rig.service(protocol=protocol, at="0.0.0.0", admits=())
     for _ in range(2):
@@ -150,7 +150,7 @@ async def test_too_many_source_ranges_are_an_error_and_clients_are_refused(rig, 
 
 
 @BOTH
-async def test_internal_and_external_clients_get_different_endpoints(rig, protocol):
+async def test_internal_and_external_clients_reach_different_endpoints(rig, protocol):
     pods = pods_of(rig, protocol)
     inner, outer = (pod.address for pod in pods)
     split = {"outside": [outer], "inside": ALICE_ALONE}
@@ -202,7 +202,7 @@ async def test_a_drain_waits_for_connections_to_finish(own_rig):
     assert await draining == 0
 
 
-async def test_idle_waits_for_the_last_connection_while_the_plane_still_serves(own_rig):
+async def test_idle_waits_for_the_last_connection_while_new_clients_are_accepted(own_rig):
     rig, pod = own_rig, own_rig.endpoint()
     web = rig.service(pod.address)
     pairs = [(await rig.client(web), await pod.accept())]
@@ -218,7 +218,7 @@ async def test_idle_waits_for_the_last_connection_while_the_plane_still_serves(o
     web.close()
 
 
-async def test_idle_waits_no_longer_than_its_timeout(own_rig):
+async def test_idle_returns_after_its_timeout(own_rig):
     rig, pod = own_rig, own_rig.endpoint()
     web = rig.service(pod.address)
     client, _ = await rig.client(web), await pod.accept()
@@ -229,7 +229,7 @@ async def test_idle_waits_no_longer_than_its_timeout(own_rig):
     web.close()
 
 
-async def test_close_resets_connections_and_refuses_new_ones(own_rig):
+async def test_close_resets_open_connections_and_refuses_new_clients(own_rig):
     rig, pod = own_rig, own_rig.endpoint()
     web, dns = rig.service(pod.address), rig.udp_service(rig.udp_peer().address)
     client = await rig.client(web)
@@ -274,7 +274,7 @@ async def test_plane_memory_is_the_memory_of_the_worker_nearest_its_limit():
     assert plane.state().memory == (95, 100, True, True)
 
 
-async def test_a_plane_without_processes_leaves_sockets_to_its_caller():
+async def test_a_plane_without_processes_accepts_sockets_to_keep():
     plane = Plane(asyncio.get_running_loop(), None, Tuning())
     plane.start()
     with socket.socket() as table:
@@ -282,7 +282,7 @@ async def test_a_plane_without_processes_leaves_sockets_to_its_caller():
     plane.close()
 
 
-async def test_clients_wait_on_recovered_ports_until_listeners_are_known():
+async def test_closing_recovered_ports_resets_the_clients_that_wait_on_them():
     plane = Plane(asyncio.get_running_loop())
     at = SocketAddress("127.0.0.1", free_port())
     plane.recover([(TCP, at)], transparent=False)

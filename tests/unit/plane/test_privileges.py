@@ -56,7 +56,7 @@ def alone():
     return status_of(*ALONE)
 
 
-def test_root_becomes_the_worker_user_and_other_users_stay(plain):
+def test_a_worker_started_by_root_changes_to_the_worker_user(plain):
     user = WORKER_ID if is_root_of_many() else os.geteuid()
     group = WORKER_ID if is_root_of_many() else os.getegid()
     assert plain["Uid"].split() == [str(user)] * 4
@@ -68,7 +68,7 @@ def test_root_drops_its_supplementary_groups(plain):
     assert plain["Groups"].strip() == ""
 
 
-def test_the_only_user_of_a_user_namespace_stays(alone):
+def test_a_worker_keeps_the_only_user_of_a_user_namespace(alone):
     assert alone["Uid"].split() == ["0"] * 4
 
 

@@ -24,7 +24,7 @@ def add(schedule, service, *endpoints):
 
 
 def probe_all(schedule, until, *, refusing=(), silent=()):
-    """Return the times of each endpoint's probes; only those of silent endpoints take time: 1 s."""
+    """Return the times of each endpoint's probes; a probe of a silent endpoint takes 1 s."""
     begun = {endpoint: [] for endpoint in schedule._endpoints}
     silent, ends, now = set(silent), [], 0.0
     while now < until:
@@ -65,7 +65,7 @@ def test_probe_intervals_are_drawn_between_one_and_two_seconds(drawn, interval):
     assert schedule.next_at(0.0) == pytest.approx(interval, abs=0.001)
 
 
-def test_a_discarded_endpoint_is_not_probed_after_its_pending_probe(schedule):
+def test_an_endpoint_discarded_during_a_probe_is_not_probed_again(schedule):
     add(schedule, WEB, A, B)
     schedule.discard(B, WEB)
     assert schedule.take(0.0, ROOM) == [A]
@@ -76,7 +76,7 @@ def test_a_discarded_endpoint_is_not_probed_after_its_pending_probe(schedule):
     assert A not in schedule
 
 
-def test_an_endpoint_discarded_during_its_probe_uses_no_share(schedule):
+def test_an_endpoint_discarded_during_its_probe_occupies_no_probe_slot(schedule):
     for second in range(ROOM):
         add(schedule, WEB, A)
         assert schedule.take(float(second), ROOM) == [A]
@@ -98,7 +98,7 @@ def test_an_endpoint_is_probed_once_for_all_its_services_and_ports(
     assert schedule.next_at(EVERY_S) is None
 
 
-def test_endpoints_beyond_the_budget_are_probed_equally_often_within_it():
+def test_endpoints_share_the_probe_budget_equally():
     schedule = ProbeSchedule(lambda: 0.5, per_second=200)
     for number, endpoint in enumerate(MANY[:3_000]):
         add(schedule, ServiceKey("shop", f"web-{number // 3}"), endpoint)
@@ -119,7 +119,7 @@ def test_thousands_of_silent_endpoints_do_not_delay_probes_of_another_service(sc
     assert all(begun.values()), "the silent ones have turns, too"
 
 
-def test_a_service_sharing_endpoints_with_a_large_one_keeps_its_own_turns(schedule):
+def test_a_large_service_does_not_delay_probes_of_an_endpoint_that_it_shares(schedule):
     add(schedule, BIG, A, *MANY[:6_000])
     add(schedule, WEB, A)
     begun = probe_all(schedule, 20.0)
@@ -127,7 +127,7 @@ def test_a_service_sharing_endpoints_with_a_large_one_keeps_its_own_turns(schedu
 
 
 def begin_all(schedule, until):
-    """Return the endpoints whose probes begin in this time if none of them finishes."""
+    """Return the endpoints whose probes begin in this time if no probe finishes."""
     found = []
     for step in range(int(until * 10)):
         found += schedule.take(step / 10, ROOM - len(found))
@@ -207,7 +207,7 @@ def test_the_measured_probe_interval_covers_only_healthy_endpoints(schedule):
     assert schedule.interval_s == 0.0
 
 
-def test_after_a_pause_only_a_twentieth_of_a_seconds_probes_start_together(schedule):
+def test_after_a_pause_only_the_probes_of_50_ms_start_together(schedule):
     add(schedule, WEB, *MANY[:1_000])
     assert len(schedule.take(3_600.0, ROOM)) == 100
     assert schedule.take(3_600.0, ROOM) == []

@@ -84,7 +84,7 @@ async def test_without_a_watcher_there_is_no_connection_log(rig):
     assert rig.engine.connection_log is None
 
 
-async def test_connection_logging_continues_after_the_last_watcher_leaves():
+async def test_the_connection_log_stays_enabled_after_the_last_watcher_leaves():
     rig = Rig(Tuning(connection_log=1.0))
     Observer(rig)
     assert rig.engine.connection_log is not None
@@ -246,7 +246,7 @@ async def test_a_waiting_flow_is_observed(rig):
         ([ConnectionFilter(failed=True, slow_s=1.0)], True),
     ],
 )
-async def test_fields_are_collected_only_if_a_filter_may_match(rig, filters, takes):
+async def test_record_fields_are_collected_only_if_a_filter_may_match(rig, filters, takes):
     ring = RecordRing(rig.engine)
     ring.observe(filters)
     assert ring.has_room(WEB.name.prefixes, ALICE, is_plain=True) is takes
@@ -271,7 +271,7 @@ async def test_a_full_ring_counts_omitted_records(rig):
     for _ in range(OBSERVED_MAX + 5):
         if ring.has_room(WEB.name.prefixes, ALICE):
             ring.put(one, lambda: None)
-    # The connection log also takes this one, so it has fields although the ring is full.
+    # Fields are collected although the ring is full, because the connection log needs them.
     ring.put(one, lambda: None)
     observed = ring.observe([ALL])
     assert (len(observed.records), observed.left_out) == (OBSERVED_MAX, [LeftOut(ALL, 6)])
@@ -300,7 +300,7 @@ async def test_a_match_all_filter_leaves_room_for_other_filters(rig):
     for _ in range(2):
         assert ring.has_room(WEB.name.prefixes, ALICE)
         ring.put(refused, lambda: None)
-    # This one might have failed, so it has fields; but it matches only ALL, which is full.
+    # It might have failed, so its fields are collected, but it matches only ALL, which is full.
     assert ring.has_room(WEB.name.prefixes, ALICE)
     ring.put(ConnectionFacts(event=ConnectionEvent.HELD), lambda: None)
     observed = ring.observe([ALL])
@@ -324,7 +324,7 @@ async def test_a_full_ring_is_shared_equally_and_keeps_the_oldest_records_in_ord
     assert len(ring.observe([]).records) == 100
 
 
-async def test_a_record_matching_several_filters_uses_room_once(rig):
+async def test_a_record_that_matches_several_filters_is_stored_once(rig):
     ring = RecordRing(rig.engine)
     web, db = (ConnectionFilter(service=f"shop/{name}") for name in ("web", "db"))
     ring.observe([ALL, web, db])

@@ -92,7 +92,7 @@ def test_the_clients_address_selects_the_socket_index(share):
     }
 
 
-def test_an_ipv6_client_always_gets_the_same_socket(share):
+def test_an_ipv6_client_always_reaches_the_same_socket(share):
     sharers = share("::1", 3)
     sharers.choose_by_client()
     # The only non-zero word of ::1 is the last one, and it is 1.
@@ -112,7 +112,7 @@ def test_ipv6_clients_are_distinguished_by_their_full_address():
 
 
 @pytest.mark.parametrize("left", range(4))
-def test_the_last_socket_takes_a_closed_sockets_index(share, left):
+def test_the_last_socket_takes_over_the_index_of_a_closed_socket(share, left):
     sharers = share("127.0.0.1", 4)
     sharers.socks[left].close()
     order = order_left({0, 1, 2, 3} - {left})
@@ -122,13 +122,13 @@ def test_the_last_socket_takes_a_closed_sockets_index(share, left):
         assert sharers.who_hears(client) == int.from_bytes(socket.inet_aton(client), "big") % 3
 
 
-def test_unknown_socket_positions_are_ordered_arbitrarily():
+def test_sockets_with_unknown_positions_are_ordered_without_a_loss():
     assert sorted(order_left([-5, 1, 10**12])) == [-5, 1, 10**12]
     assert order_left([]) == []
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-def test_without_a_program_one_client_reaches_all_sockets(share, ip):
+def test_without_a_selection_program_one_client_reaches_all_sockets(share, ip):
     sharers = share(ip, 2)
     sharers.choose_by_client()
     choose_by_chance(sharers.socks[0])

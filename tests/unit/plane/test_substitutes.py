@@ -1,4 +1,4 @@
-"""Substitutes for a worker, and what clients see; the tests at the end have real workers."""
+"""Substitutes for a missing worker; the tests at the end use real workers and clients."""
 
 import os
 import signal

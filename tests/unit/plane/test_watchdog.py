@@ -46,7 +46,7 @@ def process(tmp_path):
 
 
 def test_closing_a_watchdog_closes_its_descriptor(process):
-    """Each restarted worker gets a new one."""
+    """Each restarted worker has a new watchdog."""
     number = process.watchdog.fileno()
     process.watchdog.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -68,7 +68,7 @@ def test_a_running_process_is_charged_its_cpu_time(process, state):
     assert process.looks(state, 10, cpu_s=0.1) == pytest.approx(1.0)
 
 
-def test_a_heartbeat_clears_the_charge(process):
+def test_a_heartbeat_clears_the_time_charged_to_a_process(process):
     process.looks("S", 4)
     process.beats()
     assert process.looks("S") == 0.0
@@ -81,13 +81,13 @@ def test_cpu_time_before_a_heartbeat_is_not_charged_later(process):
     assert process.looks("R", cpu_s=0.02) == pytest.approx(0.02)
 
 
-def test_several_heartbeats_between_checks_count_once(process):
+def test_several_heartbeats_between_two_checks_count_as_one(process):
     for _ in range(100):
         process.beats()
     assert process.looks("S", 2) == LOOK_S
 
 
-def test_a_process_with_a_hidden_state_is_charged_slowly(process):
+def test_a_process_whose_state_cannot_be_read_is_charged_slowly(process):
     assert [process.watchdog.look(PID) for _ in range(2)] == [LOOK_S / 8, LOOK_S / 4]
 
 

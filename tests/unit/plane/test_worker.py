@@ -1,4 +1,4 @@
-"""A worker over its channel; test_link.py also has one in its plane's loop."""
+"""A worker commanded over its channel; test_link.py also tests workers in the plane's loop."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ from .reports import counted
 POD = SocketAddress("10.0.0.1", 80)
 
 
-async def test_a_workers_round_robin_starts_at_its_index(idle):
+async def test_the_round_robin_of_a_worker_starts_at_the_workers_index(idle):
     pods = [idle.keep(TcpEndpoint()) for _ in range(3)]
     idle.start(index=2)
     at = idle.serve(*(pod.address for pod in pods))
@@ -112,7 +112,7 @@ async def test_closing_an_unknown_listener_is_confirmed(control):
     await control.report()
 
 
-async def test_a_report_contains_new_counts(control, pod):
+async def test_a_report_contains_only_counts_since_the_last_report(control, pod):
     client, server = await control.pair(control.serve(pod.address), pod)
     await client.send(b"12345")
     await server.read_exactly(5)
@@ -143,8 +143,8 @@ async def test_a_report_contains_the_remaining_memory(control):
     assert status.was_short_of_memory
 
 
-async def test_loop_iterations_for_commands_are_counted(control):
-    # The worker's only socket is the channel's, so it causes all iterations.
+async def test_event_loop_iterations_for_commands_are_counted(control):
+    # The channel is the worker's only socket, so it causes all iterations.
     before, after = await control.status(), await control.status()
     assert sum(after.iterations) > sum(before.iterations)
     assert after.iterations_s > before.iterations_s
@@ -263,7 +263,7 @@ async def test_a_client_is_reset_without_a_dial_if_another_worker_ejected_the_en
     assert group.endpoints == [], "nothing was dialled"
 
 
-async def test_silence_begun_before_another_worker_succeeded_ejects_no_endpoint(idle):
+async def test_an_earlier_silence_ejects_no_endpoint_that_another_worker_has_reached(idle):
     silent, pod = idle.keep(SilentEndpoint()), idle.keep(TcpEndpoint())
     idle.start(connect_timeout_s=0.5)
     at = idle.serve(silent.address, pod.address)

@@ -27,7 +27,7 @@ from ..dataplane.waiting import until
 from .control import GROUP, LISTENER
 
 
-async def test_a_worker_drops_privileges_and_reports_its_process(idle):
+async def test_a_starting_worker_drops_privileges_and_reports_its_pid_and_user(idle):
     idle.start()
     running = await idle.hear(Running)
     assert running == Running(os.getpid(), os.geteuid())
@@ -61,7 +61,7 @@ async def test_log_lines_are_forwarded(control):
     assert client is None or await client.was_reset()
 
 
-async def test_unread_log_lines_are_dropped(control):
+async def test_log_lines_are_dropped_and_counted_while_the_control_process_is_busy(control):
     # The control process is too busy to read.
     asyncio.get_running_loop().remove_reader(control.channel._sock.fileno())
     log = logging.getLogger("userspace_proxy.dataplane")
@@ -120,7 +120,7 @@ def handed_over(control):
     return [message for message in control.got if isinstance(message, kinds)]
 
 
-async def test_the_next_process_gets_sockets_first_and_affinity_entries_in_turns(
+async def test_a_successor_receives_sockets_first_and_affinity_entries_in_turns(
     control, monkeypatch
 ):
     monkeypatch.setattr(worker, "_ENTRIES_A_MESSAGE", 1)
@@ -138,7 +138,7 @@ async def test_the_next_process_gets_sockets_first_and_affinity_entries_in_turns
     ]
 
 
-async def test_a_successor_gets_a_missing_workers_sockets_under_its_index(idle):
+async def test_a_successor_receives_a_missing_workers_sockets_with_its_index(idle):
     idle.start(1, processes=3)
     at = idle.serve(POD)
     idle.send(OpenListener(-(LISTENER * 3 + 2), GROUP, Protocol.TCP, at), idle.sock)
@@ -167,7 +167,7 @@ async def test_a_turn_of_the_event_loop_sends_few_affinity_entries(control, monk
     assert len(control.said(AffinityEntries)) == 2
 
 
-async def test_affinity_entries_are_handed_over_for_the_last_group_of_a_label(control):
+async def test_only_affinity_entries_of_the_last_group_with_a_label_are_handed_over(control):
     open_group(control, 1, "shop/a")
     open_group(control, 2, "shop/a")
     control.send(CloseGroup(1))

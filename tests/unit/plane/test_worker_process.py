@@ -146,10 +146,10 @@ async def test_close_ends_the_process_without_reporting_it(start):
     assert parent.ends == []
 
 
-async def test_final_messages_arrive_together_with_the_exit(start):
+async def test_messages_sent_before_an_exit_are_delivered_before_the_exit_is_reported(start):
     parent = start(CHILD % """send(channel, b'["Drained",3]'); os._exit(0)""")
     select.select([parent.process._pidfd], [], [], 10)
-    # The loop calls this first if it checks this descriptor first.
+    # The loop calls this method first if it checks the process's descriptor first.
     parent.process._on_end()
     assert (parent.messages, parent.ends) == ([Drained(3)], ["exit status 0"])
 

@@ -33,7 +33,7 @@ def test_hundreds_of_foreign_connections_do_not_hide_a_worker():
         found.close()
 
 
-def test_a_worker_is_found_once_its_full_queue_has_room(monkeypatch):
+def test_a_worker_is_found_once_its_accept_queue_has_room(monkeypatch):
     monkeypatch.setattr(worker_sockets, "_QUEUE", 1)
     monkeypatch.setattr(worker_sockets, "_ROOM_S", 60.0)
     with open_worker_socket("a") as sock, contextlib.ExitStack() as stack:
@@ -50,7 +50,7 @@ def test_a_worker_is_found_once_its_full_queue_has_room(monkeypatch):
         timer.join()
 
 
-def test_a_worker_with_a_full_queue_is_skipped(monkeypatch):
+def test_a_worker_whose_accept_queue_is_full_is_skipped(monkeypatch):
     monkeypatch.setattr(worker_sockets, "_QUEUE", 1)
     monkeypatch.setattr(worker_sockets, "_ROOM_S", 0.02)
     with open_worker_socket("a") as sock, contextlib.ExitStack() as stack:

@@ -50,7 +50,7 @@ async def test_with_affinity_a_client_keeps_an_endpoint_across_workers(pool, pro
         assert min(await pool.open_connections()) > 0
 
 
-async def test_all_readers_waiting_for_a_slow_worker_get_its_next_report(make):
+async def test_all_readers_that_wait_for_a_slow_worker_receive_its_next_report(make):
     pool = await make(1)
     pool.serve([pool.endpoint()])
     (slot,), (pid,) = pool.workers, pool.pids
@@ -74,7 +74,7 @@ async def test_clients_dialling_while_a_worker_is_dead_wait_and_are_served(pool)
     await pool.is_restarted(0, times=1)
 
 
-async def test_a_restarted_worker_keeps_its_sockets_and_others_keep_their_affinity_entries(pool):
+async def test_a_restarted_workers_sockets_and_other_workers_affinity_entries_are_kept(pool):
     pods = pool.pods(3)
     web = pool.serve(pods, affinity_timeout_s=60)
     places = {client: await pool.place_of(web, pods, client) for client in CLIENTS}
@@ -138,7 +138,7 @@ async def test_udp_is_refused_even_if_a_worker_dies_before_closing_its_socket(po
 
 
 @pytest.mark.long
-async def test_from_the_second_early_death_on_restart_pauses_double(pool):
+async def test_after_repeated_early_exits_the_pause_before_a_restart_doubles(pool):
     await dies_of_its_start(pool, 1)
     for times, pause_s in enumerate((0.1, 0.2, 0.4), start=2):
         await pool.is_restarted(0, times - 1)
@@ -202,7 +202,7 @@ async def test_a_refresh_does_not_wait_for_a_dying_worker(pool):
     os.kill(pid, signal.SIGKILL)
     await refreshing
     await pool.is_restarted(0, times=1)
-    # The successor doesn't owe the killed worker's report, for which it would wait forever.
+    # No report is expected from the successor: it would never send the killed worker's report.
     await until(lambda: pool.workers[0].asked == {})
 
 
@@ -265,7 +265,7 @@ async def test_killing_the_control_process_ends_its_workers_and_frees_the_ports(
 
 
 @pytest.mark.parametrize("kind", ["refusing", "silent"])
-async def test_an_endpoint_found_dead_by_one_worker_is_not_dialled_by_others(make, kind):
+async def test_an_endpoint_ejected_by_one_worker_is_not_dialled_by_other_workers(make, kind):
     pool = await make(tuning=Tuning(connect_timeout_s=0.2))
     pod = pool.endpoint()
     dead = getattr(pool, kind)()
@@ -274,7 +274,7 @@ async def test_an_endpoint_found_dead_by_one_worker_is_not_dialled_by_others(mak
     while not web.group.totals().failures:
         await pool.pair(web, pod)
         await pool.plane.refresh()
-    # The first worker's result is sent to the second worker before that one answers.
+    # The first worker's result is sent to the second worker before the second one answers.
     await pool.plane.refresh()
     for _ in range(20):
         await pool.pair(web, pod)
@@ -283,7 +283,7 @@ async def test_an_endpoint_found_dead_by_one_worker_is_not_dialled_by_others(mak
     assert set(web.group.ejected(pool.timers.now)) == {dead}
 
 
-def test_the_default_is_one_worker_per_two_cores_up_to_four():
+def test_the_default_number_of_workers_is_half_the_cores_up_to_four():
     assert default_workers() == max(1, min(4, len(os.sched_getaffinity(0)) // 2))
 
 

@@ -1,4 +1,4 @@
-"""Draws objects as an API server stores them, from few values so that they overlap."""
+"""Draws objects as an API server stores them, from few values, so that objects overlap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of Leases; it runs in memory, for a fake API server, and for the real one.
+"""The contract of Leases in memory, on a fake API server, and on a real API server.
 
 A module that runs it defines ``TestContract(LeasesContract)`` and a fixture ``leases_of``, which
 returns the Leases of a node's proxy. The cluster has the Nodes NODES.

@@ -1,4 +1,4 @@
-"""The same objects through each source, and the resulting plans and texts of ``explain``."""
+"""Reads the same objects through each source, and renders their plans and ``explain``'s texts."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def read_all(source: KubernetesSource) -> Read:
             lambda one: one.node_addresses is not None and one.node is not None
         )
         if snapshot.node is not None and snapshot.node.is_missing and not snapshot.node.similar:
-            # If manifests contain no Node at all, this one doesn't count as missing.
+            # If manifests contain no Node at all, the proxy's Node doesn't count as missing.
             snapshot = replace(snapshot, node=None)
         return Read(snapshot, source.status().rejected)
 

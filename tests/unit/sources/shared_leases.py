@@ -1,4 +1,4 @@
-"""In-memory Leases, with the same contract as those on an API server."""
+"""In-memory Leases, with the same contract as Leases on an API server."""
 
 from __future__ import annotations
 

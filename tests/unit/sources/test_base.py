@@ -18,12 +18,12 @@ from .shared_leases import LeaseStore
 __all__ = ["nothing_of_this_machine"]
 
 
-def test_a_source_that_has_not_run_is_not_synced_yet(tmp_path):
+def test_a_source_that_has_not_run_is_not_synced(tmp_path):
     for source in (MemorySource(), ManifestSource(tmp_path)):
         assert source.status() == SourceStatus(is_synced=False, problems=(), restarts=0)
 
 
-def test_each_source_names_its_kind_and_location(tmp_path):
+def test_each_source_reports_its_kind_and_location(tmp_path):
     sources = [MemorySource(), ManifestSource(tmp_path)]
     assert [(s.kind, s.location) for s in sources] == [
         ("memory", "this program"),
@@ -46,7 +46,7 @@ async def test_a_memory_source_scales_no_workload_and_has_no_leases():
 # Failing examples aren't shrunk, because each one starts several servers.
 @settings(phases=[Phase.generate])
 @given(OBJECTS)
-def test_equal_objects_give_equal_plans_causes_and_texts_from_each_source(objects):
+def test_equal_objects_result_in_equal_plans_causes_and_texts_from_each_source(objects):
     from_files = of_manifests(objects)
     services = [*from_files.snapshot.services]
     expected = {key: seen(from_files, key) for key in services}

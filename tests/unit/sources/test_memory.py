@@ -1,4 +1,4 @@
-"""Services that the embedding program adds."""
+"""The source of Services that the embedding program adds."""
 
 from __future__ import annotations
 

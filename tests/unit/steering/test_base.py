@@ -41,6 +41,6 @@ async def test_mode_none_renders_the_applied_state_without_kernel_changes():
     await steering.close()
 
 
-async def test_a_change_before_the_first_apply_is_an_error():
+async def test_changing_the_steering_before_the_first_apply_is_an_error():
     with pytest.raises(SteeringError, match="no steering was applied before"):
         await NoSteering().change({WEB: 36001}, ())

@@ -30,7 +30,7 @@ def test_interfaces_and_rules_of_nft_and_legacy_tables_are_read(node):
     assert ChainTable("inet", "userspace-proxy") not in kernel.nft
 
 
-def test_unreadable_parts_are_reported(node):
+def test_unreadable_parts_of_the_kernels_rules_are_reported(node):
     """Without privileges, the names of interfaces are still read."""
     drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"]
     ask = (

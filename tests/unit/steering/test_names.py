@@ -87,7 +87,7 @@ def test_a_tables_name_contains_the_proxys_label(name):
 
 
 @pytest.mark.parametrize("name", ["", "answers", *NAMES])
-def test_tables_of_different_kinds_are_not_confused(name):
+def test_reply_tables_and_steering_tables_are_distinguished(name):
     assert STEERING_TABLES.label_in(REPLY_TABLES.of(name)) is None
     assert REPLY_TABLES.label_in(STEERING_TABLES.of(name)) is None
 

@@ -3,7 +3,7 @@
 from userspace_proxy.steering.pod_links import PodLinks, read_client_links
 
 
-def test_added_links_are_found_and_link_changes_followed(node):
+def test_pod_links_follow_added_changed_and_removed_links(node):
     links = PodLinks()
     before = links.numbers()
     node.run("ip link add v0 type veth; ip link set v0 up; ip link add br0 type bridge")
@@ -16,7 +16,7 @@ def test_added_links_are_found_and_link_changes_followed(node):
     links.close()
 
 
-def test_clients_enter_through_pod_links_and_uplinks(node):
+def test_client_links_include_pod_links_and_uplinks_with_their_networks(node):
     node.run("ip link add v0 type veth; ip link set v0 up; ip route add 10.9.0.2 dev v0")
     node.run("ip link add eth0 type bridge; ip link set eth0 up; ip route add default dev eth0")
     found = {

@@ -22,7 +22,7 @@ DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
 
 
 class InMemory(Programmer):
-    """Writes one frontend after the other, and fails at the refused ones."""
+    """A programmer that writes frontends to a dict, and fails at those in ``refused``."""
 
     def __init__(self):
         super().__init__()
@@ -68,14 +68,14 @@ def programmer():
     return InMemory()
 
 
-def test_a_later_apply_writes_only_differences(programmer):
+def test_a_repeated_apply_writes_only_the_differences(programmer):
     programmer.apply({WEB: 36001, DNS: 36002})
     programmer.apply({WEB: 36003, CART: 36004})
     assert programmer.writes[1:] == [{WEB: 36003, CART: 36004, DNS: None}]
     assert programmer.kernel == {WEB: 36003, CART: 36004}
 
 
-def test_an_unchanged_port_is_not_written(programmer):
+def test_the_unchanged_port_of_a_frontend_is_not_written(programmer):
     programmer.apply({WEB: 36001})
     programmer.change({WEB: 36001, CART: None})
     programmer.apply({WEB: 36001})
@@ -134,7 +134,7 @@ async def test_without_a_refuse_port_a_refused_frontend_is_an_error(programmer):
         await steering.apply({WEB: 36001, CART: REFUSE})
 
 
-async def test_the_programmers_findings_are_available_after_each_call(programmer):
+async def test_the_programmers_findings_are_published_after_each_call(programmer):
     steering = ByPort(SteeringFacts(refuse_port=35999), lambda: programmer)
     programmer.unsteered = lambda: {WEB: "translated by another program"}
     programmer.unguarded = lambda: "no sockets here"
@@ -170,7 +170,7 @@ def test_a_port_with_a_failed_guard_removal_is_kept():
     assert [end_round(released), end_round(released)] == [set(), {36001}]
 
 
-def test_a_range_excludes_ports_of_other_frontends():
+def test_a_range_frontend_excludes_ports_of_other_frontends():
     old = Frontend("10.96.0.21", 100, Protocol.UDP, last=200)
     new = Frontend("10.96.0.21", 150, Protocol.UDP, last=250)
     single = Frontend("10.96.0.21", 120, Protocol.UDP)
@@ -183,7 +183,7 @@ def test_a_range_excludes_ports_of_other_frontends():
     assert ranges_among([WEB], [new]) == {}
 
 
-def test_a_range_within_an_old_range_does_not_exclude_others():
+def test_a_range_within_an_old_range_does_not_exclude_other_ranges():
     ip = "10.96.0.21"
     old = Frontend(ip, 100, Protocol.UDP, last=200)
     spans = ((90, 99), (100, 110), (120, 130), (195, 205), (210, 220))

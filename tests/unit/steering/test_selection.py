@@ -23,7 +23,7 @@ WITHOUT_NFTABLES = KernelOffers({"nf_tables": errno.EPROTONOSUPPORT})
 
 
 @pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
-def test_a_name_selects_the_steering_mode(name):
+def test_the_name_of_a_steering_mode_selects_its_class(name):
     assert make_steering(name, FACTS).name == name
 
 
@@ -33,7 +33,7 @@ def test_auto_chooses_local_in_the_proxys_own_namespace():
 
 
 @pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
-async def test_a_missing_kernel_path_is_reported_before_startup(node, name):
+async def test_the_prediction_of_a_missing_kernel_path_equals_the_started_steerings(node, name):
     node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=0")
     steering = make_steering(name, FACTS)
     await steering.start()
@@ -130,7 +130,7 @@ def test_a_kernel_without_legacy_tables_suggests_nftables():
     assert selection.choose("auto", kernel, own_namespace=False) == "nftables"
 
 
-def test_without_conntrack_netlink_only_local_works():
+def test_without_conntrack_netlink_only_local_steering_works():
     kernel = KernelOffers({"conntrack netlink": errno.EINVAL})
     with pytest.raises(SteeringError) as caught:
         selection.choose("auto", kernel, own_namespace=False)
@@ -138,7 +138,7 @@ def test_without_conntrack_netlink_only_local_works():
     selection.check_kernel("local", kernel, own_namespace=False)
 
 
-def test_the_remedy_names_mode_none_if_no_other_mode_works(monkeypatch):
+def test_the_remedy_names_mode_none_if_no_other_mode_is_supported(monkeypatch):
     neither = KernelOffers(dict.fromkeys(("inet tables", "legacy tables"), errno.EOPNOTSUPP))
     assert selection.remedy("auto", neither) == "only --steering=none works here"
     assert selection.remedy("local", neither) == "only --steering=none works here"
@@ -146,7 +146,7 @@ def test_the_remedy_names_mode_none_if_no_other_mode_works(monkeypatch):
     assert selection.remedy("auto", neither).startswith("run as root or grant NET_ADMIN")
 
 
-def test_local_requires_nftables_only_beside_other_daemons():
+def test_local_steering_requires_nftables_only_beside_other_daemons():
     selection.check_kernel("local", WITHOUT_NFTABLES, own_namespace=True)
     with pytest.raises(SteeringError, match="cannot steer by local: this kernel lacks nf_tables"):
         selection.check_kernel("local", WITHOUT_NFTABLES, own_namespace=False)

@@ -132,7 +132,7 @@ def test_after_a_failure_two_answered_probes_in_a_row_restore_the_kernel_path(au
     assert auto.follow(WEB).path is DataPath.USERSPACE, "each failure wants two answers"
 
 
-def test_all_endpoints_must_answer_probes(auto):
+def test_a_port_returns_to_the_kernel_path_once_all_endpoints_answer_probes(auto):
     auto.follow(WEB)
     answer(auto, A, B)
     auto.note(A, REFUSED)
@@ -146,7 +146,7 @@ def test_all_endpoints_must_answer_probes(auto):
     assert auto.take()[WEB.key].path is DataPath.KERNEL
 
 
-def test_a_different_error_changes_the_reason_and_a_repeated_one_does_not(auto):
+def test_only_a_different_error_changes_the_reason(auto):
     auto.follow(WEB)
     auto.note(A, REFUSED)
     auto.take()

@@ -60,7 +60,7 @@ def rounds():
     return found
 
 
-def test_a_change_that_exceeds_the_rest_of_a_turn_waits_for_the_next(rounds):
+def test_a_change_that_exceeds_the_rest_of_a_turn_waits_for_the_next_turn(rounds):
     rounds.elements = 3_000
     for n in range(3):
         rounds.change(f"web-{n}", count=1)

@@ -107,7 +107,7 @@ async def test_a_changes_wait_starts_at_its_arrival(start):
     assert loop.counters.waiting_since == 0
 
 
-async def test_a_snapshot_arriving_during_a_round_takes_effect_in_the_next():
+async def test_a_snapshot_arriving_during_a_round_takes_effect_in_the_next_round():
     cluster, counters = Cluster(), SyncCounters()
     progress = Progress(counters)
     assert progress.begin() is None
@@ -136,7 +136,7 @@ def with_a_change_that_waits(counters: SyncCounters, clock: Callable[[], float])
     return progress
 
 
-async def test_a_waiting_change_is_not_applied_while_other_changes_are():
+async def test_a_waiting_change_is_not_applied_together_with_other_changes():
     counters, now = SyncCounters(), [0.0]
     progress = with_a_change_that_waits(counters, lambda: now[0])
     assert (progress.is_behind, progress.in_force is progress.latest) == (False, False)
@@ -151,7 +151,7 @@ async def test_a_waiting_change_is_not_applied_while_other_changes_are():
     assert (counters.in_force, progress.next_turn_in_s) == ((1, 3), math.inf)
 
 
-async def test_a_change_that_has_got_its_turn_counts_as_waiting_until_applied():
+async def test_a_change_whose_turn_has_come_counts_as_waiting_until_applied():
     counters, now = SyncCounters(), [0.0]
     progress = with_a_change_that_waits(counters, lambda: now[0])
     assert counters.waiting_since == 0

@@ -1,4 +1,4 @@
-"""The endpoints among which the kernel chooses, and the clients that get its choice."""
+"""The endpoints among which the kernel path chooses, and the clients to which it applies."""
 
 from dataclasses import replace
 
@@ -50,15 +50,15 @@ def targets_of(plan, targets, *, is_in_kernel):
     return kernel_targets(plan, targets, made, is_in_kernel=is_in_kernel)
 
 
-def test_by_default_all_clients_get_all_usable_endpoints():
+def test_by_default_all_clients_may_reach_all_usable_endpoints():
     assert choices() == (EndpointChoice((A, B)),)
 
 
-def test_clients_outside_the_source_ranges_get_no_endpoint_choice():
+def test_clients_outside_the_source_ranges_have_no_endpoint_choice():
     assert choices(admits=(OFFICE,)) == (EndpointChoice((A, B), (OFFICE,)),)
 
 
-def test_outside_clients_can_get_other_endpoints_than_inside_clients():
+def test_outside_clients_may_reach_other_endpoints_than_inside_clients():
     assert choices(outside=(B,), inside=(PODS,)) == (
         EndpointChoice((A, B), (PODS,)),
         EndpointChoice((B,)),

@@ -32,7 +32,7 @@ def serve(cluster, count, handling, **fields):
     return snapshot
 
 
-async def test_kernel_path_entries_per_round_are_limited_and_the_rest_follow(make, monkeypatch):
+async def test_few_service_ports_enter_the_kernel_path_in_one_round(make, monkeypatch):
     monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 2 * (1 + 3))
     cluster, served_ports, woken = Cluster(), make(Bind.PROXY_PORT), []
     served_ports.auto_paths.on_change = lambda: woken.append(True)
@@ -54,7 +54,7 @@ async def test_affinity_rules_count_as_several_elements(make, monkeypatch):
     assert len(in_kernel(served_ports)) == 2
 
 
-async def test_with_may_enter_false_no_service_port_enters_the_kernel_path(make, monkeypatch):
+async def test_no_service_port_enters_the_kernel_path_while_may_enter_is_false(make, monkeypatch):
     monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 1)
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(serve(cluster, 3, KERNEL))

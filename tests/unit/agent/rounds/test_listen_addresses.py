@@ -193,7 +193,7 @@ def refused(number):
     return error
 
 
-def test_another_error_is_reported_unchanged():
+def test_an_error_other_than_a_port_in_use_is_reported_unchanged():
     addresses = make(Bind.FRONTEND)
     plan, key, _ = one(addresses, "10.96.0.1")
     error = refused(errno.EACCES)
@@ -236,7 +236,7 @@ RECOVERED = [
 
 
 @pytest.mark.parametrize(("bind", "recovered", "addresses"), RECOVERED)
-def test_recovered_listeners_are_listed_once_each(bind, recovered, addresses):
+def test_each_recovered_listener_is_listed_once(bind, recovered, addresses):
     found = recovered_addresses(recovered, bind, PortPool(FIRST, FIRST + 9))
     assert list(found) == [(Protocol.TCP, at) for at in addresses]
 

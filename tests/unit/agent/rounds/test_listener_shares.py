@@ -52,14 +52,14 @@ def give(shares):
     return given
 
 
-def test_the_namespace_with_the_most_listeners_gives_up_its_newest():
+def test_the_namespace_with_the_most_listeners_loses_its_newest_listeners():
     shares = holding(shop_web=3, tenant_small=1, tenant_big=20, other_x=16)
     shares.wait(key("shop", "cart"))
     shares.wait(key("new", "web"))
     assert give(shares) == ["tenant/big:p19", "tenant/big:p18"]
 
 
-def test_redistribution_keeps_givers_at_and_receivers_below_their_share():
+def test_redistribution_stops_when_the_giver_or_the_receiver_has_its_share():
     shares = holding(shop_web=SHARE - 2, tenant_big=SHARE + 9, other_x=SHARE)
     for port in range(5):
         shares.wait(key("shop", "cart", port))
@@ -85,7 +85,7 @@ def test_a_port_with_more_listeners_than_the_excess_keeps_them():
     assert give(shares) == []
 
 
-def test_within_a_namespace_no_service_gives_up_more_than_its_excess():
+def test_within_a_namespace_no_service_loses_more_listeners_than_its_excess():
     shares = holding(shop_big=SHARE - 2, shop_web=SHARE - 2, shop_x=1, shop_y=1)
     shares.hold(key("shop", "big", "many"), 5)
     shares.wait(key("shop", "cart"))
@@ -135,7 +135,7 @@ def test_a_service_is_waiting_until_all_its_ports_are_served():
         ),
     ],
 )
-def test_the_excess_is_computed_for_the_service_or_its_namespace(held, expected):
+def test_the_excess_of_listeners_is_computed_for_a_service_or_its_namespace(held, expected):
     assert holding(**held).excess(key("shop", "web", 99)) == expected
 
 
@@ -197,7 +197,7 @@ def few(request, make, plane):
     return make(Bind.PROXY_PORT, CountingPool(27800, 27800 + 4 * PORTS))
 
 
-async def test_a_service_with_twice_the_ports_gives_up_one_listener_to_each_new_service(few):
+async def test_a_service_with_twice_the_ports_loses_one_listener_to_each_new_service(few):
     cluster, told = Cluster(), []
     few.shortages.on_excess = lambda service, cause: told.append((str(service), cause))
     settle(few, cluster.serve("tenant", "big", 2 * PORTS))

@@ -19,7 +19,7 @@ WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 CART = Frontend("10.96.0.2", 80, Protocol.TCP)
 
 
-async def test_a_conflict_is_reported(start):
+async def test_a_service_that_loses_its_frontend_to_another_is_reported(start):
     reported = []
     loop, cluster = await start(WatchedSteering(), report=reported.append), Cluster()
     await settle(loop, cluster.serve("web", WEB.ip, POD))
@@ -181,7 +181,7 @@ async def test_opening_listeners_does_not_make_the_loop_count_as_stuck(start):
     assert len(set(seen)) == 30
 
 
-async def test_a_service_with_too_many_listeners_gets_an_event(start):
+async def test_a_service_with_too_many_listeners_is_reported_by_an_event(start):
     happenings, web = [], ServiceKey("shop", "web")
     await start(WatchedSteering(), report=happenings.append)
     start.served_ports.shortages.on_excess(web, "no proxy port is free")

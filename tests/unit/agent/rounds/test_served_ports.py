@@ -234,7 +234,7 @@ async def test_policies_of_the_plan_reach_the_data_plane(make):
     assert served.group.serving == Serving((), admits=())
 
 
-async def test_workers_get_the_plan_unchanged_except_for_detours_of_its_protocol(make):
+async def test_workers_receive_the_plan_unchanged_except_for_detours(make):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", "10.96.0.1", POD))
     (served,) = served_ports
@@ -389,7 +389,7 @@ async def test_a_descriptor_shortage_is_logged_once_for_all_services(make, caplo
     assert line.startswith("shop/web-1: cannot open listeners: Too many open files")
 
 
-async def test_cordoned_endpoints_get_no_clients_and_new_endpoints_do(make):
+async def test_only_endpoints_added_after_a_cordon_receive_clients(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     handling = Handling(hold=Hold(60.0))
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD, handling=handling))

@@ -90,7 +90,7 @@ def test_recovery_lines_are_limited_to_twenty_a_minute(lines):
     assert lines() == ["shop/cart:http: Service port is served again"] * 41
 
 
-def test_running_out_of_a_common_resource_is_a_shortage():
+def test_running_out_of_a_common_resource_counts_as_a_shortage():
     error = ListenError("x")
     error.__cause__ = OSError(errno.EMFILE, "Too many open files")
     taken = ListenError("x")
@@ -98,7 +98,7 @@ def test_running_out_of_a_common_resource_is_a_shortage():
     assert [is_shortage(e) for e in (ERROR, error, taken)] == [True, True, False]
 
 
-def test_a_service_port_that_was_not_tried_gets_the_previous_ports_shortage():
+def test_a_service_port_that_was_not_tried_has_the_previous_ports_shortage():
     shortages = Shortages()
     shortages.note(CART, ERROR, now=0.0)
     lack = shortages.note(WEB, None, now=0.0)

@@ -66,7 +66,7 @@ async def test_drift_is_repaired_while_changes_keep_arriving(start):
             await settle(loop, cluster.serve("web", WEB.ip, *next(pods)))
 
 
-async def test_look_again_replans_the_snapshot_with_the_nodes_new_addresses(start):
+async def test_a_node_change_replans_the_snapshot_with_the_nodes_new_addresses(start):
     steering, addresses = WatchedSteering(), []
     loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))
     port = free_port()
@@ -101,7 +101,7 @@ async def test_a_node_change_is_waiting_until_applied(start):
     await until(lambda: not loop.counters.waiting_since)
 
 
-async def test_look_again_before_the_first_snapshot_does_nothing(start):
+async def test_a_node_change_before_the_first_snapshot_does_nothing(start):
     steering, asked = WatchedSteering(kernel={WEB: 28000}), []
     loop = await start(steering, facts=asked.append)
     loop.look_again()

@@ -22,7 +22,7 @@ ADD_CILIUM = "ip link add cilium_host type veth peer name cilium_net"
 
 
 class NetworksOfPlane:
-    """Stores the networks that a plane is given."""
+    """Stores the networks that a plane receives."""
 
     def __init__(self):
         self.given = []

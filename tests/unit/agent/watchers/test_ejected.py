@@ -231,7 +231,7 @@ def test_after_an_unanswered_dial_the_kernels_neighbour_state_is_read(rig, failu
     assert rig.group.obstacle_to(POD) is None, "ARP was answered before the next dial"
 
 
-def test_an_obstacle_reported_by_a_worker_gets_its_link_without_a_kernel_query(rig):
+def test_the_link_of_an_obstacle_reported_by_a_worker_needs_no_kernel_query(rig):
     rig.eject(failure=Failure.NO_HOST)
     rig.pass_(1)
     assert rig.group.obstacle_to(POD) == NextHop("eth1")
@@ -371,7 +371,7 @@ def test_obstacles_of_ejected_endpoints_are_left_unchanged(silent):
     assert silent.way.asked == []
 
 
-def test_an_endpoint_that_turns_from_silent_to_absent_gets_only_the_new_obstacle(silent):
+def test_an_endpoint_that_turns_from_silent_to_absent_has_only_the_new_obstacle(silent):
     silent.miss(POD)
     assert silent.look() == [DroppedBy(CHAIN), None]
     silent.group.counters_of(POD).dials.failed(silent.now, Failure.NO_HOST)

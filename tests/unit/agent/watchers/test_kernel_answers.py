@@ -174,7 +174,7 @@ async def test_only_many_remote_clients_without_any_answer_are_reported(node, be
     assert node.port.unanswered is None
 
 
-async def test_endpoints_failing_this_node_too_are_not_blamed_on_the_path(node):
+async def test_unanswered_clients_are_not_reported_if_their_endpoint_fails_this_node(node):
     node.probe, node.chain = REFUSED, CHAIN
     await node.fail()
     assert node.port.unanswered is None
@@ -249,7 +249,7 @@ async def test_unanswered_clients_are_reported_as_soon_after_an_answer_as_initia
     assert node.port.unanswered == NOT_KNOWN
 
 
-async def test_clients_before_a_switch_to_userspace_no_longer_count_after_it(node):
+async def test_unanswered_clients_before_a_switch_to_userspace_are_forgotten(node):
     await node.look()
     await node.look(LOST_MIN)
     for path in (DataPath.USERSPACE, DataPath.KERNEL):

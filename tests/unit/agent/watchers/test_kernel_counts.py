@@ -64,12 +64,12 @@ async def test_counts_are_kept_while_a_service_port_leaves_the_kernel_path(count
     assert await counting.read({WEB: 4}) == (4, None, 4)
 
 
-async def test_a_returning_frontend_starts_at_zero(counting):
+async def test_the_connection_count_of_a_returning_frontend_starts_at_zero(counting):
     await counting.read({WEB: 9})
     assert await counting.read({WEB: 2}) == (11, None, 11)
 
 
-async def test_the_total_includes_removed_services(counting):
+async def test_the_total_of_connections_includes_removed_services(counting):
     await counting.read({WEB: 9})
     counting.served_ports.follow(counting.cluster.remove("web"))
     counting.now += READING_S
@@ -92,7 +92,7 @@ async def test_a_failed_read_keeps_the_last_counts(counting):
     assert await counting.read({WEB: 10}) == (10, None, 10)
 
 
-async def test_a_slow_read_times_out(counting, monkeypatch):
+async def test_a_slow_read_of_the_counters_times_out(counting, monkeypatch):
     class Busy(FakeSteering):
         async def kernel_connections(self):
             await asyncio.get_running_loop().create_future()
@@ -105,7 +105,7 @@ async def test_a_slow_read_times_out(counting, monkeypatch):
     assert {one.path.kernel_connections for one in counting.served_ports} == {9, None}
 
 
-async def test_reads_are_shared_and_take_a_small_share_of_the_time(counting):
+async def test_reads_of_counters_are_shared_and_take_a_small_share_of_the_time(counting):
     class Slow(FakeSteering):
         readings = 0
 

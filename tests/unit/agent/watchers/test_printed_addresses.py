@@ -79,7 +79,7 @@ async def test_a_change_without_a_new_address_prints_nothing():
         assert [line["service"] for line in await reader.until(2)] == ["web", "cart"]
 
 
-async def test_a_stalled_reader_gets_the_latest_state_on_resuming():
+async def test_a_stalled_reader_receives_the_latest_state_when_it_resumes():
     reader = Reader()
     async with printing(reader) as proxy:
         await proxy.add_service("web", port=8080)

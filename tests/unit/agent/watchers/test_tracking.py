@@ -30,7 +30,7 @@ def node():
     return Node()
 
 
-def test_a_full_conntrack_table_is_logged_once_a_minute_and_is_one_event(node, caplog):
+def test_a_full_conntrack_table_is_logged_once_a_minute_and_counts_as_one_event(node, caplog):
     for second in range(121):
         node.look(FULL, float(second))
     assert node.watch.is_full

@@ -40,11 +40,11 @@ processed 1 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_stat
         pytest.param("", "without a reason", id="before-the-verifier"),
     ],
 )
-def test_the_reason_is_extracted_from_the_verifier_log(log: str, reason: str) -> None:
+def test_the_rejection_reason_is_extracted_from_the_verifier_log(log: str, reason: str) -> None:
     assert reason_of(log) == reason
 
 
-def test_btf_contains_an_integer_and_a_structure_of_the_values_size() -> None:
+def test_btf_contains_an_integer_and_a_structure_as_large_as_a_map_value() -> None:
     types = types_of(24)
     magic, _, _, header_bytes, start, length, names, names_bytes = struct.unpack_from(
         "=HBBIIIII", types
@@ -55,7 +55,7 @@ def test_btf_contains_an_integer_and_a_structure_of_the_values_size() -> None:
     assert struct.unpack_from("=III", types, 40) == (3, 4 << 24, 24)
 
 
-def test_programs_are_not_loaded_on_unknown_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bpf_programs_do_not_load_on_unknown_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "pdp11")
     with pytest.raises(PermissionError, match="on pdp11 isn't known") as raised:
         load_program("sockops", b"")
@@ -75,7 +75,7 @@ def test_the_locked_memory_limit_is_raised_and_restored():
 
 
 class ShortOfMemory:
-    """A kernel that is out of memory for the first elements."""
+    """A kernel whose first element updates fail with ENOMEM."""
 
     def __init__(self, refused: int) -> None:
         self.left = refused

@@ -27,7 +27,7 @@ def changed(before: bytes, after: bytes) -> bytes:
     return COMPILED.replace(before, after)
 
 
-def test_maps_have_the_sizes_declared_in_the_source() -> None:
+def test_bpf_maps_have_the_sizes_declared_in_the_source() -> None:
     assert parsed().maps == {
         "endpoints": MapSpec(type=1, key_bytes=8, value_bytes=8, entries=16),
         "counts": MapSpec(type=1, key_bytes=8, value_bytes=24, entries=16),
@@ -35,7 +35,7 @@ def test_maps_have_the_sizes_declared_in_the_source() -> None:
     }
 
 
-def test_bpf_programs_are_the_sections_named_after_their_attach_point() -> None:
+def test_object_sections_named_after_an_attach_point_are_programs() -> None:
     programs = parsed().programs
     assert [program.section for program in programs] == [
         "cgroup/connect4",
@@ -45,13 +45,13 @@ def test_bpf_programs_are_the_sections_named_after_their_attach_point() -> None:
     assert all(program.code[-8:] == EXIT for program in programs)
 
 
-def test_map_references_are_load_instructions() -> None:
+def test_map_references_point_to_load_instructions() -> None:
     connect4 = parsed().programs[0]
     assert [reference.map for reference in connect4.references] == ["endpoints", "connections"]
     assert {connect4.code[reference.offset] for reference in connect4.references} == {0x18}
 
 
-def test_with_maps_inserts_the_map_descriptors_into_a_program() -> None:
+def test_map_descriptors_are_inserted_into_a_program() -> None:
     program = Program("sockops", LOAD_ADDRESS + bytes(8) + EXIT, [MapReference(0, "counts")])
     linked = program.with_maps({"counts": 7, "others": 8})
     assert linked == struct.pack("=BBhi", 0x18, 0x10, 0, 7) + bytes(8) + EXIT
@@ -66,12 +66,12 @@ def test_with_maps_inserts_the_map_descriptors_into_a_program() -> None:
         pytest.param(COMPILED[:-200], "unpack_from requires a buffer", id="cut"),
     ],
 )
-def test_an_invalid_object_file_raises_an_error(data: bytes, message: str) -> None:
+def test_an_invalid_bpf_object_file_raises_an_error(data: bytes, message: str) -> None:
     with pytest.raises(ObjectError, match=message):
         read_object(data)
 
 
-def test_a_reference_to_something_other_than_a_map_is_an_error() -> None:
+def test_a_reference_to_global_data_instead_of_a_map_is_an_error() -> None:
     # A section with another name makes them global data.
     data = changed(b"\0maps\0", b"\0data\0")
     with pytest.raises(ObjectError, match=r"cgroup/connect4, instruction \d+: it refers to 'endpo"):

@@ -14,7 +14,7 @@ BUSY, DISCARDED = 1 << 31, 1 << 30
 
 
 class Written:
-    """A file like a ring buffer's pages: the positions of reader and writer, and the data twice."""
+    """A file laid out as a BPF ring buffer: the reader's and writer's positions, the data twice."""
 
     def __init__(self) -> None:
         self.descriptor = os.memfd_create("ring")
@@ -56,7 +56,7 @@ def ring(written: Written) -> Iterator[Ring]:
     ring.close()
 
 
-def test_records_are_read_once_in_order(written: Written, ring: Ring) -> None:
+def test_ring_buffer_records_are_read_once_in_order(written: Written, ring: Ring) -> None:
     assert ring.take() == []
     written.write(b"one")
     written.write(b"longer than a word")
@@ -65,7 +65,7 @@ def test_records_are_read_once_in_order(written: Written, ring: Ring) -> None:
     assert ring.take() == []
 
 
-def test_an_unfinished_record_delays_later_ones(written: Written, ring: Ring) -> None:
+def test_an_unfinished_ring_record_delays_later_records(written: Written, ring: Ring) -> None:
     written.write(b"one")
     begin = written.write(b"two", BUSY)
     written.write(b"three")
@@ -75,7 +75,7 @@ def test_an_unfinished_record_delays_later_ones(written: Written, ring: Ring) ->
     assert ring.take() == [b"two", b"three"]
 
 
-def test_a_discarded_record_is_skipped(written: Written, ring: Ring) -> None:
+def test_a_discarded_ring_buffer_record_is_skipped(written: Written, ring: Ring) -> None:
     written.write(b"dropped", DISCARDED)
     written.write(b"kept")
     assert ring.take() == [b"kept"]

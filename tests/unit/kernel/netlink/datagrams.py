@@ -1,4 +1,4 @@
-"""The kernel's side of a netlink socket: datagrams that are queued before a request."""
+"""A fake kernel at the other end of a netlink socket, which sends prepared datagrams."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MULTI, INTERRUPTED = 0x2, 0x10
 
 
 def message(kind: int, body: bytes = b"", *, number: int = 1, flags: int = MULTI) -> bytes:
-    """Return a message of the first request (number 1), or of a later one."""
+    """Return a netlink message; ``number`` is the sequence number of its request."""
     padding = bytes(-len(body) % 4)
     return struct.pack("=IHHII", 16 + len(body), kind, flags, number, 0) + body + padding
 
@@ -25,12 +25,12 @@ def error(code: int, number: int = 1) -> bytes:
 
 
 def done(number: int = 1, *, code: int = 0, flags: int = MULTI) -> bytes:
-    """Return the end of a listing."""
+    """Return the message that ends a listing."""
     return message(DONE, struct.pack("=i", -code), number=number, flags=flags)
 
 
 class Kernel:
-    """A socket pair: one end belongs to Requests, the other one sends these datagrams."""
+    """A socket pair: one end belongs to Requests, the other end sends these datagrams."""
 
     def __init__(self, *datagrams: bytes) -> None:
         asking, self._answering = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -44,7 +44,7 @@ class Kernel:
                 self._answering.send(datagram)
 
     def asked(self) -> bytes:
-        """Return the sent bytes as one datagram."""
+        """Return the next datagram that Requests has sent."""
         return self._answering.recv(1 << 16)
 
     def __enter__(self) -> Kernel:

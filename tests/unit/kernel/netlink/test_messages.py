@@ -1,4 +1,4 @@
-"""Messages and attributes as bytes; tests of the parsers use real messages of the kernel."""
+"""Encoding and parsing netlink messages and their attributes."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_datagram_without_a_header_has_no_sequence_number():
     assert raised.value.errno == errno.EBADMSG
 
 
-def test_a_too_short_message_raises_a_malformed_message_error():
+def test_a_message_that_is_too_short_raises_a_malformed_message_error():
     @checked
     def first_byte(body):
         return body[0]
@@ -123,7 +123,7 @@ def test_a_too_short_message_raises_a_malformed_message_error():
         first_byte(b"")
 
 
-def test_numbers_are_in_network_order():
+def test_numbers_are_encoded_in_network_byte_order():
     assert number(2, 16) == bytes.fromhex("08000200 00000010")
     assert number(2, -110) == bytes.fromhex("08000200 ffffff92")
 
@@ -135,7 +135,7 @@ def test_attribute_values_round_trip():
     assert number_in(read_all(found[3]), 1) == 7
 
 
-def test_missing_attributes_are_0_or_empty():
+def test_missing_attributes_are_read_as_0_or_an_empty_string():
     assert (number_in({}, 1), text_in({}, 1)) == (0, "")
 
 

@@ -49,14 +49,14 @@ def body(request: bytes) -> str:
     return request[16:].hex()
 
 
-def test_a_bridge_port_has_its_kind_and_master():
+def test_the_kind_and_master_of_a_bridge_port_are_parsed():
     info = attribute(1, b"veth\0") + attribute(4, b"bridge\0")
     found = attribute(3, b"v0\0") + attribute(10, b"\3\0\0\0") + attribute(18, info)
     link = message("00000100 05000000 03100000 00000000" + found.hex())
     assert read_link(link) == ListedLink(NodeLink(5, "v0", "veth", 3), UP | 0x1002, "bridge")
 
 
-def test_a_bridge_has_its_options():
+def test_the_options_of_a_bridge_are_parsed():
     options = attribute(7, b"\1") + attribute(36, b"\1") + attribute(37, b"\0")
     info = attribute(1, b"bridge\0") + attribute(2, options)
     found = attribute(3, b"br0\0") + attribute(18, info)
@@ -76,7 +76,7 @@ def test_a_bridge_entry_is_encoded_as_by_iproute2():
     assert body(written) == "0700000005000000800002000a000200067570726f780000"
 
 
-def test_a_hardware_interface_has_no_kind():
+def test_a_hardware_interface_is_parsed_without_a_kind():
     link = message("00000100 02000000 02100000 00000000" + attribute(3, b"eth0\0").hex())
     assert read_link(link) == ListedLink(NodeLink(2, "eth0", ""), 0x1002, "")
 
@@ -122,7 +122,7 @@ def test_an_address_is_read_as_the_interfaces_local_address(text, expected):
         ),
     ],
 )
-def test_a_route_has_its_network_interface_and_gateway(text, kind, expected):
+def test_the_details_of_a_route_are_parsed(text, kind, expected):
     route = read_route(message(text))
     assert route.kind == kind
     assert route.open() == expected
@@ -147,7 +147,7 @@ def test_a_route_has_its_network_interface_and_gateway(text, kind, expected):
         ),
     ],
 )
-def test_a_rule_has_its_conditions_and_table(text, rule):
+def test_the_conditions_and_table_of_a_routing_rule_are_parsed(text, rule):
     assert read_rule(message(text)) == rule
 
 
@@ -160,7 +160,7 @@ def test_a_rule_has_its_conditions_and_table(text, rule):
     ],
     ids=["look-up", "goto", "nop"],
 )
-def test_a_rule_round_trips(rule):
+def test_a_routing_rule_round_trips(rule):
     written = write_rule(NEW_RULE, CREATE, rule)
     assert read_rule(Message(NEW_RULE, 0, 0, written[16:])) == rule
 
@@ -191,11 +191,11 @@ def test_a_listing_can_be_limited_to_a_table_and_a_route_type():
     )
 
 
-def test_a_route_is_requested_for_a_single_address():
+def test_a_route_request_contains_the_looked_up_address():
     assert body(find_route("10.1.0.2")) == "0220" + "00" * 10 + "080001000a010002"
 
 
-def test_a_neighbour_is_requested_for_an_address_on_its_link():
+def test_a_neighbour_request_contains_the_address_and_its_link():
     wanted = "02" + "00" * 3 + "07000000" + "00" * 4 + "080001000a010002"
     assert body(find_neighbour("10.1.0.2", 7)) == wanted
 

@@ -47,7 +47,7 @@ NAME = b"\0userspace-proxy-users"
 
 @pytest.fixture
 def unix_socket():
-    """Open and bind Unix sockets of a type."""
+    """Open and bind Unix sockets of the given type."""
     with contextlib.ExitStack() as stack:
 
         def opened(kind, *, listens=True):

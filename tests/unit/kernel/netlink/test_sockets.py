@@ -1,4 +1,4 @@
-"""How requests handle the kernel's replies; tests/node has a real kernel."""
+"""Requests and the kernel's replies, on a socket pair; tests/node uses a real kernel."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_always_interrupted_listing_is_an_error():
     assert told.value.errno == errno.EBUSY
 
 
-def test_a_single_listing_reports_an_interruption():
+def test_list_once_reports_whether_its_listing_was_interrupted():
     disturbed = [message(20, b"1111", flags=INTERRUPTED), done()]
     with Kernel(*disturbed, message(20, b"2222", number=2), done(2)) as kernel:
         first, second = (kernel.requests.list_once(LIST) for _ in range(2))
@@ -117,14 +117,14 @@ def test_unrelated_datagrams_do_not_extend_the_deadline(monkeypatch, ask):
         feeding.join()
 
 
-def test_ask_returns_the_response_or_raises_the_error():
+def test_ask_returns_the_kernels_response_or_raises_its_error():
     with Kernel(message(24, b"way"), error(errno.ENETUNREACH, 2)) as kernel:
         assert kernel.requests.ask(request(26, 0, b"")).body == b"way"
         with pytest.raises(OSError, match="Network is unreachable"):
             kernel.requests.ask(request(26, 0, b""))
 
 
-def test_only_the_last_change_is_acknowledged_and_errors_have_an_index():
+def test_only_the_last_change_requests_an_acknowledgement_and_errors_have_indexes():
     with Kernel(error(errno.EEXIST, 2), error(0, 3)) as kernel:
         refused = kernel.requests.change([request(24, 0, b"")] * 3)
         asked = kernel.asked()
@@ -138,7 +138,7 @@ def test_an_error_for_the_last_change_ends_the_wait_for_its_acknowledgement():
         assert kernel.requests.change([request(25, 0, b"")] * 2) == [(1, errno.ESRCH)]
 
 
-def test_indexes_continue_across_batches():
+def test_error_indexes_continue_across_batches_of_changes():
     size = sockets.BATCH
     with Kernel(error(0, size), error(errno.EEXIST, size + 1), error(0, size + 2)) as kernel:
         assert kernel.requests.change([request(24, 0, b"")] * (size + 2)) == [(size, errno.EEXIST)]
@@ -149,7 +149,7 @@ def test_without_changes_no_request_is_sent():
         assert kernel.requests.change([]) == []
 
 
-def test_route_sockets_list_links():
+def test_a_route_netlink_socket_lists_links():
     with RouteSockets([rtnetlink.GROUP_LINK]) as route:
         listed = route.requests.list_all(rtnetlink.list_links())
         assert not route.events.read()
@@ -157,7 +157,7 @@ def test_route_sockets_list_links():
 
 
 @pytest.mark.parametrize("left", [0, 1], ids=["none", "one"])
-def test_running_out_of_descriptors_raises_the_kernels_error_and_leaks_none(left):
+def test_running_out_of_descriptors_is_an_error_and_leaks_no_descriptor(left):
     free = os.dup(0)
     os.close(free)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

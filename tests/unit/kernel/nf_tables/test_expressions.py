@@ -13,7 +13,7 @@ def names(part):
 
 
 def registers(part, kind):
-    """Return the registers that the expressions of a match have in this attribute."""
+    """Return the registers in this attribute of a match's expressions."""
     found = (one.attributes().get(kind) for one in ListedRule("", part).expressions())
     return [int.from_bytes(value, "big") for value in found if value]
 
@@ -29,7 +29,7 @@ def test_a_number_too_large_for_a_field_is_an_error():
         x.match(x.DPORT, 65536)
 
 
-def test_the_fields_of_a_key_are_in_consecutive_registers():
+def test_the_fields_of_a_key_are_loaded_into_consecutive_registers():
     fields = (x.IP6_DADDR, x.L4PROTO, x.DPORT)
     assert registers(x.in_set(fields, "frontends"), 1)[:3] == [1, 2, 13]
     fields = (x.IP_DADDR, x.L4PROTO, x.DPORT)
@@ -59,15 +59,15 @@ def test_an_anonymous_verdict_map_is_encoded_in_its_rule():
     assert names(x.go_by_inline(inline, "__map%d", 7)) == ["lookup"]
 
 
-def test_verdicts_contain_their_target_chain():
+def test_a_goto_verdict_contains_its_target_chain():
     assert b"guard\0" in x.verdict(x.GOTO, "guard")
     assert names(x.verdict(x.ACCEPT)) == ["immediate"]
 
 
-def test_fields_of_a_key_are_aligned_to_four_bytes():
+def test_the_fields_of_a_key_are_aligned_to_four_bytes():
     key = x.joined(x.IPV4_ADDR, x.INET_PROTO, x.INET_SERVICE)
     assert key.width == 12
-    # nft 1.0.6 has this number for "ipv4_addr . inet_proto . inet_service".
+    # The type number that nft 1.0.6 uses for "ipv4_addr . inet_proto . inet_service".
     assert key.number == 0x730D
 
 

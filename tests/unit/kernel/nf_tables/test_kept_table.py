@@ -1,4 +1,4 @@
-"""How a table keeps its contents, in a real kernel."""
+"""Keeping the contents of an nftables table in a real kernel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DNS, WEB, HTTPS = (("ports", port.to_bytes(2, "big"), b"") for port in (53, 80, 
 
 
 def no_buffers(_requests, _numbers):
-    """Fail like a listing for whose reply the kernel lacks memory."""
+    """Fail as if the kernel had no buffer for the reply to a listing."""
     raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
 
 
@@ -63,7 +63,7 @@ def contents():
 
 @pytest.fixture
 def commits_fail(monkeypatch):
-    """Return a function that makes the next transactions fail; doubtful ones are committed."""
+    """Return a function that makes commits fail; if an error isn't certain, it commits first."""
 
     @contextmanager
     def fail(errors):
@@ -130,7 +130,7 @@ def test_a_change_also_repairs_another_programs_edit(node, table, contents, prin
     assert handle in printed()
 
 
-def test_a_refused_change_is_written_as_differences_then_completely(
+def test_a_rejected_change_is_written_as_differences_and_finally_completely(
     table, contents, printed, refused
 ):
     table.write_all()
@@ -146,7 +146,7 @@ def test_a_refused_change_is_written_as_differences_then_completely(
     assert "elements = { 53, 80 }" in printed()
 
 
-def test_a_refused_change_is_compared_again_without_counting_as_drift(
+def test_a_rejected_change_is_compared_again_without_counting_as_drift(
     table, contents, printed, refused
 ):
     table.write_all()
@@ -160,7 +160,7 @@ def test_a_refused_change_is_compared_again_without_counting_as_drift(
     assert table.is_known()
 
 
-def test_after_a_refused_rewrite_the_table_counts_as_unknown(node, table, refused):
+def test_after_a_rejected_rewrite_the_tables_contents_count_as_unknown(node, table, refused):
     table.write_all()
     node.run("nft flush ruleset")
     refused(0, 1)
@@ -170,7 +170,7 @@ def test_after_a_refused_rewrite_the_table_counts_as_unknown(node, table, refuse
 
 
 @pytest.mark.parametrize("change", ["all", "rules", "chains"])
-def test_a_change_that_cannot_be_read_back_is_kept_and_compared_later(
+def test_a_change_that_cannot_be_read_back_stays_and_is_compared_later(
     table, contents, printed, monkeypatch, change
 ):
     table.write_all()
@@ -249,7 +249,7 @@ def meanwhile(node, monkeypatch):
 
 
 def test_concurrent_changes_of_other_tables_are_not_drift(table, contents, meanwhile):
-    """If they counted as drift, the table would be rewritten after a write."""
+    """If these changes counted as drift, the table would be rewritten after each write."""
     meanwhile("add table inet others", "delete table inet others")
     table.write_all()
     assert table.is_known()
@@ -260,7 +260,7 @@ def test_concurrent_changes_of_other_tables_are_not_drift(table, contents, meanw
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["first-write", "rules"])
-def test_a_foreign_change_right_after_a_write_is_repaired(
+def test_another_programs_change_right_after_a_write_is_repaired(
     node, table, contents, meanwhile, monkeypatch, is_first
 ):
     table.write_all()
@@ -277,7 +277,7 @@ def test_a_foreign_change_right_after_a_write_is_repaired(
 
 
 def test_a_table_rewritten_after_lost_events_counts_no_drift(node, table, meanwhile, monkeypatch):
-    """The new rules can't be read back, although no program has changed them."""
+    """After lost events the new contents can't be read back, but no program has changed them."""
     table.write_all()
     events = table._watch._events
     events._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
@@ -289,7 +289,7 @@ def test_a_table_rewritten_after_lost_events_counts_no_drift(node, table, meanwh
     assert table.put_right().count == 0
 
 
-def test_listings_are_compared_with_the_last_written_state(node, table):
+def test_a_listing_is_compared_with_the_last_written_contents(node, table):
     table.write_all()
     assert table.is_as_written(table.look())
     node.run("nft flush chain inet ours input")
@@ -304,7 +304,7 @@ def test_a_listing_can_be_limited_to_the_elements_of_some_sets(table, sets, foun
     assert listing.elements_of(["ports"]) == set(found)
 
 
-def test_forgotten_rules_are_rewritten(table, contents, printed):
+def test_after_forget_the_rules_of_a_table_are_rewritten(table, contents, printed):
     table.write_all()
     contents.chain(x.UDP + x.verdict(x.DROP))
     assert table.put_right().count == 0
@@ -314,7 +314,7 @@ def test_forgotten_rules_are_rewritten(table, contents, printed):
     assert "drop" in printed()
 
 
-def test_a_kernel_refusing_the_optional_part_gets_the_table_without_it(
+def test_if_the_kernel_rejects_the_optional_part_the_table_is_written_without_it(
     node, table, contents, printed, refused
 ):
     contents.optional = x.expression("no_such_expression")
@@ -339,7 +339,7 @@ def test_out_of_memory_or_permission_denied_keeps_the_optional_part(table, refus
     assert table.is_complete
 
 
-def test_after_a_lost_reply_the_table_is_compared(table, contents, monkeypatch):
+def test_after_a_lost_reply_the_table_is_compared_with_the_kernel(table, contents, monkeypatch):
     table.write_all()
     with monkeypatch.context() as memory:
         memory.setattr(Requests, "_receive", no_buffers)
@@ -362,7 +362,7 @@ def test_a_repair_with_a_lost_reply_is_reported_by_the_next_call(
     assert table.repair() == Repair()
 
 
-def test_a_repair_before_a_refused_retry_is_reported_by_the_next_call(
+def test_a_repair_before_a_rejected_retry_is_reported_by_the_next_call(
     node, table, contents, commits_fail
 ):
     contents.elements = {WEB, DNS}
@@ -404,7 +404,7 @@ def test_a_table_that_another_program_owns_is_a_conflict(node, table):
     )
 
 
-def test_removing_a_nonexistent_table_makes_no_change(table):
+def test_removing_a_nonexistent_table_changes_nothing(table):
     with closing(NftTable("other")) as other:
         table.write_all()
         table.remove()
@@ -416,7 +416,7 @@ def test_removing_a_nonexistent_table_makes_no_change(table):
 
 
 @pytest.mark.parametrize("is_paired", [False, True])
-def test_many_changes_of_another_table_make_only_unpaired_tables_unknown(table, is_paired):
+def test_an_event_flood_of_another_table_is_ignored_only_if_it_is_paired(table, is_paired):
     with closing(NftTable("other")) as other:
         if is_paired:
             table.pair_with(other)
@@ -450,7 +450,7 @@ def test_chains_are_added_and_deleted_in_listing_order(table, printed):
     assert table.put_right() == Repair()
 
 
-def test_a_refused_chain_change_keeps_the_known_state(table, printed):
+def test_after_a_rejected_chain_change_the_tables_contents_stay_known(table, printed):
     table.write_all()
     before = printed()
     deletion = table.writer()
@@ -461,7 +461,7 @@ def test_a_refused_chain_change_keeps_the_known_state(table, printed):
     assert printed() == before
 
 
-def test_a_watch_that_fails_to_start_leaks_no_socket(node, monkeypatch):
+def test_a_table_watch_that_fails_to_start_leaks_no_socket(node, monkeypatch):
     with Ruleset() as ruleset:
         monkeypatch.setattr(Requests, "_receive", no_buffers)
         os.close(free := os.dup(0))

@@ -1,4 +1,4 @@
-"""Events as the bytes that kernel 6.18 sends."""
+"""Parsing nftables events from the bytes that kernel 6.18 sends."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def read(block: bytes) -> list[RulesetEvent | None]:
     return [read_event(message) for message in read_messages(block)]
 
 
-def test_an_event_names_its_table():
+def test_the_table_of_an_nftables_event_is_parsed():
     assert read(NEW_TABLE) == [RulesetEvent(1, "userspace-proxy")]
 
 
-def test_a_transaction_ends_with_the_rulesets_generation():
+def test_the_last_event_of_a_transaction_contains_the_ruleset_generation():
     assert read(NEW_TABLE + NEW_GENERATION)[1:] == [RulesetEvent(0, "", 2)]
 
 
-def test_messages_of_other_subsystems_are_ignored():
+def test_messages_of_other_netlink_subsystems_are_ignored():
     conntrack = NEW_TABLE[:5] + b"\x01" + NEW_TABLE[6:]
     assert read(conntrack) == [None]
 
@@ -38,7 +38,7 @@ def test_a_message_without_a_table_name_belongs_to_no_table():
     assert read(b"\x14\0\0\0" + NEW_TABLE[4:20]) == [RulesetEvent(1, "")]
 
 
-def test_elements_of_a_listing_include_only_known_sets():
+def test_elements_of_omits_sets_missing_from_the_listing():
     listing = Listing(
         is_owned=False, definitions=(), elements={"s": {b"k": b"v"}, "more": {b"": b""}}
     )

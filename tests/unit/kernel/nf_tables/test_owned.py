@@ -13,7 +13,7 @@ def fill(table: TableWriter) -> None:
     table.add_chain("chain")
 
 
-def test_only_its_owner_can_change_an_owned_table_which_ends_with_the_owner(node):
+def test_an_owned_table_can_be_changed_only_by_its_owner_and_ends_with_it(node):
     with closing(OwnedTable("ours", fill)) as table:
         assert [table.put_right(), table.put_right()] == [False, False]
         node.run("nft flush ruleset")
@@ -29,7 +29,7 @@ def test_a_copied_socket_passes_table_ownership_to_the_next_process(node):
     first = OwnedTable("ours", fill, owners=owners)
     first.put_right()
     owners.follow(lambda name, sock: kept.update({name: sock.dup()}))
-    # Closing the first socket is what happens if the first process dies.
+    # The kernel would close this socket if the first process died.
     first._table.close()
     assert list_tables() == ["ours"]
     later = OwnerSockets(kept)
@@ -45,14 +45,14 @@ def test_a_copied_socket_passes_table_ownership_to_the_next_process(node):
         sock.close()
 
 
-def test_a_leftover_table_is_replaced(node):
+def test_a_leftover_table_is_replaced_by_an_owned_table(node):
     node.run("nft add table inet ours; nft add chain inet ours old")
     with closing(OwnedTable("ours", fill)) as table:
         table.put_right()
         assert "old" not in node.run("nft list table inet ours")
 
 
-def test_an_owned_table_uses_changed_contents_only_after_rewrite(node):
+def test_an_owned_table_applies_changed_contents_only_after_rewrite(node):
     chains = ["one"]
     with closing(OwnedTable("ours", lambda table: list(map(table.add_chain, chains)))) as table:
         table.put_right()
@@ -65,7 +65,7 @@ def test_an_owned_table_uses_changed_contents_only_after_rewrite(node):
         assert "chain one" not in node.run("nft list table inet ours")
 
 
-def test_without_owner_support_foreign_changes_are_repaired(node, monkeypatch):
+def test_without_owner_support_other_programs_changes_are_repaired(node, monkeypatch):
     monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
     with closing(OwnedTable("ours", fill)) as table:
         assert not table.put_right()
@@ -75,7 +75,7 @@ def test_without_owner_support_foreign_changes_are_repaired(node, monkeypatch):
     assert list_tables() == ["ours"]
 
 
-def test_a_kernel_without_owner_support_rejects_a_required_owned_table(node, monkeypatch):
+def test_requiring_an_owned_table_fails_on_a_kernel_without_owner_support(node, monkeypatch):
     monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
     table = OwnedTable("ours", fill, needs_owner=True)
     with closing(table), pytest.raises(NftablesError):

@@ -1,4 +1,4 @@
-"""Listings as the bytes that kernel 6.18 sends."""
+"""Parsing nftables listings from the bytes that kernel 6.18 sends."""
 
 import sys
 
@@ -32,19 +32,19 @@ def chain(family, *, hook=None, priority=0, policy=None):
     return reader.read_chain(Message(0xA03, 0, 1, body))
 
 
-def test_a_table_is_parsed():
+def test_the_family_name_and_flags_of_a_table_are_parsed():
     (message,) = read_messages(TABLE)
     assert reader.read_table(message) == (1, "userspace-proxy", 0)
 
 
-def test_a_base_chain_has_a_hook_and_a_policy():
+def test_the_hook_and_policy_of_a_base_chain_are_parsed():
     found = chain(2, hook=1, priority=-10, policy=0)
     assert (found.kind, found.hook, found.priority) == ("filter", "input", -10)
     assert found.policy == "drop"
     assert chain(2, hook=0, policy=1).policy == "accept"
 
 
-def test_a_regular_chain_has_no_hook():
+def test_a_regular_chain_is_parsed_without_a_hook():
     found = chain(2)
     assert (found.kind, found.hook, found.policy) == ("", "", "accept")
 
@@ -53,7 +53,7 @@ def test_an_unknown_hook_is_shown_by_its_number():
     assert chain(1, hook=77).hook == "77"
 
 
-def test_verdicts_are_listed_as_written_and_missing_keys_are_empty():
+def test_verdicts_are_read_as_written_and_a_catch_all_element_has_an_empty_key():
     verdict = goto_chain("choose")
     element = nested(1, nested(1, text(1, "key")) + nested(2, nested(2, verdict)))
     catch_all = nested(1, number(3, 2))
@@ -75,7 +75,7 @@ def test_the_interval_end_and_the_verdict_of_a_set_element_are_read():
 
 
 @pytest.mark.parametrize("read", [reader.read_table, reader.read_chain])
-def test_a_message_without_a_family_is_an_error(read):
+def test_an_nftables_message_without_a_family_is_an_error(read):
     with pytest.raises(OSError, match="malformed message"):
         read(Message(0xA00, 0, 1, b""))
 
@@ -103,7 +103,7 @@ def test_element_counters_are_read_with_their_keys():
 
 
 @pytest.mark.parametrize("size", [0, 3, 500])
-def test_an_element_of_an_impossible_size_is_malformed(size):
+def test_an_element_of_an_impossible_size_is_rejected_as_malformed(size):
     element = bytearray(counted(with_counter(7)).body)
     element[8:10] = size.to_bytes(2, sys.byteorder)
     with pytest.raises(OSError, match="malformed"):

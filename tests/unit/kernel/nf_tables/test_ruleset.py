@@ -34,7 +34,7 @@ from userspace_proxy.kernel.nf_tables.writer import (
         ),
     ],
 )
-def test_an_nftables_error_names_the_refused_message_and_a_remedy(code, kind, sentence):
+def test_an_nftables_error_names_the_rejected_message_and_a_remedy(code, kind, sentence):
     error = NftablesError(code, kind)
     assert str(error) == sentence
     assert error.code == code
@@ -50,7 +50,7 @@ def test_an_nftables_error_names_the_refused_message_and_a_remedy(code, kind, se
         pytest.param(errno.ENOMEM, NEW_RULE, False, id="shortage"),
     ],
 )
-def test_only_the_errors_of_unsupported_features_are_lasting(code, kind, is_lasting):
+def test_only_errors_about_unsupported_features_are_permanent(code, kind, is_lasting):
     assert NftablesError(code, kind).is_lasting is is_lasting
 
 

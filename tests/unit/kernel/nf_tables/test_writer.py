@@ -1,4 +1,4 @@
-"""Messages of changes, parsed back; tests/node applies them to a kernel."""
+"""Changes of a table as messages, parsed back; tests/node applies them to a kernel."""
 
 import pytest
 
@@ -12,13 +12,13 @@ def messages(table):
     return [message for block in table.messages for message in read_messages(block)]
 
 
-def test_a_table_is_replaced_even_if_it_does_not_exist():
+def test_a_table_that_does_not_exist_can_be_replaced():
     table = w.TableWriter("ours")
     table.create()
     assert [one.kind for one in messages(table)] == [w.NEW_TABLE, w.DELETE_TABLE, w.NEW_TABLE]
 
 
-def test_chains_have_their_hook_and_priority():
+def test_base_chains_are_written_with_their_hook_and_priority():
     table = w.TableWriter("ours", w.BRIDGE)
     table.add_base_chain("input", "filter", w.INPUT, -10)
     (chain,) = map(read_chain, messages(table))
@@ -35,7 +35,7 @@ def test_elements_exceeding_an_attribute_are_split_into_several_messages():
     assert dict(one for message in messages(table) for one in read_elements(message)) == many
 
 
-def test_elements_of_a_verdict_map_can_have_values_of_different_lengths():
+def test_a_verdict_map_may_contain_values_of_different_lengths():
     table = w.TableWriter("ours")
     many = {n.to_bytes(16, "big"): w.goto_chain("x" * (1 + n % 9)) for n in range(2000)}
     table.change_elements(["m"], (), {("m", key, value) for key, value in many.items()})
@@ -74,7 +74,7 @@ def test_an_anonymous_set_precedes_its_rule():
     assert dict(read_elements(made[1])) == {b"\6": b"", b"\x11": b""}
 
 
-def test_sets_of_different_writers_have_different_ids():
+def test_equally_named_sets_of_different_writers_have_different_ids():
     writers = [w.TableWriter("ours"), w.TableWriter("ours")]
     for table in writers:
         table.add_map("same", x.INET_PROTO, x.INET_SERVICE)
@@ -96,7 +96,7 @@ def test_an_interval_set_describes_the_fields_of_its_keys():
 
 
 @pytest.mark.parametrize("value", [b"", b"\x8c\xa1", w.goto_chain("to")])
-def test_intervals_round_trip(value):
+def test_nftables_intervals_round_trip(value):
     table = w.TableWriter("ours")
     many = {
         w.Interval(n.to_bytes(12, "big") + (n + 9).to_bytes(12, "big")): value for n in range(3000)

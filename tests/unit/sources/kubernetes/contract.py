@@ -99,7 +99,7 @@ class SourceContract:
             await cluster.put(endpoint_slice("10.244.1.7", of="cart"))
             await published.until(lambda s: endpoints(s) == [])
 
-    async def test_of_all_nodes_only_this_nodes_object_is_followed(self, cluster: Cluster) -> None:
+    async def test_only_the_node_object_of_this_node_is_followed(self, cluster: Cluster) -> None:
         await cluster.put(node("alice.example", zone="west"))
         missing = Node("alice", is_missing=True, similar=("alice.example",))
         async with running(cluster.source()) as published:
@@ -111,7 +111,7 @@ class SourceContract:
             await cluster.delete("Node", "alice")
             await published.until(lambda s: s.node == missing)
 
-    async def test_an_outage_changes_no_objects_and_later_changes_are_received(
+    async def test_an_outage_removes_no_objects_and_later_changes_are_received(
         self, cluster: Cluster
     ) -> None:
         await cluster.put(service())
@@ -128,7 +128,7 @@ class SourceContract:
             assert ips(after) == ("10.96.7.1",)
             assert len(published.snapshots) == count + 1
 
-    async def test_followed_and_freshly_listed_states_have_equal_digests(
+    async def test_a_watched_state_and_a_newly_listed_state_have_equal_digests(
         self, cluster: Cluster
     ) -> None:
         await cluster.put(service())

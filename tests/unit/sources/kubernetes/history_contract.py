@@ -30,7 +30,7 @@ class HistoryCluster(Cluster):
 
 
 def names_of(body: bytes) -> list[str]:
-    """Return the names in a list, except that of the API server's own Service."""
+    """Return the names in a list, except the name of the API server's own Service."""
     items = json.loads(body)["items"] or ()
     return [i["metadata"]["name"] for i in items if i["metadata"]["name"] != "kubernetes"]
 
@@ -83,7 +83,7 @@ class HistoryContract:
         await client.close()
         assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "cart")
 
-    async def test_all_pages_of_a_list_show_one_revision_and_can_be_read_again(
+    async def test_all_pages_of_a_list_have_the_same_revision_and_can_be_reread(
         self, cluster: HistoryCluster
     ) -> None:
         client = await cluster.client()

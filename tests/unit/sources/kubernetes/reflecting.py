@@ -50,14 +50,14 @@ class CountingClient(ApiClient):
 
 @dataclass
 class Reflection:
-    """A running reflector, and what it did."""
+    """A running reflector, and a record of its requests, pauses and problems."""
 
     api: FakeApiServer
     client: CountingClient
     store: Store = field(default_factory=Store)
     now_s: float = 0.0
     waits: list[float] = field(default_factory=list)
-    """The pauses that it waited for, except turns of the event loop."""
+    """The pauses of the reflector, except turns of the event loop."""
     problems: list[str] = field(default_factory=list)
     """All problems, in order; an empty text for each recovery."""
     reflector: Reflector = field(init=False)
@@ -97,7 +97,7 @@ class Reflection:
 
     @property
     def requests(self) -> list[str]:
-        """All requests except those that only check whether the server has the last state."""
+        """All requests except checks of whether the server has the last state."""
         return [each for each in self.api.requests if CHECK not in each]
 
     async def watching(self, *, requests: int = 2) -> None:

@@ -1,4 +1,4 @@
-"""Names in paths, including invalid names."""
+"""Quoting names in API paths, and rejecting ambiguous paths."""
 
 import pytest
 

@@ -156,7 +156,7 @@ async def test_an_abandoned_stream_is_closed(api, client):
     await api.until(lambda a: a.watch_count("services") == 0)
 
 
-async def test_doubting_watches_closes_only_them_and_idle_connections_at_a_limited_rate():
+async def test_doubting_watches_closes_watches_and_idle_connections_at_a_limited_rate():
     connections: list[asyncio.StreamWriter] = []
     now_s = 0.0
 
@@ -503,7 +503,7 @@ def test_a_tls_stream_is_closed_without_waiting_for_the_server(server_tls, tmp_p
             assert asyncio.run(leave()).fileno() == -1
         finally:
             is_left.set()
-            # Stop the server if it's still waiting for a client.
+            # Stop the server if it is still waiting for a client.
             listener.shutdown(socket.SHUT_RDWR)
         served.result()
 
@@ -558,7 +558,7 @@ async def test_a_proxy_url_changed_in_the_kubeconfig_is_used_after_a_minute(tmp_
 
 
 @pytest.mark.parametrize("start", ["", "/k8s/clusters/c%2Fa", "/k8s/ä/"])
-async def test_a_path_is_sent_unchanged(start):
+async def test_the_path_of_a_request_is_sent_unchanged(start):
     async with answering() as (port, lines):
         client = ApiClient(Credentials(master=f"http://127.0.0.1:{port}{start}"))
         await client.open()
@@ -569,7 +569,7 @@ async def test_a_path_is_sent_unchanged(start):
 
 
 @pytest.mark.parametrize("path", ["/api/../v1", "/api/v1?a=b", "/api/v1#a"])
-async def test_an_ambiguous_path_is_not_sent(api, client, path):
+async def test_a_request_with_an_ambiguous_path_is_not_sent(api, client, path):
     opening = (client.get(path, {}), client.websocket(path, {}, "a"))
     for request in (*opening, client.send("PUT", path, {}, content_type="application/json")):
         with pytest.raises(TransportError, match="nothing was sent"):
@@ -577,13 +577,13 @@ async def test_an_ambiguous_path_is_not_sent(api, client, path):
     assert api.requests == []
 
 
-async def test_an_invalid_server_url_is_a_transport_error():
+async def test_a_request_to_an_invalid_server_url_is_a_transport_error():
     client = ApiClient(Credentials(master="http://[::1"))
     with pytest.raises(TransportError, match="is not a URL"):
         client._url_of("/version")
 
 
-def test_a_line_split_across_chunks_is_returned_whole():
+def test_a_line_split_across_chunks_is_returned_as_one_line():
     splitter = LineSplitter()
     assert splitter.feed(b"one\ntwo\r\n\nth") == [b"one", b"two"]
     assert splitter.feed(b"re") == []

@@ -306,7 +306,7 @@ async def test_a_plugins_certificate_stays_in_memory(plugin):
     credentials.close()
 
 
-async def test_used_credentials_are_removed_from_texts(tmp_path, monkeypatch):
+async def test_credentials_in_use_are_removed_from_texts(tmp_path, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://me:of%20proxy%201@proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", "")
     for user in ("{token: of-token-1}", "{username: alice, password: of-password-1}"):
@@ -317,7 +317,7 @@ async def test_used_credentials_are_removed_from_texts(tmp_path, monkeypatch):
     assert "1" not in without_secrets(secrets.replace("of%", "me:of%"))
 
 
-async def test_the_proxy_comes_from_the_kubeconfig_or_the_environment(tmp_path, monkeypatch):
+async def test_the_proxy_is_read_from_the_kubeconfig_or_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
     direct = await loaded(kubeconfig=kubeconfig(tmp_path, "{}"))
@@ -352,7 +352,7 @@ def checked(**where) -> str:
     return credentials.cluster
 
 
-def test_a_cluster_is_identified_by_server_and_authority(tmp_path):
+def test_a_cluster_is_identified_by_its_server_and_certificate_authority(tmp_path):
     (tmp_path / "ca.crt").write_text("a certificate")
     in_file = checked(
         kubeconfig=kubeconfig(tmp_path, "{}", cluster=", certificate-authority: ca.crt")
@@ -368,7 +368,7 @@ def test_a_cluster_is_identified_by_server_and_authority(tmp_path):
     assert checked(master="https://10.0.0.2:8080/") == "https://10.0.0.2:8080"
 
 
-def test_a_pods_cluster_is_identified_by_its_authority(account):
+def test_the_cluster_of_a_pod_is_identified_by_its_certificate_authority(account):
     first = checked(service_account=account)
     assert first.startswith("the API server of this pod, authority ")
     (account / "ca.crt").write_text("another certificate")

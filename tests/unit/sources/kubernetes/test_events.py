@@ -38,7 +38,7 @@ def test_a_repeated_event_is_sent_once_with_its_count():
     assert only(correlator, NOW + 60) is series
 
 
-def test_an_occurrence_after_a_long_silence_is_a_new_event():
+def test_an_occurrence_after_a_long_pause_starts_a_new_event():
     correlator = Correlator()
     correlator.note(REPAIRED, NOW)
     first = only(correlator, NOW)
@@ -57,7 +57,7 @@ def names(correlator, now=NOW):
     return [series.happening.service.name for series in correlator.due(now)]
 
 
-def test_a_namespace_at_its_limit_drops_its_longest_quiet_series():
+def test_a_namespace_at_its_limit_drops_the_series_that_was_quiet_the_longest():
     correlator = Correlator()
     for number in range(NAMESPACE_MAX + 1):
         correlator.note(of("shop", f"web-{number}"), NOW)
@@ -78,7 +78,7 @@ def test_a_namespace_at_its_limit_displaces_no_other_namespaces_series():
     assert ("api" in found, "late" in found) == (True, False)
 
 
-def test_the_largest_namespace_makes_room_for_others():
+def test_the_namespace_with_the_most_series_loses_one_to_other_namespaces():
     correlator = Correlator()
     correlator.note(of("tenant", "api"), NOW)
     for number in range(SERIES_MAX - 1):
@@ -91,7 +91,7 @@ def test_the_largest_namespace_makes_room_for_others():
 
 
 def test_a_displaced_series_causes_no_further_request_within_a_minute():
-    """Issue 52: the series counted as new when it recurred, so its event was sent immediately."""
+    """Issue 52: a displaced series counted as new when it recurred, and was sent immediately."""
     correlator, asked = Correlator(), []
     for second in range(180):
         now = NOW + second
@@ -107,7 +107,7 @@ def test_a_displaced_series_causes_no_further_request_within_a_minute():
     assert len(asked) == 3 * NAMESPACE_MAX
 
 
-def test_a_series_restarted_within_a_minute_of_a_request_keeps_its_interval():
+def test_a_series_that_restarts_within_a_minute_of_a_request_still_waits():
     correlator, late = Correlator(), NOW + SERIES_END_S + 1
     correlator.note(of("shop", "web-0"), NOW)
     series = only(correlator, NOW)
@@ -121,7 +121,7 @@ def test_a_series_restarted_within_a_minute_of_a_request_keeps_its_interval():
     assert "web-0" in names
 
 
-def test_namespaces_take_turns_for_events():
+def test_namespaces_take_turns_to_send_events():
     correlator = Correlator()
     for number in range(3):
         correlator.note(of("shop", f"web-{number}"), NOW)
@@ -131,7 +131,7 @@ def test_namespaces_take_turns_for_events():
     assert due == ["NeedPods", "NeedPods", "SteeringRepaired", "NeedPods", "NeedPods"]
 
 
-def test_a_correlator_without_events_is_never_due():
+def test_without_events_the_correlator_has_no_due_time():
     assert Correlator().next_due_s(NOW) is None
 
 

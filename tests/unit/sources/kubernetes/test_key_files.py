@@ -1,4 +1,4 @@
-"""Files for OpenSSL outside the file system, or readable only by this user."""
+"""Key files for OpenSSL, in memory or readable only by this user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of kubeconfigs, compared with kubectl 1.36's for the same files.
+"""Values of kubeconfigs, which equal the values that kubectl 1.36 reads from the same files.
 
 ``tests/cluster/test_kubeconfig.py`` runs kubectl itself.
 """
@@ -45,7 +45,7 @@ BETA = "client.authentication.k8s.io/v1beta1"
 
 
 def read(*texts: str, **chosen: str) -> ClientConfig:
-    """Read files whose folders are /0, /1, … in this order."""
+    """Read files in the directories /0, /1, … in this order."""
     files = [
         KubeconfigFile(f"file{i}", PurePath(f"/{i}"), parse_first(text, place=f"file{i}"))
         for i, text in enumerate(texts)
@@ -81,7 +81,7 @@ def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def test_a_valid_kubeconfig_is_accepted():
+def test_the_server_user_and_namespace_of_a_kubeconfig_are_read():
     read_config = read(GOOD)
     assert read_config.cluster.server == SERVER
     assert read_config.user == KubeUser(token="secret")
@@ -147,7 +147,7 @@ def test_an_invalid_kubeconfig_is_rejected_with_its_line(old, new, problem):
     assert problem_of(GOOD.replace(old, new)).startswith(problem)
 
 
-def test_an_empty_file_has_no_current_context():
+def test_an_empty_kubeconfig_has_no_current_context():
     assert problem_of("") == (
         "file0: current-context: is missing (give --context=NAME: there are none)"
     )
@@ -284,7 +284,7 @@ def test_an_invalid_cluster_field_is_rejected(cluster, problem):
     assert problem in problem_of(config({}, cluster))
 
 
-def test_without_tls_no_secrets_are_sent():
+def test_for_a_server_without_tls_only_impersonation_is_read_from_a_user():
     user = {"token": "t", "as": "x", "auth-provider": {"name": "gcp"}, "client-key": "k"}
     assert user_of(user, server="http://a") == KubeUser(impersonation=(("Impersonate-User", "x"),))
 
@@ -448,7 +448,7 @@ def test_a_plugin_together_with_an_auth_provider_is_an_error():
     assert "auth-provider.name: is given together with exec" in problem_of(config(user))
 
 
-def test_unselected_entries_may_be_invalid():
+def test_invalid_entries_outside_the_current_context_are_ignored():
     text = json.loads(config({"token": "t"}))
     text["users"].append({"name": "b", "user": {"token": 5, "unknown": 1}})
     text["clusters"].append({"name": "b", "cluster": 7})

@@ -1,4 +1,4 @@
-"""The kubeconfigs that are read, and how often."""
+"""Finding kubeconfig files, merging them, and reading each only once."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ def test_a_relative_path_is_resolved_to_an_absolute_directory(path, monkeypatch)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_byte_order_mark_determines_the_encoding(path, encoding):
+def test_a_byte_order_mark_determines_the_encoding_of_a_kubeconfig(path, encoding):
     path.write_text(TEXT, encoding=encoding)
     assert server_in(path) == "https://a.test"
 
 
 @pytest.mark.parametrize("end", ["---\n", "---\n[}", "\x20\r\n", "current-context: a\n", "# x"])
-def test_documents_accepted_by_kubectl_are_read(path, end):
+def test_kubeconfigs_accepted_by_kubectl_are_read(path, end):
     path.write_text(TEXT + end)
     assert server_in(path) == "https://a.test"
 
 
-def test_a_pipe_is_read_only_once(tmp_path):
+def test_a_kubeconfig_in_a_pipe_is_read_only_once(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
     writer = threading.Thread(target=path.write_text, args=(TEXT,), daemon=True)
@@ -70,7 +70,7 @@ def test_a_pipe_is_read_only_once(tmp_path):
     writer.join()
 
 
-def test_missing_files_in_a_list_are_skipped(path):
+def test_missing_files_in_the_kubeconfig_variable_are_skipped(path):
     found = find_kubeconfig({"KUBECONFIG": f":/missing:{path}:{path}:"})
     assert found == Kubeconfig(("/missing", str(path)), may_be_missing=True)
     assert read_kubeconfig(found).cluster.server == "https://a.test"
@@ -81,7 +81,7 @@ def test_missing_files_in_a_list_are_skipped(path):
     )
 
 
-def test_the_default_file_is_in_the_home_directory(tmp_path):
+def test_the_default_kubeconfig_is_in_the_home_directory(tmp_path):
     home = {"HOME": str(tmp_path)}
     assert find_kubeconfig(home) is None
     default = tmp_path / ".kube" / "config"
@@ -119,7 +119,7 @@ def test_a_directory_or_an_impossible_path_is_reported_in_one_line(tmp_path, pat
     assert problem_of(Kubeconfig((f"{tmp_path}{path}",))).startswith("cannot read kubeconfig ")
 
 
-def test_a_user_without_a_home_directory_is_reported_in_one_line():
+def test_a_missing_home_directory_is_reported_in_one_line():
     assert "cannot read kubeconfig ~no-such-user/config: " in problem_of(
         Kubeconfig(("~no-such-user/config",))
     )
@@ -133,7 +133,7 @@ def test_the_fingerprint_of_a_file_changes_with_its_modification_time(path):
     assert fingerprint(str(path)) != before
 
 
-def test_an_empty_file_is_reported_as_empty(tmp_path):
+def test_an_empty_kubeconfig_is_reported_as_empty(tmp_path):
     path = tmp_path / "config"
     path.write_text("# nothing\n")
     with pytest.raises(SourceError, match="config: it is empty"):

@@ -30,7 +30,7 @@ class TestContract(LeasesContract):
     pass
 
 
-async def test_a_node_owns_its_lease_and_is_requested_once(
+async def test_a_lease_is_owned_by_its_node_which_is_requested_only_once(
     api: FakeApiServer, leases_of: LeasesOf
 ) -> None:
     leases = leases_of("node-1")

@@ -29,7 +29,7 @@ def test_importing_the_sources_imports_no_client_library():
     ) == ["False", "0"]
 
 
-def test_the_used_modules_are_imported_without_the_models_and_leave_no_trace():
+def test_the_light_import_loads_no_models_and_adds_nothing_to_sys_modules():
     assert run(
         "from userspace_proxy.sources.kubernetes.library import import_library",
         "library = import_library()",
@@ -41,7 +41,7 @@ def test_the_used_modules_are_imported_without_the_models_and_leave_no_trace():
 
 
 @pytest.mark.long
-def test_a_program_importing_the_whole_library_gets_its_own_copy():
+def test_a_program_that_imports_the_whole_library_has_its_own_copy():
     assert run(
         "from userspace_proxy.sources.kubernetes import library",
         "library.import_library()",

@@ -40,7 +40,7 @@ def test_items_and_metadata_are_parsed_in_any_order_and_any_chunks(part, indent,
 
 @pytest.mark.parametrize("body", [b"{}", b'{"items":[]}', b'{"items": null }', b' {"kind":"x"} '])
 @pytest.mark.parametrize("part", [1, 100])
-def test_a_list_may_be_empty(body, part):
+def test_a_list_body_without_items_is_parsed(body, part):
     items, metadata = read(body, part)
     assert (items, metadata.resource_version) == ([], None)
 

@@ -97,7 +97,7 @@ def test_an_untrusted_certificate_is_described_with_the_reason():
     assert describe(outer) == "its certificate is not trusted: self-signed certificate"
 
 
-def test_a_windows_error_keeps_its_own_text():
+def test_the_text_of_a_windows_error_is_unchanged():
     error = ConnectionRefusedError(errno.EINVAL, "The remote computer refused the connection")
     error.winerror = 1225
     assert describe(error) == "The remote computer refused the connection"

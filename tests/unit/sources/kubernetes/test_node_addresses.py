@@ -53,7 +53,7 @@ async def pauses():
     return Pauses()
 
 
-async def test_other_nodes_are_listed_only_if_needed(api, source_of):
+async def test_other_nodes_are_not_listed_unless_needed(api, source_of):
     api.put(named("alice", "192.0.2.1"))
     api.put(named("bob", "192.0.2.2"))
     async with running(source_of(api, node_name="alice")) as published:
@@ -114,7 +114,7 @@ async def test_node_addresses_are_unknown_while_unneeded(api, source_of, pauses)
     ("codes", "is_unknown"),
     [([403], False), ([403, 403], True), ([403, 503, 403], False), ([503, 503], False)],
 )
-async def test_node_addresses_are_unknown_after_two_consecutive_denials(
+async def test_node_addresses_become_unknown_after_two_consecutive_denials(
     api, source_of, codes, is_unknown
 ):
     are_denied = asyncio.Event()

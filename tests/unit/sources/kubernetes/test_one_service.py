@@ -1,4 +1,4 @@
-"""Reading one Service and its pods, with the fake."""
+"""Reading one Service and its pods from the fake API server."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_a_forbidden_namespace_is_an_error_with_a_remedy(api):
         await read(api)
 
 
-async def test_a_named_node_is_read(api):
+async def test_the_node_with_the_given_name_is_read(api):
     api.put(service())
     api.put(node("alice"))
     found = (await read(api, node_name="alice")).snapshot.node
@@ -104,7 +104,7 @@ async def test_without_matching_pods_the_whole_namespaces_pods_are_read(api):
     assert (await read(api)).pods == ()
 
 
-async def test_forbidden_pods_are_an_error(api):
+async def test_a_forbidden_list_of_pods_is_an_error(api):
     api.put(service(selector={"app": "web"}))
     api.refuse("pods", 403, message="pods is forbidden")
     with pytest.raises(SourceError, match="refuses to list pods: pods is forbidden"):

@@ -1,4 +1,4 @@
-"""The check of whether an API server responds and permits reads, with the fake."""
+"""Checking whether an API server responds and permits reads, with the fake API server."""
 
 from __future__ import annotations
 

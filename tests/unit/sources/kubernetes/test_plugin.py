@@ -1,4 +1,4 @@
-"""Exec plugins as real processes: their output, and how they are ended."""
+"""Exec plugins as real processes: their output, credentials and termination."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_a_plugins_output_may_be_yaml(run):
 
 
 @pytest.mark.parametrize("cluster", [None, {"server": "https://api.test", "config": {"a": 1}}])
-async def test_a_plugin_gets_its_arguments_environment_and_exec_info(run, tmp_path, cluster):
+async def test_a_plugin_receives_its_arguments_environment_and_exec_info(run, tmp_path, cluster):
     script = f"""
 import json, os, pathlib, sys
 said = [sys.argv[1:], os.environ["EXTRA"], json.loads(os.environ["KUBERNETES_EXEC_INFO"])]
@@ -103,7 +103,7 @@ print({ANSWER!r})
     assert said == [["--cluster", "7"], "more", asked, ""]
 
 
-def test_the_cluster_info_for_a_plugin_equals_kubectls(tmp_path):
+def test_a_plugin_receives_the_same_cluster_info_as_from_kubectl(tmp_path):
     """tests/cluster/test_kubeconfig.py compares this with kubectl itself."""
     (tmp_path / "ca.crt").write_text("authority")
     server = "https://api.test/"
@@ -295,7 +295,7 @@ print(json.dumps({{"apiVersion": {VERSION!r}, "status": {{"token": code}}}}))
     assert "token ABCD" in run_at_terminal(write(script, mode="Always"), b"ABCD\n")
 
 
-def test_at_a_terminal_a_plugin_that_never_prompts_gets_no_input(write):
+def test_at_a_terminal_a_plugin_that_never_prompts_receives_no_input(write):
     script = f"""
 import json, os, sys
 sys.stderr.write("please wait")
@@ -328,18 +328,18 @@ async def shared(plugin, *, now=NOW, **more):
     return await plugin_credential(plugin, None, is_attended=False, clock=lambda: now, **more)
 
 
-async def test_simultaneous_and_later_callers_share_a_single_run(counted):
+async def test_simultaneous_and_later_callers_share_a_single_plugin_run(counted):
     plugin = counted()
     credentials = await asyncio.gather(*(shared(plugin) for _ in range(3)))
     assert {c.token for c in (*credentials, await shared(plugin))} == {"token-1"}
 
 
-def test_a_later_event_loop_shares_the_credential(counted):
+def test_a_plugins_credential_is_shared_with_later_event_loops(counted):
     plugin = counted()
     assert [asyncio.run(shared(plugin)).token for _ in range(2)] == ["token-1"] * 2
 
 
-async def test_a_rejected_credential_is_replaced_once(counted):
+async def test_a_rejected_credential_of_a_plugin_is_replaced_once(counted):
     plugin = counted()
     first = await shared(plugin)
     second = await shared(plugin, refused=first)
@@ -373,7 +373,7 @@ async def test_an_abandoned_request_does_not_end_a_shared_run(counted):
     assert (await shared(plugin)).token == "token-1"
 
 
-async def test_a_failed_run_is_retried(write, counted):
+async def test_a_failed_run_of_a_plugin_is_retried(write, counted):
     failing = write("raise SystemExit(3)")
     with pytest.raises(PluginError, match="ended with 3"):
         await shared(failing)

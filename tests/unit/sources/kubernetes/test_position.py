@@ -27,7 +27,7 @@ def test_the_first_list_accepts_any_revision_and_the_watch_starts_there():
     }
 
 
-def test_paging_continues_by_token_and_keeps_the_first_pages_version():
+def test_a_watch_starts_at_the_revision_of_the_first_page_of_a_list():
     position = Position()
     assert not position.page_done("1000", "a")
     assert position.list_query() == {"limit": "500", "continue": "a"}
@@ -36,7 +36,7 @@ def test_paging_continues_by_token_and_keeps_the_first_pages_version():
     assert position.watch_query(1)["resourceVersion"] == "1000"
 
 
-def test_the_watch_continues_after_the_last_seen_version():
+def test_the_next_watch_continues_after_the_last_received_revision():
     position = listed()
     position.advance("1007")
     position.advance(None)
@@ -54,7 +54,7 @@ def test_the_watch_continues_after_the_last_seen_version():
         pytest.param("b", "a", True, id="not-numbers"),
     ],
 )
-def test_an_older_version_requires_the_newest_state(last, version, goes_on):
+def test_an_older_revision_requires_a_list_of_the_newest_state(last, version, goes_on):
     position = listed(last)
     assert position.advance(version) is goes_on
     position.watch_expired()

@@ -1,4 +1,4 @@
-"""The choice of a proxy; ``tests/cluster/test_kubeconfig.py`` tries the same table with kubectl."""
+"""Choosing a proxy; ``tests/cluster/test_kubeconfig.py`` runs kubectl on the same table."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_kubeconfigs_proxy_takes_precedence():
     )
 
 
-def test_a_password_may_contain_an_at_sign():
+def test_the_password_in_a_proxy_url_may_contain_an_at_sign():
     proxy = proxy_of_environment(ADDRESS, {"HTTPS_PROXY": "http://u:p@x@127.0.0.2:3128"})
     assert proxy is not None
     assert (proxy.host, proxy.credentials) == ("127.0.0.2", ("u", "p@x"))

@@ -66,7 +66,7 @@ async def test_a_service_event_has_the_uid_that_describe_searches_for(api, recor
     assert len(api.requests) == 1, "the watch has it"
 
 
-async def test_a_flood_from_one_namespace_does_not_block_events_of_others(api, client):
+async def test_a_flood_from_one_namespace_does_not_block_events_of_other_namespaces(api, client):
     """Issue 52: one namespace used all 8 requests a second."""
     paused = []
 
@@ -124,7 +124,7 @@ async def test_a_namespace_that_forbids_events_does_not_silence_other_namespaces
     assert api.sent[0][1] == EVENTS
 
 
-async def test_a_terminating_namespace_gets_no_events_and_no_warning(api, recorder, caplog):
+async def test_a_terminating_namespace_causes_neither_events_nor_a_warning(api, recorder, caplog):
     api.refuse("events", 403, message=GOING)
     recorder.record(Happening("ServiceNotServed", "Serve", "held", service=SHOP))
     await api.until(lambda a: len(a.requests) == 1)
@@ -134,7 +134,7 @@ async def test_a_terminating_namespace_gets_no_events_and_no_warning(api, record
     assert not caplog.records
 
 
-async def test_an_event_with_a_lost_response_still_counts(api, recorder):
+async def test_an_event_whose_response_was_lost_counts_as_sent(api, recorder):
     recorder.record(REPAIRED)
     recorder.record(REPAIRED)
     api.refuse("events", 409, message="already exists")
@@ -145,7 +145,7 @@ async def test_an_event_with_a_lost_response_still_counts(api, recorder):
 
 
 async def test_an_event_with_a_lost_response_is_posted_again_under_its_name(api, client):
-    """A patch of an Event that didn't exist got 404, so the Event was posted two minutes late."""
+    """A patch of a nonexistent Event would fail with 404, and delay the Event by two minutes."""
     posted = []
 
     class Lossy:

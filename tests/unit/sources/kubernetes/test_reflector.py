@@ -69,7 +69,7 @@ async def test_a_rejected_list_is_reported_and_retried(api, code, message, probl
         assert reflection.problems == [problem, ""]
         assert reflection.waits == [0.8, 1.6, 3.2]
         assert not reflection.reflector.is_forbidden
-        # No retry is waiting any more.
+        # Without a pending retry, wake() does nothing.
         reflection.reflector.wake()
 
 
@@ -143,7 +143,7 @@ class Stalled:
         return b""
 
 
-async def test_events_are_applied_and_the_next_watch_continues_after_the_last_event(api):
+async def test_watch_events_are_applied_and_the_next_watch_continues_after_them(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.put(service("web"))
@@ -211,7 +211,7 @@ async def test_repeatedly_ending_watches_are_logged_once_a_minute(api, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.sources")
     async with reflecting(api) as reflection:
         await reflection.watching()
-        # Each time, the watch fails, a list follows, and then the next watch.
+        # Each time, the watch fails and is followed by a list and the next watch.
         for now_s, requests in ((0, 5), (30, 8), (61, 11)):
             reflection.now_s = now_s
             api.forget()
@@ -292,7 +292,7 @@ async def test_a_server_restored_after_an_outage_is_listed_without_another_delay
         assert reflection.waits == [0.8, 1.6, 3.2, 5.0]
 
 
-async def test_inconsistent_servers_are_listed_again_only_after_a_delay(api):
+async def test_a_server_that_contradicts_its_list_is_listed_again_after_a_delay(api):
     api.refuse("services", 410, reason="Expired", message="too old", after=2)
     async with reflecting(api) as reflection:
 
@@ -377,7 +377,7 @@ async def test_a_server_with_an_older_history_is_listed_at_its_newest_state(api,
     async with reflecting(api) as reflection:
         await reflection.watching()
         assert reflection.names == ["gone", "web"]
-        # The watches miss it, because they follow a history that the server no longer has.
+        # The watches miss this change, because they follow a history that the server no longer has.
         api.be_silent()
         api.delete("Service", "gone")
         api.be_silent(is_silent=False)
@@ -424,7 +424,7 @@ async def test_a_rejected_watch_is_reported_and_continues_from_its_version(api):
         assert reflection.reflector.problem_since == 60
 
 
-async def test_a_broken_watch_is_not_reported_if_the_next_one_succeeds(api):
+async def test_a_broken_watch_is_not_reported_if_the_next_watch_succeeds(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.now_s = 60
@@ -439,7 +439,7 @@ async def test_a_watch_cut_by_a_load_balancer_while_idle_misses_no_changes(api):
         await it.watching()
         it.now_s = 20
         balancer.pass_time(20)
-        # The watch that was just cut doesn't deliver it.
+        # The watch that was just cut doesn't deliver this change.
         api.put(service("web"))
         await it.until(lambda: it.names == ["web"])
         assert it.requests == [LIST.format(0), WATCH.format(1000), WATCH.format(1000)]
@@ -447,7 +447,7 @@ async def test_a_watch_cut_by_a_load_balancer_while_idle_misses_no_changes(api):
         assert it.waits == []
 
 
-async def test_watches_cut_within_their_first_event_are_reported_until_one_succeeds(api):
+async def test_watches_cut_within_their_first_event_are_reported_until_one_delivers(api):
     async with reflecting(api) as reflection:
         for count in (2, 3):
             await reflection.watching(requests=count)
@@ -464,7 +464,7 @@ async def test_watches_cut_within_their_first_event_are_reported_until_one_succe
         assert reflection.waits == [0.8, 1.6, 0.8]
 
 
-async def test_cuts_separated_by_an_orderly_end_or_an_event_are_not_a_problem(api):
+async def test_cut_watches_separated_by_an_orderly_end_or_an_event_are_not_a_problem(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.break_watches()
@@ -500,7 +500,7 @@ async def test_an_error_event_is_reported_until_the_next_watch_succeeds(api):
         ),
     ],
 )
-async def test_an_invalid_line_is_reported_and_followed_by_a_list(api, line, problem):
+async def test_an_invalid_watch_line_is_reported_and_followed_by_a_list(api, line, problem):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.send("services", line)
@@ -532,7 +532,7 @@ async def test_a_watch_without_bookmarks_for_too_long_is_closed(api):
         assert reflection.problems == []
 
 
-async def test_a_watch_not_expecting_bookmarks_may_be_silent_until_its_end(api):
+async def test_a_watch_that_ends_before_its_first_bookmark_is_due_may_be_silent(api):
     timing = Timing(watch_s=0.02, silence_over_s=0.03, silence_s=0.0)
     async with reflecting(api, timing) as reflection:
         await reflection.watching()

@@ -110,5 +110,5 @@ def test_a_selector_is_parsed_in_linear_time(text):
     selector = (text * TEXT_MAX)[:TEXT_MAX]
     began = time.thread_time()
     labels_of(selector)
-    # Parsing took up to a second when it wasn't linear.
+    # Parsing in quadratic time takes up to a second.
     assert time.thread_time() - began < 0.5

@@ -74,7 +74,7 @@ def test_objects_of_an_interrupted_list_are_deleted_by_the_next_list(store, serv
     assert names(store) == ["web"]
 
 
-def test_a_list_deletes_missing_objects_and_keeps_equal_ones(store, services):
+def test_a_list_deletes_missing_objects_and_keeps_unchanged_objects(store, services):
     for name in ("web", "cart"):
         put(services, raw(service(name)))
     before = store.snapshot().services[WEB]
@@ -110,7 +110,7 @@ def test_an_invalid_object_is_reported_and_its_last_valid_version_kept(
     assert services.rejected == {}
 
 
-def test_a_problem_ends_with_the_deletion_of_its_object(services):
+def test_the_problem_of_a_deleted_object_is_removed(services):
     bad = raw(service(ports=[{"port": 0}]))
     put(services, bad)
     delete(services, bad)
@@ -174,7 +174,7 @@ def test_slices_with_the_headless_label_are_read_even_with_endpoints_from_pods(s
 
 
 @pytest.mark.parametrize(("name", "notes"), [("web-7", 0), ("..", 1)])
-def test_invalid_pod_references_get_a_note_only_if_pods_are_needed(store, name, notes):
+def test_invalid_pod_references_are_noted_only_if_pods_are_needed(store, name, notes):
     put(ResourceCache(SERVICES, store), raw(service()))
     item = endpoint_slice("10.244.1.7")
     item["endpoints"][0]["targetRef"] = {"kind": "Pod", "name": name}
@@ -185,13 +185,13 @@ def test_invalid_pod_references_get_a_note_only_if_pods_are_needed(store, name, 
         assert len(read.notes) == with_pods * notes
 
 
-def test_a_resource_is_listed_in_one_or_all_namespaces():
+def test_a_resource_is_listed_in_one_namespace_or_in_all_namespaces():
     assert inside(SERVICES, "").path == "/api/v1/services"
     assert inside(SERVICES, "shop").path == "/api/v1/namespaces/shop/services"
     assert inside(SERVICES, "a/../b").path == "/api/v1/namespaces/a%2F..%2Fb/services"
 
 
-def test_this_nodes_object_is_selected_by_name_and_removed_by_an_empty_list(store):
+def test_this_nodes_object_is_selected_by_name_and_an_empty_list_removes_it(store):
     nodes = ResourceCache(this_node("alice"), store)
     assert nodes.resource.query == {"fieldSelector": "metadata.name=alice"}
     alice = json.dumps(node()).encode()
@@ -264,7 +264,7 @@ def test_an_object_that_grew_too_large_is_no_longer_served(store):
     assert [left_out.objects for _, left_out in services.left_out()] == [1]
 
 
-def test_unreadable_objects_have_their_own_limit(store):
+def test_the_number_of_recorded_unreadable_objects_is_limited_separately(store):
     services = crowd(store)
     for n in range(80):
         put(services, raw(service(f"web-{n:02}", ports="http")))
@@ -290,7 +290,7 @@ def test_an_objects_size_counts_only_its_stored_fields(store, resource, item, le
         assert sum(left_out.objects for _, left_out in cache.left_out()) == 1 - kept
 
 
-def test_an_endpoints_names_count_only_beyond_the_included_size(store):
+def test_the_names_of_an_endpoint_count_only_beyond_their_included_size(store):
     item = endpoint_slice("10.0.0.1")
     item["endpoints"][0] |= {"nodeName": "n" * NAME_BYTES, "hostname": ""}
     usual = OBJECT_BYTES + 2 * PART_BYTES

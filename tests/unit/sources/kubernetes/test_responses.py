@@ -106,11 +106,11 @@ def test_a_response_about_an_unavailable_revision_counts_as_expired(code, status
     assert is_expired(code, status) is expected
 
 
-def test_a_body_without_a_status_yields_an_empty_status():
+def test_a_response_body_without_a_status_is_read_as_an_empty_status():
     assert read_status(b"<html>") == read_status(b"{}") == WireStatus()
 
 
-def test_other_failures_name_the_server_in_the_error():
+def test_unreachable_servers_and_invalid_responses_are_named_in_the_error():
     error = TransportError("Connection refused")
     assert unreachable(URL, error) == RequestFailure(
         f"cannot reach the API server at {URL}: Connection refused"

@@ -24,7 +24,7 @@ BUDGETS = "/apis/policy/v1/namespaces/shop/poddisruptionbudgets"
 
 
 class Shop:
-    """The server, and the requests of its users."""
+    """A server with a workload, and the requests that it has received."""
 
     def __init__(self):
         self.workload = SCALE
@@ -123,13 +123,13 @@ async def test_a_workload_at_zero_is_scaled_to_one(shop, workload, path, caplog)
     assert f"scaled {workload} in shop from 0 to 1" in caplog.text
 
 
-async def test_a_workload_with_replicas_stays_unchanged(shop):
+async def test_waking_a_workload_that_has_replicas_changes_nothing(shop):
     shop.replicas = 3
     assert await wake(shop) == ""
     assert (shop.replicas, shop.version) == (3, 1)
 
 
-async def test_of_two_simultaneous_wakes_only_one_changes_the_scale(shop):
+async def test_only_one_of_two_simultaneous_wakes_changes_the_scale(shop):
     shop.replicas, shop.before_update = 0, asyncio.Barrier(2).wait
     assert await asyncio.gather(wake(shop), wake(shop)) == ["", ""]
     assert (shop.replicas, shop.version) == (1, 2)
@@ -151,7 +151,7 @@ async def test_an_error_response_is_reported_with_a_remedy(shop, method, code, t
     assert await wake(shop) == problem
 
 
-async def test_a_service_without_the_right_to_its_pods_wakes_no_workload(shop):
+async def test_a_service_that_selects_other_pods_wakes_no_workload(shop):
     shop.replicas, shop.reason = 0, "it selects other pods"
     assert await wake(shop) == "it selects other pods"
     assert (shop.replicas, shop.labels) == (0, [{"app": "web"}])
@@ -164,7 +164,7 @@ async def test_a_service_without_the_right_to_its_pods_scales_no_workload_to_zer
     assert (shop.replicas, shop.asked, shop.labels) == (1, 0, [{"app": "web"}])
 
 
-async def test_consecutive_attempts_share_a_connection(shop):
+async def test_consecutive_scale_requests_share_a_connection(shop):
     for workload in (WEB, DB, ABSENT, WEB):
         await wake(shop, workload)
     assert len(shop.peers) == 1
@@ -178,7 +178,7 @@ async def test_a_nonexistent_workload_is_reported(shop):
 
 @pytest.mark.parametrize("body", ["<html>", "[]", '{"spec": 1}', '{"spec": {"replicas": "1"}}'])
 async def test_a_response_other_than_a_scale_is_reported(shop, body):
-    """A server in front of the API server may send it."""
+    """A server in front of the API server may send such a response."""
     shop.refuse("GET", SCALE, 200, body)
     assert await wake(shop) == (
         "cannot read the scale of deployment/web: the response isn't a Scale"
@@ -216,7 +216,7 @@ async def test_without_agreement_no_scale_is_written(shop):
 
 
 @pytest.mark.parametrize("replicas", [0, 2, 5])
-async def test_any_other_number_of_replicas_is_left_unchanged(shop, replicas):
+async def test_a_workload_with_zero_or_several_replicas_is_not_scaled_to_zero(shop, replicas):
     shop.scale(replicas)
     assert await scale_down(shop) == ScaleDown()
     assert (shop.replicas, shop.asked) == (replicas, 0)
@@ -229,7 +229,7 @@ async def test_a_workload_scaled_during_the_vote_stays_unchanged(shop, replicas)
     assert shop.replicas == replicas
 
 
-async def test_an_autoscalers_minimum_is_respected(shop):
+async def test_a_workload_is_not_scaled_below_its_autoscalers_minimum(shop):
     target = {"kind": "Deployment", "name": "web"}
     shop.autoscalers = [{"metadata": {"name": "hpa"}, "spec": {"scaleTargetRef": target}}]
     why = "deployment/web stays at one replica: HorizontalPodAutoscaler hpa has minReplicas 1"
@@ -281,32 +281,32 @@ async def test_an_unresponsive_server_keeps_the_workload_awake(shop, monkeypatch
     assert shop.replicas == 1
 
 
-async def test_an_update_whose_response_was_lost_counts_as_made(shop):
+async def test_an_applied_scale_update_with_a_lost_response_counts_as_applied(shop):
     shop.lost = [lambda: shop.scale(0)]
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
     assert shop.version == 2
 
 
-async def test_a_lost_update_is_repeated(shop):
+async def test_a_lost_scale_update_is_repeated(shop):
     shop.lost = [lambda: None] * 2
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
     assert shop.replicas == 0
 
 
-async def test_a_lost_update_does_not_replace_another_scale(shop):
+async def test_a_lost_scale_update_does_not_replace_another_programs_scale(shop):
     shop.lost = [lambda: shop.scale(3)]
     assert await scale_down(shop) == ScaleDown()
     assert shop.replicas == 3
 
 
-async def test_an_update_with_an_unknown_outcome_counts_as_made(shop, caplog):
+async def test_a_scale_update_with_an_unknown_outcome_counts_as_applied(shop, caplog):
     shop.lost = [lambda: None] * 9
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
     assert "deployment/web in shop may have been scaled to zero: " in caplog.text
 
 
 @pytest.mark.parametrize("code", [502, 504])
-async def test_an_update_rejected_by_a_failing_gateway_counts_as_made(shop, code):
+async def test_a_scale_update_answered_by_a_failing_gateway_counts_as_applied(shop, code):
     shop.refuse("PUT", SCALE, code)
     assert await scale_down(shop) == ScaleDown(is_asleep=True)
 
@@ -320,7 +320,7 @@ async def test_a_scale_request_failing_twice_without_effect_is_reported(shop, co
 
 
 @pytest.mark.parametrize(("replicas", "is_asleep"), [(0, True), (1, False), (3, False)])
-async def test_after_two_failures_the_scale_is_reread(shop, replicas, is_asleep):
+async def test_after_two_failed_updates_the_scale_is_read_again(shop, replicas, is_asleep):
     async def answer():
         shop.scale(replicas)
         return web.Response(text="{}", status=500)
@@ -329,7 +329,7 @@ async def test_after_two_failures_the_scale_is_reread(shop, replicas, is_asleep)
     assert await scale_down(shop) == ScaleDown(is_asleep=is_asleep)
 
 
-async def test_an_update_lost_before_a_server_failure_counts_as_made(shop):
+async def test_a_scale_update_lost_before_a_server_failure_counts_as_applied(shop):
     async def fail():
         return web.Response(text="{}", status=500)
 

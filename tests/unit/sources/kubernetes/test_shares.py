@@ -1,4 +1,4 @@
-"""The objects of a namespace that are kept, and those that are omitted."""
+"""The shares of namespaces, which limit how many objects are kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from userspace_proxy.sources.kubernetes.shares import OBJECT_BYTES, Excess, Obje
 BIG, SMALL = "big", "small"
 
 
-def test_a_full_namespace_does_not_use_the_share_of_others():
+def test_a_full_namespace_does_not_use_the_share_of_other_namespaces():
     shares = ObjectShares(80)
     assert [shares.take((BIG, name), 38) for name in "abc"] == [True, True, False]
     assert (shares.is_open((BIG, "a")), shares.is_open((BIG, "d"))) == (True, False)
@@ -15,7 +15,7 @@ def test_a_full_namespace_does_not_use_the_share_of_others():
     assert shares.kept() == {(BIG, "a"), (BIG, "b"), (SMALL, "a")}
 
 
-def test_an_earlier_runs_object_keeps_its_share_until_measured():
+def test_an_object_of_an_earlier_run_keeps_its_share_until_it_is_measured():
     shares = ObjectShares(3 * OBJECT_BYTES)
     shares.keep((BIG, "a"))
     shares.keep((BIG, "a"))

@@ -176,7 +176,7 @@ async def test_a_proxy_closing_the_connection_is_reported_as_the_reason():
             await session.get("http://api.test/")
 
 
-async def test_a_silent_proxy_times_out():
+async def test_a_silent_socks_proxy_times_out():
     async def be_silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
 

@@ -60,7 +60,7 @@ class TestContract(SourceContract):
 
 
 class TestHistory(HistoryContract):
-    """The contract of its revisions."""
+    """The contract of an API server's revisions."""
 
 
 def watches_all(api: FakeApiServer) -> bool:
@@ -217,7 +217,7 @@ async def test_a_source_that_cannot_start_raises_its_error(tmp_path):
         await source.run(Published())
 
 
-async def test_the_location_is_the_configuration_until_the_server_url_is_known(api, tmp_path):
+async def test_the_location_names_the_configuration_until_the_server_url_is_known(api, tmp_path):
     assert KubernetesSource().location == "the API server of this pod"
     assert KubernetesSource(kubeconfig="/etc/kubeconfig").location == "/etc/kubeconfig"
     source = KubernetesSource(master=f"{api.url}/", timing=QUICK)
@@ -247,7 +247,7 @@ async def test_a_snapshot_is_current_only_while_the_server_responds(api, source_
         assert (status.is_synced, status.is_current) == (True, False)
 
 
-async def test_a_snapshot_is_as_old_as_its_unwatchable_resource(api, source_of):
+async def test_the_age_of_a_snapshot_is_the_age_of_its_most_outdated_resource(api, source_of):
     now = 1000.0
     api.put(service())
     source = source_of(api, clock=lambda: now)
@@ -322,7 +322,7 @@ async def test_a_missing_permission_to_read_pods_is_reported_with_a_remedy(api, 
         )
 
 
-async def test_with_endpoints_from_pods_only_slices_of_services_with_selectors_are_ignored(
+async def test_with_endpoints_from_pods_slices_of_services_with_selectors_are_ignored(
     api, source_of
 ):
     api.put(service(**SELECTING))

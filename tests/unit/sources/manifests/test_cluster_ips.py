@@ -1,4 +1,4 @@
-"""Addresses for Services that don't specify one."""
+"""Allocation of cluster IPs for Services that don't specify them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def allocate(cidrs, *services: WrittenService) -> dict[str, tuple[str, ...]]:
     return {key.name: ips for key, ips in allocated.items()}
 
 
-def test_a_cluster_ip_is_the_same_after_a_restart():
+def test_an_allocated_cluster_ip_is_the_same_after_a_restart():
     before = allocate(["10.96.0.0/16"], service())
     after = allocate(["10.96.0.0/16"], service("cart"), service())
     assert after["web"] == before["web"] == ("10.96.67.208",)
@@ -60,7 +60,7 @@ def test_a_full_range_leaves_some_services_without_an_address():
         pytest.param("10.96.0.0", "is a single address", id="no-length"),
     ],
 )
-def test_an_invalid_range_is_rejected(cidr, words):
+def test_an_invalid_cluster_ip_range_is_rejected(cidr, words):
     with pytest.raises(ConfigError, match=words) as caught:
         ClusterIPRange(cidr)
     assert caught.value.hint == "write a range as 10.96.0.0/16"
@@ -75,7 +75,7 @@ def test_an_invalid_range_is_rejected(cidr, words):
         ),
     ],
 )
-def test_missing_and_incompatible_ranges_are_rejected(cidrs, words):
+def test_missing_and_incompatible_cluster_ip_ranges_are_rejected(cidrs, words):
     with pytest.raises(ConfigError, match=words):
         open_ranges(cidrs)
 
@@ -104,7 +104,7 @@ def test_an_address_of_each_requested_family_is_allocated(cidrs, written, ips):
     assert problems == []
 
 
-def test_a_family_without_a_range_is_reported_and_the_other_is_served():
+def test_a_family_without_a_range_is_reported_and_the_other_family_is_served():
     web = service(policy="RequireDualStack")
     allocated, [(key, problem)] = allocate_cluster_ips([web], open_ranges(BOTH[:1]))
     assert allocated == {web.service.key: ("10.96.67.208",)}

@@ -1,4 +1,4 @@
-"""The events that wake the source: real files, links and folders."""
+"""The events that wake the source, with real files, links and directories."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def follow():
         events.close()
 
 
-def test_a_problem_ends_when_the_files_can_be_watched(folder):
+def test_the_problem_of_unwatchable_files_ends_once_they_can_be_watched(folder):
     events = FileEvents(folder)
     before = open_descriptors()
     with descriptors_left(0):
@@ -206,7 +206,7 @@ def test_lost_events_are_reported_as_one_event(folder, follow):
         assert not events.take()
 
 
-async def test_waiting_ends_with_an_event_or_the_timer(folder, follow):
+async def test_waiting_for_file_events_ends_with_an_event_or_the_timer(folder, follow):
     events = follow(folder)
     timer = asyncio.Event()
 
@@ -220,7 +220,7 @@ async def test_waiting_ends_with_an_event_or_the_timer(folder, follow):
     await asyncio.wait_for(events.wait(ends()), 60)
 
 
-async def test_an_event_before_the_wait_ends_it(folder, follow):
+async def test_a_file_event_before_the_wait_ends_the_wait(folder, follow):
     events = follow(folder)
     (folder / "web.yaml").write_text("web 2")
     await asyncio.wait_for(events.wait(asyncio.Event().wait()), 60)

@@ -1,4 +1,4 @@
-"""The manifests that exist, and their changes; each check is one call."""
+"""Finding manifests and their changes; each check is one call."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_an_unchanged_file_is_not_reread(watch):
     assert watch.look() == Look()
 
 
-def test_a_change_is_accepted_after_two_equal_checks(folder, watch):
+def test_a_changed_file_is_read_after_two_equal_checks(folder, watch):
     web = folder / "web.yaml"
     web.write_text("")
     assert watch.look() == Look(is_settling=True)
@@ -92,7 +92,7 @@ def test_a_directory_being_refilled_keeps_its_files(folder, watch):
     assert (names(look), look.gone, look.is_settling) == (["cart.yaml"], frozenset(), False)
 
 
-def test_links_among_the_files_are_listed(folder, watch):
+def test_symbolic_links_among_the_manifests_are_listed(folder, watch):
     (folder / "cart.yaml").symlink_to("web.yaml")
     watch.look()
     assert watch.links == {str(folder / "cart.yaml")}
@@ -210,7 +210,7 @@ def test_an_oversized_file_is_reported_and_other_files_are_read(folder, watch):
 
 
 @pytest.mark.parametrize("was_read", [False, True], ids=["new", "read-before"])
-def test_the_problem_of_a_deleted_file_ends(folder, watch, was_read):
+def test_the_problem_of_a_deleted_manifest_is_removed(folder, watch, was_read):
     name = folder / ("web.yaml" if was_read else "huge.yaml")
     (folder / "other.yaml").write_text("other")
     with name.open("wb") as huge:

@@ -1,4 +1,4 @@
-"""Node ports for Services that don't specify one."""
+"""Allocation of node ports for Services that don't specify them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_service_needing_no_node_port_is_returned_unchanged():
     assert problems == []
 
 
-def test_ports_with_the_same_number_share_a_named_or_allocated_node_port():
+def test_tcp_and_udp_ports_with_the_same_number_share_a_node_port():
     [[udp, tcp]] = numbers(allocate([node_port("dns", *DNS)])[0])
     assert udp == tcp
     named = ServicePort("dns-tcp", 53, "TCP", 30053)
@@ -77,7 +77,7 @@ def test_tcp_and_udp_ports_of_two_services_may_name_the_same_node_port():
     assert (numbers(services), conflicts) == ([[30080], [30080]], [])
 
 
-def test_a_health_check_node_port_is_allocated_kept_and_counts_as_tcp():
+def test_an_allocated_health_check_node_port_is_stable_and_counts_as_tcp():
     [service], _ = allocate([health("web")])
     given = service.health_check_node_port
     assert given in range(30086, 32768)
@@ -98,7 +98,7 @@ def test_a_health_check_node_port_is_not_shared_with_another_service():
     assert services[1].notes == (problem,)
 
 
-def test_if_node_ports_run_out_a_port_gets_none_and_its_service_a_note():
+def test_if_node_ports_run_out_a_port_has_none_and_its_service_has_a_note():
     many = [node_port(f"web-{n}") for n in range(2769)]
     services, [(_, problem)] = allocate(many)
     assert len({n for [n] in numbers(services)}) == 2769

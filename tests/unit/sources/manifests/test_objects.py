@@ -1,4 +1,4 @@
-"""The objects and mistakes in the text of one file."""
+"""Parsing the text of one manifest into objects, problems and findings."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def problem_of(text: str) -> str:
     return problem
 
 
-def test_each_kind_is_read_with_file_and_line():
+def test_objects_of_each_kind_are_read_with_their_file_and_line():
     read_all = read("---\n".join((SERVICE, SLICE, ENDPOINTS, NODE)))
     assert read_all.problems == read_all.ignored == ()
     assert [(f.kind, f.key, f.place) for f in read_all.objects] == [
@@ -89,7 +89,7 @@ def test_each_kind_is_read_with_file_and_line():
     assert node == Node("alice")
 
 
-def test_lists_are_read_as_their_items():
+def test_objects_of_kind_list_are_read_as_their_items():
     text = """\
         apiVersion: v1
         kind: List
@@ -107,12 +107,12 @@ def test_lists_are_read_as_their_items():
     ]
 
 
-def test_an_empty_list_is_accepted():
+def test_an_empty_list_in_a_manifest_is_accepted():
     assert read("{apiVersion: v1, kind: List, items: []}") == FileObjects()
     assert read("{apiVersion: v1, kind: ServiceList, items: null}") == FileObjects()
 
 
-def test_json_is_read_like_yaml():
+def test_json_manifests_are_read_like_yaml():
     service = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -123,7 +123,7 @@ def test_json_is_read_like_yaml():
     assert read_json == read(SERVICE)
 
 
-def test_other_kinds_are_ignored_and_reported_once():
+def test_unsupported_kinds_are_ignored_and_each_kind_is_reported_once():
     text = """\
         {apiVersion: apps/v1, kind: Deployment, metadata: {name: web}}
         ---
@@ -197,7 +197,7 @@ def test_a_slice_without_a_service_is_accepted_with_a_finding():
         ),
     ],
 )
-def test_a_problem_names_file_line_and_field(text, problem):
+def test_a_problem_in_a_manifest_names_its_file_line_and_field(text, problem):
     assert problem_of(text).startswith(problem)
 
 
@@ -239,7 +239,7 @@ spec: {defaultMode: 0640, tag: !!binary aGk=}
         pytest.param("80", "#@ values.port", 9, id="of-ytt"),
     ],
 )
-def test_a_template_is_reported_as_a_template(old, new, line):
+def test_an_unrendered_template_is_reported_as_a_template(old, new, line):
     (problem,) = read(SERVICE.replace(old, new)).problems
     assert problem.startswith(f"web.yaml:{line}: ")
     assert problem.endswith("(a template: read what `helm template` or `envsubst` makes of it)")
@@ -331,7 +331,7 @@ def test_the_last_of_duplicate_labels_or_annotations_is_used_with_a_finding(text
     assert found.findings == (f"web.yaml:{finding}",)
 
 
-def test_a_findings_line_follows_an_edit_above():
+def test_the_line_of_a_finding_is_updated_by_an_edit_above():
     reader = ManifestReader("web.yaml")
     text = "---\n" + with_metadata("labels: {a: x, a: z}")
     assert reader.read(text).findings == (f"web.yaml:6: metadata.labels: {TWICE.format(6)}",)
@@ -342,12 +342,12 @@ def test_a_findings_line_follows_an_edit_above():
     "written",
     ["namespace: a", "labels: {null: x}", "labels: {<<: 5}", "uid: {a: 1, a: 1}"],
 )
-def test_mistakes_in_other_metadata_are_problems(written):
+def test_other_mistakes_in_metadata_are_problems(written):
     found = read(with_metadata(written))
     assert (found.objects, len(found.problems), found.findings) == ((), 1, ())
 
 
-def test_a_list_item_with_a_mistake_does_not_affect_the_others():
+def test_a_list_item_with_a_mistake_does_not_affect_other_items():
     text = """
 apiVersion: v1
 kind: List
@@ -410,13 +410,13 @@ def test_a_problem_names_the_affected_service(text, rejected):
     assert (first.object, first.services) == rejected
 
 
-def test_only_some_of_many_problems_are_listed():
+def test_only_the_first_100_problems_of_a_file_are_listed():
     content = read("---\n".join(["kind: Node\n"] * 103))
     assert len(content.problems) == 101
     assert content.problems[-1] == "web.yaml:201: 3 more problems from here on"
 
 
-def test_a_reread_text_has_current_line_numbers():
+def test_objects_of_an_edited_manifest_have_current_line_numbers():
     reader = ManifestReader("web.yaml")
     pod = "{apiVersion: v1, kind: Pod}\n"
     before = reader.read("---\n".join((SERVICE, SLICE, pod)))
@@ -439,7 +439,7 @@ def test_aliases_of_all_documents_share_a_limit():
         assert (problem in first, problem in second, problem in third) == (False, False, True)
 
 
-def test_leader_election_locks_yield_no_slice():
+def test_endpoints_used_for_leader_election_are_not_mirrored_to_a_slice():
     lock = ENDPOINTS.replace(
         "{name: cart}", "{name: cart, annotations: {control-plane.alpha.kubernetes.io/leader: x}}"
     )

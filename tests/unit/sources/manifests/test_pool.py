@@ -1,4 +1,4 @@
-"""The values that names get from a pool."""
+"""Allocation of a pool's values to names."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ def pool(count: int, low: int = 0) -> Pool[int]:
     return Pool(count, low, lambda number: number)
 
 
-def test_values_depend_only_on_the_names_and_not_on_their_order():
+def test_allocated_values_depend_only_on_the_names_and_not_on_their_order():
     allocated = pool(1000).allocate("abc", taken=())
     assert pool(1000).allocate("cba", taken=()) == allocated
     assert pool(1000).allocate("abcdefgh", taken=()).items() >= allocated.items()
 
 
-def test_a_value_in_use_moves_only_the_name_allocated_to_it():
+def test_a_value_that_is_in_use_moves_only_the_name_it_was_allocated_to():
     before = pool(1000).allocate("abc", taken=())
     after = pool(1000).allocate("abc", taken={before["b"]})
     assert after == {**before, "b": before["b"] + 1}
 
 
-def test_the_first_of_two_colliding_names_gets_the_value():
+def test_the_first_of_two_colliding_names_is_allocated_the_value():
     # With 23 names and 100 values, some collide (the birthday paradox).
     names_of: dict[int, list[str]] = {}
     for name in (f"name-{n:02}" for n in range(23)):
@@ -38,11 +38,11 @@ def test_the_first_of_two_colliding_names_gets_the_value():
     }
 
 
-def test_if_values_run_out_the_last_names_get_none():
+def test_if_values_run_out_the_last_names_receive_no_value():
     assert pool(2).allocate("dabc", taken=()).keys() == {"a", "b"}
 
 
-def test_the_lower_band_is_allocated_last():
+def test_values_of_the_low_band_are_allocated_last():
     of_ten = pool(10, low=4)
     names = "abcdefghij"
     assert set(of_ten.allocate(names[:6], taken=()).values()) == set(range(4, 10))
@@ -70,5 +70,5 @@ def test_names_beyond_the_cache_size_keep_their_values():
         pytest.param(1 << 20, 128, id="at-most"),
     ],
 )
-def test_the_low_band_reserves_a_bounded_share_for_explicit_choices(count, expected):
+def test_the_low_band_is_a_bounded_share_of_the_values(count, expected):
     assert low_band(count, share=32, most=128) == expected

@@ -47,7 +47,7 @@ def cluster_ip(snapshot: Snapshot) -> str:
     return ",".join(snapshot.services[WEB].service.cluster_ips)
 
 
-async def test_files_are_published_and_edits_follow(web):
+async def test_services_of_manifests_are_published_at_startup_and_after_edits(web):
     async with running(source_of(web.parent)) as published:
         assert cluster_ip(await published.first()) == "10.96.7.1"
         web.write_text(SERVICE.replace("10.96.7.1", "10.96.7.2"))
@@ -94,13 +94,13 @@ async def waits_of(source: ManifestSource, *edits: Callable[[], object]) -> list
     return waits
 
 
-async def test_while_files_change_checks_are_more_frequent(web):
+async def test_manifests_are_checked_more_often_while_files_change(web):
     waits = await waits_of(ManifestSource(web), lambda: web.write_text(SERVICE + "# edited\n"))
     assert waits == [QUIET_POLL_S, SETTLE_S, QUIET_POLL_S]
 
 
 async def test_files_without_change_events_are_polled_often(web, tmp_path):
-    # A folder gets no event if a file changes through a hard link in another folder.
+    # A directory has no event if a file changes through a hard link in another directory.
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "web.yaml").hardlink_to(web)
     waits = await waits_of(

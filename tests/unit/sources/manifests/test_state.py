@@ -1,4 +1,4 @@
-"""The combined content of all files."""
+"""The combined content of all manifests."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def services_of_problems(state: ManifestState) -> list[tuple[str, ...]]:
     return [tuple(item.services) for item in state.rejected]
 
 
-def test_an_unparsable_part_affects_the_services_it_contained(state):
+def test_an_unparsable_part_of_a_file_affects_the_services_it_contained(state):
     state.take(Look({"a.yaml": service() + service("cart")}))
     state.take(Look({"a.yaml": service("cart") + "kind: ["}))
     assert services_of_problems(state) == [("shop/web",)]
@@ -101,13 +101,13 @@ def test_a_slice_losing_its_service_label_is_treated_as_by_an_api_server(state):
     assert (of, orphan.key) == (ServiceKey("shop", ""), SliceKey("shop", "web-1"))
 
 
-def test_a_duplicate_slice_without_a_service_is_attributed_to_no_service(state):
+def test_the_problem_of_a_duplicate_slice_without_a_service_affects_no_service(state):
     text = without_service(endpoint_slice("10.244.1.7"))
     state.take(Look({"a.yaml": text, "b.yaml": text}))
     assert services_of_problems(state) == [()]
 
 
-def test_a_duplicate_slice_is_attributed_to_its_service(state):
+def test_the_problem_of_a_duplicate_slice_is_attributed_to_its_service(state):
     state.take(Look({"a.yaml": service() + endpoint_slice("10.244.1.7")}))
     state.take(Look({"b.yaml": service() + endpoint_slice("10.244.1.8")}))
     assert services_of_problems(state) == [("shop/web",), ("shop/web",)]
@@ -191,7 +191,7 @@ def test_endpoints_objects_are_used_only_without_slices(state):
     assert state.snapshot.services[WEB].service.notes == (), "as in a dump of a cluster"
 
 
-def test_a_service_without_slices_gets_a_note_about_unmirrored_endpoints(state):
+def test_a_service_without_slices_has_a_note_about_unmirrored_endpoints(state):
     skipped = endpoints("10.244.1.7").replace(
         "{name: web,", '{name: web, labels: {endpointslice.kubernetes.io/skip-mirror: "true"},'
     )

@@ -1,4 +1,4 @@
-"""The fields of a manifest's Service that are left to be allocated."""
+"""The fields of a Service in a manifest that the proxy must allocate."""
 
 from __future__ import annotations
 

@@ -22,14 +22,14 @@ async def replies(node):
     await replies.close()
 
 
-async def test_a_missing_kernel_feature_is_returned_as_the_reason(node, monkeypatch):
+async def test_a_missing_kernel_feature_prevents_reply_routing_with_the_reason(node, monkeypatch):
     monkeypatch.setattr(x, "tproxy", lambda _port: x.expression("no_such_expression"))
     replies = ReplyRouting(offers=KernelOffers({"tproxy": errno.ENOENT}))
     assert await replies.start() == "this kernel lacks tproxy (modprobe nft_tproxy)"
     await replies.close()
 
 
-async def test_without_bridge_expressions_no_bridged_packets_are_delivered(node, monkeypatch):
+async def test_without_bridge_tables_replies_start_without_bridge_delivery(node, monkeypatch):
     node.run("ip link add br0 type bridge; ip link set br0 up")
     number = int(node.run("ip -o link show br0").partition(":")[0])
     monkeypatch.setattr(x, "ETHER_DADDR", x.Field("no_such_expression", 6, "big", b""))
@@ -40,13 +40,13 @@ async def test_without_bridge_expressions_no_bridged_packets_are_delivered(node,
     await replies.close()
 
 
-async def test_an_unstarted_reply_routing_can_be_cleaned_up(node):
+async def test_reply_routing_can_be_cleaned_up_before_it_is_started(node):
     replies = ReplyRouting()
     await replies.clean_up()
     await replies.close()
 
 
-async def test_the_routes_stay_until_the_last_proxy_is_cleaned_up(node, replies):
+async def test_reply_routes_stay_until_the_last_proxy_is_cleaned_up(node, replies):
     other = ReplyRouting("canary")
     assert await other.start() == ""
     assert REPLY_TABLES.labels_here() == ["", "canary"]
@@ -68,7 +68,7 @@ def refuse(*_):
     raise SteeringError("no memory")
 
 
-async def test_bridge_delivery_starts_with_the_first_bridge(node, replies, monkeypatch):
+async def test_bridge_delivery_is_added_with_the_first_bridge(node, replies, monkeypatch):
     assert (replies.bridges, replies.without_bridges) == (frozenset(), "")
     node.run("ip link add br0 type bridge; ip link set br0 up")
     number = int(node.run("ip -o link show br0").partition(":")[0])

@@ -1,4 +1,4 @@
-"""Requests to a helper process, and its answers."""
+"""Requests to an iptables helper, which changes a real kernel."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ask(node):
     helper.close()
 
 
-def test_rules_are_applied_changed_and_removed(node, ask):
+def test_a_helper_applies_changes_and_removes_rules(node, ask):
     assert ask("start") == []
     ask("apply", {WEB: 36001})
     ask("change", {WEB: 36003, DNS: 35999})
@@ -50,7 +50,7 @@ def test_rules_are_applied_changed_and_removed(node, ask):
     assert "UPROXY" not in node.run("iptables-legacy-save")
 
 
-def test_a_range_is_a_single_rule_after_single_port_rules(node, ask):
+def test_a_port_range_is_a_single_rule_after_all_single_port_rules(node, ask):
     data = replace(DATA, ip=WEB.ip)
     others = [replace(DATA, port=port, last=port + 9) for port in range(100, 300, 10)]
     ask("apply", {data: 36001})
@@ -82,7 +82,7 @@ def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend_is_re
 
 
 @pytest.mark.parametrize("before", [0, FULL_COMPARISON_EVERY - 2], ids=["others", "in-full"])
-def test_the_expiry_of_a_guard_is_not_drift(node, ask, before):
+def test_the_expiry_of_a_guard_does_not_count_as_drift(node, ask, before):
     ask("apply", {WEB: 36001})
     assert [ask("repair") for _ in range(before)] == [0] * before
     ask("change", {WEB: 36003})
@@ -101,14 +101,14 @@ def test_drift_visible_in_the_tables_size_is_repaired_immediately(node, ask):
     assert [ask("repair"), ask("repair")] == [1, 0]
 
 
-def test_drift_of_the_same_size_is_repaired_by_the_full_comparison(node, ask):
+def test_drift_that_keeps_the_table_size_is_repaired_by_the_full_comparison(node, ask):
     ask("apply", {WEB: 36001})
     node.run("iptables-legacy -t nat -R UPROXY-PRE 1 -d 10.96.7.9 -p tcp --dport 80 -j REDIRECT")
     assert sum(ask("repair") for _ in range(FULL_COMPARISON_EVERY)) > 0
     assert from_rows(ask("in_force")) == {WEB: 36001}
 
 
-def test_flows_translated_to_a_removed_address_are_ended(node, ask):
+def test_flows_translated_to_a_removed_node_address_are_ended(node, ask):
     def flows():
         with node:
             return conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries.total()

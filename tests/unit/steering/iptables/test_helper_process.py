@@ -42,7 +42,7 @@ def test_a_helper_exiting_without_a_reply_is_an_error_with_its_last_line(helper)
     assert helper.is_new
 
 
-def test_close_is_idempotent(helper):
+def test_a_helper_process_can_be_closed_twice(helper):
     helper.close()
     helper.close()
     assert helper.pid is None
@@ -66,7 +66,7 @@ def test_a_helper_exiting_after_an_answer_is_restarted_without_a_pause(helper):
     for _ in range(2):
         with pytest.raises(HelperEnded):
             helper.ask({"do": "start"})
-        # Its answer may be that it lacks a privilege.
+        # The answer may be an error about a missing privilege.
         with contextlib.suppress(SteeringError):
             helper.ask({"do": "labels", "facts": FACTS})
         assert helper.pid is not None

@@ -19,7 +19,7 @@ from userspace_proxy.steering.iptables.legacy import (
 
 @pytest.fixture
 def commands(tmp_path, monkeypatch):
-    """A folder of commands, the only one in PATH."""
+    """A directory of commands, which is the only directory in PATH."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(legacy, "MORE_PATHS", ())
 
@@ -67,7 +67,7 @@ def test_unloaded_tables_are_loaded_by_iptables_save(commands, monkeypatch, tmp_
     assert loaded.read_text() == "\n"
 
 
-def test_unloadable_tables_are_missing_and_tried_only_once(commands, monkeypatch, tmp_path):
+def test_unloadable_tables_count_as_missing_and_are_tried_once(commands, monkeypatch, tmp_path):
     tried = tmp_path / "tried"
     commands("iptables-legacy-save", f"echo >> {tried}; exit 3")
     commands("iptables-legacy-restore", "exit 0")
@@ -83,7 +83,7 @@ def test_unloadable_tables_are_missing_and_tried_only_once(commands, monkeypatch
     assert tried.read_text() == "\n"
 
 
-def test_the_legacy_iptables_programs_are_used(commands):
+def test_only_legacy_variants_of_the_iptables_programs_are_used(commands):
     commands("iptables-restore", "exit 0")
     assert find_program(4, "restore") == []
     multi = commands("xtables-legacy-multi", "exit 0")
@@ -92,7 +92,7 @@ def test_the_legacy_iptables_programs_are_used(commands):
     assert find_program(4, "restore") == [found]
 
 
-def test_missing_programs_are_named(commands):
+def test_missing_iptables_programs_are_named_in_the_error(commands):
     commands("iptables-legacy-save", "exit 0")
     assert missing_programs() == ["iptables-legacy-restore"]
     with pytest.raises(SteeringError) as caught:
@@ -103,7 +103,7 @@ def test_missing_programs_are_named(commands):
     )
 
 
-def test_edits_are_written_as_one_text_per_table(tables, tmp_path, lock):
+def test_edits_are_passed_to_iptables_restore_as_one_text(tables, tmp_path, lock):
     script = f'echo "$@" >{tmp_path}/in; while read line; do echo "$line"; done >>{tmp_path}/in'
     tables(script).restore("nat", [":UPROXY-PRE - [0:0]", "-A UPROXY-PRE -j RETURN"], lock)
     assert (tmp_path / "in").read_text(encoding="ascii").splitlines() == [
@@ -115,7 +115,7 @@ def test_edits_are_written_as_one_text_per_table(tables, tmp_path, lock):
     ]
 
 
-def test_the_programs_error_message_is_raised(tables, lock):
+def test_the_error_message_of_iptables_restore_is_raised(tables, lock):
     refusing = tables("echo 'line 2 failed' >&2; exit 1")
     with pytest.raises(SteeringError) as caught:
         refusing.restore("nat", [], lock)
@@ -127,7 +127,7 @@ def test_edits_can_be_tested_without_applying_them(tables):
     assert tables('test "$*" = "--noflush --test"').would_accept("filter", [])
 
 
-def test_restore_inherits_the_lock_and_takes_a_private_one(tables, lock):
+def test_iptables_restore_inherits_the_lock_and_locks_a_private_file(tables, lock):
     # test is a shell builtin, so it doesn't need PATH.
     tables(
         f'test -e /proc/self/fd/{lock} && test "$XTABLES_LOCKFILE" != /run/xtables.lock'
@@ -150,19 +150,19 @@ def is_free(path) -> bool:
     return True
 
 
-def test_the_lock_is_held_inside_the_block_and_released_afterwards(path):
+def test_the_xtables_lock_is_held_inside_the_block_and_released_afterwards(path):
     with xtables_lock():
         assert not is_free(path)
     assert is_free(path)
 
 
-def test_an_error_inside_the_block_releases_the_lock(path):
+def test_an_error_while_the_xtables_lock_is_held_releases_it(path):
     with pytest.raises(ZeroDivisionError), xtables_lock():
         raise ZeroDivisionError
     assert is_free(path)
 
 
-def test_a_lasting_lock_is_an_error_naming_the_holder(path):
+def test_a_lock_held_beyond_the_wait_is_an_error_naming_the_holder(path):
     path.touch()
     name = Path("/proc/self/comm").read_text(encoding="utf-8").strip()
     with path.open("rb") as file:

@@ -70,6 +70,6 @@ def test_a_rule_is_parsed_into_its_conditions_and_verdict(line, step):
     assert parse_legacy(text, TITLE, 0)["INPUT"].steps == (step,)
 
 
-def test_a_rule_without_a_target_has_no_verdict():
+def test_a_rule_without_a_target_is_parsed_without_a_verdict():
     text = ": ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n-A INPUT\n"
     assert parse_legacy(text, TITLE, 0)["INPUT"].steps == (nft(""),)

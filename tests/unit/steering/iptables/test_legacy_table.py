@@ -1,4 +1,4 @@
-"""An in-memory table instead of the kernel's; the lock is a real file."""
+"""Changes of a legacy table, with a table in memory and a real lock file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IN_FORCE = {"PREROUTING": (TO_PRE,), "OUTPUT": (TO_OUT,), **CHAINS}
 
 
 class Memory:
-    """Replaces the programs and python-iptables; ``theirs`` is a change by another program."""
+    """A table in memory, in place of the kernel's; ``theirs`` changes it like another program."""
 
     def __init__(self) -> None:
         self.chains: dict[str, list[str]] = {"PREROUTING": [], "OUTPUT": []}
@@ -151,12 +151,12 @@ def test_differences_are_counted_and_corrected_in_one_commit():
         ),
     ],
 )
-def test_the_differences_of_a_table_are_counted(contents, count):
+def test_the_differences_between_a_table_and_its_desired_rules_are_counted(contents, count):
     difference = compare(contents, CHAINS, NAT_JUMPS)
     assert (difference.count, bool(difference)) == (count, count > 0)
 
 
-def test_a_different_order_counts_as_a_difference():
+def test_rules_in_a_different_order_count_as_a_difference():
     chains = {PRE: (WEB, CART), OUT: ()}
     contents = IN_FORCE | {PRE: (CART, WEB), OUT: ()}
     assert compare(contents, chains, NAT_JUMPS) == TableDifference(
@@ -193,7 +193,7 @@ def test_an_unchanged_table_takes_no_lock(kernel, nat, lock_file):
     assert nat.put(CHAINS, NAT_JUMPS) == TableDifference()
 
 
-def test_a_foreign_change_causes_a_full_comparison(kernel, nat):
+def test_a_change_by_another_program_causes_a_full_comparison(kernel, nat):
     nat.put(CHAINS, NAT_JUMPS)
     kernel.theirs(f"-F {OUT}")
     assert nat.put({PRE: (CART,), OUT: (WEB,)}, NAT_JUMPS).count == 3
@@ -255,7 +255,7 @@ def test_a_rejected_change_keeps_the_old_rules_and_causes_a_full_comparison(kern
     assert lines(kernel) == IN_FORCE | {PRE: (CART,), OUT: (CART,)}
 
 
-def test_remove_keeps_rules_of_other_programs(kernel, nat):
+def test_removing_the_proxys_rules_keeps_rules_of_other_programs(kernel, nat):
     kernel.chains["OTHERS"] = ["-j UPROXY-O1abcd", "-j RETURN"]
     kernel.chains["UPROXY-O1abcd"] = []
     nat.put({**CHAINS, "UPROXY-O1abcd": (WEB,)}, NAT_JUMPS)
@@ -292,7 +292,7 @@ def test_a_table_is_parsed_into_chains_with_this_programs_names():
     }
 
 
-def test_line_separators_in_a_comment_do_not_end_the_line():
+def test_line_separators_in_a_comment_do_not_end_a_rule_line():
     rule = '-m comment --comment "one\x0b-A two\u2028three" -j ACCEPT'
     assert parse_table(f":INPUT ACCEPT [0:0]\n-A INPUT {rule}\n", str) == {"INPUT": (rule,)}
 
@@ -318,7 +318,7 @@ def test_a_rule_of_an_undeclared_chain_is_an_error():
     ],
     ids=["new-chain", "jump-within", "jump-from-outside", "chain-of-others"],
 )
-def test_edits_use_the_kernels_chain_names(edit, named):
+def test_chains_in_edits_are_renamed_to_their_names_in_the_kernel(edit, named):
     assert rename_chains(edit, ChainNames("canary").in_kernel) == named
 
 
@@ -332,7 +332,7 @@ def test_edits_use_the_kernels_chain_names(edit, named):
     ],
     ids=["jump", "goto", "comment", "counter"],
 )
-def test_a_line_is_split_into_conditions_and_target(line, asked, target):
+def test_a_rule_line_is_split_into_conditions_and_target(line, asked, target):
     assert target_of(line) == target
     assert split_target(line)[0] == (line[: line.rindex(" -j")] if asked is None else asked)
 

@@ -1,4 +1,4 @@
-"""The nat table's chains: how many rules a packet meets, and that a change equals a new layout."""
+"""The chains of the nat table: their layout, changes, and how many rules a packet traverses."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def as_text(layout: NatChains) -> str:
     )
 
 
-def test_a_few_rules_are_in_the_first_two_chains():
+def test_a_few_rules_fit_in_the_first_two_nat_chains():
     assert as_text(NatChains(4, [CART, WEB])) == dedent("""\
         -A UPROXY-PRE -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001
         -A UPROXY-PRE -d 10.96.7.2/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36002
@@ -49,7 +49,7 @@ def test_a_few_rules_are_in_the_first_two_chains():
     """)
 
 
-def test_ranges_are_ordered_after_single_ports():
+def test_rules_for_port_ranges_follow_rules_for_single_ports():
     passive = NatRule("tcp", WEB.ip, 1, 36003, last=30100)
     layout = NatChains(4, [passive, WEB])
     expected = {chain: (str(WEB), str(passive)) for chain in (PRE, OUT)}
@@ -60,7 +60,7 @@ def test_ranges_are_ordered_after_single_ports():
     assert layout.chains == NatChains(4, [passive._replace(last=30200), CART]).chains
 
 
-def test_without_rules_both_chains_exist():
+def test_without_rules_both_nat_chains_exist_and_are_empty():
     assert NatChains(4).chains == {PRE: (), OUT: ()}
 
 
@@ -74,7 +74,7 @@ def test_without_rules_both_chains_exist():
         (MANY + MANY_RANGES, NODE, {"O", "P", "R", "Q"}),
     ],
 )
-def test_many_rules_form_a_tree_per_address_translation(many, to_ip, sides):
+def test_many_nat_rules_form_a_tree_per_address_translation(many, to_ip, sides):
     layout = NatChains(4, many, to_ip)
     assert {chain.removeprefix("UPROXY-")[0] for chain in layout.chains if len(chain) > 11} == sides
     assert set(all_rules(layout.chains)) >= set(many)
@@ -104,7 +104,7 @@ def test_a_large_change_yields_the_same_chains_as_a_new_layout():
     assert layout.chains == NatChains(4, [*moved, *kept]).chains
 
 
-def test_returned_chains_are_immutable():
+def test_a_later_change_does_not_modify_returned_chains():
     layout = NatChains(4, [WEB])
     before = layout.chains
     layout.change((), [CART])
@@ -198,7 +198,7 @@ def test_a_packet_to_another_address_is_compared_with_only_one_rule(version, rul
     assert walked(by_chain(Tree(version, rules).lines()), packet) == (1, False)
 
 
-def test_the_tree_matches_the_golden_text():
+def test_a_tree_branches_by_network_prefix_and_then_by_port_range():
     dns = NatRule("udp", "10.96.0.10", 53, 36002)
     many = [NatRule("tcp", "10.96.7.1", port, 36001) for port in range(8000, 8000 + LEAF)]
     root, first, second, *others = list(Tree(4, [*many, dns]).lines())
@@ -222,7 +222,7 @@ def random_rule(version: int) -> NatRule:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_a_changed_tree_equals_a_new_layout(version):
+def test_a_changed_tree_equals_a_newly_built_tree(version):
     tree, rules, places = Tree(version), {}, set()
     for _ in range(400):
         gone = DICE.sample(sorted(rules), min(len(rules), DICE.randrange(4)))
@@ -237,7 +237,7 @@ def test_a_changed_tree_equals_a_new_layout(version):
         assert places == set(Tree(version, rules.values()).lines())
 
 
-def test_a_new_target_changes_a_single_line():
+def test_a_new_target_of_a_rule_changes_a_single_line():
     tree = Tree(4, SERVICES)
     renewed = SERVICES[0]._replace(to_port=35999)
     change = tree.change([], [renewed])

@@ -78,7 +78,7 @@ def test_a_jump_round_trips_as_text(jump, text):
         "-d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 1 --random",
     ],
 )
-def test_foreign_lines_are_not_parsed_as_rules(text):
+def test_rule_lines_of_other_programs_are_not_parsed(text):
     assert NatRule.parse(text) is None
     assert Jump.parse(text) is None
 
@@ -97,7 +97,7 @@ def test_the_frontend_of_a_nat_rule_is_its_destination():
     assert rule.frontend == Frontend("10.96.7.1", 80, Protocol.TCP)
 
 
-def test_the_guard_rejects_ports_in_use():
+def test_the_guard_rejects_untranslated_connections_to_proxy_ports():
     guard = make_guard({"tcp": [36003, 36001, 36002], "udp": [36009]}, refuse_port=35999)
     assert as_text(guard) == dedent("""\
         -A INPUT -p tcp -m tcp --dport 35999:36003 -j UPROXY-TCP
@@ -115,7 +115,7 @@ def test_the_guard_rejects_ports_in_use():
     """)  # noqa: E501
 
 
-def test_the_guard_checks_the_whole_range_and_rejects_only_ports_in_use():
+def test_the_guard_matches_the_whole_port_range_and_rejects_only_ports_in_use():
     guard = make_guard({"tcp": [36005]}, refuse_port=0, proxy_ports=(36000, 36999))
     assert as_text(guard) == dedent("""\
         -A INPUT -p tcp -m tcp --dport 36000:36999 -j UPROXY-TCP
@@ -128,7 +128,7 @@ def test_the_guard_checks_the_whole_range_and_rejects_only_ports_in_use():
     """)  # noqa: E501
 
 
-def test_without_socket_lookup_the_guard_omits_that_check():
+def test_without_socket_lookup_the_guard_omits_the_socket_check():
     ports = {"tcp": [36001], "udp": [36002]}
     guard = make_guard(ports, refuse_port=35999, checks_sockets=False)
     assert "socket" not in as_text(guard)
@@ -140,12 +140,12 @@ def test_ipv6_uses_icmp6_port_unreachable():
     assert as_text(guard).count("icmp6-port-unreachable") == 3
 
 
-def test_a_guard_rule_contains_fifteen_ports_and_a_range_counts_as_two():
+def test_a_guard_rule_matches_up_to_fifteen_ports_and_a_range_counts_as_two():
     scattered = [36000 + 2 * i for i in range(14)] + [36101, 36102, 36200]
     lines = make_guard({"tcp": scattered}, refuse_port=0, checks_sockets=False).chains["UPROXY-TCP"]
     ports = [line.split()[5] for line in lines if "-j REJECT" in line]
     assert ports == [",".join(map(str, scattered[:14])), "36101:36102,36200"]
 
 
-def test_without_ports_there_is_no_guard():
+def test_without_proxy_ports_no_guard_rules_are_generated():
     assert as_text(make_guard({"tcp": []}, refuse_port=0)) == ""

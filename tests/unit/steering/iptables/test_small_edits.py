@@ -1,4 +1,4 @@
-"""Small edits; tests/node/test_steering_iptables.py tries them in a kernel."""
+"""Small edits of legacy tables; tests/node/test_steering_iptables.py applies them to a kernel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from userspace_proxy.steering.iptables.small_edits import are_few
         pytest.param(27, 22_500, False, id="more-of-ten-thousand-services"),
     ],
 )
-def test_small_edits_are_limited_by_the_table_size(edits, rules, expected):
+def test_the_limit_of_small_edits_depends_on_the_table_size(edits, rules, expected):
     assert are_few(edits, rules) is expected
 
 

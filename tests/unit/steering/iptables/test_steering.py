@@ -1,4 +1,4 @@
-"""The helpers of both families; tests/node has the contract and real traffic."""
+"""iptables steering with a helper per family; tests/node has the contract and real traffic."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def steering(node):
     await steering.close()
 
 
-async def test_a_family_gets_a_helper_with_its_first_frontend(steering):
+async def test_the_helper_of_an_ip_family_starts_with_its_first_frontend(steering):
     await steering.apply({WEB: 36001})
     assert steering.helper_pids.keys() == {IPFamily.IPV4}
     await steering.change({WEB_6: 36002, DNS: REFUSE}, ())
@@ -35,7 +35,7 @@ async def test_a_family_gets_a_helper_with_its_first_frontend(steering):
     assert (steering.unguarded, steering.helper_restarts) == ("", 0)
 
 
-async def test_rules_survive_the_helpers_and_are_recovered_and_removed(node, steering):
+async def test_rules_outlive_the_helpers_and_are_recovered_and_removed_later(node, steering):
     await steering.apply({WEB: 36001, WEB_6: REFUSE})
     await steering.close()
     assert steering.helper_pids == {}

@@ -21,13 +21,13 @@ LOOPBACK = Frontend("127.0.0.9", 80, Protocol.TCP)
 RANGES = ("10.96.0.0/16", "fd00:96::/112")
 
 
-def test_a_frontend_has_its_address_routed_and_is_admitted():
+def test_the_address_of_a_new_frontend_is_routed_and_the_frontend_admitted():
     assert DesiredState().change({WEB: 80, WEB_6: 80}) == StateChange(
         added_networks={"10.96.7.1/32", "fd00:96::1/128"}, added_frontends={WEB, WEB_6}
     )
 
 
-def test_an_address_stays_routed_while_used_by_a_frontend():
+def test_an_address_stays_routed_while_a_frontend_uses_it():
     desired = DesiredState()
     before = kept_by(desired)
     desired.change({WEB: 80, WEB_TLS: 443})
@@ -38,11 +38,11 @@ def test_an_address_stays_routed_while_used_by_a_frontend():
     assert kept_by(desired) == before
 
 
-def test_a_refused_frontend_is_routed_but_not_admitted():
+def test_the_address_of_a_refused_frontend_is_routed_but_clients_not_admitted():
     assert DesiredState().change({WEB: REFUSED}) == StateChange(added_networks={"10.96.7.1/32"})
 
 
-def test_an_equal_state_makes_no_change():
+def test_an_unchanged_desired_state_results_in_no_changes():
     desired = DesiredState()
     desired.change({WEB: 80})
     assert desired.change({WEB: 80, CART: None}) == StateChange()
@@ -88,7 +88,7 @@ def test_the_nodes_own_addresses_are_neither_routed_nor_guarded():
     }
 
 
-def test_frontends_in_refused_networks_are_unsteered_with_the_cause():
+def test_frontends_in_networks_that_cannot_be_routed_are_unsteered_with_the_cause():
     desired = DesiredState(["10.96.0.0/16"])
     desired.change({WEB: 80, WEB_6: 80, LOOPBACK: 80})
     assert desired.unsteered() == {}
@@ -111,7 +111,7 @@ PORTS = st.dictionaries(
 
 
 @given(changes=st.lists(PORTS, max_size=5))
-def test_incremental_changes_give_the_same_state_as_a_single_change(changes):
+def test_incremental_changes_result_in_the_same_state_as_a_single_change(changes):
     desired, outcome = DesiredState(), {}
     networks, admitted = set(), set()
     for affected in changes:

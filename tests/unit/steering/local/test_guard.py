@@ -25,7 +25,7 @@ TO_WEB = LocalRoute("10.96.7.1/32", "10.1.0.1", OWNER)
 TO_CART = LocalRoute("10.96.7.2/32", "10.1.0.1", OWNER)
 
 
-def test_without_privileges_only_the_nodes_own_addresses_are_served():
+def test_without_net_admin_only_loopback_frontends_are_served():
     desired = DesiredState(["fd00:96::/112"])
     guard = NoGuard(desired)
     guard.change(desired.change({WEB: 80, LOOPBACK: 80}))
@@ -46,7 +46,7 @@ def tables():
 
 @pytest.fixture
 def desired(request):
-    """The desired state, with the ranges of ``@in_ranges``."""
+    """An empty desired state; ``@in_ranges`` adds a range of Service addresses."""
     desired = DesiredState(getattr(request, "param", ()))
     desired.sources[IPFamily.IPV4] = "10.1.0.1"
     return desired
@@ -64,13 +64,13 @@ def change(guard, desired, affected):
     guard.change(desired.change(affected))
 
 
-def test_an_address_has_a_route_with_the_proxys_number(guard, tables, desired):
+def test_a_frontend_address_has_a_route_that_identifies_the_proxy(guard, tables, desired):
     change(guard, desired, {WEB: 80, CART: 80, LOOPBACK: 80})
     change(guard, desired, {CART: None})
     assert tables.items == {TO_WEB}
 
 
-def test_differences_are_counted_and_corrected(guard, tables, desired):
+def test_route_differences_are_counted_and_corrected(guard, tables, desired):
     desired.change({WEB: 80})
     theirs = LocalRoute("10.96.7.9/32", metric=OWNER + 1)
     tables.items |= {TO_CART, theirs}
@@ -79,7 +79,7 @@ def test_differences_are_counted_and_corrected(guard, tables, desired):
     assert tables.items == {TO_WEB, theirs}
 
 
-def test_a_refused_route_is_not_drift_and_is_retried(guard, tables, desired):
+def test_a_rejected_route_is_retried_and_does_not_count_as_drift(guard, tables, desired):
     tables.refused.add(TO_WEB)
     change(guard, desired, {WEB: 80, CART: 80})
     assert desired.refused.keys() == {"10.96.7.1/32"}
@@ -90,7 +90,7 @@ def test_a_refused_route_is_not_drift_and_is_retried(guard, tables, desired):
     assert tables.items == {TO_WEB, TO_CART}
 
 
-def test_a_removed_address_is_no_longer_refused(guard, tables, desired):
+def test_a_removed_address_is_no_longer_listed_as_rejected(guard, tables, desired):
     tables.refused.add(TO_WEB)
     change(guard, desired, {WEB: 80})
     change(guard, desired, {WEB: None})
@@ -153,12 +153,12 @@ def kind_of_guard(*, own_namespace, kernel=LACKS_NOTHING):
         return type(guard).__name__
 
 
-def test_with_nftables_the_guard_uses_a_table(node):
+def test_the_local_guard_uses_nftables_if_the_kernel_supports_it(node):
     assert {kind_of_guard(own_namespace=own) for own in (True, False)} == {"NftGuard"}
     assert {missing(LACKS_NOTHING, own_namespace=own) for own in (True, False)} == {""}
 
 
-def test_without_nftables_only_an_own_namespace_is_served(node):
+def test_without_nftables_local_steering_needs_a_namespace_of_its_own(node):
     without = KernelOffers({"nf_tables": errno.EPROTONOSUPPORT})
     assert kind_of_guard(own_namespace=True, kernel=without) == "OpenGuard"
     assert missing(without, own_namespace=True) == ""

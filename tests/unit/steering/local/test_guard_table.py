@@ -1,4 +1,4 @@
-"""The table as messages, parsed back; tests/node compares it with ``nft``'s output."""
+"""The guard's table as messages, parsed back; tests/node compares it with ``nft``'s output."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_frontends_are_read_from_their_elements():
     assert set(read_frontends(elements)) == {WEB, DNS_6}
 
 
-def test_elements_are_removed_before_others_are_added():
+def test_elements_are_removed_before_new_elements_are_added():
     old, new = all_elements(["10.96.7.1/32"], [WEB]), all_elements(["fd00:96::a/128"], [DNS_6])
     table = TableWriter("ours")
     table.change_elements(SETS, old, new)
@@ -53,7 +53,7 @@ def test_elements_are_removed_before_others_are_added():
     assert kinds.count(DELETE_ELEMENT) == 2
 
 
-def test_the_table_has_a_set_per_kind_and_family_and_two_chains():
+def test_the_guard_table_has_a_set_per_kind_and_family_and_two_chains():
     made = messages(write_guard("ours", ()))
     sets = [reader.read_set(one).name for one in made if one.kind == NEW_SET]
     chains = [reader.read_chain(one).name for one in made if one.kind == NEW_CHAIN]
@@ -62,11 +62,11 @@ def test_the_table_has_a_set_per_kind_and_family_and_two_chains():
 
 
 @pytest.mark.parametrize(("ranges", "expected"), [((), 2), (("10.96.0.0/16", "fd00::/112"), 4)])
-def test_single_addresses_and_ranges_jump_to_the_guard(ranges, expected):
+def test_the_input_chain_jumps_to_the_guard_for_single_addresses_and_ranges(ranges, expected):
     assert len(rules(write_guard("ours", ranges), "input")) == expected
 
 
-def test_without_socket_lookup_the_guard_omits_that_check():
+def test_without_socket_lookup_the_guard_omits_the_socket_check():
     with_sockets = rules(write_guard("ours", ()), "guard")
     without = rules(write_guard("ours", (), checks_sockets=False), "guard")
     assert [rule for rule in with_sockets if "socket" not in rule] == without

@@ -21,7 +21,7 @@ def tables(node):
         yield tables
 
 
-def test_routes_are_listed_as_added(node, tables):
+def test_local_routes_are_listed_as_they_were_added(node, tables):
     node.run("ip address add 10.1.0.1/24 dev lo")
     assert tables.change(added=[TO_WEB, TO_WEB_6]) == {}
     table = tables.local_table()
@@ -36,7 +36,7 @@ def test_removing_a_nonexistent_route_is_not_an_error(tables):
     assert tables.change(removed=[TO_WEB]) == {}
 
 
-def test_a_refused_addition_has_its_cause_and_other_additions_apply(node, tables):
+def test_a_conflicting_route_is_returned_with_its_cause_and_other_routes_added(node, tables):
     node.run("ip route add unreachable 10.96.7.1 table local proto static metric 7")
     other = LocalRoute("10.96.7.2/32", metric=7)
     refused = tables.change(added=[TO_WEB, other])
@@ -55,7 +55,7 @@ def test_without_ipv6_the_cause_states_that_it_is_disabled(node, tables):
     assert "IPv6 is switched off on this node (sysctl -w" in str(refused[TO_WEB_6])
 
 
-def test_the_programs_own_changes_and_other_routes_cause_no_event(node, tables):
+def test_the_programs_own_changes_and_unrelated_routes_are_not_reported(node, tables):
     tables.changes()
     tables.change(added=[TO_WEB])
     node.run("ip link add v0 type veth; ip link set v0 up; ip route add 10.9.0.0/24 dev v0")
@@ -65,7 +65,7 @@ def test_the_programs_own_changes_and_other_routes_cause_no_event(node, tables):
 
 
 def test_changes_of_pod_links_do_not_overflow_the_event_queue(node, tables):
-    """Each change of a link has an event of 2 KiB, and the queue holds 208 (#52)."""
+    """Each change of a link causes an event of 2 KiB, and the queue holds 208 events (#52)."""
     tables.changes()
     node.run("ip link add v0 type veth")
     flips = "\n".join(f"link set v0 mtu {1400 + turn % 2}" for turn in range(500))
@@ -96,7 +96,7 @@ def test_a_new_address_of_the_node_is_reported(node, tables):
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 
 
-async def test_leftovers_of_a_proxy_are_found_by_its_name(node):
+async def test_leftover_routes_of_a_proxy_are_found_by_its_name(node):
     before = node.run("ip route list table all")
     for name in ("", "canary"):
         steering = LocalSteering(SteeringFacts(proxy_name=name))

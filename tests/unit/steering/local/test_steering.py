@@ -30,7 +30,7 @@ OPEN = {
 
 @contextlib.contextmanager
 def open_connection(frontend):
-    """A client's connection to a frontend's listener, which the listener's side closes first."""
+    """Open a client's connection to a frontend; the server's side closes it first."""
     with socket.socket() as server:
         server.setsockopt(socket.IPPROTO_IP, 19, 1)  # IP_TRANSPARENT
         server.bind(frontend.address)
@@ -61,9 +61,7 @@ async def steering(make):
     await steering.close()
 
 
-async def test_udp_frontends_are_removed_immediately_and_idle_tcp_ones_at_the_next_repair(
-    node, steering
-):
+async def test_udp_frontends_are_removed_immediately_and_idle_tcp_frontends_later(node, steering):
     await steering.apply({WEB: 80, DNS: 53})
     await steering.change({}, [WEB, DNS])
     assert await steering.render() == ""
@@ -134,7 +132,7 @@ async def test_addresses_of_an_earlier_run_linger_even_if_the_first_apply_fails(
     await successor.close()
 
 
-async def test_the_next_repair_removes_a_lingering_frontend_after_a_refusal(
+async def test_the_next_repair_removes_a_lingering_frontend_after_a_rejected_removal(
     node, steering, monkeypatch
 ):
     await steering.apply({WEB: 80})
@@ -184,7 +182,7 @@ def _refuse(*_: object, **__: object) -> int:
     raise SteeringError("no memory")
 
 
-async def test_without_a_table_listeners_need_not_be_transparent(make):
+async def test_listeners_must_be_transparent_only_with_a_guard_table(make):
     found = {}
     for name, options in {
         "nftables": {},
@@ -207,7 +205,7 @@ async def test_an_address_assigned_to_the_node_is_no_longer_routed(node, steerin
     assert "10.96.7.1" in node.run("ip route show table local proto 117")
 
 
-async def test_without_socket_lookup_the_guard_omits_that_check(node, steering, monkeypatch):
+async def test_without_socket_lookup_the_guard_omits_the_socket_check(node, steering, monkeypatch):
     monkeypatch.setattr(guard_table, "TO_OTHER_SOCKET", expression("no_such_expression"))
     await steering.apply({WEB: 80})
     assert await steering.render() == "TCP 10.96.7.1:80 -> :80"
@@ -215,7 +213,7 @@ async def test_without_socket_lookup_the_guard_omits_that_check(node, steering, 
     assert "socket" not in node.run("nft list table inet userspace-proxy/local")
 
 
-async def test_routes_changing_during_a_read_fail_neither_change_nor_repair(
+async def test_neither_change_nor_repair_fails_if_routes_change_during_a_read(
     node, steering, monkeypatch
 ):
     """On a node with many short-lived pods, this happens repeatedly (#52)."""

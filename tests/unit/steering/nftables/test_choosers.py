@@ -41,12 +41,12 @@ def test_frontends_with_equally_many_endpoints_share_a_chain_with_one_rule():
     (rule,) = rules_of(write_chooser("t", chooser, ChooserChain(7)))
     assert rule.chain == "choose-7-of-2-ip"
     names = [one.name for one in rule.expressions()]
-    # The first look-up counts the connection, the last one finds the endpoint.
+    # The first look-up counts the connection, the last look-up finds the endpoint.
     at = names.index("numgen")
     assert (names[at - 1], names[at + 1]) == ("lookup", "lookup")
 
 
-def test_source_hash_uses_a_hashing_chain():
+def test_source_hash_balancing_uses_a_chain_with_a_hash_expression():
     hashed = chooser_of(WEB, KernelTarget(1, (EndpointChoice((A, B)),), by_client=True))
     assert hashed != chooser_of(WEB, KernelTarget(1, (EndpointChoice((A, B)),)))
     (rule,) = rules_of(write_chooser("t", hashed, ChooserChain(7)))
@@ -56,14 +56,14 @@ def test_source_hash_uses_a_hashing_chain():
     assert "numgen" not in names
 
 
-def test_the_second_hashed_choice_starts_after_the_endpoints_of_the_first():
+def test_a_second_hashed_choice_numbers_its_endpoints_after_the_first_choice():
     target = KernelTarget(1, (INSIDE, EndpointChoice((B,))), by_client=True)
     rules = rules_of(write_chooser("t", chooser_of(WEB, target), ChooserChain(7)))
     hashed = [one for rule in rules for one in rule.expressions() if one.name == "hash"]
     assert [number_in(one.attributes(), HASH_OFFSET) for one in hashed] == [0, 1]
 
 
-def test_a_choice_limited_to_networks_has_its_own_chain():
+def test_a_choice_limited_to_client_networks_has_its_own_chain():
     chooser = chooser_of(WEB, KernelTarget(1, (INSIDE, EndpointChoice((B,)))))
     chains = [rule.chain for rule in rules_of(write_chooser("t", chooser, ChooserChain(7)))]
     name = "choose-7-of-1-1-ip"
@@ -88,7 +88,7 @@ def test_with_affinity_each_endpoint_has_a_chain_that_stores_the_client():
 
 
 def test_a_service_with_affinity_has_only_its_own_endpoint_map():
-    """With one map for all Services, each rule cost as much as all their endpoints together."""
+    """With one map for all Services, the cost of each rule would grow with all endpoints."""
     target = KernelTarget(1, (EndpointChoice((A, A, B)),), Affinity("shop/web", 60))
     messages = write_chooser("t", chooser_of(WEB, target), ChooserChain(9, {A: 7, B: 8}))
     parsed = [one for block in messages for one in read_messages(block)]
@@ -142,7 +142,7 @@ def test_a_range_with_affinity_stores_the_client():
         pytest.param(40000, 40100, -1000, id="a-little-down"),
     ],
 )
-def test_range_ports_are_shifted_by_remainders(first, last, offset):
+def test_the_ports_of_a_range_are_shifted_by_modulo_arithmetic(first, last, offset):
     parts = list(shifts(first, last, offset))
     ports = itertools.chain.from_iterable(range(p.first, p.last + 1) for p in parts)
     assert list(ports) == list(range(first, last + 1))

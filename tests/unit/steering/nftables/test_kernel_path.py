@@ -1,4 +1,4 @@
-"""How the kernel path's table keeps its contents, in a real kernel."""
+"""Keeping the contents of the kernel path's table in a real kernel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BY_HASH = replace(BOTH, by_client=True)
 TABLE = "inet userspace-proxy/paths"
 
 
-def test_the_table_is_created_with_the_first_frontend(node, path):
+def test_the_kernel_path_table_is_created_with_its_first_frontend(node, path):
     path.load({})
     assert node.run("nft list tables") == ""
     assert path.repair() == 0
@@ -44,7 +44,7 @@ def test_the_table_is_created_with_the_first_frontend(node, path):
     assert node.run("nft list tables") == ""
 
 
-def test_a_first_table_with_a_lost_confirmation_is_repaired(path, monkeypatch):
+def test_a_new_table_with_a_lost_confirmation_is_repaired(path, monkeypatch):
     def no_buffers(_requests, _numbers):
         raise OSError(errno.ENOBUFS, "No buffer space available")
 
@@ -65,7 +65,7 @@ def test_a_first_table_with_a_lost_confirmation_is_repaired(path, monkeypatch):
     assert path.in_force() == {}
 
 
-def test_a_change_within_a_known_choice_writes_no_rules(node, path):
+def test_a_change_of_endpoints_in_the_same_number_writes_no_rules(node, path):
     path.load({WEB: BOTH})
     before = node.run(f"nft -a list table {TABLE} | grep -v elements")
     path.change({WEB: KernelTarget(1, (EndpointChoice((B, A)),))})
@@ -113,12 +113,12 @@ def test_a_changed_hashing_rule_is_detected_and_repaired(node, path):
     )
     assert rule in node.run(f"nft list chain {chain}")
     node.run(f"nft 'flush chain {chain}; add rule {chain} accept'")
-    # One difference is the missing rule, the other one its replacement.
+    # One difference is the missing rule, the other its replacement.
     assert [path.repair(), path.repair()] == [2, 0]
     assert rule in node.run(f"nft list chain {chain}")
 
 
-def test_a_different_number_of_slots_replaces_the_chain(node, path):
+def test_a_larger_number_of_hash_slots_replaces_the_chain(node, path):
     few, many = (
         fill_slots([SocketAddress(f"10.244.1.{n}", 80) for n in range(e)], {}) for e in (16, 17)
     )
@@ -140,13 +140,13 @@ def test_a_removed_range_leaves_no_chain(node, path):
     assert node.run("nft list chains inet") == before
 
 
-def test_with_affinity_the_first_choice_also_uses_the_hash(node, path):
+def test_with_affinity_and_source_hash_a_new_client_is_assigned_by_hash(node, path):
     path.load({WEB: replace(BY_HASH, affinity=Affinity("shop/web", 60))})
     assert "jhash ip saddr mod 2 seed 0x75707870 vmap {" in node.run(f"nft list table {TABLE}")
     assert path.repair() == 0
 
 
-def test_a_refused_undo_is_left_to_the_next_repair(path, monkeypatch):
+def test_a_rejected_undo_is_completed_by_the_next_repair(path, monkeypatch):
     def refuse(_ruleset, _messages):
         raise NftablesError(errno.ENOMEM, "")
 
@@ -172,7 +172,7 @@ def test_the_kernel_path_closes_its_descriptors_if_links_cannot_be_watched(node,
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_a_refused_change_leaves_the_table_unchanged(node, path, monkeypatch):
+def test_a_rejected_change_leaves_the_table_of_the_kernel_path_unchanged(node, path, monkeypatch):
     path.load({WEB: BOTH})
     with monkeypatch.context() as broken:
         broken.setattr(x, "pick", lambda *_: x.expression("no_such_expression"))
@@ -197,14 +197,12 @@ def test_a_failed_rewrite_is_repeated_by_the_next_change(node, path, monkeypatch
             path.change({CART: ONE})
     path.change({CART: ONE})
     assert path.in_force() == {WEB: (A, B), CART: (A,)}
-    # A lack of memory doesn't mean that the kernel can't count.
+    # ENOMEM doesn't mean that the kernel can't count connections.
     assert path.connections() is not None
     assert path.repair() == 0
 
 
-def test_a_change_interrupted_between_transactions_is_completed_by_the_next(
-    node, path, monkeypatch
-):
+def test_the_next_change_completes_an_interrupted_change(node, path, monkeypatch):
     commit, calls = Ruleset.commit, []
 
     def halfway(ruleset, messages):
@@ -277,7 +275,7 @@ BOTH_FAMILIES = {
 }
 
 
-def test_connections_are_counted_per_frontend_without_drift(node, path, dial):
+def test_kernel_path_connections_are_counted_per_frontend_without_drift(node, path, dial):
     web, cart, six = SERVICES
     path.load(BOTH_FAMILIES)
     assert path.connections() == dict.fromkeys(SERVICES, 0)
@@ -288,7 +286,7 @@ def test_connections_are_counted_per_frontend_without_drift(node, path, dial):
     assert "counter packets 3" in node.run(f"nft list set {TABLE} counted4")
 
 
-def test_counts_survive_endpoint_and_path_changes_and_rewrites(node, path, dial):
+def test_connection_counts_survive_endpoint_and_path_changes_and_rewrites(node, path, dial):
     web, cart, six = SERVICES
     path.load(BOTH_FAMILIES)
     dial(web, 3)
@@ -300,7 +298,7 @@ def test_counts_survive_endpoint_and_path_changes_and_rewrites(node, path, dial)
     dial(web)
     node.run(f"nft flush map {TABLE} choices4")
     assert path.repair() > 0
-    # This exceeds the old count, because a restarted counter isn't always lower.
+    # The new count exceeds the old count: a restarted counter isn't always lower.
     dial(web, 9)
     assert path.connections() == {web: 14, cart: 0, six: 0}
     node.run("nft flush ruleset")
@@ -314,7 +312,7 @@ def test_counts_survive_endpoint_and_path_changes_and_rewrites(node, path, dial)
     assert path.connections() == {web: 1, cart: 0, six: 0}
 
 
-def test_counts_survive_a_rewrite_caused_by_a_refused_link(node, path, dial, monkeypatch):
+def test_connection_counts_survive_a_rewrite_after_a_rejected_link(node, path, dial, monkeypatch):
     web, *_ = SERVICES
     path.load(BOTH_FAMILIES)
     dial(web, 3)
@@ -322,7 +320,7 @@ def test_counts_survive_a_rewrite_caused_by_a_refused_link(node, path, dial, mon
     commit, calls = Ruleset.commit, count(1)
 
     def refuse_twice(ruleset, messages):
-        # The first call adds only the element, the second one repairs all differences.
+        # The first call adds only the element, the second call repairs all differences.
         if next(calls) <= 2:
             raise NftablesError(errno.ENOMEM, 0)
         commit(ruleset, messages)
@@ -346,7 +344,7 @@ def test_a_frontend_with_an_undone_first_change_has_no_counter(node, path, dial,
     assert path.connections() == {web: 0, cart: 1}
 
 
-def test_counts_are_continued_after_an_undone_removal(path, dial):
+def test_connection_counts_continue_after_an_undone_removal(path, dial):
     web, cart, six = SERVICES
     path.load(BOTH_FAMILIES)
     dial(web, 3)
@@ -357,7 +355,7 @@ def test_counts_are_continued_after_an_undone_removal(path, dial):
     path.undo({web: BOTH_FAMILIES[web]})
     dial(web)
     assert path.connections() == {web: 4, cart: 2, six: 0}
-    # Its counter was removed earlier, so its count is forgotten now.
+    # The count of CART is forgotten now, because its counter was removed earlier.
     path.change({}, [cart])
     assert path.connections() == {web: 4, six: 0}
 
@@ -385,7 +383,7 @@ def test_counters_written_by_a_call_with_a_lost_answer_are_counted_once(
     assert path.connections()[web] == 3 + more
 
 
-def test_counts_of_another_run_are_not_adopted(path, dial):
+def test_connection_counts_of_another_run_are_not_adopted(path, dial):
     web, *_ = SERVICES
     path.load(BOTH_FAMILIES)
     dial(web, 3)
@@ -436,7 +434,7 @@ def test_affinity_entries_survive_endpoint_changes_and_are_not_drift(node, path)
     assert "10.1.0.2" in node.run(f"nft list set {TABLE} pins4")
 
 
-def test_the_kernel_bounds_the_remembered_clients(node, path):
+def test_the_sets_of_clients_with_affinity_have_a_maximum_size(node, path):
     path.load({WEB: replace(BOTH, affinity=Affinity("shop/web", 60))})
     for pins in ("pins4", "pins6"):
         assert "size 262144\n" in node.run(f"nft list set {TABLE} {pins}")
@@ -455,7 +453,7 @@ def test_beyond_the_limit_clients_are_served_without_affinity(node, path, dial, 
 
 
 @pytest.mark.long
-def test_affinity_entries_beyond_the_limit_are_refused_and_clients_still_served(node, path, dial):
+def test_affinity_entries_beyond_the_limit_are_rejected_and_clients_still_served(node, path, dial):
     """Clients of all Services are still served while the set is full; filling it takes seconds."""
     web, cart, *_ = SERVICES
     served, most = EndpointChoice(SERVERS[:1]), kernel_rules.PINS_MAX
@@ -494,7 +492,7 @@ def crowded(node, monkeypatch):
 
 
 @pytest.mark.parametrize("pods", [2, 30], ids=["few-new-chains", "many-new-chains"])
-def test_foreign_transactions_delete_no_affinity_entries_and_are_not_drift(
+def test_other_programs_transactions_delete_no_affinity_entries_and_are_not_drift(
     node, path, crowded, pods
 ):
     web, cart = Affinity("shop/web", 60), Affinity("shop/cart", 60)
@@ -516,7 +514,7 @@ def test_foreign_transactions_delete_no_affinity_entries_and_are_not_drift(
 
 
 def test_a_change_reads_no_rules_of_other_services_and_is_not_drift(node, path, monkeypatch):
-    """With 3,000 endpoints that have chains, a change of any Service took 0.6 s."""
+    """Reading the rules of 3,000 endpoints with affinity takes 0.6 s."""
     read, rules = [], Ruleset.rules
 
     def note(*given):
@@ -538,7 +536,7 @@ def test_a_change_reads_no_rules_of_other_services_and_is_not_drift(node, path, 
 DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
 
 
-def test_increases_of_a_counter_are_added():
+def test_increases_of_a_counter_are_added_to_the_connection_count():
     counts = Counts()
     for number in (3, 3, 7):
         counts.note(WEB, number)
@@ -559,7 +557,7 @@ def test_a_reset_counter_adds_its_whole_value():
     assert counts.totals == {WEB: 14, CART: 5}
 
 
-def test_a_removed_frontend_restarts_at_zero():
+def test_the_connection_count_of_a_removed_frontend_restarts_at_zero():
     counts = Counts()
     counts.note(WEB, 7)
     counts.forget([WEB, CART])

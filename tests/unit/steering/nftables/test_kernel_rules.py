@@ -83,7 +83,7 @@ def test_a_change_stays_small_with_many_services_sharing_a_chain():
     change = rules.difference({one: KernelTarget(1, (EndpointChoice((B, B)),))})
     assert (len(change.removed), len(change.added), change.new_choosers) == (1, 1, {})
     change = rules.difference({one: None})
-    # These are the frontend's two elements, and one for each endpoint.
+    # These are the frontend's two elements, and one element for each endpoint.
     assert (len(change.removed), change.added, change.gone_choosers) == (4, set(), {})
     # The fifth element counts connections; it is removed when no rule uses it any more.
     assert len(rules.difference({one: None}, [one]).removed) == 5
@@ -138,7 +138,7 @@ def test_a_frontend_off_the_kernel_path_keeps_only_its_counter():
     assert (names, rules.choosers) == (["counted4", "counted6"], {})
 
 
-def test_equal_targets_make_no_difference():
+def test_unchanged_targets_result_in_no_differences():
     assert not loaded().difference({WEB: BOTH, CART: None}).targets
 
 
@@ -161,7 +161,7 @@ def test_elements_are_removed_frontend_first_and_added_frontend_last():
     assert [one.kind == writer.DELETE_ELEMENT for one in messages] == [True] * 8 + [False] * 8
 
 
-def test_the_table_has_a_set_of_links_and_chains_for_all_hooks():
+def test_the_kernel_path_table_has_a_set_of_links_and_chains_for_all_hooks():
     blocks = write_table("t", has_counters=True)
     messages = [m for block in blocks for m in read_messages(block)]
     chains = {reader.read_chain(m).hook for m in messages if m.kind == writer.NEW_CHAIN}
@@ -207,7 +207,7 @@ def test_frontends_with_the_same_affinity_name_share_their_entries():
     assert len(rules.choosers) == 2
 
 
-def test_numbers_wrap_around_and_skip_those_in_use():
+def test_endpoint_numbers_wrap_around_and_skip_numbers_in_use():
     rules = KernelRules()
     rules.accept(rules.difference({WEB: pinned(A, B)}))
     kept = rules.choosers[chooser_of(WEB, pinned(A, B))]
@@ -222,7 +222,7 @@ def test_numbers_wrap_around_and_skip_those_in_use():
 
 
 class Walked(dict):
-    """Choosers, which count iterations over all of them."""
+    """A dict of choosers that counts how often all of them are visited."""
 
     walks = 0
 
@@ -242,12 +242,12 @@ def test_a_change_with_affinity_does_not_visit_other_services():
     assert len(pins_of(rules, pinned(A, B))) == 2
 
 
-def test_numbers_are_consecutive_and_not_reused():
+def test_endpoint_numbers_are_consecutive_and_not_reused():
     numbers = Numbers(1)
     assert [numbers.take(count, list) for count in (1, 3, 1)] == [1, 2, 5]
 
 
-def test_wrapped_numbers_fill_gaps_between_used_ranges():
+def test_after_wrapping_numbers_fill_gaps_between_ranges_in_use():
     used = [range(8, 11), range(2, 4), range(4, 5)]
     numbers = Numbers(NUMBERS_END - 4)
     numbers._first = 1
@@ -257,7 +257,7 @@ def test_wrapped_numbers_fill_gaps_between_used_ranges():
     assert [numbers.take(1, lambda: used) for _ in range(5)] == [1, 5, 6, 7, 11]
 
 
-def test_without_a_gap_taking_numbers_is_an_error():
+def test_taking_a_number_while_all_are_in_use_is_an_error():
     numbers = Numbers(NUMBERS_END)
     with pytest.raises(SteeringError, match="all numbers are in use"):
         numbers.take(1, lambda: [range(NUMBERS_END)])
@@ -289,7 +289,7 @@ def test_a_range_round_trips_as_an_element_of_each_set():
     assert read_endpoints(elements) == {RTP: (A_RTP, B_RTP)}
 
 
-def test_ports_sharing_affinity_have_a_number_per_pod():
+def test_ports_that_share_affinity_have_one_number_for_each_pod():
     rules = KernelRules()
     single = KernelTarget(1, (EndpointChoice((A, B)),), SIP_PODS)
     ranged = KernelTarget(2, (EndpointChoice((B_RTP, A_RTP)),), SIP_PODS)
@@ -302,7 +302,7 @@ def test_ports_sharing_affinity_have_a_number_per_pod():
     assert (of_single[A], of_single[B]) == (of_range[A_RTP], of_range[B_RTP])
 
 
-def test_several_endpoints_at_the_same_address_have_separate_numbers():
+def test_endpoints_with_one_address_and_different_ports_have_separate_numbers():
     rules = KernelRules()
     second = SocketAddress(A.ip, A.port + 1)
     target = KernelTarget(1, (EndpointChoice((A, second)),), SIP_PODS)

@@ -47,7 +47,7 @@ def listed(messages):
 
 
 def written(removed, added):
-    """Return whether elements are added, their set, and the elements, for each message."""
+    """Return for each message whether it adds elements, their set, and the elements."""
     table = TableWriter("userspace-proxy")
     table.change_elements(SETS, removed, added)
     found = [one for block in table.messages for one in read_messages(block)]
@@ -84,7 +84,7 @@ def test_without_a_refuse_port_the_guard_has_no_rule_for_refusals():
     assert len(listed(write_table(SHAPE._replace(refuse_port=0))).rules("input")) == 4
 
 
-def test_without_socket_lookup_the_guard_omits_that_check():
+def test_without_socket_lookup_the_guard_omits_the_socket_check():
     rules = listed(write_table(SHAPE._replace(checks_sockets=False))).rules("input")
     assert len(rules) == 3
     assert "socket" not in {one.name for rule in rules for one in rule}
@@ -166,7 +166,7 @@ def test_the_refuse_port_and_address_are_read_from_rules():
     assert (refuse_port_of(empty), to_ip_of(empty)) == (0, "")
 
 
-def test_a_map_is_active_only_if_both_nat_chains_use_it():
+def test_a_map_counts_as_active_only_if_both_nat_chains_use_it():
     listing = listed(write_table(SHAPE))
     assert is_looked_up(listing, "frontends4")
     output = tuple(
@@ -223,7 +223,7 @@ def test_a_foreign_interval_is_not_parsed_as_a_range():
     assert read_frontend(writer.Interval(first[:-4] + other[:-4]), IPFamily.IPV4) is None
 
 
-def test_ranges_are_active_only_if_their_chains_use_them():
+def test_a_map_of_ranges_counts_as_active_only_if_both_range_chains_use_it():
     listing = listed(write_table(SHAPE))
     assert is_looked_up(listing, "ranges4")
     assert is_looked_up(listing, "ranges6")

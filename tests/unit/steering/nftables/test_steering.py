@@ -70,7 +70,7 @@ def to_endpoint(ip, port=8080):
 
 @contextlib.asynccontextmanager
 async def succeeding(facts=FACTS):
-    """Start the next run after the previous one was closed."""
+    """Run the successor of a closed steering."""
     successor = NftablesSteering(facts)
     await successor.start()
     try:
@@ -95,7 +95,7 @@ def restore_without_noting(programmer, frontend, choice):
 
 @pytest.fixture
 def begin(node, dial):
-    """Start a flow, or send a SYN that gets no answer."""
+    """Start a UDP flow, or send a SYN that isn't answered."""
 
     def begin(*frontends):
         for frontend in frontends:
@@ -111,7 +111,7 @@ def begin(node, dial):
 
 @contextlib.contextmanager
 def dropping(port):
-    """Listen on a port on which SYNs are dropped, as if its queue were full."""
+    """Listen on a port that drops SYNs, as if its accept queue were full."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
         admit_only(listener, ())
@@ -130,7 +130,7 @@ async def steering(node):
 
 
 def lead_as_outside(node, frontend, port):
-    """Translate this node's clients to its address, as REDIRECT does for outside clients."""
+    """Translate a frontend to the node's address, as REDIRECT does for outside clients."""
     protocol = str(frontend.protocol).lower()
     node.run(rf"""
         nft add table ip client
@@ -138,8 +138,8 @@ def lead_as_outside(node, frontend, port):
         nft add rule ip client output {protocol} dport {frontend.port} dnat to 10.1.0.1:{port}""")
 
 
-def test_running_out_of_descriptors_leaks_none(node):
-    # Otherwise garbage of earlier tests would be collected during this one.
+def test_running_out_of_descriptors_leaks_no_descriptor(node):
+    # Otherwise the garbage of earlier tests might be collected during this test.
     gc.collect()
     before = open_descriptors()
     with warnings.catch_warnings(record=True) as unclosed:
@@ -153,7 +153,7 @@ def test_running_out_of_descriptors_leaks_none(node):
     assert (count, unclosed, open_descriptors()) == (7, [], before)
 
 
-def test_a_kernel_without_a_required_expression_cannot_steer():
+def test_nftables_steering_requires_redirect_but_not_numgen():
     assert missing(LACKS_NOTHING) == ""
     assert missing(KernelOffers({"redirect": errno.ENOENT})) == (
         "this kernel lacks redirect (modprobe nft_redir)"
@@ -186,7 +186,7 @@ async def test_missing_kernel_features_disable_the_kernel_path(node, lack, witho
     await steering.close()
 
 
-async def test_frontends_are_elements_and_those_of_an_earlier_run_are_recovered(node, steering):
+async def test_frontends_are_map_elements_that_the_next_run_recovers(node, steering):
     await steering.apply({WEB: 36001, DNS: REFUSE})
     assert "10.96.7.1 . tcp . 80 : 36001" in node.run(f"nft list map {MAP}")
     assert STEERING_TABLES.labels_here() == [""]
@@ -196,7 +196,7 @@ async def test_frontends_are_elements_and_those_of_an_earlier_run_are_recovered(
     await successor.close()
 
 
-async def test_frontends_refused_by_an_earlier_run_are_shown_as_refused(node, steering):
+async def test_frontends_refused_by_an_earlier_run_are_rendered_as_refused(node, steering):
     await steering.apply({WEB: 36001, DNS: REFUSE})
     shown = await steering.render()
     assert "-> refuse" in shown
@@ -222,7 +222,7 @@ async def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend
     assert is_guarded()
 
 
-async def test_the_expiry_of_a_guard_is_not_drift(node, steering, monkeypatch):
+async def test_the_expiry_of_a_guard_does_not_count_as_drift(node, steering, monkeypatch):
     await steering.apply({WEB: 36001})
     await steering.change({WEB: 36002}, ())
     assert await steering.repair() == 0
@@ -260,7 +260,7 @@ async def test_a_port_of_an_earlier_run_is_guarded_until_the_second_repair(node,
     assert "36001" not in node.run(guarded)
 
 
-async def test_a_refused_kernel_path_change_leaves_the_proxy_ports_unchanged(steering, monkeypatch):
+async def test_a_rejected_kernel_path_change_leaves_proxy_ports_unchanged(steering, monkeypatch):
     await steering.apply({WEB: 36001})
     monkeypatch.setattr(x, "pick", lambda *_: expression("no_such_expression"))
     cart = Frontend("10.96.7.2", 80, Protocol.TCP)
@@ -270,7 +270,7 @@ async def test_a_refused_kernel_path_change_leaves_the_proxy_ports_unchanged(ste
     assert await steering.repair() == 0
 
 
-async def test_without_socket_lookup_the_guard_omits_that_check(node, steering, monkeypatch):
+async def test_without_socket_lookup_the_guard_omits_the_socket_check(node, steering, monkeypatch):
     monkeypatch.setattr(rules, "TO_OTHER_SOCKET", expression("no_such_expression"))
     await steering.apply({WEB: 36001})
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
@@ -287,7 +287,7 @@ async def test_ports_set_by_another_program_count_as_stale(node, steering):
     assert await steering._do(stale_after_restoring) == {WEB: {6666}, DNS: {7777}}
 
 
-async def test_all_former_ports_of_a_removed_frontend_are_remembered(node, steering):
+async def test_all_former_ports_of_a_removed_frontend_count_as_stale(node, steering):
     await steering.apply({DNS: 36001})
     node.run(
         f"nft 'delete element {MAP} {{ 10.96.0.10 . udp . 53 }};"
@@ -298,14 +298,14 @@ async def test_all_former_ports_of_a_removed_frontend_are_remembered(node, steer
     assert await steering._do(lambda programmer: programmer._stale) == {DNS: {36001, 36002}}
 
 
-async def test_all_ports_written_by_several_attempts_are_remembered(steering):
+async def test_all_ports_written_by_several_attempts_count_as_stale(steering):
     await steering.apply({})
     removed = all_elements({DNS: 36001}, 0) | all_elements({DNS: 36002}, 0)
     await steering._do(lambda programmer: programmer._note_repair(Repair(removed=removed)))
     assert await steering._do(lambda programmer: programmer._stale) == {DNS: {36001, 36002}}
 
 
-async def test_a_quickly_returning_frontend_remembers_its_former_endpoints(node, steering):
+async def test_former_targets_of_a_quickly_returning_frontend_count_as_stale(node, steering):
     await steering.apply({WEB: to_endpoint("10.244.1.2")})
     await steering.change({}, [WEB])
     await steering.change({WEB: 36003}, ())
@@ -376,7 +376,7 @@ async def test_flows_of_an_earlier_run_end_even_if_the_first_apply_seemed_to_fai
 
 async def test_flows_to_an_earlier_runs_refuse_port_end_with_their_frontend(node, steering, dial):
     await steering.apply({DNS: REFUSE})
-    # Its rules would prevent such a flow.
+    # The rules of this chain would prevent such a flow.
     node.run("nft flush chain inet userspace-proxy input")
     dial(DNS)
     assert count_flows(node) == 1
@@ -407,7 +407,7 @@ async def test_flows_to_endpoints_of_a_partially_written_first_run_end(
     else:
         await steering.apply({WEB: other, DNS: other} if then == "other endpoint" else {})
     assert count_flows(node) == 0
-    # A SYN's entry goes only if the frontend is steered; otherwise it may belong to any program.
+    # A SYN's entry is removed only if its frontend is steered; other entries may be any program's.
     assert count_flows(node, socket.IPPROTO_TCP) == (then != "other endpoint")
 
 
@@ -429,7 +429,7 @@ async def test_a_dropped_syn_does_not_follow_its_conntrack_entry_to_the_old_port
 
 
 @pytest.mark.parametrize("then", ["removed", "refused"])
-async def test_an_unanswered_syn_ends_once_its_old_port_serves_another_frontend(
+async def test_an_unanswered_syn_entry_ends_once_its_port_serves_another_frontend(
     node, steering, begin, then
 ):
     """Issue 75: the retransmitted SYN was served by an endpoint of another Service."""
@@ -446,7 +446,7 @@ async def test_an_unanswered_syn_ends_once_its_old_port_serves_another_frontend(
 
 
 @pytest.mark.parametrize("then", ["clean_up", "nothing steered", "next run"])
-async def test_an_unanswered_syn_to_a_proxy_port_ends_with_the_last_rule(
+async def test_an_unanswered_syn_entry_ends_with_the_last_rule_to_its_proxy_port(
     node, steering, begin, then
 ):
     """Issue 75: the retransmitted SYN reached a program that had bound the port in the meantime."""
@@ -464,7 +464,7 @@ async def test_an_unanswered_syn_to_a_proxy_port_ends_with_the_last_rule(
     assert count_flows(node, socket.IPPROTO_TCP) == 0
 
 
-async def test_frontends_that_return_to_their_port_cost_no_listing(steering):
+async def test_frontends_that_return_to_their_proxy_port_need_no_conntrack_listing(steering):
     frontends = [WEB, replace(WEB, port=81)]
     await steering.apply(dict.fromkeys(frontends, 36001))
     for target in (REFUSE, 36001):
@@ -472,7 +472,7 @@ async def test_frontends_that_return_to_their_port_cost_no_listing(steering):
     assert await steering._do(lambda programmer: programmer._stale) == {}
 
 
-async def test_few_former_frontends_of_ports_are_kept(steering, monkeypatch):
+async def test_only_a_bounded_number_of_former_frontends_is_kept(steering, monkeypatch):
     monkeypatch.setattr("userspace_proxy.steering.programmer._LEFT_MAX", 1)
     shop = replace(WEB, port=81)
     await steering.apply({WEB: 36001, CART: 36002, shop: 36003})
@@ -513,7 +513,7 @@ async def test_a_udp_flow_ends_with_its_endpoint_even_if_the_kernel_path_is_off(
         assert count_flows(node) == flows
 
 
-async def test_a_refused_client_reaches_a_new_endpoint_from_the_same_port(node, steering, dial):
+async def test_conntrack_entries_of_refused_clients_end_when_endpoints_change(node, steering, dial):
     """Clients on the node have an entry even if the kernel refuses their datagrams."""
     rtp = replace(DNS, last=99)
     await steering.apply({rtp: REFUSE})
@@ -580,7 +580,7 @@ async def test_flows_translated_to_a_removed_interface_address_end(
     ip = "fd00::2/128" if version == 6 else "10.1.0.1/32"
     node.run(f"ip address add {ip} dev lo")
     await steering.apply({frontend: 36002})
-    # REDIRECT does this to a client outside of this node.
+    # This rule translates flows as REDIRECT does for clients outside this node.
     kind, to = ("ip6", "[fd00::2]") if version == 6 else ("ip", "10.1.0.1")
     node.run(rf"""
         nft add table {kind} client
@@ -606,7 +606,7 @@ async def test_a_new_run_ends_flows_to_an_address_lost_between_runs(node, steeri
     assert count_flows(node) == 0
 
 
-async def test_rules_unable_to_follow_an_address_follow_at_the_next_repair(
+async def test_rules_that_failed_to_follow_a_new_node_address_follow_at_the_next_repair(
     node, steering, monkeypatch
 ):
     node.run("ip address add 10.1.0.1/24 dev lo")
@@ -623,7 +623,7 @@ async def test_rules_unable_to_follow_an_address_follow_at_the_next_repair(
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
 
 
-async def test_a_flow_ends_even_if_its_removal_and_the_next_change_were_refused(
+async def test_a_flow_ends_even_if_its_removal_and_the_next_change_were_rejected(
     node, steering, dial, monkeypatch
 ):
     def refuse(*_):
@@ -642,7 +642,7 @@ async def test_a_flow_ends_even_if_its_removal_and_the_next_change_were_refused(
 
 
 @pytest.mark.parametrize("undoing", ["refused", "done"])
-async def test_a_flow_to_an_endpoint_of_a_refused_change_ends(
+async def test_a_flow_to_an_endpoint_of_a_rejected_change_ends(
     node, steering, dial, monkeypatch, undoing
 ):
     await steering.apply({})
@@ -681,7 +681,7 @@ async def test_a_flow_translated_to_an_endpoint_by_another_program_ends(node, st
     await assert_a_repair_ends_the_flow(node, steering)
 
 
-async def test_a_syn_entry_to_a_lost_address_is_removed_even_if_a_change_is_refused(
+async def test_a_syn_entry_to_a_lost_address_is_removed_even_if_a_change_is_rejected(
     node, steering, begin, monkeypatch
 ):
     """The refused change would have removed the frontend, which is still steered."""
@@ -701,7 +701,7 @@ async def test_a_syn_entry_to_a_lost_address_is_removed_even_if_a_change_is_refu
     assert count_flows(node, socket.IPPROTO_TCP) == 0
 
 
-async def test_ipv6_frontends_have_a_cause_if_ipv6_is_disabled(node, steering):
+async def test_ipv6_frontends_are_unsteered_with_a_cause_if_ipv6_is_disabled(node, steering):
     web_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
     node.run("echo 1 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6")
     await steering.apply({WEB: 36001, web_6: 36001})

@@ -48,7 +48,7 @@ def hooks(**room):
 
 
 def led(desired, frontend):
-    """Return the service and the slots that the elements contain for a frontend."""
+    """Return the service and the slots of a frontend from the elements."""
     name = FRONTENDS6 if ":" in frontend.ip else FRONTENDS4
     value = FrontendValue.unpack(desired.elements[name][frontend_key(frontend.address)])
     slots = desired.elements[SLOTS]
@@ -94,7 +94,7 @@ def endpoints(desired, frontend):
         (WEB, to(*[A] * (SLOTS_MAX + 1)), f"it has more than {SLOTS_MAX} endpoints, by weight"),
     ],
 )
-def test_frontends_needing_rules_are_not_offloaded(frontend, target, why):
+def test_frontends_that_need_kernel_rules_are_not_offloaded_to_hooks(frontend, target, why):
     assert not_offloaded_reason(frontend, target) == why
 
 
@@ -108,14 +108,14 @@ def test_the_reason_why_a_frontend_is_not_offloaded_is_kept_while_steered():
     assert desired.frontends == 0
 
 
-def test_leaving_frontends_are_separate_from_frontends_with_new_targets():
+def test_leaving_returns_only_hooked_frontends_that_leave_the_kernel_path():
     desired = hooks()
     desired.replace({WEB: to(A), CART: to(A, name="shop/cart")})
     affected = {WEB: to(B), CART: REFUSE, NODE_PORT: REFUSE}
     assert desired.leaving(affected) == {CART: REFUSE}
 
 
-def test_a_target_only_leaving_the_kernel_path_is_removed_after_the_rules():
+def test_a_target_with_unchanged_endpoints_leaves_the_hooks_after_the_rules():
     desired = hooks()
     desired.replace({WEB: to(A, B)})
     off = replace(to(A, B), is_on=False)
@@ -125,7 +125,7 @@ def test_a_target_only_leaving_the_kernel_path_is_removed_after_the_rules():
         assert desired.leaving({WEB: target}) == {WEB: target}
 
 
-def test_repeated_endpoints_are_spread_apart():
+def test_repeated_endpoints_are_spread_evenly_over_the_slots():
     assert spread((A, B, C)) == (A, B, C)
     assert spread((A, A, A, A, B, B)) == (A, B, A, A, B, A)
 
@@ -151,7 +151,7 @@ def test_service_ports_have_separate_numbers_for_the_same_endpoint():
     assert desired.number_of(("shop/cart", A)) == cart.number
 
 
-def test_a_change_gives_the_frontend_a_new_service_with_the_same_numbers():
+def test_a_changed_frontend_has_a_new_service_with_the_same_endpoint_numbers():
     desired = hooks()
     desired.replace({WEB: to(A, B), CART: to(A, name="shop/cart")})
     before, slots = led(desired, WEB)
@@ -173,7 +173,7 @@ def test_an_unchanged_target_makes_no_edits():
     assert (edits.put, edits.removed, edits.readmitted) == ({}, {}, [])
 
 
-def test_slots_stay_until_the_last_frontend_is_removed():
+def test_shared_slots_stay_until_the_last_frontend_is_removed():
     desired = hooks()
     desired.replace({WEB: to(A), NODE_PORT: to(A)})
     assert SLOTS not in desired.change({WEB: None}).removed
@@ -196,7 +196,7 @@ def test_a_removed_endpoint_keeps_its_number_until_forgotten():
     assert desired.next_without_service(9) == []
 
 
-def test_removed_endpoints_are_checked_in_turns():
+def test_removed_endpoints_are_returned_in_turns_for_a_check():
     desired = hooks()
     desired.replace({WEB: to(A, B, C)})
     numbers = {desired.number_of(("shop/web", one)) for one in (A, B, C)}
@@ -210,7 +210,7 @@ def test_removed_endpoints_are_checked_in_turns():
     assert desired.next_without_service(2) == [looked[2]]
 
 
-def test_a_forgotten_number_is_never_reused():
+def test_a_forgotten_endpoint_number_is_never_reused():
     desired = hooks()
     desired.replace({WEB: to(A, B)})
     gone = desired.number_of(("shop/web", B))
@@ -246,7 +246,7 @@ def test_affinity_survives_a_change_of_endpoints_and_is_per_family():
     assert led(desired, WEB)[0].affinity == before
 
 
-def test_nothing_is_kept_of_removed_frontends():
+def test_removed_frontends_leave_no_state_behind():
     desired = hooks()
     before = kept_by(desired)
     desired.replace({WEB: to(A, affinity=PINNED), CART: 20000})
@@ -265,7 +265,7 @@ def found_of(desired, *frontends):
     return found, services, desired.next_number
 
 
-def test_numbers_and_services_of_an_earlier_process_are_kept():
+def test_endpoint_numbers_and_services_of_an_earlier_process_are_kept():
     earlier = hooks()
     wanted = {
         WEB: to(A, B, affinity=PINNED),
@@ -282,7 +282,7 @@ def test_numbers_and_services_of_an_earlier_process_are_kept():
     assert desired.next_number == earlier.next_number
 
 
-def test_an_adopted_service_that_has_changed_gets_unused_numbers():
+def test_an_adopted_service_that_has_changed_is_assigned_unused_numbers():
     earlier = hooks()
     earlier.replace({WEB: to(A, B), CART: to(A, name="shop/cart")})
     desired = hooks()
@@ -296,7 +296,7 @@ def test_an_adopted_service_that_has_changed_gets_unused_numbers():
     assert desired.number_of(("shop/web", C)) == earlier.next_number
 
 
-def test_no_number_is_reused_even_if_the_next_one_is_unknown():
+def test_numbers_of_an_earlier_process_are_not_reused_if_its_counter_is_too_low():
     earlier = hooks()
     earlier.replace({WEB: to(A, B, affinity=PINNED)})
     found, services, next_number = found_of(earlier, WEB)
@@ -319,7 +319,7 @@ def test_a_frontend_of_another_service_shares_no_numbers():
     assert led(desired, WEB)[0].number != led(desired, NODE_PORT)[0].number
 
 
-def test_half_of_each_map_is_kept_free():
+def test_only_half_of_each_map_may_be_filled():
     maps = {name: MapSpec(1, 8, 8, size) for name, size in MAP_SIZES.items()}
     assert Room.of(maps) == Room(frontends=50, slots=20, endpoints=10)
 
@@ -328,7 +328,7 @@ MAP_SIZES = {FRONTENDS4: 100, SLOTS: 40, COUNTERS: 20}
 
 
 @pytest.mark.parametrize("room", [{"frontends": 1}, {"slots": 2}, {"endpoints": 1}])
-def test_a_service_exceeding_the_maps_is_not_offloaded(room):
+def test_a_service_that_exceeds_the_room_in_the_maps_is_not_offloaded(room):
     desired = hooks(**room)
     desired.replace({WEB: to(A), CART: to(A, B, name="shop/cart")})
     assert desired.not_offloaded(WEB) == ""

@@ -31,7 +31,7 @@ FORBIDS = KernelOffers(untried=frozenset({"connect hooks"}))
         pytest.param(replace(ALL, locked_max=LOCKED_BYTES), id="enough-locked-memory"),
     ],
 )
-def test_with_all_rights_none_is_missing(rights: HookRights) -> None:
+def test_with_sufficient_rights_no_right_is_reported_as_missing(rights: HookRights) -> None:
     assert rights.lack() is None
 
 
@@ -68,7 +68,7 @@ def test_the_first_missing_right_is_reported_with_a_remedy(rights: HookRights, w
     assert lack.hint
 
 
-def test_the_programs_maps_fit_into_the_requested_locked_memory() -> None:
+def test_the_maps_of_the_bpf_programs_fit_into_the_requested_locked_memory() -> None:
     maps = read_object((resources.files(socket_lb) / "socket_lb.bpf.o").read_bytes()).maps.values()
     # Hashes in Linux 5.10 use 48 more bytes per element, and 16 per bucket.
     # Source: htab_map_alloc().
@@ -77,7 +77,7 @@ def test_the_programs_maps_fit_into_the_requested_locked_memory() -> None:
     assert 64 << 20 < elements + buckets < LOCKED_BYTES
 
 
-def test_reading_rights_leaves_limits_unchanged(tmp_path: Path) -> None:
+def test_reading_the_rights_of_a_process_leaves_its_limits_unchanged(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     rights = read_rights(LACKS_NOTHING, None, tmp_path)
     assert resource.getrlimit(resource.RLIMIT_MEMLOCK) == before

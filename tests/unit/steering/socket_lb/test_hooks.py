@@ -1,4 +1,4 @@
-"""Hooks that aren't started or can't be; tests/node shows their effect in the kernel."""
+"""Hooks that aren't or can't be started; tests/node tests their effect in the kernel."""
 
 import errno
 
@@ -19,14 +19,14 @@ def hooks(tmp_path):
     return Hooks(HookOptions(cgroup=str(tmp_path)), "", LACKS_BPF, tmp_path)
 
 
-def test_a_missing_kernel_feature_aborts_startup(hooks, tmp_path):
+def test_starting_hooks_on_a_kernel_without_bpf_is_an_error(hooks, tmp_path):
     words = r"cannot translate connect\(\): this kernel lacks connect hooks \(CONFIG_BPF_SYSCALL, "
     with pytest.raises(SteeringError, match=words):
         hooks.start()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_hooks_never_started_report_and_change_nothing(hooks):
+def test_unstarted_hooks_report_and_change_nothing(hooks):
     assert hooks.state == SocketLbFacts(is_attached=False)
     assert hooks.take_events() == []
     assert hooks.not_offloaded(WEB) == "it isn't on the kernel path"

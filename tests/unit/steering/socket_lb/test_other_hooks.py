@@ -1,4 +1,4 @@
-"""Judging other programs' hooks; tests/node/test_other_hooks.py reads those of a real cgroup."""
+"""Judging hooks of other programs; tests/node/test_other_hooks.py reads a real cgroup's hooks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from userspace_proxy.steering.socket_lb.other_hooks import Hook, OtherHook, judg
 CONNECT4, CONNECT6, SOCKOPS = "cgroup/connect4", "cgroup/connect6", "sockops"
 
 
-def test_other_proxies_programs_are_not_reported() -> None:
+def test_programs_of_other_userspace_proxies_are_not_reported() -> None:
     own = Hook(CONNECT4, 7, "connect4", "")
     of_another_proxy = Hook(CONNECT4, 8, "connect4", "userspace-proxy/canary/connect4")
     assert judge_hooks([own, of_another_proxy], own={7}) == []
@@ -40,7 +40,7 @@ def test_a_kube_proxy_replacement_is_reported_with_its_setting(
     assert whose in found.hint
 
 
-def test_a_replacement_with_several_programs_is_one_finding() -> None:
+def test_a_kube_proxy_replacement_with_several_programs_is_one_finding() -> None:
     unknown = Hook(CONNECT4, 6, "mine", "")
     cilium = [Hook(CONNECT4, 7, "cil_sock4_conne", ""), Hook(CONNECT6, 8, "cil_sock6_conne", "")]
     found = judge_hooks([unknown, *cilium])
@@ -61,7 +61,7 @@ def test_an_unknown_program_is_reported_once_with_all_its_hooks() -> None:
     ]
 
 
-def test_a_program_at_sockops_may_prevent_following_connections() -> None:
+def test_a_foreign_sockops_program_is_reported_because_it_may_hide_connections() -> None:
     (found,) = judge_hooks([Hook(SOCKOPS, 6, "", "")])
     assert (found.what, found.where, found.replaces) == (
         "another program may keep the proxy from following connections",

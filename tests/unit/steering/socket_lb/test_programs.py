@@ -1,4 +1,4 @@
-"""The pin names of loaded objects; tests/node has the objects."""
+"""The pin names of BPF objects; tests/node loads the objects."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ OBJECT = Path(programs.__file__).with_name("socket_lb.bpf.o")
     ("label", "folder"),
     [("", "_"), ("canary", "canary"), ("v1.2", "v1+2"), ("a-ver~1f", "a-ver~1f")],
 )
-def test_each_proxy_of_a_network_namespace_has_a_directory(tmp_path, label, folder):
+def test_each_proxy_of_a_network_namespace_has_its_own_bpffs_directory(tmp_path, label, folder):
     here = tmp_path / "userspace-proxy" / str(network_namespace())
     assert folder_of(tmp_path, label) == here / folder
 
@@ -39,7 +39,7 @@ def test_maps_are_shared_only_with_equal_sizes_and_fields():
         map_pin("events", ring, fields),
         map_pin("events", ring, tuple(fields)),
         map_pin("events", ring._replace(entries=4096), fields),
-        # Of a ring's pin, the kernel can only check the size, so fields are part of the name.
+        # The kernel checks only the size of a pinned ring, so its fields are part of the name.
         map_pin("events", ring, [*fields[:-2], fields[-1], fields[-2]]),
         map_pin("events", ring, ["=13Q", *fields[1:]]),
     }
@@ -51,7 +51,7 @@ def test_the_fields_of_each_map_read_by_the_control_process_are_listed():
     assert FIELDS.keys() == read_object(OBJECT.read_bytes()).maps.keys() - {"connections"}
 
 
-def test_another_network_namespace_has_another_directory(tmp_path):
+def test_each_network_namespace_has_its_own_bpffs_directory(tmp_path):
     other = Net("other")
     with other:
         there = folder_of(tmp_path, "")
@@ -59,7 +59,7 @@ def test_another_network_namespace_has_another_directory(tmp_path):
     other.close()
 
 
-def test_labels_are_derived_from_directory_names(tmp_path):
+def test_proxy_labels_are_derived_from_the_names_of_pin_directories(tmp_path):
     assert hooked_labels(tmp_path) == []
     for name in ("", "v1.2", "canary"):
         folder_of(tmp_path, names.proxy_label(name)).mkdir(parents=True)
@@ -131,7 +131,7 @@ def test_cgroup_v2_is_found_beside_version_1(mounts):
     assert find_bpffs(mounts(HYBRID)) == Path("/sys/fs/bpf")
 
 
-def test_in_a_container_the_nodes_cgroup_is_preferred_to_its_own(mounts):
+def test_in_a_container_the_nodes_cgroup_is_preferred_to_the_containers_cgroup(mounts):
     assert find_cgroup(mounts=mounts(CONTAINER)) == Path("/host/sys/fs/cgroup")
     assert find_bpffs(mounts(CONTAINER)) == Path("/host/sys/fs/b pf")
 

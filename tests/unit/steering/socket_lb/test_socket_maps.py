@@ -61,12 +61,12 @@ def test_a_slot_key_contains_the_service_and_an_index_or_endpoint() -> None:
         pytest.param(DialSettings(1, 2, 1, 4, 5), struct.pack("=5Q", 1, 2, 1, 4, 5), id="settings"),
     ],
 )
-def test_values_match_the_programs_structures(value: Value, packed: bytes) -> None:
+def test_map_values_have_the_layout_of_the_bpf_structures(value: Value, packed: bytes) -> None:
     assert value.pack() == packed
     assert type(value).unpack(packed) == value
 
 
-def test_an_event_contains_the_client_and_the_dialled_address() -> None:
+def test_a_hook_event_contains_the_client_and_the_dialled_address() -> None:
     mapped = bytes(10) + b"\xff\xff\n\0\0\2" + b"\x80\0" + bytes(6)
     record = struct.pack("=4Q24s24s5Q", 4, 5, 60, 50, mapped, RAW_IPV4, 40, 300, 200, 4, 9)
     assert RingEvent.unpack(record) == RingEvent(

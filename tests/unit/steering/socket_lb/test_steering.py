@@ -1,4 +1,4 @@
-"""nftables steering where hooks don't work; tests/node has their effect where they do."""
+"""nftables steering where hooks don't work; tests/node tests working hooks."""
 
 import errno
 
@@ -24,7 +24,7 @@ LACKS_BPF = KernelOffers({"connect hooks": errno.EINVAL})
 LACK = "cannot translate connect(): this kernel lacks connect hooks"
 
 
-async def test_optional_hooks_that_fail_leave_all_clients_to_the_rules(node, caplog):
+async def test_if_optional_hooks_fail_all_clients_are_steered_by_rules(node, caplog):
     steering = HookedSteering(FACTS, HookOptions(), LACKS_BPF)
     await steering.start()
     assert steering.hooks is None
@@ -43,7 +43,7 @@ async def test_optional_hooks_that_fail_leave_all_clients_to_the_rules(node, cap
 async def test_undetachable_hooks_of_an_earlier_run_do_not_prevent_startup(node, caplog, tmp_path):
     steering = HookedSteering(FACTS, HookOptions(), LACKS_BPF)
     steering._loaded = Hooks(HookOptions(), FACTS.proxy_name, LACKS_BPF, tmp_path)
-    # A folder in the place of a pin can't be removed like a file.
+    # A directory in place of a pin can't be removed like a file.
     (folder_of(tmp_path, FACTS.proxy_name) / "connect4").mkdir(parents=True)
     await steering.start()
     assert caplog.messages[-1].startswith(

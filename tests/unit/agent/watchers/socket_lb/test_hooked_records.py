@@ -66,13 +66,13 @@ def test_the_final_tcp_state_shows_how_a_connection_ended(state, ended_by, cause
         pytest.param(Result.UNANSWERED, "endpoint-silent", id="unanswered"),
     ],
 )
-def test_an_unanswered_dial_is_a_failed_client(result, code):
+def test_an_unanswered_dial_counts_as_a_failed_client(result, code):
     (one,), _ = observed(event(result), failed=True)
     assert (one.event, one.code, one.endpoint) == ("refused", code, "")
     assert [(each.endpoint, each.cause) for each in one.failed] == [(str(POD), code)]
 
 
-def test_a_client_giving_up_is_not_a_failure():
+def test_a_client_that_cancels_its_dial_does_not_count_as_a_failure():
     (one,), _ = observed(event(Result.GIVEN_UP))
     assert (one.ended_by, one.cause, one.is_failed) == ("client", "left", False)
     assert observed(event(Result.GIVEN_UP), failed=True) == ([], [])

@@ -95,7 +95,7 @@ def test_further_failures_of_an_ejected_endpoint_are_dated_at_the_reading(rig):
     assert (dials.failures, dials.last_at, dials.failure) == (2, rig.now, "silent")
 
 
-def test_a_removed_and_re_added_endpoint_starts_at_zero(rig):
+def test_the_counters_of_a_removed_and_re_added_endpoint_start_at_zero(rig):
     rig.look(established=5, ended=2)
     rig.look(established=1)
     counters = rig.group.counters_of(POD)
@@ -115,7 +115,7 @@ def test_a_groups_ejections_come_from_its_last_report(rig):
     assert not rig.dials.is_on
 
 
-def test_an_ejection_ends_once_the_hooks_no_longer_have_it(rig):
+def test_an_ejection_ends_once_the_hooks_no_longer_report_it(rig):
     rig.ejected = {AT: 3.0}
     rig.look(refused=1)
     rig.ejected = {}
