@@ -10,12 +10,12 @@ from userspace_proxy.sources import ManifestSource, MemorySource, SourceStatus
 from userspace_proxy.sources.base import ScaleDown
 
 from .drawn import OBJECTS, is_selecting
-from .kubernetes.conftest import nothing_of_this_machine
+from .kubernetes.conftest import always
 from .leases_contract import NODES, LeasesContract, LeasesOf
 from .same_objects import of_api_server, of_manifests, of_one_service, seen
 from .shared_leases import LeaseStore
 
-__all__ = ["nothing_of_this_machine"]
+__all__ = ["always"]
 
 
 def test_a_source_that_has_not_run_is_not_synced(tmp_path):
