@@ -283,7 +283,7 @@ def test_a_command_that_never_becomes_ready_is_an_error_with_the_reason(make, mo
 
 
 def test_a_pattern_given_as_ready_text_is_mentioned_in_the_error(make, monkeypatch):
-    monkeypatch.setattr(backends, "_COMMAND_READY_S", 0.5)
+    monkeypatch.setattr(backends, "_COMMAND_READY_S", 3.0)
     with pytest.raises(BackendError, match="a text and no pattern"):
         make(ReadyCommand(SERVER, ready="is .*"))
 
