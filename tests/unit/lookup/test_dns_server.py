@@ -90,6 +90,11 @@ async def test_queries_waiting_for_an_upstream_server_do_not_delay_others():
     assert len(asked) == ELSEWHERE_MAX
 
 
+async def test_a_forwarded_query_frees_its_place(address):
+    for _ in range(ELSEWHERE_MAX + 1):
+        assert await ask_udp(address, b"later") == b"later udp"
+
+
 async def test_a_connection_sending_unanswerable_bytes_is_closed(address):
     reader, writer = await asyncio.open_connection(*address)
     writer.write(b"\0\0")

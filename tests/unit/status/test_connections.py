@@ -338,6 +338,8 @@ async def test_a_shared_response_counts_once_and_a_read_response_not_at_all():
         for streams in (first, *shared):
             assert await is_complete(streams)
         assert await ask(read)
+        unread = [await ask_large(limited, name) for name in "abc"]
+        assert await is_cut(unread[0])
 
 
 async def test_responses_that_have_been_read_leave_room_for_others():
