@@ -289,19 +289,36 @@ async def test_a_flow_that_epoll_rejects_leaves_no_state_behind(rig, monkeypatch
     await exchange(client, pod)
 
 
+def preserve_clients(dialer, monkeypatch):
+    """Dial from clients' addresses, on loopback, where the sockets needn't be transparent."""
+    dialer.is_on = True
+    monkeypatch.setattr(dialer.locality, "keeps_client", lambda *_: True)
+    monkeypatch.setattr(client_address, "set_transparent", lambda _sock: None)
+
+
 @pytest.mark.pure
 async def test_a_flow_that_epoll_rejects_releases_its_clients_port(rig, monkeypatch):
     dialer = rig.engine.client_dialer
     dns = rig.udp_service(rig.udp_peer().address, at="127.0.0.2")
-    dialer.is_on = True
-    monkeypatch.setattr(dialer.locality, "keeps_client", lambda *_: True)
-    # On loopback, the socket needn't be transparent.
-    monkeypatch.setattr(client_address, "set_transparent", lambda _sock: None)
+    preserve_clients(dialer, monkeypatch)
     monkeypatch.setattr(rig.engine.reactor, "watch", out_of_watches)
     before = kept_by(dialer)
     rig.udp_client(dns).send(b"question")
     await until(lambda: dns.group.counters.refused)
     assert kept_by(dialer) == before
+
+
+async def test_an_endpoint_counts_as_answering_a_client_only_while_the_flow_exists(
+    rig, monkeypatch
+):
+    pod, dialer = rig.udp_peer(), rig.engine.client_dialer
+    dns = rig.udp_service(pod.address, at="127.0.0.2")
+    preserve_clients(dialer, monkeypatch)
+    await exchange(rig.udp_client(dns), pod)
+    assert dialer.answered_flows.has("127.0.0.1", pod.address)
+    rig.update(dns)
+    assert len(rig.flows) == 0
+    assert not dialer.answered_flows.has("127.0.0.1", pod.address)
 
 
 @pytest.mark.parametrize(("exchanges", "lasts"), [(1, 30), (2, 120)])
