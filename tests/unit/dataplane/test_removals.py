@@ -89,6 +89,12 @@ async def test_an_endpoint_returning_in_time_keeps_its_connections(served, timer
     await until(lambda: not served.is_open)
 
 
+async def test_a_closed_plane_leaves_no_removal_timer_behind(served, timers):
+    served.update(served.second)
+    served.rig.plane.close()
+    assert timers.waiting == 0
+
+
 async def test_connections_to_other_endpoints_and_services_continue(served, rig, timers):
     other = Served(rig, AFTER_30_S)
     await other.connect()

@@ -2,12 +2,13 @@ import errno
 
 import pytest
 
-from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane import Tuning, client_address
 from userspace_proxy.dataplane.tuning import BATCH, DIALS
 from userspace_proxy.dataplane.udp_flow import Conversation
 from userspace_proxy.model import Failure, Handling, Hold
 from userspace_proxy.model.failures import dial_failure
 
+from ..kept import kept_by
 from .peers import UdpPeer, exchange
 from .rig import UNREACHABLE, no_descriptors, out_of_watches
 from .waiters import HOLD, count_waiting
@@ -286,6 +287,38 @@ async def test_a_flow_that_epoll_rejects_leaves_no_state_behind(rig, monkeypatch
         await until(lambda: dns.group.counters.refused)
     assert (dns.group.totals().active, len(rig.flows)) == (0, 0)
     await exchange(client, pod)
+
+
+def preserve_clients(dialer, monkeypatch):
+    """Dial from clients' addresses, on loopback, where the sockets needn't be transparent."""
+    dialer.is_on = True
+    monkeypatch.setattr(dialer.locality, "keeps_client", lambda *_: True)
+    monkeypatch.setattr(client_address, "set_transparent", lambda _sock: None)
+
+
+@pytest.mark.pure
+async def test_a_flow_that_epoll_rejects_releases_its_clients_port(rig, monkeypatch):
+    dialer = rig.engine.client_dialer
+    dns = rig.udp_service(rig.udp_peer().address, at="127.0.0.2")
+    preserve_clients(dialer, monkeypatch)
+    monkeypatch.setattr(rig.engine.reactor, "watch", out_of_watches)
+    before = kept_by(dialer)
+    rig.udp_client(dns).send(b"question")
+    await until(lambda: dns.group.counters.refused)
+    assert kept_by(dialer) == before
+
+
+async def test_an_endpoint_counts_as_answering_a_client_only_while_the_flow_exists(
+    rig, monkeypatch
+):
+    pod, dialer = rig.udp_peer(), rig.engine.client_dialer
+    dns = rig.udp_service(pod.address, at="127.0.0.2")
+    preserve_clients(dialer, monkeypatch)
+    await exchange(rig.udp_client(dns), pod)
+    assert dialer.answered_flows.has("127.0.0.1", pod.address)
+    rig.update(dns)
+    assert len(rig.flows) == 0
+    assert not dialer.answered_flows.has("127.0.0.1", pod.address)
 
 
 @pytest.mark.parametrize(("exchanges", "lasts"), [(1, 30), (2, 120)])

@@ -90,6 +90,11 @@ async def test_queries_waiting_for_an_upstream_server_do_not_delay_others():
     assert len(asked) == ELSEWHERE_MAX
 
 
+async def test_a_forwarded_query_frees_its_place(address):
+    for _ in range(ELSEWHERE_MAX + 1):
+        assert await ask_udp(address, b"later") == b"later udp"
+
+
 async def test_a_connection_sending_unanswerable_bytes_is_closed(address):
     reader, writer = await asyncio.open_connection(*address)
     writer.write(b"\0\0")
@@ -163,6 +168,27 @@ async def test_at_the_limit_a_client_loses_its_own_longest_idle_connection(addre
     assert [await is_open(one) for one in [*opened, opened[0]]] == [True] * (_CONNECTIONS_MAX + 1)
     assert await is_open(await connect(address))
     assert [await is_open(one) for one in opened[:3]] == [True, False, True]
+
+
+async def test_at_the_limit_a_connection_awaiting_its_response_stays_open(connect):
+    asked, found = asyncio.Event(), asyncio.Event()
+
+    async def forward():
+        asked.set()
+        await found.wait()
+        return b"found"
+
+    async with serving(
+        lambda data, *, is_udp: forward if data == b"far" else b"one tcp"
+    ) as address:
+        opened = [await connect(address) for _ in range(_CONNECTIONS_MAX)]
+        assert all([await is_open(one) for one in opened])
+        asking = asyncio.ensure_future(ask_tcp(*opened[0], b"far"))
+        await asked.wait()
+        assert await is_open(await connect(address))
+        found.set()
+        assert await asking == b"found"
+        assert not await is_open(opened[1])
 
 
 async def test_a_client_holding_all_connections_does_not_block_other_clients(address, connect):

@@ -56,6 +56,14 @@ async def test_a_slow_agent_loses_its_request_slot_after_a_timeout():
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def test_a_fast_agent_returns_its_slot_at_once():
+    limits = Limits(slow_s=99.0)
+    async with asyncio.timeout(9):
+        for _ in range(OPENING_MAX + 1):
+            async with limits.opening():
+                pass
+
+
 async def test_a_request_slot_released_by_a_timeout_is_not_released_twice():
     limits = Limits(slow_s=0.0)
     for _ in range(3):

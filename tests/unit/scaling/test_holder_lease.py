@@ -492,6 +492,23 @@ async def test_many_workloads_of_one_namespace_do_not_block_others(world):
     assert tried[:2] == ["shop", "tenant"]
 
 
+async def test_a_holder_that_loses_its_lease_during_a_vote_scales_nothing(world):
+    for node in world.nodes:
+
+        async def lose(lists=node.holder._leases.read_all, node=node):
+            found = await lists()
+            if world.vote_counts.round is not None and not world.vote_counts.round.is_over:
+                lease = world.store.leases[HOLDER]
+                node.holder.see(replace(lease, holder="node-9", version="taken"))
+            return found
+
+        node.holder._leases.read_all = lose
+        node.holder._leases.write = answered_at_once(world, node.holder._leases.write)
+    await world.run(IDLE_AFTER_S + 30)
+    assert sum(node.source.asked for node in world.nodes) >= 1
+    assert world.slept == []
+
+
 async def test_votes_that_are_read_too_late_do_not_count(world):
     for node in world.nodes:
         lists = node.holder._leases.read_all

@@ -338,6 +338,8 @@ async def test_unread_bytes_count_a_shared_response_once_and_exclude_a_read_one(
         for streams in (first, *shared):
             assert await is_complete(streams)
         assert await ask(read)
+        unread = [await ask_large(limited, name) for name in "abc"]
+        assert await is_cut(unread[0])
 
 
 async def test_fully_read_responses_do_not_count_towards_the_unread_limit():

@@ -214,6 +214,16 @@ def test_a_service_port_leaving_auto_is_no_longer_probed_and_its_results_are_del
     assert auto.probes.is_closed
 
 
+async def test_endpoints_of_a_removed_service_are_no_longer_probed(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    auto = served_ports.auto_paths
+    auto.probes = Probed(auto.note)
+    served_ports.follow(cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
+    assert auto.probes.endpoints == [A]
+    served_ports.follow(cluster.remove("web"))
+    assert auto.probes.endpoints == []
+
+
 async def test_a_switch_reverted_before_taking_effect_is_not_counted(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.auto_paths.probes = Probed(served_ports.auto_paths.note)

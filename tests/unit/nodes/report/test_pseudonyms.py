@@ -105,6 +105,12 @@ def test_an_address_with_leading_zeros_has_the_same_pseudonym(names):
     assert names.hide("010.244.003.009 is ready") == names.hide("10.244.3.9 is ready")
 
 
+@pytest.mark.parametrize("prefix", ["::ffff:", "64:ff9b::"])
+def test_an_ipv4_address_within_ipv6_has_the_same_pseudonym(names, prefix):
+    hidden = ipaddress.ip_address(names.address(f"{prefix}10.244.3.9"))
+    assert hidden == ipaddress.ip_address(prefix + names.address("10.244.3.9"))
+
+
 def test_different_addresses_have_different_pseudonyms(names):
     some = [f"10.{a}.{b}.7" for a in range(20) for b in range(20)] + [
         f"8.8.{n}.8" for n in range(99)
