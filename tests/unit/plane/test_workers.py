@@ -184,6 +184,7 @@ async def test_without_a_worker_socket_no_worker_is_started_and_the_start_is_ret
         state = plane.state()
     assert [problem.partition(":")[0] for problem in state.problems] == ["cannot start worker 0"]
     assert [worker.pid for worker in state.workers] == [0]
+    assert timers.waiting == 0
 
 
 async def test_a_refresh_does_not_wait_for_a_stuck_worker(pool):
