@@ -196,13 +196,12 @@ class WorkerSlot:
             self.link.send_later(make)
 
     def ask(self) -> asyncio.Future[None]:
-        """Request a report; the future is done when it has arrived, or can't arrive any more."""
+        """Request a report; the future is done when it has arrived, or the running worker ends."""
         self._reports += 1
         self._next_report = self._clock() + REPORT_S
         waiting: asyncio.Future[None] = self._loop.create_future()
         self.asked[self._reports] = waiting
-        if not self.send(Report(self._reports)):
-            self._drop_pending_reports()
+        self.send(Report(self._reports))
         return waiting
 
     def watch(self) -> None:
