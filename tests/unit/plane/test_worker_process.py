@@ -96,7 +96,7 @@ async def test_a_worker_is_started_and_its_messages_arrive(start):
 
 
 def descriptors():
-    return os.listdir("/proc/self/fd")
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_a_killed_process_is_reported_once_and_leaves_no_descriptor(start):
