@@ -65,8 +65,6 @@ class WaitingClients(Generic[W]):
         self.dialled.discard(waiter)
         if is_at_limit:
             self.at_limit.add(waiter)
-        else:
-            self.at_limit.discard(waiter)
 
     def turn(self, waiter: W) -> None:
         """Record that an endpoint is being dialled for a place."""

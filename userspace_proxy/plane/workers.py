@@ -199,8 +199,7 @@ class WorkerSlot:
         self._next_report = self._clock() + REPORT_S
         waiting: asyncio.Future[None] = self._loop.create_future()
         self.asked[self._reports] = waiting
-        if not self.send(Report(self._reports)):
-            self._drop_pending_reports()
+        self.send(Report(self._reports))
         return waiting
 
     def watch(self) -> None:

@@ -82,6 +82,7 @@ def test_a_pod_must_match_all_labels_of_a_selector():
 def test_a_deleted_or_relabelled_pod_is_not_an_endpoint(cluster):
     cluster.pods.put_pod(pod())
     cluster.pods.put_pod(pod("web-2", "10.244.0.4"))
+    assert cluster.ips() == ["10.244.0.3", "10.244.0.4"]
     cluster.pods.put_pod(pod(app="db"))
     assert cluster.ips() == ["10.244.0.4"]
     cluster.pods.delete_pod(PodKey("shop", "web-2"))
@@ -115,15 +116,21 @@ def test_a_slice_can_be_relabelled_for_another_service():
     assert (cluster.ips("a"), cluster.ips("b")) == ([], ["192.0.2.7"])
     cluster.pods.put_slice(written(of="a"))
     assert (cluster.ips("a"), cluster.ips("b")) == (["192.0.2.7"], [])
+    cluster.pods.delete_slice(written().key)
+    cluster.pods.put_service(service("b", app=""), TO_8080)
+    assert (cluster.ips("a"), cluster.ips("b")) == ([], [])
 
 
 def test_a_deleted_service_leaves_no_state_in_the_store(cluster):
     cluster.pods.put_pod(pod())
     assert cluster.ips() == ["10.244.0.3"]
     cluster.pods.delete_service(ServiceKey("shop", "web"))
+    cluster.pods.delete_pod(pod().key)
     cluster.pods.settle()
     snapshot = cluster.store.snapshot()
     assert (dict(snapshot.services), dict(snapshot.orphans)) == ({}, {})
+    tables = [each for each in vars(cluster.pods).values() if isinstance(each, (dict, set))]
+    assert not any(tables)
 
 
 @pytest.mark.parametrize(("with_headless", "ips"), [(False, []), (True, ["10.244.0.3"])])

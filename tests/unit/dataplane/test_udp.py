@@ -70,6 +70,16 @@ async def test_a_client_dialling_two_addresses_has_two_flows(rig):
     assert len(sources) == len(rig.flows) == 2
 
 
+async def test_a_listener_that_stops_receiving_still_passes_on_replies(rig):
+    pod, dns, client = rig.udp_served()
+    proxy = await exchange(client, pod)
+    dns.carrier.stop_receiving()
+    rig.udp_client(dns).send(b"question")
+    pod.send_to(b"answer", proxy)
+    assert await client.receive() == b"answer"
+    assert len(rig.flows) == 1
+
+
 async def test_flows_keep_their_endpoints(rig):
     pods = [rig.udp_peer() for _ in range(3)]
     dns = rig.udp_service(*(pod.address for pod in pods))

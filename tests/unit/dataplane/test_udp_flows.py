@@ -1,4 +1,5 @@
 import errno
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -10,8 +11,8 @@ from userspace_proxy.kernel.ephemeral import EPHEMERAL
 from userspace_proxy.model import SocketAddress
 
 from .limits import MIB, Limit
-from .peers import exchange
-from .rig import Clock
+from .peers import UdpPeer, exchange
+from .rig import UNREACHABLE, Clock
 from .waiters import HOLD, count_waiting, limited, waited
 from .waiting import until
 
@@ -82,14 +83,15 @@ async def test_at_most_16_kib_of_a_flow_are_held(rig):
     assert [len(each.payload) for each in rig.flow.kept] == [8192, 8192]
 
 
-async def test_a_flow_with_only_refusing_endpoints_waits_for_another_endpoint(rig):
+@pytest.mark.parametrize("is_removed", [True, False])
+async def test_a_flow_with_only_refusing_endpoints_waits_for_another_endpoint(rig, is_removed):
     gone = rig.refusing_udp()
     dns = rig.udp_service(gone, **HOLD)
     client = rig.udp_client(dns)
     client.send(b"question")
     await until(lambda: count_waiting(dns))
     pod = rig.udp_peer()
-    rig.update(dns, gone, pod.address, **HOLD)
+    rig.update(dns, *([] if is_removed else [gone]), pod.address, **HOLD)
     assert await pod.receive() == b"question"
     assert (count_waiting(dns), waited(dns)) == (0, 1)
     assert rig.flow.started < rig.flow.waited.since < rig.flow.sent_since
@@ -182,6 +184,42 @@ async def test_a_new_flow_without_a_free_descriptor_replaces_another_flow(build)
     for _ in range(3):
         await exchange(rig.udp_client(dns), pod)
     assert (len(rig.flows), dns.group.counters.evicted) == (1, 2)
+
+
+@pytest.mark.pure
+async def test_without_a_free_source_port_a_new_flow_ends_another(rig, monkeypatch):
+    pod, dns, client = rig.udp_served()
+    await exchange(client, pod)
+    other = rig.udp_client(dns)
+
+    def dial(*_args, **_kwargs):
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM), errno.EAGAIN
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.engine.client_dialer, "dial_flow_for", dial)
+        other.send(b"question")
+        await until(lambda: dns.group.counters.refused)
+    assert (len(rig.flows), dns.group.counters.evicted) == (0, 1)
+
+
+async def test_a_waiting_flow_ends_when_clients_may_no_longer_wait(rig):
+    dns = rig.udp_service(**HOLD)
+    rig.udp_client(dns).send(b"question")
+    await until(lambda: count_waiting(dns))
+    rig.update(dns, UNREACHABLE)
+    await until(lambda: not rig.flows)
+
+
+@pytest.mark.pure
+async def test_an_ended_flow_releases_its_clients_port(rig):
+    dialer, pod = rig.engine.client_dialer, rig.udp_peer()
+    dialer.is_on, dialer.locality = True, SimpleNamespace(keeps_client=lambda *_: True)
+    dns = rig.udp_service(pod.address)
+    await exchange(rig.keep(UdpPeer("127.0.0.2", to=dns.address)), pod)
+    assert dialer.answered_flows.has("127.0.0.2", pod.address)
+    dns.close()
+    assert (dialer._ports._endpoints, dialer.answered_flows._counts) == ({}, {})
+    assert len(rig.dataplane.flows.silent) == 0
 
 
 async def test_without_any_descriptors_a_datagram_is_dropped(build):

@@ -111,6 +111,9 @@ def test_a_waiting_client_is_never_both_at_a_limit_and_dialled():
     waiting.turn(second)
     waiting.remove(second)
     assert (list(waiting), waiting.dialled) == ([first], set())
+    waiting.wait(first, is_at_limit=True)
+    waiting.remove(first)
+    assert waiting.at_limit == set()
 
 
 def test_the_longest_waiting_clients_become_overdue_first():

@@ -1,6 +1,7 @@
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,7 +57,9 @@ def test_used_memory_excludes_file_cache(machine):
     stat = f"anon {90 * MIB}\ninactive_file {6 * MIB}\nactive_file {4 * MIB}\nsock 4096"
     machine.cgroup("pod", max=200 * MIB, current=110 * MIB, stat=stat)
     (limit,) = find_memory_limits(machine.proc)
+    before = len(list(Path("/proc/self/fd").iterdir()))
     assert (limit.limit, limit.used(), limit.counts_sockets) == (200 * MIB, 100 * MIB, True)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_an_estimate_uses_the_file_cache_of_the_last_exact_reading(machine):

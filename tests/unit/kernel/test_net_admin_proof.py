@@ -47,10 +47,12 @@ def challenge():
 
 def test_a_process_with_the_capability_passes_the_challenge(connect, challenge):
     prover, verifier = connect()
+    before = len(list(Path("/proc/self/fd").iterdir()))
     assert net_admin_proof.can_prove(verifier)
     assert not net_admin_proof.is_answered(challenge, verifier, b"")
     proof = prover.answer(challenge)
     assert net_admin_proof.is_answered(challenge, verifier, proof)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_challenge_bound_without_a_multicast_group_is_not_a_proof(connect, challenge):

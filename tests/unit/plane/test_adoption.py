@@ -299,6 +299,17 @@ async def test_only_nftables_netlink_sockets_of_this_namespace_are_kept(elsewher
         assert list(worker.previous_workers.kept) == ["good"]
 
 
+async def test_a_drain_closes_the_sockets_that_were_not_taken(worker):
+    with socket.create_server(("127.0.0.1", 0)) as theirs, netlink_socket() as kept:
+        at = SocketAddress(*theirs.getsockname())
+        worker.hand_over(theirs, kept, kept=["a table"], is_last=True)
+        assert await worker.previous_workers.adopt() == 1
+    with worker.previous_workers.kept.pop("a table") as taken:
+        worker.previous_workers.drain(0.0)
+        assert worker.previous_workers.take(TCP, at) == []
+        assert taken.fileno() >= 0
+
+
 async def test_messages_unknown_to_this_version_are_skipped_and_logged_once(caplog, worker):
     with socket.create_server(("127.0.0.1", 0)) as good:
         for _ in range(2):

@@ -260,6 +260,7 @@ def test_a_peer_that_does_not_read_counts_as_lost_and_other_peers_continue(make,
         sent += 1
     assert 0.99 < sent * size / MAX_WAITING_BYTES < 1.01
     assert (slow.losses, slow.channel.is_stalled) == (1, True)
+    assert (slow.loop.readers, slow.loop.writers) == ({}, {})
     sender.channel.send(Report(1))
     sender.loop.turn()
     turn_until(receiver, 1)
@@ -293,6 +294,16 @@ def test_received_sockets_that_no_message_claims_are_closed(make):
         end.channel.read()
         assert end.losses == 1
     assert open_sockets() == before - 1
+
+
+def test_the_sockets_of_an_unknown_message_are_closed(make):
+    unknown = []
+    end, theirs = make(unknown=unknown.append)
+    before = open_sockets()
+    with socket.socket() as sock:
+        socket.send_fds(theirs, [b"\0\0\0\2\1[]"], [sock.fileno()])
+    end.channel.read()
+    assert (len(unknown), open_sockets()) == (1, before)
 
 
 @pytest.mark.parametrize("is_rude", [False, True], ids=["eof", "unread-data"])

@@ -189,6 +189,10 @@ def test_an_inherited_udp_socket_that_was_about_to_refuse_is_replaced(share):
     after = share(UDP, at=before.at, workers=(0,), inherited=copies)
     (sock,) = after.socks
     assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    after.refuse()
+    after.leave()
+    after.serve()
+    assert who_gets_in(after, *CLIENTS) == set(CLIENTS)
 
 
 def test_an_inherited_listener_uses_the_source_ranges_of_this_process(share):
@@ -304,6 +308,7 @@ def test_a_udp_listener_that_fails_to_reopen_keeps_its_port(share):
     with pytest.raises(OSError, match="in use"):
         UdpPeer(port=sockets.at.port)
     sockets.serve()
+    assert list(sockets.by_worker) == [0, 1]
     assert who_gets_in(sockets, *CLIENTS) == set(CLIENTS)
 
 

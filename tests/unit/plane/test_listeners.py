@@ -117,7 +117,7 @@ def test_a_new_worker_receives_all_serving_listeners(workers, protocol):
 
 @BOTH
 def test_workers_close_a_listener_before_it_moves_to_a_refusing_group(workers, protocol):
-    _, wanted, listener = workers.open(protocol, POD_A)
+    before, wanted, listener = workers.open(protocol, POD_A)
     for endpoints, expected in [
         ((POD_A,), both(MoveListener)),
         ((), [*both(CloseListener), *both(MoveListener)]),
@@ -128,6 +128,8 @@ def test_workers_close_a_listener_before_it_moves_to_a_refusing_group(workers, p
         assert (workers.hear(), listener.group) == (expected, group)
         assert list(answer.listeners.values()) == [listener]
         assert listener.is_serving == bool(endpoints)
+        assert workers.listeners.close_group(before) == []
+        before = group
 
 
 def test_an_unwanted_listener_stops_serving_and_is_closed_later(workers):
@@ -137,6 +139,13 @@ def test_an_unwanted_listener_stops_serving_and_is_closed_later(workers):
     assert workers.listeners.close_unwanted() == [listener]
     assert workers.listeners.close_unwanted() == []
     assert listener.is_closed
+
+
+def test_an_unwanted_listener_may_be_closed_with_its_group(workers):
+    group, _, listener = workers.open(TCP, POD_A)
+    workers.serve(group, {})
+    assert workers.listeners.close_group(group) == [listener]
+    assert workers.listeners.close_unwanted() == []
 
 
 @pytest.mark.parametrize("is_own", [True, False], ids=["the-same-group", "another-group"])
@@ -308,6 +317,12 @@ def test_closing_a_listener_does_not_wait_for_a_dead_worker(workers):
     workers.dead = {0, 1}
     workers.serve(group, wanted)
     assert not is_ours(listener)
+    workers.listeners.close_group(group)
+    UdpPeer(port=listener.address.port).close()
+
+
+def test_a_udp_port_opened_without_endpoints_has_no_socket(workers):
+    assert not is_ours(workers.open(UDP)[2])
 
 
 def test_a_worker_may_respond_while_a_message_is_being_sent(workers):

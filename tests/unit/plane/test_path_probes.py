@@ -123,6 +123,18 @@ async def test_a_discarded_endpoint_is_no_longer_probed(probing):
         assert {endpoint for endpoint, _ in noted[before:]} == {at(other)}
 
 
+async def test_the_first_probe_of_another_endpoint_begins_at_once(probing):
+    probes, noted = probing
+    with listen() as server, listen() as other:
+        probes.add(at(server), WEB)
+        await until(lambda: noted)
+        probes.discard(at(server), WEB)
+        noted.clear()
+        probes.add(at(other), WEB)
+        await turn()
+        assert len(noted) + len(probes._dials) == 1
+
+
 async def test_an_endpoint_removed_from_one_service_during_a_probe_is_still_probed(probing):
     probes, noted = probing
     with listen() as server:

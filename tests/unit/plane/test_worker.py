@@ -12,6 +12,7 @@ from userspace_proxy.model import Balance, Handling, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.messages import (
+    AffinityEntries,
     ChangeGroup,
     CloseGroup,
     CloseListener,
@@ -102,7 +103,10 @@ async def test_a_closed_listener_is_confirmed_and_its_connections_continue(contr
     assert (await control.status()).connections == 1
 
 
-async def test_closing_an_unknown_listener_is_confirmed(control):
+async def test_commands_about_unknown_or_closed_groups_have_no_effect(control):
+    control.send(OpenGroup(1, port_key("shop/web:http"), Serving((POD,), 60)))
+    control.send(CloseGroup(1))
+    control.send(AffinityEntries("shop/web:http", [("203.0.113.1", POD, 1.0)]))
     control.send(CloseListener(99))
     control.send(MoveListener(99, 99))
     control.send(CloseGroup(99))
@@ -110,6 +114,14 @@ async def test_closing_an_unknown_listener_is_confirmed(control):
     control.send(Returned(99, POD))
     assert await control.hear(ListenerClosed) == ListenerClosed(99)
     await control.report()
+    assert not control.main.ended.done()
+
+
+async def test_an_affinity_entry_of_an_earlier_worker_is_used(control, pod):
+    at = control.serve(POD, pod.address, affinity_timeout_s=60)
+    control.send(AffinityEntries("shop/web:http", [("127.0.0.1", pod.address, 0.0)]))
+    await control.pair(at, pod)
+    assert await control.counted() == {pod.address: {"active": 1, "connections": 1}}
 
 
 async def test_a_report_contains_only_counts_since_the_last_report(control, pod):
@@ -213,6 +225,9 @@ async def test_a_report_counts_the_flow_of_a_removed_endpoint_as_ended(control):
     await pod.receive()
     control.send(ChangeGroup(GROUP, [pod.address], [(0, other.address)]))
     assert await control.counted() == {pod.address: {"active": -1, "received_bytes": 3}}
+    control.send(CloseGroup(GROUP))
+    await control.report()
+    assert control.main._worker._differences == {}
 
 
 async def test_a_report_stops_if_sending_a_part_loses_the_control_process():

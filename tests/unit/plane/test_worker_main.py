@@ -11,6 +11,7 @@ from userspace_proxy.plane import worker, worker_main
 from userspace_proxy.plane.messages import (
     AffinityEntries,
     AffinityEntriesSent,
+    ChangeGroup,
     CloseGroup,
     Drain,
     Drained,
@@ -22,9 +23,9 @@ from userspace_proxy.plane.messages import (
     Running,
 )
 
-from ..dataplane.peers import RefusingEndpoint, dial
+from ..dataplane.peers import RefusingEndpoint, TcpEndpoint, UdpPeer, dial
 from ..dataplane.waiting import until
-from .control import GROUP, LISTENER
+from .control import GROUP, LISTENER, TCP, UDP
 
 
 async def test_a_starting_worker_drops_privileges_and_reports_its_pid_and_user(idle):
@@ -91,12 +92,37 @@ async def test_a_drain_ends_with_the_last_connection(control, pod):
     assert await control.main.ended == 0
 
 
+async def test_a_draining_worker_with_a_flow_takes_no_other_client(control):
+    peer, web = control.keep(UdpPeer()), control.keep(TcpEndpoint())
+    at = control.serve(peer.address, protocol=UDP)
+    control.keep(UdpPeer(to=at)).send(b"hello")
+    await peer.receive()
+    control.send(OpenListener(LISTENER + 1, GROUP, TCP, web.address), web.sock)
+    control.send(Drain(60.0))
+    await control.report()
+    control.keep(UdpPeer(to=at)).send(b"hello")
+    control.keep(await dial(web.address))
+    await control.report()
+    assert (await control.status()).flows == 1
+    assert web.accept_now() is not None
+
+
+async def test_a_worker_exits_if_it_cannot_apply_a_command(control):
+    control.send(ChangeGroup(99, [], []))
+    assert await asyncio.wait_for(control.main.ended, 60.0) == 1
+
+
 async def test_a_worker_exits_immediately_when_the_control_process_has_exited(control, pod):
     client, _ = await control.pair(control.serve(pod.address), pod)
     control.channel.close()
     assert await control.main.ended == 1
     control.main.close()
     assert await client.was_reset()
+
+
+async def test_a_worker_exits_if_it_was_never_started(idle):
+    idle.channel.close()
+    assert await asyncio.wait_for(idle.main.ended, 60.0) == 1
 
 
 async def test_a_drain_ends_a_worker_without_connections_immediately(idle):

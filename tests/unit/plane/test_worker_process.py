@@ -95,7 +95,12 @@ async def test_a_worker_is_started_and_its_messages_arrive(start):
     assert running.pid == parent.process.pid
 
 
-async def test_a_killed_process_is_reported_once(start):
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_killed_process_is_reported_once_and_leaves_no_descriptor(start):
+    before = descriptors()
     parent = start()
     parent.process.kill()
     parent.process.kill()
@@ -103,7 +108,7 @@ async def test_a_killed_process_is_reported_once(start):
     parent.process.kill()
     parent.process.send(Report(1))
     await turns(10)
-    assert parent.ends == ["signal 9"]
+    assert (parent.ends, descriptors()) == (["signal 9"], before)
 
 
 async def test_a_worker_running_out_of_memory_exits_with_that_cause(start, caplog):

@@ -72,6 +72,7 @@ async def test_clients_dialling_while_a_worker_is_dead_wait_and_are_served(pool)
         await server.send(b"hello")
     assert [await client.read() for client in clients] == [b"hello"] * 20
     await pool.is_restarted(0, times=1)
+    await until(lambda: not pool.plane._listeners._substitutes._by_missing, "its substitute's end")
 
 
 async def test_a_restarted_workers_sockets_and_other_workers_affinity_entries_are_kept(pool):
@@ -185,6 +186,7 @@ async def test_without_a_worker_socket_no_worker_is_started_and_the_start_is_ret
         state = plane.state()
     assert [problem.partition(":")[0] for problem in state.problems] == ["cannot start worker 0"]
     assert [worker.pid for worker in state.workers] == [0]
+    assert timers.waiting == 0
 
 
 async def test_a_refresh_does_not_wait_for_a_stuck_worker(pool):
