@@ -199,7 +199,8 @@ class WorkerSlot:
         self._next_report = self._clock() + REPORT_S
         waiting: asyncio.Future[None] = self._loop.create_future()
         self.asked[self._reports] = waiting
-        self.send(Report(self._reports))
+        if not self.send(Report(self._reports)):
+            self._drop_pending_reports()
         return waiting
 
     def watch(self) -> None:
