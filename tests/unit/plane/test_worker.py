@@ -117,13 +117,6 @@ async def test_commands_about_unknown_or_closed_groups_have_no_effect(control):
     assert not control.main.ended.done()
 
 
-async def test_an_affinity_entry_of_an_earlier_worker_is_used(control, pod):
-    at = control.serve(POD, pod.address, affinity_timeout_s=60)
-    control.send(AffinityEntries("shop/web:http", [("127.0.0.1", pod.address, 0.0)]))
-    await control.pair(at, pod)
-    assert await control.counted() == {pod.address: {"active": 1, "connections": 1}}
-
-
 async def test_a_report_contains_new_counts(control, pod):
     client, server = await control.pair(control.serve(pod.address), pod)
     await client.send(b"12345")
