@@ -296,16 +296,6 @@ def test_received_sockets_that_no_message_claims_are_closed(make):
     assert open_sockets() == before - 1
 
 
-def test_the_sockets_of_an_unknown_message_are_closed(make):
-    unknown = []
-    end, theirs = make(unknown=unknown.append)
-    before = open_sockets()
-    with socket.socket() as sock:
-        socket.send_fds(theirs, [b"\0\0\0\2\1[]"], [sock.fileno()])
-    end.channel.read()
-    assert (len(unknown), open_sockets()) == (1, before)
-
-
 @pytest.mark.parametrize("is_rude", [False, True], ids=["eof", "unread-data"])
 def test_the_close_of_a_channel_by_its_peer_is_reported_once(make, is_rude):
     end, theirs = make()

@@ -259,6 +259,7 @@ def test_a_udp_port_refusing_twice_is_kept_until_every_copy_is_closed(workers):
 
 
 def test_a_refusing_udp_port_is_reserved_until_closed(workers):
+    assert not is_ours(workers.open(UDP)[2])
     group, wanted, listener = workers.open(UDP, POD_A)
     workers.serve(group, wanted)
     for worker in (0, 1):
@@ -319,10 +320,6 @@ def test_closing_a_listener_does_not_wait_for_a_dead_worker(workers):
     assert not is_ours(listener)
     workers.listeners.close_group(group)
     UdpPeer(port=listener.address.port).close()
-
-
-def test_a_udp_port_opened_without_endpoints_has_no_socket(workers):
-    assert not is_ours(workers.open(UDP)[2])
 
 
 def test_a_worker_may_respond_while_a_message_is_being_sent(workers):

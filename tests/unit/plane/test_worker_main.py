@@ -11,7 +11,6 @@ from userspace_proxy.plane import worker, worker_main
 from userspace_proxy.plane.messages import (
     AffinityEntries,
     AffinityEntriesSent,
-    ChangeGroup,
     CloseGroup,
     Drain,
     Drained,
@@ -107,22 +106,12 @@ async def test_a_draining_worker_with_a_flow_takes_no_other_client(control):
     assert web.accept_now() is not None
 
 
-async def test_a_worker_exits_if_it_cannot_apply_a_command(control):
-    control.send(ChangeGroup(99, [], []))
-    assert await asyncio.wait_for(control.main.ended, 60.0) == 1
-
-
 async def test_a_worker_exits_immediately_when_the_control_process_has_exited(control, pod):
     client, _ = await control.pair(control.serve(pod.address), pod)
     control.channel.close()
     assert await control.main.ended == 1
     control.main.close()
     assert await client.was_reset()
-
-
-async def test_a_worker_exits_if_it_was_never_started(idle):
-    idle.channel.close()
-    assert await asyncio.wait_for(idle.main.ended, 60.0) == 1
 
 
 async def test_a_drain_ends_a_worker_without_connections_immediately(idle):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
 import platform
 import resource
 import struct
@@ -73,15 +72,6 @@ def test_the_locked_memory_limit_is_raised_and_restored():
         assert resource.getrlimit(resource.RLIMIT_MEMLOCK) == (0, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (soft, hard))
-
-
-def test_reading_a_programs_name_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = os.open("/dev/null", os.O_RDONLY)
-    monkeypatch.setattr(calls, "_call", lambda *_: program)
-    monkeypatch.setattr(calls, "program_info", lambda _: calls.ProgramInfo(7, b"", "lb4"))
-    assert calls.program_name(7) == "lb4"
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(program)
 
 
 class ShortOfMemory:
