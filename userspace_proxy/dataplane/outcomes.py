@@ -150,7 +150,8 @@ class Outcomes:
         if is_client_specific:
             return code
         dials = counters.dials
-        # Routers limit the rate of ICMP errors: silence after such an error is the same failure.
+        # Routers limit the rate of ICMP errors, so silence after such an error counts as the same
+        # failure.
         is_reported = failure is Failure.SILENT and dials.part.failure in UNREACHABLE
         dials.dial_failed(now, dials.dial_failure if dials.is_on and is_reported else failed)
         if may_be_client_specific:

@@ -88,7 +88,8 @@ class UdpListener:
         self._turn = 0
         """The reactor's turn when the socket was last read."""
         self._had_more = False
-        # A new worker inherits the previous worker's socket with its count of lost packets.
+        # Don't start at 0: a new worker inherits the previous worker's socket with its count of
+        # lost packets.
         self._lost = packets_lost(sock)
         self._hop_log_limit = LogLimit()
         # Level-triggered: datagrams left after a batch are reported again.
@@ -374,7 +375,8 @@ class UdpListener:
         if last != flow.hop_limit:
             self._limit_hops(flow, last)
         if refusal:
-            # An earlier datagram was refused; no event reports an error that a call has taken.
+            # Report the refusal of an earlier datagram here: a call has taken the error from the
+            # socket, so no event reports it.
             flow.refused(refusal)
 
     def end(self, flow: UdpFlow, cause: EndReason, by: EndedBy = EndedBy.PROXY) -> None:
@@ -446,7 +448,8 @@ class UdpListener:
             log.write(self._facts(flow, event, cause, by), self._frontend)
 
     def _frontend(self) -> SocketAddress | None:
-        # Rules may have translated the dialled address, which the kernel reports for TCP only.
+        # A wildcard address is unknown here: rules may have translated the dialled address, which
+        # the kernel reports for TCP only.
         return None if is_wildcard(self._at.ip) else self._at
 
     def _facts(

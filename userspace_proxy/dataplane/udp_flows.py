@@ -152,7 +152,7 @@ class UdpFlows:
         for flow in self.silent.take_absent():
             flow.listener.endpoint_refused(flow, _NO_HOST)
         for flow in self.table.expired(self._engine.clock()):
-            # A waiting flow has its own deadline.
+            # A waiting flow ends at the deadline of its wait, not when it is idle.
             if not flow.is_waiting:
                 flow.listener.end(flow, EndReason.IDLE)
         self._timer = (

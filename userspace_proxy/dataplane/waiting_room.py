@@ -282,7 +282,8 @@ class WaitingRoom:
             return not self._is_uniform
         found_none = waiter in clients and waiter not in clients.dialled
         if found_none and self._pass.is_hopeful and not self._is_uniform:
-            # The recovered endpoint may serve only other clients.
+            # The recovered endpoint may serve only later clients, so leave this client's dial to
+            # them.
             self._allowance += 1
         return True
 
