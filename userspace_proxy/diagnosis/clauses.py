@@ -164,7 +164,7 @@ def planned_of(clauses: Sequence[Clause]) -> str:
 
 
 def texts_of(clauses: Sequence[Clause], lead: Clause | None = None) -> list[str]:
-    """Return the text of each clause; the first one contains the lead."""
+    """Return the text of each clause; the first text begins with the lead."""
     texts = [one.text for one in clauses]
     return texts if lead is None else [f"{lead.text}: {texts[0]}", *texts[1:]]
 

@@ -123,7 +123,7 @@ class Incidents:
         )
 
     def _command(self, cause: Cause, service: str) -> str:
-        # kubectl can't show a host outside the cluster.
+        # Suggest no kubectl command for a host outside the cluster, which kubectl can't show.
         words = kubectl_words(cause, service) if self._has_kubectl and not cause.host else ""
         if words:
             return f"kubectl {words}"

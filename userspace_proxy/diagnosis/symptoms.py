@@ -198,7 +198,8 @@ def failed_last_minute(
         return LastMinuteFacts(*counts, cause=cause, was_many=was_many, is_unusual=seldom)
     if symptom.find is None or symptom.cause is None:
         return LastMinuteFacts(*counts, was_many=was_many)
-    # A late connection failed with an endpoint other than the one that counts it.
+    # A late connection failed with an endpoint other than the endpoint that counts it, so look at
+    # the endpoints' failed dials.
     field = "refused" if name == "late" and not are_flows else name
     failures = [
         (getattr(failed_at(one.address, clock.now), field), streak.part.last_at, streak, one)
@@ -206,7 +207,8 @@ def failed_last_minute(
         if clock.now - streak.part.last_at < LAST_MINUTE_S
     ]
     if not failures:
-        # Clients are also refused while there is no endpoint.
+        # Refused clients don't show that their endpoints have left: clients are also refused while
+        # there is no endpoint.
         have_left = name != "refused" and not any(_has_failed(one, name) for _, one in endpoints)
         return LastMinuteFacts(*counts, was_many=was_many, have_left=have_left)
     count, last_at, streak, verdict = max(failures, key=itemgetter(0, 1))
@@ -293,7 +295,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     if but and (minute.cause is None or minute.cause.code in but):
         return None
     if _are_mostly_late(minute):
-        # The cause is about late clients, not about failed clients.
+        # Don't state the cause, because it is about late clients, not about failed clients.
         why = None
     elif minute.queued and minute.queued == _most(minute):
         is_limited = port.max_connections is not None and port.usable
