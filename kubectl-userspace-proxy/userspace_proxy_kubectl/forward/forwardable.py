@@ -216,7 +216,7 @@ class Forwardable:
 
 
 def _slices_of(state: ServiceState) -> Iterator[EndpointSlice]:
-    """Yield the slices that a Service of this kind uses, with each pod in one family."""
+    """Yield the slices that a Service uses: IPv4 first; IPv6 slices omit pods that have IPv4."""
     is_headless = state.service.is_headless
     slices = [item for item in state.slices if is_headless or not item.is_headless]
     first = [item for item in slices if item.family is IPFamily.IPV4]

@@ -222,7 +222,7 @@ class Finder:
         return tuple(placements) if is_read else ()
 
     async def _list(self, path: str, query: Mapping[str, str], take: Take) -> bool:
-        """Read a list; return whether that succeeded."""
+        """Read a list; return False if it is denied, or can't be read completely."""
         try:
             return await read_whole(self._client, path, {**query, "limit": "500"}, take) is None
         except UserspaceProxyError:

@@ -154,7 +154,7 @@ def _reads_badly(status: StatusFacts) -> bool:
 def clock_of(answer: AgentAnswer) -> tuple[float, float] | None:
     """Return how far a node's clock is ahead of this machine's clock, and the uncertainty.
 
-    None: unknown.
+    Both are in seconds. Returns None if the node's clock is unknown.
     """
     status = answer.status
     if status is None or not answer.asked_at or not status.now:

@@ -171,7 +171,7 @@ def _causes(
     left = [same for same in causes if same not in above]
     left.sort(key=lambda same: -nodes[same])
     endpoints = port.endpoints if left else ()
-    # If all nodes tried the endpoint, the text doesn't mention that.
+    # State which nodes tried an endpoint only if this isn't obvious.
     by_address = {one.address: one for one in endpoints if _is_uneven(one, port)}
     texts: dict[str, None] = {}
     for same in left:

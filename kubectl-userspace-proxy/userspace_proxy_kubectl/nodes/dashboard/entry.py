@@ -91,7 +91,7 @@ class Entry:
 
 
 def _equal(given: str, wanted: str) -> bool:
-    """Compare two secrets in constant time."""
+    """Return whether two secrets are equal; takes constant time."""
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode())
 
 
@@ -112,7 +112,7 @@ def _is_foreign(request: web.Request) -> bool:
 def _without_secret(request: web.Request) -> str:
     """Return the URL of a request on this server, without its secret."""
     url = request.rel_url.without_query_params(_SECRET)
-    # A URL that begins with two slashes names another host.
+    # Keep only one leading slash: a URL that begins with two slashes names another host.
     return "/" + str(url).lstrip("/\\")
 
 

@@ -155,8 +155,8 @@ class Live:
             try:
                 answers = await self._ask(path, nodes)
             except UserspaceProxyError:
-                # The reader reports this error itself, such as lost rights; this page lacks the
-                # answers.
+                # The reader itself reports such an error, for example lost rights, so only render
+                # this page without the answers.
                 answers = {}
             known = await asyncio.to_thread(read, answers)
             self._answers.pop(path, None)

@@ -95,7 +95,7 @@ class Dashboard:
         """Start listening on loopback.
 
         Args:
-            port: 0: the default port, or any free port if that one is taken.
+            port: 0: the default port, or any free port if the default port is taken.
             path: The page to which the returned URLs point.
 
         Raises:
@@ -213,7 +213,8 @@ def _or_missing(parts: Parts | None, look: ClusterLook, asked: Selection, words:
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    # A page on another port of this machine is same-site, and could keep a handle of the window.
+    # A page on another port of this machine is same-site, so without this header it could keep a
+    # handle of the window.
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
 
 

@@ -114,7 +114,7 @@ class Pseudonyms:
         self._names: dict[str, str] = {}
         """The pseudonyms so far."""
         self._taken: set[str] = set()
-        # Cost: an address in 10.0.0.0/8 takes 24 hashes.
+        # Cached because an address in 10.0.0.0/8 takes 24 hashes.
         self.address = functools.lru_cache(maxsize=1 << 16)(self._of_address)
         """Return the pseudonym of an address or network; other strings are returned as they are."""
 
