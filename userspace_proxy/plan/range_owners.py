@@ -113,7 +113,7 @@ class RangeOwners:
                 yield frontend, claim, lost_to
 
     def find(self, protocol: Protocol, address: SocketAddress) -> PortClaim | None:
-        """Return the claim to which a range with this address and port was assigned, if any."""
+        """Return the claim to which a range with this address and port was assigned, or None."""
         given = self._given.get(RangeAddress(protocol, address.ip), _NOTHING)
         return given.find(address.port, address.port)
 
