@@ -205,7 +205,8 @@ class CauseCode(enum.StrEnum):
     """The proxy of a node returns no readable answer."""
 
     def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
-        # Python 3.11.2 looks up members by name, which fails for members created by _missing_.
+        # Pickle the value: Python 3.11.2 looks up members by name, which fails for members created
+        # by _missing_.
         return CauseCode, (str(self),)
 
     @classmethod
