@@ -99,7 +99,7 @@ class NftReader:
         try:
             found, elements = self._looked_up(family, table, one.name)
         except SteeringError:
-            # The table was removed after it was listed.
+            # The table was removed after it was listed, so the set's contents are unknown.
             found, elements = None, ()
         for written in write_out(step, found, elements):
             yield from self._written_out(written, family, table)
