@@ -144,7 +144,8 @@ def _find_first(given: Given, settings: Settings, names: Sequence[str]) -> _Foun
     try:
         service, found = first_found(names, lambda name: _find(given, settings, name))
     except SourceError as exc:
-        # A user with access to the agents may lack permission to read Services.
+        # Explain a node's facts instead of a plan: a user with access to the agents may lack
+        # permission to read Services.
         on_nodes = _ask_nodes(given, settings, names[0], instead=exc) if asks_nodes else None
         subject = None if on_nodes is None else on_nodes.subject or on_nodes.worst
         if on_nodes is None or subject is None or not subject.ports:
