@@ -438,7 +438,7 @@ def _dial(
 
 
 def _after(result: DialResult) -> str:
-    # Most answers take less than a millisecond.
+    # Show tenths of a millisecond, because most answers take less than a millisecond.
     return (
         f"after {result.seconds * 1000:.1f} ms"
         if result.seconds < 0.1
