@@ -258,7 +258,7 @@ def pytest_runtest_makereport(
     report = yield
     stash = item.config.stash
     if call.when == "setup" and _RECORD in item.stash:
-        # The test is rerun, and the new run has its own record.
+        # The test is rerun: drop the earlier run's record, because the new run has its own.
         del item.stash[_RECORD]
     running, ended = stash.get(_OPEN, []), stash.get(_ENDED, [])
     if call.when == "teardown":
@@ -278,7 +278,8 @@ def pytest_runtest_makereport(
 
 
 def _uses_fixture(item: pytest.Item) -> bool:
-    # A session-scoped fixture also runs during tests that don't request it.
+    # A session-scoped fixture also runs during tests that don't request it; leave these tests
+    # alone.
     requested: list[str] = getattr(item, "fixturenames", [])
     return _scope("", item.config) == "function" or not _FIXTURES.isdisjoint(requested)
 

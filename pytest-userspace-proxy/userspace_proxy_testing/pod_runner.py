@@ -128,7 +128,7 @@ class PodRunner:
             return
         for backend in pod.backends.values():
             backend.close()
-        # If the API server has ended, it has no Pods.
+        # If the API server has ended, it has no Pods to remove or restore.
         with contextlib.suppress(SourceError):
             if pod.is_ours or pod.is_terminating:
                 self._thread.call(self._api.remove(pod.key))

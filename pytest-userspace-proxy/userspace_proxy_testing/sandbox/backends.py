@@ -228,7 +228,7 @@ def open_sockets(kind: int, port: int, address: str, backlog: int) -> list[socke
 def open_tcp(flag: str, port: int, options: argparse.Namespace) -> None:
     """Open one TCP port and serve it."""
     for listener in open_sockets(socket.SOCK_STREAM, port, options.address, 4096):
-        # Connections inherit this option.
+        # Set the option once, on the listener: connections inherit it.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         start(accept_all, listener, TCP[flag], options.name)
 
