@@ -1,4 +1,4 @@
-"""Sets TCP keep-alive on long-lived connections, and resets idle ones.
+"""Sets TCP keep-alive on long-lived connections, and resets idle connections.
 
     joined ──▶ first check: keep-alive on both sockets ──▶ nothing moved for idle_s ──▶ reset
                                                      └───▶ half-closed, for half_closed_s ──▶ reset

@@ -297,7 +297,7 @@ class Direction(Handler):
                 self.release()
                 return not self._has_urgent
             if count < 0:
-                # Release the pipe first: moving the rest may take another pipe, and leak this one.
+                # Release the pipe first: moving the rest may take another pipe, and leak this pipe.
                 self.release()
                 if self.is_broken:
                     # At an urgent mark, splice returns the error although bytes may follow: read

@@ -332,7 +332,7 @@ class UdpListener:
         return refusal
 
     def endpoint_refused(self, flow: UdpFlow, failed: DialFailure) -> None:
-        """Continue with another endpoint if this one never answered, else end the flow."""
+        """Continue with another endpoint if this endpoint never answered, else end the flow."""
         endpoint, kept = flow.endpoint, flow.kept
         if endpoint is not None:
             self._dial_failed(flow, endpoint, failed)
