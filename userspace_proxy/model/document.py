@@ -139,7 +139,7 @@ def split_documents(text: str) -> list[Part]:
 
 
 def parse_documents(text: str, *, place: str) -> list[Document]:
-    """Return all documents of YAML or JSON text except empty ones.
+    """Return all documents of YAML or JSON text, except empty documents.
 
     Raises:
         TextError: ``{place}:{line}: …``, always one line.

@@ -93,7 +93,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
         return frozenset(inside), frozenset(outside)
 
     def first_of(self, endpoints: tuple[SocketAddress, ...]) -> tuple[SocketAddress, ...]:
-        """Return the endpoints with the best priority that one of them has, in order."""
+        """Return the endpoints of the best priority among these endpoints, in order."""
         if not self.standbys:
             return endpoints
         standbys = dict(self.standbys)
