@@ -316,7 +316,7 @@ def get_no_answer(are_some: bool = False) -> str:
 
 @clause()
 def got_no_answer(ended: int, total: int, protocol: str) -> str:
-    """State that ``ended`` of all earlier connections, or the last ones, got no answer."""
+    """State that ``ended`` of all earlier connections, or the last connections, got no answer."""
     return f"{_counted(ended, total, noun_of(protocol))} got no answer"
 
 

@@ -59,7 +59,7 @@ class Incidents:
         return self._made(self._members, least)
 
     def at(self, ports: Sequence[PortFacts], least: int = 1) -> tuple[IncidentFacts, ...]:
-        """Return incidents that affect at least ``least`` of these ports' Services, also sorted."""
+        """Return incidents that affect ``least`` or more of these ports' Services, worst first."""
         if len(ports) == self._count or not self._members:
             return self.all(least)
         affected: dict[_Key, set[tuple[str, str]]] = {}

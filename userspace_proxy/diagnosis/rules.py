@@ -307,7 +307,7 @@ def unanswered(case: Case) -> PortVerdict | None:
 
 
 def closed(case: Case) -> PortVerdict | None:
-    """Report that endpoints close connections, as a log collector closes idle ones."""
+    """Report that endpoints close connections, as a log collector closes idle connections."""
     if not (case.all_fail and case.only_close):
         return None
     lead = said.get_no_answer()

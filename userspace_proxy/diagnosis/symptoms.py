@@ -238,8 +238,8 @@ def _has_failed(counters: EndpointCounters, name: str) -> bool:
     """Return whether clients with a symptom may have failed with this endpoint."""
     if name == "late":
         is_flow = counters.ends.part.failure is Failure.NO_DATAGRAM
-        # A late TCP connection was saved by another endpoint, so this one is at fault only if dials
-        # to it failed.
+        # A late TCP connection was saved by another endpoint, so this endpoint is at fault only if
+        # dials to it failed.
         return counters.late > 0 if is_flow else counters.dials.part.failures > 0
     return bool(getattr(counters, name) > 0)
 
