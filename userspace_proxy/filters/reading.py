@@ -150,7 +150,10 @@ class NftReader:
 
 
 def read_chains(is_own: IsOwn, *hooks: str) -> Tables:
-    """Return other programs' chains, with rules for the chains at the given hooks."""
+    """Return other programs' chains, with the rules of some chains.
+
+    These are the filter chains at the given hooks, and the chains that they reach.
+    """
     reader = NftReader(is_own)
     try:
         tables = reader.chains()
