@@ -102,7 +102,7 @@ def node_steps(
 
 
 def _others_rejected(rejected: Sequence[RejectedFacts]) -> Iterator[PathStep]:
-    """Yield invalid objects of other Services, or of unknown ones."""
+    """Yield invalid objects of other Services, or of unknown Services."""
     for what, is_about in (("Not read", False), ("Rejected, of no concern here", True)):
         if items := [item for item in rejected if is_known(item) is is_about]:
             more = f" (and {len(items) - 1:,} more)" if len(items) > 1 else ""
@@ -370,7 +370,7 @@ def _is_as_clients(endpoint: EndpointFacts, cause: Cause) -> bool:
 
 
 def _dials(port: PortFacts, dials: Dials, now: float, *, is_planned: bool) -> Iterator[PathStep]:
-    """Yield a step about the dialled endpoints, and a step about the others.
+    """Yield steps about the endpoints that were dialled, and about the other endpoints.
 
     Args:
         now: Unix time of the facts.
