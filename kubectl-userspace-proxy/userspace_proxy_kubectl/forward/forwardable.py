@@ -117,7 +117,7 @@ class Forwardable:
         return self._store.snapshot()
 
     def second_port(self, frontend: Frontend) -> int:
-        """Return the port that replaces a privileged one; 0 if there is none."""
+        """Return the port that replaces a frontend's privileged port; 0 if no port replaces it."""
         port = frontend.port + _UNPRIVILEGED
         is_taken = any(port in one for one in self._numbers.get(frontend.ip, {}).values())
         return port if frontend.port < _PRIVILEGED_BELOW and not is_taken else 0

@@ -227,7 +227,7 @@ def _without_source(status: StatusFacts) -> StatusFacts:
 
 
 def _versions(known: Sequence[AgentAnswer]) -> Iterator[tuple[str, _Said]]:
-    """Yield nodes whose version differs from most others; without a majority, all nodes."""
+    """Yield nodes whose version differs from the usual version; without a majority, all nodes."""
     found = {one.node: runs(one.status) for one in known if one.status is not None}
     if len({*found.values()}) < 2:
         return

@@ -277,7 +277,7 @@ class Pseudonyms:
             return ipaddress.IPv6Address(int(address) >> 32 << 32 | int(inner))
         hidden = self._scrambled(address, kind.prefixlen if kind else 0)
         while kind is None and any(hidden in one for one in kinds):
-            # Public addresses map to public ones: the cycle eventually returns to a public address.
+            # A public address must map to a public address: the cycle eventually returns to one.
             hidden = self._scrambled(hidden, 0)
         return hidden
 
