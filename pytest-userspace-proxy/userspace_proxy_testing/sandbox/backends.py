@@ -194,7 +194,7 @@ def reply_from(level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:
     if level == socket.IPPROTO_IP:
         # in_pktinfo: interface, local address, destination; for interface 0, routing decides.
         return level, kind, struct.pack("=I4s4s", 0, data[4:8], bytes(4))
-    # in6_pktinfo: address, interface; a link-local address needs the latter.
+    # in6_pktinfo: address, interface; a link-local address needs its interface.
     return level, kind, data if data[:2] == b"\xfe\x80" else data[:16] + bytes(4)
 
 
