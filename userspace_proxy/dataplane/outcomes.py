@@ -143,7 +143,8 @@ class Outcomes:
             self._note_shortage(endpoint, failed, now, is_of_client=bool(client))
             return code
         if failure is Failure.RESET:
-            # Only an endpoint that accepted the connection resets it, whatever probes have shown.
+            # Count an end, not a failed dial: only an endpoint that accepted the connection resets
+            # it, whatever probes have shown.
             counters.ends.failed(now, failure)
             if client:
                 counters.exclusions.ended(client, now, failure, counters.ends.succeeded_at)

@@ -392,7 +392,8 @@ class TcpListener(Handler):
                 # The client has already gone (ECONNABORTED and the network errors of accept(2)).
                 continue
             connection = TcpConnection(connections, self.group, client, address)
-            # A local client that dials an address routed to this node also uses it as its source.
+            # If a local client dials an address that is routed to this node, its source is the
+            # dialled address, not its own, so don't preserve it.
             is_self = address[0] == self._at.ip
             connection.may_preserve = keeps_clients and not is_self
             connections.began(connection)

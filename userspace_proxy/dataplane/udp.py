@@ -241,7 +241,8 @@ class UdpListener:
     def _dial(self, flow: UdpFlow, endpoint: SocketAddress) -> DialFailure | None:
         """Connect a socket for a flow; return the failure, or None."""
         now, client_dialer = self.engine.reactor.now, self.engine.client_dialer
-        # A local client that dials an address routed to this node also uses it as its source.
+        # If a local client dials an address that is routed to this node, its source is the dialled
+        # address, not its own, so don't preserve it.
         may_preserve = self.group.serving.handling.keeps_clients and flow.address[0] != self._at.ip
         try:
             sock, number = client_dialer.dial_flow_for(
@@ -430,7 +431,7 @@ class UdpListener:
         serves = self.group.balancers.serves
         for flow in list(self._flows.values()):
             if flow.endpoint not in removed or serves(flow.client_ip, flow.endpoint):
-                # The endpoint may still serve clients of the other side.
+                # Keep the flow: the endpoint may still serve clients of the other side.
                 continue
             if flow.dialled_at <= begun_by:
                 self.end(flow, EndReason.ENDPOINT_REMOVED)

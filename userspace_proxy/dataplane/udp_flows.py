@@ -136,7 +136,8 @@ class UdpFlows:
         """End some flows from this node's address, so that flows after the newcomer get a port."""
         for _ in range(1 + len(self.table) // _PORTS_PART):
             first = self.table.first_to_go()
-            # The reactor closes sockets at the end of the dispatch, too late for the newcomer.
+            # The reactor closes sockets at the end of the dispatch, too late to give the newcomer a
+            # port, so end only older flows and stop when the newcomer is next.
             if first is newcomer or first is None or first.is_preserved:
                 return
             _evict(first)

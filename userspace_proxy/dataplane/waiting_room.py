@@ -221,7 +221,8 @@ class WaitingRoom:
                 if timer is not None:
                     timer.cancel()
             self._timer = self._next_pass = None
-            # Clients that have left would take memory until the next pass, which may be far away.
+            # Drop clients that have left: they would take memory until the next pass, which may be
+            # far away.
             self._pass.rest.clear()
             self.lacks_endpoints = False
 
