@@ -288,7 +288,8 @@ def at_limit(
     held = waiting_clients(waiting, longest_s, protocol)
     limit_words = plural(limit, noun_of(protocol))
     if is_pinned:
-        # Other endpoints may have fewer connections than the limit.
+        # Other endpoints may have fewer connections than the limit, so mention only the client's
+        # endpoint.
         keeps = "the endpoint that a client keeps to (sessionAffinity)"
         return f"holding {held}: {keeps} has {limit_words}, its limit on this node"
     return f"holding {held}: endpoints have {limit_words} each, which is their limit on this node"

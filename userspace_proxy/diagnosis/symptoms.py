@@ -303,7 +303,8 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     if port.protocol == "UDP":
         return _flows_failed(port, why)
     counts = {symptom: getattr(minute, symptom.name) for symptom in _FAILURES}
-    # A connection that was closed may have begun more than a minute ago.
+    # The total isn't below the count: a connection that was closed may have begun more than a minute
+    # ago.
     failed = sum(counts.values())
     total = max(minute.connections + minute.refused + minute.queued, failed)
     sure = sum(count for symptom, count in counts.items() if symptom.share == SHARE)
@@ -320,7 +321,8 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
 
 def _flows_failed(port: PortFacts, why: Clause | None) -> Clause | None:
     minute = port.last_minute
-    # A flow has an endpoint before it is known whether the endpoint answers.
+    # A flow has an endpoint before it is known whether the endpoint answers, so ``connections``
+    # includes unanswered flows.
     failed = minute.refused + minute.queued
     total, unanswered = max(minute.connections, failed), 0
     if not are_many(minute, failed, total, SHARE):
@@ -414,6 +416,7 @@ def many_flaps(port: PortFacts) -> Clause | None:
 
 def _total_of(port: PortFacts, count: int) -> int | None:
     """Return the number of clients that ``count`` is a part of; None if ``count`` is small."""
-    # A connection that was closed may have begun more than a minute ago.
+    # The total isn't below the count: a connection that was closed may have begun more than a minute
+    # ago.
     total = max(port.last_minute.connections, count)
     return total if are_many(port.last_minute, count, total) else None
