@@ -212,8 +212,8 @@ _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     ),
     MatchField.WAY_OUT: _way_out,
     MatchField.TCP_FLAGS: _flags,
-    # The result depends on the listener's socket. Answers to this node's own dials arrive at
-    # sockets that aren't transparent.
+    # The result is unknown (None), because it depends on the listener's socket. Answers to this
+    # node's own dials arrive at sockets that aren't transparent.
     MatchField.TRANSPARENT_SOCKET: lambda _match, packet: False if packet.is_answer else None,
 }
 

@@ -252,7 +252,8 @@ def _replace(step: Step, one: SetLookup, *by: Condition) -> Step:
 def _spans(field: LoadedField, elements: Sequence[ListedElement]) -> Iterator[Value]:
     """Yield the intervals: each begins at an element, and ends before the next end element."""
     first = b""
-    # If one interval ends where another begins, the end element comes first.
+    # Sort end elements first: if one interval ends where another begins, the end element belongs to
+    # the first interval.
     for one in sorted(elements, key=lambda one: (one.key, not one.is_end)):
         if not one.is_end:
             first = one.key
