@@ -325,8 +325,8 @@ def _merged(
             continue
         if not (answer.is_summary and answer.status is not None and answer.status.served):
             missing.append(answer.node)
-        # A summary omits served ports, but if the node lags behind in the Service, it may lack the
-        # port.
+        # A summary omits served ports. If the node lags behind in the Service, it may lack the
+        # port, so don't count it as served.
         elif key.of_service not in answer.behind:
             left_out += 1
     groups = [_group(same) for same in found.values()]

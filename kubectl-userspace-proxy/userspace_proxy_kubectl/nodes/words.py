@@ -177,7 +177,7 @@ def _causes(
     for same in left:
         cause = causes[same]
         if (endpoint := by_address.get(str(cause.get("at")))) is not None:
-            # This text contains all of the endpoint's causes.
+            # Add this text once per endpoint, because it contains all of the endpoint's causes.
             texts[format_endpoint(endpoint)] = None
         else:
             of = f" ({plural(nodes[same], 'node')})" if nodes[same] < total else ""

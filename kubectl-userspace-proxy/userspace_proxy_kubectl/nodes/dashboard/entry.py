@@ -120,8 +120,8 @@ def _refusal(request: web.Request) -> web.Response:
     accept, agent = (request.headers.get(name, "") for name in ("Accept", "User-Agent"))
     if prefers_text(accept, agent) or "text/html" not in accept:
         return web.Response(status=403, text=f"{_WORDS} '{COMMAND}', and {_AGAIN}\n")
-    # A browser sends the cookie for a link on this page, but not at first for a link on a page of
-    # another site.
+    # Offer the link again: a browser sends the cookie for a link on this page, but not at first for
+    # a link on a page of another site.
     body = f'{_WORDS} <code>{COMMAND}</code>, and <a href="">{_AGAIN}</a>.'
     return web.Response(
         status=403,

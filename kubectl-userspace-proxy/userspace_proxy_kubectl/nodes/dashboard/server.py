@@ -54,7 +54,8 @@ from .service_page import render_service
 USUAL_PORT = 10299
 """The first port that is tried."""
 
-# Browsers resolve names in ``localhost`` themselves, except Safari, which asks the system.
+# Use no name on macOS: browsers resolve names in ``localhost`` themselves, except Safari, which
+# asks the system.
 _IS_NAMED = sys.platform != "darwin"
 
 Page: TypeAlias = tuple[Parts, int]

@@ -45,7 +45,7 @@ _NAMES = {
 }
 """Fields with names, and the kinds of these names."""
 _FIELDS_BY_TYPE: Mapping[tuple[type, str], str] = {
-    # The field also contains strings such as ``conflict shop/web``.
+    # Treat the field as text, because it also contains strings such as ``conflict shop/web``.
     (Problem, "kind"): "what",
     (RejectedFacts, "name"): "service",
     (SteeringState, "name"): "kind",
