@@ -303,8 +303,8 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     if port.protocol == "UDP":
         return _flows_failed(port, why)
     counts = {symptom: getattr(minute, symptom.name) for symptom in _FAILURES}
-    # The total isn't below the count: a connection that was closed may have begun more than a minute
-    # ago.
+    # The total isn't below the count: a connection that was closed may have begun more than a
+    # minute ago.
     failed = sum(counts.values())
     total = max(minute.connections + minute.refused + minute.queued, failed)
     sure = sum(count for symptom, count in counts.items() if symptom.share == SHARE)
@@ -416,7 +416,7 @@ def many_flaps(port: PortFacts) -> Clause | None:
 
 def _total_of(port: PortFacts, count: int) -> int | None:
     """Return the number of clients that ``count`` is a part of; None if ``count`` is small."""
-    # The total isn't below the count: a connection that was closed may have begun more than a minute
-    # ago.
+    # The total isn't below the count: a connection that was closed may have begun more than a
+    # minute ago.
     total = max(port.last_minute.connections, count)
     return total if are_many(port.last_minute, count, total) else None
