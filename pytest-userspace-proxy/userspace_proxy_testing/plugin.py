@@ -346,7 +346,8 @@ def pytest_make_collect_report(
         collector.config.stash[_SKIPS_MODULES] = True
         report.outcome = "skipped"
         report.longrepr = (str(collector.path), 0, f"Skipped: {problem}")
-        # With a call, pytest would treat this report as a failure and enter its debugger.
+        # With ``call``, pytest would treat this report as a failure and enter its debugger, so
+        # remove it.
         report.__dict__.pop("call")
     elif _is_required(collector.config):
         needed = sorted({name for node in report.result for name in _fixtures_of(node)})

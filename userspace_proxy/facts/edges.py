@@ -119,7 +119,7 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     port: str = ""
     """The port's name; may be empty."""
     connections: int = 0
-    """Connections and flows since startup, including refused connections."""
+    """Connections and flows since startup, refused or not."""
     failed: int = 0
     """How many of these calls ended without an answer to the client."""
     last_at: float = 0.0

@@ -69,7 +69,7 @@ def demo(given: Given) -> int:
         try:
             _show(page, folder, stop, began, stack)
         except SandboxError:
-            # Ctrl-C also ends the commands that set up the sandbox.
+            # Ctrl-C also ends the commands that set up the sandbox, so ignore their errors then.
             if not stop.is_set:
                 raise
         print("\nending the demo …", flush=True)
