@@ -330,7 +330,7 @@ class Direction(Handler):
                 self.connection.abort(-sent)
                 return False
             if not sent:
-                # No known kernel returns 0, but abort, because otherwise this loop would never end.
+                # No known kernel returns 0; if one did, this loop would never end, so abort.
                 self.is_stuck = True
                 self.connection.abort(0)
                 return False
