@@ -73,7 +73,8 @@ class AnsweringChild:
             status = end_child(self._process, _END_WITHIN_S)
             raise ChildEnded(f"ended with status {status}") from exc
         except BaseException:
-            # After Ctrl-C the answer may still arrive, and the next call must not receive it.
+            # Close the link: after Ctrl-C the answer may still arrive, and the next call must not
+            # receive it.
             self._link.close()
             raise
 

@@ -35,6 +35,6 @@ def backoff_s(failures: int, first_s: float, longest_s: float, *, jitter: float 
     Args:
         jitter: Lengthens the wait by this share, so that a thousand nodes don't retry at once.
     """
-    # A larger exponent may overflow.
+    # Bound the exponent: a larger one may overflow.
     wait_s = min(first_s * 2.0 ** min(failures - 1, 100), longest_s) if failures > 0 else 0.0
     return wait_s * (1 + jitter)

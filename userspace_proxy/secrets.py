@@ -129,7 +129,7 @@ def without_users(body: bytes) -> bytes:
 
 
 def _without_user(match: re.Match[str]) -> str:
-    # Not all programs escape a slash or an @ in a password.
+    # The last @ ends the password, because not all programs escape a slash or an @ in it.
     _, at, rest = match[0].rpartition("@")
     return f"://{REMOVED}@{rest}" if at else match[0]
 

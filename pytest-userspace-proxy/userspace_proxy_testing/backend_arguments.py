@@ -134,7 +134,7 @@ def _required(function: Callable[..., Any]) -> int:
     try:
         signature = inspect.signature(function)
     except ValueError:
-        # Some built-in functions have no signature.
+        # Some built-in functions have no signature: assume a function of a request.
         return 1
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = signature.parameters.values()

@@ -128,7 +128,7 @@ class StreamBackend(Backend):
         try:
             await self._handler(reader, writer)
         except (ConnectionError, asyncio.CancelledError):
-            # The client has closed the connection, or the backend was stopped.
+            # The client has closed the connection, or the backend was stopped; neither is an error.
             pass
         except GeneratorExit:
             raise
@@ -226,11 +226,11 @@ class CommandBackend(Backend):
         if self._is_running():
             return
         require_own_files(f"cannot start backend {self.name}")
-        # The previous program may have exited.
+        # Clean up first: the previous program may have exited by itself.
         self.stop()
         self._free()
         where = {"HOST": self.address.ip, "PORT": str(self.address.port)}
-        # HTTP proxies can't be reached from a pod.
+        # HTTP proxies can't be reached from a pod, so remove their variables there.
         outer = os.environ if self._place.pod is None else without_proxies()
         try:
             # In its own session, the program gets signals together with its children.
@@ -244,7 +244,8 @@ class CommandBackend(Backend):
             )
         except OSError as exc:
             raise BackendError(f"cannot start backend {self.name}: {exc}") from exc
-        # The test's program, or a child that it forks, may exit without closing the proxy.
+        # The test's program, or a child that it forks, may exit without closing the proxy; then
+        # only this process stops the backend.
         self._owner = os.getpid()
         atexit.register(self._stop_at_exit)
         awaited = self._ready if isinstance(self._ready, str) else ""

@@ -42,7 +42,7 @@ class CommandOutput:
         with self._pipe as pipe:
             line = b""
             while data := os.read(pipe.fileno(), _READ_BYTES):
-                # The test runner may have closed its own descriptor.
+                # The test runner may have closed its own descriptor; keep reading anyway.
                 with contextlib.suppress(OSError):
                     os.write(self._descriptor, data)
                 *lines, line = (line + data).split(b"\n")

@@ -88,7 +88,8 @@ class Decisions(logging.Filter):
             self._thread = thread
             self._running.append(self)
             logger.setLevel(logging.INFO)
-            # A program's logging configuration disables loggers that it doesn't name.
+            # Enable the logger: a program's logging configuration disables loggers that it doesn't
+            # name.
             logger.disabled = False
             logger.addFilter(self)
 
@@ -109,7 +110,7 @@ class Decisions(logging.Filter):
         return tuple(self._last.get(str(service), ()))
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Record this proxy's log records, and let others pass."""
+        """Record this proxy's log records and drop them (False); pass on other records (True)."""
         if record.thread != self._thread:
             return True
         fields = record.__dict__

@@ -46,7 +46,7 @@ def in_threads(function: HttpHandler) -> AsyncHttpHandler:
 
 async def _call_in_thread(function: Callable[..., Any], argument: object) -> Any:
     result: Future[CallResult] = Future()
-    # A call that runs in a thread can't be cancelled.
+    # Mark the call as running, because a call in a thread can't be cancelled.
     result.set_running_or_notify_cancel()
 
     def run() -> None:

@@ -134,7 +134,7 @@ async def _read_request(
     try:
         first_byte = await reader.readexactly(1)
         if first_byte == _TLS_HANDSHAKE:
-            # A TLS client can't read this text, but it ends the wait for a TLS record.
+            # A TLS client can't read this text, but fails at once instead of awaiting a TLS record.
             writer.write(_BAD_REQUEST)
             return HttpRequest(TLS, _SPEAKS_HTTP, {}, b"")
         head = first_byte + await reader.readuntil(b"\r\n\r\n")

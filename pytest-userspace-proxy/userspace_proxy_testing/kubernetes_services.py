@@ -33,7 +33,7 @@ _ANSWER_S = 20.0
 
 
 class KubernetesServices(RecordingProxy):
-    """A proxy for the Services of a cluster; ``services["shop/web"]`` is one of them.
+    """A proxy for the Services of a cluster; ``services["shop/web"]`` is such a Service.
 
     Args:
         kubeconfig: The cluster's kubeconfig: a file, or several. Its user must be allowed to list

@@ -77,7 +77,7 @@ class BackendPlace:
 def _tie() -> Sequence[str]:
     """Return the command prefix that makes the kernel kill a program when this process ends.
 
-    It needs util-linux 2.33 or later; other versions lack the option.
+    The prefix is empty without util-linux 2.33 or later, which has the option.
     """
     tie = ("setpriv", "--pdeathsig", "KILL", "--")
     try:

@@ -190,7 +190,7 @@ def kubernetes_services(
     request: pytest.FixtureRequest,
     service_proxy_kubeconfig: str | os.PathLike[str] | Kubeconfig,
 ) -> Iterator[KubernetesServices]:
-    """Serve the Services of a cluster: ``kubernetes_services["shop/web"]`` is one of them."""
+    """Serve the Services of a cluster: ``kubernetes_services["shop/web"]`` is such a Service."""
     kubeconfig = service_proxy_kubeconfig
     if isinstance(kubeconfig, os.PathLike):
         kubeconfig = os.fspath(kubeconfig)
@@ -258,7 +258,7 @@ def pytest_runtest_makereport(
     report = yield
     stash = item.config.stash
     if call.when == "setup" and _RECORD in item.stash:
-        # The test is rerun, and the new run has its own record.
+        # The test is rerun: drop the earlier run's record, because the new run has its own.
         del item.stash[_RECORD]
     running, ended = stash.get(_OPEN, []), stash.get(_ENDED, [])
     if call.when == "teardown":
@@ -278,7 +278,8 @@ def pytest_runtest_makereport(
 
 
 def _uses_fixture(item: pytest.Item) -> bool:
-    # A session-scoped fixture also runs during tests that don't request it.
+    # A session-scoped fixture also runs during tests that don't request it; leave these tests
+    # alone.
     requested: list[str] = getattr(item, "fixturenames", [])
     return _scope("", item.config) == "function" or not _FIXTURES.isdisjoint(requested)
 
@@ -345,7 +346,8 @@ def pytest_make_collect_report(
         collector.config.stash[_SKIPS_MODULES] = True
         report.outcome = "skipped"
         report.longrepr = (str(collector.path), 0, f"Skipped: {problem}")
-        # With a call, pytest would treat this report as a failure and enter its debugger.
+        # With ``call``, pytest would treat this report as a failure and enter its debugger, so
+        # remove it.
         report.__dict__.pop("call")
     elif _is_required(collector.config):
         needed = sorted({name for node in report.result for name in _fixtures_of(node)})

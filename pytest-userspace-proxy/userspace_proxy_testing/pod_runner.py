@@ -128,7 +128,7 @@ class PodRunner:
             return
         for backend in pod.backends.values():
             backend.close()
-        # If the API server has ended, it has no Pods.
+        # If the API server has ended, it has no Pods to remove or restore.
         with contextlib.suppress(SourceError):
             if pod.is_ours or pod.is_terminating:
                 self._thread.call(self._api.remove(pod.key))
@@ -147,7 +147,7 @@ class PodRunner:
     def _free_host(
         self, pod: RunningPod, selected: SelectingService, likes: Mapping[str, BackendLike | None]
     ) -> str:
-        """Return a Pod's address: its own, or a shared one with IPv6 or with a program."""
+        """Return a Pod's address: its own, or the shared address for IPv6 and for programs."""
         if pod.backends:
             return next(iter(pod.backends.values())).address.ip
         if selected.host == "::1" or any(as_command(like) for like in likes.values()):

@@ -133,7 +133,7 @@ class ProxyWithFaults(Proxy):
         Raises:
             ListenError: The address isn't available.
         """
-        # aiohttp takes half a second to import.
+        # Import aiohttp only here, because that takes half a second.
         from .faults.toxiproxy_services import serve_toxiproxy
 
         return await serve_toxiproxy(self, self.faults, bind)

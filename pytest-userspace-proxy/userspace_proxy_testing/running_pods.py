@@ -79,7 +79,7 @@ class PodFollower:
             if view.plan.key.name.service == self.service:
                 for verdict in view.plan.verdicts:
                     if verdict.address == address:
-                        # A traffic policy may exclude even a ready endpoint.
+                        # A traffic policy may exclude a ready endpoint, so "ready" is the default.
                         words = verdict.reason.partition(",")[0]
                         return words if words in ("not ready", "terminating") else "ready"
         return ""

@@ -227,7 +227,8 @@ class ServedService(abc.ABC):
         self._served().add_fault(self.key, type_, **arguments)
 
     def _remove_faults(self, **arguments: Any) -> None:
-        # A Service's faults are removed together with the Service.
+        # A Service's faults are removed together with the Service, so afterwards there is nothing
+        # to do.
         if not self._is_removed:
             self._proxy.remove_faults(self.key, **arguments)
 

@@ -101,7 +101,7 @@ class ServiceProxy(Services, RecordingProxy):
         if cluster_ip is not None and ":" in cluster_ip:
             return BackendPlace("::1")
         if as_command(like) is not None:
-            # By default, most programs listen on this address.
+            # By default, most programs listen on 127.0.0.1, so the proxy connects to that.
             return BackendPlace()
         # Endpoints take turns in address order, so assign addresses in the list's order.
         return BackendPlace(f"127.0.{number // 250}.{number % 250 + 1}")

@@ -278,7 +278,7 @@ class ProxiedService(ServedService):
         try:
             return [self.address]
         except LookupError:
-            # The test has deleted the Service, or it couldn't be served.
+            # The test has deleted the Service, or it couldn't be served, so it has no address.
             return []
 
     def remove(self) -> None:

@@ -75,8 +75,8 @@ class Ejections:
             is_silent: Whether the endpoint didn't answer, as opposed to refusing.
 
         Returns:
-            True if this failure begins or extends an ejection; False for a further failure of an
-            endpoint that is already ejected, for example if several dials were pending.
+            True if this failure begins or extends an ejection; False for a failure of an ejected
+            endpoint before its next probe is due, for example if several dials were pending.
         """
         known = self.ejected.get(endpoint)
         begins = known is None

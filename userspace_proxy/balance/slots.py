@@ -49,7 +49,7 @@ def fill_slots(
     return _fill(count, tuple((one, weights.get(one, DEFAULT_WEIGHT)) for one in endpoints))
 
 
-# A sync round requests the same slots several times.
+# Cached because a sync round requests the same slots several times.
 @functools.lru_cache(maxsize=256)
 def _fill(count: int, weighted: tuple[tuple[SocketAddress, int], ...]) -> tuple[SocketAddress, ...]:
     of = dict(weighted)
@@ -66,7 +66,7 @@ def count_slots(endpoints: int, *, is_weighted: bool) -> int:
     """Return the number of slots for a number of endpoints.
 
     Args:
-        is_weighted: Whether the weights differ.
+        is_weighted: Whether shares may differ, which needs the largest number of slots.
     """
     if is_weighted:
         # Small shares need many slots, and a changed weight must not change the slot count.

@@ -205,7 +205,8 @@ class CauseCode(enum.StrEnum):
     """The proxy of a node returns no readable answer."""
 
     def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
-        # Python 3.11.2 looks up members by name, which fails for members created by _missing_.
+        # Pickle the value: Python 3.11.2 looks up members by name, which fails for members created
+        # by _missing_.
         return CauseCode, (str(self),)
 
     @classmethod
@@ -258,7 +259,8 @@ class Parameters:
         self._defaults = {**dict(given), **(function.__kwdefaults__ or {})}
         last_of = range(len(self.names) - len(self._defaults), len(self.names) + 1)
         values = tuple(self._defaults.values())
-        # Positional values can't fill a keyword-only parameter without a default.
+        # Don't precompute defaults if a keyword-only parameter has none: positional values can't
+        # fill it.
         are_last = self.names[last_of[0] :] == tuple(self._defaults)
         self._rest = {n: values[n - last_of[0] :] for n in last_of} if are_last else {}
         """The defaults of the remaining parameters, by the number of given values."""
@@ -436,7 +438,8 @@ class Cause:
         # Cost: a page of ten thousand Services may group that many causes each time it is shown.
         if not self._shared:
             self._shared = (self.code, *[self.params[place][1] for place in places])
-        # Causes of such a row are shared by chain, and this cause names no chain.
+        # If the last value is empty, the cause isn't shared: causes of such a row are shared by
+        # chain, and this cause names no chain.
         return None if self._shared[-1] == "" else self._shared
 
     def get(self, name: str, default: Param = "") -> Param:
@@ -489,7 +492,7 @@ def _plain(value: object) -> Param:
     """Convert a parameter to a JSON value; addresses and names of objects become text."""
     if isinstance(value, bool | int | float):
         return value
-    # Names of objects are instances of tuple subclasses.
+    # Names of objects, which are instances of tuple subclasses, become text instead.
     if isinstance(value, tuple | list) and type(value) in (tuple, list):
         return tuple(map(str, value))
     return str(value)

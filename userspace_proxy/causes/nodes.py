@@ -15,7 +15,7 @@ def listed(names: Sequence[str], most: int = 2, total: int = 0) -> str:
 
     Args:
         most: The number of names to list; a single further name is listed instead of counted.
-        total: The number of all names, if ``names`` are only the first ones.
+        total: The number of all names, if ``names`` are only the first names.
     """
     count = max(total, len(names))
     if count == len(names) <= most + 1:

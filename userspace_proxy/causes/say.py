@@ -75,7 +75,8 @@ def remedy(cause: Cause) -> str:
     """Return the remedy for a cause; empty if the sentence contains it."""
     before = cause.before
     if before is not None and before.code is CauseCode.ENDPOINT_UNREACHABLE:
-        # A router without a route back to the source can't report the endpoint as unreachable.
+        # Use the remedy for the earlier failure: a router without a route back to the source can't
+        # report the endpoint as unreachable.
         return remedy(before.replace(host=cause.host))
     row = cause.row
     text = _written((row.outside if cause.host else "") or row.hint, cause, is_quoted=True)

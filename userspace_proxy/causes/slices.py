@@ -206,7 +206,8 @@ def no_port(port: str, has_selector: bool) -> str:
     sentence = f"its endpoints have no {_wanted(port)}, nor any other"
     if not has_selector:
         return sentence
-    # The EndpointSlice controller omits ports that the pod doesn't have.
+    # The EndpointSlice controller omits ports that the pod doesn't have, so the target port's name
+    # is wrong.
     return f"{sentence}: targetPort is a name that no container port of its pods has"
 
 

@@ -182,7 +182,8 @@ def _interfaces(steering: str, ranges: Sequence[str]) -> list[Finding]:
 
 
 def _routes(steering: str, ranges: Sequence[str]) -> list[Finding]:
-    # Local steering adds the routes itself; without steering, clients don't dial these addresses.
+    # Routes don't matter here: local steering adds them itself, and without steering clients don't
+    # dial these addresses.
     if steering in ("none", "local", ""):
         return []
     return network.judge_routes(ranges, network.find_refusals(map(network.sample_of, ranges)))

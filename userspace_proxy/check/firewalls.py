@@ -42,7 +42,7 @@ def look_at_firewalls(
 def _endpoints(kernel: KernelView, inputs: Inputs) -> Collection[SocketAddress]:
     """Return the manifests' endpoints, or else example addresses on pod links and elsewhere."""
     if inputs.endpoints:
-        # Packets to this node's own addresses aren't forwarded.
+        # Omit this node's own addresses, because packets to them aren't forwarded.
         return [one for one in inputs.endpoints[:_ENDPOINTS_MAX] if not is_local(one.ip)]
     pods = (network for link in kernel.clients if not link.is_uplink for network in link.networks)
     return [SocketAddress(ip, 0) for ip in (*ANY_IP.values(), *(str(pod[0]) for pod in pods))]

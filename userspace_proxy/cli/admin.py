@@ -110,7 +110,8 @@ class AdminAddress:
         if answer.code == http.client.BAD_REQUEST and query.get("q"):
             raise ConfigError(f"--search: {said_in(body)}")
         if (status := answer.code) != http.client.OK:
-            # The web server's own errors begin with the status code, unlike the proxy's errors.
+            # Remove the status code, with which the web server's own errors begin, unlike the
+            # proxy's errors.
             said = said_in(body).removeprefix(f"{status}").lstrip(": ")
             if status == http.client.INTERNAL_SERVER_ERROR:
                 said = f"{http.client.responses[status]}; see the proxy's log"

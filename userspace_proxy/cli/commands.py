@@ -55,7 +55,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         return DONE
     except BrokenPipeError:
-        # The program that reads the output (``| head``) has closed the pipe.
+        # The program that reads the output (``| head``) has closed the pipe, which isn't an error.
         _discard_output()
         return DONE
     except OSError as exc:

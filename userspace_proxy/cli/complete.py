@@ -90,7 +90,7 @@ def _search_words(line: _Typed) -> Iterator[str]:
     from ..status.search import QUALIFIERS, STATES
 
     yield from (f"{name}:" for name in QUALIFIERS if name not in _WITH_VALUES)
-    # A search word can't contain a blank.
+    # Omit states with a blank, which a search word can't contain.
     yield from (f"is:{state}" for state in STATES if state and " " not in state)
     yield from (f"cause:{code}" for code in CauseCode)
     with contextlib.suppress(UserspaceProxyError):

@@ -102,7 +102,7 @@ def explain(given: Given) -> int:
     arguments = ServiceArguments(given, settings, reads_cluster=reads_cluster)
     names = arguments.names(given.arguments[0])
     found = _find_first(given, settings, names)
-    # Dials from this machine would prove nothing about another node.
+    # Don't dial for another node, about which dials from this machine would prove nothing.
     way = None if found.is_elsewhere else find_way(found.subject.node)
     dials = _dial(found.subject, way) if wants_dials and way is not None else None
     invocation = explaining.Invocation(
@@ -144,7 +144,8 @@ def _find_first(given: Given, settings: Settings, names: Sequence[str]) -> _Foun
     try:
         service, found = first_found(names, lambda name: _find(given, settings, name))
     except SourceError as exc:
-        # A user with access to the agents may lack permission to read Services.
+        # Explain a node's facts instead of a plan: a user with access to the agents may lack
+        # permission to read Services.
         on_nodes = _ask_nodes(given, settings, names[0], instead=exc) if asks_nodes else None
         subject = None if on_nodes is None else on_nodes.subject or on_nodes.worst
         if on_nodes is None or subject is None or not subject.ports:
@@ -238,7 +239,8 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     from ..policy import PolicyOptions
     from ..sources.manifests import load_state
 
-    # Authors of manifests are trusted to send clients to any address that this node reaches.
+    # Allow endpoints at nodes' addresses, because authors of manifests are trusted to send clients
+    # to any address that this node reaches.
     options = replace(
         settings.as_options(PolicyOptions), node_name=settings.node_name, allow_node_endpoints=True
     )

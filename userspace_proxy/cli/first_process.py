@@ -81,6 +81,6 @@ def _reap(child: int) -> int | None:
 
 
 def _complain(line: str) -> None:
-    # A stalled reader of the log mustn't block this process.
+    # Drop the line if stderr has no room: a stalled reader of the log mustn't block this process.
     if select.select([], [2], [], 0)[1]:
         print(line, file=sys.stderr, flush=True)

@@ -68,7 +68,7 @@ def _check_missing(choices: Mapping[str, str], *, has_server: bool) -> None:
     """Raise a ConfigError if a kubeconfig is required but missing."""
     listed = os.environ.get("KUBECONFIG", "").strip(os.pathsep)
     problem = next((f"--{name}: there is no kubeconfig" for name in choices), "")
-    # In a pod, the pod's own API server is used, as in kubectl.
+    # In a pod, no kubeconfig is required: as in kubectl, the pod's own API server is used.
     if listed and not has_server and not os.environ.get("KUBERNETES_SERVICE_HOST"):
         problem = f"KUBECONFIG={listed}: no such file"
     if problem:

@@ -101,7 +101,7 @@ def _show(line: bytes, stream: TextIO, *, is_json: bool) -> None:
         try:
             one = read_connection(line)
         except ValueError:
-            # The line may be from a newer proxy.
+            # Skip the line, which may be from a newer proxy.
             return
         write_line(stream, line_of(one, columns_of(stream)))
     stream.flush()

@@ -61,7 +61,7 @@ def find_command(name: str, own: Mapping[str, Command]) -> Command:
 
 
 def all_commands(own: Mapping[str, Command]) -> Mapping[str, Command]:
-    """Return all commands by name: first of this package, then loadable ones of other packages."""
+    """Return all commands by name: this package's, then other packages' loadable commands."""
     commands = dict(own)
     for name, entry in sorted(_entries(_COMMANDS).items()):
         if name not in own:

@@ -41,7 +41,8 @@ class ProgramStart:
     def _words(self) -> tuple[str, ...]:
         file = Path(self.argv[0])
         if is_plugin(self.argv):
-            # kubectl maps a dash in the typed name to an underscore in the file's name.
+            # Restore the dashes of the typed name, which are underscores in the name of a plugin's
+            # file.
             return ("kubectl", file.name.removeprefix(_PLUGIN).replace("_", "-"))
         if file.name == _MODULE_FILE:
             return tuple(self.orig_argv[: len(self.orig_argv) - len(self.argv[1:])])

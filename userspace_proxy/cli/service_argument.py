@@ -146,7 +146,7 @@ class ServiceArguments:
         if "/" in host or len(labels) < 2:
             return word
         if "svc" in labels[2:]:
-            # A pod's name may precede the Service's name.
+            # Use only the last two labels, because a pod's name may precede the Service's name.
             del labels[labels.index("svc", 2) :]
         elif len(labels) > 2:
             raise _no_service(word)

@@ -48,7 +48,7 @@ def status(given: Given) -> int:
         watch(lambda: show_now(partial(ask, service)), sys.stdout)
     if form == "json":
         sys.stdout.write(answer.text)
-        # The answer about a namespace also contains the node's state.
+        # For a namespace, use the level of the whole answer, which also covers the node's state.
         is_part = "/" in service or bool(query["q"])
         return _exit_status(_level_of(answer.body, service=service, is_part=is_part))
     write(sys.stdout, answer.text)

@@ -148,7 +148,8 @@ def watch(
 
 
 def _is_dumb(environment: Mapping[str, str]) -> bool:
-    # Windows Terminal sets WT_SESSION; the terminals of Git and Cygwin set TERM.
+    # Windows Terminal sets WT_SESSION, and the terminals of Git and Cygwin set TERM; the old
+    # console sets neither.
     if sys.platform == "win32" and not environment.keys() & {"WT_SESSION", "TERM"}:
         return True
     return environment.get("TERM") == "dumb"

@@ -1,4 +1,4 @@
-"""Decides which addresses names must not resolve to: addresses of the cluster, and reserved ones.
+"""Decides which addresses names must not resolve to: the cluster's and reserved addresses.
 
 Rule 1: an address that NAT64 translates is checked in both forms.
 Rule 2: decisions follow changes of Services, Nodes, and this node's addresses.

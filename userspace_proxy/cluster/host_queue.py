@@ -7,7 +7,7 @@ the slots: each lookup may take five seconds, and other names mustn't wait for t
 Rule 2: a namespace uses at most half of the slots, including one only for names with an answer.
 Rule 3: namespaces take turns; within a namespace, names with an answer come first, then names that
 have been due for longer.
-Rule 4: a name that several namespaces use is looked up in the first turn of any of them.
+Rule 4: a name that several namespaces use is looked up in the first turn of any such namespace.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class HostQueue:
         self._entries.pop(host, None)
 
     def take(self, now: float) -> str | None:
-        """Return a due name that occupies a slot until :meth:`give_back`, or None."""
+        """Return a due name, or None; the name occupies a slot until :meth:`give_back`."""
         while self._waiting and self._waiting[0][0] <= now:
             _, due = heapq.heappop(self._waiting)
             for each in due.namespaces if self._is_valid(due) else ():
@@ -96,7 +96,7 @@ class HostQueue:
         return bool(self._ready)
 
     def next_at(self) -> float | None:
-        """Return when the next name is due; None if no name waits, except for a slot."""
+        """Return when the next name is due; None if all names are ready or being looked up."""
         while self._waiting and not self._is_valid(self._waiting[0][1]):
             heapq.heappop(self._waiting)
         return self._waiting[0][0] if self._waiting else None
@@ -105,7 +105,7 @@ class HostQueue:
         return self._entries.get(entry.host) is entry
 
     def _first(self) -> str | None:
-        """Return the next namespace with a free slot for its first name; None if none has one."""
+        """Return the next namespace with a free slot for its first name, or None."""
         for namespace, heap in list(self._ready.items()):
             while heap and not self._is_valid(heap[0]):
                 heapq.heappop(heap)

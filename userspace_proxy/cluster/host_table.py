@@ -85,7 +85,7 @@ class HostTable:
         self._queue.remove(host)
 
     def take(self, now: float) -> tuple[str, tuple[IPFamily, ...]] | None:
-        """Return a due name that occupies a slot until :meth:`learn`, or None."""
+        """Return a due name and its families, or None; it occupies a slot until :meth:`learn`."""
         host = self._queue.take(now)
         if host is None:
             return None
@@ -94,7 +94,7 @@ class HostTable:
         return host, known.families
 
     def next_at(self) -> float | None:
-        """Return when the next name is due; None if no name waits, except for a slot."""
+        """Return when the next name is due; None if all names are ready or being looked up."""
         return self._queue.next_at()
 
     @property

@@ -98,7 +98,7 @@ def warn_ignored(ignored: Iterable[tuple[str, str]], *, place: str = "") -> list
     """Return one warning per reason.
 
     Args:
-        ignored: (flag or field, reason).
+        ignored: Pairs of a flag or field and the reason why it has no effect.
         place: The file; empty for flags.
     """
     names: dict[str, list[str]] = {}

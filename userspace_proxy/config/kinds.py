@@ -100,7 +100,7 @@ def _plain_number(value: object) -> float:
 
 
 def _parse_text(text: str) -> str:
-    # The text appears in logs, on the page and in files.
+    # Reject unprintable characters, because the text appears in logs, on the page and in files.
     if not text.isprintable():
         raise ConfigError(f"{text!r} contains unprintable characters")
     return text
@@ -116,7 +116,7 @@ def _parse_number(text: str) -> float:
 def _plain_gates(value: object) -> tuple[tuple[str, bool], ...]:
     if not isinstance(value, Mapping):
         raise wrong_type(value, "a mapping of names to true or false")
-    # In Go, null is the zero of any type.
+    # A null counts as false: in Go, null is the zero of any type.
     return tuple((name, is_on is not None and _plain_bool(is_on)) for name, is_on in value.items())
 
 

@@ -59,7 +59,7 @@ def parse_address(text: str) -> str:
 
 
 def parse_listen_address(text: str, default_port: int) -> ListenAddress | None:
-    """Parse a server's listen address; None for an empty string, which disables the server.
+    """Parse a server's listen address; return None if it is empty, which disables the server.
 
     Args:
         text: ``10.0.0.1``, ``10.0.0.1:10256``, ``:10256``, ``::``, ``[::]:10256`` or ``fd://3``.

@@ -31,7 +31,7 @@ _log = FieldLogger("userspace_proxy.dataplane")
 # The time limit for a PROXY header. The specification asks for at least 3 s, so that a lost packet
 # can be resent.
 HEADER_S = 5.0
-# The maximum number of peers whose trust is cached; a load balancer has a handful of addresses.
+# The maximum number of peers whose trust is cached: far more than a load balancer has addresses.
 _MAX_KNOWN = 4096
 
 
@@ -90,7 +90,7 @@ class AcceptedHeaders:
             self._read(connection)
 
     def _read(self, connection: TcpConnection) -> bool:
-        """Read the available bytes; return False if the header is incomplete."""
+        """Read the header, and dial or end; return False if the header is incomplete."""
         sock = connection.client
         try:
             data = sock.recv(HEADER_BYTES, _socket.MSG_PEEK)

@@ -1,4 +1,4 @@
-"""Sets TCP keep-alive on long-lived connections, and resets idle ones.
+"""Sets TCP keep-alive on long-lived connections, and resets idle connections.
 
     joined ──▶ first check: keep-alive on both sockets ──▶ nothing moved for idle_s ──▶ reset
                                                      └───▶ half-closed, for half_closed_s ──▶ reset
@@ -64,8 +64,9 @@ _LOCAL_CLIENT = (
     # to two minutes. This option is set last, because kernels before 6.15 reject it.
     (_socket.IPPROTO_TCP, TCP_RTO_MAX_MS, 2000),
 )
-# How long each check looks up again whether a client is on this node: a container may dial up to a
-# second before its route is listed, so the first check may find no route.
+# The age up to which each check of a connection looks up whether its client is on this node: a
+# container may dial up to a second before its route is listed, so the first check may find no
+# route.
 _NEW_S = 2 * LOOK_S
 # How long retransmissions or window probes must stay unanswered to prove that a client is gone
 # while data is unacknowledged: the kernel then sends no keep-alive. A reader that has only stalled
@@ -160,7 +161,7 @@ class Ageing:
 def keep_alive(
     socks: Iterable[_socket.socket], options: Iterable[tuple[int, int, int]] = _KEEPALIVE
 ) -> None:
-    """Set options on each socket, up to the first one that the kernel rejects."""
+    """Set options on each socket, in order; after a rejected option, skip the socket's others."""
     for sock in socks:
         with contextlib.suppress(OSError):
             for level, option, value in options:

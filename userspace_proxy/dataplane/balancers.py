@@ -137,7 +137,7 @@ class Balancers:
 
         def end() -> None:
             balancer.strategy = first
-            # An update may have added priorities since.
+            # An update may have added priorities since; keep their strategies.
             added = balancer.standby_strategies[len(others) :]
             balancer.standby_strategies = (*others, *added)
 
@@ -188,7 +188,8 @@ class Balancers:
         handling, loads = self._serving.handling, self._loads
         balance = handling.balance
         if loads.limit is not None and balance is Balance.ROUND_ROBIN:
-            # With limits, a new connection must go to the endpoint with the most room.
+            # With limits, a new connection must go to the endpoint with the most room, which round
+            # robin doesn't find.
             balance = Balance.LEAST_CONNECTIONS
         strategy = make_strategy(balance, self._weights, loads.follow, self._start + handling.seed)
         return strategy if loads.limit is None else Limited(strategy, loads.is_full)

@@ -75,7 +75,8 @@ class SystemCalls:
     def accept(self, listener: int) -> tuple[int, Any]:
         """Accept a client; return its non-blocking descriptor and its address, or an errno.
 
-        The address is the socket module's tuple: IP address and port come first.
+        The address is the socket module's tuple: IP address and port come first. With an errno,
+        which is below 0, it is None.
         """
         listening = self._socks[listener]
         try:
@@ -88,21 +89,21 @@ class SystemCalls:
         return fd, address
 
     def receive(self, fd: int) -> int:
-        """Read into the buffer; return the number of bytes, 0 at the end of the stream."""
+        """Read into the buffer; return the number of bytes (0 at the end), or an errno below 0."""
         try:
             return self._socks[fd].recv_into(self.buffer)
         except OSError as exc:
             return _number(exc)
 
     def send(self, fd: int, count: int, flags: int) -> int:
-        """Send the first ``count`` bytes of the buffer; return the number accepted."""
+        """Send the buffer's first ``count`` bytes; return the number sent, or an errno below 0."""
         try:
             return self._socks[fd].send(self.buffer[:count], flags)
         except OSError as exc:
             return _number(exc)
 
     def send_bytes(self, fd: int, data: memoryview) -> int:
-        """Send bytes from outside the buffer; return the number accepted."""
+        """Send bytes from outside the buffer; return the number accepted, or an errno below 0."""
         try:
             return self._socks[fd].send(data)
         except OSError as exc:
@@ -113,7 +114,7 @@ class SystemCalls:
         return memoryview(bytes(self.buffer[start:end]))
 
     def shut_down(self, fd: int) -> int:
-        """Send a FIN after the last byte; return 0 or an errno."""
+        """Send a FIN after the last byte; return 0, or an errno below 0."""
         try:
             self._socks[fd].shutdown(_socket.SHUT_WR)
         except OSError as exc:
@@ -121,7 +122,7 @@ class SystemCalls:
         return 0
 
     def set_option(self, fd: int, level: int, option: int, value: int) -> int:
-        """Set an integer option; return 0 or an errno."""
+        """Set an integer option; return 0, or an errno below 0."""
         try:
             self._socks[fd].setsockopt(level, option, value)
         except OSError as exc:
@@ -133,7 +134,7 @@ class SystemCalls:
         self.set_option(fd, _socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 1)
 
     def open_stream(self, family: int) -> int:
-        """Open a non-blocking TCP socket; return its descriptor or an errno."""
+        """Open a non-blocking TCP socket; return its descriptor, or an errno below 0."""
         try:
             sock = _socket.socket(family, _STREAM)
         except OSError as exc:
@@ -141,7 +142,7 @@ class SystemCalls:
         return self.adopt(sock)
 
     def open_bound(self, family: int, ip: str, port: int, is_transparent: bool) -> int:
-        """Open a bound, non-blocking TCP socket; return its descriptor or an errno.
+        """Open a bound, non-blocking TCP socket; return its descriptor, or an errno below 0.
 
         With SO_REUSEADDR, one port can serve a connection to each endpoint.
 
@@ -199,7 +200,7 @@ class SystemCalls:
         return read_end, write_end
 
     def splice(self, source: int, sink: int, count: int) -> int:
-        """Move up to ``count`` bytes from or to a pipe; return the number moved."""
+        """Move up to ``count`` bytes from or to a pipe; return the number, or an errno below 0."""
         try:
             return os.splice(source, sink, count, flags=_SPLICE)
         except OSError as exc:

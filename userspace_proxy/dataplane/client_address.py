@@ -347,7 +347,7 @@ class ClientAddressDialer:
         return number
 
     def _bind_datagrams(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> int:
-        """Bind a free port, or a port of this process's other flows; return 0 if there is none."""
+        """Bind a free port, or a port of this process's other flows; return it, or 0 for none."""
         ports, tries = self._ports, _TRIES
         for _ in range(_LOOKS):
             port = ports.next()

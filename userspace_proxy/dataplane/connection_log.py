@@ -29,7 +29,7 @@ class Watch(Protocol):
     def has_room(
         self, prefixes: Collection[str], client_ip: str, *, is_plain: bool = False
     ) -> bool:
-        """Return whether another record fits; if not, count it as omitted."""
+        """Return whether an observer takes the record; without room for it, count it as omitted."""
 
     def put(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
         """Add a connection's record; ``frontend`` returns the address that the client dialled."""

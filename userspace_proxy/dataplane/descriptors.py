@@ -39,7 +39,7 @@ _RESUME_ROOM = 16
 _RETRY_S = 0.25
 # A pause this long without a released descriptor is a stall; a busy proxy releases many.
 _STALL_S = 0.5
-# Waits further apart belong to different pauses: in a pause, callbacks wait again each _RETRY_S.
+# Waits further apart belong to different pauses: in a pause, callbacks wait again every _RETRY_S.
 _PAUSE_GAP_S = 1.0
 # How long after a reset at the descriptor limit further resets don't wait for a stall.
 _SHEDDING_S = 5.0
@@ -89,7 +89,7 @@ class Descriptors:
         return self.in_use < self.limit
 
     def is_stalled(self, now: float) -> bool:
-        """Return whether callbacks have waited too long, or connections were reset a moment ago."""
+        """Return whether callbacks have waited for _STALL_S, or connections were reset recently."""
         if now < self._shedding_until:
             return True
         is_paused = now - self._waited_at <= _PAUSE_GAP_S
@@ -134,14 +134,14 @@ class Descriptors:
 
     def wait(self, resume: Callable[[], None], now: float) -> None:
         """Call ``resume`` once when there may be room; if there is none, it must wait again."""
-        # ``memory_pressure`` logs memory shortages itself.
+        # While memory is short, don't log the pause: ``memory_pressure`` logs its reason.
         if self._held is None and self._log_limit.take(now):
             _log.warning(
                 "descriptor limit reached, pausing accepts",
                 extra={"in_use": self.in_use, "limit": self.limit},
             )
         if self._full_since is None or now - self._waited_at > _PAUSE_GAP_S:
-            # The previous pause is over although it released no descriptor.
+            # A new pause begins: the previous pause is over although it released no descriptor.
             self._full_since = now
         self._waited_at = now
         self._waiting.append(resume)

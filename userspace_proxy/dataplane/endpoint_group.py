@@ -30,7 +30,8 @@ from .outcomes import Outcomes
 from .reactor import Reactor
 from .waiting_room import Waiting, WaitingRoom
 
-# A client has waited if its dial began this long after its arrival; no client gives up so early.
+# A client counts as having waited if its dial began this long after its arrival, which is earlier
+# than any client gives up.
 _WAITED_S = 0.3
 # How long clients may still dial a changed range: steering rules change a moment after the workers,
 # or seconds later if the kernel rejects them. After that, a dialled port of the old range may be
@@ -180,7 +181,8 @@ class EndpointGroup(CounterTable):
     ) -> AbortCounters:
         """Return the counters to update if a client leaves before an answer.
 
-        Returns ``counters`` unless the endpoint answered other clients while this client waited.
+        Returns the endpoint's ``counters``, unless this client waited for its dial while the
+        endpoint answered others: then the endpoint isn't to blame.
         """
         has_waited = dialled_at is not None and dialled_at - accepted_at >= _WAITED_S
         is_answering = counters.ends.succeeded_at >= accepted_at
@@ -214,7 +216,8 @@ class EndpointGroup(CounterTable):
     def count_lost(self, sock: _socket.socket, before: int) -> int:
         """Count packets that the kernel dropped at a listening socket; return the kernel's counter.
 
-        If only some clients are admitted, nearly all dropped packets come from other clients.
+        If only some clients are admitted, the packets count as denied, because nearly all dropped
+        packets come from other clients. ``before`` is the kernel's counter as of the last call.
         """
         lost = packets_lost(sock)
         new = (lost - before) & 0xFFFFFFFF

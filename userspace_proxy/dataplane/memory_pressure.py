@@ -155,7 +155,8 @@ class Memory:
     def _estimate(self, now: float) -> None:
         used = [limit.estimate() for limit in self._limits]
         if any(u >= x.limit * HIGH for u, x in zip(used, self._limits, strict=True)):
-            # The estimate may include reclaimable file cache, which an exact reading leaves out.
+            # The estimate may include reclaimable file cache. Take an exact reading, which excludes
+            # it, so that no connection is reset for it.
             used = [limit.used() for limit in self._limits]
         self._judge(now, used)
 
@@ -191,7 +192,8 @@ class Memory:
         after = self._clock()
         self._shed_at = after + max(_SETTLE_S, _SHED_PAUSES * (after - now))
         if not ended and nearest < limit.limit * HIGH:
-            # Shedding doesn't help, because other parts of the process use the memory.
+            # Other parts of the process use the memory, so pausing accepts doesn't help: end the
+            # pause.
             self._end(state._replace(is_short=False))
 
     def _begin(self, state: MemoryState, now: float) -> None:
@@ -225,6 +227,6 @@ def _return_freed_memory() -> None:
     By default glibc raises its mmap threshold to the size of a freed block, so the next buffers of
     that size stay with the process (measured: 50 of 100 MiB).
     """
-    # Other C libraries don't have this function.
+    # C libraries other than glibc may lack this function, and the behaviour that it changes.
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)

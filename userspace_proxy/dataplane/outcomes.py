@@ -143,14 +143,16 @@ class Outcomes:
             self._note_shortage(endpoint, failed, now, is_of_client=bool(client))
             return code
         if failure is Failure.RESET:
-            # Only an endpoint that accepted the connection resets it, whatever probes have shown.
+            # Count an end, not a failed dial: only an endpoint that accepted the connection resets
+            # it, whatever probes have shown.
             counters.ends.failed(now, failure)
             if client:
                 counters.exclusions.ended(client, now, failure, counters.ends.succeeded_at)
         if is_client_specific:
             return code
         dials = counters.dials
-        # Routers limit the rate of ICMP errors: silence after such an error is the same failure.
+        # Routers limit the rate of ICMP errors, so silence after such an error counts as the same
+        # failure.
         is_reported = failure is Failure.SILENT and dials.part.failure in UNREACHABLE
         dials.dial_failed(now, dials.dial_failure if dials.is_on and is_reported else failed)
         if may_be_client_specific:

@@ -38,8 +38,8 @@ def get_nothing(sock: _socket.socket) -> None:
 def hold_port(at: SocketAddress, beside: Iterable[_socket.socket]) -> socket.socket | None:
     """Return a socket that keeps a UDP port when its serving sockets close; None if impossible.
 
-    Only sockets of this user with SO_REUSEPORT can share a port, so all sockets ``beside`` it get
-    that option.
+    Only sockets of one user with SO_REUSEPORT can share a port, so the serving sockets (``beside``)
+    get that option, too, even if the result is None. The caller closes the returned socket.
     """
     with contextlib.ExitStack() as stack:
         try:

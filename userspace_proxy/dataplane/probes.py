@@ -1,4 +1,4 @@
-"""Decides whether a dial from a client's address would fail for all clients, or only for this one.
+"""Decides whether a failed dial from a client's address would fail for all clients.
 
     dial from the client's address failed ──▶ endpoint ejected ──▶ dial from this node's address
                                                   │ fails, too: it stays ejected
@@ -37,11 +37,11 @@ class Probes:
         # Pairs last a minute: policies change rarely, and if the endpoint dies within that minute,
         # dials of other clients fail and eject it.
         self.pairs = Pairs()
-        """Pairs of a client and an endpoint that answers other clients, but not this one."""
+        """Pairs of a client and an endpoint that answers other clients, but not this client."""
         self._dials = ProbeDials(engine.reactor, engine.tuning.connect_timeout_s, self._ended)
 
     def is_denied(self, client: str, endpoint: SocketAddress, now: float) -> bool:
-        """Return whether a probe has shown that an endpoint answers others, but not this client."""
+        """Return whether a probe has shown that an endpoint answers others but not this client."""
         return self.pairs.has(client, endpoint, now)
 
     def denied(
@@ -49,7 +49,8 @@ class Probes:
     ) -> None:
         """Record a failed dial from a client's address to an endpoint that answers this node."""
         now, denials = self._engine.reactor.now, group.counters_of(endpoint).denials
-        # Old failures of another client prove nothing about this client.
+        # Old failures of another client prove nothing about this client, so don't count them
+        # together.
         if denials.part.client != client and now - denials.part.last_at >= PAIR_S:
             denials.end()
         denials.dial_failed(now, failed, client)

@@ -267,7 +267,7 @@ class Timeouts:
         now = self._clock()
         try:
             for item, due in self._expiring(now):
-                # Another item's callback may have stopped or restarted this item.
+                # Skip this item if another item's callback has stopped or restarted it.
                 if self.due.get(item) == due:
                     del self.due[item]
                     self._expired(item)

@@ -291,21 +291,24 @@ class Direction(Handler):
         for _ in range(SPLICE_ROUNDS):
             count = self._calls.splice(self.source_fd, pipe.write_end, PIPE_BYTES)
             if count == _EMPTY:
-                # Copying a small amount is cheaper: it saves a call.
+                # Splice again only if this turn has moved bulk data: for fewer bytes, copying saves
+                # a call.
                 self._is_bulk = copied + self.bytes_moved - moved >= BULK_BYTES
                 self.release()
                 return not self._has_urgent
             if count < 0:
-                # Release the pipe first: moving the rest may take another pipe, and leak this one.
+                # Release the pipe first: moving the rest may take another pipe, and leak this pipe.
                 self.release()
                 if self.is_broken:
-                    # At an urgent mark, splice returns the error although bytes may follow.
+                    # At an urgent mark, splice returns the error although bytes may follow: read
+                    # them first.
                     self.spliced_error = -count
                     return False
                 self.connection.abort(-count)
                 return True
             if count == 0:
-                # The source has ended, or a FIN follows an urgent mark.
+                # Either the source has ended, or a FIN follows an urgent mark: a read decides
+                # which.
                 self.release()
                 return False
             self._in_pipe = count
@@ -327,7 +330,7 @@ class Direction(Handler):
                 self.connection.abort(-sent)
                 return False
             if not sent:
-                # No known kernel returns 0, but if one did, this loop would never end.
+                # No known kernel returns 0; if one did, this loop would never end, so abort.
                 self.is_stuck = True
                 self.connection.abort(0)
                 return False
@@ -410,7 +413,8 @@ class Direction(Handler):
     def _wait_for_room(self) -> None:
         self.is_stuck = True
         if self.is_broken:
-            # The source isn't read to its end while the sink is full; a reset has a deadline.
+            # The rest of a broken source isn't read: reset now, which gives the sink a deadline for
+            # the bytes already read.
             self.connection.abort(0)
         else:
             self.connection.sink_is_full(self)

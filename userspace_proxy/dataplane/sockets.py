@@ -36,7 +36,7 @@ def hold_acks(sock: _socket.socket) -> None:
 
     Call it before ``connect``, but after ``listen``, which undoes it.
     """
-    with contextlib.suppress(OSError):  # It may be a UDP socket.
+    with contextlib.suppress(OSError):  # UDP sockets lack the option.
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 0)
 
 

@@ -248,7 +248,8 @@ class TcpConnection(Accounted):
             return
         if failed.failure is Failure.EXHAUSTED:
             group.outcomes.failed(endpoint, failed, now)
-            # The client waits like clients in the listener's queue, but with a deadline.
+            # Dial again once descriptors are free: the client waits like clients in the listener's
+            # queue, but with a deadline.
             room = group.waiting_room if self._wait() else None
             self._awaits_turn = room is None
             resume = self._dial_again if room is None else room.retry
@@ -434,7 +435,7 @@ class TcpConnection(Accounted):
         """End the dial in progress, if any; return False if the caller has nothing left to do."""
         self.reactor.tick()
         if self.endpoint_fd >= 0 and is_connected(self._endpoint_socket):
-            # The dial has succeeded, but the delayed loop hasn't handled its event yet.
+            # Keep the dial: it has succeeded, but the delayed loop hasn't handled its event yet.
             return False
         is_opening = self in self.owner.openings
         self._end_dial()
@@ -595,7 +596,8 @@ class TcpConnection(Accounted):
         """
         up, down, exchange, now = self.up, self.down, self.exchange, self.reactor.now
         if direction.spliced_error:
-            # The splice has taken the error of a RST, so this read found a FIN.
+            # This isn't a clean end: a splice has taken the RST's error from the socket, so the
+            # read after it looked like a FIN.
             self.abort(direction.spliced_error)
             return
         direction.is_ended = True
@@ -606,7 +608,8 @@ class TcpConnection(Accounted):
             return
         is_second = up.is_ended and down.is_ended
         if not is_second and self.reactor.calls.shut_down(direction.sink_fd) < 0:
-            # The other side has gone; the event of its error may still follow.
+            # The other side has gone, and the event that reports its errno may still follow: reset
+            # without an errno.
             self.abort(0)
             return
         is_lost = direction is up and now - exchange.answered_at >= LOSS_S

@@ -45,7 +45,7 @@ from .frontends import Announced
 from .probes import Probes
 from .relay import Direction, Relayed
 
-# Before Python 3.12, accessing an enum member costs a function call.
+# Before Python 3.12, accessing an enum member costs a function call: too much per connection.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 _COMPLETE = EndReason.COMPLETE
 
@@ -230,7 +230,7 @@ def end_of_client(up: Direction, **known: Any) -> EndFacts:
 
 
 def end_if_given_up(up: Direction, exchange: ConnectionOutcome, now: float) -> EndFacts | None:
-    """Return the facts of a client that waited for the first byte and left without it."""
+    """Return the facts if a client waited for the first byte and left without it, else None."""
     asked_s = now - exchange.asked_at
     if asked_s < PATIENCE_S or not up.bytes_moved:
         return None
@@ -248,7 +248,7 @@ def end_if_lost(
     now: float,
     number: int | None = None,
 ) -> EndFacts | None:
-    """Return the facts of a client that left after the first byte because packets were lost.
+    """Return the facts if a client left after the first byte because packets were lost, else None.
 
     Args:
         number: The errno with which the client's socket failed.
@@ -268,7 +268,7 @@ def end_if_reset(
     number: int | None,
     had_end: bool,
 ) -> EndFacts | None:
-    """Return the facts of a RST that no earlier event explains, by the endpoint or the client.
+    """Return the facts if no earlier event explains a RST of the endpoint or the client, else None.
 
     Args:
         number: The errno, if it is known.
@@ -291,11 +291,13 @@ def end_if_reset(
 
 
 def owes_answer(up: Direction, lasted_s: float, *, is_left: bool) -> bool:
-    """Return whether an answer is due when one side ends after the client sent the last bytes.
+    """Return whether the endpoint has owed an answer for too long when one side ends.
 
     Args:
+        up: The direction from the client, which sent the connection's last bytes.
         lasted_s: Seconds since the endpoint answered the dial.
-        is_left: Whether the client ends the connection, not the endpoint; a reset isn't an answer.
+        is_left: Whether the client ends the connection. If the endpoint resets it instead, the
+            result is False.
     """
     least_s = OWED_AFTER_S[is_left]
     if lasted_s < least_s or not (is_left or is_connected(up.sink)):

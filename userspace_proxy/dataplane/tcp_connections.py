@@ -149,7 +149,8 @@ class LateResets:
         reactor.set_handler(direction.sink_fd, _Flush(direction))
         reactor.calls.change_watch(direction.sink_fd, epoll.OUT | epoll.ET)
         if not connection.is_aborting:
-            # The source has sent its FIN: its later events don't affect the client.
+            # Ignore later events of the source: it has sent its FIN, so they don't affect the
+            # client.
             reactor.set_handler(direction.source_fd, _IGNORE)
         if self._timer is None:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
@@ -320,7 +321,8 @@ class TcpListener(Handler):
         self._at = at
         self._fd = self._engine.reactor.calls.adopt(sock)
         self._is_closed = False
-        # A new worker inherits the previous worker's socket with its count of lost packets.
+        # Don't start at 0: a new worker inherits the previous worker's socket with its count of
+        # lost packets.
         self._lost = packets_lost(sock)
         number = self._watch()
         if number < 0:
@@ -341,7 +343,7 @@ class TcpListener(Handler):
             self._engine.reactor.calls.disown(self._fd)
 
     def settle(self) -> None:
-        """Count the dropped packets of clients that aren't admitted."""
+        """Count the packets dropped since the last call, if only some clients are admitted."""
         if self.group.serving.admits is not None:
             self._lost = self.group.count_lost(self.sock, self._lost)
 
@@ -359,8 +361,8 @@ class TcpListener(Handler):
 
     def on(self, fd: int, events: int) -> None:
         if events & _HUP:
-            # The control process, which shares the socket, has shut it down; a message about this
-            # follows.
+            # The control process, which shares the socket, has shut it down. Only stop watching it:
+            # a message that closes the listener follows.
             self._engine.reactor.unwatch(fd)
             return
         connections, reactor = self._connections, self._engine.reactor
@@ -371,7 +373,8 @@ class TcpListener(Handler):
         for number in range(BATCH):
             if descriptors.in_use + DESCRIPTORS > descriptors.for_connections:
                 if number:
-                    # If more clients wait, epoll reports the socket again.
+                    # Nothing must be paused yet: if more clients wait, epoll reports the socket
+                    # again.
                     return
                 # Sockets just reset are closed at the end of the dispatch, which makes room.
                 if not shedding.make_room(self.group, reactor.now):
@@ -382,13 +385,15 @@ class TcpListener(Handler):
                 if client == _NONE_WAITS:
                     return
                 if -client in EXHAUSTED_ERRNOS:
-                    # Descriptors that an embedding program uses aren't counted.
+                    # The system's limit is below the counted one, for example because an embedding
+                    # program uses descriptors that aren't counted.
                     self._pause()
                     return
                 # The client has already gone (ECONNABORTED and the network errors of accept(2)).
                 continue
             connection = TcpConnection(connections, self.group, client, address)
-            # A local client that dials an address routed to this node also uses it as its source.
+            # If a local client dials an address that is routed to this node, its source is the
+            # dialled address, not its own, so don't preserve it.
             is_self = address[0] == self._at.ip
             connection.may_preserve = keeps_clients and not is_self
             connections.began(connection)

@@ -61,7 +61,7 @@ class Tuning:
     together no more than half of the node's ephemeral ports: a flow from this node's address uses
     one."""
     processes: int = 1
-    """How many processes share the node's ephemeral ports, this one included."""
+    """How many processes share the node's ephemeral ports, including this process."""
     max_pipes: int = MAX_PIPES
     """Pipes for bulk data, of 1 MiB and two descriptors each; 0 copies everything."""
     descriptor_limit: int | None = None

@@ -88,7 +88,8 @@ class UdpListener:
         self._turn = 0
         """The reactor's turn when the socket was last read."""
         self._had_more = False
-        # A new worker inherits the previous worker's socket with its count of lost packets.
+        # Don't start at 0: a new worker inherits the previous worker's socket with its count of
+        # lost packets.
         self._lost = packets_lost(sock)
         self._hop_log_limit = LogLimit()
         # Level-triggered: datagrams left after a batch are reported again.
@@ -240,7 +241,8 @@ class UdpListener:
     def _dial(self, flow: UdpFlow, endpoint: SocketAddress) -> DialFailure | None:
         """Connect a socket for a flow; return the failure, or None."""
         now, client_dialer = self.engine.reactor.now, self.engine.client_dialer
-        # A local client that dials an address routed to this node also uses it as its source.
+        # If a local client dials an address that is routed to this node, its source is the dialled
+        # address, not its own, so don't preserve it.
         may_preserve = self.group.serving.handling.keeps_clients and flow.address[0] != self._at.ip
         try:
             sock, number = client_dialer.dial_flow_for(
@@ -331,7 +333,7 @@ class UdpListener:
         return refusal
 
     def endpoint_refused(self, flow: UdpFlow, failed: DialFailure) -> None:
-        """Continue with another endpoint if this one never answered, else end the flow."""
+        """Continue with another endpoint if this endpoint never answered, else end the flow."""
         endpoint, kept = flow.endpoint, flow.kept
         if endpoint is not None:
             self._dial_failed(flow, endpoint, failed)
@@ -374,7 +376,8 @@ class UdpListener:
         if last != flow.hop_limit:
             self._limit_hops(flow, last)
         if refusal:
-            # An earlier datagram was refused; no event reports an error that a call has taken.
+            # Report the refusal of an earlier datagram here: a call has taken the error from the
+            # socket, so no event reports it.
             flow.refused(refusal)
 
     def end(self, flow: UdpFlow, cause: EndReason, by: EndedBy = EndedBy.PROXY) -> None:
@@ -428,7 +431,7 @@ class UdpListener:
         serves = self.group.balancers.serves
         for flow in list(self._flows.values()):
             if flow.endpoint not in removed or serves(flow.client_ip, flow.endpoint):
-                # The endpoint may still serve clients of the other side.
+                # Keep the flow: the endpoint may still serve clients of the other side.
                 continue
             if flow.dialled_at <= begun_by:
                 self.end(flow, EndReason.ENDPOINT_REMOVED)
@@ -446,7 +449,8 @@ class UdpListener:
             log.write(self._facts(flow, event, cause, by), self._frontend)
 
     def _frontend(self) -> SocketAddress | None:
-        # Rules may have translated the dialled address, which the kernel reports for TCP only.
+        # A wildcard address is unknown here: rules may have translated the dialled address, which
+        # the kernel reports for TCP only.
         return None if is_wildcard(self._at.ip) else self._at
 
     def _facts(

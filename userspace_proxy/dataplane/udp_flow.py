@@ -182,11 +182,13 @@ class UdpFlow:
                 count = sock.recv_into(buffer)
             except BlockingIOError:
                 if events & epoll.ERR:
-                    # A failed call has cleared the socket's error, but not the error queue.
+                    # A failed call has cleared the socket's error but not the error queue, so check
+                    # the queue.
                     refusal = refusal_of(sock, 0) or refusal
                 break
             except OSError as exc:
-                # The kernel reports the error before datagrams that arrived earlier.
+                # Continue reading: the kernel reports the error before datagrams that arrived
+                # earlier.
                 refusal = refusal_of(sock, exc.errno) or refusal
                 left = left or BATCH
                 continue

@@ -136,7 +136,8 @@ class UdpFlows:
         """End some flows from this node's address, so that flows after the newcomer get a port."""
         for _ in range(1 + len(self.table) // _PORTS_PART):
             first = self.table.first_to_go()
-            # The reactor closes sockets at the end of the dispatch, too late for the newcomer.
+            # The reactor closes sockets at the end of the dispatch, too late to give the newcomer a
+            # port, so end only older flows and stop when the newcomer is next.
             if first is newcomer or first is None or first.is_preserved:
                 return
             _evict(first)
@@ -152,7 +153,7 @@ class UdpFlows:
         for flow in self.silent.take_absent():
             flow.listener.endpoint_refused(flow, _NO_HOST)
         for flow in self.table.expired(self._engine.clock()):
-            # A waiting flow has its own deadline.
+            # A waiting flow ends at the deadline of its wait, not when it is idle.
             if not flow.is_waiting:
                 flow.listener.end(flow, EndReason.IDLE)
         self._timer = (

@@ -99,7 +99,7 @@ class WaitingRoom:
     """The waiting clients of one Service port in one worker.
 
     Args:
-        processes: How many workers share the bound, this one included.
+        processes: How many workers share the bound, including this worker.
         hold: How long clients may wait, and how many in all workers together; None admits no more.
         is_uniform: Whether all clients use the same endpoints: if one client finds none, no other
             client does.
@@ -192,7 +192,7 @@ class WaitingRoom:
         if self._clients.at_limit:
             self._allowance = min(WINDOW, self._allowance + 1)
             if self._pass.rest:
-                # Another pass must follow: the clients left in this one may all have gone, while
+                # Another pass must follow: the clients left in this pass may all have gone, while
                 # others have begun to wait. It is hopeful, because more connections may have ended
                 # than the allowance counts.
                 self._pass.was_overtaken = self._pass.is_hopeful = True
@@ -221,7 +221,8 @@ class WaitingRoom:
                 if timer is not None:
                     timer.cancel()
             self._timer = self._next_pass = None
-            # Clients that have left would take memory until the next pass, which may be far away.
+            # Drop clients that have left: they would take memory until the next pass, which may be
+            # far away.
             self._pass.rest.clear()
             self.lacks_endpoints = False
 
@@ -282,7 +283,8 @@ class WaitingRoom:
             return not self._is_uniform
         found_none = waiter in clients and waiter not in clients.dialled
         if found_none and self._pass.is_hopeful and not self._is_uniform:
-            # The recovered endpoint may serve only other clients.
+            # The recovered endpoint may serve only later clients, so leave this client's dial to
+            # them.
             self._allowance += 1
         return True
 

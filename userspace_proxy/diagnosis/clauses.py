@@ -164,7 +164,7 @@ def planned_of(clauses: Sequence[Clause]) -> str:
 
 
 def texts_of(clauses: Sequence[Clause], lead: Clause | None = None) -> list[str]:
-    """Return the text of each clause; the first one contains the lead."""
+    """Return the text of each clause; the first text begins with the lead."""
     texts = [one.text for one in clauses]
     return texts if lead is None else [f"{lead.text}: {texts[0]}", *texts[1:]]
 
@@ -288,7 +288,8 @@ def at_limit(
     held = waiting_clients(waiting, longest_s, protocol)
     limit_words = plural(limit, noun_of(protocol))
     if is_pinned:
-        # Other endpoints may have fewer connections than the limit.
+        # Other endpoints may have fewer connections than the limit, so mention only the client's
+        # endpoint.
         keeps = "the endpoint that a client keeps to (sessionAffinity)"
         return f"holding {held}: {keeps} has {limit_words}, its limit on this node"
     return f"holding {held}: endpoints have {limit_words} each, which is their limit on this node"
@@ -316,7 +317,7 @@ def get_no_answer(are_some: bool = False) -> str:
 
 @clause()
 def got_no_answer(ended: int, total: int, protocol: str) -> str:
-    """State that ``ended`` of all earlier connections, or the last ones, got no answer."""
+    """State that ``ended`` of all earlier connections, or the last connections, got no answer."""
     return f"{_counted(ended, total, noun_of(protocol))} got no answer"
 
 

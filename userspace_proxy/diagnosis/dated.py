@@ -30,7 +30,8 @@ def sentence_at(
         age = last_answer(port, now) if clause.is_dated else ""
         causes = [state.causes[place] for place in clause.causes if place < len(state.causes)]
         if causes and all(cause.fact in above for cause in causes):
-            # The rest mustn't begin with a clause that only supplements the first one.
+            # Begin with the state's word, because the next clause may only supplement the omitted
+            # one.
             texts = texts or [state.word]
             continue
         times = (times_of(cause, now) for cause in causes if cause in timed)

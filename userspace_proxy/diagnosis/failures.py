@@ -77,7 +77,8 @@ def failure_of(
     """
     cause = _failure(address, counters, clock, obstacle)
     if cause is None and counters.denials.is_on and not counters.connections:
-        # The endpoint answers this node but hasn't answered a client yet.
+        # Report the denials as past: the endpoint answers this node but hasn't answered a client
+        # yet.
         denied = seen(dial_cause(address, counters.denials), counters.denials, clock)
         return denied.replace(when=When.PAST), True
     if cause is None or not _is_past(cause, clock):
@@ -255,7 +256,7 @@ def without_silence(port: PortFacts) -> Sequence[EndpointFacts]:
 
 
 def _is_silence(cause: Cause) -> bool:
-    # A cause in the past tense doesn't state earlier failures.
+    # Ignore earlier failures of a cause in the past tense, which doesn't state them.
     is_first = cause.before is None or cause.when is When.PAST
     return cause.code is CauseCode.ENDPOINT_SENDS_NOTHING and is_first
 

@@ -59,7 +59,7 @@ class Incidents:
         return self._made(self._members, least)
 
     def at(self, ports: Sequence[PortFacts], least: int = 1) -> tuple[IncidentFacts, ...]:
-        """Return incidents that affect at least ``least`` of these ports' Services, also sorted."""
+        """Return incidents that affect ``least`` or more of these ports' Services, worst first."""
         if len(ports) == self._count or not self._members:
             return self.all(least)
         affected: dict[_Key, set[tuple[str, str]]] = {}
@@ -105,7 +105,8 @@ class Incidents:
         cause = _together(causes)
         if key in self._nodes.values():
             cause = _with_times(node_silent(str(key[-1])), causes)
-        # All causes that are grouped by endpoint contain the endpoint's address.
+        # If the causes are grouped by endpoint, one is enough: all of these contain the endpoint's
+        # address.
         about = causes if cause.row.shared is not None else causes[:1]
         endpoints = {str(at): None for one in about if (at := one.get("at"))}
         return IncidentFacts(
@@ -123,7 +124,7 @@ class Incidents:
         )
 
     def _command(self, cause: Cause, service: str) -> str:
-        # kubectl can't show a host outside the cluster.
+        # Suggest no kubectl command for a host outside the cluster, which kubectl can't show.
         words = kubectl_words(cause, service) if self._has_kubectl and not cause.host else ""
         if words:
             return f"kubectl {words}"

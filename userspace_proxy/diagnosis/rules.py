@@ -123,7 +123,7 @@ def not_served(case: Case) -> PortVerdict | None:
     missed = [frontend for frontend in port.frontends if not frontend.is_reached]
     is_partly = 0 < len(missed) < len(port.frontends)
     state = PortState.PARTLY_SERVED if is_partly else PortState.NOT_SERVED
-    # The problem of a listener already names the address.
+    # Don't add the address to the problem of a listener, which already names it.
     place = _place(missed) if is_partly and port.is_unsteered else ""
     cause = not_listening(port.problem, port.hint, port.taken_by)
     other = other_cause(port)
@@ -244,7 +244,8 @@ def some_are_denied(case: Case) -> PortVerdict | None:
     ]
     if not denials:
         return None
-    # If there are connections, the endpoint answers other clients.
+    # If there are connections, the endpoint answers other clients, so only some clients get no
+    # answer.
     lead = said.get_no_answer(bool(case.port.connections))
     clauses = tuple(_why(case.failing, denials[0]))
     return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, clauses, (denials[0],), lead)
@@ -306,7 +307,7 @@ def unanswered(case: Case) -> PortVerdict | None:
 
 
 def closed(case: Case) -> PortVerdict | None:
-    """Report that endpoints close connections, as a log collector closes idle ones."""
+    """Report that endpoints close connections, as a log collector closes idle connections."""
     if not (case.all_fail and case.only_close):
         return None
     lead = said.get_no_answer()
@@ -393,7 +394,8 @@ def some_fail(case: Case) -> PortVerdict | None:
 def _has_denied(endpoint: EndpointFacts) -> bool:
     """Return whether an endpoint denied a client a while ago, and others then served that client.
 
-    With ClientIP affinity, they keep serving the client: the endpoint may not be dialled for hours.
+    With ClientIP affinity, the other endpoints keep serving the client, so this endpoint may not be
+    dialled for hours.
     """
     cause = endpoint.cause
     return endpoint.is_past and cause is not None and cause.code is CauseCode.ENDPOINT_DENIES
@@ -474,7 +476,8 @@ def last_words_unanswered(case: Case) -> PortVerdict | None:
         return None
     if port.last_minute.is_unusual:
         return _failed_lately(port, *_now(port), many)
-    # Perhaps clients send last by design, but nothing proves that they are served.
+    # Perhaps clients send last by design, but nothing proves that they are served, so the state is
+    # unknown.
     return PortVerdict(Level.OK, PortState.UNKNOWN, (many,), _some_causes(port.last_minute.cause))
 
 
@@ -654,7 +657,7 @@ def _unused(port: PortFacts) -> Iterator[Clause]:
 
 
 def present_first(endpoints: Sequence[EndpointFacts]) -> Sequence[EndpointFacts]:
-    """Return endpoints with current causes before others, each group by number of failures.
+    """Return endpoints with current causes before others; in each group, most failures first.
 
     Endpoints that fail fast are ejected, so clients most often see the slow failures.
     """

@@ -198,7 +198,8 @@ def failed_last_minute(
         return LastMinuteFacts(*counts, cause=cause, was_many=was_many, is_unusual=seldom)
     if symptom.find is None or symptom.cause is None:
         return LastMinuteFacts(*counts, was_many=was_many)
-    # A late connection failed with an endpoint other than the one that counts it.
+    # A late connection failed with an endpoint other than the endpoint that counts it, so look at
+    # the endpoints' failed dials.
     field = "refused" if name == "late" and not are_flows else name
     failures = [
         (getattr(failed_at(one.address, clock.now), field), streak.part.last_at, streak, one)
@@ -206,7 +207,8 @@ def failed_last_minute(
         if clock.now - streak.part.last_at < LAST_MINUTE_S
     ]
     if not failures:
-        # Clients are also refused while there is no endpoint.
+        # Refused clients don't show that their endpoints have left: clients are also refused while
+        # there is no endpoint.
         have_left = name != "refused" and not any(_has_failed(one, name) for _, one in endpoints)
         return LastMinuteFacts(*counts, was_many=was_many, have_left=have_left)
     count, last_at, streak, verdict = max(failures, key=itemgetter(0, 1))
@@ -236,8 +238,8 @@ def _has_failed(counters: EndpointCounters, name: str) -> bool:
     """Return whether clients with a symptom may have failed with this endpoint."""
     if name == "late":
         is_flow = counters.ends.part.failure is Failure.NO_DATAGRAM
-        # A late TCP connection was saved by another endpoint, so this one is at fault only if dials
-        # to it failed.
+        # A late TCP connection was saved by another endpoint, so this endpoint is at fault only if
+        # dials to it failed.
         return counters.late > 0 if is_flow else counters.dials.part.failures > 0
     return bool(getattr(counters, name) > 0)
 
@@ -293,7 +295,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     if but and (minute.cause is None or minute.cause.code in but):
         return None
     if _are_mostly_late(minute):
-        # The cause is about late clients, not about failed clients.
+        # Don't state the cause, because it is about late clients, not about failed clients.
         why = None
     elif minute.queued and minute.queued == _most(minute):
         is_limited = port.max_connections is not None and port.usable
@@ -301,7 +303,8 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     if port.protocol == "UDP":
         return _flows_failed(port, why)
     counts = {symptom: getattr(minute, symptom.name) for symptom in _FAILURES}
-    # A connection that was closed may have begun more than a minute ago.
+    # The total isn't below the count: a connection that was closed may have begun more than a
+    # minute ago.
     failed = sum(counts.values())
     total = max(minute.connections + minute.refused + minute.queued, failed)
     sure = sum(count for symptom, count in counts.items() if symptom.share == SHARE)
@@ -318,7 +321,8 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
 
 def _flows_failed(port: PortFacts, why: Clause | None) -> Clause | None:
     minute = port.last_minute
-    # A flow has an endpoint before it is known whether the endpoint answers.
+    # A flow has an endpoint before it is known whether the endpoint answers, so ``connections``
+    # includes unanswered flows.
     failed = minute.refused + minute.queued
     total, unanswered = max(minute.connections, failed), 0
     if not are_many(minute, failed, total, SHARE):
@@ -412,6 +416,7 @@ def many_flaps(port: PortFacts) -> Clause | None:
 
 def _total_of(port: PortFacts, count: int) -> int | None:
     """Return the number of clients that ``count`` is a part of; None if ``count`` is small."""
-    # A connection that was closed may have begun more than a minute ago.
+    # The total isn't below the count: a connection that was closed may have begun more than a
+    # minute ago.
     total = max(port.last_minute.connections, count)
     return total if are_many(port.last_minute, count, total) else None

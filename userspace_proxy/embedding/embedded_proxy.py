@@ -163,7 +163,7 @@ class EmbeddedProxy(Agent):
             raise
 
     async def put(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
-        """Serve a Service made of model values, or replace the previous one; applied on return.
+        """Serve a Service made of model values, or replace it by its name; applied on return.
 
         Args:
             service: The Service.
@@ -323,7 +323,8 @@ class EmbeddedProxy(Agent):
         """
         wanted = self.endpoints_of(service, endpoint)[0].endpoint
         for served in self._ports_of(service):
-            # Endpoints may differ between the ports of a Service.
+            # Skip ports without this endpoint, because endpoints may differ between the ports of a
+            # Service.
             if self._plane is not None and wanted in {v.address for v in served.plan.verdicts}:
                 self._plane.prefer(served.group, wanted)
 

@@ -99,7 +99,7 @@ def next_command(
             else _flows(subject, invocation)
         )
     endpoints = (endpoint for port in subject.ports for endpoint in port.endpoints)
-    # kubectl shows nothing about a host outside the cluster.
+    # Suggest no kubectl command for a host outside the cluster, about which kubectl shows nothing.
     about = object_of(cause)
     is_host = any(endpoint.host and endpoint.address == about for endpoint in endpoints)
     if has_kubectl and not is_host and (words := kubectl_words(cause, subject.service, pod)):

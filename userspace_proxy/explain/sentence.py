@@ -230,7 +230,8 @@ def _served(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
     dropped |= {cause: True for port in ports if (cause := port.policy_drops)}
     outside = f"clients from outside {'would be' if subject.node is None else 'are'} dropped: "
     for cause, is_from_outside in dropped.items():
-        # The cause of a policy doesn't name the clients, unlike the cause of a source range.
+        # Name the clients before the cause of a policy, which doesn't name them, unlike the cause
+        # of a source range.
         served.append(f"{outside if is_from_outside else ''}{cause_at(cause, subject.now)}")
     # Add the addresses that are served elsewhere by design.
     served += [say(one) for one in ports[0].notes if one.code.traits.is_by_design]

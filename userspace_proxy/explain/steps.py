@@ -102,7 +102,7 @@ def node_steps(
 
 
 def _others_rejected(rejected: Sequence[RejectedFacts]) -> Iterator[PathStep]:
-    """Yield invalid objects of other Services, or of unknown ones."""
+    """Yield invalid objects of other Services, or of unknown Services."""
     for what, is_about in (("Not read", False), ("Rejected, of no concern here", True)):
         if items := [item for item in rejected if is_known(item) is is_about]:
             more = f" (and {len(items) - 1:,} more)" if len(items) > 1 else ""
@@ -126,7 +126,7 @@ def _firewalls(
         whom = "of other clients" if is_passed else "to Services"
         what = f"Chain {one.chain} of another program may drop packets {whom}: {one.why}"
         yield PathStep(None if is_passed else Level.TROUBLE, FIREWALL, what, one.hint)
-    # A port's cause may blame a chain that isn't in the node's list.
+    # Look at the causes, too: a port's cause may blame a chain that isn't in the node's list.
     causes = [cause for port in ports for cause in port.state.causes]
     is_blamed = any(cause.get("chain") or cause.get("rule") for cause in causes)
     if not node.firewalls and not is_blamed and node.steering.name != "none":
@@ -220,10 +220,11 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         details.append((Level.OK, f"and {total - len(details):,} more"))
     hint = port.state.hint
     if _is_sentence(port):
-        # The cause of the port has no line of its own, unlike the cause of an endpoint.
+        # Show the times of the port's causes here: they have no lines of their own, unlike the
+        # causes of endpoints.
         what, stated = sentence_at(port, now, port.client_mistakes), tuple(port.state.stated)
         used = f"{port.serving:,} of {total:,} used" if total else ""
-        # The mark already shows that a served port has a problem.
+        # Omit the state of a served port, because the mark already shows its problem.
         word = "" if used and port.state.word is PortState.SERVED else capitalised(port.state.word)
         return PathStep(
             _mark(port),
@@ -370,7 +371,7 @@ def _is_as_clients(endpoint: EndpointFacts, cause: Cause) -> bool:
 
 
 def _dials(port: PortFacts, dials: Dials, now: float, *, is_planned: bool) -> Iterator[PathStep]:
-    """Yield a step about the dialled endpoints, and a step about the others.
+    """Yield steps about the endpoints that were dialled, and about the other endpoints.
 
     Args:
         now: Unix time of the facts.
@@ -438,7 +439,7 @@ def _dial(
 
 
 def _after(result: DialResult) -> str:
-    # Most answers take less than a millisecond.
+    # Show tenths of a millisecond, because most answers take less than a millisecond.
     return (
         f"after {result.seconds * 1000:.1f} ms"
         if result.seconds < 0.1

@@ -250,7 +250,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Select connections whose client waited at least this long for the first byte."""
 
     def __post_init__(self) -> None:
-        # msgspec checks values that it decodes, but not constructor arguments.
+        # Check here, because msgspec checks values that it decodes, but not constructor arguments.
         for name, kind in _filter_types.items():
             try:
                 msgspec.convert(getattr(self, name), kind)

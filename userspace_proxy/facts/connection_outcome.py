@@ -45,7 +45,7 @@ client may have left before the reset: the client's FIN waits behind the unread 
 AT_END_S = 0.1
 """The maximum time between a client's FIN and the first byte that the FIN triggers: a round trip,
 and a busy node's scheduling delay. A slow answer rarely arrives that soon, and not every time."""
-# Before Python 3.12, accessing an enum member costs a function call.
+# Before Python 3.12, accessing an enum member costs a function call: too much per connection.
 LATE, LOST = CauseCode.ENDPOINT_ANSWERS_LATE, CauseCode.PACKETS_LOST
 _CLIENT = EndedBy.CLIENT
 

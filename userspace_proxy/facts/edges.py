@@ -119,9 +119,9 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     port: str = ""
     """The port's name; may be empty."""
     connections: int = 0
-    """Connections and flows since startup, including refused ones."""
+    """Connections and flows since startup, refused or not."""
     failed: int = 0
-    """How many of them ended without an answer to the client."""
+    """How many of these calls ended without an answer to the client."""
     last_at: float = 0.0
     """The Unix time of the last call that workers have reported."""
 

@@ -1,4 +1,4 @@
-"""Counts a Service port's clients in the last minute, and those that got no timely answer.
+"""Counts a Service port's clients in the last minute, and clients that got no timely answer.
 
     workers ──by endpoint──▶ LastMinute ──▶ MinuteCounts ──why, where──▶ LastMinuteFacts (JSON)
                               └ parts of 5 s ──▶ sums of the last 12

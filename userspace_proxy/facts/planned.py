@@ -37,7 +37,7 @@ _KINDS = (
 
 
 def in_order(plan: PortPlan) -> Sequence[Frontend]:
-    """Sort frontends for display, without ports that are within a range of the same address."""
+    """Return frontends in display order, without ports within a range of the same address."""
     shown, ranges = plan.frontends, [one for one in plan.frontends if one.last]
     for asked in plan.serving.ranges:
         # Find the ports of the range that are separate frontends.

@@ -5,7 +5,7 @@
 Rule 1: the JSON has these fields; within a version, fields are only added. All have defaults,
 because ``explain`` also reads the JSON of older proxies.
 Rule 2: changed facts are replaced; facts are immutable once they are shown.
-Rule 3: in the JSON, positional fields precede keyword-only ones, and inherited fields come first.
+Rule 3: in the JSON, positional fields precede keyword-only fields; inherited fields come first.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ class PortState(enum.StrEnum):
         return state
 
     def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
-        # Python 3.11.2 looks up members by name, which fails for members created by _missing_.
+        # Pickle the value: Python 3.11.2 looks up members by name, which fails for members created
+        # by _missing_.
         return PortState, (str(self),)
 
     @classmethod

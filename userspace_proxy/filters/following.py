@@ -122,7 +122,7 @@ class _Effect(NamedTuple):
 _GOES_ON = _Effect(goes_on=True)
 _ENDS, _TAKES, _RETURNS = _Effect(ends=True), _Effect(takes=True), _Effect(returns=True)
 _ALL: Mapping[RuleVerdict, _Effect] = {
-    # A map may contain any verdict.
+    # A map may contain any verdict, so every effect is possible.
     RuleVerdict.MAP: _Effect(takes=True, ends=True, returns=True, goes_on=True),
     **dict.fromkeys((RuleVerdict.RETURN, RuleVerdict.GOTO), _RETURNS),
     **dict.fromkeys((RuleVerdict.ACCEPT, RuleVerdict.QUEUE, *DROPS), _ENDS),

@@ -246,7 +246,8 @@ def explain_chain(
             return found(*_UNTRACKED)
         return None
     outcome = follow(chain, chains, FirstPacket(frontend), chain.kind)
-    # The order of chains with the same priority is unknown.
+    # Only a chain before this proxy's certainly translates first: the order of chains with the same
+    # priority is unknown.
     if not outcome.is_certain or chain.priority >= priority:
         return None
     if priority == NEVER:

@@ -22,7 +22,7 @@ def kube_proxy_chains(tables: Tables) -> Iterator[tuple[ChainTable, Sequence[str
     """Yield tables with kube-proxy's chains, and the names of these chains, KUBE-SERVICES first."""
     for table, chains in tables.items():
         if names := [name for name in chains if _CHAINS.fullmatch(name)]:
-            # KUBE-SERVICES jumps to the other chains.
+            # KUBE-SERVICES comes first, because it jumps to the other chains.
             yield table, sorted(names, key=lambda name: (name != "KUBE-SERVICES", name))
 
 

@@ -114,7 +114,8 @@ def _dialled_address(match: Match, packet: FirstPacket) -> bool | None:
 
 
 def _destination(match: Match, packet: FirstPacket) -> bool | None:
-    # The destination is one of this node's addresses, depending on the interface.
+    # Treat the destination as unknown: it is one of this node's addresses, depending on the
+    # interface.
     if packet.port or packet.is_answer or packet.frontend.ip in _ANY_IPS:
         return _has_any(match, packet)
     return match.has(number_of_ip(packet.frontend.ip))
@@ -132,7 +133,8 @@ def _source(match: Match, packet: FirstPacket) -> bool | None:
         return None
     if not any(first <= b and a <= last for a, b in pods for first, last in match.ends):
         return False
-    # The networks may contain all addresses of the pods, or only some.
+    # The result is unknown (None) unless the networks contain all addresses of the pods: they may
+    # contain some.
     return all(any(first <= a and b <= last for first, last in match.ends) for a, b in pods) or None
 
 
@@ -163,7 +165,7 @@ def _destination_port(match: Match, packet: FirstPacket) -> bool | None:
 
 
 def _source_port(match: Match, packet: FirstPacket) -> bool | None:
-    # A client may use any source port.
+    # The result is unknown (None) for a client's packet, because a client may use any source port.
     return _has_port(match, packet.frontend.port) if packet.is_answer else None
 
 
@@ -210,8 +212,8 @@ _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     ),
     MatchField.WAY_OUT: _way_out,
     MatchField.TCP_FLAGS: _flags,
-    # The result depends on the listener's socket. Answers to this node's own dials arrive at
-    # sockets that aren't transparent.
+    # The result is unknown (None), because it depends on the listener's socket. Answers to this
+    # node's own dials arrive at sockets that aren't transparent.
     MatchField.TRANSPARENT_SOCKET: lambda _match, packet: False if packet.is_answer else None,
 }
 

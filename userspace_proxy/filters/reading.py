@@ -99,7 +99,7 @@ class NftReader:
         try:
             found, elements = self._looked_up(family, table, one.name)
         except SteeringError:
-            # The table was removed after it was listed.
+            # The table was removed after it was listed, so the set's contents are unknown.
             found, elements = None, ()
         for written in write_out(step, found, elements):
             yield from self._written_out(written, family, table)
@@ -150,7 +150,10 @@ class NftReader:
 
 
 def read_chains(is_own: IsOwn, *hooks: str) -> Tables:
-    """Return other programs' chains, with rules for the chains at the given hooks."""
+    """Return other programs' chains, with the rules of some chains.
+
+    These are the filter chains at the given hooks, and the chains that they reach.
+    """
     reader = NftReader(is_own)
     try:
         tables = reader.chains()
@@ -249,7 +252,8 @@ def _replace(step: Step, one: SetLookup, *by: Condition) -> Step:
 def _spans(field: LoadedField, elements: Sequence[ListedElement]) -> Iterator[Value]:
     """Yield the intervals: each begins at an element, and ends before the next end element."""
     first = b""
-    # If one interval ends where another begins, the end element comes first.
+    # Sort end elements first: if one interval ends where another begins, the end element belongs to
+    # the first interval.
     for one in sorted(elements, key=lambda one: (one.key, not one.is_end)):
         if not one.is_end:
             first = one.key

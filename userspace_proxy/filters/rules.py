@@ -134,7 +134,7 @@ def _verdict(one: Expression) -> tuple[RuleVerdict, str]:
     if one.name == "immediate":
         return verdict_of(found.get(2, b""))
     if one.name == "lookup" and 3 in found and not number_in(found, 3):
-        # Register 0 holds the verdict.
+        # Register 0 holds the verdict, so the look-up is in a verdict map.
         return RuleVerdict.MAP, ""
     name = text_in(found, 1) if one.name == "target" else one.name
     if name in _TRANSLATIONS:
@@ -280,7 +280,7 @@ def _network(
 ) -> Condition:
     width = subject.width
     if max(len(value), len(mask)) > width:
-        # A raw payload may be longer than its first field.
+        # A raw payload may be longer than its first field, and then the other fields are unknown.
         return Unknown()
     bits = sum(byte.bit_count() for byte in mask) if mask else len(value) * 8
     network = ipaddress.ip_network((value.ljust(width, bytes(1)), bits), strict=False)

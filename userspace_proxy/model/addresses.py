@@ -223,7 +223,7 @@ def of_family(networks: Iterable[str], family: IPFamily) -> tuple[str, ...]:
 
 
 def intersect(some: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
-    """Return the intersection: of each overlapping pair, the smaller network, as networks nest."""
+    """Return the intersection: the smaller network of each overlapping pair, without duplicates."""
     found: dict[str, None] = {}
     wide = [(text, parse_network(text)) for text in others]
     for text in some:

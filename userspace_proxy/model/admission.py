@@ -68,7 +68,7 @@ def check_metadata(metadata: Metadata, *, is_namespaced: bool = True) -> None:
     """Check the metadata of any object.
 
     Raises:
-        FieldError: The name is missing, or names, labels or annotations are invalid.
+        FieldError: The name is missing, or names, labels, annotations or finalizers are invalid.
     """
     if not metadata.name:
         raise FieldError("metadata.name", "is missing")

@@ -139,7 +139,7 @@ def split_documents(text: str) -> list[Part]:
 
 
 def parse_documents(text: str, *, place: str) -> list[Document]:
-    """Return all documents of YAML or JSON text except empty ones.
+    """Return all documents of YAML or JSON text, except empty documents.
 
     Raises:
         TextError: ``{place}:{line}: …``, always one line.
@@ -217,7 +217,7 @@ def _prepared(text: str) -> str:
     if text.lstrip()[:1] in ("{", "["):
         text = _ESCAPES.sub(_join_surrogates, text)
         if any(map(text.__contains__, _BREAKS_OF_YAML)):
-            # In JSON strings these are ordinary characters.
+            # Escape these characters, which are ordinary in JSON strings.
             end = max(_ends_of_json(text, "{["), default=0)
             text = text[:end].translate(_BREAKS_OF_YAML_ESCAPED) + text[end:]
     return text
@@ -251,7 +251,7 @@ def _unreadable(exc: yaml.reader.ReaderError, text: str) -> tuple[int, str]:
 def _syntax_error(exc: yaml.MarkedYAMLError, text: str, place: str, lines_before: int) -> TextError:
     mark = exc.problem_mark or exc.context_mark
     lines = text.splitlines()
-    # The parser counts the end of the text as another line.
+    # The parser counts the end of the text as another line, which doesn't exist.
     line = min(mark.line + 1, len(lines)) if mark else 1
     begun = min(exc.context_mark.line + 1, len(lines)) if exc.context_mark else line
     context = exc.context or ""

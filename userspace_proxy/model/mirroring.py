@@ -104,7 +104,7 @@ def _service_of(wire: WireEndpoints) -> ServiceKey:
 def _endpoints(
     subset: WireSubset, preference: Preference, path: str, errors: FieldErrors
 ) -> list[Endpoint]:
-    """Return the ready endpoints, then the others, in the object's order."""
+    """Return the ready endpoints, then the other endpoints, in the object's order."""
     endpoints = []
     for name, items, ready in (
         ("addresses", subset.addresses, True),

@@ -88,7 +88,7 @@ def write_header(
 
 
 def read_header(data: bytes) -> Header | None:
-    """Parse the header at the start of the received bytes; None if it is incomplete.
+    """Parse the header at the start of the received bytes; return None if it is incomplete.
 
     Raises:
         MalformedHeader: The bytes can't be the start of a header.

@@ -122,7 +122,7 @@ def _slice_ports(wire: WireEndpointSlice) -> tuple[SlicePort, ...]:
     return tuple(
         SlicePort(intern(port.name or ""), port.port, intern(port.protocol or "TCP"))
         for port in wire.ports or ()
-        # A port without a number means "all ports", which a proxy can't dial.
+        # Omit a port without a number, which means "all ports": a proxy can't dial it.
         if port.port and 1 <= port.port <= 65535
     )
 
@@ -271,7 +271,7 @@ def valid_addresses(
     *,
     parse: Callable[[str], str] = _read_ip,
 ) -> tuple[str, ...]:
-    """Return a field's valid addresses in canonical form; add a note for each invalid one."""
+    """Return a field's valid addresses, canonical and distinct; add a note per invalid address."""
     valid: dict[str, None] = {}
     for text in texts:
         try:

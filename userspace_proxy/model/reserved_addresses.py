@@ -62,7 +62,7 @@ class _Row(NamedTuple):
     packed: bytes
     """The network's complete bytes."""
     mask: int
-    """The mask of the byte after the complete ones."""
+    """The mask of the byte after the complete bytes."""
     bits: int
     """The value of the masked bits."""
     words: str

@@ -88,12 +88,12 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def first_endpoints(self) -> tuple[frozenset[SocketAddress], frozenset[SocketAddress]]:
-        """The endpoints for clients inside and outside, except standby endpoints."""
+        """The endpoints with the best priority for clients inside, and for clients outside."""
         inside, outside = self.first_of(self.endpoints), self.first_of(self.used_outside)
         return frozenset(inside), frozenset(outside)
 
     def first_of(self, endpoints: tuple[SocketAddress, ...]) -> tuple[SocketAddress, ...]:
-        """Return the endpoints that aren't on standby, in order."""
+        """Return the endpoints of the best priority among these endpoints, in order."""
         if not self.standbys:
             return endpoints
         standbys = dict(self.standbys)
@@ -103,7 +103,8 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
     def newcomers(self, before: Container[SocketAddress]) -> list[SocketAddress]:
         """Return the new endpoints whose priority already had an endpoint.
 
-        Only these endpoints can start slowly, because others take the rest of the connections.
+        Only these endpoints can start slowly, because the older endpoints take the rest of the
+        connections.
         """
         standbys = dict(self.standbys)
         shared = {standbys.get(e, 0) for e in self.all_endpoints if e in before}
@@ -120,6 +121,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
         olds, news = self.first_endpoints, new.first_endpoints
         gone = [o - n for o, n in zip(olds, news, strict=True)]
         if self.inside != new.inside:
-            # A client may have moved from outside to inside, or the reverse.
+            # A client may have moved from outside to inside, or the reverse, so it keeps only
+            # endpoints that both sides may use.
             gone.append(frozenset(self.all_endpoints) - (news[0] & news[1]))
         return frozenset().union(*gone)

@@ -292,7 +292,8 @@ class Reader:
             else [(made.value, place)]
         )
         merged = here.merged = here.merged or set()
-        # If several mappings contain a key, the first mapping's value is used.
+        # If several mappings contain a key, the first mapping's value is used, so add the first
+        # mapping last.
         for value, source in reversed(sources):
             if not isinstance(value, dict) or isinstance(source, int):
                 self._note(line_at(source), "<< takes a mapping or a list of mappings")

@@ -327,7 +327,7 @@ def _numbered(groups: Sequence[SamePorts]) -> Sequence[tuple[Sequence[Endpoint],
 
 
 def _by_port(ports: Sequence[_Port], form: tuple[bool, bool]) -> Mapping[_Asked, Sequence[_Port]]:
-    """Index ports by name and protocol; ``form`` states whether the key contains each of them."""
+    """Index ports by name and protocol; ``form`` states which of them the key contains."""
     has_name, has_protocol = form
     found: dict[_Asked, list[_Port]] = {}
     for port in ports:

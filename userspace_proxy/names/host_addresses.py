@@ -22,7 +22,7 @@ class FoundName:
 
 
 def find_name(names: ServiceNames, host: str, search: Sequence[str]) -> FoundName | None:
-    """Look up a host name; None if it isn't a name of the cluster.
+    """Look up a host name; return None if it isn't a name of the cluster.
 
     Args:
         host: ``web``, ``web.shop`` or ``web.shop.svc.cluster.local``, with or without a trailing

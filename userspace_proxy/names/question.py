@@ -36,7 +36,7 @@ class Question:
 
 
 def parse_question(name: str) -> Question | None:
-    """Parse a name; None if it has none of the forms above, so it can't exist.
+    """Parse a name; return None if it has none of the forms above, and thus can't exist.
 
     Args:
         name: The name in lower case, without the cluster's domain; may be empty.

@@ -71,7 +71,7 @@ class Alias(Targets):
 
 
 class EndpointTargets(Targets):
-    """Endpoints of a Service, each with a name, which several may share."""
+    """Endpoints of a Service, each with a name, which several endpoints may share."""
 
     def __init__(self, service_name: str, endpoints: Endpoints) -> None:
         self._service_name = service_name

@@ -357,7 +357,7 @@ def first_ignored(items: Sequence[IgnoredService]) -> tuple[IgnoredService, ...]
 
 
 def most_external_ips(service: Service) -> int:
-    """Return how many external IPs of a Service are served."""
+    """Return the maximum number of external IPs that are served for a Service."""
     ports = len(service.ports) + _count_ranges(service, service.ports)
     return min(EXTERNAL_IPS_MAX, max(1, EXTERNAL_FRONTENDS_MAX // max(1, ports)))
 

@@ -138,7 +138,7 @@ def _hashes(slices: Iterable[EndpointSlice]) -> array[int]:
     """Return the hash of each endpoint with its ports."""
     found = array("Q")
     for item in slices:
-        # Source: kube-proxy's selector of EndpointSlices.
+        # Skip slices with the label of headless Services, as kube-proxy's selector does.
         if item.is_headless:
             continue
         ports = [(port.name, port.port, str(port.protocol)) for port in item.ports]
@@ -168,5 +168,5 @@ def _hex(text: str, size: int) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    # A name with JSON escapes may contain a lone surrogate.
+    # A name with JSON escapes may contain a lone surrogate, which strict UTF-8 can't encode.
     return text.encode("utf-8", "surrogatepass")

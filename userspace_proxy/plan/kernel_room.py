@@ -227,5 +227,5 @@ class KernelRoom:
 
 
 def _weights(slices: Sequence[EndpointSlice]) -> frozenset[int]:
-    # All endpoints of a slice nearly always have the same weight.
+    # Read only the first endpoint: all endpoints of a slice nearly always have the same weight.
     return frozenset(item.endpoints[0].weight for item in slices if item.endpoints)

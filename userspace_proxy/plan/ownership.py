@@ -120,7 +120,8 @@ class FrontendOwners:
         keys = {*removed, *(claims.service for claims in claimed)}
         old = [self.claims.pop(key) for key in keys if key in self.claims]
         ips = {ip for claims in (*old, *claimed) for ip in claims.own_ips}
-        # An external IP can't be claimed if it is another Service's own IP.
+        # An external IP can't be claimed if it is another Service's own IP, so decide such claims
+        # again.
         affected = {key for ip in ips for key in self._external_ip_claims[ip]} - keys
         again = [self.claims[key] for key in affected]
         touched: _Touched = {}
@@ -140,7 +141,8 @@ class FrontendOwners:
                 services.update(claim.key.name.service for claim in (*before, *now))
         cluster_ips = self._note_cluster_ips(ips)
         for place in self._ranges.take_affected():
-            # Endpoints with this IP may have become part of a range, or ceased to be.
+            # Endpoints with this IP must be judged again: they may have become part of a range, or
+            # ceased to be.
             cluster_ips.add(place.ip)
             for frontend, claim, holder in self._ranges.decide(place):
                 services.add(claim.key.name.service)

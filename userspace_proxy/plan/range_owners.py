@@ -41,7 +41,7 @@ class _Given:
         self._by_first[frontend.port] = frontend, claim
 
     def find(self, first: int, last: int) -> PortClaim | None:
-        """Return the claim whose range overlaps these ports; of several, the highest range wins."""
+        """Return the claim with the highest range that overlaps these ports, or None."""
         before = bisect.bisect_right(self._firsts, last)
         if not before:
             return None
@@ -113,7 +113,7 @@ class RangeOwners:
                 yield frontend, claim, lost_to
 
     def find(self, protocol: Protocol, address: SocketAddress) -> PortClaim | None:
-        """Return the claim to which a range with this address and port was assigned."""
+        """Return the claim to which a range with this address and port was assigned, or None."""
         given = self._given.get(RangeAddress(protocol, address.ip), _NOTHING)
         return given.find(address.port, address.port)
 

@@ -117,7 +117,7 @@ class FollowedNodes:
     def __exit__(self, *_exc: object) -> None:
         self._is_stopping = True
         if self._stop is not None:
-            # The event loop may already be closed.
+            # The event loop may already be closed, and then there is nothing to stop.
             with contextlib.suppress(RuntimeError):
                 self._stop()
         self._executor.shutdown()
@@ -147,7 +147,8 @@ class FollowedNodes:
             problems = {one.node: one.problem for one in self._now.answers}
             async for now in reader.follow(also=also):
                 all_nodes = _with_problems(now, problems)
-                # Until each node has answered again, the first answers are more complete.
+                # Until each node has answered again, keep the first answers, which are more
+                # complete.
                 has_begun = has_begun or not any(map(_is_asked, all_nodes.answers))
                 if has_begun:
                     self._now = all_nodes
@@ -178,7 +179,8 @@ def _is_asked(answer: AgentAnswer) -> bool:
 @contextlib.contextmanager
 def _progress() -> Iterator[ShowPart | None]:
     """Show on a terminal the number of nodes that have answered."""
-    # The terminal must interpret this text, which contains nothing from agents.
+    # Write unescaped, because the terminal must interpret this text; it contains nothing from
+    # agents.
     stream = getattr(sys.stderr, "unescaped", sys.stderr)
     if stream is None or not stream.isatty():
         yield None
@@ -228,7 +230,7 @@ def open_reader(given: Given, settings: Settings) -> NodesReader:
             hint="give --kubeconfig=FILE, or for one proxy --server=ADDRESS",
         )
     credentials = Credentials(kubeconfig=kubeconfig or "", master=settings.master)
-    # Each followed node has its own connection.
+    # Each followed node has its own connection, which takes a descriptor.
     raise_descriptor_limit()
     return NodesReader(ApiClient(credentials), where, timeout_s=timeout_s)
 

@@ -211,7 +211,7 @@ def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
     for at, holder in holders_at(wanted).items():
         is_named = holder.name and holder.pid
         who = f"{holder.name}, pid {holder.pid}" if is_named else str(holder)
-        # The holder may be another forwarded Service, such as one with 8080 instead of 80.
+        # The holder may be another forwarded Service, such as a Service whose port 80 became 8080.
         first = own.get(str(at))
         yield f"{at} is that of {first} until this ends" if first else f"{at} is taken by {who}"
 
@@ -311,7 +311,7 @@ def render_changes(
 def render_left_out(
     before: Sequence[tuple[str, str]], now: Sequence[tuple[str, str]]
 ) -> Iterator[str]:
-    """Yield a line for each Service or port that is no longer, or not yet, forwarded."""
+    """Yield a line for each Service or port with a new reason why it isn't forwarded."""
     for what, why in now:
         if (what, why) not in before:
             yield f"  {what} is not forwarded: {why}"

@@ -78,7 +78,8 @@ def top_of_all(given: Given) -> int:
         if sys.stdout.isatty():
             watch(lambda: _text(page(*recent.add(following.now))), sys.stdout)
         else:
-            # Agents with little traffic report rarely: a second may contain no report, or two.
+            # Average over several seconds: agents with little traffic report rarely, so a single
+            # second may contain no report, or two.
             wait(_AVERAGED_S * EVERY_S)
             write(sys.stdout, _text(page(*recent.add(following.now))))
     return DONE

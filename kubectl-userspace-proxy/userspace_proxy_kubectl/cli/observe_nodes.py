@@ -85,7 +85,7 @@ class ShownLines:
         try:
             text = self._json(line) if self._is_json else self._text(line)
         except (ValueError, RecursionError):
-            # The line is from a newer version of the proxy, or from another program.
+            # Skip the line: it is from a newer version of the proxy, or from another program.
             return
         if self._is_json:
             self._stream.write(f"{text}\n")

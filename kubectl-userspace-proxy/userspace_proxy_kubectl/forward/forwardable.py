@@ -117,7 +117,7 @@ class Forwardable:
         return self._store.snapshot()
 
     def second_port(self, frontend: Frontend) -> int:
-        """Return the port that replaces a privileged one; 0 if there is none."""
+        """Return the port that replaces a frontend's privileged port; 0 if no port replaces it."""
         port = frontend.port + _UNPRIVILEGED
         is_taken = any(port in one for one in self._numbers.get(frontend.ip, {}).values())
         return port if frontend.port < _PRIVILEGED_BELOW and not is_taken else 0
@@ -216,7 +216,7 @@ class Forwardable:
 
 
 def _slices_of(state: ServiceState) -> Iterator[EndpointSlice]:
-    """Yield the slices that a Service of this kind uses, with each pod in one family."""
+    """Yield the slices that a Service uses: IPv4 first; IPv6 slices omit pods that have IPv4."""
     is_headless = state.service.is_headless
     slices = [item for item in state.slices if is_headless or not item.is_headless]
     first = [item for item in slices if item.family is IPFamily.IPV4]

@@ -99,13 +99,13 @@ class PortForwarder:
         self, service_port: str, endpoint: SocketAddress, opened: Opened
     ) -> Callable[[], None]:
         pods, group = self._pods().get(service_port, {}), self._group
-        # A port that isn't the endpoint's own belongs to a port range.
+        # A port that isn't the endpoint's own belongs to a port range, so find the pod by its IP.
         at_ip = (
             own._replace(port=endpoint.port) for at, own in pods.items() if at.ip == endpoint.ip
         )
         pod = pods.get(endpoint) or next(at_ip, None)
         if pod is None or group is None:
-            # The endpoint has just left the Service, or this program is stopping.
+            # Fail the dial: the endpoint has just left the Service, or this program is stopping.
             return asyncio.get_running_loop().call_soon(opened, errno.EHOSTUNREACH).cancel
         task = group.create_task(self._carry(pod, opened))
 
@@ -206,7 +206,7 @@ def _loopback_pair() -> tuple[socket.socket, socket.socket]:
                 raise
             if peer == ours.getsockname():
                 break
-            # Another program on this machine connected first.
+            # Reject this connection: another program on this machine connected first.
             theirs.close()
     for sock in (ours, theirs):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

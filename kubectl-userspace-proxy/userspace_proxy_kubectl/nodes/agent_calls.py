@@ -202,7 +202,7 @@ class AgentCalls:
     async def lines(
         self, to: ForwardTarget, path: str, *, first_s: float, silent_s: float
     ) -> AsyncGenerator[bytes, None]:
-        """Yield a stream's lines; the first line is empty, once the stream has begun.
+        """Yield an empty line once the stream has begun, and then the stream's lines.
 
         Args:
             first_s: Timeout of the stream's start.
@@ -234,10 +234,12 @@ class AgentCalls:
             return Read(await self._parsed(read_whole_line, line, allowance), *at)
         now = self._unix()
         if not line:
-            # Nothing has changed: the node's clock reading is still the last line's.
+            # Nothing has changed: the node's clock reading is still the last line's, so keep the
+            # time of its request.
             return Read(last.status, last.asked_at, now)
         status = await self._parsed(partial(read_change, last.status), line, allowance)
-        # The agent wrote this answer after it had sent the previous line.
+        # The agent wrote this answer after it had sent the previous line, so that line's arrival
+        # counts as the time of the request.
         return Read(status, last.answered_at, now)
 
     def _asked(

@@ -105,7 +105,7 @@ def _port_of(words: Sequence[str]) -> int:
 
 
 def by_node(agents: Iterable[AgentPod], name: str = "") -> Mapping[str, tuple[AgentPod, ...]]:
-    """Return each node's agents, the one to ask first; agents without a node are omitted."""
+    """Return each node's agents, the agent to ask first; agents without a node are omitted."""
 
     def rank(agent: AgentPod) -> tuple[bool, ...]:
         return not agent.is_running, agent.is_ending, agent.serves_name != name, not agent.is_ready

@@ -99,7 +99,7 @@ def _incident(one: MergedIncident, now: float, total: int) -> dict[str, Any]:
 
 
 def _port(port: MergedPort, merged: Merged) -> dict[str, Any]:
-    # Endpoints of healthy Service ports would be most of the JSON.
+    # Omit the endpoints of healthy Service ports, which would be most of the JSON.
     endpoints = port.endpoints if port.level is not Level.OK else ()
     return {
         **port.key._asdict(),

@@ -154,7 +154,7 @@ def checked_size(value: Any, most: int) -> int:
 LINE_BYTES = 64 << 10
 """The maximum size of a connection's line in bytes; a proxy's line has a few hundred."""
 
-# The fields of an answer that a line may contain; a missing one costs nothing.
+# The fields of an answer that a line may contain; missing fields cost nothing.
 _Change = msgspec.defstruct(
     "_Change",
     [

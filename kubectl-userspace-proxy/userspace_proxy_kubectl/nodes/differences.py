@@ -60,7 +60,7 @@ class PlanDifference:
 def differences(
     planned: Sequence[PortFacts], there: Sequence[PortFacts]
 ) -> tuple[PlanDifference, ...]:
-    """Return how a Service on a node differs from its plan.
+    """Return how a Service on a node differs from its plan, sorted by Service port.
 
     Args:
         planned: One Service's ports, planned from the API server's objects.

@@ -75,7 +75,7 @@ class FoundAgents:
         """Return the nodes that have, or should have, an agent, by name.
 
         Args:
-            wanted: Only these nodes, including unknown ones; empty: all.
+            wanted: Only these nodes, including unknown nodes; empty: all.
         """
         if wanted:
             return tuple(sorted(wanted, key=in_order))
@@ -193,7 +193,7 @@ class Finder:
         return SourceError(failure.text)
 
     async def _try_kubeadm(self) -> None:
-        """Look for the pods of kubeadm's DaemonSet; if there are none, again for the chart's."""
+        """List the pods of kubeadm's DaemonSet; without an agent there, select the chart's pods."""
         self._selector = KUBEADM_SELECTOR
         try:
             await self._list_pods()
@@ -222,7 +222,7 @@ class Finder:
         return tuple(placements) if is_read else ()
 
     async def _list(self, path: str, query: Mapping[str, str], take: Take) -> bool:
-        """Read a list; return whether that succeeded."""
+        """Read a list; return False if it is denied, or can't be read completely."""
         try:
             return await read_whole(self._client, path, {**query, "limit": "500"}, take) is None
         except UserspaceProxyError:

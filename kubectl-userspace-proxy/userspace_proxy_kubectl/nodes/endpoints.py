@@ -83,7 +83,7 @@ def extent_of(
     Args:
         causes: The result of :func:`current_cause` for each node.
         unhealthy: The number of nodes with a cause.
-        answers: When it last answered each other node; Unix times.
+        answers: The Unix time of the endpoint's last answer to each other node.
     """
     if not unhealthy:
         return Extent.NONE
@@ -98,7 +98,7 @@ def extent_of(
 
 
 def last_answer(endpoint: EndpointFacts) -> float:
-    """Return when an endpoint last answered a node; 0 if it never did, or has a cause."""
+    """Return the Unix time of an endpoint's last answer; 0 if it never answered, or has a cause."""
     has_answered = endpoint.has_sent and endpoint.cause is None
     return max(endpoint.answered_at, endpoint.sent_at, 1.0) if has_answered else 0.0
 

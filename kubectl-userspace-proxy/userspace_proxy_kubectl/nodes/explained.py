@@ -145,7 +145,7 @@ def _differences(
 ) -> tuple[PlanDifference, ...]:
     if planned is None or answer.status is None:
         return ()
-    # Summaries include the ports of a requested Service.
+    # A summary suffices, because it includes the ports of a requested Service.
     return differences(planned, answer.status.only(service).ports)
 
 

@@ -154,7 +154,7 @@ def _reads_badly(status: StatusFacts) -> bool:
 def clock_of(answer: AgentAnswer) -> tuple[float, float] | None:
     """Return how far a node's clock is ahead of this machine's clock, and the uncertainty.
 
-    None: unknown.
+    Both are in seconds. Returns None if the node's clock is unknown.
     """
     status = answer.status
     if status is None or not answer.asked_at or not status.now:
@@ -227,7 +227,7 @@ def _without_source(status: StatusFacts) -> StatusFacts:
 
 
 def _versions(known: Sequence[AgentAnswer]) -> Iterator[tuple[str, _Said]]:
-    """Yield nodes whose version differs from most others; without a majority, all nodes."""
+    """Yield nodes whose version differs from the usual version; without a majority, all nodes."""
     found = {one.node: runs(one.status) for one in known if one.status is not None}
     if len({*found.values()}) < 2:
         return

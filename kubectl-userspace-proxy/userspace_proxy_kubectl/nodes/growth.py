@@ -81,7 +81,7 @@ ORDERS: dict[str, Callable[[MergedPort, Rates], Any]] = {
 
 
 def in_order(ports: Iterable[MergedPort], sort: str, rates: Rates) -> list[MergedPort]:
-    """Return Service ports in a sort order; equal ones are sorted by name.
+    """Return Service ports in a sort order; equal Service ports are sorted by name.
 
     Args:
         sort: A key of ``ORDERS``; a leading ``-`` means descending order.

@@ -150,12 +150,12 @@ class MergedPort:
 
     @cached_property
     def sums(self) -> Sums:
-        """The figures, summed over all nodes whose answers contain it."""
+        """The figures, summed over all nodes whose answers contain the port."""
         return added(map(of_port, self.members.values()))
 
     @cached_property
     def endpoints(self) -> tuple[MergedEndpoint, ...]:
-        """The endpoints: failing ones first, then by address."""
+        """The endpoints, in the order of ``endpoints_of``."""
         return endpoints_of(self.members, self.left_out)
 
     @property
@@ -175,8 +175,8 @@ class Merged:
     has_nodes: bool
     """Whether nodes without an agent are known."""
     ports: tuple[MergedPort, ...]
-    """The ports, the worst first, then by name; summaries contribute only ports that aren't ok
-    somewhere."""
+    """The ports: the worst first, then by number of unhealthy nodes, then by name. Summaries
+    contribute only ports that aren't ok somewhere."""
     healthy: int
     """The number of other Service ports, which are ok on all nodes that have them."""
     incidents: tuple[MergedIncident, ...]
@@ -267,7 +267,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
 
 
 def services_to_ask(all_nodes: AllNodes) -> tuple[str, ...]:
-    """Return Services for which summaries don't suffice, ordered by number of nodes.
+    """Return up to ASKED_MAX Services for which summaries don't suffice, on the most nodes first.
 
     They aren't ok on some node: only other nodes show whether their endpoints answer at all.
     """
@@ -294,7 +294,8 @@ def _by_port(
             found.setdefault(key, {})[answer.node] = port
     if not all_nodes.digests or len(known) < 2:
         return found
-    # A Service that only one agent reports, and the API server lacks, affects only the agent's row.
+    # Omit a Service that only one agent reports and the API server lacks: it affects only the
+    # agent's row.
     return {
         key: members
         for key, members in found.items()
@@ -324,8 +325,8 @@ def _merged(
             continue
         if not (answer.is_summary and answer.status is not None and answer.status.served):
             missing.append(answer.node)
-        # If the node lags behind in the Service, the summary doesn't show whether the node serves
-        # it.
+        # A summary omits served ports. If the node lags behind in the Service, it may lack the
+        # port, so don't count it as served.
         elif key.of_service not in answer.behind:
             left_out += 1
     groups = [_group(same) for same in found.values()]

@@ -69,7 +69,7 @@ class Placement:
 def _tolerates(one: WireToleration, taint: WireTaint) -> bool:
     if (one.effect and one.effect != taint.effect) or (one.key and one.key != taint.key):
         return False
-    # The value may be missing.
+    # A missing value equals an empty value.
     is_equal = bool(one.key) and (one.value or "") == (taint.value or "")
     return one.operator == "Exists" or is_equal
 
@@ -154,7 +154,7 @@ def read_daemon_set(item: bytes) -> Placement:
 def lacking(
     nodes: Iterable[NodeState], placements: Sequence[Placement], have: Iterable[str]
 ) -> tuple[str, ...]:
-    """Return nodes that should have a pod but lack one, by name.
+    """Return nodes that should have a pod but lack one, by name; none if enough nodes have pods.
 
     Args:
         placements: One for each DaemonSet.

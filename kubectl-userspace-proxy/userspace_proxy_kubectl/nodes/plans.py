@@ -116,7 +116,7 @@ class Plans:
     async def _update(self) -> None:
         before = self.summary[0] if self.planned_at else ""
         services = self._store.snapshot().services
-        # The first computation takes a fraction of a second for 10,000 Services.
+        # Use a thread: the first computation takes a fraction of a second for 10,000 Services.
         await asyncio.to_thread(self._digests.follow, services)
         if before and before != self.summary[0]:
             self._former.append((before, self._clock()))

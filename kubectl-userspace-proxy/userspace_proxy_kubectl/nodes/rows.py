@@ -67,7 +67,7 @@ def rows_of(
     settings: OtherSettings,
     before: AllNodes | None = None,
 ) -> tuple[NodeRow, ...]:
-    """Return a row for each node: the worst first, then by name.
+    """Return a row for each node: the worst first, then nodes without an answer, then by name.
 
     Args:
         findings: The result of ``findings_of``.

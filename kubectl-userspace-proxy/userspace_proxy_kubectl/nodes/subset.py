@@ -83,13 +83,15 @@ def missing_reason(all_nodes: AllNodes, name: str) -> str:
     services |= all_nodes.digests.keys() if all_nodes.digests is not None else set()
     is_named = any(name in port.names for one in answers for port in one.ports)
     namespaces = {ServiceKey.read(service).namespace for service in services}
-    # A summary may omit the other ports of a Service that has an ignored port.
+    # If there are summaries, a Service counts as ignored only as a whole: a summary may omit the
+    # other ports of a Service that has an ignored port.
     is_whole = not _have_left_out(all_nodes)
     ignored = {i.service for one in answers for i in one.ignored if is_whole or not i.port}
     services -= ignored - served
     if is_named or name in services or name in namespaces:
         return ""
-    # Summaries omit healthy namespaces, but include a Service that the request names.
+    # The namespace may exist, because summaries omit healthy namespaces. A Service that the request
+    # names is included.
     if all_nodes.digests is None and "/" not in name and _have_left_out(all_nodes):
         return ""
     return say_missing(_known(answers, sorted(services)), name)

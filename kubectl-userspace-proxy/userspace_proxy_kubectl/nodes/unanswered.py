@@ -24,7 +24,7 @@ from .endpoints import last_answer
 
 
 def with_unanswered(answers: Sequence[AgentAnswer]) -> Sequence[AgentAnswer]:
-    """Add a cause to nodes that get no datagram from an endpoint while other nodes do."""
+    """Return the answers, with causes for endpoints that send datagrams only to other nodes."""
     known = [one.status for one in answers if one.status is not None and one.problem is None]
     udp = [port for status in known for port in status.ports if port.protocol == "UDP"]
     answering = {_at(port, one) for port in udp for one in port.endpoints if last_answer(one)}

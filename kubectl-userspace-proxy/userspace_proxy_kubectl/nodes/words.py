@@ -171,13 +171,13 @@ def _causes(
     left = [same for same in causes if same not in above]
     left.sort(key=lambda same: -nodes[same])
     endpoints = port.endpoints if left else ()
-    # If all nodes tried the endpoint, the text doesn't mention that.
+    # State which nodes tried an endpoint only if this isn't obvious.
     by_address = {one.address: one for one in endpoints if _is_uneven(one, port)}
     texts: dict[str, None] = {}
     for same in left:
         cause = causes[same]
         if (endpoint := by_address.get(str(cause.get("at")))) is not None:
-            # This text contains all of the endpoint's causes.
+            # Add this text once per endpoint, because it contains all of the endpoint's causes.
             texts[format_endpoint(endpoint)] = None
         else:
             of = f" ({plural(nodes[same], 'node')})" if nodes[same] < total else ""

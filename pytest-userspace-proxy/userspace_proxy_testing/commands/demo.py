@@ -69,7 +69,7 @@ def demo(given: Given) -> int:
         try:
             _show(page, folder, stop, began, stack)
         except SandboxError:
-            # Ctrl-C also ends the commands that set up the sandbox.
+            # Ctrl-C also ends the commands that set up the sandbox, so ignore their errors then.
             if not stop.is_set:
                 raise
         print("\nending the demo …", flush=True)
@@ -181,7 +181,7 @@ def _write_scripts(folder: Path, sandbox: Sandbox, client: Pod) -> None:
         ("pod", client.prefix),
         ("node", sandbox.node.prefix),
         ("ask", (*client.prefix, sys.executable, "-m", "userspace_proxy_testing.sandbox.client")),
-        # The folder in which clients find the running demo.
+        # TMPDIR is the folder in which this command finds the running demo.
         (
             "userspace-proxy",
             ("env", f"TMPDIR={folder.parent}", sys.executable, "-m", "userspace_proxy"),

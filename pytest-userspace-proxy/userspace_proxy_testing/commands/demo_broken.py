@@ -64,7 +64,7 @@ class BrokenService:
     port: str = "port: 80"
     slice_namespace: str = NAMESPACE
     slice_owner: str = ""
-    """The Service that the slice names; empty: this one."""
+    """The Service that the slice names; empty: this Service."""
     slice_port: str = "port: 8080"
     endpoint: str = _GOOD
     dialled: str = ""

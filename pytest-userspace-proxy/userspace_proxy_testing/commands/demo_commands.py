@@ -203,11 +203,12 @@ class Commands:
         self._listener.close()
 
     def _is_in_foreground(self) -> bool:
-        # The kernel stops a background process that reads from its terminal.
+        # Read only in the foreground: the kernel stops a background process that reads from its
+        # terminal.
         return self._terminal is not None and os.tcgetpgrp(self._terminal) == os.getpgrp()
 
     def _read_terminal(self, terminal: int) -> None:
-        # In canonical mode, a terminal returns whole lines.
+        # In canonical mode, a terminal returns whole lines, so one read is one command.
         line = os.read(terminal, _LINE_BYTES).decode(errors="replace")
         if not line:
             self._terminal = None

@@ -85,7 +85,8 @@ def sandbox(given: Given) -> int:
         _add_endpoints(box, snapshot, own, client)
         log = folder / "proxy.log"
         flags = [f"--dns-bind-address={box.node.ip}:53"]
-        # A command that is both client and endpoint of a connection can't keep its client address.
+        # A command that is both client and endpoint of a connection can't keep its client address,
+        # so turn that off.
         flags += ["--preserve-client-address=never"] if own else []
         proxy = stack.enter_context(running_proxy(box, page, manifests, log, *flags, health=health))
         wait_until_ready(health.getsockname()[1], proxy, log, lambda: False)
@@ -95,7 +96,7 @@ def sandbox(given: Given) -> int:
 
 def unserved(snapshot: Snapshot) -> Iterator[str]:
     """Yield a line for each unserved Service port, with cause and remedy."""
-    # A sandbox's proxy doesn't resolve endpoints that are names.
+    # A sandbox's proxy doesn't resolve endpoints that are names, so assume no look-up yet.
     snapshot = before_lookups(snapshot, ())
     status = plan_status(
         snapshot, PolicyOptions(node_name=NODE), now=Clocks.time(), steering="local"

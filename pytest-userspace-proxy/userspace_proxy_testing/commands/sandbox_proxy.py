@@ -120,7 +120,7 @@ def running_proxy(
                 f"--bind-address={sandbox.node.ip}",
                 f"--metrics-bind-address=fd://{page.fileno()}",
                 "--v=3",
-                # A single worker makes round robin visible.
+                # Each worker has its own round robin, so the order is visible only with one worker.
                 "--workers=1",
                 *healthz,
                 *flags,
@@ -159,7 +159,7 @@ def wait_until_ready(
     page = AdminAddress("127.0.0.1", port, timeout_s=1.0)
     deadline = Clocks.monotonic() + _READY_S
     while not is_over():
-        # The proxy answers 503 until it serves the manifests that it read.
+        # The proxy answers 503, an error here, until it serves the manifests that it read.
         with contextlib.suppress(UserspaceProxyError):
             page.get("/healthz", accept="application/json")
             return

@@ -212,7 +212,7 @@ class FakeApiServer:
         times: int = 1,
         after: int = 0,
     ) -> None:
-        """Answer the next requests for a resource with an error, or requests after some others."""
+        """After ``after`` requests for a resource, answer ``times`` requests with an error."""
         self._refusals.append(
             _Refusal(resource, code, reason, message, retry_after_s, times, after)
         )

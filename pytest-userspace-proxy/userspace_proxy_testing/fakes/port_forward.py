@@ -200,7 +200,7 @@ class _Stream:
             async for message in self._socket:
                 self._count(_frame_bytes(message.data or b"") + _MASK_BYTES)
                 if message.type is WSMsgType.PING:
-                    # The pod may have ended the stream.
+                    # The pod may have ended the stream, and then no pong is needed.
                     with contextlib.suppress(ConnectionResetError):
                         await self._socket.pong(message.data)
                 elif message.type is WSMsgType.BINARY and message.data[:1] == _DATA:
@@ -209,7 +209,7 @@ class _Stream:
 
 
 async def _run(down: Callable[[], Awaitable[None]]) -> None:
-    # The client may be gone.
+    # The client may be gone, and then the rest of the pod's bytes is dropped.
     with contextlib.suppress(ConnectionResetError):
         await down()
 

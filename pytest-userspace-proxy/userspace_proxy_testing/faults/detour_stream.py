@@ -117,7 +117,7 @@ class FaultyStream:
         """Re-evaluate the toxics, which have changed."""
         self._changed.set()
         self._changed = asyncio.Event()
-        # An idle connection wouldn't notice a reset otherwise.
+        # Wake an idle connection, which wouldn't notice a reset otherwise.
         with contextlib.suppress(asyncio.QueueFull):
             self._queue.put_nowait(None)
 
@@ -238,7 +238,8 @@ class FaultyStream:
         for toxic in self._active():
             if isinstance(toxic, SlowClose):
                 await self._wait(toxic.delay / 1000)
-        # If the other direction has reset the connection, uvloop raises here, unlike asyncio.
+        # Check first: if the other direction has reset the connection, uvloop raises here, unlike
+        # asyncio.
         if self._sink.can_write_eof() and not self._sink.is_closing():
             self._sink.write_eof()
         return False

@@ -146,7 +146,8 @@ class EndpointFaults:
         at = At(Protocol.UDP if is_udp else Protocol.TCP, endpoint)
         server = servers.get(at)
         if server is None:
-            # With equal seeds, a fault that hits the first endpoint would always hit the next one.
+            # Give each server its own seed: with equal seeds, a fault that hits one endpoint would
+            # always hit the next endpoint, too.
             make, seed = FaultDatagrams if is_udp else FaultServer, len(servers)
             server = make(endpoint, seed=seed)
             servers[at] = server

@@ -121,7 +121,8 @@ class ToxiproxyProxies:
             endpoints=[endpoint] if enabled else [],
         )
         if (got := service.address) != at:
-            # Other Services may fall back to another port, but toxiproxy's clients expect this one.
+            # Other Services may fall back to another port, but toxiproxy's clients expect this
+            # port.
             await service.remove()
             if got.ip != at.ip:
                 raise ListenError(

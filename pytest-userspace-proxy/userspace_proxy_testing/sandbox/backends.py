@@ -194,7 +194,7 @@ def reply_from(level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:
     if level == socket.IPPROTO_IP:
         # in_pktinfo: interface, local address, destination; for interface 0, routing decides.
         return level, kind, struct.pack("=I4s4s", 0, data[4:8], bytes(4))
-    # in6_pktinfo: address, interface; a link-local address needs the latter.
+    # in6_pktinfo: address, interface; a link-local address needs its interface.
     return level, kind, data if data[:2] == b"\xfe\x80" else data[:16] + bytes(4)
 
 
@@ -228,7 +228,7 @@ def open_sockets(kind: int, port: int, address: str, backlog: int) -> list[socke
 def open_tcp(flag: str, port: int, options: argparse.Namespace) -> None:
     """Open one TCP port and serve it."""
     for listener in open_sockets(socket.SOCK_STREAM, port, options.address, 4096):
-        # Connections inherit this option.
+        # Set the option once, on the listener: connections inherit it.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         start(accept_all, listener, TCP[flag], options.name)
 

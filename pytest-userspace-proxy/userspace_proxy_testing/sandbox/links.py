@@ -95,7 +95,7 @@ def unnumbered_pod(near: str, pod: FarEnd, node: Sequence[Address]) -> Wiring:
             FarRoute(UNNUMBERED_GATEWAYS[4], "dev eth0"),
             *(FarRoute(DEFAULT[v], f"via {UNNUMBERED_GATEWAYS[v]} dev eth0") for v in families),
         ),
-        # By default, the kernel delays a proxied ARP answer by up to 0.8 s.
+        # Set the delay to 0: by default, the kernel delays a proxied ARP answer by up to 0.8 s.
         near_sysctls=(
             f"net/ipv4/conf/{near}/proxy_arp=1",
             f"net/ipv4/neigh/{near}/proxy_delay=0",

@@ -26,7 +26,8 @@ def write_resolver_files(folder: Path, server: str, namespace: str) -> Mapping[s
     resolv.write_text(f"nameserver {server}\nsearch {search}\noptions ndots:{NDOTS}\n")
     files = {_RESOLV_CONF: resolv}
     if _NSSWITCH.exists():
-        # systemd's module would query the machine's resolved, instead of the server above.
+        # Leave out systemd's module, which would query the machine's resolved instead of the server
+        # above.
         lines = _NSSWITCH.read_text().splitlines()
         kept = [line for line in lines if not line.startswith("hosts:")]
         (folder / "nsswitch.conf").write_text("\n".join([*kept, "hosts: files dns", ""]))

@@ -91,7 +91,7 @@ class Entry:
 
 
 def _equal(given: str, wanted: str) -> bool:
-    """Compare two secrets in constant time."""
+    """Return whether two secrets are equal; takes constant time."""
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode())
 
 
@@ -112,7 +112,7 @@ def _is_foreign(request: web.Request) -> bool:
 def _without_secret(request: web.Request) -> str:
     """Return the URL of a request on this server, without its secret."""
     url = request.rel_url.without_query_params(_SECRET)
-    # A URL that begins with two slashes names another host.
+    # Keep only one leading slash: a URL that begins with two slashes names another host.
     return "/" + str(url).lstrip("/\\")
 
 
@@ -120,8 +120,8 @@ def _refusal(request: web.Request) -> web.Response:
     accept, agent = (request.headers.get(name, "") for name in ("Accept", "User-Agent"))
     if prefers_text(accept, agent) or "text/html" not in accept:
         return web.Response(status=403, text=f"{_WORDS} '{COMMAND}', and {_AGAIN}\n")
-    # A browser sends the cookie for a link on this page, but not at first for a link on a page of
-    # another site.
+    # Offer the link again: a browser sends the cookie for a link on this page, but not at first for
+    # a link on a page of another site.
     body = f'{_WORDS} <code>{COMMAND}</code>, and <a href="">{_AGAIN}</a>.'
     return web.Response(
         status=403,

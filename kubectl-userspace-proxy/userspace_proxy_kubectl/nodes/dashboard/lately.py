@@ -69,7 +69,8 @@ class Lately:
             growth: The counts since the last sample.
         """
         if at - self._at > COVERED_S:
-            # No page was open since the last sample, so this traffic may be older than a minute.
+            # Drop this traffic: no page was open since the last sample, so it may be older than a
+            # minute.
             growth = {}
             self._wrong.clear()
             self._since = at

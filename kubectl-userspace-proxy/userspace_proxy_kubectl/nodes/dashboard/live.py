@@ -127,7 +127,7 @@ class Live:
         return replace(look, all_nodes=known, merged=merged)
 
     async def calls(self, service: str = "") -> AllCalls:
-        """Return the calls of all Services, or of one; in large clusters, of the busiest nodes."""
+        """Return the calls of one Service or of all; in large clusters, of the busiest nodes."""
         look = await self.look()
         rows = sorted(look.merged.rows, key=lambda row: -row.sums.connections)
         nodes = tuple(row.node for row in rows if row.has_answer)[:CALLS_OF_NODES_MAX]
@@ -155,8 +155,8 @@ class Live:
             try:
                 answers = await self._ask(path, nodes)
             except UserspaceProxyError:
-                # The reader reports this error itself, such as lost rights; this page lacks the
-                # answers.
+                # The reader itself reports such an error, for example lost rights, so only render
+                # this page without the answers.
                 answers = {}
             known = await asyncio.to_thread(read, answers)
             self._answers.pop(path, None)

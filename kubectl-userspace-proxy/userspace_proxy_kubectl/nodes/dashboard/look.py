@@ -34,7 +34,7 @@ def incident_link(id_: str) -> str:
 
 
 def _quoted(name: str) -> str:
-    # A browser would resolve a path segment that consists of dots.
+    # Escape a path segment that consists of dots, because a browser would resolve it.
     text = quote(name, safe="", errors="replace")
     return text.replace(".", "%2E") if not text.strip(".") else text
 

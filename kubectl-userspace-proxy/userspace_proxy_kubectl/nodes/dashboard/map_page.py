@@ -51,7 +51,8 @@ def calling_of(ports: Iterable[MergedPort], calls: AllCalls, q: str) -> Calling:
     called: dict[str, list[ClientCalls]] = {}
     for call in calls.calls:
         called.setdefault(call.service, []).append(call)
-    # A called Service may have been removed since, or be served and omitted in a summary.
+    # Include Services that were called but aren't listed: they may have been removed since, or be
+    # served and omitted in a summary.
     names = dict.fromkeys((*of_service, *called))
     wanted = [
         name
@@ -106,7 +107,7 @@ def _texts(name: str, ports: Iterable[MergedPort], calls: Iterable[ClientCalls])
 def _service(
     name: str, ports: Iterable[MergedPort], calls: Iterable[ClientCalls]
 ) -> tuple[tuple[int, int, str], Item]:
-    """Return a Service with its position: Services with problems first, then the most called."""
+    """Return a Service with its sort key: Services with problems first, then the most called."""
     ports = [*ports]
     level = worst(port.level for port in ports)
     count = sum(call.connections for call in calls)

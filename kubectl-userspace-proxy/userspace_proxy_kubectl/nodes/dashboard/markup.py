@@ -48,7 +48,7 @@ def render(name: str, head: PageHead, **content: object) -> Parts:
     texts = {part: _template(part).render(content) for part in ("state", name, "age")}
     main = texts.pop(name)
     texts["main"] = f'<main id="main">\n{main}\n</main>'
-    # Names that were read from JSON may contain surrogates.
+    # Names that were read from JSON may contain surrogates, which UTF-8 can't encode: replace them.
     html = {part: text.encode("utf-8", "replace").decode() for part, text in texts.items()}
     return Parts(
         printable(cut(head.title)), head.mark or Level.ATTENTION, html, time_of_day(look.now)

@@ -77,7 +77,8 @@ def render_overview(look: ClusterLook, asked: Selection) -> Parts:
         "cluster",
         head(look, asked, "All nodes"),
         figures=_figures(look),
-        # In large clusters, only the failures of each Service port are known.
+        # If summaries omit Service ports, as in large clusters, the traffic of the last minute is
+        # unknown.
         minute=Minute() if merged.healthy else look.lately.minute(),
         findings=merged.findings[:FIRST_FINDINGS],
         more_findings=len(merged.findings[FIRST_FINDINGS:]),
@@ -113,7 +114,7 @@ def render_node(look: ClusterLook, asked: Selection, node: str) -> Parts | None:
     row = next((row for row in merged.rows if row.node == node), None)
     if row is None:
         return None
-    # The last facts about a node that no longer answers are outdated.
+    # Don't show the last facts about a node that no longer answers, because they are outdated.
     answers = (one.status for one in look.all_nodes.answers if one.node == node)
     status = next(answers, None) if row.has_answer else None
     ports = _unhealthy_ports(status)

@@ -54,7 +54,8 @@ from .service_page import render_service
 USUAL_PORT = 10299
 """The first port that is tried."""
 
-# Browsers resolve names in ``localhost`` themselves, except Safari, which asks the system.
+# Use no name on macOS: browsers resolve names in ``localhost`` themselves, except Safari, which
+# asks the system.
 _IS_NAMED = sys.platform != "darwin"
 
 Page: TypeAlias = tuple[Parts, int]
@@ -95,7 +96,7 @@ class Dashboard:
         """Start listening on loopback.
 
         Args:
-            port: 0: the default port, or any free port if that one is taken.
+            port: 0: the default port, or any free port if the default port is taken.
             path: The page to which the returned URLs point.
 
         Raises:
@@ -213,7 +214,8 @@ def _or_missing(parts: Parts | None, look: ClusterLook, asked: Selection, words:
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    # A page on another port of this machine is same-site, and could keep a handle of the window.
+    # A page on another port of this machine is same-site, so without this header it could keep a
+    # handle of the window.
     response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
 
 

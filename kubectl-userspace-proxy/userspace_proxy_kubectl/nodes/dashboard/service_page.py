@@ -173,7 +173,7 @@ def _shown(port: MergedPort, look: ClusterLook, q: str, said: Collection[object]
 
 
 def nodes_of(port: MergedPort, merged: Merged) -> list[MatrixRow]:
-    """Return the rows: failing nodes first, nodes without an answer last."""
+    """Return the rows: most failing endpoints first; of equal rows, rows without facts last."""
     rows = []
     for node in merged.nodes:
         facts = port.members.get(node)
@@ -182,7 +182,7 @@ def nodes_of(port: MergedPort, merged: Merged) -> list[MatrixRow]:
             known = {one.address: one for one in facts.endpoints}
         endpoints = [known.get(one.address) for one in port.endpoints]
         rows.append(MatrixRow(node, facts, endpoints, [*map(_state, endpoints)]))
-    # The merged nodes are already sorted.
+    # The merged nodes are already sorted, and equal rows keep their order.
     rows.sort(key=lambda row: (-row.states.count(CellState.FAILING), row.facts is None))
     return rows
 

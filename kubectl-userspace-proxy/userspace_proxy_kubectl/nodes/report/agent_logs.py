@@ -82,7 +82,8 @@ class _Reading:
         if response.code != 200:
             problem = " ".join(cause_of(response).split())
             if response.code in (401, 403):
-                # The server's message names one pod, but applies to all pods of the namespace.
+                # Replace the server's message, which names one pod but applies to all pods of the
+                # namespace.
                 problem = f"this user may not get pods/log in namespace {agent.namespace}"
                 self._denied[agent.namespace] = problem
             return AgentLog(agent, problem=problem)

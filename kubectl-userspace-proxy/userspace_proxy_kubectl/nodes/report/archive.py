@@ -77,12 +77,13 @@ def write_archive(
 def _publish(part: Path, path: Path) -> None:
     """Rename a file to its final name; raises FileExistsError if that is taken."""
     try:
-        # A rename would replace a file that another program has created since the check above.
+        # Link, because a rename would replace a file that another program has created since the
+        # check above.
         os.link(part, path)
     except FileExistsError:
         raise
     except OSError:
-        # The file system doesn't support hard links.
+        # The file system doesn't support hard links, so check again and rename.
         if os.path.lexists(path):
             raise FileExistsError from None
         part.rename(path)

@@ -70,7 +70,7 @@ class Material:
 
 
 def unserved(all_nodes: AllNodes) -> list[str]:
-    """Return Services that a node doesn't serve as it should, ordered by number of such nodes."""
+    """Return Services that some nodes fail to serve: on the most nodes first, then by name."""
     counts: Counter[str] = Counter()
     for answer in all_nodes.answers:
         status = answer.status or StatusFacts()
@@ -160,7 +160,7 @@ def _cut(all_nodes: AllNodes) -> tuple[AllNodes, int]:
 
 
 def _agents(all_nodes: AllNodes) -> list[ForwardTarget]:
-    """Return all agents, nodes with problems first."""
+    """Return all agents; agents of nodes with problems come first."""
     order = sorted(all_nodes.answers, key=lambda one: not _is_ill(one))
     return [agent for one in order for agent in one.agents]
 

@@ -114,7 +114,7 @@ class Pseudonyms:
         self._names: dict[str, str] = {}
         """The pseudonyms so far."""
         self._taken: set[str] = set()
-        # Cost: an address in 10.0.0.0/8 takes 24 hashes.
+        # Cached because an address in 10.0.0.0/8 takes 24 hashes.
         self.address = functools.lru_cache(maxsize=1 << 16)(self._of_address)
         """Return the pseudonym of an address or network; other strings are returned as they are."""
 
@@ -277,7 +277,7 @@ class Pseudonyms:
             return ipaddress.IPv6Address(int(address) >> 32 << 32 | int(inner))
         hidden = self._scrambled(address, kind.prefixlen if kind else 0)
         while kind is None and any(hidden in one for one in kinds):
-            # Public addresses map to public ones: the cycle eventually returns to a public address.
+            # A public address must map to a public address: the cycle eventually returns to one.
             hidden = self._scrambled(hidden, 0)
         return hidden
 

@@ -45,7 +45,7 @@ _NAMES = {
 }
 """Fields with names, and the kinds of these names."""
 _FIELDS_BY_TYPE: Mapping[tuple[type, str], str] = {
-    # The field also contains strings such as ``conflict shop/web``.
+    # Treat the field as text, because it also contains strings such as ``conflict shop/web``.
     (Problem, "kind"): "what",
     (RejectedFacts, "name"): "service",
     (SteeringState, "name"): "kind",
@@ -67,7 +67,7 @@ class Scrubber:
     def __init__(self, secrets: Secrets, pseudonyms: Pseudonyms | None = None) -> None:
         self.secrets = secrets
         self.pseudonyms = pseudonyms
-        # Cost: the answers of a hundred nodes contain the same strings, a million in all.
+        # Cached because the answers of a hundred nodes contain the same strings, a million in all.
         self._short = functools.lru_cache(maxsize=1 << 17)(self._safe)
         self._short_word = functools.lru_cache(maxsize=1 << 12)(secrets.remove)
 
@@ -161,7 +161,7 @@ def _field(value: object, name: str) -> str:
 
 
 def _names_in(value: Any, field: str) -> list[tuple[str, str]]:
-    """Yield a value's names, each with its kind."""
+    """Return the names in a value, as pairs of kind and name."""
     if isinstance(value, str):
         if kind := _NAMES.get(field):
             namespace, slash, name = value.rpartition("/")
