@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from .control_plane import ControlPlane
 from .credentials import NODE_PROXIER
 from .objects import Object, made, pod
-from .plugin import write_plugin
 from .waiting import wait_for
 
 pytestmark = pytest.mark.cluster
@@ -65,20 +63,3 @@ def test_a_user_of_one_namespace_sees_which_label_is_wrong(shop: ControlPlane) -
     status, text = explain(shop, "shop/cart", "--pods")
     assert status == 3
     assert "No pod in shop has the labels app=cart; pod cart-1 has app=crt." in text
-
-
-def test_a_forbidden_namespace_is_reported_in_one_line(shop: ControlPlane) -> None:
-    status, text = explain(shop, "default/kubernetes")
-    assert (status, text.count("\n")) == (1, 1)
-    assert "refuses to list services: services is forbidden" in text
-
-
-def test_kubectl_runs_the_plugin_with_its_own_kubeconfig(
-    shop: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shop.apply(service("web"), namespace=NAMESPACE)
-    write_plugin(tmp_path)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    said = shop.kubectl("userspace_proxy", "explain", "shop/web", check=False)
-    assert said.startswith(f"shop/web, from {shop.server}\n")
-    assert "no EndpointSlice belongs to shop/web." in said

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
-from userspace_proxy_testing.backends import echo
 from userspace_proxy_testing.kubernetes_service import KubernetesService
 from userspace_proxy_testing.kubernetes_services import KubernetesServices
 
@@ -63,23 +61,6 @@ def answers(service: KubernetesService, count: int = 4) -> set[str]:
     return {get(service) for _ in range(count)}
 
 
-def test_pods_serve_a_service_of_the_cluster(
-    control_plane: ControlPlane, services: KubernetesServices
-) -> None:
-    put_service(control_plane)
-    web = services["shop/web"]
-    web.pods = {"web-1": None, "web-2": lambda _request: "from a function"}
-    assert answers(web) == {"web-1", "from a function"}
-    status = pods(control_plane)["web-1"]["status"]
-    assert status["phase"] == "Running"
-    assert {c["type"]: c["status"] for c in status["conditions"]}["Ready"] == "True"
-    web.pods = {"web-2": None}
-    assert answers(web) == {"web-2"}
-    assert [*pods(control_plane)] == ["web-2"]
-    assert web.stats["web-2"].connections == 4
-    web.eventually(lambda web: len(web.decisions) >= 8)
-
-
 @pytest.mark.usefixtures("services")
 def test_existing_pods_run_in_the_test_and_are_restored_afterwards(
     control_plane: ControlPlane,
@@ -110,18 +91,3 @@ def test_existing_pods_run_in_the_test_and_are_restored_afterwards(
         "userspace-proxy" not in str(item["metadata"]["annotations"]) for item in after.values()
     )
     control_plane.kubectl("delete", "pods", "--all", "--namespace", NAMESPACE)
-
-
-def test_a_terminating_pod_keeps_connections_but_gets_no_new_ones(
-    control_plane: ControlPlane, services: KubernetesServices
-) -> None:
-    put_service(control_plane)
-    web = services["shop/web"]
-    web.pods = {"web-1": echo}
-    with socket.create_connection(web.address, timeout=60) as session:
-        web.pods = {**web.pods, "web-2": None}
-        web.drain(web.pods["web-1"])
-        assert "deletionTimestamp" in pods(control_plane)["web-1"]["metadata"]
-        session.sendall(b"after")
-        assert session.recv(100) == b"after"
-        assert answers(web) == {"web-2"}
