@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,18 @@ def test_readme_links_are_absolute_and_point_to_files_at_the_tag(
         kind, tag, path = each.removeprefix(f"{REPOSITORY}/").partition("#")[0].split("/", 2)
         assert (tag, (ROOT / path).exists()) == (TAG, True), each
         assert kind == ("tree" if (ROOT / path).is_dir() else "raw" if "images" in path else "blob")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[b](docs/)", "[b](R/tree/T/docs)"),
+        ("`[a](b)`\n```\n[a](b)\n```\n", "`[a](b)`\n```\n[a](b)\n```\n"),
+    ],
+)
+def test_a_folders_link_becomes_absolute_and_code_is_kept(text: str, expected: str) -> None:
+    build = runpy.run_path(str(ROOT / "hatch_build.py"))
+    assert build["with_links"](text, build["links_from"]("README.md", "R", "T")) == expected
 
 
 def test_the_repository_url_appears_only_in_commands_and_one_generated_file() -> None:
