@@ -179,7 +179,7 @@ build-helm: $(VENV)/installed-dev ## build helm, which renders and checks the ch
 	@$(BUILD) tests.cluster.tools helm
 
 build-envtest-go: $(VENV)/installed-dev ## build the tests of examples/envtest-go
-	@$(BUILD) tests.cluster.envtest_go
+	@$(BUILD) tests.cluster.tools envtest-go.test
 
 build-image: $(VENV)/installed-dev ## build the image of the Dockerfile, print its sizes (root)
 	@$(BUILD) tests.cluster.image

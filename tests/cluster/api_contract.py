@@ -130,5 +130,9 @@ class ApiContract:
 
     async def test_check_access_fails_for_an_unauthorized_user(self, stranger: ApiClient) -> None:
         await stranger.close()
-        with pytest.raises(SourceError, match="get pods/portforward, create pods/portforward"):
+        with pytest.raises(SourceError) as refused:
             await check_access(stranger, "default", within_s=DEADLINE_S)
+        assert (
+            "to list services, watch services, list endpointslices, watch endpointslices, get "
+            "pods/portforward, create pods/portforward in namespace default"
+        ) in str(refused.value)

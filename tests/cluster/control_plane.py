@@ -20,8 +20,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from types import TracebackType
 from typing import Self
+
+import yaml
 
 from .build import Binaries
 from .child import Child, ControlPlaneError, accepts, serves_https, wait_until_ready
@@ -41,7 +42,7 @@ KUBECTL_DEADLINE_S = 110.0
 NAMESPACE_PORT = 6443
 """The API server's usual port, used in a network namespace, where it is free."""
 
-NODE_PROXIER_ROLE = Path(__file__).with_name("node-proxier.yaml")
+_INSTALL = Path(__file__).parents[2] / "examples/deploy/install.yaml"
 
 
 class ControlPlane:
@@ -92,12 +93,7 @@ class ControlPlane:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         self.stop()
 
     @property
@@ -277,7 +273,12 @@ class ControlPlane:
 
     def grant_node_proxier(self) -> None:
         """Grant ``userspace-proxy`` the node agent's rights; return once they are in effect."""
-        self.kubectl("apply", "-f", str(NODE_PROXIER_ROLE))
+        objects = {item["kind"]: item for item in yaml.safe_load_all(_INSTALL.read_text())}
+        binding = {
+            **objects["ClusterRoleBinding"],
+            "subjects": [{"kind": "User", "name": NODE_PROXIER}],
+        }
+        self.apply(objects["ClusterRole"], binding)
         question = ("auth", "can-i", "list", "endpointslices.discovery.k8s.io")
         wait_for(
             "the API server to know the new role",

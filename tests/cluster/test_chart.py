@@ -51,6 +51,24 @@ spec:
 """
 
 
+def own(*values: str) -> Any:
+    """Return the chart's DaemonSet."""
+    return objects_of(render(API_SERVER, *values))["DaemonSet", "userspace-proxy"]
+
+
+def taken_over(*values: str) -> Any:
+    """Return kubeadm's DaemonSet with this proxy."""
+    objects = objects_of(kubeadm_phase("take-over", KUBE_PROXY, *values))
+    return objects["DaemonSet", "kube-proxy"]
+
+
+def settings_of(*values: str) -> Any:
+    """Return this proxy's own settings in the chart's configuration."""
+    objects = objects_of(render(API_SERVER, *values))
+    data = objects["ConfigMap", "userspace-proxy"]["data"]
+    return list(yaml.safe_load_all(data["config.conf"]))[1]
+
+
 def container_of(daemon_set: Any) -> Any:
     (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
     return container
@@ -74,10 +92,6 @@ def assert_accepted(api_server: ControlPlane, text: str) -> None:
         "apply", "--dry-run=server", "--validate=strict", "-f", "-", input=text
     )
     assert done.count("(server dry run)") == len(list(yaml.safe_load_all(text))) > 0
-
-
-def test_the_chart_is_tested_with_nine_sets_of_values() -> None:
-    assert len(SETS) == 9
 
 
 @pytest.mark.parametrize("values", SETS, ids=lambda path: path.stem.removesuffix("-values"))
@@ -132,12 +146,10 @@ def test_each_plain_manifest_matches_the_rendered_chart(
 
 HOSTS_THAT_CANT_WORK = {
     "10.0.0.1:6443": "write the host alone: its port is apiServer.port",
-    "api.example.com:6443": "write the host alone: its port is apiServer.port",
     "[fd00::1]": "write the address without brackets",
     "0.0.0.0": "no API server has this address",
     "239.1.1.1": "no API server has this address",
     "kubernetes.default": "Services' names work only once this proxy runs",
-    "kubernetes.default.svc.cluster.local": "Services' names work only once this proxy runs",
     "10.0.0.256": "it is neither an address nor a name",
     "fd00::1::2": "it is neither an address nor a name",
     "api example": "it is neither an address nor a name",
@@ -164,16 +176,6 @@ def test_an_api_server_host_reachable_from_nodes_is_accepted(host: str) -> None:
 @pytest.mark.parametrize(
     ("value", "refusal"),
     [
-        pytest.param(
-            "steering=ipvs",
-            "at '/steering': value must be one of 'auto', 'iptables', 'nftables', 'local', 'none'",
-            id="steering",
-        ),
-        pytest.param(
-            "path=fast",
-            "at '/path': value must be one of 'userspace', 'kernel', 'auto'",
-            id="path",
-        ),
         pytest.param("sterring=none", "'sterring' not allowed", id="misspelled"),
         pytest.param(
             "apiServer.host=https://10.0.0.1",
@@ -214,7 +216,6 @@ def test_an_api_server_host_reachable_from_nodes_is_accepted(host: str) -> None:
         pytest.param("image.tag=a:b", 'image.tag is "a:b": write TAG, or', id="tag"),
         pytest.param("fullnameOverride=A", 'fullnameOverride is "A": write a name', id="name"),
         pytest.param("view.create=yes", "at '/view/create': got string, want boolean", id="view"),
-        pytest.param("view.subjects={}", "'subjects' not allowed", id="view-binds-nobody"),
         pytest.param("wake.namespaces={Shop}", 'wake.namespaces is "Shop"', id="namespace"),
         pytest.param(
             "allowEndpointNames={*.example.com}",
@@ -246,11 +247,6 @@ def test_an_api_server_host_reachable_from_nodes_is_accepted(host: str) -> None:
             "steering=local,socketLB=auto",
             "at '/steering': value must be one of 'auto', 'nftables'",
             id="socket-lb-without-nftables",
-        ),
-        pytest.param(
-            "socketLB=on",
-            "at '/socketLB': value must be one of 'off', 'auto', 'required', false",
-            id="socket-lb",
         ),
         pytest.param(
             "kubeadm.phase=standby,canary.name=canary", "at '/canary/name'", id="canary-and-kubeadm"
@@ -344,15 +340,14 @@ def test_values_removed_from_the_chart_are_ignored(chart: Path) -> None:
 
 
 def test_null_removes_the_defaults_of_kubernetes_fields() -> None:
-    text = render(API_SERVER, "--set=resources=null", "--set=nodeSelector.kubernetes\\.io/os=null")
-    pod = objects_of(text)["DaemonSet", "userspace-proxy"]["spec"]["template"]["spec"]
-    assert "resources" not in container_of(objects_of(text)["DaemonSet", "userspace-proxy"])
-    assert "nodeSelector" not in pod
+    daemon_set = own("--set=resources=null", "--set=nodeSelector.kubernetes\\.io/os=null")
+    assert "resources" not in container_of(daemon_set)
+    assert "nodeSelector" not in daemon_set["spec"]["template"]["spec"]
 
 
 def test_a_canary_has_its_own_labels_ports_and_flags() -> None:
     values = f"--values={CHART / 'ci/canary-values.yaml'}"
-    node = objects_of(render(API_SERVER))["DaemonSet", "userspace-proxy"]
+    node = own()
     name = "userspace-proxy-canary"
     objects = objects_of(render(values, release=name))
     canary = objects["DaemonSet", name]
@@ -371,24 +366,15 @@ def test_a_canary_has_its_own_labels_ports_and_flags() -> None:
 
 
 def test_all_deployment_methods_grant_the_agent_the_same_capabilities() -> None:
-    containers = [
-        container_of(objects_of(text)["DaemonSet", name])
-        for name, text in {
-            "userspace-proxy": render(API_SERVER),
-            "userspace-proxy-canary": render(
-                "--set=canary.name=a", "--set=fullnameOverride=userspace-proxy-canary"
-            ),
-            "kube-proxy": kubeadm_phase("take-over"),
-        }.items()
-    ]
+    canary = own("--set=canary.name=a", "--set=fullnameOverride=userspace-proxy")
+    containers = [container_of(daemon_set) for daemon_set in (own(), canary, taken_over())]
     for field in ("image", "securityContext", "resources"):
         assert containers[0][field] == containers[1][field] == containers[2][field], field
 
 
 def test_only_local_steering_gets_the_capability_for_low_ports() -> None:
     def added(steering: str) -> list[str]:
-        objects = objects_of(render(API_SERVER, f"--set=steering={steering}"))
-        context = container_of(objects["DaemonSet", "userspace-proxy"])["securityContext"]
+        context = container_of(own(f"--set=steering={steering}"))["securityContext"]
         return list(context["capabilities"]["add"])
 
     assert added("local") == [*added("nftables"), "NET_BIND_SERVICE"]
@@ -408,13 +394,8 @@ def rights_of(daemon_set: Any) -> tuple[set[str], set[str], dict[str, bool]]:
 @pytest.mark.parametrize("value", ["auto", "required"])
 @pytest.mark.parametrize("is_kubeadm", [False, True], ids=["own", "kubeadm"])
 def test_socket_lb_adds_one_capability_and_two_host_paths(value: str, is_kubeadm: bool) -> None:
-    def rights(*values: str) -> tuple[set[str], set[str], dict[str, bool]]:
-        if is_kubeadm:
-            objects = objects_of(kubeadm_phase("take-over", KUBE_PROXY, *values))
-            return rights_of(objects["DaemonSet", "kube-proxy"])
-        return rights_of(objects_of(render(API_SERVER, *values))["DaemonSet", "userspace-proxy"])
-
-    without, more = rights(), rights(f"--set=socketLB={value}")
+    daemon_set = taken_over if is_kubeadm else own
+    without, more = rights_of(daemon_set()), rights_of(daemon_set(f"--set=socketLB={value}"))
     assert more[0] - without[0] == {"BPF"}
     assert more[1] - without[1] == {"/sys/fs/cgroup", "/sys/fs/bpf"}
     # The mount points are neither /sys/fs/cgroup, which has the container's own memory limit, nor
@@ -432,17 +413,13 @@ def test_an_unquoted_socket_lb_off_renders_the_defaults(tmp_path: Path) -> None:
 
 
 def test_socket_lb_values_become_agent_settings() -> None:
-    objects = objects_of(render(f"--values={CHART / 'ci/kernel-path-values.yaml'}"))
-    own = list(yaml.safe_load_all(objects["ConfigMap", "userspace-proxy"]["data"]["config.conf"]))[
-        1
-    ]
-    assert (own["socketLB"], own["socketLBHostOnly"]) == ("required", True)
+    settings = settings_of("--set=socketLB=required,socketLBHostOnly=true")
+    assert (settings["socketLB"], settings["socketLBHostOnly"]) == ("required", True)
 
 
 def test_a_wake_namespace_gets_a_role_binding_and_an_agent_setting() -> None:
     objects = objects_of(render(f"--values={CHART / 'ci/wake-values.yaml'}"))
-    text = objects["ConfigMap", "userspace-proxy"]["data"]["config.conf"]
-    assert list(yaml.safe_load_all(text))[1]["allowWake"] is True
+    assert settings_of("--set=wake.namespaces={shop}")["allowWake"] is True
     assert ("ClusterRole", "userspace-proxy-wake") in objects
     leases = objects["Role", "userspace-proxy-leases"]
     assert leases["metadata"]["namespace"] == "userspace-proxy"
@@ -468,15 +445,12 @@ def test_roles_for_users_are_created_only_on_request_and_bind_no_subject(phase: 
 
 def test_allowed_endpoint_names_become_an_agent_setting() -> None:
     names = "--set=clusterCIDR=10.244.0.0/16,allowEndpointNames={example.com,example.net}"
-    objects = objects_of(render(API_SERVER, names))
-    text = objects["ConfigMap", "userspace-proxy"]["data"]["config.conf"]
-    assert list(yaml.safe_load_all(text))[1]["allowEndpointNames"] == ["example.com", "example.net"]
+    assert settings_of(names)["allowEndpointNames"] == ["example.com", "example.net"]
 
 
 def test_a_configuration_change_replaces_the_pods() -> None:
     def annotations(*values: str) -> Any:
-        daemon_set = objects_of(render(API_SERVER, *values))["DaemonSet", "userspace-proxy"]
-        return daemon_set["spec"]["template"]["metadata"]["annotations"]
+        return own(*values)["spec"]["template"]["metadata"]["annotations"]
 
     assert annotations() == annotations()
     assert annotations() != annotations("--set=steering=none")
@@ -484,12 +458,11 @@ def test_a_configuration_change_replaces_the_pods() -> None:
 
 def test_a_takeover_adds_flags_only_for_values_that_are_set() -> None:
     def command(*values: str) -> list[str]:
-        daemon_set = objects_of(kubeadm_phase("take-over", KUBE_PROXY, *values))
-        return list(container_of(daemon_set["DaemonSet", "kube-proxy"])["command"])
+        return list(container_of(taken_over(*values))["command"])
 
     (original,) = yaml.safe_load_all(KUBE_PROXY.read_text())
-    own = ["--take-over", "--ready-socket=/dev/shm/userspace-proxy.ready"]
-    assert command() == [*container_of(original)["command"], *own]
+    added = ["--take-over", "--ready-socket=/dev/shm/userspace-proxy.ready"]
+    assert command() == [*container_of(original)["command"], *added]
     values = "steering=nftables,path=auto,wake.namespaces={shop},metrics.host=0.0.0.0"
     hooks = "--set=socketLB=auto,socketLBHostOnly=true"
     assert command(f"--set={values}", hooks, "--set=extraFlags={--metrics-detail=node}") == [
@@ -505,13 +478,11 @@ def test_a_takeover_adds_flags_only_for_values_that_are_set() -> None:
 
 
 def test_the_startup_probe_connects_to_the_agents_own_ready_socket() -> None:
-    own = container_of(objects_of(render(API_SERVER))["DaemonSet", "userspace-proxy"])
-    taken_over = container_of(objects_of(kubeadm_phase("take-over"))["DaemonSet", "kube-proxy"])
-    assert own["startupProbe"] == taken_over["startupProbe"]
-    program = own["startupProbe"]["exec"]["command"][-1]
-    path = next(flag for flag in own["args"] if flag.startswith("--ready-socket=")).partition("=")[
-        2
-    ]
+    container = container_of(own())
+    assert container["startupProbe"] == container_of(taken_over())["startupProbe"]
+    program = container["startupProbe"]["exec"]["command"][-1]
+    (flag,) = (flag for flag in container["args"] if flag.startswith("--ready-socket="))
+    path = flag.partition("=")[2]
     assert f'connect("{path}")' in program
 
 
@@ -535,12 +506,11 @@ def test_a_standby_serves_its_probes_on_its_own_ports(tmp_path: Path) -> None:
 
 
 def test_a_taken_over_daemon_set_has_the_charts_update_strategy() -> None:
-    own = objects_of(render(API_SERVER))["DaemonSet", "userspace-proxy"]["spec"]
-    taken_over = objects_of(kubeadm_phase("take-over"))["DaemonSet", "kube-proxy"]["spec"]
+    spec = taken_over()["spec"]
     for field in ("updateStrategy", "minReadySeconds"):
-        assert taken_over[field] == own[field], field
+        assert spec[field] == own()["spec"][field], field
     (original,) = yaml.safe_load_all(KUBE_PROXY.read_text())
-    assert taken_over["updateStrategy"] != original["spec"]["updateStrategy"]
+    assert spec["updateStrategy"] != original["spec"]["updateStrategy"]
 
 
 def test_the_original_phase_restores_the_kube_proxy_daemonset(
@@ -560,7 +530,6 @@ def test_the_original_phase_restores_the_kube_proxy_daemonset(
 
 def test_a_taken_over_daemon_set_is_rejected_as_the_original(tmp_path: Path) -> None:
     ours = tmp_path / "kube-proxy.json"
-    daemon_set = objects_of(kubeadm_phase("take-over"))["DaemonSet", "kube-proxy"]
-    ours.write_text(json.dumps(daemon_set))
+    ours.write_text(json.dumps(taken_over()))
     with pytest.raises(BuildError, match="give the one from before"):
         kubeadm_phase("original", ours)

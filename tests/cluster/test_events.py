@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from tests.unit.sources.kubernetes.objects import service
 from tests.unit.sources.running import running
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.sources import Happening
-from userspace_proxy.sources.kubernetes import KubernetesSource, recorder
+from userspace_proxy.sources.kubernetes import KubernetesSource
 from userspace_proxy.sources.kubernetes.permissions import ask_server
 
 from .control_plane import ControlPlane
@@ -24,9 +23,6 @@ pytestmark = pytest.mark.cluster
 
 NODE = "node-1"
 REPAIRED = Happening("SteeringRepaired", "Repair", "3 rules had been changed; put right")
-FORBIDDEN = (
-    "cannot write Events: grant this user create and patch on events in API group events.k8s.io"
-)
 
 
 @pytest.fixture(autouse=True)
@@ -89,26 +85,6 @@ async def test_a_conflict_event_appears_in_the_services_description(
     described = control_plane.kubectl("describe", "service", "web")
     assert "somebody has it" in described
     control_plane.kubectl("delete", "service", "web")
-
-
-async def test_services_are_still_watched_without_permission_to_write_events(
-    control_plane: ControlPlane, source: KubernetesSource, caplog: pytest.LogCaptureFixture
-) -> None:
-    rules = [{"op": "remove", "path": "/rules/2"}]
-    patch = ["patch", "clusterrole", "userspace-proxy", "--type=json", "-p", json.dumps(rules)]
-    control_plane.kubectl(*patch)
-    async with running(source) as published:
-        await published.first()
-        source.record(Happening("SteeringDrifted", "Repair", "lost"))
-
-        def is_logged() -> bool:
-            return any(record.getMessage() == FORBIDDEN for record in caplog.records)
-
-        await asyncio.to_thread(wait_for, "the warning", is_logged)
-        assert source.status().problems == ()
-    (until,) = source._recorder._silent_until.values()
-    assert until > time.time() + recorder.FORBIDDEN_S / 2
-    assert events(control_plane, "SteeringDrifted") == []
 
 
 async def test_check_requests_the_same_objects_as_a_source(control_plane: ControlPlane) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from .build import Binaries
-from .envtest_go import EXAMPLE, example_path
+from .tools import ENVTEST_GO, path_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
@@ -42,10 +42,14 @@ def test_the_pytest_example_passes(environment: dict[str, str]) -> None:
 
 @pytest.mark.long
 def test_the_go_example_passes(environment: dict[str, str]) -> None:
-    tests = example_path()
+    tests = path_of(ENVTEST_GO)
     if not tests.is_file():
         pytest.skip(f"no {tests.name} (run: make build)")
     done = subprocess.run(
-        [tests, "-test.v"], cwd=EXAMPLE, env=environment, capture_output=True, text=True
+        [tests, "-test.v"],
+        cwd=ENVTEST_GO.go_module,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.stdout.endswith("\nPASS\n"), done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""``forward`` with a real API server without nodes: rights, and missing pods."""
+"""``forward`` with a real API server without nodes: the documented role, and a missing pod."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.processes import started
 from tests.unit.sources.kubernetes.objects import endpoint_slice, service
 
+from .child import Child
 from .control_plane import ControlPlane
 from .credentials import NODE_PROXIER
 from .waiting import wait_for
@@ -38,75 +36,30 @@ SLICE = {
 }
 
 
-class Forward:
-    """A running `forward` of the namespace shop, whose user has only the Role's rights."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    def line(self, pattern: str) -> re.Match[str]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if found := re.search(pattern, line):
-                return found
-        raise AssertionError(f"no line matches {pattern!r}")
-
-    def end(self) -> tuple[int, str]:
-        """Return the exit status, and standard error."""
-        _, said = self.process.communicate(timeout=DEADLINE_S)
-        return self.process.returncode, said
-
-
-@pytest.fixture(scope="module")
-def shop(control_plane: ControlPlane) -> ControlPlane:
-    control_plane.kubectl("create", "namespace", "shop")
-    control_plane.apply(SERVICE, SLICE, namespace="shop")
-    return control_plane
-
-
-@pytest.fixture
-def forward(shop: ControlPlane) -> Iterator[Forward]:
-    flags = ("-n", "shop", f"--kubeconfig={shop.kubeconfig_for(NODE_PROXIER)}")
-    command = [sys.executable, "-m", "userspace_proxy", "forward", *flags]
-    env = os.environ | {"NO_PROXY": "*"}
-    with started(command, stderr=subprocess.PIPE, env=env) as process:
-        yield Forward(process)
-
-
-def test_missing_rights_are_listed_in_one_line(forward: Forward) -> None:
-    status, said = forward.end()
-    assert status == 1
-    assert said.count("\n") == 1
-    assert (
-        "doesn't allow this user to list services, watch services, list endpointslices, watch "
-        "endpointslices, get pods/portforward, create pods/portforward in namespace shop"
-    ) in said
-
-
-def test_the_documented_role_is_sufficient(
-    shop: ControlPlane, request: pytest.FixtureRequest
-) -> None:
+def test_the_documented_role_is_sufficient(control_plane: ControlPlane, tmp_path: Path) -> None:
     role = re.search(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)
     assert role is not None
-    shop.kubectl("apply", "-f", "-", input=role[1])
-    inside = ("-n", "shop")
-    shop.kubectl(
-        *inside, "create", "rolebinding", "forward", "--role=forward", f"--user={NODE_PROXIER}"
-    )
+    inside, run = ("-n", "shop"), control_plane.kubectl
+    run("create", "namespace", "shop")
+    control_plane.apply(SERVICE, SLICE, namespace="shop")
+    run("apply", "-f", "-", input=role[1])
+    run(*inside, "create", "rolebinding", "forward", "--role=forward", f"--user={NODE_PROXIER}")
     question = (*inside, "auth", "can-i", "create", "pods", "--subresource=portforward")
-
-    def is_granted() -> bool:
-        return shop.kubectl(*question, user=NODE_PROXIER, check=False).startswith("yes")
-
-    wait_for("the role", is_granted)
-    forward: Forward = request.getfixturevalue("forward")
-    forward.line(f"^Services of namespace shop, through the API server at {shop.server}$")
-    at = forward.line(r"^  web\.shop:80 +(\S+):(\d+) +1 pod$")
-    # The API server reports that the pod doesn't exist.
-    client = socket.create_connection((at[1], int(at[2])), timeout=DEADLINE_S)
-    with client, pytest.raises(ConnectionResetError):
-        client.recv(1)
-    forward.process.send_signal(signal.SIGTERM)
-    status, said = forward.end()
-    assert status == 0
-    assert 'pod shop/web-1, port 8080: pods "web-1" not found' in said
+    wait_for("the role", lambda: run(*question, user=NODE_PROXIER, check=False).startswith("yes"))
+    flags = (*inside, f"--kubeconfig={control_plane.kubeconfig_for(NODE_PROXIER)}")
+    forward = Child([sys.executable, "-m", "userspace_proxy", "forward", *flags], tmp_path / "log")
+    try:
+        forward.wait_for_output(
+            f"^Services of namespace shop, through the API server at {control_plane.server}$"
+        )
+        at = forward.wait_for_output(r"^  web\.shop:80 +(\S+):(\d+) +1 pod$")
+        # The API server reports that the pod doesn't exist.
+        client = socket.create_connection((at[1], int(at[2])), timeout=DEADLINE_S)
+        with client, pytest.raises(ConnectionResetError):
+            client.recv(1)
+        os.kill(forward.pid, signal.SIGTERM)
+        forward.wait(DEADLINE_S)
+    finally:
+        forward.kill()
+    assert forward.status == 0
+    assert 'pod shop/web-1, port 8080: pods "web-1" not found' in forward.output()

@@ -14,14 +14,13 @@ from tests.unit.sources.kubernetes.contract import NODE_NAME, SourceContract, en
 from tests.unit.sources.kubernetes.history_contract import HistoryCluster, HistoryContract
 from tests.unit.sources.kubernetes.objects import endpoint_slice, node, service
 from tests.unit.sources.running import running
-from userspace_proxy.model import ServiceKey
 from userspace_proxy.sources.kubernetes import KubernetesSource
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.reflector import Timing
 
 from .control_plane import ControlPlane
-from .credentials import ADMIN, NODE_PROXIER, token_of
+from .credentials import ADMIN, token_of
 from .waiting import wait_for
 
 pytestmark = pytest.mark.cluster
@@ -91,31 +90,12 @@ class TestHistory(HistoryContract):
     """The contract for revisions of lists and watches."""
 
 
-async def test_addresses_are_allocated_by_the_server(cluster: RealCluster) -> None:
-    item = service()
-    del item["spec"]["clusterIP"]
-    await cluster.put(item)
-    async with running(cluster.source()) as published:
-        first = await published.first()
-    [ip] = first.services[ServiceKey("default", "web")].service.cluster_ips
-    assert ip.startswith("10.96.")
-    assert ServiceKey("default", "kubernetes") in first.services
-
-
-@pytest.mark.parametrize(
-    "is_newest",
-    [
-        pytest.param(False, id="from-memory", marks=pytest.mark.long),
-        pytest.param(True, id="in-pages"),
-    ],
-)
-async def test_a_list_of_many_services_is_complete(cluster: RealCluster, is_newest: bool) -> None:
+async def test_a_list_in_pages_is_complete(cluster: RealCluster) -> None:
     items = [service(f"web-{n:04}", f"10.96.{100 + n // 250}.{n % 250 + 1}") for n in range(1200)]
     await cluster.put_all(*items)
     source = cluster.source()
-    if is_newest:
-        # With a watch cache, a server sends only the newest state in pages.
-        source._reflectors[0]._position.list_expired()
+    # With a watch cache, a server sends only the newest state in pages.
+    source._reflectors[0]._position.list_expired()
     async with running(source) as published:
         first = await published.first()
         assert sum(key.name.startswith("web-") for key in first.services) == 1200
@@ -152,37 +132,6 @@ async def test_a_compacted_revision_causes_a_new_list_and_loses_no_change(
         assert len(published.snapshots) == 2
         assert source.status().problems == ()
     await cluster.kubectl("delete", "configmap", "unrelated")
-
-
-async def test_the_problem_names_an_unreachable_server(cluster: RealCluster) -> None:
-    source = cluster.source()
-    async with running(source) as published:
-        await published.first()
-        await cluster.stop()
-        problem = f"cannot reach the API server at {source.location}: Connection refused"
-        try:
-            # All kinds share one problem, once connections to the former server have failed.
-            await eventually("the problem", lambda: source.status().problems == (problem,))
-        finally:
-            await cluster.start()
-        await eventually("the end of it", lambda: source.status().problems == ())
-
-
-async def test_a_missing_role_is_reported_with_the_user_and_the_remedy(
-    cluster: RealCluster, control_plane: ControlPlane
-) -> None:
-    source = cluster.source(kubeconfig=str(control_plane.kubeconfig_for(NODE_PROXIER)))
-    async with running(source) as published:
-        await eventually("all refusals", lambda: len(source.status().problems) == 3)
-        assert sorted(source.status().problems)[2] == (
-            f"the API server at {control_plane.server} refuses to list services: services is "
-            f'forbidden: User "{NODE_PROXIER}" cannot list resource "services" in API group "" '
-            "at the cluster scope "
-            "(allow this user to get, list and watch services, endpointslices and nodes)"
-        )
-        await asyncio.to_thread(control_plane.grant_node_proxier)
-        await published.first()
-        assert source.status().problems == ()
 
 
 async def test_an_unknown_token_is_reported_with_its_file(

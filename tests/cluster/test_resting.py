@@ -117,22 +117,6 @@ async def test_an_idle_open_connection_prevents_scale_down(
     await again.close()
 
 
-async def test_a_node_without_a_report_prevents_scale_down(shop: Shop) -> None:
-    await shop.put("/api/v1/nodes", {"kind": "Node", "metadata": {"name": "node-3"}})
-    await wake(shop)
-    await stays(shop, 1)
-    await shop.delete("/api/v1/nodes/node-3")
-    await until(lambda: asleep(shop))
-
-
-async def test_a_manually_chosen_scale_is_respected(shop: Shop) -> None:
-    await wake(shop)
-    await shop.scale(2)
-    await stays(shop, 2)
-    await shop.scale(1)
-    await until(lambda: asleep(shop))
-
-
 async def test_a_second_selecting_service_keeps_pods_but_a_copied_annotation_does_not(
     shop: Shop,
 ) -> None:

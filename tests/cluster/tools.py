@@ -6,6 +6,7 @@ Can also be run to warm the cache: ``python -m tests.cluster.tools helm``.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,12 +37,25 @@ HELM = Target(
 ACTIONLINT = Target(
     "actionlint", f"{_ACTIONLINT}/cmd/actionlint", _ACTIONLINT, _HERE / "actionlint"
 )
-TOOLS = {target.binary: target for target in (PROMTOOL, HELM, ACTIONLINT)}
+# The tests of an example, with its own sources; a first build takes a minute on one core.
+ENVTEST_GO = Target(
+    "envtest-go.test",
+    ".",
+    "sigs.k8s.io/controller-runtime",
+    _HERE.parents[1] / "examples/envtest-go",
+    is_test=True,
+)
+TOOLS = {target.binary: target for target in (PROMTOOL, HELM, ACTIONLINT, ENVTEST_GO)}
 
 
 def path_of(tool: Target) -> Path:
     """Return the path of a program; it may not exist yet."""
-    return cache_root() / version_key((tool,)) / "bin" / tool.binary
+    folder = version_key((tool,))
+    if tool.is_test:
+        sources = sorted(tool.go_module.glob("*.go"))
+        digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
+        folder += f"_{digest.hexdigest()[:12]}"
+    return cache_root() / folder / "bin" / tool.binary
 
 
 def ensure(tool: Target, write: Write = sys.stdout.write) -> Path:

@@ -121,17 +121,6 @@ class TestEndpoints:
         world.put(PREFERRED.but(slices=[one, gone, three], preferences=second_first))
         assert world.all_of("pod", address, protocol) == {"one"}
 
-    def test_an_invalid_weight_is_ignored_and_reported_in_the_notes(self, world: World) -> None:
-        """Not part of Kubernetes."""
-        one, two = ([At(ip)] for ip in world.pods("one", "two"))
-        world.put(PREFERRED.but(slices=[one, two], preferences=[{WEIGHT: "-1"}]))
-        assert world.all_of("pod", PREFERRED.address) == {"one", "two"}
-        notes = [note["sentence"] for note in world.shown(PREFERRED.name)[0]["notes"]]
-        assert notes == [
-            "EndpointSlice shop/preferred-ipv4-0: annotation userspace-proxy.io/weight: '-1' is "
-            "not in 0–65535: it has no effect"
-        ]
-
     def test_a_pod_reaches_itself_through_its_service(self, world: World) -> None:
         """Source: e2e "should allow pods to hairpin back to themselves through services"."""
         world.put(HAIRPIN.at(*world.pods("pod")))

@@ -6,7 +6,6 @@ external Local, endpoints elsewhere only:   laptop ──X (silence)     pod, no
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from tests.node.clients import read_all
 
@@ -118,16 +117,7 @@ class TestPolicies:
         leaving = At(three, ready=False, serving=True, terminating=True)
         for endpoints, count in (((one, two, leaving), 2), ((one, far(two)), 1), ((far(one),), 0)):
             world.put(CHECKED.at(*endpoints))
-            status, headers, answer = check(world, 30123)
-            assert status == (200 if count else 503)
-            assert headers["x-load-balancing-endpoint-weight"] == str(count)
-            assert headers["content-type"].startswith("application/json")
-            assert headers["x-content-type-options"] == "nosniff"
-            assert answer == {
-                "service": {"namespace": "shop", "name": "checked"},
-                "localEndpoints": count,
-                "serviceProxyHealthy": True,
-            }
+            assert check(world, 30123) == (200 if count else 503, count)
 
     def test_a_health_check_node_port_closes_with_its_policy(self, world: World) -> None:
         world.put(CHECKED.at(*world.pods("one")))
@@ -143,13 +133,11 @@ def outside(world: World) -> list[tuple[str, Address]]:
     return [(protocol, at) for protocol in ("TCP", "UDP") for at in ats]
 
 
-def check(world: World, port: int) -> tuple[int, dict[str, str], Any]:
-    """Probe a health check node port as a load balancer does: status, headers, JSON."""
+def check(world: World, port: int) -> tuple[int, int]:
+    """Probe a health check node port as a load balancer does: status, local endpoints."""
     address = (world.ip("node-1"), port)
     with world.testbed["laptop"].tcp() as sock:
         sock.connect(address)
         sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: node-1\r\nConnection: close\r\n\r\n")
         head, _, body = read_all(sock).partition(b"\r\n\r\n")
-    first, *lines = head.decode().split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in lines)
-    return int(first.split()[1]), headers, json.loads(body)
+    return int(head.split()[1]), json.loads(body)["localEndpoints"]

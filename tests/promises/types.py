@@ -54,10 +54,6 @@ class TestTypes:
             served = {what for what, at in addresses.items() if world.serves("laptop", at)}
             assert served == SERVED_AT[letter], f"{before} to {letter}"
 
-    def test_an_external_name_service_is_shown_with_the_reason(self, world: World) -> None:
-        world.put(of_type("E"))
-        assert world.ignored_reason("changing") == ["type ExternalName is served by DNS alone"]
-
     def test_unchanged_ports_are_served_without_interruption(self, world: World) -> None:
         web, second, third = (Port(n, name=f"p{n}") for n in (80, 81, 82))
         world.put(MANY.but(ports=[web, second]).at(*world.pods("one")))
@@ -113,15 +109,6 @@ class TestNodes:
             world.write_node(node_object(taints=taints))
             eventually("health", (status, status == 200), lambda: health(world))
             assert world.agent.read("/livez", port=HEALTH)[0] == 200
-
-    def test_a_node_being_deleted_fails_its_health_check(self, world: World) -> None:
-        world.write_node(node_object())
-        eventually("health", (200, True), lambda: health(world))
-        world.begin_node_deletion()
-        eventually("its end", (503, False), lambda: health(world))
-        assert world.agent.read("/livez", port=HEALTH)[0] == 200
-        world.write_node(node_object())
-        eventually("health", (200, True), lambda: health(world))
 
     def test_topology_hints_select_endpoints_of_this_zone_and_node(self, world: World) -> None:
         """Source: KEP-2433, KEP-3015; e2e topology_hints.go, traffic_distribution.go."""

@@ -22,7 +22,7 @@ from tests.cluster.waiting import wait_for
 from tests.node.clients import ask
 from tests.node.testbed import Testbed
 
-from .specs import Object, Port, Spec, node_object
+from .specs import Object, Port, Spec
 
 Address = tuple[str, int]
 Ask = tuple[str, Address, str]
@@ -72,10 +72,6 @@ class World(abc.ABC):
     @abc.abstractmethod
     def write_node(self, node: Object) -> None:
         """Add or replace the agent's Node object."""
-
-    @abc.abstractmethod
-    def begin_node_deletion(self) -> None:
-        """Start to delete the agent's Node object, which a finalizer keeps."""
 
     def put(self, *specs: Spec, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Write Services; call ``meanwhile`` repeatedly until they are applied."""
@@ -221,9 +217,6 @@ class ManifestWorld(World):
     def write_node(self, node: Object) -> None:
         self._node = node
         self._save()
-
-    def begin_node_deletion(self) -> None:
-        self.write_node(node_object(deletionTimestamp="2026-01-01T00:00:00Z"))
 
     def _save(self) -> None:
         objects = [o for spec in self._specs.values() for o in spec.objects()]

@@ -20,7 +20,7 @@ from tests.unit.cli.nodes_world import Cluster, cluster_at
 from tests.unit.nodes.dashboard.names import browsing
 from tests.unit.sources.kubernetes.objects import endpoint_slice, service
 
-from .clones import CLIENT, run
+from .clones import CLIENT
 from .installed import install_node
 
 pytestmark = pytest.mark.long
@@ -62,14 +62,6 @@ async def ask(program: Path, cluster: Cluster, *words: str) -> tuple[int | None,
     return process.returncode, printed.decode()
 
 
-def test_the_plugin_does_not_install_the_test_kit(
-    program: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    code = "import importlib.util as u; print(u.find_spec('userspace_proxy_testing'))"
-    assert run([str(program.with_name("python")), "-c", code], Path("/")) == "None\n"
-
-
 async def test_status_and_explain_query_all_nodes_with_kubectls_kubeconfig(
     program: Path, cluster: Cluster
 ) -> None:
@@ -80,13 +72,6 @@ async def test_status_and_explain_query_all_nodes_with_kubectls_kubeconfig(
     assert (status, fields["level"], fields["nodes"]["answered"]) == (0, "ok", 2)
     status, shown = await ask(program, cluster, "nodes")
     assert (status, shown.count("  ✓ node-")) == (0, 2)
-
-
-async def test_report_writes_an_archive(program: Path, cluster: Cluster, tmp_path: Path) -> None:
-    path = tmp_path / "report.tar.gz"
-    status, shown = await ask(program, cluster, "report", f"--file={path}")
-    assert (status, path.is_file()) == (0, True)
-    assert shown.startswith(f"{path}: ")
 
 
 async def test_the_dashboard_has_its_templates_and_static_files(

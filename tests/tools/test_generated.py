@@ -20,7 +20,7 @@ from userspace_proxy.facts.edges import EdgesFacts
 from userspace_proxy_testing import record
 
 from .addresses import repository
-from .alerts import REASON, RULES, alerts_of, with_runbooks
+from .alerts import REASON, RULES, alerts_of
 from .api_pages import make_schema
 from .api_pages import make_tables as api_tables
 from .generated import FILES
@@ -161,22 +161,3 @@ def test_each_runbook_url_points_to_an_existing_section() -> None:
 def test_alert_sections_follow_the_order_of_the_rules() -> None:
     part = GUIDE_TEXT.partition("\n## Alerts\n")[2]
     assert headings(part) == [alert["alert"].lower() for alert in ALERTS]
-
-
-def test_an_alerts_missing_or_outdated_runbook_url_is_replaced() -> None:
-    rules = """\
-spec:
-  groups:
-    - rules:
-        - alert: ProxyDown
-          annotations:
-            summary: s
-        - alert: PortProblem
-          annotations:
-            runbook_url: https://old.example/#x
-            summary: "{{ $labels.reason }}"
-"""
-    first, second = alerts_of(with_runbooks(rules))
-    assert urldefrag(first["annotations"]["runbook_url"]).fragment == "proxydown"
-    assert urldefrag(second["annotations"]["runbook_url"]).fragment == REASON
-    assert with_runbooks(with_runbooks(rules)) == with_runbooks(rules)

@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 PLACES = (
     "*.md",
@@ -64,19 +62,3 @@ def test_no_file_installs_a_package_by_name_from_an_index() -> None:
         for command in installs_by_name(path.read_text(encoding="utf-8", errors="replace"))
     }
     assert found == set()
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "pip install userspace-proxy",
-        "(/opt/userspace-proxy/bin/pip install 'userspace_proxy==0.1')",
-        "python3 -m pip install --upgrade \\\n#   userspace-proxy",
-        "uv add userspace-proxy.",
-        "pip install pytest-userspace-proxy",
-        "pipx install ./kubectl-userspace-proxy",
-        "pip install 'git+https://REPOSITORY#subdirectory=pytest-userspace-proxy'",
-    ],
-)
-def test_a_command_that_installs_the_package_by_name_is_detected(text: str) -> None:
-    assert list(installs_by_name(text))

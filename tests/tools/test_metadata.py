@@ -44,18 +44,6 @@ def addresses_in(text: str) -> list[str]:
     )
 
 
-def shown(text: str, checkout: Path, folder: str) -> str:
-    """Return the readme of a checkout's distribution, for the tag T."""
-    (checkout / "userspace_proxy").mkdir()
-    (checkout / "userspace_proxy/version.py").write_text('__version__ = "1.0"\n')
-    (checkout / "pyproject.toml").write_text('[tool.userspace-proxy]\nrepository = "R"\n')
-    root = checkout / folder
-    root.mkdir(exist_ok=True)
-    (root / "README.md").write_text(text)
-    made = runpy.run_path(str(ROOT / "hatch_build.py"))["addresses"](checkout, root)
-    return str(made["readme"]["text"]).replace("/v1.0/", "/T/")
-
-
 def test_a_distribution_names_its_authors_and_links_to_the_repository(
     metadata: dict[str, Any],
 ) -> None:
@@ -94,22 +82,13 @@ def test_readme_links_are_absolute_and_point_to_files_at_the_tag(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[a](docs/a.md#b)", "[a](R/blob/T/docs/a.md#b)"),
-        ("[`a`](docs/a.md), [b](docs/)", "[`a`](R/blob/T/docs/a.md), [b](R/tree/T/docs)"),
-        ("[![a](a.png)](a.md)", "[![a](R/raw/T/a.png)](R/blob/T/a.md)"),
-        ('<img src="docs/a.svg" alt="a">', '<img src="R/raw/T/docs/a.svg" alt="a">'),
-        ("[a](#b)", "[a](R/blob/T/README.md#b)"),
-        ("[a](https://b.example/c)", "[a](https://b.example/c)"),
+        ("[b](docs/)", "[b](R/tree/T/docs)"),
         ("`[a](b)`\n```\n[a](b)\n```\n", "`[a](b)`\n```\n[a](b)\n```\n"),
-        ("- c\n  ~~~\n  [a](b)\n  ~~~\n", "- c\n  ~~~\n  [a](b)\n  ~~~\n"),
     ],
 )
-def test_links_become_absolute_and_code_is_kept(text: str, expected: str, tmp_path: Path) -> None:
-    assert shown(text, tmp_path, ".") == expected
-
-
-def test_a_link_leaving_the_directory_points_into_the_repository(tmp_path: Path) -> None:
-    assert shown("[a](../docs/a.md)", tmp_path, "kit") == "[a](R/blob/T/docs/a.md)"
+def test_a_folders_link_becomes_absolute_and_code_is_kept(text: str, expected: str) -> None:
+    build = runpy.run_path(str(ROOT / "hatch_build.py"))
+    assert build["with_links"](text, build["links_from"]("README.md", "R", "T")) == expected
 
 
 def test_the_repository_url_appears_only_in_commands_and_one_generated_file() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .addresses import repository
-from .notes import CHANGELOG, main, notes
+from .notes import main
 
 
 def test_links_on_a_release_page_point_to_files_of_the_tag(
@@ -17,10 +17,3 @@ def test_links_on_a_release_page_point_to_files_of_the_tag(
     files = f"{repository}/blob/v0.1.0"
     assert f"({files}/docs/services.md)" in printed
     assert "(docs/" not in printed
-
-
-def test_a_section_has_at_most_eighty_lines() -> None:
-    versions = [line[3:] for line in CHANGELOG.read_text().splitlines() if line[:3] == "## "]
-    assert versions[0] == "Unreleased"
-    for version in versions[1:]:
-        assert len(notes(CHANGELOG.read_text(), version.split()[0]).splitlines()) <= 80

@@ -42,10 +42,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clone
 
 
-def test_three_pairs_of_requirements_are_found_on_the_pages() -> None:
-    assert len(requirements()) == 3
-
-
 @pytest.mark.parametrize("pair", requirements(), ids=["readme", "git", "archive"])
 def test_a_pair_installs_both_distributions(
     pair: list[str], repository: Path, tmp_path: Path

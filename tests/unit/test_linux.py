@@ -16,7 +16,7 @@ from yarl import URL
 
 from tests.unit.cli.nodes_world import cluster_at
 from tests.unit.nodes.dashboard.names import browsing
-from tests.unit.other_systems import SYSTEMS, lacks
+from tests.unit.other_systems import SYSTEMS
 from tests.unit.sources.kubernetes import certificates
 from tests.unit.sources.kubernetes.objects import endpoint_slice, service
 from userspace_proxy import Options, Proxy
@@ -112,22 +112,6 @@ def kubeconfig(tmp_path):
         return f"--kubeconfig={tmp_path / 'config'}"
 
     return write
-
-
-def test_missing_features_include_those_of_each_platform(system):
-    assert {"epoll", "EPOLLIN"} <= {*lacks("select", system)}
-    missing = {"AF_NETLINK", "AF_PACKET", "SO_MARK", "IP_TRANSPARENT"}
-    assert missing <= {*lacks("socket", system)}
-    missing = {"eventfd", "memfd_create", "pidfd_open", "sched_getaffinity", "splice"}
-    assert missing <= {*lacks("os", system)}
-    windows = {*lacks("socket", system), *lacks("signal", system), *lacks("os", system)}
-    assert ({"AF_UNIX", "SO_REUSEPORT", "SIGUSR1", "geteuid"} <= windows) is (system == "win32")
-
-
-def test_the_package_can_be_imported_without_linux_modules(system):
-    code = "import userspace_proxy, select, fcntl"
-    done = python(system, code)
-    assert done.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'fcntl'"
 
 
 PRINTING = (

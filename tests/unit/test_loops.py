@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 import pytest
 import uvloop
 
-from tests.tcp_servers import serving
 from tests.unit.dataplane.waiting import turns
 from tests.unit.nodes.dashboard.clusters import live_of, sick_cluster
 from tests.unit.port_numbers import free_port
@@ -85,19 +84,6 @@ async def of_toxiproxy() -> Served:
     return await server.serve(ANY), server.close
 
 
-async def of_tests() -> Served:
-    async def read(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-
-    block = serving(read)
-    address = await block.__aenter__()
-
-    async def close() -> None:
-        await block.__aexit__(None, None, None)
-
-    return address, close
-
-
 @pytest.fixture
 def new_garbage():
     """Exclude existing objects from garbage collection, which then finds only new garbage."""
@@ -116,7 +102,6 @@ def new_garbage():
         of_objects,
         of_health_checks,
         of_toxiproxy,
-        of_tests,
     ],
 )
 def test_a_client_connecting_at_any_point_of_the_shutdown_leaks_no_socket(serve, loop):

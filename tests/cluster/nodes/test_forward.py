@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -176,10 +174,3 @@ def test_a_dying_pod_fails_only_its_request_in_flight(
 
     assert other in answers()
     wait_for("two pods to answer again", lambda: len(answers()) == 2 == len(pods(cluster)))
-
-
-def test_forward_exits_with_status_0_on_sigint(forward: Forward) -> None:
-    forward.shows("Ctrl-C ends it")
-    os.kill(forward.child.pid, signal.SIGINT)
-    forward.child.wait(20)
-    assert forward.child.status == 0
