@@ -9,8 +9,9 @@ before it, and this node's probes don't pass it.
 
 Rule 1: Service ports with path ``auto`` leave the kernel path, those with ``kernel`` show the
 cause. Other programs' rules are read only to name the cause.
-Rule 2: if endpoints don't answer this node either, the path isn't at fault. UDP can't be probed, so
-its clients count only where a chain certainly drops their packets.
+Rule 2: if endpoints don't answer this node either, the path isn't at fault: if all fail, their
+failure is the cause. UDP can't be probed, so its clients count only where a chain certainly drops
+their packets.
 Rule 3: connections of this node itself aren't forwarded, and don't count.
 Rule 4: a check takes 0.2 % of a core on average, however many connections are tracked.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
@@ -26,6 +28,8 @@ from functools import partial
 from itertools import islice
 from time import thread_time
 
+from ...causes.cause import Cause
+from ...causes.endpoints import absent, dial_failed
 from ...causes.say import say
 from ...causes.services import forwarding_dropped, forwarding_unanswered
 from ...clocks import Clocks
@@ -34,11 +38,13 @@ from ...facts import LAST_MINUTE_S
 from ...filters.node import Firewall
 from ...kernel.conntrack import PROTOCOL_NUMBERS, DialledBy, connections_at
 from ...kernel.ctnetlink import pack_address
+from ...kernel.neighbours import absent_hop, own_route_failure
 from ...kernel.node_listings import ANY, NodeListings
 from ...kernel.one_thread import OneThread
 from ...log_fields import FieldLogger
 from ...logged_condition import LoggedCondition
 from ...model import DataPath, DialFailure, Failure, Frontend, Protocol, SocketAddress, pack_ip
+from ...model.failures import NO_ANSWER
 from ...model.serving import Serving
 from ...pacing import Pacing, backoff_s
 from ...plane.path_probes import Note, PathProbes
@@ -163,7 +169,7 @@ class _Doubt:
 
     waiting: set[SocketAddress]
     answering: list[SocketAddress] = field(default_factory=list)
-    has_failed: bool = False
+    failing: dict[SocketAddress, DialFailure] = field(default_factory=dict)
     until: float = 0.0
     """When to decide again, in monotonic seconds."""
 
@@ -348,9 +354,10 @@ class KernelAnswers(Component):
     def _note_probe(self, suspect: Suspect, failed: DialFailure | None) -> None:
         if (doubt := self._doubts.get(suspect.served)) is not None:
             doubt.waiting.discard(suspect.endpoint)
-            doubt.has_failed |= failed is not None
             if failed is None:
                 doubt.answering.append(suspect.endpoint)
+            else:
+                doubt.failing[suspect.endpoint] = failed
         if not any(one.waiting for one in self._doubts.values()):
             self._has_probed.set()
 
@@ -361,12 +368,12 @@ class KernelAnswers(Component):
         asked = iter(doubt.answering) if is_tcp else endpoints_of(plan.serving)
         if (endpoint := next(asked, None)) is None:
             doubt.until = now + AGAIN_S
-            served.path = served.path._replace(unanswered=None)
+            served.path = served.path._replace(unanswered=_failure_of_all(served, doubt, silent))
             return
         ask = partial(rules, endpoint, plan.protocol)
         by = await self._thread.run(ask)
         # With several endpoints, clients may by chance have got only failing ones.
-        is_telling = is_tcp and not doubt.has_failed and any(one.is_telling for one in silent)
+        is_telling = is_tcp and not doubt.failing and any(one.is_telling for one in silent)
         is_known = by is not None or is_telling
         # More clients may come until the next check.
         doubt.until = now + (AGAIN_S if is_known else GRACE_S)
@@ -398,6 +405,21 @@ class KernelAnswers(Component):
             if await self._thread.run(ask) is not None:
                 return
         self._served_ports.auto_paths.return_to_kernel(served.plan.key)
+
+
+def _failure_of_all(served: ServedPort, doubt: _Doubt, silent: Iterable[_Traffic]) -> Cause | None:
+    """Return why no endpoint answers this node; None if one may, or too few clients show it.
+
+    Path ``auto`` leaves the kernel path by probes of its own.
+    """
+    is_known = served.plan.path.path is not DataPath.AUTO and not doubt.waiting
+    if not (is_known and doubt.failing and any(one.is_telling for one in silent)):
+        return None
+    endpoint, failed = next(iter(doubt.failing.items()))
+    if failed.failure in NO_ANSWER and (hop := absent_hop(endpoint.ip)):
+        return absent(endpoint, hop)
+    failure, number = own_route_failure(failed, endpoint.ip)
+    return dial_failed(endpoint, failure, os.strerror(number))
 
 
 def list_tracked(wanted: Mapping[Frontend, Serving]) -> dict[Frontend, DialledBy]:

@@ -1,6 +1,7 @@
 """Whether clients on the kernel path get answers; tests/node has real firewalls."""
 
 import errno
+import os
 
 import pytest
 
@@ -18,6 +19,7 @@ from userspace_proxy.agent.watchers.kernel_answers import (
     KernelAnswers,
     list_tracked,
 )
+from userspace_proxy.causes.endpoints import dial_failed
 from userspace_proxy.causes.services import forwarding_dropped, forwarding_unanswered
 from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.diagnosis.paths import PathView
@@ -177,11 +179,26 @@ async def test_only_many_remote_clients_without_any_answer_are_reported(node, be
 async def test_endpoints_failing_this_node_too_are_not_blamed_on_the_path(node):
     node.probe, node.chain = REFUSED, CHAIN
     await node.fail()
-    assert node.port.unanswered is None
+    state = node.port.state
+    assert (state.level, state.word) == (Level.TROUBLE, PortState.NOT_ANSWERING)
+    assert state.causes == (dial_failed(POD, Failure.REFUSED, os.strerror(errno.ECONNREFUSED)),)
     node.probe = None
     await node.look(LOST_MIN, after_s=AGAIN_S)
     await node.look()
     assert node.port.unanswered == DROPPED
+
+
+@of(path=DataPath.AUTO)
+async def test_failing_endpoints_are_left_to_the_probes_of_auto(node):
+    node.probe = REFUSED
+    await node.fail()
+    assert node.port.unanswered is None
+
+
+async def test_failing_endpoints_are_no_cause_while_few_clients_are_unanswered(node):
+    node.probe = REFUSED
+    await node.fail(LOST_MIN - 1)
+    assert node.port.unanswered is None
 
 
 async def test_a_dropping_chain_is_the_cause_even_if_another_endpoint_fails_this_node(node):
