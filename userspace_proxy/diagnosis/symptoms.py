@@ -36,6 +36,8 @@ SILENT_SHARE = 0.1
 servers answer some names late, and clients leave for their own reasons."""
 _ENDED = 10
 """So many connections show how connections usually end."""
+_USUAL_SHARE = 0.5
+"""Connections usually end in the way in which more than this share of them do."""
 _MANY_DENIALS = 10
 """So many consecutive dials of clients fail while this node is answered: if half of all packets are
 lost, that happens by chance once in a thousand times."""
@@ -170,6 +172,7 @@ def failed_last_minute(
     failed_at: Callable[[SocketAddress, float], MinuteCounts] = _nothing_known,
     has_header: bool = False,
     was_many: bool = False,
+    are_pinned: bool = False,
 ) -> LastMinuteFacts:
     """Return the clients of the last minute, and the endpoint with which most of them failed.
 
@@ -179,6 +182,7 @@ def failed_last_minute(
             counts its failed dials.
         has_header: The endpoints receive a PROXY header.
         was_many: As in the result.
+        are_pinned: A client's address decides which endpoint it gets.
     """
     counts = minute.counts()
     if not any(counts[1:]):
@@ -188,7 +192,8 @@ def failed_last_minute(
     symptom = _main_symptom(minute, are_flows=are_flows)
     name, most = symptom.name, getattr(minute, symptom.name)
     if name == "unanswered_requests":
-        seldom = _owe_seldom(minute, [counters for _, counters in endpoints])
+        counted = [counters for _, counters in endpoints]
+        seldom = _owe_seldom(minute, counted, are_pinned=are_pinned)
         owed = [
             (failed_at(one.address, clock.now).unanswered_requests, one.address)
             for one, _ in endpoints
@@ -216,12 +221,21 @@ def failed_last_minute(
     return LastMinuteFacts(*counts, cause=cause, was_many=was_many)
 
 
-def _owe_seldom(minute: MinuteCounts, endpoints: Iterable[EndpointCounters]) -> bool:
+def _owe_seldom(
+    minute: MinuteCounts, endpoints: Iterable[EndpointCounters], *, are_pinned: bool
+) -> bool:
     """Return whether few earlier connections ended like this, so that this isn't the usual end.
 
     If clients send last, most connections end like this. For a new Service, few means half of them.
+    If connections to one endpoint usually end like this and those to another one seldom do, it is
+    the endpoint, as long as clients get an arbitrary one.
+
+    Args:
+        are_pinned: The clients of endpoints differ, and so may what they send last.
     """
     endpoints = tuple(endpoints)
+    if not are_pinned and _differ(endpoints):
+        return True
     owed, ended = (
         sum(e.unanswered_requests for e in endpoints),
         sum(e.connections - e.active for e in endpoints),
@@ -230,6 +244,16 @@ def _owe_seldom(minute: MinuteCounts, endpoints: Iterable[EndpointCounters]) -> 
     if before < _ENDED:
         return 2 * owed <= ended
     return owed_before < SILENT_SHARE * before
+
+
+def _differ(endpoints: Iterable[EndpointCounters]) -> bool:
+    """Return whether connections to some endpoints end without an answer, and to others seldom."""
+    shares = [
+        e.unanswered_requests / ended
+        for e in endpoints
+        if (ended := e.connections - e.active) >= _ENDED
+    ]
+    return len(shares) > 1 and min(shares) < SILENT_SHARE and max(shares) > _USUAL_SHARE
 
 
 def _has_failed(counters: EndpointCounters, name: str) -> bool:

@@ -89,7 +89,7 @@ class LastMinuteFacts(MinuteCounts, frozen=True, gc=False, kw_only=True):
     keeps it."""
     is_unusual: bool = False
     """Whether ``unanswered_requests`` is unusual: before, few connections to these endpoints ended
-    like this."""
+    like this, or to another endpoint few do."""
     have_left: bool = False
     """Whether the endpoints with most of the failures are no longer used: they were removed, or
     aren't ready."""
