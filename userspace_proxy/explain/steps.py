@@ -154,7 +154,8 @@ def port_steps(
             causes = port.state.causes[:1] if port.problem else ()
             yield PathStep(Level.TROUBLE, ADDRESS, what, causes=tuple(causes))
         else:
-            level = None if _mark(port) is None else Level.OK
+            is_proven = _mark(port) is not None and port.state.word is not PortState.REFUSED
+            level = Level.OK if is_proven else None
             what = f"{what}: {frontend.target}" if frontend.target else what
             yield PathStep(level, ADDRESS, what)
         if dials is not None and (at := subject.dialled(frontend.address)) in dials:
@@ -248,7 +249,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
 
 
 def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Level | None, str]:
-    level = endpoint.level
+    level = _level(port, endpoint)
     node = f" on {endpoint.node}" if endpoint.node else ""
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:
@@ -266,6 +267,17 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Lev
         preference = f", {endpoint.preference}" if endpoint.preference else ""
         return level, f"{where}: {endpoint.state}{preference}{count}"
     return level, f"{where}: {endpoint.state}"
+
+
+def _level(port: PortFacts, endpoint: EndpointFacts) -> Level | None:
+    """Return how well an endpoint serves; None also if nothing shows that it answers clients."""
+    level = endpoint.level
+    if level is not Level.OK:
+        return level
+    # The endpoint has answered since clients of the last minute failed.
+    if any(cause.get("at") == endpoint.address for cause in port.state.causes):
+        return port.mark
+    return None if port.is_unseen else level
 
 
 def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
@@ -388,12 +400,12 @@ def _dials(port: PortFacts, dials: Dials, now: float, *, is_planned: bool) -> It
     """
     if refused := sum(endpoint.is_refused for endpoint in port.endpoints):
         them = plural(refused, "endpoint")
-        yield PathStep(Level.OK, _DIAL, f"{them} not dialled, because the proxy refuses to")
+        yield PathStep(None, _DIAL, f"{them} not dialled, because the proxy refuses to")
     dialled = [(e, dials[e.address]) for e in port.endpoints if e.address in dials]
     rest = sum(not e.is_refused and e.address not in dials for e in port.endpoints)
     if rest and dials and port.protocol == "TCP":
         them = plural(rest, "endpoint")
-        yield PathStep(Level.OK, _DIAL, f"{them} not dialled, because the Service has so many")
+        yield PathStep(None, _DIAL, f"{them} not dialled, because the Service has so many")
     if not dialled:
         return
     used = [(endpoint, result) for endpoint, result in dialled if endpoint.is_usable]

@@ -20,6 +20,7 @@ from userspace_proxy.causes.endpoints import (
     dropped_here,
     fault_on_purpose,
     loses,
+    owes_answers,
     refuses,
     resets,
     sends_nothing,
@@ -31,6 +32,7 @@ from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.explain.next_command import Invocation
 from userspace_proxy.explain.steps import before_it_failed, node_notes, say_client
 from userspace_proxy.facts import LAST_MINUTE_S, FirewallFacts, Level, SteeringState
+from userspace_proxy.facts.last_minute import LastMinuteFacts
 from userspace_proxy.model import Failure
 
 from .subjects import make_dead_endpoint, make_subject
@@ -81,6 +83,27 @@ def test_earlier_behaviour_is_derived_from_the_endpoints_counters(endpoint, prot
     words = before_it_failed(endpoint, protocol)
     assert [one for one in ("answered", "accepted 20") if one in words] == said
     assert bool(words) is bool(said)
+
+
+@pytest.mark.parametrize(
+    ("is_unusual", "level"),
+    [(True, Level.ATTENTION), (False, None)],
+    ids=["hangs", "may send last"],
+)
+def test_an_endpoint_that_failed_clients_of_the_last_minute_is_not_good(is_unusual, level):
+    at = "10.244.1.118:8080"
+    minute = LastMinuteFacts(
+        connections=20, unanswered_requests=9, cause=owes_answers(at), is_unusual=is_unusual
+    )
+    explanation = explain(make_subject(make_port(last_minute=minute)))
+    (step,) = steps_of(explanation, "endpoints")
+    levels = {says.partition(" ")[0]: level for level, says in step.details}
+    assert levels == {at: level, "10.244.2.118:8080": Level.OK}
+
+
+def test_an_address_that_refuses_clients_has_a_neutral_mark():
+    explanation = explain(make_subject(make_port(endpoints=())))
+    assert {step.level for step in steps_of(explanation, "address")} == {None}
 
 
 def test_an_identical_service_on_a_node_has_no_note():
