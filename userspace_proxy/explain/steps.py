@@ -249,7 +249,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
 
 
 def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Level | None, str]:
-    level = _level(port, endpoint)
+    level = port.mark_of(endpoint)
     node = f" on {endpoint.node}" if endpoint.node else ""
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:
@@ -267,17 +267,6 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Lev
         preference = f", {endpoint.preference}" if endpoint.preference else ""
         return level, f"{where}: {endpoint.state}{preference}{count}"
     return level, f"{where}: {endpoint.state}"
-
-
-def _level(port: PortFacts, endpoint: EndpointFacts) -> Level | None:
-    """Return how well an endpoint serves; None also if nothing shows that it answers clients."""
-    level = endpoint.level
-    if level is not Level.OK:
-        return level
-    # The endpoint has answered since clients of the last minute failed.
-    if any(cause.get("at") == endpoint.address for cause in port.state.causes):
-        return port.mark
-    return None if port.is_unseen else level
 
 
 def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:

@@ -351,6 +351,18 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
         """The meaning of its neutral mark; empty if its mark isn't neutral."""
         return self.state.word.neutral if self.state.level is Level.OK else ""
 
+    def mark_of(self, endpoint: EndpointFacts) -> Level | None:
+        """Return the level that every view shows for an endpoint; None for a neutral mark.
+
+        An endpoint may have answered since it failed clients of the last minute: then it has the
+        port's own mark. It is also neutral if nothing shows that it answers clients.
+        """
+        if endpoint.level is not Level.OK:
+            return endpoint.level
+        if any(cause.get("at") == endpoint.address for cause in self.state.causes):
+            return self.mark
+        return None if self.is_unseen else Level.OK
+
     @property
     def is_unseen(self) -> bool:
         """Whether rules steer clients straight to endpoints, so that no answer is visible.

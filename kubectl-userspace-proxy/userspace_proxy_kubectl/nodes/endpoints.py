@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from userspace_proxy.causes.cause import Cause, CauseCode, When
-from userspace_proxy.facts import EndpointFacts, Level, PortFacts
+from userspace_proxy.facts import WORST_FIRST, EndpointFacts, Level, PortFacts
 
 from .sums import Sums, added, of_endpoint
 
@@ -66,12 +66,16 @@ class MergedEndpoint:
     left_out: int = 0
     """The number of nodes whose summaries omit the Service port: nothing fails there, and whether
     they tried the endpoint is unknown."""
+    doubts: tuple[Level | None, ...] = ()
+    """The marks of nodes that it answers now, and whose clients of the last minute it failed."""
 
     @property
     def level(self) -> Level | None:
         """How well it serves; None if it isn't known to answer or fail for any node."""
         if self.failing:
             return Level.ATTENTION if self.answered else Level.TROUBLE
+        if self.doubts:
+            return min(filter(None, self.doubts), key=WORST_FIRST.index, default=None)
         return Level.OK if self.answered else None
 
 
@@ -131,25 +135,40 @@ def seen_together(causes: Sequence[Cause]) -> Cause:
 
 
 def endpoints_of(members: Mapping[str, PortFacts], left_out: int = 0) -> tuple[MergedEndpoint, ...]:
-    """Return one Service port's endpoints: failing ones first, then by address.
+    """Return one Service port's endpoints: failing ones first, then doubtful ones, then by address.
 
     Args:
         members: The port's facts by node.
         left_out: The number of nodes whose summaries omit it.
     """
     found: dict[str, list[tuple[str, EndpointFacts]]] = {}
+    doubts: dict[str, list[Level | None]] = {}
     for node, port in members.items():
         for endpoint in port.endpoints:
             found.setdefault(endpoint.address, []).append((node, endpoint))
-    merged = [_merged(address, seen, left_out) for address, seen in found.items()]
+            mark = port.mark_of(endpoint)
+            if last_answer(endpoint) and mark is not endpoint.level:
+                doubts.setdefault(endpoint.address, []).append(mark)
+    merged = [
+        _merged(address, seen, left_out, tuple(doubts.get(address, ())))
+        for address, seen in found.items()
+    ]
     merged.sort(
-        key=lambda one: (not one.failing, -sum(len(nodes) for _, nodes in one.failing), one.address)
+        key=lambda one: (
+            not one.failing,
+            -sum(len(nodes) for _, nodes in one.failing),
+            not one.doubts,
+            one.address,
+        )
     )
     return tuple(merged)
 
 
 def _merged(
-    address: str, seen: Collection[tuple[str, EndpointFacts]], left_out: int
+    address: str,
+    seen: Collection[tuple[str, EndpointFacts]],
+    left_out: int,
+    doubts: tuple[Level | None, ...],
 ) -> MergedEndpoint:
     hosts = (one.host for _, one in seen)
     pods = (one.pod for _, one in seen)
@@ -183,4 +202,5 @@ def _merged(
         tuple(failing),
         added(of_endpoint(one) for _, one in seen),
         left_out,
+        doubts,
     )
