@@ -67,12 +67,13 @@ def format_port(port: MergedPort, merged: Merged, above: Collection[object] = ()
     total = len(merged.answered)
     parts = list(_by_state(port, total, above))
     served = port.proven
+    those = f"{_all(total)}{' that answered' if total < len(merged.nodes) else ''}"
     if served == total > 1:
-        parts.append(f"served on {_all(total)}")
+        parts.append(f"served on {those}")
     elif served:
         parts.append(f"served on {served:,}{'' if port.groups else f' of {total:,}'}")
     for why, count in port.neutral:
-        where = f" on {_all(total)}" if count == total > 1 else f" on {count:,}"
+        where = f" on {those}" if count == total > 1 else f" on {count:,}"
         parts.append(f"{why}{where if total > 1 else ''}{_evidence(port, why, total)}")
     if port.missing:
         parts.append(f"not known {on_nodes(port.missing, total)}")
