@@ -88,7 +88,8 @@ def format_endpoint(endpoint: MergedEndpoint) -> str:
     quiet = set(endpoint.tried) - set(endpoint.answered)
     if not endpoint.failing:
         if not quiet:
-            return f"{endpoint.address} answers {_that_tried(counts)}"
+            but = ", but not all clients of the last minute" if endpoint.doubts else ""
+            return f"{endpoint.address} answers {_that_tried(counts)}{but}"
         if not endpoint.answered:
             tried = _that_tried(counts)
             if endpoint.sums.connections and not endpoint.sums.sent_bytes:
@@ -134,7 +135,9 @@ def _evidence(port: MergedPort, why: str, total: int) -> str:
         return f": {plural(packets, 'packet')} of clients on {where}"
     quiet = {node: one.connections for node, one in unserved.items() if one.is_without_answer}
     if not (count := sum(max(0, one) for one in quiet.values())):
-        return ""
+        minutes = (m.last_minute for m in port.members.values() if m.neutral_reason == why)
+        cause = next((minute.cause for minute in minutes if minute.cause is not None), None)
+        return f": {_say(cause)}" if cause is not None else ""
     unit, noun = ("datagram", "flow") if port.first.protocol == "UDP" else ("byte", "connection")
     where = "" if len(quiet) == total else f" {on_nodes(sorted(quiet, key=in_order), total)}"
     return f": no {unit} has come back in {plural(count, noun)}{where}"

@@ -1,19 +1,32 @@
 import pytest
 
 from userspace_proxy.causes.cause import CauseCode, as_read
-from userspace_proxy.causes.endpoints import silent
+from userspace_proxy.causes.endpoints import owes_answers, silent
+from userspace_proxy.causes.say import Form, say
 from userspace_proxy.facts import Level
+from userspace_proxy.facts.last_minute import LastMinuteFacts
 from userspace_proxy_kubectl.nodes.endpoints import same_cause
 from userspace_proxy_kubectl.nodes.findings import NodeFinding
 from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.words import (
+    format_endpoint,
     format_finding,
     format_incident,
     format_port,
     on_nodes,
 )
 
-from .views import NOW, POD, answer_of, answering, failing, make_sick_cluster, merged_of, web
+from .views import (
+    NOW,
+    OTHER,
+    POD,
+    answer_of,
+    answering,
+    failing,
+    make_sick_cluster,
+    merged_of,
+    web,
+)
 from .words import WORDS, page
 
 
@@ -54,6 +67,19 @@ def test_format_port_omits_already_printed_causes():
     assert (
         format_port(port, merged, said) == f"not answering {on_nodes(['node-6'], 6)}; served on 5"
     )
+
+
+def test_a_cause_that_leaves_a_neutral_mark_is_reported():
+    minute = LastMinuteFacts(connections=20, unanswered_requests=9, cause=owes_answers(POD))
+    quiet = web(answering(OTHER), answering(POD), last_minute=minute)
+    merged = merged_of(answer_of("a", web(answering(OTHER), answering(POD))), answer_of("b", quiet))
+    (port,) = merged.ports
+    assert port.mark is None
+    ((why, _),) = port.neutral
+    said = say(owes_answers(POD), Form.SHORT)
+    assert format_port(port, merged) == f"served on 1 of 2; {why} on 1: {said}"
+    at_times = f"{POD} answers both nodes that tried it, but not all clients of the last minute"
+    assert format_endpoint(port.endpoints[0]) == at_times
 
 
 def test_an_incident_lists_or_counts_its_services():
