@@ -374,6 +374,19 @@ async def test_a_second_request_counts_as_unanswered_after_a_wait(
     ) == (owed, cut, 0)
 
 
+async def test_an_unanswered_request_counts_when_its_client_leaves(rig, monkeypatch):
+    monkeypatch.setitem(OWED_AFTER_S, True, 0.1)
+    client, server, counters = await ask_again(rig)
+    (connection,) = rig.connections.open
+    await until(lambda: since_sent_s(connection.up.sink) >= 0.15, "the client waits")
+    client.sock.shutdown(socket.SHUT_WR)
+    assert await server.read() == b""
+    assert (counters.unanswered_requests, counters.active) == (1, 1)
+    server.close()
+    await ended(rig)
+    assert counters.unanswered_requests == 1
+
+
 async def test_a_second_request_of_a_client_leaving_soon_does_not_count_as_unanswered(rig):
     client, server, counters = await ask_again(rig)
     await leaves(client, server)
