@@ -204,7 +204,7 @@ def _mark(port: PortFacts) -> Level | None:
 
 def _path(port: PortFacts, subject: Subject) -> PathStep:
     said = format_path(port.path, port.path_reason, port.path_since, subject.now)
-    details = [format_counted(port)]
+    details = [format_counted(port)] if subject.node is not None else []
     if port.is_probed and subject.node is not None:
         details.append(format_probes(subject.node.probes))
     below = tuple((Level.OK, detail) for detail in details if detail)

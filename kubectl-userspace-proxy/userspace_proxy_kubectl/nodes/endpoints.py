@@ -68,6 +68,8 @@ class MergedEndpoint:
     they tried the endpoint is unknown."""
     doubts: tuple[Level | None, ...] = ()
     """The marks of nodes that it answers now, and whose clients of the last minute it failed."""
+    is_unseen: bool = False
+    """Whether a node's kernel leads clients to it, so that no dial or answer is seen there."""
 
     @property
     def level(self) -> Level | None:
@@ -143,14 +145,17 @@ def endpoints_of(members: Mapping[str, PortFacts], left_out: int = 0) -> tuple[M
     """
     found: dict[str, list[tuple[str, EndpointFacts]]] = {}
     doubts: dict[str, list[Level | None]] = {}
+    unseen: set[str] = set()
     for node, port in members.items():
         for endpoint in port.endpoints:
             found.setdefault(endpoint.address, []).append((node, endpoint))
+            if port.is_unseen and endpoint.is_usable:
+                unseen.add(endpoint.address)
             mark = port.mark_of(endpoint)
             if last_answer(endpoint) and mark is not endpoint.level:
                 doubts.setdefault(endpoint.address, []).append(mark)
     merged = [
-        _merged(address, seen, left_out, tuple(doubts.get(address, ())))
+        _merged(address, seen, left_out, tuple(doubts.get(address, ())), address in unseen)
         for address, seen in found.items()
     ]
     merged.sort(
@@ -169,6 +174,7 @@ def _merged(
     seen: Collection[tuple[str, EndpointFacts]],
     left_out: int,
     doubts: tuple[Level | None, ...],
+    is_unseen: bool,
 ) -> MergedEndpoint:
     hosts = (one.host for _, one in seen)
     pods = (one.pod for _, one in seen)
@@ -203,4 +209,5 @@ def _merged(
         added(of_endpoint(one) for _, one in seen),
         left_out,
         doubts,
+        is_unseen,
     )

@@ -84,6 +84,10 @@ def format_endpoint(endpoint: MergedEndpoint) -> str:
     """Return which nodes an endpoint answers, and which it doesn't, as clauses."""
     counts = _Counts(len(endpoint.tried), len(endpoint.answered), endpoint.left_out)
     if not counts.tried:
+        if endpoint.is_unseen:
+            return (
+                f"{endpoint.address}: not known whether it answers; the kernel leads clients there"
+            )
         return f"{endpoint.address} has not been tried"
     quiet = set(endpoint.tried) - set(endpoint.answered)
     if not endpoint.failing:
@@ -135,9 +139,12 @@ def _evidence(port: MergedPort, why: str, total: int) -> str:
         return f": {plural(packets, 'packet')} of clients on {where}"
     quiet = {node: one.connections for node, one in unserved.items() if one.is_without_answer}
     if not (count := sum(max(0, one) for one in quiet.values())):
-        minutes = (m.last_minute for m in port.members.values() if m.neutral_reason == why)
-        cause = next((minute.cause for minute in minutes if minute.cause is not None), None)
-        return f": {_say(cause)}" if cause is not None else ""
+        causes = {node: one.last_minute.cause for node, one in unserved.items()}
+        found = {node: cause for node, cause in causes.items() if cause is not None}
+        if not found:
+            return ""
+        where = "" if len(found) == total else f" {on_nodes(sorted(found, key=in_order), total)}"
+        return f": {_say(next(iter(found.values())))}{where}"
     unit, noun = ("datagram", "flow") if port.first.protocol == "UDP" else ("byte", "connection")
     where = "" if len(quiet) == total else f" {on_nodes(sorted(quiet, key=in_order), total)}"
     return f": no {unit} has come back in {plural(count, noun)}{where}"

@@ -27,13 +27,14 @@ from userspace_proxy.causes.endpoints import (
 )
 from userspace_proxy.causes.say import command, say
 from userspace_proxy.causes.services import source_denied
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.explain.next_command import Invocation
 from userspace_proxy.explain.steps import before_it_failed, node_notes, say_client
 from userspace_proxy.facts import LAST_MINUTE_S, FirewallFacts, Level, SteeringState
 from userspace_proxy.facts.last_minute import LastMinuteFacts
-from userspace_proxy.model import Failure
+from userspace_proxy.model import DataPath, Failure
 
 from .subjects import make_dead_endpoint, make_subject
 from .words import NOT_READY, is_on_the_page, on_node
@@ -104,6 +105,13 @@ def test_an_endpoint_that_failed_clients_of_the_last_minute_is_not_good(is_unusu
 def test_an_address_that_refuses_clients_has_a_neutral_mark():
     explanation = explain(make_subject(make_port(endpoints=())))
     assert {step.level for step in steps_of(explanation, "address")} == {None}
+
+
+def test_the_kernels_counts_are_stated_only_of_a_node():
+    port = replace(make_port(), path=PathView(DataPath.KERNEL))
+    for is_live, count in ((True, 1), (False, 0)):
+        (path,) = steps_of(explain(make_subject(port, is_live=is_live)), "path")
+        assert len(path.details) == count
 
 
 def test_an_identical_service_on_a_node_has_no_note():

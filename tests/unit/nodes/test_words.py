@@ -3,8 +3,10 @@ import pytest
 from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.causes.endpoints import owes_answers, silent
 from userspace_proxy.causes.say import Form, say
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.last_minute import LastMinuteFacts
+from userspace_proxy.model import DataPath
 from userspace_proxy_kubectl.nodes.endpoints import same_cause
 from userspace_proxy_kubectl.nodes.findings import NodeFinding
 from userspace_proxy_kubectl.nodes.merged import merge
@@ -16,6 +18,7 @@ from userspace_proxy_kubectl.nodes.words import (
     on_nodes,
 )
 
+from ..status.views import replace
 from .views import (
     NOW,
     OTHER,
@@ -25,6 +28,7 @@ from .views import (
     failing,
     make_sick_cluster,
     merged_of,
+    untried,
     web,
 )
 from .words import WORDS, page
@@ -77,9 +81,16 @@ def test_a_cause_that_leaves_a_neutral_mark_is_reported():
     assert port.mark is None
     ((why, _),) = port.neutral
     said = say(owes_answers(POD), Form.SHORT)
-    assert format_port(port, merged) == f"served on 1 of 2; {why} on 1: {said}"
+    assert format_port(port, merged) == f"served on 1 of 2; {why} on 1: {said} on b (1 of 2)"
     at_times = f"{POD} answers both nodes that tried it, but not all clients of the last minute"
     assert format_endpoint(port.endpoints[0]) == at_times
+
+
+def test_an_endpoint_of_the_kernel_path_is_not_reported_as_untried():
+    port = replace(web(untried()), path=PathView(DataPath.KERNEL))
+    (one,) = merged_of(answer_of("a", port)).ports[0].endpoints
+    said = f"{POD}: not known whether it answers; the kernel leads clients there"
+    assert format_endpoint(one) == said
 
 
 def test_an_incident_lists_or_counts_its_services():

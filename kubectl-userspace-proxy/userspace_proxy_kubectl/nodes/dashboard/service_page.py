@@ -60,6 +60,7 @@ class CellState(enum.Enum):
     )  # fmt: skip
     FAILING = "failing", "✖", "trouble", "fails; with the number of failures"
     NOT_TRIED = "not tried", "○", "untried", "not tried yet"
+    UNSEEN = "not seen", "◌", "untried", "not seen: the kernel leads clients there"
     NOT_USED = "not used", "–", "unused", "not used from there"
     UNKNOWN = "unknown", "?", "unknown", "not known"
 
@@ -156,6 +157,7 @@ def render_service(
         frontends_shown=FRONTENDS_SHOWN,
         legend=[state.value[1:] for state in CellState],
         calls=own[:CALLS_SHOWN],
+        is_unseen=any(one.is_unseen for port in merged.ports for one in port.endpoints),
         more_calls=len(own[CALLS_SHOWN:]),
     )
 
@@ -203,7 +205,9 @@ def _state(facts: PortFacts | None, endpoint: EndpointFacts | None) -> CellState
     if last_answer(endpoint):
         is_doubted = facts.mark_of(endpoint) is not endpoint.level
         return CellState.AT_TIMES if is_doubted else CellState.SERVED
-    return CellState.UNANSWERED if has_tried(endpoint) else CellState.NOT_TRIED
+    if has_tried(endpoint):
+        return CellState.UNANSWERED
+    return CellState.UNSEEN if facts.is_unseen else CellState.NOT_TRIED
 
 
 def _all_fail(states: Sequence[CellState], *, least: int) -> bool:
