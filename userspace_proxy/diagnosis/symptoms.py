@@ -238,7 +238,7 @@ def _owe_seldom(
         return True
     owed, ended = (
         sum(e.unanswered_requests for e in endpoints),
-        sum(e.connections - e.active for e in endpoints),
+        sum(map(_count_ended, endpoints)),
     )
     owed_before, before = owed - minute.unanswered_requests, ended - minute.connections
     if before < _ENDED:
@@ -246,12 +246,15 @@ def _owe_seldom(
     return owed_before < SILENT_SHARE * before
 
 
+def _count_ended(endpoint: EndpointCounters) -> int:
+    """Return how many connections a side has ended; an endpoint that hangs doesn't end them."""
+    return max(endpoint.connections - endpoint.active, endpoint.unanswered_requests)
+
+
 def _differ(endpoints: Iterable[EndpointCounters]) -> bool:
     """Return whether connections to some endpoints end without an answer, and to others seldom."""
     shares = [
-        e.unanswered_requests / ended
-        for e in endpoints
-        if (ended := e.connections - e.active) >= _ENDED
+        e.unanswered_requests / ended for e in endpoints if (ended := _count_ended(e)) >= _ENDED
     ]
     return len(shares) > 1 and min(shares) < SILENT_SHARE and max(shares) > _USUAL_SHARE
 

@@ -468,6 +468,13 @@ def test_unanswered_requests_are_unusual_if_another_endpoint_has_none(
     assert facts.is_unusual is is_unusual
 
 
+def test_connections_that_an_endpoint_leaves_open_have_ended_for_their_clients():
+    hanging, other = ended_so(12, 14), ended_so(0, 14)
+    hanging[1].active = 14
+    facts = found(MinuteCounts(28, unanswered_requests=12), other, hanging)
+    assert facts.is_unusual
+
+
 def test_few_unanswered_requests_are_not_reported_and_none_beside_worse_failures():
     assert (
         many_unanswered_requests(served(LastMinuteFacts(40, unanswered_requests=3), **SENT)) is None
