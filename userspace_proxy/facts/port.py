@@ -305,6 +305,9 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     unanswered: Cause | None = None
     """Why clients on the kernel path get no answer; null if they get one, or if no client came
     lately."""
+    silent_endpoints: int = 0
+    """How many endpoints ``unanswered`` concerns, while others answer clients on the kernel path; 0
+    if it concerns all clients."""
     state: StateFacts = StateFacts()
     """How the port's clients are served."""
 

@@ -12,6 +12,8 @@ cause. Other programs' rules are read only to name the cause.
 Rule 2: if endpoints don't answer this node either, the path isn't at fault: if all fail, their
 failure is the cause. UDP can't be probed, so its clients count only where a chain certainly drops
 their packets.
+Where others are answered, endpoints that
+answer no client and fail this node are the cause.
 Rule 3: connections of this node itself aren't forwarded, and don't count.
 Rule 4: a check takes 0.2 % of a core on average, however many connections are tracked.
 """
@@ -113,6 +115,8 @@ class _Traffic:
     since: float = 0.0
     """When the first unanswered connection was seen, in monotonic seconds."""
     last: float = 0.0
+    silent: frozenset[bytes] = frozenset()
+    """The endpoints that answered none of their tracked connections; packed."""
     answered_at: float = 0.0
     """When a reported dial was last answered, perhaps a dial by a program on this node."""
 
@@ -129,6 +133,7 @@ class _Traffic:
             self.lost = 0
         else:
             self.lose(missing, now)
+        self.silent = tracked.silent
         known = {**tracked.answered, **tracked.own}
         self.known = known if len(known) <= KNOWN_MAX else {}
         self.known_at = now
@@ -323,6 +328,21 @@ class KernelAnswers(Component):
         now = self._clock()
         return [one for one in self._of(served) if one.is_unanswered(now)]
 
+    def _silent_endpoints(self, served: ServedPort) -> list[SocketAddress]:
+        """Return endpoints that answer no client while others do; path auto probes its own."""
+        if served.plan.protocol is not Protocol.TCP or served.plan.path.path is DataPath.AUTO:
+            return []
+        recent_at = self._clock() - LAST_MINUTE_S
+        recent = (one.silent for one in self._of(served) if one.known_at > recent_at)
+        silent = frozenset[bytes]().union(*recent)
+        if not silent:
+            return []
+        return [
+            one
+            for one in islice(endpoints_of(served.plan.serving), PROBED_MAX)
+            if pack_address(one.ip, one.port) in silent
+        ]
+
     def _of(self, served: ServedPort) -> Iterator[_Traffic]:
         kinds: tuple[Frontend | ServedPort, ...] = (*served.plan.frontends, served)
         return (self._traffic[one] for one in kinds if one in self._traffic)
@@ -330,9 +350,9 @@ class KernelAnswers(Component):
     def _is_doubted(self, served: ServedPort) -> bool:
         """Return whether to decide now why clients get no answer."""
         doubt = self._doubts.get(served)
-        if not self._silent(served):
+        if not self._silent(served) and not self._silent_endpoints(served):
             self._doubts.pop(served, None)
-            served.path = served.path._replace(unanswered=None)
+            served.path = served.path._replace(unanswered=None, silent_endpoints=0)
             return False
         return doubt is None or self._clock() >= doubt.until
 
@@ -364,11 +384,15 @@ class KernelAnswers(Component):
     async def _decide(self, served: ServedPort, rules: Rules) -> None:
         """Decide why clients get no answer, after probes of the endpoints."""
         doubt, silent, plan = self._doubts[served], self._silent(served), served.plan
+        if not silent:
+            self._decide_partly(served, doubt)
+            return
         now, is_tcp = self._clock(), plan.protocol is Protocol.TCP
         asked = iter(doubt.answering) if is_tcp else endpoints_of(plan.serving)
         if (endpoint := next(asked, None)) is None:
             doubt.until = now + AGAIN_S
-            served.path = served.path._replace(unanswered=_failure_of_all(served, doubt, silent))
+            cause = _failure_of_all(served, doubt, silent)
+            served.path = served.path._replace(unanswered=cause, silent_endpoints=0)
             return
         ask = partial(rules, endpoint, plan.protocol)
         by = await self._thread.run(ask)
@@ -381,13 +405,20 @@ class KernelAnswers(Component):
             return
         cause = forwarding_dropped(by.chain, by.why, by.hint) if by else forwarding_unanswered()
         if plan.path.path is not DataPath.AUTO:
-            served.path = served.path._replace(unanswered=cause)
+            served.path = served.path._replace(unanswered=cause, silent_endpoints=0)
             return
         before = self._away.get(served)
         times = before.times + 1 if before else 1
         until = now + backoff_s(times, RETRY_S, RETRY_MAX_S)
         self._away[served] = _Away(by is not None, times, until)
         self._served_ports.auto_paths.leave_kernel(plan.key, cause)
+
+    def _decide_partly(self, served: ServedPort, doubt: _Doubt) -> None:
+        """Record an endpoint that fails its clients, and this node, while others are answered."""
+        doubt.until = self._clock() + AGAIN_S
+        silent = [one for one in self._silent_endpoints(served) if one in doubt.failing]
+        cause = _failure_of(silent[0], doubt.failing[silent[0]]) if silent else None
+        served.path = served.path._replace(unanswered=cause, silent_endpoints=len(silent))
 
     def _may_return(self, served: ServedPort, away: _Away) -> bool:
         is_out = served.path.now is not DataPath.KERNEL
@@ -415,7 +446,10 @@ def _failure_of_all(served: ServedPort, doubt: _Doubt, silent: Iterable[_Traffic
     is_known = served.plan.path.path is not DataPath.AUTO and not doubt.waiting
     if not (is_known and doubt.failing and any(one.is_telling for one in silent)):
         return None
-    endpoint, failed = next(iter(doubt.failing.items()))
+    return _failure_of(*next(iter(doubt.failing.items())))
+
+
+def _failure_of(endpoint: SocketAddress, failed: DialFailure) -> Cause:
     if failed.failure in NO_ANSWER and (hop := absent_hop(endpoint.ip)):
         return absent(endpoint, hop)
     failure, number = own_route_failure(failed, endpoint.ip)
