@@ -82,15 +82,15 @@ def test_a_cause_that_leaves_a_neutral_mark_is_reported():
     ((why, _),) = port.neutral
     said = say(owes_answers(POD), Form.SHORT)
     assert format_port(port, merged) == f"served on 1 of 2; {why} on 1: {said} on b (1 of 2)"
-    at_times = f"{POD} answers both nodes that tried it, but not all clients of the last minute"
-    assert format_endpoint(port.endpoints[0]) == at_times
+    doubted, fine = map(format_endpoint, port.endpoints)
+    assert doubted.startswith(f"{fine.replace(OTHER, POD)}, but ")
 
 
 def test_an_endpoint_of_the_kernel_path_is_not_reported_as_untried():
     port = replace(web(untried()), path=PathView(DataPath.KERNEL))
     (one,) = merged_of(answer_of("a", port)).ports[0].endpoints
-    said = f"{POD}: not known whether it answers; the kernel leads clients there"
-    assert format_endpoint(one) == said
+    assert one.is_unseen
+    assert "kernel" in format_endpoint(one)
 
 
 def test_an_incident_lists_or_counts_its_services():
