@@ -67,7 +67,7 @@ class MergedEndpoint:
     """The number of nodes whose summaries omit the Service port: nothing fails there, and whether
     they tried the endpoint is unknown."""
     doubts: tuple[Level | None, ...] = ()
-    """The marks of nodes that it answers now, and whose clients of the last minute it failed."""
+    """The marks of nodes whose clients of the last minute it failed, without a failure now."""
     is_unseen: bool = False
     """Whether a node's kernel leads clients to it, so that no dial or answer is seen there."""
 
@@ -152,7 +152,8 @@ def endpoints_of(members: Mapping[str, PortFacts], left_out: int = 0) -> tuple[M
             if port.is_unseen and endpoint.is_usable:
                 unseen.add(endpoint.address)
             mark = port.mark_of(endpoint)
-            if last_answer(endpoint) and mark is not endpoint.level:
+            is_known = bool(mark) or last_answer(endpoint)
+            if is_known and mark is not endpoint.level:
                 doubts.setdefault(endpoint.address, []).append(mark)
     merged = [
         _merged(address, seen, left_out, tuple(doubts.get(address, ())), address in unseen)

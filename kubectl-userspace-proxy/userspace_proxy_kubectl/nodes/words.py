@@ -84,6 +84,8 @@ def format_endpoint(endpoint: MergedEndpoint) -> str:
     """Return which nodes an endpoint answers, and which it doesn't, as clauses."""
     counts = _Counts(len(endpoint.tried), len(endpoint.answered), endpoint.left_out)
     if not counts.tried:
+        if endpoint.doubts:
+            return f"{endpoint.address} fails clients on the kernel path"
         if endpoint.is_unseen:
             return (
                 f"{endpoint.address}: not known whether it answers; the kernel leads clients there"

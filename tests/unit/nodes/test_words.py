@@ -89,8 +89,12 @@ def test_a_cause_that_leaves_a_neutral_mark_is_reported():
 def test_an_endpoint_of_the_kernel_path_is_not_reported_as_untried():
     port = replace(web(untried()), path=PathView(DataPath.KERNEL))
     (one,) = merged_of(answer_of("a", port)).ports[0].endpoints
-    assert one.is_unseen
+    assert (one.is_unseen, one.level) == (True, None)
     assert "kernel" in format_endpoint(one)
+    failing = replace(port, unanswered=silent(POD), silent_endpoints=1)
+    (one,) = merged_of(answer_of("a", failing)).ports[0].endpoints
+    assert one.level is Level.ATTENTION
+    assert "fails" in format_endpoint(one)
 
 
 def test_an_incident_lists_or_counts_its_services():

@@ -207,7 +207,9 @@ def _state(facts: PortFacts | None, endpoint: EndpointFacts | None) -> CellState
         return CellState.AT_TIMES if is_doubted else CellState.SERVED
     if has_tried(endpoint):
         return CellState.UNANSWERED
-    return CellState.UNSEEN if facts.is_unseen else CellState.NOT_TRIED
+    if facts.is_unseen:
+        return CellState.FAILING if facts.mark_of(endpoint) else CellState.UNSEEN
+    return CellState.NOT_TRIED
 
 
 def _all_fail(states: Sequence[CellState], *, least: int) -> bool:
