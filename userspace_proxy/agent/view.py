@@ -45,6 +45,7 @@ from ..facts import (
     in_order,
 )
 from ..model import Frontend, SocketAddress
+from ..model.handling import Balance
 from ..plan import PortPlan
 from ..plan.detours import Faults
 from ..plane import Group, Plane, Totals
@@ -196,6 +197,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
         has_header=facts.proxy_protocol is not None,
         was_many=served.shown is not None
         and served.shown[0].state.word is PortState.PARTLY_ANSWERING,
+        are_pinned=facts.affinity_timeout_s is not None or facts.balance == Balance.SOURCE_HASH,
     )
     facts.sent_at = clock.unix(group.sent_at)
     facts.is_quiet = is_quiet(facts, clock)

@@ -380,8 +380,9 @@ owes_answers = _endpoint(
     "owes_answers",
     "answered before, and then no more",
     hint="The program may hang at some requests, wait for something else, or take longer than its "
-    "clients wait: read its log; where clients have the last word, as those that only acknowledge "
-    "messages or send measurements, this is as it should be",
+    "clients wait: read its log; if only large answers fail, a smaller MTU on the way may drop "
+    "their packets (`ping -M do -s 1472`); where clients have the last word, as those that only "
+    "acknowledge messages or send measurements, this is as it should be",
 )
 """Connections were closed while an answer was due, although the endpoint had answered before."""
 

@@ -615,6 +615,8 @@ class TcpConnection(Accounted):
         is_lost = direction is up and now - exchange.answered_at >= LOSS_S
         if is_lost and (end := end_if_lost(up, down, exchange, now)):
             exchange.note_end(end, now)
+        if exchange.has_unanswered_request:
+            exchange.note_owed()
         if is_second:
             if exchange.code is not LOST:
                 exchange.counters.cuts.succeeded_at = now

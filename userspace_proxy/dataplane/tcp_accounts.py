@@ -45,6 +45,9 @@ from .frontends import Announced
 from .probes import Probes
 from .relay import Direction, Relayed
 
+LEFT_OPEN_S = 10.0
+"""How long an endpoint must be silent to count as hung after its client left: longer than programs
+take for their last bytes, and shorter than kernels keep a closed socket (tcp_fin_timeout, 60 s)."""
 # Before Python 3.12, accessing an enum member costs a function call: too much per connection.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 _COMPLETE = EndReason.COMPLETE
@@ -164,9 +167,12 @@ class TcpAccounts:
         if log and log.takes_next(group.prefixes, client, is_plain=_is_plain(connection, cause)):
             event = ending(by, is_served=connection.up is not None)
             log.write(_facts(connection, event, cause, by), connection.frontend)
-        up, endpoint = connection.up, connection.endpoint
+        up, down, endpoint = connection.up, connection.down, connection.endpoint
         if up is None or exchange is None or endpoint is None:
             return
+        has_left = up.is_ended and down is not None and not down.is_ended and down.bytes_moved
+        if has_left and is_left_open(up):
+            exchange.has_unanswered_request = True
         exchange.note_ended(up.is_stalled)
         if group.waiting_room is not None:
             group.waiting_room.connection_ended()
@@ -303,6 +309,15 @@ def owes_answer(up: Direction, lasted_s: float, *, is_left: bool) -> bool:
     if lasted_s < least_s or not (is_left or is_connected(up.sink)):
         return False
     return since_sent_s(up.sink) >= least_s
+
+
+def is_left_open(up: Direction) -> bool:
+    """Return whether an endpoint that hasn't ended was silent after its client had left.
+
+    The kernel of a client that closed its socket forgets it after a minute. An endpoint that works
+    has ended the connection by then; one whose answer is lost on the way is still sending it.
+    """
+    return not is_connected(up.source) and silence(up.sink)[0] >= LEFT_OPEN_S
 
 
 def has_arrived(down: Direction) -> bool:

@@ -39,6 +39,8 @@ class PathView(NamedTuple):
     """Frontends that aren't translated at connect(), each with the reason."""
     unanswered: Cause | None = None
     """Why clients on the kernel path get no answer; None if none is known to fail."""
+    silent_endpoints: int = 0
+    """The number of endpoints that answer no client while others do; 0 if all clients fail."""
 
     def follow(self, chosen: PathDecision, at: float) -> PathView:
         """Return the view after a path took effect; an unchanged path keeps ``since``."""
@@ -52,6 +54,7 @@ class PathView(NamedTuple):
         facts.path, facts.path_since, facts.path_reason = self.now, since, self.why
         facts.kernel_connections = self.kernel_connections
         facts.socket_connections, facts.unanswered = self.socket_connections, self.unanswered
+        facts.silent_endpoints = self.silent_endpoints
 
 
 DEFAULT = PathView()

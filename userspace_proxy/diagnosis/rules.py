@@ -343,6 +343,10 @@ def unanswered_in_kernel(case: Case) -> PortVerdict | None:
     cause = case.port.unanswered
     if cause is None:
         return None
+    if count := case.port.silent_endpoints:
+        many = (said.some_answer_not(count, 0, len(case.usable), False),) if count > 1 else ()
+        clauses = (*many, stated(cause))
+        return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, clauses, (cause,))
     return PortVerdict(Level.TROUBLE, PortState.NOT_ANSWERING, (stated(cause),), (cause,))
 
 

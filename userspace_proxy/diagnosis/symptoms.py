@@ -36,6 +36,8 @@ SILENT_SHARE = 0.1
 servers answer some names late, and clients leave for their own reasons."""
 _ENDED = 10
 """The number of ended connections that shows how connections usually end."""
+_USUAL_SHARE = 0.5
+"""Connections usually end in the way in which more than this share of them do."""
 _MANY_DENIALS = 10
 """The number of consecutive failed dials of clients that proves a denial while this node is
 answered: if half of all packets are lost, so many fail by chance once in a thousand times."""
@@ -170,6 +172,7 @@ def failed_last_minute(
     failed_at: Callable[[SocketAddress, float], MinuteCounts] = _nothing_known,
     has_header: bool = False,
     was_many: bool = False,
+    are_pinned: bool = False,
 ) -> LastMinuteFacts:
     """Return the clients of the last minute, and the endpoint with which most of them failed.
 
@@ -179,6 +182,7 @@ def failed_last_minute(
             counts its failed dials.
         has_header: Whether the endpoints receive a PROXY header.
         was_many: See :class:`.LastMinuteFacts`.
+        are_pinned: Whether a client's address decides which endpoint it gets.
     """
     counts = minute.counts()
     if not any(counts[1:]):
@@ -188,7 +192,8 @@ def failed_last_minute(
     symptom = _main_symptom(minute, are_flows=are_flows)
     name, most = symptom.name, getattr(minute, symptom.name)
     if name == "unanswered_requests":
-        seldom = _owe_seldom(minute, [counters for _, counters in endpoints])
+        counted = [counters for _, counters in endpoints]
+        seldom = _owe_seldom(minute, counted, are_pinned=are_pinned)
         owed = [
             (failed_at(one.address, clock.now).unanswered_requests, one.address)
             for one, _ in endpoints
@@ -218,20 +223,42 @@ def failed_last_minute(
     return LastMinuteFacts(*counts, cause=cause, was_many=was_many)
 
 
-def _owe_seldom(minute: MinuteCounts, endpoints: Iterable[EndpointCounters]) -> bool:
+def _owe_seldom(
+    minute: MinuteCounts, endpoints: Iterable[EndpointCounters], *, are_pinned: bool
+) -> bool:
     """Return whether few earlier connections ended while an answer was due.
 
     If clients send last, most connections end like this. For a new Service, few means at most half.
+    If connections to one endpoint usually end like this and those to another seldom do, the
+    endpoint is at fault, unless ``are_pinned``.
+
+    Args:
+        are_pinned: Endpoints have different clients, which may differ in what they send last.
     """
     endpoints = tuple(endpoints)
+    if not are_pinned and _differ(endpoints):
+        return True
     owed, ended = (
         sum(e.unanswered_requests for e in endpoints),
-        sum(e.connections - e.active for e in endpoints),
+        sum(map(_count_ended, endpoints)),
     )
     owed_before, before = owed - minute.unanswered_requests, ended - minute.connections
     if before < _ENDED:
         return 2 * owed <= ended
     return owed_before < SILENT_SHARE * before
+
+
+def _count_ended(endpoint: EndpointCounters) -> int:
+    """Return how many connections a side has ended; an endpoint that hangs doesn't end them."""
+    return max(endpoint.connections - endpoint.active, endpoint.unanswered_requests)
+
+
+def _differ(endpoints: Iterable[EndpointCounters]) -> bool:
+    """Return whether connections to some endpoints end without an answer, and to others seldom."""
+    shares = [
+        e.unanswered_requests / ended for e in endpoints if (ended := _count_ended(e)) >= _ENDED
+    ]
+    return len(shares) > 1 and min(shares) < SILENT_SHARE and max(shares) > _USUAL_SHARE
 
 
 def _has_failed(counters: EndpointCounters, name: str) -> bool:

@@ -153,7 +153,8 @@ def port_steps(
             causes = port.state.causes[:1] if port.problem else ()
             yield PathStep(Level.TROUBLE, ADDRESS, what, causes=tuple(causes))
         else:
-            level = None if _mark(port) is None else Level.OK
+            is_proven = _mark(port) is not None and port.state.word is not PortState.REFUSED
+            level = Level.OK if is_proven else None
             what = f"{what}: {frontend.target}" if frontend.target else what
             yield PathStep(level, ADDRESS, what)
         if dials is not None and (at := subject.dialled(frontend.address)) in dials:
@@ -202,7 +203,7 @@ def _mark(port: PortFacts) -> Level | None:
 
 def _path(port: PortFacts, subject: Subject) -> PathStep:
     said = format_path(port.path, port.path_reason, port.path_since, subject.now)
-    details = [format_counted(port)]
+    details = [format_counted(port)] if subject.node is not None else []
     if port.is_probed and subject.node is not None:
         details.append(format_probes(subject.node.probes))
     below = tuple((Level.OK, detail) for detail in details if detail)
@@ -248,7 +249,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
 
 
 def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Level | None, str]:
-    level = endpoint.level
+    level = port.mark_of(endpoint)
     node = f" on {endpoint.node}" if endpoint.node else ""
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:
@@ -380,12 +381,12 @@ def _dials(port: PortFacts, dials: Dials, now: float, *, is_planned: bool) -> It
     """
     if refused := sum(endpoint.is_refused for endpoint in port.endpoints):
         them = plural(refused, "endpoint")
-        yield PathStep(Level.OK, _DIAL, f"{them} not dialled, because the proxy refuses to")
+        yield PathStep(None, _DIAL, f"{them} not dialled, because the proxy refuses to")
     dialled = [(e, dials[e.address]) for e in port.endpoints if e.address in dials]
     rest = sum(not e.is_refused and e.address not in dials for e in port.endpoints)
     if rest and dials and port.protocol == "TCP":
         them = plural(rest, "endpoint")
-        yield PathStep(Level.OK, _DIAL, f"{them} not dialled, because the Service has so many")
+        yield PathStep(None, _DIAL, f"{them} not dialled, because the Service has so many")
     if not dialled:
         return
     used = [(endpoint, result) for endpoint, result in dialled if endpoint.is_usable]

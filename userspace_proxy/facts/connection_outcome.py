@@ -111,8 +111,8 @@ class ConnectionOutcome:
     """
 
     __slots__ = (
-        "_abort_counters", "_client", "answered_at", "asked_at", "code", "counters", "first_byte_s",
-        "has_unanswered_request", "is_failed", "reset_as",
+        "_abort_counters", "_client", "_is_owed", "answered_at", "asked_at", "code", "counters",
+        "first_byte_s", "has_unanswered_request", "is_failed", "reset_as",
     )  # fmt: skip
 
     def __init__(
@@ -133,6 +133,7 @@ class ConnectionOutcome:
         """Whether the connection is counted as a client that got no answer."""
         self.has_unanswered_request = False
         """Whether another answer was due when the first side ended."""
+        self._is_owed = False
         self.reset_as: tuple[EndReason, EndedBy] | None = None
         """Cause and side of a reset that may be delayed; None if connections aren't logged."""
 
@@ -195,10 +196,18 @@ class ConnectionOutcome:
             abort_counters = self._abort_counters if is_left else counters
             abort_counters.ended_unanswered(now - end.left_s, failure, self._client)
 
+    def note_owed(self) -> None:
+        """Count the answer that was due when the first side ended. Idempotent.
+
+        The second side may end only when the client's kernel has forgotten the connection.
+        """
+        if self.has_unanswered_request and not (self._is_owed or self.code):
+            self._is_owed = True
+            self.counters.unanswered_requests += 1
+
     def note_ended(self, is_stalled: bool) -> None:
         counters = self.counters
         counters.active -= 1
-        if self.has_unanswered_request and not self.code:
-            counters.unanswered_requests += 1
+        self.note_owed()
         if is_stalled:
             counters.stalled -= 1

@@ -87,8 +87,8 @@ class LastMinuteFacts(MinuteCounts, frozen=True, gc=False, kw_only=True):
     """Whether the previous state was ``partly answering``: half of the share at which this state
     begins is enough to keep it."""
     is_unusual: bool = False
-    """Whether ``unanswered_requests`` is unusual: few earlier connections to these endpoints ended
-    like this."""
+    """Whether ``unanswered_requests`` is unusual: few earlier connections to these endpoints, or
+    few connections to another endpoint, ended like this."""
     have_left: bool = False
     """Whether the endpoints with most of the failures are no longer used: they were removed, or
     aren't ready."""

@@ -304,6 +304,9 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     connect(); null where that is impossible (``--socket-lb``)."""
     unanswered: Cause | None = None
     """Why clients on the kernel path get no answer; null if none is known to fail."""
+    silent_endpoints: int = 0
+    """The number of endpoints that ``unanswered`` is about, while others answer clients on the
+    kernel path; 0 if it is about all clients."""
     state: StateFacts = StateFacts()
     """How the port's clients are served."""
 
@@ -357,6 +360,18 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     def neutral_reason(self) -> str:
         """The meaning of its neutral mark; empty if its mark isn't neutral."""
         return self.state.word.neutral if self.state.level is Level.OK else ""
+
+    def mark_of(self, endpoint: EndpointFacts) -> Level | None:
+        """Return the level that every view shows for an endpoint; None for a neutral mark.
+
+        An endpoint may have answered since it failed clients of the last minute: then it has the
+        port's own mark. It is also neutral if nothing shows that it answers clients.
+        """
+        if endpoint.level is not Level.OK:
+            return endpoint.level
+        if any(cause.get("at") == endpoint.address for cause in self.state.causes):
+            return self.mark
+        return None if self.is_unseen else Level.OK
 
     @property
     def is_unseen(self) -> bool:

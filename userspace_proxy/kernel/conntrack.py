@@ -22,7 +22,7 @@ import bisect
 import contextlib
 import errno
 import socket
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import NamedTuple
@@ -55,6 +55,9 @@ FULL_LISTING_ABOVE = 8
 # A port for a listing that should be empty: the port of RFC 1078, which no program uses.
 _UNUSED_PORT = 1
 _PORT_BYTES, _PORTS = 2, 1 << 16
+_SILENT_MIN = 3
+"""How many unanswered connections, and no answered one, make an endpoint silent; the kernel keeps
+entries of both for two minutes."""
 
 
 class Range(NamedTuple):
@@ -296,6 +299,8 @@ class DialledBy(NamedTuple):
     """Connections of other clients that have received an answer from an endpoint."""
     own: dict[int, int]
     """Connections of clients on this node, answered or not."""
+    silent: frozenset[bytes] = frozenset()
+    """The packed endpoints that have left several connections unanswered, and answered none."""
 
 
 def connections_at(
@@ -313,6 +318,8 @@ def connections_at(
         SteeringError: The kernel doesn't list entries.
     """
     found = {pack_address(*dialled): (DialledBy({}, {}), to) for dialled, to in endpoints.items()}
+    answering: defaultdict[bytes, set[bytes]] = defaultdict(set)
+    asked: defaultdict[bytes, Counter[bytes]] = defaultdict(Counter)
     with _requests("list") as requests:
         # Filter only for a single address: each listing walks the table, 8 ms if empty.
         wanted = EntryFilter(protocol, *(next(iter(endpoints)) if len(endpoints) == 1 else ()))
@@ -320,11 +327,25 @@ def connections_at(
             seen, leads_to = found.get(entry.dialled, (None, frozenset()))
             at = entry.answered_from
             if seen is not None and (at in leads_to or at[:-_PORT_BYTES] not in here):
+                has_answer = entry.has_answered_client
+                if has_answer:
+                    answering[entry.dialled].add(at)
+                else:
+                    asked[entry.dialled][at] += 1
                 if entry.client[:-_PORT_BYTES] in here:
                     seen.own[hash(entry.client)] = entry.forgotten_in_s
-                elif entry.has_answered_client:
+                elif has_answer:
                     seen.answered[hash(entry.client)] = entry.forgotten_in_s
-    return {dialled: found[pack_address(*dialled)][0] for dialled in endpoints}
+    silent = {
+        dialled: frozenset(at for at, count in of.items() if count >= _SILENT_MIN)
+        - answering[dialled]
+        for dialled, of in asked.items()
+    }
+    return {
+        dialled: found[at][0]._replace(silent=silent.get(at, frozenset()))
+        for dialled in endpoints
+        for at in (pack_address(*dialled),)
+    }
 
 
 def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Iterator[ConntrackEntry]:

@@ -108,7 +108,7 @@ def make_row(
         link=link,
         tags=(*tags, *([port.side] if port.side else [])),
         address=port.frontends[0].address if port.frontends else "",
-        dots=tuple(endpoint.level for endpoint in port.endpoints[:DOTS_SHOWN]),
+        dots=tuple(map(port.mark_of, port.endpoints[:DOTS_SHOWN])),
         serving=port.serving,
         endpoints=len(port.endpoints),
         words=state.word if incident else words,
@@ -174,7 +174,7 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, total: float) -> Endpoin
     connections = endpoint.connections
     share = round(100 * connections / total) if 0 < connections <= total < math.inf else 0
     words = ", ".join(filter(None, (_state(endpoint), endpoint.preference)))
-    return EndpointRow(endpoint, endpoint.level, words, share)
+    return EndpointRow(endpoint, port.mark_of(endpoint), words, share)
 
 
 def _state(endpoint: EndpointFacts) -> str:

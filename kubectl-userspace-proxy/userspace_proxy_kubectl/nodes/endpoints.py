@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from userspace_proxy.causes.cause import Cause, CauseCode, When
-from userspace_proxy.facts import EndpointFacts, Level, PortFacts
+from userspace_proxy.facts import WORST_FIRST, EndpointFacts, Level, PortFacts
 
 from .sums import Sums, added, of_endpoint
 
@@ -66,12 +66,18 @@ class MergedEndpoint:
     left_out: int = 0
     """The number of nodes whose summaries omit the Service port: nothing fails there, and whether
     they tried the endpoint is unknown."""
+    doubts: tuple[Level | None, ...] = ()
+    """The marks of nodes whose clients of the last minute it failed, without a failure now."""
+    is_unseen: bool = False
+    """Whether a node's kernel leads clients to it, so that no dial or answer is seen there."""
 
     @property
     def level(self) -> Level | None:
         """How well the endpoint serves; None if no node is known to be answered or failed."""
         if self.failing:
             return Level.ATTENTION if self.answered else Level.TROUBLE
+        if self.doubts:
+            return min(filter(None, self.doubts), key=WORST_FIRST.index, default=None)
         return Level.OK if self.answered else None
 
 
@@ -133,26 +139,46 @@ def seen_together(causes: Sequence[Cause]) -> Cause:
 def endpoints_of(members: Mapping[str, PortFacts], left_out: int = 0) -> tuple[MergedEndpoint, ...]:
     """Return the merged endpoints of one Service port.
 
-    Failing endpoints precede the others, led by those that fail on the most nodes; endpoints that
-    fail on equally many nodes are sorted by address.
+    Failing endpoints come first, led by those that fail on the most nodes, then doubtful ones; the
+    others are sorted by address.
 
     Args:
         members: The port's facts by node.
         left_out: The number of nodes whose summaries omit the Service port.
     """
     found: dict[str, list[tuple[str, EndpointFacts]]] = {}
+    doubts: dict[str, list[Level | None]] = {}
+    unseen: set[str] = set()
     for node, port in members.items():
         for endpoint in port.endpoints:
             found.setdefault(endpoint.address, []).append((node, endpoint))
-    merged = [_merged(address, seen, left_out) for address, seen in found.items()]
+            if port.is_unseen and endpoint.is_usable:
+                unseen.add(endpoint.address)
+            mark = port.mark_of(endpoint)
+            is_known = bool(mark) or last_answer(endpoint)
+            if is_known and mark is not endpoint.level:
+                doubts.setdefault(endpoint.address, []).append(mark)
+    merged = [
+        _merged(address, seen, left_out, tuple(doubts.get(address, ())), address in unseen)
+        for address, seen in found.items()
+    ]
     merged.sort(
-        key=lambda one: (not one.failing, -sum(len(nodes) for _, nodes in one.failing), one.address)
+        key=lambda one: (
+            not one.failing,
+            -sum(len(nodes) for _, nodes in one.failing),
+            not one.doubts,
+            one.address,
+        )
     )
     return tuple(merged)
 
 
 def _merged(
-    address: str, seen: Collection[tuple[str, EndpointFacts]], left_out: int
+    address: str,
+    seen: Collection[tuple[str, EndpointFacts]],
+    left_out: int,
+    doubts: tuple[Level | None, ...],
+    is_unseen: bool,
 ) -> MergedEndpoint:
     hosts = (one.host for _, one in seen)
     pods = (one.pod for _, one in seen)
@@ -186,4 +212,6 @@ def _merged(
         tuple(failing),
         added(of_endpoint(one) for _, one in seen),
         left_out,
+        doubts,
+        is_unseen,
     )

@@ -62,8 +62,8 @@ def with_nodes(
         sentence = _sentence(merged, explanation, port)
         if port is not None:
             next_one = invocation.again(explanation.service, f"--node={next(iter(port.unserved))}")
-    if late := [step.what for step in behind if step.level is Level.TROUBLE]:
-        sentence = f"{sentence}; {'; '.join(late)}"
+    late = [step.what for step in behind if step.level is Level.TROUBLE]
+    sentence = "; ".join((sentence, *late, *_silence(merged)))
     parts = explanation.parts
     if unhealthy or any(one.unserved for one in merged.ports):
         parts = tuple(replace(part, steps=tuple(map(_unproved, part.steps))) for part in parts)
@@ -162,6 +162,18 @@ def _answers(merged: Merged) -> PathStep:
         what,
         details=tuple((one.level, format_finding(one)) for one in missing[:_GROUPS_SHOWN]),
     )
+
+
+def _silence(merged: Merged) -> Iterator[str]:
+    """Yield why nodes show nothing about their clients; nothing if all nodes answered."""
+    silent = set(merged.nodes) - set(merged.answered)
+    known = [one for one in merged.findings if not silent.isdisjoint(one.nodes)]
+    if silent:
+        yield (
+            format_finding(known[0])
+            if known
+            else f"no answer from {plural(len(silent), 'node')} yet"
+        )
 
 
 def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathStep:

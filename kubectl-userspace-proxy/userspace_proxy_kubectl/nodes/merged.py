@@ -138,7 +138,8 @@ class MergedPort:
         return {
             node: port
             for node, port in self.members.items()
-            if port.neutral_reason and (port.failed or port.turned_away)
+            if port.neutral_reason
+            and (port.failed or port.turned_away or port.last_minute.cause is not None)
         }
 
     @property

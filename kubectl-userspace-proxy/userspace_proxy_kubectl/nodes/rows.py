@@ -56,8 +56,12 @@ class NodeRow:
 
     @property
     def mark(self) -> Level | None:
-        """The level for all readers; None if the node is healthy but some Services aren't."""
-        return None if self.level is Level.OK and self.unhealthy else self.level
+        """The level for all readers.
+
+        None if the node hasn't answered yet, or is healthy but some Services aren't.
+        """
+        is_proven = self.has_answer and not self.unhealthy
+        return None if self.level is Level.OK and not is_proven else self.level
 
 
 def rows_of(

@@ -67,12 +67,13 @@ def format_port(port: MergedPort, merged: Merged, above: Collection[object] = ()
     total = len(merged.answered)
     parts = list(_by_state(port, total, above))
     served = port.proven
+    those = f"{_all(total)}{' that answered' if total < len(merged.nodes) else ''}"
     if served == total > 1:
-        parts.append(f"served on {_all(total)}")
+        parts.append(f"served on {those}")
     elif served:
         parts.append(f"served on {served:,}{'' if port.groups else f' of {total:,}'}")
     for why, count in port.neutral:
-        where = f" on {_all(total)}" if count == total > 1 else f" on {count:,}"
+        where = f" on {those}" if count == total > 1 else f" on {count:,}"
         parts.append(f"{why}{where if total > 1 else ''}{_evidence(port, why, total)}")
     if port.missing:
         parts.append(f"not known {on_nodes(port.missing, total)}")
@@ -83,11 +84,18 @@ def format_endpoint(endpoint: MergedEndpoint) -> str:
     """Return which nodes an endpoint answers, and which it doesn't, as clauses."""
     counts = _Counts(len(endpoint.tried), len(endpoint.answered), endpoint.left_out)
     if not counts.tried:
+        if endpoint.doubts:
+            return f"{endpoint.address} fails clients on the kernel path"
+        if endpoint.is_unseen:
+            return (
+                f"{endpoint.address}: not known whether it answers; the kernel leads clients there"
+            )
         return f"{endpoint.address} has not been tried"
     quiet = set(endpoint.tried) - set(endpoint.answered)
     if not endpoint.failing:
         if not quiet:
-            return f"{endpoint.address} answers {_that_tried(counts)}"
+            but = ", but not all clients of the last minute" if endpoint.doubts else ""
+            return f"{endpoint.address} answers {_that_tried(counts)}{but}"
         if not endpoint.answered:
             tried = _that_tried(counts)
             if endpoint.sums.connections and not endpoint.sums.sent_bytes:
@@ -133,7 +141,12 @@ def _evidence(port: MergedPort, why: str, total: int) -> str:
         return f": {plural(packets, 'packet')} of clients on {where}"
     quiet = {node: one.connections for node, one in unserved.items() if one.is_without_answer}
     if not (count := sum(max(0, one) for one in quiet.values())):
-        return ""
+        causes = {node: one.last_minute.cause for node, one in unserved.items()}
+        found = {node: cause for node, cause in causes.items() if cause is not None}
+        if not found:
+            return ""
+        where = "" if len(found) == total else f" {on_nodes(sorted(found, key=in_order), total)}"
+        return f": {_say(next(iter(found.values())))}{where}"
     unit, noun = ("datagram", "flow") if port.first.protocol == "UDP" else ("byte", "connection")
     where = "" if len(quiet) == total else f" {on_nodes(sorted(quiet, key=in_order), total)}"
     return f": no {unit} has come back in {plural(count, noun)}{where}"

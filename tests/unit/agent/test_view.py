@@ -55,6 +55,7 @@ from userspace_proxy.model import (
     SocketAddress,
     Taken,
 )
+from userspace_proxy.model.handling import Balance
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import PortPlan
 from userspace_proxy.plane import Group
@@ -402,6 +403,26 @@ async def test_the_cause_of_the_last_minute_considers_the_header_and_the_previou
         (view,) = judged(served_ports, plane)
         assert view.last_minute.was_many is was_many
     assert "PROXY header" in say(view.last_minute.cause)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_unusual"),
+    [
+        ({}, True),
+        ({"handling": Handling(balance=Balance.SOURCE_HASH)}, False),
+        ({"affinity_timeout_s": 60}, False),
+    ],
+)
+async def test_endpoints_are_compared_unless_their_clients_differ(plane, changes, is_unusual):
+    (port,) = served_ports = web(plane, POD_A, POD_B)
+    endpoints = port.plan.serving.endpoints
+    port.plan = replace(port.plan, serving=Serving(endpoints, **changes))
+    for owed, endpoint in zip((0, 40), endpoints, strict=True):
+        counters = port.group.counters_of(endpoint)
+        counters.connections, counters.unanswered_requests = 50, owed
+    port.group.last_minute.add(MinuteCounts(12, unanswered_requests=6), 0.0)
+    (view,) = judged(served_ports, plane)
+    assert view.last_minute.is_unusual is is_unusual
 
 
 def leads_to(served_ports, bind=Bind.PROXY_PORT):

@@ -374,11 +374,49 @@ async def test_a_second_request_counts_as_unanswered_after_a_wait(
     ) == (owed, cut, 0)
 
 
+async def test_an_unanswered_request_counts_when_its_client_leaves(rig, monkeypatch):
+    monkeypatch.setitem(OWED_AFTER_S, True, 0.1)
+    client, server, counters = await ask_again(rig)
+    (connection,) = rig.connections.open
+    await until(lambda: since_sent_s(connection.up.sink) >= 0.15, "the client waits")
+    client.sock.shutdown(socket.SHUT_WR)
+    assert await server.read() == b""
+    assert (counters.unanswered_requests, counters.active) == (1, 1)
+    server.close()
+    await ended(rig)
+    assert counters.unanswered_requests == 1
+
+
 async def test_a_second_request_of_a_client_leaving_soon_does_not_count_as_unanswered(rig):
     client, server, counters = await ask_again(rig)
     await leaves(client, server)
     await ended(rig)
     assert counters.unanswered_requests == 0
+
+
+@pytest.mark.parametrize(
+    ("left_open_s", "is_closed", "owed"), [(0.1, False, 1), (60.0, False, 0), (0.1, True, 0)]
+)
+async def test_an_answer_that_never_ends_counts_as_unanswered_once_its_client_is_forgotten(
+    rig, monkeypatch, left_open_s, is_closed, owed
+):
+    monkeypatch.setattr(tcp_accounts, "LEFT_OPEN_S", left_open_s)
+    client, server, counters = await connect(rig)
+    (connection,) = rig.connections.open
+    await client.send(b"question")
+    assert await server.read() == b"question"
+    await server.send(b"part of an answer")
+    assert await client.read() == b"part of an answer"
+    client.sock.shutdown(socket.SHUT_WR)
+    assert await server.read() == b""
+    if is_closed:
+        server.sock.shutdown(socket.SHUT_WR)
+        assert await client.read() == b""
+    else:
+        await until(lambda: silence(connection.up.sink)[0] >= 0.15, "the endpoint is silent")
+    client.reset()
+    await ended(rig)
+    assert (counters.unanswered_requests, counters.endpoint_aborts) == (owed, 0)
 
 
 async def test_a_reset_reported_by_splice_is_attributed_to_the_endpoint(rig):

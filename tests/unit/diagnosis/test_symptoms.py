@@ -440,6 +440,31 @@ def test_unanswered_requests_are_reported_as_usual_or_unusual(owed, connections,
     assert port.state.word is state
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "are_pinned", "is_unusual"),
+    [
+        pytest.param((0, 50), (40, 50), False, True, id="one-hangs"),
+        pytest.param((0, 50), (40, 50), True, False, id="its-clients-may-send-last"),
+        pytest.param((20, 50), (40, 50), False, False, id="all-do-so"),
+        pytest.param((0, 50), (20, 50), False, False, id="fewer-than-half-of-one"),
+        pytest.param((0, 9), (40, 50), False, False, id="nothing-to-compare-with"),
+    ],
+)
+def test_unanswered_requests_are_unusual_if_another_endpoint_has_none(
+    one, other, are_pinned, is_unusual
+):
+    minute = MinuteCounts(12, unanswered_requests=4)
+    facts = found(minute, ended_so(*one), ended_so(*other), are_pinned=are_pinned)
+    assert facts.is_unusual is is_unusual
+
+
+def test_connections_that_an_endpoint_leaves_open_have_ended_for_their_clients():
+    hanging, other = ended_so(12, 14), ended_so(0, 14)
+    hanging[1].active = 14
+    facts = found(MinuteCounts(28, unanswered_requests=12), other, hanging)
+    assert facts.is_unusual
+
+
 def test_few_unanswered_requests_are_not_reported_and_none_beside_worse_failures():
     assert (
         many_unanswered_requests(served(LastMinuteFacts(40, unanswered_requests=3), **SENT)) is None

@@ -19,18 +19,21 @@ from userspace_proxy.causes.endpoints import (
     dropped_here,
     fault_on_purpose,
     loses,
+    owes_answers,
     refuses,
     resets,
     sends_nothing,
 )
 from userspace_proxy.causes.say import command, say
 from userspace_proxy.causes.services import source_denied
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.explain.next_command import Invocation
 from userspace_proxy.explain.steps import before_it_failed, node_notes, say_client
 from userspace_proxy.facts import LAST_MINUTE_S, FirewallFacts, Level, SteeringState
-from userspace_proxy.model import Failure
+from userspace_proxy.facts.last_minute import LastMinuteFacts
+from userspace_proxy.model import DataPath, Failure
 
 from .subjects import make_dead_endpoint, make_subject
 from .words import NOT_READY, is_on_the_page, on_node
@@ -72,6 +75,34 @@ def test_earlier_behaviour_is_derived_from_the_endpoints_counters(endpoint, prot
     words = before_it_failed(endpoint, protocol)
     assert [one for one in ("answered", "accepted 20") if one in words] == said
     assert bool(words) is bool(said)
+
+
+@pytest.mark.parametrize(
+    ("is_unusual", "level"),
+    [(True, Level.ATTENTION), (False, None)],
+    ids=["hangs", "may send last"],
+)
+def test_an_endpoint_that_failed_clients_of_the_last_minute_is_not_good(is_unusual, level):
+    at = "10.244.1.118:8080"
+    minute = LastMinuteFacts(
+        connections=20, unanswered_requests=9, cause=owes_answers(at), is_unusual=is_unusual
+    )
+    explanation = explain(make_subject(make_port(last_minute=minute)))
+    (step,) = steps_of(explanation, "endpoints")
+    levels = {says.partition(" ")[0]: level for level, says in step.details}
+    assert levels == {at: level, "10.244.2.118:8080": Level.OK}
+
+
+def test_an_address_that_refuses_clients_has_a_neutral_mark():
+    explanation = explain(make_subject(make_port(endpoints=())))
+    assert {step.level for step in steps_of(explanation, "address")} == {None}
+
+
+def test_the_kernels_counts_are_stated_only_of_a_node():
+    port = replace(make_port(), path=PathView(DataPath.KERNEL))
+    for is_live, count in ((True, 1), (False, 0)):
+        (path,) = steps_of(explain(make_subject(port, is_live=is_live)), "path")
+        assert len(path.details) == count
 
 
 def test_a_service_planned_identically_on_another_node_has_no_note():

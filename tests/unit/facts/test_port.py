@@ -3,7 +3,7 @@ import pickle
 import pytest
 
 from userspace_proxy.causes.cause import CauseCode
-from userspace_proxy.causes.endpoints import fault_on_purpose, resets
+from userspace_proxy.causes.endpoints import fault_on_purpose, refuses, resets
 from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.facts import (
     EndpointFacts,
@@ -93,7 +93,8 @@ def test_usable_counts_the_usable_endpoints_of_a_port():
     assert PortFacts(endpoints=[EndpointFacts(is_usable=True), EndpointFacts()]).usable == 1
 
 
-RESETS = resets("10.0.0.1:80")
+AT = "10.0.0.1:80"
+RESETS, REFUSES = resets(AT), refuses(AT)
 ON_PURPOSE = fault_on_purpose("10.0.0.1:80", ("a delay of 1 s",))
 
 
@@ -168,6 +169,33 @@ def test_has_default_path_is_false_with_a_reason_or_kernel_connections():
 def test_a_port_with_a_neutral_mark_has_a_reason(facts, mark, why):
     port = PortFacts(state=StateFacts(*facts))
     assert (port.mark, port.neutral_reason) == (mark, why)
+
+
+@pytest.mark.parametrize(
+    ("port", "mark"),
+    [
+        pytest.param({}, Level.OK, id="served"),
+        pytest.param({"path": DataPath.KERNEL}, None, id="kernel path"),
+        pytest.param(
+            {"state": StateFacts(Level.ATTENTION, causes=[REFUSES])},
+            Level.ATTENTION,
+            id="it failed clients",
+        ),
+        pytest.param(
+            {"state": StateFacts(word=PortState.UNKNOWN, causes=[REFUSES])},
+            None,
+            id="its clients may send last",
+        ),
+    ],
+)
+def test_an_endpoint_is_marked_as_good_only_if_it_answers_all_clients(port, mark):
+    ready, other = (
+        EndpointFacts(address=one, is_usable=True, state="ready") for one in (AT, "10.0.0.2:80")
+    )
+    of_others = None if "path" in port else Level.OK
+    port = PortFacts(endpoints=[ready, other], **port)
+    assert [port.mark_of(one) for one in (ready, other)] == [mark, of_others]
+    assert port.mark_of(EndpointFacts(is_usable=True, cause=REFUSES)) is Level.TROUBLE
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel import conntrack
 from userspace_proxy.kernel.conntrack import (
     Allowed,
     ByDialled,
     Change,
     Range,
     check,
+    connections_at,
     counts_bytes,
     forget_changed,
     is_answered,
@@ -67,6 +71,34 @@ def test_an_entry_counts_as_answered_after_a_reply_unless_reset(status, state, f
 def test_without_frontends_the_conntrack_table_is_not_listed(monkeypatch):
     monkeypatch.delattr("userspace_proxy.kernel.netlink.Requests.open")
     assert forget_changed(4, ()) == 0
+
+
+def test_an_endpoint_with_only_unanswered_connections_is_silent(monkeypatch):
+    web, one, other, few = (
+        SocketAddress(ip, 80) for ip in ("10.96.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3")
+    )
+
+    def entry(endpoint, client_port, has_answered_client=False):
+        return SimpleNamespace(
+            client=pack_address("192.0.2.9", client_port),
+            dialled=pack_address(*web),
+            answered_from=pack_address(*endpoint),
+            has_answered_client=has_answered_client,
+            forgotten_in_s=0,
+        )
+
+    entries = [
+        *(entry(one, port) for port in range(3)),
+        *(entry(other, port) for port in range(10, 13)),
+        entry(other, 13, has_answered_client=True),
+        *(entry(few, port) for port in range(20, 22)),
+    ]
+    monkeypatch.setattr(conntrack, "_requests", lambda _verb: contextlib.nullcontext())
+    monkeypatch.setattr(conntrack, "list_entries", lambda *_: entries)
+    endpoints = {pack_address(*at) for at in (one, other, few)}
+    found = connections_at(4, socket.IPPROTO_TCP, {web: endpoints}, set())[web]
+    assert found.silent == {pack_address(*one)}
+    assert len(found.answered) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 import pytest
 
 from userspace_proxy.causes.cause import When
-from userspace_proxy.causes.endpoints import refuses, silent
+from userspace_proxy.causes.endpoints import owes_answers, refuses, silent
 from userspace_proxy.facts import Level
+from userspace_proxy.facts.last_minute import LastMinuteFacts
 from userspace_proxy_kubectl.nodes.endpoints import (
     Extent,
     endpoints_of,
@@ -87,6 +88,19 @@ def test_an_endpoint_shows_the_name_of_its_pod():
 def test_failing_endpoints_are_listed_first():
     members = {"a": web(answering(OTHER), failing(silent(POD)))}
     assert [one.address for one in endpoints_of(members)] == [POD, OTHER]
+
+
+@pytest.mark.parametrize(("is_unusual", "level"), [(True, Level.ATTENTION), (False, None)])
+def test_an_answering_endpoint_that_failed_clients_of_the_last_minute_is_not_ok(is_unusual, level):
+    minute = LastMinuteFacts(
+        connections=20, unanswered_requests=9, cause=owes_answers(POD), is_unusual=is_unusual
+    )
+    port = web(answering(OTHER), answering(POD), last_minute=minute)
+    merged = merged_of(answer_of("a", port), answer_of("b", web(answering(OTHER), answering(POD))))
+    assert [(e.address, e.level) for e in merged.ports[0].endpoints] == [
+        (POD, level),
+        (OTHER, Level.OK),
+    ]
 
 
 def test_causes_with_the_same_code_and_endpoint_are_the_same_cause():

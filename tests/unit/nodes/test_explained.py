@@ -12,10 +12,10 @@ from userspace_proxy.plan.digest import FORM
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.explained import TITLE, behind_steps, with_nodes, with_plan
 from userspace_proxy_kubectl.nodes.merged import merge
-from userspace_proxy_kubectl.nodes.words import format_port, on_nodes
+from userspace_proxy_kubectl.nodes.words import format_finding, format_port, on_nodes
 from userspace_proxy_kubectl.port_forward import ForwardTarget
 
-from .views import flows
+from .views import flows, without_answer
 
 A, B, C = "10.244.1.1:8080", "10.244.2.2:8080", "10.244.3.3:8080"
 ADDRESS = make_frontend("10.96.0.10:80", "ClusterIP", "")
@@ -132,6 +132,16 @@ def test_an_explanation_of_a_node_states_differences_from_the_plan():
 def test_an_unresponsive_node_is_counted():
     one = explained(nodes(answer("node-1", web(A, B)), AgentAnswer("node-2")))
     assert last_part(one)[0].what == "1 of 2 nodes answered"
+    assert one.sentence.endswith(" yet")
+
+
+def test_the_verdict_contains_why_a_node_does_not_answer():
+    answers = (answer(node, web(A, B)) for node in ("node-1", "node-2"))
+    all_nodes = nodes(*answers, without_answer("node-3"))
+    one, merged = explained(all_nodes), merge(all_nodes)
+    assert one.level is Level.TROUBLE
+    (port,), (finding,) = merged.ports, merged.findings
+    assert one.sentence.endswith(f"{format_port(port, merged)}; {format_finding(finding)}")
 
 
 def test_unanswered_flows_have_a_remedy_and_a_command_for_an_affected_node():

@@ -4,6 +4,7 @@ from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.facts import Level, SyncFacts, TotalsFacts
 from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.facts.processes import ProcessFacts
+from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer
 from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.sums import Sums
 
@@ -101,6 +102,8 @@ def test_an_unresponsive_nodes_last_response_is_not_shown():
 
 
 def test_a_node_is_marked_ok_only_if_no_service_needs_attention():
+    (row,) = merged_of(AgentAnswer("a")).rows
+    assert (row.level, row.mark) == (Level.OK, None)
     sick = web(failing(refuses(OTHER)))
     for port, mark in ((web(answering()), Level.OK), (sick, None)):
         rows = merged_of(answer_of("a", port), answer_of("b", port)).rows

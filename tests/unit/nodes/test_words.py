@@ -1,13 +1,22 @@
 import pytest
 
 from userspace_proxy.causes.cause import CauseCode, as_read
+from userspace_proxy.causes.endpoints import owes_answers, silent
+from userspace_proxy.causes.say import Form, say
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Level
+from userspace_proxy.facts.last_minute import LastMinuteFacts
+from userspace_proxy.model import DataPath
 from userspace_proxy_kubectl.nodes.findings import NodeFinding
 from userspace_proxy_kubectl.nodes.words import (
+    format_endpoint,
     format_finding,
+    format_port,
     on_nodes,
 )
 
+from ..status.views import replace
+from .views import OTHER, POD, answer_of, answering, merged_of, untried, web
 from .words import WORDS, page
 
 
@@ -31,3 +40,27 @@ def test_an_agents_text_is_truncated():
 )
 def test_nodes_in_a_text_are_named_or_counted(nodes, total, words):
     assert on_nodes(nodes, total) == words
+
+
+def test_a_cause_that_leaves_a_neutral_mark_is_reported():
+    minute = LastMinuteFacts(connections=20, unanswered_requests=9, cause=owes_answers(POD))
+    quiet = web(answering(OTHER), answering(POD), last_minute=minute)
+    merged = merged_of(answer_of("a", web(answering(OTHER), answering(POD))), answer_of("b", quiet))
+    (port,) = merged.ports
+    assert port.mark is None
+    ((why, _),) = port.neutral
+    said = say(owes_answers(POD), Form.SHORT)
+    assert format_port(port, merged) == f"served on 1 of 2; {why} on 1: {said} on b (1 of 2)"
+    doubted, fine = map(format_endpoint, port.endpoints)
+    assert doubted.startswith(f"{fine.replace(OTHER, POD)}, but ")
+
+
+def test_an_endpoint_on_the_kernel_path_is_not_reported_as_untried():
+    port = replace(web(untried()), path=PathView(DataPath.KERNEL))
+    (one,) = merged_of(answer_of("a", port)).ports[0].endpoints
+    assert (one.is_unseen, one.level) == (True, None)
+    assert "kernel" in format_endpoint(one)
+    unhealthy = replace(port, unanswered=silent(POD), silent_endpoints=1)
+    (one,) = merged_of(answer_of("a", unhealthy)).ports[0].endpoints
+    assert one.level is Level.ATTENTION
+    assert "fails" in format_endpoint(one)

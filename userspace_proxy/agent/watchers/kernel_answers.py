@@ -9,8 +9,10 @@ before the firewall, and this node's probes don't pass it.
 
 Rule 1: Service ports with path ``auto`` leave the kernel path; ports with path ``kernel`` show the
 cause. Other programs' rules are read only to name the cause.
-Rule 2: if endpoints don't answer this node either, the path isn't at fault. UDP can't be probed, so
-UDP clients count only if a chain certainly drops their packets.
+Rule 2: if the endpoints don't answer this node either, the path isn't at fault: if all fail, their
+failure is the cause; if clients of other endpoints are answered, the cause is the failure of those
+endpoints that answer no client and fail this node. UDP can't be probed, so UDP clients count only
+if a chain certainly drops their packets.
 Rule 3: connections of this node itself aren't forwarded, and don't count.
 Rule 4: a check takes 0.2 % of a core on average, however many connections are tracked.
 """
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
@@ -26,6 +29,8 @@ from functools import partial
 from itertools import islice
 from time import thread_time
 
+from ...causes.cause import Cause
+from ...causes.endpoints import absent, dial_failed
 from ...causes.say import say
 from ...causes.services import forwarding_dropped, forwarding_unanswered
 from ...clocks import Clocks
@@ -34,11 +39,13 @@ from ...facts import LAST_MINUTE_S
 from ...filters.node import Firewall
 from ...kernel.conntrack import PROTOCOL_NUMBERS, DialledBy, connections_at
 from ...kernel.ctnetlink import pack_address
+from ...kernel.neighbours import absent_hop, own_route_failure
 from ...kernel.node_listings import ANY, NodeListings
 from ...kernel.one_thread import OneThread
 from ...log_fields import FieldLogger
 from ...logged_condition import LoggedCondition
 from ...model import DataPath, DialFailure, Failure, Frontend, Protocol, SocketAddress, pack_ip
+from ...model.failures import NO_ANSWER
 from ...model.serving import Serving
 from ...pacing import Pacing, backoff_s
 from ...plane.path_probes import Note, PathProbes
@@ -107,6 +114,8 @@ class _Traffic:
     since: float = 0.0
     """When the first of these connections was seen, in monotonic seconds."""
     last: float = 0.0
+    silent: frozenset[bytes] = frozenset()
+    """The endpoints that answered none of their tracked connections; packed."""
     answered_at: float = 0.0
     """When a reported dial was last answered, in monotonic seconds."""
 
@@ -123,6 +132,7 @@ class _Traffic:
             self.lost = 0
         else:
             self.lose(missing, now)
+        self.silent = tracked.silent
         known = {**tracked.answered, **tracked.own}
         self.known = known if len(known) <= KNOWN_MAX else {}
         self.known_at = now
@@ -163,7 +173,7 @@ class _Doubt:
 
     waiting: set[SocketAddress]
     answering: list[SocketAddress] = field(default_factory=list)
-    has_failed: bool = False
+    failing: dict[SocketAddress, DialFailure] = field(default_factory=dict)
     until: float = 0.0
     """When to decide the cause again, in monotonic seconds."""
 
@@ -316,6 +326,21 @@ class KernelAnswers(Component):
         now = self._clock()
         return [one for one in self._of(served) if one.is_unanswered(now)]
 
+    def _silent_endpoints(self, served: ServedPort) -> list[SocketAddress]:
+        """Return endpoints that answer no client while others do; path auto probes its own."""
+        if served.plan.protocol is not Protocol.TCP or served.plan.path.path is DataPath.AUTO:
+            return []
+        recent_at = self._clock() - LAST_MINUTE_S
+        recent = (one.silent for one in self._of(served) if one.known_at > recent_at)
+        silent = frozenset[bytes]().union(*recent)
+        if not silent:
+            return []
+        return [
+            one
+            for one in islice(endpoints_of(served.plan.serving), PROBED_MAX)
+            if pack_address(one.ip, one.port) in silent
+        ]
+
     def _of(self, served: ServedPort) -> Iterator[_Traffic]:
         kinds: tuple[Frontend | ServedPort, ...] = (*served.plan.frontends, served)
         return (self._traffic[one] for one in kinds if one in self._traffic)
@@ -323,9 +348,9 @@ class KernelAnswers(Component):
     def _is_doubted(self, served: ServedPort) -> bool:
         """Return whether to decide now why a Service port's clients get no answer."""
         doubt = self._doubts.get(served)
-        if not self._silent(served):
+        if not self._silent(served) and not self._silent_endpoints(served):
             self._doubts.pop(served, None)
-            served.path = served.path._replace(unanswered=None)
+            served.path = served.path._replace(unanswered=None, silent_endpoints=0)
             return False
         return doubt is None or self._clock() >= doubt.until
 
@@ -347,26 +372,31 @@ class KernelAnswers(Component):
     def _note_probe(self, suspect: Suspect, failed: DialFailure | None) -> None:
         if (doubt := self._doubts.get(suspect.served)) is not None:
             doubt.waiting.discard(suspect.endpoint)
-            doubt.has_failed |= failed is not None
             if failed is None:
                 doubt.answering.append(suspect.endpoint)
+            else:
+                doubt.failing[suspect.endpoint] = failed
         if not any(one.waiting for one in self._doubts.values()):
             self._has_probed.set()
 
     async def _decide(self, served: ServedPort, rules: Rules) -> None:
         """Decide why clients get no answer, given the results of probes."""
         doubt, silent, plan = self._doubts[served], self._silent(served), served.plan
+        if not silent:
+            self._decide_partly(served, doubt)
+            return
         now, is_tcp = self._clock(), plan.protocol is Protocol.TCP
         asked = iter(doubt.answering) if is_tcp else endpoints_of(plan.serving)
         if (endpoint := next(asked, None)) is None:
             doubt.until = now + AGAIN_S
-            served.path = served.path._replace(unanswered=None)
+            cause = _failure_of_all(served, doubt, silent)
+            served.path = served.path._replace(unanswered=cause, silent_endpoints=0)
             return
         ask = partial(rules, endpoint, plan.protocol)
         by = await self._thread.run(ask)
         # If some endpoints fail, clients may by chance have been sent only to these endpoints, so
         # their failures prove nothing about the path.
-        is_telling = is_tcp and not doubt.has_failed and any(one.is_telling for one in silent)
+        is_telling = is_tcp and not doubt.failing and any(one.is_telling for one in silent)
         is_known = by is not None or is_telling
         # If the cause is unknown, decide again soon, because more clients may fail until then.
         doubt.until = now + (AGAIN_S if is_known else GRACE_S)
@@ -374,13 +404,20 @@ class KernelAnswers(Component):
             return
         cause = forwarding_dropped(by.chain, by.why, by.hint) if by else forwarding_unanswered()
         if plan.path.path is not DataPath.AUTO:
-            served.path = served.path._replace(unanswered=cause)
+            served.path = served.path._replace(unanswered=cause, silent_endpoints=0)
             return
         before = self._away.get(served)
         times = before.times + 1 if before else 1
         until = now + backoff_s(times, RETRY_S, RETRY_MAX_S)
         self._away[served] = _Away(by is not None, times, until)
         self._served_ports.auto_paths.leave_kernel(plan.key, cause)
+
+    def _decide_partly(self, served: ServedPort, doubt: _Doubt) -> None:
+        """Record an endpoint that fails its clients, and this node, while others are answered."""
+        doubt.until = self._clock() + AGAIN_S
+        silent = [one for one in self._silent_endpoints(served) if one in doubt.failing]
+        cause = _failure_of(silent[0], doubt.failing[silent[0]]) if silent else None
+        served.path = served.path._replace(unanswered=cause, silent_endpoints=len(silent))
 
     def _may_return(self, served: ServedPort, away: _Away) -> bool:
         is_out = served.path.now is not DataPath.KERNEL
@@ -398,6 +435,24 @@ class KernelAnswers(Component):
             if await self._thread.run(ask) is not None:
                 return
         self._served_ports.auto_paths.return_to_kernel(served.plan.key)
+
+
+def _failure_of_all(served: ServedPort, doubt: _Doubt, silent: Iterable[_Traffic]) -> Cause | None:
+    """Return why no endpoint answers this node; None if one may, or too few clients show it.
+
+    Path ``auto`` leaves the kernel path by probes of its own.
+    """
+    is_known = served.plan.path.path is not DataPath.AUTO and not doubt.waiting
+    if not (is_known and doubt.failing and any(one.is_telling for one in silent)):
+        return None
+    return _failure_of(*next(iter(doubt.failing.items())))
+
+
+def _failure_of(endpoint: SocketAddress, failed: DialFailure) -> Cause:
+    if failed.failure in NO_ANSWER and (hop := absent_hop(endpoint.ip)):
+        return absent(endpoint, hop)
+    failure, number = own_route_failure(failed, endpoint.ip)
+    return dial_failed(endpoint, failure, os.strerror(number))
 
 
 def list_tracked(wanted: Mapping[Frontend, Serving]) -> dict[Frontend, DialledBy]:

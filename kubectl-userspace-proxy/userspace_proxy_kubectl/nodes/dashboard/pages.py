@@ -275,7 +275,7 @@ def _about(row: NodeRow) -> str:
         return f"{say(causes[0], Form.SHORT)}{more}"
     if row.unhealthy:
         return f"{plural(row.unhealthy, 'Service port needs', 'Service ports need')} attention"
-    return "all served" if row.has_answer else "no answer"
+    return "all served" if row.has_answer else "no answer yet"
 
 
 def _row(port: MergedPort, look: ClusterLook) -> Row:

@@ -44,17 +44,23 @@ FRONTENDS_SHOWN = 8
 class CellState(enum.Enum):
     """A node's result at an endpoint: text, mark, style class, text of the legend.
 
-    UNANSWERED: the node tried the endpoint without a failure, and no counted answer came back.
+    AT_TIMES: a cause of the last minute names the endpoint, or most of its connections end without
+    an answer to the last request. UNANSWERED: the node tried the endpoint without a failure, and no
+    counted answer came back.
     NOT_USED: the endpoint isn't ready, or isn't used for this node's clients. UNKNOWN: the node
     doesn't answer, doesn't have the endpoint, or sent a summary without it.
     """
 
     SERVED = "answers", "●", "ok", "answers; with the number of connections"
+    AT_TIMES = (
+        "answers at times", "◑", "attention", "answers now, not all clients of the last minute"
+    )  # fmt: skip
     UNANSWERED = (
         "not known whether it answers", "◌", "untried", "tried; not known whether it answers"
     )  # fmt: skip
     FAILING = "failing", "✖", "trouble", "fails; with the number of failures"
     NOT_TRIED = "not tried", "○", "untried", "not tried yet"
+    UNSEEN = "not seen", "◌", "untried", "not seen: the kernel leads clients there"
     NOT_USED = "not used", "–", "unused", "not used from there"
     UNKNOWN = "unknown", "?", "unknown", "not known"
 
@@ -151,6 +157,7 @@ def render_service(
         frontends_shown=FRONTENDS_SHOWN,
         legend=[state.value[1:] for state in CellState],
         calls=own[:CALLS_SHOWN],
+        is_unseen=any(one.is_unseen for port in merged.ports for one in port.endpoints),
         more_calls=len(own[CALLS_SHOWN:]),
     )
 
@@ -181,26 +188,35 @@ def nodes_of(port: MergedPort, merged: Merged) -> list[MatrixRow]:
         if facts is not None:
             known = {one.address: one for one in facts.endpoints}
         endpoints = [known.get(one.address) for one in port.endpoints]
-        rows.append(MatrixRow(node, facts, endpoints, [*map(_state, endpoints)]))
+        states = [_state(facts, one) for one in endpoints]
+        rows.append(MatrixRow(node, facts, endpoints, states))
     # The merged nodes are already sorted, and equal rows keep their order.
     rows.sort(key=lambda row: (-row.states.count(CellState.FAILING), row.facts is None))
     return rows
 
 
-def _state(endpoint: EndpointFacts | None) -> CellState:
-    if endpoint is None:
+def _state(facts: PortFacts | None, endpoint: EndpointFacts | None) -> CellState:
+    if facts is None or endpoint is None:
         return CellState.UNKNOWN
     if endpoint.cause is not None:
         return CellState.FAILING
     if not endpoint.is_usable:
         return CellState.NOT_USED
     if last_answer(endpoint):
-        return CellState.SERVED
-    return CellState.UNANSWERED if has_tried(endpoint) else CellState.NOT_TRIED
+        is_doubted = facts.mark_of(endpoint) is not endpoint.level
+        return CellState.AT_TIMES if is_doubted else CellState.SERVED
+    if has_tried(endpoint):
+        return CellState.UNANSWERED
+    if facts.is_unseen:
+        return CellState.FAILING if facts.mark_of(endpoint) else CellState.UNSEEN
+    return CellState.NOT_TRIED
 
 
 def _all_fail(states: Sequence[CellState], *, least: int) -> bool:
-    return CellState.SERVED not in states and states.count(CellState.FAILING) >= least
+    return (
+        not {CellState.SERVED, CellState.AT_TIMES} & {*states}
+        and states.count(CellState.FAILING) >= least
+    )
 
 
 def _cell(endpoint: EndpointFacts | None, state: CellState) -> Cell:

@@ -1,6 +1,7 @@
 """Whether clients on the kernel path get answers; tests/node has real firewalls."""
 
 import errno
+import os
 
 import pytest
 
@@ -18,6 +19,7 @@ from userspace_proxy.agent.watchers.kernel_answers import (
     KernelAnswers,
     list_tracked,
 )
+from userspace_proxy.causes.endpoints import dial_failed
 from userspace_proxy.causes.services import forwarding_dropped, forwarding_unanswered
 from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.diagnosis.paths import PathView
@@ -25,6 +27,7 @@ from userspace_proxy.errors import SteeringError
 from userspace_proxy.facts import LAST_MINUTE_S, Level, PortState, SourceFacts
 from userspace_proxy.filters.node import Firewall
 from userspace_proxy.kernel.conntrack import DialledBy
+from userspace_proxy.kernel.ctnetlink import pack_address
 from userspace_proxy.model import (
     DataPath,
     DialFailure,
@@ -102,11 +105,12 @@ class Node:
         """Start connections, then check; each answered connection is from another client."""
         self.now += after_s
         self.steering.counted = {self.web: self.steering.counted[self.web] + begun}
-        answers, on_node = self.clients
+        answers, on_node, _ = self.clients
         first = len(answers) + len(on_node)
         self.clients = DialledBy(
             {**answers, **dict.fromkeys(range(first, first + answered), 0)},
             {**on_node, **dict.fromkeys(range(first + answered, first + answered + own), 0)},
+            self.clients.silent,
         )
         await self.answers.look()
 
@@ -177,11 +181,75 @@ async def test_only_many_remote_clients_without_any_answer_are_reported(node, be
 async def test_unanswered_clients_are_not_reported_if_their_endpoint_fails_this_node(node):
     node.probe, node.chain = REFUSED, CHAIN
     await node.fail()
-    assert node.port.unanswered is None
+    state = node.port.state
+    assert (state.level, state.word) == (Level.TROUBLE, PortState.NOT_ANSWERING)
+    assert state.causes == (dial_failed(POD, Failure.REFUSED, os.strerror(errno.ECONNREFUSED)),)
     node.probe = None
     await node.look(LOST_MIN, after_s=AGAIN_S)
     await node.look()
     assert node.port.unanswered == DROPPED
+
+
+SILENT = SocketAddress("192.0.2.2", 8080)
+
+
+def one_is_silent(node):
+    node.serve(POD.ip, SILENT.ip)
+    node.clients = DialledBy({}, {}, frozenset([pack_address(*SILENT)]))
+
+
+async def test_an_endpoint_silent_to_its_clients_and_this_node_is_the_cause(node):
+    one_is_silent(node)
+    node.probe = {POD: None, SILENT: REFUSED}.get
+    for _ in range(3):
+        await node.look(9, answered=9)
+    state = node.port.state
+    assert (state.level, state.word) == (Level.ATTENTION, PortState.PARTLY_ANSWERING)
+    assert state.causes == (dial_failed(SILENT, Failure.REFUSED, os.strerror(errno.ECONNREFUSED)),)
+    await node.look(after_s=LAST_MINUTE_S)
+    assert node.port.unanswered is None
+
+
+async def test_several_silent_endpoints_are_counted(node):
+    others = [SocketAddress(f"192.0.2.{n}", 8080) for n in (2, 3)]
+    node.serve(POD.ip, *(one.ip for one in others))
+    node.clients = DialledBy({}, {}, frozenset(pack_address(*one) for one in others))
+    node.probe = {POD: None, **dict.fromkeys(others, REFUSED)}.get
+    for _ in range(3):
+        await node.look(9, answered=9)
+    assert node.port.silent_endpoints == 2
+    assert node.port.state.sentence.startswith("2 of 3 ")
+
+
+async def test_an_endpoint_that_answers_this_node_again_is_no_cause(node):
+    one_is_silent(node)
+    node.probe = {POD: None, SILENT: REFUSED}.get
+    for _ in range(3):
+        await node.look(9, answered=9)
+    assert node.port.unanswered is not None
+    node.probe = None
+    await node.look(9, answered=9, after_s=AGAIN_S)
+    assert node.port.unanswered is None
+
+
+async def test_an_endpoint_silent_to_its_clients_alone_is_not_the_cause(node):
+    one_is_silent(node)
+    for _ in range(3):
+        await node.look(9, answered=9)
+    assert node.port.unanswered is None
+
+
+@of(path=DataPath.AUTO)
+async def test_failing_endpoints_are_left_to_the_probes_of_auto(node):
+    node.probe = REFUSED
+    await node.fail()
+    assert node.port.unanswered is None
+
+
+async def test_failing_endpoints_are_no_cause_while_few_clients_are_unanswered(node):
+    node.probe = REFUSED
+    await node.fail(LOST_MIN - 1)
+    assert node.port.unanswered is None
 
 
 async def test_a_dropping_chain_is_the_cause_even_if_another_endpoint_fails_this_node(node):

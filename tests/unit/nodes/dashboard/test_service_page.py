@@ -3,8 +3,12 @@ import re
 from dataclasses import replace
 
 from tests.unit.status.views import make_endpoint
-from userspace_proxy.causes.endpoints import NO_DATAGRAM_HINT, silent
+from tests.unit.status.views import replace as change_port
+from userspace_proxy.causes.endpoints import NO_DATAGRAM_HINT, refuses, silent
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Level, Times
+from userspace_proxy.facts.last_minute import LastMinuteFacts
+from userspace_proxy.model import DataPath
 from userspace_proxy.status.selection import Selection
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.dashboard.service_page import (
@@ -159,6 +163,31 @@ def test_failing_nodes_and_endpoints_come_first_in_the_matrix():
     assert (a.mark, d.mark) == (Level.OK, None)
     assert b.cells[0].mark == "✖"
     assert b.cells[1].says.endswith("not on this node")
+
+
+def test_an_endpoint_that_failed_clients_of_the_last_minute_is_not_shown_as_answering():
+    minute = LastMinuteFacts(connections=20, refused=9, cause=refuses(POD))
+    troubled = web(answering(OTHER), answering(POD), last_minute=minute)
+    merged = merged_of(answer_of("a", troubled), answer_of("b", web(answering(OTHER))))
+    (port,) = merged.ports
+    a, _ = nodes_of(port, merged)
+    assert [one.address for one in port.endpoints] == [POD, OTHER]
+    assert a.states == [CellState.AT_TIMES, CellState.SERVED]
+    assert not a.is_failing
+
+
+def test_endpoints_of_the_kernel_path_are_not_shown_as_untried():
+    in_kernel = PathView(DataPath.KERNEL, kernel_connections=7)
+    port = change_port(web(untried(), name="fast", connections=0), path=in_kernel)
+    merged = merged_of(answer_of("a", port))
+    (row,) = nodes_of(merged.ports[0], merged)
+    assert row.states == [CellState.UNSEEN]
+    failing = change_port(port, unanswered=silent(POD), silent_endpoints=1)
+    merged = merged_of(answer_of("a", failing))
+    assert nodes_of(merged.ports[0], merged)[0].states == [CellState.FAILING]
+    said = words_of(page_of("shop/fast", AllNodes((answer_of("a", port),))))
+    assert "7 connections in all" in said
+    assert "Clients on the kernel path are not listed." in said
 
 
 def test_connect_times_are_reported_per_node():
