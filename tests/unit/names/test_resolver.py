@@ -185,14 +185,6 @@ def test_the_soa_serial_is_the_revision():
     ]
 
 
-def test_an_srv_record_is_accompanied_by_its_addresses():
-    answer = ask("_http._tcp.web.shop.svc", "SRV")
-    assert [str(record) for record in answer.additional] == [
-        "web.shop.svc.cluster.local. 5 IN A 10.96.0.10",
-        "web.shop.svc.cluster.local. 5 IN AAAA fd00:96::10",
-    ]
-
-
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -343,13 +335,6 @@ def test_a_hostnames_addresses_share_a_record_per_port(ports):
         ("AAAA", "web-1", "fd00:244::1"),
     ]
     assert srv((), (HTTP, DNS), dual_stack(ports), 3).is_partial
-
-
-def test_a_dual_stack_endpoint_has_one_record_per_port():
-    found = srv((), (HTTP, DNS), dual_stack(TARGETS[::-1]), 1, "web-1.web.shop.svc")
-    assert (len(found.records), found.is_partial) == (1, True)
-    found = srv((), (HTTP, DNS), dual_stack(TARGETS[::-1]), 2, "web-1.web.shop.svc")
-    assert (len(found.records), found.is_partial) == (2, False)
 
 
 def test_additional_addresses_of_a_hostname_are_limited_to_the_pick():
