@@ -107,8 +107,3 @@ def test_a_password_in_a_url_is_rejected_and_not_repeated(host):
 @pytest.mark.parametrize("text", ["10.0.0.1:80", "[::]:10256", "fd://3", "disabled"])
 def test_a_listen_address_round_trips(text):
     assert HEALTH.write(HEALTH.parse(text)) == text
-
-
-@pytest.mark.parametrize("text", ["auto", "4"])
-def test_a_worker_count_round_trips(text):
-    assert WORKERS.write_text(WORKERS.parse(text)) == text
