@@ -190,6 +190,14 @@ def test_endpoints_of_the_kernel_path_are_not_shown_as_untried():
     assert "Clients on the kernel path are not listed." in said
 
 
+def test_the_page_of_a_service_is_not_ok_until_all_nodes_have_answered():
+    served = answer_of("a", web(answering(POD)))
+    assert "not known on 1 other node" not in words_of(page_of("shop/web", AllNodes((served,))))
+    page = page_of("shop/web", AllNodes((served, AgentAnswer("b"))))
+    assert "not known on 1 other node" in words_of(page)
+    assert "OK." not in words_of(page)
+
+
 def test_connect_times_are_reported_per_node():
     times = Times((0.001, 0.01), (10, 0, 0), 0.001)
     merged = merged_of(
