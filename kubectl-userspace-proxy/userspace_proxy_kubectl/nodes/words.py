@@ -184,8 +184,14 @@ def _causes(
     left = [same for same in causes if same not in above]
     left.sort(key=lambda same: -nodes[same])
     endpoints = port.endpoints if left else ()
-    # State which nodes tried an endpoint only if this isn't obvious.
-    by_address = {one.address: one for one in endpoints if _is_uneven(one, port)}
+    here = {node for group in groups for node in group.nodes}
+    # State which nodes tried an endpoint only if this isn't obvious, and where it fails now: on
+    # other nodes it failed clients of the last minute.
+    by_address = {
+        one.address: one
+        for one in endpoints
+        if _is_uneven(one, port) and any(here & {*nodes} for _, nodes in one.failing)
+    }
     texts: dict[str, None] = {}
     for same in left:
         cause = causes[same]

@@ -1,7 +1,7 @@
 import pytest
 
 from userspace_proxy.causes.cause import CauseCode, as_read
-from userspace_proxy.causes.endpoints import owes_answers, silent
+from userspace_proxy.causes.endpoints import owes_answers, refuses, silent
 from userspace_proxy.causes.say import Form, say
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Level
@@ -16,7 +16,7 @@ from userspace_proxy_kubectl.nodes.words import (
 )
 
 from ..status.views import replace
-from .views import OTHER, POD, answer_of, answering, merged_of, untried, web
+from .views import OTHER, POD, answer_of, answering, failing, merged_of, untried, web
 from .words import WORDS, page
 
 
@@ -64,3 +64,12 @@ def test_an_endpoint_on_the_kernel_path_is_not_reported_as_untried():
     (one,) = merged_of(answer_of("a", unhealthy)).ports[0].endpoints
     assert one.level is Level.ATTENTION
     assert "fails" in format_endpoint(one)
+
+
+def test_an_endpoints_failures_on_other_nodes_are_omitted_where_it_answers():
+    minute = LastMinuteFacts(connections=20, refused=9, cause=refuses(POD))
+    partly = web(answering(POD), answering(OTHER), last_minute=minute)
+    none = web(failing(refuses(POD)), failing(refuses(OTHER)))
+    merged = merged_of(answer_of("a", partly), answer_of("b", partly), answer_of("c", none))
+    said = say(refuses(POD), Form.SHORT)
+    assert format_port(merged.ports[0], merged).endswith(f"on a and b (2 of 3): {said}")
