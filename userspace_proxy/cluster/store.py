@@ -127,6 +127,11 @@ class Store:
         if old is not None:
             self._affected[old.service][key] = None
 
+    @property
+    def node(self) -> Node | None:
+        """The node's object as last set, perhaps after the last snapshot; None if unknown."""
+        return self._node
+
     def set_node(self, node: Node | None) -> None:
         self._node = node
 

@@ -231,6 +231,10 @@ class KubernetesSource(Source):
         # The Node is optional: without permission to read it, Services are served, even if the next
         # response about it is another error.
         required, node = self._reflectors[: self._required], self._reflectors[self._required :]
+        is_listed = all(reflector.is_listed for reflector in node)
+        # Don't wait for the other lists: a Node that is found missing later changes all plans.
+        if node and is_listed and self._store.node is None and not self._caches[-1].has_objects:
+            self._lacks_node.set()
         if not all(reflector.is_listed for reflector in required):
             return
         is_node_known = all(reflector.is_listed or reflector.is_forbidden for reflector in node)
@@ -239,9 +243,6 @@ class KubernetesSource(Source):
         if self._pods is not None:
             self._pods.settle()
         snapshot = self._store.snapshot()
-        is_listed = all(reflector.is_listed for reflector in node)
-        if node and is_listed and snapshot.node is None and not self._caches[-1].has_objects:
-            self._lacks_node.set()
         if snapshot is not self._published:
             self._published = snapshot
             self._publish(snapshot)

@@ -81,6 +81,13 @@ async def test_nodes_with_names_like_a_missing_node_are_requested_once(api, sour
         assert len(api.requests) == before
 
 
+async def test_a_missing_node_is_described_before_all_kinds_are_listed(api, source_of):
+    """Otherwise everything would be planned again, because plans depend on the Node."""
+    api.refuse("endpointslices", 500, times=10**6)
+    async with running(source_of(api, node_name="alice")):
+        await api.until(lambda api: any("/nodes?limit=500" in line for line in api.requests))
+
+
 async def test_the_first_snapshot_is_published_after_all_kinds_are_listed(api, source_of):
     api.put(service())
     api.refuse("endpointslices", 500, times=3)
