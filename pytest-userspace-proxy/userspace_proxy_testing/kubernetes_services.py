@@ -104,7 +104,10 @@ class KubernetesServices(RecordingProxy):
         return any(name.service == key and port in ("", name.port) for name in names)
 
     def run_pods(self, service: str, like: PodLike = None) -> list[RunningPod]:
-        """Run all Pods that a Service selects in this test: see ``KubernetesService.run_pods``."""
+        """Run, inside this test, all Pods that a Service selects.
+
+        See ``KubernetesService.run_pods``.
+        """
         return self[service].run_pods(like)
 
     @property

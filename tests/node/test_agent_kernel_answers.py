@@ -32,7 +32,7 @@ FIREWALLS = {
 }
 ANSWERS = (
     "nft add table inet own; nft 'add chain inet own f { type filter hook forward priority 0; }';"
-    # A length is a condition that the proxy can't evaluate.
+    # The proxy can't evaluate a condition on the packet's length.
     " nft add rule inet own f meta length gt 30 drop",
     "nft delete table inet own",
 )

@@ -165,7 +165,7 @@ async def test_a_chain_of_equal_priority_is_not_blamed_because_the_order_is_unkn
         pytest.param(-112, True, id="before"),
     ],
 )
-async def test_on_the_kernel_path_only_a_chain_before_translation_to_endpoints_is_reported(
+async def test_on_the_kernel_path_only_a_chain_that_runs_before_dnat_is_reported(
     cluster, steering, priority, is_first
 ):
     endpoints = (SocketAddress(nodes.POD_IP, 8080),)

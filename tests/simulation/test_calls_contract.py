@@ -146,7 +146,9 @@ def test_a_pipe_without_descriptors_raises_emfile(system: System, calls: SystemC
         assert calls.open_pipe(4096) == (-errno.EMFILE, -1)
 
 
-def test_events_are_reported_until_unwatched(system: System, calls: SystemCalls) -> None:
+def test_events_are_reported_until_the_descriptor_is_unwatched(
+    system: System, calls: SystemCalls
+) -> None:
     left, right = pair(system, calls)
     assert calls.watch(left, IN | ET) == 0
     assert calls.wait(8) == []

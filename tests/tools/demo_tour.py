@@ -47,7 +47,7 @@ class _Demo:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
-        # A thread, because a leftover of the demo may keep the pipe open forever.
+        # Read in a thread, because a leftover process of the demo may keep the pipe open forever.
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:

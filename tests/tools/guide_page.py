@@ -53,7 +53,8 @@ def render(text: str) -> str:
     title = text.partition("\n")[0].lstrip("# ")
     body = MarkdownIt("commonmark").enable("table").render(text)
     body = _HEADING.sub(_with_anchor, body)
-    # Other pages aren't served, and the site's URL is unknown.
+    # Replace links to other pages by their file names: these pages aren't served, and the site's
+    # URL is unknown.
     body = _OTHER_PAGE.sub(_named, body)
     body = _OWN_PAGE.sub(r'<a href="../">\1</a>', body)
     body = body.replace("<table>", '<div class="wide"><table>').replace(

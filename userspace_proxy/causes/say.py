@@ -123,11 +123,13 @@ _POD_AT = "get pods -A -o wide --field-selector status.podIP={ip}"
 
 
 def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
-    """Return the quoted arguments of the ``kubectl`` command that shows more; empty without one.
+    """Return the quoted arguments of the ``kubectl`` command that shows more.
+
+    Empty if there is no such command.
 
     Args:
         service: The affected Service, ``namespace/name``.
-        pod: The name of the pod that is the reason; empty if unknown.
+        pod: The name of the pod that is the cause; empty if unknown.
     """
     about, row, traits = object_of(cause), cause.row, cause.code.traits
     words = row.kubectl or (CauseCode.NO_SLICE.traits.kubectl if row.is_of_slices else "")

@@ -133,7 +133,8 @@ class Command:
 
         Args:
             words: The words, without the program and the command.
-            called: The command's name as typed by the user; may be empty.
+            called: The command's name as typed by the user; empty if none was typed; None: the
+                command's own name.
 
         Raises:
             ConfigError: An unknown flag, a missing value, or too few or too many arguments.

@@ -102,7 +102,7 @@ def _complain(exc: UserspaceProxyError) -> None:
 
 
 def _ignore_signals() -> None:
-    """Ignore signals that shouldn't kill the process until ``agent.signals`` handles them.
+    """Until ``agent.signals`` handles them, ignore signals that must not kill the process.
 
     Imports take half a second. SIGTERM and SIGINT keep their default action, because there is no
     state to remove yet.

@@ -82,8 +82,8 @@ def find(given: Given, settings: Settings) -> Kubeconfig | None:
     user.
 
     Raises:
-        ConfigError: There is no kubeconfig, but flags choose an entry of it, or KUBECONFIG names
-            files.
+        ConfigError: There is no kubeconfig, although flags choose a context, cluster or user; or
+            although KUBECONFIG names files, no server is given, and this isn't a pod.
     """
     from ..sources.kubernetes.kubeconfig_files import find_kubeconfig, one_file
 

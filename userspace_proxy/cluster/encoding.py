@@ -37,7 +37,7 @@ TEXT_BYTES_MAX = 256 << 20
 
 # zlib's window size parameter for the gzip format.
 _GZIP = 31
-# The compression level: five times as fast as zlib's default, with a tenth more bytes.
+# The compression level: five times as fast as zlib's default, and the output is a tenth larger.
 _LEVEL = 1
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _is_ipv4 = re.compile(rf"(?:{_BYTE}\.){{3}}{_BYTE}").fullmatch

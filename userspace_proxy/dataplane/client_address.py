@@ -214,7 +214,7 @@ class ClientAddressDialer:
 
         Without ``may_preserve``, only this node's address is used; for ``holds_ack`` see
         ``HeldAcks``. Returns the descriptor of a connecting TCP socket, which the caller closes, or
-        an errno below 0.
+        a negated errno.
         """
         client, group = dialling.address[0], dialling.group
         dialling.is_preserved = False

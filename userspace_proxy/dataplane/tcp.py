@@ -659,9 +659,11 @@ class TcpConnection(Accounted):
             self.close()
 
     def idle_since(self, now: float) -> float:
-        """Return when bytes last moved, as of the last check of ``Ageing``.
+        """Return when bytes last moved, to the precision of ``Ageing``'s checks.
 
-        Before the first check, it is the time of the endpoint's answer: the client may have waited.
+        This is ``now`` if bytes have moved since the last check. If none have moved before the
+        first check, it is the time of the endpoint's answer, because the client may have waited for
+        it; before that answer, it is the start of the connection.
         """
         up, down, exchange = self.up, self.down, self.exchange
         if up is None or down is None or exchange is None:

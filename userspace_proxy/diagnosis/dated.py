@@ -21,8 +21,9 @@ def sentence_at(
 
     Args:
         now: Unix time.
-        timed: Causes whose counts and times are added where the sentence states them.
-        above: Facts of causes that are already shown; the state's word replaces their first clause.
+        timed: Causes whose counts and times are appended to the clauses that state them.
+        above: Facts of causes that are already shown. Clauses that state only these causes are
+            omitted; if the sentence would begin with one, it begins with the state's word.
     """
     state = port.state
     texts: list[str] = []

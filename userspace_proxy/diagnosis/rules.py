@@ -423,7 +423,7 @@ def at_limit(case: Case) -> PortVerdict | None:
 
 
 def at_limit_clauses(port: PortFacts) -> Sequence[Clause]:
-    """Return the clauses that clients wait and, for silent endpoints, that no byte came back."""
+    """State that clients wait and, if endpoints are silent, that no byte came back."""
     waits = port.waits
     held = said.at_limit(
         waits.waiting,
@@ -456,7 +456,7 @@ def answers_are_missed(case: Case) -> PortVerdict | None:
 
 
 def clients_failed(case: Case) -> PortVerdict | None:
-    """Report that clients of the last minute failed."""
+    """Report that many clients failed in the last minute."""
     many = many_failed(case.port)
     return None if many is None else _failed_lately(case.port, *_now(case.port), many)
 

@@ -191,10 +191,12 @@ class EmbeddedProxy(Agent):
         return self._services.get(service.key, (None, ()))[0] is service
 
     async def delete(self, key: ServiceKey) -> None:
-        """Stop serving a Service that :meth:`put` added; applied on return. Idempotent.
+        """Stop serving a Service that :meth:`put` added, and wait until that is applied.
+
+        Idempotent.
 
         Raises:
-            ValueError: The proxy reads its Services elsewhere.
+            ValueError: The proxy reads its Services from another source.
         """
         memory = self._embedded()
         memory.delete_service(key)

@@ -367,7 +367,10 @@ def _beside_clients(endpoint: EndpointFacts, cause: Cause, now: float) -> str:
 
 
 def _is_as_clients(endpoint: EndpointFacts, cause: Cause) -> bool:
-    """Return whether clients failed like the dial; another step then reports the remedy."""
+    """Return whether clients failed for the same reason as the dial.
+
+    If so, another step reports the remedy.
+    """
     return endpoint.cause is not None and endpoint.cause.code is cause.code
 
 

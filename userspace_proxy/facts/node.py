@@ -3,8 +3,8 @@
 Rule 1: as in ``port``, fields are only added, in the order of the JSON, and have defaults.
 Rule 2: the agent leaves ``now``, ``level``, ``verdict``, ``problems`` and ``incidents`` empty; they
 are filled in for each answer.
-Rule 3: a field that is annotated as a figure is a metric of the node; the metric of a list is its
-length, and the metric of a text is 1 unless it is empty.
+Rule 3: a field that is annotated as a figure is a metric of the node: for a list, the metric is its
+length; for a text, 1, or 0 if the text is empty; an unknown figure (None) has no series.
 """
 
 from __future__ import annotations

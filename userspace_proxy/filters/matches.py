@@ -112,7 +112,10 @@ class Match:
 
     @functools.cached_property
     def ends(self) -> Sequence[tuple[int, int]]:
-        """The first and the last number of each value that is a network or a range of ports."""
+        """The first and last port of each port range, as numbers.
+
+        The first and last address of each network follow, also as numbers.
+        """
         spans = [(one.first, one.last) for one in self.values if isinstance(one, Ports)]
         return [*spans, *map(ends_of, self.networks)]
 
@@ -182,7 +185,7 @@ Conditions = tuple[Condition, ...]
 
 
 def states(names: Sequence[str]) -> Match:
-    """Return a condition on one or more states, including "dnat"."""
+    """Return a condition on one or more conntrack states; "dnat" is allowed as a state."""
     is_alone = list(names) == ["dnat"]
     return Match(MatchField.TRANSLATED if is_alone else MatchField.STATE, tuple(names))
 

@@ -68,8 +68,8 @@ def find_firewalls(
 
     def judge(base: Chain, chains: Chains, family: IPFamily) -> Firewall | None:
         anything = Frontend(ANY_IP[family], 0, Protocol.TCP)
-        # The proxy's legacy chains accept steered packets before other rules in that table, so
-        # there only replies can be dropped.
+        # The proxy's legacy chains accept steered packets before other rules in that table, so only
+        # replies can be dropped there.
         is_open = steering == "iptables" and base.table[1:] == ("filter", True)
         first = [] if is_open else [FirstPacket(anything, port) for port in ports]
         reply = [FirstPacket(anything, is_answer=True)]

@@ -229,7 +229,8 @@ def read_entries(block: bytes, version: int, protocol: int) -> Iterator[Conntrac
     layout, headers = _LAYOUTS[version]
     for kind, start, stop in walk(block):
         if kind == CT_NEW and stop - start >= _BODY + layout.size:
-            # Fields and their headers alternate; other headers mean another protocol.
+            # Values and their attribute headers alternate; other headers mean another layout, such
+            # as an ICMP entry's.
             f = layout.unpack_from(block, start + _BODY)
             if f[0::2] == headers and f[5] == protocol:
                 yield ConntrackEntry(f[1] + f[7], f[3] + f[9], f[11] + f[17], block[start:stop])

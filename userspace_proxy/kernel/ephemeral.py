@@ -29,7 +29,7 @@ class EphemeralPorts:
         self._looked_at = -math.inf
 
     def includes(self, port: int, now: float) -> bool:
-        """Return whether a port is in the range, or the range can't be read."""
+        """Return whether a port is in the ephemeral range; True if the range can't be read."""
         return port in self._at(now)
 
     def count(self, now: float) -> int:

@@ -139,7 +139,8 @@ class TrackingTimeouts:
                 self._path.write_text(f"{held.before}\n", encoding="ascii")
             self._write_note("")
         except (OSError, ValueError):
-            # The sysctl was writable before, so another program manages the timeout now.
+            # ``hold`` could access the sysctl, so assume that something else controls it now, and
+            # leave it alone.
             return False
         return is_raised
 

@@ -1,1 +1,1 @@
-"""Resolves Service names in this process, for aiohttp, and for other programs through DNS."""
+"""Resolves Service names: by call, as a resolver for aiohttp, and for other programs over DNS."""

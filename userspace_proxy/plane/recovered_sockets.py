@@ -50,9 +50,10 @@ class RecoveredSockets:
     def take(
         self, protocol: Protocol, at: SocketAddress, serving: Serving
     ) -> tuple[socket.socket, ...]:
-        """Return the socket on an address, in a tuple, for a listener with this ``Serving``.
+        """Take the recovered socket on an address, for a listener with this ``Serving``.
 
-        The tuple is empty if there is no usable socket. The caller closes the socket.
+        Returns a tuple of one socket, which the caller closes. The tuple is empty if there is no
+        socket, or if it is unusable; an unusable socket is closed.
         """
         sock = self._sockets.pop((protocol, at), None)
         if sock is None:

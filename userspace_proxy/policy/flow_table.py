@@ -50,7 +50,7 @@ F = TypeVar("F", bound=Flow)
 
 
 class _Order(defaultdict[Hashable, OrderedDict[F, None]]):
-    """The flows of one class, by holder; the longest idle flow comes first."""
+    """The flows of one class, by holder; the least recently used flow comes first."""
 
     def add(self, flow: F) -> None:
         for holder in flow.holders:

@@ -141,7 +141,7 @@ class Sampler:
         while self._shown <= count and (wait_s := self._pacing.due - self._clock()) > 0:
             await self._pause(wait_s)
         async with self._taking:
-            # The first stream takes the sample, unless a request has taken one since.
+            # The first stream takes the sample, unless a request has taken one in the meantime.
             if self._shown <= count:
                 await self._sample()
             assert self._latest is not None

@@ -83,7 +83,7 @@ class Plans:
 
     @property
     def summary(self) -> tuple[str, Sequence[str]]:
-        """The digest of all Services, and of the buckets."""
+        """The digest of all Services, and the digest of each bucket."""
         return self._digests.summary
 
     @property

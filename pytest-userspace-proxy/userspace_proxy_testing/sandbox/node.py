@@ -19,7 +19,10 @@ MakeHolder = Callable[[], Holder]
 
 
 class Host(Namespace):
-    """A namespace with addresses: ``ip``, and ``ip6`` if the kernel and the ranges have IPv6."""
+    """A namespace with addresses: ``ip``, and ``ip6``.
+
+    ``ip6`` is None unless the kernel and the sandbox's address plan support IPv6.
+    """
 
     def __init__(self, name: str, holder: Holder, addresses: Sequence[Address]) -> None:
         super().__init__(name, holder)

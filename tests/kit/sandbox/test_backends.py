@@ -78,7 +78,7 @@ def test_a_resetting_server_closes_a_connection_after_its_first_byte():
         assert theirs.fileno() == -1
 
 
-def test_a_vanished_client_ends_only_its_own_thread():
+def test_the_connection_of_a_vanished_client_is_closed():
     ours, theirs = socket.socketpair()
     ours.close()
     serving = Thread(target=serve_one, args=(theirs, serve_echo, "web-1"), daemon=True)

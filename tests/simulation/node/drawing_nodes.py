@@ -24,7 +24,7 @@ def with_nodes(rng: Random, plan: Plan) -> Plan:
     return replace(
         plan,
         features=plan.features | {"other Nodes"},
-        # The other Nodes are listed before and after this node's objects.
+        # One of the other Nodes is listed before this node's objects, the rest after them.
         objects=(*there[:1], *plan.objects, *there[1:]),
         events=tuple(sorted(events, key=lambda event: event.at)),
     )

@@ -107,7 +107,7 @@ async def lock():
 
 async def test_a_process_that_cannot_hand_over_keeps_the_lock(lock):
     requests = answer_requests(asyncio.get_running_loop(), lock, None)
-    with pytest.raises(LockHeld, match="does not hand over"):
+    with pytest.raises(LockHeld, match="hand-over is disabled for this proxy"):
         await ask_to_hand_over("a")
     requests.close()
     with pytest.raises(LockHeld):

@@ -109,7 +109,7 @@ def test_serves_is_true_only_for_endpoints_of_the_clients_side(client, serving):
     assert [pod for pod in (POD_A, POD_C) if balancer.serves(client, pod)] == [serving]
 
 
-def test_only_the_endpoints_of_a_clients_side_decide_whether_it_is_at_the_limit():
+def test_outside_clients_at_the_limit_do_not_put_inside_clients_at_the_limit():
     balancer = split()
     balancer.outer.is_full = {POD_C}.__contains__
     assert balancer.is_at_limit(OUTSIDE, 0.0)

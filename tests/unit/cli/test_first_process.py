@@ -56,7 +56,7 @@ def test_a_killed_control_process_is_restarted(start, starts):
     assert first.stderr.read() == 3 * AGAIN
 
 
-def test_a_pause_after_two_early_exits_is_interrupted_by_a_stop(start, starts):
+def test_sigterm_interrupts_the_pause_after_two_early_exits(start, starts):
     first = start("os.kill(os.getpid(), signal.SIGKILL)", pause_s="1000")
     assert [first.stderr.readline() for _ in range(2)] == [AGAIN, AGAIN]
     first.terminate()

@@ -37,7 +37,7 @@ async def read(cluster, *words, also=()):
     return await asyncio.to_thread(read_once, words, settings_of(words), also)
 
 
-async def test_responding_nodes_do_not_wait_for_others(cluster):
+async def test_a_silent_node_does_not_hide_the_answers_of_other_nodes(cluster):
     cluster.add("node-1")
     cluster.agents.add("node-2", HOSTILE["silent"]())
     all_nodes = await read(cluster, "--timeout=1s")

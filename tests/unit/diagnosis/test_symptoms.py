@@ -99,7 +99,7 @@ def test_the_last_failed_endpoint_is_the_cause_of_unanswered_connections(failure
     (_, counters) = answering = ended(5.0, failure)
     counters.ends.succeeded_at = 5.1
     assert found(minute, answering).cause == lately_of(resets(POD), 12, 5.0)
-    # Neither an endpoint that a client left nor a failure older than a minute is the cause.
+    # Neither an endpoint on which a client gave up nor a failure older than a minute is the cause.
     left = ended(8.0, Failure.UNANSWERED, OTHER)
     assert found(minute, left, returned(5.0)).cause is None
     assert found(minute, ended(5.0), now=5.0 + LAST_MINUTE_S).cause is None

@@ -116,7 +116,7 @@ def test_families_and_sides_are_separate_service_ports():
     assert str(other) == "shop/web (IPv6, external)"
 
 
-def test_ports_are_sorted_by_severity_and_affected_nodes():
+def test_ports_are_sorted_by_severity_then_by_number_of_affected_nodes():
     partly = web(failing(refuses(POD)), answering(OTHER), name="a")
     sick = web(failing(refuses(POD)), name="y")
     merged = merged_of(

@@ -148,7 +148,9 @@ async def test_a_later_round_does_not_prolong_an_earlier_acknowledgement(node, t
     assert ends_of(again, API) == [OTHER_POD]
 
 
-async def test_a_file_of_an_earlier_version_is_read_and_its_format_is_kept(node, two_rounds, make):
+async def test_an_earlier_versions_file_is_readable_and_new_files_keep_its_format(
+    node, two_rounds, make
+):
     written = json.loads(two_rounds.content.data)
     assert (written["round"], written["endpoints"]) == ("8", {"shop/api": [[OTHER_POD, 8080]]})
     earlier = b'{"round": "7", "endpoints": {"shop/web": [["192.0.2.1", 8080]]}}'

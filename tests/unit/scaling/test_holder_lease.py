@@ -286,7 +286,7 @@ async def test_after_an_interrupted_scale_down_endpoints_stay_cordoned(world):
         pytest.param(Handling(hold=Hold(60.0)), id="without-workload"),
     ],
 )
-async def test_only_services_with_the_annotation_are_scaled_to_zero(world, handling):
+async def test_nothing_is_scaled_to_zero_without_an_idle_time_and_a_workload(world, handling):
     for node in world.nodes:
         node.serve(POD, handling=handling)
     await world.run(IDLE_AFTER_S + 100)

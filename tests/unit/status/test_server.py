@@ -216,7 +216,7 @@ async def test_the_status_of_a_single_service_can_be_requested(path):
 
 
 @pytest.mark.parametrize("path", ["/?", "/api/v1/status?", "/api/v1/status?watch&"])
-async def test_service_names_are_looked_up_outside_the_event_loop(path, monkeypatch):
+async def test_a_missing_service_is_explained_outside_the_event_loop(path, monkeypatch):
     threads = []
 
     def say(_view, service):

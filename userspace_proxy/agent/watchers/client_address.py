@@ -98,7 +98,7 @@ class ClientAddresses(Component):
 
     @property
     def reason(self) -> str:
-        """Why no client's address is preserved; empty if addresses are, or will be, preserved."""
+        """Why client addresses aren't preserved; empty if they are, and before the start."""
         return (self._obstacle or self._refusal) if self._has_started.is_set() else ""
 
     async def begin(self) -> None:
@@ -110,7 +110,7 @@ class ClientAddresses(Component):
         self._update()
 
     async def prepare(self, changes: PlanChanges) -> None:
-        """Begin before the first Service port is served that doesn't take the kernel path."""
+        """Call :meth:`begin` before the first Service port off the kernel path is served."""
         if self._has_started.is_set():
             return
         if any(port.path.path is not DataPath.KERNEL for port in (*changes.open, *changes.update)):

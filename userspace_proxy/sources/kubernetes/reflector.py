@@ -315,7 +315,7 @@ class Reflector:
                 self._log_end(reason)
                 return self._cut_off(reason, self._clock() - begun)
             except (FieldError, LineTooLong) as exc:
-                # The next watch would contain the same line again, but a list doesn't.
+                # The next watch would contain the same line again; a new list wouldn't.
                 self._position.watch_expired()
                 return self._invalid(f"in a watch, {exc}")
             finally:

@@ -1,9 +1,8 @@
 """Defines the resources to read, and a cache that keeps the objects of one resource in the store.
 
-Rule 1: an object that can't be read is a separate problem: its last valid version stays, as do all
-other objects.
-Rule 2: a list is applied as a difference: equal objects stay the same, and objects that the whole
-list doesn't contain are deleted at its end.
+Rule 1: an unreadable object affects no other object, and its last valid version stays.
+Rule 2: a list is applied as a difference: unchanged objects stay in place, and objects missing from
+the complete list are deleted at its end.
 Rule 3: objects beyond a namespace's share are omitted and counted (``shares``).
 """
 

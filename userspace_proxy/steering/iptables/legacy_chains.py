@@ -93,7 +93,8 @@ def parse_legacy(text: str, table: ChainTable, priority: int) -> dict[str, Chain
 
 
 def _steps(lines: Iterable[str], chains: Container[str]) -> Iterator[Step]:
-    # This program's own chains are omitted, because they only steer.
+    # Omit jumps to this program's own chains, which affect only packets to frontends and proxy
+    # ports.
     return (step for line in lines if label_of((step := _step(line, chains)).target) is None)
 
 

@@ -218,14 +218,15 @@ def parse_table(text: str, known: Callable[[str], str]) -> dict[str, Lines]:
     """Return the chains of one table.
 
     Args:
-        known: Returns this program's name for a chain of this proxy.
+        known: Converts a chain's name in the kernel to the name used in the result.
 
     Raises:
         SteeringError: A rule's chain isn't declared: the table is incomplete.
     """
     chains: dict[str, list[str]] = {}
     known = cache(known)
-    # Don't use splitlines(), which treats characters in comments as line ends.
+    # Don't use splitlines(): it also splits at characters such as U+2028, which a rule's comment
+    # may contain.
     for line in text.split("\n"):
         if line.startswith(":"):
             chains[known(line[1:].partition(" ")[0])] = []

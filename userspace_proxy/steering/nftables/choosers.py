@@ -259,11 +259,11 @@ class Shift(NamedTuple):
 
 
 def shifts(first: int, last: int, offset: int) -> Iterator[Shift]:
-    """Yield subranges that ``to_first + port % (to_last - to_first + 1)`` shifts correctly.
+    """Split a port range into subranges that ``to_first + port % divisor`` shifts by ``offset``.
 
-    For a shift upwards, the divisor is larger than all ports. For a shift downwards, it is at most
-    the first port of a subrange and more than half of its last port, so that the quotient of each
-    port is 1.
+    The divisor is ``to_last - to_first + 1``. For a shift upwards, it is larger than all ports. For
+    a shift downwards, it is at most the first port of a subrange and more than half of its last
+    port, so that the quotient of each port is 1.
     """
     if offset >= 0:
         yield Shift(first, last, offset, offset + last)

@@ -52,7 +52,8 @@ _FRESH_S = 4.0
 _FRESH_OF_NODE_S = 0.1
 _SHARE = 0.25
 _LEAST_S = 0.5
-# The minimum age of the answers from which rates and lags are computed.
+# How old the earlier answers should be with which the current answers are compared, for rates and
+# lags; until such answers exist, younger ones are used.
 _BEFORE_S = 10.0
 _KEPT = 8
 

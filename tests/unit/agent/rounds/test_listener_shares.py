@@ -214,7 +214,7 @@ async def test_a_service_with_twice_the_ports_loses_one_listener_to_each_new_ser
     assert sum("Service tenant/big has " in problem for problem in problems) == PORTS + 2 * 3
 
 
-async def test_the_frontend_of_a_giver_is_refused_before_its_listener_closes(few):
+async def test_clients_are_refused_before_a_listener_is_given_up(few):
     cluster = Cluster()
     settle(few, cluster.serve("tenant", "big", PORTS))
     few.follow(cluster.serve("shop", "web"))

@@ -95,7 +95,7 @@ def test_a_fault_on_a_path_is_shown_as_a_failing_cell_with_text():
     )
 
 
-def test_unanswered_clients_have_a_remedy_without_a_cause():
+def test_the_remedy_for_unanswered_clients_is_shown_even_without_a_cause():
     silent_to_all = AllNodes((answer_of("node-1", flows("web", unanswered=9)),))
     (port,) = merge(silent_to_all).ports
     assert port.hint == NO_DATAGRAM_HINT

@@ -513,7 +513,9 @@ async def test_a_udp_flow_ends_with_its_endpoint_even_if_the_kernel_path_is_off(
         assert count_flows(node) == flows
 
 
-async def test_conntrack_entries_of_refused_clients_end_when_endpoints_change(node, steering, dial):
+async def test_conntrack_entries_of_refused_clients_are_deleted_when_endpoints_change(
+    node, steering, dial
+):
     """Clients on the node have an entry even if the kernel refuses their datagrams."""
     rtp = replace(DNS, last=99)
     await steering.apply({rtp: REFUSE})
