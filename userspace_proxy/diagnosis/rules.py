@@ -339,7 +339,7 @@ def _only_closes(endpoint: EndpointFacts) -> bool:
 
 
 def unanswered_in_kernel(case: Case) -> PortVerdict | None:
-    """Report that clients on the kernel path get no answer, although this node does."""
+    """Report that clients on the kernel path get no answer, from all endpoints or from some."""
     cause = case.port.unanswered
     if cause is None:
         return None

@@ -2,10 +2,12 @@
 
 import pytest
 
-from userspace_proxy.model import ServicePort, SocketAddress
+from userspace_proxy.model import Endpoint, ServicePort, SocketAddress
+from userspace_proxy.names.endpoints import Endpoints, Ready, SamePorts
 from userspace_proxy.names.targets import (
     Alias,
     EachTargets,
+    EndpointTargets,
     NamedAddress,
     NamedPort,
     PortTargets,
@@ -81,6 +83,16 @@ def test_equal_queries_for_ports_have_equal_responses():
     for first in range(0, 100, 20):
         chosen = range(first, first + 20)
         assert targets.ips(lambda _, chosen=chosen: chosen, is_ipv6=False) == ["127.0.0.1"]
+
+
+def test_each_endpoint_target_has_its_own_name():
+    endpoints = [Endpoint("10.0.0.1", hostname="web-0"), Endpoint("fd00::2")]
+    targets = EndpointTargets("web.", Endpoints([SamePorts([Ready(endpoints)], [80, 443], 2)]))
+    assert (len(targets), targets.count_ports()) == (4, 4)
+    assert targets.ports_at(1) == [NamedPort("web-0.web.", 443)]
+    assert targets.ports_at(2) == [NamedPort("fd00--2.web.", 80)]
+    assert targets.addresses(lambda _: [1]) == [NamedAddress("fd00--2.web.", "fd00::2")]
+    assert targets.ips(range, is_ipv6=True) == ["fd00::2"]
 
 
 def test_a_service_whose_endpoints_are_services_has_a_name_for_each_endpoint():
