@@ -357,7 +357,8 @@ def test_a_program_attached_later_by_another_owner_is_logged_once(
     for descriptor in (place, program, link):
         os.close(descriptor)
     what = "another program may change what this node's programs dial"
-    assert caplog.messages == [f"{what}: connect4, id {number}, at connect4"]
+    where = f"connect4, id {number}, at connect4"
+    assert caplog.messages == [f"found another BPF program: {what} ({where})"]
     hooks.repair()
     assert len(caplog.messages) == 1
 

@@ -127,7 +127,7 @@ async def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
             return TakenOver(pid, answer)
         if answer:
             raise LockHeld(
-                f"cannot take over: userspace-proxy (pid {pid}) {answer}",
+                f"cannot take over from userspace-proxy (pid {pid}): {answer}",
                 hint="end it with SIGUSR1, or kill it, to take over its workers",
             )
         # The holder disconnected because others filled its queue before this process answered, so
@@ -200,7 +200,7 @@ def answer_requests(
 
     def try_to(sock: socket.socket) -> None:
         if hand_over is None:
-            raise UserspaceProxyError("does not hand over")
+            raise UserspaceProxyError("hand-over is disabled for this proxy")
         hand_over(sock)
         sock.close()
 
@@ -284,4 +284,4 @@ class Relief(Component):
             return
         drain_s = options.previous_drain_s
         previous_workers.drain(drain_s)
-        _log.info("previous workers stopped accepting connections", extra={"drain_s": drain_s})
+        _log.info("told previous workers to stop accepting connections", extra={"drain_s": drain_s})

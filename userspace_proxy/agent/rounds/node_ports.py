@@ -94,8 +94,8 @@ class NodePortReservations:
             if holder and port in self._claimed:
                 if port not in self._unbound:
                     _log.warning(
-                        "another process took node port %(port)s while no proxy was running, "
-                        "but clients are still served: %(holder)s",
+                        "node port %(port)s was taken by %(holder)s while no proxy was running; "
+                        "clients are still served",
                         extra={"port": f"{port.port}/{port.protocol}", "holder": holder},
                     )
             elif holder:

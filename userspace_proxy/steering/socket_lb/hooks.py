@@ -483,7 +483,7 @@ class Hooks:
         for other in others:
             if other not in self._others and self._other_lines.take(Clocks.monotonic()):
                 fields = {"what": other.what, "where": other.where}
-                _log.warning("%(what)s: %(where)s", extra=fields)
+                _log.warning("found another BPF program: %(what)s (%(where)s)", extra=fields)
         self._others = others
 
     @contextmanager
