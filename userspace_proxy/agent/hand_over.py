@@ -127,7 +127,7 @@ async def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
             return TakenOver(pid, answer)
         if answer:
             raise LockHeld(
-                f"cannot take over: userspace-proxy (pid {pid}) {answer}",
+                f"cannot take over from userspace-proxy (pid {pid}): {answer}",
                 hint="end it with SIGUSR1, or kill it, to take over its workers",
             )
         # The holder disconnected because others filled its queue before this process answered, so

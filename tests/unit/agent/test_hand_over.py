@@ -190,7 +190,7 @@ async def test_waiting_for_an_answer_times_out_even_while_bytes_arrive(ask, monk
 async def test_a_malformed_answer_is_rejected(ask):
     asking, sock = await ask()
     sock.send(b"what?")
-    with pytest.raises(LockHeld, match=r"\) sent a malformed message: a frame of \d+ bytes \("):
+    with pytest.raises(LockHeld, match=r"\): sent a malformed message: a frame of \d+ bytes \("):
         await asking
 
 
