@@ -308,6 +308,7 @@ async def test_a_flow_that_epoll_rejects_releases_its_clients_port(rig, monkeypa
     assert kept_by(dialer) == before
 
 
+@pytest.mark.pure
 async def test_an_endpoint_counts_as_answering_a_client_only_while_the_flow_exists(
     rig, monkeypatch
 ):
