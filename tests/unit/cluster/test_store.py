@@ -31,6 +31,7 @@ def store():
 
 
 def test_a_snapshot_contains_each_service_with_its_slices_and_the_node(store):
+    assert store.node == Node("node-1")
     snapshot = store.snapshot()
     assert snapshot.services == {
         CART: ServiceState(CART_SERVICE, (CART_SLICE,)),
