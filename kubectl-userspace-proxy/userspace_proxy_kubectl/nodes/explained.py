@@ -26,6 +26,7 @@ from userspace_proxy.plan.digest import FORM
 from .agent_answer import AgentAnswer, AllNodes
 from .differences import PlanDifference, differences
 from .endpoints import Extent
+from .findings import NodeFinding
 from .merged import Merged, MergedPort
 from .words import format_endpoint, format_finding, format_port, on_nodes
 
@@ -151,8 +152,7 @@ def _differences(
 
 def _answers(merged: Merged) -> PathStep:
     total, answered = len(merged.nodes), len(merged.answered)
-    silent = set(merged.nodes) - set(merged.answered)
-    missing = [one for one in merged.findings if not silent.isdisjoint(one.nodes)]
+    missing = _of_silent(merged)
     what = f"{answered:,} of {plural(total, 'node')} answered"
     if answered == total:
         what = f"all {total:,} nodes answered" if total > 1 else "the node answered"
@@ -166,14 +166,16 @@ def _answers(merged: Merged) -> PathStep:
 
 def _silence(merged: Merged) -> Iterator[str]:
     """Yield why nodes show nothing about their clients; nothing if all nodes answered."""
-    silent = set(merged.nodes) - set(merged.answered)
-    known = [one for one in merged.findings if not silent.isdisjoint(one.nodes)]
-    if silent:
-        yield (
-            format_finding(known[0])
-            if known
-            else f"no answer from {plural(len(silent), 'node')} yet"
-        )
+    if merged.silent:
+        known = _of_silent(merged)
+        count = plural(len(merged.silent), "node")
+        yield format_finding(known[0]) if known else f"no answer from {count} yet"
+
+
+def _of_silent(merged: Merged) -> list[NodeFinding]:
+    """Return the findings about nodes without an answer."""
+    silent = merged.silent
+    return [one for one in merged.findings if not silent.isdisjoint(one.nodes)]
 
 
 def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathStep:

@@ -200,6 +200,11 @@ class Merged:
         return mark_of(self.ports, more=self.healthy)
 
     @property
+    def silent(self) -> frozenset[str]:
+        """The nodes without an answer."""
+        return frozenset(self.nodes).difference(self.answered)
+
+    @property
     def unhealthy(self) -> int:
         """The number of Service ports that aren't ok on some node."""
         return sum(port.level is not Level.OK for port in self.ports)

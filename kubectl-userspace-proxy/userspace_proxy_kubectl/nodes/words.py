@@ -145,11 +145,15 @@ def _evidence(port: MergedPort, why: str, total: int) -> str:
         found = {node: cause for node, cause in causes.items() if cause is not None}
         if not found:
             return ""
-        where = "" if len(found) == total else f" {on_nodes(sorted(found, key=in_order), total)}"
-        return f": {_say(next(iter(found.values())))}{where}"
+        return f": {_say(next(iter(found.values())))}{_unless_all(found, total)}"
     unit, noun = ("datagram", "flow") if port.first.protocol == "UDP" else ("byte", "connection")
-    where = "" if len(quiet) == total else f" {on_nodes(sorted(quiet, key=in_order), total)}"
+    where = _unless_all(quiet, total)
     return f": no {unit} has come back in {plural(count, noun)}{where}"
+
+
+def _unless_all(nodes: Collection[str], total: int) -> str:
+    """Return `` on`` which nodes; empty if these are all ``total`` nodes."""
+    return "" if len(nodes) == total else f" {on_nodes(sorted(nodes, key=in_order), total)}"
 
 
 def _by_state(port: MergedPort, total: int, above: Collection[object]) -> Iterator[str]:

@@ -230,7 +230,7 @@ def head(
 
 def verdict(merged: Merged) -> str:
     """Return the state of the cluster in one line."""
-    silent = len(merged.nodes) - len(merged.answered)
+    silent = len(merged.silent)
     answers = f"{silent:,} without an answer." if silent else "All have answered."
     unhealthy = merged.unhealthy_services
     if unhealthy:

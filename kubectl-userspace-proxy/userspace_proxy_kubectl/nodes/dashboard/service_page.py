@@ -145,9 +145,9 @@ def render_service(
     if unhealthy := merged.unhealthy:
         needs = "needs" if unhealthy == 1 else "need"
         words = f"{unhealthy:,} of {plural(len(merged.ports), 'Service port')} {needs} attention."
-    elif mark and (silent := set(merged.nodes) - set(merged.answered)):
-        mark = None
-        words = f"OK on nodes that answered; not known on {plural(len(silent), 'other node')}."
+    elif mark and merged.silent:
+        mark, others = None, plural(len(merged.silent), "other node")
+        words = f"OK on nodes that answered; not known on {others}."
     own = calls.of_service(service)
     return render(
         "service",
