@@ -104,6 +104,7 @@ def test_an_unresponsive_node_is_not_counted():
     old = answer_of("b", SICK, problem=without_answer("b").problem)
     merged = merged_of(answer_of("a", FINE), old, without_answer("c"))
     assert (merged.nodes, merged.answered) == (("a", "b", "c"), ("a",))
+    assert merged.silent == {"b", "c"}
     (port,) = merged.ports
     assert (port.served, port.groups, port.missing) == (1, (), ())
     assert not merged.incidents
