@@ -249,7 +249,7 @@ def _seen(cause: Cause, nodes: Sequence[str], counts: _Counts, at: str, extent: 
         rest = f"{others or 'the '}one that tried is answered"
     else:
         rest = f"{others}{answered:,} that tried are answered"
-    if extent is not Extent.PATH:
+    if extent is not Extent.PATH or not cause.code.traits.is_dial:
         return f"{_say(cause)} (seen {only}by {listed(nodes)}); {rest}"
     it = "it " if cause.row.is_predicate else ""
     verb = "can't reach" if cause.when is When.NOW else "couldn't reach"
