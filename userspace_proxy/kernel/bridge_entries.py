@@ -32,7 +32,7 @@ class BridgeEntries:
     def put_right(self, bridges: Iterable[int]) -> frozenset[int]:
         """Write the local entries, even if a bridge has learned the MAC address from a pod.
 
-        Returns: The bridges that still exist.
+        Returns: The interface indexes of the bridges that still exist.
         """
         wanted = sorted(bridges)
         # Write all entries: the kernel sends no event for an entry that doesn't change.

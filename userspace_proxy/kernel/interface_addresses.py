@@ -94,7 +94,7 @@ def _index(interface: str) -> int:
 
 
 def _read(address: ListedAddress, lent: Container[int]) -> str:
-    """Return the address in a message; empty if it should be ignored.
+    """Return a listed address; empty if :attr:`NodeAddresses.current` omits it.
 
     Args:
         lent: Interfaces whose addresses are cluster IPs of Services.

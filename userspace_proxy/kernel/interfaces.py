@@ -114,7 +114,10 @@ class PreroutingAddress:
         self._lost: set[IPFamily] = set()
 
     def has_changed(self) -> bool:
-        """Return whether interfaces may have changed since :meth:`choose`."""
+        """Read netlink events; return whether interfaces may have changed since :meth:`choose`.
+
+        The families of removed addresses are recorded for :meth:`take_lost`.
+        """
         batch = self._events.read()
         if batch:
             self._is_current = False

@@ -66,8 +66,8 @@ class Prover(socket.socket):
 
         Raises:
             PermissionError: This process doesn't have CAP_NET_ADMIN.
-            OSError: The challenge has another network namespace, isn't the first one, or is
-                answered.
+            OSError: The challenge isn't the first one, isn't an unbound netfilter socket, or
+                belongs to another network namespace.
         """
         if self._has_answered:
             raise OSError(errno.EPROTO, "it sends a second challenge")

@@ -34,8 +34,8 @@ from .own_namespace import network_namespace
 
 ANY = -math.inf
 """A time in the past, for callers that accept the last listing, whatever has changed since then."""
-# The pause after a listing. On a small node, a listing takes 0.3 ms and needs no pause, so changes
-# are listed immediately.
+# The pause after a listing, and the CPU time of a listing below which none is needed: on a small
+# node, a listing takes 0.3 ms, so changes are listed immediately.
 _PACING, _SHORT_S = Pacing(0.05, longest_s=1.0), 0.005
 _IGNORED = (rtnetlink.BROADCAST, rtnetlink.ANYCAST, rtnetlink.MULTICAST)
 # The protocol numbers of this program's own routes.
@@ -119,7 +119,7 @@ class NodeListings:
             return found
 
     def links(self, since: float) -> Listed[ListedLink]:
-        """List all links, by interface index."""
+        """List all links, sorted by interface index."""
         return self._read(self._links, since)
 
     def addresses(self, since: float) -> Listed[ListedAddress]:

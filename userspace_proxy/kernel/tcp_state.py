@@ -94,8 +94,9 @@ def _queued_bytes(sock: _socket.socket, request: int) -> int:
 # Errors of a connected socket whose peer was silent for too long (tcp(7)).
 _SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 LOSS_S = 0.9
-"""The minimum duration of a connection that shows loss: the second retransmission in a row is 0.6 s
-after the first packet, and a client that gives up after one second began to wait earlier."""
+"""The minimum duration in seconds of a connection that shows loss: the second retransmission in a
+row is 0.6 s after the first packet, and a client that gives up after one second began to wait
+before its endpoint answered."""
 _SENT_AGAIN = 2
 # An unacknowledged FIN counts as one byte.
 _FIN_BYTES = 1

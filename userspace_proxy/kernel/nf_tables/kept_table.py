@@ -86,8 +86,8 @@ class KeptTable(NftTable):
         self._written: tuple[Definition, ...] | None = None
         """Everything but the elements, as the kernel lists it; None if it is unknown."""
         self._is_unread = False
-        """Whether the table was written but not read back, so that its next comparison shows no
-        change."""
+        """Whether the table was written but not read back, so that the next comparison can't detect
+        a change."""
         self._is_right = False
         """Whether the last comparison or complete write succeeded."""
         self._may_be_added: set[SetElement] = set()
@@ -130,7 +130,7 @@ class KeptTable(NftTable):
         Returns: What was repaired; empty if only the difference was written.
 
         Raises:
-            SteeringError: The kernel refused; nothing has changed.
+            SteeringError: The kernel refused, so nothing has changed; or the outcome is unknown.
         """
         if self.is_known() and self._accepts(removed, added):
             return Repair()
@@ -141,7 +141,7 @@ class KeptTable(NftTable):
         """Change rules and chains; the caller's contents must already include the change.
 
         Raises:
-            SteeringError: The kernel refused; nothing has changed.
+            SteeringError: The kernel refused, so nothing has changed; or the outcome is unknown.
         """
         self.write(steps)
         self._note_written(self.read_definitions)
@@ -156,7 +156,7 @@ class KeptTable(NftTable):
             new: Names of the chains that the steps add, in that order.
 
         Raises:
-            SteeringError: The kernel refused; nothing has changed.
+            SteeringError: The kernel refused, so nothing has changed; or the outcome is unknown.
         """
         before = self._written or ()
         self.write(steps)
@@ -164,7 +164,7 @@ class KeptTable(NftTable):
         self._note_written(changed if before else self.read_definitions)
 
     def repair(self) -> Repair:
-        """Repair the table; if it contains the last written state, that takes only 10 µs."""
+        """Repair the table, unless it contains the last written state (10 µs to check)."""
         return Repair() if self.is_known() else self.put_right()
 
     def put_right(self) -> Repair:
@@ -214,7 +214,7 @@ class KeptTable(NftTable):
         """Rewrite the whole table.
 
         Raises:
-            SteeringError: The kernel refused; nothing has changed.
+            SteeringError: The kernel refused, so nothing has changed; or the outcome is unknown.
         """
         self._is_right = False
         self.settle()
