@@ -321,7 +321,8 @@ def connections_at(
     answering: defaultdict[bytes, set[bytes]] = defaultdict(set)
     asked: defaultdict[bytes, Counter[bytes]] = defaultdict(Counter)
     with _requests("list") as requests:
-        # Filter only for a single address: each listing walks the whole table, 8 ms if it is empty.
+        # Filter only for one address: each listing walks the whole table, in 8 ms even if it is
+        # empty.
         wanted = EntryFilter(protocol, *(next(iter(endpoints)) if len(endpoints) == 1 else ()))
         for entry in list_entries(requests, version, wanted):
             seen, leads_to = found.get(entry.dialled, (None, frozenset()))

@@ -181,7 +181,6 @@ def list_request(version: int, wanted: EntryFilter) -> bytes:
     """Return the request for a listing.
 
     Args:
-        version: 4 or 6.
         wanted: The filter. Its address is omitted for IPv6: kernel 6.18 inverts the comparison and
             lists all other addresses (``!ipv6_addr_cmp`` in ctnetlink_filter_match_tuple()).
     """

@@ -86,7 +86,7 @@ def who_holds(protocol: Protocol, port: int, family: IPFamily) -> PortHolder | N
     Args:
         family: The clients' family; an IPv6 socket may also serve IPv4 clients.
 
-    Returns: As :func:`owners_of` for the port's sockets; None if it finds no process.
+    Returns: The process, or :data:`NOT_FOUND`, as from :func:`owners_of`; None if it has no result.
     """
     inodes = {held.inode for held in held_ports(protocol) if serves(held, port, family)}
     return next(iter(owners_of(inodes).values()), None)
@@ -97,7 +97,7 @@ def holders_at(
 ) -> Mapping[SocketAddress, PortHolder]:
     """Return the process whose socket occupies each address, as ``who_holds`` does.
 
-    An address that no socket occupies is omitted; :data:`ANOTHER` if the process isn't found.
+    Free addresses are omitted; if a socket's process isn't found, the value is :data:`ANOTHER`.
     """
     held = held_ports(protocol)
     found: dict[SocketAddress, int] = {}
@@ -132,7 +132,7 @@ def _words(ip: str) -> str:
 
 
 def connected_at(ips: Collection[str]) -> set[Frontend]:
-    """Return the local addresses and ports, of these IP addresses, with open TCP connections.
+    """Return the addresses and ports, among these local IPs, that have open TCP connections.
 
     With ten thousand sockets this takes about 10 ms, so call it only if needed.
     """

@@ -113,7 +113,6 @@ def reset_as(
     Args:
         number: The errno, if it is known.
         client: The client's socket; the client counts as disconnected if both are.
-        endpoint: The endpoint's socket.
     """
     is_by_client = is_connected(endpoint) or not is_connected(client)
     by = EndedBy.CLIENT if is_by_client else EndedBy.ENDPOINT
@@ -127,7 +126,6 @@ def loss(
 
     Args:
         client: The socket of the client, which has sent a FIN or RST.
-        endpoint: The endpoint's socket.
         lasted_s: Seconds since the endpoint answered.
         number: The errno of the client's socket, if it failed: a silent client hasn't left.
 

@@ -181,7 +181,6 @@ def attach(section: str, program: int, cgroup: int) -> int:
 
     Args:
         section: A key of ``KINDS``.
-        program: A descriptor.
         cgroup: A descriptor of a cgroup v2 directory; its descendants are also covered.
     """
     return _call(_LINK_CREATE, _LINK_FIELDS.pack(program, cgroup, KINDS[section].attach, 0))
@@ -296,7 +295,8 @@ def update_batch(descriptor: int, keys: bytes, values: bytes, count: int) -> Non
     """Set many elements; 30,000 take 10 to 20 ms. If an element fails, earlier elements stay set.
 
     From Linux 6.1 on, each CPU has a small reserve of memory for elements, which is refilled after
-    a moment. If a batch exhausts it, this call waits, up to 20 ms without progress (ENOMEM).
+    a moment. If a batch exhausts it, this call waits; after 20 ms without progress, it raises an
+    OSError (ENOMEM).
     """
     key, value = (ctypes.create_string_buffer(x, len(x)) for x in (keys, values))
     key_bytes, value_bytes = len(keys) // count, len(values) // count
@@ -330,11 +330,7 @@ def delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
 
 
 def elements(descriptor: int, spec: MapSpec) -> list[tuple[bytes, bytes]]:
-    """Return all elements of a hash map; if they change meanwhile, some are missing or doubled.
-
-    Args:
-        spec: The type and sizes of the map.
-    """
+    """Return all elements of a hash map; if they change, some may be missing or duplicated."""
     found: list[tuple[bytes, bytes]] = []
     # A batch contains whole buckets, which are never large, so this size suffices.
     count = min(spec.entries, _BATCH)
@@ -412,7 +408,7 @@ class _Batch:
         asked = _BATCH_FIELDS.pack(begin, end, keys, values, count, table, 0, 0)
         answer = ctypes.create_string_buffer(asked, len(asked))
         self.is_at_end = False
-        """Whether ``end_by`` ended the call: no element or no memory is left, or a key is missing."""
+        """Whether ``end_by`` ended the call: no element or memory is left, or a key is missing."""
         try:
             _call_in(command, answer)
         except OSError as exc:

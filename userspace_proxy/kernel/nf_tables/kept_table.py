@@ -51,12 +51,10 @@ class KeptTable(NftTable):
     """A table that is kept equal to its contents, in this thread's network namespace.
 
     Args:
-        name: The table's name.
         sets: The sets whose elements are kept, in the order in which elements are removed.
         create: Returns the steps that create the table without elements; the argument is whether to
             include features that some kernels lack.
         elements: Returns the desired elements, each once.
-        family: The table's family.
         sock: A copy of another process's socket that owns the table; closed with the object.
         is_owned: Whether this process may own the table; if not, an owned table belongs to another
             program.

@@ -270,8 +270,6 @@ class TableWatch:
 
     Args:
         ruleset: Provides the generation; its owner closes it.
-        table: The table's name.
-        family: The table's family.
     """
 
     def __init__(self, ruleset: Ruleset, table: str, family: int = INET) -> None:

@@ -187,8 +187,9 @@ class Ruleset:
         """Make the changes of one or several writers as one transaction.
 
         Raises:
-            NftablesError: The kernel refused the transaction, or its answer was lost. EMSGSIZE: too
-                large for the socket, only without privileges in the initial user namespace.
+            NftablesError: The kernel refused the transaction, or its answer was lost. With
+                EMSGSIZE, it is too large for the socket, which happens only without privileges in
+                the initial user namespace.
         """
         self._send(messages, request(_END, 0, _FRAME))
 

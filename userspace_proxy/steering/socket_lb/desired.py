@@ -176,11 +176,7 @@ class _Service:
 
 
 class DesiredHooks:
-    """The desired state, and the numbers assigned for it.
-
-    Args:
-        room: The maximum numbers of elements.
-    """
+    """The desired state, and the numbers assigned for it."""
 
     def __init__(self, room: Room) -> None:
         self.elements: dict[str, dict[bytes, bytes]] = {name: {} for name in LED}
