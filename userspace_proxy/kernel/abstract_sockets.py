@@ -77,7 +77,7 @@ class ProvenSocket(socket.socket):
 
 
 def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
-    """Return a pattern's matches in the names of this network namespace's sockets: ``@NAME``.
+    """Return a pattern's matches with the names (``@NAME``) of this network namespace's sockets.
 
     Unproved names are omitted if this process can prove names. Accepted sockets have the name of
     their listener.
@@ -110,7 +110,7 @@ def connect_each(
     Listeners whose queue stays full are last, with None.
 
     Args:
-        within_s: How long to wait for a listener whose queue is full.
+        within_s: How long to wait for listeners that aren't ready.
         listens_soon: Whether to wait also for names on which no socket listens yet.
     """
     waiting = set(names)

@@ -61,7 +61,7 @@ entries of both for two minutes."""
 
 
 class Range(NamedTuple):
-    """The ports of a port range that follow its first port."""
+    """The dialled ports, from the first port on."""
 
     last: int
     """The last port; 0 for a single port."""
@@ -127,7 +127,7 @@ class Allowed:
         return False
 
     def _answered_from(self, entry: ConntrackEntry) -> bytes:
-        """Return an entry's endpoint; in a range, with its port for the first dialled port."""
+        """Return an entry's endpoint; for a range, with the port for the range's first port."""
         if not self._first:
             return entry.answered_from
         beyond = _port(entry.dialled) - self._first
@@ -206,7 +206,7 @@ class ByDialled:
 
 
 class _Ranges:
-    """The port ranges of one address, perhaps thousands; only replaced ranges overlap others."""
+    """The port ranges of one address, perhaps thousands; only unsteered ranges overlap others."""
 
     def __init__(self) -> None:
         self._firsts: list[int] = []

@@ -46,7 +46,7 @@ class _Names(NamedTuple):
     limits: tuple[str, ...]
     used: str
     cache: tuple[bytes, ...]
-    """The lines of the file cache in ``memory.stat``, which include descendant cgroups."""
+    """Names of the file cache's lines in ``memory.stat``, which include descendant cgroups."""
 
 
 _V2 = _Names(("memory.max", "memory.high"), "memory.current", (b"inactive_file", b"active_file"))

@@ -39,8 +39,7 @@ SECRET_BYTES, _PORT_ID_BYTES = 16, 4
 _MAX_PORT_ID = 2**31 - 1
 # NFNLGRP_NFTRACE: any group would do, and messages about traced packets are rare.
 _GROUPS = 1 << 8
-# The ioctl that returns a descriptor of a socket's network namespace, which needs CAP_NET_ADMIN
-# there; since Linux 4.10.
+# The ioctl that opens a socket's network namespace (Linux ≥ 4.10); requires CAP_NET_ADMIN there.
 _SIOCGSKNS = 0x894C
 
 

@@ -86,7 +86,7 @@ def who_holds(protocol: Protocol, port: int, family: IPFamily) -> PortHolder | N
     Args:
         family: The clients' family; an IPv6 socket may also serve IPv4 clients.
 
-    Returns: The process, or :data:`NOT_FOUND`, as from :func:`owners_of`; None if it has no result.
+    Returns: The first result of :func:`owners_of`; None if the port is free or its process hidden.
     """
     inodes = {held.inode for held in held_ports(protocol) if serves(held, port, family)}
     return next(iter(owners_of(inodes).values()), None)
@@ -209,7 +209,7 @@ def _families(ip: str, family: IPFamily) -> frozenset[IPFamily]:
 
 
 def _pids() -> list[int]:
-    """Return all pids: this process first, then its network namespace, then the rest; each sorted.
+    """Return all pids: this process's, then its network namespace's, then the rest, each sorted.
 
     A socket mostly belongs to a process in the socket's own network namespace.
     """

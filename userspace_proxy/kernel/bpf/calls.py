@@ -56,7 +56,7 @@ _QUERY_FIELDS = struct.Struct("=IIIIQI4x")
 _MAP_INFO = struct.Struct("=I4xIIII16s")
 _PROGRAM_INFO = struct.Struct("=4xI8s48x16s")
 _LINK_INFO = struct.Struct("=8xI4xQI4x")
-# r0 = 1; exit.
+# The program of try_programs(): r0 = 1; exit.
 _ALLOW = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 # The maximum number of programs at a hook: the kernel refuses to attach more.
 _PROGRAMS_MAX = 64

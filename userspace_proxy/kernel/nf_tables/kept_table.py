@@ -125,7 +125,7 @@ class KeptTable(NftTable):
         Args:
             before_repair: Called before a repair, which may write the whole table.
 
-        Returns: What was repaired; empty if only the difference was written.
+        Returns: The repaired differences; empty if only the given difference was written.
 
         Raises:
             SteeringError: The kernel refused, so nothing has changed; or the outcome is unknown.
@@ -192,7 +192,7 @@ class KeptTable(NftTable):
     def _compare(
         self,
     ) -> tuple[set[SetElement], set[SetElement], tuple[Definition, ...] | None]:
-        """Return elements to remove, elements to add, and the definitions: None without a table.
+        """Return elements to remove, elements to add, and the definitions (None without a table).
 
         Memory: there may be 200,000 elements, so only one copy of them is made.
         """

@@ -138,7 +138,7 @@ def list_of(kind: int, family: int, table: str = "", name: str = "") -> bytes:
 
     Args:
         table: Limits a listing of rules, sets or elements to a table.
-        name: Limits rules to a chain; names the set whose elements are listed.
+        name: The chain whose rules, or the set whose elements, are listed.
     """
     limits = (text(TABLE, table) if table else b"") + (text(SET_NAME, name) if name else b"")
     return request(kind, DUMP, bytes([family, 0, 0, 0]) + limits)

@@ -61,8 +61,7 @@ class HelperProcess:
 
         Raises:
             HelperEnded: The helper exited or hung before it answered.
-            SteeringError: The helper reported an error, can't be started, or may not be started
-                yet.
+            SteeringError: The helper reported an error, or can't be started (yet).
         """
         if self.is_new:
             self._check_pause()

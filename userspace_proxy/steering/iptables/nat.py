@@ -318,7 +318,7 @@ def _reached(chains: Chains, chain: str, path: tuple[Jump, ...]) -> Iterator[Nat
 
 
 def _levels(ip_bits: int) -> tuple[int, ...]:
-    """Return the lengths of prefixes that may be chains; each length has its own letter."""
+    """Return the possible lengths of chains' prefixes; each length has its own letter."""
     # Two bits per level give the shortest path. The upper half of an IPv6 address is divided by
     # four bits per level, because there are only 62 letters.
     routed = ip_bits - 64 if ip_bits > 64 else 0

@@ -117,7 +117,7 @@ class KernelRules:
         # Don't reuse numbers early: affinity entries may still contain removed endpoints' numbers.
         self._numbers = Numbers(1)
         self._by_affinity: dict[tuple[str, IPFamily], dict[Chooser, ChooserChain]] = {}
-        """The choosers by affinity name; no entry is empty."""
+        """The choosers by affinity name and IP family; no entry is empty."""
 
     def difference(
         self, affected: Mapping[Frontend, KernelTarget | None], gone: Iterable[Frontend] = ()

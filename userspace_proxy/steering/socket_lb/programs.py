@@ -76,7 +76,7 @@ class Programs:
         self._programs = calls.load_object(parts, self.maps)
 
     def attach(self) -> None:
-        """Attach the programs, or put them into an earlier run's links; remove its other links."""
+        """Attach the programs, or put them into an earlier run's links; remove its other pins."""
         for section in sorted(self._programs, key=_ORDER.index):
             path = self._paths[section] = self._folder / section.rpartition("/")[2]
             found = None
@@ -218,7 +218,7 @@ def remove_abandoned_hooks(names: Path | None = None) -> list[str]:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Return whether the term in a folder's settings has expired; False if it can't be read."""
+    """Return whether the term in a folder's settings has expired; False if new or unreadable."""
     try:
         # A process that is starting hasn't set its term yet, so a new folder isn't abandoned.
         is_new = Clocks.time() - folder.stat().st_mtime < TERM_NS / 1e9
