@@ -22,7 +22,10 @@ _GONE = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)
 
 
 class BridgeEntries:
-    """One MAC address's entries in any number of bridges."""
+    """One MAC address's entries in any number of bridges.
+
+    Methods raise a SteeringError if the kernel refuses a change.
+    """
 
     def __init__(self, mac: bytes) -> None:
         self._mac = mac

@@ -56,8 +56,8 @@ FULL_LISTING_ABOVE = 8
 _UNUSED_PORT = 1
 _PORT_BYTES, _PORTS = 2, 1 << 16
 _SILENT_MIN = 3
-"""How many unanswered connections, and no answered one, make an endpoint silent; the kernel keeps
-entries of both for two minutes."""
+"""The number of unanswered connections that make an endpoint silent if it has answered none; the
+kernel keeps entries of both kinds for two minutes."""
 
 
 class Range(NamedTuple):

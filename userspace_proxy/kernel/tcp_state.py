@@ -130,7 +130,7 @@ def loss(
         number: The errno of the client's socket, if it failed: a silent client hasn't left.
 
     Returns:
-        One of ``model.failures.LOSSES``.
+        One of ``model.failures.LOSSES``; None also for connections shorter than :data:`LOSS_S`.
     """
     if lasted_s < LOSS_S or number in _SILENT:
         return None

@@ -94,7 +94,7 @@ class Ruleset:
     """The ruleset of the calling thread's network namespace; not thread-safe.
 
     Owned tables (:meth:`.writer.TableWriter.create`) exist until all copies of the socket are
-    closed.
+    closed. Methods raise a SteeringError if the kernel refuses.
 
     Args:
         sock: A copy of another process's socket, which :meth:`close` closes; None opens one.
