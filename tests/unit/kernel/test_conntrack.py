@@ -73,7 +73,18 @@ def test_without_frontends_the_conntrack_table_is_not_listed(monkeypatch):
     assert forget_changed(4, ()) == 0
 
 
-def test_an_endpoint_with_only_unanswered_connections_is_silent(monkeypatch):
+@pytest.mark.parametrize(
+    ("protocol", "answers", "silent"),
+    [
+        pytest.param(socket.IPPROTO_TCP, 1, 1, id="tcp"),
+        pytest.param(socket.IPPROTO_UDP, 1, 1, id="udp"),
+        pytest.param(socket.IPPROTO_TCP, 0, 2, id="tcp-without-any-answer"),
+        pytest.param(socket.IPPROTO_UDP, 0, 0, id="udp-perhaps-without-answers-by-design"),
+    ],
+)
+def test_an_endpoint_with_only_unanswered_connections_is_silent(
+    monkeypatch, protocol, answers, silent
+):
     web, one, other, few = (
         SocketAddress(ip, 80) for ip in ("10.96.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3")
     )
@@ -90,15 +101,15 @@ def test_an_endpoint_with_only_unanswered_connections_is_silent(monkeypatch):
     entries = [
         *(entry(one, port) for port in range(3)),
         *(entry(other, port) for port in range(10, 13)),
-        entry(other, 13, has_answered_client=True),
+        *(entry(other, 13, has_answered_client=True) for _ in range(answers)),
         *(entry(few, port) for port in range(20, 22)),
     ]
     monkeypatch.setattr(conntrack, "_requests", lambda _verb: contextlib.nullcontext())
     monkeypatch.setattr(conntrack, "list_entries", lambda *_: entries)
     endpoints = {pack_address(*at) for at in (one, other, few)}
-    found = connections_at(4, socket.IPPROTO_TCP, {web: endpoints}, set())[web]
-    assert found.silent == {pack_address(*one)}
-    assert len(found.answered) == 1
+    found = connections_at(4, protocol, {web: endpoints}, set())[web]
+    assert found.silent == {pack_address(*at) for at in (one, other)[:silent]}
+    assert len(found.answered) == answers
 
 
 @pytest.mark.parametrize(
