@@ -342,12 +342,7 @@ async def test_unanswered_udp_flows_count_only_with_a_dropping_chain(node):
     assert node.port.unanswered == DROPPED
 
 
-@pytest.mark.parametrize(
-    "node",
-    [{"protocol": Protocol.UDP, "path": path} for path in (DataPath.KERNEL, DataPath.AUTO)],
-    indirect=True,
-    ids=["kernel", "auto"],
-)
+@of(protocol=Protocol.UDP, path=DataPath.AUTO)
 async def test_a_udp_endpoint_silent_at_two_checks_in_a_row_is_the_cause(node):
     one_is_silent(node)
     await node.look()
