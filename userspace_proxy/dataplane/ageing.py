@@ -10,7 +10,10 @@ Rule 4: a stalled connection gives up its pipe: pipes are few, and without a pip
 Rule 5: a reader that is alive may stall for idle_s; only a dead reader is reset earlier.
 Rule 6: if the client sent the last bytes, the kernel is asked whether the endpoint acknowledges
 them: retransmissions to a vanished endpoint continue for a quarter of an hour.
-Rule 7: a connection whose endpoint sees a container's address is reset within 20 s of the
+Rule 7: a client that has waited and ended may still read, until its kernel forgets it after a
+minute. If its endpoint neither sends nor ends until the next check, it has hung, or its answer is
+lost.
+Rule 8: a connection whose endpoint sees a container's address is reset within 20 s of the
 container's deletion.
 """
 
@@ -28,6 +31,7 @@ from ..model.connection_ends import EndReason
 from .client_address import ClientAddressDialer
 from .relay import Direction, Seen
 from .tcp import TcpConnection
+from .tcp_accounts import has_waited
 from .tuning import Tuning
 
 LOOK_S = 4.5
@@ -133,13 +137,15 @@ class Ageing:
         if not is_first and moved == seen.moved:
             up.give_up_pipe()
             down.give_up_pipe()
+            if up.is_ended and down.bytes_moved and not down.is_ended:
+                _note_left_open(connection, up, seen)
             is_half_closed = up.is_ended or down.is_ended or up.is_broken or down.is_broken
             limit_s = self._half_closed_s if is_half_closed else self._idle_s
             if now - seen.moving_at >= limit_s:
                 connection.group.counters.ended_idle += not is_half_closed
                 connection.finish(EndReason.IDLE, as_reset=True)
             return
-        seen.moved, seen.moving_at = moved, now
+        seen.moved, seen.moving_at, seen.had_waited = moved, now, None
 
     def _begin(self) -> None:
         self._rest = iter(list(self._connections))
@@ -180,6 +186,14 @@ def _note_stalled(connection: TcpConnection, up: Direction, endpoint: SocketAddr
     if endpoint is not None:
         connection.group.counters_of(endpoint).stalled += is_stalled - up.is_stalled
         up.is_stalled = is_stalled
+
+
+def _note_left_open(connection: TcpConnection, up: Direction, seen: Seen) -> None:
+    """Count an endpoint that two checks have found silent after its client had waited and ended."""
+    if seen.had_waited is None:
+        seen.had_waited = has_waited(up)
+    elif seen.had_waited and connection.exchange is not None:
+        connection.exchange.note_left_open()
 
 
 def _has_gone(client: _socket.socket, seen: Seen, now: float) -> bool:

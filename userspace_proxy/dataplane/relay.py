@@ -64,6 +64,8 @@ class Seen:
     """When a check last found that bytes had moved."""
     unanswered_since: float | None = None
     """The time since which checks have found the client not answering; None while it answers."""
+    had_waited: bool | None = None
+    """Whether the client had waited before it ended; None before a check after the last byte."""
 
 
 class Relayed(Handler):

@@ -172,7 +172,7 @@ class TcpAccounts:
             return
         has_left = up.is_ended and down is not None and not down.is_ended and down.bytes_moved
         if has_left and is_left_open(up):
-            exchange.has_unanswered_request = True
+            exchange.note_left_open()
         exchange.note_ended(up.is_stalled)
         if group.waiting_room is not None:
             group.waiting_room.connection_ended()
@@ -309,6 +309,15 @@ def owes_answer(up: Direction, lasted_s: float, *, is_left: bool) -> bool:
     if lasted_s < least_s or not (is_left or is_connected(up.sink)):
         return False
     return since_sent_s(up.sink) >= least_s
+
+
+def has_waited(up: Direction) -> bool:
+    """Return whether both sides were silent for a while before the client's FIN.
+
+    Call this within 30 s: the answers to keep-alive probes hide the time of the FIN.
+    """
+    silent_s, left_s = silence(up.source)
+    return min(silent_s, silence(up.sink)[0]) - left_s >= OWED_AFTER_S[True]
 
 
 def is_left_open(up: Direction) -> bool:

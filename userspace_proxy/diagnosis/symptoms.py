@@ -228,7 +228,8 @@ def _owe_seldom(
 ) -> bool:
     """Return whether few earlier connections ended while an answer was due.
 
-    If clients send last, most connections end like this. For a new Service, few means at most half.
+    If clients send last, most connections end like this, and their endpoint ends its side at once.
+    For a new Service, or if endpoints left most of these connections open, few means at most half.
     If connections to one endpoint usually end like this and those to another seldom do, the
     endpoint is at fault, unless ``are_pinned``.
 
@@ -242,10 +243,11 @@ def _owe_seldom(
         sum(e.unanswered_requests for e in endpoints),
         sum(map(_count_ended, endpoints)),
     )
+    are_left_open = 2 * sum(e.left_open for e in endpoints) > owed
     owed_before, before = owed - minute.unanswered_requests, ended - minute.connections
     if before < _ENDED:
         return 2 * owed <= ended
-    return owed_before < SILENT_SHARE * before
+    return owed_before < (_USUAL_SHARE if are_left_open else SILENT_SHARE) * before
 
 
 def _count_ended(endpoint: EndpointCounters) -> int:

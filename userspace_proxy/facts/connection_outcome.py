@@ -111,8 +111,8 @@ class ConnectionOutcome:
     """
 
     __slots__ = (
-        "_abort_counters", "_client", "_is_owed", "answered_at", "asked_at", "code", "counters",
-        "first_byte_s", "has_unanswered_request", "is_failed", "reset_as",
+        "_abort_counters", "_client", "_is_left_open", "_is_owed", "answered_at", "asked_at",
+        "code", "counters", "first_byte_s", "has_unanswered_request", "is_failed", "reset_as",
     )  # fmt: skip
 
     def __init__(
@@ -133,7 +133,7 @@ class ConnectionOutcome:
         """Whether the connection is counted as a client that got no answer."""
         self.has_unanswered_request = False
         """Whether another answer was due when the first side ended."""
-        self._is_owed = False
+        self._is_owed = self._is_left_open = False
         self.reset_as: tuple[EndReason, EndedBy] | None = None
         """Cause and side of a reset that may be delayed; None if connections aren't logged."""
 
@@ -204,6 +204,13 @@ class ConnectionOutcome:
         if self.has_unanswered_request and not (self._is_owed or self.code):
             self._is_owed = True
             self.counters.unanswered_requests += 1
+
+    def note_left_open(self) -> None:
+        """Count an answer that was due, of an endpoint that hasn't ended either. Idempotent."""
+        if not (self._is_left_open or self.code):
+            self._is_left_open = self.has_unanswered_request = True
+            self.counters.left_open += 1
+            self.note_owed()
 
     def note_ended(self, is_stalled: bool) -> None:
         counters = self.counters

@@ -73,7 +73,7 @@ _NOTHING_OPEN = (0,) * len(GAUGES)
 # The counts of the last minute that aren't counted per endpoint.
 _OTHERS = "queued", "removed", "idle", "flaps"
 _COUNTED_ELSEWHERE = (*counted_names(Traffic), *counted_names(PortFigures), *_OTHERS)
-_UNANSWERED = tuple(name for name in MINUTE_NAMES if name not in _COUNTED_ELSEWHERE)
+_UNANSWERED = (*(name for name in MINUTE_NAMES if name not in _COUNTED_ELSEWHERE), "left_open")
 # The counter for each cause of a failed dial.
 _FAILURES = {code: code.replace("-", "_") for code in DIAL_CAUSES}
 
@@ -116,6 +116,8 @@ class EndpointCounters(_EndpointSlots, Counters):
         then, and connections saved from a silent endpoint."""
         self.unanswered_requests = 0
         """Connections that ended while another answer was due."""
+        self.left_open = 0
+        """Of these, connections that the endpoint neither answered nor ended after the client."""
         self.dials = Streak()
         """Failed dials, except dials that failed because of this node."""
         self.ends = Streak()

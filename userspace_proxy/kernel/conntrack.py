@@ -300,7 +300,8 @@ class DialledBy(NamedTuple):
     own: dict[int, int]
     """Connections of clients on this node, answered or not."""
     silent: frozenset[bytes] = frozenset()
-    """The packed endpoints that have left several connections unanswered, and answered none."""
+    """The packed endpoints that have left several connections unanswered, and answered none.
+    UDP clients may expect no answer, so this is empty unless another endpoint answers."""
 
 
 def connections_at(
@@ -341,6 +342,7 @@ def connections_at(
         dialled: frozenset(at for at, count in of.items() if count >= _SILENT_MIN)
         - answering[dialled]
         for dialled, of in asked.items()
+        if answering[dialled] or protocol == socket.IPPROTO_TCP
     }
     return {
         dialled: found[at][0]._replace(silent=silent.get(at, frozenset()))

@@ -8,8 +8,9 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning, ageing
 from userspace_proxy.dataplane.ageing import unanswered
+from userspace_proxy.facts.connection_outcome import OWED_AFTER_S
 from userspace_proxy.kernel.source_filter import admit_all, admit_only
-from userspace_proxy.kernel.tcp_state import tcp_info, unacknowledged_bytes
+from userspace_proxy.kernel.tcp_state import silence, tcp_info, unacknowledged_bytes
 
 from .waiting import until
 
@@ -166,6 +167,31 @@ async def test_a_connection_counts_as_stalled_while_its_endpoint_acknowledges_no
     else:
         connection.close()
     assert counters.stalled == 0
+
+
+@pytest.mark.parametrize(
+    ("waits", "sends_more", "owed"), [(True, False, 1), (True, True, 0), (False, False, 0)]
+)
+async def test_an_endpoint_silent_at_two_checks_after_a_waiting_client_ended_owes_an_answer(
+    rig, monkeypatch, waits, sends_more, owed
+):
+    monkeypatch.setitem(OWED_AFTER_S, True, 0.1 if waits else 60.0)
+    client, server, connection = await joined(rig)
+    counters, up = connection.group.counters_of(connection.endpoint), connection.up
+    await server.send(b"part")
+    assert await client.read() == b"part"
+    rig.connections.ageing.look_at(connection, now=0)
+    await until(lambda: silence(up.sink)[0] >= 0.15, "the client waits")
+    client.finish()
+    assert await server.read() == b""
+    rig.connections.ageing.look_at(connection, now=2)
+    assert counters.unanswered_requests == 0
+    if sends_more:
+        await server.send(b"rest")
+        assert await client.read() == b"rest"
+    for now in (4, 6, 8):
+        rig.connections.ageing.look_at(connection, now=now)
+    assert (counters.unanswered_requests, counters.left_open) == (owed, owed)
 
 
 async def test_an_acknowledgement_restarts_the_timeout_of_an_unresponsive_client(rig):

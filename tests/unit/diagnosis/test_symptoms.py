@@ -458,6 +458,16 @@ def test_unanswered_requests_are_unusual_if_another_endpoint_has_none(
     assert facts.is_unusual is is_unusual
 
 
+@pytest.mark.parametrize(
+    ("owed", "left_open", "is_unusual"), [(20, 11, True), (20, 10, False), (60, 60, False)]
+)
+def test_unanswered_requests_are_unusual_if_most_were_left_open(owed, left_open, is_unusual):
+    endpoint = ended_so(owed)
+    endpoint[1].left_open = left_open
+    facts = found(MinuteCounts(12, unanswered_requests=4), endpoint)
+    assert facts.is_unusual is is_unusual
+
+
 def test_connections_that_an_endpoint_leaves_open_have_ended_for_their_clients():
     hanging, other = ended_so(12, 14), ended_so(0, 14)
     hanging[1].active = 14

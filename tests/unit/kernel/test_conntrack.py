@@ -73,7 +73,12 @@ def test_without_frontends_the_conntrack_table_is_not_listed(monkeypatch):
     assert forget_changed(4, ()) == 0
 
 
-def test_an_endpoint_with_only_unanswered_connections_is_silent(monkeypatch):
+@pytest.mark.parametrize(
+    ("protocol", "answers", "silent"), [("TCP", 1, 1), ("UDP", 1, 1), ("TCP", 0, 2), ("UDP", 0, 0)]
+)
+def test_an_endpoint_with_only_unanswered_connections_is_silent(
+    monkeypatch, protocol, answers, silent
+):
     web, one, other, few = (
         SocketAddress(ip, 80) for ip in ("10.96.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3")
     )
@@ -90,15 +95,16 @@ def test_an_endpoint_with_only_unanswered_connections_is_silent(monkeypatch):
     entries = [
         *(entry(one, port) for port in range(3)),
         *(entry(other, port) for port in range(10, 13)),
-        entry(other, 13, has_answered_client=True),
+        *(entry(other, 13, has_answered_client=True) for _ in range(answers)),
         *(entry(few, port) for port in range(20, 22)),
     ]
     monkeypatch.setattr(conntrack, "_requests", lambda _verb: contextlib.nullcontext())
     monkeypatch.setattr(conntrack, "list_entries", lambda *_: entries)
     endpoints = {pack_address(*at) for at in (one, other, few)}
-    found = connections_at(4, socket.IPPROTO_TCP, {web: endpoints}, set())[web]
-    assert found.silent == {pack_address(*one)}
-    assert len(found.answered) == 1
+    number = getattr(socket, f"IPPROTO_{protocol}")
+    found = connections_at(4, number, {web: endpoints}, set())[web]
+    assert found.silent == {pack_address(*at) for at in (one, other)[:silent]}
+    assert len(found.answered) == answers
 
 
 @pytest.mark.parametrize(

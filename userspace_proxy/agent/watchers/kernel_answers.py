@@ -11,8 +11,9 @@ Rule 1: Service ports with path ``auto`` leave the kernel path; ports with path 
 cause. Other programs' rules are read only to name the cause.
 Rule 2: if the endpoints don't answer this node either, the path isn't at fault: if all fail, their
 failure is the cause; if clients of other endpoints are answered, the cause is the failure of those
-endpoints that answer no client and fail this node. UDP can't be probed, so UDP clients count only
-if a chain certainly drops their packets.
+endpoints that answer no client and fail this node. UDP can't be probed: if all its clients fail,
+they count only if a chain certainly drops their packets, as the protocol may have no answers; an
+endpoint fails if it alone answers no client at two checks in a row.
 Rule 3: connections of this node itself aren't forwarded, and don't count.
 Rule 4: a check takes 0.2 % of a core on average, however many connections are tracked.
 """
@@ -30,7 +31,7 @@ from itertools import islice
 from time import thread_time
 
 from ...causes.cause import Cause
-from ...causes.endpoints import absent, dial_failed
+from ...causes.endpoints import absent, dial_failed, no_datagram
 from ...causes.say import say
 from ...causes.services import forwarding_dropped, forwarding_unanswered
 from ...clocks import Clocks
@@ -91,6 +92,8 @@ STALE_S = 9.0
 records the current state, and another check follows."""
 # The tolerance for times: the kernel reports whole seconds.
 _JITTER_S = 1.0
+_ANSWERED_FOR_S = 30.0
+"""How long the kernel keeps the entry of an answered UDP flow (nf_conntrack_udp_timeout)."""
 AHEAD_MAX = 64
 """The maximum number of connections that begin between reading the counters and the entries."""
 
@@ -116,6 +119,8 @@ class _Traffic:
     last: float = 0.0
     silent: frozenset[bytes] = frozenset()
     """The endpoints that answered none of their tracked connections; packed."""
+    still_silent: frozenset[bytes] = frozenset()
+    """Those that didn't at the previous check either: no answer was on its way."""
     answered_at: float = 0.0
     """When a reported dial was last answered, in monotonic seconds."""
 
@@ -132,7 +137,8 @@ class _Traffic:
             self.lost = 0
         else:
             self.lose(missing, now)
-        self.silent = tracked.silent
+        was_silent = self.silent if now - self.known_at < _ANSWERED_FOR_S else frozenset()
+        self.silent, self.still_silent = tracked.silent, tracked.silent & was_silent
         known = {**tracked.answered, **tracked.own}
         self.known = known if len(known) <= KNOWN_MAX else {}
         self.known_at = now
@@ -327,12 +333,14 @@ class KernelAnswers(Component):
         return [one for one in self._of(served) if one.is_unanswered(now)]
 
     def _silent_endpoints(self, served: ServedPort) -> list[SocketAddress]:
-        """Return endpoints that answer no client while others do; path auto probes its own."""
-        if served.plan.protocol is not Protocol.TCP or served.plan.path.path is DataPath.AUTO:
+        """Return endpoints that answer no client while others do; path auto probes TCP itself."""
+        is_tcp = served.plan.protocol is Protocol.TCP
+        if is_tcp and served.plan.path.path is DataPath.AUTO:
             return []
         recent_at = self._clock() - LAST_MINUTE_S
-        recent = (one.silent for one in self._of(served) if one.known_at > recent_at)
-        silent = frozenset[bytes]().union(*recent)
+        recent = [one for one in self._of(served) if one.known_at > recent_at]
+        found = (one.silent if is_tcp else one.still_silent for one in recent)
+        silent = frozenset[bytes]().union(*found)
         if not silent:
             return []
         return [
@@ -413,10 +421,11 @@ class KernelAnswers(Component):
         self._served_ports.auto_paths.leave_kernel(plan.key, cause)
 
     def _decide_partly(self, served: ServedPort, doubt: _Doubt) -> None:
-        """Record an endpoint that fails its clients, and this node, while others are answered."""
+        """Record an endpoint that fails its clients, and probes, while others are answered."""
         doubt.until = self._clock() + AGAIN_S
-        silent = [one for one in self._silent_endpoints(served) if one in doubt.failing]
-        cause = _failure_of(silent[0], doubt.failing[silent[0]]) if silent else None
+        silent, is_tcp = self._silent_endpoints(served), served.plan.protocol is Protocol.TCP
+        silent = [one for one in silent if one in doubt.failing or not is_tcp]
+        cause = _failure_of(silent[0], doubt.failing.get(silent[0])) if silent else None
         served.path = served.path._replace(unanswered=cause, silent_endpoints=len(silent))
 
     def _may_return(self, served: ServedPort, away: _Away) -> bool:
@@ -448,9 +457,12 @@ def _failure_of_all(served: ServedPort, doubt: _Doubt, silent: Iterable[_Traffic
     return _failure_of(*next(iter(doubt.failing.items())))
 
 
-def _failure_of(endpoint: SocketAddress, failed: DialFailure) -> Cause:
-    if failed.failure in NO_ANSWER and (hop := absent_hop(endpoint.ip)):
+def _failure_of(endpoint: SocketAddress, failed: DialFailure | None) -> Cause:
+    """Return why an endpoint fails; ``failed`` is None for UDP, which isn't probed."""
+    if (failed is None or failed.failure in NO_ANSWER) and (hop := absent_hop(endpoint.ip)):
         return absent(endpoint, hop)
+    if failed is None:
+        return no_datagram(endpoint)
     failure, number = own_route_failure(failed, endpoint.ip)
     return dial_failed(endpoint, failure, os.strerror(number))
 

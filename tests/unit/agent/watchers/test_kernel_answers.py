@@ -19,7 +19,7 @@ from userspace_proxy.agent.watchers.kernel_answers import (
     KernelAnswers,
     list_tracked,
 )
-from userspace_proxy.causes.endpoints import dial_failed
+from userspace_proxy.causes.endpoints import dial_failed, no_datagram
 from userspace_proxy.causes.services import forwarding_dropped, forwarding_unanswered
 from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.diagnosis.paths import PathView
@@ -340,6 +340,21 @@ async def test_unanswered_udp_flows_count_only_with_a_dropping_chain(node):
     await node.look(LOST_MIN, after_s=AGAIN_S)
     await node.look()
     assert node.port.unanswered == DROPPED
+
+
+@of(protocol=Protocol.UDP, path=DataPath.AUTO)
+async def test_a_udp_endpoint_silent_at_two_checks_in_a_row_is_the_cause(node):
+    one_is_silent(node)
+    await node.look()
+    for after_s in (EVERY_S, 60.0):
+        await node.look(9, answered=9, after_s=after_s)
+        assert node.port.unanswered is None
+    await node.look(9, answered=9)
+    state = node.port.state
+    assert (state.word, state.causes) == (PortState.PARTLY_ANSWERING, (no_datagram(SILENT),))
+    node.clients = DialledBy({}, {})
+    await node.look(9, answered=9)
+    assert node.port.unanswered is None
 
 
 @of(path=DataPath.AUTO)
