@@ -145,7 +145,7 @@ class Traffic(msgspec.Struct, kw_only=True):
 
 
 class WaitCounts(msgspec.Struct, kw_only=True):
-    """Figures of clients waiting until an endpoint can take them."""
+    """Counters for connections and flows that wait until an endpoint can take them."""
 
     total: Annotated[
         int,

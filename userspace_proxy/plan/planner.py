@@ -182,9 +182,9 @@ class Planner:
         return kernel_size(state.service, index, self._claims(state.service.key), self.facts)
 
     def kernel_elements(self, state: ServiceState) -> int:
-        """Return how many elements of the kernel path a change to a Service may write at once.
+        """Estimate how many elements of kernel path maps a change to a Service may write.
 
-        Returns 0 for a new Service, which enters the kernel path in turns.
+        Returns 0 for a new Service, which waits for its turn to enter the kernel path.
         """
         if state.service.key not in self._states:
             return 0

@@ -49,7 +49,7 @@ class Parts:
 
     @property
     def markup(self) -> Mapping[str, Markup]:
-        """The parts, for a template that lays them out."""
+        """The HTML in ``html``, marked as safe so that templates insert it without escaping."""
         return {name: Markup(text) for name, text in self.html.items()}
 
 

@@ -106,10 +106,10 @@ def kernel_lacks(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str
 
 
 def remedy(name: str, kernel: KernelOffers) -> str:
-    """Return a hint for a steering mode that can't work: a mode that can, if there is one.
+    """Return a hint for a steering mode that can't work: a mode that can, or what is missing.
 
     Args:
-        name: The mode; ``auto``: no mode can work.
+        name: The mode; ``auto`` if no mode can work.
     """
     if other := works_instead(name, kernel):
         return f"--steering={other} works here"

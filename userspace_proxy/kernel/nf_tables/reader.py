@@ -98,7 +98,7 @@ class ListedSet(NamedTuple):
 
 
 class ListedElement(NamedTuple):
-    """An element of a set or map that is part of a rule."""
+    """An element of a set or map, as the kernel lists it."""
 
     key: bytes
     is_end: bool
