@@ -285,7 +285,7 @@ def _uses_fixture(item: pytest.Item) -> bool:
 
 
 def _record_folder(config: pytest.Config) -> Path | None:
-    """Return the folder for records of failed tests; None: they aren't recorded."""
+    """Return the folder for records of failed tests; None if they aren't recorded."""
     option: str = config.getoption("--service-proxy-record")
     if option:
         return config.invocation_params.dir / option

@@ -70,7 +70,7 @@ class Agent:
             created, besides which the agent changes nothing on the node.
         source: The source of Services.
         options: All other options.
-        kernel: The kernel's features; None: read them at startup.
+        kernel: The kernel's features; None to read them at startup.
     """
 
     def __init__(

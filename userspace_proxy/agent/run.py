@@ -52,7 +52,8 @@ from .signals import stop_on_signal
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The timeout of all requests together; a healthy API server answers within about 10 ms.
+# The time limit of all requests together, and the pause before they are sent again. A healthy API
+# server answers within about 10 ms.
 _ANSWER_S, _ASK_AGAIN_S = 5.0, 2.0
 
 

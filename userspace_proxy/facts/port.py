@@ -422,7 +422,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
 
 class TotalsFacts(PortFigures, kw_only=True):
-    """Figures of all Service ports together, including former Service ports.
+    """Traffic of all Service ports together, including former Service ports.
 
     The fields mean the same as in :class:`PortFacts`.
     """

@@ -43,8 +43,11 @@ def version_of(family: int) -> int:
 def attach(sock: _socket.socket, option: int, program: Sequence[Instruction]) -> None:
     """Attach a program of at most 4,096 instructions; it replaces the option's previous program.
 
-    The option is SO_ATTACH_FILTER, or another option of SOL_SOCKET that takes a ``sock_fprog``.
-    Raises OSError if the kernel refuses.
+    Args:
+        option: SO_ATTACH_FILTER, or another option of SOL_SOCKET that takes a ``sock_fprog``.
+
+    Raises:
+        OSError: The kernel refuses the program.
     """
     attach_packed(sock, option, pack(program))
 

@@ -114,7 +114,7 @@ class PreroutingAddress:
         self._lost: set[IPFamily] = set()
 
     def has_changed(self) -> bool:
-        """Return whether interfaces may have changed since :meth:`choose`."""
+        """Read events; return whether interfaces may have changed since :meth:`choose`."""
         batch = self._events.read()
         if batch:
             self._is_current = False

@@ -46,7 +46,8 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 def admit(sock: _socket.socket, networks: Iterable[str] | None) -> None:
     """Admit only packets from these networks to a socket; None admits all.
 
-    Raises OSError if there are too many networks for the kernel.
+    Raises:
+        OSError: There are too many networks for the kernel, or it refuses the filter.
     """
     if networks is None:
         admit_all(sock)
@@ -66,7 +67,8 @@ def cannot_admit(at: SocketAddress, protocol: Protocol, exc: OSError) -> Shortag
 def admit_only(sock: _socket.socket, networks: Iterable[str]) -> None:
     """Admit only packets from these networks, in canonical form; data already received stays.
 
-    Raises OSError if there are too many networks for the kernel.
+    Raises:
+        OSError: There are too many networks for the kernel, or it refuses the filter.
     """
     code = _code(bpf.version_of(sock.family), tuple(networks))
     if not code:

@@ -80,7 +80,7 @@ class Responder:
 
     Args:
         names: Returns the current names; None until the first Services have been read.
-        upstream: The server for all other names; None: queries for these are refused.
+        upstream: The server for all other names; None to refuse queries for them.
         clock: Returns monotonic seconds, for the log.
     """
 

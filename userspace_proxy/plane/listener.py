@@ -106,7 +106,8 @@ class ListeningSockets:
     def admit(self, networks: Sequence[str] | None) -> None:
         """Admit packets from these networks only; None admits all.
 
-        Raises ListenError if the kernel rejects the filter.
+        Raises:
+            ListenError: The kernel rejects the filter.
         """
         if networks == self._admits:
             return
@@ -142,7 +143,9 @@ class ListeningSockets:
     def serve(self) -> None:
         """Listen again after :meth:`refuse`; UDP sockets are opened if they were closed.
 
-        Raises ListenError if another program has bound the port in the meantime.
+        Raises:
+            ListenError: The port can't be opened again, for example because another program has
+                bound it.
         """
         if self._protocol is Protocol.TCP:
             try:

@@ -73,7 +73,7 @@ def make_environment(
     """Return the Jinja environment for this package's templates.
 
     Args:
-        finalize: Converts each value before it is written; None: values are written unchanged.
+        finalize: Converts each value before it is written; None to write values unchanged.
     """
     environment = Environment(
         loader=loader,

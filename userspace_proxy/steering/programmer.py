@@ -200,7 +200,7 @@ class NatProgrammer(Programmer):
             del self._left[next(iter(self._left))]
 
     def _note_led(self, led: Iterable[tuple[Frontend, int | None]]) -> None:
-        """Record a port to which each frontend may have pointed; None: the port is unknown."""
+        """Record a port to which each frontend may have pointed; None if the port is unknown."""
         for frontend, port in led:
             known = self._stale.get(frontend, frozenset())
             self._stale[frontend] = known if port is None else known | {port}

@@ -246,7 +246,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
     """Merge all nodes.
 
     Args:
-        before: All nodes a few seconds ago, from which rates are computed; None: unknown.
+        before: All nodes a few seconds ago, from which rates are computed; None if unknown.
     """
     all_nodes = replace(all_nodes, answers=tuple(with_unanswered(all_nodes.answers)))
     known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]

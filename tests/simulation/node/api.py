@@ -438,7 +438,7 @@ class ApiServer:
             self._finish(watch.exchange)
 
     def pieces(self, size: int) -> Iterator[int]:
-        """Split so many bytes into pieces at random; yield the offset of each piece."""
+        """Split ``size`` bytes into pieces at random; yield the offset of each piece."""
         begin, most = 0, self.piece_max
         while begin < size:
             end = begin + self.rng.randint(1, most) if most else size

@@ -134,7 +134,7 @@ class Exchange:
             self.server.handle(self)
 
     def hold(self, seconds: float) -> None:
-        """Delay later parts: none arrives before so many seconds have passed."""
+        """Delay later parts by at least this many seconds from now."""
         self._free_at = max(self._free_at, self.timeline.now + seconds)
 
     def begin(self, code: int, retry_after_s: float = 0.0) -> None:

@@ -278,7 +278,7 @@ class Events:
     Args:
         protocol: See :meth:`Requests.open`.
         groups: The multicast groups to subscribe to.
-        program: A filter that passes the relevant events; empty: all pass.
+        program: A filter that passes the relevant events; empty to receive all events.
 
     Raises:
         OSError: The kernel has no such sockets or groups, or permission is denied.

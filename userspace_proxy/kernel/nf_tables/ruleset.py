@@ -70,7 +70,7 @@ class NftablesError(SteeringError):
 
     Args:
         code: The error number.
-        kind: The kind of the refused message, such as NEW_RULE; 0: no message was refused.
+        kind: The kind of the refused message, such as NEW_RULE; 0 if no message was refused.
         is_certain: If false, the transaction may be applied, because the answer was lost or late;
             or some of several transactions are applied.
     """

@@ -243,7 +243,7 @@ class LocalProgrammer(Programmer):
                     raise
 
     def _is_affected(self) -> bool:
-        """Return whether the kernel must be read in full."""
+        """Read changes since the last call; return whether the kernel must be read in full."""
         changes = self._tables.changes()
         is_affected = changes.is_affected or self._guard.is_affected()
         if is_affected or any(map(self._matters, changes.addresses)):

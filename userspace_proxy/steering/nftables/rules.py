@@ -196,8 +196,8 @@ def differing_frontends(
     Ports that no frontend uses any longer stay guarded.
 
     Args:
-        before: The old ports; None, or no entry: not steered.
-        affected: The new ports; None: no longer steered.
+        before: The old port of each frontend; None or no entry if it wasn't steered.
+        affected: The new port of each frontend; None if it is no longer steered.
         uses: The number of frontends that used each port before, by its key in the guard.
 
     Returns: The changes, and the new number of uses of the affected ports.

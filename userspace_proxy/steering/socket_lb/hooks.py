@@ -105,7 +105,7 @@ class Hooks:
 
     Args:
         kernel: The features of the kernel.
-        names: The mount of bpffs; None: search for it.
+        names: The mount of bpffs; None to search for it.
     """
 
     def __init__(
@@ -406,7 +406,7 @@ class Hooks:
             self._delete(name, (*edits.put.get(name, ()), *edits.removed.get(name, ())))
 
     def _has_drifted(self) -> bool:
-        """Return whether another program has changed elements; False if no comparison is due."""
+        """Compare elements if that is due; return whether they differ, or counters are missing."""
         began = Clocks.monotonic()
         if not self._is_begun or began < self._comparing.due:
             return False
@@ -524,7 +524,7 @@ def find_place(options: HookOptions, kernel: KernelOffers, names: Path | None = 
 
     Args:
         kernel: The features of the kernel.
-        names: The mount of bpffs; None: search for it.
+        names: The mount of bpffs; None to search for it.
 
     Raises:
         SteeringError: Hooks can't work here, or another program translates Services.

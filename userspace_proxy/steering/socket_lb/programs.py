@@ -163,7 +163,7 @@ def hooked_labels(names: Path | None = None) -> list[str]:
     """Return the labels of all proxies with hooks in this network namespace, sorted.
 
     Args:
-        names: The mount of bpffs; None: search for it.
+        names: The mount of bpffs; None to search for it.
     """
     names = names or find_bpffs()
     folder = names and _here(names)
@@ -177,7 +177,7 @@ def remove_hooks(proxy_name: str, names: Path | None = None) -> bool:
     """Detach and remove a proxy's hooks; return whether there were any. Idempotent.
 
     Args:
-        names: The mount of bpffs; None: search for it.
+        names: The mount of bpffs; None to search for it.
 
     Raises:
         SteeringError: Permission to remove them is denied.
@@ -197,7 +197,7 @@ def remove_abandoned_hooks(names: Path | None = None) -> list[str]:
     a running proxy always renews its term, so hooks whose term has expired are abandoned.
 
     Args:
-        names: The mount of bpffs; None: search for it.
+        names: The mount of bpffs; None to search for it.
 
     Returns: ``<network namespace>/<proxy>`` for each proxy.
 
