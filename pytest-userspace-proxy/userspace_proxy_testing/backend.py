@@ -72,7 +72,8 @@ class Backend:
         """Serve again at the same address. Idempotent.
 
         Raises:
-            LookupError: Its Service was removed.
+            LookupError: The backend's Service was removed.
+            TypeError: Another program serves the backend.
         """
         raise TypeError(f"{self!r} is served by another program: it can't be started here")
 
@@ -80,6 +81,9 @@ class Backend:
         """Refuse new connections and reset open connections. Idempotent.
 
         The proxy tries other endpoints; if none answers, it resets its client.
+
+        Raises:
+            TypeError: Another program serves the backend.
         """
         raise TypeError(f"{self!r} is served by another program: it can't be stopped here")
 

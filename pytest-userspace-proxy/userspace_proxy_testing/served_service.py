@@ -133,7 +133,7 @@ class ServedService(abc.ABC):
         """The address that clients dial; unpacks into host and port.
 
         Raises:
-            LookupError: It isn't served, or is no longer served.
+            LookupError: The Service isn't served, or is no longer served.
         """
 
     @property

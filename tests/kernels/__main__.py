@@ -48,7 +48,7 @@ def _tried_twice(what: str) -> str:
 
 COMMANDS = {
     "smoke": "python -m tests.kernels.smoke /result",
-    # Only these modules, because importing the others takes a minute on an emulated processor.
+    # Pass only these modules, because importing the others takes a minute on an emulated processor.
     "marked": _tried_twice(
         "-m kernel $(grep --files-with-matches mark.kernel tests/node/test_*.py)"
     ),

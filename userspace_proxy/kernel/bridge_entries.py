@@ -33,6 +33,9 @@ class BridgeEntries:
         """Write the local entries, even if a bridge has learned the MAC address from a pod.
 
         Returns: The bridges that still exist.
+
+        Raises:
+            SteeringError: The kernel refuses an entry.
         """
         wanted = sorted(bridges)
         # Write all entries: the kernel sends no event for an entry that doesn't change.
@@ -48,7 +51,11 @@ class BridgeEntries:
         return frozenset(wanted) - missing
 
     def remove(self) -> None:
-        """Remove the entries of all bridges; idempotent."""
+        """Remove the entries of all bridges. Idempotent.
+
+        Raises:
+            SteeringError: The kernel refuses to list links or to remove an entry.
+        """
         with explained("list interfaces"):
             messages = self._requests.list_all(rtnetlink.list_links())
         links = [rtnetlink.read_link(message).link for message in messages]

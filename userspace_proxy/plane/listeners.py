@@ -318,7 +318,7 @@ class Listeners:
         """Apply the ``Serving`` of a listener's group to the listener.
 
         Raises:
-            ListenError: That failed, and the listener refuses clients.
+            ListenError: The ``Serving`` can't be applied; the listener refuses clients.
         """
         serving, sockets = listener.group.serving, listener.sockets
         try:

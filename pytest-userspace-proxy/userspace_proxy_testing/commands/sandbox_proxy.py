@@ -65,7 +65,7 @@ def page_socket_in(pod: Pod) -> socket.socket:
     """Open the page's socket in a pod, where programs expect it.
 
     Raises:
-        SandboxError: It can't be opened.
+        SandboxError: The socket can't be opened.
     """
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -279,10 +279,13 @@ def delete(descriptor: int, key: bytes) -> bool:
 
 
 def update_batch(descriptor: int, keys: bytes, values: bytes, count: int) -> None:
-    """Set many elements; 30,000 take 10 to 20 ms. If an element fails, earlier elements stay set.
+    """Set many elements; 30,000 take 10 to 20 ms.
 
     From Linux 6.1 on, each CPU has a small reserve of memory for elements, which is refilled after
-    a moment; a batch may exhaust it before that.
+    a moment; a batch that exhausts the reserve waits for it.
+
+    Raises:
+        OSError: An element can't be set; earlier elements stay set.
     """
     key, value = (ctypes.create_string_buffer(x, len(x)) for x in (keys, values))
     key_bytes, value_bytes = len(keys) // count, len(values) // count

@@ -124,7 +124,11 @@ class Requests:
         return int(self._socket.getsockname()[0])
 
     def list_all(self, request: bytes) -> list[Message]:
-        """Return the replies to a dump request (NLM_F_DUMP); raise EBUSY if they keep changing."""
+        """Return the replies to a dump request (NLM_F_DUMP).
+
+        Raises:
+            OSError: The kernel refuses, or the listed objects keep changing (EBUSY).
+        """
         for _ in range(LISTINGS):
             found, is_whole = self.list_once(request)
             if is_whole:

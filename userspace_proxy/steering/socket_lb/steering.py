@@ -122,7 +122,7 @@ def check_hooks(
     """Check that translating connect() is possible, if it is required; this changes nothing.
 
     Raises:
-        SteeringError: It isn't possible, so startup would fail.
+        SteeringError: Translation is required but impossible, so startup would fail.
     """
     if hooks is None or not hooks.is_required:
         return
