@@ -55,7 +55,8 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The maximum time for open connections at the end of a drain, when no new ones are accepted.
+# How long the last part of a drain is, at most: open connections continue, but no new ones are
+# accepted.
 _WITHOUT_NEW_S = 1.0
 
 
