@@ -127,7 +127,7 @@ class Backend:
             return connect_ex(client, self.address) == 0
 
     def _reserve(self) -> None:
-        """Bind the TCP port without listening, because programs outside this test could get it."""
+        """Bind the TCP port without listening, so that no program outside this test takes it."""
         if self._place.pod is None:
             with contextlib.suppress(OSError):
                 self._reserved = self._place.bind(socket.SOCK_STREAM, self.address)

@@ -350,7 +350,7 @@ class ControlPlane:
             f"--service-account-signing-key-file={key}",
             f"--token-auth-file={self.folder / 'tokens.csv'}",
             "--authorization-mode=RBAC",
-            # As with kubeadm: kube-proxy's own pods are privileged.
+            # kubeadm sets this, too, because kube-proxy's own pods are privileged.
             "--allow-privileged=true",
             *([] if self._has_controllers else no_controllers),
             *self._apiserver_flags,

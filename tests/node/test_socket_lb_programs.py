@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect 
 WEB, OTHER = SocketAddress("10.96.0.1", 80), SocketAddress("10.96.0.2", 80)
 WEB6, OTHER6 = SocketAddress("fd96::1", 80), SocketAddress("fd96::2", 80)
 POD, POD6 = "127.0.1.1", "::1"
-# No socket listens there.
+# No socket listens on this port.
 DEAD = SocketAddress(POD, 9)
 SECOND_NS = 1_000_000_000
 

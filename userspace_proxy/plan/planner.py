@@ -49,7 +49,7 @@ from .ports import Earlier, count_endpoints, health_check_of, plan_ports, slice_
 
 _Value = TypeVar("_Value")
 
-# How many claims are applied per turn; a turn takes about 10 ms.
+# How many claims are applied per step; a step takes about 10 ms.
 _CLAIMS_IN_TURN = 1_000
 
 

@@ -63,7 +63,7 @@ class Exchange:
         self.is_answered = False
         """Whether its response has begun."""
         self.is_over = False
-        """Whether the server has finished with it."""
+        """Whether the server has finished the exchange."""
         self.is_stalled = False
         """Whether nothing arrives any more, without an error."""
         self.cut_after: int | None = None

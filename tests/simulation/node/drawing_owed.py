@@ -29,7 +29,7 @@ from .plan import (
 from .shapes import slice_of
 
 OWED = 0.04
-"""The share of plans that end like that."""
+"""The share of plans that end with a refused round."""
 
 _ADDRESSES = (LOOPBACK_IP, NODE_IP, OTHER_NODE_IP), (LOOPBACK_IP, OTHER_NODE_IP)
 # How long before the calm part of the run the last round begins: long enough for a retry before
