@@ -191,7 +191,7 @@ def end_machines(*_: object) -> None:
     """Kill all child processes, for which threads are waiting, and exit."""
     for children in Path("/proc/self/task").glob("*/children"):
         for pid in children.read_text().split():
-            # SIGKILL, because the parent process of a namespace blocks SIGTERM.
+            # Send SIGKILL, because the parent process of a namespace blocks SIGTERM.
             os.kill(int(pid), signal.SIGKILL)
     sys.exit(1)
 

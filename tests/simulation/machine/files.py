@@ -109,7 +109,7 @@ class Sharers:
     def __init__(self) -> None:
         self.ports: list[Port] = []
         self.by_client = 0
-        """The number of sockets among which a client's address chooses; 0: a random one of all."""
+        """The number of sockets among which a client's address chooses; 0 for a random choice."""
         self.left = 0
         """How many sockets have left since the last one was added."""
 

@@ -63,7 +63,7 @@ class Expected(NamedTuple):
     may_be_refused: bool = False
     may_be_dropped: bool = False
     waits_s: float = 0.0
-    """How long the client waits for an endpoint before it is reset; 0: it doesn't wait."""
+    """How long the client waits for an endpoint before it is reset; 0 if it doesn't wait."""
     standbys: frozenset[tuple[str, int]] = frozenset()
     """Endpoints of later priorities, which serve while none of the first one answers."""
 

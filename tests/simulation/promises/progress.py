@@ -30,7 +30,7 @@ class _Way(NamedTuple):
 
     at: float
     stuck: tuple[int, int] | None
-    """Written and arrived bytes, while more could arrive; None: nothing can."""
+    """Written and arrived bytes, while more could arrive; None if nothing can."""
     owes_fin: bool
 
 
