@@ -44,9 +44,13 @@ _OWED_NOTHING: Counter[int] = Counter()
 class ListeningSockets:
     """The sockets of one listener: one for each worker in ``workers``, in that order.
 
-    Options are passed to ``open_listening``. ``inherited`` contains sockets of the previous control
-    process on this address, which are reused: a new socket replaces each None, and surplus sockets
-    are closed, with the clients in their queues. Raises ListenError if the port can't be bound.
+    Args:
+        inherited: Sockets of the previous control process on this address, which are reused: a new
+            socket replaces each None, and surplus sockets are closed, with the clients in their
+            queues. The other options are passed to ``open_listening``.
+
+    Raises:
+        ListenError: The port can't be bound.
     """
 
     # Cost: each Service port has instances of this class and of Listener.
@@ -232,7 +236,10 @@ class ListeningSockets:
     def _places(self, *, is_shared: bool) -> list[socket.socket | None]:
         """Return the inherited sockets in the order of the workers, with this listener's options.
 
-        None marks a socket that must be opened. Raises ListenError.
+        None marks a socket that must be opened.
+
+        Raises:
+            ListenError: The kernel rejects an option of an inherited socket.
         """
         found, count = list(self._inherited), len(self.workers)
         if len(found) > count:
