@@ -147,7 +147,8 @@ class PodRunner:
     def _free_host(
         self, pod: RunningPod, selected: SelectingService, likes: Mapping[str, BackendLike | None]
     ) -> str:
-        """Return a Pod's address: its own, or the shared address for IPv6 and for programs."""
+        """Return an address for a Pod: ``selected.host`` for IPv6 and for programs, else its
+        own."""
         if pod.backends:
             return next(iter(pod.backends.values())).address.ip
         if selected.host == "::1" or any(as_command(like) for like in likes.values()):
