@@ -147,8 +147,7 @@ class PodRunner:
     def _free_host(
         self, pod: RunningPod, selected: SelectingService, likes: Mapping[str, BackendLike | None]
     ) -> str:
-        """Return an address for a Pod: ``selected.host`` for IPv6 and for programs, else its
-        own."""
+        """Return a Pod's address: ``selected.host`` for IPv6 and programs, otherwise its own."""
         if pod.backends:
             return next(iter(pod.backends.values())).address.ip
         if selected.host == "::1" or any(as_command(like) for like in likes.values()):
