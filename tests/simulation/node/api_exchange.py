@@ -2,9 +2,10 @@
 
     client ──request──▶ [network] ──▶ server ──code, parts, end or reset──▶ [network] ──▶ client
 
-Rule 1: parts arrive in the order in which they were sent, each a moment later. Rule 2: while the
-network or the server is blocked, parts wait; they are lost only if the connection is. Rule 3: after
-an error, unread data is lost, as with aiohttp.
+Rule 1: parts arrive in the order in which they were sent, each a moment later.
+Rule 2: while the network or the server is blocked, parts wait, and are lost only if the connection
+is lost.
+Rule 3: after an error, unread data is lost, as with aiohttp.
 """
 
 from __future__ import annotations
