@@ -248,7 +248,7 @@ class Agent:
         await self._stack.aclose()
 
     async def _wait_for_previous_workers(self) -> None:
-        """Wait until late workers have been told to exit: otherwise they would keep running."""
+        """Wait until slow previous workers have received their last order, to drain or to exit."""
         previous_workers = self._previous_workers
         if previous_workers is not None and (
             left := await previous_workers.answered(LAST_ANSWER_S)

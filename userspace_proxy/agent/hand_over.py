@@ -231,7 +231,7 @@ async def end_workers(label: str) -> bool:
     have_ended = False
     until = Clocks.monotonic() + END_S
     while socks := connect_to_workers(label):
-        # Late workers are told to exit again in the next iteration.
+        # Workers that don't answer in time are ordered to exit again in the next iteration.
         with contextlib.closing(
             PreviousWorkers(asyncio.get_running_loop(), socks)
         ) as previous_workers:
