@@ -86,7 +86,8 @@ def _refuses_hint(at: At, was_open: bool) -> str:
     "endpoint's, or only on loopback; if neither, a firewall rejects packets to it",
     at_times="It answers at times: its program may end again and again (kubectl logs --previous "
     "POD shows why), or have just begun to listen; a readiness probe keeps clients away until it "
-    "does. Or a firewall rejects some connections, as those above a limit",
+    "does. Or a firewall rejects some connections, as those above a limit, or another pod has the "
+    "same address",
     at_times_outside="It answers at times: its program on {host} may end again and again (its log "
     "shows why), or have just begun to listen; a readiness probe keeps clients away until it does. "
     "Or a firewall rejects some connections, as those above a limit",

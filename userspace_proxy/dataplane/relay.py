@@ -495,7 +495,7 @@ class PipePool:
         return pipe
 
     def give(self, pipe: Pipe, left_bytes: int) -> None:
-        """Return a pipe to the pool; closes it if bytes are left in it."""
+        """Return a pipe to the pool, or close it if bytes are left in it."""
         if left_bytes:
             self._close(pipe)
         else:

@@ -67,7 +67,7 @@ class WaitingClients(Generic[W]):
             self.at_limit.add(waiter)
 
     def turn(self, waiter: W) -> None:
-        """Record that an endpoint is being dialled for a place."""
+        """Record that the proxy dials an endpoint for a waiting client."""
         self.at_limit.discard(waiter)
         self.dialled.add(waiter)
 

@@ -242,7 +242,7 @@ def cause_of(item: RejectedFacts) -> Cause:
 
 
 def _rejected_slices(items: Iterable[RejectedFacts]) -> dict[str, Cause]:
-    """Return the rejected slices by Service, to which they belong, or may belong by their names."""
+    """Return a cause for each Service to which a rejected slice belongs, or may belong by name."""
     named: dict[str, Cause] = {}
     unnamed: dict[str, Cause] = {}
     for item in items:

@@ -36,18 +36,18 @@ _CREDENTIALS = struct.Struct("3i")
 QUEUE = 1024
 """The maximum number of connections that wait to be accepted. Any user may connect: filling this
 queue takes more descriptors than a process has by default, and emptying it takes some 50 ms."""
-# How long to retry connecting: the queue may be full until the event loop accepts connections, or
-# the socket may be bound but not listening yet.
+# How long to retry connecting, and the pause between attempts: the queue may be full until the
+# event loop accepts connections, or the socket may be bound but not listening yet.
 _ANSWER_S = 0.5
 _PAUSE_S = 0.002
-# The maximum number of connections accepted per call, which takes half a millisecond.
+# The maximum number of connections accepted per call; accepting that many takes half a millisecond.
 _ACCEPTED_A_TURN = 64
 
 
 class ProvenSocket(socket.socket):
     """A Unix stream socket bound to an abstract name, and the sockets that prove who owns it.
 
-    It isn't listening yet.
+    The caller calls ``listen()``.
 
     Args:
         name: The name; begins with a zero byte.
@@ -77,9 +77,10 @@ class ProvenSocket(socket.socket):
 
 
 def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
-    """Return a pattern's matches in the names of this network namespace's sockets: ``@NAME``.
+    """Return a pattern's matches with the names (``@NAME``) of this network namespace's sockets.
 
-    Names that no process has proved are omitted. Accepted sockets have the name of their listener.
+    Unproved names are omitted if this process can prove names. Accepted sockets have the name of
+    their listener.
     """
     found = re.finditer(rf" {pattern}$".encode(), _SOCKETS.read_bytes(), re.MULTILINE)
     if not name_proofs.can_prove():
@@ -109,8 +110,8 @@ def connect_each(
     Listeners whose queue stays full are last, with None.
 
     Args:
-        within_s: How long to wait for a listener whose queue is full.
-        listens_soon: Also wait for a socket that is bound but doesn't listen yet.
+        within_s: How long to wait for listeners that aren't ready.
+        listens_soon: Whether to wait also for names on which no socket listens yet.
     """
     waiting = set(names)
     until = Clocks.monotonic() + within_s
@@ -140,7 +141,7 @@ def connect(name: str) -> Prover:
     Raises:
         PermissionError: The listener belongs to another user, or hasn't proved its name.
         BlockingIOError: The listener's queue is full.
-        OSError: There is no listener.
+        OSError: No socket listens on the name, or no descriptor is left.
     """
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(Prover())
@@ -180,7 +181,7 @@ def _is_others(name: str) -> bool:
 def accept(listener: socket.socket, most: int) -> list[socket.socket]:
     """Return at most ``most`` connections of trusted processes; the caller closes them.
 
-    Connections of other users are closed. Each call accepts a limited number of connections.
+    Connections of untrusted processes are closed. Each call accepts a limited number.
     """
     trusted: list[socket.socket] = []
     with contextlib.suppress(OSError):

@@ -22,7 +22,10 @@ _GONE = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)
 
 
 class BridgeEntries:
-    """One MAC address's entries in any number of bridges."""
+    """One MAC address's entries in any number of bridges.
+
+    Methods raise a SteeringError if the kernel refuses a change.
+    """
 
     def __init__(self, mac: bytes) -> None:
         self._mac = mac
@@ -32,7 +35,7 @@ class BridgeEntries:
     def put_right(self, bridges: Iterable[int]) -> frozenset[int]:
         """Write the local entries, even if a bridge has learned the MAC address from a pod.
 
-        Returns: The bridges that still exist.
+        Returns: The interface indexes of the bridges that still exist.
 
         Raises:
             SteeringError: The kernel refuses an entry.

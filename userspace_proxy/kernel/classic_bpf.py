@@ -47,7 +47,7 @@ def attach(sock: _socket.socket, option: int, program: Sequence[Instruction]) ->
         option: SO_ATTACH_FILTER, or another option of SOL_SOCKET that takes a ``sock_fprog``.
 
     Raises:
-        OSError: The kernel refuses the program.
+        OSError: The kernel refused the program.
     """
     attach_packed(sock, option, pack(program))
 

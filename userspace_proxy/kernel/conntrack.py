@@ -56,12 +56,12 @@ FULL_LISTING_ABOVE = 8
 _UNUSED_PORT = 1
 _PORT_BYTES, _PORTS = 2, 1 << 16
 _SILENT_MIN = 3
-"""How many unanswered connections, and no answered one, make an endpoint silent; the kernel keeps
-entries of both for two minutes."""
+"""The number of unanswered connections that make an endpoint silent if it has answered none; the
+kernel keeps entries of both kinds for two minutes."""
 
 
 class Range(NamedTuple):
-    """The ports of a port range that follow its first port."""
+    """The dialled ports, from the first port on."""
 
     last: int
     """The last port; 0 for a single port."""
@@ -88,8 +88,8 @@ class Change(NamedTuple):
     have pointed. Each group has the networks of the clients that may use it; None for all clients.
     The first group that admits a client applies."""
     here: Set[bytes] = frozenset()
-    """The packed addresses of this node, because an entry that points to the port on another
-    address is stale. Empty if they are unknown."""
+    """The packed addresses of this node; empty if they are unknown. An entry that points to the
+    port on another address is stale."""
     range: Range = SINGLE
     """The dialled ports; endpoints have the port that corresponds to the first of them."""
     is_replaced: bool = False
@@ -127,7 +127,7 @@ class Allowed:
         return False
 
     def _answered_from(self, entry: ConntrackEntry) -> bytes:
-        """Return an entry's endpoint; in a range, with its port for the first dialled port."""
+        """Return an entry's endpoint; for a range, with the port for the range's first port."""
         if not self._first:
             return entry.answered_from
         beyond = _port(entry.dialled) - self._first
@@ -206,7 +206,7 @@ class ByDialled:
 
 
 class _Ranges:
-    """The port ranges of one address, perhaps thousands; only old ranges overlap."""
+    """The port ranges of one address, perhaps thousands; only unsteered ranges overlap others."""
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
@@ -296,7 +296,7 @@ class DialledBy(NamedTuple):
     """
 
     answered: dict[int, int]
-    """Connections of other clients that have received an answer from an endpoint."""
+    """Connections of clients outside this node that have received an answer from an endpoint."""
     own: dict[int, int]
     """Connections of clients on this node, answered or not."""
     silent: frozenset[bytes] = frozenset()
@@ -311,7 +311,7 @@ def connections_at(
     Connections that are translated to the proxy's own ports are omitted.
 
     Args:
-        endpoints: The packed endpoints of each address; one may be on this node.
+        endpoints: The packed endpoints of each dialled address, including endpoints on this node.
         here: The packed addresses of this node.
 
     Raises:
@@ -321,7 +321,8 @@ def connections_at(
     answering: defaultdict[bytes, set[bytes]] = defaultdict(set)
     asked: defaultdict[bytes, Counter[bytes]] = defaultdict(Counter)
     with _requests("list") as requests:
-        # Filter only for a single address: each listing walks the table, 8 ms if empty.
+        # Filter only for one address: each listing walks the whole table, in 8 ms even if it is
+        # empty.
         wanted = EntryFilter(protocol, *(next(iter(endpoints)) if len(endpoints) == 1 else ()))
         for entry in list_entries(requests, version, wanted):
             seen, leads_to = found.get(entry.dialled, (None, frozenset()))
@@ -349,7 +350,7 @@ def connections_at(
 
 
 def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Iterator[ConntrackEntry]:
-    """Yield the wanted entries, perhaps with other entries of the protocol; consume all of them."""
+    """Yield the wanted entries, perhaps with other entries; the caller must consume all of them."""
     for block in requests.blocks(list_request(version, wanted)):
         # Cost: reading the entries of a block takes nine times as long as this check.
         if not wanted.are_reset or may_have_reset(block):
@@ -357,7 +358,7 @@ def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Itera
 
 
 def remove_entries(requests: Requests, removals: Iterable[bytes]) -> None:
-    """Make requests that :func:`.remove_request` returned; entries that don't exist are ignored."""
+    """Send requests that :func:`.remove_request` returned; entries that don't exist are ignored."""
     for _, code in requests.change(removals):
         if code != errno.ENOENT:
             raise_refusal(code)

@@ -35,7 +35,7 @@ from .netlink.messages import (
 )
 from .netlink.rtnetlink import FAMILIES
 
-# The subsystem NFNL_SUBSYS_CTNETLINK, which is 1, and the kind of message.
+# Kinds of messages; the upper byte is the subsystem, NFNL_SUBSYS_CTNETLINK.
 CT_NEW, CT_GET, CT_DELETE = 0x100, 0x101, 0x102
 CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_TIMEOUT, CTA_ID, CTA_ZONE = 1, 2, 3, 7, 12, 18
 CTA_PROTOINFO, CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_STATE = 4, 1, 1
@@ -164,7 +164,7 @@ class EntryFilter(NamedTuple):
     without: int = 0
     """Status bits that entries must not have; ignored before Linux 5.15."""
     are_reset: bool = False
-    """Whether to skip most entries except reset TCP connections; the kernel lists all entries."""
+    """Whether to skip datagrams without a reset TCP connection; the kernel lists all entries."""
 
 
 def pack_address(ip: str, port: int) -> bytes:
@@ -181,7 +181,6 @@ def list_request(version: int, wanted: EntryFilter) -> bytes:
     """Return the request for a listing.
 
     Args:
-        version: 4 or 6.
         wanted: The filter. Its address is omitted for IPv6: kernel 6.18 inverts the comparison and
             lists all other addresses (``!ipv6_addr_cmp`` in ctnetlink_filter_match_tuple()).
     """

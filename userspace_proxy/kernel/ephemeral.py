@@ -33,7 +33,7 @@ class EphemeralPorts:
         return port in self._at(now)
 
     def count(self, now: float) -> int:
-        """Return the number of ports; 65,536 if the range can't be read."""
+        """Return the number of ephemeral ports; 65,536 if the range can't be read."""
         return len(self._at(now))
 
     def _at(self, now: float) -> range:

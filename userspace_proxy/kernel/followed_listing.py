@@ -107,7 +107,7 @@ class FollowedListing(Generic[Found]):
             self.look_again()
 
     def _plan(self, wait_s: float) -> None:
-        """Schedule a listing after the pause, unless one is scheduled or in progress."""
+        """Schedule a listing after the pause, unless one is pending or :meth:`close` was called."""
         if self._timer is None and self._listing is None and not self._is_closed:
             rest_s = self._rested_at - self._loop.time()
             self._timer = self._loop.call_later(max(wait_s, rest_s), self._read_again)

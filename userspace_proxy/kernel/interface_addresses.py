@@ -25,9 +25,8 @@ _IFA_F_DADFAILED = 0x08
 _IFA_F_TENTATIVE = 0x40
 _LINK_LOCAL = ipaddress.IPv6Network("fe80::/10")
 
-# Interfaces whose addresses are cluster IPs of Services, created by kube-proxy in mode ipvs,
-# kube-router or NodeLocal DNSCache. Source: DefaultDummyDevice in pkg/proxy/ipvs; -interfacename of
-# node-cache.
+# Interfaces to which kube-proxy in mode ipvs, kube-router and NodeLocal DNSCache assign the cluster
+# IPs of Services. Source: DefaultDummyDevice in pkg/proxy/ipvs; -interfacename of node-cache.
 _LENDERS = ("kube-ipvs0", "kube-dummy-if", "nodelocaldns")
 
 _GROUPS = (rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)
@@ -94,7 +93,7 @@ def _index(interface: str) -> int:
 
 
 def _read(address: ListedAddress, lent: Container[int]) -> str:
-    """Return the address in a message; empty if it should be ignored.
+    """Return a listed address; empty if :attr:`NodeAddresses.current` omits it.
 
     Args:
         lent: Interfaces whose addresses are cluster IPs of Services.

@@ -35,7 +35,7 @@ class InterfaceView:
     """A snapshot of the interface state that steering needs."""
 
     unnumbered: tuple[str, ...] = ()
-    """Names of interfaces that are up and have no IPv4 address, sorted."""
+    """Names of interfaces that are up and lack the IPv4 address that they need, sorted."""
     addresses: tuple[str, ...] = ()
     """Global IPv4 addresses of the node, in the kernel's order."""
     here: frozenset[str] = frozenset()
@@ -114,7 +114,10 @@ class PreroutingAddress:
         self._lost: set[IPFamily] = set()
 
     def has_changed(self) -> bool:
-        """Read events; return whether interfaces may have changed since :meth:`choose`."""
+        """Read netlink events; return whether interfaces may have changed since :meth:`choose`.
+
+        The families of removed addresses are recorded for :meth:`take_lost`.
+        """
         batch = self._events.read()
         if batch:
             self._is_current = False
@@ -136,7 +139,7 @@ class PreroutingAddress:
             current: The address that the applied rules use; empty for REDIRECT.
 
         Raises:
-            SteeringError: The kernel doesn't list interfaces, or there is no socket to ask it.
+            SteeringError: The kernel doesn't list interfaces, or no socket is available.
         """
         is_current = not self.has_changed()
         if not is_current:
@@ -223,7 +226,7 @@ def is_local(ip: str) -> bool:
     """Return whether an address belongs to an interface of this node.
 
     Raises:
-        SteeringError: There is no socket to ask the kernel.
+        SteeringError: No socket is available to ask the kernel.
     """
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     with explained(f"look for {ip} at this node"):

@@ -46,7 +46,7 @@ class _Names(NamedTuple):
     limits: tuple[str, ...]
     used: str
     cache: tuple[bytes, ...]
-    """The lines of the file cache in ``memory.stat``, which include descendant cgroups."""
+    """Names of the file cache's lines in ``memory.stat``, which include descendant cgroups."""
 
 
 _V2 = _Names(("memory.max", "memory.high"), "memory.current", (b"inactive_file", b"active_file"))
@@ -166,7 +166,7 @@ def _path_of(proc: Path, names: _Names) -> str | None:
 
 
 def _read(path: str, *, to_end: bool = False) -> bytes:
-    """Return the beginning of a file, or all of it; empty if the file can't be read."""
+    """Return the first 16 KiB of a file, or all of it (``to_end``); empty if it can't be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

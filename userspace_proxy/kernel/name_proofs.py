@@ -46,7 +46,7 @@ NameProof = tuple[int, int]
 def open_name_proofs(name: bytes) -> tuple[socket.socket, ...]:
     """Return sockets that prove a name while they are open; the caller closes them.
 
-    Empty if this process lacks CAP_NET_ADMIN, or the kernel lacks nfnetlink.
+    The result is empty if this process lacks CAP_NET_ADMIN, or the kernel lacks nfnetlink.
 
     Raises:
         OSError: No descriptor is left, or another process has taken a port ID (EADDRINUSE).
@@ -63,7 +63,7 @@ def open_name_proofs(name: bytes) -> tuple[socket.socket, ...]:
 
 
 def can_prove() -> bool:
-    """Return whether this process has CAP_NET_ADMIN over its network namespace.
+    """Return whether this process has CAP_NET_ADMIN here, and the kernel has nfnetlink.
 
     Raises:
         OSError: No descriptor is left.

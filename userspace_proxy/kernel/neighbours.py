@@ -39,7 +39,7 @@ def absent_hop(ip: str) -> NextHop | None:
 
 
 def next_hop(ip: str) -> NextHop | None:
-    """Return the next hop to an address; None if there is no route."""
+    """Return the next hop to an address; None if the kernel reports no route."""
     with contextlib.suppress(OSError), Requests.open(NETLINK_ROUTE) as requests:
         return _hop_of(_route_to(requests, ip))
     return None

@@ -39,8 +39,7 @@ SECRET_BYTES, _PORT_ID_BYTES = 16, 4
 _MAX_PORT_ID = 2**31 - 1
 # NFNLGRP_NFTRACE: any group would do, and messages about traced packets are rare.
 _GROUPS = 1 << 8
-# The ioctl that returns a descriptor of a socket's network namespace, which needs CAP_NET_ADMIN
-# there; since Linux 4.10.
+# The ioctl that opens a socket's network namespace (Linux ≥ 4.10); requires CAP_NET_ADMIN there.
 _SIOCGSKNS = 0x894C
 
 
@@ -66,8 +65,8 @@ class Prover(socket.socket):
 
         Raises:
             PermissionError: This process doesn't have CAP_NET_ADMIN.
-            OSError: The challenge has another network namespace, isn't the first one, or is
-                answered.
+            OSError: The challenge isn't the first one, isn't an unbound netfilter socket, or
+                belongs to another network namespace.
         """
         if self._has_answered:
             raise OSError(errno.EPROTO, "it sends a second challenge")

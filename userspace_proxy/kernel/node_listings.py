@@ -34,8 +34,8 @@ from .own_namespace import network_namespace
 
 ANY = -math.inf
 """A time in the past, for callers that accept the last listing, whatever has changed since then."""
-# The pause after a listing. On a small node, a listing takes 0.3 ms and needs no pause, so changes
-# are listed immediately.
+# The pause after a listing, and the CPU time of a listing below which none is needed: on a small
+# node, a listing takes 0.3 ms, so changes are listed immediately.
 _PACING, _SHORT_S = Pacing(0.05, longest_s=1.0), 0.005
 _IGNORED = (rtnetlink.BROADCAST, rtnetlink.ANYCAST, rtnetlink.MULTICAST)
 # The protocol numbers of this program's own routes.
@@ -119,7 +119,7 @@ class NodeListings:
             return found
 
     def links(self, since: float) -> Listed[ListedLink]:
-        """List all links, by interface index."""
+        """List all links, sorted by interface index."""
         return self._read(self._links, since)
 
     def addresses(self, since: float) -> Listed[ListedAddress]:
@@ -127,7 +127,7 @@ class NodeListings:
         return self._read(self._addresses, since)
 
     def routes(self, since: float) -> Listed[NodeRoute]:
-        """List the routes of the ``main`` and ``local`` tables, sorted, except this program's."""
+        """List the routes of tables ``main`` and ``local`` that ``_read_route`` returns, sorted."""
         return self._read(self._routes, since)
 
     def _read(self, last: _LastListing[Item], since: float) -> Listed[Item]:
@@ -184,7 +184,7 @@ def _read_address(message: Message) -> ListedAddress | None:
 
 
 def _read_route(message: Message) -> NodeRoute | None:
-    """Return a route; None if it isn't relevant."""
+    """Return a route; None for this program's routes, and for types such as broadcast."""
     route = rtnetlink.read_route(message)
     table = route.short_table
     if route.protocol in OURS or table not in (TABLE_MAIN, TABLE_LOCAL):

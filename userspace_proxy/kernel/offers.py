@@ -196,7 +196,7 @@ class KernelOffers:
     """Parts that weren't tried, because nothing here depends on them."""
 
     def missing(self, names: Iterable[str] = tuple(NEEDS)) -> list[str]:
-        """Return the missing parts; a part that needs another missing part is replaced by it."""
+        """Return the missing parts, each replaced by the outermost missing part that it needs."""
         return list(dict.fromkeys(self._root(name) for name in names if name in self.lacks))
 
     def words(self, names: Iterable[str]) -> str:
@@ -205,9 +205,10 @@ class KernelOffers:
         return f"this kernel lacks {', '.join(lacks)}" if lacks else ""
 
     def obstacle(self, names: Sequence[str], what: str) -> str:
-        """Return why a feature can't work here: a missing part or permission; else empty.
+        """Return why a feature can't work here (a missing part or permission); empty if it can.
 
         Args:
+            names: The parts that the feature requires.
             what: The feature, for the message.
         """
         if self.untried.intersection(names):
@@ -229,7 +230,7 @@ def read_kernel_offers(
     try_out: Trial | None = None,
     try_others: PartsTrial | None = None,
 ) -> KernelOffers:
-    """Try kernel parts, by default all; changes nothing in this network namespace.
+    """Try kernel parts, by default all, without changing anything in this network namespace.
 
     Args:
         try_out: Tries a transaction; the default asks the kernel.

@@ -18,7 +18,7 @@ def own_namespace_environment(pid: int) -> dict[str, str]:
 
 
 def is_own_namespace() -> bool:
-    """Return whether the current namespace is the one in the environment."""
+    """Return whether the environment names this process's network namespace."""
     given = os.environ.get(_VARIABLE)
     return given is not None and given == str(_inode("/proc/self/ns/net"))
 

@@ -86,7 +86,7 @@ def who_holds(protocol: Protocol, port: int, family: IPFamily) -> PortHolder | N
     Args:
         family: The clients' family; an IPv6 socket may also serve IPv4 clients.
 
-    Returns: The oldest process that shares the socket; None if none is found.
+    Returns: The first result of :func:`owners_of`; None if the port is free or its process hidden.
     """
     inodes = {held.inode for held in held_ports(protocol) if serves(held, port, family)}
     return next(iter(owners_of(inodes).values()), None)
@@ -97,7 +97,7 @@ def holders_at(
 ) -> Mapping[SocketAddress, PortHolder]:
     """Return the process whose socket occupies each address, as ``who_holds`` does.
 
-    Addresses that no socket occupies are omitted.
+    Free addresses are omitted; if a socket's process isn't found, the value is :data:`ANOTHER`.
     """
     held = held_ports(protocol)
     found: dict[SocketAddress, int] = {}
@@ -132,7 +132,7 @@ def _words(ip: str) -> str:
 
 
 def connected_at(ips: Collection[str]) -> set[Frontend]:
-    """Return the addresses and ports of these IP addresses that have open TCP connections.
+    """Return the addresses and ports, among these local IPs, that have open TCP connections.
 
     With ten thousand sockets this takes about 10 ms, so call it only if needed.
     """
@@ -161,8 +161,8 @@ def owners_of(inodes: Collection[int]) -> Mapping[int, PortHolder]:
     """Return the process that has each socket; sockets without a process are omitted.
 
     If several processes share a socket, the first in the order of :func:`_pids` is returned: a
-    server's main process. As this blocks, at most :data:`DESCRIPTORS_MAX` descriptors are checked;
-    the holder of a socket beyond them is :data:`NOT_FOUND`.
+    server's main process. As this blocks, at most :data:`DESCRIPTORS_MAX` descriptors are checked,
+    and :data:`OF_PROCESS_MAX` per process; the holder of a socket beyond them is :data:`NOT_FOUND`.
     """
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     owners: dict[int, PortHolder] = {}
@@ -209,7 +209,7 @@ def _families(ip: str, family: IPFamily) -> frozenset[IPFamily]:
 
 
 def _pids() -> list[int]:
-    """Return all pids: this process first, then its network namespace, then the rest; each sorted.
+    """Return all pids: this process's, then its network namespace's, then the rest, each sorted.
 
     A socket mostly belongs to a process in the socket's own network namespace.
     """
@@ -237,7 +237,7 @@ def _descriptors(pid: int) -> Iterator[str]:
 
 
 def named_process(pid: int) -> PortHolder:
-    """Return a process, with its name."""
+    """Return a process with its name, which is empty if the process has exited."""
     try:
         name = (_PROC / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

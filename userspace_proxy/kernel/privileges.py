@@ -28,7 +28,7 @@ def effective_capabilities() -> int:
 
 
 def has_net_admin() -> bool:
-    """Return whether this process may change rules in its network namespace."""
+    """Return whether this thread has CAP_NET_ADMIN, which it needs to change rules."""
     return bool(effective_capabilities() >> CAP_NET_ADMIN & 1)
 
 

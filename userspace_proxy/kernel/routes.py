@@ -32,7 +32,7 @@ class NodeRoutes(Generic[Derived]):
     """The current links and routes of this node.
 
     Args:
-        changed: Called in the loop after links or routes have changed.
+        changed: Called in the loop after links, routes or br_netfilter's settings have changed.
         derive: Returns values derived from links and routes; called after each listing, mostly in
             another thread.
 

@@ -58,8 +58,11 @@ def set_freebind(sock: _socket.socket) -> None:
 def set_transparent(sock: _socket.socket) -> None:
     """Let a socket bind to, and answer from, an address of another host.
 
-    Requires NET_ADMIN or NET_RAW, else raises OSError. Source: ip_route_output_key_hash_rcu() in
-    net/ipv4/route.c, which looks up the source address of any other socket in the local table.
+    Raises:
+        OSError: This process has neither CAP_NET_ADMIN nor CAP_NET_RAW.
+
+    Source: ip_route_output_key_hash_rcu() in net/ipv4/route.c, which looks up the source address of
+    any other socket in the local table.
     """
     sock.setsockopt(*_TRANSPARENT[sock.family], 1)
 
@@ -148,7 +151,7 @@ _MSG_MORE = 0x8000
 
 
 def send_held(sock: _socket.socket, data: bytes) -> None:
-    """Send bytes, held back to share a packet with the bytes of the next call; raises OSError."""
+    """Send bytes, which the kernel holds back to share a packet with the bytes of the next call."""
     sock.send(data, _MSG_MORE)
 
 
@@ -178,9 +181,9 @@ def stay_unseen(sock: _socket.socket) -> None:
     """Let a reset end this socket's dial before the listening program accepts it.
 
     With delayed ACKs, the last ACK of the handshake isn't sent immediately. A reset that is sent
-    instead closes the connection in the peer's kernel, before ``accept``. Measured on Linux 6.18:
-    with both options, 0 of 50 dials were accepted; with only one option, 50 of 50. After 200 ms
-    (measured; TCP_DELACK_MAX) the kernel sends the ACK, and a reset is too late.
+    instead closes the connection in the peer's kernel, before ``accept``. On Linux 6.18, with both
+    options (SO_LINGER, TCP_QUICKACK), 0 of 50 dials were accepted; with only one, 50 of 50. After
+    200 ms (measured; TCP_DELACK_MAX) the kernel sends the ACK, and a reset is too late.
 
     Source: tcp(7), TCP_QUICKACK; Linux's tcp_rcv_synsent_state_process.
     """
@@ -215,8 +218,8 @@ Ancillary = list[AncillaryItem]
 def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
     """Return the type and bytes of the local address on which a datagram arrived, or None.
 
-    ``struct in_pktinfo`` is ifindex, spec_dst, addr; ``struct in6_pktinfo`` is addr, ifindex, which
-    is kept with a link-local address.
+    ``struct in_pktinfo`` is ifindex, spec_dst, addr; ``struct in6_pktinfo`` is addr, ifindex; the
+    bytes of a link-local address include the index.
     """
     for level, kind, data in ancillary:
         if level == _socket.IPPROTO_IP and kind == IP_PKTINFO:
@@ -261,7 +264,7 @@ class Destinations:
         """Destinations by the first item from the kernel; for unknown items call :meth:`of`."""
 
     def of(self, ancillary: Ancillary) -> Destination:
-        """Return the destination of a datagram, and add it to :attr:`known`."""
+        """Return a datagram's destination; add it to :attr:`known` if one item identifies it."""
         local = destination_of(ancillary)
         destination = Destination(b"" if local is None else local[1], reply_from(local))
         if local is None or destination_of(ancillary[:1]) == local:

@@ -47,7 +47,7 @@ def admit(sock: _socket.socket, networks: Iterable[str] | None) -> None:
     """Admit only packets from these networks to a socket; None admits all.
 
     Raises:
-        OSError: There are too many networks for the kernel, or it refuses the filter.
+        OSError: The kernel refused the filter, or there are too many networks.
     """
     if networks is None:
         admit_all(sock)
@@ -68,7 +68,7 @@ def admit_only(sock: _socket.socket, networks: Iterable[str]) -> None:
     """Admit only packets from these networks, in canonical form; data already received stays.
 
     Raises:
-        OSError: There are too many networks for the kernel, or it refuses the filter.
+        OSError: As for :func:`admit`; E2BIG: the program would be too long.
     """
     code = _code(bpf.version_of(sock.family), tuple(networks))
     if not code:

@@ -94,8 +94,9 @@ def _queued_bytes(sock: _socket.socket, request: int) -> int:
 # Errors of a connected socket whose peer was silent for too long (tcp(7)).
 _SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 LOSS_S = 0.9
-"""The minimum duration of a connection that shows loss: the second retransmission in a row is 0.6 s
-after the first packet, and a client that gives up after one second began to wait earlier."""
+"""The minimum duration in seconds of a connection that shows loss: the second retransmission in a
+row is 0.6 s after the first packet, and a client that gives up after one second began to wait
+before its endpoint answered."""
 _SENT_AGAIN = 2
 # An unacknowledged FIN counts as one byte.
 _FIN_BYTES = 1
@@ -112,7 +113,6 @@ def reset_as(
     Args:
         number: The errno, if it is known.
         client: The client's socket; the client counts as disconnected if both are.
-        endpoint: The endpoint's socket.
     """
     is_by_client = is_connected(endpoint) or not is_connected(client)
     by = EndedBy.CLIENT if is_by_client else EndedBy.ENDPOINT
@@ -126,12 +126,11 @@ def loss(
 
     Args:
         client: The socket of the client, which has sent a FIN or RST.
-        endpoint: The endpoint's socket.
         lasted_s: Seconds since the endpoint answered.
         number: The errno of the client's socket, if it failed: a silent client hasn't left.
 
     Returns:
-        One of ``model.failures.LOSSES``.
+        One of ``model.failures.LOSSES``; None also for connections shorter than :data:`LOSS_S`.
     """
     if lasted_s < LOSS_S or number in _SILENT:
         return None

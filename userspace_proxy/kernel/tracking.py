@@ -83,7 +83,7 @@ class TrackingTimeouts:
 
     Args:
         half_closed_s: How long the proxy keeps a half-closed connection; rounded up.
-        file: The file for the previous value; None doesn't save it.
+        file: The file for the previous value; None if it isn't saved.
         is_last: Returns whether no other proxy runs in this network namespace.
     """
 
@@ -101,7 +101,7 @@ class TrackingTimeouts:
         self._file = file
         self._is_last = is_last
         self._held: _Note | None = None
-        """The previous value; None unless the timeout is raised."""
+        """The raised value and the previous value; None unless the timeout is raised."""
 
     def hold(self) -> str:
         """Raise the timeout until :meth:`put_back`.
@@ -127,9 +127,9 @@ class TrackingTimeouts:
         return ""
 
     def put_back(self) -> bool:
-        """Restore the timeout unless another program changed or needs it; return whether restored.
+        """Restore the timeout, unless another program has changed it or another proxy needs it.
 
-        Idempotent.
+        Returns: Whether the timeout was restored; False if called again.
         """
         held, self._held = self._held, None
         if held is None or not self._is_last():

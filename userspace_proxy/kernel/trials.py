@@ -55,7 +55,7 @@ _NO_CONNECTION = struct.pack(
 # The value from asm-generic/socket.h (since Linux 5.14), which Python's socket module lacks.
 SO_NETNS_COOKIE = 71
 _PASS = [(RETURN, 0, 0, 0)]
-# The match extensions that the rules of ``iptables`` steering use.
+# The match and target extensions that the rules of ``iptables`` steering use.
 _LEGACY_MATCHES = (b"tcp", b"udp", b"comment", b"conntrack", b"multiport")
 _LEGACY_TARGETS = (b"REDIRECT", b"DNAT", b"REJECT")
 _LEGACY_MODULES = {

@@ -148,13 +148,13 @@ class Cordons:
             _log.warning(text, extra={"cause": str(exc)})
 
     def cordon(self, service: ServiceKey, number: str, until: float) -> None:
-        """Send no clients to a Service's endpoints until the round is over, or until ``until``."""
+        """Send no clients to a Service's endpoints until the vote ends or ``until`` has passed."""
         self._served_ports.cordon(service, is_cordoned=True)
         self._asleep.pop(service, None)
         self._cordons[service] = _Cordon(number, until)
 
     def end(self, over: Vote | None) -> list[ServiceKey]:
-        """End a round, or all rounds if None; return the Services whose workload is now at zero."""
+        """End a vote, or all votes if None; return the Services whose workload is now at zero."""
         asleep = []
         for service, cordon in list(self._cordons.items()):
             if over is not None and over.number != cordon.number:

@@ -115,6 +115,7 @@ def make_row(
         says=state.sentence if incident else says,
         words_link=incident,
         is_sentence=bool(says) and not is_served,
+        has_cause=bool(state.causes) or state.level is not Level.OK,
         figures=figures_of(port, history.rates(key)),
         sparkline=None if minute is None else draw(minute),
         is_folded=not is_open,

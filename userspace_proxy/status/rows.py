@@ -115,6 +115,8 @@ class Row:
     sparkline: Sparkline | None
     is_sentence: bool = False
     """Whether the state is a sentence, which needs space."""
+    has_cause: bool = False
+    """Whether the state contains a cause, which may take a second line."""
     words_link: str = ""
     """The link of the state; or empty."""
     minute: str = ""

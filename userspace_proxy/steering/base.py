@@ -72,7 +72,7 @@ class Affinity(NamedTuple):
 class KernelTarget:
     """Endpoints to which the kernel translates a frontend's new connections.
 
-    Open connections are unaffected.
+    Open TCP connections are unaffected.
     """
 
     port: int | Refusal
@@ -113,7 +113,7 @@ class SteeringFacts:
     service_cidrs: tuple[str, ...] = ()
     """The ranges of cluster IPs; empty if not configured."""
     refuse_port: int = 0
-    """The reserved local port without a listener, for PROXY_PORT mechanisms' refused clients."""
+    """The local port without a listener to which PROXY_PORT mechanisms steer refused clients."""
     proxy_ports: tuple[int, int] | None = None
     """The first and the last proxy port; None if no range is configured."""
     node_addresses: tuple[str, ...] = ()
@@ -266,7 +266,7 @@ class Steering(abc.ABC):
         It takes 2 µs per frontend, in a worker thread.
 
         Returns: The number by frontend, counted since the frontend was first on the kernel path; it
-            never decreases while the frontend is steered. None: this mechanism, or this kernel,
+            never decreases while the frontend is steered. None if this mechanism, or this kernel,
             doesn't count connections.
 
         Raises:

@@ -26,11 +26,7 @@ _RAW_PRIORITY = -300
 
 
 class HeldTable:
-    """A table that this process owns, in the network namespace of the process's new threads.
-
-    Args:
-        kernel: The features of the kernel.
-    """
+    """A table that this process owns, in the network namespace of the process's new threads."""
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ class KernelView:
     """The rules of other programs, and the interfaces."""
 
     nft: Tables = field(default_factory=dict)
-    """All nftables chains; only chains that packets reach from the requested hooks have rules."""
+    """Other programs' nftables chains; only chains reached from the requested hooks have rules."""
     legacy_nat: Tables = field(default_factory=dict)
     legacy_filter: Tables = field(default_factory=dict)
     links: tuple[str, ...] = ()

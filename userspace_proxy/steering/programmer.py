@@ -227,7 +227,7 @@ class NatProgrammer(Programmer):
         return to_ip
 
     def _choices(self, _frontend: Frontend) -> Collection[EndpointChoice]:
-        """Return the endpoints to which a frontend's UDP flows may go, in addition to its port."""
+        """Return the endpoints to which entries of a frontend may point, besides its port."""
         return ()
 
     def _may_stay_at(self, frontend: Frontend) -> int | None:

@@ -56,7 +56,6 @@ def make_steering(
 
     Args:
         own_namespace: Whether the network namespace was created for this proxy.
-        kernel: The features of the kernel.
 
     Raises:
         SteeringError: There is no such mode, or no mode works here (``auto``).
@@ -106,7 +105,7 @@ def kernel_lacks(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str
 
 
 def remedy(name: str, kernel: KernelOffers) -> str:
-    """Return a hint for a steering mode that can't work: a mode that can, or what is missing.
+    """Return a hint for a steering mode that can't work: another mode, or the missing permission.
 
     Args:
         name: The mode; ``auto`` if no mode can work.
@@ -137,7 +136,7 @@ def choose(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
     """Return a steering mode's name; for ``auto``, the name of the best mode that can work here.
 
     Raises:
-        SteeringError: No mode can work here.
+        SteeringError: The name is ``auto``, and no mode can work here.
     """
     if name != "auto":
         return name
@@ -174,7 +173,7 @@ def find_no_kernel_path(
     """Return the :attr:`.Steering.no_kernel_path` that a steering mode would have on this node.
 
     Args:
-        name: As in ``--steering``, but not ``auto``.
+        name: A value of ``--steering`` other than ``auto``.
     """
     if name == "nftables":
         return nftables.find_no_kernel_path(kernel)

@@ -18,15 +18,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from userspace_proxy.causes.cause import Cause, CauseCode, When
+from userspace_proxy.causes.endpoints import owes_answers
 from userspace_proxy.facts import WORST_FIRST, EndpointFacts, Level, PortFacts
 
 from .sums import Sums, added, of_endpoint
 
 _CLOCKS_DIFFER_S = 2.0
-_OF_PATHS = frozenset(
+_OF_PATHS = {CauseCode.PACKETS_LOST, owes_answers} | frozenset(
     (CauseCode.ENDPOINT_SILENT, CauseCode.ENDPOINT_UNREACHABLE, CauseCode.ENDPOINT_NO_HOST)
 )
-"""If a node has one of these causes, it has received nothing from the endpoint."""
+"""If a node has one of these causes, it has received nothing from the endpoint, or not all."""
 
 
 class Extent(enum.StrEnum):
@@ -97,7 +98,9 @@ def extent_of(
         return Extent.ENDPOINT if unhealthy > 1 else Extent.ONE
     last = max(answers)
     is_path = causes and all(
-        cause is not None and cause.code in _OF_PATHS and cause.first_at <= last + _CLOCKS_DIFFER_S
+        cause is not None
+        and not _OF_PATHS.isdisjoint((cause.code, cause.row))
+        and cause.first_at <= last + _CLOCKS_DIFFER_S
         for cause in causes
     )
     return Extent.PATH if is_path else Extent.SOME

@@ -185,6 +185,8 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
         if node not in failed
     }
     causes = [cause for at in incident.endpoints for cause in reach.causes[at]]
+    # An endpoint that has answered since has no cause, but its lost packets show the path.
+    causes = causes or [None if incident.cause.code.traits.is_dial else incident.cause]
     facts = replace(incident, cause=seen_together([incident.cause]), ports=len(seen.ports))
     return MergedIncident(
         facts,

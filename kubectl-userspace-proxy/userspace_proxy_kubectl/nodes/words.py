@@ -163,13 +163,29 @@ def _by_state(port: MergedPort, total: int, above: Collection[object]) -> Iterat
         found.setdefault((group.level, group.state.word), []).append(group)
     for (_, state), groups in islice(found.items(), _STATES):
         nodes = [node for group in groups for node in group.nodes]
-        begin = f"{shown(state) or 'not served'} {on_nodes(sorted(nodes, key=in_order), total)}"
+        where = on_nodes(sorted(nodes, key=in_order), total)
+        begin = f"{shown(state) or 'not served'} {where}{_at_endpoints(port, groups)}"
         said = list(_causes(port, groups, len(nodes), above))
         yield f"{begin}: {'; '.join(said)}" if said else begin
     if more := sum(
         len(group.nodes) for one in islice(found.values(), _STATES, None) for group in one
     ):
         yield f"otherwise on {more:,} more"
+
+
+def _at_endpoints(port: MergedPort, groups: Sequence[NodeGroup]) -> str:
+    """Return ``, at 2 of 4 endpoints``; empty unless the causes are about several endpoints."""
+    members = [port.members[node] for group in groups for node in group.nodes]
+    usable = [one for member in members for one in member.endpoints if one.is_usable]
+    causes = {one.address: one.cause for one in usable if one.cause is not None}
+    silent = {one.silent_endpoints: one.unanswered for one in members if one.silent_endpoints}
+    count = max((len(causes), *silent))
+    about = {*causes, *(cause.get("at") for cause in silent.values() if cause is not None)}
+    if count < 2 or about.isdisjoint(c.get("at") for group in groups for c in group.causes):
+        return ""
+    total = plural(len({one.address for one in usable}), "endpoint")
+    are_alike = len({cause.code for cause in causes.values()}) < 2
+    return f", at {count:,} of {total}{'' if are_alike else ' for different reasons'}"
 
 
 def _causes(
@@ -233,7 +249,7 @@ def _seen(cause: Cause, nodes: Sequence[str], counts: _Counts, at: str, extent: 
         rest = f"{others or 'the '}one that tried is answered"
     else:
         rest = f"{others}{answered:,} that tried are answered"
-    if extent is not Extent.PATH:
+    if extent is not Extent.PATH or not cause.code.traits.is_dial:
         return f"{_say(cause)} (seen {only}by {listed(nodes)}); {rest}"
     it = "it " if cause.row.is_predicate else ""
     verb = "can't reach" if cause.when is When.NOW else "couldn't reach"

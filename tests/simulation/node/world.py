@@ -154,7 +154,8 @@ class World(ProcessWorld[AgentMachine]):
         text = record.getMessage()
         if self.is_over:
             return
-        if record.exc_info or "bug" in text or "failed to apply" in text or "malformed" in text:
+        is_bug = any(words in text for words in ("bug", "failed to apply", "malformed message"))
+        if record.exc_info or is_bug:
             exc = record.exc_info[1] if record.exc_info else None
             self.violate(f"logged: {text} {exc!r}")
         else:

@@ -1,11 +1,12 @@
 import pytest
 
 from userspace_proxy.causes.cause import When
-from userspace_proxy.causes.endpoints import refuses, silent
+from userspace_proxy.causes.endpoints import not_all_to_endpoint, owes_answers, refuses, silent
 from userspace_proxy.causes.nodes import path_fails
 from userspace_proxy.causes.say import kubectl_words
 from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.diagnosis.incidents import Incidents
+from userspace_proxy.facts import LastMinuteFacts
 from userspace_proxy.model.quoting import shell_word
 from userspace_proxy_kubectl.nodes.endpoints import Extent
 from userspace_proxy_kubectl.nodes.incidents import incidents_of
@@ -79,6 +80,17 @@ def test_a_node_unable_to_reach_several_endpoints_is_one_incident():
     served = web(failing(silent(PODS[0]).replace(**SEEN)), answering(OTHER))
     (one,) = incidents_of([{**ways[0], "a": served}, *ways[1:]])
     assert one.incident.level == "trouble", "the worst of its endpoints"
+
+
+@pytest.mark.parametrize("cause", [owes_answers, not_all_to_endpoint, silent])
+def test_answers_that_only_one_node_loses_are_lost_on_the_path(cause):
+    minute = LastMinuteFacts(
+        20, refused=9, unanswered_requests=9, cause=cause(POD), is_unusual=True
+    )
+    sick = web(answering(), last_minute=minute)
+    (one,) = incidents_of([{"a": sick, "b": web(answering()), "c": web(answering())}])
+    extent = Extent.SOME if cause is silent else Extent.PATH
+    assert (one.nodes, one.answered, one.extent) == (("a",), 2, extent)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,15 @@ def test_an_endpoint_on_the_kernel_path_is_not_reported_as_untried():
     assert "fails" in format_endpoint(one)
 
 
+def test_the_number_of_endpoints_with_a_cause_is_stated_together_with_the_cause():
+    sick = web(failing(refuses(POD)), failing(refuses(OTHER)), untried("10.244.2.7:8080"))
+    seen = {"path": PathView(DataPath.KERNEL), "unanswered": silent(POD), "silent_endpoints": 2}
+    kernel = replace(web(*map(untried, (POD, OTHER, "10.244.2.7:8080"))), **seen)
+    for port, is_stated in ((sick, True), (kernel, True), (replace(sick, problem="in use"), False)):
+        merged = merged_of(answer_of("a", port))
+        assert (" 2 of 3 endpoints:" in format_port(merged.ports[0], merged)) is is_stated
+
+
 def test_an_endpoints_failures_on_other_nodes_are_omitted_where_it_answers():
     minute = LastMinuteFacts(connections=20, refused=9, cause=refuses(POD))
     partly = web(answering(POD), answering(OTHER), last_minute=minute)

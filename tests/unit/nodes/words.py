@@ -12,6 +12,7 @@ from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import (
     denies,
     dropped_here,
+    not_all_to_endpoint,
     refuses,
     sends_nothing,
     silent,
@@ -64,6 +65,7 @@ SEEN: dict[str, tuple[EndpointFacts, ...]] = {
     "in the past": (_PAST, answering(), answering()),
     "by a rule of the node": (_DROPPED, answering(), answering()),
     "no dial fails": (failing(sends_nothing(POD)), answering(), answering()),
+    "packets are lost": (failing(not_all_to_endpoint(POD)), answering(), answering()),
     "some clients are denied": (failing(denies(POD, "10.1.1.1")), answering(), answering()),
 }
 """Views of one endpoint by several nodes."""

@@ -1,7 +1,7 @@
 import pytest
 
-from userspace_proxy.causes.endpoints import resets
-from userspace_proxy.facts import Level
+from userspace_proxy.causes.endpoints import owes_answers, resets
+from userspace_proxy.facts import LastMinuteFacts, Level
 from userspace_proxy.status.history import History
 from userspace_proxy.status.port_rows import ENDPOINTS_SHOWN, make_row
 from userspace_proxy.status.rows import DOTS_SHOWN
@@ -94,7 +94,7 @@ def test_only_the_first_of_many_networks_are_named():
 )
 def test_the_state_of_a_served_port_is_a_few_words_and_no_sentence(changes, words, says):
     row = row_of(make_port("web", **changes))
-    assert (row.words, row.says, row.is_sentence) == (words, says, False)
+    assert (row.words, row.says, row.is_sentence, row.has_cause) == (words, says, False, False)
 
 
 def test_a_cause_is_shown_in_its_row_or_linked_to_its_page():
@@ -105,3 +105,6 @@ def test_a_cause_is_shown_in_its_row_or_linked_to_its_page():
     elsewhere = make_row(port, History(), now=NOW, incident="incidents/7")
     assert (elsewhere.words, elsewhere.words_link) == (port.state.word, "incidents/7")
     assert elsewhere.says == port.state.sentence
+    owed = LastMinuteFacts(20, unanswered_requests=9, cause=owes_answers("10.1.0.1:80"))
+    neutral = row_of(make_port("web", endpoints=endpoints(1), last_minute=owed))
+    assert (neutral.mark, neutral.has_cause) == (None, True)

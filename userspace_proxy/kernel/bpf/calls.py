@@ -56,20 +56,20 @@ _QUERY_FIELDS = struct.Struct("=IIIIQI4x")
 _MAP_INFO = struct.Struct("=I4xIIII16s")
 _PROGRAM_INFO = struct.Struct("=4xI8s48x16s")
 _LINK_INFO = struct.Struct("=8xI4xQI4x")
-# r0 = 1; exit.
+# The program of try_programs(): r0 = 1; exit.
 _ALLOW = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 # The maximum number of programs at a hook: the kernel refuses to attach more.
 _PROGRAMS_MAX = 64
 _BATCH = 4096
 
-# How often a call is retried if the kernel lacks memory for an element, and the pause in between.
+# How often a call is retried if the kernel lacks memory for elements, and the pause in seconds.
 _TRIES, _REFILL_S = 20, 0.001
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class ProgramInfo(NamedTuple):
-    """A program's name and tag, as the kernel reports them."""
+    """A program's id, tag and name, as the kernel reports them."""
 
     id: int
     tag: bytes
@@ -88,7 +88,7 @@ class LinkInfo(NamedTuple):
 
 @contextlib.contextmanager
 def as_locked_memory() -> Iterator[None]:
-    """Lift the limit of locked memory within the ``with`` block, if that is permitted.
+    """Lift the limit of locked memory within the ``with`` block, or raise it as far as permitted.
 
     Linux before 5.11 counts maps and programs of all the user's processes as locked memory.
     """
@@ -104,7 +104,11 @@ def as_locked_memory() -> Iterator[None]:
 
 
 def create_map(name: str, spec: MapSpec) -> int:
-    """Return the descriptor of a new map; raises OSError."""
+    """Return the descriptor of a new map.
+
+    Raises:
+        OSError: The kernel refused the map.
+    """
     label = name.encode()[:_NAME_BYTES]
     if spec.type != _SOCKET_STORAGE:
         return _call(_MAP_CREATE, _MAP_FIELDS.pack(*spec, 0, 0, label, 0, 0, 0, 0))
@@ -123,7 +127,8 @@ def load_program(section: str, code: bytes) -> int:
         code: Instructions, with the descriptors of maps.
 
     Raises:
-        OSError: The kernel refused the program; includes the verifier's reason.
+        OSError: The kernel refused the program; except for EPERM, the message contains the
+            verifier's reason.
     """
     try:
         return _load(section, code)
@@ -140,10 +145,11 @@ def load_program(section: str, code: bytes) -> int:
 
 
 def try_programs() -> None:
-    """Load a program that is never attached; raises OSError if the kernel refuses it.
+    """Load a program that is never attached.
 
-    The program is for the newest hook of :data:`KINDS` (Linux 5.9); a kernel with this hook also
-    has the others.
+    Raises:
+        OSError: The kernel refused it. The program is for the newest hook of :data:`KINDS` (Linux
+            5.9); a kernel with this hook also has the others.
     """
     # The user's other processes may have used up the limit of locked memory, so lift it.
     with as_locked_memory():
@@ -175,7 +181,6 @@ def attach(section: str, program: int, cgroup: int) -> int:
 
     Args:
         section: A key of ``KINDS``.
-        program: A descriptor.
         cgroup: A descriptor of a cgroup v2 directory; its descendants are also covered.
     """
     return _call(_LINK_CREATE, _LINK_FIELDS.pack(program, cgroup, KINDS[section].attach, 0))
@@ -192,7 +197,7 @@ def detach(link: int) -> None:
 
 
 def attached(section: str, cgroup: int) -> tuple[int, list[int]]:
-    """Return the flags and ids of a cgroup's programs, in the order in which they run."""
+    """Return a cgroup hook's attach flags, and its programs' ids in the order of execution."""
     ids = (ctypes.c_uint32 * _PROGRAMS_MAX)()
     where = ctypes.addressof(ids)
     asked = _QUERY_FIELDS.pack(cgroup, KINDS[section].attach, 0, 0, where, _PROGRAMS_MAX)
@@ -215,7 +220,7 @@ def program_name(identifier: int) -> str:
 
 
 def program_info(program: int) -> ProgramInfo:
-    """Return a program's name and tag."""
+    """Return a program's id, tag and name."""
     number, tag, name = _PROGRAM_INFO.unpack(_info(program, _PROGRAM_INFO.size))
     return ProgramInfo(number, tag, name.partition(b"\0")[0].decode(errors="replace"))
 
@@ -242,13 +247,21 @@ def memory_of(table: int) -> int:
 
 
 def pin(descriptor: int, path: Path) -> None:
-    """Pin a map, program or link in a mount of bpffs; raises OSError if the path is taken."""
+    """Pin a map, program or link in a mount of bpffs.
+
+    Raises:
+        OSError: The path is taken or isn't in a bpffs, or permission is denied.
+    """
     name = ctypes.create_string_buffer(os.fsencode(path))
     _call(_PIN, _PIN_FIELDS.pack(ctypes.addressof(name), descriptor, 0))
 
 
 def pinned(path: Path) -> int:
-    """Return a descriptor of the object pinned at a path; raises OSError."""
+    """Return a descriptor of the object pinned at a path.
+
+    Raises:
+        OSError: Nothing is pinned there, or permission is denied.
+    """
     name = ctypes.create_string_buffer(os.fsencode(path))
     return _call(_PINNED, _PIN_FIELDS.pack(ctypes.addressof(name), 0, 0))
 
@@ -279,13 +292,11 @@ def delete(descriptor: int, key: bytes) -> bool:
 
 
 def update_batch(descriptor: int, keys: bytes, values: bytes, count: int) -> None:
-    """Set many elements; 30,000 take 10 to 20 ms.
+    """Set many elements; 30,000 take 10 to 20 ms. If an element fails, earlier elements stay set.
 
     From Linux 6.1 on, each CPU has a small reserve of memory for elements, which is refilled after
-    a moment; a batch that exhausts the reserve waits for it.
-
-    Raises:
-        OSError: An element can't be set; earlier elements stay set.
+    a moment. If a batch exhausts it, this call waits; after 20 ms without progress, it raises an
+    OSError (ENOMEM).
     """
     key, value = (ctypes.create_string_buffer(x, len(x)) for x in (keys, values))
     key_bytes, value_bytes = len(keys) // count, len(values) // count
@@ -319,11 +330,7 @@ def delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
 
 
 def elements(descriptor: int, spec: MapSpec) -> list[tuple[bytes, bytes]]:
-    """Return all elements of a hash map; if they change meanwhile, some may be missing or doubled.
-
-    Args:
-        spec: The type and sizes of the map.
-    """
+    """Return all elements of a hash map; if they change, some may be missing or duplicated."""
     found: list[tuple[bytes, bytes]] = []
     # A batch contains whole buckets, which are never large, so this size suffices.
     count = min(spec.entries, _BATCH)
@@ -401,7 +408,7 @@ class _Batch:
         asked = _BATCH_FIELDS.pack(begin, end, keys, values, count, table, 0, 0)
         answer = ctypes.create_string_buffer(asked, len(asked))
         self.is_at_end = False
-        """Whether all elements were processed, or the requested element doesn't exist."""
+        """Whether ``end_by`` ended the call: no element or memory is left, or a key is missing."""
         try:
             _call_in(command, answer)
         except OSError as exc:

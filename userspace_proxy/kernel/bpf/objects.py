@@ -101,7 +101,7 @@ def read_object(data: bytes) -> BpfObject:
     """Parse a file; the programs are in the order of the file.
 
     Raises:
-        ObjectError: The file isn't a BPF object, or its programs need more than maps.
+        ObjectError: The file isn't a BPF object, or its programs refer to anything but maps.
     """
     try:
         return _Elf(data).read()

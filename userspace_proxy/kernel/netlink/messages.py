@@ -54,7 +54,7 @@ class Message(NamedTuple):
 
 
 def checked(read: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
-    """Make a parsing function follow rule 3; costs 0.1 µs per call."""
+    """Make a parser raise an OSError (EBADMSG) for a malformed message; costs 0.1 µs per call."""
 
     @functools.wraps(read)
     def read_checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Value:
@@ -106,7 +106,7 @@ def number(kind: int, value: int) -> bytes:
 
 
 def text(kind: int, value: str) -> bytes:
-    """Return an attribute with a name."""
+    """Return an attribute with a string, terminated by a zero byte."""
     return attribute(kind, value.encode() + b"\0")
 
 
@@ -185,7 +185,7 @@ def error_of(body: bytes) -> int:
 
 
 def kind_of_refused(body: bytes) -> int:
-    """Return the kind of the refused message from the body of ERROR; 0 if the body lacks it."""
+    """Return the kind of the refused message from an ERROR message's body; 0 if unknown."""
     about = _CODE.size + HEADER.size
     return int(HEADER.unpack_from(body, _CODE.size)[1]) if len(body) >= about else 0
 

@@ -167,7 +167,7 @@ class LocalRoute(NamedTuple):
 
 
 class RoutingRule(NamedTuple):
-    """A routing rule; 0 and empty fields match anything."""
+    """A routing rule; requests omit fields that are 0 or empty."""
 
     family: int
     action: int

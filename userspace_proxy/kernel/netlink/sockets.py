@@ -104,7 +104,7 @@ class Requests:
         """Open a socket in this thread's network namespace.
 
         Args:
-            protocol: :data:`NETLINK_ROUTE` or :data:`NETLINK_NETFILTER`.
+            protocol: A number such as :data:`NETLINK_ROUTE`.
         """
         sock = _open(protocol)
         for option in (CAP_ACK, STRICT_CHECK):
@@ -127,7 +127,7 @@ class Requests:
         """Return the replies to a dump request (NLM_F_DUMP).
 
         Raises:
-            OSError: The kernel refuses, or the listed objects keep changing (EBUSY).
+            OSError: EBUSY: something changed during each of several listings.
         """
         for _ in range(LISTINGS):
             found, is_whole = self.list_once(request)
@@ -148,7 +148,7 @@ class Requests:
         return found[:-1], not any(one.flags & INTERRUPTED for one in found)
 
     def list_supported(self, request: bytes) -> list[Message]:
-        """Return the result of :meth:`list_all`; empty if the kernel lacks support (IPv6)."""
+        """Return the result of :meth:`list_all`; empty if the family or table doesn't exist."""
         try:
             return self.list_all(request)
         except OSError as exc:
@@ -245,7 +245,7 @@ class Requests:
         while left_s > 0:
             self._socket.settimeout(left_s)
             try:
-                # Don't block: another process may have read the datagram through its copy.
+                # Don't block: another process with a copy of the socket may have read the datagram.
                 block = self._socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
             except TimeoutError:
                 break
@@ -282,7 +282,7 @@ class Events:
     Args:
         protocol: See :meth:`Requests.open`.
         groups: The multicast groups to subscribe to.
-        program: A filter that passes the relevant events; empty to receive all events.
+        program: A filter that passes the relevant events; if empty, all events pass.
 
     Raises:
         OSError: The kernel has no such sockets or groups, or permission is denied.

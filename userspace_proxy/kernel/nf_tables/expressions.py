@@ -229,12 +229,12 @@ def load_slots(fields: Sequence[Field], first: int) -> bytes:
 
 
 def find(name: str, key: int, value: int) -> bytes:
-    """If a map contains the key in a slot, put the value into the slots from ``value`` on."""
+    """Continue if a map contains the key in a slot; put its value into slots from ``value`` on."""
     return expression("lookup", text(LOOKUP_SET, name) + _slot(2, key) + _slot(3, value))
 
 
 def go_by(slot: int, verdicts: Sequence[bytes]) -> InlineVerdicts:
-    """End the rule with the verdict whose index is in a slot; continue if there is no such index.
+    """End the rule with the verdict whose index is in a slot, or without one if there is none.
 
     Args:
         verdicts: At least one verdict, encoded as in a map's elements.
@@ -243,7 +243,7 @@ def go_by(slot: int, verdicts: Sequence[bytes]) -> InlineVerdicts:
 
 
 def find_verdict(name: str, key: int) -> bytes:
-    """If a map contains the key in a slot, end the rule with its verdict."""
+    """End the rule with a map's verdict for the key in a slot, or without one if there is none."""
     return expression("lookup", text(LOOKUP_SET, name) + _slot(2, key) + number(3, 0))
 
 
@@ -258,7 +258,7 @@ def counter(kind: int) -> bytes:
 
 
 def pick(count: int, slot: int, first: int = 0) -> bytes:
-    """Put one of ``count`` numbers into a slot, at random."""
+    """Put a random number between ``first`` and ``first + count - 1`` into a slot."""
     counted = number(2, count) + number(3, _RANDOM) + number(4, first)
     return expression("numgen", _slot(1, slot) + counted)
 

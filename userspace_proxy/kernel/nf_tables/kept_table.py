@@ -51,12 +51,10 @@ class KeptTable(NftTable):
     """A table that is kept equal to its contents, in this thread's network namespace.
 
     Args:
-        name: The table's name.
         sets: The sets whose elements are kept, in the order in which elements are removed.
         create: Returns the steps that create the table without elements; the argument is whether to
             include features that some kernels lack.
         elements: Returns the desired elements, each once.
-        family: The table's family.
         sock: A copy of another process's socket that owns the table; closed with the object.
         is_owned: Whether this process may own the table; if not, an owned table belongs to another
             program.
@@ -86,8 +84,8 @@ class KeptTable(NftTable):
         self._written: tuple[Definition, ...] | None = None
         """Everything but the elements, as the kernel lists it; None if it is unknown."""
         self._is_unread = False
-        """Whether the table was written but not read back, so that its next comparison shows no
-        change."""
+        """Whether the table was written but not read back, so that the next comparison can't detect
+        a change."""
         self._is_right = False
         """Whether the last comparison or complete write succeeded."""
         self._may_be_added: set[SetElement] = set()
@@ -127,10 +125,10 @@ class KeptTable(NftTable):
         Args:
             before_repair: Called before a repair, which may write the whole table.
 
-        Returns: What was repaired; empty if only the difference was written.
+        Returns: The repaired differences; empty if only the given difference was written.
 
         Raises:
-            SteeringError: The kernel refused; nothing has changed.
+            SteeringError: The kernel refused, so nothing has changed; or the outcome is unknown.
         """
         if self.is_known() and self._accepts(removed, added):
             return Repair()
@@ -141,7 +139,7 @@ class KeptTable(NftTable):
         """Change rules and chains; the caller's contents must already include the change.
 
         Raises:
-            SteeringError: The kernel refused; nothing has changed.
+            SteeringError: The kernel refused, so nothing has changed; or the outcome is unknown.
         """
         self.write(steps)
         self._note_written(self.read_definitions)
@@ -156,7 +154,7 @@ class KeptTable(NftTable):
             new: Names of the chains that the steps add, in that order.
 
         Raises:
-            SteeringError: The kernel refused; nothing has changed.
+            SteeringError: The kernel refused, so nothing has changed; or the outcome is unknown.
         """
         before = self._written or ()
         self.write(steps)
@@ -164,7 +162,7 @@ class KeptTable(NftTable):
         self._note_written(changed if before else self.read_definitions)
 
     def repair(self) -> Repair:
-        """Repair the table; if it contains the last written state, that takes only 10 µs."""
+        """Repair the table, unless it contains the last written state (10 µs to check)."""
         return Repair() if self.is_known() else self.put_right()
 
     def put_right(self) -> Repair:
@@ -194,7 +192,7 @@ class KeptTable(NftTable):
     def _compare(
         self,
     ) -> tuple[set[SetElement], set[SetElement], tuple[Definition, ...] | None]:
-        """Return elements to remove, elements to add, and the definitions: None without a table.
+        """Return elements to remove, elements to add, and the definitions (None without a table).
 
         Memory: there may be 200,000 elements, so only one copy of them is made.
         """
@@ -214,7 +212,7 @@ class KeptTable(NftTable):
         """Rewrite the whole table.
 
         Raises:
-            SteeringError: The kernel refused; nothing has changed.
+            SteeringError: The kernel refused, so nothing has changed; or the outcome is unknown.
         """
         self._is_right = False
         self.settle()

@@ -107,7 +107,7 @@ class NftTable:
         other._watches.append(self._watch)
 
     def is_affected(self) -> bool:
-        """Return whether another program has changed the table since :meth:`read`."""
+        """Return whether another program may have changed the table since :meth:`read`."""
         return self._watch.is_affected()
 
     @property
@@ -128,7 +128,7 @@ class NftTable:
         """List the kernel's table; None if there is none. Doesn't affect :meth:`is_affected`.
 
         Args:
-            elements_of: The sets and maps whose elements are read; None: all but dynamic sets.
+            elements_of: The sets and maps whose elements to read; None for all except dynamic sets.
         """
         family, name = self.family, self.name
         found = [one for one in self._ruleset.tables(family) if one.name == name]
@@ -152,7 +152,7 @@ class NftTable:
         )
 
     def read_definitions(self) -> tuple[Definition, ...] | None:
-        """Return everything but the elements; None if another program may have changed it."""
+        """Return all but the elements; None if the table is gone or may have been changed."""
         listing = self.look(elements_of=())
         return None if listing is None or self.is_affected() else listing.definitions
 
@@ -193,7 +193,7 @@ class NftTable:
         """Make changes as one transaction; without steps, do nothing.
 
         In a user namespace, a socket's buffer can't hold the messages for more than about 5,000
-        Services. If they don't fit, each step becomes a transaction.
+        Services. If the messages don't fit, each step becomes a transaction.
         """
         try:
             self._commit([message for step in steps for message in step])
@@ -270,8 +270,6 @@ class TableWatch:
 
     Args:
         ruleset: Provides the generation; its owner closes it.
-        table: The table's name.
-        family: The table's family.
     """
 
     def __init__(self, ruleset: Ruleset, table: str, family: int = INET) -> None:
@@ -288,7 +286,7 @@ class TableWatch:
         """Whether events were lost since :meth:`settle`, so that the table counts as changed."""
 
     def is_affected(self) -> bool:
-        """Return whether another program has changed the table since :meth:`settle`."""
+        """Return whether another program may have changed the table since :meth:`settle`."""
         generation = self._ruleset.generation()
         for _ in range(_READS):
             if self._is_affected or self._seen >= generation:

@@ -63,11 +63,9 @@ class OwnedTable:
     """One owned table in this thread's network namespace; not thread-safe.
 
     Args:
-        name: The table's name.
         fill: Adds chains and rules to the empty table.
-        family: The table's family.
-        needs_owner: Create no table if the kernel doesn't support owners. If false, a table without
-            an owner stays until it is removed, and :meth:`put_right` repairs it.
+        needs_owner: Whether to create no table if the kernel doesn't support owners. If false, a
+            table without an owner stays until it is removed, and :meth:`put_right` repairs it.
         owners: Provides the previous process's socket, and receives this process's socket.
 
     Raises:

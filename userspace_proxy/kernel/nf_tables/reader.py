@@ -137,8 +137,8 @@ def list_of(kind: int, family: int, table: str = "", name: str = "") -> bytes:
     """Return the request for a listing.
 
     Args:
-        table: Limits the listing to a table, except for tables and chains.
-        name: Limits rules to a chain; names the set whose elements are listed.
+        table: Limits a listing of rules, sets or elements to a table.
+        name: The chain whose rules, or the set whose elements, are listed.
     """
     limits = (text(TABLE, table) if table else b"") + (text(SET_NAME, name) if name else b"")
     return request(kind, DUMP, bytes([family, 0, 0, 0]) + limits)
@@ -216,8 +216,8 @@ def list_elements(message: Message) -> list[ListedElement]:
 def read_counts(message: Message) -> list[tuple[bytes, int | None]]:
     """Return the keys in a message, each with its packet count, or None if it has no counter.
 
-    Takes 0.5 µs per element of a set that isn't a map, a tenth of reading all attributes: the key
-    is at the element's beginning, and the counter at its end.
+    Only for sets, not maps: there, an element begins with its key and ends with its counter.
+    Reading these takes 0.5 µs per element, a tenth of reading all attributes.
     """
     listed = read_all(message.body, _HEADER_BYTES).get(ELEMENTS, b"")
     found: list[tuple[bytes, int | None]] = []

@@ -71,8 +71,8 @@ class NftablesError(SteeringError):
     Args:
         code: The error number.
         kind: The kind of the refused message, such as NEW_RULE; 0 if no message was refused.
-        is_certain: If false, the transaction may be applied, because the answer was lost or late;
-            or some of several transactions are applied.
+        is_certain: Whether nothing was changed. If false, the answer was lost or late, so the
+            transaction may have been applied; or some of several transactions were applied.
     """
 
     def __init__(self, code: int, kind: int, *, is_certain: bool = True) -> None:
@@ -94,8 +94,10 @@ class Ruleset:
     """The ruleset of the calling thread's network namespace; not thread-safe.
 
     Owned tables (:meth:`.writer.TableWriter.create`) exist until all copies of the socket are
-    closed. ``sock`` is a copy of another process's socket, which this object closes; by default it
-    opens one.
+    closed. Methods raise a SteeringError if the kernel refuses.
+
+    Args:
+        sock: A copy of another process's socket, which :meth:`close` closes; None opens one.
 
     Raises:
         SteeringError: The kernel has no nftables, or permission is denied.
@@ -185,8 +187,9 @@ class Ruleset:
         """Make the changes of one or several writers as one transaction.
 
         Raises:
-            NftablesError: The kernel refused the transaction. EMSGSIZE: it is too large for the
-                socket, which happens only without privileges in the initial user namespace.
+            NftablesError: The kernel refused the transaction, or its answer was lost. With
+                EMSGSIZE, it is too large for the socket, which happens only without privileges in
+                the initial user namespace.
         """
         self._send(messages, request(_END, 0, _FRAME))
 

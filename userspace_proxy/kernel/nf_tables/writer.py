@@ -149,7 +149,7 @@ class TableWriter:
         *,
         counts: bool = False,
     ) -> None:
-        """Add a set or map whose elements are an :class:`Interval` (Linux ≥ 5.6).
+        """Add a set or map whose keys are of type :class:`Interval` (Linux ≥ 5.6).
 
         Args:
             parts: The types of a key's parts.

@@ -97,8 +97,8 @@ class BridgeDelivery:
 def write_bridge_table(table: TableWriter) -> None:
     """Add the chain and the rule to the table.
 
-    The kernel drops packets for another host's MAC before it considers addresses, so the rule also
-    sets the packet's type, which the kernel determined on arrival, and br_netfilter restored.
+    The kernel drops packets for another host's MAC before it considers addresses, so the rule sets
+    the packet's type, which the kernel determined on arrival, and br_netfilter restored.
     """
     table.add_base_chain("prerouting", "filter", PREROUTING, BRIDGE_PRIORITY)
     ours = x.match(x.MARK, MARK, mask=MARK) + x.match(x.ETHER_DADDR, MAC)
@@ -194,7 +194,7 @@ class ReplyRouting:
         return await self._kernel.do(_Kernel.remove)
 
     async def close(self) -> None:
-        """Close the sockets, which removes the table; idempotent."""
+        """Close the sockets, which removes the tables if the kernel has owners; idempotent."""
         await self._kernel.close()
 
 
@@ -296,7 +296,7 @@ def write_table(table: TableWriter, bridges: Iterable[int] = ()) -> None:
     table.add_base_chain("prerouting", "filter", PREROUTING, PRIORITY)
     marked = (
         x.match(x.SOCKET_TRANSPARENT, 1)
-        # This also excludes sockets in TIME_WAIT: clients that dial from their ports get replies.
+        # This also excludes sockets in TIME_WAIT, so that clients can reuse their ports.
         + x.match(x.SOCKET_WILDCARD, 0)
         + x.set_bits(x.MARK, MARK)
         + x.verdict(x.GOTO, "divert")

@@ -73,7 +73,7 @@ class ReplyRoutes:
         """Why IPv6 routes are missing, as of the last :meth:`put_right`; empty if they exist."""
 
     def put_right(self) -> int:
-        """Add missing parts; return their number. A refusal of IPv6 isn't an error."""
+        """Add missing parts; return their number. A refusal of IPv6 only sets ``without_ipv6``."""
         count = self._add(_V4)
         try:
             count += self._add(_V6)

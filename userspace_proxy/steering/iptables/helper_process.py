@@ -23,7 +23,8 @@ _ENTRY = "userspace_proxy.steering.iptables.helper:main"
 # The time limit for an answer: ten times as long as 10,000 Services take.
 ANSWER_WITHIN_S = 60.0
 # The pause after the second consecutive helper that exited without an answer; each further exit
-# doubles it. The agent sends requests every second, and starting a helper takes 0.2 s of CPU time.
+# doubles it, up to the longest pause. The agent sends requests every second, and starting a helper
+# takes 0.2 s of CPU time.
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 
@@ -59,8 +60,8 @@ class HelperProcess:
         """Send a request and return its answer.
 
         Raises:
-            HelperEnded: The helper exited without an answer.
-            SteeringError: The helper's error, or it is too early to start the next helper.
+            HelperEnded: The helper exited or hung before it answered.
+            SteeringError: The helper reported an error, or can't be started (yet).
         """
         if self.is_new:
             self._check_pause()

@@ -45,8 +45,8 @@ _HINTS = {
 }
 # Errors of a kernel without legacy tables: no such table, or no such option.
 _MISSING = (errno.ENOENT, errno.ENOPROTOOPT)
-# The files that list the tables in use, one per line; they don't exist if the kernel has no legacy
-# tables.
+# The files that list the tables in use, one table per line; they don't exist if the kernel has no
+# legacy tables.
 _TABLE_NAMES = {4: "ip_tables_names", 6: "ip6_tables_names"}
 _NET = Path("/proc/thread-self/net")
 LOCK_PATH = "/run/xtables.lock"
@@ -101,7 +101,7 @@ class LegacyTables:
         """Return a table as ``iptables-save`` prints it.
 
         Raises:
-            SteeringError: See :meth:`info`, or a rule needs an extension that isn't installed.
+            SteeringError: As for :meth:`info`, or a rule needs an extension that isn't installed.
         """
         self.info(table)
         try:
@@ -146,7 +146,11 @@ class LegacyTables:
 
 
 def tables_in_use(version: int) -> list[str]:
-    """Return the legacy tables of an IP family in use in this thread's network namespace."""
+    """Return the legacy tables of an IP family in use in this thread's network namespace.
+
+    Raises:
+        OSError: Permission to list them is denied.
+    """
     try:
         return (_NET / _TABLE_NAMES[version]).read_text(encoding="ascii").split()
     except FileNotFoundError:

@@ -57,7 +57,7 @@ def read_legacy(*names: str) -> Tables:
     A table that isn't in use isn't read, because reading would create it.
 
     Raises:
-        SteeringError: Permission denied, or the program that prints the table is missing.
+        SteeringError: Permission is denied, or the program that prints the table is missing.
     """
     tables: Tables = {}
     for version in FAMILIES:

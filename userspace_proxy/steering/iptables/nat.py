@@ -59,7 +59,7 @@ class NatChains:
 
     Args:
         rules: REDIRECT rules, one for each frontend.
-        to_ip: The address for DNAT in PREROUTING; empty: REDIRECT to the interface's address.
+        to_ip: The address for DNAT in PREROUTING; empty for REDIRECT to the interface's address.
     """
 
     def __init__(self, version: int, rules: Iterable[NatRule] = (), to_ip: str = "") -> None:
@@ -162,7 +162,7 @@ class TreeChange(NamedTuple):
 
 
 class Tree:
-    """The chains for one rule per frontend; their names have no prefix and side.
+    """The chains for one rule per frontend; their names lack the prefix and the side.
 
     Args:
         has_ranges: Whether the rules are for ranges of ports, which are divided only by address.
@@ -213,7 +213,7 @@ class Tree:
             opposite -= lines
 
     def _around(self, key: int) -> Iterator[ChainLine]:
-        """Yield the lines that depend on a key's rule: on its path, and where chains divide."""
+        """Yield the lines that a key's rule may affect: on its path, or in a chain it divides."""
         start, stop, level, chain = 0, len(self._keys), 0, ROOT
         while True:
             others = stop - start - (key in self._rules)
@@ -292,7 +292,7 @@ class Tree:
 
 
 def reached_rules(chains: Chains) -> Mapping[str, list[NatRule]]:
-    """Return the rules that packets reach through the jumps, by side."""
+    """Return the rules that packets reach through the jumps, from :data:`PRE` and :data:`OUT`."""
     return {chain: list(_reached(chains, chain, ())) for chain in (PRE, OUT)}
 
 
@@ -318,7 +318,7 @@ def _reached(chains: Chains, chain: str, path: tuple[Jump, ...]) -> Iterator[Nat
 
 
 def _levels(ip_bits: int) -> tuple[int, ...]:
-    """Return the lengths of prefixes that may be chains; each length has its own letter."""
+    """Return the possible lengths of chains' prefixes; each length has its own letter."""
     # Two bits per level give the shortest path. The upper half of an IPv6 address is divided by
     # four bits per level, because there are only 62 letters.
     routed = ip_bits - 64 if ip_bits > 64 else 0

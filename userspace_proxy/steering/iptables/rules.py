@@ -50,7 +50,7 @@ class NatRule(NamedTuple):
     """``tcp`` or ``udp``."""
     ip: str
     port: int
-    """The first port of a range."""
+    """The port, or the first port of a range."""
     to_port: int
     to_ip: str = ""
     """The address for DNAT; empty for REDIRECT to the interface's address."""
@@ -205,7 +205,7 @@ def make_guard(
     Args:
         ports: Proxy ports in use of each protocol, ``tcp`` and ``udp``.
         refuse_port: The target of refused frontends; 0 for none.
-        proxy_ports: The first and last port of the whole range; None: only the ports in use.
+        proxy_ports: The first and last port of the whole range; None for the ports in use only.
         checks_sockets: Whether the kernel can look up sockets (xt_socket).
     """
     jumps: list[BuiltInJump] = []

@@ -100,7 +100,7 @@ class SmallEdits:
         rule, words = self._rule_type(), deque(line)
         extension: Any = None
         while words:
-            # A negated option has "!" before its values.
+            # python-iptables expects the "!" of a negated option as the option's first value.
             values = [words.popleft()] if words[0] == "!" else []
             option = words.popleft()
             while words and words[0] != "!" and not words[0].startswith("-"):

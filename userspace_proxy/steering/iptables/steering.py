@@ -23,9 +23,6 @@ class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
 
     The helper for IPv4 runs from ``start`` on. The helper for IPv6 runs only if there are IPv6
     frontends, or if an earlier run may have left rules.
-
-    Args:
-        kernel: The features of the kernel.
     """
 
     name = "iptables"
@@ -55,7 +52,7 @@ class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
 
 
 class IptablesProgrammer(Programmer):
-    """The programmer for the helpers of both IP families, which it also closes.
+    """The programmer that calls the helpers of both IP families, and closes them.
 
     Args:
         no_ipv6: The reason why the kernel can't steer IPv6; empty if it can.

@@ -26,7 +26,7 @@ REFUSED = 0
 
 @dataclass(slots=True)
 class StateChange:
-    """The elements and routes to add and to remove."""
+    """The networks to route, and the frontends to admit, that a change adds and removes."""
 
     added_networks: set[str] = field(default_factory=set)
     removed_networks: set[str] = field(default_factory=set)

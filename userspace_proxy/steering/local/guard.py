@@ -37,11 +37,7 @@ _NEEDS_NFTABLES = "it needs nftables to keep clients from other daemons' ports o
 
 
 class LocalGuard(abc.ABC):
-    """The contract of one proxy's routes and guard in this thread's network namespace.
-
-    Args:
-        desired: The desired state.
-    """
+    """The contract of one proxy's routes and guard in this thread's network namespace."""
 
     needs_transparent = False
     """Whether listeners must be transparent sockets, as in :class:`~..base.Steering`."""
@@ -81,7 +77,7 @@ class LocalGuard(abc.ABC):
 
     @abc.abstractmethod
     def look(self) -> Callable[[Frontend], bool]:
-        """Read the kernel's state; return a function that checks this state for a frontend."""
+        """Read the kernel's state; return a test of whether it is as desired for a frontend."""
 
     @abc.abstractmethod
     def clean_up(self) -> None:
@@ -275,7 +271,6 @@ def missing(kernel: KernelOffers, *, own_namespace: bool) -> str:
     Frontends on loopback addresses have no requirements.
 
     Args:
-        kernel: The features of the kernel.
         own_namespace: Whether the network namespace was created for this proxy: it contains no
             other daemons, so nftables isn't needed.
     """
@@ -298,10 +293,6 @@ def make_guard(
     kernel: KernelOffers,
 ) -> LocalGuard:
     """Return the guard to use.
-
-    Args:
-        kernel: The features of the kernel.
-        own_namespace: See :func:`missing`.
 
     Raises:
         SteeringError: There is no nftables, and the network namespace may have other daemons.

@@ -185,7 +185,7 @@ _ALL, _NOTHING = 0xFFFFFFFF, 0
 
 
 def _filter(sender: int) -> list[bpf.Instruction]:
-    """Return a filter that discards the sender's events, and events about other routes and links.
+    """Return a filter that discards the sender's events, and irrelevant events of routes and links.
 
     Each new pod's link causes several events, which would overflow the queue.
     """

@@ -32,8 +32,8 @@ from .desired import REFUSED, DesiredState
 from .guard import make_guard
 from .kernel import RoutingTables
 
-# The agent calls repair every second. Most changes that end a refusal cause no event, for example a
-# change of a sysctl, or of a route that isn't local.
+# Every tenth repair retries refused networks; the agent repairs every second. Most changes that end
+# a refusal cause no event, such as a change of a sysctl or of a route that isn't local.
 RETRY_EVERY = 10
 
 
@@ -42,7 +42,6 @@ class LocalSteering(ProgrammedSteering["LocalProgrammer"]):
 
     Args:
         own_namespace: Whether the network namespace was created for this proxy.
-        kernel: The features of the kernel.
     """
 
     name = "local"
@@ -220,7 +219,7 @@ class LocalProgrammer(Programmer):
         self._new.clear()
 
     def _linger(self, before: Affected, affected: Affected) -> Affected:
-        """Replace removals of frontends that may linger with refusals."""
+        """Record removed frontends that may linger; replace their removals with refusals."""
         lingering = {
             frontend
             for frontend, port in affected.items()
@@ -243,7 +242,7 @@ class LocalProgrammer(Programmer):
                     raise
 
     def _is_affected(self) -> bool:
-        """Read changes since the last call; return whether the kernel must be read in full."""
+        """Read the kernel's events; return whether its state must be read in full."""
         changes = self._tables.changes()
         is_affected = changes.is_affected or self._guard.is_affected()
         if is_affected or any(map(self._matters, changes.addresses)):

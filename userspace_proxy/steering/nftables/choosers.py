@@ -78,7 +78,7 @@ class Chooser(NamedTuple):
     """For each choice, the clients' networks and the number of endpoints."""
     affinity: Affinity | None = None
     endpoints: tuple[SocketAddress, ...] = ()
-    """The endpoints of all choices, in order, if there is affinity; otherwise empty."""
+    """The endpoints of all choices, in order; empty for a single port without affinity."""
     by_client: bool = False
     """Whether the client's address, not chance, decides the choice, as in
     :class:`.KernelTarget`."""
@@ -91,7 +91,7 @@ class ChooserChain(NamedTuple):
 
     number: int
     pins: Mapping[SocketAddress, int] = {}
-    """The numbers of the chooser's endpoints in affinity entries; empty if there is no affinity."""
+    """The numbers of the endpoints in :attr:`.Chooser.endpoints`."""
 
     def name(self, chooser: Chooser) -> str:
         """Return the chain's name: ``choose-1-of-3-ip``, ``hash-4-of-128-ip``."""
@@ -143,7 +143,7 @@ def write_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[byt
 def _add_endpoint(
     writer: TableWriter, name: str, chooser: Chooser, endpoint: SocketAddress, number: int
 ) -> None:
-    """Add the rules that remember a client, count it, and translate to an endpoint."""
+    """Add the rules that count and translate a connection, and remember a client with affinity."""
     family, span = chooser.family, chooser.span
     is_family = IS_FAMILY[family]
     if chooser.affinity is not None:
@@ -199,7 +199,7 @@ def _choose(chooser: Chooser, count: int, first: int) -> bytes:
 
 
 def _draw(chooser: Chooser, count: int, slot: int, first: int) -> bytes:
-    """Put the index of one of ``count`` endpoints, from index ``first`` on, into a register."""
+    """Put the index of one of ``count`` endpoints, from index ``first`` on, into a slot."""
     if not chooser.by_client:
         return x.pick(count, slot, first)
     source = _SOURCE[chooser.family]

@@ -289,7 +289,7 @@ class KernelPath:
             self._repaired[frontend] = (*known, *wrong.get(frontend, ()))
 
     def _write_all(self) -> None:
-        """Write the whole table, replacing what is left of the old table."""
+        """Write the whole table, replacing any old table."""
         self._numbers = self._links.numbers()
         self._table.write_all()
         self._counts.begin_anew(self._rules.counted.values())

@@ -97,9 +97,9 @@ class Difference:
     new_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
     gone_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
     pins: dict[tuple[str, IPFamily], dict[SocketAddress, int]] = field(default_factory=dict)
-    """The endpoints' numbers in new choosers, by affinity name."""
+    """The endpoints' numbers in new choosers, by affinity name and IP family."""
     targets: dict[Frontend, KernelTarget | None] = field(default_factory=dict)
-    """New targets; None if a frontend was removed."""
+    """New targets; None for a frontend that leaves the kernel path."""
     counted: set[Frontend] = field(default_factory=set)
     """Frontends whose connections are counted from this change on."""
     uncounted: set[Frontend] = field(default_factory=set)
@@ -118,7 +118,7 @@ class KernelRules:
         # Don't reuse numbers early: affinity entries may still contain removed endpoints' numbers.
         self._numbers = Numbers(1)
         self._by_affinity: dict[tuple[str, IPFamily], dict[Chooser, ChooserChain]] = {}
-        """The choosers by affinity name; no entry is empty."""
+        """The choosers by affinity name and IP family; no entry is empty."""
 
     def difference(
         self, affected: Mapping[Frontend, KernelTarget | None], gone: Iterable[Frontend] = ()
@@ -304,7 +304,7 @@ def _by_first(keys: Iterable[bytes], family: IPFamily) -> dict[bytes, Frontend]:
 def read_endpoints_of(
     elements: Iterable[SetElement],
 ) -> dict[Frontend, tuple[SocketAddress, ...]]:
-    """Return the endpoints of the frontends in these elements, perhaps only a part of a table."""
+    """Return the endpoints of single-port frontends in these elements, perhaps part of a table."""
     families = {names.endpoints: family for family, names in NAMES.items()}
     found: dict[Frontend, dict[SocketAddress, None]] = {}
     for name, key, value in elements:
@@ -329,11 +329,7 @@ def read_frontends(elements: Iterable[SetElement]) -> set[Frontend]:
 
 
 def write_table(name: str, *, has_counters: bool) -> list[bytes]:
-    """Return the messages that create the table, without set elements and chooser chains.
-
-    Args:
-        has_counters: Whether connections are counted.
-    """
+    """Return the messages that create the table, without set elements and chooser chains."""
     table = TableWriter(name)
     table.create()
     for family, names in NAMES.items():
@@ -404,9 +400,6 @@ class Numbers:
         given            ▶▶▶▶▶▶▶▶     ▶             ▶▶▶▶▶▶▶▶ the end, then from the first again
 
     A freed number is reused last, because packets and affinity entries may still contain it.
-
-    Args:
-        first: The lowest number.
     """
 
     def __init__(self, first: int) -> None:

@@ -55,7 +55,8 @@ DIALLED = {
 }
 # The match for a SYN. It isn't "tcp flags syn", which doesn't match a SYN with FIN or RST.
 SYN = x.TCP + x.match(x.TCP_FLAGS, 0x02, mask=0x12)
-# If there is no socket, the expression doesn't match, and the kernel's stack refuses the packet.
+# The match for packets to a socket that isn't transparent. Packets without a socket don't match, so
+# the kernel's stack refuses them.
 TO_OTHER_SOCKET = x.match(x.SOCKET_TRANSPARENT, 0)
 
 MAPS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
@@ -138,7 +139,7 @@ def is_looked_up(listing: Listing, name: str) -> bool:
 
 
 def refuse_port_of(listing: Listing) -> int:
-    """Return the refuse port of the run that wrote a table's rules, or 0."""
+    """Return the refuse port of the run that wrote a table's rules; 0 if it had none."""
     for rule in listing.rules("input"):
         names = {one.name for one in rule}
         if "reject" in names and "lookup" not in names:
@@ -196,8 +197,8 @@ def differing_frontends(
     Ports that no frontend uses any longer stay guarded.
 
     Args:
-        before: The old port of each frontend; None or no entry if it wasn't steered.
-        affected: The new port of each frontend; None if it is no longer steered.
+        before: The old ports; None or missing for a frontend that wasn't steered.
+        affected: The new ports; None for a frontend that is no longer steered.
         uses: The number of frontends that used each port before, by its key in the guard.
 
     Returns: The changes, and the new number of uses of the affected ports.

@@ -76,11 +76,7 @@ def find_no_kernel_path(kernel: KernelOffers) -> dict[IPFamily | Balance | Proto
 
 
 class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
-    """Steering by two tables: one maps frontends to ports, the other maps them to endpoints.
-
-    Args:
-        kernel: The features of the kernel.
-    """
+    """Steering by two tables: one maps frontends to ports, the other maps them to endpoints."""
 
     name = "nftables"
     bind = Bind.PROXY_PORT
@@ -368,7 +364,7 @@ class NftablesProgrammer(NatProgrammer):
     def _note_repair(self, repair: Repair) -> None:
         """Record frontends whose elements were missing or wrong for a while.
 
-        Meanwhile, their connections may have been translated to any destination.
+        In that time, their connections may have been translated to any destination.
         """
         self._note_led((frontend, None) for frontend, _ in each_port(repair.added))
         self._note_led(each_port(repair.removed))

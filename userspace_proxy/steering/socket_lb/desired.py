@@ -161,7 +161,7 @@ class _Number:
 
 
 # An affinity's key includes the IP family, because otherwise the affinity entry of a dual-stack
-# client would alternate.
+# client would alternate between endpoints of both families.
 _OfAffinity = tuple[str, IPFamily]
 
 
@@ -176,11 +176,7 @@ class _Service:
 
 
 class DesiredHooks:
-    """The desired state, and the numbers assigned for it.
-
-    Args:
-        room: The maximum numbers of elements.
-    """
+    """The desired state, and the numbers assigned for it."""
 
     def __init__(self, room: Room) -> None:
         self.elements: dict[str, dict[bytes, bytes]] = {name: {} for name in LED}
@@ -284,7 +280,7 @@ class DesiredHooks:
         return len(self._without_service)
 
     def next_without_service(self, count: int) -> list[int]:
-        """Return numbers of removed endpoints; successive calls cycle through all of them."""
+        """Return up to ``count`` numbers of removed endpoints; further calls cycle through all."""
         numbers = list(islice(self._without_service, count))
         for number in numbers:
             del self._without_service[number]

@@ -74,7 +74,7 @@ _log = FieldLogger("userspace_proxy.steering")
 # 10,000 Services.
 _SHARE = 0.025
 # The maximum number of removed endpoints that are kept while connections to them are open, and the
-# number that is checked per second, in turn; a check takes 5 µs.
+# number that is checked per second (one after another, 5 µs each).
 _LEFT_MAX, _LEFT_EACH = 16_384, 1_024
 
 
@@ -84,7 +84,7 @@ class HookOptions(NamedTuple):
     is_required: bool = False
     """Whether startup fails if hooks can't work; otherwise rules steer all clients."""
     cgroup: str = ""
-    """The cgroup v2 directory whose programs are covered; empty: the root, with all programs."""
+    """The cgroup v2 directory whose programs are covered; empty for the root, which covers all."""
     host_only: bool = False
     """Whether only programs in this network namespace are covered."""
 
@@ -100,11 +100,10 @@ class SocketEvent(NamedTuple):
 class Hooks:
     """One proxy's programs and maps.
 
-    Methods that change these must be called in one thread; methods that only read, from ``counts``
-    on, in any thread.
+    Methods before ``counts`` must be called in one thread; ``counts`` and the methods after it may
+    be called in any thread.
 
     Args:
-        kernel: The features of the kernel.
         names: The mount of bpffs; None to search for it.
     """
 
@@ -147,7 +146,7 @@ class Hooks:
         """Load and attach programs; replace an earlier run's programs, and take over its maps.
 
         Raises:
-            SteeringError: The programs can't work here; all of them are removed.
+            SteeringError: The programs can't work here; if loading has begun, all are removed.
         """
         cgroup, names, others = find_place(self._options, self._kernel, self._names)
         self._note_others(others)
@@ -249,7 +248,7 @@ class Hooks:
         return self._running().maps["events"]
 
     def take_events(self) -> list[SocketEvent]:
-        """Return new events, oldest first; for one thread."""
+        """Return new events of known endpoints, oldest first; for one thread only."""
         records = [] if self._ring is None else map(RingEvent.unpack, self._ring.take())
         known = self._desired.at
         return [SocketEvent(*at, one) for one in records if (at := known.get(one.endpoint))]
@@ -523,7 +522,6 @@ def find_place(options: HookOptions, kernel: KernelOffers, names: Path | None = 
     """Return where hooks can be attached; changes nothing.
 
     Args:
-        kernel: The features of the kernel.
         names: The mount of bpffs; None to search for it.
 
     Raises:

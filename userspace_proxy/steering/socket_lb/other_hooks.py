@@ -127,7 +127,7 @@ def judge_hooks(hooks: Iterable[Hook], own: Collection[int] = ()) -> list[OtherH
         if hook.program not in own and not hook.pin.startswith(f"{OWN_PINS}/"):
             others.setdefault(hook.program, []).append(hook)
     found = list(_judge(others.values()))
-    # Merge programs that exclude hooks by the same effect into one finding.
+    # Merge programs that prevent hooks by the same effect into one finding.
     replacements = {one.what: one for one in reversed(found) if one.replaces}
     return [*replacements.values(), *(one for one in found if not one.replaces)]
 

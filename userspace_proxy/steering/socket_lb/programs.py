@@ -42,7 +42,9 @@ _ORDER = sorted(KINDS, key=lambda section: "/connect" in section)
 
 
 class Programs:
-    """The loaded, attached and pinned programs and maps; methods raise OSError.
+    """The loaded, attached and pinned programs and maps.
+
+    Methods raise an OSError if the kernel refuses a call.
 
     Args:
         cgroup: The cgroup v2 directory to which programs are attached.
@@ -74,7 +76,7 @@ class Programs:
         self._programs = calls.load_object(parts, self.maps)
 
     def attach(self) -> None:
-        """Attach the programs, or put them into an earlier run's links; remove its other links."""
+        """Attach the programs, or put them into an earlier run's links; remove its other pins."""
         for section in sorted(self._programs, key=_ORDER.index):
             path = self._paths[section] = self._folder / section.rpartition("/")[2]
             found = None
@@ -180,7 +182,7 @@ def remove_hooks(proxy_name: str, names: Path | None = None) -> bool:
         names: The mount of bpffs; None to search for it.
 
     Raises:
-        SteeringError: Permission to remove them is denied.
+        SteeringError: The hooks can't be removed.
     """
     names = names or find_bpffs()
     folder = names and folder_of(names, proxy_label(proxy_name))
@@ -202,7 +204,7 @@ def remove_abandoned_hooks(names: Path | None = None) -> list[str]:
     Returns: ``<network namespace>/<proxy>`` for each proxy.
 
     Raises:
-        SteeringError: Permission is denied.
+        SteeringError: The hooks can't be removed.
     """
     names = names or find_bpffs()
     if names is None or not _is_there(names / OWN_PINS):
@@ -216,7 +218,7 @@ def remove_abandoned_hooks(names: Path | None = None) -> list[str]:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Return whether the term in a folder's settings has expired; False if it can't be read."""
+    """Return whether the term in a folder's settings has expired; False if new or unreadable."""
     try:
         # A process that is starting hasn't set its term yet, so a new folder isn't abandoned.
         is_new = Clocks.time() - folder.stat().st_mtime < TERM_NS / 1e9
@@ -256,7 +258,8 @@ def _remove_all(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     for path in sorted(folder.iterdir(), key=lambda path: "connect" not in path.name):
         if "-" not in path.name:
-            # The process that hands over to this one also has a descriptor: detach the link first.
+            # Detach the link first: the process that hands over to this one keeps a descriptor of
+            # it.
             with contextlib.suppress(OSError):
                 _end(calls.pinned(path))
         path.unlink(missing_ok=True)

@@ -106,7 +106,7 @@ def make_hooked_steering(
     """Return the mechanism as :func:`.make_steering` does, with hooks if it has a kernel path.
 
     Args:
-        hooks: If None, connect() isn't translated.
+        hooks: The options of the hooks; None if connect() isn't to be translated.
     """
     if hooks is not None:
         name = choose(name, kernel, own_namespace=own_namespace)
@@ -122,7 +122,7 @@ def check_hooks(
     """Check that translating connect() is possible, if it is required; this changes nothing.
 
     Raises:
-        SteeringError: Translation is required but impossible, so startup would fail.
+        SteeringError: Translating is required but impossible, so startup would fail.
     """
     if hooks is None or not hooks.is_required:
         return

@@ -19,7 +19,7 @@ from userspace_proxy_kubectl.nodes.dashboard.pages import (
     verdict,
 )
 
-from ..views import QUIET, answer_of, answering, untried, web
+from ..views import QUIET, answer_of, answering, flows, untried, web
 from .clusters import (
     all_calls,
     an_answer,
@@ -210,6 +210,8 @@ def test_a_service_counts_as_ok_only_on_nodes_where_a_client_was_answered():
     assert " – " in overview(look_at(AllNodes((answer_of("a", quiet), answer_of("b", quiet)))))
 
 
-def test_a_page_with_a_neutral_mark_has_no_success_colour():
-    quiet = AllNodes((answer_of("a", web(untried(), **QUIET)),))
-    assert 'class="state "' in shown(render_overview(look_at(quiet), Selection(path="/")))
+def test_a_neutral_mark_has_no_success_colour_and_room_for_its_cause():
+    quiet = answer_of("a", flows("syslog", unanswered=9), web(untried(), **QUIET, active=0))
+    page = shown(render_overview(look_at(AllNodes((quiet,))), Selection(path="/")))
+    assert 'class="state "' in page
+    assert (page.count('class="why caused"'), page.count('class="why" colspan=')) == (1, 1)
