@@ -34,7 +34,7 @@ class HookedGroup:
 
     Args:
         name: A name that is unique in this process.
-        root: A mount point of cgroup v2; None: the existing mount point.
+        root: A mount point of cgroup v2; None for the existing one.
 
     Raises:
         OSError: This kernel has no cgroup v2, or this process may not create a group there.

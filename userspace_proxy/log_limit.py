@@ -20,7 +20,7 @@ class LogLimit:
         """The number of lines that may still be written in this minute."""
 
     def take(self, now: float) -> bool:
-        """Return whether a line may be written; the minute begins with its first line.
+        """Return whether a line may be written, and count it; a minute begins with a line.
 
         Args:
             now: Monotonic seconds.

@@ -24,7 +24,7 @@ class LoggedCondition(Generic[_T]):
     Args:
         log: Logs the lines.
         begins: The text that is logged for each new cause.
-        ends: The text that is logged once no cause is left; empty: don't log the end.
+        ends: The text that is logged once no cause is left; empty to log nothing then.
         fields: Returns the beginning's fields, given a cause; by default ``cause``.
         level: The level of the beginning; the end is logged as INFO.
     """

@@ -72,7 +72,8 @@ class Backend:
         """Serve again at the same address. Idempotent.
 
         Raises:
-            LookupError: Its Service was removed.
+            LookupError: The backend's Service was removed.
+            TypeError: Another program serves the backend.
         """
         raise TypeError(f"{self!r} is served by another program: it can't be started here")
 
@@ -80,6 +81,9 @@ class Backend:
         """Refuse new connections and reset open connections. Idempotent.
 
         The proxy tries other endpoints; if none answers, it resets its client.
+
+        Raises:
+            TypeError: Another program serves the backend.
         """
         raise TypeError(f"{self!r} is served by another program: it can't be stopped here")
 
@@ -123,7 +127,7 @@ class Backend:
             return connect_ex(client, self.address) == 0
 
     def _reserve(self) -> None:
-        """Bind the TCP port without listening, because programs outside this test could get it."""
+        """Bind the TCP port without listening, so that no program outside this test takes it."""
         if self._place.pod is None:
             with contextlib.suppress(OSError):
                 self._reserved = self._place.bind(socket.SOCK_STREAM, self.address)

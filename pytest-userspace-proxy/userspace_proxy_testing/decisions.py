@@ -110,7 +110,7 @@ class Decisions(logging.Filter):
         return tuple(self._last.get(str(service), ()))
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Record this proxy's log records and drop them (False); pass on other records (True)."""
+        """Record this proxy's log records, and return False to drop them; True for others."""
         if record.thread != self._thread:
             return True
         fields = record.__dict__

@@ -116,7 +116,7 @@ class KubernetesService(ServedService):
         return [self._run(k, there, selected, like, replaces=like is not None) for k in there]
 
     def drain(self, pod: RunningPod) -> None:
-        """Delete a Pod; it keeps its connections, and terminates until the test ends."""
+        """Delete a Pod; it keeps its connections, and stays terminating until the test ends."""
         self._runner.terminate(pod)
 
     def views(self) -> list[PortFacts]:

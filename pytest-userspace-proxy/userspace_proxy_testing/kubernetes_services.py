@@ -82,7 +82,7 @@ class KubernetesServices(RecordingProxy):
         Without a port, the result is the Service's first port.
 
         Raises:
-            LookupError: It isn't served; the message contains the reason.
+            LookupError: The Service isn't served; the message contains the reason.
         """
         text, _, port = name.partition(":")
         namespace, _, last = text.rpartition("/")

@@ -151,7 +151,8 @@ class NetworkClient:
             The exit status and the output as text.
 
         Raises:
-            SandboxError: It failed (the message contains its last output line), or took too long.
+            SandboxError: The command failed (the message contains its last output line), or took
+                too long.
         """
         return self.pod.run(
             argv, input=input, check=check, timeout=timeout_s, env=env, files=self._files

@@ -49,7 +49,7 @@ class NodeProcess:
         """Wait until the proxy has started.
 
         Raises:
-            UserspaceProxyError: It can't start.
+            UserspaceProxyError: The proxy can't start.
         """
         with self._lock:
             self._exchange(None)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _OPEN = pytest.StashKey["list[tuple[str, Reported]]"]()
 """The running fixtures, by name."""
 _ENDED = pytest.StashKey["list[RecordedFixture]"]()
-"""The ended fixtures of this test, in their last state; only if failed tests are recorded."""
+"""The ended fixtures of this test, in their last state; empty unless failed tests are recorded."""
 _RECORD = pytest.StashKey["tuple[RecordedTest, Path | None]"]()
 """The record of a failed test, and its file."""
 _RECORD_TITLE = "service proxy record"
@@ -285,7 +285,7 @@ def _uses_fixture(item: pytest.Item) -> bool:
 
 
 def _record_folder(config: pytest.Config) -> Path | None:
-    """Return the folder for records of failed tests; None: they aren't recorded."""
+    """Return the folder for records of failed tests; None if they aren't recorded."""
     option: str = config.getoption("--service-proxy-record")
     if option:
         return config.invocation_params.dir / option

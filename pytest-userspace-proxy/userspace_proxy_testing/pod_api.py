@@ -102,7 +102,7 @@ class PodApi:
         await self._send("PATCH", f"{_path(key)}/status", patch, kind=_STRATEGIC)
 
     async def terminate(self, key: PodKey) -> None:
-        """Delete a Pod in such a way that it terminates until :meth:`remove`."""
+        """Delete a Pod in such a way that it stays terminating until :meth:`remove`."""
         patch = {"metadata": {"finalizers": [_FINALIZER]}}
         await self._send("PATCH", _path(key), patch, kind=_STRATEGIC)
         await self._send("DELETE", _path(key))

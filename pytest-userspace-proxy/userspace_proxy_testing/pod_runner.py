@@ -87,8 +87,8 @@ class PodRunner:
         """Run a Pod here for one of the Services that select it; applied on return.
 
         Args:
-            written: The existing Pod; None: it is created.
-            replaces: Replace the current servers of its ports, instead of keeping them.
+            written: The existing Pod; None to create it.
+            replaces: Whether to replace the current servers of its ports, instead of keeping them.
 
         Returns:
             The Pod, and its ports by the Service's port names.
@@ -117,7 +117,7 @@ class PodRunner:
         return pod, ports
 
     def terminate(self, pod: RunningPod) -> None:
-        """Delete a Pod, which terminates until the test ends; applied on return."""
+        """Delete a Pod, which stays terminating until the test ends; applied on return."""
         pod.is_terminating = True
         self._thread.call(self._api.terminate(pod.key))
         self._wait_for(pod)
@@ -147,7 +147,7 @@ class PodRunner:
     def _free_host(
         self, pod: RunningPod, selected: SelectingService, likes: Mapping[str, BackendLike | None]
     ) -> str:
-        """Return a Pod's address: its own, or the shared address for IPv6 and for programs."""
+        """Return a Pod's address: ``selected.host`` for IPv6 and programs, otherwise its own."""
         if pod.backends:
             return next(iter(pod.backends.values())).address.ip
         if selected.host == "::1" or any(as_command(like) for like in likes.values()):

@@ -89,7 +89,7 @@ class RecordingProxy(ProxyWithDecisions, abc.ABC):
         """End the test's Services and their backends, the proxy and its thread. Idempotent.
 
         Raises:
-            AssertionError: An address is still served.
+            AssertionError: A Service's or backend's address is still served.
         """
         services = self.services
         served = [address for service in services for address in service.served_addresses()]
@@ -133,7 +133,7 @@ class ServedService(abc.ABC):
         """The address that clients dial; unpacks into host and port.
 
         Raises:
-            LookupError: It isn't served, or is no longer served.
+            LookupError: The Service isn't served, or is no longer served.
         """
 
     @property
@@ -245,7 +245,7 @@ class ServedService(abc.ABC):
         the condition to hold awaits ``asyncio.to_thread(web.eventually, condition)``.
 
         Raises:
-            AssertionError: The condition doesn't hold after the timeout; the text has the counters.
+            AssertionError: The condition doesn't hold in time; the message contains the counters.
             TypeError: The condition isn't a function, or is a coroutine function.
         """
         if not callable(predicate):

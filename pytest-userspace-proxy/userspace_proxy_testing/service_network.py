@@ -114,7 +114,7 @@ class ServiceNetwork(Services):
         """End the Services, the proxy and all namespaces. Idempotent.
 
         Raises:
-            AssertionError: A process or an object in the kernel is left.
+            AssertionError: The proxy's exit status isn't 0, or processes are left in a namespace.
         """
         process = self._process
         if not self.sandbox.nodes or process is None:

@@ -63,7 +63,7 @@ class Services:
         raise NotImplementedError
 
     def _free_cluster_ip(self) -> str | None:
-        """Return a free address for a Service; None: the proxy chooses one."""
+        """Return a free address for a Service; None to let the proxy choose one."""
         return None
 
     def service(

@@ -195,7 +195,7 @@ def missing_targets(
 
     Args:
         targets: The wanted targets.
-        folder: The folder to search; None: the folder of `ensure_binaries`.
+        folder: The folder to search; None for the folder of `ensure_binaries`.
     """
     folder = folder or wanted_folder()
     return [target for target in targets if not (folder / target.binary).is_file()]

@@ -214,7 +214,7 @@ def _mounts(pod: Manifest, container: Manifest, volumes: Volumes, folder: Path) 
             for item in items:
                 (place / item["path"]).write_text(data[item["key"]])
         elif volume["hostPath"].get("type") == "FileOrCreate":
-            # Not the machine's lock, because the tests' namespaces have their own rules.
+            # Don't share the machine's lock file: the tests' namespaces have their own rules.
             place.touch()
         elif volume["hostPath"].get("type") == "DirectoryOrCreate":
             place.mkdir()

@@ -57,7 +57,7 @@ class ControlPlane:
         service_cidr: The range of ClusterIPs; two, separated by a comma, for dual stack, with the
             family of ``bind_address`` first.
         apiserver_flags: Flags of kube-apiserver that override the default flags.
-        etcd_data: The folder of etcd's data, which then survive `stop`; None: the temporary folder.
+        etcd_data: The folder of etcd's data, which `stop` keeps; None for the temporary folder.
         users: Users in addition to `GROUPS`, each with a token and a kubeconfig, and their group.
         has_controllers: Whether controllers will create pods, which then need service accounts; the
             API server adds endpoints to the Service ``kubernetes``.
@@ -265,7 +265,7 @@ class ControlPlane:
         Args:
             path: The file; an existing one is replaced.
             token: A token, valid or not.
-            server: The URL to dial; None: the API server's own.
+            server: The URL to dial; None for the API server's own.
         """
         config = render_kubeconfig(server or self.server, self.ca_file.read_bytes(), token)
         path.write_text(config)
@@ -350,7 +350,7 @@ class ControlPlane:
             f"--service-account-signing-key-file={key}",
             f"--token-auth-file={self.folder / 'tokens.csv'}",
             "--authorization-mode=RBAC",
-            # As with kubeadm: kube-proxy's own pods are privileged.
+            # kubeadm sets this, too, because kube-proxy's own pods are privileged.
             "--allow-privileged=true",
             *([] if self._has_controllers else no_controllers),
             *self._apiserver_flags,

@@ -59,7 +59,7 @@ async def run_cycles(
     found = Cycles()
     open_: set[asyncio.Task[None]] = set()
     while shop.controllers.ends < cycles:
-        # One to five clients dial at random moments, then none until about the scale-down.
+        # One to five clients dial at random moments, then none dials until about the scale-down.
         for _ in range(rng.randint(1, 5)):
             client = asyncio.create_task(_use(shop, rng, found, pause))
             open_.add(client)

@@ -257,7 +257,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_equal_objects_yield_equal_plans_causes_and_texts_from_both_sources(
     stored_objects: Objects, count: int
 ) -> None:
-    # Without shrinking, because each example changes the server's objects.
+    # Generate without shrinking, because each example changes the server's objects.
     @settings(phases=[Phase.generate], max_examples=count)
     @given(written_objects())
     def is_same(objects: list[Object]) -> None:

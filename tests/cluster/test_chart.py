@@ -327,7 +327,8 @@ def test_values_of_older_charts_render_with_newer_defaults(chart: Path) -> None:
     whole = rendered(chart, VALUES)
     assert all("kind: ConfigMap" in text for text in whole.values())
     for path in paths_of(VALUES):
-        # For the fields of Kubernetes' own objects, only null removes a default.
+        # The templates have no defaults for these fields of Kubernetes objects, so that null can
+        # remove them; omitting them here changes the output.
         if path[0] not in ("resources", "nodeSelector"):
             assert rendered(chart, without(VALUES, path)) == whole, ".".join(path)
         else:

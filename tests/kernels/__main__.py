@@ -48,7 +48,7 @@ def _tried_twice(what: str) -> str:
 
 COMMANDS = {
     "smoke": "python -m tests.kernels.smoke /result",
-    # Only these modules, because importing the others takes a minute on an emulated processor.
+    # Pass only these modules, because importing the others takes a minute on an emulated processor.
     "marked": _tried_twice(
         "-m kernel $(grep --files-with-matches mark.kernel tests/node/test_*.py)"
     ),
@@ -191,7 +191,7 @@ def end_machines(*_: object) -> None:
     """Kill all child processes, for which threads are waiting, and exit."""
     for children in Path("/proc/self/task").glob("*/children"):
         for pid in children.read_text().split():
-            # SIGKILL, because the parent process of a namespace blocks SIGTERM.
+            # Send SIGKILL, because the parent process of a namespace blocks SIGTERM.
             os.kill(int(pid), signal.SIGKILL)
     sys.exit(1)
 

@@ -91,7 +91,7 @@ import socket
 
 def test_left_behind(service_proxy):
     web = service_proxy.service("web")
-    # As if another program took the address: it answers after the end.
+    # The listener below takes the address, as another program might, and accepts after the end.
     web.backends[0].stop()
     global listener
     listener = socket.create_server(web.backends[0].address)

@@ -45,7 +45,7 @@ class Agent:
         self.log_path = folder / "agent.log"
         self.environment = agent_environment(node, folder)
         if "-" in steering:
-            # As on any node, where the namespace wasn't created for the agent.
+            # Pretend that the network namespace, like a real node's, wasn't created for the agent.
             for name in own_namespace_environment(node.pid):
                 del self.environment[name]
         if steering == "local-without-nftables":
@@ -66,7 +66,7 @@ class Agent:
             f"--steering={self.steering}",
             "--metrics-detail=endpoint",
             "--hostname-override=node-1",
-            # Without the saved state of other tests, unless a flag names a folder.
+            # Don't read the saved state of other tests; a later flag may name a folder.
             "--state-dir=",
             *self.flags,
         ]

@@ -50,7 +50,7 @@ class Case:
     ingress: str = ""
     """A load balancer's address in its status, which a client outside dials."""
     port: int = SERVING
-    """The port of its endpoint; 0: its slice is empty."""
+    """The port of the Service's endpoint; 0 if its slice is empty."""
     shown: Shown = Shown.PORT
     is_problem: bool = True
     """Whether it counts as a problem."""

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-# Answers its name and the port: to each TCP connection, and to each datagram.
+# Answers each TCP connection and each datagram with its name and the port.
 _SERVER = """\
 import selectors, socket, sys
 name, *ports = sys.argv[1:]

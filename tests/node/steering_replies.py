@@ -15,7 +15,7 @@ KERNEL = SystemCalls(1)
 TCP = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 UDP = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
 PORT = 8080
-# No interface has it: only the proxy uses it, as a client's address.
+# No interface has these addresses: only the proxy uses them, as client addresses.
 CLIENTS = {4: "10.9.9.9", 6: "fd00:9::9"}
 PODS = {4: nodes.POD_IP, 6: nodes.POD_IP6}
 # The kernel adds link-local routes only after duplicate address detection, and some time after the

@@ -59,7 +59,7 @@ def test_bridges_bypassing_netfilter_are_reported_until_fixed(bridge):
     bridge.wait_for_obstacles(("cni0", "IPv4"), ("cni0", "IPv6"))
     for protocol in PROTOCOLS:
         assert bridge.seen(4, protocol) == "node"
-    # Set for this bridge alone.
+    # Set the option for this bridge alone.
     bridge.testbed.shell("ip link set cni0 type bridge nf_call_iptables 1 nf_call_ip6tables 1")
     bridge.wait_for_obstacles()
     for version in VERSIONS:

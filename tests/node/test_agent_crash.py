@@ -107,7 +107,7 @@ def rules_without_ports(testbed: Testbed) -> Counter[str]:
 
 
 def kill_during(testbed: Testbed, during: str, after_s: float) -> None:
-    """Kill all of the agent's processes so many seconds after an action has begun."""
+    """Kill all of the agent's processes ``after_s`` seconds after an action has begun."""
     agent = testbed.agent
     with contextlib.ExitStack() as others:
         match during:

@@ -59,7 +59,7 @@ def test_an_upgrade_is_invisible_to_clients(testbed: Testbed, succeed: Successio
     assert_unnoticed(testbed, succeed)
 
 
-# Without load, because an emulated processor can't do both it and a start.
+# This test runs without load, because an emulated processor is too slow for load during a start.
 @pytest.mark.long
 @pytest.mark.kernel
 @pytest.mark.parametrize("testbed", ["nftables"], indirect=True)

@@ -1,4 +1,4 @@
-"""Those guarantees of a Service that depend on the path of packets, with local steering."""
+"""The guarantees of Services that depend on the packets' path, tested with local steering."""
 
 import pytest
 

@@ -43,7 +43,7 @@ import socket, struct, sys
 host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 for _ in range(count):
     with socket.create_connection((host, port)) as made:
-        # Without TIME_WAIT, so that local ports last.
+        # Close without TIME_WAIT, which would use up the local ports.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 print(count)
 """

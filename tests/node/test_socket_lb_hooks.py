@@ -444,7 +444,7 @@ def test_a_directory_outside_cgroup_v2_is_rejected(stage: Stage, tmp_path: Path)
 def test_an_exclusive_cgroup_program_prevents_startup_without_leftovers(stage: Stage) -> None:
     program = calls.load_program("cgroup/connect4", RETURN_1)
     folder = os.open(stage.cgroup, os.O_RDONLY)
-    # Attached without BPF_F_ALLOW_MULTI.
+    # Attach the program without BPF_F_ALLOW_MULTI.
     calls._call(
         PROG_ATTACH, struct.pack("=5I", folder, program, KINDS["cgroup/connect4"].attach, 0, 0)
     )

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect 
 WEB, OTHER = SocketAddress("10.96.0.1", 80), SocketAddress("10.96.0.2", 80)
 WEB6, OTHER6 = SocketAddress("fd96::1", 80), SocketAddress("fd96::2", 80)
 POD, POD6 = "127.0.1.1", "::1"
-# No socket listens there.
+# No socket listens on this port.
 DEAD = SocketAddress(POD, 9)
 SECOND_NS = 1_000_000_000
 
@@ -200,7 +200,7 @@ def test_endpoints_are_chosen_at_random_by_their_slots(
 ) -> None:
     hooks.lead(WEB, address_of(server), address_of(other), weights=(3, 1))
     chosen = Counter(served_by(node, server, other) for _ in range(400))
-    # Within six standard deviations.
+    # The counts must be within six standard deviations.
     assert 248 <= chosen[server] <= 352
 
 
@@ -374,7 +374,7 @@ def test_the_remaining_endpoints_share_an_ejected_endpoints_load(
     dead, *_ = hooks.lead(WEB, DEAD, address_of(server), address_of(other))
     hooks.eject(dead, ejected_for(50))
     chosen = Counter(served_by(node, server, other) for _ in range(600))
-    # Within six standard deviations.
+    # The counts must be within six standard deviations.
     assert 226 <= chosen[server] <= 374
 
 

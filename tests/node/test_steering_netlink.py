@@ -11,7 +11,7 @@ from userspace_proxy.kernel.netlink.messages import CREATE, EXCL
 from userspace_proxy.kernel.netlink.sockets import NETLINK_ROUTE
 
 pytestmark = pytest.mark.netns
-# The errors of so many requests take several times a socket's buffer.
+# The errors of this many requests take several times a socket's buffer.
 MANY = 2000
 TABLE, PROTOCOL = 4242, 99
 

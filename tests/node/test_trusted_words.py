@@ -79,7 +79,7 @@ def test_clients_leaving_without_a_request_are_not_an_endpoint_failure(testbed, 
     wait_for("its rules", lambda: not agent.status()["sync"]["waiting_since"])
 
     client.get(address)
-    # Like a load balancer's probes, or a browser that preconnects.
+    # Load balancers' probes and browsers that preconnect dial like this, without sending a byte.
     probes = [client.dial(address) for _ in range(20)]
     wait_for("the endpoint's answers", lambda: agent.port("original")["active"] == len(probes))
     for probe in probes:

@@ -22,7 +22,7 @@ LINK, ABSENT = "eth9", "10.99.0.77"
 """A link of the node without hosts, and an address in its network."""
 UNROUTED = "10.98.0.5"
 RESET = struct.pack("ii", True, 0)
-"""A value of SO_LINGER: the close sends a RST."""
+"""The value of SO_LINGER with which closing a socket sends a RST."""
 _TURN_S = 0.2
 
 

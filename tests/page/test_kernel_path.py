@@ -17,7 +17,8 @@ from userspace_proxy.model import DataPath
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-# Only a guard: after a slow count, the next count is delayed by twenty times its duration.
+# This limit only guards against hanging: after a slow count, the next count is delayed by twenty
+# times its duration.
 SOON_MS = 30_000
 NODE, WEB = "10.1.0.1", ("10.96.0.10", 8080)
 

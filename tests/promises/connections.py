@@ -83,7 +83,7 @@ class TestConnections:
     def test_a_connection_waits_for_the_first_endpoint_with_hold(
         self, world: World, v6: bool
     ) -> None:
-        """Not part of Kubernetes; like OpenShift's unidling."""
+        """This isn't part of Kubernetes; OpenShift's unidling does the same."""
         world.put(HELD)
         asked = [client.dial((HELD.ips[v6], 80)) for client in world.testbed.clients.values()]
         for sock in asked:
@@ -95,7 +95,7 @@ class TestConnections:
 
     @V4_AND_V6
     def test_first_datagrams_wait_for_an_endpoint_with_hold(self, world: World, v6: bool) -> None:
-        """Not part of Kubernetes."""
+        """This isn't part of Kubernetes."""
         world.put(HELD_FLOWS)
         sock = world.udp("pod", (HELD_FLOWS.ips[v6], 80))
         sock.send(b"who?")
@@ -108,7 +108,7 @@ class TestConnections:
     def test_connections_beyond_the_endpoint_limit_wait_for_others_to_end(
         self, world: World, v6: bool
     ) -> None:
-        """Not part of Kubernetes; like HAProxy's maxconn."""
+        """This isn't part of Kubernetes; HAProxy's maxconn does the same."""
         world.put(LIMITED.at(*world.pods("one", v6=v6)))
         address = (LIMITED.ips[v6], 80)
         # Each of two workers opens at most one connection to the endpoint, so ten or more wait.

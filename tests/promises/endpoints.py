@@ -103,7 +103,7 @@ class TestEndpoints:
     def test_slice_annotations_set_weights_and_priorities(
         self, world: World, protocol: str, v6: bool
     ) -> None:
-        """Not part of Kubernetes; Cilium also has weights."""
+        """This isn't part of Kubernetes; Cilium has weights, too."""
         address = (PREFERRED.ips[v6], 80)
         one, two, three = ([At(ip)] for ip in world.pods(v6=v6))
         weighted = PREFERRED.but(slices=[one, two], preferences=[{WEIGHT: "500"}, {WEIGHT: "1"}])

@@ -61,7 +61,7 @@ class TestLabels:
         assert world.all_of("pod", BALANCED.address) == {"one", "two"}
 
     def test_slow_start_ramps_up_a_new_endpoint(self, world: World) -> None:
-        """Not part of Kubernetes; like Envoy's slow start."""
+        """This isn't part of Kubernetes; Envoy's slow start does the same."""
         spec = BALANCED.but(annotations={SLOW_START: "1h"})
         world.put(spec.at(*world.pods("one")))
         world.put(spec.at(*world.pods("one", "two")))
@@ -74,7 +74,7 @@ class TestLabels:
         assert world.all_of("pod", spec.address) == {"one", "two"}
 
     def test_with_source_hash_clients_keep_endpoints_after_a_restart(self, world: World) -> None:
-        """Not part of Kubernetes; like Cilium's Maglev: all workers and processes agree."""
+        """This isn't part of Kubernetes; as with Cilium's Maglev, workers and processes agree."""
         spec = BALANCED.but(annotations={BALANCE: "source-hash"})
         world.put(spec.at(*world.pods()))
         before = {name: world.all_of(name, spec.address) for name in world.testbed.clients}

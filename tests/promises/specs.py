@@ -42,7 +42,7 @@ class At:
     node: str = NODE
     ready: bool = True
     serving: bool | None = None
-    """None: the value of ``ready``."""
+    """None for the value of ``ready``."""
     terminating: bool = False
     zones: Sequence[str] = ()
     """The zones of the endpoint's topology hints."""

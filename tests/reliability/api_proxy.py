@@ -53,8 +53,8 @@ class Answer:
     """A response that replaces or truncates the server's response.
 
     Args:
-        head: The bytes to send first; empty: the server's response is forwarded.
-        passed: The number of bytes of the server's response that are forwarded; None: all.
+        head: The bytes to send first; empty to forward the server's response.
+        passed: The number of bytes of the server's response to forward; None for all.
         is_silent: Whether the connection then stays open without further bytes.
     """
 

@@ -24,7 +24,7 @@ STARTED = LogLine("plan applied")
 RESTARTED = LogLine("the control process exited (signal 9), restarting it")
 KILLS = 4
 DRAINED_S = 30.0
-# Seconds from each start to the next kill; None: as soon as the proxy serves.
+# Seconds from each start to the next kill; None to kill the proxy as soon as it serves.
 LIVES_S = (None, 0.1, 0.2, 0.3, 0.4, None, 0.5, None)
 REPLACED = Limits(same_processes=False, log_lines=20)
 

@@ -41,7 +41,7 @@ class Conditions:
     overtake them."""
     reordered_by_s: float = 0.01
     bits_per_s: float = 0.0
-    """The rate of the link; 0: unlimited."""
+    """The rate of the link; 0 if it is unlimited."""
     queue_bytes: int = 100_000
     """The size of the queue of a link with a rate; packets beyond that are dropped."""
     is_cut: bool = False

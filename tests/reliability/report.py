@@ -73,7 +73,7 @@ def summary_of(results: Sequence[Measured], unmeasured: Sequence[str]) -> str:
 def line_of(measured: Measured) -> tuple[str, ...]:
     """Return the cells of a row in the order of HEAD."""
     row = measured.row
-    # Only the kinds of problems and log lines, because their texts contain the row's names.
+    # Omit the texts of problems and log lines, because they contain the row's names.
     kinds = [shown.partition(" “")[0].removeprefix("metric ") for shown in measured.shown if shown]
     return tuple(
         _FOLDER.sub("…", cell)

@@ -342,7 +342,7 @@ class PodHost:
         self.world = world
         self.address = address
         self.mix: tuple[str, ...] = ()
-        """The reactions to dials, in turn, until the world is calm; empty: it answers all."""
+        """The reactions to dials, in turn, until the world is calm; empty to answer all dials."""
         self.dialled = 0
         self.failures: list[float] = []
         """When dials or datagrams weren't answered."""

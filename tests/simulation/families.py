@@ -21,7 +21,8 @@ from .plan import Plan, ServicePlan
 
 _SHARE = 0.1
 _ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+(/\d+)?")
-# The buffer must have room for a PROXY header, which is sent in one call (SOCK_MIN_SNDBUF).
+# The minimum size of a send buffer: a PROXY header must fit, because it is sent in one call (real
+# buffers have SOCK_MIN_SNDBUF or more).
 _HEADER_BYTES = 120
 _IN_SERVING = "endpoints", "outside", "inside", "weights", "standbys", "leaving"
 

@@ -59,7 +59,7 @@ class Node:
     finishes_first: str
     """The side that sends FIN first at the end: ``client``, ``endpoint`` or ``both``."""
     resets_every: int
-    """One of so many parties sends RST at the end; 0: none does."""
+    """One of this many parties sends RST at the end; 0 if none does."""
     ends: str
     """How the data plane is closed: ``calm``, after all connections; ``drain`` or ``abrupt``."""
     processes: int = 1

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 _CODE = ("userspace_proxy", "tests/simulation")
-# The lowest seed that a commit can select; campaigns count from 0.
+# The range of the first seed that a commit selects; campaigns count from 0.
 _LEAST, _MOST = 10_000_000, 90_000_000
 
 

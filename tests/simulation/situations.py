@@ -32,7 +32,7 @@ SITUATIONS = (
     "wake",
 )
 _FIRST_CLIENT = 40
-"""Other clients have lower numbers."""
+"""The lowest number of a client in a situation; other clients have lower numbers."""
 _MOST_CLIENTS = 100
 SCRIPTS: dict[str, tuple[Step, ...]] = {
     "slow": ((0.01, SEND, 4000), (0.2, SEND, 4000), (0.3, RESET, 0)),

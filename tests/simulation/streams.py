@@ -37,7 +37,7 @@ class Listening(Protocol):
     """Connections that wait for accept()."""
 
     def wake(self, events: int) -> None:
-        """Wake its watchers for events that may have happened; 0 is any."""
+        """Wake the watchers for events that may have happened; 0 for any."""
 
 
 class Stream:
@@ -283,7 +283,7 @@ class Stream:
         self.move()
 
     def wake(self, events: int) -> None:
-        """Wake its watchers for events that may have happened; 0 is any."""
+        """Wake the watchers for events that may have happened; 0 for any."""
         if self.item is not None:
             self.item.wake(events)
         if self.sleeper is not None:

@@ -30,7 +30,8 @@ WARM_S = 5.0
 # Seconds for releasing descriptors, memory and conntrack entries; a UDP flow with several queries
 # is kept for two minutes.
 SETTLE_S = 150.0
-# Each check opens a connection, which is tracked for three seconds.
+# The interval of checks. Each check opens a connection, whose conntrack entry stays for three
+# seconds.
 SETTLE_EVERY_S = 5.0
 FLAGS = ("--workers=2", "--take-over", "--drain-timeout=20s")
 

@@ -123,7 +123,7 @@ async def timed(kind: str, request: Awaitable[T], opened: float = 0.0) -> T | No
 
     Args:
         request: The coroutine, not started yet.
-        opened: When the request's connection was opened; 0: the request opens one.
+        opened: When the request's connection was opened; 0 if the request opens one.
     """
     start, began, result = time.time(), time.monotonic(), None
     try:

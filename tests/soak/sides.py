@@ -148,7 +148,7 @@ class Side(abc.ABC):
 
 
 class UserspaceProxy(Side):
-    """This proxy."""
+    """The side of this proxy."""
 
     title = "userspace-proxy"
 

@@ -95,7 +95,8 @@ def _with_blank_lines(part: str) -> str:
         if _ITEM.match(line) and not (before[0].isspace() or _ITEM.match(before)):
             lines.append("\n")
         lines.append(line)
-        # The first line may be the rest of the last code line before this part.
+        # A part after a code block begins with the newline of the closing fence, which isn't an
+        # empty line.
         if number or line != "\n":
             before = line
     return "".join(lines)

@@ -25,7 +25,7 @@ PLACES = (
 
 _CONTINUED = re.compile(r"\\\n[#\s]*")
 _INSTALL = re.compile(r"\b(?:pip[0-9.]*|pipx|uv)\b[^\n]*?\b(?:install|add|run)\b(?P<what>.*)")
-# Neither a part of a path, a wheel's name or a URL, nor an option with a path.
+# Matches neither a part of a path, a wheel's name or a URL, nor an option with a path.
 _NAME = re.compile(
     r"(?<![\w./:@=-])(?:(?:kubectl|pytest)[-_.])?userspace[-_.]proxy(?![\w/:-]|\.\w| @ )",
     re.IGNORECASE,

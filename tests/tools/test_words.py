@@ -22,9 +22,10 @@ RECORDS_MAX = 26_000
 RECORD_MAX = 600
 """A record is one page: the decision, the reason, measurements, and rejected alternatives."""
 FIRST_MAX = 900
-"""README and the page for a first deployment, which users read before anything runs."""
+"""The maximum number of words of README, and of the page for a first deployment, which users read
+before anything runs."""
 SECTION_MAX = 150
-"""The section of a cause, which users read during an outage."""
+"""The maximum number of words of a cause's section, which users read during an outage."""
 CHANGELOG_LINES_MAX = 80
 
 SECTIONS = {

@@ -7,8 +7,8 @@
 
 Rule 1: executing a program keeps the process alive: in a container, its exit would also kill the
 workers.
-Rule 2: taking the node back equals a start after a crash: the next process may have changed rules
-and sockets, and the saved state is in a file.
+Rule 2: a process that takes the node back starts as after a crash: the next process may have
+changed rules and sockets, and the saved state is in a file.
 Rule 3: the waiting program imports only the standard library: an upgrade may have removed
 everything else.
 Rule 4: a process that receives a signal to stop, before or while it waits, doesn't take the node

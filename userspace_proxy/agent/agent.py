@@ -55,7 +55,8 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The maximum time for open connections at the end of a drain, when no new ones are accepted.
+# How long the last part of a drain is, at most: open connections continue, but no new ones are
+# accepted.
 _WITHOUT_NEW_S = 1.0
 
 
@@ -70,7 +71,7 @@ class Agent:
             created, besides which the agent changes nothing on the node.
         source: The source of Services.
         options: All other options.
-        kernel: The kernel's features; None: read them at startup.
+        kernel: The kernel's features; None to read them at startup.
     """
 
     def __init__(
@@ -247,7 +248,7 @@ class Agent:
         await self._stack.aclose()
 
     async def _wait_for_previous_workers(self) -> None:
-        """Wait until late workers have been told to exit: otherwise they would keep running."""
+        """Wait until slow previous workers have received their last order, to drain or to exit."""
         previous_workers = self._previous_workers
         if previous_workers is not None and (
             left := await previous_workers.answered(LAST_ANSWER_S)

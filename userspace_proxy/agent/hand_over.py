@@ -10,7 +10,7 @@
                     killed: the next process adopts the workers in the same way
 
 Rule 1: nothing is removed, so the next process finds all rules, routes and sockets.
-Rule 2: the next process asks only after all checks that are possible without the node.
+Rule 2: the next process asks only after all checks that don't require the node have passed.
 Rule 3: a process that hands over doesn't exit: in a container its exit would also kill the workers.
 Executing another program closes all its descriptors, which are close-on-exec.
 Rule 4: being root doesn't suffice to take the node: in a container in the host's network, root may
@@ -189,7 +189,7 @@ def answer_requests(
     Args:
         lock: The held lock.
         hand_over: Called with the connection when a process with CAP_NET_ADMIN requests the node;
-            raises UserspaceProxyError on failure. None: requests are refused.
+            raises UserspaceProxyError on failure. None to refuse requests.
     """
     assert lock.listener is not None
     log_limit = LogLimit()
@@ -231,7 +231,7 @@ async def end_workers(label: str) -> bool:
     have_ended = False
     until = Clocks.monotonic() + END_S
     while socks := connect_to_workers(label):
-        # Late workers are told to exit again in the next iteration.
+        # Workers that don't answer in time are ordered to exit again in the next iteration.
         with contextlib.closing(
             PreviousWorkers(asyncio.get_running_loop(), socks)
         ) as previous_workers:

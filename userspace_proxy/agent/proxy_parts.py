@@ -114,7 +114,7 @@ class SourceComponent(Component):
     """The source of Services, which is read while the agent runs.
 
     Args:
-        publish: Receives the source's snapshots; None: the source isn't read.
+        publish: Receives the source's snapshots; None if the source isn't read.
     """
 
     def __init__(self, source: Source, publish: Callable[[Snapshot], None] | None = None) -> None:

@@ -52,7 +52,8 @@ from .signals import stop_on_signal
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# The timeout of all requests together; a healthy API server answers within about 10 ms.
+# The time limit of all requests together, and the pause before they are sent again. A healthy API
+# server answers within about 10 ms.
 _ANSWER_S, _ASK_AGAIN_S = 5.0, 2.0
 
 
@@ -99,7 +100,7 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     source = make_source(settings)
     is_back = takes_back()
     if is_back:
-        _log.error("replacement process exited before it was serving, taking the node back")
+        _log.error("taking the node back: replacement process exited before it served clients")
         reap_children(asyncio.get_running_loop())
     kernel = read_offers_for(settings.steering)
     taken = None if is_back else await _make_way(settings, options, source, kernel)

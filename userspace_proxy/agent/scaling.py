@@ -184,7 +184,8 @@ class _Resting:
     def is_known(self) -> bool:
         """Return whether this process counts all connections of the node.
 
-        Workers of the previous process don't report, and their connections continue for a while.
+        Workers of the previous process don't report. Once none is left, this returns False for
+        another ``previous_drain_s``, from the first call on.
         """
         if not self._has_old_workers:
             return True

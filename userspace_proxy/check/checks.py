@@ -127,7 +127,7 @@ def check_node(
 
     Args:
         steering: The steering mode that is, or would be, in use.
-        kernel: The result of :func:`read_kernel`; None: read the kernel now.
+        kernel: The result of :func:`read_kernel`; None to read the kernel now.
     """
     found = judge_path(settings.path, steering)
     if steering in ("none", ""):

@@ -133,7 +133,7 @@ class Command:
 
         Args:
             words: The words, without the program and the command.
-            called: The command's name as typed by the user; empty if none was typed; None: the
+            called: The command's name as typed by the user; empty if none was typed; None for the
                 command's own name.
 
         Raises:

@@ -190,7 +190,7 @@ def _on_nodes(
     """Add the nodes' answers to the facts.
 
     Args:
-        subject: The facts of one node to explain; None: explain the plan.
+        subject: The facts of one node to explain; None to explain the plan.
     """
     return replace(
         found,

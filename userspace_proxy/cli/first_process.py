@@ -6,8 +6,9 @@ When the first process of a PID namespace exits, the kernel kills all others. If
 control process, its crash or OOM kill would break every connection of the node. With a separate
 first process, workers continue, and the next control process adopts them (ADR 0026).
 
-Rule 1: signals are passed to the control process, whose exit status is the container's. The control
-process is restarted only if another signal killed it, such as the kernel's SIGKILL or SIGSEGV.
+Rule 1: signals are passed to the control process, whose exit status is the container's. A control
+process killed by a signal, such as the OOM killer's SIGKILL, is restarted, unless it was told to
+stop.
 Rule 2: this process only waits for signals, so that it has no reason to fail.
 """
 

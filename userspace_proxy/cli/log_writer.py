@@ -7,7 +7,7 @@ room again, another line reports how many were dropped.
 Rule 2: stderr isn't made non-blocking, because O_NONBLOCK belongs to the open file, which other
 processes share.
 Rule 3: poll() before each write can't replace the thread: another writer could fill the pipe in
-between, and for files on a network, poll() always reports "ready".
+between, and for files, even on a network, poll() always reports "ready".
 Rule 4: the thread is a daemon, and holds no lock while it writes, so it can't delay the exit.
 """
 

@@ -1,4 +1,4 @@
-"""Runs a command's coroutine, whose result may be large."""
+"""Runs a command's coroutine without formatting its result, which may be large."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ _T = TypeVar("_T")
 
 
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine; return its result, which may be large.
+    """Run a coroutine, and return its result.
 
-    asyncio.run() would format a large result as text. Source: asyncio.Runner of Python 3.11.
+    asyncio.run() formats the result as text, which takes long if the result is large. Source:
+    asyncio.Runner of Python 3.11.
     """
     found: list[_T] = []
 

@@ -1,9 +1,9 @@
 """Decides which addresses names must not resolve to: the cluster's and reserved addresses.
 
-Rule 1: an address that NAT64 translates is checked in both forms.
+Rule 1: of an IPv6 address that NAT64 translates, the embedded IPv4 address is checked, too.
 Rule 2: decisions follow changes of Services, Nodes, and this node's addresses.
-Rule 3: in a cluster whose users write names, no name is looked up before the pod networks and the
-Nodes are known. There, a name has no endpoint of a family without a pod network.
+Rule 3: if the cluster's users can write names (``is_shared``), no name is looked up before the pod
+networks and Nodes are known, and addresses of a family without a pod network are forbidden.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class ForbiddenAddresses:
         """Set this node's object and the addresses of all Nodes; return whether either changed.
 
         Args:
-            addresses: The addresses of all Nodes; None: unknown.
+            addresses: The addresses of all Nodes; None if unknown.
         """
         if (node, addresses) == (self._node, self._nodes):
             return False

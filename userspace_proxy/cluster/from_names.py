@@ -1,7 +1,7 @@
 """Derives slices with addresses from DNS for Services whose endpoints are DNS names.
 
     source ──snapshot──▶ EndpointsByName ──snapshot with slices of addresses──▶ rounds
-    DNS ────lookups────▶ (host_table)         in turns: a Service takes about 50 µs
+    DNS ────lookups────▶ (host_table)         in steps: a Service takes about 50 µs
 
 Rule 1: a name is looked up only if the operator has allowed it or a parent domain.
 Rule 2: a forbidden address (``forbidden``) is never an endpoint, even if a name resolves to it.
@@ -79,10 +79,10 @@ class EndpointsByName:
         return self.last
 
     def turns(self, snapshot: Snapshot) -> Iterator[None]:
-        """Derive the slices in turns; :attr:`last` contains them after the last turn.
+        """Derive the slices, and yield between steps; then :attr:`last` contains them.
 
-        Results of lookups that arrive between two turns may be missing until the next snapshot.
-        Call this again only after the last turn.
+        Results of lookups that arrive between two steps may be missing until the next snapshot.
+        Call this again only once the iterator is exhausted.
 
         Args:
             snapshot: The source's snapshot, or the previous one again, to include newer results of

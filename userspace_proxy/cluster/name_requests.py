@@ -1,8 +1,8 @@
 """Reads which host names a Service requests as endpoints, in its annotation or in slices of names.
 
 Rule 1: the key of a derived slice contains an @, which names of objects can't contain. The state on
-disk therefore shows which slices were derived from which names, and these are read back as slices
-of names.
+disk therefore shows which slices were derived from which names, so that they are read back as
+slices of names.
 Rule 2: a name whose port the Service doesn't have is omitted, with a note.
 """
 

@@ -67,7 +67,7 @@ def read_config(text: str, *, place: str) -> FileSettings:
     """Read the text of a file; errors start with ``place``.
 
     Raises:
-        ConfigError: The text isn't YAML, or contains an invalid field.
+        ConfigError: The text isn't YAML, contains neither document, or contains an invalid field.
     """
     try:
         documents = parse_documents(text, place=place)

@@ -39,7 +39,7 @@ def load_settings(words: Sequence[str]) -> Loaded:
     """Read a command line and the file that it names.
 
     Raises:
-        ConfigError: A flag or a field of the file is invalid.
+        ConfigError: The file can't be read, or a flag, a field or their combination is invalid.
     """
     return load_flags(read_flags(words))
 
@@ -48,7 +48,7 @@ def load_flags(flags: Flags) -> Loaded:
     """Combine flags with the file that they name, and with the defaults.
 
     Raises:
-        ConfigError: A field of the file, or the combination, is invalid.
+        ConfigError: The file can't be read, or a field or the combination is invalid.
     """
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}

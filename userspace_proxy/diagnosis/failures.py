@@ -73,7 +73,7 @@ def failure_of(
     """Return why an endpoint fails (None if it doesn't), and whether it failed a while ago.
 
     Args:
-        obstacle: The obstacle to this node's packets to the endpoint; None: no obstacle is known.
+        obstacle: The obstacle to this node's packets to the endpoint; None if no obstacle is known.
     """
     cause = _failure(address, counters, clock, obstacle)
     if cause is None and counters.denials.is_on and not counters.connections:

@@ -347,7 +347,7 @@ def _memory(view: StatusFacts) -> Problem:
 
 
 def late_s(sync: SyncFacts, now: float) -> float:
-    """Return for how many seconds a late change has waited; 0 if no change is late."""
+    """Return for how many seconds a change has waited; 0 if that is less than ``LATE_S``."""
     # Don't compare ``last_queued`` with ``last_done``: if the clock is set back while a change is
     # being applied, the change seems newer than the round that applied it.
     since = sync.waiting_since

@@ -175,7 +175,7 @@ class BlockingProxy(InThread[EmbeddedProxy]):
     def start(self) -> None:
         """Start the thread and the proxy in it; :meth:`close` stops both.
 
-        Raises the same exceptions as ``Proxy.start``.
+        Raises the exceptions of ``Proxy.start``, and RuntimeError if this proxy is running.
         """
         with self._life:
             if self._thread.is_running:

@@ -172,7 +172,8 @@ class EmbeddedProxy(Agent):
         Raises:
             ValueError: The proxy reads its Services elsewhere.
             ListenError: The Service can't be served; ``status()`` shows why. Clients are refused,
-                and the proxy retries every second. Only DNS serves headless Services.
+                and the proxy retries every second. A headless Service, which only DNS serves, never
+                fails.
         """
         memory = self._embedded()
         _, before = self._services.get(service.key, (service, ()))

@@ -54,7 +54,11 @@ class _NamedAmong:
     def split(
         self, endpoints: Iterable[EndpointAddress]
     ) -> tuple[Iterable[EndpointAddress], Iterable[EndpointAddress]]:
-        """Split endpoints into addresses, valid or not, and names."""
+        """Split endpoints into addresses, valid or not, and placeholders for names.
+
+        Raises:
+            ValueError: Two arguments contain the same name and port.
+        """
         if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
             return endpoints, ()
         found = [(endpoint, self._substitute(endpoint)) for endpoint in endpoints]

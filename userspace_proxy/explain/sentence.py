@@ -48,8 +48,8 @@ def explain(
 
     Args:
         client: The address of a client; empty: any client.
-        dials: Results of dials; None: none were requested.
-        pods: The steps about the Service's pods; None: they weren't examined.
+        dials: Results of dials; None if no dials were requested.
+        pods: The steps about the Service's pods; None if the pods weren't examined.
         invocation: How the user ran the program; None: the default, with this machine's proxy.
     """
     invocation = invocation or Invocation()

@@ -224,8 +224,8 @@ def failed_dials(
     """Return the endpoints that didn't answer.
 
     Args:
-        tried: The endpoints that failed; None: no endpoint failed.
-        answered: The endpoint that failed after it had answered; None: no endpoint did.
+        tried: The endpoints that failed; None if no endpoint failed.
+        answered: The endpoint that failed after it had answered; None if no endpoint did.
     """
     failed = (tried or {}).items()
     return tuple(FailedDialFacts(str(one), code) for one, code in failed if one != answered)

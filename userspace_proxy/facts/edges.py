@@ -21,7 +21,8 @@ import msgspec
 from ..model import PortKey
 from .connection import port_fields
 
-# The maximum number of entries between two reports, at most 5 s apart: a busy node's new clients.
+# The maximum number of (Service port, client) pairs per report. Reports are at most 5 s apart, so
+# this is enough for the clients of a busy node.
 CALLS_MAX = 4096
 # The maximum number of edges per node: as many as a table on a page, or a metric, can show. A node
 # has 110 pods by default.

@@ -6,7 +6,8 @@
 
 Rule 1: each field is a figure; docs/api.md contains its docstring, and ``/metrics`` its ``help``.
 Rule 2: the JSON and ``/metrics`` have the same order as the table.
-Rule 3: counters only grow until the process exits, in ``/metrics`` without exception.
+Rule 3: counters only grow until the process exits; ``unanswered_flows`` may decrease, and isn't in
+``/metrics``.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ NO_TIMES = Times()
 
 
 class Traffic(msgspec.Struct, kw_only=True):
-    """Figures of one endpoint, summed for a Service port and the node."""
+    """Traffic of one endpoint, summed for a Service port and the node."""
 
     active: Annotated[
         int, gauge("connections_active", "connections", "Open connections (UDP: live flows)")
@@ -145,7 +146,7 @@ class Traffic(msgspec.Struct, kw_only=True):
 
 
 class WaitCounts(msgspec.Struct, kw_only=True):
-    """Figures of clients waiting until an endpoint can take them."""
+    """Counters for connections and flows that wait until an endpoint can take them."""
 
     total: Annotated[
         int,
@@ -186,7 +187,7 @@ class WaitCounts(msgspec.Struct, kw_only=True):
 
 
 class WaitingNow(WaitCounts):
-    """Figures of clients that wait, or have waited. Positional fields come first."""
+    """The counters, and the clients that wait now. Positional fields come first."""
 
     waiting: Annotated[
         int,
@@ -217,7 +218,7 @@ class Waits(WaitingNow, kw_only=True, gc=False):
 
 
 class TrafficByCause(Traffic, kw_only=True):
-    """Figures of one endpoint, with failed dials by cause."""
+    """Traffic of one endpoint, with failed dials by cause."""
 
     failures_by_cause: Mapping[CauseCode, int] = {}
     """Failed dials by cause, without causes at 0."""
@@ -229,7 +230,7 @@ class TrafficByCause(Traffic, kw_only=True):
 
 
 class PortFigures(TrafficByCause, kw_only=True):
-    """Figures of one Service port, summed for the node.
+    """Traffic of one Service port, summed for the node.
 
     Workers count this class's integers per Service port, and its bases' integers per endpoint.
     """
@@ -403,4 +404,4 @@ def figures_of(table: type[msgspec.Struct]) -> Mapping[str, Figure]:
 
 
 GAUGES = tuple(name for name, figure in figures_of(Traffic).items() if figure.kind == "gauge")
-"""Figures of endpoints that may decrease; when a worker exits, its part is subtracted."""
+"""The endpoints' figures that may decrease; when a worker exits, its part is subtracted."""

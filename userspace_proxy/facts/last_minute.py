@@ -8,7 +8,7 @@ present state hides recent events: an endpoint that crashes repeatedly answers i
 
 Rule 1: the JSON contains these fields, which are summed; within a version, fields are only added.
 Rule 2: a part expires as a whole, so sums decrease only every 5 s.
-Rule 3: memory is bounded: a Service port without clients keeps only the loss of its last endpoint.
+Rule 3: memory is bounded: a Service port without clients keeps only ``flaps``, if any.
 Rule 4: clients that leave are counted only if other clients left at another moment: when a client
 program stops, all its connections are closed together, whatever the endpoint does.
 """

@@ -641,7 +641,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
 
     @property
     def program(self) -> str:
-        """The running program: its version, commit and form, and the given settings."""
+        """The program in words: version and commit, whether it is compiled, and given settings."""
         runs = f"userspace-proxy {format_version(self.version, self.commit)}"
         runs += ", compiled" if self.is_compiled else ""
         # A program that embeds the proxy has no settings.

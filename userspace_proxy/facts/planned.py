@@ -26,8 +26,7 @@ _POLICIES = {
 }
 
 
-# The kinds of frontends in the order of preference. Node ports have many addresses, so the
-# Service's own addresses come first, and loopback last.
+# The kinds of frontends in display order; node ports are last, because they have many addresses.
 _KINDS = (
     FrontendKind.CLUSTER_IP,
     FrontendKind.LOAD_BALANCER,

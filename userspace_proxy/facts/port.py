@@ -364,8 +364,9 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     def mark_of(self, endpoint: EndpointFacts) -> Level | None:
         """Return the level that every view shows for an endpoint; None for a neutral mark.
 
-        An endpoint may have answered since it failed clients of the last minute: then it has the
-        port's own mark. It is also neutral if nothing shows that it answers clients.
+        An ok endpoint that a cause of the port's state names failed clients in the last minute, and
+        has the port's mark. The mark of any other ok endpoint is neutral if its answers aren't
+        visible (:attr:`is_unseen`).
         """
         if endpoint.level is not Level.OK:
             return endpoint.level
@@ -421,7 +422,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
 
 class TotalsFacts(PortFigures, kw_only=True):
-    """Figures of all Service ports together, including former Service ports.
+    """Traffic of all Service ports together, including former Service ports.
 
     The fields mean the same as in :class:`PortFacts`.
     """

@@ -1,7 +1,7 @@
 """Declares the states of Service ports, each as a row with all its properties.
 
-Rule 1: the value is the word in the JSON and on the page; a search finds it as ``is:`` and the word
-with dashes.
+Rule 1: a state's value is the word for it in the JSON and on the page; searches find it as ``is:``
+and the word with dashes.
 Rule 2: a state's severity also depends on the port (:class:`.Level`).
 """
 

@@ -3,8 +3,8 @@
     [ ct load status ] [ bitwise & 0x20 ] [ cmp neq 0 ] [ immediate accept ]
     ──▶ Step(ACCEPT, (Match(TRANSLATED, ("dnat",)),))
 
-Rule 1: an unknown condition is ``Unknown``. A looked-up field with a width is ``SetLookup``, whose
-elements ``reading`` writes out.
+Rule 1: an unknown condition is ``Unknown``. A look-up of fields of known width is a ``SetLookup``,
+which ``reading`` replaces by the set's elements.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h and xt_conntrack.h; nft(8)
 for the words.

@@ -36,6 +36,9 @@ class BridgeEntries:
         """Write the local entries, even if a bridge has learned the MAC address from a pod.
 
         Returns: The interface indexes of the bridges that still exist.
+
+        Raises:
+            SteeringError: The kernel refuses an entry.
         """
         wanted = sorted(bridges)
         # Write all entries: the kernel sends no event for an entry that doesn't change.
@@ -51,7 +54,11 @@ class BridgeEntries:
         return frozenset(wanted) - missing
 
     def remove(self) -> None:
-        """Remove the entries of all bridges; idempotent."""
+        """Remove the entries of all bridges. Idempotent.
+
+        Raises:
+            SteeringError: The kernel refuses to list links or to remove an entry.
+        """
         with explained("list interfaces"):
             messages = self._requests.list_all(rtnetlink.list_links())
         links = [rtnetlink.read_link(message).link for message in messages]

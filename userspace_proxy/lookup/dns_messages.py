@@ -64,7 +64,7 @@ from .dns_wire import (
 )
 
 UPSTREAM_TIMEOUT_S = 2.0
-"""The read timeout of CoreDNS' forward plugin."""
+"""The read timeout of CoreDNS's forward plugin."""
 UDP_BYTES_PLAIN = 512
 """The limit for a client without EDNS. Source: RFC 1035, section 4.2.1."""
 TCP_BYTES_MAX = 65535
@@ -80,7 +80,7 @@ class Responder:
 
     Args:
         names: Returns the current names; None until the first Services have been read.
-        upstream: The server for all other names; None: queries for these are refused.
+        upstream: The server for all other names; None to refuse queries for them.
         clock: Returns monotonic seconds, for the log.
     """
 

@@ -47,7 +47,7 @@ class EndpointLookups:
         allowed, forbidden: See :class:`.EndpointsByName`.
         publish: Called with each derived snapshot.
         turn: Called between two Services.
-        look_up: Looks up a name; None: query the DNS servers of this node.
+        look_up: Looks up a name; None to query the DNS servers of this node.
     """
 
     def __init__(

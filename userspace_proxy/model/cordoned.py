@@ -1,7 +1,7 @@
 """Cordons endpoints, which get no new clients, before their workload is scaled to zero.
 
 Rule 1: open connections and flows continue, regardless of ``on-endpoint-removal``.
-Rule 2: only endpoints that existed at the time are cordoned: new endpoints accept clients.
+Rule 2: only endpoints that existed when the cordon began are cordoned: newer ones accept clients.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _RESERVED: tuple[tuple[str, str], ...] = (
     ("168.63.129.16/32", "the metadata address of a cloud"),
     ("192.0.0.192/32", "the metadata address of a cloud"),
     ("100.100.100.200/32", "the metadata address of a cloud"),
-    # Also the network of EKS Pod Identity, DNS and time. Source: the manual of Amazon VPC.
+    # This network also contains EKS Pod Identity, DNS and time. Source: the manual of Amazon VPC.
     ("fd00:ec2::/32", "the metadata address of a cloud"),
     ("fd00:c1::a9fe:a9fe/128", "the metadata address of a cloud"),
     ("fd00:42::42/128", "the metadata address of a cloud"),

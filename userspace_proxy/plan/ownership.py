@@ -4,8 +4,8 @@ Service ──claims_of──▶ its ports with their frontends ──FrontendOw
 
 Rule 1: cluster IPs take precedence over load-balancer IPs and node ports, which precede external
 IPs; then the older Service wins, as in the API server's allocator; then the first Service by name.
-Rule 2: an external IP is never another Service's cluster or load-balancer IP, whatever the port,
-and whichever proxy serves that Service.
+Rule 2: an external IP isn't served if it is another Service's cluster or load-balancer IP, whatever
+the port, and whichever proxy serves that Service.
 Rule 3: the owner depends only on the claims, never on the order in which they arrived; the cost
 of a change depends only on its size, never on the number of claims.
 """

@@ -9,7 +9,7 @@ If only slices differ, only the changed endpoints are judged again.
 Rule 2: caching affects only the cost of a plan, never its content; the cost depends on the size of
 the change, not on the size of the cluster.
 Rule 3: when the facts change, all Services are planned again.
-Rule 4: a plan is computed in turns, between which the caller may do other work. A turn takes as
+Rule 4: a plan is computed in steps, between which the caller may do other work. A step takes as
 long as planning one Service port with its endpoints, or computing the claims of one Service.
 """
 
@@ -49,7 +49,7 @@ from .ports import Earlier, count_endpoints, health_check_of, plan_ports, slice_
 
 _Value = TypeVar("_Value")
 
-# How many claims are applied per turn; a turn takes about 10 ms.
+# How many claims are applied per step; a step takes about 10 ms.
 _CLAIMS_IN_TURN = 1_000
 
 
@@ -103,9 +103,9 @@ class Planner:
         return self.last
 
     def turns(self, snapshot: Snapshot, facts: NodeFacts | None = None) -> Iterator[None]:
-        """Compute the plan for a snapshot in turns; afterwards, :attr:`last` is that plan.
+        """Compute the plan for a snapshot, and yield between steps; then :attr:`last` is the plan.
 
-        If the turns aren't completed, the next plan is computed from scratch.
+        If the iterator isn't exhausted, the next plan is computed from scratch.
         """
         if self._is_under_way or (facts is not None and facts != self.facts):
             self.facts = facts or self.facts
@@ -182,9 +182,9 @@ class Planner:
         return kernel_size(state.service, index, self._claims(state.service.key), self.facts)
 
     def kernel_elements(self, state: ServiceState) -> int:
-        """Return how many elements of the kernel path a change to a Service may write at once.
+        """Estimate how many elements of kernel path maps a change to a Service may write.
 
-        Returns 0 for a new Service, which enters the kernel path in turns.
+        Returns 0 for a new Service, which waits for its turn to enter the kernel path.
         """
         if state.service.key not in self._states:
             return 0
@@ -232,7 +232,7 @@ class Planner:
     def _change_owners(
         self, changed: Iterable[ServiceKey], gone: Iterable[ServiceKey], change: OwnershipChange
     ) -> Iterator[None]:
-        """Update the owners in turns, and add the effects to ``change``."""
+        """Update the owners, yielding between steps, and add the effects to ``change``."""
         have = self._owners.claims
         new: list[ServiceClaims] = []
         count = 0

@@ -192,8 +192,8 @@ class PreviousWorkers:
     def drain(self, seconds: float) -> None:
         """Order the workers to stop accepting, and to reset open connections after ``seconds``.
 
-        Closes sockets that weren't taken; the connection to a late worker stays open until it
-        answers.
+        Closes sockets that weren't taken. The connection to a worker that hasn't answered stays
+        open until the worker answers.
         """
         self.ports = frozenset()
         self._dismiss(Drain(seconds))
@@ -207,12 +207,12 @@ class PreviousWorkers:
     def end(self) -> None:
         """Order workers to reset their connections and exit, except those that drain.
 
-        Closes the same sockets as :meth:`drain`. A late worker receives the order once it answers.
+        Closes the same sockets as :meth:`drain`. A slow worker receives the order once it answers.
         """
         self._dismiss(End())
 
     async def answered(self, within_s: float) -> int:
-        """Wait until late workers have answered and received their order, or ``within_s`` is over.
+        """Wait until all workers have answered and received their order, or ``within_s`` is over.
 
         Returns the number of workers that haven't answered. After :meth:`close`, they serve until
         another process controls them.
@@ -222,7 +222,7 @@ class PreviousWorkers:
         return len(self._workers)
 
     def _dismiss(self, order: Drain | End) -> None:
-        """Send all workers their last order; close all but the connections to late workers."""
+        """Send all workers their last order; keep only connections to workers without an answer."""
         for worker in tuple(self._workers):
             worker.dismiss(order)
         late = [worker for worker in self._workers if not worker.handed_over.done()]

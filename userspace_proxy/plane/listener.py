@@ -44,9 +44,13 @@ _OWED_NOTHING: Counter[int] = Counter()
 class ListeningSockets:
     """The sockets of one listener: one for each worker in ``workers``, in that order.
 
-    Options are passed to ``open_listening``. ``inherited`` contains sockets of the previous control
-    process on this address, which are reused: a new socket replaces each None, and surplus sockets
-    are closed, with the clients in their queues. Raises ListenError if the port can't be bound.
+    Args:
+        inherited: Sockets of the previous control process on this address, which are reused: a new
+            socket replaces each None, and surplus sockets are closed, with the clients in their
+            queues. The other options are passed to ``open_listening``.
+
+    Raises:
+        ListenError: The port can't be bound.
     """
 
     # Cost: each Service port has instances of this class and of Listener.
@@ -106,7 +110,8 @@ class ListeningSockets:
     def admit(self, networks: Sequence[str] | None) -> None:
         """Admit packets from these networks only; None admits all.
 
-        Raises ListenError if the kernel rejects the filter.
+        Raises:
+            ListenError: The kernel rejects the filter.
         """
         if networks == self._admits:
             return
@@ -142,7 +147,9 @@ class ListeningSockets:
     def serve(self) -> None:
         """Listen again after :meth:`refuse`; UDP sockets are opened if they were closed.
 
-        Raises ListenError if another program has bound the port in the meantime.
+        Raises:
+            ListenError: The port can't be opened again, for example because another program has
+                bound it.
         """
         if self._protocol is Protocol.TCP:
             try:
@@ -193,8 +200,9 @@ class ListeningSockets:
                 with wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
             socks, known = self._places(is_shared=is_shared), len(self._inherited)
-            # Open the replacements of late workers' sockets last: when a late worker closes its
-            # socket, the kernel assigns the index to the socket that was opened last.
+            # Open the replacements last of sockets that previous workers haven't handed over yet:
+            # when such a worker closes its socket, the kernel assigns the index to the socket that
+            # was opened last.
             for place in sorted(range(len(socks)), key=lambda n: (socks[n] is None, n < known)):
                 sock = socks[place] or self._open_one(at, is_shared=is_shared)
                 socks[place] = sock
@@ -229,7 +237,10 @@ class ListeningSockets:
     def _places(self, *, is_shared: bool) -> list[socket.socket | None]:
         """Return the inherited sockets in the order of the workers, with this listener's options.
 
-        None marks a socket that must be opened. Raises ListenError.
+        None marks a socket that must be opened.
+
+        Raises:
+            ListenError: The kernel rejects an option of an inherited socket.
         """
         found, count = list(self._inherited), len(self.workers)
         if len(found) > count:

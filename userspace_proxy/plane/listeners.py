@@ -194,8 +194,9 @@ class Listeners:
     def _open_first(self, key: Hashable, group: Group, wanted: Wanted) -> bool:
         """Open a listener on the first address that can be bound; return False without addresses.
 
-        Raises ListenError if the last address can't be bound, no descriptor is left, or this
-        machine lacks the IP address.
+        Raises:
+            ListenError: The last address can't be bound, no descriptor is left, or this machine
+                lacks the IP address.
         """
         error: ListenError | None = None
         for at in wanted.addresses:
@@ -278,8 +279,9 @@ class Listeners:
 
         A listener that takes over the sockets of an old listener keeps its workers.
 
-        Raises BoundError if listeners would take half of a worker's descriptors, or all unreserved
-        descriptors of this process.
+        Raises:
+            BoundError: Listeners would take half of a worker's descriptors, or all unreserved
+                descriptors of this process.
         """
         all_workers, have = range(len(self._counts)), sum(self._counts)
         chosen: Sequence[int] = ()
@@ -315,7 +317,8 @@ class Listeners:
     def _serve(self, listener: Listener) -> None:
         """Apply the ``Serving`` of a listener's group to the listener.
 
-        On failure, the listener refuses, and ListenError is raised.
+        Raises:
+            ListenError: The ``Serving`` can't be applied; the listener refuses clients.
         """
         serving, sockets = listener.group.serving, listener.sockets
         try:
@@ -354,7 +357,8 @@ class Listeners:
     def _open_in_workers(self, listener: Listener) -> None:
         """Send each serving worker its socket of the listener.
 
-        Raises ListenError if the epoll of a worker in the caller's loop is full.
+        Raises:
+            ListenError: A worker in the caller's loop can't add its socket to its epoll.
         """
         for worker, holder, number in self._holders(listener):
             try:

@@ -39,8 +39,11 @@ _CAPABILITY_VERSION = 0x20080522
 def become_unprivileged(*, keeps_net_raw: bool = False) -> None:
     """Become WORKER_ID if the kernel permits, and drop all capabilities. Idempotent.
 
-    ``keeps_net_raw`` keeps CAP_NET_RAW, if this process has it. Raises OSError if the kernel
-    refuses: no worker is better than a privileged worker.
+    Args:
+        keeps_net_raw: Whether to keep CAP_NET_RAW, if this process has it.
+
+    Raises:
+        OSError: The kernel refuses: no worker is better than a privileged worker.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     kept = 1 << CAP_NET_RAW & _permitted() if keeps_net_raw else 0

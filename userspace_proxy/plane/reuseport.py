@@ -21,7 +21,10 @@ SO_DETACH_REUSEPORT_BPF = 68
 def choose_by_client(sock: socket.socket, family: int, count: int) -> None:
     """Make the kernel send all traffic of a client to one socket of a group of ``count``.
 
-    The BPF program applies to this socket's group. Raises OSError if the kernel lacks the option.
+    The BPF program applies to this socket's group.
+
+    Raises:
+        OSError: The kernel lacks the option.
     """
     bpf.attach(sock, bpf.SO_ATTACH_REUSEPORT_CBPF, _program(bpf.version_of(family), count))
 

@@ -26,7 +26,8 @@ HUNG_S = 1.0
 # disk.
 HUNG_IN_START_S = 10.0
 
-# R: runs or waits for a CPU; D: waits for a disk, where killing has no effect (proc_pid_stat(5)).
+# The states in which only CPU time is charged, because the process may be waiting: R runs or waits
+# for a CPU; D waits for a disk, where killing has no effect (proc_pid_stat(5)).
 _WAITS_OR_RUNS = "RD"
 # The share of LOOK_S that is charged if hidepid (proc(5)) hides the process state, because waiting
 # can't be distinguished from hanging without it.

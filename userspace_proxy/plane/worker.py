@@ -136,7 +136,8 @@ class Worker:
     def apply(self, message: ToWorker, sock: _socket.socket | None = None) -> None:
         """Carry out a command, with its socket if it has one.
 
-        Raises OSError if the epoll is full.
+        Raises:
+            OSError: The kernel refuses to add a listener to the epoll.
         """
         if isinstance(message, OpenListener):
             assert sock is not None, "a listener comes with its socket"

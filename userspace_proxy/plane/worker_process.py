@@ -25,9 +25,13 @@ END_WITHIN_S = 2.0
 class WorkerProcess:
     """The link to a child process that runs :mod:`.worker_main`.
 
-    ``ended`` is called once when the process has exited, with ``exit status 1``, ``signal 9`` or
-    ``exit status 12 (out of memory)``. The process calls ``entry`` with the channel's descriptor.
-    Raises OSError if the process can't be started.
+    Args:
+        ended: Called once when the process has exited, with ``exit status 1``, ``signal 9`` or
+            ``exit status 12 (out of memory)``.
+        entry: The function that the process calls with the channel's descriptor.
+
+    Raises:
+        OSError: The process can't be started.
     """
 
     def __init__(

@@ -5,8 +5,8 @@
                   └──────────────┬──────────────┴─────────────────────┘
                                  ▼ a note; only the port itself is served
 
-Rule 1: the kernel translates the UDP ports of a range, whatever the path of the Service: a socket
-needs a privilege that workers lack to see the port to which a datagram was sent.
+Rule 1: the kernel translates the UDP ports of a range, whatever the path of the Service: to see the
+port to which a datagram was sent, a socket needs a privilege that workers lack.
 Rule 2: if steering doesn't support ranges, each port of a short range has its own listener.
 """
 

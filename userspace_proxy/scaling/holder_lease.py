@@ -56,11 +56,13 @@ _RENEW_S = 15.0
 _JITTER_S = 10.0
 TOO_OLD_S = 2.5 * BEAT_S
 """If a node's report hasn't changed for this long, its demand counts as unknown."""
-# The interval between two reads of all reports; a second per 100 reports spares the API server.
+# The minimum interval between two reads of all reports, and the interval per report: a second per
+# 100 reports spares the API server.
 _LOOK_S, _LOOK_FOR_EACH_S = 2.0, 0.01
-# The interval between two lists of Nodes, which are large.
+# The same for lists of Nodes, which are large.
 _NODES_S, _NODES_FOR_EACH_S = 60.0, 0.1
-# The time limit for the answers of all nodes, each of which takes a second.
+# The time limit for the answers of all nodes, each of which takes a second, and the interval at
+# which they are read.
 _ANSWERS_S, _ANSWERS_EVERY_S = 8.0, 0.25
 AGAIN_MAX_S = 60.0
 
@@ -350,7 +352,7 @@ class HolderLease:
             await self._write(self._vote_counts._replace(round=over))
 
     async def _ask(self, asked: Vote) -> bool:
-        """Return whether all nodes have acknowledged that a round's Services have no clients."""
+        """Begin a round; return whether all nodes acknowledge that its Services have no clients."""
         began = self._clock()
         self._nodes, self._nodes_at = await self._leases.nodes(), began
         if not self._nodes or self._unknown(began):

@@ -7,7 +7,8 @@
                          round     the Services that all nodes vote on, or the result
 
 Rule 1: an annotation that can't be read means "unknown", never "no clients".
-Rule 2: the smallest namespaces are listed by Service; each other namespace is a single entry.
+Rule 2: annotations have a maximum size: namespaces are listed by Service, the smallest first, as
+long as there is room; each other namespace is a single entry.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def render_status(
     Args:
         selection: The Service ports, ignored Services and health checks to include; None: all. The
             page number is ignored, and ``problems`` always covers everything.
-        whole: The view from which ``view`` was selected; None: ``view`` is complete.
+        whole: The view from which ``view`` was selected; None if ``view`` is complete.
     """
     chosen = selection or Selection()
     return encode_answer(make_answer(view, now=now, selection=chosen, whole=whole))

@@ -1,7 +1,7 @@
 """Decides whether this proxy is healthy, as kube-proxy's ``/healthz`` and ``/livez`` do.
 
     is ready ───────────┐
-    no late change ─────┤
+    changes in time ────┤
     node stays ─────────┼─▶ /healthz   load balancers and readiness: send clients here?
     conntrack has room ─┘
     the loop iterates ────▶ /livez     liveness: would a restart help?

@@ -1,7 +1,7 @@
 """Serves health check node ports, by which load balancers find nodes that serve a Service.
 
     load balancer ──any path──▶ healthCheckNodePort ──▶ 200: send clients of this Service here
-                                                        503: no endpoint here, or the proxy is late
+                                                        503: no endpoint, or changes apply too late
 
 A Service of type LoadBalancer with ``externalTrafficPolicy: Local`` has such a port.
 

@@ -90,7 +90,7 @@ class HttpAnswer:
         """Yield the next pieces of the body; the caller must exhaust the iterator.
 
         Args:
-            data: Received bytes; empty: the connection was closed.
+            data: Received bytes; empty if the connection was closed.
 
         Raises:
             Unreadable: The bytes aren't an answer of a proxy, or end early.

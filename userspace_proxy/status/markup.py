@@ -49,7 +49,7 @@ class Parts:
 
     @property
     def markup(self) -> Mapping[str, Markup]:
-        """The parts, for a template that lays them out."""
+        """The HTML in ``html``, marked as safe so that templates insert it without escaping."""
         return {name: Markup(text) for name, text in self.html.items()}
 
 
@@ -73,7 +73,7 @@ def make_environment(
     """Return the Jinja environment for this package's templates.
 
     Args:
-        finalize: Converts each value before it is written; None: values are written unchanged.
+        finalize: Converts each value before it is written; None to write values unchanged.
     """
     environment = Environment(
         loader=loader,

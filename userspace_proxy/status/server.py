@@ -9,7 +9,7 @@ Rule 2: no request changes anything: there are no methods other than GET and HEA
 Rule 3: requests waiting for the same view or answer share it, so a flood of requests doesn't
 multiply the use of CPU and memory. One answer of each kind (page, text, JSON, metrics) is made at a
 time, so a flood of searches delays only answers of its kind.
-Rule 4: on loopback, only requests to a loopback name are answered (DNS rebinding).
+Rule 4: on loopback, only requests whose Host is a loopback name are answered (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class StatusServer:
         view: Returns the current state; called in the event loop, once per request.
         metrics_detail: The detail of ``/metrics`` in addition to the node's sums.
         health: Like ``view``, but called for the more frequent probes; it may omit the Service
-            ports. None: ``view`` is called.
-        observing: The source of connections and clients; None: no events are shown.
+            ports. None to call ``view``.
+        observing: The source of connections and clients; None to show no events.
         refresh: Awaited before ``view``, to fetch counters from workers.
         events: Returns the node's events, the newest first; called like ``view``.
         clock: Returns the Unix time.

@@ -60,7 +60,8 @@ IGNORED_MARK = MARKS[None]
 # The width up to which columns are aligned: longer names and addresses shift only the rest of their
 # line.
 WIDEST = 44
-# The columns that names leave for a cause, or for ``1,200 open``, the first part of the traffic.
+# The minimum columns for a cause, and for the first part of the traffic, such as ``1,200 open``:
+# longer names aren't aligned.
 _CAUSE, _TRAFFIC = 30, 10
 
 

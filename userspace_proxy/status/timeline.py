@@ -2,8 +2,8 @@
 
 Rule 1: an event is one sentence about one moment. A lasting condition, such as an endpoint that
 refuses connections, is one event until it is over, while its counts grow.
-Rule 2: the effect of one endpoint on several Service ports is one event, if it happens at about the
-same time, or lasts.
+Rule 2: the effect of one endpoint on several Service ports is one event, if it began at about the
+same time on each, or lasts.
 Rule 3: ``problems`` formats the problems of the node; the end of a problem is also an event.
 """
 

@@ -55,7 +55,7 @@ _LOOPBACK_S = 5.0
 
 
 class PortForwarder:
-    """Dials endpoints that are pods; a ``Dialer`` while :meth:`run` runs.
+    """Dials endpoints that are pods: a ``Dialer``, which works while :meth:`run` runs.
 
     Args:
         client: The API server's client, open when the first endpoint is dialled.

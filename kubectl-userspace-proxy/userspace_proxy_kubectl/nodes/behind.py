@@ -3,8 +3,9 @@
     digest of a node ──differs──▶ buckets that differ ──asked──▶ digests of their Services
                                          for more than BEHIND_S ──▶ behind
 
-Rule 1: a node is behind in a Service only if its digest differed at two comparisons BEHIND_S apart,
-and the API server's contents stayed the same between them: this machine may lag, too.
+Rule 1: a node's plan of a Service counts as behind only if its digest differed at two comparisons
+BEHIND_S apart, and the API server's contents stayed the same between them: this machine may lag,
+too.
 Rule 2: a node isn't asked if its digest was valid a moment ago, because its answer may be that old.
 """
 

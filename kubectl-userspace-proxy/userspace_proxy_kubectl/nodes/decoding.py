@@ -76,7 +76,7 @@ class Allowance:
 
         Raises:
             ValueError: The JSON isn't of this kind.
-            TooLarge: It takes too much memory.
+            TooLarge: The decoded value takes too much memory.
         """
         if most_of(line) > DECODED_PER_BYTE * self.body:
             raise TooLarge(DECODED_PER_BYTE * self.body)
@@ -100,7 +100,7 @@ class Allowance:
         """Measure an answer that was assembled from lines, if it may have grown too large.
 
         Raises:
-            TooLarge: It takes too much memory.
+            TooLarge: The answer takes too much memory.
         """
         if self.used > KEPT_PER_BYTE * self.body:
             self.used = checked_size(value, KEPT_PER_BYTE * self.body)
@@ -121,7 +121,7 @@ def checked_size(value: Any, most: int) -> int:
 
     Raises:
         ValueError: A number or time in it is out of range.
-        TooLarge: It takes more than ``most``.
+        TooLarge: The value takes more than ``most``.
     """
     size, left = 0, [("", value)]
     while left:
@@ -171,8 +171,8 @@ def read_whole_line(line: bytes, allowance: Allowance) -> StatusFacts:
     """Return a whole answer's facts.
 
     Raises:
-        ValueError: It isn't a proxy's answer.
-        TooLarge: It takes too much memory.
+        ValueError: The line isn't a proxy's answer.
+        TooLarge: The answer takes too much memory.
     """
     status = allowance.decode(line, StatusFacts)
     if not status.version:
@@ -184,8 +184,8 @@ def read_change(before: StatusFacts, line: bytes, allowance: Allowance) -> Statu
     """Return the facts after a line of changes.
 
     Raises:
-        ValueError: It isn't a proxy's answer.
-        TooLarge: It takes too much memory.
+        ValueError: The line isn't a proxy's answer.
+        TooLarge: The changed answer takes too much memory.
     """
     began = Clocks.monotonic()
     given = msgspec.structs.asdict(allowance.decode(line, _Change))
@@ -207,7 +207,7 @@ def read_connection_line(line: bytes) -> ConnectionFacts:
     """Return the connection in a stream's line.
 
     Raises:
-        ValueError: It isn't a connection.
+        ValueError: The line isn't a connection.
     """
     try:
         return Allowance(LINE_BYTES).decode(line, ConnectionFacts)

@@ -246,7 +246,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
     """Merge all nodes.
 
     Args:
-        before: All nodes a few seconds ago, from which rates are computed; None: unknown.
+        before: All nodes a few seconds ago, from which rates are computed; None if unknown.
     """
     all_nodes = replace(all_nodes, answers=tuple(with_unanswered(all_nodes.answers)))
     known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]
@@ -331,8 +331,8 @@ def _merged(
             continue
         if not (answer.is_summary and answer.status is not None and answer.status.served):
             missing.append(answer.node)
-        # A summary omits served ports. If the node lags behind in the Service, it may lack the
-        # port, so don't count it as served.
+        # A summary omits served ports, so count a missing port as served, unless the node's plan of
+        # the Service is outdated and may lack the port.
         elif key.of_service not in answer.behind:
             left_out += 1
     groups = [_group(same) for same in found.values()]

@@ -77,7 +77,7 @@ def rows_of(
         findings: The result of ``findings_of``.
         incidents: The result of ``incidents_of``.
         settings: The result of ``other_settings_of``.
-        before: All nodes a few seconds ago, from which rates are computed; None: unknown.
+        before: All nodes a few seconds ago, from which rates are computed; None if unknown.
     """
     said: dict[str, list[NodeFinding]] = {}
     for finding in findings:

@@ -31,7 +31,7 @@ def part_of(merged: Merged, name: str) -> Merged:
     """Return the part about a Service, one of its ports, or a namespace with nodes' findings.
 
     Args:
-        name: ``namespace/name``, optionally with ``:port``, or a namespace; empty: all.
+        name: ``namespace/name``, optionally with ``:port``, or a namespace; empty for all.
     """
     if not name:
         return merged

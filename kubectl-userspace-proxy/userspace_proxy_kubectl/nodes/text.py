@@ -122,7 +122,7 @@ def render_top(
     """Return the rates of the first Service ports in an order, summed over all nodes.
 
     Args:
-        before: The answers a few seconds earlier; None: there are no rates yet.
+        before: The answers a few seconds earlier; None if there are no rates yet.
         sort: The figure to sort by, the highest first, or ``name``.
     """
     rates = rates_of(merged, before) if before is not None else {}

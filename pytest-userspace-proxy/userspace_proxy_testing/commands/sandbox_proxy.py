@@ -65,7 +65,7 @@ def page_socket_in(pod: Pod) -> socket.socket:
     """Open the page's socket in a pod, where programs expect it.
 
     Raises:
-        SandboxError: It can't be opened.
+        SandboxError: The socket can't be opened.
     """
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -100,7 +100,7 @@ def running_proxy(
         page: The listening socket of the status page.
         log: A file for its log.
         flags: Further flags.
-        health: The listening socket for health checks; None: the proxy opens one on the node.
+        health: The listening socket for health checks; None if the proxy opens one on the node.
     """
     inherited = [page, *([health] if health else [])]
     for one in inherited:

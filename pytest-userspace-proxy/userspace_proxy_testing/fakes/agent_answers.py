@@ -46,7 +46,7 @@ class FakeAgent:
         pages: Mapping[str, bytes] | None = None,
     ) -> None:
         self.digests = digests
-        """The digests; None: the agent lacks the page of its plan."""
+        """The digests; None if the agent lacks the page of its plan."""
         self.requests: list[AgentRequest] = []
         """All requests so far."""
         self._facts = facts

@@ -19,11 +19,11 @@ _DELETE = "$deleteFromPrimitiveList/"
 def write_pod(
     method: str, before: Object | None, body: Mapping[str, Any], *, uid: str
 ) -> tuple[int, Object | None]:
-    """Return the response's status, and the Pod after the write; None: it is gone.
+    """Return the response's status, and the Pod after the write; None if it is gone.
 
     Args:
         method: ``POST``, ``PATCH`` (a strategic merge patch) or ``DELETE``.
-        before: The Pod of that name; None: it doesn't exist.
+        before: The Pod of that name; None if it doesn't exist.
         uid: The uid for a new Pod.
     """
     if method == "POST":
@@ -35,7 +35,7 @@ def write_pod(
 
 
 def _patched(pod: Object, patch: Mapping[str, Any]) -> Object | None:
-    """Return a Pod after a patch of metadata and status; None: its deletion is complete.
+    """Return a Pod after a patch of metadata and status; None if its deletion is complete.
 
     Conditions are merged by type, and addresses by ``ip`` unless the patch replaces them or the
     whole status; finalizers are a set.
@@ -65,7 +65,7 @@ def _patched(pod: Object, patch: Mapping[str, Any]) -> Object | None:
 
 
 def _deleted(pod: Object, options: Mapping[str, Any]) -> Object | None:
-    """Return a Pod after a deletion request; None: it was removed.
+    """Return a Pod after a deletion request; None if it was removed.
 
     A Pod stays while it has a finalizer, or a node whose kubelet must terminate it.
     """

@@ -84,7 +84,7 @@ class FakeApiServer:
     """A server on 127.0.0.1, from ``start`` to ``stop``; also an async context manager.
 
     Args:
-        token: The only valid bearer token; empty: no token is required.
+        token: The only valid bearer token; empty if no token is required.
         has_watch_cache: Send lists from a resourceVersion in one page regardless of the limit, like
             kube-apiserver; False: send every list in pages.
         port: The port to listen on; 0: any free port.

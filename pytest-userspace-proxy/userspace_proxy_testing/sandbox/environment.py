@@ -1,4 +1,4 @@
-"""The environment of programs in a network without uplink, without variables for HTTP proxies."""
+"""The environment of programs in a network without an uplink: no variables for HTTP proxies."""
 
 from __future__ import annotations
 

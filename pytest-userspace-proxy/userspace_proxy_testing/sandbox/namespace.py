@@ -86,7 +86,8 @@ class Namespace:
             files: As for :meth:`prefix_with_files`.
 
         Raises:
-            SandboxError: It failed (the message contains its last output line), or took too long.
+            SandboxError: The command failed (the message contains its last output line), or took
+                too long.
             TypeError: ``argv`` is a single text.
         """
         if isinstance(argv, str):

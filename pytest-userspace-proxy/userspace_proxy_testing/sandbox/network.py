@@ -76,14 +76,22 @@ class Sandbox:
 
     @property
     def node(self) -> SandboxNode:
-        """The first node."""
+        """The first node.
+
+        Raises:
+            SandboxError: The sandbox isn't open.
+        """
         if not self.nodes:
             raise SandboxError("cannot use the sandbox: it is not open")
         return self.nodes[0]
 
     @property
     def lan(self) -> Namespace:
-        """The segment between nodes and outside clients, with its router."""
+        """The segment between nodes and outside clients, with its router.
+
+        Raises:
+            SandboxError: The sandbox isn't open.
+        """
         if self._lan is None:
             raise SandboxError("cannot use the sandbox: it is not open")
         return self._lan

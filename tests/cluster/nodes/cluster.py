@@ -51,7 +51,7 @@ class Cluster:
 
     Args:
         images: The archive with all images.
-        proxy: The Service proxy; None: the cluster has none.
+        proxy: The Service proxy; None if the cluster has none.
         nodes: The number of nodes, up to `MAX_NODES`.
         zones: The number of zones over which nodes are distributed.
         cni: The plugin that connects pods: ``bridge`` or ``ptp``.

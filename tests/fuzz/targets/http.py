@@ -11,7 +11,8 @@ from typing import Any
 from tests.unit.status.views import NOW, make_troubled_view
 from userspace_proxy.status.server import StatusServer
 
-# A connection with an incomplete request stays open after the client's FIN.
+# The time limit for an answer, because a connection with an incomplete request stays open after the
+# client's FIN.
 _ANSWER_S = 5.0
 
 

@@ -1,8 +1,8 @@
 """Open files that processes share: ports with their queues, Unix sockets, rendezvous.
 
-Rule 1: a file lives as long as a process has a descriptor for it, or a message that contains one is
-in flight. A process's copy has watches of its own, but shares the file's queue. Rule 2: ports can
-be bound when Linux permits it, in the cases that the control half relies on.
+Rule 1: a file lives as long as a process has a descriptor for it, or a message in flight contains a
+descriptor. A process's copy has watches of its own, but shares the file's queue.
+Rule 2: ports can be bound when Linux permits it, in the cases that the control half relies on.
 
 Source: net/ipv4/inet_connection_sock.c, inet_csk_bind_conflict(), inet_csk_listen_stop();
 net/core/sock_reuseport.c, reuseport_stop_listen_sock(), reuseport_detach_sock(), which moves the
@@ -109,7 +109,7 @@ class Sharers:
     def __init__(self) -> None:
         self.ports: list[Port] = []
         self.by_client = 0
-        """The number of sockets among which a client's address chooses; 0: a random one of all."""
+        """The number of sockets among which a client's address chooses; 0 for a random choice."""
         self.left = 0
         """How many sockets have left since the last one was added."""
 

@@ -29,7 +29,7 @@ class Task(asyncio.Task[Any]):
 
 
 class Future(asyncio.Future[Any]):
-    """A future with a hash like that of :class:`Task`."""
+    """A future with a reproducible hash, like :class:`Task`."""
 
     def __init__(self, loop: ProcessLoop) -> None:
         self._hash = loop.next_hash()
@@ -152,7 +152,7 @@ class ProcessLoop(VirtualLoop):
             return
         if self._timeline.now >= self.held_until:
             process.is_hung = False
-        # Cost: ``with process`` inlined, because every second event causes an iteration.
+        # Cost: ``with process`` is inlined, because every second event causes an iteration.
         machine, before = process.machine, process.machine.current
         machine.current = process
         events._set_running_loop(self)  # type: ignore[arg-type]

@@ -75,7 +75,7 @@ class NetlinkKernel:
         self.opened: Callable[[NetlinkSocket], None] = lambda _sock: None
         """Called with each socket that is opened."""
         self.next_sockets: list[int] = []
-        """Error numbers for the next opened sockets, the next one last; 0: no error."""
+        """Error numbers for the sockets opened next, the next one last; 0 for no error."""
 
     def add(self, protocol: int, subsystem: Subsystem) -> None:
         """Add the part of the kernel that handles a protocol."""

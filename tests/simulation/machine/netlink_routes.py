@@ -289,7 +289,7 @@ def _route_bodies(link: Link) -> list[tuple[int, bytes]]:
 
 
 def _next_hops(link: int, gateways: list[bytes]) -> bytes:
-    """Return the attribute for several next hops, which replaces that for a single link."""
+    """Return the attribute for several next hops, which replaces the attribute for one link."""
     some = [_NEXT_HOP.pack(_NEXT_HOP.size + len(one), 0, 0, link) + one for one in gateways]
     return wire.attribute(9, b"".join(some))
 

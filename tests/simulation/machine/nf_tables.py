@@ -32,7 +32,7 @@ class Fault(NamedTuple):
     """The error with which a transaction fails, and the message that fails."""
 
     code: int
-    """An error number; 0: nothing fails, so that a later transaction can."""
+    """An error number; 0 if this transaction doesn't fail, so that a later one can."""
     at_end: bool = False
     """Whether the last message fails, not the transaction as a whole."""
     answer_is_lost: bool = False
@@ -66,7 +66,7 @@ class NfTables:
         """Called after each transaction with the port ID of the program's socket."""
         self.refused: Callable[[int, set[str], int], None] = lambda _port, _tables, _code: None
         """Called with the tables of a transaction that fails or has no batch end, and the error
-        number; 0: only because of a fault."""
+        number; 0 if the transaction fails only because of a fault."""
         kernel.add(NETFILTER, self)
 
     def receive(self, sock: NetlinkSocket, data: bytes) -> None:

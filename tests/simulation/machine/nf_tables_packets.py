@@ -54,14 +54,14 @@ class Kind(enum.Enum):
     """The outcome of a first packet."""
 
     TO_PORT = "port"
-    """A socket of this node receives it on another port or address than it was sent to."""
+    """A socket of this node receives the packet on another port or address than it was sent to."""
     TO_ENDPOINT = "endpoint"
-    """It is translated to another host's address."""
+    """The packet is translated to another host's address."""
     REFUSED = "refused"
-    """Refused with RST or ICMP: by a rule, or because no socket listens."""
+    """The packet is refused with RST or ICMP, by a rule or because no socket listens."""
     DROPPED = "dropped"
     UNTOUCHED = "untouched"
-    """It is delivered where it was sent to."""
+    """The packet is delivered to its original destination."""
 
 
 class Outcome(NamedTuple):
@@ -277,7 +277,7 @@ class Packets:
         return self._routes.is_local(ip) or ip.startswith("127.")
 
     def _address_here(self, packet: Packet) -> str:
-        """Return the address that ``redirect`` translates to; empty: it drops the packet."""
+        """Return the address that ``redirect`` translates to; empty if it drops the packet."""
         version = packet.flow.version
         if packet.hook == OUTPUT or packet.in_link is None:
             return "127.0.0.1" if version == 4 else "::1"

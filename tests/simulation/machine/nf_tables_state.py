@@ -138,7 +138,7 @@ class Element:
     packets: int | None = None
     """The counted packets; None if it has no counter."""
     expires_at: float = 0.0
-    """0: never."""
+    """0 if elements never expire."""
     last_key: bytes = b""
     """The end of an interval of a concatenated key, whose fields are intervals themselves."""
 
@@ -267,7 +267,7 @@ class Ruleset:
         return [one for one in self.tables.values() if family in (0, one.family)]
 
     def text(self, *, without: Callable[[str], bool]) -> list[str]:
-        """Return tables as lines of text, except those with such names; omits pins and counters."""
+        """Return tables whose names aren't ``without``, as lines; omits pins and counters."""
         lines = []
         for (family, name), table in sorted(self.tables.items()):
             if without(name):

@@ -89,7 +89,7 @@ class ProcessKernel(Kernel):
 
     def enter(self, call: str) -> None:
         """Overrides Kernel.enter(): the process may die here."""
-        # Like the original, but inlined, and without running events first: none are due.
+        # This is the original, inlined, but doesn't run events first, because none are due.
         self.calls += 1
         if self.calls > MAX_CALLS:
             raise Runaway

@@ -71,7 +71,7 @@ class ApiServer:
         self.rng = rng
         self.lag_s = lag_s
         self.page_max = 0
-        """The maximum number of objects of a page, whatever the client asks for; 0: no limit."""
+        """The maximum number of objects of a page, whatever the client requests; 0 for no limit."""
         self.has_watch_cache = True
         """Whether lists from memory have a single page."""
         self.waits_for_future = True
@@ -86,7 +86,7 @@ class ApiServer:
         self.slow_s = 0.0
         """The longest time that an answer takes."""
         self.piece_max = 0
-        """The maximum number of bytes that arrive together; 0: no limit."""
+        """The maximum number of bytes that arrive together; 0 for no limit."""
         self.repeats = False
         """Whether it occasionally sends a line of a watch twice."""
         self.has_nulls = False
@@ -101,7 +101,7 @@ class ApiServer:
         self.cuts: list[Cut] = []
         self.wrong_lists: dict[str, bytes] = {}
         self.more: Callable[[Exchange, Target], Answer | None] = lambda _exchange, _target: None
-        """Answers requests for objects that aren't in etcd's log; None: not such a request."""
+        """Answers requests for objects that aren't in etcd's log; None for other requests."""
         self.old_events: dict[str, OldEvent] = {}
         """Events with which the next watch of a kind begins, although they are older."""
         self._exchanges: dict[Exchange, None] = {}
@@ -438,7 +438,7 @@ class ApiServer:
             self._finish(watch.exchange)
 
     def pieces(self, size: int) -> Iterator[int]:
-        """Split so many bytes into pieces at random; yield the offset of each piece."""
+        """Split ``size`` bytes into pieces at random; yield the offset of each piece."""
         begin, most = 0, self.piece_max
         while begin < size:
             end = begin + self.rng.randint(1, most) if most else size

@@ -3,9 +3,9 @@
     put, delete, touch ──▶ the log ──▶ objects now ──▶ lists of the newest state
                              └──▶ each server's watch cache, a while later
 
-Rule 1: objects and revisions are those of the fake API server: a server that applies the log gets
-the same ones. Rule 2: restoring a backup truncates the log; the truncated revisions are assigned
-again.
+Rule 1: objects and revisions are as in the fake API server, so a server that applies the log has
+equal objects and revisions.
+Rule 2: restoring a backup truncates the log; the truncated revisions are assigned again.
 """
 
 from __future__ import annotations

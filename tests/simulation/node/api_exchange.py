@@ -2,9 +2,10 @@
 
     client ──request──▶ [network] ──▶ server ──code, parts, end or reset──▶ [network] ──▶ client
 
-Rule 1: parts arrive in the order in which they were sent, each a moment later. Rule 2: while the
-network or the server is blocked, parts wait; they are lost only if the connection is. Rule 3: after
-an error, unread data is lost, as with aiohttp.
+Rule 1: parts arrive in the order in which they were sent, each a moment later.
+Rule 2: while the network or the server is blocked, parts wait, and are lost only if the connection
+is lost.
+Rule 3: after an error, unread data is lost, as with aiohttp.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Exchange:
         self.is_answered = False
         """Whether its response has begun."""
         self.is_over = False
-        """Whether the server has finished with it."""
+        """Whether the server has finished the exchange."""
         self.is_stalled = False
         """Whether nothing arrives any more, without an error."""
         self.cut_after: int | None = None
@@ -134,7 +135,7 @@ class Exchange:
             self.server.handle(self)
 
     def hold(self, seconds: float) -> None:
-        """Delay later parts: none arrives before so many seconds have passed."""
+        """Delay later parts by at least this many seconds from now."""
         self._free_at = max(self._free_at, self.timeline.now + seconds)
 
     def begin(self, code: int, retry_after_s: float = 0.0) -> None:

@@ -16,7 +16,7 @@ class Cut:
 
     after_bytes: int = 0
     resource: str = ""
-    """The resource whose responses count; empty: any."""
+    """The resource whose responses count; empty for any."""
     is_clean: bool = False
     """Whether it ends as if it was complete."""
     skip: int = 0

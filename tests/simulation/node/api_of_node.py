@@ -174,7 +174,7 @@ class Api:
             self._write_again()
 
     def _restore(self, count: int) -> None:
-        """Undo so many writes, as restoring a backup does."""
+        """Undo the last ``count`` writes, as restoring a backup does."""
         self.server.stop()
         self.disturbed()
         self.etcd.go_back(max(1, self.etcd.revision - count))

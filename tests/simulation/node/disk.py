@@ -61,7 +61,7 @@ class Disk:
         self.was_read: Callable[[str], object] = lambda _name: None
         """Called with a file that was read."""
         self.fails_with = 0
-        """The error of each write; 0: none."""
+        """The error of each write; 0 for none."""
         self._opened: dict[int, tuple[str, File]] = {}
         self._number = _FIRST
 

@@ -107,7 +107,7 @@ class Faults:
         """Make the API server fail during other events."""
         rng = self._rng
         if "late Node" in self._features:
-            # From startup, while objects are listed.
+            # The failure begins at startup, while objects are listed.
             yield Event(0.0, API, ("refuse", 500, rng.choice([0.5, 2.0]), "nodes"))
         if "orderly ends" in self._features and rng.random() < 0.5:
             # The agent exits after it has noticed the failure.

@@ -13,7 +13,7 @@ from .readings import HOLD, cluster_ips
 from .shapes import TARGETS, client_of, slice_of
 
 HOLDS = 0.05
-"""The share of plans with such Services."""
+"""The share of plans with Services that hold clients."""
 
 _SECONDS = ("1s", "3s")
 

@@ -20,7 +20,7 @@ from .plan import (
 from .shapes import client_of, endpoint
 
 LACKING = 0.3
-"""The share of plans with such a lack."""
+"""The share of plans in which a resource runs short."""
 
 _SECONDS = (0.3, 1.5, 3.0)
 _CALLS = (

@@ -28,7 +28,7 @@ from .plan import (
 from .shapes import DIALLERS, client_of, slice_of
 
 OUTSIDE = 0.25
-"""The share of plans with such a change."""
+"""The share of plans with changes at the node."""
 
 _ADDRESSES = (
     (LOOPBACK_IP, NODE_IP, OTHER_NODE_IP),

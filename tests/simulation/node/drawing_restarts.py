@@ -39,7 +39,7 @@ from .plan import (
 from .shapes import client_of, slice_of
 
 RESTARTS = 0.25
-"""The share of plans with such restarts."""
+"""The share of plans with restarts in unusual states."""
 QUIET = 0.25
 """The share of other features that such a plan keeps."""
 

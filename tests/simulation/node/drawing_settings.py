@@ -11,7 +11,7 @@ from ..plan import Event
 from .plan import CLOCK, PUT, Object, Plan, Settings
 
 SETTINGS = 0.3
-"""The share of plans with such settings."""
+"""The share of plans with settings other than the defaults."""
 
 # This node's part of the cluster's pod networks.
 _OWN_PODS = "10.2.0.0/24"

@@ -54,7 +54,7 @@ def _beside(name: str, number: int, another: Another, others: list[Table]) -> No
     if name == "foreign table":
         another.add_table(f"firewall-{number % 3}", PREROUTING, 300, "filter")
     elif name == "foreign nat":
-        # Like kube-proxy's leftovers: after the product's chains.
+        # kube-proxy's leftovers have this priority, which follows the product's chains.
         hook = (PREROUTING, OUTPUT)[number % 2]
         another.add_table(
             f"leftover-{number % 3}", hook, -100, "nat", translate_all("10.1.0.1", LEFTOVER_PORT)

@@ -79,7 +79,7 @@ class Expecting:
         return found
 
     def owners(self, moments: Moments, at: Dialled) -> Iterator[Claim | None]:
-        """Yield the possible owners of an address in these states; None: possibly without owner."""
+        """Yield the possible owners of an address in these states; None if it may have no owner."""
         has_turns = bool(self._world.plan.endpoint_s)
         claims: dict[Kind | None, Claim | None] = {}
         for truth in moments.states:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 _BASE = int(ipaddress.IPv6Address("fd00::"))
 _LOOPBACK = {"127.0.0.1": "::1"}
-# How many bits longer the counterpart of an IPv4 prefix is.
+# How many bits longer than an IPv4 prefix its IPv6 counterpart is.
 _MORE_BITS = 96
 
 

@@ -82,7 +82,7 @@ class NodeKernel:
         self.drifted: set[str] = set()
         """The product's tables that another program changed since the product wrote them."""
         self.refused: Callable[[int], object] = lambda _code: None
-        """Called with the error of a refused transaction of the product; 0: as the plan wanted."""
+        """Called with the error of a refused transaction; 0 if the plan requested the refusal."""
         self._run = next(_RUNS)
         self._sockets: dict[NetlinkSocket, Process] = {}
         self.routes.put(_POD_LINK)

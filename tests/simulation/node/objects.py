@@ -16,7 +16,7 @@ class EndpointSpec:
     ip: str
     node: str
     ready: bool | None = True
-    """None: the controller hasn't set it."""
+    """None if the controller hasn't set it."""
     serving: bool | None = True
     terminating: bool | None = False
     zones: tuple[str, ...] = ()

@@ -87,7 +87,7 @@ class Plan:
     endpoint_s: float
     """The estimated time of an endpoint in a turn of its namespace."""
     agent_dies_at: tuple[int, ...]
-    """For each started agent the call at which it dies; 0: it doesn't die."""
+    """For each started agent, the number of the call at which it dies; 0 if it doesn't die."""
     calm_at: float
     """The time from which on nothing fails and nothing changes."""
     queue: int

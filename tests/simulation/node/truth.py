@@ -1,12 +1,12 @@
 """Derives clients' outcomes from API objects as JSON; shares no code with the product.
 
-Rule 1: ready endpoints are usable, or those among them that hints select, if any; if none is ready,
-those that terminate but still serve. With the policy ``Local`` only this node's endpoints are
-usable, whatever the hints: the internal policy is for all clients of cluster IPs, the external one
-for clients from outside at external addresses. Of the usable endpoints, those of the best priority
-serve; hints select within each priority. Rule 2: an endpoint with an address of a Service or of the
-node itself is never usable. Rule 3: a Service has the families of its cluster IPs, each with its
-own endpoints and ranges.
+Rule 1: ready endpoints are usable, or the ready endpoints that hints select, if any; if no endpoint
+is ready, endpoints that terminate but still serve. With the policy ``Local`` only this node's
+endpoints are usable, whatever the hints: the internal policy applies to all clients of cluster IPs,
+the external policy to clients from outside at external addresses. Of the usable endpoints, the
+endpoints of the best priority serve; hints select within each priority.
+Rule 2: an endpoint with an address of a Service or of the node itself is never usable.
+Rule 3: a Service has the families of its cluster IPs, each with its own endpoints and ranges.
 
 Source: kubernetes.io/docs/reference/networking/virtual-ips, KEP-1669, KEP-2086, KEP-2433.
 """
@@ -63,7 +63,7 @@ class Expected(NamedTuple):
     may_be_refused: bool = False
     may_be_dropped: bool = False
     waits_s: float = 0.0
-    """How long the client waits for an endpoint before it is reset; 0: it doesn't wait."""
+    """How long the client waits for an endpoint before it is reset; 0 if it doesn't wait."""
     standbys: frozenset[tuple[str, int]] = frozenset()
     """Endpoints of later priorities, which serve while none of the first one answers."""
 

@@ -378,7 +378,7 @@ class World(ProcessWorld[AgentMachine]):
             self.disk.fails_with = errno.ENOSPC if how == "full" else 0
 
     def _refuse(self, what: str, much: Any) -> None:
-        """Make the kernel refuse so many writes, or all writes for so many seconds."""
+        """Make the kernel refuse this many writes, or all writes for this many seconds."""
         for_s = _RETRIED_S * much
         if what == plans.REFUSE:
             self.kernel.refuse(much)

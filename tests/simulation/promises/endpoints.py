@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from ..clients import Client, Dial
     from ..world import World
 
-# A first failure ejects an endpoint for 5 s; the data plane notices it one turn later.
+# The seconds after a first failure until which, and from which, an endpoint must be ejected. The
+# ejection lasts 5 s from when the data plane notices the failure, an iteration of its loop later,
+# so both leave a margin.
 _EJECTED_S, _KNOWN_S = 4.7, 0.1
 
 

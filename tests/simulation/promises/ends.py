@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ..services import Service
     from ..world import World
 
-# A timer may fire a millisecond early, and a turn of the loop reads its clock once.
+# How early a deadline may expire: timers fire up to a millisecond early, and an iteration of the
+# loop, however long, reads the clock once.
 _EARLY_S = 0.05
 # The greatest delay of a check that runs each second.
 _LATE_S = 1.3

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _RESET_WAIT_S = Tuning().reset_wait_s
 _SLACK_S = 0.25
-# ACKs of a new connection are delayed by 20 ms at most.
+# How long ACKs of a new connection may be held back; the data plane does so for 20 ms at most.
 _ACKS_HELD_S = 0.1
 
 
@@ -30,7 +30,7 @@ class _Way(NamedTuple):
 
     at: float
     stuck: tuple[int, int] | None
-    """Written and arrived bytes, while more could arrive; None: nothing can."""
+    """Written and arrived bytes, while more could arrive; None if nothing can."""
     owes_fin: bool
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..services import Service
     from ..world import World
 
-# An endpoint may be ahead of its weighted share, or behind it, by so many picks.
+# How many picks an endpoint may be ahead of its weighted share, or behind it.
 _OFF = 2.0
 
 Key = tuple["Service", bool]

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from ..world import World
 
 _LOOK_S = 0.1
-# Three dials of a second each.
+# How long a client without a hold may wait for an answer or a RST: three dials of a second each.
 _CLIENT_S = 3.0
 _SLACK_S = 0.4
 _MOST_TRIED = 16
-# While endpoints fail, endpoints are dialled for only some of the waiting clients each second.
+# How long the first waiting client may lack a dial although an endpoint has room: while endpoints
+# fail, only some of the waiting clients are dialled for each second.
 _TURN_S = 1.0
 # Clients that connect at the same time may be accepted in any order.
 _NEAR_S = 0.05

@@ -53,7 +53,7 @@ def offers(taken="nftables", wanted="nftables", **found):
 
 
 # By sentence of an "ok" finding, as in the source: the question that it answers, and a check which
-# can't answer that question. None: the sentence only repeats a setting or names a missing part.
+# can't answer that question. None if the sentence only repeats a setting or names a missing part.
 QUESTIONS = {
     "{kinds} can be read{known}": (
         "sources.kubernetes.permissions.ask_server",

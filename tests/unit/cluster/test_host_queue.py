@@ -1,4 +1,4 @@
-"""Tests of look-up slots, which namespaces get in turns."""
+"""Tests of look-up slots, in which namespaces take turns."""
 
 import pytest
 

@@ -127,7 +127,7 @@ async def dial(
     Args:
         address: The destination.
         source: The client's own IP address.
-        receive_bytes: The size of its receive buffer; 0: the kernel's choice.
+        receive_bytes: The size of the receive buffer; 0 for the kernel's choice.
     """
     sock = socket.socket(family_of(address.ip), socket.SOCK_STREAM)
     try:

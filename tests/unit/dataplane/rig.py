@@ -92,8 +92,8 @@ class Rig:
     Args:
         tuning: The tuning of the data plane.
         clock: Monotonic seconds.
-        loop: The loop whose timers are used; None: the running one.
-        plane: A plane to use; None: a new one in this loop.
+        loop: The loop whose timers are used; None for the running loop.
+        plane: A plane to use; None for a new one in this loop.
     """
 
     def __init__(

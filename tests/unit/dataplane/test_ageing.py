@@ -124,7 +124,7 @@ async def test_retransmissions_to_a_local_container_are_at_most_2_s_apart_if_sup
     assert connection.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 14
 
 
-async def test_a_vanished_container_is_detected_while_its_endpoint_keeps_sending(rig):
+async def test_a_vanished_client_container_is_detected_while_the_endpoint_keeps_sending(rig):
     client, server, connection = await joined(rig)
     connection.shows_local_client = True
     look_at = rig.connections.ageing.look_at

@@ -145,7 +145,7 @@ async def test_a_receive_only_endpoint_is_readmitted_when_it_stops_refusing(time
 
 
 async def revived(rig, pod):
-    """Return an endpoint with the address of a closed one."""
+    """Return an endpoint with the address of a closed endpoint."""
     return rig.keep(UdpPeer(port=pod.address.port))
 
 

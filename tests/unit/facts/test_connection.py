@@ -183,7 +183,7 @@ def test_failed_dials_have_causes_and_exclude_the_answering_endpoint():
     assert str(DEAD) == "10.244.0.9:80 endpoint-refuses"
 
 
-def test_a_connections_log_fields_are_texts_and_rounded_seconds():
+def test_a_connections_log_fields_are_strings_and_rounded_seconds():
     fields = served(failed=(DEAD,), waited_s=0.0000004, first_byte_s=None).log_fields()
     assert (fields["failed"], fields["waited_s"]) == ("10.244.0.9:80 endpoint-refuses", 0.0)
     assert fields["first_byte_s"] is None

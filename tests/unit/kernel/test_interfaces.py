@@ -17,7 +17,7 @@ from userspace_proxy.model import Frontend, IPFamily, Protocol
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
-# As ``is_there``, bool accepts every address.
+# Passed as ``is_there``, bool is true for every address.
 ALL_THERE = bool
 VIEW = InterfaceView(addresses=("192.0.2.10", "198.51.100.20"))
 
@@ -44,7 +44,7 @@ def test_an_address_that_was_just_removed_is_skipped():
     assert choose_address(preferred, VIEW, "192.0.2.10".__ne__) == "198.51.100.20"
 
 
-def test_without_addresses_an_empty_text_is_returned():
+def test_without_addresses_an_empty_string_is_returned():
     assert choose_address(("192.0.2.10",), InterfaceView(), ALL_THERE) == ""
 
 

@@ -47,7 +47,7 @@ def test_an_absent_next_hop_is_looked_up_on_the_link_of_its_route(node):
         sock.sendto(b"question", ("10.99.0.77", 53))
     asked = ("10.99.0.77", "10.99.0.8", "10.99.0.78", "10.98.0.1", "10.97.0.1")
     assert [ip for ip in asked if absent_hop(ip)] == ["10.99.0.77"]
-    # The next hop doesn't depend on neighbour entries, which this removes.
+    # Remove the neighbour entries, on which the next hop doesn't depend.
     node.run("ip neighbour flush dev eth9 nud incomplete nud failed")
     assert [next_hop(ip) for ip in asked] == [HOP, HOP, HOP, NextHop("eth9", "10.99.0.8"), None]
 

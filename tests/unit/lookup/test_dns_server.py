@@ -302,7 +302,7 @@ def test_check_address_reports_an_address_that_cannot_be_opened():
 
 
 async def test_connections_closed_at_the_limit_are_not_logged(address, connect):
-    # Since Python 3.12, asyncio itself doesn't log them.
+    # Since Python 3.12, asyncio itself doesn't log such connections.
     reported = []
     asyncio.get_running_loop().set_exception_handler(lambda _, what: reported.append(what))
     opened = [await connect(address) for _ in range(_CONNECTIONS_MAX)]

@@ -246,7 +246,7 @@ def test_an_invalid_response_is_rejected(line):
         WHOLE(line)
 
 
-def test_digits_inside_texts_are_not_checked_as_numbers():
+def test_digits_inside_strings_are_not_checked_as_numbers():
     text = "web-8e45-12345678901234567890: 1e300"
     assert WHOLE(json.dumps({"version": "1", "node": text}).encode()).node == text
 

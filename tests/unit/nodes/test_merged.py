@@ -168,7 +168,7 @@ def test_details_are_requested_for_services_not_ok_on_some_node():
     assert len(asked) == ASKED_MAX
 
 
-def test_a_subset_is_selected_by_service_port_or_namespace():
+def test_a_merged_view_is_filtered_by_service_port_or_namespace():
     merged = merge(make_sick_cluster())
     assert [port.key.service for port in merged.of_service("shop/api").ports] == ["api"]
     part = merged.of_service("shop/api:http")

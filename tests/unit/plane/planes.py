@@ -14,7 +14,7 @@ from ..dataplane.waiting import until
 
 TCP, UDP = Protocol.TCP, Protocol.UDP
 PLANES = {"in-loop": None, "1-worker": 1, "2-workers": 2}
-"""The number of workers of each plane; None: the caller's loop carries the traffic."""
+"""The number of workers of each plane; None if the caller's loop carries the traffic."""
 _ASK_AGAIN_S = 1.0
 
 

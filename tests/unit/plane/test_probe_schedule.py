@@ -207,7 +207,7 @@ def test_the_measured_probe_interval_covers_only_healthy_endpoints(schedule):
     assert schedule.interval_s == 0.0
 
 
-def test_after_a_pause_only_the_probes_of_50_ms_start_together(schedule):
+def test_a_burst_of_probes_after_a_pause_is_limited_to_50_ms_of_the_budget(schedule):
     add(schedule, WEB, *MANY[:1_000])
     assert len(schedule.take(3_600.0, ROOM)) == 100
     assert schedule.take(3_600.0, ROOM) == []

@@ -300,7 +300,8 @@ async def test_a_match_all_filter_leaves_room_for_other_filters(rig):
     for _ in range(2):
         assert ring.has_room(WEB.name.prefixes, ALICE)
         ring.put(refused, lambda: None)
-    # It might have failed, so its fields are collected, but it matches only ALL, which is full.
+    # A connection might have failed until its fields are collected, so has_room() is true. This one
+    # matches only ALL, which has no room.
     assert ring.has_room(WEB.name.prefixes, ALICE)
     ring.put(ConnectionFacts(event=ConnectionEvent.HELD), lambda: None)
     observed = ring.observe([ALL])

@@ -204,7 +204,7 @@ async def test_a_refresh_does_not_wait_for_a_dying_worker(pool):
     os.kill(pid, signal.SIGKILL)
     await refreshing
     await pool.is_restarted(0, times=1)
-    # No report is expected from the successor: it would never send the killed worker's report.
+    # The pool expects no report any more: the replacement would never send the killed worker's.
     await until(lambda: pool.workers[0].asked == {})
 
 

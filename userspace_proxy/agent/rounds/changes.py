@@ -79,7 +79,7 @@ class Progress:
     """The newest and the applied snapshot of one proxy.
 
     Args:
-        turns: Decides which changes wait; None: a new instance.
+        turns: Decides which changes wait; None for a new instance.
     """
 
     def __init__(self, counters: SyncCounters, turns: ChangeTurns | None = None) -> None:

@@ -119,7 +119,7 @@ class ListenAddresses:
 
         Args:
             key: A key of :meth:`wanted`.
-            why: The error at the last address; None: no address could be tried.
+            why: The error at the last address; None if no address could be tried.
         """
         has_own = self._bind is Bind.FRONTEND or _is_in_range(plan, key)
         if why is not None and not _is_taken(why):

@@ -1,6 +1,6 @@
 """Decides, at the listener limit, which Service port gets a listener and which gives one up.
 
-    one namespace above an eighth ──▶ gives up listeners, for namespaces below an eighth
+    one namespace above an eighth of all ──▶ gives up listeners, for namespaces below an eighth
     in it, one Service above an eighth ──▶ also for its own Services below an eighth
 
 Rule 1: below the limit, a namespace or Service may use any number of listeners.
@@ -127,8 +127,8 @@ class ListenerShares:
         """Return a Service port that should give up its listeners.
 
         Args:
-            within: The namespace in which a Service has too many listeners; empty: a namespace has
-                too many listeners.
+            within: The namespace in which a Service has too many listeners; empty if a namespace
+                has too many.
         """
         held = self._held
         largest = iter([("", 0)]) if within else _largest_first(held.namespaces.of_group)

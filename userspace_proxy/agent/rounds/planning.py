@@ -4,7 +4,7 @@
 
 Rule 1: a Service port keeps the proxy port that its old rules point to, and until the first round
 is applied no other Service port gets it. No Service port gets a port on which the previous
-process's workers serve another Service port, or to which old rules steer clients of several.
+process's workers serve another Service port, or to which old rules steer several Service ports.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Planning:
 
     Args:
         recovered: Proxy ports that rules of an earlier run still point to.
-        facts: Returns the current node facts for a plan; None: the planner's facts are used.
+        facts: Returns the current node facts for a plan; None to use the planner's facts.
         prepare: Called with the coming changes before they are applied.
         report: Called with events for users of the cluster.
         want_nodes: Called with whether the plan depends on all Nodes' addresses.

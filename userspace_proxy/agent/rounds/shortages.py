@@ -79,7 +79,7 @@ class Shortages:
         One line is logged for all ports of a shortage, and one for each port with its own problem.
 
         Args:
-            served_at: Monotonic seconds when the port opened; None: the port was removed.
+            served_at: Monotonic seconds when the port opened; None if it was removed.
         """
         if key not in self._keys:
             if served_at is not None and self.lines.take(served_at):

@@ -12,8 +12,8 @@ Rule 3: families are independent: a disabled family doesn't affect the other.
 Rule 4: with ``--path=kernel``, preservation begins with the first Service port that the proxy
 serves. With preservation, packets pass routing rules and a chain, so a UDP exchange on the kernel
 path is 8 % slower.
-Rule 5: sysctls change without an event, so they are read at every repair: if packets on a bridge
-are no longer filtered, dials aren't answered until the next repair.
+Rule 5: sysctls change without an event, so they are read at every repair. If packets on a bridge
+are no longer filtered, dials from client addresses on it fail until the next repair.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     NodeRoutes ──links, sysctls──▶ ClientBridges ──wanted──▶ ReplyRouting
                                          └──networks, marked──▶ Plane.preserve
 
-Rule 1: the networks of a bridge are marked only while the kernel delivers replies on that bridge to
-this proxy.
+Rule 1: a bridge's networks are marked as ``FILTERED_BRIDGE`` only while the kernel delivers replies
+on the bridge to this proxy.
 Rule 2: an obstacle is logged once, and again if it reappears.
 """
 

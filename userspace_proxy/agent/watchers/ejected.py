@@ -15,9 +15,9 @@ Rule 3: a probe proves nothing for an endpoint that accepts connections and rese
 UDP, where a probe would have to send a datagram. Texts about such endpoints state when they failed.
 Rule 4: an endpoint resolved by DNS name isn't probed, because only workers check that the address
 isn't this node's.
-Rule 5: the kernel is queried only about dials that met silence, in turns. It soon forgets that it
-didn't find a host, so "no host answered for the next hop" counts as true until the next dial; if a
-worker has detected this, only the next hop is looked up.
+Rule 5: the kernel is queried only about dials that met silence, a bounded number per check. It soon
+forgets that it didn't find a host, so "no host answered for the next hop" counts as true until the
+next dial; if a worker has detected this, only the next hop is looked up.
 Rule 6: a UDP Service port is checked only if clients got no answer in the last minute. A check
 makes at most ``QUESTIONS_MAX`` queries of each kind, first about the endpoints that were checked
 longest ago.

@@ -1,6 +1,6 @@
 """Resolves host names that Services have as endpoints, and passes the addresses to the rounds.
 
-    source ──▶ lookups (``lookup.endpoint_lookups``), in turns ──▶ rounds
+    source ──▶ lookups (``lookup.endpoint_lookups``), in steps ──▶ rounds
     kernel ──addresses of this node──▶ addresses checked again ──▶ rounds
 
 Without ``--allow-endpoint-names`` nothing is looked up.

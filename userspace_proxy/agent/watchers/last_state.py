@@ -4,7 +4,8 @@
     later    source ─▶ sync loop ─▶ applied ──▶ file    the source replaces the saved state
 
 Rule 1: a snapshot of the source always replaces the saved state.
-Rule 2: only an applied state is written: the next run doesn't serve a state that this node refused.
+Rule 2: only an applied state is written, so that no later run serves a state that this node
+refused.
 Rule 3: failing to read or write the file causes one log line, and never stops the proxy.
 """
 

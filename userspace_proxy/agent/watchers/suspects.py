@@ -1,7 +1,7 @@
 """Checks by probes whether an endpoint to which a client's dial failed also fails for this node.
 
-    a client's dial failed ──▶ a probe at once, in turn ──answered──▶ the client alone is affected
-                                                        └─failed────▶ the endpoint fails for all
+    a client's dial failed ──▶ a probe (Rule 2) ──answered──▶ the client alone is affected
+                                                └─failed────▶ the endpoint fails for all
 
 Any program can make its own dials fail: by its source address, its TTL or its own firewall. A
 failed dial therefore doesn't affect other clients until a probe has failed.

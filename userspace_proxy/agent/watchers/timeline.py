@@ -175,7 +175,11 @@ class Timeline:
             outage.cause, _ = failure_of(endpoint, counters, self._clocks, obstacle)
 
     def _must_ask(self) -> bool:
-        """Return whether workers may know the cause of an outage that is still unreported."""
+        """Return whether to ask workers for the causes of outages; count how often they were asked.
+
+        They are asked about an outage that has just ended, and at most ``_ASKED_MAX`` times about a
+        current one whose cause is unknown.
+        """
         must_ask = False
         for outage in self._outages.values():
             if outage.returned_at:

@@ -108,7 +108,12 @@ class _Loaded:
         self.read_token()
 
     def read_token(self) -> None:
-        """Read the token file; if it is missing or empty, keep the previous token."""
+        """Read the token file; if it is missing or empty, keep the previous token.
+
+        Raises:
+            OSError: The file can't be read, and there is no previous token.
+            ValueError: The file contains no valid token.
+        """
         if self.config is None or not self.config.user.token_file:
             return
         path = Path(self.config.user.token_file)

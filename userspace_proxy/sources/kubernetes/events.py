@@ -2,8 +2,8 @@
 
     record ─▶ a series per reason and object ─▶ first time: an Event ─▶ again: its count
 
-Rule 1: each series causes at most one request a minute, however often it occurs, so a series sent
-within the last minute isn't dropped.
+Rule 1: each series causes at most one request a minute, however often it occurs. A series that was
+sent within the last minute is therefore never dropped: a new one would be sent at once.
 Rule 2: the number of series is limited, per namespace and in total. At a limit, the series that has
 been quiet for longest is dropped, from the same namespace or from the namespace with the most
 series; if no series may be dropped, the new series is dropped.
@@ -128,8 +128,7 @@ def new_event(series: Series, node_name: str, uid: str) -> dict[str, Any]:
     """Return the first Event of a series; its name is the same in each call.
 
     Args:
-        uid: The object's uid; empty: unknown. For a Node it is the name, as in the kubelet's
-            Events.
+        uid: The object's uid; empty if unknown. For a Node, its name, as in the kubelet's Events.
     """
     service = series.happening.service
     kind, name = ("Node", node_name) if service is None else ("Service", service.name)

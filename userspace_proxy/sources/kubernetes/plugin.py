@@ -228,7 +228,8 @@ def _kill(process: asyncio.subprocess.Process, *, with_group: bool) -> None:
     if with_group and hasattr(os, "killpg"):
         os.killpg(process.pid, signal.SIGKILL)
     elif process.returncode is None:
-        # Windows has no process groups, so the plugin's children remain.
+        # An attended plugin shares this process's group, and Windows has no killpg, so the plugin's
+        # children keep running.
         process.kill()
 
 

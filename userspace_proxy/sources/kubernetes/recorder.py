@@ -35,7 +35,7 @@ class Recorder:
     """The Events of one node.
 
     Args:
-        node_name: The reporting node; empty: nothing is sent.
+        node_name: The reporting node; empty to send nothing.
         uid_of: Returns a Service's uid, by which ``kubectl describe`` finds its Events; empty:
             unknown.
         every_s: Seconds between two requests for one series.

@@ -176,7 +176,7 @@ def resources_of(
     """Return a source's resources: Services, slices and, for endpoints from Pods, Pods.
 
     Args: with_headless, with_pods: As for :func:`slices`.
-        pods: Receives all objects, and puts them into the store; None: no Pods are read.
+        pods: Receives all objects, and puts them into the store; None to read no Pods.
     """
     if pods is None:
         return [SERVICES, slices(with_headless=with_headless, with_pods=with_pods)]

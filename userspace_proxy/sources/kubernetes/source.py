@@ -49,7 +49,7 @@ class KubernetesSource(Source):
         kubeconfig: A kubeconfig file, or several; empty: none.
         master: The server's URL, which overrides the kubeconfig's URL. If both are empty: this
             pod's server, with its service account.
-        node_name: This node's name; empty: no Node is watched.
+        node_name: This node's name; empty to watch no Node.
         with_headless: Also read EndpointSlices of headless Services, and host names, which only DNS
             and port-forwards use.
         endpoints_from_pods: Also read Pods, and derive the endpoints of Services with a selector

@@ -39,7 +39,7 @@ class ManifestSource(Source):
 
     Args:
         path: A file, or a folder with ``*.yaml``, ``*.yml`` and ``*.json`` files.
-        node_name: The name of this node's Node object; empty: there is none.
+        node_name: The name of this node's Node object; empty if there is none.
         service_cidrs: The ranges from which cluster IPs are allocated: one, or two of different
             families. The first range's family is the default for Services.
 

@@ -57,7 +57,8 @@ def main(descriptor: int, version: int, parent: int) -> int:
     if os.getppid() != parent:
         return 0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # systemd signals the whole group, and the agent needs this process to clean up.
+        # By default, systemd signals all processes of a service (KillMode=control-group), but the
+        # agent still needs this process to clean up.
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=descriptor)
     parent_end = os.pidfd_open(parent)

@@ -35,7 +35,7 @@ from ...kernel.port_holders import named_process
 
 _MULTI = "xtables-legacy-multi"
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
-# Folders that may be missing from the PATH of services started by systemd.
+# Folders that an ordinary user's PATH may lack, as on Debian; su without "-" keeps that PATH.
 MORE_PATHS = ("/usr/sbin", "/sbin")
 # The time limit for a command; 10,000 Services take 0.2 s.
 _RUN_WITHIN_S = 30.0

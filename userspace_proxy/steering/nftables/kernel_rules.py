@@ -52,7 +52,8 @@ from .choosers import (
 )
 from .rules import ADDRESS, DIALLED, FRONTEND, IS_FAMILY, PARTS, frontend_key, read_frontend
 
-# The priorities precede the chains that steer to proxy ports, and other programs' masquerading.
+# The first priority precedes the chains that steer to proxy ports, the second other programs'
+# masquerading.
 NAT_PRIORITY, SOURCE_PRIORITY = -111, 90
 # This priority follows all rules for single ports, which take precedence over ranges.
 RANGE_PRIORITY = -109

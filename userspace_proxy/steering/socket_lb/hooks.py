@@ -405,7 +405,7 @@ class Hooks:
             self._delete(name, (*edits.put.get(name, ()), *edits.removed.get(name, ())))
 
     def _has_drifted(self) -> bool:
-        """Return whether another program has changed elements; False if no comparison is due."""
+        """Compare elements if that is due; return whether they differ, or counters are missing."""
         began = Clocks.monotonic()
         if not self._is_begun or began < self._comparing.due:
             return False

@@ -153,7 +153,7 @@ def map_pin(name: str, spec: MapSpec, fields: Sequence[str]) -> str:
 
 def folder_of(names: Path, label: str) -> Path:
     """Return the folder of one proxy's pins, in this thread's network namespace."""
-    # The kernel allows no dot in a pin's name, and a label contains no plus.
+    # Replace dots, which the kernel forbids in a pin's name, by plus, which no label contains.
     return _here(names) / (label.replace(".", "+") or _WITHOUT_NAME)
 
 

@@ -5,9 +5,9 @@
     10.0.0.7 ────────▶ kube-system/dns ┈┈┈▶ 10.244.0.9:53
 
 Rule 1: the map is bounded in size, and states how many items it omits: Services with problems and
-the busiest Services are shown, with their clients and endpoints. Rule 2: connected items are at
-similar heights in their columns, so few lines cross. Rule 3: each colour has its own shape of marks
-or lines.
+the busiest Services are shown, with their clients and endpoints.
+Rule 2: connected items are at similar heights in their columns, so few lines cross.
+Rule 3: each colour has its own shape of marks or lines.
 """
 
 from __future__ import annotations

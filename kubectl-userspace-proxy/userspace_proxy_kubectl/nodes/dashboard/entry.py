@@ -83,7 +83,7 @@ class Entry:
         return response
 
     def _takes(self, given: str) -> bool:
-        """Return whether this is a valid secret; the single-use secret becomes invalid."""
+        """Return whether this is a valid secret; invalidate it if it is the single-use secret."""
         if _equal(given, self._once):
             self._is_used = True
             return True

@@ -209,8 +209,8 @@ def head(
     """Return the head of a page.
 
     Args:
-        mark: The level of the page's subject, or None for a neutral mark; empty: the subject is all
-            nodes.
+        mark: The level of the page's subject, or None for a neutral mark; empty if the subject is
+            all nodes.
         heading: The subject; empty: all nodes.
         words: The state of the subject as text; empty: the state of all nodes.
     """

@@ -45,7 +45,7 @@ def write_archive(
         replaces: Whether an existing file may be replaced.
 
     Raises:
-        ArchiveError: It exists, or can't be written; nothing is left behind.
+        ArchiveError: The file exists, or can't be written; nothing is left behind.
     """
     try:
         # Mode 0600: only this user may read the file.

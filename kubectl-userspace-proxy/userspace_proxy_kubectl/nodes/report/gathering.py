@@ -85,7 +85,7 @@ async def make_scrubber(client: ApiClient, key: bytes | None) -> tuple[Scrubber,
 
     Args:
         client: Open; its own credentials count as secrets, too.
-        key: The key of the pseudonyms; None: names stay.
+        key: The key of the pseudonyms; None to keep the names.
     """
     await client.credentials.header()
     if key is None:

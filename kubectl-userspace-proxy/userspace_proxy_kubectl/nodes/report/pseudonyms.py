@@ -104,7 +104,7 @@ class Pseudonyms:
     """One archive's pseudonyms.
 
     Args:
-        key: Random; its owner can find names by trying candidates.
+        key: A random key, with which names can be found by trying candidates.
     """
 
     def __init__(self, key: bytes) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from .base import Invariant
 
 _SECOND_S = 1.0
-# Services, EndpointSlices, this node's Node, all Nodes; a list, a watch and a query each; retries
-# follow after 0.1 s, then after twice as long each time.
+# The kinds are Services, EndpointSlices, this node's Node and all Nodes. Each causes a list, a
+# watch and a query, with retries after 0.1 s, then after twice as long each time.
 _KINDS, _TRIES = 4, 10
 
 

@@ -172,7 +172,7 @@ def test_a_changes_duration_is_reported_once_it_is_applied():
     assert triggers.take(1, 1003.0) == [3.0]
 
 
-async def test_a_round_returns_the_delays_of_its_changes():
+async def test_a_change_triggered_in_the_future_has_a_delay_of_0():
     cluster, progress = Cluster(), Progress(SyncCounters())
     cluster.serve("web", "10.96.0.1", POD)
     # Triggered by a clock that is ahead.

@@ -1,4 +1,4 @@
-"""Service ports enter the kernel path in turns, and leave it immediately."""
+"""Service ports wait for their turn to enter the kernel path, and leave it immediately."""
 
 from userspace_proxy.agent.rounds import kernel_turns
 from userspace_proxy.agent.rounds.kernel_turns import WAITS

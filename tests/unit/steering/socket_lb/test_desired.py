@@ -189,7 +189,7 @@ def test_a_removed_endpoint_keeps_its_number_until_forgotten():
     number = desired.number_of(("shop/web", B))
     edits = desired.change({WEB: to(A)})
     assert desired.next_without_service(9) == [number]
-    # Its ejection is removed, because only its counters are still useful.
+    # Endpoint B loses its ejection but keeps its counters, which open connections still change.
     assert (COUNTERS in edits.removed, edits.readmitted) == (False, [EjectionScope(number).pack()])
     desired.change({WEB: to(A, B)})
     assert desired.number_of(("shop/web", B)) == number

@@ -91,7 +91,7 @@ def as_nobody():
 
 def test_a_user_without_access_to_the_bpf_filesystem_finds_no_hooks(tmp_path):
     folder_of(tmp_path, "").mkdir(parents=True)
-    # /sys/fs/bpf has the same mode.
+    # Other users can't enter /sys/fs/bpf either: systemd mounts it with mode 0700.
     tmp_path.chmod(0)
     try:
         with as_nobody():

@@ -5,9 +5,10 @@
 
 Rule 1: a failed dial counts as one failure in its streak, whether an event or the counters show it
 first.
-Rule 2: counters have no times: failures without an event happened after the last reading, and an
-ejected endpoint failed last. For other endpoints, such failures belong to no streak: all endpoints
-of their client are ejected, or the ring had no room for the event.
+Rule 2: counters have no times, so a failure without an event is dated at the check that finds it.
+It extends the streak of an ejected endpoint, whose successes at the same check are dated before it.
+At another endpoint it belongs to no streak: all endpoints for that client were ejected, or the ring
+had no room for the event.
 Rule 3: counts of an earlier process aren't reported again, except open connections.
 """
 
