@@ -36,23 +36,18 @@ class Lacks:
             world.freshness.disturb(world.timeline.now + _AGAIN_S)
 
     def take(self, number: int, is_tcp: bool, seconds: float) -> None:
-        """Let another program listen on a port if that is free."""
+        """Let another program listen on a free port, unless an unanswered SYN is sent to it."""
         world = self._world
+        if is_tcp and number in self._waited():
+            return
         if world.machine.take_port((_ANY, number), is_tcp=is_tcp, for_s=seconds):
             world.note(f"another program has port {number} for {seconds:g} s")
             world.freshness.disturb(world.timeline.now + seconds + _AGAIN_S)
 
     def take_range(self, seconds: float) -> None:
-        """Let other programs take all free proxy ports that no unanswered SYN is sent to.
-
-        The proxy removes the entry of such a SYN only once it uses the port again, because listing
-        entries takes 10 ms.
-        """
-        world = self._world
+        """Let other programs take all free proxy ports."""
+        world, waited = self._world, self._waited()
         first, last = world.plan.proxy_ports
-        entries = world.kernel.tables.conntrack.entries.values()
-        syns = (e for e in entries if e.flow.protocol == IPPROTO_TCP and not e.status & SEEN_REPLY)
-        waited = {entry.leads_to.port for entry in syns}
         for number in range(first, last + 1):
             is_free = not any(port.port == number for port in world.machine.ports)
             for is_tcp in (True, False) if is_free else ():
@@ -60,6 +55,16 @@ class Lacks:
                     continue
                 world.machine.take_port((_ANY, number), is_tcp=is_tcp, for_s=seconds)
         world.freshness.disturb(world.timeline.now + seconds + _AGAIN_S)
+
+    def _waited(self) -> set[int]:
+        """Return the ports to which unanswered SYNs are sent, which no other program may take.
+
+        The proxy removes the entry of such a SYN only once it uses the port again, because listing
+        entries takes 10 ms.
+        """
+        entries = self._world.kernel.tables.conntrack.entries.values()
+        syns = (e for e in entries if e.flow.protocol == IPPROTO_TCP and not e.status & SEEN_REPLY)
+        return {entry.leads_to.port for entry in syns}
 
     def run_short(self, call: str, number: int, spared: int, seconds: float) -> None:
         """Make a kind of call of a serving agent fail."""
