@@ -22,9 +22,9 @@ from ..model import SocketAddress, contains
 from ..model.connection_ends import EndedBy, EndReason
 from ..model.proxy_protocol import HEADER_BYTES, Header, MalformedHeader, read_header
 from .engine import Engine
-from .frontends import Announced
 from .reactor import Timeouts
 from .tcp import READ_EVENTS, TcpConnection
+from .tcp_accounts import Announced
 
 _log = FieldLogger("userspace_proxy.dataplane")
 

@@ -42,12 +42,11 @@ from .client_address import ClientAddressDialer, may_be_source
 from .dialer import Dialer
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .frontends import Announced, dialled_at
 from .probes import Probes
 from .reactor import Reactor, Timeouts
 from .relay import Direction, PipePool
-from .sockets import is_self_connected
-from .tcp_accounts import Accounted, TcpAccounts, end_if_lost, end_if_reset, owes_answer
+from .sockets import dialled_at, is_self_connected
+from .tcp_accounts import Accounted, Announced, TcpAccounts, end_if_lost, end_if_reset, owes_answer
 from .waiting_room import WaitingRoom
 
 READ_EVENTS = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.ET

@@ -16,7 +16,7 @@ socket, its kernel answers with a RST, and acknowledges nothing.
 from __future__ import annotations
 
 import errno
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..causes.cause import CauseCode
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials, port_fields
@@ -41,7 +41,6 @@ from ..model import SocketAddress
 from ..model.connection_ends import UNSERVED, EndedBy, EndReason
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .frontends import Announced
 from .probes import Probes
 from .relay import Direction, Relayed
 
@@ -51,6 +50,15 @@ take for their last bytes, and shorter than kernels keep a closed socket (tcp_fi
 # Before Python 3.12, accessing an enum member costs a function call: too much per connection.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 _COMPLETE = EndReason.COMPLETE
+
+
+class Announced(NamedTuple):
+    """The contents of a PROXY header besides the client's address."""
+
+    via: SocketAddress
+    """The peer that sent the header."""
+    frontend: SocketAddress
+    """The address that the client dialled at the peer."""
 
 
 class Accounted(Relayed):
