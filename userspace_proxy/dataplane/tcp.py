@@ -365,9 +365,9 @@ class TcpConnection(Accounted):
                 return dial_failure(-number, endpoint.ip)
             self.endpoint_fd = fd
         self.began_at = now
-        if group.loads.is_tracked:
+        if group.balancers.tracks_loads:
             self._is_counted = True
-            group.loads.dial_began(endpoint)
+            group.balancers.dial_began(endpoint)
         owner.dial_deadlines.start(self, now)
         return None
 
@@ -414,7 +414,7 @@ class TcpConnection(Accounted):
             cancel()
         if self._is_counted and self.endpoint is not None:
             self._is_counted = False
-            self.group.loads.dial_ended(self.endpoint)
+            self.group.balancers.dial_ended(self.endpoint)
 
     def timed_out(self) -> None:
         """Try the next endpoint; if there is none, keep this dial until the client's deadline."""

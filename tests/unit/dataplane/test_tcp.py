@@ -542,10 +542,10 @@ async def test_an_answered_dial_counts_as_load_until_joined(timed, timers):
     dialled = connection.endpoint
     # The loop is late: the deadline is handled before the answer.
     timers.advance(1.5)
-    assert group.loads.of(dialled) == 1
+    assert group.balancers.load_of(dialled) == 1
     await until(lambda: connection.up is not None)
     assert connection.endpoint == dialled
-    assert group.loads.of(dialled) == 1
+    assert group.balancers.load_of(dialled) == 1
 
 
 async def ask(rig, group):
@@ -700,9 +700,9 @@ async def test_the_end_of_an_uncounted_dial_does_not_decrease_the_load(rig):
     after, _ = await rig.begun(group)
     after.begin()
     before.close()
-    assert group.loads.of(silent) == 1
+    assert group.balancers.load_of(silent) == 1
     after.close()
-    assert group.loads.of(silent) == 0
+    assert group.balancers.load_of(silent) == 0
 
 
 async def test_a_client_waits_for_an_ejected_endpoint_at_its_limit(rig):
