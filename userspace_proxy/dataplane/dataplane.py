@@ -19,9 +19,8 @@ from itertools import islice
 from ..clocks import Clocks
 from ..kernel.memory_limits import MemoryLimit
 from ..model import Protocol, SocketAddress
-from .dialer import Dialer
 from .endpoint_group import EndpointGroup
-from .engine import Engine
+from .engine import Dialer, Engine
 from .tcp_connections import TcpConnections, TcpListener
 from .tuning import Tuning
 from .udp import UdpListener

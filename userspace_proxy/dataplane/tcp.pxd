@@ -15,7 +15,7 @@ cdef long _ONE_PACKET_BYTES
 cdef class ConnectionOwner:
     cdef public Engine engine
     cdef public Reactor reactor
-    cdef public object pipes, probes, dialer
+    cdef public object pipes, probes, dialer, redials
     cdef public TcpAccounts accounts
     cdef public dict openings
     cdef public Timeouts held_acks, dial_deadlines, client_deadlines

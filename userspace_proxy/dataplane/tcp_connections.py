@@ -30,7 +30,7 @@ from .reactor import Handler, Reactor, Timeouts
 from .relay import Direction
 from .removals import Removals
 from .shedding import Shedding
-from .tcp import ConnectionOwner, TcpConnection
+from .tcp import ConnectionOwner, Redials, TcpConnection
 from .tcp_accounts import TcpAccounts, has_arrived
 from .tuning import BATCH
 
@@ -235,6 +235,7 @@ class TcpConnections(ConnectionOwner):
         )
         """Deadlines of clients that no endpoint has answered yet."""
         self.openings = {}
+        self.redials = Redials(self.reactor)
         self.held_acks = HeldAcks(engine.reactor)
         self.late_resets = LateResets(loop, clock, tuning.reset_wait_s)
         trusted = tuning.proxy_protocol_from
